@@ -1,0 +1,206 @@
+//! Where tasks and service hooks run, as the dispatcher sees it: it spawns units, steers them and waits for events.
+//!
+//! [`local`] runs each unit on a thread of its own, [`inline`] everything on the calling thread; the dispatcher's tests
+//! use a deterministic fake. The dispatcher knows no thread and no clock but the backend's.
+
+pub(crate) mod inline;
+pub(crate) mod local;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use crate::job::control::{Control, JobControl};
+use crate::job::reason::StopReason;
+use crate::job::task::{Cursor, Runner, Task, TaskOutcome};
+use crate::service::{HookEnd, JobRuntime, ServiceEntry, ServiceId};
+
+/// Names a task within its job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TaskId(pub(crate) usize);
+
+/// What a backend is asked to run.
+pub(crate) enum Unit {
+    Task(TaskPlan),
+    Service(ServicePlan),
+}
+
+/// A task to run.
+pub(crate) struct TaskPlan {
+    pub(crate) id: TaskId,
+    /// For the thread's name and messages.
+    pub(crate) name: String,
+    pub(crate) body: TaskBody,
+    pub(crate) cursor: Arc<Cursor>,
+}
+
+/// What a task consists of.
+///
+/// A Rust closure cannot leave its process; what can (Python functions, named native operators) will be a second form.
+#[non_exhaustive]
+pub(crate) enum TaskBody {
+    InProcess(Box<dyn Task>),
+}
+
+/// A part of a service's life to run.
+pub(crate) struct ServicePlan {
+    pub(crate) entry: Arc<ServiceEntry>,
+    pub(crate) action: ServiceAction,
+}
+
+/// Which part.
+#[derive(Debug, Clone)]
+pub(crate) enum ServiceAction {
+    /// Constructor and `setup`.
+    Start { deadline: Instant },
+    /// `stop`, the last calls, `cleanup`, drop.
+    Shutdown { reason: StopReason, deadline: Instant, cleanup: Duration },
+    /// `cleanup`; the drop too, unless a stuck hook may be using the value.
+    Cleanup { reason: StopReason, deadline: Instant, free: bool },
+}
+
+/// What a backend reports, and what a job is asked from outside.
+#[derive(Debug)]
+pub(crate) enum Event {
+    TaskEnded {
+        task: TaskId,
+        outcome: TaskOutcome,
+    },
+    StartEnded {
+        service: ServiceId,
+        end: HookEnd,
+    },
+    StopEnded {
+        service: ServiceId,
+        end: HookEnd,
+        calls_inside: u64,
+    },
+    CleanupEnded {
+        service: ServiceId,
+        end: HookEnd,
+    },
+    /// A service's hook calls a service that has not been started.
+    StartService(ServiceId),
+    Command(Command),
+}
+
+/// What a job is asked from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Command {
+    Drain(StopReason),
+    Cancel(StopReason),
+    Pause,
+    Resume,
+}
+
+/// Sends events to a job's dispatcher; of no effect once that has ended.
+#[derive(Debug, Clone)]
+pub(crate) struct EventSender(Sender<Event>);
+
+impl EventSender {
+    pub(crate) fn send(&self, event: Event) {
+        // The job has ended and nobody asks any more.
+        let _ = self.0.send(event);
+    }
+}
+
+/// The dispatcher's queue.
+pub(crate) fn event_queue() -> (EventSender, Receiver<Event>) {
+    let (sender, receiver) = mpsc::channel();
+    (EventSender(sender), receiver)
+}
+
+/// Runs the units of one job.
+pub(crate) trait Backend {
+    /// The backend's clock.
+    fn now(&self) -> Instant;
+    /// Starts a unit; its end will be an event.
+    fn spawn(&mut self, unit: Unit) -> io::Result<()>;
+    /// Steers all tasks.
+    fn control(&mut self, control: Control, reason: &StopReason, deadline: Option<Instant>);
+    /// Pauses or resumes all sources; says whether that changed anything.
+    fn pause(&mut self, pause: bool) -> bool;
+    /// Waits for an event, until `deadline`; `None` when it has passed.
+    fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event>;
+}
+
+/// What the local and the inline backend run units with.
+pub(crate) struct Ground {
+    pub(crate) control: Arc<JobControl>,
+    pub(crate) runtime: Arc<JobRuntime>,
+    pub(crate) events: EventSender,
+    pub(crate) queue: Receiver<Event>,
+}
+
+impl Ground {
+    fn runner(&self, plan: TaskPlan) -> Runner {
+        let TaskBody::InProcess(task) = plan.body;
+        Runner::new(task, self.control.clone(), plan.cursor)
+    }
+
+    fn receive(&self, deadline: Option<Instant>) -> Option<Event> {
+        let Some(deadline) = deadline else { return self.queue.recv().ok() };
+        match self.queue.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+}
+
+impl ServicePlan {
+    /// Runs on the calling thread, reporting each step.
+    pub(crate) fn run(self, runtime: &JobRuntime, events: &EventSender) {
+        let Self { entry, action } = self;
+        let service = entry.id;
+        let _within = crate::service::Within::enter(service);
+        match action {
+            ServiceAction::Start { deadline } => {
+                let end = entry.instance.start(deadline, runtime);
+                events.send(Event::StartEnded { service, end });
+            }
+            ServiceAction::Shutdown { reason, deadline, cleanup } => {
+                let end = entry.instance.stop(&reason, deadline, runtime);
+                let calls_inside = entry.gate.wait_empty(deadline);
+                events.send(Event::StopEnded { service, end, calls_inside });
+                Self::clean(&entry, &reason, Instant::now() + cleanup, calls_inside == 0, runtime, events);
+            }
+            ServiceAction::Cleanup { reason, deadline, free } => {
+                Self::clean(&entry, &reason, deadline, free, runtime, events);
+            }
+        }
+    }
+
+    fn clean(
+        entry: &ServiceEntry,
+        reason: &StopReason,
+        deadline: Instant,
+        free: bool,
+        runtime: &JobRuntime,
+        events: &EventSender,
+    ) {
+        let Some(mut end) = entry.instance.cleanup(reason, deadline, runtime) else { return };
+        if free {
+            end = end.and(entry.instance.free());
+        }
+        events.send(Event::CleanupEnded { service: entry.id, end });
+    }
+}
+
+impl Backend for Box<dyn Backend + Send> {
+    fn now(&self) -> Instant {
+        (**self).now()
+    }
+    fn spawn(&mut self, unit: Unit) -> io::Result<()> {
+        (**self).spawn(unit)
+    }
+    fn control(&mut self, control: Control, reason: &StopReason, deadline: Option<Instant>) {
+        (**self).control(control, reason, deadline);
+    }
+    fn pause(&mut self, pause: bool) -> bool {
+        (**self).pause(pause)
+    }
+    fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
+        (**self).next_event(deadline)
+    }
+}

@@ -1,0 +1,525 @@
+//! [`Environment`]: where pipelines and services are declared, and from where they are run.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::BoxError;
+use crate::backend::inline::InlineBackend;
+use crate::backend::local::LocalBackend;
+use crate::backend::{Backend, Ground, event_queue};
+use crate::graph::wiring::{self, LaneOptions};
+use crate::graph::{Explain, SharedGraph, validate};
+use crate::job::control::JobControl;
+use crate::job::dispatcher::Dispatcher;
+use crate::job::plan::{LiveMetrics, Plan};
+use crate::job::signals::Listening;
+use crate::job::{Deadlines, JobHandle, JobReport, JobShared, LogError, RunError, SessionLog, SignalPolicy, checked};
+use crate::service::{
+    AsyncService, Blocking, CallError, Futures, HookContext, HookTimeouts, JobRuntime, Registry, Service,
+    ServiceBuilder, ServiceHandle, Typed, order,
+};
+use crate::source::{GeneratorSource, IterSource, Lines, Source};
+use crate::stream::Stream;
+use crate::stream::pipe::{From as FromSource, OneShot, PerReplica};
+use crate::sync::lock;
+
+/// Why a job was not started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// No stream was declared.
+    #[error("the environment has no pipeline; declare one with a source, for example `env.from_iter(..)`")]
+    Empty,
+    /// A stream does not end in a sink.
+    #[error("the stream after `{operator}` has no sink; end it with `.sink(..)` or `.collect()`")]
+    MissingSink {
+        /// The last operator of the stream.
+        operator: String,
+    },
+    /// An operator was given no replica.
+    #[error("operator `{operator}` has a parallelism of 0; it needs at least 1")]
+    ZeroParallelism {
+        /// The first operator of the chain.
+        operator: String,
+    },
+    /// Two operators have the same name.
+    #[error("two operators are named `{name}`; names are unique in an environment")]
+    DuplicateOperator {
+        /// The name.
+        name: String,
+    },
+    /// Two services have the same name.
+    #[error("two services are named `{name}`; names are unique in an environment")]
+    DuplicateService {
+        /// The name.
+        name: String,
+    },
+    /// A service is declared to come after one that does not exist.
+    #[error("service `{service}` is declared after `{dependency}`, which is not registered")]
+    UnknownDependency {
+        /// The service.
+        service: String,
+        /// The name it gave.
+        dependency: String,
+    },
+    /// Services wait for each other.
+    #[error("services wait for each other: {}", cycle.join(" → "))]
+    DependencyCycle {
+        /// The services of the cycle, each after the next; the first is named again at the end.
+        cycle: Vec<String>,
+    },
+    /// The environment's last job has not ended.
+    #[error("environment `{environment}` is running a job; wait for it first")]
+    AlreadyRunning {
+        /// The environment.
+        environment: String,
+    },
+    /// A task or service of an earlier job was abandoned and may still be running.
+    #[error("environment `{environment}` has something left from an earlier job ({left}); declare a new one")]
+    LeftBehind {
+        /// The environment.
+        environment: String,
+        /// What is left.
+        left: String,
+    },
+    /// A source that can be read once was read by an earlier job.
+    #[error(
+        "source `{source_name}` can be read once and has been; use `from_factory` or `from_collection` to run again"
+    )]
+    SourceConsumed {
+        /// The source.
+        source_name: String,
+    },
+    /// `run` was called on a thread of an async runtime, which it would block.
+    #[error("`run` would block the async runtime it is called in; use `run_async().await`")]
+    InsideRuntime,
+    /// The log files could not be opened.
+    #[error(transparent)]
+    LogFiles(#[from] LogError),
+    /// The system gave no thread.
+    #[error("the job's threads could not be started")]
+    Threads(#[source] std::io::Error),
+    /// An option is out of its range.
+    #[error("{option} is {value}; {range}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// The value it was given.
+        value: usize,
+        /// The values it may have.
+        range: &'static str,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Options {
+    inline: bool,
+    signals: SignalPolicy,
+    deadlines: Deadlines,
+    time_limit: Option<Duration>,
+    log_dir: Option<PathBuf>,
+    batch_records: Option<usize>,
+    queue_batches: usize,
+    flush_interval: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            inline: false,
+            signals: SignalPolicy::default(),
+            deadlines: Deadlines::default(),
+            time_limit: None,
+            log_dir: None,
+            batch_records: None,
+            queue_batches: 8,
+            flush_interval: Duration::from_millis(1),
+        }
+    }
+}
+
+/// The range of the two sizes of a lane.
+const MAX_BATCH_RECORDS: usize = 1 << 20;
+const MAX_QUEUE_BATCHES: usize = 1 << 16;
+
+/// Where pipelines and the services they call are declared and run.
+///
+/// ```
+/// use sage::Environment;
+///
+/// let env = Environment::local("squares");
+/// let squares = env.from_iter(1..=3).map(|n| n * n).collect();
+/// let report = env.run()?;
+/// assert_eq!(squares.take(), [1, 4, 9]);
+/// assert!(report.is_success());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// An environment can run again when its job is over: functions and operators start afresh, services are made anew.
+pub struct Environment {
+    name: String,
+    graph: SharedGraph,
+    registry: Arc<Registry>,
+    options: Options,
+    use_: Arc<Mutex<Use>>,
+}
+
+/// What an environment is being used for.
+#[derive(Debug)]
+enum Use {
+    Idle,
+    Running,
+    LeftBehind(String),
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Environment").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Environment {
+    /// An environment whose jobs run on threads of this process.
+    pub fn local(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            graph: SharedGraph::default(),
+            registry: Registry::new(),
+            options: Options::default(),
+            use_: Arc::new(Mutex::new(Use::Idle)),
+        }
+    }
+
+    /// Runs everything on the thread that calls [`run`](Self::run), for debugging: one stack, the same order every
+    /// time. No deadline can interrupt a hook then, and memory is not bounded by backpressure.
+    pub fn inline(mut self) -> Self {
+        self.options.inline = true;
+        self
+    }
+
+    /// What a job does with SIGINT and SIGTERM. Default: [`SignalPolicy::Drain`].
+    pub fn signals(mut self, policy: SignalPolicy) -> Self {
+        self.options.signals = policy;
+        self
+    }
+
+    /// How long each phase of a job may take. Applies to services registered from here on.
+    pub fn deadlines(mut self, deadlines: Deadlines) -> Self {
+        self.options.deadlines = deadlines;
+        self
+    }
+
+    /// Cancels a job that is not over after `limit`. Default: no limit.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.options.time_limit = Some(limit);
+        self
+    }
+
+    /// Writes log files of each job below `dir`, conventionally `.sage/logs`: `jobmanager/session_<time>/` with
+    /// `Dispatcher.log` and `Error.log`, nothing per record. Default: none.
+    pub fn log_files(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.options.log_dir = Some(dir.into());
+        self
+    }
+
+    /// Records per batch between threads, 1 to 1,048,576. Default: as many as fill 32 KiB, 64 to 4096.
+    pub fn batch_records(mut self, records: usize) -> Self {
+        self.options.batch_records = Some(records);
+        self
+    }
+
+    /// Batches that may wait between two threads, 2 to 65,536. Default: 8.
+    pub fn queue_batches(mut self, batches: usize) -> Self {
+        self.options.queue_batches = batches;
+        self
+    }
+
+    /// How long a record may wait for its batch to fill while records come fast; slow records do not wait. Default: 1 ms.
+    pub fn flush_interval(mut self, interval: Duration) -> Self {
+        // Zero is the inline backend's word for "nobody waits".
+        self.options.flush_interval = interval.max(Duration::from_micros(1));
+        self
+    }
+
+    /// The environment's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A stream of an iterator's items. The iterator is read once: a second run gives [`SubmitError::SourceConsumed`].
+    pub fn from_iter<I>(&self, items: I) -> Stream<FromSource<OneShot<impl Source<Item = I::Item> + use<I>>>>
+    where
+        I: IntoIterator,
+        I::IntoIter: Send + 'static,
+        I::Item: Send + 'static,
+    {
+        self.one_shot("iter", IterSource(items.into_iter()))
+    }
+
+    /// A stream of clones of a collection's items; can be run again.
+    pub fn from_collection<T>(
+        &self,
+        items: Vec<T>,
+    ) -> Stream<FromSource<PerReplica<impl Fn(usize) -> IterSource<std::vec::IntoIter<T>> + Send + 'static>>>
+    where
+        T: Clone + Send + 'static,
+    {
+        Stream::source(&self.graph, "collection", PerReplica(move |_replica| IterSource(items.clone().into_iter())))
+    }
+
+    /// A stream of the items of iterators that `factory` makes, one per replica (it is given the replica's number, from
+    /// 0) and run.
+    pub fn from_factory<I, F>(
+        &self,
+        factory: F,
+    ) -> Stream<FromSource<PerReplica<impl Fn(usize) -> IterSource<I::IntoIter> + Send + 'static>>>
+    where
+        I: IntoIterator,
+        I::IntoIter: Send + 'static,
+        I::Item: Send + 'static,
+        F: Fn(usize) -> I + Send + 'static,
+    {
+        Stream::source(&self.graph, "iter", PerReplica(move |replica| IterSource(factory(replica).into_iter())))
+    }
+
+    /// A stream of the records of a function that returns the next one, `None` at the end, or an error, which fails the
+    /// job. It is read once.
+    pub fn from_generator<T, E, F>(&self, generator: F) -> Stream<FromSource<OneShot<GeneratorSource<F>>>>
+    where
+        T: Send + 'static,
+        E: Into<BoxError> + 'static,
+        F: FnMut() -> Result<Option<T>, E> + Send + 'static,
+    {
+        self.one_shot("generator", GeneratorSource(generator))
+    }
+
+    /// A stream of the records of sources that `factory` makes, one per replica (it is given the replica's number, from
+    /// 0) and run.
+    pub fn from_source<S, F>(&self, factory: F) -> Stream<FromSource<PerReplica<F>>>
+    where
+        S: Source,
+        F: Fn(usize) -> S + Send + 'static,
+    {
+        Stream::source(&self.graph, "source", PerReplica(factory))
+    }
+
+    /// A stream of the lines of every file that matches a glob pattern, such as `docs/**/*.md`; the files in
+    /// alphabetical order, read lazily. A line that is not UTF-8, or longer than 64 MiB, fails the job.
+    pub fn read_lines(
+        &self,
+        pattern: impl Into<String>,
+    ) -> Stream<FromSource<PerReplica<impl Fn(usize) -> Lines + Send + 'static>>> {
+        let pattern = pattern.into();
+        Stream::source(&self.graph, "lines", PerReplica(move |_replica| Lines::new(pattern.clone())))
+    }
+
+    fn one_shot<S: Source>(&self, kind: &'static str, source: S) -> Stream<FromSource<OneShot<S>>> {
+        Stream::source(&self.graph, kind, OneShot(Mutex::new(Some(source))))
+    }
+
+    /// Registers a service that `constructor` makes when a job starts. Finish with [`ServiceBuilder::build`].
+    pub fn register_service<S, F>(&self, name: impl Into<String>, constructor: F) -> ServiceBuilder<S>
+    where
+        S: Service,
+        F: Fn() -> S + Send + Sync + 'static,
+    {
+        self.register_service_with(name, move |_cx| Ok(constructor()))
+    }
+
+    /// As [`register_service`](Self::register_service), for a constructor that may fail, or that registers what
+    /// undoes its steps with [`HookContext::on_cleanup`].
+    pub fn register_service_with<S, F>(&self, name: impl Into<String>, constructor: F) -> ServiceBuilder<S>
+    where
+        S: Service,
+        F: Fn(&HookContext) -> Result<S, BoxError> + Send + Sync + 'static,
+    {
+        ServiceBuilder::new(self.registry.clone(), name.into(), self.hook_timeouts(), move |cell| {
+            Box::new(Typed::new(Box::new(constructor), Box::new(Blocking), cell))
+        })
+    }
+
+    /// As [`register_service_with`](Self::register_service_with), for a service with async hooks.
+    pub fn register_async_service<S, F>(&self, name: impl Into<String>, constructor: F) -> ServiceBuilder<S>
+    where
+        S: AsyncService,
+        F: Fn() -> S + Send + Sync + 'static,
+    {
+        ServiceBuilder::new(self.registry.clone(), name.into(), self.hook_timeouts(), move |cell| {
+            Box::new(Typed::new(Box::new(move |_cx: &HookContext| Ok(constructor())), Box::new(Futures), cell))
+        })
+    }
+
+    /// A handle to the service registered under `name`.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`] if there is none, [`CallError::WrongType`] if it is not an `S`.
+    pub fn service<S: Send + Sync + 'static>(&self, name: &str) -> Result<ServiceHandle<S>, CallError> {
+        ServiceHandle::lookup(&self.registry, name)
+    }
+
+    fn hook_timeouts(&self) -> HookTimeouts {
+        let Deadlines { setup, stop, cleanup, .. } = self.options.deadlines;
+        HookTimeouts { setup, stop, cleanup }
+    }
+
+    /// How the pipelines will run: chains, replicas, exchanges, services.
+    pub fn explain(&self) -> Explain {
+        let services = self.registry.all().iter().map(|entry| (entry.name.clone(), entry.after.clone())).collect();
+        self.graph.with(|graph| Explain::new(&self.name, graph, services))
+    }
+
+    /// Runs the pipelines to the end of their input and cleans up. Blocks; with the default options the calling thread
+    /// waits, and tasks run on threads of their own. When it returns, every task and every service is stopped and
+    /// cleaned, or the error says what is left.
+    ///
+    /// # Errors
+    /// [`RunError::Submit`] if the job was not started; [`RunError::Job`], with the full report, unless it succeeded and
+    /// is clean.
+    pub fn run(&self) -> Result<JobReport, RunError> {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return Err(SubmitError::InsideRuntime.into());
+        }
+        let prepared = self.prepare()?;
+        checked(Some(prepared.run()))
+    }
+
+    /// Starts the pipelines in the background.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the declaration, before anything has started.
+    pub fn submit(&self) -> Result<JobHandle, SubmitError> {
+        let prepared = self.prepare()?;
+        let shared = prepared.dispatcher.shared();
+        let end = shared.clone();
+        let runner = std::thread::Builder::new()
+            .name("sage-dispatcher".to_owned())
+            .spawn(move || {
+                let report = prepared.run();
+                end.end().finish(report);
+            })
+            .map_err(SubmitError::Threads)?;
+        shared.end().set_runner(runner);
+        Ok(JobHandle::new(shared))
+    }
+
+    /// As [`run`](Self::run), without blocking the calling thread. Dropping the future cancels the job, and blocks
+    /// until it is cleaned up.
+    pub async fn run_async(&self) -> Result<JobReport, RunError> {
+        self.submit()?.wait_async().await
+    }
+
+    fn prepare(&self) -> Result<Prepared, SubmitError> {
+        let in_use = InUse::claim(&self.name, &self.use_)?;
+        let options = &self.options;
+        self.check_options()?;
+        let services = self.registry.all();
+        order::check(&services)?;
+        let (events, queue) = event_queue();
+        let control = Arc::new(JobControl::new());
+        let runtime = Arc::new(JobRuntime::default());
+        let lanes = LaneOptions {
+            batch_records: options.batch_records,
+            queue_batches: if options.inline { usize::MAX } else { options.queue_batches },
+            flush_interval: if options.inline { Duration::ZERO } else { options.flush_interval },
+        };
+        let plan = self.graph.with(|graph| {
+            validate(graph)?;
+            let built = wiring::build(graph, &control, &lanes)?;
+            Ok::<_, SubmitError>(Plan::new(graph, built, services.clone()))
+        })?;
+        let log = match &options.log_dir {
+            Some(dir) => SessionLog::open(dir)?,
+            None => SessionLog::default(),
+        };
+        let listening = Listening::start(options.signals, &events).map_err(SubmitError::Threads)?;
+        services.iter().for_each(|entry| entry.reset());
+        self.registry.begin(events.clone(), runtime.clone(), options.inline);
+        let shared = Arc::new(JobShared::new(
+            job_id(),
+            events.clone(),
+            LiveMetrics(plan.operators.clone()),
+            self.registry.clone(),
+        ));
+        let ground = Ground { control, runtime: runtime.clone(), events, queue };
+        let backend: Box<dyn Backend + Send> = match options.inline {
+            true => Box::new(InlineBackend::new(ground)),
+            false => Box::new(LocalBackend::new(ground)),
+        };
+        let dispatcher = Dispatcher::new(
+            backend,
+            self.name.clone(),
+            options.deadlines,
+            options.time_limit,
+            plan,
+            self.registry.clone(),
+            runtime,
+            shared,
+            log,
+        );
+        Ok(Prepared { dispatcher, in_use, _listening: listening })
+    }
+
+    fn check_options(&self) -> Result<(), SubmitError> {
+        let check = |option, value, min: usize, max: usize, range| match value {
+            value if (min..=max).contains(&value) => Ok(()),
+            value => Err(SubmitError::Option { option, value, range }),
+        };
+        let batch_records = self.options.batch_records.unwrap_or(1);
+        check("batch_records", batch_records, 1, MAX_BATCH_RECORDS, "it may be 1 to 1048576")?;
+        check("queue_batches", self.options.queue_batches, 2, MAX_QUEUE_BATCHES, "it may be 2 to 65536")
+    }
+}
+
+/// A job ready to run.
+struct Prepared {
+    dispatcher: Dispatcher<Box<dyn Backend + Send>>,
+    in_use: InUse,
+    _listening: Listening,
+}
+
+impl Prepared {
+    fn run(self) -> JobReport {
+        let Self { dispatcher, mut in_use, _listening } = self;
+        let report = dispatcher.run();
+        if let Some(left) = report.left.first() {
+            in_use.left = Some(left.what.clone());
+        }
+        report
+    }
+}
+
+/// Keeps an environment from running two jobs at once.
+struct InUse {
+    use_: Arc<Mutex<Use>>,
+    left: Option<String>,
+}
+
+impl InUse {
+    fn claim(environment: &str, use_: &Arc<Mutex<Use>>) -> Result<Self, SubmitError> {
+        let environment = || environment.to_owned();
+        let mut now = lock(use_);
+        match &*now {
+            Use::Running => Err(SubmitError::AlreadyRunning { environment: environment() }),
+            Use::LeftBehind(left) => Err(SubmitError::LeftBehind { environment: environment(), left: left.clone() }),
+            Use::Idle => {
+                *now = Use::Running;
+                Ok(Self { use_: use_.clone(), left: None })
+            }
+        }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        *lock(&self.use_) = self.left.take().map_or(Use::Idle, Use::LeftBehind);
+    }
+}
+
+/// Unique on this machine: the time, the process, and a number within it.
+fn job_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    format!("{time:x}-{:x}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,0 +1,552 @@
+//! A lane: the bounded channel of record blocks from one task to one other task.
+//!
+//! The writer appends records to a block and publishes the block's length after each one, so that the
+//! reader can take what is there at any moment: a full block while records come fast, a single record
+//! while they come slowly. There is no flush for the writer to forget, and none for a source that is
+//! stuck inside a user's iterator to delay.
+//!
+//! Ownership and invariants:
+//!  1. One writer, one reader. Blocks form a list `oldest … reader's … writer's`; a block before the
+//!     reader's is the writer's again (`released` counts them) and is reused, so a lane allocates at
+//!     most `depth` blocks however long it lives.
+//!  2. A slot below a block's `len` belongs to the reader, one at or above it to the writer.
+//!  3. `ending` is stored after the last record. A writer dropped without [`Writer::finish`] ends the lane as
+//!     `Aborted`: a reader never mistakes a failed producer for the end of its input.
+//!  4. Whoever drops the last half of a lane drops the records nobody read.
+//!
+//! Waking. The reader announces what it waits for in [`Signal::mode`]. `FULL` (records come fast) asks to be
+//! woken when half the lane's blocks are full, and is always a timed wait; `ANY` asks to be woken by the
+//! next record. The writer's check of `mode` after each record has no store-load fence, which would cost more
+//! than all the rest of a push. The reader makes up for it: having set `ANY` it first waits for one timed
+//! interval, looks again, and only then waits without limit. A push whose check missed the new mode was
+//! finished before that interval began, so the second look sees its record: a retired store reaches
+//! the cache in nanoseconds, the interval is a thousand times that. The loom model puts the fence in
+//! (`publish_fence`) and checks everything else.
+
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::time::Duration;
+
+use super::sync::{
+    Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, OnceLock, Ordering, Thread, UnsafeCell, fence, park_for,
+    publish_fence, thread,
+};
+use crossbeam_utils::CachePadded;
+
+/// The reader is at work: it looks for records by itself.
+const RUNNING: u8 = 0;
+/// The reader waits, for a limited time, for half a lane of full blocks.
+const FULL: u8 = 1;
+/// The reader waits for any record.
+const ANY: u8 = 2;
+/// The reader has ended; records for it are of no use any more.
+const GONE: u8 = 3;
+
+const OPEN: u8 = 0;
+const FINISHED: u8 = 1;
+const ABORTED: u8 = 2;
+
+/// The records a reader must have taken in one go to count its stream as fast.
+const FAST_RECORDS: usize = 32;
+/// How often a reader looks again before it parks.
+const SPINS: usize = 64;
+
+/// What a blocked end of a lane asks of the task it runs in.
+pub(crate) trait Wait {
+    /// Whether the wait is to be given up: the job is being cancelled.
+    fn interrupted(&self) -> bool;
+    /// Parks the calling thread until it is unparked.
+    fn park_blocked(&mut self);
+}
+
+/// Why a record was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The reader has ended.
+    ReaderGone,
+    /// The job is being cancelled.
+    Interrupted,
+}
+
+/// How the reading task says what it waits for; one for all the lanes it reads.
+#[derive(Debug)]
+pub(crate) struct Signal {
+    mode: CachePadded<AtomicU8>,
+    reader: OnceLock<Thread>,
+}
+
+impl Signal {
+    pub(crate) fn new() -> Self {
+        Self { mode: CachePadded::new(AtomicU8::new(RUNNING)), reader: OnceLock::new() }
+    }
+
+    fn wake(&self) {
+        let woken = self.mode.compare_exchange(ANY, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+            || self.mode.compare_exchange(FULL, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if woken && let Some(reader) = self.reader.get() {
+            reader.unpark();
+        }
+    }
+}
+
+struct Block<T> {
+    next: AtomicPtr<Block<T>>,
+    len: AtomicUsize,
+    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+}
+
+impl<T> Block<T> {
+    fn allocate(capacity: usize) -> *mut Self {
+        let slots = (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+        Box::into_raw(Box::new(Self { next: AtomicPtr::new(ptr::null_mut()), len: AtomicUsize::new(0), slots }))
+    }
+}
+
+struct Lane<T> {
+    capacity: usize,
+    /// Blocks at most, or `usize::MAX` on the inline backend, where nobody could make room.
+    depth: usize,
+    first: AtomicPtr<Block<T>>,
+    opened: CachePadded<AtomicUsize>,
+    released: CachePadded<AtomicUsize>,
+    ending: AtomicU8,
+    writer_waits: AtomicBool,
+    writer: OnceLock<Thread>,
+    /// Where the writer and the reader stood when they were dropped; read by `Drop` alone.
+    oldest: UnsafeCell<(*mut Block<T>, usize)>,
+    read: UnsafeCell<usize>,
+}
+
+// SAFETY: the raw pointers are to blocks the lane owns; invariants 1 and 2 give each slot one owner at a time,
+// handed over by `len`, `next`, `first` and `released` with release/acquire pairs. `oldest` and `read` are written
+// once by their side and read after both sides are gone.
+unsafe impl<T: Send> Send for Lane<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Lane<T> {}
+
+impl<T> Lane<T> {
+    fn outstanding(&self) -> usize {
+        self.opened.load(Ordering::Acquire) - self.released.load(Ordering::Acquire)
+    }
+}
+
+impl<T> Drop for Lane<T> {
+    fn drop(&mut self) {
+        let released = self.released.load(Ordering::Acquire);
+        // SAFETY: both sides are gone; `&mut self` is the only access left.
+        let (mut block, mut index) = self.oldest.with(|oldest| unsafe { *oldest });
+        // SAFETY: as above.
+        let read = self.read.with(|read| unsafe { *read });
+        while !block.is_null() {
+            // SAFETY: every block of the list came from `Box::into_raw` and is freed here once.
+            let owned = unsafe { Box::from_raw(block) };
+            let start = match index {
+                i if i < released => owned.slots.len(),
+                i if i == released => read,
+                _ => 0,
+            };
+            for slot in owned.slots.iter().take(owned.len.load(Ordering::Acquire)).skip(start) {
+                // SAFETY: slots below `len` that the reader had not reached hold records.
+                slot.with_mut(|slot| unsafe { (*slot).assume_init_drop() });
+            }
+            block = owned.next.load(Ordering::Acquire);
+            index += 1;
+        }
+    }
+}
+
+/// Makes a lane of blocks of `capacity` records, `depth` blocks at most (2 or more).
+pub(crate) fn lane<T: Send>(capacity: usize, depth: usize, signal: Arc<Signal>) -> (Writer<T>, Reader<T>) {
+    assert!(capacity >= 1, "a block holds at least one record");
+    assert!(depth >= 2, "the reader gives a block back when the next one is open, so two are needed");
+    let lane = Arc::new(Lane {
+        capacity,
+        depth,
+        first: AtomicPtr::new(ptr::null_mut()),
+        opened: CachePadded::new(AtomicUsize::new(0)),
+        released: CachePadded::new(AtomicUsize::new(0)),
+        ending: AtomicU8::new(OPEN),
+        writer_waits: AtomicBool::new(false),
+        writer: OnceLock::new(),
+        oldest: UnsafeCell::new((ptr::null_mut(), 0)),
+        read: UnsafeCell::new(0),
+    });
+    let writer = Writer {
+        signal,
+        capacity,
+        block: ptr::null_mut(),
+        slots: ptr::null(),
+        len: capacity,
+        oldest: ptr::null_mut(),
+        oldest_index: 0,
+        opened: 0,
+        finished: false,
+        lane: lane.clone(),
+    };
+    (writer, Reader { lane, block: ptr::null_mut(), read: 0, released: 0 })
+}
+
+/// The sending half of a lane.
+pub struct Writer<T> {
+    slots: *const UnsafeCell<MaybeUninit<T>>,
+    len: usize,
+    capacity: usize,
+    block: *mut Block<T>,
+    signal: Arc<Signal>,
+    oldest: *mut Block<T>,
+    oldest_index: usize,
+    opened: usize,
+    finished: bool,
+    lane: Arc<Lane<T>>,
+}
+
+// SAFETY: the pointers are to blocks of the lane, which this half shares under the lane's invariants.
+unsafe impl<T: Send> Send for Writer<T> {}
+
+impl<T> Writer<T> {
+    /// Appends a record, waiting while the lane is full.
+    #[inline]
+    pub(crate) fn push<W: Wait>(&mut self, record: T, wait: &mut W) -> Result<(), Refused> {
+        if self.len == self.capacity {
+            self.open_block(wait)?;
+        }
+        debug_assert!(!self.slots.is_null() && self.len < self.capacity, "a block is open");
+        // SAFETY: a block is open and `len < capacity`; the slot at `len` is the writer's (invariant 2).
+        unsafe { (*self.slots.add(self.len)).with_mut(|slot| (*slot).write(record)) };
+        self.len += 1;
+        // SAFETY: `block` is the open block, which is not freed before the lane.
+        unsafe { &*self.block }.len.store(self.len, Ordering::Release);
+        publish_fence();
+        if self.signal.mode.load(Ordering::Relaxed) >= ANY { self.rouse() } else { Ok(()) }
+    }
+
+    /// Ends the lane: the reader will see the end after the last record.
+    pub(crate) fn finish(&mut self) {
+        self.end(FINISHED);
+    }
+
+    /// Whether the reading task has ended.
+    pub(crate) fn reader_gone(&self) -> bool {
+        self.signal.mode.load(Ordering::Relaxed) == GONE
+    }
+
+    fn end(&mut self, ending: u8) {
+        if !self.finished {
+            self.finished = true;
+            self.lane.ending.store(ending, Ordering::Release);
+            fence(Ordering::SeqCst);
+            self.signal.wake();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rouse(&mut self) -> Result<(), Refused> {
+        if self.reader_gone() {
+            return Err(Refused::ReaderGone);
+        }
+        self.signal.wake();
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn open_block<W: Wait>(&mut self, wait: &mut W) -> Result<(), Refused> {
+        let wake_at = (self.lane.depth / 2).clamp(1, 4);
+        if self.lane.outstanding() >= wake_at {
+            fence(Ordering::SeqCst);
+            if self.signal.mode.load(Ordering::Relaxed) != RUNNING {
+                self.signal.wake();
+            }
+        }
+        let block = loop {
+            if self.reader_gone() {
+                return Err(Refused::ReaderGone);
+            }
+            if self.oldest_index < self.lane.released.load(Ordering::Acquire) {
+                break self.reuse_oldest();
+            }
+            if self.opened - self.oldest_index < self.lane.depth {
+                break Block::allocate(self.capacity);
+            }
+            self.wait_for_room(wait)?;
+        };
+        if self.block.is_null() {
+            self.oldest = block;
+            self.lane.first.store(block, Ordering::Release);
+        } else {
+            // SAFETY: the current block stays the writer's or the reader's until the lane is dropped.
+            unsafe { &*self.block }.next.store(block, Ordering::Release);
+        }
+        self.opened += 1;
+        self.lane.opened.store(self.opened, Ordering::Release);
+        self.block = block;
+        // SAFETY: `block` was allocated or reused above and is not freed before the lane.
+        self.slots = unsafe { &*block }.slots.as_ptr();
+        self.len = 0;
+        Ok(())
+    }
+
+    fn reuse_oldest(&mut self) -> *mut Block<T> {
+        let block = self.oldest;
+        // SAFETY: the reader released this block and will not touch it again (invariant 1).
+        let reused = unsafe { &*block };
+        self.oldest = reused.next.load(Ordering::Acquire);
+        self.oldest_index += 1;
+        reused.next.store(ptr::null_mut(), Ordering::Relaxed);
+        reused.len.store(0, Ordering::Relaxed);
+        block
+    }
+
+    fn wait_for_room<W: Wait>(&mut self, wait: &mut W) -> Result<(), Refused> {
+        self.lane.writer.get_or_init(thread::current);
+        loop {
+            if wait.interrupted() {
+                return Err(Refused::Interrupted);
+            }
+            self.lane.writer_waits.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if self.reader_gone() || self.lane.outstanding() <= self.lane.depth / 2 {
+                self.lane.writer_waits.store(false, Ordering::Relaxed);
+                return Ok(());
+            }
+            self.signal.wake();
+            wait.park_blocked();
+        }
+    }
+}
+
+impl<T> Drop for Writer<T> {
+    fn drop(&mut self) {
+        let oldest = (self.oldest, self.oldest_index);
+        // SAFETY: read by the lane's `Drop` alone, after this half is gone.
+        self.lane.oldest.with_mut(|cell| unsafe { *cell = oldest });
+        self.end(ABORTED);
+    }
+}
+
+/// The receiving half of a lane.
+pub(crate) struct Reader<T> {
+    block: *mut Block<T>,
+    read: usize,
+    released: usize,
+    lane: Arc<Lane<T>>,
+}
+
+// SAFETY: as for `Writer`.
+unsafe impl<T: Send> Send for Reader<T> {}
+
+/// What a reader finds when it looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Records to take, and whether they are the rest of a full block.
+    Records { count: usize, full: bool },
+    /// Nothing now; more may come.
+    Nothing,
+    /// The writer finished and every record was taken.
+    Finished,
+    /// The writer ended without finishing.
+    Aborted,
+}
+
+impl<T> Reader<T> {
+    /// Looks for records, moving on to the next block where this one is used up.
+    pub(crate) fn look(&mut self) -> Found {
+        // Read first: what was written before the end is seen by the look that follows.
+        let ending = self.lane.ending.load(Ordering::Acquire);
+        if let Some((count, full)) = self.available() {
+            return Found::Records { count, full: full || ending != OPEN };
+        }
+        match ending {
+            OPEN => Found::Nothing,
+            FINISHED => Found::Finished,
+            _ => Found::Aborted,
+        }
+    }
+
+    fn available(&mut self) -> Option<(usize, bool)> {
+        if self.block.is_null() {
+            self.block = self.lane.first.load(Ordering::Acquire);
+            if self.block.is_null() {
+                return None;
+            }
+        }
+        loop {
+            // SAFETY: the reader's block is not reused before `released` passes it, nor freed before the lane.
+            let block = unsafe { &*self.block };
+            let len = block.len.load(Ordering::Acquire);
+            if len > self.read {
+                return Some((len - self.read, len == self.lane.capacity));
+            }
+            if self.read < self.lane.capacity {
+                return None;
+            }
+            let next = block.next.load(Ordering::Acquire);
+            if next.is_null() {
+                return None;
+            }
+            self.block = next;
+            self.read = 0;
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        self.released += 1;
+        self.lane.released.store(self.released, Ordering::Release);
+        fence(Ordering::SeqCst);
+        if self.lane.writer_waits.load(Ordering::Relaxed) && self.lane.outstanding() <= self.lane.depth / 2 {
+            self.unpark_writer();
+        }
+    }
+
+    fn unpark_writer(&self) {
+        self.lane.writer_waits.store(false, Ordering::Relaxed);
+        if let Some(writer) = self.lane.writer.get() {
+            writer.unpark();
+        }
+    }
+
+    /// Hands up to `count` records to `take`, one at a time, and stops at its first error. A record is the
+    /// taker's from the moment it is handed over, also when `take` panics.
+    ///
+    /// # Safety
+    /// `count` is at most what the last [`Reader::look`] found.
+    #[inline]
+    pub(crate) unsafe fn take<E>(&mut self, count: usize, mut take: impl FnMut(T) -> Result<(), E>) -> Result<(), E> {
+        // SAFETY: `look` found records, so the reader has a block.
+        let slots = unsafe { &*self.block }.slots.as_ptr();
+        for _ in 0..count {
+            // SAFETY: the slots up to `count` further on are below `len` and were not read before.
+            let record = unsafe { (*slots.add(self.read)).with(|slot| (*slot).assume_init_read()) };
+            self.read += 1;
+            take(record)?;
+        }
+        Ok(())
+    }
+}
+
+impl<T> Drop for Reader<T> {
+    fn drop(&mut self) {
+        let read = self.read;
+        // SAFETY: read by the lane's `Drop` alone, after this half is gone.
+        self.lane.read.with_mut(|cell| unsafe { *cell = read });
+    }
+}
+
+/// The input of one task: every lane that leads to it.
+pub(crate) struct Inbox<T> {
+    lanes: VecDeque<Reader<T>>,
+    signal: Arc<Signal>,
+    /// How long records may wait for their block to fill; zero on the inline backend, where nobody waits.
+    flush_interval: Duration,
+    /// Whether partial blocks are taken at once: the stream is slow, or has just begun.
+    eager: bool,
+    /// Set when a timed wait for fuller lanes has run out: take what there is. Counts what that gave.
+    overdue: Option<usize>,
+}
+
+/// What one look at all the lanes of a task gave.
+pub(crate) enum Polled {
+    /// Records were handed over.
+    Taken,
+    /// Nothing to take yet.
+    Nothing,
+    /// Every lane is finished and empty.
+    Finished,
+    /// A writer ended without finishing.
+    Aborted,
+}
+
+impl<T> Inbox<T> {
+    pub(crate) fn new(lanes: Vec<Reader<T>>, signal: Arc<Signal>, flush_interval: Duration) -> Self {
+        Self { lanes: lanes.into(), signal, flush_interval, eager: true, overdue: None }
+    }
+
+    /// Takes one run of records, from the lanes in turn.
+    #[inline]
+    pub(crate) fn poll<E>(&mut self, take: impl FnMut(T) -> Result<(), E>) -> Result<Polled, E> {
+        let partial = self.eager || self.overdue.is_some() || self.flush_interval.is_zero();
+        let mut looked = 0;
+        while looked < self.lanes.len() {
+            match self.lanes[0].look() {
+                Found::Records { count, full } if full || partial => {
+                    self.pace(count, full);
+                    // SAFETY: `count` is what this look found.
+                    let taken = unsafe { self.lanes[0].take(count, take) };
+                    self.lanes.rotate_left(1);
+                    return taken.map(|()| Polled::Taken);
+                }
+                Found::Records { .. } | Found::Nothing => {
+                    self.lanes.rotate_left(1);
+                    looked += 1;
+                }
+                Found::Finished => {
+                    self.lanes.pop_front();
+                }
+                Found::Aborted => return Ok(Polled::Aborted),
+            }
+        }
+        if self.lanes.is_empty() {
+            return Ok(Polled::Finished);
+        }
+        if let Some(gathered) = self.overdue.take() {
+            self.eager = gathered < FAST_RECORDS;
+        }
+        Ok(Polled::Nothing)
+    }
+
+    fn pace(&mut self, count: usize, full: bool) {
+        match &mut self.overdue {
+            Some(gathered) => *gathered += count,
+            None => self.eager = !full && count < FAST_RECORDS,
+        }
+    }
+
+    fn ready(&mut self) -> bool {
+        let partial = self.eager;
+        self.lanes.iter_mut().any(|lane| match lane.look() {
+            Found::Records { full, .. } => full || partial,
+            Found::Nothing => false,
+            Found::Finished | Found::Aborted => true,
+        })
+    }
+
+    /// Waits until a look may find something or the thread is unparked for another reason. Returns at
+    /// once when `interrupted` says so.
+    pub(crate) fn wait(&mut self, interrupted: impl Fn() -> bool) {
+        for _ in 0..SPINS {
+            if self.ready() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        self.signal.reader.get_or_init(thread::current);
+        let mode = if self.eager { ANY } else { FULL };
+        self.signal.mode.store(mode, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if !self.ready() {
+            let signal = &self.signal;
+            let waiting = || signal.mode.load(Ordering::Acquire) == mode && !interrupted();
+            park_for(self.flush_interval, waiting);
+            if waiting() && !self.ready() {
+                match mode {
+                    ANY => thread::park(),
+                    _ => self.overdue = Some(0),
+                }
+            }
+        }
+        self.signal.mode.store(RUNNING, Ordering::Relaxed);
+    }
+}
+
+impl<T> Drop for Inbox<T> {
+    fn drop(&mut self) {
+        self.signal.mode.store(GONE, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        for lane in &self.lanes {
+            lane.unpark_writer();
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! How records get from task to task: bounded lanes of record blocks, and the partitioning that
+//! chooses a lane for each record.
+//!
+//! Knows nothing of operators, services or jobs beyond [`TaskContext`](crate::job::task::TaskContext), in whose name a
+//! full lane waits.
+
+pub(crate) mod lane;
+mod router;
+
+use crate::sync;
+
+pub(crate) use router::{Broadcast, Tee};
+pub(crate) use router::{ByKey, RoundRobin};
+
+/// How the records of a stream are spread over the replicas of the operator after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Partitioning {
+    /// Replica *i* sends to replica *i*.
+    Forward,
+    /// Each record to the next replica in turn. Order is kept per channel only.
+    RoundRobin,
+    /// Records with equal keys to the same replica, by a stable hash. Order is kept per key.
+    Hash,
+    /// Every record to every replica.
+    Broadcast,
+    /// Every record to the one replica there is.
+    Gather,
+}
+
+impl std::fmt::Display for Partitioning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward",
+            Self::RoundRobin => "round robin",
+            Self::Hash => "hash",
+            Self::Broadcast => "broadcast",
+            Self::Gather => "gather",
+        })
+    }
+}

@@ -1,0 +1,147 @@
+//! What the user described, as data: transformations, the chains they fuse into, and the exchanges between chains.
+//!
+//! The logical graph is the list of [`Node`]s; [`Chain`]s, [`Inlet`]s and [`Edge`]s are its translation. A chain knows
+//! how to build its task for a replica (`build`), and that closure is all that knows record types and user functions.
+//!
+//! Invariant: nothing here runs user code. Building happens in `wiring`, per run.
+
+mod explain;
+mod validate;
+pub(crate) mod wiring;
+
+use std::sync::{Arc, Mutex};
+
+pub use explain::Explain;
+use serde::{Deserialize, Serialize};
+pub(crate) use validate::validate;
+use wiring::{BuildChain, ConnectEdge};
+
+use crate::exchange::Partitioning;
+use crate::sync::lock;
+
+/// Names a transformation within its environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeId(pub(crate) u32);
+
+/// Names the receiving end of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InletId(pub(crate) usize);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EdgeId(pub(crate) usize);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChainId(pub(crate) usize);
+
+/// One transformation as the user wrote it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) kind: &'static str,
+    pub(crate) input: Input,
+    /// Emits as many records as it takes, so that it counts none of them itself.
+    pub(crate) one_to_one: bool,
+}
+
+/// Where a transformation's records come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// It is a source.
+    Outside,
+    /// The node before it in its chain.
+    Node(NodeId),
+    /// The exchange its chain begins with.
+    Inlet(InletId),
+}
+
+/// The receiving end of an exchange: the input of one chain.
+#[derive(Debug)]
+pub(crate) struct Inlet {
+    pub(crate) parallelism: usize,
+}
+
+/// The sending end of an exchange: from one chain to one inlet.
+pub(crate) struct Edge {
+    pub(crate) from: NodeId,
+    pub(crate) to: InletId,
+    pub(crate) partitioning: Partitioning,
+    pub(crate) connect: Box<ConnectEdge>,
+}
+
+/// Operators fused into one loop.
+pub(crate) struct Chain {
+    pub(crate) nodes: Vec<NodeId>,
+    pub(crate) head: Head,
+    pub(crate) build: Box<BuildChain>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// A source in this many replicas.
+    Source {
+        parallelism: usize,
+    },
+    Inlet(InletId),
+}
+
+/// Everything declared in an environment but its services.
+#[derive(Default)]
+pub(crate) struct Graph {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) inlets: Vec<Inlet>,
+    pub(crate) edges: Vec<Edge>,
+    pub(crate) chains: Vec<Chain>,
+}
+
+impl Graph {
+    pub(crate) fn add_node(&mut self, kind: &'static str, input: Input, one_to_one: bool) -> NodeId {
+        let id = NodeId(u32::try_from(self.nodes.len()).expect("a graph has fewer than four thousand million nodes"));
+        let nth = self.nodes.iter().filter(|node| node.kind == kind).count() + 1;
+        self.nodes.push(Node { name: format!("{kind}-{nth}"), kind, input, one_to_one });
+        id
+    }
+
+    pub(crate) fn add_inlet(&mut self, parallelism: usize) -> InletId {
+        self.inlets.push(Inlet { parallelism });
+        InletId(self.inlets.len() - 1)
+    }
+
+    pub(crate) fn add_edge(&mut self, edge: Edge) -> EdgeId {
+        self.edges.push(edge);
+        EdgeId(self.edges.len() - 1)
+    }
+
+    pub(crate) fn add_chain(&mut self, chain: Chain) -> ChainId {
+        self.chains.push(chain);
+        ChainId(self.chains.len() - 1)
+    }
+
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize]
+    }
+
+    pub(crate) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.0 as usize]
+    }
+
+    pub(crate) fn parallelism(&self, chain: &Chain) -> usize {
+        match chain.head {
+            Head::Source { parallelism } => parallelism,
+            Head::Inlet(inlet) => self.inlets[inlet.0].parallelism,
+        }
+    }
+
+    pub(crate) fn chain_of(&self, node: NodeId) -> Option<usize> {
+        self.chains.iter().position(|chain| chain.nodes.contains(&node))
+    }
+}
+
+/// The graph as its environment and every stream of it share it.
+#[derive(Clone, Default)]
+pub(crate) struct SharedGraph(Arc<Mutex<Graph>>);
+
+impl SharedGraph {
+    pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Graph) -> R) -> R {
+        act(&mut lock(&self.0))
+    }
+}

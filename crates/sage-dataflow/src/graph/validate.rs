@@ -1,0 +1,47 @@
+//! What is wrong with a graph, said before anything starts.
+
+use std::collections::HashSet;
+
+use super::{Graph, NodeId};
+use crate::environment::SubmitError;
+
+/// Checks that every stream ends in a sink, that names are unique and that every operator has a replica.
+pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
+    if graph.nodes.is_empty() {
+        return Err(SubmitError::Empty);
+    }
+    if let Some(node) = (0..graph.nodes.len() as u32).map(NodeId).find(|&node| graph.chain_of(node).is_none()) {
+        // The end of the dangling stream says more than its beginning.
+        let end = (0..graph.nodes.len() as u32).map(NodeId).rfind(|&node| graph.chain_of(node).is_none());
+        return Err(SubmitError::MissingSink { operator: graph.node(end.unwrap_or(node)).name.clone() });
+    }
+    for (index, inlet) in graph.inlets.iter().enumerate() {
+        let sender = graph.edges.iter().find(|edge| edge.to.0 == index);
+        let consumer = graph.chains.iter().find(|chain| chain.head == super::Head::Inlet(super::InletId(index)));
+        match (sender, consumer) {
+            (Some(edge), None) => {
+                return Err(SubmitError::MissingSink { operator: graph.node(edge.from).name.clone() });
+            }
+            (_, Some(chain)) if inlet.parallelism == 0 => {
+                return Err(SubmitError::ZeroParallelism { operator: first_name(graph, &chain.nodes) });
+            }
+            _ => {}
+        }
+    }
+    for chain in &graph.chains {
+        if graph.parallelism(chain) == 0 {
+            return Err(SubmitError::ZeroParallelism { operator: first_name(graph, &chain.nodes) });
+        }
+    }
+    let mut names = HashSet::new();
+    for node in &graph.nodes {
+        if !names.insert(node.name.as_str()) {
+            return Err(SubmitError::DuplicateOperator { name: node.name.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn first_name(graph: &Graph, nodes: &[NodeId]) -> String {
+    nodes.first().map_or_else(|| "stream".to_owned(), |&node| graph.node(node).name.clone())
+}

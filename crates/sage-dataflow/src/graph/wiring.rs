@@ -1,0 +1,173 @@
+//! From the graph to tasks: the lanes of a run, and what a chain needs to build the task of one replica.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{EdgeId, Graph, InletId, NodeId};
+use crate::environment::SubmitError;
+use crate::exchange::Partitioning;
+use crate::exchange::lane::{Inbox, Reader, Signal, Writer, lane};
+use crate::job::control::JobControl;
+use crate::job::task::{Cursor, OpenContext, Task};
+use crate::metrics::OperatorCounters;
+
+/// Builds the task of one replica of a chain.
+pub(crate) type BuildChain = dyn Fn(&mut BuildContext<'_>) -> Result<Box<dyn Task>, SubmitError> + Send;
+/// Makes the lanes of an edge.
+pub(crate) type ConnectEdge = dyn Fn(&EdgePlan<'_>) -> EdgeEnds + Send;
+
+/// The sizes of a run's lanes.
+#[derive(Debug, Clone)]
+pub(crate) struct LaneOptions {
+    /// Records per block; `None` for as many as fill 32 KiB, 64 to 4096.
+    pub(crate) batch_records: Option<usize>,
+    /// Blocks per lane; `usize::MAX` for the inline backend.
+    pub(crate) queue_batches: usize,
+    pub(crate) flush_interval: Duration,
+}
+
+const BLOCK_BYTES: usize = 32 << 10;
+
+impl LaneOptions {
+    fn capacity<T>(&self) -> usize {
+        let fitting = BLOCK_BYTES / size_of::<T>().max(1);
+        self.batch_records.unwrap_or(fitting.clamp(64, 4096))
+    }
+}
+
+/// What is asked of an edge.
+pub(crate) struct EdgePlan<'a> {
+    producers: usize,
+    signals: &'a [Arc<Signal>],
+    /// Producer *i* has one lane, to consumer *i*.
+    one_to_one: bool,
+    options: &'a LaneOptions,
+}
+
+/// The two ends of an edge's lanes, erased: `Vec<Vec<Writer<T>>>` by producer, `Vec<Vec<Reader<T>>>` by consumer.
+pub(crate) struct EdgeEnds {
+    writers: Box<dyn Any>,
+    readers: Box<dyn Any>,
+}
+
+/// Makes the lanes of an edge of records `T`.
+pub(crate) fn connect<T: Send + 'static>(plan: &EdgePlan<'_>) -> EdgeEnds {
+    let mut writers: Vec<Vec<Writer<T>>> = Vec::new();
+    let mut readers: Vec<Vec<Reader<T>>> = plan.signals.iter().map(|_| Vec::new()).collect();
+    for producer in 0..plan.producers {
+        let mut row = Vec::new();
+        for (consumer, signal) in plan.signals.iter().enumerate() {
+            if plan.one_to_one && consumer != producer {
+                continue;
+            }
+            let (writer, reader) = lane(plan.options.capacity::<T>(), plan.options.queue_batches, signal.clone());
+            row.push(writer);
+            readers[consumer].push(reader);
+        }
+        writers.push(row);
+    }
+    EdgeEnds { writers: Box::new(writers), readers: Box::new(readers) }
+}
+
+/// The lanes and counters of one run.
+pub(crate) struct Wiring {
+    edges: Vec<EdgeEnds>,
+    signals: Vec<Vec<Arc<Signal>>>,
+    options: LaneOptions,
+    /// Per chain and replica, in the order of the chain's nodes.
+    counters: Vec<(NodeId, Arc<OperatorCounters>)>,
+}
+
+/// One task, ready to run.
+pub(crate) struct BuiltTask {
+    pub(crate) chain: usize,
+    pub(crate) replica: usize,
+    pub(crate) task: Box<dyn Task>,
+    pub(crate) cursor: Arc<Cursor>,
+}
+
+/// Everything a run needs of a graph.
+pub(crate) struct Built {
+    pub(crate) tasks: Vec<BuiltTask>,
+    /// A node's counters, one per replica.
+    pub(crate) counters: Vec<(NodeId, Arc<OperatorCounters>)>,
+}
+
+/// Builds the tasks of a validated graph.
+pub(crate) fn build(graph: &Graph, control: &Arc<JobControl>, options: &LaneOptions) -> Result<Built, SubmitError> {
+    let signals: Vec<Vec<Arc<Signal>>> =
+        graph.inlets.iter().map(|inlet| (0..inlet.parallelism).map(|_| Arc::new(Signal::new())).collect()).collect();
+    let edges = graph
+        .edges
+        .iter()
+        .map(|edge| {
+            let producers = graph.chain_of(edge.from).map_or(0, |chain| graph.parallelism(&graph.chains[chain]));
+            let signals = &signals[edge.to.0];
+            let one_to_one = edge.partitioning == Partitioning::Forward && producers == signals.len();
+            (edge.connect)(&EdgePlan { producers, signals, one_to_one, options })
+        })
+        .collect();
+    let mut wiring = Wiring { edges, signals, options: options.clone(), counters: Vec::new() };
+    let mut tasks = Vec::new();
+    for (index, chain) in graph.chains.iter().enumerate() {
+        let parallelism = graph.parallelism(chain);
+        for replica in 0..parallelism {
+            let mut cx = BuildContext { graph, wiring: &mut wiring, control, replica, parallelism };
+            let task = (chain.build)(&mut cx)?;
+            tasks.push(BuiltTask { chain: index, replica, task, cursor: Arc::new(Cursor::new()) });
+        }
+    }
+    Ok(Built { tasks, counters: wiring.counters })
+}
+
+/// What a chain is given to build one task.
+pub struct BuildContext<'a> {
+    graph: &'a Graph,
+    wiring: &'a mut Wiring,
+    control: &'a Arc<JobControl>,
+    pub(crate) replica: usize,
+    pub(crate) parallelism: usize,
+}
+
+impl BuildContext<'_> {
+    pub(crate) fn control(&self) -> Arc<JobControl> {
+        self.control.clone()
+    }
+
+    pub(crate) fn open_context(&self) -> OpenContext {
+        OpenContext { replica: self.replica, parallelism: self.parallelism }
+    }
+
+    /// New counters for this replica of `node`.
+    pub(crate) fn counters(&mut self, node: NodeId) -> Arc<OperatorCounters> {
+        let counters = Arc::new(OperatorCounters::default());
+        self.wiring.counters.push((node, counters.clone()));
+        counters
+    }
+
+    pub(crate) fn name(&self, node: NodeId) -> String {
+        self.graph.node(node).name.clone()
+    }
+
+    /// This replica's sending ends of an edge.
+    pub(crate) fn writers<T: Send + 'static>(&mut self, edge: EdgeId) -> Vec<Writer<T>> {
+        let writers: &mut Vec<Vec<Writer<T>>> =
+            self.wiring.edges[edge.0].writers.downcast_mut().expect("an edge is connected for the records it carries");
+        std::mem::take(&mut writers[self.replica])
+    }
+
+    /// This replica's input: the receiving ends of every edge that leads to the inlet.
+    pub(crate) fn inbox<T: Send + 'static>(&mut self, inlet: InletId) -> Inbox<T> {
+        let mut lanes = Vec::new();
+        for (edge, ends) in self.graph.edges.iter().zip(&mut self.wiring.edges) {
+            if edge.to == inlet {
+                let readers: &mut Vec<Vec<Reader<T>>> =
+                    ends.readers.downcast_mut().expect("the edges of an inlet carry the same records");
+                lanes.append(&mut readers[self.replica]);
+            }
+        }
+        let signal = self.wiring.signals[inlet.0][self.replica].clone();
+        Inbox::new(lanes, signal, self.wiring.options.flush_interval)
+    }
+}

@@ -1,0 +1,100 @@
+//! The word through which a job steers its tasks, and the list of threads to wake when it changes.
+//!
+//! Invariants: the word only moves `Run ⇄ Pause → Drain → Cancel`, never back; a thread is woken after every change
+//! made later than its registration, so a wait that checks the word and then parks misses nothing.
+
+use std::time::Instant;
+
+use super::reason::StopReason;
+use super::sync::{AtomicU8, Mutex, Ordering, Thread, lock, thread};
+
+/// What the tasks of a job are to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Control {
+    /// Work.
+    Run,
+    /// Sources wait; what is in flight is processed.
+    Pause,
+    /// Sources end; what is in flight is finished.
+    Drain,
+    /// Everything ends; what is in flight is dropped.
+    Cancel,
+}
+
+/// Steers the tasks of one job.
+#[derive(Debug)]
+pub(crate) struct JobControl {
+    word: AtomicU8,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    threads: Vec<Thread>,
+    reason: StopReason,
+    deadline: Option<Instant>,
+}
+
+impl JobControl {
+    pub(crate) fn new() -> Self {
+        let inner = Inner { threads: Vec::new(), reason: StopReason::EndOfInput, deadline: None };
+        Self { word: AtomicU8::new(Control::Run as u8), inner: Mutex::new(inner) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn load(&self) -> Control {
+        match self.word.load(Ordering::Relaxed) {
+            0 => Control::Run,
+            1 => Control::Pause,
+            2 => Control::Drain,
+            _ => Control::Cancel,
+        }
+    }
+
+    /// Whether a source may go on reading: one load, cheap enough for every record.
+    #[inline(always)]
+    pub(crate) fn running(&self) -> bool {
+        self.word.load(Ordering::Relaxed) == Control::Run as u8
+    }
+
+    /// Adds the calling thread to those woken by a change.
+    pub(crate) fn register(&self) {
+        lock(&self.inner).threads.push(thread::current());
+    }
+
+    /// Moves on to `control`, for `reason`, to be done by `deadline`; a step back is ignored.
+    pub(crate) fn advance(&self, control: Control, reason: StopReason, deadline: Option<Instant>) {
+        debug_assert!(control >= Control::Drain, "pausing has its own method");
+        let mut inner = lock(&self.inner);
+        if self.load() >= control {
+            return;
+        }
+        inner.reason = reason;
+        inner.deadline = deadline;
+        self.word.store(control as u8, Ordering::SeqCst);
+        inner.threads.iter().for_each(Thread::unpark);
+    }
+
+    /// Pauses or resumes; says whether that changed anything.
+    pub(crate) fn pause(&self, pause: bool) -> bool {
+        let (from, to) = if pause { (Control::Run, Control::Pause) } else { (Control::Pause, Control::Run) };
+        let inner = lock(&self.inner);
+        if self.load() != from {
+            return false;
+        }
+        self.word.store(to as u8, Ordering::SeqCst);
+        inner.threads.iter().for_each(Thread::unpark);
+        true
+    }
+
+    /// Why the tasks end, as far as it is known.
+    pub(crate) fn reason(&self) -> StopReason {
+        lock(&self.inner).reason.clone()
+    }
+
+    /// By when the tasks are to have ended.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        lock(&self.inner).deadline
+    }
+}

@@ -1,0 +1,442 @@
+//! One dispatcher per job: starts services and tasks, waits for what happens, and hands over to `drain`.
+//!
+//! It is an event loop over its backend's events and knows no thread and no clock but the backend's, so that a fake
+//! backend drives it through any order of events. All states of the job, its tasks and its services change here and
+//! in `drain`, on one thread.
+//!
+//! Invariants:
+//!  1. The first event that decides the outcome decides it; every later one is attached.
+//!  2. A service is attempted at most once, after all it depends on are ready.
+//!  3. Tasks start only when every service is ready.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::handle::JobShared;
+use super::log::SessionLog;
+use super::plan::{Deadlines, Plan, TaskRecord, TaskState, operator_reports};
+use super::reason::StopReason;
+use super::report::{Cause, CauseKind, Cleanliness, JobReport, Leftover, Origin, Outcome, PhaseTimes, ServiceReport};
+use super::state::JobState;
+use super::task::{During, Failure, TaskOutcome, What};
+use crate::backend::{Backend, Command, Event, ServiceAction, ServicePlan, TaskId, Unit};
+use crate::job::control::Control;
+use crate::service::{Hook, HookEnd, JobRuntime, Registry, ServiceEntry, ServiceId, ServiceState, Tally};
+
+/// One service as the dispatcher tracks it; its state is in its entry.
+pub(super) struct ServiceRecord {
+    pub(super) entry: Arc<ServiceEntry>,
+    /// When the hook that runs now will be given up.
+    pub(super) deadline: Option<Instant>,
+    /// A hook that did not come back.
+    pub(super) stuck: Option<Hook>,
+    /// Its start has ended, or was given up.
+    pub(super) start_over: bool,
+    pub(super) began: Option<Instant>,
+    pub(super) setup: Option<Duration>,
+    pub(super) cleanup: Option<Duration>,
+    /// What its gate had counted before this job.
+    before: Tally,
+}
+
+/// Who runs a job.
+pub(crate) struct Dispatcher<B> {
+    pub(super) backend: B,
+    pub(super) environment: String,
+    pub(super) deadlines: Deadlines,
+    pub(super) time_limit: Option<Duration>,
+    pub(super) plan: Plan,
+    pub(super) services: Vec<ServiceRecord>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) runtime: Arc<JobRuntime>,
+    pub(super) shared: Arc<JobShared>,
+    pub(super) log: SessionLog,
+    pub(super) state: JobState,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) reason: Option<StopReason>,
+    pub(super) causes: Vec<Cause>,
+    pub(super) left: Vec<Leftover>,
+    pub(super) phases: PhaseTimes,
+    pub(super) limit: Option<Instant>,
+    /// What the tasks were told, and by when they are to have obeyed.
+    pub(super) winding_down: Option<(Control, Instant)>,
+}
+
+impl<B: Backend> Dispatcher<B> {
+    #[expect(clippy::too_many_arguments, reason = "made in one place, from parts that are made there")]
+    pub(crate) fn new(
+        backend: B,
+        environment: String,
+        deadlines: Deadlines,
+        time_limit: Option<Duration>,
+        plan: Plan,
+        registry: Arc<Registry>,
+        runtime: Arc<JobRuntime>,
+        shared: Arc<JobShared>,
+        log: SessionLog,
+    ) -> Self {
+        let services = plan.services.iter().cloned().map(ServiceRecord::new).collect();
+        Self {
+            backend,
+            environment,
+            deadlines,
+            time_limit,
+            plan,
+            services,
+            registry,
+            runtime,
+            shared,
+            log,
+            state: JobState::Created,
+            outcome: None,
+            reason: None,
+            causes: Vec::new(),
+            left: Vec::new(),
+            phases: PhaseTimes::default(),
+            limit: None,
+            winding_down: None,
+        }
+    }
+
+    pub(crate) fn shared(&self) -> Arc<JobShared> {
+        self.shared.clone()
+    }
+
+    /// Runs the job to its end.
+    pub(crate) fn run(mut self) -> JobReport {
+        let span = tracing::info_span!("job", environment = self.environment, id = self.shared.id());
+        let _entered = span.enter();
+        let (started, began) = (SystemTime::now(), self.backend.now());
+        self.limit = self.time_limit.map(|limit| began + limit);
+        self.advance(JobState::Starting);
+        self.start_services();
+        if self.reason.is_none() {
+            self.start_tasks();
+        }
+        self.phases.start = self.backend.now() - began;
+        self.shut_down();
+        self.report(started, began)
+    }
+
+    pub(super) fn advance(&mut self, next: JobState) {
+        if self.state == next {
+            return;
+        }
+        assert!(self.state.may_become(next), "a job that is {} cannot become {next}", self.state);
+        self.state = next;
+        self.shared.publish(next);
+        tracing::debug!(state = %next, "job");
+        self.log.dispatcher(format_args!("job {next}"));
+    }
+
+    fn start_services(&mut self) {
+        loop {
+            if self.reason.is_none() {
+                for index in 0..self.services.len() {
+                    if self.services[index].entry.state() == ServiceState::Registered && self.is_startable(index) {
+                        self.start_service(index);
+                    }
+                }
+            }
+            let starting = self.services.iter().any(|service| service.is_starting());
+            if !starting || self.reason.is_some() {
+                return;
+            }
+            self.take_event();
+        }
+    }
+
+    fn is_startable(&self, index: usize) -> bool {
+        let after = &self.services[index].entry.after;
+        after.iter().all(|name| {
+            self.services.iter().any(|other| other.entry.name == *name && other.entry.state() == ServiceState::Ready)
+        })
+    }
+
+    pub(super) fn start_service(&mut self, index: usize) {
+        let now = self.backend.now();
+        let record = &mut self.services[index];
+        let entry = record.entry.clone();
+        if !entry.advance(ServiceState::Initialising) {
+            return;
+        }
+        let deadline = now + entry.timeouts.setup;
+        (record.deadline, record.began) = (Some(deadline), Some(now));
+        self.log_service(&entry);
+        let action = ServiceAction::Start { deadline };
+        if let Err(error) = self.backend.spawn(Unit::Service(ServicePlan { entry: entry.clone(), action })) {
+            let origin = Origin::Service { name: entry.name.clone(), hook: Hook::Setup };
+            let message = format!("no thread could be started for it: {error}");
+            self.fail(Cause { origin, kind: CauseKind::Spawn, message, error: None });
+            self.services[index].start_over = true;
+            self.services[index].deadline = None;
+        }
+    }
+
+    fn start_tasks(&mut self) {
+        self.advance(JobState::Running);
+        for index in 0..self.plan.tasks.len() {
+            let Some(plan) = self.plan.tasks[index].start(TaskId(index)) else { continue };
+            let name = plan.name.clone();
+            if let Err(error) = self.backend.spawn(Unit::Task(plan)) {
+                let message = format!("no thread could be started for task `{name}`: {error}");
+                self.plan.tasks[index].state = TaskState::Ended(TaskOutcome::never_ran());
+                self.fail(Cause { origin: Origin::Job, kind: CauseKind::Spawn, message, error: None });
+                return;
+            }
+        }
+    }
+
+    /// Waits for one event, or for the nearest deadline, and deals with it.
+    pub(super) fn take_event(&mut self) {
+        let deadline = self.nearest_deadline();
+        match self.backend.next_event(deadline) {
+            Some(event) => self.on_event(event),
+            None => self.on_deadline(),
+        }
+    }
+
+    fn nearest_deadline(&self) -> Option<Instant> {
+        let hooks = self.services.iter().filter_map(|service| service.deadline);
+        hooks
+            .chain(self.limit)
+            .chain(self.winding_down.filter(|_| self.state == JobState::Draining).map(|(_, by)| by))
+            .min()
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::TaskEnded { task, outcome } => self.on_task_ended(task, outcome),
+            Event::StartEnded { service, end } => self.on_start_ended(service, end),
+            Event::StopEnded { service, end, calls_inside } => self.on_stop_ended(service, end, calls_inside),
+            Event::CleanupEnded { service, end } => self.on_cleanup_ended(service, end),
+            Event::StartService(service) => {
+                // Clause 11: nothing starts once the job is stopping.
+                if self.state == JobState::Starting && self.reason.is_none() {
+                    self.start_service(service.0 as usize);
+                }
+            }
+            Event::Command(command) => self.on_command(command),
+        }
+    }
+
+    fn on_task_ended(&mut self, task: TaskId, outcome: TaskOutcome) {
+        let record = &mut self.plan.tasks[task.0];
+        if !record.is_running() {
+            return;
+        }
+        let (name, replica) = (record.name.clone(), record.replica);
+        let failures = outcome.failures.clone();
+        let complete = outcome.is_complete();
+        record.state = TaskState::Ended(outcome);
+        tracing::debug!(task = name, complete, "task ended");
+        self.log.dispatcher(format_args!("task {name} ended"));
+        for failure in failures {
+            let cause = self.cause_of(&failure, replica);
+            if failure.during == During::Close {
+                self.left.push(Leftover { what: format!("task `{name}`"), why: cause.to_string() });
+            }
+            self.fail(cause);
+        }
+    }
+
+    fn cause_of(&self, failure: &Failure, replica: usize) -> Cause {
+        let name = failure.operator.and_then(|node| self.plan.operator_name(node));
+        let (record, phase) = match failure.during {
+            During::Record => (Some(failure.record), None),
+            During::Open => (None, Some("opening")),
+            During::Finish => (None, Some("finishing")),
+            During::Close => (None, Some("closing")),
+        };
+        let name = name.unwrap_or_else(|| "engine".to_owned());
+        let origin = Origin::Operator { name, replica, record, phase: phase.map(str::to_owned) };
+        what_cause(origin, &failure.what)
+    }
+
+    fn on_start_ended(&mut self, service: ServiceId, end: HookEnd) {
+        let now = self.backend.now();
+        let record = &mut self.services[service.0 as usize];
+        if record.start_over {
+            return;
+        }
+        record.start_over = true;
+        record.deadline = None;
+        record.setup = record.began.map(|began| now - began);
+        let entry = record.entry.clone();
+        match end {
+            // Clause 11: a service that is set up too late never gets to serve.
+            Ok(()) if self.reason.is_none() => {
+                entry.advance(ServiceState::Ready);
+                self.log_service(&entry);
+            }
+            Ok(()) => {}
+            Err(failure) => {
+                if failure.timed_out {
+                    record.stuck = Some(failure.hook);
+                }
+                let origin = Origin::Service { name: entry.name.clone(), hook: failure.hook };
+                self.fail(what_cause(origin, &failure.what));
+            }
+        }
+    }
+
+    fn on_deadline(&mut self) {
+        let now = self.backend.now();
+        for index in 0..self.services.len() {
+            if self.services[index].deadline.is_some_and(|deadline| deadline <= now) {
+                self.on_hook_deadline(index);
+            }
+        }
+        if self.limit.is_some_and(|limit| limit <= now) {
+            self.limit = None;
+            let limit = self.time_limit.unwrap_or_default();
+            let cause = Cause {
+                origin: Origin::Job,
+                kind: CauseKind::Timeout,
+                message: format!("the time limit of {limit:?} has passed"),
+                error: None,
+            };
+            self.stop(Outcome::TimedOut, StopReason::TimeLimit, Some(cause));
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let stopped = |message: &str| {
+            let message = message.to_owned();
+            Some(Cause { origin: Origin::Job, kind: CauseKind::Stopped, message, error: None })
+        };
+        match command {
+            Command::Pause if self.state == JobState::Running => {
+                if self.backend.pause(true) {
+                    self.advance(JobState::Paused);
+                }
+            }
+            Command::Resume if self.state == JobState::Paused => {
+                if self.backend.pause(false) {
+                    self.advance(JobState::Running);
+                }
+            }
+            Command::Pause | Command::Resume => {}
+            Command::Drain(reason @ StopReason::Signal(_)) => {
+                let cause = stopped(&format!("stopped by {reason}"));
+                self.stop_with(Outcome::Cancelled, reason, cause, Control::Drain);
+            }
+            Command::Drain(reason) => {
+                if self.reason.is_none() {
+                    self.reason = Some(reason);
+                    self.wind_down(Control::Drain);
+                }
+            }
+            Command::Cancel(reason) => {
+                let cause = stopped(&format!("stopped by {reason}"));
+                self.stop_with(Outcome::Cancelled, reason, cause, Control::Cancel);
+            }
+        }
+    }
+
+    /// A failure: the tasks are cancelled and the services stopped.
+    pub(super) fn fail(&mut self, cause: Cause) {
+        tracing::error!(%cause, "failure");
+        self.log.error(format_args!("{cause}"));
+        self.stop(Outcome::Failed, StopReason::Failure, Some(cause));
+    }
+
+    pub(super) fn stop(&mut self, outcome: Outcome, reason: StopReason, cause: Option<Cause>) {
+        self.stop_with(outcome, reason, cause, Control::Cancel);
+    }
+
+    fn stop_with(&mut self, outcome: Outcome, reason: StopReason, cause: Option<Cause>, control: Control) {
+        // A stop that was asked for twice has one cause, and one that comes when all is over has none.
+        let repeated = self.outcome.is_some() && cause.as_ref().is_some_and(|cause| cause.kind == CauseKind::Stopped);
+        if !repeated {
+            self.causes.extend(cause);
+        }
+        self.outcome.get_or_insert(outcome);
+        if self.reason.is_none() || outcome == Outcome::Failed && self.reason == Some(StopReason::Drain) {
+            self.reason = Some(reason);
+        }
+        self.wind_down(control);
+    }
+
+    /// The outcome and everything the caller is to know.
+    fn report(mut self, started: SystemTime, began: Instant) -> JobReport {
+        let services = self
+            .services
+            .iter()
+            .map(|record| {
+                let tally = record.entry.gate.tally();
+                ServiceReport {
+                    name: record.entry.name.clone(),
+                    state: record.entry.state(),
+                    calls: tally.calls - record.before.calls,
+                    errors: tally.errors - record.before.errors,
+                    p50: record.entry.latency.quantile(0.5),
+                    p99: record.entry.latency.quantile(0.99),
+                    setup: record.setup,
+                    cleanup: record.cleanup,
+                }
+            })
+            .collect();
+        let mut causes = std::mem::take(&mut self.causes).into_iter();
+        let report = JobReport {
+            job: self.shared.id().to_owned(),
+            environment: self.environment.clone(),
+            outcome: self.outcome.unwrap_or(Outcome::Succeeded),
+            cleanliness: if self.left.is_empty() { Cleanliness::Clean } else { Cleanliness::Unclean },
+            left: std::mem::take(&mut self.left),
+            reason: self.reason.clone().unwrap_or(StopReason::EndOfInput),
+            first_cause: causes.next(),
+            attached: causes.collect(),
+            started,
+            elapsed: self.backend.now() - began,
+            phases: self.phases,
+            operators: operator_reports(&self.plan.operators, &self.plan.tasks),
+            services,
+        };
+        self.log.dispatcher(format_args!("{report}"));
+        tracing::info!(outcome = %report.outcome, clean = report.left.is_empty(), "job over");
+        report
+    }
+
+    pub(super) fn log_service(&mut self, entry: &ServiceEntry) {
+        let state = entry.state();
+        tracing::debug!(service = entry.name, %state, "service");
+        self.log.dispatcher(format_args!("service {} {state}", entry.name));
+    }
+
+    pub(super) fn running_tasks(&self) -> impl Iterator<Item = &TaskRecord> {
+        self.plan.tasks.iter().filter(|task| task.is_running())
+    }
+}
+
+impl ServiceRecord {
+    fn new(entry: Arc<ServiceEntry>) -> Self {
+        let before = entry.gate.tally();
+        Self { entry, deadline: None, stuck: None, start_over: false, began: None, setup: None, cleanup: None, before }
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        self.entry.state() == ServiceState::Initialising && !self.start_over
+    }
+}
+
+pub(super) fn what_cause(origin: Origin, what: &What) -> Cause {
+    match what {
+        What::Error(error) => {
+            Cause { origin, kind: CauseKind::Error, message: chain_of(error.as_ref()), error: Some(error.clone()) }
+        }
+        What::Panic(message) => Cause { origin, kind: CauseKind::Panic, message: message.clone(), error: None },
+    }
+}
+
+/// An error and its sources, in one line.
+pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

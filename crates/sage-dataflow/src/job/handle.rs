@@ -1,0 +1,221 @@
+//! What the caller holds of a job: the handle of a submitted one, and the error of one that did not end well.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::plan::LiveMetrics;
+use super::reason::StopReason;
+use super::rendezvous::Rendezvous;
+use super::report::{JobMetrics, JobReport, Outcome};
+use super::state::JobState;
+use crate::backend::{Command, Event, EventSender};
+use crate::environment::SubmitError;
+use crate::service::{CallError, Registry};
+use crate::sync::lock;
+
+/// What a job's dispatcher and its handle share.
+pub(crate) struct JobShared {
+    id: String,
+    state: Mutex<JobState>,
+    events: EventSender,
+    metrics: LiveMetrics,
+    registry: Arc<Registry>,
+    end: Rendezvous<JobReport>,
+}
+
+impl JobShared {
+    pub(crate) fn new(id: String, events: EventSender, metrics: LiveMetrics, registry: Arc<Registry>) -> Self {
+        Self { id, state: Mutex::new(JobState::Created), events, metrics, registry, end: Rendezvous::new() }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn publish(&self, state: JobState) {
+        *lock(&self.state) = state;
+    }
+
+    pub(crate) fn end(&self) -> &Rendezvous<JobReport> {
+        &self.end
+    }
+}
+
+/// A job running in the background.
+///
+/// Its methods may be called from several threads; waits and stops that meet coalesce, and every caller gets the same
+/// report. Dropping the handle before the job is over cancels the job and blocks until everything is stopped and
+/// cleaned, for the sum of the phase deadlines at most: a job that nobody watches is never left running.
+#[must_use = "dropping the handle cancels the job"]
+pub struct JobHandle {
+    shared: Arc<JobShared>,
+}
+
+impl fmt::Debug for JobHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobHandle").field("id", &self.id()).field("status", &self.status()).finish()
+    }
+}
+
+impl JobHandle {
+    pub(crate) fn new(shared: Arc<JobShared>) -> Self {
+        Self { shared }
+    }
+
+    /// The job's id, unique on this machine.
+    pub fn id(&self) -> &str {
+        self.shared.id()
+    }
+
+    /// Waits until the job is over and everything of it is stopped and cleaned. Blocks as long as the job runs.
+    ///
+    /// # Errors
+    /// [`RunError::Job`] unless the job succeeded and is clean; the error carries the report.
+    pub fn wait(&self) -> Result<JobReport, RunError> {
+        checked(self.shared.end.wait())
+    }
+
+    /// As [`wait`](Self::wait), for `timeout` at most; `None` when that has passed and the job goes on.
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<JobReport, RunError>> {
+        let report = self.shared.end.wait_timeout(timeout);
+        report.map(|report| checked(Some(report)))
+    }
+
+    /// As [`wait`](Self::wait), without blocking the calling thread. Dropping the future stops the wait, not the job.
+    pub async fn wait_async(&self) -> Result<JobReport, RunError> {
+        checked(Some(
+            poll_fn(|cx| self.shared.end.poll(cx.waker()).map_or(std::task::Poll::Pending, std::task::Poll::Ready))
+                .await,
+        ))
+    }
+
+    /// Asks the job to end its sources and finish what is in flight. Returns at once; the job then succeeds, or times
+    /// out at [`Deadlines::drain`](crate::Deadlines::drain).
+    pub fn drain(&self) {
+        self.command(Command::Drain(StopReason::Drain));
+    }
+
+    /// Asks the job to drop what is in flight and clean up. Returns at once.
+    pub fn cancel(&self) {
+        self.command(Command::Cancel(StopReason::Cancel));
+    }
+
+    /// Asks the sources to stop reading until [`resume`](Self::resume); what is in flight is processed. Returns at once.
+    pub fn pause(&self) {
+        self.command(Command::Pause);
+    }
+
+    /// Asks paused sources to go on. Returns at once.
+    pub fn resume(&self) {
+        self.command(Command::Resume);
+    }
+
+    /// Where the job is in its life.
+    pub fn status(&self) -> JobState {
+        *lock(&self.shared.state)
+    }
+
+    /// What its operators have done so far, up to their latest batches.
+    pub fn metrics(&self) -> JobMetrics {
+        self.shared.metrics.read()
+    }
+
+    /// Asks every service whether it is in order, on the calling thread: its name, and what its `health` said. A service
+    /// that is not serving answers [`CallError::NotServing`].
+    pub fn health(&self) -> Vec<(String, Result<(), CallError>)> {
+        let Some(runtime) = self.shared.registry.runtime() else { return Vec::new() };
+        self.shared.registry.all().iter().map(|entry| (entry.name.clone(), entry.health(&runtime))).collect()
+    }
+
+    fn command(&self, command: Command) {
+        self.shared.events.send(Event::Command(command));
+    }
+}
+
+impl Drop for JobHandle {
+    fn drop(&mut self) {
+        self.cancel();
+        self.shared.end.wait();
+    }
+}
+
+/// The report as a result.
+pub(crate) fn checked(report: Option<JobReport>) -> Result<JobReport, RunError> {
+    match report {
+        Some(report) if report.is_success() => Ok(report),
+        Some(report) => Err(RunError::Job(Box::new(JobError { report }))),
+        None => Err(RunError::Engine),
+    }
+}
+
+/// Why running a pipeline did not end well.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The job was not started.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The job was started, and did not succeed or is not clean.
+    #[error(transparent)]
+    Job(Box<JobError>),
+    /// The engine itself failed: a defect, worth a report to its authors.
+    #[error("the engine failed while it ran the job; please report this with the panic message printed before it")]
+    Engine,
+}
+
+impl RunError {
+    /// The report of the job, if one was started.
+    pub fn report(&self) -> Option<&JobReport> {
+        match self {
+            Self::Job(error) => Some(&error.report),
+            Self::Submit(_) | Self::Engine => None,
+        }
+    }
+}
+
+/// A job that did not succeed, or left something behind.
+///
+/// Its source is the user's own error, where one was the first cause.
+#[derive(Clone)]
+pub struct JobError {
+    /// Everything about the job.
+    pub report: JobReport,
+}
+
+impl fmt::Debug for JobError {
+    /// The report in words: what `main` prints when it returns this error.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.report, f)
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let JobReport { environment, outcome, left, first_cause, .. } = &self.report;
+        write!(f, "job `{environment}` {outcome}")?;
+        if let Some(cause) = first_cause {
+            match cause.error {
+                // The source tells what happened.
+                Some(_) => write!(f, " at {}", cause.place())?,
+                None => write!(f, ": {cause}")?,
+            }
+        }
+        match (outcome, left.as_slice()) {
+            (_, []) => Ok(()),
+            (Outcome::Succeeded, [first, ..]) => write!(f, " but is not clean: {}: {}", first.what, first.why),
+            (_, left) => {
+                let names: Vec<_> = left.iter().map(|left| left.what.as_str()).collect();
+                write!(f, "; left behind: {}", names.join(", "))
+            }
+        }
+    }
+}
+
+impl std::error::Error for JobError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let error = self.report.first_cause.as_ref()?.error.as_ref()?;
+        Some(error.as_ref())
+    }
+}

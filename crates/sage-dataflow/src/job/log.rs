@@ -1,0 +1,74 @@
+//! The log files of one session, for those who ask for them: what happened to the job, nothing per record.
+//!
+//! `<dir>/jobmanager/session_<time>/` holds `Dispatcher.log` (every change of state) and `Error.log` (every
+//! failure). A line that cannot be written is dropped with a warning: a full disk must not end a job.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Why the log files could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write log files in {}; choose another directory", path.display())]
+pub struct LogError {
+    /// The directory.
+    pub path: PathBuf,
+    /// The system's reason.
+    pub source: io::Error,
+}
+
+/// The log files of one job, or none.
+#[derive(Debug, Default)]
+pub(crate) struct SessionLog(Option<Files>);
+
+#[derive(Debug)]
+struct Files {
+    dispatcher: File,
+    error: File,
+}
+
+impl SessionLog {
+    /// Opens the files of a new session below `dir`.
+    pub(crate) fn open(dir: &Path) -> Result<Self, LogError> {
+        let parent = dir.join("jobmanager");
+        let failed = |source| LogError { path: parent.clone(), source };
+        fs::create_dir_all(&parent).map_err(failed)?;
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        // 2026-11-22T23:50:00Z becomes 20261122_235000.
+        let stamp = now.replace(['-', ':', 'Z'], "").replace('T', "_");
+        let session = (0_u32..)
+            .map(|nth| match nth {
+                0 => parent.join(format!("session_{stamp}")),
+                nth => parent.join(format!("session_{stamp}_{nth}")),
+            })
+            .find_map(|path| match fs::create_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                created => Some(created.map(|()| path)),
+            });
+        let session = session.expect("one of four thousand million names is free").map_err(failed)?;
+        let dispatcher = File::create(session.join("Dispatcher.log")).map_err(failed)?;
+        let error = File::create(session.join("Error.log")).map_err(failed)?;
+        Ok(Self(Some(Files { dispatcher, error })))
+    }
+
+    pub(super) fn dispatcher(&mut self, line: fmt::Arguments<'_>) {
+        if let Some(files) = &mut self.0 {
+            write(&mut files.dispatcher, line);
+        }
+    }
+
+    pub(super) fn error(&mut self, line: fmt::Arguments<'_>) {
+        if let Some(files) = &mut self.0 {
+            write(&mut files.error, line);
+        }
+    }
+}
+
+fn write(file: &mut File, line: fmt::Arguments<'_>) {
+    let now = humantime::format_rfc3339_millis(SystemTime::now());
+    if let Err(error) = file.write_all(format!("{now} {line}\n").as_bytes()) {
+        tracing::warn!(%error, "a log line could not be written");
+    }
+}

@@ -1,0 +1,28 @@
+//! One execution of a pipeline: its tasks, its dispatcher, its shutdown and its report.
+
+pub(crate) mod control;
+pub(crate) mod dispatcher;
+mod drain;
+mod handle;
+mod log;
+pub(crate) mod plan;
+pub(crate) mod reason;
+mod rendezvous;
+mod report;
+pub(crate) mod signals;
+mod state;
+pub(crate) mod task;
+
+pub use handle::{JobError, JobHandle, RunError};
+pub(crate) use handle::{JobShared, checked};
+pub(crate) use log::{LogError, SessionLog};
+pub use plan::Deadlines;
+pub use reason::StopReason;
+pub use report::{
+    Cause, CauseKind, Cleanliness, JobMetrics, JobReport, Leftover, OperatorReport, Origin, Outcome, PhaseTimes,
+    ServiceReport,
+};
+pub use signals::SignalPolicy;
+pub use state::JobState;
+
+use crate::sync;

@@ -1,0 +1,243 @@
+//! What the dispatcher is given: the tasks and services of one run, and how long each phase may take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::report::{JobMetrics, OperatorReport};
+use super::task::{Cursor, Ending, TaskOutcome};
+use crate::backend::{TaskBody, TaskId, TaskPlan};
+use crate::graph::wiring::Built;
+use crate::graph::{Graph, Input, NodeId};
+use crate::metrics::OperatorCounters;
+use crate::service::ServiceEntry;
+
+/// How long each phase of a job may take. A run itself has no limit unless one is set.
+///
+/// A hook that runs past its deadline does not keep the job from ending: its service is reported as abandoned.
+/// Stopping all services takes at most the sum of `stop` and `cleanup` over the longest chain of dependencies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// For the constructor and `setup` of each service, together. Default: 60 s.
+    pub setup: Duration,
+    /// For a drain, from the request until the last task has ended; then the job is cancelled. Default: 30 s.
+    pub drain: Duration,
+    /// For a cancel, from the request until the last task has ended; then those left are abandoned. Default: 10 s.
+    pub cancel: Duration,
+    /// For `stop` of each service and the end of the calls inside. Default: 10 s.
+    pub stop: Duration,
+    /// For `cleanup` of each service. Default: 10 s.
+    pub cleanup: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { setup: seconds(60), drain: seconds(30), cancel: seconds(10), stop: seconds(10), cleanup: seconds(10) }
+    }
+}
+
+/// One task as the dispatcher tracks it.
+pub(crate) struct TaskRecord {
+    pub(crate) name: String,
+    pub(crate) chain: usize,
+    pub(crate) replica: usize,
+    pub(crate) cursor: Arc<Cursor>,
+    pub(crate) state: TaskState,
+}
+
+pub(crate) enum TaskState {
+    Waiting(TaskBody),
+    Running,
+    Ended(TaskOutcome),
+    Abandoned,
+}
+
+impl TaskRecord {
+    /// Takes the task's body, to be spawned.
+    pub(crate) fn start(&mut self, id: TaskId) -> Option<TaskPlan> {
+        match std::mem::replace(&mut self.state, TaskState::Running) {
+            TaskState::Waiting(body) => {
+                Some(TaskPlan { id, name: self.name.clone(), body, cursor: self.cursor.clone() })
+            }
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.state, TaskState::Running)
+    }
+}
+
+/// One operator as the report shows it.
+pub(crate) struct OperatorRow {
+    node: NodeId,
+    name: String,
+    chain: usize,
+    parallelism: usize,
+    input: RowInput,
+    one_to_one: bool,
+    counters: Vec<Arc<OperatorCounters>>,
+}
+
+enum RowInput {
+    /// It reads from outside: what it takes is what it sends on.
+    Source,
+    /// It takes what these send on.
+    From(Vec<NodeId>),
+    /// It takes all that each of these sends on, once per replica.
+    Broadcast(NodeId),
+}
+
+/// The run of a graph.
+pub(crate) struct Plan {
+    pub(crate) tasks: Vec<TaskRecord>,
+    pub(crate) services: Vec<Arc<ServiceEntry>>,
+    pub(crate) operators: Arc<Vec<OperatorRow>>,
+}
+
+impl Plan {
+    pub(crate) fn new(graph: &Graph, built: Built, services: Vec<Arc<ServiceEntry>>) -> Self {
+        let tasks = built
+            .tasks
+            .into_iter()
+            .map(|task| {
+                let chain = &graph.chains[task.chain];
+                let first = chain.nodes.first().map_or("chain", |&node| graph.node(node).name.as_str());
+                let name = match graph.parallelism(chain) {
+                    1 => first.to_owned(),
+                    _ => format!("{first}/{}", task.replica),
+                };
+                TaskRecord {
+                    name,
+                    chain: task.chain,
+                    replica: task.replica,
+                    cursor: task.cursor,
+                    state: TaskState::Waiting(TaskBody::InProcess(task.task)),
+                }
+            })
+            .collect();
+        let operators = (0..graph.nodes.len() as u32)
+            .map(NodeId)
+            .filter_map(|node| {
+                let chain = graph.chain_of(node)?;
+                let counters = built.counters.iter().filter(|(id, _)| *id == node);
+                Some(OperatorRow {
+                    node,
+                    name: graph.node(node).name.clone(),
+                    chain,
+                    parallelism: graph.parallelism(&graph.chains[chain]),
+                    input: RowInput::of(graph, graph.node(node).input),
+                    one_to_one: graph.node(node).one_to_one,
+                    counters: counters.map(|(_, counters)| counters.clone()).collect(),
+                })
+            })
+            .collect();
+        Self { tasks, services, operators: Arc::new(operators) }
+    }
+
+    pub(crate) fn operator_name(&self, node: NodeId) -> Option<String> {
+        self.operators.iter().find(|row| row.node == node).map(|row| row.name.clone())
+    }
+}
+
+impl RowInput {
+    fn of(graph: &Graph, input: Input) -> Self {
+        match input {
+            Input::Outside => Self::Source,
+            Input::Node(node) => Self::From(vec![node]),
+            Input::Inlet(inlet) => {
+                let edges: Vec<_> = graph.edges.iter().filter(|edge| edge.to == inlet).collect();
+                match edges.as_slice() {
+                    [edge] if edge.partitioning == crate::exchange::Partitioning::Broadcast => {
+                        Self::Broadcast(edge.from)
+                    }
+                    edges => Self::From(edges.iter().map(|edge| edge.from).collect()),
+                }
+            }
+        }
+    }
+}
+
+/// The figures of every operator: counts from the counters, failures and times from the tasks that have ended.
+///
+/// An operator that sends on one record for each it takes counts nothing: its figures follow from those before it.
+pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Vec<OperatorReport> {
+    let mut reports: Vec<OperatorReport> = Vec::new();
+    let ended = |chain: usize| {
+        tasks.iter().filter(move |task| task.chain == chain).filter_map(|task| match &task.state {
+            TaskState::Ended(outcome) => Some(outcome),
+            _ => None,
+        })
+    };
+    let failed: Vec<u64> =
+        rows.iter().map(|row| ended(row.chain).map(|outcome| outcome.failed_records(row.node)).sum()).collect();
+    for (row, &failed) in rows.iter().zip(&failed) {
+        let mut report = OperatorReport {
+            name: row.name.clone(),
+            parallelism: row.parallelism,
+            chain: row.chain + 1,
+            failed,
+            ..OperatorReport::default()
+        };
+        for outcome in ended(row.chain) {
+            report.blocked += outcome.times.blocked;
+            report.idle += outcome.times.idle;
+            report.busy += outcome.times.total.saturating_sub(outcome.times.blocked + outcome.times.idle);
+        }
+        reports.push(report);
+    }
+    // A node comes after those it takes from, but for the keyed ones behind an exchange, declared before their edge.
+    let mut known = vec![false; rows.len()];
+    for _ in 0..rows.len() {
+        for (index, row) in rows.iter().enumerate() {
+            if known[index] {
+                continue;
+            }
+            let index_of = |node: &NodeId| rows.iter().position(|other| other.node == *node);
+            let counted: u64 = row.counters.iter().map(|counters| counters.records_out()).sum();
+            let records_in = match &row.input {
+                RowInput::Source => Some(counted),
+                RowInput::From(nodes) => nodes
+                    .iter()
+                    .map(|node| index_of(node).filter(|&at| known[at]).map(|at| reports[at].records_out))
+                    .sum(),
+                RowInput::Broadcast(node) => {
+                    index_of(node).filter(|&at| known[at]).map(|at| reports[at].records_out * row.parallelism as u64)
+                }
+            };
+            let Some(records_in) = records_in else { continue };
+            known[index] = true;
+            let report = &mut reports[index];
+            report.records_in = records_in;
+            report.records_out = if row.one_to_one { records_in.saturating_sub(report.failed) } else { counted };
+        }
+    }
+    reports
+}
+
+impl TaskOutcome {
+    fn failed_records(&self, node: NodeId) -> u64 {
+        let of_node = |failure: &&super::task::Failure| {
+            failure.operator == Some(node) && failure.during == super::task::During::Record
+        };
+        self.failures.iter().filter(of_node).count() as u64
+    }
+
+    /// Whether every record was processed.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.ending == Ending::Finished
+    }
+}
+
+/// What can be asked of a running job at any moment.
+#[derive(Clone)]
+pub(crate) struct LiveMetrics(pub(crate) Arc<Vec<OperatorRow>>);
+
+impl LiveMetrics {
+    pub(crate) fn read(&self) -> JobMetrics {
+        JobMetrics { operators: operator_reports(&self.0, &[]) }
+    }
+}

@@ -1,0 +1,341 @@
+//! What the caller is told when a job is over.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::reason::StopReason;
+use crate::SharedError;
+use crate::service::{Hook, ServiceState};
+
+/// How a job came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Every record reached its sink, or the caller asked for a drain and what was in flight did.
+    Succeeded,
+    /// User code failed, or a part of the job could not be started.
+    Failed,
+    /// The job was cancelled, or a signal ended it.
+    Cancelled,
+    /// The time limit, or a drain's deadline, passed.
+    TimedOut,
+    /// The process that ran the job is gone.
+    Lost,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::TimedOut => "timed out",
+            Self::Lost => "lost",
+        })
+    }
+}
+
+/// Whether anything of the job is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cleanliness {
+    /// Nothing: no thread, no service, no handle the job opened.
+    Clean,
+    /// Something; [`JobReport::left`] says what.
+    Unclean,
+}
+
+/// Something of the job that is left behind, or may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leftover {
+    /// The task or service it belongs to, for example ``service `db` ``.
+    pub what: String,
+    /// Why it is left.
+    pub why: String,
+}
+
+/// Where a cause arose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Origin {
+    /// In a source, operator or sink.
+    Operator {
+        /// Its name.
+        name: String,
+        /// Which replica of its chain, from 0.
+        replica: usize,
+        /// The record of its chain's input that was being processed, from 1; `None` outside records.
+        record: Option<u64>,
+        /// What it was doing when not processing a record: opening, finishing, closing.
+        phase: Option<String>,
+    },
+    /// In a hook of a service.
+    Service {
+        /// Its name.
+        name: String,
+        /// The hook.
+        hook: Hook,
+    },
+    /// In the job as a whole: a signal, a limit, a command.
+    Job,
+}
+
+/// What kind of thing went wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CauseKind {
+    /// User code returned an error.
+    Error,
+    /// User code panicked.
+    Panic,
+    /// A deadline passed.
+    Timeout,
+    /// A thread could not be started.
+    Spawn,
+    /// The job was stopped from outside.
+    Stopped,
+}
+
+/// One thing that ended the job or went wrong while it ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Cause {
+    /// Where it arose.
+    pub origin: Origin,
+    /// What kind it is.
+    pub kind: CauseKind,
+    /// What happened: the error and its sources, the panic's message, or the engine's words.
+    pub message: String,
+    /// The user's own error, to be downcast; not serialised.
+    #[serde(skip)]
+    pub error: Option<SharedError>,
+}
+
+impl Cause {
+    /// Where it arose, in words.
+    pub fn place(&self) -> impl fmt::Display + '_ {
+        Place(&self.origin)
+    }
+}
+
+struct Place<'a>(&'a Origin);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Origin::Operator { name, replica, record, phase } => {
+                write!(f, "operator `{name}`")?;
+                if *replica > 0 {
+                    write!(f, " (replica {replica})")?;
+                }
+                match (record, phase) {
+                    (Some(record), _) => write!(f, ", record {record}"),
+                    (None, Some(phase)) => write!(f, ", while {phase}"),
+                    (None, None) => Ok(()),
+                }
+            }
+            Origin::Service { name, hook } => write!(f, "service `{name}`, in its {hook}"),
+            Origin::Job => f.write_str("the job"),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.origin, self.kind) {
+            (Origin::Job, _) => f.write_str(&self.message),
+            (_, CauseKind::Panic) => write!(f, "{}: panicked: {}", self.place(), self.message),
+            _ => write!(f, "{}: {}", self.place(), self.message),
+        }
+    }
+}
+
+/// What one operator, source or sink did, over all its replicas.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorReport {
+    /// Its name.
+    pub name: String,
+    /// How many replicas it had.
+    pub parallelism: usize,
+    /// Records it took; those a source read.
+    pub records_in: u64,
+    /// Records it sent on; those a sink wrote.
+    pub records_out: u64,
+    /// Records it failed on.
+    pub failed: u64,
+    /// The chain it ran in: operators of one chain share one thread per replica, and so the three times below.
+    pub chain: usize,
+    /// Time its chain worked, summed over replicas.
+    pub busy: Duration,
+    /// Time its chain waited for room downstream, summed over replicas.
+    pub blocked: Duration,
+    /// Time its chain waited for records or was paused, summed over replicas.
+    pub idle: Duration,
+}
+
+/// What one service did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceReport {
+    /// Its name.
+    pub name: String,
+    /// Its state at the end; [`ServiceState::Registered`] if it was never started.
+    pub state: ServiceState,
+    /// Calls that were let in.
+    pub calls: u64,
+    /// Calls that returned an error through `try_call`, or panicked.
+    pub errors: u64,
+    /// The median latency of the calls that were timed, one in 64.
+    pub p50: Option<Duration>,
+    /// The 99th percentile of the same.
+    pub p99: Option<Duration>,
+    /// How long its constructor and `setup` took.
+    pub setup: Option<Duration>,
+    /// How long `stop`, the last calls, `cleanup` and drop took.
+    pub cleanup: Option<Duration>,
+}
+
+/// How long each phase of a job took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseTimes {
+    /// Starting services and tasks.
+    pub start: Duration,
+    /// From the start of the tasks to the end of the last, or to the drain or cancel.
+    pub run: Duration,
+    /// From the drain or cancel to the end of the last task.
+    pub drain: Duration,
+    /// Stopping and cleaning services.
+    pub stop: Duration,
+}
+
+/// Everything about a job that is over.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobReport {
+    /// The job's id, unique on this machine.
+    pub job: String,
+    /// The environment's name.
+    pub environment: String,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// Whether anything is left.
+    pub cleanliness: Cleanliness,
+    /// What is left, by name; empty when clean.
+    pub left: Vec<Leftover>,
+    /// Why it ended.
+    pub reason: StopReason,
+    /// What first ended it, when that was not the end of its input.
+    pub first_cause: Option<Cause>,
+    /// What else went wrong, in the order in which it came to light.
+    pub attached: Vec<Cause>,
+    /// When it started.
+    pub started: SystemTime,
+    /// How long it took, from submission to the end of the last cleanup.
+    pub elapsed: Duration,
+    /// How long its phases took.
+    pub phases: PhaseTimes,
+    /// Its operators, in the order in which they were declared.
+    pub operators: Vec<OperatorReport>,
+    /// Its services, in the order in which they were registered.
+    pub services: Vec<ServiceReport>,
+}
+
+impl JobReport {
+    /// Whether the job succeeded and left nothing behind: the one case in which running it is not an error.
+    pub fn is_success(&self) -> bool {
+        self.outcome == Outcome::Succeeded && self.cleanliness == Cleanliness::Clean
+    }
+
+    /// The report of the operator of this name.
+    pub fn operator(&self, name: &str) -> Option<&OperatorReport> {
+        self.operators.iter().find(|operator| operator.name == name)
+    }
+
+    /// The report of the service of this name.
+    pub fn service(&self, name: &str) -> Option<&ServiceReport> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    /// The signal that ended the job, if one did: 128 plus its number is the exit code that tells a shell so.
+    pub fn signal(&self) -> Option<i32> {
+        match self.reason {
+            StopReason::Signal(number) => Some(number),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for JobReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clean = match self.cleanliness {
+            Cleanliness::Clean => "clean",
+            Cleanliness::Unclean => "NOT clean",
+        };
+        writeln!(
+            f,
+            "job `{}` {} and is {clean}, after {:.1?} ({})",
+            self.environment, self.outcome, self.elapsed, self.reason
+        )?;
+        if let Some(cause) = &self.first_cause {
+            writeln!(f, "  cause: {cause}")?;
+        }
+        for cause in &self.attached {
+            writeln!(f, "  also:  {cause}")?;
+        }
+        for left in &self.left {
+            writeln!(f, "  left:  {}: {}", left.what, left.why)?;
+        }
+        let width = self.operators.iter().map(|operator| operator.name.chars().count()).max().unwrap_or(0).max(8);
+        writeln!(
+            f,
+            "  {:width$}  {:>12} {:>12} {:>7} {:>9} {:>9} {:>9}",
+            "operator", "in", "out", "failed", "busy", "blocked", "idle"
+        )?;
+        for operator in &self.operators {
+            writeln!(
+                f,
+                "  {:width$}  {:>12} {:>12} {:>7} {:>9} {:>9} {:>9}",
+                operator.name,
+                operator.records_in,
+                operator.records_out,
+                operator.failed,
+                format!("{:.1?}", operator.busy),
+                format!("{:.1?}", operator.blocked),
+                format!("{:.1?}", operator.idle),
+            )?;
+        }
+        for service in &self.services {
+            write!(f, "  service {}: {}, {} calls", service.name, service.state, service.calls)?;
+            if service.errors > 0 {
+                write!(f, ", {} errors", service.errors)?;
+            }
+            if let (Some(p50), Some(p99)) = (service.p50, service.p99) {
+                write!(f, ", p50 {p50:.1?}, p99 {p99:.1?}")?;
+            }
+            if let Some(setup) = service.setup {
+                write!(f, ", setup {setup:.1?}")?;
+            }
+            if let Some(cleanup) = service.cleanup {
+                write!(f, ", cleanup {cleanup:.1?}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// What the operators of a running job have done so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobMetrics {
+    /// Its operators; the times are zero until the job is over.
+    pub operators: Vec<OperatorReport>,
+}
+
+impl JobMetrics {
+    /// The figures of the operator of this name.
+    pub fn operator(&self, name: &str) -> Option<&OperatorReport> {
+        self.operators.iter().find(|operator| operator.name == name)
+    }
+}

@@ -1,0 +1,248 @@
+//! SIGINT and SIGTERM: the first drains every job of the process that listens, the second cancels, the third gives up.
+//!
+//! The handlers are installed with the first listening job and taken out with the last, when the dispositions found
+//! before are put back. A handler counts the signal, posts a semaphore and calls the handler it replaced;
+//! everything else happens on a listener thread, which lives as long as there is a listening job.
+//!
+//! Lock order: `SWITCH` before `JOBS`. The listener takes `JOBS` alone, so that it can be joined under `SWITCH`.
+
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Mutex, Once};
+use std::thread::JoinHandle;
+
+use super::reason::StopReason;
+use crate::backend::{Command, Event, EventSender};
+use crate::sync::lock;
+
+/// What a job does with SIGINT and SIGTERM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum SignalPolicy {
+    /// The first signal drains the job, the second cancels it. The third puts back the disposition that was there before
+    /// the job and raises the signal again, which by default ends the process. For a library in a host program.
+    #[default]
+    Drain,
+    /// As `Drain`, but the third signal exits at once with 128 plus the signal's number. For binaries of one's own.
+    Exit,
+    /// Signals are left alone.
+    Off,
+}
+
+const SIGNALS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
+
+static COUNTS: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
+/// The function each of our handlers replaced, to be called by it; null for none.
+static CHAINED: [AtomicPtr<libc::c_void>; 2] =
+    [AtomicPtr::new(std::ptr::null_mut()), AtomicPtr::new(std::ptr::null_mut())];
+static CHAINED_WITH_INFO: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+static CLOSING: AtomicBool = AtomicBool::new(false);
+
+static SWITCH: Mutex<Switch> = Mutex::new(Switch { installed: [None, None], listener: None });
+static JOBS: Mutex<Vec<Job>> = Mutex::new(Vec::new());
+
+struct Switch {
+    /// The dispositions that were replaced.
+    installed: [Option<libc::sigaction>; 2],
+    listener: Option<JoinHandle<()>>,
+}
+
+struct Job {
+    events: EventSender,
+    policy: SignalPolicy,
+    signals: u32,
+    id: u64,
+}
+
+struct Semaphore(UnsafeCell<MaybeUninit<libc::sem_t>>);
+
+// SAFETY: a POSIX semaphore is made to be shared between threads and signal handlers.
+unsafe impl Sync for Semaphore {}
+
+static PENDING: Semaphore = Semaphore(UnsafeCell::new(MaybeUninit::uninit()));
+static PENDING_INIT: Once = Once::new();
+
+impl Semaphore {
+    fn init(&self) {
+        PENDING_INIT.call_once(|| {
+            // SAFETY: runs once, before any use; the semaphore is static and never destroyed.
+            let made = unsafe { libc::sem_init((*self.0.get()).as_mut_ptr(), 0, 0) };
+            assert_eq!(made, 0, "a process-private semaphore of value 0 can always be made");
+        });
+    }
+
+    fn post(&self) {
+        // SAFETY: initialised before the handlers were installed; `sem_post` may be called in a signal handler.
+        unsafe { libc::sem_post((*self.0.get()).as_mut_ptr()) };
+    }
+
+    fn wait(&self) {
+        // SAFETY: initialised before the listener was started.
+        while unsafe { libc::sem_wait((*self.0.get()).as_mut_ptr()) } != 0 {}
+    }
+}
+
+extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let Some(index) = SIGNALS.iter().position(|&number| number == signal) else { return };
+    COUNTS[index].fetch_add(1, Ordering::SeqCst);
+    // SAFETY: `errno` is this thread's; the interrupted code must find it as it left it.
+    let errno = unsafe { *libc::__errno_location() };
+    PENDING.post();
+    let chained = CHAINED[index].load(Ordering::SeqCst);
+    if !chained.is_null() {
+        // SAFETY: the pointer came from a `sigaction` that held a function of the kind `CHAINED_WITH_INFO` tells.
+        unsafe {
+            if CHAINED_WITH_INFO[index].load(Ordering::SeqCst) {
+                type WithInfo = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+                std::mem::transmute::<*mut libc::c_void, WithInfo>(chained)(signal, info, context);
+            } else {
+                std::mem::transmute::<*mut libc::c_void, extern "C" fn(libc::c_int)>(chained)(signal);
+            }
+        }
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+fn handler_address() -> libc::sighandler_t {
+    on_signal as *const () as libc::sighandler_t
+}
+
+fn disposition(signal: libc::c_int, new: Option<&libc::sigaction>) -> libc::sigaction {
+    let mut old = MaybeUninit::uninit();
+    let new = new.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: both pointers are valid or null; SIGINT and SIGTERM have dispositions, so `old` is filled in.
+    unsafe {
+        libc::sigaction(signal, new, old.as_mut_ptr());
+        old.assume_init()
+    }
+}
+
+impl Switch {
+    fn install(&mut self) -> std::io::Result<()> {
+        PENDING.init();
+        CLOSING.store(false, Ordering::SeqCst);
+        self.listener = Some(std::thread::Builder::new().name("sage-signals".to_owned()).spawn(listen)?);
+        for (index, &signal) in SIGNALS.iter().enumerate() {
+            let old = disposition(signal, None);
+            // A process that was told to ignore a signal, as under nohup, goes on ignoring it.
+            if old.sa_sigaction == libc::SIG_IGN {
+                continue;
+            }
+            let is_function = old.sa_sigaction != libc::SIG_DFL && old.sa_sigaction != handler_address();
+            let chained = if is_function { old.sa_sigaction as *mut libc::c_void } else { std::ptr::null_mut() };
+            CHAINED_WITH_INFO[index].store(old.sa_flags & libc::SA_SIGINFO != 0, Ordering::SeqCst);
+            CHAINED[index].store(chained, Ordering::SeqCst);
+            // SAFETY: all zeroes is a valid `sigaction`; the fields that matter are set below.
+            let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
+            new.sa_sigaction = handler_address();
+            new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+            disposition(signal, Some(&new));
+            self.installed[index] = Some(old);
+        }
+        Ok(())
+    }
+
+    fn uninstall(&mut self) {
+        restore(&mut self.installed);
+        CLOSING.store(true, Ordering::SeqCst);
+        PENDING.post();
+        if let Some(listener) = self.listener.take() {
+            // The listener runs no user code.
+            drop(listener.join());
+        }
+    }
+}
+
+/// Puts back what was replaced, unless someone else has replaced our handlers since.
+fn restore(installed: &mut [Option<libc::sigaction>; 2]) {
+    for (index, &signal) in SIGNALS.iter().enumerate() {
+        if let Some(old) = installed[index].take()
+            && disposition(signal, None).sa_sigaction == handler_address()
+        {
+            disposition(signal, Some(&old));
+        }
+    }
+}
+
+fn listen() {
+    loop {
+        PENDING.wait();
+        for (index, &signal) in SIGNALS.iter().enumerate() {
+            for _ in 0..COUNTS[index].swap(0, Ordering::SeqCst) {
+                deliver(signal);
+            }
+        }
+        if CLOSING.load(Ordering::SeqCst) {
+            return;
+        }
+    }
+}
+
+fn deliver(signal: libc::c_int) {
+    let reason = || StopReason::Signal(signal);
+    let mut give_up = None;
+    for job in lock(&JOBS).iter_mut() {
+        job.signals += 1;
+        match job.signals {
+            1 => job.events.send(Event::Command(Command::Drain(reason()))),
+            2 => job.events.send(Event::Command(Command::Cancel(reason()))),
+            _ => give_up = Some(job.policy),
+        }
+    }
+    match give_up {
+        None => {}
+        Some(SignalPolicy::Exit) => exit_now(signal),
+        Some(_) => raise_again(signal),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the third signal to a binary that asked for this ends it")]
+fn exit_now(signal: libc::c_int) {
+    std::process::exit(128 + signal);
+}
+
+fn raise_again(signal: libc::c_int) {
+    // A switch that is being thrown right now puts the dispositions back itself.
+    if let Ok(mut switch) = SWITCH.try_lock() {
+        restore(&mut switch.installed);
+    }
+    // SAFETY: sends a signal to this process.
+    unsafe { libc::kill(libc::getpid(), signal) };
+}
+
+/// A job's wish to be told of signals, until it is dropped.
+pub(crate) struct Listening(Option<u64>);
+
+impl Listening {
+    /// Starts telling the job behind `events`.
+    pub(crate) fn start(policy: SignalPolicy, events: &EventSender) -> std::io::Result<Self> {
+        if policy == SignalPolicy::Off {
+            return Ok(Self(None));
+        }
+        let mut switch = lock(&SWITCH);
+        if switch.listener.is_none() {
+            switch.install()?;
+        }
+        let mut jobs = lock(&JOBS);
+        let id = jobs.iter().map(|job| job.id + 1).max().unwrap_or(0);
+        jobs.push(Job { events: events.clone(), policy, signals: 0, id });
+        Ok(Self(Some(id)))
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let Some(id) = self.0 else { return };
+        let mut switch = lock(&SWITCH);
+        let last = {
+            let mut jobs = lock(&JOBS);
+            jobs.retain(|job| job.id != id);
+            jobs.is_empty()
+        };
+        if last {
+            switch.uninstall();
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The life of a job, as a table: which state may follow which.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a job is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum JobState {
+    /// Accepted; nothing has started.
+    Created,
+    /// Services, then tasks, are starting.
+    Starting,
+    /// Records are processed.
+    Running,
+    /// Sources wait; what was in flight is processed.
+    Paused,
+    /// Tasks are brought to their end, by a drain or a cancel.
+    Draining,
+    /// Every task has ended or is abandoned; services are stopped and cleaned.
+    Stopping,
+    /// Over: the report is there.
+    Ended,
+}
+
+impl JobState {
+    /// Whether `next` may follow.
+    pub(crate) fn may_become(self, next: Self) -> bool {
+        use JobState as S;
+        match self {
+            S::Created => matches!(next, S::Starting),
+            S::Starting => matches!(next, S::Running | S::Stopping),
+            S::Running => matches!(next, S::Paused | S::Draining | S::Stopping),
+            S::Paused => matches!(next, S::Running | S::Draining | S::Stopping),
+            S::Draining => matches!(next, S::Stopping),
+            S::Stopping => matches!(next, S::Ended),
+            S::Ended => false,
+        }
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+            Self::Ended => "ended",
+        })
+    }
+}

@@ -1,0 +1,468 @@
+//! A task: one parallel instance of a chain, and the loop that runs it.
+//!
+//! A chain is a source or an inbox followed by operators and a sink or routers, each a [`Push`] that owns the next.
+//! The whole chain is one concrete type, erased once, as a `Box<dyn Task>`.
+//!
+//! Invariants:
+//!  1. User code runs under [`guard`]: a panic is a failure with an operator and a record, like an error.
+//!  2. Every operator and sink that was opened, or whose opening failed, is closed exactly once, after the last record,
+//!     whatever happened; one that panics in `close` does not keep the next from closing.
+//!  3. `finish` runs only at the end of input: never after a failure or a cancel.
+//!
+//! Knows nothing of threads, services and the dispatcher.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::control::{Control, JobControl};
+use super::reason::StopReason;
+use crate::exchange::lane::Wait;
+use crate::graph::NodeId;
+use crate::{BoxError, SharedError};
+
+/// Why a record was not taken further.
+///
+/// Operators pass it on with `?`; the engine acts on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stop {
+    /// Nothing downstream wants another record. Not a failure: the chain finishes as at the end of its input.
+    Satisfied,
+    /// The job is being cancelled.
+    Cancelled,
+    /// An operator of this chain failed; the failure is recorded.
+    Failed,
+}
+
+/// What ends a call into an operator early: the engine's [`Stop`], or an error of the operator's own.
+///
+/// `?` turns a [`Stop`] and any `std::error::Error` into it.
+#[derive(Debug)]
+pub enum Fault {
+    /// Passed on from [`Emit::emit`](crate::Emit::emit).
+    Stop(Stop),
+    /// The operator's own error.
+    Error(BoxError),
+}
+
+impl From<Stop> for Fault {
+    #[inline]
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for Fault {
+    #[cold]
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// What went wrong in user code.
+#[derive(Debug, Clone)]
+pub(crate) enum What {
+    Error(SharedError),
+    Panic(String),
+}
+
+impl What {
+    pub(crate) fn error(error: BoxError) -> Self {
+        Self::Error(Arc::from(error))
+    }
+
+    pub(crate) fn panic(payload: Box<dyn Any + Send>) -> Self {
+        let message = payload
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| payload.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a value that is not a string".to_owned());
+        // The payload is the user's value; its `Drop` may panic as well.
+        drop(catch_unwind(AssertUnwindSafe(move || drop(payload))));
+        Self::Panic(message)
+    }
+}
+
+/// Runs user code, turning a panic into a [`What`].
+pub(crate) fn guard<R>(code: impl FnOnce() -> R) -> Result<R, What> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(What::panic)
+}
+
+/// A failure in a chain.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    /// The operator that was running; `None` where the engine's own code was.
+    pub(crate) operator: Option<NodeId>,
+    /// Which record of the chain's input was being processed, from 1; 0 before the first.
+    pub(crate) record: u64,
+    pub(crate) during: During,
+    pub(crate) what: What,
+}
+
+/// The part of a chain's life a failure fell into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum During {
+    Open,
+    Record,
+    Finish,
+    Close,
+}
+
+const NO_OPERATOR: u32 = u32::MAX;
+
+/// What a task is doing, readable from outside at any moment.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    operator: AtomicU32,
+    record: AtomicU64,
+}
+
+impl Cursor {
+    pub(crate) fn new() -> Self {
+        Self { operator: AtomicU32::new(NO_OPERATOR), record: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn operator(&self) -> Option<NodeId> {
+        match self.operator.load(Ordering::Relaxed) {
+            NO_OPERATOR => None,
+            id => Some(NodeId(id)),
+        }
+    }
+
+    pub(crate) fn record(&self) -> u64 {
+        self.record.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a task's time went.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TaskTimes {
+    pub(crate) total: Duration,
+    /// Waiting for room in a lane.
+    pub(crate) blocked: Duration,
+    /// Waiting for records, or paused.
+    pub(crate) idle: Duration,
+}
+
+/// What the engine hands along a chain with each record.
+#[derive(Debug)]
+pub struct TaskContext {
+    cursor: Arc<Cursor>,
+    record: u64,
+    control: Arc<JobControl>,
+    during: During,
+    /// What failed, the first cause first.
+    failures: Vec<Failure>,
+    times: TaskTimes,
+    close: Option<CloseContext>,
+}
+
+impl TaskContext {
+    pub(crate) fn new(control: Arc<JobControl>, cursor: Arc<Cursor>) -> Self {
+        Self {
+            cursor,
+            record: 0,
+            control,
+            during: During::Open,
+            failures: Vec::new(),
+            times: TaskTimes::default(),
+            close: None,
+        }
+    }
+
+    /// Marks `operator` as the one that runs user code from here on.
+    #[inline(always)]
+    pub(crate) fn enter(&self, operator: NodeId) {
+        self.cursor.operator.store(operator.0, Ordering::Relaxed);
+    }
+
+    /// Counts the next record of the chain's input.
+    #[inline(always)]
+    pub(crate) fn next_record(&mut self) {
+        self.record += 1;
+        self.cursor.record.store(self.record, Ordering::Relaxed);
+    }
+
+    pub(crate) fn records(&self) -> u64 {
+        self.record
+    }
+
+    pub(crate) fn control(&self) -> &JobControl {
+        &self.control
+    }
+
+    #[cold]
+    pub(crate) fn fault(&mut self, fault: Fault) -> Stop {
+        match fault {
+            Fault::Stop(stop) => stop,
+            Fault::Error(error) => {
+                self.failed(What::error(error));
+                Stop::Failed
+            }
+        }
+    }
+
+    pub(crate) fn failed(&mut self, what: What) {
+        let failure =
+            Failure { operator: self.cursor.operator(), record: self.cursor.record(), during: self.during, what };
+        self.failures.push(failure);
+    }
+
+    /// Runs one hook of the closing chain, attributing what goes wrong to `operator`.
+    pub(crate) fn closing(&mut self, operator: NodeId, hook: impl FnOnce(&CloseContext) -> Result<(), BoxError>) {
+        let Some(cx) = self.close.clone() else {
+            debug_assert!(false, "`close` runs only while a chain closes");
+            return;
+        };
+        self.enter(operator);
+        match guard(|| hook(&cx)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.failed(What::error(error)),
+            Err(panic) => self.failed(panic),
+        }
+    }
+
+    fn idle<R>(&mut self, wait: impl FnOnce(&mut Self) -> R) -> R {
+        let start = Instant::now();
+        let result = wait(self);
+        self.times.idle += start.elapsed();
+        result
+    }
+}
+
+impl Wait for TaskContext {
+    fn interrupted(&self) -> bool {
+        self.control.load() == Control::Cancel
+    }
+
+    fn park_blocked(&mut self) {
+        let start = Instant::now();
+        std::thread::park();
+        self.times.blocked += start.elapsed();
+    }
+}
+
+/// What an operator or sink is told when it is opened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OpenContext {
+    /// Which replica this is, from 0.
+    pub replica: usize,
+    /// How many replicas there are.
+    pub parallelism: usize,
+}
+
+/// What an operator or sink is told when it is closed.
+#[derive(Debug, Clone)]
+pub struct CloseContext {
+    reason: StopReason,
+    deadline: Option<Instant>,
+}
+
+impl CloseContext {
+    /// Why the task ends.
+    pub fn reason(&self) -> &StopReason {
+        &self.reason
+    }
+
+    /// When the task will be given up as abandoned; `None` while nothing limits the run.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+/// The rest of a chain, seen from the operator before it.
+pub trait Push<T>: Send {
+    /// Opens every operator from here on.
+    fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop>;
+    /// Takes one record.
+    fn push(&mut self, record: T, cx: &mut TaskContext) -> Result<(), Stop>;
+    /// Makes the counters visible; called once a batch.
+    fn publish(&mut self);
+    /// Writes out what is buffered: the input has run dry for now.
+    fn flush(&mut self, cx: &mut TaskContext) -> Result<(), Stop>;
+    /// Takes the end of input.
+    fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop>;
+    /// Closes every operator from here on; what fails is recorded.
+    fn close(&mut self, cx: &mut TaskContext);
+}
+
+/// What a call of [`Task::step`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// There may be more to do at once.
+    Again,
+    /// Nothing to do until [`Task::wait`] returns.
+    Idle,
+    /// The input has ended.
+    End,
+}
+
+/// A chain, erased.
+pub trait Task: Send {
+    /// Opens the source and every operator.
+    fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop>;
+    /// Processes one batch, or finds that there is none.
+    fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop>;
+    /// Waits until a step may find something.
+    fn wait(&mut self, cx: &mut TaskContext);
+    /// Makes the counters visible.
+    fn publish(&mut self, cx: &TaskContext);
+    /// Writes out what is buffered.
+    fn flush(&mut self, cx: &mut TaskContext) -> Result<(), Stop>;
+    /// Takes the end of input through the chain.
+    fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop>;
+    /// Closes the source and every operator.
+    fn close(&mut self, cx: &mut TaskContext);
+    /// Whether the chain begins with a source.
+    fn is_source(&self) -> bool;
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Finished,
+    Cancelled,
+    Failed,
+}
+
+/// A task's last word.
+#[derive(Debug)]
+pub(crate) struct TaskOutcome {
+    pub(crate) ending: Ending,
+    pub(crate) failures: Vec<Failure>,
+    pub(crate) times: TaskTimes,
+}
+
+impl TaskOutcome {
+    /// The outcome of a task that was built and not started.
+    pub(crate) fn never_ran() -> Self {
+        Self { ending: Ending::Cancelled, failures: Vec::new(), times: TaskTimes::default() }
+    }
+}
+
+/// Runs a task one piece at a time, so that a thread can run one and the inline backend several.
+pub(crate) struct Runner {
+    task: Option<Box<dyn Task>>,
+    cx: TaskContext,
+    started: Instant,
+    ending: Option<Ending>,
+    opened: bool,
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").field("ending", &self.ending).finish_non_exhaustive()
+    }
+}
+
+impl Runner {
+    pub(crate) fn new(task: Box<dyn Task>, control: Arc<JobControl>, cursor: Arc<Cursor>) -> Self {
+        let cx = TaskContext::new(control, cursor);
+        Self { task: Some(task), cx, started: Instant::now(), ending: None, opened: false }
+    }
+
+    /// Runs to the end on the calling thread.
+    pub(crate) fn run(mut self) -> TaskOutcome {
+        while let Some(step) = self.turn() {
+            if step == Step::Idle {
+                self.wait();
+            }
+        }
+        self.end()
+    }
+
+    /// One piece of work; `None` once the task has nothing more to do but [`Runner::end`].
+    pub(crate) fn turn(&mut self) -> Option<Step> {
+        if self.ending.is_some() {
+            return None;
+        }
+        let stepped = if self.opened {
+            self.cx.during = During::Record;
+            self.guarded(|task, cx| task.step(cx))
+        } else {
+            self.opened = true;
+            self.guarded(|task, cx| task.open(cx)).map(|()| Step::Again)
+        };
+        let stepped = match stepped {
+            Ok(_) if self.cx.control.load() == Control::Cancel => Err(Stop::Cancelled),
+            Ok(Step::Idle) => self.guarded(|task, cx| task.flush(cx)).map(|()| Step::Idle),
+            other => other,
+        };
+        if let Some(task) = &mut self.task {
+            task.publish(&self.cx);
+        }
+        self.ending = match stepped {
+            Ok(Step::End) | Err(Stop::Satisfied) => Some(self.finish()),
+            Ok(step) => return Some(step),
+            Err(Stop::Cancelled) => Some(Ending::Cancelled),
+            Err(Stop::Failed) => Some(Ending::Failed),
+        };
+        None
+    }
+
+    pub(crate) fn is_source(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| task.is_source())
+    }
+
+    fn wait(&mut self) {
+        if let Some(task) = &mut self.task {
+            self.cx.idle(|cx| task.wait(cx));
+        }
+    }
+
+    fn finish(&mut self) -> Ending {
+        self.cx.during = During::Finish;
+        let finished = self.guarded(|task, cx| task.finish(cx));
+        if let Some(task) = &mut self.task {
+            task.publish(&self.cx);
+        }
+        match finished {
+            Ok(()) | Err(Stop::Satisfied) => Ending::Finished,
+            Err(Stop::Cancelled) => Ending::Cancelled,
+            Err(Stop::Failed) => Ending::Failed,
+        }
+    }
+
+    /// Closes the chain, releases it and reports.
+    pub(crate) fn end(mut self) -> TaskOutcome {
+        let mut ending = self.ending.unwrap_or(Ending::Cancelled);
+        self.cx.during = During::Close;
+        if let Some(mut task) = self.task.take() {
+            let reason = match ending {
+                Ending::Finished => self.cx.control.reason(),
+                Ending::Cancelled => self.cx.control.reason(),
+                Ending::Failed => StopReason::Failure,
+            };
+            self.cx.close = Some(CloseContext { reason, deadline: self.cx.control.deadline() });
+            if self.opened {
+                // Each hook is guarded on its own; this guards what is between them.
+                if let Err(panic) = guard(|| task.close(&mut self.cx)) {
+                    self.cx.failed(panic);
+                }
+            }
+            task.publish(&self.cx);
+            if let Err(panic) = guard(move || drop(task)) {
+                self.cx.failed(panic);
+            }
+        }
+        if ending == Ending::Finished && !self.cx.failures.is_empty() {
+            ending = Ending::Failed;
+        }
+        self.cx.times.total = self.started.elapsed();
+        TaskOutcome { ending, failures: std::mem::take(&mut self.cx.failures), times: self.cx.times }
+    }
+
+    fn guarded<R>(&mut self, code: impl FnOnce(&mut dyn Task, &mut TaskContext) -> Result<R, Stop>) -> Result<R, Stop> {
+        let Some(task) = &mut self.task else { return Err(Stop::Cancelled) };
+        let cx = &mut self.cx;
+        guard(|| code(task.as_mut(), cx)).unwrap_or_else(|panic| {
+            self.cx.failed(panic);
+            Err(Stop::Failed)
+        })
+    }
+}

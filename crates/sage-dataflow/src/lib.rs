@@ -1,0 +1,70 @@
+//! Dataflow pipelines whose operators call managed services, with a shutdown that leaves nothing behind.
+//!
+//! A program declares an [`Environment`] with services and streams and runs it. When [`Environment::run`] returns, every
+//! task and every service is stopped and cleaned, once, in order, whatever went wrong; where that could not be
+//! kept, the error names what is left.
+//!
+//! ```
+//! use sage::{Environment, Service};
+//!
+//! struct Greeter;
+//!
+//! impl Greeter {
+//!     fn greet(&self, name: &str) -> String {
+//!         format!("Hello, {name}!")
+//!     }
+//! }
+//!
+//! impl Service for Greeter {}
+//!
+//! let env = Environment::local("greetings");
+//! let greeter = env.register_service("greeter", || Greeter).build();
+//! let greetings = env
+//!     .from_iter(["Ada", "Grace"])
+//!     .try_map(move |name| greeter.call(|greeter| greeter.greet(name)))
+//!     .collect();
+//! let report = env.run()?;
+//! assert_eq!(greetings.take(), ["Hello, Ada!", "Hello, Grace!"]);
+//! println!("{report}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Where to go from here: [`Stream`] for the operators, [`Service`] and [`ServiceHandle`] for services, [`JobHandle`] for
+//! jobs in the background, [`JobReport`] for what a run tells, [`Source`], [`Operator`] and [`Sink`] for writing one's
+//! own.
+
+mod backend;
+mod environment;
+mod exchange;
+mod graph;
+mod job;
+mod metrics;
+mod operator;
+mod service;
+mod sink;
+mod source;
+mod stream;
+mod sync;
+
+pub use environment::{Environment, SubmitError};
+pub use exchange::Partitioning;
+pub use graph::{Explain, NodeId};
+pub use job::task::{CloseContext, Fault, OpenContext, Stop};
+pub use job::{
+    Cause, CauseKind, Cleanliness, Deadlines, JobError, JobHandle, JobMetrics, JobReport, JobState, Leftover,
+    OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy, StopReason,
+};
+pub use operator::{Emit, Operator};
+pub use service::{
+    AsyncService, CallError, Dependency, Hook, HookContext, Service, ServiceBuilder, ServiceHandle, ServiceRef,
+    ServiceState,
+};
+pub use sink::{Collected, Sink, WriteError};
+pub use source::{Line, Next, ReadError, Source, SourceContext};
+pub use stream::{DataStream, KeyedStream, SinkHandle, Stream};
+
+/// Any error, as operators, sinks and services return it.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Any error, shared between a report and its copies.
+pub type SharedError = std::sync::Arc<dyn std::error::Error + Send + Sync>;

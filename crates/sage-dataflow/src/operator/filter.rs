@@ -1,0 +1,65 @@
+//! Operators that let some records through: filter, take.
+
+use std::marker::PhantomData;
+
+use super::map::clone_by_function;
+use super::{Emit, Operator};
+use crate::job::task::{Fault, OpenContext, Stop};
+
+/// `filter`: passes on the records a predicate accepts.
+pub struct Filter<F, I> {
+    function: F,
+    types: PhantomData<fn(I)>,
+}
+clone_by_function!(Filter<I>);
+
+impl<F, I> Operator for Filter<F, I>
+where
+    F: FnMut(&I) -> bool + Send + 'static,
+    I: Send + 'static,
+{
+    type In = I;
+    type Out = I;
+
+    #[inline(always)]
+    fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
+        if (self.function)(&record) {
+            out.emit(record)?;
+        }
+        Ok(())
+    }
+}
+
+/// `take`: passes on the first so many records, then ends the chain.
+pub struct Take<I> {
+    left: u64,
+    types: PhantomData<fn(I)>,
+}
+
+impl<I> Take<I> {
+    pub(crate) fn new(count: u64) -> Self {
+        Self { left: count, types: PhantomData }
+    }
+}
+
+impl<I> Clone for Take<I> {
+    fn clone(&self) -> Self {
+        Self::new(self.left)
+    }
+}
+
+impl<I: Send + 'static> Operator for Take<I> {
+    type In = I;
+    type Out = I;
+
+    fn open(&mut self, _cx: &OpenContext) -> Result<(), Fault> {
+        if self.left == 0 { Err(Stop::Satisfied.into()) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
+        self.left -= 1;
+        out.emit(record)?;
+        if self.left == 0 { Err(Stop::Satisfied.into()) } else { Ok(()) }
+    }
+}

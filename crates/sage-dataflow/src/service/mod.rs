@@ -1,0 +1,216 @@
+//! Services: what operators call, started before the first record and cleaned after the last.
+//!
+//! [`Service`] is the trait for blocking hooks, [`AsyncService`] for async ones; a private erased form of both is what
+//! the supervisor drives (`instance`). Operators reach a service through a [`ServiceHandle`].
+//!
+//! Knows nothing of streams and tasks.
+
+mod gate;
+mod handle;
+mod histogram;
+mod instance;
+pub(crate) mod order;
+mod registry;
+mod state;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+pub(crate) use gate::Tally;
+pub use handle::{CallError, ServiceHandle, ServiceRef};
+pub(crate) use instance::{Blocking, Futures, HookEnd, JobRuntime, Typed};
+pub use registry::{Dependency, ServiceBuilder};
+pub(crate) use registry::{Registry, ServiceEntry, Within};
+use serde::{Deserialize, Serialize};
+pub use state::ServiceState;
+
+use crate::BoxError;
+use crate::job::reason::StopReason;
+use crate::sync;
+
+/// Names a service within its environment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct ServiceId(pub(crate) u32);
+
+/// Something operators call, with a life that the engine manages.
+///
+/// Order: constructor, `setup`, calls, `stop`, the last calls end, `cleanup`, drop. Every hook runs on a thread of its
+/// own, under a deadline; an error, a panic or a hang in one keeps no other service's hooks from running. `cleanup`
+/// runs exactly once for every service whose constructor returned, also when `setup` failed.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use sage::{BoxError, Environment, HookContext, Service};
+///
+/// #[derive(Default)]
+/// struct Memory(Mutex<Vec<String>>);
+///
+/// impl Memory {
+///     fn remember(&self, word: &str) {
+///         self.0.lock().expect("no call panics").push(word.to_owned());
+///     }
+/// }
+///
+/// impl Service for Memory {
+///     fn cleanup(&self, _cx: &HookContext) -> Result<(), BoxError> {
+///         println!("{} words forgotten", self.0.lock().expect("no call panics").len());
+///         Ok(())
+///     }
+/// }
+///
+/// let env = Environment::local("words");
+/// let memory = env.register_service("memory", Memory::default).build();
+/// env.from_iter(["a", "b"]).try_sink(move |word| memory.call(|memory| memory.remember(word)));
+/// let report = env.run()?;
+/// assert_eq!(report.services[0].state, sage::ServiceState::Cleaned);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Service: Send + Sync + 'static {
+    /// Acquires what the service needs. Calls come only after it returned.
+    fn setup(&self, cx: &HookContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Says whether the service is in order.
+    fn health(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Makes calls that are inside end soon; new ones are refused already. Not called when `setup` failed.
+    fn stop(&self, cx: &HookContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Releases what `setup` and the calls acquired.
+    fn cleanup(&self, cx: &HookContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
+    }
+}
+
+/// [`Service`] with async hooks, run on the job's own tokio runtime. A hook past its deadline is dropped at its next
+/// `await`.
+///
+/// ```
+/// use sage::{AsyncService, BoxError, Environment, HookContext};
+///
+/// struct Remote;
+///
+/// impl AsyncService for Remote {
+///     async fn setup(&self, _cx: &HookContext) -> Result<(), BoxError> {
+///         // connect
+///         Ok(())
+///     }
+/// }
+///
+/// let env = Environment::local("remote");
+/// let remote = env.register_async_service("remote", || Remote).build();
+/// env.from_iter(0..3)
+///     .try_map(move |n| remote.call_blocking(|_remote| async move { n + 1 }))
+///     .sink(|_n| {});
+/// env.run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait AsyncService: Send + Sync + 'static {
+    /// As [`Service::setup`].
+    fn setup(&self, cx: &HookContext) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = cx;
+        async { Ok(()) }
+    }
+
+    /// As [`Service::health`].
+    fn health(&self) -> impl Future<Output = Result<(), BoxError>> + Send {
+        async { Ok(()) }
+    }
+
+    /// As [`Service::stop`].
+    fn stop(&self, cx: &HookContext) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = cx;
+        async { Ok(()) }
+    }
+
+    /// As [`Service::cleanup`].
+    fn cleanup(&self, cx: &HookContext) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let _ = cx;
+        async { Ok(()) }
+    }
+}
+
+/// A part of a service's life that runs the user's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Hook {
+    /// The constructor.
+    Constructor,
+    /// `setup`.
+    Setup,
+    /// `stop`, and the end of the calls that were inside.
+    Stop,
+    /// `cleanup`, and what was registered with [`HookContext::on_cleanup`].
+    Cleanup,
+    /// Dropping the service's value.
+    Drop,
+}
+
+impl std::fmt::Display for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Constructor => "constructor",
+            Self::Setup => "setup",
+            Self::Stop => "stop",
+            Self::Cleanup => "cleanup",
+            Self::Drop => "drop",
+        })
+    }
+}
+
+type CleanupAction = Box<dyn FnOnce() + Send>;
+
+/// What a hook is told: why it runs, and by when it is to have ended.
+#[derive(Clone)]
+pub struct HookContext {
+    reason: Option<StopReason>,
+    deadline: Instant,
+    actions: Arc<Mutex<Vec<CleanupAction>>>,
+}
+
+impl std::fmt::Debug for HookContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HookContext").field("reason", &self.reason).field("deadline", &self.deadline).finish()
+    }
+}
+
+impl HookContext {
+    /// Why the job stops; `None` in the constructor and in `setup`.
+    pub fn reason(&self) -> Option<&StopReason> {
+        self.reason.as_ref()
+    }
+
+    /// When the hook will be given up and its service abandoned.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// How long there is until the deadline; zero when it has passed.
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Registers what undoes something that was just acquired. It runs once, after `cleanup`, the last registered first,
+    /// in every case: also when the constructor or `setup` then fails, and no value or no `cleanup` is there.
+    pub fn on_cleanup(&self, action: impl FnOnce() + Send + 'static) {
+        sync::lock(&self.actions).push(Box::new(action));
+    }
+}
+
+/// How long each hook of a service may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HookTimeouts {
+    pub(crate) setup: Duration,
+    pub(crate) stop: Duration,
+    pub(crate) cleanup: Duration,
+}

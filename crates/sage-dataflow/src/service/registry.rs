@@ -1,0 +1,349 @@
+//! The services of an environment: their declarations, their states, and the thread-local note of which service is
+//! calling, from which undeclared dependencies are learnt.
+
+use std::cell::Cell as ThreadCell;
+use std::collections::BTreeSet;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::gate::Gate;
+use super::handle::{CallError, ServiceHandle};
+use super::histogram::Histogram;
+use super::instance::{Cell, Instance, JobRuntime};
+use super::{HookTimeouts, ServiceId, ServiceState};
+use crate::BoxError;
+use crate::backend::{Event, EventSender};
+use crate::job::task::What;
+use crate::sync::{Mutex, lock};
+
+/// What a dependency is named by: a handle, or a name.
+#[derive(Debug, Clone)]
+pub struct Dependency(pub(crate) String);
+
+impl<S> From<&ServiceHandle<S>> for Dependency {
+    fn from(handle: &ServiceHandle<S>) -> Self {
+        Self(handle.name().to_owned())
+    }
+}
+
+impl From<&str> for Dependency {
+    fn from(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+/// One registered service.
+pub(crate) struct ServiceEntry {
+    pub(crate) id: ServiceId,
+    pub(crate) name: String,
+    pub(crate) after: Vec<String>,
+    pub(crate) timeouts: HookTimeouts,
+    pub(crate) gate: Gate,
+    pub(crate) latency: Histogram,
+    pub(crate) instance: Box<dyn Instance>,
+    pub(crate) type_name: &'static str,
+    /// The `Arc<Cell<S>>` behind the instance, for look-up by name.
+    pub(crate) cell: Arc<dyn std::any::Any + Send + Sync>,
+    life: Mutex<Life>,
+    changed: Condvar,
+}
+
+struct Life {
+    state: ServiceState,
+    /// The job is stopping: whoever waits for the service to start waits in vain.
+    no_start: bool,
+}
+
+impl ServiceEntry {
+    pub(crate) fn state(&self) -> ServiceState {
+        lock(&self.life).state
+    }
+
+    /// Moves to `next`, and says whether that was a legal step; an illegal one changes nothing.
+    pub(crate) fn advance(&self, next: ServiceState) -> bool {
+        let mut life = lock(&self.life);
+        let legal = life.state.may_become(next);
+        if legal {
+            life.state = next;
+            // Under the lock, so that the gate and the state never tell different stories.
+            match next {
+                ServiceState::Ready => self.gate.open(),
+                _ => self.gate.close(),
+            }
+            self.changed.notify_all();
+        }
+        legal
+    }
+
+    /// Back to `Registered`, for another run.
+    pub(crate) fn reset(&self) {
+        *lock(&self.life) = Life { state: ServiceState::Registered, no_start: false };
+        self.latency.clear();
+    }
+
+    /// Runs the service's `health`, if it is serving.
+    pub(crate) fn health(&self, runtime: &JobRuntime) -> Result<(), CallError> {
+        let service = || self.name.clone();
+        let refused = || CallError::NotServing { service: service(), state: self.state() };
+        // The guard inside keeps a panic from skipping the way out of the gate.
+        match self.gate.pass(|| self.instance.health(runtime)).ok_or_else(refused)? {
+            Ok(()) => Ok(()),
+            Err(What::Error(source)) => Err(CallError::Failed { service: service(), source }),
+            Err(What::Panic(message)) => {
+                let source = BoxError::from(format!("its health check panicked: {message}"));
+                Err(CallError::Failed { service: service(), source: source.into() })
+            }
+        }
+    }
+
+    fn no_start(&self) {
+        lock(&self.life).no_start = true;
+        self.changed.notify_all();
+    }
+
+    /// Starts the service on the calling thread, which is the only one there is.
+    fn start_here(&self, deadline: Instant, run: &Run) {
+        if self.advance(ServiceState::Initialising) {
+            let _within = Within::enter(self.id);
+            let end = self.instance.start(deadline, &run.runtime);
+            if end.is_ok() {
+                self.advance(ServiceState::Ready);
+            }
+            run.events.send(Event::StartEnded { service: self.id, end });
+        }
+    }
+
+    /// Waits until the service is neither registered nor initialising.
+    fn wait_started(&self, deadline: Instant) -> ServiceState {
+        let mut life = lock(&self.life);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let pending = matches!(life.state, ServiceState::Registered | ServiceState::Initialising);
+            if !pending || life.no_start || left.is_zero() {
+                return life.state;
+            }
+            life = self.changed.wait_timeout(life, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// The services of one environment.
+pub(crate) struct Registry {
+    services: Mutex<Vec<Arc<ServiceEntry>>>,
+    /// Pairs of a user and the service it was seen to call, beyond what was declared.
+    observed: Mutex<BTreeSet<(ServiceId, ServiceId)>>,
+    run: Mutex<Option<Run>>,
+}
+
+/// The run in progress, as a nested call needs it.
+#[derive(Clone)]
+struct Run {
+    events: EventSender,
+    runtime: Arc<JobRuntime>,
+    /// Hooks run on the dispatcher's own thread.
+    inline: bool,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { services: Mutex::default(), observed: Mutex::default(), run: Mutex::default() })
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<ServiceEntry>> {
+        lock(&self.services).clone()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<ServiceEntry>> {
+        lock(&self.services).iter().find(|entry| entry.name == name).cloned()
+    }
+
+    pub(crate) fn begin(&self, events: EventSender, runtime: Arc<JobRuntime>, inline: bool) {
+        lock(&self.observed).clear();
+        *lock(&self.run) = Some(Run { events, runtime, inline });
+    }
+
+    /// Tells whoever waits for a service to start that it will not.
+    pub(crate) fn no_more_starts(&self) {
+        lock(&self.services).iter().for_each(|entry| entry.no_start());
+    }
+
+    pub(crate) fn end(&self) {
+        *lock(&self.run) = None;
+    }
+
+    pub(crate) fn runtime(&self) -> Option<Arc<JobRuntime>> {
+        lock(&self.run).as_ref().map(|run| run.runtime.clone())
+    }
+
+    /// The services seen to be called by others without a declared dependency: pairs of user and used.
+    pub(crate) fn observed(&self) -> Vec<(ServiceId, ServiceId)> {
+        lock(&self.observed).iter().copied().collect()
+    }
+
+    /// Notes that `user` calls `used`, unless that would close a cycle: both serve then, and the stop order stays.
+    pub(crate) fn observe(&self, user: ServiceId, used: ServiceId) {
+        if user == used || self.depends(used, user) {
+            return;
+        }
+        lock(&self.observed).insert((user, used));
+    }
+
+    /// Whether `user` depends on `used`, by declaration or observation, directly or not.
+    fn depends(&self, user: ServiceId, used: ServiceId) -> bool {
+        let services = self.all();
+        let observed = self.observed();
+        let mut open = vec![user];
+        let mut seen = BTreeSet::new();
+        while let Some(next) = open.pop() {
+            if !seen.insert(next) {
+                continue;
+            }
+            let declared = services.iter().filter(|entry| entry.id == next).flat_map(|entry| &entry.after);
+            let declared = declared.filter_map(|name| services.iter().find(|entry| entry.name == *name));
+            open.extend(declared.map(|entry| entry.id));
+            open.extend(observed.iter().filter(|(from, _)| *from == next).map(|(_, to)| *to));
+        }
+        seen.remove(&user);
+        seen.contains(&used)
+    }
+
+    /// A call by `caller`'s hook to a service that does not serve yet: has it started and waits for it.
+    pub(crate) fn start_for(&self, caller: ServiceId, callee: &ServiceEntry) -> Result<(), CallError> {
+        let refused = |state| CallError::NotServing { service: callee.name.clone(), state };
+        if caller == callee.id || self.depends(callee.id, caller) {
+            return Err(CallError::CyclicCall { service: callee.name.clone() });
+        }
+        let run = lock(&self.run).clone().ok_or_else(|| refused(callee.state()))?;
+        let deadline = Instant::now() + callee.timeouts.setup;
+        if run.inline {
+            callee.start_here(deadline, &run);
+        } else {
+            run.events.send(Event::StartService(callee.id));
+        }
+        match callee.wait_started(deadline) {
+            ServiceState::Ready => Ok(()),
+            state => Err(refused(state)),
+        }
+    }
+}
+
+/// What the calling thread is, to a gate and to the registry.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller {
+    /// Unique among all threads there ever were; `None` for a call that may end on another thread.
+    pub(crate) thread: Option<NonZeroU64>,
+    /// The service whose hook or method is running.
+    pub(crate) service: Option<ServiceId>,
+}
+
+const NO_SERVICE: u32 = u32::MAX;
+static NEXT_THREAD: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static THREAD: ThreadCell<u64> = const { ThreadCell::new(0) };
+    static SERVICE: ThreadCell<u32> = const { ThreadCell::new(NO_SERVICE) };
+}
+
+impl Caller {
+    #[inline]
+    pub(crate) fn current() -> Self {
+        let thread = Some(NonZeroU64::new(THREAD.get()).unwrap_or_else(Self::number));
+        let service = SERVICE.get();
+        Self { thread, service: (service != NO_SERVICE).then_some(ServiceId(service)) }
+    }
+
+    #[cold]
+    fn number() -> NonZeroU64 {
+        let thread = NonZeroU64::MIN.saturating_add(NEXT_THREAD.fetch_add(1, Ordering::Relaxed));
+        THREAD.set(thread.get());
+        thread
+    }
+}
+
+/// Marks the calling thread as running code of a service, until it is dropped.
+pub(crate) struct Within(u32);
+
+impl Within {
+    #[inline]
+    pub(crate) fn enter(service: ServiceId) -> Self {
+        Self(SERVICE.replace(service.0))
+    }
+}
+
+impl Drop for Within {
+    #[inline]
+    fn drop(&mut self) {
+        SERVICE.set(self.0);
+    }
+}
+
+/// A service about to be registered.
+#[must_use = "a service is registered by `build()`"]
+pub struct ServiceBuilder<S> {
+    registry: Arc<Registry>,
+    name: String,
+    after: Vec<String>,
+    timeouts: HookTimeouts,
+    instance: Box<dyn FnOnce(Arc<Cell<S>>) -> Box<dyn Instance>>,
+}
+
+impl<S: Send + Sync + 'static> ServiceBuilder<S> {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        name: String,
+        timeouts: HookTimeouts,
+        instance: impl FnOnce(Arc<Cell<S>>) -> Box<dyn Instance> + 'static,
+    ) -> Self {
+        Self { registry, name, after: Vec::new(), timeouts, instance: Box::new(instance) }
+    }
+
+    /// Declares that the service uses another: it starts after it and is cleaned before it. By handle or by name.
+    pub fn after(mut self, dependency: impl Into<Dependency>) -> Self {
+        self.after.push(dependency.into().0);
+        self
+    }
+
+    /// How long the constructor and `setup` may take together. Default: [`Deadlines::setup`](crate::Deadlines::setup).
+    pub fn setup_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.setup = timeout;
+        self
+    }
+
+    /// How long `stop` and the calls inside may take. Default: [`Deadlines::stop`](crate::Deadlines::stop).
+    pub fn stop_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.stop = timeout;
+        self
+    }
+
+    /// How long `cleanup` may take. Default: [`Deadlines::cleanup`](crate::Deadlines::cleanup).
+    pub fn cleanup_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.cleanup = timeout;
+        self
+    }
+
+    /// Registers the service and returns its handle. A name used twice is an error when the environment is submitted.
+    pub fn build(self) -> ServiceHandle<S> {
+        let cell = Arc::new(Cell::new());
+        let instance = (self.instance)(cell.clone());
+        let mut services = lock(&self.registry.services);
+        let id = ServiceId(u32::try_from(services.len()).expect("fewer than four thousand million services"));
+        let entry = Arc::new(ServiceEntry {
+            id,
+            name: self.name,
+            after: self.after,
+            timeouts: self.timeouts,
+            gate: Gate::new(),
+            latency: Histogram::new(),
+            instance,
+            type_name: std::any::type_name::<S>(),
+            cell: cell.clone(),
+            life: Mutex::new(Life { state: ServiceState::Registered, no_start: false }),
+            changed: Condvar::new(),
+        });
+        services.push(entry.clone());
+        drop(services);
+        ServiceHandle::new(entry, cell, self.registry)
+    }
+}

@@ -1,0 +1,66 @@
+//! The life of a service, as a table: which state may follow which.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a service is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ServiceState {
+    /// Declared; its constructor has not run.
+    Registered,
+    /// Its constructor or its `setup` is running.
+    Initialising,
+    /// It takes calls.
+    Ready,
+    /// It takes no new calls; those inside may end, and its `stop` runs.
+    Stopping,
+    /// Its `cleanup` runs.
+    Cleaning,
+    /// It was cleaned, and its value is freed.
+    Cleaned,
+    /// Its cleanup ended in an error or a panic.
+    CleanupFailed,
+    /// A hook or a call did not end by its deadline; what it holds may be left behind.
+    Abandoned,
+    /// The process it was in is gone.
+    Lost,
+}
+
+impl ServiceState {
+    /// Whether the service has come to its end.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Cleaned | Self::CleanupFailed | Self::Abandoned | Self::Lost)
+    }
+
+    /// Whether `next` may follow. A failed start goes straight to `Cleaning`, and terminal states keep.
+    pub(crate) fn may_become(self, next: Self) -> bool {
+        use ServiceState as S;
+        match self {
+            S::Registered => matches!(next, S::Initialising),
+            S::Initialising => matches!(next, S::Ready | S::Cleaning | S::Lost),
+            S::Ready => matches!(next, S::Stopping | S::Lost),
+            S::Stopping => matches!(next, S::Cleaning | S::Lost),
+            S::Cleaning => matches!(next, S::Cleaned | S::CleanupFailed | S::Abandoned | S::Lost),
+            S::Cleaned | S::CleanupFailed | S::Abandoned | S::Lost => false,
+        }
+    }
+}
+
+impl fmt::Display for ServiceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Registered => "registered",
+            Self::Initialising => "initialising",
+            Self::Ready => "ready",
+            Self::Stopping => "stopping",
+            Self::Cleaning => "cleaning",
+            Self::Cleaned => "cleaned",
+            Self::CleanupFailed => "cleanup failed",
+            Self::Abandoned => "abandoned",
+            Self::Lost => "lost",
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! Where records end: the [`Sink`] trait, the link that ends a chain, and the built-in sinks.
+
+mod builtin;
+
+pub use builtin::{Collected, WriteError};
+pub(crate) use builtin::{CollectSink, FileLines, FnSink, TryFnSink};
+
+use crate::BoxError;
+use crate::graph::NodeId;
+use crate::job::task::{CloseContext, Fault, OpenContext, Push, Stop, TaskContext};
+
+/// The end of a pipeline: takes records and emits none.
+///
+/// ```
+/// use std::sync::mpsc;
+/// use sage::{BoxError, Environment, Sink};
+///
+/// struct Sender(mpsc::Sender<u32>);
+///
+/// impl Sink for Sender {
+///     type In = u32;
+///     fn write(&mut self, record: u32) -> Result<(), BoxError> {
+///         Ok(self.0.send(record)?)
+///     }
+/// }
+///
+/// let (sender, receiver) = mpsc::channel();
+/// let env = Environment::local("send");
+/// env.from_iter(0..3).sink_to(move |_replica| Sender(sender.clone()));
+/// env.run()?;
+/// drop(env);
+/// assert_eq!(receiver.iter().collect::<Vec<_>>(), [0, 1, 2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Sink: Send + 'static {
+    /// The records it takes.
+    type In: Send + 'static;
+
+    /// Runs once, on the task's own thread, before the first record.
+    fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Takes one record.
+    fn write(&mut self, record: Self::In) -> Result<(), BoxError>;
+
+    /// Writes out what is buffered: called when no record is waiting, and once at the end of input.
+    fn flush(&mut self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    /// Releases what `open` acquired. Runs exactly once after `open` was attempted, whatever happened since.
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
+    }
+}
+
+/// A sink as the last link of a chain.
+pub(crate) struct SinkEnd<K> {
+    sink: K,
+    node: NodeId,
+    context: OpenContext,
+    opened: bool,
+    dirty: bool,
+}
+
+impl<K> SinkEnd<K> {
+    pub(crate) fn new(sink: K, node: NodeId, context: OpenContext) -> Self {
+        Self { sink, node, context, opened: false, dirty: false }
+    }
+}
+
+impl<K: Sink> Push<K::In> for SinkEnd<K> {
+    fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+        cx.enter(self.node);
+        self.opened = true;
+        self.sink.open(&self.context).map_err(|error| cx.fault(Fault::Error(error)))
+    }
+
+    #[inline(always)]
+    fn push(&mut self, record: K::In, cx: &mut TaskContext) -> Result<(), Stop> {
+        cx.enter(self.node);
+        self.dirty = true;
+        match self.sink.write(record) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(cx.fault(Fault::Error(error))),
+        }
+    }
+
+    fn publish(&mut self) {}
+
+    fn flush(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+        if !std::mem::take(&mut self.dirty) {
+            return Ok(());
+        }
+        cx.enter(self.node);
+        self.sink.flush().map_err(|error| cx.fault(Fault::Error(error)))
+    }
+
+    fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+        self.dirty = true;
+        self.flush(cx)
+    }
+
+    fn close(&mut self, cx: &mut TaskContext) {
+        if self.opened {
+            self.opened = false;
+            let sink = &mut self.sink;
+            cx.closing(self.node, |close| sink.close(close));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Sources made of the language's own: an iterator, a fallible generator.
+
+use super::{Next, Source, SourceContext};
+use crate::BoxError;
+use crate::job::task::{Fault, Step, Stop};
+
+/// The items of an iterator.
+#[derive(Debug, Clone)]
+pub struct IterSource<I>(pub(crate) I);
+
+impl<I> Source for IterSource<I>
+where
+    I: Iterator + Send + 'static,
+    I::Item: Send + 'static,
+{
+    type Item = I::Item;
+
+    fn next(&mut self, _cx: &SourceContext) -> Result<Next<I::Item>, BoxError> {
+        Ok(self.0.next().map_or(Next::End, Next::Record))
+    }
+
+    #[inline]
+    fn pump(
+        &mut self,
+        cx: &SourceContext,
+        limit: usize,
+        mut emit: impl FnMut(I::Item) -> Result<(), Stop>,
+    ) -> Result<Step, Fault> {
+        for _ in 0..limit {
+            if cx.interrupted() {
+                return Ok(Step::Again);
+            }
+            match self.0.next() {
+                Some(record) => emit(record)?,
+                None => return Ok(Step::End),
+            }
+        }
+        Ok(Step::Again)
+    }
+}
+
+/// The records of a function that returns the next one, the end, or an error.
+#[derive(Debug, Clone)]
+pub struct GeneratorSource<F>(pub(crate) F);
+
+impl<F, T, E> Source for GeneratorSource<F>
+where
+    F: FnMut() -> Result<Option<T>, E> + Send + 'static,
+    T: Send + 'static,
+    E: Into<BoxError> + 'static,
+{
+    type Item = T;
+
+    #[inline]
+    fn next(&mut self, _cx: &SourceContext) -> Result<Next<T>, BoxError> {
+        match (self.0)() {
+            Ok(Some(record)) => Ok(Next::Record(record)),
+            Ok(None) => Ok(Next::End),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

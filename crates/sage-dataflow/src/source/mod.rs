@@ -1,0 +1,237 @@
+//! Where records come from: the [`Source`] trait, its built-in forms, and the task that drives one.
+
+mod files;
+mod iterators;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use files::{Line, ReadError};
+pub(crate) use files::Lines;
+pub(crate) use iterators::{GeneratorSource, IterSource};
+
+use crate::BoxError;
+use crate::graph::NodeId;
+use crate::job::control::{Control, JobControl};
+use crate::job::task::{CloseContext, Fault, Push, Step, Stop, Task, TaskContext};
+use crate::metrics::OperatorCounters;
+
+/// What a source answers when it is asked for a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Next<T> {
+    /// The next record.
+    Record(T),
+    /// No record just now. Whatever is buffered downstream is flushed and the source is asked again at once: wait for a
+    /// while first, with [`SourceContext::wait`].
+    Idle,
+    /// There are no more records.
+    End,
+}
+
+/// A source of records, driven on its own thread.
+///
+/// A source reports what went wrong as an error; the engine stops the job and names the source. A source
+/// that waits for the outside world should wait with [`SourceContext::wait`], so that a drain or a cancel
+/// ends the wait; one that blocks elsewhere ends when its call returns, or is abandoned at the deadline.
+///
+/// ```
+/// use sage::{BoxError, Environment, Next, Source, SourceContext};
+///
+/// struct Countdown(u32);
+///
+/// impl Source for Countdown {
+///     type Item = u32;
+///     fn next(&mut self, _cx: &SourceContext) -> Result<Next<u32>, BoxError> {
+///         if self.0 == 0 {
+///             return Ok(Next::End);
+///         }
+///         self.0 -= 1;
+///         Ok(Next::Record(self.0))
+///     }
+/// }
+///
+/// let env = Environment::local("countdown");
+/// let numbers = env.from_source(|_replica| Countdown(3)).collect();
+/// env.run()?;
+/// assert_eq!(numbers.take(), [2, 1, 0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Source: Send + 'static {
+    /// The records it produces.
+    type Item: Send + 'static;
+
+    /// Runs once, on the task's own thread, before the first record.
+    fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Produces the next record. May block.
+    fn next(&mut self, cx: &SourceContext) -> Result<Next<Self::Item>, BoxError>;
+
+    /// Where the source stands, in a form of its own, for a later run to go on from; `None` where it cannot tell.
+    fn position(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Releases what `open` acquired. Runs exactly once after `open` was attempted, whatever happened since.
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Produces up to `limit` records into `emit`.
+    #[doc(hidden)]
+    #[inline]
+    fn pump(
+        &mut self,
+        cx: &SourceContext,
+        limit: usize,
+        mut emit: impl FnMut(Self::Item) -> Result<(), Stop>,
+    ) -> Result<Step, Fault> {
+        for _ in 0..limit {
+            if !cx.control.running() {
+                return Ok(Step::Again);
+            }
+            match self.next(cx).map_err(Fault::Error)? {
+                Next::Record(record) => emit(record)?,
+                Next::Idle => return Ok(Step::Idle),
+                Next::End => return Ok(Step::End),
+            }
+        }
+        Ok(Step::Again)
+    }
+}
+
+/// What the engine tells a source.
+#[derive(Debug)]
+pub struct SourceContext {
+    /// Which replica this is, from 0.
+    pub replica: usize,
+    /// How many replicas there are.
+    pub parallelism: usize,
+    control: Arc<JobControl>,
+}
+
+impl SourceContext {
+    pub(crate) fn new(replica: usize, parallelism: usize, control: Arc<JobControl>) -> Self {
+        Self { replica, parallelism, control }
+    }
+
+    /// Whether the source should return from a wait: the job is paused, drained or cancelled.
+    pub fn interrupted(&self) -> bool {
+        !self.control.running()
+    }
+
+    /// Waits for `duration`, or until the job is paused, drained or cancelled. Returns whether the whole
+    /// time has passed.
+    pub fn wait(&self, duration: Duration) -> bool {
+        crate::sync::park_for(duration, || !self.interrupted());
+        !self.interrupted()
+    }
+}
+
+/// Batches are this long at most, in records: how often the counters are published and the clock is read.
+const MAX_BATCH_RECORDS: usize = 4096;
+/// A batch that takes longer than this makes the next one smaller.
+const LONG_BATCH: Duration = Duration::from_millis(2);
+
+/// A chain that begins with a source.
+pub(crate) struct SourceTask<S, N> {
+    source: S,
+    next: N,
+    node: NodeId,
+    context: SourceContext,
+    counters: Arc<OperatorCounters>,
+    batch_records: usize,
+    opened: bool,
+}
+
+impl<S: Source, N: Push<S::Item>> SourceTask<S, N> {
+    pub(crate) fn new(
+        source: S,
+        next: N,
+        node: NodeId,
+        context: SourceContext,
+        counters: Arc<OperatorCounters>,
+    ) -> Self {
+        Self { source, next, node, context, counters, batch_records: 64, opened: false }
+    }
+
+    /// Fits the batch to the source's pace, so that a slow one is flushed and counted often.
+    fn pace(&mut self, took: Duration, cx: &mut TaskContext) -> Result<(), Stop> {
+        if took > LONG_BATCH {
+            self.batch_records = (self.batch_records / 4).max(1);
+            return self.next.flush(cx);
+        }
+        self.batch_records = (self.batch_records * 2).min(MAX_BATCH_RECORDS);
+        Ok(())
+    }
+}
+
+impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
+    fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+        cx.enter(self.node);
+        self.opened = true;
+        self.source.open(&self.context).map_err(|error| cx.fault(Fault::Error(error)))?;
+        self.next.open(cx)
+    }
+
+    fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
+        match cx.control().load() {
+            Control::Run => {}
+            Control::Pause => return Ok(Step::Idle),
+            Control::Drain => return Ok(Step::End),
+            Control::Cancel => return Err(Stop::Cancelled),
+        }
+        let start = Instant::now();
+        let (node, next) = (self.node, &mut self.next);
+        cx.enter(node);
+        let pumped = self.source.pump(&self.context, self.batch_records, |record| {
+            cx.next_record();
+            next.push(record, cx)?;
+            cx.enter(node);
+            Ok(())
+        });
+        let step = pumped.map_err(|fault| cx.fault(fault))?;
+        if step == Step::Idle {
+            self.next.flush(cx)?;
+        }
+        self.pace(start.elapsed(), cx)?;
+        // A source waits by itself; the task waits only while it is paused.
+        Ok(if step == Step::Idle { Step::Again } else { step })
+    }
+
+    fn wait(&mut self, cx: &mut TaskContext) {
+        while cx.control().load() == Control::Pause {
+            std::thread::park();
+        }
+    }
+
+    fn publish(&mut self, cx: &TaskContext) {
+        self.counters.publish_out(cx.records());
+        self.next.publish();
+    }
+
+    fn flush(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+        self.next.flush(cx)
+    }
+
+    fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+        self.next.finish(cx)
+    }
+
+    fn close(&mut self, cx: &mut TaskContext) {
+        if self.opened {
+            self.opened = false;
+            let source = &mut self.source;
+            cx.closing(self.node, |close| source.close(close));
+        }
+        self.next.close(cx);
+    }
+
+    fn is_source(&self) -> bool {
+        true
+    }
+}

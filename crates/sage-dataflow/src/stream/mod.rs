@@ -1,0 +1,445 @@
+//! The typed, fluent description of a pipeline.
+//!
+//! A [`Stream`] is a chain under construction: each operator wraps the pipe before it, so that the whole chain is
+//! compiled as one loop. Where records have to change threads (other parallelism, keys over replicas, a union, a fork,
+//! [`boxed`](Stream::boxed)) the chain is handed to the graph and the stream goes on from an inlet: a [`DataStream`].
+
+pub(crate) mod pipe;
+mod sinks;
+
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+use pipe::{From, FromInlet, Keyed, MaybeExchanged, PerReplica, Pipe, SourceFactory, Spread, Then};
+pub use sinks::SinkHandle;
+
+use crate::BoxError;
+use crate::exchange::{Broadcast, ByKey, Partitioning, RoundRobin, Tee};
+use crate::graph::wiring::{BuildContext, connect};
+use crate::graph::{Chain, Edge, Head, InletId, Input, NodeId, SharedGraph};
+use crate::job::task::Push;
+use crate::operator::{
+    Cloned, Count, Filter, FlatMap, FlatMapInto, Fold, Inspect, KeyedFold, KeyedReduce, Made, Map, Operator,
+    OperatorFactory, Reduce, Take, TryMap,
+};
+use crate::source::Source;
+
+/// A stream of records of type `P::Out`, still fusing operators into its chain.
+///
+/// Functions given to a stream are `FnMut + Clone + Send + 'static`: each replica and each run has its own clone, on one
+/// thread, so a function may keep state without locks. A function that panics fails the job as an error does.
+///
+/// A stream must end in a sink, or submitting its environment fails with [`SubmitError::MissingSink`].
+///
+/// [`SubmitError::MissingSink`]: crate::SubmitError::MissingSink
+#[must_use = "a stream that does not end in a sink is an error when its environment is submitted"]
+pub struct Stream<P: Pipe> {
+    graph: SharedGraph,
+    pipe: P,
+    nodes: Vec<NodeId>,
+    head: Head,
+}
+
+/// A stream that begins at a task boundary: the type to name in signatures.
+///
+/// ```
+/// use sage::{DataStream, Environment};
+///
+/// fn shout(words: DataStream<String>) -> DataStream<String> {
+///     words.map(|word| word.to_uppercase()).boxed()
+/// }
+///
+/// let env = Environment::local("shout");
+/// let shouted = shout(env.from_iter(["a".to_owned()]).boxed()).collect();
+/// env.run()?;
+/// assert_eq!(shouted.take(), ["A"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub type DataStream<T> = Stream<FromInlet<T>>;
+
+impl<F: SourceFactory> Stream<From<F>> {
+    pub(crate) fn source(graph: &SharedGraph, kind: &'static str, factory: F) -> Self {
+        let node = graph.with(|graph| graph.add_node(kind, Input::Outside, false));
+        Self {
+            graph: graph.clone(),
+            pipe: From { factory, node },
+            nodes: vec![node],
+            head: Head::Source { parallelism: 1 },
+        }
+    }
+}
+
+impl<S: Source, F: Fn(usize) -> S + Send + 'static> Stream<From<PerReplica<F>>> {
+    /// Runs the source in `replicas` replicas, each made by the factory with its own number.
+    pub fn parallelism(mut self, replicas: usize) -> Self {
+        self.head = Head::Source { parallelism: replicas };
+        self
+    }
+}
+
+impl<P, F> Stream<Then<P, F>>
+where
+    P: Pipe,
+    F: OperatorFactory + Spread<P::Out>,
+    F::Operator: Operator<In = P::Out>,
+{
+    /// Runs the operator just added, and those after it, in `replicas` replicas.
+    ///
+    /// The records are spread over them by key after [`key_by`](Stream::key_by), else in turn, through bounded
+    /// channels. Order is kept per key, respectively per channel.
+    pub fn parallelism(self, replicas: usize) -> Stream<Then<MaybeExchanged<P>, F>> {
+        let Then { before, factory, node } = self.pipe;
+        if let Some(inlet) = before.retarget(F::PARTITIONING) {
+            self.graph.with(|graph| graph.inlets[inlet.0].parallelism = replicas);
+            let pipe = Then { before: MaybeExchanged::Fused(before), factory, node };
+            return Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head };
+        }
+        let mut nodes = self.nodes;
+        nodes.pop();
+        let before = Stream { graph: self.graph, pipe: before, nodes, head: self.head };
+        let spreader = factory.spreader(node);
+        let (graph, inlet) = before.exchange(F::PARTITIONING, replicas, spreader);
+        graph.with(|graph| graph.node_mut(node).input = Input::Inlet(inlet));
+        let before = MaybeExchanged::Exchanged(FromInlet::new(inlet, F::PARTITIONING == Partitioning::RoundRobin));
+        Stream { graph, pipe: Then { before, factory, node }, nodes: vec![node], head: Head::Inlet(inlet) }
+    }
+}
+
+impl<P: Pipe> Stream<P> {
+    /// Names the operator or source just added. Names are unique in an environment; the default is the kind of
+    /// operator with a number.
+    pub fn named(self, name: impl Into<String>) -> Self {
+        if let Some(&node) = self.nodes.last() {
+            let name = name.into();
+            self.graph.with(|graph| graph.node_mut(node).name = name);
+        }
+        self
+    }
+
+    /// Replaces each record by what `function` makes of it.
+    pub fn map<O, F>(self, function: F) -> Stream<Then<P, Cloned<Map<F, P::Out, O>>>>
+    where
+        O: Send + 'static,
+        F: FnMut(P::Out) -> O + Clone + Send + 'static,
+    {
+        self.then("map", Cloned(Map::new(function)))
+    }
+
+    /// Replaces each record by what `function` makes of it; an error fails the job, naming operator and record.
+    pub fn try_map<O, E, F>(self, function: F) -> Stream<Then<P, Cloned<TryMap<F, P::Out, O, E>>>>
+    where
+        O: Send + 'static,
+        E: Into<BoxError> + 'static,
+        F: FnMut(P::Out) -> Result<O, E> + Clone + Send + 'static,
+    {
+        self.then("try-map", Cloned(TryMap::new(function)))
+    }
+
+    /// Keeps the records `predicate` accepts.
+    pub fn filter<F>(self, predicate: F) -> Stream<Then<P, Cloned<Filter<F, P::Out>>>>
+    where
+        F: FnMut(&P::Out) -> bool + Clone + Send + 'static,
+    {
+        self.then("filter", Cloned(Filter::new(predicate)))
+    }
+
+    /// Replaces each record by the items of an iterator.
+    pub fn flat_map<O, F>(self, function: F) -> Stream<Then<P, Cloned<FlatMap<F, P::Out, O>>>>
+    where
+        O: IntoIterator + 'static,
+        O::Item: Send + 'static,
+        F: FnMut(P::Out) -> O + Clone + Send + 'static,
+    {
+        self.then("flat-map", Cloned(FlatMap::new(function)))
+    }
+
+    /// Replaces each record by those `function` pushes into a buffer, which is reused: like [`flat_map`](Self::flat_map)
+    /// where the items borrow from the record. The buffer holds all that one record gives.
+    pub fn flat_map_into<O, F>(self, function: F) -> Stream<Then<P, Cloned<FlatMapInto<F, P::Out, O>>>>
+    where
+        O: Send + 'static,
+        F: FnMut(P::Out, &mut Vec<O>) + Clone + Send + 'static,
+    {
+        self.then("flat-map", Cloned(FlatMapInto::new(function)))
+    }
+
+    /// Looks at each record and passes it on.
+    pub fn inspect<F>(self, function: F) -> Stream<Then<P, Cloned<Inspect<F, P::Out>>>>
+    where
+        F: FnMut(&P::Out) + Clone + Send + 'static,
+    {
+        self.then("inspect", Cloned(Inspect::new(function)))
+    }
+
+    /// Runs an operator of the user's own, made per replica by `factory`, which need not be `Clone`.
+    pub fn operator<O, F>(self, factory: F) -> Stream<Then<P, Made<F>>>
+    where
+        O: Operator<In = P::Out>,
+        F: Fn() -> O + Send + 'static,
+    {
+        self.then("operator", Made(factory))
+    }
+
+    /// Keeps the first `count` records and then ends the stream, upstream too. Runs in one replica.
+    pub fn take(self, count: u64) -> Stream<Then<MaybeExchanged<P>, Single<Take<P::Out>>>> {
+        self.gathered().then("take", Single(Take::new(count)))
+    }
+
+    /// Folds the whole stream into one accumulator, emitted at the end of input. Runs in one replica.
+    pub fn fold<A, F>(self, initial: A, function: F) -> Stream<Then<MaybeExchanged<P>, Single<Fold<F, P::Out, A>>>>
+    where
+        A: Clone + Send + 'static,
+        F: FnMut(&mut A, P::Out) + Clone + Send + 'static,
+    {
+        self.gathered().then("fold", Single(Fold::new(initial, function)))
+    }
+
+    /// Reduces the whole stream to one record, emitted at the end of input; to none if it is empty. Runs in one replica.
+    pub fn reduce<F>(self, function: F) -> Stream<Then<MaybeExchanged<P>, Single<Reduce<F, P::Out>>>>
+    where
+        F: FnMut(P::Out, P::Out) -> P::Out + Clone + Send + 'static,
+    {
+        self.gathered().then("reduce", Single(Reduce::new(function)))
+    }
+
+    /// Counts the records of the whole stream; the number is emitted at the end of input. Runs in one replica.
+    pub fn count(self) -> Stream<Then<MaybeExchanged<P>, Single<Count<P::Out>>>> {
+        self.gathered().then("count", Single(Count::new()))
+    }
+
+    /// Groups the records by key, for the aggregation that follows. Equal keys meet in the same replica.
+    pub fn key_by<K, F>(self, key: F) -> KeyedStream<P, K, F>
+    where
+        K: Hash + Eq + Send + 'static,
+        F: FnMut(&P::Out) -> K + Clone + Send + 'static,
+    {
+        KeyedStream { stream: self, key, keys: PhantomData }
+    }
+
+    /// Merges two streams: all the records of both, in no order between them. Ends when both have ended.
+    pub fn union<Q: Pipe<Out = P::Out>>(self, other: Stream<Q>) -> DataStream<P::Out> {
+        let parallelism = self.replicas().max(other.replicas());
+        let (graph, inlet) = self.exchange(Partitioning::Forward, parallelism, RoundRobin::new);
+        other.exchange_into(Partitioning::Forward, inlet, RoundRobin::new);
+        Self::from_inlet(graph, inlet, true)
+    }
+
+    /// Ends the chain here: what follows runs on another thread.
+    pub fn boxed(self) -> DataStream<P::Out> {
+        let parallelism = self.replicas();
+        let (graph, inlet) = self.exchange(Partitioning::Forward, parallelism, RoundRobin::new);
+        Self::from_inlet(graph, inlet, true)
+    }
+
+    /// Deals the records out in turn to `replicas` replicas of what follows. Gives up the order between them.
+    pub fn rebalance(self, replicas: usize) -> DataStream<P::Out> {
+        let (graph, inlet) = self.exchange(Partitioning::RoundRobin, replicas, RoundRobin::new);
+        Self::from_inlet(graph, inlet, true)
+    }
+
+    /// Sends every record to each of `replicas` replicas of what follows.
+    pub fn broadcast(self, replicas: usize) -> DataStream<P::Out>
+    where
+        P::Out: Clone,
+    {
+        let (graph, inlet) = self.exchange(Partitioning::Broadcast, replicas, |lanes, _| Broadcast::new(lanes));
+        Self::from_inlet(graph, inlet, false)
+    }
+
+    /// Goes on as `N` streams, each with every record. A branch that is slow slows the others down; one that
+    /// ends early, after a [`take`](Self::take), does not.
+    pub fn fork<const N: usize>(self) -> [DataStream<P::Out>; N]
+    where
+        P::Out: Clone,
+    {
+        let parallelism = self.replicas();
+        let Some(&from) = self.nodes.last() else { unreachable!("a chain that is forked has an operator or a source") };
+        let graph = self.graph.clone();
+        let targets = [(); N].map(|()| {
+            graph.with(|graph| {
+                let inlet = graph.add_inlet(parallelism);
+                (graph.add_edge(edge::<P::Out>(from, inlet, Partitioning::Forward)), inlet)
+            })
+        });
+        let edges = targets.map(|(edge, _)| edge);
+        self.end(move |cx: &mut BuildContext<'_>| {
+            Ok(Tee::new(edges.iter().map(|&edge| RoundRobin::new(cx.writers::<P::Out>(edge), cx.replica)).collect()))
+        });
+        targets.map(|(_, inlet)| Self::from_inlet(graph.clone(), inlet, true))
+    }
+
+    fn replicas(&self) -> usize {
+        match self.head {
+            Head::Source { parallelism } => parallelism,
+            Head::Inlet(inlet) => self.graph.with(|graph| graph.inlets[inlet.0].parallelism),
+        }
+    }
+
+    fn then<F>(mut self, kind: &'static str, factory: F) -> Stream<Then<P, F>>
+    where
+        F: OperatorFactory,
+        F::Operator: Operator<In = P::Out>,
+    {
+        let input = match (self.nodes.last(), self.head) {
+            (Some(&node), _) => Input::Node(node),
+            (None, Head::Inlet(inlet)) => Input::Inlet(inlet),
+            (None, Head::Source { .. }) => Input::Outside,
+        };
+        let one_to_one = <F::Operator as Operator>::ONE_TO_ONE;
+        let node = self.graph.with(|graph| graph.add_node(kind, input, one_to_one));
+        self.nodes.push(node);
+        Stream {
+            graph: self.graph,
+            pipe: Then { before: self.pipe, factory, node },
+            nodes: self.nodes,
+            head: self.head,
+        }
+    }
+
+    fn from_inlet(graph: SharedGraph, inlet: InletId, any_replica: bool) -> DataStream<P::Out> {
+        let pipe = FromInlet::new(inlet, any_replica);
+        Stream { graph, pipe, nodes: Vec::new(), head: Head::Inlet(inlet) }
+    }
+
+    /// Brings the stream into one replica.
+    fn gathered(self) -> Stream<MaybeExchanged<P>> {
+        if self.replicas() == 1 {
+            let pipe = MaybeExchanged::Fused(self.pipe);
+            return Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head };
+        }
+        let (graph, inlet) = self.exchange(Partitioning::Gather, 1, RoundRobin::new);
+        let pipe = MaybeExchanged::Exchanged(FromInlet::new(inlet, false));
+        Stream { graph, pipe, nodes: Vec::new(), head: Head::Inlet(inlet) }
+    }
+
+    /// Ends the chain in an exchange to a new inlet of `replicas` replicas.
+    fn exchange<N: Push<P::Out> + 'static>(
+        self,
+        partitioning: Partitioning,
+        replicas: usize,
+        router: impl Fn(Vec<crate::exchange::lane::Writer<P::Out>>, usize) -> N + Send + 'static,
+    ) -> (SharedGraph, InletId) {
+        let graph = self.graph.clone();
+        let inlet = graph.with(|graph| graph.add_inlet(replicas));
+        self.exchange_into(partitioning, inlet, router);
+        (graph, inlet)
+    }
+
+    fn exchange_into<N: Push<P::Out> + 'static>(
+        mut self,
+        partitioning: Partitioning,
+        inlet: InletId,
+        router: impl Fn(Vec<crate::exchange::lane::Writer<P::Out>>, usize) -> N + Send + 'static,
+    ) {
+        let from = match self.nodes.last() {
+            Some(&node) => node,
+            None => {
+                // An exchange right after an exchange: the task between them needs a name.
+                let Head::Inlet(before) = self.head else { unreachable!("a source has a node") };
+                let node = self.graph.with(|graph| graph.add_node("forward", Input::Inlet(before), true));
+                self.nodes.push(node);
+                node
+            }
+        };
+        let edge = self.graph.with(|graph| graph.add_edge(edge::<P::Out>(from, inlet, partitioning)));
+        self.end(move |cx: &mut BuildContext<'_>| Ok(router(cx.writers::<P::Out>(edge), cx.replica)));
+    }
+
+    /// Hands the chain, ended by what `end` makes, to the graph.
+    fn end<N: Push<P::Out> + 'static>(
+        self,
+        end: impl Fn(&mut BuildContext<'_>) -> Result<N, crate::SubmitError> + Send + 'static,
+    ) -> crate::graph::ChainId {
+        let Self { graph, pipe, nodes, head } = self;
+        let build = Box::new(move |cx: &mut BuildContext<'_>| {
+            let end = end(cx)?;
+            pipe.build(cx, end)
+        });
+        graph.with(|graph| graph.add_chain(Chain { nodes, head, build }))
+    }
+}
+
+fn edge<T: Send + 'static>(from: NodeId, to: InletId, partitioning: Partitioning) -> Edge {
+    Edge { from, to, partitioning, connect: Box::new(connect::<T>) }
+}
+
+/// Clones an operator that runs in one replica only.
+#[derive(Debug, Clone)]
+pub struct Single<O>(O);
+
+impl<O: Operator + Clone> OperatorFactory for Single<O> {
+    type Operator = O;
+    fn make(&self) -> O {
+        self.0.clone()
+    }
+}
+
+/// A stream grouped by key.
+#[must_use = "a stream that does not end in a sink is an error when its environment is submitted"]
+pub struct KeyedStream<P: Pipe, K, F> {
+    stream: Stream<P>,
+    key: F,
+    keys: PhantomData<fn() -> K>,
+}
+
+/// The stream a keyed aggregation makes.
+type Aggregated<P, O, F, K> = Stream<Then<MaybeExchanged<P>, Keyed<O, F, K>>>;
+
+impl<P, K, F> KeyedStream<P, K, F>
+where
+    P: Pipe,
+    K: Hash + Eq + Send + 'static,
+    F: FnMut(&P::Out) -> K + Clone + Send + 'static,
+{
+    /// Folds the records of each key into an accumulator that starts as a clone of `initial`; the pairs of key and
+    /// accumulator are emitted at the end of input, in no particular order.
+    pub fn fold<A, G>(self, initial: A, function: G) -> Aggregated<P, KeyedFold<F, G, P::Out, K, A>, F, K>
+    where
+        A: Clone + Send + 'static,
+        G: FnMut(&mut A, P::Out) + Clone + Send + 'static,
+    {
+        let operator = KeyedFold::new(self.key.clone(), initial, function);
+        self.aggregate("keyed-fold", operator)
+    }
+
+    /// Reduces the records of each key to one; the pairs of key and record are emitted at the end of input, in no
+    /// particular order.
+    pub fn reduce<G>(self, function: G) -> Aggregated<P, KeyedReduce<F, G, P::Out, K>, F, K>
+    where
+        G: FnMut(P::Out, P::Out) -> P::Out + Clone + Send + 'static,
+    {
+        let operator = KeyedReduce::new(self.key.clone(), function);
+        self.aggregate("keyed-reduce", operator)
+    }
+
+    /// Counts the records of each key; the pairs of key and number are emitted at the end of input, in no
+    /// particular order.
+    pub fn count(
+        self,
+    ) -> Aggregated<P, KeyedFold<F, impl FnMut(&mut u64, P::Out) + Clone + Send + 'static, P::Out, K, u64>, F, K> {
+        let operator = KeyedFold::new(self.key.clone(), 0, |records: &mut u64, _record| *records += 1);
+        self.aggregate("keyed-count", operator)
+    }
+
+    fn aggregate<O>(self, kind: &'static str, operator: O) -> Aggregated<P, O, F, K>
+    where
+        O: Operator<In = P::Out> + Clone,
+    {
+        let Self { stream, key, .. } = self;
+        let replicas = stream.replicas();
+        if replicas == 1 {
+            let pipe = MaybeExchanged::Fused(stream.pipe);
+            let stream = Stream { graph: stream.graph, pipe, nodes: stream.nodes, head: stream.head };
+            return stream.then(kind, Keyed { operator, key, keys: PhantomData });
+        }
+        // The key function runs before the exchange, in the name of the operator after it.
+        let node = stream.graph.with(|graph| graph.add_node(kind, Input::Outside, false));
+        let router_key = key.clone();
+        let (graph, inlet) = stream
+            .exchange(Partitioning::Hash, replicas, move |lanes, _replica| ByKey::new(lanes, router_key.clone(), node));
+        graph.with(|graph| graph.node_mut(node).input = Input::Inlet(inlet));
+        let before = MaybeExchanged::Exchanged(FromInlet::new(inlet, false));
+        let factory = Keyed { operator, key, keys: PhantomData };
+        Stream { graph, pipe: Then { before, factory, node }, nodes: vec![node], head: Head::Inlet(inlet) }
+    }
+}

@@ -1,0 +1,278 @@
+//! What a stream is made of while its chain is still growing: sources and inlets, and operators after them.
+//!
+//! A pipe is a recipe. Given the rest of the chain it builds the task of one replica, as one concrete type that the
+//! compiler turns into one loop. Building does not use the recipe up: each replica and each run builds from it.
+
+use std::marker::PhantomData;
+use std::sync::Mutex;
+
+use crate::environment::SubmitError;
+use crate::exchange::lane::{Inbox, Polled, Writer};
+use crate::exchange::{ByKey, Partitioning, RoundRobin};
+use crate::graph::wiring::BuildContext;
+use crate::graph::{InletId, NodeId};
+use crate::job::control::Control;
+use crate::job::task::{Push, Step, Stop, Task, TaskContext};
+use crate::operator::{Cloned, Link, Made, Operator, OperatorFactory};
+use crate::source::{Source, SourceContext, SourceTask};
+use crate::sync::lock;
+
+/// A chain that can still grow. Implemented by the engine alone.
+pub trait Pipe: Send + 'static {
+    /// The records that come out of it.
+    type Out: Send + 'static;
+
+    /// Builds the task of one replica, with `next` as the rest of its chain.
+    #[doc(hidden)]
+    fn build<N: Push<Self::Out> + 'static>(
+        &self,
+        cx: &mut BuildContext<'_>,
+        next: N,
+    ) -> Result<Box<dyn Task>, SubmitError>;
+
+    /// The inlet this pipe is, if an operator after it that wants its records spread by `partitioning` may simply
+    /// change the number of its replicas.
+    #[doc(hidden)]
+    fn retarget(&self, _partitioning: Partitioning) -> Option<InletId> {
+        None
+    }
+}
+
+/// A source at the head of a chain.
+pub struct From<F> {
+    pub(crate) factory: F,
+    pub(crate) node: NodeId,
+}
+
+/// Makes the source of each replica.
+pub trait SourceFactory: Send + 'static {
+    /// What it makes.
+    type Source: Source;
+    /// Makes the source of `replica`; `None` when it can only be made once and has been.
+    fn make(&self, replica: usize) -> Option<Self::Source>;
+}
+
+/// A source that exists already and can be read once.
+pub struct OneShot<S>(pub(crate) Mutex<Option<S>>);
+
+impl<S: Source> SourceFactory for OneShot<S> {
+    type Source = S;
+    fn make(&self, _replica: usize) -> Option<S> {
+        lock(&self.0).take()
+    }
+}
+
+/// A function that makes a source per replica and run.
+pub struct PerReplica<F>(pub(crate) F);
+
+impl<S: Source, F: Fn(usize) -> S + Send + 'static> SourceFactory for PerReplica<F> {
+    type Source = S;
+    fn make(&self, replica: usize) -> Option<S> {
+        Some((self.0)(replica))
+    }
+}
+
+impl<F: SourceFactory> Pipe for From<F> {
+    type Out = <F::Source as Source>::Item;
+
+    fn build<N: Push<Self::Out> + 'static>(
+        &self,
+        cx: &mut BuildContext<'_>,
+        next: N,
+    ) -> Result<Box<dyn Task>, SubmitError> {
+        let source = self.factory.make(cx.replica);
+        let source = source.ok_or_else(|| SubmitError::SourceConsumed { source_name: cx.name(self.node) })?;
+        let context = SourceContext::new(cx.replica, cx.parallelism, cx.control());
+        Ok(Box::new(SourceTask::new(source, next, self.node, context, cx.counters(self.node))))
+    }
+}
+
+/// The receiving end of an exchange at the head of a chain.
+pub struct FromInlet<T> {
+    pub(crate) inlet: InletId,
+    /// Whether records may go to any replica.
+    pub(crate) any_replica: bool,
+    pub(crate) records: PhantomData<fn() -> T>,
+}
+
+impl<T> FromInlet<T> {
+    pub(crate) fn new(inlet: InletId, any_replica: bool) -> Self {
+        Self { inlet, any_replica, records: PhantomData }
+    }
+}
+
+impl<T: Send + 'static> Pipe for FromInlet<T> {
+    type Out = T;
+
+    fn build<N: Push<T> + 'static>(&self, cx: &mut BuildContext<'_>, next: N) -> Result<Box<dyn Task>, SubmitError> {
+        Ok(Box::new(InletTask { inbox: cx.inbox(self.inlet), next }))
+    }
+
+    fn retarget(&self, partitioning: Partitioning) -> Option<InletId> {
+        (self.any_replica && partitioning == Partitioning::RoundRobin).then_some(self.inlet)
+    }
+}
+
+/// A chain that begins with an inbox.
+struct InletTask<T, N> {
+    inbox: Inbox<T>,
+    next: N,
+}
+
+impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
+    fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+        self.next.open(cx)
+    }
+
+    fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
+        let next = &mut self.next;
+        let polled = self.inbox.poll(|record| {
+            cx.next_record();
+            next.push(record, cx)
+        })?;
+        match polled {
+            Polled::Taken => Ok(Step::Again),
+            Polled::Nothing => Ok(Step::Idle),
+            Polled::Finished => Ok(Step::End),
+            Polled::Aborted => Err(Stop::Cancelled),
+        }
+    }
+
+    fn wait(&mut self, cx: &mut TaskContext) {
+        let control = cx.control();
+        self.inbox.wait(|| control.load() == Control::Cancel);
+    }
+
+    fn publish(&mut self, _cx: &TaskContext) {
+        self.next.publish();
+    }
+
+    fn flush(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+        self.next.flush(cx)
+    }
+
+    fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+        self.next.finish(cx)
+    }
+
+    fn close(&mut self, cx: &mut TaskContext) {
+        self.next.close(cx);
+    }
+
+    fn is_source(&self) -> bool {
+        false
+    }
+}
+
+/// Either the chain so far or, where its records had to be spread first, the inlet after an exchange.
+pub enum MaybeExchanged<P: Pipe> {
+    /// The operator fuses.
+    Fused(P),
+    /// The operator begins a chain.
+    Exchanged(FromInlet<P::Out>),
+}
+
+impl<P: Pipe> Pipe for MaybeExchanged<P> {
+    type Out = P::Out;
+
+    fn build<N: Push<P::Out> + 'static>(
+        &self,
+        cx: &mut BuildContext<'_>,
+        next: N,
+    ) -> Result<Box<dyn Task>, SubmitError> {
+        match self {
+            Self::Fused(pipe) => pipe.build(cx, next),
+            Self::Exchanged(inlet) => inlet.build(cx, next),
+        }
+    }
+
+    fn retarget(&self, partitioning: Partitioning) -> Option<InletId> {
+        match self {
+            Self::Fused(pipe) => pipe.retarget(partitioning),
+            // The exchange was made for the operator after it.
+            Self::Exchanged(inlet) => Some(inlet.inlet),
+        }
+    }
+}
+
+/// An operator after a pipe.
+pub struct Then<P, F> {
+    pub(crate) before: P,
+    pub(crate) factory: F,
+    pub(crate) node: NodeId,
+}
+
+impl<P, F> Pipe for Then<P, F>
+where
+    P: Pipe,
+    F: OperatorFactory,
+    F::Operator: Operator<In = P::Out>,
+{
+    type Out = <F::Operator as Operator>::Out;
+
+    fn build<N: Push<Self::Out> + 'static>(
+        &self,
+        cx: &mut BuildContext<'_>,
+        next: N,
+    ) -> Result<Box<dyn Task>, SubmitError> {
+        let counters = cx.counters(self.node);
+        let link = Link::new(self.factory.make(), next, self.node, cx.open_context(), counters);
+        self.before.build(cx, link)
+    }
+}
+
+/// An operator's wish for how its input is spread over its replicas.
+pub trait Spread<T>: OperatorFactory {
+    /// The router that spreads it.
+    type Router: Push<T> + 'static;
+    /// How it is spread.
+    const PARTITIONING: Partitioning;
+    /// What makes the router of each producing replica, in the name of the operator at `node`.
+    #[doc(hidden)]
+    fn spreader(&self, node: NodeId) -> impl Fn(Vec<Writer<T>>, usize) -> Self::Router + Send + 'static;
+}
+
+impl<T: Send + 'static, O: Operator<In = T> + Clone> Spread<T> for Cloned<O> {
+    type Router = RoundRobin<T>;
+    const PARTITIONING: Partitioning = Partitioning::RoundRobin;
+    fn spreader(&self, _node: NodeId) -> impl Fn(Vec<Writer<T>>, usize) -> RoundRobin<T> + Send + 'static {
+        RoundRobin::new
+    }
+}
+
+impl<T: Send + 'static, O: Operator<In = T>, F: Fn() -> O + Send + 'static> Spread<T> for Made<F> {
+    type Router = RoundRobin<T>;
+    const PARTITIONING: Partitioning = Partitioning::RoundRobin;
+    fn spreader(&self, _node: NodeId) -> impl Fn(Vec<Writer<T>>, usize) -> RoundRobin<T> + Send + 'static {
+        RoundRobin::new
+    }
+}
+
+/// Clones a keyed operator, and spreads its input by key.
+pub struct Keyed<O, KF, K> {
+    pub(crate) operator: O,
+    pub(crate) key: KF,
+    pub(crate) keys: PhantomData<fn() -> K>,
+}
+
+impl<O: Operator + Clone, KF: Send + 'static, K: 'static> OperatorFactory for Keyed<O, KF, K> {
+    type Operator = O;
+    fn make(&self) -> O {
+        self.operator.clone()
+    }
+}
+
+impl<T, O, KF, K> Spread<T> for Keyed<O, KF, K>
+where
+    T: Send + 'static,
+    O: Operator<In = T> + Clone,
+    KF: FnMut(&T) -> K + Clone + Send + 'static,
+    K: std::hash::Hash + 'static,
+{
+    type Router = ByKey<T, K, KF>;
+    const PARTITIONING: Partitioning = Partitioning::Hash;
+    fn spreader(&self, node: NodeId) -> impl Fn(Vec<Writer<T>>, usize) -> Self::Router + Send + 'static {
+        let key = self.key.clone();
+        move |lanes, _replica| ByKey::new(lanes, key.clone(), node)
+    }
+}

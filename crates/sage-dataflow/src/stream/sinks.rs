@@ -1,0 +1,155 @@
+//! The ends of a stream.
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use super::pipe::{FromInlet, Pipe};
+use super::{Stream, edge};
+use crate::BoxError;
+use crate::exchange::{Partitioning, RoundRobin};
+use crate::graph::wiring::BuildContext;
+use crate::graph::{ChainId, Head, Input, NodeId, SharedGraph};
+use crate::sink::{CollectSink, Collected, FileLines, FnSink, Sink, SinkEnd, TryFnSink};
+use crate::sync::lock;
+
+/// A sink that was added to a stream, to name it or to run it in several replicas.
+pub struct SinkHandle<P, F> {
+    graph: SharedGraph,
+    pipe: Arc<Mutex<P>>,
+    factory: Arc<Mutex<F>>,
+    node: NodeId,
+    chain: ChainId,
+}
+
+impl<P: Pipe> Stream<P> {
+    /// Ends the stream in a function.
+    pub fn sink<F>(self, function: F) -> SinkHandle<P, impl Fn(usize) -> FnSink<F, P::Out> + Send + 'static>
+    where
+        F: FnMut(P::Out) + Clone + Send + 'static,
+    {
+        self.sink_as("sink", move |_replica| FnSink::new(function.clone()))
+    }
+
+    /// Ends the stream in a function that may fail; an error fails the job, naming sink and record.
+    pub fn try_sink<E, F>(
+        self,
+        function: F,
+    ) -> SinkHandle<P, impl Fn(usize) -> TryFnSink<F, P::Out, E> + Send + 'static>
+    where
+        E: Into<BoxError> + 'static,
+        F: FnMut(P::Out) -> Result<(), E> + Clone + Send + 'static,
+    {
+        self.sink_as("sink", move |_replica| TryFnSink::new(function.clone()))
+    }
+
+    /// Ends the stream in a sink made per replica by `factory`, which is given the replica's number.
+    pub fn sink_to<K, F>(self, factory: F) -> SinkHandle<P, F>
+    where
+        K: Sink<In = P::Out>,
+        F: Fn(usize) -> K + Send + 'static,
+    {
+        self.sink_as("sink", factory)
+    }
+
+    /// Gathers the records in memory, to be taken after the run.
+    pub fn collect(self) -> Collected<P::Out> {
+        let collected = Collected::new();
+        let into = collected.clone();
+        self.sink_as("collect", move |_replica| CollectSink::new(into.clone()));
+        collected
+    }
+
+    /// Writes each record as a line of the file at `path`, which is created or emptied when the job starts. Runs in one
+    /// replica: a parallel stream is gathered first.
+    pub fn write_lines(self, path: impl Into<PathBuf>) -> SinkHandle<(), ()>
+    where
+        P::Out: Display,
+    {
+        let path = path.into();
+        let sink = self.gathered().sink_as("write-lines", move |_replica| FileLines::new(path.clone()));
+        let none = || Arc::new(Mutex::new(()));
+        SinkHandle { graph: sink.graph, pipe: none(), factory: none(), node: sink.node, chain: sink.chain }
+    }
+
+    fn sink_as<K, F>(self, kind: &'static str, factory: F) -> SinkHandle<P, F>
+    where
+        K: Sink<In = P::Out>,
+        F: Fn(usize) -> K + Send + 'static,
+    {
+        let Self { graph, pipe, mut nodes, head } = self;
+        let input = match (nodes.last(), head) {
+            (Some(&node), _) => Input::Node(node),
+            (None, Head::Inlet(inlet)) => Input::Inlet(inlet),
+            (None, Head::Source { .. }) => Input::Outside,
+        };
+        let node = graph.with(|graph| graph.add_node(kind, input, true));
+        nodes.push(node);
+        let (pipe, factory) = (Arc::new(Mutex::new(pipe)), Arc::new(Mutex::new(factory)));
+        let chain = {
+            let (pipe, factory) = (pipe.clone(), factory.clone());
+            let build = Box::new(move |cx: &mut BuildContext<'_>| {
+                let end = sink_end(&factory, node, cx);
+                lock(&pipe).build(cx, end)
+            });
+            graph.with(|graph| graph.add_chain(crate::graph::Chain { nodes, head, build }))
+        };
+        SinkHandle { graph, pipe, factory, node, chain }
+    }
+}
+
+fn sink_end<K: Sink>(factory: &Mutex<impl Fn(usize) -> K>, node: NodeId, cx: &mut BuildContext<'_>) -> SinkEnd<K> {
+    let sink = lock(factory)(cx.replica);
+    SinkEnd::new(sink, node, cx.open_context())
+}
+
+impl<P, F> SinkHandle<P, F> {
+    /// Names the sink. Names are unique in an environment; the default is the kind of sink with a number.
+    pub fn named(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.graph.with(|graph| graph.node_mut(self.node).name = name);
+        self
+    }
+}
+
+impl<P, K, F> SinkHandle<P, F>
+where
+    P: Pipe,
+    K: Sink<In = P::Out>,
+    F: Fn(usize) -> K + Send + 'static,
+{
+    /// Runs the sink in `replicas` replicas, the records dealt out to them in turn.
+    pub fn parallelism(self, replicas: usize) {
+        let Self { graph, pipe, factory, node, chain } = self;
+        let retargeted = lock(&pipe).retarget(Partitioning::RoundRobin);
+        graph.with(|graph| {
+            if let Some(inlet) = retargeted {
+                graph.inlets[inlet.0].parallelism = replicas;
+                return;
+            }
+            let inlet = graph.add_inlet(replicas);
+            let before = &mut graph.chains[chain.0];
+            before.nodes.pop();
+            let from = match (before.nodes.last(), before.head) {
+                (Some(&node), _) => node,
+                (None, Head::Inlet(from)) => {
+                    let node = graph.add_node("forward", Input::Inlet(from), true);
+                    graph.chains[chain.0].nodes.push(node);
+                    node
+                }
+                (None, Head::Source { .. }) => unreachable!("a source has a node"),
+            };
+            let edge = graph.add_edge(edge::<P::Out>(from, inlet, Partitioning::RoundRobin));
+            graph.chains[chain.0].build = Box::new(move |cx: &mut BuildContext<'_>| {
+                let router = RoundRobin::new(cx.writers::<P::Out>(edge), cx.replica);
+                lock(&pipe).build(cx, router)
+            });
+            let build = Box::new(move |cx: &mut BuildContext<'_>| {
+                let end = sink_end(&factory, node, cx);
+                FromInlet::<P::Out>::new(inlet, true).build(cx, end)
+            });
+            graph.node_mut(node).input = Input::Inlet(inlet);
+            graph.add_chain(crate::graph::Chain { nodes: vec![node], head: Head::Inlet(inlet), build });
+        });
+    }
+}
