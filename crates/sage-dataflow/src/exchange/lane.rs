@@ -81,6 +81,10 @@ impl Signal {
         Self { mode: CachePadded::new(AtomicU8::new(RUNNING)), reader: OnceLock::new() }
     }
 
+    fn is_gone(&self) -> bool {
+        self.mode.load(Ordering::Relaxed) == GONE
+    }
+
     fn wake(&self) {
         let woken = self.mode.compare_exchange(ANY, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
             || self.mode.compare_exchange(FULL, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_ok();
@@ -157,7 +161,14 @@ impl<T> Drop for Lane<T> {
 }
 
 /// Makes a lane of blocks of `capacity` records, `depth` blocks at most (2 or more).
-pub(crate) fn lane<T: Send>(capacity: usize, depth: usize, signal: Arc<Signal>) -> (Writer<T>, Reader<T>) {
+///
+/// The writer waits for room as `wait` says.
+pub(crate) fn lane<T: Send, W: Wait>(
+    capacity: usize,
+    depth: usize,
+    signal: Arc<Signal>,
+    wait: W,
+) -> (Writer<T, W>, Reader<T>) {
     assert!(capacity >= 1, "a block holds at least one record");
     assert!(depth >= 2, "the reader gives a block back when the next one is open, so two are needed");
     let lane = Arc::new(Lane {
@@ -172,68 +183,93 @@ pub(crate) fn lane<T: Send>(capacity: usize, depth: usize, signal: Arc<Signal>) 
         oldest: UnsafeCell::new((ptr::null_mut(), 0)),
         read: UnsafeCell::new(0),
     });
+    let tail = Tail { block: ptr::null_mut(), oldest: ptr::null_mut(), oldest_index: 0, opened: 0, finished: false };
     let writer = Writer {
-        signal,
-        capacity,
-        block: ptr::null_mut(),
         slots: ptr::null(),
+        published: ptr::null(),
         len: capacity,
-        oldest: ptr::null_mut(),
-        oldest_index: 0,
-        opened: 0,
-        finished: false,
-        lane: lane.clone(),
+        capacity,
+        mode: &raw const *signal.mode,
+        far: Box::new(Far { tail, signal, lane: lane.clone(), wait }),
     };
     (writer, Reader { lane, block: ptr::null_mut(), read: 0, released: 0 })
 }
 
 /// The sending half of a lane.
-pub struct Writer<T> {
+///
+/// What a push needs lies in the writer itself, everything else behind a pointer: no address of a writer is ever
+/// taken, so that one on the stack may be kept in registers while its chain's loop runs.
+pub(crate) struct Writer<T, W: Wait> {
     slots: *const UnsafeCell<MaybeUninit<T>>,
+    /// The open block's `len`.
+    published: *const AtomicUsize,
     len: usize,
     capacity: usize,
-    block: *mut Block<T>,
+    mode: *const AtomicU8,
+    far: Box<Far<T, W>>,
+}
+
+/// The part of a writer that is touched once a block.
+struct Far<T, W> {
+    tail: Tail<T>,
     signal: Arc<Signal>,
+    lane: Arc<Lane<T>>,
+    wait: W,
+}
+
+struct Tail<T> {
+    block: *mut Block<T>,
     oldest: *mut Block<T>,
     oldest_index: usize,
     opened: usize,
     finished: bool,
-    lane: Arc<Lane<T>>,
 }
 
-// SAFETY: the pointers are to blocks of the lane, which this half shares under the lane's invariants.
-unsafe impl<T: Send> Send for Writer<T> {}
+// SAFETY: the pointers are to blocks of the lane, which this half shares under the lane's invariants, and to the signal,
+// which it owns a share of.
+unsafe impl<T: Send, W: Wait + Send> Send for Writer<T, W> {}
 
-impl<T> Writer<T> {
+impl<T, W: Wait> Writer<T, W> {
     /// Appends a record, waiting while the lane is full.
-    #[inline]
-    pub(crate) fn push<W: Wait>(&mut self, record: T, wait: &mut W) -> Result<(), Refused> {
+    #[inline(always)]
+    pub(crate) fn push(&mut self, record: T) -> Result<(), Refused> {
         if self.len == self.capacity {
-            self.open_block(wait)?;
+            let block = self.far.open_block()?;
+            // SAFETY: `open_block` returns a valid block, which is not freed before the lane.
+            let block = unsafe { &*block };
+            (self.slots, self.published, self.len) = (block.slots.as_ptr(), &raw const block.len, 0);
         }
         debug_assert!(!self.slots.is_null() && self.len < self.capacity, "a block is open");
         // SAFETY: a block is open and `len < capacity`; the slot at `len` is the writer's (invariant 2).
         unsafe { (*self.slots.add(self.len)).with_mut(|slot| (*slot).write(record)) };
         self.len += 1;
-        // SAFETY: `block` is the open block, which is not freed before the lane.
-        unsafe { &*self.block }.len.store(self.len, Ordering::Release);
+        // SAFETY: `published` is in the open block.
+        unsafe { &*self.published }.store(self.len, Ordering::Release);
         publish_fence();
-        if self.signal.mode.load(Ordering::Relaxed) >= ANY { self.rouse() } else { Ok(()) }
+        // SAFETY: `far.signal` keeps the mode alive.
+        if unsafe { &*self.mode }.load(Ordering::Relaxed) >= ANY { self.far.rouse() } else { Ok(()) }
     }
 
     /// Ends the lane: the reader will see the end after the last record.
     pub(crate) fn finish(&mut self) {
-        self.end(FINISHED);
+        self.far.end(FINISHED);
     }
 
     /// Whether the reading task has ended.
     pub(crate) fn reader_gone(&self) -> bool {
-        self.signal.mode.load(Ordering::Relaxed) == GONE
+        self.far.signal.is_gone()
     }
 
+    /// How this writer waits.
+    pub(crate) fn wait_mut(&mut self) -> &mut W {
+        &mut self.far.wait
+    }
+}
+
+impl<T, W: Wait> Far<T, W> {
     fn end(&mut self, ending: u8) {
-        if !self.finished {
-            self.finished = true;
+        if !self.tail.finished {
+            self.tail.finished = true;
             self.lane.ending.store(ending, Ordering::Release);
             fence(Ordering::SeqCst);
             self.signal.wake();
@@ -243,7 +279,7 @@ impl<T> Writer<T> {
     #[cold]
     #[inline(never)]
     fn rouse(&mut self) -> Result<(), Refused> {
-        if self.reader_gone() {
+        if self.signal.is_gone() {
             return Err(Refused::ReaderGone);
         }
         self.signal.wake();
@@ -252,7 +288,7 @@ impl<T> Writer<T> {
 
     #[cold]
     #[inline(never)]
-    fn open_block<W: Wait>(&mut self, wait: &mut W) -> Result<(), Refused> {
+    fn open_block(&mut self) -> Result<*const Block<T>, Refused> {
         let wake_at = (self.lane.depth / 2).clamp(1, 4);
         if self.lane.outstanding() >= wake_at {
             fence(Ordering::SeqCst);
@@ -261,33 +297,49 @@ impl<T> Writer<T> {
             }
         }
         let block = loop {
-            if self.reader_gone() {
+            if self.signal.is_gone() {
                 return Err(Refused::ReaderGone);
             }
-            if self.oldest_index < self.lane.released.load(Ordering::Acquire) {
-                break self.reuse_oldest();
+            if self.tail.oldest_index < self.lane.released.load(Ordering::Acquire) {
+                break self.tail.reuse_oldest();
             }
-            if self.opened - self.oldest_index < self.lane.depth {
-                break Block::allocate(self.capacity);
+            if self.tail.opened - self.tail.oldest_index < self.lane.depth {
+                break Block::allocate(self.lane.capacity);
             }
-            self.wait_for_room(wait)?;
+            self.wait_for_room()?;
         };
-        if self.block.is_null() {
-            self.oldest = block;
+        if self.tail.block.is_null() {
+            self.tail.oldest = block;
             self.lane.first.store(block, Ordering::Release);
         } else {
             // SAFETY: the current block stays the writer's or the reader's until the lane is dropped.
-            unsafe { &*self.block }.next.store(block, Ordering::Release);
+            unsafe { &*self.tail.block }.next.store(block, Ordering::Release);
         }
-        self.opened += 1;
-        self.lane.opened.store(self.opened, Ordering::Release);
-        self.block = block;
-        // SAFETY: `block` was allocated or reused above and is not freed before the lane.
-        self.slots = unsafe { &*block }.slots.as_ptr();
-        self.len = 0;
-        Ok(())
+        self.tail.opened += 1;
+        self.lane.opened.store(self.tail.opened, Ordering::Release);
+        self.tail.block = block;
+        Ok(block)
     }
 
+    fn wait_for_room(&mut self) -> Result<(), Refused> {
+        self.lane.writer.get_or_init(thread::current);
+        loop {
+            if self.wait.interrupted() {
+                return Err(Refused::Interrupted);
+            }
+            self.lane.writer_waits.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if self.signal.is_gone() || self.lane.outstanding() <= self.lane.depth / 2 {
+                self.lane.writer_waits.store(false, Ordering::Relaxed);
+                return Ok(());
+            }
+            self.signal.wake();
+            self.wait.park_blocked();
+        }
+    }
+}
+
+impl<T> Tail<T> {
     fn reuse_oldest(&mut self) -> *mut Block<T> {
         let block = self.oldest;
         // SAFETY: the reader released this block and will not touch it again (invariant 1).
@@ -298,31 +350,18 @@ impl<T> Writer<T> {
         reused.len.store(0, Ordering::Relaxed);
         block
     }
-
-    fn wait_for_room<W: Wait>(&mut self, wait: &mut W) -> Result<(), Refused> {
-        self.lane.writer.get_or_init(thread::current);
-        loop {
-            if wait.interrupted() {
-                return Err(Refused::Interrupted);
-            }
-            self.lane.writer_waits.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            if self.reader_gone() || self.lane.outstanding() <= self.lane.depth / 2 {
-                self.lane.writer_waits.store(false, Ordering::Relaxed);
-                return Ok(());
-            }
-            self.signal.wake();
-            wait.park_blocked();
-        }
-    }
 }
 
-impl<T> Drop for Writer<T> {
+impl<T, W> Drop for Far<T, W> {
     fn drop(&mut self) {
-        let oldest = (self.oldest, self.oldest_index);
+        let oldest = (self.tail.oldest, self.tail.oldest_index);
         // SAFETY: read by the lane's `Drop` alone, after this half is gone.
         self.lane.oldest.with_mut(|cell| unsafe { *cell = oldest });
-        self.end(ABORTED);
+        if !self.tail.finished {
+            self.lane.ending.store(ABORTED, Ordering::Release);
+            fence(Ordering::SeqCst);
+            self.signal.wake();
+        }
     }
 }
 
@@ -415,12 +454,25 @@ impl<T> Reader<T> {
     /// `count` is at most what the last [`Reader::look`] found.
     #[inline]
     pub(crate) unsafe fn take<E>(&mut self, count: usize, mut take: impl FnMut(T) -> Result<(), E>) -> Result<(), E> {
+        /// Says how far the reader got when the loop is left, by its end, an error or a panic.
+        struct Progress<'a> {
+            next: usize,
+            read: &'a mut usize,
+        }
+        impl Drop for Progress<'_> {
+            #[inline(always)]
+            fn drop(&mut self) {
+                *self.read = self.next;
+            }
+        }
         // SAFETY: `look` found records, so the reader has a block.
         let slots = unsafe { &*self.block }.slots.as_ptr();
-        for _ in 0..count {
+        let mut progress = Progress { next: self.read, read: &mut self.read };
+        let end = progress.next + count;
+        while progress.next < end {
             // SAFETY: the slots up to `count` further on are below `len` and were not read before.
-            let record = unsafe { (*slots.add(self.read)).with(|slot| (*slot).assume_init_read()) };
-            self.read += 1;
+            let record = unsafe { (*slots.add(progress.next)).with(|slot| (*slot).assume_init_read()) };
+            progress.next += 1;
             take(record)?;
         }
         Ok(())

@@ -9,7 +9,7 @@ mod router;
 
 use crate::sync;
 
-pub(crate) use router::{Broadcast, Tee};
+pub(crate) use router::{Broadcast, Lanes, Tee};
 pub(crate) use router::{ByKey, RoundRobin};
 
 /// How the records of a stream are spread over the replicas of the operator after it.

@@ -9,57 +9,82 @@ use foldhash::fast::FixedState;
 
 use super::lane::{Refused, Writer};
 use crate::graph::NodeId;
-use crate::job::task::{Push, Stop, TaskContext};
+use crate::job::task::{Fault, Position, Push, Stop, TaskContext, Waiting};
 
 /// The seed of the partitioning hash. Fixed, so that a key goes to the same replica in every run and process.
 const PARTITION_SEED: u64 = 0x5A6E_0001;
 
-/// Sends one record to one lane; a lane whose reader has ended swallows it.
-#[inline]
-fn send<T: Send>(lane: &mut Writer<T>, record: T, cx: &mut TaskContext) -> Result<(), Refused> {
-    lane.push(record, cx)
+type Lane<T> = Writer<T, Waiting>;
+
+/// The lanes of one producer. The first lies apart, so that a router with one lane finds it without a detour.
+pub struct Lanes<T> {
+    first: Lane<T>,
+    others: Vec<Lane<T>>,
 }
 
-#[cold]
-fn refused<T: Send>(lanes: &[Writer<T>], why: Refused) -> Result<(), Stop> {
-    match why {
-        Refused::Interrupted => Err(Stop::Cancelled),
-        Refused::ReaderGone if lanes.iter().all(Writer::reader_gone) => Err(Stop::Satisfied),
-        Refused::ReaderGone => Ok(()),
+impl<T: Send> Lanes<T> {
+    pub(crate) fn new(mut lanes: Vec<Lane<T>>) -> Self {
+        let first = lanes.remove(0);
+        Self { first, others: lanes }
     }
-}
 
-fn finish_all<T: Send>(lanes: &mut [Writer<T>]) -> Result<(), Stop> {
-    lanes.iter_mut().for_each(Writer::finish);
-    Ok(())
+    fn len(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    #[inline(always)]
+    fn send(&mut self, lane: usize, record: T) -> Result<(), Fault> {
+        let sent = match lane {
+            0 => self.first.push(record),
+            lane => self.others[lane - 1].push(record),
+        };
+        match sent {
+            Ok(()) => Ok(()),
+            Err(Refused::Interrupted) => Err(Stop::Cancelled.into()),
+            Err(Refused::ReaderGone) => Self::reader_gone(self.first.reader_gone(), &self.others),
+        }
+    }
+
+    /// A lane whose reader has ended swallows its records, as long as another wants them.
+    #[cold]
+    fn reader_gone(first: bool, others: &[Lane<T>]) -> Result<(), Fault> {
+        if first && others.iter().all(Lane::reader_gone) { Err(Stop::Satisfied.into()) } else { Ok(()) }
+    }
+
+    fn each(&mut self, act: impl FnMut(&mut Lane<T>)) {
+        std::iter::once(&mut self.first).chain(&mut self.others).for_each(act);
+    }
 }
 
 /// The methods of [`Push`] that are the same for every router over `self.lanes`.
 macro_rules! lanes_end_of_chain {
     () => {
-        fn open(&mut self, _cx: &mut TaskContext) -> Result<(), Stop> {
+        fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {
             Ok(())
         }
         fn publish(&mut self) {}
-        fn flush(&mut self, _cx: &mut TaskContext) -> Result<(), Stop> {
+        fn flush(&mut self, _at: &mut Position) -> Result<(), Fault> {
             Ok(())
         }
-        fn finish(&mut self, _cx: &mut TaskContext) -> Result<(), Stop> {
-            finish_all(&mut self.lanes)
+        fn finish(&mut self, _at: &mut Position) -> Result<(), Fault> {
+            self.lanes.each(Lane::finish);
+            Ok(())
         }
-        fn close(&mut self, _cx: &mut TaskContext) {}
+        fn close(&mut self, cx: &mut TaskContext) {
+            self.lanes.each(|lane| cx.add_blocked(lane.wait_mut().take_blocked()));
+        }
     };
 }
 
 /// Each record to the next lane; also the router to a single lane.
 pub struct RoundRobin<T> {
-    lanes: Vec<Writer<T>>,
+    lanes: Lanes<T>,
     next: usize,
 }
 
-impl<T> RoundRobin<T> {
+impl<T: Send> RoundRobin<T> {
     /// Starts at lane `first`, so that the replicas of a chain do not all begin with the same one.
-    pub(crate) fn new(lanes: Vec<Writer<T>>, first: usize) -> Self {
+    pub(crate) fn new(lanes: Lanes<T>, first: usize) -> Self {
         let next = first % lanes.len();
         Self { lanes, next }
     }
@@ -67,20 +92,17 @@ impl<T> RoundRobin<T> {
 
 impl<T: Send> Push<T> for RoundRobin<T> {
     #[inline]
-    fn push(&mut self, record: T, cx: &mut TaskContext) -> Result<(), Stop> {
+    fn push(&mut self, record: T, _at: &mut Position) -> Result<(), Fault> {
         let lane = self.next;
         self.next = if lane + 1 == self.lanes.len() { 0 } else { lane + 1 };
-        match send(&mut self.lanes[lane], record, cx) {
-            Ok(()) => Ok(()),
-            Err(why) => refused(&self.lanes, why),
-        }
+        self.lanes.send(lane, record)
     }
     lanes_end_of_chain!();
 }
 
 /// Equal keys to the same lane.
 pub struct ByKey<T, K, F> {
-    lanes: Vec<Writer<T>>,
+    lanes: Lanes<T>,
     key: F,
     hash: FixedState,
     /// The keyed operator: the key function is its user's code.
@@ -89,7 +111,7 @@ pub struct ByKey<T, K, F> {
 }
 
 impl<T, K, F> ByKey<T, K, F> {
-    pub(crate) fn new(lanes: Vec<Writer<T>>, key: F, node: NodeId) -> Self {
+    pub(crate) fn new(lanes: Lanes<T>, key: F, node: NodeId) -> Self {
         Self { lanes, key, node, hash: FixedState::with_seed(PARTITION_SEED), keys: PhantomData }
     }
 }
@@ -101,42 +123,34 @@ where
     F: FnMut(&T) -> K + Send,
 {
     #[inline]
-    fn push(&mut self, record: T, cx: &mut TaskContext) -> Result<(), Stop> {
-        cx.enter(self.node);
+    fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
         let hash = self.hash.hash_one((self.key)(&record));
         let lane = ((u128::from(hash) * self.lanes.len() as u128) >> 64) as usize;
-        match send(&mut self.lanes[lane], record, cx) {
-            Ok(()) => Ok(()),
-            Err(why) => refused(&self.lanes, why),
-        }
+        self.lanes.send(lane, record)
     }
     lanes_end_of_chain!();
 }
 
 /// Every record to every lane.
 pub(crate) struct Broadcast<T> {
-    lanes: Vec<Writer<T>>,
+    lanes: Lanes<T>,
 }
 
 impl<T> Broadcast<T> {
-    pub(crate) fn new(lanes: Vec<Writer<T>>) -> Self {
+    pub(crate) fn new(lanes: Lanes<T>) -> Self {
         Self { lanes }
     }
 }
 
 impl<T: Clone + Send> Push<T> for Broadcast<T> {
     #[inline]
-    fn push(&mut self, record: T, cx: &mut TaskContext) -> Result<(), Stop> {
+    fn push(&mut self, record: T, _at: &mut Position) -> Result<(), Fault> {
         let last = self.lanes.len() - 1;
         for lane in 0..last {
-            if let Err(why) = send(&mut self.lanes[lane], record.clone(), cx) {
-                refused(&self.lanes, why)?;
-            }
+            self.lanes.send(lane, record.clone())?;
         }
-        match send(&mut self.lanes[last], record, cx) {
-            Ok(()) => Ok(()),
-            Err(why) => refused(&self.lanes, why),
-        }
+        self.lanes.send(last, record)
     }
     lanes_end_of_chain!();
 }
@@ -153,30 +167,30 @@ impl<R> Tee<R> {
 }
 
 impl<T: Clone + Send, R: Push<T>> Push<T> for Tee<R> {
-    fn push(&mut self, record: T, cx: &mut TaskContext) -> Result<(), Stop> {
+    fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
         let mut open = false;
         for (branch, wanted) in self.branches.iter_mut().filter(|(_, wanted)| *wanted) {
-            match branch.push(record.clone(), cx) {
+            match branch.push(record.clone(), at) {
                 Ok(()) => open = true,
-                Err(Stop::Satisfied) => *wanted = false,
-                Err(stop) => return Err(stop),
+                Err(Fault::Stop(Stop::Satisfied)) => *wanted = false,
+                Err(fault) => return Err(fault),
             }
         }
-        if open { Ok(()) } else { Err(Stop::Satisfied) }
+        if open { Ok(()) } else { Err(Stop::Satisfied.into()) }
     }
 
-    fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        self.branches.iter_mut().try_for_each(|(branch, _)| branch.open(cx))
+    fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.branches.iter_mut().try_for_each(|(branch, _)| branch.open(at))
     }
 
     fn publish(&mut self) {}
 
-    fn flush(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        self.branches.iter_mut().try_for_each(|(branch, _)| branch.flush(cx))
+    fn flush(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.branches.iter_mut().try_for_each(|(branch, _)| branch.flush(at))
     }
 
-    fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        self.branches.iter_mut().try_for_each(|(branch, _)| branch.finish(cx))
+    fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.branches.iter_mut().try_for_each(|(branch, _)| branch.finish(at))
     }
 
     fn close(&mut self, cx: &mut TaskContext) {

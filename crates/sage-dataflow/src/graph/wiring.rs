@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::{EdgeId, Graph, InletId, NodeId};
 use crate::environment::SubmitError;
-use crate::exchange::Partitioning;
 use crate::exchange::lane::{Inbox, Reader, Signal, Writer, lane};
+use crate::exchange::{Lanes, Partitioning};
 use crate::job::control::JobControl;
-use crate::job::task::{Cursor, OpenContext, Task};
+use crate::job::task::{Cursor, OpenContext, Task, Waiting};
 use crate::metrics::OperatorCounters;
 
 /// Builds the task of one replica of a chain.
@@ -43,9 +43,10 @@ pub(crate) struct EdgePlan<'a> {
     /// Producer *i* has one lane, to consumer *i*.
     one_to_one: bool,
     options: &'a LaneOptions,
+    control: &'a Arc<JobControl>,
 }
 
-/// The two ends of an edge's lanes, erased: `Vec<Vec<Writer<T>>>` by producer, `Vec<Vec<Reader<T>>>` by consumer.
+/// The two ends of an edge's lanes, erased: `Vec<Vec<Writer<T, Waiting>>>` by producer, `Vec<Vec<Reader<T>>>` by consumer.
 pub(crate) struct EdgeEnds {
     writers: Box<dyn Any>,
     readers: Box<dyn Any>,
@@ -53,7 +54,7 @@ pub(crate) struct EdgeEnds {
 
 /// Makes the lanes of an edge of records `T`.
 pub(crate) fn connect<T: Send + 'static>(plan: &EdgePlan<'_>) -> EdgeEnds {
-    let mut writers: Vec<Vec<Writer<T>>> = Vec::new();
+    let mut writers: Vec<Vec<Writer<T, Waiting>>> = Vec::new();
     let mut readers: Vec<Vec<Reader<T>>> = plan.signals.iter().map(|_| Vec::new()).collect();
     for producer in 0..plan.producers {
         let mut row = Vec::new();
@@ -61,7 +62,8 @@ pub(crate) fn connect<T: Send + 'static>(plan: &EdgePlan<'_>) -> EdgeEnds {
             if plan.one_to_one && consumer != producer {
                 continue;
             }
-            let (writer, reader) = lane(plan.options.capacity::<T>(), plan.options.queue_batches, signal.clone());
+            let wait = Waiting::new(plan.control.clone());
+            let (writer, reader) = lane(plan.options.capacity::<T>(), plan.options.queue_batches, signal.clone(), wait);
             row.push(writer);
             readers[consumer].push(reader);
         }
@@ -105,7 +107,7 @@ pub(crate) fn build(graph: &Graph, control: &Arc<JobControl>, options: &LaneOpti
             let producers = graph.chain_of(edge.from).map_or(0, |chain| graph.parallelism(&graph.chains[chain]));
             let signals = &signals[edge.to.0];
             let one_to_one = edge.partitioning == Partitioning::Forward && producers == signals.len();
-            (edge.connect)(&EdgePlan { producers, signals, one_to_one, options })
+            (edge.connect)(&EdgePlan { producers, signals, one_to_one, options, control })
         })
         .collect();
     let mut wiring = Wiring { edges, signals, options: options.clone(), counters: Vec::new() };
@@ -115,7 +117,7 @@ pub(crate) fn build(graph: &Graph, control: &Arc<JobControl>, options: &LaneOpti
         for replica in 0..parallelism {
             let mut cx = BuildContext { graph, wiring: &mut wiring, control, replica, parallelism };
             let task = (chain.build)(&mut cx)?;
-            tasks.push(BuiltTask { chain: index, replica, task, cursor: Arc::new(Cursor::new()) });
+            tasks.push(BuiltTask { chain: index, replica, task, cursor: Arc::default() });
         }
     }
     Ok(Built { tasks, counters: wiring.counters })
@@ -151,10 +153,10 @@ impl BuildContext<'_> {
     }
 
     /// This replica's sending ends of an edge.
-    pub(crate) fn writers<T: Send + 'static>(&mut self, edge: EdgeId) -> Vec<Writer<T>> {
-        let writers: &mut Vec<Vec<Writer<T>>> =
+    pub(crate) fn writers<T: Send + 'static>(&mut self, edge: EdgeId) -> Lanes<T> {
+        let writers: &mut Vec<Vec<Writer<T, Waiting>>> =
             self.wiring.edges[edge.0].writers.downcast_mut().expect("an edge is connected for the records it carries");
-        std::mem::take(&mut writers[self.replica])
+        Lanes::new(std::mem::take(&mut writers[self.replica]))
     }
 
     /// This replica's input: the receiving ends of every edge that leads to the inlet.

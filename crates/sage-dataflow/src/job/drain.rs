@@ -98,25 +98,16 @@ impl<B: Backend> Dispatcher<B> {
                 continue;
             }
             task.state = TaskState::Abandoned;
-            let (name, record) = (task.name.clone(), task.cursor.record());
-            let operator = task.cursor.operator().and_then(|node| self.plan.operator_name(node));
-            let operator = operator.unwrap_or_else(|| name.clone());
-            let why = format!("abandoned: operator `{operator}` did not come back from record {record}");
-            let cause = Cause {
-                origin: Origin::Operator {
-                    name: operator,
-                    replica: self.plan.tasks[index].replica,
-                    record: Some(record),
-                    phase: None,
-                },
-                kind: CauseKind::Timeout,
-                message: format!(
-                    "did not come back within {:?} of the cancel; its thread is left",
-                    self.deadlines.cancel
-                ),
-                error: None,
-            };
-            self.left.push(Leftover { what: format!("task `{name}`"), why });
+            let (name, replica, records, chain) = (task.name.clone(), task.replica, task.cursor.records(), task.chain);
+            let chain = self.plan.chain_operators(chain);
+            let message = format!(
+                "did not come back within {:?} of the cancel, from `{chain}`, in the batch after record {records}; \
+                 its thread is left",
+                self.deadlines.cancel
+            );
+            self.left.push(Leftover { what: format!("task `{name}`"), why: message.clone() });
+            let origin = Origin::Task { name, replica };
+            let cause = Cause { origin, kind: CauseKind::Timeout, message, error: None };
             self.fail(cause);
         }
     }

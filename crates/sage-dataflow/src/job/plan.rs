@@ -138,6 +138,12 @@ impl Plan {
         Self { tasks, services, operators: Arc::new(operators) }
     }
 
+    /// The operators of a chain, for a message.
+    pub(crate) fn chain_operators(&self, chain: usize) -> String {
+        let names = self.operators.iter().filter(|row| row.chain == chain).map(|row| row.name.as_str());
+        names.collect::<Vec<_>>().join(" → ")
+    }
+
     pub(crate) fn operator_name(&self, node: NodeId) -> Option<String> {
         self.operators.iter().find(|row| row.node == node).map(|row| row.name.clone())
     }

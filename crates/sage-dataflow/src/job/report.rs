@@ -80,6 +80,13 @@ pub enum Origin {
         /// The hook.
         hook: Hook,
     },
+    /// In a task, at a place in its chain that cannot be told.
+    Task {
+        /// Its name.
+        name: String,
+        /// Which replica of its chain, from 0.
+        replica: usize,
+    },
     /// In the job as a whole: a signal, a limit, a command.
     Job,
 }
@@ -139,6 +146,7 @@ impl fmt::Display for Place<'_> {
                 }
             }
             Origin::Service { name, hook } => write!(f, "service `{name}`, in its {hook}"),
+            Origin::Task { name, .. } => write!(f, "task `{name}`"),
             Origin::Job => f.write_str("the job"),
         }
     }

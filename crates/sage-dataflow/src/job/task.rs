@@ -13,9 +13,10 @@
 
 use std::any::Any;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::control::{Control, JobControl};
@@ -114,27 +115,14 @@ pub(crate) enum During {
 
 const NO_OPERATOR: u32 = u32::MAX;
 
-/// What a task is doing, readable from outside at any moment.
-#[derive(Debug)]
-pub(crate) struct Cursor {
-    operator: AtomicU32,
-    record: AtomicU64,
-}
+/// How far a task has got, readable from outside at any moment.
+#[derive(Debug, Default)]
+pub(crate) struct Cursor(AtomicU64);
 
 impl Cursor {
-    pub(crate) fn new() -> Self {
-        Self { operator: AtomicU32::new(NO_OPERATOR), record: AtomicU64::new(0) }
-    }
-
-    pub(crate) fn operator(&self) -> Option<NodeId> {
-        match self.operator.load(Ordering::Relaxed) {
-            NO_OPERATOR => None,
-            id => Some(NodeId(id)),
-        }
-    }
-
-    pub(crate) fn record(&self) -> u64 {
-        self.record.load(Ordering::Relaxed)
+    /// How many records it had taken when its current batch began.
+    pub(crate) fn records(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -148,11 +136,35 @@ pub(crate) struct TaskTimes {
     pub(crate) idle: Duration,
 }
 
-/// What the engine hands along a chain with each record.
+/// Where a chain is: what is handed along it with each record.
+///
+/// A small value in its loop's own stack frame, so that the compiler can keep it in registers, and out of a
+/// loop that cannot panic altogether. It goes back to the [`TaskContext`] when the loop is left, also by a panic.
+#[derive(Debug, Clone, Copy)]
+pub struct Position {
+    operator: u32,
+    record: u64,
+}
+
+impl Position {
+    /// Marks `operator` as the one that runs user code from here on.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self, operator: NodeId) {
+        self.operator = operator.0;
+    }
+
+    /// Counts the next record of the chain's input.
+    #[inline(always)]
+    pub(crate) fn next_record(&mut self) {
+        self.record += 1;
+    }
+}
+
+/// What a task knows of itself.
 #[derive(Debug)]
 pub struct TaskContext {
+    at: Position,
     cursor: Arc<Cursor>,
-    record: u64,
     control: Arc<JobControl>,
     during: During,
     /// What failed, the first cause first.
@@ -164,8 +176,8 @@ pub struct TaskContext {
 impl TaskContext {
     pub(crate) fn new(control: Arc<JobControl>, cursor: Arc<Cursor>) -> Self {
         Self {
+            at: Position { operator: NO_OPERATOR, record: 0 },
             cursor,
-            record: 0,
             control,
             during: During::Open,
             failures: Vec::new(),
@@ -174,21 +186,26 @@ impl TaskContext {
         }
     }
 
-    /// Marks `operator` as the one that runs user code from here on.
+    /// Runs a part of the chain, with its position and `chain` on the stack.
     #[inline(always)]
-    pub(crate) fn enter(&self, operator: NodeId) {
-        self.cursor.operator.store(operator.0, Ordering::Relaxed);
+    pub(crate) fn run<C, R>(
+        &mut self,
+        chain: &mut C,
+        part: impl FnOnce(&mut C, &mut Position) -> Result<R, Fault>,
+    ) -> Result<R, Stop> {
+        let result = {
+            let mut kept = Kept { at: self.at, to: &mut self.at };
+            on_stack(chain, |chain| part(chain, &mut kept.at))
+        };
+        result.map_err(|fault| self.fault(fault))
     }
 
-    /// Counts the next record of the chain's input.
-    #[inline(always)]
-    pub(crate) fn next_record(&mut self) {
-        self.record += 1;
-        self.cursor.record.store(self.record, Ordering::Relaxed);
+    pub(crate) fn add_blocked(&mut self, blocked: Duration) {
+        self.times.blocked += blocked;
     }
 
     pub(crate) fn records(&self) -> u64 {
-        self.record
+        self.at.record
     }
 
     pub(crate) fn control(&self) -> &JobControl {
@@ -207,8 +224,9 @@ impl TaskContext {
     }
 
     pub(crate) fn failed(&mut self, what: What) {
-        let failure =
-            Failure { operator: self.cursor.operator(), record: self.cursor.record(), during: self.during, what };
+        let Position { operator, record } = self.at;
+        let operator = (operator != NO_OPERATOR).then_some(NodeId(operator));
+        let failure = Failure { operator, record, during: self.during, what };
         self.failures.push(failure);
     }
 
@@ -218,7 +236,7 @@ impl TaskContext {
             debug_assert!(false, "`close` runs only while a chain closes");
             return;
         };
-        self.enter(operator);
+        self.at.enter(operator);
         match guard(|| hook(&cx)) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.failed(What::error(error)),
@@ -234,7 +252,58 @@ impl TaskContext {
     }
 }
 
-impl Wait for TaskContext {
+/// Writes the position back when its loop is left.
+struct Kept<'a> {
+    at: Position,
+    to: &'a mut Position,
+}
+
+impl Drop for Kept<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.to = self.at;
+    }
+}
+
+/// Runs `act` on a value moved to the stack, and moves it back, also after a panic. State in a stack frame that
+/// nobody else can see may live in registers; in the heap it may not.
+#[inline(always)]
+fn on_stack<T, R>(slot: &mut T, act: impl FnOnce(&mut T) -> R) -> R {
+    struct Back<'a, T> {
+        value: ManuallyDrop<T>,
+        slot: &'a mut T,
+    }
+    impl<T> Drop for Back<'_, T> {
+        #[inline(always)]
+        fn drop(&mut self) {
+            // SAFETY: the slot's value was moved out below, and `value` is not used after this.
+            unsafe { std::ptr::write(self.slot, ManuallyDrop::take(&mut self.value)) };
+        }
+    }
+    // SAFETY: `Back` writes the value back before anyone can see the slot again.
+    let value = ManuallyDrop::new(unsafe { std::ptr::read(slot) });
+    let mut back = Back { value, slot };
+    act(&mut back.value)
+}
+
+/// How the end of a chain waits for room in its lanes.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    control: Arc<JobControl>,
+    blocked: Duration,
+}
+
+impl Waiting {
+    pub(crate) fn new(control: Arc<JobControl>) -> Self {
+        Self { control, blocked: Duration::ZERO }
+    }
+
+    pub(crate) fn take_blocked(&mut self) -> Duration {
+        std::mem::take(&mut self.blocked)
+    }
+}
+
+impl Wait for Waiting {
     fn interrupted(&self) -> bool {
         self.control.load() == Control::Cancel
     }
@@ -242,7 +311,7 @@ impl Wait for TaskContext {
     fn park_blocked(&mut self) {
         let start = Instant::now();
         std::thread::park();
-        self.times.blocked += start.elapsed();
+        self.blocked += start.elapsed();
     }
 }
 
@@ -278,15 +347,15 @@ impl CloseContext {
 /// The rest of a chain, seen from the operator before it.
 pub trait Push<T>: Send {
     /// Opens every operator from here on.
-    fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop>;
+    fn open(&mut self, at: &mut Position) -> Result<(), Fault>;
     /// Takes one record.
-    fn push(&mut self, record: T, cx: &mut TaskContext) -> Result<(), Stop>;
+    fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault>;
     /// Makes the counters visible; called once a batch.
     fn publish(&mut self);
     /// Writes out what is buffered: the input has run dry for now.
-    fn flush(&mut self, cx: &mut TaskContext) -> Result<(), Stop>;
+    fn flush(&mut self, at: &mut Position) -> Result<(), Fault>;
     /// Takes the end of input.
-    fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop>;
+    fn finish(&mut self, at: &mut Position) -> Result<(), Fault>;
     /// Closes every operator from here on; what fails is recorded.
     fn close(&mut self, cx: &mut TaskContext);
 }
@@ -383,6 +452,7 @@ impl Runner {
         }
         let stepped = if self.opened {
             self.cx.during = During::Record;
+            self.cx.cursor.0.store(self.cx.at.record, Ordering::Relaxed);
             self.guarded(|task, cx| task.step(cx))
         } else {
             self.opened = true;

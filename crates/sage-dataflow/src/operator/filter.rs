@@ -20,6 +20,7 @@ where
 {
     type In = I;
     type Out = I;
+    const MANY: bool = false;
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
@@ -51,6 +52,7 @@ impl<I> Clone for Take<I> {
 impl<I: Send + 'static> Operator for Take<I> {
     type In = I;
     type Out = I;
+    const MANY: bool = false;
 
     fn open(&mut self, _cx: &OpenContext) -> Result<(), Fault> {
         if self.left == 0 { Err(Stop::Satisfied.into()) } else { Ok(()) }

@@ -48,7 +48,7 @@ where
 
     fn finish(&mut self, out: &mut impl Emit<A>) -> Result<(), Fault> {
         match self.state.take() {
-            Some(state) => Ok(out.emit(state)?),
+            Some(state) => out.emit(state),
             None => Ok(()),
         }
     }
@@ -91,7 +91,7 @@ where
 
     fn finish(&mut self, out: &mut impl Emit<I>) -> Result<(), Fault> {
         match self.state.take() {
-            Some(state) => Ok(out.emit(state)?),
+            Some(state) => out.emit(state),
             None => Ok(()),
         }
     }
@@ -126,7 +126,7 @@ impl<I: Send + 'static> Operator for Count<I> {
     }
 
     fn finish(&mut self, out: &mut impl Emit<u64>) -> Result<(), Fault> {
-        Ok(out.emit(self.records)?)
+        out.emit(self.records)
     }
 }
 

@@ -39,10 +39,11 @@ where
     type In = I;
     type Out = O;
     const ONE_TO_ONE: bool = true;
+    const MANY: bool = false;
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
-        Ok(out.emit((self.function)(record))?)
+        out.emit((self.function)(record))
     }
 }
 
@@ -63,11 +64,12 @@ where
     type In = I;
     type Out = O;
     const ONE_TO_ONE: bool = true;
+    const MANY: bool = false;
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
         match (self.function)(record) {
-            Ok(record) => Ok(out.emit(record)?),
+            Ok(record) => out.emit(record),
             Err(error) => Err(Fault::Error(error.into())),
         }
     }
@@ -88,11 +90,12 @@ where
     type In = I;
     type Out = I;
     const ONE_TO_ONE: bool = true;
+    const MANY: bool = false;
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
         (self.function)(&record);
-        Ok(out.emit(record)?)
+        out.emit(record)
     }
 }
 

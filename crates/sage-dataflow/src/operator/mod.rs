@@ -6,6 +6,7 @@ mod filter;
 mod fold;
 mod map;
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 pub(crate) use filter::{Filter, Take};
@@ -14,13 +15,15 @@ pub(crate) use map::{FlatMap, FlatMapInto, Inspect, Map, TryMap};
 
 use crate::BoxError;
 use crate::graph::NodeId;
-use crate::job::task::{CloseContext, Fault, OpenContext, Push, Stop, TaskContext};
+use crate::graph::wiring::BuildContext;
+use crate::job::control::{Control, JobControl};
+use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, Stop, TaskContext};
 use crate::metrics::OperatorCounters;
 
 /// Takes the records an operator produces.
 pub trait Emit<T> {
     /// Sends `record` on. Pass an error on with `?`: nothing more is wanted.
-    fn emit(&mut self, record: T) -> Result<(), Stop>;
+    fn emit(&mut self, record: T) -> Result<(), Fault>;
 }
 
 /// One step of a chain: takes records, emits records.
@@ -66,6 +69,10 @@ pub trait Operator: Send + 'static {
     /// Whether `process` emits exactly one record each time and nothing at the end, so that nothing need be counted.
     #[doc(hidden)]
     const ONE_TO_ONE: bool = false;
+
+    /// Whether one call of `process` may emit so many records that a cancel should not wait for its end.
+    #[doc(hidden)]
+    const MANY: bool = true;
 
     /// Runs once, on the task's own thread, before the first record.
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
@@ -134,28 +141,31 @@ pub(crate) struct Link<O, N> {
     emitted: u64,
     life: Life,
     context: OpenContext,
+    control: Arc<JobControl>,
     counters: Arc<OperatorCounters>,
 }
 
 impl<O: Operator, N> Link<O, N> {
-    pub(crate) fn new(
-        operator: O,
-        next: N,
-        node: NodeId,
-        context: OpenContext,
-        counters: Arc<OperatorCounters>,
-    ) -> Self {
-        Self { operator, next, node, emitted: 0, life: Life::New, context, counters }
+    pub(crate) fn new(operator: O, next: N, node: NodeId, cx: &mut BuildContext<'_>) -> Self {
+        let (context, control, counters) = (cx.open_context(), cx.control(), cx.counters(node));
+        Self { operator, next, node, emitted: 0, life: Life::New, context, control, counters }
+    }
+
+    #[inline(always)]
+    fn parts<'a>(&'a mut self, at: &'a mut Position) -> (&'a mut O, Outlet<'a, O, N>) {
+        let Self { operator, next, node, emitted, control, .. } = self;
+        (operator, Outlet { next, at, node: *node, emitted, control, operator: PhantomData })
     }
 }
 
 /// The way out of an operator: the next link.
 struct Outlet<'a, O, N> {
     next: &'a mut N,
-    cx: &'a mut TaskContext,
+    at: &'a mut Position,
     node: NodeId,
     emitted: &'a mut u64,
-    operator: std::marker::PhantomData<O>,
+    control: &'a JobControl,
+    operator: PhantomData<O>,
 }
 
 /// After how many records out of one operator a task looks whether it is cancelled, in case all come from one record.
@@ -163,50 +173,33 @@ const CANCEL_CHECK: u64 = 1024;
 
 impl<O: Operator, N: Push<O::Out>> Emit<O::Out> for Outlet<'_, O, N> {
     #[inline(always)]
-    fn emit(&mut self, record: O::Out) -> Result<(), Stop> {
+    fn emit(&mut self, record: O::Out) -> Result<(), Fault> {
         if O::ONE_TO_ONE {
-            return self.next.push(record, self.cx);
+            return self.next.push(record, self.at);
         }
         *self.emitted += 1;
-        self.next.push(record, self.cx)?;
-        self.cx.enter(self.node);
-        if self.emitted.is_multiple_of(CANCEL_CHECK) && crate::exchange::lane::Wait::interrupted(self.cx) {
-            return Err(Stop::Cancelled);
+        self.next.push(record, self.at)?;
+        self.at.enter(self.node);
+        if O::MANY && self.emitted.is_multiple_of(CANCEL_CHECK) && self.control.load() == Control::Cancel {
+            return Err(Stop::Cancelled.into());
         }
         Ok(())
     }
 }
 
-macro_rules! outlet {
-    ($self:ident, $cx:ident) => {
-        Outlet::<O, N> {
-            next: &mut $self.next,
-            cx: $cx,
-            node: $self.node,
-            emitted: &mut $self.emitted,
-            operator: std::marker::PhantomData,
-        }
-    };
-}
-
 impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
-    fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        cx.enter(self.node);
+    fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
         self.life = Life::Open;
-        match self.operator.open(&self.context) {
-            Ok(()) => self.next.open(cx),
-            Err(fault) => Err(cx.fault(fault)),
-        }
+        self.operator.open(&self.context)?;
+        self.next.open(at)
     }
 
     #[inline(always)]
-    fn push(&mut self, record: O::In, cx: &mut TaskContext) -> Result<(), Stop> {
-        cx.enter(self.node);
-        match self.operator.process(record, &mut outlet!(self, cx)) {
-            Ok(()) => Ok(()),
-            Err(Fault::Stop(stop)) => Err(stop),
-            Err(fault) => Err(cx.fault(fault)),
-        }
+    fn push(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        let (operator, mut outlet) = self.parts(at);
+        operator.process(record, &mut outlet)
     }
 
     fn publish(&mut self) {
@@ -216,15 +209,16 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
         self.next.publish();
     }
 
-    fn flush(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        self.next.flush(cx)
+    fn flush(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.next.flush(at)
     }
 
-    fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        cx.enter(self.node);
-        match self.operator.finish(&mut outlet!(self, cx)) {
-            Ok(()) | Err(Fault::Stop(Stop::Satisfied)) => self.next.finish(cx),
-            Err(fault) => Err(cx.fault(fault)),
+    fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        let (operator, mut outlet) = self.parts(at);
+        match operator.finish(&mut outlet) {
+            Ok(()) | Err(Fault::Stop(Stop::Satisfied)) => self.next.finish(at),
+            fault => fault,
         }
     }
 

@@ -122,7 +122,7 @@ pub struct WriteError {
 }
 
 /// Writes each record as one line. The file is created, or emptied, when the sink opens.
-pub struct FileLines<T> {
+pub(crate) struct FileLines<T> {
     path: PathBuf,
     file: Option<BufWriter<File>>,
     types: PhantomData<fn(T)>,

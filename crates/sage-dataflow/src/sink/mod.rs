@@ -2,12 +2,12 @@
 
 mod builtin;
 
-pub use builtin::{Collected, WriteError};
 pub(crate) use builtin::{CollectSink, FileLines, FnSink, TryFnSink};
+pub use builtin::{Collected, WriteError};
 
 use crate::BoxError;
 use crate::graph::NodeId;
-use crate::job::task::{CloseContext, Fault, OpenContext, Push, Stop, TaskContext};
+use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, TaskContext};
 
 /// The end of a pipeline: takes records and emits none.
 ///
@@ -73,35 +73,35 @@ impl<K> SinkEnd<K> {
 }
 
 impl<K: Sink> Push<K::In> for SinkEnd<K> {
-    fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        cx.enter(self.node);
+    fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
         self.opened = true;
-        self.sink.open(&self.context).map_err(|error| cx.fault(Fault::Error(error)))
+        self.sink.open(&self.context).map_err(Fault::Error)
     }
 
     #[inline(always)]
-    fn push(&mut self, record: K::In, cx: &mut TaskContext) -> Result<(), Stop> {
-        cx.enter(self.node);
+    fn push(&mut self, record: K::In, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
         self.dirty = true;
         match self.sink.write(record) {
             Ok(()) => Ok(()),
-            Err(error) => Err(cx.fault(Fault::Error(error))),
+            Err(error) => Err(Fault::Error(error)),
         }
     }
 
     fn publish(&mut self) {}
 
-    fn flush(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+    fn flush(&mut self, at: &mut Position) -> Result<(), Fault> {
         if !std::mem::take(&mut self.dirty) {
             return Ok(());
         }
-        cx.enter(self.node);
-        self.sink.flush().map_err(|error| cx.fault(Fault::Error(error)))
+        at.enter(self.node);
+        self.sink.flush().map_err(Fault::Error)
     }
 
-    fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+    fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
         self.dirty = true;
-        self.flush(cx)
+        self.flush(at)
     }
 
     fn close(&mut self, cx: &mut TaskContext) {

@@ -2,7 +2,7 @@
 
 use super::{Next, Source, SourceContext};
 use crate::BoxError;
-use crate::job::task::{Fault, Step, Stop};
+use crate::job::task::{Fault, Step};
 
 /// The items of an iterator.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ where
         &mut self,
         cx: &SourceContext,
         limit: usize,
-        mut emit: impl FnMut(I::Item) -> Result<(), Stop>,
+        mut emit: impl FnMut(I::Item) -> Result<(), Fault>,
     ) -> Result<Step, Fault> {
         for _ in 0..limit {
             if cx.interrupted() {

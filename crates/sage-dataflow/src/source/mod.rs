@@ -6,12 +6,13 @@ mod iterators;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use files::{Line, ReadError};
 pub(crate) use files::Lines;
+pub use files::{Line, ReadError};
 pub(crate) use iterators::{GeneratorSource, IterSource};
 
 use crate::BoxError;
 use crate::graph::NodeId;
+use crate::graph::wiring::BuildContext;
 use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, Fault, Push, Step, Stop, Task, TaskContext};
 use crate::metrics::OperatorCounters;
@@ -88,7 +89,7 @@ pub trait Source: Send + 'static {
         &mut self,
         cx: &SourceContext,
         limit: usize,
-        mut emit: impl FnMut(Self::Item) -> Result<(), Stop>,
+        mut emit: impl FnMut(Self::Item) -> Result<(), Fault>,
     ) -> Result<Step, Fault> {
         for _ in 0..limit {
             if !cx.control.running() {
@@ -134,13 +135,14 @@ impl SourceContext {
 
 /// Batches are this long at most, in records: how often the counters are published and the clock is read.
 const MAX_BATCH_RECORDS: usize = 4096;
+const FIRST_BATCH_RECORDS: usize = 64;
 /// A batch that takes longer than this makes the next one smaller.
 const LONG_BATCH: Duration = Duration::from_millis(2);
 
 /// A chain that begins with a source.
 pub(crate) struct SourceTask<S, N> {
-    source: S,
-    next: N,
+    /// The source and the rest of its chain.
+    chain: (S, N),
     node: NodeId,
     context: SourceContext,
     counters: Arc<OperatorCounters>,
@@ -149,33 +151,31 @@ pub(crate) struct SourceTask<S, N> {
 }
 
 impl<S: Source, N: Push<S::Item>> SourceTask<S, N> {
-    pub(crate) fn new(
-        source: S,
-        next: N,
-        node: NodeId,
-        context: SourceContext,
-        counters: Arc<OperatorCounters>,
-    ) -> Self {
-        Self { source, next, node, context, counters, batch_records: 64, opened: false }
+    pub(crate) fn new(source: S, next: N, node: NodeId, cx: &mut BuildContext<'_>) -> Self {
+        let context = SourceContext::new(cx.replica, cx.parallelism, cx.control());
+        let chain = (source, next);
+        Self { chain, node, context, counters: cx.counters(node), batch_records: FIRST_BATCH_RECORDS, opened: false }
     }
 
     /// Fits the batch to the source's pace, so that a slow one is flushed and counted often.
-    fn pace(&mut self, took: Duration, cx: &mut TaskContext) -> Result<(), Stop> {
-        if took > LONG_BATCH {
-            self.batch_records = (self.batch_records / 4).max(1);
-            return self.next.flush(cx);
-        }
-        self.batch_records = (self.batch_records * 2).min(MAX_BATCH_RECORDS);
-        Ok(())
+    fn pace(&mut self, took: Duration) {
+        self.batch_records = if took > LONG_BATCH {
+            (self.batch_records / 4).max(1)
+        } else {
+            (self.batch_records * 2).min(MAX_BATCH_RECORDS)
+        };
     }
 }
 
 impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
     fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        cx.enter(self.node);
         self.opened = true;
-        self.source.open(&self.context).map_err(|error| cx.fault(Fault::Error(error)))?;
-        self.next.open(cx)
+        let (node, context) = (self.node, &self.context);
+        cx.run(&mut self.chain, |(source, next), at| {
+            at.enter(node);
+            source.open(context).map_err(Fault::Error)?;
+            next.open(at)
+        })
     }
 
     fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
@@ -186,19 +186,21 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
             Control::Cancel => return Err(Stop::Cancelled),
         }
         let start = Instant::now();
-        let (node, next) = (self.node, &mut self.next);
-        cx.enter(node);
-        let pumped = self.source.pump(&self.context, self.batch_records, |record| {
-            cx.next_record();
-            next.push(record, cx)?;
-            cx.enter(node);
-            Ok(())
-        });
-        let step = pumped.map_err(|fault| cx.fault(fault))?;
-        if step == Step::Idle {
-            self.next.flush(cx)?;
+        let (node, context, limit) = (self.node, &self.context, self.batch_records);
+        let step = cx.run(&mut self.chain, |(source, next), at| {
+            at.enter(node);
+            source.pump(context, limit, |record| {
+                at.next_record();
+                next.push(record, at)?;
+                at.enter(node);
+                Ok(())
+            })
+        })?;
+        let took = start.elapsed();
+        self.pace(took);
+        if step == Step::Idle || took > LONG_BATCH {
+            self.flush(cx)?;
         }
-        self.pace(start.elapsed(), cx)?;
         // A source waits by itself; the task waits only while it is paused.
         Ok(if step == Step::Idle { Step::Again } else { step })
     }
@@ -211,24 +213,24 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
 
     fn publish(&mut self, cx: &TaskContext) {
         self.counters.publish_out(cx.records());
-        self.next.publish();
+        self.chain.1.publish();
     }
 
     fn flush(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        self.next.flush(cx)
+        cx.run(&mut self.chain, |(_, next), at| next.flush(at))
     }
 
     fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        self.next.finish(cx)
+        cx.run(&mut self.chain, |(_, next), at| next.finish(at))
     }
 
     fn close(&mut self, cx: &mut TaskContext) {
+        let (source, next) = &mut self.chain;
         if self.opened {
             self.opened = false;
-            let source = &mut self.source;
             cx.closing(self.node, |close| source.close(close));
         }
-        self.next.close(cx);
+        next.close(cx);
     }
 
     fn is_source(&self) -> bool {

@@ -14,7 +14,7 @@ use pipe::{From, FromInlet, Keyed, MaybeExchanged, PerReplica, Pipe, SourceFacto
 pub use sinks::SinkHandle;
 
 use crate::BoxError;
-use crate::exchange::{Broadcast, ByKey, Partitioning, RoundRobin, Tee};
+use crate::exchange::{Broadcast, ByKey, Lanes, Partitioning, RoundRobin, Tee};
 use crate::graph::wiring::{BuildContext, connect};
 use crate::graph::{Chain, Edge, Head, InletId, Input, NodeId, SharedGraph};
 use crate::job::task::Push;
@@ -317,7 +317,7 @@ impl<P: Pipe> Stream<P> {
         self,
         partitioning: Partitioning,
         replicas: usize,
-        router: impl Fn(Vec<crate::exchange::lane::Writer<P::Out>>, usize) -> N + Send + 'static,
+        router: impl Fn(Lanes<P::Out>, usize) -> N + Send + 'static,
     ) -> (SharedGraph, InletId) {
         let graph = self.graph.clone();
         let inlet = graph.with(|graph| graph.add_inlet(replicas));
@@ -329,7 +329,7 @@ impl<P: Pipe> Stream<P> {
         mut self,
         partitioning: Partitioning,
         inlet: InletId,
-        router: impl Fn(Vec<crate::exchange::lane::Writer<P::Out>>, usize) -> N + Send + 'static,
+        router: impl Fn(Lanes<P::Out>, usize) -> N + Send + 'static,
     ) {
         let from = match self.nodes.last() {
             Some(&node) => node,

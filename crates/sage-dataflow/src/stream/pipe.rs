@@ -7,14 +7,14 @@ use std::marker::PhantomData;
 use std::sync::Mutex;
 
 use crate::environment::SubmitError;
-use crate::exchange::lane::{Inbox, Polled, Writer};
-use crate::exchange::{ByKey, Partitioning, RoundRobin};
+use crate::exchange::lane::{Inbox, Polled};
+use crate::exchange::{ByKey, Lanes, Partitioning, RoundRobin};
 use crate::graph::wiring::BuildContext;
 use crate::graph::{InletId, NodeId};
 use crate::job::control::Control;
 use crate::job::task::{Push, Step, Stop, Task, TaskContext};
 use crate::operator::{Cloned, Link, Made, Operator, OperatorFactory};
-use crate::source::{Source, SourceContext, SourceTask};
+use crate::source::{Source, SourceTask};
 use crate::sync::lock;
 
 /// A chain that can still grow. Implemented by the engine alone.
@@ -82,8 +82,7 @@ impl<F: SourceFactory> Pipe for From<F> {
     ) -> Result<Box<dyn Task>, SubmitError> {
         let source = self.factory.make(cx.replica);
         let source = source.ok_or_else(|| SubmitError::SourceConsumed { source_name: cx.name(self.node) })?;
-        let context = SourceContext::new(cx.replica, cx.parallelism, cx.control());
-        Ok(Box::new(SourceTask::new(source, next, self.node, context, cx.counters(self.node))))
+        Ok(Box::new(SourceTask::new(source, next, self.node, cx)))
     }
 }
 
@@ -121,14 +120,16 @@ struct InletTask<T, N> {
 
 impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
     fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        self.next.open(cx)
+        cx.run(&mut self.next, |next, at| next.open(at))
     }
 
     fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
-        let next = &mut self.next;
-        let polled = self.inbox.poll(|record| {
-            cx.next_record();
-            next.push(record, cx)
+        let inbox = &mut self.inbox;
+        let polled = cx.run(&mut self.next, |next, at| {
+            inbox.poll(|record| {
+                at.next_record();
+                next.push(record, at)
+            })
         })?;
         match polled {
             Polled::Taken => Ok(Step::Again),
@@ -148,11 +149,11 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
     }
 
     fn flush(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        self.next.flush(cx)
+        cx.run(&mut self.next, |next, at| next.flush(at))
     }
 
     fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        self.next.finish(cx)
+        cx.run(&mut self.next, |next, at| next.finish(at))
     }
 
     fn close(&mut self, cx: &mut TaskContext) {
@@ -215,8 +216,7 @@ where
         cx: &mut BuildContext<'_>,
         next: N,
     ) -> Result<Box<dyn Task>, SubmitError> {
-        let counters = cx.counters(self.node);
-        let link = Link::new(self.factory.make(), next, self.node, cx.open_context(), counters);
+        let link = Link::new(self.factory.make(), next, self.node, cx);
         self.before.build(cx, link)
     }
 }
@@ -229,13 +229,13 @@ pub trait Spread<T>: OperatorFactory {
     const PARTITIONING: Partitioning;
     /// What makes the router of each producing replica, in the name of the operator at `node`.
     #[doc(hidden)]
-    fn spreader(&self, node: NodeId) -> impl Fn(Vec<Writer<T>>, usize) -> Self::Router + Send + 'static;
+    fn spreader(&self, node: NodeId) -> impl Fn(Lanes<T>, usize) -> Self::Router + Send + 'static;
 }
 
 impl<T: Send + 'static, O: Operator<In = T> + Clone> Spread<T> for Cloned<O> {
     type Router = RoundRobin<T>;
     const PARTITIONING: Partitioning = Partitioning::RoundRobin;
-    fn spreader(&self, _node: NodeId) -> impl Fn(Vec<Writer<T>>, usize) -> RoundRobin<T> + Send + 'static {
+    fn spreader(&self, _node: NodeId) -> impl Fn(Lanes<T>, usize) -> RoundRobin<T> + Send + 'static {
         RoundRobin::new
     }
 }
@@ -243,7 +243,7 @@ impl<T: Send + 'static, O: Operator<In = T> + Clone> Spread<T> for Cloned<O> {
 impl<T: Send + 'static, O: Operator<In = T>, F: Fn() -> O + Send + 'static> Spread<T> for Made<F> {
     type Router = RoundRobin<T>;
     const PARTITIONING: Partitioning = Partitioning::RoundRobin;
-    fn spreader(&self, _node: NodeId) -> impl Fn(Vec<Writer<T>>, usize) -> RoundRobin<T> + Send + 'static {
+    fn spreader(&self, _node: NodeId) -> impl Fn(Lanes<T>, usize) -> RoundRobin<T> + Send + 'static {
         RoundRobin::new
     }
 }
@@ -271,7 +271,7 @@ where
 {
     type Router = ByKey<T, K, KF>;
     const PARTITIONING: Partitioning = Partitioning::Hash;
-    fn spreader(&self, node: NodeId) -> impl Fn(Vec<Writer<T>>, usize) -> Self::Router + Send + 'static {
+    fn spreader(&self, node: NodeId) -> impl Fn(Lanes<T>, usize) -> Self::Router + Send + 'static {
         let key = self.key.clone();
         move |lanes, _replica| ByKey::new(lanes, key.clone(), node)
     }

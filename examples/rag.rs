@@ -1,0 +1,427 @@
+//! Answers questions about a folder of documents, each with the file and the lines the answer comes from.
+//!
+//! One job does all of it:
+//!
+//! ```text
+//! walk ─ read ─ chunk ─┬─ embed ─ upsert ─┬─ count ─ ask ─ embed-question ─ retrieve ─ rerank ─ answer ─ print
+//!                      └─ embed ─ upsert ─┘
+//! ```
+//!
+//! Two services stand beside the stream: `embedder` and, started after it and stopped before it, `store`. The questions
+//! are asked exactly when the last passage is stored, because `count` gives its one record at the end of its input. A
+//! signal in the middle of indexing ends the walk; what was read is stored, and no question is asked of half an index.
+//!
+//! Documents are read one at a time, so what grows with the folder is the store alone. A file that cannot be read, or
+//! that is no text, is counted, named in the summary and passed over; one that is not UTF-8 is read with U+FFFD in the
+//! place of what is not. Hidden folders, `target` and `node_modules` are left out, and links are not followed.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use clap::Parser;
+use indicatif::ProgressBar;
+use sage::{BoxError, CallError, Environment, JobHandle, JobReport, RunError, SignalPolicy};
+use sage_services::{
+    Answer, Chunker, DocumentError, DocumentText, Extractor, Format, Hit, LexicalEmbedder, Passage, StoreError,
+    VectorStore, documents, read_document, rerank,
+};
+use serde_json::json;
+
+/// Answers questions about a folder of documents, each with the file and the lines the answer comes from.
+///
+/// Without arguments it reads this repository's own documents and asks a few questions about them. Answers are quoted
+/// word for word; no model is used and nothing is downloaded.
+///
+/// Ctrl-C ends the reading, stores what was read and cleans up; a second one drops what is in flight. The exit code is 0
+/// when the job succeeded and left nothing behind, 130 after SIGINT, 143 after SIGTERM, else 1.
+#[derive(Parser)]
+#[command(name = "rag", after_help = "Example: rag docs --question 'What stops first?' --report run.json")]
+struct Arguments {
+    /// Folder to read; this repository's documents unless given
+    folder: Option<PathBuf>,
+    /// A question; may be given several times
+    #[arg(short, long = "question", value_name = "TEXT")]
+    question: Vec<String>,
+    /// A file of questions, one a line; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    questions: Option<PathBuf>,
+    /// Extensions of the files to read, source files among them if you like: `--ext md,rs,py`; unless given, md, markdown,
+    /// txt, rst, html and htm, in this repository md alone
+    #[arg(long, value_delimiter = ',')]
+    ext: Vec<String>,
+    /// Threads that embed and store, 1 to 64
+    #[arg(long, default_value_t = 2, value_parser = number::<1, 64>)]
+    parallelism: usize,
+    /// Passages an answer is chosen from, 1 to 50
+    #[arg(long, default_value_t = 5, value_parser = number::<1, RETRIEVED>)]
+    passages: usize,
+    /// Write the answers and the job's report to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// Log each document on standard error
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// Asked when no folder is given.
+const QUESTIONS: &[&str] = &[
+    "In which order do services start and stop?",
+    "What happens on the first SIGINT?",
+    "What does clean mean?",
+    "What happens when a cleanup hangs?",
+    "How does the engine know that the input has ended?",
+];
+/// Read in a folder that is given.
+const EXTENSIONS: &[&str] = &["md", "markdown", "txt", "rst", "html", "htm"];
+/// Passages the store is asked for; reranking chooses among them.
+const RETRIEVED: usize = 50;
+/// Troubles that are kept by name; the rest is only counted.
+const MAX_NAMED: usize = 10;
+
+type Store = VectorStore<Passage>;
+
+/// What is asked of whom.
+struct Task {
+    folder: PathBuf,
+    extensions: Vec<String>,
+    questions: Vec<Arc<str>>,
+}
+
+/// A file's path below the folder, and its text.
+struct Document {
+    path: String,
+    text: String,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let level = if arguments.verbose { tracing::Level::INFO } else { tracing::Level::WARN };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).without_time().init();
+    run(&arguments).unwrap_or_else(|error| {
+        tell(&*error);
+        ExitCode::FAILURE
+    })
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, BoxError> {
+    let task = Task::new(arguments)?;
+    let notes = Notes::new(arguments);
+    let env = Environment::local("rag").signals(SignalPolicy::Exit);
+    declare(&env, arguments, &task, &notes);
+    let job = env.submit()?;
+    let ended = watch(&job, &notes.bar);
+
+    let report = match &ended {
+        Ok(report) => report,
+        Err(RunError::Job(error)) => &error.report,
+        Err(_) => return Err(ended.map_or_else(Into::into, |_| "the job gave no report".into())),
+    };
+    summarise(report, &notes)?;
+    if let Some(path) = &arguments.report {
+        write_report(path, report, &notes)?;
+    }
+    if let Some(signal) = report.signal() {
+        return Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX)));
+    }
+    if records(report, "read") == 0 && ended.is_ok() {
+        let (folder, extensions) = (task.folder.display(), task.extensions.join(", "));
+        return Err(format!("no document in `{folder}` ends in one of: {extensions}; see --ext").into());
+    }
+    ended?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Declares the services and the stream.
+fn declare(env: &Environment, arguments: &Arguments, task: &Task, notes: &Notes) {
+    let embedder = env.register_service("embedder", LexicalEmbedder::default).build();
+    let store =
+        env.register_service("store", || Store::new(LexicalEmbedder::DEFAULT_DIMENSIONS)).after(&embedder).build();
+
+    let all_read = Arc::new(AtomicBool::new(false));
+    let walked = walk(task, notes.clone(), Arc::clone(&all_read));
+    let (folder, questions) = (task.folder.clone(), task.questions.clone());
+    let (read_notes, print_notes) = (notes.clone(), notes.clone());
+    let (embed, rank, quote, upsert) = (embedder.clone(), embedder.clone(), embedder.clone(), store.clone());
+    let keep = arguments.passages;
+
+    env.from_iter(walked)
+        .named("walk")
+        .flat_map(move |path: PathBuf| read(&folder, &path, &read_notes))
+        .named("read")
+        .flat_map(chunk)
+        .named("chunk")
+        .try_map(move |passage: Passage| {
+            let vector = embed.call(|embedder| embedder.embed_and_observe(&passage.text_with_heading()))?;
+            Ok::<_, CallError>((passage, vector))
+        })
+        .named("embed")
+        .parallelism(arguments.parallelism)
+        .try_map(move |(passage, vector)| upsert.try_call(|store| store_passage(store, passage, &vector)))
+        .named("upsert")
+        .count()
+        .flat_map(move |stored| {
+            let ask = stored > 0 && all_read.load(Ordering::Acquire);
+            if ask { questions.clone() } else { Vec::new() }
+        })
+        .named("ask")
+        .try_map(move |question| {
+            let vector = embedder.call(|embedder| embedder.embed_query(&question))?;
+            Ok::<_, CallError>((question, vector))
+        })
+        .named("embed-question")
+        .try_map(move |(question, vector)| {
+            let hits = store.try_call(|store| retrieve(store, &vector))?;
+            Ok::<_, CallError>((question, hits))
+        })
+        .named("retrieve")
+        .try_map(move |(question, hits)| {
+            let hits = rank.call(|embedder| rerank(embedder, &question, hits, keep))?;
+            Ok::<_, CallError>((question, hits))
+        })
+        .named("rerank")
+        .try_map(move |(question, hits)| {
+            let answer = quote.call(|embedder| Extractor::default().answer(embedder, &question, &hits))?;
+            Ok::<_, CallError>((question, answer))
+        })
+        .named("answer")
+        .try_sink(move |(question, answer)| print_notes.answered(&question, answer.as_ref()))
+        .named("print");
+}
+
+/// The paths of the documents, one after the other; sets `all_read` behind the last, which a drain does not reach.
+fn walk(task: &Task, notes: Notes, all_read: Arc<AtomicBool>) -> impl Iterator<Item = PathBuf> + Send + use<> {
+    documents(&task.folder, &task.extensions)
+        .filter_map(move |path| path.map_err(|error| notes.passed_over(&error)).ok())
+        .chain(std::iter::from_fn(move || {
+            all_read.store(true, Ordering::Release);
+            None
+        }))
+}
+
+/// Reads a file as text, or notes why it cannot be.
+fn read(folder: &Path, path: &Path, notes: &Notes) -> Option<Document> {
+    let DocumentText { text, is_utf8 } = read_document(path).map_err(|error| notes.passed_over(&error)).ok()?;
+    let path = path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned();
+    if !is_utf8 {
+        notes.not_utf8(&path);
+    }
+    Some(Document { path, text })
+}
+
+fn chunk(document: Document) -> Vec<Passage> {
+    let passages = Chunker::default().chunks(document.path.as_str(), Format::of(&document.path), &document.text);
+    tracing::info!(path = document.path, passages = passages.len(), "read");
+    passages
+}
+
+/// Stores a passage; one without a single word has no vector and cannot be found, so it is left out.
+fn store_passage(store: &Store, passage: Passage, vector: &[f32]) -> Result<(), StoreError> {
+    match store.upsert(passage.id(), vector, passage) {
+        Ok(_) | Err(StoreError::ZeroVector) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Searches the store; a question without a known word has no vector and finds nothing.
+fn retrieve(store: &Store, vector: &[f32]) -> Result<Vec<Hit<Passage>>, StoreError> {
+    match store.search(vector, RETRIEVED) {
+        Err(StoreError::ZeroVector) => Ok(Vec::new()),
+        found => found,
+    }
+}
+
+/// What the operators tell beside their records.
+#[derive(Clone)]
+struct Notes {
+    troubles: Arc<Troubles>,
+    /// The answers for the report; `None` when none is written.
+    answers: Option<Arc<Mutex<Vec<serde_json::Value>>>>,
+    bar: ProgressBar,
+}
+
+#[derive(Default)]
+struct Troubles {
+    passed_over: AtomicU64,
+    not_utf8: AtomicU64,
+    /// The first of them, in words.
+    named: Mutex<Vec<String>>,
+}
+
+impl Notes {
+    /// The bar is drawn only where standard error is a terminal and nothing else is written there.
+    fn new(arguments: &Arguments) -> Self {
+        let drawn = io::stderr().is_terminal() && !arguments.verbose;
+        Self {
+            troubles: Arc::default(),
+            answers: arguments.report.is_some().then(Arc::default),
+            bar: if drawn { ProgressBar::new_spinner() } else { ProgressBar::hidden() },
+        }
+    }
+
+    fn passed_over(&self, error: &DocumentError) {
+        self.trouble(&self.troubles.passed_over, format!("passed over: {}", in_words(error)));
+    }
+
+    fn not_utf8(&self, path: &str) {
+        self.trouble(&self.troubles.not_utf8, format!("read with U+FFFD in the place of what is not UTF-8: `{path}`"));
+    }
+
+    fn trouble(&self, counter: &AtomicU64, what: String) {
+        tracing::info!("{what}");
+        counter.fetch_add(1, Ordering::Relaxed);
+        let mut named = locked(&self.troubles.named);
+        if named.len() < MAX_NAMED {
+            named.push(what);
+        }
+    }
+
+    /// Prints an answer, and keeps it for the report.
+    fn answered(&self, question: &str, answer: Option<&Answer>) -> io::Result<()> {
+        if let Some(answers) = &self.answers {
+            locked(answers).push(json!({
+                "question": question,
+                "answer": answer.map(|answer| &answer.text),
+                "path": answer.map(|answer| &*answer.path),
+                "first_line": answer.map(|answer| answer.first_line),
+                "last_line": answer.map(|answer| answer.last_line),
+                "coverage": answer.map(|answer| answer.coverage),
+            }));
+        }
+        self.bar.suspend(|| {
+            let mut out = io::stdout().lock();
+            writeln!(out, "Q: {question}")?;
+            match answer {
+                Some(Answer { text, path, first_line, last_line, .. }) if first_line == last_line => {
+                    writeln!(out, "A: {text}\n   {path}:{first_line}\n")
+                }
+                Some(Answer { text, path, first_line, last_line, .. }) => {
+                    writeln!(out, "A: {text}\n   {path}:{first_line}-{last_line}\n")
+                }
+                None => writeln!(out, "A: no document answers this\n"),
+            }
+        })
+    }
+}
+
+/// Waits for the job, showing how far it is.
+fn watch(job: &JobHandle, bar: &ProgressBar) -> Result<JobReport, RunError> {
+    let ended = loop {
+        if let Some(ended) = job.wait_timeout(Duration::from_millis(100)) {
+            break ended;
+        }
+        let metrics = job.metrics();
+        let done = |name| metrics.operator(name).map_or(0, |operator| operator.records_out);
+        let (read, stored, answered) = (done("read"), done("upsert"), done("print"));
+        bar.set_message(format!("{read} documents read, {stored} passages stored, {answered} questions answered"));
+        bar.tick();
+    };
+    bar.finish_and_clear();
+    ended
+}
+
+fn records(report: &JobReport, operator: &str) -> u64 {
+    report.operator(operator).map_or(0, |operator| operator.records_out)
+}
+
+fn summarise(report: &JobReport, notes: &Notes) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let (read, stored, asked) = (records(report, "read"), records(report, "upsert"), records(report, "ask"));
+    writeln!(out, "{read} documents read, {stored} passages stored, {asked} questions asked")?;
+    let troubles = &notes.troubles;
+    let named = locked(&troubles.named);
+    let all = troubles.passed_over.load(Ordering::Relaxed) + troubles.not_utf8.load(Ordering::Relaxed);
+    named.iter().try_for_each(|trouble| writeln!(out, "  {trouble}"))?;
+    match all - named.len() as u64 {
+        0 => {}
+        more => writeln!(out, "  and {more} more; --verbose names them all")?,
+    }
+    if report.signal().is_some() && asked == 0 {
+        writeln!(out, "stopped before all documents were read, so no question was asked")?;
+    }
+    writeln!(out, "\n{report}")?;
+    report.services.iter().try_for_each(|service| writeln!(out, "{} {}", service.name, service.state))
+}
+
+fn write_report(path: &Path, report: &JobReport, notes: &Notes) -> Result<(), BoxError> {
+    let json = json!({
+        "answers": notes.answers.as_ref().map(|answers| std::mem::take(&mut *locked(answers))),
+        "documents": records(report, "read"),
+        "passages": records(report, "upsert"),
+        "passed_over": notes.troubles.passed_over.load(Ordering::Relaxed),
+        "not_utf8": notes.troubles.not_utf8.load(Ordering::Relaxed),
+        "job": report,
+    });
+    std::fs::write(path, serde_json::to_string_pretty(&json)? + "\n")
+        .map_err(|error| format!("the report `{}` cannot be written: {error}", path.display()).into())
+}
+
+impl Task {
+    /// Fails with what to do when there is nothing to read or nothing to ask.
+    fn new(arguments: &Arguments) -> Result<Self, BoxError> {
+        let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let folder = arguments.folder.clone().unwrap_or_else(own);
+        let problem = match std::fs::metadata(&folder) {
+            Ok(metadata) if metadata.is_dir() => None,
+            Ok(_) => Some("is not a folder".to_owned()),
+            Err(error) => Some(format!("cannot be read: {error}")),
+        };
+        if let Some(problem) = problem {
+            let hint = "give a folder of documents, as in `rag docs --question 'What is it?'`";
+            return Err(format!("`{}` {problem}; {hint}", folder.display()).into());
+        }
+        let extensions = match (&arguments.folder, arguments.ext.as_slice()) {
+            (Some(_), []) => EXTENSIONS.iter().map(|&extension| extension.to_owned()).collect(),
+            (None, []) => vec!["md".to_owned()],
+            (_, given) => given.to_vec(),
+        };
+        Ok(Self { folder, extensions, questions: questions(arguments)? })
+    }
+}
+
+/// The questions to ask, in the order in which they were given.
+fn questions(arguments: &Arguments) -> Result<Vec<Arc<str>>, BoxError> {
+    let mut questions: Vec<Arc<str>> = arguments.question.iter().map(|question| question.as_str().into()).collect();
+    if let Some(path) = &arguments.questions {
+        let text =
+            if path.as_os_str() == "-" { io::read_to_string(io::stdin()) } else { std::fs::read_to_string(path) };
+        let text = text.map_err(|error| format!("the questions in `{}` cannot be read: {error}", path.display()))?;
+        questions.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Arc::from));
+    }
+    match (questions.is_empty(), &arguments.folder) {
+        (false, _) => Ok(questions),
+        (true, None) => Ok(QUESTIONS.iter().copied().map(Arc::from).collect()),
+        (true, Some(_)) => {
+            Err("nothing to ask; give a question with --question, or a file of them with --questions".into())
+        }
+    }
+}
+
+/// Reads a number between two others.
+fn number<const MIN: usize, const MAX: usize>(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (MIN..=MAX).contains(number));
+    number.ok_or_else(|| format!("not a number from {MIN} to {MAX}"))
+}
+
+fn tell(error: &dyn std::error::Error) {
+    // With standard error gone there is no one left to tell.
+    drop(writeln!(io::stderr(), "error: {}", in_words(error)));
+}
+
+/// An error and what caused it.
+fn in_words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        words.push_str(&format!(": {source}"));
+        cause = source.source();
+    }
+    words
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
