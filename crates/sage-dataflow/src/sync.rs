@@ -33,6 +33,9 @@ impl<T> UnsafeCell<T> {
 #[inline(always)]
 pub(crate) fn publish_fence() {}
 
+/// How often a reader of a lane looks again before it parks.
+pub(crate) const SPINS: usize = 64;
+
 /// Parks the calling thread while `pending` holds, for `interval` at most.
 pub(crate) fn park_for(interval: Duration, pending: impl Fn() -> bool) {
     let deadline = Instant::now() + interval;

@@ -161,7 +161,7 @@ impl ServicePlan {
             }
             ServiceAction::Shutdown { reason, deadline, cleanup } => {
                 let end = entry.instance.stop(&reason, deadline, runtime);
-                let calls_inside = entry.gate.wait_empty(deadline);
+                let calls_inside = entry.gate().wait_empty(deadline);
                 events.send(Event::StopEnded { service, end, calls_inside });
                 Self::clean(&entry, &reason, Instant::now() + cleanup, calls_inside == 0, runtime, events);
             }

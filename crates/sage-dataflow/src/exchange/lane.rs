@@ -29,7 +29,7 @@ use std::ptr;
 use std::time::Duration;
 
 use super::sync::{
-    Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, OnceLock, Ordering, Thread, UnsafeCell, fence, park_for,
+    Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, OnceLock, Ordering, SPINS, Thread, UnsafeCell, fence, park_for,
     publish_fence, thread,
 };
 use crossbeam_utils::CachePadded;
@@ -49,8 +49,6 @@ const ABORTED: u8 = 2;
 
 /// The records a reader must have taken in one go to count its stream as fast.
 const FAST_RECORDS: usize = 32;
-/// How often a reader looks again before it parks.
-const SPINS: usize = 64;
 
 /// What a blocked end of a lane asks of the task it runs in.
 pub(crate) trait Wait {

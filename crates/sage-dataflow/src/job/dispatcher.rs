@@ -364,7 +364,7 @@ impl<B: Backend> Dispatcher<B> {
             .services
             .iter()
             .map(|record| {
-                let tally = record.entry.gate.tally();
+                let tally = record.entry.gate().tally();
                 ServiceReport {
                     name: record.entry.name.clone(),
                     state: record.entry.state(),
@@ -411,7 +411,7 @@ impl<B: Backend> Dispatcher<B> {
 
 impl ServiceRecord {
     fn new(entry: Arc<ServiceEntry>) -> Self {
-        let before = entry.gate.tally();
+        let before = entry.gate().tally();
         Self { entry, deadline: None, stuck: None, start_over: false, began: None, setup: None, cleanup: None, before }
     }
 

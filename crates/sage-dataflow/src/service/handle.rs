@@ -95,7 +95,7 @@ struct Inner<S> {
 
 impl<S> Drop for Inner<S> {
     fn drop(&mut self) {
-        self.entry.gate.retire(&self.slot);
+        self.entry.gate().retire(&self.slot);
     }
 }
 
@@ -120,7 +120,7 @@ struct Inside<'a, S> {
 impl<S> Drop for Inside<'_, S> {
     #[inline]
     fn drop(&mut self) {
-        self.inner.entry.gate.leave(&self.inner.slot, self.pass);
+        self.inner.entry.gate().leave(&self.inner.slot, self.pass);
         if std::thread::panicking() {
             self.inner.slot.errors.fetch_add(1, Ordering::Relaxed);
         }
@@ -129,7 +129,7 @@ impl<S> Drop for Inside<'_, S> {
 
 impl<S> ServiceHandle<S> {
     fn of(entry: Arc<ServiceEntry>, cell: Arc<Cell<S>>, registry: Weak<Registry>) -> Self {
-        let slot = entry.gate.slot();
+        let slot = entry.gate().slot();
         Self { inner: Arc::new(Inner { entry, cell, slot, registry, noted: AtomicU32::new(u32::MAX) }) }
     }
 
@@ -235,8 +235,8 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
     #[inline]
     fn try_enter(&self, caller: Caller) -> Option<Pass> {
         match caller.thread {
-            Some(thread) => self.inner.entry.gate.enter(&self.inner.slot, thread.get()),
-            None => self.inner.entry.gate.enter_shared(&self.inner.slot),
+            Some(thread) => self.inner.entry.gate().enter(&self.inner.slot, thread.get()),
+            None => self.inner.entry.gate().enter_shared(&self.inner.slot),
         }
     }
 
@@ -303,7 +303,7 @@ impl<S> Deref for ServiceRef<S> {
 
 impl<S> Drop for ServiceRef<S> {
     fn drop(&mut self) {
-        self.inner.entry.gate.leave(&self.inner.slot, self.pass);
+        self.inner.entry.gate().leave(&self.inner.slot, self.pass);
     }
 }
 

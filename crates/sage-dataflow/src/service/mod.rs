@@ -9,6 +9,7 @@ mod gate;
 mod handle;
 mod histogram;
 mod instance;
+mod life;
 pub(crate) mod order;
 mod registry;
 mod state;

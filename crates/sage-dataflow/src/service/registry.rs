@@ -4,14 +4,15 @@
 use std::cell::Cell as ThreadCell;
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::gate::Gate;
 use super::handle::{CallError, ServiceHandle};
 use super::histogram::Histogram;
 use super::instance::{Cell, Instance, JobRuntime};
+use super::life::Life;
 use super::{HookTimeouts, ServiceId, ServiceState};
 use crate::BoxError;
 use crate::backend::{Event, EventSender};
@@ -40,46 +41,31 @@ pub(crate) struct ServiceEntry {
     pub(crate) name: String,
     pub(crate) after: Vec<String>,
     pub(crate) timeouts: HookTimeouts,
-    pub(crate) gate: Gate,
     pub(crate) latency: Histogram,
     pub(crate) instance: Box<dyn Instance>,
     pub(crate) type_name: &'static str,
     /// The `Arc<Cell<S>>` behind the instance, for look-up by name.
     pub(crate) cell: Arc<dyn std::any::Any + Send + Sync>,
-    life: Mutex<Life>,
-    changed: Condvar,
-}
-
-struct Life {
-    state: ServiceState,
-    /// The job is stopping: whoever waits for the service to start waits in vain.
-    no_start: bool,
+    life: Life,
 }
 
 impl ServiceEntry {
     pub(crate) fn state(&self) -> ServiceState {
-        lock(&self.life).state
+        self.life.state()
     }
 
     /// Moves to `next`, and says whether that was a legal step; an illegal one changes nothing.
     pub(crate) fn advance(&self, next: ServiceState) -> bool {
-        let mut life = lock(&self.life);
-        let legal = life.state.may_become(next);
-        if legal {
-            life.state = next;
-            // Under the lock, so that the gate and the state never tell different stories.
-            match next {
-                ServiceState::Ready => self.gate.open(),
-                _ => self.gate.close(),
-            }
-            self.changed.notify_all();
-        }
-        legal
+        self.life.advance(next)
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        self.life.gate()
     }
 
     /// Back to `Registered`, for another run.
     pub(crate) fn reset(&self) {
-        *lock(&self.life) = Life { state: ServiceState::Registered, no_start: false };
+        self.life.reset();
         self.latency.clear();
     }
 
@@ -88,7 +74,7 @@ impl ServiceEntry {
         let service = || self.name.clone();
         let refused = || CallError::NotServing { service: service(), state: self.state() };
         // The guard inside keeps a panic from skipping the way out of the gate.
-        match self.gate.pass(|| self.instance.health(runtime)).ok_or_else(refused)? {
+        match self.life.gate().pass(|| self.instance.health(runtime)).ok_or_else(refused)? {
             Ok(()) => Ok(()),
             Err(What::Error(source)) => Err(CallError::Failed { service: service(), source }),
             Err(What::Panic(message)) => {
@@ -96,11 +82,6 @@ impl ServiceEntry {
                 Err(CallError::Failed { service: service(), source: source.into() })
             }
         }
-    }
-
-    fn no_start(&self) {
-        lock(&self.life).no_start = true;
-        self.changed.notify_all();
     }
 
     /// Starts the service on the calling thread, which is the only one there is.
@@ -112,19 +93,6 @@ impl ServiceEntry {
                 self.advance(ServiceState::Ready);
             }
             run.events.send(Event::StartEnded { service: self.id, end });
-        }
-    }
-
-    /// Waits until the service is neither registered nor initialising.
-    fn wait_started(&self, deadline: Instant) -> ServiceState {
-        let mut life = lock(&self.life);
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let pending = matches!(life.state, ServiceState::Registered | ServiceState::Initialising);
-            if !pending || life.no_start || left.is_zero() {
-                return life.state;
-            }
-            life = self.changed.wait_timeout(life, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -166,7 +134,7 @@ impl Registry {
 
     /// Tells whoever waits for a service to start that it will not.
     pub(crate) fn no_more_starts(&self) {
-        lock(&self.services).iter().for_each(|entry| entry.no_start());
+        lock(&self.services).iter().for_each(|entry| entry.life.no_start());
     }
 
     pub(crate) fn end(&self) {
@@ -222,7 +190,7 @@ impl Registry {
         } else {
             run.events.send(Event::StartService(callee.id));
         }
-        match callee.wait_started(deadline) {
+        match callee.life.wait_started(deadline) {
             ServiceState::Ready => Ok(()),
             state => Err(refused(state)),
         }
@@ -334,13 +302,11 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
             name: self.name,
             after: self.after,
             timeouts: self.timeouts,
-            gate: Gate::new(),
             latency: Histogram::new(),
             instance,
             type_name: std::any::type_name::<S>(),
             cell: cell.clone(),
-            life: Mutex::new(Life { state: ServiceState::Registered, no_start: false }),
-            changed: Condvar::new(),
+            life: Life::new(),
         });
         services.push(entry.clone());
         drop(services);

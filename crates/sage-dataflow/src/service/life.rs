@@ -1,0 +1,83 @@
+//! The state of one service, its gate, and those who wait for it to start.
+//!
+//! Invariants:
+//!  1. The state changes by legal steps only, and the gate is open exactly while it is `Ready`: both change under one lock.
+//!  2. Whoever waits for a start returns when the service has left `Registered` and `Initialising`, when the job stops
+//!     starting services, or at a deadline.
+//!
+//! (Checked with shuttle: `tests/it/models/life.rs`.)
+
+use std::time::Instant;
+
+use super::gate::Gate;
+use super::state::ServiceState;
+use super::sync::{Condvar, Mutex, PoisonError, lock};
+
+/// The life of one service.
+#[derive(Debug)]
+pub(crate) struct Life {
+    stage: Mutex<Stage>,
+    changed: Condvar,
+    gate: Gate,
+}
+
+#[derive(Debug)]
+struct Stage {
+    state: ServiceState,
+    /// The job is stopping: whoever waits for the service to start waits in vain.
+    no_start: bool,
+}
+
+impl Life {
+    pub(crate) fn new() -> Self {
+        let stage = Stage { state: ServiceState::Registered, no_start: false };
+        Self { stage: Mutex::new(stage), changed: Condvar::new(), gate: Gate::new() }
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    pub(crate) fn state(&self) -> ServiceState {
+        lock(&self.stage).state
+    }
+
+    /// Moves to `next`, and says whether that was a legal step; an illegal one changes nothing.
+    pub(crate) fn advance(&self, next: ServiceState) -> bool {
+        let mut stage = lock(&self.stage);
+        let legal = stage.state.may_become(next);
+        if legal {
+            stage.state = next;
+            match next {
+                ServiceState::Ready => self.gate.open(),
+                _ => self.gate.close(),
+            }
+            self.changed.notify_all();
+        }
+        legal
+    }
+
+    /// Back to `Registered`, for another run.
+    pub(crate) fn reset(&self) {
+        *lock(&self.stage) = Stage { state: ServiceState::Registered, no_start: false };
+    }
+
+    /// Ends every wait for a start, now and later.
+    pub(crate) fn no_start(&self) {
+        lock(&self.stage).no_start = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the service has started or will not; returns the state it is then in.
+    pub(crate) fn wait_started(&self, deadline: Instant) -> ServiceState {
+        let mut stage = lock(&self.stage);
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let pending = matches!(stage.state, ServiceState::Registered | ServiceState::Initialising);
+            if !pending || stage.no_start || left.is_zero() {
+                return stage.state;
+            }
+            stage = self.changed.wait_timeout(stage, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The engine's tests through its public interface, and its models.
+
+mod models;

@@ -1,0 +1,8 @@
+//! Model checking: the lock-free parts compiled against loom, the waiting parts against shuttle.
+//!
+//! Each module includes the engine's own source file and gives it, as `super::sync`, the checker's primitives.
+
+mod gate;
+mod lane;
+mod life;
+mod rendezvous;
