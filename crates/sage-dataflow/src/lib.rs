@@ -68,3 +68,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Any error, shared between a report and its copies.
 pub type SharedError = std::sync::Arc<dyn std::error::Error + Send + Sync>;
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

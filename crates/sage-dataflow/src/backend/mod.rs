@@ -3,12 +3,14 @@
 //! [`local`] runs each unit on a thread of its own, [`inline`] everything on the calling thread; the dispatcher's tests
 //! use a deterministic fake. The dispatcher knows no thread and no clock but the backend's.
 
+#[cfg(test)]
+pub(crate) mod fake;
 pub(crate) mod inline;
 pub(crate) mod local;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use crate::job::control::{Control, JobControl};
@@ -141,10 +143,7 @@ impl Ground {
 
     fn receive(&self, deadline: Option<Instant>) -> Option<Event> {
         let Some(deadline) = deadline else { return self.queue.recv().ok() };
-        match self.queue.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.queue.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok()
     }
 }
 

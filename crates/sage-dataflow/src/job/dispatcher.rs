@@ -317,6 +317,8 @@ impl<B: Backend> Dispatcher<B> {
                 }
             }
             Command::Pause | Command::Resume => {}
+            // Every record has been dealt with; asking for the end again changes nothing.
+            Command::Drain(_) | Command::Cancel(_) if self.state == JobState::Stopping => {}
             Command::Drain(reason @ StopReason::Signal(_)) => {
                 let cause = stopped(&format!("stopped by {reason}"));
                 self.stop_with(Outcome::Cancelled, reason, cause, Control::Drain);
@@ -440,3 +442,6 @@ pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

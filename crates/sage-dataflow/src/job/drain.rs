@@ -32,7 +32,6 @@ impl<B: Backend> Dispatcher<B> {
 
         // 2. No task is left that could call a service, or it is abandoned. Nothing starts from here on.
         self.limit = None;
-        self.outcome.get_or_insert(Outcome::Succeeded);
         let reason = self.reason.get_or_insert(StopReason::EndOfInput).clone();
         self.registry.no_more_starts();
         self.drop_waiting_tasks();
@@ -186,8 +185,11 @@ impl<B: Backend> Dispatcher<B> {
         }
         if calls_inside > 0 {
             self.services[index].stuck = Some(Hook::Stop);
-            let calls = if calls_inside == 1 { "call is" } else { "calls are" };
-            self.leave(index, format!("{calls_inside} {calls} still inside; its value is not freed under them"));
+            let calls = if calls_inside == 1 { "call was" } else { "calls were" };
+            let message = format!("{calls_inside} {calls} still inside; its value is not freed under them");
+            self.leave(index, message.clone());
+            let origin = Origin::Service { name: entry.name.clone(), hook: Hook::Stop };
+            self.attach(Cause { origin, kind: CauseKind::Timeout, message, error: None });
         }
     }
 

@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use gate::Tally;
 pub use handle::{CallError, ServiceHandle, ServiceRef};
+#[cfg(test)]
+pub(crate) use instance::HookFailure;
 pub(crate) use instance::{Blocking, Futures, HookEnd, JobRuntime, Typed};
 pub use registry::{Dependency, ServiceBuilder};
 pub(crate) use registry::{Registry, ServiceEntry, Within};

@@ -13,12 +13,12 @@ mod sync {
     }
 }
 
-#[path = "../../../src/service/gate.rs"]
-#[allow(unreachable_pub, clippy::all, reason = "checked where the file belongs")]
-mod gate;
 #[path = "../../../src/service/life.rs"]
 #[allow(unreachable_pub, clippy::all, reason = "checked where the file belongs")]
 mod engine;
+#[path = "../../../src/service/gate.rs"]
+#[allow(unreachable_pub, clippy::all, reason = "checked where the file belongs")]
+mod gate;
 #[path = "../../../src/service/state.rs"]
 #[allow(unreachable_pub, clippy::all, reason = "checked where the file belongs")]
 mod state;
