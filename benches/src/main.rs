@@ -1,0 +1,157 @@
+//! `bench`: the engine beside the loop an expert writes and beside Renoir, in one binary and on the same inputs.
+//!
+//! One module per workload holds its contenders side by side; `measure` runs them in turn and compares their answers,
+//! `results` writes what came out. A missed goal is printed and is no failure; answers that differ are.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+
+mod batches;
+mod fixed;
+mod hop;
+mod inputs;
+mod machine;
+mod measure;
+mod memory;
+mod r1;
+mod r2;
+mod r3;
+mod results;
+mod service;
+
+use results::{Goal, Row};
+
+/// The allocator of every contender.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How much `--quick` shrinks every size.
+const QUICK_DIVISOR: u64 = 20;
+
+/// The comparisons with Renoir on R1 to R3 that do the same work record by record.
+const RENOIR_ROWS: [&str; 6] =
+    ["r1_renoir", "hop_source_renoir", "hop_sink_renoir", "r2_renoir", "r2_exchange_renoir", "r3_renoir"];
+
+/// Measures sage beside hand-written loops and Renoir, checks that all answers are equal, and prints a table.
+///
+/// A full run writes target/bench/results.json and the table of docs/benchmarks.md. A run with --quick or --only
+/// writes target/bench/partial.json instead and leaves both alone.
+///
+/// Workloads: r1 (narrow chain), hop_source and hop_sink (one thread hop, operators before or behind it), r2 (word
+/// count on one thread), r2_exchange (with an exchange of every word), r3 (hash exchange), fixed (a job of ten
+/// records), return (last record until run() returns, three services), service (one call through a handle), memory
+/// (peak over the number of records).
+///
+/// Exit code: 0 also when a goal is missed (the table says MISSED), 1 when answers differ or a run fails.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "bench", version, verbatim_doc_comment)]
+struct Options {
+    /// Run only these workloads, e.g. r1,hop; a name selects every workload that it begins
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    only: Vec<String>,
+
+    /// Shrink every size 20 times: a smoke test, whose figures mean little
+    #[arg(long)]
+    quick: bool,
+
+    /// Timed runs of each contender, after one that only warms up and compares
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
+    runs: u16,
+
+    /// Run one job over this many records and print its peak of resident bytes (what the memory workload starts)
+    #[arg(long, hide = true, value_name = "RECORDS")]
+    memory_child: Option<u64>,
+}
+
+impl Options {
+    /// A size under `--quick` or without.
+    fn size(&self, full: u64) -> u64 {
+        if self.quick { full / QUICK_DIVISOR } else { full }
+    }
+
+    fn runs(&self) -> usize {
+        usize::from(self.runs)
+    }
+
+    fn selects(&self, workload: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| workload.starts_with(name.as_str()))
+    }
+
+    /// Whether this run measures everything at full size, so that its figures may stand in the documents.
+    fn is_complete(&self) -> bool {
+        self.only.is_empty() && !self.quick
+    }
+
+    /// The folder for inputs and results.
+    fn scratch_folder(&self) -> PathBuf {
+        repository_root().join("target/bench")
+    }
+}
+
+/// The folder above this package under `cargo run`, else the current one.
+fn repository_root() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    package.and_then(|folder| folder.parent().map(PathBuf::from)).unwrap_or_else(|| PathBuf::from("."))
+}
+
+/// Measures one workload.
+type Measure = fn(&Options) -> Result<Vec<Row>>;
+
+const WORKLOADS: [(&str, Measure); 10] = [
+    ("r1", r1::measure),
+    ("hop_source", hop::measure_in_source),
+    ("hop_sink", hop::measure_in_sink),
+    ("r2", r2::measure_one_thread),
+    ("r2_exchange", r2::measure_exchange),
+    ("r3", r3::measure),
+    ("fixed", fixed::measure),
+    ("return", service::measure_return),
+    ("service", service::measure_calls),
+    ("memory", memory::measure),
+];
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    if let Some(records) = options.memory_child {
+        return memory::child(records);
+    }
+    let rows = measure_selected(&options)?;
+    println!("\n{}", results::terminal_table(&rows));
+    write_results(&options, &rows)
+}
+
+fn measure_selected(options: &Options) -> Result<Vec<Row>> {
+    for wanted in &options.only {
+        if !WORKLOADS.iter().any(|(name, _)| name.starts_with(wanted.as_str())) {
+            bail!("--only {wanted} selects nothing; there are {}", WORKLOADS.map(|(name, _)| name).join(", "));
+        }
+    }
+    let mut rows = Vec::new();
+    for (name, measure) in WORKLOADS {
+        if options.selects(name) {
+            rows.extend(measure(options)?);
+        }
+    }
+    if let Some(mean) = results::geometric_mean(&rows, &RENOIR_ROWS) {
+        let goal = Goal::TimesFaster(5.0);
+        rows.push(Row::derived("r1_r3_renoir_geomean", "× their time", mean, ("Renoir", 1.0), mean, goal));
+    }
+    Ok(rows)
+}
+
+fn write_results(options: &Options, rows: &[Row]) -> Result<()> {
+    let name = if options.is_complete() { "results.json" } else { "partial.json" };
+    let json = options.scratch_folder().join(name);
+    results::write_json(rows, &json)?;
+    println!("wrote {}", json.display());
+    if options.is_complete() {
+        let document = repository_root().join("docs/benchmarks.md");
+        let caption = format!("Measured on {}; medians of {} alternating runs.", machine::describe(), options.runs);
+        results::rewrite_document(&document, &results::markdown_table(rows, &caption))
+            .context("the table was measured but not written")?;
+        println!("rewrote the table of {}", document.display());
+    }
+    Ok(())
+}

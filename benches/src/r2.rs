@@ -1,0 +1,268 @@
+//! R2: word count over a text whose words follow Zipf's law, on one thread (`r2`) and with every word sent to one of
+//! two counters (`r2_exchange`).
+//!
+//! Lines are UTF-8 and words are what `split_whitespace` finds, for every contender. The time ends when the table of
+//! words is complete; its digest is not part of it.
+
+use std::fs::File;
+use std::hash::BuildHasher;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use compact_str::CompactString;
+use foldhash::{HashMap, HashMapExt, fast::FixedState};
+use renoir::prelude::*;
+use sage::Environment;
+
+use crate::Options;
+use crate::batches::{BATCH_SIZES, Inbox, Outbox, connect};
+use crate::hop::renoir_modes;
+use crate::inputs::{digest_pairs, share, text_file};
+use crate::measure::{Contender, Sample, Side, alternate};
+use crate::results::{Goal, Row};
+
+const TEXT_BYTES: u64 = 200_000_000;
+const UNIT: &str = "s";
+
+/// Readers, and counters, of `r2_exchange`.
+const REPLICAS: usize = 2;
+
+/// Measures the word count on one thread.
+pub(crate) fn measure_one_thread(options: &Options) -> Result<Vec<Row>> {
+    let text = text_file(&options.scratch_folder(), options.size(TEXT_BYTES))?;
+    let mut contenders = vec![
+        Contender::new(Side::Hand, "String", || timed(|| hand::<String>(&text))),
+        Contender::new(Side::Hand, "CompactString", || timed(|| hand::<CompactString>(&text))),
+        Contender::new(Side::Ours, "", || timed(|| ours(&text))),
+    ];
+    for (variant, mode) in renoir_modes() {
+        let run = {
+            let text = &text;
+            move || timed(|| renoir_combining(text, 1, mode))
+        };
+        contenders.push(Contender::new(Side::RenoirCombining, variant, run));
+    }
+    let measurement = alternate("r2", UNIT, options.runs(), &mut contenders)?;
+    Ok(vec![
+        Row::compare("r2_hand", UNIT, &measurement, Side::Hand, Goal::RatioAtMost(1.15))?,
+        Row::compare("r2_renoir", UNIT, &measurement, Side::RenoirCombining, Goal::Reported)?,
+    ])
+}
+
+/// Measures the word count with an exchange of every word.
+pub(crate) fn measure_exchange(options: &Options) -> Result<Vec<Row>> {
+    let text = text_file(&options.scratch_folder(), options.size(TEXT_BYTES))?;
+    let mut contenders: Vec<Contender<'_>> = Vec::new();
+    for batch in BATCH_SIZES {
+        let run = {
+            let text = &text;
+            move || timed(|| hand_exchange(text, batch))
+        };
+        contenders.push(Contender::new(Side::Hand, format!("batch {batch}"), run));
+    }
+    contenders.push(Contender::new(Side::Ours, "", || timed(|| ours_exchange(&text))));
+    for (variant, mode) in renoir_modes() {
+        let run = {
+            let text = &text;
+            move || timed(|| renoir_exchange(text, mode))
+        };
+        contenders.push(Contender::new(Side::Renoir, variant.clone(), run));
+        let run = {
+            let text = &text;
+            move || timed(|| renoir_combining(text, REPLICAS as u64, mode))
+        };
+        contenders.push(Contender::new(Side::RenoirCombining, variant, run));
+    }
+    let measurement = alternate("r2_exchange", UNIT, options.runs(), &mut contenders)?;
+    let row = |name, side, goal| Row::compare(name, UNIT, &measurement, side, goal);
+    Ok(vec![
+        row("r2_exchange_hand", Side::Hand, Goal::Reported)?,
+        row("r2_exchange_renoir", Side::Renoir, Goal::TimesFaster(3.0))?,
+        row("r2_exchange_renoir_combining", Side::RenoirCombining, Goal::Reported)?,
+    ])
+}
+
+/// Times one run up to its table of counts.
+fn timed<W: AsRef<str>>(run: impl FnOnce() -> Result<Vec<(W, u64)>>) -> Result<Sample> {
+    let start = Instant::now();
+    let counts = run()?;
+    let value = start.elapsed().as_secs_f64();
+    let hasher = FixedState::with_seed(7);
+    let digest = digest_pairs(counts.iter().map(|(word, count)| (hasher.hash_one(word.as_ref()), *count)));
+    Ok(Sample { value, digest })
+}
+
+/// Calls `each` with every line that begins within `part` of the file.
+fn for_each_line(path: &Path, part: Range<u64>, mut each: impl FnMut(&str)) -> std::io::Result<()> {
+    let mut file = File::open(path)?;
+    let mut line = String::new();
+    let mut position = part.start;
+    // A line that begins before the part belongs to the part before, also when it ends right here.
+    let skip_first = position > 0;
+    file.seek(SeekFrom::Start(position - u64::from(skip_first)))?;
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    if skip_first {
+        position += reader.skip_until(b'\n')? as u64 - 1;
+    }
+    while position < part.end {
+        line.clear();
+        let read = reader.read_line(&mut line)?;
+        if read == 0 {
+            break;
+        }
+        position += read as u64;
+        each(&line);
+    }
+    Ok(())
+}
+
+/// Looks a word up by its `&str` and makes an owned one only for a new word.
+fn hand<W>(path: &Path) -> Result<Vec<(W, u64)>>
+where
+    W: for<'a> From<&'a str> + std::borrow::Borrow<str> + Eq + std::hash::Hash,
+{
+    let mut counts: HashMap<W, u64> = HashMap::new();
+    for_each_line(path, 0..u64::MAX, |line| {
+        for word in line.split_whitespace() {
+            match counts.get_mut(word) {
+                Some(count) => *count += 1,
+                None => {
+                    counts.insert(W::from(word), 1);
+                }
+            }
+        }
+    })?;
+    Ok(counts.into_iter().collect())
+}
+
+/// Two readers with half of the file each, two counters, and every word sent to the counter its hash names.
+fn hand_exchange(path: &Path, batch: usize) -> Result<Vec<(CompactString, u64)>> {
+    let size = path.metadata()?.len();
+    let (to_even, even) = connect::<_, REPLICAS>(batch);
+    let (to_odd, odd) = connect::<_, REPLICAS>(batch);
+    std::thread::scope(|scope| {
+        let pairs = to_even.into_iter().zip(to_odd).enumerate();
+        let readers: Vec<_> = pairs
+            .map(|(index, (to_even, to_odd))| {
+                let part = share(size, index, REPLICAS);
+                scope.spawn(move || send_words(path, part, to_even, to_odd))
+            })
+            .collect();
+        let counters = [even, odd].map(|inbox| scope.spawn(move || count_words(inbox)));
+        for reader in readers {
+            reader.join().ok().context("a reader panicked")??;
+        }
+        let mut all = Vec::new();
+        for counter in counters {
+            all.extend(counter.join().ok().context("a counter panicked")?);
+        }
+        Ok(all)
+    })
+}
+
+fn count_words(inbox: Inbox<CompactString>) -> HashMap<CompactString, u64> {
+    let mut counts: HashMap<CompactString, u64> = HashMap::new();
+    inbox.drain(|words| {
+        for word in words.drain(..) {
+            *counts.entry(word).or_default() += 1;
+        }
+    });
+    counts
+}
+
+fn send_words(
+    path: &Path,
+    part: Range<u64>,
+    mut to_even: Outbox<CompactString>,
+    mut to_odd: Outbox<CompactString>,
+) -> Result<()> {
+    let hasher = FixedState::with_seed(0);
+    for_each_line(path, part, |line| {
+        for word in line.split_whitespace() {
+            let outbox = if hasher.hash_one(word) & 1 == 0 { &mut to_even } else { &mut to_odd };
+            outbox.push(CompactString::new(word));
+        }
+    })?;
+    to_even.flush();
+    to_odd.flush();
+    Ok(())
+}
+
+fn ours(path: &Path) -> Result<Vec<(CompactString, u64)>> {
+    let env = Environment::local("r2");
+    let counts = env
+        .read_lines(path.display().to_string())
+        .flat_map_into(|line, words| words.extend(line.text.split_whitespace().map(CompactString::new)))
+        .key_by(|word: &CompactString| word.clone())
+        .count()
+        .collect();
+    env.run()?;
+    Ok(counts.take())
+}
+
+fn ours_exchange(path: &Path) -> Result<Vec<(CompactString, u64)>> {
+    let env = Environment::local("r2-exchange");
+    let counts = env
+        .read_lines(path.display().to_string())
+        .flat_map_into(|line, words| words.extend(line.text.split_whitespace().map(CompactString::new)))
+        .key_by(|word: &CompactString| word.clone())
+        .count()
+        .parallelism(REPLICAS)
+        .collect();
+    env.run()?;
+    Ok(counts.take())
+}
+
+/// Counts in each replica first and sends one partial count per word.
+fn renoir_combining(path: &Path, parallelism: u64, mode: BatchMode) -> Result<Vec<(CompactString, u64)>> {
+    let env = StreamContext::new(RuntimeConfig::local(parallelism)?);
+    let counts = env
+        .stream_file(path)
+        .batch_mode(mode)
+        .flat_map(|line| line.split_whitespace().map(CompactString::new).collect::<Vec<_>>())
+        .group_by_count(|word| word.clone())
+        .collect_vec();
+    env.execute_blocking();
+    let counts = counts.get().context("Renoir gave no result")?;
+    Ok(counts.into_iter().map(|(word, count)| (word, count as u64)).collect())
+}
+
+/// Sends every word to the replica that counts it.
+fn renoir_exchange(path: &Path, mode: BatchMode) -> Result<Vec<(CompactString, u64)>> {
+    let env = StreamContext::new(RuntimeConfig::local(REPLICAS as u64)?);
+    let counts = env
+        .stream_file(path)
+        .batch_mode(mode)
+        .flat_map(|line| line.split_whitespace().map(CompactString::new).collect::<Vec<_>>())
+        .group_by(|word| word.clone())
+        .fold(0u64, |count, _| *count += 1)
+        .collect_vec();
+    env.execute_blocking();
+    counts.get().context("Renoir gave no result")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Wherever the file is cut, every line is read once.
+    #[test]
+    fn parts_of_a_file_cover_every_line_once() {
+        let folder = std::env::temp_dir().join(format!("sage-benches-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a writable temporary folder");
+        let path = folder.join("lines.txt");
+        let text = "ab\nc\n\ndefg\nh";
+        std::fs::write(&path, text).expect("a writable temporary folder");
+        for cut in 0..=text.len() as u64 {
+            let mut seen = String::new();
+            for part in [0..cut, cut..text.len() as u64] {
+                for_each_line(&path, part, |line| seen.push_str(line)).expect("the file exists");
+            }
+            assert_eq!(seen, text, "cut at {cut}");
+        }
+        std::fs::remove_dir_all(&folder).expect("the folder is ours");
+    }
+}
