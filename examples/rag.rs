@@ -62,9 +62,9 @@ struct Arguments {
     /// Write the answers and the job's report to this file, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Log each document on standard error
-    #[arg(short, long)]
-    verbose: bool,
+    /// Log each document on standard error; twice, what the engine does as well
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
 }
 
 /// Asked when no folder is given.
@@ -99,7 +99,11 @@ struct Document {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let level = if arguments.verbose { tracing::Level::INFO } else { tracing::Level::WARN };
+    let level = match arguments.verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
     tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).without_time().init();
     run(&arguments).unwrap_or_else(|error| {
         tell(&*error);
@@ -155,7 +159,7 @@ fn declare(env: &Environment, arguments: &Arguments, task: &Task, notes: &Notes)
         .flat_map(chunk)
         .named("chunk")
         .try_map(move |passage: Passage| {
-            let vector = embed.call(|embedder| embedder.embed_and_observe(&passage.text_with_heading()))?;
+            let vector = embed.call(|embedder| embedder.embed_passage(&passage.text_with_heading()))?;
             Ok::<_, CallError>((passage, vector))
         })
         .named("embed")
@@ -163,6 +167,7 @@ fn declare(env: &Environment, arguments: &Arguments, task: &Task, notes: &Notes)
         .try_map(move |(passage, vector)| upsert.try_call(|store| store_passage(store, passage, &vector)))
         .named("upsert")
         .count()
+        .named("count")
         .flat_map(move |stored| {
             let ask = stored > 0 && all_read.load(Ordering::Acquire);
             if ask { questions.clone() } else { Vec::new() }
@@ -254,7 +259,7 @@ struct Troubles {
 impl Notes {
     /// The bar is drawn only where standard error is a terminal and nothing else is written there.
     fn new(arguments: &Arguments) -> Self {
-        let drawn = io::stderr().is_terminal() && !arguments.verbose;
+        let drawn = io::stderr().is_terminal() && arguments.verbose == 0;
         Self {
             troubles: Arc::default(),
             answers: arguments.report.is_some().then(Arc::default),

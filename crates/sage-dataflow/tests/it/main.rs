@@ -1,3 +1,8 @@
 //! The engine's tests through its public interface, and its models.
 
+mod contract;
+mod leaks;
 mod models;
+mod pipelines;
+mod probes;
+mod signals;

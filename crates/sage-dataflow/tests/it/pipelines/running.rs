@@ -1,0 +1,245 @@
+//! Running: inline and on threads, several pipelines, several runs, several environments.
+
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread;
+
+use sage::{Environment, JobState, RunError, SubmitError};
+
+use crate::leaks::leak_free;
+use crate::probes::{Gate, failed, sorted};
+
+/// One of everything, and what it gives.
+fn everything(env: &Environment) -> impl FnOnce() -> Vec<String> + use<> {
+    let [left, right] = env.from_collection((0..200_u64).collect()).map(|n| n * 3).fork();
+    let per_key = left
+        .filter(|n| n % 2 == 0)
+        .key_by(|n| n % 7)
+        .fold(0, |sum: &mut u64, n| *sum += n)
+        .parallelism(3)
+        .map(|(key, sum)| format!("{key}:{sum}"));
+    let copies = right.rebalance(2).flat_map(|n| vec![n; (n % 3) as usize]).broadcast(2).count();
+    let taken = env.from_factory(|_| 0_u64..).boxed().take(4).reduce(|a, b| a + b);
+    let (per_key, copies, taken) = (per_key.collect(), copies.collect(), taken.collect());
+    move || {
+        let mut all = sorted(per_key.take());
+        all.push(format!("{:?} {:?}", copies.take(), taken.take()));
+        all
+    }
+}
+
+#[test]
+fn inline_gives_the_same_results_as_threads() {
+    leak_free(|_| {
+        let (threads, inline) = (Environment::local("threads"), Environment::local("inline").inline());
+        let (of_threads, of_inline) = (everything(&threads), everything(&inline));
+        threads.run().unwrap();
+        inline.run().unwrap();
+        assert_eq!(of_threads(), of_inline());
+    });
+}
+
+#[test]
+fn inline_runs_every_function_on_the_calling_thread() {
+    leak_free(|_| {
+        let env = Environment::local("inline").inline();
+        let here = thread::current().id();
+        let on_thread =
+            env.from_iter(0..10).boxed().map(move |_| thread::current().id() == here).parallelism(2).collect();
+        env.run().unwrap();
+        assert_eq!(on_thread.take(), [true; 10]);
+    });
+}
+
+#[test]
+fn inline_names_operator_and_record_of_a_failure() {
+    leak_free(|_| {
+        let env = Environment::local("inline").inline();
+        env.from_iter(0..10).boxed().map(|n| assert!(n < 5, "too big")).named("small").sink(|()| {});
+        let report = failed(env.run());
+        assert_eq!(report.first_cause.unwrap().to_string(), "operator `small`, record 6: panicked: too big");
+    });
+}
+
+#[test]
+fn several_pipelines_and_sinks_run_in_one_environment() {
+    leak_free(|_| {
+        let env = Environment::local("several");
+        let outs: Vec<_> = (0..8_u64).map(|start| env.from_iter(start..start + 100).boxed().collect()).collect();
+        let report = env.run().unwrap();
+        for (start, out) in (0..8).zip(outs) {
+            assert_eq!(out.take(), (start..start + 100).collect::<Vec<_>>());
+        }
+        assert_eq!(report.operators.len(), 16);
+    });
+}
+
+#[test]
+fn a_pipeline_that_answers_another_in_the_same_environment_sees_every_request_at_once() {
+    leak_free(|_| {
+        let env = Environment::local("bridge");
+        let (ask, asked) = mpsc::channel::<Option<u64>>();
+        let (answer, answered) = mpsc::channel::<u64>();
+        let answered = Arc::new(std::sync::Mutex::new(answered));
+        // The service side: requests come in bursts of one, and nothing follows until it has answered.
+        env.from_iter(asked.into_iter().map_while(|request| request))
+            .named("requests")
+            .map(|n| n * n)
+            .parallelism(2)
+            .rebalance(1)
+            .try_sink(move |square| answer.send(square));
+        let last = ask.clone();
+        let squares = env
+            .from_iter(0..200_u64)
+            .map(move |n| {
+                ask.send(Some(n)).unwrap();
+                answered.lock().unwrap().recv().unwrap()
+            })
+            .inspect(move |square| {
+                if *square == 199 * 199 {
+                    last.send(None).unwrap();
+                }
+            })
+            .collect();
+        env.run().unwrap();
+        assert_eq!(squares.take(), (0..200).map(|n| n * n).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn collections_and_factories_run_again_and_functions_start_afresh() {
+    leak_free(|_| {
+        let env = Environment::local("again");
+        let mut seen = 0;
+        let numbered = env
+            .from_collection(vec!["a", "b"])
+            .map(move |text| {
+                seen += 1;
+                format!("{text}{seen}")
+            })
+            .collect();
+        let made = env.from_factory(|_| 0..3).count().collect();
+        for _ in 0..3 {
+            env.run().unwrap();
+            assert_eq!((numbered.take(), made.take()), (vec!["a1".to_owned(), "b2".to_owned()], vec![3]));
+        }
+    });
+}
+
+#[test]
+fn a_source_that_can_be_read_once_refuses_a_second_run() {
+    leak_free(|_| {
+        let env = Environment::local("once");
+        env.from_iter([1]).named("once").sink(|_| {});
+        env.run().unwrap();
+        let error = env.run().unwrap_err();
+        let RunError::Submit(SubmitError::SourceConsumed { source_name }) = error else { panic!("{error}") };
+        assert_eq!(source_name, "once");
+    });
+}
+
+#[test]
+fn an_environment_runs_one_job_at_a_time() {
+    leak_free(|_| {
+        let env = Environment::local("busy");
+        let gate = Gate::new();
+        let held = gate.clone();
+        env.from_collection(vec![1]).map(move |_| held.pass()).sink(|()| {});
+        let job = env.submit().unwrap();
+        gate.await_arrivals(1);
+        let error = env.submit().map(drop).unwrap_err();
+        assert!(matches!(&error, SubmitError::AlreadyRunning { environment } if environment == "busy"), "{error}");
+        assert!(matches!(env.run(), Err(RunError::Submit(SubmitError::AlreadyRunning { .. }))));
+        gate.open();
+        job.wait().unwrap();
+        assert_eq!(job.status(), JobState::Ended);
+        env.run().unwrap();
+    });
+}
+
+#[test]
+fn two_environments_run_at_once_from_two_threads() {
+    leak_free(|_| {
+        let both = Arc::new(Barrier::new(2));
+        let running = ["one", "two"].map(|name| {
+            let both = both.clone();
+            thread::spawn(move || {
+                let env = Environment::local(name);
+                // Neither passes before the other has come: they do run at once.
+                let out = env.from_iter([1]).inspect(move |_| drop(both.wait())).count().collect();
+                env.run().unwrap();
+                out.take()
+            })
+        });
+        for thread in running {
+            assert_eq!(thread.join().unwrap(), [1]);
+        }
+    });
+}
+
+#[test]
+fn a_job_can_be_submitted_and_awaited_off_the_main_thread() {
+    leak_free(|_| {
+        let env = Environment::local("off-main");
+        let out = env.from_iter(0..10).collect();
+        let job = thread::spawn(move || env.submit().unwrap()).join().unwrap();
+        let report = thread::spawn(move || job.wait().unwrap()).join().unwrap();
+        assert!(report.is_success());
+        assert_eq!(out.take().len(), 10);
+    });
+}
+
+#[test]
+fn run_inside_an_async_runtime_is_refused_and_run_async_works() {
+    leak_free(|_| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let env = Environment::local("async");
+            let out = env.from_collection(vec![1, 2, 3]).boxed().collect();
+            assert!(matches!(env.run(), Err(RunError::Submit(SubmitError::InsideRuntime))));
+            let report = env.run_async().await.unwrap();
+            assert!(report.is_success());
+            assert_eq!(out.take(), [1, 2, 3]);
+            let job = env.submit().unwrap();
+            let (one, two) = tokio::join!(job.wait_async(), job.wait_async());
+            assert_eq!(one.unwrap().job, two.unwrap().job);
+        });
+    });
+}
+
+#[test]
+fn a_job_waits_for_records_without_using_the_processor() {
+    leak_free(|_| {
+        let env = Environment::local("idle");
+        let gate = Gate::new();
+        let held = gate.clone();
+        let out = env
+            .from_iter(0..2)
+            .inspect(move |n| {
+                if *n == 1 {
+                    held.pass()
+                }
+            })
+            .boxed()
+            .map(|n| n)
+            .parallelism(2)
+            .collect();
+        let job = env.submit().unwrap();
+        gate.await_arrivals(1);
+        let before = processor_time();
+        assert!(job.wait_timeout(std::time::Duration::from_millis(300)).is_none());
+        let used = processor_time() - before;
+        gate.open();
+        job.wait().unwrap();
+        assert_eq!(out.take().len(), 2);
+        assert!(used < std::time::Duration::from_millis(60), "{used:?} in 300 ms of waiting");
+    });
+}
+
+/// The processor time this process has used.
+fn processor_time() -> std::time::Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is valid for the call.
+    let read = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    assert_eq!(read, 0, "the process has a clock");
+    std::time::Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}

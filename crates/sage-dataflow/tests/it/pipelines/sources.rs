@@ -1,0 +1,236 @@
+//! The sources.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sage::{BoxError, CloseContext, Environment, Line, Next, Source, SourceContext};
+
+use crate::leaks::leak_free;
+use crate::probes::{Journal, failed, sorted};
+
+#[test]
+fn a_factory_gives_each_replica_an_iterator_of_its_own() {
+    leak_free(|_| {
+        let env = Environment::local("factory");
+        let out = env.from_factory(|replica| [replica, replica + 10]).parallelism(3).collect();
+        env.run().unwrap();
+        assert_eq!(sorted(out.take()), [0, 1, 2, 10, 11, 12]);
+    });
+}
+
+#[test]
+fn a_generator_ends_with_none() {
+    leak_free(|_| {
+        let env = Environment::local("generator");
+        let mut next = 0;
+        let out = env
+            .from_generator(move || {
+                next += 1;
+                Ok::<_, io::Error>((next <= 3).then_some(next))
+            })
+            .collect();
+        env.run().unwrap();
+        assert_eq!(out.take(), [1, 2, 3]);
+    });
+}
+
+#[test]
+fn a_generator_that_fails_names_the_source_and_keeps_its_error() {
+    leak_free(|_| {
+        let env = Environment::local("generator");
+        let mut next = 0;
+        env.from_generator(move || {
+            next += 1;
+            if next > 2 { Err(io::Error::new(io::ErrorKind::TimedOut, "line dead")) } else { Ok(Some(next)) }
+        })
+        .named("feed")
+        .sink(|_| {});
+        let report = failed(env.run());
+        let cause = report.first_cause.unwrap();
+        assert!(cause.to_string().starts_with("operator `feed`"), "{cause}");
+        let error = cause.error.unwrap();
+        assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(report.operators[0].records_out, 2);
+    });
+}
+
+/// Counts down, idling between records, and notes its hooks.
+struct Countdown {
+    left: u64,
+    idles: bool,
+    journal: Journal,
+}
+
+impl Source for Countdown {
+    type Item = u64;
+
+    fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
+        self.journal.note(format_args!("open {}/{}", cx.replica, cx.parallelism));
+        Ok(())
+    }
+
+    fn next(&mut self, cx: &SourceContext) -> Result<Next<u64>, BoxError> {
+        self.idles = !self.idles;
+        if self.idles {
+            assert!(cx.wait(Duration::from_micros(10)), "nothing interrupts this job");
+            return Ok(Next::Idle);
+        }
+        if self.left == 0 {
+            return Ok(Next::End);
+        }
+        self.left -= 1;
+        Ok(Next::Record(self.left))
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.journal.note(format_args!("close: {}", cx.reason()));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_source_of_ones_own_is_opened_and_closed_once_per_replica() {
+    leak_free(|_| {
+        let env = Environment::local("countdown");
+        let journal = Journal::new();
+        let of_source = journal.clone();
+        let out = env
+            .from_source(move |_| Countdown { left: 3, idles: false, journal: of_source.clone() })
+            .parallelism(2)
+            .collect();
+        env.run().unwrap();
+        assert_eq!(sorted(out.take()), [0, 0, 1, 1, 2, 2]);
+        let expected = ["close: end of input", "close: end of input", "open 0/2", "open 1/2"];
+        assert_eq!(sorted(journal.events()), expected);
+    });
+}
+
+/// The texts of all lines a pattern matches, or the failure.
+fn read(pattern: &Path) -> Result<Vec<Line>, String> {
+    let env = Environment::local("lines");
+    let lines = env.read_lines(pattern.to_str().expect("a temporary path is UTF-8")).collect();
+    match env.run() {
+        Ok(_) => Ok(lines.take()),
+        Err(error) => Err(error.report().and_then(|report| report.first_cause.clone()).expect("it failed").message),
+    }
+}
+
+#[test]
+fn lines_come_file_by_file_with_their_numbers_and_without_their_ends() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("b.txt"), "one\r\ntwo\n\nfour without end").unwrap();
+        fs::write(dir.path().join("a.txt"), "first\n").unwrap();
+        fs::write(dir.path().join("empty.txt"), "").unwrap();
+        fs::write(dir.path().join("other.md"), "not matched\n").unwrap();
+        let lines = read(&dir.path().join("*.txt")).unwrap();
+        let found = lines
+            .iter()
+            .map(|line| (line.path.file_name().unwrap().to_str().unwrap(), line.number, line.text.as_str()));
+        let expected = [
+            ("a.txt", 1, "first"),
+            ("b.txt", 1, "one"),
+            ("b.txt", 2, "two"),
+            ("b.txt", 3, ""),
+            ("b.txt", 4, "four without end"),
+        ];
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+    });
+}
+
+#[test]
+fn an_empty_file_and_a_lone_line_end_are_read_as_they_are() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("empty"), "").unwrap();
+        assert_eq!(read(&dir.path().join("empty")).unwrap(), []);
+        fs::write(dir.path().join("line"), "\r\n\r").unwrap();
+        let texts: Vec<_> = read(&dir.path().join("line")).unwrap().into_iter().map(|line| line.text).collect();
+        assert_eq!(texts, ["", "\r"], "a carriage return belongs to a line end only before a newline");
+    });
+}
+
+#[test]
+fn a_pattern_without_a_match_fails_the_job_and_says_so() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        let message = read(&dir.path().join("*.none")).unwrap_err();
+        assert!(message.starts_with("no file matches `") && message.contains("*.none"), "{message}");
+        let message = read(Path::new("a***")).unwrap_err();
+        assert!(message.starts_with("`a***` is not a glob pattern"), "{message}");
+    });
+}
+
+#[test]
+fn a_line_that_is_not_utf8_fails_the_job_with_its_place() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("bad"), b"fine\nbad \xff\n").unwrap();
+        let message = read(&dir.path().join("bad")).unwrap_err();
+        assert!(message.ends_with("bad:2: the line is not valid UTF-8"), "{message}");
+    });
+}
+
+#[test]
+fn a_file_that_cannot_be_read_fails_the_job_with_its_path() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(dir.path().join("gone"), dir.path().join("link.txt")).unwrap();
+        let message = read(&dir.path().join("*.txt")).unwrap_err();
+        assert!(message.starts_with("cannot read ") && message.contains("link.txt"), "{message}");
+    });
+}
+
+#[test]
+fn a_huge_file_is_read_lazily() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("huge");
+        let mut file = fs::File::create(&path).unwrap();
+        writeln!(file, "first\nsecond").unwrap();
+        // A hole of 1 TiB: reading it would neither end nor fit.
+        file.set_len(1 << 40).unwrap();
+        let env = Environment::local("huge");
+        let lines = env.read_lines(path.to_str().unwrap()).take(2).map(|line| line.text).collect();
+        env.run().unwrap();
+        assert_eq!(lines.take(), ["first", "second"]);
+    });
+}
+
+#[test]
+fn a_line_without_end_does_not_fill_the_memory() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("endless");
+        fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let message = read(&path).unwrap_err();
+        assert!(message.ends_with("endless:1: the line is longer than 64 MiB"), "{message}");
+    });
+}
+
+#[test]
+fn a_source_reads_no_further_ahead_than_its_lanes_hold() {
+    leak_free(|_| {
+        let env = Environment::local("bounded").batch_records(2).queue_batches(2);
+        let (read, written) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let most_ahead = Arc::new(AtomicUsize::new(0));
+        let reads = read.clone();
+        let items = (0..10_000_u64).inspect(move |_| {
+            reads.fetch_add(1, Ordering::SeqCst);
+        });
+        let ahead = most_ahead.clone();
+        env.from_iter(items).boxed().sink(move |_| {
+            let written = written.fetch_add(1, Ordering::SeqCst);
+            let lead = read.load(Ordering::SeqCst).saturating_sub(written) as usize;
+            ahead.fetch_max(lead, Ordering::SeqCst);
+        });
+        env.run().unwrap();
+        // Two blocks of two records, the one being written and the one that waits for room.
+        let most_ahead = most_ahead.load(Ordering::SeqCst);
+        assert!(most_ahead <= 2 * 2 + 2, "{most_ahead} records ahead");
+    });
+}

@@ -1,0 +1,70 @@
+//! Services for [`sage`] pipelines, and the steps of retrieval that go with them, without a model, a download or a
+//! network.
+//!
+//! | part | what it is |
+//! |---|---|
+//! | [`LexicalEmbedder`] | a service: text to vector, by hashing words |
+//! | [`VectorStore`] | a service: vectors in memory, searched exactly |
+//! | [`documents`], [`read_document`] | functions: folder to files, file to text |
+//! | [`Chunker`] | a function: document to passages with path, lines and headings |
+//! | [`rerank`] | a function: retrieved passages, ordered by the words they share with the question |
+//! | [`Extractor`] | a function: question and passages to the best quotation and its source |
+//!
+//! ```
+//! use sage::Environment;
+//! use sage_services::{Chunker, Format, LexicalEmbedder, VectorStore};
+//!
+//! let env = Environment::local("index");
+//! let embedder = env.register_service("embedder", LexicalEmbedder::default).build();
+//! let store = env
+//!     .register_service("store", || VectorStore::new(LexicalEmbedder::DEFAULT_DIMENSIONS))
+//!     .after(&embedder)
+//!     .build();
+//! let passages = Chunker::default().chunks("stop.md", Format::Markdown, "# Stopping\n\nServices stop in reverse order.");
+//! let indexed = env
+//!     .from_collection(passages)
+//!     .try_map(move |passage| {
+//!         let vector = embedder.call(|embedder| embedder.embed_passage(&passage.text_with_heading()))?;
+//!         store.try_call(|store| store.upsert(passage.id(), &vector, passage))
+//!     })
+//!     .count()
+//!     .collect();
+//! env.run()?;
+//! assert_eq!(indexed.take(), [1]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How well it finds
+//!
+//! Measured on 16,921 passages of the books about Rust (one machine, two cores): 501 questions, each made of every other
+//! of ten neighbouring long words of one passage; found means that this passage or a neighbour of it came back.
+//!
+//! | dimensions | first | among four | among fifty | first, reranked | among four, reranked | memory of vectors |
+//! |---|---|---|---|---|---|---|
+//! | 512 | 27 % | 52 % | 90 % | 63 % | 78 % | 35 MB |
+//! | 1,024 (default) | 39 % | 63 % | 95 % | 67 % | 82 % | 69 MB |
+//! | 2,048 | 44 % | 69 % | 97 % | 67 % | 84 % | 139 MB |
+//!
+//! A search of the default store takes about 0.6 ms per 1,000 passages, reranking fifty 1.6 ms. Paraphrases that share
+//! no word with their passage are not found: that takes an embedding model, which can stand in the embedder's place.
+
+mod answer;
+mod chunk;
+mod documents;
+mod embedder;
+mod html;
+mod layout;
+mod question;
+mod rerank;
+mod scan;
+mod sentences;
+mod terms;
+mod vector_store;
+
+pub use answer::{Answer, Extractor};
+pub use chunk::{Chunker, Passage};
+pub use documents::{DocumentError, DocumentText, MAX_DOCUMENT_BYTES, documents, read_document};
+pub use embedder::LexicalEmbedder;
+pub use layout::Format;
+pub use rerank::rerank;
+pub use vector_store::{Hit, Record, StoreError, VectorStore};

@@ -1,0 +1,153 @@
+//! The example `rag` as its users meet it: a process with arguments, output, a report and an exit code.
+
+#![expect(clippy::unwrap_used, reason = "in a test, also outside of its function")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The built example: beside the folder of this test's own executable.
+fn rag() -> Command {
+    let test = std::env::current_exe().unwrap();
+    let built: PathBuf = test.parent().and_then(Path::parent).unwrap().join("examples/rag");
+    assert!(built.exists(), "`{}` is not built: cargo build -p sage-services --example rag", built.display());
+    let mut command = Command::new(built);
+    // A test run started in the background ignores SIGINT, and so would its children.
+    // SAFETY: `signal` may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        })
+    };
+    command
+}
+
+fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, contents) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+    folder
+}
+
+fn run(command: &mut Command) -> (Output, String) {
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    (output, text)
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn answers_name_the_file_and_the_lines() {
+    let bees = b"# Bees\n\nBees keep the hive at thirty-five degrees\nwith their wings. They dance.\n";
+    let folder = folder(&[
+        ("nature/bees.md", &bees[..]),
+        (
+            "page.html",
+            b"<html><body>\n<p>Clocks on ships were wound\nat noon by the second mate.</p>\n</body></html>\n",
+        ),
+        ("latin.txt", b"caf\xe9 opens at seven"),
+        ("binary.txt", b"\0\0\0"),
+        ("ignored.rs", b"// At what temperature do bees keep the hive?"),
+    ]);
+    let report = folder.path().join("report.json");
+    let (output, text) = run(rag()
+        .arg(folder.path())
+        .args(["-q", "At how many degrees do bees keep a hive?", "-q", "When was the ship's clock wound?"])
+        .args(["-q", "Who is afraid of elephants?", "--report"])
+        .arg(&report));
+    assert_eq!(output.status.code(), Some(0), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "no progress is drawn and nothing logged where nobody watches");
+    for expected in [
+        "A: Bees keep the hive at thirty-five degrees with their wings.\n   nature/bees.md:3-4\n",
+        "A: Clocks on ships were wound at noon by the second mate.\n   page.html:2-3\n",
+        "Q: Who is afraid of elephants?\nA: no document answers this\n",
+        "3 documents read, 3 passages stored, 3 questions asked\n",
+        "binary.txt` is no text",
+        "not UTF-8: `latin.txt`",
+        "\nembedder cleaned\nstore cleaned\n",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is missing:\n{text}");
+    }
+
+    let report = json(&report);
+    assert_eq!(report["answers"][0]["path"], "nature/bees.md");
+    assert_eq!((&report["answers"][0]["first_line"], &report["answers"][0]["last_line"]), (&3.into(), &4.into()));
+    assert_eq!(report["answers"][2]["answer"], Value::Null);
+    assert_eq!((&report["documents"], &report["passed_over"], &report["not_utf8"]), (&3.into(), &1.into(), &1.into()));
+    assert_eq!((&report["job"]["outcome"], &report["job"]["cleanliness"]), (&"succeeded".into(), &"clean".into()));
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_fails() {
+    let empty = folder(&[]);
+    let text = folder(&[("a.txt", b"text")]);
+    let missing = empty.path().join("missing");
+    for (command, expected) in [
+        (rag().arg(&missing), "cannot be read: No such file or directory"),
+        (rag().arg(text.path()), "nothing to ask; give a question with --question"),
+        (rag().arg(empty.path()).args(["-q", "what?"]), "no document in"),
+        (rag().arg(text.path()).args(["-q", "what?", "--passages", "51"]), "not a number from 1 to 50"),
+    ] {
+        let (output, _) = run(command);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && error.contains(expected), "{expected:?} is missing:\n{error}");
+    }
+}
+
+/// Standard error is full before the last document is read, so the signal strikes in the middle of the walk. Standard
+/// output is not read before the drain has begun, and would be full before the last question is answered, so the job
+/// cannot be over before it, however slowly the signal arrives.
+#[test]
+fn a_signal_in_the_middle_ends_130_with_every_service_cleaned() {
+    const DOCUMENTS: usize = 1_500;
+    let folder = tempfile::tempdir().unwrap();
+    for number in 0..DOCUMENTS {
+        let text = format!("# Document {number}\n\nThe quick brown fox number {number} jumps over the lazy dog.\n");
+        fs::write(folder.path().join(format!("document-with-a-long-name-{number:05}.md")), text).unwrap();
+    }
+    let questions = folder.path().join("questions");
+    fs::write(&questions, "Which quick brown fox jumps over the lazy dog?\n".repeat(5_000)).unwrap();
+    let report = folder.path().join("report.json");
+
+    let mut child = rag()
+        .arg(folder.path())
+        .args(["-vv", "--questions"])
+        .arg(&questions)
+        .arg("--report")
+        .arg(&report)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    log.by_ref().find(|line| line.contains("document-with-a-long-name")).expect("a document is logged");
+    let pid = libc::pid_t::try_from(child.id()).unwrap();
+    // SAFETY: sends a signal to a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+    log.by_ref().find(|line| line.contains("draining")).expect("the drain is logged");
+
+    let rest = std::thread::spawn(move || log.count());
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    let status = child.wait().unwrap();
+    rest.join().unwrap();
+    assert_eq!(status.code(), Some(130), "{text}");
+    assert!(text.ends_with("\nembedder cleaned\nstore cleaned\n"), "{text}");
+    let job = &json(&report)["job"];
+    assert_eq!(
+        (&job["outcome"], &job["cleanliness"], &job["reason"]["signal"]),
+        (&"cancelled".into(), &"clean".into(), &libc::SIGINT.into())
+    );
+    assert!(job["left"].as_array().unwrap().is_empty());
+}
