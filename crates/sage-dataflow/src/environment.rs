@@ -15,6 +15,7 @@ use crate::job::control::JobControl;
 use crate::job::dispatcher::Dispatcher;
 use crate::job::plan::{LiveMetrics, Plan};
 use crate::job::signals::Listening;
+use crate::job::task::guard;
 use crate::job::{Deadlines, JobHandle, JobReport, JobShared, LogError, RunError, SessionLog, SignalPolicy, checked};
 use crate::service::{
     AsyncService, Blocking, CallError, Futures, HookContext, HookTimeouts, JobRuntime, Registry, Service,
@@ -396,7 +397,8 @@ impl Environment {
         let runner = std::thread::Builder::new()
             .name("sage-dispatcher".to_owned())
             .spawn(move || {
-                let report = prepared.run();
+                // A panic here is the engine's own; the waiters are told that there is no report.
+                let report = guard(|| prepared.run()).ok();
                 end.end().finish(report);
             })
             .map_err(SubmitError::Threads)?;
@@ -424,16 +426,17 @@ impl Environment {
             queue_batches: if options.inline { usize::MAX } else { options.queue_batches },
             flush_interval: if options.inline { Duration::ZERO } else { options.flush_interval },
         };
-        let plan = self.graph.with(|graph| {
-            validate(graph)?;
-            let built = wiring::build(graph, &control, &lanes)?;
-            Ok::<_, SubmitError>(Plan::new(graph, built, services.clone()))
-        })?;
+        self.graph.with(|graph| validate(graph))?;
         let log = match &options.log_dir {
             Some(dir) => SessionLog::open(dir)?,
             None => SessionLog::default(),
         };
         let listening = Listening::start(options.signals, &events).map_err(SubmitError::Threads)?;
+        // Last of what can fail: building takes the sources that can be read once.
+        let plan = self.graph.with(|graph| {
+            let built = wiring::build(graph, &control, &lanes)?;
+            Ok::<_, SubmitError>(Plan::new(graph, built, services.clone()))
+        })?;
         services.iter().for_each(|entry| entry.reset());
         self.registry.begin(events.clone(), runtime.clone(), options.inline);
         let shared = Arc::new(JobShared::new(

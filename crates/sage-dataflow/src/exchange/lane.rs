@@ -40,8 +40,10 @@ const RUNNING: u8 = 0;
 const FULL: u8 = 1;
 /// The reader waits for any record.
 const ANY: u8 = 2;
-/// The reader has ended; records for it are of no use any more.
+/// The reader has ended well; it wants no more records.
 const GONE: u8 = 3;
+/// The reader has ended without finishing: its job is failing or cancelled.
+const BROKEN: u8 = 4;
 
 const OPEN: u8 = 0;
 const FINISHED: u8 = 1;
@@ -61,9 +63,9 @@ pub(crate) trait Wait {
 /// Why a record was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// The reader has ended.
+    /// The reader wants no more records.
     ReaderGone,
-    /// The job is being cancelled.
+    /// The job is being cancelled, or the reader has ended without finishing.
     Interrupted,
 }
 
@@ -79,8 +81,13 @@ impl Signal {
         Self { mode: CachePadded::new(AtomicU8::new(RUNNING)), reader: OnceLock::new() }
     }
 
-    fn is_gone(&self) -> bool {
-        self.mode.load(Ordering::Relaxed) == GONE
+    /// Whether the reader has ended, and how.
+    fn ended(&self) -> Option<Refused> {
+        match self.mode.load(Ordering::Relaxed) {
+            GONE => Some(Refused::ReaderGone),
+            BROKEN => Some(Refused::Interrupted),
+            _ => None,
+        }
     }
 
     fn wake(&self) {
@@ -255,7 +262,7 @@ impl<T, W: Wait> Writer<T, W> {
 
     /// Whether the reading task has ended.
     pub(crate) fn reader_gone(&self) -> bool {
-        self.far.signal.is_gone()
+        self.far.signal.ended().is_some()
     }
 
     /// How this writer waits.
@@ -277,11 +284,13 @@ impl<T, W: Wait> Far<T, W> {
     #[cold]
     #[inline(never)]
     fn rouse(&mut self) -> Result<(), Refused> {
-        if self.signal.is_gone() {
-            return Err(Refused::ReaderGone);
+        match self.signal.ended() {
+            Some(refused) => Err(refused),
+            None => {
+                self.signal.wake();
+                Ok(())
+            }
         }
-        self.signal.wake();
-        Ok(())
     }
 
     #[cold]
@@ -295,8 +304,8 @@ impl<T, W: Wait> Far<T, W> {
             }
         }
         let block = loop {
-            if self.signal.is_gone() {
-                return Err(Refused::ReaderGone);
+            if let Some(refused) = self.signal.ended() {
+                return Err(refused);
             }
             if self.tail.oldest_index < self.lane.released.load(Ordering::Acquire) {
                 break self.tail.reuse_oldest();
@@ -327,7 +336,7 @@ impl<T, W: Wait> Far<T, W> {
             }
             self.lane.writer_waits.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
-            if self.signal.is_gone() || self.lane.outstanding() <= self.lane.depth / 2 {
+            if self.signal.ended().is_some() || self.lane.outstanding() <= self.lane.depth / 2 {
                 self.lane.writer_waits.store(false, Ordering::Relaxed);
                 return Ok(());
             }
@@ -495,6 +504,7 @@ pub(crate) struct Inbox<T> {
     eager: bool,
     /// Set when a timed wait for fuller lanes has run out: take what there is. Counts what that gave.
     overdue: Option<usize>,
+    satisfied: bool,
 }
 
 /// What one look at all the lanes of a task gave.
@@ -511,7 +521,12 @@ pub(crate) enum Polled {
 
 impl<T> Inbox<T> {
     pub(crate) fn new(lanes: Vec<Reader<T>>, signal: Arc<Signal>, flush_interval: Duration) -> Self {
-        Self { lanes: lanes.into(), signal, flush_interval, eager: true, overdue: None }
+        Self { lanes: lanes.into(), signal, flush_interval, eager: true, overdue: None, satisfied: false }
+    }
+
+    /// Says that the reader ends because it wants no more records, not because it failed.
+    pub(crate) fn satisfied(&mut self) {
+        self.satisfied = true;
     }
 
     /// Takes one run of records, from the lanes in turn.
@@ -593,7 +608,7 @@ impl<T> Inbox<T> {
 
 impl<T> Drop for Inbox<T> {
     fn drop(&mut self) {
-        self.signal.mode.store(GONE, Ordering::Relaxed);
+        self.signal.mode.store(if self.satisfied { GONE } else { BROKEN }, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         for lane in &self.lanes {
             lane.unpark_writer();

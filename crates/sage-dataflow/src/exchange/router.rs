@@ -91,8 +91,11 @@ impl<T: Send> RoundRobin<T> {
 }
 
 impl<T: Send> Push<T> for RoundRobin<T> {
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, record: T, _at: &mut Position) -> Result<(), Fault> {
+        if self.lanes.others.is_empty() {
+            return self.lanes.send(0, record);
+        }
         let lane = self.next;
         self.next = if lane + 1 == self.lanes.len() { 0 } else { lane + 1 };
         self.lanes.send(lane, record)
@@ -122,7 +125,7 @@ where
     K: Hash,
     F: FnMut(&T) -> K + Send,
 {
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
         at.enter(self.node);
         let hash = self.hash.hash_one((self.key)(&record));
@@ -144,7 +147,7 @@ impl<T> Broadcast<T> {
 }
 
 impl<T: Clone + Send> Push<T> for Broadcast<T> {
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, record: T, _at: &mut Position) -> Result<(), Fault> {
         let last = self.lanes.len() - 1;
         for lane in 0..last {

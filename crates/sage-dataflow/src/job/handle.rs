@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use super::plan::LiveMetrics;
@@ -22,7 +23,8 @@ pub(crate) struct JobShared {
     events: EventSender,
     metrics: LiveMetrics,
     registry: Arc<Registry>,
-    end: Rendezvous<JobReport>,
+    /// `None` if the engine failed and there is no report.
+    end: Rendezvous<Option<JobReport>>,
 }
 
 impl JobShared {
@@ -38,7 +40,7 @@ impl JobShared {
         *lock(&self.state) = state;
     }
 
-    pub(crate) fn end(&self) -> &Rendezvous<JobReport> {
+    pub(crate) fn end(&self) -> &Rendezvous<Option<JobReport>> {
         &self.end
     }
 }
@@ -74,21 +76,18 @@ impl JobHandle {
     /// # Errors
     /// [`RunError::Job`] unless the job succeeded and is clean; the error carries the report.
     pub fn wait(&self) -> Result<JobReport, RunError> {
-        checked(self.shared.end.wait())
+        checked(self.shared.end.wait().flatten())
     }
 
     /// As [`wait`](Self::wait), for `timeout` at most; `None` when that has passed and the job goes on.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<JobReport, RunError>> {
         let report = self.shared.end.wait_timeout(timeout);
-        report.map(|report| checked(Some(report)))
+        report.map(checked)
     }
 
     /// As [`wait`](Self::wait), without blocking the calling thread. Dropping the future stops the wait, not the job.
     pub async fn wait_async(&self) -> Result<JobReport, RunError> {
-        checked(Some(
-            poll_fn(|cx| self.shared.end.poll(cx.waker()).map_or(std::task::Poll::Pending, std::task::Poll::Ready))
-                .await,
-        ))
+        checked(poll_fn(|cx| self.shared.end.poll(cx.waker()).map_or(Poll::Pending, Poll::Ready)).await)
     }
 
     /// Asks the job to end its sources and finish what is in flight. Returns at once; the job then succeeds, or times

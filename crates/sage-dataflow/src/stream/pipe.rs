@@ -153,7 +153,9 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
     }
 
     fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        cx.run(&mut self.next, |next, at| next.finish(at))
+        cx.run(&mut self.next, |next, at| next.finish(at))?;
+        self.inbox.satisfied();
+        Ok(())
     }
 
     fn close(&mut self, cx: &mut TaskContext) {

@@ -135,6 +135,8 @@ fn a_reader_that_ends_releases_a_blocked_writer_and_nothing_leaks() {
             }
             pushed
         });
+        let mut inbox = inbox;
+        inbox.satisfied();
         drop(inbox);
         let pushed = producer.join().unwrap();
         // Those that were taken in, and the one that was refused.
