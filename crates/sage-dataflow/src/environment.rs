@@ -24,7 +24,7 @@ use crate::service::{
 use crate::source::{GeneratorSource, IterSource, Lines, Source};
 use crate::stream::Stream;
 use crate::stream::pipe::{From as FromSource, OneShot, PerReplica};
-use crate::sync::lock;
+use crate::sync::{FOREVER, lock};
 
 /// Why a job was not started.
 #[derive(Debug, thiserror::Error)]
@@ -208,13 +208,13 @@ impl Environment {
 
     /// How long each phase of a job may take. Applies to services registered from here on.
     pub fn deadlines(mut self, deadlines: Deadlines) -> Self {
-        self.options.deadlines = deadlines;
+        self.options.deadlines = deadlines.bounded();
         self
     }
 
     /// Cancels a job that is not over after `limit`. Default: no limit.
     pub fn time_limit(mut self, limit: Duration) -> Self {
-        self.options.time_limit = Some(limit);
+        self.options.time_limit = Some(limit.min(FOREVER));
         self
     }
 

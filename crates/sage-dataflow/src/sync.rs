@@ -36,9 +36,12 @@ pub(crate) fn publish_fence() {}
 /// How often a reader of a lane looks again before it parks.
 pub(crate) const SPINS: usize = 64;
 
+/// A hundred years: what a longer duration from a user is taken as, so that a clock can be moved on by it.
+pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Parks the calling thread while `pending` holds, for `interval` at most.
 pub(crate) fn park_for(interval: Duration, pending: impl Fn() -> bool) {
-    let deadline = Instant::now() + interval;
+    let deadline = Instant::now() + interval.min(FOREVER);
     while pending() {
         match deadline.checked_duration_since(Instant::now()) {
             Some(left) if !left.is_zero() => thread::park_timeout(left),

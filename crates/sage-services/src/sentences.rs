@@ -133,7 +133,9 @@ fn sentence_end(text: &str) -> Option<usize> {
 pub(crate) fn ends_sentence(text: &str) -> bool {
     let bare = text.trim_end_matches(['"', '\'', ')', '*', '_', '`', '”', '’', ']']);
     let last_word = bare.rsplit(char::is_whitespace).next().unwrap_or("").trim_start_matches('(');
-    bare.ends_with(['.', '!', '?', '。', '！', '？']) && !ABBREVIATIONS.contains(&last_word)
+    // The question mark operator, standing alone, ends nothing.
+    let is_word = last_word.contains(char::is_alphanumeric);
+    bare.ends_with(['.', '!', '?', '。', '！', '？']) && is_word && !ABBREVIATIONS.contains(&last_word)
 }
 
 fn can_begin(text: &str) -> bool {
@@ -164,7 +166,12 @@ mod tests {
 
     #[test]
     fn stops_inside_a_sentence_do_not_end_it() {
-        for whole in ["It is 1.5 s long, e.g. Here.", "Use a.rs and `b.rs`. or not", "What? no, he said (cf. Smith)"] {
+        for whole in [
+            "It is 1.5 s long, e.g. Here.",
+            "Use a.rs and `b.rs`. or not",
+            "What? no, he said (cf. Smith)",
+            "The ? Operator",
+        ] {
             assert_eq!(texts(whole), [whole]);
         }
         assert_eq!(

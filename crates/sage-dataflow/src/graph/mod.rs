@@ -96,7 +96,11 @@ pub(crate) struct Graph {
 impl Graph {
     pub(crate) fn add_node(&mut self, kind: &'static str, input: Input, one_to_one: bool) -> NodeId {
         let id = NodeId(u32::try_from(self.nodes.len()).expect("a graph has fewer than four thousand million nodes"));
-        let nth = self.nodes.iter().filter(|node| node.kind == kind).count() + 1;
+        let mut nth = self.nodes.iter().filter(|node| node.kind == kind).count() + 1;
+        let is_taken = |name: &str| self.nodes.iter().any(|node| node.name == name);
+        while is_taken(&format!("{kind}-{nth}")) {
+            nth += 1;
+        }
         self.nodes.push(Node { name: format!("{kind}-{nth}"), kind, input, one_to_one });
         id
     }

@@ -14,7 +14,7 @@ use super::state::JobState;
 use crate::backend::{Command, Event, EventSender};
 use crate::environment::SubmitError;
 use crate::service::{CallError, Registry};
-use crate::sync::lock;
+use crate::sync::{FOREVER, lock};
 
 /// What a job's dispatcher and its handle share.
 pub(crate) struct JobShared {
@@ -81,7 +81,7 @@ impl JobHandle {
 
     /// As [`wait`](Self::wait), for `timeout` at most; `None` when that has passed and the job goes on.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<JobReport, RunError>> {
-        let report = self.shared.end.wait_timeout(timeout);
+        let report = self.shared.end.wait_timeout(timeout.min(FOREVER));
         report.map(checked)
     }
 

@@ -10,6 +10,7 @@ use crate::graph::wiring::Built;
 use crate::graph::{Graph, Input, NodeId};
 use crate::metrics::OperatorCounters;
 use crate::service::ServiceEntry;
+use crate::sync::FOREVER;
 
 /// How long each phase of a job may take. A run itself has no limit unless one is set.
 ///
@@ -33,6 +34,15 @@ impl Default for Deadlines {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self { setup: seconds(60), drain: seconds(30), cancel: seconds(10), stop: seconds(10), cleanup: seconds(10) }
+    }
+}
+
+impl Deadlines {
+    /// Each no longer than a clock can be moved on by.
+    pub(crate) fn bounded(self) -> Self {
+        let Self { setup, drain, cancel, stop, cleanup } = self;
+        let [setup, drain, cancel, stop, cleanup] = [setup, drain, cancel, stop, cleanup].map(|it| it.min(FOREVER));
+        Self { setup, drain, cancel, stop, cleanup }
     }
 }
 

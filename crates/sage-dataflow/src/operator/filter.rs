@@ -60,7 +60,9 @@ impl<I: Send + 'static> Operator for Take<I> {
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
-        self.left -= 1;
+        // What an operator before it emits after the last record, at the end of input say, is not wanted either.
+        let Some(left) = self.left.checked_sub(1) else { return Err(Stop::Satisfied.into()) };
+        self.left = left;
         out.emit(record)?;
         if self.left == 0 { Err(Stop::Satisfied.into()) } else { Ok(()) }
     }

@@ -191,8 +191,12 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
     fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
         at.enter(self.node);
         self.life = Life::Open;
-        self.operator.open(&self.context)?;
-        self.next.open(at)
+        match self.operator.open(&self.context) {
+            Ok(()) => self.next.open(at),
+            // It wants no records at all; the end of input still goes through what follows.
+            Err(Fault::Stop(Stop::Satisfied)) => self.next.open(at).and(Err(Stop::Satisfied.into())),
+            fault => fault,
+        }
     }
 
     #[inline(always)]

@@ -17,7 +17,7 @@ use super::{HookTimeouts, ServiceId, ServiceState};
 use crate::BoxError;
 use crate::backend::{Event, EventSender};
 use crate::job::task::What;
-use crate::sync::{Mutex, lock};
+use crate::sync::{FOREVER, Mutex, lock};
 
 /// What a dependency is named by: a handle, or a name.
 #[derive(Debug, Clone)]
@@ -275,19 +275,19 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
 
     /// How long the constructor and `setup` may take together. Default: [`Deadlines::setup`](crate::Deadlines::setup).
     pub fn setup_timeout(mut self, timeout: Duration) -> Self {
-        self.timeouts.setup = timeout;
+        self.timeouts.setup = timeout.min(FOREVER);
         self
     }
 
     /// How long `stop` and the calls inside may take. Default: [`Deadlines::stop`](crate::Deadlines::stop).
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
-        self.timeouts.stop = timeout;
+        self.timeouts.stop = timeout.min(FOREVER);
         self
     }
 
     /// How long `cleanup` may take. Default: [`Deadlines::cleanup`](crate::Deadlines::cleanup).
     pub fn cleanup_timeout(mut self, timeout: Duration) -> Self {
-        self.timeouts.cleanup = timeout;
+        self.timeouts.cleanup = timeout.min(FOREVER);
         self
     }
 

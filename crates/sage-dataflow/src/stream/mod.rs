@@ -253,8 +253,8 @@ impl<P: Pipe> Stream<P> {
         P::Out: Clone,
     {
         let parallelism = self.replicas();
-        let Some(&from) = self.nodes.last() else { unreachable!("a chain that is forked has an operator or a source") };
-        let graph = self.graph.clone();
+        let (stream, from) = self.with_last_node();
+        let graph = stream.graph.clone();
         let targets = [(); N].map(|()| {
             graph.with(|graph| {
                 let inlet = graph.add_inlet(parallelism);
@@ -262,7 +262,7 @@ impl<P: Pipe> Stream<P> {
             })
         });
         let edges = targets.map(|(edge, _)| edge);
-        self.end(move |cx: &mut BuildContext<'_>| {
+        stream.end(move |cx: &mut BuildContext<'_>| {
             Ok(Tee::new(edges.iter().map(|&edge| RoundRobin::new(cx.writers::<P::Out>(edge), cx.replica)).collect()))
         });
         targets.map(|(_, inlet)| Self::from_inlet(graph.clone(), inlet, true))
@@ -326,23 +326,28 @@ impl<P: Pipe> Stream<P> {
     }
 
     fn exchange_into<N: Push<P::Out> + 'static>(
-        mut self,
+        self,
         partitioning: Partitioning,
         inlet: InletId,
         router: impl Fn(Lanes<P::Out>, usize) -> N + Send + 'static,
     ) {
-        let from = match self.nodes.last() {
-            Some(&node) => node,
-            None => {
-                // An exchange right after an exchange: the task between them needs a name.
-                let Head::Inlet(before) = self.head else { unreachable!("a source has a node") };
+        let (stream, from) = self.with_last_node();
+        let edge = stream.graph.with(|graph| graph.add_edge(edge::<P::Out>(from, inlet, partitioning)));
+        stream.end(move |cx: &mut BuildContext<'_>| Ok(router(cx.writers::<P::Out>(edge), cx.replica)));
+    }
+
+    /// The last node of the chain. Where an exchange follows an exchange, the task between them gets one.
+    fn with_last_node(mut self) -> (Self, NodeId) {
+        let node = match (self.nodes.last(), self.head) {
+            (Some(&node), _) => node,
+            (None, Head::Inlet(before)) => {
                 let node = self.graph.with(|graph| graph.add_node("forward", Input::Inlet(before), true));
                 self.nodes.push(node);
                 node
             }
+            (None, Head::Source { .. }) => unreachable!("a source has a node"),
         };
-        let edge = self.graph.with(|graph| graph.add_edge(edge::<P::Out>(from, inlet, partitioning)));
-        self.end(move |cx: &mut BuildContext<'_>| Ok(router(cx.writers::<P::Out>(edge), cx.replica)));
+        (self, node)
     }
 
     /// Hands the chain, ended by what `end` makes, to the graph.

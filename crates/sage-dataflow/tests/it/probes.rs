@@ -59,7 +59,7 @@ impl Gate {
 
 /// A list of events in the order in which they happened.
 #[derive(Clone, Default)]
-pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Journal(Arc<(Mutex<Vec<String>>, Condvar)>);
 
 impl Journal {
     pub(crate) fn new() -> Self {
@@ -67,15 +67,27 @@ impl Journal {
     }
 
     pub(crate) fn note(&self, event: impl fmt::Display) {
-        lock(&self.0).push(event.to_string());
+        let (events, changed) = &*self.0;
+        lock(events).push(event.to_string());
+        changed.notify_all();
     }
 
     pub(crate) fn events(&self) -> Vec<String> {
-        lock(&self.0).clone()
+        lock(&self.0.0).clone()
     }
 
     pub(crate) fn count(&self, event: &str) -> usize {
-        lock(&self.0).iter().filter(|noted| *noted == event).count()
+        lock(&self.0.0).iter().filter(|noted| *noted == event).count()
+    }
+
+    /// Waits until an event has happened so many times.
+    #[track_caller]
+    pub(crate) fn await_events(&self, event: &str, count: usize) {
+        let (events, changed) = &*self.0;
+        let missing = |events: &mut Vec<String>| events.iter().filter(|noted| *noted == event).count() < count;
+        let waited = changed.wait_timeout_while(lock(events), PATIENCE, missing);
+        let events = waited.unwrap_or_else(PoisonError::into_inner).0.clone();
+        assert!(self.count(event) >= count, "{count} × `{event}` in {events:?}");
     }
 
     /// Where an event that happened exactly once stands.

@@ -51,16 +51,29 @@ fn the_text_of_explain_shows_chains_exchanges_and_services() {
     counted.map(|(order, _)| order).boxed().union(env.from_iter(["b"])).sink(|_| {}).named("shop");
     audit.rebalance(2).broadcast(3).write_lines("audit.txt");
     assert_snapshot!(env.explain(), @"
-    environment `orders`: 8 chains, 14 tasks
+    environment `orders`: 10 chains, 22 tasks
       chain 1 ×1: orders → clean
         → chain 2 (forward)
-        → chain 6 (forward)
+        → chain 7 (forward)
       chain 2 ×1: forward-1
         → chain 3 (hash)
       chain 3 ×4: per-customer → map-2
         → chain 4 (forward)
       chain 4 ×4: forward-2
-        → chain 5 (forward)
+        → chain 6 (forward)
+      chain 5 ×1: iter-2
+        → chain 6 (forward)
+      chain 6 ×4: shop
+      chain 7 ×1: forward-3
+        → chain 8 (round robin)
+      chain 8 ×2: forward-4
+        → chain 9 (broadcast)
+      chain 9 ×3: forward-5
+        → chain 10 (gather)
+      chain 10 ×1: write-lines-1
+      service store
+      service index, after store, cache
+      service cache
     ");
 }
 
