@@ -1,19 +1,17 @@
-//! Counters that tasks publish once a batch, and the times they spent, summed per operator.
+//! Counters that tasks publish once a batch.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What one replica of one operator has counted; written by its task, read by anyone.
+/// How many records have passed one point of one task; written by the task, read by anyone.
 #[derive(Debug, Default)]
-pub(crate) struct OperatorCounters {
-    records_out: AtomicU64,
-}
+pub(crate) struct Counter(AtomicU64);
 
-impl OperatorCounters {
-    pub(crate) fn publish_out(&self, records: u64) {
-        self.records_out.store(records, Ordering::Relaxed);
+impl Counter {
+    pub(crate) fn publish(&self, records: u64) {
+        self.0.store(records, Ordering::Relaxed);
     }
 
-    pub(crate) fn records_out(&self) -> u64 {
-        self.records_out.load(Ordering::Relaxed)
+    pub(crate) fn records(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }

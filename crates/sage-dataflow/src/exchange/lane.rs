@@ -260,6 +260,11 @@ impl<T, W: Wait> Writer<T, W> {
         self.far.end(FINISHED);
     }
 
+    /// Has the calling thread, which is the one that will write, woken when the reader ends.
+    pub(crate) fn wake_me(&self) {
+        self.far.lane.writer.get_or_init(thread::current);
+    }
+
     /// Whether the reading task has ended.
     pub(crate) fn reader_gone(&self) -> bool {
         self.far.signal.ended().is_some()

@@ -41,14 +41,14 @@ impl<T: Send> Lanes<T> {
         match sent {
             Ok(()) => Ok(()),
             Err(Refused::Interrupted) => Err(Stop::Cancelled.into()),
-            Err(Refused::ReaderGone) => Self::reader_gone(self.first.reader_gone(), &self.others),
+            // A lane whose reader has ended swallows its records, as long as another wants them.
+            Err(Refused::ReaderGone) if self.wanted() => Ok(()),
+            Err(Refused::ReaderGone) => Err(Stop::Satisfied.into()),
         }
     }
 
-    /// A lane whose reader has ended swallows its records, as long as another wants them.
-    #[cold]
-    fn reader_gone(first: bool, others: &[Lane<T>]) -> Result<(), Fault> {
-        if first && others.iter().all(Lane::reader_gone) { Err(Stop::Satisfied.into()) } else { Ok(()) }
+    fn wanted(&self) -> bool {
+        !(self.first.reader_gone() && self.others.iter().all(Lane::reader_gone))
     }
 
     fn each(&mut self, act: impl FnMut(&mut Lane<T>)) {
@@ -60,7 +60,11 @@ impl<T: Send> Lanes<T> {
 macro_rules! lanes_end_of_chain {
     () => {
         fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {
+            self.lanes.each(|lane| lane.wake_me());
             Ok(())
+        }
+        fn wanted(&self) -> bool {
+            self.lanes.wanted()
         }
         fn publish(&mut self) {}
         fn flush(&mut self, _at: &mut Position) -> Result<(), Fault> {
@@ -184,6 +188,10 @@ impl<T: Clone + Send, R: Push<T>> Push<T> for Tee<R> {
 
     fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
         self.branches.iter_mut().try_for_each(|(branch, _)| branch.open(at))
+    }
+
+    fn wanted(&self) -> bool {
+        self.branches.iter().any(|(branch, wanted)| *wanted && branch.wanted())
     }
 
     fn publish(&mut self) {}

@@ -38,20 +38,8 @@ pub(crate) struct ChainId(pub(crate) usize);
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) kind: &'static str,
-    pub(crate) input: Input,
     /// Emits as many records as it takes, so that it counts none of them itself.
     pub(crate) one_to_one: bool,
-}
-
-/// Where a transformation's records come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Input {
-    /// It is a source.
-    Outside,
-    /// The node before it in its chain.
-    Node(NodeId),
-    /// The exchange its chain begins with.
-    Inlet(InletId),
 }
 
 /// The receiving end of an exchange: the input of one chain.
@@ -94,14 +82,14 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    pub(crate) fn add_node(&mut self, kind: &'static str, input: Input, one_to_one: bool) -> NodeId {
+    pub(crate) fn add_node(&mut self, kind: &'static str, one_to_one: bool) -> NodeId {
         let id = NodeId(u32::try_from(self.nodes.len()).expect("a graph has fewer than four thousand million nodes"));
         let mut nth = self.nodes.iter().filter(|node| node.kind == kind).count() + 1;
         let is_taken = |name: &str| self.nodes.iter().any(|node| node.name == name);
         while is_taken(&format!("{kind}-{nth}")) {
             nth += 1;
         }
-        self.nodes.push(Node { name: format!("{kind}-{nth}"), kind, input, one_to_one });
+        self.nodes.push(Node { name: format!("{kind}-{nth}"), kind, one_to_one });
         id
     }
 

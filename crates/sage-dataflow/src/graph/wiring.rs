@@ -10,7 +10,7 @@ use crate::exchange::lane::{Inbox, Reader, Signal, Writer, lane};
 use crate::exchange::{Lanes, Partitioning};
 use crate::job::control::JobControl;
 use crate::job::task::{Cursor, OpenContext, Task, Waiting};
-use crate::metrics::OperatorCounters;
+use crate::metrics::Counter;
 
 /// Builds the task of one replica of a chain.
 pub(crate) type BuildChain = dyn Fn(&mut BuildContext<'_>) -> Result<Box<dyn Task>, SubmitError> + Send;
@@ -77,8 +77,16 @@ pub(crate) struct Wiring {
     edges: Vec<EdgeEnds>,
     signals: Vec<Vec<Arc<Signal>>>,
     options: LaneOptions,
-    /// Per chain and replica, in the order of the chain's nodes.
-    counters: Vec<(NodeId, Arc<OperatorCounters>)>,
+    counters: Counters,
+}
+
+/// The counters of a run; the replicas of a chain or a node have one each.
+#[derive(Default)]
+pub(crate) struct Counters {
+    /// Records each chain took, by its index.
+    pub(crate) taken: Vec<(usize, Arc<Counter>)>,
+    /// Records each node that counts emitted.
+    pub(crate) emitted: Vec<(NodeId, Arc<Counter>)>,
 }
 
 /// One task, ready to run.
@@ -92,8 +100,7 @@ pub(crate) struct BuiltTask {
 /// Everything a run needs of a graph.
 pub(crate) struct Built {
     pub(crate) tasks: Vec<BuiltTask>,
-    /// A node's counters, one per replica.
-    pub(crate) counters: Vec<(NodeId, Arc<OperatorCounters>)>,
+    pub(crate) counters: Counters,
 }
 
 /// Builds the tasks of a validated graph.
@@ -110,12 +117,12 @@ pub(crate) fn build(graph: &Graph, control: &Arc<JobControl>, options: &LaneOpti
             (edge.connect)(&EdgePlan { producers, signals, one_to_one, options, control })
         })
         .collect();
-    let mut wiring = Wiring { edges, signals, options: options.clone(), counters: Vec::new() };
+    let mut wiring = Wiring { edges, signals, options: options.clone(), counters: Counters::default() };
     let mut tasks = Vec::new();
     for (index, chain) in graph.chains.iter().enumerate() {
         let parallelism = graph.parallelism(chain);
         for replica in 0..parallelism {
-            let mut cx = BuildContext { graph, wiring: &mut wiring, control, replica, parallelism };
+            let mut cx = BuildContext { graph, wiring: &mut wiring, control, chain: index, replica, parallelism };
             let task = (chain.build)(&mut cx)?;
             tasks.push(BuiltTask { chain: index, replica, task, cursor: Arc::default() });
         }
@@ -128,6 +135,7 @@ pub struct BuildContext<'a> {
     graph: &'a Graph,
     wiring: &'a mut Wiring,
     control: &'a Arc<JobControl>,
+    chain: usize,
     pub(crate) replica: usize,
     pub(crate) parallelism: usize,
 }
@@ -141,11 +149,18 @@ impl BuildContext<'_> {
         OpenContext { replica: self.replica, parallelism: self.parallelism }
     }
 
-    /// New counters for this replica of `node`.
-    pub(crate) fn counters(&mut self, node: NodeId) -> Arc<OperatorCounters> {
-        let counters = Arc::new(OperatorCounters::default());
-        self.wiring.counters.push((node, counters.clone()));
-        counters
+    /// A new counter of what this replica of the chain takes.
+    pub(crate) fn taken(&mut self) -> Arc<Counter> {
+        let counter = Arc::new(Counter::default());
+        self.wiring.counters.taken.push((self.chain, counter.clone()));
+        counter
+    }
+
+    /// A new counter of what this replica of `node` emits.
+    pub(crate) fn emitted(&mut self, node: NodeId) -> Arc<Counter> {
+        let counter = Arc::new(Counter::default());
+        self.wiring.counters.emitted.push((node, counter.clone()));
+        counter
     }
 
     pub(crate) fn name(&self, node: NodeId) -> String {

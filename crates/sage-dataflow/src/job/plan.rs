@@ -7,8 +7,8 @@ use super::report::{JobMetrics, OperatorReport};
 use super::task::{Cursor, Ending, TaskOutcome};
 use crate::backend::{TaskBody, TaskId, TaskPlan};
 use crate::graph::wiring::Built;
-use crate::graph::{Graph, Input, NodeId};
-use crate::metrics::OperatorCounters;
+use crate::graph::{Graph, NodeId};
+use crate::metrics::Counter;
 use crate::service::ServiceEntry;
 use crate::sync::FOREVER;
 
@@ -88,17 +88,16 @@ pub(crate) struct OperatorRow {
     chain: usize,
     parallelism: usize,
     input: RowInput,
-    one_to_one: bool,
-    counters: Vec<Arc<OperatorCounters>>,
+    /// What it emitted; `None` for one that emits a record for each it takes.
+    emitted: Option<Vec<Arc<Counter>>>,
 }
 
+/// Where the records an operator took are counted.
 enum RowInput {
-    /// It reads from outside: what it takes is what it sends on.
-    Source,
-    /// It takes what these send on.
-    From(Vec<NodeId>),
-    /// It takes all that each of these sends on, once per replica.
-    Broadcast(NodeId),
+    /// At the head of its chain.
+    Chain(Vec<Arc<Counter>>),
+    /// They are what the operator in this row emitted.
+    Row(usize),
 }
 
 /// The run of a graph.
@@ -129,22 +128,23 @@ impl Plan {
                 }
             })
             .collect();
-        let operators = (0..graph.nodes.len() as u32)
-            .map(NodeId)
-            .filter_map(|node| {
-                let chain = graph.chain_of(node)?;
-                let counters = built.counters.iter().filter(|(id, _)| *id == node);
-                Some(OperatorRow {
+        let mut operators: Vec<OperatorRow> = Vec::new();
+        for (index, chain) in graph.chains.iter().enumerate() {
+            for (position, &node) in chain.nodes.iter().enumerate() {
+                let input = match position {
+                    0 => RowInput::Chain(of(&built.counters.taken, index)),
+                    _ => RowInput::Row(operators.len() - 1),
+                };
+                operators.push(OperatorRow {
                     node,
                     name: graph.node(node).name.clone(),
-                    chain,
-                    parallelism: graph.parallelism(&graph.chains[chain]),
-                    input: RowInput::of(graph, graph.node(node).input),
-                    one_to_one: graph.node(node).one_to_one,
-                    counters: counters.map(|(_, counters)| counters.clone()).collect(),
-                })
-            })
-            .collect();
+                    chain: index,
+                    parallelism: graph.parallelism(chain),
+                    input,
+                    emitted: (!graph.node(node).one_to_one).then(|| of(&built.counters.emitted, node)),
+                });
+            }
+        }
         Self { tasks, services, operators: Arc::new(operators) }
     }
 
@@ -159,22 +159,8 @@ impl Plan {
     }
 }
 
-impl RowInput {
-    fn of(graph: &Graph, input: Input) -> Self {
-        match input {
-            Input::Outside => Self::Source,
-            Input::Node(node) => Self::From(vec![node]),
-            Input::Inlet(inlet) => {
-                let edges: Vec<_> = graph.edges.iter().filter(|edge| edge.to == inlet).collect();
-                match edges.as_slice() {
-                    [edge] if edge.partitioning == crate::exchange::Partitioning::Broadcast => {
-                        Self::Broadcast(edge.from)
-                    }
-                    edges => Self::From(edges.iter().map(|edge| edge.from).collect()),
-                }
-            }
-        }
-    }
+fn of<K: PartialEq>(counters: &[(K, Arc<Counter>)], key: K) -> Vec<Arc<Counter>> {
+    counters.iter().filter(|(other, _)| *other == key).map(|(_, counter)| counter.clone()).collect()
 }
 
 /// The figures of every operator: counts from the counters, failures and times from the tasks that have ended.
@@ -188,13 +174,22 @@ pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Ve
             _ => None,
         })
     };
-    let failed: Vec<u64> =
-        rows.iter().map(|row| ended(row.chain).map(|outcome| outcome.failed_records(row.node)).sum()).collect();
-    for (row, &failed) in rows.iter().zip(&failed) {
+    for row in rows {
+        let records = |counters: &[Arc<Counter>]| counters.iter().map(|counter| counter.records()).sum();
+        let failed = ended(row.chain).map(|outcome| outcome.failed_records(row.node)).sum();
+        let records_in: u64 = match &row.input {
+            RowInput::Chain(counters) => records(counters),
+            RowInput::Row(before) => reports[*before].records_out,
+        };
         let mut report = OperatorReport {
             name: row.name.clone(),
             parallelism: row.parallelism,
             chain: row.chain + 1,
+            records_in,
+            records_out: match &row.emitted {
+                Some(counters) => records(counters),
+                None => records_in.saturating_sub(failed),
+            },
             failed,
             ..OperatorReport::default()
         };
@@ -204,32 +199,6 @@ pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Ve
             report.busy += outcome.times.total.saturating_sub(outcome.times.blocked + outcome.times.idle);
         }
         reports.push(report);
-    }
-    // A node comes after those it takes from, but for the keyed ones behind an exchange, declared before their edge.
-    let mut known = vec![false; rows.len()];
-    for _ in 0..rows.len() {
-        for (index, row) in rows.iter().enumerate() {
-            if known[index] {
-                continue;
-            }
-            let index_of = |node: &NodeId| rows.iter().position(|other| other.node == *node);
-            let counted: u64 = row.counters.iter().map(|counters| counters.records_out()).sum();
-            let records_in = match &row.input {
-                RowInput::Source => Some(counted),
-                RowInput::From(nodes) => nodes
-                    .iter()
-                    .map(|node| index_of(node).filter(|&at| known[at]).map(|at| reports[at].records_out))
-                    .sum(),
-                RowInput::Broadcast(node) => {
-                    index_of(node).filter(|&at| known[at]).map(|at| reports[at].records_out * row.parallelism as u64)
-                }
-            };
-            let Some(records_in) = records_in else { continue };
-            known[index] = true;
-            let report = &mut reports[index];
-            report.records_in = records_in;
-            report.records_out = if row.one_to_one { records_in.saturating_sub(report.failed) } else { counted };
-        }
     }
     reports
 }

@@ -350,6 +350,8 @@ pub trait Push<T>: Send {
     fn open(&mut self, at: &mut Position) -> Result<(), Fault>;
     /// Takes one record.
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault>;
+    /// Whether anyone still wants a record: false once every reader of the chain's lanes has ended.
+    fn wanted(&self) -> bool;
     /// Makes the counters visible; called once a batch.
     fn publish(&mut self);
     /// Writes out what is buffered: the input has run dry for now.

@@ -18,7 +18,7 @@ use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
 use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, Stop, TaskContext};
-use crate::metrics::OperatorCounters;
+use crate::metrics::Counter;
 
 /// Takes the records an operator produces.
 pub trait Emit<T> {
@@ -142,13 +142,13 @@ pub(crate) struct Link<O, N> {
     life: Life,
     context: OpenContext,
     control: Arc<JobControl>,
-    counters: Arc<OperatorCounters>,
+    emitted_so_far: Arc<Counter>,
 }
 
 impl<O: Operator, N> Link<O, N> {
     pub(crate) fn new(operator: O, next: N, node: NodeId, cx: &mut BuildContext<'_>) -> Self {
-        let (context, control, counters) = (cx.open_context(), cx.control(), cx.counters(node));
-        Self { operator, next, node, emitted: 0, life: Life::New, context, control, counters }
+        let (context, control, emitted_so_far) = (cx.open_context(), cx.control(), cx.emitted(node));
+        Self { operator, next, node, emitted: 0, life: Life::New, context, control, emitted_so_far }
     }
 
     #[inline(always)]
@@ -206,9 +206,13 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
         operator.process(record, &mut outlet)
     }
 
+    fn wanted(&self) -> bool {
+        self.next.wanted()
+    }
+
     fn publish(&mut self) {
         if !O::ONE_TO_ONE {
-            self.counters.publish_out(self.emitted);
+            self.emitted_so_far.publish(self.emitted);
         }
         self.next.publish();
     }

@@ -89,6 +89,10 @@ impl<K: Sink> Push<K::In> for SinkEnd<K> {
         }
     }
 
+    fn wanted(&self) -> bool {
+        true
+    }
+
     fn publish(&mut self) {}
 
     fn flush(&mut self, at: &mut Position) -> Result<(), Fault> {

@@ -15,7 +15,7 @@ use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
 use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, Fault, Push, Step, Stop, Task, TaskContext};
-use crate::metrics::OperatorCounters;
+use crate::metrics::Counter;
 
 /// What a source answers when it is asked for a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +145,7 @@ pub(crate) struct SourceTask<S, N> {
     chain: (S, N),
     node: NodeId,
     context: SourceContext,
-    counters: Arc<OperatorCounters>,
+    taken: Arc<Counter>,
     batch_records: usize,
     opened: bool,
 }
@@ -154,7 +154,7 @@ impl<S: Source, N: Push<S::Item>> SourceTask<S, N> {
     pub(crate) fn new(source: S, next: N, node: NodeId, cx: &mut BuildContext<'_>) -> Self {
         let context = SourceContext::new(cx.replica, cx.parallelism, cx.control());
         let chain = (source, next);
-        Self { chain, node, context, counters: cx.counters(node), batch_records: FIRST_BATCH_RECORDS, opened: false }
+        Self { chain, node, context, taken: cx.taken(), batch_records: FIRST_BATCH_RECORDS, opened: false }
     }
 
     /// Fits the batch to the source's pace, so that a slow one is flushed and counted often.
@@ -185,6 +185,9 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
             Control::Drain => return Ok(Step::End),
             Control::Cancel => return Err(Stop::Cancelled),
         }
+        if !self.chain.1.wanted() {
+            return Err(Stop::Satisfied);
+        }
         let start = Instant::now();
         let (node, context, limit) = (self.node, &self.context, self.batch_records);
         let step = cx.run(&mut self.chain, |(source, next), at| {
@@ -212,7 +215,7 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
     }
 
     fn publish(&mut self, cx: &TaskContext) {
-        self.counters.publish_out(cx.records());
+        self.taken.publish(cx.records());
         self.chain.1.publish();
     }
 

@@ -16,7 +16,7 @@ pub use sinks::SinkHandle;
 use crate::BoxError;
 use crate::exchange::{Broadcast, ByKey, Lanes, Partitioning, RoundRobin, Tee};
 use crate::graph::wiring::{BuildContext, connect};
-use crate::graph::{Chain, Edge, Head, InletId, Input, NodeId, SharedGraph};
+use crate::graph::{Chain, Edge, Head, InletId, NodeId, SharedGraph};
 use crate::job::task::Push;
 use crate::operator::{
     Cloned, Count, Filter, FlatMap, FlatMapInto, Fold, Inspect, KeyedFold, KeyedReduce, Made, Map, Operator,
@@ -59,7 +59,7 @@ pub type DataStream<T> = Stream<FromInlet<T>>;
 
 impl<F: SourceFactory> Stream<From<F>> {
     pub(crate) fn source(graph: &SharedGraph, kind: &'static str, factory: F) -> Self {
-        let node = graph.with(|graph| graph.add_node(kind, Input::Outside, false));
+        let node = graph.with(|graph| graph.add_node(kind, false));
         Self {
             graph: graph.clone(),
             pipe: From { factory, node },
@@ -99,7 +99,6 @@ where
         let before = Stream { graph: self.graph, pipe: before, nodes, head: self.head };
         let spreader = factory.spreader(node);
         let (graph, inlet) = before.exchange(F::PARTITIONING, replicas, spreader);
-        graph.with(|graph| graph.node_mut(node).input = Input::Inlet(inlet));
         let before = MaybeExchanged::Exchanged(FromInlet::new(inlet, F::PARTITIONING == Partitioning::RoundRobin));
         Stream { graph, pipe: Then { before, factory, node }, nodes: vec![node], head: Head::Inlet(inlet) }
     }
@@ -280,13 +279,8 @@ impl<P: Pipe> Stream<P> {
         F: OperatorFactory,
         F::Operator: Operator<In = P::Out>,
     {
-        let input = match (self.nodes.last(), self.head) {
-            (Some(&node), _) => Input::Node(node),
-            (None, Head::Inlet(inlet)) => Input::Inlet(inlet),
-            (None, Head::Source { .. }) => Input::Outside,
-        };
         let one_to_one = <F::Operator as Operator>::ONE_TO_ONE;
-        let node = self.graph.with(|graph| graph.add_node(kind, input, one_to_one));
+        let node = self.graph.with(|graph| graph.add_node(kind, one_to_one));
         self.nodes.push(node);
         Stream {
             graph: self.graph,
@@ -340,8 +334,8 @@ impl<P: Pipe> Stream<P> {
     fn with_last_node(mut self) -> (Self, NodeId) {
         let node = match (self.nodes.last(), self.head) {
             (Some(&node), _) => node,
-            (None, Head::Inlet(before)) => {
-                let node = self.graph.with(|graph| graph.add_node("forward", Input::Inlet(before), true));
+            (None, Head::Inlet(_)) => {
+                let node = self.graph.with(|graph| graph.add_node("forward", true));
                 self.nodes.push(node);
                 node
             }
@@ -438,11 +432,10 @@ where
             return stream.then(kind, Keyed { operator, key, keys: PhantomData });
         }
         // The key function runs before the exchange, in the name of the operator after it.
-        let node = stream.graph.with(|graph| graph.add_node(kind, Input::Outside, false));
+        let node = stream.graph.with(|graph| graph.add_node(kind, false));
         let router_key = key.clone();
         let (graph, inlet) = stream
             .exchange(Partitioning::Hash, replicas, move |lanes, _replica| ByKey::new(lanes, router_key.clone(), node));
-        graph.with(|graph| graph.node_mut(node).input = Input::Inlet(inlet));
         let before = MaybeExchanged::Exchanged(FromInlet::new(inlet, false));
         let factory = Keyed { operator, key, keys: PhantomData };
         Stream { graph, pipe: Then { before, factory, node }, nodes: vec![node], head: Head::Inlet(inlet) }

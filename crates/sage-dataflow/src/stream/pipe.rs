@@ -4,7 +4,7 @@
 //! compiler turns into one loop. Building does not use the recipe up: each replica and each run builds from it.
 
 use std::marker::PhantomData;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::environment::SubmitError;
 use crate::exchange::lane::{Inbox, Polled};
@@ -13,6 +13,7 @@ use crate::graph::wiring::BuildContext;
 use crate::graph::{InletId, NodeId};
 use crate::job::control::Control;
 use crate::job::task::{Push, Step, Stop, Task, TaskContext};
+use crate::metrics::Counter;
 use crate::operator::{Cloned, Link, Made, Operator, OperatorFactory};
 use crate::source::{Source, SourceTask};
 use crate::sync::lock;
@@ -104,7 +105,7 @@ impl<T: Send + 'static> Pipe for FromInlet<T> {
     type Out = T;
 
     fn build<N: Push<T> + 'static>(&self, cx: &mut BuildContext<'_>, next: N) -> Result<Box<dyn Task>, SubmitError> {
-        Ok(Box::new(InletTask { inbox: cx.inbox(self.inlet), next }))
+        Ok(Box::new(InletTask { inbox: cx.inbox(self.inlet), next, taken: cx.taken() }))
     }
 
     fn retarget(&self, partitioning: Partitioning) -> Option<InletId> {
@@ -116,6 +117,7 @@ impl<T: Send + 'static> Pipe for FromInlet<T> {
 struct InletTask<T, N> {
     inbox: Inbox<T>,
     next: N,
+    taken: Arc<Counter>,
 }
 
 impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
@@ -124,6 +126,9 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
     }
 
     fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
+        if !self.next.wanted() {
+            return Err(Stop::Satisfied);
+        }
         let inbox = &mut self.inbox;
         let polled = cx.run(&mut self.next, |next, at| {
             inbox.poll(|record| {
@@ -140,11 +145,12 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
     }
 
     fn wait(&mut self, cx: &mut TaskContext) {
-        let control = cx.control();
-        self.inbox.wait(|| control.load() == Control::Cancel);
+        let (control, next) = (cx.control(), &self.next);
+        self.inbox.wait(|| control.load() == Control::Cancel || !next.wanted());
     }
 
-    fn publish(&mut self, _cx: &TaskContext) {
+    fn publish(&mut self, cx: &TaskContext) {
+        self.taken.publish(cx.records());
         self.next.publish();
     }
 

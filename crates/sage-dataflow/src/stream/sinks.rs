@@ -9,7 +9,7 @@ use super::{Stream, edge};
 use crate::BoxError;
 use crate::exchange::{Partitioning, RoundRobin};
 use crate::graph::wiring::BuildContext;
-use crate::graph::{ChainId, Head, Input, NodeId, SharedGraph};
+use crate::graph::{ChainId, Head, NodeId, SharedGraph};
 use crate::sink::{CollectSink, Collected, FileLines, FnSink, Sink, SinkEnd, TryFnSink};
 use crate::sync::lock;
 
@@ -78,12 +78,7 @@ impl<P: Pipe> Stream<P> {
         F: Fn(usize) -> K + Send + 'static,
     {
         let Self { graph, pipe, mut nodes, head } = self;
-        let input = match (nodes.last(), head) {
-            (Some(&node), _) => Input::Node(node),
-            (None, Head::Inlet(inlet)) => Input::Inlet(inlet),
-            (None, Head::Source { .. }) => Input::Outside,
-        };
-        let node = graph.with(|graph| graph.add_node(kind, input, true));
+        let node = graph.with(|graph| graph.add_node(kind, true));
         nodes.push(node);
         let (pipe, factory) = (Arc::new(Mutex::new(pipe)), Arc::new(Mutex::new(factory)));
         let chain = {
@@ -132,8 +127,8 @@ where
             before.nodes.pop();
             let from = match (before.nodes.last(), before.head) {
                 (Some(&node), _) => node,
-                (None, Head::Inlet(from)) => {
-                    let node = graph.add_node("forward", Input::Inlet(from), true);
+                (None, Head::Inlet(_)) => {
+                    let node = graph.add_node("forward", true);
                     graph.chains[chain.0].nodes.push(node);
                     node
                 }
@@ -148,7 +143,6 @@ where
                 let end = sink_end(&factory, node, cx);
                 FromInlet::<P::Out>::new(inlet, true).build(cx, end)
             });
-            graph.node_mut(node).input = Input::Inlet(inlet);
             graph.add_chain(crate::graph::Chain { nodes: vec![node], head: Head::Inlet(inlet), build });
         });
     }
