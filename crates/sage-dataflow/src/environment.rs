@@ -15,15 +15,17 @@ use crate::job::control::JobControl;
 use crate::job::dispatcher::Dispatcher;
 use crate::job::plan::{LiveMetrics, Plan};
 use crate::job::signals::Listening;
-use crate::job::task::guard;
-use crate::job::{Deadlines, JobHandle, JobReport, JobShared, LogError, RunError, SessionLog, SignalPolicy, checked};
+use crate::job::task::{What, guard};
+use crate::job::{
+    Deadlines, JobHandle, JobReport, JobShared, LogError, Origin, RunError, SessionLog, SignalPolicy, checked,
+};
 use crate::service::{
     AsyncService, Blocking, CallError, Futures, HookContext, HookTimeouts, JobRuntime, Registry, Service,
-    ServiceBuilder, ServiceHandle, Typed, order,
+    ServiceBuilder, ServiceEntry, ServiceHandle, ServiceState, Typed, order,
 };
 use crate::source::{GeneratorSource, IterSource, Lines, Source};
 use crate::stream::Stream;
-use crate::stream::pipe::{From as FromSource, OneShot, PerReplica};
+use crate::stream::pipe::{From as FromSource, OneShot, PerReplica, PerRun};
 use crate::sync::{FOREVER, lock};
 
 /// Why a job was not started.
@@ -96,6 +98,24 @@ pub enum SubmitError {
     /// `run` was called on a thread of an async runtime, which it would block.
     #[error("`run` would block the async runtime it is called in; use `run_async().await`")]
     InsideRuntime,
+    /// A stream of another environment was merged into one of this.
+    #[error("`union` after `{operator}` was given a stream of another environment; declare both in one")]
+    ForeignStream {
+        /// The last operator before the union.
+        operator: String,
+    },
+    /// A name was given where there is no operator.
+    #[error("`.named(\"{name}\")` names nothing: it stands after an exchange; put it after an operator")]
+    NothingToName {
+        /// The name.
+        name: String,
+    },
+    /// A function that makes sources, operators or sinks panicked, or the `Clone` of one of their functions did.
+    #[error("a task could not be built: a factory or a `Clone` panicked: {message}")]
+    Factory {
+        /// What it panicked with.
+        message: String,
+    },
     /// The log files could not be opened.
     #[error(transparent)]
     LogFiles(#[from] LogError),
@@ -193,7 +213,8 @@ impl Environment {
         }
     }
 
-    /// Runs everything on the thread that calls [`run`](Self::run), for debugging: one stack, the same order every
+    /// Runs everything on one thread, for debugging: the one that calls [`run`](Self::run), or the job's own after
+    /// [`submit`](Self::submit): one stack, the same order every
     /// time. No deadline can interrupt a hook then, and memory is not bounded by backpressure.
     pub fn inline(mut self) -> Self {
         self.options.inline = true;
@@ -263,11 +284,11 @@ impl Environment {
     pub fn from_collection<T>(
         &self,
         items: Vec<T>,
-    ) -> Stream<FromSource<PerReplica<impl Fn(usize) -> IterSource<std::vec::IntoIter<T>> + Send + 'static>>>
+    ) -> Stream<FromSource<PerRun<impl Fn() -> IterSource<std::vec::IntoIter<T>> + Send + 'static>>>
     where
         T: Clone + Send + 'static,
     {
-        Stream::source(&self.graph, "collection", PerReplica(move |_replica| IterSource(items.clone().into_iter())))
+        Stream::source(&self.graph, "collection", PerRun(move || IterSource(items.clone().into_iter())))
     }
 
     /// A stream of the items of iterators that `factory` makes, one per replica (it is given the replica's number, from
@@ -311,13 +332,17 @@ impl Environment {
     pub fn read_lines(
         &self,
         pattern: impl Into<String>,
-    ) -> Stream<FromSource<PerReplica<impl Fn(usize) -> Lines + Send + 'static>>> {
+    ) -> Stream<FromSource<PerRun<impl Fn() -> Lines + Send + 'static>>> {
         let pattern = pattern.into();
-        Stream::source(&self.graph, "lines", PerReplica(move |_replica| Lines::new(pattern.clone())))
+        Stream::source(&self.graph, "lines", PerRun(move || Lines::new(pattern.clone())))
     }
 
     fn one_shot<S: Source>(&self, kind: &'static str, source: S) -> Stream<FromSource<OneShot<S>>> {
-        Stream::source(&self.graph, kind, OneShot(Mutex::new(Some(source))))
+        let source = Arc::new(Mutex::new(Some(source)));
+        let stream = Stream::source(&self.graph, kind, OneShot(source.clone()));
+        let is_left = Box::new(move || lock(&source).is_some());
+        self.graph.with(|graph| graph.one_shots.push((stream.node(), is_left)));
+        stream
     }
 
     /// Registers a service that `constructor` makes when a job starts. Finish with [`ServiceBuilder::build`].
@@ -433,10 +458,7 @@ impl Environment {
         };
         let listening = Listening::start(options.signals, &events).map_err(SubmitError::Threads)?;
         // Last of what can fail: building takes the sources that can be read once.
-        let plan = self.graph.with(|graph| {
-            let built = wiring::build(graph, &control, &lanes)?;
-            Ok::<_, SubmitError>(Plan::new(graph, built, services.clone()))
-        })?;
+        let plan = self.build(&control, &lanes, &services)?;
         services.iter().for_each(|entry| entry.reset());
         self.registry.begin(events.clone(), runtime.clone(), options.inline);
         let shared = Arc::new(JobShared::new(
@@ -464,6 +486,24 @@ impl Environment {
         Ok(Prepared { dispatcher, in_use, _listening: listening })
     }
 
+    /// Builds the tasks. That runs the user's factories, so the graph is not locked meanwhile.
+    fn build(
+        &self,
+        control: &Arc<JobControl>,
+        lanes: &LaneOptions,
+        services: &[Arc<ServiceEntry>],
+    ) -> Result<Plan, SubmitError> {
+        let graph = self.graph.with(std::mem::take);
+        let built = guard(|| wiring::build(&graph, control, lanes));
+        let plan = match built {
+            Ok(built) => built.map(|built| Plan::new(&graph, built, services.to_vec())),
+            Err(What::Panic(message)) => Err(SubmitError::Factory { message }),
+            Err(What::Error(error)) => Err(SubmitError::Factory { message: error.to_string() }),
+        };
+        self.graph.with(|place| *place = graph);
+        plan
+    }
+
     fn check_options(&self) -> Result<(), SubmitError> {
         let check = |option, value, min: usize, max: usize, range| match value {
             value if (min..=max).contains(&value) => Ok(()),
@@ -486,11 +526,20 @@ impl Prepared {
     fn run(self) -> JobReport {
         let Self { dispatcher, mut in_use, _listening } = self;
         let report = dispatcher.run();
-        if let Some(left) = report.left.first() {
-            in_use.left = Some(left.what.clone());
-        }
+        in_use.left = still_running(&report);
         report
     }
+}
+
+/// What may still be using the environment's functions and services after a job.
+fn still_running(report: &JobReport) -> Option<String> {
+    let abandoned = report.services.iter().find(|service| service.state == ServiceState::Abandoned);
+    let mut causes = report.first_cause.iter().chain(&report.attached);
+    let stuck = causes.find_map(|cause| match &cause.origin {
+        Origin::Task { name, .. } => Some(format!("task `{name}`")),
+        _ => None,
+    });
+    stuck.or_else(|| abandoned.map(|service| format!("service `{}`", service.name)))
 }
 
 /// Keeps an environment from running two jobs at once.

@@ -29,9 +29,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The engine runs on Linux.
+//!
 //! Where to go from here: [`Stream`] for the operators, [`Service`] and [`ServiceHandle`] for services, [`JobHandle`] for
 //! jobs in the background, [`JobReport`] for what a run tells, [`Source`], [`Operator`] and [`Sink`] for writing one's
 //! own.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("sage runs on Linux only: its signal handling and its checks of what is left use Linux interfaces");
 
 mod backend;
 mod environment;
@@ -51,7 +56,7 @@ pub use exchange::Partitioning;
 pub use graph::{Explain, NodeId};
 pub use job::task::{CloseContext, Fault, OpenContext, Stop};
 pub use job::{
-    Cause, CauseKind, Cleanliness, Deadlines, JobError, JobHandle, JobMetrics, JobReport, JobState, Leftover,
+    Cause, CauseKind, Cleanliness, Deadlines, JobError, JobHandle, JobMetrics, JobReport, JobState, Leftover, LogError,
     OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy, StopReason,
 };
 pub use operator::{Emit, Operator};
@@ -61,6 +66,7 @@ pub use service::{
 };
 pub use sink::{Collected, Sink, WriteError};
 pub use source::{Line, Next, ReadError, Source, SourceContext};
+pub use stream::pipe::Pipe;
 pub use stream::{DataStream, KeyedStream, SinkHandle, Stream};
 
 /// Any error, as operators, sinks and services return it.

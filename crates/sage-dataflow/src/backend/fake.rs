@@ -109,11 +109,12 @@ impl FakeBackend {
     }
 
     fn hook(&mut self, script: Scripted, hook: Hook, event: impl FnOnce(HookEnd) -> Event) -> bool {
+        let failure = |what| HookFailure { hook, what, timed_out: false, also: Vec::new() };
         let end = match script.act {
             Act::Hangs => return false,
             Act::Good => Ok(()),
-            Act::Fails => Err(HookFailure { hook, what: What::error("scripted".into()), timed_out: false }),
-            Act::Panics => Err(HookFailure { hook, what: What::Panic("scripted".to_owned()), timed_out: false }),
+            Act::Fails => Err(failure(What::error("scripted".into()))),
+            Act::Panics => Err(failure(What::Panic("scripted".to_owned()))),
         };
         self.after(script.takes, event(end));
         true

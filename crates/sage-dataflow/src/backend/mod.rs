@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::job::control::{Control, JobControl};
 use crate::job::reason::StopReason;
 use crate::job::task::{Cursor, Runner, Task, TaskOutcome};
-use crate::service::{HookEnd, JobRuntime, ServiceEntry, ServiceId};
+use crate::service::{HookEnd, JobRuntime, ServiceEntry, ServiceId, both};
 
 /// Names a task within its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,25 +65,10 @@ pub(crate) enum ServiceAction {
 /// What a backend reports, and what a job is asked from outside.
 #[derive(Debug)]
 pub(crate) enum Event {
-    TaskEnded {
-        task: TaskId,
-        outcome: TaskOutcome,
-    },
-    StartEnded {
-        service: ServiceId,
-        end: HookEnd,
-    },
-    StopEnded {
-        service: ServiceId,
-        end: HookEnd,
-        calls_inside: u64,
-    },
-    CleanupEnded {
-        service: ServiceId,
-        end: HookEnd,
-    },
-    /// A service's hook calls a service that has not been started.
-    StartService(ServiceId),
+    TaskEnded { task: TaskId, outcome: TaskOutcome },
+    StartEnded { service: ServiceId, end: HookEnd },
+    StopEnded { service: ServiceId, end: HookEnd, calls_inside: u64 },
+    CleanupEnded { service: ServiceId, end: HookEnd },
     Command(Command),
 }
 
@@ -180,7 +165,7 @@ impl ServicePlan {
     ) {
         let Some(mut end) = entry.instance.cleanup(reason, deadline, runtime) else { return };
         if free {
-            end = end.and(entry.instance.free());
+            end = both(end, entry.instance.free());
         }
         events.send(Event::CleanupEnded { service: entry.id, end });
     }

@@ -1,8 +1,8 @@
 //! How records get from task to task: bounded lanes of record blocks, and the partitioning that
 //! chooses a lane for each record.
 //!
-//! Knows nothing of operators, services or jobs beyond [`TaskContext`](crate::job::task::TaskContext), in whose name a
-//! full lane waits.
+//! Knows nothing of operators, services or jobs beyond [`Waiting`](crate::job::task::Waiting), as which a full lane
+//! waits.
 
 pub(crate) mod lane;
 mod router;

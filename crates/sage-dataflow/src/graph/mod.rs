@@ -79,6 +79,17 @@ pub(crate) struct Graph {
     pub(crate) inlets: Vec<Inlet>,
     pub(crate) edges: Vec<Edge>,
     pub(crate) chains: Vec<Chain>,
+    /// Sources that can be read once, and whether they still can.
+    pub(crate) one_shots: Vec<(NodeId, Box<dyn Fn() -> bool + Send>)>,
+    /// What was declared and cannot be: said when the environment is submitted.
+    pub(crate) mistakes: Vec<Mistake>,
+}
+
+/// Something that was declared and cannot be.
+#[derive(Debug, Clone)]
+pub(crate) enum Mistake {
+    ForeignStream { operator: String },
+    NothingToName { name: String },
 }
 
 impl Graph {
@@ -135,5 +146,10 @@ pub(crate) struct SharedGraph(Arc<Mutex<Graph>>);
 impl SharedGraph {
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Graph) -> R) -> R {
         act(&mut lock(&self.0))
+    }
+
+    /// Whether both are of one environment.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }

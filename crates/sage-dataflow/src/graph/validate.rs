@@ -2,11 +2,17 @@
 
 use std::collections::HashSet;
 
-use super::{Graph, NodeId};
+use super::{Graph, Mistake, NodeId};
 use crate::environment::SubmitError;
 
 /// Checks that every stream ends in a sink, that names are unique and that every operator has a replica.
 pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
+    if let Some(mistake) = graph.mistakes.first() {
+        return Err(match mistake.clone() {
+            Mistake::ForeignStream { operator } => SubmitError::ForeignStream { operator },
+            Mistake::NothingToName { name } => SubmitError::NothingToName { name },
+        });
+    }
     if graph.nodes.is_empty() {
         return Err(SubmitError::Empty);
     }
@@ -32,6 +38,9 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
         if graph.parallelism(chain) == 0 {
             return Err(SubmitError::ZeroParallelism { operator: first_name(graph, &chain.nodes) });
         }
+    }
+    if let Some((node, _)) = graph.one_shots.iter().find(|(_, is_left)| !is_left()) {
+        return Err(SubmitError::SourceConsumed { source_name: graph.node(*node).name.clone() });
     }
     let mut names = HashSet::new();
     for node in &graph.nodes {

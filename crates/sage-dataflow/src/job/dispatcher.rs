@@ -21,7 +21,7 @@ use super::state::JobState;
 use super::task::{During, Failure, TaskOutcome, What};
 use crate::backend::{Backend, Command, Event, ServiceAction, ServicePlan, TaskId, Unit};
 use crate::job::control::Control;
-use crate::service::{Hook, HookEnd, JobRuntime, Registry, ServiceEntry, ServiceId, ServiceState, Tally};
+use crate::service::{Hook, HookEnd, HookFailure, JobRuntime, Registry, ServiceEntry, ServiceId, ServiceState, Tally};
 
 /// One service as the dispatcher tracks it; its state is in its entry.
 pub(super) struct ServiceRecord {
@@ -30,6 +30,8 @@ pub(super) struct ServiceRecord {
     pub(super) deadline: Option<Instant>,
     /// A hook that did not come back.
     pub(super) stuck: Option<Hook>,
+    /// A hook was cut off at its deadline.
+    pub(super) overdue: bool,
     /// Its start has ended, or was given up.
     pub(super) start_over: bool,
     pub(super) began: Option<Instant>,
@@ -161,7 +163,8 @@ impl<B: Backend> Dispatcher<B> {
             return;
         }
         let deadline = now + entry.timeouts.setup;
-        (record.deadline, record.began) = (Some(deadline), Some(now));
+        let given_up = if entry.instance.ends_itself() { deadline + GRACE } else { deadline };
+        (record.deadline, record.began) = (Some(given_up), Some(now));
         self.log_service(&entry);
         let action = ServiceAction::Start { deadline };
         if let Err(error) = self.backend.spawn(Unit::Service(ServicePlan { entry: entry.clone(), action })) {
@@ -210,12 +213,6 @@ impl<B: Backend> Dispatcher<B> {
             Event::StartEnded { service, end } => self.on_start_ended(service, end),
             Event::StopEnded { service, end, calls_inside } => self.on_stop_ended(service, end, calls_inside),
             Event::CleanupEnded { service, end } => self.on_cleanup_ended(service, end),
-            Event::StartService(service) => {
-                // Clause 11: nothing starts once the job is stopping.
-                if self.state == JobState::Starting && self.reason.is_none() {
-                    self.start_service(service.0 as usize);
-                }
-            }
             Event::Command(command) => self.on_command(command),
         }
     }
@@ -271,11 +268,12 @@ impl<B: Backend> Dispatcher<B> {
             }
             Ok(()) => {}
             Err(failure) => {
+                let cause = hook_cause(&entry, &failure);
                 if failure.timed_out {
-                    record.stuck = Some(failure.hook);
+                    record.overdue = true;
+                    self.leave(service.0 as usize, format!("its {} failed: {}", failure.hook, cause.message));
                 }
-                let origin = Origin::Service { name: entry.name.clone(), hook: failure.hook };
-                self.fail(what_cause(origin, &failure.what));
+                self.fail(cause);
             }
         }
     }
@@ -320,7 +318,7 @@ impl<B: Backend> Dispatcher<B> {
             // Every record has been dealt with; asking for the end again changes nothing.
             Command::Drain(_) | Command::Cancel(_) if self.state == JobState::Stopping => {}
             Command::Drain(reason @ StopReason::Signal(_)) => {
-                let cause = stopped(&format!("stopped by {reason}"));
+                let cause = stopped(&format!("stopped: {reason}"));
                 self.stop_with(Outcome::Cancelled, reason, cause, Control::Drain);
             }
             Command::Drain(reason) => {
@@ -330,7 +328,7 @@ impl<B: Backend> Dispatcher<B> {
                 }
             }
             Command::Cancel(reason) => {
-                let cause = stopped(&format!("stopped by {reason}"));
+                let cause = stopped(&format!("stopped: {reason}"));
                 self.stop_with(Outcome::Cancelled, reason, cause, Control::Cancel);
             }
         }
@@ -353,8 +351,8 @@ impl<B: Backend> Dispatcher<B> {
         if !repeated {
             self.causes.extend(cause);
         }
-        self.outcome.get_or_insert(outcome);
-        if self.reason.is_none() || outcome == Outcome::Failed && self.reason == Some(StopReason::Drain) {
+        if self.outcome.is_none() {
+            self.outcome = Some(outcome);
             self.reason = Some(reason);
         }
         self.wind_down(control);
@@ -414,12 +412,32 @@ impl<B: Backend> Dispatcher<B> {
 impl ServiceRecord {
     fn new(entry: Arc<ServiceEntry>) -> Self {
         let before = entry.gate().tally();
-        Self { entry, deadline: None, stuck: None, start_over: false, began: None, setup: None, cleanup: None, before }
+        Self {
+            entry,
+            deadline: None,
+            stuck: None,
+            overdue: false,
+            start_over: false,
+            began: None,
+            setup: None,
+            cleanup: None,
+            before,
+        }
     }
 
     pub(super) fn is_starting(&self) -> bool {
         self.entry.state() == ServiceState::Initialising && !self.start_over
     }
+}
+
+/// How much longer than its deadline the dispatcher waits for what ends itself at its deadline, so that it can tell
+/// how it came out.
+pub(super) const GRACE: Duration = Duration::from_millis(100);
+
+pub(super) fn hook_cause(entry: &ServiceEntry, failure: &HookFailure) -> Cause {
+    let origin = Origin::Service { name: entry.name.clone(), hook: failure.hook };
+    let cause = what_cause(origin, &failure.what);
+    if failure.timed_out { Cause { kind: CauseKind::Timeout, ..cause } } else { cause }
 }
 
 pub(super) fn what_cause(origin: Origin, what: &What) -> Cause {

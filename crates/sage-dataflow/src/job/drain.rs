@@ -4,16 +4,16 @@
 //! soon the tasks are told to end. Each step has a deadline; what misses it is named in the report and left behind, and
 //! the next step begins.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::control::Control;
-use super::dispatcher::{Dispatcher, what_cause};
-use super::plan::TaskState;
+use super::dispatcher::{Dispatcher, GRACE, hook_cause};
+use super::plan::{TaskRecord, TaskState};
 use super::reason::StopReason;
 use super::report::{Cause, CauseKind, Leftover, Origin, Outcome};
 use super::state::JobState;
 use crate::backend::{Backend, ServiceAction, ServicePlan, Unit};
-use crate::service::{Hook, HookEnd, ServiceId, ServiceState};
+use crate::service::{Hook, HookEnd, HookFailure, ServiceId, ServiceState};
 
 impl<B: Backend> Dispatcher<B> {
     /// Brings the job to its end.
@@ -29,6 +29,8 @@ impl<B: Backend> Dispatcher<B> {
         let asked = asked.unwrap_or(tasks_over).max(began);
         self.phases.run = asked - began;
         self.phases.drain = tasks_over - asked;
+
+        self.fail_if_incomplete();
 
         // 2. No task is left that could call a service, or it is abandoned. Nothing starts from here on.
         self.limit = None;
@@ -49,7 +51,13 @@ impl<B: Backend> Dispatcher<B> {
         }
 
         // 4. The async runtime ends, and with it the last threads.
-        self.runtime.close(self.deadlines.cancel);
+        let threads = self.runtime.close(self.deadlines.cancel);
+        if threads > 0 {
+            let message = format!("{threads} of its threads did not end within {:?}", self.deadlines.cancel);
+            self.left.push(Leftover { what: "the async runtime".to_owned(), why: message.clone() });
+            let message = format!("the async runtime: {message}");
+            self.attach(Cause { origin: Origin::Job, kind: CauseKind::Timeout, message, error: None });
+        }
         self.registry.end();
         self.phases.stop = self.backend.now() - tasks_over;
         self.advance(JobState::Ended);
@@ -87,6 +95,19 @@ impl<B: Backend> Dispatcher<B> {
                 self.stop(Outcome::TimedOut, StopReason::TimeLimit, Some(cause));
             }
         }
+    }
+
+    /// Sees to it that no job succeeds that has lost records: an operator can stop its task without giving a cause.
+    fn fail_if_incomplete(&mut self) {
+        if self.outcome.is_some() {
+            return;
+        }
+        let is_incomplete =
+            |task: &&TaskRecord| matches!(&task.state, TaskState::Ended(outcome) if !outcome.is_complete());
+        let Some(task) = self.plan.tasks.iter().find(is_incomplete) else { return };
+        let origin = Origin::Task { name: task.name.clone(), replica: task.replica };
+        let message = "an operator stopped it before the end of its input, without an error".to_owned();
+        self.fail(Cause { origin, kind: CauseKind::Error, message, error: None });
     }
 
     /// Gives up the tasks that still run, saying where each is.
@@ -138,7 +159,8 @@ impl<B: Backend> Dispatcher<B> {
             ServiceState::Ready if !in_use() => {
                 entry.advance(ServiceState::Stopping);
                 let deadline = now + entry.timeouts.stop;
-                self.services[index].deadline = Some(deadline);
+                // The wait for calls inside ends itself; only a `stop` that does not come back is given up.
+                self.services[index].deadline = Some(deadline + GRACE);
                 ServiceAction::Shutdown { reason: reason.clone(), deadline, cleanup: entry.timeouts.cleanup }
             }
             ServiceState::Initialising if record.start_over && !in_use() => {
@@ -177,11 +199,13 @@ impl<B: Backend> Dispatcher<B> {
         if !record.entry.advance(ServiceState::Cleaning) {
             return;
         }
-        record.deadline = Some(now + record.entry.timeouts.cleanup);
+        let grace = if record.entry.instance.ends_itself() { GRACE } else { Duration::ZERO };
+        record.deadline = Some(now + record.entry.timeouts.cleanup + grace);
         let entry = record.entry.clone();
         self.log_service(&entry);
         if let Err(failure) = end {
-            self.hook_failed(index, failure.hook, &failure.what);
+            self.services[index].overdue |= failure.timed_out;
+            self.hook_failed(index, &failure);
         }
         if calls_inside > 0 {
             self.services[index].stuck = Some(Hook::Stop);
@@ -198,13 +222,13 @@ impl<B: Backend> Dispatcher<B> {
         if self.services[index].entry.state() != ServiceState::Cleaning {
             return;
         }
-        let stuck = self.services[index].stuck;
+        let abandoned = self.services[index].stuck.is_some() || self.services[index].overdue;
         let state = match end {
             Err(failure) => {
-                self.hook_failed(index, failure.hook, &failure.what);
+                self.hook_failed(index, &failure);
                 if failure.timed_out { ServiceState::Abandoned } else { ServiceState::CleanupFailed }
             }
-            Ok(()) if stuck.is_some() => ServiceState::Abandoned,
+            Ok(()) if abandoned => ServiceState::Abandoned,
             Ok(()) => ServiceState::Cleaned,
         };
         self.end_service(index, state);
@@ -244,11 +268,11 @@ impl<B: Backend> Dispatcher<B> {
         }
     }
 
-    fn hook_failed(&mut self, index: usize, hook: Hook, what: &super::task::What) {
-        let origin = Origin::Service { name: self.services[index].entry.name.clone(), hook };
-        let cause = what_cause(origin, what);
-        self.leave(index, format!("its {hook} failed: {}", cause.message));
+    fn hook_failed(&mut self, index: usize, failure: &HookFailure) {
+        let cause = hook_cause(&self.services[index].entry, failure);
+        self.leave(index, format!("its {} failed: {}", failure.hook, cause.message));
         self.attach(cause);
+        failure.also.iter().for_each(|failure| self.hook_failed(index, failure));
     }
 
     /// Something that went wrong while the job ended: it decides no outcome, but it is told.
@@ -258,7 +282,7 @@ impl<B: Backend> Dispatcher<B> {
         self.causes.push(cause);
     }
 
-    fn leave(&mut self, index: usize, why: String) {
+    pub(super) fn leave(&mut self, index: usize, why: String) {
         self.left.push(Leftover { what: format!("service `{}`", self.services[index].entry.name), why });
     }
 

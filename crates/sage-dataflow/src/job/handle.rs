@@ -122,7 +122,7 @@ impl JobHandle {
     }
 
     /// Asks every service whether it is in order, on the calling thread: its name, and what its `health` said. A service
-    /// that is not serving answers [`CallError::NotServing`].
+    /// that is not serving answers [`CallError::NotServing`]. Empty once the job is over.
     pub fn health(&self) -> Vec<(String, Result<(), CallError>)> {
         let Some(runtime) = self.shared.registry.runtime() else { return Vec::new() };
         self.shared.registry.all().iter().map(|entry| (entry.name.clone(), entry.health(&runtime))).collect()
@@ -150,7 +150,7 @@ pub(crate) fn checked(report: Option<JobReport>) -> Result<JobReport, RunError> 
 }
 
 /// Why running a pipeline did not end well.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
     /// The job was not started.
@@ -162,6 +162,17 @@ pub enum RunError {
     /// The engine itself failed: a defect, worth a report to its authors.
     #[error("the engine failed while it ran the job; please report this with the panic message printed before it")]
     Engine,
+}
+
+impl fmt::Debug for RunError {
+    /// What `main` prints when it returns this error: the report in words, or what is wrong with the declaration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Submit(error) => write!(f, "{}", crate::job::dispatcher::chain_of(error)),
+            Self::Job(error) => fmt::Debug::fmt(error, f),
+            Self::Engine => fmt::Display::fmt(self, f),
+        }
+    }
 }
 
 impl RunError {
@@ -194,6 +205,9 @@ impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let JobReport { environment, outcome, left, first_cause, .. } = &self.report;
         write!(f, "job `{environment}` {outcome}")?;
+        if let (Outcome::Succeeded, [first, ..]) = (outcome, left.as_slice()) {
+            return write!(f, " but is not clean: {}: {}", first.what, first.why);
+        }
         if let Some(cause) = first_cause {
             match cause.error {
                 // The source tells what happened.
@@ -201,14 +215,11 @@ impl fmt::Display for JobError {
                 None => write!(f, ": {cause}")?,
             }
         }
-        match (outcome, left.as_slice()) {
-            (_, []) => Ok(()),
-            (Outcome::Succeeded, [first, ..]) => write!(f, " but is not clean: {}: {}", first.what, first.why),
-            (_, left) => {
-                let names: Vec<_> = left.iter().map(|left| left.what.as_str()).collect();
-                write!(f, "; left behind: {}", names.join(", "))
-            }
+        if left.is_empty() {
+            return Ok(());
         }
+        let names: Vec<_> = left.iter().map(|left| left.what.as_str()).collect();
+        write!(f, "; left behind: {}", names.join(", "))
     }
 }
 

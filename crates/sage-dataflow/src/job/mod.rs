@@ -15,7 +15,8 @@ pub(crate) mod task;
 
 pub use handle::{JobError, JobHandle, RunError};
 pub(crate) use handle::{JobShared, checked};
-pub(crate) use log::{LogError, SessionLog};
+pub use log::LogError;
+pub(crate) use log::SessionLog;
 pub use plan::Deadlines;
 pub use reason::StopReason;
 pub use report::{

@@ -168,15 +168,16 @@ fn of<K: PartialEq>(counters: &[(K, Arc<Counter>)], key: K) -> Vec<Arc<Counter>>
 /// An operator that sends on one record for each it takes counts nothing: its figures follow from those before it.
 pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Vec<OperatorReport> {
     let mut reports: Vec<OperatorReport> = Vec::new();
-    let ended = |chain: usize| {
-        tasks.iter().filter(move |task| task.chain == chain).filter_map(|task| match &task.state {
-            TaskState::Ended(outcome) => Some(outcome),
+    let outcomes = || {
+        tasks.iter().filter_map(|task| match &task.state {
+            TaskState::Ended(outcome) => Some((task.chain, outcome)),
             _ => None,
         })
     };
     for row in rows {
         let records = |counters: &[Arc<Counter>]| counters.iter().map(|counter| counter.records()).sum();
-        let failed = ended(row.chain).map(|outcome| outcome.failed_records(row.node)).sum();
+        // In whichever chain: a key function runs before the exchange, in the name of the operator after it.
+        let failed = outcomes().map(|(_, outcome)| outcome.failed_records(row.node)).sum();
         let records_in: u64 = match &row.input {
             RowInput::Chain(counters) => records(counters),
             RowInput::Row(before) => reports[*before].records_out,
@@ -193,7 +194,7 @@ pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Ve
             failed,
             ..OperatorReport::default()
         };
-        for outcome in ended(row.chain) {
+        for (_, outcome) in outcomes().filter(|(chain, _)| *chain == row.chain) {
             report.blocked += outcome.times.blocked;
             report.idle += outcome.times.idle;
             report.busy += outcome.times.total.saturating_sub(outcome.times.blocked + outcome.times.idle);

@@ -244,7 +244,7 @@ pub struct JobReport {
     pub elapsed: Duration,
     /// How long its phases took.
     pub phases: PhaseTimes,
-    /// Its operators, in the order in which they were declared.
+    /// Its operators, chain by chain, each in the order of its records' way.
     pub operators: Vec<OperatorReport>,
     /// Its services, in the order in which they were registered.
     pub services: Vec<ServiceReport>,
@@ -301,23 +301,25 @@ impl fmt::Display for JobReport {
             "  {:width$}  {:>12} {:>12} {:>7} {:>9} {:>9} {:>9}",
             "operator", "in", "out", "failed", "busy", "blocked", "idle"
         )?;
+        let mut chain = 0;
         for operator in &self.operators {
-            writeln!(
+            write!(
                 f,
-                "  {:width$}  {:>12} {:>12} {:>7} {:>9} {:>9} {:>9}",
-                operator.name,
-                operator.records_in,
-                operator.records_out,
-                operator.failed,
-                format!("{:.1?}", operator.busy),
-                format!("{:.1?}", operator.blocked),
-                format!("{:.1?}", operator.idle),
+                "  {:width$}  {:>12} {:>12} {:>7}",
+                operator.name, operator.records_in, operator.records_out, operator.failed
             )?;
+            // The operators of a chain share a thread, and its times.
+            if std::mem::replace(&mut chain, operator.chain) != operator.chain {
+                for time in [operator.busy, operator.blocked, operator.idle] {
+                    write!(f, " {:>9}", format!("{time:.1?}"))?;
+                }
+            }
+            writeln!(f)?;
         }
         for service in &self.services {
-            write!(f, "  service {}: {}, {} calls", service.name, service.state, service.calls)?;
+            write!(f, "  service {}: {}, {}", service.name, service.state, Count(service.calls, "call"))?;
             if service.errors > 0 {
-                write!(f, ", {} errors", service.errors)?;
+                write!(f, ", {}", Count(service.errors, "error"))?;
             }
             if let (Some(p50), Some(p99)) = (service.p50, service.p99) {
                 write!(f, ", p50 {p50:.1?}, p99 {p99:.1?}")?;
@@ -331,6 +333,15 @@ impl fmt::Display for JobReport {
             writeln!(f)?;
         }
         Ok(())
+    }
+}
+
+/// A number of things, in words.
+struct Count(u64, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
     }
 }
 

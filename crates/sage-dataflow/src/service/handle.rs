@@ -1,5 +1,6 @@
 //! What operators hold of a service: a typed, cloneable handle whose calls go straight to the service's value.
 
+use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
@@ -15,11 +16,10 @@ use super::{ServiceId, ServiceState};
 use crate::{BoxError, SharedError};
 
 /// Why a call did not give a result.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum CallError {
     /// The service has not started, or is stopping or gone.
-    #[error("service `{service}` is not serving: it is {state}")]
     NotServing {
         /// The service.
         service: String,
@@ -27,7 +27,6 @@ pub enum CallError {
         state: ServiceState,
     },
     /// No service of this name is registered.
-    #[error("no service named `{service}` is registered{}", close_to(similar))]
     Unknown {
         /// The name that was looked up.
         service: String,
@@ -35,7 +34,6 @@ pub enum CallError {
         similar: Option<String>,
     },
     /// The service of this name is of another type.
-    #[error("service `{service}` is a `{actual}`, not a `{expected}`")]
     WrongType {
         /// The service.
         service: String,
@@ -45,13 +43,11 @@ pub enum CallError {
         actual: &'static str,
     },
     /// A service calls, while it starts, one that waits for it.
-    #[error("service `{service}` is called by a service it waits for, before either has started")]
     CyclicCall {
         /// The service that was called.
         service: String,
     },
     /// The service's method returned an error.
-    #[error("service `{service}` failed")]
     Failed {
         /// The service.
         service: String,
@@ -59,7 +55,6 @@ pub enum CallError {
         source: SharedError,
     },
     /// The job's async runtime is not there.
-    #[error("service `{service}` cannot be awaited here")]
     Runtime {
         /// The service.
         service: String,
@@ -68,9 +63,43 @@ pub enum CallError {
     },
 }
 
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotServing { service, state } => write!(f, "service `{service}` is not serving: it is {state}"),
+            Self::Unknown { service, similar } => {
+                write!(f, "no service named `{service}` is registered{}", close_to(similar))
+            }
+            Self::WrongType { service, expected, actual } => {
+                write!(f, "service `{service}` is a `{actual}`, not a `{expected}`")
+            }
+            Self::CyclicCall { service } => {
+                write!(f, "service `{service}` is called by a service it waits for, before either has started")
+            }
+            Self::Failed { service, .. } => write!(f, "service `{service}` failed"),
+            Self::Runtime { service, .. } => write!(f, "service `{service}` cannot be awaited here"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {
+    // By hand, as a derived one gives out the `Arc`, from which the user's own error cannot be downcast.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed { source, .. } | Self::Runtime { source, .. } => Some(source.as_ref()),
+            Self::NotServing { .. } | Self::Unknown { .. } | Self::WrongType { .. } | Self::CyclicCall { .. } => None,
+        }
+    }
+}
+
 fn close_to(similar: &Option<String>) -> String {
     similar.as_ref().map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
+
+/// Why [`ServiceHandle::call_blocking`] does not block.
+#[derive(Debug, thiserror::Error)]
+#[error("the calling thread runs an async runtime, which blocking would stop; await `call_async` instead")]
+struct InsideRuntime;
 
 /// One in this many calls through a handle is timed.
 const SAMPLE_EVERY: u64 = 64;
@@ -214,6 +243,9 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         let service = || self.name().to_owned();
         let refused = || CallError::NotServing { service: service(), state: self.state() };
         let runtime = self.inner.registry.upgrade().and_then(|registry| registry.runtime()).ok_or_else(refused)?;
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return Err(CallError::Runtime { service: service(), source: Arc::new(InsideRuntime) });
+        }
         let handle =
             runtime.handle().map_err(|error| CallError::Runtime { service: service(), source: Arc::new(error) })?;
         handle.block_on(self.call_async(call))
@@ -303,6 +335,9 @@ impl<S> Deref for ServiceRef<S> {
 
 impl<S> Drop for ServiceRef<S> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.inner.slot.errors.fetch_add(1, Ordering::Relaxed);
+        }
         self.inner.entry.gate().leave(&self.inner.slot, self.pass);
     }
 }

@@ -7,12 +7,12 @@
 //!     constructor that comes back after its service was given up finds that nobody cleaned its value, and does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::{AsyncService, CleanupAction, Hook, HookContext, Service};
+use super::{AsyncService, CleanupActions, Hook, HookContext, Service};
 use crate::BoxError;
 use crate::job::reason::StopReason;
 use crate::job::task::{What, guard};
@@ -28,6 +28,19 @@ pub(crate) struct HookFailure {
     pub(crate) what: What,
     /// The hook was cut off at its deadline.
     pub(crate) timed_out: bool,
+    /// What else went wrong in the same step.
+    pub(crate) also: Vec<HookFailure>,
+}
+
+/// The end of a step that goes on after a failure.
+pub(crate) fn both(end: HookEnd, next: HookEnd) -> HookEnd {
+    match (end, next) {
+        (Err(mut failure), Err(next)) => {
+            failure.also.push(next);
+            Err(failure)
+        }
+        (end, next) => end.and(next),
+    }
 }
 
 /// A service as the supervisor sees it. One instance serves every run of its environment in turn.
@@ -43,6 +56,8 @@ pub(crate) trait Instance: Send + Sync {
     fn free(&self) -> HookEnd;
     /// Runs `health`.
     fn health(&self, runtime: &JobRuntime) -> Result<(), What>;
+    /// Whether a hook past its deadline ends by itself.
+    fn ends_itself(&self) -> bool;
 }
 
 /// A service's value, reachable by its handles.
@@ -71,6 +86,8 @@ pub(crate) trait Hooks<S>: Send + Sync {
     fn stop(&self, service: &S, cx: &HookContext, runtime: &JobRuntime) -> Result<(), BoxError>;
     fn cleanup(&self, service: &S, cx: &HookContext, runtime: &JobRuntime) -> Result<(), BoxError>;
     fn health(&self, service: &S, runtime: &JobRuntime) -> Result<(), BoxError>;
+    /// Whether a hook past its deadline is dropped, and so ends by itself.
+    fn ends_itself(&self) -> bool;
 }
 
 /// Hooks that block.
@@ -89,6 +106,9 @@ impl<S: Service> Hooks<S> for Blocking {
     fn health(&self, service: &S, _runtime: &JobRuntime) -> Result<(), BoxError> {
         service.health()
     }
+    fn ends_itself(&self) -> bool {
+        false
+    }
 }
 
 /// Hooks that are futures, driven on the job's runtime.
@@ -106,6 +126,9 @@ impl<S: AsyncService> Hooks<S> for Futures {
     }
     fn health(&self, service: &S, runtime: &JobRuntime) -> Result<(), BoxError> {
         runtime.drive(Instant::now() + HEALTH_TIMEOUT, service.health())
+    }
+    fn ends_itself(&self) -> bool {
+        true
     }
 }
 
@@ -131,7 +154,7 @@ pub(crate) struct Typed<S> {
 struct Attempt {
     constructed: bool,
     cleanup_taken: bool,
-    actions: Arc<Mutex<Vec<CleanupAction>>>,
+    actions: Arc<CleanupActions>,
 }
 
 impl<S: Send + Sync + 'static> Typed<S> {
@@ -156,9 +179,9 @@ fn hook_end(hook: Hook, end: Result<Result<(), BoxError>, What>) -> HookEnd {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
             let timed_out = error.is::<HookTimedOut>();
-            Err(HookFailure { hook, what: What::error(error), timed_out })
+            Err(HookFailure { hook, what: What::error(error), timed_out, also: Vec::new() })
         }
-        Err(what) => Err(HookFailure { hook, what, timed_out: false }),
+        Err(what) => Err(HookFailure { hook, what, timed_out: false, also: Vec::new() }),
     }
 }
 
@@ -205,10 +228,9 @@ impl<S: Send + Sync + 'static> Instance for Typed<S> {
             Some(service) => hook_end(Hook::Cleanup, guard(|| self.hooks.cleanup(service, &cx, runtime))),
             None => Ok(()),
         };
-        // The lock is not held while an action runs: an action may register another.
-        while let Some(action) = { lock(&cx.actions).pop() } {
+        while let Some(action) = cx.actions.next_or_close() {
             let done = hook_end(Hook::Cleanup, guard(action).map(Ok));
-            end = end.and(done);
+            end = both(end, done);
         }
         Some(end)
     }
@@ -227,12 +249,18 @@ impl<S: Send + Sync + 'static> Instance for Typed<S> {
         let Some(service) = self.value() else { return Ok(()) };
         guard(|| self.hooks.health(service, runtime))?.map_err(What::error)
     }
+
+    fn ends_itself(&self) -> bool {
+        self.hooks.ends_itself()
+    }
 }
 
 /// The tokio runtime of one job, started when something first needs it and shut down with the job.
 #[derive(Debug, Default)]
 pub(crate) struct JobRuntime {
     runtime: Mutex<RuntimeSlot>,
+    /// Threads of the runtime that have started and not ended, those of blocking tasks included.
+    alive: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
@@ -265,6 +293,14 @@ impl JobRuntime {
                 let runtime = Builder::new_multi_thread()
                     .worker_threads(RUNTIME_THREADS)
                     .thread_name("sage-async")
+                    .on_thread_start({
+                        let alive = self.alive.clone();
+                        move || _ = alive.fetch_add(1, Ordering::SeqCst)
+                    })
+                    .on_thread_stop({
+                        let alive = self.alive.clone();
+                        move || _ = alive.fetch_sub(1, Ordering::SeqCst)
+                    })
                     .enable_all()
                     .build()
                     .map_err(RuntimeError::Start)?;
@@ -287,11 +323,12 @@ impl JobRuntime {
         })
     }
 
-    /// Shuts the runtime down, waiting for its threads for `timeout` at most.
-    pub(crate) fn close(&self, timeout: Duration) {
+    /// Shuts the runtime down, waiting for its threads for `timeout` at most. Returns how many are left.
+    pub(crate) fn close(&self, timeout: Duration) -> usize {
         let slot = std::mem::replace(&mut *lock(&self.runtime), RuntimeSlot::Closed);
         if let RuntimeSlot::Running(runtime) = slot {
             runtime.shutdown_timeout(timeout);
         }
+        self.alive.load(Ordering::SeqCst)
     }
 }

@@ -2,12 +2,10 @@
 //!
 //! Invariants:
 //!  1. The state changes by legal steps only, and the gate is open exactly while it is `Ready`: both change under one lock.
-//!  2. Whoever waits for a start returns when the service has left `Registered` and `Initialising`, when the job stops
-//!     starting services, or at a deadline.
+//!  2. Whoever waits for a start returns when the service has left `Registered` and `Initialising`, or when the job
+//!     stops starting services, as it does at the deadline of the start.
 //!
 //! (Checked with shuttle: `tests/it/models/life.rs`.)
-
-use std::time::Instant;
 
 use super::gate::Gate;
 use super::state::ServiceState;
@@ -68,16 +66,12 @@ impl Life {
         self.changed.notify_all();
     }
 
-    /// Waits until the service has started or will not; returns the state it is then in.
-    pub(crate) fn wait_started(&self, deadline: Instant) -> ServiceState {
+    /// Waits until the service has started or will not, unless `now` says not to wait; returns the state it is then in.
+    pub(crate) fn wait_started(&self, now: bool) -> ServiceState {
         let mut stage = lock(&self.stage);
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let pending = matches!(stage.state, ServiceState::Registered | ServiceState::Initialising);
-            if !pending || stage.no_start || left.is_zero() {
-                return stage.state;
-            }
-            stage = self.changed.wait_timeout(stage, left).unwrap_or_else(PoisonError::into_inner).0;
+        while !now && !stage.no_start && matches!(stage.state, ServiceState::Registered | ServiceState::Initialising) {
+            stage = self.changed.wait(stage).unwrap_or_else(PoisonError::into_inner);
         }
+        stage.state
     }
 }

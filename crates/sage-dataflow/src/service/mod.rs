@@ -20,9 +20,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use gate::Tally;
 pub use handle::{CallError, ServiceHandle, ServiceRef};
-#[cfg(test)]
-pub(crate) use instance::HookFailure;
-pub(crate) use instance::{Blocking, Futures, HookEnd, JobRuntime, Typed};
+pub(crate) use instance::{Blocking, Futures, HookEnd, HookFailure, JobRuntime, Typed, both};
 pub use registry::{Dependency, ServiceBuilder};
 pub(crate) use registry::{Registry, ServiceEntry, Within};
 use serde::{Deserialize, Serialize};
@@ -173,12 +171,44 @@ impl std::fmt::Display for Hook {
 
 type CleanupAction = Box<dyn FnOnce() + Send>;
 
+/// What undoes the steps of one start of a service; `None` once the cleanup has run them.
+struct CleanupActions(Mutex<Option<Vec<CleanupAction>>>);
+
+impl Default for CleanupActions {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Vec::new())))
+    }
+}
+
+impl CleanupActions {
+    /// Keeps an action for the cleanup, or gives it back if that has been.
+    fn keep(&self, action: CleanupAction) -> Option<CleanupAction> {
+        match &mut *sync::lock(&self.0) {
+            Some(actions) => {
+                actions.push(action);
+                None
+            }
+            None => Some(action),
+        }
+    }
+
+    /// The action registered last, to be run; `None` when there is none, and from then on none is kept.
+    fn next_or_close(&self) -> Option<CleanupAction> {
+        let mut actions = sync::lock(&self.0);
+        let next = actions.as_mut().and_then(Vec::pop);
+        if next.is_none() {
+            *actions = None;
+        }
+        next
+    }
+}
+
 /// What a hook is told: why it runs, and by when it is to have ended.
 #[derive(Clone)]
 pub struct HookContext {
     reason: Option<StopReason>,
     deadline: Instant,
-    actions: Arc<Mutex<Vec<CleanupAction>>>,
+    actions: Arc<CleanupActions>,
 }
 
 impl std::fmt::Debug for HookContext {
@@ -204,9 +234,12 @@ impl HookContext {
     }
 
     /// Registers what undoes something that was just acquired. It runs once, after `cleanup`, the last registered first,
-    /// in every case: also when the constructor or `setup` then fails, and no value or no `cleanup` is there.
+    /// in every case: also when the constructor or `setup` then fails, and no value or no `cleanup` is there. Where the
+    /// cleanup has run already, because a constructor overran its deadline, it runs at once.
     pub fn on_cleanup(&self, action: impl FnOnce() + Send + 'static) {
-        sync::lock(&self.actions).push(Box::new(action));
+        if let Some(too_late) = self.actions.keep(Box::new(action)) {
+            too_late();
+        }
     }
 }
 

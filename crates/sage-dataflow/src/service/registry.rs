@@ -83,18 +83,6 @@ impl ServiceEntry {
             }
         }
     }
-
-    /// Starts the service on the calling thread, which is the only one there is.
-    fn start_here(&self, deadline: Instant, run: &Run) {
-        if self.advance(ServiceState::Initialising) {
-            let _within = Within::enter(self.id);
-            let end = self.instance.start(deadline, &run.runtime);
-            if end.is_ok() {
-                self.advance(ServiceState::Ready);
-            }
-            run.events.send(Event::StartEnded { service: self.id, end });
-        }
-    }
 }
 
 /// The services of one environment.
@@ -177,22 +165,39 @@ impl Registry {
         seen.contains(&used)
     }
 
-    /// A call by `caller`'s hook to a service that does not serve yet: has it started and waits for it.
+    /// A call by `caller`'s hook to a service that does not serve yet: waits until it does. The dispatcher starts every
+    /// service as soon as those it depends on are ready, so there is nothing to ask for. The wait ends with the start, or
+    /// when the job gives up starting services; the caller's own deadline makes it do so.
     pub(crate) fn start_for(&self, caller: ServiceId, callee: &ServiceEntry) -> Result<(), CallError> {
         let refused = |state| CallError::NotServing { service: callee.name.clone(), state };
         if caller == callee.id || self.depends(callee.id, caller) {
             return Err(CallError::CyclicCall { service: callee.name.clone() });
         }
         let run = lock(&self.run).clone().ok_or_else(|| refused(callee.state()))?;
-        let deadline = Instant::now() + callee.timeouts.setup;
         if run.inline {
-            callee.start_here(deadline, &run);
-        } else {
-            run.events.send(Event::StartService(callee.id));
+            self.start_here(callee, &run);
         }
-        match callee.life.wait_started(deadline) {
+        match callee.life.wait_started(run.inline) {
             ServiceState::Ready => Ok(()),
             state => Err(refused(state)),
+        }
+    }
+
+    /// Starts a service, after those it depends on, on the calling thread, which is the only one there is.
+    fn start_here(&self, entry: &ServiceEntry, run: &Run) {
+        for dependency in entry.after.iter().filter_map(|name| self.find(name)) {
+            self.start_here(&dependency, run);
+            if dependency.state() != ServiceState::Ready {
+                return;
+            }
+        }
+        if entry.advance(ServiceState::Initialising) {
+            let _within = Within::enter(entry.id);
+            let end = entry.instance.start(Instant::now() + entry.timeouts.setup, &run.runtime);
+            if end.is_ok() {
+                entry.advance(ServiceState::Ready);
+            }
+            run.events.send(Event::StartEnded { service: entry.id, end });
         }
     }
 }

@@ -16,7 +16,7 @@ pub use sinks::SinkHandle;
 use crate::BoxError;
 use crate::exchange::{Broadcast, ByKey, Lanes, Partitioning, RoundRobin, Tee};
 use crate::graph::wiring::{BuildContext, connect};
-use crate::graph::{Chain, Edge, Head, InletId, NodeId, SharedGraph};
+use crate::graph::{Chain, Edge, Head, InletId, Mistake, NodeId, SharedGraph};
 use crate::job::task::Push;
 use crate::operator::{
     Cloned, Count, Filter, FlatMap, FlatMapInto, Fold, Inspect, KeyedFold, KeyedReduce, Made, Map, Operator,
@@ -67,6 +67,10 @@ impl<F: SourceFactory> Stream<From<F>> {
             head: Head::Source { parallelism: 1 },
         }
     }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.pipe.node
+    }
 }
 
 impl<S: Source, F: Fn(usize) -> S + Send + 'static> Stream<From<PerReplica<F>>> {
@@ -108,10 +112,11 @@ impl<P: Pipe> Stream<P> {
     /// Names the operator or source just added. Names are unique in an environment; the default is the kind of
     /// operator with a number.
     pub fn named(self, name: impl Into<String>) -> Self {
-        if let Some(&node) = self.nodes.last() {
-            let name = name.into();
-            self.graph.with(|graph| graph.node_mut(node).name = name);
-        }
+        let name = name.into();
+        self.graph.with(|graph| match self.nodes.last() {
+            Some(&node) => graph.node_mut(node).name = name,
+            None => graph.mistakes.push(Mistake::NothingToName { name }),
+        });
         self
     }
 
@@ -218,8 +223,16 @@ impl<P: Pipe> Stream<P> {
     /// Merges two streams: all the records of both, in no order between them. Ends when both have ended.
     pub fn union<Q: Pipe<Out = P::Out>>(self, other: Stream<Q>) -> DataStream<P::Out> {
         let parallelism = self.replicas().max(other.replicas());
+        let ours = self.graph.is(&other.graph);
         let (graph, inlet) = self.exchange(Partitioning::Forward, parallelism, RoundRobin::new);
-        other.exchange_into(Partitioning::Forward, inlet, RoundRobin::new);
+        if ours {
+            other.exchange_into(Partitioning::Forward, inlet, RoundRobin::new);
+        } else {
+            graph.with(|graph| {
+                let operator = graph.nodes.last().map_or_else(String::new, |node| node.name.clone());
+                graph.mistakes.push(Mistake::ForeignStream { operator });
+            });
+        }
         Self::from_inlet(graph, inlet, true)
     }
 

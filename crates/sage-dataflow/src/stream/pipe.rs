@@ -54,12 +54,22 @@ pub trait SourceFactory: Send + 'static {
 }
 
 /// A source that exists already and can be read once.
-pub struct OneShot<S>(pub(crate) Mutex<Option<S>>);
+pub struct OneShot<S>(pub(crate) Arc<Mutex<Option<S>>>);
 
 impl<S: Source> SourceFactory for OneShot<S> {
     type Source = S;
     fn make(&self, _replica: usize) -> Option<S> {
         lock(&self.0).take()
+    }
+}
+
+/// A function that makes a source per run, for one replica: two would read the same records.
+pub struct PerRun<F>(pub(crate) F);
+
+impl<S: Source, F: Fn() -> S + Send + 'static> SourceFactory for PerRun<F> {
+    type Source = S;
+    fn make(&self, _replica: usize) -> Option<S> {
+        Some((self.0)())
     }
 }
 

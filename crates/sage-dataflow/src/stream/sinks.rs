@@ -68,8 +68,7 @@ impl<P: Pipe> Stream<P> {
     {
         let path = path.into();
         let sink = self.gathered().sink_as("write-lines", move |_replica| FileLines::new(path.clone()));
-        let none = || Arc::new(Mutex::new(()));
-        SinkHandle { graph: sink.graph, pipe: none(), factory: none(), node: sink.node, chain: sink.chain }
+        SinkHandle::name_only(sink.graph, sink.node, sink.chain)
     }
 
     fn sink_as<K, F>(self, kind: &'static str, factory: F) -> SinkHandle<P, F>
@@ -98,6 +97,14 @@ fn sink_end<K: Sink>(factory: &Mutex<impl Fn(usize) -> K>, node: NodeId, cx: &mu
     SinkEnd::new(sink, node, cx.open_context())
 }
 
+impl SinkHandle<(), ()> {
+    /// A handle that can only name its sink.
+    fn name_only(graph: SharedGraph, node: NodeId, chain: ChainId) -> Self {
+        let none = || Arc::new(Mutex::new(()));
+        Self { graph, pipe: none(), factory: none(), node, chain }
+    }
+}
+
 impl<P, F> SinkHandle<P, F> {
     /// Names the sink. Names are unique in an environment; the default is the kind of sink with a number.
     pub fn named(self, name: impl Into<String>) -> Self {
@@ -114,8 +121,9 @@ where
     F: Fn(usize) -> K + Send + 'static,
 {
     /// Runs the sink in `replicas` replicas, the records dealt out to them in turn.
-    pub fn parallelism(self, replicas: usize) {
+    pub fn parallelism(self, replicas: usize) -> SinkHandle<(), ()> {
         let Self { graph, pipe, factory, node, chain } = self;
+        let handle = SinkHandle::name_only(graph.clone(), node, chain);
         let retargeted = lock(&pipe).retarget(Partitioning::RoundRobin);
         graph.with(|graph| {
             if let Some(inlet) = retargeted {
@@ -145,5 +153,6 @@ where
             });
             graph.add_chain(crate::graph::Chain { nodes: vec![node], head: Head::Inlet(inlet), build });
         });
+        handle
     }
 }

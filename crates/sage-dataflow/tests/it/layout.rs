@@ -9,7 +9,8 @@ fn dependencies(metadata: &Value, package: &str) -> Vec<String> {
     let packages = metadata["packages"].as_array().expect("metadata lists packages");
     let found = packages.iter().find(|other| other["name"] == package);
     let dependencies = found.expect("the package is a workspace member")["dependencies"].as_array();
-    let normal = dependencies.expect("a package lists dependencies").iter().filter(|dependency| dependency["kind"].is_null());
+    let normal =
+        dependencies.expect("a package lists dependencies").iter().filter(|dependency| dependency["kind"].is_null());
     normal.map(|dependency| dependency["name"].as_str().expect("a dependency has a name").to_owned()).collect()
 }
 

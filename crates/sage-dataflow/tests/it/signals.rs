@@ -6,7 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use sage::{BoxError, Environment, HookContext, JobHandle, JobState, Next, Service, SignalPolicy, Source, SourceContext};
+use sage::{
+    BoxError, Environment, HookContext, JobHandle, JobState, Next, Service, SignalPolicy, Source, SourceContext,
+};
 
 const ROLE: &str = "SAGE_SIGNALS_ROLE";
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -266,7 +266,7 @@ fn latest_end(script: &Script) -> Duration {
     let phases = DEADLINES.setup * script.services.len().max(1) as u32
         + DEADLINES.drain
         + DEADLINES.cancel
-        + (DEADLINES.stop + DEADLINES.cleanup) * script.services.len() as u32;
+        + (DEADLINES.stop + GRACE + DEADLINES.cleanup) * script.services.len() as u32;
     Duration::from_millis(200) + phases
 }
 

@@ -25,7 +25,10 @@ fn contract_02_the_first_cause_is_primary_and_later_ones_are_attached() {
         let report = failed(env.run());
         assert_eq!(report.outcome, Outcome::Failed);
         let first = report.first_cause.as_ref().unwrap();
-        assert_eq!((first.kind, first.to_string().as_str()), (CauseKind::Error, "operator `first`, record 5: record broke"));
+        assert_eq!(
+            (first.kind, first.to_string().as_str()),
+            (CauseKind::Error, "operator `first`, record 5: record broke")
+        );
         let attached: Vec<_> = report.attached.iter().map(ToString::to_string).collect();
         assert_eq!(attached.len(), 3, "{report}");
         assert_eq!(attached[0], "operator `sink-1`, while closing: fails in close");
@@ -76,7 +79,9 @@ fn contract_02_a_failing_call_names_the_service_and_keeps_its_error() {
         let env = Environment::local("causes");
         let journal = Journal::new();
         let db = Probe::new("db", &journal).register(&env).build();
-        env.from_iter([1]).try_map(move |_| db.try_call(|_| Err::<u64, _>(io::Error::other("row locked")))).sink(|_| {});
+        env.from_iter([1])
+            .try_map(move |_| db.try_call(|_| Err::<u64, _>(io::Error::other("row locked"))))
+            .sink(|_| {});
         let error = env.run().unwrap_err();
         let report = error.report().unwrap();
         let cause = report.first_cause.as_ref().unwrap();
@@ -114,7 +119,7 @@ fn contract_03_a_cancelled_job_is_an_error_that_carries_the_report() {
         let report = cancelled(&job);
         assert!(report.cleanliness == Cleanliness::Clean && !report.is_success());
         let RunError::Job(error) = job.wait().unwrap_err() else { panic!("it is a job's error") };
-        assert_eq!(error.to_string(), "job `cancelled` cancelled: stopped by cancel requested");
+        assert_eq!(error.to_string(), "job `cancelled` cancelled: stopped: cancel requested");
     });
 }
 

@@ -1,13 +1,13 @@
 //! Clause 1: legal transitions only; what is over stays over.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use sage::{Environment, JobState, Outcome, ServiceState, StopReason};
+use sage::{Environment, HookContext, JobState, Outcome, ServiceHandle, ServiceState, StopReason};
 
 use super::{add_endless_pipeline, add_held_pipeline, add_pipeline, cancelled};
 use crate::leaks::leak_free;
-use crate::probes::{Gate, Journal, PATIENCE, Probe};
+use crate::probes::{Gate, Journal, PATIENCE, Probe, Probed};
 
 #[test]
 fn contract_01_a_job_passes_through_its_states_in_order() {
@@ -48,11 +48,11 @@ fn contract_01_a_service_passes_through_its_states_in_order() {
         let env = Environment::local("states");
         let journal = Journal::new();
         let states = Journal::new();
+        let own: Arc<OnceLock<ServiceHandle<Probed>>> = Arc::default();
         let note = |hook: &'static str| {
-            let (states, look_up) = (states.clone(), Arc::clone(&LOOK_UP));
-            move |_: &sage::HookContext| {
-                let handle = look_up.lock().expect("no holder panics").clone().expect("set before the run");
-                states.note(format_args!("{hook}: {}", handle.state()));
+            let (states, own) = (states.clone(), own.clone());
+            move |_: &HookContext| {
+                states.note(format_args!("{hook}: {}", own.get().expect("set before the run").state()));
                 Ok(())
             }
         };
@@ -63,25 +63,25 @@ fn contract_01_a_service_passes_through_its_states_in_order() {
             .in_cleanup(note("cleanup"))
             .register(&env)
             .build();
-        *LOOK_UP.lock().unwrap() = Some(db.clone());
+        assert!(own.set(db.clone()).is_ok());
         let seen = states.clone();
         let in_record = db.clone();
         env.from_collection(vec![()]).sink(move |()| seen.note(format_args!("record: {}", in_record.state())));
         assert_eq!(db.state(), ServiceState::Registered);
         env.run().unwrap();
         assert_eq!(db.state(), ServiceState::Cleaned);
-        let expected =
-            ["constructor: initialising", "setup: initialising", "record: ready", "stop: stopping", "cleanup: cleaning"];
+        let expected = [
+            "constructor: initialising",
+            "setup: initialising",
+            "record: ready",
+            "stop: stopping",
+            "cleanup: cleaning",
+        ];
         assert_eq!(states.events(), expected);
         env.run().unwrap();
         assert_eq!(states.events(), [expected, expected].concat(), "a second run begins anew");
-        LOOK_UP.lock().unwrap().take();
     });
 }
-
-/// The handle that the hooks of a service look at, which cannot hold it before it is built.
-static LOOK_UP: std::sync::LazyLock<Arc<std::sync::Mutex<Option<sage::ServiceHandle<crate::probes::Probed>>>>> =
-    std::sync::LazyLock::new(Arc::default);
 
 #[test]
 fn contract_01_a_paused_job_takes_no_records_until_it_is_resumed() {
@@ -89,7 +89,11 @@ fn contract_01_a_paused_job_takes_no_records_until_it_is_resumed() {
         let env = Environment::local("pause");
         let journal = Journal::new();
         let noted = journal.clone();
-        env.from_factory(|_| 0_u64..).boxed().sink(move |n| if n % 1000 == 0 { noted.note("thousand") });
+        env.from_factory(|_| 0_u64..).boxed().sink(move |n| {
+            if n % 1000 == 0 {
+                noted.note("thousand")
+            }
+        });
         let job = env.submit().unwrap();
         journal.await_events("thousand", 1);
         job.pause();

@@ -86,7 +86,7 @@ fn contract_05_whoever_waits_for_a_start_returns_when_it_succeeds_fails_or_is_ca
                 .map(|thread| {
                     let (life, freed) = (life.clone(), freed.clone());
                     thread::spawn(move || {
-                        if life.wait_started(far()) == S::Ready {
+                        if life.wait_started(false) == S::Ready {
                             call(&life, &freed, thread);
                         }
                     })

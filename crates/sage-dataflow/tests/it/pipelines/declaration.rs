@@ -168,7 +168,7 @@ fn a_parallelism_of_zero_is_refused() {
     refused(|env| drop(env.from_iter([1]).map(|n| n).parallelism(0).named("none").sink(|_| {})), "none");
     refused(|env| drop(env.from_iter([1]).rebalance(0).map(|n| n).named("none").sink(|_| {})), "none");
     refused(|env| drop(env.from_iter([1]).key_by(|n| *n).count().parallelism(0).named("none").sink(|_| {})), "none");
-    refused(|env| env.from_iter([1]).sink(|_| {}).named("none").parallelism(0), "none");
+    refused(|env| drop(env.from_iter([1]).sink(|_| {}).named("none").parallelism(0)), "none");
     refused(|env| drop(env.from_iter([1]).broadcast(0).sink(|_| {}).named("none")), "none");
 }
 

@@ -132,8 +132,8 @@ fn lines_of_an_empty_stream_make_an_empty_file() {
         env.from_iter(Vec::<u64>::new()).write_lines(&ended);
         env.from_iter(0_u64..).take(0).write_lines(&taken);
         env.run().unwrap();
-        assert_eq!(fs::read(&ended).unwrap(), []);
-        assert_eq!(fs::read(&taken).unwrap(), []);
+        assert_eq!(fs::read_to_string(&ended).unwrap(), "");
+        assert_eq!(fs::read_to_string(&taken).unwrap(), "");
     });
 }
 
@@ -183,6 +183,6 @@ fn collected_records_are_there_after_a_failure_too() {
         let out = env.from_iter(0..10).try_map(|n| if n == 3 { Err("no") } else { Ok(n) }).collect();
         failed(env.run());
         assert_eq!(out.take(), [0, 1, 2]);
-        assert_eq!(out.take(), []);
+        assert!(out.take().is_empty());
     });
 }

@@ -1,0 +1,269 @@
+//! What a run tells: figures, words, JSON, log files.
+
+use std::fs;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use sage::{Cause, Environment, JobHandle, JobReport, Origin, Outcome, ServiceHandle};
+
+use super::{add_pipeline, cancelled};
+use crate::leaks::leak_free;
+use crate::probes::{Gate, Journal, Probe, Probed, failed};
+
+/// Records in, out and failed, per operator.
+fn figures(report: &JobReport) -> Vec<(&str, u64, u64, u64)> {
+    report.operators.iter().map(|op| (op.name.as_str(), op.records_in, op.records_out, op.failed)).collect()
+}
+
+#[test]
+fn the_figures_of_every_operator_are_exact() {
+    leak_free(|_| {
+        let env = Environment::local("figures");
+        let [left, right] = env.from_iter(0..100_u64).filter(|n| n % 2 == 0).fork();
+        left.flat_map(|n| [n, n]).parallelism(2).key_by(|n| n % 10).count().parallelism(3).sink(|_| {});
+        right.take(7).union(env.from_iter(0..5)).sink(|_| {});
+        let report = env.run().unwrap();
+        let expected = [
+            ("iter-1", 100, 100, 0),
+            ("filter-1", 100, 50, 0),
+            ("flat-map-1", 50, 100, 0),
+            ("keyed-count-1", 100, 5, 0),
+            ("sink-1", 5, 5, 0),
+            ("take-1", 7, 7, 0),
+            ("iter-2", 5, 5, 0),
+            ("sink-2", 12, 12, 0),
+        ];
+        assert_eq!(figures(&report), expected);
+        assert_eq!(report.operators.iter().map(|op| op.parallelism).collect::<Vec<_>>(), [1, 1, 2, 3, 3, 1, 1, 1]);
+    });
+}
+
+#[test]
+fn the_figures_of_a_failed_job_count_what_was_taken_and_what_failed() {
+    leak_free(|_| {
+        let env = Environment::local("figures");
+        env.from_iter(0..100_u64).flat_map(|n| [n, n]).try_sink(|n| if n == 20 { Err("broke") } else { Ok(()) });
+        let report = failed(env.run());
+        assert_eq!(figures(&report), [("iter-1", 21, 21, 0), ("flat-map-1", 21, 41, 0), ("sink-1", 41, 40, 1)]);
+    });
+}
+
+#[test]
+fn live_metrics_show_the_work_so_far() {
+    leak_free(|_| {
+        let env = Environment::local("live");
+        let (gate, journal) = (Gate::new(), Journal::new());
+        let (held, seen) = (gate.clone(), journal.clone());
+        env.from_iter(0..1000_u64)
+            .inspect(move |n| {
+                if *n == 500 {
+                    held.pass()
+                }
+            })
+            .boxed()
+            .sink(move |_| seen.note("seen"));
+        let job = env.submit().unwrap();
+        journal.await_events("seen", 500);
+        let metrics = job.metrics();
+        assert!(metrics.operator("iter-1").unwrap().records_out <= 501, "{metrics:?}");
+        assert!(metrics.operator("nobody").is_none());
+        gate.open();
+        job.wait().unwrap();
+        assert_eq!(job.metrics().operator("sink-1").unwrap().records_in, 1000);
+    });
+}
+
+#[test]
+fn calls_and_errors_of_a_service_are_counted_over_all_handles_and_per_run() {
+    leak_free(|_| {
+        let env = Environment::local("calls");
+        let journal = Journal::new();
+        let db = Probe::new("db", &journal).register(&env).build();
+        let fallible = db.clone();
+        env.from_collection((0..300_u64).collect())
+            .try_map(move |n| db.call(Probed::touch).map(|()| n))
+            .parallelism(3)
+            .map(move |n| fallible.try_call(|_| if n % 3 == 0 { Err("third") } else { Ok(()) }).is_ok())
+            .sink(|_| {});
+        for _ in 0..3 {
+            let report = env.run().unwrap();
+            let db = report.service("db").unwrap();
+            assert_eq!((db.calls, db.errors), (600, 100));
+            assert!(db.p50.unwrap() <= db.p99.unwrap());
+            assert!(db.setup.is_some() && db.cleanup.is_some());
+        }
+    });
+}
+
+#[test]
+fn calls_of_a_nested_service_are_counted_as_well() {
+    leak_free(|_| {
+        let env = Environment::local("nested");
+        let journal = Journal::new();
+        let inner: Arc<OnceLock<ServiceHandle<Probed>>> = Arc::default();
+        let outer = Probe::new("outer", &journal).register(&env).after("inner").build();
+        assert!(inner.set(Probe::new("inner", &journal).register(&env).build()).is_ok());
+        env.from_iter(0..50_u64)
+            .try_map(move |_| outer.call(|_| inner.get().unwrap().call(Probed::touch)).flatten())
+            .sink(drop);
+        let report = env.run().unwrap();
+        assert_eq!((report.service("outer").unwrap().calls, report.service("inner").unwrap().calls), (50, 50));
+    });
+}
+
+/// A report with something in every field.
+fn eventful_report() -> JobReport {
+    let env = Environment::local("eventful");
+    let journal = Journal::new();
+    let db = Probe::new("db", &journal).in_cleanup(|_| panic!("lock stays")).register(&env).build();
+    env.from_iter(0..200_u64)
+        .try_map(move |n| db.try_call(|_| if n == 150 { Err("row 150") } else { Ok(n) }))
+        .named("look up")
+        .boxed()
+        .sink(|_| {});
+    failed(env.run())
+}
+
+#[test]
+fn a_report_survives_json_but_for_the_users_own_errors() {
+    leak_free(|_| {
+        let report = eventful_report();
+        let json = serde_json::to_string(&report).unwrap();
+        let read: JobReport = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), json);
+        assert_eq!((read.outcome, &read.left, &read.services), (report.outcome, &report.left, &report.services));
+        assert_eq!((&read.operators, read.elapsed, read.started), (&report.operators, report.elapsed, report.started));
+        let cause = read.first_cause.unwrap();
+        assert!(cause.error.is_none() && report.first_cause.unwrap().error.is_some());
+        let Origin::Operator { name, record, .. } = &cause.origin else { panic!("{cause}") };
+        assert_eq!((name.as_str(), *record), ("look up", Some(151)));
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&value["outcome"], &value["cleanliness"]), (&"failed".into(), &"unclean".into()));
+        assert_eq!(value["services"][0]["state"], "cleanup_failed");
+    });
+}
+
+#[test]
+fn a_report_in_words_names_outcome_causes_leftovers_operators_and_services() {
+    leak_free(|_| {
+        let text = eventful_report().to_string();
+        for part in [
+            "job `eventful` failed and is NOT clean, after ",
+            "  cause: operator `look up`, record 151: service `db` failed: row 150\n",
+            "  also:  service `db`, in its cleanup: panicked: lock stays\n",
+            "  left:  service `db`: its cleanup failed: lock stays\n",
+            "  service db: cleanup failed, 151 calls, 1 error, ",
+        ] {
+            assert!(text.contains(part), "`{part}` is not in\n{text}");
+        }
+        let header = text.lines().find(|line| line.contains("operator ")).unwrap();
+        assert!(header.contains("in") && header.contains("out") && header.contains("failed"));
+    });
+}
+
+#[test]
+fn an_error_that_main_returns_is_printed_as_the_report() {
+    leak_free(|_| {
+        let env = Environment::local("main");
+        env.from_iter([1]).try_sink(|_| Err("broke"));
+        let text = format!("{:?}", env.run().unwrap_err());
+        assert!(text.contains("job `main` failed and is clean") && text.contains("record 1: broke"), "{text}");
+    });
+}
+
+#[test]
+fn a_report_says_how_long_each_phase_took() {
+    leak_free(|_| {
+        let env = Environment::local("phases");
+        add_pipeline(&env);
+        let report = env.run().unwrap();
+        let phases = report.phases;
+        assert!(phases.start + phases.run + phases.drain + phases.stop <= report.elapsed + Duration::from_millis(1));
+        assert_eq!(report.environment, "phases");
+        assert!(report.started <= std::time::SystemTime::now());
+        assert_ne!(report.job, env.run().unwrap().job, "every job has an id of its own");
+    });
+}
+
+/// The files below a directory and their contents.
+fn files(dir: &std::path::Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            found.extend(files(&entry.path()));
+        } else {
+            let name = entry.file_name().into_string().unwrap();
+            found.push((name, fs::read_to_string(entry.path()).unwrap()));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn log_files_are_written_only_if_asked_and_hold_nothing_per_record() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        let lines_of = |records: u64| {
+            let logs = dir.path().join(records.to_string());
+            let env = Environment::local("logs").log_files(&logs);
+            let journal = Journal::new();
+            Probe::new("db", &journal).register(&env).build();
+            env.from_iter(0..records).boxed().sink(|_| {});
+            env.run().unwrap();
+            let session = fs::read_dir(logs.join("jobmanager")).unwrap().next().unwrap().unwrap();
+            assert!(session.file_name().to_str().unwrap().starts_with("session_"));
+            let found = files(&logs);
+            assert_eq!(
+                found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+                ["Dispatcher.log", "Error.log"]
+            );
+            assert_eq!(found[1].1, "", "nothing went wrong");
+            assert!(found[0].1.contains("service db cleaned") && found[0].1.contains("job ended"), "{}", found[0].1);
+            found[0].1.lines().count()
+        };
+        assert_eq!(lines_of(10), lines_of(10_000));
+    });
+}
+
+#[test]
+fn log_files_of_a_failure_name_it_and_two_sessions_at_once_do_not_mix() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Environment::local("logs").log_files(dir.path());
+        env.from_collection(vec![1]).try_sink(|_| Err("broke"));
+        failed(env.run());
+        failed(env.run());
+        let found = files(dir.path());
+        let errors: Vec<_> = found.iter().filter(|(name, _)| name == "Error.log").map(|(_, text)| text).collect();
+        assert_eq!(errors.len(), 2);
+        assert!(
+            errors.iter().all(|text| text.contains("operator `sink-1`, record 1: broke") && text.lines().count() == 1)
+        );
+    });
+}
+
+#[test]
+fn no_file_is_written_unless_asked() {
+    leak_free(|_| {
+        let before = files(std::path::Path::new(".sage"));
+        let env = Environment::local("silent");
+        add_pipeline(&env);
+        env.run().unwrap();
+        assert_eq!(files(std::path::Path::new(".sage")), before);
+    });
+}
+
+#[test]
+fn causes_say_what_happened_without_repeating_their_place() {
+    leak_free(|_| {
+        let env = Environment::local("causes");
+        super::add_endless_pipeline(&env);
+        let job: JobHandle = env.submit().unwrap();
+        let report = cancelled(&job);
+        assert_eq!(report.signal(), None);
+        let cause: Cause = report.first_cause.unwrap();
+        assert_eq!((cause.origin.clone(), cause.to_string().as_str()), (Origin::Job, "stopped: cancel requested"));
+        assert_eq!(report.outcome, Outcome::Cancelled);
+    });
+}
