@@ -15,7 +15,7 @@ use crate::job::control::JobControl;
 use crate::job::dispatcher::Dispatcher;
 use crate::job::plan::{LiveMetrics, Plan};
 use crate::job::signals::Listening;
-use crate::job::task::{What, guard};
+use crate::job::task::guard;
 use crate::job::{
     Deadlines, JobHandle, JobReport, JobShared, LogError, Origin, RunError, SessionLog, SignalPolicy, checked,
 };
@@ -111,8 +111,10 @@ pub enum SubmitError {
         name: String,
     },
     /// A function that makes sources, operators or sinks panicked, or the `Clone` of one of their functions did.
-    #[error("a task could not be built: a factory or a `Clone` panicked: {message}")]
+    #[error("`{operator}` could not be built: its factory, or the `Clone` of its function, panicked: {message}")]
     Factory {
+        /// The source, operator or sink.
+        operator: String,
         /// What it panicked with.
         message: String,
     },
@@ -494,12 +496,8 @@ impl Environment {
         services: &[Arc<ServiceEntry>],
     ) -> Result<Plan, SubmitError> {
         let graph = self.graph.with(std::mem::take);
-        let built = guard(|| wiring::build(&graph, control, lanes));
-        let plan = match built {
-            Ok(built) => built.map(|built| Plan::new(&graph, built, services.to_vec())),
-            Err(What::Panic(message)) => Err(SubmitError::Factory { message }),
-            Err(What::Error(error)) => Err(SubmitError::Factory { message: error.to_string() }),
-        };
+        let built = wiring::build(&graph, control, lanes);
+        let plan = built.map(|built| Plan::new(&graph, built, services.to_vec()));
         self.graph.with(|place| *place = graph);
         plan
     }

@@ -9,7 +9,7 @@ use crate::environment::SubmitError;
 use crate::exchange::lane::{Inbox, Reader, Signal, Writer, lane};
 use crate::exchange::{Lanes, Partitioning};
 use crate::job::control::JobControl;
-use crate::job::task::{Cursor, OpenContext, Task, Waiting};
+use crate::job::task::{Cursor, OpenContext, Task, Waiting, guard};
 use crate::metrics::Counter;
 
 /// Builds the task of one replica of a chain.
@@ -122,8 +122,19 @@ pub(crate) fn build(graph: &Graph, control: &Arc<JobControl>, options: &LaneOpti
     for (index, chain) in graph.chains.iter().enumerate() {
         let parallelism = graph.parallelism(chain);
         for replica in 0..parallelism {
-            let mut cx = BuildContext { graph, wiring: &mut wiring, control, chain: index, replica, parallelism };
-            let task = (chain.build)(&mut cx)?;
+            let mut cx = BuildContext {
+                graph,
+                wiring: &mut wiring,
+                control,
+                chain: index,
+                building: None,
+                replica,
+                parallelism,
+            };
+            let task = guard(|| (chain.build)(&mut cx)).unwrap_or_else(|what| {
+                let operator = cx.building.map_or_else(String::new, |node| cx.name(node));
+                Err(SubmitError::Factory { operator, message: what.to_string() })
+            })?;
             tasks.push(BuiltTask { chain: index, replica, task, cursor: Arc::default() });
         }
     }
@@ -136,6 +147,8 @@ pub struct BuildContext<'a> {
     wiring: &'a mut Wiring,
     control: &'a Arc<JobControl>,
     chain: usize,
+    /// The operator whose factory runs, for the message if it panics.
+    building: Option<NodeId>,
     pub(crate) replica: usize,
     pub(crate) parallelism: usize,
 }
@@ -147,6 +160,11 @@ impl BuildContext<'_> {
 
     pub(crate) fn open_context(&self) -> OpenContext {
         OpenContext { replica: self.replica, parallelism: self.parallelism }
+    }
+
+    /// Says that the factory of `node` runs now.
+    pub(crate) fn building(&mut self, node: NodeId) {
+        self.building = Some(node);
     }
 
     /// A new counter of what this replica of the chain takes.

@@ -5,6 +5,8 @@
 
 use std::time::Instant;
 
+use crossbeam_utils::CachePadded;
+
 use super::reason::StopReason;
 use super::sync::{AtomicU8, Mutex, Ordering, Thread, lock, thread};
 
@@ -25,7 +27,8 @@ pub(crate) enum Control {
 /// Steers the tasks of one job.
 #[derive(Debug)]
 pub(crate) struct JobControl {
-    word: AtomicU8,
+    /// On a cache line of its own: every task reads it for every record.
+    word: CachePadded<AtomicU8>,
     inner: Mutex<Inner>,
 }
 
@@ -39,7 +42,7 @@ struct Inner {
 impl JobControl {
     pub(crate) fn new() -> Self {
         let inner = Inner { threads: Vec::new(), reason: StopReason::EndOfInput, deadline: None };
-        Self { word: AtomicU8::new(Control::Run as u8), inner: Mutex::new(inner) }
+        Self { word: CachePadded::new(AtomicU8::new(Control::Run as u8)), inner: Mutex::new(inner) }
     }
 
     #[inline(always)]

@@ -88,6 +88,15 @@ impl What {
     }
 }
 
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Error(error) => error.fmt(f),
+            Self::Panic(message) => f.write_str(message),
+        }
+    }
+}
+
 /// Runs user code, turning a panic into a [`What`].
 pub(crate) fn guard<R>(code: impl FnOnce() -> R) -> Result<R, What> {
     catch_unwind(AssertUnwindSafe(code)).map_err(What::panic)

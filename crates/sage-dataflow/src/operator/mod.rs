@@ -168,9 +168,6 @@ struct Outlet<'a, O, N> {
     operator: PhantomData<O>,
 }
 
-/// After how many records out of one operator a task looks whether it is cancelled, in case all come from one record.
-const CANCEL_CHECK: u64 = 1024;
-
 impl<O: Operator, N: Push<O::Out>> Emit<O::Out> for Outlet<'_, O, N> {
     #[inline(always)]
     fn emit(&mut self, record: O::Out) -> Result<(), Fault> {
@@ -180,7 +177,7 @@ impl<O: Operator, N: Push<O::Out>> Emit<O::Out> for Outlet<'_, O, N> {
         *self.emitted += 1;
         self.next.push(record, self.at)?;
         self.at.enter(self.node);
-        if O::MANY && self.emitted.is_multiple_of(CANCEL_CHECK) && self.control.load() == Control::Cancel {
+        if O::MANY && self.control.load() == Control::Cancel {
             return Err(Stop::Cancelled.into());
         }
         Ok(())

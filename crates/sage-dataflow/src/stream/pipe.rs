@@ -11,7 +11,7 @@ use crate::exchange::lane::{Inbox, Polled};
 use crate::exchange::{ByKey, Lanes, Partitioning, RoundRobin};
 use crate::graph::wiring::BuildContext;
 use crate::graph::{InletId, NodeId};
-use crate::job::control::Control;
+use crate::job::control::{Control, JobControl};
 use crate::job::task::{Push, Step, Stop, Task, TaskContext};
 use crate::metrics::Counter;
 use crate::operator::{Cloned, Link, Made, Operator, OperatorFactory};
@@ -91,6 +91,7 @@ impl<F: SourceFactory> Pipe for From<F> {
         cx: &mut BuildContext<'_>,
         next: N,
     ) -> Result<Box<dyn Task>, SubmitError> {
+        cx.building(self.node);
         let source = self.factory.make(cx.replica);
         let source = source.ok_or_else(|| SubmitError::SourceConsumed { source_name: cx.name(self.node) })?;
         Ok(Box::new(SourceTask::new(source, next, self.node, cx)))
@@ -115,7 +116,7 @@ impl<T: Send + 'static> Pipe for FromInlet<T> {
     type Out = T;
 
     fn build<N: Push<T> + 'static>(&self, cx: &mut BuildContext<'_>, next: N) -> Result<Box<dyn Task>, SubmitError> {
-        Ok(Box::new(InletTask { inbox: cx.inbox(self.inlet), next, taken: cx.taken() }))
+        Ok(Box::new(InletTask { inbox: cx.inbox(self.inlet), next, taken: cx.taken(), control: cx.control() }))
     }
 
     fn retarget(&self, partitioning: Partitioning) -> Option<InletId> {
@@ -128,6 +129,7 @@ struct InletTask<T, N> {
     inbox: Inbox<T>,
     next: N,
     taken: Arc<Counter>,
+    control: Arc<JobControl>,
 }
 
 impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
@@ -139,9 +141,13 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
         if !self.next.wanted() {
             return Err(Stop::Satisfied);
         }
-        let inbox = &mut self.inbox;
+        let (inbox, control) = (&mut self.inbox, &*self.control);
         let polled = cx.run(&mut self.next, |next, at| {
             inbox.poll(|record| {
+                // Looked at for each record: one may take long, and a batch of them for ever.
+                if control.load() == Control::Cancel {
+                    return Err(Stop::Cancelled.into());
+                }
                 at.next_record();
                 next.push(record, at)
             })
@@ -154,8 +160,8 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
         }
     }
 
-    fn wait(&mut self, cx: &mut TaskContext) {
-        let (control, next) = (cx.control(), &self.next);
+    fn wait(&mut self, _cx: &mut TaskContext) {
+        let (control, next) = (&self.control, &self.next);
         self.inbox.wait(|| control.load() == Control::Cancel || !next.wanted());
     }
 
@@ -234,6 +240,7 @@ where
         cx: &mut BuildContext<'_>,
         next: N,
     ) -> Result<Box<dyn Task>, SubmitError> {
+        cx.building(self.node);
         let link = Link::new(self.factory.make(), next, self.node, cx);
         self.before.build(cx, link)
     }

@@ -93,6 +93,7 @@ impl<P: Pipe> Stream<P> {
 }
 
 fn sink_end<K: Sink>(factory: &Mutex<impl Fn(usize) -> K>, node: NodeId, cx: &mut BuildContext<'_>) -> SinkEnd<K> {
+    cx.building(node);
     let sink = lock(factory)(cx.replica);
     SinkEnd::new(sink, node, cx.open_context())
 }
