@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::job::control::{Control, JobControl};
 use crate::job::reason::StopReason;
 use crate::job::task::{Cursor, Runner, Task, TaskOutcome};
-use crate::service::{HookEnd, JobRuntime, ServiceEntry, ServiceId, both};
+use crate::service::{HookEnd, JobRuntime, ServiceEntry, ServiceId, ServiceState, both};
 
 /// Names a task within its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -146,6 +146,8 @@ impl ServicePlan {
             ServiceAction::Shutdown { reason, deadline, cleanup } => {
                 let end = entry.instance.stop(&reason, deadline, runtime);
                 let calls_inside = entry.gate().wait_empty(deadline);
+                // Here, so that `cleanup` finds the state it is in; too late if this `stop` was given up.
+                entry.advance(ServiceState::Cleaning);
                 events.send(Event::StopEnded { service, end, calls_inside });
                 Self::clean(&entry, &reason, Instant::now() + cleanup, calls_inside == 0, runtime, events);
             }

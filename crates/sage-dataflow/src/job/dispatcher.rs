@@ -32,8 +32,8 @@ pub(super) struct ServiceRecord {
     pub(super) stuck: Option<Hook>,
     /// A hook was cut off at its deadline.
     pub(super) overdue: bool,
-    /// Its start has ended, or was given up.
-    pub(super) start_over: bool,
+    /// The hook that runs now, as far as the events tell; what is given up does not run any more.
+    pub(super) running: Option<Hook>,
     pub(super) began: Option<Instant>,
     pub(super) setup: Option<Duration>,
     pub(super) cleanup: Option<Duration>,
@@ -164,14 +164,14 @@ impl<B: Backend> Dispatcher<B> {
         }
         let deadline = now + entry.timeouts.setup;
         let given_up = if entry.instance.ends_itself() { deadline + GRACE } else { deadline };
-        (record.deadline, record.began) = (Some(given_up), Some(now));
+        (record.deadline, record.began, record.running) = (Some(given_up), Some(now), Some(Hook::Setup));
         self.log_service(&entry);
         let action = ServiceAction::Start { deadline };
         if let Err(error) = self.backend.spawn(Unit::Service(ServicePlan { entry: entry.clone(), action })) {
             let origin = Origin::Service { name: entry.name.clone(), hook: Hook::Setup };
             let message = format!("no thread could be started for it: {error}");
             self.fail(Cause { origin, kind: CauseKind::Spawn, message, error: None });
-            self.services[index].start_over = true;
+            self.services[index].running = None;
             self.services[index].deadline = None;
         }
     }
@@ -253,10 +253,10 @@ impl<B: Backend> Dispatcher<B> {
     fn on_start_ended(&mut self, service: ServiceId, end: HookEnd) {
         let now = self.backend.now();
         let record = &mut self.services[service.0 as usize];
-        if record.start_over {
+        if record.running != Some(Hook::Setup) {
             return;
         }
-        record.start_over = true;
+        record.running = None;
         record.deadline = None;
         record.setup = record.began.map(|began| now - began);
         let entry = record.entry.clone();
@@ -417,7 +417,7 @@ impl ServiceRecord {
             deadline: None,
             stuck: None,
             overdue: false,
-            start_over: false,
+            running: None,
             began: None,
             setup: None,
             cleanup: None,
@@ -426,7 +426,7 @@ impl ServiceRecord {
     }
 
     pub(super) fn is_starting(&self) -> bool {
-        self.entry.state() == ServiceState::Initialising && !self.start_over
+        self.running == Some(Hook::Setup)
     }
 }
 

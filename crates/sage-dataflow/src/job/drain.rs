@@ -161,9 +161,10 @@ impl<B: Backend> Dispatcher<B> {
                 let deadline = now + entry.timeouts.stop;
                 // The wait for calls inside ends itself; only a `stop` that does not come back is given up.
                 self.services[index].deadline = Some(deadline + GRACE);
+                self.services[index].running = Some(Hook::Stop);
                 ServiceAction::Shutdown { reason: reason.clone(), deadline, cleanup: entry.timeouts.cleanup }
             }
-            ServiceState::Initialising if record.start_over && !in_use() => {
+            ServiceState::Initialising if record.running.is_none() && !in_use() => {
                 entry.advance(ServiceState::Cleaning);
                 self.clean_alone(index, reason)
             }
@@ -178,7 +179,7 @@ impl<B: Backend> Dispatcher<B> {
     fn clean_alone(&mut self, index: usize, reason: &StopReason) -> ServiceAction {
         let record = &mut self.services[index];
         let deadline = self.backend.now() + record.entry.timeouts.cleanup;
-        record.deadline = Some(deadline);
+        (record.deadline, record.running) = (Some(deadline), Some(Hook::Cleanup));
         ServiceAction::Cleanup { reason: reason.clone(), deadline, free: record.stuck.is_none() }
     }
 
@@ -196,9 +197,12 @@ impl<B: Backend> Dispatcher<B> {
         let index = service.0 as usize;
         let now = self.backend.now();
         let record = &mut self.services[index];
-        if !record.entry.advance(ServiceState::Cleaning) {
+        if record.running != Some(Hook::Stop) {
             return;
         }
+        record.running = Some(Hook::Cleanup);
+        // Done already where the hooks run on a thread of this process.
+        record.entry.advance(ServiceState::Cleaning);
         let grace = if record.entry.instance.ends_itself() { GRACE } else { Duration::ZERO };
         record.deadline = Some(now + record.entry.timeouts.cleanup + grace);
         let entry = record.entry.clone();
@@ -219,7 +223,7 @@ impl<B: Backend> Dispatcher<B> {
 
     pub(super) fn on_cleanup_ended(&mut self, service: ServiceId, end: HookEnd) {
         let index = service.0 as usize;
-        if self.services[index].entry.state() != ServiceState::Cleaning {
+        if self.services[index].running.take_if(|hook| *hook == Hook::Cleanup).is_none() {
             return;
         }
         let abandoned = self.services[index].stuck.is_some() || self.services[index].overdue;
@@ -238,30 +242,29 @@ impl<B: Backend> Dispatcher<B> {
     pub(super) fn on_hook_deadline(&mut self, index: usize) {
         let record = &mut self.services[index];
         record.deadline = None;
+        let Some(hook) = record.running.take() else { return };
         let entry = record.entry.clone();
-        let state = entry.state();
-        let (hook, timeout) = match state {
-            ServiceState::Initialising => (Hook::Setup, entry.timeouts.setup),
-            ServiceState::Stopping => (Hook::Stop, entry.timeouts.stop),
-            _ => (Hook::Cleanup, entry.timeouts.cleanup),
+        let timeout = match hook {
+            Hook::Constructor | Hook::Setup => entry.timeouts.setup,
+            Hook::Stop => entry.timeouts.stop,
+            Hook::Cleanup | Hook::Drop => entry.timeouts.cleanup,
         };
         record.stuck.get_or_insert(hook);
-        record.start_over = true;
         let message = format!("did not come back within {timeout:?}; its thread is left");
         self.leave(index, format!("its {hook} {message}"));
         let origin = Origin::Service { name: entry.name.clone(), hook };
         let cause = Cause { origin, kind: CauseKind::Timeout, message, error: None };
-        match state {
+        match hook {
             // The job cannot run without the service.
-            ServiceState::Initialising => self.fail(cause),
-            ServiceState::Stopping => {
+            Hook::Constructor | Hook::Setup => self.fail(cause),
+            Hook::Stop => {
                 self.attach(cause);
                 entry.advance(ServiceState::Cleaning);
                 let reason = self.reason.clone().unwrap_or(StopReason::EndOfInput);
                 let action = self.clean_alone(index, &reason);
                 self.spawn_service(index, action);
             }
-            _ => {
+            Hook::Cleanup | Hook::Drop => {
                 self.attach(cause);
                 self.end_service(index, ServiceState::Abandoned);
             }

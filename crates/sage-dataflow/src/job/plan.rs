@@ -7,7 +7,7 @@ use super::report::{JobMetrics, OperatorReport};
 use super::task::{Cursor, Ending, TaskOutcome};
 use crate::backend::{TaskBody, TaskId, TaskPlan};
 use crate::graph::wiring::Built;
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, Head, NodeId};
 use crate::metrics::Counter;
 use crate::service::ServiceEntry;
 use crate::sync::FOREVER;
@@ -141,7 +141,11 @@ impl Plan {
                     chain: index,
                     parallelism: graph.parallelism(chain),
                     input,
-                    emitted: (!graph.node(node).one_to_one).then(|| of(&built.counters.emitted, node)),
+                    emitted: match (position, chain.head) {
+                        // A source sends on what it reads; what it failed to read is no record.
+                        (0, Head::Source { .. }) => Some(of(&built.counters.taken, index)),
+                        _ => (!graph.node(node).one_to_one).then(|| of(&built.counters.emitted, node)),
+                    },
                 });
             }
         }

@@ -516,8 +516,9 @@ impl Runner {
         if let Some(mut task) = self.task.take() {
             let reason = match ending {
                 Ending::Finished => self.cx.control.reason(),
-                Ending::Cancelled => self.cx.control.reason(),
-                Ending::Failed => StopReason::Failure,
+                Ending::Cancelled if self.cx.control.load() == Control::Cancel => self.cx.control.reason(),
+                // It has noticed that a task beside it failed before the job was cancelled for it.
+                Ending::Cancelled | Ending::Failed => StopReason::Failure,
             };
             self.cx.close = Some(CloseContext { reason, deadline: self.cx.control.deadline() });
             if self.opened {

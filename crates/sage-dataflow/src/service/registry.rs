@@ -140,29 +140,12 @@ impl Registry {
 
     /// Notes that `user` calls `used`, unless that would close a cycle: both serve then, and the stop order stays.
     pub(crate) fn observe(&self, user: ServiceId, used: ServiceId) {
-        if user == used || self.depends(used, user) {
-            return;
-        }
-        lock(&self.observed).insert((user, used));
-    }
-
-    /// Whether `user` depends on `used`, by declaration or observation, directly or not.
-    fn depends(&self, user: ServiceId, used: ServiceId) -> bool {
         let services = self.all();
-        let observed = self.observed();
-        let mut open = vec![user];
-        let mut seen = BTreeSet::new();
-        while let Some(next) = open.pop() {
-            if !seen.insert(next) {
-                continue;
-            }
-            let declared = services.iter().filter(|entry| entry.id == next).flat_map(|entry| &entry.after);
-            let declared = declared.filter_map(|name| services.iter().find(|entry| entry.name == *name));
-            open.extend(declared.map(|entry| entry.id));
-            open.extend(observed.iter().filter(|(from, _)| *from == next).map(|(_, to)| *to));
+        // Looked at and added to under one lock: of two that call each other at once, one is refused.
+        let mut observed = lock(&self.observed);
+        if user != used && !depends(&services, &observed, used, user) {
+            observed.insert((user, used));
         }
-        seen.remove(&user);
-        seen.contains(&used)
     }
 
     /// A call by `caller`'s hook to a service that does not serve yet: waits until it does. The dispatcher starts every
@@ -170,7 +153,7 @@ impl Registry {
     /// when the job gives up starting services; the caller's own deadline makes it do so.
     pub(crate) fn start_for(&self, caller: ServiceId, callee: &ServiceEntry) -> Result<(), CallError> {
         let refused = |state| CallError::NotServing { service: callee.name.clone(), state };
-        if caller == callee.id || self.depends(callee.id, caller) {
+        if caller == callee.id || depends(&self.all(), &lock(&self.observed), callee.id, caller) {
             return Err(CallError::CyclicCall { service: callee.name.clone() });
         }
         let run = lock(&self.run).clone().ok_or_else(|| refused(callee.state()))?;
@@ -200,6 +183,28 @@ impl Registry {
             run.events.send(Event::StartEnded { service: entry.id, end });
         }
     }
+}
+
+/// Whether `user` depends on `used`, by declaration or observation, directly or not.
+fn depends(
+    services: &[Arc<ServiceEntry>],
+    observed: &BTreeSet<(ServiceId, ServiceId)>,
+    user: ServiceId,
+    used: ServiceId,
+) -> bool {
+    let mut open = vec![user];
+    let mut seen = BTreeSet::new();
+    while let Some(next) = open.pop() {
+        if !seen.insert(next) {
+            continue;
+        }
+        let declared = services.iter().filter(|entry| entry.id == next).flat_map(|entry| &entry.after);
+        let declared = declared.filter_map(|name| services.iter().find(|entry| entry.name == *name));
+        open.extend(declared.map(|entry| entry.id));
+        open.extend(observed.iter().filter(|(from, _)| *from == next).map(|(_, to)| *to));
+    }
+    seen.remove(&user);
+    seen.contains(&used)
 }
 
 /// What the calling thread is, to a gate and to the registry.

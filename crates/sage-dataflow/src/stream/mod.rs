@@ -59,7 +59,7 @@ pub type DataStream<T> = Stream<FromInlet<T>>;
 
 impl<F: SourceFactory> Stream<From<F>> {
     pub(crate) fn source(graph: &SharedGraph, kind: &'static str, factory: F) -> Self {
-        let node = graph.with(|graph| graph.add_node(kind, false));
+        let node = graph.with(|graph| graph.add_node(kind, true));
         Self {
             graph: graph.clone(),
             pipe: From { factory, node },

@@ -3,9 +3,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sage::{CauseKind, Cleanliness, Deadlines, Environment, JobReport, Outcome, ServiceState, StopReason, SubmitError};
+use sage::{
+    CauseKind, Cleanliness, Deadlines, Environment, JobReport, JobState, Outcome, ServiceState, StopReason, SubmitError,
+};
 
-use super::{SHORT, add_endless_pipeline, add_pipeline, left};
+use super::{SHORT, add_endless_pipeline, add_pipeline, await_status, left};
 use crate::leaks::leak_free;
 use crate::probes::{Gate, Journal, Probe, Probed, failed};
 
@@ -114,9 +116,7 @@ fn contract_07a_a_call_in_flight_when_the_job_fails_ends_before_its_service_stop
         let job = env.submit().unwrap();
         inside.await_arrivals(1);
         failing.open();
-        while job.status() != sage::JobState::Draining {
-            thread::yield_now();
-        }
+        await_status(&job, JobState::Draining);
         inside.open();
         let report = failed(job.wait());
         assert_eq!((report.outcome, report.cleanliness), (Outcome::Failed, Cleanliness::Clean));

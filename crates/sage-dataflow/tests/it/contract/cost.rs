@@ -3,9 +3,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use sage::{Environment, SignalPolicy};
+use sage::{Environment, JobState, SignalPolicy};
 
-use super::{add_held_pipeline, cancelled};
+use super::{add_held_pipeline, await_status, cancelled, running};
 use crate::leaks::{Census, leak_free};
 use crate::probes::{Gate, Journal, Probe, Probed};
 
@@ -171,11 +171,9 @@ fn contract_25_a_paused_job_uses_no_processor() {
     leak_free(|_| {
         let env = Environment::local("paused");
         super::add_endless_pipeline(&env);
-        let job = env.submit().unwrap();
+        let job = running(&env);
         job.pause();
-        while job.status() != sage::JobState::Paused {
-            std::thread::yield_now();
-        }
+        await_status(&job, JobState::Paused);
         // What is in flight is processed first.
         assert!(job.wait_timeout(Duration::from_millis(100)).is_none());
         let before = processor_time();

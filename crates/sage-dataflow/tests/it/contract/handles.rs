@@ -7,7 +7,7 @@ use std::thread;
 
 use sage::{Environment, JobState};
 
-use super::{add_endless_pipeline, add_held_pipeline, add_pipeline};
+use super::{add_endless_pipeline, add_held_pipeline, add_pipeline, running};
 use crate::leaks::leak_free;
 use crate::probes::{Gate, Journal, Probe, Probed, failed};
 
@@ -42,8 +42,7 @@ fn contract_11_dropping_a_job_handle_while_it_runs_is_paused_or_drains_ends_the_
             let journal = Journal::new();
             Probe::new("db", &journal).register(&env).build();
             add_endless_pipeline(&env);
-            let job = env.submit().unwrap();
-            journal.await_events("db setup ended", 1);
+            let job = running(&env);
             match before {
                 "run" => {}
                 "pause" => job.pause(),
@@ -147,8 +146,7 @@ fn contract_11_a_job_handle_dropped_by_a_panic_ends_the_job_cleanly() {
             let env = Environment::local("dropped");
             Probe::new("db", &noted).register(&env).build();
             add_endless_pipeline(&env);
-            let _job = env.submit().unwrap();
-            noted.await_events("db setup ended", 1);
+            let _job = running(&env);
             panic!("the host breaks");
         });
         assert!(panicking.join().is_err());

@@ -14,11 +14,12 @@ mod services;
 mod states;
 mod stops;
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use sage::{Environment, JobHandle, JobReport, Leftover, Outcome};
+use sage::{Environment, JobHandle, JobReport, JobState, Leftover, Outcome};
 
-use crate::probes::{Gate, failed};
+use crate::probes::{Gate, PATIENCE, failed};
 
 /// A deadline that is meant to pass.
 const SHORT: Duration = Duration::from_millis(200);
@@ -37,6 +38,24 @@ fn add_held_pipeline(env: &Environment, gate: &Gate) {
 /// An endless pipeline.
 fn add_endless_pipeline(env: &Environment) {
     env.from_factory(|_| 0_u64..).boxed().sink(|_| {});
+}
+
+/// Waits until a job is in a state.
+#[track_caller]
+fn await_status(job: &JobHandle, state: JobState) {
+    let deadline = Instant::now() + PATIENCE;
+    while job.status() != state {
+        assert!(Instant::now() < deadline, "it is {}, not {state}", job.status());
+        thread::yield_now();
+    }
+}
+
+/// Submits a job and waits until its tasks have been started.
+#[track_caller]
+fn running(env: &Environment) -> JobHandle {
+    let job = env.submit().expect("nothing is wrong with the declaration");
+    await_status(&job, JobState::Running);
+    job
 }
 
 /// The report of a job that was cancelled and left nothing behind.

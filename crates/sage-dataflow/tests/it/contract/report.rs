@@ -156,7 +156,7 @@ fn a_report_in_words_names_outcome_causes_leftovers_operators_and_services() {
         ] {
             assert!(text.contains(part), "`{part}` is not in\n{text}");
         }
-        let header = text.lines().find(|line| line.contains("operator ")).unwrap();
+        let header = text.lines().find(|line| line.starts_with("  operator ")).unwrap();
         assert!(header.contains("in") && header.contains("out") && header.contains("failed"));
     });
 }

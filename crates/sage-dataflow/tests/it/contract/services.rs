@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sage::{BoxError, Deadlines, Emit, Environment, Fault, HookContext, Operator, Outcome, ServiceState};
 
-use super::{SHORT, add_endless_pipeline, add_held_pipeline, add_pipeline, cancelled};
+use super::{SHORT, add_endless_pipeline, add_held_pipeline, add_pipeline, cancelled, running};
 use crate::leaks::leak_free;
 use crate::probes::{Counting, Gate, Journal, Probe, Probed, failed};
 
@@ -54,7 +54,8 @@ fn contract_08_finish_does_not_run_after_a_failure_downstream_or_a_cancel() {
         let counting = Counting::default();
         let counts = counting.counts.clone();
         env.from_factory(|_| 0_u64..).operator(move || counting.clone()).boxed().sink(|_| {});
-        cancelled(&env.submit().unwrap());
+        let job = running(&env);
+        cancelled(&job);
         assert_eq!((counts.finished(), counts.closed()), (0, 1));
     });
 }
@@ -332,10 +333,10 @@ fn contract_13_every_hook_is_told_the_reason_and_its_deadline() {
         let failing = |env: &Environment| drop(env.from_iter([1]).try_sink(|_| Err("broke")));
         assert_eq!(told(failing, run, None), both("failure"));
         assert_eq!(told(add_endless_pipeline, run, Some(SHORT)), both("time limit"));
-        let cancel = |env: &Environment| drop(cancelled(&env.submit().unwrap()));
+        let cancel = |env: &Environment| drop(cancelled(&running(env)));
         assert_eq!(told(add_endless_pipeline, cancel, None), both("cancel requested"));
         let drain = |env: &Environment| {
-            let job = env.submit().unwrap();
+            let job = running(env);
             job.drain();
             job.wait().unwrap();
         };
@@ -376,7 +377,7 @@ fn contract_13_a_closing_operator_is_told_the_reason_and_its_deadline() {
                 continue;
             }
             numbers.boxed().sink_to(sink(&journal));
-            let job = env.submit().unwrap();
+            let job = running(&env);
             if end {
                 job.drain();
                 job.wait().unwrap();

@@ -5,9 +5,9 @@ use std::thread;
 
 use sage::{Environment, HookContext, JobState, Outcome, ServiceHandle, ServiceState, StopReason};
 
-use super::{add_endless_pipeline, add_held_pipeline, add_pipeline, cancelled};
+use super::{add_endless_pipeline, add_held_pipeline, add_pipeline, await_status, cancelled, running};
 use crate::leaks::leak_free;
-use crate::probes::{Gate, Journal, PATIENCE, Probe, Probed};
+use crate::probes::{Gate, Journal, Probe, Probed};
 
 #[test]
 fn contract_01_a_job_passes_through_its_states_in_order() {
@@ -104,22 +104,13 @@ fn contract_01_a_paused_job_takes_no_records_until_it_is_resumed() {
         job.pause();
         job.resume();
         journal.await_events("thousand", journal.count("thousand") + 1);
-        assert_eq!(job.status(), JobState::Running);
+        await_status(&job, JobState::Running);
         job.pause();
         await_status(&job, JobState::Paused);
         in_flight = settled(&job);
         assert!(in_flight > 0);
         assert_eq!(cancelled(&job).reason, StopReason::Cancel);
     });
-}
-
-/// Waits until a job is in a state.
-fn await_status(job: &sage::JobHandle, state: JobState) {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while job.status() != state {
-        assert!(std::time::Instant::now() < deadline, "it is {}, not {state}", job.status());
-        thread::yield_now();
-    }
 }
 
 /// The source's count when it has stood still for ten milliseconds.
@@ -182,7 +173,7 @@ fn contract_01_a_storm_of_commands_from_many_threads_ends_in_one_clean_end() {
             let journal = Journal::new();
             Probe::new("db", &journal).register(&env).build();
             add_endless_pipeline(&env);
-            let job = Arc::new(env.submit().unwrap());
+            let job = Arc::new(running(&env));
             let threads = (0..4).map(|nth| {
                 let job = job.clone();
                 thread::spawn(move || {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sage::{CauseKind, Cleanliness, Environment, Outcome, StopReason};
 
-use super::{add_endless_pipeline, add_held_pipeline, cancelled};
+use super::{add_endless_pipeline, add_held_pipeline, cancelled, running};
 use crate::leaks::leak_free;
 use crate::probes::{Counting, Gate, Journal, Probe, failed};
 
@@ -18,7 +18,7 @@ fn contract_10_concurrent_waits_and_stops_get_the_same_report() {
             let journal = Journal::new();
             Probe::new("db", &journal).register(&env).build();
             add_endless_pipeline(&env);
-            let job = Arc::new(env.submit().unwrap());
+            let job = Arc::new(running(&env));
             let together = Arc::new(Barrier::new(8));
             let threads = (0..8).map(|nth| {
                 let (job, together) = (job.clone(), together.clone());
