@@ -240,6 +240,10 @@ impl<B: Backend> Dispatcher<B> {
     fn cause_of(&self, failure: &Failure, replica: usize) -> Cause {
         let name = failure.operator.and_then(|node| self.plan.operator_name(node));
         let (record, phase) = match failure.during {
+            // A source fails to read the record after the last one it gave.
+            During::Record if failure.operator.is_some_and(|node| self.plan.is_source(node)) => {
+                (Some(failure.record + 1), None)
+            }
             During::Record => (Some(failure.record), None),
             During::Open => (None, Some("opening")),
             During::Finish => (None, Some("finishing")),

@@ -87,6 +87,7 @@ pub(crate) struct OperatorRow {
     name: String,
     chain: usize,
     parallelism: usize,
+    is_source: bool,
     input: RowInput,
     /// What it emitted; `None` for one that emits a record for each it takes.
     emitted: Option<Vec<Arc<Counter>>>,
@@ -135,16 +136,18 @@ impl Plan {
                     0 => RowInput::Chain(of(&built.counters.taken, index)),
                     _ => RowInput::Row(operators.len() - 1),
                 };
+                let is_source = position == 0 && matches!(chain.head, Head::Source { .. });
                 operators.push(OperatorRow {
                     node,
                     name: graph.node(node).name.clone(),
                     chain: index,
                     parallelism: graph.parallelism(chain),
+                    is_source,
                     input,
-                    emitted: match (position, chain.head) {
+                    emitted: match is_source {
                         // A source sends on what it reads; what it failed to read is no record.
-                        (0, Head::Source { .. }) => Some(of(&built.counters.taken, index)),
-                        _ => (!graph.node(node).one_to_one).then(|| of(&built.counters.emitted, node)),
+                        true => Some(of(&built.counters.taken, index)),
+                        false => (!graph.node(node).one_to_one).then(|| of(&built.counters.emitted, node)),
                     },
                 });
             }
@@ -156,6 +159,11 @@ impl Plan {
     pub(crate) fn chain_operators(&self, chain: usize) -> String {
         let names = self.operators.iter().filter(|row| row.chain == chain).map(|row| row.name.as_str());
         names.collect::<Vec<_>>().join(" → ")
+    }
+
+    /// Whether the operator is a source.
+    pub(crate) fn is_source(&self, node: NodeId) -> bool {
+        self.operators.iter().any(|row| row.node == node && row.is_source)
     }
 
     pub(crate) fn operator_name(&self, node: NodeId) -> Option<String> {

@@ -5,9 +5,11 @@ mod abandoned;
 mod asynchronous;
 mod causes;
 mod cost;
+mod deadlines;
 mod ends;
 mod faults;
 mod handles;
+mod limits;
 mod order;
 mod report;
 mod services;
@@ -17,7 +19,7 @@ mod stops;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sage::{Environment, JobHandle, JobReport, JobState, Leftover, Outcome};
+use sage::{Deadlines, Environment, JobHandle, JobReport, JobState, Leftover, Outcome};
 
 use crate::probes::{Gate, PATIENCE, failed};
 
@@ -70,4 +72,15 @@ fn cancelled(job: &JobHandle) -> JobReport {
 /// What is left, by name.
 fn left(report: &JobReport) -> Vec<&str> {
     report.left.iter().map(|left| left.what.as_str()).collect()
+}
+
+/// Short deadlines for tasks; those of services stay long.
+fn impatient() -> Deadlines {
+    Deadlines { drain: SHORT, cancel: SHORT, ..Deadlines::default() }
+}
+
+/// Fails unless a hook's deadline decided, and not the far longer default.
+#[track_caller]
+fn assert_in_time(report: &JobReport) {
+    assert!(report.elapsed >= SHORT && report.elapsed < Duration::from_secs(8), "{:?}", report.elapsed);
 }

@@ -96,6 +96,28 @@ fn calls_and_errors_of_a_service_are_counted_over_all_handles_and_per_run() {
 }
 
 #[test]
+fn calls_through_one_handle_from_many_threads_are_counted_exactly() {
+    leak_free(|_| {
+        let env = Environment::local("calls");
+        let (journal, gate) = (Journal::new(), Gate::new());
+        let db = Probe::new("db", &journal).register(&env).build();
+        super::add_held_pipeline(&env, &gate);
+        let job = env.submit().unwrap();
+        gate.await_arrivals(1);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..5000).for_each(|n| assert_eq!(db.call(|_| n).unwrap(), n)));
+            }
+        });
+        // A service may call itself while it serves.
+        db.call(|_| db.call(|_| ())).unwrap().unwrap();
+        gate.open();
+        let report = job.wait().unwrap();
+        assert_eq!(report.service("db").unwrap().calls, 20_002);
+    });
+}
+
+#[test]
 fn calls_of_a_nested_service_are_counted_as_well() {
     leak_free(|_| {
         let env = Environment::local("nested");

@@ -3,6 +3,8 @@
 mod declaration;
 mod operators;
 mod properties;
+mod records;
 mod running;
 mod sinks;
 mod sources;
+mod take;

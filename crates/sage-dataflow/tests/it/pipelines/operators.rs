@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sage::{BoxError, CloseContext, DataStream, Emit, Environment, Fault, OpenContext, Operator, Stop};
+use sage::{BoxError, CloseContext, DataStream, Emit, Environment, Fault, OpenContext, Operator};
 
 use crate::leaks::leak_free;
-use crate::probes::{Counting, CountingSink, HookCounts, failed, sorted};
+use crate::probes::{Counting, HookCounts, failed, sorted};
 
 #[test]
 fn map_filter_flat_map_and_inspect_compose_in_one_chain() {
@@ -206,122 +206,6 @@ fn a_fork_goes_on_when_one_branch_has_taken_enough() {
     });
 }
 
-#[test]
-fn take_ends_an_endless_source_in_its_own_chain() {
-    leak_free(|_| {
-        let env = Environment::local("take");
-        let taken = env.from_iter(0_u64..).map(|n| n * 2).take(5).collect();
-        let report = env.run().unwrap();
-        assert_eq!(taken.take(), [0, 2, 4, 6, 8]);
-        assert_eq!(report.operator("take-1").unwrap().records_in, 5);
-    });
-}
-
-#[test]
-fn take_ends_endless_sources_across_exchanges() {
-    leak_free(|_| {
-        let env = Environment::local("take");
-        let taken = env
-            .from_factory(|replica| (0_u64..).map(move |n| (replica, n)))
-            .parallelism(3)
-            .rebalance(2)
-            .map(|record| record)
-            .boxed()
-            .take(100)
-            .collect();
-        let report = env.run().unwrap();
-        assert_eq!(taken.take().len(), 100);
-        let take = report.operator("take-1").unwrap();
-        assert_eq!((take.records_in, take.records_out), (100, 100), "it took no more than it wanted");
-    });
-}
-
-#[test]
-fn take_ends_a_source_that_has_nothing_more_to_send() {
-    leak_free(|_| {
-        let env = Environment::local("take");
-        // After the tenth record nothing passes the filter, so the source never meets the end by sending.
-        let taken = env.from_iter(0_u64..).filter(|n| *n < 10).boxed().take(10).collect();
-        env.run().unwrap();
-        assert_eq!(taken.take(), (0..10).collect::<Vec<_>>());
-    });
-}
-
-#[test]
-fn take_ends_all_branches_of_a_fork_and_a_union() {
-    leak_free(|_| {
-        let env = Environment::local("take");
-        let [left, right] = env.from_iter(0_u64..).union(env.from_iter(0_u64..)).map(|n| n).fork();
-        let left = left.take(10).collect();
-        let right = right.take(2000).collect();
-        env.run().unwrap();
-        assert_eq!((left.take().len(), right.take().len()), (10, 2000));
-    });
-}
-
-#[test]
-fn take_none_opens_and_closes_what_follows_and_writes_nothing() {
-    leak_free(|_| {
-        let env = Environment::local("take-none");
-        let sink = CountingSink::default();
-        let counts = sink.counts.clone();
-        env.from_iter(0_u64..).take(0).count().sink_to(move |_| sink.clone());
-        env.run().unwrap();
-        assert_eq!((counts.opened(), counts.processed(), counts.closed()), (1, 1, 1));
-    });
-}
-
-/// Emits each record twice, and one more at the end.
-#[derive(Clone)]
-struct Eager;
-
-impl Operator for Eager {
-    type In = u64;
-    type Out = u64;
-    fn process(&mut self, record: u64, out: &mut impl Emit<u64>) -> Result<(), Fault> {
-        out.emit(record)?;
-        out.emit(record)
-    }
-    fn finish(&mut self, out: &mut impl Emit<u64>) -> Result<(), Fault> {
-        out.emit(1000)?;
-        out.emit(1001)
-    }
-}
-
-#[test]
-fn take_lets_no_more_through_when_an_operator_before_it_emits_at_the_end() {
-    leak_free(|_| {
-        let env = Environment::local("take");
-        let taken = env.from_iter(0_u64..).operator(|| Eager).take(3).collect();
-        let short = env.from_iter(0..2_u64).operator(|| Eager).take(5).collect();
-        env.run().unwrap();
-        assert_eq!(taken.take(), [0, 0, 1]);
-        assert_eq!(short.take(), [0, 0, 1, 1, 1000]);
-    });
-}
-
-#[test]
-fn an_operator_may_ignore_that_nothing_more_is_wanted() {
-    struct Stubborn;
-    impl Operator for Stubborn {
-        type In = u64;
-        type Out = u64;
-        fn process(&mut self, record: u64, out: &mut impl Emit<u64>) -> Result<(), Fault> {
-            let _ = out.emit(record);
-            match out.emit(record) {
-                Err(Fault::Stop(Stop::Satisfied)) => Err(Stop::Satisfied.into()),
-                other => other,
-            }
-        }
-    }
-    leak_free(|_| {
-        let env = Environment::local("take");
-        let taken = env.from_iter(0_u64..).operator(|| Stubborn).take(3).collect();
-        env.run().unwrap();
-        assert_eq!(taken.take(), [0, 0, 1]);
-    });
-}
-
 /// Notes in which replicas it was opened and closed.
 struct Replica {
     opened: Arc<Mutex<Vec<(usize, usize)>>>,
@@ -402,31 +286,5 @@ fn functions_on_streams_can_be_written_with_the_boxed_type() {
         let out = doubled(doubled(env.from_iter(1..4).boxed())).collect();
         env.run().unwrap();
         assert_eq!(out.take(), [4, 8, 12]);
-    });
-}
-
-#[test]
-fn values_that_look_like_nothing_flow_like_any_other() {
-    leak_free(|_| {
-        let env = Environment::local("falsy");
-        let zeros = env.from_iter([0, 0, 1, 0_u8]).boxed().collect();
-        let flags = env.from_iter([false, true, false]).boxed().collect();
-        let texts = env.from_iter(["", "a", ""]).boxed().collect();
-        let lists = env.from_iter([vec![], vec![0_u8], vec![]]).boxed().collect();
-        let options = env.from_iter([None, Some(0_u8), None]).boxed().collect();
-        let units = env.from_iter([(), (), ()]).boxed().collect();
-        let mut given = vec![Some(None), Some(Some(0)), None].into_iter();
-        let generated = env.from_generator(move || Ok::<_, BoxError>(given.next().flatten())).boxed().collect();
-        let keys =
-            env.from_iter([None, Some(""), Some("a"), Some("")]).key_by(|key| *key).count().parallelism(2).collect();
-        env.run().unwrap();
-        assert_eq!(zeros.take(), [0, 0, 1, 0]);
-        assert_eq!(flags.take(), [false, true, false]);
-        assert_eq!(texts.take(), ["", "a", ""]);
-        assert_eq!(lists.take(), [vec![], vec![0], vec![]]);
-        assert_eq!(options.take(), [None, Some(0), None]);
-        assert_eq!(units.take().len(), 3);
-        assert_eq!(generated.take(), [None, Some(0)]);
-        assert_eq!(sorted(keys.take()), [(None, 1), (Some(""), 2), (Some("a"), 1)]);
     });
 }

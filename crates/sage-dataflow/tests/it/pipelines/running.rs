@@ -205,3 +205,33 @@ fn run_inside_an_async_runtime_is_refused_and_run_async_works() {
         });
     });
 }
+
+#[test]
+fn an_operator_may_run_a_pipeline_of_its_own() {
+    leak_free(|_| {
+        let outer = Environment::local("outer");
+        let sums = outer
+            .from_iter(1..=3_u64)
+            .map(|n| {
+                let inner = Environment::local("inner");
+                let sum = inner.from_iter(0..=n).rebalance(2).fold(0, |sum: &mut u64, n| *sum += n).collect();
+                inner.run().unwrap();
+                sum.take()[0]
+            })
+            .collect();
+        outer.run().unwrap();
+        assert_eq!(sums.take(), [1, 3, 6]);
+    });
+}
+
+#[test]
+fn a_job_handle_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    leak_free(|_| {
+        let env = Environment::local("shared");
+        env.from_iter([1]).sink(|_| {});
+        let job = env.submit().unwrap();
+        shared(&job);
+        job.wait().unwrap();
+    });
+}

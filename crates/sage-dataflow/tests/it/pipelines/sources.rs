@@ -39,22 +39,29 @@ fn a_generator_ends_with_none() {
 }
 
 #[test]
-fn a_generator_that_fails_names_the_source_and_keeps_its_error() {
+fn a_generator_that_fails_names_the_source_and_the_record_and_keeps_its_error() {
     leak_free(|_| {
-        let env = Environment::local("generator");
-        let mut next = 0;
-        env.from_generator(move || {
-            next += 1;
-            if next > 2 { Err(io::Error::new(io::ErrorKind::TimedOut, "line dead")) } else { Ok(Some(next)) }
-        })
-        .named("feed")
-        .sink(|_| {});
-        let report = failed(env.run());
-        let cause = report.first_cause.unwrap();
-        assert!(cause.to_string().starts_with("operator `feed`"), "{cause}");
-        let error = cause.error.unwrap();
-        assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(report.operators[0].records_out, 2);
+        for panics in [false, true] {
+            let env = Environment::local("generator");
+            let mut next = 0;
+            env.from_generator(move || {
+                next += 1;
+                assert!(next <= 2 || !panics, "line dead");
+                if next > 2 { Err(io::Error::new(io::ErrorKind::TimedOut, "line dead")) } else { Ok(Some(next)) }
+            })
+            .named("feed")
+            .map(|n| n)
+            .sink(|_| {});
+            let report = failed(env.run());
+            let cause = report.first_cause.as_ref().unwrap();
+            assert_eq!(cause.place().to_string(), "operator `feed`, record 3");
+            if let Some(error) = &cause.error {
+                assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::TimedOut);
+            }
+            let feed = report.operator("feed").unwrap();
+            assert_eq!((feed.records_in, feed.records_out, feed.failed), (2, 2, 1), "{report}");
+            assert_eq!(report.operator("map-1").unwrap().records_in, 2);
+        }
     });
 }
 
