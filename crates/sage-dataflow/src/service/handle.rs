@@ -236,6 +236,9 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
 
     /// Calls an async method from a thread that may block, such as an operator's; its future runs on the calling thread,
     /// with the job's async runtime for timers and I/O.
+    ///
+    /// # Errors
+    /// [`CallError::NotServing`], or [`CallError::Runtime`] on a thread of an async runtime, which must not block.
     pub fn call_blocking<R, F>(&self, call: impl FnOnce(ServiceRef<S>) -> F) -> Result<R, CallError>
     where
         F: Future<Output = R>,

@@ -301,3 +301,35 @@ fn contract_14_slow_hooks_that_end_in_time_are_no_failure() {
         assert!(report.phases.start >= Duration::from_millis(60) && report.phases.stop >= Duration::from_millis(60));
     });
 }
+
+#[test]
+fn contract_14_a_drop_or_an_action_past_its_deadline_is_abandoned_as_a_cleanup_is() {
+    leak_free(|watch| {
+        for drops in [false, true] {
+            let env = Environment::local("drop");
+            let (journal, gate) = (Journal::new(), Gate::new());
+            let held = gate.clone();
+            let stuck = Probe::new("stuck", &journal);
+            let stuck = if drops {
+                stuck.in_drop(move || held.pass())
+            } else {
+                stuck.in_setup(move |cx| {
+                    let held = held.clone();
+                    cx.on_cleanup(move || held.pass());
+                    Ok(())
+                })
+            };
+            stuck.register(&env).cleanup_timeout(SHORT).build();
+            Probe::new("other", &journal).register(&env).build();
+            add_pipeline(&env);
+            let report = failed(env.run());
+            assert_in_time(&report);
+            assert_eq!((report.outcome, left(&report)), (Outcome::Succeeded, vec!["service `stuck`"]));
+            assert_eq!(report.service("stuck").unwrap().state, ServiceState::Abandoned);
+            journal.assert_order(&["other cleanup", "other drop"]);
+            watch.expect_left(&["svc stuck"]);
+            gate.open();
+            watch.expect_left(&[]);
+        }
+    });
+}

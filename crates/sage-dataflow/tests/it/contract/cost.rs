@@ -27,7 +27,7 @@ fn run_one_job(nth: u64) {
         .rebalance(2)
         .try_sink(move |n| if fails && n == 5 { Err("broke") } else { Ok(()) });
     if nth % 5 == 4 {
-        drop(env.submit().unwrap());
+        drop(env.submit().expect("nothing is wrong with the declaration"));
     } else {
         assert_eq!(env.run().is_err(), fails);
     }

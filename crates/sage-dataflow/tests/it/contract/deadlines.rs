@@ -4,9 +4,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sage::{CauseKind, Cleanliness, Deadlines, Environment, JobHandle, Outcome, ServiceState, StopReason, SubmitError};
+use sage::{
+    CauseKind, Cleanliness, Deadlines, Environment, JobHandle, JobState, Outcome, ServiceState, StopReason, SubmitError,
+};
 
-use super::{SHORT, add_endless_pipeline, assert_in_time, impatient, left};
+use super::{SHORT, add_endless_pipeline, assert_in_time, await_status, impatient, left};
 use crate::leaks::leak_free;
 use crate::probes::{Gate, Journal, Probe, failed};
 
@@ -130,5 +132,30 @@ fn contract_04_a_handle_that_is_dropped_by_a_task_of_its_own_job_waits_no_longer
         journal.assert_order(&["db stop", "db cleanup", "db drop", "dropped"]);
         let error = env.submit().map(drop).unwrap_err();
         assert!(matches!(error, SubmitError::LeftBehind { .. }), "{error}");
+    });
+}
+
+#[test]
+fn contract_04_a_time_limit_that_passes_while_a_service_starts_ends_the_job_before_the_first_record() {
+    leak_free(|_| {
+        let env = Environment::local("limit").time_limit(SHORT);
+        let (journal, gate) = (Journal::new(), Gate::new());
+        let held = gate.clone();
+        Probe::new("slow", &journal)
+            .in_setup(move |_| {
+                held.pass();
+                Ok(())
+            })
+            .register(&env)
+            .build();
+        let records = journal.clone();
+        env.from_iter([1]).sink(move |_| records.note("record"));
+        let job = env.submit().unwrap();
+        await_status(&job, JobState::Stopping);
+        gate.open();
+        let report = failed(job.wait());
+        assert_eq!((report.outcome, report.cleanliness), (Outcome::TimedOut, Cleanliness::Clean), "{report}");
+        journal.assert_order(&["slow setup ended", "slow cleanup", "slow drop"]);
+        assert_eq!(journal.count("record"), 0);
     });
 }

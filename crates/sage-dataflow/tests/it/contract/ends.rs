@@ -68,7 +68,7 @@ fn contract_16_union_branches_of_unequal_length_lose_nothing() {
     leak_free(|_| {
         for (short, long) in [(0, 10_000), (1, 10_000), (3, 5), (0, 0)] {
             let env = Environment::local("unequal");
-            let short_branch = env.from_iter(0..short).filter(|n: &u64| n % 2 == 0);
+            let short_branch = env.from_iter(0..short).filter(|n: &u64| n.is_multiple_of(2));
             let long_branch = env.from_iter(0..long).map(|n| n + 1_000_000).rebalance(3);
             let out = long_branch.union(short_branch).collect();
             env.run().unwrap();

@@ -17,10 +17,19 @@ fn fault(panics: bool) -> Result<(), BoxError> {
     Err("broke".into())
 }
 
-/// Runs pipelines that fail, beside a service that must be cleaned and a pipeline that must be closed all the same.
+/// Runs pipelines that fail, on threads and inline, beside a service that must be cleaned and a pipeline that must be
+/// closed all the same.
 #[track_caller]
-fn run_faulty(declare: impl FnOnce(&Environment)) -> JobReport {
-    let env = Environment::local("faulty");
+fn run_faulty(declare: impl Fn(&Environment)) -> JobReport {
+    let inline = run_faulty_in(Environment::local("faulty").inline(), &declare);
+    let report = run_faulty_in(Environment::local("faulty"), &declare);
+    let first = |report: &JobReport| report.first_cause.as_ref().expect("it failed").to_string();
+    assert_eq!(first(&inline), first(&report));
+    report
+}
+
+#[track_caller]
+fn run_faulty_in(env: Environment, declare: impl Fn(&Environment)) -> JobReport {
     let journal = Journal::new();
     Probe::new("bystander", &journal).register(&env).build();
     let bystander = CountingSink::default();
@@ -178,13 +187,14 @@ fn contract_15_a_failing_source_is_named_and_closed_once() {
             for fail_in in ["open", "next", "close"] {
                 let journal = Journal::new();
                 let bad = BadSource { fail_in, panics, left: 3, journal: journal.clone() };
-                let report = run_faulty(move |env| {
+                let report = run_faulty(|env| {
+                    let bad = bad.clone();
                     env.from_source(move |_| bad.clone()).named("bad").sink(|_| {});
                 });
                 let cause = report.first_cause.as_ref().unwrap();
                 assert!(cause.place().to_string().starts_with("operator `bad`"), "{report}");
                 assert_eq!(cause.message, "broke");
-                assert_eq!((journal.count("open"), journal.count("close")), (1, 1));
+                assert_eq!((journal.count("open"), journal.count("close")), (2, 2), "once in each of the two runs");
             }
         }
     });
@@ -228,7 +238,7 @@ fn contract_15_a_panic_in_the_drop_of_a_record_is_caught() {
         assert_eq!(cause.to_string(), "operator `bad`, record 5: panicked: drop broke");
         // Records that nobody takes any more are dropped as well.
         let report = run_faulty(|env| {
-            env.from_iter(0..).map(|_| PanicsInDrop(true)).boxed().sink(|record| std::mem::forget(record));
+            env.from_iter(0..).map(|_| PanicsInDrop(true)).boxed().sink(std::mem::forget);
             env.from_iter(0..100).try_sink(|n| if n == 99 { Err("broke") } else { Ok(()) });
         });
         assert!(report.first_cause.is_some());

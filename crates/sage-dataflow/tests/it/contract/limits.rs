@@ -53,7 +53,8 @@ impl AsyncService for Remote {}
 
 #[test]
 fn contract_15_an_async_runtime_that_gets_no_thread_fails_its_service_and_the_job_cleanly() {
-    let test = "contract::limits::contract_15_an_async_runtime_that_gets_no_thread_fails_its_service_and_the_job_cleanly";
+    let test =
+        "contract::limits::contract_15_an_async_runtime_that_gets_no_thread_fails_its_service_and_the_job_cleanly";
     in_child(test, &[("RUST_MIN_STACK", "4611686018427387904")], || {
         leak_free(|_| {
             // Inline, as nothing else would get as far as the runtime.

@@ -262,3 +262,27 @@ fn contract_07_a_use_that_is_first_seen_in_a_record_counts_for_the_stop_order() 
         }
     });
 }
+
+#[test]
+fn contract_06_a_long_chain_of_services_starts_and_stops_in_order() {
+    leak_free(|_| {
+        let env = Environment::local("chain");
+        let journal = Journal::new();
+        let names: Vec<&'static str> = (0..60).map(|nth| -> &'static str { format!("s{nth}").leak() }).collect();
+        // Registered from the end, so that the order of registration is of no help.
+        for nth in (0..names.len()).rev() {
+            let builder = Probe::new(names[nth], &journal).register(&env);
+            if nth == 0 {
+                builder.build()
+            } else {
+                builder.after(names[nth - 1]).build()
+            };
+        }
+        add_pipeline(&env);
+        env.run().unwrap();
+        let started = names.iter().map(|name| format!("{name} setup"));
+        let stopped = names.iter().rev().map(|name| format!("{name} cleanup"));
+        let expected: Vec<String> = started.chain(stopped).collect();
+        journal.assert_order(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+    });
+}

@@ -214,8 +214,8 @@ fn files(dir: &std::path::Path) -> Vec<(String, String)> {
         if entry.path().is_dir() {
             found.extend(files(&entry.path()));
         } else {
-            let name = entry.file_name().into_string().unwrap();
-            found.push((name, fs::read_to_string(entry.path()).unwrap()));
+            let name = entry.file_name().into_string().expect("log files have plain names");
+            found.push((name, fs::read_to_string(entry.path()).expect("log files can be read")));
         }
     }
     found.sort();
@@ -287,5 +287,52 @@ fn causes_say_what_happened_without_repeating_their_place() {
         let cause: Cause = report.first_cause.unwrap();
         assert_eq!((cause.origin.clone(), cause.to_string().as_str()), (Origin::Job, "stopped: cancel requested"));
         assert_eq!(report.outcome, Outcome::Cancelled);
+    });
+}
+
+/// Counts what is told through `tracing`.
+#[derive(Clone, Default)]
+struct Listener(Journal);
+
+impl tracing::Subscriber for Listener {
+    fn enabled(&self, _metadata: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        self.0.note(format_args!("span {}", span.metadata().name()));
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _span: &tracing::span::Id, _values: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _span: &tracing::span::Id, _follows: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        self.0.note(format_args!("{} {}", event.metadata().level(), event.metadata().target()));
+    }
+    fn enter(&self, _span: &tracing::span::Id) {}
+    fn exit(&self, _span: &tracing::span::Id) {}
+}
+
+#[test]
+fn the_hosts_own_tracing_subscriber_hears_of_the_job_and_nothing_per_record() {
+    leak_free(|_| {
+        let heard = |records: u64, fails: bool| {
+            let listener = Listener::default();
+            let env = Environment::local("traced");
+            let journal = Journal::new();
+            Probe::new("db", &journal).register(&env).build();
+            env.from_iter(0..records).boxed().try_sink(move |n| if fails && n == 5 { Err("broke") } else { Ok(()) });
+            let run = tracing::subscriber::with_default(listener.clone(), || env.run());
+            assert_eq!(run.is_err(), fails);
+            listener.0
+        };
+        let (few, many) = (heard(10, false), heard(10_000, false));
+        assert_eq!(few.events(), many.events());
+        assert_eq!(few.count("span job"), 1);
+        assert!(few.events().iter().any(|event| event.starts_with("INFO sage::job")), "{:?}", few.events());
+        let of_failure = heard(10, true);
+        assert!(
+            of_failure.events().iter().any(|event| event.starts_with("ERROR sage::job")),
+            "{:?}",
+            of_failure.events()
+        );
     });
 }

@@ -61,6 +61,28 @@ fn contract_08_finish_does_not_run_after_a_failure_downstream_or_a_cancel() {
 }
 
 #[test]
+fn contract_08_finish_does_not_run_and_no_total_is_emitted_after_a_failure_upstream() {
+    leak_free(|_| {
+        for fails_at in 0..60 {
+            let env = Environment::local("finish").batch_records(4).queue_batches(2);
+            let counting = Counting::default();
+            let (counts, total) = (counting.counts.clone(), Journal::new());
+            let emitted = total.clone();
+            env.from_iter(0_u64..60)
+                .try_map(move |n| if n == fails_at { Err("broke") } else { Ok(n) })
+                .union(env.from_iter(0..5))
+                .operator(move || counting.clone())
+                .parallelism(2)
+                .count()
+                .sink(move |_| emitted.note("total"));
+            assert_eq!(failed(env.run()).outcome, Outcome::Failed);
+            assert_eq!((counts.opened(), counts.finished(), counts.closed()), (2, 0, 2));
+            assert_eq!(total.count("total"), 0);
+        }
+    });
+}
+
+#[test]
 fn contract_08_stop_refuses_new_calls_and_cleanup_waits_for_those_inside() {
     leak_free(|_| {
         let env = Environment::local("stop");

@@ -4,9 +4,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use sage::{CauseKind, Cleanliness, Environment, Outcome, StopReason};
+use sage::{CauseKind, Cleanliness, Environment, JobState, Outcome, StopReason};
 
-use super::{add_endless_pipeline, add_held_pipeline, cancelled, running};
+use super::{add_endless_pipeline, add_held_pipeline, await_status, cancelled, running};
 use crate::leaks::leak_free;
 use crate::probes::{Counting, Gate, Journal, Probe, failed};
 
@@ -191,6 +191,45 @@ fn contract_03_a_source_that_waits_is_woken_by_every_kind_of_stop() {
             }
             let run = job.wait();
             assert_eq!(run.is_ok(), stop != "cancel");
+        }
+    });
+}
+
+#[test]
+fn contract_03_a_cancel_is_seen_at_the_next_record() {
+    type Declare = fn(&Environment, Counting, Gate);
+    let shapes: [(&str, Declare); 4] = [
+        ("its own chain", |env, counting, held| {
+            let numbers = env.from_factory(|_| 0_u64..);
+            numbers.operator(move || counting.clone()).sink(move |_| held.pass());
+        }),
+        ("after an exchange", |env, counting, held| {
+            let numbers = env.from_factory(|_| 0_u64..).boxed();
+            numbers.operator(move || counting.clone()).sink(move |_| held.pass());
+        }),
+        ("many of one record", |env, counting, held| {
+            let numbers = env.from_collection(vec![()]).flat_map(|()| 0_u64..);
+            numbers.operator(move || counting.clone()).sink(move |_| held.pass());
+        }),
+        ("many of one record, into a buffer", |env, counting, held| {
+            let numbers = env.from_collection(vec![()]).flat_map_into(|(), out| out.extend(0..10_000_u64));
+            numbers.operator(move || counting.clone()).sink(move |_| held.pass());
+        }),
+    ];
+    leak_free(|_| {
+        for (shape, declare) in shapes {
+            let env = Environment::local("prompt");
+            let (counting, gate) = (Counting::default(), Gate::new());
+            let counts = counting.counts.clone();
+            declare(&env, counting, gate.clone());
+            let job = env.submit().unwrap();
+            gate.await_arrivals(1);
+            job.cancel();
+            await_status(&job, JobState::Draining);
+            // The sink comes back only now, and could then go on for ever.
+            gate.open();
+            cancelled(&job);
+            assert!(counts.processed() <= 2, "{} records of {shape}", counts.processed());
         }
     });
 }

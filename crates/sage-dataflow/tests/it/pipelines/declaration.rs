@@ -35,7 +35,11 @@ fn assert_refused(declare: impl FnOnce(Environment) -> Environment, expected: &s
             Err(error) => panic!("it was started: {error}"),
             Ok(report) => panic!("it ran: {report}"),
         }
-        assert_eq!(env.submit().map(drop).unwrap_err().to_string(), expected, "the second time as the first");
+        assert_eq!(
+            env.submit().map(drop).expect_err("it is refused").to_string(),
+            expected,
+            "the second time as the first"
+        );
         assert_eq!(constructed.load(Ordering::SeqCst), 0, "nothing was started");
     });
 }
@@ -304,5 +308,52 @@ fn durations_without_end_are_taken_as_no_limit() {
         let job = env.submit().unwrap();
         job.drain();
         assert!(job.wait_timeout(Duration::MAX).unwrap().unwrap().is_success());
+    });
+}
+
+#[test]
+fn a_stream_of_another_environment_is_refused() {
+    let other = Environment::local("other");
+    let foreign = other.from_iter([1]);
+    assert_refused(
+        |env| {
+            env.from_iter([1]).named("ours").union(foreign).sink(|_| {});
+            env
+        },
+        "`union` after `ours` was given a stream of another environment; declare both in one",
+    );
+}
+
+#[test]
+fn a_name_for_nothing_is_refused() {
+    assert_refused(
+        |env| {
+            env.from_iter([1]).boxed().named("nothing").sink(|_| {});
+            env
+        },
+        "`.named(\"nothing\")` names nothing: it stands after an exchange; put it after an operator",
+    );
+}
+
+#[test]
+fn names_may_be_of_any_length_and_of_any_characters() {
+    leak_free(|_| {
+        for name in ["", "a\0b", "a name of more than fifteen bytes", "größer ×2 \u{1f980}", "two\nlines", "{}%s"] {
+            let dir = tempfile::tempdir().unwrap();
+            let env = Environment::local(name).log_files(dir.path());
+            let idle = env.register_service(name, || Idle).build();
+            let in_record = idle.clone();
+            let out = env
+                .from_collection(vec![1])
+                .named(name)
+                .try_map(move |n| in_record.call(|_| n))
+                .parallelism(2)
+                .named(format!("{name}'s map"))
+                .collect();
+            let report = env.run().unwrap();
+            assert_eq!((out.take(), idle.name()), (vec![1], name));
+            assert!(report.operator(name).is_some() && report.service(name).is_some());
+            assert!(!env.explain().dot().is_empty() && !report.to_string().is_empty());
+        }
     });
 }

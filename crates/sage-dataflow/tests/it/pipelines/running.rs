@@ -165,7 +165,10 @@ fn two_environments_run_at_once_from_two_threads() {
             thread::spawn(move || {
                 let env = Environment::local(name);
                 // Neither passes before the other has come: they do run at once.
-                let out = env.from_iter([1]).inspect(move |_| drop(both.wait())).count().collect();
+                let meet = move |_: &u64| {
+                    both.wait();
+                };
+                let out = env.from_iter([1]).inspect(meet).count().collect();
                 env.run().unwrap();
                 out.take()
             })
