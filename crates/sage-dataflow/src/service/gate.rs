@@ -118,7 +118,7 @@ impl Gate {
     }
 
     /// Lets a call in, or not, when the gate is closed. `thread` names the calling thread, and is not zero.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn enter(&self, slot: &Slot, thread: u64) -> Option<Pass> {
         let owner = slot.owner.load(Ordering::Relaxed);
         let own = owner == thread || (owner == 0 && Self::claim(slot, thread));
@@ -131,12 +131,13 @@ impl Gate {
     }
 
     /// As [`Gate::enter`], for a call that may leave on another thread.
+    #[cold]
     pub(crate) fn enter_shared(&self, slot: &Slot) -> Option<Pass> {
         let ordinal = slot.shared_entered.fetch_add(1, Ordering::Relaxed) + 1;
         self.look(slot, Pass { own: false, ordinal })
     }
 
-    #[inline]
+    #[inline(always)]
     fn look(&self, slot: &Slot, pass: Pass) -> Option<Pass> {
         fence(Ordering::SeqCst);
         if self.state.load(Ordering::Acquire) == OPEN { Some(pass) } else { self.refuse(slot, pass) }
@@ -155,7 +156,7 @@ impl Gate {
     }
 
     /// Counts a call out.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leave(&self, slot: &Slot, pass: Pass) {
         if pass.own {
             slot.left.store(slot.left.load(Ordering::Relaxed) + 1, Ordering::Release);

@@ -146,6 +146,15 @@ struct Inside<'a, S> {
     pass: Pass,
 }
 
+impl<S> Inside<'_, S> {
+    /// The call ended well.
+    #[inline(always)]
+    fn done(self) {
+        self.inner.entry.gate().leave(&self.inner.slot, self.pass);
+        std::mem::forget(self);
+    }
+}
+
 impl<S> Drop for Inside<'_, S> {
     #[inline]
     fn drop(&mut self) {
@@ -196,7 +205,7 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
     }
 
     /// Calls the service on the calling thread. A panic in `call` goes on to the caller.
-    #[inline]
+    #[inline(always)]
     pub fn call<R>(&self, call: impl FnOnce(&S) -> R) -> Result<R, CallError> {
         let caller = Caller::current();
         let pass = self.enter(caller)?;
@@ -208,7 +217,7 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
             return Ok(self.timed(|| call(service)));
         }
         let result = call(service);
-        drop(inside);
+        inside.done();
         Ok(result)
     }
 
@@ -254,7 +263,7 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         handle.block_on(self.call_async(call))
     }
 
-    #[inline]
+    #[inline(always)]
     fn enter(&self, caller: Caller) -> Result<Pass, CallError> {
         if let Some(user) = caller.service
             && self.inner.noted.load(Ordering::Relaxed) != user.0
@@ -267,7 +276,7 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_enter(&self, caller: Caller) -> Option<Pass> {
         match caller.thread {
             Some(thread) => self.inner.entry.gate().enter(&self.inner.slot, thread.get()),
