@@ -265,9 +265,9 @@ impl<T, W: Wait> Writer<T, W> {
         self.far.lane.writer.get_or_init(thread::current);
     }
 
-    /// Whether the reading task has ended.
+    /// Whether the reading task has ended well, and wants no more records.
     pub(crate) fn reader_gone(&self) -> bool {
-        self.far.signal.ended().is_some()
+        self.far.signal.ended() == Some(Refused::ReaderGone)
     }
 
     /// How this writer waits.
@@ -416,6 +416,12 @@ impl<T> Reader<T> {
         }
     }
 
+    /// Whether a look would find the rest of a full block, or an end. Reads only what the writer writes once a block: a
+    /// reader that waits for full blocks must not keep taking the cache line of the length from the writer.
+    fn has_full(&self) -> bool {
+        self.lane.opened.load(Ordering::Acquire) > self.released + 1 || self.lane.ending.load(Ordering::Acquire) != OPEN
+    }
+
     fn available(&mut self) -> Option<(usize, bool)> {
         if self.block.is_null() {
             self.block = self.lane.first.load(Ordering::Acquire);
@@ -540,6 +546,11 @@ impl<T> Inbox<T> {
         let partial = self.eager || self.overdue.is_some() || self.flush_interval.is_zero();
         let mut looked = 0;
         while looked < self.lanes.len() {
+            if !partial && !self.lanes[0].has_full() {
+                self.lanes.rotate_left(1);
+                looked += 1;
+                continue;
+            }
             match self.lanes[0].look() {
                 Found::Records { count, full } if full || partial => {
                     self.pace(count, full);
@@ -576,10 +587,9 @@ impl<T> Inbox<T> {
 
     fn ready(&mut self) -> bool {
         let partial = self.eager;
-        self.lanes.iter_mut().any(|lane| match lane.look() {
-            Found::Records { full, .. } => full || partial,
-            Found::Nothing => false,
-            Found::Finished | Found::Aborted => true,
+        self.lanes.iter_mut().any(|lane| match partial {
+            true => lane.look() != Found::Nothing,
+            false => lane.has_full(),
         })
     }
 

@@ -16,43 +16,36 @@ const PARTITION_SEED: u64 = 0x5A6E_0001;
 
 type Lane<T> = Writer<T, Waiting>;
 
-/// The lanes of one producer. The first lies apart, so that a router with one lane finds it without a detour.
+/// The lanes of one producer.
 pub struct Lanes<T> {
-    first: Lane<T>,
-    others: Vec<Lane<T>>,
+    all: Vec<Lane<T>>,
 }
 
 impl<T: Send> Lanes<T> {
-    pub(crate) fn new(mut lanes: Vec<Lane<T>>) -> Self {
-        let first = lanes.remove(0);
-        Self { first, others: lanes }
-    }
-
-    fn len(&self) -> usize {
-        1 + self.others.len()
+    pub(crate) fn new(all: Vec<Lane<T>>) -> Self {
+        Self { all }
     }
 
     #[inline(always)]
     fn send(&mut self, lane: usize, record: T) -> Result<(), Fault> {
-        let sent = match lane {
-            0 => self.first.push(record),
-            lane => self.others[lane - 1].push(record),
-        };
-        match sent {
+        match self.all[lane].push(record) {
             Ok(()) => Ok(()),
-            Err(Refused::Interrupted) => Err(Stop::Cancelled.into()),
-            // A lane whose reader has ended swallows its records, as long as another wants them.
-            Err(Refused::ReaderGone) if self.wanted() => Ok(()),
-            Err(Refused::ReaderGone) => Err(Stop::Satisfied.into()),
+            Err(refused) => self.refused(refused),
+        }
+    }
+
+    /// A lane whose reader has ended swallows its records, as long as another wants them.
+    #[cold]
+    fn refused(&self, refused: Refused) -> Result<(), Fault> {
+        match refused {
+            Refused::Interrupted => Err(Stop::Cancelled.into()),
+            Refused::ReaderGone if self.wanted() => Ok(()),
+            Refused::ReaderGone => Err(Stop::Satisfied.into()),
         }
     }
 
     fn wanted(&self) -> bool {
-        !(self.first.reader_gone() && self.others.iter().all(Lane::reader_gone))
-    }
-
-    fn each(&mut self, act: impl FnMut(&mut Lane<T>)) {
-        std::iter::once(&mut self.first).chain(&mut self.others).for_each(act);
+        !self.all.iter().all(Lane::reader_gone)
     }
 }
 
@@ -60,7 +53,7 @@ impl<T: Send> Lanes<T> {
 macro_rules! lanes_end_of_chain {
     () => {
         fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {
-            self.lanes.each(|lane| lane.wake_me());
+            self.lanes.all.iter().for_each(Lane::wake_me);
             Ok(())
         }
         fn wanted(&self) -> bool {
@@ -71,40 +64,78 @@ macro_rules! lanes_end_of_chain {
             Ok(())
         }
         fn finish(&mut self, _at: &mut Position) -> Result<(), Fault> {
-            self.lanes.each(Lane::finish);
+            self.lanes.all.iter_mut().for_each(Lane::finish);
             Ok(())
         }
         fn close(&mut self, cx: &mut TaskContext) {
-            self.lanes.each(|lane| cx.add_blocked(lane.wait_mut().take_blocked()));
+            self.lanes.all.iter_mut().for_each(|lane| cx.add_blocked(lane.wait_mut().take_blocked()));
         }
     };
 }
 
-/// Each record to the next lane; also the router to a single lane.
+/// Each record to the next lane; also the router to a single lane, which lies apart, so that its chain can keep it in
+/// registers.
 pub struct RoundRobin<T> {
+    single: Option<Lane<T>>,
     lanes: Lanes<T>,
     next: usize,
 }
 
 impl<T: Send> RoundRobin<T> {
     /// Starts at lane `first`, so that the replicas of a chain do not all begin with the same one.
-    pub(crate) fn new(lanes: Lanes<T>, first: usize) -> Self {
-        let next = first % lanes.len();
-        Self { lanes, next }
+    pub(crate) fn new(mut lanes: Lanes<T>, first: usize) -> Self {
+        let next = first % lanes.all.len();
+        let single = if lanes.all.len() == 1 { lanes.all.pop() } else { None };
+        Self { single, lanes, next }
+    }
+
+    #[cold]
+    fn refused(refused: Refused) -> Result<(), Fault> {
+        match refused {
+            Refused::Interrupted => Err(Stop::Cancelled.into()),
+            Refused::ReaderGone => Err(Stop::Satisfied.into()),
+        }
+    }
+
+    fn each(&mut self) -> impl Iterator<Item = &mut Lane<T>> {
+        self.single.iter_mut().chain(&mut self.lanes.all)
     }
 }
 
 impl<T: Send> Push<T> for RoundRobin<T> {
     #[inline(always)]
     fn push(&mut self, record: T, _at: &mut Position) -> Result<(), Fault> {
-        if self.lanes.others.is_empty() {
-            return self.lanes.send(0, record);
+        if let Some(lane) = &mut self.single {
+            return lane.push(record).or_else(Self::refused);
         }
         let lane = self.next;
-        self.next = if lane + 1 == self.lanes.len() { 0 } else { lane + 1 };
+        self.next = if lane + 1 == self.lanes.all.len() { 0 } else { lane + 1 };
         self.lanes.send(lane, record)
     }
-    lanes_end_of_chain!();
+
+    fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {
+        self.each().for_each(|lane| lane.wake_me());
+        Ok(())
+    }
+
+    fn wanted(&self) -> bool {
+        self.single.as_ref().map_or_else(|| self.lanes.wanted(), |lane| !lane.reader_gone())
+    }
+
+    fn publish(&mut self) {}
+
+    fn flush(&mut self, _at: &mut Position) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _at: &mut Position) -> Result<(), Fault> {
+        self.each().for_each(Lane::finish);
+        Ok(())
+    }
+
+    fn close(&mut self, cx: &mut TaskContext) {
+        self.each().for_each(|lane| cx.add_blocked(lane.wait_mut().take_blocked()));
+    }
 }
 
 /// Equal keys to the same lane.
@@ -132,8 +163,11 @@ where
     #[inline(always)]
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
         at.enter(self.node);
+        if self.lanes.all.len() == 1 {
+            return self.lanes.send(0, record);
+        }
         let hash = self.hash.hash_one((self.key)(&record));
-        let lane = ((u128::from(hash) * self.lanes.len() as u128) >> 64) as usize;
+        let lane = ((u128::from(hash) * self.lanes.all.len() as u128) >> 64) as usize;
         self.lanes.send(lane, record)
     }
     lanes_end_of_chain!();
@@ -153,7 +187,7 @@ impl<T> Broadcast<T> {
 impl<T: Clone + Send> Push<T> for Broadcast<T> {
     #[inline(always)]
     fn push(&mut self, record: T, _at: &mut Position) -> Result<(), Fault> {
-        let last = self.lanes.len() - 1;
+        let last = self.lanes.all.len() - 1;
         for lane in 0..last {
             self.lanes.send(lane, record.clone())?;
         }

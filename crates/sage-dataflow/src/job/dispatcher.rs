@@ -257,7 +257,9 @@ impl<B: Backend> Dispatcher<B> {
     fn on_start_ended(&mut self, service: ServiceId, end: HookEnd) {
         let now = self.backend.now();
         let record = &mut self.services[service.0 as usize];
-        if record.running != Some(Hook::Setup) {
+        // Inline, a service may have been started for a nested call, and not by the dispatcher.
+        let is_nested = record.began.is_none();
+        if record.running != Some(Hook::Setup) && !is_nested {
             return;
         }
         record.running = None;

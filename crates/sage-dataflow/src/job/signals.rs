@@ -1,16 +1,16 @@
 //! SIGINT and SIGTERM: the first drains every job of the process that listens, the second cancels, the third gives up.
 //!
 //! The handlers are installed with the first listening job and taken out with the last, when the dispositions found
-//! before are put back. A handler counts the signal, posts a semaphore and calls the handler it replaced;
-//! everything else happens on a listener thread, which lives as long as there is a listening job.
+//! before are put back. A handler counts the signal, posts a semaphore and calls the handler it replaced; everything
+//! else happens on a listener thread. The first listening job of a process starts that thread and it then waits on the
+//! semaphore for as long as the process lives: starting and joining it took longer than all the rest of a small job.
 //!
-//! Lock order: `SWITCH` before `JOBS`. The listener takes `JOBS` alone, so that it can be joined under `SWITCH`.
+//! Lock order: `SWITCH` before `JOBS`.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
-use std::thread::JoinHandle;
 
 use super::reason::StopReason;
 use crate::backend::{Command, Event, EventSender};
@@ -37,15 +37,17 @@ static COUNTS: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
 static CHAINED: [AtomicPtr<libc::c_void>; 2] =
     [AtomicPtr::new(std::ptr::null_mut()), AtomicPtr::new(std::ptr::null_mut())];
 static CHAINED_WITH_INFO: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
-static CLOSING: AtomicBool = AtomicBool::new(false);
 
-static SWITCH: Mutex<Switch> = Mutex::new(Switch { installed: [None, None], listener: None });
+static SWITCH: Mutex<Switch> = Mutex::new(Switch { installed: [None, None], on: false, listening: false });
 static JOBS: Mutex<Vec<Job>> = Mutex::new(Vec::new());
 
 struct Switch {
     /// The dispositions that were replaced.
     installed: [Option<libc::sigaction>; 2],
-    listener: Option<JoinHandle<()>>,
+    /// Whether there is a listening job.
+    on: bool,
+    /// Whether the listener thread has been started.
+    listening: bool,
 }
 
 struct Job {
@@ -122,8 +124,12 @@ fn disposition(signal: libc::c_int, new: Option<&libc::sigaction>) -> libc::siga
 impl Switch {
     fn install(&mut self) -> std::io::Result<()> {
         PENDING.init();
-        CLOSING.store(false, Ordering::SeqCst);
-        self.listener = Some(std::thread::Builder::new().name("sage-signals".to_owned()).spawn(listen)?);
+        if !self.listening {
+            // Never joined: it ends with the process, and runs no user code.
+            drop(std::thread::Builder::new().name("sage-signals".to_owned()).spawn(listen)?);
+            self.listening = true;
+        }
+        self.on = true;
         for (index, &signal) in SIGNALS.iter().enumerate() {
             let old = disposition(signal, None);
             // A process that was told to ignore a signal, as under nohup, goes on ignoring it.
@@ -146,12 +152,7 @@ impl Switch {
 
     fn uninstall(&mut self) {
         restore(&mut self.installed);
-        CLOSING.store(true, Ordering::SeqCst);
-        PENDING.post();
-        if let Some(listener) = self.listener.take() {
-            // The listener runs no user code.
-            drop(listener.join());
-        }
+        self.on = false;
     }
 }
 
@@ -166,16 +167,13 @@ fn restore(installed: &mut [Option<libc::sigaction>; 2]) {
     }
 }
 
-fn listen() {
+fn listen() -> ! {
     loop {
         PENDING.wait();
         for (index, &signal) in SIGNALS.iter().enumerate() {
             for _ in 0..COUNTS[index].swap(0, Ordering::SeqCst) {
                 deliver(signal);
             }
-        }
-        if CLOSING.load(Ordering::SeqCst) {
-            return;
         }
     }
 }
@@ -222,7 +220,7 @@ impl Listening {
             return Ok(Self(None));
         }
         let mut switch = lock(&SWITCH);
-        if switch.listener.is_none() {
+        if !switch.on {
             switch.install()?;
         }
         let mut jobs = lock(&JOBS);

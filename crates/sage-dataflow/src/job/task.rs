@@ -470,7 +470,7 @@ impl Runner {
             self.guarded(|task, cx| task.open(cx)).map(|()| Step::Again)
         };
         let stepped = match stepped {
-            Ok(_) if self.cx.control.load() == Control::Cancel => Err(Stop::Cancelled),
+            Ok(_) | Err(Stop::Satisfied) if self.cx.control.load() == Control::Cancel => Err(Stop::Cancelled),
             Ok(Step::Idle) => self.guarded(|task, cx| task.flush(cx)).map(|()| Step::Idle),
             other => other,
         };

@@ -8,6 +8,7 @@ mod cost;
 mod deadlines;
 mod ends;
 mod faults;
+mod finish;
 mod handles;
 mod limits;
 mod order;

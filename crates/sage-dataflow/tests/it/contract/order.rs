@@ -286,3 +286,37 @@ fn contract_06_a_long_chain_of_services_starts_and_stops_in_order() {
         journal.assert_order(&expected.iter().map(String::as_str).collect::<Vec<_>>());
     });
 }
+
+#[test]
+fn contract_06_a_service_that_fails_to_start_for_a_nested_call_fails_the_job_even_if_its_caller_goes_on() {
+    leak_free(|_| {
+        for inline in [false, true] {
+            let env = Environment::local("nested");
+            let env = if inline { env.inline() } else { env };
+            let journal = Journal::new();
+            let bad: Arc<OnceLock<ServiceHandle<Probed>>> = Default::default();
+            let (used, records) = (bad.clone(), journal.clone());
+            Probe::new("user", &journal)
+                .in_setup(move |_| {
+                    assert!(used.get().expect("registered below").call(Probed::touch).is_err());
+                    Ok(())
+                })
+                .register(&env)
+                .build();
+            let registered =
+                Probe::new("bad", &journal).in_setup(|_| Err("broke".into())).register(&env).after("base").build();
+            assert!(bad.set(registered).is_ok());
+            Probe::new("base", &journal).register(&env).build();
+            env.from_collection(vec![()]).sink(move |()| records.note("record"));
+            let report = failed(env.run());
+            assert_eq!(report.outcome, Outcome::Failed, "{report}");
+            assert_eq!(report.first_cause.as_ref().unwrap().to_string(), "service `bad`, in its setup: broke");
+            assert!(report.left.is_empty(), "{report}");
+            assert_eq!(journal.count("record"), 0);
+            for name in ["user", "bad", "base"] {
+                journal.assert_order(&[&format!("{name} setup"), &format!("{name} cleanup"), &format!("{name} drop")]);
+            }
+            journal.assert_order(&["user cleanup ended", "bad cleanup", "bad drop", "base stop"]);
+        }
+    });
+}
