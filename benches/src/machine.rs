@@ -1,4 +1,4 @@
-//! Describes the machine a table was measured on, and reads what Linux knows of a process's memory.
+//! Describes the machine a table was measured on and who else used it, and reads what Linux knows of a process's memory.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +36,57 @@ fn processors(cpuinfo: &str) -> Vec<String> {
     models.into_iter().map(|(model, count)| format!("{count} × {model}")).collect()
 }
 
+/// What the processors have done up to one moment, in the system's clock ticks.
+#[derive(Clone, Copy)]
+struct Ticks {
+    all: u64,
+    busy: u64,
+    own: u64,
+}
+
+impl Ticks {
+    fn now() -> Option<Self> {
+        let (all, busy) = processor_ticks(&std::fs::read_to_string("/proc/stat").ok()?)?;
+        let own = own_ticks(&std::fs::read_to_string("/proc/self/stat").ok()?)?;
+        Some(Self { all, busy, own })
+    }
+}
+
+/// Tells how much of the processors other programs took while this one measured.
+pub(crate) struct Neighbours {
+    start: Option<Ticks>,
+}
+
+impl Neighbours {
+    /// Begins to watch.
+    pub(crate) fn watch() -> Self {
+        Self { start: Ticks::now() }
+    }
+
+    /// The share of all processors, 0 to 1, that others took since; `None` where the system does not tell.
+    pub(crate) fn share(&self) -> Option<f64> {
+        let (start, end) = (self.start?, Ticks::now()?);
+        let all = end.all.checked_sub(start.all).filter(|&all| all > 0)?;
+        let others = (end.busy - start.busy).saturating_sub(end.own - start.own);
+        Some(others as f64 / all as f64)
+    }
+}
+
+/// All ticks and those that were not idle, from the first line of `/proc/stat`: user, nice, system, idle, iowait, irq,
+/// softirq, steal. What follows (guests) is counted in user already.
+fn processor_ticks(stat: &str) -> Option<(u64, u64)> {
+    let ticks = stat.lines().next()?.split_whitespace().skip(1).take(8);
+    let ticks = ticks.map(|field| field.parse().ok()).collect::<Option<Vec<u64>>>()?;
+    let all = ticks.iter().sum::<u64>();
+    Some((all, all - ticks.get(3)? - ticks.get(4)?))
+}
+
+/// The ticks of this process and of its children that have ended: fields 14 to 17 of `/proc/self/stat`.
+fn own_ticks(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_whitespace().skip(11).take(4).map(|field| field.parse::<u64>().ok()).sum()
+}
+
 /// The most memory that was resident in this process so far, in bytes.
 ///
 /// # Errors
@@ -55,6 +106,13 @@ fn field(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ticks_are_found() {
+        assert_eq!(processor_ticks("cpu  1 2 3 40 50 6 7 8 100 100\ncpu0 1\n"), Some((117, 27)));
+        assert_eq!(processor_ticks("cpu  1 x 3\n"), None);
+        assert_eq!(own_ticks("1 (a ) b) S 1 1 1 0 -1 0 0 0 0 0 3 4 5 6 20 0"), Some(18));
+    }
 
     #[test]
     fn fields_and_models_are_found() {

@@ -27,6 +27,9 @@ use results::{Goal, Row};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Above this share of the processors, other programs make the figures doubtful.
+const BUSY_SHARE: f64 = 0.05;
+
 /// How much `--quick` shrinks every size.
 const QUICK_DIVISOR: u64 = 20;
 
@@ -117,9 +120,17 @@ fn main() -> Result<()> {
     if let Some(records) = options.memory_child {
         return memory::child(records);
     }
+    let neighbours = machine::Neighbours::watch();
     let rows = measure_selected(&options)?;
     println!("\n{}", results::terminal_table(&rows));
-    write_results(&options, &rows)
+    let others = neighbours.share();
+    if let Some(others) = others.filter(|others| *others > BUSY_SHARE) {
+        println!(
+            "NOISE other programs took {:.0} % of the processors meanwhile; repeat on a quiet machine",
+            others * 100.0
+        );
+    }
+    write_results(&options, &rows, others)
 }
 
 fn measure_selected(options: &Options) -> Result<Vec<Row>> {
@@ -141,14 +152,17 @@ fn measure_selected(options: &Options) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn write_results(options: &Options, rows: &[Row]) -> Result<()> {
+fn write_results(options: &Options, rows: &[Row], others: Option<f64>) -> Result<()> {
     let name = if options.is_complete() { "results.json" } else { "partial.json" };
     let json = options.scratch_folder().join(name);
     results::write_json(rows, &json)?;
     println!("wrote {}", json.display());
     if options.is_complete() {
         let document = repository_root().join("docs/benchmarks.md");
-        let caption = format!("Measured on {}; medians of {} alternating runs.", machine::describe(), options.runs);
+        let mut caption = format!("Measured on {}; medians of {} alternating runs.", machine::describe(), options.runs);
+        if let Some(others) = others {
+            caption.push_str(&format!(" Other programs took {:.0} % of the processors meanwhile.", others * 100.0));
+        }
         results::rewrite_document(&document, &results::markdown_table(rows, &caption))
             .context("the table was measured but not written")?;
         println!("rewrote the table of {}", document.display());
