@@ -1,5 +1,7 @@
 //! The engine's tests through its public interface, and its models.
 
+#![expect(clippy::duplicate_mod, reason = "two models compile the gate, each with primitives of its own")]
+
 mod contract;
 mod layout;
 mod leaks;

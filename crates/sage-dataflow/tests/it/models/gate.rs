@@ -1,6 +1,6 @@
 //! The in-flight gate under loom: no call is inside once the closer has seen the gate empty.
 
-#![allow(dead_code, reason = "the engine's file is compiled whole; a model uses a part of it")]
+#![expect(dead_code, reason = "the engine's file is compiled whole; a model uses a part of it")]
 
 mod sync {
     pub(crate) use std::sync::PoisonError;
@@ -33,7 +33,6 @@ mod sync {
 }
 
 #[path = "../../../src/service/gate.rs"]
-#[allow(unreachable_pub, clippy::all, reason = "checked where the file belongs")]
 mod engine;
 
 use std::time::{Duration, Instant};
@@ -51,7 +50,9 @@ struct Served {
 
 /// Loom's cells are not `Sync`; the gate is what makes this one so, and that is what is checked.
 struct Shared(Served);
+// SAFETY: the gate under test keeps a write from overlapping a read; loom checks that it does.
 unsafe impl Sync for Shared {}
+// SAFETY: as above.
 unsafe impl Send for Shared {}
 
 fn call(shared: &Shared, slot: &Slot, thread: Option<u64>) -> bool {
@@ -61,6 +62,7 @@ fn call(shared: &Shared, slot: &Slot, thread: Option<u64>) -> bool {
         None => gate.enter_shared(slot),
     };
     let Some(pass) = pass else { return false };
+    // SAFETY: inside the gate; loom fails where that is not enough.
     let value = shared.0.value.with(|value| unsafe { *value });
     assert_eq!(value, 1, "a call found a freed value");
     gate.leave(slot, pass);
@@ -85,8 +87,9 @@ fn check(callers: &'static [Option<u64>], one_slot: bool) {
         shared.0.gate.close();
         let far = Instant::now() + Duration::from_secs(3600);
         assert_eq!(shared.0.gate.wait_empty(far), 0);
+        // SAFETY: the gate is closed and empty; loom fails where that is not enough.
         shared.0.value.with_mut(|value| unsafe { *value = 0 });
-        let inside: u64 = threads.into_iter().map(|thread| u64::from(thread.join().unwrap())).sum();
+        let inside: u64 = threads.into_iter().map(|thread| u64::from(thread.join().expect("no call panics"))).sum();
         assert!(!call(&shared, &common, Some(99)), "a call got in after the gate was closed");
         assert_eq!(shared.0.gate.tally().calls, inside);
     });

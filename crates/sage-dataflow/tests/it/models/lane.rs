@@ -1,6 +1,6 @@
 //! A lane under loom: every record once, in order, and nobody sleeps while there is something to do.
 
-#![allow(dead_code, reason = "the engine's file is compiled whole; a model uses a part of it")]
+#![expect(dead_code, reason = "the engine's file is compiled whole; a model uses a part of it")]
 
 mod sync {
     pub(crate) use std::sync::OnceLock;
@@ -10,7 +10,7 @@ mod sync {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
     pub(crate) use loom::thread::{self, Thread};
 
-    pub(crate) const SPINS: usize = 0;
+    pub(crate) const SPINS: usize = 1;
 
     /// The fence that real machines do without; see the engine's file.
     pub(crate) fn publish_fence() {
@@ -23,7 +23,6 @@ mod sync {
 }
 
 #[path = "../../../src/exchange/lane.rs"]
-#[allow(unreachable_pub, clippy::all, reason = "checked where the file belongs")]
 mod engine;
 
 use std::time::Duration;
@@ -70,7 +69,7 @@ fn read_all(mut inbox: Inbox<Counted>) -> Result<Vec<u32>, Vec<u32>> {
             read.push(record.0);
             Ok::<_, Refused>(())
         });
-        match polled.unwrap() {
+        match polled.expect("nothing refuses a record") {
             Polled::Taken => {}
             Polled::Nothing => inbox.wait(|| false),
             Polled::Finished => return Ok(read),

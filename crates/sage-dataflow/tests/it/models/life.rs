@@ -1,6 +1,6 @@
 //! The life of a service under shuttle: starts, nested waits for a start, calls, an abort and the stop, in any order.
 
-#![allow(dead_code, reason = "the engine's files are compiled whole; a model uses a part of them")]
+#![expect(dead_code, reason = "the engine's files are compiled whole; a model uses a part of them")]
 
 mod sync {
     pub(crate) use std::sync::PoisonError;
@@ -14,13 +14,11 @@ mod sync {
 }
 
 #[path = "../../../src/service/life.rs"]
-#[allow(unreachable_pub, clippy::all, reason = "checked where the file belongs")]
 mod engine;
 #[path = "../../../src/service/gate.rs"]
-#[allow(unreachable_pub, clippy::all, reason = "checked where the file belongs")]
 mod gate;
 #[path = "../../../src/service/state.rs"]
-#[allow(unreachable_pub, clippy::all, reason = "checked where the file belongs")]
+#[expect(unreachable_pub, reason = "it is reachable where the file belongs")]
 mod state;
 
 use std::time::{Duration, Instant};

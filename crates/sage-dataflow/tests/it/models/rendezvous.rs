@@ -1,6 +1,6 @@
 //! The meeting of a job's thread with its waiters under shuttle: everyone gets the one result, after the thread ended.
 
-#![allow(dead_code, reason = "the engine's file is compiled whole; a model uses a part of it")]
+#![expect(dead_code, reason = "the engine's file is compiled whole; a model uses a part of it")]
 
 mod sync {
     pub(crate) use std::sync::PoisonError;
@@ -14,7 +14,6 @@ mod sync {
 }
 
 #[path = "../../../src/job/rendezvous.rs"]
-#[allow(unreachable_pub, clippy::all, reason = "checked where the file belongs")]
 mod engine;
 
 use std::sync::atomic::Ordering;
