@@ -12,6 +12,7 @@ demo: ## Answer questions about this repository's documents, then clean up
 	$(CARGO) run --release --quiet -p sage-services --example rag
 
 test: nextest ## Run every test
+	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
 

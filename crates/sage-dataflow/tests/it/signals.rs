@@ -2,7 +2,7 @@
 //! the part to play), sends it signals, and looks at what it printed and how it ended.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -133,13 +133,19 @@ struct Process {
 
 impl Process {
     fn start(test: &str, role: &str) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("this test has a binary"))
-            .args(["--exact", test, "--nocapture"])
-            .env(ROLE, role)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the test can run itself");
+        let mut command = Command::new(std::env::current_exe().expect("this test has a binary"));
+        command.args(["--exact", test, "--nocapture"]).env(ROLE, role).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let default_signals = || {
+            for signal in [libc::SIGINT, libc::SIGTERM] {
+                // SAFETY: restores a default; may be called between fork and exec.
+                unsafe { libc::signal(signal, libc::SIG_DFL) };
+            }
+            Ok(())
+        };
+        // What started this test may ignore signals, as a shell does for what it runs in the background.
+        // SAFETY: the closure neither allocates nor locks.
+        unsafe { command.pre_exec(default_signals) };
+        let mut child = command.spawn().expect("the test can run itself");
         let lines = BufReader::new(child.stdout.take().expect("its output is piped"));
         Self { child, lines }
     }
