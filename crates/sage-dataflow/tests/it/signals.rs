@@ -134,7 +134,12 @@ struct Process {
 impl Process {
     fn start(test: &str, role: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("this test has a binary"));
-        command.args(["--exact", test, "--nocapture"]).env(ROLE, role).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // With one test thread, as on one processor, the test's name would be printed before what it says.
+        command
+            .args(["--exact", test, "--nocapture", "--test-threads=2"])
+            .env(ROLE, role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let default_signals = || {
             for signal in [libc::SIGINT, libc::SIGTERM] {
                 // SAFETY: restores a default; may be called between fork and exec.

@@ -17,19 +17,21 @@ fn contract_04_a_drain_past_its_deadline_becomes_a_cancel_and_times_out() {
     leak_free(|_| {
         let env = Environment::local("drain").deadlines(Deadlines { drain: SHORT, ..Deadlines::default() });
         let journal = Journal::new();
-        // The sink takes a moment for each record, and a queue of them outlasts the deadline by far.
-        env.from_factory(|_| 0_u64..).boxed().sink({
-            let journal = journal.clone();
-            move |_| {
-                journal.note("written");
-                let slow = Instant::now() + Duration::from_millis(5);
-                while Instant::now() < slow {
-                    thread::yield_now();
-                }
+        let read = journal.clone();
+        let numbers = env.from_factory(|_| 0_u64..).inspect(move |n| {
+            if *n == 1000 {
+                read.note("a thousand read");
+            }
+        });
+        // The sink takes a moment for each record: a thousand of them outlast the deadline by far.
+        numbers.boxed().sink(|_| {
+            let slow = Instant::now() + Duration::from_millis(5);
+            while Instant::now() < slow {
+                thread::yield_now();
             }
         });
         let job = env.submit().unwrap();
-        journal.await_events("written", 1);
+        journal.await_events("a thousand read", 1);
         job.drain();
         let report = failed(job.wait());
         assert_eq!((report.outcome, report.cleanliness), (Outcome::TimedOut, Cleanliness::Clean), "{report}");
