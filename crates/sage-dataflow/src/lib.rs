@@ -50,6 +50,8 @@ mod sink;
 mod source;
 mod stream;
 mod sync;
+pub mod testing;
+mod time;
 
 pub use environment::{Environment, SubmitError};
 pub use exchange::Partitioning;
@@ -59,7 +61,10 @@ pub use job::{
     Cause, CauseKind, Cleanliness, Deadlines, JobError, JobHandle, JobMetrics, JobReport, JobState, Leftover, LogError,
     OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy, StopReason,
 };
-pub use operator::{Emit, Operator};
+pub use operator::{
+    Aggregate, AsyncError, BudgetExceeded, DeadLetter, Emit, ErrorPolicy, In2, In3, In4, In5, JoinError, KeySelector,
+    LateRecords, Operator, Order, Output, RetriesExhausted, Retry, ZipError,
+};
 pub use service::{
     AsyncService, CallError, Dependency, Hook, HookContext, Service, ServiceBuilder, ServiceHandle, ServiceRef,
     ServiceState,
@@ -67,7 +72,10 @@ pub use service::{
 pub use sink::{Collected, Sink, WriteError};
 pub use source::{Line, Next, ReadError, Source, SourceContext};
 pub use stream::pipe::Pipe;
-pub use stream::{DataStream, KeyedStream, SinkHandle, Stream};
+pub use stream::{
+    ConnectedStreams, DataStream, JoinedStreams, KeyedStream, SinkHandle, Stream, WindowedStream, Windowing,
+};
+pub use time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 
 /// Any error, as operators, sinks and services return it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -3,10 +3,13 @@
 //! `exchange::lane`, `service::gate` and `job::control` name their primitives as `super::sync::…`, so
 //! that the model-checking tests can compile the very same files against loom or shuttle.
 
-pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence,
+};
 pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 pub(crate) use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+pub(crate) use std::time::Instant;
 
 /// An `UnsafeCell` with loom's closure interface.
 #[derive(Debug)]
@@ -33,8 +36,57 @@ impl<T> UnsafeCell<T> {
 #[inline(always)]
 pub(crate) fn publish_fence() {}
 
+/// The cheap one of a pair of fences: orders what its thread does before it with what it does after it, as seen by a
+/// thread that runs [`heavy_fence`]. Two threads that both run this one are not ordered.
+#[inline(always)]
+pub(crate) fn light_fence() {
+    if HEAVY_FENCES.load(Ordering::Relaxed) {
+        std::sync::atomic::compiler_fence(Ordering::SeqCst);
+    } else {
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// The dear one of a pair of fences: makes every other thread of the process that runs at the moment run a full fence,
+/// by membarrier(2). Some microseconds.
+pub(crate) fn heavy_fence() {
+    use libc::{MEMBARRIER_CMD_GLOBAL, MEMBARRIER_CMD_PRIVATE_EXPEDITED, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED};
+    fence(Ordering::SeqCst);
+    if !HEAVY_FENCES.load(Ordering::SeqCst) || membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
+        return;
+    }
+    // A child of fork(2) may have to ask again; where a sandbox has come in between, the slow one may be left.
+    let again = membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) && membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+    if !again && !membarrier(MEMBARRIER_CMD_GLOBAL) {
+        // Nothing is left but to give the other processors' stores, which take nanoseconds, time to be seen.
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether the system knows heavy fences, and the process has asked for them. While it is false, light fences are full
+/// ones. It is set before anyone relies on it, and never taken back.
+static HEAVY_FENCES: AtomicBool = AtomicBool::new(false);
+
+/// Asks the system for heavy fences, once in a process. Linux has them since 4.14; a sandbox may forbid them.
+pub(crate) fn enable_heavy_fences() {
+    static ASKED: OnceLock<()> = OnceLock::new();
+    ASKED.get_or_init(|| {
+        let enabled = membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
+        HEAVY_FENCES.store(enabled, Ordering::SeqCst);
+    });
+}
+
+fn membarrier(command: libc::c_int) -> bool {
+    // SAFETY: the call takes numbers only, and changes no memory.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}
+
 /// How often a reader of a lane looks again before it parks.
 pub(crate) const SPINS: usize = 64;
+
+/// How often it then lets others run and looks again, before it parks. Waking a thread that has parked takes tens of
+/// microseconds on a virtual machine, which is most of what a small job takes.
+pub(crate) const YIELDS: usize = 50;
 
 /// A hundred years: what a longer duration from a user is taken as, so that a clock can be moved on by it.
 pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -47,6 +99,14 @@ pub(crate) fn park_for(interval: Duration, pending: impl Fn() -> bool) {
             Some(left) if !left.is_zero() => thread::park_timeout(left),
             _ => return,
         }
+    }
+}
+
+/// Parks the calling thread until it is unparked, for `limit` at most.
+pub(crate) fn park_within(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => thread::park_timeout(limit),
+        None => thread::park(),
     }
 }
 

@@ -76,14 +76,20 @@ impl Backend for InlineBackend {
 
     fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
         loop {
-            if let Ok(event) = self.ground.queue.try_recv() {
-                return Some(event);
+            // However many tasks were roused: all have their turn.
+            while let Ok(event) = self.ground.queue.try_recv() {
+                if !matches!(event, Event::Roused) {
+                    return Some(event);
+                }
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return None;
             }
             if !self.round() {
-                return self.ground.receive(deadline);
+                match self.ground.receive(deadline) {
+                    Some(Event::Roused) => {}
+                    event => return event,
+                }
             }
         }
     }

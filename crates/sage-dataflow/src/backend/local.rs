@@ -107,7 +107,7 @@ impl Backend for LocalBackend {
             Event::TaskEnded { task, .. } => self.join(UnitKey::Task(*task)),
             Event::StartEnded { service, .. } => self.join(UnitKey::Start(*service)),
             Event::CleanupEnded { service, .. } => self.join(UnitKey::Shutdown(*service)),
-            Event::StopEnded { .. } | Event::Command(_) => {}
+            Event::StopEnded { .. } | Event::Command(_) | Event::Roused => {}
         }
         Some(event)
     }

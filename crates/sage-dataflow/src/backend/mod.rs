@@ -65,11 +65,26 @@ pub(crate) enum ServiceAction {
 /// What a backend reports, and what a job is asked from outside.
 #[derive(Debug)]
 pub(crate) enum Event {
-    TaskEnded { task: TaskId, outcome: TaskOutcome },
-    StartEnded { service: ServiceId, end: HookEnd },
-    StopEnded { service: ServiceId, end: HookEnd, calls_inside: u64 },
-    CleanupEnded { service: ServiceId, end: HookEnd },
+    TaskEnded {
+        task: TaskId,
+        outcome: TaskOutcome,
+    },
+    StartEnded {
+        service: ServiceId,
+        end: HookEnd,
+    },
+    StopEnded {
+        service: ServiceId,
+        end: HookEnd,
+        calls_inside: u64,
+    },
+    CleanupEnded {
+        service: ServiceId,
+        end: HookEnd,
+    },
     Command(Command),
+    /// On the inline backend: a task has something to do that came from outside.
+    Roused,
 }
 
 /// What a job is asked from outside.

@@ -10,7 +10,7 @@ mod router;
 use crate::sync;
 
 pub(crate) use router::{Broadcast, Lanes, Tee};
-pub(crate) use router::{ByKey, RoundRobin};
+pub(crate) use router::{ByKey, Chosen, RoundRobin};
 
 /// How the records of a stream are spread over the replicas of the operator after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Partitioning {
     RoundRobin,
     /// Records with equal keys to the same replica, by a stable hash. Order is kept per key.
     Hash,
+    /// Each record to the replica that a function of the user's chooses.
+    Custom,
     /// Every record to every replica.
     Broadcast,
     /// Every record to the one replica there is.
@@ -34,6 +36,7 @@ impl std::fmt::Display for Partitioning {
             Self::Forward => "forward",
             Self::RoundRobin => "round robin",
             Self::Hash => "hash",
+            Self::Custom => "custom",
             Self::Broadcast => "broadcast",
             Self::Gather => "gather",
         })

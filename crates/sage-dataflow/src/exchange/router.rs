@@ -2,14 +2,14 @@
 //!
 //! A replica that has ended takes no more records; a router stops its chain when all of them have.
 
-use std::hash::{BuildHasher, Hash};
-use std::marker::PhantomData;
+use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
-use super::lane::{Refused, Writer};
+use super::lane::{Mark, Pushed, Refused, Writer};
 use crate::graph::NodeId;
 use crate::job::task::{Fault, Position, Push, Stop, TaskContext, Waiting};
+use crate::operator::KeySelector;
 
 /// The seed of the partitioning hash. Fixed, so that a key goes to the same replica in every run and process.
 const PARTITION_SEED: u64 = 0x5A6E_0001;
@@ -28,20 +28,28 @@ impl<T: Send> Lanes<T> {
 
     #[inline(always)]
     fn send(&mut self, lane: usize, record: T) -> Result<(), Fault> {
-        match self.all[lane].push(record) {
-            Ok(()) => Ok(()),
-            Err(refused) => self.refused(refused),
-        }
+        passed(self.all[lane].push(record))
     }
 
     /// A lane whose reader has ended swallows its records, as long as another wants them.
-    #[cold]
-    fn refused(&self, refused: Refused) -> Result<(), Fault> {
-        match refused {
-            Refused::Interrupted => Err(Stop::Cancelled.into()),
-            Refused::ReaderGone if self.wanted() => Ok(()),
-            Refused::ReaderGone => Err(Stop::Satisfied.into()),
+    fn attend(&mut self) -> Result<(), Fault> {
+        self.each(Lane::attend)
+    }
+
+    fn watermark(&mut self, mark: Mark) -> Result<(), Fault> {
+        self.each(|lane| lane.watermark(mark))
+    }
+
+    #[inline(always)]
+    fn each(&mut self, act: impl Fn(&mut Lane<T>) -> Result<(), Refused>) -> Result<(), Fault> {
+        for lane in 0..self.all.len() {
+            match act(&mut self.all[lane]) {
+                Ok(()) => {}
+                Err(Refused::ReaderGone) if self.wanted() => {}
+                Err(refused) => return Err(stopped(refused)),
+            }
         }
+        Ok(())
     }
 
     fn wanted(&self) -> bool {
@@ -49,12 +57,31 @@ impl<T: Send> Lanes<T> {
     }
 }
 
+#[inline(always)]
+fn passed(pushed: Pushed) -> Result<(), Fault> {
+    match pushed {
+        Pushed::Done => Ok(()),
+        Pushed::Attend => Err(Stop::Attend.into()),
+    }
+}
+
+#[cold]
+fn stopped(refused: Refused) -> Fault {
+    match refused {
+        Refused::Interrupted => Stop::Cancelled.into(),
+        Refused::ReaderGone => Stop::Satisfied.into(),
+    }
+}
+
 /// The methods of [`Push`] that are the same for every router over `self.lanes`.
 macro_rules! lanes_end_of_chain {
     () => {
         fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {
-            self.lanes.all.iter().for_each(Lane::wake_me);
+            self.lanes.all.iter_mut().for_each(Lane::open);
             Ok(())
+        }
+        fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
+            self.lanes.attend()
         }
         fn wanted(&self) -> bool {
             self.lanes.wanted()
@@ -69,6 +96,9 @@ macro_rules! lanes_end_of_chain {
         }
         fn close(&mut self, cx: &mut TaskContext) {
             self.lanes.all.iter_mut().for_each(|lane| cx.add_blocked(lane.wait_mut().take_blocked()));
+        }
+        fn watermark(&mut self, mark: Mark, _at: &mut Position) -> Result<(), Fault> {
+            self.lanes.watermark(mark)
         }
     };
 }
@@ -89,14 +119,6 @@ impl<T: Send> RoundRobin<T> {
         Self { single, lanes, next }
     }
 
-    #[cold]
-    fn refused(refused: Refused) -> Result<(), Fault> {
-        match refused {
-            Refused::Interrupted => Err(Stop::Cancelled.into()),
-            Refused::ReaderGone => Err(Stop::Satisfied.into()),
-        }
-    }
-
     fn each(&mut self) -> impl Iterator<Item = &mut Lane<T>> {
         self.single.iter_mut().chain(&mut self.lanes.all)
     }
@@ -106,7 +128,7 @@ impl<T: Send> Push<T> for RoundRobin<T> {
     #[inline(always)]
     fn push(&mut self, record: T, _at: &mut Position) -> Result<(), Fault> {
         if let Some(lane) = &mut self.single {
-            return lane.push(record).or_else(Self::refused);
+            return passed(lane.push(record));
         }
         let lane = self.next;
         self.next = if lane + 1 == self.lanes.all.len() { 0 } else { lane + 1 };
@@ -114,8 +136,16 @@ impl<T: Send> Push<T> for RoundRobin<T> {
     }
 
     fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {
-        self.each().for_each(|lane| lane.wake_me());
+        self.each().for_each(Lane::open);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
+        match &mut self.single {
+            Some(lane) => lane.attend().map_err(stopped),
+            None => self.lanes.attend(),
+        }
     }
 
     fn wanted(&self) -> bool {
@@ -136,39 +166,76 @@ impl<T: Send> Push<T> for RoundRobin<T> {
     fn close(&mut self, cx: &mut TaskContext) {
         self.each().for_each(|lane| cx.add_blocked(lane.wait_mut().take_blocked()));
     }
-}
 
-/// Equal keys to the same lane.
-pub struct ByKey<T, K, F> {
-    lanes: Lanes<T>,
-    key: F,
-    hash: FixedState,
-    /// The keyed operator: the key function is its user's code.
-    node: NodeId,
-    keys: PhantomData<fn() -> K>,
-}
-
-impl<T, K, F> ByKey<T, K, F> {
-    pub(crate) fn new(lanes: Lanes<T>, key: F, node: NodeId) -> Self {
-        Self { lanes, key, node, hash: FixedState::with_seed(PARTITION_SEED), keys: PhantomData }
+    fn watermark(&mut self, mark: Mark, _at: &mut Position) -> Result<(), Fault> {
+        match &mut self.single {
+            Some(lane) => lane.watermark(mark).map_err(stopped),
+            None => self.lanes.watermark(mark),
+        }
     }
 }
 
-impl<T, K, F> Push<T> for ByKey<T, K, F>
-where
-    T: Send,
-    K: Hash,
-    F: FnMut(&T) -> K + Send,
-{
+/// Equal keys to the same lane.
+pub struct ByKey<T, S> {
+    lanes: Lanes<T>,
+    key: S,
+    hash: FixedState,
+    /// The keyed operator: the key function is its user's code.
+    node: NodeId,
+}
+
+impl<T, S> ByKey<T, S> {
+    pub(crate) fn new(lanes: Lanes<T>, key: S, node: NodeId) -> Self {
+        Self { lanes, key, node, hash: FixedState::with_seed(PARTITION_SEED) }
+    }
+}
+
+impl<T: Send, S: KeySelector<T>> Push<T> for ByKey<T, S> {
     #[inline(always)]
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
         at.enter(self.node);
         if self.lanes.all.len() == 1 {
             return self.lanes.send(0, record);
         }
-        let hash = self.hash.hash_one((self.key)(&record));
+        let hash = self.hash.hash_one(S::lookup(&self.key.select(&record)));
         let lane = ((u128::from(hash) * self.lanes.all.len() as u128) >> 64) as usize;
         self.lanes.send(lane, record)
+    }
+    lanes_end_of_chain!();
+}
+
+/// Each record to the lane a function chooses.
+pub(crate) struct Chosen<T, F> {
+    lanes: Lanes<T>,
+    choose: F,
+    /// The operator in whose name the function runs.
+    node: NodeId,
+}
+
+impl<T, F> Chosen<T, F> {
+    pub(crate) fn new(lanes: Lanes<T>, choose: F, node: NodeId) -> Self {
+        Self { lanes, choose, node }
+    }
+}
+
+/// A partitioner chose a replica that is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("the partitioner chose replica {chosen}; there are {replicas}, from 0")]
+struct NoSuchReplica {
+    chosen: usize,
+    replicas: usize,
+}
+
+impl<T: Send, F: FnMut(&T, usize) -> usize + Send> Push<T> for Chosen<T, F> {
+    #[inline(always)]
+    fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        let replicas = self.lanes.all.len();
+        let chosen = (self.choose)(&record, replicas);
+        if chosen >= replicas {
+            return Err(NoSuchReplica { chosen, replicas }.into());
+        }
+        self.lanes.send(chosen, record)
     }
     lanes_end_of_chain!();
 }
@@ -188,10 +255,13 @@ impl<T: Clone + Send> Push<T> for Broadcast<T> {
     #[inline(always)]
     fn push(&mut self, record: T, _at: &mut Position) -> Result<(), Fault> {
         let last = self.lanes.all.len() - 1;
+        let mut attend = Pushed::Done;
         for lane in 0..last {
-            self.lanes.send(lane, record.clone())?;
+            if self.lanes.all[lane].push(record.clone()) == Pushed::Attend {
+                attend = Pushed::Attend;
+            }
         }
-        self.lanes.send(last, record)
+        self.lanes.send(last, record).and(passed(attend))
     }
     lanes_end_of_chain!();
 }
@@ -205,19 +275,36 @@ impl<R> Tee<R> {
     pub(crate) fn new(branches: Vec<R>) -> Self {
         Self { branches: branches.into_iter().map(|branch| (branch, true)).collect() }
     }
-}
 
-impl<T: Clone + Send, R: Push<T>> Push<T> for Tee<R> {
-    fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
+    /// Does something with each branch that still wants records.
+    fn each(&mut self, mut act: impl FnMut(&mut R) -> Result<(), Fault>) -> Result<(), Fault> {
         let mut open = false;
         for (branch, wanted) in self.branches.iter_mut().filter(|(_, wanted)| *wanted) {
-            match branch.push(record.clone(), at) {
+            match act(branch) {
                 Ok(()) => open = true,
                 Err(Fault::Stop(Stop::Satisfied)) => *wanted = false,
                 Err(fault) => return Err(fault),
             }
         }
         if open { Ok(()) } else { Err(Stop::Satisfied.into()) }
+    }
+}
+
+impl<T: Clone + Send, R: Push<T>> Push<T> for Tee<R> {
+    fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault> {
+        let mut attend = false;
+        for (branch, _) in self.branches.iter_mut().filter(|(_, wanted)| *wanted) {
+            match branch.push(record.clone(), at) {
+                Ok(()) => {}
+                Err(Fault::Stop(Stop::Attend)) => attend = true,
+                Err(fault) => return Err(fault),
+            }
+        }
+        if attend { Err(Stop::Attend.into()) } else { Ok(()) }
+    }
+
+    fn attend(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.each(|branch| branch.attend(at))
     }
 
     fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
@@ -240,5 +327,9 @@ impl<T: Clone + Send, R: Push<T>> Push<T> for Tee<R> {
 
     fn close(&mut self, cx: &mut TaskContext) {
         self.branches.iter_mut().for_each(|(branch, _)| branch.close(cx));
+    }
+
+    fn watermark(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
+        self.each(|branch| branch.watermark(mark, at))
     }
 }

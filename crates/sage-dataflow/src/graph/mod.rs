@@ -17,6 +17,7 @@ pub(crate) use validate::validate;
 use wiring::{BuildChain, ConnectEdge};
 
 use crate::exchange::Partitioning;
+use crate::operator::policy::ErrorPolicy;
 use crate::sync::lock;
 
 /// Names a transformation within its environment.
@@ -40,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) kind: &'static str,
     /// Emits as many records as it takes, so that it counts none of them itself.
     pub(crate) one_to_one: bool,
+    /// What its user asked for; the environment's default otherwise.
+    pub(crate) policy: Option<ErrorPolicy>,
 }
 
 /// The receiving end of an exchange: the input of one chain.
@@ -83,13 +86,24 @@ pub(crate) struct Graph {
     pub(crate) one_shots: Vec<(NodeId, Box<dyn Fn() -> bool + Send>)>,
     /// What was declared and cannot be: said when the environment is submitted.
     pub(crate) mistakes: Vec<Mistake>,
+    /// The policy of operators and sinks that have none of their own.
+    pub(crate) default_policy: ErrorPolicy,
 }
 
 /// Something that was declared and cannot be.
 #[derive(Debug, Clone)]
 pub(crate) enum Mistake {
-    ForeignStream { operator: String },
-    NothingToName { name: String },
+    ForeignStream {
+        operator: String,
+    },
+    NothingToName {
+        name: String,
+    },
+    /// An option of an operator, or of the environment.
+    Option {
+        node: Option<NodeId>,
+        message: String,
+    },
 }
 
 impl Graph {
@@ -100,8 +114,20 @@ impl Graph {
         while is_taken(&format!("{kind}-{nth}")) {
             nth += 1;
         }
-        self.nodes.push(Node { name: format!("{kind}-{nth}"), kind, one_to_one });
+        self.nodes.push(Node { name: format!("{kind}-{nth}"), kind, one_to_one, policy: None });
         id
+    }
+
+    /// Notes that `node` was given an option that cannot be.
+    pub(crate) fn add_mistake(&mut self, node: NodeId, message: String) {
+        self.mistakes.push(Mistake::Option { node: Some(node), message });
+    }
+
+    pub(crate) fn set_policy(&mut self, node: NodeId, policy: ErrorPolicy) {
+        if let Some(message) = policy.mistake() {
+            self.add_mistake(node, message);
+        }
+        self.node_mut(node).policy = Some(policy);
     }
 
     pub(crate) fn add_inlet(&mut self, parallelism: usize) -> InletId {

@@ -11,6 +11,10 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
         return Err(match mistake.clone() {
             Mistake::ForeignStream { operator } => SubmitError::ForeignStream { operator },
             Mistake::NothingToName { name } => SubmitError::NothingToName { name },
+            Mistake::Option { node, message } => {
+                let operator = node.map_or_else(|| "environment".to_owned(), |node| graph.node(node).name.clone());
+                SubmitError::OperatorOption { operator, message }
+            }
         });
     }
     if graph.nodes.is_empty() {

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use super::{EdgeId, Graph, InletId, NodeId};
 use crate::environment::SubmitError;
-use crate::exchange::lane::{Inbox, Reader, Signal, Writer, lane};
+use crate::exchange::lane::{Depth, Inbox, Reader, Signal, Writer, lane};
 use crate::exchange::{Lanes, Partitioning};
 use crate::job::control::JobControl;
+use crate::job::polling::Polling;
 use crate::job::task::{Cursor, OpenContext, Task, Waiting, guard};
 use crate::metrics::Counter;
+use crate::operator::policy::{Errors, Passed};
 
 /// Builds the task of one replica of a chain.
 pub(crate) type BuildChain = dyn Fn(&mut BuildContext<'_>) -> Result<Box<dyn Task>, SubmitError> + Send;
@@ -22,17 +24,33 @@ pub(crate) type ConnectEdge = dyn Fn(&EdgePlan<'_>) -> EdgeEnds + Send;
 pub(crate) struct LaneOptions {
     /// Records per block; `None` for as many as fill 32 KiB, 64 to 4096.
     pub(crate) batch_records: Option<usize>,
-    /// Blocks per lane; `usize::MAX` for the inline backend.
-    pub(crate) queue_batches: usize,
+    /// Blocks in flight in a lane; `None` for 8, and more while they move fast.
+    pub(crate) queue_batches: Option<usize>,
+    /// Lanes are unbounded: nobody could make room while a task waits.
+    pub(crate) inline: bool,
     pub(crate) flush_interval: Duration,
 }
 
 const BLOCK_BYTES: usize = 32 << 10;
+/// Blocks in flight in a lane, unless the user says otherwise.
+const SLOW_BLOCKS: usize = 8;
+/// Blocks in flight in all the lanes of one producer, while they move fast: 2 MiB, so that they outgrow the cache of
+/// a processor and its neighbour's blocks come back through the cache they share.
+const FAST_BLOCKS: usize = 64;
 
 impl LaneOptions {
     fn capacity<T>(&self) -> usize {
         let fitting = BLOCK_BYTES / size_of::<T>().max(1);
         self.batch_records.unwrap_or(fitting.clamp(64, 4096))
+    }
+
+    /// The depth of each of a producer's `lanes`.
+    fn depth(&self, lanes: usize) -> Depth {
+        match self.queue_batches {
+            _ if self.inline => Depth::UNBOUNDED,
+            Some(blocks) => Depth { slow: blocks, fast: blocks },
+            None => Depth { slow: SLOW_BLOCKS, fast: (FAST_BLOCKS / lanes.max(1)).max(SLOW_BLOCKS) },
+        }
     }
 }
 
@@ -56,6 +74,7 @@ pub(crate) struct EdgeEnds {
 pub(crate) fn connect<T: Send + 'static>(plan: &EdgePlan<'_>) -> EdgeEnds {
     let mut writers: Vec<Vec<Writer<T, Waiting>>> = Vec::new();
     let mut readers: Vec<Vec<Reader<T>>> = plan.signals.iter().map(|_| Vec::new()).collect();
+    let depth = plan.options.depth(if plan.one_to_one { 1 } else { plan.signals.len() });
     for producer in 0..plan.producers {
         let mut row = Vec::new();
         for (consumer, signal) in plan.signals.iter().enumerate() {
@@ -63,7 +82,7 @@ pub(crate) fn connect<T: Send + 'static>(plan: &EdgePlan<'_>) -> EdgeEnds {
                 continue;
             }
             let wait = Waiting::new(plan.control.clone());
-            let (writer, reader) = lane(plan.options.capacity::<T>(), plan.options.queue_batches, signal.clone(), wait);
+            let (writer, reader) = lane(plan.options.capacity::<T>(), depth, signal.clone(), wait);
             row.push(writer);
             readers[consumer].push(reader);
         }
@@ -77,6 +96,7 @@ pub(crate) struct Wiring {
     edges: Vec<EdgeEnds>,
     signals: Vec<Vec<Arc<Signal>>>,
     options: LaneOptions,
+    polling: Polling,
     counters: Counters,
 }
 
@@ -87,6 +107,10 @@ pub(crate) struct Counters {
     pub(crate) taken: Vec<(usize, Arc<Counter>)>,
     /// Records each node that counts emitted.
     pub(crate) emitted: Vec<(NodeId, Arc<Counter>)>,
+    /// What each node let pass.
+    pub(crate) passed: Vec<((NodeId, usize), Arc<Passed>)>,
+    /// Records that came too late for each node that looks.
+    pub(crate) late: Vec<(NodeId, Arc<Counter>)>,
 }
 
 /// One task, ready to run.
@@ -104,7 +128,12 @@ pub(crate) struct Built {
 }
 
 /// Builds the tasks of a validated graph.
-pub(crate) fn build(graph: &Graph, control: &Arc<JobControl>, options: &LaneOptions) -> Result<Built, SubmitError> {
+pub(crate) fn build(
+    graph: &Graph,
+    control: &Arc<JobControl>,
+    options: &LaneOptions,
+    polling: Polling,
+) -> Result<Built, SubmitError> {
     let signals: Vec<Vec<Arc<Signal>>> =
         graph.inlets.iter().map(|inlet| (0..inlet.parallelism).map(|_| Arc::new(Signal::new())).collect()).collect();
     let edges = graph
@@ -117,7 +146,7 @@ pub(crate) fn build(graph: &Graph, control: &Arc<JobControl>, options: &LaneOpti
             (edge.connect)(&EdgePlan { producers, signals, one_to_one, options, control })
         })
         .collect();
-    let mut wiring = Wiring { edges, signals, options: options.clone(), counters: Counters::default() };
+    let mut wiring = Wiring { edges, signals, options: options.clone(), polling, counters: Counters::default() };
     let mut tasks = Vec::new();
     for (index, chain) in graph.chains.iter().enumerate() {
         let parallelism = graph.parallelism(chain);
@@ -158,8 +187,31 @@ impl BuildContext<'_> {
         self.control.clone()
     }
 
-    pub(crate) fn open_context(&self) -> OpenContext {
-        OpenContext { replica: self.replica, parallelism: self.parallelism }
+    pub(crate) fn open_context(&mut self, node: NodeId) -> OpenContext {
+        OpenContext {
+            replica: self.replica,
+            parallelism: self.parallelism,
+            name: self.name(node),
+            control: self.control(),
+            passed: self.passed(node),
+        }
+    }
+
+    /// The errors of this replica of `node`.
+    pub(crate) fn errors(&mut self, node: NodeId) -> Errors {
+        let policy = self.graph.node(node).policy.unwrap_or(self.graph.default_policy);
+        Errors::new(policy, self.passed(node))
+    }
+
+    /// What this replica of `node` lets pass.
+    fn passed(&mut self, node: NodeId) -> Arc<Passed> {
+        let (all, key) = (&mut self.wiring.counters.passed, (node, self.replica));
+        if let Some((_, passed)) = all.last().filter(|(last, _)| *last == key) {
+            return passed.clone();
+        }
+        let passed = Arc::new(Passed::default());
+        all.push((key, passed.clone()));
+        passed
     }
 
     /// Says that the factory of `node` runs now.
@@ -181,6 +233,18 @@ impl BuildContext<'_> {
         counter
     }
 
+    /// Where this job polls futures.
+    pub(crate) fn polling(&self) -> Polling {
+        self.wiring.polling.clone()
+    }
+
+    /// A new counter of what comes too late for this replica of `node`.
+    pub(crate) fn late(&mut self, node: NodeId) -> Arc<Counter> {
+        let counter = Arc::new(Counter::default());
+        self.wiring.counters.late.push((node, counter.clone()));
+        counter
+    }
+
     pub(crate) fn name(&self, node: NodeId) -> String {
         self.graph.node(node).name.clone()
     }
@@ -192,15 +256,15 @@ impl BuildContext<'_> {
         Lanes::new(std::mem::take(&mut writers[self.replica]))
     }
 
-    /// This replica's input: the receiving ends of every edge that leads to the inlet.
+    /// This replica's inbox: the receiving ends of every edge that leads to the inlet. Its inputs are the edges, in the
+    /// order in which they were added.
     pub(crate) fn inbox<T: Send + 'static>(&mut self, inlet: InletId) -> Inbox<T> {
         let mut lanes = Vec::new();
-        for (edge, ends) in self.graph.edges.iter().zip(&mut self.wiring.edges) {
-            if edge.to == inlet {
-                let readers: &mut Vec<Vec<Reader<T>>> =
-                    ends.readers.downcast_mut().expect("the edges of an inlet carry the same records");
-                lanes.append(&mut readers[self.replica]);
-            }
+        let edges = self.graph.edges.iter().zip(&mut self.wiring.edges);
+        for (input, (_, ends)) in edges.filter(|(edge, _)| edge.to == inlet).enumerate() {
+            let readers: &mut Vec<Vec<Reader<T>>> =
+                ends.readers.downcast_mut().expect("the edges of an inlet carry the same records");
+            lanes.extend(readers[self.replica].drain(..).map(|reader| reader.of_input(input)));
         }
         let signal = self.wiring.signals[inlet.0][self.replica].clone();
         Inbox::new(lanes, signal, self.wiring.options.flush_interval)

@@ -214,6 +214,8 @@ impl<B: Backend> Dispatcher<B> {
             Event::StopEnded { service, end, calls_inside } => self.on_stop_ended(service, end, calls_inside),
             Event::CleanupEnded { service, end } => self.on_cleanup_ended(service, end),
             Event::Command(command) => self.on_command(command),
+            // The backend's own affair.
+            Event::Roused => {}
         }
     }
 

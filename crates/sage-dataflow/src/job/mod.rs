@@ -6,6 +6,7 @@ mod drain;
 mod handle;
 mod log;
 pub(crate) mod plan;
+pub(crate) mod polling;
 pub(crate) mod reason;
 mod rendezvous;
 mod report;

@@ -9,8 +9,9 @@ use crate::backend::{TaskBody, TaskId, TaskPlan};
 use crate::graph::wiring::Built;
 use crate::graph::{Graph, Head, NodeId};
 use crate::metrics::Counter;
+use crate::operator::policy::Passed;
 use crate::service::ServiceEntry;
-use crate::sync::FOREVER;
+use crate::sync::{FOREVER, lock};
 
 /// How long each phase of a job may take. A run itself has no limit unless one is set.
 ///
@@ -91,6 +92,9 @@ pub(crate) struct OperatorRow {
     input: RowInput,
     /// What it emitted; `None` for one that emits a record for each it takes.
     emitted: Option<Vec<Arc<Counter>>>,
+    /// What it let pass.
+    passed: Vec<Arc<Passed>>,
+    late: Vec<Arc<Counter>>,
 }
 
 /// Where the records an operator took are counted.
@@ -144,10 +148,15 @@ impl Plan {
                     parallelism: graph.parallelism(chain),
                     is_source,
                     input,
+                    late: of(&built.counters.late, node),
                     emitted: match is_source {
                         // A source sends on what it reads; what it failed to read is no record.
                         true => Some(of(&built.counters.taken, index)),
                         false => (!graph.node(node).one_to_one).then(|| of(&built.counters.emitted, node)),
+                    },
+                    passed: {
+                        let all = built.counters.passed.iter().filter(|((other, _), _)| *other == node);
+                        all.map(|(_, passed)| passed.clone()).collect()
                     },
                 });
             }
@@ -189,7 +198,8 @@ pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Ve
     for row in rows {
         let records = |counters: &[Arc<Counter>]| counters.iter().map(|counter| counter.records()).sum();
         // In whichever chain: a key function runs before the exchange, in the name of the operator after it.
-        let failed = outcomes().map(|(_, outcome)| outcome.failed_records(row.node)).sum();
+        let fatal: u64 = outcomes().map(|(_, outcome)| outcome.failed_records(row.node)).sum();
+        let failed = fatal + row.passed.iter().map(|passed| passed.skipped.records()).sum::<u64>();
         let records_in: u64 = match &row.input {
             RowInput::Chain(counters) => records(counters),
             RowInput::Row(before) => reports[*before].records_out,
@@ -204,6 +214,9 @@ pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Ve
                 None => records_in.saturating_sub(failed),
             },
             failed,
+            retries: row.passed.iter().map(|passed| passed.retries.records()).sum(),
+            first_error: row.passed.iter().find_map(|passed| lock(&passed.first).clone()),
+            late: records(&row.late),
             ..OperatorReport::default()
         };
         for (_, outcome) in outcomes().filter(|(chain, _)| *chain == row.chain) {

@@ -173,8 +173,15 @@ pub struct OperatorReport {
     pub records_in: u64,
     /// Records it sent on; those a sink wrote.
     pub records_out: u64,
-    /// Records it failed on.
+    /// Records it failed on: the one that failed the job, and those that an error policy or dead letters let pass.
     pub failed: u64,
+    /// How often it was asked again for a record, under [`retry`](crate::Stream::retry).
+    pub retries: u64,
+    /// The first error of one of its replicas that did not fail the job.
+    pub first_error: Option<String>,
+    /// Records that came too late for their window and were dropped, or handed to `late_to`.
+    #[serde(default)]
+    pub late: u64,
     /// The chain it ran in: operators of one chain share one thread per replica, and so the three times below.
     pub chain: usize,
     /// Time its chain worked, summed over replicas.
@@ -314,7 +321,18 @@ impl fmt::Display for JobReport {
                     write!(f, " {:>9}", format!("{time:.1?}"))?;
                 }
             }
+            if operator.late > 0 {
+                write!(f, "  {} late", operator.late)?;
+            }
             writeln!(f)?;
+        }
+        for operator in &self.operators {
+            if operator.retries > 0 {
+                writeln!(f, "  {}: asked again {}", operator.name, Count(operator.retries, "time"))?;
+            }
+            if let Some(error) = &operator.first_error {
+                writeln!(f, "  {}: first of those that failed and were let pass: {error}", operator.name)?;
+            }
         }
         for service in &self.services {
             write!(f, "  service {}: {}, {}", service.name, service.state, Count(service.calls, "call"))?;

@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 
 use super::control::{Control, JobControl};
 use super::reason::StopReason;
-use crate::exchange::lane::Wait;
+use crate::exchange::lane::{Mark, Wait};
 use crate::graph::NodeId;
+use crate::operator::policy::Passed;
 use crate::{BoxError, SharedError};
 
 /// Why a record was not taken further.
@@ -37,6 +38,10 @@ pub enum Stop {
     Cancelled,
     /// An operator of this chain failed; the failure is recorded.
     Failed,
+    /// The record was taken; the end of the chain wants the loop left, to wait for room or wake a reader. Seen by the
+    /// engine alone.
+    #[doc(hidden)]
+    Attend,
 }
 
 /// What ends a call into an operator early: the engine's [`Stop`], or an error of the operator's own.
@@ -141,7 +146,7 @@ pub(crate) struct TaskTimes {
     pub(crate) total: Duration,
     /// Waiting for room in a lane.
     pub(crate) blocked: Duration,
-    /// Waiting for records, or paused.
+    /// Waiting for records or completions, or paused.
     pub(crate) idle: Duration,
 }
 
@@ -162,12 +167,35 @@ impl Position {
         self.operator = operator.0;
     }
 
-    /// Counts the next record of the chain's input.
+    /// Whether `operator` is the one that runs, or that has failed.
     #[inline(always)]
-    pub(crate) fn next_record(&mut self) {
-        self.record += 1;
+    pub(crate) fn is_at(&self, operator: NodeId) -> bool {
+        self.operator == operator.0
+    }
+
+    /// Which record of the chain's input is being processed, from 1; 0 before the first. Exact once a run of records is
+    /// left; within one, how many there were before it.
+    #[inline(always)]
+    pub(crate) fn record(&self) -> u64 {
+        self.record
+    }
+
+    /// Counts further records of the chain's input.
+    #[inline(always)]
+    pub(crate) fn count(&mut self, records: u64) {
+        self.record += records;
+    }
+
+    /// Marks `operator` as running for a record that was taken earlier.
+    #[inline(always)]
+    pub(crate) fn resume(&mut self, operator: NodeId, record: u64) {
+        *self = Self { operator: operator.0, record };
     }
 }
+
+/// How many records a chain that is fast takes before it looks again whether it is cancelled, drained or paused; any
+/// other looks after each one.
+pub(crate) const FAST_STRIDE: u64 = 8;
 
 /// What a task knows of itself.
 #[derive(Debug)]
@@ -207,6 +235,11 @@ impl TaskContext {
             on_stack(chain, |chain| part(chain, &mut kept.at))
         };
         result.map_err(|fault| self.fault(fault))
+    }
+
+    /// Runs a part of the chain where it lies: for what is done once a batch, and is little.
+    pub(crate) fn run_in_place(&mut self, part: impl FnOnce(&mut Position) -> Result<(), Fault>) -> Result<(), Stop> {
+        part(&mut self.at).map_err(|fault| self.fault(fault))
     }
 
     pub(crate) fn add_blocked(&mut self, blocked: Duration) {
@@ -251,6 +284,11 @@ impl TaskContext {
             Ok(Err(error)) => self.failed(What::error(error)),
             Err(panic) => self.failed(panic),
         }
+    }
+
+    /// Says which operator runs user code from here on, outside of [`run`](Self::run), and for which record.
+    pub(crate) fn resume(&mut self, operator: NodeId, record: u64) {
+        self.at.resume(operator, record);
     }
 
     fn idle<R>(&mut self, wait: impl FnOnce(&mut Self) -> R) -> R {
@@ -332,6 +370,10 @@ pub struct OpenContext {
     pub replica: usize,
     /// How many replicas there are.
     pub parallelism: usize,
+    /// The name of the operator or sink.
+    pub name: String,
+    pub(crate) control: Arc<JobControl>,
+    pub(crate) passed: Arc<Passed>,
 }
 
 /// What an operator or sink is told when it is closed.
@@ -359,6 +401,8 @@ pub trait Push<T>: Send {
     fn open(&mut self, at: &mut Position) -> Result<(), Fault>;
     /// Takes one record.
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault>;
+    /// Does what a push that ended in [`Stop::Attend`] asked for. To be called before the next push.
+    fn attend(&mut self, at: &mut Position) -> Result<(), Fault>;
     /// Whether anyone still wants a record: false once every reader of the chain's lanes has ended.
     fn wanted(&self) -> bool;
     /// Makes the counters visible; called once a batch.
@@ -369,6 +413,23 @@ pub trait Push<T>: Send {
     fn finish(&mut self, at: &mut Position) -> Result<(), Fault>;
     /// Closes every operator from here on; what fails is recorded.
     fn close(&mut self, cx: &mut TaskContext);
+    /// Tells the first operator of a chain that an input of its inbox has ended: every record of it was pushed. Inputs are
+    /// numbered from 0, and each is told once, the last one before [`finish`](Self::finish).
+    fn input_ended(&mut self, input: usize, at: &mut Position) -> Result<(), Fault> {
+        let (_, _) = (input, at);
+        Ok(())
+    }
+    /// Takes a watermark, which holds behind the last record. Leaves nothing to attend to.
+    fn watermark(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault>;
+    /// Is called between two batches, and when there was nothing to make one of: the time to send watermarks.
+    fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
+        let _ = at;
+        Ok(())
+    }
+    /// How soon [`Push::between`] is to be called again, though no record has come; `None` for when one has.
+    fn wake_within(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// What a call of [`Task::step`] came to.
@@ -480,7 +541,8 @@ impl Runner {
         self.ending = match stepped {
             Ok(Step::End) | Err(Stop::Satisfied) => Some(self.finish()),
             Ok(step) => return Some(step),
-            Err(Stop::Cancelled) => Some(Ending::Cancelled),
+            // What is left of a failing chain: it was attended to, or has failed since.
+            Err(Stop::Cancelled | Stop::Attend) => Some(Ending::Cancelled),
             Err(Stop::Failed) => Some(Ending::Failed),
         };
         None
@@ -504,7 +566,7 @@ impl Runner {
         }
         match finished {
             Ok(()) | Err(Stop::Satisfied) => Ending::Finished,
-            Err(Stop::Cancelled) => Ending::Cancelled,
+            Err(Stop::Cancelled | Stop::Attend) => Ending::Cancelled,
             Err(Stop::Failed) => Ending::Failed,
         }
     }

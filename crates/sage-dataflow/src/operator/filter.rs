@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::map::clone_by_function;
-use super::{Emit, Operator};
+use super::{Emit, Operator, Promise};
 use crate::job::task::{Fault, OpenContext, Stop};
 
 /// `filter`: passes on the records a predicate accepts.
@@ -20,7 +20,7 @@ where
 {
     type In = I;
     type Out = I;
-    const MANY: bool = false;
+    const MANY: Promise = Promise(false);
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
@@ -52,7 +52,7 @@ impl<I> Clone for Take<I> {
 impl<I: Send + 'static> Operator for Take<I> {
     type In = I;
     type Out = I;
-    const MANY: bool = false;
+    const MANY: Promise = Promise(false);
 
     fn open(&mut self, _cx: &OpenContext) -> Result<(), Fault> {
         if self.left == 0 { Err(Stop::Satisfied.into()) } else { Ok(()) }
@@ -63,7 +63,7 @@ impl<I: Send + 'static> Operator for Take<I> {
         // What an operator before it emits after the last record, at the end of input say, is not wanted either.
         let Some(left) = self.left.checked_sub(1) else { return Err(Stop::Satisfied.into()) };
         self.left = left;
-        out.emit(record)?;
-        if self.left == 0 { Err(Stop::Satisfied.into()) } else { Ok(()) }
+        let emitted = out.emit(record);
+        if self.left == 0 { emitted.and(Err(Stop::Satisfied.into())) } else { emitted }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Emit, Operator};
+use super::{Emit, Operator, Promise};
 use crate::BoxError;
 use crate::job::task::Fault;
 
@@ -38,8 +38,8 @@ where
 {
     type In = I;
     type Out = O;
-    const ONE_TO_ONE: bool = true;
-    const MANY: bool = false;
+    const ONE_TO_ONE: Promise = Promise(true);
+    const MANY: Promise = Promise(false);
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
@@ -63,8 +63,8 @@ where
 {
     type In = I;
     type Out = O;
-    const ONE_TO_ONE: bool = true;
-    const MANY: bool = false;
+    const ONE_TO_ONE: Promise = Promise(true);
+    const MANY: Promise = Promise(false);
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
@@ -89,8 +89,8 @@ where
 {
     type In = I;
     type Out = I;
-    const ONE_TO_ONE: bool = true;
-    const MANY: bool = false;
+    const ONE_TO_ONE: Promise = Promise(true);
+    const MANY: Promise = Promise(false);
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
@@ -125,28 +125,84 @@ where
     }
 }
 
-/// `flat_map_into`: the records pushed into a buffer, which is reused, for each record in.
+/// Takes the records that a function of [`flat_map_into`](crate::Stream::flat_map_into) makes of one record.
+///
+/// Each goes on through the pipeline at once; nothing is gathered.
+pub struct Output<'a, O> {
+    /// Erased, so that a function can name the type of its output.
+    emit: &'a mut dyn Outward<O>,
+    fault: Option<Fault>,
+}
+
+/// An [`Emit`] that can be erased.
+trait Outward<O> {
+    fn send(&mut self, record: O) -> Result<(), Fault>;
+}
+
+struct Through<'a, E>(&'a mut E);
+
+impl<O, E: Emit<O>> Outward<O> for Through<'_, E> {
+    #[inline(always)]
+    fn send(&mut self, record: O) -> Result<(), Fault> {
+        self.0.emit(record)
+    }
+}
+
+impl<O> Output<'_, O> {
+    /// Sends a record on. Once nothing more is [`wanted`](Self::wanted) it is dropped.
+    #[inline(always)]
+    pub fn push(&mut self, record: O) {
+        if self.fault.is_none()
+            && let Err(fault) = self.emit.send(record)
+        {
+            self.fault = Some(fault);
+        }
+    }
+
+    /// Gives `push` an output that leads to `out`.
+    #[inline(always)]
+    pub(super) fn over<E: Emit<O>>(out: &mut E, push: impl FnOnce(&mut Output<'_, O>)) -> Result<(), Fault> {
+        let mut output = Output { emit: &mut Through(out), fault: None };
+        push(&mut output);
+        output.fault.map_or(Ok(()), Err)
+    }
+
+    /// Whether records are still taken: no longer once the job is cancelled or has failed, or everything behind has
+    /// ended. A function that makes very many records should look.
+    pub fn wanted(&self) -> bool {
+        self.fault.is_none()
+    }
+}
+
+/// Stops asking the iterator once nothing more is wanted.
+impl<O> Extend<O> for Output<'_, O> {
+    #[inline]
+    fn extend<I: IntoIterator<Item = O>>(&mut self, records: I) {
+        for record in records {
+            self.push(record);
+            if !self.wanted() {
+                return;
+            }
+        }
+    }
+}
+
+impl<O> std::fmt::Debug for Output<'_, O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output").field("wanted", &self.wanted()).finish()
+    }
+}
+
+/// `flat_map_into`: the records a function pushes, for each record in.
 pub struct FlatMapInto<F, I, O> {
     function: F,
-    buffer: Vec<O>,
-    types: PhantomData<fn(I)>,
+    types: PhantomData<fn(I) -> O>,
 }
-
-impl<F, I, O> FlatMapInto<F, I, O> {
-    pub(crate) fn new(function: F) -> Self {
-        Self { function, buffer: Vec::new(), types: PhantomData }
-    }
-}
-
-impl<F: Clone, I, O> Clone for FlatMapInto<F, I, O> {
-    fn clone(&self) -> Self {
-        Self::new(self.function.clone())
-    }
-}
+clone_by_function!(FlatMapInto<I, O>);
 
 impl<F, I, O> Operator for FlatMapInto<F, I, O>
 where
-    F: FnMut(I, &mut Vec<O>) + Send + 'static,
+    F: FnMut(I, &mut Output<'_, O>) + Send + 'static,
     I: Send + 'static,
     O: Send + 'static,
 {
@@ -155,10 +211,6 @@ where
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
-        (self.function)(record, &mut self.buffer);
-        for item in self.buffer.drain(..) {
-            out.emit(item)?;
-        }
-        Ok(())
+        Output::over(out, |output| (self.function)(record, output))
     }
 }

@@ -2,28 +2,72 @@
 //!
 //! One file per family. Built-in operators implement the same trait a user's do.
 
+mod aggregate;
+mod connect;
 mod filter;
 mod fold;
+pub(crate) mod join;
+mod key;
+mod keyed;
 mod map;
+mod map_async;
+pub(crate) mod policy;
+mod retry;
+mod session;
+pub(crate) mod side;
+mod timestamps;
+mod window;
+pub(crate) mod zip;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use aggregate::Aggregate;
+pub(crate) use aggregate::{Applied, Counted, Folded, Reduced};
+pub(crate) use connect::{CoMap, CoProcess, Of, Slot};
+pub use connect::{In2, In3, In4, In5};
 pub(crate) use filter::{Filter, Take};
-pub(crate) use fold::{Count, Fold, KeyedFold, KeyedReduce, Reduce};
+pub(crate) use fold::{Count, Fold, Reduce};
+pub use join::JoinError;
+pub(crate) use join::{Full, Inner, Join, Joining, Left};
+pub use key::KeySelector;
+pub(crate) use key::{Borrowed, Computed, Whole};
+pub(crate) use keyed::{Distinct, KeyedAggregate, KeyedFlatMap, KeyedFold, KeyedMap, KeyedReduce, TopK};
+pub use map::Output;
 pub(crate) use map::{FlatMap, FlatMapInto, Inspect, Map, TryMap};
+pub use map_async::{AsyncError, Order};
+pub(crate) use map_async::{AsyncFunction, Fallible, Flight, MAX_CAPACITY, Policy, Sure};
+pub use policy::{BudgetExceeded, ErrorPolicy};
+pub(crate) use retry::Retried;
+pub use retry::{RetriesExhausted, Retry};
+pub(crate) use session::SessionWindows;
+pub use side::DeadLetter;
+pub(crate) use timestamps::Timestamps;
+pub use window::LateRecords;
+pub(crate) use window::{AlignedWindows, CountWindows, Dropped, HandedTo};
+pub(crate) use zip::Zip;
+pub use zip::ZipError;
 
 use crate::BoxError;
+use crate::exchange::lane::Mark;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
 use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, Stop, TaskContext};
 use crate::metrics::Counter;
+use policy::Errors;
 
 /// Takes the records an operator produces.
 pub trait Emit<T> {
     /// Sends `record` on. Pass an error on with `?`: nothing more is wanted.
     fn emit(&mut self, record: T) -> Result<(), Fault>;
+
+    /// Looks whether the job is cancelled, for an operator that works long without emitting.
+    #[doc(hidden)]
+    fn look(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
 }
 
 /// One step of a chain: takes records, emits records.
@@ -68,11 +112,15 @@ pub trait Operator: Send + 'static {
 
     /// Whether `process` emits exactly one record each time and nothing at the end, so that nothing need be counted.
     #[doc(hidden)]
-    const ONE_TO_ONE: bool = false;
+    const ONE_TO_ONE: Promise = Promise(false);
 
-    /// Whether one call of `process` may emit so many records that a cancel should not wait for its end.
+    /// Whether one call of `process` may emit more than one record, or does anything after the one it emits.
     #[doc(hidden)]
-    const MANY: bool = true;
+    const MANY: Promise = Promise(true);
+
+    /// Whether `process` emits nothing, so that nothing need be held.
+    #[doc(hidden)]
+    const GATHERS: Promise = Promise(false);
 
     /// Runs once, on the task's own thread, before the first record.
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
@@ -94,7 +142,51 @@ pub trait Operator: Send + 'static {
         let _ = cx;
         Ok(())
     }
+
+    /// Takes the end of one of the inputs of the inbox it reads, after the last record of it; may emit.
+    #[doc(hidden)]
+    fn input_ended(&mut self, input: usize, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        let (_, _) = (input, out);
+        Ok(())
+    }
+
+    /// Whether watermarks begin at this operator: it passes on none that come from before it.
+    #[doc(hidden)]
+    const MARKS: Promise = Promise(false);
+
+    /// Whether it counts records that come too late.
+    #[doc(hidden)]
+    const DROPS_LATE: Promise = Promise(false);
+
+    /// Takes a watermark, before it is passed on. May emit if the operator is one of [`MANY`](Operator::MANY).
+    #[doc(hidden)]
+    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        let _ = (mark, out);
+        Ok(())
+    }
+
+    /// The watermark that holds from here on, if that is news. Asked between batches and after `finish`.
+    #[doc(hidden)]
+    fn mark(&mut self) -> Option<Mark> {
+        None
+    }
+
+    /// How soon it is to be asked for its watermark again, though no record has come.
+    #[doc(hidden)]
+    fn wake_within(&self) -> Option<Duration> {
+        None
+    }
+
+    /// How many records came too late so far.
+    #[doc(hidden)]
+    fn late(&self) -> u64 {
+        0
+    }
 }
+
+/// What an operator promises of itself. Nobody outside can make one: a chain relies on its links for its safety.
+#[derive(Debug, Clone, Copy)]
+pub struct Promise(pub(crate) bool);
 
 /// Makes the operator of each replica.
 pub trait OperatorFactory: Send + 'static {
@@ -143,12 +235,17 @@ pub(crate) struct Link<O, N> {
     context: OpenContext,
     control: Arc<JobControl>,
     emitted_so_far: Arc<Counter>,
+    errors: Box<Errors>,
+    late_so_far: Option<Arc<Counter>>,
 }
 
 impl<O: Operator, N> Link<O, N> {
     pub(crate) fn new(operator: O, next: N, node: NodeId, cx: &mut BuildContext<'_>) -> Self {
-        let (context, control, emitted_so_far) = (cx.open_context(), cx.control(), cx.emitted(node));
-        Self { operator, next, node, emitted: 0, life: Life::New, context, control, emitted_so_far }
+        let (context, control, emitted_so_far) = (cx.open_context(node), cx.control(), cx.emitted(node));
+        let late_so_far = O::DROPS_LATE.0.then(|| cx.late(node));
+        let errors = Box::new(cx.errors(node));
+        let (emitted, life) = (0, Life::New);
+        Self { operator, next, node, emitted, life, context, control, emitted_so_far, errors, late_so_far }
     }
 
     #[inline(always)]
@@ -171,15 +268,52 @@ struct Outlet<'a, O, N> {
 impl<O: Operator, N: Push<O::Out>> Emit<O::Out> for Outlet<'_, O, N> {
     #[inline(always)]
     fn emit(&mut self, record: O::Out) -> Result<(), Fault> {
-        if O::ONE_TO_ONE {
-            return self.next.push(record, self.at);
+        if !O::ONE_TO_ONE.0 {
+            *self.emitted += 1;
         }
-        *self.emitted += 1;
-        self.next.push(record, self.at)?;
+        let pushed = self.next.push(record, self.at);
+        if !O::MANY.0 {
+            return pushed;
+        }
+        // What emits many attends between them, and not only when its loop is left.
+        match pushed {
+            Err(Fault::Stop(Stop::Attend)) => self.next.attend(self.at)?,
+            pushed => pushed?,
+        }
         self.at.enter(self.node);
-        if O::MANY && self.control.load() == Control::Cancel {
+        if self.control.load() == Control::Cancel {
             return Err(Stop::Cancelled.into());
         }
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<(), Fault> {
+        if self.control.load() == Control::Cancel { Err(Stop::Cancelled.into()) } else { Ok(()) }
+    }
+}
+
+impl<O: Operator, N: Push<O::Out>> Link<O, N> {
+    /// Takes a record, and emits nothing of it before the operator is done with it.
+    #[inline(never)]
+    fn push_held(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
+        let mut held = Held(Vec::new());
+        match self.operator.process(record, &mut held) {
+            Ok(()) => {
+                let (_, mut outlet) = self.parts(at);
+                held.0.into_iter().try_for_each(|record| outlet.emit(record))
+            }
+            Err(Fault::Error(error)) => self.errors.judge(error, at.record()),
+            Err(stop) => Err(stop),
+        }
+    }
+}
+
+/// Keeps what an operator emits.
+pub(crate) struct Held<T>(pub(crate) Vec<T>);
+
+impl<T> Emit<T> for Held<T> {
+    fn emit(&mut self, record: T) -> Result<(), Fault> {
+        self.0.push(record);
         Ok(())
     }
 }
@@ -199,8 +333,20 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
     #[inline(always)]
     fn push(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
         at.enter(self.node);
+        if O::MANY.0 && !O::GATHERS.0 && self.errors.hold() {
+            return self.push_held(record, at);
+        }
         let (operator, mut outlet) = self.parts(at);
-        operator.process(record, &mut outlet)
+        match operator.process(record, &mut outlet) {
+            // Where the position is elsewhere, it is the error of an operator behind this one.
+            Err(Fault::Error(error)) if at.is_at(self.node) => self.errors.judge(error, at.record()),
+            processed => processed,
+        }
+    }
+
+    #[inline(always)]
+    fn attend(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.next.attend(at)
     }
 
     fn wanted(&self) -> bool {
@@ -208,8 +354,11 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
     }
 
     fn publish(&mut self) {
-        if !O::ONE_TO_ONE {
+        if !O::ONE_TO_ONE.0 {
             self.emitted_so_far.publish(self.emitted);
+        }
+        if let Some(late) = &self.late_so_far {
+            late.publish(self.operator.late());
         }
         self.next.publish();
     }
@@ -222,9 +371,17 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
         at.enter(self.node);
         let (operator, mut outlet) = self.parts(at);
         match operator.finish(&mut outlet) {
-            Ok(()) | Err(Fault::Stop(Stop::Satisfied)) => self.next.finish(at),
-            fault => fault,
+            Ok(()) | Err(Fault::Stop(Stop::Satisfied)) => {}
+            fault => return fault,
         }
+        self.errors.finish(at.record())?;
+        if let Some(mark) = self.operator.mark() {
+            match self.next.watermark(mark, at) {
+                Ok(()) | Err(Fault::Stop(Stop::Satisfied)) => {}
+                fault => return fault,
+            }
+        }
+        self.next.finish(at)
     }
 
     fn close(&mut self, cx: &mut TaskContext) {
@@ -234,5 +391,32 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
             cx.closing(self.node, |close| operator.close(close));
         }
         self.next.close(cx);
+    }
+
+    fn input_ended(&mut self, input: usize, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        let (operator, mut outlet) = self.parts(at);
+        operator.input_ended(input, &mut outlet)
+    }
+
+    fn watermark(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
+        if O::MARKS.0 {
+            return Ok(());
+        }
+        at.enter(self.node);
+        let (operator, mut outlet) = self.parts(at);
+        operator.on_watermark(mark, &mut outlet)?;
+        self.next.watermark(mark, at)
+    }
+
+    fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
+        if let Some(mark) = self.operator.mark() {
+            self.next.watermark(mark, at)?;
+        }
+        self.next.between(at)
+    }
+
+    fn wake_within(&self) -> Option<Duration> {
+        self.operator.wake_within().into_iter().chain(self.next.wake_within()).min()
     }
 }

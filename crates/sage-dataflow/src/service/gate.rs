@@ -6,22 +6,24 @@
 //! handle counts in a second pair of counters.
 //!
 //! Invariants:
-//!  1. A caller counts itself in, *then* looks whether the gate is open; the closer closes, *then* counts. With a
-//!     sequentially consistent fence between the two steps on both sides, a caller that got in is seen by the closer.
-//!     (Checked with loom: `tests/it/models.rs`.)
+//!  1. A caller counts itself in, *then* looks whether the gate is open; the closer closes, *then* counts. With a fence
+//!     between the two steps on both sides, a caller that got in is seen by the closer. (Checked with loom:
+//!     `tests/it/models/gate.rs`.)
 //!  2. `left` is read before `entered`: a count of those inside may be too high for a moment, never too low.
-//!  3. Leaving has no fence. A caller that leaves at the very moment of closing may not see that the gate is closed
-//!     and may wake nobody; the closer therefore looks a second time after a millisecond, when that caller's store
-//!     has long reached the cache, before it waits for the wake-up that every later leaver gives.
+//!  3. A caller counts itself out, *then* looks whether the gate is closed; the closer closes, *then* counts and waits.
+//!     With the same fences, either the closer counts the caller out, or the caller wakes the closer.
+//!
+//! The fences are a pair of unequal ones: the caller's, [`light_fence`], costs nothing, and the closer's, [`heavy_fence`],
+//! makes up for it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::sync::{Arc, AtomicU8, AtomicU64, Condvar, Mutex, Ordering, PoisonError, fence, lock};
+use super::sync::{
+    Arc, AtomicU8, AtomicU64, Condvar, Mutex, Ordering, PoisonError, fence, heavy_fence, light_fence, lock,
+};
 
 const CLOSED: u8 = 0;
 const OPEN: u8 = 1;
-
-const SECOND_LOOK: Duration = Duration::from_millis(1);
 
 /// Counts the calls through one handle.
 #[derive(Debug)]
@@ -139,7 +141,7 @@ impl Gate {
 
     #[inline(always)]
     fn look(&self, slot: &Slot, pass: Pass) -> Option<Pass> {
-        fence(Ordering::SeqCst);
+        light_fence();
         if self.state.load(Ordering::Acquire) == OPEN { Some(pass) } else { self.refuse(slot, pass) }
     }
 
@@ -163,6 +165,7 @@ impl Gate {
         } else {
             slot.shared_left.fetch_add(1, Ordering::Release);
         }
+        light_fence();
         if self.state.load(Ordering::Relaxed) != OPEN {
             self.wake();
         }
@@ -182,7 +185,7 @@ impl Gate {
     /// Lets no call in from now on.
     pub(crate) fn close(&self) {
         self.state.store(CLOSED, Ordering::SeqCst);
-        fence(Ordering::SeqCst);
+        heavy_fence();
     }
 
     /// Runs `act` inside the gate without counting it as a call; `None` when the gate is closed.
@@ -202,16 +205,14 @@ impl Gate {
     /// Waits until a closed gate has nobody inside, until `deadline` at most. Returns how many still are.
     pub(crate) fn wait_empty(&self, deadline: Instant) -> u64 {
         let mut slots = lock(&self.slots);
-        let mut wait = SECOND_LOOK;
         loop {
             let inside = slots.live.iter().map(|slot| slot.inside()).sum();
             let left = deadline.saturating_duration_since(Instant::now());
             if inside == 0 || left.is_zero() {
                 return inside;
             }
-            let waited = self.emptied.wait_timeout(slots, wait.min(left));
+            let waited = self.emptied.wait_timeout(slots, left);
             slots = waited.unwrap_or_else(PoisonError::into_inner).0;
-            wait = left;
         }
     }
 

@@ -17,7 +17,7 @@ use super::{HookTimeouts, ServiceId, ServiceState};
 use crate::BoxError;
 use crate::backend::{Event, EventSender};
 use crate::job::task::What;
-use crate::sync::{FOREVER, Mutex, lock};
+use crate::sync::{FOREVER, Mutex, enable_heavy_fences, lock};
 
 /// What a dependency is named by: a handle, or a name.
 #[derive(Debug, Clone)]
@@ -303,6 +303,7 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
 
     /// Registers the service and returns its handle. A name used twice is an error when the environment is submitted.
     pub fn build(self) -> ServiceHandle<S> {
+        enable_heavy_fences();
         let cell = Arc::new(Cell::new());
         let instance = (self.instance)(cell.clone());
         let mut services = lock(&self.registry.services);

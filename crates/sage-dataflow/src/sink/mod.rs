@@ -6,8 +6,11 @@ pub(crate) use builtin::{CollectSink, FileLines, FnSink, TryFnSink};
 pub use builtin::{Collected, WriteError};
 
 use crate::BoxError;
+use crate::exchange::lane::Mark;
 use crate::graph::NodeId;
+use crate::graph::wiring::BuildContext;
 use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, TaskContext};
+use crate::operator::policy::Errors;
 
 /// The end of a pipeline: takes records and emits none.
 ///
@@ -64,11 +67,13 @@ pub(crate) struct SinkEnd<K> {
     context: OpenContext,
     opened: bool,
     dirty: bool,
+    errors: Box<Errors>,
 }
 
 impl<K> SinkEnd<K> {
-    pub(crate) fn new(sink: K, node: NodeId, context: OpenContext) -> Self {
-        Self { sink, node, context, opened: false, dirty: false }
+    pub(crate) fn new(sink: K, node: NodeId, cx: &mut BuildContext<'_>) -> Self {
+        let (context, errors) = (cx.open_context(node), Box::new(cx.errors(node)));
+        Self { sink, node, context, opened: false, dirty: false, errors }
     }
 }
 
@@ -85,8 +90,16 @@ impl<K: Sink> Push<K::In> for SinkEnd<K> {
         self.dirty = true;
         match self.sink.write(record) {
             Ok(()) => Ok(()),
-            Err(error) => Err(Fault::Error(error)),
+            Err(error) => self.errors.judge(error, at.record()),
         }
+    }
+
+    fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn watermark(&mut self, _mark: Mark, _at: &mut Position) -> Result<(), Fault> {
+        Ok(())
     }
 
     fn wanted(&self) -> bool {
@@ -105,6 +118,7 @@ impl<K: Sink> Push<K::In> for SinkEnd<K> {
 
     fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
         self.dirty = true;
+        self.errors.finish(at.record())?;
         self.flush(at)
     }
 

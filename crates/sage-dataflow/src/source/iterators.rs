@@ -2,7 +2,6 @@
 
 use super::{Next, Source, SourceContext};
 use crate::BoxError;
-use crate::job::task::{Fault, Step};
 
 /// The items of an iterator.
 #[derive(Debug, Clone)]
@@ -15,27 +14,9 @@ where
 {
     type Item = I::Item;
 
+    #[inline(always)]
     fn next(&mut self, _cx: &SourceContext) -> Result<Next<I::Item>, BoxError> {
         Ok(self.0.next().map_or(Next::End, Next::Record))
-    }
-
-    #[inline]
-    fn pump(
-        &mut self,
-        cx: &SourceContext,
-        limit: usize,
-        mut emit: impl FnMut(I::Item) -> Result<(), Fault>,
-    ) -> Result<Step, Fault> {
-        for _ in 0..limit {
-            if cx.interrupted() {
-                return Ok(Step::Again);
-            }
-            match self.0.next() {
-                Some(record) => emit(record)?,
-                None => return Ok(Step::End),
-            }
-        }
-        Ok(Step::Again)
     }
 }
 
@@ -51,7 +32,7 @@ where
 {
     type Item = T;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self, _cx: &SourceContext) -> Result<Next<T>, BoxError> {
         match (self.0)() {
             Ok(Some(record)) => Ok(Next::Record(record)),

@@ -14,7 +14,7 @@ use crate::BoxError;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
 use crate::job::control::{Control, JobControl};
-use crate::job::task::{CloseContext, Fault, Push, Step, Stop, Task, TaskContext};
+use crate::job::task::{CloseContext, FAST_STRIDE, Fault, Position, Push, Step, Stop, Task, TaskContext};
 use crate::metrics::Counter;
 
 /// What a source answers when it is asked for a record.
@@ -81,28 +81,6 @@ pub trait Source: Send + 'static {
         let _ = cx;
         Ok(())
     }
-
-    /// Produces up to `limit` records into `emit`.
-    #[doc(hidden)]
-    #[inline]
-    fn pump(
-        &mut self,
-        cx: &SourceContext,
-        limit: usize,
-        mut emit: impl FnMut(Self::Item) -> Result<(), Fault>,
-    ) -> Result<Step, Fault> {
-        for _ in 0..limit {
-            if !cx.control.running() {
-                return Ok(Step::Again);
-            }
-            match self.next(cx).map_err(Fault::Error)? {
-                Next::Record(record) => emit(record)?,
-                Next::Idle => return Ok(Step::Idle),
-                Next::End => return Ok(Step::End),
-            }
-        }
-        Ok(Step::Again)
-    }
 }
 
 /// What the engine tells a source.
@@ -125,6 +103,12 @@ impl SourceContext {
         !self.control.running()
     }
 
+    /// Waits until `ready` says so, or until the job is paused, drained or cancelled. Whoever makes it ready unparks the
+    /// calling thread then.
+    pub fn wait_until(&self, ready: impl Fn() -> bool) {
+        crate::sync::park_for(crate::sync::FOREVER, || !ready() && !self.interrupted());
+    }
+
     /// Waits for `duration`, or until the job is paused, drained or cancelled. Returns whether the whole
     /// time has passed.
     pub fn wait(&self, duration: Duration) -> bool {
@@ -134,8 +118,8 @@ impl SourceContext {
 }
 
 /// Batches are this long at most, in records: how often the counters are published and the clock is read.
-const MAX_BATCH_RECORDS: usize = 4096;
-const FIRST_BATCH_RECORDS: usize = 64;
+const MAX_BATCH_RECORDS: u64 = 4096;
+const FIRST_BATCH_RECORDS: u64 = 64;
 /// A batch that takes longer than this makes the next one smaller.
 const LONG_BATCH: Duration = Duration::from_millis(2);
 
@@ -146,7 +130,7 @@ pub(crate) struct SourceTask<S, N> {
     node: NodeId,
     context: SourceContext,
     taken: Arc<Counter>,
-    batch_records: usize,
+    batch_records: u64,
     opened: bool,
 }
 
@@ -164,6 +148,41 @@ impl<S: Source, N: Push<S::Item>> SourceTask<S, N> {
         } else {
             (self.batch_records * 2).min(MAX_BATCH_RECORDS)
         };
+    }
+}
+
+/// Some records in a row. They are counted in the position when it is left, also by a panic, so that a loop over them
+/// that is unrolled counts once.
+struct Stride<'a> {
+    at: &'a mut Position,
+    taken: u64,
+}
+
+impl Drop for Stride<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.at.count(self.taken);
+    }
+}
+
+/// Takes one record from the source through its chain.
+#[inline(always)]
+fn one<S: Source, N: Push<S::Item>>(
+    source: &mut S,
+    next: &mut N,
+    stride: &mut Stride<'_>,
+    node: NodeId,
+    context: &SourceContext,
+) -> Result<Step, Fault> {
+    match source.next(context).map_err(Fault::Error)? {
+        Next::Record(record) => {
+            stride.taken += 1;
+            next.push(record, stride.at)?;
+            stride.at.enter(node);
+            Ok(Step::Again)
+        }
+        Next::Idle => Ok(Step::Idle),
+        Next::End => Ok(Step::End),
     }
 }
 
@@ -190,17 +209,34 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
         }
         let start = Instant::now();
         let (node, context, limit) = (self.node, &self.context, self.batch_records);
-        let step = cx.run(&mut self.chain, |(source, next), at| {
+        let (fast, control) = (limit == MAX_BATCH_RECORDS, &*context.control);
+        let pumped = cx.run(&mut self.chain, |(source, next), at| {
             at.enter(node);
-            source.pump(context, limit, |record| {
-                at.next_record();
-                next.push(record, at)?;
-                at.enter(node);
-                Ok(())
-            })
-        })?;
+            let end = at.record() + limit;
+            while fast && at.record() + FAST_STRIDE <= end && control.running() {
+                let mut stride = Stride { at, taken: 0 };
+                for _ in 0..FAST_STRIDE {
+                    match one(source, next, &mut stride, node, context)? {
+                        Step::Again => {}
+                        step => return Ok(step),
+                    }
+                }
+            }
+            while at.record() < end && control.running() {
+                match one(source, next, &mut Stride { at, taken: 0 }, node, context)? {
+                    Step::Again => {}
+                    step => return Ok(step),
+                }
+            }
+            Ok(Step::Again)
+        });
         let took = start.elapsed();
         self.pace(took);
+        let step = match pumped {
+            Err(Stop::Attend) => cx.run(&mut self.chain, |(_, next), at| next.attend(at)).map(|()| Step::Again)?,
+            pumped => pumped?,
+        };
+        cx.run_in_place(|at| self.chain.1.between(at))?;
         if step == Step::Idle || took > LONG_BATCH {
             self.flush(cx)?;
         }

@@ -4,23 +4,32 @@
 //! compiled as one loop. Where records have to change threads (other parallelism, keys over replicas, a union, a fork,
 //! [`boxed`](Stream::boxed)) the chain is handed to the graph and the stream goes on from an inlet: a [`DataStream`].
 
+mod connected;
+mod failing;
+mod joined;
+mod keyed;
+mod map_async;
 pub(crate) mod pipe;
 mod sinks;
+mod windowed;
 
 use std::hash::Hash;
-use std::marker::PhantomData;
 
+pub use connected::ConnectedStreams;
+pub use joined::JoinedStreams;
+pub use keyed::KeyedStream;
 use pipe::{From, FromInlet, Keyed, MaybeExchanged, PerReplica, Pipe, SourceFactory, Spread, Then};
 pub use sinks::SinkHandle;
+pub use windowed::{WindowedStream, Windowing};
 
 use crate::BoxError;
-use crate::exchange::{Broadcast, ByKey, Lanes, Partitioning, RoundRobin, Tee};
+use crate::exchange::{Broadcast, Chosen, Lanes, Partitioning, RoundRobin, Tee};
 use crate::graph::wiring::{BuildContext, connect};
 use crate::graph::{Chain, Edge, Head, InletId, Mistake, NodeId, SharedGraph};
 use crate::job::task::Push;
 use crate::operator::{
-    Cloned, Count, Filter, FlatMap, FlatMapInto, Fold, Inspect, KeyedFold, KeyedReduce, Made, Map, Operator,
-    OperatorFactory, Reduce, Take, TryMap,
+    Borrowed, Cloned, Computed, Count, Distinct, Filter, FlatMap, FlatMapInto, Fold, Inspect, Made, Map, Operator,
+    OperatorFactory, Output, Reduce, Take, TryMap, Whole,
 };
 use crate::source::Source;
 
@@ -157,12 +166,23 @@ impl<P: Pipe> Stream<P> {
         self.then("flat-map", Cloned(FlatMap::new(function)))
     }
 
-    /// Replaces each record by those `function` pushes into a buffer, which is reused: like [`flat_map`](Self::flat_map)
-    /// where the items borrow from the record. The buffer holds all that one record gives.
+    /// Replaces each record by those `function` pushes: like [`flat_map`](Self::flat_map) where the items borrow from the
+    /// record.
+    ///
+    /// ```
+    /// let env = sage::Environment::local("split");
+    /// let words = env
+    ///     .from_iter(["a b", "c"])
+    ///     .flat_map_into(|line, words| words.extend(line.split(' ').map(str::to_owned)))
+    ///     .collect();
+    /// env.run()?;
+    /// assert_eq!(words.take(), ["a", "b", "c"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn flat_map_into<O, F>(self, function: F) -> Stream<Then<P, Cloned<FlatMapInto<F, P::Out, O>>>>
     where
         O: Send + 'static,
-        F: FnMut(P::Out, &mut Vec<O>) + Clone + Send + 'static,
+        F: FnMut(P::Out, &mut Output<'_, O>) + Clone + Send + 'static,
     {
         self.then("flat-map", Cloned(FlatMapInto::new(function)))
     }
@@ -212,12 +232,33 @@ impl<P: Pipe> Stream<P> {
     }
 
     /// Groups the records by key, for the aggregation that follows. Equal keys meet in the same replica.
-    pub fn key_by<K, F>(self, key: F) -> KeyedStream<P, K, F>
+    pub fn key_by<K, F>(self, key: F) -> KeyedStream<P, Computed<F, K>>
     where
         K: Hash + Eq + Send + 'static,
         F: FnMut(&P::Out) -> K + Clone + Send + 'static,
     {
-        KeyedStream { stream: self, key, keys: PhantomData }
+        KeyedStream { stream: self, key: Computed::new(key) }
+    }
+
+    /// As [`key_by`](Self::key_by), for a key that is a part of the record: it is copied once for each key, not once for
+    /// each record.
+    ///
+    /// ```
+    /// let env = sage::Environment::local("words");
+    /// let counts = env.from_iter(["a", "b", "a"].map(String::from)).key_by_ref(|word| word.as_str()).count().collect();
+    /// env.run()?;
+    /// let mut counts = counts.take();
+    /// counts.sort();
+    /// assert_eq!(counts, [("a".to_owned(), 2), ("b".to_owned(), 1)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn key_by_ref<Q, F>(self, key: F) -> KeyedStream<P, Borrowed<F, Q>>
+    where
+        Q: Hash + Eq + ToOwned + ?Sized + 'static,
+        Q::Owned: Hash + Eq + Send + 'static,
+        F: FnMut(&P::Out) -> &Q + Clone + Send + 'static,
+    {
+        KeyedStream { stream: self, key: Borrowed::new(key) }
     }
 
     /// Merges two streams: all the records of both, in no order between them. Ends when both have ended.
@@ -247,6 +288,26 @@ impl<P: Pipe> Stream<P> {
     pub fn rebalance(self, replicas: usize) -> DataStream<P::Out> {
         let (graph, inlet) = self.exchange(Partitioning::RoundRobin, replicas, RoundRobin::new);
         Self::from_inlet(graph, inlet, true)
+    }
+
+    /// Deals the records out to `replicas` replicas of what follows, each to the one whose number `choose` returns; it is
+    /// given the record and the number of replicas. A number that is too large fails the job.
+    pub fn partition_by<F>(self, replicas: usize, choose: F) -> DataStream<P::Out>
+    where
+        F: FnMut(&P::Out, usize) -> usize + Clone + Send + 'static,
+    {
+        let (stream, node) = self.with_node("partition");
+        let router = move |lanes, _replica| Chosen::new(lanes, choose.clone(), node);
+        let (graph, inlet) = stream.exchange(Partitioning::Custom, replicas, router);
+        Self::from_inlet(graph, inlet, false)
+    }
+
+    /// Keeps the first of equal records, and emits it at once. Every different record is kept until the end of input.
+    pub fn distinct(self) -> Stream<Then<MaybeExchanged<P>, Keyed<Distinct<Whole, P::Out>, Whole>>>
+    where
+        P::Out: Hash + Eq + Clone,
+    {
+        KeyedStream { stream: self, key: Whole }.distinct()
     }
 
     /// Sends every record to each of `replicas` replicas of what follows.
@@ -292,7 +353,7 @@ impl<P: Pipe> Stream<P> {
         F: OperatorFactory,
         F::Operator: Operator<In = P::Out>,
     {
-        let one_to_one = <F::Operator as Operator>::ONE_TO_ONE;
+        let one_to_one = <F::Operator as Operator>::ONE_TO_ONE.0;
         let node = self.graph.with(|graph| graph.add_node(kind, one_to_one));
         self.nodes.push(node);
         Stream {
@@ -343,15 +404,18 @@ impl<P: Pipe> Stream<P> {
         stream.end(move |cx: &mut BuildContext<'_>| Ok(router(cx.writers::<P::Out>(edge), cx.replica)));
     }
 
+    /// Adds a node for what runs at the end of the chain.
+    fn with_node(mut self, kind: &'static str) -> (Self, NodeId) {
+        let node = self.graph.with(|graph| graph.add_node(kind, true));
+        self.nodes.push(node);
+        (self, node)
+    }
+
     /// The last node of the chain. Where an exchange follows an exchange, the task between them gets one.
-    fn with_last_node(mut self) -> (Self, NodeId) {
+    fn with_last_node(self) -> (Self, NodeId) {
         let node = match (self.nodes.last(), self.head) {
             (Some(&node), _) => node,
-            (None, Head::Inlet(_)) => {
-                let node = self.graph.with(|graph| graph.add_node("forward", true));
-                self.nodes.push(node);
-                node
-            }
+            (None, Head::Inlet(_)) => return self.with_node("forward"),
             (None, Head::Source { .. }) => unreachable!("a source has a node"),
         };
         (self, node)
@@ -383,74 +447,5 @@ impl<O: Operator + Clone> OperatorFactory for Single<O> {
     type Operator = O;
     fn make(&self) -> O {
         self.0.clone()
-    }
-}
-
-/// A stream grouped by key.
-#[must_use = "a stream that does not end in a sink is an error when its environment is submitted"]
-pub struct KeyedStream<P: Pipe, K, F> {
-    stream: Stream<P>,
-    key: F,
-    keys: PhantomData<fn() -> K>,
-}
-
-/// The stream a keyed aggregation makes.
-type Aggregated<P, O, F, K> = Stream<Then<MaybeExchanged<P>, Keyed<O, F, K>>>;
-
-impl<P, K, F> KeyedStream<P, K, F>
-where
-    P: Pipe,
-    K: Hash + Eq + Send + 'static,
-    F: FnMut(&P::Out) -> K + Clone + Send + 'static,
-{
-    /// Folds the records of each key into an accumulator that starts as a clone of `initial`; the pairs of key and
-    /// accumulator are emitted at the end of input, in no particular order.
-    pub fn fold<A, G>(self, initial: A, function: G) -> Aggregated<P, KeyedFold<F, G, P::Out, K, A>, F, K>
-    where
-        A: Clone + Send + 'static,
-        G: FnMut(&mut A, P::Out) + Clone + Send + 'static,
-    {
-        let operator = KeyedFold::new(self.key.clone(), initial, function);
-        self.aggregate("keyed-fold", operator)
-    }
-
-    /// Reduces the records of each key to one; the pairs of key and record are emitted at the end of input, in no
-    /// particular order.
-    pub fn reduce<G>(self, function: G) -> Aggregated<P, KeyedReduce<F, G, P::Out, K>, F, K>
-    where
-        G: FnMut(P::Out, P::Out) -> P::Out + Clone + Send + 'static,
-    {
-        let operator = KeyedReduce::new(self.key.clone(), function);
-        self.aggregate("keyed-reduce", operator)
-    }
-
-    /// Counts the records of each key; the pairs of key and number are emitted at the end of input, in no
-    /// particular order.
-    pub fn count(
-        self,
-    ) -> Aggregated<P, KeyedFold<F, impl FnMut(&mut u64, P::Out) + Clone + Send + 'static, P::Out, K, u64>, F, K> {
-        let operator = KeyedFold::new(self.key.clone(), 0, |records: &mut u64, _record| *records += 1);
-        self.aggregate("keyed-count", operator)
-    }
-
-    fn aggregate<O>(self, kind: &'static str, operator: O) -> Aggregated<P, O, F, K>
-    where
-        O: Operator<In = P::Out> + Clone,
-    {
-        let Self { stream, key, .. } = self;
-        let replicas = stream.replicas();
-        if replicas == 1 {
-            let pipe = MaybeExchanged::Fused(stream.pipe);
-            let stream = Stream { graph: stream.graph, pipe, nodes: stream.nodes, head: stream.head };
-            return stream.then(kind, Keyed { operator, key, keys: PhantomData });
-        }
-        // The key function runs before the exchange, in the name of the operator after it.
-        let node = stream.graph.with(|graph| graph.add_node(kind, false));
-        let router_key = key.clone();
-        let (graph, inlet) = stream
-            .exchange(Partitioning::Hash, replicas, move |lanes, _replica| ByKey::new(lanes, router_key.clone(), node));
-        let before = MaybeExchanged::Exchanged(FromInlet::new(inlet, false));
-        let factory = Keyed { operator, key, keys: PhantomData };
-        Stream { graph, pipe: Then { before, factory, node }, nodes: vec![node], head: Head::Inlet(inlet) }
     }
 }

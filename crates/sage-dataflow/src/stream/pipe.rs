@@ -5,16 +5,18 @@
 
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::environment::SubmitError;
-use crate::exchange::lane::{Inbox, Polled};
+use crate::exchange::lane::{Inbox, Polled, Taker};
 use crate::exchange::{ByKey, Lanes, Partitioning, RoundRobin};
 use crate::graph::wiring::BuildContext;
-use crate::graph::{InletId, NodeId};
+use crate::graph::{EdgeId, InletId, NodeId};
 use crate::job::control::{Control, JobControl};
-use crate::job::task::{Push, Step, Stop, Task, TaskContext};
+use crate::job::task::{FAST_STRIDE, Fault, Position, Push, Step, Stop, Task, TaskContext};
 use crate::metrics::Counter;
-use crate::operator::{Cloned, Link, Made, Operator, OperatorFactory};
+use crate::operator::side::{SideFactory, SideLink, SideOperator};
+use crate::operator::{Cloned, KeySelector, Link, Made, Operator, OperatorFactory};
 use crate::source::{Source, SourceTask};
 use crate::sync::lock;
 
@@ -116,7 +118,13 @@ impl<T: Send + 'static> Pipe for FromInlet<T> {
     type Out = T;
 
     fn build<N: Push<T> + 'static>(&self, cx: &mut BuildContext<'_>, next: N) -> Result<Box<dyn Task>, SubmitError> {
-        Ok(Box::new(InletTask { inbox: cx.inbox(self.inlet), next, taken: cx.taken(), control: cx.control() }))
+        Ok(Box::new(InletTask {
+            inbox: cx.inbox(self.inlet),
+            next,
+            fast: false,
+            taken: cx.taken(),
+            control: cx.control(),
+        }))
     }
 
     fn retarget(&self, partitioning: Partitioning) -> Option<InletId> {
@@ -124,12 +132,62 @@ impl<T: Send + 'static> Pipe for FromInlet<T> {
     }
 }
 
+/// A chain whose records take less than this on average is fast.
+const FAST_RECORD: Duration = Duration::from_nanos(500);
+
+/// The chain behind an inbox.
+struct Chain<'a, N> {
+    next: &'a mut N,
+    at: &'a mut Position,
+    control: &'a JobControl,
+    fast: bool,
+}
+
+impl<T, N: Push<T>> Taker<T> for Chain<'_, N> {
+    type Refusal = Fault;
+
+    const FAST_STRIDE: usize = FAST_STRIDE as usize;
+
+    #[inline(always)]
+    fn fast(&self) -> bool {
+        self.fast
+    }
+
+    /// A record may take long, and a batch of them for ever.
+    #[inline(always)]
+    fn look(&mut self) -> Result<(), Fault> {
+        if self.control.load() == Control::Cancel { Err(Stop::Cancelled.into()) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, record: T) -> Result<(), Fault> {
+        self.next.push(record, self.at)
+    }
+
+    #[inline(always)]
+    fn took(&mut self, count: usize) {
+        self.at.count(count as u64);
+    }
+}
+
 /// A chain that begins with an inbox.
 struct InletTask<T, N> {
     inbox: Inbox<T>,
     next: N,
+    fast: bool,
     taken: Arc<Counter>,
     control: Arc<JobControl>,
+}
+
+impl<T: Send, N: Push<T>> InletTask<T, N> {
+    /// Outside the loop over records, which must not pay for the call.
+    #[cold]
+    fn input_ended(&mut self, input: usize, cx: &mut TaskContext) -> Result<(), Stop> {
+        match cx.run(&mut self.next, |next, at| next.input_ended(input, at)) {
+            Err(Stop::Attend) => cx.run(&mut self.next, |next, at| next.attend(at)),
+            told => told,
+        }
+    }
 }
 
 impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
@@ -141,19 +199,26 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
         if !self.next.wanted() {
             return Err(Stop::Satisfied);
         }
+        let before = cx.records();
+        let start = Instant::now();
         let (inbox, control) = (&mut self.inbox, &*self.control);
-        let polled = cx.run(&mut self.next, |next, at| {
-            inbox.poll(|record| {
-                // Looked at for each record: one may take long, and a batch of them for ever.
-                if control.load() == Control::Cancel {
-                    return Err(Stop::Cancelled.into());
-                }
-                at.next_record();
-                next.push(record, at)
-            })
-        })?;
+        let fast = self.fast;
+        let polled = cx.run(&mut self.next, |next, at| inbox.poll(&mut Chain { next, at, control, fast }));
+        let took = u32::try_from(cx.records() - before).unwrap_or(u32::MAX);
+        self.fast = start.elapsed() < FAST_RECORD * took;
+        let polled = match polled {
+            Err(Stop::Attend) => cx.run(&mut self.next, |next, at| next.attend(at)).map(|()| Polled::Taken)?,
+            polled => polled?,
+        };
+        while let Some(input) = self.inbox.take_ended() {
+            self.input_ended(input, cx)?;
+        }
+        if let Polled::Marked(mark) = polled {
+            cx.run(&mut self.next, |next, at| next.watermark(mark, at))?;
+        }
+        cx.run_in_place(|at| self.next.between(at))?;
         match polled {
-            Polled::Taken => Ok(Step::Again),
+            Polled::Taken | Polled::Marked(_) => Ok(Step::Again),
             Polled::Nothing => Ok(Step::Idle),
             Polled::Finished => Ok(Step::End),
             Polled::Aborted => Err(Stop::Cancelled),
@@ -162,7 +227,7 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
 
     fn wait(&mut self, _cx: &mut TaskContext) {
         let (control, next) = (&self.control, &self.next);
-        self.inbox.wait(|| control.load() == Control::Cancel || !next.wanted());
+        self.inbox.wait(|| control.load() == Control::Cancel || !next.wanted(), next.wake_within());
     }
 
     fn publish(&mut self, cx: &TaskContext) {
@@ -246,6 +311,34 @@ where
     }
 }
 
+/// An operator with a side stream after a pipe.
+pub struct ThenSide<P, F> {
+    pub(crate) before: P,
+    pub(crate) factory: F,
+    pub(crate) node: NodeId,
+    pub(crate) side: EdgeId,
+}
+
+impl<P, F> Pipe for ThenSide<P, F>
+where
+    P: Pipe,
+    F: SideFactory,
+    F::Operator: SideOperator<In = P::Out>,
+{
+    type Out = <F::Operator as SideOperator>::Out;
+
+    fn build<N: Push<Self::Out> + 'static>(
+        &self,
+        cx: &mut BuildContext<'_>,
+        next: N,
+    ) -> Result<Box<dyn Task>, SubmitError> {
+        cx.building(self.node);
+        let side = RoundRobin::new(cx.writers(self.side), cx.replica);
+        let link = SideLink::new(self.factory.make(), next, side, self.node, cx);
+        self.before.build(cx, link)
+    }
+}
+
 /// An operator's wish for how its input is spread over its replicas.
 pub trait Spread<T>: OperatorFactory {
     /// The router that spreads it.
@@ -274,27 +367,20 @@ impl<T: Send + 'static, O: Operator<In = T>, F: Fn() -> O + Send + 'static> Spre
 }
 
 /// Clones a keyed operator, and spreads its input by key.
-pub struct Keyed<O, KF, K> {
+pub struct Keyed<O, S> {
     pub(crate) operator: O,
-    pub(crate) key: KF,
-    pub(crate) keys: PhantomData<fn() -> K>,
+    pub(crate) key: S,
 }
 
-impl<O: Operator + Clone, KF: Send + 'static, K: 'static> OperatorFactory for Keyed<O, KF, K> {
+impl<O: Operator + Clone, S: Send + 'static> OperatorFactory for Keyed<O, S> {
     type Operator = O;
     fn make(&self) -> O {
         self.operator.clone()
     }
 }
 
-impl<T, O, KF, K> Spread<T> for Keyed<O, KF, K>
-where
-    T: Send + 'static,
-    O: Operator<In = T> + Clone,
-    KF: FnMut(&T) -> K + Clone + Send + 'static,
-    K: std::hash::Hash + 'static,
-{
-    type Router = ByKey<T, K, KF>;
+impl<T: Send + 'static, O: Operator<In = T> + Clone, S: KeySelector<T>> Spread<T> for Keyed<O, S> {
+    type Router = ByKey<T, S>;
     const PARTITIONING: Partitioning = Partitioning::Hash;
     fn spreader(&self, node: NodeId) -> impl Fn(Lanes<T>, usize) -> Self::Router + Send + 'static {
         let key = self.key.clone();

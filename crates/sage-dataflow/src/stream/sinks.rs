@@ -10,6 +10,7 @@ use crate::BoxError;
 use crate::exchange::{Partitioning, RoundRobin};
 use crate::graph::wiring::BuildContext;
 use crate::graph::{ChainId, Head, NodeId, SharedGraph};
+use crate::operator::policy::ErrorPolicy;
 use crate::sink::{CollectSink, Collected, FileLines, FnSink, Sink, SinkEnd, TryFnSink};
 use crate::sync::lock;
 
@@ -95,7 +96,7 @@ impl<P: Pipe> Stream<P> {
 fn sink_end<K: Sink>(factory: &Mutex<impl Fn(usize) -> K>, node: NodeId, cx: &mut BuildContext<'_>) -> SinkEnd<K> {
     cx.building(node);
     let sink = lock(factory)(cx.replica);
-    SinkEnd::new(sink, node, cx.open_context())
+    SinkEnd::new(sink, node, cx)
 }
 
 impl SinkHandle<(), ()> {
@@ -111,6 +112,13 @@ impl<P, F> SinkHandle<P, F> {
     pub fn named(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.graph.with(|graph| graph.node_mut(self.node).name = name);
+        self
+    }
+
+    /// Says what becomes of a record that the sink fails to write. Default: that of
+    /// [`Environment::on_error`](crate::Environment::on_error).
+    pub fn on_error(self, policy: ErrorPolicy) -> Self {
+        self.graph.with(|graph| graph.set_policy(self.node, policy));
         self
     }
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::duplicate_mod, reason = "two models compile the gate, each with primitives of its own")]
 
+mod asynchronous;
 mod contract;
 mod layout;
 mod leaks;

@@ -6,3 +6,4 @@ mod gate;
 mod lane;
 mod life;
 mod rendezvous;
+mod wakes;

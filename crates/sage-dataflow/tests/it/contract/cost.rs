@@ -3,10 +3,11 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use sage::testing::Census;
 use sage::{Environment, JobState, SignalPolicy};
 
 use super::{add_held_pipeline, await_status, cancelled, running};
-use crate::leaks::{Census, leak_free};
+use crate::leaks::leak_free;
 use crate::probes::{Gate, Journal, Probe, Probed};
 
 /// The memory this process holds, in bytes.

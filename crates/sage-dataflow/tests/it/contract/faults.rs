@@ -83,7 +83,10 @@ fn contract_15_a_panic_in_every_kind_of_function_names_its_operator() {
             env.from_iter([1]).flat_map(exploding).named("bad").sink(|_| {});
         });
         assert_named(|env| {
-            env.from_iter([1]).flat_map_into(|_, _: &mut Vec<u64>| panic!("into")).named("bad").sink(|_| {});
+            env.from_iter([1])
+                .flat_map_into(|_, _: &mut sage::Output<'_, u64>| panic!("into"))
+                .named("bad")
+                .sink(|_| {});
         });
         assert_named(|env| drop(env.from_iter([1]).fold(0, |_, _| panic!("fold")).named("bad").sink(|_: u64| {})));
         assert_named(|env| drop(env.from_iter([1, 2]).reduce(|_, _| panic!("reduce")).named("bad").sink(|_| {})));

@@ -45,7 +45,7 @@ fn add_endless_pipeline(env: &Environment) {
 
 /// Waits until a job is in a state.
 #[track_caller]
-fn await_status(job: &JobHandle, state: JobState) {
+pub(crate) fn await_status(job: &JobHandle, state: JobState) {
     let deadline = Instant::now() + PATIENCE;
     while job.status() != state {
         assert!(Instant::now() < deadline, "it is {}, not {state}", job.status());
@@ -63,7 +63,7 @@ fn running(env: &Environment) -> JobHandle {
 
 /// The report of a job that was cancelled and left nothing behind.
 #[track_caller]
-fn cancelled(job: &JobHandle) -> JobReport {
+pub(crate) fn cancelled(job: &JobHandle) -> JobReport {
     job.cancel();
     let report = failed(job.wait());
     assert_eq!((report.outcome, report.left.as_slice()), (Outcome::Cancelled, &[] as &[Leftover]), "{report}");

@@ -27,6 +27,14 @@ mod sync {
         }
     }
 
+    /// Both fences of a pair are full ones in a model: the system's own reasoning is not modelled.
+    pub(crate) fn light_fence() {
+        fence(Ordering::SeqCst);
+    }
+    pub(crate) fn heavy_fence() {
+        fence(Ordering::SeqCst);
+    }
+
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }

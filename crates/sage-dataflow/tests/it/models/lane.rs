@@ -1,16 +1,31 @@
 //! A lane under loom: every record once, in order, and nobody sleeps while there is something to do.
 
 #![expect(dead_code, reason = "the engine's file is compiled whole; a model uses a part of it")]
+#![expect(unreachable_pub, reason = "what the engine's public traits name is public in its file")]
 
 mod sync {
     pub(crate) use std::sync::OnceLock;
 
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
     pub(crate) use loom::thread::{self, Thread};
 
     pub(crate) const SPINS: usize = 1;
+    pub(crate) const YIELDS: usize = 0;
+
+    /// Time does not pass in a model.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Instant;
+
+    impl Instant {
+        pub(crate) fn now() -> Self {
+            Self
+        }
+        pub(crate) fn duration_since(self, _earlier: Self) -> std::time::Duration {
+            std::time::Duration::ZERO
+        }
+    }
 
     /// The fence that real machines do without; see the engine's file.
     pub(crate) fn publish_fence() {
@@ -20,14 +35,19 @@ mod sync {
     /// Time does not pass in a model: a timed wait ends at once. It must not yield either: loom would then run the
     /// writer to its end, and the waits without limit that follow would never be tried.
     pub(crate) fn park_for(_interval: std::time::Duration, _pending: impl Fn() -> bool) {}
+
+    pub(crate) fn park_within(limit: Option<std::time::Duration>) {
+        assert!(limit.is_none(), "no model waits for a time");
+        thread::park();
+    }
 }
 
-#[path = "../../../src/exchange/lane.rs"]
+#[path = "../../../src/exchange/lane/mod.rs"]
 mod engine;
 
 use std::time::Duration;
 
-use engine::{Inbox, Polled, Refused, Signal, Wait, Writer, lane};
+use engine::{Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Taker, Wait, Writer, lane};
 use loom::thread;
 use sync::Arc;
 
@@ -61,17 +81,43 @@ fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
     model.check(check);
 }
 
+const TWO: Depth = Depth { slow: 2, fast: 2 };
+
+/// Pushes as a task does.
+fn push(writer: &mut Writer<Counted, Parking>, record: Counted) -> Result<(), Refused> {
+    match writer.push(record) {
+        Pushed::Done => Ok(()),
+        Pushed::Attend => writer.attend(),
+    }
+}
+
+/// Takes all it is given.
+struct All<'a>(&'a mut Vec<u32>);
+
+impl Taker<Counted> for All<'_> {
+    type Refusal = std::convert::Infallible;
+    const FAST_STRIDE: usize = 1;
+    fn fast(&self) -> bool {
+        false
+    }
+    fn look(&mut self) -> Result<(), Self::Refusal> {
+        Ok(())
+    }
+    fn take(&mut self, record: Counted) -> Result<(), Self::Refusal> {
+        self.0.push(record.0);
+        Ok(())
+    }
+    fn took(&mut self, _count: usize) {}
+}
+
 /// Reads until the end; `Err` if the writer gave up.
 fn read_all(mut inbox: Inbox<Counted>) -> Result<Vec<u32>, Vec<u32>> {
     let mut read = Vec::new();
     loop {
-        let polled = inbox.poll(|record: Counted| {
-            read.push(record.0);
-            Ok::<_, Refused>(())
-        });
-        match polled.expect("nothing refuses a record") {
-            Polled::Taken => {}
-            Polled::Nothing => inbox.wait(|| false),
+        let Ok(polled) = inbox.poll(&mut All(&mut read));
+        match polled {
+            Polled::Taken | Polled::Marked(_) => {}
+            Polled::Nothing => inbox.wait(|| false, None),
             Polled::Finished => return Ok(read),
             Polled::Aborted => return Err(read),
         }
@@ -79,8 +125,9 @@ fn read_all(mut inbox: Inbox<Counted>) -> Result<Vec<u32>, Vec<u32>> {
 }
 
 fn write(writer: &mut Writer<Counted, Parking>, count: u32, dropped: &Drops) {
+    writer.open();
     for n in 0..count {
-        if writer.push(Counted(n, dropped.clone())).is_err() {
+        if push(writer, Counted(n, dropped.clone())).is_err() {
             return;
         }
     }
@@ -91,7 +138,7 @@ fn contract_16_every_record_arrives_once_and_in_order() {
     model(1, || {
         let dropped = Drops::default();
         let signal = Arc::new(Signal::new());
-        let (mut writer, reader) = lane(1, 2, signal.clone(), Parking);
+        let (mut writer, reader) = lane(1, TWO, signal.clone(), Parking);
         let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
         let producer = thread::spawn(move || {
@@ -109,7 +156,7 @@ fn a_writer_that_gives_up_is_not_the_end_of_input() {
     model(2, || {
         let dropped = Drops::default();
         let signal = Arc::new(Signal::new());
-        let (mut writer, reader) = lane(2, 2, signal.clone(), Parking);
+        let (mut writer, reader) = lane(2, TWO, signal.clone(), Parking);
         let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
         let producer = thread::spawn(move || write(&mut writer, 2, &counter));
@@ -123,12 +170,13 @@ fn a_reader_that_ends_releases_a_blocked_writer_and_nothing_leaks() {
     model(2, || {
         let dropped = Drops::default();
         let signal = Arc::new(Signal::new());
-        let (mut writer, reader) = lane(1, 2, signal.clone(), Parking);
+        let (mut writer, reader) = lane(1, TWO, signal.clone(), Parking);
         let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
         let producer = thread::spawn(move || {
             let mut pushed = 0;
-            while writer.push(Counted(pushed, counter.clone())).is_ok() {
+            writer.open();
+            while push(&mut writer, Counted(pushed, counter.clone())).is_ok() {
                 pushed += 1;
                 assert!(pushed < 4, "a lane of two records took four that nobody read");
             }
@@ -148,8 +196,8 @@ fn two_writers_and_one_reader_lose_nothing() {
     model(2, || {
         let dropped = Drops::default();
         let signal = Arc::new(Signal::new());
-        let (mut one, first) = lane(1, 2, signal.clone(), Parking);
-        let (mut two, second) = lane(1, 2, signal.clone(), Parking);
+        let (mut one, first) = lane(1, TWO, signal.clone(), Parking);
+        let (mut two, second) = lane(1, TWO, signal.clone(), Parking);
         let inbox = Inbox::new(vec![first, second], signal, Duration::from_millis(1));
         let counter = dropped.clone();
         let producer = thread::spawn(move || {
@@ -160,5 +208,143 @@ fn two_writers_and_one_reader_lose_nothing() {
         two.finish();
         assert_eq!(read_all(inbox), Ok(vec![0, 0]));
         producer.join().unwrap();
+    });
+}
+
+/// What a reader saw: a record, or a watermark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Record(u32),
+    Watermark(i64),
+    Idle,
+}
+
+/// Reads to the end, or to what `enough` says.
+fn see(inbox: &mut Inbox<Counted>, enough: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    while !enough(&seen) {
+        let mut read = Vec::new();
+        let Ok(polled) = inbox.poll(&mut All(&mut read));
+        seen.extend(read.into_iter().map(Seen::Record));
+        match polled {
+            Polled::Taken => {}
+            Polled::Marked(mark) if mark.idle => seen.push(Seen::Idle),
+            Polled::Marked(mark) => seen.push(Seen::Watermark(mark.millis)),
+            Polled::Nothing => inbox.wait(|| false, None),
+            Polled::Finished => return seen,
+            Polled::Aborted => panic!("the writer finished"),
+        }
+    }
+    seen
+}
+
+const fn at(millis: i64) -> Mark {
+    Mark { millis, idle: false }
+}
+
+/// One record, a watermark, a record, a watermark, over lanes of blocks of `capacity`.
+fn watermarks_stay_between_records(capacity: usize, preemptions: usize) {
+    model(preemptions, move || {
+        let dropped = Drops::default();
+        let signal = Arc::new(Signal::new());
+        let (mut writer, reader) = lane(capacity, TWO, signal.clone(), Parking);
+        let mut inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
+        let counter = dropped.clone();
+        let producer = thread::spawn(move || {
+            writer.open();
+            push(&mut writer, Counted(0, counter.clone())).expect("the reader is there");
+            writer.watermark(at(1)).expect("the reader is there");
+            push(&mut writer, Counted(1, counter.clone())).expect("the reader is there");
+            writer.watermark(at(2)).expect("the reader is there");
+            writer.finish();
+        });
+        let seen = see(&mut inbox, |_| false);
+        producer.join().expect("the writer does not panic");
+        let (zero, one) = (Seen::Record(0), Seen::Record(1));
+        assert_eq!(seen, [zero, Seen::Watermark(1), one, Seen::Watermark(2)]);
+        assert_eq!(dropped.load(std::sync::atomic::Ordering::Relaxed), 2);
+    });
+}
+
+#[test]
+fn a_watermark_closes_the_open_block_and_stays_behind_its_records() {
+    watermarks_stay_between_records(2, 1);
+}
+
+#[test]
+fn a_watermark_stays_in_its_place_where_blocks_are_full() {
+    watermarks_stay_between_records(1, 1);
+}
+
+/// A reader that waits for any record is woken by a watermark: nothing else comes here until it has been seen.
+#[test]
+fn a_watermark_wakes_a_reader_that_waits() {
+    model(2, || {
+        let signal = Arc::new(Signal::new());
+        let (mut writer, reader) = lane::<Counted, _>(2, TWO, signal.clone(), Parking);
+        let mut inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
+        let producer = thread::spawn(move || {
+            writer.open();
+            writer.watermark(at(1)).unwrap();
+            writer
+        });
+        assert_eq!(see(&mut inbox, |seen| seen.contains(&Seen::Watermark(1))), [Seen::Watermark(1)]);
+        let mut writer = producer.join().unwrap();
+        writer.finish();
+    });
+}
+
+/// Watermarks that follow each other with no record between them may be seen as one, the last.
+#[test]
+fn the_last_of_several_watermarks_is_seen() {
+    model(1, || {
+        let dropped = Drops::default();
+        let signal = Arc::new(Signal::new());
+        let (mut writer, reader) = lane(2, TWO, signal.clone(), Parking);
+        let mut inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
+        let producer = thread::spawn(move || {
+            writer.open();
+            writer.watermark(at(1)).unwrap();
+            writer.watermark(at(2)).unwrap();
+            push(&mut writer, Counted(0, dropped.clone())).unwrap();
+            writer.watermark(at(3)).unwrap();
+            writer.finish();
+        });
+        let seen = see(&mut inbox, |_| false);
+        producer.join().unwrap();
+        let rest = match seen[..] {
+            [Seen::Watermark(1), ref rest @ ..] => rest,
+            ref all => all,
+        };
+        assert_eq!(rest, [Seen::Watermark(2), Seen::Record(0), Seen::Watermark(3)]);
+    });
+}
+
+/// The slower of two lanes counts; an idle one does not, nor one that has ended.
+#[test]
+fn the_slowest_lane_that_is_not_idle_counts() {
+    model(2, || {
+        let dropped = Drops::default();
+        let signal = Arc::new(Signal::new());
+        let (mut slow, first) = lane(2, TWO, signal.clone(), Parking);
+        let (mut fast, second) = lane(2, TWO, signal.clone(), Parking);
+        let mut inbox = Inbox::new(vec![first, second], signal, Duration::from_millis(1));
+        let producer = thread::spawn(move || {
+            fast.open();
+            push(&mut fast, Counted(9, dropped.clone())).unwrap();
+            fast.watermark(at(5)).unwrap();
+            fast
+        });
+        slow.open();
+        slow.watermark(at(2)).unwrap();
+        let mut seen = see(&mut inbox, |seen| seen.contains(&Seen::Watermark(2)) && seen.contains(&Seen::Record(9)));
+        slow.watermark(Mark { millis: 2, idle: true }).unwrap();
+        seen.extend(see(&mut inbox, |seen| seen.contains(&Seen::Watermark(5))));
+        let mut fast = producer.join().unwrap();
+        fast.finish();
+        slow.finish();
+        seen.extend(see(&mut inbox, |_| false));
+        seen.retain(|seen| matches!(seen, Seen::Watermark(_)));
+        assert_eq!(seen, [Seen::Watermark(2), Seen::Watermark(5)]);
     });
 }

@@ -8,6 +8,14 @@ mod sync {
     pub(crate) use shuttle::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
     pub(crate) use shuttle::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+    /// Both fences of a pair are full ones in a model: the system's own reasoning is not modelled.
+    pub(crate) fn light_fence() {
+        fence(Ordering::SeqCst);
+    }
+    pub(crate) fn heavy_fence() {
+        fence(Ordering::SeqCst);
+    }
+
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }

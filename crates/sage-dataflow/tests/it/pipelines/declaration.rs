@@ -320,7 +320,7 @@ fn a_stream_of_another_environment_is_refused() {
             env.from_iter([1]).named("ours").union(foreign).sink(|_| {});
             env
         },
-        "`union` after `ours` was given a stream of another environment; declare both in one",
+        "`ours` meets a stream of another environment; declare both in one",
     );
 }
 

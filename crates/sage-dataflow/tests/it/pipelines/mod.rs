@@ -1,6 +1,11 @@
 //! What pipelines compute: every operator, source and sink, alone and combined.
 
+mod connect;
 mod declaration;
+mod failing;
+mod graphs;
+mod join;
+mod keyed;
 mod operators;
 mod properties;
 mod records;
@@ -8,3 +13,7 @@ mod running;
 mod sinks;
 mod sources;
 mod take;
+mod testing;
+mod watermarks;
+mod windows;
+mod zip;

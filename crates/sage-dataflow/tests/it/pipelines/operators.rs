@@ -32,7 +32,7 @@ fn map_filter_flat_map_and_inspect_compose_in_one_chain() {
 }
 
 #[test]
-fn flat_map_into_reuses_its_buffer_and_keeps_the_order() {
+fn flat_map_into_keeps_the_order() {
     leak_free(|_| {
         let env = Environment::local("flat-map-into");
         let words = env

@@ -1,0 +1,99 @@
+//! A block: the memory that records lie in between two tasks.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use super::Mark;
+use super::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicUsize, Ordering, UnsafeCell};
+
+/// The header of a block; its slots follow it in the same allocation, so that one pointer leads to both.
+#[repr(C, align(128))]
+pub(super) struct Block<T> {
+    pub(super) len: AtomicUsize,
+    /// The length at which the writer has to attend: the capacity, or zero where the reader waits for the next record
+    /// or has ended.
+    pub(super) limit: AtomicUsize,
+    pub(super) capacity: usize,
+    pub(super) next: AtomicPtr<Block<T>>,
+    /// The watermark that holds before the first record; the writer's to change while there is none.
+    millis: AtomicI64,
+    idle: AtomicBool,
+    slots: [Slot<T>; 0],
+}
+
+pub(super) type Slot<T> = UnsafeCell<MaybeUninit<T>>;
+
+impl<T> Block<T> {
+    fn layout(capacity: usize) -> Layout {
+        let slots = Layout::array::<Slot<T>>(capacity).expect("a block is far smaller than the address space");
+        let (layout, offset) = Layout::new::<Self>().extend(slots).expect("as above");
+        debug_assert_eq!(offset, size_of::<Self>(), "the empty `slots` gives a block the alignment of its slots");
+        layout.pad_to_align()
+    }
+
+    pub(super) fn allocate(capacity: usize) -> *mut Self {
+        let layout = Self::layout(capacity);
+        // SAFETY: the layout has at least the size of the header.
+        let block = unsafe { alloc(layout) }.cast::<Self>();
+        if block.is_null() {
+            handle_alloc_error(layout);
+        }
+        let header = Self {
+            len: AtomicUsize::new(0),
+            limit: AtomicUsize::new(capacity),
+            capacity,
+            next: AtomicPtr::new(ptr::null_mut()),
+            millis: AtomicI64::new(Mark::NONE.millis),
+            idle: AtomicBool::new(Mark::NONE.idle),
+            slots: [],
+        };
+        // SAFETY: the allocation has room for the header and `capacity` slots behind it.
+        unsafe {
+            block.write(header);
+            for index in 0..capacity {
+                Self::slots(block).add(index).write(Slot::new(MaybeUninit::uninit()));
+            }
+        }
+        block
+    }
+
+    /// The first slot of a block.
+    ///
+    /// # Safety
+    /// `block` came from [`Block::allocate`] and was not freed.
+    #[inline(always)]
+    pub(super) unsafe fn slots(block: *mut Self) -> *mut Slot<T> {
+        // SAFETY: the slots begin where the header ends, see `layout`.
+        unsafe { block.add(1) }.cast()
+    }
+
+    /// Sets the watermark that holds before the first record. The writer's, while there is no record.
+    pub(super) fn set_mark(&self, mark: Mark) {
+        self.millis.store(mark.millis, Ordering::Release);
+        self.idle.store(mark.idle, Ordering::Release);
+    }
+
+    /// The watermark that holds before the first record, for a reader that has just read a length of `len`. Final if
+    /// that is not zero; and then a record has come, so that nothing is idle.
+    pub(super) fn mark(&self, len: usize) -> Mark {
+        let idle = len == 0 && self.idle.load(Ordering::Acquire);
+        Mark { millis: self.millis.load(Ordering::Acquire), idle }
+    }
+
+    /// Frees a block; what its slots hold is forgotten.
+    ///
+    /// # Safety
+    /// As for [`Block::slots`], and nobody uses the block any more.
+    pub(super) unsafe fn free(block: *mut Self) {
+        // SAFETY: the caller's promise; `allocate` made the header and the slots, with this layout.
+        unsafe {
+            let capacity = (*block).capacity;
+            for index in 0..capacity {
+                Self::slots(block).add(index).drop_in_place();
+            }
+            block.drop_in_place();
+            dealloc(block.cast(), Self::layout(capacity));
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The input of a task: the reading ends of all the lanes that lead to it, and the waiting for them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::reader::{Found, Reader, Taker};
+use super::sync::{Arc, Ordering, SPINS, YIELDS, fence, park_for, park_within, thread};
+use super::{ANY, BROKEN, FULL, GONE, Mark, RUNNING, Signal};
+
+/// The records a reader must have taken in one go to count its stream as fast.
+const FAST_RECORDS: usize = 32;
+
+/// The input of one task: every lane that leads to it.
+pub(crate) struct Inbox<T> {
+    lanes: VecDeque<Reader<T>>,
+    signal: Arc<Signal>,
+    /// How long records may wait for their block to fill; zero on the inline backend, where nobody waits.
+    flush_interval: Duration,
+    /// Whether partial blocks are taken at once: the stream is slow, or has just begun.
+    eager: bool,
+    /// Set when a timed wait for fuller lanes has run out: take what there is. Counts what that gave.
+    overdue: Option<usize>,
+    satisfied: bool,
+    /// Inputs whose lanes have all finished and been emptied, and that nobody was told of yet.
+    ended: Vec<usize>,
+    /// The watermark of all the lanes together, as it was last handed on; it never goes back.
+    mark: Mark,
+}
+
+/// What one look at all the lanes of a task gave.
+pub(crate) enum Polled {
+    /// Records were handed over.
+    Taken,
+    /// A watermark holds from here on: that of all the lanes together.
+    Marked(Mark),
+    /// Nothing to take yet.
+    Nothing,
+    /// Every lane is finished and empty.
+    Finished,
+    /// A writer ended without finishing.
+    Aborted,
+}
+
+impl<T> Inbox<T> {
+    pub(crate) fn new(lanes: Vec<Reader<T>>, signal: Arc<Signal>, flush_interval: Duration) -> Self {
+        Self {
+            lanes: lanes.into(),
+            signal,
+            flush_interval,
+            eager: true,
+            overdue: None,
+            satisfied: false,
+            ended: Vec::new(),
+            mark: Mark::NONE,
+        }
+    }
+
+    /// Says that the reader ends because it wants no more records, not because it failed.
+    pub(crate) fn satisfied(&mut self) {
+        self.satisfied = true;
+    }
+
+    /// Takes one run of records, from the lanes in turn.
+    #[inline(always)]
+    pub(crate) fn poll<X: Taker<T>>(&mut self, taker: &mut X) -> Result<Polled, X::Refusal> {
+        let partial = self.eager || self.overdue.is_some() || self.flush_interval.is_zero();
+        let mut looked = 0;
+        while looked < self.lanes.len() {
+            if !partial && !self.lanes[0].has_full() {
+                self.lanes.rotate_left(1);
+                looked += 1;
+                continue;
+            }
+            match self.lanes[0].look() {
+                Found::Records { count, full } if full || partial => {
+                    self.pace(count, full);
+                    // SAFETY: `count` is what this look found.
+                    let taken = unsafe { self.lanes[0].take(count, taker) };
+                    self.lanes.rotate_left(1);
+                    return taken.map(|()| Polled::Taken);
+                }
+                Found::Records { .. } | Found::Nothing => {
+                    self.lanes.rotate_left(1);
+                    looked += 1;
+                }
+                Found::Marked(mark) => {
+                    self.lanes[0].heed(mark);
+                    if let Some(mark) = self.advance() {
+                        return Ok(Polled::Marked(mark));
+                    }
+                }
+                Found::Finished => {
+                    self.lane_finished();
+                    if let Some(mark) = self.advance() {
+                        return Ok(Polled::Marked(mark));
+                    }
+                }
+                Found::Aborted => return Ok(Polled::Aborted),
+            }
+        }
+        if self.lanes.is_empty() {
+            return Ok(Polled::Finished);
+        }
+        if let Some(gathered) = self.overdue.take() {
+            self.eager = gathered < FAST_RECORDS;
+        }
+        Ok(Polled::Nothing)
+    }
+
+    /// Removes a lane whose every record was taken. An input has ended when none of its lanes is left.
+    #[cold]
+    fn lane_finished(&mut self) {
+        let Some(finished) = self.lanes.pop_front() else { return };
+        if !self.lanes.iter().any(|lane| lane.input == finished.input) {
+            self.ended.push(finished.input);
+        }
+    }
+
+    /// An input that has ended: every record of it was handed over. Each is told once.
+    pub(crate) fn take_ended(&mut self) -> Option<usize> {
+        self.ended.pop()
+    }
+
+    /// What the watermarks of the lanes come to, if that is news. A lane that has ended no longer counts.
+    fn advance(&mut self) -> Option<Mark> {
+        let mark = Mark::merged(self.lanes.iter().map(Reader::mark))?;
+        let mark = Mark { millis: mark.millis.max(self.mark.millis), ..mark };
+        (std::mem::replace(&mut self.mark, mark) != mark).then_some(mark)
+    }
+
+    fn pace(&mut self, count: usize, full: bool) {
+        match &mut self.overdue {
+            Some(gathered) => *gathered += count,
+            None => self.eager = !full && count < FAST_RECORDS,
+        }
+    }
+
+    /// Has the next look or wait take partial blocks, however fast records come: for a task that does not wait for
+    /// records alone, and whose waits for fuller blocks would be cut short.
+    pub(crate) fn hurry(&mut self) {
+        self.eager = true;
+    }
+
+    fn ready(&mut self) -> bool {
+        let partial = self.eager;
+        self.lanes.iter_mut().any(|lane| match partial {
+            true => lane.look() != Found::Nothing,
+            false => lane.has_full(),
+        })
+    }
+
+    /// Tells the writers what this reader waits for, or that it has ended.
+    fn announce(&self, mode: u8) {
+        self.signal.mode.store(mode, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if mode >= ANY {
+            self.lanes.iter().for_each(Reader::call_writer);
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// Waits until a look may find something or the thread is unparked for another reason. Returns at
+    /// once when `interrupted` says so, and after `limit` at the latest.
+    pub(crate) fn wait(&mut self, interrupted: impl Fn() -> bool, limit: Option<Duration>) {
+        for _ in 0..SPINS {
+            if self.ready() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        for () in std::iter::repeat_n((), YIELDS) {
+            if self.ready() || interrupted() {
+                return;
+            }
+            thread::yield_now();
+        }
+        self.signal.reader.get_or_init(thread::current);
+        let mode = if self.eager { ANY } else { FULL };
+        self.announce(mode);
+        if !self.ready() {
+            let signal = &self.signal;
+            let waiting = || signal.mode.load(Ordering::Acquire) == mode && !interrupted();
+            park_for(self.flush_interval, waiting);
+            if waiting() && !self.ready() {
+                match mode {
+                    ANY => park_within(limit),
+                    _ => self.overdue = Some(0),
+                }
+            }
+        }
+        self.signal.mode.store(RUNNING, Ordering::Relaxed);
+    }
+}
+
+impl<T> Drop for Inbox<T> {
+    fn drop(&mut self) {
+        self.announce(if self.satisfied { GONE } else { BROKEN });
+        for lane in &self.lanes {
+            lane.unpark_writer();
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The receiving half of a lane. The invariants are those of the [lane](super).
+
+use std::marker::PhantomData;
+use std::ptr;
+
+use super::block::Block;
+use super::sync::{Arc, Ordering, fence};
+use super::{FINISHED, Lane, Mark, OPEN};
+
+/// The receiving half of a lane.
+pub(crate) struct Reader<T> {
+    block: *mut Block<T>,
+    read: usize,
+    released: usize,
+    /// The watermark that was last found and heeded.
+    mark: Mark,
+    lane: Arc<Lane<T>>,
+    /// Which input of its task this is a lane of.
+    pub(super) input: usize,
+}
+
+// SAFETY: as for `Writer`.
+unsafe impl<T: Send> Send for Reader<T> {}
+
+/// What a reader finds when it looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A watermark that holds from here on; to be answered by [`Reader::heed`].
+    Marked(Mark),
+    /// Records to take, and whether they are the rest of a block that gets no more.
+    Records { count: usize, full: bool },
+    /// Nothing now; more may come.
+    Nothing,
+    /// The writer finished and every record was taken.
+    Finished,
+    /// The writer ended without finishing.
+    Aborted,
+}
+
+impl<T> Reader<T> {
+    pub(super) fn new(lane: Arc<Lane<T>>) -> Self {
+        Self { lane, block: ptr::null_mut(), read: 0, released: 0, mark: Mark::NONE, input: 0 }
+    }
+
+    /// Says which input of its task this is a lane of; it is 0 unless said.
+    pub(crate) fn of_input(mut self, input: usize) -> Self {
+        self.input = input;
+        self
+    }
+
+    /// The watermark that was last heeded.
+    pub(super) fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Takes note of a watermark that was found.
+    pub(super) fn heed(&mut self, mark: Mark) {
+        self.mark = mark;
+    }
+
+    /// Looks for records, moving on to the next block where this one is used up.
+    pub(super) fn look(&mut self) -> Found {
+        // Read first: what was written before the end is seen by the look that follows.
+        let ending = self.lane.ending.load(Ordering::Acquire);
+        match self.available() {
+            Some(Found::Records { count, full }) => return Found::Records { count, full: full || ending != OPEN },
+            Some(found) => return found,
+            None => {}
+        }
+        match ending {
+            OPEN => Found::Nothing,
+            FINISHED => Found::Finished,
+            _ => Found::Aborted,
+        }
+    }
+
+    /// Whether a look would find the rest of a full block, or an end. Reads only what the writer writes once a block: a
+    /// reader that waits for full blocks must not keep taking the cache line of the length from the writer.
+    pub(super) fn has_full(&self) -> bool {
+        self.lane.opened.load(Ordering::Acquire) > self.released + 1 || self.lane.ending.load(Ordering::Acquire) != OPEN
+    }
+
+    fn available(&mut self) -> Option<Found> {
+        if self.block.is_null() {
+            self.block = self.lane.first.load(Ordering::Acquire);
+            if self.block.is_null() {
+                return None;
+            }
+        }
+        loop {
+            // SAFETY: the reader's block is not reused before `released` passes it, nor freed before the lane.
+            let block = unsafe { &*self.block };
+            let len = block.len.load(Ordering::Acquire);
+            if self.read == 0 {
+                let mark = block.mark(len);
+                if mark != self.mark {
+                    return Some(Found::Marked(mark));
+                }
+            }
+            if len > self.read {
+                let full = len == self.lane.capacity || !block.next.load(Ordering::Relaxed).is_null();
+                return Some(Found::Records { count: len - self.read, full });
+            }
+            let next = block.next.load(Ordering::Acquire);
+            if next.is_null() {
+                return None;
+            }
+            // Closed, perhaps since the length was read: now it is final.
+            if self.read < self.lane.capacity && block.len.load(Ordering::Acquire) > self.read {
+                continue;
+            }
+            self.block = next;
+            self.read = 0;
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        self.released += 1;
+        self.lane.released.store(self.released, Ordering::Release);
+        fence(Ordering::SeqCst);
+        if self.lane.writer_waits.load(Ordering::Relaxed)
+            && self.lane.outstanding() <= self.lane.room.load(Ordering::Relaxed)
+        {
+            self.unpark_writer();
+        }
+    }
+
+    /// Sets the limit of the newest block, so that the next record in it makes the writer look at the mode.
+    pub(super) fn call_writer(&self) {
+        let mut newest = self.block;
+        if newest.is_null() {
+            newest = self.lane.first.load(Ordering::Acquire);
+        }
+        while !newest.is_null() {
+            // SAFETY: the reader's block and those after it are not reused before `released` passes them.
+            let block = unsafe { &*newest };
+            newest = block.next.load(Ordering::Acquire);
+            if newest.is_null() {
+                block.limit.store(0, Ordering::Release);
+            }
+        }
+    }
+
+    pub(super) fn unpark_writer(&self) {
+        self.lane.writer_waits.store(false, Ordering::Relaxed);
+        if let Some(writer) = self.lane.writer.get() {
+            writer.unpark();
+        }
+    }
+
+    /// Hands up to `count` records to `taker`, one at a time, until it refuses one. A record is the
+    /// taker's from the moment it is handed over, also when it panics.
+    ///
+    /// # Safety
+    /// `count` is at most what the last [`Reader::look`] found.
+    #[inline(always)]
+    pub(super) unsafe fn take<X: Taker<T>>(&mut self, count: usize, taker: &mut X) -> Result<(), X::Refusal> {
+        /// Says how far the reader got when the loop is left, by its end, a refusal or a panic.
+        struct Progress<'a, T, X: Taker<T>> {
+            next: usize,
+            read: &'a mut usize,
+            taker: &'a mut X,
+            records: PhantomData<fn(T)>,
+        }
+        impl<T, X: Taker<T>> Drop for Progress<'_, T, X> {
+            #[inline(always)]
+            fn drop(&mut self) {
+                self.taker.took(self.next - *self.read);
+                *self.read = self.next;
+            }
+        }
+        // SAFETY: `look` found records, so the reader has a block.
+        let slots = unsafe { Block::slots(self.block) };
+        let mut progress = Progress { next: self.read, read: &mut self.read, taker, records: PhantomData };
+        let end = progress.next + count;
+        macro_rules! one {
+            () => {
+                // SAFETY: the slots up to `count` further on are below `len` and were not read before.
+                let record = unsafe { (*slots.add(progress.next)).with(|slot| (*slot).assume_init_read()) };
+                progress.next += 1;
+                progress.taker.take(record)?;
+            };
+        }
+        while progress.taker.fast() && progress.next + X::FAST_STRIDE <= end {
+            progress.taker.look()?;
+            for _ in 0..X::FAST_STRIDE {
+                one!();
+            }
+        }
+        while progress.next < end {
+            progress.taker.look()?;
+            one!();
+        }
+        Ok(())
+    }
+}
+
+/// Who is handed the records of a run.
+pub(crate) trait Taker<T> {
+    /// Why it takes no more.
+    type Refusal;
+    /// How many records it takes between two looks while it is fast; otherwise it looks before each.
+    const FAST_STRIDE: usize;
+    /// Whether it is fast.
+    fn fast(&self) -> bool;
+    /// Looks whether it is to go on.
+    fn look(&mut self) -> Result<(), Self::Refusal>;
+    /// Takes a record.
+    fn take(&mut self, record: T) -> Result<(), Self::Refusal>;
+    /// Is told at the end of a run, also after a refusal or a panic, how many records it was handed.
+    fn took(&mut self, count: usize);
+}
+
+impl<T> Drop for Reader<T> {
+    fn drop(&mut self) {
+        let read = self.read;
+        // SAFETY: read by the lane's `Drop` alone, after this half is gone.
+        self.lane.read.with_mut(|cell| unsafe { *cell = read });
+    }
+}

@@ -1,0 +1,186 @@
+//! Operators with several inputs, which come as one: a record of any of them is a variant of `In2` to `In5`.
+//!
+//! A task reads one inbox. The streams that lead to it are wrapped into one sum type at the ends of their chains, so that
+//! an operator of several inputs is an operator like any other. Knows nothing of how records are wrapped and routed.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+
+use foldhash::fast::RandomState;
+
+use super::key::KeySelector;
+use super::keyed::{States, state_of};
+use super::{Emit, Operator, Output, Promise};
+use crate::job::task::Fault;
+
+/// The place of one input in a sum type.
+pub(crate) trait Slot<const INPUT: usize>: Send + 'static {
+    /// The records of the input.
+    type Part: Send + 'static;
+    /// Wraps a record of the input.
+    fn wrap(part: Self::Part) -> Self;
+    /// The record of the input that was wrapped.
+    fn part(&self) -> &Self::Part;
+}
+
+/// Selects the key of a record of one input in its wrapping, as `S` selects that of the bare record.
+///
+/// Asked only where that input's records are, so that the compiler leaves no trace of the wrapping.
+#[derive(Clone)]
+pub(crate) struct Of<S, const INPUT: usize>(pub(crate) S);
+
+impl<T, S, const INPUT: usize> KeySelector<T> for Of<S, INPUT>
+where
+    T: Slot<INPUT>,
+    S: KeySelector<T::Part>,
+{
+    type Key = S::Key;
+    type Lookup = S::Lookup;
+    type Selected<'a> = S::Selected<'a>;
+
+    #[inline(always)]
+    fn select<'a>(&mut self, record: &'a T) -> S::Selected<'a> {
+        self.0.select(record.part())
+    }
+
+    #[inline(always)]
+    fn lookup<'a>(selected: &'a S::Selected<'_>) -> &'a S::Lookup {
+        S::lookup(selected)
+    }
+
+    #[inline(always)]
+    fn into_key(selected: S::Selected<'_>) -> S::Key {
+        S::into_key(selected)
+    }
+}
+
+/// `co_map`: one function per input, all of one result.
+pub struct CoMap<F, I, O> {
+    functions: F,
+    types: PhantomData<fn(I) -> O>,
+}
+
+impl<F, I, O> CoMap<F, I, O> {
+    pub(crate) fn new(functions: F) -> Self {
+        Self { functions, types: PhantomData }
+    }
+}
+
+impl<F: Clone, I, O> Clone for CoMap<F, I, O> {
+    fn clone(&self) -> Self {
+        Self::new(self.functions.clone())
+    }
+}
+
+/// `co_process`: one function for the records of all inputs, with a state per key.
+pub struct CoProcess<S, F, I, K, V, O> {
+    keys: S,
+    initial: V,
+    function: F,
+    states: States<K, V>,
+    types: PhantomData<fn(I) -> O>,
+}
+
+impl<S, F, I, K, V, O> CoProcess<S, F, I, K, V, O> {
+    pub(crate) fn new(keys: S, initial: V, function: F) -> Self {
+        let states: HashMap<K, V, RandomState> = HashMap::default();
+        Self { keys, initial, function, states, types: PhantomData }
+    }
+}
+
+impl<S: Clone, F: Clone, I, K, V: Clone, O> Clone for CoProcess<S, F, I, K, V, O> {
+    fn clone(&self) -> Self {
+        Self::new(self.keys.clone(), self.initial.clone(), self.function.clone())
+    }
+}
+
+/// A sum type of so many inputs, and what is implemented for each.
+macro_rules! inputs {
+    ($(#[$doc:meta])* $In:ident: $($Variant:ident $F:ident $S:ident $index:tt),+) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $In<$($Variant),+> {
+            $(#[doc = concat!("A record of input ", stringify!($index), ", from 0.")] $Variant($Variant)),+
+        }
+
+        inputs!(@slots $In [$($Variant),+] $($Variant $index),+);
+
+        impl<$($Variant, $F,)+ O> Operator for CoMap<($($F,)+), $In<$($Variant),+>, O>
+        where
+            $($Variant: Send + 'static, $F: FnMut($Variant) -> O + Send + 'static,)+
+            O: Send + 'static,
+        {
+            type In = $In<$($Variant),+>;
+            type Out = O;
+            const ONE_TO_ONE: Promise = Promise(true);
+            const MANY: Promise = Promise(false);
+
+            #[inline(always)]
+            fn process(&mut self, record: Self::In, out: &mut impl Emit<O>) -> Result<(), Fault> {
+                match record {
+                    $($In::$Variant(part) => out.emit((self.functions.$index)(part)),)+
+                }
+            }
+        }
+
+        impl<$($Variant, $S,)+ F, K, V, O> Operator for CoProcess<($($S,)+), F, $In<$($Variant),+>, K, V, O>
+        where
+            $($Variant: Send + 'static, $S: KeySelector<$Variant, Key = K>,)+
+            F: FnMut(&mut V, $In<$($Variant),+>, &mut Output<'_, O>) + Send + 'static,
+            K: std::hash::Hash + Eq + Send + 'static,
+            V: Clone + Send + 'static,
+            O: Send + 'static,
+        {
+            type In = $In<$($Variant),+>;
+            type Out = O;
+
+            #[inline(always)]
+            fn process(&mut self, record: Self::In, out: &mut impl Emit<O>) -> Result<(), Fault> {
+                let state = match &record {
+                    $($In::$Variant(part) => {
+                        state_of!(self.states, $S, self.keys.$index, *part, || self.initial.clone())
+                    })+
+                };
+                Output::over(out, |output| (self.function)(state, record, output))
+            }
+        }
+    };
+    (@slots $In:ident $all:tt $($Variant:ident $index:tt),+) => {
+        $(inputs!(@slot $In $all $Variant $index);)+
+    };
+    (@slot $In:ident [$($All:ident),+] $Variant:ident $index:tt) => {
+        impl<$($All: Send + 'static),+> Slot<$index> for $In<$($All),+> {
+            type Part = $Variant;
+
+            #[inline(always)]
+            fn wrap(part: $Variant) -> Self {
+                Self::$Variant(part)
+            }
+
+            #[inline(always)]
+            fn part(&self) -> &$Variant {
+                match self {
+                    Self::$Variant(part) => part,
+                    _ => unreachable!("the lanes of an input carry its records alone"),
+                }
+            }
+        }
+    };
+}
+
+inputs! {
+    /// A record of one of two connected streams.
+    In2: A FA SA 0, B FB SB 1
+}
+inputs! {
+    /// A record of one of three connected streams.
+    In3: A FA SA 0, B FB SB 1, C FC SC 2
+}
+inputs! {
+    /// A record of one of four connected streams.
+    In4: A FA SA 0, B FB SB 1, C FC SC 2, D FD SD 3
+}
+inputs! {
+    /// A record of one of five connected streams.
+    In5: A FA SA 0, B FB SB 1, C FC SC 2, D FD SD 3, E FE SE 4
+}

@@ -1,0 +1,268 @@
+//! Hash joins of two streams by key: inner, left and full, over bounded input.
+//!
+//! The right stream is the build side: it is gathered, and goes into tables when it has ended and its size is known.
+//! The left stream is the probe side: what comes of it before that is gathered as it is, what comes later is probed and
+//! passed on at once. Both inputs are read as they come, so a join never holds one back while it waits for the other.
+//!
+//! Tables that would outgrow the cache are built in parts, by a hash of the key, and what was gathered of the left side
+//! is dealt to the parts as well: a part's table is probed while it lies in the cache.
+//!
+//! Invariants:
+//!  1. Every record is in exactly one place: gathered, in the table, or emitted.
+//!  2. Until the right input has ended nothing is emitted, and there are no tables; from then on nothing is gathered.
+//!  3. A row of a table that a left record has met is marked; `full` emits the unmarked ones at the end of input.
+
+mod table;
+
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+use table::{Gathered, Parting, Table};
+
+use super::connect::In2;
+use super::key::KeySelector;
+use super::{Emit, Operator};
+use crate::job::task::Fault;
+
+/// How many records of one side a replica of a join may gather, unless the user says otherwise.
+pub(crate) const DEFAULT_RECORDS: usize = 100_000_000;
+
+/// How often an operator that emits nothing looks whether its job is cancelled, in records.
+const LOOK_EVERY: usize = 4096;
+
+/// Why a join fails its job.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// A replica had to keep more records of one side than it may.
+    #[error(
+        "one replica would have to keep more than {limit} records of the {side} stream; raise `max_records`, use more \
+         replicas, or let the smaller stream be the right one"
+    )]
+    TooManyRecords {
+        /// Which stream, `left` or `right`.
+        side: &'static str,
+        /// How many records of each side it may keep.
+        limit: usize,
+    },
+}
+
+/// What a join makes of records that meet and of those that do not.
+pub trait Joining<K, A, B>: Send + 'static {
+    /// The records that come out.
+    type Out: Send + 'static;
+    /// Whether left records that met none come out.
+    const LEFT_ALONE: bool;
+    /// Whether right records that met none come out.
+    const RIGHT_ALONE: bool;
+    /// Two records of equal keys.
+    fn both(key: K, left: A, right: B) -> Self::Out;
+    /// A left record that met none, if such come out.
+    fn left_alone(key: K, left: A) -> Option<Self::Out>;
+    /// A right record that met none, if such come out.
+    fn right_alone(key: K, right: B) -> Option<Self::Out>;
+}
+
+/// The pairs of records with equal keys.
+pub struct Inner;
+
+/// The pairs, and the left records that met none.
+pub struct Left;
+
+/// The pairs, and the records of both sides that met none.
+pub struct Full;
+
+impl<K: Send + 'static, A: Send + 'static, B: Send + 'static> Joining<K, A, B> for Inner {
+    type Out = (K, A, B);
+    const LEFT_ALONE: bool = false;
+    const RIGHT_ALONE: bool = false;
+
+    #[inline(always)]
+    fn both(key: K, left: A, right: B) -> Self::Out {
+        (key, left, right)
+    }
+    fn left_alone(_key: K, _left: A) -> Option<Self::Out> {
+        None
+    }
+    fn right_alone(_key: K, _right: B) -> Option<Self::Out> {
+        None
+    }
+}
+
+impl<K: Send + 'static, A: Send + 'static, B: Send + 'static> Joining<K, A, B> for Left {
+    type Out = (K, A, Option<B>);
+    const LEFT_ALONE: bool = true;
+    const RIGHT_ALONE: bool = false;
+
+    #[inline(always)]
+    fn both(key: K, left: A, right: B) -> Self::Out {
+        (key, left, Some(right))
+    }
+    fn left_alone(key: K, left: A) -> Option<Self::Out> {
+        Some((key, left, None))
+    }
+    fn right_alone(_key: K, _right: B) -> Option<Self::Out> {
+        None
+    }
+}
+
+impl<K: Send + 'static, A: Send + 'static, B: Send + 'static> Joining<K, A, B> for Full {
+    type Out = (K, Option<A>, Option<B>);
+    const LEFT_ALONE: bool = true;
+    const RIGHT_ALONE: bool = true;
+
+    #[inline(always)]
+    fn both(key: K, left: A, right: B) -> Self::Out {
+        (key, Some(left), Some(right))
+    }
+    fn left_alone(key: K, left: A) -> Option<Self::Out> {
+        Some((key, Some(left), None))
+    }
+    fn right_alone(key: K, right: B) -> Option<Self::Out> {
+        Some((key, None, Some(right)))
+    }
+}
+
+/// A hash join. `S` and `R` select the keys of left and right records, `J` is which join it is.
+pub struct Join<S, R, A, B, K, J> {
+    left_key: S,
+    right_key: R,
+    max_records: usize,
+    phase: Phase<A, B, K>,
+    joining: PhantomData<fn() -> J>,
+}
+
+enum Phase<A, B, K> {
+    Gathering {
+        left: Gathered<A>,
+        right: Gathered<B>,
+    },
+    /// A table for each part.
+    Probing {
+        parting: Parting,
+        tables: Vec<Table<K, B>>,
+    },
+}
+
+impl<A, B, K> Phase<A, B, K> {
+    fn new() -> Self {
+        Self::Gathering { left: Gathered::new(), right: Gathered::new() }
+    }
+}
+
+impl<S, R, A, B, K, J> Join<S, R, A, B, K, J> {
+    pub(crate) fn new(left_key: S, right_key: R, max_records: usize) -> Self {
+        Self { left_key, right_key, max_records, phase: Phase::new(), joining: PhantomData }
+    }
+}
+
+impl<S: Clone, R: Clone, A, B, K, J> Clone for Join<S, R, A, B, K, J> {
+    fn clone(&self) -> Self {
+        Self::new(self.left_key.clone(), self.right_key.clone(), self.max_records)
+    }
+}
+
+impl<S, R, A, B, J> Operator for Join<S, R, A, B, S::Key, J>
+where
+    S: KeySelector<A>,
+    R: KeySelector<B, Key = S::Key>,
+    A: Clone + Send + 'static,
+    B: Clone + Send + 'static,
+    S::Key: Clone,
+    J: Joining<S::Key, A, B>,
+{
+    type In = In2<A, B>;
+    type Out = J::Out;
+
+    #[inline(always)]
+    fn process(&mut self, record: In2<A, B>, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
+        match (record, &mut self.phase) {
+            (In2::A(record), Phase::Probing { parting, tables }) => {
+                let table = &mut tables[parting.part(&mut self.left_key, &record)];
+                probe::<_, _, _, _, J>(table, &mut self.left_key, record, out)
+            }
+            (In2::A(record), Phase::Gathering { left, .. }) => gather(left, record, "left", self.max_records),
+            (In2::B(record), Phase::Gathering { right, .. }) => gather(right, record, "right", self.max_records),
+            (In2::B(_), Phase::Probing { .. }) => unreachable!("the right input has ended"),
+        }
+    }
+
+    fn input_ended(&mut self, input: usize, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
+        const RIGHT: usize = 1;
+        if input != RIGHT {
+            return Ok(());
+        }
+        let Phase::Gathering { left, right } = std::mem::replace(&mut self.phase, Phase::new()) else {
+            unreachable!("an input ends once");
+        };
+        let parting = Parting::for_rows(right.len(), size_of::<S::Key>() + size_of::<B>());
+        let rights = parting.deal(right, &mut self.right_key, || out.look())?;
+        let lefts = parting.deal(left, &mut self.left_key, || out.look())?;
+        let mut tables = Vec::with_capacity(rights.len());
+        for (right, left) in rights.into_iter().zip(lefts) {
+            let mut table = Table::build(right, &mut self.right_key, || out.look())?;
+            for (index, record) in left.into_iter().enumerate() {
+                if index.is_multiple_of(LOOK_EVERY) {
+                    out.look()?;
+                }
+                probe::<_, _, _, _, J>(&mut table, &mut self.left_key, record, out)?;
+            }
+            tables.push(table);
+        }
+        self.phase = Phase::Probing { parting, tables };
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
+        let Phase::Probing { tables, .. } = std::mem::replace(&mut self.phase, Phase::new()) else {
+            // What follows wants no more records, and never saw one.
+            return Ok(());
+        };
+        if J::RIGHT_ALONE {
+            for table in tables {
+                table.into_alone(|key, row| J::right_alone(key, row).map_or(Ok(()), |record| out.emit(record)))?;
+                out.look()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn gather<T>(records: &mut Gathered<T>, record: T, side: &'static str, limit: usize) -> Result<(), Fault> {
+    if records.len() >= limit {
+        return Err(JoinError::TooManyRecords { side, limit }.into());
+    }
+    records.push(record);
+    Ok(())
+}
+
+/// Emits what a left record and the rows of its key make. The last match takes the record itself, any other a clone.
+#[inline(always)]
+fn probe<S, A, B, K, J>(
+    table: &mut Table<K, B>,
+    selector: &mut S,
+    record: A,
+    out: &mut impl Emit<J::Out>,
+) -> Result<(), Fault>
+where
+    S: KeySelector<A, Key = K>,
+    K: Hash + Eq + Clone + Send + 'static,
+    A: Clone,
+    B: Clone,
+    J: Joining<K, A, B>,
+{
+    let selected = selector.select(&record);
+    let Some(matches) = table.find::<S, A>(&selected, J::RIGHT_ALONE) else {
+        if J::LEFT_ALONE {
+            let key = S::into_key(selected);
+            return J::left_alone(key, record).map_or(Ok(()), |record| out.emit(record));
+        }
+        return Ok(());
+    };
+    let key = S::into_key(selected);
+    for row in matches.others {
+        out.emit(J::both(key.clone(), record.clone(), row.clone()))?;
+    }
+    out.emit(J::both(key, record, matches.first.clone()))
+}

@@ -1,0 +1,157 @@
+//! How the key of a record is had: made by a function, or borrowed from the record.
+//!
+//! A table of keys is asked by reference, and owns a key only once, when it is new. So a key that is borrowed is copied
+//! once per key, not once per record.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+use foldhash::fast::RandomState;
+
+/// Selects the key of a record. Implemented by the engine alone.
+pub trait KeySelector<T>: Clone + Send + 'static {
+    /// The key as results have it.
+    type Key: Hash + Eq + Send + 'static + Borrow<Self::Lookup>;
+    /// The key as it is looked up; it hashes and compares as the owned one does.
+    type Lookup: Hash + Eq + ?Sized;
+    /// The key of one record.
+    #[doc(hidden)]
+    type Selected<'a>
+    where
+        T: 'a;
+
+    #[doc(hidden)]
+    fn select<'a>(&mut self, record: &'a T) -> Self::Selected<'a>;
+    #[doc(hidden)]
+    fn lookup<'a>(selected: &'a Self::Selected<'_>) -> &'a Self::Lookup;
+    #[doc(hidden)]
+    fn into_key(selected: Self::Selected<'_>) -> Self::Key;
+
+    /// What a table has for a key. Here, where it is known that the owned key can be looked up by the borrowed one, also
+    /// where selectors of several streams share a type of key.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn find<'t, V>(table: &'t mut HashMap<Self::Key, V, RandomState>, key: &Self::Selected<'_>) -> Option<&'t mut V> {
+        table.get_mut(Self::lookup(key))
+    }
+}
+
+/// The key is what a function makes of the record.
+pub struct Computed<F, K> {
+    function: F,
+    keys: PhantomData<fn() -> K>,
+}
+
+impl<F, K> Computed<F, K> {
+    pub(crate) fn new(function: F) -> Self {
+        Self { function, keys: PhantomData }
+    }
+}
+
+impl<F: Clone, K> Clone for Computed<F, K> {
+    fn clone(&self) -> Self {
+        Self::new(self.function.clone())
+    }
+}
+
+impl<T, F, K> KeySelector<T> for Computed<F, K>
+where
+    F: FnMut(&T) -> K + Clone + Send + 'static,
+    K: Hash + Eq + Send + 'static,
+{
+    type Key = K;
+    type Lookup = K;
+    type Selected<'a>
+        = K
+    where
+        T: 'a;
+
+    #[inline(always)]
+    fn select(&mut self, record: &T) -> K {
+        (self.function)(record)
+    }
+
+    #[inline(always)]
+    fn lookup(selected: &K) -> &K {
+        selected
+    }
+
+    #[inline(always)]
+    fn into_key(selected: K) -> K {
+        selected
+    }
+}
+
+/// The key is a part of the record.
+pub struct Borrowed<F, Q: ?Sized> {
+    function: F,
+    keys: PhantomData<fn(&Q)>,
+}
+
+impl<F, Q: ?Sized> Borrowed<F, Q> {
+    pub(crate) fn new(function: F) -> Self {
+        Self { function, keys: PhantomData }
+    }
+}
+
+impl<F: Clone, Q: ?Sized> Clone for Borrowed<F, Q> {
+    fn clone(&self) -> Self {
+        Self::new(self.function.clone())
+    }
+}
+
+impl<T, F, Q> KeySelector<T> for Borrowed<F, Q>
+where
+    F: FnMut(&T) -> &Q + Clone + Send + 'static,
+    Q: Hash + Eq + ToOwned + ?Sized + 'static,
+    Q::Owned: Hash + Eq + Send + 'static,
+{
+    type Key = Q::Owned;
+    type Lookup = Q;
+    type Selected<'a>
+        = &'a Q
+    where
+        T: 'a;
+
+    #[inline(always)]
+    fn select<'a>(&mut self, record: &'a T) -> &'a Q {
+        (self.function)(record)
+    }
+
+    #[inline(always)]
+    fn lookup<'a>(selected: &'a &Q) -> &'a Q {
+        selected
+    }
+
+    #[inline(always)]
+    fn into_key(selected: &Q) -> Q::Owned {
+        selected.to_owned()
+    }
+}
+
+/// The key is the record.
+#[derive(Debug, Clone, Copy)]
+pub struct Whole;
+
+impl<T: Hash + Eq + Clone + Send + 'static> KeySelector<T> for Whole {
+    type Key = T;
+    type Lookup = T;
+    type Selected<'a> = &'a T;
+
+    #[inline(always)]
+    fn select<'a>(&mut self, record: &'a T) -> &'a T {
+        record
+    }
+
+    #[inline(always)]
+    fn lookup<'a>(selected: &'a &T) -> &'a T {
+        selected
+    }
+
+    #[inline(always)]
+    fn into_key(selected: &T) -> T {
+        selected.clone()
+    }
+}

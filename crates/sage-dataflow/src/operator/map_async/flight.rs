@@ -1,0 +1,313 @@
+//! The futures that are in flight, and the results that have not left.
+//!
+//! Each record has a slot from the moment it is taken until its result leaves; there are as many slots as the capacity,
+//! at most, and they are used again: a future is made in the place of an earlier one, and nothing is allocated for it.
+//!
+//! Wakers. Each slot has one, for good. Waking puts the slot on a list (`wakes.rs`) and rouses the task. A waker that a
+//! finished future left somewhere wakes whatever is in its slot by then; a future that is polled without need does no
+//! harm.
+//!
+//! Invariant: a future that has completed, or is past its timeout, is dropped at once. One that has panicked is not polled
+//! again: its task has failed.
+//!
+//! Knows nothing of threads, and nothing of what comes after.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::wakes::{Queued, Wakes};
+use super::{AsyncError, AsyncFunction, Order, Policy};
+use crate::BoxError;
+use crate::job::polling::Rouser;
+use crate::operator::RetriesExhausted;
+use crate::sync::FOREVER;
+
+/// The futures of one task.
+pub(crate) struct Flight<I, F: AsyncFunction<I>> {
+    function: F,
+    policy: Policy<I>,
+    slots: Vec<Slot<I, F>>,
+    vacant: Vec<u32>,
+    /// Slots in the order in which their results leave: in order, all that are taken; else those that are done.
+    leaving: VecDeque<u32>,
+    woken: Arc<Woken>,
+    /// The list that is being worked off, and how far that is.
+    batch: Vec<u32>,
+    worked_off: usize,
+}
+
+/// The slots whose futures can go on.
+struct Woken {
+    wakes: Wakes,
+    rouser: Rouser,
+}
+
+struct SlotWaker {
+    slot: u32,
+    queued: Queued,
+    woken: Arc<Woken>,
+}
+
+impl Wake for SlotWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.woken.wakes.put(self.slot, &self.queued) {
+            self.woken.rouser.rouse();
+        }
+    }
+}
+
+struct Slot<I, F: AsyncFunction<I>> {
+    /// Which record of the task's input it holds, from 1.
+    record: u64,
+    future: Pin<Box<Option<F::Future>>>,
+    done: Option<F::Out>,
+    /// Whether its record failed, and was let pass.
+    failed: bool,
+    /// The record, for a further attempt.
+    kept: Option<I>,
+    attempt: u32,
+    /// Whether it waits, with `pause`, for its next attempt.
+    pausing: bool,
+    pause: Option<Pin<Box<Sleep>>>,
+    timeout: Option<Pin<Box<Sleep>>>,
+    wake: Arc<SlotWaker>,
+    waker: Waker,
+}
+
+/// Sets a timer that is made when it is first needed.
+fn set(timer: &mut Option<Pin<Box<Sleep>>>, after: Duration) {
+    let at = Instant::now() + after.min(FOREVER);
+    match timer {
+        Some(timer) => timer.as_mut().reset(at),
+        None => *timer = Some(Box::pin(sleep_until(at))),
+    }
+}
+
+fn has_passed(timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
+    timer.as_mut().is_none_or(|timer| timer.as_mut().poll(cx).is_ready())
+}
+
+impl<I, F: AsyncFunction<I>> Slot<I, F> {
+    fn new(slot: u32, woken: &Arc<Woken>) -> Self {
+        let wake = Arc::new(SlotWaker { slot, queued: Queued::new(), woken: woken.clone() });
+        Self {
+            record: 0,
+            future: Box::pin(None),
+            done: None,
+            failed: false,
+            kept: None,
+            attempt: 0,
+            pausing: false,
+            pause: None,
+            timeout: None,
+            waker: wake.clone().into(),
+            wake,
+        }
+    }
+
+    /// Whether there is something in it to poll.
+    fn is_running(&self) -> bool {
+        self.pausing || self.future.is_some()
+    }
+
+    fn start(&mut self, record: I, number: u64, function: &mut F, policy: &Policy<I>) {
+        (self.record, self.attempt, self.failed) = (number, 1, false);
+        self.kept = policy.retry.map(|(_, copy)| copy(&record));
+        if let Some(limit) = policy.timeout {
+            set(&mut self.timeout, limit);
+        }
+        self.future.set(Some(function.call(record)));
+    }
+
+    fn poll(&mut self, function: &mut F, policy: &Policy<I>) -> Poll<Result<F::Out, BoxError>> {
+        let cx = &mut Context::from_waker(&self.waker);
+        loop {
+            if self.pausing {
+                if !has_passed(&mut self.pause, cx) {
+                    break;
+                }
+                self.pausing = false;
+                if let (Some((_, copy)), Some(record)) = (policy.retry, &self.kept) {
+                    self.future.set(Some(function.call(copy(record))));
+                }
+            }
+            let Some(future) = self.future.as_mut().as_pin_mut() else { break };
+            let Poll::Ready(output) = future.poll(cx) else { break };
+            self.future.set(None);
+            match (F::result(output), policy.retry) {
+                (Err(source), Some((retry, _))) if self.attempt >= retry.attempts => {
+                    return Poll::Ready(Err(RetriesExhausted { attempts: self.attempt, source }.into()));
+                }
+                (Err(_), Some((retry, _))) => {
+                    set(&mut self.pause, retry.wait(self.attempt));
+                    self.pausing = true;
+                    self.attempt += 1;
+                }
+                (result, _) => return Poll::Ready(result),
+            }
+        }
+        match policy.timeout {
+            Some(limit) if has_passed(&mut self.timeout, cx) => {
+                self.clear();
+                Poll::Ready(Err(AsyncError::TimedOut { limit }.into()))
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    fn clear(&mut self) {
+        self.pausing = false;
+        self.future.set(None);
+        self.done = None;
+        self.kept = None;
+    }
+}
+
+impl<I, F: AsyncFunction<I>> Flight<I, F> {
+    pub(crate) fn new(function: F, policy: Policy<I>, rouser: Rouser) -> Self {
+        let woken = Arc::new(Woken { wakes: Wakes::new(), rouser });
+        Self {
+            function,
+            policy,
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            leaving: VecDeque::new(),
+            woken,
+            batch: Vec::new(),
+            worked_off: 0,
+        }
+    }
+
+    fn taken(&self) -> usize {
+        self.slots.len() - self.vacant.len()
+    }
+
+    /// Says that the calling thread is the one that polls.
+    pub(crate) fn settle(&self) {
+        self.woken.rouser.settle();
+    }
+
+    /// Whether a future was woken since the last look.
+    pub(crate) fn is_roused(&self) -> bool {
+        self.woken.wakes.is_roused()
+    }
+
+    /// Whether another record has to wait.
+    pub(crate) fn is_full(&self) -> bool {
+        self.taken() >= self.policy.capacity
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.taken() == 0
+    }
+
+    /// Makes and first polls the future of a record. There is room for it. An error comes with its slot.
+    pub(crate) fn start(&mut self, record: I, number: u64) -> Result<(), (u32, BoxError)> {
+        debug_assert!(!self.is_full(), "the capacity is never exceeded");
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            let index = u32::try_from(self.slots.len()).expect("the capacity is far below this");
+            self.slots.push(Slot::new(index, &self.woken));
+            index
+        });
+        if self.policy.order == Order::Ordered {
+            self.leaving.push_back(index);
+        }
+        self.slots[index as usize].start(record, number, &mut self.function, &self.policy);
+        self.poll(index).map_err(|error| (index, error))
+    }
+
+    /// Takes the list of the slots that were woken, unless there is something left of the last one. Returns whether
+    /// there are any.
+    pub(crate) fn look(&mut self) -> bool {
+        if self.worked_off == self.batch.len() {
+            self.batch.clear();
+            self.worked_off = 0;
+            self.woken.wakes.take(&mut self.batch);
+        }
+        self.worked_off < self.batch.len()
+    }
+
+    /// The record in a slot that was woken and is to be polled.
+    pub(crate) fn next_woken(&mut self) -> Option<(u32, u64)> {
+        while let Some(&index) = self.batch.get(self.worked_off) {
+            self.worked_off += 1;
+            let slot = &self.slots[index as usize];
+            slot.wake.queued.take_back();
+            if slot.is_running() {
+                return Some((index, slot.record));
+            }
+        }
+        None
+    }
+
+    /// Polls the future in a slot.
+    pub(crate) fn poll(&mut self, index: u32) -> Result<(), BoxError> {
+        let slot = &mut self.slots[index as usize];
+        match slot.poll(&mut self.function, &self.policy) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(Ok(record)) => {
+                slot.done = Some(record);
+                slot.kept = None;
+                if self.policy.order == Order::Unordered {
+                    self.leaving.push_back(index);
+                }
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => Err(error),
+        }
+    }
+
+    /// Gives up the slot of a record whose failure was let pass; in order, once those before it have left.
+    pub(crate) fn skip(&mut self, index: u32) {
+        self.slots[index as usize].clear();
+        match self.policy.order {
+            Order::Unordered => self.vacant.push(index),
+            Order::Ordered => {
+                self.slots[index as usize].failed = true;
+                self.vacate_failed();
+            }
+        }
+    }
+
+    /// Takes failed records from the front of those that leave.
+    fn vacate_failed(&mut self) {
+        while let Some(index) = self.leaving.pop_front_if(|index| self.slots[*index as usize].failed) {
+            self.vacant.push(index);
+        }
+    }
+
+    /// Whether a result can leave.
+    pub(crate) fn has_result(&self) -> bool {
+        self.leaving.front().is_some_and(|&index| self.slots[index as usize].done.is_some())
+    }
+
+    /// The next result that can leave, and the number of the record it was made of.
+    pub(crate) fn next_result(&mut self) -> Option<(u64, F::Out)> {
+        let index = *self.leaving.front()?;
+        let slot = &mut self.slots[index as usize];
+        let result = slot.done.take()?;
+        let record = slot.record;
+        self.leaving.pop_front();
+        self.vacant.push(index);
+        self.vacate_failed();
+        Some((record, result))
+    }
+
+    /// Drops what is in one of the slots that are taken; false when there is none.
+    pub(crate) fn clear_one(&mut self) -> bool {
+        let Some(slot) = self.slots.pop() else { return false };
+        self.vacant.clear();
+        self.leaving.clear();
+        drop(slot);
+        true
+    }
+}

@@ -1,0 +1,126 @@
+//! `map_async` and `try_map_async`: one future per record, several of them in flight.
+//!
+//! What the user says of them is here; [`flight`] polls the futures. The task that takes records and sends the results
+//! on is in `stream/map_async.rs`.
+
+mod flight;
+mod wakes;
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+pub(crate) use flight::Flight;
+
+use super::Retry;
+use super::map::clone_by_function;
+use crate::{BoxError, sync};
+
+/// In which order the results of [`map_async`](crate::Stream::map_async) leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// In the order of the records they were made of. A slow future holds back the results of those behind it; they count
+    /// towards the capacity until they leave.
+    Ordered,
+    /// As the futures complete: the order of the stream is given up.
+    Unordered,
+}
+
+/// Why the engine, and not the function itself, failed a record of [`map_async`](crate::Stream::map_async).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AsyncError {
+    /// The record took longer than its timeout.
+    #[error("its future did not complete within {limit:?} and was dropped")]
+    TimedOut {
+        /// The timeout.
+        limit: Duration,
+    },
+}
+
+/// How the futures of one operator are run.
+pub(crate) struct Policy<I> {
+    pub(crate) capacity: usize,
+    pub(crate) order: Order,
+    pub(crate) timeout: Option<Duration>,
+    /// And what makes the record of a further attempt.
+    pub(crate) retry: Option<(Retry, fn(&I) -> I)>,
+}
+
+impl<I> Clone for Policy<I> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
+    }
+}
+
+/// The futures an operator may have in flight.
+pub(crate) const MAX_CAPACITY: usize = 1 << 20;
+
+/// Makes the future of a record.
+pub trait AsyncFunction<I>: Clone + Send + 'static {
+    /// What comes of a record.
+    type Out: Send + 'static;
+    /// The future.
+    type Future: Future + Send + 'static;
+    /// Makes it.
+    fn call(&mut self, record: I) -> Self::Future;
+    /// Tells a record from an error.
+    fn result(output: <Self::Future as Future>::Output) -> Result<Self::Out, BoxError>;
+}
+
+/// A function whose futures give a record.
+pub struct Sure<F, I> {
+    function: F,
+    types: PhantomData<fn(I)>,
+}
+clone_by_function!(Sure<I>);
+
+impl<I, F, U> AsyncFunction<I> for Sure<F, I>
+where
+    I: 'static,
+    F: FnMut(I) -> U + Clone + Send + 'static,
+    U: Future + Send + 'static,
+    U::Output: Send + 'static,
+{
+    type Out = U::Output;
+    type Future = U;
+
+    #[inline(always)]
+    fn call(&mut self, record: I) -> U {
+        (self.function)(record)
+    }
+
+    #[inline(always)]
+    fn result(output: U::Output) -> Result<U::Output, BoxError> {
+        Ok(output)
+    }
+}
+
+/// A function whose futures give a record or an error.
+pub struct Fallible<F, I, O, E> {
+    function: F,
+    types: PhantomData<fn(I) -> (O, E)>,
+}
+clone_by_function!(Fallible<I, O, E>);
+
+impl<I, F, U, O, E> AsyncFunction<I> for Fallible<F, I, O, E>
+where
+    I: 'static,
+    F: FnMut(I) -> U + Clone + Send + 'static,
+    U: Future<Output = Result<O, E>> + Send + 'static,
+    O: Send + 'static,
+    E: Into<BoxError> + 'static,
+{
+    type Out = O;
+    type Future = U;
+
+    #[inline(always)]
+    fn call(&mut self, record: I) -> U {
+        (self.function)(record)
+    }
+
+    #[inline(always)]
+    fn result(output: Result<O, E>) -> Result<O, BoxError> {
+        output.map_err(Into::into)
+    }
+}

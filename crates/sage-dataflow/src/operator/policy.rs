@@ -1,0 +1,188 @@
+//! What becomes of a record on which an operator fails: the [`ErrorPolicy`], and the count of what it let pass.
+
+use std::sync::{Arc, Mutex};
+
+use crate::BoxError;
+use crate::job::task::Fault;
+use crate::metrics::Counter;
+use crate::sync::lock;
+
+/// What becomes of a record on which an operator or a sink returns an error.
+///
+/// The default is to fail the job. A panic always does: nobody can tell what state it leaves a function in. So does an
+/// error while an operator opens, finishes or closes, and an error of a source.
+///
+/// Under [`skip`](Self::skip) the outputs of a record are held until the operator is done with it, so that a record that
+/// fails half-way leaves nothing behind. What was skipped is counted in
+/// [`OperatorReport::failed`](crate::OperatorReport::failed), with the first error beside it. To keep the records
+/// themselves, see [`dead_letters`](crate::Stream::dead_letters).
+///
+/// ```
+/// use sage::{Environment, ErrorPolicy};
+///
+/// let env = Environment::local("numbers");
+/// let numbers = env
+///     .from_iter(["1", "two", "3"])
+///     .try_map(|text| text.parse::<i32>())
+///     .on_error(ErrorPolicy::skip().at_most(10))
+///     .collect();
+/// let report = env.run()?;
+/// assert_eq!(numbers.take(), [1, 3]);
+/// assert_eq!(report.operators[1].failed, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ErrorPolicy {
+    skip: bool,
+    at_most: Option<u64>,
+    at_most_share: Option<f64>,
+}
+
+/// A share is looked at once a chain has taken this many records, and at the end of its input.
+const SHARE_AFTER_RECORDS: u64 = 1000;
+
+impl ErrorPolicy {
+    /// The first error fails the job: the default.
+    pub const fn fail() -> Self {
+        Self { skip: false, at_most: None, at_most_share: None }
+    }
+
+    /// Records on which the operator fails are left out, and counted.
+    pub const fn skip() -> Self {
+        Self { skip: true, at_most: None, at_most_share: None }
+    }
+
+    /// Fails the job after all when more than `records` were skipped, in one replica. Default: no limit.
+    pub const fn at_most(mut self, records: u64) -> Self {
+        self.at_most = Some(records);
+        self
+    }
+
+    /// Fails the job after all when more than this share (0.0 to 1.0) of the records its chain took were skipped, in one
+    /// replica. Looked at from the thousandth record on, and at the end of input. Default: no limit.
+    pub const fn at_most_share(mut self, share: f64) -> Self {
+        self.at_most_share = Some(share);
+        self
+    }
+
+    /// What is wrong with it, if anything.
+    pub(crate) fn mistake(&self) -> Option<String> {
+        let share = self.at_most_share?;
+        (!(0.0..=1.0).contains(&share)).then(|| format!("a share of errors is between 0 and 1, not {share}"))
+    }
+}
+
+impl Default for ErrorPolicy {
+    fn default() -> Self {
+        Self::fail()
+    }
+}
+
+/// More records failed than the policy allows.
+#[derive(Debug, thiserror::Error)]
+#[error("{skipped} records were skipped before this one, and the error policy allows {allowed}")]
+pub struct BudgetExceeded {
+    /// How many were skipped.
+    pub skipped: u64,
+    /// How many may be, in words.
+    pub allowed: String,
+    /// The error of the last record.
+    pub source: BoxError,
+}
+
+/// More of the records failed than the policy allows; found at the end of input.
+#[derive(Debug, thiserror::Error)]
+#[error("{skipped} of {taken} records were skipped, and the error policy allows {allowed}")]
+struct ShareExceeded {
+    skipped: u64,
+    taken: u64,
+    allowed: String,
+}
+
+/// What a replica of an operator let pass; read by anyone.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    /// Records that failed and did not fail the job.
+    pub(crate) skipped: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) first: Mutex<Option<String>>,
+}
+
+impl Passed {
+    /// Counts a record that failed, the `failed`th, with what its errors say.
+    pub(crate) fn note(&self, failed: u64, errors: &[String]) {
+        if failed == 1 {
+            *lock(&self.first) = Some(errors.join(": "));
+        }
+        self.skipped.publish(failed);
+    }
+}
+
+/// The errors of one replica of an operator.
+pub(crate) struct Errors {
+    policy: ErrorPolicy,
+    skipped: u64,
+    /// How many records the chain had taken at the last batch that failed, and how many were skipped before it: a
+    /// position counts a batch at its end.
+    batch: (u64, u64),
+    passed: Arc<Passed>,
+}
+
+impl Errors {
+    pub(crate) fn new(policy: ErrorPolicy, passed: Arc<Passed>) -> Self {
+        Self { policy, skipped: 0, batch: (0, 0), passed }
+    }
+
+    /// Whether the outputs of a record are to be held until it has succeeded.
+    #[inline(always)]
+    pub(crate) fn hold(&self) -> bool {
+        self.policy.skip
+    }
+
+    /// Decides on an error of the operator; `taken` is how many records its chain had taken before this batch.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn judge(&mut self, error: BoxError, taken: u64) -> Result<(), Fault> {
+        if !self.policy.skip {
+            return Err(Fault::Error(error));
+        }
+        if taken != self.batch.0 {
+            self.batch = (taken, self.skipped);
+        }
+        let over =
+            |allowed: String, skipped, source| Err(Fault::Error(BudgetExceeded { skipped, allowed, source }.into()));
+        if let Some(limit) = self.policy.at_most.filter(|limit| self.skipped >= *limit) {
+            return over(limit.to_string(), self.skipped, error);
+        }
+        if let Some(share) = self.policy.at_most_share
+            && taken >= SHARE_AFTER_RECORDS
+            && self.batch.1 as f64 > share * taken as f64
+        {
+            return over(percent(share), self.skipped, error);
+        }
+        self.skipped += 1;
+        self.passed.note(self.skipped, &error_chain(&*error));
+        tracing::debug!(error = &*error, "record skipped");
+        Ok(())
+    }
+
+    /// Looks at the share of errors once all records are in.
+    pub(crate) fn finish(&self, taken: u64) -> Result<(), Fault> {
+        match self.policy.at_most_share {
+            Some(share) if self.policy.skip && self.skipped as f64 > share * taken as f64 => {
+                let exceeded = ShareExceeded { skipped: self.skipped, taken, allowed: percent(share) };
+                Err(Fault::Error(exceeded.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{} %", share * 100.0)
+}
+
+/// The message of an error and of each of its sources.
+pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
+}

@@ -1,0 +1,178 @@
+//! An operator that is asked again when it fails on a record.
+
+use std::time::Duration;
+
+use super::{Emit, Held, Operator, OperatorFactory, Promise};
+use crate::BoxError;
+use crate::exchange::lane::Mark;
+use crate::job::control::Control;
+use crate::job::task::{CloseContext, Fault, OpenContext, Stop};
+use crate::sync::park_for;
+
+/// How often, and after which waits, an operator is asked again for a record on which it failed.
+///
+/// The wait doubles from one attempt to the next. It holds up the operator's whole chain, and keeps the order, but for an
+/// async operator, where other records go on meanwhile. A cancel ends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    pub(crate) attempts: u32,
+    first: Duration,
+    longest: Duration,
+}
+
+impl Retry {
+    /// Asks `attempts` times in all (1 or more; 1 is no retry), waiting 100 ms after the first failure, then twice as
+    /// long each time, 10 s at most.
+    pub const fn up_to(attempts: u32) -> Self {
+        Self { attempts, first: Duration::from_millis(100), longest: Duration::from_secs(10) }
+    }
+
+    /// Waits `first` after the first failure, then twice as long each time, `longest` at most.
+    pub const fn backoff(mut self, first: Duration, longest: Duration) -> Self {
+        self.first = first;
+        self.longest = longest;
+        self
+    }
+
+    /// How long to wait after so many failures.
+    pub(crate) fn wait(&self, failures: u32) -> Duration {
+        let doubled = 2_u32.checked_pow(failures - 1).and_then(|times| self.first.checked_mul(times));
+        doubled.unwrap_or(self.longest).min(self.longest)
+    }
+
+    pub(crate) fn mistake(&self) -> Option<String> {
+        (self.attempts == 0).then(|| "a retry makes at least one attempt in all".to_owned())
+    }
+}
+
+/// An operator failed on a record as often as it was to be asked.
+#[derive(Debug, thiserror::Error)]
+#[error("gave up after {attempts} attempts")]
+pub struct RetriesExhausted {
+    /// How often it was asked.
+    pub attempts: u32,
+    /// The error of the last attempt.
+    pub source: BoxError,
+}
+
+/// Makes operators that retry.
+pub struct Retried<F> {
+    pub(crate) factory: F,
+    pub(crate) retry: Retry,
+}
+
+impl<F: OperatorFactory> OperatorFactory for Retried<F>
+where
+    <F::Operator as Operator>::In: Clone,
+{
+    type Operator = Retrying<F::Operator>;
+    fn make(&self) -> Self::Operator {
+        Retrying { operator: self.factory.make(), retry: self.retry, context: None, retries: 0 }
+    }
+}
+
+/// An operator, asked again when it fails.
+pub struct Retrying<O> {
+    operator: O,
+    retry: Retry,
+    context: Option<OpenContext>,
+    retries: u64,
+}
+
+impl<O: Operator> Retrying<O>
+where
+    O::In: Clone,
+{
+    /// Waits after so many failures on a record.
+    #[cold]
+    fn wait(&mut self, failures: u32) -> Result<(), Fault> {
+        self.retries += 1;
+        let Some(context) = &self.context else { return Ok(()) };
+        context.passed.retries.publish(self.retries);
+        let cancelled = || context.control.load() == Control::Cancel;
+        park_for(self.retry.wait(failures), || !cancelled());
+        if cancelled() { Err(Stop::Cancelled.into()) } else { Ok(()) }
+    }
+}
+
+impl<O: Operator> Operator for Retrying<O>
+where
+    O::In: Clone,
+{
+    type In = O::In;
+    type Out = O::Out;
+    const ONE_TO_ONE: Promise = O::ONE_TO_ONE;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.context = Some(cx.clone());
+        self.operator.open(cx)
+    }
+
+    fn process(&mut self, record: O::In, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
+        let mut held = Held(Vec::new());
+        let mut attempts = 1;
+        while attempts < self.retry.attempts {
+            match self.operator.process(record.clone(), &mut held) {
+                Err(Fault::Error(error)) => {
+                    tracing::debug!(error = &*error, attempts, "asked again");
+                    held.0.clear();
+                    self.wait(attempts)?;
+                    attempts += 1;
+                }
+                Err(stop) => return Err(stop),
+                Ok(()) => return held.0.into_iter().try_for_each(|record| out.emit(record)),
+            }
+        }
+        match self.operator.process(record, &mut held) {
+            Err(Fault::Error(source)) => Err(Fault::Error(RetriesExhausted { attempts, source }.into())),
+            Err(stop) => Err(stop),
+            Ok(()) => held.0.into_iter().try_for_each(|record| out.emit(record)),
+        }
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
+        self.operator.finish(out)
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.operator.close(cx)
+    }
+
+    fn input_ended(&mut self, input: usize, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
+        self.operator.input_ended(input, out)
+    }
+
+    const MARKS: Promise = O::MARKS;
+    const DROPS_LATE: Promise = O::DROPS_LATE;
+
+    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
+        self.operator.on_watermark(mark, out)
+    }
+
+    fn mark(&mut self) -> Option<Mark> {
+        self.operator.mark()
+    }
+
+    fn wake_within(&self) -> Option<Duration> {
+        self.operator.wake_within()
+    }
+
+    fn late(&self) -> u64 {
+        self.operator.late()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backoff_doubles_up_to_its_cap_however_often_it_is_asked() {
+        let [milli, second] = [Duration::from_millis(10), Duration::from_secs(1)];
+        let retry = Retry::up_to(u32::MAX).backoff(milli, second);
+        let pauses = [1, 2, 3, 7, 8, 40, u32::MAX].map(|failed| retry.wait(failed).as_millis());
+        assert_eq!(pauses, [10, 20, 40, 640, 1000, 1000, 1000]);
+        assert_eq!(Retry::up_to(2).backoff(second, milli).wait(1), milli);
+        assert_eq!(Retry::up_to(2).backoff(Duration::MAX, Duration::MAX).wait(9), Duration::MAX);
+    }
+}

@@ -1,0 +1,262 @@
+//! Session windows: the records of a key that follow each other in less than a gap.
+//!
+//! A record is a window of its own, from its time until the gap after it, and windows of a key that overlap become one.
+//! So it does not matter in which order the records come, as long as none is late.
+//!
+//! Each key has a slot, with its open sessions in order, and one timer in a heap, for the first moment at which one of
+//! them has to fire or to be forgotten. A session that has grown meanwhile gets its timer when the old one has come.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use foldhash::fast::RandomState;
+
+use super::aggregate::Aggregate;
+use super::key::KeySelector;
+use super::window::{Late, LateRecords, result};
+use super::{Emit, Operator, Promise};
+use crate::exchange::lane::Mark;
+use crate::job::task::Fault;
+use crate::time::{Timed, Timestamp, Window, Windowed};
+
+/// `window` with sessions.
+pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L> {
+    gap: i64,
+    lateness: i64,
+    key: S,
+    aggregate: A,
+    to: L,
+    slot_of: HashMap<S::Key, usize, RandomState>,
+    slots: Vec<Slot<S::Key, T, A::State>>,
+    free: Vec<usize>,
+    timers: BinaryHeap<Reverse<(i64, usize)>>,
+    watermark: i64,
+    late: Late<L>,
+}
+
+/// The sessions of a key, which do not overlap, by time. A slot without a key is free.
+struct Slot<K, T, V> {
+    key: Option<K>,
+    sessions: Vec<Open<T, V>>,
+    /// The timer that counts; others in the heap are out of date.
+    timer: i64,
+}
+
+/// A session that has not ended for good.
+struct Open<T, V> {
+    start: i64,
+    end: i64,
+    /// What was gathered, where that can be merged with another's.
+    state: V,
+    /// The records, where it cannot.
+    values: Vec<T>,
+    fired: bool,
+}
+
+impl<T, V> Open<T, V> {
+    fn window(&self) -> Window {
+        Window { start: Timestamp::from_millis(self.start), end: Timestamp::from_millis(self.end) }
+    }
+
+    /// When there is something to do for it.
+    fn deadline(&self, lateness: i64) -> i64 {
+        if self.fired { self.end.saturating_add(lateness) } else { self.end }
+    }
+
+    fn value<K, A: Aggregate<K, T, State = V>>(&self, key: &K, aggregate: &mut A) -> A::Out {
+        if A::MERGES {
+            return aggregate.look(key, self.window(), &self.state);
+        }
+        let mut state = aggregate.start();
+        self.values.iter().for_each(|value| aggregate.add(&mut state, value));
+        aggregate.finish(key, self.window(), state)
+    }
+}
+
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> SessionWindows<S, T, A, L> {
+    pub(crate) fn new(gap: i64, lateness: i64, key: S, aggregate: A, to: L) -> Self {
+        Self {
+            gap,
+            lateness,
+            key,
+            aggregate,
+            late: Late::new(&to),
+            to,
+            slot_of: HashMap::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            timers: BinaryHeap::new(),
+            watermark: i64::MIN,
+        }
+    }
+
+    /// The slot of a record's key, which gets one if the record is not late.
+    fn slot(&mut self, record: &Timed<T>, is_late: bool) -> Option<usize>
+    where
+        S::Key: Clone,
+    {
+        let key = self.key.select(record);
+        if let Some(&slot) = self.slot_of.get(S::lookup(&key)) {
+            return Some(slot);
+        }
+        if is_late {
+            return None;
+        }
+        let key = S::into_key(key);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { key: None, sessions: Vec::new(), timer: i64::MAX });
+            self.slots.len() - 1
+        });
+        self.slots[slot].key = Some(key.clone());
+        self.slots[slot].timer = i64::MAX;
+        self.slot_of.insert(key, slot);
+        Some(slot)
+    }
+
+    /// Puts a record into the session of its slot, merging those it joins. Gives the record back if it is late; else
+    /// the number of its session.
+    fn place(&mut self, slot: usize, record: Timed<T>, is_late: bool) -> Result<usize, Timed<T>> {
+        let (start, end) = (record.time.millis(), record.time.millis().saturating_add(self.gap));
+        let sessions = &mut self.slots[slot].sessions;
+        let first = sessions.partition_point(|session| session.end <= start);
+        let behind = first + sessions[first..].partition_point(|session| session.start < end);
+        if first == behind {
+            if is_late {
+                return Err(record);
+            }
+            let open = Open { start, end, state: self.aggregate.start(), values: Vec::new(), fired: false };
+            sessions.insert(first, open);
+        }
+        let (before, after) = sessions.split_at_mut(first + 1);
+        let session = &mut before[first];
+        for other in after.iter_mut().take(behind.saturating_sub(first + 1)) {
+            session.end = session.end.max(other.end);
+            session.values.append(&mut other.values);
+            let state = std::mem::replace(&mut other.state, self.aggregate.start());
+            if A::MERGES {
+                self.aggregate.merge(&mut session.state, state);
+            }
+        }
+        session.start = session.start.min(start);
+        session.end = session.end.max(end);
+        if A::MERGES {
+            self.aggregate.take(&mut session.state, record.value);
+        } else {
+            session.values.push(record.value);
+        }
+        if behind > first + 1 {
+            sessions.drain(first + 1..behind);
+        }
+        Ok(first)
+    }
+
+    /// Sees to it that the slot is looked at by `deadline`.
+    fn set_timer(&mut self, slot: usize, deadline: i64) {
+        if deadline < self.slots[slot].timer {
+            self.slots[slot].timer = deadline;
+            self.timers.push(Reverse((deadline, slot)));
+        }
+    }
+
+    /// Fires what has ended, in the order of the timers, and forgets what is past its lateness.
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>) -> Result<(), Fault>
+    where
+        S::Key: Clone,
+    {
+        if watermark <= self.watermark {
+            return Ok(());
+        }
+        self.watermark = watermark;
+        while let Some(&Reverse((deadline, slot))) = self.timers.peek() {
+            if deadline > watermark {
+                break;
+            }
+            self.timers.pop();
+            if self.slots[slot].timer == deadline && self.slots[slot].key.is_some() {
+                self.fire(slot, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what is due in a slot.
+    fn fire(&mut self, slot: usize, out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>) -> Result<(), Fault>
+    where
+        S::Key: Clone,
+    {
+        let (watermark, lateness) = (self.watermark, self.lateness);
+        let Slot { key, sessions, timer } = &mut self.slots[slot];
+        let Some(key) = key else { return Ok(()) };
+        for session in sessions.iter_mut().filter(|session| !session.fired && session.end <= watermark) {
+            session.fired = true;
+            let value = session.value(key, &mut self.aggregate);
+            out.emit(result(key.clone(), session.window(), value))?;
+        }
+        sessions.retain(|session| session.end > watermark.saturating_sub(lateness));
+        *timer = i64::MAX;
+        match sessions.iter().map(|session| session.deadline(lateness)).min() {
+            Some(deadline) => self.set_timer(slot, deadline),
+            None => {
+                self.slot_of.remove(std::borrow::Borrow::borrow(key));
+                self.slots[slot].key = None;
+                self.free.push(slot);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Clone for SessionWindows<S, T, A, L> {
+    fn clone(&self) -> Self {
+        Self::new(self.gap, self.lateness, self.key.clone(), self.aggregate.clone(), self.to.clone())
+    }
+}
+
+impl<S, T, A, L> Operator for SessionWindows<S, T, A, L>
+where
+    S: KeySelector<Timed<T>>,
+    S::Key: Clone,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+    L: LateRecords<T>,
+{
+    type In = Timed<T>;
+    type Out = Timed<Windowed<S::Key, A::Out>>;
+
+    const DROPS_LATE: Promise = Promise(true);
+
+    #[inline(always)]
+    fn process(&mut self, record: Timed<T>, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        let end = record.time.millis().saturating_add(self.gap);
+        let is_late = end <= self.watermark.saturating_sub(self.lateness);
+        let Some(slot) = self.slot(&record, is_late) else {
+            self.late.take(record);
+            return Ok(());
+        };
+        match self.place(slot, record, is_late) {
+            Ok(index) => {
+                let session = &mut self.slots[slot].sessions[index];
+                session.fired = false;
+                if session.end <= self.watermark {
+                    return self.fire(slot, out);
+                }
+                let deadline = session.end;
+                self.set_timer(slot, deadline);
+            }
+            Err(record) => self.late.take(record),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        self.advance(i64::MAX, out)
+    }
+
+    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        self.advance(mark.millis, out)
+    }
+
+    fn late(&self) -> u64 {
+        self.late.records
+    }
+}

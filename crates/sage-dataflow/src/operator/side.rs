@@ -1,0 +1,477 @@
+//! Operators with a second way out, and the link that fuses them to the rest of their chain: split, dead letters.
+//!
+//! What leaves by the side goes to a stream of its own, behind an exchange. Either way out may end before the other;
+//! what is emitted there then is dropped, and the chain ends when both have.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::policy::error_chain;
+use super::retry::RetriesExhausted;
+use super::{Cloned, Emit, Held, Life, Operator, OperatorFactory, Promise};
+use crate::BoxError;
+use crate::exchange::RoundRobin;
+use crate::exchange::lane::Mark;
+use crate::graph::NodeId;
+use crate::graph::wiring::BuildContext;
+use crate::job::control::{Control, JobControl};
+use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, Stop, TaskContext};
+use crate::metrics::Counter;
+
+/// A record on which an operator failed, as it came in, with what is to be known to look into it and to try it again.
+///
+/// It implements serde's traits where the record does, so that it can be written to a file and read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter<T> {
+    /// The record, as the operator was given it.
+    pub record: T,
+    /// The operator's name.
+    pub operator: String,
+    /// Which replica of it, from 0.
+    pub replica: usize,
+    /// Which of the records that this replica took, from 1.
+    pub position: u64,
+    /// How often the operator was asked.
+    pub attempts: u32,
+    /// The message of the error, then those of its sources.
+    pub errors: Vec<String>,
+    /// When it failed, in milliseconds since 1970 (UTC).
+    pub time_ms: u64,
+}
+
+/// What leaves an operator with two outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaves<M, S> {
+    /// By its stream.
+    Main(M),
+    /// By its side stream.
+    Side(S),
+}
+
+/// An operator with two outputs.
+pub trait SideOperator: Send + 'static {
+    /// The records it takes.
+    type In: Send + 'static;
+    /// The records of its stream.
+    type Out: Send + 'static;
+    /// The records of its side stream.
+    type Side: Send + 'static;
+
+    /// As [`Operator::open`].
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// As [`Operator::process`].
+    fn process(&mut self, record: Self::In, out: &mut impl Emit<Leaves<Self::Out, Self::Side>>) -> Result<(), Fault>;
+
+    /// As [`Operator::finish`].
+    fn finish(&mut self, out: &mut impl Emit<Leaves<Self::Out, Self::Side>>) -> Result<(), Fault> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// As [`Operator::close`].
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// As `Operator::on_watermark`.
+    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Leaves<Self::Out, Self::Side>>) -> Result<(), Fault> {
+        let (_, _) = (mark, out);
+        Ok(())
+    }
+
+    /// As `Operator::MARKS`.
+    const MARKS: Promise = Promise(false);
+
+    /// As `Operator::mark`.
+    fn mark(&mut self) -> Option<Mark> {
+        None
+    }
+
+    /// As `Operator::wake_within`.
+    fn wake_within(&self) -> Option<Duration> {
+        None
+    }
+
+    /// As `Operator::input_ended`.
+    fn input_ended(&mut self, input: usize, out: &mut impl Emit<Leaves<Self::Out, Self::Side>>) -> Result<(), Fault> {
+        let (_, _) = (input, out);
+        Ok(())
+    }
+}
+
+/// Makes the side operator of each replica.
+pub trait SideFactory: Send + 'static {
+    /// What it makes.
+    type Operator: SideOperator;
+    /// Makes one.
+    fn make(&self) -> Self::Operator;
+}
+
+impl<O: SideOperator + Clone> SideFactory for Cloned<O> {
+    type Operator = O;
+    fn make(&self) -> O {
+        self.0.clone()
+    }
+}
+
+/// A side operator fused to the rest of its chain, and to the router of its side stream.
+pub(crate) struct SideLink<O: SideOperator, N> {
+    operator: O,
+    next: N,
+    side: RoundRobin<O::Side>,
+    /// Which of the two ways out still want records.
+    open: [bool; 2],
+    node: NodeId,
+    emitted: u64,
+    life: Life,
+    context: OpenContext,
+    control: Arc<JobControl>,
+    emitted_so_far: Arc<Counter>,
+}
+
+impl<O: SideOperator, N> SideLink<O, N> {
+    pub(crate) fn new(
+        operator: O,
+        next: N,
+        side: RoundRobin<O::Side>,
+        node: NodeId,
+        cx: &mut BuildContext<'_>,
+    ) -> Self {
+        let (context, control, emitted_so_far) = (cx.open_context(node), cx.control(), cx.emitted(node));
+        let (life, open) = (Life::New, [true, true]);
+        Self { operator, next, side, open, node, emitted: 0, life, context, control, emitted_so_far }
+    }
+
+    fn parts<'a>(&'a mut self, at: &'a mut Position) -> (&'a mut O, Ways<'a, O, N>) {
+        let Self { operator, next, side, open, node, emitted, control, .. } = self;
+        (operator, Ways { next, side, open, at, node: *node, emitted, control })
+    }
+}
+
+impl<O: SideOperator, N: Push<O::Out>> SideLink<O, N> {
+    /// Passes a watermark on, both ways.
+    fn pass(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
+        let Self { next, side, open: [main_open, side_open], .. } = self;
+        let passed = |passed: Result<(), Fault>, open: &mut bool| match passed {
+            Err(Fault::Stop(Stop::Satisfied)) => {
+                *open = false;
+                Ok(())
+            }
+            passed => passed,
+        };
+        if *main_open {
+            passed(next.watermark(mark, at), main_open)?;
+        }
+        if *side_open { passed(side.watermark(mark, at), side_open) } else { Ok(()) }
+    }
+}
+
+/// The two ways out of an operator.
+struct Ways<'a, O: SideOperator, N> {
+    next: &'a mut N,
+    side: &'a mut RoundRobin<O::Side>,
+    open: &'a mut [bool; 2],
+    at: &'a mut Position,
+    node: NodeId,
+    emitted: &'a mut u64,
+    control: &'a JobControl,
+}
+
+impl<O: SideOperator, N: Push<O::Out>> Emit<Leaves<O::Out, O::Side>> for Ways<'_, O, N> {
+    #[inline(always)]
+    fn emit(&mut self, record: Leaves<O::Out, O::Side>) -> Result<(), Fault> {
+        let (way, left) = match record {
+            Leaves::Main(record) if self.open[0] => {
+                *self.emitted += 1;
+                (0, sent(self.next, record, self.at))
+            }
+            Leaves::Side(record) if self.open[1] => (1, sent(self.side, record, self.at)),
+            Leaves::Main(_) | Leaves::Side(_) => return Ok(()),
+        };
+        self.at.enter(self.node);
+        match left {
+            Err(Fault::Stop(Stop::Satisfied)) => {
+                self.open[way] = false;
+                if *self.open == [false; 2] {
+                    return Err(Stop::Satisfied.into());
+                }
+            }
+            left => left?,
+        }
+        self.look()
+    }
+
+    fn look(&mut self) -> Result<(), Fault> {
+        if self.control.load() == Control::Cancel { Err(Stop::Cancelled.into()) } else { Ok(()) }
+    }
+}
+
+/// Pushes a record, and attends at once.
+#[inline(always)]
+fn sent<T>(next: &mut impl Push<T>, record: T, at: &mut Position) -> Result<(), Fault> {
+    match next.push(record, at) {
+        Err(Fault::Stop(Stop::Attend)) => next.attend(at),
+        pushed => pushed,
+    }
+}
+
+impl<O: SideOperator, N: Push<O::Out>> Push<O::In> for SideLink<O, N> {
+    fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        self.life = Life::Open;
+        self.operator.open(&self.context)?;
+        self.side.open(at)?;
+        match self.next.open(at) {
+            // The side stream may still want some.
+            Err(Fault::Stop(Stop::Satisfied)) => self.open[0] = false,
+            opened => opened?,
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn push(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        let (operator, mut ways) = self.parts(at);
+        operator.process(record, &mut ways)
+    }
+
+    fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
+        // Both ways are attended to where they are pushed to.
+        Ok(())
+    }
+
+    fn wanted(&self) -> bool {
+        (self.open[0] && self.next.wanted()) || (self.open[1] && self.side.wanted())
+    }
+
+    fn publish(&mut self) {
+        self.emitted_so_far.publish(self.emitted);
+        self.next.publish();
+    }
+
+    fn flush(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.next.flush(at)
+    }
+
+    fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        let (operator, mut ways) = self.parts(at);
+        match operator.finish(&mut ways) {
+            Ok(()) | Err(Fault::Stop(Stop::Satisfied)) => {}
+            fault => return fault,
+        }
+        if let Some(mark) = self.operator.mark() {
+            self.pass(mark, at)?;
+        }
+        self.next.finish(at)?;
+        self.side.finish(at)
+    }
+
+    fn close(&mut self, cx: &mut TaskContext) {
+        if self.life == Life::Open {
+            self.life = Life::Closed;
+            let operator = &mut self.operator;
+            cx.closing(self.node, |close| operator.close(close));
+        }
+        Push::<O::Side>::close(&mut self.side, cx);
+        self.next.close(cx);
+    }
+
+    fn input_ended(&mut self, input: usize, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        let (operator, mut ways) = self.parts(at);
+        operator.input_ended(input, &mut ways)
+    }
+
+    fn watermark(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
+        if O::MARKS.0 {
+            return Ok(());
+        }
+        at.enter(self.node);
+        let (operator, mut ways) = self.parts(at);
+        operator.on_watermark(mark, &mut ways)?;
+        self.pass(mark, at)
+    }
+
+    fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
+        if let Some(mark) = self.operator.mark() {
+            self.pass(mark, at)?;
+        }
+        self.next.between(at)
+    }
+
+    fn wake_within(&self) -> Option<Duration> {
+        self.operator.wake_within().into_iter().chain(self.next.wake_within()).min()
+    }
+}
+
+/// `split`: each record by the one way or the other.
+pub struct Split<F, I> {
+    predicate: F,
+    records: PhantomData<fn(I)>,
+}
+
+impl<F, I> Split<F, I> {
+    pub(crate) fn new(predicate: F) -> Self {
+        Self { predicate, records: PhantomData }
+    }
+}
+
+impl<F: Clone, I> Clone for Split<F, I> {
+    fn clone(&self) -> Self {
+        Self::new(self.predicate.clone())
+    }
+}
+
+impl<F, I> SideOperator for Split<F, I>
+where
+    F: FnMut(&I) -> bool + Send + 'static,
+    I: Send + 'static,
+{
+    type In = I;
+    type Out = I;
+    type Side = I;
+
+    #[inline(always)]
+    fn process(&mut self, record: I, out: &mut impl Emit<Leaves<I, I>>) -> Result<(), Fault> {
+        let main = (self.predicate)(&record);
+        out.emit(if main { Leaves::Main(record) } else { Leaves::Side(record) })
+    }
+}
+
+/// `split_ok`: the value of each result by the one way, its error by the other.
+pub struct SplitOk<T, E>(pub(crate) PhantomData<fn(T, E)>);
+
+impl<T, E> Clone for SplitOk<T, E> {
+    fn clone(&self) -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: Send + 'static, E: Send + 'static> SideOperator for SplitOk<T, E> {
+    type In = Result<T, E>;
+    type Out = T;
+    type Side = E;
+
+    #[inline(always)]
+    fn process(&mut self, record: Result<T, E>, out: &mut impl Emit<Leaves<T, E>>) -> Result<(), Fault> {
+        out.emit(record.map_or_else(Leaves::Side, Leaves::Main))
+    }
+}
+
+/// Makes operators whose failures leave by the side.
+pub struct Mourned<F>(pub(crate) F);
+
+impl<F: OperatorFactory> SideFactory for Mourned<F>
+where
+    <F::Operator as Operator>::In: Clone,
+{
+    type Operator = Mourning<F::Operator>;
+    fn make(&self) -> Self::Operator {
+        Mourning { operator: self.0.make(), taken: 0, letters: 0, context: None }
+    }
+}
+
+/// An operator whose failures leave by the side, as [`DeadLetter`]s.
+pub struct Mourning<O> {
+    operator: O,
+    taken: u64,
+    letters: u64,
+    context: Option<OpenContext>,
+}
+
+impl<O: Operator> Mourning<O> {
+    #[cold]
+    fn letter(&mut self, record: O::In, error: &BoxError) -> DeadLetter<O::In> {
+        self.letters += 1;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let letter = DeadLetter {
+            record,
+            operator: self.context.as_ref().map_or_else(String::new, |context| context.name.clone()),
+            replica: self.context.as_ref().map_or(0, |context| context.replica),
+            position: self.taken,
+            attempts: error.downcast_ref::<RetriesExhausted>().map_or(1, |exhausted| exhausted.attempts),
+            errors: error_chain(&**error),
+            time_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        };
+        if let Some(context) = &self.context {
+            context.passed.note(self.letters, &letter.errors);
+        }
+        letter
+    }
+}
+
+impl<O: Operator> SideOperator for Mourning<O>
+where
+    O::In: Clone,
+{
+    type In = O::In;
+    type Out = O::Out;
+    type Side = DeadLetter<O::In>;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.context = Some(cx.clone());
+        self.operator.open(cx)
+    }
+
+    fn process(&mut self, record: O::In, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
+        self.taken += 1;
+        let mut held = Held(Vec::new());
+        match self.operator.process(record.clone(), &mut held) {
+            Ok(()) => held.0.into_iter().try_for_each(|record| out.emit(Leaves::Main(record))),
+            Err(Fault::Error(error)) => {
+                let letter = self.letter(record, &error);
+                out.emit(Leaves::Side(letter))
+            }
+            Err(stop) => Err(stop),
+        }
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
+        self.operator.finish(&mut MainOf::<_, Self::Side>(out, PhantomData))
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.operator.close(cx)
+    }
+
+    fn input_ended(&mut self, input: usize, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
+        self.operator.input_ended(input, &mut MainOf::<_, Self::Side>(out, PhantomData))
+    }
+
+    const MARKS: Promise = O::MARKS;
+
+    fn mark(&mut self) -> Option<Mark> {
+        self.operator.mark()
+    }
+
+    fn wake_within(&self) -> Option<Duration> {
+        self.operator.wake_within()
+    }
+
+    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
+        self.operator.on_watermark(mark, &mut MainOf::<_, Self::Side>(out, PhantomData))
+    }
+}
+
+/// The main way out, for an operator that knows no other.
+struct MainOf<'a, E, S>(&'a mut E, PhantomData<fn(S)>);
+
+impl<M, S, E: Emit<Leaves<M, S>>> Emit<M> for MainOf<'_, E, S> {
+    fn emit(&mut self, record: M) -> Result<(), Fault> {
+        self.0.emit(Leaves::Main(record))
+    }
+
+    fn look(&mut self) -> Result<(), Fault> {
+        self.0.look()
+    }
+}

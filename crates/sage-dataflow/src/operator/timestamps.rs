@@ -1,0 +1,90 @@
+//! `with_timestamps`: gives each record its time, and makes the watermarks that follow from it.
+
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use super::{Emit, Operator, Promise};
+use crate::exchange::lane::Mark;
+use crate::job::task::{Fault, OpenContext};
+use crate::time::{OutOfOrder, Timed, Timestamp, millis};
+
+/// `with_timestamps`: emits each record with its time; between batches, the latest time minus the bound as the watermark.
+pub struct Timestamps<F, I> {
+    function: F,
+    order: OutOfOrder,
+    latest: i64,
+    records: u64,
+    sent: Mark,
+    /// How many records there were when it was last asked for a watermark, and since when there have been as many.
+    seen: u64,
+    since: Option<Instant>,
+    ended: bool,
+    types: PhantomData<fn(I)>,
+}
+
+impl<F, I> Timestamps<F, I> {
+    pub(crate) fn new(function: F, order: OutOfOrder) -> Self {
+        let (latest, sent) = (i64::MIN, Mark::NONE);
+        Self { function, order, latest, records: 0, sent, seen: 0, since: None, ended: false, types: PhantomData }
+    }
+
+    /// Whether there has been no record for too long. Looks at the clock once a batch, if at all.
+    fn is_idle(&mut self) -> bool {
+        let Some(limit) = self.order.idle_after else { return false };
+        if std::mem::replace(&mut self.seen, self.records) != self.records {
+            self.since = Some(Instant::now());
+        }
+        self.since.is_some_and(|since| since.elapsed() >= limit)
+    }
+}
+
+impl<F: Clone, I> Clone for Timestamps<F, I> {
+    fn clone(&self) -> Self {
+        Self::new(self.function.clone(), self.order)
+    }
+}
+
+impl<F, I> Operator for Timestamps<F, I>
+where
+    F: FnMut(&I) -> Timestamp + Send + 'static,
+    I: Send + 'static,
+{
+    type In = I;
+    type Out = Timed<I>;
+
+    const ONE_TO_ONE: Promise = Promise(true);
+    const MANY: Promise = Promise(false);
+    const MARKS: Promise = Promise(true);
+
+    fn open(&mut self, _cx: &OpenContext) -> Result<(), Fault> {
+        self.since = Some(Instant::now());
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn process(&mut self, record: I, out: &mut impl Emit<Timed<I>>) -> Result<(), Fault> {
+        let time = (self.function)(&record);
+        self.latest = self.latest.max(time.millis());
+        self.records += 1;
+        out.emit(Timed { time, value: record })
+    }
+
+    fn finish(&mut self, _out: &mut impl Emit<Timed<I>>) -> Result<(), Fault> {
+        self.ended = true;
+        Ok(())
+    }
+
+    fn mark(&mut self) -> Option<Mark> {
+        let mark = if self.ended {
+            Mark { millis: i64::MAX, idle: false }
+        } else {
+            Mark { millis: self.latest.saturating_sub(millis(self.order.bound)), idle: self.is_idle() }
+        };
+        (std::mem::replace(&mut self.sent, mark) != mark).then_some(mark)
+    }
+
+    fn wake_within(&self) -> Option<Duration> {
+        let limit = self.order.idle_after.filter(|_| !self.sent.idle)?;
+        Some(limit.saturating_sub(self.since?.elapsed()))
+    }
+}

@@ -1,0 +1,388 @@
+//! Windows over event time, per key: tumbling, sliding and by count, and what becomes of late records. Sessions are in
+//! `session.rs`, what is gathered in a window in `aggregate.rs`.
+//!
+//! A watermark `w` says that no record before `w` is to come, so a window fires when the watermark reaches its end. Its
+//! result has the window's last millisecond as its time, which is not before that watermark: windows can follow windows.
+//!
+//! Aligned windows have a table of keys for each window, which is thrown away as a whole: no timers, and no look at
+//! keys that have nothing to fire. The window that the last record was in is at hand.
+
+use std::collections::{BTreeMap, HashMap};
+use std::marker::PhantomData;
+
+use foldhash::fast::RandomState;
+
+use super::aggregate::Aggregate;
+use super::key::KeySelector;
+use super::keyed::state_of;
+use super::{Emit, Operator, Promise};
+use crate::exchange::lane::Mark;
+use crate::job::task::Fault;
+use crate::time::{Timed, Timestamp, Window, Windowed};
+
+/// Where records go that come too late. Implemented by the engine alone.
+pub trait LateRecords<T>: Clone + Send + 'static {
+    #[doc(hidden)]
+    fn take(&mut self, record: Timed<T>);
+}
+
+/// Nowhere: they are counted.
+#[derive(Clone)]
+pub struct Dropped;
+
+impl<T> LateRecords<T> for Dropped {
+    fn take(&mut self, _record: Timed<T>) {}
+}
+
+/// To a function of the user's.
+#[derive(Clone)]
+pub struct HandedTo<F>(pub(crate) F);
+
+impl<T, F: FnMut(Timed<T>) + Clone + Send + 'static> LateRecords<T> for HandedTo<F> {
+    fn take(&mut self, record: Timed<T>) {
+        (self.0)(record);
+    }
+}
+
+/// Late records: where they go, and how many there were.
+pub(super) struct Late<L> {
+    to: L,
+    pub(super) records: u64,
+}
+
+impl<L: Clone> Late<L> {
+    pub(super) fn new(to: &L) -> Self {
+        Self { to: to.clone(), records: 0 }
+    }
+
+    pub(super) fn take<T>(&mut self, record: Timed<T>)
+    where
+        L: LateRecords<T>,
+    {
+        self.records += 1;
+        self.to.take(record);
+    }
+}
+
+/// What a window gives.
+pub(super) fn result<K, O>(key: K, window: Window, value: O) -> Timed<Windowed<K, O>> {
+    Timed { time: window.last(), value: Windowed { key, window, value } }
+}
+
+type Table<K, V> = HashMap<K, V, RandomState>;
+
+/// Tumbling and sliding windows: of `size`, one beginning at each multiple of `every`, in milliseconds.
+pub struct AlignedWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L> {
+    size: i64,
+    every: i64,
+    lateness: i64,
+    key: S,
+    aggregate: A,
+    to: L,
+    /// The tumbling window of the last record, if it has not fired.
+    start: i64,
+    end: i64,
+    table: Table<S::Key, A::State>,
+    /// The other windows, by their start.
+    others: BTreeMap<i64, Table<S::Key, A::State>>,
+    /// An empty table, for the next window.
+    spare: Table<S::Key, A::State>,
+    watermark: i64,
+    late: Late<L>,
+    records: PhantomData<fn(T)>,
+}
+
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> AlignedWindows<S, T, A, L> {
+    pub(crate) fn new(size: i64, every: i64, lateness: i64, key: S, aggregate: A, to: L) -> Self {
+        Self {
+            size,
+            every,
+            lateness,
+            key,
+            aggregate,
+            late: Late::new(&to),
+            to,
+            start: i64::MAX,
+            end: i64::MIN,
+            table: Table::default(),
+            others: BTreeMap::new(),
+            spare: Table::default(),
+            watermark: i64::MIN,
+            records: PhantomData,
+        }
+    }
+
+    /// Puts the window at hand, if there is one, among the others.
+    fn put_back(&mut self) {
+        if self.start < self.end {
+            let table = std::mem::replace(&mut self.table, std::mem::take(&mut self.spare));
+            self.others.insert(self.start, table);
+        }
+        (self.start, self.end) = (i64::MAX, i64::MIN);
+    }
+
+    /// Takes a tumbling window to hand.
+    fn take_up(&mut self, start: i64) {
+        self.put_back();
+        if let Some(table) = self.others.remove(&start) {
+            self.recycle_into_hand(table);
+        }
+        (self.start, self.end) = (start, start.saturating_add(self.size));
+    }
+
+    fn recycle_into_hand(&mut self, table: Table<S::Key, A::State>) {
+        let unused = std::mem::replace(&mut self.table, table);
+        self.recycle(unused, 0);
+    }
+
+    /// Keeps an empty table for the next window, unless it is far larger than what was in it.
+    fn recycle(&mut self, table: Table<S::Key, A::State>, keys: usize) {
+        if table.capacity() > self.spare.capacity() && (keys == 0 || table.capacity() / 8 <= keys) {
+            self.spare = table;
+        }
+    }
+
+    /// Takes a record that is not in the window at hand.
+    #[inline(never)]
+    fn elsewhere(&mut self, record: Timed<T>, out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>) -> Result<(), Fault>
+    where
+        S::Key: Clone,
+    {
+        let time = record.time.millis();
+        let (size, every, expiry) = (self.size, self.every, self.watermark.saturating_sub(self.lateness));
+        let last = time.div_euclid(every).saturating_mul(every);
+        let nth = |back: i64| last.saturating_sub(back * every);
+        // The windows that have the record in them, counted backwards from the one that begins last.
+        let windows = (size - 1).saturating_sub(time.saturating_sub(last)).max(0) / every;
+        let Some(earliest) = (0..=windows).rev().find(|&back| nth(back).saturating_add(size) > expiry) else {
+            self.late.take(record);
+            return Ok(());
+        };
+        for back in (1..=earliest).rev() {
+            let start = nth(back);
+            let table = self.others.entry(start).or_insert_with(|| std::mem::take(&mut self.spare));
+            let state = state_of!(*table, S, self.key, record, || self.aggregate.start());
+            self.aggregate.add(state, &record.value);
+            self.fire_again(start, &record, out)?;
+        }
+        if size == every && last.saturating_add(size) > self.watermark {
+            self.take_up(last);
+            let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
+            self.aggregate.take(state, record.value);
+            return Ok(());
+        }
+        let again = last.saturating_add(size) <= self.watermark;
+        let table = self.others.entry(last).or_insert_with(|| std::mem::take(&mut self.spare));
+        let state = state_of!(*table, S, self.key, record, || self.aggregate.start());
+        if again {
+            self.aggregate.add(state, &record.value);
+            return self.fire_again(last, &record, out);
+        }
+        self.aggregate.take(state, record.value);
+        Ok(())
+    }
+
+    /// Emits what a late record has changed, if its window has fired.
+    fn fire_again(
+        &mut self,
+        start: i64,
+        record: &Timed<T>,
+        out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>,
+    ) -> Result<(), Fault> {
+        let window = self.window(start);
+        if window.end.millis() > self.watermark {
+            return Ok(());
+        }
+        let key = S::into_key(self.key.select(record));
+        match self.others.get(&start).and_then(|table| table.get(std::borrow::Borrow::borrow(&key))) {
+            Some(state) => {
+                let value = self.aggregate.look(&key, window, state);
+                out.emit(result(key, window, value))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn window(&self, start: i64) -> Window {
+        let end = start.saturating_add(self.size);
+        Window { start: Timestamp::from_millis(start), end: Timestamp::from_millis(end) }
+    }
+
+    /// Fires the windows that end at `watermark` or before, the earliest first.
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>) -> Result<(), Fault>
+    where
+        S::Key: Clone,
+    {
+        if watermark <= self.watermark {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut self.watermark, watermark);
+        if self.end <= watermark {
+            self.put_back();
+        }
+        if self.lateness > 0 {
+            for (&start, table) in &self.others {
+                let end = start.saturating_add(self.size);
+                let window = Window { start: Timestamp::from_millis(start), end: Timestamp::from_millis(end) };
+                if end > watermark {
+                    break;
+                }
+                if end <= before {
+                    continue;
+                }
+                for (key, state) in table {
+                    let value = self.aggregate.look(key, window, state);
+                    out.emit(result(key.clone(), window, value))?;
+                }
+            }
+        }
+        let expiry = watermark.saturating_sub(self.lateness);
+        while let Some(entry) = self.others.first_entry() {
+            if entry.key().saturating_add(self.size) > expiry {
+                break;
+            }
+            let (start, mut table) = entry.remove_entry();
+            let keys = table.len();
+            if self.lateness > 0 {
+                table.clear();
+            } else {
+                let window = self.window(start);
+                for (key, state) in table.drain() {
+                    let value = self.aggregate.finish(&key, window, state);
+                    out.emit(result(key, window, value))?;
+                }
+            }
+            self.recycle(table, keys);
+        }
+        Ok(())
+    }
+}
+
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Clone for AlignedWindows<S, T, A, L> {
+    fn clone(&self) -> Self {
+        let (key, aggregate, to) = (self.key.clone(), self.aggregate.clone(), self.to.clone());
+        Self::new(self.size, self.every, self.lateness, key, aggregate, to)
+    }
+}
+
+impl<S, T, A, L> Operator for AlignedWindows<S, T, A, L>
+where
+    S: KeySelector<Timed<T>>,
+    S::Key: Clone,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+    L: LateRecords<T>,
+{
+    type In = Timed<T>;
+    type Out = Timed<Windowed<S::Key, A::Out>>;
+
+    const DROPS_LATE: Promise = Promise(true);
+
+    #[inline(always)]
+    fn process(&mut self, record: Timed<T>, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        let time = record.time.millis();
+        if time < self.start || self.end <= time {
+            return self.elsewhere(record, out);
+        }
+        let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
+        self.aggregate.take(state, record.value);
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        self.advance(i64::MAX, out)
+    }
+
+    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        self.advance(mark.millis, out)
+    }
+
+    fn late(&self) -> u64 {
+        self.late.records
+    }
+}
+
+/// Windows of so many records.
+pub struct CountWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
+    size: u64,
+    key: S,
+    aggregate: A,
+    open: Table<S::Key, Tally<A::State>>,
+    records: PhantomData<fn(T)>,
+}
+
+/// An open window by count.
+struct Tally<V> {
+    records: u64,
+    first: Timestamp,
+    last: Timestamp,
+    state: V,
+}
+
+impl<V> Tally<V> {
+    fn new(state: V) -> Self {
+        Self { records: 0, first: Timestamp::MAX, last: Timestamp::MIN, state }
+    }
+
+    fn see(&mut self, time: Timestamp) {
+        self.records += 1;
+        self.first = self.first.min(time);
+        self.last = self.last.max(time);
+    }
+
+    fn window(&self) -> Window {
+        let end = Timestamp::from_millis(self.last.millis().saturating_add(1));
+        Window { start: self.first, end }
+    }
+}
+
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> CountWindows<S, T, A> {
+    pub(crate) fn new(size: u64, key: S, aggregate: A) -> Self {
+        Self { size, key, aggregate, open: Table::default(), records: PhantomData }
+    }
+}
+
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> Clone for CountWindows<S, T, A> {
+    fn clone(&self) -> Self {
+        Self::new(self.size, self.key.clone(), self.aggregate.clone())
+    }
+}
+
+impl<S, T, A> Operator for CountWindows<S, T, A>
+where
+    S: KeySelector<Timed<T>>,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+{
+    type In = Timed<T>;
+    type Out = Timed<Windowed<S::Key, A::Out>>;
+
+    #[inline(always)]
+    fn process(&mut self, record: Timed<T>, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        let tally = state_of!(self.open, S, self.key, record, || Tally::new(self.aggregate.start()));
+        tally.see(record.time);
+        if tally.records < self.size {
+            self.aggregate.take(&mut tally.state, record.value);
+            return Ok(());
+        }
+        self.aggregate.add(&mut tally.state, &record.value);
+        let selected = self.key.select(&record);
+        match self.open.remove_entry(S::lookup(&selected)) {
+            Some((key, tally)) => {
+                let window = tally.window();
+                let value = self.aggregate.finish(&key, window, tally.state);
+                out.emit(result(key, window, value))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        for (key, tally) in std::mem::take(&mut self.open) {
+            let window = tally.window();
+            let value = self.aggregate.finish(&key, window, tally.state);
+            out.emit(result(key, window, value))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,384 @@
+//! Streams of different types that go into one operator.
+//!
+//! The operator's task has one inbox, of a sum type. Each stream is wrapped into it at the end of its own chain, where
+//! that costs no task, and brought to the inlet by a router of its own; [`Joint`] does that for every operator of several
+//! inputs.
+
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use super::keyed::KeyedStream;
+use super::pipe::{FromInlet, Pipe, Then};
+use super::{Single, Stream};
+use crate::environment::SubmitError;
+use crate::exchange::lane::Mark;
+use crate::exchange::{ByKey, Partitioning, RoundRobin};
+use crate::graph::wiring::BuildContext;
+use crate::graph::{Head, InletId, Mistake, NodeId, SharedGraph};
+use crate::job::task::{Fault, Position, Push, Task, TaskContext};
+use crate::operator::zip::DEFAULT_AHEAD;
+use crate::operator::{
+    Cloned, CoMap, CoProcess, In2, In3, In4, In5, KeySelector, Of, Operator, OperatorFactory, Output, Slot, Zip,
+};
+
+/// Two to five streams that go into one operator, each with records of its own type.
+///
+/// Made by [`Stream::connect`] and [`KeyedStream::connect`], and nothing until an operator is added: [`co_map`], or on
+/// streams grouped by key `co_process`, too. Records of one stream keep their order per channel, or per key;
+/// between streams there is none.
+///
+/// ```
+/// let env = sage::Environment::local("connect");
+/// let celsius = env.from_iter([20.0, 30.0]);
+/// let words = env.from_iter(["cold"]);
+/// let readings = celsius.connect(words).co_map(|degrees| format!("{degrees} °C"), |word| word.to_owned()).collect();
+/// env.run()?;
+/// let mut readings = readings.take();
+/// readings.sort();
+/// assert_eq!(readings, ["20 °C", "30 °C", "cold"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// With a state per key that all streams share:
+///
+/// ```
+/// use sage::{Environment, In2};
+///
+/// let env = Environment::local("balances");
+/// let paid_in = env.from_iter([("ada", 5_u64), ("ada", 2)]).key_by(|paid| paid.0);
+/// let paid_out = env.from_iter([("ada", "rent", 4_u64)]).key_by(|paid| paid.0);
+/// let events = paid_in
+///     .connect(paid_out)
+///     .co_process(0_i64, |balance, paid, out| {
+///         match paid {
+///             In2::A((_, amount)) => *balance += amount as i64,
+///             In2::B((_, _, amount)) => *balance -= amount as i64,
+///         }
+///         out.push(*balance);
+///     })
+///     .collect();
+/// env.run()?;
+/// assert_eq!(events.take().last(), Some(&3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// [`co_map`]: ConnectedStreams::co_map
+#[must_use = "connected streams that no operator takes are an error when their environment is submitted"]
+pub struct ConnectedStreams<I> {
+    inputs: I,
+}
+
+/// The stream an operator of several inputs makes.
+type Connected<T, F> = Stream<Then<FromInputs<T>, F>>;
+
+impl<P: Pipe> Stream<P> {
+    /// Connects this stream with one of another type, for an operator that takes the records of both.
+    ///
+    /// Up to five streams can be connected: `a.connect(b).connect(c)`. A stream of another environment is a
+    /// [`SubmitError::ForeignStream`](crate::SubmitError::ForeignStream) when this one is submitted.
+    pub fn connect<Q: Pipe>(self, other: Stream<Q>) -> ConnectedStreams<(Self, Stream<Q>)> {
+        ConnectedStreams { inputs: (self, other) }
+    }
+
+    /// Pairs the i-th record of this stream with the i-th of another. Runs in one replica.
+    ///
+    /// Ends with the shorter of the two, upstream too. A stream in several replicas is gathered in no order between
+    /// them. One stream may be 100 million records ahead of the other, see [`max_ahead`](Stream::max_ahead).
+    ///
+    /// ```
+    /// let env = sage::Environment::local("zip");
+    /// let pairs = env.from_iter(["a", "b"]).zip(env.from_iter(0_u64..)).collect();
+    /// env.run()?;
+    /// assert_eq!(pairs.take(), [("a", 0), ("b", 1)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn zip<Q: Pipe>(self, other: Stream<Q>) -> Connected<In2<P::Out, Q::Out>, Single<Zip<P::Out, Q::Out>>> {
+        let joint = Joint::new(&self.graph, "zip", false, 1);
+        joint.input::<0, _, _>(self, Partitioning::Gather, |lanes, _| RoundRobin::new(lanes, 0));
+        joint.input::<1, _, _>(other, Partitioning::Gather, |lanes, _| RoundRobin::new(lanes, 0));
+        joint.then(Single(Zip::new(DEFAULT_AHEAD)))
+    }
+}
+
+impl<A: Send + 'static, B: Send + 'static> Connected<In2<A, B>, Single<Zip<A, B>>> {
+    /// How many records one of the zipped streams may be ahead of the other; 100 million unless said. They are kept in
+    /// memory, since holding a stream back could block the other where both come from one source. One more fails the
+    /// job with a [`ZipError`](crate::ZipError).
+    pub fn max_ahead(mut self, records: usize) -> Self {
+        self.pipe.factory.0.max_ahead = records;
+        self
+    }
+}
+
+impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
+    /// Connects this stream with one of another type that is grouped by a key of the same type. Equal keys of both meet
+    /// in the same replica.
+    ///
+    /// Up to five streams can be connected: `a.connect(b).connect(c)`. A stream of another environment is a
+    /// [`SubmitError::ForeignStream`](crate::SubmitError::ForeignStream) when this one is submitted.
+    pub fn connect<Q, R>(self, other: KeyedStream<Q, R>) -> ConnectedStreams<(Self, KeyedStream<Q, R>)>
+    where
+        Q: Pipe,
+        R: KeySelector<Q::Out, Key = S::Key>,
+    {
+        ConnectedStreams { inputs: (self, other) }
+    }
+}
+
+/// `connect` with one more stream.
+macro_rules! connect {
+    ($($P:ident $S:ident),+; $Q:ident $R:ident) => {
+        impl<$($P: Pipe),+> ConnectedStreams<($(Stream<$P>,)+)> {
+            /// Connects one more stream.
+            pub fn connect<$Q: Pipe>(self, other: Stream<$Q>) -> ConnectedStreams<($(Stream<$P>,)+ Stream<$Q>)> {
+                #[expect(non_snake_case, reason = "one name for a stream and its type")]
+                let ($($P,)+) = self.inputs;
+                ConnectedStreams { inputs: ($($P,)+ other) }
+            }
+        }
+
+        impl<K, $($P: Pipe, $S: KeySelector<$P::Out, Key = K>),+> ConnectedStreams<($(KeyedStream<$P, $S>,)+)> {
+            /// Connects one more stream, grouped by a key of the same type.
+            pub fn connect<$Q: Pipe, $R: KeySelector<$Q::Out, Key = K>>(
+                self,
+                other: KeyedStream<$Q, $R>,
+            ) -> ConnectedStreams<($(KeyedStream<$P, $S>,)+ KeyedStream<$Q, $R>)> {
+                #[expect(non_snake_case, reason = "one name for a stream and its type")]
+                let ($($P,)+) = self.inputs;
+                ConnectedStreams { inputs: ($($P,)+ other) }
+            }
+        }
+    };
+}
+
+/// The operators on so many connected streams.
+macro_rules! operators {
+    ($In:ident: $($P:ident $S:ident $F:ident $function:ident $index:tt),+) => {
+        impl<$($P: Pipe),+> ConnectedStreams<($(Stream<$P>,)+)> {
+            /// Replaces each record by what the function of its stream makes of it.
+            ///
+            /// Runs in as many replicas as the widest of the streams, or in those of a `parallelism` after it; records
+            /// are dealt out in turn.
+            pub fn co_map<O, $($F),+>(
+                self,
+                $($function: $F),+
+            ) -> Connected<$In<$($P::Out),+>, Cloned<CoMap<($($F,)+), $In<$($P::Out),+>, O>>>
+            where
+                O: Send + 'static,
+                $($F: FnMut($P::Out) -> O + Clone + Send + 'static),+
+            {
+                let replicas = [$(self.inputs.$index.replicas()),+].into_iter().fold(1, usize::max);
+                let joint = Joint::new(&self.inputs.0.graph, "co-map", true, replicas);
+                $(joint.input::<$index, _, _>(self.inputs.$index, Partitioning::RoundRobin, RoundRobin::new);)+
+                joint.then(Cloned(CoMap::new(($($function,)+))))
+            }
+        }
+
+        impl<K, $($P: Pipe, $S: KeySelector<$P::Out, Key = K>),+> ConnectedStreams<($(KeyedStream<$P, $S>,)+)>
+        where
+            K: std::hash::Hash + Eq + Send + 'static,
+        {
+            /// Replaces each record by what the function of its stream makes of it.
+            ///
+            /// Runs in as many replicas as the widest of the streams, or in those of a `parallelism` after it; equal
+            /// keys meet in the same replica.
+            pub fn co_map<O, $($F),+>(
+                self,
+                $($function: $F),+
+            ) -> Connected<$In<$($P::Out),+>, Cloned<CoMap<($($F,)+), $In<$($P::Out),+>, O>>>
+            where
+                O: Send + 'static,
+                $($F: FnMut($P::Out) -> O + Clone + Send + 'static),+
+            {
+                let joint = self.keyed_joint("co-map", true);
+                $(joint.keyed_input::<$index, _, _>(self.inputs.$index);)+
+                joint.then(Cloned(CoMap::new(($($function,)+))))
+            }
+
+            /// Hands each record to `function`, with the state of its key, which all the streams share and which starts
+            /// as a clone of `initial`; what the function pushes goes on at once.
+            ///
+            /// A state is kept for every key until the end of input. Runs in as many replicas as the widest of the
+            /// streams, or in those of a `parallelism` after it.
+            pub fn co_process<V, O, G>(
+                self,
+                initial: V,
+                function: G,
+            ) -> Connected<$In<$($P::Out),+>, Cloned<CoProcess<($($S,)+), G, $In<$($P::Out),+>, K, V, O>>>
+            where
+                V: Clone + Send + 'static,
+                O: Send + 'static,
+                G: FnMut(&mut V, $In<$($P::Out),+>, &mut Output<'_, O>) + Clone + Send + 'static,
+            {
+                let joint = self.keyed_joint("co-process", false);
+                let keys = ($(self.inputs.$index.key.clone(),)+);
+                $(joint.keyed_input::<$index, _, _>(self.inputs.$index);)+
+                joint.then(Cloned(CoProcess::new(keys, initial, function)))
+            }
+
+            fn keyed_joint<T: Send + 'static>(&self, kind: &'static str, one_to_one: bool) -> Joint<T> {
+                let replicas = [$(self.inputs.$index.stream.replicas()),+].into_iter().fold(1, usize::max);
+                Joint::new(&self.inputs.0.stream.graph, kind, one_to_one, replicas)
+            }
+        }
+    };
+}
+
+connect!(P0 S0, P1 S1; P2 S2);
+connect!(P0 S0, P1 S1, P2 S2; P3 S3);
+connect!(P0 S0, P1 S1, P2 S2, P3 S3; P4 S4);
+operators!(In2: P0 S0 F0 first 0, P1 S1 F1 second 1);
+operators!(In3: P0 S0 F0 first 0, P1 S1 F1 second 1, P2 S2 F2 third 2);
+operators!(In4: P0 S0 F0 first 0, P1 S1 F1 second 1, P2 S2 F2 third 2, P3 S3 F3 fourth 3);
+operators!(In5: P0 S0 F0 first 0, P1 S1 F1 second 1, P2 S2 F2 third 2, P3 S3 F3 fourth 3, P4 S4 F4 fifth 4);
+
+/// An operator of several inputs under construction: its node, and the inlet they are brought to as records of `T`.
+pub(super) struct Joint<T> {
+    graph: SharedGraph,
+    node: NodeId,
+    inlet: InletId,
+    records: PhantomData<fn() -> T>,
+}
+
+impl<T: Send + 'static> Joint<T> {
+    pub(super) fn new(graph: &SharedGraph, kind: &'static str, one_to_one: bool, replicas: usize) -> Self {
+        let (node, inlet) = graph.with(|graph| (graph.add_node(kind, one_to_one), graph.add_inlet(replicas)));
+        Self { graph: graph.clone(), node, inlet, records: PhantomData }
+    }
+
+    /// Brings a stream to the inlet as input `INPUT`. To be called in the order of the inputs: the inbox numbers them by
+    /// their edges.
+    fn input<const INPUT: usize, P, N>(
+        &self,
+        stream: Stream<P>,
+        partitioning: Partitioning,
+        router: impl Fn(crate::exchange::Lanes<T>, usize) -> N + Send + 'static,
+    ) where
+        P: Pipe,
+        T: Slot<INPUT, Part = P::Out>,
+        N: Push<T> + 'static,
+    {
+        if !self.graph.is(&stream.graph) {
+            self.graph.with(|graph| {
+                let operator = graph.node(self.node).name.clone();
+                graph.mistakes.push(Mistake::ForeignStream { operator });
+            });
+            return;
+        }
+        let Stream { graph, pipe, nodes, head } = stream;
+        let wrapped = Stream { graph, pipe: Wrapped::<_, T, INPUT> { before: pipe, sum: PhantomData }, nodes, head };
+        wrapped.exchange_into(partitioning, self.inlet, router);
+    }
+
+    /// Brings a stream to the inlet by its key. The key function runs before the exchange, in the name of the operator
+    /// after it.
+    pub(super) fn keyed_input<const INPUT: usize, P, S>(&self, keyed: KeyedStream<P, S>)
+    where
+        P: Pipe,
+        S: KeySelector<P::Out>,
+        T: Slot<INPUT, Part = P::Out>,
+    {
+        let KeyedStream { stream, key } = keyed;
+        let (key, node) = (Of::<S, INPUT>(key), self.node);
+        self.input::<INPUT, _, _>(stream, Partitioning::Hash, move |lanes, _| ByKey::new(lanes, key.clone(), node));
+    }
+
+    /// Puts the operator behind the inlet.
+    pub(super) fn then<F>(self, factory: F) -> Connected<T, F>
+    where
+        F: OperatorFactory,
+        F::Operator: Operator<In = T>,
+    {
+        let before = FromInputs(FromInlet::new(self.inlet, false));
+        let pipe = Then { before, factory, node: self.node };
+        Stream { graph: self.graph, pipe, nodes: vec![self.node], head: Head::Inlet(self.inlet) }
+    }
+}
+
+/// The inlet before an operator of several inputs, made for it alone.
+pub struct FromInputs<T>(FromInlet<T>);
+
+impl<T: Send + 'static> Pipe for FromInputs<T> {
+    type Out = T;
+
+    fn build<N: Push<T> + 'static>(&self, cx: &mut BuildContext<'_>, next: N) -> Result<Box<dyn Task>, SubmitError> {
+        self.0.build(cx, next)
+    }
+
+    /// How records are spread was chosen with the operator; only the number of replicas may still change.
+    fn retarget(&self, _partitioning: Partitioning) -> Option<InletId> {
+        Some(self.0.inlet)
+    }
+}
+
+/// A pipe whose records are wrapped as those of one input. It is no operator: it has no node and counts nothing.
+struct Wrapped<P, T, const INPUT: usize> {
+    before: P,
+    sum: PhantomData<fn() -> T>,
+}
+
+impl<P, T, const INPUT: usize> Pipe for Wrapped<P, T, INPUT>
+where
+    P: Pipe,
+    T: Slot<INPUT, Part = P::Out>,
+{
+    type Out = T;
+
+    fn build<N: Push<T> + 'static>(&self, cx: &mut BuildContext<'_>, next: N) -> Result<Box<dyn Task>, SubmitError> {
+        self.before.build(cx, Wrap::<N, T, INPUT> { next, sum: PhantomData })
+    }
+}
+
+/// Wraps each record for what follows.
+struct Wrap<N, T, const INPUT: usize> {
+    next: N,
+    sum: PhantomData<fn() -> T>,
+}
+
+impl<T: Slot<INPUT>, N: Push<T>, const INPUT: usize> Push<T::Part> for Wrap<N, T, INPUT> {
+    fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.next.open(at)
+    }
+
+    #[inline(always)]
+    fn push(&mut self, record: T::Part, at: &mut Position) -> Result<(), Fault> {
+        self.next.push(T::wrap(record), at)
+    }
+
+    #[inline(always)]
+    fn attend(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.next.attend(at)
+    }
+
+    fn wanted(&self) -> bool {
+        self.next.wanted()
+    }
+
+    fn publish(&mut self) {
+        self.next.publish();
+    }
+
+    fn flush(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.next.flush(at)
+    }
+
+    fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.next.finish(at)
+    }
+
+    fn close(&mut self, cx: &mut TaskContext) {
+        self.next.close(cx);
+    }
+
+    fn watermark(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
+        self.next.watermark(mark, at)
+    }
+
+    fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
+        self.next.between(at)
+    }
+
+    fn wake_within(&self) -> Option<Duration> {
+        self.next.wake_within()
+    }
+}

@@ -1,0 +1,100 @@
+//! Joins of two streams grouped by key.
+
+use super::Stream;
+use super::connected::{FromInputs, Joint};
+use super::keyed::KeyedStream;
+use super::pipe::{Pipe, Then};
+use crate::operator::join::DEFAULT_RECORDS;
+use crate::operator::{Cloned, Full, In2, Inner, Join, Joining, KeySelector, Left};
+
+/// Two streams grouped by keys of the same type, about to be joined: [`inner`](Self::inner), [`left`](Self::left) or
+/// [`full`](Self::full). Made by [`KeyedStream::join`].
+#[must_use = "joined streams that no operator takes are an error when their environment is submitted"]
+pub struct JoinedStreams<P: Pipe, S, Q: Pipe, R> {
+    left: KeyedStream<P, S>,
+    right: KeyedStream<Q, R>,
+    max_records: usize,
+}
+
+/// The stream a join makes.
+type Joined<P, S, Q, R, K, J> = Stream<
+    Then<
+        FromInputs<In2<<P as Pipe>::Out, <Q as Pipe>::Out>>,
+        Cloned<Join<S, R, <P as Pipe>::Out, <Q as Pipe>::Out, K, J>>,
+    >,
+>;
+
+impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
+    /// Joins this stream, the left one, with another that is grouped by a key of the same type.
+    ///
+    /// Both streams must end. The right one is kept in memory as a table, so let it be the smaller; the left one is kept
+    /// while the right one has not ended. Equal keys meet in the same replica. Records, and keys, are cloned once
+    /// for each match but a left record's last; put large ones behind an `Arc`.
+    ///
+    /// ```
+    /// let env = sage::Environment::local("join");
+    /// let orders = env.from_iter([("tea", 2), ("nuts", 1), ("tea", 3)]).key_by(|order| order.0);
+    /// let prices = env.from_iter([("tea", 5)]).key_by(|price| price.0);
+    /// let sums = orders.join(prices).left().map(|(item, order, price)| (item, price.map(|price| price.1 * order.1)));
+    /// let sums = sums.collect();
+    /// env.run()?;
+    /// let mut sums = sums.take();
+    /// sums.sort();
+    /// assert_eq!(sums, [("nuts", None), ("tea", Some(10)), ("tea", Some(15))]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join<Q, R>(self, right: KeyedStream<Q, R>) -> JoinedStreams<P, S, Q, R>
+    where
+        Q: Pipe,
+        R: KeySelector<Q::Out, Key = S::Key>,
+    {
+        JoinedStreams { left: self, right, max_records: DEFAULT_RECORDS }
+    }
+}
+
+impl<P, S, Q, R> JoinedStreams<P, S, Q, R>
+where
+    P: Pipe,
+    P::Out: Clone,
+    S: KeySelector<P::Out>,
+    S::Key: Clone,
+    Q: Pipe,
+    Q::Out: Clone,
+    R: KeySelector<Q::Out, Key = S::Key>,
+{
+    /// How many records of each stream a replica may keep in memory; 100 million unless said. One more fails the job
+    /// with a [`JoinError`](crate::JoinError).
+    pub fn max_records(mut self, records: usize) -> Self {
+        self.max_records = records;
+        self
+    }
+
+    /// The pairs of records with equal keys, in no particular order.
+    pub fn inner(self) -> Joined<P, S, Q, R, S::Key, Inner> {
+        self.joined("inner-join")
+    }
+
+    /// The pairs of records with equal keys and the left records that have no partner, in no particular order.
+    pub fn left(self) -> Joined<P, S, Q, R, S::Key, Left> {
+        self.joined("left-join")
+    }
+
+    /// The pairs of records with equal keys and the records of both streams that have no partner, in no particular
+    /// order. The right ones among these come at the end of input.
+    pub fn full(self) -> Joined<P, S, Q, R, S::Key, Full> {
+        self.joined("full-join")
+    }
+
+    fn joined<J>(self, kind: &'static str) -> Joined<P, S, Q, R, S::Key, J>
+    where
+        J: Joining<S::Key, P::Out, Q::Out>,
+    {
+        let Self { left, right, max_records } = self;
+        let replicas = left.stream.replicas().max(right.stream.replicas());
+        let joint = Joint::new(&left.stream.graph, kind, false, replicas);
+        let operator = Join::new(left.key.clone(), right.key.clone(), max_records);
+        joint.keyed_input::<0, _, _>(left);
+        joint.keyed_input::<1, _, _>(right);
+        joint.then(Cloned(operator))
+    }
+}

@@ -1,0 +1,163 @@
+//! Streams grouped by key.
+
+use super::pipe::{FromInlet, Keyed, MaybeExchanged, Pipe, Then};
+use super::{DataStream, Stream};
+use crate::exchange::{ByKey, Partitioning};
+use crate::graph::Head;
+use crate::operator::{
+    Distinct, KeySelector, KeyedAggregate, KeyedFlatMap, KeyedFold, KeyedMap, KeyedReduce, Operator, Output, TopK,
+};
+
+/// A stream grouped by key.
+#[must_use = "a stream that does not end in a sink is an error when its environment is submitted"]
+pub struct KeyedStream<P: Pipe, S> {
+    pub(super) stream: Stream<P>,
+    pub(super) key: S,
+}
+
+/// The stream a keyed aggregation makes.
+pub(super) type Aggregated<P, O, S> = Stream<Then<MaybeExchanged<P>, Keyed<O, S>>>;
+
+impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
+    /// Folds the records of each key into an accumulator that starts as a clone of `initial`; the pairs of key and
+    /// accumulator are emitted at the end of input, in no particular order.
+    pub fn fold<A, G>(self, initial: A, function: G) -> Aggregated<P, KeyedFold<S, G, P::Out, A>, S>
+    where
+        A: Clone + Send + 'static,
+        G: FnMut(&mut A, P::Out) + Clone + Send + 'static,
+    {
+        let operator = KeyedFold::new(self.key.clone(), initial, function);
+        self.keyed("keyed-fold", operator)
+    }
+
+    /// Reduces the records of each key to one; the pairs of key and record are emitted at the end of input, in no
+    /// particular order.
+    pub fn reduce<G>(self, function: G) -> Aggregated<P, KeyedReduce<S, G, P::Out>, S>
+    where
+        G: FnMut(P::Out, P::Out) -> P::Out + Clone + Send + 'static,
+    {
+        let operator = KeyedReduce::new(self.key.clone(), function);
+        self.keyed("keyed-reduce", operator)
+    }
+
+    /// Counts the records of each key; the pairs of key and number are emitted at the end of input, in no
+    /// particular order.
+    pub fn count(
+        self,
+    ) -> Aggregated<P, KeyedFold<S, impl FnMut(&mut u64, P::Out) + Clone + Send + 'static, P::Out, u64>, S> {
+        let operator = KeyedFold::new(self.key.clone(), 0, |records: &mut u64, _record| *records += 1);
+        self.keyed("keyed-count", operator)
+    }
+
+    /// Folds the records of each key into an accumulator that starts as a clone of `initial`, and emits the pairs of key
+    /// and what `result` makes of the accumulator at the end of input, in no particular order.
+    pub fn aggregate<A, R, G, H>(
+        self,
+        initial: A,
+        function: G,
+        result: H,
+    ) -> Aggregated<P, KeyedAggregate<S, G, H, P::Out, A, R>, S>
+    where
+        A: Clone + Send + 'static,
+        R: Send + 'static,
+        G: FnMut(&mut A, P::Out) + Clone + Send + 'static,
+        H: FnMut(A) -> R + Clone + Send + 'static,
+    {
+        let operator = KeyedAggregate::new(self.key.clone(), initial, function, result);
+        self.keyed("keyed-aggregate", operator)
+    }
+
+    /// Replaces each record by what `function` makes of it and of the state of its key, which starts as a clone of
+    /// `initial`. Emits at once; the state of every key that was seen is kept until the end of input.
+    ///
+    /// ```
+    /// let env = sage::Environment::local("totals");
+    /// let totals = env
+    ///     .from_iter([("a", 1), ("b", 5), ("a", 2)])
+    ///     .key_by(|pair| pair.0)
+    ///     .map_with_state(0, |total, (key, n)| {
+    ///         *total += n;
+    ///         (key, *total)
+    ///     })
+    ///     .collect();
+    /// env.run()?;
+    /// assert_eq!(totals.take(), [("a", 1), ("b", 5), ("a", 3)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn map_with_state<A, O, G>(self, initial: A, function: G) -> Aggregated<P, KeyedMap<S, G, P::Out, A, O>, S>
+    where
+        A: Clone + Send + 'static,
+        O: Send + 'static,
+        G: FnMut(&mut A, P::Out) -> O + Clone + Send + 'static,
+    {
+        let operator = KeyedMap::new(self.key.clone(), initial, function);
+        self.keyed("map-with-state", operator)
+    }
+
+    /// As [`map_with_state`](Self::map_with_state), for a function that pushes any number of records.
+    pub fn flat_map_with_state<A, O, G>(
+        self,
+        initial: A,
+        function: G,
+    ) -> Aggregated<P, KeyedFlatMap<S, G, P::Out, A, O>, S>
+    where
+        A: Clone + Send + 'static,
+        O: Send + 'static,
+        G: FnMut(&mut A, P::Out, &mut Output<'_, O>) + Clone + Send + 'static,
+    {
+        let operator = KeyedFlatMap::new(self.key.clone(), initial, function);
+        self.keyed("flat-map-with-state", operator)
+    }
+
+    /// Keeps the first record of each key, and emits it at once. Every key that was seen is kept until the end of input.
+    pub fn distinct(self) -> Aggregated<P, Distinct<S, P::Out>, S> {
+        let operator = Distinct::new(self.key.clone());
+        self.keyed("distinct", operator)
+    }
+
+    /// Keeps the `most` records of each key that `rank` ranks highest (1 or more; of equal ones the earlier), and emits the
+    /// pairs of key and records, the highest first, at the end of input.
+    pub fn top_k<R, G>(self, most: usize, rank: G) -> Aggregated<P, TopK<S, G, P::Out, R>, S>
+    where
+        R: Ord + Send + 'static,
+        G: FnMut(&P::Out) -> R + Clone + Send + 'static,
+    {
+        let operator = TopK::new(self.key.clone(), most, rank);
+        let stream = self.keyed("top-k", operator);
+        if most == 0 {
+            let node = stream.pipe.node;
+            stream.graph.with(|graph| graph.add_mistake(node, "it keeps at least one record of each key".to_owned()));
+        }
+        stream
+    }
+
+    /// Deals the records out to `replicas` replicas of what follows, equal keys to the same one.
+    pub fn partition(self, replicas: usize) -> DataStream<P::Out> {
+        let Self { stream, key } = self;
+        let (stream, node) = stream.with_node("partition");
+        let router = move |lanes, _replica| ByKey::new(lanes, key.clone(), node);
+        let (graph, inlet) = stream.exchange(Partitioning::Hash, replicas, router);
+        Stream::<P>::from_inlet(graph, inlet, false)
+    }
+
+    pub(super) fn keyed<O>(self, kind: &'static str, operator: O) -> Aggregated<P, O, S>
+    where
+        O: Operator<In = P::Out> + Clone,
+    {
+        let Self { stream, key } = self;
+        let replicas = stream.replicas();
+        if replicas == 1 {
+            let pipe = MaybeExchanged::Fused(stream.pipe);
+            let stream = Stream { graph: stream.graph, pipe, nodes: stream.nodes, head: stream.head };
+            return stream.then(kind, Keyed { operator, key });
+        }
+        // The key function runs before the exchange, in the name of the operator after it.
+        let node = stream.graph.with(|graph| graph.add_node(kind, false));
+        let router_key = key.clone();
+        let (graph, inlet) = stream
+            .exchange(Partitioning::Hash, replicas, move |lanes, _replica| ByKey::new(lanes, router_key.clone(), node));
+        let before = MaybeExchanged::Exchanged(FromInlet::new(inlet, false));
+        let factory = Keyed { operator, key };
+        Stream { graph, pipe: Then { before, factory, node }, nodes: vec![node], head: Head::Inlet(inlet) }
+    }
+}

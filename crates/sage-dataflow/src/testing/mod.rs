@@ -1,0 +1,209 @@
+//! What tests of pipelines need: a source that gives what the test sends, a sink that tells what it got, and a count of
+//! what a job leaves behind.
+//!
+//! ```
+//! use sage::Environment;
+//! use sage::testing::{self, Census};
+//!
+//! let before = Census::take();
+//! let (numbers, source) = testing::source();
+//! let (received, sink) = testing::sink();
+//!
+//! let env = Environment::local("under-test");
+//! env.from_source(move |_replica| source.clone()).map(|n: u32| n * 2).sink_to(move |_replica| sink.clone());
+//! let job = env.submit()?;
+//! numbers.send(1);
+//! assert_eq!(received.wait_for(1), [2]); // while the source is still open
+//! numbers.send(2);
+//! numbers.end();
+//! job.wait()?;
+//! assert_eq!(received.take(), [2, 4]);
+//!
+//! // A service that was forgotten, or a thread that did not end, would be named here.
+//! let left = before.growth();
+//! assert!(left.iter().all(|what| what == "thread sage-signals"), "{left:?}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod census;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+pub use census::Census;
+
+use crate::sync::lock;
+use crate::{BoxError, CloseContext, Collected, Environment, Next, RunError, Sink, Source, SourceContext};
+
+/// Runs the pipeline that `declare` describes, and returns the records it collects.
+///
+/// ```
+/// let lengths = sage::testing::run_to_vec(|env| env.from_iter(["a", "bcd"]).map(str::len).collect())?;
+/// assert_eq!(lengths, [1, 3]);
+/// # Ok::<(), sage::RunError>(())
+/// ```
+///
+/// # Errors
+/// Those of [`Environment::run`].
+pub fn run_to_vec<T>(declare: impl FnOnce(&Environment) -> Collected<T>) -> Result<Vec<T>, RunError> {
+    let env = Environment::local("test");
+    let collected = declare(&env);
+    env.run()?;
+    Ok(collected.take())
+}
+
+/// How long a test waits for what should come at once, before it fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a test wants a [`TestSource`] to do next.
+enum Order<T> {
+    Send(T),
+    End,
+    Fail(BoxError),
+}
+
+/// What is ordered, and the threads that wait for it.
+struct Orders<T> {
+    queue: Mutex<VecDeque<Order<T>>>,
+    threads: Mutex<Vec<Thread>>,
+}
+
+/// Makes a source and the handle that feeds it.
+///
+/// With several replicas, each record is given by the one that asks first, and an end or an error reaches one of them.
+pub fn source<T: Send + 'static>() -> (Feed<T>, TestSource<T>) {
+    let orders = Arc::new(Orders { queue: Mutex::default(), threads: Mutex::default() });
+    (Feed(orders.clone()), TestSource(orders, false))
+}
+
+/// Feeds a [`TestSource`]. Cloneable; never blocks. Dropping it ends nothing.
+pub struct Feed<T>(Arc<Orders<T>>);
+
+impl<T> Clone for Feed<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Feed<T> {
+    fn order(&self, order: Order<T>) {
+        lock(&self.0.queue).push_back(order);
+        lock(&self.0.threads).iter().for_each(Thread::unpark);
+    }
+
+    /// Has the source give `record`, after those sent before.
+    pub fn send(&self, record: T) {
+        self.order(Order::Send(record));
+    }
+
+    /// Has the source end, after the records sent before.
+    pub fn end(&self) {
+        self.order(Order::End);
+    }
+
+    /// Has the source fail, after the records sent before.
+    pub fn fail(&self, error: impl Into<BoxError>) {
+        self.order(Order::Fail(error.into()));
+    }
+}
+
+/// A source that gives what its [`Feed`] is told. A drain or a cancel ends it also while it waits.
+pub struct TestSource<T>(Arc<Orders<T>>, bool);
+
+impl<T> Clone for TestSource<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), false)
+    }
+}
+
+impl<T: Send + 'static> Source for TestSource<T> {
+    type Item = T;
+
+    fn open(&mut self, _cx: &SourceContext) -> Result<(), BoxError> {
+        lock(&self.0.threads).push(std::thread::current());
+        Ok(())
+    }
+
+    fn next(&mut self, cx: &SourceContext) -> Result<Next<T>, BoxError> {
+        // What is buffered downstream is flushed before the wait.
+        if self.1 {
+            cx.wait_until(|| !lock(&self.0.queue).is_empty());
+        }
+        let order = lock(&self.0.queue).pop_front();
+        self.1 = order.is_none();
+        match order {
+            Some(Order::Send(record)) => Ok(Next::Record(record)),
+            Some(Order::End) => Ok(Next::End),
+            Some(Order::Fail(error)) => Err(error),
+            None => Ok(Next::Idle),
+        }
+    }
+
+    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+        let own = std::thread::current().id();
+        lock(&self.0.threads).retain(|thread| thread.id() != own);
+        Ok(())
+    }
+}
+
+struct Got<T>(Mutex<Vec<T>>, Condvar);
+
+/// Makes a sink and the handle that tells what it got.
+pub fn sink<T: Send + 'static>() -> (Received<T>, TestSink<T>) {
+    let got = Arc::new(Got(Mutex::default(), Condvar::new()));
+    (Received(got.clone()), TestSink(got))
+}
+
+/// What a [`TestSink`] got, over all its replicas. Cloneable.
+pub struct Received<T>(Arc<Got<T>>);
+
+impl<T> Clone for Received<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Received<T> {
+    /// Takes the records received so far.
+    pub fn take(&self) -> Vec<T> {
+        std::mem::take(&mut lock(&self.0.0))
+    }
+}
+
+impl<T: Clone> Received<T> {
+    /// Waits until at least `count` records have been received, and returns those there are; they stay.
+    ///
+    /// # Panics
+    /// If they have not been after 30 seconds.
+    pub fn wait_for(&self, count: usize) -> Vec<T> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut got = lock(&self.0.0);
+        while got.len() < count {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "received {} of {count} records within {PATIENCE:?}", got.len());
+            got = self.0.1.wait_timeout(got, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        got.clone()
+    }
+}
+
+/// A sink that keeps what it gets for its [`Received`].
+pub struct TestSink<T>(Arc<Got<T>>);
+
+impl<T> Clone for TestSink<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T: Send + 'static> Sink for TestSink<T> {
+    type In = T;
+
+    fn write(&mut self, record: T) -> Result<(), BoxError> {
+        lock(&self.0.0).push(record);
+        self.0.1.notify_all();
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! Event time: when a record happened, as the record itself says, and how it is cut into windows.
+//!
+//! Time is counted in whole milliseconds since 1970-01-01 00:00 UTC, and may be before it. Windows that have a length are
+//! aligned to that moment, whatever the first record's time. Everything here is plain data; the operators are in
+//! `operator/window.rs` and `operator/session.rs`.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// A moment in event time: milliseconds since 1970-01-01 00:00 UTC, negative before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// Before every record.
+    pub const MIN: Self = Self(i64::MIN);
+    /// After every record: the watermark at the end of input.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// The moment so many milliseconds after the epoch.
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the epoch.
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// The moment `duration` later, in whole milliseconds; [`Timestamp::MAX`] where there is none.
+    #[must_use]
+    pub fn later(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(millis(duration)))
+    }
+
+    /// The moment `duration` earlier, in whole milliseconds; [`Timestamp::MIN`] where there is none.
+    #[must_use]
+    pub fn earlier(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(duration)))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    /// Rounds towards the past.
+    fn from(time: SystemTime) -> Self {
+        match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => Self(millis(since)),
+            Err(before) => {
+                let before = before.duration();
+                let part = i64::from(!before.subsec_nanos().is_multiple_of(1_000_000));
+                Self((-millis(before)).saturating_sub(part))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ms", self.0)
+    }
+}
+
+/// A duration in whole milliseconds; a part of one is dropped.
+pub(crate) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// A record and when it happened. [`Stream::with_timestamps`](crate::Stream::with_timestamps) makes a stream of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Timed<T> {
+    /// When it happened.
+    pub time: Timestamp,
+    /// The record.
+    pub value: T,
+}
+
+impl<T> Timed<T> {
+    /// A record that happened at `time`.
+    pub const fn new(time: Timestamp, value: T) -> Self {
+        Self { time, value }
+    }
+
+    /// The same moment with what `function` makes of the record.
+    pub fn map<O>(self, function: impl FnOnce(T) -> O) -> Timed<O> {
+        Timed { time: self.time, value: function(self.value) }
+    }
+}
+
+/// How far out of order the records of a source may be, and when a source that gives none counts as idle.
+///
+/// The watermark of a stream is the latest time seen minus the bound: no record of an earlier time is expected.
+/// A window waits for the watermark, so a larger bound means later results and fewer late records.
+///
+/// ```
+/// use std::time::Duration;
+/// use sage::OutOfOrder;
+///
+/// let order = OutOfOrder::by(Duration::from_secs(5)).idle_after(Duration::from_secs(60));
+/// # let _ = order;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfOrder {
+    pub(crate) bound: Duration,
+    pub(crate) idle_after: Option<Duration>,
+}
+
+impl OutOfOrder {
+    /// Records come at most `bound` later than one of a later time; counted in whole milliseconds. Zero for records in
+    /// order.
+    pub const fn by(bound: Duration) -> Self {
+        Self { bound, idle_after: None }
+    }
+
+    /// Counts a replica that has given no record for `limit` as idle: windows downstream do not wait for it, until its
+    /// next record. What it then gives may be late. Default: never.
+    ///
+    /// The time is looked at when the replica is asked for a batch and there is none: a source should answer
+    /// [`Next::Idle`](crate::Next::Idle), or be separated by [`boxed`](crate::Stream::boxed), rather than block.
+    #[must_use]
+    pub const fn idle_after(self, limit: Duration) -> Self {
+        Self { idle_after: Some(limit), ..self }
+    }
+
+    pub(crate) fn problem(&self) -> Option<&'static str> {
+        self.idle_after.is_some_and(|limit| limit.is_zero()).then_some("`idle_after` is zero; it needs a time")
+    }
+}
+
+/// The part of event time that a result is about: from `start` on, and before `end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Window {
+    /// The first moment in it.
+    pub start: Timestamp,
+    /// The first moment after it.
+    pub end: Timestamp,
+}
+
+impl Window {
+    /// Whether the window has this moment in it.
+    pub fn contains(&self, time: Timestamp) -> bool {
+        self.start <= time && time < self.end
+    }
+
+    /// The last moment in it: the time of its result.
+    pub fn last(&self) -> Timestamp {
+        Timestamp(self.end.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}, {})", self.start.0, self.end.0)
+    }
+}
+
+/// What was gathered for a key in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Windowed<K, V> {
+    /// The key.
+    pub key: K,
+    /// The window.
+    pub window: Window,
+    /// What was gathered.
+    pub value: V,
+}
+
+/// Windows of one length, one after the other: each record is in one. They begin at multiples of their length since the
+/// epoch, also before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tumbling {
+    pub(crate) size: Duration,
+}
+
+impl Tumbling {
+    /// Windows of this length, in whole milliseconds, 1 at least.
+    pub const fn of(size: Duration) -> Self {
+        Self { size }
+    }
+}
+
+/// Windows of one length that overlap: a new one begins at every multiple of `every` since the epoch, and a record is in
+/// each that has its time in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sliding {
+    pub(crate) size: Duration,
+    pub(crate) every: Duration,
+}
+
+impl Sliding {
+    /// Windows of length `size`, of which one begins `every` so often. Both in whole milliseconds, 1 at least; `every` is
+    /// at most `size`, as records between two windows would be in none.
+    pub const fn of(size: Duration, every: Duration) -> Self {
+        Self { size, every }
+    }
+}
+
+/// Windows of activity: the records of a key that follow each other in less than a gap. From the first of them until
+/// the gap after the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    pub(crate) gap: Duration,
+}
+
+impl Session {
+    /// A session ends when there is no record for `gap`, in whole milliseconds, 1 at least. Records that are exactly
+    /// `gap` apart are of two sessions.
+    pub const fn gap(gap: Duration) -> Self {
+        Self { gap }
+    }
+}
+
+/// Windows of so many records of a key, in the order in which they come, whatever their times. The last of a key, which
+/// has fewer, is emitted at the end of input. A window goes from its earliest record to 1 ms after its latest; none is
+/// late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    pub(crate) records: u64,
+}
+
+impl Count {
+    /// Windows of so many records, 1 at least.
+    pub const fn of(records: u64) -> Self {
+        Self { records }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_the_epoch_round_towards_the_past() {
+        let before = |nanos| Timestamp::from(UNIX_EPOCH - Duration::from_nanos(nanos)).millis();
+        assert_eq!(before(0), 0);
+        assert_eq!(before(1), -1);
+        assert_eq!(before(1_000_000), -1);
+        assert_eq!(before(1_000_001), -2);
+        assert_eq!(Timestamp::from(UNIX_EPOCH + Duration::from_nanos(1_999_999)).millis(), 1);
+    }
+
+    #[test]
+    fn times_do_not_overflow() {
+        let year = Duration::from_secs(365 * 24 * 60 * 60);
+        assert_eq!(Timestamp::MAX.later(year), Timestamp::MAX);
+        assert_eq!(Timestamp::MIN.earlier(year), Timestamp::MIN);
+        assert_eq!(Timestamp::from_millis(-5).later(Duration::MAX).millis(), i64::MAX - 5);
+    }
+}
