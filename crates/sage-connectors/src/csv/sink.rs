@@ -1,0 +1,137 @@
+//! [`CsvSink`].
+
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+
+use csv::{ErrorKind, Writer, WriterBuilder};
+use sage::{BoxError, CloseContext, OpenContext, Sink};
+use serde::Serialize;
+
+use super::source::check_delimiter;
+use crate::output::{Output, OutputError, is_complete};
+
+/// Writes each record as a record of CSV to a file that appears when it is complete.
+///
+/// When it appears, under which name, and what is there after a failure, holds for all file sinks:
+/// [the crate's page](crate#files-that-appear-when-they-are-complete) says it.
+///
+/// A struct's field names become the first record of the file, of each part if there are several; a file without records
+/// is empty, for nothing is known of their fields. Fields are put in quotes where they need it, lines end with
+/// `\n`. Records need the same number of fields each; one that has another, or a map or a struct within a struct, which
+/// CSV has no place for, fails the job with [`OutputError::Record`].
+///
+/// ```
+/// use sage::Environment;
+/// use sage_connectors::CsvSink;
+/// use serde::Serialize;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("sizes.csv");
+/// # let into = path.clone();
+///
+/// #[derive(Serialize)]
+/// struct Size {
+///     name: &'static str,
+///     size_bytes: u64,
+/// }
+///
+/// let env = Environment::local("sizes");
+/// env.from_iter([Size { name: "a, b", size_bytes: 7 }]).sink_to(move |_replica| CsvSink::new(into.clone()));
+/// env.run()?;
+/// assert_eq!(std::fs::read_to_string(path)?, "name,size_bytes\n\"a, b\",7\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct CsvSink<T> {
+    path: PathBuf,
+    headers: bool,
+    delimiter: u8,
+    writer: Option<Writer<Output>>,
+    broken: bool,
+    types: PhantomData<fn(T)>,
+}
+
+impl<T> CsvSink<T> {
+    /// Records of the file at `path`; packed if it ends in `.gz`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), headers: true, delimiter: b',', writer: None, broken: false, types: PhantomData }
+    }
+
+    /// Says whether the names of a struct's fields become the first record. Tuples have none. Default: true.
+    pub fn headers(mut self, headers: bool) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Sets the byte between fields: any ASCII character but a double quote and a line end, or else the sink does not
+    /// open. Default: `,`.
+    pub fn delimiter(mut self, delimiter: u8) -> Self {
+        self.delimiter = delimiter;
+        self
+    }
+}
+
+impl<T> fmt::Debug for CsvSink<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CsvSink").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl<T> CsvSink<T> {
+    #[cold]
+    fn failed(&mut self, error: csv::Error) -> OutputError {
+        self.broken = true;
+        let path = match &self.writer {
+            Some(writer) => writer.get_ref().target().to_owned(),
+            None => self.path.clone(),
+        };
+        match error.into_kind() {
+            ErrorKind::Io(source) => OutputError::Write { path, source },
+            ErrorKind::Serialize(message) => OutputError::Record { path, source: message.into() },
+            ErrorKind::UnequalLengths { expected_len, len, .. } => {
+                let message = format!("it has {len} fields, and the first record {expected_len}");
+                OutputError::Record { path, source: message.into() }
+            }
+            other => OutputError::Record { path, source: format!("{other:?}").into() },
+        }
+    }
+}
+
+impl<T: Serialize + Send + 'static> Sink for CsvSink<T> {
+    type In = T;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
+        check_delimiter(self.delimiter).map_err(|why| OutputError::Option { option: "delimiter", why })?;
+        let output = Output::open(&self.path, cx)?;
+        let writer = WriterBuilder::new().has_headers(self.headers).delimiter(self.delimiter).from_writer(output);
+        self.writer = Some(writer);
+        Ok(())
+    }
+
+    #[inline]
+    fn write(&mut self, record: T) -> Result<(), BoxError> {
+        let writer = self.writer.as_mut().ok_or(OutputError::NotOpen)?;
+        writer.serialize(record).map_err(|error| self.failed(error).into())
+    }
+
+    fn flush(&mut self) -> Result<(), BoxError> {
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.flush().map_err(|source| self.failed(source.into()).into())
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let path = writer.get_ref().target().to_owned();
+        let complete = is_complete(cx) && !self.broken;
+        match writer.into_inner() {
+            Ok(output) if complete => Ok(output.end(cx)?),
+            Ok(output) => Ok(output.discard()?),
+            // It has been told already that nothing can be written; the file went with the writer.
+            Err(_) if !complete => Ok(()),
+            Err(error) => {
+                let source = io::Error::new(error.error().kind(), error.error().to_string());
+                Err(OutputError::Write { path, source }.into())
+            }
+        }
+    }
+}

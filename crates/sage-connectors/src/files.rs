@@ -1,0 +1,290 @@
+//! Which files a source reads, how they are shared among replicas, and what can go wrong with them.
+//!
+//! Invariants: a source has one file open at a time; files are read in the order of their paths; every error of reading
+//! names the file, and the line where there is one.
+//!
+//! Knows nothing of any format: that is a [`Format`].
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::vec;
+
+use glob::MatchOptions;
+use sage::SourceContext;
+
+use crate::bad_line::BadLine;
+use crate::open::{Input, open};
+
+/// The files a source reads: those a glob pattern matches, or one.
+///
+/// A `&str` or `String` becomes a pattern, a path becomes one file, whatever characters are in it. The files are listed
+/// when the job starts, sorted by path, and opened one after the other. With several replicas, replica `r` of `n` reads
+/// the files number `r`, `r + n`, `r + 2n` … of the list; each replica makes its own list, so files should not come
+/// and go while a job starts. Directories are left out, and so are names that begin with a dot unless the pattern
+/// has the dot too.
+///
+/// A file is unpacked by its extension, in any case of letters: `.gz` (also of several members) and `.zst` (also of
+/// several frames, with a window of up to 128 MiB). A byte order mark at its beginning is skipped.
+///
+/// # Files that change
+///
+/// A file counts as it is when it is opened. What is appended later is not read: it belongs to the next run. A
+/// file that has become shorter fails the job, and so does one that has vanished since it was listed. A file whose
+/// length the system gives as 0 is read to its end, which holds for pipes, devices and `/proc`. A pipe that gives
+/// nothing holds up a drain and a cancel: the engine cannot end a read, and abandons the task at the deadline.
+///
+/// ```
+/// use sage_connectors::{Files, TextSource};
+///
+/// let source = TextSource::new(Files::new("logs/**/*.log.gz").max_record_bytes(1 << 20));
+/// # let _ = source;
+/// ```
+#[derive(Debug, Clone)]
+pub struct Files {
+    which: Which,
+    pub(crate) max_record_bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Which {
+    Pattern(String),
+    Path(PathBuf),
+}
+
+impl Files {
+    /// The longest line or record that is read, in bytes, unless it is changed: 64 MiB.
+    pub const DEFAULT_MAX_RECORD_BYTES: usize = 64 << 20;
+
+    /// The files a glob pattern matches, such as `data/**/*.jsonl.gz`.
+    pub fn new(pattern: impl Into<String>) -> Self {
+        Self::of(Which::Pattern(pattern.into()))
+    }
+
+    /// The file at `path`, which must exist when the job opens it.
+    pub fn path(path: impl Into<PathBuf>) -> Self {
+        Self::of(Which::Path(path.into()))
+    }
+
+    /// Sets how long a line, or a CSV record, may be, in bytes of its unpacked text without the line end; a longer one
+    /// fails the job. Default: 64 MiB.
+    pub fn max_record_bytes(mut self, bytes: usize) -> Self {
+        self.max_record_bytes = bytes;
+        self
+    }
+
+    fn of(which: Which) -> Self {
+        Self { which, max_record_bytes: Self::DEFAULT_MAX_RECORD_BYTES }
+    }
+
+    fn list(&self) -> Result<Vec<PathBuf>, InputError> {
+        let pattern = match &self.which {
+            Which::Path(path) => return Ok(vec![path.clone()]),
+            Which::Pattern(pattern) => pattern,
+        };
+        let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+        let matches = glob::glob_with(pattern, options)
+            .map_err(|source| InputError::Pattern { pattern: pattern.clone(), source })?;
+        let mut files = Vec::new();
+        for entry in matches {
+            let path = entry.map_err(|error| {
+                let path = error.path().to_owned();
+                InputError::Open { path, source: error.into() }
+            })?;
+            if !path.is_dir() {
+                files.push(path);
+            }
+        }
+        if files.is_empty() {
+            return Err(InputError::NoMatch { pattern: pattern.clone() });
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+impl From<&str> for Files {
+    fn from(pattern: &str) -> Self {
+        Self::new(pattern)
+    }
+}
+
+impl From<String> for Files {
+    fn from(pattern: String) -> Self {
+        Self::new(pattern)
+    }
+}
+
+impl From<&Path> for Files {
+    fn from(path: &Path) -> Self {
+        Self::path(path)
+    }
+}
+
+impl From<PathBuf> for Files {
+    fn from(path: PathBuf) -> Self {
+        Self::path(path)
+    }
+}
+
+/// Why records could not be read from files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// The pattern is not a glob pattern.
+    #[error("`{pattern}` is not a glob pattern")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        source: glob::PatternError,
+    },
+    /// No file matches the pattern.
+    #[error("no file matches `{pattern}`; check the path and the folder the program runs in")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A file could not be listed or opened; it may have vanished since it was listed.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file could not be read, or could not be unpacked.
+    #[error("{}:{line}: cannot read on", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The line that was being read, from 1.
+        line: u64,
+        /// The system's or the decoder's reason.
+        source: io::Error,
+    },
+    /// A compressed file ends in the middle: it was cut off, or is still being written.
+    #[error("{}:{line}: the compressed file ends early; it was cut off or is still being written", path.display())]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// The line that was being read, from 1.
+        line: u64,
+    },
+    /// A line or record is longer than [`Files::max_record_bytes`].
+    #[error("{}:{line}: the record is longer than {limit_bytes} bytes; see `Files::max_record_bytes`", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The line it begins at, from 1.
+        line: u64,
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// A line or record is not what it should be. A source's `lenient` form gives these as records.
+    #[error(transparent)]
+    Malformed(BadLine),
+    /// An option has a value it cannot have.
+    #[error("{option} {why}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What is wrong with its value.
+        why: &'static str,
+    },
+}
+
+impl InputError {
+    /// What came of reading `path` at `line`.
+    pub(crate) fn reading(path: &Path, line: u64, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Truncated { path, line },
+            _ => Self::Read { path, line, source },
+        }
+    }
+}
+
+/// A file that was opened, for a format to read.
+pub(crate) struct OpenFile {
+    pub(crate) path: Arc<Path>,
+    pub(crate) input: Input,
+    pub(crate) max_record_bytes: usize,
+}
+
+/// How the bytes of a file become records.
+pub(crate) trait Format: Send + 'static {
+    /// The records.
+    type Item: Send + 'static;
+    /// One file, being read.
+    type Reader: Send;
+
+    /// Whether its options can be had.
+    fn check(&self) -> Result<(), InputError> {
+        Ok(())
+    }
+
+    /// Begins with a file.
+    fn begin(&self, file: OpenFile) -> Result<Self::Reader, InputError>;
+
+    /// The next record, or what stands in its place; `None` at the end of the file.
+    fn next(&self, reader: &mut Self::Reader) -> Result<Option<Parsed<Self::Item>>, InputError>;
+}
+
+/// A record, or the text that is none. The latter is in a box, so that the former is small.
+pub(crate) type Parsed<T> = Result<T, Box<BadLine>>;
+
+/// The files of one replica, one after the other.
+pub(crate) struct Walk<F: Format> {
+    files: Files,
+    format: F,
+    left: vec::IntoIter<PathBuf>,
+    reader: Option<F::Reader>,
+}
+
+impl<F: Format> Walk<F> {
+    pub(crate) fn new(files: Files, format: F) -> Self {
+        Self { files, format, left: Vec::new().into_iter(), reader: None }
+    }
+
+    pub(crate) fn format_mut(&mut self) -> &mut F {
+        &mut self.format
+    }
+
+    pub(crate) fn open(&mut self, cx: &SourceContext) -> Result<(), InputError> {
+        self.format.check()?;
+        let files = self.files.list()?;
+        self.left = files.into_iter().skip(cx.replica).step_by(cx.parallelism.max(1)).collect::<Vec<_>>().into_iter();
+        Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<Parsed<F::Item>>, InputError> {
+        loop {
+            if let Some(reader) = &mut self.reader {
+                if let Some(parsed) = self.format.next(reader)? {
+                    return Ok(Some(parsed));
+                }
+                self.reader = None;
+            }
+            let Some(path) = self.left.next() else { return Ok(None) };
+            let input = match open(&path) {
+                Ok(input) => input,
+                Err(source) => return Err(InputError::Open { path, source }),
+            };
+            let file = OpenFile { path: path.into(), input, max_record_bytes: self.files.max_record_bytes };
+            self.reader = Some(self.format.begin(file)?);
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.reader = None;
+    }
+}
+
+impl<F: Format> fmt::Debug for Walk<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Walk").field("files", &self.files).field("left", &self.left.len()).finish_non_exhaustive()
+    }
+}

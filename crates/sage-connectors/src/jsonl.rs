@@ -1,0 +1,173 @@
+//! JSON lines, one value a line: [`JsonlSource`] and [`JsonlSink`].
+
+use std::fmt;
+use std::io::Write;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::str;
+
+use sage::{BoxError, CloseContext, OpenContext, Sink, Source};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::bad_line::{BadLine, Lenient, strict_source};
+use crate::files::{Files, Format, InputError, OpenFile, Parsed, Walk};
+use crate::lines::Lines;
+use crate::output::{Output, OutputError};
+use crate::text::not_utf8;
+
+/// Reads a `T` from each line of JSON; see [`Files`] for which files, in what order, and how large.
+///
+/// Lines of nothing but white space are skipped, and counted. A line that is not UTF-8, not JSON or not a `T` fails the
+/// job, or is a [`BadLine`] with [`lenient`](Self::lenient). JSON may be nested 128 deep.
+///
+/// **Guarantees.** One replica gives every record of its files once, in order, in each run. It keeps no position: a run
+/// begins with the first file again. Everything that keeps it from reading on is an [`InputError`].
+///
+/// ```
+/// # use std::fs;
+/// use sage::Environment;
+/// use sage_connectors::JsonlSource;
+/// use serde::Deserialize;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("orders.jsonl");
+/// # fs::write(&path, "{\"fruit\": \"pear\", \"count\": 2}\n{\"fruit\": \"plum\", \"count\": 3}\n")?;
+///
+/// #[derive(Deserialize)]
+/// struct Order {
+///     fruit: String,
+///     count: u32,
+/// }
+///
+/// let env = Environment::local("orders");
+/// let orders = env
+///     .from_source(move |_replica| JsonlSource::<Order>::new(path.clone()))
+///     .map(|order| format!("{} {}", order.count, order.fruit))
+///     .collect();
+/// env.run()?;
+/// assert_eq!(orders.take(), ["2 pear", "3 plum"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct JsonlSource<T: DeserializeOwned + Send + 'static>(Walk<JsonlFormat<T>>);
+
+impl<T: DeserializeOwned + Send + 'static> JsonlSource<T> {
+    /// Records of the files a pattern matches, or of one file; see [`Files`].
+    pub fn new(files: impl Into<Files>) -> Self {
+        Self(Walk::new(files.into(), JsonlFormat(PhantomData)))
+    }
+
+    /// Gives each line that is no `T` as a [`BadLine`] among the records, instead of failing.
+    pub fn lenient(self) -> impl Source<Item = Result<T, BadLine>> {
+        Lenient(self.0)
+    }
+}
+
+strict_source!(JsonlSource<T: DeserializeOwned>, T);
+
+struct JsonlFormat<T>(PhantomData<fn() -> T>);
+
+impl<T: DeserializeOwned + Send + 'static> Format for JsonlFormat<T> {
+    type Item = T;
+    type Reader = Lines;
+
+    fn begin(&self, file: OpenFile) -> Result<Lines, InputError> {
+        Ok(Lines::new(file))
+    }
+
+    #[inline]
+    fn next(&self, lines: &mut Lines) -> Result<Option<Parsed<T>>, InputError> {
+        loop {
+            let Some(line) = lines.next()? else { return Ok(None) };
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let parsed = match str::from_utf8(line) {
+                Ok(text) => serde_json::from_str(text).map_err(|error| without_line(&error)),
+                Err(error) => Err(not_utf8(error)),
+            };
+            return Ok(Some(parsed.map_err(|message| lines.bad(message))));
+        }
+    }
+}
+
+/// The parser's message. It numbers lines within the text it was given, which is one line.
+#[cold]
+fn without_line(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    match message.strip_suffix(&place) {
+        Some(what) => format!("{what} at column {}", error.column()),
+        None => message,
+    }
+}
+
+/// Writes each record as a line of JSON to a file that appears when it is complete.
+///
+/// When it appears, under which name, and what is there after a failure, holds for all file sinks:
+/// [the crate's page](crate#files-that-appear-when-they-are-complete) says it. A record that cannot be JSON, such as a
+/// map with keys that are no strings, fails the job with [`OutputError::Record`].
+///
+/// ```
+/// use sage::Environment;
+/// use sage_connectors::JsonlSink;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("pairs.jsonl");
+/// # let into = path.clone();
+///
+/// let env = Environment::local("pairs");
+/// env.from_iter([("a", 1), ("b", 2)]).sink_to(move |_replica| JsonlSink::new(into.clone()));
+/// env.run()?;
+/// assert_eq!(std::fs::read_to_string(path)?, "[\"a\",1]\n[\"b\",2]\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct JsonlSink<T> {
+    path: PathBuf,
+    output: Option<Output>,
+    types: PhantomData<fn(T)>,
+}
+
+impl<T> JsonlSink<T> {
+    /// Lines of the file at `path`; packed if it ends in `.gz`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), output: None, types: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for JsonlSink<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JsonlSink").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl<T: Serialize + Send + 'static> Sink for JsonlSink<T> {
+    type In = T;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
+        self.output = Some(Output::open(&self.path, cx)?);
+        Ok(())
+    }
+
+    #[inline]
+    fn write(&mut self, record: T) -> Result<(), BoxError> {
+        let output = self.output.as_mut().ok_or(OutputError::NotOpen)?;
+        if let Err(error) = serde_json::to_writer(&mut *output, &record) {
+            return Err(match error.io_error_kind() {
+                Some(_) => output.failed(error.into()).into(),
+                None => output.unfit(error).into(),
+            });
+        }
+        output.write_all(b"\n").map_err(|source| output.failed(source).into())
+    }
+
+    fn flush(&mut self) -> Result<(), BoxError> {
+        match &mut self.output {
+            Some(output) => output.flush().map_err(|source| output.failed(source).into()),
+            None => Ok(()),
+        }
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.output.take().map_or(Ok(()), |output| Ok(output.end(cx)?))
+    }
+}

@@ -1,0 +1,165 @@
+//! Sources and sinks for [`sage`] pipelines: files of text, JSON lines and CSV, packed or not, and a clock.
+//!
+//! They use the public interface of the engine only; a source or sink of yours can do all that these do, and
+//! [the end of this page](#your-own-source-and-sink) shows one of each.
+//!
+//! | part | what it is | order | again in the next run | what is lost, or comes twice |
+//! |---|---|---|---|---|
+//! | [`TextSource`], [`JsonlSource`], [`CsvSource`] | sources: records of files | files by path, records as in the file; replicas are independent | from the first file on | nothing within a run; there is no resuming |
+//! | [`Ticks`] | a source: a clock | by number | from tick 0 on | nothing, unless asked to skip |
+//! | [`TextSink`], [`JsonlSink`], [`CsvSink`] | sinks: a file that appears when it is complete | as the records arrive at the replica | replaces the file | every record of a finished task is in its file once, or there is no file |
+//! | [`Files`] | which files a source reads, in what order, how large records may be | | | |
+//! | [`BadLine`] | malformed input as a record of its own | | | |
+//!
+//! ```
+//! # use std::fs;
+//! use sage::Environment;
+//! use sage_connectors::{CsvSource, JsonlSink};
+//! use serde::{Deserialize, Serialize};
+//! # let dir = tempfile::tempdir()?;
+//! # let (input, output) = (dir.path().join("fruit.csv"), dir.path().join("dear.jsonl.gz"));
+//! # fs::write(&input, "fruit,price\npear,45\nplum,20\n")?;
+//!
+//! #[derive(Deserialize, Serialize)]
+//! struct Price {
+//!     fruit: String,
+//!     price: u32,
+//! }
+//!
+//! let env = Environment::local("dear");
+//! env.from_source(move |_replica| CsvSource::<Price>::new(input.clone())) // or a pattern: "data/*.csv.gz"
+//!     .filter(|price| price.price > 30)
+//!     .sink_to(move |_replica| JsonlSink::new(output.clone()));
+//! let report = env.run()?;
+//! # assert!(report.is_success());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Files that appear when they are complete
+//!
+//! A file sink writes to a temporary file in the folder of its target, named `.sage-` with random letters and `.tmp`.
+//! When the sink's own task has processed all of its records, at the end of input or of a
+//! [drain](sage::JobHandle::drain), the sink writes out what is buffered, syncs the file to the disk (`fsync`), gives
+//! it the target's name by one rename, and syncs the folder as far as the file system can. In every other case the
+//! temporary file is removed: after a failure or a panic in any task the sink depends on, after a cancel, a time limit, and
+//! a signal, also a first one, since a job stopped by a signal does not succeed. To end an endless job and keep what it
+//! has written, drain it.
+//!
+//! - **Whoever opens the target finds the old file or the new one, whole**; never a part of one. That holds through a crash
+//!   of the process or the machine, as far as the file system keeps its word about `fsync` and rename.
+//! - **The rename belongs to the task, not to the job.** A task elsewhere in the job, another replica of the same sink or
+//!   another sink, may fail after it, and the file stays. Whoever needs all or nothing of several files should wait
+//!   for the job to succeed before using any.
+//! - Whatever keeps a sink from opening, writing or finishing its file is an [`OutputError`] with the target's path.
+//! - **What fails at the end fails the job**: a disk that is full, a folder that is gone. The old file is still there, and
+//!   the temporary one is not. Where it was the syncing or renaming that failed, the report also says that the job is not
+//!   clean, for it counts a failure in `close` as something left.
+//! - A process that is killed, or a task abandoned at its deadline, may leave the temporary file. Nothing reads it: patterns
+//!   of [`Files`] leave out names with a dot in front. It may be removed at any time when no job writes to the folder.
+//! - Running again replaces the file. Two sinks with one target do not mix their records; the one that ends last stays.
+//! - A replaced file's permissions are kept, its owner is not; where the target is a symbolic link to a file, that file is
+//!   replaced. The folder must exist.
+//!
+//! **With several replicas** each writes a part of its own: of `out.jsonl.gz` with two, `out.part-00000-of-00002.jsonl.gz`
+//! and `out.part-00001-of-00002.jsonl.gz`. `out.part-*-of-00002.jsonl.gz` reads them back. Parts of an earlier run with
+//! another number of replicas are not removed.
+//!
+//! **A target that is a device or a pipe**, such as `/dev/stdout`, cannot be replaced. It is written in place, by one replica,
+//! and flushed whenever no record is waiting; nothing of the above holds for it.
+//!
+//! A target that ends in `.gz` is packed. `.zst` is read, and refused for writing.
+//!
+//! # Your own source and sink
+//!
+//! A source says what its next record is; a sink takes one record after the other. Both open what they need when the job
+//! starts, on the thread they then run on, and give it back in `close`, which always runs. Here is one of each, in
+//! some fifty lines, and a job around them:
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use std::os::unix::net::UnixDatagram;
+//! use std::sync::{Arc, Mutex};
+//! use std::time::Duration;
+//! use sage::{BoxError, CloseContext, Environment, Next, OpenContext, Sink, Source, SourceContext};
+//!
+//! /// Datagrams of text; "end" is the last one.
+//! struct Datagrams {
+//!     socket: UnixDatagram,
+//!     buffer: [u8; 1500],
+//! }
+//!
+//! impl Source for Datagrams {
+//!     type Item = String;
+//!
+//!     fn open(&mut self, _cx: &SourceContext) -> Result<(), BoxError> {
+//!         // A wait that the engine cannot end should be short, so that a drain or a cancel is soon noticed.
+//!         Ok(self.socket.set_read_timeout(Some(Duration::from_millis(50)))?)
+//!     }
+//!
+//!     fn next(&mut self, _cx: &SourceContext) -> Result<Next<String>, BoxError> {
+//!         use std::io::ErrorKind::{TimedOut, WouldBlock};
+//!         match self.socket.recv(&mut self.buffer) {
+//!             Ok(length) if &self.buffer[..length] == b"end" => Ok(Next::End),
+//!             Ok(length) => Ok(Next::Record(std::str::from_utf8(&self.buffer[..length])?.to_owned())),
+//!             Err(error) if matches!(error.kind(), WouldBlock | TimedOut) => Ok(Next::Idle),
+//!             Err(error) => Err(error.into()), // fails the job, which names this source
+//!         }
+//!     }
+//! }
+//!
+//! /// Counts words, and hands the counts over when there is an end to them.
+//! struct WordCount {
+//!     counts: BTreeMap<String, u32>,
+//!     result: Arc<Mutex<BTreeMap<String, u32>>>,
+//! }
+//!
+//! impl Sink for WordCount {
+//!     type In = String;
+//!
+//!     fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
+//!         if cx.parallelism == 1 { Ok(()) } else { Err("word counts need one replica".into()) }
+//!     }
+//!
+//!     fn write(&mut self, text: String) -> Result<(), BoxError> {
+//!         *self.counts.entry(text).or_default() += 1;
+//!         Ok(())
+//!     }
+//!
+//!     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+//!         *self.result.lock().map_err(|_| "the result is lost")? = std::mem::take(&mut self.counts);
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let (sender, inlet) = UnixDatagram::pair()?;
+//! for word in ["tea", "milk", "tea", "end"] {
+//!     sender.send(word.as_bytes())?;
+//! }
+//! let result = Arc::new(Mutex::new(BTreeMap::new()));
+//! let shared = result.clone();
+//!
+//! let env = Environment::local("words");
+//! env.from_source(move |_replica| Datagrams { socket: inlet.try_clone().expect("a descriptor is free"), buffer: [0; 1500] })
+//!     .sink_to(move |_replica| WordCount { counts: BTreeMap::new(), result: shared.clone() });
+//! env.run()?;
+//! assert_eq!(result.lock().unwrap()["tea"], 2);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod bad_line;
+mod csv;
+mod files;
+mod jsonl;
+mod lines;
+mod open;
+mod output;
+mod text;
+mod ticks;
+
+pub use bad_line::BadLine;
+pub use csv::{CsvSink, CsvSource};
+pub use files::{Files, InputError};
+pub use jsonl::{JsonlSink, JsonlSource};
+pub use output::OutputError;
+pub use text::{TextSink, TextSource};
+pub use ticks::{Tick, Ticks};

@@ -1,0 +1,76 @@
+//! Lines of a file: bounded, counted, in one buffer that is used again.
+//!
+//! A line ends with `\n` or `\r\n`; the last may end with the file.
+
+use std::io::{BufRead, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::bad_line::BadLine;
+use crate::files::{InputError, OpenFile};
+use crate::open::Input;
+
+/// A buffer that one long line has made larger than this is given back.
+const KEPT_BUFFER_BYTES: usize = 1 << 20;
+
+pub(crate) struct Lines {
+    input: Input,
+    path: Arc<Path>,
+    number: u64,
+    max_bytes: usize,
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    pub(crate) fn new(file: OpenFile) -> Self {
+        let OpenFile { path, input, max_record_bytes } = file;
+        Self { input, path, number: 0, max_bytes: max_record_bytes, buffer: Vec::new() }
+    }
+
+    pub(crate) fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    /// The number of the line that was read last, from 1.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Reads the next line, without its end.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<&[u8]>, InputError> {
+        if self.buffer.capacity() > KEPT_BUFFER_BYTES {
+            self.buffer = Vec::new();
+        }
+        self.buffer.clear();
+        self.number += 1;
+        // Room for the longest line, its end, and no more.
+        let room = (self.max_bytes as u64).saturating_add(2);
+        let read = self.input.by_ref().take(room).read_until(b'\n', &mut self.buffer);
+        if let Err(source) = read {
+            return Err(InputError::reading(&self.path, self.number, source));
+        }
+        if self.buffer.is_empty() {
+            return Ok(None);
+        }
+        let line = without_end(&self.buffer);
+        if line.len() > self.max_bytes {
+            let (path, limit_bytes) = (self.path.to_path_buf(), self.max_bytes);
+            return Err(InputError::TooLong { path, line: self.number, limit_bytes });
+        }
+        Ok(Some(line))
+    }
+
+    /// The line that was read last, as one that is no record.
+    #[cold]
+    pub(crate) fn bad(&self, message: String) -> Box<BadLine> {
+        BadLine::new(&self.path, self.number, message, without_end(&self.buffer))
+    }
+}
+
+fn without_end(line: &[u8]) -> &[u8] {
+    match line {
+        [line @ .., b'\r', b'\n'] | [line @ .., b'\n'] => line,
+        line => line,
+    }
+}

@@ -1,0 +1,137 @@
+//! Lines of text: [`TextSource`] and [`TextSink`].
+
+use std::fmt::Display;
+use std::io::Write;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::str;
+
+use sage::{BoxError, CloseContext, Line, OpenContext, Sink, Source};
+
+use crate::bad_line::{BadLine, Lenient, strict_source};
+use crate::files::{Files, Format, InputError, OpenFile, Parsed, Walk};
+use crate::lines::Lines;
+use crate::output::{Output, OutputError};
+
+/// Reads files line by line, as [`sage::Line`]; see [`Files`] for which files, in what order, and how large.
+///
+/// A line ends with `\n` or `\r\n`. One that is not UTF-8 fails the job, or is a [`BadLine`] with
+/// [`lenient`](Self::lenient).
+///
+/// **Guarantees.** One replica gives every line of its files once, in order, in each run. It keeps no position: a run
+/// begins with the first file again. Everything that keeps it from reading on is an [`InputError`].
+///
+/// ```
+/// use sage::Environment;
+/// use sage_connectors::TextSource;
+///
+/// let env = Environment::local("manifest");
+/// let names = env
+///     .from_source(|_replica| TextSource::new("Cargo.*"))
+///     .filter(|line| line.text.starts_with("name"))
+///     .collect();
+/// env.run()?;
+/// assert_eq!(names.take()[0].text, r#"name = "sage-connectors""#);
+/// # Ok::<(), sage::RunError>(())
+/// ```
+#[derive(Debug)]
+pub struct TextSource(Walk<TextFormat>);
+
+impl TextSource {
+    /// Lines of the files a pattern matches, or of one file; see [`Files`].
+    pub fn new(files: impl Into<Files>) -> Self {
+        Self(Walk::new(files.into(), TextFormat))
+    }
+
+    /// Gives each line that is not UTF-8 as a [`BadLine`] among the others, instead of failing.
+    pub fn lenient(self) -> impl Source<Item = Result<Line, BadLine>> {
+        Lenient(self.0)
+    }
+}
+
+strict_source!(TextSource, Line);
+
+#[derive(Debug)]
+struct TextFormat;
+
+impl Format for TextFormat {
+    type Item = Line;
+    type Reader = Lines;
+
+    fn begin(&self, file: OpenFile) -> Result<Lines, InputError> {
+        Ok(Lines::new(file))
+    }
+
+    #[inline]
+    fn next(&self, lines: &mut Lines) -> Result<Option<Parsed<Line>>, InputError> {
+        let Some(line) = lines.next()? else { return Ok(None) };
+        let text = str::from_utf8(line).map(str::to_owned);
+        Ok(Some(match text {
+            Ok(text) => Ok(Line { path: lines.path().clone(), number: lines.number(), text }),
+            Err(error) => Err(lines.bad(not_utf8(error))),
+        }))
+    }
+}
+
+pub(crate) fn not_utf8(error: str::Utf8Error) -> String {
+    format!("not valid UTF-8 after byte {}", error.valid_up_to())
+}
+
+/// Writes each record, by its `Display`, as a line of a file that appears when it is complete.
+///
+/// When it appears, under which name, and what is there after a failure, holds for all file sinks:
+/// [the crate's page](crate#files-that-appear-when-they-are-complete) says it. A record whose text has line ends in it
+/// makes several lines.
+///
+/// ```
+/// use sage::Environment;
+/// use sage_connectors::TextSink;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("squares.txt");
+/// # let into = path.clone();
+///
+/// let env = Environment::local("squares");
+/// env.from_iter(1..=3).map(|n| n * n).sink_to(move |_replica| TextSink::new(into.clone()));
+/// env.run()?;
+/// assert_eq!(std::fs::read_to_string(path)?, "1\n4\n9\n");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct TextSink<T> {
+    path: PathBuf,
+    output: Option<Output>,
+    types: PhantomData<fn(T)>,
+}
+
+impl<T> TextSink<T> {
+    /// Lines of the file at `path`; packed if it ends in `.gz`.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), output: None, types: PhantomData }
+    }
+}
+
+impl<T: Display + Send + 'static> Sink for TextSink<T> {
+    type In = T;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
+        self.output = Some(Output::open(&self.path, cx)?);
+        Ok(())
+    }
+
+    #[inline]
+    fn write(&mut self, record: T) -> Result<(), BoxError> {
+        let output = self.output.as_mut().ok_or(OutputError::NotOpen)?;
+        writeln!(output, "{record}").map_err(|source| output.failed(source).into())
+    }
+
+    fn flush(&mut self) -> Result<(), BoxError> {
+        match &mut self.output {
+            Some(output) => output.flush().map_err(|source| output.failed(source).into()),
+            None => Ok(()),
+        }
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.output.take().map_or(Ok(()), |output| Ok(output.end(cx)?))
+    }
+}
