@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
+mod async_map;
 mod batches;
 mod fixed;
 mod hop;
@@ -18,8 +19,10 @@ mod memory;
 mod r1;
 mod r2;
 mod r3;
+mod r4;
 mod results;
 mod service;
+mod window;
 
 use results::{Goal, Row};
 
@@ -43,9 +46,9 @@ const RENOIR_ROWS: [&str; 6] =
 /// writes target/bench/partial.json instead and leaves both alone.
 ///
 /// Workloads: r1 (narrow chain), hop_source and hop_sink (one thread hop, operators before or behind it), r2 (word
-/// count on one thread), r2_exchange (with an exchange of every word), r3 (hash exchange), fixed (a job of ten
-/// records), return (last record until run() returns, three services), service (one call through a handle), memory
-/// (peak over the number of records).
+/// count on one thread), r2_exchange (with an exchange of every word), r3 (hash exchange), r4 (hash join), window (a count
+/// per key and second of event time), fixed (a job of ten records), return (last record until run() returns, three services), service (one call through a handle), async
+/// (futures that wait for timers, many at once), memory (peak over the number of records).
 ///
 /// Exit code: 0 also when a goal is missed (the table says MISSED), 1 when answers differ or a run fails.
 #[derive(Parser, Clone, Debug)]
@@ -102,16 +105,19 @@ fn repository_root() -> PathBuf {
 /// Measures one workload.
 type Measure = fn(&Options) -> Result<Vec<Row>>;
 
-const WORKLOADS: [(&str, Measure); 10] = [
+const WORKLOADS: [(&str, Measure); 13] = [
     ("r1", r1::measure),
     ("hop_source", hop::measure_in_source),
     ("hop_sink", hop::measure_in_sink),
     ("r2", r2::measure_one_thread),
     ("r2_exchange", r2::measure_exchange),
     ("r3", r3::measure),
+    ("r4", r4::measure),
+    ("window", window::measure),
     ("fixed", fixed::measure),
     ("return", service::measure_return),
     ("service", service::measure_calls),
+    ("async", async_map::measure),
     ("memory", memory::measure),
 ];
 

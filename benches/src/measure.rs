@@ -18,6 +18,8 @@ pub(crate) enum Side {
     Ours,
     /// The loop an expert writes for this one problem.
     Hand,
+    /// A loop by hand that moves the data as the engine does: it owns each record.
+    HandOwning,
     /// Renoir 0.6, a typed dataflow engine in Rust.
     Renoir,
     /// Renoir's aggregating operator, which sends one partial result per key instead of every record.
@@ -30,6 +32,7 @@ impl Side {
         match self {
             Side::Ours => "ours",
             Side::Hand => "hand-written",
+            Side::HandOwning => "hand-written, owning each word",
             Side::Renoir => "Renoir",
             Side::RenoirCombining => "Renoir, combining",
         }
