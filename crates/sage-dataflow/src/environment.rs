@@ -26,8 +26,8 @@ use crate::service::{
     ServiceBuilder, ServiceEntry, ServiceHandle, ServiceState, Typed, order,
 };
 use crate::source::{GeneratorSource, IterSource, Lines, Source};
-use crate::stream::Stream;
 use crate::stream::pipe::{From as FromSource, OneShot, PerReplica, PerRun};
+use crate::stream::{DataStream, Feedback, Stream};
 use crate::sync::{FOREVER, lock};
 
 /// Why a job was not started.
@@ -360,6 +360,35 @@ impl Environment {
     ) -> Stream<FromSource<PerRun<impl Fn() -> Lines + Send + 'static>>> {
         let pattern = pattern.into();
         Stream::source(&self.graph, "lines", PerRun(move || Lines::new(pattern.clone())))
+    }
+
+    /// Begins a loop: a stream of the records that are fed back, and its end, to be filled with them. `name` is that of the
+    /// operator at its head, which runs in one replica.
+    ///
+    /// The loop ends when its sources have ended and no record is in it any more; then the stream ends, and so do the
+    /// operators behind it. Probes between the records tell that: no timeout does. Records that an operator keeps as its
+    /// state, such as those of an open window, are not in the loop. A loop whose records never stop going round ends by a
+    /// cancel, or by a drain whose deadline passes.
+    ///
+    /// Records that wait to go round are kept in memory, up to [`Feedback::limit`]. Event time does not go round: in a
+    /// loop it is that of the streams that come from outside. What an operator of the loop feeds back at the end of its
+    /// input, such as a count, comes too late and fails the job with a [`FeedbackError`](crate::FeedbackError). Two loops
+    /// may follow each other, but not share operators.
+    ///
+    /// ```
+    /// let env = sage::Environment::local("halving");
+    /// let (again, feedback) = env.feedback("again");
+    /// let (odd, even) = env.from_iter([12_u64, 7, 40]).union(again).split(|n| n % 2 == 1);
+    /// feedback.fill(even.map(|n| n / 2));
+    /// let odd = odd.collect();
+    /// env.run()?;
+    /// let mut odd = odd.take();
+    /// odd.sort();
+    /// assert_eq!(odd, [3, 5, 7]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn feedback<T: Send + 'static>(&self, name: impl Into<String>) -> (DataStream<T>, Feedback<T>) {
+        Feedback::new(&self.graph, name.into())
     }
 
     fn one_shot<S: Source>(&self, kind: &'static str, source: S) -> Stream<FromSource<OneShot<S>>> {

@@ -54,7 +54,7 @@ pub mod testing;
 mod time;
 
 pub use environment::{Environment, SubmitError};
-pub use exchange::Partitioning;
+pub use exchange::{FeedbackError, Partitioning};
 pub use graph::{Explain, NodeId};
 pub use job::task::{CloseContext, Fault, OpenContext, Stop};
 pub use job::{
@@ -73,7 +73,7 @@ pub use sink::{Collected, Sink, WriteError};
 pub use source::{Line, Next, ReadError, Source, SourceContext};
 pub use stream::pipe::Pipe;
 pub use stream::{
-    ConnectedStreams, DataStream, JoinedStreams, KeyedStream, SinkHandle, Stream, WindowedStream, Windowing,
+    ConnectedStreams, DataStream, Feedback, JoinedStreams, KeyedStream, SinkHandle, Stream, WindowedStream, Windowing,
 };
 pub use time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 

@@ -4,11 +4,16 @@
 //! Knows nothing of operators, services or jobs beyond [`Waiting`](crate::job::task::Waiting), as which a full lane
 //! waits.
 
+mod feedback;
 pub(crate) mod lane;
+mod rounds;
 mod router;
 
 use crate::sync;
 
+pub use feedback::FeedbackError;
+pub(crate) use feedback::{FedBack, Gauge};
+pub(crate) use rounds::{Returned, Rounds};
 pub(crate) use router::{Broadcast, Lanes, Tee};
 pub(crate) use router::{ByKey, Chosen, RoundRobin};
 

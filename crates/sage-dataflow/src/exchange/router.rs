@@ -40,6 +40,10 @@ impl<T: Send> Lanes<T> {
         self.each(|lane| lane.watermark(mark))
     }
 
+    fn probe(&mut self, round: u64) -> Result<(), Fault> {
+        self.each(|lane| lane.probe(round))
+    }
+
     #[inline(always)]
     fn each(&mut self, act: impl Fn(&mut Lane<T>) -> Result<(), Refused>) -> Result<(), Fault> {
         for lane in 0..self.all.len() {
@@ -99,6 +103,9 @@ macro_rules! lanes_end_of_chain {
         }
         fn watermark(&mut self, mark: Mark, _at: &mut Position) -> Result<(), Fault> {
             self.lanes.watermark(mark)
+        }
+        fn probe(&mut self, round: u64, _at: &mut Position) -> Result<(), Fault> {
+            self.lanes.probe(round)
         }
     };
 }
@@ -171,6 +178,13 @@ impl<T: Send> Push<T> for RoundRobin<T> {
         match &mut self.single {
             Some(lane) => lane.watermark(mark).map_err(stopped),
             None => self.lanes.watermark(mark),
+        }
+    }
+
+    fn probe(&mut self, round: u64, _at: &mut Position) -> Result<(), Fault> {
+        match &mut self.single {
+            Some(lane) => lane.probe(round).map_err(stopped),
+            None => self.lanes.probe(round),
         }
     }
 }
@@ -331,5 +345,9 @@ impl<T: Clone + Send, R: Push<T>> Push<T> for Tee<R> {
 
     fn watermark(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
         self.each(|branch| branch.watermark(mark, at))
+    }
+
+    fn probe(&mut self, round: u64, at: &mut Position) -> Result<(), Fault> {
+        self.each(|branch| branch.probe(round, at))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{Graph, Head, NodeId};
+use super::{Graph, NodeId};
 
 /// The physical graph of an environment: chains, replicas, exchanges and services.
 ///
@@ -40,7 +40,7 @@ impl Explain {
             .edges
             .iter()
             .filter_map(|edge| {
-                let to = graph.chains.iter().position(|chain| chain.head == Head::Inlet(edge.to))?;
+                let to = graph.reader_of(edge.to)?;
                 Some(ExplainedExchange {
                     from: graph.chain_of(edge.from)?,
                     to,

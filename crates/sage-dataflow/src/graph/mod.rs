@@ -9,6 +9,7 @@ mod explain;
 mod validate;
 pub(crate) mod wiring;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 pub use explain::Explain;
@@ -49,6 +50,16 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct Inlet {
     pub(crate) parallelism: usize,
+    /// The loop whose head it is.
+    pub(crate) feeds: Option<Loop>,
+}
+
+/// A loop: a stream that is fed back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Loop {
+    pub(crate) node: NodeId,
+    /// How many records may wait to go round.
+    pub(crate) limit: usize,
 }
 
 /// The sending end of an exchange: from one chain to one inlet.
@@ -131,7 +142,7 @@ impl Graph {
     }
 
     pub(crate) fn add_inlet(&mut self, parallelism: usize) -> InletId {
-        self.inlets.push(Inlet { parallelism });
+        self.inlets.push(Inlet { parallelism, feeds: None });
         InletId(self.inlets.len() - 1)
     }
 
@@ -158,6 +169,23 @@ impl Graph {
             Head::Source { parallelism } => parallelism,
             Head::Inlet(inlet) => self.inlets[inlet.0].parallelism,
         }
+    }
+
+    /// The chain that reads an inlet.
+    pub(crate) fn reader_of(&self, inlet: InletId) -> Option<usize> {
+        self.chains.iter().position(|chain| chain.head == Head::Inlet(inlet))
+    }
+
+    /// The chains that records of chain `from` may come to; itself only where a loop leads back to it.
+    pub(crate) fn reached_from(&self, from: usize) -> HashSet<usize> {
+        let mut reached = HashSet::new();
+        let mut open = vec![from];
+        while let Some(chain) = open.pop() {
+            let edges = self.edges.iter().filter(|edge| self.chains[chain].nodes.contains(&edge.from));
+            let next = edges.filter_map(|edge| self.reader_of(edge.to));
+            open.extend(next.filter(|&next| reached.insert(next)));
+        }
+        reached
     }
 
     pub(crate) fn chain_of(&self, node: NodeId) -> Option<usize> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Graph, Mistake, NodeId};
+use super::{Graph, InletId, Mistake, NodeId};
 use crate::environment::SubmitError;
 
 /// Checks that every stream ends in a sink, that names are unique and that every operator has a replica.
@@ -43,6 +43,7 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
             return Err(SubmitError::ZeroParallelism { operator: first_name(graph, &chain.nodes) });
         }
     }
+    validate_loops(graph)?;
     if let Some((node, _)) = graph.one_shots.iter().find(|(_, is_left)| !is_left()) {
         return Err(SubmitError::SourceConsumed { source_name: graph.node(*node).name.clone() });
     }
@@ -51,6 +52,31 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
         if !names.insert(node.name.as_str()) {
             return Err(SubmitError::DuplicateOperator { name: node.name.clone() });
         }
+    }
+    Ok(())
+}
+
+/// Checks that every loop is closed, and that no two share a task: the probes of one would wait for those of the other.
+fn validate_loops(graph: &Graph) -> Result<(), SubmitError> {
+    let mut seen: Vec<(usize, &str)> = Vec::new();
+    for (index, inlet) in graph.inlets.iter().enumerate() {
+        let Some(feeds) = inlet.feeds else { continue };
+        let name = graph.node(feeds.node).name.as_str();
+        let wrong = |message: String| SubmitError::OperatorOption { operator: name.to_owned(), message };
+        if !graph.edges.iter().any(|edge| edge.to.0 == index) {
+            return Err(wrong("nothing is fed back; call `fill` with the stream that goes round".to_owned()));
+        }
+        let Some(head) = graph.reader_of(InletId(index)) else { continue };
+        let reached = graph.reached_from(head);
+        let shared =
+            seen.iter().find(|(other, _)| reached.contains(other) && graph.reached_from(*other).contains(&head));
+        if let Some((_, other)) = shared {
+            let message = format!(
+                "it shares operators with the loop `{other}`; feed both back through one loop, with an enum as its record"
+            );
+            return Err(wrong(message));
+        }
+        seen.push((head, name));
     }
     Ok(())
 }

@@ -4,10 +4,10 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{EdgeId, Graph, InletId, NodeId};
+use super::{Edge, EdgeId, Graph, Head, InletId, NodeId};
 use crate::environment::SubmitError;
 use crate::exchange::lane::{Depth, Inbox, Reader, Signal, Writer, lane};
-use crate::exchange::{Lanes, Partitioning};
+use crate::exchange::{Gauge, Lanes, Partitioning};
 use crate::job::control::JobControl;
 use crate::job::polling::Polling;
 use crate::job::task::{Cursor, OpenContext, Task, Waiting, guard};
@@ -60,6 +60,8 @@ pub(crate) struct EdgePlan<'a> {
     signals: &'a [Arc<Signal>],
     /// Producer *i* has one lane, to consumer *i*.
     one_to_one: bool,
+    /// It leads back to the head of a loop.
+    feeds: bool,
     options: &'a LaneOptions,
     control: &'a Arc<JobControl>,
 }
@@ -74,7 +76,8 @@ pub(crate) struct EdgeEnds {
 pub(crate) fn connect<T: Send + 'static>(plan: &EdgePlan<'_>) -> EdgeEnds {
     let mut writers: Vec<Vec<Writer<T, Waiting>>> = Vec::new();
     let mut readers: Vec<Vec<Reader<T>>> = plan.signals.iter().map(|_| Vec::new()).collect();
-    let depth = plan.options.depth(if plan.one_to_one { 1 } else { plan.signals.len() });
+    let lanes = if plan.one_to_one { 1 } else { plan.signals.len() };
+    let depth = if plan.feeds { Depth::UNBOUNDED } else { plan.options.depth(lanes) };
     for producer in 0..plan.producers {
         let mut row = Vec::new();
         for (consumer, signal) in plan.signals.iter().enumerate() {
@@ -94,7 +97,11 @@ pub(crate) fn connect<T: Send + 'static>(plan: &EdgePlan<'_>) -> EdgeEnds {
 /// The lanes and counters of one run.
 pub(crate) struct Wiring {
     edges: Vec<EdgeEnds>,
+    /// For each edge, whether it lies in a loop, and whether it begins at the head of one.
+    loops: Vec<(bool, bool)>,
     signals: Vec<Vec<Arc<Signal>>>,
+    /// Those of the inlets that are heads of loops.
+    gauges: Vec<Option<Arc<Gauge>>>,
     options: LaneOptions,
     polling: Polling,
     counters: Counters,
@@ -143,10 +150,14 @@ pub(crate) fn build(
             let producers = graph.chain_of(edge.from).map_or(0, |chain| graph.parallelism(&graph.chains[chain]));
             let signals = &signals[edge.to.0];
             let one_to_one = edge.partitioning == Partitioning::Forward && producers == signals.len();
-            (edge.connect)(&EdgePlan { producers, signals, one_to_one, options, control })
+            let feeds = graph.inlets[edge.to.0].feeds.is_some();
+            (edge.connect)(&EdgePlan { producers, signals, one_to_one, feeds, options, control })
         })
         .collect();
-    let mut wiring = Wiring { edges, signals, options: options.clone(), polling, counters: Counters::default() };
+    let gauges = graph.inlets.iter().map(|inlet| inlet.feeds.map(|_| Arc::default())).collect();
+    let loops = edges_in_loops(graph);
+    let counters = Counters::default();
+    let mut wiring = Wiring { edges, loops, signals, gauges, options: options.clone(), polling, counters };
     let mut tasks = Vec::new();
     for (index, chain) in graph.chains.iter().enumerate() {
         let parallelism = graph.parallelism(chain);
@@ -168,6 +179,27 @@ pub(crate) fn build(
         }
     }
     Ok(Built { tasks, counters: wiring.counters })
+}
+
+/// For each edge, whether it lies in a loop, and whether it begins at the head of one.
+fn edges_in_loops(graph: &Graph) -> Vec<(bool, bool)> {
+    if graph.inlets.iter().all(|inlet| inlet.feeds.is_none()) {
+        return vec![(false, false); graph.edges.len()];
+    }
+    let reached: Vec<_> = (0..graph.chains.len()).map(|chain| graph.reached_from(chain)).collect();
+    let ends = |edge: &Edge| Some((graph.chain_of(edge.from)?, graph.reader_of(edge.to)?));
+    graph
+        .edges
+        .iter()
+        .map(|edge| match ends(edge) {
+            Some((from, to)) => {
+                let is_head =
+                    matches!(graph.chains[from].head, Head::Inlet(inlet) if graph.inlets[inlet.0].feeds.is_some());
+                (reached[to].contains(&from), is_head)
+            }
+            None => (false, false),
+        })
+        .collect()
 }
 
 /// What a chain is given to build one task.
@@ -256,15 +288,28 @@ impl BuildContext<'_> {
         Lanes::new(std::mem::take(&mut writers[self.replica]))
     }
 
+    /// What the ends of the loop that feeds `inlet` share, and how many records may wait between them.
+    pub(crate) fn gauge(&self, inlet: InletId) -> (Arc<Gauge>, usize) {
+        let limit = self.graph.inlets[inlet.0].feeds.map_or(0, |feeds| feeds.limit);
+        (self.wiring.gauges[inlet.0].clone().unwrap_or_default(), limit)
+    }
+
+    /// The head of the loop that feeds `inlet`, if it is one.
+    pub(crate) fn loop_head(&self, inlet: InletId) -> Option<Arc<Gauge>> {
+        self.wiring.gauges[inlet.0].clone()
+    }
+
     /// This replica's inbox: the receiving ends of every edge that leads to the inlet. Its inputs are the edges, in the
     /// order in which they were added.
     pub(crate) fn inbox<T: Send + 'static>(&mut self, inlet: InletId) -> Inbox<T> {
         let mut lanes = Vec::new();
-        let edges = self.graph.edges.iter().zip(&mut self.wiring.edges);
-        for (input, (_, ends)) in edges.filter(|(edge, _)| edge.to == inlet).enumerate() {
+        let edges = self.graph.edges.iter().zip(&mut self.wiring.edges).zip(&self.wiring.loops);
+        for (input, ((_, ends), &(in_loop, from_head))) in edges.filter(|((edge, _), _)| edge.to == inlet).enumerate() {
             let readers: &mut Vec<Vec<Reader<T>>> =
                 ends.readers.downcast_mut().expect("the edges of an inlet carry the same records");
-            lanes.extend(readers[self.replica].drain(..).map(|reader| reader.of_input(input)));
+            lanes.extend(
+                readers[self.replica].drain(..).map(|reader| reader.of_input(input).in_loop(in_loop, from_head)),
+            );
         }
         let signal = self.wiring.signals[inlet.0][self.replica].clone();
         Inbox::new(lanes, signal, self.wiring.options.flush_interval)

@@ -421,6 +421,8 @@ pub trait Push<T>: Send {
     }
     /// Takes a watermark, which holds behind the last record. Leaves nothing to attend to.
     fn watermark(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault>;
+    /// Takes a probe of a loop: every record before it was pushed. Leaves nothing to attend to.
+    fn probe(&mut self, round: u64, at: &mut Position) -> Result<(), Fault>;
     /// Is called between two batches, and when there was nothing to make one of: the time to send watermarks.
     fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
         let _ = at;

@@ -409,6 +409,10 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
         self.next.watermark(mark, at)
     }
 
+    fn probe(&mut self, round: u64, at: &mut Position) -> Result<(), Fault> {
+        self.next.probe(round, at)
+    }
+
     fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
         if let Some(mark) = self.operator.mark() {
             self.next.watermark(mark, at)?;

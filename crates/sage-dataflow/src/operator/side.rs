@@ -160,17 +160,21 @@ impl<O: SideOperator, N: Push<O::Out>> SideLink<O, N> {
     /// Passes a watermark on, both ways.
     fn pass(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
         let Self { next, side, open: [main_open, side_open], .. } = self;
-        let passed = |passed: Result<(), Fault>, open: &mut bool| match passed {
-            Err(Fault::Stop(Stop::Satisfied)) => {
-                *open = false;
-                Ok(())
-            }
-            passed => passed,
-        };
         if *main_open {
-            passed(next.watermark(mark, at), main_open)?;
+            wanted_still(next.watermark(mark, at), main_open)?;
         }
-        if *side_open { passed(side.watermark(mark, at), side_open) } else { Ok(()) }
+        if *side_open { wanted_still(side.watermark(mark, at), side_open) } else { Ok(()) }
+    }
+}
+
+/// Notes that one of the ways out wants nothing more, which is no reason to end.
+fn wanted_still(passed: Result<(), Fault>, open: &mut bool) -> Result<(), Fault> {
+    match passed {
+        Err(Fault::Stop(Stop::Satisfied)) => {
+            *open = false;
+            Ok(())
+        }
+        passed => passed,
     }
 }
 
@@ -300,6 +304,14 @@ impl<O: SideOperator, N: Push<O::Out>> Push<O::In> for SideLink<O, N> {
         let (operator, mut ways) = self.parts(at);
         operator.on_watermark(mark, &mut ways)?;
         self.pass(mark, at)
+    }
+
+    fn probe(&mut self, round: u64, at: &mut Position) -> Result<(), Fault> {
+        let Self { next, side, open: [main_open, side_open], .. } = self;
+        if *main_open {
+            wanted_still(next.probe(round, at), main_open)?;
+        }
+        if *side_open { wanted_still(side.probe(round, at), side_open) } else { Ok(()) }
     }
 
     fn between(&mut self, at: &mut Position) -> Result<(), Fault> {

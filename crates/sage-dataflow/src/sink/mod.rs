@@ -102,6 +102,10 @@ impl<K: Sink> Push<K::In> for SinkEnd<K> {
         Ok(())
     }
 
+    fn probe(&mut self, _round: u64, _at: &mut Position) -> Result<(), Fault> {
+        Ok(())
+    }
+
     fn wanted(&self) -> bool {
         true
     }

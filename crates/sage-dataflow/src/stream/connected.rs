@@ -374,6 +374,10 @@ impl<T: Slot<INPUT>, N: Push<T>, const INPUT: usize> Push<T::Part> for Wrap<N, T
         self.next.watermark(mark, at)
     }
 
+    fn probe(&mut self, round: u64, at: &mut Position) -> Result<(), Fault> {
+        self.next.probe(round, at)
+    }
+
     fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
         self.next.between(at)
     }

@@ -60,7 +60,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>> Pipe for MapAsync<I, F> {
             runtime: None,
             control: cx.control(),
             ended: false,
-            mark: None,
+            held: None,
             taken: 0,
             emitted: 0,
             taken_so_far: cx.taken(),
@@ -247,13 +247,19 @@ struct AsyncTask<I, F: AsyncFunction<I>, N> {
     control: Arc<JobControl>,
     /// Whether the end of input was seen.
     ended: bool,
-    /// A watermark that is passed on once everything taken before it has left; nothing is taken until then.
-    mark: Option<Mark>,
+    /// What is passed on once everything taken before it has left; nothing is taken until then.
+    held: Option<Held>,
     taken: u64,
     emitted: u64,
     taken_so_far: Arc<Counter>,
     emitted_so_far: Arc<Counter>,
     errors: Box<Errors>,
+}
+
+/// What came between two records.
+enum Held {
+    Mark(Mark),
+    Probe(u64),
 }
 
 /// How long results and woken futures may wait while the task takes records, or polls futures, that keep it busy.
@@ -344,7 +350,11 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
             Ok(Polled::Taken) | Err(Refusal::Enough) => Ok(true),
             Ok(Polled::Nothing) => Ok(false),
             Ok(Polled::Marked(mark)) => {
-                self.mark = Some(mark);
+                self.held = Some(Held::Mark(mark));
+                Ok(true)
+            }
+            Ok(Polled::Probed(round)) => {
+                self.held = Some(Held::Probe(round));
                 Ok(true)
             }
             Ok(Polled::Finished) => {
@@ -380,15 +390,18 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
 
     /// Whether it takes records now.
     fn takes(&self) -> bool {
-        !self.ended && !self.flight.is_full() && self.mark.is_none()
+        !self.ended && !self.flight.is_full() && self.held.is_none()
     }
 
     /// Futures that are woken over and over, and give nothing, count as idle: others are to have their turn.
     fn work(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
         self.poll(cx)?;
         let mut worked = self.emit(cx)?;
-        if let Some(mark) = self.mark.take_if(|_| self.flight.is_empty()) {
-            cx.run(&mut self.next, |next, at| next.watermark(mark, at))?;
+        if let Some(held) = self.held.take_if(|_| self.flight.is_empty()) {
+            cx.run(&mut self.next, |next, at| match held {
+                Held::Mark(mark) => next.watermark(mark, at),
+                Held::Probe(round) => next.probe(round, at),
+            })?;
             worked = true;
         }
         if self.takes() {

@@ -6,6 +6,7 @@
 
 mod connected;
 mod failing;
+mod feedback;
 mod joined;
 mod keyed;
 mod map_async;
@@ -16,6 +17,7 @@ mod windowed;
 use std::hash::Hash;
 
 pub use connected::ConnectedStreams;
+pub use feedback::Feedback;
 pub use joined::JoinedStreams;
 pub use keyed::KeyedStream;
 use pipe::{From, FromInlet, Keyed, MaybeExchanged, PerReplica, Pipe, SourceFactory, Spread, Then};
@@ -25,7 +27,7 @@ pub use windowed::{WindowedStream, Windowing};
 use crate::BoxError;
 use crate::exchange::{Broadcast, Chosen, Lanes, Partitioning, RoundRobin, Tee};
 use crate::graph::wiring::{BuildContext, connect};
-use crate::graph::{Chain, Edge, Head, InletId, Mistake, NodeId, SharedGraph};
+use crate::graph::{Chain, Edge, EdgeId, Head, InletId, Mistake, NodeId, SharedGraph};
 use crate::job::task::Push;
 use crate::operator::{
     Borrowed, Cloned, Computed, Count, Distinct, Filter, FlatMap, FlatMapInto, Fold, Inspect, Made, Map, Operator,
@@ -399,9 +401,15 @@ impl<P: Pipe> Stream<P> {
         inlet: InletId,
         router: impl Fn(Lanes<P::Out>, usize) -> N + Send + 'static,
     ) {
+        let (stream, edge) = self.edge_to(partitioning, inlet);
+        stream.end(move |cx: &mut BuildContext<'_>| Ok(router(cx.writers::<P::Out>(edge), cx.replica)));
+    }
+
+    /// Adds the edge from the end of the chain to an inlet.
+    fn edge_to(self, partitioning: Partitioning, inlet: InletId) -> (Self, EdgeId) {
         let (stream, from) = self.with_last_node();
         let edge = stream.graph.with(|graph| graph.add_edge(edge::<P::Out>(from, inlet, partitioning)));
-        stream.end(move |cx: &mut BuildContext<'_>| Ok(router(cx.writers::<P::Out>(edge), cx.replica)));
+        (stream, edge)
     }
 
     /// Adds a node for what runs at the end of the chain.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::environment::SubmitError;
 use crate::exchange::lane::{Inbox, Polled, Taker};
-use crate::exchange::{ByKey, Lanes, Partitioning, RoundRobin};
+use crate::exchange::{ByKey, Gauge, Lanes, Partitioning, Returned, RoundRobin, Rounds};
 use crate::graph::wiring::BuildContext;
 use crate::graph::{EdgeId, InletId, NodeId};
 use crate::job::control::{Control, JobControl};
@@ -121,6 +121,7 @@ impl<T: Send + 'static> Pipe for FromInlet<T> {
         Ok(Box::new(InletTask {
             inbox: cx.inbox(self.inlet),
             next,
+            head: cx.loop_head(self.inlet).map(|gauge| LoopHead { rounds: Rounds::new(), gauge }),
             fast: false,
             taken: cx.taken(),
             control: cx.control(),
@@ -170,10 +171,17 @@ impl<T, N: Push<T>> Taker<T> for Chain<'_, N> {
     }
 }
 
+/// What the head of a loop knows besides.
+struct LoopHead {
+    rounds: Rounds,
+    gauge: Arc<Gauge>,
+}
+
 /// A chain that begins with an inbox.
 struct InletTask<T, N> {
     inbox: Inbox<T>,
     next: N,
+    head: Option<LoopHead>,
     fast: bool,
     taken: Arc<Counter>,
     control: Arc<JobControl>,
@@ -190,9 +198,31 @@ impl<T: Send, N: Push<T>> InletTask<T, N> {
     }
 }
 
+impl<T: Send, N: Push<T>> InletTask<T, N> {
+    /// Passes a probe on; at the head of the loop, ends it or sends the next one.
+    #[cold]
+    fn probed(&mut self, round: u64, cx: &mut TaskContext) -> Result<Step, Stop> {
+        let round = match &mut self.head {
+            None => round,
+            Some(head) => match head.rounds.returned(round, cx.records()) {
+                Returned::Again(next) => next,
+                Returned::Ended => {
+                    head.gauge.end();
+                    return Ok(Step::End);
+                }
+            },
+        };
+        cx.run(&mut self.next, |next, at| next.probe(round, at)).map(|()| Step::Again)
+    }
+}
+
 impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
     fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        cx.run(&mut self.next, |next, at| next.open(at))
+        cx.run(&mut self.next, |next, at| next.open(at))?;
+        match self.head {
+            Some(_) => cx.run(&mut self.next, |next, at| next.probe(Rounds::FIRST, at)),
+            None => Ok(()),
+        }
     }
 
     fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
@@ -217,8 +247,12 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
             cx.run(&mut self.next, |next, at| next.watermark(mark, at))?;
         }
         cx.run_in_place(|at| self.next.between(at))?;
+        if let Some(head) = &self.head {
+            head.gauge.taken(cx.records());
+        }
         match polled {
             Polled::Taken | Polled::Marked(_) => Ok(Step::Again),
+            Polled::Probed(round) => self.probed(round, cx),
             Polled::Nothing => Ok(Step::Idle),
             Polled::Finished => Ok(Step::End),
             Polled::Aborted => Err(Stop::Cancelled),

@@ -2,6 +2,7 @@
 //!
 //! Each module includes the engine's own source file and gives it, as `super::sync`, the checker's primitives.
 
+mod feedback;
 mod gate;
 mod lane;
 mod life;

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 use super::Mark;
-use super::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicUsize, Ordering, UnsafeCell};
+use super::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
 /// The header of a block; its slots follow it in the same allocation, so that one pointer leads to both.
 #[repr(C, align(128))]
@@ -19,6 +19,8 @@ pub(super) struct Block<T> {
     /// The watermark that holds before the first record; the writer's to change while there is none.
     millis: AtomicI64,
     idle: AtomicBool,
+    /// The probe that passes before the first record, likewise; see `feedback.rs`.
+    round: AtomicU64,
     slots: [Slot<T>; 0],
 }
 
@@ -46,6 +48,7 @@ impl<T> Block<T> {
             next: AtomicPtr::new(ptr::null_mut()),
             millis: AtomicI64::new(Mark::NONE.millis),
             idle: AtomicBool::new(Mark::NONE.idle),
+            round: AtomicU64::new(0),
             slots: [],
         };
         // SAFETY: the allocation has room for the header and `capacity` slots behind it.
@@ -79,6 +82,16 @@ impl<T> Block<T> {
     pub(super) fn mark(&self, len: usize) -> Mark {
         let idle = len == 0 && self.idle.load(Ordering::Acquire);
         Mark { millis: self.millis.load(Ordering::Acquire), idle }
+    }
+
+    /// Sets the probe that passes before the first record. The writer's, while there is no record.
+    pub(super) fn set_round(&self, round: u64) {
+        self.round.store(round, Ordering::Release);
+    }
+
+    /// The probe that passes before the first record, for a reader that has just read the length; as for the watermark.
+    pub(super) fn round(&self) -> u64 {
+        self.round.load(Ordering::Acquire)
     }
 
     /// Frees a block; what its slots hold is forgotten.

@@ -25,6 +25,8 @@ pub(crate) struct Inbox<T> {
     ended: Vec<usize>,
     /// The watermark of all the lanes together, as it was last handed on; it never goes back.
     mark: Mark,
+    /// The probe that has passed all the lanes, as it was last handed on.
+    round: u64,
 }
 
 /// What one look at all the lanes of a task gave.
@@ -33,6 +35,8 @@ pub(crate) enum Polled {
     Taken,
     /// A watermark holds from here on: that of all the lanes together.
     Marked(Mark),
+    /// A probe has passed all the lanes: what was written before it was handed over.
+    Probed(u64),
     /// Nothing to take yet.
     Nothing,
     /// Every lane is finished and empty.
@@ -52,6 +56,7 @@ impl<T> Inbox<T> {
             satisfied: false,
             ended: Vec::new(),
             mark: Mark::NONE,
+            round: 0,
         }
     }
 
@@ -89,6 +94,12 @@ impl<T> Inbox<T> {
                         return Ok(Polled::Marked(mark));
                     }
                 }
+                Found::Probed(round) => {
+                    self.lanes[0].pass(round);
+                    if let Some(round) = self.probed() {
+                        return Ok(Polled::Probed(round));
+                    }
+                }
                 Found::Finished => {
                     self.lane_finished();
                     if let Some(mark) = self.advance() {
@@ -100,6 +111,10 @@ impl<T> Inbox<T> {
         }
         if self.lanes.is_empty() {
             return Ok(Polled::Finished);
+        }
+        // Where the lane that held a probe up has ended.
+        if let Some(round) = self.probed() {
+            return Ok(Polled::Probed(round));
         }
         if let Some(gathered) = self.overdue.take() {
             self.eager = gathered < FAST_RECORDS;
@@ -123,9 +138,17 @@ impl<T> Inbox<T> {
 
     /// What the watermarks of the lanes come to, if that is news. A lane that has ended no longer counts.
     fn advance(&mut self) -> Option<Mark> {
-        let mark = Mark::merged(self.lanes.iter().map(Reader::mark))?;
+        let mark = Mark::merged(self.lanes.iter().filter_map(Reader::mark))?;
         let mark = Mark { millis: mark.millis.max(self.mark.millis), ..mark };
         (std::mem::replace(&mut self.mark, mark) != mark).then_some(mark)
+    }
+
+    /// The probe that has passed all the lanes, if that is news. One lane that is not of the loop holds it up until it ends.
+    fn probed(&mut self) -> Option<u64> {
+        let round = self.lanes.iter().map(Reader::round).min()?;
+        let is_news = round > self.round;
+        self.round = self.round.max(round);
+        is_news.then_some(round)
     }
 
     fn pace(&mut self, count: usize, full: bool) {

@@ -14,9 +14,15 @@ pub(crate) struct Reader<T> {
     released: usize,
     /// The watermark that was last found and heeded.
     mark: Mark,
+    /// The probe that was last found and heeded.
+    round: u64,
     lane: Arc<Lane<T>>,
     /// Which input of its task this is a lane of.
     pub(super) input: usize,
+    /// Whether it lies in a loop, whose probes pass through it.
+    in_loop: bool,
+    /// Whether a loop begins with it: event time does not come back through a loop.
+    from_head: bool,
 }
 
 // SAFETY: as for `Writer`.
@@ -27,6 +33,8 @@ unsafe impl<T: Send> Send for Reader<T> {}
 pub(super) enum Found {
     /// A watermark that holds from here on; to be answered by [`Reader::heed`].
     Marked(Mark),
+    /// A probe that passes here; to be answered by [`Reader::pass`].
+    Probed(u64),
     /// Records to take, and whether they are the rest of a block that gets no more.
     Records { count: usize, full: bool },
     /// Nothing now; more may come.
@@ -39,7 +47,8 @@ pub(super) enum Found {
 
 impl<T> Reader<T> {
     pub(super) fn new(lane: Arc<Lane<T>>) -> Self {
-        Self { lane, block: ptr::null_mut(), read: 0, released: 0, mark: Mark::NONE, input: 0 }
+        let (block, mark) = (ptr::null_mut(), Mark::NONE);
+        Self { lane, block, read: 0, released: 0, mark, round: 0, input: 0, in_loop: false, from_head: false }
     }
 
     /// Says which input of its task this is a lane of; it is 0 unless said.
@@ -48,9 +57,25 @@ impl<T> Reader<T> {
         self
     }
 
-    /// The watermark that was last heeded.
-    pub(super) fn mark(&self) -> Mark {
-        self.mark
+    /// Says that this lane lies in a loop, and whether at its head.
+    pub(crate) fn in_loop(mut self, in_loop: bool, from_head: bool) -> Self {
+        (self.in_loop, self.from_head) = (in_loop, from_head);
+        self
+    }
+
+    /// The watermark that was last heeded; `None` if nobody is to wait for one.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        (!self.from_head).then_some(self.mark)
+    }
+
+    /// The probe that has passed here; none ever does where no loop leads through.
+    pub(super) fn round(&self) -> u64 {
+        if self.in_loop { self.round } else { 0 }
+    }
+
+    /// Takes note of a probe that was found.
+    pub(super) fn pass(&mut self, round: u64) {
+        self.round = round;
     }
 
     /// Takes note of a watermark that was found.
@@ -95,6 +120,10 @@ impl<T> Reader<T> {
                 let mark = block.mark(len);
                 if mark != self.mark {
                     return Some(Found::Marked(mark));
+                }
+                let round = block.round();
+                if round != self.round {
+                    return Some(Found::Probed(round));
                 }
             }
             if len > self.read {

@@ -36,6 +36,8 @@ struct Far<T, W> {
     waste: *mut Block<T>,
     /// The watermark that was last written.
     mark: Mark,
+    /// The probe that was last written.
+    round: u64,
     signal: Arc<Signal>,
     lane: Arc<Lane<T>>,
     wait: W,
@@ -77,7 +79,7 @@ impl<T, W: Wait> Writer<T, W> {
             Tail { block: ptr::null_mut(), oldest: ptr::null_mut(), oldest_index: 0, opened: 0, finished: false };
         let pace = Pace { released: 0, at: Instant::now(), fast: false };
         let waste = ptr::null_mut();
-        let far = Far { tail, depth, pace, refused: None, waste, mark: Mark::NONE, signal, lane, wait };
+        let far = Far { tail, depth, pace, refused: None, waste, mark: Mark::NONE, round: 0, signal, lane, wait };
         Self { slots: ptr::null_mut(), len: 0, far: Box::new(far) }
     }
 
@@ -131,6 +133,14 @@ impl<T, W: Wait> Writer<T, W> {
         let (open, marked) = self.far.watermark(mark);
         self.reopen(open);
         marked
+    }
+
+    /// Sends a probe, behind all that was written; see `feedback.rs`. May wait for room, as [`Writer::watermark`] does.
+    pub(crate) fn probe(&mut self, round: u64) -> Result<(), Refused> {
+        debug_assert!(!self.slots.is_null(), "the writer was opened");
+        let (open, probed) = self.far.probe(round);
+        self.reopen(open);
+        probed
     }
 
     #[inline(always)]
@@ -217,11 +227,46 @@ impl<T, W: Wait> Far<T, W> {
         } else {
             self.open_block()?;
         }
+        self.wake_for_news();
+        Ok(())
+    }
+
+    /// Puts a probe behind what was written. Returns the block that is open then.
+    #[cold]
+    #[inline(never)]
+    fn probe(&mut self, round: u64) -> (*mut Block<T>, Result<(), Refused>) {
+        if let Some(refused) = self.refused {
+            return (self.waste, Err(refused));
+        }
+        let probed = self.try_probe(round);
+        self.open_after(probed)
+    }
+
+    fn try_probe(&mut self, round: u64) -> Result<(), Refused> {
+        if let Some(refused) = self.signal.ended() {
+            return Err(refused);
+        }
+        // SAFETY: a block is open, and is not freed before the lane.
+        let block = unsafe { &*self.tail.block };
+        let empty = block.len.load(Ordering::Relaxed) == 0;
+        self.round = round;
+        if empty {
+            block.set_round(round);
+        } else {
+            // A record has ended idleness by itself.
+            self.mark.idle = false;
+            self.open_block()?;
+        }
+        self.wake_for_news();
+        Ok(())
+    }
+
+    /// Wakes a reader that waits for a record, for what is in the header of the open block.
+    fn wake_for_news(&self) {
         fence(Ordering::SeqCst);
         if self.signal.mode.load(Ordering::Relaxed) == ANY {
             self.signal.wake();
         }
-        Ok(())
     }
 
     fn try_attend(&mut self) -> Result<(), Refused> {
@@ -281,7 +326,9 @@ impl<T, W: Wait> Far<T, W> {
     /// Makes `block` the open one.
     fn link(&mut self, block: *mut Block<T>) {
         // SAFETY: nobody else knows of the block yet.
-        unsafe { &*block }.set_mark(self.mark);
+        let fresh = unsafe { &*block };
+        fresh.set_mark(self.mark);
+        fresh.set_round(self.round);
         if self.tail.block.is_null() {
             self.tail.oldest = block;
             self.lane.first.store(block, Ordering::Release);

@@ -8,7 +8,9 @@ mod sync {
 
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
+    pub(crate) use loom::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence,
+    };
     pub(crate) use loom::thread::{self, Thread};
 
     pub(crate) const SPINS: usize = 1;
@@ -116,7 +118,7 @@ fn read_all(mut inbox: Inbox<Counted>) -> Result<Vec<u32>, Vec<u32>> {
     loop {
         let Ok(polled) = inbox.poll(&mut All(&mut read));
         match polled {
-            Polled::Taken | Polled::Marked(_) => {}
+            Polled::Taken | Polled::Marked(_) | Polled::Probed(_) => {}
             Polled::Nothing => inbox.wait(|| false, None),
             Polled::Finished => return Ok(read),
             Polled::Aborted => return Err(read),
@@ -217,6 +219,7 @@ enum Seen {
     Record(u32),
     Watermark(i64),
     Idle,
+    Probe(u64),
 }
 
 /// Reads to the end, or to what `enough` says.
@@ -230,6 +233,7 @@ fn see(inbox: &mut Inbox<Counted>, enough: impl Fn(&[Seen]) -> bool) -> Vec<Seen
             Polled::Taken => {}
             Polled::Marked(mark) if mark.idle => seen.push(Seen::Idle),
             Polled::Marked(mark) => seen.push(Seen::Watermark(mark.millis)),
+            Polled::Probed(round) => seen.push(Seen::Probe(round)),
             Polled::Nothing => inbox.wait(|| false, None),
             Polled::Finished => return seen,
             Polled::Aborted => panic!("the writer finished"),

@@ -3,6 +3,7 @@
 mod connect;
 mod declaration;
 mod failing;
+mod feedback;
 mod graphs;
 mod join;
 mod keyed;

@@ -1,0 +1,72 @@
+//! Streams that are fed back: loops.
+
+use std::marker::PhantomData;
+
+use super::pipe::{FromInlet, Pipe};
+use super::{DataStream, Stream};
+use crate::exchange::{FedBack, Partitioning};
+use crate::graph::wiring::BuildContext;
+use crate::graph::{Head, InletId, Loop, Mistake, NodeId, SharedGraph};
+
+/// How many records may wait to go round, unless the user says otherwise.
+const DEFAULT_LIMIT: usize = 1_000_000;
+
+/// The end of a loop, to be given the records that go round: [`fill`](Self::fill).
+///
+/// Made by [`Environment::feedback`](crate::Environment::feedback), where loops are explained.
+#[must_use = "a loop that is not filled is an error when its environment is submitted"]
+pub struct Feedback<T> {
+    graph: SharedGraph,
+    inlet: InletId,
+    node: NodeId,
+    records: PhantomData<fn(T)>,
+}
+
+impl<T: Send + 'static> Feedback<T> {
+    pub(crate) fn new(graph: &SharedGraph, name: String) -> (DataStream<T>, Self) {
+        let (inlet, node) = graph.with(|graph| {
+            let node = graph.add_node("feedback", true);
+            graph.node_mut(node).name = name;
+            let inlet = graph.add_inlet(1);
+            graph.inlets[inlet.0].feeds = Some(Loop { node, limit: DEFAULT_LIMIT });
+            (inlet, node)
+        });
+        let pipe = FromInlet::new(inlet, false);
+        let stream = Stream { graph: graph.clone(), pipe, nodes: vec![node], head: Head::Inlet(inlet) };
+        (stream, Self { graph: graph.clone(), inlet, node, records: PhantomData })
+    }
+
+    /// How many records may wait to go round, 1 or more; 1,000,000 unless said. They are kept in memory, since a loop
+    /// that is full must not stand still. One more, or up to 256 more for each replica that sends them, fails the job
+    /// with [`FeedbackError::Full`](crate::FeedbackError::Full).
+    pub fn limit(self, records: usize) -> Self {
+        self.graph.with(|graph| {
+            if records == 0 {
+                graph.add_mistake(self.node, "the loop may hold no record; give `limit` 1 at least".to_owned());
+            }
+            graph.inlets[self.inlet.0].feeds = Some(Loop { node: self.node, limit: records });
+        });
+        self
+    }
+
+    /// Feeds the records of `stream` back: they come out of the stream that was made with this. They are gathered in one
+    /// replica.
+    ///
+    /// A stream of another environment is a [`SubmitError::ForeignStream`](crate::SubmitError::ForeignStream) when this
+    /// one is submitted.
+    pub fn fill<P: Pipe<Out = T>>(self, stream: Stream<P>) {
+        let Self { graph, inlet, node, .. } = self;
+        if !graph.is(&stream.graph) {
+            graph.with(|graph| {
+                let operator = graph.node(node).name.clone();
+                graph.mistakes.push(Mistake::ForeignStream { operator });
+            });
+            return;
+        }
+        let (stream, edge) = stream.edge_to(Partitioning::Gather, inlet);
+        stream.end(move |cx: &mut BuildContext<'_>| {
+            let (gauge, limit) = cx.gauge(inlet);
+            Ok(FedBack::new(cx.writers::<T>(edge), gauge, limit, node))
+        });
+    }
+}
