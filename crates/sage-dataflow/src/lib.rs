@@ -73,7 +73,8 @@ pub use sink::{Collected, Sink, WriteError};
 pub use source::{Line, Next, ReadError, Source, SourceContext};
 pub use stream::pipe::Pipe;
 pub use stream::{
-    ConnectedStreams, DataStream, Feedback, JoinedStreams, KeyedStream, SinkHandle, Stream, WindowedStream, Windowing,
+    Aligned, ConnectedStreams, DataStream, Feedback, JoinedStreams, KeyedStream, SinkHandle, Stream, WindowedJoin,
+    WindowedStream, Windowing,
 };
 pub use time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 

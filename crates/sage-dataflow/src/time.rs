@@ -167,6 +167,10 @@ pub struct Windowed<K, V> {
     pub value: V,
 }
 
+fn too_short(duration: Duration) -> bool {
+    millis(duration) < 1
+}
+
 /// Windows of one length, one after the other: each record is in one. They begin at multiples of their length since the
 /// epoch, also before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +182,10 @@ impl Tumbling {
     /// Windows of this length, in whole milliseconds, 1 at least.
     pub const fn of(size: Duration) -> Self {
         Self { size }
+    }
+
+    pub(crate) fn problem(&self) -> Option<&'static str> {
+        too_short(self.size).then_some("the windows are shorter than 1 ms; give `Tumbling::of` a longer time")
     }
 }
 
@@ -194,6 +202,16 @@ impl Sliding {
     /// at most `size`, as records between two windows would be in none.
     pub const fn of(size: Duration, every: Duration) -> Self {
         Self { size, every }
+    }
+
+    pub(crate) fn problem(&self) -> Option<&'static str> {
+        if too_short(self.size) || too_short(self.every) {
+            return Some(
+                "the windows, or the steps between them, are shorter than 1 ms; give `Sliding::of` longer times",
+            );
+        }
+        (self.every > self.size)
+            .then_some("the windows begin further apart than they are long: records would be in none")
     }
 }
 

@@ -11,9 +11,9 @@ use crate::operator::{Cloned, Full, In2, Inner, Join, Joining, KeySelector, Left
 /// [`full`](Self::full). Made by [`KeyedStream::join`].
 #[must_use = "joined streams that no operator takes are an error when their environment is submitted"]
 pub struct JoinedStreams<P: Pipe, S, Q: Pipe, R> {
-    left: KeyedStream<P, S>,
-    right: KeyedStream<Q, R>,
-    max_records: usize,
+    pub(super) left: KeyedStream<P, S>,
+    pub(super) right: KeyedStream<Q, R>,
+    pub(super) max_records: usize,
 }
 
 /// The stream a join makes.
@@ -27,7 +27,7 @@ type Joined<P, S, Q, R, K, J> = Stream<
 impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// Joins this stream, the left one, with another that is grouped by a key of the same type.
     ///
-    /// Both streams must end. The right one is kept in memory as a table, so let it be the smaller; the left one is kept
+    /// Both streams must end, or be joined in windows of event time, by [`window`](JoinedStreams::window). The right one is kept in memory as a table, so let it be the smaller; the left one is kept
     /// while the right one has not ended. Equal keys meet in the same replica. Records, and keys, are cloned once
     /// for each match but a left record's last; put large ones behind an `Arc`.
     ///

@@ -12,6 +12,7 @@ mod keyed;
 mod map_async;
 pub(crate) mod pipe;
 mod sinks;
+mod window_join;
 mod windowed;
 
 use std::hash::Hash;
@@ -22,6 +23,7 @@ pub use joined::JoinedStreams;
 pub use keyed::KeyedStream;
 use pipe::{From, FromInlet, Keyed, MaybeExchanged, PerReplica, Pipe, SourceFactory, Spread, Then};
 pub use sinks::SinkHandle;
+pub use window_join::{Aligned, WindowedJoin};
 pub use windowed::{WindowedStream, Windowing};
 
 use crate::BoxError;

@@ -54,7 +54,7 @@ where
     Then<P, F>: Pipe,
 {
     /// Notes what is wrong with the operator just added.
-    fn checked(self, problem: Option<&'static str>) -> Self {
+    pub(super) fn checked(self, problem: Option<&'static str>) -> Self {
         if let Some(problem) = problem {
             let node = self.pipe.node;
             self.graph.with(|graph| graph.add_mistake(node, problem.to_owned()));
@@ -74,10 +74,6 @@ pub trait Windowing<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L>: Se
     fn operator(self, lateness: i64, key: S, aggregate: A, late: L) -> Self::Operator;
 }
 
-fn too_short(duration: Duration) -> bool {
-    millis(duration) < 1
-}
-
 impl<S, T, A, L> Windowing<S, T, A, L> for Tumbling
 where
     S: KeySelector<Timed<T>>,
@@ -89,7 +85,7 @@ where
     type Operator = AlignedWindows<S, T, A, L>;
 
     fn problem(&self) -> Option<&'static str> {
-        too_short(self.size).then_some("the windows are shorter than 1 ms; give `Tumbling::of` a longer time")
+        Tumbling::problem(self)
     }
 
     fn operator(self, lateness: i64, key: S, aggregate: A, late: L) -> Self::Operator {
@@ -109,13 +105,7 @@ where
     type Operator = AlignedWindows<S, T, A, L>;
 
     fn problem(&self) -> Option<&'static str> {
-        if too_short(self.size) || too_short(self.every) {
-            return Some(
-                "the windows, or the steps between them, are shorter than 1 ms; give `Sliding::of` longer times",
-            );
-        }
-        (self.every > self.size)
-            .then_some("the windows begin further apart than they are long: records would be in none")
+        Sliding::problem(self)
     }
 
     fn operator(self, lateness: i64, key: S, aggregate: A, late: L) -> Self::Operator {
@@ -135,7 +125,7 @@ where
     type Operator = SessionWindows<S, T, A, L>;
 
     fn problem(&self) -> Option<&'static str> {
-        too_short(self.gap)
+        (millis(self.gap) < 1)
             .then_some("the gap between sessions is shorter than 1 ms; give `Session::gap` a longer time")
     }
 

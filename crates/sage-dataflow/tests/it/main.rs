@@ -7,6 +7,7 @@ mod contract;
 mod layout;
 mod leaks;
 mod models;
+mod parity;
 mod pipelines;
 mod probes;
 mod signals;

@@ -143,6 +143,18 @@ fn contract_03_a_good_job_succeeds_and_is_clean() {
 }
 
 #[test]
+fn parity_a_job_may_take_longer_than_300_seconds() {
+    let script = Script {
+        services: vec![service(vec![])],
+        tasks: vec![task(24 * 60 * 60 * 1000)],
+        commands: vec![],
+        limit: None,
+    };
+    let ran = run(&script);
+    assert_eq!((ran.report.outcome, ran.report.cleanliness), (Outcome::Succeeded, Cleanliness::Clean));
+}
+
+#[test]
 fn contract_04_a_task_that_never_comes_back_is_abandoned_by_its_deadline() {
     let stuck = TaskScript { alone: hangs(), on_drain: hangs(), on_cancel: hangs() };
     let commands = vec![(Duration::from_millis(7), Command::Drain(StopReason::Drain))];

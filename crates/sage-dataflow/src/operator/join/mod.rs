@@ -13,6 +13,7 @@
 //!  3. A row of a table that a left record has met is marked; `full` emits the unmarked ones at the end of input.
 
 mod table;
+pub(crate) mod windowed;
 
 use std::hash::Hash;
 use std::marker::PhantomData;
@@ -40,6 +41,17 @@ pub enum JoinError {
          replicas, or let the smaller stream be the right one"
     )]
     TooManyRecords {
+        /// Which stream, `left` or `right`.
+        side: &'static str,
+        /// How many records of each side it may keep.
+        limit: usize,
+    },
+    /// A replica had to keep more records of one side in open windows than it may.
+    #[error(
+        "one replica would have to keep more than {limit} records of the {side} stream in open windows; raise \
+         `max_records`, use more replicas, or join in shorter windows"
+    )]
+    TooManyInWindows {
         /// Which stream, `left` or `right`.
         side: &'static str,
         /// How many records of each side it may keep.

@@ -16,5 +16,6 @@ mod sources;
 mod take;
 mod testing;
 mod watermarks;
+mod window_join;
 mod windows;
 mod zip;

@@ -1,0 +1,212 @@
+//! Joins of two streams in windows of event time, by key: the records of both that are in the same window.
+//!
+//! A window keeps the records of both sides until the watermark of the two streams together reaches its end; then its
+//! pairs are emitted and all it had is freed. Nothing is emitted before that, so a record is in no result twice, and none is
+//! taken back.
+//!
+//! Invariants:
+//!  1. A window that is kept ends after the watermark; a record that belongs to none such is late.
+//!  2. `left` and `right` are how many records the kept windows have, each counted once per window.
+
+use std::collections::{BTreeMap, HashMap};
+use std::marker::PhantomData;
+
+use foldhash::fast::RandomState;
+
+use super::{Full, Inner, JoinError, Left};
+use crate::exchange::lane::Mark;
+use crate::job::task::Fault;
+use crate::operator::connect::In2;
+use crate::operator::key::KeySelector;
+use crate::operator::keyed::state_of;
+use crate::operator::window::result;
+use crate::operator::{Emit, Operator, Promise};
+use crate::time::{Timed, Timestamp, Window, Windowed};
+
+/// What comes out of two records that meet, and of one that meets none.
+pub trait Pairing<A, B>: Send + 'static {
+    /// The value of a result.
+    type Out: Send + 'static;
+    /// The value for these two, of which at least one is there; `None` if the join leaves them out.
+    fn pair(left: Option<A>, right: Option<B>) -> Option<Self::Out>;
+}
+
+impl<A: Send + 'static, B: Send + 'static> Pairing<A, B> for Inner {
+    type Out = (A, B);
+    fn pair(left: Option<A>, right: Option<B>) -> Option<Self::Out> {
+        left.zip(right)
+    }
+}
+
+impl<A: Send + 'static, B: Send + 'static> Pairing<A, B> for Left {
+    type Out = (A, Option<B>);
+    fn pair(left: Option<A>, right: Option<B>) -> Option<Self::Out> {
+        left.map(|left| (left, right))
+    }
+}
+
+impl<A: Send + 'static, B: Send + 'static> Pairing<A, B> for Full {
+    type Out = (Option<A>, Option<B>);
+    fn pair(left: Option<A>, right: Option<B>) -> Option<Self::Out> {
+        Some((left, right))
+    }
+}
+
+/// The records of both sides, by key.
+type Table<K, A, B> = HashMap<K, (Vec<A>, Vec<B>), RandomState>;
+
+/// Windows of `size`, one beginning at each multiple of `every`, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grid {
+    pub(crate) size: i64,
+    pub(crate) every: i64,
+}
+
+impl Grid {
+    /// Where the windows begin that have `time` in them, and end after `watermark`.
+    fn starts(self, time: i64, watermark: i64) -> impl Iterator<Item = i64> {
+        let Self { size, every } = self;
+        let last = time.div_euclid(every).saturating_mul(every);
+        let others = (size - 1).saturating_sub(time.saturating_sub(last)).max(0) / every;
+        let starts = (0..=others).map(move |back| last.saturating_sub(back.saturating_mul(every)));
+        starts.take_while(move |start| start.saturating_add(size) > watermark)
+    }
+}
+
+/// A join in windows. `S` and `R` select the keys of left and right records, `J` is which join it is.
+pub struct WindowJoin<S, R, A, B, K, J> {
+    left_key: S,
+    right_key: R,
+    grid: Grid,
+    max_records: usize,
+    /// The windows that are open, by their start.
+    windows: BTreeMap<i64, Table<K, A, B>>,
+    left: usize,
+    right: usize,
+    watermark: i64,
+    late: u64,
+    joining: PhantomData<fn() -> J>,
+}
+
+impl<S, R, A, B, K, J> WindowJoin<S, R, A, B, K, J> {
+    pub(crate) fn new(left_key: S, right_key: R, grid: Grid, max_records: usize) -> Self {
+        let (windows, watermark, joining) = (BTreeMap::new(), i64::MIN, PhantomData);
+        Self { left_key, right_key, grid, max_records, windows, left: 0, right: 0, watermark, late: 0, joining }
+    }
+}
+
+impl<S: Clone, R: Clone, A, B, K, J> Clone for WindowJoin<S, R, A, B, K, J> {
+    fn clone(&self) -> Self {
+        Self::new(self.left_key.clone(), self.right_key.clone(), self.grid, self.max_records)
+    }
+}
+
+impl<S, R, A, B, J> WindowJoin<S, R, A, B, S::Key, J>
+where
+    S: KeySelector<Timed<A>>,
+    R: KeySelector<Timed<B>, Key = S::Key>,
+    S::Key: Clone,
+    A: Clone,
+    B: Clone,
+    J: Pairing<A, B>,
+{
+    /// Fires the windows that end at `watermark` or before, the earliest first.
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Windowed<S::Key, J::Out>>>) -> Result<(), Fault> {
+        self.watermark = self.watermark.max(watermark);
+        while let Some(entry) = self.windows.first_entry() {
+            let end = entry.key().saturating_add(self.grid.size);
+            if end > self.watermark {
+                break;
+            }
+            let (start, table) = entry.remove_entry();
+            let window = Window { start: Timestamp::from_millis(start), end: Timestamp::from_millis(end) };
+            for (key, (left, right)) in table {
+                self.left -= left.len();
+                self.right -= right.len();
+                fire::<_, _, _, J>(&key, window, left, right, out)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Emits what the records of one key and window make.
+fn fire<K: Clone, A: Clone, B: Clone, J: Pairing<A, B>>(
+    key: &K,
+    window: Window,
+    left: Vec<A>,
+    right: Vec<B>,
+    out: &mut impl Emit<Timed<Windowed<K, J::Out>>>,
+) -> Result<(), Fault> {
+    let mut emit = |left, right| match J::pair(left, right) {
+        Some(value) => out.emit(result(key.clone(), window, value)),
+        None => out.look(),
+    };
+    if right.is_empty() {
+        return left.into_iter().try_for_each(|left| emit(Some(left), None));
+    }
+    if left.is_empty() {
+        return right.into_iter().try_for_each(|right| emit(None, Some(right)));
+    }
+    let pairs = left.iter().flat_map(|left| right.iter().map(move |right| (left, right)));
+    pairs.into_iter().try_for_each(|(left, right)| emit(Some(left.clone()), Some(right.clone())))
+}
+
+/// Puts a record of one side into its windows, of which it may be in several. A macro, as the sides differ in their types.
+macro_rules! keep {
+    ($join:ident, $record:ident, $side:ident, $at:tt, $selector:ty, $key:ident) => {{
+        let (time, watermark) = ($record.time.millis(), $join.watermark);
+        let copies = $join.grid.starts(time, watermark).count();
+        if copies == 0 {
+            $join.late += 1;
+            return Ok(());
+        }
+        let limit = $join.max_records;
+        if $join.$side.saturating_add(copies) > limit {
+            return Err(JoinError::TooManyInWindows { side: stringify!($side), limit }.into());
+        }
+        for start in $join.grid.starts(time, watermark) {
+            let table = $join.windows.entry(start).or_default();
+            let records = state_of!(*table, $selector, $join.$key, $record, Default::default);
+            records.$at.push($record.value.clone());
+            $join.$side += 1;
+        }
+        Ok(())
+    }};
+}
+
+impl<S, R, A, B, J> Operator for WindowJoin<S, R, A, B, S::Key, J>
+where
+    S: KeySelector<Timed<A>>,
+    R: KeySelector<Timed<B>, Key = S::Key>,
+    S::Key: Clone,
+    A: Clone + Send + 'static,
+    B: Clone + Send + 'static,
+    J: Pairing<A, B>,
+{
+    type In = In2<Timed<A>, Timed<B>>;
+    type Out = Timed<Windowed<S::Key, J::Out>>;
+
+    const GATHERS: Promise = Promise(true);
+    const DROPS_LATE: Promise = Promise(true);
+
+    #[inline(always)]
+    fn process(&mut self, record: Self::In, _out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        match record {
+            In2::A(record) => keep!(self, record, left, 0, S, left_key),
+            In2::B(record) => keep!(self, record, right, 1, R, right_key),
+        }
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        self.advance(i64::MAX, out)
+    }
+
+    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        self.advance(mark.millis, out)
+    }
+
+    fn late(&self) -> u64 {
+        self.late
+    }
+}
