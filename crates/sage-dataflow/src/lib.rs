@@ -63,7 +63,7 @@ pub use job::{
 };
 pub use operator::{
     Aggregate, AsyncError, BudgetExceeded, DeadLetter, Emit, ErrorPolicy, In2, In3, In4, In5, JoinError, KeySelector,
-    LateRecords, Operator, Order, Output, RetriesExhausted, Retry, ZipError,
+    LateRecords, Operator, Order, Output, RetriesExhausted, Retry, SetsApart, ZipError,
 };
 pub use service::{
     AsyncService, CallError, Dependency, Hook, HookContext, Service, ServiceBuilder, ServiceHandle, ServiceRef,

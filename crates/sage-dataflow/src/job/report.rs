@@ -179,7 +179,7 @@ pub struct OperatorReport {
     pub retries: u64,
     /// The first error of one of its replicas that did not fail the job.
     pub first_error: Option<String>,
-    /// Records that came too late for their window and were dropped, or handed to `late_to`.
+    /// Records that came too late for their window and were dropped, handed to `late_to` or set apart by `split_late`.
     #[serde(default)]
     pub late: u64,
     /// The chain it ran in: operators of one chain share one thread per replica, and so the three times below.

@@ -74,6 +74,11 @@ impl<T, V> Open<T, V> {
 }
 
 impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> SessionWindows<S, T, A, L> {
+    /// The same windows, empty, whose late records go elsewhere.
+    pub(super) fn with_late<M: LateRecords<T>>(&self, to: M) -> SessionWindows<S, T, A, M> {
+        SessionWindows::new(self.gap, self.lateness, self.key.clone(), self.aggregate.clone(), to)
+    }
+
     pub(crate) fn new(gap: i64, lateness: i64, key: S, aggregate: A, to: L) -> Self {
         Self {
             gap,
@@ -208,7 +213,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
 
 impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Clone for SessionWindows<S, T, A, L> {
     fn clone(&self) -> Self {
-        Self::new(self.gap, self.lateness, self.key.clone(), self.aggregate.clone(), self.to.clone())
+        self.with_late(self.to.clone())
     }
 }
 

@@ -100,6 +100,14 @@ pub trait SideOperator: Send + 'static {
         None
     }
 
+    /// As `Operator::DROPS_LATE`.
+    const DROPS_LATE: Promise = Promise(false);
+
+    /// As `Operator::late`.
+    fn late(&self) -> u64 {
+        0
+    }
+
     /// As `Operator::input_ended`.
     fn input_ended(&mut self, input: usize, out: &mut impl Emit<Leaves<Self::Out, Self::Side>>) -> Result<(), Fault> {
         let (_, _) = (input, out);
@@ -135,6 +143,7 @@ pub(crate) struct SideLink<O: SideOperator, N> {
     context: OpenContext,
     control: Arc<JobControl>,
     emitted_so_far: Arc<Counter>,
+    late_so_far: Option<Arc<Counter>>,
 }
 
 impl<O: SideOperator, N> SideLink<O, N> {
@@ -146,8 +155,9 @@ impl<O: SideOperator, N> SideLink<O, N> {
         cx: &mut BuildContext<'_>,
     ) -> Self {
         let (context, control, emitted_so_far) = (cx.open_context(node), cx.control(), cx.emitted(node));
-        let (life, open) = (Life::New, [true, true]);
-        Self { operator, next, side, open, node, emitted: 0, life, context, control, emitted_so_far }
+        let late_so_far = O::DROPS_LATE.0.then(|| cx.late(node));
+        let (life, open, emitted) = (Life::New, [true, true], 0);
+        Self { operator, next, side, open, node, emitted, life, context, control, emitted_so_far, late_so_far }
     }
 
     fn parts<'a>(&'a mut self, at: &'a mut Position) -> (&'a mut O, Ways<'a, O, N>) {
@@ -259,6 +269,9 @@ impl<O: SideOperator, N: Push<O::Out>> Push<O::In> for SideLink<O, N> {
 
     fn publish(&mut self) {
         self.emitted_so_far.publish(self.emitted);
+        if let Some(late) = &self.late_so_far {
+            late.publish(self.operator.late());
+        }
         self.next.publish();
     }
 
@@ -461,6 +474,11 @@ where
     }
 
     const MARKS: Promise = O::MARKS;
+    const DROPS_LATE: Promise = O::DROPS_LATE;
+
+    fn late(&self) -> u64 {
+        self.operator.late()
+    }
 
     fn mark(&mut self) -> Option<Mark> {
         self.operator.mark()
@@ -476,7 +494,7 @@ where
 }
 
 /// The main way out, for an operator that knows no other.
-struct MainOf<'a, E, S>(&'a mut E, PhantomData<fn(S)>);
+pub(super) struct MainOf<'a, E, S>(pub(super) &'a mut E, pub(super) PhantomData<fn(S)>);
 
 impl<M, S, E: Emit<Leaves<M, S>>> Emit<M> for MainOf<'_, E, S> {
     fn emit(&mut self, record: M) -> Result<(), Fault> {

@@ -112,6 +112,12 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
         }
     }
 
+    /// The same windows, empty, whose late records go elsewhere.
+    pub(super) fn with_late<M: LateRecords<T>>(&self, to: M) -> AlignedWindows<S, T, A, M> {
+        let (key, aggregate) = (self.key.clone(), self.aggregate.clone());
+        AlignedWindows::new(self.size, self.every, self.lateness, key, aggregate, to)
+    }
+
     /// Puts the window at hand, if there is one, among the others.
     fn put_back(&mut self) {
         if self.start < self.end {
@@ -260,8 +266,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
 
 impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Clone for AlignedWindows<S, T, A, L> {
     fn clone(&self) -> Self {
-        let (key, aggregate, to) = (self.key.clone(), self.aggregate.clone(), self.to.clone());
-        Self::new(self.size, self.every, self.lateness, key, aggregate, to)
+        self.with_late(self.to.clone())
     }
 }
 

@@ -6,9 +6,11 @@ use super::pipe::{FromInlet, Pipe, Then, ThenSide};
 use super::{DataStream, Stream, edge};
 use crate::exchange::Partitioning;
 use crate::graph::{Head, NodeId};
+use crate::operator::late::LateApart;
 use crate::operator::policy::ErrorPolicy;
 use crate::operator::side::{Mourned, SideFactory, SideOperator, Split, SplitOk};
-use crate::operator::{Cloned, DeadLetter, Operator, OperatorFactory, Retried, Retry};
+use crate::operator::{Cloned, DeadLetter, Operator, OperatorFactory, Retried, Retry, SetsApart};
+use crate::time::Timed;
 
 /// The stream after an operator with a side stream, and that one.
 type WithSide<P, F, S> = (Stream<ThenSide<P, F>>, DataStream<S>);
@@ -83,6 +85,42 @@ where
         self.graph.with(|graph| graph.node_mut(node).one_to_one = false);
         let before = Stream { graph: self.graph, pipe: before, nodes: self.nodes, head: self.head };
         before.with_side(Mourned(factory), node)
+    }
+}
+
+impl<P, F> Stream<Then<P, F>>
+where
+    P: Pipe,
+    F: OperatorFactory,
+    F::Operator: SetsApart + Operator<In = P::Out>,
+{
+    /// Sends the records that came too late for the windows just added to a stream of their own. They are counted all the
+    /// same, as [`OperatorReport::late`](crate::OperatorReport::late). For windows of event time without
+    /// [`late_to`](crate::WindowedStream::late_to), and after their `parallelism`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sage::{Environment, OutOfOrder, Timestamp, Tumbling};
+    ///
+    /// let env = Environment::local("late").batch_records(1);
+    /// let (counts, late) = env
+    ///     .from_iter([1_000, 5_000, 9_000, 1_500])
+    ///     .boxed() // a batch each: the watermark comes between two batches
+    ///     .with_timestamps(|&millis| Timestamp::from_millis(millis), OutOfOrder::by(Duration::ZERO))
+    ///     .key_by(|_| ())
+    ///     .window(Tumbling::of(Duration::from_secs(2)))
+    ///     .count()
+    ///     .split_late();
+    /// let (counts, late) = (counts.collect(), late.collect());
+    /// env.run()?;
+    /// let counted: u64 = counts.take().iter().map(|count| count.value.value).sum();
+    /// assert_eq!(counted + late.take().len() as u64, 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn split_late(self) -> WithSide<P, LateApart<F>, Timed<<F::Operator as SetsApart>::Record>> {
+        let Then { before, factory, node } = self.pipe;
+        let before = Stream { graph: self.graph, pipe: before, nodes: self.nodes, head: self.head };
+        before.with_side(LateApart(factory), node)
     }
 }
 

@@ -339,7 +339,11 @@ fn parity_two_environments_in_two_threads_both_get_all_records() {
             thread::spawn(move || {
                 let env = Environment::local(format!("from {base}"));
                 // Each holds its first record until the other has one: both run at once.
-                let meet = move |n: &u64| drop((*n == base).then(|| both.wait()));
+                let meet = move |n: &u64| {
+                    if *n == base {
+                        both.wait();
+                    }
+                };
                 let got = env.from_iter(base..base + 100).inspect(meet).boxed().collect();
                 env.run().unwrap();
                 got.take()
@@ -381,7 +385,7 @@ struct Bridge(Arc<Mutex<(Vec<Request>, bool, Option<thread::Thread>)>>);
 
 impl Bridge {
     fn with<R>(&self, change: impl FnOnce(&mut (Vec<Request>, bool, Option<thread::Thread>)) -> R) -> R {
-        let mut queue = self.0.lock().unwrap();
+        let mut queue = self.0.lock().expect("no holder of the queue panics");
         let changed = change(&mut queue);
         queue.2.iter().for_each(thread::Thread::unpark);
         changed

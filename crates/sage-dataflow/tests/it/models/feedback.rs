@@ -194,7 +194,7 @@ fn check(records: &'static [u32], workers: usize, schedules: usize) {
             Returned::Ended => None,
         };
         run(inbox(fed_back, head), vec![to_joint], pass, returned, Some(Rounds::FIRST));
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads.into_iter().for_each(|thread| thread.join().expect("no task of the model panics"));
         let expected: usize = records.iter().map(|&record| record as usize + 1).sum();
         assert_eq!(steps.load(Ordering::SeqCst), expected, "a record was lost when the loop ended");
     };
