@@ -67,15 +67,18 @@ impl<B: Backend> Dispatcher<B> {
     pub(super) fn wind_down(&mut self, control: Control) {
         let reason = self.reason.clone().unwrap_or(StopReason::EndOfInput);
         let now = self.backend.now();
-        if matches!(self.state, JobState::Running | JobState::Paused) {
-            self.advance(JobState::Draining);
-        }
-        if self.winding_down.is_some_and(|(already, _)| already >= control) || self.state != JobState::Draining {
+        let begins = matches!(self.state, JobState::Running | JobState::Paused);
+        let done = self.winding_down.is_some_and(|(already, _)| already >= control);
+        if done || !(begins || self.state == JobState::Draining) {
             return;
         }
         let within = if control == Control::Drain { self.deadlines.drain } else { self.deadlines.cancel };
         self.winding_down = Some((control, now + within));
         self.backend.control(control, &reason, Some(now + within));
+        // Last: whoever sees a job that drains may rely on its tasks having been told.
+        if begins {
+            self.advance(JobState::Draining);
+        }
     }
 
     /// Waits for one event while tasks run; escalates from drain to cancel to abandonment as deadlines pass.
