@@ -150,6 +150,8 @@ mod bad_line;
 mod csv;
 mod files;
 mod jsonl;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod lines;
 mod open;
 mod output;
@@ -160,6 +162,8 @@ pub use bad_line::BadLine;
 pub use csv::{CsvSink, CsvSource};
 pub use files::{Files, InputError};
 pub use jsonl::{JsonlSink, JsonlSource};
+#[cfg(feature = "kafka")]
+pub use kafka::{BadRecord, KafkaError, KafkaRecord, KafkaSink, KafkaSource, OffsetReset};
 pub use output::OutputError;
 pub use text::{TextSink, TextSource};
 pub use ticks::{Tick, Ticks};
