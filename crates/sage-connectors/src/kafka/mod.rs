@@ -5,12 +5,14 @@
 
 mod client;
 mod error;
+mod offsets;
 mod reader;
 mod record;
 mod sink;
 mod source;
 
 pub use error::KafkaError;
+pub use offsets::KafkaOffsets;
 pub use record::{BadRecord, KafkaRecord};
 pub use sink::KafkaSink;
 pub use source::{KafkaSource, OffsetReset};

@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -20,6 +20,7 @@ use sage::{CloseContext, Next, SourceContext};
 
 use super::client::{Context, Settings, passes};
 use super::error::KafkaError;
+use super::offsets::{Commit, commit};
 use super::record::KafkaRecord;
 use super::source::OffsetReset;
 use crate::output::is_complete;
@@ -29,6 +30,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long the first attempt to connect may take; each next one may take twice as long.
 const FIRST_ATTEMPT: Duration = Duration::from_millis(100);
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(1);
+/// How many events are taken at a time while connecting.
+const EVENTS: usize = 32;
 /// How often, and for how long, a broker is looked for while something is wrong.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const PROBE: Duration = Duration::from_millis(200);
@@ -41,7 +44,7 @@ pub(super) struct Options {
     pub(super) group: String,
     pub(super) reset: OffsetReset,
     pub(super) until_end: bool,
-    pub(super) commit: bool,
+    pub(super) commit: Commit,
     pub(super) buffer_kib: u32,
     pub(super) buffer_records: u32,
     pub(super) broker_timeout: Duration,
@@ -239,13 +242,7 @@ impl Reader {
             return Ok(false);
         }
         let (began, patience) = *self.connecting.get_or_insert_with(|| (Instant::now(), FIRST_ATTEMPT));
-        // Refused credentials are told as an event, and as nothing else.
-        while let Some(Err(error)) = self.consumer.as_ref().ok_or(KafkaError::NotOpen)?.poll(Duration::ZERO) {
-            match error.rdkafka_error_code() {
-                Some(code) if passes(code) => {}
-                code => return Err(self.failed(code, &error)),
-            }
-        }
+        self.serve()?;
         let left = self.options.settings.connect_timeout.saturating_sub(began.elapsed());
         match self.look_up(cx, patience.min(left).max(Duration::from_millis(1))) {
             Ok(parts) => {
@@ -262,6 +259,7 @@ impl Reader {
             Err(Attempt::Failed(error)) => Err(error),
             Err(Attempt::Again(code)) => {
                 if began.elapsed() >= self.options.settings.connect_timeout {
+                    self.serve()?;
                     let consumer = self.consumer.as_ref().ok_or(KafkaError::NotOpen)?;
                     return Err(KafkaError::Connect {
                         servers: self.options.settings.servers.clone(),
@@ -274,6 +272,21 @@ impl Reader {
                 Ok(false)
             }
         }
+    }
+
+    /// Takes what librdkafka has to tell while no partition is assigned: refused credentials are told as an event, and as
+    /// nothing else.
+    fn serve(&self) -> Result<(), KafkaError> {
+        let consumer = self.consumer.as_ref().ok_or(KafkaError::NotOpen)?;
+        // A poll takes one event, and does not tell a line for the log from none.
+        for _ in 0..EVENTS {
+            let Some(Err(error)) = consumer.poll(Duration::ZERO) else { continue };
+            match error.rdkafka_error_code() {
+                Some(code) if passes(code) => {}
+                code => return Err(self.failed(code, &error)),
+            }
+        }
+        Ok(())
     }
 
     /// Finds this replica's partitions, and where to begin in each.
@@ -337,24 +350,23 @@ impl Reader {
     /// Commits where it stands if every record given was handed downstream, and ends the client.
     pub(super) fn close(&mut self, cx: &CloseContext) -> Result<(), KafkaError> {
         let (Some(consumer), Some(parts)) = (self.consumer.take(), self.parts.take()) else { return Ok(()) };
-        if !self.options.commit || !is_complete(cx) || parts.is_empty() {
+        if !is_complete(cx) || parts.is_empty() {
             return Ok(());
         }
-        let failed = |error: ClientError| {
-            let code = error.rdkafka_error_code();
-            let why = code.map_or_else(|| error.to_string(), |code| code.to_string());
-            KafkaError::Commit { group: self.options.group.clone(), why }
-        };
-        let mut list = TopicPartitionList::new();
-        for part in &parts {
-            list.add_partition_offset(&self.options.topics[part.topic], part.partition, Offset::Offset(part.next))
-                .map_err(failed)?;
+        let Options { settings, group, topics, .. } = &self.options;
+        let offsets = parts.iter().map(|part| ((topics[part.topic].clone(), part.partition), part.next)).collect();
+        match &self.options.commit {
+            Commit::Never => Ok(()),
+            Commit::Later(kept) => {
+                kept.keep(settings, group, offsets);
+                Ok(())
+            }
+            Commit::AtEnd => {
+                let left = cx.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                let patience = left.unwrap_or(Duration::MAX).min(settings.connect_timeout);
+                commit(&consumer, group, &offsets, patience)
+            }
         }
-        // A commit waits for longer than a job may take to end where the brokers are gone. This one does not.
-        let left = cx.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let patience = left.unwrap_or(Duration::MAX).min(self.options.settings.connect_timeout);
-        consumer.committed_offsets(list.clone(), patience).map_err(failed)?;
-        consumer.commit(&list, CommitMode::Sync).map_err(failed)
     }
 }
 

@@ -158,7 +158,8 @@ impl<T> KafkaSink<T> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let found = producer.client().fetch_metadata(Some(&self.topic), left.max(POLL));
-            producer.poll(Duration::ZERO);
+            // What is wrong is told as events.
+            producer.poll(POLL);
             let (unknown, error) = match &found {
                 Ok(metadata) => match metadata.topics().first().and_then(|topic| topic.error()) {
                     None => return Ok(()),

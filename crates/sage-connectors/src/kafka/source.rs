@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::client::Settings;
 use super::error::KafkaError;
+use super::offsets::{Commit, KafkaOffsets};
 use super::reader::{Options, Reader};
 use super::record::{BadRecord, KafkaRecord};
 
@@ -50,8 +51,8 @@ type Parse<T> = dyn Fn(&KafkaRecord<'_>) -> Result<T, BoxError> + Send + Sync;
 ///   source from a [`KafkaSink`](super::KafkaSink), a record is committed after its results were acknowledged: **at least once**.
 ///   Where an exchange (`rebalance`, `key_by`, another parallelism) lies between, a task behind it that fails after
 ///   the source has ended loses the records that were in its lanes: **at most once** for those. The same holds for file
-///   sinks, whose file appears after the commit. Where that matters, use [`commit_offsets(false)`](Self::commit_offsets) and
-///   commit when the job has succeeded. There are no checkpoints yet.
+///   sinks, whose file appears after the commit. Where that matters, [`offsets_to`](Self::offsets_to) lets you commit when
+///   the job has succeeded. There are no checkpoints yet.
 /// - What a `take` downstream did not want may count as handed on.
 ///
 /// **Waiting.** A drain, a cancel or a pause is noticed within 50 ms while there are no records, 250 ms while no broker
@@ -111,7 +112,7 @@ impl<T: Send + 'static> KafkaSource<T> {
             group: group.into(),
             reset: OffsetReset::default(),
             until_end: false,
-            commit: true,
+            commit: Commit::AtEnd,
             buffer_kib: 16 << 10,
             buffer_records: 10_000,
             broker_timeout: Duration::from_secs(60),
@@ -132,9 +133,16 @@ impl<T: Send + 'static> KafkaSource<T> {
         self
     }
 
-    /// Whether offsets are committed when the source has ended well. Default: true.
+    /// Whether the source commits its offsets when it has ended well. Default: true.
     pub fn commit_offsets(mut self, commit: bool) -> Self {
-        self.options.commit = commit;
+        self.options.commit = if commit { Commit::AtEnd } else { Commit::Never };
+        self
+    }
+
+    /// Leaves the offsets to whoever commits them when the job has succeeded, instead of committing them when the source
+    /// has ended.
+    pub fn offsets_to(mut self, offsets: &KafkaOffsets) -> Self {
+        self.options.commit = Commit::Later(offsets.clone());
         self
     }
 

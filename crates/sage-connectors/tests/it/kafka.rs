@@ -1,6 +1,7 @@
 //! Kafka topics, against librdkafka's own mock of a cluster, in this process.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use rdkafka::mocking::MockCluster;
@@ -8,7 +9,7 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use sage::testing::{self, Census};
 use sage::{BoxError, Cause, CloseContext, Environment, JobHandle, Outcome, Sink, StopReason};
-use sage_connectors::{BadRecord, KafkaError, KafkaSink, KafkaSource, OffsetReset};
+use sage_connectors::{BadRecord, KafkaError, KafkaOffsets, KafkaSink, KafkaSource, OffsetReset};
 
 use crate::{failed, failure};
 
@@ -381,28 +382,47 @@ fn errors_that_pass_are_retried_and_repeat_nothing() {
     assert!(read(move || numbers(&servers, "numbers"), 1).into_iter().eq(0..500));
 }
 
+/// A job that writes a number once it is told to. The sink is open when this returns.
+fn held_back(servers: String, timeout: Duration) -> (Environment, JobHandle, mpsc::Sender<()>) {
+    let ((opened, wait), (go, gate)) = (mpsc::channel(), mpsc::channel());
+    let gate = Arc::new(Mutex::new(gate));
+    let env = Environment::local("write");
+    env.from_iter([1_u32])
+        .inspect(move |_| {
+            opened.send(()).unwrap();
+            gate.lock().unwrap().recv().unwrap();
+        })
+        .sink_to(move |_| KafkaSink::json(&*servers, "numbers").delivery_timeout(timeout));
+    let job = env.submit().unwrap();
+    wait.recv().unwrap();
+    (env, job, go)
+}
+
 #[test]
-fn records_not_acknowledged_in_time_are_counted_and_a_cancel_gives_them_up() {
+fn records_not_acknowledged_in_time_fail_the_job() {
     leak_free(|| {
         let (cluster, servers) = cluster(&[("numbers", 1)]);
-        let (feed, source) = testing::source();
-        let env = Environment::local("write");
-        let into = servers.clone();
-        env.from_source(move |_| source.clone())
-            .sink_to(move |_| KafkaSink::<u32>::json(&*into, "numbers").delivery_timeout(300 * MS));
-        let job = env.submit().unwrap();
-        feed.send(1);
-        let (_env, reader, received) = follow(move || numbers(&servers, "numbers"));
-        // It is in the topic; whether the sink knows depends on what went first.
-        assert_eq!(received.wait_for(1), [1]);
-        reader.cancel();
-        reader.wait().unwrap_err();
+        let (_env, job, go) = held_back(servers, 300 * MS);
         cluster.broker_down(EVERY_BROKER).unwrap();
-        feed.send(2);
+        go.send(()).unwrap();
         let cause = cause(&job);
-        let KafkaError::Delivery { unacknowledged, .. } = kafka_error(&cause) else { panic!("{}", cause.message) };
-        assert!((1..=2).contains(unacknowledged));
+        let KafkaError::Delivery { topic, unacknowledged, why } = kafka_error(&cause) else {
+            panic!("{}", cause.message)
+        };
+        assert_eq!((&**topic, *unacknowledged), ("numbers", 1));
+        assert!(why.contains("timed out"), "{why}");
     });
+}
+
+#[test]
+fn records_written_while_brokers_are_away_arrive_when_they_are_back() {
+    let (cluster, servers) = cluster(&[("numbers", 1)]);
+    let (_env, job, go) = held_back(servers.clone(), HOUR);
+    cluster.broker_down(EVERY_BROKER).unwrap();
+    go.send(()).unwrap();
+    cluster.broker_up(EVERY_BROKER).unwrap();
+    job.wait().unwrap();
+    assert_eq!(read(move || numbers(&servers, "numbers"), 1), [1]);
 }
 
 #[test]
@@ -483,4 +503,32 @@ fn nothing_is_committed_that_a_sink_in_the_same_chain_could_not_flush() {
     env.from_source(move |_| numbers(&from, "numbers").until_end()).sink_to(|_| FailsAtTheEnd);
     failed(&env);
     assert!(read(move || numbers(&servers, "numbers"), 1).into_iter().eq(0..10));
+}
+
+#[test]
+fn offsets_can_be_committed_when_the_job_has_succeeded() {
+    leak_free(|| {
+        let (_cluster, servers) = cluster(&[("numbers", 3)]);
+        write(&servers, "numbers", 0..10);
+        let offsets = KafkaOffsets::new();
+        offsets.commit().unwrap();
+        let later = |fails: bool| {
+            let (from, kept) = (servers.clone(), offsets.clone());
+            let env = Environment::local("later");
+            env.from_source(move |_| numbers(&from, "numbers").until_end().offsets_to(&kept))
+                .parallelism(2)
+                .rebalance(2)
+                .try_map(move |number| if fails { Err("no") } else { Ok(number) })
+                .sink(|_| {});
+            env
+        };
+        failed(&later(true));
+        let from = servers.clone();
+        assert!(read(move || numbers(&from, "numbers").commit_offsets(false), 1).into_iter().eq(0..10));
+        later(false).run().unwrap();
+        offsets.commit().unwrap();
+        assert_eq!(format!("{offsets:?}"), "{}");
+        write(&servers, "numbers", 10..15);
+        assert!(read(move || numbers(&servers, "numbers"), 1).into_iter().eq(10..15));
+    });
 }
