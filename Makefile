@@ -3,23 +3,30 @@
 CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 
-.PHONY: help demo test check bench nextest
+.PHONY: help demo test test-kafka check bench nextest
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: ## Answer questions about this repository's documents, then clean up
 	$(CARGO) run --release --quiet -p sage-services --example rag
 
-test: nextest ## Run every test
+test: nextest test-kafka ## Run every test
 	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
 
+# A feature of its own: it compiles librdkafka once, which takes one to three minutes.
+test-kafka: nextest ## Run the tests of the Kafka connectors
+	$(CARGO) nextest run -p sage-connectors --features kafka kafka::
+	$(CARGO) test --doc -p sage-connectors --features kafka kafka
+
 check: ## What CI checks besides the tests: format, lints, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy -p sage-connectors --all-targets --features kafka -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
 
 bench: ## Measure against hand-written loops and a peer; writes target/bench/results.json
 	$(CARGO) run --profile bench -p sage-benches --

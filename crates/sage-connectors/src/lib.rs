@@ -1,4 +1,5 @@
-//! Sources and sinks for [`sage`] pipelines: files of text, JSON lines and CSV, packed or not, and a clock.
+//! Sources and sinks for [`sage`] pipelines: files of text, JSON lines and CSV, packed or not, a
+//! clock, and Kafka topics.
 //!
 //! They use the public interface of the engine only; a source or sink of yours can do all that these do, and
 //! [the end of this page](#your-own-source-and-sink) shows one of each.
@@ -8,6 +9,8 @@
 //! | [`TextSource`], [`JsonlSource`], [`CsvSource`] | sources: records of files | files by path, records as in the file; replicas are independent | from the first file on | nothing within a run; there is no resuming |
 //! | [`Ticks`] | a source: a clock | by number | from tick 0 on | nothing, unless asked to skip |
 //! | [`TextSink`], [`JsonlSink`], [`CsvSink`] | sinks: a file that appears when it is complete | as the records arrive at the replica | replaces the file | every record of a finished task is in its file once, or there is no file |
+//! | `KafkaSource` | a source: records of Kafka topics | by offset within a partition; each partition is one replica's | from the offset committed for the group, or as told | nothing within a run; between runs see [Kafka](#kafka) |
+//! | `KafkaSink` | a sink: a Kafka topic | as the records arrive at the replica, within a partition | writes them again | every record of a successful job is acknowledged; once within a run, at least once over several |
 //! | [`Files`] | which files a source reads, in what order, how large records may be | | | |
 //! | [`BadLine`] | malformed input as a record of its own | | | |
 //!
@@ -68,6 +71,23 @@
 //! and flushed whenever no record is waiting; nothing of the above holds for it.
 //!
 //! A target that ends in `.gz` is packed. `.zst` is read, and refused for writing.
+//!
+//! # Kafka
+//!
+//! `KafkaSource` and `KafkaSink` are there with the feature `kafka`, which is off by default: it compiles librdkafka, for which
+//! a C and a C++ compiler and make are needed, and nothing else.
+//!
+//! The engine has no checkpoints yet, so what holds over several runs rests on when offsets are committed: once, when the
+//! source's task has reached the end of its input, or of a drain, and every record it gave was handed downstream.
+//!
+//! | how the run ends | committed | the next run of the group |
+//! |---|---|---|
+//! | end of input, drain | where the source stands | goes on behind it |
+//! | a failure while the source runs, a cancel, a signal, a time limit, a crash | nothing | gives every record of this run again |
+//! | a failure in a task behind an exchange, or in `close`, after the source's task has ended | where the source stands | goes on behind it: **what that task had not finished is lost** |
+//!
+//! So a chain from `KafkaSource` to `KafkaSink` without an exchange is at least once. `KafkaOffsets` makes every other
+//! pipeline so: it keeps the offsets until you commit them, when the job has succeeded.
 //!
 //! # Your own source and sink
 //!
@@ -150,6 +170,8 @@ mod bad_line;
 mod csv;
 mod files;
 mod jsonl;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod lines;
 mod open;
 mod output;
@@ -160,6 +182,8 @@ pub use bad_line::BadLine;
 pub use csv::{CsvSink, CsvSource};
 pub use files::{Files, InputError};
 pub use jsonl::{JsonlSink, JsonlSource};
+#[cfg(feature = "kafka")]
+pub use kafka::{BadRecord, KafkaError, KafkaOffsets, KafkaRecord, KafkaSink, KafkaSource, OffsetReset};
 pub use output::OutputError;
 pub use text::{TextSink, TextSource};
 pub use ticks::{Tick, Ticks};

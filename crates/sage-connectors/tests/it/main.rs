@@ -5,6 +5,8 @@
 mod changing;
 mod child;
 mod files;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod malformed;
 mod parts;
 mod round_trip;
