@@ -9,6 +9,7 @@ use crate::BoxError;
 use crate::backend::inline::InlineBackend;
 use crate::backend::local::LocalBackend;
 use crate::backend::{Backend, Ground, event_queue};
+use crate::clock::Clock;
 use crate::graph::wiring::{self, LaneOptions};
 use crate::graph::{Explain, Mistake, SharedGraph, validate};
 use crate::job::control::JobControl;
@@ -156,6 +157,7 @@ struct Options {
     batch_records: Option<usize>,
     queue_batches: Option<usize>,
     flush_interval: Duration,
+    clock: Option<Clock>,
 }
 
 impl Default for Options {
@@ -169,6 +171,7 @@ impl Default for Options {
             batch_records: None,
             queue_batches: None,
             flush_interval: Duration::from_millis(1),
+            clock: None,
         }
     }
 }
@@ -275,6 +278,12 @@ impl Environment {
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         // Zero is the inline backend's word for "nobody waits".
         self.options.flush_interval = interval.max(Duration::from_micros(1));
+        self
+    }
+
+    /// The clock of processing time. Default: [`Clock::system`], as of the start of each job.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.options.clock = Some(clock);
         self
     }
 
@@ -498,7 +507,9 @@ impl Environment {
         let services = self.registry.all();
         order::check(&services)?;
         let (events, queue) = event_queue();
-        let control = Arc::new(JobControl::new());
+        let clock = options.clock.clone().unwrap_or_else(Clock::system);
+        let control = Arc::new(JobControl::new(clock));
+        control.clock().rouses(&control);
         let runtime = Arc::new(JobRuntime::default());
         let lanes = LaneOptions {
             batch_records: options.batch_records,

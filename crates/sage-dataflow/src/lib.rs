@@ -39,6 +39,7 @@
 compile_error!("sage runs on Linux only: its signal handling and its checks of what is left use Linux interfaces");
 
 mod backend;
+mod clock;
 mod environment;
 mod exchange;
 mod graph;
@@ -53,6 +54,7 @@ mod sync;
 pub mod testing;
 mod time;
 
+pub use clock::Clock;
 pub use environment::{Environment, SubmitError};
 pub use exchange::{FeedbackError, Partitioning};
 pub use graph::{Explain, NodeId};
@@ -62,8 +64,8 @@ pub use job::{
     OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy, StopReason,
 };
 pub use operator::{
-    Aggregate, AsyncError, BudgetExceeded, DeadLetter, Emit, ErrorPolicy, In2, In3, In4, In5, JoinError, KeySelector,
-    LateRecords, Operator, Order, Output, RetriesExhausted, Retry, SetsApart, ZipError,
+    Aggregate, AsyncError, BudgetExceeded, DeadLetter, Emit, ErrorPolicy, Fires, In2, In3, In4, In5, JoinError,
+    KeyContext, KeySelector, LateRecords, Operator, Order, Output, RetriesExhausted, Retry, SetsApart, Timer, ZipError,
 };
 pub use service::{
     AsyncService, CallError, Dependency, Hook, HookContext, Service, ServiceBuilder, ServiceHandle, ServiceRef,
@@ -73,8 +75,8 @@ pub use sink::{Collected, Sink, WriteError};
 pub use source::{Line, Next, ReadError, Source, SourceContext};
 pub use stream::pipe::Pipe;
 pub use stream::{
-    Aligned, ConnectedStreams, DataStream, Feedback, JoinedStreams, KeyedStream, SinkHandle, Stream, WindowedJoin,
-    WindowedStream, Windowing,
+    Aligned, ByClock, ConnectedStreams, DataStream, ExpiringStream, Feedback, JoinedStreams, KeyedStream, SinkHandle,
+    Stream, WindowedJoin, WindowedStream, Windowing, WindowsOf,
 };
 pub use time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 

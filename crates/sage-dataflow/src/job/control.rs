@@ -9,6 +9,7 @@ use crossbeam_utils::CachePadded;
 
 use super::reason::StopReason;
 use super::sync::{AtomicU8, Mutex, Ordering, Thread, lock, thread};
+use crate::clock::Clock;
 
 /// What the tasks of a job are to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +31,7 @@ pub(crate) struct JobControl {
     /// On a cache line of its own: every task reads it for every record.
     word: CachePadded<AtomicU8>,
     inner: Mutex<Inner>,
+    clock: Clock,
 }
 
 #[derive(Debug)]
@@ -40,9 +42,9 @@ struct Inner {
 }
 
 impl JobControl {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         let inner = Inner { threads: Vec::new(), reason: StopReason::EndOfInput, deadline: None };
-        Self { word: CachePadded::new(AtomicU8::new(Control::Run as u8)), inner: Mutex::new(inner) }
+        Self { word: CachePadded::new(AtomicU8::new(Control::Run as u8)), inner: Mutex::new(inner), clock }
     }
 
     #[inline(always)]
@@ -59,6 +61,11 @@ impl JobControl {
     #[inline(always)]
     pub(crate) fn running(&self) -> bool {
         self.word.load(Ordering::Relaxed) == Control::Run as u8
+    }
+
+    /// What the job's processing time is told by.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Adds the calling thread to those woken by a change.
@@ -89,6 +96,11 @@ impl JobControl {
         self.word.store(to as u8, Ordering::SeqCst);
         inner.threads.iter().for_each(Thread::unpark);
         true
+    }
+
+    /// Wakes every thread, to look at the clock.
+    pub(crate) fn rouse(&self) {
+        lock(&self.inner).threads.iter().for_each(Thread::unpark);
     }
 
     /// Why the tasks end, as far as it is known.

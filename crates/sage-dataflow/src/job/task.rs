@@ -21,9 +21,11 @@ use std::time::{Duration, Instant};
 
 use super::control::{Control, JobControl};
 use super::reason::StopReason;
+use crate::clock::Clock;
 use crate::exchange::lane::{Mark, Wait};
 use crate::graph::NodeId;
 use crate::operator::policy::Passed;
+use crate::time::Timestamp;
 use crate::{BoxError, SharedError};
 
 /// Why a record was not taken further.
@@ -376,6 +378,13 @@ pub struct OpenContext {
     pub(crate) passed: Arc<Passed>,
 }
 
+impl OpenContext {
+    /// The clock of the job's processing time.
+    pub fn clock(&self) -> &Clock {
+        self.control.clock()
+    }
+}
+
 /// What an operator or sink is told when it is closed.
 #[derive(Debug, Clone)]
 pub struct CloseContext {
@@ -428,8 +437,9 @@ pub trait Push<T>: Send {
         let _ = at;
         Ok(())
     }
-    /// How soon [`Push::between`] is to be called again, though no record has come; `None` for when one has.
-    fn wake_within(&self) -> Option<Duration> {
+    /// When, by the job's clock, [`Push::between`] is to be called again though no record has come; `None` for when one
+    /// has.
+    fn wake_at(&self) -> Option<Timestamp> {
         None
     }
 }

@@ -36,6 +36,12 @@ pub trait KeySelector<T>: Clone + Send + 'static {
     fn find<'t, V>(table: &'t mut HashMap<Self::Key, V, RandomState>, key: &Self::Selected<'_>) -> Option<&'t mut V> {
         table.get_mut(Self::lookup(key))
     }
+
+    /// Takes a key and what a table has for it out of the table.
+    #[doc(hidden)]
+    fn remove<V>(table: &mut HashMap<Self::Key, V, RandomState>, key: &Self::Selected<'_>) -> Option<(Self::Key, V)> {
+        table.remove_entry(Self::lookup(key))
+    }
 }
 
 /// The key is what a function makes of the record.

@@ -1,14 +1,16 @@
 //! Operators with a state for each key: fold, reduce, aggregate, map with state, distinct, top_k.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BinaryHeap, HashMap};
 use std::marker::PhantomData;
 
 use foldhash::fast::RandomState;
 
 use super::key::KeySelector;
+use super::states::Keeps;
 use super::{Emit, Operator, Output, Promise};
-use crate::job::task::Fault;
+use crate::job::task::{Fault, OpenContext};
+use crate::time::Timestamp;
 
 /// The state of each key.
 pub(super) type States<K, V> = HashMap<K, V, RandomState>;
@@ -173,28 +175,29 @@ where
 }
 
 /// `map_with_state`: a function of each record and the state of its key.
-pub struct KeyedMap<S: KeySelector<I>, F, I, A, O> {
+pub struct KeyedMap<S, F, I, A, O, B> {
     key: S,
     initial: A,
     function: F,
-    states: States<S::Key, A>,
-    results: PhantomData<fn() -> O>,
+    states: B,
+    types: PhantomData<fn(I) -> O>,
 }
 
-impl<S: KeySelector<I>, F, I, A, O> KeyedMap<S, F, I, A, O> {
-    pub(crate) fn new(key: S, initial: A, function: F) -> Self {
-        Self { key, initial, function, states: HashMap::default(), results: PhantomData }
+impl<S, F, I, A, O, B> KeyedMap<S, F, I, A, O, B> {
+    pub(crate) fn new(key: S, initial: A, function: F, states: B) -> Self {
+        Self { key, initial, function, states, types: PhantomData }
     }
 }
 
-impl<S: KeySelector<I>, F: Clone, I, A: Clone, O> Clone for KeyedMap<S, F, I, A, O> {
+impl<S: KeySelector<I>, F: Clone, I, A: Clone, O, B: Keeps<S::Key, A>> Clone for KeyedMap<S, F, I, A, O, B> {
     fn clone(&self) -> Self {
-        Self::new(self.key.clone(), self.initial.clone(), self.function.clone())
+        Self::new(self.key.clone(), self.initial.clone(), self.function.clone(), self.states.afresh())
     }
 }
 
-impl<S, F, I, A, O> Operator for KeyedMap<S, F, I, A, O>
+impl<S, F, I, A, O, B> Operator for KeyedMap<S, F, I, A, O, B>
 where
+    B: Keeps<S::Key, A>,
     S: KeySelector<I>,
     F: FnMut(&mut A, I) -> O + Send + 'static,
     I: Send + 'static,
@@ -205,38 +208,54 @@ where
     type Out = O;
     const ONE_TO_ONE: Promise = Promise(true);
     const MANY: Promise = Promise(false);
+    const TIMES: Promise = B::TIMES;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.states.open(cx.clock());
+        Ok(())
+    }
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
-        let state = state_of!(self.states, S, self.key, record, || self.initial.clone());
-        let result = (self.function)(state, record);
+        let Self { key, initial, function, states, .. } = self;
+        let result = states.with(key, record, || initial.clone(), |state, record| function(state, record));
         out.emit(result)
+    }
+
+    fn on_time(&mut self, _out: &mut impl Emit<O>) -> Result<(), Fault> {
+        self.states.free();
+        Ok(())
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.states.wake_at()
     }
 }
 
 /// `flat_map_with_state`: what a function pushes for each record, given the state of its key.
-pub struct KeyedFlatMap<S: KeySelector<I>, F, I, A, O> {
+pub struct KeyedFlatMap<S, F, I, A, O, B> {
     key: S,
     initial: A,
     function: F,
-    states: States<S::Key, A>,
-    results: PhantomData<fn() -> O>,
+    states: B,
+    types: PhantomData<fn(I) -> O>,
 }
 
-impl<S: KeySelector<I>, F, I, A, O> KeyedFlatMap<S, F, I, A, O> {
-    pub(crate) fn new(key: S, initial: A, function: F) -> Self {
-        Self { key, initial, function, states: HashMap::default(), results: PhantomData }
+impl<S, F, I, A, O, B> KeyedFlatMap<S, F, I, A, O, B> {
+    pub(crate) fn new(key: S, initial: A, function: F, states: B) -> Self {
+        Self { key, initial, function, states, types: PhantomData }
     }
 }
 
-impl<S: KeySelector<I>, F: Clone, I, A: Clone, O> Clone for KeyedFlatMap<S, F, I, A, O> {
+impl<S: KeySelector<I>, F: Clone, I, A: Clone, O, B: Keeps<S::Key, A>> Clone for KeyedFlatMap<S, F, I, A, O, B> {
     fn clone(&self) -> Self {
-        Self::new(self.key.clone(), self.initial.clone(), self.function.clone())
+        Self::new(self.key.clone(), self.initial.clone(), self.function.clone(), self.states.afresh())
     }
 }
 
-impl<S, F, I, A, O> Operator for KeyedFlatMap<S, F, I, A, O>
+impl<S, F, I, A, O, B> Operator for KeyedFlatMap<S, F, I, A, O, B>
 where
+    B: Keeps<S::Key, A>,
     S: KeySelector<I>,
     F: FnMut(&mut A, I, &mut Output<'_, O>) + Send + 'static,
     I: Send + 'static,
@@ -246,47 +265,76 @@ where
     type In = I;
     type Out = O;
 
+    const TIMES: Promise = B::TIMES;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.states.open(cx.clock());
+        Ok(())
+    }
+
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
-        let state = state_of!(self.states, S, self.key, record, || self.initial.clone());
-        let function = &mut self.function;
-        Output::over(out, |output| function(state, record, output))
+        let Self { key, initial, function, states, .. } = self;
+        let act = |state: &mut A, record| Output::over(out, |output| function(state, record, output));
+        states.with(key, record, || initial.clone(), act)
+    }
+
+    fn on_time(&mut self, _out: &mut impl Emit<O>) -> Result<(), Fault> {
+        self.states.free();
+        Ok(())
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.states.wake_at()
     }
 }
 
 /// `distinct`: the first record of each key.
-pub struct Distinct<S: KeySelector<I>, I> {
+pub struct Distinct<S, I, B> {
     key: S,
-    seen: HashSet<S::Key, RandomState>,
+    seen: B,
+    records: PhantomData<fn(I)>,
 }
 
-impl<S: KeySelector<I>, I> Distinct<S, I> {
-    pub(crate) fn new(key: S) -> Self {
-        Self { key, seen: HashSet::default() }
+impl<S, I, B> Distinct<S, I, B> {
+    pub(crate) fn new(key: S, seen: B) -> Self {
+        Self { key, seen, records: PhantomData }
     }
 }
 
-impl<S: KeySelector<I>, I> Clone for Distinct<S, I> {
+impl<S: KeySelector<I>, I, B: Keeps<S::Key, bool>> Clone for Distinct<S, I, B> {
     fn clone(&self) -> Self {
-        Self::new(self.key.clone())
+        Self::new(self.key.clone(), self.seen.afresh())
     }
 }
 
-impl<S: KeySelector<I>, I: Send + 'static> Operator for Distinct<S, I> {
+impl<S: KeySelector<I>, I: Send + 'static, B: Keeps<S::Key, bool>> Operator for Distinct<S, I, B> {
     type In = I;
     type Out = I;
     const MANY: Promise = Promise(false);
+    const TIMES: Promise = B::TIMES;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.seen.open(cx.clock());
+        Ok(())
+    }
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
-        {
-            let key = self.key.select(&record);
-            if self.seen.contains(S::lookup(&key)) {
-                return Ok(());
-            }
-            self.seen.insert(S::into_key(key));
+        let first = |seen: &mut bool, record| (!std::mem::replace(seen, true)).then_some(record);
+        match self.seen.with(&mut self.key, record, || false, first) {
+            Some(record) => out.emit(record),
+            None => Ok(()),
         }
-        out.emit(record)
+    }
+
+    fn on_time(&mut self, _out: &mut impl Emit<I>) -> Result<(), Fault> {
+        self.seen.free();
+        Ok(())
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.seen.wake_at()
     }
 }
 

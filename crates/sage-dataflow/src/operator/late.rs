@@ -12,7 +12,7 @@ use crate::BoxError;
 use crate::exchange::lane::Mark;
 use crate::job::task::{CloseContext, Fault, OpenContext};
 use crate::sync::lock;
-use crate::time::Timed;
+use crate::time::{Timed, Timestamp};
 
 /// Late records until they leave. Shared by an operator and the one around it, on one thread: the lock is never waited for.
 pub struct Set<T>(Arc<Mutex<Vec<Timed<T>>>>);
@@ -134,6 +134,16 @@ impl<O: SetsApart> SideOperator for LateAside<O> {
 
     fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
         self.operator.on_watermark(mark, &mut MainOf::<_, Self::Side>(out, PhantomData))
+    }
+
+    const TIMES: Promise = <O::Apart as Operator>::TIMES;
+
+    fn on_time(&mut self, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
+        self.operator.on_time(&mut MainOf::<_, Self::Side>(out, PhantomData))
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.operator.wake_at()
     }
 
     fn late(&self) -> u64 {

@@ -3,6 +3,7 @@
 //! One file per family. Built-in operators implement the same trait a user's do.
 
 mod aggregate;
+mod clocked;
 mod connect;
 mod filter;
 mod fold;
@@ -16,16 +17,19 @@ pub(crate) mod policy;
 mod retry;
 mod session;
 pub(crate) mod side;
+mod states;
+mod timers;
 mod timestamps;
 mod window;
 pub(crate) mod zip;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use aggregate::Aggregate;
 pub(crate) use aggregate::{Applied, Counted, Folded, Reduced};
+pub use clocked::Fires;
+pub(crate) use clocked::{Clocked, OfValue};
 pub(crate) use connect::{CoMap, CoProcess, Of, Slot};
 pub use connect::{In2, In3, In4, In5};
 pub(crate) use filter::{Filter, Take};
@@ -45,6 +49,9 @@ pub(crate) use retry::Retried;
 pub use retry::{RetriesExhausted, Retry};
 pub(crate) use session::SessionWindows;
 pub use side::DeadLetter;
+pub(crate) use states::{Expiring, ForEver};
+pub(crate) use timers::Process;
+pub use timers::{KeyContext, Timer};
 pub(crate) use timestamps::Timestamps;
 pub use window::LateRecords;
 pub(crate) use window::{AlignedWindows, CountWindows, Dropped, HandedTo};
@@ -58,6 +65,7 @@ use crate::graph::wiring::BuildContext;
 use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, Stop, TaskContext};
 use crate::metrics::Counter;
+use crate::time::Timestamp;
 use policy::Errors;
 
 /// Takes the records an operator produces.
@@ -173,9 +181,22 @@ pub trait Operator: Send + 'static {
         None
     }
 
-    /// How soon it is to be asked for its watermark again, though no record has come.
+    /// Whether it does something when a time comes, by the job's clock.
     #[doc(hidden)]
-    fn wake_within(&self) -> Option<Duration> {
+    const TIMES: Promise = Promise(false);
+
+    /// Does what is due by the job's clock, and may emit, if it [`TIMES`](Operator::TIMES). Called between batches, and at
+    /// [`wake_at`](Operator::wake_at) though no record has come.
+    #[doc(hidden)]
+    fn on_time(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// When, by the job's clock, it is to be asked for its watermark again, or has something to do, though no record has
+    /// come.
+    #[doc(hidden)]
+    fn wake_at(&self) -> Option<Timestamp> {
         None
     }
 
@@ -416,13 +437,18 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
     }
 
     fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
+        if O::TIMES.0 {
+            at.enter(self.node);
+            let (operator, mut outlet) = self.parts(at);
+            operator.on_time(&mut outlet)?;
+        }
         if let Some(mark) = self.operator.mark() {
             self.next.watermark(mark, at)?;
         }
         self.next.between(at)
     }
 
-    fn wake_within(&self) -> Option<Duration> {
-        self.operator.wake_within().into_iter().chain(self.next.wake_within()).min()
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.operator.wake_at().into_iter().chain(self.next.wake_at()).min()
     }
 }

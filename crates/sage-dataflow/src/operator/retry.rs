@@ -8,6 +8,7 @@ use crate::exchange::lane::Mark;
 use crate::job::control::Control;
 use crate::job::task::{CloseContext, Fault, OpenContext, Stop};
 use crate::sync::park_for;
+use crate::time::Timestamp;
 
 /// How often, and after which waits, an operator is asked again for a record on which it failed.
 ///
@@ -153,8 +154,14 @@ where
         self.operator.mark()
     }
 
-    fn wake_within(&self) -> Option<Duration> {
-        self.operator.wake_within()
+    const TIMES: Promise = O::TIMES;
+
+    fn on_time(&mut self, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
+        self.operator.on_time(out)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.operator.wake_at()
     }
 
     fn late(&self) -> u64 {

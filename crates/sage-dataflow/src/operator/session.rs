@@ -12,6 +12,7 @@ use std::collections::{BinaryHeap, HashMap};
 use foldhash::fast::RandomState;
 
 use super::aggregate::Aggregate;
+use super::clocked::Fires;
 use super::key::KeySelector;
 use super::window::{Late, LateRecords, result};
 use super::{Emit, Operator, Promise};
@@ -263,5 +264,18 @@ where
 
     fn late(&self) -> u64 {
         self.late.records
+    }
+}
+
+impl<S, T, A, L> Fires for SessionWindows<S, T, A, L>
+where
+    S: KeySelector<Timed<T>>,
+    S::Key: Clone,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+    L: LateRecords<T>,
+{
+    fn fires_at(&self) -> i64 {
+        self.timers.peek().map_or(i64::MAX, |Reverse((deadline, _))| *deadline)
     }
 }

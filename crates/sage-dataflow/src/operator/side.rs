@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,7 @@ use crate::graph::wiring::BuildContext;
 use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, Stop, TaskContext};
 use crate::metrics::Counter;
+use crate::time::Timestamp;
 
 /// A record on which an operator failed, as it came in, with what is to be known to look into it and to try it again.
 ///
@@ -95,8 +96,17 @@ pub trait SideOperator: Send + 'static {
         None
     }
 
-    /// As `Operator::wake_within`.
-    fn wake_within(&self) -> Option<Duration> {
+    /// As `Operator::TIMES`.
+    const TIMES: Promise = Promise(false);
+
+    /// As `Operator::on_time`.
+    fn on_time(&mut self, out: &mut impl Emit<Leaves<Self::Out, Self::Side>>) -> Result<(), Fault> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// As `Operator::wake_at`.
+    fn wake_at(&self) -> Option<Timestamp> {
         None
     }
 
@@ -328,14 +338,19 @@ impl<O: SideOperator, N: Push<O::Out>> Push<O::In> for SideLink<O, N> {
     }
 
     fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
+        if O::TIMES.0 {
+            at.enter(self.node);
+            let (operator, mut ways) = self.parts(at);
+            operator.on_time(&mut ways)?;
+        }
         if let Some(mark) = self.operator.mark() {
             self.pass(mark, at)?;
         }
         self.next.between(at)
     }
 
-    fn wake_within(&self) -> Option<Duration> {
-        self.operator.wake_within().into_iter().chain(self.next.wake_within()).min()
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.operator.wake_at().into_iter().chain(self.next.wake_at()).min()
     }
 }
 
@@ -484,8 +499,14 @@ where
         self.operator.mark()
     }
 
-    fn wake_within(&self) -> Option<Duration> {
-        self.operator.wake_within()
+    const TIMES: Promise = O::TIMES;
+
+    fn on_time(&mut self, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
+        self.operator.on_time(&mut MainOf::<_, Self::Side>(out, PhantomData))
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.operator.wake_at()
     }
 
     fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {

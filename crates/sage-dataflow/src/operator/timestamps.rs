@@ -1,9 +1,9 @@
 //! `with_timestamps`: gives each record its time, and makes the watermarks that follow from it.
 
 use std::marker::PhantomData;
-use std::time::{Duration, Instant};
 
 use super::{Emit, Operator, Promise};
+use crate::clock::Clock;
 use crate::exchange::lane::Mark;
 use crate::job::task::{Fault, OpenContext};
 use crate::time::{OutOfOrder, Timed, Timestamp, millis};
@@ -17,7 +17,8 @@ pub struct Timestamps<F, I> {
     sent: Mark,
     /// How many records there were when it was last asked for a watermark, and since when there have been as many.
     seen: u64,
-    since: Option<Instant>,
+    since: Timestamp,
+    clock: Option<Clock>,
     ended: bool,
     types: PhantomData<fn(I)>,
 }
@@ -25,16 +26,20 @@ pub struct Timestamps<F, I> {
 impl<F, I> Timestamps<F, I> {
     pub(crate) fn new(function: F, order: OutOfOrder) -> Self {
         let (latest, sent) = (i64::MIN, Mark::NONE);
-        Self { function, order, latest, records: 0, sent, seen: 0, since: None, ended: false, types: PhantomData }
+        let since = Timestamp::MIN;
+        let (clock, types) = (None, PhantomData);
+        Self { function, order, latest, records: 0, sent, seen: 0, since, clock, ended: false, types }
     }
 
     /// Whether there has been no record for too long. Looks at the clock once a batch, if at all.
     fn is_idle(&mut self) -> bool {
         let Some(limit) = self.order.idle_after else { return false };
+        let Some(clock) = &self.clock else { return false };
+        let now = clock.now();
         if std::mem::replace(&mut self.seen, self.records) != self.records {
-            self.since = Some(Instant::now());
+            self.since = now;
         }
-        self.since.is_some_and(|since| since.elapsed() >= limit)
+        now >= self.since.later(limit)
     }
 }
 
@@ -56,8 +61,9 @@ where
     const MANY: Promise = Promise(false);
     const MARKS: Promise = Promise(true);
 
-    fn open(&mut self, _cx: &OpenContext) -> Result<(), Fault> {
-        self.since = Some(Instant::now());
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.since = cx.clock().now();
+        self.clock = Some(cx.clock().clone());
         Ok(())
     }
 
@@ -83,8 +89,8 @@ where
         (std::mem::replace(&mut self.sent, mark) != mark).then_some(mark)
     }
 
-    fn wake_within(&self) -> Option<Duration> {
+    fn wake_at(&self) -> Option<Timestamp> {
         let limit = self.order.idle_after.filter(|_| !self.sent.idle)?;
-        Some(limit.saturating_sub(self.since?.elapsed()))
+        Some(self.since.later(limit))
     }
 }

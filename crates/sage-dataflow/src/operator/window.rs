@@ -13,6 +13,7 @@ use std::marker::PhantomData;
 use foldhash::fast::RandomState;
 
 use super::aggregate::Aggregate;
+use super::clocked::Fires;
 use super::key::KeySelector;
 use super::keyed::state_of;
 use super::{Emit, Operator, Promise};
@@ -307,6 +308,20 @@ where
     }
 }
 
+impl<S, T, A, L> Fires for AlignedWindows<S, T, A, L>
+where
+    S: KeySelector<Timed<T>>,
+    S::Key: Clone,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+    L: LateRecords<T>,
+{
+    fn fires_at(&self) -> i64 {
+        let at_hand = if self.start < self.end { self.end } else { i64::MAX };
+        self.others.keys().next().map_or(at_hand, |start| at_hand.min(start.saturating_add(self.size)))
+    }
+}
+
 /// Windows of so many records.
 pub struct CountWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
     size: u64,
@@ -389,5 +404,16 @@ where
             out.emit(result(key, window, value))?;
         }
         Ok(())
+    }
+}
+
+impl<S, T, A> Fires for CountWindows<S, T, A>
+where
+    S: KeySelector<Timed<T>>,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+{
+    fn fires_at(&self) -> i64 {
+        i64::MAX
     }
 }

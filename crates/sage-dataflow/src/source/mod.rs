@@ -4,6 +4,7 @@ mod files;
 mod iterators;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use files::Lines;
@@ -11,11 +12,13 @@ pub use files::{Line, ReadError};
 pub(crate) use iterators::{GeneratorSource, IterSource};
 
 use crate::BoxError;
+use crate::clock::Clock;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
 use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, FAST_STRIDE, Fault, Position, Push, Step, Stop, Task, TaskContext};
 use crate::metrics::Counter;
+use crate::time::Timestamp;
 
 /// What a source answers when it is asked for a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,11 +94,13 @@ pub struct SourceContext {
     /// How many replicas there are.
     pub parallelism: usize,
     control: Arc<JobControl>,
+    /// When, in milliseconds of the job's clock, the chain behind the source has something to do; `i64::MAX` for never.
+    due: AtomicI64,
 }
 
 impl SourceContext {
     pub(crate) fn new(replica: usize, parallelism: usize, control: Arc<JobControl>) -> Self {
-        Self { replica, parallelism, control }
+        Self { replica, parallelism, control, due: AtomicI64::new(i64::MAX) }
     }
 
     /// Whether the source should return from a wait: the job is paused, drained or cancelled.
@@ -103,17 +108,31 @@ impl SourceContext {
         !self.control.running()
     }
 
-    /// Waits until `ready` says so, or until the job is paused, drained or cancelled. Whoever makes it ready unparks the
-    /// calling thread then.
-    pub fn wait_until(&self, ready: impl Fn() -> bool) {
-        crate::sync::park_for(crate::sync::FOREVER, || !ready() && !self.interrupted());
+    /// The clock of the job's processing time.
+    pub fn clock(&self) -> &Clock {
+        self.control.clock()
     }
 
-    /// Waits for `duration`, or until the job is paused, drained or cancelled. Returns whether the whole
-    /// time has passed.
+    /// Parks the calling thread while `pending` holds, for `limit` at most. Returns early when the job is no longer running,
+    /// or something behind the source is due; says whether it has not.
+    fn park(&self, limit: Duration, pending: impl Fn() -> bool) -> bool {
+        let due = Timestamp::from_millis(self.due.load(Ordering::Relaxed));
+        let (clock, due) = (self.clock(), (due < Timestamp::MAX).then_some(due));
+        let until_due = due.and_then(|due| clock.until(due)).filter(|until_due| *until_due < limit);
+        crate::sync::park_for(until_due.unwrap_or(limit), || pending() && !self.interrupted() && !clock.is_due(due));
+        !self.interrupted() && until_due.is_none() && !clock.is_due(due)
+    }
+
+    /// Waits until `ready` says so, the job is paused, drained or cancelled, or a window or timer behind the source is
+    /// due by the clock. Whoever makes it ready unparks the calling thread then.
+    pub fn wait_until(&self, ready: impl Fn() -> bool) {
+        let _ = self.park(crate::sync::FOREVER, || !ready());
+    }
+
+    /// Waits for `duration`, or until the job is paused, drained or cancelled, or a window or timer behind the source is
+    /// due by the clock: answer [`Next::Idle`] then. Returns whether the whole time has passed.
     pub fn wait(&self, duration: Duration) -> bool {
-        crate::sync::park_for(duration, || !self.interrupted());
-        !self.interrupted()
+        self.park(duration, || true)
     }
 }
 
@@ -207,6 +226,8 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
         if !self.chain.1.wanted() {
             return Err(Stop::Satisfied);
         }
+        let due = self.chain.1.wake_at().unwrap_or(Timestamp::MAX);
+        self.context.due.store(due.millis(), Ordering::Relaxed);
         let start = Instant::now();
         let (node, context, limit) = (self.node, &self.context, self.batch_records);
         let (fast, control) = (limit == MAX_BATCH_RECORDS, &*context.control);

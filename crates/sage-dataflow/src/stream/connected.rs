@@ -5,7 +5,6 @@
 //! inputs.
 
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use super::keyed::KeyedStream;
 use super::pipe::{FromInlet, Pipe, Then};
@@ -20,6 +19,7 @@ use crate::operator::zip::DEFAULT_AHEAD;
 use crate::operator::{
     Cloned, CoMap, CoProcess, In2, In3, In4, In5, KeySelector, Of, Operator, OperatorFactory, Output, Slot, Zip,
 };
+use crate::time::Timestamp;
 
 /// Two to five streams that go into one operator, each with records of its own type.
 ///
@@ -382,7 +382,7 @@ impl<T: Slot<INPUT>, N: Push<T>, const INPUT: usize> Push<T::Part> for Wrap<N, T
         self.next.between(at)
     }
 
-    fn wake_within(&self) -> Option<Duration> {
-        self.next.wake_within()
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.next.wake_at()
     }
 }

@@ -1,12 +1,16 @@
 //! Streams grouped by key.
 
+use std::time::Duration;
+
 use super::pipe::{FromInlet, Keyed, MaybeExchanged, Pipe, Then};
 use super::{DataStream, Stream};
 use crate::exchange::{ByKey, Partitioning};
 use crate::graph::Head;
 use crate::operator::{
-    Distinct, KeySelector, KeyedAggregate, KeyedFlatMap, KeyedFold, KeyedMap, KeyedReduce, Operator, Output, TopK,
+    Distinct, Expiring, ForEver, KeyContext, KeySelector, KeyedAggregate, KeyedFlatMap, KeyedFold, KeyedMap,
+    KeyedReduce, Operator, Output, Process, Timer, TopK,
 };
+use crate::time::millis;
 
 /// A stream grouped by key.
 #[must_use = "a stream that does not end in a sink is an error when its environment is submitted"]
@@ -17,6 +21,10 @@ pub struct KeyedStream<P: Pipe, S> {
 
 /// The stream a keyed aggregation makes.
 pub(super) type Aggregated<P, O, S> = Stream<Then<MaybeExchanged<P>, Keyed<O, S>>>;
+
+/// The streams of `map_with_state` and `flat_map_with_state`, whose states `B` keeps.
+type Mapped<P, S, G, A, O, B> = Aggregated<P, KeyedMap<S, G, <P as Pipe>::Out, A, O, B>, S>;
+type FlatMapped<P, S, G, A, O, B> = Aggregated<P, KeyedFlatMap<S, G, <P as Pipe>::Out, A, O, B>, S>;
 
 impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// Folds the records of each key into an accumulator that starts as a clone of `initial`; the pairs of key and
@@ -84,34 +92,106 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// assert_eq!(totals.take(), [("a", 1), ("b", 5), ("a", 3)]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn map_with_state<A, O, G>(self, initial: A, function: G) -> Aggregated<P, KeyedMap<S, G, P::Out, A, O>, S>
+    pub fn map_with_state<A, O, G>(self, initial: A, function: G) -> Mapped<P, S, G, A, O, ForEver<S::Key, A>>
     where
         A: Clone + Send + 'static,
         O: Send + 'static,
         G: FnMut(&mut A, P::Out) -> O + Clone + Send + 'static,
     {
-        let operator = KeyedMap::new(self.key.clone(), initial, function);
+        let operator = KeyedMap::new(self.key.clone(), initial, function, ForEver::new());
         self.keyed("map-with-state", operator)
     }
 
     /// As [`map_with_state`](Self::map_with_state), for a function that pushes any number of records.
-    pub fn flat_map_with_state<A, O, G>(
-        self,
-        initial: A,
-        function: G,
-    ) -> Aggregated<P, KeyedFlatMap<S, G, P::Out, A, O>, S>
+    pub fn flat_map_with_state<A, O, G>(self, initial: A, function: G) -> FlatMapped<P, S, G, A, O, ForEver<S::Key, A>>
     where
         A: Clone + Send + 'static,
         O: Send + 'static,
         G: FnMut(&mut A, P::Out, &mut Output<'_, O>) + Clone + Send + 'static,
     {
-        let operator = KeyedFlatMap::new(self.key.clone(), initial, function);
+        let operator = KeyedFlatMap::new(self.key.clone(), initial, function, ForEver::new());
         self.keyed("flat-map-with-state", operator)
     }
 
+    /// Forgets the state of a key when no record of it has come for `ttl` (1 ms or more) by the environment's
+    /// [`clock`](crate::Environment::clock): the next one finds none. For operators that emit at once. What has expired
+    /// is freed within another `ttl`.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let env = sage::Environment::local("alerts");
+    /// // An alert again only after a minute in which it was not raised.
+    /// let alerts = env
+    ///     .from_iter(["disk", "disk", "heat"])
+    ///     .key_by(|alert| *alert)
+    ///     .expire_after(Duration::from_secs(60))
+    ///     .distinct()
+    ///     .collect();
+    /// env.run()?;
+    /// assert_eq!(alerts.take(), ["disk", "heat"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn expire_after(self, ttl: Duration) -> ExpiringStream<P, S> {
+        ExpiringStream { keyed: self, ttl }
+    }
+
+    /// Calls `on_record` for each record, with the state of its key, which starts as a clone of `initial`; and `on_timer`
+    /// for each timer that such a call has set, when its time has come. Both can push records, set and cancel timers, and
+    /// forget their key.
+    ///
+    /// Timers are those of one key. They are called in the order of their times, those of different keys at the same time
+    /// in no order. At the end of input all that are set are called: first those of event time, then those of the clock,
+    /// which come early then. A cancel calls none. Where a source blocks inside its own `next`, what is said of
+    /// [`window_by_clock`](Self::window_by_clock) holds for timers of the clock.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sage::{Environment, OutOfOrder, Timer, Timestamp};
+    ///
+    /// // Orders that were not paid within a minute, by the times of the events.
+    /// let env = Environment::local("unpaid");
+    /// let unpaid = env
+    ///     .from_iter([(0, "ordered", 1), (5, "ordered", 2), (20, "paid", 1), (90, "ordered", 3), (95, "paid", 3)])
+    ///     .with_timestamps(|event| Timestamp::from_millis(event.0 * 1000), OutOfOrder::by(Duration::ZERO))
+    ///     .key_by(|event| event.value.2)
+    ///     .process(
+    ///         (),
+    ///         |(), event, key| match event.value.1 {
+    ///             "paid" => key.forget(),
+    ///             _ => key.set(Timer::Event(event.time.later(Duration::from_secs(60)))),
+    ///         },
+    ///         |(), _timer, key| {
+    ///             let order = *key.key();
+    ///             key.push(order);
+    ///             key.forget();
+    ///         },
+    ///     )
+    ///     .collect();
+    /// env.run()?;
+    /// assert_eq!(unpaid.take(), [2]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn process<A, O, G, H>(
+        self,
+        initial: A,
+        on_record: G,
+        on_timer: H,
+    ) -> Aggregated<P, Process<S, G, H, P::Out, A, O>, S>
+    where
+        S::Key: Clone,
+        A: Clone + Send + 'static,
+        O: Send + 'static,
+        G: FnMut(&mut A, P::Out, &mut KeyContext<'_, '_, S::Key, O>) + Clone + Send + 'static,
+        H: FnMut(&mut A, Timer, &mut KeyContext<'_, '_, S::Key, O>) + Clone + Send + 'static,
+    {
+        let operator = Process::new(self.key.clone(), initial, on_record, on_timer);
+        self.keyed("process", operator)
+    }
+
     /// Keeps the first record of each key, and emits it at once. Every key that was seen is kept until the end of input.
-    pub fn distinct(self) -> Aggregated<P, Distinct<S, P::Out>, S> {
-        let operator = Distinct::new(self.key.clone());
+    pub fn distinct(self) -> Aggregated<P, Distinct<S, P::Out, ForEver<S::Key, bool>>, S> {
+        let operator = Distinct::new(self.key.clone(), ForEver::new());
         self.keyed("distinct", operator)
     }
 
@@ -159,5 +239,51 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         let before = MaybeExchanged::Exchanged(FromInlet::new(inlet, false));
         let factory = Keyed { operator, key };
         Stream { graph, pipe: Then { before, factory, node }, nodes: vec![node], head: Head::Inlet(inlet) }
+    }
+}
+
+/// A keyed stream for an operator whose states expire. Made by [`KeyedStream::expire_after`].
+#[must_use = "a stream that does not end in a sink is an error when its environment is submitted"]
+pub struct ExpiringStream<P: Pipe, S> {
+    keyed: KeyedStream<P, S>,
+    ttl: Duration,
+}
+
+impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
+    /// As [`KeyedStream::map_with_state`].
+    pub fn map_with_state<A, O, G>(self, initial: A, function: G) -> Mapped<P, S, G, A, O, Expiring<S::Key, A>>
+    where
+        A: Clone + Send + 'static,
+        O: Send + 'static,
+        G: FnMut(&mut A, P::Out) -> O + Clone + Send + 'static,
+    {
+        let operator = KeyedMap::new(self.keyed.key.clone(), initial, function, Expiring::new(millis(self.ttl)));
+        self.expiring("map-with-state", operator)
+    }
+
+    /// As [`KeyedStream::flat_map_with_state`].
+    pub fn flat_map_with_state<A, O, G>(self, initial: A, function: G) -> FlatMapped<P, S, G, A, O, Expiring<S::Key, A>>
+    where
+        A: Clone + Send + 'static,
+        O: Send + 'static,
+        G: FnMut(&mut A, P::Out, &mut Output<'_, O>) + Clone + Send + 'static,
+    {
+        let operator = KeyedFlatMap::new(self.keyed.key.clone(), initial, function, Expiring::new(millis(self.ttl)));
+        self.expiring("flat-map-with-state", operator)
+    }
+
+    /// As [`KeyedStream::distinct`]: the first record of each key, and the first after it was forgotten.
+    pub fn distinct(self) -> Aggregated<P, Distinct<S, P::Out, Expiring<S::Key, bool>>, S> {
+        let operator = Distinct::new(self.keyed.key.clone(), Expiring::new(millis(self.ttl)));
+        self.expiring("distinct", operator)
+    }
+
+    fn expiring<O>(self, kind: &'static str, operator: O) -> Aggregated<P, O, S>
+    where
+        O: Operator<In = P::Out> + Clone,
+    {
+        let problem =
+            (millis(self.ttl) < 1).then_some("its states expire in less than 1 ms; give `expire_after` a longer time");
+        self.keyed.keyed(kind, operator).checked(problem)
     }
 }

@@ -436,17 +436,20 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
     }
 
     fn wait(&mut self, _cx: &mut TaskContext) {
-        let (flight, next, control) = (&self.flight, &self.next, &self.control);
-        let interrupted = || flight.is_roused() || control.load() == Control::Cancel || !next.wanted();
+        let (flight, next, control, wake_at) = (&self.flight, &self.next, &self.control, self.next.wake_at());
+        let clock = control.clock();
+        let interrupted =
+            || flight.is_roused() || control.load() == Control::Cancel || !next.wanted() || clock.is_due(wake_at);
+        let limit = wake_at.and_then(|moment| clock.until(moment));
         if interrupted() {
             return;
         }
         if self.takes() {
             self.inbox.hurry();
-            self.inbox.wait(interrupted, next.wake_within());
+            self.inbox.wait(interrupted, limit);
             return;
         }
-        park_for(next.wake_within().unwrap_or(FOREVER), || !interrupted());
+        park_for(limit.unwrap_or(FOREVER), || !interrupted());
     }
 
     fn publish(&mut self, _cx: &TaskContext) {

@@ -20,11 +20,11 @@ use std::hash::Hash;
 pub use connected::ConnectedStreams;
 pub use feedback::Feedback;
 pub use joined::JoinedStreams;
-pub use keyed::KeyedStream;
+pub use keyed::{ExpiringStream, KeyedStream};
 use pipe::{From, FromInlet, Keyed, MaybeExchanged, PerReplica, Pipe, SourceFactory, Spread, Then};
 pub use sinks::SinkHandle;
 pub use window_join::{Aligned, WindowedJoin};
-pub use windowed::{WindowedStream, Windowing};
+pub use windowed::{ByClock, WindowedStream, Windowing, WindowsOf};
 
 use crate::BoxError;
 use crate::exchange::{Broadcast, Chosen, Lanes, Partitioning, RoundRobin, Tee};
@@ -32,8 +32,8 @@ use crate::graph::wiring::{BuildContext, connect};
 use crate::graph::{Chain, Edge, EdgeId, Head, InletId, Mistake, NodeId, SharedGraph};
 use crate::job::task::Push;
 use crate::operator::{
-    Borrowed, Cloned, Computed, Count, Distinct, Filter, FlatMap, FlatMapInto, Fold, Inspect, Made, Map, Operator,
-    OperatorFactory, Output, Reduce, Take, TryMap, Whole,
+    Borrowed, Cloned, Computed, Count, Distinct, Filter, FlatMap, FlatMapInto, Fold, ForEver, Inspect, Made, Map,
+    Operator, OperatorFactory, Output, Reduce, Take, TryMap, Whole,
 };
 use crate::source::Source;
 
@@ -307,7 +307,9 @@ impl<P: Pipe> Stream<P> {
     }
 
     /// Keeps the first of equal records, and emits it at once. Every different record is kept until the end of input.
-    pub fn distinct(self) -> Stream<Then<MaybeExchanged<P>, Keyed<Distinct<Whole, P::Out>, Whole>>>
+    pub fn distinct(
+        self,
+    ) -> Stream<Then<MaybeExchanged<P>, Keyed<Distinct<Whole, P::Out, ForEver<P::Out, bool>>, Whole>>>
     where
         P::Out: Hash + Eq + Clone,
     {

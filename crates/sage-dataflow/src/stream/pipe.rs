@@ -260,8 +260,10 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
     }
 
     fn wait(&mut self, _cx: &mut TaskContext) {
-        let (control, next) = (&self.control, &self.next);
-        self.inbox.wait(|| control.load() == Control::Cancel || !next.wanted(), next.wake_within());
+        let (control, next, wake_at) = (&self.control, &self.next, self.next.wake_at());
+        let clock = control.clock();
+        let interrupted = || control.load() == Control::Cancel || !next.wanted() || clock.is_due(wake_at);
+        self.inbox.wait(interrupted, wake_at.and_then(|moment| clock.until(moment)));
     }
 
     fn publish(&mut self, cx: &TaskContext) {

@@ -6,8 +6,8 @@ use super::keyed::Aggregated;
 use super::pipe::{Pipe, Then};
 use super::{KeyedStream, Stream};
 use crate::operator::{
-    Aggregate, AlignedWindows, Applied, Cloned, CountWindows, Counted, Dropped, Folded, HandedTo, KeySelector,
-    LateRecords, Operator, Reduced, SessionWindows, Timestamps,
+    Aggregate, AlignedWindows, Applied, Clocked, Cloned, CountWindows, Counted, Dropped, Fires, Folded, HandedTo,
+    KeySelector, LateRecords, OfValue, Operator, Reduced, SessionWindows, Timestamps,
 };
 use crate::time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed, millis};
 
@@ -63,10 +63,40 @@ where
     }
 }
 
+/// What windows gather of records `R`. Implemented by the engine alone.
+pub trait WindowsOf<R>: Send + 'static {
+    /// What is gathered: the value of a [`Timed`] record, or the whole of one in windows by the clock.
+    type Value: Send + 'static;
+}
+
+impl<T: Send + 'static> WindowsOf<Timed<T>> for Tumbling {
+    type Value = T;
+}
+
+impl<T: Send + 'static> WindowsOf<Timed<T>> for Sliding {
+    type Value = T;
+}
+
+impl<T: Send + 'static> WindowsOf<Timed<T>> for Session {
+    type Value = T;
+}
+
+impl<T: Send + 'static> WindowsOf<Timed<T>> for Count {
+    type Value = T;
+}
+
+/// Windows that go by the clock of the job, and not by the times of records.
+#[derive(Debug, Clone, Copy)]
+pub struct ByClock<W>(W);
+
+impl<R: Send + 'static, W: Send + 'static> WindowsOf<R> for ByClock<W> {
+    type Value = R;
+}
+
 /// A kind of windows: [`Tumbling`], [`Sliding`], [`Session`] or [`Count`]. Implemented by the engine alone.
-pub trait Windowing<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L>: Send + 'static {
+pub trait Windowing<S: KeySelector<R>, R, A: Aggregate<S::Key, Self::Value>, L>: WindowsOf<R> {
     /// What gathers records in them.
-    type Operator: Operator<In = Timed<T>, Out = Timed<Windowed<S::Key, A::Out>>> + Clone;
+    type Operator: Operator<In = R, Out = Timed<Windowed<S::Key, A::Out>>> + Clone;
 
     #[doc(hidden)]
     fn problem(&self) -> Option<&'static str>;
@@ -74,7 +104,7 @@ pub trait Windowing<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L>: Se
     fn operator(self, lateness: i64, key: S, aggregate: A, late: L) -> Self::Operator;
 }
 
-impl<S, T, A, L> Windowing<S, T, A, L> for Tumbling
+impl<S, T, A, L> Windowing<S, Timed<T>, A, L> for Tumbling
 where
     S: KeySelector<Timed<T>>,
     S::Key: Clone,
@@ -94,7 +124,7 @@ where
     }
 }
 
-impl<S, T, A, L> Windowing<S, T, A, L> for Sliding
+impl<S, T, A, L> Windowing<S, Timed<T>, A, L> for Sliding
 where
     S: KeySelector<Timed<T>>,
     S::Key: Clone,
@@ -114,7 +144,7 @@ where
     }
 }
 
-impl<S, T, A, L> Windowing<S, T, A, L> for Session
+impl<S, T, A, L> Windowing<S, Timed<T>, A, L> for Session
 where
     S: KeySelector<Timed<T>>,
     S::Key: Clone,
@@ -134,7 +164,7 @@ where
     }
 }
 
-impl<S, T, A, L> Windowing<S, T, A, L> for Count
+impl<S, T, A, L> Windowing<S, Timed<T>, A, L> for Count
 where
     S: KeySelector<Timed<T>>,
     T: Send + 'static,
@@ -149,6 +179,66 @@ where
 
     fn operator(self, _lateness: i64, key: S, aggregate: A, _late: L) -> Self::Operator {
         CountWindows::new(self.records, key, aggregate)
+    }
+}
+
+impl<S, R, A, W> Windowing<S, R, A, Dropped> for ByClock<W>
+where
+    S: KeySelector<R>,
+    R: Send + 'static,
+    A: Aggregate<S::Key, R>,
+    W: Windowing<OfValue<S>, Timed<R>, A, Dropped> + WindowsOf<Timed<R>, Value = R>,
+    W::Operator: Fires,
+{
+    type Operator = Clocked<W::Operator, R>;
+
+    fn problem(&self) -> Option<&'static str> {
+        self.0.problem()
+    }
+
+    fn operator(self, lateness: i64, key: S, aggregate: A, late: Dropped) -> Self::Operator {
+        Clocked::new(self.0.operator(lateness, OfValue(key), aggregate, late))
+    }
+}
+
+impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
+    /// Cuts the records of each key into windows of processing time, for the aggregation that follows: a record is in the
+    /// windows that are open when it comes.
+    ///
+    /// A window fires when its end has come by the environment's [`clock`](crate::Environment::clock), though no record
+    /// comes, and at the end of input; no record is late. Results are as those of [`window`](Self::window), with a
+    /// watermark of their own, so that windows of event time can follow. Windows by count are the same by either.
+    ///
+    /// In the chain of a source that blocks inside its own `next`, windows fire when it returns; put
+    /// [`boxed`](crate::Stream::boxed) behind such a source, or let it wait with
+    /// [`SourceContext::wait`](crate::SourceContext::wait), which ends in time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sage::testing::{self, ClockHands};
+    /// use sage::{Environment, Timestamp, Tumbling};
+    ///
+    /// let (hands, clock): (ClockHands, _) = testing::clock(Timestamp::from_millis(0));
+    /// let (words, source) = testing::source();
+    /// let (counts, sink) = testing::sink();
+    /// let env = Environment::local("minutes").clock(clock);
+    /// env.from_source(move |_replica| source.clone())
+    ///     .key_by(|word: &&str| *word)
+    ///     .window_by_clock(Tumbling::of(Duration::from_secs(60)))
+    ///     .count()
+    ///     .map(|count| (count.value.key, count.value.value))
+    ///     .sink_to(move |_replica| sink.clone());
+    /// let job = env.submit()?;
+    /// ["a", "a"].map(|word| words.send(word));
+    /// words.settle();
+    /// hands.advance(Duration::from_secs(60));
+    /// assert_eq!(counts.wait_for(1), [("a", 2)]);
+    /// words.end();
+    /// job.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn window_by_clock<W>(self, windows: W) -> WindowedStream<P, S, ByClock<W>, Dropped> {
+        WindowedStream { keyed: self, windows: ByClock(windows), lateness: Duration::ZERO, late: Dropped }
     }
 }
 
@@ -204,7 +294,14 @@ where
     {
         WindowedStream { keyed: self.keyed, windows: self.windows, lateness: self.lateness, late: HandedTo(function) }
     }
+}
 
+impl<P, S, W, L> WindowedStream<P, S, W, L>
+where
+    P: Pipe,
+    S: KeySelector<P::Out>,
+    W: WindowsOf<P::Out>,
+{
     /// Folds the records of each key and window into an accumulator that starts as a clone of `initial`, in the order in
     /// which they come. The function is given a reference, as a record may be in several windows.
     ///
@@ -214,8 +311,8 @@ where
     pub fn fold<A, F>(self, initial: A, function: F) -> Aggregated<P, W::Operator, S>
     where
         A: Clone + Send + 'static,
-        F: FnMut(&mut A, &T) + Clone + Send + 'static,
-        W: Windowing<S, T, Folded<A, F>, L>,
+        F: FnMut(&mut A, &W::Value) + Clone + Send + 'static,
+        W: Windowing<S, P::Out, Folded<A, F>, L>,
     {
         self.aggregate("window-fold", Folded { initial, function })
     }
@@ -223,9 +320,9 @@ where
     /// Reduces the records of each key and window to one.
     pub fn reduce<F>(self, function: F) -> Aggregated<P, W::Operator, S>
     where
-        T: Clone,
-        F: FnMut(T, T) -> T + Clone + Send + 'static,
-        W: Windowing<S, T, Reduced<F>, L>,
+        W::Value: Clone,
+        F: FnMut(W::Value, W::Value) -> W::Value + Clone + Send + 'static,
+        W: Windowing<S, P::Out, Reduced<F>, L>,
     {
         self.aggregate("window-reduce", Reduced { function })
     }
@@ -233,7 +330,7 @@ where
     /// Counts the records of each key and window.
     pub fn count(self) -> Aggregated<P, W::Operator, S>
     where
-        W: Windowing<S, T, Counted, L>,
+        W: Windowing<S, P::Out, Counted, L>,
     {
         self.aggregate("window-count", Counted)
     }
@@ -242,18 +339,18 @@ where
     /// with their number.
     pub fn apply<O, F>(self, function: F) -> Aggregated<P, W::Operator, S>
     where
-        T: Clone,
+        W::Value: Clone,
         O: Send + 'static,
-        F: FnMut(&S::Key, Window, &[T]) -> O + Clone + Send + 'static,
-        W: Windowing<S, T, Applied<F>, L>,
+        F: FnMut(&S::Key, Window, &[W::Value]) -> O + Clone + Send + 'static,
+        W: Windowing<S, P::Out, Applied<F>, L>,
     {
         self.aggregate("window-apply", Applied { function })
     }
 
     fn aggregate<A>(self, kind: &'static str, aggregate: A) -> Aggregated<P, W::Operator, S>
     where
-        A: Aggregate<S::Key, T>,
-        W: Windowing<S, T, A, L>,
+        A: Aggregate<S::Key, W::Value>,
+        W: Windowing<S, P::Out, A, L>,
     {
         let problem = self.windows.problem();
         let key = self.keyed.key.clone();

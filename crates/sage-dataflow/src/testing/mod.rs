@@ -1,5 +1,5 @@
-//! What tests of pipelines need: a source that gives what the test sends, a sink that tells what it got, and a count of
-//! what a job leaves behind.
+//! What tests of pipelines need: a source that gives what the test sends, a sink that tells what it got, a clock that the
+//! test moves, and a count of what a job leaves behind.
 //!
 //! ```
 //! use sage::Environment;
@@ -35,7 +35,9 @@ use std::time::{Duration, Instant};
 pub use census::Census;
 
 use crate::sync::lock;
-use crate::{BoxError, CloseContext, Collected, Environment, Next, RunError, Sink, Source, SourceContext};
+use crate::{
+    BoxError, Clock, CloseContext, Collected, Environment, Next, RunError, Sink, Source, SourceContext, Timestamp,
+};
 
 /// Runs the pipeline that `declare` describes, and returns the records it collects.
 ///
@@ -64,21 +66,31 @@ enum Order<T> {
     Fail(BoxError),
 }
 
-/// What is ordered, and the threads that wait for it.
+/// What is ordered, and who waits for it.
 struct Orders<T> {
-    queue: Mutex<VecDeque<Order<T>>>,
-    threads: Mutex<Vec<Thread>>,
+    state: Mutex<Ordered<T>>,
+    /// Notified when a replica has asked for more and there was none.
+    ran_dry: Condvar,
+}
+
+struct Ordered<T> {
+    queue: VecDeque<Order<T>>,
+    /// The threads of the replicas that are open.
+    threads: Vec<Thread>,
+    /// How many of them have found nothing since they last gave a record.
+    dry: usize,
 }
 
 /// Makes a source and the handle that feeds it.
 ///
 /// With several replicas, each record is given by the one that asks first, and an end or an error reaches one of them.
 pub fn source<T: Send + 'static>() -> (Feed<T>, TestSource<T>) {
-    let orders = Arc::new(Orders { queue: Mutex::default(), threads: Mutex::default() });
+    let ordered = Ordered { queue: VecDeque::new(), threads: Vec::new(), dry: 0 };
+    let orders = Arc::new(Orders { state: Mutex::new(ordered), ran_dry: Condvar::new() });
     (Feed(orders.clone()), TestSource(orders, false))
 }
 
-/// Feeds a [`TestSource`]. Cloneable; never blocks. Dropping it ends nothing.
+/// Feeds a [`TestSource`]. Cloneable; only [`settle`](Self::settle) blocks. Dropping it ends nothing.
 pub struct Feed<T>(Arc<Orders<T>>);
 
 impl<T> Clone for Feed<T> {
@@ -89,8 +101,24 @@ impl<T> Clone for Feed<T> {
 
 impl<T> Feed<T> {
     fn order(&self, order: Order<T>) {
-        lock(&self.0.queue).push_back(order);
-        lock(&self.0.threads).iter().for_each(Thread::unpark);
+        let mut state = lock(&self.0.state);
+        state.queue.push_back(order);
+        state.threads.iter().for_each(Thread::unpark);
+    }
+
+    /// Waits until the source has given all that was sent, and has been asked for more. What runs in the task of the source
+    /// (see [`Environment::explain`]) has dealt with it then; what is behind an exchange may not have.
+    ///
+    /// # Panics
+    /// If that has not come after 30 seconds.
+    pub fn settle(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = lock(&self.0.state);
+        while !state.queue.is_empty() || state.threads.is_empty() || state.dry < state.threads.len() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "the source has not asked for more within {PATIENCE:?}");
+            state = self.0.ran_dry.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 
     /// Has the source give `record`, after those sent before.
@@ -122,17 +150,26 @@ impl<T: Send + 'static> Source for TestSource<T> {
     type Item = T;
 
     fn open(&mut self, _cx: &SourceContext) -> Result<(), BoxError> {
-        lock(&self.0.threads).push(std::thread::current());
+        lock(&self.0.state).threads.push(std::thread::current());
         Ok(())
     }
 
     fn next(&mut self, cx: &SourceContext) -> Result<Next<T>, BoxError> {
         // What is buffered downstream is flushed before the wait.
         if self.1 {
-            cx.wait_until(|| !lock(&self.0.queue).is_empty());
+            cx.wait_until(|| !lock(&self.0.state).queue.is_empty());
         }
-        let order = lock(&self.0.queue).pop_front();
-        self.1 = order.is_none();
+        let mut state = lock(&self.0.state);
+        let order = state.queue.pop_front();
+        match (std::mem::replace(&mut self.1, order.is_none()), order.is_none()) {
+            (false, true) => state.dry += 1,
+            (true, false) => state.dry -= 1,
+            _ => {}
+        }
+        if self.1 {
+            self.0.ran_dry.notify_all();
+        }
+        drop(state);
         match order {
             Some(Order::Send(record)) => Ok(Next::Record(record)),
             Some(Order::End) => Ok(Next::End),
@@ -143,7 +180,9 @@ impl<T: Send + 'static> Source for TestSource<T> {
 
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
         let own = std::thread::current().id();
-        lock(&self.0.threads).retain(|thread| thread.id() != own);
+        let mut state = lock(&self.0.state);
+        state.threads.retain(|thread| thread.id() != own);
+        state.dry -= usize::from(std::mem::take(&mut self.1));
         Ok(())
     }
 }
@@ -205,5 +244,34 @@ impl<T: Send + 'static> Sink for TestSink<T> {
         lock(&self.0.0).push(record);
         self.0.1.notify_all();
         Ok(())
+    }
+}
+
+/// Makes a clock for [`Environment::clock`] that stands still at `now`, and the hands that move it.
+///
+/// ```
+/// use std::time::Duration;
+/// use sage::{Environment, Timestamp, testing};
+///
+/// let (hands, clock) = testing::clock(Timestamp::from_millis(0));
+/// let env = Environment::local("under-test").clock(clock.clone());
+/// hands.advance(Duration::from_secs(60));
+/// assert_eq!(clock.now(), Timestamp::from_millis(60_000));
+/// # drop(env);
+/// ```
+pub fn clock(now: Timestamp) -> (ClockHands, Clock) {
+    let clock = Clock::manual(now);
+    (ClockHands(clock.clone()), clock)
+}
+
+/// Moves a clock that stands still. Cloneable.
+#[derive(Debug, Clone)]
+pub struct ClockHands(Clock);
+
+impl ClockHands {
+    /// Moves the clock on by `duration`, in whole milliseconds, and has every job that goes by it look at it. Does not wait
+    /// for what comes of that.
+    pub fn advance(&self, duration: Duration) {
+        self.0.advance(duration);
     }
 }

@@ -16,12 +16,12 @@ use crate::leaks::leak_free;
 use crate::probes::{Gate, Journal, sorted};
 
 /// A record of the tests: its time, its key, and a number that tells it from others.
-type Event = (i64, u8, u32);
+pub(super) type Event = (i64, u8, u32);
 
 /// What a window came to: its start and end, its key, and the numbers of its records.
-type Outcome = (i64, i64, u8, Vec<u32>);
+pub(super) type Outcome = (i64, i64, u8, Vec<u32>);
 
-const fn ms(millis: u64) -> Duration {
+pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
@@ -29,7 +29,7 @@ fn time_of(event: &Event) -> Timestamp {
     Timestamp::from_millis(event.0)
 }
 
-fn outcome(result: Timed<Windowed<u8, Vec<u32>>>) -> Outcome {
+pub(super) fn outcome(result: Timed<Windowed<u8, Vec<u32>>>) -> Outcome {
     let Timed { time, value: Windowed { key, window, mut value } } = result;
     assert_eq!(time, window.last());
     value.sort_unstable();
@@ -37,7 +37,7 @@ fn outcome(result: Timed<Windowed<u8, Vec<u32>>>) -> Outcome {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Tumbling(u64),
     Sliding(u64, u64),
     Session(u64),
@@ -109,7 +109,7 @@ impl Kind {
             .collect()
     }
 
-    fn expected(self, events: &[Event]) -> Vec<Outcome> {
+    pub(super) fn expected(self, events: &[Event]) -> Vec<Outcome> {
         let mut by_key: BTreeMap<u8, Vec<(i64, u32)>> = BTreeMap::new();
         events.iter().for_each(|&(time, key, id)| by_key.entry(key).or_default().push((time, id)));
         let of_key = |(key, records): (u8, Vec<(i64, u32)>)| {
@@ -157,7 +157,7 @@ impl Kind {
     }
 }
 
-fn kind() -> impl Strategy<Value = Kind> {
+pub(super) fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![
         (1..30_u64).prop_map(Kind::Tumbling),
         (1..30_u64, 1..10_u64).prop_map(|(size, every)| Kind::Sliding(size.max(every), every)),

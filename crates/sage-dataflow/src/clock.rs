@@ -1,0 +1,125 @@
+//! Processing time: the clock that a job's windows by the clock, timers and expiries go by.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::job::control::JobControl;
+use crate::sync::lock;
+use crate::time::{Timestamp, millis};
+
+/// Tells a job's processing time. Cheap to clone; clones tell the same time.
+///
+/// The default of an environment is [`Clock::system`], as of the start of each job. A test gives it one that stands still
+/// until it is moved, see [`testing::clock`](crate::testing::clock).
+#[derive(Clone)]
+pub struct Clock(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    System { since: Instant, at: Timestamp },
+    Manual(Arc<Manual>),
+}
+
+/// A clock that stands still until somebody moves it.
+struct Manual {
+    now: AtomicI64,
+    /// The jobs to rouse when it is moved.
+    jobs: Mutex<Vec<Weak<JobControl>>>,
+}
+
+impl Clock {
+    /// The system's time as it is now, and from then on the time that has passed, by a clock that cannot be set: it
+    /// never goes back, and does not follow when somebody sets the system's.
+    pub fn system() -> Self {
+        Self(Kind::System { since: Instant::now(), at: SystemTime::now().into() })
+    }
+
+    pub(crate) fn manual(now: Timestamp) -> Self {
+        Self(Kind::Manual(Arc::new(Manual { now: AtomicI64::new(now.millis()), jobs: Mutex::default() })))
+    }
+
+    /// The time now. Takes about as long as reading the system's clock, and never goes back.
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Kind::System { since, at } => at.later(since.elapsed()),
+            Kind::Manual(manual) => Timestamp::from_millis(manual.now.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// How long a thread has to wait until it is `moment`; `None` if it is roused when it comes.
+    pub(crate) fn until(&self, moment: Timestamp) -> Option<Duration> {
+        match &self.0 {
+            Kind::System { since, at } => {
+                let from_start = moment.millis().saturating_sub(at.millis());
+                let from_start = Duration::from_millis(u64::try_from(from_start).unwrap_or(0));
+                Some(from_start.saturating_sub(since.elapsed()))
+            }
+            Kind::Manual(_) => (self.now() >= moment).then_some(Duration::ZERO),
+        }
+    }
+
+    /// Whether `moment` has come. Reads the clock only if there is one to wait for.
+    pub(crate) fn is_due(&self, moment: Option<Timestamp>) -> bool {
+        moment.is_some_and(|moment| moment <= self.now())
+    }
+
+    /// Has the threads of a job roused whenever this clock is moved.
+    pub(crate) fn rouses(&self, job: &Arc<JobControl>) {
+        if let Kind::Manual(manual) = &self.0 {
+            let mut jobs = lock(&manual.jobs);
+            jobs.retain(|job| job.strong_count() > 0);
+            jobs.push(Arc::downgrade(job));
+        }
+    }
+
+    /// Moves a manual clock on by `duration`.
+    pub(crate) fn advance(&self, duration: Duration) {
+        let Kind::Manual(manual) = &self.0 else { return };
+        let jobs = lock(&manual.jobs);
+        let now = manual.now.load(Ordering::SeqCst).saturating_add(millis(duration));
+        manual.now.store(now, Ordering::SeqCst);
+        jobs.iter().filter_map(Weak::upgrade).for_each(|job| job.rouse());
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.0 {
+            Kind::System { .. } => "system",
+            Kind::Manual(_) => "manual",
+        };
+        f.debug_struct("Clock").field("kind", &kind).field("now", &self.now()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_clock_tells_the_systems_time_and_how_long_it_is_until_a_moment() {
+        let clock = Clock::system();
+        let (clocked, system) = (clock.now().millis(), Timestamp::from(SystemTime::now()).millis());
+        assert!((clocked - system).abs() < 60_000, "{clocked} {system}");
+        let until = clock.until(clock.now().later(Duration::from_secs(3600))).unwrap();
+        assert!(until > Duration::from_secs(3500) && until <= Duration::from_secs(3600), "{until:?}");
+        assert_eq!(clock.until(Timestamp::MIN), Some(Duration::ZERO));
+        // A wait for that long ends at the moment, not just before it.
+        let soon = clock.now().later(Duration::from_millis(2));
+        std::thread::sleep(clock.until(soon).unwrap());
+        assert!(clock.now() >= soon);
+    }
+
+    #[test]
+    fn a_manual_clock_stands_still_until_it_is_moved() {
+        let clock = Clock::manual(Timestamp::from_millis(5));
+        let moment = Timestamp::from_millis(7);
+        assert_eq!((clock.now().millis(), clock.until(moment)), (5, None));
+        clock.advance(Duration::from_millis(2));
+        assert_eq!((clock.now(), clock.until(moment)), (moment, Some(Duration::ZERO)));
+        clock.advance(Duration::MAX);
+        assert_eq!(clock.now(), Timestamp::MAX);
+    }
+}

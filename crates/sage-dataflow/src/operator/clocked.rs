@@ -1,0 +1,141 @@
+//! Windows over processing time: windows of event time whose records happen when they come.
+//!
+//! The operator gives each record the time at which it takes it, and is its windows' watermark. So a window fires when its
+//! time has come, on the task's own thread, though no record comes; and no record is late.
+
+use std::marker::PhantomData;
+
+use super::key::KeySelector;
+use super::{Emit, Operator, Promise};
+use crate::BoxError;
+use crate::clock::Clock;
+use crate::exchange::lane::Mark;
+use crate::job::task::{CloseContext, Fault, OpenContext};
+use crate::time::{Timed, Timestamp};
+
+/// Window operators that know when they have something to do. Implemented by the engine alone.
+pub trait Fires: Operator {
+    /// The watermark at which the first window fires, or one before it: `i64::MAX` while none is open.
+    #[doc(hidden)]
+    fn fires_at(&self) -> i64;
+}
+
+/// Selects the key of a record by the value in it.
+#[derive(Debug, Clone)]
+pub struct OfValue<S>(pub(crate) S);
+
+impl<T, S: KeySelector<T>> KeySelector<Timed<T>> for OfValue<S> {
+    type Key = S::Key;
+    type Lookup = S::Lookup;
+    type Selected<'a>
+        = S::Selected<'a>
+    where
+        T: 'a;
+
+    #[inline(always)]
+    fn select<'a>(&mut self, record: &'a Timed<T>) -> S::Selected<'a> {
+        self.0.select(&record.value)
+    }
+
+    #[inline(always)]
+    fn lookup<'a>(selected: &'a S::Selected<'_>) -> &'a S::Lookup {
+        S::lookup(selected)
+    }
+
+    #[inline(always)]
+    fn into_key(selected: S::Selected<'_>) -> S::Key {
+        S::into_key(selected)
+    }
+}
+
+/// Windows that go by the clock.
+pub struct Clocked<O, T> {
+    windows: O,
+    clock: Option<Clock>,
+    /// The latest time that a record was given or that windows fired at; it never goes back.
+    now: i64,
+    /// When the first window fires.
+    due: i64,
+    fired: i64,
+    sent: Mark,
+    records: PhantomData<fn(T)>,
+}
+
+impl<O, T> Clocked<O, T> {
+    pub(crate) fn new(windows: O) -> Self {
+        let (now, due, fired, sent) = (i64::MIN, i64::MAX, i64::MIN, Mark::NONE);
+        Self { windows, clock: None, now, due, fired, sent, records: PhantomData }
+    }
+}
+
+impl<O: Clone, T> Clone for Clocked<O, T> {
+    fn clone(&self) -> Self {
+        Self::new(self.windows.clone())
+    }
+}
+
+impl<T: Send + 'static, O: Fires<In = Timed<T>>> Clocked<O, T> {
+    /// Looks at the clock, and fires what is due.
+    #[inline(always)]
+    fn tick(&mut self, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
+        if let Some(clock) = &self.clock {
+            self.now = self.now.max(clock.now().millis());
+        }
+        if self.due <= self.now { self.fire(self.now, out) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn fire(&mut self, watermark: i64, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
+        self.fired = watermark;
+        self.windows.on_watermark(Mark { millis: watermark, idle: false }, out)?;
+        self.due = self.windows.fires_at();
+        Ok(())
+    }
+}
+
+impl<T: Send + 'static, O: Fires<In = Timed<T>>> Operator for Clocked<O, T> {
+    type In = T;
+    type Out = O::Out;
+
+    const MARKS: Promise = Promise(true);
+    const TIMES: Promise = Promise(true);
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.clock = Some(cx.clock().clone());
+        self.windows.open(cx)
+    }
+
+    #[inline(always)]
+    fn process(&mut self, record: T, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        self.tick(out)?;
+        self.windows.process(Timed { time: Timestamp::from_millis(self.now), value: record }, out)?;
+        if self.due == i64::MAX {
+            self.due = self.windows.fires_at();
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        self.windows.finish(out)?;
+        (self.fired, self.due) = (i64::MAX, i64::MAX);
+        Ok(())
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.windows.close(cx)
+    }
+
+    fn on_time(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        if self.due == i64::MAX { Ok(()) } else { self.tick(out) }
+    }
+
+    /// Idle while no window is open, so that nobody waits for one.
+    fn mark(&mut self) -> Option<Mark> {
+        let mark = Mark { millis: self.fired, idle: self.due == i64::MAX && self.fired < i64::MAX };
+        (std::mem::replace(&mut self.sent, mark) != mark).then_some(mark)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        (self.due < i64::MAX).then(|| Timestamp::from_millis(self.due))
+    }
+}

@@ -1,0 +1,172 @@
+//! The state of each key of an operator: for ever, or until no record of it has come for a while.
+
+use std::collections::HashMap;
+
+use super::Promise;
+use super::key::KeySelector;
+use super::keyed::{States, state_of};
+use crate::clock::Clock;
+use crate::time::Timestamp;
+
+/// Keeps a state for each key. Implemented by the engine alone.
+pub trait Keeps<K, V>: Send + 'static {
+    /// Whether it has something to do when a time comes.
+    #[doc(hidden)]
+    const TIMES: Promise;
+
+    /// As it is told the job's clock, before the first record.
+    #[doc(hidden)]
+    fn open(&mut self, clock: &Clock);
+
+    /// Gives `act` the record, and the state of its key, made by `new` if it has none.
+    #[doc(hidden)]
+    fn with<S: KeySelector<I, Key = K>, I, R>(
+        &mut self,
+        key: &mut S,
+        record: I,
+        new: impl Fn() -> V,
+        act: impl FnOnce(&mut V, I) -> R,
+    ) -> R;
+
+    /// When there is something to free.
+    #[doc(hidden)]
+    fn wake_at(&self) -> Option<Timestamp>;
+
+    /// Frees what has expired.
+    #[doc(hidden)]
+    fn free(&mut self);
+
+    /// The same, empty.
+    #[doc(hidden)]
+    fn afresh(&self) -> Self;
+}
+
+/// Keeps every state until the end.
+pub struct ForEver<K, V>(States<K, V>);
+
+impl<K, V> ForEver<K, V> {
+    pub(crate) fn new() -> Self {
+        Self(HashMap::default())
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for ForEver<K, V> {
+    const TIMES: Promise = Promise(false);
+
+    fn open(&mut self, _clock: &Clock) {}
+
+    #[inline(always)]
+    fn with<S: KeySelector<I, Key = K>, I, R>(
+        &mut self,
+        key: &mut S,
+        record: I,
+        new: impl Fn() -> V,
+        act: impl FnOnce(&mut V, I) -> R,
+    ) -> R {
+        let state = state_of!(self.0, S, key, record, new);
+        act(state, record)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        None
+    }
+
+    fn free(&mut self) {}
+
+    fn afresh(&self) -> Self {
+        Self::new()
+    }
+}
+
+/// Forgets a state when no record of its key has come for a while.
+///
+/// Two tables take turns, one time to live each: a key that is used moves to the young one, and when the time is over the
+/// old one is thrown away as a whole. So no state outlives its time by more than once that time, no key is looked
+/// for, and whether a state has expired is told by the time it was last used, to the millisecond.
+pub struct Expiring<K, V> {
+    ttl_millis: i64,
+    clock: Clock,
+    young: States<K, Used<V>>,
+    old: States<K, Used<V>>,
+    /// When the tables take turns.
+    turn: i64,
+}
+
+struct Used<V> {
+    state: V,
+    last: i64,
+}
+
+impl<K, V> Expiring<K, V> {
+    pub(crate) fn new(ttl_millis: i64) -> Self {
+        let (young, old) = (HashMap::default(), HashMap::default());
+        Self { ttl_millis, clock: Clock::system(), young, old, turn: i64::MIN }
+    }
+
+    #[cold]
+    fn take_turns(&mut self, now: i64) {
+        self.old = std::mem::take(&mut self.young);
+        // After a long silence the young table has expired as well.
+        if now.saturating_sub(self.turn) >= self.ttl_millis {
+            self.old = HashMap::default();
+        }
+        self.turn = now.saturating_add(self.ttl_millis);
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for Expiring<K, V> {
+    const TIMES: Promise = Promise(true);
+
+    fn open(&mut self, clock: &Clock) {
+        self.clock = clock.clone();
+        self.turn = clock.now().millis().saturating_add(self.ttl_millis);
+    }
+
+    #[inline(always)]
+    fn with<S: KeySelector<I, Key = K>, I, R>(
+        &mut self,
+        selector: &mut S,
+        record: I,
+        new: impl Fn() -> V,
+        act: impl FnOnce(&mut V, I) -> R,
+    ) -> R {
+        let now = self.clock.now().millis();
+        if now >= self.turn {
+            self.take_turns(now);
+        }
+        let used = {
+            let key = selector.select(&record);
+            match S::find(&mut self.young, &key) {
+                Some(used) => used,
+                None => {
+                    let (key, used) = match S::remove(&mut self.old, &key) {
+                        Some(entry) => entry,
+                        None => (S::into_key(key), Used { state: new(), last: now }),
+                    };
+                    self.young.entry(key).or_insert(used)
+                }
+            }
+        };
+        if now.saturating_sub(used.last) >= self.ttl_millis {
+            used.state = new();
+        }
+        used.last = now;
+        act(&mut used.state, record)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        let holds = !self.young.is_empty() || !self.old.is_empty();
+        holds.then(|| Timestamp::from_millis(self.turn))
+    }
+
+    fn free(&mut self) {
+        let now = self.clock.now().millis();
+        if now >= self.turn {
+            self.take_turns(now);
+        }
+    }
+
+    fn afresh(&self) -> Self {
+        Self::new(self.ttl_millis)
+    }
+}

@@ -1,0 +1,321 @@
+//! `process`: a state for each key, and timers that call a function when event time or the clock has come to a moment.
+//!
+//! Each key has a slot, with its state and the timers that are set. A heap for each kind of time has an entry for every
+//! timer that was set, also for those cancelled since: what counts is the slot. A slot is used again once its key is
+//! forgotten; an entry that was left behind then finds its timer not set, or one of the new key's that is due as well.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::marker::PhantomData;
+
+use foldhash::fast::RandomState;
+
+use super::key::KeySelector;
+use super::{Emit, Operator, Output, Promise};
+use crate::clock::Clock;
+use crate::exchange::lane::Mark;
+use crate::job::task::{Fault, OpenContext};
+use crate::time::Timestamp;
+
+/// A moment at which a key's function is called, and what tells the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Timer {
+    /// When the watermark has come to it: every record of an earlier time has been seen.
+    Event(Timestamp),
+    /// When the job's clock has come to it.
+    Clock(Timestamp),
+}
+
+impl Timer {
+    /// When it is due.
+    pub fn moment(self) -> Timestamp {
+        match self {
+            Self::Event(at) | Self::Clock(at) => at,
+        }
+    }
+
+    /// Whether it is of the kind of `other`, and not due after it.
+    fn is_not_behind(self, other: Self) -> bool {
+        std::mem::discriminant(&self) == std::mem::discriminant(&other) && self <= other
+    }
+}
+
+/// What a function of `process` is told, and what it can do, besides its record and its state.
+pub struct KeyContext<'a, 'o, K, O> {
+    key: &'a K,
+    clock: &'a Clock,
+    watermark: Timestamp,
+    ending: bool,
+    timers: &'a mut Timers,
+    forgotten: &'a mut bool,
+    output: &'a mut Output<'o, O>,
+}
+
+impl<K, O> KeyContext<'_, '_, K, O> {
+    /// The key of the record or the timer.
+    pub fn key(&self) -> &K {
+        self.key
+    }
+
+    /// The time of the job's clock.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The watermark: no record of an earlier time is to come, but late ones.
+    pub fn watermark(&self) -> Timestamp {
+        self.watermark
+    }
+
+    /// Sends a record on.
+    pub fn push(&mut self, record: O) {
+        self.output.push(record);
+    }
+
+    /// Whether records are still taken, see [`Output::wanted`].
+    pub fn wanted(&self) -> bool {
+        self.output.wanted()
+    }
+
+    /// Sets a timer of this key. One that is set already is not set twice. One whose time has passed is called at the
+    /// next watermark, or the next look at the clock. After the last watermark, [`Timestamp::MAX`], no timer of event time
+    /// can be set, and at the end of input none at all: what has no end could not end.
+    pub fn set(&mut self, timer: Timer) {
+        let over = match timer {
+            Timer::Event(_) => self.watermark == Timestamp::MAX,
+            Timer::Clock(_) => self.ending,
+        };
+        if !over {
+            self.timers.set(timer);
+        }
+    }
+
+    /// Cancels a timer of this key; says whether it was set.
+    pub fn cancel(&mut self, timer: Timer) -> bool {
+        self.timers.by_key.remove(&timer)
+    }
+
+    /// Forgets this key when the function returns: its state, and its timers.
+    pub fn forget(&mut self) {
+        *self.forgotten = true;
+    }
+}
+
+impl<K: std::fmt::Debug, O> std::fmt::Debug for KeyContext<'_, '_, K, O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { key, watermark, .. } = self;
+        f.debug_struct("KeyContext").field("key", key).field("watermark", watermark).finish_non_exhaustive()
+    }
+}
+
+/// The timers of a key.
+#[derive(Default)]
+struct Timers {
+    by_key: BTreeSet<Timer>,
+    /// Those set since the heaps were told.
+    new: Vec<Timer>,
+}
+
+impl Timers {
+    fn set(&mut self, timer: Timer) {
+        if self.by_key.insert(timer) {
+            self.new.push(timer);
+        }
+    }
+}
+
+/// A key, its state and its timers. A slot without a key is free.
+struct Slot<K, A> {
+    kept: Option<(K, A)>,
+    timers: Timers,
+}
+
+/// A time to come of some slot, the earliest first.
+type Queue = BinaryHeap<Reverse<(i64, usize)>>;
+
+/// `process`: a function of each record, one of each timer, and the state of their key.
+pub struct Process<S: KeySelector<I>, F, G, I, A, O> {
+    key: S,
+    initial: A,
+    on_record: F,
+    on_timer: G,
+    slot_of: HashMap<S::Key, usize, RandomState>,
+    slots: Vec<Slot<S::Key, A>>,
+    free: Vec<usize>,
+    event: Queue,
+    clocked: Queue,
+    /// Timers set for a time that has passed, by one that was called.
+    waiting: Queue,
+    clock: Clock,
+    watermark: i64,
+    ending: bool,
+    types: PhantomData<fn(I) -> O>,
+}
+
+impl<S: KeySelector<I>, F, G, I, A, O> Process<S, F, G, I, A, O> {
+    pub(crate) fn new(key: S, initial: A, on_record: F, on_timer: G) -> Self {
+        Self {
+            key,
+            initial,
+            on_record,
+            on_timer,
+            slot_of: HashMap::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            event: Queue::new(),
+            clocked: Queue::new(),
+            waiting: Queue::new(),
+            clock: Clock::system(),
+            watermark: i64::MIN,
+            ending: false,
+            types: PhantomData,
+        }
+    }
+}
+
+impl<S: KeySelector<I>, F: Clone, G: Clone, I, A: Clone, O> Clone for Process<S, F, G, I, A, O> {
+    fn clone(&self) -> Self {
+        Self::new(self.key.clone(), self.initial.clone(), self.on_record.clone(), self.on_timer.clone())
+    }
+}
+
+impl<S, F, G, I, A, O> Process<S, F, G, I, A, O>
+where
+    S: KeySelector<I>,
+    S::Key: Clone,
+    A: Clone,
+    G: FnMut(&mut A, Timer, &mut KeyContext<'_, '_, S::Key, O>),
+{
+    /// The slot of a record's key.
+    fn slot(&mut self, record: &I) -> usize {
+        let key = self.key.select(record);
+        if let Some(&slot) = self.slot_of.get(S::lookup(&key)) {
+            return slot;
+        }
+        let key = S::into_key(key);
+        let kept = Some((key.clone(), self.initial.clone()));
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot].kept = kept;
+                slot
+            }
+            None => {
+                self.slots.push(Slot { kept, timers: Timers::default() });
+                self.slots.len() - 1
+            }
+        };
+        self.slot_of.insert(key, slot);
+        slot
+    }
+
+    /// Calls `function` for the key of a slot, and does what it asked for. `fired` is the timer that is the reason.
+    fn call<E: Emit<O>>(
+        &mut self,
+        slot: usize,
+        fired: Option<Timer>,
+        out: &mut E,
+        function: impl FnOnce(&mut F, &mut G, &mut A, &mut KeyContext<'_, '_, S::Key, O>),
+    ) -> Result<(), Fault> {
+        let Self { slots, on_record, on_timer, clock, watermark, ending, .. } = self;
+        let Slot { kept, timers } = &mut slots[slot];
+        let Some((key, state)) = kept else { return Ok(()) };
+        let mut forgotten = false;
+        let (watermark, ending) = (Timestamp::from_millis(*watermark), *ending);
+        let sent = Output::over(out, |output| {
+            let mut cx = KeyContext { key, clock, watermark, ending, timers, forgotten: &mut forgotten, output };
+            function(on_record, on_timer, state, &mut cx);
+        });
+        for timer in timers.new.drain(..) {
+            let queue = match timer {
+                _ if fired.is_some_and(|fired| timer.is_not_behind(fired)) => &mut self.waiting,
+                Timer::Event(_) => &mut self.event,
+                Timer::Clock(_) => &mut self.clocked,
+            };
+            queue.push(Reverse((timer.moment().millis(), slot)));
+        }
+        if forgotten {
+            timers.by_key.clear();
+            self.slot_of.remove(std::borrow::Borrow::borrow(key));
+            *kept = None;
+            self.free.push(slot);
+        }
+        sent
+    }
+
+    /// Calls the timers that are due by `until`, in the order of their times; also those set meanwhile, if they are later
+    /// than the one that set them. The others wait for the next time, so that this ends.
+    fn fire<E: Emit<O>>(&mut self, kind: fn(Timestamp) -> Timer, until: i64, out: &mut E) -> Result<(), Fault> {
+        let is_event = matches!(kind(Timestamp::MIN), Timer::Event(_));
+        loop {
+            let queue = if is_event { &mut self.event } else { &mut self.clocked };
+            let due = queue.peek().copied().filter(|Reverse((at, _))| *at <= until);
+            let Some(Reverse((at, slot))) = due else {
+                queue.append(&mut self.waiting);
+                return Ok(());
+            };
+            queue.pop();
+            let timer = kind(Timestamp::from_millis(at));
+            if self.slots[slot].timers.by_key.remove(&timer) {
+                self.call(slot, Some(timer), out, |_, on_timer, state, cx| on_timer(state, timer, cx))?;
+            }
+        }
+    }
+
+    fn advance<E: Emit<O>>(&mut self, watermark: i64, out: &mut E) -> Result<(), Fault> {
+        if watermark <= self.watermark {
+            return Ok(());
+        }
+        self.watermark = watermark;
+        self.fire(Timer::Event, watermark, out)
+    }
+}
+
+impl<S, F, G, I, A, O> Operator for Process<S, F, G, I, A, O>
+where
+    S: KeySelector<I>,
+    S::Key: Clone,
+    F: FnMut(&mut A, I, &mut KeyContext<'_, '_, S::Key, O>) + Send + 'static,
+    G: FnMut(&mut A, Timer, &mut KeyContext<'_, '_, S::Key, O>) + Send + 'static,
+    I: Send + 'static,
+    A: Clone + Send + 'static,
+    O: Send + 'static,
+{
+    type In = I;
+    type Out = O;
+
+    const TIMES: Promise = Promise(true);
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.clock = cx.clock().clone();
+        Ok(())
+    }
+
+    fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
+        // What is due comes before what comes.
+        self.on_time(out)?;
+        let slot = self.slot(&record);
+        self.call(slot, None, out, |on_record, _, state, cx| on_record(state, record, cx))
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<O>) -> Result<(), Fault> {
+        self.advance(i64::MAX, out)?;
+        self.ending = true;
+        self.fire(Timer::Clock, i64::MAX, out)
+    }
+
+    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<O>) -> Result<(), Fault> {
+        self.advance(mark.millis, out)
+    }
+
+    fn on_time(&mut self, out: &mut impl Emit<O>) -> Result<(), Fault> {
+        if self.clocked.is_empty() {
+            return Ok(());
+        }
+        let now = self.clock.now().millis();
+        self.fire(Timer::Clock, now, out)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.clocked.peek().map(|Reverse((at, _))| Timestamp::from_millis(*at))
+    }
+}
