@@ -1,11 +1,11 @@
 //! Hash joins of two streams by key: inner, left and full, over bounded input.
 //!
 //! The right stream is the build side: it is gathered, and goes into tables when it has ended and its size is known.
-//! The left stream is the probe side: what comes of it before that is gathered as it is, what comes later is probed and
+//! The left stream is the probe side: what comes of it before that is gathered as well, what comes later is probed and
 //! passed on at once. Both inputs are read as they come, so a join never holds one back while it waits for the other.
 //!
-//! Tables that would outgrow the cache are built in parts, by a hash of the key, and what was gathered of the left side
-//! is dealt to the parts as well: a part's table is probed while it lies in the cache.
+//! What is gathered is dealt to drawers by a hash of the key as it comes. So there can be several tables where one would
+//! outgrow the cache, each for some of the drawers, and a table is probed while it lies in the cache.
 //!
 //! Invariants:
 //!  1. Every record is in exactly one place: gathered, in the table, or emitted.
@@ -18,7 +18,7 @@ pub(crate) mod windowed;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
-use table::{Gathered, Parting, Table};
+use table::{Dealing, Gathered, Table};
 
 use super::connect::In2;
 use super::key::KeySelector;
@@ -140,6 +140,7 @@ pub struct Join<S, R, A, B, K, J> {
     left_key: S,
     right_key: R,
     max_records: usize,
+    dealing: Dealing,
     phase: Phase<A, B, K>,
     joining: PhantomData<fn() -> J>,
 }
@@ -149,9 +150,8 @@ enum Phase<A, B, K> {
         left: Gathered<A>,
         right: Gathered<B>,
     },
-    /// A table for each part.
+    /// A power of two of tables.
     Probing {
-        parting: Parting,
         tables: Vec<Table<K, B>>,
     },
 }
@@ -164,7 +164,8 @@ impl<A, B, K> Phase<A, B, K> {
 
 impl<S, R, A, B, K, J> Join<S, R, A, B, K, J> {
     pub(crate) fn new(left_key: S, right_key: R, max_records: usize) -> Self {
-        Self { left_key, right_key, max_records, phase: Phase::new(), joining: PhantomData }
+        let (dealing, phase) = (Dealing::new(), Phase::new());
+        Self { left_key, right_key, max_records, dealing, phase, joining: PhantomData }
     }
 }
 
@@ -189,12 +190,21 @@ where
     #[inline(always)]
     fn process(&mut self, record: In2<A, B>, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
         match (record, &mut self.phase) {
-            (In2::A(record), Phase::Probing { parting, tables }) => {
-                let table = &mut tables[parting.part(&mut self.left_key, &record)];
-                probe::<_, _, _, _, J>(table, &mut self.left_key, record, out)
+            (In2::A(record), Phase::Probing { tables }) => {
+                let table = match tables.len() {
+                    1 => 0,
+                    tables => Dealing::table_of(self.dealing.drawer(&mut self.left_key, &record), tables),
+                };
+                probe::<_, _, _, _, J>(&mut tables[table], &mut self.left_key, record, out)
             }
-            (In2::A(record), Phase::Gathering { left, .. }) => gather(left, record, "left", self.max_records),
-            (In2::B(record), Phase::Gathering { right, .. }) => gather(right, record, "right", self.max_records),
+            (In2::A(record), Phase::Gathering { left, .. }) => {
+                let drawer = self.dealing.drawer(&mut self.left_key, &record);
+                gather(left, drawer, record, "left", self.max_records)
+            }
+            (In2::B(record), Phase::Gathering { right, .. }) => {
+                let drawer = self.dealing.drawer(&mut self.right_key, &record);
+                gather(right, drawer, record, "right", self.max_records)
+            }
             (In2::B(_), Phase::Probing { .. }) => unreachable!("the right input has ended"),
         }
     }
@@ -204,16 +214,16 @@ where
         if input != RIGHT {
             return Ok(());
         }
-        let Phase::Gathering { left, right } = std::mem::replace(&mut self.phase, Phase::new()) else {
+        let Phase::Gathering { left, right } =
+            std::mem::replace(&mut self.phase, Phase::Probing { tables: Vec::new() })
+        else {
             unreachable!("an input ends once");
         };
-        let parting = Parting::for_rows(right.len(), size_of::<S::Key>() + size_of::<B>());
-        let rights = parting.deal(right, &mut self.right_key, || out.look())?;
-        let lefts = parting.deal(left, &mut self.left_key, || out.look())?;
-        let mut tables = Vec::with_capacity(rights.len());
-        for (right, left) in rights.into_iter().zip(lefts) {
+        let count = Dealing::tables_for(right.len(), size_of::<S::Key>() + size_of::<B>());
+        let mut tables = Vec::with_capacity(count);
+        for (right, left) in right.into_tables(count).zip(left.into_tables(count)) {
             let mut table = Table::build(right, &mut self.right_key, || out.look())?;
-            for (index, record) in left.into_iter().enumerate() {
+            for (index, record) in left.into_iter().flatten().enumerate() {
                 if index.is_multiple_of(LOOK_EVERY) {
                     out.look()?;
                 }
@@ -221,12 +231,13 @@ where
             }
             tables.push(table);
         }
-        self.phase = Phase::Probing { parting, tables };
+        self.phase = Phase::Probing { tables };
         Ok(())
     }
 
     fn finish(&mut self, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
-        let Phase::Probing { tables, .. } = std::mem::replace(&mut self.phase, Phase::new()) else {
+        let Phase::Probing { tables, .. } = std::mem::replace(&mut self.phase, Phase::Probing { tables: Vec::new() })
+        else {
             // What follows wants no more records, and never saw one.
             return Ok(());
         };
@@ -241,11 +252,17 @@ where
 }
 
 #[inline(always)]
-fn gather<T>(records: &mut Gathered<T>, record: T, side: &'static str, limit: usize) -> Result<(), Fault> {
+fn gather<T>(
+    records: &mut Gathered<T>,
+    drawer: usize,
+    record: T,
+    side: &'static str,
+    limit: usize,
+) -> Result<(), Fault> {
     if records.len() >= limit {
         return Err(JoinError::TooManyRecords { side, limit }.into());
     }
-    records.push(record);
+    records.push(drawer, record);
     Ok(())
 }
 

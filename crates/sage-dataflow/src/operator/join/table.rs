@@ -10,90 +10,97 @@ use super::LOOK_EVERY;
 use crate::job::task::Fault;
 use crate::operator::key::KeySelector;
 
-/// Records that were put aside, in chunks: none is moved again while more come, and a chunk is freed as soon as it is
-/// used up.
+/// Records that were put aside, dealt to drawers by a hash of their keys.
 pub(super) struct Gathered<T> {
+    drawers: Vec<Drawer<T>>,
+    records: usize,
+}
+
+/// Records in chunks: none is moved again while more come, and a chunk is freed as soon as it is used up.
+struct Drawer<T> {
     full: Vec<Vec<T>>,
     last: Vec<T>,
 }
 
-/// Records of a chunk.
-const CHUNK_RECORDS: usize = 1 << 14;
+/// Drawers of each side: so many that those of one table fit into a second-level cache with it until there are tens of
+/// millions of rows, and so few that where they are being filled fits into the first.
+const DRAWERS: usize = 512;
+/// The size of a drawer's first chunk, in records; each further one is twice as large.
+const FIRST_CHUNK_RECORDS: usize = 8;
+/// The largest chunk.
+const CHUNK_BYTES: usize = 32 << 10;
 
 impl<T> Gathered<T> {
     pub(super) fn new() -> Self {
-        Self { full: Vec::new(), last: Vec::new() }
+        Self { drawers: (0..DRAWERS).map(|_| Drawer { full: Vec::new(), last: Vec::new() }).collect(), records: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.full.len() * CHUNK_RECORDS + self.last.len()
+        self.records
     }
 
     #[inline(always)]
-    pub(super) fn push(&mut self, record: T) {
-        if self.last.len() == CHUNK_RECORDS {
-            self.next_chunk();
+    pub(super) fn push(&mut self, drawer: usize, record: T) {
+        self.records += 1;
+        let drawer = &mut self.drawers[drawer];
+        if drawer.last.len() == drawer.last.capacity() {
+            drawer.next_chunk();
         }
-        self.last.push(record);
+        drawer.last.push(record);
     }
 
-    #[cold]
-    fn next_chunk(&mut self) {
-        self.full.push(std::mem::replace(&mut self.last, Vec::with_capacity(CHUNK_RECORDS)));
-    }
-
-    pub(super) fn into_iter(self) -> impl Iterator<Item = T> {
-        self.full.into_iter().chain(std::iter::once(self.last)).flatten()
+    /// The records of each table, from the first table's drawers to the last one's.
+    pub(super) fn into_tables(mut self, tables: usize) -> impl Iterator<Item = Vec<Vec<T>>> {
+        let each = DRAWERS / tables;
+        (0..tables).map(move |table| {
+            let drawers = self.drawers[table * each..][..each].iter_mut();
+            drawers.flat_map(|drawer| drawer.full.drain(..).chain([std::mem::take(&mut drawer.last)])).collect()
+        })
     }
 }
 
-/// How keys are dealt to parts.
-pub(super) struct Parting {
-    parts: usize,
+impl<T> Drawer<T> {
+    #[cold]
+    fn next_chunk(&mut self) {
+        let most = (CHUNK_BYTES / size_of::<T>().max(1)).max(FIRST_CHUNK_RECORDS);
+        let records = (2 * self.last.capacity()).clamp(FIRST_CHUNK_RECORDS, most);
+        let full = std::mem::replace(&mut self.last, Vec::with_capacity(records));
+        if !full.is_empty() {
+            self.full.push(full);
+        }
+    }
+}
+
+/// How keys are dealt to drawers, and these to tables.
+pub(super) struct Dealing {
     /// Another than that of the tables, whose keys it would make alike.
     hash: RandomState,
 }
 
-/// What a part's table should take: it fits into a second-level cache.
-const PART_BYTES: usize = 512 << 10;
-/// More parts than this would cost more to deal to than they save.
-const MOST_PARTS: usize = 1024;
+/// What a table should take: it fits into a second-level cache.
+const TABLE_BYTES: usize = 512 << 10;
 
-impl Parting {
-    /// As many parts as tables for so many rows should have.
-    pub(super) fn for_rows(rows: usize, row_bytes: usize) -> Self {
-        let parts = (rows.saturating_mul(2 * row_bytes) / PART_BYTES).clamp(1, MOST_PARTS);
-        Self { parts, hash: RandomState::default() }
+impl Dealing {
+    pub(super) fn new() -> Self {
+        Self { hash: RandomState::default() }
     }
 
-    /// The part of a record.
+    /// The drawer of a record.
     #[inline(always)]
-    pub(super) fn part<T, S: KeySelector<T>>(&self, key: &mut S, record: &T) -> usize {
-        if self.parts == 1 {
-            return 0;
-        }
+    pub(super) fn drawer<T, S: KeySelector<T>>(&self, key: &mut S, record: &T) -> usize {
         let hash = self.hash.hash_one(S::lookup(&key.select(record)));
-        ((u128::from(hash) * self.parts as u128) >> 64) as usize
+        (hash >> (u64::BITS - DRAWERS.trailing_zeros())) as usize
     }
 
-    /// Deals records to the parts.
-    pub(super) fn deal<T, S: KeySelector<T>>(
-        &self,
-        records: Gathered<T>,
-        key: &mut S,
-        mut look: impl FnMut() -> Result<(), Fault>,
-    ) -> Result<Vec<Gathered<T>>, Fault> {
-        if self.parts == 1 {
-            return Ok(vec![records]);
-        }
-        let mut parts: Vec<Gathered<T>> = (0..self.parts).map(|_| Gathered::new()).collect();
-        for (index, record) in records.into_iter().enumerate() {
-            if index.is_multiple_of(LOOK_EVERY) {
-                look()?;
-            }
-            parts[self.part(key, &record)].push(record);
-        }
-        Ok(parts)
+    /// How many tables so many rows should have, a power of two.
+    pub(super) fn tables_for(rows: usize, row_bytes: usize) -> usize {
+        (rows.saturating_mul(2 * row_bytes) / TABLE_BYTES).clamp(1, DRAWERS).next_power_of_two()
+    }
+
+    /// Which of so many tables has the records of a drawer.
+    #[inline(always)]
+    pub(super) fn table_of(drawer: usize, tables: usize) -> usize {
+        drawer / (DRAWERS / tables)
     }
 }
 
@@ -123,13 +130,14 @@ pub(super) struct Matches<'t, B> {
 impl<K: Hash + Eq, B> Table<K, B> {
     /// Hashes the rows.
     pub(super) fn build<R: KeySelector<B, Key = K>>(
-        rows: Gathered<B>,
+        rows: Vec<Vec<B>>,
         key: &mut R,
         mut look: impl FnMut() -> Result<(), Fault>,
     ) -> Result<Self, Fault> {
         let mut table = Self { groups: HashMap::default(), others: Vec::new() };
-        let (all, sample) = (rows.len(), rows.len() / 16);
-        for (index, row) in rows.into_iter().enumerate() {
+        let all: usize = rows.iter().map(Vec::len).sum();
+        let sample = all / 16;
+        for (index, row) in rows.into_iter().flatten().enumerate() {
             if index.is_multiple_of(LOOK_EVERY) {
                 look()?;
             }
