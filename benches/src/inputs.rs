@@ -138,21 +138,33 @@ impl Zipf {
 /// # Errors
 /// The folder or the file cannot be written.
 pub(crate) fn text_file(folder: &Path, size_bytes: u64) -> Result<PathBuf> {
-    let path = folder.join(format!("words-{}mb.txt", size_bytes / 1_000_000));
-    if path.metadata().is_ok_and(|found| found.len() >= size_bytes) {
+    once(folder, &format!("words-{}mb.txt", size_bytes / 1_000_000), |out| write_text(out, size_bytes))
+}
+
+/// Writes a file under `folder`, or finds the one written before.
+///
+/// # Errors
+/// The folder or the file cannot be written.
+pub(crate) fn once(
+    folder: &Path,
+    name: &str,
+    write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<PathBuf> {
+    let path = folder.join(name);
+    if path.exists() {
         return Ok(path);
     }
-    eprintln!("making {} ({size_bytes} bytes)", path.display());
+    eprintln!("making {}", path.display());
     std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     // A finished file only ever appears under its final name.
     let unfinished = path.with_extension("unfinished");
-    let write = || -> std::io::Result<()> {
+    let make = || -> std::io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&unfinished)?);
-        write_text(&mut out, size_bytes)?;
+        write(&mut out)?;
         out.into_inner()?.sync_all()?;
         std::fs::rename(&unfinished, &path)
     };
-    write().with_context(|| format!("cannot write {}", path.display()))?;
+    make().with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
 }
 

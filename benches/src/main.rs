@@ -13,6 +13,7 @@ mod batches;
 mod fixed;
 mod hop;
 mod inputs;
+mod jsonl;
 mod machine;
 mod measure;
 mod memory;
@@ -20,8 +21,10 @@ mod r1;
 mod r2;
 mod r3;
 mod r4;
+mod replicas;
 mod results;
 mod service;
+mod skip;
 mod window;
 
 use results::{Goal, Row};
@@ -47,8 +50,10 @@ const RENOIR_ROWS: [&str; 6] =
 ///
 /// Workloads: r1 (narrow chain), hop_source and hop_sink (one thread hop, operators before or behind it), r2 (word
 /// count on one thread), r2_exchange (with an exchange of every word), r3 (hash exchange), r4 (hash join), window (a count
-/// per key and second of event time), fixed (a job of ten records), return (last record until run() returns, three services), service (one call through a handle), async
-/// (futures that wait for timers, many at once), memory (peak over the number of records).
+/// per key and second of event time), skip (an error policy where nothing fails), jsonl (JSON lines in and out),
+/// replicas (16 of them on two processors), fixed (a job of ten records), return (last record until run() returns, three
+/// services), service (one call through a handle), async (futures that wait for timers, many at once), memory (peak over
+/// the number of records).
 ///
 /// Exit code: 0 also when a goal is missed (the table says MISSED), 1 when answers differ or a run fails.
 #[derive(Parser, Clone, Debug)]
@@ -105,7 +110,7 @@ fn repository_root() -> PathBuf {
 /// Measures one workload.
 type Measure = fn(&Options) -> Result<Vec<Row>>;
 
-const WORKLOADS: [(&str, Measure); 13] = [
+const WORKLOADS: [(&str, Measure); 16] = [
     ("r1", r1::measure),
     ("hop_source", hop::measure_in_source),
     ("hop_sink", hop::measure_in_sink),
@@ -114,6 +119,9 @@ const WORKLOADS: [(&str, Measure); 13] = [
     ("r3", r3::measure),
     ("r4", r4::measure),
     ("window", window::measure),
+    ("skip", skip::measure),
+    ("jsonl", jsonl::measure),
+    ("replicas", replicas::measure),
     ("fixed", fixed::measure),
     ("return", service::measure_return),
     ("service", service::measure_calls),

@@ -16,6 +16,8 @@ use anyhow::{Context, Result, ensure};
 pub(crate) enum Side {
     /// The engine of this repository, with its defaults.
     Ours,
+    /// The engine of this repository otherwise used, as the variant says.
+    Baseline,
     /// The loop an expert writes for this one problem.
     Hand,
     /// A loop by hand that moves the data as the engine does: it owns each record.
@@ -30,7 +32,7 @@ impl Side {
     /// The name of the side in the tables.
     pub(crate) fn label(self) -> &'static str {
         match self {
-            Side::Ours => "ours",
+            Side::Ours | Side::Baseline => "ours",
             Side::Hand => "hand-written",
             Side::HandOwning => "hand-written, owning each word",
             Side::Renoir => "Renoir",

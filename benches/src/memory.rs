@@ -58,7 +58,7 @@ pub(crate) fn child(records: u64) -> Result<()> {
     r1::ours(records)?;
     hop::ours_in_source(records)?;
     hop::ours_in_sink(records)?;
-    r3::ours(records)?;
+    r3::ours(records, r3::REPLICAS)?;
     println!("{}", peak_resident_bytes()?);
     Ok(())
 }

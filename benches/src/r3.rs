@@ -21,7 +21,7 @@ const RECORDS: u64 = 50_000_000;
 const UNIT: &str = "ns/record";
 
 /// Producers, and consumers.
-const REPLICAS: usize = 2;
+pub(crate) const REPLICAS: usize = 2;
 
 /// Measures R3.
 pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
@@ -31,7 +31,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
         let run = move || timed(records, || hand(records, batch));
         contenders.push(Contender::new(Side::Hand, format!("batch {batch}"), run));
     }
-    contenders.push(Contender::new(Side::Ours, "", || timed(records, || ours(records))));
+    contenders.push(Contender::new(Side::Ours, "", || timed(records, || ours(records, REPLICAS))));
     for (variant, mode) in renoir_modes() {
         let run = move || timed(records, || renoir(records, mode));
         contenders.push(Contender::new(Side::Renoir, variant, run));
@@ -44,7 +44,7 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
 }
 
 /// Times one run up to its table of sums; the digest of the table is not part of the time.
-fn timed(records: u64, run: impl FnOnce() -> Result<Vec<(u64, u64)>>) -> Result<Sample> {
+pub(crate) fn timed(records: u64, run: impl FnOnce() -> Result<Vec<(u64, u64)>>) -> Result<Sample> {
     let start = Instant::now();
     let sums = run()?;
     let value = nanos_per(start.elapsed(), records);
@@ -90,15 +90,15 @@ fn produce(numbers: Range<u64>, mut to_even: Outbox<(u64, u64)>, mut to_odd: Out
     to_odd.flush();
 }
 
-pub(crate) fn ours(records: u64) -> Result<Vec<(u64, u64)>> {
+pub(crate) fn ours(records: u64, replicas: usize) -> Result<Vec<(u64, u64)>> {
     let env = Environment::local("r3");
     let sums = env
-        .from_factory(move |replica| share(black_box(records), replica, REPLICAS))
-        .parallelism(REPLICAS)
+        .from_factory(move |replica| share(black_box(records), replica, replicas))
+        .parallelism(replicas)
         .map(keyed_record)
         .key_by(|record: &(u64, u64)| record.0)
         .fold(0u64, |sum, (_, value)| *sum = sum.wrapping_add(value))
-        .parallelism(REPLICAS)
+        .parallelism(replicas)
         .collect();
     env.run()?;
     Ok(sums.take())
