@@ -29,7 +29,10 @@ pub(super) fn failing(nth: u64) -> impl FnMut(Record) -> Result<Record, String> 
 }
 
 /// Fails on every so manieth value the first time it sees it.
-pub(super) fn failing_once<T: Send>(nth: u64, value: fn(&T) -> u64) -> impl FnMut(T) -> Result<T, &'static str> + Clone {
+pub(super) fn failing_once<T: Send>(
+    nth: u64,
+    value: fn(&T) -> u64,
+) -> impl FnMut(T) -> Result<T, &'static str> + Clone {
     let mut failed = false;
     move |record| {
         failed = !failed && value(&record).is_multiple_of(nth);
@@ -183,13 +186,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn round_and_round(
-        &self,
-        rounds: u64,
-        inside: Inside,
-        n: usize,
-        stream: DataStream<Record>,
-    ) -> DataStream<Record> {
+    fn round_and_round(&self, rounds: u64, inside: Inside, n: usize, stream: DataStream<Record>) -> DataStream<Record> {
         // Names are unique in an environment.
         let (again, feedback) = self.env.feedback(format!("loop {}", self.loops.replace(self.loops.get() + 1)));
         let entering = stream.map(move |record| (record, record.1 % rounds)).union(again);

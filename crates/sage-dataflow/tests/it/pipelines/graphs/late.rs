@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sage::{
-    BoxError, Environment, Next, OutOfOrder, Session, Sliding, Source, SourceContext, Timed, Timestamp, Tumbling, Window,
+    BoxError, Environment, Next, OutOfOrder, Session, Sliding, Source, SourceContext, Timed, Timestamp, Tumbling,
+    Window,
 };
 
 use super::plan::{Windows, windows};

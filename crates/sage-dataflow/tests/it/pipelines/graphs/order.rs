@@ -101,7 +101,9 @@ pub(super) fn declare(env: &Environment, records: Vec<Record>, steps: &[Orderly]
             stream.key_by(key).map_with_state(0, add).parallelism(n).boxed()
         }
         // Equal records have equal keys, but the records of a key go to different replicas.
-        Orderly::Distinct(n) => stream.key_by(key).partition(n).key_by(|record| *record).distinct().parallelism(1).boxed(),
+        Orderly::Distinct(n) => {
+            stream.key_by(key).partition(n).key_by(|record| *record).distinct().parallelism(1).boxed()
+        }
         Orderly::Async(capacity) => {
             let yielding = |record: Record| async move {
                 for _ in 0..record.1 % 4 {

@@ -262,7 +262,9 @@ impl Ends<Timely, Meeting> for Clock {
 
 /// Fewer of something of which there may be none.
 fn less(count: u16) -> impl Iterator<Item = u16> {
-    [0, count / 2, count.saturating_sub(count / 8), count.saturating_sub(1)].into_iter().filter(move |&less| less < count)
+    [0, count / 2, count.saturating_sub(count / 8), count.saturating_sub(1)]
+        .into_iter()
+        .filter(move |&less| less < count)
 }
 
 pub(super) fn windows() -> impl Strategy<Value = Windows> + Clone {
@@ -314,8 +316,11 @@ pub(super) fn steps() -> impl Strategy<Value = Step> {
         nth().prop_map(Step::SplitOk),
         Just(Step::SelfJoin),
     ];
-    let asynchronous = (1..9_usize, any::<bool>(), any::<bool>())
-        .prop_map(|(capacity, ordered, retry)| Step::Async { capacity, ordered, retry });
+    let asynchronous = (1..9_usize, any::<bool>(), any::<bool>()).prop_map(|(capacity, ordered, retry)| Step::Async {
+        capacity,
+        ordered,
+        retry,
+    });
     let rounds = (1..6_u64, inside).prop_map(|(rounds, inside)| Step::Loop(rounds, inside));
     prop_oneof![7 => flat, 4 => spread, 6 => gathered, 5 => apart, 2 => asynchronous, 3 => rounds]
 }
@@ -370,13 +375,12 @@ fn meetings() -> impl Strategy<Value = Meeting> {
 
 /// Plans, of clocked plans in turn, so many times.
 pub(super) fn plans(turns: u32) -> BoxedStrategy<Plan> {
-    let source = (0..150_u16, 1..4_usize).prop_map(|(records, replicas)| Leaf::Source { records, replicas }).boxed();
+    let source = (0..120_u16, 1..4_usize).prop_map(|(records, replicas)| Leaf::Source { records, replicas }).boxed();
     let leaf = if turns == 0 {
         source
     } else {
         // Windows that have each record once.
-        let apart =
-            prop_oneof![(1..40_u64).prop_map(Windows::Tumbling), (1..20_u64).prop_map(Windows::Session)];
+        let apart = prop_oneof![(1..40_u64).prop_map(Windows::Tumbling), (1..20_u64).prop_map(Windows::Session)];
         let leaving = prop_oneof![
             2 => Just(Leaving::Values),
             1 => (1..9_u64).prop_map(Leaving::Counted),
@@ -391,7 +395,7 @@ pub(super) fn plans(turns: u32) -> BoxedStrategy<Plan> {
 
 /// Clocked plans, of plans in turn, so many times.
 pub(super) fn clocked(turns: u32) -> BoxedStrategy<Clocked> {
-    let events = (0..150_u16, 1..4_usize, 0..30_u64, 1..12_u64, any::<u64>())
+    let events = (0..120_u16, 1..4_usize, 0..30_u64, 1..12_u64, any::<u64>())
         .prop_map(|(records, replicas, bound, steps, seed)| Events { records, replicas, bound, steps, seed })
         .prop_map(Clock::Events);
     let leaf = if turns == 0 {

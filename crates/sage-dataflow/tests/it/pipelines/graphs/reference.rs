@@ -133,24 +133,25 @@ fn joined(joins: Joins, a: BTreeSet<Record>, b: BTreeSet<Record>) -> Vec<Record>
     unique(pairs.into_iter().map(|(key, a, b)| paired(key, value(a), value(b))).collect()).into_iter().collect()
 }
 
-/// Each with each.
-fn pairs_of<'a, T, K: PartialEq>(
+/// Each of a key with each.
+fn pairs_of<'a, T, K: Copy + Ord>(
     joins: Joins,
     a: &'a BTreeSet<T>,
     b: &'a BTreeSet<T>,
     key: impl Fn(&T) -> K,
 ) -> Vec<(K, Option<&'a T>, Option<&'a T>)> {
+    let mut keys: BTreeMap<K, (Vec<&T>, Vec<&T>)> = BTreeMap::new();
+    a.iter().for_each(|a| keys.entry(key(a)).or_default().0.push(a));
+    b.iter().for_each(|b| keys.entry(key(b)).or_default().1.push(b));
+    let (keeps_left, keeps_right) = (!matches!(joins, Joins::Inner), matches!(joins, Joins::Full));
     let mut pairs = Vec::new();
-    for left in a {
-        let before = pairs.len();
-        pairs.extend(b.iter().filter(|b| key(b) == key(left)).map(|right| (key(left), Some(left), Some(right))));
-        if pairs.len() == before && !matches!(joins, Joins::Inner) {
-            pairs.push((key(left), Some(left), None));
+    for (key, (a, b)) in keys {
+        for &left in &a {
+            pairs.extend(b.iter().map(|&right| (key, Some(left), Some(right))));
+            pairs.extend((keeps_left && b.is_empty()).then_some((key, Some(left), None)));
         }
-    }
-    if matches!(joins, Joins::Full) {
-        let alone = b.iter().filter(|b| !a.iter().any(|a| key(a) == key(b)));
-        pairs.extend(alone.map(|right| (key(right), None, Some(right))));
+        let alone = b.iter().filter(|_| keeps_right && a.is_empty());
+        pairs.extend(alone.map(|&right| (key, None, Some(right))));
     }
     pairs
 }
@@ -226,9 +227,9 @@ fn timely(step: Timely, replicas: usize, records: Vec<Timed<Record>>) -> Vec<Tim
         Timely::Window { windows, way, .. } => {
             let keyed = by_key(records.into_iter().map(|timed| (timed.value.0, (timed.time.millis(), timed.value.1))));
             let of_key = |(key, records): (u8, Vec<(i64, u64)>)| {
-                cut(windows, &records).into_iter().map(move |(window, values)| {
-                    Timed::new(window.last(), (key, gathered(way, window, &values)))
-                })
+                cut(windows, &records)
+                    .into_iter()
+                    .map(move |(window, values)| Timed::new(window.last(), (key, gathered(way, window, &values))))
             };
             keyed.into_iter().flat_map(of_key).collect()
         }

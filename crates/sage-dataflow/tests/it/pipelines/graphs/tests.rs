@@ -76,15 +76,11 @@ fn failed(error: impl ToString) -> TestCaseError {
 fn random_graphs_give_what_the_reference_gives() {
     leak_free(|_| {
         check("random_graphs_give_what_the_reference_gives", 1, (plans(2), options(0.1)), |(plan, options)| {
-            let t0 = std::time::Instant::now();
-            let want = sorted(interpret(&plan));
-            let t1 = t0.elapsed();
             let env = options.environment();
             let out = Builder::new(&env, None).declare(&plan).collect();
             let report = env.run().map_err(failed)?;
-            eprintln!("TIME {} {} {} {}", t1.as_micros(), (t0.elapsed() - t1).as_micros(), want.len(), format!("{report}").lines().count());
             prop_assert!(report.is_success());
-            prop_assert_eq!(sorted(out.take()), want);
+            prop_assert_eq!(sorted(out.take()), sorted(interpret(&plan)));
             Ok(())
         });
     });
@@ -175,13 +171,8 @@ impl Smaller for Failing {
 }
 
 fn fails() -> impl Strategy<Value = Failing> {
-    let fatal = prop_oneof![
-        Just(Fatal::Sink),
-        Just(Fatal::Error),
-        Just(Fatal::Panic),
-        Just(Fatal::Async),
-        Just(Fatal::Budget)
-    ];
+    let fatal =
+        prop_oneof![Just(Fatal::Sink), Just(Fatal::Error), Just(Fatal::Panic), Just(Fatal::Async), Just(Fatal::Budget)];
     // A step that has enough could end the graph before it fails.
     let behind = steps().prop_filter("an early end", |step| !matches!(step, Step::Take(_)));
     let all = (plans(1), fatal, 1..6_usize, any::<Index>(), behind, options(0.1));
@@ -241,7 +232,8 @@ fn random_graphs_that_fail_are_clean() {
                     prop_assert!(report.left.is_empty());
                     let cause = report.first_cause.as_ref().expect("a job that failed has a cause");
                     prop_assert!(cause.to_string().starts_with("operator `fatal`"), "{}", cause);
-                    let mut source: Option<&(dyn std::error::Error + 'static)> = cause.error.as_deref().map(|it| it as _);
+                    let mut source: Option<&(dyn std::error::Error + 'static)> =
+                        cause.error.as_deref().map(|it| it as _);
                     let mut said = cause.to_string();
                     while let Some(error) = source {
                         said.push_str(&error.to_string());

@@ -107,9 +107,8 @@ fn one(step: Timely, n: usize, stream: TimedStream) -> TimedStream {
         Timely::Map => stream.map(changing).parallelism(n).boxed(),
         Timely::Filter(nth) => stream.filter(move |timed| timed.value.1 % nth == 0).parallelism(n).boxed(),
         Timely::FlatMap(times) => {
-            let copies = move |timed: Timed<Record>| {
-                (0..times).map(move |time| timed.map(|(key, value)| (key, value + time)))
-            };
+            let copies =
+                move |timed: Timed<Record>| (0..times).map(move |time| timed.map(|(key, value)| (key, value + time)));
             stream.flat_map(copies).parallelism(n).boxed()
         }
         Timely::Skip(nth) => stream.try_map(failing(nth)).parallelism(n).on_error(budget()).boxed(),
@@ -178,9 +177,7 @@ fn one(step: Timely, n: usize, stream: TimedStream) -> TimedStream {
 fn meet(meeting: Meeting, n: usize, a: TimedStream, b: TimedStream) -> TimedStream {
     match meeting {
         Meeting::Union => a.union(b),
-        Meeting::Connect => {
-            a.connect(b).co_map(|timed| timed.map(changed), |timed| timed).parallelism(n).boxed()
-        }
+        Meeting::Connect => a.connect(b).co_map(|timed| timed.map(changed), |timed| timed).parallelism(n).boxed(),
         Meeting::Join { size, every, joins } => {
             // Equal records are one: joins of joins would grow without bound.
             let joined = a.distinct().key_by(key).join(b.distinct().key_by(key));

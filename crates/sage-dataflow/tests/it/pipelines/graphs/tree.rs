@@ -92,7 +92,7 @@ where
             1 => (two.clone(), 1..6_usize, inner(), inner()).prop_map(|(step, n, left, right)| Two(step, n, left, right)),
         ]
     };
-    leaf.prop_map(Leaf).prop_recursive(depth, 24, 2, recursive).boxed()
+    leaf.prop_map(Leaf).prop_recursive(depth, 8, 2, recursive).boxed()
 }
 
 /// A strategy whose values are made smaller by [`Smaller`].
