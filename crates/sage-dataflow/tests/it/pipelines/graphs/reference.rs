@@ -75,7 +75,7 @@ pub(super) fn copies(replicas: usize) -> usize {
 }
 
 pub(super) fn one(step: Step, replicas: usize, records: Vec<Record>) -> Vec<Record> {
-    let apart = |nth: u64| move |record: Record| if record.1 % nth == 0 { changed(record) } else { record };
+    let apart = |nth: u64| move |record: Record| if record.1.is_multiple_of(nth) { changed(record) } else { record };
     match step {
         Step::Map => records.into_iter().map(changed).collect(),
         Step::Filter(nth) => records.into_iter().filter(|record| record.1 % nth == 0).collect(),

@@ -101,7 +101,8 @@ impl Builder<'_> {
 }
 
 fn one(step: Timely, n: usize, stream: TimedStream) -> TimedStream {
-    let failing = |nth: u64| move |timed: Timed<Record>| if timed.value.1 % nth == 0 { Err("nth") } else { Ok(timed) };
+    let failing =
+        |nth: u64| move |timed: Timed<Record>| if timed.value.1.is_multiple_of(nth) { Err("nth") } else { Ok(timed) };
     let changing = |timed: Timed<Record>| timed.map(changed);
     match step {
         Timely::Map => stream.map(changing).parallelism(n).boxed(),
