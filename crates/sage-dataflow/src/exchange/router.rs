@@ -44,16 +44,19 @@ impl<T: Send> Lanes<T> {
         self.each(|lane| lane.probe(round))
     }
 
+    /// Acts on every lane, also when no reader is left: a chain that is satisfied still finishes, and what it then emits
+    /// needs room in all of them.
     #[inline(always)]
     fn each(&mut self, act: impl Fn(&mut Lane<T>) -> Result<(), Refused>) -> Result<(), Fault> {
-        for lane in 0..self.all.len() {
-            match act(&mut self.all[lane]) {
+        let mut gone = false;
+        for lane in &mut self.all {
+            match act(lane) {
                 Ok(()) => {}
-                Err(Refused::ReaderGone) if self.wanted() => {}
+                Err(Refused::ReaderGone) => gone = true,
                 Err(refused) => return Err(stopped(refused)),
             }
         }
-        Ok(())
+        if gone && !self.wanted() { Err(stopped(Refused::ReaderGone)) } else { Ok(()) }
     }
 
     fn wanted(&self) -> bool {
@@ -349,5 +352,41 @@ impl<T: Clone + Send, R: Push<T>> Push<T> for Tee<R> {
 
     fn probe(&mut self, round: u64, at: &mut Position) -> Result<(), Fault> {
         self.each(|branch| branch.probe(round, at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::exchange::lane::{Depth, Inbox, Signal, lane};
+    use crate::job::control::JobControl;
+
+    /// A chain that is satisfied still finishes, and its operators may emit then: windows that had not come out.
+    #[test]
+    fn every_lane_has_room_again_when_no_reader_is_left() {
+        let control = Arc::new(JobControl::new());
+        let mut inboxes = Vec::new();
+        let all = (0..3).map(|_| {
+            let signal = Arc::new(Signal::new());
+            let wait = Waiting::new(control.clone());
+            let (writer, reader) = lane(1, Depth { slow: 2, fast: 2 }, signal.clone(), wait);
+            inboxes.push(Inbox::new(vec![reader], signal, Duration::from_millis(1)));
+            writer
+        });
+        let mut lanes = Lanes::new(all.collect());
+        lanes.all.iter_mut().for_each(Lane::open);
+        let record = Arc::new(());
+        // Each of them fills its block.
+        (0..3).for_each(|lane| assert_eq!(lanes.all[lane].push(record.clone()), Pushed::Attend));
+        inboxes.into_iter().for_each(|mut inbox| inbox.satisfied());
+        for _ in 0..3 {
+            assert!(matches!(lanes.attend(), Err(Fault::Stop(Stop::Satisfied))));
+            (0..3).for_each(|lane| drop(lanes.send(lane, record.clone())));
+        }
+        drop(lanes);
+        assert_eq!(Arc::strong_count(&record), 1);
     }
 }
