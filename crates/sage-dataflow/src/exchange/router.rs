@@ -367,7 +367,7 @@ mod tests {
     /// A chain that is satisfied still finishes, and its operators may emit then: windows that had not come out.
     #[test]
     fn every_lane_has_room_again_when_no_reader_is_left() {
-        let control = Arc::new(JobControl::new());
+        let control = Arc::new(JobControl::new(crate::clock::Clock::system()));
         let mut inboxes = Vec::new();
         let all = (0..3).map(|_| {
             let signal = Arc::new(Signal::new());
