@@ -127,7 +127,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode, BoxError> {
     })?;
     let files = files(&arguments.folder, &arguments.out, &notes);
     if files.is_empty() {
-        return Err(format!("there is no file to read in `{}`; give a folder of logs", arguments.folder.display()).into());
+        return Err(
+            format!("there is no file to read in `{}`; give a folder of logs", arguments.folder.display()).into()
+        );
     }
     let task = Task {
         files,

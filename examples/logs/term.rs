@@ -70,7 +70,8 @@ fn level(rest: &str) -> Option<Cow<'static, str>> {
         if let Some(level) = known(word) {
             let before = at.checked_sub(1).map(|before| bytes[before]);
             let behind = bytes.get(at + length);
-            let marked = matches!(before, Some(b'[' | b'<' | b'=' | b'"' | b':')) || matches!(behind, Some(b']' | b':'));
+            let marked =
+                matches!(before, Some(b'[' | b'<' | b'=' | b'"' | b':')) || matches!(behind, Some(b']' | b':'));
             if marked || word.iter().all(u8::is_ascii_uppercase) {
                 return Some(level.into());
             }
