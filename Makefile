@@ -2,14 +2,18 @@
 .DEFAULT_GOAL := help
 CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
+LOGS ?= /var/log
 
-.PHONY: help demo test test-kafka check bench nextest
+.PHONY: help demo logs test test-kafka check bench nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: ## Answer questions about this repository's documents, then clean up
 	$(CARGO) run --release --quiet -p sage-services --example rag
+
+logs: ## Count the lines of /var/log, or of LOGS=folder, by the hour; results in target/logs
+	$(CARGO) run --release --quiet -p sage-connectors --example logs -- $(LOGS) --out target/logs
 
 test: nextest test-kafka ## Run every test
 	$(CARGO) build --examples

@@ -127,7 +127,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode, BoxError> {
     })?;
     let files = files(&arguments.folder, &arguments.out, &notes);
     if files.is_empty() {
-        return Err(format!("there is no file to read in `{}`; give a folder of logs", arguments.folder.display()).into());
+        return Err(
+            format!("there is no file to read in `{}`; give a folder of logs", arguments.folder.display()).into()
+        );
     }
     let task = Task {
         files,
@@ -196,7 +198,8 @@ fn files(folder: &Path, out: &Path, notes: &Notes) -> Vec<LogFile> {
             }
         };
         // A file that is named may be behind a link.
-        if !entry.file_type().is_file() && !(entry.depth() == 0 && entry.path().is_file()) {
+        let is_file = if entry.depth() == 0 { entry.path().is_file() } else { entry.file_type().is_file() };
+        if !is_file {
             continue;
         }
         let below = entry.path().strip_prefix(folder).ok().filter(|below| !below.as_os_str().is_empty());

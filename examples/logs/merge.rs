@@ -29,8 +29,9 @@ use crate::line::{LogLine, Reading};
 use crate::notes::Notes;
 use crate::time::leading;
 
-/// In how many lines a file's first time is looked for.
-const PROBED_LINES: usize = 100;
+/// In how many lines a file's first time is looked for. A file without one there is opened first of all, and stays open
+/// until its turn has come, should there be one further on.
+const PROBED_LINES: usize = 10_000;
 /// Files that are open at once; with more that tell of one time, the rest waits, and its lines may be late.
 const MAX_OPEN: usize = 128;
 /// A longer line ends the reading of its file.

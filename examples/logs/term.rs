@@ -70,7 +70,8 @@ fn level(rest: &str) -> Option<Cow<'static, str>> {
         if let Some(level) = known(word) {
             let before = at.checked_sub(1).map(|before| bytes[before]);
             let behind = bytes.get(at + length);
-            let marked = matches!(before, Some(b'[' | b'<' | b'=' | b'"' | b':')) || matches!(behind, Some(b']' | b':'));
+            let marked =
+                matches!(before, Some(b'[' | b'<' | b'=' | b'"' | b':')) || matches!(behind, Some(b']' | b':'));
             if marked || word.iter().all(u8::is_ascii_uppercase) {
                 return Some(level.into());
             }
@@ -107,11 +108,13 @@ fn known(word: &[u8]) -> Option<&'static str> {
     LEVELS.iter().find(|(name, _)| word.eq_ignore_ascii_case(name)).map(|(_, level)| *level)
 }
 
-/// `host sshd[12]: ...` or `sshd[12]: ...`: the word that ends in a colon, of the first two.
+/// `host sshd[12]: ...` or `sshd[12]: ...`: the word that ends in a colon, of the first two, unless it is a level.
 fn program(rest: &str) -> Option<Cow<'static, str>> {
     let token = rest.split_ascii_whitespace().take(2).find_map(|token| token.strip_suffix(':'))?;
     let name = token.split_once('[').map_or(token, |(name, _)| name);
-    let plain = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "-_./()@".contains(c));
+    let plain = !name.is_empty()
+        && known(name.as_bytes()).is_none()
+        && name.chars().all(|c| c.is_alphanumeric() || "-_./()@".contains(c));
     plain.then(|| name.to_owned().into())
 }
 

@@ -47,8 +47,8 @@ pub struct Stamp {
 const DAY_MS: i64 = 86_400_000;
 /// In how many bytes at the front of a line the time of an access log begins.
 const FRONT_BYTES: usize = 256;
-/// Numbers are taken for seconds since 1970 from 2000 on and before 2100.
-const EPOCH_SECONDS: std::ops::Range<i64> = 946_684_800..4_102_444_800;
+/// Numbers of ten digits are taken for seconds since 1970 before 2100; they begin in September 2001.
+const EPOCH_SECONDS: std::ops::Range<i64> = 1_000_000_000..4_102_444_800;
 /// What a time begins with after a weekday, or without one; a table of months in the order of the year.
 const MONTHS: [&[u8]; 12] =
     [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];

@@ -120,7 +120,8 @@ fn a_year_that_is_left_out() {
 #[test]
 fn an_offset_that_is_left_out() {
     let east = Assumed { offset_ms: 2 * 3_600_000, ..UTC };
-    for line in ["2000-10-10 22:55:36 up", "Oct 10 22:55:36 host", "2000-10-10T20:55:36Z", "[Tue Oct 10 22:55:36 2000]"] {
+    for line in ["2000-10-10 22:55:36 up", "Oct 10 22:55:36 host", "2000-10-10T20:55:36Z", "[Tue Oct 10 22:55:36 2000]"]
+    {
         assert_eq!(leading(line, &east).map(|stamp| stamp.millis), Some(THEN), "{line:?}");
     }
 }

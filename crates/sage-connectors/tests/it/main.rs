@@ -7,6 +7,7 @@ mod child;
 mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
+mod logs;
 mod malformed;
 mod parts;
 mod round_trip;
