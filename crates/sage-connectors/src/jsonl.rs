@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::str;
 
-use sage::{BoxError, CloseContext, OpenContext, Sink, Source};
+use sage::{BoxError, CloseContext, FinishContext, OpenContext, Sink, Source};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -167,7 +167,11 @@ impl<T: Serialize + Send + 'static> Sink for JsonlSink<T> {
         }
     }
 
-    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        self.output.take().map_or(Ok(()), |output| Ok(output.end(cx)?))
+    fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
+        self.output.take().map_or(Ok(()), |output| Ok(output.publish()?))
+    }
+
+    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+        self.output.take().map_or(Ok(()), |output| Ok(output.discard()?))
     }
 }

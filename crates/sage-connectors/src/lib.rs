@@ -42,21 +42,24 @@
 //!
 //! A file sink writes to a temporary file in the folder of its target, named `.sage-` with random letters and `.tmp`.
 //! When the sink's own task has processed all of its records, at the end of input or of a
-//! [drain](sage::JobHandle::drain), the sink writes out what is buffered, syncs the file to the disk (`fsync`), gives
-//! it the target's name by one rename, and syncs the folder as far as the file system can. In every other case the
-//! temporary file is removed: after a failure or a panic in any task the sink depends on, after a cancel, a time limit, and
+//! [drain](sage::JobHandle::drain), the sink [finishes](sage::Sink::finish): it writes out what is buffered, syncs the file to
+//! the disk (`fsync`), gives it the target's name by one rename, and syncs the folder as far as the file system can. In every
+//! other case `close` removes the temporary file: after a failure or a panic in any task the sink depends on, after a cancel, a time limit, and
 //! a signal, also a first one, since a job stopped by a signal does not succeed. To end an endless job and keep what it
 //! has written, drain it.
 //!
 //! - **Whoever opens the target finds the old file or the new one, whole**; never a part of one. That holds through a crash
 //!   of the process or the machine, as far as the file system keeps its word about `fsync` and rename.
 //! - **The rename belongs to the task, not to the job.** A task elsewhere in the job, another replica of the same sink or
-//!   another sink, may fail after it, and the file stays. Whoever needs all or nothing of several files should wait
+//!   another sink, may fail after it, also in its own rename, and the file stays. What is sure: each file that has its name is
+//!   whole, and the report names the one that failed first. Whoever needs all or nothing of several files should wait
 //!   for the job to succeed before using any.
 //! - Whatever keeps a sink from opening, writing or finishing its file is an [`OutputError`] with the target's path.
-//! - **What fails at the end fails the job**: a disk that is full, a folder that is gone. The old file is still there, and
-//!   the temporary one is not. Where it was the syncing or renaming that failed, the report also says that the job is not
-//!   clean, for it counts a failure in `close` as something left.
+//! - **What fails at the end fails the job**: a disk that is full, a folder that is gone, a rename that is refused. The old
+//!   file is still there, and the temporary one is not: the job has failed, and it is clean. Only a temporary file that cannot
+//!   be removed makes it unclean.
+//! - An [error policy](sage::SinkHandle::on_error) that lets records pass does not make a file with a gap: after a record that
+//!   could not be written, the job fails at the end with [`OutputError::Incomplete`].
 //! - A process that is killed, or a task abandoned at its deadline, may leave the temporary file. Nothing reads it: patterns
 //!   of [`Files`] leave out names with a dot in front. It may be removed at any time when no job writes to the folder.
 //! - Running again replaces the file. Two sinks with one target do not mix their records; the one that ends last stays.
@@ -84,7 +87,7 @@
 //! |---|---|---|
 //! | end of input, drain | where the source stands | goes on behind it |
 //! | a failure while the source runs, a cancel, a signal, a time limit, a crash | nothing | gives every record of this run again |
-//! | a failure in a task behind an exchange, or in `close`, after the source's task has ended | where the source stands | goes on behind it: **what that task had not finished is lost** |
+//! | a failure in a task behind an exchange, or in `close` of a sink, after the source's task has ended | where the source stands | goes on behind it: **what that task had not finished is lost** |
 //!
 //! So a chain from `KafkaSource` to `KafkaSink` without an exchange is at least once. `KafkaOffsets` makes every other
 //! pipeline so: it keeps the offsets until you commit them, when the job has succeeded.
@@ -92,15 +95,15 @@
 //! # Your own source and sink
 //!
 //! A source says what its next record is; a sink takes one record after the other. Both open what they need when the job
-//! starts, on the thread they then run on, and give it back in `close`, which always runs. Here is one of each, in
-//! some fifty lines, and a job around them:
+//! starts, on the thread they then run on, and give it back in `close`, which always runs. What a sink has written it makes final
+//! in `finish`, which runs only when its input has ended well. Here is one of each, in some fifty lines, and a job around them:
 //!
 //! ```
 //! use std::collections::BTreeMap;
 //! use std::os::unix::net::UnixDatagram;
 //! use std::sync::{Arc, Mutex};
 //! use std::time::Duration;
-//! use sage::{BoxError, CloseContext, Environment, Next, OpenContext, Sink, Source, SourceContext};
+//! use sage::{BoxError, Environment, FinishContext, Next, OpenContext, Sink, Source, SourceContext};
 //!
 //! /// Datagrams of text; "end" is the last one.
 //! struct Datagrams {
@@ -127,7 +130,7 @@
 //!     }
 //! }
 //!
-//! /// Counts words, and hands the counts over when there is an end to them.
+//! /// Counts words, and hands the counts over when they are complete.
 //! struct WordCount {
 //!     counts: BTreeMap<String, u32>,
 //!     result: Arc<Mutex<BTreeMap<String, u32>>>,
@@ -145,7 +148,8 @@
 //!         Ok(())
 //!     }
 //!
-//!     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+//!     // Not in `close`: that also runs after a failure, and the counts would be of some words only.
+//!     fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
 //!         *self.result.lock().map_err(|_| "the result is lost")? = std::mem::take(&mut self.counts);
 //!         Ok(())
 //!     }

@@ -1,6 +1,7 @@
 //! One output file that appears under its name when it is complete, or not at all.
 //!
-//! An [`Output`] owns a temporary file beside its target. [`Output::end`] makes it the target, or removes it.
+//! An [`Output`] owns a temporary file beside its target. [`Output::publish`], for a sink's `finish`, makes it the target;
+//! [`Output::discard`], for a sink's `close`, removes it.
 //!
 //! Invariants: the target is touched by nothing but one rename; the rename comes after everything was written and
 //! synced without an error; whenever an `Output` is dropped, also by a panic, the temporary file is gone.
@@ -14,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
-use sage::{BoxError, CloseContext, OpenContext, StopReason};
+use sage::{BoxError, OpenContext};
 use tempfile::TempPath;
 
 use crate::open::Compression;
@@ -70,6 +71,13 @@ pub enum OutputError {
         path: PathBuf,
         /// What is in the way.
         source: BoxError,
+    },
+    /// Records were let pass that the file cannot do without: what was written before the failure may be half a record. The
+    /// file does not appear, whatever the sink's error policy.
+    #[error("{} is not made, for something could not be written to it", path.display())]
+    Incomplete {
+        /// The target.
+        path: PathBuf,
     },
     /// Everything was written, and the file could not be given its name.
     #[error("cannot rename the finished file to {}", path.display())]
@@ -134,19 +142,20 @@ impl Output {
         OutputError::Write { path: self.target.clone(), source }
     }
 
-    /// What became of a record that the format cannot hold. The file will not appear.
+    /// What becomes of a record that the format cannot hold. The file will not appear.
     #[cold]
     pub(crate) fn unfit(&mut self, source: impl Into<BoxError>) -> OutputError {
         self.broken = true;
         OutputError::Record { path: self.target.clone(), source: source.into() }
     }
 
-    /// Makes the file the target if the task has reached the end of its input, and removes it otherwise.
-    pub(crate) fn end(self, cx: &CloseContext) -> Result<(), OutputError> {
-        if is_complete(cx) && !self.broken { self.publish() } else { self.discard() }
-    }
-
-    fn publish(self) -> Result<(), OutputError> {
+    /// Makes the file the target. Where something could not be written, and an error policy let that pass, there is no file.
+    pub(crate) fn publish(self) -> Result<(), OutputError> {
+        if self.broken {
+            let path = self.target.clone();
+            self.discard()?;
+            return Err(OutputError::Incomplete { path });
+        }
         let Self { target, writer, temporary, .. } = self;
         let failed = |source| OutputError::Write { path: target.clone(), source };
         let packer = writer.into_inner().map_err(|error| failed(error.into_error()))?;
@@ -195,12 +204,6 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush().inspect_err(|_| self.broken = true)
     }
-}
-
-/// Whether the task has reached the end of its input: these two reasons, and no others, are given to a task only after all
-/// of its records were processed.
-pub(crate) fn is_complete(cx: &CloseContext) -> bool {
-    matches!(cx.reason(), StopReason::EndOfInput | StopReason::Drain)
 }
 
 /// Packs what is written, or does not.

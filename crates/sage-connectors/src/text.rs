@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::str;
 
-use sage::{BoxError, CloseContext, Line, OpenContext, Sink, Source};
+use sage::{BoxError, CloseContext, FinishContext, Line, OpenContext, Sink, Source};
 
 use crate::bad_line::{BadLine, Lenient, strict_source};
 use crate::files::{Files, Format, InputError, OpenFile, Parsed, Walk};
@@ -131,7 +131,11 @@ impl<T: Display + Send + 'static> Sink for TextSink<T> {
         }
     }
 
-    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        self.output.take().map_or(Ok(()), |output| Ok(output.end(cx)?))
+    fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
+        self.output.take().map_or(Ok(()), |output| Ok(output.publish()?))
+    }
+
+    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+        self.output.take().map_or(Ok(()), |output| Ok(output.discard()?))
     }
 }

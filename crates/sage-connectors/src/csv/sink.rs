@@ -6,11 +6,11 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use csv::{ErrorKind, Writer, WriterBuilder};
-use sage::{BoxError, CloseContext, OpenContext, Sink};
+use sage::{BoxError, CloseContext, FinishContext, OpenContext, Sink};
 use serde::Serialize;
 
 use super::source::check_delimiter;
-use crate::output::{Output, OutputError, is_complete};
+use crate::output::{Output, OutputError};
 
 /// Writes each record as a record of CSV to a file that appears when it is complete.
 ///
@@ -119,19 +119,25 @@ impl<T: Serialize + Send + 'static> Sink for CsvSink<T> {
         writer.flush().map_err(|source| self.failed(source.into()).into())
     }
 
-    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+    fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
         let Some(writer) = self.writer.take() else { return Ok(()) };
         let path = writer.get_ref().target().to_owned();
-        let complete = is_complete(cx) && !self.broken;
+        // A writer that cannot write out what it still has takes the temporary file with it.
         match writer.into_inner() {
-            Ok(output) if complete => Ok(output.end(cx)?),
-            Ok(output) => Ok(output.discard()?),
-            // It has been told already that nothing can be written; the file went with the writer.
-            Err(_) if !complete => Ok(()),
-            Err(error) => {
+            Ok(output) if !self.broken => Ok(output.publish()?),
+            Err(error) if !self.broken => {
                 let source = io::Error::new(error.error().kind(), error.error().to_string());
                 Err(OutputError::Write { path, source }.into())
             }
+            _ => Err(OutputError::Incomplete { path }.into()),
+        }
+    }
+
+    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+        // A writer that cannot write out what it still has takes the temporary file with it.
+        match self.writer.take().map(Writer::into_inner) {
+            Some(Ok(output)) => Ok(output.discard()?),
+            Some(Err(_)) | None => Ok(()),
         }
     }
 }

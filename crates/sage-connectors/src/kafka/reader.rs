@@ -16,14 +16,13 @@ use rdkafka::error::KafkaError as ClientError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
-use sage::{CloseContext, Next, SourceContext};
+use sage::{CloseContext, Next, SourceContext, StopReason};
 
 use super::client::{Context, Settings, passes};
 use super::error::KafkaError;
 use super::offsets::{Commit, commit};
 use super::record::KafkaRecord;
 use super::source::OffsetReset;
-use crate::output::is_complete;
 
 /// The longest wait for a record at a time.
 const POLL: Duration = Duration::from_millis(50);
@@ -350,7 +349,7 @@ impl Reader {
     /// Commits where it stands if every record given was handed downstream, and ends the client.
     pub(super) fn close(&mut self, cx: &CloseContext) -> Result<(), KafkaError> {
         let (Some(consumer), Some(parts)) = (self.consumer.take(), self.parts.take()) else { return Ok(()) };
-        if !is_complete(cx) || parts.is_empty() {
+        if !ended_well(cx) || parts.is_empty() {
             return Ok(());
         }
         let Options { settings, group, topics, .. } = &self.options;
@@ -368,6 +367,12 @@ impl Reader {
             }
         }
     }
+}
+
+/// Whether the task has reached the end of its input: these two reasons, and no others, are given to a task only after all
+/// of its records were processed.
+fn ended_well(cx: &CloseContext) -> bool {
+    matches!(cx.reason(), StopReason::EndOfInput | StopReason::Drain)
 }
 
 fn assign<'a>(

@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use super::client::{Context, Settings, passes};
 use super::error::KafkaError;
-use crate::output::is_complete;
 
 /// How long to wait at a time for acknowledgements.
 const POLL: Duration = Duration::from_millis(1);
@@ -30,7 +29,8 @@ type Key<T> = dyn Fn(&T) -> Option<Vec<u8>> + Send + Sync;
 /// by all replicas in sync. It runs whenever no record is waiting and at the end of input, so a job that has
 /// succeeded has every record in the topic. A record that a broker refuses, or that was not acknowledged within the
 /// [`delivery_timeout`](Self::delivery_timeout), fails the job with [`KafkaError::Delivery`], which counts what was not acknowledged;
-/// an error policy that lets records pass does not help the sink on, for it fails from there on. After a cancel or a failure elsewhere,
+/// an error policy that lets records pass does not help the sink on, for it fails from there on. The job is clean then: the last
+/// flush comes before the sink is closed, and closing only gives up. After a cancel or a failure elsewhere,
 /// what was not acknowledged is dropped and counted in a warning; some of it may be in the topic. A job that runs again
 /// writes again: between two runs, the topic gets records at least once.
 ///
@@ -236,21 +236,18 @@ impl<T> KafkaSink<T> {
         Ok(())
     }
 
-    /// Waits until everything was acknowledged, or something was not, or it is too late.
-    fn settle(&self, deadline: Option<Instant>) -> Result<(), KafkaError> {
+    /// Waits until everything was acknowledged, or something was not. What ends a record's wait is its delivery timeout.
+    fn settle(&self) -> Result<(), KafkaError> {
         let Some(producer) = &self.producer else { return Ok(()) };
         while producer.in_flight_count() > 0 {
             producer.poll(POLL);
             self.check(producer)?;
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(self.undelivered(producer, "there was no time left".to_owned()));
-            }
         }
         self.check(producer)
     }
 
-    fn end(&mut self, cx: &CloseContext) -> Result<(), KafkaError> {
-        let settled = if is_complete(cx) { self.settle(cx.deadline()) } else { Ok(()) };
+    /// Gives up what was not acknowledged.
+    fn end(&mut self) {
         // Dropping the producer drops what it still has.
         if let Some(producer) = self.producer.take() {
             producer.poll(Duration::ZERO);
@@ -263,7 +260,6 @@ impl<T> KafkaSink<T> {
                 );
             }
         }
-        settled
     }
 }
 
@@ -286,10 +282,13 @@ impl<T: Send + 'static> Sink for KafkaSink<T> {
     }
 
     fn flush(&mut self) -> Result<(), BoxError> {
-        Ok(self.settle(None)?)
+        Ok(self.settle()?)
     }
 
-    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        Ok(self.end(cx)?)
+    // There is nothing to be made final in `finish`: the flush before it has waited for every acknowledgement.
+
+    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+        self.end();
+        Ok(())
     }
 }

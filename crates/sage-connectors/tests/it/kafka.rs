@@ -8,7 +8,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use sage::testing::{self, Census};
-use sage::{BoxError, Cause, CloseContext, Environment, JobHandle, Outcome, Sink, StopReason};
+use sage::{BoxError, Cause, Environment, FinishContext, JobHandle, Outcome, Sink, StopReason};
 use sage_connectors::{BadRecord, KafkaError, KafkaOffsets, KafkaSink, KafkaSource, OffsetReset};
 
 use crate::{failed, failure};
@@ -475,8 +475,10 @@ fn settings_are_checked_and_their_values_never_told() {
     assert!(!format!("{sink:?}").contains("hunter2"));
 }
 
-/// A sink that has what it wrote when it is closed, and fails then.
-struct FailsAtTheEnd;
+/// A sink that fails when it is to write out what it has, or to make it final.
+struct FailsAtTheEnd {
+    in_flush: bool,
+}
 
 impl Sink for FailsAtTheEnd {
     type In = u32;
@@ -486,22 +488,24 @@ impl Sink for FailsAtTheEnd {
     }
 
     fn flush(&mut self) -> Result<(), BoxError> {
-        Err("the disk is full".into())
+        if self.in_flush { Err("the disk is full".into()) } else { Ok(()) }
     }
 
-    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
-        Ok(())
+    fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
+        Err("the name is taken".into())
     }
 }
 
 #[test]
-fn nothing_is_committed_that_a_sink_in_the_same_chain_could_not_flush() {
+fn nothing_is_committed_that_a_sink_in_the_same_chain_could_not_flush_or_finish() {
     let (_cluster, servers) = cluster(&[("numbers", 1)]);
     write(&servers, "numbers", 0..10);
-    let from = servers.clone();
-    let env = Environment::local("fails");
-    env.from_source(move |_| numbers(&from, "numbers").until_end()).sink_to(|_| FailsAtTheEnd);
-    failed(&env);
+    for in_flush in [true, false] {
+        let from = servers.clone();
+        let env = Environment::local("fails");
+        env.from_source(move |_| numbers(&from, "numbers").until_end()).sink_to(move |_| FailsAtTheEnd { in_flush });
+        failed(&env);
+    }
     assert!(read(move || numbers(&servers, "numbers"), 1).into_iter().eq(0..10));
 }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use sage::{BoxError, Environment, JobHandle, Outcome, StopReason};
+use sage::{BoxError, Environment, ErrorPolicy, JobHandle, Outcome, StopReason};
 use sage_connectors::{CsvSink, CsvSource, JsonlSink, JsonlSource, OutputError, TextSink, TextSource, Ticks};
 use serde::Serialize;
 
@@ -200,10 +200,81 @@ fn a_folder_that_goes_away_fails_the_job() {
     env.from_iter([1])
         .inspect(move |_| fs::remove_dir_all(&place).unwrap())
         .sink_to(move |_| TextSink::new(path.clone()));
-    let error = env.run().unwrap_err();
-    let report = error.report().unwrap();
-    assert_eq!(report.outcome, Outcome::Failed);
-    assert!(matches!(output_error(report.first_cause.as_ref().unwrap()), OutputError::Rename { .. }));
+    let report = failed(&env);
+    let cause = report.first_cause.as_ref().unwrap();
+    assert!(matches!(output_error(cause), OutputError::Rename { .. }));
+    assert_eq!(cause.place().to_string(), "operator `sink-1`, while finishing");
+    assert_eq!(report.attached.len(), 0, "{report}");
+}
+
+/// Where the target has become a folder meanwhile, the rename fails, and the last fault is told in full.
+#[test]
+fn a_rename_that_fails_fails_the_job_which_is_clean() {
+    for kind in ["a.txt", "a.jsonl.gz", "a.csv"] {
+        let dir = folder();
+        let path = dir.path().join(kind);
+        let (in_the_way, into) = (path.clone(), path.clone());
+        let env = Environment::local("in-the-way").inline();
+        let numbers = env.from_iter([1_u8, 2]).inspect(move |&number| {
+            if number == 2 {
+                fs::create_dir(&in_the_way).unwrap();
+            }
+        });
+        match kind {
+            "a.txt" => drop(numbers.sink_to(move |_| TextSink::new(into.clone()))),
+            "a.csv" => drop(numbers.map(|n| (n,)).sink_to(move |_| CsvSink::new(into.clone()))),
+            _ => drop(numbers.sink_to(move |_| JsonlSink::new(into.clone()))),
+        }
+        let report = failed(&env);
+        let OutputError::Rename { path: told, .. } = output_error(report.first_cause.as_ref().unwrap()) else {
+            panic!("{report}")
+        };
+        assert_eq!((told, report.attached.len()), (&path, 0), "{report}");
+        assert_eq!(names(&dir), [kind], "the temporary file is gone");
+        assert!(fs::read_dir(&path).unwrap().next().is_none());
+    }
+}
+
+#[test]
+fn a_part_that_cannot_be_renamed_fails_the_job_and_the_other_stays() {
+    let dir = folder();
+    let path = dir.path().join("a.txt");
+    let in_the_way = dir.path().join("a.part-00001-of-00002.txt");
+    let env = Environment::local("parts").inline();
+    let blocked = in_the_way.clone();
+    env.from_iter(0..100)
+        .inspect(move |&number| {
+            if number == 50 {
+                fs::create_dir(&blocked).unwrap();
+            }
+        })
+        .sink_to(move |_| TextSink::new(path.clone()))
+        .parallelism(2);
+    let cause = failure(&env);
+    let OutputError::Rename { path: told, .. } = output_error(&cause) else { panic!("{cause}") };
+    assert_eq!(told, &in_the_way);
+    // The other part is of a task of its own, which came to its end before.
+    let part = fs::read_to_string(dir.path().join("a.part-00000-of-00002.txt")).unwrap();
+    assert_eq!((part.lines().count(), names(&dir).len()), (50, 2));
+}
+
+#[test]
+fn records_that_an_error_policy_lets_pass_do_not_make_a_file_with_a_gap() {
+    let dir = folder();
+    let path = dir.path().join("a.jsonl");
+    let into = path.clone();
+    let env = Environment::local("gap");
+    env.from_iter([BTreeMap::from([((1, 2), 3)]), BTreeMap::new()])
+        .sink_to(move |_| JsonlSink::new(into.clone()))
+        .on_error(ErrorPolicy::skip());
+    assert!(matches!(output_error(&failure(&env)), OutputError::Incomplete { path: told } if *told == path));
+
+    let path = dir.path().join("a.csv");
+    let into = path.clone();
+    let env = Environment::local("gap");
+    env.from_iter([vec![1, 2], vec![1]]).sink_to(move |_| CsvSink::new(into.clone())).on_error(ErrorPolicy::skip());
+    assert!(matches!(output_error(&failure(&env)), OutputError::Incomplete { path: told } if *told == path));
+    assert!(names(&dir).is_empty());
 }
 
 #[test]

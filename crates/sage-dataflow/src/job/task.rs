@@ -7,7 +7,7 @@
 //!  1. User code runs under [`guard`]: a panic is a failure with an operator and a record, like an error.
 //!  2. Every operator and sink that was opened, or whose opening failed, is closed exactly once, after the last record,
 //!     whatever happened; one that panics in `close` does not keep the next from closing.
-//!  3. `finish` runs only at the end of input: never after a failure or a cancel.
+//!  3. `finish` runs only at the end of input: never after a failure or a cancel. It reaches the sink last.
 //!
 //! Knows nothing of threads, services and the dispatcher.
 
@@ -401,6 +401,38 @@ impl CloseContext {
     /// When the task will be given up as abandoned; `None` while nothing limits the run.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+}
+
+/// What a sink is told when it is to make what it wrote final.
+#[derive(Debug)]
+pub struct FinishContext {
+    reason: StopReason,
+    control: Arc<JobControl>,
+}
+
+impl FinishContext {
+    /// The context, if the task ends well as far as is known now; why it does not otherwise.
+    pub(crate) fn new(control: &Arc<JobControl>) -> Result<Self, StopReason> {
+        match control.reason() {
+            reason @ (StopReason::EndOfInput | StopReason::Drain) => Ok(Self { reason, control: control.clone() }),
+            reason => Err(reason),
+        }
+    }
+
+    /// Why the task ends: [`StopReason::EndOfInput`] or [`StopReason::Drain`].
+    pub fn reason(&self) -> &StopReason {
+        &self.reason
+    }
+
+    /// When the task will be given up as abandoned, as of now: a cancel sets another. `None` while nothing limits the run.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.control.deadline()
+    }
+
+    /// Whether the job is being cancelled by now. A hook that waits looks at this now and then, and ends with an error.
+    pub fn is_cancelled(&self) -> bool {
+        self.control.load() == Control::Cancel
     }
 }
 

@@ -135,7 +135,14 @@ impl<T> FileLines<T> {
 
     fn with_file(&mut self, act: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), BoxError> {
         match &mut self.file {
-            Some(file) => Ok(act(file).map_err(|source| WriteError { path: self.path.clone(), source })?),
+            Some(file) => match act(file) {
+                Ok(()) => Ok(()),
+                Err(source) => {
+                    // What could not be written is told once, and not tried again when the sink closes.
+                    self.file.take().map(BufWriter::into_parts);
+                    Err(WriteError { path: self.path.clone(), source }.into())
+                }
+            },
             None => Ok(()),
         }
     }

@@ -9,7 +9,8 @@ use crate::BoxError;
 use crate::exchange::lane::Mark;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
-use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, TaskContext};
+use crate::job::control::Control;
+use crate::job::task::{CloseContext, Fault, FinishContext, OpenContext, Position, Push, Stop, TaskContext};
 use crate::operator::policy::Errors;
 
 /// The end of a pipeline: takes records and emits none.
@@ -48,12 +49,35 @@ pub trait Sink: Send + 'static {
     /// Takes one record.
     fn write(&mut self, record: Self::In) -> Result<(), BoxError>;
 
-    /// Writes out what is buffered: called when no record is waiting, and once at the end of input.
+    /// Writes out what is buffered: called when no record is waiting, and once at the end of input. May block, which holds up
+    /// the sink's task; an error fails the job, whatever the error policy.
     fn flush(&mut self) -> Result<(), BoxError> {
         Ok(())
     }
 
-    /// Releases what `open` acquired. Runs exactly once after `open` was attempted, whatever happened since.
+    /// Makes what was written final: a transaction is committed, a file gets its name. Runs once in each replica when its
+    /// input, or a [drain](crate::JobHandle::drain), has ended well: after the last record and the last `flush`, before `close`.
+    /// It does not run after a failure, a cancel, a time limit or a signal of which the replica's task knows by then; `close`
+    /// gives up what was written.
+    ///
+    /// May block; until it returns, the job has not ended. A cancel does not interrupt it: see
+    /// [`FinishContext::is_cancelled`].
+    ///
+    /// **Each replica finishes by itself**, when its own records are done. Something else in the job may fail afterwards,
+    /// another replica of this sink included, and what was made final stays. Whoever needs all or nothing has to wait for the
+    /// job to succeed, and do the last step then.
+    ///
+    /// # Errors
+    /// An error or a panic fails the job like one of `write`, naming the sink; no error policy lets it pass. `close` still runs,
+    /// and the job may be clean.
+    fn finish(&mut self, cx: &FinishContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Releases what `open` acquired, and gives up what [`finish`](Self::finish) has not made final. Runs exactly once after
+    /// `open` was attempted, whatever happened since. An error or a panic fails the job and makes it unclean: something may be
+    /// left.
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         let _ = cx;
         Ok(())
@@ -123,7 +147,13 @@ impl<K: Sink> Push<K::In> for SinkEnd<K> {
     fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
         self.dirty = true;
         self.errors.finish(at.record())?;
-        self.flush(at)
+        self.flush(at)?;
+        match FinishContext::new(&self.context.control) {
+            Ok(cx) => self.sink.finish(&cx).map_err(Fault::Error),
+            Err(_) if self.context.control.load() == Control::Cancel => Err(Stop::Cancelled.into()),
+            // Drained by a signal: the records came through, but the job does not succeed.
+            Err(_) => Ok(()),
+        }
     }
 
     fn close(&mut self, cx: &mut TaskContext) {

@@ -18,6 +18,7 @@
 //! numbers.end();
 //! job.wait()?;
 //! assert_eq!(received.take(), [2, 4]);
+//! assert_eq!(received.finished(), 1); // the sink was told that its input has ended well
 //!
 //! // A service that was forgotten, or a thread that did not end, would be named here.
 //! let left = before.growth();
@@ -28,6 +29,7 @@
 mod census;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -36,7 +38,8 @@ pub use census::Census;
 
 use crate::sync::lock;
 use crate::{
-    BoxError, Clock, CloseContext, Collected, Environment, Next, RunError, Sink, Source, SourceContext, Timestamp,
+    BoxError, Clock, CloseContext, Collected, Environment, FinishContext, Next, RunError, Sink, Source, SourceContext,
+    Timestamp,
 };
 
 /// Runs the pipeline that `declare` describes, and returns the records it collects.
@@ -187,11 +190,15 @@ impl<T: Send + 'static> Source for TestSource<T> {
     }
 }
 
-struct Got<T>(Mutex<Vec<T>>, Condvar);
+struct Got<T> {
+    records: Mutex<Vec<T>>,
+    more: Condvar,
+    finished: AtomicUsize,
+}
 
 /// Makes a sink and the handle that tells what it got.
 pub fn sink<T: Send + 'static>() -> (Received<T>, TestSink<T>) {
-    let got = Arc::new(Got(Mutex::default(), Condvar::new()));
+    let got = Arc::new(Got { records: Mutex::default(), more: Condvar::new(), finished: AtomicUsize::new(0) });
     (Received(got.clone()), TestSink(got))
 }
 
@@ -207,7 +214,13 @@ impl<T> Clone for Received<T> {
 impl<T> Received<T> {
     /// Takes the records received so far.
     pub fn take(&self) -> Vec<T> {
-        std::mem::take(&mut lock(&self.0.0))
+        std::mem::take(&mut lock(&self.0.records))
+    }
+
+    /// How many replicas of the sink were told that their input has ended well, over all runs: how often [`Sink::finish`]
+    /// was called.
+    pub fn finished(&self) -> usize {
+        self.0.finished.load(Ordering::SeqCst)
     }
 }
 
@@ -218,11 +231,11 @@ impl<T: Clone> Received<T> {
     /// If they have not been after 30 seconds.
     pub fn wait_for(&self, count: usize) -> Vec<T> {
         let deadline = Instant::now() + PATIENCE;
-        let mut got = lock(&self.0.0);
+        let mut got = lock(&self.0.records);
         while got.len() < count {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "received {} of {count} records within {PATIENCE:?}", got.len());
-            got = self.0.1.wait_timeout(got, left).unwrap_or_else(PoisonError::into_inner).0;
+            got = self.0.more.wait_timeout(got, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         got.clone()
     }
@@ -241,8 +254,13 @@ impl<T: Send + 'static> Sink for TestSink<T> {
     type In = T;
 
     fn write(&mut self, record: T) -> Result<(), BoxError> {
-        lock(&self.0.0).push(record);
-        self.0.1.notify_all();
+        lock(&self.0.records).push(record);
+        self.0.more.notify_all();
+        Ok(())
+    }
+
+    fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
+        self.0.finished.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 }

@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sage::{
-    BoxError, CloseContext, Emit, Environment, Fault, HookContext, JobReport, OpenContext, Operator, RunError, Service,
-    ServiceBuilder, Sink,
+    BoxError, CloseContext, Emit, Environment, Fault, FinishContext, HookContext, JobReport, OpenContext, Operator,
+    RunError, Service, ServiceBuilder, Sink,
 };
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -206,7 +206,7 @@ impl Drop for Probed {
 
 /// How often the hooks of an operator or sink have run, over all replicas.
 #[derive(Clone, Default)]
-pub(crate) struct HookCounts(Arc<[AtomicUsize; 4]>);
+pub(crate) struct HookCounts(Arc<[AtomicUsize; 5]>);
 
 impl HookCounts {
     fn add(&self, hook: usize) {
@@ -226,6 +226,9 @@ impl HookCounts {
     }
     pub(crate) fn closed(&self) -> usize {
         self.read(3)
+    }
+    pub(crate) fn flushed(&self) -> usize {
+        self.read(4)
     }
 }
 
@@ -307,8 +310,13 @@ impl Sink for CountingSink {
     }
     fn flush(&mut self) -> Result<(), BoxError> {
         assert!(self.counts.opened() > 0, "flushed without having been opened");
-        self.counts.add(2);
+        self.counts.add(4);
         self.hook("flush")
+    }
+    fn finish(&mut self, cx: &FinishContext) -> Result<(), BoxError> {
+        self.counts.add(2);
+        self.journal.note(format_args!("finished: {}", cx.reason()));
+        self.hook("finish")
     }
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         self.counts.add(3);

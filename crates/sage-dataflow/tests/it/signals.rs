@@ -7,7 +7,8 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use sage::{
-    BoxError, Environment, HookContext, JobHandle, JobState, Next, Service, SignalPolicy, Source, SourceContext,
+    BoxError, CloseContext, Environment, FinishContext, HookContext, JobHandle, JobState, Next, Service, SignalPolicy,
+    Sink, Source, SourceContext,
 };
 
 const ROLE: &str = "SAGE_SIGNALS_ROLE";
@@ -226,6 +227,41 @@ fn contract_18_one_signal_drains_and_cleans() {
         let (cleaned, outcome) = (format!("cleaned: {name}"), format!("cancelled Clean by {name}"));
         ends_with_code(process, code, &[&cleaned, &outcome]);
     }
+}
+
+/// Tells what becomes of what it has written.
+struct Telling;
+
+impl Sink for Telling {
+    type In = u32;
+    fn write(&mut self, _record: u32) -> Result<(), BoxError> {
+        say("running");
+        Ok(())
+    }
+    fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
+        say("made final");
+        Ok(())
+    }
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        say(&format!("closed: {}", cx.reason()));
+        Ok(())
+    }
+}
+
+#[test]
+fn contract_18_a_sink_makes_nothing_final_in_a_job_drained_by_a_signal() {
+    const NAME: &str = "signals::contract_18_a_sink_makes_nothing_final_in_a_job_drained_by_a_signal";
+    if role().is_some() {
+        let env = Environment::local("told");
+        env.from_source(|_| Patient { said: false }).sink_to(|_| Telling);
+        wait_telling(&env.submit().expect("it can be submitted"));
+    }
+    let mut process = Process::start(NAME, "child");
+    process.await_line("running");
+    process.signal(libc::SIGINT);
+    let (rest, status) = process.end();
+    assert_eq!(status.code(), Some(130), "{rest}");
+    assert!(rest.contains("closed: SIGINT") && !rest.contains("made final"), "{rest}");
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn a_sink_is_flushed_when_nothing_is_complete() {
         env.from_iter(0..2_u64).map_async(2, Order::Ordered, move |n| held.visit(n)).sink_to(move |_| sink.clone());
         let job = env.submit().unwrap();
         desk.release(0);
-        while counts.finished() == 0 || counts.processed() == 0 {
+        while counts.flushed() == 0 || counts.processed() == 0 {
             std::thread::yield_now();
         }
         desk.release(1);

@@ -140,6 +140,7 @@ fn contract_15_a_failing_hook_of_an_operator_or_sink_is_attributed_to_it() {
                 ("open", "operator `bad`, while opening"),
                 ("write", "operator `bad`, record 1"),
                 ("flush", "operator `bad`, while finishing"),
+                ("finish", "operator `bad`, while finishing"),
                 ("close", "operator `bad`, while closing"),
             ] {
                 let report = run_faulty(|env| {

@@ -36,15 +36,15 @@ fn a_sink_that_fails_names_itself_and_the_record() {
 }
 
 #[test]
-fn a_sink_struct_is_opened_flushed_and_closed_once_per_replica() {
+fn a_sink_struct_is_opened_flushed_finished_and_closed_once_per_replica() {
     leak_free(|_| {
         let env = Environment::local("sink");
         let sink = CountingSink::default();
         let counts = sink.counts.clone();
         env.from_iter(0..100_u64).sink_to(move |_| sink.clone()).parallelism(3);
         env.run().unwrap();
-        assert_eq!((counts.opened(), counts.processed(), counts.closed()), (3, 100, 3));
-        assert!(counts.finished() >= 3, "every replica is flushed at the end of input");
+        assert_eq!((counts.opened(), counts.processed(), counts.finished(), counts.closed()), (3, 100, 3, 3));
+        assert!(counts.flushed() >= 3, "every replica is flushed at the end of input");
     });
 }
 
@@ -52,7 +52,7 @@ fn a_sink_struct_is_opened_flushed_and_closed_once_per_replica() {
 fn a_sink_is_closed_once_per_replica_wherever_it_fails() {
     leak_free(|_| {
         for panics in [false, true] {
-            for fail_in in ["open", "write", "flush", "close"] {
+            for fail_in in ["open", "write", "flush", "finish", "close"] {
                 let env = Environment::local("hooks");
                 let sink = CountingSink { fail_in, panics, ..CountingSink::default() };
                 let counts = sink.counts.clone();
@@ -171,8 +171,10 @@ fn a_disk_that_is_full_fails_the_job() {
         let env = Environment::local("lines");
         env.from_iter(0..10).write_lines("/dev/full").named("file");
         let report = failed(env.run());
-        let cause = report.first_cause.unwrap();
+        let cause = report.first_cause.as_ref().unwrap();
         assert!(cause.to_string().contains("cannot write /dev/full"), "{cause}");
+        assert_eq!(report.attached.len(), 0, "{report}");
+        assert!(report.left.is_empty(), "what cannot be written is not tried again in `close`: {report}");
     });
 }
 

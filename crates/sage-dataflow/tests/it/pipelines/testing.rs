@@ -19,15 +19,18 @@ fn a_fed_source_gives_ends_and_fails_as_it_is_told() {
             feed.send(n);
             assert_eq!(received.wait_for(n as usize + 1).last(), Some(&n), "while the source is open");
         }
+        assert_eq!(received.finished(), 0, "the source is open");
         feed.end();
         job.wait().unwrap();
         assert_eq!(received.take(), [0, 1, 2, 3, 4]);
+        assert_eq!(received.finished(), 1);
 
         feed.send(7);
         feed.fail("broken");
         let report = failed(env.run());
         assert!(report.first_cause.unwrap().to_string().contains("broken"));
         assert_eq!(received.take(), [7]);
+        assert_eq!(received.finished(), 1, "this run did not end well");
     });
 }
 
