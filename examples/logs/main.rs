@@ -67,7 +67,7 @@ use term::By;
 #[command(
     name = "logs",
     verbatim_doc_comment,
-    after_help = "Example: logs /var/log --window 1d --by program --out /tmp/logs"
+    after_help = "Example: logs /var/log --window 1d --by program --out results"
 )]
 struct Arguments {
     /// Folder of logs, or a single one

@@ -97,7 +97,7 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "{:>10} counted, in {windows} windows: {}", read - malformed - late, file("windows.jsonl"))?;
         writeln!(f, "{late:>10} late: {}", file("late.jsonl"))?;
         writeln!(f, "{malformed:>10} malformed: {dead}")?;
-        if let Some(replayed) = self.replayed {
+        if let Some(replayed) = self.replayed.filter(|_| malformed > 0) {
             let (recovered, bad) = (records(replayed, "recovered"), records(replayed, "still-bad"));
             writeln!(f, "the malformed lines, read again:")?;
             writeln!(f, "{recovered:>10} recovered: {}", file("recovered.jsonl"))?;
