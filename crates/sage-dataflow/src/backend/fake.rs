@@ -169,6 +169,7 @@ impl Backend for FakeBackend {
                             self.hook(cleanup, Hook::Cleanup, |end| Event::CleanupEnded { service, end });
                         }
                     }
+                    ServiceAction::OnCleanup => unreachable!("no scripted service registers actions"),
                     ServiceAction::Cleanup { reason, .. } => {
                         self.log(Ok(Did::Cleanup(index, reason)));
                         self.hook(script.cleanup, Hook::Cleanup, |end| Event::CleanupEnded { service, end });

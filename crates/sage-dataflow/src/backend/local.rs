@@ -24,6 +24,7 @@ enum UnitKey {
     Task(TaskId),
     Start(ServiceId),
     Shutdown(ServiceId),
+    OnCleanup(ServiceId),
 }
 
 /// Linux keeps 15 bytes of a thread's name.
@@ -69,6 +70,7 @@ impl Backend for LocalBackend {
                 let key = match plan.action {
                     ServiceAction::Start { .. } => UnitKey::Start(id),
                     ServiceAction::Shutdown { .. } | ServiceAction::Cleanup { .. } => UnitKey::Shutdown(id),
+                    ServiceAction::OnCleanup => UnitKey::OnCleanup(id),
                 };
                 let builder = Builder::new().name(thread_name("svc ", &plan.entry.name));
                 let runtime = self.ground.runtime.clone();
@@ -107,6 +109,7 @@ impl Backend for LocalBackend {
             Event::TaskEnded { task, .. } => self.join(UnitKey::Task(*task)),
             Event::StartEnded { service, .. } => self.join(UnitKey::Start(*service)),
             Event::CleanupEnded { service, .. } => self.join(UnitKey::Shutdown(*service)),
+            Event::OnCleanupEnded { service, .. } => self.join(UnitKey::OnCleanup(*service)),
             Event::StopEnded { .. } | Event::Command(_) | Event::Roused => {}
         }
         Some(event)

@@ -60,6 +60,8 @@ pub(crate) enum ServiceAction {
     Shutdown { reason: StopReason, deadline: Instant, cleanup: Duration },
     /// `cleanup`; the drop too, unless a stuck hook may be using the value.
     Cleanup { reason: StopReason, deadline: Instant, free: bool },
+    /// What was registered with `on_cleanup`, as `cleanup` is stuck.
+    OnCleanup,
 }
 
 /// What a backend reports, and what a job is asked from outside.
@@ -79,6 +81,10 @@ pub(crate) enum Event {
         calls_inside: u64,
     },
     CleanupEnded {
+        service: ServiceId,
+        end: HookEnd,
+    },
+    OnCleanupEnded {
         service: ServiceId,
         end: HookEnd,
     },
@@ -168,6 +174,9 @@ impl ServicePlan {
             }
             ServiceAction::Cleanup { reason, deadline, free } => {
                 Self::clean(&entry, &reason, deadline, free, runtime, events);
+            }
+            ServiceAction::OnCleanup => {
+                events.send(Event::OnCleanupEnded { service, end: entry.instance.run_actions() });
             }
         }
     }

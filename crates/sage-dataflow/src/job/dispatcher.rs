@@ -213,6 +213,7 @@ impl<B: Backend> Dispatcher<B> {
             Event::StartEnded { service, end } => self.on_start_ended(service, end),
             Event::StopEnded { service, end, calls_inside } => self.on_stop_ended(service, end, calls_inside),
             Event::CleanupEnded { service, end } => self.on_cleanup_ended(service, end),
+            Event::OnCleanupEnded { service, end } => self.on_actions_ended(service, end),
             Event::Command(command) => self.on_command(command),
             // The backend's own affair.
             Event::Roused => {}

@@ -241,6 +241,18 @@ impl<B: Backend> Dispatcher<B> {
         self.end_service(index, state);
     }
 
+    /// What a stuck `cleanup` held up has run.
+    pub(super) fn on_actions_ended(&mut self, service: ServiceId, end: HookEnd) {
+        let index = service.0 as usize;
+        if self.services[index].running.take_if(|hook| *hook == Hook::OnCleanup).is_none() {
+            return;
+        }
+        if let Err(failure) = end {
+            self.hook_failed(index, &failure);
+        }
+        self.end_service(index, ServiceState::Abandoned);
+    }
+
     /// A hook has missed its deadline: it is left where it is, and the service goes on to its next step.
     pub(super) fn on_hook_deadline(&mut self, index: usize) {
         let record = &mut self.services[index];
@@ -250,7 +262,7 @@ impl<B: Backend> Dispatcher<B> {
         let timeout = match hook {
             Hook::Constructor | Hook::Setup => entry.timeouts.setup,
             Hook::Stop => entry.timeouts.stop,
-            Hook::Cleanup | Hook::Drop => entry.timeouts.cleanup,
+            Hook::Cleanup | Hook::OnCleanup | Hook::Drop => entry.timeouts.cleanup,
         };
         record.stuck.get_or_insert(hook);
         let message = format!("did not come back within {timeout:?}; its thread is left");
@@ -267,7 +279,15 @@ impl<B: Backend> Dispatcher<B> {
                 let action = self.clean_alone(index, &reason);
                 self.spawn_service(index, action);
             }
-            Hook::Cleanup | Hook::Drop => {
+            // They do not need the value, and run in every case.
+            Hook::Cleanup if entry.instance.owes_actions() => {
+                self.attach(cause);
+                let record = &mut self.services[index];
+                record.deadline = Some(self.backend.now() + entry.timeouts.cleanup);
+                record.running = Some(Hook::OnCleanup);
+                self.spawn_service(index, ServiceAction::OnCleanup);
+            }
+            Hook::Cleanup | Hook::OnCleanup | Hook::Drop => {
                 self.attach(cause);
                 self.end_service(index, ServiceState::Abandoned);
             }

@@ -52,6 +52,10 @@ pub(crate) trait Instance: Send + Sync {
     /// Runs `cleanup`, if it is still owed, and what was registered with `on_cleanup`. `None` when another thread
     /// has taken it over.
     fn cleanup(&self, reason: &StopReason, deadline: Instant, runtime: &JobRuntime) -> Option<HookEnd>;
+    /// Whether actions that were registered with `on_cleanup` have still to run.
+    fn owes_actions(&self) -> bool;
+    /// Runs what was registered with `on_cleanup`, and nothing else: `cleanup` is stuck.
+    fn run_actions(&self) -> HookEnd;
     /// Frees the value. Not called where a hook or a call may still be using it: it is leaked then.
     fn free(&self) -> HookEnd;
     /// Runs `health`.
@@ -185,6 +189,14 @@ fn hook_end(hook: Hook, end: Result<Result<(), BoxError>, What>) -> HookEnd {
     }
 }
 
+/// Runs actions, the one registered last first, in the name of `hook`.
+fn run_all(actions: &CleanupActions, hook: Hook, mut end: HookEnd) -> HookEnd {
+    while let Some(action) = actions.next_or_close() {
+        end = both(end, hook_end(hook, guard(action).map(Ok)));
+    }
+    end
+}
+
 impl<S: Send + Sync + 'static> Instance for Typed<S> {
     fn start(&self, deadline: Instant, runtime: &JobRuntime) -> HookEnd {
         *lock(&self.attempt) = Attempt::default();
@@ -224,15 +236,20 @@ impl<S: Send + Sync + 'static> Instance for Typed<S> {
             attempt.constructed
         };
         let cx = self.context(Some(reason), deadline);
-        let mut end = match self.value().filter(|_| constructed) {
+        let end = match self.value().filter(|_| constructed) {
             Some(service) => hook_end(Hook::Cleanup, guard(|| self.hooks.cleanup(service, &cx, runtime))),
             None => Ok(()),
         };
-        while let Some(action) = cx.actions.next_or_close() {
-            let done = hook_end(Hook::Cleanup, guard(action).map(Ok));
-            end = both(end, done);
-        }
-        Some(end)
+        Some(run_all(&cx.actions, Hook::Cleanup, end))
+    }
+
+    fn owes_actions(&self) -> bool {
+        lock(&self.attempt).actions.are_owed()
+    }
+
+    fn run_actions(&self) -> HookEnd {
+        let actions = lock(&self.attempt).actions.clone();
+        run_all(&actions, Hook::OnCleanup, Ok(()))
     }
 
     fn free(&self) -> HookEnd {

@@ -153,6 +153,8 @@ pub enum Hook {
     Stop,
     /// `cleanup`, and what was registered with [`HookContext::on_cleanup`].
     Cleanup,
+    /// What was registered with [`HookContext::on_cleanup`], where `cleanup` did not come back by its deadline.
+    OnCleanup,
     /// Dropping the service's value.
     Drop,
 }
@@ -164,6 +166,7 @@ impl std::fmt::Display for Hook {
             Self::Setup => "setup",
             Self::Stop => "stop",
             Self::Cleanup => "cleanup",
+            Self::OnCleanup => "on_cleanup",
             Self::Drop => "drop",
         })
     }
@@ -190,6 +193,11 @@ impl CleanupActions {
             }
             None => Some(action),
         }
+    }
+
+    /// Whether there is an action to be run.
+    fn are_owed(&self) -> bool {
+        sync::lock(&self.0).as_ref().is_some_and(|actions| !actions.is_empty())
     }
 
     /// The action registered last, to be run; `None` when there is none, and from then on none is kept.

@@ -133,6 +133,54 @@ fn contract_09_actions_run_after_cleanup_on_every_ordinary_end_and_may_register_
 }
 
 #[test]
+fn contract_09_actions_run_though_cleanup_hangs() {
+    leak_free(|_| {
+        for fails in ["nothing", "an action", "all"] {
+            let env = Environment::local("hung").deadlines(Deadlines::default());
+            let (journal, gate) = (Journal::new(), Gate::new());
+            let (actions, held, held_too) = (journal.clone(), gate.clone(), gate.clone());
+            Probe::new("db", &journal)
+                .in_constructor(move |cx| {
+                    let (first, last, held) = (actions.clone(), actions.clone(), held_too.clone());
+                    cx.on_cleanup(move || {
+                        if fails == "all" {
+                            held.pass();
+                        }
+                        first.note("first action");
+                    });
+                    cx.on_cleanup(move || {
+                        last.note("last action");
+                        assert!(fails != "an action", "an action broke");
+                    });
+                    Ok(())
+                })
+                .in_cleanup(move |_| {
+                    held.pass();
+                    Ok(())
+                })
+                .register(&env)
+                .cleanup_timeout(SHORT)
+                .build();
+            Probe::new("other", &journal).register(&env).build();
+            add_pipeline(&env);
+            let error = env.run().unwrap_err();
+            let report = error.report().unwrap();
+            assert_eq!(report.service("db").unwrap().state, ServiceState::Abandoned);
+            assert_eq!(report.service("other").unwrap().state, ServiceState::Cleaned);
+            let left = report.left.iter().map(|left| left.why.as_str()).collect::<Vec<_>>().join("; ");
+            assert!(left.contains("its cleanup did not come back"), "{left}");
+            assert_eq!(left.contains("its on_cleanup failed: an action broke"), fails == "an action", "{left}");
+            assert_eq!(left.contains("its on_cleanup did not come back"), fails == "all", "{left}");
+            assert_eq!((journal.count("last action"), journal.count("first action")), (1, usize::from(fails != "all")));
+            assert_eq!(journal.count("db drop"), 0, "`cleanup` may be using the value");
+            gate.open();
+            journal.await_events("db cleanup ended", 1);
+            journal.await_events("first action", 1);
+        }
+    });
+}
+
+#[test]
 fn contract_09_each_run_makes_a_new_value_and_cleans_it_once() {
     leak_free(|_| {
         let env = Environment::local("again");
