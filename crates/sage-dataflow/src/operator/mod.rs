@@ -43,7 +43,7 @@ pub use late::SetsApart;
 pub use map::Output;
 pub(crate) use map::{FlatMap, FlatMapInto, Inspect, Map, TryMap};
 pub use map_async::{AsyncError, Order};
-pub(crate) use map_async::{AsyncFunction, Fallible, Flight, MAX_CAPACITY, Policy, Sure};
+pub(crate) use map_async::{AsyncFunction, Fallible, Flight, MAX_CAPACITY, Mourned, Policy, Sure};
 pub use policy::{BudgetExceeded, ErrorPolicy};
 pub(crate) use retry::Retried;
 pub use retry::{RetriesExhausted, Retry};
@@ -319,11 +319,12 @@ impl<O: Operator, N: Push<O::Out>> Link<O, N> {
     /// Takes a record, and emits nothing of it before the operator is done with it.
     #[inline(never)]
     fn push_held(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
-        let mut held = Held(Vec::new());
+        let mut held = Held::new(Some(&self.control));
         match self.operator.process(record, &mut held) {
             Ok(()) => {
+                let records = held.records;
                 let (_, mut outlet) = self.parts(at);
-                held.0.into_iter().try_for_each(|record| outlet.emit(record))
+                records.into_iter().try_for_each(|record| outlet.emit(record))
             }
             Err(Fault::Error(error)) => self.errors.judge(error, at.record()),
             Err(stop) => Err(stop),
@@ -331,13 +332,30 @@ impl<O: Operator, N: Push<O::Out>> Link<O, N> {
     }
 }
 
-/// Keeps what an operator emits.
-pub(crate) struct Held<T>(pub(crate) Vec<T>);
+/// Keeps what an operator emits. That may go on for long, or for ever, so that a cancel is looked for.
+pub(crate) struct Held<'a, T> {
+    pub(crate) records: Vec<T>,
+    control: Option<&'a JobControl>,
+}
 
-impl<T> Emit<T> for Held<T> {
+impl<'a, T> Held<'a, T> {
+    /// Keeps nothing yet. Every operator has a `control` from when it is opened on.
+    pub(crate) fn new(control: Option<&'a JobControl>) -> Self {
+        Self { records: Vec::new(), control }
+    }
+}
+
+impl<T> Emit<T> for Held<'_, T> {
     fn emit(&mut self, record: T) -> Result<(), Fault> {
-        self.0.push(record);
-        Ok(())
+        self.records.push(record);
+        self.look()
+    }
+
+    fn look(&mut self) -> Result<(), Fault> {
+        match self.control {
+            Some(control) if control.load() == Control::Cancel => Err(Stop::Cancelled.into()),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -110,24 +110,24 @@ where
     }
 
     fn process(&mut self, record: O::In, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
-        let mut held = Held(Vec::new());
         let mut attempts = 1;
         while attempts < self.retry.attempts {
+            let mut held = Held::new(self.context.as_ref().map(|context| &*context.control));
             match self.operator.process(record.clone(), &mut held) {
                 Err(Fault::Error(error)) => {
                     tracing::debug!(error = &*error, attempts, "asked again");
-                    held.0.clear();
                     self.wait(attempts)?;
                     attempts += 1;
                 }
                 Err(stop) => return Err(stop),
-                Ok(()) => return held.0.into_iter().try_for_each(|record| out.emit(record)),
+                Ok(()) => return held.records.into_iter().try_for_each(|record| out.emit(record)),
             }
         }
+        let mut held = Held::new(self.context.as_ref().map(|context| &*context.control));
         match self.operator.process(record, &mut held) {
             Err(Fault::Error(source)) => Err(Fault::Error(RetriesExhausted { attempts, source }.into())),
             Err(stop) => Err(stop),
-            Ok(()) => held.0.into_iter().try_for_each(|record| out.emit(record)),
+            Ok(()) => held.records.into_iter().try_for_each(|record| out.emit(record)),
         }
     }
 

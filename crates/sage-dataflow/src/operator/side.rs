@@ -43,6 +43,25 @@ pub struct DeadLetter<T> {
     pub time_ms: u64,
 }
 
+impl<T> DeadLetter<T> {
+    /// The letter of a record on which the operator of `context` failed, the `failed`th of this replica; it is counted.
+    pub(crate) fn new(
+        record: T,
+        position: u64,
+        attempts: u32,
+        error: &(dyn std::error::Error + 'static),
+        context: &OpenContext,
+        failed: u64,
+    ) -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        let errors = error_chain(error);
+        context.passed.note(failed, &errors);
+        let (operator, replica) = (context.name.clone(), context.replica);
+        Self { record, operator, replica, position, attempts, errors, time_ms }
+    }
+}
+
 /// What leaves an operator with two outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leaves<M, S> {
@@ -408,6 +427,26 @@ impl<T: Send + 'static, E: Send + 'static> SideOperator for SplitOk<T, E> {
     }
 }
 
+/// Sends on records that are marked with the way they leave by.
+pub struct Sorted<M, S>(pub(crate) PhantomData<fn(M, S)>);
+
+impl<M, S> Clone for Sorted<M, S> {
+    fn clone(&self) -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<M: Send + 'static, S: Send + 'static> SideOperator for Sorted<M, S> {
+    type In = Leaves<M, S>;
+    type Out = M;
+    type Side = S;
+
+    #[inline(always)]
+    fn process(&mut self, record: Leaves<M, S>, out: &mut impl Emit<Leaves<M, S>>) -> Result<(), Fault> {
+        out.emit(record)
+    }
+}
+
 /// Makes operators whose failures leave by the side.
 pub struct Mourned<F>(pub(crate) F);
 
@@ -432,21 +471,10 @@ pub struct Mourning<O> {
 impl<O: Operator> Mourning<O> {
     #[cold]
     fn letter(&mut self, record: O::In, error: &BoxError) -> DeadLetter<O::In> {
+        let context = self.context.as_ref().expect("an operator is opened before its first record");
+        let attempts = error.downcast_ref::<RetriesExhausted>().map_or(1, |exhausted| exhausted.attempts);
         self.letters += 1;
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let letter = DeadLetter {
-            record,
-            operator: self.context.as_ref().map_or_else(String::new, |context| context.name.clone()),
-            replica: self.context.as_ref().map_or(0, |context| context.replica),
-            position: self.taken,
-            attempts: error.downcast_ref::<RetriesExhausted>().map_or(1, |exhausted| exhausted.attempts),
-            errors: error_chain(&**error),
-            time_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
-        };
-        if let Some(context) = &self.context {
-            context.passed.note(self.letters, &letter.errors);
-        }
-        letter
+        DeadLetter::new(record, self.taken, attempts, &**error, context, self.letters)
     }
 }
 
@@ -465,9 +493,9 @@ where
 
     fn process(&mut self, record: O::In, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
         self.taken += 1;
-        let mut held = Held(Vec::new());
+        let mut held = Held::new(self.context.as_ref().map(|context| &*context.control));
         match self.operator.process(record.clone(), &mut held) {
-            Ok(()) => held.0.into_iter().try_for_each(|record| out.emit(Leaves::Main(record))),
+            Ok(()) => held.records.into_iter().try_for_each(|record| out.emit(Leaves::Main(record))),
             Err(Fault::Error(error)) => {
                 let letter = self.letter(record, &error);
                 out.emit(Leaves::Side(letter))

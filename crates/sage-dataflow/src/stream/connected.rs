@@ -103,8 +103,13 @@ impl<P: Pipe> Stream<P> {
 impl<A: Send + 'static, B: Send + 'static> Connected<In2<A, B>, Single<Zip<A, B>>> {
     /// How many records one of the zipped streams may be ahead of the other; 100 million unless said. They are kept in
     /// memory, since holding a stream back could block the other where both come from one source. One more fails the
-    /// job with a [`ZipError`](crate::ZipError).
+    /// job with a [`ZipError`](crate::ZipError). A zero, with which no pair could be made, is a
+    /// [`SubmitError::OperatorOption`](crate::SubmitError::OperatorOption).
     pub fn max_ahead(mut self, records: usize) -> Self {
+        if records == 0 {
+            let message = "`max_ahead` is 0; it may be 1 or more".to_owned();
+            self.graph.with(|graph| graph.add_mistake(self.pipe.node, message));
+        }
         self.pipe.factory.0.max_ahead = records;
         self
     }

@@ -13,7 +13,7 @@ use crate::operator::{Cloned, DeadLetter, Operator, OperatorFactory, Retried, Re
 use crate::time::Timed;
 
 /// The stream after an operator with a side stream, and that one.
-type WithSide<P, F, S> = (Stream<ThenSide<P, F>>, DataStream<S>);
+pub(super) type WithSide<P, F, S> = (Stream<ThenSide<P, F>>, DataStream<S>);
 
 impl<P, F> Stream<Then<P, F>>
 where
@@ -144,7 +144,7 @@ impl<P: Pipe> Stream<P> {
     }
 
     /// Adds the side operator of `node`, which is the last of this stream's nodes.
-    fn with_side<F>(self, factory: F, node: NodeId) -> WithSide<P, F, <F::Operator as SideOperator>::Side>
+    pub(super) fn with_side<F>(self, factory: F, node: NodeId) -> WithSide<P, F, <F::Operator as SideOperator>::Side>
     where
         F: SideFactory,
         F::Operator: SideOperator<In = P::Out>,

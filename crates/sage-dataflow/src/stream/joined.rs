@@ -4,7 +4,7 @@ use super::Stream;
 use super::connected::{FromInputs, Joint};
 use super::keyed::KeyedStream;
 use super::pipe::{Pipe, Then};
-use crate::operator::join::DEFAULT_RECORDS;
+use crate::operator::join::{DEFAULT_RECORDS, limit_problem};
 use crate::operator::{Cloned, Full, In2, Inner, Join, Joining, KeySelector, Left};
 
 /// Two streams grouped by keys of the same type, about to be joined: [`inner`](Self::inner), [`left`](Self::left) or
@@ -63,7 +63,8 @@ where
     R: KeySelector<Q::Out, Key = S::Key>,
 {
     /// How many records of each stream a replica may keep in memory; 100 million unless said. One more fails the job
-    /// with a [`JoinError`](crate::JoinError).
+    /// with a [`JoinError`](crate::JoinError). A zero is a
+    /// [`SubmitError::OperatorOption`](crate::SubmitError::OperatorOption).
     pub fn max_records(mut self, records: usize) -> Self {
         self.max_records = records;
         self
@@ -95,6 +96,6 @@ where
         let operator = Join::new(left.key.clone(), right.key.clone(), max_records);
         joint.keyed_input::<0, _, _>(left);
         joint.keyed_input::<1, _, _>(right);
-        joint.then(Cloned(operator))
+        joint.then(Cloned(operator)).checked(limit_problem(max_records))
     }
 }

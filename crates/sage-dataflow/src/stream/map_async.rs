@@ -12,12 +12,14 @@
 //!  4. It drives its chain: every `Stop::Attend` is answered where the record is pushed.
 
 use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 
 use super::Stream;
+use super::failing::WithSide;
 use super::pipe::{FromInlet, Pipe};
 use crate::BoxError;
 use crate::environment::SubmitError;
@@ -27,10 +29,13 @@ use crate::graph::wiring::BuildContext;
 use crate::graph::{Head, NodeId};
 use crate::job::control::{Control, JobControl};
 use crate::job::polling::{Polling, Rouser};
-use crate::job::task::{Fault, Push, Step, Stop, Task, TaskContext};
+use crate::job::task::{Fault, OpenContext, Push, Step, Stop, Task, TaskContext};
 use crate::metrics::Counter;
 use crate::operator::policy::{ErrorPolicy, Errors};
-use crate::operator::{AsyncFunction, Fallible, Flight, MAX_CAPACITY, Order, Policy, Retry, Sure};
+use crate::operator::side::Sorted;
+use crate::operator::{
+    AsyncFunction, Cloned, DeadLetter, Fallible, Flight, MAX_CAPACITY, Mourned, Order, Policy, Retry, Sure,
+};
 use crate::sync::{FOREVER, park_for};
 
 /// An inlet, and the async operator that takes its records.
@@ -64,8 +69,13 @@ impl<I: Send + 'static, F: AsyncFunction<I>> Pipe for MapAsync<I, F> {
             taken: 0,
             emitted: 0,
             taken_so_far: cx.taken(),
-            emitted_so_far: cx.emitted(self.node),
-            errors: Box::new(cx.errors(self.node)),
+            // Of what leaves by two ways, the link behind counts what leaves by the main one.
+            emitted_so_far: (!F::MOURNS).then(|| cx.emitted(self.node)),
+            failing: Box::new(Failing {
+                errors: cx.errors(self.node),
+                context: cx.open_context(self.node),
+                letters: 0,
+            }),
         }))
     }
 }
@@ -174,7 +184,7 @@ impl<P: Pipe> Stream<P> {
             }
             node
         });
-        let policy = Policy { capacity, order, timeout: None, retry: None };
+        let policy = Policy { capacity, order, timeout: None, retry: None, copy: None };
         let pipe = MapAsync { inlet: FromInlet::new(inlet, true), function, policy, node };
         Stream { graph, pipe, nodes: vec![node], head: Head::Inlet(inlet) }
     }
@@ -198,7 +208,7 @@ where
     }
 
     /// Says what becomes of a record whose future gives an error, or takes too long. Default: that of
-    /// [`Environment::on_error`](crate::Environment::on_error).
+    /// [`Environment::on_error`](crate::Environment::on_error). To keep the records, see [`dead_letters`](Self::dead_letters).
     pub fn on_error(self, policy: ErrorPolicy) -> Self {
         self.graph.with(|graph| graph.set_policy(self.pipe.node, policy));
         self
@@ -216,6 +226,45 @@ where
     }
 }
 
+impl<I, F> Stream<MapAsync<I, F>>
+where
+    I: Clone + Send + 'static,
+    F: AsyncFunction<I>,
+{
+    /// Sends the records whose future gives an error, or takes too long, to a stream of their own, each with the operator, the
+    /// errors, the time and the number of attempts; the job goes on, and no error policy is asked. Like every stream, it must end
+    /// in a sink. Each record is cloned, to have it if it fails. To be added last, after [`retry`](Stream::retry),
+    /// [`timeout`](Self::timeout) and [`parallelism`](Self::parallelism).
+    ///
+    /// A letter leaves as a result would: it keeps its slot of the capacity until then, and in order waits for its turn.
+    ///
+    /// ```
+    /// use sage::{Environment, Order};
+    ///
+    /// let env = Environment::local("fetch");
+    /// let (numbers, dead) = env
+    ///     .from_iter(["1", "two", "3"])
+    ///     .try_map_async(16, Order::Ordered, |text| async move { text.parse::<u64>() })
+    ///     .dead_letters();
+    /// let (numbers, dead) = (numbers.collect(), dead.collect());
+    /// env.run()?;
+    /// assert_eq!(numbers.take(), [1, 3]);
+    /// assert_eq!(dead.take()[0].record, "two");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn dead_letters(self) -> AsyncWithLetters<I, F> {
+        let Self { graph, pipe, nodes, head } = self;
+        let MapAsync { inlet, function, mut policy, node } = pipe;
+        policy.copy = Some(I::clone);
+        let pipe = MapAsync { inlet, function: Mourned(function), policy, node };
+        Stream { graph, pipe, nodes, head }.with_side(Cloned(Sorted(PhantomData)), node)
+    }
+}
+
+/// The stream after an async operator, and that of its dead letters.
+type AsyncWithLetters<I, F> =
+    WithSide<MapAsync<I, Mourned<F>>, Cloned<Sorted<<F as AsyncFunction<I>>::Out, DeadLetter<I>>>, DeadLetter<I>>;
+
 impl<I, F, O, E> Stream<MapAsync<I, Fallible<F, I, O, E>>>
 where
     I: Clone + Send + 'static,
@@ -231,7 +280,8 @@ where
         if let Some(message) = retry.mistake() {
             self.graph.with(|graph| graph.add_mistake(self.pipe.node, message));
         }
-        self.pipe.policy.retry = Some((retry, I::clone));
+        self.pipe.policy.retry = Some(retry);
+        self.pipe.policy.copy = Some(I::clone);
         self
     }
 }
@@ -252,8 +302,42 @@ struct AsyncTask<I, F: AsyncFunction<I>, N> {
     taken: u64,
     emitted: u64,
     taken_so_far: Arc<Counter>,
-    emitted_so_far: Arc<Counter>,
-    errors: Box<Errors>,
+    emitted_so_far: Option<Arc<Counter>>,
+    failing: Box<Failing>,
+}
+
+/// What becomes of the records that fail.
+struct Failing {
+    errors: Errors,
+    context: OpenContext,
+    /// How many became dead letters.
+    letters: u64,
+}
+
+impl Failing {
+    /// Decides on the record in a slot, which has failed.
+    #[cold]
+    fn settle<I, F: AsyncFunction<I>>(
+        &mut self,
+        flight: &mut Flight<I, F>,
+        slot: u32,
+        error: BoxError,
+        taken: u64,
+    ) -> Result<(), Fault> {
+        if F::MOURNS
+            && let Some((record, number, attempts)) = flight.take_failed(slot)
+        {
+            self.letters += 1;
+            let letter = DeadLetter::new(record, number, attempts, &*error, &self.context, self.letters);
+            if let Some(letter) = F::letter(letter) {
+                flight.replace(slot, letter);
+                return Ok(());
+            }
+        }
+        self.errors.judge(error, taken)?;
+        flight.skip(slot);
+        Ok(())
+    }
 }
 
 /// What came between two records.
@@ -278,7 +362,7 @@ struct Intake<'a, I, F: AsyncFunction<I>> {
     taken: &'a mut u64,
     node: NodeId,
     control: &'a JobControl,
-    errors: &'a mut Errors,
+    failing: &'a mut Failing,
     cx: &'a mut TaskContext,
     began: Instant,
 }
@@ -306,11 +390,8 @@ impl<I, F: AsyncFunction<I>> Taker<I> for Intake<'_, I, F> {
         *self.taken += 1;
         self.cx.resume(self.node, *self.taken);
         let Err((slot, error)) = self.flight.start(record, *self.taken) else { return Ok(()) };
-        match self.errors.judge(error, *self.taken) {
-            Ok(()) => self.flight.skip(slot),
-            Err(fault) => return Err(Refusal::Stop(self.cx.fault(fault))),
-        }
-        Ok(())
+        let settled = self.failing.settle(self.flight, slot, error, *self.taken);
+        settled.map_err(|fault| Refusal::Stop(self.cx.fault(fault)))
     }
 
     fn took(&mut self, _count: usize) {}
@@ -330,8 +411,8 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
             }
             cx.resume(self.node, record);
             if let Err(error) = self.flight.poll(slot) {
-                self.errors.judge(error, self.taken).map_err(|fault| cx.fault(fault))?;
-                self.flight.skip(slot);
+                let settled = self.failing.settle(&mut self.flight, slot, error, self.taken);
+                settled.map_err(|fault| cx.fault(fault))?;
             }
             if self.flight.has_result() && began.elapsed() > LONG_BATCH {
                 break;
@@ -342,11 +423,11 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
 
     /// Takes records, as long as there is room for them. Returns whether there were any.
     fn take(&mut self, cx: &mut TaskContext) -> Result<bool, Stop> {
-        let Self { inbox, flight, taken, node, control, errors, .. } = self;
+        let Self { inbox, flight, taken, node, control, failing, .. } = self;
         let _inside = self.runtime.as_ref().map(Handle::enter);
         // A wait for fuller batches would begin anew with each completion, and might never end.
         inbox.hurry();
-        match inbox.poll(&mut Intake { flight, taken, node: *node, control, errors, cx, began: Instant::now() }) {
+        match inbox.poll(&mut Intake { flight, taken, node: *node, control, failing, cx, began: Instant::now() }) {
             Ok(Polled::Taken) | Err(Refusal::Enough) => Ok(true),
             Ok(Polled::Nothing) => Ok(false),
             Ok(Polled::Marked(mark)) => {
@@ -454,7 +535,10 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
 
     fn publish(&mut self, _cx: &TaskContext) {
         self.taken_so_far.publish(self.taken);
-        self.emitted_so_far.publish(self.emitted);
+        if let Some(emitted_so_far) = &self.emitted_so_far {
+            emitted_so_far.publish(self.emitted);
+        }
+        self.failing.context.passed.retries.publish(self.flight.retries());
         self.next.publish();
     }
 
@@ -463,7 +547,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
     }
 
     fn finish(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
-        self.errors.finish(self.taken).map_err(|fault| cx.fault(fault))?;
+        self.failing.errors.finish(self.taken).map_err(|fault| cx.fault(fault))?;
         cx.run(&mut self.next, |next, at| next.finish(at))?;
         self.inbox.satisfied();
         Ok(())

@@ -4,6 +4,7 @@ use super::connected::{FromInputs, Joint};
 use super::joined::JoinedStreams;
 use super::pipe::{Pipe, Then};
 use super::{KeyedStream, Stream};
+use crate::operator::join::limit_problem;
 use crate::operator::join::windowed::{Grid, Pairing, WindowJoin};
 use crate::operator::{Cloned, Full, In2, Inner, KeySelector, Left};
 use crate::time::{Sliding, Timed, Tumbling, millis};
@@ -109,7 +110,8 @@ where
     W: Aligned,
 {
     /// How many records of each stream a replica may keep in its open windows, one in several windows counted in each; 100
-    /// million unless said. One more fails the job with a [`JoinError`](crate::JoinError).
+    /// million unless said. One more fails the job with a [`JoinError`](crate::JoinError). A zero is a
+    /// [`SubmitError::OperatorOption`](crate::SubmitError::OperatorOption).
     pub fn max_records(mut self, records: usize) -> Self {
         self.max_records = records;
         self
@@ -140,6 +142,6 @@ where
         let operator = WindowJoin::new(left.key.clone(), right.key.clone(), grid, max_records);
         joint.keyed_input::<0, _, _>(left);
         joint.keyed_input::<1, _, _>(right);
-        joint.then(Cloned(operator)).checked(problem)
+        joint.then(Cloned(operator)).checked(problem).checked(limit_problem(max_records))
     }
 }

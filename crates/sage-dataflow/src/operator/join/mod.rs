@@ -28,6 +28,11 @@ use crate::job::task::Fault;
 /// How many records of one side a replica of a join may gather, unless the user says otherwise.
 pub(crate) const DEFAULT_RECORDS: usize = 100_000_000;
 
+/// What is wrong with a limit of records, if anything: with none, a join could keep nothing and fails at the first record.
+pub(crate) fn limit_problem(max_records: usize) -> Option<&'static str> {
+    (max_records == 0).then_some("`max_records` is 0; it may be 1 or more")
+}
+
 /// How often an operator that emits nothing looks whether its job is cancelled, in records.
 const LOOK_EVERY: usize = 4096;
 
@@ -236,7 +241,7 @@ where
     }
 
     fn finish(&mut self, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
-        let Phase::Probing { tables, .. } = std::mem::replace(&mut self.phase, Phase::Probing { tables: Vec::new() })
+        let Phase::Probing { tables } = std::mem::replace(&mut self.phase, Phase::Probing { tables: Vec::new() })
         else {
             // What follows wants no more records, and never saw one.
             return Ok(());

@@ -39,6 +39,8 @@ pub(crate) struct Flight<I, F: AsyncFunction<I>> {
     /// The list that is being worked off, and how far that is.
     batch: Vec<u32>,
     worked_off: usize,
+    /// How many further attempts were made.
+    retries: u64,
 }
 
 /// The slots whose futures can go on.
@@ -72,7 +74,7 @@ struct Slot<I, F: AsyncFunction<I>> {
     done: Option<F::Out>,
     /// Whether its record failed, and was let pass.
     failed: bool,
-    /// The record, for a further attempt.
+    /// The record, for a further attempt or its dead letter.
     kept: Option<I>,
     attempt: u32,
     /// Whether it waits, with `pause`, for its next attempt.
@@ -121,14 +123,14 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
 
     fn start(&mut self, record: I, number: u64, function: &mut F, policy: &Policy<I>) {
         (self.record, self.attempt, self.failed) = (number, 1, false);
-        self.kept = policy.retry.map(|(_, copy)| copy(&record));
+        self.kept = policy.copy.map(|copy| copy(&record));
         if let Some(limit) = policy.timeout {
             set(&mut self.timeout, limit);
         }
         self.future.set(Some(function.call(record)));
     }
 
-    fn poll(&mut self, function: &mut F, policy: &Policy<I>) -> Poll<Result<F::Out, BoxError>> {
+    fn poll(&mut self, function: &mut F, policy: &Policy<I>, retries: &mut u64) -> Poll<Result<F::Out, BoxError>> {
         let cx = &mut Context::from_waker(&self.waker);
         loop {
             if self.pausing {
@@ -136,7 +138,9 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
                     break;
                 }
                 self.pausing = false;
-                if let (Some((_, copy)), Some(record)) = (policy.retry, &self.kept) {
+                if let (Some(copy), Some(record)) = (policy.copy, &self.kept) {
+                    *retries += 1;
+                    self.attempt += 1;
                     self.future.set(Some(function.call(copy(record))));
                 }
             }
@@ -144,20 +148,21 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
             let Poll::Ready(output) = future.poll(cx) else { break };
             self.future.set(None);
             match (F::result(output), policy.retry) {
-                (Err(source), Some((retry, _))) if self.attempt >= retry.attempts => {
+                (Err(source), Some(retry)) if self.attempt >= retry.attempts => {
                     return Poll::Ready(Err(RetriesExhausted { attempts: self.attempt, source }.into()));
                 }
-                (Err(_), Some((retry, _))) => {
+                (Err(_), Some(retry)) => {
                     set(&mut self.pause, retry.wait(self.attempt));
                     self.pausing = true;
-                    self.attempt += 1;
                 }
                 (result, _) => return Poll::Ready(result),
             }
         }
         match policy.timeout {
             Some(limit) if has_passed(&mut self.timeout, cx) => {
-                self.clear();
+                // The record may still be needed, for its dead letter.
+                self.pausing = false;
+                self.future.set(None);
                 Poll::Ready(Err(AsyncError::TimedOut { limit }.into()))
             }
             _ => Poll::Pending,
@@ -184,6 +189,7 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
             woken,
             batch: Vec::new(),
             worked_off: 0,
+            retries: 0,
         }
     }
 
@@ -252,7 +258,7 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
     /// Polls the future in a slot.
     pub(crate) fn poll(&mut self, index: u32) -> Result<(), BoxError> {
         let slot = &mut self.slots[index as usize];
-        match slot.poll(&mut self.function, &self.policy) {
+        match slot.poll(&mut self.function, &self.policy, &mut self.retries) {
             Poll::Pending => Ok(()),
             Poll::Ready(Ok(record)) => {
                 slot.done = Some(record);
@@ -263,6 +269,25 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
                 Ok(())
             }
             Poll::Ready(Err(error)) => Err(error),
+        }
+    }
+
+    /// How many further attempts were made so far.
+    pub(crate) fn retries(&self) -> u64 {
+        self.retries
+    }
+
+    /// Takes the record back that has failed in a slot, where it was kept, with its number and how often it was tried.
+    pub(crate) fn take_failed(&mut self, index: u32) -> Option<(I, u64, u32)> {
+        let slot = &mut self.slots[index as usize];
+        Some((slot.kept.take()?, slot.record, slot.attempt))
+    }
+
+    /// Has something leave in place of the result of a record that has failed.
+    pub(crate) fn replace(&mut self, index: u32, instead: F::Out) {
+        self.slots[index as usize].done = Some(instead);
+        if self.policy.order == Order::Unordered {
+            self.leaving.push_back(index);
         }
     }
 

@@ -14,6 +14,7 @@ pub(crate) use flight::Flight;
 
 use super::Retry;
 use super::map::clone_by_function;
+use super::side::{DeadLetter, Leaves};
 use crate::{BoxError, sync};
 
 /// In which order the results of [`map_async`](crate::Stream::map_async) leave.
@@ -43,8 +44,9 @@ pub(crate) struct Policy<I> {
     pub(crate) capacity: usize,
     pub(crate) order: Order,
     pub(crate) timeout: Option<Duration>,
-    /// And what makes the record of a further attempt.
-    pub(crate) retry: Option<(Retry, fn(&I) -> I)>,
+    pub(crate) retry: Option<Retry>,
+    /// What keeps a record, for a further attempt or its dead letter.
+    pub(crate) copy: Option<fn(&I) -> I>,
 }
 
 impl<I> Clone for Policy<I> {
@@ -66,6 +68,13 @@ pub trait AsyncFunction<I>: Clone + Send + 'static {
     fn call(&mut self, record: I) -> Self::Future;
     /// Tells a record from an error.
     fn result(output: <Self::Future as Future>::Output) -> Result<Self::Out, BoxError>;
+    /// Whether the records that fail come out, as letters.
+    const MOURNS: bool = false;
+    /// What comes out for a record that failed, if it [`MOURNS`](Self::MOURNS).
+    fn letter(letter: DeadLetter<I>) -> Option<Self::Out> {
+        drop(letter);
+        None
+    }
 }
 
 /// A function whose futures give a record.
@@ -122,5 +131,29 @@ where
     #[inline(always)]
     fn result(output: Result<O, E>) -> Result<O, BoxError> {
         output.map_err(Into::into)
+    }
+}
+
+/// A function of whose records those that fail come out as dead letters, each in its turn, as if they were results.
+#[derive(Clone)]
+pub struct Mourned<F>(pub(crate) F);
+
+impl<I: Send + 'static, F: AsyncFunction<I>> AsyncFunction<I> for Mourned<F> {
+    type Out = Leaves<F::Out, DeadLetter<I>>;
+    type Future = F::Future;
+    const MOURNS: bool = true;
+
+    #[inline(always)]
+    fn call(&mut self, record: I) -> F::Future {
+        self.0.call(record)
+    }
+
+    #[inline(always)]
+    fn result(output: <F::Future as Future>::Output) -> Result<Self::Out, BoxError> {
+        F::result(output).map(Leaves::Main)
+    }
+
+    fn letter(letter: DeadLetter<I>) -> Option<Self::Out> {
+        Some(Leaves::Side(letter))
     }
 }

@@ -2,6 +2,7 @@
 
 mod endings;
 mod failures;
+mod letters;
 mod results;
 
 use std::collections::BTreeMap;

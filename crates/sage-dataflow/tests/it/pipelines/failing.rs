@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use sage::{
     BoxError, BudgetExceeded, CauseKind, DeadLetter, Emit, Environment, ErrorPolicy, Fault, JobReport, Operator,
-    RetriesExhausted, Retry, SubmitError,
+    OutOfOrder, RetriesExhausted, Retry, SubmitError, Timestamp, Tumbling,
 };
 
 use crate::contract::{await_status, cancelled};
 use crate::leaks::leak_free;
-use crate::probes::{Gate, Journal, failed, sorted};
+use crate::probes::{CountingSink, Gate, Journal, failed, sorted};
 
 fn parse(text: &str) -> Result<u32, std::num::ParseIntError> {
     text.parse()
@@ -185,6 +185,94 @@ fn options_that_cannot_be_are_said_before_anything_starts() {
     let env = Environment::local("options");
     env.from_iter(TEXTS).try_map(parse).named("parse").retry(Retry::up_to(0)).sink(|_| {});
     refused(env, "`parse`: a retry makes at least one attempt in all");
+}
+
+#[test]
+fn limits_of_zero_are_refused_before_anything_starts() {
+    let refused = |declare: &dyn Fn(&Environment), text: &str| {
+        let env = Environment::local("limits");
+        declare(&env);
+        match env.run() {
+            Err(sage::RunError::Submit(error @ SubmitError::OperatorOption { .. })) => {
+                assert_eq!(error.to_string(), text);
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let never = |n: u64| -> u64 { panic!("record {n} was given, and nothing was to start") };
+    refused(
+        &|env| drop(env.from_iter([1]).map(never).zip(env.from_iter([2])).max_ahead(0).named("pairs").sink(|_| {})),
+        "`pairs`: `max_ahead` is 0; it may be 1 or more",
+    );
+    type Keyed<'a> = &'a dyn Fn(&Environment);
+    let joins: [Keyed<'_>; 4] = [
+        &|env| {
+            let side = || env.from_iter([1]).map(never).key_by(|n| *n);
+            side().join(side()).max_records(0).inner().named("both").sink(|_| {});
+        },
+        &|env| {
+            let side = || env.from_iter([1]).map(never).key_by(|n| *n);
+            side().join(side()).max_records(0).full().named("both").sink(|_| {});
+        },
+        &|env| {
+            let timed =
+                || env.from_iter([1]).map(never).with_timestamps(|_| Timestamp::MIN, OutOfOrder::by(Duration::ZERO));
+            let side = || timed().key_by(|n| n.value);
+            let windows = Tumbling::of(Duration::from_secs(1));
+            side().join(side()).window(windows).max_records(0).left().named("both").sink(|_| {});
+        },
+        &|env| {
+            let timed =
+                || env.from_iter([1]).map(never).with_timestamps(|_| Timestamp::MIN, OutOfOrder::by(Duration::ZERO));
+            let side = || timed().key_by(|n| n.value);
+            side()
+                .join(side())
+                .max_records(0)
+                .window(Tumbling::of(Duration::from_secs(1)))
+                .inner()
+                .named("both")
+                .sink(|_| {});
+        },
+    ];
+    for declare in joins {
+        refused(declare, "`both`: `max_records` is 0; it may be 1 or more");
+    }
+    let env = Environment::local("one");
+    let pairs = env.from_iter([1]).zip(env.from_iter([2])).max_ahead(1).collect();
+    env.run().unwrap();
+    assert_eq!(pairs.take(), [(1, 2)]);
+}
+
+#[test]
+fn contract_04_a_cancel_ends_an_operator_whose_output_is_held_and_has_no_end() {
+    leak_free(|_| {
+        for held_by in ["skip", "dead_letters", "retry"] {
+            let env = Environment::local("held");
+            let journal = Journal::new();
+            let seen = journal.clone();
+            // Units, so that keeping them takes no memory however many they are.
+            let endless = env.from_collection(vec![()]).flat_map(move |()| {
+                seen.note("emits");
+                std::iter::repeat(())
+            });
+            let counting = CountingSink::default();
+            let (counts, sink) = (counting.counts.clone(), move |_| counting.clone());
+            match held_by {
+                "skip" => drop(endless.on_error(ErrorPolicy::skip()).map(|()| 0).sink_to(sink)),
+                "retry" => drop(endless.retry(Retry::up_to(2)).map(|()| 0).sink_to(sink)),
+                _ => {
+                    let (endless, dead) = endless.dead_letters();
+                    endless.map(|()| 0).sink_to(sink);
+                    dead.sink(|_| {});
+                }
+            }
+            let job = env.submit().unwrap();
+            journal.await_events("emits", 1);
+            let report = cancelled(&job);
+            assert_eq!((counts.opened(), counts.finished(), counts.closed()), (1, 0, 1), "{held_by}");
+            assert!(report.elapsed < Duration::from_secs(8), "not by the deadline: {report}");
+        }
+    });
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Joins: exactly the pairs a brute-force loop finds, whatever the interleaving.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sage::{CauseKind, Environment, JobState, Outcome};
 
+use crate::contract::cancelled;
 use crate::leaks::leak_free;
-use crate::probes::{Gate, Journal, failed, sorted};
+use crate::probes::{Counting, CountingSink, Gate, Journal, failed, sorted};
 
 /// A record that owns memory: a key and where it stood.
 type Record = (String, usize);
@@ -306,6 +308,50 @@ fn a_cancel_ends_a_join_that_gathers_and_one_that_emits() {
         journal.await_events("emitted", 1);
         job.cancel();
         assert_eq!(failed(job.wait()).outcome, Outcome::Cancelled);
+    });
+}
+
+/// A thousand million pairs, of which those of even sum fail, with dead letters either of the join itself or of what comes
+/// behind it.
+#[test]
+fn a_cancel_ends_a_long_join_with_dead_letters() {
+    leak_free(|_| {
+        for of_the_join in [true, false] {
+            let env = Environment::local("letters");
+            let journal = Journal::new();
+            let side = || env.from_iter(0..30_000_u64).key_by(|_| ());
+            let (counting, letters) = (Counting::default(), CountingSink::default());
+            let (hooks, letter_hooks) = (counting.counts.clone(), letters.counts.clone());
+            let seen = journal.clone();
+            let fails = move |left: u64, right: u64| {
+                if left == right && left % 1000 == 0 {
+                    seen.note("pair");
+                }
+                if (left + right) % 2 == 0 { Err("even") } else { Ok(left) }
+            };
+            let pairs = side().join(side()).inner();
+            if of_the_join {
+                let (pairs, dead) = pairs.dead_letters();
+                pairs
+                    .try_map(move |((), left, right)| fails(left, right))
+                    .on_error(sage::ErrorPolicy::skip())
+                    .operator(move || counting.clone())
+                    .sink(|_| {});
+                dead.map(|letter| letter.position).sink_to(move |_| letters.clone());
+            } else {
+                let (pairs, dead) = pairs.try_map(move |((), left, right)| fails(left, right)).dead_letters();
+                pairs.operator(move || counting.clone()).sink(|_| {});
+                dead.map(|letter| letter.position).sink_to(move |_| letters.clone());
+            }
+            let job = env.submit().unwrap();
+            journal.await_events("pair", 1);
+            let report = cancelled(&job);
+            assert!(report.elapsed < Duration::from_secs(8), "not by the deadline: {report}");
+            for hooks in [hooks, letter_hooks] {
+                assert_eq!((hooks.opened(), hooks.finished(), hooks.closed()), (1, 0, 1));
+            }
+            assert_eq!(report.attached.len(), 0, "{report}");
+        }
     });
 }
 
