@@ -324,10 +324,10 @@ fn a_cancel_ends_a_long_join_with_dead_letters() {
             let (hooks, letter_hooks) = (counting.counts.clone(), letters.counts.clone());
             let seen = journal.clone();
             let fails = move |left: u64, right: u64| {
-                if left == right && left % 1000 == 0 {
+                if left == right && left.is_multiple_of(1000) {
                     seen.note("pair");
                 }
-                if (left + right) % 2 == 0 { Err("even") } else { Ok(left) }
+                if (left + right).is_multiple_of(2) { Err("even") } else { Ok(left) }
             };
             let pairs = side().join(side()).inner();
             if of_the_join {
