@@ -147,11 +147,11 @@ fn contract_08_a_sink_finishes_in_each_replica_after_its_last_record_and_before_
                 .parallelism(2);
             env.run().unwrap();
             for replica in 0..2 {
-                journal.assert_order(&[
-                    &format!("{replica} flushed 1000"),
-                    &format!("{replica} finished 1000"),
-                    &format!("{replica} closed: end of input"),
-                ]);
+                // It may have been flushed before, when its records had run dry for a while.
+                let prefix = format!("{replica} ");
+                let events = journal.events();
+                let events = events.iter().filter_map(|event| event.strip_prefix(&prefix)).collect::<Vec<_>>();
+                assert!(events.ends_with(&["flushed 1000", "finished 1000", "closed: end of input"]), "{events:?}");
             }
             assert_eq!(journal.events().iter().filter(|event| event.contains("finished")).count(), 2);
         }
