@@ -4,7 +4,7 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo logs test test-kafka check bench nextest
+.PHONY: help demo logs test test-kafka test-python python check bench nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,7 +15,7 @@ demo: ## Answer questions about this repository's documents, then clean up
 logs: ## Count the lines of /var/log, or of LOGS=folder, by the hour; results in target/logs
 	$(CARGO) run --release --quiet -p sage-connectors --example logs -- $(LOGS) --out target/logs
 
-test: nextest test-kafka ## Run every test
+test: nextest test-kafka test-python ## Run every test
 	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
@@ -24,6 +24,21 @@ test: nextest test-kafka ## Run every test
 test-kafka: nextest ## Run the tests of the Kafka connectors
 	$(CARGO) nextest run -p sage-connectors --features kafka kafka::
 	$(CARGO) test --doc -p sage-connectors --features kafka kafka
+
+# The interpreter that the package is built for.
+PYTHON ?= python3
+
+python: .venv/tools ## Build the Python package into .venv
+	.venv/bin/maturin develop --quiet
+
+.venv/tools: python/requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check -r python/requirements-dev.txt
+	touch .venv/tools
+
+test-python: python ## Run the tests of the Python package
+	.venv/bin/mypy --strict python/sage
+	.venv/bin/pytest --quiet
 
 check: ## What CI checks besides the tests: format, lints, documentation
 	$(CARGO) fmt --all --check

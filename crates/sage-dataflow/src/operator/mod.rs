@@ -141,6 +141,13 @@ pub trait Operator: Send + 'static {
     /// Takes one record and emits any number.
     fn process(&mut self, record: Self::In, out: &mut impl Emit<Self::Out>) -> Result<(), Fault>;
 
+    /// Emits what it held back in order to process several records at a time. Runs between two batches of input, and before
+    /// more is waited for; not at the end of input, when [`finish`](Operator::finish) has to do it.
+    fn flush(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        let _ = out;
+        Ok(())
+    }
+
     /// Runs at the end of input, and may still emit. Not called after a failure or a cancel.
     fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
         let _ = out;
@@ -455,6 +462,9 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
     }
 
     fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        let (operator, mut outlet) = self.parts(at);
+        operator.flush(&mut outlet)?;
         if O::TIMES.0 {
             at.enter(self.node);
             let (operator, mut outlet) = self.parts(at);

@@ -131,6 +131,10 @@ where
         }
     }
 
+    fn flush(&mut self, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
+        self.operator.flush(out)
+    }
+
     fn finish(&mut self, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
         self.operator.finish(out)
     }

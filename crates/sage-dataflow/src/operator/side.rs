@@ -89,6 +89,12 @@ pub trait SideOperator: Send + 'static {
     /// As [`Operator::process`].
     fn process(&mut self, record: Self::In, out: &mut impl Emit<Leaves<Self::Out, Self::Side>>) -> Result<(), Fault>;
 
+    /// As [`Operator::flush`].
+    fn flush(&mut self, out: &mut impl Emit<Leaves<Self::Out, Self::Side>>) -> Result<(), Fault> {
+        let _ = out;
+        Ok(())
+    }
+
     /// As [`Operator::finish`].
     fn finish(&mut self, out: &mut impl Emit<Leaves<Self::Out, Self::Side>>) -> Result<(), Fault> {
         let _ = out;
@@ -357,6 +363,9 @@ impl<O: SideOperator, N: Push<O::Out>> Push<O::In> for SideLink<O, N> {
     }
 
     fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        let (operator, mut ways) = self.parts(at);
+        operator.flush(&mut ways)?;
         if O::TIMES.0 {
             at.enter(self.node);
             let (operator, mut ways) = self.parts(at);
@@ -502,6 +511,10 @@ where
             }
             Err(stop) => Err(stop),
         }
+    }
+
+    fn flush(&mut self, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
+        self.operator.flush(&mut MainOf::<_, Self::Side>(out, PhantomData))
     }
 
     fn finish(&mut self, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {

@@ -288,3 +288,57 @@ fn functions_on_streams_can_be_written_with_the_boxed_type() {
         assert_eq!(out.take(), [4, 8, 12]);
     });
 }
+
+/// Passes records on a hundred at a time.
+#[derive(Clone, Default)]
+struct Hundreds(Vec<u32>);
+
+impl Operator for Hundreds {
+    type In = u32;
+    type Out = Vec<u32>;
+
+    fn process(&mut self, record: u32, out: &mut impl Emit<Vec<u32>>) -> Result<(), Fault> {
+        self.0.push(record);
+        if self.0.len() == 100 { self.flush(out) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, out: &mut impl Emit<Vec<u32>>) -> Result<(), Fault> {
+        if self.0.is_empty() { Ok(()) } else { out.emit(std::mem::take(&mut self.0)) }
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<Vec<u32>>) -> Result<(), Fault> {
+        self.flush(out)
+    }
+}
+
+#[test]
+fn an_operator_that_holds_records_back_flushes_them_when_no_more_are_waiting() {
+    leak_free(|_| {
+        for (exchanged, mourned) in [(false, false), (true, false), (false, true)] {
+            let (feed, source) = sage::testing::source();
+            let (received, sink) = sage::testing::sink();
+            let env = Environment::local("hundreds");
+            let numbers = env.from_source(move |_| source.clone());
+            let numbers = if exchanged { numbers.boxed().map(|n| n).boxed() } else { numbers.boxed() };
+            let hundreds = numbers.operator(Hundreds::default);
+            let hundreds = match mourned {
+                false => hundreds.boxed(),
+                true => {
+                    let (hundreds, letters) = hundreds.dead_letters();
+                    letters.sink(|_| {});
+                    hundreds.boxed()
+                }
+            };
+            hundreds.flat_map(|hundred| hundred).sink_to(move |_| sink.clone());
+            let job = env.submit().unwrap();
+            for n in 0..5_u32 {
+                feed.send(n);
+                assert_eq!(received.wait_for(n as usize + 1).last(), Some(&n), "while the source is open");
+            }
+            (5..1000).for_each(|n| feed.send(n));
+            feed.end();
+            job.wait().unwrap();
+            assert_eq!(received.take(), (0..1000).collect::<Vec<_>>());
+        }
+    });
+}

@@ -1,0 +1,163 @@
+//! Python functions that follow each other, run over many records at a time.
+//!
+//! The Python package makes one function of them, which loops over an iterator of records; so the interpreter calls the
+//! functions itself, as it would in a loop by hand. Which record one of them failed at, and which one, is found out
+//! only then: from how far the iterator has got, and from the line in the traceback.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyInt, PyList};
+use sage::{BoxError, CloseContext, Emit, Fault, FinishContext, OpenContext, Operator, Sink};
+
+use crate::Object;
+use crate::error::Raised;
+
+/// How many records are gathered for one call, at most.
+const MOST_RECORDS: usize = 512;
+
+/// Calls the method `close` of an adapter.
+pub(crate) fn close(py: Python<'_>, adapter: &Py<PyAny>) -> Result<(), BoxError> {
+    match adapter.call_method0(py, intern!(py, "close")) {
+        Ok(_) => Ok(()),
+        Err(exception) => Err(Raised::new(py, exception, None, None).into()),
+    }
+}
+
+/// The functions of a task, and the records that wait for them.
+pub(crate) struct Chain {
+    /// Makes the adapter: methods `run(iterator, out)`, `blame(exception)` and `close()`.
+    make: Py<PyAny>,
+    adapter: Option<Py<PyAny>>,
+    run: Option<Py<PyAny>>,
+    waiting: Vec<Py<PyAny>>,
+    /// How many records it was given before those that wait.
+    before: u64,
+}
+
+impl Chain {
+    pub(crate) fn new(make: Py<PyAny>) -> Self {
+        Self { make, adapter: None, run: None, waiting: Vec::new(), before: 0 }
+    }
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
+        Python::attach(|py| {
+            let raised = |exception| Raised::new(py, exception, None, None);
+            let adapter = self.make.call1(py, (cx.replica, cx.parallelism)).map_err(raised)?;
+            self.run = Some(adapter.getattr(py, intern!(py, "run")).map_err(raised)?);
+            self.adapter = Some(adapter);
+            Ok(())
+        })
+    }
+
+    /// Takes a record; says whether it is time to run.
+    fn take(&mut self, record: Object) -> bool {
+        self.waiting.push(record.0);
+        self.waiting.len() >= MOST_RECORDS
+    }
+
+    /// Runs the functions on what waits, and gives what comes out.
+    fn run(&mut self) -> Result<Vec<Py<PyAny>>, Raised> {
+        let Some(run) = &self.run else { return Ok(Vec::new()) };
+        if self.waiting.is_empty() {
+            return Ok(Vec::new());
+        }
+        Python::attach(|py| {
+            let count = self.waiting.len() as u64;
+            let before = self.before;
+            self.before += count;
+            let raised = |exception| Raised::new(py, exception, None, None);
+            let records = PyList::new(py, self.waiting.drain(..)).map_err(raised)?;
+            let iterator = records.try_iter().map_err(raised)?;
+            let out = PyList::empty(py);
+            match run.bind(py).call1((&iterator, &out)) {
+                Ok(_) => Ok(out.iter().map(Bound::unbind).collect()),
+                Err(exception) => {
+                    let left = iterator.call_method0(intern!(py, "__length_hint__"));
+                    let left = left.and_then(|left| left.cast_into::<PyInt>().map_err(PyErr::from)?.extract::<u64>());
+                    let record = left.ok().map(|left| before + count.saturating_sub(left));
+                    // With its traceback, which the value alone need not have.
+                    let raised = exception.clone_ref(py).into_value(py);
+                    let function = self.adapter.as_ref().and_then(|adapter| {
+                        let blamed = adapter.call_method1(py, intern!(py, "blame"), (raised,));
+                        blamed.and_then(|name| name.extract::<Option<String>>(py)).ok().flatten()
+                    });
+                    Err(Raised::new(py, exception, function, record))
+                }
+            }
+        })
+    }
+
+    fn close(&mut self) -> Result<(), BoxError> {
+        Python::attach(|py| {
+            self.waiting.clear();
+            self.run = None;
+            self.adapter.take().map_or(Ok(()), |adapter| close(py, &adapter))
+        })
+    }
+}
+
+/// A chain with records behind it.
+pub(crate) struct Through(pub(crate) Chain);
+
+impl Through {
+    fn run(&mut self, out: &mut impl Emit<Object>) -> Result<(), Fault> {
+        self.0.run()?.into_iter().try_for_each(|record| out.emit(Object(record)))
+    }
+}
+
+impl Operator for Through {
+    type In = Object;
+    type Out = Object;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        Ok(self.0.open(cx)?)
+    }
+
+    fn process(&mut self, record: Object, out: &mut impl Emit<Object>) -> Result<(), Fault> {
+        if self.0.take(record) { self.run(out) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, out: &mut impl Emit<Object>) -> Result<(), Fault> {
+        self.run(out)
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<Object>) -> Result<(), Fault> {
+        self.run(out)
+    }
+
+    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+        self.0.close()
+    }
+}
+
+/// A chain that ends in a sink.
+pub(crate) struct Into(pub(crate) Chain);
+
+impl Sink for Into {
+    type In = Object;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
+        Ok(self.0.open(cx)?)
+    }
+
+    fn write(&mut self, record: Object) -> Result<(), BoxError> {
+        if self.0.take(record) {
+            self.0.run()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), BoxError> {
+        self.0.run()?;
+        Ok(())
+    }
+
+    fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
+        self.0.run()?;
+        Ok(())
+    }
+
+    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+        self.0.close()
+    }
+}

@@ -1,0 +1,41 @@
+//! The module `sage._sage`: the engine as the Python package `sage` uses it.
+//!
+//! It converts, and calls: Python objects become records, Python callables sources, operators, sinks and services. What a
+//! program may write is decided in the Python package; how it runs, in the engine.
+//!
+//! Invariants:
+//!  1. A thread holds the interpreter while it runs Python code, and at no other time: it attaches once for many records,
+//!     and never waits for a lane, a service or a job while attached.
+//!  2. A Python exception is carried as the object it is, and comes out of the call that ran the job.
+
+mod chain;
+mod error;
+mod job;
+mod plan;
+mod service;
+mod source;
+
+use pyo3::prelude::*;
+
+/// A Python object on its way through a pipeline.
+///
+/// One that is dropped by a thread that is not attached is released when the next thread attaches.
+struct Object(Py<PyAny>);
+
+#[pymodule]
+mod _sage {
+    #[pymodule_export]
+    use crate::error::{ServiceError, SubmitError};
+    #[pymodule_export]
+    use crate::job::Job;
+    #[pymodule_export]
+    use crate::plan::start;
+    #[pymodule_export]
+    use crate::service::Handle;
+}
+
+impl Clone for Object {
+    fn clone(&self) -> Self {
+        Python::attach(|py| Self(self.0.clone_ref(py)))
+    }
+}

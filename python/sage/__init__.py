@@ -1,0 +1,40 @@
+"""Dataflow pipelines whose operators call managed services, with a shutdown that leaves nothing behind."""
+
+from ._environment import LocalEnvironment
+from ._functions import (
+    BaseFunction,
+    BatchFunction,
+    FilterFunction,
+    FlatMapFunction,
+    MapFunction,
+    SinkFunction,
+    SourceFunction,
+    StopSignal,
+)
+from ._job import JobFailed, JobId, Report
+from ._sage import ServiceError, SubmitError
+from ._services import BaseService
+from ._stream import DataStream
+
+#: The name for new code.
+Service = BaseService
+
+__all__ = [
+    "BaseFunction",
+    "BaseService",
+    "BatchFunction",
+    "DataStream",
+    "FilterFunction",
+    "FlatMapFunction",
+    "JobFailed",
+    "JobId",
+    "LocalEnvironment",
+    "MapFunction",
+    "Report",
+    "Service",
+    "ServiceError",
+    "SinkFunction",
+    "SourceFunction",
+    "StopSignal",
+    "SubmitError",
+]

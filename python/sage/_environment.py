@@ -1,0 +1,307 @@
+"""Environments: where pipelines and services are declared, and run."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from . import _sage
+from ._chain import Chain, Link, close_all
+from ._context import Context, ServiceCalls
+from ._functions import (
+    BaseFunction,
+    BatchFunction,
+    Made,
+    SourceFunction,
+    allocate,
+    executed,
+    flattened,
+    instance,
+    method,
+)
+from ._job import JobFailed, JobId, Report
+from ._services import Hooks
+from ._stream import DataStream, Transformation, check_parallelism, name_of
+
+
+@dataclass
+class _Step:
+    """A step of the plan that the engine runs."""
+
+    kind: str
+    name: str
+    inputs: list[int]
+    make: Any
+    parallelism: int
+    outputs: int
+
+
+@dataclass
+class _Registration:
+    name: str
+    factory: Any
+    after: list[str]
+
+
+class _Records:
+    """A source: an iterable that is closed."""
+
+    def __init__(self, records: Iterable[Any], made: list[Any]) -> None:
+        self._records = records
+        self._made = made
+
+    def __iter__(self) -> Any:
+        return iter(self._records)
+
+    def close(self) -> None:
+        close_all(self._made)
+
+
+class LocalEnvironment:
+    """Declares pipelines and the services they call, and runs them on threads of this process.
+
+    >>> env = LocalEnvironment("squares")
+    >>> squares = env.from_batch([1, 2, 3]).map(lambda n: n * n).collect()
+    >>> job = env.submit(autostop=True)
+    >>> squares
+    [1, 4, 9]
+    """
+
+    def __init__(self, name: str = "localenvironment", config: dict[str, Any] | None = None) -> None:
+        self.name = name
+        self.config = dict(config or {})
+        self.env_uuid = str(uuid.uuid4())
+        self.pipeline: list[Transformation] = []
+        self.logger = logging.getLogger(f"sage.{name}")
+        self._services: dict[str, Made] = {}
+        self._job: _sage.Job | None = None
+        self._calls = ServiceCalls()
+        self._names: dict[str, int] = {}
+
+    def __enter__(self) -> LocalEnvironment:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _named(self, name: str) -> str:
+        """The name, with a number where it is taken."""
+        number = self._names[name] = self._names.get(name, 0) + 1
+        return name if number == 1 else f"{name}-{number}"
+
+    def _source(self, kind: str, function: Any, args: Any, kwargs: Any, name: str | None, parallelism: int) -> DataStream:
+        step = Transformation(kind, self._named(name or name_of(function)), (function, args, kwargs))
+        step.parallelism = check_parallelism(parallelism)
+        self.pipeline.append(step)
+        return DataStream(self, step)
+
+    def from_batch(self, records: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
+        """The records of a ``BatchFunction`` class, or of any iterable: ``None`` in a list is a record like others."""
+        if isinstance(records, type) and issubclass(records, BaseFunction):
+            return self._source("batch", records, args, kwargs, name, 1)
+        if not isinstance(records, Iterable):
+            raise TypeError(f"`from_batch` needs a BatchFunction class or an iterable, not {records!r}")
+        return self._source("iterable", records, (), {}, name or "batch", 1)
+
+    def from_collection(self, records: Any, *args: Any, **kwargs: Any) -> DataStream:
+        """As ``from_batch``."""
+        return self.from_batch(records, *args, **kwargs)
+
+    def from_source(self, function: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
+        """The records of a ``SourceFunction`` class, or of a callable that returns one at a time.
+
+        The stream ends when a ``StopSignal`` is returned, or with the job.
+        """
+        if not callable(function):
+            raise TypeError(f"`from_source` needs a SourceFunction class or a callable, not {function!r}")
+        return self._source("source", function, args, kwargs, name, 1)
+
+    def register_service(self, name: str, service: Any, *args: Any, **kwargs: Any) -> None:
+        """Registers a service: a class with the arguments of its constructor."""
+        if not callable(service):
+            raise TypeError(f"`register_service` needs a class, not {service!r}")
+        self._register(name, (service, args, kwargs))
+
+    def register_service_factory(self, name: str, factory: Any) -> None:
+        """Registers a service that a function makes."""
+        if not callable(factory):
+            raise TypeError(f"`register_service_factory` needs a function, not {factory!r}")
+        self._register(name, (factory, (), {}))
+
+    def _register(self, name: str, made: Made) -> None:
+        if name in self._services:
+            raise ValueError(f"there is a service `{name}` already; choose another name")
+        self._services[name] = made
+
+    def submit(self, autostop: bool = False) -> JobId:
+        """Runs the job. With ``autostop``, waits until it is over and everything is stopped and cleaned; without, returns
+        at once: see ``stop`` and ``wait``.
+
+        Raises ``JobFailed`` from the user's own exception when the job did not succeed or left something behind,
+        ``KeyboardInterrupt`` or ``SystemExit`` when a signal ended it; in each case, when everything is cleaned.
+        """
+        if self.is_running:
+            raise RuntimeError(f"`{self.name}` is running; wait for it, or stop it")
+        calls = ServiceCalls()
+        services = [_Registration(name, self._factory(name, made, calls), []) for name, made in self._services.items()]
+        timeouts = self.config.get("timeouts", {})
+        job = _sage.start(
+            self.name, self._plan(calls), services, calls.handles.update, signals=autostop and _on_main_thread(), timeouts=timeouts
+        )
+        self._job, self._calls = job, calls
+        _running.add(job)
+        job_id = JobId(job)
+        if autostop:
+            self.wait()
+        return job_id
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job of this environment is not over yet."""
+        return self._job is not None and self._job.state != "ended"
+
+    def wait(self, timeout: float | None = None) -> Report | None:
+        """Waits until the job is over, and returns its report; ``None`` if it is not after ``timeout`` seconds.
+
+        Raises what ``submit`` raises.
+        """
+        job = self._job
+        if job is None:
+            raise RuntimeError("nothing was submitted")
+        if not job.wait(timeout):
+            return None
+        _running.discard(job)
+        # The handles refer to the services' factories, and these to the handles.
+        self._calls.handles.clear()
+        return _result(job)
+
+    def stop(self) -> None:
+        """Ends the sources, and waits until what is in flight is finished and everything is cleaned."""
+        if self._job is not None and self.is_running:
+            self._job.drain()
+            self.wait()
+
+    def close(self) -> None:
+        """As ``stop``. Does nothing when no job runs."""
+        self.stop()
+
+    def set_console_log_level(self, level: str) -> None:
+        """The level from which on messages of this environment are shown: ``"DEBUG"``, ``"INFO"``, ``"WARNING"``, …"""
+        self.logger.setLevel(level.upper())
+
+    def _factory(self, name: str, made: Made, calls: ServiceCalls) -> Any:
+        service, args, kwargs = made
+        context = Context(name, calls, self.logger.getChild(name))
+
+        def make() -> Any:
+            if not isinstance(service, type):
+                return service(*args, **kwargs)
+            made_instance = allocate(service, args, kwargs)
+            try:
+                made_instance.ctx = context
+            except AttributeError:
+                pass  # a class with slots has no place for it
+            made_instance.__init__(*args, **kwargs)
+            return made_instance
+
+        return lambda: Hooks(make)
+
+    def _plan(self, calls: ServiceCalls) -> list[_Step]:
+        """The steps of the engine: functions that follow each other are one."""
+        followers: dict[Transformation, list[Transformation]] = {step: [] for step in self.pipeline}
+        for step in self.pipeline:
+            for before in step.inputs:
+                followers[before].append(step)
+        if not self.pipeline:
+            raise _sage.SubmitError(f"`{self.name}` has no pipeline; begin one with `from_batch`")
+        plan: list[_Step] = []
+        position: dict[Transformation, int] = {}
+        for first in self.pipeline:
+            if first in position:
+                continue
+            inputs = [position[before] for before in first.inputs]
+            run = [first]
+            while first.inputs and len(after := followers[run[-1]]) == 1:
+                if after[0].parallelism != first.parallelism or len(after[0].inputs) != 1:
+                    break
+                run.append(after[0])
+            last = run[-1]
+            for step in run:
+                position[step] = len(plan)
+            is_source = not first.inputs
+            if not is_source and last.kind != "sink" and not followers[last]:
+                raise _sage.SubmitError(f"the stream behind `{last.name}` has no sink; end it with `sink` or `collect`")
+            if is_source and not followers[last]:
+                raise _sage.SubmitError(f"the stream of `{last.name}` has no sink; end it with `sink` or `collect`")
+            make = self._source_maker(first, calls) if is_source else self._chain_maker(run, calls)
+            kind = "source" if is_source else "sink" if last.kind == "sink" else "chain"
+            name = " → ".join(step.name for step in run)
+            plan.append(_Step(kind, name, inputs, make, first.parallelism, len(followers[last])))
+        return plan
+
+    def _context(self, step: Transformation, calls: ServiceCalls, replica: int, parallelism: int) -> Context:
+        return Context(step.name, calls, self.logger.getChild(step.name), replica, parallelism)
+
+    def _source_maker(self, step: Transformation, calls: ServiceCalls) -> Any:
+        def make(replica: int, parallelism: int) -> _Records:
+            if step.kind == "iterable":
+                return _Records(step.made[0], [])
+            base = BatchFunction if step.kind == "batch" else SourceFunction
+            function = instance(step.made, base, self._context(step, calls, replica, parallelism))
+            ends_with_none = isinstance(function, BatchFunction)
+            made = [function] if isinstance(step.made[0], type) else []
+            return _Records(executed(function, ends_with_none), made)
+
+        return make
+
+    def _chain_maker(self, run: list[Transformation], calls: ServiceCalls) -> Any:
+        def make(replica: int, parallelism: int) -> Chain:
+            links: list[Link] = []
+            made: list[Any] = []
+            for step in run:
+                function = step.made[0]
+                if isinstance(function, type) and issubclass(function, BaseFunction):
+                    try:
+                        function = instance(step.made, BaseFunction, self._context(step, calls, replica, parallelism))
+                    except BaseException:
+                        close_all(made)
+                        raise
+                    made.append(function)
+                call = flattened(function) if step.kind == "flatmap" else method(function)
+                links.append((step.kind, call, step.name))
+            return Chain(links, made)
+
+        return make
+
+
+def _result(job: _sage.Job) -> Report:
+    """The report of a job that is over; raises if it is no success."""
+    report = Report(job)
+    if job.signal == 2:
+        raise KeyboardInterrupt
+    if job.signal is not None:
+        raise SystemExit(128 + job.signal)
+    if job.error is not None:
+        raise JobFailed(job.error, report) from job.exception
+    return report
+
+
+def _on_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+#: Jobs that nobody has waited for. Held here, so that a job goes on though its environment is gone.
+_running: set[_sage.Job] = set()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Cancels what still runs: no thread of the engine may be left when the interpreter ends."""
+    for job in list(_running):
+        job.cancel()
+        job.wait()

@@ -1,0 +1,136 @@
+"""The functions a pipeline is made of: base classes for those written as classes, and what makes them callable."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+
+class StopSignal:
+    """What a ``BatchFunction`` or ``SourceFunction`` returns when it has no more records."""
+
+    def __init__(self, name: str = "stop", source: Any = None) -> None:
+        self.name = name
+        self.source = source
+
+    def __repr__(self) -> str:
+        return f"StopSignal({self.name!r})"
+
+
+class BaseFunction:
+    """What all function classes have: ``ctx``, ``logger`` and ``name``, and the way to call services.
+
+    The engine sets ``ctx`` before the constructor runs, so a constructor may call services as well; a subclass need not
+    call ``super().__init__()``.
+    """
+
+    ctx: Context
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    @property
+    def name(self) -> str:
+        """The name of the operator."""
+        return self.ctx.name
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger for this operator."""
+        return self.ctx.logger
+
+    @property
+    def call_service(self) -> Any:
+        """Calls a service: ``self.call_service("db", x, method="search", timeout=1.0)``."""
+        return self.ctx.call_service
+
+    def execute(self, *args: Any) -> Any:
+        """Processes one record; to be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} has no `execute`")
+
+    def close(self) -> None:
+        """Releases what the constructor acquired. Runs once, whatever happened."""
+
+
+class MapFunction(BaseFunction):
+    """Replaces each record by what ``execute(record)`` returns."""
+
+
+class FilterFunction(BaseFunction):
+    """Keeps the records for which ``execute(record)`` is true."""
+
+
+class FlatMapFunction(BaseFunction):
+    """Replaces each record by those that ``execute(record)`` returns, or passes to ``self.collect``."""
+
+    def collect(self, record: Any) -> None:
+        """Emits a record."""
+        self.__dict__.setdefault("_collected", []).append(record)
+
+
+class SinkFunction(BaseFunction):
+    """Takes each record by ``execute(record)``."""
+
+
+class SourceFunction(BaseFunction):
+    """Makes a record each time ``execute()`` is called, until that returns a ``StopSignal``."""
+
+
+class BatchFunction(BaseFunction):
+    """Makes a record each time ``execute()`` is called, until that returns ``None`` or a ``StopSignal``."""
+
+
+#: A class with the arguments of its constructor, or a callable.
+Made = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+def allocate(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Makes an object whose constructor has not run, so that it can be given what its constructor may use."""
+    new = cls.__new__
+    return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
+
+
+def instance(made: Made, base: type[BaseFunction], context: Context) -> Any:
+    """Makes the function of one replica: an object of the class, or the callable itself."""
+    function, args, kwargs = made
+    if not isinstance(function, type):
+        return function
+    made_instance = allocate(function, args, kwargs)
+    if isinstance(made_instance, BaseFunction):
+        made_instance.ctx = context
+    made_instance.__init__(*args, **kwargs)
+    return made_instance
+
+
+def method(function: Any) -> Callable[..., Any]:
+    """What is called for each record."""
+    return function.execute if isinstance(function, BaseFunction) else function
+
+
+def flattened(function: Any) -> Callable[[Any], Iterable[Any]]:
+    """What gives an iterable for each record."""
+    if not isinstance(function, FlatMapFunction):
+        return method(function)
+
+    def call(record: Any) -> Iterable[Any]:
+        returned = function.execute(record)
+        collected = function.__dict__.pop("_collected", [])
+        return collected if returned is None else [*collected, *returned]
+
+    return call
+
+
+def executed(function: Any, ends_with_none: bool) -> Iterator[Any]:
+    """Calls ``execute`` until it says that there is no more."""
+    execute = method(function)
+    while True:
+        record = execute()
+        if isinstance(record, StopSignal) or (record is None and ends_with_none):
+            return
+        # A source that has nothing just now says so with `None`.
+        if record is not None or ends_with_none:
+            yield record

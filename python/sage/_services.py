@@ -1,0 +1,77 @@
+"""Services: objects that outlive a record, are called by name, and are stopped and cleaned when a job is over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._context import Context
+
+
+class BaseService:
+    """A service. The order of its life: ``__init__``, ``setup``, ``start``, calls, ``stop``, ``cleanup``.
+
+    Every hook runs once, ``cleanup`` whatever happened before. A subclass need not call ``super().__init__()``.
+    """
+
+    ctx: Context
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    @property
+    def name(self) -> str:
+        """The name the service is registered under."""
+        return self.ctx.name
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger for this service."""
+        return self.ctx.logger
+
+    @property
+    def call_service(self) -> Any:
+        """Calls another service."""
+        return self.ctx.call_service
+
+    def setup(self) -> None:
+        """Acquires what the service needs."""
+
+    def start(self) -> None:
+        """Begins what runs beside the calls."""
+
+    def stop(self) -> None:
+        """Has what runs beside the calls, and the calls that are inside, end soon."""
+
+    def cleanup(self) -> None:
+        """Releases everything."""
+
+
+class Hooks:
+    """The hooks of a service as the engine calls them, for classes that know nothing of ``BaseService`` as well."""
+
+    def __init__(self, made: Callable[[], Any]) -> None:
+        self.instance = made()
+
+    def _call(self, *names: str) -> None:
+        """Calls the first of these methods that there is."""
+        for name in names:
+            hook = getattr(self.instance, name, None)
+            if callable(hook):
+                hook()
+                return
+
+    def setup(self) -> None:
+        """Runs ``setup``, then ``start`` or ``start_running``."""
+        self._call("setup")
+        self._call("start", "start_running")
+
+    def stop(self) -> None:
+        """Runs ``stop`` or ``terminate``."""
+        self._call("stop", "terminate")
+
+    def cleanup(self) -> None:
+        """Runs ``cleanup`` or ``close``."""
+        self._call("cleanup", "close")

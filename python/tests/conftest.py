@@ -1,0 +1,40 @@
+"""Leak checks around every test: what a job started must be gone when its test is over."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def _threads() -> list[str]:
+    tasks = Path("/proc/self/task")
+    names = []
+    for task in tasks.iterdir():
+        try:
+            names.append((task / "comm").read_text().strip())
+        except OSError:
+            continue
+    # One per process, from the first job on.
+    return sorted(name for name in names if name != "sage-signals")
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(autouse=True)
+def leak_free() -> Iterator[None]:
+    """Fails a test that leaves a thread or a descriptor behind."""
+    before = _threads(), _descriptors()
+    yield
+    deadline = threading.Event()
+    for _ in range(500):
+        if (_threads(), _descriptors()) == before:
+            return
+        # An abandoned call may still be ending; nothing notifies of the end of a thread.
+        deadline.wait(0.01)
+    assert (_threads(), _descriptors()) == before

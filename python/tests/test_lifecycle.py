@@ -1,0 +1,98 @@
+"""How jobs end: with signals, in threads, with the interpreter; and that everything is cleaned once in each case."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from sage import LocalEnvironment
+
+PROGRAM = """
+import sys, time
+from sage import BaseService, LocalEnvironment, SourceFunction
+
+class Db(BaseService):
+    def cleanup(self):
+        print("cleaned", flush=True)
+
+class Ticks(SourceFunction):
+    def execute(self):
+        print("tick", flush=True)
+        time.sleep(0.01)
+        return 1
+
+env = LocalEnvironment("signalled")
+env.register_service("db", Db)
+env.from_source(Ticks).sink(lambda _: None)
+"""
+
+
+def program(rest: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM + rest], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, list[str], str]:
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out.split(), err
+
+
+@pytest.mark.parametrize(
+    ("number", "codes"), [(signal.SIGINT, (130, -signal.SIGINT)), (signal.SIGTERM, (143, -signal.SIGTERM))]
+)
+def test_a_signal_cleans_and_then_ends_the_program_with_its_code(number: signal.Signals, codes: tuple[int, int]) -> None:
+    process = program("env.submit(autostop=True)\nprint('not reached')")
+    assert process.stdout is not None and process.stdout.readline() == "tick\n"
+    process.send_signal(number)
+    code, out, err = finish(process)
+    assert code in codes, err
+    assert out.count("cleaned") == 1 and "reached" not in out, err
+
+
+@pytest.mark.parametrize("rest", ["", "raise ValueError('the program breaks')", "sys.exit(3)", "del env"])
+def test_the_end_of_the_interpreter_cleans_a_job_in_the_background(rest: str) -> None:
+    process = program(f"env.submit()\ntime.sleep(0.05)\n{rest}")
+    code, out, err = finish(process)
+    assert out.count("cleaned") == 1 and out[-1] == "cleaned", err
+    assert code == (1 if "raise" in rest else 3 if "exit" in rest else 0), err
+
+
+def test_two_environments_run_in_two_threads() -> None:
+    results: dict[int, list[int]] = {}
+
+    def run(number: int) -> None:
+        env = LocalEnvironment(f"thread-{number}")
+        results[number] = env.from_batch(range(2000)).map(lambda n: n * number).collect()
+        env.submit(autostop=True)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {number: [n * number for n in range(2000)] for number in (1, 2)}
+
+
+def test_a_thousand_jobs_leave_nothing() -> None:
+    def once() -> None:
+        env = LocalEnvironment("many")
+        env.from_batch(range(10)).map(lambda n: n).collect()
+        env.submit(autostop=True)
+
+    def resident() -> int:
+        fields = Path("/proc/self/statm").read_text().split()
+        return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    for _ in range(100):
+        once()
+    before = resident()
+    for _ in range(1000):
+        once()
+    assert resident() - before < 8 << 20
