@@ -13,14 +13,12 @@ create_exception!(_sage, ServiceError, PyRuntimeError, "A service does not exist
 pub(crate) struct Raised {
     /// The exception, with its traceback.
     pub(crate) exception: PyErr,
-    /// Which function raised it, where one task runs several.
-    pub(crate) function: Option<String>,
-    /// Which record of the task's input it was raised for, from 1.
-    pub(crate) record: Option<u64>,
     message: String,
 }
 
 impl Raised {
+    /// `function` is the one that raised it, where a task runs several, and `record` the record of the task's input that it
+    /// was raised for, from 1.
     pub(crate) fn new(py: Python<'_>, exception: PyErr, function: Option<String>, record: Option<u64>) -> Self {
         let kind = exception.get_type(py).name().map_or_else(|_| "exception".to_owned(), |name| name.to_string());
         let text = exception.value(py).str().map_or_else(|_| String::new(), |text| text.to_string());
@@ -28,6 +26,6 @@ impl Raised {
         if let (Some(function), Some(record)) = (&function, record) {
             message = format!("in `{function}`, at record {record}: {message}");
         }
-        Self { exception, function, record, message }
+        Self { exception, message }
     }
 }

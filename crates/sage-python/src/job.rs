@@ -17,7 +17,7 @@ pub(crate) struct Job {
 
 enum Phase {
     Live(Arc<Live>),
-    Ended(Ended),
+    Ended(Box<Ended>),
 }
 
 /// What is held until the job is over, and then let go: it refers to the program's functions, and they may refer to the
@@ -61,7 +61,7 @@ impl Job {
             }
         };
         // Not dropped while it is locked: the program's objects may look at the job when they are released.
-        let before = std::mem::replace(&mut *self.phase(), Phase::Ended(ended));
+        let before = std::mem::replace(&mut *self.phase(), Phase::Ended(Box::new(ended)));
         drop(before);
     }
 
