@@ -5,10 +5,16 @@ from __future__ import annotations
 import concurrent.futures
 import difflib
 import logging
+import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._sage import Handle
+
+
+#: How many calls with a timeout, or asynchronous ones, a job has under way at once.
+MOST_THREADS = 64
 
 
 class ServiceMethods:
@@ -25,10 +31,29 @@ class ServiceMethods:
 
 
 class ServiceCalls:
-    """Calls services by their names."""
+    """Calls services by their names, for all functions of one job."""
 
     def __init__(self) -> None:
         self.handles: dict[str, Handle] = {}
+        self._lock = threading.Lock()
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+
+    def begin(self, handle: Handle, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
+        """Has another thread call a service. The threads are made when they are first needed, and end with the job."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = concurrent.futures.ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="sage-call")
+            return self._pool.submit(handle.call, method, args, kwargs)
+
+    def close(self) -> None:
+        """Lets go of the services and the threads. Calls that had not begun are cancelled; those inside have ended when the
+        services were stopped, or are named in the report."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
+        # The handles refer to the services' factories, and these to the handles.
+        self.handles.clear()
 
     def handle(self, name: str) -> Handle:
         """The handle of a service; the error for a name that does not exist lists those that are close."""
@@ -42,30 +67,53 @@ class ServiceCalls:
     def __call__(
         self, name: str, *args: Any, method: str = "process", timeout: float | None = None, **kwargs: Any
     ) -> Any:
-        if timeout is not None and timeout <= 0:
-            raise ValueError("a timeout is more than 0 seconds; leave it out for none")
+        check_timeout(timeout)
         handle = self.handle(name)
         if timeout is None:
             return handle.call(method, args, kwargs)
-        return call_within(handle, timeout, method, args, kwargs)
+        call = self.begin(handle, method, args, kwargs)
+        if not concurrent.futures.wait([call], timeout).done:
+            call.cancel()
+            raise TimeoutError(f"service `{name}` did not answer `{method}` within {timeout} s")
+        return call.result()
+
+    def asynchronous(
+        self, name: str, *args: Any, method: str = "process", timeout: float | None = None, **kwargs: Any
+    ) -> ServiceFuture:
+        """As a call, on another thread: returns at once."""
+        check_timeout(timeout)
+        return ServiceFuture(self.begin(self.handle(name), method, args, kwargs), f"`{name}`, method `{method}`", timeout)
 
     def __getitem__(self, name: str) -> ServiceMethods:
         return ServiceMethods(self.handle(name))
 
 
-def call_within(handle: Handle, timeout: float, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls a service on another thread, and waits for `timeout` seconds."""
-    pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"call {handle.name}")
-    try:
-        future = pool.submit(handle.call, method, args, kwargs)
-        try:
-            return future.result(timeout)
-        except concurrent.futures.TimeoutError as error:
-            if future.done():
-                raise
-            raise TimeoutError(f"service `{handle.name}` did not answer `{method}` within {timeout} s") from error
-    finally:
-        pool.shutdown(wait=False)
+def check_timeout(timeout: float | None) -> None:
+    """Raises for a timeout that no call could keep."""
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"a timeout is more than 0 seconds, not {timeout!r}; leave it out for none")
+
+
+class ServiceFuture:
+    """What becomes of a call on another thread."""
+
+    def __init__(self, future: Future[Any], what: str, timeout: float | None) -> None:
+        self._future = future
+        self._what = what
+        self._timeout = timeout
+
+    def done(self) -> bool:
+        """Whether the call has ended."""
+        return self._future.done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What the service returned; waits for it for ``timeout`` seconds, or those given to the call. Raises what it raised,
+        or ``TimeoutError``."""
+        check_timeout(timeout)
+        limit = self._timeout if timeout is None else timeout
+        if not concurrent.futures.wait([self._future], limit).done:
+            raise TimeoutError(f"service {self._what} did not answer within {limit} s")
+        return self._future.result()
 
 
 class Context:

@@ -176,8 +176,7 @@ class LocalEnvironment:
         if not job.wait(timeout):
             return None
         _running.discard(job)
-        # The handles refer to the services' factories, and these to the handles.
-        self._calls.handles.clear()
+        self._calls.close()
         return _result(job)
 
     def stop(self) -> None:

@@ -48,6 +48,11 @@ class BaseFunction:
         """Calls a service: ``self.call_service("db", x, method="search", timeout=1.0)``."""
         return self.ctx.call_service
 
+    @property
+    def call_service_async(self) -> Any:
+        """Calls a service on another thread: returns a future with ``result(timeout)`` and ``done()``."""
+        return self.ctx.call_service.asynchronous
+
     def execute(self, *args: Any) -> Any:
         """Processes one record; to be overridden."""
         raise NotImplementedError(f"{type(self).__name__} has no `execute`")

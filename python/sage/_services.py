@@ -36,6 +36,11 @@ class BaseService:
         """Calls another service."""
         return self.ctx.call_service
 
+    @property
+    def call_service_async(self) -> Any:
+        """Calls a service on another thread: returns a future with ``result(timeout)`` and ``done()``."""
+        return self.ctx.call_service.asynchronous
+
     def setup(self) -> None:
         """Acquires what the service needs."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -157,6 +159,71 @@ def test_who_uses_a_service_is_cleaned_before_it() -> None:
     env.from_batch([1]).sink(lambda _: None)
     env.submit(autostop=True)
     assert events.index("outer sees 1") < events.index("outer cleanup") < events.index("db cleanup")
+
+
+class Slow(BaseService):
+    def process(self, seconds: float) -> str:
+        released.wait(seconds)
+        return "answer"
+
+
+released = threading.Event()
+
+
+class Asks(SinkFunction):
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def execute(self, seconds: float) -> None:
+        if self.how == "timeout":
+            self.call_service("slow", seconds, timeout=0.05)
+        future = self.call_service_async("slow", seconds)
+        if self.how == "awaited":
+            events.append(future.result(timeout=30))
+            assert future.done()
+
+
+def asks(how: str, seconds: float) -> LocalEnvironment:
+    released.clear()
+    env = LocalEnvironment("slow")
+    env.register_service("slow", Slow)
+    env.from_batch([seconds]).sink(Asks, how)
+    return env
+
+
+def test_an_asynchronous_call_gives_a_future() -> None:
+    asks("awaited", 0.01).submit(autostop=True)
+    assert events == ["answer"]
+
+
+def test_an_asynchronous_call_that_nobody_awaits_holds_the_job_up_no_longer_than_it_takes() -> None:
+    began = time.monotonic()
+    asks("forgotten", 0.2).submit(autostop=True)
+    assert time.monotonic() - began < 5
+
+
+def test_a_call_that_takes_longer_than_its_timeout_raises() -> None:
+    env = asks("timeout", 1.0)
+    with pytest.raises(JobFailed, match="`slow` did not answer `process` within 0.05 s") as failed:
+        env.submit(autostop=True)
+    assert isinstance(failed.value.__cause__, TimeoutError)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
+    env = LocalEnvironment("timeout")
+    env.register_service("db", Store)
+    env.from_batch([1]).sink(CallsWithin, timeout)
+    with pytest.raises(JobFailed, match="a timeout is more than 0 seconds"):
+        env.submit(autostop=True)
+
+
+class CallsWithin(SinkFunction):
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+
+    def execute(self, record: Any) -> None:
+        self.call_service("db", record, timeout=self.timeout)
 
 
 class Failing(BatchFunction):

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use sage::{DataStream, Environment, SignalPolicy};
+use sage::{DataStream, Environment, Pipe, SignalPolicy, Stream};
 
 use crate::Object;
 use crate::chain::{Chain, Into, Through};
@@ -89,34 +89,69 @@ fn deadlines(timeouts: &Bound<'_, PyDict>) -> PyResult<sage::Deadlines> {
     Ok(deadlines)
 }
 
-/// The streams that lead out of a step, one for each step that follows.
-type Outputs = Vec<DataStream<Object>>;
+/// What a step reads.
+enum Input {
+    /// A source that nothing else reads: it runs in the task of the step, as two threads that need the interpreter would only
+    /// wait for each other.
+    Source { name: String, make: Py<PyAny> },
+    /// The records of a task.
+    Stream(DataStream<Object>),
+}
+
+impl Input {
+    fn stream(self, env: &Environment) -> DataStream<Object> {
+        match self {
+            Self::Source { name, make } => source(env, name, make).boxed(),
+            Self::Stream(stream) => stream,
+        }
+    }
+}
+
+fn source(env: &Environment, name: String, make: Py<PyAny>) -> Stream<impl Pipe<Out = Object> + use<>> {
+    env.from_source(move |_replica| Iterated::new(copy(&make))).named(name)
+}
+
+fn copy(make: &Py<PyAny>) -> Py<PyAny> {
+    Python::attach(|py| make.clone_ref(py))
+}
+
+/// Adds a step behind a stream; gives the stream behind it, if there is one.
+fn follow<P: Pipe<Out = Object>>(stream: Stream<P>, step: Step) -> PyResult<Option<DataStream<Object>>> {
+    let Step { kind, name, make, parallelism, .. } = step;
+    match &*kind {
+        "chain" => {
+            let operator = stream.operator(move || Through(Chain::new(copy(&make))));
+            Ok(Some(operator.named(name).parallelism(parallelism).boxed()))
+        }
+        "sink" => {
+            let sink = stream.sink_to(move |_replica| Into(Chain::new(copy(&make))));
+            sink.named(name).parallelism(parallelism);
+            Ok(None)
+        }
+        kind => Err(SubmitError::new_err(format!("a step of kind `{kind}` cannot be here"))),
+    }
+}
 
 fn declare(env: &Environment, steps: &Bound<'_, PyList>) -> PyResult<()> {
-    let mut outputs: Vec<Outputs> = Vec::new();
+    // What leads out of each step, once for each step that follows.
+    let mut outputs: Vec<Vec<Input>> = Vec::new();
     for step in steps.iter() {
-        let Step { kind, name, inputs, make, parallelism, outputs: count } = step.extract()?;
-        let make_of = move |_replica: usize| Python::attach(|py| make.clone_ref(py));
-        let mut before = Vec::new();
-        for input in inputs {
-            before.extend(outputs.get_mut(input).and_then(Vec::pop));
-        }
-        let mut before = before.into_iter();
-        let input = before.next().map(|first| before.fold(first, |all, next| all.union(next).boxed()));
-        let after = match (&*kind, input) {
-            ("source", None) => {
-                let source = env.from_source(move |replica| Iterated::new(make_of(replica)));
-                Some(source.named(name).parallelism(parallelism).boxed())
+        let step: Step = step.extract()?;
+        let count = step.outputs;
+        let mut inputs: Vec<Input> =
+            step.inputs.iter().filter_map(|input| outputs.get_mut(*input).and_then(Vec::pop)).collect();
+        let after = match (inputs.pop(), inputs.is_empty()) {
+            (None, _) if count == 1 => {
+                outputs.push(vec![Input::Source { name: step.name, make: step.make }]);
+                continue;
             }
-            ("chain", Some(input)) => {
-                let operator = input.operator(move || Through(Chain::new(make_of(0))));
-                Some(operator.named(name).parallelism(parallelism).boxed())
+            (None, _) => Some(source(env, step.name, step.make).boxed()),
+            (Some(Input::Source { name, make }), true) => follow(source(env, name, make), step)?,
+            (Some(last), _) => {
+                let first = last.stream(env);
+                let all = inputs.into_iter().fold(first, |all, next| all.union(next.stream(env)).boxed());
+                follow(all, step)?
             }
-            ("sink", Some(input)) => {
-                input.sink_to(move |replica| Into(Chain::new(make_of(replica)))).named(name).parallelism(parallelism);
-                None
-            }
-            (kind, _) => return Err(SubmitError::new_err(format!("a step of kind `{kind}` cannot be here"))),
         };
         outputs.push(after.map_or_else(Vec::new, |stream| fork(stream, count)));
     }
@@ -124,14 +159,14 @@ fn declare(env: &Environment, steps: &Bound<'_, PyList>) -> PyResult<()> {
 }
 
 /// Gives every step that follows all records.
-fn fork(stream: DataStream<Object>, count: usize) -> Outputs {
+fn fork(stream: DataStream<Object>, count: usize) -> Vec<Input> {
     let mut outputs = Vec::new();
     let mut rest = stream;
     for _ in 1..count {
         let [one, other] = rest.fork();
-        outputs.push(one.boxed());
-        rest = other.boxed();
+        outputs.push(Input::Stream(one));
+        rest = other;
     }
-    outputs.push(rest);
+    outputs.push(Input::Stream(rest));
     outputs
 }
