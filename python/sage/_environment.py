@@ -48,6 +48,10 @@ class _Registration:
     after: list[str]
 
 
+#: What has all its records, so that several can be taken at a time.
+_CONTAINERS = (list, tuple, range, str, bytes, dict, set, frozenset)
+
+
 class _Records:
     """A source: an iterable that is closed."""
 
@@ -238,7 +242,10 @@ class LocalEnvironment:
             if is_source and not followers[last]:
                 raise _sage.SubmitError(f"the stream of `{last.name}` has no sink; end it with `sink` or `collect`")
             make = self._source_maker(first, calls) if is_source else self._chain_maker(run, calls)
-            kind = "source" if is_source else "sink" if last.kind == "sink" else "chain"
+            kind = "sink" if last.kind == "sink" else "chain"
+            if is_source:
+                is_container = first.kind == "iterable" and isinstance(first.made[0], _CONTAINERS)
+                kind = "container" if is_container else "source"
             name = " → ".join(step.name for step in run)
             plan.append(_Step(kind, name, inputs, make, first.parallelism, len(followers[last])))
         return plan

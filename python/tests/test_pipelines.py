@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -100,6 +102,26 @@ def test_every_iterable_is_a_batch_and_none_in_it_is_data(records: Any) -> None:
     got = env.from_batch(records).collect()
     env.submit(autostop=True)
     assert got == list(records)
+
+
+def test_a_source_that_waits_holds_nothing_back() -> None:
+    seen, answered = [], threading.Event()
+
+    def requests() -> Iterator[int]:
+        yield from (1, 2, 3)
+        # Would never end if one of the three were kept until the next comes.
+        assert answered.wait(30)
+        yield 4
+
+    def answer(request: int) -> None:
+        seen.append(request)
+        if request == 3:
+            answered.set()
+
+    env = LocalEnvironment("bridge")
+    env.from_batch(requests()).map(lambda n: n).filter(bool).sink(answer)
+    env.submit(autostop=True)
+    assert seen == [1, 2, 3, 4]
 
 
 def test_a_stream_may_have_several_followers() -> None:

@@ -11,6 +11,7 @@ use sage::{BoxError, CloseContext, Emit, Fault, FinishContext, OpenContext, Oper
 
 use crate::Object;
 use crate::error::Raised;
+use crate::thread::Kept;
 
 /// How many records are gathered for one call, at most.
 const MOST_RECORDS: usize = 512;
@@ -32,14 +33,16 @@ pub(crate) struct Chain {
     waiting: Vec<Py<PyAny>>,
     /// How many records it was given before those that wait.
     before: u64,
+    thread: Option<Kept>,
 }
 
 impl Chain {
     pub(crate) fn new(make: Py<PyAny>) -> Self {
-        Self { make, adapter: None, run: None, waiting: Vec::new(), before: 0 }
+        Self { make, adapter: None, run: None, waiting: Vec::new(), before: 0, thread: None }
     }
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
+        self.thread = Kept::here();
         Python::attach(|py| {
             let raised = |exception| Raised::new(py, exception, None, None);
             let adapter = self.make.call1(py, (cx.replica, cx.parallelism)).map_err(raised)?;
@@ -88,6 +91,7 @@ impl Chain {
     }
 
     fn close(&mut self) -> Result<(), BoxError> {
+        let _until_closed = self.thread.take();
         Python::attach(|py| {
             self.waiting.clear();
             self.run = None;

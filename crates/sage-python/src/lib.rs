@@ -14,6 +14,7 @@ mod job;
 mod plan;
 mod service;
 mod source;
+mod thread;
 
 use pyo3::prelude::*;
 

@@ -91,9 +91,9 @@ fn deadlines(timeouts: &Bound<'_, PyDict>) -> PyResult<sage::Deadlines> {
 
 /// What a step reads.
 enum Input {
-    /// A source that nothing else reads: it runs in the task of the step, as two threads that need the interpreter would only
-    /// wait for each other.
-    Source { name: String, make: Py<PyAny> },
+    /// A container that nothing else reads: it is read in the task of the step, as two threads that need the interpreter would
+    /// only wait for each other.
+    Container { name: String, make: Py<PyAny> },
     /// The records of a task.
     Stream(DataStream<Object>),
 }
@@ -101,14 +101,19 @@ enum Input {
 impl Input {
     fn stream(self, env: &Environment) -> DataStream<Object> {
         match self {
-            Self::Source { name, make } => source(env, name, make).boxed(),
+            Self::Container { name, make } => container(env, name, make).boxed(),
             Self::Stream(stream) => stream,
         }
     }
 }
 
-fn source(env: &Environment, name: String, make: Py<PyAny>) -> Stream<impl Pipe<Out = Object> + use<>> {
-    env.from_source(move |_replica| Iterated::new(copy(&make))).named(name)
+fn container(env: &Environment, name: String, make: Py<PyAny>) -> Stream<impl Pipe<Out = Object> + use<>> {
+    env.from_source(move |_replica| Iterated::all_there(copy(&make))).named(name)
+}
+
+/// A source that may wait for its next record has a task of its own: so what came before goes on meanwhile.
+fn source(env: &Environment, name: String, make: Py<PyAny>) -> DataStream<Object> {
+    env.from_source(move |_replica| Iterated::one_by_one(copy(&make))).named(name).boxed()
 }
 
 fn copy(make: &Py<PyAny>) -> Py<PyAny> {
@@ -141,12 +146,13 @@ fn declare(env: &Environment, steps: &Bound<'_, PyList>) -> PyResult<()> {
         let mut inputs: Vec<Input> =
             step.inputs.iter().filter_map(|input| outputs.get_mut(*input).and_then(Vec::pop)).collect();
         let after = match (inputs.pop(), inputs.is_empty()) {
-            (None, _) if count == 1 => {
-                outputs.push(vec![Input::Source { name: step.name, make: step.make }]);
+            (None, _) if step.kind == "container" && count == 1 => {
+                outputs.push(vec![Input::Container { name: step.name, make: step.make }]);
                 continue;
             }
-            (None, _) => Some(source(env, step.name, step.make).boxed()),
-            (Some(Input::Source { name, make }), true) => follow(source(env, name, make), step)?,
+            (None, _) if step.kind == "container" => Some(container(env, step.name, step.make).boxed()),
+            (None, _) => Some(source(env, step.name, step.make)),
+            (Some(Input::Container { name, make }), true) => follow(container(env, name, make), step)?,
             (Some(last), _) => {
                 let first = last.stream(env);
                 let all = inputs.into_iter().fold(first, |all, next| all.union(next.stream(env)).boxed());

@@ -1,7 +1,6 @@
 //! A source whose records come from a Python iterator.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
@@ -9,11 +8,10 @@ use sage::{BoxError, CloseContext, Next, Source, SourceContext};
 
 use crate::Object;
 use crate::error::Raised;
+use crate::thread::Kept;
 
-/// How many records are asked for while the interpreter is held, at most.
+/// How many records of a container are asked for at a time.
 const MOST_RECORDS: usize = 512;
-/// For how long it is held for them, at most, but for the record that is being made.
-const LONGEST: Duration = Duration::from_micros(500);
 
 /// Gives what an iterator gives.
 pub(crate) struct Iterated {
@@ -25,20 +23,29 @@ pub(crate) struct Iterated {
     /// What came instead of a record, behind those that are ready.
     end: Option<Result<(), Raised>>,
     given: u64,
+    /// How many records are asked for at a time: one where the next may take as long as it likes, so that it holds back
+    /// none of those before it.
+    most: usize,
+    thread: Option<Kept>,
 }
 
 impl Iterated {
-    pub(crate) fn new(make: Py<PyAny>) -> Self {
-        Self { make, adapter: None, iterator: None, ready: VecDeque::new(), end: None, given: 0 }
+    /// Reads a container, whose records are all there.
+    pub(crate) fn all_there(make: Py<PyAny>) -> Self {
+        Self { most: MOST_RECORDS, ..Self::one_by_one(make) }
     }
 
-    /// Asks the iterator for as many records as come soon.
-    fn fill(&mut self, cx: &SourceContext) {
-        let began = Instant::now();
+    /// Reads an iterator that may wait for its next record.
+    pub(crate) fn one_by_one(make: Py<PyAny>) -> Self {
+        Self { make, adapter: None, iterator: None, ready: VecDeque::new(), end: None, given: 0, most: 1, thread: None }
+    }
+
+    /// Asks the iterator for records.
+    fn fill(&mut self) {
         let Some(iterator) = &self.iterator else { return };
         Python::attach(|py| {
             let mut iterator = iterator.bind(py).clone();
-            while self.ready.len() < MOST_RECORDS {
+            while self.ready.len() < self.most {
                 match iterator.next() {
                     Some(Ok(record)) => self.ready.push_back(record.unbind()),
                     Some(Err(exception)) => {
@@ -51,9 +58,6 @@ impl Iterated {
                         return;
                     }
                 }
-                if self.ready.len() % 8 == 1 && (began.elapsed() > LONGEST || cx.interrupted()) {
-                    return;
-                }
             }
         });
     }
@@ -63,6 +67,7 @@ impl Source for Iterated {
     type Item = Object;
 
     fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
+        self.thread = Kept::here();
         Python::attach(|py| {
             let made = self.make.call1(py, (cx.replica, cx.parallelism));
             let raised = |exception| Raised::new(py, exception, None, None);
@@ -72,9 +77,9 @@ impl Source for Iterated {
         })
     }
 
-    fn next(&mut self, cx: &SourceContext) -> Result<Next<Object>, BoxError> {
+    fn next(&mut self, _cx: &SourceContext) -> Result<Next<Object>, BoxError> {
         if self.ready.is_empty() && self.end.is_none() {
-            self.fill(cx);
+            self.fill();
         }
         if let Some(record) = self.ready.pop_front() {
             self.given += 1;
@@ -91,6 +96,7 @@ impl Source for Iterated {
     }
 
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+        let _until_closed = self.thread.take();
         Python::attach(|py| {
             self.ready.clear();
             self.iterator = None;
