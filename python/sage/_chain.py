@@ -11,7 +11,9 @@ import linecache
 from collections.abc import Callable
 from typing import Any
 
-#: A kind (``map``, ``filter``, ``flatmap`` or ``sink``), what is called, and the operator's name.
+from ._keys import stable_hash
+
+#: A kind (``map``, ``filter``, ``flatmap``, ``keyby`` or ``sink``), what is called, and the operator's name.
 Link = tuple[str, Callable[..., Any], str]
 
 
@@ -25,7 +27,8 @@ class Chain:
         self.run = self._compile(links)
 
     def _compile(self, links: list[Link]) -> Callable[[Any, list[Any]], None]:
-        scope = {f"f{index}": call for index, (_, call, _) in enumerate(links)}
+        scope: dict[str, Any] = {f"f{index}": call for index, (_, call, _) in enumerate(links)}
+        scope["stable_hash"] = stable_hash
         parameters = ", ".join(f"{name}={name}" for name in scope)
         lines = [f"def run(records, out, {parameters}):", " append = out.append", " for x in records:"]
         depth = 2
@@ -33,6 +36,8 @@ class Chain:
             indent = " " * depth
             if kind == "map":
                 lines.append(f"{indent}x = f{index}(x)")
+            elif kind == "keyby":
+                lines.append(f"{indent}x = (stable_hash(f{index}(x)), x)")
             elif kind == "filter":
                 lines.append(f"{indent}if f{index}(x):")
                 depth += 1
@@ -47,8 +52,8 @@ class Chain:
         source = "\n".join(lines) + "\n"
         linecache.cache[self._file] = (len(source), None, source.splitlines(keepends=True), self._file)
         exec(compile(source, self._file, "exec"), scope)
-        run = scope["run"]
-        self._code = run.__code__
+        run: Callable[[Any, list[Any]], None] = scope["run"]
+        self._code = scope["run"].__code__
         return run
 
     def blame(self, exception: BaseException) -> str | None:

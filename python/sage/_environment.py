@@ -39,6 +39,8 @@ class _Step:
     make: Any
     parallelism: int
     outputs: int
+    strategy: str = "round_robin"
+    keyed: bool = False
 
 
 @dataclass
@@ -229,7 +231,7 @@ class LocalEnvironment:
                 continue
             inputs = [position[before] for before in first.inputs]
             run = [first]
-            while first.inputs and len(after := followers[run[-1]]) == 1:
+            while first.inputs and run[-1].kind != "keyby" and len(after := followers[run[-1]]) == 1:
                 if after[0].parallelism != first.parallelism or len(after[0].inputs) != 1:
                     break
                 run.append(after[0])
@@ -247,7 +249,11 @@ class LocalEnvironment:
                 is_container = first.kind == "iterable" and isinstance(first.made[0], _CONTAINERS)
                 kind = "container" if is_container else "source"
             name = " → ".join(step.name for step in run)
-            plan.append(_Step(kind, name, inputs, make, first.parallelism, len(followers[last])))
+            planned = _Step(kind, name, inputs, make, first.parallelism, len(followers[last]))
+            planned.keyed = last.kind == "keyby"
+            if any(before.kind == "keyby" for before in first.inputs):
+                planned.strategy = first.inputs[0].strategy
+            plan.append(planned)
         return plan
 
     def _context(self, step: Transformation, calls: ServiceCalls, replica: int, parallelism: int) -> Context:

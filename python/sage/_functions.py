@@ -89,6 +89,10 @@ class BatchFunction(BaseFunction):
     """Makes a record each time ``execute()`` is called, until that returns ``None`` or a ``StopSignal``."""
 
 
+class KeyByFunction(BaseFunction):
+    """Gives the key of each record: what ``execute(record)`` returns."""
+
+
 #: A class with the arguments of its constructor, or a callable.
 Made = tuple[Any, tuple[Any, ...], dict[str, Any]]
 

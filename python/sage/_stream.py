@@ -10,6 +10,7 @@ from ._functions import (
     BaseFunction,
     FilterFunction,
     FlatMapFunction,
+    KeyByFunction,
     Made,
     MapFunction,
     SinkFunction,
@@ -23,7 +24,10 @@ _BASES: dict[str, type[BaseFunction]] = {
     "filter": FilterFunction,
     "flatmap": FlatMapFunction,
     "sink": SinkFunction,
+    "keyby": KeyByFunction,
 }
+
+_STRATEGIES = ("hash", "broadcast", "round_robin")
 
 
 @dataclass(eq=False)
@@ -35,6 +39,8 @@ class Transformation:
     made: Made
     inputs: list[Transformation] = field(default_factory=list)
     parallelism: int = 1
+    #: How a ``keyby`` spreads its records over the replicas that follow.
+    strategy: str = "hash"
 
 
 class DataStream:
@@ -71,6 +77,17 @@ class DataStream:
     ) -> DataStream:
         """Replaces each record by those of the iterable that the function returns."""
         return self._then("flatmap", function, args, kwargs, parallelism, name)
+
+    def keyby(
+        self, function: Any, *args: Any, strategy: str = "hash", name: str | None = None, **kwargs: Any
+    ) -> DataStream:
+        """Says which records belong together: with ``strategy="hash"``, records of equal keys go to the same replica of what
+        follows; with ``"broadcast"``, every record to each replica; with ``"round_robin"``, to one after the other."""
+        if strategy not in _STRATEGIES:
+            raise ValueError(f"a strategy is one of {', '.join(_STRATEGIES)}, not {strategy!r}")
+        stream = self._then("keyby", function, args, kwargs, 1, name)
+        stream._step.strategy = strategy
+        return stream
 
     def sink(self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any) -> DataStream:
         """Ends the stream: gives each record to the function. Returns this stream, so that it can have several sinks."""

@@ -13,6 +13,7 @@ from sage import (
     FilterFunction,
     FlatMapFunction,
     JobFailed,
+    KeyByFunction,
     LocalEnvironment,
     MapFunction,
     SinkFunction,
@@ -20,6 +21,8 @@ from sage import (
     StopSignal,
     SubmitError,
 )
+
+from sage._keys import stable_hash
 
 
 class Count(BatchFunction):
@@ -222,3 +225,52 @@ def test_a_flatmap_that_returns_no_iterable_names_its_operator() -> None:
     env.from_batch([1]).flatmap(lambda n: n, name="flat").sink(print)
     with pytest.raises(JobFailed, match="in `flat`, at record 1: TypeError"):
         env.submit(autostop=True)
+
+
+class Seen(SinkFunction):
+    """Notes which replica had which key."""
+
+    def __init__(self, seen: dict[Any, set[int]]) -> None:
+        self.seen = seen
+
+    def execute(self, record: tuple[Any, int]) -> None:
+        self.seen.setdefault(record[0], set()).add(self.ctx.replica)
+
+
+class First(KeyByFunction):
+    def execute(self, record: tuple[Any, int]) -> Any:
+        return record[0]
+
+
+KEYS = [None, 0, "", False, (), "a", "\ud800", b"a", 1, 1.0, True, 2**80, -1, ("a", 0), frozenset([1]), *range(20)]
+
+
+@pytest.mark.parametrize("function", [First, lambda record: record[0]])
+def test_equal_keys_go_to_one_replica_falsy_ones_as_well(function: Any) -> None:
+    seen: dict[Any, set[int]] = {}
+    env = LocalEnvironment("keys")
+    records = [(key, n) for n in range(50) for key in KEYS]
+    env.from_batch(records).keyby(function).sink(Seen, seen, parallelism=3)
+    env.submit(autostop=True)
+    assert set(seen) == set(KEYS)
+    assert all(len(replicas) == 1 for replicas in seen.values()), seen
+    assert {replica for replicas in seen.values() for replica in replicas} == {0, 1, 2}
+
+
+#: Of ``"a"``, ``b"a"``, ``("a", 1)`` and ``7``, as they were in another run.
+HASHES = [15371761251919545362, 4325357462233824902, 2354884377648001350, 18103290618691927784]
+
+
+def test_not_a_number_is_one_key_and_hashes_are_those_of_the_last_run() -> None:
+    assert stable_hash(float("nan")) == stable_hash(float("nan"))
+    assert [stable_hash(key) for key in ("a", b"a", ("a", 1), 7)] == HASHES
+
+
+def test_a_broadcast_reaches_every_replica_and_a_round_robin_one() -> None:
+    for strategy, times in [("broadcast", 3), ("round_robin", 1)]:
+        env = LocalEnvironment(strategy)
+        got = env.from_batch(range(90)).keyby(lambda n: n, strategy=strategy).map(lambda n: n, parallelism=3).collect()
+        env.submit(autostop=True)
+        assert sorted(got) == sorted(list(range(90)) * times)
+    with pytest.raises(ValueError, match="hash, broadcast, round_robin"):
+        env.from_batch([1]).keyby(lambda n: n, strategy="random")

@@ -34,11 +34,13 @@ pub(crate) struct Chain {
     /// How many records it was given before those that wait.
     before: u64,
     thread: Option<Kept>,
+    /// Whether what comes out are pairs of a key's hash and the record.
+    is_keyed: bool,
 }
 
 impl Chain {
-    pub(crate) fn new(make: Py<PyAny>) -> Self {
-        Self { make, adapter: None, run: None, waiting: Vec::new(), before: 0, thread: None }
+    pub(crate) fn new(make: Py<PyAny>, is_keyed: bool) -> Self {
+        Self { make, adapter: None, run: None, waiting: Vec::new(), before: 0, thread: None, is_keyed }
     }
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
@@ -54,12 +56,12 @@ impl Chain {
 
     /// Takes a record; says whether it is time to run.
     fn take(&mut self, record: Object) -> bool {
-        self.waiting.push(record.0);
+        self.waiting.push(record.value);
         self.waiting.len() >= MOST_RECORDS
     }
 
     /// Runs the functions on what waits, and gives what comes out.
-    fn run(&mut self) -> Result<Vec<Py<PyAny>>, Raised> {
+    fn run(&mut self) -> Result<Vec<Object>, Raised> {
         let Some(run) = &self.run else { return Ok(Vec::new()) };
         if self.waiting.is_empty() {
             return Ok(Vec::new());
@@ -73,7 +75,14 @@ impl Chain {
             let iterator = records.try_iter().map_err(raised)?;
             let out = PyList::empty(py);
             match run.bind(py).call1((&iterator, &out)) {
-                Ok(_) => Ok(out.iter().map(Bound::unbind).collect()),
+                Ok(_) if self.is_keyed => {
+                    let object = |pair: Bound<'_, PyAny>| {
+                        let (hash, value) = pair.extract()?;
+                        Ok(Object { value, hash })
+                    };
+                    out.iter().map(object).collect::<PyResult<_>>().map_err(raised)
+                }
+                Ok(_) => Ok(out.iter().map(|value| Object { value: value.unbind(), hash: 0 }).collect()),
                 Err(exception) => {
                     let left = iterator.call_method0(intern!(py, "__length_hint__"));
                     let left = left.and_then(|left| left.cast_into::<PyInt>().map_err(PyErr::from)?.extract::<u64>());
@@ -105,7 +114,7 @@ pub(crate) struct Through(pub(crate) Chain);
 
 impl Through {
     fn run(&mut self, out: &mut impl Emit<Object>) -> Result<(), Fault> {
-        self.0.run()?.into_iter().try_for_each(|record| out.emit(Object(record)))
+        self.0.run()?.into_iter().try_for_each(|record| out.emit(record))
     }
 }
 

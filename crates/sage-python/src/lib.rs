@@ -21,7 +21,11 @@ use pyo3::prelude::*;
 /// A Python object on its way through a pipeline.
 ///
 /// One that is dropped by a thread that is not attached is released when the next thread attaches.
-struct Object(Py<PyAny>);
+struct Object {
+    value: Py<PyAny>,
+    /// The hash of its key, behind a `keyby`; zero elsewhere.
+    hash: u64,
+}
 
 #[pymodule]
 mod _sage {
@@ -37,6 +41,6 @@ mod _sage {
 
 impl Clone for Object {
     fn clone(&self) -> Self {
-        Python::attach(|py| Self(self.0.clone_ref(py)))
+        Python::attach(|py| Self { value: self.value.clone_ref(py), hash: self.hash })
     }
 }

@@ -26,6 +26,12 @@ struct Step {
     make: Py<PyAny>,
     #[pyo3(attribute)]
     parallelism: usize,
+    /// How records are spread over the replicas: `hash` of the key before it, `broadcast`, or `round_robin`.
+    #[pyo3(attribute)]
+    strategy: String,
+    /// Whether it ends in a `keyby`.
+    #[pyo3(attribute)]
+    keyed: bool,
     /// How many steps follow.
     #[pyo3(attribute)]
     outputs: usize,
@@ -122,14 +128,35 @@ fn copy(make: &Py<PyAny>) -> Py<PyAny> {
 
 /// Adds a step behind a stream; gives the stream behind it, if there is one.
 fn follow<P: Pipe<Out = Object>>(stream: Stream<P>, step: Step) -> PyResult<Option<DataStream<Object>>> {
-    let Step { kind, name, make, parallelism, .. } = step;
+    match &*step.strategy {
+        "hash" => {
+            let choose = |object: &Object, replicas: usize| (object.hash % replicas as u64) as usize;
+            spread(stream.partition_by(step.parallelism, choose), step)
+        }
+        "broadcast" => spread(stream.broadcast(step.parallelism), step),
+        _ => add(stream, step),
+    }
+}
+
+/// Adds a step that runs in as many replicas as its stream has.
+fn spread(stream: DataStream<Object>, step: Step) -> PyResult<Option<DataStream<Object>>> {
+    let Step { kind, name, make, keyed, .. } = step;
+    if kind == "sink" {
+        stream.sink_to(move |_replica| Into(Chain::new(copy(&make), false))).named(name);
+        return Ok(None);
+    }
+    Ok(Some(stream.operator(move || Through(Chain::new(copy(&make), keyed))).named(name).boxed()))
+}
+
+fn add<P: Pipe<Out = Object>>(stream: Stream<P>, step: Step) -> PyResult<Option<DataStream<Object>>> {
+    let Step { kind, name, make, parallelism, keyed, .. } = step;
     match &*kind {
         "chain" => {
-            let operator = stream.operator(move || Through(Chain::new(copy(&make))));
+            let operator = stream.operator(move || Through(Chain::new(copy(&make), keyed)));
             Ok(Some(operator.named(name).parallelism(parallelism).boxed()))
         }
         "sink" => {
-            let sink = stream.sink_to(move |_replica| Into(Chain::new(copy(&make))));
+            let sink = stream.sink_to(move |_replica| Into(Chain::new(copy(&make), false)));
             sink.named(name).parallelism(parallelism);
             Ok(None)
         }

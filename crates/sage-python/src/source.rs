@@ -83,7 +83,7 @@ impl Source for Iterated {
         }
         if let Some(record) = self.ready.pop_front() {
             self.given += 1;
-            return Ok(Next::Record(Object(record)));
+            return Ok(Next::Record(Object { value: record, hash: 0 }));
         }
         match self.end.take() {
             Some(Ok(())) => {
