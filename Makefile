@@ -37,7 +37,7 @@ python: .venv/tools ## Build the Python package into .venv
 	touch .venv/tools
 
 test-python: python ## Run the tests of the Python package
-	.venv/bin/mypy --strict python/sage
+	.venv/bin/mypy --strict python/sage examples/python
 	.venv/bin/pytest --quiet
 
 check: ## What CI checks besides the tests: format, lints, documentation
