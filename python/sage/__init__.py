@@ -2,7 +2,9 @@
 
 from ._environment import LocalEnvironment
 from ._functions import (
+    BaseCoMapFunction,
     BaseFunction,
+    BaseJoinFunction,
     BatchFunction,
     FilterFunction,
     FlatMapFunction,
@@ -15,15 +17,18 @@ from ._functions import (
 from ._job import JobFailed, JobId, Report
 from ._sage import ServiceError, SubmitError
 from ._services import BaseService
-from ._stream import DataStream
+from ._stream import ConnectedStreams, DataStream
 
 #: The name for new code.
 Service = BaseService
 
 __all__ = [
+    "BaseCoMapFunction",
     "BaseFunction",
+    "BaseJoinFunction",
     "BaseService",
     "BatchFunction",
+    "ConnectedStreams",
     "DataStream",
     "FilterFunction",
     "FlatMapFunction",

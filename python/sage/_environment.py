@@ -12,6 +12,7 @@ from typing import Any
 
 from . import _sage
 from ._chain import Chain, Link, close_all
+from ._links import link
 from ._context import Context, ServiceCalls
 from ._functions import (
     BaseFunction,
@@ -20,9 +21,7 @@ from ._functions import (
     SourceFunction,
     allocate,
     executed,
-    flattened,
     instance,
-    method,
 )
 from ._job import JobFailed, JobId, Report
 from ._services import Hooks
@@ -52,6 +51,10 @@ class _Registration:
 
 #: What has all its records, so that several can be taken at a time.
 _CONTAINERS = (list, tuple, range, str, bytes, dict, set, frozenset)
+
+
+#: Steps behind which records are spread by their keys.
+_KEYING = ("keyby", "keytag")
 
 
 class _Records:
@@ -231,7 +234,7 @@ class LocalEnvironment:
                 continue
             inputs = [position[before] for before in first.inputs]
             run = [first]
-            while first.inputs and run[-1].kind != "keyby" and len(after := followers[run[-1]]) == 1:
+            while first.inputs and run[-1].kind not in _KEYING and len(after := followers[run[-1]]) == 1:
                 if after[0].parallelism != first.parallelism or len(after[0].inputs) != 1:
                     break
                 run.append(after[0])
@@ -250,8 +253,8 @@ class LocalEnvironment:
                 kind = "container" if is_container else "source"
             name = " → ".join(step.name for step in run)
             planned = _Step(kind, name, inputs, make, first.parallelism, len(followers[last]))
-            planned.keyed = last.kind == "keyby"
-            if any(before.kind == "keyby" for before in first.inputs):
+            planned.keyed = last.kind in _KEYING
+            if any(before.kind in _KEYING for before in first.inputs):
                 planned.strategy = first.inputs[0].strategy
             plan.append(planned)
         return plan
@@ -284,8 +287,7 @@ class LocalEnvironment:
                         close_all(made)
                         raise
                     made.append(function)
-                call = flattened(function) if step.kind == "flatmap" else method(function)
-                links.append((step.kind, call, step.name))
+                links.append(link(step, function))
             return Chain(links, made)
 
         return make

@@ -93,6 +93,17 @@ class KeyByFunction(BaseFunction):
     """Gives the key of each record: what ``execute(record)`` returns."""
 
 
+class BaseCoMapFunction(BaseFunction):
+    """Replaces each record of the connected stream number N by what ``mapN(record)`` returns."""
+
+
+class BaseJoinFunction(BaseFunction):
+    """Joins two streams: ``execute(payload, key, tag)`` is called for each record of both, with the number of its stream as the
+    tag, and returns a list of results. What it has to remember of a key it keeps itself."""
+
+    is_join = True
+
+
 #: A class with the arguments of its constructor, or a callable.
 Made = tuple[Any, tuple[Any, ...], dict[str, Any]]
 

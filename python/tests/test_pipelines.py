@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from sage import (
+    BaseCoMapFunction,
+    BaseJoinFunction,
     BatchFunction,
     FilterFunction,
     FlatMapFunction,
@@ -274,3 +277,92 @@ def test_a_broadcast_reaches_every_replica_and_a_round_robin_one() -> None:
         assert sorted(got) == sorted(list(range(90)) * times)
     with pytest.raises(ValueError, match="hash, broadcast, round_robin"):
         env.from_batch([1]).keyby(lambda n: n, strategy="random")
+
+
+class Sort(BaseCoMapFunction):
+    def map0(self, n: int) -> tuple[str, int]:
+        return "numbers", n
+
+    def map1(self, text: str) -> tuple[str, str]:
+        return "texts", text
+
+    def map2(self, n: int) -> tuple[str, int]:
+        return "others", n
+
+
+class SlowNumbers(BatchFunction):
+    def __init__(self) -> None:
+        self.n = 0
+
+    def execute(self) -> int | None:
+        time.sleep(0.005)
+        self.n += 1
+        return self.n if self.n <= 5 else None
+
+
+def test_a_comap_has_every_record_of_a_slow_source_and_of_a_fast_one() -> None:
+    env = LocalEnvironment("comap")
+    slow, fast = env.from_batch(SlowNumbers), env.from_batch("abcdefghij")
+    got = slow.connect(fast).connect(env.from_batch([7])).comap(Sort).collect()
+    env.submit(autostop=True)
+    expected = [("numbers", n) for n in range(1, 6)] + [("texts", text) for text in "abcdefghij"] + [("others", 7)]
+    assert sorted(map(repr, got)) == sorted(map(repr, expected))
+    assert [n for kind, n in got if kind == "numbers"] == [1, 2, 3, 4, 5]
+
+
+class Orders(BaseJoinFunction):
+    """An inner join of customers with their orders."""
+
+    def __init__(self) -> None:
+        self.sides: dict[Any, tuple[list[Any], list[Any]]] = {}
+
+    def execute(self, payload: Any, key: Any, tag: int) -> list[Any]:
+        sides = self.sides.setdefault(key, ([], []))
+        sides[tag].append(payload)
+        others = sides[1 - tag]
+        return [(payload, other) if tag == 0 else (other, payload) for other in others]
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+@pytest.mark.parametrize(("left", "right"), [(40, 7), (3, 100), (0, 5)])
+def test_a_join_of_unequal_streams_is_exact(left: int, right: int, parallelism: int) -> None:
+    lefts, rights = [(n % 5, n) for n in range(left)], [(n % 7, -n) for n in range(right)]
+    env = LocalEnvironment("join")
+    connected = env.from_batch(lefts).connect(env.from_batch(rights)).keyby([First, lambda record: record[0]])
+    got = connected.join(Orders, parallelism=parallelism).collect()
+    env.submit(autostop=True)
+    assert sorted(got) == sorted((a, b) for a in lefts for b in rights if a[0] == b[0])
+
+
+def test_connected_streams_are_mapped_and_sunk_as_one() -> None:
+    env = LocalEnvironment("union")
+    got: list[int] = []
+    env.from_batch([1, 2]).connect(env.from_batch([3]).map(lambda n: n)).sink(got.append)
+    mapped = env.from_batch([10]).connect(env.from_batch([20])).map(lambda n: n + 1).collect()
+    env.submit(autostop=True)
+    assert sorted(got) == [1, 2, 3] and sorted(mapped) == [11, 21]
+
+
+def test_what_cannot_be_connected_is_refused() -> None:
+    env = LocalEnvironment("refused")
+    one, other = env.from_batch([1]), env.from_batch([2])
+    with pytest.raises(TypeError, match="has no `map3`, for stream 3 of 4"):
+        one.connect(other).connect(one).connect(other).comap(Sort)
+    with pytest.raises(ValueError, match="need a key"):
+        one.connect(other).join(Orders)
+    with pytest.raises(ValueError, match="two environments"):
+        one.connect(LocalEnvironment("another").from_batch([1]))
+    with pytest.raises(ValueError, match="2 streams need as many functions"):
+        one.connect(other).keyby([First])
+
+
+def test_a_slow_replica_loses_nothing() -> None:
+    class Slow(MapFunction):
+        def execute(self, n: int) -> int:
+            time.sleep(0.01 * self.ctx.replica)
+            return n
+
+    env = LocalEnvironment("slow")
+    got = env.from_batch(range(12)).map(Slow, parallelism=2).collect()
+    env.submit(autostop=True)
+    assert sorted(got) == list(range(12))

@@ -1,6 +1,6 @@
 """The functions, as SAGE programs import them."""
 
-from sage._functions import BaseFunction, BatchFunction, FilterFunction, FlatMapFunction, KeyByFunction, MapFunction, SinkFunction, SourceFunction
+from sage._functions import BaseCoMapFunction, BaseFunction, BaseJoinFunction, BatchFunction, FilterFunction, FlatMapFunction, KeyByFunction, MapFunction, SinkFunction, SourceFunction
 from sage._logging import CustomLogger
 
-__all__ = ["BaseFunction", "BatchFunction", "CustomLogger", "FilterFunction", "FlatMapFunction", "KeyByFunction", "MapFunction", "SinkFunction", "SourceFunction"]
+__all__ = ["BaseCoMapFunction", "BaseFunction", "BaseJoinFunction", "BatchFunction", "CustomLogger", "FilterFunction", "FlatMapFunction", "KeyByFunction", "MapFunction", "SinkFunction", "SourceFunction"]

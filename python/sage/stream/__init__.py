@@ -1,5 +1,5 @@
 """The streams, as SAGE programs import them."""
 
-from sage._stream import DataStream
+from sage._stream import ConnectedStreams, DataStream
 
-__all__ = ["DataStream"]
+__all__ = ["ConnectedStreams", "DataStream"]
