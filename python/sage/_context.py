@@ -6,6 +6,7 @@ import concurrent.futures
 import difflib
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -125,3 +126,29 @@ class Context:
         self.call_service = calls
         self.replica = replica
         self.parallelism = parallelism
+
+
+class InJob:
+    """What functions and services have in common: ``ctx``, and what is had through it."""
+
+    ctx: Context
+
+    @property
+    def name(self) -> str:
+        """The name of the operator, or the one that the service is registered under."""
+        return self.ctx.name
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger for this operator or service."""
+        return self.ctx.logger
+
+    @property
+    def call_service(self) -> ServiceCalls:
+        """Calls a service: ``self.call_service("db", x, method="search", timeout=1.0)``."""
+        return self.ctx.call_service
+
+    @property
+    def call_service_async(self) -> Callable[..., ServiceFuture]:
+        """Calls a service on another thread: returns a future with ``result(timeout)`` and ``done()``."""
+        return self.ctx.call_service.asynchronous

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ._context import Context
+from ._context import Context, InJob
 
 
 class StopSignal:
@@ -21,37 +19,15 @@ class StopSignal:
         return f"StopSignal({self.name!r})"
 
 
-class BaseFunction:
+class BaseFunction(InJob):
     """What all function classes have: ``ctx``, ``logger`` and ``name``, and the way to call services.
 
     The engine sets ``ctx`` before the constructor runs, so a constructor may call services as well; a subclass need not
     call ``super().__init__()``.
     """
 
-    ctx: Context
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
-
-    @property
-    def name(self) -> str:
-        """The name of the operator."""
-        return self.ctx.name
-
-    @property
-    def logger(self) -> logging.Logger:
-        """A logger for this operator."""
-        return self.ctx.logger
-
-    @property
-    def call_service(self) -> Any:
-        """Calls a service: ``self.call_service("db", x, method="search", timeout=1.0)``."""
-        return self.ctx.call_service
-
-    @property
-    def call_service_async(self) -> Any:
-        """Calls a service on another thread: returns a future with ``result(timeout)`` and ``done()``."""
-        return self.ctx.call_service.asynchronous
 
     def execute(self, *args: Any) -> Any:
         """Processes one record; to be overridden."""

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ._context import Context
+from ._context import InJob
 
 
-class BaseService:
+class BaseService(InJob):
     """A service. The order of its life: ``__init__``, ``setup``, ``start``, calls, ``stop``, ``cleanup``.
 
     Every hook runs once, ``cleanup`` whatever happened before. A subclass need not call ``super().__init__()``.
     """
 
-    ctx: Context
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
-
-    @property
-    def name(self) -> str:
-        """The name the service is registered under."""
-        return self.ctx.name
-
-    @property
-    def logger(self) -> logging.Logger:
-        """A logger for this service."""
-        return self.ctx.logger
-
-    @property
-    def call_service(self) -> Any:
-        """Calls another service."""
-        return self.ctx.call_service
-
-    @property
-    def call_service_async(self) -> Any:
-        """Calls a service on another thread: returns a future with ``result(timeout)`` and ``done()``."""
-        return self.ctx.call_service.asynchronous
 
     def setup(self) -> None:
         """Acquires what the service needs."""
