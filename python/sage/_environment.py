@@ -18,7 +18,6 @@ from ._functions import (
     BaseFunction,
     BatchFunction,
     Made,
-    SourceFunction,
     allocate,
     executed,
     instance,
@@ -266,8 +265,7 @@ class LocalEnvironment:
         def make(replica: int, parallelism: int) -> _Records:
             if step.kind == "iterable":
                 return _Records(step.made[0], [])
-            base = BatchFunction if step.kind == "batch" else SourceFunction
-            function = instance(step.made, base, self._context(step, calls, replica, parallelism))
+            function = instance(step.made, self._context(step, calls, replica, parallelism))
             ends_with_none = isinstance(function, BatchFunction)
             made = [function] if isinstance(step.made[0], type) else []
             return _Records(executed(function, ends_with_none), made)
@@ -282,7 +280,7 @@ class LocalEnvironment:
                 function = step.made[0]
                 if isinstance(function, type) and issubclass(function, BaseFunction):
                     try:
-                        function = instance(step.made, BaseFunction, self._context(step, calls, replica, parallelism))
+                        function = instance(step.made, self._context(step, calls, replica, parallelism))
                     except BaseException:
                         close_all(made)
                         raise

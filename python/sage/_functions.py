@@ -90,7 +90,7 @@ def allocate(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
 
 
-def instance(made: Made, base: type[BaseFunction], context: Context) -> Any:
+def instance(made: Made, context: Context) -> Any:
     """Makes the function of one replica: an object of the class, or the callable itself."""
     function, args, kwargs = made
     if not isinstance(function, type):

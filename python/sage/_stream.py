@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -237,5 +236,3 @@ def check_function(kind: str, function: Any, args: tuple[Any, ...], kwargs: dict
     if args or kwargs:
         raise TypeError(f"`{name_of(function)}` is called with a record; bind other arguments with functools.partial")
 
-
-Callback = Callable[[Any], Any]

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use pyo3::{PyTraverseError, PyVisit, intern};
 use sage::{BoxError, CallError, HookContext, Service, ServiceHandle};
 
 use crate::error::{Raised, ServiceError};
@@ -117,10 +117,6 @@ impl Handle {
             self.first_call(py, method, args, kwargs)
         };
         called.unwrap_or_else(|error| Err(ServiceError::new_err(error.to_string())))
-    }
-
-    fn __traverse__(&self, _visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        Ok(())
     }
 
     fn __repr__(&self) -> String {
