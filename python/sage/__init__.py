@@ -1,5 +1,6 @@
 """Dataflow pipelines whose operators call managed services, with a shutdown that leaves nothing behind."""
 
+from ._connected import ConnectedStreams
 from ._environment import LocalEnvironment
 from ._functions import (
     BaseCoMapFunction,
@@ -15,9 +16,12 @@ from ._functions import (
     StopSignal,
 )
 from ._job import JobFailed, JobId, Report
+from ._keyed import JoinedStreams, KeyedStream, WindowedStream
+from ._policies import DeadLetter, Letter, Retry, Skip, read_letters
 from ._sage import ServiceError, SubmitError
 from ._services import BaseService
-from ._stream import ConnectedStreams, DataStream
+from ._stream import DataStream
+from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired
 
 #: The name for new code.
 Service = BaseService
@@ -29,19 +33,34 @@ __all__ = [
     "BaseService",
     "BatchFunction",
     "ConnectedStreams",
+    "Count",
     "DataStream",
+    "DeadLetter",
     "FilterFunction",
     "FlatMapFunction",
     "JobFailed",
     "JobId",
+    "JoinedStreams",
     "KeyByFunction",
+    "KeyedStream",
+    "Letter",
     "LocalEnvironment",
     "MapFunction",
+    "Paired",
     "Report",
+    "Retry",
     "Service",
     "ServiceError",
+    "Session",
     "SinkFunction",
+    "Skip",
+    "Sliding",
     "SourceFunction",
     "StopSignal",
     "SubmitError",
+    "Tumbling",
+    "WindowPaired",
+    "Windowed",
+    "WindowedStream",
+    "read_letters",
 ]

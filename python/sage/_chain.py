@@ -1,73 +1,212 @@
 """One Python function for several that follow each other.
 
 The interpreter calls Python functions from Python code cheaper than anything else does. So the functions of a task become
-one loop, written as source code and compiled; each has a line of its own in it, and the line in a traceback says which one
-raised.
+a loop, written as source code and compiled; each has lines of its own in it, and the line in a traceback says which one
+raised. A function that gives its results at the end of input, such as a count, ends a loop; those behind it are another
+one, which runs over the results.
+
+Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds; ``fN`` the function of link N and ``sN`` what it
+keeps.
 """
 
 from __future__ import annotations
 
+import copy
+import heapq
 import linecache
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from ._keys import stable_hash
 
-#: A kind (``map``, ``filter``, ``flatmap``, ``keyby`` or ``sink``), what is called, and the operator's name.
-Link = tuple[str, Callable[..., Any], str]
+@dataclass(frozen=True)
+class Form:
+    """What comes with each record into a chain or out of it, before the record: its key, its time."""
+
+    keyed: bool = False
+    timed: bool = False
+
+    @property
+    def target(self) -> str:
+        """The names of the parts, as a loop takes or gives them."""
+        return ", ".join([*(["k"] if self.keyed else []), *(["t"] if self.timed else []), "x"])
+
+
+@dataclass(frozen=True)
+class Link:
+    """One function of a chain. What its kinds do is in ``_KINDS``."""
+
+    kind: str
+    call: Callable[..., Any] | None
+    name: str
+    #: What a state starts as: a value, copied for each key, or a function that makes one.
+    initial: Any = None
+    #: How many records are kept.
+    most: int = 0
+    #: Whether there is one result for all records, without a key.
+    whole: bool = False
+
+
+#: All not-a-numbers are one key: each is another object, and unequal to itself.
+_NAN = float("nan")
+_SAME_NAN = "k = k if k == k else nan"
+
+#: The lines of each kind of link, ``{f}`` its function and ``{s}`` its state; what follows a line that ends in a colon is
+#: inside of it.
+_KINDS = {
+    "map": ["x = {f}(x)"],
+    "filter": ["if {f}(x):"],
+    "flatmap": ["for x in {f}(x):"],
+    "sink": ["{f}(x)"],
+    "keyby": ["k = {f}(x)", _SAME_NAN],
+    "whole": ["k = None"],
+    "timestamps": ["t = millis({f}(x))"],
+    "count": ["{s}[k] += 1"],
+    "reduce": ["{s}[k] = {f}({s}[k], x) if k in {s} else x"],
+    "fold": ["{s}[k] = {f}({s}[k] if k in {s} else {s}new(), x)"],
+    "map_with_state": ["{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)"],
+    "flat_map_with_state": ["{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)", "for x in x:"],
+    "distinct": ["if k not in {s}:", "{s}.add(k)"],
+    "top_k": ["{s}(k, x)"],
+}
+
+#: Kinds that need a key.
+STATEFUL = {"count", "reduce", "fold", "map_with_state", "flat_map_with_state", "distinct", "top_k"}
+
+#: Kinds that give what they have at the end of input.
+_AT_THE_END = {"count", "reduce", "fold", "top_k"}
+
+
+def millis(time: Any) -> int:
+    """A moment in milliseconds since 1970, of seconds or of a ``datetime``."""
+    if isinstance(time, datetime):
+        time = time.timestamp()
+    return int(time * 1000 // 1)
 
 
 class Chain:
-    """What a task runs: ``run(iterator, out)``, and whom to blame for an exception."""
+    """What a task runs: ``run(iterator, out)``, ``finish(out)``, and whom to blame for an exception."""
 
-    def __init__(self, links: list[Link], functions: list[Any]) -> None:
+    def __init__(
+        self, links: list[Link], functions: list[Any], takes: Form = Form(), gives: Form = Form()  # noqa: B008
+    ) -> None:
         self._functions = functions
-        self._file = f"<sage chain: {' → '.join(f'{kind} {name}' for kind, _, name in links)}>"
-        self._names: dict[int, str] = {}
-        self.run = self._compile(links)
+        self._names: dict[tuple[Any, int], str] = {}
+        self._kept: list[Callable[[], Iterable[Any]]] = []
+        self._loops: list[Callable[[Any, list[Any]], None]] = []
+        loop: list[Link] = []
+        for link in links:
+            loop.append(link)
+            if link.kind in _AT_THE_END:
+                self._loops.append(self._compile(loop, takes, None))
+                loop, takes = [], Form()
+        if loop or gives.keyed or gives.timed:
+            self._loops.append(self._compile(loop, takes, gives))
+        self.run = self._loops[0]
 
-    def _compile(self, links: list[Link]) -> Callable[[Any, list[Any]], None]:
-        scope: dict[str, Any] = {f"f{index}": call for index, (_, call, _) in enumerate(links)}
-        scope["stable_hash"] = stable_hash
-        parameters = ", ".join(f"{name}={name}" for name in scope)
-        lines = [f"def run(records, out, {parameters}):", " append = out.append", " for x in records:"]
-        depth = 2
-        for index, (kind, _, name) in enumerate(links):
-            indent = " " * depth
-            if kind == "map":
-                lines.append(f"{indent}x = f{index}(x)")
-            elif kind == "keyby":
-                lines.append(f"{indent}x = (stable_hash(f{index}(x)), x)")
-            elif kind == "filter":
-                lines.append(f"{indent}if f{index}(x):")
-                depth += 1
-            elif kind == "flatmap":
-                lines.append(f"{indent}for x in f{index}(x):")
-                depth += 1
+    def finish(self, out: list[Any]) -> None:
+        """Gives what was kept until the end of input."""
+        loops = iter(self._loops[1:])
+        for kept in self._kept:
+            loop = next(loops, None)
+            if loop is None:
+                out.extend(kept())
             else:
-                lines.append(f"{indent}f{index}(x)")
-            self._names[len(lines)] = name
-        if links[-1][0] != "sink":
-            lines.append(f"{' ' * depth}append(x)")
+                loop(iter(kept()), out)
+
+    def _compile(self, links: list[Link], takes: Form, gives: Form | None) -> Callable[[Any, list[Any]], None]:
+        scope: dict[str, Any] = {"nan": _NAN, "millis": millis}
+        lines = [" append = out.append", f" for {takes.target} in records:"]
+        indent = "  "
+        names: dict[int, str] = {}
+        if takes.keyed:
+            lines.append(f"{indent}{_SAME_NAN}")
+        for index, link in enumerate(links):
+            f, s = f"f{index}", f"s{index}"
+            scope[f] = link.call
+            if link.kind in STATEFUL:
+                self._state(link, scope, s)
+            for line in _KINDS[link.kind]:
+                lines.append(indent + line.format(f=f, s=s))
+                names[len(lines) + 1] = link.name
+                if line.endswith(":"):
+                    indent += " "
+        if gives is not None and not (links and links[-1].kind == "sink"):
+            target = gives.target
+            lines.append(f"{indent}append({target if target == 'x' else f'({target})'})")
+        lines.insert(0, f"def run(records, out, {', '.join(f'{name}={name}' for name in scope)}):")
         source = "\n".join(lines) + "\n"
-        linecache.cache[self._file] = (len(source), None, source.splitlines(keepends=True), self._file)
-        exec(compile(source, self._file, "exec"), scope)
-        run: Callable[[Any, list[Any]], None] = scope["run"]
-        self._code = scope["run"].__code__
-        return run
+        file = f"<sage chain: {' → '.join(f'{link.kind} {link.name}' for link in links)}>"
+        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+        exec(compile(source, file, "exec"), scope)
+        run: Any = scope["run"]
+        self._names.update({(run.__code__, line): name for line, name in names.items()})
+        return run  # type: ignore[no-any-return]
+
+    def _state(self, link: Link, scope: dict[str, Any], s: str) -> None:
+        """Makes what a link keeps, and says what it gives at the end."""
+        initial = link.initial
+        new: Callable[[], Any] = initial if callable(initial) else lambda: copy.deepcopy(initial)
+        scope[f"{s}new"] = new
+        if link.kind == "distinct":
+            scope[s] = set()
+            return
+        if link.kind == "top_k":
+            top = _Top(link.most, link.call)
+            scope[s] = top.add
+            self._kept.append(top.results)
+            return
+        kept: dict[Any, Any] = defaultdict(int) if link.kind == "count" else {}
+        scope[s] = kept
+        if link.kind not in _AT_THE_END:
+            return
+        if not link.whole:
+            self._kept.append(kept.items)
+        elif link.kind == "reduce":
+            self._kept.append(kept.values)
+        else:
+            self._kept.append(lambda: [kept[None] if None in kept else 0 if link.kind == "count" else new()])
 
     def blame(self, exception: BaseException) -> str | None:
         """The operator that raised an exception, if one of this chain did."""
         traceback = exception.__traceback__
         while traceback is not None:
-            if traceback.tb_frame.f_code is self._code:
-                return self._names.get(traceback.tb_lineno)
+            name = self._names.get((traceback.tb_frame.f_code, traceback.tb_lineno))
+            if name is not None:
+                return name
             traceback = traceback.tb_next
         return None
 
     def close(self) -> None:
         """Closes the functions, the last one first."""
         close_all(self._functions)
+
+
+class _Top:
+    """The records of each key that rank highest; of equal ones the earlier."""
+
+    def __init__(self, most: int, rank: Callable[[Any], Any] | None) -> None:
+        self._most = most
+        self._rank = rank or (lambda record: record)
+        self._heaps: dict[Any, list[tuple[Any, int, Any]]] = {}
+        self._number = 0
+
+    def add(self, key: Any, record: Any) -> None:
+        """Takes a record."""
+        # The number decides between equal ranks, so that records themselves are never compared.
+        self._number -= 1
+        entry = self._rank(record), self._number, record
+        heap = self._heaps.setdefault(key, [])
+        if len(heap) < self._most:
+            heapq.heappush(heap, entry)
+        else:
+            heapq.heappushpop(heap, entry)
+
+    def results(self) -> list[Any]:
+        """Each key with its records, the highest first."""
+        return [(key, [entry[2] for entry in sorted(heap, reverse=True)]) for key, heap in self._heaps.items()]
 
 
 def close_all(functions: list[Any]) -> None:

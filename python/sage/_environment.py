@@ -11,34 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _sage
-from ._chain import Chain, Link, close_all
-from ._links import link
 from ._context import Context, ServiceCalls
-from ._functions import (
-    BaseFunction,
-    BatchFunction,
-    Made,
-    allocate,
-    executed,
-    instance,
-)
+from ._functions import BaseFunction, Made, allocate
 from ._job import JobFailed, JobId, Report
+from ._plan import Step, plan
 from ._services import Hooks
-from ._stream import DataStream, Transformation, check_parallelism, name_of
-
-
-@dataclass
-class _Step:
-    """A step of the plan that the engine runs."""
-
-    kind: str
-    name: str
-    inputs: list[int]
-    make: Any
-    parallelism: int
-    outputs: int
-    strategy: str = "round_robin"
-    keyed: bool = False
+from ._stream import DataStream, check_parallelism, name_of
+from ._transformation import Transformation
 
 
 @dataclass
@@ -46,28 +25,6 @@ class _Registration:
     name: str
     factory: Any
     after: list[str]
-
-
-#: What has all its records, so that several can be taken at a time.
-_CONTAINERS = (list, tuple, range, str, bytes, dict, set, frozenset)
-
-
-#: Steps behind which records are spread by their keys.
-_KEYING = ("keyby", "keytag")
-
-
-class _Records:
-    """A source: an iterable that is closed."""
-
-    def __init__(self, records: Iterable[Any], made: list[Any]) -> None:
-        self._records = records
-        self._made = made
-
-    def __iter__(self) -> Any:
-        return iter(self._records)
-
-    def close(self) -> None:
-        close_all(self._made)
 
 
 class LocalEnvironment:
@@ -128,6 +85,17 @@ class LocalEnvironment:
         if not callable(function):
             raise TypeError(f"`from_source` needs a SourceFunction class or a callable, not {function!r}")
         return self._source("source", function, args, kwargs, name, 1)
+
+    def from_future(self, name: str, *, limit: int | None = None) -> DataStream:
+        """A stream that another one fills, by ``fill_future``: for records that go round.
+
+        ``limit`` is how many records may wait to go round (default 1,000,000); one more fails the job.
+        """
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise ValueError(f"`limit` is a whole number of at least 1, not {limit!r}")
+        step = Transformation("future", self._named(name), (None, (), {}), options={"limit": limit})
+        self.pipeline.append(step)
+        return DataStream(self, step)
 
     def register_service(self, name: str, service: Any, *args: Any, **kwargs: Any) -> None:
         """Registers a service: a class with the arguments of its constructor."""
@@ -218,77 +186,11 @@ class LocalEnvironment:
 
         return lambda: Hooks(make)
 
-    def _plan(self, calls: ServiceCalls) -> list[_Step]:
-        """The steps of the engine: functions that follow each other are one."""
-        followers: dict[Transformation, list[Transformation]] = {step: [] for step in self.pipeline}
-        for step in self.pipeline:
-            for before in step.inputs:
-                followers[before].append(step)
-        if not self.pipeline:
-            raise _sage.SubmitError(f"`{self.name}` has no pipeline; begin one with `from_batch`")
-        plan: list[_Step] = []
-        position: dict[Transformation, int] = {}
-        for first in self.pipeline:
-            if first in position:
-                continue
-            inputs = [position[before] for before in first.inputs]
-            run = [first]
-            while first.inputs and run[-1].kind not in _KEYING and len(after := followers[run[-1]]) == 1:
-                if after[0].parallelism != first.parallelism or len(after[0].inputs) != 1:
-                    break
-                run.append(after[0])
-            last = run[-1]
-            for step in run:
-                position[step] = len(plan)
-            is_source = not first.inputs
-            if not is_source and last.kind != "sink" and not followers[last]:
-                raise _sage.SubmitError(f"the stream behind `{last.name}` has no sink; end it with `sink` or `collect`")
-            if is_source and not followers[last]:
-                raise _sage.SubmitError(f"the stream of `{last.name}` has no sink; end it with `sink` or `collect`")
-            make = self._source_maker(first, calls) if is_source else self._chain_maker(run, calls)
-            kind = "sink" if last.kind == "sink" else "chain"
-            if is_source:
-                is_container = first.kind == "iterable" and isinstance(first.made[0], _CONTAINERS)
-                kind = "container" if is_container else "source"
-            name = " → ".join(step.name for step in run)
-            planned = _Step(kind, name, inputs, make, first.parallelism, len(followers[last]))
-            planned.keyed = last.kind in _KEYING
-            if any(before.kind in _KEYING for before in first.inputs):
-                planned.strategy = first.inputs[0].strategy
-            plan.append(planned)
-        return plan
+    def _plan(self, calls: ServiceCalls) -> list[Step]:
+        def context(step: Transformation, replica: int, parallelism: int) -> Context:
+            return Context(step.name, calls, self.logger.getChild(step.name), replica, parallelism)
 
-    def _context(self, step: Transformation, calls: ServiceCalls, replica: int, parallelism: int) -> Context:
-        return Context(step.name, calls, self.logger.getChild(step.name), replica, parallelism)
-
-    def _source_maker(self, step: Transformation, calls: ServiceCalls) -> Any:
-        def make(replica: int, parallelism: int) -> _Records:
-            if step.kind == "iterable":
-                return _Records(step.made[0], [])
-            function = instance(step.made, self._context(step, calls, replica, parallelism))
-            ends_with_none = isinstance(function, BatchFunction)
-            made = [function] if isinstance(step.made[0], type) else []
-            return _Records(executed(function, ends_with_none), made)
-
-        return make
-
-    def _chain_maker(self, run: list[Transformation], calls: ServiceCalls) -> Any:
-        def make(replica: int, parallelism: int) -> Chain:
-            links: list[Link] = []
-            made: list[Any] = []
-            for step in run:
-                function = step.made[0]
-                if isinstance(function, type) and issubclass(function, BaseFunction):
-                    try:
-                        function = instance(step.made, self._context(step, calls, replica, parallelism))
-                    except BaseException:
-                        close_all(made)
-                        raise
-                    made.append(function)
-                links.append(link(step, function))
-            return Chain(links, made)
-
-        return make
+        return plan(self.pipeline, self.name, context)
 
 
 def _result(job: _sage.Job) -> Report:

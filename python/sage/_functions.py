@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ._context import Context, InJob
@@ -102,27 +102,9 @@ def instance(made: Made, context: Context) -> Any:
     return made_instance
 
 
-def method(function: Any) -> Callable[..., Any]:
-    """What is called for each record."""
-    return function.execute if isinstance(function, BaseFunction) else function
-
-
-def flattened(function: Any) -> Callable[[Any], Iterable[Any]]:
-    """What gives an iterable for each record."""
-    if not isinstance(function, FlatMapFunction):
-        return method(function)
-
-    def call(record: Any) -> Iterable[Any]:
-        returned = function.execute(record)
-        collected = function.__dict__.pop("_collected", [])
-        return collected if returned is None else [*collected, *returned]
-
-    return call
-
-
 def executed(function: Any, ends_with_none: bool) -> Iterator[Any]:
     """Calls ``execute`` until it says that there is no more."""
-    execute = method(function)
+    execute = function.execute if isinstance(function, BaseFunction) else function
     while True:
         record = execute()
         if isinstance(record, StopSignal) or (record is None and ends_with_none):

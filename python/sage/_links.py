@@ -1,53 +1,74 @@
-"""What each kind of step does with a record, as a link of a chain."""
+"""What each kind of step does with a record, as links of a chain."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from ._chain import Link
-from ._functions import flattened, method
-from ._keys import stable_hash
-from ._stream import Transformation
+from ._chain import STATEFUL, Link
+from ._functions import BaseFunction, FlatMapFunction
+from ._transformation import Transformation
 
 #: A record of one of several connected streams: its key if it has one, the number of its stream, the record.
 Tagged = tuple[Any, int, Any]
 
 
-def link(step: Transformation, function: Any) -> Link:
-    """The link of a step, with the function of this replica."""
+def links(step: Transformation, function: Any) -> list[Link]:
+    """The links of a step, with the function of this replica."""
+    if step.kind in STATEFUL:
+        options = step.options
+        state = options.get("initial"), options.get("most", 0), options.get("whole", False)
+        return [Link(step.kind, method(function), step.name, *state)]
     return _KINDS.get(step.kind, _plain)(step, function)
 
 
-def _plain(step: Transformation, function: Any) -> Link:
-    return step.kind, method(function), step.name
+def method(function: Any) -> Callable[..., Any]:
+    """What is called for each record."""
+    call: Callable[..., Any] = function.execute if isinstance(function, BaseFunction) else function
+    return call
 
 
-def _flatmap(step: Transformation, function: Any) -> Link:
-    return "flatmap", flattened(function), step.name
+def flattened(function: Any) -> Callable[[Any], Iterable[Any]]:
+    """What gives an iterable for each record."""
+    if not isinstance(function, FlatMapFunction):
+        return method(function)
+
+    def call(record: Any) -> Iterable[Any]:
+        returned = function.execute(record)
+        collected = function.__dict__.pop("_collected", [])
+        return collected if returned is None else [*collected, *returned]
+
+    return call
 
 
-def _tag(step: Transformation, _function: Any) -> Link:
+def _plain(step: Transformation, function: Any) -> list[Link]:
+    return [Link(step.kind, method(function), step.name)]
+
+
+def _flatmap(step: Transformation, function: Any) -> list[Link]:
+    return [Link("flatmap", flattened(function), step.name)]
+
+
+def _tag(step: Transformation, _function: Any) -> list[Link]:
     index = step.index
-    return "map", lambda record: (None, index, record), step.name
+    return [Link("map", lambda record: (None, index, record), step.name)]
 
 
-def _keytag(step: Transformation, function: Any) -> Link:
+def _keytag(step: Transformation, function: Any) -> list[Link]:
     key_of, index = method(function), step.index
 
-    def tag(record: Any) -> tuple[int, Tagged]:
-        key = key_of(record)
-        return stable_hash(key), (key, index, record)
+    def tag(record: Any) -> Tagged:
+        return key_of(record), index, record
 
-    return "map", tag, step.name
+    return [Link("map", tag, step.name), Link("keyby", lambda tagged: tagged[0], step.name)]
 
 
-def _comap(step: Transformation, function: Any) -> Link:
+def _comap(step: Transformation, function: Any) -> list[Link]:
     maps: list[Callable[[Any], Any]] = [getattr(function, f"map{index}") for index in range(len(step.inputs))]
-    return "map", lambda tagged: maps[tagged[1]](tagged[2]), step.name
+    return [Link("map", lambda tagged: maps[tagged[1]](tagged[2]), step.name)]
 
 
-def _join(step: Transformation, function: Any) -> Link:
+def _cojoin(step: Transformation, function: Any) -> list[Link]:
     execute = function.execute
 
     def join(tagged: Tagged) -> Any:
@@ -55,13 +76,13 @@ def _join(step: Transformation, function: Any) -> Link:
         joined = execute(payload, key, tag)
         return () if joined is None else joined
 
-    return "flatmap", join, step.name
+    return [Link("flatmap", join, step.name)]
 
 
-_KINDS: dict[str, Callable[[Transformation, Any], Link]] = {
+_KINDS: dict[str, Callable[[Transformation, Any], list[Link]]] = {
     "flatmap": _flatmap,
     "tag": _tag,
     "keytag": _keytag,
     "comap": _comap,
-    "join": _join,
+    "cojoin": _cojoin,
 }

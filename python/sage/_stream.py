@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import builtins
+import inspect
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ._functions import (
-    BaseCoMapFunction,
     BaseFunction,
-    BaseJoinFunction,
     FilterFunction,
     FlatMapFunction,
     KeyByFunction,
-    Made,
     MapFunction,
     SinkFunction,
 )
+from ._policies import Letter, policy, split_options
+from ._transformation import Transformation
 
 if TYPE_CHECKING:
+    from ._connected import ConnectedStreams
     from ._environment import LocalEnvironment
+    from ._keyed import KeyedStream
 
 _BASES: dict[str, type[BaseFunction]] = {
     "map": MapFunction,
@@ -30,41 +33,72 @@ _BASES: dict[str, type[BaseFunction]] = {
 
 _STRATEGIES = ("hash", "broadcast", "round_robin")
 
-
-@dataclass(eq=False)
-class Transformation:
-    """A step of a pipeline."""
-
-    kind: str
-    name: str
-    made: Made
-    inputs: list[Transformation] = field(default_factory=list)
-    parallelism: int = 1
-    #: How a ``keyby`` spreads its records over the replicas that follow.
-    strategy: str = "hash"
-    #: Of several connected streams, which one it is.
-    index: int = 0
+#: How many records an async function has in flight unless a program says otherwise.
+_IN_FLIGHT = 64
 
 
 class DataStream:
     """The records that come out of a step.
 
-    A function may be a class with the arguments of its constructor, an object of one, or any callable.
+    A function may be a class with the arguments of its constructor, an ``async def`` function, or any callable. Besides the
+    arguments of a constructor, ``map``, ``filter``, ``flatmap`` and ``sink`` take these keywords, unless the constructor has a
+    parameter of that name:
+
+    - ``name``, by which the report speaks of the operator, and ``parallelism``, in how many replicas it runs (default 1);
+    - ``on_error``: ``"fail"`` (the default), ``"skip"``, a ``Skip`` or a ``DeadLetter``, and ``retry``: a number of attempts or a
+      ``Retry``. A function with either is called for a record at a time, and a failing record leaves nothing behind;
+    - ``in_flight``: how many records are worked on at the same time, 1 to 1,048,576; for ``async def`` functions 64 unless said. A
+      function that is not async is then called on threads, 256 at most. ``ordered=False`` sends results on as they come, and
+      ``timeout`` is the time in seconds that each record may take.
     """
 
-    def __init__(self, environment: LocalEnvironment, step: Transformation) -> None:
+    def __init__(self, environment: LocalEnvironment, step: Transformation, output: int = 0) -> None:
         self._environment = environment
         self._step = step
-        self._others: list[Transformation] = []
+        self._output = output
+        self._others: list[DataStream] = []
 
-    def _then(self, kind: str, function: Any, args: Any, kwargs: Any, parallelism: int, name: str | None) -> DataStream:
-        check_function(kind, function, args, kwargs)
-        step = Transformation(
-            kind, self._environment._named(name or name_of(function)), (function, args, kwargs), [self._step, *self._others]
-        )
-        step.parallelism = check_parallelism(parallelism)
+    def _inputs(self) -> list[tuple[Transformation, int]]:
+        return [(stream._step, stream._output) for stream in [self, *self._others]]
+
+    def _add(self, kind: str, function: Any, name: str | None = None, parallelism: int = 1, **options: Any) -> DataStream:
+        """Adds a step, whose function is ready-made if it has one."""
+        name = self._environment._named(name or (kind if function is None else name_of(function)))
+        step = Transformation(kind, name, (function, (), {}), self._inputs(), check_parallelism(parallelism))
+        step.options = options
         self._environment.pipeline.append(step)
         return DataStream(self._environment, step)
+
+    def _then(self, kind: str, function: Any, args: Any, kwargs: Any, parallelism: int, name: str | None) -> DataStream:
+        options = split_options(function, kwargs)
+        check_function(kind, function, args, kwargs)
+        stream = self._add(kind, function, name, parallelism)
+        step = stream._step
+        step.made = (function, args, kwargs)
+        step.options, dead = policy(options)
+        if "in_flight" in options or is_async(function):
+            step.options.update(self._flight(kind, options))
+            step.kind = "async"
+        elif "ordered" in options or "timeout" in options:
+            raise ValueError(f"`ordered` and `timeout` are for functions that are async or have `in_flight`: `{step.name}`")
+        if dead is not None:
+            # What ends a stream has no output but this one.
+            letters = DataStream(self._environment, step, 0 if kind == "sink" else 1)
+            letters = letters._add("map", Letter._make, f"letters of {step.name}")
+            letters._then("sink", dead.to, dead.args, dict(dead.kwargs), 1, f"dead letters of {step.name}")
+        return stream
+
+    @staticmethod
+    def _flight(kind: str, options: dict[str, Any]) -> dict[str, Any]:
+        if kind == "keyby":
+            raise TypeError("the key of a record cannot be had asynchronously; have a `map` before it get it")
+        in_flight, timeout = options.get("in_flight", _IN_FLIGHT), options.get("timeout")
+        if not isinstance(in_flight, int) or not 1 <= in_flight <= 1 << 20:
+            raise ValueError(f"`in_flight` is a whole number from 1 to 1,048,576, not {in_flight!r}")
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"a timeout is more than 0 seconds, not {timeout!r}; leave it out for none")
+        ordered = bool(options.get("ordered", True))
+        return {"as": kind, "in_flight": in_flight, "ordered": ordered, "timeout": timeout and float(timeout)}
 
     def map(self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any) -> DataStream:
         """Replaces each record by what the function returns."""
@@ -84,18 +118,73 @@ class DataStream:
 
     def keyby(
         self, function: Any, *args: Any, strategy: str = "hash", name: str | None = None, **kwargs: Any
-    ) -> DataStream:
+    ) -> KeyedStream:
         """Says which records belong together: with ``strategy="hash"``, records of equal keys go to the same replica of what
         follows; with ``"broadcast"``, every record to each replica; with ``"round_robin"``, to one after the other."""
+        from ._keyed import KeyedStream
+
         if strategy not in _STRATEGIES:
             raise ValueError(f"a strategy is one of {', '.join(_STRATEGIES)}, not {strategy!r}")
-        stream = self._then("keyby", function, args, kwargs, 1, name)
-        stream._step.strategy = strategy
-        return stream
+        parallelism = 1 if self._others else self._step.parallelism
+        step = self._then("keyby", function, args, kwargs, parallelism, name)._step
+        step.strategy = strategy
+        return KeyedStream(self._environment, step)
+
+    def with_timestamps(
+        self, function: Callable[[Any], Any], *, out_of_order: float = 0.0, idle_after: float | None = None
+    ) -> DataStream:
+        """Says when each record happened, for windows of event time: the function returns seconds since 1970, or a ``datetime``.
+
+        ``out_of_order`` is by how many seconds a record may come after a later one; a source that gives nothing for
+        ``idle_after`` seconds is not waited for (default: it is).
+        """
+        check_function("map", function, (), {})
+        if out_of_order < 0:
+            raise ValueError(f"`out_of_order` is not negative: {out_of_order!r}")
+        options: dict[str, Any] = {"out_of_order": float(out_of_order), "idle_after": idle_after and float(idle_after)}
+        return self._add("timestamps", function, **options)
+
+    def take(self, count: int) -> DataStream:
+        """Goes on with the first ``count`` records, and ends the sources when it has them."""
+        if not isinstance(count, int) or count < 0:
+            raise ValueError(f"`take` needs a whole number that is not negative, not {count!r}")
+        return self._add("take", None, most=count)
+
+    def _whole(self) -> KeyedStream:
+        from ._keyed import KeyedStream
+
+        return KeyedStream(self._environment, self._add("whole", None, "all")._step)
+
+    def count(self) -> DataStream:
+        """The number of records, at the end of input."""
+        return self._whole().count()
+
+    def reduce(self, function: Callable[[Any, Any], Any]) -> DataStream:
+        """One record, at the end of input: ``function(so_far, record)`` is called for each record but the first."""
+        return self._whole().reduce(function)
+
+    def fold(self, initial: Any, function: Callable[[Any, Any], Any]) -> DataStream:
+        """One value, at the end of input: ``function(so_far, record)`` returns the next for each record. ``initial`` is what the
+        first call gets, or a function that makes it."""
+        return self._whole().fold(initial, function)
 
     def connect(self, other: DataStream | ConnectedStreams) -> ConnectedStreams:
         """Goes on with the records of this stream and another, or several others."""
+        from ._connected import ConnectedStreams
+
         return ConnectedStreams(self._environment, [self]).connect(other)
+
+    def fill_future(self, future: DataStream) -> None:
+        """Ends the stream: its records go round, and come out of ``future``, which ``from_future`` made. The loop ends when its
+        sources have, and no record is in it."""
+        if future._step.kind != "future":
+            raise TypeError("`fill_future` needs a stream that `from_future` made")
+        if future._environment is not self._environment:
+            raise ValueError("streams of two environments cannot be connected")
+        if future._step.options.get("filled"):
+            raise ValueError(f"the future stream `{future._step.name}` is filled already")
+        future._step.options["filled"] = True
+        self._add("fill", None, f"fill {future._step.name}", future=future._step.name)
 
     def sink(self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any) -> DataStream:
         """Ends the stream: gives each record to the function. Returns this stream, so that it can have several sinks."""
@@ -109,7 +198,7 @@ class DataStream:
             lead = f"\x1b[36m{lead}\x1b[0m"
 
         def show(record: Any) -> None:
-            print(f"{lead}{record}", flush=True)
+            builtins.print(f"{lead}{record}", flush=True)
 
         return self.sink(show, name="print")
 
@@ -120,92 +209,11 @@ class DataStream:
         return records
 
 
-class ConnectedStreams:
-    """Several streams, numbered from 0 in the order in which they were connected."""
-
-    def __init__(self, environment: LocalEnvironment, streams: list[DataStream]) -> None:
-        self._environment = environment
-        self._streams = streams
-
-    def connect(self, other: DataStream | ConnectedStreams) -> ConnectedStreams:
-        """Adds a stream, or several."""
-        more = other._streams if isinstance(other, ConnectedStreams) else [other]
-        if any(stream._environment is not self._environment for stream in more):
-            raise ValueError("streams of two environments cannot be connected")
-        return ConnectedStreams(self._environment, [*self._streams, *more])
-
-    def _merged(self) -> DataStream:
-        """The records of all of them."""
-        merged = DataStream(self._environment, self._streams[0]._step)
-        merged._others = [stream._step for stream in self._streams[1:]]
-        return merged
-
-    def map(self, function: Any, *args: Any, **kwargs: Any) -> DataStream:
-        """As ``DataStream.map``, of the records of all streams."""
-        return self._merged().map(function, *args, **kwargs)
-
-    def sink(self, function: Any, *args: Any, **kwargs: Any) -> ConnectedStreams:
-        """As ``DataStream.sink``, of the records of all streams."""
-        self._merged().sink(function, *args, **kwargs)
-        return self
-
-    def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> ConnectedStreams:
-        """As ``DataStream.print``, of the records of all streams."""
-        self._merged().print(prefix, separator, colored)
-        return self
-
-    def keyby(self, function: Any, *, strategy: str = "hash") -> ConnectedStreams:
-        """As ``DataStream.keyby``, with one function for all streams or a list with one for each."""
-        functions = function if isinstance(function, (list, tuple)) else [function] * len(self._streams)
-        if len(functions) != len(self._streams):
-            raise ValueError(f"{len(self._streams)} streams need as many functions, or one for all, not {len(functions)}")
-        keyed = [stream.keyby(each, strategy=strategy) for stream, each in zip(self._streams, functions)]
-        return ConnectedStreams(self._environment, keyed)
-
-    def _tagged(self) -> list[Transformation]:
-        """Adds a step to each stream that says of its records which stream they are of, and their key if they have one."""
-        environment = self._environment
-        tagged = []
-        for index, stream in enumerate(self._streams):
-            before = stream._step
-            if before.kind == "keyby":
-                step = Transformation("keytag", before.name, before.made, before.inputs, 1, before.strategy, index)
-                if not any(before in other.inputs for other in environment.pipeline):
-                    environment.pipeline.remove(before)
-            else:
-                none: Made = (None, (), {})
-                step = Transformation("tag", environment._named(f"input-{index}"), none, [before], index=index)
-            environment.pipeline.append(step)
-            tagged.append(step)
-        return tagged
-
-    def _gathered(self, kind: str, function: Any, made: Made, parallelism: int, name: str | None) -> DataStream:
-        parallelism = check_parallelism(parallelism)
-        step = Transformation(kind, self._environment._named(name or name_of(function)), made, self._tagged(), parallelism)
-        self._environment.pipeline.append(step)
-        return DataStream(self._environment, step)
-
-    def comap(
-        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
-    ) -> DataStream:
-        """Replaces each record of stream N by what the method ``mapN`` of a ``BaseCoMapFunction`` class returns."""
-        if not (isinstance(function, type) and issubclass(function, BaseCoMapFunction)):
-            raise TypeError(f"`comap` needs a BaseCoMapFunction class, not {function!r}")
-        for index in range(len(self._streams)):
-            if not callable(getattr(function, f"map{index}", None)):
-                raise TypeError(f"`{function.__name__}` has no `map{index}`, for stream {index} of {len(self._streams)}")
-        return self._gathered("comap", function, (function, args, kwargs), parallelism, name)
-
-    def join(self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any) -> DataStream:
-        """Joins two streams that were given keys by ``keyby``, with a ``BaseJoinFunction`` class. Records of equal keys come
-        to the same replica."""
-        if not (isinstance(function, type) and issubclass(function, BaseJoinFunction)):
-            raise TypeError(f"`join` needs a BaseJoinFunction class, not {function!r}")
-        if len(self._streams) != 2:
-            raise ValueError(f"`join` takes two streams, not {len(self._streams)}")
-        if any(stream._step.kind != "keyby" or stream._step.strategy != "hash" for stream in self._streams):
-            raise ValueError("both streams of a `join` need a key: use `keyby` before it, with the strategy `hash`")
-        return self._gathered("join", function, (function, args, kwargs), parallelism, name)
+def is_async(function: Any) -> bool:
+    """Whether calling it gives something to be awaited: an ``async def``, or a class whose ``execute`` is one."""
+    if isinstance(function, type):
+        function = getattr(function, "execute", None)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
 
 
 def name_of(function: Any) -> str:

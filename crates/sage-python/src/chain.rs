@@ -4,14 +4,17 @@
 //! functions itself, as it would in a loop by hand. Which record one of them failed at, and which one, is found out
 //! only then: from how far the iterator has got, and from the line in the traceback.
 
+use std::sync::Arc;
+
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyList};
+use pyo3::types::{PyInt, PyList, PyTuple};
 use sage::{BoxError, CloseContext, Emit, Fault, FinishContext, OpenContext, Operator, Sink};
 
-use crate::Object;
+use crate::Record;
 use crate::error::Raised;
 use crate::thread::Kept;
+use crate::value::Key;
 
 /// How many records are gathered for one call, at most.
 const MOST_RECORDS: usize = 512;
@@ -24,23 +27,78 @@ pub(crate) fn close(py: Python<'_>, adapter: &Py<PyAny>) -> Result<(), BoxError>
     }
 }
 
+/// What comes with each record, into a chain or out of it.
+#[derive(Clone, Copy, Default, FromPyObject)]
+pub(crate) struct Form {
+    #[pyo3(attribute)]
+    keyed: bool,
+    #[pyo3(attribute)]
+    timed: bool,
+}
+
+impl Form {
+    /// The object that the functions get: the record, with its key and its time before it where those come along.
+    fn object(self, record: Record, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        let Record { value, key, time } = record;
+        let value = value.into_object(py)?;
+        if !self.keyed && !self.timed {
+            return Ok(value);
+        }
+        let mut parts = Vec::with_capacity(3);
+        if self.keyed {
+            parts.push(key.map_or_else(|| Ok(py.None().into_bound(py)), |key| key.object(py))?);
+        }
+        if self.timed {
+            parts.push(time.into_pyobject(py)?.into_any());
+        }
+        parts.push(value);
+        Ok(PyTuple::new(py, parts)?.into_any())
+    }
+
+    /// The record that an object is which the functions gave.
+    fn record(self, object: Bound<'_, PyAny>) -> PyResult<Record> {
+        if !self.keyed && !self.timed {
+            return Ok(Record::of(object));
+        }
+        let parts = object.cast::<PyTuple>()?;
+        let key = if self.keyed { Some(Arc::new(Key::of(&parts.get_item(0)?)?)) } else { None };
+        let time = if self.timed { parts.get_item(usize::from(self.keyed))?.extract()? } else { 0 };
+        let value = parts.get_item(parts.len() - 1)?;
+        Ok(Record { key, time, ..Record::of(value) })
+    }
+}
+
+/// How a chain is run.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) takes: Form,
+    pub(crate) gives: Form,
+    /// How many records are gathered for one call, at most: one where each may fail for itself.
+    pub(crate) most: usize,
+}
+
+impl Manner {
+    pub(crate) fn new(takes: Form, gives: Form) -> Self {
+        Self { takes, gives, most: MOST_RECORDS }
+    }
+}
+
 /// The functions of a task, and the records that wait for them.
 pub(crate) struct Chain {
-    /// Makes the adapter: methods `run(iterator, out)`, `blame(exception)` and `close()`.
+    /// Makes the adapter: methods `run(iterator, out)`, `finish(out)`, `blame(exception)` and `close()`.
     make: Py<PyAny>,
     adapter: Option<Py<PyAny>>,
     run: Option<Py<PyAny>>,
-    waiting: Vec<Py<PyAny>>,
+    waiting: Vec<Record>,
     /// How many records it was given before those that wait.
     before: u64,
     thread: Option<Kept>,
-    /// Whether what comes out are pairs of a key's hash and the record.
-    is_keyed: bool,
+    manner: Manner,
 }
 
 impl Chain {
-    pub(crate) fn new(make: Py<PyAny>, is_keyed: bool) -> Self {
-        Self { make, adapter: None, run: None, waiting: Vec::new(), before: 0, thread: None, is_keyed }
+    pub(crate) fn new(make: Py<PyAny>, manner: Manner) -> Self {
+        Self { make, adapter: None, run: None, waiting: Vec::new(), before: 0, thread: None, manner }
     }
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
@@ -55,48 +113,69 @@ impl Chain {
     }
 
     /// Takes a record; says whether it is time to run.
-    fn take(&mut self, record: Object) -> bool {
-        self.waiting.push(record.value);
-        self.waiting.len() >= MOST_RECORDS
+    fn take(&mut self, record: Record) -> bool {
+        self.waiting.push(record);
+        self.waiting.len() >= self.manner.most
     }
 
     /// Runs the functions on what waits, and gives what comes out.
-    fn run(&mut self) -> Result<Vec<Object>, Raised> {
-        let Some(run) = &self.run else { return Ok(Vec::new()) };
+    fn run(&mut self) -> Result<Vec<Record>, Raised> {
         if self.waiting.is_empty() {
             return Ok(Vec::new());
         }
         Python::attach(|py| {
+            let Some(run) = self.run.as_ref().map(|run| run.clone_ref(py)) else { return Ok(Vec::new()) };
             let count = self.waiting.len() as u64;
             let before = self.before;
             self.before += count;
             let raised = |exception| Raised::new(py, exception, None, None);
-            let records = PyList::new(py, self.waiting.drain(..)).map_err(raised)?;
+            let takes = self.manner.takes;
+            let objects = self.waiting.drain(..).map(|record| takes.object(record, py));
+            let records = PyList::new(py, objects.collect::<PyResult<Vec<_>>>().map_err(raised)?).map_err(raised)?;
             let iterator = records.try_iter().map_err(raised)?;
             let out = PyList::empty(py);
             match run.bind(py).call1((&iterator, &out)) {
-                Ok(_) if self.is_keyed => {
-                    let object = |pair: Bound<'_, PyAny>| {
-                        let (hash, value) = pair.extract()?;
-                        Ok(Object { value, hash })
-                    };
-                    out.iter().map(object).collect::<PyResult<_>>().map_err(raised)
-                }
-                Ok(_) => Ok(out.iter().map(|value| Object { value: value.unbind(), hash: 0 }).collect()),
+                Ok(_) => self.given(&out).map_err(raised),
                 Err(exception) => {
                     let left = iterator.call_method0(intern!(py, "__length_hint__"));
                     let left = left.and_then(|left| left.cast_into::<PyInt>().map_err(PyErr::from)?.extract::<u64>());
                     let record = left.ok().map(|left| before + count.saturating_sub(left));
-                    // With its traceback, which the value alone need not have.
-                    let raised = exception.clone_ref(py).into_value(py);
-                    let function = self.adapter.as_ref().and_then(|adapter| {
-                        let blamed = adapter.call_method1(py, intern!(py, "blame"), (raised,));
-                        blamed.and_then(|name| name.extract::<Option<String>>(py)).ok().flatten()
-                    });
-                    Err(Raised::new(py, exception, function, record))
+                    Err(self.blamed(py, exception, record))
                 }
             }
         })
+    }
+
+    /// Has the functions give what they kept until the end of input.
+    fn finish(&mut self) -> Result<Vec<Record>, Raised> {
+        let mut records = self.run()?;
+        let Some(adapter) = &self.adapter else { return Ok(records) };
+        Python::attach(|py| {
+            let out = PyList::empty(py);
+            match adapter.bind(py).call_method1(intern!(py, "finish"), (&out,)) {
+                Ok(_) => records.extend(self.given(&out).map_err(|exception| Raised::new(py, exception, None, None))?),
+                Err(exception) => return Err(self.blamed(py, exception, None)),
+            }
+            Ok(records)
+        })
+    }
+
+    fn given(&self, out: &Bound<'_, PyList>) -> PyResult<Vec<Record>> {
+        out.iter().map(|object| self.manner.gives.record(object)).collect()
+    }
+
+    fn blamed(&self, py: Python<'_>, exception: PyErr, record: Option<u64>) -> Raised {
+        if self.manner.most == 1 {
+            // The engine knows which record it was, and one function is all there is.
+            return Raised::new(py, exception, None, None);
+        }
+        // With its traceback, which the value alone need not have.
+        let raised = exception.clone_ref(py).into_value(py);
+        let function = self.adapter.as_ref().and_then(|adapter| {
+            let blamed = adapter.call_method1(py, intern!(py, "blame"), (raised,));
+            blamed.and_then(|name| name.extract::<Option<String>>(py)).ok().flatten()
+        });
+        Raised::new(py, exception, function, record)
     }
 
     fn close(&mut self) -> Result<(), BoxError> {
@@ -113,29 +192,29 @@ impl Chain {
 pub(crate) struct Through(pub(crate) Chain);
 
 impl Through {
-    fn run(&mut self, out: &mut impl Emit<Object>) -> Result<(), Fault> {
+    fn run(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
         self.0.run()?.into_iter().try_for_each(|record| out.emit(record))
     }
 }
 
 impl Operator for Through {
-    type In = Object;
-    type Out = Object;
+    type In = Record;
+    type Out = Record;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         Ok(self.0.open(cx)?)
     }
 
-    fn process(&mut self, record: Object, out: &mut impl Emit<Object>) -> Result<(), Fault> {
+    fn process(&mut self, record: Record, out: &mut impl Emit<Record>) -> Result<(), Fault> {
         if self.0.take(record) { self.run(out) } else { Ok(()) }
     }
 
-    fn flush(&mut self, out: &mut impl Emit<Object>) -> Result<(), Fault> {
+    fn flush(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
         self.run(out)
     }
 
-    fn finish(&mut self, out: &mut impl Emit<Object>) -> Result<(), Fault> {
-        self.run(out)
+    fn finish(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+        self.0.finish()?.into_iter().try_for_each(|record| out.emit(record))
     }
 
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
@@ -147,13 +226,13 @@ impl Operator for Through {
 pub(crate) struct Into(pub(crate) Chain);
 
 impl Sink for Into {
-    type In = Object;
+    type In = Record;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
         Ok(self.0.open(cx)?)
     }
 
-    fn write(&mut self, record: Object) -> Result<(), BoxError> {
+    fn write(&mut self, record: Record) -> Result<(), BoxError> {
         if self.0.take(record) {
             self.0.run()?;
         }
@@ -166,7 +245,7 @@ impl Sink for Into {
     }
 
     fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
-        self.0.run()?;
+        self.0.finish()?;
         Ok(())
     }
 

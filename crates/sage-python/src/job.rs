@@ -156,7 +156,10 @@ impl Job {
     fn exception(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.with(|ended| {
             let cause = ended.report.as_ref()?.first_cause.as_ref()?;
-            let raised = cause.error.as_ref()?.downcast_ref::<Raised>()?;
+            // What the engine adds, such as the number of attempts, is before it.
+            let first: &(dyn std::error::Error + 'static) = cause.error.as_deref()?;
+            let mut causes = std::iter::successors(Some(first), |error| error.source());
+            let raised = causes.find_map(|error| error.downcast_ref::<Raised>())?;
             Some(raised.exception.clone_ref(py).into_value(py).into_any())
         })
     }

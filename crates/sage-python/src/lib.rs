@@ -11,20 +11,51 @@
 mod chain;
 mod error;
 mod job;
+mod joins;
 mod plan;
 mod service;
 mod source;
+mod steps;
 mod thread;
+mod value;
+mod windows;
+
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-/// A Python object on its way through a pipeline.
-///
-/// One that is dropped by a thread that is not attached is released when the next thread attaches.
-struct Object {
-    value: Py<PyAny>,
-    /// The hash of its key, behind a `keyby`; zero elsewhere.
-    hash: u64,
+use crate::value::{Key, Value};
+
+/// A record on its way through a pipeline.
+#[derive(Clone)]
+struct Record {
+    value: Value,
+    /// Its key, behind a `keyby`.
+    key: Option<Arc<Key>>,
+    /// When it happened, in milliseconds since 1970, behind `with_timestamps`; else zero.
+    time: i64,
+}
+
+impl Record {
+    fn of(object: Bound<'_, PyAny>) -> Self {
+        Self::from(Value::Object(object.unbind()))
+    }
+
+    /// Its key; `None`, as Python has it, where it was given none.
+    fn key(&self) -> Arc<Key> {
+        self.key.clone().unwrap_or_default()
+    }
+
+    /// The hash of its key.
+    fn hash(&self) -> u64 {
+        self.key.as_ref().map_or(0, |key| key.hash)
+    }
+}
+
+impl From<Value> for Record {
+    fn from(value: Value) -> Self {
+        Self { value, key: None, time: 0 }
+    }
 }
 
 #[pymodule]
@@ -37,10 +68,4 @@ mod _sage {
     use crate::plan::start;
     #[pymodule_export]
     use crate::service::Handle;
-}
-
-impl Clone for Object {
-    fn clone(&self) -> Self {
-        Python::attach(|py| Self { value: self.value.clone_ref(py), hash: self.hash })
-    }
 }

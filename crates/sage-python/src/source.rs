@@ -6,9 +6,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyIterator;
 use sage::{BoxError, CloseContext, Next, Source, SourceContext};
 
-use crate::Object;
+use crate::Record;
 use crate::error::Raised;
 use crate::thread::Kept;
+use crate::value::Value;
 
 /// How many records of a container are asked for at a time.
 const MOST_RECORDS: usize = 512;
@@ -64,7 +65,7 @@ impl Iterated {
 }
 
 impl Source for Iterated {
-    type Item = Object;
+    type Item = Record;
 
     fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
         self.thread = Kept::here();
@@ -77,13 +78,13 @@ impl Source for Iterated {
         })
     }
 
-    fn next(&mut self, _cx: &SourceContext) -> Result<Next<Object>, BoxError> {
+    fn next(&mut self, _cx: &SourceContext) -> Result<Next<Record>, BoxError> {
         if self.ready.is_empty() && self.end.is_none() {
             self.fill();
         }
         if let Some(record) = self.ready.pop_front() {
             self.given += 1;
-            return Ok(Next::Record(Object { value: record, hash: 0 }));
+            return Ok(Next::Record(Record::from(Value::Object(record))));
         }
         match self.end.take() {
             Some(Ok(())) => {

@@ -1,5 +1,6 @@
 """The streams, as SAGE programs import them."""
 
-from sage._stream import ConnectedStreams, DataStream
+from sage._connected import ConnectedStreams
+from sage._stream import DataStream
 
 __all__ = ["ConnectedStreams", "DataStream"]

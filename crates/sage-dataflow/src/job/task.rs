@@ -83,7 +83,12 @@ impl What {
         Self::Error(Arc::from(error))
     }
 
+    /// Of a panic; one whose payload is an error is that error, from a function that has no other way to give it.
     pub(crate) fn panic(payload: Box<dyn Any + Send>) -> Self {
+        let payload = match payload.downcast::<BoxError>() {
+            Ok(error) => return Self::error(*error),
+            Err(payload) => payload,
+        };
         let message = payload
             .downcast_ref::<&str>()
             .map(|text| (*text).to_owned())

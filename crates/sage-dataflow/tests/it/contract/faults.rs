@@ -233,6 +233,26 @@ impl Drop for PanicsInDrop {
 }
 
 #[test]
+fn contract_15_a_panic_with_an_error_is_that_error() {
+    leak_free(|_| {
+        let env = Environment::local("thrown");
+        env.from_iter(1..5_i32)
+            .key_by(|n| *n)
+            .fold(0, |_, n| {
+                if n == 3 {
+                    let error: BoxError = std::io::Error::other("no threes").into();
+                    std::panic::resume_unwind(Box::new(error));
+                }
+            })
+            .collect();
+        let report = failed(env.run());
+        let cause = report.first_cause.as_ref().unwrap();
+        assert_eq!((cause.kind, &*cause.message), (CauseKind::Error, "no threes"), "{report}");
+        assert!(cause.error.as_ref().is_some_and(|error| error.is::<std::io::Error>()), "{report}");
+    });
+}
+
+#[test]
 fn contract_15_a_panic_in_the_drop_of_a_record_is_caught() {
     leak_free(|_| {
         let report = run_faulty(|env| {

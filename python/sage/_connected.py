@@ -1,0 +1,104 @@
+"""Several streams at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ._functions import BaseCoMapFunction, BaseJoinFunction, Made
+from ._stream import DataStream, check_parallelism, name_of
+from ._transformation import Transformation
+
+if TYPE_CHECKING:
+    from ._environment import LocalEnvironment
+
+
+class ConnectedStreams:
+    """Several streams, numbered from 0 in the order in which they were connected."""
+
+    def __init__(self, environment: LocalEnvironment, streams: Sequence[DataStream]) -> None:
+        self._environment = environment
+        self._streams = list(streams)
+
+    def connect(self, other: DataStream | ConnectedStreams) -> ConnectedStreams:
+        """Adds a stream, or several."""
+        more = other._streams if isinstance(other, ConnectedStreams) else [other]
+        if any(stream._environment is not self._environment for stream in more):
+            raise ValueError("streams of two environments cannot be connected")
+        return ConnectedStreams(self._environment, [*self._streams, *more])
+
+    def _merged(self) -> DataStream:
+        """The records of all of them."""
+        first, *others = self._streams
+        merged = DataStream(self._environment, first._step, first._output)
+        merged._others = others
+        return merged
+
+    def map(self, function: Any, *args: Any, **kwargs: Any) -> DataStream:
+        """As ``DataStream.map``, of the records of all streams."""
+        return self._merged().map(function, *args, **kwargs)
+
+    def sink(self, function: Any, *args: Any, **kwargs: Any) -> ConnectedStreams:
+        """As ``DataStream.sink``, of the records of all streams."""
+        self._merged().sink(function, *args, **kwargs)
+        return self
+
+    def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> ConnectedStreams:
+        """As ``DataStream.print``, of the records of all streams."""
+        self._merged().print(prefix, separator, colored)
+        return self
+
+    def keyby(self, function: Any, *, strategy: str = "hash") -> ConnectedStreams:
+        """As ``DataStream.keyby``, with one function for all streams or a list with one for each."""
+        functions = function if isinstance(function, (list, tuple)) else [function] * len(self._streams)
+        if len(functions) != len(self._streams):
+            raise ValueError(f"{len(self._streams)} streams need as many functions, or one for all, not {len(functions)}")
+        keyed = [stream.keyby(each, strategy=strategy) for stream, each in zip(self._streams, functions)]
+        return ConnectedStreams(self._environment, keyed)
+
+    def _tagged(self) -> list[tuple[Transformation, int]]:
+        """Adds a step to each stream that says of its records which stream they are of, and their key if they have one."""
+        environment = self._environment
+        tagged = []
+        for index, stream in enumerate(self._streams):
+            before = stream._step
+            if before.kind == "keyby":
+                step = Transformation("keytag", before.name, before.made, before.inputs, before.parallelism, before.strategy)
+                step.index = index
+                if not any(before is read for other in environment.pipeline for read, _ in other.inputs):
+                    environment.pipeline.remove(before)
+            else:
+                none: Made = (None, (), {})
+                inputs = [(before, stream._output)]
+                step = Transformation("tag", environment._named(f"input-{index}"), none, inputs, index=index)
+            environment.pipeline.append(step)
+            tagged.append((step, 0))
+        return tagged
+
+    def _gathered(self, kind: str, function: Any, made: Made, parallelism: int, name: str | None) -> DataStream:
+        parallelism = check_parallelism(parallelism)
+        step = Transformation(kind, self._environment._named(name or name_of(function)), made, self._tagged(), parallelism)
+        self._environment.pipeline.append(step)
+        return DataStream(self._environment, step)
+
+    def comap(
+        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
+    ) -> DataStream:
+        """Replaces each record of stream N by what the method ``mapN`` of a ``BaseCoMapFunction`` class returns."""
+        if not (isinstance(function, type) and issubclass(function, BaseCoMapFunction)):
+            raise TypeError(f"`comap` needs a BaseCoMapFunction class, not {function!r}")
+        for index in range(len(self._streams)):
+            if not callable(getattr(function, f"map{index}", None)):
+                raise TypeError(f"`{function.__name__}` has no `map{index}`, for stream {index} of {len(self._streams)}")
+        return self._gathered("comap", function, (function, args, kwargs), parallelism, name)
+
+    def join(self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any) -> DataStream:
+        """Joins two streams that were given keys by ``keyby``, with a ``BaseJoinFunction`` class. Records of equal keys come
+        to the same replica."""
+        if not (isinstance(function, type) and issubclass(function, BaseJoinFunction)):
+            raise TypeError(f"`join` needs a BaseJoinFunction class, not {function!r}")
+        if len(self._streams) != 2:
+            raise ValueError(f"`join` takes two streams, not {len(self._streams)}")
+        if any(stream._step.kind != "keyby" or stream._step.strategy != "hash" for stream in self._streams):
+            raise ValueError("both streams of a `join` need a key: use `keyby` before it, with the strategy `hash`")
+        return self._gathered("cojoin", function, (function, args, kwargs), parallelism, name)

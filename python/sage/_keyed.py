@@ -1,0 +1,207 @@
+"""Keyed streams: states, windows and joins, for each key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+from ._stream import DataStream, check_function, name_of
+from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired, Windows
+
+#: How many records of each stream a join keeps in memory at most, in a replica.
+MAX_RECORDS = 100_000_000
+
+
+class KeyedStream(DataStream):
+    """A stream whose records have a key.
+
+    Keys compare as in a ``dict``, but that each not-a-number is the same key. Where a step behind it has several replicas, all
+    records of a key come to the same one.
+    """
+
+    def _state(self, kind: str, function: Any, parallelism: int, **options: Any) -> DataStream:
+        if function is not None:
+            check_function("map", function, (), {})
+        if self._step.kind == "whole":
+            options["whole"] = True
+        elif self._step.strategy != "hash":
+            raise ValueError(f"`{kind}` needs the records of a key in one place: use `keyby` with the strategy `hash`")
+        return self._add(kind, function, kind if function is None else None, parallelism, **options)
+
+    def count(self, *, parallelism: int = 1) -> DataStream:
+        """Pairs of each key and the number of its records, at the end of input."""
+        return self._state("count", None, parallelism)
+
+    def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
+        """Pairs of each key and one record, at the end of input: ``function(so_far, record)`` is called for each record of a
+        key but the first."""
+        return self._state("reduce", function, parallelism)
+
+    def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
+        """Pairs of each key and one value, at the end of input: ``function(so_far, record)`` returns the next value.
+
+        ``initial`` is what the first call of a key gets: a value, which is copied for each key, or a function that makes one, such
+        as ``list``.
+        """
+        return self._state("fold", function, parallelism, initial=initial)
+
+    def map_with_state(
+        self, initial: Any, function: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: int = 1
+    ) -> DataStream:
+        """Replaces each record: ``function(state, record)`` returns a pair of the next state of its key and what it is replaced by.
+
+        ``initial`` is as in ``fold``. A key is kept until the end of input.
+        """
+        return self._state("map_with_state", function, parallelism, initial=initial)
+
+    def flatmap_with_state(
+        self, initial: Any, function: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: int = 1
+    ) -> DataStream:
+        """As ``map_with_state``, for a function that returns a pair of the next state and an iterable."""
+        return self._state("flat_map_with_state", function, parallelism, initial=initial)
+
+    def distinct(self, *, parallelism: int = 1) -> DataStream:
+        """Keeps the first record of each key."""
+        return self._state("distinct", None, parallelism)
+
+    def top_k(self, most: int, rank: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
+        """Pairs of each key and a list of the ``most`` records of it that ``rank`` ranks highest, at the end of input; of equal
+        ones the earlier. Without ``rank``, records are compared themselves."""
+        if not isinstance(most, int) or most < 1:
+            raise ValueError(f"`top_k` keeps at least one record of each key, not {most!r}")
+        return self._state("top_k", rank, parallelism, most=most)
+
+    def window(self, windows: Windows) -> WindowedStream:
+        """Cuts the records of each key into windows of event time: those that ``with_timestamps`` gave them. A window fires when
+        every record that may be in it has come."""
+        if not self._step.is_timed and not isinstance(windows, Count):
+            raise ValueError("windows of event time need `with_timestamps` before the `keyby`; or use `window_by_clock`")
+        return WindowedStream(self, windows, by_clock=False)
+
+    def window_by_clock(self, windows: Tumbling | Sliding | Session) -> WindowedStream:
+        """Cuts the records of each key into windows of processing time: a record is in the windows that are open when it comes."""
+        return WindowedStream(self, windows, by_clock=True)
+
+    def join(self, right: KeyedStream) -> JoinedStreams:
+        """Joins this stream with another by their keys. Both must end, or be joined in windows. The right one is kept in memory,
+        so let it be the smaller."""
+        if not isinstance(right, KeyedStream):
+            raise TypeError(f"`join` needs another keyed stream, not {right!r}; use `keyby` before it")
+        if right._environment is not self._environment:
+            raise ValueError("streams of two environments cannot be joined")
+        return JoinedStreams(self, right)
+
+
+class WindowedStream:
+    """A keyed stream in windows. What comes out are ``Windowed`` tuples: key, start and end of the window, value."""
+
+    def __init__(self, keyed: KeyedStream, windows: Windows, *, by_clock: bool) -> None:
+        if not isinstance(windows, (Tumbling, Sliding, Session, Count)):
+            raise TypeError(f"windows are Tumbling, Sliding, Session or Count, not {windows!r}")
+        if by_clock and isinstance(windows, Count):
+            raise TypeError("windows by count go by no clock; use `window`")
+        self._keyed = keyed
+        self._options = windows._options()
+        self._late: Callable[[Any], Any] | None = None
+        if by_clock:
+            self._options["by_clock"] = True
+
+    def allowed_lateness(self, seconds: float) -> WindowedStream:
+        """Keeps what a window has gathered for so long after it fired: a record that comes within that time makes it fire again,
+        with all that it now has. Default: 0."""
+        self._no_clock("allowed_lateness")
+        self._options["lateness"] = float(seconds)
+        return self
+
+    def late_to(self, function: Callable[[Any], Any]) -> WindowedStream:
+        """Gives records that are too late for every window to a function, instead of dropping them. Either way the report has
+        their number."""
+        self._no_clock("late_to")
+        check_function("sink", function, (), {})
+        self._late = function
+        return self
+
+    def _no_clock(self, what: str) -> None:
+        if "by_clock" in self._options or "records" in self._options:
+            raise ValueError(f"`{what}` is for windows of event time: in others no record is late")
+
+    def count(self, *, parallelism: int = 1) -> DataStream:
+        """The number of records of each key and window. Keeps no records."""
+        return self._gather("count", parallelism, count=True)._add("map", Windowed._make, "windowed")
+
+    def apply(self, function: Callable[[Any, float, float, list[Any]], Any], *, parallelism: int = 1) -> DataStream:
+        """What ``function(key, start, end, records)`` returns for all records of a key and window. They are kept until then, as
+        for ``reduce`` and ``fold``."""
+        check_function("map", function, (), {})
+        stream = self._gather("window", parallelism)
+        return stream._add("map", lambda window: Windowed._make((*window[:3], function(*window))), name_of(function))
+
+    def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
+        """One record for each key and window: ``function(so_far, record)`` is called for each record but the first."""
+        return self._folded(function, lambda records: reduce(function, records), parallelism)
+
+    def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
+        """One value for each key and window: ``function(so_far, record)`` returns the next. ``initial`` is what the first call gets,
+        or a function that makes it."""
+        if callable(initial):
+            return self._folded(function, lambda records: reduce(function, records, initial()), parallelism)
+        return self._folded(function, lambda records: reduce(function, records, initial), parallelism)
+
+    def _folded(self, function: Any, fold: Callable[[list[Any]], Any], parallelism: int) -> DataStream:
+        check_function("map", function, (), {})
+        stream = self._gather("window", parallelism)
+        return stream._add("map", lambda window: Windowed._make((*window[:3], fold(window[3]))), name_of(function))
+
+    def _gather(self, name: str, parallelism: int, **options: Any) -> DataStream:
+        if self._late is not None:
+            options["late"] = True
+        stream = self._keyed._add("window", None, name, parallelism, **self._options, **options)
+        if self._late is not None:
+            late = DataStream(stream._environment, stream._step, 1)
+            late.sink(self._late, name=f"late for {stream._step.name}")
+        return stream
+
+
+class JoinedStreams:
+    """Two keyed streams. What comes out are ``Paired`` tuples: key, left and right record; in windows ``WindowPaired`` ones."""
+
+    def __init__(self, left: KeyedStream, right: KeyedStream) -> None:
+        self._left = left
+        self._right = right
+        self._options: dict[str, Any] = {"max_records": MAX_RECORDS}
+
+    def window(self, windows: Tumbling | Sliding) -> JoinedStreams:
+        """Joins records of one window of event time only; so the streams may be endless."""
+        if not isinstance(windows, (Tumbling, Sliding)):
+            raise TypeError(f"streams are joined in Tumbling or Sliding windows, not in {windows!r}")
+        if not (self._left._step.is_timed and self._right._step.is_timed):
+            raise ValueError("both streams need `with_timestamps` before their `keyby`")
+        self._options.update(windows._options())
+        return self
+
+    def max_records(self, records: int) -> JoinedStreams:
+        """How many records of each stream a replica keeps in memory at most; one more fails the job. Default: 100 million."""
+        if not isinstance(records, int) or records < 1:
+            raise ValueError(f"`max_records` is a whole number of at least 1, not {records!r}")
+        self._options["max_records"] = records
+        return self
+
+    def inner(self, *, parallelism: int = 1) -> DataStream:
+        """The pairs of records with equal keys."""
+        return self._joined("inner", parallelism)
+
+    def left(self, *, parallelism: int = 1) -> DataStream:
+        """The pairs, and the left records that have no partner."""
+        return self._joined("left", parallelism)
+
+    def full(self, *, parallelism: int = 1) -> DataStream:
+        """The pairs, and the records of both streams that have no partner."""
+        return self._joined("full", parallelism)
+
+    def _joined(self, how: str, parallelism: int) -> DataStream:
+        merged = DataStream(self._left._environment, self._left._step)
+        merged._others = [self._right]
+        stream = merged._add("join", None, f"{how}-join", parallelism, how=how, **self._options)
+        make = WindowPaired._make if "windows" in self._options else Paired._make
+        return stream._add("map", make, "paired")

@@ -1,0 +1,194 @@
+"""From the steps that a program declared to those the engine runs: functions that follow each other become one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from . import _sage
+from ._chain import STATEFUL, Chain, Form, Link, close_all
+from ._context import Context
+from ._functions import BaseFunction, BatchFunction, executed, instance
+from ._links import links
+from ._transformation import KEYING, Transformation
+
+
+class MakesContexts(Protocol):
+    """Gives the functions of a step what they know of their job."""
+
+    def __call__(self, step: Transformation, replica: int, parallelism: int) -> Context: ...
+
+
+@dataclass
+class Step:
+    """A step of the plan that the engine runs. What the fields mean is written where it reads them."""
+
+    kind: str
+    name: str
+    inputs: list[tuple[int, int]]
+    make: Any
+    parallelism: int
+    outputs: list[int]
+    strategy: str = "round_robin"
+    takes: Form = Form()
+    gives: Form = Form()
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+#: What has all its records, so that several can be taken at a time.
+_CONTAINERS = (list, tuple, range, str, bytes, dict, set, frozenset)
+
+#: Kinds that are operators of the engine, and no functions of a chain.
+_ENGINE = {"window", "join", "async", "take", "fill"}
+
+#: Kinds that begin a stream.
+_SOURCES = {"batch", "iterable", "source", "future"}
+
+#: Kinds that end one.
+_ENDS = {"sink", "fill"}
+
+#: Kinds behind times that go on in the same chain: those that give each record they take.
+_ONE_TO_ONE = {"map", "keyby", "tag", "keytag"}
+
+#: Sinks have no second output to speak of: what their only one is for.
+_LETTERS_OF_SINK = 0
+
+
+def plan(pipeline: list[Transformation], name: str, context: MakesContexts) -> list[Step]:
+    """The plan of a pipeline. Raises ``SubmitError`` for one that cannot run."""
+    if not pipeline:
+        raise _sage.SubmitError(f"`{name}` has no pipeline; begin one with `from_batch`")
+    readers: dict[tuple[Transformation, int], list[Transformation]] = {}
+    for step in pipeline:
+        for before in step.inputs:
+            readers.setdefault(before, []).append(step)
+    steps: list[Step] = []
+    position: dict[Transformation, int] = {}
+    for first in pipeline:
+        if first in position:
+            continue
+        run = _run(first, readers)
+        for step in run:
+            position[step] = len(steps)
+        _check(run, readers)
+        inputs = [(position[before], output) for before, output in first.inputs]
+        steps.append(_planned(run, inputs, readers, context))
+    return steps
+
+
+def _run(first: Transformation, readers: dict[tuple[Transformation, int], list[Transformation]]) -> list[Transformation]:
+    """The steps that run together, from this one on."""
+    run = [first]
+    while _is_function(run[-1]) and len(after := readers.get((run[-1], 0), [])) == 1:
+        step = after[0]
+        if not _is_function(step) or step.parallelism != first.parallelism or len(step.inputs) != 1:
+            break
+        if run[-1].kind in KEYING and step.parallelism != 1:
+            break
+        if any(before.kind == "timestamps" for before in run) and step.kind not in _ONE_TO_ONE:
+            break
+        run.append(step)
+    return run
+
+
+def _is_function(step: Transformation) -> bool:
+    """Whether it can be one of several in a chain."""
+    return step.kind not in _ENGINE and step.kind not in _SOURCES and not step.has_policy
+
+
+def _check(run: list[Transformation], readers: dict[tuple[Transformation, int], list[Transformation]]) -> None:
+    last = run[-1]
+    ends = last.kind in _ENDS or last.options.get("as") == "sink"
+    if not ends and not readers.get((last, 0)):
+        of = "of" if last.kind in _SOURCES else "behind"
+        raise _sage.SubmitError(f"the stream {of} `{last.name}` has no sink; end it with `sink` or `collect`")
+    if last.kind == "future" and not last.options.get("filled"):
+        raise _sage.SubmitError(f"the future stream `{last.name}` is not filled; end a stream with `fill_future`")
+
+
+def _planned(
+    run: list[Transformation],
+    inputs: list[tuple[int, int]],
+    readers: dict[tuple[Transformation, int], list[Transformation]],
+    context: MakesContexts,
+) -> Step:
+    first, last = run[0], run[-1]
+    kind, make = last.kind, None
+    if first.kind in ("batch", "iterable", "source"):
+        is_container = first.kind == "iterable" and isinstance(first.made[0], _CONTAINERS)
+        kind, make = "container" if is_container else "source", _source_maker(first, context)
+    elif first.kind == "async":
+        raise NotImplementedError
+    elif _is_function(first) or first.has_policy:
+        kind, make = "sink" if last.kind == "sink" and not last.has_policy else "chain", _chain_maker(run, context)
+    outputs = [len(readers.get((last, output), [])) for output in (0, 1)]
+    step = Step(kind, " → ".join(step.name for step in run), inputs, make, first.parallelism, outputs)
+    for part in run:
+        step.options.update({name: value for name, value in part.options.items() if name not in ("initial", "filled")})
+    if last.kind == "sink" and last.has_policy:
+        step.options["ends"] = True
+    if first.kind == "future":
+        # What the step of the loop is called is what it is filled by.
+        step.options.pop("future", None)
+    step.takes, step.gives = _forms(run)
+    before = first.inputs[0][0] if first.inputs else None
+    if before is not None and any(step.kind in KEYING for step, _ in first.inputs) and _is_function(first):
+        # In one place, records are together whatever their keys.
+        step.strategy = before.strategy if first.parallelism > 1 else "round_robin"
+    return step
+
+
+def _forms(run: list[Transformation]) -> tuple[Form, Form]:
+    first, last = run[0], run[-1]
+    sets_times = any(step.kind == "timestamps" for step in run)
+    comes_timed = bool(first.inputs) and all(before.is_timed for before, _ in first.inputs)
+    takes = Form(first.kind in STATEFUL, comes_timed and last.is_timed and not sets_times)
+    return takes, Form(last.kind in KEYING or last.kind == "whole", last.is_timed)
+
+
+class _Records:
+    """A source: an iterable that is closed."""
+
+    def __init__(self, records: Iterable[Any], made: list[Any]) -> None:
+        self._records = records
+        self._made = made
+
+    def __iter__(self) -> Any:
+        return iter(self._records)
+
+    def close(self) -> None:
+        close_all(self._made)
+
+
+def _source_maker(step: Transformation, context: MakesContexts) -> Any:
+    def make(replica: int, parallelism: int) -> _Records:
+        if step.kind == "iterable":
+            return _Records(step.made[0], [])
+        function = instance(step.made, context(step, replica, parallelism))
+        ends_with_none = isinstance(function, BatchFunction)
+        made = [function] if isinstance(step.made[0], type) else []
+        return _Records(executed(function, ends_with_none), made)
+
+    return make
+
+
+def _chain_maker(run: list[Transformation], context: MakesContexts) -> Any:
+    takes, gives = _forms(run)
+
+    def make(replica: int, parallelism: int) -> Chain:
+        all_links: list[Link] = []
+        made: list[Any] = []
+        for step in run:
+            function = step.made[0]
+            if isinstance(function, type) and issubclass(function, BaseFunction):
+                try:
+                    function = instance(step.made, context(step, replica, parallelism))
+                except BaseException:
+                    close_all(made)
+                    raise
+                made.append(function)
+            all_links += links(step, function)
+        return Chain(all_links, made, takes, gives)
+
+    return make

@@ -1,0 +1,145 @@
+"""What becomes of records on which a function raises."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ._functions import SinkFunction
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Leaves out the records on which a function raises; they are counted in the report.
+
+    The job fails after all when more than ``at_most`` records, or more than the share ``at_most_share`` (0.0 to 1.0), were
+    left out in one replica. Default: no limit.
+    """
+
+    at_most: int | None = None
+    at_most_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Calls a function again for a record on which it raised: ``attempts`` times in all (1 or more), ``first`` seconds after
+    the first failure, then twice as long each time, ``longest`` seconds at most. When the last attempt fails, what
+    ``on_error`` says is done."""
+
+    attempts: int = 3
+    first: float = 0.1
+    longest: float = 10.0
+
+
+class Letter(NamedTuple):
+    """A record on which a function raised, with what is to be known to look into it and to try it again."""
+
+    #: The record, as the function was given it.
+    record: Any
+    #: The name of the operator.
+    operator: str
+    #: Which replica of it, from 0.
+    replica: int
+    #: Which of the records that this replica took, from 1.
+    position: int
+    #: How often the function was called for it.
+    attempts: int
+    #: The message of the error, then those of its causes.
+    errors: list[str]
+    #: When it failed, in seconds since 1970.
+    time: float
+
+
+class DeadLetter:
+    """Sends the records on which a function raises to a place of their own, each as a ``Letter``; the job goes on.
+
+    ``to`` is the path of a file that a line of JSON is appended to for each letter (see ``read_letters``), or what a sink can be:
+    a function, or a ``SinkFunction`` class with the arguments of its constructor.
+    """
+
+    def __init__(self, to: str | PathLike[str] | Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        if not callable(to) and not isinstance(to, (str, PathLike)):
+            raise TypeError(f"dead letters go to the path of a file, a function or a SinkFunction class, not to {to!r}")
+        self.to = to if callable(to) else LetterFile
+        self.args: tuple[Any, ...] = args if callable(to) else (Path(to),)
+        self.kwargs = kwargs
+
+
+class LetterFile(SinkFunction):
+    """Appends letters to a file, a line each."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def execute(self, letter: Letter) -> None:
+        """Writes a letter whole, so that it is there though the job is killed."""
+        fields = letter._asdict()
+        try:
+            line = json.dumps(fields, ensure_ascii=True)
+        except (TypeError, ValueError):
+            # A record that JSON has no form for is described.
+            line = json.dumps({**fields, "record": None, "repr": repr(letter.record)})
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_letters(path: str | PathLike[str]) -> Iterator[Letter]:
+    """The letters of a file that ``DeadLetter`` wrote. A record that JSON has no form for is ``None``."""
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                fields = json.loads(line)
+                yield Letter(*(fields[name] for name in Letter._fields))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}, line {number}: not a letter of this package ({error})") from error
+
+
+#: Keywords that say how an operator runs, unless the constructor of its class has one of that name.
+_OPTIONS = ("on_error", "retry", "in_flight", "ordered", "timeout")
+
+
+def split_options(function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Takes the keywords that are options of the operator out of those for the constructor, and returns them."""
+    if not any(name in kwargs for name in _OPTIONS):
+        return {}
+    own: Any = {}
+    if isinstance(function, type):
+        try:
+            own = inspect.signature(function).parameters
+        except (TypeError, ValueError):
+            pass  # a type without a signature, such as `int`
+    return {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs and name not in own}
+
+
+def policy(options: dict[str, Any]) -> tuple[dict[str, Any], DeadLetter | None]:
+    """What the engine is told of the options ``on_error`` and ``retry``, and where dead letters go."""
+    told: dict[str, Any] = {}
+    retry = options.get("retry")
+    if isinstance(retry, int) and not isinstance(retry, bool):
+        retry = Retry(retry)
+    if retry is not None:
+        if not isinstance(retry, Retry):
+            raise TypeError(f"`retry` is a number of attempts or a Retry, not {retry!r}")
+        if retry.attempts < 1 or retry.first < 0 or retry.longest < retry.first:
+            raise ValueError(f"a retry makes at least one attempt, and waits for a time that is not negative: {retry!r}")
+        told.update(attempts=retry.attempts, first_wait=float(retry.first), longest_wait=float(retry.longest))
+    on_error = options.get("on_error", "fail")
+    if on_error == "skip":
+        on_error = Skip()
+    if isinstance(on_error, Skip):
+        told.update(skip=True, at_most=on_error.at_most, at_most_share=on_error.at_most_share)
+    elif isinstance(on_error, DeadLetter):
+        told["letters"] = True
+        return told, on_error
+    elif on_error != "fail":
+        raise ValueError(f'`on_error` is "fail", "skip", a Skip or a DeadLetter, not {on_error!r}')
+    return told, None

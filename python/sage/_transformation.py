@@ -1,0 +1,44 @@
+"""The steps of a pipeline, as a program declares them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._functions import Made
+
+#: Kinds that keep the time of a record.
+_KEEPING_TIME = {"map", "filter", "flatmap", "keyby", "async", "window", "future"}
+
+#: Kinds behind which records are spread by their keys.
+KEYING = {"keyby", "keytag"}
+
+
+@dataclass(eq=False)
+class Transformation:
+    """A step of a pipeline."""
+
+    kind: str
+    name: str
+    made: Made
+    #: The steps whose records it takes, and which output of theirs: 0, or 1 for those that were set apart.
+    inputs: list[tuple[Transformation, int]] = field(default_factory=list)
+    parallelism: int = 1
+    #: How a ``keyby`` spreads its records over the replicas that follow.
+    strategy: str = "hash"
+    #: Of several connected streams, which one it is.
+    index: int = 0
+    #: What else its kind needs.
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its records have a time."""
+        if self.kind == "timestamps":
+            return True
+        return self.kind in _KEEPING_TIME and bool(self.inputs) and all(before.is_timed for before, _ in self.inputs)
+
+    @property
+    def has_policy(self) -> bool:
+        """Whether each record may fail for itself."""
+        return any(option in self.options for option in ("skip", "attempts", "letters"))

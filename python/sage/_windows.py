@@ -1,0 +1,79 @@
+"""Windows, and what comes out of them. All lengths are in seconds, all moments in seconds since 1970."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Tumbling:
+    """Windows of ``size`` seconds, one after the other: each record is in one. They begin at multiples of their size."""
+
+    size: float
+
+    def _options(self) -> dict[str, Any]:
+        return {"windows": "tumbling", "size": float(self.size)}
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """Windows of ``size`` seconds, of which one begins every ``every`` seconds: a record is in several."""
+
+    size: float
+    every: float
+
+    def _options(self) -> dict[str, Any]:
+        return {"windows": "sliding", "size": float(self.size), "every": float(self.every)}
+
+
+@dataclass(frozen=True)
+class Session:
+    """Windows that end when there is no record for ``gap`` seconds."""
+
+    gap: float
+
+    def _options(self) -> dict[str, Any]:
+        return {"windows": "session", "size": float(self.gap)}
+
+
+@dataclass(frozen=True)
+class Count:
+    """Windows of so many records of a key; the last of a key, which has fewer, comes at the end of input."""
+
+    records: int
+
+    def _options(self) -> dict[str, Any]:
+        return {"windows": "count", "records": self.records}
+
+
+#: Any kind of windows.
+Windows = Tumbling | Sliding | Session | Count
+
+
+class Windowed(NamedTuple):
+    """The result of a window."""
+
+    key: Any
+    #: When the window begins, and when it ends, which is no longer part of it.
+    start: float
+    end: float
+    value: Any
+
+
+class Paired(NamedTuple):
+    """Two records of equal keys, as a join gives them: ``None`` where a record has no partner."""
+
+    key: Any
+    left: Any
+    right: Any
+
+
+class WindowPaired(NamedTuple):
+    """Two records of equal keys in one window."""
+
+    key: Any
+    start: float
+    end: float
+    left: Any
+    right: Any
