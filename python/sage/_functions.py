@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from ._context import Context, InJob
+
+
+#: What ``collect`` adds to where several records are worked on at a time, each in a context of its own.
+COLLECTED: ContextVar[list[Any] | None] = ContextVar("collected", default=None)
 
 
 class StopSignal:
@@ -50,6 +55,10 @@ class FlatMapFunction(BaseFunction):
 
     def collect(self, record: Any) -> None:
         """Emits a record."""
+        collected = COLLECTED.get()
+        if collected is not None:
+            collected.append(record)
+            return
         self.__dict__.setdefault("_collected", []).append(record)
 
 

@@ -51,9 +51,6 @@ _ENDS = {"sink", "fill"}
 #: Kinds behind times that go on in the same chain: those that give each record they take.
 _ONE_TO_ONE = {"map", "keyby", "tag", "keytag"}
 
-#: Sinks have no second output to speak of: what their only one is for.
-_LETTERS_OF_SINK = 0
-
 
 def plan(pipeline: list[Transformation], name: str, context: MakesContexts) -> list[Step]:
     """The plan of a pipeline. Raises ``SubmitError`` for one that cannot run."""
@@ -119,14 +116,14 @@ def _planned(
         is_container = first.kind == "iterable" and isinstance(first.made[0], _CONTAINERS)
         kind, make = "container" if is_container else "source", _source_maker(first, context)
     elif first.kind == "async":
-        raise NotImplementedError
+        make = _runner_maker(first, context)
     elif _is_function(first) or first.has_policy:
         kind, make = "sink" if last.kind == "sink" and not last.has_policy else "chain", _chain_maker(run, context)
     outputs = [len(readers.get((last, output), [])) for output in (0, 1)]
     step = Step(kind, " → ".join(step.name for step in run), inputs, make, first.parallelism, outputs)
     for part in run:
         step.options.update({name: value for name, value in part.options.items() if name not in ("initial", "filled")})
-    if last.kind == "sink" and last.has_policy:
+    if (last.kind == "sink" and last.has_policy) or last.options.get("as") == "sink":
         step.options["ends"] = True
     if first.kind == "future":
         # What the step of the loop is called is what it is filled by.
@@ -190,5 +187,22 @@ def _chain_maker(run: list[Transformation], context: MakesContexts) -> Any:
                 made.append(function)
             all_links += links(step, function)
         return Chain(all_links, made, takes, gives)
+
+    return make
+
+
+def _runner_maker(step: Transformation, context: MakesContexts) -> Any:
+    # Here, as few programs need asyncio, which takes long to import.
+    from ._async import Runner
+
+    def make(replica: int, parallelism: int) -> Runner:
+        function = step.made[0]
+
+        def made() -> Any:
+            if isinstance(function, type) and issubclass(function, BaseFunction):
+                return instance(step.made, context(step, replica, parallelism))
+            return function
+
+        return Runner(step.options["as"], made, step.options["in_flight"], step.name)
 
     return make

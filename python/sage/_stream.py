@@ -213,7 +213,8 @@ def is_async(function: Any) -> bool:
     """Whether calling it gives something to be awaited: an ``async def``, or a class whose ``execute`` is one."""
     if isinstance(function, type):
         function = getattr(function, "execute", None)
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    calls = function, getattr(function, "__call__", None)
+    return any(inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call) for call in calls)
 
 
 def name_of(function: Any) -> str:

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
-use sage::{Environment, JobHandle, JobReport, RunError};
+use sage::{AsyncError, Environment, JobHandle, JobReport, RunError};
 
 use crate::error::Raised;
 
@@ -159,8 +160,11 @@ impl Job {
             // What the engine adds, such as the number of attempts, is before it.
             let first: &(dyn std::error::Error + 'static) = cause.error.as_deref()?;
             let mut causes = std::iter::successors(Some(first), |error| error.source());
-            let raised = causes.find_map(|error| error.downcast_ref::<Raised>())?;
-            Some(raised.exception.clone_ref(py).into_value(py).into_any())
+            let exception = causes.find_map(|error| match error.downcast_ref::<Raised>() {
+                Some(raised) => Some(raised.exception.clone_ref(py)),
+                None => error.is::<AsyncError>().then(|| PyTimeoutError::new_err(error.to_string())),
+            })?;
+            Some(exception.into_value(py).into_any())
         })
     }
 

@@ -8,11 +8,13 @@
 //!     and never waits for a lane, a service or a job while attached.
 //!  2. A Python exception is carried as the object it is, and comes out of the call that ran the job.
 
+mod asynchronous;
 mod chain;
 mod error;
 mod job;
 mod joins;
 mod plan;
+mod policies;
 mod service;
 mod source;
 mod steps;
@@ -60,6 +62,8 @@ impl From<Value> for Record {
 
 #[pymodule]
 mod _sage {
+    #[pymodule_export]
+    use crate::asynchronous::Bridge;
     #[pymodule_export]
     use crate::error::{ServiceError, SubmitError};
     #[pymodule_export]

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use sage::{DataStream, DeadLetter, Environment, ErrorPolicy, Feedback, OutOfOrder, Pipe, Retry, Stream, Timestamp};
+use sage::{DataStream, Environment, Feedback, OutOfOrder, Pipe, Stream, Timestamp};
 
 use crate::Record;
+use crate::asynchronous::asynchronous;
 use crate::chain::{Chain, Form, Into, Manner, Through};
 use crate::error::SubmitError;
+use crate::policies::{Policy, policed};
 use crate::source::Iterated;
-use crate::value::Value;
 use crate::{joins, windows};
 
 /// One step of the plan.
@@ -183,6 +184,7 @@ fn follow<P: Pipe<Out = Record>>(
 ) -> PyResult<Vec<DataStream<Record>>> {
     match (&*step.kind, &*step.strategy) {
         ("window", _) => windows::window(py, stream, step),
+        ("async", _) => asynchronous(py, stream, step),
         ("take", _) => Ok(vec![stream.take(step.required(py, "most")?).named(&*step.name).boxed()]),
         ("fill", _) => {
             let name: String = step.required(py, "future")?;
@@ -231,82 +233,15 @@ fn functions<P: Pipe<Out = Record>>(
 }
 
 /// Ends the first output of a step that is a sink: nothing comes out of it.
-fn ended(py: Python<'_>, mut outputs: Vec<DataStream<Record>>, step: &Step) -> PyResult<Vec<DataStream<Record>>> {
+pub(crate) fn ended(
+    py: Python<'_>,
+    mut outputs: Vec<DataStream<Record>>,
+    step: &Step,
+) -> PyResult<Vec<DataStream<Record>>> {
     if step.option::<bool>(py, "ends")?.is_some() {
         outputs.remove(0).sink(drop).named(format!("end of {}", step.name));
     }
     Ok(outputs)
-}
-
-/// What becomes of records on which functions raise.
-pub(crate) struct Policy {
-    pub(crate) retry: Option<Retry>,
-    pub(crate) on_error: ErrorPolicy,
-    pub(crate) letters: bool,
-}
-
-impl Policy {
-    /// `None` if the first exception fails the job.
-    pub(crate) fn of(py: Python<'_>, step: &Step) -> PyResult<Option<Self>> {
-        let mut retry = step.option(py, "attempts")?.map(Retry::up_to);
-        if let (Some(first), Some(longest)) = (step.seconds(py, "first_wait")?, step.seconds(py, "longest_wait")?) {
-            retry = retry.map(|retry| retry.backoff(first, longest));
-        }
-        let skips = step.option::<bool>(py, "skip")?.is_some();
-        let mut on_error = if skips { ErrorPolicy::skip() } else { ErrorPolicy::fail() };
-        if let Some(records) = step.option(py, "at_most")? {
-            on_error = on_error.at_most(records);
-        }
-        if let Some(share) = step.option(py, "at_most_share")? {
-            on_error = on_error.at_most_share(share);
-        }
-        let letters = step.option::<bool>(py, "letters")?.is_some();
-        Ok((retry.is_some() || skips || letters).then_some(Self { retry, on_error, letters }))
-    }
-}
-
-/// Ends a step whose records may be set apart when they fail. A macro, as the types of the streams have no names here.
-macro_rules! lettered {
-    ($py:expr, $stream:expr, $step:expr, $letters:expr) => {
-        if $letters {
-            let (stream, letters) = $stream.dead_letters();
-            Ok(vec![timed($py, stream, $step)?, letters.map(letter).boxed()])
-        } else {
-            Ok(vec![timed($py, $stream, $step)?])
-        }
-    };
-}
-pub(crate) use lettered;
-
-/// Ends a step, with what becomes of records on which its functions raise.
-macro_rules! policed {
-    ($py:expr, $stream:expr, $step:expr) => {
-        match Policy::of($py, $step)? {
-            None => Ok(vec![timed($py, $stream, $step)?]),
-            Some(Policy { retry: Some(retry), on_error, letters }) => {
-                lettered!($py, $stream.on_error(on_error).retry(retry), $step, letters)
-            }
-            Some(Policy { on_error, letters, .. }) => lettered!($py, $stream.on_error(on_error), $step, letters),
-        }
-    };
-}
-pub(crate) use policed;
-
-/// What a program sees of a record that failed.
-pub(crate) fn letter(letter: DeadLetter<Record>) -> Record {
-    let DeadLetter { record, operator, replica, position, attempts, errors, time_ms } = letter;
-    let text = |text: String| Value::Text(text.into());
-    let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
-    let fields = [
-        record.value,
-        text(operator),
-        number(replica as u64),
-        number(position),
-        number(u64::from(attempts)),
-        Value::List(errors.into_iter().map(text).collect()),
-        Value::Float(time_ms as f64 / 1000.0),
-    ];
-    Record::from(Value::Tuple(fields.into()))
 }
 
 /// Begins the watermark of a stream whose records have just been given their times.
