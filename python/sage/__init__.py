@@ -1,5 +1,6 @@
 """Dataflow pipelines whose operators call managed services, with a shutdown that leaves nothing behind."""
 
+from . import ops
 from ._connected import ConnectedStreams
 from ._environment import LocalEnvironment
 from ._functions import (
@@ -62,5 +63,6 @@ __all__ = [
     "WindowPaired",
     "Windowed",
     "WindowedStream",
+    "ops",
     "read_letters",
 ]

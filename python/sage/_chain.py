@@ -64,6 +64,7 @@ _KINDS = {
     "whole": ["k = None"],
     "timestamps": ["t = millis({f}(x))"],
     "count": ["{s}[k] += 1"],
+    "sum": ["{s}[k] = {s}[k] + {f}(x) if k in {s} else {f}(x)"],
     "reduce": ["{s}[k] = {f}({s}[k], x) if k in {s} else x"],
     "fold": ["{s}[k] = {f}({s}[k] if k in {s} else {s}new(), x)"],
     "map_with_state": ["{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)"],
@@ -73,10 +74,10 @@ _KINDS = {
 }
 
 #: Kinds that need a key.
-STATEFUL = {"count", "reduce", "fold", "map_with_state", "flat_map_with_state", "distinct", "top_k"}
+STATEFUL = {"count", "sum", "reduce", "fold", "map_with_state", "flat_map_with_state", "distinct", "top_k"}
 
 #: Kinds that give what they have at the end of input.
-_AT_THE_END = {"count", "reduce", "fold", "top_k"}
+_AT_THE_END = {"count", "sum", "reduce", "fold", "top_k"}
 
 
 def millis(time: Any) -> int:
@@ -167,7 +168,8 @@ class Chain:
         elif link.kind == "reduce":
             self._kept.append(kept.values)
         else:
-            self._kept.append(lambda: [kept[None] if None in kept else 0 if link.kind == "count" else new()])
+            nothing = (lambda: 0) if link.kind in ("count", "sum") else new
+            self._kept.append(lambda: [kept[None] if None in kept else nothing()])
 
     def blame(self, exception: BaseException) -> str | None:
         """The operator that raised an exception, if one of this chain did."""

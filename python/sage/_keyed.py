@@ -6,8 +6,10 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
+from . import ops
 from ._stream import DataStream, check_function, name_of
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired, Windows
+from .ops import Op
 
 #: How many records of each stream a join keeps in memory at most, in a replica.
 MAX_RECORDS = 100_000_000
@@ -29,9 +31,20 @@ class KeyedStream(DataStream):
             raise ValueError(f"`{kind}` needs the records of a key in one place: use `keyby` with the strategy `hash`")
         return self._add(kind, function, kind if function is None else None, parallelism, **options)
 
+    def _is_native(self) -> bool:
+        """Whether the engine itself gives the records their keys."""
+        step = self._step
+        return step.kind == "keyby" and isinstance(step.made[0], Op) and not step.has_policy
+
     def count(self, *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and the number of its records, at the end of input."""
-        return self._state("count", None, parallelism)
+        return self._state("count", None, parallelism, native=self._is_native())
+
+    def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
+        """Pairs of each key and the sum of its records, or of what ``function`` makes of them, at the end of input."""
+        function = ops.identity() if function is None else function
+        stream = self._state("sum", function, parallelism, native=self._is_native() and isinstance(function, Op))
+        return stream
 
     def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and one record, at the end of input: ``function(so_far, record)`` is called for each record of a

@@ -12,6 +12,7 @@ from ._context import Context
 from ._functions import BaseFunction, BatchFunction, executed, instance
 from ._links import links
 from ._transformation import KEYING, Transformation
+from .ops import Op
 
 
 class MakesContexts(Protocol):
@@ -41,6 +42,10 @@ _CONTAINERS = (list, tuple, range, str, bytes, dict, set, frozenset)
 
 #: Kinds that are operators of the engine, and no functions of a chain.
 _ENGINE = {"window", "join", "async", "take", "fill"}
+
+#: Kinds that the engine runs itself, given a function of `sage.ops`, or behind one that gives the key.
+_NATIVE = {"map", "filter", "flatmap", "keyby"}
+_NATIVE_ENDS = {"count", "sum"}
 
 #: Kinds that begin a stream.
 _SOURCES = {"batch", "iterable", "source", "future"}
@@ -79,7 +84,7 @@ def _run(first: Transformation, readers: dict[tuple[Transformation, int], list[T
     run = [first]
     while _is_function(run[-1]) and len(after := readers.get((run[-1], 0), [])) == 1:
         step = after[0]
-        if not _is_function(step) or step.parallelism != first.parallelism or len(step.inputs) != 1:
+        if not _is_function(step) or is_native(step) != is_native(first) or step.parallelism != first.parallelism or len(step.inputs) != 1:
             break
         if run[-1].kind in KEYING and step.parallelism != 1:
             break
@@ -87,6 +92,15 @@ def _run(first: Transformation, readers: dict[tuple[Transformation, int], list[T
             break
         run.append(step)
     return run
+
+
+def is_native(step: Transformation) -> bool:
+    """Whether the engine runs it itself."""
+    if step.has_policy or step.options.get("initial") is not None:
+        return False
+    if step.kind in _NATIVE:
+        return isinstance(step.made[0], Op)
+    return step.kind in _NATIVE_ENDS and step.options.get("native", False) is True
 
 
 def _is_function(step: Transformation) -> bool:
@@ -117,6 +131,8 @@ def _planned(
         kind, make = "container" if is_container else "source", _source_maker(first, context)
     elif first.kind == "async":
         make = _runner_maker(first, context)
+    elif is_native(first):
+        kind = "native"
     elif _is_function(first) or first.has_policy:
         kind, make = "sink" if last.kind == "sink" and not last.has_policy else "chain", _chain_maker(run, context)
     outputs = [len(readers.get((last, output), [])) for output in (0, 1)]
@@ -128,6 +144,8 @@ def _planned(
     if first.kind == "future":
         # What the step of the loop is called is what it is filled by.
         step.options.pop("future", None)
+    if kind == "native":
+        step.options["parts"] = [(part.kind, part.made[0]) for part in run]
     step.takes, step.gives = _forms(run)
     before = first.inputs[0][0] if first.inputs else None
     if before is not None and any(step.kind in KEYING for step, _ in first.inputs) and _is_function(first):

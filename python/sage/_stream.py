@@ -159,6 +159,10 @@ class DataStream:
         """The number of records, at the end of input."""
         return self._whole().count()
 
+    def sum(self, function: Callable[[Any], Any] | None = None) -> DataStream:
+        """The sum of the records, or of what ``function`` makes of them, at the end of input; 0 of none."""
+        return self._whole().sum(function)
+
     def reduce(self, function: Callable[[Any, Any], Any]) -> DataStream:
         """One record, at the end of input: ``function(so_far, record)`` is called for each record but the first."""
         return self._whole().reduce(function)

@@ -13,6 +13,8 @@ mod chain;
 mod error;
 mod job;
 mod joins;
+mod json;
+mod native;
 mod plan;
 mod policies;
 mod service;

@@ -14,6 +14,7 @@ use crate::Record;
 use crate::asynchronous::asynchronous;
 use crate::chain::{Chain, Form, Into, Manner, Through};
 use crate::error::SubmitError;
+use crate::native::{Native, Parts};
 use crate::policies::{Policy, policed};
 use crate::source::Iterated;
 use crate::{joins, windows};
@@ -227,6 +228,18 @@ fn functions<P: Pipe<Out = Record>>(
                 None => policed!(py, chain, step),
             };
             ended(py, outputs?, step)
+        }
+        "native" => {
+            let parts: Parts = step.required(py, "parts")?;
+            let whole = step.option::<bool>(py, "whole")?.is_some();
+            // Made once here, so that a mistake is found before the job starts.
+            Native::new(py, &parts, whole)?;
+            let factory = move || Python::attach(|py| Native::new(py, &parts, whole).expect("it was made before"));
+            let chain = stream.operator(factory).named(&*step.name);
+            Ok(vec![match replicas {
+                Some(replicas) => chain.parallelism(replicas).boxed(),
+                None => chain.boxed(),
+            }])
         }
         kind => Err(SubmitError::new_err(format!("a step of kind `{kind}` cannot be here"))),
     }

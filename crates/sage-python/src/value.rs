@@ -184,7 +184,26 @@ pub(crate) struct Key {
 impl Key {
     /// The key that an object is; an error where it cannot be one, such as a list.
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self { hash: spread(stable_hash(object)?), value: Value::of(object) })
+        // A text of a class of its own is the same key as a plain one.
+        let text = object.cast::<PyString>().ok().and_then(|text| text.to_str().ok());
+        let value = text.map_or_else(|| Value::of(object), |text| Value::Text(text.into()));
+        Ok(Self { hash: spread(stable_hash(object)?), value })
+    }
+
+    /// The key that a value is. Only a value that is an object needs the interpreter.
+    pub(crate) fn of_value(value: Value) -> PyResult<Self> {
+        match &value {
+            Value::Text(text) => Ok(Self { hash: spread(fnv(text.as_bytes())), value }),
+            _ => Python::attach(|py| Self::of(&value.into_object(py)?)),
+        }
+    }
+
+    /// The text that it is, if it is one.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
     }
 
     /// The object that the key was made of, or an equal one.

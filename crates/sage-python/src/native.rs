@@ -1,0 +1,438 @@
+//! Operators of the engine's own on plain values: what `sage.ops` stands for in a pipeline. They run without the interpreter.
+//!
+//! Each has a reference in Python, which says what it does. Here are the cases that are common and plain; for any other
+//! value the reference is called, so that results and exceptions are those of the reference, only slower.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use sage::{BoxError, CloseContext, Emit, Fault, OpenContext, Operator};
+
+use crate::Record;
+use crate::error::Raised;
+use crate::json;
+use crate::thread::Kept;
+use crate::value::{Key, Value};
+
+/// How many records are gathered to be made values of, attached once.
+const MOST_RECORDS: usize = 512;
+
+/// What an operator does with the result of its function.
+#[derive(Clone, Copy)]
+enum Role {
+    Map,
+    Filter,
+    FlatMap,
+    Key,
+}
+
+/// A function of `sage.ops`.
+#[derive(Clone)]
+enum Function {
+    Identity,
+    Split(Option<String>),
+    Strip,
+    Lower,
+    Contains(String),
+    ParseJson,
+    Field(String),
+    ToInt,
+    ToFloat,
+}
+
+/// One step of the chain.
+struct Link {
+    role: Role,
+    function: Function,
+    reference: Py<PyAny>,
+}
+
+impl Link {
+    fn of(py: Python<'_>, step: &(String, Py<PyAny>)) -> PyResult<Self> {
+        let (kind, reference) = step;
+        let role = match &**kind {
+            "map" => Role::Map,
+            "filter" => Role::Filter,
+            "flatmap" => Role::FlatMap,
+            _ => Role::Key,
+        };
+        let op = reference.bind(py);
+        let argument = || op.getattr("argument")?.extract::<String>();
+        let function = match &*op.getattr("name")?.extract::<String>()? {
+            "split" => Function::Split(op.getattr("argument")?.extract()?),
+            "strip" => Function::Strip,
+            "lower" => Function::Lower,
+            "contains" => Function::Contains(argument()?),
+            "parse_json" => Function::ParseJson,
+            "field" => Function::Field(argument()?),
+            "to_int" => Function::ToInt,
+            "to_float" => Function::ToFloat,
+            _ => Function::Identity,
+        };
+        Ok(Self { role, function, reference: reference.clone_ref(py) })
+    }
+}
+
+/// A value on its way through the chain; a text may be a part of another one.
+enum Piece<'a> {
+    Text(&'a str),
+    Value(Value),
+}
+
+impl Piece<'_> {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Value(Value::Text(text)) => Some(text),
+            Self::Value(_) => None,
+        }
+    }
+
+    fn value(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::Text((*text).into()),
+            Self::Value(value) => value.clone(),
+        }
+    }
+
+    fn into_value(self) -> Value {
+        match self {
+            Self::Text(text) => Value::Text(text.into()),
+            Self::Value(value) => value,
+        }
+    }
+}
+
+/// What `str.split` and `str.strip` take for white space.
+fn is_space(character: char) -> bool {
+    character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
+}
+
+impl Link {
+    /// The result for a value; of a `flatmap`, a list.
+    fn call(&self, piece: &Piece<'_>) -> Result<Value, Raised> {
+        match self.plainly(piece) {
+            Some(result) => Ok(result),
+            None => self.reference(piece.value()),
+        }
+    }
+
+    /// The result, if this is a case that is known here.
+    fn plainly(&self, piece: &Piece<'_>) -> Option<Value> {
+        let text = || piece.text();
+        Some(match &self.function {
+            Function::Identity => piece.value(),
+            Function::Split(None) => {
+                let words = text()?.split(is_space).filter(|word| !word.is_empty());
+                Value::List(words.map(|word| Value::Text(word.into())).collect())
+            }
+            Function::Split(Some(separator)) => {
+                Value::List(text()?.split(&**separator).map(|part| Value::Text(part.into())).collect())
+            }
+            Function::Strip => Value::Text(text()?.trim_matches(is_space).into()),
+            // Beyond ASCII, it depends on the version of Unicode.
+            Function::Lower => Value::Text(text().filter(|text| text.is_ascii())?.to_ascii_lowercase().into()),
+            Function::Contains(part) => Value::Bool(text()?.contains(&**part)),
+            // What is no JSON here may be some for the reference: numbers of any size, or not-a-number.
+            Function::ParseJson => json::value(text()?)?,
+            Function::Field(name) => match piece {
+                Piece::Value(Value::Dict(pairs)) => {
+                    let is_named = |(key, _): &&(Value, Value)| matches!(key, Value::Text(key) if **key == **name);
+                    pairs.iter().rfind(is_named)?.1.clone()
+                }
+                _ => return None,
+            },
+            Function::ToInt => match piece {
+                Piece::Value(Value::Int(number)) => Value::Int(*number),
+                _ => {
+                    let digits = text()?;
+                    let is_plain = digits.strip_prefix('-').unwrap_or(digits).bytes().all(|byte| byte.is_ascii_digit());
+                    Value::Int(is_plain.then(|| digits.parse().ok()).flatten()?)
+                }
+            },
+            Function::ToFloat => match piece {
+                Piece::Value(Value::Float(number)) => Value::Float(*number),
+                _ => {
+                    let is_plain = |byte: u8| byte.is_ascii_digit() || b".-".contains(&byte);
+                    let number = text().filter(|text| text.bytes().all(is_plain))?;
+                    Value::Float(number.parse().ok()?)
+                }
+            },
+        })
+    }
+
+    /// What the reference gives.
+    #[cold]
+    fn reference(&self, value: Value) -> Result<Value, Raised> {
+        Python::attach(|py| {
+            let call = || {
+                let result = self.reference.bind(py).call1((value.into_object(py)?,))?;
+                Ok(if matches!(self.role, Role::FlatMap) {
+                    Value::List(result.try_iter()?.map(|item| Ok(Value::of(&item?))).collect::<PyResult<_>>()?)
+                } else {
+                    Value::of(&result)
+                })
+            };
+            call().map_err(|exception| Raised::new(py, exception, None, None))
+        })
+    }
+}
+
+/// What the chain ends in.
+enum End {
+    /// Records go on, with their keys if they were given some.
+    Records,
+    Count(Counts),
+    /// The sum of each key, of what a function makes of its records.
+    Sum(Link, HashMap<Arc<Key>, Value, FixedState>),
+}
+
+/// How often each key has come. Texts are looked up without making a key of them.
+#[derive(Default)]
+struct Counts {
+    texts: HashMap<Box<str>, i64, FixedState>,
+    others: HashMap<Arc<Key>, i64, FixedState>,
+}
+
+impl Counts {
+    fn add_text(&mut self, text: &str) {
+        match self.texts.get_mut(text) {
+            Some(count) => *count += 1,
+            None => drop(self.texts.insert(text.into(), 1)),
+        }
+    }
+
+    fn add(&mut self, key: Arc<Key>) {
+        match key.text() {
+            Some(text) => self.add_text(text),
+            None => *self.others.entry(key).or_default() += 1,
+        }
+    }
+
+    fn results(&mut self) -> Vec<(Value, Value)> {
+        let texts = self.texts.drain().map(|(text, count)| (Value::Text(text), Value::Int(count)));
+        texts.chain(self.others.drain().map(|(key, count)| (key.value(), Value::Int(count)))).collect()
+    }
+}
+
+/// Operators that follow each other.
+pub(crate) struct Native {
+    links: Vec<Link>,
+    end: End,
+    /// Whether there is one result for all records, without a key.
+    whole: bool,
+    waiting: Vec<Record>,
+    thread: Option<Kept>,
+}
+
+/// The parts of a chain, each as what it does with a function's result and the function of `sage.ops`.
+pub(crate) type Parts = Vec<(String, Py<PyAny>)>;
+
+impl Native {
+    pub(crate) fn new(py: Python<'_>, parts: &Parts, whole: bool) -> PyResult<Self> {
+        let mut links = Vec::new();
+        let mut end = End::Records;
+        for part in parts {
+            match &*part.0 {
+                "count" => end = End::Count(Counts::default()),
+                "sum" => end = End::Sum(Link::of(py, part)?, HashMap::default()),
+                _ => links.push(Link::of(py, part)?),
+            }
+        }
+        Ok(Self { links, end, whole, waiting: Vec::new(), thread: None })
+    }
+
+    /// Makes values of what waits, attached once, and runs them through the chain.
+    fn run(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let field = match self.links.first() {
+            Some(Link { role: Role::Map, function: Function::Field(name), .. }) => Some(&**name),
+            _ => None,
+        };
+        // How many of the links are done already.
+        let mut done = vec![0; waiting.len()];
+        if waiting.iter().any(|record| matches!(record.value, Value::Object(_))) {
+            Python::attach(|py| {
+                for (record, done) in waiting.iter_mut().zip(&mut done) {
+                    let Value::Object(object) = &record.value else { continue };
+                    let object = object.bind(py);
+                    // Of a mapping, nothing but the field that is asked for need become a value.
+                    let found = field.and_then(|name| object.cast_exact::<PyDict>().ok()?.get_item(name).ok()?);
+                    *done = usize::from(found.is_some());
+                    let value = Value::of(found.as_ref().unwrap_or(object));
+                    record.value = value;
+                }
+            });
+        }
+        for (Record { value, key, time }, done) in waiting.drain(..).zip(done) {
+            let mut rest = Rest { end: &mut self.end, time, out };
+            rest.apply(&self.links[done..], Piece::Value(value), key)?;
+        }
+        self.waiting = waiting;
+        Ok(())
+    }
+}
+
+/// Where the results of a record go.
+struct Rest<'a, E> {
+    end: &'a mut End,
+    time: i64,
+    out: &'a mut E,
+}
+
+impl<E: Emit<Record>> Rest<'_, E> {
+    /// Runs a value through the links that are left.
+    fn apply(&mut self, links: &[Link], piece: Piece<'_>, key: Option<Arc<Key>>) -> Result<(), Fault> {
+        let Some((link, rest)) = links.split_first() else { return self.arrive(piece, key) };
+        match (link.role, &link.function) {
+            (Role::Map, Function::Identity) => self.apply(rest, piece, None),
+            (Role::Map, _) => self.apply(rest, Piece::Value(link.call(&piece)?), None),
+            (Role::Filter, _) => {
+                if is_true(&link.call(&piece)?)? {
+                    self.apply(rest, piece, None)?;
+                }
+                Ok(())
+            }
+            (Role::Key, Function::Identity) if rest.is_empty() && self.counts_text(&piece) => Ok(()),
+            (Role::Key, _) => {
+                let key = Key::of_value(link.call(&piece)?).map_err(raised)?;
+                self.apply(rest, piece, Some(Arc::new(key)))
+            }
+            (Role::FlatMap, Function::Split(separator)) if piece.text().is_some() => {
+                let text = piece.text().unwrap_or_default();
+                match separator {
+                    None => {
+                        let mut words = text.split(is_space).filter(|word| !word.is_empty());
+                        words.try_for_each(|word| self.apply(rest, Piece::Text(word), None))
+                    }
+                    Some(part) => text.split(&**part).try_for_each(|part| self.apply(rest, Piece::Text(part), None)),
+                }
+            }
+            (Role::FlatMap, _) => {
+                let items = match link.plainly(&piece) {
+                    Some(Value::List(items)) => items,
+                    _ => match link.reference(piece.into_value())? {
+                        Value::List(items) => items,
+                        other => vec![other],
+                    },
+                };
+                items.into_iter().try_for_each(|item| self.apply(rest, Piece::Value(item), None))
+            }
+        }
+    }
+
+    /// Counts a text that is its own key, without making a key of it.
+    fn counts_text(&mut self, piece: &Piece<'_>) -> bool {
+        match (&mut *self.end, piece.text()) {
+            (End::Count(counts), Some(text)) => {
+                counts.add_text(text);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn arrive(&mut self, piece: Piece<'_>, key: Option<Arc<Key>>) -> Result<(), Fault> {
+        match self.end {
+            End::Records => self.out.emit(Record { value: piece.into_value(), key, time: self.time }),
+            End::Count(counts) => {
+                counts.add(key.unwrap_or_default());
+                Ok(())
+            }
+            End::Sum(link, sums) => {
+                let value = link.call(&piece)?;
+                match sums.entry(key.unwrap_or_default()) {
+                    Entry::Vacant(entry) => drop(entry.insert(value)),
+                    Entry::Occupied(mut entry) => {
+                        let so_far = std::mem::replace(entry.get_mut(), Value::None);
+                        entry.insert(added(so_far, value)?);
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cold]
+fn raised(exception: PyErr) -> Raised {
+    Python::attach(|py| Raised::new(py, exception, None, None))
+}
+
+/// Whether Python takes a value for true.
+fn is_true(value: &Value) -> Result<bool, Raised> {
+    Ok(match value {
+        Value::None => false,
+        Value::Bool(truth) => *truth,
+        Value::Int(number) => *number != 0,
+        Value::Float(number) => *number != 0.0,
+        Value::Text(text) => !text.is_empty(),
+        Value::Bytes(bytes) => !bytes.is_empty(),
+        Value::Tuple(items) => !items.is_empty(),
+        Value::List(items) => !items.is_empty(),
+        Value::Dict(pairs) => !pairs.is_empty(),
+        Value::Object(object) => Python::attach(|py| object.bind(py).is_truthy()).map_err(raised)?,
+    })
+}
+
+/// The sum of two values, as Python's `+` has it.
+fn added(one: Value, other: Value) -> Result<Value, Raised> {
+    match (&one, &other) {
+        (Value::Int(a), Value::Int(b)) => {
+            if let Some(sum) = a.checked_add(*b) {
+                return Ok(Value::Int(sum));
+            }
+        }
+        (Value::Float(a), Value::Float(b)) => return Ok(Value::Float(a + b)),
+        (Value::Int(a), Value::Float(b)) => return Ok(Value::Float(*a as f64 + b)),
+        (Value::Float(a), Value::Int(b)) => return Ok(Value::Float(a + *b as f64)),
+        _ => {}
+    }
+    Python::attach(|py| {
+        let sum = || Ok(Value::of(&one.into_object(py)?.add(other.into_object(py)?)?));
+        sum().map_err(|exception| Raised::new(py, exception, None, None))
+    })
+}
+
+impl Operator for Native {
+    type In = Record;
+    type Out = Record;
+
+    fn open(&mut self, _cx: &OpenContext) -> Result<(), Fault> {
+        self.thread = Kept::here();
+        Ok(())
+    }
+
+    fn process(&mut self, record: Record, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+        self.waiting.push(record);
+        if self.waiting.len() >= MOST_RECORDS { self.run(out) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+        self.run(out)
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+        self.run(out)?;
+        let results = match &mut self.end {
+            End::Records => return Ok(()),
+            End::Count(counts) => counts.results(),
+            End::Sum(_, sums) => sums.drain().map(|(key, sum)| (key.value(), sum)).collect(),
+        };
+        if self.whole {
+            let of_nothing = || (Value::None, Value::Int(0));
+            let (_, total) = results.into_iter().next().unwrap_or_else(of_nothing);
+            return out.emit(Record::from(total));
+        }
+        results.into_iter().try_for_each(|(key, result)| out.emit(Record::from(Value::Tuple([key, result].into()))))
+    }
+
+    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+        self.thread = None;
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+"""Functions that the engine runs itself, on other threads than Python's and without the interpreter's lock.
+
+Each is a function like any other, so ``ops.split()("a b")`` gives ``["a", "b"]``; in a pipeline, records that are plain (``None``,
+``bool``, ``int`` of 64 bits, ``float``, ``str``, ``bytes``, and ``list``, ``tuple`` and ``dict`` of those) go through without Python. Others go through the
+function itself.
+
+>>> from sage import LocalEnvironment, ops
+>>> env = LocalEnvironment("words")
+>>> counts = env.from_batch(["a b", "b"]).flatmap(ops.split()).keyby(ops.identity()).count().collect()
+>>> job = env.submit(autostop=True)
+>>> sorted(counts)
+[('a', 1), ('b', 2)]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Op", "contains", "field", "identity", "lower", "parse_json", "split", "strip", "to_float", "to_int"]
+
+
+class Op:
+    """A function that the engine knows."""
+
+    def __init__(self, name: str, reference: Callable[[Any], Any], argument: str | None = None) -> None:
+        self.name = name
+        self.argument = argument
+        self._reference = reference
+        self.__name__ = name if argument is None else f"{name} {argument!r}"
+
+    def __call__(self, record: Any) -> Any:
+        """What it makes of a record."""
+        return self._reference(record)
+
+    def __repr__(self) -> str:
+        return f"sage.ops.{self.name}({'' if self.argument is None else repr(self.argument)})"
+
+
+def identity() -> Op:
+    """The record itself: as the key of a record that is its own."""
+    return Op("identity", lambda record: record)
+
+
+def split(separator: str | None = None) -> Op:
+    """For ``flatmap``: the words of a text, or its parts between separators, as ``str.split``."""
+    if separator == "":
+        raise ValueError("the separator is empty; leave it out to split at white space")
+    return Op("split", lambda text: text.split(separator), separator)
+
+
+def strip() -> Op:
+    """A text without the white space around it, as ``str.strip``."""
+    return Op("strip", lambda text: text.strip())
+
+
+def lower() -> Op:
+    """A text in lower case, as ``str.lower``."""
+    return Op("lower", lambda text: text.lower())
+
+
+def contains(part: str) -> Op:
+    """For ``filter``: whether a text has ``part`` in it."""
+    return Op("contains", lambda text: part in text, part)
+
+
+def parse_json() -> Op:
+    """The value of a text that is JSON, as ``json.loads``."""
+    return Op("parse_json", json.loads)
+
+
+def field(name: str) -> Op:
+    """What a ``dict`` has under ``name``; ``KeyError`` if it has nothing."""
+    return Op("field", lambda record: record[name], name)
+
+
+def to_int() -> Op:
+    """The whole number of a text or a number, as ``int``."""
+    return Op("to_int", int)
+
+
+def to_float() -> Op:
+    """The number of a text or a number, as ``float``."""
+    return Op("to_float", float)

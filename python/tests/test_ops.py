@@ -1,0 +1,131 @@
+"""The functions that the engine runs itself do what their references in Python do."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from sage import JobFailed, LocalEnvironment, ops
+
+RANDOM = random.Random(3)
+
+
+class Text(str):
+    pass
+
+
+PLAIN = [
+    "", " ", "a", "A b", "\x1ca\x1f b\u2003c\x85", "Straße ΑΣ İ", "\ud800 x", "x,y,,z", "12", "-7", " 5 ", "1_000", "3.5", "1e3", "nan",
+    "9" * 30, '{"n": 1, "n": 2.5, "t": ["x", null, true]}', "[1, -0, -0.0, 1e400, 123456789012345678901]", "0.1", "NaN", "not json",
+    b"bytes", 0, 1, -1, 2**70, 0.5, float("inf"), True, None, (), [], {}, {"n": 5}, {"n": [1, {"m": (2,)}], 3: 4}, Text("sub class"),
+    frozenset([1]),
+]
+OPS = [
+    ops.identity(), ops.split(), ops.split(","), ops.strip(), ops.lower(), ops.contains("x"), ops.parse_json(), ops.field("n"), ops.to_int(),
+    ops.to_float(),
+]
+
+
+def outcome(call: Any) -> tuple[str, str]:
+    try:
+        return "result", repr(call())
+    except JobFailed as failed:
+        cause = failed.__cause__
+        return type(cause).__name__, str(cause)
+    except Exception as exception:
+        return type(exception).__name__, str(exception)
+
+
+@pytest.mark.parametrize("kind", ["map", "filter", "flatmap"])
+@pytest.mark.parametrize("op", OPS, ids=repr)
+def test_each_does_what_its_reference_does(op: ops.Op, kind: str) -> None:
+    def run(function: Any, record: Any) -> Any:
+        env = LocalEnvironment("one")
+        got = getattr(env.from_batch([record]), kind)(function).collect()
+        env.submit(autostop=True)
+        return got
+
+    for record in PLAIN:
+        assert outcome(lambda: run(op, record)) == outcome(lambda: run(lambda x: op(x), record)), record
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_counts_and_sums_of_random_records(parallelism: int) -> None:
+    names = ["a", "b", "", "ç", Text("a"), 1, 1.0, True, None, 2.5, ("t", 1), float("nan")]
+    amounts = [1, 2.5, 2**62, 2**62, -3, True]
+    records = [{"name": RANDOM.choice(names), "amount": RANDOM.choice(amounts)} for _ in range(2000)]
+    env = LocalEnvironment("sums")
+    stream = env.from_batch(records)
+    by_name = stream.keyby(ops.field("name"))
+    results = {
+        "counts": by_name.count(parallelism=parallelism).collect(),
+        "sums": by_name.sum(ops.field("amount"), parallelism=parallelism).collect(),
+        "amounts": stream.map(ops.field("amount")).keyby(ops.identity()).count(parallelism=parallelism).collect(),
+    }
+    reference = stream.keyby(lambda record: record["name"])
+    expected = {
+        "counts": reference.count().collect(),
+        "sums": reference.sum(lambda record: record["amount"]).collect(),
+        "amounts": stream.map(lambda record: record["amount"]).keyby(lambda n: n).count().collect(),
+    }
+    total = stream.map(ops.field("amount")).sum().collect()
+    env.submit(autostop=True)
+
+    def by_key(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        assert len({"nan" if key != key else key for key, _ in pairs}) == len(pairs)
+        return {("nan" if key != key else key): value for key, value in pairs}
+
+    for name in results:
+        assert by_key(results[name]) == by_key(expected[name]), name
+    assert total == [sum(record["amount"] for record in records)]
+
+
+def test_words_of_json_lines() -> None:
+    lines = [json.dumps({"text": f"Word{n % 7} other", "n": n}) for n in range(1000)]
+    env = LocalEnvironment("json")
+    words = env.from_batch(lines).map(ops.parse_json()).map(ops.field("text")).map(ops.lower()).flatmap(ops.split())
+    counts = words.keyby(ops.identity()).count().collect()
+    some = words.filter(ops.contains("word3")).map(lambda word: word.upper()).count().collect()
+    env.submit(autostop=True)
+    assert dict(counts) == Counter(word for n in range(1000) for word in (f"word{n % 7}", "other"))
+    assert some == [143]
+
+
+def test_they_run_while_another_thread_has_the_interpreter() -> None:
+    """The records of a chain of such functions are worked on while Python code never lets go of the lock for them."""
+    env = LocalEnvironment("free")
+    lines = ["a b c d e f g h"] * 20000
+    counts = env.from_batch(lines).flatmap(ops.split()).keyby(ops.identity()).count().collect()
+    steps = 0
+    over = threading.Event()
+
+    def count() -> None:
+        nonlocal steps
+        while not over.is_set():
+            steps += 1
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    env.submit(autostop=True)
+    over.set()
+    thread.join()
+    assert dict(counts) == dict.fromkeys("abcdefgh", 20000) and steps > 0
+
+
+def test_errors_name_the_operator_and_policies_work() -> None:
+    env = LocalEnvironment("errors")
+    env.from_batch([{"n": 1}, {}]).map(ops.field("n")).collect()
+    with pytest.raises(JobFailed, match="field 'n'") as failed:
+        env.submit(autostop=True)
+    assert isinstance(failed.value.__cause__, KeyError)
+    env = LocalEnvironment("skipped")
+    got = env.from_batch([{"n": 1}, {}, {"n": 2}]).map(ops.field("n"), on_error="skip").collect()
+    env.submit(autostop=True)
+    assert got == [1, 2]
+    with pytest.raises(ValueError, match="separator is empty"):
+        ops.split("")
