@@ -19,6 +19,7 @@ from ._functions import (
 from ._job import JobFailed, JobId, Report
 from ._keyed import JoinedStreams, KeyedStream, WindowedStream
 from ._policies import DeadLetter, Letter, Retry, Skip, read_letters
+from ._process import KeyContext, ProcessFunction, Timer
 from ._sage import ServiceError, SubmitError
 from ._services import BaseService
 from ._stream import DataStream
@@ -43,11 +44,13 @@ __all__ = [
     "JobId",
     "JoinedStreams",
     "KeyByFunction",
+    "KeyContext",
     "KeyedStream",
     "Letter",
     "LocalEnvironment",
     "MapFunction",
     "Paired",
+    "ProcessFunction",
     "Report",
     "Retry",
     "Service",
@@ -59,6 +62,7 @@ __all__ = [
     "SourceFunction",
     "StopSignal",
     "SubmitError",
+    "Timer",
     "Tumbling",
     "WindowPaired",
     "Windowed",

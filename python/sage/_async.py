@@ -20,7 +20,7 @@ from ._sage import Bridge
 MOST_THREADS = 256
 
 
-class Runner:
+class AsyncRunner:
     """Runs the function of a replica for several records at a time, on an event loop in a thread of its own.
 
     The function is made, called and closed on that thread, inside the loop, so that it may have clients that belong to a

@@ -7,6 +7,7 @@ from functools import reduce
 from typing import Any
 
 from . import ops
+from ._process import ProcessFunction
 from ._stream import DataStream, check_function, name_of
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired, Windows
 from .ops import Op
@@ -84,6 +85,17 @@ class KeyedStream(DataStream):
         if not isinstance(most, int) or most < 1:
             raise ValueError(f"`top_k` keeps at least one record of each key, not {most!r}")
         return self._state("top_k", rank, parallelism, most=most)
+
+    def process(
+        self, function: type[ProcessFunction], *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
+    ) -> DataStream:
+        """Calls a ``ProcessFunction`` for each record, with the state of its key, and for each timer that such a call has set. What
+        comes out is what it pushes."""
+        if not (isinstance(function, type) and issubclass(function, ProcessFunction)):
+            raise TypeError(f"`process` needs a ProcessFunction class, not {function!r}")
+        stream = self._add("process", function, name, parallelism)
+        stream._step.made = (function, args, kwargs)
+        return stream
 
     def window(self, windows: Windows) -> WindowedStream:
         """Cuts the records of each key into windows of event time: those that ``with_timestamps`` gave them. A window fires when

@@ -11,6 +11,7 @@ from ._chain import STATEFUL, Chain, Form, Link, close_all
 from ._context import Context
 from ._functions import BaseFunction, BatchFunction, executed, instance
 from ._links import links
+from ._process import Runner
 from ._transformation import KEYING, Transformation
 from .ops import Op
 
@@ -41,7 +42,7 @@ class Step:
 _CONTAINERS = (list, tuple, range, str, bytes, dict, set, frozenset)
 
 #: Kinds that are operators of the engine, and no functions of a chain.
-_ENGINE = {"window", "join", "async", "take", "fill"}
+_ENGINE = {"window", "join", "async", "process", "take", "fill"}
 
 #: Kinds that the engine runs itself, given a function of `sage.ops`, or behind one that gives the key.
 _NATIVE = {"map", "filter", "flatmap", "keyby"}
@@ -131,6 +132,8 @@ def _planned(
         kind, make = "container" if is_container else "source", _source_maker(first, context)
     elif first.kind == "async":
         make = _runner_maker(first, context)
+    elif first.kind == "process":
+        make = _process_maker(first, context)
     elif is_native(first):
         kind = "native"
     elif _is_function(first) or first.has_policy:
@@ -211,9 +214,9 @@ def _chain_maker(run: list[Transformation], context: MakesContexts) -> Any:
 
 def _runner_maker(step: Transformation, context: MakesContexts) -> Any:
     # Here, as few programs need asyncio, which takes long to import.
-    from ._async import Runner
+    from ._async import AsyncRunner
 
-    def make(replica: int, parallelism: int) -> Runner:
+    def make(replica: int, parallelism: int) -> AsyncRunner:
         function = step.made[0]
 
         def made() -> Any:
@@ -221,6 +224,13 @@ def _runner_maker(step: Transformation, context: MakesContexts) -> Any:
                 return instance(step.made, context(step, replica, parallelism))
             return function
 
-        return Runner(step.options["as"], made, step.options["in_flight"], step.name)
+        return AsyncRunner(step.options["as"], made, step.options["in_flight"], step.name)
+
+    return make
+
+
+def _process_maker(step: Transformation, context: MakesContexts) -> Any:
+    def make(replica: int, parallelism: int) -> Runner:
+        return Runner(instance(step.made, context(step, replica, parallelism)))
 
     return make

@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from sage import Count, LocalEnvironment, Session, Sliding, SubmitError, Tumbling
+from sage import (
+    Count,
+    JobFailed,
+    KeyContext,
+    LocalEnvironment,
+    ProcessFunction,
+    Session,
+    Sliding,
+    SubmitError,
+    Timer,
+    Tumbling,
+)
 
 RANDOM = random.Random(7)
 WORDS = [RANDOM.choice(["a", "b", "c", "", None, 1, 2.5, ("t", 1)]) for _ in range(3000)]
@@ -269,3 +280,65 @@ def test_take_ends_a_source_that_would_not() -> None:
     some = env.from_source(lambda: next(count)).take(5).collect()
     run(env)
     assert some == [0, 1, 2, 3, 4]
+
+
+class Unpaid(ProcessFunction):
+    """Orders that were not paid within a minute."""
+
+    def __init__(self, closed: list[int]) -> None:
+        self.closed = closed
+
+    def on_record(self, event: tuple[float, str, int], key: KeyContext) -> None:
+        time, what, order = event
+        assert key.key == order
+        if what == "paid":
+            key.forget()
+        else:
+            key.state = (key.state or 0) + 1
+            key.set_timer(time + 60)
+            key.set_timer(time + 61)
+            key.cancel_timer(time + 61)
+
+    def on_timer(self, timer: Timer, key: KeyContext) -> None:
+        assert not timer.clock and (key.watermark is None or key.watermark >= timer.at)
+        key.push((key.key, timer.at, key.state, self.ctx.parallelism))
+        key.forget()
+
+    def close(self) -> None:
+        self.closed.append(self.ctx.replica)
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+def test_timers_of_keys(parallelism: int) -> None:
+    events = [(0, "ordered", 1), (5, "ordered", 2), (20, "paid", 1), (90, "ordered", 3), (95, "paid", 3), (96, "ordered", 4)]
+    closed: list[int] = []
+    env = LocalEnvironment("unpaid")
+    keyed = env.from_batch(events).with_timestamps(lambda event: event[0]).keyby(lambda event: event[2])
+    unpaid = keyed.process(Unpaid, closed, parallelism=parallelism).collect()
+    run(env)
+    assert sorted(unpaid) == [(2, 65, 1, parallelism), (4, 156, 1, parallelism)] and sorted(closed) == list(range(parallelism))
+
+
+class Alarm(ProcessFunction):
+    def on_record(self, record: int, key: KeyContext) -> None:
+        if record == 3:
+            raise LookupError("no threes")
+        key.set_timer(key.now + 0.001, clock=True)
+
+    def on_timer(self, timer: Timer, key: KeyContext) -> None:
+        assert timer.clock
+        key.push(key.key)
+
+
+def test_timers_by_the_clock_and_what_raises() -> None:
+    env = LocalEnvironment("alarm")
+    rung = env.from_batch([1, 2]).keyby(lambda n: n).process(Alarm).collect()
+    run(env)
+    assert sorted(rung) == [1, 2]
+    env = LocalEnvironment("raises")
+    env.from_batch([1, 2, 3]).keyby(lambda n: n).process(Alarm).collect()
+    with pytest.raises(JobFailed, match="`Alarm`, record 3: LookupError: no threes") as failed:
+        run(env)
+    assert isinstance(failed.value.__cause__, LookupError)
+    with pytest.raises(TypeError, match="ProcessFunction"):
+        env.from_batch([1]).keyby(lambda n: n).process(len)  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ mod service;
 mod source;
 mod steps;
 mod thread;
+mod timers;
 mod value;
 mod windows;
 

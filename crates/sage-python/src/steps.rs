@@ -17,7 +17,7 @@ use crate::error::SubmitError;
 use crate::native::{Native, Parts};
 use crate::policies::{Policy, policed};
 use crate::source::Iterated;
-use crate::{joins, windows};
+use crate::{joins, timers, windows};
 
 /// One step of the plan.
 #[derive(FromPyObject)]
@@ -186,6 +186,7 @@ fn follow<P: Pipe<Out = Record>>(
     match (&*step.kind, &*step.strategy) {
         ("window", _) => windows::window(py, stream, step),
         ("async", _) => asynchronous(py, stream, step),
+        ("process", _) => Ok(timers::process(py, stream, step)),
         ("take", _) => Ok(vec![stream.take(step.required(py, "most")?).named(&*step.name).boxed()]),
         ("fill", _) => {
             let name: String = step.required(py, "future")?;

@@ -1,0 +1,91 @@
+"""Functions that are called for each record of a key, and for each of its timers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ._chain import close_all, millis
+from ._functions import BaseFunction
+
+
+class Timer(NamedTuple):
+    """A moment at which ``on_timer`` is called."""
+
+    #: In seconds since 1970.
+    at: float
+    #: Whether it goes by the clock, and not by the times of records.
+    clock: bool
+
+
+class KeyContext:
+    """What ``on_record`` and ``on_timer`` know of their key, and what they can have done."""
+
+    def __init__(self, state: Any, key: Any, now: int, watermark: int) -> None:
+        #: The state of the key: ``None`` of a new one. What it is set to is there at the next call.
+        self.state = state
+        #: The key.
+        self.key = key
+        #: The time by the clock, in seconds since 1970.
+        self.now = now / 1000
+        #: Every record before this moment has come, in seconds since 1970; ``None`` before the first such moment.
+        self.watermark = None if watermark == -(1 << 63) else watermark / 1000
+        self._wishes: list[tuple[Any, ...]] = []
+        self._forget = False
+
+    def push(self, record: Any) -> None:
+        """Sends a record on."""
+        self._wishes.append((record,))
+
+    def set_timer(self, at: float | datetime, *, clock: bool = False) -> None:
+        """Has ``on_timer`` called when every record before ``at`` has come; with ``clock``, at that time. ``at`` is in seconds since
+        1970, or a ``datetime``. At the end of input all timers are called."""
+        self._wishes.append((True, millis(at), clock))
+
+    def cancel_timer(self, at: float | datetime, *, clock: bool = False) -> None:
+        """Takes a timer back."""
+        self._wishes.append((False, millis(at), clock))
+
+    def forget(self) -> None:
+        """Frees the state of the key, and takes its timers back."""
+        self._forget = True
+
+
+class ProcessFunction(BaseFunction):
+    """Is called for each record of a keyed stream, and for each timer that was set."""
+
+    def on_record(self, record: Any, key: KeyContext) -> None:
+        """Takes a record; to be overridden."""
+        raise NotImplementedError(f"{type(self).__name__} has no `on_record`")
+
+    def on_timer(self, timer: Timer, key: KeyContext) -> None:
+        """Takes a timer; to be overridden where one is set."""
+        raise NotImplementedError(f"{type(self).__name__} sets timers and has no `on_timer`")
+
+
+#: The next state, what is to be done, and whether the key is to be forgotten.
+Done = tuple[Any, list[tuple[Any, ...]], bool]
+
+
+class Runner:
+    """Calls the function of a replica for the engine."""
+
+    def __init__(self, function: ProcessFunction) -> None:
+        self._function = function
+
+    def record(self, state: Any, key: Any, now: int, watermark: int, record: Any) -> Done:
+        """Takes a record."""
+        context = KeyContext(state, key, now, watermark)
+        self._function.on_record(record, context)
+        return context.state, context._wishes, context._forget
+
+    def timer(self, state: Any, key: Any, now: int, watermark: int, timer: tuple[int, bool]) -> Done:
+        """Takes a timer."""
+        context = KeyContext(state, key, now, watermark)
+        at, clock = timer
+        self._function.on_timer(Timer(at / 1000, clock), context)
+        return context.state, context._wishes, context._forget
+
+    def close(self) -> None:
+        """Closes the function."""
+        close_all([self._function])
