@@ -51,7 +51,7 @@ class Link:
 
 #: All not-a-numbers are one key: each is another object, and unequal to itself.
 _NAN = float("nan")
-_SAME_NAN = "k = k if k == k else nan"
+_SAME_NAN = "if k != k: k = nan"
 
 #: The lines of each kind of link, ``{f}`` its function and ``{s}`` its state; what follows a line that ends in a colon is
 #: inside of it.

@@ -39,7 +39,7 @@ class Step:
 
 
 #: What has all its records, so that several can be taken at a time.
-_CONTAINERS = (list, tuple, range, str, bytes, dict, set, frozenset)
+_CONTAINERS = {list, tuple, range, str, bytes, dict, set, frozenset}
 
 #: Kinds that are operators of the engine, and no functions of a chain.
 _ENGINE = {"window", "join", "async", "process", "take", "fill"}
@@ -128,7 +128,7 @@ def _planned(
     first, last = run[0], run[-1]
     kind, make = last.kind, None
     if first.kind in ("batch", "iterable", "source"):
-        is_container = first.kind == "iterable" and isinstance(first.made[0], _CONTAINERS)
+        is_container = first.kind == "iterable" and type(first.made[0]) in _CONTAINERS
         kind, make = "container" if is_container else "source", _source_maker(first, context)
     elif first.kind == "async":
         make = _runner_maker(first, context)

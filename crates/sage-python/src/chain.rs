@@ -5,19 +5,18 @@
 //! only then: from how far the iterator has got, and from the line in the traceback.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyInt, PyList, PyTuple};
+use pyo3::types::{PyIterator, PyList, PyTuple};
 use sage::{BoxError, CloseContext, Emit, Fault, FinishContext, OpenContext, Operator, Sink};
 
 use crate::Record;
+use crate::blocks::{MOST_RECORDS, Pace, left, parts};
 use crate::error::Raised;
 use crate::thread::Kept;
 use crate::value::Key;
-
-/// How many records are gathered for one call, at most.
-const MOST_RECORDS: usize = 512;
 
 /// Calls the method `close` of an adapter.
 pub(crate) fn close(py: Python<'_>, adapter: &Py<PyAny>) -> Result<(), BoxError> {
@@ -75,11 +74,13 @@ pub(crate) struct Manner {
     pub(crate) gives: Form,
     /// How many records are gathered for one call, at most: one where each may fail for itself.
     pub(crate) most: usize,
+    /// Whether blocks of a container come, which wait for no others.
+    pub(crate) blocks: bool,
 }
 
 impl Manner {
     pub(crate) fn new(takes: Form, gives: Form) -> Self {
-        Self { takes, gives, most: MOST_RECORDS }
+        Self { takes, gives, most: MOST_RECORDS, blocks: false }
     }
 }
 
@@ -94,11 +95,21 @@ pub(crate) struct Chain {
     before: u64,
     thread: Option<Kept>,
     manner: Manner,
+    pace: Pace,
 }
 
 impl Chain {
     pub(crate) fn new(make: Py<PyAny>, manner: Manner) -> Self {
-        Self { make, adapter: None, run: None, waiting: Vec::new(), before: 0, thread: None, manner }
+        Self {
+            make,
+            adapter: None,
+            run: None,
+            waiting: Vec::new(),
+            before: 0,
+            thread: None,
+            manner,
+            pace: Pace::new(manner.most),
+        }
     }
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
@@ -115,7 +126,7 @@ impl Chain {
     /// Takes a record; says whether it is time to run.
     fn take(&mut self, record: Record) -> bool {
         self.waiting.push(record);
-        self.waiting.len() >= self.manner.most
+        self.manner.blocks || self.waiting.len() >= self.pace.records
     }
 
     /// Runs the functions on what waits, and gives what comes out.
@@ -124,26 +135,36 @@ impl Chain {
             return Ok(Vec::new());
         }
         Python::attach(|py| {
-            let Some(run) = self.run.as_ref().map(|run| run.clone_ref(py)) else { return Ok(Vec::new()) };
-            let count = self.waiting.len() as u64;
-            let before = self.before;
-            self.before += count;
             let raised = |exception| Raised::new(py, exception, None, None);
-            let takes = self.manner.takes;
-            let objects = self.waiting.drain(..).map(|record| takes.object(record, py));
-            let records = PyList::new(py, objects.collect::<PyResult<Vec<_>>>().map_err(raised)?).map_err(raised)?;
-            let iterator = records.try_iter().map_err(raised)?;
+            let (iterator, counted) = self.records(py).map_err(raised)?;
+            let before = self.before;
+            let count = left(&counted).map_err(raised)?;
             let out = PyList::empty(py);
-            match run.bind(py).call1((&iterator, &out)) {
+            let Some(run) = &self.run else { return Ok(Vec::new()) };
+            let begun = Instant::now();
+            let ran = run.bind(py).call1((&iterator, &out));
+            self.pace.took(begun.elapsed());
+            let taken = |left: usize| count.saturating_sub(left) as u64;
+            let taken = left(&counted).map_or(0, taken);
+            self.before += taken;
+            match ran {
                 Ok(_) => self.given(&out).map_err(raised),
-                Err(exception) => {
-                    let left = iterator.call_method0(intern!(py, "__length_hint__"));
-                    let left = left.and_then(|left| left.cast_into::<PyInt>().map_err(PyErr::from)?.extract::<u64>());
-                    let record = left.ok().map(|left| before + count.saturating_sub(left));
-                    Err(self.blamed(py, exception, record))
-                }
+                Err(exception) => Err(self.blamed(py, exception, Some(before + taken))),
             }
         })
+    }
+
+    /// The records that wait, as an iterator, and one that knows how many are left.
+    fn records<'py>(&mut self, py: Python<'py>) -> PyResult<(Bound<'py, PyIterator>, Bound<'py, PyAny>)> {
+        if self.manner.blocks {
+            let block = self.waiting.pop().map(|record| parts(py, record));
+            return block
+                .unwrap_or_else(|| Ok((PyList::empty(py).try_iter()?, PyList::empty(py).try_iter()?.into_any())));
+        }
+        let takes = self.manner.takes;
+        let objects = self.waiting.drain(..).map(|record| takes.object(record, py));
+        let iterator = PyList::new(py, objects.collect::<PyResult<Vec<_>>>()?)?.try_iter()?;
+        Ok((iterator.clone(), iterator.into_any()))
     }
 
     /// Has the functions give what they kept until the end of input.

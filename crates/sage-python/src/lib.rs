@@ -9,6 +9,7 @@
 //!  2. A Python exception is carried as the object it is, and comes out of the call that ran the job.
 
 mod asynchronous;
+mod blocks;
 mod chain;
 mod error;
 mod job;

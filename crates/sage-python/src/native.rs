@@ -13,13 +13,11 @@ use pyo3::types::PyDict;
 use sage::{BoxError, CloseContext, Emit, Fault, OpenContext, Operator};
 
 use crate::Record;
+use crate::blocks::{MOST_RECORDS, parts};
 use crate::error::Raised;
 use crate::json;
 use crate::thread::Kept;
 use crate::value::{Key, Value};
-
-/// How many records are gathered to be made values of, attached once.
-const MOST_RECORDS: usize = 512;
 
 /// What an operator does with the result of its function.
 #[derive(Clone, Copy)]
@@ -227,13 +225,15 @@ pub(crate) struct Native {
     whole: bool,
     waiting: Vec<Record>,
     thread: Option<Kept>,
+    /// Whether blocks of a container come.
+    blocks: bool,
 }
 
 /// The parts of a chain, each as what it does with a function's result and the function of `sage.ops`.
 pub(crate) type Parts = Vec<(String, Py<PyAny>)>;
 
 impl Native {
-    pub(crate) fn new(py: Python<'_>, parts: &Parts, whole: bool) -> PyResult<Self> {
+    pub(crate) fn new(py: Python<'_>, parts: &Parts, whole: bool, blocks: bool) -> PyResult<Self> {
         let mut links = Vec::new();
         let mut end = End::Records;
         for part in parts {
@@ -243,7 +243,7 @@ impl Native {
                 _ => links.push(Link::of(py, part)?),
             }
         }
-        Ok(Self { links, end, whole, waiting: Vec::new(), thread: None })
+        Ok(Self { links, end, whole, waiting: Vec::new(), thread: None, blocks })
     }
 
     /// Makes values of what waits, attached once, and runs them through the chain.
@@ -253,6 +253,19 @@ impl Native {
             Some(Link { role: Role::Map, function: Function::Field(name), .. }) => Some(&**name),
             _ => None,
         };
+        if self.blocks {
+            Python::attach(|py| {
+                let mut records = Vec::new();
+                for block in waiting.drain(..) {
+                    records.extend(
+                        parts(py, block)?.0.map(|object| Ok(Record::of(object?))).collect::<PyResult<Vec<_>>>()?,
+                    );
+                }
+                waiting = records;
+                Ok(())
+            })
+            .map_err(raised)?;
+        }
         // How many of the links are done already.
         let mut done = vec![0; waiting.len()];
         if waiting.iter().any(|record| matches!(record.value, Value::Object(_))) {
@@ -409,7 +422,7 @@ impl Operator for Native {
 
     fn process(&mut self, record: Record, out: &mut impl Emit<Record>) -> Result<(), Fault> {
         self.waiting.push(record);
-        if self.waiting.len() >= MOST_RECORDS { self.run(out) } else { Ok(()) }
+        if self.blocks || self.waiting.len() >= MOST_RECORDS { self.run(out) } else { Ok(()) }
     }
 
     fn flush(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {

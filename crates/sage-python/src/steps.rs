@@ -12,6 +12,7 @@ use sage::{DataStream, Environment, Feedback, OutOfOrder, Pipe, Stream, Timestam
 
 use crate::Record;
 use crate::asynchronous::asynchronous;
+use crate::blocks::Blocks;
 use crate::chain::{Chain, Form, Into, Manner, Through};
 use crate::error::SubmitError;
 use crate::native::{Native, Parts};
@@ -123,6 +124,10 @@ pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>) -> PyResult<
                 Some(left) => vec![joins::join(py, left.stream(env), right.stream(env), &step)?],
                 None => Vec::new(),
             },
+            (Some(Input::Container { name, make }), true) if takes_blocks(py, &step)? => {
+                let blocks = env.from_source(move |_replica| Blocks::new(copy(&make))).named(name);
+                functions(py, blocks, &step, Some(1), true)?
+            }
             (Some(Input::Container { name, make }), true) => follow(py, container(env, name, make), &step, &mut loops)?,
             (Some(last), _) => {
                 let first = last.stream(env);
@@ -152,6 +157,12 @@ fn begin(py: Python<'_>, env: &Environment, step: &Step, loops: &mut Loops) -> P
         // A source that may wait for its next record has a task of its own: so what came before goes on meanwhile.
         _ => Input::Stream(env.from_source(move |_replica| Iterated::one_by_one(copy(&make))).named(name).boxed()),
     })
+}
+
+/// Whether a step works on the records of a container in the container's own task, several at a time.
+fn takes_blocks(py: Python<'_>, step: &Step) -> PyResult<bool> {
+    let is_function = matches!(&*step.kind, "chain" | "sink" | "native");
+    Ok(is_function && step.parallelism == 1 && Policy::of(py, step)?.is_none())
 }
 
 fn container(env: &Environment, name: String, make: Py<PyAny>) -> Stream<impl Pipe<Out = Record> + use<>> {
@@ -198,25 +209,26 @@ fn follow<P: Pipe<Out = Record>>(
         }
         (_, "hash") => {
             let choose = |record: &Record, replicas: usize| (record.hash() % replicas as u64) as usize;
-            functions(py, stream.partition_by(step.parallelism, choose), step, None)
+            functions(py, stream.partition_by(step.parallelism, choose), step, None, false)
         }
-        (_, "broadcast") => functions(py, stream.broadcast(step.parallelism), step, None),
-        _ => functions(py, stream, step, Some(step.parallelism)),
+        (_, "broadcast") => functions(py, stream.broadcast(step.parallelism), step, None, false),
+        _ => functions(py, stream, step, Some(step.parallelism), false),
     }
 }
 
-/// Runs functions on a stream: in so many replicas, or as many as it has.
+/// Runs functions on a stream: in so many replicas, or as many as it has. Of `blocks`, each is several records.
 fn functions<P: Pipe<Out = Record>>(
     py: Python<'_>,
     stream: Stream<P>,
     step: &Step,
     replicas: Option<usize>,
+    blocks: bool,
 ) -> PyResult<Vec<DataStream<Record>>> {
-    let (make, manner) = (step.make.clone_ref(py), step.manner());
+    let (make, manner) = (step.make.clone_ref(py), Manner { blocks, ..step.manner() });
     match &*step.kind {
         "sink" => {
             let sink = stream.sink_to(move |_replica| Into(Chain::new(copy(&make), manner))).named(&*step.name);
-            if let Some(replicas) = replicas {
+            if let Some(replicas) = replicas.filter(|_| !blocks) {
                 sink.parallelism(replicas);
             }
             Ok(Vec::new())
@@ -225,8 +237,8 @@ fn functions<P: Pipe<Out = Record>>(
             let manner = if Policy::of(py, step)?.is_some() { Manner { most: 1, ..manner } } else { manner };
             let chain = stream.operator(move || Through(Chain::new(copy(&make), manner))).named(&*step.name);
             let outputs: PyResult<Vec<_>> = match replicas {
-                Some(replicas) => policed!(py, chain.parallelism(replicas), step),
-                None => policed!(py, chain, step),
+                Some(replicas) if !blocks => policed!(py, chain.parallelism(replicas), step),
+                _ => policed!(py, chain, step),
             };
             ended(py, outputs?, step)
         }
@@ -234,12 +246,13 @@ fn functions<P: Pipe<Out = Record>>(
             let parts: Parts = step.required(py, "parts")?;
             let whole = step.option::<bool>(py, "whole")?.is_some();
             // Made once here, so that a mistake is found before the job starts.
-            Native::new(py, &parts, whole)?;
-            let factory = move || Python::attach(|py| Native::new(py, &parts, whole).expect("it was made before"));
+            Native::new(py, &parts, whole, blocks)?;
+            let factory =
+                move || Python::attach(|py| Native::new(py, &parts, whole, blocks).expect("it was made before"));
             let chain = stream.operator(factory).named(&*step.name);
             Ok(vec![match replicas {
-                Some(replicas) => chain.parallelism(replicas).boxed(),
-                None => chain.boxed(),
+                Some(replicas) if !blocks => chain.parallelism(replicas).boxed(),
+                _ => chain.boxed(),
             }])
         }
         kind => Err(SubmitError::new_err(format!("a step of kind `{kind}` cannot be here"))),

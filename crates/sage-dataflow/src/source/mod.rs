@@ -74,6 +74,17 @@ pub trait Source: Send + 'static {
     /// Produces the next record. May block.
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Self::Item>, BoxError>;
 
+    /// Whether a record may stand for several.
+    #[doc(hidden)]
+    const BLOCKS: bool = false;
+
+    /// How many records the one that it gave last stands for, for the counts of the report and the pace of the task.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn count(&self) -> u64 {
+        1
+    }
+
     /// Where the source stands, in a form of its own, for a later run to go on from; `None` where it cannot tell.
     fn position(&self) -> Option<Vec<u8>> {
         None
@@ -195,7 +206,7 @@ fn one<S: Source, N: Push<S::Item>>(
 ) -> Result<Step, Fault> {
     match source.next(context).map_err(Fault::Error)? {
         Next::Record(record) => {
-            stride.taken += 1;
+            stride.taken += source.count();
             next.push(record, stride.at)?;
             stride.at.enter(node);
             Ok(Step::Again)
@@ -240,6 +251,9 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
                     match one(source, next, &mut stride, node, context)? {
                         Step::Again => {}
                         step => return Ok(step),
+                    }
+                    if S::BLOCKS && stride.taken >= FAST_STRIDE {
+                        break;
                     }
                 }
             }
