@@ -114,7 +114,7 @@ pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>) -> PyResult<
         let mut inputs: Vec<Input> = step.inputs.iter().filter_map(&mut take).collect();
         let after = match (inputs.pop(), inputs.is_empty()) {
             (None, _) => match begin(py, env, &step, &mut loops)? {
-                Input::Container { name, make } if step.outputs == [1] => {
+                Input::Container { name, make } if step.outputs.iter().sum::<usize>() == 1 => {
                     outputs.push(vec![vec![Input::Container { name, make }]]);
                     continue;
                 }
