@@ -14,8 +14,9 @@ from ._functions import (
     SourceFunction,
     StopSignal,
 )
+from ._handles import ServiceHandle
 from ._job import JobFailed, JobId, Report
-from ._sage import ServiceError, SubmitError
+from ._sage import ServiceError, ServiceFuture, SubmitError
 from ._services import BaseService
 from ._stream import ConnectedStreams, DataStream
 
@@ -40,6 +41,8 @@ __all__ = [
     "Report",
     "Service",
     "ServiceError",
+    "ServiceFuture",
+    "ServiceHandle",
     "SinkFunction",
     "SourceFunction",
     "StopSignal",

@@ -10,11 +10,14 @@
 
 mod chain;
 mod error;
+mod future;
 mod job;
+mod method;
 mod plan;
 mod service;
 mod source;
 mod thread;
+mod workers;
 
 use pyo3::prelude::*;
 
@@ -32,7 +35,11 @@ mod _sage {
     #[pymodule_export]
     use crate::error::{ServiceError, SubmitError};
     #[pymodule_export]
+    use crate::future::ServiceFuture;
+    #[pymodule_export]
     use crate::job::Job;
+    #[pymodule_export]
+    use crate::method::Binding;
     #[pymodule_export]
     use crate::plan::start;
     #[pymodule_export]

@@ -12,6 +12,7 @@ use crate::error::SubmitError;
 use crate::job::Job;
 use crate::service::{Handle, PythonService};
 use crate::source::Iterated;
+use crate::workers::Workers;
 
 /// One step of the plan. `inputs` are the positions of the steps before it.
 #[derive(FromPyObject)]
@@ -64,13 +65,15 @@ pub(crate) fn start(
     env = env.signals(if signals { SignalPolicy::Drain } else { SignalPolicy::Off });
     env = env.deadlines(deadlines(timeouts)?);
     let handles = PyDict::new(py);
+    let workers = Workers::new();
     for service in services.iter() {
         let Registration { name, factory, after } = service.extract()?;
-        let mut builder = env.register_service_with(name.clone(), move |_cx| PythonService::make(&factory));
+        let made_for = workers.clone();
+        let mut builder = env.register_service_with(name.clone(), move |_cx| PythonService::make(&factory, &made_for));
         for dependency in after {
             builder = builder.after(dependency.as_str());
         }
-        handles.set_item(name.clone(), Handle::new(name, builder.build()))?;
+        handles.set_item(name.clone(), Handle::new(name, builder.build(), workers.clone()))?;
     }
     bind.call1((handles,))?;
     declare(&env, steps)?;
