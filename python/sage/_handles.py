@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from ._sage import Binding
+from ._sage import Attributes, Binding
 
 
-class ServiceHandle:
+class ServiceHandle(Attributes):
     """A handle of a service: its methods are the service's, called through the engine.
 
     ``LocalEnvironment.service`` returns one. A method is made when it is first asked for, and kept in the handle's
@@ -18,7 +18,7 @@ class ServiceHandle:
     def __init__(self, binding: Binding, cls: Any = None, timeout: float | None = None) -> None:
         self.__dict__["_sage"] = binding, cls, timeout
 
-    def __getattr__(self, method: str) -> Any:
+    def _missing(self, method: str) -> Any:
         binding, cls, timeout = self.__dict__["_sage"]
         if method.startswith("__"):
             raise AttributeError(f"a handle of a service gives its methods, and `{method}` is not called through one")

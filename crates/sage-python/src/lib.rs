@@ -8,6 +8,7 @@
 //!     and never waits for a lane, a service or a job while attached.
 //!  2. A Python exception is carried as the object it is, and comes out of the call that ran the job.
 
+mod attributes;
 mod chain;
 mod error;
 mod future;
@@ -32,6 +33,8 @@ struct Object {
 
 #[pymodule]
 mod _sage {
+    #[pymodule_export]
+    use crate::attributes::Attributes;
     #[pymodule_export]
     use crate::error::{ServiceError, SubmitError};
     #[pymodule_export]

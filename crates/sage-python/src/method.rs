@@ -187,33 +187,42 @@ unsafe extern "C" fn vectorcall(
     let (py, method) = unsafe { (Python::assume_attached(), &*object.cast::<Method>()) };
     // SAFETY: the caller's own arguments.
     let stack = unsafe { Stack::new(py, args, nargsf, kwnames) };
-    let result = call(py, method, &stack);
-    result.map_or_else(
-        |error| {
-            error.restore(py);
-            ptr::null_mut()
-        },
-        Bound::into_ptr,
-    )
+    let current = Binding::current(method.binding.bind(py));
+    if let Some(handle) = &current
+        && method.timeout.is_none()
+        && let Some(result) = handle.get().call_now(|service| stack.call(service, method.name.bind(py)))
+    {
+        return returned(py, result);
+    }
+    returned(py, call_slowly(py, method, current.as_ref(), &stack).map(Bound::into_ptr))
 }
 
+/// A result as the interpreter wants it: a new reference, or null and an exception.
 #[inline]
-fn call<'py>(py: Python<'py>, method: &Method, stack: &Stack<'py>) -> PyResult<Bound<'py, PyAny>> {
-    let Some(handle) = Binding::current(method.binding.bind(py)) else {
+fn returned(py: Python<'_>, result: PyResult<*mut ffi::PyObject>) -> *mut ffi::PyObject {
+    result.unwrap_or_else(|error| {
+        error.restore(py);
+        ptr::null_mut()
+    })
+}
+
+/// A call that may have to wait, or be refused.
+#[cold]
+fn call_slowly<'py>(
+    py: Python<'py>,
+    method: &Method,
+    current: Option<&Py<Handle>>,
+    stack: &Stack<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let Some(handle) = current else {
         let service = &method.binding.get().name;
         return Err(ServiceError::new_err(format!(
             "service `{service}` can be called while a job of its environment runs: from its functions and services, or between \
              `submit()` and `stop()`"
         )));
     };
-    let name = method.name.bind(py);
-    if method.timeout.is_none()
-        && let Some(result) = handle.get().call_now(|service| stack.call(service, name))
-    {
-        return result;
-    }
     let (args, kwargs) = stack.collect()?;
-    handle.get().call(py, name, &args, Some(&kwargs), method.timeout)
+    handle.get().call(py, method.name.bind(py), &args, Some(&kwargs), method.timeout)
 }
 
 /// The arguments of a call, where the interpreter put them. It does not outlive the call.
@@ -232,12 +241,7 @@ struct Stack<'py> {
 impl<'py> Stack<'py> {
     /// # Safety
     /// What a function was called with by vectorcall; it has not returned yet.
-    unsafe fn new(
-        py: Python<'py>,
-        args: *const *mut ffi::PyObject,
-        nargsf: usize,
-        names: *mut ffi::PyObject,
-    ) -> Self {
+    unsafe fn new(py: Python<'py>, args: *const *mut ffi::PyObject, nargsf: usize, names: *mut ffi::PyObject) -> Self {
         let positional = nargsf & !ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
         // SAFETY: null or a tuple, by the protocol.
         let named = if names.is_null() { 0 } else { unsafe { ffi::PyTuple_GET_SIZE(names) }.unsigned_abs() };
@@ -253,9 +257,9 @@ impl<'py> Stack<'py> {
         unsafe { std::slice::from_raw_parts(self.args, self.all) }
     }
 
-    /// Calls a method of the service with these arguments.
+    /// Calls a method of the service with these arguments; returns a new reference, or null and an exception.
     #[inline]
-    fn call(&self, service: &PythonService, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+    fn call(&self, service: &PythonService, name: &Bound<'py, PyString>) -> *mut ffi::PyObject {
         let instance = service.instance.as_ptr();
         let result = if self.has_place {
             let first = self.args.cast_mut().wrapping_sub(1);
@@ -272,9 +276,10 @@ impl<'py> Stack<'py> {
             // SAFETY: as above, with the arguments in a place of our own.
             unsafe { ffi::PyObject_VectorcallMethod(name.as_ptr(), all.as_ptr(), self.positional + 1, self.names) }
         };
-        // SAFETY: a new reference, or null and an exception.
-        let result = unsafe { Bound::from_owned_ptr_or_err(self.py, result) };
-        result.map_err(|error| service.explain(self.py, name, error))
+        if result.is_null() {
+            service.explain(self.py, name, PyErr::fetch(self.py)).restore(self.py);
+        }
+        result
     }
 
     /// The arguments as a tuple and a dict, for a call that does not end here and now.

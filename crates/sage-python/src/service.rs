@@ -103,11 +103,11 @@ impl Handle {
 
     /// Goes through the gate and calls, unless that may have to wait.
     #[inline]
-    pub(crate) fn call_now<R>(&self, call: impl FnOnce(&PythonService) -> PyResult<R>) -> Option<PyResult<R>> {
+    pub(crate) fn call_now<R>(&self, call: impl FnOnce(&PythonService) -> R) -> Option<PyResult<R>> {
         if !self.serves.load(Ordering::Relaxed) {
             return None;
         }
-        Some(self.handle.call(call).unwrap_or_else(|error| Err(refused(&error))))
+        Some(self.handle.call(call).map_err(|error| refused(&error)))
     }
 
     /// A call that may have to wait until the service has started, which takes the interpreter.
@@ -171,8 +171,10 @@ impl Handle {
             };
             return future::result(py, &call, Some(limit), true, late).map(|result| result.into_bound(py));
         }
-        self.call_now(|service| service.method(py, method)?.call(args, kwargs))
-            .unwrap_or_else(|| self.first_call(py, method, args, kwargs))
+        match self.call_now(|service| service.method(py, method)?.call(args, kwargs)) {
+            Some(called) => called?,
+            None => self.first_call(py, method, args, kwargs),
+        }
     }
 
     /// Has another thread call a method of the service.
