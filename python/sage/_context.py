@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ._handles import ServiceHandle
-from ._sage import Binding
+from ._sage import Binding, caller
 
 if TYPE_CHECKING:
-    from ._sage import Handle, ServiceFuture
+    from ._sage import Caller, Handle, ServiceFuture
 
 
 class ServiceCalls:
@@ -21,7 +21,8 @@ class ServiceCalls:
     def __init__(self, typed: dict[str, Binding]) -> None:
         self._typed = typed
         self._handles: dict[str, Handle] = {}
-        self._methods: dict[tuple[str, str], Callable[..., Any]] = {}
+        #: ``call_service`` as functions have it.
+        self.call = caller(self._handles, _call, _item)
 
     def bind(self, handles: dict[str, Handle]) -> None:
         """The services of the job, before anything of it runs."""
@@ -36,34 +37,37 @@ class ServiceCalls:
             handle.close()
             self._typed[name].unbind(handle)
         self._handles.clear()
-        self._methods.clear()
-
-    def _handle(self, name: str) -> Handle:
-        try:
-            return self._handles[name]
-        except KeyError:
-            close = difflib.get_close_matches(name, self._handles, n=3)
-            there = ", ".join(close or sorted(self._handles)) or "none is registered"
-            raise KeyError(f"there is no service `{name}`; did you mean one of these: {there}?") from None
-
-    def __call__(
-        self, name: str, *args: Any, method: str = "process", timeout: float | None = None, **kwargs: Any
-    ) -> Any:
-        if timeout is not None:
-            return self._handle(name).call(method, args, kwargs, timeout)
-        call = self._methods.get((name, method))
-        if call is None:
-            call = self._methods[name, method] = Binding(name, self._handle(name)).method(method)
-        return call(*args, **kwargs)
 
     def asynchronous(
-        self, name: str, *args: Any, method: str = "process", timeout: float | None = None, **kwargs: Any
+        self, name: str, /, *args: Any, method: str = "process", timeout: float | None = None, **kwargs: Any
     ) -> ServiceFuture:
         """As a call, on another thread: returns at once."""
-        return self._handle(name).call_async(method, args, kwargs, timeout)
+        return _handle(self._handles, name).call_async(method, args, kwargs, timeout)
 
-    def __getitem__(self, name: str) -> Any:
-        return ServiceHandle(Binding(name, self._handle(name)))
+
+def _handle(handles: dict[str, Handle], name: str) -> Handle:
+    try:
+        return handles[name]
+    except KeyError:
+        close = difflib.get_close_matches(name, handles, n=3)
+        there = ", ".join(close or sorted(handles)) or "none is registered"
+        raise KeyError(f"there is no service `{name}`; did you mean one of these: {there}?") from None
+
+
+def _call(
+    handles: dict[str, Handle],
+    name: str,
+    /,
+    *args: Any,
+    method: str = "process",
+    timeout: float | None = None,
+    **kwargs: Any,
+) -> Any:
+    return _handle(handles, name).call(method, args, kwargs, timeout)
+
+
+def _item(handles: dict[str, Handle], name: str) -> Any:
+    return ServiceHandle(Binding(name, _handle(handles, name)))
 
 
 class Context:
@@ -72,7 +76,8 @@ class Context:
     def __init__(self, name: str, calls: ServiceCalls, logger: logging.Logger, replica: int = 0, parallelism: int = 1):
         self.name = name
         self.logger = logger
-        self.call_service = calls
+        self.call_service = calls.call
+        self.call_service_async = calls.asynchronous
         self.replica = replica
         self.parallelism = parallelism
 
@@ -94,11 +99,11 @@ class InJob:
 
     # Kept in the object's own `__dict__`, where they are found first: they are looked up for each record.
     @cached_property
-    def call_service(self) -> ServiceCalls:
+    def call_service(self) -> Caller:
         """Calls a service: ``self.call_service("db", x, method="search", timeout=1.0)``."""
         return self.ctx.call_service
 
     @cached_property
     def call_service_async(self) -> Callable[..., ServiceFuture]:
         """Calls a service on another thread: returns a future with ``result(timeout)`` and ``done()``."""
-        return self.ctx.call_service.asynchronous
+        return self.ctx.call_service_async

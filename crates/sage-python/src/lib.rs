@@ -9,6 +9,7 @@
 //!  2. A Python exception is carried as the object it is, and comes out of the call that ran the job.
 
 mod attributes;
+mod call_service;
 mod chain;
 mod error;
 mod future;
@@ -18,6 +19,7 @@ mod plan;
 mod service;
 mod source;
 mod thread;
+mod vectorcall;
 mod workers;
 
 use pyo3::prelude::*;
@@ -35,6 +37,8 @@ struct Object {
 mod _sage {
     #[pymodule_export]
     use crate::attributes::Attributes;
+    #[pymodule_export]
+    use crate::call_service::caller;
     #[pymodule_export]
     use crate::error::{ServiceError, SubmitError};
     #[pymodule_export]

@@ -8,7 +8,7 @@
 //! binding the engine's handle, for as long as a job runs. So the type takes no part in collections.
 
 use std::cell::UnsafeCell;
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::c_void;
 use std::mem::offset_of;
 use std::ptr;
 
@@ -16,10 +16,11 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::sync::critical_section::with_critical_section;
-use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyString, PyType};
 
 use crate::error::ServiceError;
-use crate::service::{Handle, PythonService};
+use crate::service::Handle;
+use crate::vectorcall::{Stack, callable_type, member, returned};
 
 /// Which job's service a handle means at the moment.
 #[pyclass(frozen, module = "sage._sage")]
@@ -98,7 +99,7 @@ impl Method {
     fn make(binding: Py<Binding>, name: Py<PyString>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         Python::attach(|py| {
             let class = method_type(py)?.as_type_ptr();
-            // SAFETY: the type is one of ours, whose objects have the layout of `Method`.
+            // SAFETY: the type's objects have the layout of `Method`.
             let made = unsafe { ffi::PyType_GenericAlloc(class, 0) };
             // SAFETY: a new reference, or null and an exception.
             let made = unsafe { Bound::from_owned_ptr_or_err(py, made) }?;
@@ -118,41 +119,16 @@ impl Method {
 fn method_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let made = TYPE.get_or_try_init(py, || {
-        let member = |name: &'static std::ffi::CStr, type_code, offset| ffi::PyMemberDef {
-            name: name.as_ptr(),
-            type_code,
-            offset: ffi::Py_ssize_t::try_from(offset).expect("an object is small"),
-            flags: ffi::Py_READONLY,
-            doc: ptr::null(),
-        };
-        let mut members = [
+        let members = [
             member(c"__vectorcalloffset__", ffi::Py_T_PYSSIZET, offset_of!(Method, vectorcall)),
             member(c"__name__", ffi::Py_T_OBJECT_EX, offset_of!(Method, name)),
-            ffi::PyMemberDef::default(),
         ];
-        let slot = |slot, pfunc| ffi::PyType_Slot { slot, pfunc };
-        let mut slots = [
-            slot(ffi::Py_tp_dealloc, dealloc as ffi::destructor as *mut c_void),
-            slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as ffi::ternaryfunc as *mut c_void),
-            slot(ffi::Py_tp_repr, repr as ffi::reprfunc as *mut c_void),
-            slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
-            slot(0, ptr::null_mut()),
+        let slots = [
+            (ffi::Py_tp_dealloc, dealloc as ffi::destructor as *mut c_void),
+            (ffi::Py_tp_repr, repr as ffi::reprfunc as *mut c_void),
         ];
-        let flags = ffi::Py_TPFLAGS_DEFAULT
-            | ffi::Py_TPFLAGS_HAVE_VECTORCALL
-            | ffi::Py_TPFLAGS_IMMUTABLETYPE
-            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
-        let mut spec = ffi::PyType_Spec {
-            name: c"sage._sage.Method".as_ptr(),
-            basicsize: c_int::try_from(size_of::<Method>()).expect("an object is small"),
-            itemsize: 0,
-            flags: c_uint::try_from(flags).expect("these flags are of the lower half"),
-            slots: slots.as_mut_ptr(),
-        };
-        // SAFETY: the spec is whole; what it points to is copied, but for the names, which are static. Each slot holds a function of
-        // the kind that belongs there.
-        let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec)) }?;
-        Ok::<_, PyErr>(made.cast_into::<PyType>()?.unbind())
+        // SAFETY: the members are fields of `Method` that hold what is said, and the functions are of the kinds that belong there.
+        unsafe { callable_type(py, c"sage._sage.Method", size_of::<Method>(), &members, &slots) }
     })?;
     Ok(made.bind(py))
 }
@@ -197,15 +173,6 @@ unsafe extern "C" fn vectorcall(
     returned(py, call_slowly(py, method, current.as_ref(), &stack).map(Bound::into_ptr))
 }
 
-/// A result as the interpreter wants it: a new reference, or null and an exception.
-#[inline]
-fn returned(py: Python<'_>, result: PyResult<*mut ffi::PyObject>) -> *mut ffi::PyObject {
-    result.unwrap_or_else(|error| {
-        error.restore(py);
-        ptr::null_mut()
-    })
-}
-
 /// A call that may have to wait, or be refused.
 #[cold]
 fn call_slowly<'py>(
@@ -223,77 +190,4 @@ fn call_slowly<'py>(
     };
     let (args, kwargs) = stack.collect()?;
     handle.get().call(py, method.name.bind(py), &args, Some(&kwargs), method.timeout)
-}
-
-/// The arguments of a call, where the interpreter put them. It does not outlive the call.
-struct Stack<'py> {
-    py: Python<'py>,
-    /// The positional ones, and then the others.
-    args: *const *mut ffi::PyObject,
-    all: usize,
-    positional: usize,
-    /// The place before the first argument is ours while the call lasts.
-    has_place: bool,
-    /// The names of those that have one: a tuple of strings, or null.
-    names: *mut ffi::PyObject,
-}
-
-impl<'py> Stack<'py> {
-    /// # Safety
-    /// What a function was called with by vectorcall; it has not returned yet.
-    unsafe fn new(py: Python<'py>, args: *const *mut ffi::PyObject, nargsf: usize, names: *mut ffi::PyObject) -> Self {
-        let positional = nargsf & !ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
-        // SAFETY: null or a tuple, by the protocol.
-        let named = if names.is_null() { 0 } else { unsafe { ffi::PyTuple_GET_SIZE(names) }.unsigned_abs() };
-        let has_place = nargsf & ffi::PY_VECTORCALL_ARGUMENTS_OFFSET != 0;
-        Self { py, args, all: positional + named, positional, has_place, names }
-    }
-
-    fn args(&self) -> &[*mut ffi::PyObject] {
-        if self.all == 0 {
-            return &[];
-        }
-        // SAFETY: by the protocol so many arguments are there until the call returns.
-        unsafe { std::slice::from_raw_parts(self.args, self.all) }
-    }
-
-    /// Calls a method of the service with these arguments; returns a new reference, or null and an exception.
-    #[inline]
-    fn call(&self, service: &PythonService, name: &Bound<'py, PyString>) -> *mut ffi::PyObject {
-        let instance = service.instance.as_ptr();
-        let result = if self.has_place {
-            let first = self.args.cast_mut().wrapping_sub(1);
-            // SAFETY: the protocol lends the place before the arguments, to be given back as it was. All references are
-            // borrowed: the first from the service, which the gate keeps, the others from the caller.
-            unsafe {
-                let before = first.replace(instance);
-                let result = ffi::PyObject_VectorcallMethod(name.as_ptr(), first, self.positional + 1, self.names);
-                first.write(before);
-                result
-            }
-        } else {
-            let all: Vec<_> = std::iter::once(instance).chain(self.args().iter().copied()).collect();
-            // SAFETY: as above, with the arguments in a place of our own.
-            unsafe { ffi::PyObject_VectorcallMethod(name.as_ptr(), all.as_ptr(), self.positional + 1, self.names) }
-        };
-        if result.is_null() {
-            service.explain(self.py, name, PyErr::fetch(self.py)).restore(self.py);
-        }
-        result
-    }
-
-    /// The arguments as a tuple and a dict, for a call that does not end here and now.
-    #[cold]
-    fn collect(&self) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
-        // SAFETY: the arguments are alive until the call returns, and so is the tuple of names.
-        let object = |ptr: &*mut ffi::PyObject| unsafe { Bound::from_borrowed_ptr(self.py, *ptr) };
-        let (positional, named) = self.args().split_at(self.positional);
-        let kwargs = PyDict::new(self.py);
-        if !self.names.is_null() {
-            for (name, value) in object(&self.names).try_iter()?.zip(named) {
-                kwargs.set_item(name?, object(value))?;
-            }
-        }
-        Ok((PyTuple::new(self.py, positional.iter().map(object))?, kwargs))
-    }
 }
