@@ -16,11 +16,12 @@ from ._functions import (
     SourceFunction,
     StopSignal,
 )
+from ._handles import ServiceHandle
 from ._job import JobFailed, JobId, Report
 from ._keyed import JoinedStreams, KeyedStream, WindowedStream
 from ._policies import DeadLetter, Letter, Retry, Skip, read_letters
 from ._process import KeyContext, ProcessFunction, Timer
-from ._sage import ServiceError, SubmitError
+from ._sage import ServiceError, ServiceFuture, SubmitError
 from ._services import BaseService
 from ._stream import DataStream
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired
@@ -55,6 +56,8 @@ __all__ = [
     "Retry",
     "Service",
     "ServiceError",
+    "ServiceFuture",
+    "ServiceHandle",
     "Session",
     "SinkFunction",
     "Skip",

@@ -6,18 +6,22 @@ import atexit
 import logging
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from . import _sage
 from ._context import Context, ServiceCalls
 from ._functions import BaseFunction, Made, allocate
+from ._handles import ServiceHandle, name_of_service
 from ._job import JobFailed, JobId, Report
 from ._plan import Step, plan
 from ._services import Hooks
 from ._stream import DataStream, check_parallelism, name_of
 from ._transformation import Transformation
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -44,8 +48,10 @@ class LocalEnvironment:
         self.pipeline: list[Transformation] = []
         self.logger = logging.getLogger(f"sage.{name}")
         self._services: dict[str, Made] = {}
+        self._after: dict[str, list[str]] = {}
+        self._bindings: dict[str, _sage.Binding] = {}
         self._job: _sage.Job | None = None
-        self._calls = ServiceCalls()
+        self._calls = ServiceCalls(self._bindings)
         self._names: dict[str, int] = {}
 
     def __enter__(self) -> LocalEnvironment:
@@ -109,10 +115,44 @@ class LocalEnvironment:
             raise TypeError(f"`register_service_factory` needs a function, not {factory!r}")
         self._register(name, (factory, (), {}))
 
-    def _register(self, name: str, made: Made) -> None:
+    def service(
+        self,
+        name: str,
+        service: Callable[..., T],
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        after: Iterable[Any] = (),
+        timeout: float | None = None,
+    ) -> T:
+        """Registers a service, a class or a function that makes it, and returns its handle.
+
+        ``db = env.service("db", VectorDB)``: to a type checker, ``db`` is a ``VectorDB``, so that ``db.search(q, k=4)`` is
+        checked. When it runs, it is a ``ServiceHandle``, whose methods call the service of the job that runs at the moment;
+        functions and other services may hold it, or one of its methods. Anything but methods, it refuses. The methods raise
+        what the service's do, and ``ServiceError`` while no job runs or once the service has stopped. One that is ``async``
+        returns its coroutine, and the call has ended for the engine when it did.
+
+        ``after`` are the services that this one uses, as handles or names: it starts after them, and is cleaned before them.
+        Services that are called without being declared are noticed when they are. ``timeout`` is a limit in seconds for each
+        call through this handle: beyond it the caller gets a ``TimeoutError``, while the call goes on by itself.
+        """
+        if not callable(service):
+            raise TypeError(f"`service` needs a class or a function that makes the service, not {service!r}")
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"a timeout is more than 0 seconds, not {timeout!r}; leave it out for none")
+        if isinstance(after, (str, ServiceHandle)):
+            after = (after,)
+        names = [name_of_service(other, self._bindings) for other in after]
+        self._register(name, (service, tuple(args), dict(kwargs or {})), names)
+        return cast(T, ServiceHandle(self._bindings[name], service, timeout))
+
+    def _register(self, name: str, made: Made, after: list[str] | None = None) -> None:
         if name in self._services:
             raise ValueError(f"there is a service `{name}` already; choose another name")
         self._services[name] = made
+        self._after[name] = after or []
+        self._bindings[name] = _sage.Binding(name)
 
     def submit(self, autostop: bool = False) -> JobId:
         """Runs the job. With ``autostop``, waits until it is over and everything is stopped and cleaned; without, returns
@@ -123,12 +163,19 @@ class LocalEnvironment:
         """
         if self.is_running:
             raise RuntimeError(f"`{self.name}` is running; wait for it, or stop it")
-        calls = ServiceCalls()
-        services = [_Registration(name, self._factory(name, made, calls), []) for name, made in self._services.items()]
+        # A job that nobody waited for may have left its own.
+        self._calls.close()
+        calls = ServiceCalls(self._bindings)
+        services = [
+            _Registration(name, self._factory(name, made, calls), self._after[name]) for name, made in self._services.items()
+        ]
         timeouts = self.config.get("timeouts", {})
-        job = _sage.start(
-            self.name, self._plan(calls), services, calls.handles.update, signals=autostop and _on_main_thread(), timeouts=timeouts
-        )
+        signals = autostop and _on_main_thread()
+        try:
+            job = _sage.start(self.name, self._plan(calls), services, calls.bind, signals=signals, timeouts=timeouts)
+        except BaseException:
+            calls.close()
+            raise
         self._job, self._calls = job, calls
         _running.add(job)
         job_id = JobId(job)

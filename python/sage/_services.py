@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -56,3 +57,13 @@ class Hooks:
     def cleanup(self) -> None:
         """Runs ``cleanup`` or ``close``."""
         self._call("cleanup", "close")
+
+    def explain(self, method: str, error: AttributeError) -> AttributeError:
+        """What to raise when a call raised this: if it did because there is no such method, one that names those there are."""
+        if hasattr(self.instance, method):
+            return error
+        there = [name for name in dir(self.instance) if not name.startswith("_") and callable(getattr(self.instance, name))]
+        close = difflib.get_close_matches(method, there, n=3)
+        names = ", ".join(close or there) or "it has none"
+        kind = type(self.instance).__name__
+        return AttributeError(f"`{kind}` has no method `{method}`; did you mean one of these: {names}?")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextvars
+import subprocess
+import sys
 import threading
 import time
+import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sage import BaseService, BatchFunction, JobFailed, LocalEnvironment, SinkFunction
+from sage import BaseService, BatchFunction, JobFailed, LocalEnvironment, ServiceError, SinkFunction
 
 events: list[str] = []
 
@@ -238,3 +243,237 @@ def test_services_are_cleaned_when_the_job_fails() -> None:
     with pytest.raises(JobFailed, match="no input"):
         env.submit(autostop=True)
     assert events == ["db init", "db setup", "db start", "db stop", "db cleanup"]
+
+
+class Worker(BaseService):
+    """Counts how many calls are inside at once, and waits until the test lets them go."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = self.most = self.calls = 0
+        self.full = threading.Event()
+        self.released = threading.Event()
+
+    def stop(self) -> None:
+        self.released.set()
+
+    def process(self, wait: bool = True) -> str:
+        with self.lock:
+            self.calls += 1
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            if self.inside == 64:
+                self.full.set()
+        if wait:
+            assert self.released.wait(60)
+        with self.lock:
+            self.inside -= 1
+        return threading.current_thread().name
+
+    def read(self) -> Worker:
+        return self
+
+
+def using(*services: tuple[str, type], do: Any) -> LocalEnvironment:
+    """An environment with these services and one record, for which a function that may call services is run."""
+
+    class Does(SinkFunction):
+        def execute(self, _: Any) -> None:
+            do(self)
+
+    env = LocalEnvironment("using")
+    for name, service in services:
+        env.register_service(name, service)
+    env.from_batch([1]).sink(Does)
+    return env
+
+
+def test_at_most_64_asynchronous_calls_are_inside_and_the_others_wait_their_turn() -> None:
+    def do(sink: SinkFunction) -> None:
+        worker = sink.call_service("worker", method="read")
+        futures = [sink.call_service_async("worker") for _ in range(100)]
+        assert worker.full.wait(60)
+        assert worker.most == 64 and not any(future.done() for future in futures)
+        worker.released.set()
+        events.extend({future.result(60) for future in futures})
+        assert worker.most == 64 and worker.calls == 100
+
+    using(("worker", Worker), do=do).submit(autostop=True)
+    assert len(events) >= 1
+
+
+def test_a_caller_whose_time_is_up_leaves_the_queue_and_its_call_is_never_made() -> None:
+    def do(sink: SinkFunction) -> None:
+        worker = sink.call_service("worker", method="read")
+        futures = [sink.call_service_async("worker") for _ in range(64)]
+        assert worker.full.wait(60)
+        with pytest.raises(TimeoutError, match="`worker` did not answer `process` within 0.02 s"):
+            sink.call_service("worker", timeout=0.02)
+        worker.released.set()
+        for future in futures:
+            future.result(60)
+        assert sink.call_service("worker", False, timeout=60)
+        assert worker.calls == 65
+
+    using(("worker", Worker), do=do).submit(autostop=True)
+
+
+def test_calls_that_had_not_begun_when_the_service_stops_are_refused() -> None:
+    futures: list[Any] = []
+
+    def do(sink: SinkFunction) -> None:
+        worker = sink.call_service("worker", method="read")
+        futures.extend(sink.call_service_async("worker") for _ in range(70))
+        assert worker.full.wait(60)
+
+    using(("worker", Worker), do=do).submit(autostop=True)
+    ended = [future for future in futures if future.done()]
+    assert len(ended) == 70
+    refused = 0
+    for future in futures:
+        try:
+            future.result(1)
+        except ServiceError as error:
+            assert "not serving" in str(error)
+            refused += 1
+    assert refused == 6
+
+
+def test_no_thread_is_left_when_submit_returns() -> None:
+    def do(sink: SinkFunction) -> None:
+        worker = sink.call_service("worker", method="read")
+        futures = [sink.call_service_async("worker") for _ in range(64)]
+        assert worker.full.wait(60)
+        worker.released.set()
+        for future in futures:
+            future.result(60)
+
+    for _ in range(20):
+        using(("worker", Worker), do=do).submit(autostop=True)
+        names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+        assert "sage-call" not in names
+
+
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")
+
+
+class Reads(BaseService):
+    def process(self) -> str:
+        seen = variable.get()
+        variable.set("the service's")
+        return seen
+
+
+def test_a_call_on_another_thread_sees_the_callers_context_variables_and_sets_its_own() -> None:
+    def do(sink: SinkFunction) -> None:
+        variable.set("the caller's")
+        events.append(sink.call_service("reads", timeout=30))
+        events.append(sink.call_service_async("reads").result(30))
+        events.append(variable.get())
+
+    using(("reads", Reads), do=do).submit(autostop=True)
+    assert events == ["the caller's"] * 3
+
+
+def test_a_call_on_another_thread_notices_who_uses_whom() -> None:
+    class Later(BaseService):
+        def setup(self) -> None:
+            self.call_service("db", "x", timeout=30)
+
+        def process(self) -> None:
+            self.call_service_async("other", "x").result(30)
+
+        def cleanup(self) -> None:
+            events.append("later cleanup")
+
+    using(("later", Later), ("db", Store), ("other", Store), do=lambda sink: sink.call_service("later", timeout=30)).submit(True)
+    cleaned = [event for event in events if "cleanup" in event]
+    assert cleaned[0] == "later cleanup" and len(cleaned) == 3
+
+
+def test_an_exception_of_a_call_with_a_timeout_keeps_type_and_traceback() -> None:
+    env = using(("db", Store), do=lambda sink: sink.call_service("db", method="broken", timeout=30))
+    with pytest.raises(JobFailed) as failed:
+        env.submit(autostop=True)
+    assert type(failed.value.__cause__) is LookupError
+    assert traceback.extract_tb(failed.value.__cause__.__traceback__)[-1].name == "broken"
+
+
+def test_arguments_by_name_reach_the_method_however_it_is_called() -> None:
+    class Named(BaseService):
+        def process(self, *args: int, key: int, **others: int) -> tuple[Any, ...]:
+            return args, key, others
+
+    def do(sink: SinkFunction) -> None:
+        wanted = ((1, 2), 3, {"other": 4})
+        by_name: dict[str, Any] = {"key": 3, "other": 4, "method": "process"}
+        for _ in range(2):
+            assert sink.call_service("named", 1, 2, key=3, other=4) == wanted
+            assert sink.call_service("named", 1, 2, key=3, method="process", timeout=None, other=4) == wanted
+            assert sink.call_service("named", 1, 2, key=3, timeout=30, other=4) == wanted
+            assert sink.call_service("named", *[1, 2], **by_name) == wanted
+            assert sink.call_service["named"].process(1, 2, key=3, other=4) == wanted
+            assert sink.call_service_async("named", 1, 2, key=3, other=4).result(30) == wanted
+        with pytest.raises(TypeError, match="key"):
+            sink.call_service("named", 1)
+
+    using(("named", Named), do=do).submit(autostop=True)
+
+
+def test_a_future_may_be_asked_again_and_by_others() -> None:
+    def do(sink: SinkFunction) -> None:
+        worker = sink.call_service("worker", method="read")
+        future = sink.call_service_async("worker", timeout=0.02)
+        with pytest.raises(TimeoutError, match="within 0.02 s"):
+            future.result()
+        assert not future.done()
+        worker.released.set()
+        assert future.result(30) == future.result(30)
+
+    using(("worker", Worker), do=do).submit(autostop=True)
+
+
+def test_a_job_that_was_not_waited_for_leaves_no_handle_to_its_services() -> None:
+    class Asks(SinkFunction):
+        def execute(self, _: Any) -> None:
+            events.append(str(self.call_service("db", "x", timeout=30)))
+
+    env = LocalEnvironment("again")
+    env.register_service("db", Store)
+    env.from_batch([1]).sink(Asks)
+    for _ in range(3):
+        job = env.submit()
+        assert job.report.outcome == "succeeded"
+    assert [event for event in events if event.isdigit()] == ["1", "1", "1"]
+
+
+STUCK = """
+import threading, time
+from sage import BaseService, LocalEnvironment, SinkFunction
+
+class Stuck(BaseService):
+    def process(self):
+        print("inside", flush=True)
+        threading.Event().wait()
+
+class Asks(SinkFunction):
+    def execute(self, _):
+        try:
+            self.call_service("stuck", timeout=0.05)
+        except TimeoutError:
+            print("timeout", flush=True)
+
+env = LocalEnvironment("stuck", {"timeouts": {"stop": 0.1, "cleanup": 0.1}})
+env.register_service("stuck", Stuck)
+env.from_batch([1]).sink(Asks)
+try:
+    env.submit(autostop=True)
+except Exception as error:
+    print(type(error).__name__, flush=True)
+"""
+
+
+def test_a_call_that_never_returns_keeps_no_program_from_ending() -> None:
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["inside", "timeout", "JobFailed"], done.stderr
+    assert done.returncode == 0, done.stderr

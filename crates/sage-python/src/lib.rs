@@ -9,12 +9,16 @@
 //!  2. A Python exception is carried as the object it is, and comes out of the call that ran the job.
 
 mod asynchronous;
+mod attributes;
 mod blocks;
+mod call_service;
 mod chain;
 mod error;
+mod future;
 mod job;
 mod joins;
 mod json;
+mod method;
 mod native;
 mod plan;
 mod policies;
@@ -24,7 +28,9 @@ mod steps;
 mod thread;
 mod timers;
 mod value;
+mod vectorcall;
 mod windows;
+mod workers;
 
 use std::sync::Arc;
 
@@ -69,9 +75,17 @@ mod _sage {
     #[pymodule_export]
     use crate::asynchronous::Bridge;
     #[pymodule_export]
+    use crate::attributes::Attributes;
+    #[pymodule_export]
+    use crate::call_service::caller;
+    #[pymodule_export]
     use crate::error::{ServiceError, SubmitError};
     #[pymodule_export]
+    use crate::future::ServiceFuture;
+    #[pymodule_export]
     use crate::job::Job;
+    #[pymodule_export]
+    use crate::method::Binding;
     #[pymodule_export]
     use crate::plan::start;
     #[pymodule_export]

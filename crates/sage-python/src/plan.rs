@@ -10,6 +10,7 @@ use crate::error::SubmitError;
 use crate::job::Job;
 use crate::service::{Handle, PythonService};
 use crate::steps::declare;
+use crate::workers::Workers;
 
 /// A service to be registered.
 #[derive(FromPyObject)]
@@ -38,13 +39,15 @@ pub(crate) fn start(
     env = env.signals(if signals { SignalPolicy::Drain } else { SignalPolicy::Off });
     env = env.deadlines(deadlines(timeouts)?);
     let handles = PyDict::new(py);
+    let workers = Workers::new();
     for service in services.iter() {
         let Registration { name, factory, after } = service.extract()?;
-        let mut builder = env.register_service_with(name.clone(), move |_cx| PythonService::make(&factory));
+        let made_for = workers.clone();
+        let mut builder = env.register_service_with(name.clone(), move |_cx| PythonService::make(&factory, &made_for));
         for dependency in after {
             builder = builder.after(dependency.as_str());
         }
-        handles.set_item(name.clone(), Handle::new(name, builder.build()))?;
+        handles.set_item(name.clone(), Handle::new(name, builder.build(), workers.clone()))?;
     }
     bind.call1((handles,))?;
     declare(&env, steps)?;

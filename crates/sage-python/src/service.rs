@@ -1,30 +1,42 @@
 //! Services that are Python objects, and the handles their users call them by.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pyo3::exceptions::PyAttributeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use sage::{BoxError, CallError, HookContext, Service, ServiceHandle};
 
 use crate::error::{Raised, ServiceError};
+use crate::future::{self, Call, Request, ServiceFuture, check_timeout};
+use crate::workers::Workers;
 
 /// A service in Python.
 pub(crate) struct PythonService {
     /// Has the hooks `setup`, `stop` and `cleanup`.
     hooks: Py<PyAny>,
     /// The user's object.
-    instance: Py<PyAny>,
+    pub(crate) instance: Py<PyAny>,
+    workers: Arc<Workers>,
+}
+
+impl Drop for PythonService {
+    fn drop(&mut self) {
+        self.workers.release();
+    }
 }
 
 impl PythonService {
     /// Makes the service by calling the package's factory.
-    pub(crate) fn make(factory: &Py<PyAny>) -> Result<Self, BoxError> {
+    pub(crate) fn make(factory: &Py<PyAny>, workers: &Arc<Workers>) -> Result<Self, BoxError> {
         Python::attach(|py| {
             let make = || {
                 let hooks = factory.call0(py)?;
                 let instance = hooks.getattr(py, intern!(py, "instance"))?;
-                Ok(Self { hooks, instance })
+                workers.hold();
+                Ok(Self { hooks, instance, workers: workers.clone() })
             };
             make().map_err(|exception| Raised::new(py, exception, None, None).into())
         })
@@ -35,6 +47,23 @@ impl PythonService {
             Ok(_) => Ok(()),
             Err(exception) => Err(Raised::new(py, exception, None, None).into()),
         })
+    }
+
+    /// A method of the user's object.
+    pub(crate) fn method<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        self.instance.bind(py).getattr(name).map_err(|error| self.explain(py, name, error))
+    }
+
+    /// The exception of a call: where it is that there is no such method, it names those that are close.
+    #[cold]
+    pub(crate) fn explain(&self, py: Python<'_>, method: &Bound<'_, PyString>, error: PyErr) -> PyErr {
+        if !error.is_instance_of::<PyAttributeError>(py) {
+            return error;
+        }
+        match self.hooks.call_method1(py, intern!(py, "explain"), (method, error.value(py))) {
+            Ok(explained) => PyErr::from_value(explained.into_bound(py)),
+            Err(error) => error,
+        }
     }
 }
 
@@ -52,22 +81,35 @@ impl Service for PythonService {
     }
 }
 
-/// Calls a service.
+/// What is raised for a call that a service does not take.
+pub(crate) fn refused(error: &CallError) -> PyErr {
+    ServiceError::new_err(error.to_string())
+}
+
+/// A service of one job.
 #[pyclass(frozen, module = "sage._sage")]
 pub(crate) struct Handle {
-    handle: ServiceHandle<PythonService>,
+    handle: Arc<ServiceHandle<PythonService>>,
     name: String,
     /// Whether a call has come through: from then on, none waits for the service to start.
     serves: AtomicBool,
+    workers: Arc<Workers>,
 }
 
 impl Handle {
-    pub(crate) fn new(name: String, handle: ServiceHandle<PythonService>) -> Self {
-        Self { handle, name, serves: AtomicBool::new(false) }
+    pub(crate) fn new(name: String, handle: ServiceHandle<PythonService>, workers: Arc<Workers>) -> Self {
+        Self { handle: Arc::new(handle), name, serves: AtomicBool::new(false), workers }
     }
-}
 
-impl Handle {
+    /// Goes through the gate and calls, unless that may have to wait.
+    #[inline]
+    pub(crate) fn call_now<R>(&self, call: impl FnOnce(&PythonService) -> R) -> Option<PyResult<R>> {
+        if !self.serves.load(Ordering::Relaxed) {
+            return None;
+        }
+        Some(self.handle.call(call).map_err(|error| refused(&error)))
+    }
+
     /// A call that may have to wait until the service has started, which takes the interpreter.
     #[cold]
     fn first_call<'py>(
@@ -76,19 +118,31 @@ impl Handle {
         method: &Bound<'py, PyString>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
-    ) -> Result<PyResult<Bound<'py, PyAny>>, CallError> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         let (method, args, kwargs) =
             (method.clone().unbind(), args.clone().unbind(), kwargs.map(|kw| kw.clone().unbind()));
         let called = py.detach(|| {
             self.handle.call(|service| {
                 Python::attach(|py| {
+                    // Said now already, as the call may call this service again.
+                    self.serves.store(true, Ordering::Relaxed);
                     let kwargs = kwargs.as_ref().map(|kwargs| kwargs.bind(py));
-                    service.instance.bind(py).call_method(method.bind(py), args.bind(py), kwargs).map(Bound::unbind)
+                    service.method(py, method.bind(py))?.call(args.bind(py), kwargs).map(Bound::unbind)
                 })
             })
-        })?;
-        self.serves.store(true, Ordering::Relaxed);
-        Ok(called.map(|result| result.into_bound(py)))
+        });
+        called.map_err(|error| refused(&error))?.map(|result| result.into_bound(py))
+    }
+
+    fn begin(
+        &self,
+        py: Python<'_>,
+        method: &Bound<'_, PyString>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Arc<Call>> {
+        let request = Request::new(py, method, args, kwargs)?;
+        future::begin(py, &self.handle, &self.workers, &self.serves, request)
     }
 }
 
@@ -100,23 +154,47 @@ impl Handle {
         &self.name
     }
 
-    /// Calls a method of the service, on this thread. What it raises is raised here.
-    #[pyo3(signature = (method, args, kwargs=None))]
-    fn call<'py>(
+    /// Calls a method of the service, on this thread; with a timeout, in seconds, on another. What it raises is raised here.
+    #[pyo3(signature = (method, args, kwargs=None, timeout=None))]
+    pub(crate) fn call<'py>(
         &self,
         py: Python<'py>,
         method: &Bound<'py, PyString>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
+        timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let call =
-            |py: Python<'py>, service: &PythonService| service.instance.bind(py).call_method(method, args, kwargs);
-        let called = if self.serves.load(Ordering::Relaxed) {
-            self.handle.call(|service| call(py, service))
-        } else {
-            self.first_call(py, method, args, kwargs)
-        };
-        called.unwrap_or_else(|error| Err(ServiceError::new_err(error.to_string())))
+        if let Some(limit) = check_timeout(timeout)? {
+            let call = self.begin(py, method, args, kwargs)?;
+            let late = || {
+                format!("service `{}` did not answer `{method}` within {} s", self.name, timeout.unwrap_or_default())
+            };
+            return future::result(py, &call, Some(limit), true, late).map(|result| result.into_bound(py));
+        }
+        match self.call_now(|service| service.method(py, method)?.call(args, kwargs)) {
+            Some(called) => called?,
+            None => self.first_call(py, method, args, kwargs),
+        }
+    }
+
+    /// Has another thread call a method of the service.
+    #[pyo3(signature = (method, args, kwargs=None, timeout=None))]
+    fn call_async(
+        &self,
+        py: Python<'_>,
+        method: &Bound<'_, PyString>,
+        args: &Bound<'_, PyTuple>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+        timeout: Option<f64>,
+    ) -> PyResult<ServiceFuture> {
+        check_timeout(timeout)?;
+        let call = self.begin(py, method, args, kwargs)?;
+        Ok(ServiceFuture::new(call, format!("service `{}` did not answer `{method}`", self.name), timeout))
+    }
+
+    /// Ends the threads that make calls of this job, which is over.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.workers.close());
     }
 
     fn __repr__(&self) -> String {

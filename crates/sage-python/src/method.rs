@@ -1,0 +1,193 @@
+//! Methods of services, as objects that are called as fast as a function.
+//!
+//! A class of PyO3's is called with a tuple and a dict, which are made for each call. A type of CPython's own may offer
+//! *vectorcall* instead: it is called with the arguments as they lie on the interpreter's stack. [`Method`] is such a type,
+//! written by hand: it puts the service's object before the arguments, goes through the engine's gate, and calls on.
+//!
+//! Ownership is free of cycles that the interpreter's collector could have seen: a method owns its name and a [`Binding`], a
+//! binding the engine's handle, for as long as a job runs. So the type takes no part in collections.
+
+use std::cell::UnsafeCell;
+use std::ffi::c_void;
+use std::mem::offset_of;
+use std::ptr;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::sync::critical_section::with_critical_section;
+use pyo3::types::{PyString, PyType};
+
+use crate::error::ServiceError;
+use crate::service::Handle;
+use crate::vectorcall::{Stack, callable_type, member, returned};
+
+/// Which job's service a handle means at the moment.
+#[pyclass(frozen, module = "sage._sage")]
+pub(crate) struct Binding {
+    name: String,
+    handle: UnsafeCell<Option<Py<Handle>>>,
+}
+
+// SAFETY: `handle` is only touched within a critical section of the object, in `replace` and `current`; where there is a global
+// lock, that is what holding it means.
+unsafe impl Sync for Binding {}
+
+impl Binding {
+    /// The handle of the current job's service.
+    fn current(this: &Bound<'_, Self>) -> Option<Py<Handle>> {
+        // SAFETY: nothing else touches the field, as said above, and copying a reference runs no other code.
+        with_critical_section(this, || unsafe { &*this.get().handle.get() }.as_ref().map(|h| h.clone_ref(this.py())))
+    }
+
+    fn replace(this: &Bound<'_, Self>, handle: Option<Py<Handle>>, only: Option<&Bound<'_, Handle>>) {
+        let before = with_critical_section(this, || {
+            // SAFETY: nothing else touches the field, and what was there is released only afterwards.
+            let place = unsafe { &mut *this.get().handle.get() };
+            if only.is_some_and(|only| place.as_ref().is_none_or(|place| !place.is(only))) {
+                return None;
+            }
+            std::mem::replace(place, handle)
+        });
+        drop(before);
+    }
+}
+
+#[pymethods]
+impl Binding {
+    #[new]
+    #[pyo3(signature = (name, handle=None))]
+    fn new(name: String, handle: Option<Py<Handle>>) -> Self {
+        Self { name, handle: UnsafeCell::new(handle) }
+    }
+
+    /// The service's name.
+    #[getter]
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// From now on, the service of this job is meant.
+    fn bind(this: &Bound<'_, Self>, handle: Py<Handle>) {
+        Self::replace(this, Some(handle), None);
+    }
+
+    /// The job is over. Does nothing where another job's service is meant by now.
+    fn unbind(this: &Bound<'_, Self>, handle: &Bound<'_, Handle>) {
+        Self::replace(this, None, Some(handle));
+    }
+
+    /// A method of the service, whichever job's that is when it is called. With `timeout`, in seconds, another thread calls it.
+    #[pyo3(signature = (name, timeout=None))]
+    fn method<'py>(this: &Bound<'py, Self>, name: &str, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+        Method::make(this.clone().unbind(), PyString::intern(this.py(), name).unbind(), timeout)
+            .map(|made| made.into_bound(this.py()))
+    }
+}
+
+/// A method of a service.
+#[repr(C)]
+struct Method {
+    head: ffi::PyObject,
+    vectorcall: ffi::vectorcallfunc,
+    binding: Py<Binding>,
+    name: Py<PyString>,
+    timeout: Option<f64>,
+}
+
+impl Method {
+    fn make(binding: Py<Binding>, name: Py<PyString>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        Python::attach(|py| {
+            let class = method_type(py)?.as_type_ptr();
+            // SAFETY: the type's objects have the layout of `Method`.
+            let made = unsafe { ffi::PyType_GenericAlloc(class, 0) };
+            // SAFETY: a new reference, or null and an exception.
+            let made = unsafe { Bound::from_owned_ptr_or_err(py, made) }?;
+            let method = made.as_ptr().cast::<Self>();
+            // SAFETY: the object is new, so that nobody else sees it; its fields hold zeros, which are not dropped by a write.
+            unsafe {
+                ptr::addr_of_mut!((*method).vectorcall).write(vectorcall);
+                ptr::addr_of_mut!((*method).binding).write(binding);
+                ptr::addr_of_mut!((*method).name).write(name);
+                ptr::addr_of_mut!((*method).timeout).write(timeout);
+            }
+            Ok(made.unbind())
+        })
+    }
+}
+
+fn method_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let made = TYPE.get_or_try_init(py, || {
+        let members = [
+            member(c"__vectorcalloffset__", ffi::Py_T_PYSSIZET, offset_of!(Method, vectorcall)),
+            member(c"__name__", ffi::Py_T_OBJECT_EX, offset_of!(Method, name)),
+        ];
+        let slots = [
+            (ffi::Py_tp_dealloc, dealloc as ffi::destructor as *mut c_void),
+            (ffi::Py_tp_repr, repr as ffi::reprfunc as *mut c_void),
+        ];
+        // SAFETY: the members are fields of `Method` that hold what is said, and the functions are of the kinds that belong there.
+        unsafe { callable_type(py, c"sage._sage.Method", size_of::<Method>(), &members, &slots) }
+    })?;
+    Ok(made.bind(py))
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: called once, with the last reference to an object of this type, by a thread that is attached. An object whose fields
+    // were never written does not exist: `make` cannot fail between the two. An object of a heap type owns a reference to it.
+    unsafe {
+        let class = ffi::Py_TYPE(object);
+        let method = object.cast::<Method>();
+        ptr::drop_in_place(ptr::addr_of_mut!((*method).binding));
+        ptr::drop_in_place(ptr::addr_of_mut!((*method).name));
+        ffi::PyObject_Free(object.cast());
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: called by an attached thread with an object of this type.
+    let (py, method) = unsafe { (Python::assume_attached(), &*object.cast::<Method>()) };
+    let (service, name) = (&method.binding.get().name, method.name.bind(py));
+    PyString::new(py, &format!("<method {name} of service {service}>")).into_ptr()
+}
+
+unsafe extern "C" fn vectorcall(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargsf: usize,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: called by an attached thread with an object of this type, which its caller keeps alive.
+    let (py, method) = unsafe { (Python::assume_attached(), &*object.cast::<Method>()) };
+    // SAFETY: the caller's own arguments.
+    let stack = unsafe { Stack::new(py, args, nargsf, kwnames) };
+    let current = Binding::current(method.binding.bind(py));
+    if let Some(handle) = &current
+        && method.timeout.is_none()
+        && let Some(result) = handle.get().call_now(|service| stack.call(service, method.name.bind(py)))
+    {
+        return returned(py, result);
+    }
+    returned(py, call_slowly(py, method, current.as_ref(), &stack).map(Bound::into_ptr))
+}
+
+/// A call that may have to wait, or be refused.
+#[cold]
+fn call_slowly<'py>(
+    py: Python<'py>,
+    method: &Method,
+    current: Option<&Py<Handle>>,
+    stack: &Stack<'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let Some(handle) = current else {
+        let service = &method.binding.get().name;
+        return Err(ServiceError::new_err(format!(
+            "service `{service}` can be called while a job of its environment runs: from its functions and services, or between \
+             `submit()` and `stop()`"
+        )));
+    };
+    let (args, kwargs) = stack.collect()?;
+    handle.get().call(py, method.name.bind(py), &args, Some(&kwargs), method.timeout)
+}

@@ -1,0 +1,245 @@
+//! The threads that call services for those who do not wait for the end of the call, or not for long.
+//!
+//! A job has up to [`MOST_THREADS`] of them, made when one is needed. Calls beyond that wait for their turn.
+//!
+//! Invariants:
+//!  1. Whoever adds a call sees to it that a thread will take it: for each call in the queue there is one that looks for it, or was
+//!     woken or started for it, or all threads there may be are inside calls. All of this changes under one lock.
+//!  2. Nobody holds the lock while attached and waiting, or runs Python code under it.
+//!  3. The threads end when no service lives any more, or when the job's owner closes them. Those that are inside a call by then
+//!     are left alone, and end when it returns; no thread waits for them.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::thread::Kept;
+
+/// How many calls of a job are under way at once on threads of their own.
+pub(crate) const MOST_THREADS: usize = 64;
+
+/// How long to look for what is about to come before going to sleep, which takes about as long.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// What a thread is to do.
+pub(crate) trait Work: Send + Sync {
+    /// Does it; calls [`leaving`] when the program's code has returned. The thread is not attached, neither before nor after.
+    fn run(&self);
+    /// It will not be done, as the job is over.
+    fn refuse(&self);
+}
+
+/// The threads of a job.
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+    /// The length of the queue, for a thread that looks without the lock.
+    queued: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    queue: VecDeque<Arc<dyn Work>>,
+    /// Threads that look at the queue all the time: one at most.
+    spinning: usize,
+    /// Threads that sleep.
+    parked: usize,
+    /// Of those that slept, how many were woken for a call in the queue and have not come for it yet.
+    woken: usize,
+    /// Likewise for threads that were started.
+    starting: usize,
+    services: usize,
+    is_closed: bool,
+    threads: Vec<Thread>,
+}
+
+struct Thread {
+    /// Whether it runs a program's code.
+    is_inside: Arc<AtomicBool>,
+    handle: JoinHandle<()>,
+}
+
+impl Workers {
+    pub(crate) fn new() -> Arc<Self> {
+        let shared = Shared { state: Mutex::default(), wake: Condvar::new(), queued: AtomicUsize::new(0) };
+        Arc::new(Self { shared: Arc::new(shared) })
+    }
+
+    /// A service lives from now on.
+    pub(crate) fn hold(&self) {
+        self.shared.lock().services += 1;
+    }
+
+    /// A service was freed.
+    pub(crate) fn release(&self) {
+        let mut state = self.shared.lock();
+        state.services -= 1;
+        if state.services == 0 {
+            self.shared.wake.notify_all();
+        }
+    }
+
+    /// Has a thread run this; says whether one will.
+    pub(crate) fn begin(&self, work: Arc<dyn Work>) -> bool {
+        let mut state = self.shared.lock();
+        if state.is_closed {
+            return false;
+        }
+        state.queue.push_back(work);
+        self.shared.queued.store(state.queue.len(), Ordering::Release);
+        if state.queue.len() <= state.spinning + state.woken + state.starting {
+            return true;
+        }
+        if state.parked > 0 {
+            state.parked -= 1;
+            state.woken += 1;
+            drop(state);
+            self.shared.wake.notify_one();
+            return true;
+        }
+        if state.threads.len() == MOST_THREADS {
+            state.threads.retain(|thread| !thread.handle.is_finished());
+        }
+        if state.threads.len() < MOST_THREADS {
+            let is_inside = Arc::new(AtomicBool::new(false));
+            let (shared, inside) = (self.shared.clone(), is_inside.clone());
+            let run = move || shared.run(inside);
+            match std::thread::Builder::new().name("sage-call".to_owned()).spawn(run) {
+                Ok(handle) => {
+                    state.starting += 1;
+                    state.threads.push(Thread { is_inside, handle });
+                }
+                // Another thread comes to it when it has ended its call.
+                Err(_) if !state.threads.is_empty() => {}
+                Err(_) => {
+                    state.queue.pop_back();
+                    self.shared.queued.store(state.queue.len(), Ordering::Release);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Ends the threads, and waits for those that are not inside a call. The calling thread is not attached.
+    pub(crate) fn close(&self) {
+        let mut state = self.shared.lock();
+        state.is_closed = true;
+        let queue = std::mem::take(&mut state.queue);
+        let threads = std::mem::take(&mut state.threads);
+        self.shared.queued.store(0, Ordering::Release);
+        self.shared.wake.notify_all();
+        drop(state);
+        queue.iter().for_each(|work| work.refuse());
+        for Thread { is_inside, handle } in threads {
+            if !is_inside.load(Ordering::Acquire) {
+                // A worker does not panic: what it runs catches Python's exceptions.
+                let _ended = handle.join();
+            }
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.lock().is_closed = true;
+        self.shared.wake.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What one thread does.
+    fn run(&self, is_inside: Arc<AtomicBool>) {
+        IS_INSIDE.set(Some(is_inside.clone()));
+        let _until_end = Kept::here();
+        self.lock().starting -= 1;
+        while let Some(work) = self.next(&is_inside) {
+            work.run();
+        }
+    }
+
+    /// The next call; `None` when the thread is to end.
+    fn next(&self, is_inside: &AtomicBool) -> Option<Arc<dyn Work>> {
+        let mut state = self.lock();
+        loop {
+            if state.is_closed {
+                return None;
+            }
+            if let Some(work) = state.queue.pop_front() {
+                self.queued.store(state.queue.len(), Ordering::Release);
+                is_inside.store(true, Ordering::Release);
+                return Some(work);
+            }
+            if state.services == 0 {
+                return None;
+            }
+            if state.spinning == 0 && may_spin() {
+                state.spinning += 1;
+                drop(state);
+                let found = spin_until(|| self.queued.load(Ordering::Acquire) > 0);
+                state = self.lock();
+                state.spinning -= 1;
+                if found || !state.queue.is_empty() {
+                    continue;
+                }
+            }
+            state.parked += 1;
+            let sleeps = |state: &mut State| state.woken == 0 && !state.is_closed && state.services > 0;
+            state = self.wake.wait_while(state, sleeps).unwrap_or_else(PoisonError::into_inner);
+            // Whoever wakes a thread has counted it out already.
+            if state.woken > 0 {
+                state.woken -= 1;
+            } else {
+                state.parked -= 1;
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// Whether this thread, if it is one of these, runs a program's code.
+    static IS_INSIDE: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// The program's code has returned to this thread, which comes back for the next call: the end of the job waits for it from now on.
+pub(crate) fn leaving() {
+    IS_INSIDE.with_borrow(|inside| {
+        if let Some(inside) = inside {
+            inside.store(false, Ordering::Release);
+        }
+    });
+}
+
+/// On one core, whoever spins only keeps the others from coming.
+fn may_spin() -> bool {
+    static CORES: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from)) > 1
+}
+
+/// Looks for something for a moment; says whether it came.
+pub(crate) fn spin_until(came: impl Fn() -> bool) -> bool {
+    if !may_spin() {
+        return came();
+    }
+    let until = Instant::now() + SPIN;
+    while !came() {
+        for _ in 0..16 {
+            std::hint::spin_loop();
+        }
+        if Instant::now() > until {
+            return came();
+        }
+    }
+    true
+}

@@ -1,0 +1,48 @@
+"""Handles of services: objects that look like the service's class and call whichever job's service there is."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from ._sage import Attributes, Binding
+
+
+class ServiceHandle(Attributes):
+    """A handle of a service: its methods are the service's, called through the engine.
+
+    ``LocalEnvironment.service`` returns one. A method is made when it is first asked for, and kept in the handle's
+    ``__dict__``: from then on ``db.search`` is a plain attribute. It calls the service of the job that runs at the moment.
+    """
+
+    def __init__(self, binding: Binding, cls: Any = None, timeout: float | None = None) -> None:
+        self.__dict__["_sage"] = binding, cls, timeout
+
+    def _missing(self, method: str) -> Any:
+        binding, cls, timeout = self.__dict__["_sage"]
+        if method.startswith("__"):
+            raise AttributeError(f"a handle of a service gives its methods, and `{method}` is not called through one")
+        if isinstance(cls, type):
+            there = inspect.getattr_static(cls, method, None)
+            if there is not None and not callable(getattr(cls, method, None)):
+                raise AttributeError(f"`{method}` of service `{binding.name}` is no method; add one that returns it")
+        called = self.__dict__[method] = binding.method(method, timeout)
+        return called
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"`{name}` cannot be set through a handle of service `{self.__dict__['_sage'][0].name}`")
+
+    def __repr__(self) -> str:
+        return f"<handle of service {self.__dict__['_sage'][0].name}>"
+
+
+def name_of_service(service: Any, known: dict[str, Binding]) -> str:
+    """The name of a service that is given by its handle or its name. A handle must be one of these services."""
+    if isinstance(service, ServiceHandle):
+        binding: Binding = service.__dict__["_sage"][0]
+        if known.get(binding.name) is not binding:
+            raise ValueError(f"`{binding.name}` is a service of another environment")
+        return binding.name
+    if isinstance(service, str):
+        return service
+    raise TypeError(f"`after` takes handles of services, or their names, not {service!r}")
