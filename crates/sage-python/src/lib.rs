@@ -35,8 +35,8 @@ struct Object {
 
 #[pymodule]
 mod _sage {
-    #[pymodule_export]
-    use crate::attributes::Attributes;
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use crate::call_service::caller;
     #[pymodule_export]
@@ -51,6 +51,11 @@ mod _sage {
     use crate::plan::start;
     #[pymodule_export]
     use crate::service::Handle;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("Attributes", crate::attributes::attributes_type(module.py())?)
+    }
 }
 
 impl Clone for Object {
