@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from ._threads import Workers
+
 if TYPE_CHECKING:
     from ._sage import Handle
 
@@ -37,13 +39,13 @@ class ServiceCalls:
     def __init__(self) -> None:
         self.handles: dict[str, Handle] = {}
         self._lock = threading.Lock()
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self._pool: Workers | None = None
 
     def begin(self, handle: Handle, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
         """Has another thread call a service. The threads are made when they are first needed, and end with the job."""
         with self._lock:
             if self._pool is None:
-                self._pool = concurrent.futures.ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="sage-call")
+                self._pool = Workers(MOST_THREADS, "sage-call")
             return self._pool.submit(handle.call, method, args, kwargs)
 
     def close(self) -> None:
@@ -52,7 +54,7 @@ class ServiceCalls:
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.close()
         # The handles refer to the services' factories, and these to the handles.
         self.handles.clear()
 

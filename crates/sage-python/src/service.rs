@@ -8,6 +8,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use sage::{BoxError, CallError, HookContext, Service, ServiceHandle};
 
 use crate::error::{Raised, ServiceError};
+use crate::thread::{attach, call, call_method};
 
 /// A service in Python.
 pub(crate) struct PythonService {
@@ -20,9 +21,9 @@ pub(crate) struct PythonService {
 impl PythonService {
     /// Makes the service by calling the package's factory.
     pub(crate) fn make(factory: &Py<PyAny>) -> Result<Self, BoxError> {
-        Python::attach(|py| {
+        attach(|py| {
             let make = || {
-                let hooks = factory.call0(py)?;
+                let hooks = call(factory.bind(py), &PyTuple::empty(py), None)?.unbind();
                 let instance = hooks.getattr(py, intern!(py, "instance"))?;
                 Ok(Self { hooks, instance })
             };
@@ -31,7 +32,7 @@ impl PythonService {
     }
 
     fn hook(&self, name: &str) -> Result<(), BoxError> {
-        Python::attach(|py| match self.hooks.call_method0(py, name) {
+        attach(|py| match call_method(py, &self.hooks, name) {
             Ok(_) => Ok(()),
             Err(exception) => Err(Raised::new(py, exception, None, None).into()),
         })
@@ -81,9 +82,9 @@ impl Handle {
             (method.clone().unbind(), args.clone().unbind(), kwargs.map(|kw| kw.clone().unbind()));
         let called = py.detach(|| {
             self.handle.call(|service| {
-                Python::attach(|py| {
+                attach(|py| {
                     let kwargs = kwargs.as_ref().map(|kwargs| kwargs.bind(py));
-                    service.instance.bind(py).call_method(method.bind(py), args.bind(py), kwargs).map(Bound::unbind)
+                    call(&service.instance.bind(py).getattr(method)?, args.bind(py), kwargs).map(Bound::unbind)
                 })
             })
         })?;
@@ -110,7 +111,7 @@ impl Handle {
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let call =
-            |py: Python<'py>, service: &PythonService| service.instance.bind(py).call_method(method, args, kwargs);
+            |py: Python<'py>, service: &PythonService| call(&service.instance.bind(py).getattr(method)?, args, kwargs);
         let called = if self.serves.load(Ordering::Relaxed) {
             self.handle.call(|service| call(py, service))
         } else {
