@@ -1,5 +1,12 @@
 """Dataflow pipelines whose operators call managed services, with a shutdown that leaves nothing behind."""
 
+try:
+    from ._sage import ServiceError, ServiceFuture, SubmitError
+except ImportError as error:
+    if "subinterpreter" not in str(error):
+        raise
+    raise ImportError("`sage` runs in the main interpreter of a process only, not in a subinterpreter; use processes") from error
+
 from ._environment import LocalEnvironment
 from ._functions import (
     BaseCoMapFunction,
@@ -16,7 +23,6 @@ from ._functions import (
 )
 from ._handles import ServiceHandle
 from ._job import JobFailed, JobId, Report
-from ._sage import ServiceError, ServiceFuture, SubmitError
 from ._services import BaseService
 from ._stream import ConnectedStreams, DataStream
 

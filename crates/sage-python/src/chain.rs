@@ -11,14 +11,14 @@ use sage::{BoxError, CloseContext, Emit, Fault, FinishContext, OpenContext, Oper
 
 use crate::Object;
 use crate::error::Raised;
-use crate::thread::Kept;
+use crate::thread::{Kept, attach, call, call_method};
 
 /// How many records are gathered for one call, at most.
 const MOST_RECORDS: usize = 512;
 
 /// Calls the method `close` of an adapter.
 pub(crate) fn close(py: Python<'_>, adapter: &Py<PyAny>) -> Result<(), BoxError> {
-    match adapter.call_method0(py, intern!(py, "close")) {
+    match call_method(py, adapter, "close") {
         Ok(_) => Ok(()),
         Err(exception) => Err(Raised::new(py, exception, None, None).into()),
     }
@@ -45,9 +45,10 @@ impl Chain {
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
         self.thread = Kept::here();
-        Python::attach(|py| {
+        attach(|py| {
             let raised = |exception| Raised::new(py, exception, None, None);
-            let adapter = self.make.call1(py, (cx.replica, cx.parallelism)).map_err(raised)?;
+            let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
+            let adapter = call(self.make.bind(py), &replica, None).map_err(raised)?.unbind();
             self.run = Some(adapter.getattr(py, intern!(py, "run")).map_err(raised)?);
             self.adapter = Some(adapter);
             Ok(())
@@ -66,7 +67,7 @@ impl Chain {
         if self.waiting.is_empty() {
             return Ok(Vec::new());
         }
-        Python::attach(|py| {
+        attach(|py| {
             let count = self.waiting.len() as u64;
             let before = self.before;
             self.before += count;
@@ -74,7 +75,8 @@ impl Chain {
             let records = PyList::new(py, self.waiting.drain(..)).map_err(raised)?;
             let iterator = records.try_iter().map_err(raised)?;
             let out = PyList::empty(py);
-            match run.bind(py).call1((&iterator, &out)) {
+            let arguments = (&iterator, &out).into_pyobject(py).map_err(raised)?;
+            match call(run.bind(py), &arguments, None) {
                 Ok(_) if self.is_keyed => {
                     let object = |pair: Bound<'_, PyAny>| {
                         let (hash, value) = pair.extract()?;
@@ -101,7 +103,7 @@ impl Chain {
 
     fn close(&mut self) -> Result<(), BoxError> {
         let _until_closed = self.thread.take();
-        Python::attach(|py| {
+        attach(|py| {
             self.waiting.clear();
             self.run = None;
             self.adapter.take().map_or(Ok(()), |adapter| close(py, &adapter))

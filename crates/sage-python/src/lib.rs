@@ -35,7 +35,18 @@ struct Object {
 
 #[pymodule]
 mod _sage {
+    use pyo3::exceptions::PyImportError;
+    use pyo3::ffi;
     use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // SAFETY: the thread is attached.
+        match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {
+            0 => module.add("Attributes", crate::attributes::attributes_type(module.py())?),
+            _ => Err(PyImportError::new_err("this is a subinterpreter")),
+        }
+    }
 
     #[pymodule_export]
     use crate::call_service::caller;
@@ -51,15 +62,14 @@ mod _sage {
     use crate::plan::start;
     #[pymodule_export]
     use crate::service::Handle;
-
-    #[pymodule_init]
-    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        module.add("Attributes", crate::attributes::attributes_type(module.py())?)
-    }
+    #[pymodule_export]
+    use crate::source::Nothing;
+    #[pymodule_export]
+    use crate::thread::end_attaching;
 }
 
 impl Clone for Object {
     fn clone(&self) -> Self {
-        Python::attach(|py| Self { value: self.value.clone_ref(py), hash: self.hash })
+        thread::attach(|py| Self { value: self.value.clone_ref(py), hash: self.hash })
     }
 }
