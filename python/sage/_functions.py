@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from ._context import Context, InJob
+from ._sage import Nothing
 
 
 #: What ``collect`` adds to where several records are worked on at a time, each in a context of its own.
@@ -118,6 +119,5 @@ def executed(function: Any, ends_with_none: bool) -> Iterator[Any]:
         record = execute()
         if isinstance(record, StopSignal) or (record is None and ends_with_none):
             return
-        # A source that has nothing just now says so with `None`.
-        if record is not None or ends_with_none:
-            yield record
+        # A source that has nothing just now says so with `None`: the engine then sees whether the job goes on.
+        yield Nothing if record is None else record

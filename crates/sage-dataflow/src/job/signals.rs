@@ -24,6 +24,9 @@ pub enum SignalPolicy {
     /// the job and raises the signal again, which by default ends the process. For a library in a host program.
     #[default]
     Drain,
+    /// As `Drain`; and when the last listening job is over, a signal that the host had left at its default, which ends a
+    /// process, is raised again. For a host in which nobody may be waiting for the job.
+    Defer,
     /// As `Drain`, but the third signal exits at once with 128 plus the signal's number. For binaries of one's own.
     Exit,
     /// Signals are left alone.
@@ -37,6 +40,9 @@ static COUNTS: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
 static CHAINED: [AtomicPtr<libc::c_void>; 2] =
     [AtomicPtr::new(std::ptr::null_mut()), AtomicPtr::new(std::ptr::null_mut())];
 static CHAINED_WITH_INFO: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+
+/// Which signals are to be raised again when the last listening job is over, under [`SignalPolicy::Defer`].
+static DEFERRED: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
 
 static SWITCH: Mutex<Switch> = Mutex::new(Switch { installed: [None, None], on: false, listening: false });
 static JOBS: Mutex<Vec<Job>> = Mutex::new(Vec::new());
@@ -143,7 +149,9 @@ impl Switch {
             // SAFETY: all zeroes is a valid `sigaction`; the fields that matter are set below.
             let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
             new.sa_sigaction = handler_address();
-            new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+            // A host whose handler is to interrupt what its threads wait in goes on interrupting it.
+            let restart = if is_function { old.sa_flags & libc::SA_RESTART } else { libc::SA_RESTART };
+            new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | restart;
             disposition(signal, Some(&new));
             self.installed[index] = Some(old);
         }
@@ -153,6 +161,12 @@ impl Switch {
     fn uninstall(&mut self) {
         restore(&mut self.installed);
         self.on = false;
+        for (index, &signal) in SIGNALS.iter().enumerate() {
+            if DEFERRED[index].swap(false, Ordering::SeqCst) && disposition(signal, None).sa_sigaction == libc::SIG_DFL
+            {
+                raise(signal);
+            }
+        }
     }
 }
 
@@ -172,17 +186,20 @@ fn listen() -> ! {
         PENDING.wait();
         for (index, &signal) in SIGNALS.iter().enumerate() {
             for _ in 0..COUNTS[index].swap(0, Ordering::SeqCst) {
-                deliver(signal);
+                deliver(index, signal);
             }
         }
     }
 }
 
-fn deliver(signal: libc::c_int) {
+fn deliver(index: usize, signal: libc::c_int) {
     let reason = || StopReason::Signal(signal);
     let mut give_up = None;
     for job in lock(&JOBS).iter_mut() {
         job.signals += 1;
+        if job.policy == SignalPolicy::Defer {
+            DEFERRED[index].store(true, Ordering::SeqCst);
+        }
         match job.signals {
             1 => job.events.send(Event::Command(Command::Drain(reason()))),
             2 => job.events.send(Event::Command(Command::Cancel(reason()))),
@@ -206,6 +223,10 @@ fn raise_again(signal: libc::c_int) {
     if let Ok(mut switch) = SWITCH.try_lock() {
         restore(&mut switch.installed);
     }
+    raise(signal);
+}
+
+fn raise(signal: libc::c_int) {
     // SAFETY: sends a signal to this process.
     unsafe { libc::kill(libc::getpid(), signal) };
 }
