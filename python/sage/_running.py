@@ -1,12 +1,14 @@
 """The jobs of this process, from their start until they are known to be over.
 
 Invariants:
- 1. A job that is not over is held here: it goes on though its environment and its id are gone, and the end of the interpreter
-    cancels it and waits for its cleanup. Who waits for a job lets go of it; those that nobody waited for go with the next start.
- 2. A forked process has none of the threads of the jobs that were running: it forgets them, and they refuse to be touched there.
- 3. While jobs run, SIGTERM ends the program as Ctrl-C does, by an exception in the main thread, if it would end it otherwise. The
-    program's own handler is left alone. Without one, and for jobs that were submitted by other threads only, the engine sees to it
-    that the signal takes its effect when everything is cleaned.
+ 1. A job that is not over is held here: it goes on though its environment and its id are gone, and the end of the
+    interpreter cancels it and waits for its cleanup. Who waits for a job lets go of it; those that nobody waited for go
+    with the next start.
+ 2. A forked process has none of the threads of the jobs that were running: it forgets them, and they refuse to be
+    touched there.
+ 3. While jobs run, SIGTERM ends the program as Ctrl-C does, by an exception in the main thread, if it would end it
+    otherwise. The program's own handler is left alone. Without one, and for jobs that were submitted by other threads
+    only, the engine sees to it that the signal takes its effect when everything is cleaned.
 """
 
 from __future__ import annotations
