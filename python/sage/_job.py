@@ -49,8 +49,8 @@ class JobId(str):
 
     @property
     def state(self) -> str:
-        """Where the job is in its life: ``created``, ``starting``, ``running``, ``paused``, ``draining``, ``stopping`` or
-        ``ended``."""
+        """Where the job is in its life: ``created``, ``starting``, ``running``, ``paused``, ``draining``, ``stopping``
+        or ``ended``."""
         return self._run.job.state
 
     def wait(self, timeout: float | None = None) -> Report | None:
@@ -90,8 +90,8 @@ class JobId(str):
         self._run.job.resume()
 
     async def _until_over(self) -> None:
-        """As ``wait``, while the event loop runs on. A task that is cancelled meanwhile cancels the job and waits for its
-        cleanup."""
+        """As ``wait``, while the event loop runs on. A task that is cancelled meanwhile cancels the job and waits for
+        its cleanup."""
         import asyncio  # takes longer than all the package
 
         loop = asyncio.get_running_loop()

@@ -23,8 +23,8 @@ from types import FrameType
 from . import _sage
 from ._context import ServiceCalls
 
-#: May be taken by a signal handler of the program that stops a job.
-_lock = threading.RLock()
+#: May be taken by a signal handler of the program that stops a job. Tells when no job is being started any more.
+_lock = threading.Condition(threading.RLock())
 _running: set[Run] = set()
 _starting = 0
 #: In a forked process: the jobs of the other one.
@@ -67,6 +67,7 @@ def start(begin: Callable[[bool], _sage.Job], calls: ServiceCalls) -> Run:
     finally:
         with _lock:
             _starting -= 1
+            _lock.notify_all()
             _leave_signals()
     return run
 
@@ -86,22 +87,35 @@ def _end_program(number: int, _frame: FrameType | None) -> None:
 @atexit.register
 def _end_all() -> None:
     """Cancels what still runs: no thread of the engine may be in the interpreter when that ends."""
-    for run in list(_running):
-        # A signal has begun to drain it.
-        if run.job.state not in ("draining", "stopping"):
-            run.job.cancel()
-    while _running:
-        try:
-            next(iter(_running)).wait()
-        except (KeyboardInterrupt, SystemExit):
-            pass  # further signals, which the engine acts on
-    if not _not_ours:
-        _sage.end_attaching()
+    while not _have_ended():
+        for run in list(_running):
+            # Otherwise a signal has begun to drain it.
+            if run.job.state not in ("draining", "stopping"):
+                run.job.cancel()
+        for run in list(_running):
+            try:
+                run.wait()
+            except (KeyboardInterrupt, SystemExit):
+                pass  # further signals, which the engine acts on
+
+
+def _have_ended() -> bool:
+    """Whether no job is left, and none can come; waits for those that are being started by other threads."""
+    try:
+        with _lock:
+            _lock.wait_for(lambda: not _starting)
+            if _running:
+                return False
+            if not _not_ours:
+                _sage.end_attaching()
+            return True
+    except (KeyboardInterrupt, SystemExit):
+        return False
 
 
 def _forget() -> None:
     global _lock, _starting
-    _lock = threading.RLock()
+    _lock = threading.Condition(threading.RLock())
     _starting = 0
     _not_ours.update(_running)
     _running.clear()

@@ -265,6 +265,27 @@ def test_sigterm_is_left_as_it_was() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_job_that_a_thread_is_just_starting_when_the_interpreter_ends() -> None:
+    code, out, err = run(
+        """
+from sage import _running
+started, ends, go_on = threading.Event(), threading.Event(), threading.Event()
+class Slow(set):
+    def add(self, run):
+        started.set()
+        go_on.wait()
+        super().add(run)
+_running._running = Slow()
+threading.Thread(target=env.submit, daemon=True).start()
+started.wait()
+import atexit
+atexit.register(ends.set)
+threading.Thread(target=lambda: (ends.wait(), time.sleep(0.1), go_on.set()), daemon=True).start()
+"""
+    )
+    assert (code, out) == (0, ["cleaned"]), err
+
+
 def test_no_job_can_be_started_while_the_interpreter_ends() -> None:
     code, out, err = run(
         """
