@@ -5,7 +5,9 @@ try:
 except ImportError as error:
     if "subinterpreter" not in str(error):
         raise
-    raise ImportError("`sage` runs in the main interpreter of a process only, not in a subinterpreter; use processes") from error
+    raise ImportError(
+        "`sage` runs in the main interpreter of a process only, not in a subinterpreter; use processes"
+    ) from error
 
 from . import ops
 from ._connected import ConnectedStreams

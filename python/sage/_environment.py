@@ -201,7 +201,8 @@ class LocalEnvironment:
     async def submit_async(self) -> JobId:
         """Runs the job while the event loop goes on, and returns when it is over; raises what ``submit`` raises.
 
-        When the task that awaits it is cancelled, the job is cancelled, and ``CancelledError`` raised when it is cleaned.
+        When the task that awaits it is cancelled, the job is cancelled too, and ``CancelledError`` raised when it is
+        cleaned.
         """
         job = self.submit()
         await job._until_over()

@@ -49,11 +49,13 @@ class JobId(str):
 
     @property
     def state(self) -> str:
-        """Where the job is in its life: ``created``, ``starting``, ``running``, ``paused``, ``draining``, ``stopping``, ``ended``."""
+        """Where the job is in its life: ``created``, ``starting``, ``running``, ``paused``, ``draining``, ``stopping``
+        or ``ended``."""
         return self._run.job.state
 
     def wait(self, timeout: float | None = None) -> Report | None:
-        """Waits until the job is over and cleaned, and returns its report; ``None`` if it is not after ``timeout`` seconds.
+        """Waits until the job is over and cleaned, and returns its report; ``None`` if that is not so after ``timeout``
+        seconds.
 
         Raises ``JobFailed`` from the user's own exception when the job did not succeed or left something behind,
         ``KeyboardInterrupt`` or ``SystemExit`` when a signal ended it.
@@ -88,7 +90,8 @@ class JobId(str):
         self._run.job.resume()
 
     async def _until_over(self) -> None:
-        """As ``wait``, while the event loop runs on. A task that is cancelled meanwhile cancels the job and waits for its cleanup."""
+        """As ``wait``, while the event loop runs on. A task that is cancelled meanwhile cancels the job and waits for
+        its cleanup."""
         import asyncio  # takes longer than all the package
 
         loop = asyncio.get_running_loop()
@@ -119,8 +122,8 @@ class JobId(str):
 
 
 class JobFailed(RuntimeError):
-    """A job did not succeed, or left something behind. Its ``__cause__`` is the exception that was the first cause: that
-    very object, also where it is a ``SystemExit`` or ``KeyboardInterrupt`` that a function raised."""
+    """A job did not succeed, or left something behind. Its ``__cause__`` is the exception that was the first cause:
+    that very object, also where it is a ``SystemExit`` or ``KeyboardInterrupt`` that a function raised."""
 
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)

@@ -1,12 +1,14 @@
 """The jobs of this process, from their start until they are known to be over.
 
 Invariants:
- 1. A job that is not over is held here: it goes on though its environment and its id are gone, and the end of the interpreter
-    cancels it and waits for its cleanup. Who waits for a job lets go of it; those that nobody waited for go with the next start.
- 2. A forked process has none of the threads of the jobs that were running: it forgets them, and they refuse to be touched there.
- 3. While jobs run, SIGTERM ends the program as Ctrl-C does, by an exception in the main thread, if it would end it otherwise. The
-    program's own handler is left alone. Without one, and for jobs that were submitted by other threads only, the engine sees to it
-    that the signal takes its effect when everything is cleaned.
+ 1. A job that is not over is held here: it goes on though its environment and its id are gone, and the end of the
+    interpreter cancels it and waits for its cleanup. Who waits for a job lets go of it; those that nobody waited for go
+    with the next start.
+ 2. A forked process has none of the threads of the jobs that were running: it forgets them, and they refuse to be
+    touched there.
+ 3. While jobs run, SIGTERM ends the program as Ctrl-C does, by an exception in the main thread, if it would end it
+    otherwise. The program's own handler is left alone. Without one, and for jobs that were submitted by other threads
+    only, the engine sees to it that the signal takes its effect when everything is cleaned.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from types import FrameType
 from . import _sage
 from ._context import ServiceCalls
 
-#: May be taken by a signal handler of the program that stops a job.
-_lock = threading.RLock()
+#: May be taken by a signal handler of the program that stops a job. Tells when no job is being started any more.
+_lock = threading.Condition(threading.RLock())
 _running: set[Run] = set()
 _starting = 0
 #: In a forked process: the jobs of the other one.
@@ -65,6 +67,7 @@ def start(begin: Callable[[bool], _sage.Job], calls: ServiceCalls) -> Run:
     finally:
         with _lock:
             _starting -= 1
+            _lock.notify_all()
             _leave_signals()
     return run
 
@@ -84,22 +87,35 @@ def _end_program(number: int, _frame: FrameType | None) -> None:
 @atexit.register
 def _end_all() -> None:
     """Cancels what still runs: no thread of the engine may be in the interpreter when that ends."""
-    for run in list(_running):
-        # A signal has begun to drain it.
-        if run.job.state not in ("draining", "stopping"):
-            run.job.cancel()
-    while _running:
-        try:
-            next(iter(_running)).wait()
-        except (KeyboardInterrupt, SystemExit):
-            pass  # further signals, which the engine acts on
-    if not _not_ours:
-        _sage.end_attaching()
+    while not _have_ended():
+        for run in list(_running):
+            # Otherwise a signal has begun to drain it.
+            if run.job.state not in ("draining", "stopping"):
+                run.job.cancel()
+        for run in list(_running):
+            try:
+                run.wait()
+            except (KeyboardInterrupt, SystemExit):
+                pass  # further signals, which the engine acts on
+
+
+def _have_ended() -> bool:
+    """Whether no job is left, and none can come; waits for those that are being started by other threads."""
+    try:
+        with _lock:
+            _lock.wait_for(lambda: not _starting)
+            if _running:
+                return False
+            if not _not_ours:
+                _sage.end_attaching()
+            return True
+    except (KeyboardInterrupt, SystemExit):
+        return False
 
 
 def _forget() -> None:
     global _lock, _starting
-    _lock = threading.RLock()
+    _lock = threading.Condition(threading.RLock())
     _starting = 0
     _not_ours.update(_running)
     _running.clear()

@@ -1,11 +1,14 @@
-"""A program that ends in one of many ways while jobs run or are left behind: ``exits.py KIND`` is one end of an interpreter,
-``exits.py --runs N`` starts N of them, each of a random kind and with signals at random moments, and tells those that crashed
-or did not clean exactly once. What is not random in it follows from ``--seed``.
+"""A program that ends in one of many ways while jobs run or are left behind.
+
+``exits.py KIND`` is one end of an interpreter. ``exits.py --runs N`` starts N of them, each of a random kind and with
+signals at random moments, and tells those that crashed, hung, or did not clean exactly once. What is not random in it
+follows from ``--seed``.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import random
 import signal
@@ -17,11 +20,14 @@ from functools import partial
 from typing import Any
 
 KINDS = ["plain", "background", "abandoned", "call", "daemon", "signal"]
+#: After so many seconds a program hangs.
+LONGEST = 30
 DEADLINES = {name: 0.2 for name in ("setup", "drain", "cancel", "stop", "cleanup")}
 
 
 def end(kind: str) -> None:
     """Is the program."""
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
     from sage import BaseService, JobFailed, LocalEnvironment, SinkFunction
 
     class Db(BaseService):
@@ -72,7 +78,7 @@ def end(kind: str) -> None:
             env.submit()
         reached.wait()
         if kind == "signal":
-            time.sleep(60)
+            threading.Event().wait()
 
 
 def run(kind: str, delay: float) -> str | None:

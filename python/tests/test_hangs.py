@@ -62,7 +62,8 @@ def check_stack(failed: JobFailed, function: str) -> None:
     for text in (str(failed), str(failed.report)):
         assert "did not come back within 300ms" in text
         lines = [line.strip() for line in text.splitlines()]
-        at = [index for index, line in enumerate(lines) if line.startswith(f'File "{__file__}"') and line.endswith(f"in {function}")]
+        here = [line.startswith(f'File "{__file__}"') and line.endswith(f"in {function}") for line in lines]
+        at = [index for index, is_here in enumerate(here) if is_here]
         assert at, text
         assert any(line.endswith("in hang_here") for line in lines[at[0] :]), text
         # What led there is no part of the program.

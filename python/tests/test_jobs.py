@@ -1,4 +1,4 @@
-"""Jobs in the background and under asyncio: their ids wait for them and steer them; environments that are used again."""
+"""Jobs in the background and under asyncio: ids that wait for them and steer them; environments that are used again."""
 
 from __future__ import annotations
 

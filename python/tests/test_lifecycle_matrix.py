@@ -178,9 +178,8 @@ env = make()
 
 def program(rest: str) -> subprocess.Popen[str]:
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM + rest], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed
-    )
+    command = [sys.executable, "-c", PROGRAM + rest]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
 
 
 def run(rest: str) -> tuple[int, list[str], str]:
@@ -191,7 +190,8 @@ def run(rest: str) -> tuple[int, list[str], str]:
 
 def test_collecting_the_environment_does_not_end_its_job() -> None:
     code, out, err = run(
-        "env.submit(); ticked.wait(); del env; gc.collect(); ticked.clear(); print('goes', 'on' if ticked.wait(10) else '')"
+        "env.submit(); ticked.wait(); del env; gc.collect(); ticked.clear()\n"
+        "print('goes', 'on' if ticked.wait(10) else '')"
     )
     assert (code, out) == (0, ["goes", "on", "cleaned"]), err
 
@@ -227,7 +227,8 @@ def test_a_signal_ends_the_program_when_it_is_cleaned(waits: str, number: signal
 def test_a_signal_to_jobs_of_other_threads(waits: str, number: signal.Signals) -> None:
     process = program(
         f"def other():\n    {waits}\n"
-        "threading.Thread(target=other, daemon=True).start()\nticked.wait(); print('ticks', flush=True); threading.Event().wait()"
+        "threading.Thread(target=other, daemon=True).start()\n"
+        "ticked.wait(); print('ticks', flush=True); threading.Event().wait()"
     )
     assert process.stdout is not None and process.stdout.readline() == "ticks\n"
     process.send_signal(number)
@@ -262,6 +263,27 @@ def test_sigterm_is_left_as_it_was() -> None:
     assert before is signal.SIG_DFL and signal.getsignal(signal.SIGTERM) is not before
     job.wait()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_job_that_a_thread_is_just_starting_when_the_interpreter_ends() -> None:
+    code, out, err = run(
+        """
+from sage import _running
+started, ends, go_on = threading.Event(), threading.Event(), threading.Event()
+class Slow(set):
+    def add(self, run):
+        started.set()
+        go_on.wait()
+        super().add(run)
+_running._running = Slow()
+threading.Thread(target=env.submit, daemon=True).start()
+started.wait()
+import atexit
+atexit.register(ends.set)
+threading.Thread(target=lambda: (ends.wait(), time.sleep(0.1), go_on.set()), daemon=True).start()
+"""
+    )
+    assert (code, out) == (0, ["cleaned"]), err
 
 
 def test_no_job_can_be_started_while_the_interpreter_ends() -> None:

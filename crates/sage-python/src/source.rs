@@ -54,9 +54,10 @@ impl Iterated {
         let Some(iterator) = &self.iterator else { return };
         attach(|py| {
             let iterator = iterator.bind(py);
+            let nothing = py.get_type::<Nothing>();
             while self.ready.len() < self.most {
                 match next(iterator) {
-                    Some(Ok(record)) if record.is(py.get_type::<Nothing>()) => return,
+                    Some(Ok(record)) if record.is(&nothing) => return,
                     Some(Ok(record)) => self.ready.push_back(record.unbind()),
                     Some(Err(exception)) => {
                         let record = self.given + self.ready.len() as u64 + 1;
