@@ -85,7 +85,6 @@ pub(crate) fn parts<'py>(py: Python<'py>, record: Record) -> PyResult<(Bound<'py
 
 impl Source for Blocks {
     type Item = Record;
-    const BLOCKS: bool = true;
 
     fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
         self.thread = Kept::here();

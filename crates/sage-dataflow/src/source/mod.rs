@@ -74,11 +74,8 @@ pub trait Source: Send + 'static {
     /// Produces the next record. May block.
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Self::Item>, BoxError>;
 
-    /// Whether a record may stand for several.
-    #[doc(hidden)]
-    const BLOCKS: bool = false;
-
-    /// How many records the one that it gave last stands for, for the counts of the report and the pace of the task.
+    /// How many records the one that it gave last stands for, 1 or more: for the counts of the report and the pace of the
+    /// task.
     #[doc(hidden)]
     #[inline(always)]
     fn count(&self) -> u64 {
@@ -247,13 +244,10 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
             let end = at.record() + limit;
             while fast && at.record() + FAST_STRIDE <= end && control.running() {
                 let mut stride = Stride { at, taken: 0 };
-                for _ in 0..FAST_STRIDE {
+                while stride.taken < FAST_STRIDE {
                     match one(source, next, &mut stride, node, context)? {
                         Step::Again => {}
                         step => return Ok(step),
-                    }
-                    if S::BLOCKS && stride.taken >= FAST_STRIDE {
-                        break;
                     }
                 }
             }
