@@ -39,6 +39,9 @@ class LocalEnvironment:
     >>> job = env.submit(autostop=True)
     >>> squares
     [1, 4, 9]
+
+    Of ``config``, the engine reads ``"timeouts"``, the limits in seconds of ``setup``, ``drain``, ``cancel``, ``stop`` and
+    ``cleanup``, and ``"log_dir"``, a folder such as ``".sage/logs"`` for log files of each job; there are none unless it is set.
     """
 
     def __init__(self, name: str = "localenvironment", config: dict[str, Any] | None = None) -> None:
@@ -169,10 +172,10 @@ class LocalEnvironment:
         services = [
             _Registration(name, self._factory(name, made, calls), self._after[name]) for name, made in self._services.items()
         ]
-        timeouts = self.config.get("timeouts", {})
+        options = {"timeouts": self.config.get("timeouts", {}), "log_dir": self.config.get("log_dir")}
         signals = autostop and _on_main_thread()
         try:
-            job = _sage.start(self.name, self._plan(calls), services, calls.bind, signals=signals, timeouts=timeouts)
+            job = _sage.start(self.name, self._plan(calls), services, calls.bind, signals=signals, **options)
         except BaseException:
             calls.close()
             raise

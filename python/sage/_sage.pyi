@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -75,4 +76,5 @@ def start(
     *,
     signals: bool,
     timeouts: dict[str, float],
+    log_dir: str | os.PathLike[str] | None = None,
 ) -> Job: ...

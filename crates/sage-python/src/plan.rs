@@ -1,5 +1,6 @@
 //! From the plan that the Python package makes of a pipeline to a job.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -25,7 +26,8 @@ struct Registration {
 
 /// Starts a job. `bind` is given the handles of the services, by name, before anything runs.
 #[pyfunction]
-#[pyo3(signature = (name, steps, services, bind, *, signals, timeouts))]
+#[pyo3(signature = (name, steps, services, bind, *, signals, timeouts, log_dir=None))]
+#[expect(clippy::too_many_arguments, reason = "keywords of one call from Python")]
 pub(crate) fn start(
     py: Python<'_>,
     name: String,
@@ -34,10 +36,14 @@ pub(crate) fn start(
     bind: &Bound<'_, PyAny>,
     signals: bool,
     timeouts: &Bound<'_, PyDict>,
+    log_dir: Option<PathBuf>,
 ) -> PyResult<Job> {
     let mut env = Environment::local(name);
     env = env.signals(if signals { SignalPolicy::Drain } else { SignalPolicy::Off });
     env = env.deadlines(deadlines(timeouts)?);
+    if let Some(dir) = log_dir {
+        env = env.log_files(dir);
+    }
     let handles = PyDict::new(py);
     let workers = Workers::new();
     for service in services.iter() {
