@@ -1,5 +1,14 @@
 """Dataflow pipelines whose operators call managed services, with a shutdown that leaves nothing behind."""
 
+try:
+    from ._sage import ServiceError, ServiceFuture, SubmitError
+except ImportError as error:
+    if "subinterpreter" not in str(error):
+        raise
+    raise ImportError(
+        "`sage` runs in the main interpreter of a process only, not in a subinterpreter; use processes"
+    ) from error
+
 from . import ops
 from ._connected import ConnectedStreams
 from ._environment import LocalEnvironment
@@ -21,7 +30,6 @@ from ._job import JobFailed, JobId, Report
 from ._keyed import JoinedStreams, KeyedStream, WindowedStream
 from ._policies import DeadLetter, Letter, Retry, Skip, read_letters
 from ._process import KeyContext, ProcessFunction, Timer
-from ._sage import ServiceError, ServiceFuture, SubmitError
 from ._services import BaseService
 from ._stream import DataStream
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired

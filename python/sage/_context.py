@@ -33,10 +33,12 @@ class ServiceCalls:
     def close(self) -> None:
         """The job is over: ends the threads that made calls, and lets go of the services, which refer to their factories,
         as these refer to this object."""
-        for name, handle in self._handles.items():
+        # Several may have waited for the job.
+        handles = dict(self._handles)
+        self._handles.clear()
+        for name, handle in handles.items():
             handle.close()
             self._typed[name].unbind(handle)
-        self._handles.clear()
 
     def asynchronous(
         self, name: str, /, *args: Any, method: str = "process", timeout: float | None = None, **kwargs: Any

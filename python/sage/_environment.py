@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -14,9 +12,11 @@ from . import _sage
 from ._context import Context, ServiceCalls
 from ._functions import BaseFunction, Made, allocate
 from ._handles import ServiceHandle, name_of_service
-from ._job import JobFailed, JobId, Report
+from ._job import JobId, Report
 from ._plan import Step, plan
+from ._running import Run, start
 from ._services import Hooks
+from ._stacks import where_stuck
 from ._stream import DataStream, check_parallelism, name_of
 from ._transformation import Transformation
 
@@ -53,8 +53,9 @@ class LocalEnvironment:
         self._services: dict[str, Made] = {}
         self._after: dict[str, list[str]] = {}
         self._bindings: dict[str, _sage.Binding] = {}
-        self._job: _sage.Job | None = None
-        self._calls = ServiceCalls(self._bindings)
+        self._run: Run | None = None
+        self._consumed: set[Transformation] = set()
+        self._is_closed = False
         self._names: dict[str, int] = {}
 
     def __enter__(self) -> LocalEnvironment:
@@ -64,7 +65,8 @@ class LocalEnvironment:
         self.close()
 
     def _named(self, name: str) -> str:
-        """The name, with a number where it is taken."""
+        """The name of a new step, with a number where it is taken."""
+        self._check_open()
         number = self._names[name] = self._names.get(name, 0) + 1
         return name if number == 1 else f"{name}-{number}"
 
@@ -151,6 +153,7 @@ class LocalEnvironment:
         return cast(T, ServiceHandle(self._bindings[name], service, timeout))
 
     def _register(self, name: str, made: Made, after: list[str] | None = None) -> None:
+        self._check_open()
         if name in self._services:
             raise ValueError(f"there is a service `{name}` already; choose another name")
         self._services[name] = made
@@ -159,60 +162,103 @@ class LocalEnvironment:
 
     def submit(self, autostop: bool = False) -> JobId:
         """Runs the job. With ``autostop``, waits until it is over and everything is stopped and cleaned; without, returns
-        at once: see ``stop`` and ``wait``.
+        at once: see ``JobId``, and ``stop`` and ``wait``.
 
         Raises ``JobFailed`` from the user's own exception when the job did not succeed or left something behind,
         ``KeyboardInterrupt`` or ``SystemExit`` when a signal ended it; in each case, when everything is cleaned.
+
+        An environment may be submitted again when its job is over.
         """
+        self._check_open()
         if self.is_running:
             raise RuntimeError(f"`{self.name}` is running; wait for it, or stop it")
-        # A job that nobody waited for may have left its own.
-        self._calls.close()
+        iterators = self._iterators()
         calls = ServiceCalls(self._bindings)
         services = [
             _Registration(name, self._factory(name, made, calls), self._after[name]) for name, made in self._services.items()
         ]
-        options = {"timeouts": self.config.get("timeouts", {}), "log_dir": self.config.get("log_dir")}
-        signals = autostop and _on_main_thread()
-        try:
-            job = _sage.start(self.name, self._plan(calls), services, calls.bind, signals=signals, **options)
-        except BaseException:
-            calls.close()
-            raise
-        self._job, self._calls = job, calls
-        _running.add(job)
-        job_id = JobId(job)
+        timeouts = self.config.get("timeouts", {})
+
+        def begin(is_on_main: bool) -> _sage.Job:
+            try:
+                return _sage.start(
+                    self.name,
+                    self._plan(calls),
+                    services,
+                    calls.bind,
+                    is_on_main=is_on_main,
+                    timeouts=timeouts,
+                    log_dir=self.config.get("log_dir"),
+                    where_stuck=where_stuck,
+                )
+            except BaseException:
+                calls.close()
+                raise
+
+        self._run = start(begin, calls)
+        self._consumed.update(iterators)
+        job = JobId(self._run)
         if autostop:
-            self.wait()
-        return job_id
+            job.wait()
+        return job
+
+    async def submit_async(self) -> JobId:
+        """Runs the job while the event loop goes on, and returns when it is over; raises what ``submit`` raises.
+
+        When the task that awaits it is cancelled, the job is cancelled too, and ``CancelledError`` raised when it is
+        cleaned.
+        """
+        job = self.submit()
+        await job._until_over()
+        return job
+
+    def _iterators(self) -> list[Transformation]:
+        """The sources that can be read once; raises if an earlier job has."""
+        once = [step for step in self.pipeline if step.kind == "iterable" and isinstance(step.made[0], Iterator)]
+        for step in once:
+            if step in self._consumed:
+                raise _sage.SubmitError(
+                    f"the iterator of `{step.name}` was given to an earlier job, and can be read once; "
+                    "for several jobs begin with a list, or a BatchFunction"
+                )
+        return once
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"`{self.name}` is closed; make a new environment")
+
+    @property
+    def job(self) -> JobId | None:
+        """The job that was submitted last."""
+        return None if self._run is None else JobId(self._run)
 
     @property
     def is_running(self) -> bool:
         """Whether a job of this environment is not over yet."""
-        return self._job is not None and self._job.state != "ended"
+        return self._run is not None and self._run.job.state != "ended"
 
     def wait(self, timeout: float | None = None) -> Report | None:
         """Waits until the job is over, and returns its report; ``None`` if it is not after ``timeout`` seconds.
 
         Raises what ``submit`` raises.
         """
-        job = self._job
+        job = self.job
         if job is None:
             raise RuntimeError("nothing was submitted")
-        if not job.wait(timeout):
-            return None
-        _running.discard(job)
-        self._calls.close()
-        return _result(job)
+        return job.wait(timeout)
 
     def stop(self) -> None:
-        """Ends the sources, and waits until what is in flight is finished and everything is cleaned."""
-        if self._job is not None and self.is_running:
-            self._job.drain()
+        """Ends the sources, and waits until what is in flight is finished and everything is cleaned.
+
+        Raises what ``submit`` raises, unless that was raised before. Does nothing when no job was submitted.
+        """
+        if self._run is not None and not self._run.is_told:
+            self._run.job.drain()
             self.wait()
 
     def close(self) -> None:
-        """As ``stop``. Does nothing when no job runs."""
+        """As ``stop``; nothing can be declared or submitted any more."""
+        self._is_closed = True
         self.stop()
 
     def set_console_log_level(self, level: str) -> None:
@@ -241,31 +287,3 @@ class LocalEnvironment:
             return Context(step.name, calls, self.logger.getChild(step.name), replica, parallelism)
 
         return plan(self.pipeline, self.name, context)
-
-
-def _result(job: _sage.Job) -> Report:
-    """The report of a job that is over; raises if it is no success."""
-    report = Report(job)
-    if job.signal == 2:
-        raise KeyboardInterrupt
-    if job.signal is not None:
-        raise SystemExit(128 + job.signal)
-    if job.error is not None:
-        raise JobFailed(job.error, report) from job.exception
-    return report
-
-
-def _on_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-#: Jobs that nobody has waited for. Held here, so that a job goes on though its environment is gone.
-_running: set[_sage.Job] = set()
-
-
-@atexit.register
-def _end_all() -> None:
-    """Cancels what still runs: no thread of the engine may be left when the interpreter ends."""
-    for job in list(_running):
-        job.cancel()
-        job.wait()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._context import Context, InJob
+from ._sage import Nothing
 
 
 #: What ``collect`` adds to where several records are worked on at a time, each in a context of its own.
@@ -159,9 +160,8 @@ def executed(function: Any) -> Iterator[Any]:
         record = execute()
         if isinstance(record, StopSignal) or (record is None and ends_with_none):
             return
-        # A source that has nothing just now says so with `None`.
-        if record is not None or is_batch:
-            yield record
+        # A source that has nothing just now says so with `None`: the engine then sees whether the job goes on.
+        yield Nothing if record is None and not is_batch else record
 
 
 def wrap_lambda(function: Callable[..., Any], base: type[BaseFunction] = MapFunction) -> type[BaseFunction]:

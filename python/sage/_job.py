@@ -1,4 +1,4 @@
-"""What a job came to."""
+"""A job as a program sees it: its id, how it is steered, and what it came to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import _sage
+    from ._running import Run
 
 
 class Report:
@@ -31,24 +32,98 @@ class Report:
 
 
 class JobId(str):
-    """The id of a job, as a ``str`` that knows the job's report."""
+    """The id of a job: a ``str`` by which the job is waited for and steered, from any thread."""
 
-    _job: _sage.Job
+    _run: Run
 
-    def __new__(cls, job: _sage.Job) -> JobId:
-        made = super().__new__(cls, job.id)
-        made._job = job
+    def __new__(cls, run: Run) -> JobId:
+        made = super().__new__(cls, run.job.id)
+        made._run = run
         return made
 
     @property
     def report(self) -> Report:
-        """The job's report; waits for the job if it is not over."""
-        self._job.wait()
-        return Report(self._job)
+        """The job's report, however it ended; waits for the job if it is not over."""
+        self._run.wait()
+        return Report(self._run.job)
+
+    @property
+    def state(self) -> str:
+        """Where the job is in its life: ``created``, ``starting``, ``running``, ``paused``, ``draining``, ``stopping``
+        or ``ended``."""
+        return self._run.job.state
+
+    def wait(self, timeout: float | None = None) -> Report | None:
+        """Waits until the job is over and cleaned, and returns its report; ``None`` if that is not so after ``timeout``
+        seconds.
+
+        Raises ``JobFailed`` from the user's own exception when the job did not succeed or left something behind,
+        ``KeyboardInterrupt`` or ``SystemExit`` when a signal ended it.
+        """
+        if not self._run.wait(timeout):
+            return None
+        self._run.is_told = True
+        job = self._run.job
+        if job.signal == 2:
+            raise KeyboardInterrupt
+        if job.signal is not None:
+            raise SystemExit(128 + job.signal)
+        report = Report(job)
+        if job.error is not None:
+            raise JobFailed(job.error, report) from job.exception
+        return report
+
+    def drain(self) -> None:
+        """Asks the job to end its sources and finish what is in flight. Returns at once."""
+        self._run.job.drain()
+
+    def cancel(self) -> None:
+        """Asks the job to drop what is in flight and clean up; it then ends as failed. Returns at once."""
+        self._run.job.cancel()
+
+    def pause(self) -> None:
+        """Asks the sources to stop reading until ``resume``; what is in flight is processed. Returns at once."""
+        self._run.job.pause()
+
+    def resume(self) -> None:
+        """Asks paused sources to go on. Returns at once."""
+        self._run.job.resume()
+
+    async def _until_over(self) -> None:
+        """As ``wait``, while the event loop runs on. A task that is cancelled meanwhile cancels the job and waits for
+        its cleanup."""
+        import asyncio  # takes longer than all the package
+
+        loop = asyncio.get_running_loop()
+        over = asyncio.Event()
+
+        def tell() -> None:
+            try:
+                loop.call_soon_threadsafe(over.set)
+            except RuntimeError:
+                pass  # the loop was closed, and nobody waits any more
+
+        self._run.job.on_end(tell)
+        cancelled: asyncio.CancelledError | None = None
+        while not over.is_set():
+            try:
+                await over.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self.cancel()
+            except GeneratorExit:
+                self.cancel()
+                raise
+        if cancelled is not None:
+            self._run.wait()
+            self._run.is_told = True
+            raise cancelled
+        self.wait()
 
 
 class JobFailed(RuntimeError):
-    """A job did not succeed, or left something behind. Its ``__cause__`` is the exception that was the first cause."""
+    """A job did not succeed, or left something behind. Its ``__cause__`` is the exception that was the first cause:
+    that very object, also where it is a ``SystemExit`` or ``KeyboardInterrupt`` that a function raised."""
 
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)

@@ -15,7 +15,7 @@ def _threads() -> list[str]:
     names = []
     for task in tasks.iterdir():
         try:
-            names.append((task / "comm").read_text().strip())
+            names.append((task / "comm").read_text(errors="replace").strip())
         except OSError:
             continue
     # One per process, from the first job on.

@@ -207,9 +207,9 @@ def test_a_cancel_ends_what_is_in_flight() -> None:
 
     env = LocalEnvironment("cancel")
     env.from_batch(range(100)).map(waits, in_flight=10).collect()
-    env.submit()
-    assert begun.wait(30) and env._job is not None
-    env._job.cancel()
+    job = env.submit()
+    assert begun.wait(30)
+    job.cancel()
     with pytest.raises(JobFailed, match="cancelled"):
         env.wait()
     assert ended.is_set()

@@ -1,5 +1,6 @@
 //! [`Environment`]: where pipelines and services are declared, and from where they are run.
 
+use std::os::unix::thread::RawPthread;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::BoxError;
 use crate::backend::inline::InlineBackend;
 use crate::backend::local::LocalBackend;
-use crate::backend::{Backend, Ground, event_queue};
+use crate::backend::{Backend, Ground, StuckProbe, event_queue};
 use crate::clock::Clock;
 use crate::graph::wiring::{self, LaneOptions};
 use crate::graph::{Explain, Mistake, SharedGraph, validate};
@@ -158,6 +159,7 @@ struct Options {
     queue_batches: Option<usize>,
     flush_interval: Duration,
     clock: Option<Clock>,
+    stuck_probe: Option<StuckProbe>,
 }
 
 impl Default for Options {
@@ -172,6 +174,7 @@ impl Default for Options {
             queue_batches: None,
             flush_interval: Duration::from_millis(1),
             clock: None,
+            stuck_probe: None,
         }
     }
 }
@@ -284,6 +287,14 @@ impl Environment {
     /// The clock of processing time. Default: [`Clock::system`], as of the start of each job.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.options.clock = Some(clock);
+        self
+    }
+
+    /// How to tell where a thread is: `probe` is asked for the thread of each task or hook that has missed its deadline, and what it
+    /// returns, some indented lines, is added to what the report says of that. For hosts whose language has stacks of its own. It is
+    /// called on the job's own thread, which waits for it.
+    pub fn where_stuck(mut self, probe: impl Fn(RawPthread) -> Option<String> + Send + Sync + 'static) -> Self {
+        self.options.stuck_probe = Some(StuckProbe(Arc::new(probe)));
         self
     }
 
@@ -535,7 +546,8 @@ impl Environment {
             LiveMetrics(plan.operators.clone()),
             self.registry.clone(),
         ));
-        let ground = Ground { control, runtime: runtime.clone(), events, queue };
+        let ground =
+            Ground { control, runtime: runtime.clone(), events, queue, stuck_probe: options.stuck_probe.clone() };
         let backend: Box<dyn Backend + Send> = match options.inline {
             true => Box::new(InlineBackend::new(ground)),
             false => Box::new(LocalBackend::new(ground)),

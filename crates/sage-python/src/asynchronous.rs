@@ -27,7 +27,7 @@ use crate::chain::close;
 use crate::error::Raised;
 use crate::policies::{Policy, letter};
 use crate::steps::{Step, copy, ended, timed};
-use crate::thread::Kept;
+use crate::thread::{Kept, attach, call};
 use crate::value::Value;
 
 /// What a coroutine came to: the values that go on.
@@ -187,9 +187,11 @@ impl Operator for Looped {
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.thread = Kept::here();
-        let bridge = Python::attach(|py| {
+        let bridge = attach(|py| {
             let raised = |exception| Raised::new(py, exception, None, None);
-            let runner = self.runner.insert(self.make.call1(py, (cx.replica, cx.parallelism)).map_err(raised)?);
+            let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
+            let runner = call(self.make.bind(py), &replica, None).map_err(raised)?.unbind();
+            let runner = self.runner.insert(runner);
             let bridge = runner.getattr(py, intern!(py, "bridge")).map_err(raised)?;
             bridge.cast_bound::<Bridge>(py).map(|bridge| bridge.clone().unbind()).map_err(|error| raised(error.into()))
         })?;
@@ -204,7 +206,7 @@ impl Operator for Looped {
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
         let _until_closed = self.thread.take();
         BRIDGE.set(None);
-        Python::attach(|py| self.runner.take().map_or(Ok(()), |runner| close(py, &runner)))
+        attach(|py| self.runner.take().map_or(Ok(()), |runner| close(py, &runner)))
     }
 }
 

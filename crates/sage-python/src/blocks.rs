@@ -12,7 +12,7 @@ use sage::{BoxError, CloseContext, Next, Source, SourceContext};
 
 use crate::Record;
 use crate::error::Raised;
-use crate::thread::Kept;
+use crate::thread::{Kept, attach};
 use crate::value::Value;
 
 /// How many records are worked on at a time, at most.
@@ -89,7 +89,7 @@ impl Source for Blocks {
 
     fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
         self.thread = Kept::here();
-        Python::attach(|py| {
+        attach(|py| {
             let mut open = || {
                 let adapter = self.make.bind(py).call1((cx.replica, cx.parallelism))?;
                 self.iterator = Some(adapter.try_iter()?.unbind());
@@ -105,7 +105,7 @@ impl Source for Blocks {
         if self.count > 0 {
             self.pace.took(self.begun.elapsed());
         }
-        let block = Python::attach(|py| self.block(py).map_err(|exception| Raised::new(py, exception, None, None)))?;
+        let block = attach(|py| self.block(py).map_err(|exception| Raised::new(py, exception, None, None)))?;
         self.begun = Instant::now();
         Ok(block.map_or(Next::End, Next::Record))
     }
@@ -116,7 +116,7 @@ impl Source for Blocks {
 
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
         let _until_closed = self.thread.take();
-        Python::attach(|_py| {
+        attach(|_py| {
             self.iterator = None;
             self.islice = None;
         });

@@ -15,12 +15,12 @@ use sage::{BoxError, CloseContext, Emit, Fault, FinishContext, OpenContext, Oper
 use crate::Record;
 use crate::blocks::{MOST_RECORDS, Pace, left, parts};
 use crate::error::Raised;
-use crate::thread::Kept;
+use crate::thread::{Kept, attach, call, call_method};
 use crate::value::Key;
 
 /// Calls the method `close` of an adapter.
 pub(crate) fn close(py: Python<'_>, adapter: &Py<PyAny>) -> Result<(), BoxError> {
-    match adapter.call_method0(py, intern!(py, "close")) {
+    match call_method(py, adapter, "close") {
         Ok(_) => Ok(()),
         Err(exception) => Err(Raised::new(py, exception, None, None).into()),
     }
@@ -114,9 +114,10 @@ impl Chain {
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
         self.thread = Kept::here();
-        Python::attach(|py| {
+        attach(|py| {
             let raised = |exception| Raised::new(py, exception, None, None);
-            let adapter = self.make.call1(py, (cx.replica, cx.parallelism)).map_err(raised)?;
+            let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
+            let adapter = call(self.make.bind(py), &replica, None).map_err(raised)?.unbind();
             self.run = Some(adapter.getattr(py, intern!(py, "run")).map_err(raised)?);
             self.adapter = Some(adapter);
             Ok(())
@@ -134,15 +135,16 @@ impl Chain {
         if self.waiting.is_empty() {
             return Ok(Vec::new());
         }
-        Python::attach(|py| {
+        attach(|py| {
             let raised = |exception| Raised::new(py, exception, None, None);
             let (iterator, counted) = self.records(py).map_err(raised)?;
             let before = self.before;
             let count = left(&counted).map_err(raised)?;
             let out = PyList::empty(py);
             let Some(run) = &self.run else { return Ok(Vec::new()) };
+            let arguments = (&iterator, &out).into_pyobject(py).map_err(raised)?;
             let begun = Instant::now();
-            let ran = run.bind(py).call1((&iterator, &out));
+            let ran = call(run.bind(py), &arguments, None);
             self.pace.took(begun.elapsed());
             let taken = |left: usize| count.saturating_sub(left) as u64;
             let taken = left(&counted).map_or(0, taken);
@@ -171,9 +173,11 @@ impl Chain {
     fn finish(&mut self) -> Result<Vec<Record>, Raised> {
         let mut records = self.run()?;
         let Some(adapter) = &self.adapter else { return Ok(records) };
-        Python::attach(|py| {
+        attach(|py| {
             let out = PyList::empty(py);
-            match adapter.bind(py).call_method1(intern!(py, "finish"), (&out,)) {
+            let finish = adapter.bind(py).getattr(intern!(py, "finish"));
+            let arguments = (&out,).into_pyobject(py);
+            match finish.and_then(|finish| call(&finish, &arguments?, None)) {
                 Ok(_) => records.extend(self.given(&out).map_err(|exception| Raised::new(py, exception, None, None))?),
                 Err(exception) => return Err(self.blamed(py, exception, None)),
             }
@@ -201,7 +205,7 @@ impl Chain {
 
     fn close(&mut self) -> Result<(), BoxError> {
         let _until_closed = self.thread.take();
-        Python::attach(|py| {
+        attach(|py| {
             self.waiting.clear();
             self.run = None;
             self.adapter.take().map_or(Ok(()), |adapter| close(py, &adapter))

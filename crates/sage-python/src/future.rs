@@ -14,6 +14,7 @@ use sage::{CallError, ServiceHandle, ServiceState};
 
 use crate::error::ServiceError;
 use crate::service::{PythonService, refused};
+use crate::thread::{self, attach};
 use crate::workers::{Work, Workers, leaving, spin_until};
 
 /// How often a thread that waits sees to the signals of its program.
@@ -45,7 +46,8 @@ impl Request {
         let method = service.method(py, self.method.bind(py))?;
         let args: Vec<_> = std::iter::once(method).chain(self.args.bind(py).iter()).collect();
         let run = self.context.bind(py).getattr(pyo3::intern!(py, "run"))?;
-        run.call(PyTuple::new(py, args)?, self.kwargs.as_ref().map(|kwargs| kwargs.bind(py))).map(Bound::unbind)
+        let kwargs = self.kwargs.as_ref().map(|kwargs| kwargs.bind(py));
+        thread::call(&run, &PyTuple::new(py, args)?, kwargs).map(Bound::unbind)
     }
 }
 
@@ -133,7 +135,7 @@ impl Call {
 
 impl Work for Call {
     fn run(&self) {
-        Python::attach(|_py| match self.replace(Stage::Running) {
+        attach(|_py| match self.replace(Stage::Running) {
             Stage::Waiting(inside) => self.make(inside),
             given_up => {
                 leaving();
@@ -145,7 +147,7 @@ impl Work for Call {
     }
 
     fn refuse(&self) {
-        Python::attach(|_py| self.give_up());
+        attach(|_py| self.give_up());
         self.tell();
     }
 }
@@ -182,7 +184,7 @@ pub(crate) fn begin(
                     entered.state()
                 )));
             }
-            let result = Python::attach(|py| request.call(py, &service));
+            let result = attach(|py| request.call(py, &service));
             // Before the service is left, which the end of a job waits for: so it then waits for this thread, too.
             leaving();
             result

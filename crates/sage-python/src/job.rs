@@ -1,18 +1,26 @@
 //! A job, as the Python package sees it.
+//!
+//! A job that is not over belongs to the process that started it: a forked one has none of its threads. There its methods
+//! raise, and it is never dropped, as dropping waits for those threads.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use pyo3::exceptions::PyTimeoutError;
+use pyo3::exceptions::{PyRuntimeError, PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
-use sage::{AsyncError, Environment, JobHandle, JobReport, RunError};
+use sage::{AsyncError, CauseKind, Environment, JobHandle, JobReport, RunError};
 
 use crate::error::Raised;
+use crate::thread::{self, attach};
 
 /// A job that was started.
 #[pyclass(frozen, module = "sage._sage")]
 pub(crate) struct Job {
     id: String,
+    process: u32,
     phase: Mutex<Phase>,
 }
 
@@ -29,6 +37,7 @@ struct Live {
 }
 
 /// What a job came to.
+#[derive(Default)]
 struct Ended {
     report: Option<JobReport>,
     /// Why it is no success, in the words of the engine.
@@ -38,27 +47,42 @@ struct Ended {
 impl Job {
     pub(crate) fn new(env: Environment, handle: JobHandle) -> Self {
         let id = handle.id().to_owned();
-        Self { id, phase: Mutex::new(Phase::Live(Arc::new(Live { _env: env, handle }))) }
+        Self { id, process: std::process::id(), phase: Mutex::new(Phase::Live(Arc::new(Live { _env: env, handle }))) }
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn live(&self) -> Option<Arc<Live>> {
+    /// `None` if it was waited for.
+    fn live(&self) -> PyResult<Option<Arc<Live>>> {
         match &*self.phase() {
-            Phase::Live(live) => Some(live.clone()),
-            Phase::Ended(_) => None,
+            Phase::Live(_) if self.process != std::process::id() => Err(forked("this job belongs to the process that")),
+            Phase::Live(live) => Ok(Some(live.clone())),
+            Phase::Ended(_) => Ok(None),
         }
+    }
+
+    fn command(&self, py: Python<'_>, command: impl FnOnce(&JobHandle) + Send) -> PyResult<()> {
+        if let Some(live) = self.live()? {
+            py.detach(|| command(&live.handle));
+        }
+        Ok(())
     }
 
     fn end(&self, result: Result<JobReport, RunError>) {
         let ended = match result {
             Ok(report) => Ended { report: Some(report), error: None },
             Err(error) => {
-                let cause = error.report().and_then(|report| report.first_cause.as_ref());
-                let why = cause.map_or_else(String::new, |cause| format!(": {}", cause.message));
-                Ended { report: error.report().cloned(), error: Some(format!("{error}{why}")) }
+                let report = error.report().cloned();
+                let mut words = error.to_string();
+                if let Some(report) = &report {
+                    words.extend(report.first_cause.iter().map(|cause| format!(": {}", cause.message)));
+                    // What is stuck, and where.
+                    let stuck = report.attached.iter().filter(|cause| cause.kind == CauseKind::Timeout);
+                    words.extend(stuck.map(|cause| format!("\n{cause}")));
+                }
+                Ended { report, error: Some(words) }
             }
         };
         // Not dropped while it is locked: the program's objects may look at the job when they are released.
@@ -74,6 +98,61 @@ impl Job {
     }
 }
 
+impl Drop for Job {
+    fn drop(&mut self) {
+        let phase = self.phase.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(phase, Phase::Ended(Box::default())) {
+            Phase::Ended(_) => {}
+            Phase::Live(live) if self.process != std::process::id() => std::mem::forget(live),
+            // The thread is attached, and the job's tasks may need the interpreter to end.
+            Phase::Live(live) => Python::attach(|py| py.detach(move || drop(live))),
+        }
+    }
+}
+
+fn forked(what: &str) -> PyErr {
+    PyRuntimeError::new_err(format!(
+        "{what} this one was forked from; its threads are not here. Start processes that use jobs with the method `spawn`, for \
+         example by `multiprocessing.get_context(\"spawn\")`"
+    ))
+}
+
+/// Raises where no job can be started.
+pub(crate) fn check_process() -> PyResult<()> {
+    /// The process that started the first job; zero before that.
+    static FIRST: AtomicU32 = AtomicU32::new(0);
+    if thread::is_ending() {
+        return Err(PyRuntimeError::new_err("the interpreter is ending; no job can be started any more"));
+    }
+    let process = std::process::id();
+    match FIRST.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(first) if first != process => Err(forked("jobs were run in the process that")),
+        _ => Ok(()),
+    }
+}
+
+/// What is called when a job is over.
+struct OnEnd(Mutex<Option<Py<PyAny>>>);
+
+impl OnEnd {
+    fn call(&self) {
+        let callback = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(callback) = callback else { return };
+        attach(|py| {
+            if let Err(exception) = callback.call0(py) {
+                exception.write_unraisable(py, Some(callback.bind(py)));
+            }
+            drop(callback);
+        });
+    }
+}
+
+impl Wake for OnEnd {
+    fn wake(self: Arc<Self>) {
+        self.call();
+    }
+}
+
 #[pymethods]
 impl Job {
     /// The job's id.
@@ -86,13 +165,13 @@ impl Job {
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
         let timeout = timeout.map(Duration::try_from_secs_f64).transpose();
-        let timeout = timeout.map_err(|error| pyo3::exceptions::PyValueError::new_err(error.to_string()))?;
-        let Some(live) = self.live() else { return Ok(true) };
+        let timeout = timeout.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let Some(live) = self.live()? else { return Ok(true) };
         let result = py.detach(|| match timeout {
             None => Some(live.handle.wait()),
             Some(timeout) => live.handle.wait_timeout(timeout),
         });
-        drop(live);
+        py.detach(|| drop(live));
         let is_over = result.is_some();
         if let Some(result) = result {
             self.end(result);
@@ -101,37 +180,47 @@ impl Job {
     }
 
     /// Ends the sources; what is in flight is finished.
-    fn drain(&self, py: Python<'_>) {
-        if let Some(live) = self.live() {
-            py.detach(|| live.handle.drain());
-        }
+    fn drain(&self, py: Python<'_>) -> PyResult<()> {
+        self.command(py, JobHandle::drain)
     }
 
     /// Ends everything; what is in flight is dropped.
-    fn cancel(&self, py: Python<'_>) {
-        if let Some(live) = self.live() {
-            py.detach(|| live.handle.cancel());
-        }
+    fn cancel(&self, py: Python<'_>) -> PyResult<()> {
+        self.command(py, JobHandle::cancel)
     }
 
     /// Has the sources wait.
-    fn pause(&self, py: Python<'_>) {
-        if let Some(live) = self.live() {
-            py.detach(|| live.handle.pause());
-        }
+    fn pause(&self, py: Python<'_>) -> PyResult<()> {
+        self.command(py, JobHandle::pause)
     }
 
     /// Has them go on.
-    fn resume(&self, py: Python<'_>) {
-        if let Some(live) = self.live() {
-            py.detach(|| live.handle.resume());
-        }
+    fn resume(&self, py: Python<'_>) -> PyResult<()> {
+        self.command(py, JobHandle::resume)
+    }
+
+    /// Has `callback` called when the job is over, on a thread of the engine, or at once if it is over.
+    fn on_end(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
+        let on_end = Arc::new(OnEnd(Mutex::new(Some(callback))));
+        let live = self.live()?;
+        py.detach(|| {
+            let waker = Waker::from(on_end.clone());
+            let is_over = live.is_none_or(|live| {
+                let end = pin!(live.handle.wait_async());
+                end.poll(&mut Context::from_waker(&waker)).is_ready()
+            });
+            if is_over {
+                on_end.call();
+            }
+        });
+        Ok(())
     }
 
     /// The job's state, in one word.
     #[getter]
-    fn state(&self) -> String {
-        self.live().map_or_else(|| "ended".to_owned(), |live| format!("{:?}", live.handle.status()).to_lowercase())
+    fn state(&self) -> PyResult<String> {
+        let live = self.live()?;
+        Ok(live.map_or_else(|| "ended".to_owned(), |live| format!("{:?}", live.handle.status()).to_lowercase()))
     }
 
     /// The report as JSON, once the job was waited for.

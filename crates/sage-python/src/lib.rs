@@ -72,10 +72,21 @@ impl From<Value> for Record {
 
 #[pymodule]
 mod _sage {
+    use pyo3::exceptions::PyImportError;
+    use pyo3::ffi;
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // SAFETY: the thread is attached.
+        match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {
+            0 => module.add("Attributes", crate::attributes::attributes_type(module.py())?),
+            _ => Err(PyImportError::new_err("this is a subinterpreter")),
+        }
+    }
+
     #[pymodule_export]
     use crate::asynchronous::Bridge;
-    #[pymodule_export]
-    use crate::attributes::Attributes;
     #[pymodule_export]
     use crate::call_service::caller;
     #[pymodule_export]
@@ -90,4 +101,8 @@ mod _sage {
     use crate::plan::start;
     #[pymodule_export]
     use crate::service::Handle;
+    #[pymodule_export]
+    use crate::source::Nothing;
+    #[pymodule_export]
+    use crate::thread::end_attaching;
 }

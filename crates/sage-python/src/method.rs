@@ -80,8 +80,8 @@ impl Binding {
     /// A method of the service, whichever job's that is when it is called. With `timeout`, in seconds, another thread calls it.
     #[pyo3(signature = (name, timeout=None))]
     fn method<'py>(this: &Bound<'py, Self>, name: &str, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
-        Method::make(this.clone().unbind(), PyString::intern(this.py(), name).unbind(), timeout)
-            .map(|made| made.into_bound(this.py()))
+        let py = this.py();
+        Method::make(py, this.clone().unbind(), PyString::intern(py, name).unbind(), timeout)
     }
 }
 
@@ -96,23 +96,26 @@ struct Method {
 }
 
 impl Method {
-    fn make(binding: Py<Binding>, name: Py<PyString>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-        Python::attach(|py| {
-            let class = method_type(py)?.as_type_ptr();
-            // SAFETY: the type's objects have the layout of `Method`.
-            let made = unsafe { ffi::PyType_GenericAlloc(class, 0) };
-            // SAFETY: a new reference, or null and an exception.
-            let made = unsafe { Bound::from_owned_ptr_or_err(py, made) }?;
-            let method = made.as_ptr().cast::<Self>();
-            // SAFETY: the object is new, so that nobody else sees it; its fields hold zeros, which are not dropped by a write.
-            unsafe {
-                ptr::addr_of_mut!((*method).vectorcall).write(vectorcall);
-                ptr::addr_of_mut!((*method).binding).write(binding);
-                ptr::addr_of_mut!((*method).name).write(name);
-                ptr::addr_of_mut!((*method).timeout).write(timeout);
-            }
-            Ok(made.unbind())
-        })
+    fn make(
+        py: Python<'_>,
+        binding: Py<Binding>,
+        name: Py<PyString>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'_, PyAny>> {
+        let class = method_type(py)?.as_type_ptr();
+        // SAFETY: the type's objects have the layout of `Method`.
+        let made = unsafe { ffi::PyType_GenericAlloc(class, 0) };
+        // SAFETY: a new reference, or null and an exception.
+        let made = unsafe { Bound::from_owned_ptr_or_err(py, made) }?;
+        let method = made.as_ptr().cast::<Self>();
+        // SAFETY: the object is new, so that nobody else sees it; its fields hold zeros, which are not dropped by a write.
+        unsafe {
+            ptr::addr_of_mut!((*method).vectorcall).write(vectorcall);
+            ptr::addr_of_mut!((*method).binding).write(binding);
+            ptr::addr_of_mut!((*method).name).write(name);
+            ptr::addr_of_mut!((*method).timeout).write(timeout);
+        }
+        Ok(made)
     }
 }
 

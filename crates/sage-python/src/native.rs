@@ -16,7 +16,7 @@ use crate::Record;
 use crate::blocks::{MOST_RECORDS, parts};
 use crate::error::Raised;
 use crate::json;
-use crate::thread::Kept;
+use crate::thread::{Kept, attach, call};
 use crate::value::{Key, Value};
 
 /// What an operator does with the result of its function.
@@ -166,16 +166,17 @@ impl Link {
     /// What the reference gives.
     #[cold]
     fn reference(&self, value: Value) -> Result<Value, Raised> {
-        Python::attach(|py| {
-            let call = || {
-                let result = self.reference.bind(py).call1((value.into_object(py)?,))?;
+        attach(|py| {
+            let result = || {
+                let arguments = (value.into_object(py)?,).into_pyobject(py)?;
+                let result = call(self.reference.bind(py), &arguments, None)?;
                 Ok(if matches!(self.role, Role::FlatMap) {
                     Value::List(result.try_iter()?.map(|item| Ok(Value::of(&item?))).collect::<PyResult<_>>()?)
                 } else {
                     Value::of(&result)
                 })
             };
-            call().map_err(|exception| Raised::new(py, exception, None, None))
+            result().map_err(|exception| Raised::new(py, exception, None, None))
         })
     }
 }
@@ -254,7 +255,7 @@ impl Native {
             _ => None,
         };
         if self.blocks {
-            Python::attach(|py| {
+            attach(|py| {
                 let mut records = Vec::new();
                 for block in waiting.drain(..) {
                     records.extend(
@@ -269,7 +270,7 @@ impl Native {
         // How many of the links are done already.
         let mut done = vec![0; waiting.len()];
         if waiting.iter().any(|record| matches!(record.value, Value::Object(_))) {
-            Python::attach(|py| {
+            attach(|py| {
                 for (record, done) in waiting.iter_mut().zip(&mut done) {
                     let Value::Object(object) = &record.value else { continue };
                     let object = object.bind(py);
@@ -373,7 +374,7 @@ impl<E: Emit<Record>> Rest<'_, E> {
 
 #[cold]
 fn raised(exception: PyErr) -> Raised {
-    Python::attach(|py| Raised::new(py, exception, None, None))
+    attach(|py| Raised::new(py, exception, None, None))
 }
 
 /// Whether Python takes a value for true.
@@ -388,7 +389,7 @@ fn is_true(value: &Value) -> Result<bool, Raised> {
         Value::Tuple(items) => !items.is_empty(),
         Value::List(items) => !items.is_empty(),
         Value::Dict(pairs) => !pairs.is_empty(),
-        Value::Object(object) => Python::attach(|py| object.bind(py).is_truthy()).map_err(raised)?,
+        Value::Object(object) => attach(|py| object.bind(py).is_truthy()).map_err(raised)?,
     })
 }
 
@@ -405,7 +406,7 @@ fn added(one: Value, other: Value) -> Result<Value, Raised> {
         (Value::Float(a), Value::Int(b)) => return Ok(Value::Float(a + *b as f64)),
         _ => {}
     }
-    Python::attach(|py| {
+    attach(|py| {
         let sum = || Ok(Value::of(&one.into_object(py)?.add(other.into_object(py)?)?));
         sum().map_err(|exception| Raised::new(py, exception, None, None))
     })

@@ -1,5 +1,6 @@
 //! From the plan that the Python package makes of a pipeline to a job.
 
+use std::os::unix::thread::RawPthread;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use pyo3::types::{PyDict, PyList};
 use sage::{Environment, SignalPolicy};
 
 use crate::error::SubmitError;
-use crate::job::Job;
+use crate::job::{Job, check_process};
 use crate::service::{Handle, PythonService};
 use crate::steps::declare;
+use crate::thread::attach;
 use crate::workers::Workers;
 
 /// A service to be registered.
@@ -25,21 +27,27 @@ struct Registration {
 }
 
 /// Starts a job. `bind` is given the handles of the services, by name, before anything runs.
+///
+/// `is_on_main` says whether the interpreter's main thread is the one that submits: its handlers end the program at a signal.
+/// `where_stuck` is asked for the stack of a thread that missed a deadline.
+#[expect(clippy::too_many_arguments, reason = "the package calls it, in one place, with names")]
 #[pyfunction]
-#[pyo3(signature = (name, steps, services, bind, *, signals, timeouts, log_dir=None))]
-#[expect(clippy::too_many_arguments, reason = "keywords of one call from Python")]
+#[pyo3(signature = (name, steps, services, bind, *, is_on_main, timeouts, where_stuck, log_dir=None))]
 pub(crate) fn start(
     py: Python<'_>,
     name: String,
     steps: &Bound<'_, PyList>,
     services: &Bound<'_, PyList>,
     bind: &Bound<'_, PyAny>,
-    signals: bool,
+    is_on_main: bool,
     timeouts: &Bound<'_, PyDict>,
+    where_stuck: Py<PyAny>,
     log_dir: Option<PathBuf>,
 ) -> PyResult<Job> {
+    check_process()?;
     let mut env = Environment::local(name);
-    env = env.signals(if signals { SignalPolicy::Drain } else { SignalPolicy::Off });
+    env = env.signals(if is_on_main { SignalPolicy::Drain } else { SignalPolicy::Defer });
+    env = env.where_stuck(move |thread| stack_of(&where_stuck, thread));
     env = env.deadlines(deadlines(timeouts)?);
     if let Some(dir) = log_dir {
         env = env.log_files(dir);
@@ -59,6 +67,11 @@ pub(crate) fn start(
     declare(&env, steps)?;
     let job = py.detach(|| env.submit()).map_err(|error| SubmitError::new_err(error.to_string()))?;
     Ok(Job::new(env, job))
+}
+
+fn stack_of(where_stuck: &Py<PyAny>, thread: RawPthread) -> Option<String> {
+    // The number of a thread in Python's module `threading` is the same.
+    attach(|py| where_stuck.call1(py, (thread,)).ok()?.extract(py).ok()?)
 }
 
 fn deadlines(timeouts: &Bound<'_, PyDict>) -> PyResult<sage::Deadlines> {

@@ -11,6 +11,7 @@ use sage::{BoxError, CallError, HookContext, Service, ServiceHandle};
 
 use crate::error::{Raised, ServiceError};
 use crate::future::{self, Call, Request, ServiceFuture, check_timeout};
+use crate::thread::{attach, call, call_method};
 use crate::workers::Workers;
 
 /// A service in Python.
@@ -31,9 +32,9 @@ impl Drop for PythonService {
 impl PythonService {
     /// Makes the service by calling the package's factory.
     pub(crate) fn make(factory: &Py<PyAny>, workers: &Arc<Workers>) -> Result<Self, BoxError> {
-        Python::attach(|py| {
+        attach(|py| {
             let make = || {
-                let hooks = factory.call0(py)?;
+                let hooks = call(factory.bind(py), &PyTuple::empty(py), None)?.unbind();
                 let instance = hooks.getattr(py, intern!(py, "instance"))?;
                 workers.hold();
                 Ok(Self { hooks, instance, workers: workers.clone() })
@@ -43,7 +44,7 @@ impl PythonService {
     }
 
     fn hook(&self, name: &str) -> Result<(), BoxError> {
-        Python::attach(|py| match self.hooks.call_method0(py, name) {
+        attach(|py| match call_method(py, &self.hooks, name) {
             Ok(_) => Ok(()),
             Err(exception) => Err(Raised::new(py, exception, None, None).into()),
         })
@@ -123,11 +124,11 @@ impl Handle {
             (method.clone().unbind(), args.clone().unbind(), kwargs.map(|kw| kw.clone().unbind()));
         let called = py.detach(|| {
             self.handle.call(|service| {
-                Python::attach(|py| {
+                attach(|py| {
                     // Said now already, as the call may call this service again.
                     self.serves.store(true, Ordering::Relaxed);
                     let kwargs = kwargs.as_ref().map(|kwargs| kwargs.bind(py));
-                    service.method(py, method.bind(py))?.call(args.bind(py), kwargs).map(Bound::unbind)
+                    call(&service.method(py, method.bind(py))?, args.bind(py), kwargs).map(Bound::unbind)
                 })
             })
         });
@@ -171,7 +172,7 @@ impl Handle {
             };
             return future::result(py, &call, Some(limit), true, late).map(|result| result.into_bound(py));
         }
-        match self.call_now(|service| service.method(py, method)?.call(args, kwargs)) {
+        match self.call_now(|service| call(&service.method(py, method)?, args, kwargs)) {
             Some(called) => called?,
             None => self.first_call(py, method, args, kwargs),
         }

@@ -1,6 +1,7 @@
 //! A source whose records come from a Python iterator.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
@@ -8,11 +9,18 @@ use sage::{BoxError, CloseContext, Next, Source, SourceContext};
 
 use crate::Record;
 use crate::error::Raised;
-use crate::thread::Kept;
+use crate::thread::{Kept, attach, call, next};
 use crate::value::Value;
 
 /// How many records of a container are asked for at a time.
 const MOST_RECORDS: usize = 512;
+
+/// How long an iterator that has nothing just now is left in peace.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// What an iterator gives, the class itself, when it has no record just now.
+#[pyclass(frozen, module = "sage._sage")]
+pub(crate) struct Nothing;
 
 /// Gives what an iterator gives.
 pub(crate) struct Iterated {
@@ -44,10 +52,12 @@ impl Iterated {
     /// Asks the iterator for records.
     fn fill(&mut self) {
         let Some(iterator) = &self.iterator else { return };
-        Python::attach(|py| {
-            let mut iterator = iterator.bind(py).clone();
+        attach(|py| {
+            let iterator = iterator.bind(py);
+            let nothing = py.get_type::<Nothing>();
             while self.ready.len() < self.most {
-                match iterator.next() {
+                match next(iterator) {
+                    Some(Ok(record)) if record.is(&nothing) => return,
                     Some(Ok(record)) => self.ready.push_back(record.unbind()),
                     Some(Err(exception)) => {
                         let record = self.given + self.ready.len() as u64 + 1;
@@ -69,16 +79,17 @@ impl Source for Iterated {
 
     fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
         self.thread = Kept::here();
-        Python::attach(|py| {
-            let made = self.make.call1(py, (cx.replica, cx.parallelism));
+        attach(|py| {
             let raised = |exception| Raised::new(py, exception, None, None);
-            let adapter = self.adapter.insert(made.map_err(raised)?);
+            let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
+            let made = call(self.make.bind(py), &replica, None);
+            let adapter = self.adapter.insert(made.map_err(raised)?.unbind());
             self.iterator = Some(adapter.bind(py).try_iter().map_err(raised)?.unbind());
             Ok(())
         })
     }
 
-    fn next(&mut self, _cx: &SourceContext) -> Result<Next<Record>, BoxError> {
+    fn next(&mut self, cx: &SourceContext) -> Result<Next<Record>, BoxError> {
         if self.ready.is_empty() && self.end.is_none() {
             self.fill();
         }
@@ -92,13 +103,16 @@ impl Source for Iterated {
                 Ok(Next::End)
             }
             Some(Err(raised)) => Err(raised.into()),
-            None => Ok(Next::Idle),
+            None => {
+                cx.wait(PAUSE);
+                Ok(Next::Idle)
+            }
         }
     }
 
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
         let _until_closed = self.thread.take();
-        Python::attach(|py| {
+        attach(|py| {
             self.ready.clear();
             self.iterator = None;
             match self.adapter.take() {

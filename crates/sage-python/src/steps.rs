@@ -18,6 +18,7 @@ use crate::error::SubmitError;
 use crate::native::{Native, Parts};
 use crate::policies::{Policy, policed};
 use crate::source::Iterated;
+use crate::thread::attach;
 use crate::{joins, timers, windows};
 
 /// One step of the plan.
@@ -171,7 +172,7 @@ fn container(env: &Environment, name: String, make: Py<PyAny>) -> Stream<impl Pi
 
 /// Another reference to a Python object, for another replica.
 pub(crate) fn copy(object: &Py<PyAny>) -> Py<PyAny> {
-    Python::attach(|py| object.clone_ref(py))
+    attach(|py| object.clone_ref(py))
 }
 
 /// Gives every step that follows all records.
@@ -247,8 +248,7 @@ fn functions<P: Pipe<Out = Record>>(
             let whole = step.option::<bool>(py, "whole")?.is_some();
             // Made once here, so that a mistake is found before the job starts.
             Native::new(py, &parts, whole, blocks)?;
-            let factory =
-                move || Python::attach(|py| Native::new(py, &parts, whole, blocks).expect("it was made before"));
+            let factory = move || attach(|py| Native::new(py, &parts, whole, blocks).expect("it was made before"));
             let chain = stream.operator(factory).named(&*step.name);
             Ok(vec![match replicas {
                 Some(replicas) if !blocks => chain.parallelism(replicas).boxed(),

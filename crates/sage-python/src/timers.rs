@@ -15,7 +15,7 @@ use crate::Record;
 use crate::chain::close;
 use crate::error::Raised;
 use crate::steps::{Step, copy};
-use crate::thread::Kept;
+use crate::thread::{self, Kept, attach};
 use crate::value::{Key, throw};
 
 thread_local! {
@@ -50,14 +50,14 @@ fn call(
     subject: impl FnOnce(Python<'_>) -> PyResult<Bound<'_, PyAny>>,
     cx: &mut KeyContext<'_, '_, Arc<Key>, Record>,
 ) {
-    let called = Python::attach(|py| {
+    let called = attach(|py| {
         let call = || {
             let Some(runner) = RUNNER.with_borrow(|runner| runner.as_ref().map(|runner| runner.clone_ref(py))) else {
                 return Ok(Vec::new());
             };
             let arguments =
                 (state.0.take(), cx.key().object(py)?, cx.now().millis(), cx.watermark().millis(), subject(py)?);
-            let result = runner.bind(py).call_method1(name, arguments)?;
+            let result = thread::call(&runner.bind(py).getattr(name)?, &arguments.into_pyobject(py)?, None)?;
             let (kept, wishes, forget): (Py<PyAny>, Vec<Wish>, bool) = result.extract()?;
             state.0 = Some(kept);
             if forget {
@@ -73,7 +73,7 @@ fn call(
     };
     for wish in called.unwrap_or_else(|raised| throw(raised)) {
         match wish {
-            Wish::Push((value,)) => cx.push(Python::attach(|py| Record::of(value.into_bound(py)))),
+            Wish::Push((value,)) => cx.push(attach(|py| Record::of(value.into_bound(py)))),
             Wish::Timer(true, at, by_clock) => cx.set(timer(at, by_clock)),
             Wish::Timer(false, at, by_clock) => {
                 cx.cancel(timer(at, by_clock));
@@ -96,9 +96,10 @@ impl Operator for Held {
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.thread = Kept::here();
-        let runner = Python::attach(|py| {
-            let made = self.make.call1(py, (cx.replica, cx.parallelism));
-            made.map_err(|exception| Raised::new(py, exception, None, None))
+        let runner = attach(|py| {
+            let replica = (cx.replica, cx.parallelism).into_pyobject(py);
+            let made = replica.and_then(|replica| thread::call(self.make.bind(py), &replica, None));
+            made.map(Bound::unbind).map_err(|exception| Raised::new(py, exception, None, None))
         })?;
         RUNNER.set(Some(runner));
         Ok(())
@@ -110,7 +111,7 @@ impl Operator for Held {
 
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
         let _until_closed = self.thread.take();
-        Python::attach(|py| RUNNER.take().map_or(Ok(()), |runner| close(py, &runner)))
+        attach(|py| RUNNER.take().map_or(Ok(()), |runner| close(py, &runner)))
     }
 }
 

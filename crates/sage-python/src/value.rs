@@ -12,6 +12,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, 
 use sage::BoxError;
 
 use crate::error::Raised;
+use crate::thread::attach;
 
 /// How deep containers may be nested to become values; what is deeper stays an object.
 const MOST_DEPTH: usize = 64;
@@ -121,7 +122,7 @@ impl Value {
             (Self::Tuple(one), Self::Tuple(other)) => {
                 one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.is_same_key(other))
             }
-            (Self::Object(_), _) | (_, Self::Object(_)) => Python::attach(|py| {
+            (Self::Object(_), _) | (_, Self::Object(_)) => attach(|py| {
                 let equal = self.clone().into_object(py).and_then(|one| one.eq(other.clone().into_object(py)?));
                 equal.unwrap_or_else(|exception| throw(Raised::new(py, exception, None, None)))
             }),
@@ -140,7 +141,7 @@ impl Clone for Value {
     /// Attaches where it is an object.
     fn clone(&self) -> Self {
         match self {
-            Self::Object(object) => Python::attach(|py| Self::Object(object.clone_ref(py))),
+            Self::Object(object) => attach(|py| Self::Object(object.clone_ref(py))),
             Self::None => Self::None,
             Self::Bool(truth) => Self::Bool(*truth),
             Self::Int(number) => Self::Int(*number),
@@ -194,7 +195,7 @@ impl Key {
     pub(crate) fn of_value(value: Value) -> PyResult<Self> {
         match &value {
             Value::Text(text) => Ok(Self { hash: spread(fnv(text.as_bytes())), value }),
-            _ => Python::attach(|py| Self::of(&value.into_object(py)?)),
+            _ => attach(|py| Self::of(&value.into_object(py)?)),
         }
     }
 

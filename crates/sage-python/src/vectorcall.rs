@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use crate::service::PythonService;
+use crate::thread::vectorcall_method;
 
 /// A member of a type, which cannot be written.
 pub(crate) fn member(name: &'static CStr, type_code: c_int, offset: usize) -> ffi::PyMemberDef {
@@ -109,14 +110,14 @@ impl<'py> Stack<'py> {
             // borrowed: the first from the service, which the gate keeps, the others from the caller.
             unsafe {
                 let before = first.replace(instance);
-                let result = ffi::PyObject_VectorcallMethod(name.as_ptr(), first, self.positional + 1, self.names);
+                let result = vectorcall_method(name.as_ptr(), first, self.positional + 1, self.names);
                 first.write(before);
                 result
             }
         } else {
             let all: Vec<_> = std::iter::once(instance).chain(self.args().iter().copied()).collect();
             // SAFETY: as above, with the arguments in a place of our own.
-            unsafe { ffi::PyObject_VectorcallMethod(name.as_ptr(), all.as_ptr(), self.positional + 1, self.names) }
+            unsafe { vectorcall_method(name.as_ptr(), all.as_ptr(), self.positional + 1, self.names) }
         };
         if result.is_null() {
             service.explain(self.py, name, PyErr::fetch(self.py)).restore(self.py);

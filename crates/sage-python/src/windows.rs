@@ -11,6 +11,7 @@ use sage::{Count, DataStream, Pipe, Session, Sliding, Stream, Timed, Timestamp, 
 use crate::Record;
 use crate::error::SubmitError;
 use crate::steps::Step;
+use crate::thread::attach;
 use crate::value::{Key, Value};
 
 /// Gives each record the time it carries.
@@ -39,7 +40,7 @@ fn counted(result: Timed<Windowed<Arc<Key>, u64>>) -> Timed<Windowed<Arc<Key>, V
 
 /// The values of records, attached once for all of them.
 fn values(_key: &Arc<Key>, _window: Window, records: &[Record]) -> Value {
-    Python::attach(|_py| Value::List(records.iter().map(|record| record.value.clone()).collect()))
+    attach(|_py| Value::List(records.iter().map(|record| record.value.clone()).collect()))
 }
 
 /// Ends a step of windows. A macro, as the types of the streams have no names here.

@@ -240,6 +240,8 @@ pub(crate) fn spin_until(came: impl Fn() -> bool) -> bool {
         if Instant::now() > until {
             return came();
         }
+        // Whoever is to come may need this core: on a busy machine this makes several times as many calls.
+        std::thread::yield_now();
     }
     true
 }

@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::thread::JoinHandleExt;
 use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
-use super::{Backend, Event, Ground, ServiceAction, TaskId, Unit};
+use super::{Backend, Event, Ground, ServiceAction, Stuck, TaskId, Unit};
 use crate::job::control::Control;
 use crate::job::reason::StopReason;
-use crate::service::ServiceId;
+use crate::service::{Hook, ServiceId};
 
 /// Runs each unit on a thread of its own.
 pub(crate) struct LocalBackend {
@@ -113,5 +114,16 @@ impl Backend for LocalBackend {
             Event::StopEnded { .. } | Event::Command(_) | Event::Roused => {}
         }
         Some(event)
+    }
+
+    fn where_stuck(&self, stuck: Stuck) -> Option<String> {
+        let probe = self.ground.stuck_probe.as_ref()?;
+        let key = match stuck {
+            Stuck::Task(id) => UnitKey::Task(id),
+            Stuck::Hook(id, Hook::Constructor | Hook::Setup) => UnitKey::Start(id),
+            Stuck::Hook(id, Hook::Stop | Hook::Cleanup | Hook::Drop) => UnitKey::Shutdown(id),
+            Stuck::Hook(id, Hook::OnCleanup) => UnitKey::OnCleanup(id),
+        };
+        (probe.0)(self.threads.get(&key)?.as_pthread_t())
     }
 }

@@ -8,7 +8,9 @@ pub(crate) mod fake;
 pub(crate) mod inline;
 pub(crate) mod local;
 
+use std::fmt;
 use std::io;
+use std::os::unix::thread::RawPthread;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::job::control::{Control, JobControl};
 use crate::job::reason::StopReason;
 use crate::job::task::{Cursor, Runner, Task, TaskOutcome};
-use crate::service::{HookEnd, JobRuntime, ServiceEntry, ServiceId, ServiceState, both};
+use crate::service::{Hook, HookEnd, JobRuntime, ServiceEntry, ServiceId, ServiceState, both};
 
 /// Names a task within its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -131,6 +133,27 @@ pub(crate) trait Backend {
     fn pause(&mut self, pause: bool) -> bool;
     /// Waits for an event, until `deadline`; `None` when it has passed.
     fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event>;
+    /// Where a unit that missed its deadline is stuck, in words, if that can be told.
+    fn where_stuck(&self, _stuck: Stuck) -> Option<String> {
+        None
+    }
+}
+
+/// What missed its deadline.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Stuck {
+    Task(TaskId),
+    Hook(ServiceId, Hook),
+}
+
+/// Tells where a thread is.
+#[derive(Clone)]
+pub(crate) struct StuckProbe(pub(crate) Arc<dyn Fn(RawPthread) -> Option<String> + Send + Sync>);
+
+impl fmt::Debug for StuckProbe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StuckProbe")
+    }
 }
 
 /// What the local and the inline backend run units with.
@@ -139,6 +162,7 @@ pub(crate) struct Ground {
     pub(crate) runtime: Arc<JobRuntime>,
     pub(crate) events: EventSender,
     pub(crate) queue: Receiver<Event>,
+    pub(crate) stuck_probe: Option<StuckProbe>,
 }
 
 impl Ground {
@@ -212,5 +236,8 @@ impl Backend for Box<dyn Backend + Send> {
     }
     fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
         (**self).next_event(deadline)
+    }
+    fn where_stuck(&self, stuck: Stuck) -> Option<String> {
+        (**self).where_stuck(stuck)
     }
 }

@@ -12,7 +12,7 @@ use super::plan::{TaskRecord, TaskState};
 use super::reason::StopReason;
 use super::report::{Cause, CauseKind, Leftover, Origin, Outcome};
 use super::state::JobState;
-use crate::backend::{Backend, ServiceAction, ServicePlan, Unit};
+use crate::backend::{Backend, ServiceAction, ServicePlan, Stuck, TaskId, Unit};
 use crate::service::{Hook, HookEnd, HookFailure, ServiceId, ServiceState};
 
 impl<B: Backend> Dispatcher<B> {
@@ -129,9 +129,18 @@ impl<B: Backend> Dispatcher<B> {
                 self.deadlines.cancel
             );
             self.left.push(Leftover { what: format!("task `{name}`"), why: message.clone() });
+            let message = self.with_place(message, Stuck::Task(TaskId(index)));
             let origin = Origin::Task { name, replica };
             let cause = Cause { origin, kind: CauseKind::Timeout, message, error: None };
             self.fail(cause);
+        }
+    }
+
+    /// What is said of something that is stuck, and where it is if that can be told.
+    fn with_place(&self, message: String, stuck: Stuck) -> String {
+        match self.backend.where_stuck(stuck) {
+            Some(place) => format!("{message}, here:\n{place}"),
+            None => message,
         }
     }
 
@@ -267,6 +276,7 @@ impl<B: Backend> Dispatcher<B> {
         record.stuck.get_or_insert(hook);
         let message = format!("did not come back within {timeout:?}; its thread is left");
         self.leave(index, format!("its {hook} {message}"));
+        let message = self.with_place(message, Stuck::Hook(entry.id, hook));
         let origin = Origin::Service { name: entry.name.clone(), hook };
         let cause = Cause { origin, kind: CauseKind::Timeout, message, error: None };
         match hook {

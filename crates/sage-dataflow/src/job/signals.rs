@@ -5,12 +5,17 @@
 //! else happens on a listener thread. The first listening job of a process starts that thread and it then waits on the
 //! semaphore for as long as the process lives: starting and joining it took longer than all the rest of a small job.
 //!
+//! A host whose handler only sets a flag, and which looks at it when the signal has interrupted what it waits in, as CPython does,
+//! misses a signal that comes between its last look and its wait. A drain may take a while; nobody sends a second signal to
+//! a program that seems to end. So its main thread is nudged a few times: interrupted by SIGURG, which means nothing.
+//!
 //! Lock order: `SWITCH` before `JOBS`.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, Once};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::reason::StopReason;
 use crate::backend::{Command, Event, EventSender};
@@ -24,11 +29,23 @@ pub enum SignalPolicy {
     /// the job and raises the signal again, which by default ends the process. For a library in a host program.
     #[default]
     Drain,
+    /// As `Drain`; and when the last listening job is over, a signal that the host had left at its default, which ends a
+    /// process, is raised again. For a host in which nobody may be waiting for the job.
+    Defer,
     /// As `Drain`, but the third signal exits at once with 128 plus the signal's number. For binaries of one's own.
     Exit,
     /// Signals are left alone.
     Off,
 }
+
+/// How long after a signal, and after one another, the nudges come.
+const NUDGES: [Duration; 5] = [
+    Duration::from_millis(1),
+    Duration::from_millis(4),
+    Duration::from_millis(16),
+    Duration::from_millis(64),
+    Duration::from_millis(256),
+];
 
 const SIGNALS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
@@ -37,6 +54,11 @@ static COUNTS: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
 static CHAINED: [AtomicPtr<libc::c_void>; 2] =
     [AtomicPtr::new(std::ptr::null_mut()), AtomicPtr::new(std::ptr::null_mut())];
 static CHAINED_WITH_INFO: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+
+/// Whether the function that was replaced is to interrupt what its thread waits in.
+static INTERRUPTS: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
+/// Which signals are to be raised again when the last listening job is over, under [`SignalPolicy::Defer`].
+static DEFERRED: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
 
 static SWITCH: Mutex<Switch> = Mutex::new(Switch { installed: [None, None], on: false, listening: false });
 static JOBS: Mutex<Vec<Job>> = Mutex::new(Vec::new());
@@ -82,6 +104,14 @@ impl Semaphore {
     fn wait(&self) {
         // SAFETY: initialised before the listener was started.
         while unsafe { libc::sem_wait((*self.0.get()).as_mut_ptr()) } != 0 {}
+    }
+
+    /// Waits for `timeout` at most; says whether the semaphore was posted.
+    fn wait_for(&self, timeout: Duration) -> bool {
+        let until = (SystemTime::now() + timeout).duration_since(UNIX_EPOCH).unwrap_or_default();
+        let until = libc::timespec { tv_sec: until.as_secs().cast_signed(), tv_nsec: until.subsec_nanos().into() };
+        // SAFETY: as in `wait`. One that a signal cuts short was long enough.
+        unsafe { libc::sem_timedwait((*self.0.get()).as_mut_ptr(), &until) == 0 }
     }
 }
 
@@ -143,7 +173,10 @@ impl Switch {
             // SAFETY: all zeroes is a valid `sigaction`; the fields that matter are set below.
             let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
             new.sa_sigaction = handler_address();
-            new.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+            // A host whose handler is to interrupt what its threads wait in goes on interrupting it.
+            INTERRUPTS[index].store(is_function && old.sa_flags & libc::SA_RESTART == 0, Ordering::SeqCst);
+            let restart = if is_function { old.sa_flags & libc::SA_RESTART } else { libc::SA_RESTART };
+            new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | restart;
             disposition(signal, Some(&new));
             self.installed[index] = Some(old);
         }
@@ -153,6 +186,12 @@ impl Switch {
     fn uninstall(&mut self) {
         restore(&mut self.installed);
         self.on = false;
+        for (index, &signal) in SIGNALS.iter().enumerate() {
+            if DEFERRED[index].swap(false, Ordering::SeqCst) && disposition(signal, None).sa_sigaction == libc::SIG_DFL
+            {
+                raise(signal);
+            }
+        }
     }
 }
 
@@ -168,21 +207,53 @@ fn restore(installed: &mut [Option<libc::sigaction>; 2]) {
 }
 
 fn listen() -> ! {
+    let mut nudges = [].iter();
     loop {
-        PENDING.wait();
+        match nudges.next() {
+            None => PENDING.wait(),
+            Some(after) if PENDING.wait_for(*after) => {}
+            Some(_) => {
+                nudge();
+                continue;
+            }
+        }
         for (index, &signal) in SIGNALS.iter().enumerate() {
             for _ in 0..COUNTS[index].swap(0, Ordering::SeqCst) {
-                deliver(signal);
+                deliver(index, signal);
+                if INTERRUPTS[index].load(Ordering::SeqCst) {
+                    nudges = NUDGES.iter();
+                }
             }
         }
     }
 }
 
-fn deliver(signal: libc::c_int) {
+/// Interrupts what the main thread waits in, unless the host has a use for SIGURG. By default that is ignored, so the handler that
+/// does nothing may stay.
+fn nudge() {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    let nothing = nothing as extern "C" fn(libc::c_int) as *const () as libc::sighandler_t;
+    let found = disposition(libc::SIGURG, None).sa_sigaction;
+    if found == libc::SIG_DFL {
+        // SAFETY: all zeroes is a valid `sigaction`; the fields that matter are set below.
+        let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
+        (new.sa_sigaction, new.sa_flags) = (nothing, libc::SA_ONSTACK);
+        disposition(libc::SIGURG, Some(&new));
+    } else if found != nothing {
+        return;
+    }
+    // SAFETY: sends a signal to the first thread of this process, whose number is the process's.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::getpid(), libc::SIGURG) };
+}
+
+fn deliver(index: usize, signal: libc::c_int) {
     let reason = || StopReason::Signal(signal);
     let mut give_up = None;
     for job in lock(&JOBS).iter_mut() {
         job.signals += 1;
+        if job.policy == SignalPolicy::Defer {
+            DEFERRED[index].store(true, Ordering::SeqCst);
+        }
         match job.signals {
             1 => job.events.send(Event::Command(Command::Drain(reason()))),
             2 => job.events.send(Event::Command(Command::Cancel(reason()))),
@@ -206,6 +277,10 @@ fn raise_again(signal: libc::c_int) {
     if let Ok(mut switch) = SWITCH.try_lock() {
         restore(&mut switch.installed);
     }
+    raise(signal);
+}
+
+fn raise(signal: libc::c_int) {
     // SAFETY: sends a signal to this process.
     unsafe { libc::kill(libc::getpid(), signal) };
 }

@@ -280,6 +280,23 @@ fn contract_18_it_works_when_the_job_is_submitted_off_the_main_thread() {
 }
 
 #[test]
+fn contract_18_a_deferred_signal_takes_its_default_effect_when_all_is_cleaned() {
+    const NAME: &str = "signals::contract_18_a_deferred_signal_takes_its_default_effect_when_all_is_cleaned";
+    if role().is_some() {
+        let _job = patient(SignalPolicy::Defer).submit().expect("it can be submitted");
+        loop {
+            std::thread::park();
+        }
+    }
+    let mut process = Process::start(NAME, "child");
+    process.await_line("running");
+    process.signal(libc::SIGTERM);
+    let (rest, status) = process.end();
+    assert_eq!(status.signal(), Some(libc::SIGTERM), "{status}; it printed:\n{rest}");
+    assert!(rest.contains("cleaned: SIGTERM"), "{rest}");
+}
+
+#[test]
 fn contract_18_the_second_signal_cancels_what_cannot_be_drained() {
     const NAME: &str = "signals::contract_18_the_second_signal_cancels_what_cannot_be_drained";
     if role().is_some() {

@@ -1,5 +1,6 @@
 //! Clauses 7a and 14: what does not come back is given up at its deadline, named, and nothing is freed under it.
 
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -144,6 +145,40 @@ fn contract_14_a_setup_past_its_deadline_fails_the_job_and_is_cleaned_all_the_sa
         assert_eq!(report.service("base").unwrap().state, ServiceState::Cleaned);
         assert_eq!((journal.count("stuck cleanup"), journal.count("stuck drop")), (1, 0));
         journal.assert_order(&["stuck cleanup ended", "base stop"]);
+        watch.expect_left(&["svc stuck"]);
+        gate.open();
+        journal.await_events("stuck setup ended", 1);
+    });
+}
+
+#[test]
+fn contract_14_the_host_is_asked_where_a_hook_is_stuck() {
+    leak_free(|watch| {
+        let (journal, gate, asked) = (Journal::new(), Gate::new(), Arc::new(Mutex::new(None)));
+        let env = Environment::local("where").where_stuck({
+            let asked = asked.clone();
+            move |thread| {
+                *asked.lock().unwrap() = Some(thread);
+                Some("  in the dark".to_owned())
+            }
+        });
+        let (held, stuck) = (gate.clone(), Arc::new(Mutex::new(None)));
+        let here = stuck.clone();
+        Probe::new("stuck", &journal)
+            .in_setup(move |_| {
+                // SAFETY: tells which thread this is.
+                *here.lock().unwrap() = Some(unsafe { libc::pthread_self() });
+                held.pass();
+                Ok(())
+            })
+            .register(&env)
+            .setup_timeout(SHORT)
+            .build();
+        add_pipeline(&env);
+        let report = failed(env.run());
+        let cause = report.first_cause.as_ref().unwrap().to_string();
+        assert!(cause.ends_with("its thread is left, here:\n  in the dark"), "{cause}");
+        assert!(stuck.lock().unwrap().is_some() && *stuck.lock().unwrap() == *asked.lock().unwrap());
         watch.expect_left(&["svc stuck"]);
         gate.open();
         journal.await_events("stuck setup ended", 1);
