@@ -261,6 +261,27 @@ class LocalEnvironment:
         self._is_closed = True
         self.stop()
 
+    def explain(self) -> str:
+        """What is declared, in words: each step with what it takes its records from, and which steps run as one."""
+        from ._html import described
+
+        lines = [f"environment `{self.name}`"]
+        for step in self.pipeline:
+            inputs = ", ".join(before.name for before, _ in step.inputs)
+            lines.append(f"  {step.name}: {described(step)}" + (f" ← {inputs}" if inputs else ""))
+        lines += [f"  service {name}" for name in self._services]
+        try:
+            steps = self._plan(ServiceCalls(self._bindings))
+        except _sage.SubmitError as error:
+            return "\n".join([*lines, f"cannot run yet: {error}"])
+        run = [f"  [{step.name}]" + (f" ×{step.parallelism}" if step.parallelism > 1 else "") for step in steps]
+        return "\n".join([*lines, "runs as", *run])
+
+    def _repr_html_(self) -> str:
+        from ._html import graph
+
+        return graph(self.pipeline, self._services)
+
     def set_console_log_level(self, level: str) -> None:
         """The level from which on messages of this environment are shown: ``"DEBUG"``, ``"INFO"``, ``"WARNING"``, …"""
         self.logger.setLevel(level.upper())

@@ -199,6 +199,11 @@ class DataStream:
         """Ends the stream: prints each record, behind ``prefix`` and ``separator`` if there is a prefix."""
         return self.sink(PrintSink, prefix, separator, colored, name="print")
 
+    def _repr_html_(self) -> str:
+        from ._html import graph
+
+        return graph(self._environment.pipeline, self._environment._services, self._step)
+
     def collect(self) -> list[Any]:
         """Ends the stream: returns a list that the job appends each record to."""
         records: list[Any] = []
