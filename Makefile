@@ -4,7 +4,7 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo logs test test-kafka test-python python check bench nextest
+.PHONY: help demo logs test test-kafka test-python test-install wheel python check bench nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,7 +38,23 @@ python: .venv/tools ## Build the Python package into .venv
 
 test-python: python ## Run the tests of the Python package
 	.venv/bin/mypy --strict python/sage examples/python
+	.venv/bin/stubtest sage._sage --ignore-disjoint-bases --allowlist python/stubtest-allowlist.txt
 	.venv/bin/pytest --quiet
+	$(MAKE) --no-print-directory test-install
+
+# What was built for the tests becomes a wheel, and is installed where nothing else is.
+test-install: python
+	rm -rf target/fresh
+	.venv/bin/maturin build --quiet --out target/fresh/wheel
+	$(PYTHON) -m venv target/fresh/venv
+	target/fresh/venv/bin/pip install --quiet --disable-pip-version-check --no-index target/fresh/wheel/*.whl
+	cd target/fresh && venv/bin/python ../../examples/python/sage_style.py
+
+wheel: .venv/tools ## Build the wheel of the Python package into target/wheels, and check its size
+	rm -rf target/wheels
+	.venv/bin/maturin build --quiet --release --strip --out target/wheels
+	@ls -l target/wheels
+	@test -z "$$(find target/wheels -size +12M)" || { echo "the wheel is larger than 12 MB"; exit 1; }
 
 check: ## What CI checks besides the tests: format, lints, documentation
 	$(CARGO) fmt --all --check

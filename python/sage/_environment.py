@@ -39,6 +39,9 @@ class LocalEnvironment:
     >>> job = env.submit(autostop=True)
     >>> squares
     [1, 4, 9]
+
+    Of ``config``, the engine reads ``"timeouts"``, the limits in seconds of ``setup``, ``drain``, ``cancel``, ``stop`` and
+    ``cleanup``, and ``"log_dir"``, a folder such as ``".sage/logs"`` for log files of each job; there are none unless it is set.
     """
 
     def __init__(self, name: str = "localenvironment", config: dict[str, Any] | None = None) -> None:
@@ -185,6 +188,7 @@ class LocalEnvironment:
                     calls.bind,
                     is_on_main=is_on_main,
                     timeouts=timeouts,
+                    log_dir=self.config.get("log_dir"),
                     where_stuck=where_stuck,
                 )
             except BaseException:
@@ -256,6 +260,27 @@ class LocalEnvironment:
         """As ``stop``; nothing can be declared or submitted any more."""
         self._is_closed = True
         self.stop()
+
+    def explain(self) -> str:
+        """What is declared, in words: each step with what it takes its records from, and which steps run as one."""
+        from ._html import described
+
+        lines = [f"environment `{self.name}`"]
+        for step in self.pipeline:
+            inputs = ", ".join(before.name for before, _ in step.inputs)
+            lines.append(f"  {step.name}: {described(step)}" + (f" ← {inputs}" if inputs else ""))
+        lines += [f"  service {name}" for name in self._services]
+        try:
+            steps = self._plan(ServiceCalls(self._bindings))
+        except _sage.SubmitError as error:
+            return "\n".join([*lines, f"cannot run yet: {error}"])
+        run = [f"  [{step.name}]" + (f" ×{step.parallelism}" if step.parallelism > 1 else "") for step in steps]
+        return "\n".join([*lines, "runs as", *run])
+
+    def _repr_html_(self) -> str:
+        from ._html import graph
+
+        return graph(self.pipeline, self._services)
 
     def set_console_log_level(self, level: str) -> None:
         """The level from which on messages of this environment are shown: ``"DEBUG"``, ``"INFO"``, ``"WARNING"``, …"""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from ._context import Context, InJob
@@ -23,6 +24,18 @@ class StopSignal:
 
     def __repr__(self) -> str:
         return f"StopSignal({self.name!r})"
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A record with what belongs to it: its key, and from which of several connected streams it is.
+
+    Functions are given records, never packets; one that a program makes is a record like others.
+    """
+
+    payload: Any
+    key: Any = None
+    tag: int = 0
 
 
 class BaseFunction(InJob):
@@ -74,6 +87,32 @@ class SourceFunction(BaseFunction):
 class BatchFunction(BaseFunction):
     """Makes a record each time ``execute()`` is called, until that returns ``None`` or a ``StopSignal``."""
 
+    _ends_with_none = True
+
+
+class SimpleBatchFunction(BatchFunction):
+    """Gives the records of an iterable; ``None`` is one like others."""
+
+    _ends_with_none = False
+
+    def __init__(self, records: Iterable[Any]) -> None:
+        self._records = iter(records)
+
+    def execute(self) -> Any:
+        """The next record."""
+        return next(self._records, _END)
+
+
+_END = StopSignal("end of the records")
+
+
+class FutureFunction(BaseFunction):
+    """Stands for a stream that another one fills: see ``from_future`` and ``fill_future``, which need no function."""
+
+    def execute(self, *args: Any) -> Any:
+        """Raises: a future stream gets its records from the stream that fills it."""
+        raise RuntimeError("a future stream is made by `from_future` and filled by `fill_future`, not executed")
+
 
 class KeyByFunction(BaseFunction):
     """Gives the key of each record: what ``execute(record)`` returns."""
@@ -112,12 +151,28 @@ def instance(made: Made, context: Context) -> Any:
     return made_instance
 
 
-def executed(function: Any, ends_with_none: bool) -> Iterator[Any]:
-    """Calls ``execute`` until it says that there is no more."""
+def executed(function: Any) -> Iterator[Any]:
+    """Calls a source until it says that there is no more."""
     execute = function.execute if isinstance(function, BaseFunction) else function
+    is_batch = isinstance(function, BatchFunction)
+    ends_with_none = is_batch and function._ends_with_none
     while True:
         record = execute()
         if isinstance(record, StopSignal) or (record is None and ends_with_none):
             return
         # A source that has nothing just now says so with `None`: the engine then sees whether the job goes on.
-        yield Nothing if record is None else record
+        yield Nothing if record is None and not is_batch else record
+
+
+def wrap_lambda(function: Callable[..., Any], base: type[BaseFunction] = MapFunction) -> type[BaseFunction]:
+    """Makes a function class of a callable: ``execute`` of an object of it calls the function.
+
+    Streams take callables as they are; this is for programs that pass classes on.
+    """
+    if not callable(function):
+        raise TypeError(f"`wrap_lambda` needs a callable, not {function!r}")
+    if not (isinstance(base, type) and issubclass(base, BaseFunction)):
+        raise TypeError(f"`wrap_lambda` makes a subclass of a function class, not of {base!r}")
+    name = getattr(function, "__name__", type(function).__name__)
+    module = getattr(function, "__module__", None) or __name__
+    return type(name, (base,), {"execute": staticmethod(function), "__module__": module, "__doc__": function.__doc__})

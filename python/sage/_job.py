@@ -30,6 +30,11 @@ class Report:
     def __str__(self) -> str:
         return self._text
 
+    def _repr_html_(self) -> str:
+        from ._html import report
+
+        return report(self.data)
+
 
 class JobId(str):
     """The id of a job: a ``str`` by which the job is waited for and steered, from any thread."""

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Iterable
 from typing import Any
 
 
 class CustomLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
-    """A logger by name. Handlers and levels are those of ``logging``, below the logger ``sage``."""
+    """A logger by name, below the logger ``sage``.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        name = kwargs.get("name") or next((arg for arg in args if isinstance(arg, str)), "program")
-        super().__init__(logging.getLogger(f"sage.{name}"), {})
+    ``outputs`` are pairs of an output and the level from which on messages go there: ``"console"``, or the path of a file,
+    which is opened with the first message. Without any, messages go where ``logging`` was told to send those of ``sage``.
+    """
+
+    def __init__(
+        self, outputs: str | Iterable[tuple[str | os.PathLike[str], str | int]] = (), name: str = "program", **others: Any
+    ) -> None:
+        if isinstance(outputs, str):
+            name, outputs = outputs, ()
+        logger = logging.getLogger(f"sage.{name}")
+        super().__init__(logger, {})
+        handlers = [_handler(os.fspath(output), level) for output, level in outputs]
+        if handlers:
+            for before in list(logger.handlers):
+                logger.removeHandler(before)
+                before.close()
+            for handler in handlers:
+                logger.addHandler(handler)
+            logger.propagate = False
+            logger.setLevel(min(handler.level for handler in handlers))
 
     @classmethod
     def disable_global_console_debug(cls) -> None:
@@ -22,3 +41,10 @@ class CustomLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
     def enable_global_console_debug(cls) -> None:
         """Shows everything again that the package logs."""
         logging.getLogger("sage").setLevel(logging.DEBUG)
+
+
+def _handler(output: str, level: str | int) -> logging.Handler:
+    handler = logging.StreamHandler() if output == "console" else logging.FileHandler(output, encoding="utf-8", delay=True)
+    handler.setLevel(level.upper() if isinstance(level, str) else level)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler

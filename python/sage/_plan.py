@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from . import _sage
 from ._chain import STATEFUL, Chain, Form, Link, close_all
 from ._context import Context
-from ._functions import BaseFunction, BatchFunction, executed, instance
+from ._functions import BaseFunction, executed, instance
 from ._links import links
 from ._process import Runner
 from ._transformation import KEYING, Transformation
@@ -184,9 +184,8 @@ def _source_maker(step: Transformation, context: MakesContexts) -> Any:
         if step.kind == "iterable":
             return _Records(step.made[0], [])
         function = instance(step.made, context(step, replica, parallelism))
-        ends_with_none = isinstance(function, BatchFunction)
         made = [function] if isinstance(step.made[0], type) else []
-        return _Records(executed(function, ends_with_none), made)
+        return _Records(executed(function), made)
 
     return make
 

@@ -1,9 +1,11 @@
+import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final, type_check_only
 
 class SubmitError(RuntimeError): ...
 class ServiceError(RuntimeError): ...
 
+@final
 class Bridge:
     def __init__(self) -> None: ...
     def fileno(self) -> int: ...
@@ -11,8 +13,10 @@ class Bridge:
     def done(self, number: int, results: list[Any]) -> None: ...
     def failed(self, number: int, exception: BaseException) -> None: ...
 
+@final
 class Nothing: ...
 
+@final
 class Handle:
     @property
     def name(self) -> str: ...
@@ -27,6 +31,7 @@ class Handle:
 class Attributes:
     def __getattr__(self, name: str) -> Any: ...
 
+@final
 class Binding:
     def __new__(cls, name: str, handle: Handle | None = None) -> Binding: ...
     @property
@@ -35,6 +40,7 @@ class Binding:
     def unbind(self, handle: Handle) -> None: ...
     def method(self, name: str, timeout: float | None = None) -> Callable[..., Any]: ...
 
+@type_check_only
 class Caller:
     def __call__(
         self, name: str, /, *args: Any, method: str = "process", timeout: float | None = None, **kwargs: Any
@@ -43,10 +49,12 @@ class Caller:
 
 def caller(handles: dict[str, Handle], others: Callable[..., Any], item: Callable[..., Any]) -> Caller: ...
 
+@final
 class ServiceFuture:
     def done(self) -> bool: ...
     def result(self, timeout: float | None = None) -> Any: ...
 
+@final
 class Job:
     @property
     def id(self) -> str: ...
@@ -78,5 +86,6 @@ def start(
     is_on_main: bool,
     timeouts: dict[str, float],
     where_stuck: Callable[[int], str | None],
+    log_dir: str | os.PathLike[str] | None = None,
 ) -> Job: ...
 def end_attaching() -> None: ...

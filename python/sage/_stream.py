@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from ._functions import (
     MapFunction,
     SinkFunction,
 )
+from ._io import PrintSink
 from ._policies import Letter, policy, split_options
 from ._transformation import Transformation
 
@@ -197,14 +197,12 @@ class DataStream:
 
     def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> DataStream:
         """Ends the stream: prints each record, behind ``prefix`` and ``separator`` if there is a prefix."""
-        lead = f"{prefix}{separator}" if prefix else ""
-        if colored and lead:
-            lead = f"\x1b[36m{lead}\x1b[0m"
+        return self.sink(PrintSink, prefix, separator, colored, name="print")
 
-        def show(record: Any) -> None:
-            builtins.print(f"{lead}{record}", flush=True)
+    def _repr_html_(self) -> str:
+        from ._html import graph
 
-        return self.sink(show, name="print")
+        return graph(self._environment.pipeline, self._environment._services, self._step)
 
     def collect(self) -> list[Any]:
         """Ends the stream: returns a list that the job appends each record to."""

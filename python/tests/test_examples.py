@@ -25,6 +25,19 @@ def test_sage_style() -> None:
     ]
 
 
+def test_sage_joins() -> None:
+    ran = run("sage_joins.py")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [
+        "anna has paid for 1 × pear (45)",
+        "anna has paid for 2 × apple (60)",
+        "anna paid 105",
+        "ben has paid for 3 × pear (135)",
+        "ben paid 100",
+    ]
+    assert ran.stderr == ""
+
+
 def test_plain_functions(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("Streams, streams and (streams)\nof words. Streams of things", encoding="utf-8")
     ran = run("plain_functions.py", str(tmp_path))

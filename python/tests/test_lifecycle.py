@@ -1,4 +1,4 @@
-"""How jobs end: with signals, in threads, with the interpreter; and that everything is cleaned once in each case."""
+"""How jobs end: with signals, with the interpreter; and that everything is cleaned once in each case."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from functools import partial
 from pathlib import Path
 
@@ -67,22 +66,6 @@ def test_the_end_of_the_interpreter_cleans_a_job_in_the_background(rest: str) ->
     code, out, err = finish(process)
     assert out.count("cleaned") == 1 and out[-1] == "cleaned", err
     assert code == (1 if "raise" in rest else 3 if "exit" in rest else 0), err
-
-
-def test_two_environments_run_in_two_threads() -> None:
-    results: dict[int, list[int]] = {}
-
-    def run(number: int) -> None:
-        env = LocalEnvironment(f"thread-{number}")
-        results[number] = env.from_batch(range(2000)).map(lambda n: n * number).collect()
-        env.submit(autostop=True)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in (1, 2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == {number: [n * number for n in range(2000)] for number in (1, 2)}
 
 
 def test_a_thousand_jobs_leave_nothing() -> None:

@@ -356,15 +356,3 @@ def test_what_cannot_be_connected_is_refused() -> None:
         one.connect(LocalEnvironment("another").from_batch([1]))
     with pytest.raises(ValueError, match="2 streams need as many functions"):
         one.connect(other).keyby([First])
-
-
-def test_a_slow_replica_loses_nothing() -> None:
-    class Slow(MapFunction):
-        def execute(self, n: int) -> int:
-            time.sleep(0.01 * self.ctx.replica)
-            return n
-
-    env = LocalEnvironment("slow")
-    got = env.from_batch(range(12)).map(Slow, parallelism=2).collect()
-    env.submit(autostop=True)
-    assert sorted(got) == list(range(12))

@@ -1,6 +1,7 @@
 //! From the plan that the Python package makes of a pipeline to a job.
 
 use std::os::unix::thread::RawPthread;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -31,7 +32,7 @@ struct Registration {
 /// `where_stuck` is asked for the stack of a thread that missed a deadline.
 #[expect(clippy::too_many_arguments, reason = "the package calls it, in one place, with names")]
 #[pyfunction]
-#[pyo3(signature = (name, steps, services, bind, *, is_on_main, timeouts, where_stuck))]
+#[pyo3(signature = (name, steps, services, bind, *, is_on_main, timeouts, where_stuck, log_dir=None))]
 pub(crate) fn start(
     py: Python<'_>,
     name: String,
@@ -41,12 +42,16 @@ pub(crate) fn start(
     is_on_main: bool,
     timeouts: &Bound<'_, PyDict>,
     where_stuck: Py<PyAny>,
+    log_dir: Option<PathBuf>,
 ) -> PyResult<Job> {
     check_process()?;
     let mut env = Environment::local(name);
     env = env.signals(if is_on_main { SignalPolicy::Drain } else { SignalPolicy::Defer });
     env = env.where_stuck(move |thread| stack_of(&where_stuck, thread));
     env = env.deadlines(deadlines(timeouts)?);
+    if let Some(dir) = log_dir {
+        env = env.log_files(dir);
+    }
     let handles = PyDict::new(py);
     let workers = Workers::new();
     for service in services.iter() {

@@ -1,0 +1,213 @@
+"""What SAGE programs use besides streams and services: files, the terminal, configuration, loggers, small functions."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sage import JobFailed, LocalEnvironment, MapFunction, SubmitError
+from sage.common.core.functions.future_function import FutureFunction
+from sage.common.core.functions.simple_batch_function import SimpleBatchFunction
+from sage.common.utils.config.loader import load_config
+from sage.common.utils.logging.custom_logger import CustomLogger
+from sage.core.communication.metronome import create_metronome
+from sage.foundation import FilterFunction, FlatMapFunction, SourceFunction, wrap_lambda
+from sage.libs.foundation.io.sink import FileSink as LaterFileSink
+from sage.libs.io_utils.batch import JSONLBatch
+from sage.libs.io_utils.sink import FileSink, PrintSink, TerminalSink
+from sage.libs.io_utils.source import FileSource
+from sage.runtime import Packet
+
+
+def run(env: LocalEnvironment) -> None:
+    env.submit(autostop=True)
+
+
+def test_lines_of_a_file_go_to_another(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("Zoë\n\nAdam", encoding="utf-8")
+    env = LocalEnvironment()
+    env.from_source(FileSource, names).map(str.upper).sink(FileSink, {"path": str(tmp_path / "out.txt")})
+    run(env)
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == "ZOË\n\nADAM\n"
+    run(env)
+    assert (tmp_path / "out.txt").read_text(encoding="utf-8") == "ZOË\n\nADAM\n", "the file is replaced"
+
+
+def test_replicas_append_whole_lines(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    out.write_text("before\n")
+    expected = [f"{n:05}" * 500 for n in range(400)]
+    env = LocalEnvironment()
+    env.from_batch(expected).sink(FileSink, out, mode="a", parallelism=3)
+    run(env)
+    lines = out.read_text().splitlines()
+    assert lines[0] == "before" and sorted(lines[1:]) == expected
+    env = LocalEnvironment()
+    env.from_batch(expected).sink(FileSink, out, parallelism=2)
+    with pytest.raises((JobFailed, SubmitError), match="mode='a'"):
+        run(env)
+
+
+def test_a_line_is_in_the_file_when_its_record_was_taken(tmp_path: Path) -> None:
+    out, seen = tmp_path / "out.txt", []
+
+    class Watched(FileSink):
+        def execute(self, record: Any) -> None:
+            super().execute(record)
+            seen.append(out.read_text())
+
+    env = LocalEnvironment()
+    env.from_batch([1, 2]).sink(Watched, out)
+    run(env)
+    assert seen == ["1\n", "1\n2\n"]
+
+
+def test_what_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.txt"
+    bad.write_bytes(b"fine\n\xff\n")
+    (tmp_path / "bad.jsonl").write_text('{"a": 1}\n{"a": \n')
+    cases: list[tuple[Any, str]] = [
+        (lambda env: env.from_source(FileSource, tmp_path / "none.txt").collect(), "none.txt"),
+        (lambda env: env.from_source(FileSource, bad).collect(), "bad.txt"),
+        (lambda env: env.from_batch(JSONLBatch, tmp_path / "bad.jsonl").collect(), "bad.jsonl, line 2"),
+        (lambda env: env.from_batch([1]).sink(FileSink, tmp_path / "none" / "out.txt"), "out.txt"),
+        (lambda env: env.from_batch([1]).sink(FileSink, "/dev/full"), "/dev/full"),
+        (lambda env: env.from_batch([1]).sink(FileSink, {"file": "x"}), "data_path"),
+        (lambda env: env.from_batch([1]).sink(FileSink, "x", mode="r"), "mode is"),
+    ]
+    for declare, named in cases:
+        env = LocalEnvironment()
+        declare(env)
+        with pytest.raises((JobFailed, SubmitError)) as failed:
+            run(env)
+        assert named in str(failed.value.__cause__ or failed.value)
+
+
+def test_values_of_json_lines_null_among_them(tmp_path: Path) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"query": "why"}\n\nnull\n[1, 2]\n')
+    env = LocalEnvironment()
+    records = env.from_batch(JSONLBatch, {"data_path": str(questions)}).collect()
+    run(env)
+    assert records == [{"query": "why"}, None, [1, 2]]
+
+
+def test_records_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    env = LocalEnvironment()
+    stream = env.from_batch(["a"])
+    stream.sink(PrintSink, "answer", ": ").sink(TerminalSink, {"prefix": "t", "model": "x"}).sink(TerminalSink).print("p")
+    run(env)
+    assert sorted(capsys.readouterr().out.splitlines()) == ["a", "answer: a", "p | a", "t | a"]
+
+
+def test_a_simple_batch_has_every_record() -> None:
+    env = LocalEnvironment()
+    records = env.from_batch(SimpleBatchFunction, [1, None, 2]).collect()
+    run(env)
+    assert records == [1, None, 2]
+
+
+def test_a_wrapped_lambda_is_a_function_class() -> None:
+    double = wrap_lambda(lambda n: 2 * n)
+    assert issubclass(double, MapFunction)
+    env = LocalEnvironment()
+    odd = wrap_lambda(lambda n: n % 4 == 2, FilterFunction)
+    records = env.from_batch([1, 2, 3]).map(double).filter(odd).flatmap(wrap_lambda(lambda n: [n, n], FlatMapFunction)).collect()
+    run(env)
+    assert records == [2, 2, 6, 6]
+    for wrong in [(3,), (len, int), (len, "map")]:
+        with pytest.raises(TypeError):
+            wrap_lambda(*wrong)  # type: ignore[arg-type]
+
+
+def test_a_future_function_says_what_to_use() -> None:
+    with pytest.raises(RuntimeError, match="from_future"):
+        FutureFunction().execute()
+
+
+def test_a_packet_is_a_record_like_others() -> None:
+    env = LocalEnvironment()
+    records = env.from_batch([1, 2]).map(lambda n: Packet(n, key="k")).collect()
+    run(env)
+    assert records == [Packet(1, "k", 0), Packet(2, "k")] and records[0].payload == 1
+
+
+def test_a_metronome_beats_at_its_pace_and_is_a_source() -> None:
+    metronome = create_metronome(0.02)
+    beats: list[int] = []
+
+    class Ends(SourceFunction):
+        def execute(self) -> Any:
+            return metronome()
+
+    def take(beat: int) -> None:
+        beats.append(beat)
+        if len(beats) == 4:
+            metronome.stop()
+
+    env = LocalEnvironment()
+    env.from_source(Ends).sink(take)
+    begin = time.monotonic()
+    run(env)
+    assert beats[0] == 0 and beats == sorted(set(beats)) and time.monotonic() - begin > 0.05
+    with pytest.raises(ValueError, match="more than 0"):
+        create_metronome(0)
+
+
+def test_a_configuration_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("source:\n  data_path: a.txt\nlevels: [1, 2]\n", encoding="utf-8")
+    assert load_config(path) == {"source": {"data_path": "a.txt"}, "levels": [1, 2]}
+    path.write_text("")
+    assert load_config(str(path)) == {}
+    for text, said in [("- 1", "a list at its top level"), ("a: [", "is no YAML"), ("a: !!python/object:os.system x", "is no YAML")]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=said) as error:
+            load_config(path)
+        assert "config.yaml" in str(error.value)
+    with pytest.raises(FileNotFoundError, match="none.yaml"):
+        load_config(tmp_path / "none.yaml")
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ImportError, match=r"pip install 'sage-dataflow\[yaml\]'"):
+        load_config(path)
+
+
+def test_a_logger_writes_where_it_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "app.log"
+    log = CustomLogger([("console", "WARNING"), (path, "DEBUG")], name="told", level="ignored")
+    assert not path.exists(), "opened with the first message"
+    log.debug("into the file")
+    log.warning("to both")
+    again = CustomLogger([("console", "ERROR")], name="told")
+    again.warning("nowhere")
+    assert [line.rpartition(": ")[2] for line in path.read_text().splitlines()] == ["into the file", "to both"]
+    assert "to both" in (err := capsys.readouterr().err) and "nowhere" not in err and "into" not in err
+
+
+def test_a_logger_by_name_is_one_of_logging(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        CustomLogger("by name").info("heard")
+        CustomLogger(name="by keyword").info("too")
+    assert [(record.name, record.message) for record in caplog.records] == [("sage.by name", "heard"), ("sage.by keyword", "too")]
+
+
+def test_log_files_are_written_only_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def files(config: dict[str, Any], records: int) -> dict[str, int]:
+        env = LocalEnvironment("logged", config)
+        env.from_batch(range(records)).sink(lambda n: None)
+        run(env)
+        return {path.name: path.stat().st_size for path in Path(config.get("log_dir", tmp_path)).rglob("*.log")}
+
+    assert files({}, 1) == {} and not list(tmp_path.iterdir())
+    few = files({"log_dir": tmp_path / "few"}, 1)
+    assert "Dispatcher.log" in few
+    many = files({"log_dir": str(tmp_path / "many")}, 10_000)
+    assert many["Dispatcher.log"] < few["Dispatcher.log"] + 500, "nothing per record"
