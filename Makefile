@@ -4,7 +4,7 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo logs test test-kafka test-python test-install wheel python check bench nextest
+.PHONY: help demo logs test test-kafka test-python test-install wheel python check bench bench-python nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ check: ## What CI checks besides the tests: format, lints, documentation
 
 bench: ## Measure against hand-written loops and a peer; writes target/bench/results.json
 	$(CARGO) run --profile bench -p sage-benches --
+
+bench-python: .venv/tools ## Measure the Python package against loops and peers; writes target/bench/python.json
+	.venv/bin/python benches/python/run.py
 
 # The test runner is installed once, where it is missing.
 nextest:

@@ -1,0 +1,102 @@
+"""The packages that are measured: where they are installed, what they weigh, and how they are built or got.
+
+Each system has a virtual environment of its own below ``target/bench/venvs``, made once: nothing of one is seen by another, and
+none of them by the environment that the package is developed in.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "target" / "bench"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A system that we are compared with."""
+
+    title: str
+    requirement: str
+    #: Whether it is installed unless asked for: some are larger than a gigabyte.
+    default: bool
+    #: In how many rounds it takes part; the slow ones in fewer.
+    rounds: int = 5
+
+
+PEERS = {
+    "bytewax": Peer("bytewax 0.21", "bytewax==0.21.*", default=True),
+    "daft": Peer("Daft 0.7", "daft==0.7.*", default=True),
+    "pathway": Peer("Pathway 0.33", "pathway==0.33.*", default=False, rounds=3),
+    "ray": Peer("Ray 2.60", "ray[data]==2.60.*", default=False, rounds=3),
+}
+
+
+class InstallError(Exception):
+    """Something could not be built or installed; the message is the last line of what the tool said."""
+
+
+def call(command: list[str | Path], cwd: Path | None = None) -> str:
+    """The output of a command.
+
+    Raises ``InstallError`` when it fails.
+    """
+    ran = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        lines = (ran.stderr or ran.stdout).strip().splitlines()
+        raise InstallError(lines[-1] if lines else f"{command[0]} ended with {ran.returncode}")
+    return ran.stdout
+
+
+def _install(name: str, what: str, *options: str) -> Path:
+    """Installs a package in the environment called ``name``, and returns its interpreter."""
+    home = FOLDER / "venvs" / name
+    python = home / "bin" / "python"
+    if not python.exists():
+        venv.create(home, with_pip=True)
+    call([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *options, what])
+    return python
+
+
+def peer(name: str) -> Path:
+    """The interpreter of the environment that a peer is installed in.
+
+    Raises ``InstallError`` when pip cannot install it for this Python.
+    """
+    return _install(name, PEERS[name].requirement, "--only-binary=:all:")
+
+
+def build() -> Path:
+    """Builds our wheel, optimised."""
+    maturin = Path(sys.executable).with_name("maturin")
+    out = FOLDER / "wheels"
+    for old in out.glob("*.whl"):
+        old.unlink()
+    command = [maturin if maturin.exists() else "maturin", "build", "--release", "--quiet", "--out", out]
+    call([*command, "--interpreter", sys.executable], cwd=ROOT)
+    return next(out.glob("*.whl"))
+
+
+def ours(wheel: Path) -> Path:
+    """The interpreter of the environment that our wheel is installed in."""
+    return _install("sage", str(wheel), "--force-reinstall", "--no-index")
+
+
+_WEIGH = """
+import json
+from importlib.metadata import distributions
+found = {d.metadata["Name"]: d for d in distributions() if d.metadata["Name"] not in ("pip", "setuptools")}
+files = [f.locate() for d in found.values() for f in d.files or ()]
+print(json.dumps([sum(f.stat().st_size for f in files if f.exists()) / 1e6, len(found)]))
+"""
+
+
+def weigh(python: Path) -> tuple[float, int]:
+    """The megabytes and the number of the packages of an environment, without pip."""
+    megabytes, packages = json.loads(call([python, "-c", _WEIGH]))
+    return megabytes, packages

@@ -1,0 +1,291 @@
+"""Measures the Python package beside loops, asyncio and other systems, and writes what came out.
+
+Each round runs every system once, in a process of its own, and each begins with another; our contenders and the loops share one
+process, so that whatever slows it slows both. What stands in the table are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import installs
+import machine
+import rows
+from installs import FOLDER, PEERS, ROOT, InstallError
+from rows import Figure, Row
+from workloads import QUICK_SIZES, SIZES
+
+HERE = Path(__file__).parent
+WORKLOADS = ("p1", "p2", "p3", "p4", "p6", "p7")
+
+#: The longest that a process may take, in seconds.
+PATIENCE = 900
+
+UNITS = {"p1": ("ns/record", 1e9), "p2": ("µs/line", 1e6), "p3": ("ns/call", 1e9), "p4": ("µs/await", 1e6)}
+
+
+class Failed(Exception):
+    """A contender ended with an error, or its answer is wrong."""
+
+
+class Bench:
+    """One run: who takes part, and the rows so far."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.quick: bool = arguments.quick
+        self.rounds: int = arguments.rounds or (2 if arguments.quick else 5)
+        self.sizes = QUICK_SIZES if arguments.quick else SIZES
+        self.only: list[str] = arguments.only
+        self.rows: list[Row] = []
+        self.wheel: Path | None = None
+        self.pythons: dict[str, Path] = {}
+        if arguments.python:
+            self.pythons["sage"] = arguments.python
+        else:
+            self.wheel = arguments.wheel or _told("building the wheel", installs.build)
+            wheel = self.wheel
+            self.pythons["sage"] = _told("installing it", lambda: installs.ours(wheel))
+        for name, peer in PEERS.items():
+            if arguments.peers == "none":
+                continue
+            if arguments.peers != "all" and not peer.default:
+                self._leave_out(name, "large; only with --peers all")
+                continue
+            try:
+                self.pythons[name] = _told(f"installing {peer.title}", lambda: installs.peer(name))
+            except InstallError as error:
+                self._leave_out(name, f"not installed: {error}")
+
+    def _leave_out(self, name: str, why: str, workload: str = "") -> None:
+        why = f"{PEERS[name].title} ({why})".replace("|", "/")
+        _tell(f"left out: {why}")
+        self.rows.append(rows.missing(f"{workload or self.only[0]}_{name}", why))
+
+    def _peers(self) -> list[str]:
+        return [name for name in self.pythons if name != "sage"]
+
+    def throughput(self, workload: str) -> dict[str, Figure]:
+        """The cost per record of every variant of every system, by the variant's name; rows for the peers."""
+        unit, scale = UNITS[workload]
+        costs: dict[str, list[float]] = defaultdict(list)
+        notes: dict[str, str] = {}
+        taking_part = ["sage", *self._peers()]
+        for turn in range(self.rounds):
+            first = turn % len(taking_part)
+            for system in taking_part[first:] + taking_part[:first]:
+                if system != "sage" and turn >= PEERS[system].rounds:
+                    continue
+                ours = system == "sage"
+                try:
+                    lines = self._contend("loop,sage" if ours else system, workload, self.sizes[workload], turn=turn)
+                except Failed as error:
+                    if ours:
+                        raise
+                    self._leave_out(system, f"failed: {error}", workload)
+                    taking_part = [name for name in taking_part if name != system]
+                    continue
+                for line in lines:
+                    if line["wrong"]:
+                        # Peers need not have a limit of what is in flight, or an order; answers of the others must be right.
+                        if ours or workload != "p4":
+                            raise Failed(f"{line['variant']} on {workload}: {line['wrong']}")
+                        notes[line["variant"]] = line["wrong"]
+                    if not ours and line["records"] < self.sizes[workload]:
+                        notes[line["variant"]] = f"{line['records']:,} records"
+                    costs[line["variant"]].append(line["seconds"] / line["records"] * scale)
+        figures = {variant: Figure.of(values) for variant, values in costs.items()}
+        for variant, figure in figures.items():
+            system, _, kind = variant.partition("_")
+            if system in PEERS:
+                said = ", ".join(filter(None, (kind, notes.get(variant))))
+                versus = PEERS[system].title + (f" ({said})" if said else "")
+                self.rows.append(rows.compare(f"{workload}_{variant}", unit, figures["sage"], versus, figure))
+        return figures
+
+    def against(self, name: str, figures: dict[str, Figure], ours: str, other: str, versus: str, times: float = 0.0) -> None:
+        """A row of our variant beside a loop; ``times`` is the promised part of the loop's speed, if there is a promise."""
+        unit, _ = UNITS[name[:2]]
+        goal = {"at_most": 1 / times, "meaning": f"≥ {times:g}× its speed"} if times else {}
+        self.rows.append(rows.compare(name, unit, figures[ours], versus, figures[other], **goal))  # type: ignore[arg-type]
+
+    def p1(self) -> None:
+        figures = self.throughput("p1")
+        self.against("p1_loop", figures, "sage", "loop", "loop", 0.95)
+
+    def p2(self) -> None:
+        figures = self.throughput("p2")
+        self.against("p2_loop", figures, "sage", "loop", "loop", 0.9)
+        self.against("p2_ops", figures, "sage_ops", "loop", "loop; ours with sage.ops", 4)
+        self.against("p2_fold", figures, "sage_fold", "loop_fold", "loop; a function counts in both")
+
+    def p3(self) -> None:
+        figures = self.throughput("p3")
+        self.against("p3_call_service", figures, "sage", "loop", "loop; a function calls the method", 0.8)
+        self.against("p3_handle", figures, "sage_handle", "loop", "loop; a function calls the method", 0.8)
+        self.against("p3_bound", figures, "sage_bound", "loop_bound", "loop; the bound method is the function", 0.8)
+        # Promised are 100,000 calls a second.
+        self.rows.append(rows.limit("p3_timeout", "ns/call", figures["sage_timeout"], 10_000))
+        self.rows.append(rows.limit("p3_handle_timeout", "ns/call", figures["sage_handle_timeout"], 10_000))
+
+    def p4(self) -> None:
+        figures = self.throughput("p4")
+        self.against("p4_asyncio", figures, "sage", "loop", "asyncio's gather with a semaphore", 1)
+
+    def p6(self) -> None:
+        """Fixed costs: of the import, of a small job, of a program, of the end of a job, and of the package."""
+        for system in ("sage", *self._peers()):
+            try:
+                imports, jobs, programs = self._fixed(system)
+            except Failed as error:
+                if system == "sage":
+                    raise
+                self._leave_out(system, f"failed: {error}", "p6")
+                continue
+            if system == "sage":
+                ours = imports, jobs, programs
+                self.rows.append(rows.limit("p6_import", "ms", imports, 100))
+                self.rows.append(rows.limit("p6_ten_records", "ms", jobs, 1))
+                self.rows.append(rows.limit("p6_process", "ms", programs, 250))
+            else:
+                title = PEERS[system].title
+                for name, mine, other in zip(("import", "ten_records", "process"), ours, (imports, jobs, programs)):
+                    self.rows.append(rows.compare(f"p6_{name}_{system}", "ms", mine, title, other))
+        lines = [self._contend("sage", "return", 1_000, repeats=11)[0] for _ in range(self.rounds)]
+        self.rows.append(rows.limit("p6_return", "ms", Figure.of([line["seconds"] * 1e3 for line in lines]), 2))
+        self._sizes()
+
+    def _fixed(self, system: str) -> tuple[Figure, Figure, Figure]:
+        timed = f"from time import perf_counter as t; a = t(); import {system}; print(t() - a)"
+        imports, jobs, programs = [], [], []
+        for _ in range(self.rounds):
+            imports.append(float(self._python(system, "-c", timed).split()[-1]) * 1e3)
+            jobs.append(self._contend(system, "p1", 10, repeats=21, first=True)[0]["seconds"] * 1e3)
+            begin = time.perf_counter()
+            self._python(system, HERE / "program.py", system, "10")
+            programs.append((time.perf_counter() - begin) * 1e3)
+        return Figure.of(imports), Figure.of(jobs), Figure.of(programs)
+
+    def _sizes(self) -> None:
+        if self.wheel is None:
+            self.rows.append(rows.missing("p6_wheel", "the limit (no wheel was built: --python)"))
+            return
+        self.rows.append(rows.limit("p6_wheel", "MB", Figure(self.wheel.stat().st_size / 1e6), 12))
+        megabytes, packages = installs.weigh(self.pythons["sage"])
+        ours = Figure(megabytes)
+        self.rows.append(rows.limit("p6_installed", "MB", ours, 20))
+        self.rows.append(rows.limit("p6_packages", "packages", Figure(packages), 1))
+        for name in self._peers():
+            megabytes, packages = installs.weigh(self.pythons[name])
+            versus = f"{PEERS[name].title}, {packages} packages"
+            self.rows.append(rows.compare(f"p6_installed_{name}", "MB", ours, versus, Figure(megabytes)))
+
+    def p7(self) -> None:
+        """Peak memory of a process that runs P1 over one and over five times its records."""
+        small = self.sizes["p1"]
+        ours = {size: self._peak("sage", size) for size in (small, 5 * small)}
+        self.rows.append(rows.limit("p7_1m", "MB", ours[small], 35))
+        self.rows.append(rows.limit("p7_5m", "MB", ours[5 * small], 35))
+        growth = Figure(max(0.0, ours[5 * small].median - ours[small].median))
+        self.rows.append(rows.limit("p7_flat", "MB of growth", growth, 2))
+        for system in ("loop", *self._peers()):
+            title = PEERS[system].title if system in PEERS else "loop"
+            for size, name in ((small, "1m"), (5 * small, "5m")):
+                try:
+                    peak = self._peak(system, size)
+                except Failed as error:
+                    self._leave_out(system, f"failed: {error}", f"p7_{name}")
+                    break
+                self.rows.append(rows.compare(f"p7_{name}_{system}", "MB", ours[size], title, peak))
+
+    def _peak(self, system: str, size: int) -> Figure:
+        rounds = self.rounds if system == "sage" else 1
+        outputs = [self._python(system, HERE / "program.py", system, str(size)) for _ in range(rounds)]
+        return Figure.of([float(output.split()[-1]) for output in outputs])
+
+    def _contend(
+        self, systems: str, workload: str, size: int, *, turn: int = 0, repeats: int = 1, first: bool = False
+    ) -> list[dict]:  # type: ignore[type-arg]
+        options = ["--turn", str(turn), "--repeats", str(repeats), "--folder", FOLDER, *(["--first"] if first else [])]
+        command = [HERE / "contender.py", systems, workload, str(size), *options]
+        output = self._python(systems.split(",")[-1], *command)
+        return [json.loads(line) for line in output.splitlines()]
+
+    def _python(self, system: str, *arguments: str | Path) -> str:
+        """What a program prints that runs in the environment of a system."""
+        command = [str(self.pythons["sage" if system == "loop" else system]), *map(str, arguments)]
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{system} took more than {PATIENCE} s") from None
+        if ran.returncode != 0:
+            lines = ran.stderr.strip().splitlines()
+            if system in PEERS:
+                raise Failed(lines[-1] if lines else f"ended with {ran.returncode}")
+            raise Failed(f"{system} ended with {ran.returncode}:\n{ran.stderr}")
+        return ran.stdout
+
+
+def _tell(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+def _told(what: str, do):  # type: ignore[no-untyped-def]
+    _tell(what)
+    return do()
+
+
+def _chosen(text: str) -> list[str]:
+    chosen = text.split(",")
+    unknown = [name for name in chosen if name not in WORKLOADS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"there is no {unknown[0]!r}; choose from {','.join(WORKLOADS)}")
+    return [name for name in WORKLOADS if name in chosen]
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", type=_chosen, default=list(WORKLOADS), metavar="P1,P2", help="some of the workloads")
+    parser.add_argument("--quick", action="store_true", help="a smoke test: small inputs, two rounds")
+    parser.add_argument("--rounds", type=int, help="how often each is measured (default: 5)")
+    parser.add_argument("--peers", choices=["some", "all", "none"], default="some", help="all: also those of 0.5 GB and more")
+    parser.add_argument("--no-peers", dest="peers", action="store_const", const="none", help="as --peers none")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--wheel", type=Path, help="measure this wheel instead of building one")
+    given.add_argument("--python", type=Path, help="measure the package that this interpreter finds; builds nothing")
+    parser.add_argument("--out", type=Path, help="where the figures go (default: target/bench/python.json)")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    arguments = parse(sys.argv[1:])
+    whole = arguments.only == list(WORKLOADS) and not arguments.quick and not arguments.python and arguments.peers != "none"
+    neighbours = machine.Neighbours()
+    try:
+        bench = Bench(arguments)
+        for workload in arguments.only:
+            _tell(f"measuring {workload}")
+            getattr(bench, workload)()
+    except (Failed, InstallError) as error:
+        _tell(f"error: {error}")
+        return 1
+    measured = sorted(bench.rows, key=lambda row: row.name[:2])
+    print(rows.terminal(measured))
+    share = neighbours.share()
+    if share is not None and share > 0.05:
+        _tell(f"other programs took {share:.0%} of the processors meanwhile; repeat on a quiet machine")
+    out = arguments.out or FOLDER / ("python.json" if whole else "python-partial.json")
+    rows.write_json(measured, out)
+    if whole:
+        caption = machine.caption(bench.rounds, share)
+        rows.rewrite(ROOT / "docs" / "benchmarks.md", rows.markdown(measured, caption))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
