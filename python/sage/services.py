@@ -16,7 +16,8 @@ They are used by themselves, or registered like any service:
 [False]
 
 ``self.call_service("store", vector, 4, method="search")`` reaches the same store by its name. The records of a store
-that is a service go with its job; one that is to outlive the job is used without being registered.
+that is a service go with its job; one that is to outlive the job is used without being registered. A class
+that extends one of these and is made with other arguments has a ``__new__`` for them besides its ``__init__``.
 """
 
 from ._sage import (

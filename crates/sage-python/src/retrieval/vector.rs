@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
 
@@ -97,9 +97,15 @@ pub(super) fn coordinates(value: &Bound<'_, PyAny>) -> PyResult<Arc<[f32]>> {
 }
 
 fn coordinate((index, number): (usize, Bound<'_, PyAny>)) -> PyResult<f32> {
-    number
-        .extract()
-        .map_err(|_| PyTypeError::new_err(format!("coordinate {index} of a vector is no number but {}", kind(&number))))
+    number.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(number.py()) {
+            PyValueError::new_err(format!("coordinate {index} of a vector is not finite: it is too large for a float"))
+        } else if error.is_instance_of::<PyTypeError>(number.py()) {
+            PyTypeError::new_err(format!("coordinate {index} of a vector is no number but {}", kind(&number)))
+        } else {
+            error
+        }
+    })
 }
 
 fn one_dimension(dimensions: usize) -> PyResult<()> {
