@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "python"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples" / "python"
 
 
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -74,6 +77,73 @@ def test_lookups(tmp_path: Path) -> None:
         *(f"shop-{n}: {sum(10 * article for article in range(n, 40, 5))}" for n in range(5)),
         "after 3 attempts: a40 of shop-9: ConnectionError: shop-9 does not answer",
     ]
+
+
+RUST = ["cargo", "run", "--quiet", "--package", "sage-services", "--example", "rag", "--"]
+
+
+def answers(command: list[str], report: Path) -> tuple[dict[str, Any], str]:
+    """The report of the demo in either language, and what it prints."""
+    # The first of Rust's builds the example.
+    command = [*command, "--report", str(report)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
+    assert ran.returncode == 0, ran.stderr
+    told: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return told, ran.stdout
+
+
+def compare(arguments: list[str], tmp_path: Path) -> dict[str, Any]:
+    python, printed = answers([sys.executable, str(EXAMPLES / "rag.py"), *arguments], tmp_path / "python.json")
+    rust, printed_by_rust = answers([*RUST, *arguments], tmp_path / "rust.json")
+    for answer in [*python["answers"], *rust["answers"]]:
+        # One prints the shortest decimal of 32 bits, the other that of 64.
+        answer["coverage"] = answer["coverage"] and round(answer["coverage"], 6)
+    for key in ("answers", "documents", "passages", "passed_over", "not_utf8"):
+        assert python[key] == rust[key], key
+    end = printed.index(" questions asked")
+    assert printed[:end] == printed_by_rust[:end]
+    assert (python["job"]["outcome"], python["job"]["cleanliness"]) == ("succeeded", "clean")
+    assert [service["state"] for service in python["job"]["services"]] == ["cleaned"] * 3
+    return python
+
+
+def test_rag(tmp_path: Path) -> None:
+    told = compare([], tmp_path)
+    assert told["documents"] > 5 and len(told["answers"]) == 5
+    assert all(answer["answer"] for answer in told["answers"])
+
+
+def test_rag_over_a_folder_of_all_kinds(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "nature").mkdir(parents=True)
+    bees = "# Bees\n\nBees keep the hive at thirty-five degrees\nwith their wings.\n"
+    (folder / "nature" / "bees.md").write_text(bees, "utf-8")
+    (folder / "page.html").write_text("<p>Clocks on ships were wound\nat noon by the second mate.</p>\n", "utf-8")
+    (folder / "latin.txt").write_bytes(b"caf\xe9 opens at seven")
+    (folder / "binary.txt").write_bytes(b"\0\0")
+    (folder / "dashes.md").write_text("---\n", "utf-8")
+    degrees = "At how many degrees do bees keep a hive?"
+    # The last is the second again: the memory knows it.
+    questions = ["When was the clock of a ship wound?", degrees, "Who fears elephants?", "?!", degrees]
+    asked = [word for question in questions for word in ("-q", question)]
+    told = compare([str(folder), *asked], tmp_path)
+    paths = [answer["path"] for answer in told["answers"]]
+    assert paths == ["page.html", "nature/bees.md", None, None, "nature/bees.md"]
+    assert (told["documents"], told["passed_over"], told["not_utf8"]) == (4, 1, 1)
+
+
+def test_rag_says_what_is_wrong(tmp_path: Path) -> None:
+    for arguments, words in [
+        (["/nowhere/at/all", "-q", "why"], "`/nowhere/at/all` is no folder that can be read"),
+        ([str(tmp_path)], "nothing to ask; give a question with --question"),
+        ([str(tmp_path), "-q", " "], "a question is not empty"),
+        ([str(tmp_path), "-q", "why", "--passages", "0"], "`0` is not a number from 1 to 50"),
+        ([str(tmp_path), "--questions", "/nowhere"], "the questions in `/nowhere` cannot be read"),
+        ([str(tmp_path), "-q", "why"], "no document in"),
+    ]:
+        ran = run("rag.py", *arguments)
+        assert ran.returncode in (1, 2) and words in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
+    assert "Example: rag.py docs" in run("rag.py", "--help").stdout
 
 
 @pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))

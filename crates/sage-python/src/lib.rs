@@ -22,6 +22,7 @@ mod method;
 mod native;
 mod plan;
 mod policies;
+mod retrieval;
 mod service;
 mod source;
 mod steps;
@@ -99,6 +100,11 @@ mod _sage {
     use crate::method::Binding;
     #[pymodule_export]
     use crate::plan::start;
+    #[pymodule_export]
+    use crate::retrieval::{
+        Answer, Chunker, DocumentText, Documents, Embedder, Hit, Passage, StoreFull, Vector, VectorStore, documents,
+        read_document,
+    };
     #[pymodule_export]
     use crate::service::Handle;
     #[pymodule_export]

@@ -1,0 +1,195 @@
+//! The embedder, and what is made with its knowledge of words: reranking and answers.
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use sage_services::{Extractor, LexicalEmbedder};
+
+use super::arguments::{filled, kind, whole};
+use super::passages::Passage;
+use super::store::Hit;
+use super::vector::Vector;
+
+/// A quotation that answers a question, and where it stands.
+#[pyclass(frozen, eq, module = "sage.services")]
+#[derive(Clone, PartialEq)]
+pub(crate) struct Answer(sage_services::Answer);
+
+#[pymethods]
+impl Answer {
+    /// One or two neighbouring sentences.
+    #[getter]
+    fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// The name of the document.
+    #[getter]
+    fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    /// The first line of the quotation, counted from 1.
+    #[getter]
+    fn first_line(&self) -> usize {
+        self.0.first_line
+    }
+
+    /// The last line of the quotation, inclusive.
+    #[getter]
+    fn last_line(&self) -> usize {
+        self.0.last_line
+    }
+
+    /// The share of the question's words found in the quotation or in the titles above it, weighted by their rarity: 0
+    /// to 1.
+    #[getter]
+    fn coverage(&self) -> f32 {
+        self.0.coverage
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Answer {:?} at {}:{}>", self.0.text, self.0.path, self.0.first_line)
+    }
+}
+
+/// A service: turns text into vectors by hashing its words, without a model, a download or a network.
+///
+/// It finds shared words, up to their endings, not shared meaning. Equal text gives an equal vector on every machine;
+/// only questions depend on which passages were embedded before. A vector has length 1, or is all zeros when no word
+/// counts. Threads share an embedder, and their calls run at the same time.
+///
+/// >>> embedder = Embedder()
+/// >>> store = VectorStore(embedder.dimensions)
+/// >>> for passage in Chunker().chunks("stop.md", "Tasks stop first. Services stop in the reverse order of their start."):
+/// ...     replaced = store.upsert(passage.id, embedder.embed_passage(passage.text_with_heading()), passage)
+/// >>> question = "In what order do services stop?"
+/// >>> hits = embedder.rerank(question, store.search(embedder.embed_query(question), 50), 5)
+/// >>> embedder.answer(question, hits).text
+/// 'Services stop in the reverse order of their start.'
+///
+/// Every method raises ``ValueError`` for a text that is blank, and ``UnicodeEncodeError``, a kind of it, for one with
+/// a lone surrogate.
+#[pyclass(frozen, subclass, module = "sage.services")]
+pub(crate) struct Embedder(LexicalEmbedder);
+
+#[pymethods]
+impl Embedder {
+    /// An embedder of vectors with ``dimensions`` coordinates, 16 to 65,536; 1,024 unless given.
+    #[new]
+    #[pyo3(signature = (dimensions=None), text_signature = "(dimensions=1024)")]
+    fn new(py: Python<'_>, dimensions: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let dimensions = dimensions
+            .map_or(Ok(LexicalEmbedder::DEFAULT_DIMENSIONS), |given| whole("dimensions", given, 16..=65_536))?;
+        Ok(Self(py.detach(|| LexicalEmbedder::new(dimensions))))
+    }
+
+    /// The number of coordinates of every vector.
+    #[getter]
+    fn dimensions(&self) -> usize {
+        self.0.dimensions()
+    }
+
+    /// The number of passages embedded so far.
+    fn passages(&self) -> u32 {
+        self.0.passages()
+    }
+
+    /// Embeds a text to be compared with others of its kind.
+    fn embed(&self, py: Python<'_>, text: &str) -> PyResult<Vector> {
+        let text = filled("text", text)?;
+        Ok(Vector::new(py.detach(|| self.0.embed(text))))
+    }
+
+    /// Embeds a passage to be found by questions, and counts its words, so that they know the rare ones.
+    fn embed_passage(&self, py: Python<'_>, text: &str) -> PyResult<Vector> {
+        let text = filled("text", text)?;
+        Ok(Vector::new(py.detach(|| self.0.embed_passage(text))))
+    }
+
+    /// Embeds a question: rare words weigh more, and words that no passage holds nothing.
+    fn embed_query(&self, py: Python<'_>, text: &str) -> PyResult<Vector> {
+        let text = filled("text", text)?;
+        Ok(Vector::new(py.detach(|| self.0.embed_query(text))))
+    }
+
+    /// How rare a word is, as a natural logarithm: 0 when no passage holds it, small when most do, 1 before the first
+    /// passage.
+    fn rarity(&self, py: Python<'_>, word: &str) -> PyResult<f32> {
+        let word = filled("word", word)?;
+        Ok(py.detach(|| self.0.rarity(word)))
+    }
+
+    /// Reorders hits whose payloads are passages by the words they share with ``question``, and keeps the best ``keep``
+    /// (1 or more, 5 unless given), with new scores from 0 to 1.
+    #[pyo3(signature = (question, hits, keep=None), text_signature = "($self, question, hits, keep=5)")]
+    fn rerank(
+        &self,
+        py: Python<'_>,
+        question: &str,
+        hits: &Bound<'_, PyAny>,
+        keep: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Vec<Hit>> {
+        let question = filled("question", question)?;
+        let keep = keep.map_or(Ok(5), |given| whole("keep", given, 1..=usize::MAX))?;
+        let hits = passages(hits)?;
+        let ranked = py.detach(|| sage_services::rerank(&self.0, question, hits, keep));
+        ranked
+            .into_iter()
+            .map(|hit| {
+                let payload = Py::new(py, Passage(hit.payload))?.into_any().into();
+                Ok(Hit(sage_services::Hit { id: hit.id, score: hit.score, payload }))
+            })
+            .collect()
+    }
+
+    /// The sentence that answers ``question`` best, or two neighbours, quoted from hits whose payloads are passages,
+    /// best first.
+    ///
+    /// ``None`` when no sentence holds enough of the question's words: ``min_coverage``, 0 to 1, of their weight. An
+    /// answer is cut at ``max_chars`` characters, 480 unless given.
+    #[pyo3(
+        signature = (question, hits, min_coverage=0.4, max_chars=None),
+        text_signature = "($self, question, hits, min_coverage=0.4, max_chars=480)"
+    )]
+    fn answer(
+        &self,
+        py: Python<'_>,
+        question: &str,
+        hits: &Bound<'_, PyAny>,
+        min_coverage: f32,
+        max_chars: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<Answer>> {
+        let question = filled("question", question)?;
+        if !(0.0..=1.0).contains(&min_coverage) {
+            return Err(PyValueError::new_err(format!("`min_coverage` is 0 to 1, not {min_coverage}")));
+        }
+        let max_chars = max_chars.map_or(Ok(480), |given| whole("max_chars", given, 1..=usize::MAX))?;
+        let hits = passages(hits)?;
+        let extractor = Extractor::new(min_coverage, max_chars);
+        Ok(py.detach(|| extractor.answer(&self.0, question, &hits)).map(Answer))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Embedder of {} dimensions, {} passages>", self.0.dimensions(), self.0.passages())
+    }
+}
+
+/// The hits of a list, with their passages.
+fn passages(hits: &Bound<'_, PyAny>) -> PyResult<Vec<sage_services::Hit<sage_services::Passage>>> {
+    let py = hits.py();
+    let wrong = |what: String| PyTypeError::new_err(format!("`hits` is a list of hits with passages, not {what}"));
+    let items = hits.try_iter().map_err(|_| wrong(kind(hits)))?;
+    items
+        .enumerate()
+        .map(|(index, item)| {
+            let item = item?;
+            let hit = item.cast::<Hit>().map_err(|_| wrong(format!("of {}, as number {index} is", kind(&item))))?;
+            let hit = &hit.get().0;
+            let payload = hit.payload.bind(py);
+            let passage = payload
+                .cast::<Passage>()
+                .map_err(|_| wrong(format!("with {}, as number {index} has", kind(payload))))?;
+            Ok(sage_services::Hit { id: hit.id.clone(), score: hit.score, payload: passage.get().0.clone() })
+        })
+        .collect()
+}

@@ -1,0 +1,109 @@
+//! Finding and reading documents.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+use sage_services::DocumentError;
+
+use super::arguments::kind;
+
+type Walk = Box<dyn Iterator<Item = Result<PathBuf, DocumentError>> + Send>;
+
+/// The paths of documents, found as they are asked for.
+#[pyclass(frozen, module = "sage.services")]
+pub(crate) struct Documents {
+    walk: Mutex<Walk>,
+    on_error: Option<Py<PyAny>>,
+}
+
+#[pymethods]
+impl Documents {
+    fn __iter__(this: Py<Self>) -> Py<Self> {
+        this
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<OsString>> {
+        loop {
+            match py.detach(|| self.walk.lock().unwrap_or_else(PoisonError::into_inner).next()) {
+                Some(Ok(path)) => return Ok(Some(path.into_os_string())),
+                Some(Err(error)) => match &self.on_error {
+                    Some(on_error) => drop(on_error.call1(py, (raised(error).into_value(py),))?),
+                    None => return Err(raised(error)),
+                },
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// The paths of the files below ``folder`` that end in one of ``extensions``, in the order of their names; read as they
+/// are asked for.
+///
+/// Extensions are in any case and with or without a dot. Hidden files and folders, ``target`` and ``node_modules`` are
+/// left out; links are not followed, except for ``folder`` itself. A folder that cannot be read raises ``OSError``, or
+/// is given to ``on_error`` as that exception, and the walk goes on behind it.
+#[pyfunction]
+#[pyo3(signature = (folder, extensions, on_error=None))]
+pub(crate) fn documents(
+    folder: PathBuf,
+    extensions: &Bound<'_, PyAny>,
+    on_error: Option<Py<PyAny>>,
+) -> PyResult<Documents> {
+    if extensions.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err("`extensions` is a list of them, not one; write it as [\"md\"]"));
+    }
+    if let Some(other) = on_error.as_ref()
+        && !attach(|py| other.bind(py).is_callable())
+    {
+        let found = attach(|py| kind(other.bind(py)));
+        return Err(PyTypeError::new_err(format!("`on_error` is a function, not {found}")));
+    }
+    let extensions: Vec<String> = extensions.try_iter()?.map(|one| one?.extract()).collect::<PyResult<_>>()?;
+    let walk: Walk = Box::new(sage_services::documents(&folder, &extensions));
+    Ok(Documents { walk: Mutex::new(walk), on_error })
+}
+
+/// The text of a file.
+#[pyclass(frozen, get_all, module = "sage.services")]
+pub(crate) struct DocumentText {
+    /// The text; U+FFFD stands in the place of what is not UTF-8.
+    text: String,
+    /// Whether all of the file was UTF-8.
+    is_utf8: bool,
+}
+
+/// Reads a file as text.
+///
+/// Raises ``OSError``, of the kind that ``open`` raises, when it cannot be read, and ``ValueError`` when it holds a
+/// zero byte, which no text does, or more than 16 MiB.
+#[pyfunction]
+pub(crate) fn read_document(py: Python<'_>, path: PathBuf) -> PyResult<DocumentText> {
+    let read = py.detach(|| sage_services::read_document(&path)).map_err(raised)?;
+    Ok(DocumentText { text: read.text, is_utf8: read.is_utf8 })
+}
+
+fn raised(error: DocumentError) -> PyErr {
+    match &error {
+        DocumentError::Read { path, source } => os_error(path, source),
+        _ => PyValueError::new_err(error.to_string()),
+    }
+}
+
+/// With a number, so that Python makes it a `FileNotFoundError` and the like.
+fn os_error(path: &Path, error: &io::Error) -> PyErr {
+    // A walk wraps the error of the system.
+    let inner = error.get_ref().and_then(|inner| inner.source()).and_then(|inner| inner.downcast_ref::<io::Error>());
+    match error.raw_os_error().or_else(|| inner.and_then(io::Error::raw_os_error)) {
+        Some(number) => {
+            let words = io::Error::from_raw_os_error(number).to_string();
+            let words = words.split(" (os error").next().unwrap_or_default().to_owned();
+            PyOSError::new_err((number, words, path.as_os_str().to_owned()))
+        }
+        None => PyOSError::new_err(format!("`{}` cannot be read: {error}", path.display())),
+    }
+}

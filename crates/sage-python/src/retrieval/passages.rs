@@ -1,0 +1,159 @@
+//! Passages, and the chunker that cuts documents into them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use sage_services::Format;
+
+use super::arguments::whole;
+
+/// A piece of a document, which names its document, its lines and the headings above it.
+#[pyclass(frozen, eq, module = "sage.services")]
+#[derive(Clone, PartialEq)]
+pub(crate) struct Passage(pub(super) sage_services::Passage);
+
+type Parts<'a> = (&'a str, &'a str, usize, usize, usize, &'a str);
+
+#[pymethods]
+impl Passage {
+    /// Lines count from 1 and ``last_line`` is inclusive; ``index`` is the position among the passages of the document,
+    /// from 0.
+    #[new]
+    #[pyo3(signature = (path, text, first_line=1, last_line=1, index=0, heading=""))]
+    fn new(
+        path: &str,
+        text: String,
+        first_line: usize,
+        last_line: usize,
+        index: usize,
+        heading: &str,
+    ) -> PyResult<Self> {
+        if first_line < 1 || last_line < first_line {
+            return Err(PyValueError::new_err(format!(
+                "lines {first_line} to {last_line} are none: they count from 1"
+            )));
+        }
+        let (path, heading) = (path.into(), heading.into());
+        Ok(Self(sage_services::Passage { path, index, first_line, last_line, heading, text }))
+    }
+
+    /// The name of the document.
+    #[getter]
+    fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    /// Its lines, joined by line feeds.
+    #[getter]
+    fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// The first line, counted from 1.
+    #[getter]
+    fn first_line(&self) -> usize {
+        self.0.first_line
+    }
+
+    /// The last line, inclusive.
+    #[getter]
+    fn last_line(&self) -> usize {
+        self.0.last_line
+    }
+
+    /// The position among the passages of the document, from 0.
+    #[getter]
+    fn index(&self) -> usize {
+        self.0.index
+    }
+
+    /// The titles of the sections around it, outermost first, joined by " > "; empty without headings.
+    #[getter]
+    fn heading(&self) -> &str {
+        &self.0.heading
+    }
+
+    /// An id for a store: unique for the path of a document, sorted like the passages of a document.
+    #[getter]
+    fn id(&self) -> String {
+        self.0.id()
+    }
+
+    /// The text to embed: the heading, then the text.
+    fn text_with_heading(&self) -> String {
+        self.0.text_with_heading()
+    }
+
+    fn __hash__(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (&self.0.path, self.0.index, &self.0.text).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn __getnewargs__(&self) -> Parts<'_> {
+        let sage_services::Passage { path, index, first_line, last_line, heading, text } = &self.0;
+        (path, text, *first_line, *last_line, *index, heading)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Passage {}:{}-{}>", self.0.path, self.0.first_line, self.0.last_line)
+    }
+}
+
+/// Cuts documents into passages, so that every line that is not blank is in at least one of them.
+///
+/// In Markdown and HTML a heading begins a passage, and fenced code stays together where it fits.
+///
+/// >>> [passage.first_line for passage in Chunker().chunks("guide.md", "# Stops\n\nIn order.\n\n# Starts\n\nToo.")]
+/// [1, 5]
+#[pyclass(frozen, module = "sage.services")]
+pub(crate) struct Chunker(sage_services::Chunker);
+
+#[pymethods]
+impl Chunker {
+    /// Passages end soon after ``target_chars`` characters and have at most ``max_chars``. Where a section is cut for
+    /// its length, up to ``overlap_chars`` characters are repeated. ``ValueError`` unless 0 < ``target_chars`` ≤
+    /// ``max_chars`` and ``overlap_chars`` < ``target_chars``.
+    #[new]
+    #[pyo3(
+        signature = (target_chars=None, max_chars=None, overlap_chars=None),
+        text_signature = "(target_chars=700, max_chars=1000, overlap_chars=120)"
+    )]
+    fn new(
+        target_chars: Option<&Bound<'_, PyAny>>,
+        max_chars: Option<&Bound<'_, PyAny>>,
+        overlap_chars: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let given = |name, value: Option<&Bound<'_, PyAny>>, unless, from| {
+            value.map_or(Ok(unless), |value| whole(name, value, from..=usize::MAX))
+        };
+        let target = given("target_chars", target_chars, 700, 1)?;
+        let max = given("max_chars", max_chars, 1_000, 1)?;
+        let overlap = given("overlap_chars", overlap_chars, 120, 0)?;
+        if target > max || overlap >= target {
+            return Err(PyValueError::new_err(format!(
+                "`target_chars` is at most `max_chars` and more than `overlap_chars`: {target}, {max} and {overlap} do not fit"
+            )));
+        }
+        Ok(Self(sage_services::Chunker::new(target, max, overlap)))
+    }
+
+    /// Cuts a document into passages, in order; none when every line is blank.
+    ///
+    /// ``path`` is the document's name; ``format`` is ``"markdown"``, ``"html"`` or ``"text"``, and follows from the
+    /// path's extension unless given.
+    #[pyo3(signature = (path, text, format=None))]
+    fn chunks(&self, py: Python<'_>, path: &str, text: &str, format: Option<&str>) -> PyResult<Vec<Passage>> {
+        let format = match format {
+            None => Format::of(path),
+            Some("markdown") => Format::Markdown,
+            Some("html") => Format::Html,
+            Some("text") => Format::Text,
+            Some(other) => {
+                return Err(PyValueError::new_err(format!("`format` is markdown, html or text, not {other:?}")));
+            }
+        };
+        Ok(py.detach(|| self.0.chunks(path, format, text).into_iter().map(Passage).collect()))
+    }
+}

@@ -1,0 +1,51 @@
+"""Services and functions of retrieval that need no model and no network, and run without the interpreter's lock.
+
+They are used by themselves, or registered like any service:
+
+>>> from sage import LocalEnvironment
+>>> from sage.services import Chunker, Embedder, VectorStore
+>>> env = LocalEnvironment("index")
+>>> embedder = env.service("embedder", Embedder)
+>>> store = env.service("store", VectorStore, after=[embedder])
+>>> def keep(passage):
+...     return store.upsert(passage.id, embedder.embed_passage(passage.text_with_heading()), passage)
+>>> passages = Chunker().chunks("stop.md", "# Stopping\\n\\nServices stop in reverse order.")
+>>> replaced = env.from_batch(passages).map(keep).collect()
+>>> job = env.submit(autostop=True)
+>>> replaced
+[False]
+
+``self.call_service("store", vector, 4, method="search")`` reaches the same store by its name. The records of a store
+that is a service go with its job; one that is to outlive the job is used without being registered. A class
+that extends one of these and is made with other arguments has a ``__new__`` for them besides its ``__init__``.
+"""
+
+from ._sage import (
+    Answer,
+    Chunker,
+    Documents,
+    DocumentText,
+    Embedder,
+    Hit,
+    Passage,
+    StoreFull,
+    Vector,
+    VectorStore,
+    documents,
+    read_document,
+)
+
+__all__ = [
+    "Answer",
+    "Chunker",
+    "DocumentText",
+    "Documents",
+    "Embedder",
+    "Hit",
+    "Passage",
+    "StoreFull",
+    "Vector",
+    "VectorStore",
+    "documents",
+    "read_document",
+]
