@@ -48,7 +48,10 @@ class JobId(str):
 
 
 class JobFailed(RuntimeError):
-    """A job did not succeed, or left something behind. Its ``__cause__`` is the exception that was the first cause."""
+    """A job did not succeed, left something behind, or could not commit the offsets of what it read.
+
+    Its ``__cause__`` is the exception that was the first cause.
+    """
 
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use sage::{AsyncError, Environment, JobHandle, JobReport, RunError};
 
 use crate::error::Raised;
+use crate::kafka::Offsets;
 
 /// A job that was started.
 #[pyclass(frozen, module = "sage._sage")]
@@ -26,6 +27,8 @@ enum Phase {
 struct Live {
     _env: Environment,
     handle: JobHandle,
+    /// Committed when it is known that the job has succeeded.
+    offsets: Offsets,
 }
 
 /// What a job came to.
@@ -36,9 +39,9 @@ struct Ended {
 }
 
 impl Job {
-    pub(crate) fn new(env: Environment, handle: JobHandle) -> Self {
+    pub(crate) fn new(env: Environment, handle: JobHandle, offsets: Offsets) -> Self {
         let id = handle.id().to_owned();
-        Self { id, phase: Mutex::new(Phase::Live(Arc::new(Live { _env: env, handle }))) }
+        Self { id, phase: Mutex::new(Phase::Live(Arc::new(Live { _env: env, handle, offsets }))) }
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
@@ -52,9 +55,10 @@ impl Job {
         }
     }
 
-    fn end(&self, result: Result<JobReport, RunError>) {
+    /// `uncommitted` is why the offsets of a job that has succeeded could not be committed.
+    fn end(&self, result: Result<JobReport, RunError>, uncommitted: Option<String>) {
         let ended = match result {
-            Ok(report) => Ended { report: Some(report), error: None },
+            Ok(report) => Ended { report: Some(report), error: uncommitted },
             Err(error) => {
                 let cause = error.report().and_then(|report| report.first_cause.as_ref());
                 let why = cause.map_or_else(String::new, |cause| format!(": {}", cause.message));
@@ -88,14 +92,19 @@ impl Job {
         let timeout = timeout.map(Duration::try_from_secs_f64).transpose();
         let timeout = timeout.map_err(|error| pyo3::exceptions::PyValueError::new_err(error.to_string()))?;
         let Some(live) = self.live() else { return Ok(true) };
-        let result = py.detach(|| match timeout {
-            None => Some(live.handle.wait()),
-            Some(timeout) => live.handle.wait_timeout(timeout),
+        let ended = py.detach(|| {
+            let result = match timeout {
+                None => live.handle.wait(),
+                Some(timeout) => live.handle.wait_timeout(timeout)?,
+            };
+            let committed = if result.is_ok() { live.offsets.commit() } else { Ok(()) };
+            let uncommitted = committed.err().map(|error| format!("job `{}` has succeeded, but {error}", self.id));
+            Some((result, uncommitted))
         });
         drop(live);
-        let is_over = result.is_some();
-        if let Some(result) = result {
-            self.end(result);
+        let is_over = ended.is_some();
+        if let Some((result, uncommitted)) = ended {
+            self.end(result, uncommitted);
         }
         Ok(is_over)
     }

@@ -14,6 +14,11 @@ mod error;
 mod job;
 mod joins;
 mod json;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(not(feature = "kafka"))]
+#[path = "no_kafka.rs"]
+mod kafka;
 mod native;
 mod plan;
 mod policies;
@@ -71,6 +76,9 @@ mod _sage {
     use crate::error::{ServiceError, SubmitError};
     #[pymodule_export]
     use crate::job::Job;
+    #[cfg(feature = "kafka")]
+    #[pymodule_export]
+    use crate::kafka::KafkaCluster;
     #[pymodule_export]
     use crate::plan::start;
     #[pymodule_export]

@@ -8,6 +8,7 @@ use sage::{Environment, SignalPolicy};
 
 use crate::error::SubmitError;
 use crate::job::Job;
+use crate::kafka::Offsets;
 use crate::service::{Handle, PythonService};
 use crate::steps::declare;
 
@@ -47,9 +48,10 @@ pub(crate) fn start(
         handles.set_item(name.clone(), Handle::new(name, builder.build()))?;
     }
     bind.call1((handles,))?;
-    declare(&env, steps)?;
+    let offsets = Offsets::new();
+    declare(&env, steps, &offsets)?;
     let job = py.detach(|| env.submit()).map_err(|error| SubmitError::new_err(error.to_string()))?;
-    Ok(Job::new(env, job))
+    Ok(Job::new(env, job, offsets))
 }
 
 fn deadlines(timeouts: &Bound<'_, PyDict>) -> PyResult<sage::Deadlines> {
