@@ -19,7 +19,7 @@ class KafkaCluster:
     >>> with KafkaCluster() as cluster:
     ...     cluster.create_topic("numbers")
     ...     env = LocalEnvironment("write")
-    ...     env.from_batch([1, 2, 3]).to_kafka(cluster.bootstrap_servers, "numbers")
+    ...     _ = env.from_batch([1, 2, 3]).to_kafka(cluster.bootstrap_servers, "numbers")
     ...     job = env.submit(autostop=True)
     ...     env = LocalEnvironment("read")
     ...     numbers = env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", until_end=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import threading
 import time
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from sage import DeadLetter, JobFailed, Letter, LocalEnvironment, ops
+import sage.testing
+from sage import DeadLetter, JobFailed, Letter, LocalEnvironment, SinkFunction, ops
 from sage.testing import KafkaCluster
 
 #: Nobody listens here.
@@ -59,15 +61,18 @@ def test_a_run_that_fails_after_the_source_has_ended_is_read_again(cluster: Kafk
     cluster.create_topic("numbers")
     write(cluster, "numbers", range(1000))
 
-    def fails_at_the_last(n: int) -> int:
-        if n == 999:
-            raise ValueError("the last one")
-        return n
+    class FailsAtTheEnd(SinkFunction):
+        def execute(self, n: int) -> None:
+            pass
+
+        def close(self) -> None:
+            # By now the source has ended, and ended well.
+            raise ValueError("the disk is full")
 
     env = LocalEnvironment("fails")
     stream = env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", until_end=True)
-    stream.map(fails_at_the_last).collect()
-    with pytest.raises(JobFailed, match="the last one"):
+    stream.sink(FailsAtTheEnd)
+    with pytest.raises(JobFailed, match="the disk is full"):
         env.submit(autostop=True)
     assert read(cluster, "numbers") == list(range(1000))
 
@@ -172,12 +177,24 @@ def test_what_a_record_is(cluster: KafkaCluster) -> None:
     assert last["key"] == last["value"] == b"\xff"
 
 
-def test_json_is_read_without_the_interpreter_as_python_reads_it(cluster: KafkaCluster) -> None:
+def test_plain_json_is_read_without_the_interpreter(cluster: KafkaCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.create_topic("events")
+    write(cluster, "events", [{"n": n} for n in range(10)])
+    # What is called for anything but plain JSON.
+    monkeypatch.setattr("sage._kafka._from_json", None)
+    env = LocalEnvironment("native")
+    stream = env.from_kafka_source(cluster.bootstrap_servers, "events", "group", "earliest", until_end=True)
+    numbers = stream.map(ops.field("n")).collect()
+    env.submit(autostop=True)
+    assert numbers == list(range(10))
+
+
+def test_any_json_is_read_as_python_reads_it(cluster: KafkaCluster) -> None:
     cluster.create_topic("texts")
     texts = ['{"a": [1, 2.5, null, true, "ü"]}', '{"a": 123456789012345678901234567890}']
     texts += ['\ufeff{"a": "bom"}', '{"a": NaN}']
     write(cluster, "texts", [text.encode() for text in texts] + ['{"a": 16}'.encode("utf-16")], value_serializer=bytes)
-    env = LocalEnvironment("native")
+    env = LocalEnvironment("json")
     stream = env.from_kafka_source(cluster.bootstrap_servers, "texts", "group", "earliest", until_end=True)
     values = stream.map(ops.field("a")).collect()
     env.submit(autostop=True)
@@ -331,3 +348,7 @@ def test_a_cluster_that_is_closed_or_asked_for_nonsense_says_so() -> None:
         cluster.create_topic("u")
     with pytest.raises(ValueError):
         KafkaCluster(brokers=0)
+
+
+def test_the_example_of_the_cluster_runs() -> None:
+    assert doctest.testmod(sage.testing) == (0, 3)

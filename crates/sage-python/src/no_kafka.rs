@@ -18,7 +18,6 @@ impl Offsets {
         Self
     }
 
-    #[expect(clippy::unused_self, reason = "the form that it has with the feature")]
     pub(crate) fn commit(&self) -> Result<(), Infallible> {
         Ok(())
     }
