@@ -154,10 +154,6 @@ def _planned(
     if before is not None and any(step.kind in KEYING for step, _ in first.inputs) and _is_function(first):
         # In one place, records are together whatever their keys.
         step.strategy = before.strategy if first.parallelism > 1 else "round_robin"
-    from_kafka = before is not None and before.kind == "kafka" and len(first.inputs) == 1
-    if before is not None and from_kafka and first.parallelism == before.parallelism:
-        # So the records of a partition stay in their order.
-        step.strategy = "forward"
     return step
 
 

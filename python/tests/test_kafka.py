@@ -206,7 +206,14 @@ def test_keys_choose_partitions_and_order_holds_within_each(cluster: KafkaCluste
     cluster.create_topic("pairs", partitions=5)
     pairs = [[n % 17, n] for n in range(4000)]
     write(cluster, "pairs", pairs, key=lambda pair: str(pair[0]))
-    records = read(cluster, "pairs", "seen", metadata=True, parallelism=3)
+    threads: dict[int, set[int]] = {}
+
+    def pair_of(value: bytes) -> Any:
+        pair = json.loads(value)
+        threads.setdefault(pair[0], set()).add(threading.get_ident())
+        return pair
+
+    records = read(cluster, "pairs", "seen", value_deserializer=pair_of, metadata=True, parallelism=3)
     assert sorted(record["value"] for record in records) == sorted(pairs)
     places: dict[int, set[int]] = {}
     last: dict[int, int] = {}
@@ -217,6 +224,8 @@ def test_keys_choose_partitions_and_order_holds_within_each(cluster: KafkaCluste
         last[key] = n
     assert all(len(partitions) == 1 for partitions in places.values())
     assert len(set.union(*places.values())) > 1
+    # One replica of the deserializer has all records of a partition, else only luck would have kept their order.
+    assert all(len(idents) == 1 for idents in threads.values()) and len(set.union(*threads.values())) > 1
     env = LocalEnvironment("count")
     stream = env.from_kafka_source(
         cluster.bootstrap_servers, "pairs", "count", "earliest", until_end=True, parallelism=2

@@ -39,8 +39,7 @@ pub(crate) struct Step {
     /// How many steps read each of its outputs.
     #[pyo3(attribute)]
     outputs: Vec<usize>,
-    /// How records are spread over the replicas: `hash` of their keys, `broadcast`, `forward` from each replica to
-    /// one of its own, or `round_robin`.
+    /// How records are spread over the replicas: `hash` of their keys, `broadcast`, or `round_robin`.
     #[pyo3(attribute)]
     strategy: String,
     #[pyo3(attribute)]
@@ -204,7 +203,6 @@ fn follow<P: Pipe<Out = Record>>(
             let choose = |record: &Record, replicas: usize| (record.hash() % replicas as u64) as usize;
             functions(py, stream.partition_by(step.parallelism, choose), step, None)
         }
-        (_, "forward") => functions(py, stream, step, None),
         (_, "broadcast") => functions(py, stream.broadcast(step.parallelism), step, None),
         _ => functions(py, stream, step, Some(step.parallelism)),
     }
