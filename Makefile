@@ -61,6 +61,7 @@ check: ## What CI checks besides the tests: format, lints, documentation
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features kafka -- -D warnings
 	$(CARGO) clippy -p sage-python -- -D warnings
+	$(CARGO) clippy -p sage-python --features kafka -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
 

@@ -97,6 +97,69 @@ class LocalEnvironment:
             raise TypeError(f"`from_source` needs a SourceFunction class or a callable, not {function!r}")
         return self._source("source", function, args, kwargs, name, 1)
 
+    def from_kafka_source(
+        self,
+        bootstrap_servers: str | list[str],
+        topic: str | list[str],
+        group_id: str,
+        auto_offset_reset: str = "latest",
+        value_deserializer: Any = None,
+        buffer_size: int = 10_000,
+        max_poll_records: int = 500,
+        *,
+        until_end: bool = False,
+        metadata: bool = False,
+        enable_auto_commit: bool = True,
+        connect_timeout: float = 10.0,
+        parallelism: int = 1,
+        name: str | None = None,
+        on_error: Any = "fail",
+        retry: Any = None,
+        **kafka_config: Any,
+    ) -> DataStream:
+        """The records of a Kafka topic, without end; or of several topics.
+
+        With ``until_end``, the stream ends where the partitions ended when the job started.
+
+        **A record** is what ``value_deserializer`` makes of its value: ``"json"`` (the default, of a text in UTF-8),
+        ``"string"``, ``"bytes"``, or a function of ``bytes``. A record without a value is ``None``; the function is not
+        called for it. What becomes of records on which it raises say ``on_error`` and ``retry``, as for ``map``. With
+        ``metadata``, a record is a ``dict`` of its ``value``, ``timestamp`` (milliseconds since 1970), ``topic``,
+        ``partition``, ``offset`` and ``key`` (a ``str``, or ``bytes`` where it is not UTF-8).
+
+        **Where it begins**: at the offset that is committed for the group; without one, where ``auto_offset_reset``
+        says: ``"earliest"``, ``"latest"``, or ``"none"``, which fails the job. Each partition is read in its order, by
+        one of ``parallelism`` replicas. Jobs do not share the partitions of a group: each reads all of them.
+
+        **Offsets** are committed once, when the job has succeeded and left nothing behind, by the call that waits for
+        it: ``submit(autostop=True)``, ``wait``, ``stop``, or the program's end. After a failure, a cancel, a signal
+        or a crash nothing is committed, and the next run gives the records again: none is lost, some may come twice.
+        So an endless job should be ended by ``stop``. If the commit fails, ``JobFailed`` is raised, with the report of
+        a job that has succeeded. ``enable_auto_commit=False`` commits nothing.
+
+        **Limits.** ``connect_timeout`` is for how many seconds a broker is looked for before the job fails. About
+        ``buffer_size`` records of each partition are fetched ahead, but not more than 16 MiB in each replica.
+        ``max_poll_records`` is accepted because programs give it; there are no polls here.
+
+        **Settings.** ``kafka_config`` has others, as kafka-python spells them or librdkafka, such as
+        ``fetch_min_bytes=1`` or ``**{"fetch.min.bytes": 1}``. One that does not exist, or that the source sets itself,
+        fails the job. Values are neither shown nor logged, as ``sasl_plain_password`` is one. The client has no TLS.
+        """
+        from ._kafka import deserializer, settings, source_options, whole
+
+        options = source_options(bootstrap_servers, topic, group_id, auto_offset_reset, buffer_size, connect_timeout)
+        whole("max_poll_records", max_poll_records, 1 << 31)
+        function = deserializer(value_deserializer, metadata)
+        options.update(until_end=bool(until_end), metadata=bool(metadata), commits=bool(enable_auto_commit))
+        options["settings"] = settings(kafka_config)
+        stream = self._source("kafka", None, (), {}, name or f"kafka {', '.join(options['topics'])}", parallelism)
+        stream._step.options = options
+        if function is None:
+            return stream
+        policies = {"on_error": on_error, "retry": retry}
+        name = f"{stream._step.name} {name_of(function)}"
+        return stream.map(function, parallelism=parallelism, name=name, **policies)
+
     def from_future(self, name: str, *, limit: int | None = None) -> DataStream:
         """A stream that another one fills, by ``fill_future``: for records that go round.
 

@@ -127,8 +127,11 @@ class JobId(str):
 
 
 class JobFailed(RuntimeError):
-    """A job did not succeed, or left something behind. Its ``__cause__`` is the exception that was the first cause:
-    that very object, also where it is a ``SystemExit`` or ``KeyboardInterrupt`` that a function raised."""
+    """A job did not succeed, left something behind, or could not commit the offsets of what it read.
+
+    Its ``__cause__`` is the exception that was the first cause: that very object, also where it is a ``SystemExit`` or
+    ``KeyboardInterrupt`` that a function raised.
+    """
 
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)

@@ -42,17 +42,17 @@ class Step:
 _CONTAINERS = {list, tuple, range, str, bytes, dict, set, frozenset}
 
 #: Kinds that are operators of the engine, and no functions of a chain.
-_ENGINE = {"window", "join", "async", "process", "take", "fill"}
+_ENGINE = {"window", "join", "async", "process", "take", "fill", "to_kafka"}
 
 #: Kinds that the engine runs itself, given a function of `sage.ops`, or behind one that gives the key.
 _NATIVE = {"map", "filter", "flatmap", "keyby"}
 _NATIVE_ENDS = {"count", "sum"}
 
 #: Kinds that begin a stream.
-_SOURCES = {"batch", "iterable", "source", "future"}
+_SOURCES = {"batch", "iterable", "source", "future", "kafka"}
 
 #: Kinds that end one.
-_ENDS = {"sink", "fill"}
+_ENDS = {"sink", "fill", "to_kafka"}
 
 #: Kinds behind times that go on in the same chain: those that give each record they take.
 _ONE_TO_ONE = {"map", "keyby", "tag", "keytag"}

@@ -195,6 +195,42 @@ class DataStream:
         self._then("sink", function, args, kwargs, parallelism, name)
         return self
 
+    def to_kafka(
+        self,
+        bootstrap_servers: str | list[str],
+        topic: str,
+        key: Callable[[Any], str | bytes] | None = None,
+        value_serializer: Any = None,
+        *,
+        connect_timeout: float = 10.0,
+        parallelism: int = 1,
+        name: str | None = None,
+        on_error: Any = "fail",
+        retry: Any = None,
+        **kafka_config: Any,
+    ) -> DataStream:
+        """Ends the stream: writes each record to a Kafka topic. Returns this stream, so that it can have several sinks.
+
+        A value is what ``value_serializer`` makes of a record: ``"json"`` (the default), ``"string"``, ``"bytes"``, or a
+        function that returns ``bytes`` or a ``str``. ``key`` is such a function as well; the hash of what it returns
+        decides on the partition. What becomes of records on which they raise say ``on_error`` and ``retry``, as for
+        ``map``.
+
+        When a job has succeeded, every record was acknowledged by all replicas in sync; none was repeated, and within
+        a partition they are in their order. A job that runs again writes again. ``connect_timeout`` and
+        ``kafka_config`` are as in ``from_kafka_source``.
+        """
+        from ._kafka import serializer, settings, sink_options
+
+        options = {**sink_options(bootstrap_servers, topic, connect_timeout), "keyed": key is not None}
+        options["settings"] = settings(kafka_config)
+        function = serializer(value_serializer, key)
+        name = name or f"to {topic}"
+        policies = {"on_error": on_error, "retry": retry}
+        pairs = self.map(function, parallelism=parallelism, name=f"{name} {name_of(function)}", **policies)
+        pairs._add("to_kafka", None, name, parallelism, **options)
+        return self
+
     def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> DataStream:
         """Ends the stream: prints each record, behind ``prefix`` and ``separator`` if there is a prefix."""
         return self.sink(PrintSink, prefix, separator, colored, name="print")

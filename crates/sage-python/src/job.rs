@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use sage::{AsyncError, CauseKind, Environment, JobHandle, JobReport, RunError};
 
 use crate::error::Raised;
+use crate::kafka::Offsets;
 use crate::thread::{self, attach};
 
 /// A job that was started.
@@ -34,6 +35,8 @@ enum Phase {
 struct Live {
     _env: Environment,
     handle: JobHandle,
+    /// Committed when it is known that the job has succeeded.
+    offsets: Offsets,
 }
 
 /// What a job came to.
@@ -45,9 +48,13 @@ struct Ended {
 }
 
 impl Job {
-    pub(crate) fn new(env: Environment, handle: JobHandle) -> Self {
+    pub(crate) fn new(env: Environment, handle: JobHandle, offsets: Offsets) -> Self {
         let id = handle.id().to_owned();
-        Self { id, process: std::process::id(), phase: Mutex::new(Phase::Live(Arc::new(Live { _env: env, handle }))) }
+        Self {
+            id,
+            process: std::process::id(),
+            phase: Mutex::new(Phase::Live(Arc::new(Live { _env: env, handle, offsets }))),
+        }
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
@@ -70,9 +77,10 @@ impl Job {
         Ok(())
     }
 
-    fn end(&self, result: Result<JobReport, RunError>) {
+    /// `uncommitted` is why the offsets of a job that has succeeded could not be committed.
+    fn end(&self, result: Result<JobReport, RunError>, uncommitted: Option<String>) {
         let ended = match result {
-            Ok(report) => Ended { report: Some(report), error: None },
+            Ok(report) => Ended { report: Some(report), error: uncommitted },
             Err(error) => {
                 let report = error.report().cloned();
                 let mut words = error.to_string();
@@ -167,14 +175,19 @@ impl Job {
         let timeout = timeout.map(Duration::try_from_secs_f64).transpose();
         let timeout = timeout.map_err(|error| PyValueError::new_err(error.to_string()))?;
         let Some(live) = self.live()? else { return Ok(true) };
-        let result = py.detach(|| match timeout {
-            None => Some(live.handle.wait()),
-            Some(timeout) => live.handle.wait_timeout(timeout),
+        let ended = py.detach(|| {
+            let result = match timeout {
+                None => live.handle.wait(),
+                Some(timeout) => live.handle.wait_timeout(timeout)?,
+            };
+            let committed = if result.is_ok() { live.offsets.commit() } else { Ok(()) };
+            let uncommitted = committed.err().map(|error| format!("job `{}` has succeeded, but {error}", self.id));
+            Some((result, uncommitted))
         });
         py.detach(|| drop(live));
-        let is_over = result.is_some();
-        if let Some(result) = result {
-            self.end(result);
+        let is_over = ended.is_some();
+        if let Some((result, uncommitted)) = ended {
+            self.end(result, uncommitted);
         }
         Ok(is_over)
     }

@@ -18,6 +18,11 @@ mod future;
 mod job;
 mod joins;
 mod json;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(not(feature = "kafka"))]
+#[path = "no_kafka.rs"]
+mod kafka;
 mod method;
 mod native;
 mod plan;
@@ -96,6 +101,9 @@ mod _sage {
     use crate::future::ServiceFuture;
     #[pymodule_export]
     use crate::job::Job;
+    #[cfg(feature = "kafka")]
+    #[pymodule_export]
+    use crate::kafka::KafkaCluster;
     #[pymodule_export]
     use crate::method::Binding;
     #[pymodule_export]

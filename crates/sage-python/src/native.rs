@@ -136,7 +136,10 @@ impl Link {
             Function::Lower => Value::Text(text().filter(|text| text.is_ascii())?.to_ascii_lowercase().into()),
             Function::Contains(part) => Value::Bool(text()?.contains(&**part)),
             // What is no JSON here may be some for the reference: numbers of any size, or not-a-number.
-            Function::ParseJson => json::value(text()?)?,
+            Function::ParseJson => match piece {
+                Piece::Value(Value::Bytes(bytes)) => json::value(std::str::from_utf8(bytes).ok()?)?,
+                _ => json::value(text()?)?,
+            },
             Function::Field(name) => match piece {
                 Piece::Value(Value::Dict(pairs)) => {
                     let is_named = |(key, _): &&(Value, Value)| matches!(key, Value::Text(key) if **key == **name);

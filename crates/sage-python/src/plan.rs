@@ -10,6 +10,7 @@ use sage::{Environment, SignalPolicy};
 
 use crate::error::SubmitError;
 use crate::job::{Job, check_process};
+use crate::kafka::Offsets;
 use crate::service::{Handle, PythonService};
 use crate::steps::declare;
 use crate::thread::attach;
@@ -64,9 +65,10 @@ pub(crate) fn start(
         handles.set_item(name.clone(), Handle::new(name, builder.build(), workers.clone()))?;
     }
     bind.call1((handles,))?;
-    declare(&env, steps)?;
+    let offsets = Offsets::new();
+    declare(&env, steps, &offsets)?;
     let job = py.detach(|| env.submit()).map_err(|error| SubmitError::new_err(error.to_string()))?;
-    Ok(Job::new(env, job))
+    Ok(Job::new(env, job, offsets))
 }
 
 fn stack_of(where_stuck: &Py<PyAny>, thread: RawPthread) -> Option<String> {

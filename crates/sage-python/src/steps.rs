@@ -15,11 +15,12 @@ use crate::asynchronous::asynchronous;
 use crate::blocks::Blocks;
 use crate::chain::{Chain, Form, Into, Manner, Through};
 use crate::error::SubmitError;
+use crate::kafka::Offsets;
 use crate::native::{Native, Parts};
 use crate::policies::{Policy, policed};
 use crate::source::Iterated;
 use crate::thread::attach;
-use crate::{joins, timers, windows};
+use crate::{joins, kafka, timers, windows};
 
 /// One step of the plan.
 #[derive(FromPyObject)]
@@ -104,7 +105,7 @@ impl Input {
 }
 
 /// Declares the steps, of which each comes after those it reads.
-pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>) -> PyResult<()> {
+pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>, offsets: &Offsets) -> PyResult<()> {
     let py = steps.py();
     // What leads out of each step, by output, once for each step that reads it.
     let mut outputs: Vec<Vec<Vec<Input>>> = Vec::new();
@@ -114,7 +115,7 @@ pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>) -> PyResult<
         let mut take = |(from, output): &(usize, usize)| outputs.get_mut(*from)?.get_mut(*output)?.pop();
         let mut inputs: Vec<Input> = step.inputs.iter().filter_map(&mut take).collect();
         let after = match (inputs.pop(), inputs.is_empty()) {
-            (None, _) => match begin(py, env, &step, &mut loops)? {
+            (None, _) => match begin(py, env, &step, &mut loops, offsets)? {
                 Input::Container { name, make } if step.outputs.iter().sum::<usize>() == 1 => {
                     outputs.push(vec![vec![Input::Container { name, make }]]);
                     continue;
@@ -142,7 +143,7 @@ pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>) -> PyResult<
 }
 
 /// The stream of a step that reads none.
-fn begin(py: Python<'_>, env: &Environment, step: &Step, loops: &mut Loops) -> PyResult<Input> {
+fn begin(py: Python<'_>, env: &Environment, step: &Step, loops: &mut Loops, offsets: &Offsets) -> PyResult<Input> {
     let (name, make) = (step.name.clone(), step.make.clone_ref(py));
     Ok(match &*step.kind {
         "container" => Input::Container { name, make },
@@ -155,6 +156,7 @@ fn begin(py: Python<'_>, env: &Environment, step: &Step, loops: &mut Loops) -> P
             loops.insert(name, feedback);
             Input::Stream(stream)
         }
+        "kafka" => Input::Stream(kafka::source(py, env, step, offsets)?),
         // A source that may wait for its next record has a task of its own: so what came before goes on meanwhile.
         _ => Input::Stream(env.from_source(move |_replica| Iterated::one_by_one(copy(&make))).named(name).boxed()),
     })
@@ -200,6 +202,7 @@ fn follow<P: Pipe<Out = Record>>(
         ("async", _) => asynchronous(py, stream, step),
         ("process", _) => Ok(timers::process(py, stream, step)),
         ("take", _) => Ok(vec![stream.take(step.required(py, "most")?).named(&*step.name).boxed()]),
+        ("to_kafka", _) => kafka::sink(py, stream, step).map(|()| Vec::new()),
         ("fill", _) => {
             let name: String = step.required(py, "future")?;
             let Some(feedback) = loops.remove(&name) else {

@@ -11,6 +11,7 @@ use pyo3::types::PyString;
 use sage_services::DocumentError;
 
 use super::arguments::kind;
+use crate::thread::attach;
 
 type Walk = Box<dyn Iterator<Item = Result<PathBuf, DocumentError>> + Send>;
 

@@ -1,0 +1,36 @@
+//! What stands for `kafka.rs` in a build without the feature `kafka`: a plan with a topic is refused.
+
+use std::convert::Infallible;
+
+use pyo3::prelude::*;
+use sage::{DataStream, Environment, Pipe, Stream};
+
+use crate::Record;
+use crate::error::SubmitError;
+use crate::steps::Step;
+
+/// Nothing to be committed.
+#[derive(Default)]
+pub(crate) struct Offsets;
+
+impl Offsets {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    pub(crate) fn commit(&self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+pub(crate) fn source(_py: Python<'_>, _env: &Environment, step: &Step, _: &Offsets) -> PyResult<DataStream<Record>> {
+    Err(refused(step))
+}
+
+pub(crate) fn sink<P: Pipe<Out = Record>>(_py: Python<'_>, _stream: Stream<P>, step: &Step) -> PyResult<()> {
+    Err(refused(step))
+}
+
+fn refused(step: &Step) -> PyErr {
+    SubmitError::new_err(format!("`{}` needs Kafka, which this build of the package leaves out", step.name))
+}

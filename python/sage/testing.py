@@ -1,0 +1,56 @@
+"""For tests of pipelines."""
+
+from __future__ import annotations
+
+from . import _sage
+
+__all__ = ["KafkaCluster"]
+
+
+class KafkaCluster:
+    """Kafka brokers in this process, for tests of pipelines that read and write topics; no Kafka need be installed.
+
+    This is the mock cluster of librdkafka, the client that the package uses. It listens on 127.0.0.1 and speaks Kafka's
+    protocol, so other clients can use it as well. It keeps records in memory: of each partition the latest 5 MiB, or
+    100,000 batches. Committed offsets are kept as long. It checks no credentials, and topics are made by
+    ``create_topic``; a topic that is written to before is made with four partitions. It is for tests and nothing else.
+
+    >>> from sage import LocalEnvironment
+    >>> with KafkaCluster() as cluster:
+    ...     cluster.create_topic("numbers")
+    ...     env = LocalEnvironment("write")
+    ...     _ = env.from_batch([1, 2, 3]).to_kafka(cluster.bootstrap_servers, "numbers")
+    ...     job = env.submit(autostop=True)
+    ...     env = LocalEnvironment("read")
+    ...     numbers = env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", until_end=True)
+    ...     got = numbers.collect()
+    ...     job = env.submit(autostop=True)
+    >>> got
+    [1, 2, 3]
+    """
+
+    def __init__(self, brokers: int = 1) -> None:
+        if not isinstance(brokers, int) or brokers < 1:
+            raise ValueError(f"a cluster has at least one broker, not {brokers!r}")
+        self._cluster = _sage.KafkaCluster(brokers)
+
+    def __enter__(self) -> KafkaCluster:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The addresses of the brokers, with commas between them."""
+        return self._cluster.bootstrap_servers
+
+    def create_topic(self, name: str, partitions: int = 1) -> None:
+        """Makes a topic. Raises ``ValueError`` for one that is there already."""
+        if not isinstance(partitions, int) or partitions < 1:
+            raise ValueError(f"a topic has at least one partition, not {partitions!r}")
+        self._cluster.create_topic(name, partitions)
+
+    def close(self) -> None:
+        """Ends the brokers, and waits until nothing of them is left. Does nothing a second time."""
+        self._cluster.close()
