@@ -42,8 +42,8 @@ test-python: python ## Run the tests of the Python package
 	.venv/bin/pytest --quiet
 	$(MAKE) --no-print-directory test-install
 
-# What was built for the tests becomes a wheel, and is installed where nothing else is.
-test-install: python
+# What was built for the tests becomes a wheel, without being compiled again, and is installed where nothing else is.
+test-install: .venv/tools
 	rm -rf target/fresh
 	.venv/bin/maturin build --quiet --out target/fresh/wheel
 	$(PYTHON) -m venv target/fresh/venv

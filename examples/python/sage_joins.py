@@ -1,4 +1,4 @@
-"""Every class of functions that programs for SAGE have: orders are joined with their payments, and what is open is told.
+"""Every class of functions that programs for SAGE have: orders are joined with their payments, and both are told.
 
 Run it with ``python examples/python/sage_joins.py``.
 """
@@ -122,7 +122,8 @@ class Lines(SinkFunction):
 
 def main() -> None:
     CustomLogger.disable_global_console_debug()
-    assert all(issubclass(kind, BaseFunction) for kind in (Orders, Payments, Items, Priced, Worth, Customer, Paid, Told))
+    functions = Orders, Payments, Items, Priced, Worth, Customer, Paid, Told, Lines
+    assert all(issubclass(function, BaseFunction) for function in functions)
     env = LocalEnvironment("orders")
     env.register_service("prices", Prices)
     items = env.from_batch(Orders, ORDERS).flatmap(Items).map(Priced).filter(Worth)

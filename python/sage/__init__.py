@@ -9,7 +9,7 @@ except ImportError as error:
         "`sage` runs in the main interpreter of a process only, not in a subinterpreter; use processes"
     ) from error
 
-from . import ops
+from . import _installed, ops
 from ._connected import ConnectedStreams
 from ._environment import LocalEnvironment
 from ._functions import (
@@ -33,6 +33,8 @@ from ._process import KeyContext, ProcessFunction, Timer
 from ._services import BaseService
 from ._stream import DataStream
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired
+
+_installed.warn()
 
 #: The name for new code.
 Service = BaseService

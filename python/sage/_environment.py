@@ -14,6 +14,7 @@ from ._functions import BaseFunction, Made, allocate
 from ._handles import ServiceHandle, name_of_service
 from ._job import JobId, Report
 from ._plan import Step, plan
+from ._progress import shown
 from ._running import Run, start
 from ._services import Hooks
 from ._stacks import where_stuck
@@ -223,12 +224,15 @@ class LocalEnvironment:
         self._after[name] = after or []
         self._bindings[name] = _sage.Binding(name)
 
-    def submit(self, autostop: bool = False) -> JobId:
+    def submit(self, autostop: bool = False, *, progress: bool | None = None) -> JobId:
         """Runs the job. With ``autostop``, waits until it is over and everything is stopped and cleaned; without, returns
         at once: see ``JobId``, and ``stop`` and ``wait``.
 
         Raises ``JobFailed`` from the user's own exception when the job did not succeed or left something behind,
         ``KeyboardInterrupt`` or ``SystemExit`` when a signal ended it; in each case, when everything is cleaned.
+
+        While it waits, a line on standard error tells how far the job is: where that is a terminal or a notebook, and the
+        job prints nothing there itself; always or never as ``progress`` says.
 
         An environment may be submitted again when its job is over.
         """
@@ -262,7 +266,8 @@ class LocalEnvironment:
         self._consumed.update(iterators)
         job = JobId(self._run)
         if autostop:
-            job.wait()
+            with shown(self._run.job, self.pipeline, self.name, progress):
+                job.wait()
         return job
 
     async def submit_async(self) -> JobId:

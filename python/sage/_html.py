@@ -1,6 +1,7 @@
 """How a notebook shows pipelines and reports: the declared graph as SVG, and the report as tables.
 
-Steps stand in columns, each behind all whose records it takes; within a column they are in the order of what they follow.
+Steps stand in columns, each behind all whose records it takes; within a column they are in the order of what they
+follow.
 Nothing of a program's names gets into the page as markup.
 """
 
@@ -70,7 +71,8 @@ def graph(pipeline: list[Transformation], services: Iterable[str], chosen: Trans
         right = max(right, x)
     if x > _MARGIN:
         bottom += _ROW
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{right}" height="{bottom}" viewBox="0 0 {right} {bottom}" style="{_STYLE}">'
+    size = f'width="{right}" height="{bottom}" viewBox="0 0 {right} {bottom}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} style="{_STYLE}">'
     return "\n".join([head, *lines, *shapes, "</svg>"])
 
 
@@ -89,7 +91,8 @@ def _box(x: int, y: int, width: int, name: str, kind: str, border: float, corner
         f'<rect x="{x}" y="{y}" width="{width}" height="{_HEIGHT}" rx="{corner}" fill="#8882" stroke="currentColor" '
         f'stroke-width="{border}"/>'
         f'<text x="{middle}" y="{y + 16}" text-anchor="middle" fill="currentColor">{escape(_short(name))}</text>'
-        f'<text x="{middle}" y="{y + 30}" text-anchor="middle" fill="currentColor" opacity="0.6">{escape(_short(kind))}</text></g>'
+        f'<text x="{middle}" y="{y + 30}" text-anchor="middle" fill="currentColor" opacity="0.6">'
+        f"{escape(_short(kind))}</text></g>"
     )
 
 

@@ -1,7 +1,7 @@
 """Sources and sinks of files and of the terminal, as SAGE programs use them.
 
-Each takes what it needs as arguments, or as one mapping, such as a section of a configuration file. A file is opened when
-the job starts and closed when it ends; what cannot be read or written is an error that names the file.
+Each takes what it needs as arguments, or as one mapping, such as a section of a configuration file. A file is opened
+when the job starts and closed when it ends; what cannot be read or written is an error that names the file.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ _END = StopSignal("end of file")
 
 
 class JSONLBatch(SimpleBatchFunction):
-    """Gives the value of each line of JSON in a file; empty lines are left out: ``env.from_batch(JSONLBatch, "questions.jsonl")``."""
+    """Gives the value of each line of JSON in a file: ``env.from_batch(JSONLBatch, "questions.jsonl")``. Empty lines are
+    left out."""
 
     def __init__(self, path: Any) -> None:
         self._lines = _Lines(path)
@@ -140,5 +141,5 @@ class TerminalSink(PrintSink):
     """Prints each record. A mapping may say ``prefix``, ``separator`` and ``colored``; what else is in it is of no use here."""
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
-        options = {name: value for name, value in (config or {}).items() if name in ("prefix", "separator", "colored")}
-        super().__init__(**options)
+        names = ("prefix", "separator", "colored")
+        super().__init__(**{name: value for name, value in (config or {}).items() if name in names})

@@ -11,12 +11,16 @@ from typing import Any
 class CustomLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
     """A logger by name, below the logger ``sage``.
 
-    ``outputs`` are pairs of an output and the level from which on messages go there: ``"console"``, or the path of a file,
-    which is opened with the first message. Without any, messages go where ``logging`` was told to send those of ``sage``.
+    ``outputs`` are pairs of an output and the level from which on messages go there: ``"console"``, or the path of a
+    file, which is opened with the first message. Without any, messages go where ``logging`` was told to send those of
+    ``sage``.
     """
 
     def __init__(
-        self, outputs: str | Iterable[tuple[str | os.PathLike[str], str | int]] = (), name: str = "program", **others: Any
+        self,
+        outputs: str | Iterable[tuple[str | os.PathLike[str], str | int]] = (),
+        name: str = "program",
+        **others: Any,
     ) -> None:
         if isinstance(outputs, str):
             name, outputs = outputs, ()
@@ -44,7 +48,9 @@ class CustomLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
 
 
 def _handler(output: str, level: str | int) -> logging.Handler:
-    handler = logging.StreamHandler() if output == "console" else logging.FileHandler(output, encoding="utf-8", delay=True)
+    handler: logging.Handler = logging.StreamHandler()
+    if output != "console":
+        handler = logging.FileHandler(output, encoding="utf-8", delay=True)
     handler.setLevel(level.upper() if isinstance(level, str) else level)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     return handler

@@ -236,6 +236,12 @@ impl Job {
         Ok(live.map_or_else(|| "ended".to_owned(), |live| format!("{:?}", live.handle.status()).to_lowercase()))
     }
 
+    /// How many records each operator has taken so far; empty once the job was waited for.
+    fn taken(&self) -> PyResult<Vec<(String, u64)>> {
+        let operators = self.live()?.map_or_else(Vec::new, |live| live.handle.metrics().operators);
+        Ok(operators.into_iter().map(|operator| (operator.name, operator.records_in)).collect())
+    }
+
     /// The report as JSON, once the job was waited for.
     #[getter]
     fn report_json(&self) -> Option<String> {

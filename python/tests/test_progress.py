@@ -1,0 +1,98 @@
+"""The line that tells how far a job is, on a terminal made for the test."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+
+PROGRAM = """
+import sys, time
+from sage import LocalEnvironment
+
+env = LocalEnvironment("counted")
+env.from_source(lambda: time.sleep(0.01) or 1).map(abs).take(MOST).sink(SINK, name="kept")
+env.submit(autostop=True, progress=PROGRESS)
+print("over", file=sys.stderr)
+"""
+
+
+def program(progress: str = "None", most: int = 150, sink: str = "[].append") -> list[str]:
+    text = PROGRAM.replace("PROGRESS", progress).replace("MOST", str(most)).replace("SINK", sink)
+    return [sys.executable, "-c", text]
+
+
+def on_a_terminal(command: list[str], stop_at: str = "", **environment: str) -> tuple[str, int]:
+    """What the program writes to a terminal of 40 columns, and its code; Ctrl-C is typed when ``stop_at`` is there."""
+    import fcntl
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    # Whoever runs the tests in the background has their programs ignore SIGINT.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    variables = {**os.environ, "TERM": "xterm", **environment}
+    process = subprocess.Popen(command, stdout=slave, stderr=slave, stdin=slave, env=variables, preexec_fn=heed)
+    os.close(slave)
+    written = b""
+    while True:
+        try:
+            written += os.read(master, 4096)
+        except OSError:  # the program has ended
+            break
+        if stop_at and stop_at.encode() in written:
+            process.send_signal(signal.SIGINT)
+            stop_at = ""
+    os.close(master)
+    return written.decode(), process.wait(timeout=60)
+
+
+def test_a_terminal_shows_how_far_each_sink_is_and_the_line_is_erased() -> None:
+    written, code = on_a_terminal(program())
+    assert code == 0
+    lines = re.findall(r"\r(counted 0:0\d  kept \d+)\x1b\[K", written)
+    counts = [int(line.split()[-1]) for line in lines]
+    assert len(counts) >= 3 and counts == sorted(counts) and counts[0] < counts[-1] <= 150
+    assert len(lines) <= 60, "at most ten a second"
+    assert written.endswith("\r\x1b[Kover\r\n"), "the line is erased before anything else is written"
+    assert all(len(line) < 40 for line in re.split(r"\r|\n", written.replace("\x1b[K", "")))
+
+
+@pytest.mark.parametrize(
+    ("command", "variables"),
+    [(program("False"), {}), (program(), {"TERM": "dumb"}), (program(most=5), {}), (program(most=60, sink="print"), {})],
+    ids=["not wanted", "dumb", "short", "prints itself"],
+)
+def test_nothing_is_drawn_where_it_would_be_in_the_way(command: list[str], variables: dict[str, str]) -> None:
+    written, _ = on_a_terminal(command, **variables)
+    assert "counted" not in written and written.endswith("over\r\n")
+
+
+@pytest.mark.parametrize(("progress", "is_drawn"), [("None", False), ("True", True)])
+def test_elsewhere_it_is_drawn_only_if_wanted(progress: str, is_drawn: bool) -> None:
+    ran = subprocess.run(program(progress, most=20), capture_output=True, text=True, timeout=60, check=True)
+    assert ("counted" in ran.stderr) == is_drawn and ran.stderr.endswith("over\n")
+    assert ran.stdout == ""
+
+
+def test_control_c_ends_the_job_as_without_it() -> None:
+    written, code = on_a_terminal(program(most=10**9), stop_at="kept")
+    assert code in (130, -signal.SIGINT)
+    assert "KeyboardInterrupt" in written and "over" not in written
+
+
+def test_a_notebook_shows_it() -> None:
+    notebook = (
+        "import sys, types; m = sys.modules['IPython'] = types.ModuleType('IPython'); "
+        "m.get_ipython = type('ZMQInteractiveShell', (), {})\n"
+    )
+    command = program(most=100)
+    ran = subprocess.run([*command[:2], notebook + command[2]], capture_output=True, text=True, timeout=60, check=True)
+    assert "counted 0:00  kept" in ran.stderr
