@@ -51,7 +51,8 @@ def main() -> None:
     for system in arguments.systems.split(","):
         module = import_module(f"systems.{system}")
         for name, run in module.CONTENDERS.get(workload, {}).items():
-            variants.append((system, name, run, max(1, size // module.PARTS.get(f"{workload} {name}", 1))))
+            parts = 1 if arguments.first else module.PARTS.get(f"{workload} {name}", 1)
+            variants.append((system, name, run, max(1, size // parts)))
     turn = arguments.turn % max(1, len(variants))
     variants = variants[:1] if arguments.first else variants[turn:] + variants[:turn]
     for system, name, run, records in variants:

@@ -63,14 +63,14 @@ def step(count: int, word: str) -> int:
 
 
 class Counter:
-    """A service with a state."""
+    """A service with a state. The sum of its results tells whether all calls came to one object, in whatever order."""
 
     def __init__(self) -> None:
-        self.total = 0
+        self.calls = 0
 
     def add(self, n: int) -> int:
-        self.total += n
-        return self.total
+        self.calls += 1
+        return n + self.calls
 
 
 class Waits:

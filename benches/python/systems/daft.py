@@ -48,7 +48,8 @@ def p2(source: Any, udf: Any = _rows) -> Any:
     return dict(zip(counts["word"], counts["count"]))
 
 
-@daft.cls(max_concurrency=1, use_process=False)
+# The limit moves it to a process of its own; without it, there are several objects, each with a state.
+@daft.cls(max_concurrency=1)
 class _Adds:
     def __init__(self) -> None:
         self.counter = Counter()
