@@ -109,7 +109,7 @@ class LocalEnvironment:
         max_poll_records: int = 500,
         *,
         until_end: bool = False,
-        metadata: bool = False,
+        metadata: bool = True,
         enable_auto_commit: bool = True,
         connect_timeout: float = 10.0,
         parallelism: int = 1,
@@ -122,11 +122,11 @@ class LocalEnvironment:
 
         With ``until_end``, the stream ends where the partitions ended when the job started.
 
-        **A record** is what ``value_deserializer`` makes of its value: ``"json"`` (the default, of a text in UTF-8),
-        ``"string"``, ``"bytes"``, or a function of ``bytes``. A record without a value is ``None``; the function is not
-        called for it. What becomes of records on which it raises say ``on_error`` and ``retry``, as for ``map``. With
-        ``metadata``, a record is a ``dict`` of its ``value``, ``timestamp`` (milliseconds since 1970), ``topic``,
-        ``partition``, ``offset`` and ``key`` (a ``str``, or ``bytes`` where it is not UTF-8).
+        **A record** is a ``dict`` of its ``value``, ``timestamp`` (milliseconds since 1970), ``topic``, ``partition``,
+        ``offset`` and ``key`` (a ``str``, or ``bytes`` where it is not UTF-8); with ``metadata=False`` the value alone. The
+        value is what ``value_deserializer`` makes of it: ``"json"`` (the default, of a text in UTF-8), ``"string"``,
+        ``"bytes"``, or a function of ``bytes``. One that is not there is ``None``; the function is not called for it. What
+        becomes of records on which it raises say ``on_error`` and ``retry``, as for ``map``.
 
         **Where it begins**: at the offset that is committed for the group; without one, where ``auto_offset_reset``
         says: ``"earliest"``, ``"latest"``, or ``"none"``, which fails the job. Each partition is read in its order, by

@@ -13,6 +13,7 @@ import pytest
 
 import sage.testing
 from sage import DeadLetter, JobFailed, Letter, LocalEnvironment, SinkFunction, ops
+from sage._context import ServiceCalls
 from sage.testing import KafkaCluster
 
 #: Nobody listens here.
@@ -33,7 +34,7 @@ def write(cluster: KafkaCluster, topic: str, records: Any, **options: Any) -> No
 
 def read(cluster: KafkaCluster, topic: Any, group: str = "group", **options: Any) -> list[Any]:
     env = LocalEnvironment("read")
-    options = {"auto_offset_reset": "earliest", "until_end": True, **options}
+    options = {"auto_offset_reset": "earliest", "until_end": True, "metadata": False, **options}
     records = env.from_kafka_source(cluster.bootstrap_servers, topic, group, **options).collect()
     env.submit(autostop=True)
     return records
@@ -70,7 +71,7 @@ def test_a_run_that_fails_after_the_source_has_ended_is_read_again(cluster: Kafk
             raise ValueError("the disk is full")
 
     env = LocalEnvironment("fails")
-    stream = env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", until_end=True)
+    stream = env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", until_end=True, metadata=False)
     stream.sink(FailsAtTheEnd)
     with pytest.raises(JobFailed, match="the disk is full"):
         env.submit(autostop=True)
@@ -102,7 +103,7 @@ def test_an_endless_source_gives_records_as_they_come_and_ends_by_stop(cluster: 
             came.notify_all()
 
     env = LocalEnvironment("endless")
-    env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest").sink(take)
+    env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", metadata=False).sink(take)
     env.submit()
     for n in range(3):
         write(cluster, "numbers", [n])
@@ -183,7 +184,7 @@ def test_plain_json_is_read_without_the_interpreter(cluster: KafkaCluster, monke
     # What is called for anything but plain JSON.
     monkeypatch.setattr("sage._kafka._from_json", None)
     env = LocalEnvironment("native")
-    stream = env.from_kafka_source(cluster.bootstrap_servers, "events", "group", "earliest", until_end=True)
+    stream = env.from_kafka_source(cluster.bootstrap_servers, "events", "group", "earliest", until_end=True, metadata=False)
     numbers = stream.map(ops.field("n")).collect()
     env.submit(autostop=True)
     assert numbers == list(range(10))
@@ -195,7 +196,7 @@ def test_any_json_is_read_as_python_reads_it(cluster: KafkaCluster) -> None:
     texts += ['\ufeff{"a": "bom"}', '{"a": NaN}']
     write(cluster, "texts", [text.encode() for text in texts] + ['{"a": 16}'.encode("utf-16")], value_serializer=bytes)
     env = LocalEnvironment("json")
-    stream = env.from_kafka_source(cluster.bootstrap_servers, "texts", "group", "earliest", until_end=True)
+    stream = env.from_kafka_source(cluster.bootstrap_servers, "texts", "group", "earliest", until_end=True, metadata=False)
     values = stream.map(ops.field("a")).collect()
     env.submit(autostop=True)
     assert values[:3] == [[1, 2.5, None, True, "ü"], 123456789012345678901234567890, "bom"]
@@ -228,7 +229,7 @@ def test_keys_choose_partitions_and_order_holds_within_each(cluster: KafkaCluste
     assert all(len(idents) == 1 for idents in threads.values()) and len(set.union(*threads.values())) > 1
     env = LocalEnvironment("count")
     stream = env.from_kafka_source(
-        cluster.bootstrap_servers, "pairs", "count", "earliest", until_end=True, parallelism=2
+        cluster.bootstrap_servers, "pairs", "count", "earliest", until_end=True, metadata=False, parallelism=2
     )
     counts = stream.keyby(lambda pair: pair[0]).count().collect()
     env.submit(autostop=True)
@@ -242,7 +243,7 @@ def test_several_topics_and_addresses(cluster: KafkaCluster) -> None:
         write(cluster, topic, [topic])
     env = LocalEnvironment("both")
     servers = [NOBODY, cluster.bootstrap_servers]
-    got = env.from_kafka_source(servers, ["a", "b"], "group", "earliest", until_end=True).collect()
+    got = env.from_kafka_source(servers, ["a", "b"], "group", "earliest", until_end=True, metadata=False).collect()
     env.submit(autostop=True)
     assert sorted(got) == ["a", "b"]
 
@@ -278,7 +279,7 @@ def test_secrets_are_not_told(capfd: pytest.CaptureFixture[str], caplog: pytest.
             env.from_batch([1]).to_kafka(NOBODY, "t", **secret)
         else:
             env.from_kafka_source(NOBODY, "t", "g", **secret).collect()
-        told += [repr(env.pipeline), repr(env._plan(env._calls))]
+        told += [repr(env.pipeline), repr(env._plan(ServiceCalls({})))]
         with pytest.raises(JobFailed, match="cannot connect") as failed:
             env.submit(autostop=True)
         told += [str(failed.value), repr(failed.value.report.data), str(failed.value.report)]
