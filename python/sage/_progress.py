@@ -46,16 +46,18 @@ def _is_seen(pipeline: Iterable[Transformation]) -> bool:
 
     if _is_notebook():
         return True
-    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        return False
+    try:
+        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+            return False
+    except (AttributeError, ValueError):
+        return False  # there is none, it was closed, or it is an object of the program with a few methods
     functions = [step.made[0] for step in pipeline]
     return not any(f is print or (isinstance(f, type) and issubclass(f, PrintSink)) for f in functions)
 
 
 def _is_notebook() -> bool:
-    python = sys.modules.get("IPython")
-    shell = python.get_ipython() if python is not None else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_shell is not None and type(get_shell()).__name__ == "ZMQInteractiveShell"
 
 
 def _draw(job: _sage.Job, ends: set[str], name: str, patience: float, over: threading.Event) -> None:
@@ -73,8 +75,8 @@ def _draw(job: _sage.Job, ends: set[str], name: str, patience: float, over: thre
             is_drawn = True
             if over.wait(_INTERVAL):
                 break
-    except (OSError, ValueError, RuntimeError):
-        return  # nobody can see it any more
+    except Exception:
+        return  # nobody can see it: standard error was closed, or is an object of the program that cannot do this
     finally:
         if is_drawn:
             _erase(out)
@@ -84,14 +86,14 @@ def _erase(out: TextIO) -> None:
     try:
         out.write("\r\x1b[K")
         out.flush()
-    except (OSError, ValueError):
-        pass  # nobody can see it any more
+    except Exception:
+        pass  # as above
 
 
 def _columns() -> int:
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         return 80
 
 

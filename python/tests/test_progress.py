@@ -96,3 +96,36 @@ def test_a_notebook_shows_it() -> None:
     command = program(most=100)
     ran = subprocess.run([*command[:2], notebook + command[2]], capture_output=True, text=True, timeout=60, check=True)
     assert "counted 0:00  kept" in ran.stderr
+
+
+MUTE = """
+class Mute:
+    def write(self, text):
+        pass
+
+    def flush(self):  # at the end of the interpreter
+        pass
+
+sys.stderr = Mute()
+"""
+
+
+@pytest.mark.parametrize("progress", ["None", "True"])
+@pytest.mark.parametrize(
+    "before",
+    ["sys.stderr.close()", "sys.stderr = None", MUTE, "sys.modules['IPython'] = object()"],
+    ids=["closed", "none", "an object with a few methods", "no IPython"],
+)
+def test_a_job_runs_wherever_standard_error_is(before: str, progress: str) -> None:
+    job = f"""
+import sys
+from sage import LocalEnvironment
+{before}
+env = LocalEnvironment("counted")
+kept = env.from_batch([1, 2]).collect()
+env.submit(autostop=True, progress={progress})
+print(kept)
+"""
+    ran = subprocess.run([sys.executable, "-c", job], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "[1, 2]\n"), ran.stderr
+    assert "Traceback" not in ran.stderr
