@@ -1,12 +1,14 @@
 """A line that tells how far a job is, on a terminal or in a notebook, while `submit` waits for it.
 
 It is drawn by a thread of its own: the wait is the same with it and without, and so is what ends it. The line is on
-standard error, drawn at most ten times a second, and erased when the job is over.
+standard error, drawn at most ten times a second, only where that does not have to wait, and erased when the job is
+over.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 import time
@@ -70,16 +72,27 @@ def _draw(job: _sage.Job, ends: set[str], name: str, patience: float, over: thre
         while True:
             text = _line(job.taken(), ends, name, time.monotonic() - begin)
             # Back to the start at the end, so that what others print is not behind it.
-            out.write(f"\r{text[: _columns() - 1]}\x1b[K\r")
-            out.flush()
-            is_drawn = True
+            if _has_room(out):
+                out.write(f"\r{text[: _columns() - 1]}\x1b[K\r")
+                out.flush()
+                is_drawn = True
             if over.wait(_INTERVAL):
                 break
     except Exception:
         return  # nobody can see it: standard error was closed, or is an object of the program that cannot do this
     finally:
-        if is_drawn:
+        if is_drawn and _has_room(out):
             _erase(out)
+
+
+def _has_room(out: TextIO) -> bool:
+    """Whether a line can be written without waiting, which the job would then do as well: a terminal may be halted."""
+    try:
+        poll = select.poll()
+        poll.register(out.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
+    except (AttributeError, OSError, ValueError):
+        return True  # there is no descriptor, as in a notebook
 
 
 def _erase(out: TextIO) -> None:

@@ -129,3 +129,21 @@ print(kept)
     ran = subprocess.run([sys.executable, "-c", job], capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stdout) == (0, "[1, 2]\n"), ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_halted_terminal_does_not_hold_the_job_up() -> None:
+    import termios
+
+    master, slave = pty.openpty()
+    termios.tcflow(slave, termios.TCOOFF)  # as Ctrl-S does
+    command = [*program()[:2], program()[2].replace("file=sys.stderr", "flush=True")]
+    variables = {**os.environ, "TERM": "xterm"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, env=variables, text=True)
+    try:
+        assert process.communicate(timeout=20)[0] == "over\n"
+    finally:
+        process.kill()
+        termios.tcflow(slave, termios.TCOON)
+        os.close(slave)
+        os.close(master)
+        process.wait()
