@@ -46,6 +46,8 @@ def described(step: Transformation) -> str:
 
 def graph(pipeline: list[Transformation], services: Iterable[str], chosen: Transformation | None = None) -> str:
     """The graph of a pipeline as SVG, its services below it; the border of the ``chosen`` step is thick."""
+    if not pipeline and not services:
+        return "<p>nothing is declared yet</p>"
     shapes: list[str] = []
     at: dict[Transformation, tuple[int, int, int]] = {}
     x, bottom = _MARGIN, _MARGIN

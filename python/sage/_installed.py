@@ -15,7 +15,9 @@ _OTHERS = ("isage", "sage", "sagemath", "passagemath")
 def others() -> list[str]:
     """The names of the other distributions that have files in a folder `sage`."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    places = {here, *(place for place in sys.path if place.rstrip(os.sep).endswith("-packages"))}
+    # A program may have put there what is no string; the interpreter passes over it.
+    paths = [place for place in sys.path if isinstance(place, str)]
+    places = {here, *(place for place in paths if place.rstrip(os.sep).endswith("-packages"))}
     found = set()
     for place in places:
         try:
@@ -39,13 +41,14 @@ def _name(entry: str) -> str | None:
 
 
 def _has_sage(metadata: str) -> bool:
-    """Whether its list of files, or of packages, has `sage`."""
+    """Whether its list of files, or of packages, has `sage`, or a file that leads to a folder of sources."""
     for file in ("RECORD", "top_level.txt"):
         try:
-            with open(os.path.join(metadata, file), encoding="utf-8") as lines:
-                return any(line.startswith("sage/") or line.strip() == "sage" for line in lines)
+            with open(os.path.join(metadata, file), encoding="utf-8", errors="replace") as lines:
+                entries = [line.partition(",")[0].strip() for line in lines]
         except OSError:
             continue
+        return any(entry == "sage" or entry.startswith("sage/") or entry.endswith(".pth") for entry in entries)
     return False
 
 

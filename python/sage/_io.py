@@ -24,7 +24,7 @@ def _path_of(where: Any) -> str:
         if len(names) != 1:
             raise ValueError(f"a configuration of a file needs one of {', '.join(_PATHS)}: {dict(where)!r}")
         where = where[names[0]]
-    return str(os.fspath(where))
+    return os.fsdecode(where)
 
 
 class _Lines:
@@ -116,6 +116,8 @@ class FileSink(SinkFunction):
             self._file.write(f"{record}\n")
         except OSError as error:
             raise _named(error, self._path) from error
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{self._path} is written in UTF-8, and this record cannot be: {error}") from error
 
     def close(self) -> None:
         """Closes the file."""

@@ -1,12 +1,14 @@
 """A line that tells how far a job is, on a terminal or in a notebook, while `submit` waits for it.
 
 It is drawn by a thread of its own: the wait is the same with it and without, and so is what ends it. The line is on
-standard error, drawn at most ten times a second, and erased when the job is over.
+standard error, drawn at most ten times a second, only where that does not have to wait, and erased when the job is
+over.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 import time
@@ -46,16 +48,18 @@ def _is_seen(pipeline: Iterable[Transformation]) -> bool:
 
     if _is_notebook():
         return True
-    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        return False
+    try:
+        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+            return False
+    except (AttributeError, ValueError):
+        return False  # there is none, it was closed, or it is an object of the program with a few methods
     functions = [step.made[0] for step in pipeline]
     return not any(f is print or (isinstance(f, type) and issubclass(f, PrintSink)) for f in functions)
 
 
 def _is_notebook() -> bool:
-    python = sys.modules.get("IPython")
-    shell = python.get_ipython() if python is not None else None
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return get_shell is not None and type(get_shell()).__name__ == "ZMQInteractiveShell"
 
 
 def _draw(job: _sage.Job, ends: set[str], name: str, patience: float, over: threading.Event) -> None:
@@ -68,30 +72,41 @@ def _draw(job: _sage.Job, ends: set[str], name: str, patience: float, over: thre
         while True:
             text = _line(job.taken(), ends, name, time.monotonic() - begin)
             # Back to the start at the end, so that what others print is not behind it.
-            out.write(f"\r{text[: _columns() - 1]}\x1b[K\r")
-            out.flush()
-            is_drawn = True
+            if _has_room(out):
+                out.write(f"\r{text[: _columns() - 1]}\x1b[K\r")
+                out.flush()
+                is_drawn = True
             if over.wait(_INTERVAL):
                 break
-    except (OSError, ValueError, RuntimeError):
-        return  # nobody can see it any more
+    except Exception:
+        return  # nobody can see it: standard error was closed, or is an object of the program that cannot do this
     finally:
-        if is_drawn:
+        if is_drawn and _has_room(out):
             _erase(out)
+
+
+def _has_room(out: TextIO) -> bool:
+    """Whether a line can be written without waiting, which the job would then do as well: a terminal may be halted."""
+    try:
+        poll = select.poll()
+        poll.register(out.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
+    except (AttributeError, OSError, ValueError):
+        return True  # there is no descriptor, as in a notebook
 
 
 def _erase(out: TextIO) -> None:
     try:
         out.write("\r\x1b[K")
         out.flush()
-    except (OSError, ValueError):
-        pass  # nobody can see it any more
+    except Exception:
+        pass  # as above
 
 
 def _columns() -> int:
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
+    except (AttributeError, OSError, ValueError):
         return 80
 
 

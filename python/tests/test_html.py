@@ -105,3 +105,11 @@ def test_an_explanation_in_words() -> None:
         "  [abs] ×2",
         "  [print]",
     ]
+
+
+def test_an_environment_without_anything_is_shown_as_that() -> None:
+    assert LocalEnvironment()._repr_html_() == "<p>nothing is declared yet</p>"
+    env = LocalEnvironment()
+    env.register_service("db", BaseService)
+    page = env._repr_html_()
+    assert set(boxes(page)) == {"db: service"} and int(xml.fromstring(page).attrib["width"]) > 0

@@ -96,3 +96,54 @@ def test_a_notebook_shows_it() -> None:
     command = program(most=100)
     ran = subprocess.run([*command[:2], notebook + command[2]], capture_output=True, text=True, timeout=60, check=True)
     assert "counted 0:00  kept" in ran.stderr
+
+
+MUTE = """
+class Mute:
+    def write(self, text):
+        pass
+
+    def flush(self):  # at the end of the interpreter
+        pass
+
+sys.stderr = Mute()
+"""
+
+
+@pytest.mark.parametrize("progress", ["None", "True"])
+@pytest.mark.parametrize(
+    "before",
+    ["sys.stderr.close()", "sys.stderr = None", MUTE, "sys.modules['IPython'] = object()"],
+    ids=["closed", "none", "an object with a few methods", "no IPython"],
+)
+def test_a_job_runs_wherever_standard_error_is(before: str, progress: str) -> None:
+    job = f"""
+import sys
+from sage import LocalEnvironment
+{before}
+env = LocalEnvironment("counted")
+kept = env.from_batch([1, 2]).collect()
+env.submit(autostop=True, progress={progress})
+print(kept)
+"""
+    ran = subprocess.run([sys.executable, "-c", job], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "[1, 2]\n"), ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_halted_terminal_does_not_hold_the_job_up() -> None:
+    import termios
+
+    master, slave = pty.openpty()
+    termios.tcflow(slave, termios.TCOOFF)  # as Ctrl-S does
+    command = [*program()[:2], program()[2].replace("file=sys.stderr", "flush=True")]
+    variables = {**os.environ, "TERM": "xterm"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave, env=variables, text=True)
+    try:
+        assert process.communicate(timeout=20)[0] == "over\n"
+    finally:
+        process.kill()
+        termios.tcflow(slave, termios.TCOON)
+        os.close(slave)
+        os.close(master)
+        process.wait()

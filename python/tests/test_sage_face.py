@@ -78,6 +78,7 @@ def test_what_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
         (lambda env: env.from_batch(JSONLBatch, tmp_path / "bad.jsonl").collect(), "bad.jsonl, line 2"),
         (lambda env: env.from_batch([1]).sink(FileSink, tmp_path / "none" / "out.txt"), "out.txt"),
         (lambda env: env.from_batch([1]).sink(FileSink, "/dev/full"), "/dev/full"),
+        (lambda env: env.from_batch(["\ud800"]).sink(FileSink, "/dev/null"), "/dev/null"),
         (lambda env: env.from_batch([1]).sink(FileSink, {"file": "x"}), "data_path"),
         (lambda env: env.from_batch([1]).sink(FileSink, "x", mode="r"), "mode is"),
     ]
