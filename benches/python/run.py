@@ -223,9 +223,10 @@ class Bench:
     def _contend(
         self, systems: str, workload: str, size: int, *, turn: int = 0, repeats: int = 1, first: bool = False
     ) -> list[dict[str, Any]]:
-        options = ["--turn", str(turn), "--repeats", str(repeats), "--folder", str(FOLDER), *(["--first"] if first else [])]
-        command = [HERE / "contender.py", systems, workload, str(size), *options]
-        output = self._python(systems.split(",")[-1], *command)
+        options = ["--turn", str(turn), "--repeats", str(repeats), "--folder", str(FOLDER)]
+        options += ["--first"] if first else []
+        contender = HERE / "contender.py"
+        output = self._python(systems.split(",")[-1], contender, systems, workload, str(size), *options)
         return [json.loads(line) for line in output.splitlines()]
 
     def _python(self, system: str, *arguments: str | Path) -> str:
