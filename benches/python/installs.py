@@ -1,7 +1,7 @@
 """The packages that are measured: where they are installed, what they weigh, and how they are built or got.
 
-Each system has a virtual environment of its own below ``target/bench/venvs``, made once: nothing of one is seen by another, and
-none of them by the environment that the package is developed in.
+Each system has a virtual environment of its own below ``target/bench/venvs``, made once: nothing of one is seen by
+another, and none of them by the environment that the package is developed in.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ class Peer:
     requirement: str
     #: Whether it is installed unless asked for: some are larger than a gigabyte.
     default: bool
+    #: What a program imports at least.
+    imports: str
     #: In how many rounds it takes part; the slow ones in fewer.
     rounds: int = 5
 
 
 PEERS = {
-    "bytewax": Peer("bytewax 0.21", "bytewax==0.21.*", default=True),
-    "daft": Peer("Daft 0.7", "daft==0.7.*", default=True),
-    "pathway": Peer("Pathway 0.33", "pathway==0.33.*", default=False, rounds=3),
-    "ray": Peer("Ray 2.60", "ray[data]==2.60.*", default=False, rounds=3),
+    "bytewax": Peer("bytewax 0.21", "bytewax==0.21.*", default=True, imports="bytewax.operators, bytewax.testing"),
+    "daft": Peer("Daft 0.7", "daft==0.7.*", default=True, imports="daft"),
+    "pathway": Peer("Pathway 0.33", "pathway==0.33.*", default=False, imports="pathway", rounds=3),
+    "ray": Peer("Ray 2.60", "ray[data]==2.60.*", default=False, imports="ray", rounds=3),
 }
 
 

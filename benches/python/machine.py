@@ -36,7 +36,7 @@ class Neighbours:
 
 
 def _ticks() -> tuple[float, float, float]:
-    """All ticks of the processors, those that were not idle, and those of this process and its children that have ended."""
+    """All ticks of the processors, those not idle, and those of this process and its children that have ended."""
     # user, nice, system, idle, iowait, irq, softirq, steal: guests, which follow, are in user already.
     fields = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").split("\n")[0].split()[1:9]]
     own = os.times()

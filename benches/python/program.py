@@ -1,4 +1,4 @@
-"""A whole program: has a system process so many records of P1, prints the most memory it took in megabytes, and ends."""
+"""A whole program: has a system process so many records of P1, prints its peak memory in megabytes, and ends."""
 
 import sys
 from importlib import import_module

@@ -1,6 +1,6 @@
-"""The rows that a reader judges us by, and their three forms: a table on the terminal, JSON, and one in ``docs/benchmarks.md``.
+"""The rows that a reader judges us by, and their forms: a table on the terminal, JSON, and one in the documentation.
 
-Every value is a cost (time, or memory), so lower is better and a ratio is ours over theirs, as in the table of the engine.
+Every value is a cost (time, or memory), so lower is better and a ratio is ours over theirs, as in the engine's table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Measures the Python package beside loops, asyncio and other systems, and writes what came out.
 
-Each round runs every system once, in a process of its own, and each begins with another; our contenders and the loops share one
-process, so that whatever slows it slows both. What stands in the table are medians over the rounds.
+Each round runs every system once, in a process of its own, and each begins with another; our contenders and the loops
+share one process, so that whatever slows it slows both. What stands in the table are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import installs
 import machine
@@ -30,6 +32,9 @@ PATIENCE = 900
 
 LONGEST_REASON = 120
 
+#: A table of fewer is not published.
+LEAST_ROUNDS = 5
+
 UNITS = {"p1": ("ns/record", 1e9), "p2": ("µs/line", 1e6), "p3": ("ns/call", 1e9), "p4": ("µs/await", 1e6)}
 
 
@@ -42,7 +47,7 @@ class Bench:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.quick: bool = arguments.quick
-        self.rounds: int = arguments.rounds or (2 if arguments.quick else 5)
+        self.rounds: int = arguments.rounds or (2 if arguments.quick else LEAST_ROUNDS)
         self.sizes = QUICK_SIZES if arguments.quick else SIZES
         self.only: list[str] = arguments.only
         self.rows: list[Row] = []
@@ -51,8 +56,7 @@ class Bench:
         if arguments.python:
             self.pythons["sage"] = arguments.python
         else:
-            self.wheel = arguments.wheel or _told("building the wheel", installs.build)
-            wheel = self.wheel
+            wheel = self.wheel = arguments.wheel or _told("building the wheel", installs.build)
             self.pythons["sage"] = _told("installing it", lambda: installs.ours(wheel))
         for name, peer in PEERS.items():
             if arguments.peers == "none":
@@ -96,7 +100,7 @@ class Bench:
                     continue
                 for line in lines:
                     if line["wrong"]:
-                        # Peers need not have a limit of what is in flight, or an order; answers of the others must be right.
+                        # A peer need not have a limit of what is in flight, or an order; all else must be right.
                         if ours or workload != "p4":
                             raise Failed(f"{line['variant']} on {workload}: {line['wrong']}")
                         notes[line["variant"]] = line["wrong"]
@@ -112,11 +116,14 @@ class Bench:
                 self.rows.append(rows.compare(f"{workload}_{variant}", unit, figures["sage"], versus, figure))
         return figures
 
-    def against(self, name: str, figures: dict[str, Figure], ours: str, other: str, versus: str, times: float = 0.0) -> None:
-        """A row of our variant beside a loop; ``times`` is the promised part of the loop's speed, if there is a promise."""
+    def against(
+        self, name: str, figures: dict[str, Figure], ours: str, other: str, versus: str, times: float | None = None
+    ) -> None:
+        """A row of our variant beside a loop; ``times`` is the part of the loop's speed that was promised, if any."""
         unit, _ = UNITS[name[:2]]
-        goal = {"at_most": 1 / times, "meaning": f"≥ {times:g}× its speed"} if times else {}
-        self.rows.append(rows.compare(name, unit, figures[ours], versus, figures[other], **goal))  # type: ignore[arg-type]
+        at_most = None if times is None else 1 / times
+        meaning = f"≥ {times:g}× its speed" if times else ""
+        self.rows.append(rows.compare(name, unit, figures[ours], versus, figures[other], at_most, meaning))
 
     def p1(self) -> None:
         figures = self.throughput("p1")
@@ -165,7 +172,8 @@ class Bench:
         self._sizes()
 
     def _fixed(self, system: str) -> tuple[Figure, Figure, Figure]:
-        timed = f"from time import perf_counter as t; a = t(); import {system}; print(t() - a)"
+        imported = PEERS[system].imports if system in PEERS else system
+        timed = f"from time import perf_counter as t; a = t(); import {imported}; print(t() - a)"
         imports, jobs, programs = [], [], []
         for _ in range(self.rounds):
             imports.append(float(self._python(system, "-c", timed).split()[-1]) * 1e3)
@@ -214,10 +222,11 @@ class Bench:
 
     def _contend(
         self, systems: str, workload: str, size: int, *, turn: int = 0, repeats: int = 1, first: bool = False
-    ) -> list[dict]:  # type: ignore[type-arg]
-        options = ["--turn", str(turn), "--repeats", str(repeats), "--folder", FOLDER, *(["--first"] if first else [])]
-        command = [HERE / "contender.py", systems, workload, str(size), *options]
-        output = self._python(systems.split(",")[-1], *command)
+    ) -> list[dict[str, Any]]:
+        options = ["--turn", str(turn), "--repeats", str(repeats), "--folder", str(FOLDER)]
+        options += ["--first"] if first else []
+        contender = HERE / "contender.py"
+        output = self._python(systems.split(",")[-1], contender, systems, workload, str(size), *options)
         return [json.loads(line) for line in output.splitlines()]
 
     def _python(self, system: str, *arguments: str | Path) -> str:
@@ -225,8 +234,8 @@ class Bench:
         command = [str(self.pythons["sage" if system == "loop" else system]), *map(str, arguments)]
         try:
             # Peers have processes of their own, which must find the workloads too. Hashing is the same for all.
-            environment = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONHASHSEED": "0"}
-            ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment)
+            env = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONHASHSEED": "0"}
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=env)
         except subprocess.TimeoutExpired:
             raise Failed(f"{system} took more than {PATIENCE} s") from None
         if ran.returncode != 0:
@@ -241,7 +250,7 @@ def _tell(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-def _told(what: str, do):  # type: ignore[no-untyped-def]
+def _told(what: str, do: Callable[[], Path]) -> Path:
     _tell(what)
     return do()
 
@@ -259,7 +268,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", type=_chosen, default=list(WORKLOADS), metavar="P1,P2", help="some of the workloads")
     parser.add_argument("--quick", action="store_true", help="a smoke test: small inputs, two rounds")
     parser.add_argument("--rounds", type=int, help="how often each is measured (default: 5)")
-    parser.add_argument("--peers", choices=["some", "all", "none"], default="some", help="all: also those of 0.5 GB and more")
+    parser.add_argument("--peers", choices=["some", "all", "none"], default="some", help="all: also the large ones")
     parser.add_argument("--no-peers", dest="peers", action="store_const", const="none", help="as --peers none")
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--wheel", type=Path, help="measure this wheel instead of building one")
@@ -270,7 +279,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse(sys.argv[1:])
-    whole = arguments.only == list(WORKLOADS) and not arguments.quick and not arguments.python and arguments.peers != "none"
+    parts = arguments.only != list(WORKLOADS) or arguments.quick or arguments.python or arguments.peers == "none"
+    whole = not parts and (arguments.rounds or LEAST_ROUNDS) >= LEAST_ROUNDS
     neighbours = machine.Neighbours()
     try:
         bench = Bench(arguments)

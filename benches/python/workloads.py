@@ -1,7 +1,7 @@
 """The workloads: their inputs, and the user functions that every system calls.
 
-Knows of no system. The functions are small on purpose: what is measured is what a system adds to them. Modules that only one
-workload needs are imported where it does: the memory of P7 shall be a system's, not theirs.
+Knows of no system. The functions are small on purpose: what is measured is what a system adds to them. Modules that
+only one workload needs are imported where it does: the memory of P7 shall be a system's, not theirs.
 """
 
 from __future__ import annotations

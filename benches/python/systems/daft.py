@@ -71,7 +71,7 @@ def _p3(source: Any, method: str) -> Any:
     return total.answer()
 
 
-#: Where P4's functions find `_waits`: Daft pickles what a function holds, which a lock cannot be, but not what a module does.
+#: Where P4's functions find `_waits`: Daft pickles what they hold themselves, and a lock cannot be pickled.
 _here = sys.modules[__name__]
 _waits = Waits()
 
@@ -96,4 +96,4 @@ CONTENDERS = {
     "p3": {"daft": lambda source: _p3(source, "add"), "daft_batch": lambda source: _p3(source, "add_batch")},
     "p4": {"daft": p4},
 }
-PARTS: dict[str, int] = {}
+PARTS = {"p1 daft": 5, "p2 daft": 5}

@@ -27,7 +27,7 @@ def p1(source: Any) -> Any:
 
 
 def p2(source: Any) -> Any:
-    """In as many partitions as there are processors: with the 200 it has by default, a job takes about twice as long."""
+    """In as many partitions as there are processors: with its default, 200, a job takes about twice as long."""
     _started()
     lines = ray.data.from_items(source)
     words = lines.flat_map(lambda row: [{"word": key(word)} for word in split(row["item"])])
