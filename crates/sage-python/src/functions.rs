@@ -1,0 +1,216 @@
+//! The functions of `sage.ops`, as the engine runs them.
+//!
+//! Each has a reference in Python, which says what it does. Here are the cases that are common and plain; for any other
+//! value the reference is called, so that results and exceptions are those of the reference, only slower.
+
+use pyo3::prelude::*;
+
+use crate::error::Raised;
+use crate::json;
+use crate::thread::{attach, call};
+use crate::value::Value;
+
+/// What an operator does with the result of its function.
+#[derive(Clone, Copy)]
+pub(crate) enum Role {
+    Map,
+    Filter,
+    FlatMap,
+    Key,
+}
+
+/// A function of `sage.ops`.
+#[derive(Clone)]
+pub(crate) enum Function {
+    Identity,
+    Split(Option<String>),
+    Strip,
+    Lower,
+    Contains(String),
+    ParseJson,
+    Field(String),
+    ToInt,
+    ToFloat,
+}
+
+/// One step of the chain.
+pub(crate) struct Link {
+    pub(crate) role: Role,
+    pub(crate) function: Function,
+    reference: Py<PyAny>,
+}
+
+impl Link {
+    pub(crate) fn of(py: Python<'_>, step: &(String, Py<PyAny>)) -> PyResult<Self> {
+        let (kind, reference) = step;
+        let role = match &**kind {
+            "map" => Role::Map,
+            "filter" => Role::Filter,
+            "flatmap" => Role::FlatMap,
+            _ => Role::Key,
+        };
+        let op = reference.bind(py);
+        let argument = || op.getattr("argument")?.extract::<String>();
+        let function = match &*op.getattr("name")?.extract::<String>()? {
+            "split" => Function::Split(op.getattr("argument")?.extract()?),
+            "strip" => Function::Strip,
+            "lower" => Function::Lower,
+            "contains" => Function::Contains(argument()?),
+            "parse_json" => Function::ParseJson,
+            "field" => Function::Field(argument()?),
+            "to_int" => Function::ToInt,
+            "to_float" => Function::ToFloat,
+            _ => Function::Identity,
+        };
+        Ok(Self { role, function, reference: reference.clone_ref(py) })
+    }
+}
+
+/// A value on its way through the chain; a text may be a part of another one.
+pub(crate) enum Piece<'a> {
+    Text(&'a str),
+    Value(Value),
+}
+
+impl Piece<'_> {
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Value(Value::Text(text)) => Some(text),
+            Self::Value(_) => None,
+        }
+    }
+
+    fn value(&self) -> Value {
+        match self {
+            Self::Text(text) => Value::Text((*text).into()),
+            Self::Value(value) => value.clone(),
+        }
+    }
+
+    pub(crate) fn into_value(self) -> Value {
+        match self {
+            Self::Text(text) => Value::Text(text.into()),
+            Self::Value(value) => value,
+        }
+    }
+}
+
+/// What `str.split` and `str.strip` take for white space.
+pub(crate) fn is_space(character: char) -> bool {
+    character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
+}
+
+impl Link {
+    /// The result for a value; of a `flatmap`, a list.
+    pub(crate) fn call(&self, piece: &Piece<'_>) -> Result<Value, Raised> {
+        match self.plainly(piece) {
+            Some(result) => Ok(result),
+            None => self.reference(piece.value()),
+        }
+    }
+
+    /// The result, if this is a case that is known here.
+    pub(crate) fn plainly(&self, piece: &Piece<'_>) -> Option<Value> {
+        let text = || piece.text();
+        Some(match &self.function {
+            Function::Identity => piece.value(),
+            Function::Split(None) => {
+                let words = text()?.split(is_space).filter(|word| !word.is_empty());
+                Value::List(words.map(|word| Value::Text(word.into())).collect())
+            }
+            Function::Split(Some(separator)) => {
+                Value::List(text()?.split(&**separator).map(|part| Value::Text(part.into())).collect())
+            }
+            Function::Strip => Value::Text(text()?.trim_matches(is_space).into()),
+            // Beyond ASCII, it depends on the version of Unicode.
+            Function::Lower => Value::Text(text().filter(|text| text.is_ascii())?.to_ascii_lowercase().into()),
+            Function::Contains(part) => Value::Bool(text()?.contains(&**part)),
+            // What is no JSON here may be some for the reference: numbers of any size, or not-a-number.
+            Function::ParseJson => match piece {
+                Piece::Value(Value::Bytes(bytes)) => json::value(std::str::from_utf8(bytes).ok()?)?,
+                _ => json::value(text()?)?,
+            },
+            Function::Field(name) => match piece {
+                Piece::Value(Value::Dict(pairs)) => {
+                    let is_named = |(key, _): &&(Value, Value)| matches!(key, Value::Text(key) if **key == **name);
+                    pairs.iter().rfind(is_named)?.1.clone()
+                }
+                _ => return None,
+            },
+            Function::ToInt => match piece {
+                Piece::Value(Value::Int(number)) => Value::Int(*number),
+                _ => {
+                    let digits = text()?;
+                    let is_plain = digits.strip_prefix('-').unwrap_or(digits).bytes().all(|byte| byte.is_ascii_digit());
+                    Value::Int(is_plain.then(|| digits.parse().ok()).flatten()?)
+                }
+            },
+            Function::ToFloat => match piece {
+                Piece::Value(Value::Float(number)) => Value::Float(*number),
+                _ => {
+                    let is_plain = |byte: u8| byte.is_ascii_digit() || b".-".contains(&byte);
+                    let number = text().filter(|text| text.bytes().all(is_plain))?;
+                    Value::Float(number.parse().ok()?)
+                }
+            },
+        })
+    }
+
+    /// What the reference gives.
+    #[cold]
+    pub(crate) fn reference(&self, value: Value) -> Result<Value, Raised> {
+        attach(|py| {
+            let result = || {
+                let arguments = (value.into_object(py)?,).into_pyobject(py)?;
+                let result = call(self.reference.bind(py), &arguments, None)?;
+                Ok(if matches!(self.role, Role::FlatMap) {
+                    Value::List(result.try_iter()?.map(|item| Ok(Value::of(&item?))).collect::<PyResult<_>>()?)
+                } else {
+                    Value::of(&result)
+                })
+            };
+            result().map_err(|exception| Raised::new(py, exception, None, None))
+        })
+    }
+}
+
+#[cold]
+pub(crate) fn raised(exception: PyErr) -> Raised {
+    attach(|py| Raised::new(py, exception, None, None))
+}
+
+/// Whether Python takes a value for true.
+pub(crate) fn is_true(value: &Value) -> Result<bool, Raised> {
+    Ok(match value {
+        Value::None => false,
+        Value::Bool(truth) => *truth,
+        Value::Int(number) => *number != 0,
+        Value::Float(number) => *number != 0.0,
+        Value::Text(text) => !text.is_empty(),
+        Value::Bytes(bytes) => !bytes.is_empty(),
+        Value::Tuple(items) => !items.is_empty(),
+        Value::List(items) => !items.is_empty(),
+        Value::Dict(pairs) => !pairs.is_empty(),
+        Value::Object(object) => attach(|py| object.bind(py).is_truthy()).map_err(raised)?,
+    })
+}
+
+/// The sum of two values, as Python's `+` has it.
+pub(crate) fn added(one: Value, other: Value) -> Result<Value, Raised> {
+    match (&one, &other) {
+        (Value::Int(a), Value::Int(b)) => {
+            if let Some(sum) = a.checked_add(*b) {
+                return Ok(Value::Int(sum));
+            }
+        }
+        (Value::Float(a), Value::Float(b)) => return Ok(Value::Float(a + b)),
+        (Value::Int(a), Value::Float(b)) => return Ok(Value::Float(*a as f64 + b)),
+        (Value::Float(a), Value::Int(b)) => return Ok(Value::Float(a + *b as f64)),
+        _ => {}
+    }
+    attach(|py| {
+        let sum = || Ok(Value::of(&one.into_object(py)?.add(other.into_object(py)?)?));
+        sum().map_err(|exception| Raised::new(py, exception, None, None))
+    })
+}
