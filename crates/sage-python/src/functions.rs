@@ -97,8 +97,17 @@ impl Piece<'_> {
 }
 
 /// What `str.split` and `str.strip` take for white space.
-pub(crate) fn is_space(character: char) -> bool {
+fn is_space(character: char) -> bool {
     character.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&character)
+}
+
+/// Calls a function with each word of a text, as `str.split` has them.
+pub(crate) fn each_word<'a, E>(text: &'a str, mut take: impl FnMut(&'a str) -> Result<(), E>) -> Result<(), E> {
+    // What the standard library splits at, and no more, is all the white space of most texts.
+    if text.bytes().all(|byte| byte.is_ascii() && byte != 0x0B && !(0x1C..=0x1F).contains(&byte)) {
+        return text.split_ascii_whitespace().try_for_each(take);
+    }
+    text.split(is_space).filter(|word| !word.is_empty()).try_for_each(&mut take)
 }
 
 impl Link {
@@ -116,8 +125,13 @@ impl Link {
         Some(match &self.function {
             Function::Identity => piece.value(),
             Function::Split(None) => {
-                let words = text()?.split(is_space).filter(|word| !word.is_empty());
-                Value::List(words.map(|word| Value::Text(word.into())).collect())
+                let mut words = Vec::new();
+                each_word::<()>(text()?, |word| {
+                    words.push(Value::Text(word.into()));
+                    Ok(())
+                })
+                .ok()?;
+                Value::List(words)
             }
             Function::Split(Some(separator)) => {
                 Value::List(text()?.split(&**separator).map(|part| Value::Text(part.into())).collect())

@@ -11,7 +11,7 @@ use sage::{BoxError, CloseContext, Emit, Fault, OpenContext, Operator};
 
 use crate::Record;
 use crate::blocks::{MOST_RECORDS, parts};
-use crate::functions::{Function, Link, Piece, Role, added, is_space, is_true, raised};
+use crate::functions::{Function, Link, Piece, Role, added, each_word, is_true, raised};
 use crate::thread::{Kept, attach};
 use crate::value::{Key, Value};
 
@@ -153,10 +153,7 @@ impl<E: Emit<Record>> Rest<'_, E> {
             (Role::FlatMap, Function::Split(separator)) if piece.text().is_some() => {
                 let text = piece.text().unwrap_or_default();
                 match separator {
-                    None => {
-                        let mut words = text.split(is_space).filter(|word| !word.is_empty());
-                        words.try_for_each(|word| self.apply(rest, Piece::Text(word), None))
-                    }
+                    None => each_word(text, |word| self.apply(rest, Piece::Text(word), None)),
                     Some(part) => text.split(&**part).try_for_each(|part| self.apply(rest, Piece::Text(part), None)),
                 }
             }
