@@ -97,7 +97,7 @@ def _run(first: Transformation, readers: dict[tuple[Transformation, int], list[T
 
 def is_native(step: Transformation) -> bool:
     """Whether the engine runs it itself."""
-    if step.has_policy or step.options.get("initial") is not None:
+    if step.has_policy:
         return False
     if step.kind in _NATIVE:
         return isinstance(step.made[0], Op)
@@ -144,9 +144,6 @@ def _planned(
         step.options.update({name: value for name, value in part.options.items() if name not in ("initial", "filled")})
     if (last.kind == "sink" and last.has_policy) or last.options.get("as") == "sink":
         step.options["ends"] = True
-    if first.kind == "future":
-        # What the step of the loop is called is what it is filled by.
-        step.options.pop("future", None)
     if kind == "native":
         step.options["parts"] = [(part.kind, part.made[0]) for part in run]
     step.takes, step.gives = _forms(run)

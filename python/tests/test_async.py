@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -230,7 +229,6 @@ def test_a_constructor_that_raises_fails_the_job() -> None:
 
 class Slow(BaseService):
     def process(self, n: int) -> int:
-        time.sleep(0)
         return n + 1
 
 
