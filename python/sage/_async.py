@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,9 @@ from ._sage import Bridge
 
 #: How many threads call a function that is not async, at most.
 MOST_THREADS = 256
+
+#: How many answers the engine is woken for at once, at most. The loop goes on while it works on them.
+_ANSWERS = 16
 
 
 class AsyncRunner:
@@ -35,8 +38,10 @@ class AsyncRunner:
         self._most = min(in_flight, MOST_THREADS)
         self._pool: ThreadPoolExecutor | None = None
         self._function: Any = None
-        self._call: Callable[[Any], Coroutine[Any, Any, list[Any]]]
+        self._call: Callable[[Any], Awaitable[Any]]
+        self._results: Callable[[Any, Any], list[Any]]
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._is_ending = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"sage-loop-{name}"[:15], daemon=True)
         self._thread.start()
@@ -72,10 +77,11 @@ class AsyncRunner:
     async def _begin(self) -> None:
         self._function = self._make()
         function = self._function.execute if isinstance(self._function, BaseFunction) else self._function
-        self._call = self._called(function)
+        self._call, self._results = self._called(function)
         self._loop.add_reader(self.bridge.fileno(), self._take)
 
     async def _finish(self) -> None:
+        self._is_ending = True
         self._loop.remove_reader(self.bridge.fileno())
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -99,63 +105,80 @@ class AsyncRunner:
 
     async def _answer(self, number: int, record: Any) -> None:
         try:
-            results = await self._call(record)
+            results = self._results(await self._call(record), record)
         except BaseException as exception:  # whatever it is, the engine has to hear of it
-            self.bridge.failed(number, exception)
+            answers = self.bridge.failed(number, exception)
         else:
-            self.bridge.done(number, results)
+            answers = self.bridge.done(number, results)
         finally:
             del self._tasks[number]
+        if answers == 1:
+            self._loop.call_soon(self._send)
+        elif answers == _ANSWERS:
+            self._send()
 
-    def _called(self, function: Callable[[Any], Any]) -> Callable[[Any], Coroutine[Any, Any, list[Any]]]:
-        """What gives a list of the results for each record."""
-        kind = self._kind
+    def _send(self) -> None:
+        """Sends answers to the engine, and begins with what it has sent for those before."""
+        if self.bridge.send() and not self._is_ending:
+            self._take()
+
+    def _called(
+        self, function: Callable[[Any], Any]
+    ) -> tuple[Callable[[Any], Awaitable[Any]], Callable[[Any, Any], list[Any]]]:
+        """What is called with a record and awaited, and what makes a list of what goes on of the result and the record."""
         if inspect.isasyncgenfunction(function):
-            if kind != "flatmap":
+            if self._kind != "flatmap":
                 raise TypeError(f"`{self._name}` is an async generator: those are for `flatmap`")
 
             async def generated(record: Any) -> list[Any]:
                 return [result async for result in function(record)]
 
-            return generated
+            return generated, _as_it_is
         is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
             getattr(function, "__call__", None)
         )
-        if not is_async:
-            self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=f"sage-{self._name}"[:12])
         collects = isinstance(self._function, FlatMapFunction)
+        results = _collected if collects else _RESULTS[self._kind]
+        if not is_async:
+            pool = self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=f"sage-{self._name}"[:12])
 
-        def results(result: Any, record: Any) -> list[Any]:
-            if kind == "map":
-                return [result]
-            if kind == "filter":
-                return [record] if result else []
-            if kind == "sink":
-                return []
-            return [] if result is None and collects else list(result)
+            def on_thread(record: Any) -> list[Any]:
+                # Here, as a generator does its work when it is gone through.
+                collected: list[Any] = []
+                token = COLLECTED.set(collected)
+                try:
+                    returned = results(function(record), record)
+                    return [*collected, *returned]
+                finally:
+                    COLLECTED.reset(token)
 
-        def on_thread(record: Any) -> list[Any]:
-            # Here, as a generator does its work when it is gone through.
-            collected: list[Any] = []
-            token = COLLECTED.set(collected)
-            try:
-                returned = results(function(record), record)
-                return [*collected, *returned]
-            finally:
-                COLLECTED.reset(token)
+            return lambda record: self._loop.run_in_executor(pool, on_thread, record), _as_it_is
+        if not collects:
+            return function, results
 
-        async def threaded(record: Any) -> list[Any]:
-            result: list[Any] = await self._loop.run_in_executor(self._pool, on_thread, record)
-            return result
-
-        async def awaited(record: Any) -> list[Any]:
-            return results(await function(record), record)
-
-        async def collected(record: Any) -> list[Any]:
+        async def collecting(record: Any) -> list[Any]:
             # Each task has a context of its own.
-            records: list[Any] = []
-            COLLECTED.set(records)
+            collected: list[Any] = []
+            COLLECTED.set(collected)
             returned = results(await function(record), record)
-            return [*records, *returned]
+            return [*collected, *returned]
 
-        return threaded if not is_async else collected if collects else awaited
+        return collecting, _as_it_is
+
+
+def _as_it_is(results: list[Any], _record: Any) -> list[Any]:
+    return results
+
+
+def _collected(results: Any, _record: Any) -> list[Any]:
+    """Of a function that may have collected its results instead of returning them."""
+    return [] if results is None else list(results)
+
+
+#: What goes on, by the kind of the step, of what the function returned and of the record.
+_RESULTS: dict[str, Callable[[Any, Any], list[Any]]] = {
+    "map": lambda result, _record: [result],
+    "filter": lambda result, record: [record] if result else [],
+    "flatmap": lambda results, _record: list(results),
+    "sink": lambda _result, _record: [],
+}

@@ -18,6 +18,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from types import CodeType, FunctionType
 from typing import Any
 
 
@@ -119,32 +121,16 @@ class Chain:
 
     def _compile(self, links: list[Link], takes: Form, gives: Form | None) -> Callable[[Any, list[Any]], None]:
         scope: dict[str, Any] = {"nan": _NAN, "millis": millis}
-        lines = [" append = out.append", f" for {takes.target} in records:"]
-        indent = "  "
-        names: dict[int, str] = {}
-        if takes.keyed:
-            lines.append(f"{indent}{_SAME_NAN}")
         for index, link in enumerate(links):
-            f, s = f"f{index}", f"s{index}"
-            scope[f] = link.call
+            scope[f"f{index}"] = link.call
             if link.kind in STATEFUL:
-                self._state(link, scope, s)
-            for line in _KINDS[link.kind]:
-                lines.append(indent + line.format(f=f, s=s))
-                names[len(lines) + 1] = link.name
-                if line.endswith(":"):
-                    indent += " "
-        if gives is not None and not (links and links[-1].kind == "sink"):
-            target = gives.target
-            lines.append(f"{indent}append({target if target == 'x' else f'({target})'})")
-        lines.insert(0, f"def run(records, out, {', '.join(f'{name}={name}' for name in scope)}):")
-        source = "\n".join(lines) + "\n"
-        file = f"<sage chain: {' → '.join(f'{link.kind} {link.name}' for link in links)}>"
-        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-        exec(compile(source, file, "exec"), scope)
-        run: Any = scope["run"]
+                self._state(link, scope, f"s{index}")
+        shape = tuple((link.kind, link.name) for link in links)
+        code, names = _loop(shape, tuple(scope), takes, gives)
+        # A copy, as the interpreter notes in the code itself what it learns of the functions that it calls.
+        run = FunctionType(code.replace(), {}, "run", tuple(scope.values()))
         self._names.update({(run.__code__, line): name for line, name in names.items()})
-        return run  # type: ignore[no-any-return]
+        return run
 
     def _state(self, link: Link, scope: dict[str, Any], s: str) -> None:
         """Makes what a link keeps, and says what it gives at the end."""
@@ -184,6 +170,32 @@ class Chain:
     def close(self) -> None:
         """Closes the functions, the last one first."""
         close_all(self._functions)
+
+
+@lru_cache(maxsize=128)
+def _loop(
+    links: tuple[tuple[str, str], ...], parameters: tuple[str, ...], takes: Form, gives: Form | None
+) -> tuple[CodeType, dict[int, str]]:
+    """The code of a loop over links of these kinds and names, and which of its lines are whose."""
+    lines = [f"def run(records, out, {', '.join(parameters)}):", " append = out.append", f" for {takes.target} in records:"]
+    indent = "  "
+    names: dict[int, str] = {}
+    if takes.keyed:
+        lines.append(f"{indent}{_SAME_NAN}")
+    for index, (kind, name) in enumerate(links):
+        for line in _KINDS[kind]:
+            lines.append(indent + line.format(f=f"f{index}", s=f"s{index}"))
+            names[len(lines)] = name
+            if line.endswith(":"):
+                indent += " "
+    if gives is not None and not (links and links[-1][0] == "sink"):
+        target = gives.target
+        lines.append(f"{indent}append({target if target == 'x' else f'({target})'})")
+    source = "\n".join(lines) + "\n"
+    file = f"<sage chain: {' → '.join(f'{kind} {name}' for kind, name in links)}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    code = next(part for part in compile(source, file, "exec").co_consts if isinstance(part, CodeType))
+    return code, names
 
 
 class _Top:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +16,13 @@ class Report:
 
     def __init__(self, job: _sage.Job) -> None:
         self._text = job.report_text or "no report: the job was not started"
-        self.data: dict[str, Any] = json.loads(job.report_json or "{}")
+        self._json = job.report_json or "{}"
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """All of it, as the engine tells it: lists, texts, numbers, and times in ``secs`` and ``nanos``."""
+        read: dict[str, Any] = json.loads(self._json)
+        return read
 
     @property
     def outcome(self) -> str:

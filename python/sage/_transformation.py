@@ -10,6 +10,9 @@ from ._functions import Made
 #: Kinds that keep the time of a record.
 _KEEPING_TIME = {"map", "filter", "flatmap", "keyby", "async", "window", "future"}
 
+#: Options by which each record may fail for itself.
+_POLICY = {"skip", "attempts", "letters"}
+
 #: Kinds behind which records are spread by their keys.
 KEYING = {"keyby", "keytag"}
 
@@ -41,4 +44,4 @@ class Transformation:
     @property
     def has_policy(self) -> bool:
         """Whether each record may fail for itself."""
-        return any(option in self.options for option in ("skip", "attempts", "letters"))
+        return not _POLICY.isdisjoint(self.options)

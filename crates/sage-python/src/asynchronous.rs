@@ -39,13 +39,14 @@ struct Waiting {
     begin: Vec<(u64, Value)>,
     cancel: Vec<u64>,
     answers: HashMap<u64, oneshot::Sender<Answer>>,
+    answered: Vec<(oneshot::Sender<Answer>, Answer)>,
 }
 
 /// Where the thread of a task and that of its event loop meet.
 #[pyclass(frozen, module = "sage._sage")]
 pub(crate) struct Bridge {
     waiting: Mutex<Waiting>,
-    /// A byte is in the pipe while this is set: the loop has been told that something waits.
+    /// A byte is in the pipe while this is set, or about to be: the loop has been told that something waits.
     told: AtomicBool,
     reader: PipeReader,
     writer: PipeWriter,
@@ -64,12 +65,14 @@ impl Bridge {
         }
     }
 
-    fn answer(&self, number: u64, answer: Answer) {
-        let asked = self.waiting().answers.remove(&number);
-        if let Some(asked) = asked {
-            // Nobody waits for the answer of a record that was given up.
-            let _ = asked.send(answer);
+    /// Keeps the answer for a record until `send`; returns how many are kept.
+    fn answer(&self, number: u64, answer: Answer) -> usize {
+        let mut waiting = self.waiting();
+        // Nobody waits for the answer of a record that was given up.
+        if let Some(asked) = waiting.answers.remove(&number) {
+            waiting.answered.push((asked, answer));
         }
+        waiting.answered.len()
     }
 }
 
@@ -86,9 +89,12 @@ impl Bridge {
         self.reader.as_raw_fd()
     }
 
-    /// The records to begin with, each with a number, and the numbers of those that were given up.
+    /// The records to begin with, each with a number, and the numbers of those that were given up. Waits for nothing.
     #[expect(clippy::type_complexity, reason = "a pair of lists, for Python")]
     fn take<'py>(&self, py: Python<'py>) -> PyResult<(Vec<(u64, Bound<'py, PyAny>)>, Vec<u64>)> {
+        if !self.told.load(Ordering::Acquire) {
+            return Ok((Vec::new(), Vec::new()));
+        }
         (&self.reader).read_exact(&mut [0])?;
         self.told.store(false, Ordering::Release);
         let (begin, cancel) = {
@@ -99,14 +105,24 @@ impl Bridge {
         Ok((begin.collect::<PyResult<_>>()?, cancel))
     }
 
-    /// Answers for a record with what goes on.
-    fn done(&self, number: u64, results: &Bound<'_, PyList>) {
-        self.answer(number, Ok(results.iter().map(|value| Value::Object(value.unbind())).collect()));
+    /// Answers for a record with what goes on. Returns, as `failed` does, how many answers are to be sent on.
+    fn done(&self, number: u64, results: &Bound<'_, PyList>) -> usize {
+        self.answer(number, Ok(results.iter().map(|value| Value::Object(value.unbind())).collect()))
     }
 
     /// Answers for a record with an exception.
-    fn failed(&self, py: Python<'_>, number: u64, exception: Bound<'_, PyAny>) {
-        self.answer(number, Err(Raised::new(py, PyErr::from_value(exception), None, None)));
+    fn failed(&self, py: Python<'_>, number: u64, exception: Bound<'_, PyAny>) -> usize {
+        self.answer(number, Err(Raised::new(py, PyErr::from_value(exception), None, None)))
+    }
+
+    /// Sends the answers on to the task. Several at a time, as it is woken for them. Says whether something waits to be taken.
+    fn send(&self) -> bool {
+        let answered = std::mem::take(&mut self.waiting().answered);
+        for (asked, answer) in answered {
+            // As in `answer`.
+            let _ = asked.send(answer);
+        }
+        self.told.load(Ordering::Acquire)
     }
 }
 
