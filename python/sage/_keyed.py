@@ -15,6 +15,9 @@ from .ops import Op
 #: How many records of each stream a join keeps in memory at most, in a replica.
 MAX_RECORDS = 100_000_000
 
+#: The longest time after which a state can expire: a century.
+MAX_SECONDS = 100 * 366 * 86_400.0
+
 
 class KeyedStream(DataStream):
     """A stream whose records have a key.
@@ -31,6 +34,23 @@ class KeyedStream(DataStream):
         elif self._step.strategy != "hash":
             raise ValueError(f"`{kind}` needs the records of a key in one place: use `keyby` with the strategy `hash`")
         return self._add(kind, function, kind if function is None else None, parallelism, **options)
+
+    def _expiring(
+        self, kind: str, function: Any, parallelism: int, seconds: float | None, **options: Any
+    ) -> DataStream:
+        """As ``_state``, for states that may expire."""
+        if seconds is None:
+            return self._state(kind, function, parallelism, **options)
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0.001 <= seconds <= MAX_SECONDS:
+            raise ValueError(f"`expire_after` is a time of at least 0.001 seconds, not {seconds!r}; without it none expire")
+        options["expire_after"] = float(seconds)
+        if kind == "distinct":
+            options["distinct"] = True
+        else:
+            options["link"] = kind.replace("state", "cell")
+        stream = self._state(kind, function, parallelism, **options)
+        stream._step.kind = "expiring"
+        return stream
 
     def _is_native(self) -> bool:
         """Whether the engine itself gives the records their keys."""
@@ -61,23 +81,35 @@ class KeyedStream(DataStream):
         return self._state("fold", function, parallelism, initial=initial)
 
     def map_with_state(
-        self, initial: Any, function: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: int = 1
+        self,
+        initial: Any,
+        function: Callable[[Any, Any], tuple[Any, Any]],
+        *,
+        parallelism: int = 1,
+        expire_after: float | None = None,
     ) -> DataStream:
         """Replaces each record: ``function(state, record)`` returns a pair of the next state of its key and what it is replaced by.
 
-        ``initial`` is as in ``fold``. A key is kept until the end of input.
+        ``initial`` is as in ``fold``. A state is kept until the end of input; or with ``expire_after`` until no record of
+        its key has come for so many seconds by the clock: the next one finds ``initial`` again. What has expired is freed
+        within another such time.
         """
-        return self._state("map_with_state", function, parallelism, initial=initial)
+        return self._expiring("map_with_state", function, parallelism, expire_after, initial=initial)
 
     def flatmap_with_state(
-        self, initial: Any, function: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: int = 1
+        self,
+        initial: Any,
+        function: Callable[[Any, Any], tuple[Any, Any]],
+        *,
+        parallelism: int = 1,
+        expire_after: float | None = None,
     ) -> DataStream:
         """As ``map_with_state``, for a function that returns a pair of the next state and an iterable."""
-        return self._state("flat_map_with_state", function, parallelism, initial=initial)
+        return self._expiring("flat_map_with_state", function, parallelism, expire_after, initial=initial)
 
-    def distinct(self, *, parallelism: int = 1) -> DataStream:
-        """Keeps the first record of each key."""
-        return self._state("distinct", None, parallelism)
+    def distinct(self, *, parallelism: int = 1, expire_after: float | None = None) -> DataStream:
+        """Keeps the first record of each key; with ``expire_after``, also the first after so many seconds without one."""
+        return self._expiring("distinct", None, parallelism, expire_after)
 
     def top_k(self, most: int, rank: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and a list of the ``most`` records of it that ``rank`` ranks highest, at the end of input; of equal

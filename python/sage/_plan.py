@@ -42,7 +42,7 @@ class Step:
 _CONTAINERS = {list, tuple, range, str, bytes, dict, set, frozenset}
 
 #: Kinds that are operators of the engine, and no functions of a chain.
-_ENGINE = {"window", "join", "async", "process", "take", "fill", "to_kafka"}
+_ENGINE = {"window", "join", "async", "process", "expiring", "take", "fill", "to_kafka"}
 
 #: Kinds that the engine runs itself, given a function of `sage.ops`, or behind one that gives the key.
 _NATIVE = {"map", "filter", "flatmap", "keyby"}
@@ -132,6 +132,8 @@ def _planned(
         kind, make = "container" if is_container else "source", _source_maker(first, context)
     elif first.kind == "async":
         make = _runner_maker(first, context)
+    elif first.kind == "expiring":
+        make = _chain_maker(run, context)
     elif first.kind == "process":
         make = _process_maker(first, context)
     elif is_native(first):
@@ -141,7 +143,7 @@ def _planned(
     outputs = [len(readers.get((last, output), [])) for output in (0, 1)]
     step = Step(kind, " → ".join(step.name for step in run), inputs, make, first.parallelism, outputs)
     for part in run:
-        step.options.update({name: value for name, value in part.options.items() if name not in ("initial", "filled")})
+        step.options.update({name: value for name, value in part.options.items() if name not in ("initial", "filled", "link")})
     if (last.kind == "sink" and last.has_policy) or last.options.get("as") == "sink":
         step.options["ends"] = True
     if kind == "native":

@@ -31,6 +31,7 @@ mod policies;
 mod retrieval;
 mod service;
 mod source;
+mod states;
 mod steps;
 mod thread;
 mod timers;

@@ -20,7 +20,7 @@ use crate::native::{Native, Parts};
 use crate::policies::{Policy, policed};
 use crate::source::Iterated;
 use crate::thread::attach;
-use crate::{joins, kafka, timers, windows};
+use crate::{joins, kafka, states, timers, windows};
 
 /// One step of the plan.
 #[derive(FromPyObject)]
@@ -200,6 +200,7 @@ fn follow<P: Pipe<Out = Record>>(
     match (&*step.kind, &*step.strategy) {
         ("window", _) => windows::window(py, stream, step),
         ("async", _) => asynchronous(py, stream, step),
+        ("expiring", _) => states::expiring(py, stream, step),
         ("process", _) => Ok(timers::process(py, stream, step)),
         ("take", _) => Ok(vec![stream.take(step.required(py, "most")?).named(&*step.name).boxed()]),
         ("to_kafka", _) => kafka::sink(py, stream, step).map(|()| Vec::new()),
