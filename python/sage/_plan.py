@@ -42,7 +42,7 @@ class Step:
 _CONTAINERS = {list, tuple, range, str, bytes, dict, set, frozenset}
 
 #: Kinds that are operators of the engine, and no functions of a chain.
-_ENGINE = {"window", "join", "async", "process", "expiring", "take", "fill", "to_kafka"}
+_ENGINE = {"window", "join", "zip", "async", "process", "expiring", "take", "fill", "to_kafka"}
 
 #: Kinds that the engine runs itself, given a function of `sage.ops`, or behind one that gives the key.
 _NATIVE = {"map", "filter", "flatmap", "keyby"}

@@ -178,6 +178,23 @@ class DataStream:
 
         return ConnectedStreams(self._environment, [self]).connect(other)
 
+    def zip(self, other: DataStream, *, max_ahead: int = 100_000_000) -> DataStream:
+        """Tuples of the i-th record of this stream and the i-th of the other.
+
+        Ends with the shorter of the two, and ends what is before the longer one: what that has more is dropped. One stream
+        may be ``max_ahead`` records ahead of the other, which are kept in memory; one more fails the job. Records that come
+        out of several replicas are in no order.
+        """
+        if not isinstance(other, DataStream):
+            raise TypeError(f"`zip` needs another stream, not {other!r}")
+        if other._environment is not self._environment:
+            raise ValueError("streams of two environments cannot be zipped")
+        if not isinstance(max_ahead, int) or isinstance(max_ahead, bool) or max_ahead < 1:
+            raise ValueError(f"`max_ahead` is a whole number of at least 1, not {max_ahead!r}")
+        both = DataStream(self._environment, self._step, self._output)
+        both._others = [other]
+        return both._add("zip", None, max_ahead=max_ahead)
+
     def fill_future(self, future: DataStream) -> None:
         """Ends the stream: its records go round, and come out of ``future``, which ``from_future`` made. The loop ends when its
         sources have, and no record is in it."""

@@ -122,7 +122,8 @@ pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>, offsets: &Of
                 }
                 input => vec![input.stream(env)],
             },
-            (Some(right), false) if step.kind == "join" => match inputs.pop() {
+            (Some(right), false) if matches!(&*step.kind, "join" | "zip") => match inputs.pop() {
+                Some(left) if step.kind == "zip" => vec![joins::zip(py, left.stream(env), right.stream(env), &step)?],
                 Some(left) => vec![joins::join(py, left.stream(env), right.stream(env), &step)?],
                 None => Vec::new(),
             },
