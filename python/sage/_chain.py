@@ -59,6 +59,7 @@ _KINDS = {
     "map": ["x = {f}(x)"],
     "filter": ["if {f}(x):"],
     "flatmap": ["for x in {f}(x):"],
+    "split": ["k = True if {f}(x) else False"],
     "sink": ["{f}(x)"],
     "keyby": ["k = {f}(x)", _SAME_NAN],
     "whole": ["k = None"],

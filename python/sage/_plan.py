@@ -83,7 +83,7 @@ def plan(pipeline: list[Transformation], name: str, context: MakesContexts) -> l
 def _run(first: Transformation, readers: dict[tuple[Transformation, int], list[Transformation]]) -> list[Transformation]:
     """The steps that run together, from this one on."""
     run = [first]
-    while _is_function(run[-1]) and len(after := readers.get((run[-1], 0), [])) == 1:
+    while _is_function(run[-1]) and run[-1].kind != "split" and len(after := readers.get((run[-1], 0), [])) == 1:
         step = after[0]
         if not _is_function(step) or is_native(step) != is_native(first) or step.parallelism != first.parallelism or len(step.inputs) != 1:
             break
@@ -115,6 +115,9 @@ def _check(run: list[Transformation], readers: dict[tuple[Transformation, int], 
     if not ends and not readers.get((last, 0)):
         of = "of" if last.kind in _SOURCES else "behind"
         raise _sage.SubmitError(f"the stream {of} `{last.name}` has no sink; end it with `sink` or `collect`")
+    if last.kind == "split" and not readers.get((last, 1)):
+        which = f"the second stream of the split `{last.name}`"
+        raise _sage.SubmitError(f"{which} has no sink; end it with `sink` or `collect`")
     if last.kind == "future" and not last.options.get("filled"):
         raise _sage.SubmitError(f"the future stream `{last.name}` is not filled; end a stream with `fill_future`")
 
@@ -140,7 +143,7 @@ def _planned(
         kind = "native"
     elif _is_function(first) or first.has_policy:
         kind, make = "sink" if last.kind == "sink" and not last.has_policy else "chain", _chain_maker(run, context)
-    outputs = [len(readers.get((last, output), [])) for output in (0, 1)]
+    outputs = [len(readers.get((last, output), [])) for output in (0, 1, 2)]
     step = Step(kind, " → ".join(step.name for step in run), inputs, make, first.parallelism, outputs)
     for part in run:
         step.options.update({name: value for name, value in part.options.items() if name not in ("initial", "filled", "link")})
@@ -161,7 +164,7 @@ def _forms(run: list[Transformation]) -> tuple[Form, Form]:
     sets_times = any(step.kind == "timestamps" for step in run)
     comes_timed = bool(first.inputs) and all(before.is_timed for before, _ in first.inputs)
     takes = Form(first.kind in STATEFUL, comes_timed and last.is_timed and not sets_times)
-    return takes, Form(last.kind in KEYING or last.kind == "whole", last.is_timed)
+    return takes, Form(last.kind in KEYING or last.kind in ("whole", "split"), last.is_timed)
 
 
 class _Records:

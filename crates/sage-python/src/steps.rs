@@ -246,7 +246,8 @@ fn functions<P: Pipe<Out = Record>>(
                 Some(replicas) if !blocks => policed!(py, chain.parallelism(replicas), step),
                 _ => policed!(py, chain, step),
             };
-            ended(py, outputs?, step)
+            let outputs = ended(py, outputs?, step)?;
+            Ok(if step.option::<bool>(py, "split")?.is_some() { split(outputs, step) } else { outputs })
         }
         "native" => {
             let parts: Parts = step.required(py, "parts")?;
@@ -274,6 +275,13 @@ pub(crate) fn ended(
         outputs.remove(0).sink(drop).named(format!("end of {}", step.name));
     }
     Ok(outputs)
+}
+
+/// Parts the first output of a step by its keys, which say whether a record was accepted.
+fn split(mut outputs: Vec<DataStream<Record>>, step: &Step) -> Vec<DataStream<Record>> {
+    let (accepted, others) = outputs.remove(0).split(|record| record.key().is_true());
+    let both = [accepted.named(format!("sides of {}", step.name)).boxed(), others];
+    both.into_iter().chain(outputs).collect()
 }
 
 /// Begins the watermark of a stream whose records have just been given their times.
