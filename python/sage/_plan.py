@@ -11,7 +11,7 @@ from ._chain import STATEFUL, Chain, Form, Link, close_all
 from ._context import Context
 from ._functions import BaseFunction, executed, instance
 from ._links import links
-from ._process import Runner
+from ._process import CoRunner, Runner
 from ._transformation import KEYING, Transformation
 from .ops import Op
 
@@ -232,6 +232,7 @@ def _runner_maker(step: Transformation, context: MakesContexts) -> Any:
 
 def _process_maker(step: Transformation, context: MakesContexts) -> Any:
     def make(replica: int, parallelism: int) -> Runner:
-        return Runner(instance(step.made, context(step, replica, parallelism)))
+        function = instance(step.made, context(step, replica, parallelism))
+        return CoRunner(function, len(step.inputs)) if step.options.get("connected") else Runner(function)
 
     return make

@@ -8,7 +8,7 @@ from typing import Any
 from ._functions import Made
 
 #: Kinds that keep the time of a record.
-_KEEPING_TIME = {"map", "filter", "flatmap", "split", "keyby", "async", "window", "future"}
+_KEEPING_TIME = {"map", "filter", "flatmap", "split", "keyby", "keytag", "async", "window", "future"}
 
 #: Kinds behind which records are spread by their keys.
 KEYING = {"keyby", "keytag"}

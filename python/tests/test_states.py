@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sage import JobFailed, LocalEnvironment, StopSignal
+from sage import CoProcessFunction, JobFailed, KeyContext, LocalEnvironment, StopSignal, Timer
 
 #: After how many seconds states expire here.
 TTL = 0.4
@@ -137,3 +137,142 @@ def test_times_that_states_cannot_expire_after(seconds: Any) -> None:
     keyed = LocalEnvironment("mistakes").from_batch([1]).keyby(lambda n: n)
     with pytest.raises(ValueError, match="`expire_after` is a time of at least 0.001 seconds, not"):
         keyed.distinct(expire_after=seconds)
+
+
+class Balance(CoProcessFunction):
+    """What was paid in and out: a state for both streams."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+
+    def on_record0(self, paid_in: tuple[str, int], key: KeyContext) -> None:
+        self._add(paid_in[1], key)
+
+    def on_record1(self, paid_out: tuple[int, str], key: KeyContext) -> None:
+        self._add(-paid_out[0], key)
+
+    def _add(self, amount: int, key: KeyContext) -> None:
+        key.state = (key.state or self.start) + amount
+        key.push((key.key, key.state))
+
+
+@pytest.mark.parametrize("parallelism", [1, 3])
+def test_connected_streams_share_the_state_of_a_key(parallelism: int) -> None:
+    env = LocalEnvironment("balances")
+    people = ["ada", "bob", "cyd"]
+    paid_in = env.from_batch([(people[n % 3], n) for n in range(300)]).keyby(lambda paid: paid[0])
+    paid_out = env.from_batch([(n, people[n % 2]) for n in range(200)]).map(lambda paid: paid).keyby(lambda paid: paid[1])
+    got = paid_in.connect(paid_out).coprocess(Balance, 1000, parallelism=parallelism).collect()
+    run(env)
+    assert len(got) == 500
+    last = dict(got)
+    for index, person in enumerate(people):
+        paid = sum(range(index, 300, 3)), sum(range(index, 200, 2)) if index < 2 else 0
+        assert last[person] == 1000 + paid[0] - paid[1]
+
+
+class Unanswered(CoProcessFunction):
+    """Questions that have no answer ten seconds later. An answer may be seen before its question."""
+
+    def on_record0(self, asked: tuple[int, str], key: KeyContext) -> None:
+        key.state = key.state or "asked"
+        key.set_timer(asked[0] + 10)
+
+    def on_record1(self, _answered: tuple[int, str], key: KeyContext) -> None:
+        key.state = "answered"
+
+    def on_record2(self, closed: tuple[int, str], key: KeyContext) -> None:
+        key.push(("closed", closed[1]))
+
+    def on_timer(self, timer: Timer, key: KeyContext) -> None:
+        assert not timer.clock and key.watermark is not None and key.watermark >= timer.at
+        if key.state == "asked":
+            key.push(("unanswered", key.key))
+        key.forget()
+
+
+def test_timers_go_by_the_times_of_all_connected_streams() -> None:
+    env = LocalEnvironment("unanswered")
+
+    def keyed(records: Any) -> Any:
+        stream = env.from_batch(records).with_timestamps(lambda record: record[0], out_of_order=100)
+        return stream.keyby(lambda record: record[1])
+
+    asked = keyed([(1, "why"), (2, "who")])
+    answered, closed = keyed([(3, "who")]), keyed([(90, "when")])
+    got = asked.connect(answered).connect(closed).coprocess(Unanswered).collect()
+    run(env)
+    assert sorted(got) == [("closed", "when"), ("unanswered", "why")]
+
+
+class Fired(CoProcessFunction):
+    """Tells by its timer, while the job runs, that all streams have come so far."""
+
+    def on_record0(self, record: int, key: KeyContext) -> None:
+        if record == 5:
+            key.set_timer(8)
+
+    on_record1 = on_record0
+
+    def on_timer(self, timer: Timer, key: KeyContext) -> None:
+        key.push(timer.at)
+
+
+def test_a_timer_fires_before_the_end_of_input() -> None:
+    env = LocalEnvironment("fires")
+    fired = threading.Event()
+
+    def endless() -> Any:
+        # Later and later, until the timer has been called: then the stream ends.
+        for n in range(1_000_000_000):
+            if fired.is_set():
+                return
+            yield n
+
+    def keyed() -> Any:
+        return env.from_batch(endless()).with_timestamps(lambda n: n).keyby(lambda n: "k")
+
+    got: list[float] = []
+
+    def tell(at: float) -> None:
+        got.append(at)
+        fired.set()
+
+    keyed().connect(keyed()).coprocess(Fired).sink(tell)
+    run(env)
+    assert got[0] == 8.0
+
+
+class Failing(CoProcessFunction):
+    """Raises for one record of the second stream."""
+
+    closed = 0
+
+    def on_record0(self, record: int, key: KeyContext) -> None:
+        key.state = Kept()
+
+    def on_record1(self, record: int, key: KeyContext) -> None:
+        raise LookupError(f"no {record}")
+
+    def close(self) -> None:
+        type(self).closed += 1
+
+
+def test_what_raises_in_a_connected_function_is_named_and_it_is_closed() -> None:
+    env = LocalEnvironment("raises")
+    streams = [env.from_batch([n]).keyby(lambda n: n) for n in (1, 2)]
+    streams[0].connect(streams[1]).coprocess(Failing).collect()
+    with pytest.raises(JobFailed, match="`Failing`.*LookupError: no 2") as failed:
+        run(env)
+    assert isinstance(failed.value.__cause__, LookupError) and Failing.closed == 1
+
+
+def test_connected_functions_that_cannot_be() -> None:
+    env = LocalEnvironment("mistakes")
+    keyed, plain = env.from_batch([1]).keyby(lambda n: n), env.from_batch([1])
+    with pytest.raises(TypeError, match="`coprocess` needs a CoProcessFunction class"):
+        keyed.connect(keyed).coprocess(print)
+    with pytest.raises(TypeError, match="`Balance` has no `on_record2`, for stream 2 of 3"):
+        keyed.connect(keyed).connect(keyed).coprocess(Balance, 1)
+    with pytest.raises(ValueError, match="need a key"):
+        keyed.connect(plain).coprocess(Balance, 1)
