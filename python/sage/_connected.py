@@ -104,13 +104,13 @@ class ConnectedStreams:
     def coprocess(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Calls the method ``on_recordN`` of a ``CoProcessFunction`` class for each record of stream N, with the state of its
-        key, which all the streams share, and ``on_timer`` for each timer that such a call has set. What comes out is what it
-        pushes.
+        """Calls the method ``on_recordN`` of a ``CoProcessFunction`` class for each record of stream N, and ``on_timer``
+        for each timer that such a call has set. The state of a key is one for all the streams. What comes out is what they
+        push.
 
-        All streams need a key, by ``keyby``. Records of a key come to the same replica; those of one stream keep their order,
-        between streams there is none. For timers that go by the times of records, each stream needs ``with_timestamps``
-        before its ``keyby``.
+        All streams need a key, by ``keyby``. Records of a key come to the same replica; those of one stream keep their
+        order, between streams there is none. For timers that go by the times of records, each stream needs
+        ``with_timestamps`` before its ``keyby``.
         """
         if not (isinstance(function, type) and issubclass(function, CoProcessFunction)):
             raise TypeError(f"`coprocess` needs a CoProcessFunction class, not {function!r}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import reduce
+from operator import add
 from typing import Any
 
 from . import ops
@@ -17,6 +19,9 @@ MAX_RECORDS = 100_000_000
 
 #: The longest time after which a state can expire: a century.
 MAX_SECONDS = 100 * 366 * 86_400.0
+
+#: Goes on with what the records before were made, in a tuple, which is empty before the first; and gives such a tuple.
+_Fold = Callable[[tuple[Any, ...], list[Any]], tuple[Any]]
 
 
 class KeyedStream(DataStream):
@@ -188,27 +193,53 @@ class WindowedStream:
         return self._gather("count", parallelism, count=True)._add("map", Windowed._make, "windowed")
 
     def apply(self, function: Callable[[Any, float, float, list[Any]], Any], *, parallelism: int = 1) -> DataStream:
-        """What ``function(key, start, end, records)`` returns for all records of a key and window. They are kept until then, as
-        for ``reduce`` and ``fold``."""
+        """What ``function(key, start, end, records)`` returns for all records of a key and window. They are kept until then."""
         check_function("map", function, (), {})
         stream = self._gather("window", parallelism)
         return stream._add("map", lambda window: Windowed._make((*window[:3], function(*window))), name_of(function))
 
+    def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
+        """The sum of the records of each key and window, or of what ``function`` makes of them. It keeps records as
+        ``reduce`` does."""
+        of = function or ops.identity()
+
+        def add_up(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
+            return (reduce(add, map(of, records), *so_far),)
+
+        return self._folded(of, "sum" if function is None else name_of(of), add_up, parallelism)
+
     def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
-        """One record for each key and window: ``function(so_far, record)`` is called for each record but the first."""
-        return self._folded(function, lambda records: reduce(function, records), parallelism)
+        """One record for each key and window: ``function(so_far, record)`` is called for each record but the first.
+
+        Of the records of an open window at most 256 are kept; sessions, which may become one, and windows with
+        ``allowed_lateness``, which may fire again, keep all of theirs.
+        """
+
+        def reduced(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
+            return (reduce(function, records, *so_far),)
+
+        return self._folded(function, name_of(function), reduced, parallelism)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
-        """One value for each key and window: ``function(so_far, record)`` returns the next. ``initial`` is what the first call gets,
-        or a function that makes it."""
-        if callable(initial):
-            return self._folded(function, lambda records: reduce(function, records, initial()), parallelism)
-        return self._folded(function, lambda records: reduce(function, records, initial), parallelism)
+        """One value for each key and window: ``function(so_far, record)`` returns the next.
 
-    def _folded(self, function: Any, fold: Callable[[list[Any]], Any], parallelism: int) -> DataStream:
+        ``initial`` is what the first call gets: a value, which is copied for each key and window, or a function that makes
+        one. Records are kept as by ``reduce``.
+        """
+        new = initial if callable(initial) else lambda: deepcopy(initial)
+
+        def folded(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
+            return (reduce(function, records, *(so_far or (new(),))),)
+
+        return self._folded(function, name_of(function), folded, parallelism)
+
+    def _folded(self, function: Any, name: str, fold: _Fold, parallelism: int) -> DataStream:
         check_function("map", function, (), {})
-        stream = self._gather("window", parallelism)
-        return stream._add("map", lambda window: Windowed._make((*window[:3], fold(window[3]))), name_of(function))
+        if self._options.get("windows") == "session" or self._options.get("lateness"):
+            stream = self._gather("window", parallelism)
+            return stream._add("map", lambda window: Windowed._make((*window[:3], *fold((), window[3]))), name)
+        stream = self._gather(f"{name} in windows", parallelism, fold=fold)
+        return stream._add("map", lambda window: Windowed._make((*window[:3], *fold(*window[3]))), name)
 
     def _gather(self, name: str, parallelism: int, **options: Any) -> DataStream:
         if self._late is not None:

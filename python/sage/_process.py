@@ -65,10 +65,10 @@ class ProcessFunction(BaseFunction):
 
 
 class CoProcessFunction(BaseFunction):
-    """Is called for each record of connected streams that have keys, and for each timer that was set. The state of a key is one
-    for all the streams.
+    """Is called for each record of connected streams that have keys, and for each timer that was set.
 
-    A record of stream N is given to ``on_recordN(record, key)``, which a subclass has for each of its streams, from 0.
+    The state of a key is one for all the streams. A record of stream N is given to ``on_recordN(record, key)``, which a
+    subclass has for each of its streams, from 0.
     """
 
     def on_timer(self, timer: Timer, key: KeyContext) -> None:

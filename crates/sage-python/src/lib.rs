@@ -14,6 +14,7 @@ mod blocks;
 mod call_service;
 mod chain;
 mod error;
+mod folds;
 mod functions;
 mod future;
 mod job;
