@@ -133,6 +133,29 @@ def test_what_raises_in_a_split_is_named_or_set_apart() -> None:
     assert got == ([4, 5], [0, 1, 2], [3])
 
 
+def test_one_side_of_a_split_can_go_round() -> None:
+    env = LocalEnvironment("round")
+    again = env.from_future("again")
+    stream = env.from_batch(range(50)).connect(again).map(lambda n: n - 7)
+    more, done = stream.split(lambda n: n > 0)
+    more.fill_future(again)
+    got = done.collect()
+    run(env)
+    assert len(got) == 50 and all(-7 <= n <= 0 for n in got)
+
+
+def test_the_letters_of_an_async_function_are_a_stream() -> None:
+    async def fails(n: int) -> int:
+        return 1 // n
+
+    env = LocalEnvironment("async")
+    dead = DeadLetter()
+    got = env.from_batch([0, 1, 0]).map(fails, on_error=dead).collect()
+    errors = dead.letters.map(lambda letter: letter.errors[0].split(":")[0]).collect()
+    run(env)
+    assert got == [1] and errors == ["ZeroDivisionError"] * 2
+
+
 def test_splits_that_cannot_be() -> None:
     env = LocalEnvironment("mistakes")
     stream = env.from_batch([1])
