@@ -212,7 +212,8 @@ class WindowedStream:
         """One record for each key and window: ``function(so_far, record)`` is called for each record but the first.
 
         Of the records of an open window at most 256 are kept; sessions, which may become one, and windows with
-        ``allowed_lateness``, which may fire again, keep all of theirs.
+        ``allowed_lateness``, which may fire again, keep all of theirs. Where the function raises, the record that the report
+        names is the last of up to 256 that it was called for, or the result of the window.
         """
 
         def reduced(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
