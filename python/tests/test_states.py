@@ -13,7 +13,7 @@ import pytest
 from sage import CoProcessFunction, JobFailed, KeyContext, LocalEnvironment, StopSignal, Timer
 
 #: After how many seconds states expire here.
-TTL = 0.4
+TTL = 0.8
 
 
 def run(env: LocalEnvironment) -> None:
