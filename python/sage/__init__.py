@@ -29,7 +29,7 @@ from ._handles import ServiceHandle
 from ._job import JobFailed, JobId, Report
 from ._keyed import JoinedStreams, KeyedStream, WindowedStream
 from ._policies import DeadLetter, Letter, Retry, Skip, read_letters
-from ._process import KeyContext, ProcessFunction, Timer
+from ._process import CoProcessFunction, KeyContext, ProcessFunction, Timer
 from ._services import BaseService
 from ._stream import DataStream
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired
@@ -45,6 +45,7 @@ __all__ = [
     "BaseJoinFunction",
     "BaseService",
     "BatchFunction",
+    "CoProcessFunction",
     "ConnectedStreams",
     "Count",
     "DataStream",

@@ -5,7 +5,7 @@ a loop, written as source code and compiled; each has lines of its own in it, an
 raised. A function that gives its results at the end of input, such as a count, ends a loop; those behind it are another
 one, which runs over the results.
 
-Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds; ``fN`` the function of link N and ``sN`` what it
+Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds, ``c`` the cell of its key; ``fN`` the function of link N and ``sN`` what it
 keeps.
 """
 
@@ -61,6 +61,7 @@ _KINDS = {
     "map": ["x = {f}(x)"],
     "filter": ["if {f}(x):"],
     "flatmap": ["for x in {f}(x):"],
+    "split": ["k = True if {f}(x) else False"],
     "sink": ["{f}(x)"],
     "keyby": ["k = {f}(x)", _SAME_NAN],
     "whole": ["k = None"],
@@ -71,12 +72,17 @@ _KINDS = {
     "fold": ["{s}[k] = {f}({s}[k] if k in {s} else {s}new(), x)"],
     "map_with_state": ["{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)"],
     "flat_map_with_state": ["{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)", "for x in x:"],
+    "map_with_cell": ["c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)"],
+    "flat_map_with_cell": ["c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)", "for x in x:"],
     "distinct": ["if k not in {s}:", "{s}.add(k)"],
     "top_k": ["{s}(k, x)"],
 }
 
 #: Kinds that need a key.
 STATEFUL = {"count", "sum", "reduce", "fold", "map_with_state", "flat_map_with_state", "distinct", "top_k"}
+
+#: Kinds whose records come with a cell for the state of their key, which the engine forgets in time.
+_CELLS = {"map_with_cell", "flat_map_with_cell"}
 
 #: Kinds that give what they have at the end of input.
 _AT_THE_END = {"count", "sum", "reduce", "fold", "top_k"}
@@ -123,7 +129,7 @@ class Chain:
         scope: dict[str, Any] = {"nan": _NAN, "millis": millis}
         for index, link in enumerate(links):
             scope[f"f{index}"] = link.call
-            if link.kind in STATEFUL:
+            if link.kind in STATEFUL or link.kind in _CELLS:
                 self._state(link, scope, f"s{index}")
         shape = tuple((link.kind, link.name) for link in links)
         code, names = _loop(shape, tuple(scope), takes, gives)
@@ -137,6 +143,8 @@ class Chain:
         initial = link.initial
         new: Callable[[], Any] = initial if callable(initial) else lambda: copy.deepcopy(initial)
         scope[f"{s}new"] = new
+        if link.kind in _CELLS:
+            return
         if link.kind == "distinct":
             scope[s] = set()
             return

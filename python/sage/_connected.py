@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._functions import BaseCoMapFunction, BaseJoinFunction, Made
+from ._process import CoProcessFunction
 from ._stream import DataStream, check_parallelism, name_of
 from ._transformation import Transformation
 
@@ -87,10 +88,38 @@ class ConnectedStreams:
         """Replaces each record of stream N by what the method ``mapN`` of a ``BaseCoMapFunction`` class returns."""
         if not (isinstance(function, type) and issubclass(function, BaseCoMapFunction)):
             raise TypeError(f"`comap` needs a BaseCoMapFunction class, not {function!r}")
-        for index in range(len(self._streams)):
-            if not callable(getattr(function, f"map{index}", None)):
-                raise TypeError(f"`{function.__name__}` has no `map{index}`, for stream {index} of {len(self._streams)}")
+        self._check_methods(function, "map")
         return self._gathered("comap", function, (function, args, kwargs), parallelism, name)
+
+    def _check_methods(self, function: type, what: str) -> None:
+        """Raises if a class has no method for one of the streams."""
+        for index in range(len(self._streams)):
+            method = f"{what}{index}"
+            if not callable(getattr(function, method, None)):
+                raise TypeError(f"`{function.__name__}` has no `{method}`, for stream {index} of {len(self._streams)}")
+
+    def _have_keys(self) -> bool:
+        return all(stream._step.kind == "keyby" and stream._step.strategy == "hash" for stream in self._streams)
+
+    def coprocess(
+        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
+    ) -> DataStream:
+        """Calls the method ``on_recordN`` of a ``CoProcessFunction`` class for each record of stream N, and ``on_timer``
+        for each timer that such a call has set. The state of a key is one for all the streams. What comes out is what they
+        push.
+
+        All streams need a key, by ``keyby``. Records of a key come to the same replica; those of one stream keep their
+        order, between streams there is none. For timers that go by the times of records, each stream needs
+        ``with_timestamps`` before its ``keyby``.
+        """
+        if not (isinstance(function, type) and issubclass(function, CoProcessFunction)):
+            raise TypeError(f"`coprocess` needs a CoProcessFunction class, not {function!r}")
+        self._check_methods(function, "on_record")
+        if not self._have_keys():
+            raise ValueError("all streams of a `coprocess` need a key: use `keyby` before it, with the strategy `hash`")
+        stream = self._gathered("process", function, (function, args, kwargs), parallelism, name)
+        stream._step.options["connected"] = True
+        return stream
 
     def join(self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any) -> DataStream:
         """Joins two streams that were given keys by ``keyby``, with a ``BaseJoinFunction`` class. Records of equal keys come
@@ -99,6 +128,6 @@ class ConnectedStreams:
             raise TypeError(f"`join` needs a BaseJoinFunction class, not {function!r}")
         if len(self._streams) != 2:
             raise ValueError(f"`join` takes two streams, not {len(self._streams)}")
-        if any(stream._step.kind != "keyby" or stream._step.strategy != "hash" for stream in self._streams):
+        if not self._have_keys():
             raise ValueError("both streams of a `join` need a key: use `keyby` before it, with the strategy `hash`")
         return self._gathered("cojoin", function, (function, args, kwargs), parallelism, name)

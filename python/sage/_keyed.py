@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import reduce
+from operator import add
 from typing import Any
 
 from . import ops
@@ -14,6 +16,12 @@ from .ops import Op
 
 #: How many records of each stream a join keeps in memory at most, in a replica.
 MAX_RECORDS = 100_000_000
+
+#: The longest time after which a state can expire: a century.
+MAX_SECONDS = 100 * 366 * 86_400.0
+
+#: Goes on with what the records before were made, in a tuple, which is empty before the first; and gives such a tuple.
+_Fold = Callable[[tuple[Any, ...], list[Any]], tuple[Any]]
 
 
 class KeyedStream(DataStream):
@@ -31,6 +39,23 @@ class KeyedStream(DataStream):
         elif self._step.strategy != "hash":
             raise ValueError(f"`{kind}` needs the records of a key in one place: use `keyby` with the strategy `hash`")
         return self._add(kind, function, kind if function is None else None, parallelism, **options)
+
+    def _expiring(
+        self, kind: str, function: Any, parallelism: int, seconds: float | None, **options: Any
+    ) -> DataStream:
+        """As ``_state``, for states that may expire."""
+        if seconds is None:
+            return self._state(kind, function, parallelism, **options)
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0.001 <= seconds <= MAX_SECONDS:
+            raise ValueError(f"`expire_after` is a time of at least 0.001 seconds, not {seconds!r}; without it none expire")
+        options["expire_after"] = float(seconds)
+        if kind == "distinct":
+            options["distinct"] = True
+        else:
+            options["link"] = kind.replace("state", "cell")
+        stream = self._state(kind, function, parallelism, **options)
+        stream._step.kind = "expiring"
+        return stream
 
     def _is_native(self) -> bool:
         """Whether the engine itself gives the records their keys."""
@@ -61,23 +86,35 @@ class KeyedStream(DataStream):
         return self._state("fold", function, parallelism, initial=initial)
 
     def map_with_state(
-        self, initial: Any, function: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: int = 1
+        self,
+        initial: Any,
+        function: Callable[[Any, Any], tuple[Any, Any]],
+        *,
+        parallelism: int = 1,
+        expire_after: float | None = None,
     ) -> DataStream:
         """Replaces each record: ``function(state, record)`` returns a pair of the next state of its key and what it is replaced by.
 
-        ``initial`` is as in ``fold``. A key is kept until the end of input.
+        ``initial`` is as in ``fold``. A state is kept until the end of input; or with ``expire_after`` until no record of
+        its key has come for so many seconds by the clock: the next one finds ``initial`` again. What has expired is freed
+        within another such time.
         """
-        return self._state("map_with_state", function, parallelism, initial=initial)
+        return self._expiring("map_with_state", function, parallelism, expire_after, initial=initial)
 
     def flatmap_with_state(
-        self, initial: Any, function: Callable[[Any, Any], tuple[Any, Any]], *, parallelism: int = 1
+        self,
+        initial: Any,
+        function: Callable[[Any, Any], tuple[Any, Any]],
+        *,
+        parallelism: int = 1,
+        expire_after: float | None = None,
     ) -> DataStream:
         """As ``map_with_state``, for a function that returns a pair of the next state and an iterable."""
-        return self._state("flat_map_with_state", function, parallelism, initial=initial)
+        return self._expiring("flat_map_with_state", function, parallelism, expire_after, initial=initial)
 
-    def distinct(self, *, parallelism: int = 1) -> DataStream:
-        """Keeps the first record of each key."""
-        return self._state("distinct", None, parallelism)
+    def distinct(self, *, parallelism: int = 1, expire_after: float | None = None) -> DataStream:
+        """Keeps the first record of each key; with ``expire_after``, also the first after so many seconds without one."""
+        return self._expiring("distinct", None, parallelism, expire_after)
 
     def top_k(self, most: int, rank: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and a list of the ``most`` records of it that ``rank`` ranks highest, at the end of input; of equal
@@ -156,27 +193,54 @@ class WindowedStream:
         return self._gather("count", parallelism, count=True)._add("map", Windowed._make, "windowed")
 
     def apply(self, function: Callable[[Any, float, float, list[Any]], Any], *, parallelism: int = 1) -> DataStream:
-        """What ``function(key, start, end, records)`` returns for all records of a key and window. They are kept until then, as
-        for ``reduce`` and ``fold``."""
+        """What ``function(key, start, end, records)`` returns for all records of a key and window. They are kept until then."""
         check_function("map", function, (), {})
         stream = self._gather("window", parallelism)
         return stream._add("map", lambda window: Windowed._make((*window[:3], function(*window))), name_of(function))
 
+    def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
+        """The sum of the records of each key and window, or of what ``function`` makes of them. It keeps records as
+        ``reduce`` does."""
+        of = function or ops.identity()
+
+        def add_up(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
+            return (reduce(add, map(of, records), *so_far),)
+
+        return self._folded(of, "sum" if function is None else name_of(of), add_up, parallelism)
+
     def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
-        """One record for each key and window: ``function(so_far, record)`` is called for each record but the first."""
-        return self._folded(function, lambda records: reduce(function, records), parallelism)
+        """One record for each key and window: ``function(so_far, record)`` is called for each record but the first.
+
+        Of the records of an open window at most 256 are kept; sessions, which may become one, and windows with
+        ``allowed_lateness``, which may fire again, keep all of theirs. Where the function raises, the record that the report
+        names is the last of up to 256 that it was called for, or the result of the window.
+        """
+
+        def reduced(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
+            return (reduce(function, records, *so_far),)
+
+        return self._folded(function, name_of(function), reduced, parallelism)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
-        """One value for each key and window: ``function(so_far, record)`` returns the next. ``initial`` is what the first call gets,
-        or a function that makes it."""
-        if callable(initial):
-            return self._folded(function, lambda records: reduce(function, records, initial()), parallelism)
-        return self._folded(function, lambda records: reduce(function, records, initial), parallelism)
+        """One value for each key and window: ``function(so_far, record)`` returns the next.
 
-    def _folded(self, function: Any, fold: Callable[[list[Any]], Any], parallelism: int) -> DataStream:
+        ``initial`` is what the first call gets: a value, which is copied for each key and window, or a function that makes
+        one. Records are kept as by ``reduce``.
+        """
+        new = initial if callable(initial) else lambda: deepcopy(initial)
+
+        def folded(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
+            return (reduce(function, records, *(so_far or (new(),))),)
+
+        return self._folded(function, name_of(function), folded, parallelism)
+
+    def _folded(self, function: Any, name: str, fold: _Fold, parallelism: int) -> DataStream:
         check_function("map", function, (), {})
-        stream = self._gather("window", parallelism)
-        return stream._add("map", lambda window: Windowed._make((*window[:3], fold(window[3]))), name_of(function))
+        if self._options.get("windows") == "session" or self._options.get("lateness"):
+            stream = self._gather("window", parallelism)
+            return stream._add("map", lambda window: Windowed._make((*window[:3], *fold((), window[3]))), name)
+        stream = self._gather(f"{name} in windows", parallelism, fold=fold)
+        return stream._add("map", lambda window: Windowed._make((*window[:3], *fold(*window[3]))), name)
 
     def _gather(self, name: str, parallelism: int, **options: Any) -> DataStream:
         if self._late is not None:

@@ -63,6 +63,10 @@ def _keytag(step: Transformation, function: Any) -> list[Link]:
     return [Link("map", tag, step.name), Link("keyby", lambda tagged: tagged[0], step.name)]
 
 
+def _expiring(step: Transformation, function: Any) -> list[Link]:
+    return [Link(step.options["link"], function, step.name, step.options["initial"])]
+
+
 def _comap(step: Transformation, function: Any) -> list[Link]:
     maps: list[Callable[[Any], Any]] = [getattr(function, f"map{index}") for index in range(len(step.inputs))]
     return [Link("map", lambda tagged: maps[tagged[1]](tagged[2]), step.name)]
@@ -83,6 +87,7 @@ _KINDS: dict[str, Callable[[Transformation, Any], list[Link]]] = {
     "flatmap": _flatmap,
     "tag": _tag,
     "keytag": _keytag,
+    "expiring": _expiring,
     "comap": _comap,
     "cojoin": _cojoin,
 }

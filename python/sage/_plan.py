@@ -11,7 +11,7 @@ from ._chain import STATEFUL, Chain, Form, Link, close_all
 from ._context import Context
 from ._functions import BaseFunction, executed, instance
 from ._links import links
-from ._process import Runner
+from ._process import CoRunner, Runner
 from ._transformation import KEYING, Transformation
 from .ops import Op
 
@@ -42,7 +42,7 @@ class Step:
 _CONTAINERS = {list, tuple, range, str, bytes, dict, set, frozenset}
 
 #: Kinds that are operators of the engine, and no functions of a chain.
-_ENGINE = {"window", "join", "async", "process", "take", "fill", "to_kafka"}
+_ENGINE = {"window", "join", "zip", "async", "process", "expiring", "take", "fill", "to_kafka"}
 
 #: Kinds that the engine runs itself, given a function of `sage.ops`, or behind one that gives the key.
 _NATIVE = {"map", "filter", "flatmap", "keyby"}
@@ -83,7 +83,7 @@ def plan(pipeline: list[Transformation], name: str, context: MakesContexts) -> l
 def _run(first: Transformation, readers: dict[tuple[Transformation, int], list[Transformation]]) -> list[Transformation]:
     """The steps that run together, from this one on."""
     run = [first]
-    while _is_function(run[-1]) and len(after := readers.get((run[-1], 0), [])) == 1:
+    while _is_function(run[-1]) and run[-1].kind != "split" and len(after := readers.get((run[-1], 0), [])) == 1:
         step = after[0]
         if not _is_function(step) or is_native(step) != is_native(first) or step.parallelism != first.parallelism or len(step.inputs) != 1:
             break
@@ -115,6 +115,9 @@ def _check(run: list[Transformation], readers: dict[tuple[Transformation, int], 
     if not ends and not readers.get((last, 0)):
         of = "of" if last.kind in _SOURCES else "behind"
         raise _sage.SubmitError(f"the stream {of} `{last.name}` has no sink; end it with `sink` or `collect`")
+    if last.kind == "split" and not readers.get((last, 1)):
+        which = f"the second stream of the split `{last.name}`"
+        raise _sage.SubmitError(f"{which} has no sink; end it with `sink` or `collect`")
     if last.kind == "future" and not last.options.get("filled"):
         raise _sage.SubmitError(f"the future stream `{last.name}` is not filled; end a stream with `fill_future`")
 
@@ -132,16 +135,18 @@ def _planned(
         kind, make = "container" if is_container else "source", _source_maker(first, context)
     elif first.kind == "async":
         make = _runner_maker(first, context)
+    elif first.kind == "expiring":
+        make = _chain_maker(run, context)
     elif first.kind == "process":
         make = _process_maker(first, context)
     elif is_native(first):
         kind = "native"
     elif _is_function(first) or first.has_policy:
         kind, make = "sink" if last.kind == "sink" and not last.has_policy else "chain", _chain_maker(run, context)
-    outputs = [len(readers.get((last, output), [])) for output in (0, 1)]
+    outputs = [len(readers.get((last, output), [])) for output in (0, 1, 2)]
     step = Step(kind, " → ".join(step.name for step in run), inputs, make, first.parallelism, outputs)
     for part in run:
-        step.options.update({name: value for name, value in part.options.items() if name not in ("initial", "filled")})
+        step.options.update({name: value for name, value in part.options.items() if name not in ("initial", "filled", "link")})
     if (last.kind == "sink" and last.has_policy) or last.options.get("as") == "sink":
         step.options["ends"] = True
     if kind == "native":
@@ -159,7 +164,7 @@ def _forms(run: list[Transformation]) -> tuple[Form, Form]:
     sets_times = any(step.kind == "timestamps" for step in run)
     comes_timed = bool(first.inputs) and all(before.is_timed for before, _ in first.inputs)
     takes = Form(first.kind in STATEFUL, comes_timed and last.is_timed and not sets_times)
-    return takes, Form(last.kind in KEYING or last.kind == "whole", last.is_timed)
+    return takes, Form(last.kind in KEYING or last.kind in ("whole", "split"), last.is_timed)
 
 
 class _Records:
@@ -227,6 +232,7 @@ def _runner_maker(step: Transformation, context: MakesContexts) -> Any:
 
 def _process_maker(step: Transformation, context: MakesContexts) -> Any:
     def make(replica: int, parallelism: int) -> Runner:
-        return Runner(instance(step.made, context(step, replica, parallelism)))
+        function = instance(step.made, context(step, replica, parallelism))
+        return CoRunner(function, len(step.inputs)) if step.options.get("connected") else Runner(function)
 
     return make

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._functions import SinkFunction
+
+if TYPE_CHECKING:
+    from ._stream import DataStream
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,49 @@ class DeadLetter:
     """Sends the records on which a function raises to a place of their own, each as a ``Letter``; the job goes on.
 
     ``to`` is the path of a file that a line of JSON is appended to for each letter (see ``read_letters``), or what a sink can be:
-    a function, or a ``SinkFunction`` class with the arguments of its constructor.
+    a function, or a ``SinkFunction`` class with the arguments of its constructor. Without it, they are a stream,
+    ``letters``, that the program goes on with:
+
+    >>> from sage import LocalEnvironment
+    >>> env = LocalEnvironment("numbers")
+    >>> dead = DeadLetter()
+    >>> numbers = env.from_batch(["1", "two"]).map(int, on_error=dead).collect()
+    >>> words = dead.letters.map(lambda letter: letter.record).collect()
+    >>> _ = env.submit(autostop=True)
+    >>> numbers, words
+    ([1], ['two'])
     """
 
-    def __init__(self, to: str | PathLike[str] | Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, to: str | PathLike[str] | Callable[..., Any] | None = None, *args: Any, **kwargs: Any
+    ) -> None:
+        self._streams: list[DataStream] = []
+        self.to: Any = None
+        if to is None and not args and not kwargs:
+            return
         if not callable(to) and not isinstance(to, (str, PathLike)):
             raise TypeError(f"dead letters go to the path of a file, a function or a SinkFunction class, not to {to!r}")
         self.to = to if callable(to) else LetterFile
         self.args: tuple[Any, ...] = args if callable(to) else (Path(to),)
         self.kwargs = kwargs
+
+    @property
+    def letters(self) -> DataStream:
+        """The letters of all operators that have this as their ``on_error``, as a stream, which must end in a sink.
+
+        For one that was made without a place for them; after the operators were declared.
+        """
+        from ._connected import ConnectedStreams
+
+        if self.to is not None:
+            raise ValueError("these dead letters have a place; a DeadLetter without one has a stream of them")
+        if not self._streams:
+            raise ValueError("no operator has this DeadLetter as its `on_error` yet, so it has no letters")
+        first, *others = self._streams
+        letters = ConnectedStreams(first._environment, [first])
+        for other in others:
+            letters = letters.connect(other)
+        return letters._merged()
 
 
 class LetterFile(SinkFunction):

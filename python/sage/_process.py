@@ -1,7 +1,8 @@
-"""Functions that are called for each record of a key, and for each of its timers."""
+"""Functions that are called for each record of a key, of one stream or of several, and for each of its timers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -63,6 +64,18 @@ class ProcessFunction(BaseFunction):
         raise NotImplementedError(f"{type(self).__name__} sets timers and has no `on_timer`")
 
 
+class CoProcessFunction(BaseFunction):
+    """Is called for each record of connected streams that have keys, and for each timer that was set.
+
+    The state of a key is one for all the streams. A record of stream N is given to ``on_recordN(record, key)``, which a
+    subclass has for each of its streams, from 0.
+    """
+
+    def on_timer(self, timer: Timer, key: KeyContext) -> None:
+        """Takes a timer; to be overridden where one is set."""
+        raise NotImplementedError(f"{type(self).__name__} sets timers and has no `on_timer`")
+
+
 #: The next state, what is to be done, and whether the key is to be forgotten.
 Done = tuple[Any, list[tuple[Any, ...]], bool]
 
@@ -70,13 +83,18 @@ Done = tuple[Any, list[tuple[Any, ...]], bool]
 class Runner:
     """Calls the function of a replica for the engine."""
 
-    def __init__(self, function: ProcessFunction) -> None:
+    def __init__(self, function: Any) -> None:
         self._function = function
+        self._take: Callable[[Any, KeyContext], None] = self._taker()
+
+    def _taker(self) -> Callable[[Any, KeyContext], None]:
+        """What takes a record."""
+        return self._function.on_record  # type: ignore[no-any-return]
 
     def record(self, state: Any, key: Any, now: int, watermark: int, record: Any) -> Done:
         """Takes a record."""
         context = KeyContext(state, key, now, watermark)
-        self._function.on_record(record, context)
+        self._take(record, context)
         return context.state, context._wishes, context._forget
 
     def timer(self, state: Any, key: Any, now: int, watermark: int, timer: tuple[int, bool]) -> Done:
@@ -89,3 +107,20 @@ class Runner:
     def close(self) -> None:
         """Closes the function."""
         close_all([self._function])
+
+
+class CoRunner(Runner):
+    """The same for connected streams: a record comes with its key and the number of its stream."""
+
+    def __init__(self, function: Any, streams: int) -> None:
+        self._streams = streams
+        super().__init__(function)
+
+    def _taker(self) -> Callable[[Any, KeyContext], None]:
+        methods = [getattr(self._function, f"on_record{index}") for index in range(self._streams)]
+
+        def take(tagged: tuple[Any, int, Any], context: KeyContext) -> None:
+            _key, index, record = tagged
+            methods[index](record, context)
+
+        return take

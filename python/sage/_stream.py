@@ -27,6 +27,7 @@ _BASES: dict[str, type[BaseFunction]] = {
     "map": MapFunction,
     "filter": FilterFunction,
     "flatmap": FlatMapFunction,
+    "split": FilterFunction,
     "sink": SinkFunction,
     "keyby": KeyByFunction,
 }
@@ -41,8 +42,8 @@ class DataStream:
     """The records that come out of a step.
 
     A function may be a class with the arguments of its constructor, an ``async def`` function, or any callable. Besides the
-    arguments of a constructor, ``map``, ``filter``, ``flatmap`` and ``sink`` take these keywords, unless the constructor has a
-    parameter of that name:
+    arguments of a constructor, ``map``, ``filter``, ``flatmap``, ``split`` and ``sink`` take these keywords, unless the
+    constructor has a parameter of that name:
 
     - ``name``, by which the report speaks of the operator, and ``parallelism``, in how many replicas it runs (default 1);
     - ``on_error``: ``"fail"`` (the default), ``"skip"``, a ``Skip`` or a ``DeadLetter``, and ``retry``: a number of attempts or a
@@ -82,16 +83,20 @@ class DataStream:
         elif "ordered" in options or "timeout" in options:
             raise ValueError(f"`ordered` and `timeout` are for functions that are async or have `in_flight`: `{step.name}`")
         if dead is not None:
-            # What ends a stream has no output but this one.
-            letters = DataStream(self._environment, step, 0 if kind == "sink" else 1)
+            # What ends a stream has no output but this one, and what splits it has two others.
+            letters = DataStream(self._environment, step, {"sink": 0, "split": 2}.get(kind, 1))
             letters = letters._add("map", Letter._make, f"letters of {step.name}")
-            letters._then("sink", dead.to, dead.args, dict(dead.kwargs), 1, f"dead letters of {step.name}")
+            if dead.to is None:
+                dead._streams.append(letters)
+            else:
+                letters._then("sink", dead.to, dead.args, dict(dead.kwargs), 1, f"dead letters of {step.name}")
         return stream
 
     @staticmethod
     def _flight(kind: str, options: dict[str, Any]) -> dict[str, Any]:
-        if kind == "keyby":
-            raise TypeError("the key of a record cannot be had asynchronously; have a `map` before it get it")
+        if kind in ("keyby", "split"):
+            what = "the key" if kind == "keyby" else "the side"
+            raise TypeError(f"{what} of a record cannot be had asynchronously; have a `map` before it get it")
         in_flight, timeout = options.get("in_flight", _IN_FLIGHT), options.get("timeout")
         if not isinstance(in_flight, int) or not 1 <= in_flight <= 1 << 20:
             raise ValueError(f"`in_flight` is a whole number from 1 to 1,048,576, not {in_flight!r}")
@@ -115,6 +120,17 @@ class DataStream:
     ) -> DataStream:
         """Replaces each record by those of the iterable that the function returns."""
         return self._then("flatmap", function, args, kwargs, parallelism, name)
+
+    def split(
+        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
+    ) -> tuple[DataStream, DataStream]:
+        """Goes on as two streams: the records for which the function's result is true, and the others.
+
+        Both must end in a sink; either may end before the other.
+        """
+        stream = self._then("split", function, args, kwargs, parallelism, name)
+        stream._step.options["split"] = True
+        return stream, DataStream(self._environment, stream._step, 1)
 
     def keyby(
         self, function: Any, *args: Any, strategy: str = "hash", name: str | None = None, **kwargs: Any
@@ -177,6 +193,23 @@ class DataStream:
         from ._connected import ConnectedStreams
 
         return ConnectedStreams(self._environment, [self]).connect(other)
+
+    def zip(self, other: DataStream, *, max_ahead: int = 100_000_000) -> DataStream:
+        """Tuples of the i-th record of this stream and the i-th of the other.
+
+        Ends with the shorter of the two, and ends what is before the longer one: what that has more is dropped. One stream
+        may be ``max_ahead`` records ahead of the other, which are kept in memory; one more fails the job. Records that come
+        out of several replicas are in no order.
+        """
+        if not isinstance(other, DataStream):
+            raise TypeError(f"`zip` needs another stream, not {other!r}")
+        if other._environment is not self._environment:
+            raise ValueError("streams of two environments cannot be zipped")
+        if not isinstance(max_ahead, int) or isinstance(max_ahead, bool) or max_ahead < 1:
+            raise ValueError(f"`max_ahead` is a whole number of at least 1, not {max_ahead!r}")
+        both = DataStream(self._environment, self._step, self._output)
+        both._others = [other]
+        return both._add("zip", None, max_ahead=max_ahead)
 
     def fill_future(self, future: DataStream) -> None:
         """Ends the stream: its records go round, and come out of ``future``, which ``from_future`` made. The loop ends when its

@@ -8,7 +8,7 @@ from typing import Any
 from ._functions import Made
 
 #: Kinds that keep the time of a record.
-_KEEPING_TIME = {"map", "filter", "flatmap", "keyby", "async", "window", "future"}
+_KEEPING_TIME = {"map", "filter", "flatmap", "split", "keyby", "keytag", "async", "window", "future"}
 
 #: Options by which each record may fail for itself.
 _POLICY = {"skip", "attempts", "letters"}
@@ -24,7 +24,7 @@ class Transformation:
     kind: str
     name: str
     made: Made
-    #: The steps whose records it takes, and which output of theirs: 0, or 1 for those that were set apart.
+    #: The steps whose records it takes, and which output of theirs: 0, or those behind it for what was set apart.
     inputs: list[tuple[Transformation, int]] = field(default_factory=list)
     parallelism: int = 1
     #: How a ``keyby`` spreads its records over the replicas that follow.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sage._policies
 from sage import DeadLetter, JobFailed, Letter, LocalEnvironment, MapFunction, Retry, Skip, read_letters
 
 
@@ -155,3 +157,8 @@ def test_policies_that_cannot_be() -> None:
         DeadLetter(5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="in_flight"):
         stream.map(tens, timeout=1.0)
+
+
+def test_the_examples_in_docstrings_run() -> None:
+    failed, attempted = doctest.testmod(sage._policies)
+    assert failed == 0 and attempted > 0

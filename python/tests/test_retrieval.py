@@ -31,8 +31,13 @@ from sage.services import (
 )
 
 STOPPING = "# Stopping\n\nTasks stop first. Services stop in the reverse order.\n\n# Sinks\n\nSinks write."
-NO_STR = "object is not an instance of 'str'\nwhile processing"
 NO_RECORD = "a record is a tuple of an id, a vector and a payload, not this"
+
+
+def no_str(argument: str) -> str:
+    """What is said of an argument that is no text. Its name is a note, and an exception has notes since 3.11."""
+    note = f"\nwhile processing {argument!r}" if sys.version_info >= (3, 11) else ""
+    return f"object is not an instance of 'str'{note}"
 
 
 def test_the_examples_of_the_documentation() -> None:
@@ -97,7 +102,7 @@ def test_payloads_are_released() -> None:
         (lambda s: s.upsert("a", array.array("i", [1, 2])), TypeError, "an array of floats, not array"),
         (lambda s: s.upsert("a", memoryview(bytes(16)).cast("f", [2, 2])), ValueError, "of one dimension, not of 2"),
         (lambda s: s.upsert("\ud800", [1.0, 0.0]), UnicodeEncodeError, "surrogates not allowed"),
-        (lambda s: s.upsert(1, [1.0, 0.0]), TypeError, f"'int' {NO_STR} 'id'"),
+        (lambda s: s.upsert(1, [1.0, 0.0]), TypeError, f"'int' {no_str('id')}"),
         (lambda s: s.search([1.0, 0.0], 0), ValueError, "`k` is at least 1, not 0"),
         (lambda s: s.search([1.0, 0.0], -1), ValueError, "`k` is at least 1, not -1"),
         (lambda s: s.search([1.0, 0.0], 10**30), ValueError, "`k` is at least 1, not 10000"),
@@ -115,7 +120,7 @@ def test_payloads_are_released() -> None:
         (lambda _: Embedder().embed(" \n"), ValueError, "`text` is empty"),
         (lambda _: Embedder().embed_query(""), ValueError, "`text` is empty"),
         (lambda _: Embedder().embed_passage("\udfff"), UnicodeEncodeError, "surrogates not allowed"),
-        (lambda _: Embedder().embed(b"text"), TypeError, f"'bytes' {NO_STR} 'text'"),
+        (lambda _: Embedder().embed(b"text"), TypeError, f"'bytes' {no_str('text')}"),
         (lambda _: Embedder().rerank("", []), ValueError, "`question` is empty"),
         (lambda _: Embedder().rerank("why", [], 0), ValueError, "`keep` is at least 1, not 0"),
         (lambda _: Embedder().rerank("why", 7), TypeError, "`hits` is a list of hits with passages, not int"),

@@ -1,4 +1,4 @@
-//! Joins of two keyed streams by their keys.
+//! Joins of two keyed streams by their keys, and pairs of two streams by their order.
 
 use std::sync::Arc;
 
@@ -49,6 +49,17 @@ macro_rules! joined {
             how => return Err(SubmitError::new_err(format!("there is no join `{how}`"))),
         }
     }};
+}
+
+/// Pairs the records of two streams by their order.
+pub(crate) fn zip(
+    py: Python<'_>,
+    left: DataStream<Record>,
+    right: DataStream<Record>,
+    step: &Step,
+) -> PyResult<DataStream<Record>> {
+    let pairs = left.zip(right).max_ahead(step.required(py, "max_ahead")?).named(&*step.name);
+    Ok(pairs.map(|(left, right)| Record::from(Value::Tuple([left.value, right.value].into()))).boxed())
 }
 
 /// Joins two keyed streams; in windows of event time, where the step has some.

@@ -68,6 +68,7 @@ pub(crate) use policed;
 /// What a program sees of a record that failed.
 pub(crate) fn letter(letter: DeadLetter<Record>) -> Record {
     let DeadLetter { record, operator, replica, position, attempts, errors, time_ms } = letter;
+    let when = record.time;
     let text = |text: String| Value::Text(text.into());
     let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let fields = [
@@ -79,5 +80,5 @@ pub(crate) fn letter(letter: DeadLetter<Record>) -> Record {
         Value::List(errors.into_iter().map(text).collect()),
         Value::Float(time_ms as f64 / 1000.0),
     ];
-    Record::from(Value::Tuple(fields.into()))
+    Record { time: when, ..Record::from(Value::Tuple(fields.into())) }
 }

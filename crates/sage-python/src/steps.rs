@@ -20,7 +20,7 @@ use crate::native::{Native, Parts};
 use crate::policies::{Policy, policed};
 use crate::source::Iterated;
 use crate::thread::attach;
-use crate::{joins, kafka, timers, windows};
+use crate::{joins, kafka, states, timers, windows};
 
 /// One step of the plan.
 #[derive(FromPyObject)]
@@ -122,7 +122,8 @@ pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>, offsets: &Of
                 }
                 input => vec![input.stream(env)],
             },
-            (Some(right), false) if step.kind == "join" => match inputs.pop() {
+            (Some(right), false) if matches!(&*step.kind, "join" | "zip") => match inputs.pop() {
+                Some(left) if step.kind == "zip" => vec![joins::zip(py, left.stream(env), right.stream(env), &step)?],
                 Some(left) => vec![joins::join(py, left.stream(env), right.stream(env), &step)?],
                 None => Vec::new(),
             },
@@ -200,6 +201,7 @@ fn follow<P: Pipe<Out = Record>>(
     match (&*step.kind, &*step.strategy) {
         ("window", _) => windows::window(py, stream, step),
         ("async", _) => asynchronous(py, stream, step),
+        ("expiring", _) => states::expiring(py, stream, step),
         ("process", _) => Ok(timers::process(py, stream, step)),
         ("take", _) => Ok(vec![stream.take(step.required(py, "most")?).named(&*step.name).boxed()]),
         ("to_kafka", _) => kafka::sink(py, stream, step).map(|()| Vec::new()),
@@ -244,7 +246,8 @@ fn functions<P: Pipe<Out = Record>>(
                 Some(replicas) if !blocks => policed!(py, chain.parallelism(replicas), step),
                 _ => policed!(py, chain, step),
             };
-            ended(py, outputs?, step)
+            let outputs = ended(py, outputs?, step)?;
+            Ok(if step.option::<bool>(py, "split")?.is_some() { split(outputs, step) } else { outputs })
         }
         "native" => {
             let parts: Parts = step.required(py, "parts")?;
@@ -272,6 +275,13 @@ pub(crate) fn ended(
         outputs.remove(0).sink(drop).named(format!("end of {}", step.name));
     }
     Ok(outputs)
+}
+
+/// Parts the first output of a step by its keys, which say whether a record was accepted.
+fn split(mut outputs: Vec<DataStream<Record>>, step: &Step) -> Vec<DataStream<Record>> {
+    let (accepted, others) = outputs.remove(0).split(|record| record.key().is_true());
+    let both = [accepted.named(format!("sides of {}", step.name)).boxed(), others];
+    both.into_iter().chain(outputs).collect()
 }
 
 /// Begins the watermark of a stream whose records have just been given their times.

@@ -212,6 +212,11 @@ impl Key {
         self.value.clone().into_object(py)
     }
 
+    /// Whether it is `True`.
+    pub(crate) fn is_true(&self) -> bool {
+        matches!(self.value, Value::Bool(true))
+    }
+
     pub(crate) fn value(&self) -> Value {
         self.value.clone()
     }

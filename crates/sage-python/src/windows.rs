@@ -1,7 +1,8 @@
 //! Windows of a keyed stream.
 //!
-//! What a window gathers are the records themselves, or their number: the functions of a program run behind it, over
-//! many results at a time, and the operator itself never waits for the interpreter.
+//! What a window gathers here are the records themselves, or their number: the functions of a program run behind it, over
+//! many results at a time, and the operator itself never waits for the interpreter. Those that fold their records are in
+//! `folds.rs`.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use sage::{Count, DataStream, Pipe, Session, Sliding, Stream, Timed, Timestamp, 
 
 use crate::Record;
 use crate::error::SubmitError;
+use crate::folds;
 use crate::steps::Step;
 use crate::thread::attach;
 use crate::value::{Key, Value};
@@ -25,7 +27,7 @@ pub(crate) fn seconds(time: Timestamp) -> Value {
 }
 
 /// A result, as the functions behind a window get it: key, begin and end of the window, and what was gathered.
-fn result(result: Timed<Windowed<Arc<Key>, Value>>) -> Record {
+pub(crate) fn result(result: Timed<Windowed<Arc<Key>, Value>>) -> Record {
     let Windowed { key, window, value } = result.value;
     let fields = [key.value(), seconds(window.start), seconds(window.end), value];
     Record { time: result.time.millis(), ..Record::from(Value::Tuple(fields.into())) }
@@ -76,6 +78,9 @@ pub(crate) fn window<P: Pipe<Out = Record>>(
     stream: Stream<P>,
     step: &Step,
 ) -> PyResult<Vec<DataStream<Record>>> {
+    if let Some(function) = step.options.bind(py).get_item("fold")? {
+        return folds::window(py, stream, step, function.unbind());
+    }
     let kind: String = step.required(py, "windows")?;
     let is_count = step.option::<bool>(py, "count")?.is_some();
     let late = step.option::<bool>(py, "late")?.is_some();

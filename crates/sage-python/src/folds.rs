@@ -1,0 +1,122 @@
+//! Windows whose records are folded while they are open, so that a window keeps little more than what they were made.
+//!
+//! The function of a program is called for a block of records, as a thread that attaches may have to wait. What does not
+//! fill a block goes on with the result, and is folded behind the window, where many results come together. Either way the
+//! function sees the records of a window one by one, in their order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::{PyList, PyTuple};
+use sage::{Count, DataStream, Pipe, Sliding, Stream, Timed, Tumbling, Windowed};
+
+use crate::Record;
+use crate::error::{Raised, SubmitError};
+use crate::steps::Step;
+use crate::thread::{attach, call};
+use crate::value::{Key, Value, throw};
+use crate::windows::{at_its_time, result};
+
+/// How many records of a window wait for the function.
+const BLOCK_RECORDS: usize = 256;
+
+/// What a window has of its records.
+#[derive(Default)]
+struct Folded {
+    /// A tuple of what they were made, none before the first block.
+    so_far: Option<Py<PyAny>>,
+    /// Those that wait; a record may be in several windows.
+    waiting: Vec<Arc<Record>>,
+}
+
+impl Clone for Folded {
+    /// Of the initial one, which is the only one that the engine clones, as windows that fire again keep their records.
+    fn clone(&self) -> Self {
+        let so_far = self.so_far.as_ref().map(|so_far| attach(|py| so_far.clone_ref(py)));
+        Self { so_far, waiting: self.waiting.clone() }
+    }
+}
+
+impl Folded {
+    fn take(&mut self, record: &Arc<Record>, function: &Py<PyAny>) {
+        self.waiting.push(Arc::clone(record));
+        if self.waiting.len() >= BLOCK_RECORDS {
+            let folded =
+                attach(|py| self.fold(py, function).map_err(|exception| Raised::new(py, exception, None, None)));
+            folded.unwrap_or_else(|raised| throw(raised));
+        }
+    }
+
+    /// Calls the function for the records that wait.
+    fn fold(&mut self, py: Python<'_>, function: &Py<PyAny>) -> PyResult<()> {
+        let so_far = match self.so_far.take() {
+            Some(so_far) => so_far.into_bound(py),
+            None => PyTuple::empty(py).into_any(),
+        };
+        let records = self.waiting.drain(..).map(|record| Arc::unwrap_or_clone(record).value.into_object(py));
+        let records = PyList::new(py, records.collect::<PyResult<Vec<_>>>()?)?;
+        let arguments = (so_far, records).into_pyobject(py)?;
+        self.so_far = Some(call(function.bind(py), &arguments, None)?.unbind());
+        Ok(())
+    }
+
+    /// A pair of what they were made, in a tuple if it is there, and the records that are left.
+    fn value(self) -> Value {
+        let so_far = self.so_far.map_or_else(|| Value::Tuple(Box::default()), Value::Object);
+        let left = self.waiting.into_iter().map(|record| Arc::unwrap_or_clone(record).value);
+        Value::Tuple([so_far, Value::List(left.collect())].into())
+    }
+}
+
+/// The result of a window; attached once for all its records.
+fn folded(window: Timed<Windowed<Arc<Key>, Folded>>) -> Record {
+    result(window.map(|Windowed { key, window, value }| Windowed { key, window, value: attach(|_py| value.value()) }))
+}
+
+/// Ends a step of windows. A macro, as the types of the streams have no names here.
+macro_rules! folded {
+    ($windowed:expr, $step:expr, $function:expr) => {{
+        let function = Arc::clone(&$function);
+        let take = move |folded: &mut Folded, record: &Arc<Record>| folded.take(record, &function);
+        $windowed.fold(Folded::default(), take).parallelism($step.parallelism).named(&*$step.name)
+    }};
+    ($windowed:expr, $step:expr, $function:expr, late: $late:expr) => {
+        if $late {
+            let (stream, late) = folded!($windowed, $step, $function).split_late();
+            vec![stream.map(folded).boxed(), late.map(|late| Arc::unwrap_or_clone(late.value)).boxed()]
+        } else {
+            vec![folded!($windowed, $step, $function).map(folded).boxed()]
+        }
+    };
+}
+
+/// Cuts a keyed stream into windows and folds their records; its outputs are those of `windows::window`.
+pub(crate) fn window<P: Pipe<Out = Record>>(
+    py: Python<'_>,
+    stream: Stream<P>,
+    step: &Step,
+    function: Py<PyAny>,
+) -> PyResult<Vec<DataStream<Record>>> {
+    let kind: String = step.required(py, "windows")?;
+    let late = step.option::<bool>(py, "late")?.is_some();
+    let length = |name| step.seconds(py, name).map(Option::unwrap_or_default);
+    let (size, every): (Duration, Duration) = (length("size")?, length("every")?);
+    let function = Arc::new(function);
+    if step.option::<bool>(py, "by_clock")?.is_some() {
+        let keyed = stream.map(Arc::new).key_by(|record| record.key());
+        return Ok(vec![match &*kind {
+            "tumbling" => folded!(keyed.window_by_clock(Tumbling::of(size)), step, function).map(folded).boxed(),
+            _ => folded!(keyed.window_by_clock(Sliding::of(size, every)), step, function).map(folded).boxed(),
+        }]);
+    }
+    let keyed = stream.map(|record| at_its_time(record).map(Arc::new)).key_by(|timed| timed.value.key());
+    Ok(match &*kind {
+        "tumbling" => folded!(keyed.window(Tumbling::of(size)), step, function, late: late),
+        "sliding" => folded!(keyed.window(Sliding::of(size, every)), step, function, late: late),
+        "count" => {
+            vec![folded!(keyed.window(Count::of(step.required(py, "records")?)), step, function).map(folded).boxed()]
+        }
+        kind => return Err(SubmitError::new_err(format!("the records of windows `{kind}` are kept"))),
+    })
+}

@@ -1,0 +1,54 @@
+//! States of keys that are forgotten when no record of their key has come for a while.
+//!
+//! The engine keeps a cell for each key, and forgets it in time. A record takes the cell of its key along to the functions
+//! behind, which run over many records at a time; what is in a cell, they alone know.
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use sage::{DataStream, Pipe, Stream};
+
+use crate::Record;
+use crate::chain::{Chain, Through};
+use crate::error::SubmitError;
+use crate::steps::{Step, copy};
+use crate::thread::attach;
+use crate::value::Value;
+
+/// A list that has the state of a key, or nothing yet. It is made when the first record of its key comes.
+#[derive(Default)]
+struct Cell(Option<Py<PyList>>);
+
+impl Clone for Cell {
+    /// Of the initial one, which is the only one that the engine clones.
+    fn clone(&self) -> Self {
+        Self(self.0.as_ref().map(|list| attach(|py| list.clone_ref(py))))
+    }
+}
+
+/// Gives a record the cell of its key.
+fn with_cell(cell: &mut Cell, record: Record) -> Record {
+    attach(|py| {
+        let list = cell.0.get_or_insert_with(|| PyList::empty(py).unbind());
+        let cell = Value::Object(list.clone_ref(py).into_any());
+        Record { value: Value::Tuple([cell, record.value].into()), ..record }
+    })
+}
+
+/// Runs a function on a keyed stream whose states expire.
+pub(crate) fn expiring<P: Pipe<Out = Record>>(
+    py: Python<'_>,
+    stream: Stream<P>,
+    step: &Step,
+) -> PyResult<Vec<DataStream<Record>>> {
+    let Some(ttl) = step.seconds(py, "expire_after")? else {
+        return Err(SubmitError::new_err(format!("`{}` has no time after which its states expire", step.name)));
+    };
+    let keyed = stream.key_by(Record::key).expire_after(ttl);
+    if step.option::<bool>(py, "distinct")?.is_some() {
+        return Ok(vec![keyed.distinct().parallelism(step.parallelism).named(&*step.name).boxed()]);
+    }
+    let (make, manner) = (step.make.clone_ref(py), step.manner());
+    let cells = keyed.map_with_state(Cell::default(), with_cell);
+    let cells = cells.parallelism(step.parallelism).named(format!("states of {}", step.name));
+    Ok(vec![cells.operator(move || Through(Chain::new(copy(&make), manner))).named(&*step.name).boxed()])
+}
