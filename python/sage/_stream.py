@@ -64,8 +64,9 @@ class DataStream:
 
     def _add(self, kind: str, function: Any, name: str | None = None, parallelism: int = 1, **options: Any) -> DataStream:
         """Adds a step, whose function is ready-made if it has one."""
+        parallelism = check_parallelism(parallelism)
         name = self._environment._named(name or (kind if function is None else name_of(function)))
-        step = Transformation(kind, name, (function, (), {}), self._inputs(), check_parallelism(parallelism))
+        step = Transformation(kind, name, (function, (), {}), self._inputs(), parallelism)
         step.options = options
         self._environment.pipeline.append(step)
         return DataStream(self._environment, step)
@@ -73,15 +74,16 @@ class DataStream:
     def _then(self, kind: str, function: Any, args: Any, kwargs: Any, parallelism: int, name: str | None) -> DataStream:
         options = split_options(function, kwargs)
         check_function(kind, function, args, kwargs)
-        stream = self._add(kind, function, name, parallelism)
-        step = stream._step
-        step.made = (function, args, kwargs)
-        step.options, dead = policy(options)
-        if "in_flight" in options or is_async(function):
-            step.options.update(self._flight(kind, options))
-            step.kind = "async"
+        told, dead = policy(options)
+        is_flight = "in_flight" in options or is_async(function)
+        if is_flight:
+            told.update(self._flight(kind, options))
         elif "ordered" in options or "timeout" in options:
-            raise ValueError(f"`ordered` and `timeout` are for functions that are async or have `in_flight`: `{step.name}`")
+            named = name or name_of(function)
+            raise ValueError(f"`ordered` and `timeout` are for functions that are async or have `in_flight`: `{named}`")
+        stream = self._add("async" if is_flight else kind, function, name, parallelism)
+        step = stream._step
+        step.made, step.options = (function, args, kwargs), told
         if dead is not None:
             # What ends a stream has no output but this one, and what splits it has two others.
             letters = DataStream(self._environment, step, {"sink": 0, "split": 2}.get(kind, 1))

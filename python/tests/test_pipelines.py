@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from sage import (
     BaseCoMapFunction,
     BaseJoinFunction,
     BatchFunction,
+    DataStream,
     FilterFunction,
     FlatMapFunction,
     JobFailed,
@@ -219,6 +220,32 @@ def test_a_declaration_that_cannot_run_is_refused() -> None:
         env.from_batch([1]).map(str, parallelism=0)
     with pytest.raises(TypeError, match="iterable"):
         env.from_batch(5)
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda stream: stream.map(str, parallelism=0),
+        lambda stream: stream.map(7),
+        lambda stream: stream.map(str, retry="twice"),
+        lambda stream: stream.map(str, in_flight=0),
+        lambda stream: stream.map(str, timeout=1),
+        lambda stream: stream.keyby(str, in_flight=2),
+        lambda stream: stream.split(str, in_flight=2),
+        lambda stream: stream.keyby(str, strategy="none"),
+        lambda stream: stream.take(-1),
+        lambda stream: stream.sink(print, on_error="ignore"),
+    ],
+)
+def test_a_declaration_that_raises_leaves_the_pipeline_as_it_was(declare: Callable[[DataStream], Any]) -> None:
+    env = LocalEnvironment("mistake")
+    stream = env.from_batch([1, 2])
+    with pytest.raises((TypeError, ValueError)):
+        declare(stream)
+    got = stream.map(str).collect()
+    assert [step.name for step in env.pipeline] == ["batch", "str", "collect"]
+    env.submit(autostop=True)
+    assert got == ["1", "2"]
 
 
 def test_a_flatmap_that_returns_no_iterable_names_its_operator() -> None:
