@@ -10,7 +10,6 @@
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::mem::offset_of;
-use std::ptr;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -20,7 +19,7 @@ use pyo3::types::{PyString, PyType};
 
 use crate::error::ServiceError;
 use crate::service::Handle;
-use crate::vectorcall::{Stack, callable_type, member, returned};
+use crate::vectorcall::{Callable, Called, Stack, member};
 
 /// Which job's service a handle means at the moment.
 #[pyclass(frozen, module = "sage._sage")]
@@ -81,99 +80,49 @@ impl Binding {
     #[pyo3(signature = (name, timeout=None))]
     fn method<'py>(this: &Bound<'py, Self>, name: &str, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();
-        Method::make(py, this.clone().unbind(), PyString::intern(py, name).unbind(), timeout)
+        let method = Method { binding: this.clone().unbind(), name: PyString::intern(py, name).unbind(), timeout };
+        // SAFETY: the type is that of methods.
+        unsafe { Callable::make(method_type(py)?, method) }
     }
 }
 
 /// A method of a service.
-#[repr(C)]
 struct Method {
-    head: ffi::PyObject,
-    vectorcall: ffi::vectorcallfunc,
     binding: Py<Binding>,
     name: Py<PyString>,
     timeout: Option<f64>,
 }
 
-impl Method {
-    fn make(
-        py: Python<'_>,
-        binding: Py<Binding>,
-        name: Py<PyString>,
-        timeout: Option<f64>,
-    ) -> PyResult<Bound<'_, PyAny>> {
-        let class = method_type(py)?.as_type_ptr();
-        // SAFETY: the type's objects have the layout of `Method`.
-        let made = unsafe { ffi::PyType_GenericAlloc(class, 0) };
-        // SAFETY: a new reference, or null and an exception.
-        let made = unsafe { Bound::from_owned_ptr_or_err(py, made) }?;
-        let method = made.as_ptr().cast::<Self>();
-        // SAFETY: the object is new, so that nobody else sees it; its fields hold zeros, which are not dropped by a write.
-        unsafe {
-            ptr::addr_of_mut!((*method).vectorcall).write(vectorcall);
-            ptr::addr_of_mut!((*method).binding).write(binding);
-            ptr::addr_of_mut!((*method).name).write(name);
-            ptr::addr_of_mut!((*method).timeout).write(timeout);
+impl Called for Method {
+    #[inline]
+    fn call<'py>(&self, py: Python<'py>, stack: &Stack<'py>) -> PyResult<*mut ffi::PyObject> {
+        let current = Binding::current(self.binding.bind(py));
+        if let Some(handle) = &current
+            && self.timeout.is_none()
+            && let Some(result) = handle.get().call_now(|service| stack.call(service, self.name.bind(py)))
+        {
+            return result;
         }
-        Ok(made)
+        call_slowly(py, self, current.as_ref(), stack).map(Bound::into_ptr)
     }
 }
 
 fn method_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let made = TYPE.get_or_try_init(py, || {
-        let members = [
-            member(c"__vectorcalloffset__", ffi::Py_T_PYSSIZET, offset_of!(Method, vectorcall)),
-            member(c"__name__", ffi::Py_T_OBJECT_EX, offset_of!(Method, name)),
-        ];
-        let slots = [
-            (ffi::Py_tp_dealloc, dealloc as ffi::destructor as *mut c_void),
-            (ffi::Py_tp_repr, repr as ffi::reprfunc as *mut c_void),
-        ];
-        // SAFETY: the members are fields of `Method` that hold what is said, and the functions are of the kinds that belong there.
-        unsafe { callable_type(py, c"sage._sage.Method", size_of::<Method>(), &members, &slots) }
+        let members = [member(c"__name__", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.name))];
+        let slots = [(ffi::Py_tp_repr, repr as ffi::reprfunc as *mut c_void)];
+        // SAFETY: the member is a field that holds an object, and the function is of the kind that belongs there.
+        unsafe { Callable::<Method>::class(py, c"sage._sage.Method", &members, &slots) }
     })?;
     Ok(made.bind(py))
 }
 
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: called once, with the last reference to an object of this type, by a thread that is attached. An object whose fields
-    // were never written does not exist: `make` cannot fail between the two. An object of a heap type owns a reference to it.
-    unsafe {
-        let class = ffi::Py_TYPE(object);
-        let method = object.cast::<Method>();
-        ptr::drop_in_place(ptr::addr_of_mut!((*method).binding));
-        ptr::drop_in_place(ptr::addr_of_mut!((*method).name));
-        ffi::PyObject_Free(object.cast());
-        ffi::Py_DECREF(class.cast());
-    }
-}
-
 unsafe extern "C" fn repr(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: called by an attached thread with an object of this type.
-    let (py, method) = unsafe { (Python::assume_attached(), &*object.cast::<Method>()) };
+    let (py, method) = unsafe { (Python::assume_attached(), &(*object.cast::<Callable<Method>>()).inner) };
     let (service, name) = (&method.binding.get().name, method.name.bind(py));
     PyString::new(py, &format!("<method {name} of service {service}>")).into_ptr()
-}
-
-unsafe extern "C" fn vectorcall(
-    object: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    nargsf: usize,
-    kwnames: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: called by an attached thread with an object of this type, which its caller keeps alive.
-    let (py, method) = unsafe { (Python::assume_attached(), &*object.cast::<Method>()) };
-    // SAFETY: the caller's own arguments.
-    let stack = unsafe { Stack::new(py, args, nargsf, kwnames) };
-    let current = Binding::current(method.binding.bind(py));
-    if let Some(handle) = &current
-        && method.timeout.is_none()
-        && let Some(result) = handle.get().call_now(|service| stack.call(service, method.name.bind(py)))
-    {
-        return returned(py, result);
-    }
-    returned(py, call_slowly(py, method, current.as_ref(), &stack).map(Bound::into_ptr))
 }
 
 /// A call that may have to wait, or be refused.

@@ -1,6 +1,7 @@
 //! CPython's protocol *vectorcall*: the arguments of a call as they lie on the interpreter's stack, and types that take them so.
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::mem::offset_of;
 use std::ptr;
 
 use pyo3::ffi;
@@ -9,6 +10,103 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 use crate::service::PythonService;
 use crate::thread::vectorcall_method;
+
+/// What an object does that is called by vectorcall.
+pub(crate) trait Called: Sized {
+    /// The result: a new reference, or null and an exception, or an exception that is not raised yet.
+    fn call<'py>(&self, py: Python<'py>, stack: &Stack<'py>) -> PyResult<*mut ffi::PyObject>;
+}
+
+/// An object that is called by vectorcall. Its type takes no part in collections of cycles.
+#[repr(C)]
+pub(crate) struct Callable<T> {
+    head: ffi::PyObject,
+    vectorcall: ffi::vectorcallfunc,
+    pub(crate) inner: T,
+}
+
+impl<T: Called> Callable<T> {
+    /// Makes the type of such objects, which a program cannot make.
+    ///
+    /// # Safety
+    /// The members are fields of a `Callable<T>`, and the slots hold functions of the kinds that belong there.
+    pub(crate) unsafe fn class(
+        py: Python<'_>,
+        name: &'static CStr,
+        members: &[ffi::PyMemberDef],
+        slots: &[(c_int, *mut c_void)],
+    ) -> PyResult<Py<PyType>> {
+        let pointer = member(c"__vectorcalloffset__", ffi::Py_T_PYSSIZET, offset_of!(Self, vectorcall));
+        let ends = [pointer, ffi::PyMemberDef::default()];
+        let mut members: Vec<_> = members.iter().copied().chain(ends).collect();
+        let own = [
+            (ffi::Py_tp_call, ffi::PyVectorcall_Call as ffi::ternaryfunc as *mut c_void),
+            (ffi::Py_tp_dealloc, Self::dealloc as ffi::destructor as *mut c_void),
+            (ffi::Py_tp_members, members.as_mut_ptr().cast()),
+            (0, ptr::null_mut()),
+        ];
+        let slots = slots.iter().copied().chain(own);
+        let mut slots: Vec<_> = slots.map(|(slot, pfunc)| ffi::PyType_Slot { slot, pfunc }).collect();
+        let flags = ffi::Py_TPFLAGS_DEFAULT
+            | ffi::Py_TPFLAGS_HAVE_VECTORCALL
+            | ffi::Py_TPFLAGS_IMMUTABLETYPE
+            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+        let mut spec = ffi::PyType_Spec {
+            name: name.as_ptr(),
+            basicsize: c_int::try_from(size_of::<Self>()).expect("an object is small"),
+            itemsize: 0,
+            flags: c_uint::try_from(flags).expect("these flags are of the lower half"),
+            slots: slots.as_mut_ptr(),
+        };
+        // SAFETY: the spec is whole, by what the caller promises; what it points to is copied, but for the names, which are static.
+        let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec)) }?;
+        Ok(made.cast_into::<PyType>()?.unbind())
+    }
+
+    /// Makes an object.
+    ///
+    /// # Safety
+    /// The type was made by `class` of this very `T`.
+    pub(crate) unsafe fn make<'py>(class: &Bound<'py, PyType>, inner: T) -> PyResult<Bound<'py, PyAny>> {
+        // SAFETY: the type's objects have the layout of `Self`, by what the caller promises. A new reference, or null and an exception.
+        let made =
+            unsafe { Bound::from_owned_ptr_or_err(class.py(), ffi::PyType_GenericAlloc(class.as_type_ptr(), 0)) }?;
+        let object = made.as_ptr().cast::<Self>();
+        // SAFETY: the object is new, so that nobody else sees it; its fields hold zeros, which are not dropped by a write.
+        unsafe {
+            ptr::addr_of_mut!((*object).vectorcall).write(Self::vectorcall);
+            ptr::addr_of_mut!((*object).inner).write(inner);
+        }
+        Ok(made)
+    }
+
+    unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+        // SAFETY: called once, with the last reference to an object of this type, by a thread that is attached. An object whose
+        // fields were never written does not exist: `make` cannot fail between the two. An object of a heap type owns a reference
+        // to it.
+        unsafe {
+            let class = ffi::Py_TYPE(object);
+            ptr::drop_in_place(ptr::addr_of_mut!((*object.cast::<Self>()).inner));
+            ffi::PyObject_Free(object.cast());
+            ffi::Py_DECREF(class.cast());
+        }
+    }
+
+    unsafe extern "C" fn vectorcall(
+        object: *mut ffi::PyObject,
+        args: *const *mut ffi::PyObject,
+        nargsf: usize,
+        kwnames: *mut ffi::PyObject,
+    ) -> *mut ffi::PyObject {
+        // SAFETY: called by an attached thread with an object of this type, which its caller keeps alive, and the caller's own
+        // arguments.
+        let (py, called, stack) = unsafe {
+            let py = Python::assume_attached();
+            (py, &(*object.cast::<Self>()).inner, Stack::new(py, args, nargsf, kwnames))
+        };
+        returned(py, called.call(py, &stack))
+    }
+}
 
 /// A member of a type, which cannot be written.
 pub(crate) fn member(name: &'static CStr, type_code: c_int, offset: usize) -> ffi::PyMemberDef {
@@ -19,39 +117,6 @@ pub(crate) fn member(name: &'static CStr, type_code: c_int, offset: usize) -> ff
         flags: ffi::Py_READONLY,
         doc: ptr::null(),
     }
-}
-
-/// Makes a type whose objects are called by vectorcall, and cannot be made by a program.
-///
-/// # Safety
-/// Objects are of `size` bytes; the members are fields of them, among these `__vectorcalloffset__`, and the slots hold functions of
-/// the kinds that belong there.
-pub(crate) unsafe fn callable_type(
-    py: Python<'_>,
-    name: &'static CStr,
-    size: usize,
-    members: &[ffi::PyMemberDef],
-    slots: &[(c_int, *mut c_void)],
-) -> PyResult<Py<PyType>> {
-    let mut members: Vec<_> = members.iter().copied().chain([ffi::PyMemberDef::default()]).collect();
-    let call = ffi::PyVectorcall_Call as ffi::ternaryfunc as *mut c_void;
-    let own = [(ffi::Py_tp_call, call), (ffi::Py_tp_members, members.as_mut_ptr().cast()), (0, ptr::null_mut())];
-    let slots = slots.iter().copied().chain(own);
-    let mut slots: Vec<_> = slots.map(|(slot, pfunc)| ffi::PyType_Slot { slot, pfunc }).collect();
-    let flags = ffi::Py_TPFLAGS_DEFAULT
-        | ffi::Py_TPFLAGS_HAVE_VECTORCALL
-        | ffi::Py_TPFLAGS_IMMUTABLETYPE
-        | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
-    let mut spec = ffi::PyType_Spec {
-        name: name.as_ptr(),
-        basicsize: c_int::try_from(size).expect("an object is small"),
-        itemsize: 0,
-        flags: c_uint::try_from(flags).expect("these flags are of the lower half"),
-        slots: slots.as_mut_ptr(),
-    };
-    // SAFETY: the spec is whole, by what the caller promises; what it points to is copied, but for the names, which are static.
-    let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec)) }?;
-    Ok(made.cast_into::<PyType>()?.unbind())
 }
 
 /// A result as the interpreter wants it: a new reference, or null and an exception.
