@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from . import _sage
 from ._context import Context, ServiceCalls
-from ._functions import BaseFunction, Made, allocate
+from ._functions import BaseFunction, KafkaSourceFunction, Made, allocate
 from ._handles import ServiceHandle, name_of_service
 from ._job import JobId, Report
 from ._plan import Step, plan
@@ -92,8 +92,10 @@ class LocalEnvironment:
     def from_source(self, function: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
         """The records of a ``SourceFunction`` class, or of a callable that returns one at a time.
 
-        The stream ends when a ``StopSignal`` is returned, or with the job.
+        The stream ends when a ``StopSignal`` is returned, or with the job. ``KafkaSourceFunction`` is ``from_kafka_source``.
         """
+        if function is KafkaSourceFunction:
+            return self.from_kafka_source(*args, name=name, **kwargs)
         if not callable(function):
             raise TypeError(f"`from_source` needs a SourceFunction class or a callable, not {function!r}")
         return self._source("source", function, args, kwargs, name, 1)
