@@ -42,7 +42,9 @@ class LocalEnvironment:
     [1, 4, 9]
 
     Of ``config``, the engine reads ``"timeouts"``, the limits in seconds of ``setup``, ``drain``, ``cancel``, ``stop`` and
-    ``cleanup``, and ``"log_dir"``, a folder such as ``".sage/logs"`` for log files of each job; there are none unless it is set.
+    ``cleanup``; ``"most_queued_calls"``, how many asynchronous calls of services may wait for a thread (default 1,000), beyond
+    which ``call_service_async`` waits itself; and ``"log_dir"``, a folder such as ``".sage/logs"`` for log files of each job;
+    there are none unless it is set.
     """
 
     def __init__(self, name: str = "localenvironment", config: dict[str, Any] | None = None) -> None:
@@ -247,6 +249,9 @@ class LocalEnvironment:
             _Registration(name, self._factory(name, made, calls), self._after[name]) for name, made in self._services.items()
         ]
         timeouts = self.config.get("timeouts", {})
+        most_queued_calls = self.config.get("most_queued_calls", 1000)
+        if not isinstance(most_queued_calls, int) or not 1 <= most_queued_calls <= 10_000_000:
+            raise ValueError(f"`most_queued_calls` is a whole number from 1 to 10,000,000, not {most_queued_calls!r}")
 
         def begin(is_on_main: bool) -> _sage.Job:
             try:
@@ -257,6 +262,7 @@ class LocalEnvironment:
                     calls.bind,
                     is_on_main=is_on_main,
                     timeouts=timeouts,
+                    most_queued_calls=most_queued_calls,
                     log_dir=self.config.get("log_dir"),
                     where_stuck=where_stuck,
                 )

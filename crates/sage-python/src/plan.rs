@@ -30,10 +30,10 @@ struct Registration {
 /// Starts a job. `bind` is given the handles of the services, by name, before anything runs.
 ///
 /// `is_on_main` says whether the interpreter's main thread is the one that submits: its handlers end the program at a signal.
-/// `where_stuck` is asked for the stack of a thread that missed a deadline.
+/// `most_queued_calls` is how many calls of services may wait for a thread. `where_stuck` is asked for the stack of a thread that missed a deadline.
 #[expect(clippy::too_many_arguments, reason = "the package calls it, in one place, with names")]
 #[pyfunction]
-#[pyo3(signature = (name, steps, services, bind, *, is_on_main, timeouts, where_stuck, log_dir=None))]
+#[pyo3(signature = (name, steps, services, bind, *, is_on_main, timeouts, most_queued_calls, where_stuck, log_dir=None))]
 pub(crate) fn start(
     py: Python<'_>,
     name: String,
@@ -42,6 +42,7 @@ pub(crate) fn start(
     bind: &Bound<'_, PyAny>,
     is_on_main: bool,
     timeouts: &Bound<'_, PyDict>,
+    most_queued_calls: usize,
     where_stuck: Py<PyAny>,
     log_dir: Option<PathBuf>,
 ) -> PyResult<Job> {
@@ -54,7 +55,7 @@ pub(crate) fn start(
         env = env.log_files(dir);
     }
     let handles = PyDict::new(py);
-    let workers = Workers::new();
+    let workers = Workers::new(most_queued_calls);
     for service in services.iter() {
         let Registration { name, factory, after } = service.extract()?;
         let made_for = workers.clone();
@@ -68,7 +69,7 @@ pub(crate) fn start(
     let offsets = Offsets::new();
     declare(&env, steps, &offsets)?;
     let job = py.detach(|| env.submit()).map_err(|error| SubmitError::new_err(error.to_string()))?;
-    Ok(Job::new(env, job, offsets))
+    Ok(Job::new(env, job, offsets, workers))
 }
 
 fn stack_of(where_stuck: &Py<PyAny>, thread: RawPthread) -> Option<String> {

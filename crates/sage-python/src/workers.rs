@@ -1,6 +1,7 @@
 //! The threads that call services for those who do not wait for the end of the call, or not for long.
 //!
-//! A job has up to [`MOST_THREADS`] of them, made when one is needed. Calls beyond that wait for their turn.
+//! A job has up to [`MOST_THREADS`] of them, made when one is needed. Calls beyond that wait for their turn, up to so many as the
+//! program says; those who would add one more wait until there is room, except for these threads themselves, which make the room.
 //!
 //! Invariants:
 //!  1. Whoever adds a call sees to it that a thread will take it: for each call in the queue there is one that looks for it, or was
@@ -9,7 +10,7 @@
 //!  3. The threads end when no service lives any more, or when the job's owner closes them. Those that are inside a call by then
 //!     are left alone, and end when it returns; no thread waits for them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -24,12 +25,27 @@ pub(crate) const MOST_THREADS: usize = 64;
 /// How long to look for what is about to come before going to sleep, which takes about as long.
 const SPIN: Duration = Duration::from_micros(30);
 
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// A thread makes it.
+    Taken,
+    /// As many calls wait as there may be: see [`Workers::wait_for_room`].
+    Full,
+    /// No thread can be had.
+    NoThread,
+    /// The job is cancelled or over.
+    Over,
+}
+
 /// What a thread is to do.
 pub(crate) trait Work: Send + Sync {
     /// Does it; calls [`leaving`] when the program's code has returned. The thread is not attached, neither before nor after.
     fn run(&self);
     /// It will not be done, as the job is over.
     fn refuse(&self);
+    /// Whether it has not begun and somebody wants it.
+    fn is_wanted(&self) -> bool;
 }
 
 /// The threads of a job.
@@ -40,6 +56,9 @@ pub(crate) struct Workers {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    /// For those who wait for room in the queue.
+    room: Condvar,
+    most_queued: usize,
     /// The length of the queue, for a thread that looks without the lock.
     queued: AtomicUsize,
 }
@@ -56,6 +75,7 @@ struct State {
     /// Likewise for threads that were started.
     starting: usize,
     services: usize,
+    is_cancelled: bool,
     is_closed: bool,
     threads: Vec<Thread>,
 }
@@ -67,9 +87,16 @@ struct Thread {
 }
 
 impl Workers {
-    pub(crate) fn new() -> Arc<Self> {
-        let shared = Shared { state: Mutex::default(), wake: Condvar::new(), queued: AtomicUsize::new(0) };
+    /// With so many calls that wait for a thread, at most.
+    pub(crate) fn new(most_queued: usize) -> Arc<Self> {
+        let (state, queued) = (Mutex::default(), AtomicUsize::new(0));
+        let shared = Shared { state, wake: Condvar::new(), room: Condvar::new(), most_queued, queued };
         Arc::new(Self { shared: Arc::new(shared) })
+    }
+
+    /// How many calls may wait for a thread.
+    pub(crate) fn most_queued(&self) -> usize {
+        self.shared.most_queued
     }
 
     /// A service lives from now on.
@@ -86,23 +113,58 @@ impl Workers {
         }
     }
 
-    /// Has a thread run this; says whether one will.
-    pub(crate) fn begin(&self, work: Arc<dyn Work>) -> bool {
+    /// Has a thread run this, if there is room for it.
+    pub(crate) fn begin(&self, work: Arc<dyn Work>) -> Begun {
+        let mut unwanted = VecDeque::new();
         let mut state = self.shared.lock();
         if state.is_closed {
-            return false;
+            return Begun::Over;
         }
+        if state.queue.len() >= self.shared.most_queued {
+            let queue = std::mem::take(&mut state.queue);
+            (state.queue, unwanted) = queue.into_iter().partition(|work| work.is_wanted());
+            self.shared.queued.store(state.queue.len(), Ordering::Release);
+        }
+        let begun = if state.queue.len() < self.shared.most_queued {
+            self.add(state, work)
+        } else {
+            let is_cancelled = state.is_cancelled;
+            drop(state);
+            if is_cancelled { Begun::Over } else { Begun::Full }
+        };
+        if !unwanted.is_empty() {
+            self.shared.room.notify_all();
+        }
+        // Not under the lock: they may have the program's objects.
+        drop(unwanted);
+        begun
+    }
+
+    /// Waits until there may be room for a call, for `limit` at most. The calling thread is not attached.
+    pub(crate) fn wait_for_room(&self, limit: Duration) {
+        let is_full =
+            |state: &mut State| state.queue.len() >= self.shared.most_queued && !state.is_closed && !state.is_cancelled;
+        drop(self.shared.room.wait_timeout_while(self.shared.lock(), limit, is_full));
+    }
+
+    /// Nobody waits for room any more, as the job is cancelled.
+    pub(crate) fn cancel(&self) {
+        self.shared.lock().is_cancelled = true;
+        self.shared.room.notify_all();
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, work: Arc<dyn Work>) -> Begun {
         state.queue.push_back(work);
         self.shared.queued.store(state.queue.len(), Ordering::Release);
         if state.queue.len() <= state.spinning + state.woken + state.starting {
-            return true;
+            return Begun::Taken;
         }
         if state.parked > 0 {
             state.parked -= 1;
             state.woken += 1;
             drop(state);
             self.shared.wake.notify_one();
-            return true;
+            return Begun::Taken;
         }
         if state.threads.len() == MOST_THREADS {
             state.threads.retain(|thread| !thread.handle.is_finished());
@@ -121,11 +183,11 @@ impl Workers {
                 Err(_) => {
                     state.queue.pop_back();
                     self.shared.queued.store(state.queue.len(), Ordering::Release);
-                    return false;
+                    return Begun::NoThread;
                 }
             }
         }
-        true
+        Begun::Taken
     }
 
     /// Ends the threads, and waits for those that are not inside a call. The calling thread is not attached.
@@ -136,6 +198,7 @@ impl Workers {
         let threads = std::mem::take(&mut state.threads);
         self.shared.queued.store(0, Ordering::Release);
         self.shared.wake.notify_all();
+        self.shared.room.notify_all();
         drop(state);
         queue.iter().for_each(|work| work.refuse());
         for Thread { is_inside, handle } in threads {
@@ -161,6 +224,7 @@ impl Shared {
 
     /// What one thread does.
     fn run(&self, is_inside: Arc<AtomicBool>) {
+        IS_WORKER.set(true);
         IS_INSIDE.set(Some(is_inside.clone()));
         let _until_end = Kept::here();
         self.lock().starting -= 1;
@@ -178,6 +242,9 @@ impl Shared {
             }
             if let Some(work) = state.queue.pop_front() {
                 self.queued.store(state.queue.len(), Ordering::Release);
+                if state.queue.len() + 1 == self.most_queued {
+                    self.room.notify_all();
+                }
                 is_inside.store(true, Ordering::Release);
                 return Some(work);
             }
@@ -208,8 +275,21 @@ impl Shared {
 }
 
 thread_local! {
+    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
     /// Whether this thread, if it is one of these, runs a program's code.
     static IS_INSIDE: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// Whether this is one of these threads.
+pub(crate) fn is_worker() -> bool {
+    IS_WORKER.get()
+}
+
+/// Has this thread, which is inside a call, make another one; it is inside the first one all the while.
+pub(crate) fn nested(call: impl FnOnce()) {
+    let outer = IS_INSIDE.take();
+    call();
+    IS_INSIDE.set(outer);
 }
 
 /// The program's code has returned to this thread, which comes back for the next call: the end of the job waits for it from now on.
