@@ -15,13 +15,15 @@ use sage::{CallError, ServiceHandle, ServiceState};
 use crate::error::ServiceError;
 use crate::service::{PythonService, refused};
 use crate::thread::{self, attach};
-use crate::workers::{Begun, MOST_THREADS, Work, Workers, is_worker, leaving, nested, spin_until};
+use crate::workers::{Begun, MOST_THREADS, Work, Workers, entering, is_worker, leaving, spin_until};
 
 /// How often a thread that waits sees to the signals of its program.
 const SIGNALS: Duration = Duration::from_millis(100);
 
 /// What is called, and with what.
 pub(crate) struct Request {
+    /// The number of the service.
+    service: usize,
     /// The caller's context variables.
     context: Py<PyAny>,
     method: Py<PyString>,
@@ -32,6 +34,7 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn new(
         py: Python<'_>,
+        service: usize,
         method: &Bound<'_, PyString>,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
@@ -39,7 +42,7 @@ impl Request {
         static COPY: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
         let context = COPY.import(py, "contextvars", "copy_context")?.call0()?.unbind();
         let (method, args) = (method.clone().unbind(), args.clone().unbind());
-        Ok(Self { context, method, args, kwargs: kwargs.map(|kwargs| kwargs.clone().unbind()) })
+        Ok(Self { service, context, method, args, kwargs: kwargs.map(|kwargs| kwargs.clone().unbind()) })
     }
 
     fn call(self, py: Python<'_>, service: &PythonService) -> PyResult<Py<PyAny>> {
@@ -56,6 +59,8 @@ type Inside = Pin<Box<dyn Future<Output = std::result::Result<Result, CallError>
 
 /// A call that another thread makes.
 pub(crate) struct Call {
+    /// The number of the service.
+    service: usize,
     stage: Mutex<Stage>,
     ended: Condvar,
     is_over: AtomicBool,
@@ -166,6 +171,10 @@ impl Work for Call {
     fn is_wanted(&self) -> bool {
         matches!(*self.stage(), Stage::Waiting(_))
     }
+
+    fn service(&self) -> usize {
+        self.service
+    }
 }
 
 /// Waits for the first time it is polled, and never again.
@@ -193,19 +202,20 @@ pub(crate) fn begin(
     limit: Option<Duration>,
     late: impl FnOnce() -> String,
 ) -> PyResult<Arc<Call>> {
-    let caller = handle.clone();
+    let (caller, service) = (handle.clone(), request.service);
     let mut inside: Inside = Box::pin(async move {
         let entered = caller.clone();
-        let call = async |service: sage::ServiceRef<PythonService>| {
+        let call = async |instance: sage::ServiceRef<PythonService>| {
             NextTime(false).await;
             if entered.state() != ServiceState::Ready {
+                leaving();
                 return Err(ServiceError::new_err(format!(
                     "service `{}` is not serving: it is {}",
                     entered.name(),
                     entered.state()
                 )));
             }
-            let result = attach(|py| request.call(py, &service));
+            let result = attach(|py| request.call(py, &instance));
             // Before the service is left, which the end of a job waits for: so it then waits for this thread, too.
             leaving();
             result
@@ -220,6 +230,7 @@ pub(crate) fn begin(
         Poll::Ready(Ok(_)) | Poll::Pending => serves.store(true, Ordering::Relaxed),
     }
     let call = Arc::new(Call {
+        service,
         stage: Mutex::new(Stage::Waiting(inside)),
         ended: Condvar::new(),
         is_over: false.into(),
@@ -302,7 +313,8 @@ pub(crate) fn result(
         && is_worker()
         && let Some(inside) = call.claim()
     {
-        nested(|| call.make(inside));
+        entering(call.service);
+        call.make(inside);
         py.detach(|| call.tell());
     }
     while !call.is_over.load(Ordering::Acquire) {

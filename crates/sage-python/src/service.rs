@@ -93,14 +93,21 @@ pub(crate) fn refused(error: &CallError) -> PyErr {
 pub(crate) struct Handle {
     handle: Arc<ServiceHandle<PythonService>>,
     name: String,
+    /// Among the services of the job.
+    number: usize,
     /// Whether a call has come through: from then on, none waits for the service to start.
     serves: AtomicBool,
     workers: Arc<Workers>,
 }
 
 impl Handle {
-    pub(crate) fn new(name: String, handle: ServiceHandle<PythonService>, workers: Arc<Workers>) -> Self {
-        Self { handle: Arc::new(handle), name, serves: AtomicBool::new(false), workers }
+    pub(crate) fn new(
+        name: String,
+        number: usize,
+        handle: ServiceHandle<PythonService>,
+        workers: Arc<Workers>,
+    ) -> Self {
+        Self { handle: Arc::new(handle), name, number, serves: AtomicBool::new(false), workers }
     }
 
     /// Goes through the gate and calls, unless that may have to wait.
@@ -145,7 +152,7 @@ impl Handle {
         limit: Option<Duration>,
         late: impl FnOnce() -> String,
     ) -> PyResult<Arc<Call>> {
-        let request = Request::new(py, method, args, kwargs)?;
+        let request = Request::new(py, self.number, method, args, kwargs)?;
         future::begin(py, &self.handle, &self.workers, &self.serves, request, limit, late)
     }
 }

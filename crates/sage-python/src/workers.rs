@@ -10,9 +10,10 @@
 //!  3. The threads end when no service lives any more, or when the job's owner closes them. Those that are inside a call by then
 //!     are left alone, and end when it returns; no thread waits for them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::os::unix::thread::{JoinHandleExt, RawPthread};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,6 +47,8 @@ pub(crate) trait Work: Send + Sync {
     fn refuse(&self);
     /// Whether it has not begun and somebody wants it.
     fn is_wanted(&self) -> bool;
+    /// The number of the service it calls.
+    fn service(&self) -> usize;
 }
 
 /// The threads of a job.
@@ -81,9 +84,18 @@ struct State {
 }
 
 struct Thread {
-    /// Whether it runs a program's code.
-    is_inside: Arc<AtomicBool>,
+    inside: Arc<Inside>,
     handle: JoinHandle<()>,
+}
+
+/// The numbers of the services whose code a thread runs: one, or that of a call and those of the calls it has made itself.
+#[derive(Default)]
+struct Inside(Mutex<Vec<usize>>);
+
+impl Inside {
+    fn services(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Workers {
@@ -170,13 +182,13 @@ impl Workers {
             state.threads.retain(|thread| !thread.handle.is_finished());
         }
         if state.threads.len() < MOST_THREADS {
-            let is_inside = Arc::new(AtomicBool::new(false));
-            let (shared, inside) = (self.shared.clone(), is_inside.clone());
-            let run = move || shared.run(inside);
+            let inside = Arc::new(Inside::default());
+            let (shared, its_own) = (self.shared.clone(), inside.clone());
+            let run = move || shared.run(its_own);
             match std::thread::Builder::new().name("sage-call".to_owned()).spawn(run) {
                 Ok(handle) => {
                     state.starting += 1;
-                    state.threads.push(Thread { is_inside, handle });
+                    state.threads.push(Thread { inside, handle });
                 }
                 // Another thread comes to it when it has ended its call.
                 Err(_) if !state.threads.is_empty() => {}
@@ -190,6 +202,13 @@ impl Workers {
         Begun::Taken
     }
 
+    /// The threads that are inside a service, by its number.
+    pub(crate) fn inside(&self, service: usize) -> Vec<RawPthread> {
+        let state = self.shared.lock();
+        let inside = state.threads.iter().filter(|thread| thread.inside.services().contains(&service));
+        inside.map(|thread| thread.handle.as_pthread_t()).collect()
+    }
+
     /// Ends the threads, and waits for those that are not inside a call. The calling thread is not attached.
     pub(crate) fn close(&self) {
         let mut state = self.shared.lock();
@@ -201,8 +220,8 @@ impl Workers {
         self.shared.room.notify_all();
         drop(state);
         queue.iter().for_each(|work| work.refuse());
-        for Thread { is_inside, handle } in threads {
-            if !is_inside.load(Ordering::Acquire) {
+        for Thread { inside, handle } in threads {
+            if inside.services().is_empty() {
                 // A worker does not panic: what it runs catches Python's exceptions.
                 let _ended = handle.join();
             }
@@ -223,18 +242,17 @@ impl Shared {
     }
 
     /// What one thread does.
-    fn run(&self, is_inside: Arc<AtomicBool>) {
-        IS_WORKER.set(true);
-        IS_INSIDE.set(Some(is_inside.clone()));
+    fn run(&self, inside: Arc<Inside>) {
+        INSIDE.set(Some(inside.clone()));
         let _until_end = Kept::here();
         self.lock().starting -= 1;
-        while let Some(work) = self.next(&is_inside) {
+        while let Some(work) = self.next(&inside) {
             work.run();
         }
     }
 
     /// The next call; `None` when the thread is to end.
-    fn next(&self, is_inside: &AtomicBool) -> Option<Arc<dyn Work>> {
+    fn next(&self, inside: &Inside) -> Option<Arc<dyn Work>> {
         let mut state = self.lock();
         loop {
             if state.is_closed {
@@ -245,7 +263,7 @@ impl Shared {
                 if state.queue.len() + 1 == self.most_queued {
                     self.room.notify_all();
                 }
-                is_inside.store(true, Ordering::Release);
+                *inside.services() = vec![work.service()];
                 return Some(work);
             }
             if state.services == 0 {
@@ -275,28 +293,30 @@ impl Shared {
 }
 
 thread_local! {
-    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
-    /// Whether this thread, if it is one of these, runs a program's code.
-    static IS_INSIDE: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+    /// Of this thread, if it is one of these.
+    static INSIDE: RefCell<Option<Arc<Inside>>> = const { RefCell::new(None) };
 }
 
 /// Whether this is one of these threads.
 pub(crate) fn is_worker() -> bool {
-    IS_WORKER.get()
+    INSIDE.with_borrow(Option::is_some)
 }
 
-/// Has this thread, which is inside a call, make another one; it is inside the first one all the while.
-pub(crate) fn nested(call: impl FnOnce()) {
-    let outer = IS_INSIDE.take();
-    call();
-    IS_INSIDE.set(outer);
-}
-
-/// The program's code has returned to this thread, which comes back for the next call: the end of the job waits for it from now on.
-pub(crate) fn leaving() {
-    IS_INSIDE.with_borrow(|inside| {
+/// This thread, which is inside a call, makes another one itself.
+pub(crate) fn entering(service: usize) {
+    INSIDE.with_borrow(|inside| {
         if let Some(inside) = inside {
-            inside.store(false, Ordering::Release);
+            inside.services().push(service);
+        }
+    });
+}
+
+/// The program's code has returned to this thread. If it was not inside another call, it comes back for the next one, and the end of
+/// the job waits for it from now on.
+pub(crate) fn leaving() {
+    INSIDE.with_borrow(|inside| {
+        if let Some(inside) = inside {
+            inside.services().pop();
         }
     });
 }
