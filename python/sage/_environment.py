@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 from . import _sage
 from ._context import Context, ServiceCalls
+from ._counts import Parts, parts_of
 from ._functions import BaseFunction, KafkaSourceFunction, Made, allocate
 from ._handles import ServiceHandle, name_of_service
 from ._job import JobId, Report
@@ -253,11 +254,15 @@ class LocalEnvironment:
         if not isinstance(most_queued_calls, int) or not 1 <= most_queued_calls <= 10_000_000:
             raise ValueError(f"`most_queued_calls` is a whole number from 1 to 10,000,000, not {most_queued_calls!r}")
 
+        parts: Parts = {}
+
         def begin(is_on_main: bool) -> _sage.Job:
             try:
+                steps = self._plan(calls)
+                parts.update(parts_of(steps))
                 return _sage.start(
                     self.name,
-                    self._plan(calls),
+                    steps,
                     services,
                     calls.bind,
                     is_on_main=is_on_main,
@@ -271,6 +276,7 @@ class LocalEnvironment:
                 raise
 
         self._run = start(begin, calls)
+        self._run.parts = parts
         self._consumed.update(iterators)
         job = JobId(self._run)
         if autostop:

@@ -36,6 +36,8 @@ class Step:
     takes: Form = Form()
     gives: Form = Form()
     options: dict[str, Any] = field(default_factory=dict)
+    #: The names and kinds of its functions, for the report.
+    parts: list[tuple[str, str]] = field(default_factory=list)
 
 
 #: What has all its records, so that several can be taken at a time.
@@ -140,6 +142,7 @@ def _planned(
         kind, make = "sink" if last.kind == "sink" and not last.has_policy else "chain", _chain_maker(run, context)
     outputs = [len(readers.get((last, output), [])) for output in (0, 1)]
     step = Step(kind, " → ".join(step.name for step in run), inputs, make, first.parallelism, outputs)
+    step.parts = [(part.name, part.kind) for part in run]
     for part in run:
         step.options.update({name: value for name, value in part.options.items() if name not in ("initial", "filled")})
     if (last.kind == "sink" and last.has_policy) or last.options.get("as") == "sink":
