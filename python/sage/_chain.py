@@ -1,12 +1,12 @@
 """One Python function for several that follow each other.
 
-The interpreter calls Python functions from Python code cheaper than anything else does. So the functions of a task become
-a loop, written as source code and compiled; each has lines of its own in it, and the line in a traceback says which one
-raised. A function that gives its results at the end of input, such as a count, ends a loop; those behind it are another
-one, which runs over the results.
+The interpreter calls Python functions from Python code cheaper than anything else does. So the functions of a
+task become a loop, written as source code and compiled; each has lines of its own in it, and the line in a
+traceback says which one raised. A function that gives its results at the end of input, such as a count, ends a
+loop; those behind it are another one, which runs over the results.
 
-Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds; ``fN`` the function of link N and ``sN`` what it
-keeps.
+Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds; ``fN`` the function of link N
+and ``sN`` what it keeps.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Link:
 _NAN = float("nan")
 _SAME_NAN = "if k != k: k = nan"
 
-#: The lines of each kind of link, ``{f}`` its function and ``{s}`` its state; what follows a line that ends in a colon is
-#: inside of it.
+#: The lines of each kind of link, ``{f}`` its function and ``{s}`` its state; what follows a line that ends in
+#: a colon is inside of it.
 _KINDS = {
     "map": ["x = {f}(x)"],
     "filter": ["if {f}(x):"],

@@ -1,8 +1,8 @@
 """How many records each of several functions has taken and given that ran together as one operator.
 
-The engine counts what goes into such an operator and what comes out; nothing is counted between its functions, as that would
-cost something for each record. What one function gives for each record it takes follows from these two numbers; between functions
-that leave records out or add some, the number is not known.
+The engine counts what goes into such an operator and what comes out; nothing is counted between its functions,
+as that would cost something for each record. What one function gives for each record it takes follows from
+these two numbers; between functions that leave records out or add some, the number is not known.
 """
 
 from __future__ import annotations

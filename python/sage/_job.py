@@ -28,13 +28,13 @@ class Report:
 
     @property
     def functions(self) -> dict[str, list[Counted]]:
-        """What each function has taken and given, where several ran together as one operator, by the name of that: tuples of
-        the function's name and two numbers.
+        """What each function has taken and given, where several ran together as one operator, by the name of
+        that: tuples of the function's name and two numbers.
 
-        A number is ``None`` where it is not known: as nothing is counted for each record between such functions, behind one
-        that leaves records out or adds some, such as that of a ``filter``, unless only functions that give one record for
-        each are behind it. The last one's is known then, except for a sink's. There are none for a job that was broken off
-        or has a ``take``.
+        A number is ``None`` where it is not known: as nothing is counted for each record between such
+        functions, behind one that leaves records out or adds some, such as that of a ``filter``, unless only
+        functions that give one record for each are behind it. The last one's is known then, except for a
+        sink's. There are none for a job that was broken off or has a ``take``.
         """
         operators = {operator["name"]: operator for operator in self.data.get("operators", [])}
         return {name: counted(operators[name], parts) for name, parts in self._parts.items() if name in operators}

@@ -82,12 +82,19 @@ def plan(pipeline: list[Transformation], name: str, context: MakesContexts) -> l
     return steps
 
 
-def _run(first: Transformation, readers: dict[tuple[Transformation, int], list[Transformation]]) -> list[Transformation]:
+def _run(
+    first: Transformation, readers: dict[tuple[Transformation, int], list[Transformation]]
+) -> list[Transformation]:
     """The steps that run together, from this one on."""
     run = [first]
     while _is_function(run[-1]) and len(after := readers.get((run[-1], 0), [])) == 1:
         step = after[0]
-        if not _is_function(step) or is_native(step) != is_native(first) or step.parallelism != first.parallelism or len(step.inputs) != 1:
+        if (
+            not _is_function(step)
+            or is_native(step) != is_native(first)
+            or step.parallelism != first.parallelism
+            or len(step.inputs) != 1
+        ):
             break
         if run[-1].kind in KEYING and step.parallelism != 1:
             break

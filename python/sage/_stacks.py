@@ -12,8 +12,8 @@ MOST_CALLS = 20
 
 
 def where_stuck(thread: int) -> str | None:
-    """The stack of a thread, without the calls of this package around those of the program; ``None`` if it runs no Python
-    code."""
+    """The stack of a thread, without the calls of this package around those of the program; ``None`` if it runs
+    no Python code."""
     frame = sys._current_frames().get(thread)
     if frame is None:
         return None

@@ -1,4 +1,5 @@
-"""Leak checks around every test: what a job started must be gone when its test is over. Each run has temporary folders of its own."""
+"""Leak checks around every test: what a job started must be gone when its test is over. Each run has temporary
+folders of its own."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ _own: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives each run a folder of its own. In the one that runs share otherwise, each removes what others are removing, and pytest
-    warns of files that are gone."""
+    """Gives each run a folder of its own. In the one that runs share otherwise, each removes what others are
+    removing, and pytest warns of files that are gone."""
     if config.option.basetemp is None:
         _own.append(tempfile.mkdtemp(prefix="sage-tests-"))
         config.option.basetemp = _own[0]

@@ -80,7 +80,12 @@ def test_a_report_is_a_table() -> None:
 
 def test_functions_that_run_together_have_rows_with_what_is_known_of_them() -> None:
     env = LocalEnvironment("together")
-    thirds = env.from_batch(range(3000)).map(str, name="text").map(int, name="number").filter(lambda n: n % 3 == 0, name="third")
+    thirds = (
+        env.from_batch(range(3000))
+        .map(str, name="text")
+        .map(int, name="number")
+        .filter(lambda n: n % 3 == 0, name="third")
+    )
     # In tasks of their own, as two read the same stream.
     thirds.map(abs, name="same").collect()
     thirds.map(str, name="shown").filter(lambda text: text > "5", name="late").sink(len, name="kept")
@@ -105,7 +110,11 @@ def test_what_is_behind_a_filter_is_known_if_all_that_follows_gives_one_for_one(
     odd.flatmap(lambda text: [text] * 3, name="three").map(int, name="number").collect()
     functions = env.submit(autostop=True).report.functions
     assert functions["odd → text"] == [("odd", 10, 5), ("text", 5, 5)]
-    assert functions["three → number → collect-2"] == [("three", 5, None), ("number", None, None), ("collect-2", None, None)]
+    assert functions["three → number → collect-2"] == [
+        ("three", 5, None),
+        ("number", None, None),
+        ("collect-2", None, None),
+    ]
 
 
 @pytest.mark.parametrize("how", ["take", "failed"])

@@ -104,7 +104,8 @@ def test_a_run_that_fails_after_the_source_has_ended_is_read_again(cluster: Kafk
             raise ValueError("the disk is full")
 
     env = LocalEnvironment("fails")
-    stream = env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", until_end=True, metadata=False)
+    options: dict[str, Any] = {"until_end": True, "metadata": False}
+    stream = env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", **options)
     stream.sink(FailsAtTheEnd)
     with pytest.raises(JobFailed, match="the disk is full"):
         env.submit(autostop=True)
@@ -217,7 +218,8 @@ def test_plain_json_is_read_without_the_interpreter(cluster: KafkaCluster, monke
     # What is called for anything but plain JSON.
     monkeypatch.setattr("sage._kafka._from_json", None)
     env = LocalEnvironment("native")
-    stream = env.from_kafka_source(cluster.bootstrap_servers, "events", "group", "earliest", until_end=True, metadata=False)
+    options: dict[str, Any] = {"until_end": True, "metadata": False}
+    stream = env.from_kafka_source(cluster.bootstrap_servers, "events", "group", "earliest", **options)
     numbers = stream.map(ops.field("n")).collect()
     env.submit(autostop=True)
     assert numbers == list(range(10))
@@ -229,7 +231,8 @@ def test_any_json_is_read_as_python_reads_it(cluster: KafkaCluster) -> None:
     texts += ['\ufeff{"a": "bom"}', '{"a": NaN}']
     write(cluster, "texts", [text.encode() for text in texts] + ['{"a": 16}'.encode("utf-16")], value_serializer=bytes)
     env = LocalEnvironment("json")
-    stream = env.from_kafka_source(cluster.bootstrap_servers, "texts", "group", "earliest", until_end=True, metadata=False)
+    options: dict[str, Any] = {"until_end": True, "metadata": False}
+    stream = env.from_kafka_source(cluster.bootstrap_servers, "texts", "group", "earliest", **options)
     values = stream.map(ops.field("a")).collect()
     env.submit(autostop=True)
     assert values[:3] == [[1, 2.5, None, True, "ü"], 123456789012345678901234567890, "bom"]

@@ -67,7 +67,12 @@ def test_a_terminal_shows_how_far_each_sink_is_and_the_line_is_erased() -> None:
 
 @pytest.mark.parametrize(
     ("command", "variables"),
-    [(program("False"), {}), (program(), {"TERM": "dumb"}), (program(most=5), {}), (program(most=60, sink="print"), {})],
+    [
+        (program("False"), {}),
+        (program(), {"TERM": "dumb"}),
+        (program(most=5), {}),
+        (program(most=60, sink="print"), {}),
+    ],
     ids=["not wanted", "dumb", "short", "prints itself"],
 )
 def test_nothing_is_drawn_where_it_would_be_in_the_way(command: list[str], variables: dict[str, str]) -> None:
