@@ -263,7 +263,9 @@ impl Shared {
                 if state.queue.len() + 1 == self.most_queued {
                     self.room.notify_all();
                 }
-                *inside.services() = vec![work.service()];
+                let mut services = inside.services();
+                services.clear();
+                services.push(work.service());
                 return Some(work);
             }
             if state.services == 0 {
