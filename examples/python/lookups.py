@@ -1,4 +1,5 @@
-"""Async functions, a service with a typed handle, retries and dead letters: prices from shops that answer slowly, or not at all.
+"""Async functions, a service with a typed handle, retries and dead letters: prices from shops that answer
+slowly, or not at all.
 
     python examples/python/lookups.py [FILE]
 
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from sage import DeadLetter, LocalEnvironment, Retry, Service, ops, read_letters
 
-ORDERS = [f'{{"shop": "shop-{n % 5}", "article": "a{n}"}}' for n in range(40)] + ['{"shop": "shop-9", "article": "a40"}']
+ORDERS = [f'{{"shop": "shop-{n % 5}", "article": "a{n}"}}' for n in range(40)] + [
+    '{"shop": "shop-9", "article": "a40"}'
+]
 
 
 class Prices(Service):
@@ -54,7 +57,10 @@ def main() -> None:
     for shop, total in sorted(totals):
         print(f"{shop}: {total}")
     for letter in read_letters(failed):
-        print(f"after {letter.attempts} attempts: {letter.record['article']} of {letter.record['shop']}: {letter.errors[-1]}")
+        print(
+            f"after {letter.attempts} attempts: {letter.record['article']} of {letter.record['shop']}: "
+            f"{letter.errors[-1]}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Async functions: the event loop of a replica, and the tasks on it.
 
-How many records are in flight, in which order their results go on, how long each may take and what becomes of those that fail is
-the engine's to say: here is what a record is begun with, awaited and given up.
+How many records are in flight, in which order their results go on, how long each may take and what becomes of
+those that fail is the engine's to say: here is what a record is begun with, awaited and given up.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _ANSWERS = 16
 class AsyncRunner:
     """Runs the function of a replica for several records at a time, on an event loop in a thread of its own.
 
-    The function is made, called and closed on that thread, inside the loop, so that it may have clients that belong to a
-    loop.
+    The function is made, called and closed on that thread, inside the loop, so that it may have clients that
+    belong to a loop.
     """
 
     def __init__(self, kind: str, make: Callable[[], Any], in_flight: int, name: str) -> None:
@@ -125,7 +125,8 @@ class AsyncRunner:
     def _called(
         self, function: Callable[[Any], Any]
     ) -> tuple[Callable[[Any], Awaitable[Any]], Callable[[Any, Any], list[Any]]]:
-        """What is called with a record and awaited, and what makes a list of what goes on of the result and the record."""
+        """What is called with a record and awaited, and what makes a list of what goes on of the result and the
+        record."""
         if inspect.isasyncgenfunction(function):
             if self._kind != "flatmap":
                 raise TypeError(f"`{self._name}` is an async generator: those are for `flatmap`")

@@ -1,12 +1,12 @@
 """One Python function for several that follow each other.
 
-The interpreter calls Python functions from Python code cheaper than anything else does. So the functions of a task become
-a loop, written as source code and compiled; each has lines of its own in it, and the line in a traceback says which one
-raised. A function that gives its results at the end of input, such as a count, ends a loop; those behind it are another
-one, which runs over the results.
+The interpreter calls Python functions from Python code cheaper than anything else does. So the functions of a
+task become a loop, written as source code and compiled; each has lines of its own in it, and the line in a
+traceback says which one raised. A function that gives its results at the end of input, such as a count, ends a
+loop; those behind it are another one, which runs over the results.
 
-Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds, ``c`` the cell of its key; ``fN`` the function of link N and ``sN`` what it
-keeps.
+Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds, ``c`` the cell of its key;
+``fN`` the function of link N and ``sN`` what it keeps.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Link:
 _NAN = float("nan")
 _SAME_NAN = "if k != k: k = nan"
 
-#: The lines of each kind of link, ``{f}`` its function and ``{s}`` its state; what follows a line that ends in a colon is
-#: inside of it.
+#: The lines of each kind of link, ``{f}`` its function and ``{s}`` its state; what follows a line that ends in
+#: a colon is inside of it.
 _KINDS = {
     "map": ["x = {f}(x)"],
     "filter": ["if {f}(x):"],
@@ -185,7 +185,8 @@ def _loop(
     links: tuple[tuple[str, str], ...], parameters: tuple[str, ...], takes: Form, gives: Form | None
 ) -> tuple[CodeType, dict[int, str]]:
     """The code of a loop over links of these kinds and names, and which of its lines are whose."""
-    lines = [f"def run(records, out, {', '.join(parameters)}):", " append = out.append", f" for {takes.target} in records:"]
+    head = f"def run(records, out, {', '.join(parameters)}):"
+    lines = [head, " append = out.append", f" for {takes.target} in records:"]
     indent = "  "
     names: dict[int, str] = {}
     if takes.keyed:

@@ -53,18 +53,23 @@ class ConnectedStreams:
         """As ``DataStream.keyby``, with one function for all streams or a list with one for each."""
         functions = function if isinstance(function, (list, tuple)) else [function] * len(self._streams)
         if len(functions) != len(self._streams):
-            raise ValueError(f"{len(self._streams)} streams need as many functions, or one for all, not {len(functions)}")
+            raise ValueError(
+                f"{len(self._streams)} streams need as many functions, or one for all, not {len(functions)}"
+            )
         keyed = [stream.keyby(each, strategy=strategy) for stream, each in zip(self._streams, functions)]
         return ConnectedStreams(self._environment, keyed)
 
     def _tagged(self) -> list[tuple[Transformation, int]]:
-        """Adds a step to each stream that says of its records which stream they are of, and their key if they have one."""
+        """Adds a step to each stream that says of its records which stream they are of, and their key if they
+        have one."""
         environment = self._environment
         tagged = []
         for index, stream in enumerate(self._streams):
             before = stream._step
             if before.kind == "keyby":
-                step = Transformation("keytag", before.name, before.made, before.inputs, before.parallelism, before.strategy)
+                step = Transformation(
+                    "keytag", before.name, before.made, before.inputs, before.parallelism, before.strategy
+                )
                 step.index = index
                 if not any(before is read for other in environment.pipeline for read, _ in other.inputs):
                     environment.pipeline.remove(before)
@@ -78,7 +83,9 @@ class ConnectedStreams:
 
     def _gathered(self, kind: str, function: Any, made: Made, parallelism: int, name: str | None) -> DataStream:
         parallelism = check_parallelism(parallelism)
-        step = Transformation(kind, self._environment._named(name or name_of(function)), made, self._tagged(), parallelism)
+        step = Transformation(
+            kind, self._environment._named(name or name_of(function)), made, self._tagged(), parallelism
+        )
         self._environment.pipeline.append(step)
         return DataStream(self._environment, step)
 
@@ -104,9 +111,9 @@ class ConnectedStreams:
     def coprocess(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Calls the method ``on_recordN`` of a ``CoProcessFunction`` class for each record of stream N, and ``on_timer``
-        for each timer that such a call has set. The state of a key is one for all the streams. What comes out is what they
-        push.
+        """Calls the method ``on_recordN`` of a ``CoProcessFunction`` class for each record of stream N, and
+        ``on_timer`` for each timer that such a call has set. The state of a key is one for all the streams.
+        What comes out is what they push.
 
         All streams need a key, by ``keyby``. Records of a key come to the same replica; those of one stream keep their
         order, between streams there is none. For timers that go by the times of records, each stream needs
@@ -121,9 +128,11 @@ class ConnectedStreams:
         stream._step.options["connected"] = True
         return stream
 
-    def join(self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any) -> DataStream:
-        """Joins two streams that were given keys by ``keyby``, with a ``BaseJoinFunction`` class. Records of equal keys come
-        to the same replica."""
+    def join(
+        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
+    ) -> DataStream:
+        """Joins two streams that were given keys by ``keyby``, with a ``BaseJoinFunction`` class. Records of
+        equal keys come to the same replica."""
         if not (isinstance(function, type) and issubclass(function, BaseJoinFunction)):
             raise TypeError(f"`join` needs a BaseJoinFunction class, not {function!r}")
         if len(self._streams) != 2:

@@ -31,8 +31,8 @@ class ServiceCalls:
             binding.bind(handles[name])
 
     def close(self) -> None:
-        """The job is over: ends the threads that made calls, and lets go of the services, which refer to their factories,
-        as these refer to this object."""
+        """The job is over: ends the threads that made calls, and lets go of the services, which refer to their
+        factories, as these refer to this object."""
         # Several may have waited for the job.
         handles = dict(self._handles)
         self._handles.clear()
@@ -43,7 +43,7 @@ class ServiceCalls:
     def asynchronous(
         self, name: str, /, *args: Any, method: str = "process", timeout: float | None = None, **kwargs: Any
     ) -> ServiceFuture:
-        """As a call, on another thread: returns at once."""
+        """As a call, on another thread: returns at once, unless as many calls wait for a thread as may."""
         return _handle(self._handles, name).call_async(method, args, kwargs, timeout)
 
 
@@ -107,5 +107,11 @@ class InJob:
 
     @cached_property
     def call_service_async(self) -> Callable[..., ServiceFuture]:
-        """Calls a service on another thread: returns a future with ``result(timeout)`` and ``done()``."""
+        """Calls a service on another thread: returns a future with ``result(timeout)`` and ``done()``.
+
+        Up to 64 such calls of a job are under way at once, and 1,000 more wait for a thread
+        (``"most_queued_calls"`` of the environment's ``config``). Beyond that this waits until there is room,
+        for ``timeout`` seconds if that is given. A service that is itself called so does not wait, as it may be
+        what the others wait for, and gets a ``ServiceError``.
+        """
         return self.ctx.call_service_async

@@ -10,7 +10,8 @@ from typing import Any, TypeVar, cast
 
 from . import _sage
 from ._context import Context, ServiceCalls
-from ._functions import BaseFunction, Made, allocate
+from ._counts import Parts, parts_of
+from ._functions import BaseFunction, KafkaSourceFunction, Made, allocate
 from ._handles import ServiceHandle, name_of_service
 from ._job import JobId, Report
 from ._plan import Step, plan
@@ -41,8 +42,10 @@ class LocalEnvironment:
     >>> squares
     [1, 4, 9]
 
-    Of ``config``, the engine reads ``"timeouts"``, the limits in seconds of ``setup``, ``drain``, ``cancel``, ``stop`` and
-    ``cleanup``, and ``"log_dir"``, a folder such as ``".sage/logs"`` for log files of each job; there are none unless it is set.
+    Of ``config``, the engine reads ``"timeouts"``, the limits in seconds of ``setup``, ``drain``, ``cancel``,
+    ``stop`` and ``cleanup``; ``"most_queued_calls"``, how many asynchronous calls of services may wait for a
+    thread (default 1,000), beyond which ``call_service_async`` waits itself; and ``"log_dir"``, a folder such
+    as ``".sage/logs"`` for log files of each job; there are none unless it is set.
     """
 
     def __init__(self, name: str = "localenvironment", config: dict[str, Any] | None = None) -> None:
@@ -71,7 +74,9 @@ class LocalEnvironment:
         number = self._names[name] = self._names.get(name, 0) + 1
         return name if number == 1 else f"{name}-{number}"
 
-    def _source(self, kind: str, function: Any, args: Any, kwargs: Any, name: str | None, parallelism: int) -> DataStream:
+    def _source(
+        self, kind: str, function: Any, args: Any, kwargs: Any, name: str | None, parallelism: int
+    ) -> DataStream:
         step = Transformation(kind, self._named(name or name_of(function)), (function, args, kwargs))
         step.parallelism = check_parallelism(parallelism)
         self.pipeline.append(step)
@@ -92,8 +97,11 @@ class LocalEnvironment:
     def from_source(self, function: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
         """The records of a ``SourceFunction`` class, or of a callable that returns one at a time.
 
-        The stream ends when a ``StopSignal`` is returned, or with the job.
+        The stream ends when a ``StopSignal`` is returned, or with the job. ``KafkaSourceFunction`` is
+        ``from_kafka_source``.
         """
+        if function is KafkaSourceFunction:
+            return self.from_kafka_source(*args, name=name, **kwargs)
         if not callable(function):
             raise TypeError(f"`from_source` needs a SourceFunction class or a callable, not {function!r}")
         return self._source("source", function, args, kwargs, name, 1)
@@ -122,11 +130,12 @@ class LocalEnvironment:
 
         With ``until_end``, the stream ends where the partitions ended when the job started.
 
-        **A record** is a ``dict`` of its ``value``, ``timestamp`` (milliseconds since 1970), ``topic``, ``partition``,
-        ``offset`` and ``key`` (a ``str``, or ``bytes`` where it is not UTF-8); with ``metadata=False`` the value alone. The
-        value is what ``value_deserializer`` makes of it: ``"json"`` (the default, of a text in UTF-8), ``"string"``,
-        ``"bytes"``, or a function of ``bytes``. One that is not there is ``None``; the function is not called for it. What
-        becomes of records on which it raises say ``on_error`` and ``retry``, as for ``map``.
+        **A record** is a ``dict`` of its ``value``, ``timestamp`` (milliseconds since 1970), ``topic``,
+        ``partition``, ``offset`` and ``key`` (a ``str``, or ``bytes`` where it is not UTF-8); with
+        ``metadata=False`` the value alone. The value is what ``value_deserializer`` makes of it: ``"json"``
+        (the default, of a text in UTF-8), ``"string"``, ``"bytes"``, or a function of ``bytes``. One that is
+        not there is ``None``; the function is not called for it. What becomes of records on which it raises say
+        ``on_error`` and ``retry``, as for ``map``.
 
         **Where it begins**: at the offset that is committed for the group; without one, where ``auto_offset_reset``
         says: ``"earliest"``, ``"latest"``, or ``"none"``, which fails the job. Each partition is read in its order, by
@@ -196,15 +205,17 @@ class LocalEnvironment:
     ) -> T:
         """Registers a service, a class or a function that makes it, and returns its handle.
 
-        ``db = env.service("db", VectorDB)``: to a type checker, ``db`` is a ``VectorDB``, so that ``db.search(q, k=4)`` is
-        checked. When it runs, it is a ``ServiceHandle``, whose methods call the service of the job that runs at the moment;
-        functions and other services may hold it, or one of its methods. Anything but methods, it refuses. The methods raise
-        what the service's do, and ``ServiceError`` while no job runs or once the service has stopped. One that is ``async``
-        returns its coroutine, and the call has ended for the engine when it did.
+        ``db = env.service("db", VectorDB)``: to a type checker, ``db`` is a ``VectorDB``, so that
+        ``db.search(q, k=4)`` is checked. When it runs, it is a ``ServiceHandle``, whose methods call the
+        service of the job that runs at the moment; functions and other services may hold it, or one of its
+        methods. Anything but methods, it refuses. The methods raise what the service's do, and ``ServiceError``
+        while no job runs or once the service has stopped. One that is ``async`` returns its coroutine, and the
+        call has ended for the engine when it did.
 
-        ``after`` are the services that this one uses, as handles or names: it starts after them, and is cleaned before them.
-        Services that are called without being declared are noticed when they are. ``timeout`` is a limit in seconds for each
-        call through this handle: beyond it the caller gets a ``TimeoutError``, while the call goes on by itself.
+        ``after`` are the services that this one uses, as handles or names: it starts after them, and is cleaned
+        before them. Services that are called without being declared are noticed when they are. ``timeout`` is a
+        limit in seconds for each call through this handle: beyond it the caller gets a ``TimeoutError``, while
+        the call goes on by itself.
         """
         if not callable(service):
             raise TypeError(f"`service` needs a class or a function that makes the service, not {service!r}")
@@ -225,14 +236,14 @@ class LocalEnvironment:
         self._bindings[name] = _sage.Binding(name)
 
     def submit(self, autostop: bool = False, *, progress: bool | None = None) -> JobId:
-        """Runs the job. With ``autostop``, waits until it is over and everything is stopped and cleaned; without, returns
-        at once: see ``JobId``, and ``stop`` and ``wait``.
+        """Runs the job. With ``autostop``, waits until it is over and everything is stopped and cleaned;
+        without, returns at once: see ``JobId``, and ``stop`` and ``wait``.
 
         Raises ``JobFailed`` from the user's own exception when the job did not succeed or left something behind,
         ``KeyboardInterrupt`` or ``SystemExit`` when a signal ended it; in each case, when everything is cleaned.
 
-        While it waits, a line on standard error tells how far the job is: where that is a terminal or a notebook, and the
-        job prints nothing there itself; always or never as ``progress`` says.
+        While it waits, a line on standard error tells how far the job is: where that is a terminal or a
+        notebook, and the job prints nothing there itself; always or never as ``progress`` says.
 
         An environment may be submitted again when its job is over.
         """
@@ -242,19 +253,28 @@ class LocalEnvironment:
         iterators = self._iterators()
         calls = ServiceCalls(self._bindings)
         services = [
-            _Registration(name, self._factory(name, made, calls), self._after[name]) for name, made in self._services.items()
+            _Registration(name, self._factory(name, made, calls), self._after[name])
+            for name, made in self._services.items()
         ]
         timeouts = self.config.get("timeouts", {})
+        most_queued_calls = self.config.get("most_queued_calls", 1000)
+        if not isinstance(most_queued_calls, int) or not 1 <= most_queued_calls <= 10_000_000:
+            raise ValueError(f"`most_queued_calls` is a whole number from 1 to 10,000,000, not {most_queued_calls!r}")
+
+        parts: Parts = {}
 
         def begin(is_on_main: bool) -> _sage.Job:
             try:
+                steps = self._plan(calls)
+                parts.update(parts_of(steps))
                 return _sage.start(
                     self.name,
-                    self._plan(calls),
+                    steps,
                     services,
                     calls.bind,
                     is_on_main=is_on_main,
                     timeouts=timeouts,
+                    most_queued_calls=most_queued_calls,
                     log_dir=self.config.get("log_dir"),
                     where_stuck=where_stuck,
                 )
@@ -263,6 +283,7 @@ class LocalEnvironment:
                 raise
 
         self._run = start(begin, calls)
+        self._run.parts = parts
         self._consumed.update(iterators)
         job = JobId(self._run)
         if autostop:

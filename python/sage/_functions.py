@@ -114,6 +114,26 @@ class FutureFunction(BaseFunction):
         raise RuntimeError("a future stream is made by `from_future` and filled by `fill_future`, not executed")
 
 
+class KafkaSourceFunction(SourceFunction):
+    """The records of Kafka topics: ``env.from_source(KafkaSourceFunction, bootstrap_servers=…, topic=…, group_id=…)``.
+
+    It stands for ``from_kafka_source`` and takes the same arguments: the engine reads the topics itself. So
+    there are no objects of this class, and no classes below it; what a program does with the records goes into
+    a ``map`` behind it.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> KafkaSourceFunction:
+        raise TypeError(
+            "`KafkaSourceFunction` is given to `from_source`, with its arguments behind it; there are no objects of it"
+        )
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError(
+            f"`{cls.__name__}` cannot be a subclass of `KafkaSourceFunction`, whose topics the engine reads itself; "
+            "use `value_deserializer`, or a `map` behind the source"
+        )
+
+
 class KeyByFunction(BaseFunction):
     """Gives the key of each record: what ``execute(record)`` returns."""
 
@@ -123,8 +143,8 @@ class BaseCoMapFunction(BaseFunction):
 
 
 class BaseJoinFunction(BaseFunction):
-    """Joins two streams: ``execute(payload, key, tag)`` is called for each record of both, with the number of its stream as the
-    tag, and returns a list of results. What it has to remember of a key it keeps itself."""
+    """Joins two streams: ``execute(payload, key, tag)`` is called for each record of both, with the number of
+    its stream as the tag, and returns a list of results. What it has to remember of a key it keeps itself."""
 
     is_join = True
 

@@ -11,8 +11,9 @@ from ._sage import Attributes, Binding
 class ServiceHandle(Attributes):
     """A handle of a service: its methods are the service's, called through the engine.
 
-    ``LocalEnvironment.service`` returns one. A method is made when it is first asked for, and kept in the handle's
-    ``__dict__``: from then on ``db.search`` is a plain attribute. It calls the service of the job that runs at the moment.
+    ``LocalEnvironment.service`` returns one. A method is made when it is first asked for, and kept in the
+    handle's ``__dict__``: from then on ``db.search`` is a plain attribute. It calls the service of the job that
+    runs at the moment.
     """
 
     def __init__(self, binding: Binding, cls: Any = None, timeout: float | None = None) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ._counts import Counted
+
 if TYPE_CHECKING:
     from ._transformation import Transformation
 
@@ -107,8 +109,9 @@ def _line(begin: tuple[int, int, int], end: tuple[int, int, int], dashes: str = 
     return f'<path d="{path} {tip}" fill="none" stroke="currentColor" opacity="0.7"{dashes}/>'
 
 
-def report(data: dict[str, Any]) -> str:
-    """The report of a job: what it came to, its operators and its services."""
+def report(data: dict[str, Any], functions: dict[str, list[Counted]]) -> str:
+    """The report of a job: what it came to, its operators, the functions that ran together in them, and its
+    services."""
     if not data:
         return "<p>no report: the job was not started</p>"
     cause = data.get("first_cause") or {}
@@ -118,10 +121,13 @@ def report(data: dict[str, Any]) -> str:
     ]
     if cause:
         parts.append(f"<pre>{escape(str(cause.get('message', '')))}</pre>")
-    operators = [
-        (o["name"], o["parallelism"], o["records_in"], o["records_out"], o["failed"], o["retries"], _seconds(o["busy"]))
-        for o in data.get("operators", [])
-    ]
+    operators: list[tuple[Any, ...]] = []
+    for o in data.get("operators", []):
+        counts = (o["records_in"], o["records_out"], o["failed"], o["retries"])
+        operators.append((o["name"], o["parallelism"], *counts, _seconds(o["busy"])))
+        for name, taken, given in functions.get(o["name"], []):
+            known = ("?" if count is None else count for count in (taken, given))
+            operators.append((f"\u2003{name}", "", *known, "", "", ""))
     parts.append(_table(("operator", "replicas", "in", "out", "failed", "retries", "busy"), operators))
     services = [(s["name"], _words(s["state"]), s["calls"], s["errors"]) for s in data.get("services", [])]
     if services:

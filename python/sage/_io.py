@@ -71,8 +71,8 @@ _END = StopSignal("end of file")
 
 
 class JSONLBatch(SimpleBatchFunction):
-    """Gives the value of each line of JSON in a file: ``env.from_batch(JSONLBatch, "questions.jsonl")``. Empty lines are
-    left out."""
+    """Gives the value of each line of JSON in a file: ``env.from_batch(JSONLBatch, "questions.jsonl")``. Empty
+    lines are left out."""
 
     def __init__(self, path: Any) -> None:
         self._lines = _Lines(path)
@@ -140,7 +140,8 @@ class PrintSink(SinkFunction):
 
 
 class TerminalSink(PrintSink):
-    """Prints each record. A mapping may say ``prefix``, ``separator`` and ``colored``; what else is in it is of no use here."""
+    """Prints each record. A mapping may say ``prefix``, ``separator`` and ``colored``; what else is in it is of
+    no use here."""
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         names = ("prefix", "separator", "colored")

@@ -6,6 +6,8 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ._counts import Counted, Parts, counted, told
+
 if TYPE_CHECKING:
     from . import _sage
     from ._running import Run
@@ -14,9 +16,10 @@ if TYPE_CHECKING:
 class Report:
     """The report of a job: its outcome, its operators and services, and what is left if it is not clean."""
 
-    def __init__(self, job: _sage.Job) -> None:
+    def __init__(self, job: _sage.Job, parts: Parts) -> None:
         self._text = job.report_text or "no report: the job was not started"
         self._json = job.report_json or "{}"
+        self._parts = parts
 
     @cached_property
     def data(self) -> dict[str, Any]:
@@ -30,17 +33,32 @@ class Report:
         return str(self.data.get("outcome", ""))
 
     @property
+    def functions(self) -> dict[str, list[Counted]]:
+        """What each function has taken and given, where several ran together as one operator, by the name of
+        that: tuples of the function's name and two numbers.
+
+        A number is ``None`` where it is not known: as nothing is counted for each record between such
+        functions, behind one that leaves records out or adds some, such as that of a ``filter``, unless only
+        functions that give one record for each are behind it. The last one's is known then, except for a
+        sink's. There are none for a job that was broken off, or has a ``take`` or a ``zip``.
+        """
+        if self.outcome != "succeeded":
+            return {}
+        operators = {operator["name"]: operator for operator in self.data.get("operators", [])}
+        return {name: counted(operators[name], parts) for name, parts in self._parts.items() if name in operators}
+
+    @property
     def services(self) -> dict[str, dict[str, Any]]:
         """What is told of each service, by its name."""
         return {service["name"]: service for service in self.data.get("services", [])}
 
     def __str__(self) -> str:
-        return self._text
+        return told(self._text, self.data.get("operators", []), self.functions)
 
     def _repr_html_(self) -> str:
         from ._html import report
 
-        return report(self.data)
+        return report(self.data, self.functions)
 
 
 class JobId(str):
@@ -57,7 +75,7 @@ class JobId(str):
     def report(self) -> Report:
         """The job's report, however it ended; waits for the job if it is not over."""
         self._run.wait()
-        return Report(self._run.job)
+        return Report(self._run.job, self._run.parts)
 
     @property
     def state(self) -> str:
@@ -80,7 +98,7 @@ class JobId(str):
             raise KeyboardInterrupt
         if job.signal is not None:
             raise SystemExit(128 + job.signal)
-        report = Report(job)
+        report = Report(job, self._run.parts)
         if job.error is not None:
             raise JobFailed(job.error, report) from job.exception
         return report

@@ -27,8 +27,8 @@ _Fold = Callable[[tuple[Any, ...], list[Any]], tuple[Any]]
 class KeyedStream(DataStream):
     """A stream whose records have a key.
 
-    Keys compare as in a ``dict``, but that each not-a-number is the same key. Where a step behind it has several replicas, all
-    records of a key come to the same one.
+    Keys compare as in a ``dict``, but that each not-a-number is the same key. Where a step behind it has
+    several replicas, all records of a key come to the same one.
     """
 
     def _state(self, kind: str, function: Any, parallelism: int, **options: Any) -> DataStream:
@@ -47,7 +47,9 @@ class KeyedStream(DataStream):
         if seconds is None:
             return self._state(kind, function, parallelism, **options)
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0.001 <= seconds <= MAX_SECONDS:
-            raise ValueError(f"`expire_after` is a time of at least 0.001 seconds, not {seconds!r}; without it none expire")
+            raise ValueError(
+                f"`expire_after` is a time of at least 0.001 seconds, not {seconds!r}; without it none expire"
+            )
         options["expire_after"] = float(seconds)
         if kind == "distinct":
             options["distinct"] = True
@@ -73,15 +75,15 @@ class KeyedStream(DataStream):
         return stream
 
     def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
-        """Pairs of each key and one record, at the end of input: ``function(so_far, record)`` is called for each record of a
-        key but the first."""
+        """Pairs of each key and one record, at the end of input: ``function(so_far, record)`` is called for
+        each record of a key but the first."""
         return self._state("reduce", function, parallelism)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and one value, at the end of input: ``function(so_far, record)`` returns the next value.
 
-        ``initial`` is what the first call of a key gets: a value, which is copied for each key, or a function that makes one, such
-        as ``list``.
+        ``initial`` is what the first call of a key gets: a value, which is copied for each key, or a function
+        that makes one, such as ``list``.
         """
         return self._state("fold", function, parallelism, initial=initial)
 
@@ -93,11 +95,12 @@ class KeyedStream(DataStream):
         parallelism: int = 1,
         expire_after: float | None = None,
     ) -> DataStream:
-        """Replaces each record: ``function(state, record)`` returns a pair of the next state of its key and what it is replaced by.
+        """Replaces each record: ``function(state, record)`` returns a pair of the next state of its key and
+        what it is replaced by.
 
-        ``initial`` is as in ``fold``. A state is kept until the end of input; or with ``expire_after`` until no record of
-        its key has come for so many seconds by the clock: the next one finds ``initial`` again. What has expired is freed
-        within another such time.
+        ``initial`` is as in ``fold``. A state is kept until the end of input; or with ``expire_after`` until no
+        record of its key has come for so many seconds by the clock: the next one finds ``initial`` again. What
+        has expired is freed within another such time.
         """
         return self._expiring("map_with_state", function, parallelism, expire_after, initial=initial)
 
@@ -113,12 +116,13 @@ class KeyedStream(DataStream):
         return self._expiring("flat_map_with_state", function, parallelism, expire_after, initial=initial)
 
     def distinct(self, *, parallelism: int = 1, expire_after: float | None = None) -> DataStream:
-        """Keeps the first record of each key; with ``expire_after``, also the first after so many seconds without one."""
+        """Keeps the first record of each key; with ``expire_after``, also the first after so many seconds
+        without one."""
         return self._expiring("distinct", None, parallelism, expire_after)
 
     def top_k(self, most: int, rank: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
-        """Pairs of each key and a list of the ``most`` records of it that ``rank`` ranks highest, at the end of input; of equal
-        ones the earlier. Without ``rank``, records are compared themselves."""
+        """Pairs of each key and a list of the ``most`` records of it that ``rank`` ranks highest, at the end of
+        input; of equal ones the earlier. Without ``rank``, records are compared themselves."""
         if not isinstance(most, int) or most < 1:
             raise ValueError(f"`top_k` keeps at least one record of each key, not {most!r}")
         return self._state("top_k", rank, parallelism, most=most)
@@ -126,8 +130,8 @@ class KeyedStream(DataStream):
     def process(
         self, function: type[ProcessFunction], *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Calls a ``ProcessFunction`` for each record, with the state of its key, and for each timer that such a call has set. What
-        comes out is what it pushes."""
+        """Calls a ``ProcessFunction`` for each record, with the state of its key, and for each timer that such
+        a call has set. What comes out is what it pushes."""
         if not (isinstance(function, type) and issubclass(function, ProcessFunction)):
             raise TypeError(f"`process` needs a ProcessFunction class, not {function!r}")
         stream = self._add("process", function, name, parallelism)
@@ -135,19 +139,22 @@ class KeyedStream(DataStream):
         return stream
 
     def window(self, windows: Windows) -> WindowedStream:
-        """Cuts the records of each key into windows of event time: those that ``with_timestamps`` gave them. A window fires when
-        every record that may be in it has come."""
+        """Cuts the records of each key into windows of event time: those that ``with_timestamps`` gave them. A
+        window fires when every record that may be in it has come."""
         if not self._step.is_timed and not isinstance(windows, Count):
-            raise ValueError("windows of event time need `with_timestamps` before the `keyby`; or use `window_by_clock`")
+            raise ValueError(
+                "windows of event time need `with_timestamps` before the `keyby`; or use `window_by_clock`"
+            )
         return WindowedStream(self, windows, by_clock=False)
 
     def window_by_clock(self, windows: Tumbling | Sliding | Session) -> WindowedStream:
-        """Cuts the records of each key into windows of processing time: a record is in the windows that are open when it comes."""
+        """Cuts the records of each key into windows of processing time: a record is in the windows that are
+        open when it comes."""
         return WindowedStream(self, windows, by_clock=True)
 
     def join(self, right: KeyedStream) -> JoinedStreams:
-        """Joins this stream with another by their keys. Both must end, or be joined in windows. The right one is kept in memory,
-        so let it be the smaller."""
+        """Joins this stream with another by their keys. Both must end, or be joined in windows. The right one
+        is kept in memory, so let it be the smaller."""
         if not isinstance(right, KeyedStream):
             raise TypeError(f"`join` needs another keyed stream, not {right!r}; use `keyby` before it")
         if right._environment is not self._environment:
@@ -170,15 +177,15 @@ class WindowedStream:
             self._options["by_clock"] = True
 
     def allowed_lateness(self, seconds: float) -> WindowedStream:
-        """Keeps what a window has gathered for so long after it fired: a record that comes within that time makes it fire again,
-        with all that it now has. Default: 0."""
+        """Keeps what a window has gathered for so long after it fired: a record that comes within that time
+        makes it fire again, with all that it now has. Default: 0."""
         self._no_clock("allowed_lateness")
         self._options["lateness"] = float(seconds)
         return self
 
     def late_to(self, function: Callable[[Any], Any]) -> WindowedStream:
-        """Gives records that are too late for every window to a function, instead of dropping them. Either way the report has
-        their number."""
+        """Gives records that are too late for every window to a function, instead of dropping them. Either way
+        the report has their number."""
         self._no_clock("late_to")
         check_function("sink", function, (), {})
         self._late = function
@@ -193,7 +200,8 @@ class WindowedStream:
         return self._gather("count", parallelism, count=True)._add("map", Windowed._make, "windowed")
 
     def apply(self, function: Callable[[Any, float, float, list[Any]], Any], *, parallelism: int = 1) -> DataStream:
-        """What ``function(key, start, end, records)`` returns for all records of a key and window. They are kept until then."""
+        """What ``function(key, start, end, records)`` returns for all records of a key and window. They are
+        kept until then."""
         check_function("map", function, (), {})
         stream = self._gather("window", parallelism)
         return stream._add("map", lambda window: Windowed._make((*window[:3], function(*window))), name_of(function))
@@ -212,8 +220,8 @@ class WindowedStream:
         """One record for each key and window: ``function(so_far, record)`` is called for each record but the first.
 
         Of the records of an open window at most 256 are kept; sessions, which may become one, and windows with
-        ``allowed_lateness``, which may fire again, keep all of theirs. Where the function raises, the record that the report
-        names is the last of up to 256 that it was called for, or the result of the window.
+        ``allowed_lateness``, which may fire again, keep all of theirs. Where the function raises, the record
+        that the report names is the last of up to 256 that it was called for, or the result of the window.
         """
 
         def reduced(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
@@ -224,8 +232,8 @@ class WindowedStream:
     def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
         """One value for each key and window: ``function(so_far, record)`` returns the next.
 
-        ``initial`` is what the first call gets: a value, which is copied for each key and window, or a function that makes
-        one. Records are kept as by ``reduce``.
+        ``initial`` is what the first call gets: a value, which is copied for each key and window, or a function
+        that makes one. Records are kept as by ``reduce``.
         """
         new = initial if callable(initial) else lambda: deepcopy(initial)
 
@@ -253,7 +261,8 @@ class WindowedStream:
 
 
 class JoinedStreams:
-    """Two keyed streams. What comes out are ``Paired`` tuples: key, left and right record; in windows ``WindowPaired`` ones."""
+    """Two keyed streams. What comes out are ``Paired`` tuples: key, left and right record; in windows
+    ``WindowPaired`` ones."""
 
     def __init__(self, left: KeyedStream, right: KeyedStream) -> None:
         self._left = left
@@ -270,7 +279,8 @@ class JoinedStreams:
         return self
 
     def max_records(self, records: int) -> JoinedStreams:
-        """How many records of each stream a replica keeps in memory at most; one more fails the job. Default: 100 million."""
+        """How many records of each stream a replica keeps in memory at most; one more fails the job. Default:
+        100 million."""
         if not isinstance(records, int) or records < 1:
             raise ValueError(f"`max_records` is a whole number of at least 1, not {records!r}")
         self._options["max_records"] = records

@@ -36,6 +36,8 @@ class Step:
     takes: Form = Form()
     gives: Form = Form()
     options: dict[str, Any] = field(default_factory=dict)
+    #: The names and kinds of its functions, for the report.
+    parts: list[tuple[str, str]] = field(default_factory=list)
 
 
 #: What has all its records, so that several can be taken at a time.
@@ -80,12 +82,19 @@ def plan(pipeline: list[Transformation], name: str, context: MakesContexts) -> l
     return steps
 
 
-def _run(first: Transformation, readers: dict[tuple[Transformation, int], list[Transformation]]) -> list[Transformation]:
+def _run(
+    first: Transformation, readers: dict[tuple[Transformation, int], list[Transformation]]
+) -> list[Transformation]:
     """The steps that run together, from this one on."""
     run = [first]
     while _is_function(run[-1]) and run[-1].kind != "split" and len(after := readers.get((run[-1], 0), [])) == 1:
         step = after[0]
-        if not _is_function(step) or is_native(step) != is_native(first) or step.parallelism != first.parallelism or len(step.inputs) != 1:
+        if (
+            not _is_function(step)
+            or is_native(step) != is_native(first)
+            or step.parallelism != first.parallelism
+            or len(step.inputs) != 1
+        ):
             break
         if run[-1].kind in KEYING and step.parallelism != 1:
             break
@@ -145,8 +154,10 @@ def _planned(
         kind, make = "sink" if last.kind == "sink" and not last.has_policy else "chain", _chain_maker(run, context)
     outputs = [len(readers.get((last, output), [])) for output in (0, 1, 2)]
     step = Step(kind, " → ".join(step.name for step in run), inputs, make, first.parallelism, outputs)
+    step.parts = [(part.name, part.kind) for part in run]
     for part in run:
-        step.options.update({name: value for name, value in part.options.items() if name not in ("initial", "filled", "link")})
+        own = ("initial", "filled", "link")
+        step.options.update({name: value for name, value in part.options.items() if name not in own})
     if (last.kind == "sink" and last.has_policy) or last.options.get("as") == "sink":
         step.options["ends"] = True
     if kind == "native":

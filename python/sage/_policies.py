@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Skip:
     """Leaves out the records on which a function raises; they are counted in the report.
 
-    The job fails after all when more than ``at_most`` records, or more than the share ``at_most_share`` (0.0 to 1.0), were
-    left out in one replica. Default: no limit.
+    The job fails after all when more than ``at_most`` records, or more than the share ``at_most_share`` (0.0 to
+    1.0), were left out in one replica. Default: no limit.
     """
 
     at_most: int | None = None
@@ -30,9 +30,9 @@ class Skip:
 
 @dataclass(frozen=True)
 class Retry:
-    """Calls a function again for a record on which it raised: ``attempts`` times in all (1 or more), ``first`` seconds after
-    the first failure, then twice as long each time, ``longest`` seconds at most. When the last attempt fails, what
-    ``on_error`` says is done."""
+    """Calls a function again for a record on which it raised: ``attempts`` times in all (1 or more), ``first``
+    seconds after the first failure, then twice as long each time, ``longest`` seconds at most. When the last
+    attempt fails, what ``on_error`` says is done."""
 
     attempts: int = 3
     first: float = 0.1
@@ -61,9 +61,9 @@ class Letter(NamedTuple):
 class DeadLetter:
     """Sends the records on which a function raises to a place of their own, each as a ``Letter``; the job goes on.
 
-    ``to`` is the path of a file that a line of JSON is appended to for each letter (see ``read_letters``), or what a sink can be:
-    a function, or a ``SinkFunction`` class with the arguments of its constructor. Without it, they are a stream,
-    ``letters``, that the program goes on with:
+    ``to`` is the path of a file that a line of JSON is appended to for each letter (see ``read_letters``), or
+    what a sink can be: a function, or a ``SinkFunction`` class with the arguments of its constructor. Without
+    it, they are a stream, ``letters``, that the program goes on with:
 
     >>> from sage import LocalEnvironment
     >>> env = LocalEnvironment("numbers")
@@ -167,7 +167,9 @@ def policy(options: dict[str, Any]) -> tuple[dict[str, Any], DeadLetter | None]:
         if not isinstance(retry, Retry):
             raise TypeError(f"`retry` is a number of attempts or a Retry, not {retry!r}")
         if retry.attempts < 1 or retry.first < 0 or retry.longest < retry.first:
-            raise ValueError(f"a retry makes at least one attempt, and waits for a time that is not negative: {retry!r}")
+            raise ValueError(
+                f"a retry makes at least one attempt, and waits for a time that is not negative: {retry!r}"
+            )
         told.update(attempts=retry.attempts, first_wait=float(retry.first), longest_wait=float(retry.longest))
     on_error = options.get("on_error", "fail")
     if on_error == "skip":

@@ -39,8 +39,8 @@ class KeyContext:
         self._wishes.append((record,))
 
     def set_timer(self, at: float | datetime, *, clock: bool = False) -> None:
-        """Has ``on_timer`` called when every record before ``at`` has come; with ``clock``, at that time. ``at`` is in seconds since
-        1970, or a ``datetime``. At the end of input all timers are called."""
+        """Has ``on_timer`` called when every record before ``at`` has come; with ``clock``, at that time.
+        ``at`` is in seconds since 1970, or a ``datetime``. At the end of input all timers are called."""
         self._wishes.append((True, millis(at), clock))
 
     def cancel_timer(self, at: float | datetime, *, clock: bool = False) -> None:

@@ -1,8 +1,10 @@
 """A line that tells how far a job is, on a terminal or in a notebook, while `submit` waits for it.
 
-It is drawn by a thread of its own: the wait is the same with it and without, and so is what ends it. The line is on
-standard error, drawn at most ten times a second, only where that does not have to wait, and erased when the job is
-over.
+It is drawn by a thread of its own: the wait is the same with it and without, and so is what ends it. The line
+is on standard error, drawn at most ten times a second, only where that does not have to wait, and erased when
+the job is over. It is erased as well before the program writes to the terminal by ``sys.stdout`` or
+``sys.stderr``, and drawn again below when what it wrote has ended its line. What writes past these two, such as
+a handler of ``logging`` that was made before, writes over it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from . import _sage
@@ -48,11 +50,8 @@ def _is_seen(pipeline: Iterable[Transformation]) -> bool:
 
     if _is_notebook():
         return True
-    try:
-        if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-            return False
-    except (AttributeError, ValueError):
-        return False  # there is none, it was closed, or it is an object of the program with a few methods
+    if not _is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
+        return False
     functions = [step.made[0] for step in pipeline]
     return not any(f is print or (isinstance(f, type) and issubclass(f, PrintSink)) for f in functions)
 
@@ -64,25 +63,111 @@ def _is_notebook() -> bool:
 
 def _draw(job: _sage.Job, ends: set[str], name: str, patience: float, over: threading.Event) -> None:
     begin = time.monotonic()
-    out = sys.stderr
     if over.wait(patience):
         return
-    is_drawn = False
+    place = _Place(sys.stderr)
     try:
-        while True:
-            text = _line(job.taken(), ends, name, time.monotonic() - begin)
-            # Back to the start at the end, so that what others print is not behind it.
-            if _has_room(out):
-                out.write(f"\r{text[: _columns() - 1]}\x1b[K\r")
-                out.flush()
-                is_drawn = True
-            if over.wait(_INTERVAL):
-                break
+        with place.shared():
+            while True:
+                place.draw(_line(job.taken(), ends, name, time.monotonic() - begin))
+                if over.wait(_INTERVAL):
+                    break
     except Exception:
         return  # nobody can see it: standard error was closed, or is an object of the program that cannot do this
     finally:
-        if is_drawn and _has_room(out):
-            _erase(out)
+        place.leave()
+
+
+class _Place:
+    """Where the line is, and what the program writes to the same terminal meanwhile. Who draws never waits for
+    who writes."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        #: Held while something is written. A signal's handler may write while its thread does.
+        self._lock = threading.RLock()
+        self._is_drawn = False
+        #: Whether the program has ended the line it wrote last.
+        self._is_free = True
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Has what the program writes to a terminal go through ``write``, inside of the block."""
+        before = {name: getattr(sys, name) for name in ("stdout", "stderr") if _is_terminal(getattr(sys, name))}
+        after = {name: cast(TextIO, _Through(stream, self)) for name, stream in before.items()}
+        for name, stream in after.items():
+            setattr(sys, name, stream)
+        try:
+            yield
+        finally:
+            for name, stream in after.items():
+                if getattr(sys, name) is stream:  # else the program has put another in its place
+                    setattr(sys, name, before[name])
+
+    def draw(self, text: str) -> None:
+        """Draws the line, if that can be done now."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            # Back to the start at the end, so that what others print is not behind it.
+            if self._is_free and _has_room(self._out):
+                self._out.write(f"\r{text[: _columns() - 1]}\x1b[K\r")
+                self._out.flush()
+                self._is_drawn = True
+        finally:
+            self._lock.release()
+
+    def write(self, stream: TextIO, text: str) -> int:
+        """Writes for the program, where the line was."""
+        with self._lock:
+            self._erase()
+            written = stream.write(text)
+            if text:
+                self._is_free = text.endswith("\n")
+            return written
+
+    def leave(self) -> None:
+        """Erases the line, if that can be done now."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._erase()
+            finally:
+                self._lock.release()
+
+    def _erase(self) -> None:
+        if not self._is_drawn or not _has_room(self._out):
+            return
+        self._is_drawn = False
+        try:
+            self._out.write("\r\x1b[K")
+            self._out.flush()
+        except Exception:
+            pass  # nobody can see it
+
+
+class _Through:
+    """A stream of the program whose texts are written where the line is not. All else is the stream's."""
+
+    def __init__(self, stream: TextIO, place: _Place) -> None:
+        self._stream = stream
+        self._place = place
+
+    def write(self, text: str) -> int:
+        return self._place.write(self._stream, text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False  # there is none, it was closed, or it is an object of the program with a few methods
 
 
 def _has_room(out: TextIO) -> bool:
@@ -93,14 +178,6 @@ def _has_room(out: TextIO) -> bool:
         return bool(poll.poll(0))
     except (AttributeError, OSError, ValueError):
         return True  # there is no descriptor, as in a notebook
-
-
-def _erase(out: TextIO) -> None:
-    try:
-        out.write("\r\x1b[K")
-        out.flush()
-    except Exception:
-        pass  # as above
 
 
 def _columns() -> int:

@@ -22,6 +22,7 @@ from types import FrameType
 
 from . import _sage
 from ._context import ServiceCalls
+from ._counts import Parts
 
 #: May be taken by a signal handler of the program that stops a job. Tells when no job is being started any more.
 _lock = threading.Condition(threading.RLock())
@@ -37,6 +38,8 @@ class Run:
     def __init__(self, job: _sage.Job, calls: ServiceCalls) -> None:
         self.job = job
         self._calls = calls
+        #: Which functions ran together, for the report.
+        self.parts: Parts = {}
         #: Whether somebody was told how it ended.
         self.is_told = False
 

@@ -95,6 +95,7 @@ def start(
     *,
     is_on_main: bool,
     timeouts: dict[str, float],
+    most_queued_calls: int,
     where_stuck: Callable[[int], str | None],
     log_dir: str | os.PathLike[str] | None = None,
 ) -> Job: ...

@@ -59,10 +59,15 @@ class Hooks:
         self._call("cleanup", "close")
 
     def explain(self, method: str, error: AttributeError) -> AttributeError:
-        """What to raise when a call raised this: if it did because there is no such method, one that names those there are."""
+        """What to raise when a call raised this: if it did because there is no such method, one that names
+        those there are."""
         if hasattr(self.instance, method):
             return error
-        there = [name for name in dir(self.instance) if not name.startswith("_") and callable(getattr(self.instance, name))]
+        there = [
+            name
+            for name in dir(self.instance)
+            if not name.startswith("_") and callable(getattr(self.instance, name))
+        ]
         close = difflib.get_close_matches(method, there, n=3)
         names = ", ".join(close or there) or "it has none"
         kind = type(self.instance).__name__

@@ -12,14 +12,13 @@ MOST_CALLS = 20
 
 
 def where_stuck(thread: int) -> str | None:
-    """The stack of a thread, without the calls of this package that led into the program; ``None`` if it runs no Python
-    code."""
+    """The stack of a thread, without the calls of this package around those of the program; ``None`` if it runs
+    no Python code."""
     frame = sys._current_frames().get(thread)
     if frame is None:
         return None
     import traceback  # only when something is stuck
 
     stack = traceback.extract_stack(frame)
-    is_ours = [call.filename.startswith((_PACKAGE, "<sage chain")) for call in stack]
-    first = is_ours.index(False) if False in is_ours else 0
-    return "".join(traceback.format_list(stack[first:][-MOST_CALLS:])).rstrip()
+    programs = [call for call in stack if not call.filename.startswith((_PACKAGE, "<sage chain"))]
+    return "".join(traceback.format_list((programs or list(stack))[-MOST_CALLS:])).rstrip()

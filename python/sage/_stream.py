@@ -41,16 +41,19 @@ _IN_FLIGHT = 64
 class DataStream:
     """The records that come out of a step.
 
-    A function may be a class with the arguments of its constructor, an ``async def`` function, or any callable. Besides the
-    arguments of a constructor, ``map``, ``filter``, ``flatmap``, ``split`` and ``sink`` take these keywords, unless the
-    constructor has a parameter of that name:
+    A function may be a class with the arguments of its constructor, an ``async def`` function, or any callable.
+    Besides the arguments of a constructor, ``map``, ``filter``, ``flatmap``, ``split`` and ``sink`` take these
+    keywords, unless the constructor has a parameter of that name:
 
-    - ``name``, by which the report speaks of the operator, and ``parallelism``, in how many replicas it runs (default 1);
-    - ``on_error``: ``"fail"`` (the default), ``"skip"``, a ``Skip`` or a ``DeadLetter``, and ``retry``: a number of attempts or a
-      ``Retry``. A function with either is called for a record at a time, and a failing record leaves nothing behind;
-    - ``in_flight``: how many records are worked on at the same time, 1 to 1,048,576; for ``async def`` functions 64 unless said. A
-      function that is not async is then called on threads, 256 at most. ``ordered=False`` sends results on as they come, and
-      ``timeout`` is the time in seconds that each record may take.
+    - ``name``, by which the report speaks of the operator, and ``parallelism``, in how many replicas it runs
+      (default 1);
+    - ``on_error``: ``"fail"`` (the default), ``"skip"``, a ``Skip`` or a ``DeadLetter``, and ``retry``: a
+      number of attempts or a ``Retry``. A function with either is called for a record at a time, and a failing
+      record leaves nothing behind;
+    - ``in_flight``: how many records are worked on at the same time, 1 to 1,048,576; for ``async def``
+      functions 64 unless said. A function that is not async is then called on threads, 256 at most.
+      ``ordered=False`` sends results on as they come, and ``timeout`` is the time in seconds that each record
+      may take.
     """
 
     def __init__(self, environment: LocalEnvironment, step: Transformation, output: int = 0) -> None:
@@ -62,7 +65,9 @@ class DataStream:
     def _inputs(self) -> list[tuple[Transformation, int]]:
         return [(stream._step, stream._output) for stream in [self, *self._others]]
 
-    def _add(self, kind: str, function: Any, name: str | None = None, parallelism: int = 1, **options: Any) -> DataStream:
+    def _add(
+        self, kind: str, function: Any, name: str | None = None, parallelism: int = 1, **options: Any
+    ) -> DataStream:
         """Adds a step, whose function is ready-made if it has one."""
         parallelism = check_parallelism(parallelism)
         name = self._environment._named(name or (kind if function is None else name_of(function)))
@@ -107,7 +112,9 @@ class DataStream:
         ordered = bool(options.get("ordered", True))
         return {"as": kind, "in_flight": in_flight, "ordered": ordered, "timeout": timeout and float(timeout)}
 
-    def map(self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any) -> DataStream:
+    def map(
+        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
+    ) -> DataStream:
         """Replaces each record by what the function returns."""
         return self._then("map", function, args, kwargs, parallelism, name)
 
@@ -137,8 +144,9 @@ class DataStream:
     def keyby(
         self, function: Any, *args: Any, strategy: str = "hash", name: str | None = None, **kwargs: Any
     ) -> KeyedStream:
-        """Says which records belong together: with ``strategy="hash"``, records of equal keys go to the same replica of what
-        follows; with ``"broadcast"``, every record to each replica; with ``"round_robin"``, to one after the other."""
+        """Says which records belong together: with ``strategy="hash"``, records of equal keys go to the same
+        replica of what follows; with ``"broadcast"``, every record to each replica; with ``"round_robin"``, to
+        one after the other."""
         from ._keyed import KeyedStream
 
         if strategy not in _STRATEGIES:
@@ -151,7 +159,8 @@ class DataStream:
     def with_timestamps(
         self, function: Callable[[Any], Any], *, out_of_order: float = 0.0, idle_after: float | None = None
     ) -> DataStream:
-        """Says when each record happened, for windows of event time: the function returns seconds since 1970, or a ``datetime``.
+        """Says when each record happened, for windows of event time: the function returns seconds since 1970,
+        or a ``datetime``.
 
         ``out_of_order`` is by how many seconds a record may come after a later one; a source that gives nothing for
         ``idle_after`` seconds is not waited for (default: it is).
@@ -186,8 +195,8 @@ class DataStream:
         return self._whole().reduce(function)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any]) -> DataStream:
-        """One value, at the end of input: ``function(so_far, record)`` returns the next for each record. ``initial`` is what the
-        first call gets, or a function that makes it."""
+        """One value, at the end of input: ``function(so_far, record)`` returns the next for each record.
+        ``initial`` is what the first call gets, or a function that makes it."""
         return self._whole().fold(initial, function)
 
     def connect(self, other: DataStream | ConnectedStreams) -> ConnectedStreams:
@@ -199,9 +208,9 @@ class DataStream:
     def zip(self, other: DataStream, *, max_ahead: int = 100_000_000) -> DataStream:
         """Tuples of the i-th record of this stream and the i-th of the other.
 
-        Ends with the shorter of the two, and ends what is before the longer one: what that has more is dropped. One stream
-        may be ``max_ahead`` records ahead of the other, which are kept in memory; one more fails the job. Records that come
-        out of several replicas are in no order.
+        Ends with the shorter of the two, and ends what is before the longer one: what that has more is dropped.
+        One stream may be ``max_ahead`` records ahead of the other, which are kept in memory; one more fails the
+        job. Records that come out of several replicas are in no order.
         """
         if not isinstance(other, DataStream):
             raise TypeError(f"`zip` needs another stream, not {other!r}")
@@ -214,8 +223,8 @@ class DataStream:
         return both._add("zip", None, max_ahead=max_ahead)
 
     def fill_future(self, future: DataStream) -> None:
-        """Ends the stream: its records go round, and come out of ``future``, which ``from_future`` made. The loop ends when its
-        sources have, and no record is in it."""
+        """Ends the stream: its records go round, and come out of ``future``, which ``from_future`` made. The
+        loop ends when its sources have, and no record is in it."""
         if future._step.kind != "future":
             raise TypeError("`fill_future` needs a stream that `from_future` made")
         if future._environment is not self._environment:
@@ -225,8 +234,11 @@ class DataStream:
         future._step.options["filled"] = True
         self._add("fill", None, f"fill {future._step.name}", future=future._step.name)
 
-    def sink(self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any) -> DataStream:
-        """Ends the stream: gives each record to the function. Returns this stream, so that it can have several sinks."""
+    def sink(
+        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
+    ) -> DataStream:
+        """Ends the stream: gives each record to the function. Returns this stream, so that it can have several
+        sinks."""
         self._then("sink", function, args, kwargs, parallelism, name)
         return self
 
@@ -246,10 +258,10 @@ class DataStream:
     ) -> DataStream:
         """Ends the stream: writes each record to a Kafka topic. Returns this stream, so that it can have several sinks.
 
-        A value is what ``value_serializer`` makes of a record: ``"json"`` (the default), ``"string"``, ``"bytes"``, or a
-        function that returns ``bytes`` or a ``str``. ``key`` is such a function as well; the hash of what it returns
-        decides on the partition. What becomes of records on which they raise say ``on_error`` and ``retry``, as for
-        ``map``.
+        A value is what ``value_serializer`` makes of a record: ``"json"`` (the default), ``"string"``,
+        ``"bytes"``, or a function that returns ``bytes`` or a ``str``. ``key`` is such a function as well; the
+        hash of what it returns decides on the partition. What becomes of records on which they raise say
+        ``on_error`` and ``retry``, as for ``map``.
 
         When a job has succeeded, every record was acknowledged by all replicas in sync; none was repeated, and within
         a partition they are in their order. A job that runs again writes again. ``connect_timeout`` and
@@ -317,4 +329,3 @@ def check_function(kind: str, function: Any, args: tuple[Any, ...], kwargs: dict
         raise TypeError(f"`{kind}` needs a function or a {_BASES[kind].__name__}, not {function!r}")
     if args or kwargs:
         raise TypeError(f"`{name_of(function)}` is called with a record; bind other arguments with functools.partial")
-

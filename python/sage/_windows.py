@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True)
 class Tumbling:
-    """Windows of ``size`` seconds, one after the other: each record is in one. They begin at multiples of their size."""
+    """Windows of ``size`` seconds, one after the other: each record is in one. They begin at multiples of their
+    size."""
 
     size: float
 

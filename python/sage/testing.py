@@ -22,7 +22,8 @@ class KafkaCluster:
     ...     _ = env.from_batch([1, 2, 3]).to_kafka(cluster.bootstrap_servers, "numbers")
     ...     job = env.submit(autostop=True)
     ...     env = LocalEnvironment("read")
-    ...     numbers = env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", until_end=True, metadata=False)
+    ...     servers, options = cluster.bootstrap_servers, {"until_end": True, "metadata": False}
+    ...     numbers = env.from_kafka_source(servers, "numbers", "group", "earliest", **options)
     ...     got = numbers.collect()
     ...     job = env.submit(autostop=True)
     >>> got

@@ -55,7 +55,11 @@ def test_so_many_are_in_flight_and_no_more(ordered: bool, parallelism: int) -> N
     got = env.from_batch(range(300)).map(double, in_flight=10, ordered=ordered, parallelism=parallelism).collect()
     env.submit(autostop=True)
     assert 5 <= gauge.most <= 10 * parallelism
-    assert got == [2 * n for n in range(300)] if ordered and parallelism == 1 else sorted(got) == [2 * n for n in range(300)]
+    assert (
+        got == [2 * n for n in range(300)]
+        if ordered and parallelism == 1
+        else sorted(got) == [2 * n for n in range(300)]
+    )
 
 
 class Lookup(MapFunction):
@@ -169,7 +173,11 @@ def test_an_exception_comes_out_as_it_is() -> None:
 def test_policies_and_timeouts() -> None:
     letters: list[Letter] = []
     env = LocalEnvironment("letters")
-    got = env.from_batch(range(5)).map(no_threes, retry=Retry(2, 0.001, 0.001), on_error=DeadLetter(letters.append)).collect()
+    got = (
+        env.from_batch(range(5))
+        .map(no_threes, retry=Retry(2, 0.001, 0.001), on_error=DeadLetter(letters.append))
+        .collect()
+    )
     env.submit(autostop=True)
     assert got == [0, 1, 2, 4] and [(letter.record, letter.attempts) for letter in letters] == [(3, 2)]
 

@@ -40,7 +40,8 @@ def test_folds_of_windows_are_those_of_their_records(windows: Any, parallelism: 
         return sorted((window.key, window.start, window.end, value(window.value)) for window in results)
 
     # Those of three kinds are longer than a block.
-    assert max(len(window.value) for window in kept) > (0 if isinstance(windows, Session) or windows == Count(1) else 256)
+    least = 0 if isinstance(windows, Session) or windows == Count(1) else 256
+    assert max(len(window.value) for window in kept) > least
     assert by_window(sums, lambda n: n) == by_window(kept, lambda records: sum(r[2] for r in records))
     assert by_window(first, lambda r: r) == by_window(kept, lambda records: records[0])
     assert by_window(lists, lambda ns: ns) == by_window(kept, lambda records: [r[2] for r in records])

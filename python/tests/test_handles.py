@@ -174,7 +174,11 @@ def test_a_stopped_service_refuses() -> None:
         """Calls the other one in its own cleanup, which comes afterwards."""
 
         def cleanup(self) -> None:
-            for call in (lambda: db.search("a"), lambda: slow.search("a"), lambda: self.call_service("db", "a", method="search")):
+            for call in (
+                lambda: db.search("a"),
+                lambda: slow.search("a"),
+                lambda: self.call_service("db", "a", method="search"),
+            ):
                 try:
                     call()
                 except ServiceError as error:

@@ -58,9 +58,9 @@ def failure(env: LocalEnvironment) -> JobFailed:
     return failed.value
 
 
-def check_stack(failed: JobFailed, function: str) -> None:
+def check_stack(failed: JobFailed, function: str, says: str = "did not come back within 300ms") -> None:
     for text in (str(failed), str(failed.report)):
-        assert "did not come back within 300ms" in text
+        assert says in text
         lines = [line.strip() for line in text.splitlines()]
         here = [line.startswith(f'File "{__file__}"') and line.endswith(f"in {function}") for line in lines]
         at = [index for index, is_here in enumerate(here) if is_here]
@@ -130,6 +130,68 @@ def test_a_function_that_hangs(kind: str, function: str) -> None:
         job.wait()
     check_stack(failed.value, function)
     assert Db.cleaned == 1
+
+
+class HangingStore(BaseService):
+    reached: threading.Semaphore
+
+    def search(self, query: Any) -> None:
+        self.reached.release()
+        hang_here()
+
+    def search_through(self, query: Any) -> None:
+        self.call_service_async("other", query, method="search").result()
+
+
+class Searching(SinkFunction):
+    how: str
+    calls = 1
+
+    def execute(self, record: Any) -> None:
+        if self.how == "plain":
+            self.call_service("db", record, method="search")
+        elif self.how == "timeout":
+            self.call_service("db", record, method="search", timeout=0.05)
+        else:
+            method = "search_through" if self.how == "through another" else "search"
+            for _ in range(self.calls):
+                self.call_service_async("db", record, method=method)
+            for _ in range(self.calls):
+                HangingStore.reached.acquire()
+
+
+def searching(how: str, calls: int = 1) -> LocalEnvironment:
+    HangingStore.reached = threading.Semaphore(0)
+    env = LocalEnvironment("stuck", config={"timeouts": DEADLINES})
+    for name in ("other", "db"):
+        env.register_service(name, HangingStore)
+    env.from_batch([1]).sink(type("Search", (Searching,), {"how": how, "calls": calls}))
+    return env
+
+
+@pytest.mark.parametrize("how", ["asynchronous", "timeout", "through another"])
+def test_a_call_of_a_service_that_hangs_on_another_thread(how: str) -> None:
+    failed = failure(searching(how))
+    says = "1 call was still inside; its value is not freed under them, here:"
+    check_stack(failed, "search_through" if how == "through another" else "search", says)
+    assert failed.report.services["db"]["state"] == "abandoned"
+    assert isinstance(failed.__cause__, TimeoutError) == (how == "timeout")
+
+
+def test_a_call_of_a_service_that_hangs_on_the_thread_of_its_operator() -> None:
+    job = searching("plain").submit()
+    HangingStore.reached.acquire()
+    job.cancel()
+    with pytest.raises(JobFailed) as failed:
+        job.wait()
+    check_stack(failed.value, "execute")
+    check_stack(failed.value, "search")
+
+
+def test_of_many_calls_that_hang_a_few_are_told() -> None:
+    text = str(failure(searching("asynchronous", 5)))
+    assert "5 calls were still inside" in text
+    assert text.count("in search\n") == 3 and "and 2 more" in text
 
 
 def test_what_comes_back_late_is_cleaned_once() -> None:

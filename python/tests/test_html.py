@@ -78,6 +78,60 @@ def test_a_report_is_a_table() -> None:
     assert "<i>" not in page and "succeeded" in page
 
 
+def test_functions_that_run_together_have_rows_with_what_is_known_of_them() -> None:
+    env = LocalEnvironment("together")
+    thirds = (
+        env.from_batch(range(3000))
+        .map(str, name="text")
+        .map(int, name="number")
+        .filter(lambda n: n % 3 == 0, name="third")
+    )
+    # In tasks of their own, as two read the same stream.
+    thirds.map(abs, name="same").collect()
+    thirds.map(str, name="shown").filter(lambda text: text > "5", name="late").sink(len, name="kept")
+    report = env.submit(autostop=True).report
+    assert report.functions == {
+        "text → number → third": [("text", 3000, 3000), ("number", 3000, 3000), ("third", 3000, 1000)],
+        "same → collect": [("same", 1000, 1000), ("collect", 1000, 1000)],
+        "shown → late → kept": [("shown", 1000, 1000), ("late", 1000, None), ("kept", None, None)],
+    }
+    lines = [line.split() for line in str(report).splitlines()]
+    above = next(index for index, line in enumerate(lines) if line[:5] == ["shown", "→", "late", "→", "kept"])
+    assert lines[above + 1 : above + 4] == [["shown", "1000", "1000"], ["late", "1000", "?"], ["kept", "?", "?"]]
+    rows = xml.fromstring(f"<div>{report._repr_html_()}</div>").findall(".//tr")
+    cells = [["".join(cell.itertext()).strip() for cell in row] for row in rows]
+    assert ["third", "", "3,000", "1,000", "", "", ""] in cells and ["late", "", "1,000", "?", "", "", ""] in cells
+
+
+def test_what_is_behind_a_filter_is_known_if_all_that_follows_gives_one_for_one() -> None:
+    env = LocalEnvironment("behind")
+    odd = env.from_batch(range(10)).filter(lambda n: n % 2, name="odd").map(str, name="text")
+    odd.collect()
+    odd.flatmap(lambda text: [text] * 3, name="three").map(int, name="number").collect()
+    functions = env.submit(autostop=True).report.functions
+    assert functions["odd → text"] == [("odd", 10, 5), ("text", 5, 5)]
+    assert functions["three → number → collect-2"] == [
+        ("three", 5, None),
+        ("number", None, None),
+        ("collect-2", None, None),
+    ]
+
+
+@pytest.mark.parametrize("how", ["take", "failed"])
+def test_of_functions_that_were_broken_off_nothing_is_said(how: str) -> None:
+    env = LocalEnvironment("broken")
+    stream = env.from_batch(range(10_000)).map(str, name="text").map(int, name="number")
+    if how == "take":
+        stream.take(3).collect()
+        report = env.submit(autostop=True).report
+    else:
+        stream.map(lambda n: 1 // n).collect()
+        with pytest.raises(JobFailed) as failed:
+            env.submit(autostop=True)
+        report = failed.value.report
+    assert report.functions == {} and "text → number" in str(report)
+
+
 def test_the_report_of_a_failed_job_tells_why() -> None:
     env = LocalEnvironment()
     env.from_batch([0]).map(lambda n: 1 // n).collect()

@@ -14,6 +14,7 @@ import pytest
 import sage.testing
 from sage import DeadLetter, JobFailed, Letter, LocalEnvironment, SinkFunction, ops
 from sage._context import ServiceCalls
+from sage.core.api.function.kafka_source import KafkaSourceFunction
 from sage.testing import KafkaCluster
 
 #: Nobody listens here.
@@ -47,6 +48,38 @@ def test_what_is_written_is_read_once_and_in_order(cluster: KafkaCluster) -> Non
     assert read(cluster, "events", connect_timeout=30) == events
 
 
+def test_the_source_class_is_the_same_source(cluster: KafkaCluster) -> None:
+    cluster.create_topic("numbers", partitions=2)
+    write(cluster, "numbers", range(100))
+    options: dict[str, Any] = {"auto_offset_reset": "earliest", "until_end": True, "metadata": False}
+    servers = cluster.bootstrap_servers
+    env = LocalEnvironment("read")
+    stream = env.from_source(
+        KafkaSourceFunction, bootstrap_servers=servers, topic="numbers", group_id="group", parallelism=2, **options
+    )
+    records = stream.collect()
+    env.from_source(KafkaSourceFunction, servers, "numbers", "named", name="in", **options).collect()
+    env.submit(autostop=True)
+    assert sorted(records) == list(range(100))
+    assert env.pipeline[0].kind == "kafka" and env.pipeline[0].parallelism == 2
+    assert "in" in [step.name for step in env.pipeline]
+    # Committed for that group, by either way.
+    assert read(cluster, "numbers") == []
+
+
+def test_what_the_source_class_cannot_do_says_so() -> None:
+    env = LocalEnvironment("arguments")
+    with pytest.raises(TypeError, match="group_id"):
+        env.from_source(KafkaSourceFunction, NOBODY, "t")
+    with pytest.raises(ValueError, match="`group_id` is a text that is not empty"):
+        env.from_source(KafkaSourceFunction, bootstrap_servers=NOBODY, topic="t", group_id="")
+    assert env.pipeline == []
+    with pytest.raises(TypeError, match="is given to `from_source`"):
+        KafkaSourceFunction(NOBODY, "t", "g")
+    with pytest.raises(TypeError, match="`Mine` cannot be a subclass of `KafkaSourceFunction`"):
+        type("Mine", (KafkaSourceFunction,), {})
+
+
 def test_a_group_goes_on_where_its_last_run_ended_well(cluster: KafkaCluster) -> None:
     cluster.create_topic("numbers")
     write(cluster, "numbers", range(10))
@@ -71,7 +104,8 @@ def test_a_run_that_fails_after_the_source_has_ended_is_read_again(cluster: Kafk
             raise ValueError("the disk is full")
 
     env = LocalEnvironment("fails")
-    stream = env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", until_end=True, metadata=False)
+    options: dict[str, Any] = {"until_end": True, "metadata": False}
+    stream = env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", **options)
     stream.sink(FailsAtTheEnd)
     with pytest.raises(JobFailed, match="the disk is full"):
         env.submit(autostop=True)
@@ -184,7 +218,8 @@ def test_plain_json_is_read_without_the_interpreter(cluster: KafkaCluster, monke
     # What is called for anything but plain JSON.
     monkeypatch.setattr("sage._kafka._from_json", None)
     env = LocalEnvironment("native")
-    stream = env.from_kafka_source(cluster.bootstrap_servers, "events", "group", "earliest", until_end=True, metadata=False)
+    options: dict[str, Any] = {"until_end": True, "metadata": False}
+    stream = env.from_kafka_source(cluster.bootstrap_servers, "events", "group", "earliest", **options)
     numbers = stream.map(ops.field("n")).collect()
     env.submit(autostop=True)
     assert numbers == list(range(10))
@@ -196,7 +231,8 @@ def test_any_json_is_read_as_python_reads_it(cluster: KafkaCluster) -> None:
     texts += ['\ufeff{"a": "bom"}', '{"a": NaN}']
     write(cluster, "texts", [text.encode() for text in texts] + ['{"a": 16}'.encode("utf-16")], value_serializer=bytes)
     env = LocalEnvironment("json")
-    stream = env.from_kafka_source(cluster.bootstrap_servers, "texts", "group", "earliest", until_end=True, metadata=False)
+    options: dict[str, Any] = {"until_end": True, "metadata": False}
+    stream = env.from_kafka_source(cluster.bootstrap_servers, "texts", "group", "earliest", **options)
     values = stream.map(ops.field("a")).collect()
     env.submit(autostop=True)
     assert values[:3] == [[1, 2.5, None, True, "ü"], 123456789012345678901234567890, "bom"]

@@ -38,7 +38,11 @@ def test_count_reduce_and_fold(parallelism: int) -> None:
     counts = keyed.count(parallelism=parallelism).collect()
     sums = keyed.reduce(lambda one, other: (one[0], one[1] + other[1]), parallelism=parallelism).collect()
     lists = keyed.fold(list, lambda seen, pair: [*seen, pair[1]], parallelism=parallelism).collect()
-    totals = keyed.fold(100, lambda total, pair: total + pair[1], parallelism=parallelism).map(lambda kept: kept).collect()
+    totals = (
+        keyed.fold(100, lambda total, pair: total + pair[1], parallelism=parallelism)
+        .map(lambda kept: kept)
+        .collect()
+    )
     run(env)
     by_key: dict[Any, list[int]] = defaultdict(list)
     for word, n in pairs:
@@ -55,7 +59,9 @@ def test_aggregates_without_a_key_also_of_nothing() -> None:
     for name, records in [("some", [3, 1, 2]), ("none", [])]:
         stream = env.from_batch(records, name=name)
         results[name] = [
-            stream.count().collect(), stream.reduce(max).collect(), stream.fold(10, lambda total, n: total + n).collect()
+            stream.count().collect(),
+            stream.reduce(max).collect(),
+            stream.fold(10, lambda total, n: total + n).collect(),
         ]
     run(env)
     assert results == {"some": [[3], [3], [16]], "none": [[0], [], [10]]}
@@ -65,14 +71,19 @@ def test_aggregates_without_a_key_also_of_nothing() -> None:
 def test_states_of_keys(parallelism: int) -> None:
     env = LocalEnvironment("states")
     keyed = env.from_batch([("a", 1), ("b", 5), ("a", 2), ("b", 1)]).keyby(lambda pair: pair[0])
-    running = keyed.map_with_state(0, lambda total, pair: (total + pair[1], (pair[0], total + pair[1])), parallelism=parallelism)
-    repeated = keyed.flatmap_with_state(list, lambda seen, pair: ([*seen, pair], [*seen, pair]), parallelism=parallelism)
+    running = keyed.map_with_state(
+        0, lambda total, pair: (total + pair[1], (pair[0], total + pair[1])), parallelism=parallelism
+    )
+    repeated = keyed.flatmap_with_state(
+        list, lambda seen, pair: ([*seen, pair], [*seen, pair]), parallelism=parallelism
+    )
     first = keyed.distinct(parallelism=parallelism).collect()
     top = keyed.top_k(1, lambda pair: pair[1], parallelism=parallelism).collect()
     running, repeated = running.collect(), repeated.collect()  # type: ignore[assignment]
     run(env)
     assert sorted(running) == [("a", 1), ("a", 3), ("b", 5), ("b", 6)]  # type: ignore[call-overload]
-    assert Counter(repeated) == Counter({("a", 1): 2, ("b", 5): 2, ("a", 2): 1, ("b", 1): 1})  # type: ignore[call-overload]
+    wanted: Any = {("a", 1): 2, ("b", 5): 2, ("a", 2): 1, ("b", 1): 1}
+    assert Counter(repeated) == Counter(wanted)
     assert sorted(first) == [("a", 1), ("b", 5)]
     assert sorted(top) == [("a", [("a", 2)]), ("b", [("b", 5)])]
 
@@ -92,7 +103,19 @@ def test_an_initial_state_is_copied_for_each_key() -> None:
 @pytest.mark.parametrize("parallelism", [1, 2])
 def test_keys_compare_as_in_a_dict_and_not_a_number_is_one_key(parallelism: int) -> None:
     env = LocalEnvironment("keys")
-    keys = [1, 1.0, True, float("nan"), float("nan"), 2**80, float(2**80), "\ud800", b"x", ("a", (1, None)), ("a", (1.0, None))]
+    keys = [
+        1,
+        1.0,
+        True,
+        float("nan"),
+        float("nan"),
+        2**80,
+        float(2**80),
+        "\ud800",
+        b"x",
+        ("a", (1, None)),
+        ("a", (1.0, None)),
+    ]
     counts = env.from_batch(keys).keyby(lambda key: key).count(parallelism=parallelism).collect()
     run(env)
     counted = {("nan" if key != key else key): count for key, count in counts}
@@ -138,8 +161,14 @@ def expected(starts: Any, size: float) -> dict[tuple[str, float], list[int]]:
 @pytest.mark.parametrize(("windows", "size", "every"), [(Tumbling(10), 10, 10), (Sliding(20, 5), 20, 5)])
 def test_windows_of_event_time(windows: Any, size: int, every: int, parallelism: int) -> None:
     env = LocalEnvironment("windows")
-    keyed = env.from_batch(EVENTS).with_timestamps(lambda event: event[0], out_of_order=100).keyby(lambda event: event[1])
-    lists = keyed.window(windows).apply(lambda key, start, end, events: (key, end - start, [e[2] for e in events]), parallelism=parallelism)
+    keyed = (
+        env.from_batch(EVENTS)
+        .with_timestamps(lambda event: event[0], out_of_order=100)
+        .keyby(lambda event: event[1])
+    )
+    lists = keyed.window(windows).apply(
+        lambda key, start, end, events: (key, end - start, [e[2] for e in events]), parallelism=parallelism
+    )
     counts = keyed.window(windows).count(parallelism=parallelism).collect()
     lowest = keyed.window(windows).reduce(min).collect()
     sums = keyed.window(windows).fold(0, lambda total, event: total + event[2]).collect()
@@ -237,7 +266,11 @@ def test_a_join_in_windows_and_one_that_keeps_too_much() -> None:
     sides = [side.with_timestamps(lambda e: e[0], out_of_order=1).keyby(lambda e: e[1]) for side in (shown, clicked)]
     pairs = sides[0].join(sides[1]).window(Tumbling(1)).left().collect()
     run(env)
-    assert sorted((p.start, p.key, p.right and p.right[0]) for p in pairs) == [(0, "nuts", None), (0, "tea", 0.6), (1, "tea", None)]
+    assert sorted((p.start, p.key, p.right and p.right[0]) for p in pairs) == [
+        (0, "nuts", None),
+        (0, "tea", 0.6),
+        (1, "tea", None),
+    ]
     env = LocalEnvironment("too-much")
     stream = env.from_batch(range(100)).keyby(lambda n: n)
     stream.join(env.from_batch(range(100)).keyby(lambda n: n)).max_records(10).inner().collect()
@@ -310,13 +343,22 @@ class Unpaid(ProcessFunction):
 
 @pytest.mark.parametrize("parallelism", [1, 2])
 def test_timers_of_keys(parallelism: int) -> None:
-    events = [(0, "ordered", 1), (5, "ordered", 2), (20, "paid", 1), (90, "ordered", 3), (95, "paid", 3), (96, "ordered", 4)]
+    events = [
+        (0, "ordered", 1),
+        (5, "ordered", 2),
+        (20, "paid", 1),
+        (90, "ordered", 3),
+        (95, "paid", 3),
+        (96, "ordered", 4),
+    ]
     closed: list[int] = []
     env = LocalEnvironment("unpaid")
     keyed = env.from_batch(events).with_timestamps(lambda event: event[0]).keyby(lambda event: event[2])
     unpaid = keyed.process(Unpaid, closed, parallelism=parallelism).collect()
     run(env)
-    assert sorted(unpaid) == [(2, 65, 1, parallelism), (4, 156, 1, parallelism)] and sorted(closed) == list(range(parallelism))
+    assert sorted(unpaid) == [(2, 65, 1, parallelism), (4, 156, 1, parallelism)] and sorted(closed) == list(
+        range(parallelism)
+    )
 
 
 class Alarm(ProcessFunction):

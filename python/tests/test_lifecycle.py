@@ -51,7 +51,9 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, list[str], str]:
 @pytest.mark.parametrize(
     ("number", "codes"), [(signal.SIGINT, (130, -signal.SIGINT)), (signal.SIGTERM, (143, -signal.SIGTERM))]
 )
-def test_a_signal_cleans_and_then_ends_the_program_with_its_code(number: signal.Signals, codes: tuple[int, int]) -> None:
+def test_a_signal_cleans_and_then_ends_the_program_with_its_code(
+    number: signal.Signals, codes: tuple[int, int]
+) -> None:
     process = program("env.submit(autostop=True)\nprint('not reached')")
     assert process.stdout is not None and process.stdout.readline() == "tick\n"
     process.send_signal(number)

@@ -338,7 +338,8 @@ def test_a_process_that_was_forked_before_any_job_runs_its_own() -> None:
 @pytest.mark.parametrize("first", ["", "import sage\n"])
 def test_a_subinterpreter_is_refused(first: str) -> None:
     # One that shares the lock with the main one; others are refused by the interpreter itself.
-    new, module = ("create('legacy')", "_interpreters") if sys.version_info >= (3, 13) else ("create()", "_xxsubinterpreters")
+    is_new = sys.version_info >= (3, 13)
+    new, module = ("create('legacy')", "_interpreters") if is_new else ("create()", "_xxsubinterpreters")
     run = "try: import sage\\nexcept ImportError as error: print(error)"
     code = f"{first}import {module} as sub\nsub.run_string(sub.{new}, '{run}')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)

@@ -20,14 +20,15 @@ class Text(str):
 
 
 PLAIN = [
-    "", " ", "a", "A b", "\x1ca\x1f b\u2003c\x85", "Straße ΑΣ İ", "\ud800 x", "x,y,,z", "12", "-7", " 5 ", "1_000", "3.5", "1e3", "nan",
-    "9" * 30, '{"n": 1, "n": 2.5, "t": ["x", null, true]}', "[1, -0, -0.0, 1e400, 123456789012345678901]", "0.1", "NaN", "not json",
-    b"bytes", 0, 1, -1, 2**70, 0.5, float("inf"), True, None, (), [], {}, {"n": 5}, {"n": [1, {"m": (2,)}], 3: 4}, Text("sub class"),
+    "", " ", "a", "A b", "\x1ca\x1f b\u2003c\x85", "Straße ΑΣ İ", "\ud800 x", "x,y,,z", "12", "-7", " 5 ",
+    "1_000", "3.5", "1e3", "nan", "9" * 30, '{"n": 1, "n": 2.5, "t": ["x", null, true]}',
+    "[1, -0, -0.0, 1e400, 123456789012345678901]", "0.1", "NaN", "not json", b"bytes", 0, 1, -1, 2**70, 0.5,
+    float("inf"), True, None, (), [], {}, {"n": 5}, {"n": [1, {"m": (2,)}], 3: 4}, Text("sub class"),
     frozenset([1]),
 ]
 OPS = [
-    ops.identity(), ops.split(), ops.split(","), ops.strip(), ops.lower(), ops.contains("x"), ops.parse_json(), ops.field("n"), ops.to_int(),
-    ops.to_float(),
+    ops.identity(), ops.split(), ops.split(","), ops.strip(), ops.lower(), ops.contains("x"),
+    ops.parse_json(), ops.field("n"), ops.to_int(), ops.to_float(),
 ]
 
 

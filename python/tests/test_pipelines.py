@@ -169,7 +169,9 @@ def test_the_users_exception_is_the_cause_with_operator_record_and_traceback(kin
     if kind == "sink":
         stream.sink(fails)
     else:
-        getattr(stream, kind)(lambda n: [fails(n)] if kind == "flatmap" else fails(n), name="fails").sink(lambda _: None)
+        getattr(stream, kind)(lambda n: [fails(n)] if kind == "flatmap" else fails(n), name="fails").sink(
+            lambda _: None
+        )
     with pytest.raises(JobFailed, match="in `fails`, at record 1235: Broken: at 1234") as failed:
         env.submit(autostop=True)
     cause = failed.value.__cause__

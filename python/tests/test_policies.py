@@ -75,7 +75,12 @@ def test_letters_in_a_file_can_be_read_and_tried_again(tmp_path: Path) -> None:
     assert [letter.record for letter in letters] == ["two", None] * 2
     assert "{3}" in path.read_text(encoding="utf-8")
     env = LocalEnvironment("replay")
-    again = env.from_batch(read_letters(path)).filter(lambda letter: letter.record is not None).map(lambda l: l.record * 2).collect()
+    again = (
+        env.from_batch(read_letters(path))
+        .filter(lambda letter: letter.record is not None)
+        .map(lambda l: l.record * 2)
+        .collect()
+    )
     env.submit(autostop=True)
     assert again == ["twotwo"] * 2
     path.write_text("{}\n", encoding="utf-8")

@@ -67,7 +67,12 @@ def test_a_terminal_shows_how_far_each_sink_is_and_the_line_is_erased() -> None:
 
 @pytest.mark.parametrize(
     ("command", "variables"),
-    [(program("False"), {}), (program(), {"TERM": "dumb"}), (program(most=5), {}), (program(most=60, sink="print"), {})],
+    [
+        (program("False"), {}),
+        (program(), {"TERM": "dumb"}),
+        (program(most=5), {}),
+        (program(most=60, sink="print"), {}),
+    ],
     ids=["not wanted", "dumb", "short", "prints itself"],
 )
 def test_nothing_is_drawn_where_it_would_be_in_the_way(command: list[str], variables: dict[str, str]) -> None:
@@ -147,3 +152,70 @@ def test_a_halted_terminal_does_not_hold_the_job_up() -> None:
         os.close(slave)
         os.close(master)
         process.wait()
+
+
+PRINTING = """
+import sys, time
+from sage import LocalEnvironment
+
+def row(n):
+    time.sleep(0.02)
+    if n % 10 == 5:  # a line in two parts, between which the other line may be drawn
+        print(f"row {n // 5}", end="", flush=True)
+        time.sleep(0.25)
+        print(f"{n % 5}")
+    else:
+        print(f"row {n}", file=sys.stdout if n % 2 else sys.stderr)
+    return n
+
+streams = sys.stdout, sys.stderr
+env = LocalEnvironment("counted")
+env.from_batch(range(40)).map(row).sink([].append, name="a sink with a name")
+env.submit(autostop=True, progress=True)
+print("over", (sys.stdout, sys.stderr) == streams)
+"""
+
+
+def screen(written: str) -> list[str]:
+    """What a terminal shows in the end: its rows."""
+    rows, column = [""], 0
+    for part in re.findall(r"\x1b\[K|.|\n|\r", written):
+        if part == "\n":
+            rows.append("")
+        elif part == "\r":
+            column = 0
+        elif part == "\x1b[K":
+            rows[-1] = rows[-1][:column]
+        else:
+            rows[-1] = rows[-1][:column].ljust(column) + part + rows[-1][column + 1 :]
+            column += 1
+    return rows
+
+
+def test_what_a_program_prints_is_on_lines_of_its_own() -> None:
+    written, code = on_a_terminal([sys.executable, "-c", PRINTING])
+    assert code == 0, written
+    rows = [f"row {n // 5}{n % 5}" if n % 10 == 5 else f"row {n}" for n in range(40)]
+    assert screen(written) == [*rows, "over True", ""]
+    assert len(re.findall(r"\rcounted 0:0\d  a sink with a name", written)) >= 5
+
+
+def test_a_stream_that_the_program_puts_in_place_meanwhile_stays() -> None:
+    program_ = """
+import io, sys, time
+from sage import LocalEnvironment
+
+kept = io.StringIO()
+def replace(n):
+    time.sleep(0.3)
+    sys.stdout = kept
+    print(n)
+    return n
+
+env = LocalEnvironment("counted")
+env.from_batch([1, 2]).map(replace).sink([].append)
+env.submit(autostop=True, progress=True)
+sys.stderr.write(f"over {sys.stdout is kept} {kept.getvalue()!r}")
+"""
+    written, code = on_a_terminal([sys.executable, "-c", program_])
+    assert code == 0 and screen(written) == [r"over True '1\n2\n'"]

@@ -102,7 +102,9 @@ def test_values_of_json_lines_null_among_them(tmp_path: Path) -> None:
 def test_records_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     env = LocalEnvironment()
     stream = env.from_batch(["a"])
-    stream.sink(PrintSink, "answer", ": ").sink(TerminalSink, {"prefix": "t", "model": "x"}).sink(TerminalSink).print("p")
+    stream.sink(PrintSink, "answer", ": ").sink(TerminalSink, {"prefix": "t", "model": "x"}).sink(
+        TerminalSink
+    ).print("p")
     run(env)
     assert sorted(capsys.readouterr().out.splitlines()) == ["a", "answer: a", "p | a", "t | a"]
 
@@ -119,7 +121,13 @@ def test_a_wrapped_lambda_is_a_function_class() -> None:
     assert issubclass(double, MapFunction)
     env = LocalEnvironment()
     odd = wrap_lambda(lambda n: n % 4 == 2, FilterFunction)
-    records = env.from_batch([1, 2, 3]).map(double).filter(odd).flatmap(wrap_lambda(lambda n: [n, n], FlatMapFunction)).collect()
+    records = (
+        env.from_batch([1, 2, 3])
+        .map(double)
+        .filter(odd)
+        .flatmap(wrap_lambda(lambda n: [n, n], FlatMapFunction))
+        .collect()
+    )
     run(env)
     assert records == [2, 2, 6, 6]
     for wrong in [(3,), (len, int), (len, "map")]:
@@ -167,7 +175,11 @@ def test_a_configuration_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert load_config(path) == {"source": {"data_path": "a.txt"}, "levels": [1, 2]}
     path.write_text("")
     assert load_config(str(path)) == {}
-    for text, said in [("- 1", "a list at its top level"), ("a: [", "is no YAML"), ("a: !!python/object:os.system x", "is no YAML")]:
+    for text, said in [
+        ("- 1", "a list at its top level"),
+        ("a: [", "is no YAML"),
+        ("a: !!python/object:os.system x", "is no YAML"),
+    ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=said) as error:
             load_config(path)
@@ -195,7 +207,10 @@ def test_a_logger_by_name_is_one_of_logging(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.INFO):
         CustomLogger("by name").info("heard")
         CustomLogger(name="by keyword").info("too")
-    assert [(record.name, record.message) for record in caplog.records] == [("sage.by name", "heard"), ("sage.by keyword", "too")]
+    assert [(record.name, record.message) for record in caplog.records] == [
+        ("sage.by name", "heard"),
+        ("sage.by keyword", "too"),
+    ]
 
 
 def test_log_files_are_written_only_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -386,7 +386,12 @@ def test_a_call_on_another_thread_notices_who_uses_whom() -> None:
         def cleanup(self) -> None:
             events.append("later cleanup")
 
-    using(("later", Later), ("db", Store), ("other", Store), do=lambda sink: sink.call_service("later", timeout=30)).submit(True)
+    using(
+        ("later", Later),
+        ("db", Store),
+        ("other", Store),
+        do=lambda sink: sink.call_service("later", timeout=30),
+    ).submit(True)
     cleaned = [event for event in events if "cleanup" in event]
     assert cleaned[0] == "later cleanup" and len(cleaned) == 3
 

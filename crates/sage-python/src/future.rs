@@ -15,13 +15,15 @@ use sage::{CallError, ServiceHandle, ServiceState};
 use crate::error::ServiceError;
 use crate::service::{PythonService, refused};
 use crate::thread::{self, attach};
-use crate::workers::{Work, Workers, leaving, spin_until};
+use crate::workers::{Begun, MOST_THREADS, Work, Workers, entering, is_worker, leaving, spin_until};
 
 /// How often a thread that waits sees to the signals of its program.
 const SIGNALS: Duration = Duration::from_millis(100);
 
 /// What is called, and with what.
 pub(crate) struct Request {
+    /// The number of the service.
+    service: usize,
     /// The caller's context variables.
     context: Py<PyAny>,
     method: Py<PyString>,
@@ -32,6 +34,7 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn new(
         py: Python<'_>,
+        service: usize,
         method: &Bound<'_, PyString>,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
@@ -39,7 +42,7 @@ impl Request {
         static COPY: pyo3::sync::PyOnceLock<Py<PyAny>> = pyo3::sync::PyOnceLock::new();
         let context = COPY.import(py, "contextvars", "copy_context")?.call0()?.unbind();
         let (method, args) = (method.clone().unbind(), args.clone().unbind());
-        Ok(Self { context, method, args, kwargs: kwargs.map(|kwargs| kwargs.clone().unbind()) })
+        Ok(Self { service, context, method, args, kwargs: kwargs.map(|kwargs| kwargs.clone().unbind()) })
     }
 
     fn call(self, py: Python<'_>, service: &PythonService) -> PyResult<Py<PyAny>> {
@@ -56,6 +59,8 @@ type Inside = Pin<Box<dyn Future<Output = std::result::Result<Result, CallError>
 
 /// A call that another thread makes.
 pub(crate) struct Call {
+    /// The number of the service.
+    service: usize,
     stage: Mutex<Stage>,
     ended: Condvar,
     is_over: AtomicBool,
@@ -77,19 +82,26 @@ impl Call {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a stage in place of another. What comes back is to be dropped by a thread that is attached and holds no lock, as it
-    /// may have the program's objects.
-    fn replace(&self, next: Stage) -> Stage {
-        std::mem::replace(&mut *self.stage(), next)
-    }
-
-    /// Nobody waits for it any more. If it has not begun, it is not made.
+    /// Nobody waits for it any more. If it has not begun, it is not made. The calling thread is attached and holds no lock, as what
+    /// is dropped may have the program's objects.
     fn give_up(&self) {
         let mut stage = self.stage();
         if matches!(*stage, Stage::Waiting(_) | Stage::Running) {
             let before = std::mem::replace(&mut *stage, Stage::Dropped);
             drop(stage);
             drop(before);
+        }
+    }
+
+    /// Takes it to make it, if nobody has and somebody wants it. The calling thread is attached.
+    fn claim(&self) -> Option<Inside> {
+        let mut stage = self.stage();
+        if !matches!(*stage, Stage::Waiting(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut *stage, Stage::Running) {
+            Stage::Waiting(inside) => Some(inside),
+            _ => None,
         }
     }
 
@@ -135,20 +147,33 @@ impl Call {
 
 impl Work for Call {
     fn run(&self) {
-        attach(|_py| match self.replace(Stage::Running) {
-            Stage::Waiting(inside) => self.make(inside),
-            given_up => {
+        let is_made = attach(|_py| match self.claim() {
+            Some(inside) => {
+                self.make(inside);
+                true
+            }
+            None => {
                 leaving();
-                drop(self.replace(given_up));
+                false
             }
         });
         // Not while attached: whoever wakes would only wait again, for the interpreter.
-        self.tell();
+        if is_made {
+            self.tell();
+        }
     }
 
     fn refuse(&self) {
         attach(|_py| self.give_up());
         self.tell();
+    }
+
+    fn is_wanted(&self) -> bool {
+        matches!(*self.stage(), Stage::Waiting(_))
+    }
+
+    fn service(&self) -> usize {
+        self.service
     }
 }
 
@@ -165,26 +190,32 @@ impl Future for NextTime {
 
 /// Begins a call: this thread goes through the gate, so that its use of the service is noted and a service that stops is
 /// refused at once; a worker makes the call, and leaves. A call that has not begun when the service stops is refused as well.
+///
+/// Where as many calls wait as there may be, this waits until there is room, for `limit` at most; on a worker without a limit it
+/// raises.
 pub(crate) fn begin(
     py: Python<'_>,
     handle: &Arc<ServiceHandle<PythonService>>,
     workers: &Workers,
     serves: &AtomicBool,
     request: Request,
+    limit: Option<Duration>,
+    late: impl FnOnce() -> String,
 ) -> PyResult<Arc<Call>> {
-    let caller = handle.clone();
+    let (caller, service) = (handle.clone(), request.service);
     let mut inside: Inside = Box::pin(async move {
         let entered = caller.clone();
-        let call = async |service: sage::ServiceRef<PythonService>| {
+        let call = async |instance: sage::ServiceRef<PythonService>| {
             NextTime(false).await;
             if entered.state() != ServiceState::Ready {
+                leaving();
                 return Err(ServiceError::new_err(format!(
                     "service `{}` is not serving: it is {}",
                     entered.name(),
                     entered.state()
                 )));
             }
-            let result = attach(|py| request.call(py, &service));
+            let result = attach(|py| request.call(py, &instance));
             // Before the service is left, which the end of a job waits for: so it then waits for this thread, too.
             leaving();
             result
@@ -199,16 +230,46 @@ pub(crate) fn begin(
         Poll::Ready(Ok(_)) | Poll::Pending => serves.store(true, Ordering::Relaxed),
     }
     let call = Arc::new(Call {
+        service,
         stage: Mutex::new(Stage::Waiting(inside)),
         ended: Condvar::new(),
         is_over: false.into(),
         is_awaited: false.into(),
     });
-    if workers.begin(call.clone()) {
-        Ok(call)
-    } else {
-        Err(ServiceError::new_err("no thread can be had to make the call"))
+    let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+    loop {
+        match workers.begin(call.clone()) {
+            Begun::Taken => return Ok(call),
+            Begun::NoThread => return Err(ServiceError::new_err("no thread can be had to make the call")),
+            Begun::Over => return Err(ServiceError::new_err(NOT_MADE)),
+            Begun::Full => {}
+        }
+        // Those who make the room wait for room.
+        if limit.is_none() && is_worker() {
+            return Err(ServiceError::new_err(format!(
+                "{MOST_THREADS} calls of services are under way and {} wait for a thread, as many as may, so that this one, which is made from \
+                 such a call, would wait for itself; call the service without `call_service_async`, or make fewer at a time",
+                workers.most_queued()
+            )));
+        }
+        if handle.state() != ServiceState::Ready {
+            return Err(ServiceError::new_err(NOT_MADE));
+        }
+        match time_left(until) {
+            Some(left) => py.detach(|| workers.wait_for_room(left)),
+            None => return Err(PyTimeoutError::new_err(late())),
+        }
+        py.check_signals()?;
     }
+}
+
+/// What is said of a call that had to wait, and whose turn did not come.
+const NOT_MADE: &str = "the call was not made, as the job is over";
+
+/// How long to wait before looking at signals; `None` when the time is up.
+fn time_left(until: Option<Instant>) -> Option<Duration> {
+    let left = until.map_or(SIGNALS, |until| until.saturating_duration_since(Instant::now()).min(SIGNALS));
+    (!left.is_zero()).then_some(left)
 }
 
 /// What becomes of a call on another thread.
@@ -247,23 +308,32 @@ pub(crate) fn result(
     late: impl FnOnce() -> String,
 ) -> PyResult<Py<PyAny>> {
     let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    // When all workers wait for calls that no worker has taken, nobody else would make them.
+    if timeout.is_none()
+        && is_worker()
+        && let Some(inside) = call.claim()
+    {
+        entering(call.service);
+        call.make(inside);
+        py.detach(|| call.tell());
+    }
     while !call.is_over.load(Ordering::Acquire) {
-        let left = until.map_or(SIGNALS, |until| until.saturating_duration_since(Instant::now()).min(SIGNALS));
-        if py.detach(|| call.wait(left)) {
-            break;
-        }
-        if until.is_some_and(|until| until <= Instant::now()) {
-            if gives_up {
-                call.give_up();
+        match time_left(until) {
+            Some(left) if py.detach(|| call.wait(left)) => break,
+            Some(_) => {}
+            None => {
+                if gives_up {
+                    call.give_up();
+                }
+                return Err(PyTimeoutError::new_err(late()));
             }
-            return Err(PyTimeoutError::new_err(late()));
         }
         py.check_signals()?;
     }
     match &*call.stage() {
         Stage::Ended(Ok(value)) => Ok(value.clone_ref(py)),
         Stage::Ended(Err(error)) => Err(error.clone_ref(py)),
-        _ => Err(ServiceError::new_err("the call was not made, as the job is over")),
+        _ => Err(ServiceError::new_err(NOT_MADE)),
     }
 }
 

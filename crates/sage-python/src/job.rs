@@ -16,12 +16,14 @@ use sage::{AsyncError, CauseKind, Environment, JobHandle, JobReport, RunError};
 use crate::error::Raised;
 use crate::kafka::Offsets;
 use crate::thread::{self, attach};
+use crate::workers::Workers;
 
 /// A job that was started.
 #[pyclass(frozen, module = "sage._sage")]
 pub(crate) struct Job {
     id: String,
     process: u32,
+    workers: Arc<Workers>,
     phase: Mutex<Phase>,
 }
 
@@ -48,11 +50,12 @@ struct Ended {
 }
 
 impl Job {
-    pub(crate) fn new(env: Environment, handle: JobHandle, offsets: Offsets) -> Self {
+    pub(crate) fn new(env: Environment, handle: JobHandle, offsets: Offsets, workers: Arc<Workers>) -> Self {
         let id = handle.id().to_owned();
         Self {
             id,
             process: std::process::id(),
+            workers,
             phase: Mutex::new(Phase::Live(Arc::new(Live { _env: env, handle, offsets }))),
         }
     }
@@ -199,7 +202,10 @@ impl Job {
 
     /// Ends everything; what is in flight is dropped.
     fn cancel(&self, py: Python<'_>) -> PyResult<()> {
-        self.command(py, JobHandle::cancel)
+        self.command(py, |handle| {
+            handle.cancel();
+            self.workers.cancel();
+        })
     }
 
     /// Has the sources wait.

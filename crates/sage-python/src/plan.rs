@@ -2,6 +2,7 @@
 
 use std::os::unix::thread::RawPthread;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -30,10 +31,10 @@ struct Registration {
 /// Starts a job. `bind` is given the handles of the services, by name, before anything runs.
 ///
 /// `is_on_main` says whether the interpreter's main thread is the one that submits: its handlers end the program at a signal.
-/// `where_stuck` is asked for the stack of a thread that missed a deadline.
+/// `most_queued_calls` is how many calls of services may wait for a thread. `where_stuck` is asked for the stack of a thread that missed a deadline.
 #[expect(clippy::too_many_arguments, reason = "the package calls it, in one place, with names")]
 #[pyfunction]
-#[pyo3(signature = (name, steps, services, bind, *, is_on_main, timeouts, where_stuck, log_dir=None))]
+#[pyo3(signature = (name, steps, services, bind, *, is_on_main, timeouts, most_queued_calls, where_stuck, log_dir=None))]
 pub(crate) fn start(
     py: Python<'_>,
     name: String,
@@ -42,38 +43,57 @@ pub(crate) fn start(
     bind: &Bound<'_, PyAny>,
     is_on_main: bool,
     timeouts: &Bound<'_, PyDict>,
+    most_queued_calls: usize,
     where_stuck: Py<PyAny>,
     log_dir: Option<PathBuf>,
 ) -> PyResult<Job> {
     check_process()?;
     let mut env = Environment::local(name);
     env = env.signals(if is_on_main { SignalPolicy::Drain } else { SignalPolicy::Defer });
-    env = env.where_stuck(move |thread| stack_of(&where_stuck, thread));
+    let where_stuck = Arc::new(where_stuck);
+    let stuck = where_stuck.clone();
+    env = env.where_stuck(move |thread| stack_of(&stuck, thread));
     env = env.deadlines(deadlines(timeouts)?);
     if let Some(dir) = log_dir {
         env = env.log_files(dir);
     }
     let handles = PyDict::new(py);
-    let workers = Workers::new();
-    for service in services.iter() {
+    let workers = Workers::new(most_queued_calls);
+    for (number, service) in services.iter().enumerate() {
         let Registration { name, factory, after } = service.extract()?;
         let made_for = workers.clone();
         let mut builder = env.register_service_with(name.clone(), move |_cx| PythonService::make(&factory, &made_for));
+        let (stuck, its_workers) = (where_stuck.clone(), workers.clone());
+        builder = builder.where_calls_stuck(move || stacks_of(&stuck, &its_workers.inside(number)));
         for dependency in after {
             builder = builder.after(dependency.as_str());
         }
-        handles.set_item(name.clone(), Handle::new(name, builder.build(), workers.clone()))?;
+        handles.set_item(name.clone(), Handle::new(name, number, builder.build(), workers.clone()))?;
     }
     bind.call1((handles,))?;
     let offsets = Offsets::new();
     declare(&env, steps, &offsets)?;
     let job = py.detach(|| env.submit()).map_err(|error| SubmitError::new_err(error.to_string()))?;
-    Ok(Job::new(env, job, offsets))
+    Ok(Job::new(env, job, offsets, workers))
 }
 
 fn stack_of(where_stuck: &Py<PyAny>, thread: RawPthread) -> Option<String> {
     // The number of a thread in Python's module `threading` is the same.
     attach(|py| where_stuck.call1(py, (thread,)).ok()?.extract(py).ok()?)
+}
+
+/// How many stacks are told of calls that are stuck in one service.
+const MOST_STACKS: usize = 3;
+
+/// The stacks of the threads that are inside calls of a service.
+fn stacks_of(where_stuck: &Py<PyAny>, threads: &[RawPthread]) -> Option<String> {
+    let mut stacks: Vec<_> = threads.iter().filter_map(|thread| stack_of(where_stuck, *thread)).collect();
+    let all = stacks.len();
+    stacks.truncate(MOST_STACKS);
+    if all > MOST_STACKS {
+        stacks.push(format!("  and {} more", all - MOST_STACKS));
+    }
+    (all > 0).then(|| stacks.join("\n"))
 }
 
 fn deadlines(timeouts: &Bound<'_, PyDict>) -> PyResult<sage::Deadlines> {

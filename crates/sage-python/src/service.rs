@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyAttributeError;
 use pyo3::intern;
@@ -92,14 +93,21 @@ pub(crate) fn refused(error: &CallError) -> PyErr {
 pub(crate) struct Handle {
     handle: Arc<ServiceHandle<PythonService>>,
     name: String,
+    /// Among the services of the job.
+    number: usize,
     /// Whether a call has come through: from then on, none waits for the service to start.
     serves: AtomicBool,
     workers: Arc<Workers>,
 }
 
 impl Handle {
-    pub(crate) fn new(name: String, handle: ServiceHandle<PythonService>, workers: Arc<Workers>) -> Self {
-        Self { handle: Arc::new(handle), name, serves: AtomicBool::new(false), workers }
+    pub(crate) fn new(
+        name: String,
+        number: usize,
+        handle: ServiceHandle<PythonService>,
+        workers: Arc<Workers>,
+    ) -> Self {
+        Self { handle: Arc::new(handle), name, number, serves: AtomicBool::new(false), workers }
     }
 
     /// Goes through the gate and calls, unless that may have to wait.
@@ -141,9 +149,11 @@ impl Handle {
         method: &Bound<'_, PyString>,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
+        limit: Option<Duration>,
+        late: impl FnOnce() -> String,
     ) -> PyResult<Arc<Call>> {
-        let request = Request::new(py, method, args, kwargs)?;
-        future::begin(py, &self.handle, &self.workers, &self.serves, request)
+        let request = Request::new(py, self.number, method, args, kwargs)?;
+        future::begin(py, &self.handle, &self.workers, &self.serves, request, limit, late)
     }
 }
 
@@ -166,11 +176,13 @@ impl Handle {
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         if let Some(limit) = check_timeout(timeout)? {
-            let call = self.begin(py, method, args, kwargs)?;
+            let begun = Instant::now();
             let late = || {
                 format!("service `{}` did not answer `{method}` within {} s", self.name, timeout.unwrap_or_default())
             };
-            return future::result(py, &call, Some(limit), true, late).map(|result| result.into_bound(py));
+            let call = self.begin(py, method, args, kwargs, Some(limit), late)?;
+            let left = limit.saturating_sub(begun.elapsed());
+            return future::result(py, &call, Some(left), true, late).map(|result| result.into_bound(py));
         }
         match self.call_now(|service| call(&service.method(py, method)?, args, kwargs)) {
             Some(called) => called?,
@@ -178,7 +190,8 @@ impl Handle {
         }
     }
 
-    /// Has another thread call a method of the service.
+    /// Has another thread call a method of the service. Where as many calls wait for a thread as may, waits until there is room, for
+    /// as long as the timeout says.
     #[pyo3(signature = (method, args, kwargs=None, timeout=None))]
     fn call_async(
         &self,
@@ -188,9 +201,10 @@ impl Handle {
         kwargs: Option<&Bound<'_, PyDict>>,
         timeout: Option<f64>,
     ) -> PyResult<ServiceFuture> {
-        check_timeout(timeout)?;
-        let call = self.begin(py, method, args, kwargs)?;
-        Ok(ServiceFuture::new(call, format!("service `{}` did not answer `{method}`", self.name), timeout))
+        let what = format!("service `{}` did not answer `{method}`", self.name);
+        let late = || format!("{what} within {} s", timeout.unwrap_or_default());
+        let call = self.begin(py, method, args, kwargs, check_timeout(timeout)?, late)?;
+        Ok(ServiceFuture::new(call, what, timeout))
     }
 
     /// Ends the threads that make calls of this job, which is over.

@@ -1,6 +1,7 @@
 //! The threads that call services for those who do not wait for the end of the call, or not for long.
 //!
-//! A job has up to [`MOST_THREADS`] of them, made when one is needed. Calls beyond that wait for their turn.
+//! A job has up to [`MOST_THREADS`] of them, made when one is needed. Calls beyond that wait for their turn, up to so many as the
+//! program says; those who would add one more wait until there is room, except for these threads themselves, which make the room.
 //!
 //! Invariants:
 //!  1. Whoever adds a call sees to it that a thread will take it: for each call in the queue there is one that looks for it, or was
@@ -11,7 +12,8 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::os::unix::thread::{JoinHandleExt, RawPthread};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -24,12 +26,29 @@ pub(crate) const MOST_THREADS: usize = 64;
 /// How long to look for what is about to come before going to sleep, which takes about as long.
 const SPIN: Duration = Duration::from_micros(30);
 
+/// What becomes of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// A thread makes it.
+    Taken,
+    /// As many calls wait as there may be: see [`Workers::wait_for_room`].
+    Full,
+    /// No thread can be had.
+    NoThread,
+    /// The job is cancelled or over.
+    Over,
+}
+
 /// What a thread is to do.
 pub(crate) trait Work: Send + Sync {
     /// Does it; calls [`leaving`] when the program's code has returned. The thread is not attached, neither before nor after.
     fn run(&self);
     /// It will not be done, as the job is over.
     fn refuse(&self);
+    /// Whether it has not begun and somebody wants it.
+    fn is_wanted(&self) -> bool;
+    /// The number of the service it calls.
+    fn service(&self) -> usize;
 }
 
 /// The threads of a job.
@@ -40,6 +59,9 @@ pub(crate) struct Workers {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    /// For those who wait for room in the queue.
+    room: Condvar,
+    most_queued: usize,
     /// The length of the queue, for a thread that looks without the lock.
     queued: AtomicUsize,
 }
@@ -56,20 +78,37 @@ struct State {
     /// Likewise for threads that were started.
     starting: usize,
     services: usize,
+    is_cancelled: bool,
     is_closed: bool,
     threads: Vec<Thread>,
 }
 
 struct Thread {
-    /// Whether it runs a program's code.
-    is_inside: Arc<AtomicBool>,
+    inside: Arc<Inside>,
     handle: JoinHandle<()>,
 }
 
+/// The numbers of the services whose code a thread runs: one, or that of a call and those of the calls it has made itself.
+#[derive(Default)]
+struct Inside(Mutex<Vec<usize>>);
+
+impl Inside {
+    fn services(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Workers {
-    pub(crate) fn new() -> Arc<Self> {
-        let shared = Shared { state: Mutex::default(), wake: Condvar::new(), queued: AtomicUsize::new(0) };
+    /// With so many calls that wait for a thread, at most.
+    pub(crate) fn new(most_queued: usize) -> Arc<Self> {
+        let (state, queued) = (Mutex::default(), AtomicUsize::new(0));
+        let shared = Shared { state, wake: Condvar::new(), room: Condvar::new(), most_queued, queued };
         Arc::new(Self { shared: Arc::new(shared) })
+    }
+
+    /// How many calls may wait for a thread.
+    pub(crate) fn most_queued(&self) -> usize {
+        self.shared.most_queued
     }
 
     /// A service lives from now on.
@@ -86,46 +125,88 @@ impl Workers {
         }
     }
 
-    /// Has a thread run this; says whether one will.
-    pub(crate) fn begin(&self, work: Arc<dyn Work>) -> bool {
+    /// Has a thread run this, if there is room for it.
+    pub(crate) fn begin(&self, work: Arc<dyn Work>) -> Begun {
+        let mut unwanted = VecDeque::new();
         let mut state = self.shared.lock();
         if state.is_closed {
-            return false;
+            return Begun::Over;
         }
+        if state.queue.len() >= self.shared.most_queued {
+            let queue = std::mem::take(&mut state.queue);
+            (state.queue, unwanted) = queue.into_iter().partition(|work| work.is_wanted());
+            self.shared.queued.store(state.queue.len(), Ordering::Release);
+        }
+        let begun = if state.queue.len() < self.shared.most_queued {
+            self.add(state, work)
+        } else {
+            let is_cancelled = state.is_cancelled;
+            drop(state);
+            if is_cancelled { Begun::Over } else { Begun::Full }
+        };
+        if !unwanted.is_empty() {
+            self.shared.room.notify_all();
+        }
+        // Not under the lock: they may have the program's objects.
+        drop(unwanted);
+        begun
+    }
+
+    /// Waits until there may be room for a call, for `limit` at most. The calling thread is not attached.
+    pub(crate) fn wait_for_room(&self, limit: Duration) {
+        let is_full =
+            |state: &mut State| state.queue.len() >= self.shared.most_queued && !state.is_closed && !state.is_cancelled;
+        drop(self.shared.room.wait_timeout_while(self.shared.lock(), limit, is_full));
+    }
+
+    /// Nobody waits for room any more, as the job is cancelled.
+    pub(crate) fn cancel(&self) {
+        self.shared.lock().is_cancelled = true;
+        self.shared.room.notify_all();
+    }
+
+    fn add(&self, mut state: MutexGuard<'_, State>, work: Arc<dyn Work>) -> Begun {
         state.queue.push_back(work);
         self.shared.queued.store(state.queue.len(), Ordering::Release);
         if state.queue.len() <= state.spinning + state.woken + state.starting {
-            return true;
+            return Begun::Taken;
         }
         if state.parked > 0 {
             state.parked -= 1;
             state.woken += 1;
             drop(state);
             self.shared.wake.notify_one();
-            return true;
+            return Begun::Taken;
         }
         if state.threads.len() == MOST_THREADS {
             state.threads.retain(|thread| !thread.handle.is_finished());
         }
         if state.threads.len() < MOST_THREADS {
-            let is_inside = Arc::new(AtomicBool::new(false));
-            let (shared, inside) = (self.shared.clone(), is_inside.clone());
-            let run = move || shared.run(inside);
+            let inside = Arc::new(Inside::default());
+            let (shared, its_own) = (self.shared.clone(), inside.clone());
+            let run = move || shared.run(its_own);
             match std::thread::Builder::new().name("sage-call".to_owned()).spawn(run) {
                 Ok(handle) => {
                     state.starting += 1;
-                    state.threads.push(Thread { is_inside, handle });
+                    state.threads.push(Thread { inside, handle });
                 }
                 // Another thread comes to it when it has ended its call.
                 Err(_) if !state.threads.is_empty() => {}
                 Err(_) => {
                     state.queue.pop_back();
                     self.shared.queued.store(state.queue.len(), Ordering::Release);
-                    return false;
+                    return Begun::NoThread;
                 }
             }
         }
-        true
+        Begun::Taken
+    }
+
+    /// The threads that are inside a service, by its number.
+    pub(crate) fn inside(&self, service: usize) -> Vec<RawPthread> {
+        let state = self.shared.lock();
+        let inside = state.threads.iter().filter(|thread| thread.inside.services().contains(&service));
+        inside.map(|thread| thread.handle.as_pthread_t()).collect()
     }
 
     /// Ends the threads, and waits for those that are not inside a call. The calling thread is not attached.
@@ -136,10 +217,11 @@ impl Workers {
         let threads = std::mem::take(&mut state.threads);
         self.shared.queued.store(0, Ordering::Release);
         self.shared.wake.notify_all();
+        self.shared.room.notify_all();
         drop(state);
         queue.iter().for_each(|work| work.refuse());
-        for Thread { is_inside, handle } in threads {
-            if !is_inside.load(Ordering::Acquire) {
+        for Thread { inside, handle } in threads {
+            if inside.services().is_empty() {
                 // A worker does not panic: what it runs catches Python's exceptions.
                 let _ended = handle.join();
             }
@@ -160,17 +242,17 @@ impl Shared {
     }
 
     /// What one thread does.
-    fn run(&self, is_inside: Arc<AtomicBool>) {
-        IS_INSIDE.set(Some(is_inside.clone()));
+    fn run(&self, inside: Arc<Inside>) {
+        INSIDE.set(Some(inside.clone()));
         let _until_end = Kept::here();
         self.lock().starting -= 1;
-        while let Some(work) = self.next(&is_inside) {
+        while let Some(work) = self.next(&inside) {
             work.run();
         }
     }
 
     /// The next call; `None` when the thread is to end.
-    fn next(&self, is_inside: &AtomicBool) -> Option<Arc<dyn Work>> {
+    fn next(&self, inside: &Inside) -> Option<Arc<dyn Work>> {
         let mut state = self.lock();
         loop {
             if state.is_closed {
@@ -178,7 +260,12 @@ impl Shared {
             }
             if let Some(work) = state.queue.pop_front() {
                 self.queued.store(state.queue.len(), Ordering::Release);
-                is_inside.store(true, Ordering::Release);
+                if state.queue.len() + 1 == self.most_queued {
+                    self.room.notify_all();
+                }
+                let mut services = inside.services();
+                services.clear();
+                services.push(work.service());
                 return Some(work);
             }
             if state.services == 0 {
@@ -208,15 +295,30 @@ impl Shared {
 }
 
 thread_local! {
-    /// Whether this thread, if it is one of these, runs a program's code.
-    static IS_INSIDE: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+    /// Of this thread, if it is one of these.
+    static INSIDE: RefCell<Option<Arc<Inside>>> = const { RefCell::new(None) };
 }
 
-/// The program's code has returned to this thread, which comes back for the next call: the end of the job waits for it from now on.
-pub(crate) fn leaving() {
-    IS_INSIDE.with_borrow(|inside| {
+/// Whether this is one of these threads.
+pub(crate) fn is_worker() -> bool {
+    INSIDE.with_borrow(Option::is_some)
+}
+
+/// This thread, which is inside a call, makes another one itself.
+pub(crate) fn entering(service: usize) {
+    INSIDE.with_borrow(|inside| {
         if let Some(inside) = inside {
-            inside.store(false, Ordering::Release);
+            inside.services().push(service);
+        }
+    });
+}
+
+/// The program's code has returned to this thread. If it was not inside another call, it comes back for the next one, and the end of
+/// the job waits for it from now on.
+pub(crate) fn leaving() {
+    INSIDE.with_borrow(|inside| {
+        if let Some(inside) = inside {
+            inside.services().pop();
         }
     });
 }

@@ -138,10 +138,7 @@ impl<B: Backend> Dispatcher<B> {
 
     /// What is said of something that is stuck, and where it is if that can be told.
     fn with_place(&self, message: String, stuck: Stuck) -> String {
-        match self.backend.where_stuck(stuck) {
-            Some(place) => format!("{message}, here:\n{place}"),
-            None => message,
-        }
+        placed(message, self.backend.where_stuck(stuck))
     }
 
     /// Drops what was built and never started, before the services its functions may hold handles of.
@@ -228,6 +225,8 @@ impl<B: Backend> Dispatcher<B> {
             let calls = if calls_inside == 1 { "call was" } else { "calls were" };
             let message = format!("{calls_inside} {calls} still inside; its value is not freed under them");
             self.leave(index, message.clone());
+            let place = entry.calls_probe.as_ref().and_then(|probe| probe());
+            let message = placed(message, place);
             let origin = Origin::Service { name: entry.name.clone(), hook: Hook::Stop };
             self.attach(Cause { origin, kind: CauseKind::Timeout, message, error: None });
         }
@@ -330,6 +329,14 @@ impl<B: Backend> Dispatcher<B> {
         record.entry.advance(state);
         let entry = record.entry.clone();
         self.log_service(&entry);
+    }
+}
+
+/// A message, and where what it is about is, if that can be told.
+fn placed(message: String, place: Option<String>) -> String {
+    match place {
+        Some(place) => format!("{message}, here:\n{place}"),
+        None => message,
     }
 }
 

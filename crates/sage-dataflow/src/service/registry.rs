@@ -35,6 +35,9 @@ impl From<&str> for Dependency {
     }
 }
 
+/// Tells where the calls of a service are.
+type CallsProbe = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// One registered service.
 pub(crate) struct ServiceEntry {
     pub(crate) id: ServiceId,
@@ -43,6 +46,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) timeouts: HookTimeouts,
     pub(crate) latency: Histogram,
     pub(crate) instance: Box<dyn Instance>,
+    /// Tells where calls are that have not ended when the service stops.
+    pub(crate) calls_probe: Option<CallsProbe>,
     pub(crate) type_name: &'static str,
     /// The `Arc<Cell<S>>` behind the instance, for look-up by name.
     pub(crate) cell: Arc<dyn std::any::Any + Send + Sync>,
@@ -264,6 +269,7 @@ pub struct ServiceBuilder<S> {
     name: String,
     after: Vec<String>,
     timeouts: HookTimeouts,
+    calls_probe: Option<CallsProbe>,
     instance: Box<dyn FnOnce(Arc<Cell<S>>) -> Box<dyn Instance>>,
 }
 
@@ -274,12 +280,20 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
         timeouts: HookTimeouts,
         instance: impl FnOnce(Arc<Cell<S>>) -> Box<dyn Instance> + 'static,
     ) -> Self {
-        Self { registry, name, after: Vec::new(), timeouts, instance: Box::new(instance) }
+        Self { registry, name, after: Vec::new(), timeouts, calls_probe: None, instance: Box::new(instance) }
     }
 
     /// Declares that the service uses another: it starts after it and is cleaned before it. By handle or by name.
     pub fn after(mut self, dependency: impl Into<Dependency>) -> Self {
         self.after.push(dependency.into().0);
+        self
+    }
+
+    /// How to tell where calls are that have not ended within the time that [`stop_timeout`](Self::stop_timeout) says: what `probe`
+    /// returns, some indented lines, is added to what the report says of them. For hosts that make calls on threads of their own; see
+    /// [`Environment::where_stuck`](crate::Environment::where_stuck), also for who calls it.
+    pub fn where_calls_stuck(mut self, probe: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        self.calls_probe = Some(Box::new(probe));
         self
     }
 
@@ -313,6 +327,7 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
             name: self.name,
             after: self.after,
             timeouts: self.timeouts,
+            calls_probe: self.calls_probe,
             latency: Histogram::new(),
             instance,
             type_name: std::any::type_name::<S>(),

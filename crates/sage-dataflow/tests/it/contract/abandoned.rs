@@ -50,7 +50,8 @@ fn contract_07a_a_service_with_a_call_inside_is_abandoned_and_its_value_is_not_f
     leak_free(|watch| {
         let env = Environment::local("stuck").deadlines(impatient());
         let (journal, gate) = (Journal::new(), Gate::new());
-        let db = Probe::new("db", &journal).register(&env).stop_timeout(SHORT).build();
+        let probe = || Some("  in the dark".to_owned());
+        let db = Probe::new("db", &journal).register(&env).stop_timeout(SHORT).where_calls_stuck(probe).build();
         let (held, later) = (gate.clone(), journal.clone());
         env.from_iter([1])
             .named("caller")
@@ -70,6 +71,8 @@ fn contract_07a_a_service_with_a_call_inside_is_abandoned_and_its_value_is_not_f
         let report = failed(job.wait());
         assert_eq!(left(&report), ["task `caller`", "service `db`"]);
         assert!(report.left[1].why.contains("1 call was still inside"), "{report}");
+        let told = "1 call was still inside; its value is not freed under them, here:\n  in the dark";
+        assert!(report.attached.iter().any(|cause| cause.message == told), "{report}");
         assert_eq!(report.service("db").unwrap().state, ServiceState::Abandoned);
         journal.assert_order(&["db stop", "db cleanup"]);
         watch.expect_left(&["caller"]);

@@ -1,0 +1,65 @@
+"""How many records each of several functions has taken and given that ran together as one operator.
+
+The engine counts what goes into such an operator and what comes out; nothing is counted between its functions,
+as that would cost something for each record. What one function gives for each record it takes follows from
+these two numbers; between functions that leave records out or add some, the number is not known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._plan import Step
+
+#: The names and kinds of the functions of each operator that has several, by its name.
+Parts = dict[str, list[tuple[str, str]]]
+
+#: What one of several functions has taken and given; ``None`` is not known.
+Counted = tuple[str, int | None, int | None]
+
+#: Kinds that give one record for each that they take.
+_ONE_FOR_ONE = {"map", "keyby", "tag", "keytag", "comap", "timestamps", "whole", "map_with_state", "sink"}
+
+
+def parts_of(steps: list[Step]) -> Parts:
+    """The functions of each operator of a plan that has several; none where a ``take`` or ``zip`` may cut off
+    what they do."""
+    if any(step.kind in ("take", "zip") for step in steps):
+        return {}
+    return {step.name: step.parts for step in steps if len(step.parts) > 1}
+
+
+def counted(operator: dict[str, Any], parts: list[tuple[str, str]]) -> list[Counted]:
+    """What each function has taken and given, of an operator that was not broken off."""
+    between: list[int | None] = [operator["records_in"]]
+    for _, kind in parts:
+        between.append(between[-1] if kind in _ONE_FOR_ONE else None)
+    if parts[-1][1] != "sink":
+        known: int | None = operator["records_out"]
+        for index in range(len(parts), 0, -1):
+            if between[index] is None:
+                between[index] = known
+            if parts[index - 1][1] not in _ONE_FOR_ONE:
+                break
+    return [(name, between[index], between[index + 1]) for index, (name, _) in enumerate(parts)]
+
+
+def told(text: str, operators: list[dict[str, Any]], functions: dict[str, list[Counted]]) -> str:
+    """The report in words, with a line for each function below that of its operator."""
+    width = max((len(operator["name"]) for operator in operators), default=0)
+    lines = []
+    waiting = dict(functions)
+    is_table = False
+    for line in text.splitlines():
+        lines.append(line)
+        is_table = is_table or line.startswith("  operator ")
+        name = line[2 : 2 + width].rstrip()
+        for function, taken, given in waiting.pop(name, []) if is_table else []:
+            lines.append(f"  {'  ' + function:{width}}  {shown(taken):>12} {shown(given):>12}")
+    return "\n".join(lines) + ("\n" if text.endswith("\n") else "")
+
+
+def shown(count: int | None) -> str:
+    """A number, or what stands for one that is not known."""
+    return "?" if count is None else str(count)
