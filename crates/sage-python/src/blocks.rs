@@ -12,7 +12,7 @@ use sage::{BoxError, CloseContext, Next, Source, SourceContext};
 
 use crate::Record;
 use crate::error::Raised;
-use crate::thread::{Kept, attach};
+use crate::thread::{Kept, attach, waited};
 use crate::value::Value;
 
 /// How many records are worked on at a time, at most.
@@ -34,7 +34,8 @@ impl Pace {
         Self { records: 1, most }
     }
 
-    /// Learns how long the last records took.
+    /// Learns how long the last records took. What a thread waited for others that had the interpreter is no part of that: fewer
+    /// records at a time would make it wait more often.
     pub(crate) fn took(&mut self, time: Duration) {
         self.records = if time > LONG { (self.records / 4).max(1) } else { (self.records * 2).min(self.most) };
     }
@@ -48,13 +49,14 @@ pub(crate) struct Blocks {
     islice: Option<Py<PyAny>>,
     count: usize,
     pace: Pace,
-    begun: Instant,
+    /// When the last block was given, and how long this thread had waited for others by then.
+    begun: (Instant, Duration),
     thread: Option<Kept>,
 }
 
 impl Blocks {
     pub(crate) fn new(make: Py<PyAny>) -> Self {
-        let (pace, begun) = (Pace::new(MOST_RECORDS), Instant::now());
+        let (pace, begun) = (Pace::new(MOST_RECORDS), (Instant::now(), Duration::ZERO));
         Self { make, iterator: None, islice: None, count: 0, pace, begun, thread: None }
     }
 
@@ -102,10 +104,11 @@ impl Source for Blocks {
     fn next(&mut self, _cx: &SourceContext) -> Result<Next<Record>, BoxError> {
         // What is behind it has worked on the last block since.
         if self.count > 0 {
-            self.pace.took(self.begun.elapsed());
+            let (begun, waited_before) = self.begun;
+            self.pace.took(begun.elapsed().saturating_sub(waited() - waited_before));
         }
         let block = attach(|py| self.block(py).map_err(|exception| Raised::new(py, exception, None, None)))?;
-        self.begun = Instant::now();
+        self.begun = (Instant::now(), waited());
         Ok(block.map_or(Next::End, Next::Record))
     }
 

@@ -84,44 +84,49 @@ impl Native {
     /// Makes values of what waits, attached once, and runs them through the chain.
     fn run(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
         let mut waiting = std::mem::take(&mut self.waiting);
-        let field = match self.links.first() {
-            Some(Link { role: Role::Map, function: Function::Field(name), .. }) => Some(&**name),
-            _ => None,
-        };
-        if self.blocks {
+        // How many of the links are done already.
+        let mut done = Vec::new();
+        if self.blocks || waiting.iter().any(|record| matches!(record.value, Value::Object(_))) {
             attach(|py| {
-                let mut records = Vec::new();
-                for block in waiting.drain(..) {
-                    records.extend(
-                        parts(py, block)?.0.map(|object| Ok(Record::of(object?))).collect::<PyResult<Vec<_>>>()?,
-                    );
+                if self.blocks {
+                    let blocks = std::mem::take(&mut waiting);
+                    for block in blocks {
+                        for object in parts(py, block)?.0 {
+                            waiting.push(Record::of(object?));
+                        }
+                    }
                 }
-                waiting = records;
+                done = self.make_values(py, &mut waiting);
                 Ok(())
             })
             .map_err(raised)?;
         }
-        // How many of the links are done already.
-        let mut done = vec![0; waiting.len()];
-        if waiting.iter().any(|record| matches!(record.value, Value::Object(_))) {
-            attach(|py| {
-                for (record, done) in waiting.iter_mut().zip(&mut done) {
-                    let Value::Object(object) = &record.value else { continue };
-                    let object = object.bind(py);
-                    // Of a mapping, nothing but the field that is asked for need become a value.
-                    let found = field.and_then(|name| object.cast_exact::<PyDict>().ok()?.get_item(name).ok()?);
-                    *done = usize::from(found.is_some());
-                    let value = Value::of(found.as_ref().unwrap_or(object));
-                    record.value = value;
-                }
-            });
-        }
+        done.resize(waiting.len(), 0);
         for (Record { value, key, time }, done) in waiting.drain(..).zip(done) {
             let mut rest = Rest { end: &mut self.end, time, out };
             rest.apply(&self.links[done..], Piece::Value(value), key)?;
         }
         self.waiting = waiting;
         Ok(())
+    }
+
+    /// Makes values of objects; returns how many of the links are done by that, for each record.
+    fn make_values(&self, py: Python<'_>, records: &mut [Record]) -> Vec<usize> {
+        let field = match self.links.first() {
+            Some(Link { role: Role::Map, function: Function::Field(name), .. }) => Some(&**name),
+            _ => None,
+        };
+        let mut done = vec![0; records.len()];
+        for (record, done) in records.iter_mut().zip(&mut done) {
+            let Value::Object(object) = &record.value else { continue };
+            let object = object.bind(py);
+            // Of a mapping, nothing but the field that is asked for need become a value.
+            let found = field.and_then(|name| object.cast_exact::<PyDict>().ok()?.get_item(name).ok()?);
+            *done = usize::from(found.is_some());
+            let value = Value::of(found.as_ref().unwrap_or(object));
+            record.value = value;
+        }
+        done
     }
 }
 
