@@ -101,7 +101,8 @@ def test_words_of_json_lines() -> None:
 def test_they_run_while_another_thread_has_the_interpreter() -> None:
     """The records of a chain of such functions are worked on while Python code never lets go of the lock for them.
 
-    The task gets it for a block of records at a time, each time after 5 ms: blocks stay large, so it is not asked for often.
+    The task gets it for a block of records at a time, each time after 5 ms: blocks stay large, so it is not asked
+    for often.
     """
     env = LocalEnvironment("free")
     lines = ["a b c d e f g h"] * 20000
