@@ -166,7 +166,9 @@ class Chain:
             self._kept.append(lambda: [kept[None] if None in kept else nothing()])
 
     def blame(self, exception: BaseException) -> str | None:
-        """The operator that raised an exception, if one of this chain did."""
+        """The operator that raised an exception, where this chain has several and it was one of them."""
+        if len({*self._names.values()}) == 1:
+            return None
         traceback = exception.__traceback__
         while traceback is not None:
             name = self._names.get((traceback.tb_frame.f_code, traceback.tb_lineno))

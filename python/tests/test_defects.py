@@ -115,7 +115,7 @@ def test_a_function_raises(kind: str) -> None:
             stream.collect()
     failed = fails(env)
     assert isinstance(failed.__cause__, Boom)
-    assert ("at record 1" in str(failed)) or kind == "source"
+    assert (", record 1: " in str(failed)) or kind == "source"
 
 
 class AlwaysRaises(BatchFunction):

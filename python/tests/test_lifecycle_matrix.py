@@ -101,7 +101,7 @@ def test_an_exit_in_an_operator_fails_the_job_and_is_the_cause(exit: BaseExcepti
     service = hooked()
     env = environment(service)
     env.from_batch([1]).sink(leave)
-    with pytest.raises(JobFailed, match="at record 1") as failed:
+    with pytest.raises(JobFailed, match=", record 1: ") as failed:
         env.submit(autostop=True)
     assert failed.value.__cause__ is exit
     assert service.seen == ["__init__", "setup", "start", "stop", "cleanup"]

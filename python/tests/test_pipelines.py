@@ -172,7 +172,7 @@ def test_the_users_exception_is_the_cause_with_operator_record_and_traceback(kin
         getattr(stream, kind)(lambda n: [fails(n)] if kind == "flatmap" else fails(n), name="fails").sink(
             lambda _: None
         )
-    with pytest.raises(JobFailed, match="in `fails`, at record 1235: Broken: at 1234") as failed:
+    with pytest.raises(JobFailed, match="record 1235: in `fails`: Broken: at 1234") as failed:
         env.submit(autostop=True)
     cause = failed.value.__cause__
     assert isinstance(cause, Broken)
@@ -253,7 +253,7 @@ def test_a_declaration_that_raises_leaves_the_pipeline_as_it_was(declare: Callab
 def test_a_flatmap_that_returns_no_iterable_names_its_operator() -> None:
     env = LocalEnvironment("flat")
     env.from_batch([1]).flatmap(lambda n: n, name="flat").sink(print)
-    with pytest.raises(JobFailed, match="in `flat`, at record 1: TypeError"):
+    with pytest.raises(JobFailed, match="record 1: in `flat`: TypeError"):
         env.submit(autostop=True)
 
 

@@ -112,7 +112,7 @@ impl Bridge {
 
     /// Answers for a record with an exception.
     fn failed(&self, py: Python<'_>, number: u64, exception: Bound<'_, PyAny>) -> usize {
-        self.answer(number, Err(Raised::new(py, PyErr::from_value(exception), None, None)))
+        self.answer(number, Err(Raised::new(py, PyErr::from_value(exception), None)))
     }
 
     /// Sends the answers on to the task. Several at a time, as it is woken for them. Says whether something waits to be taken.
@@ -204,7 +204,7 @@ impl Operator for Looped {
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.thread = Kept::here();
         let bridge = attach(|py| {
-            let raised = |exception| Raised::new(py, exception, None, None);
+            let raised = |exception| Raised::new(py, exception, None);
             let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
             let runner = call(self.make.bind(py), &replica, None).map_err(raised)?.unbind();
             let runner = self.runner.insert(runner);

@@ -97,7 +97,7 @@ impl Source for Blocks {
                 self.islice = Some(py.import("itertools")?.getattr("islice")?.unbind());
                 Ok(())
             };
-            open().map_err(|exception| Raised::new(py, exception, None, None).into())
+            open().map_err(|exception| Raised::new(py, exception, None).into())
         })
     }
 
@@ -107,7 +107,7 @@ impl Source for Blocks {
             let (begun, waited_before) = self.begun;
             self.pace.took(begun.elapsed().saturating_sub(waited() - waited_before));
         }
-        let block = attach(|py| self.block(py).map_err(|exception| Raised::new(py, exception, None, None)))?;
+        let block = attach(|py| self.block(py).map_err(|exception| Raised::new(py, exception, None)))?;
         self.begun = (Instant::now(), waited());
         Ok(block.map_or(Next::End, Next::Record))
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
-use sage::{BoxError, CloseContext, Emit, Fault, FinishContext, OpenContext, Operator, Sink};
+use sage::{AtRecord, BoxError, CloseContext, Emit, Fault, FinishContext, OpenContext, Operator, Sink};
 
 use crate::Record;
 use crate::blocks::{MOST_RECORDS, Pace, left, parts};
@@ -22,7 +22,7 @@ use crate::value::Key;
 pub(crate) fn close(py: Python<'_>, adapter: &Py<PyAny>) -> Result<(), BoxError> {
     match call_method(py, adapter, "close") {
         Ok(_) => Ok(()),
-        Err(exception) => Err(Raised::new(py, exception, None, None).into()),
+        Err(exception) => Err(Raised::new(py, exception, None).into()),
     }
 }
 
@@ -115,7 +115,7 @@ impl Chain {
     fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
         self.thread = Kept::here();
         attach(|py| {
-            let raised = |exception| Raised::new(py, exception, None, None);
+            let raised = |exception| Raised::new(py, exception, None);
             let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
             let adapter = call(self.make.bind(py), &replica, None).map_err(raised)?.unbind();
             self.run = Some(adapter.getattr(py, intern!(py, "run")).map_err(raised)?);
@@ -131,12 +131,12 @@ impl Chain {
     }
 
     /// Runs the functions on what waits, and gives what comes out.
-    fn run(&mut self) -> Result<Vec<Record>, Raised> {
+    fn run(&mut self) -> Result<Vec<Record>, BoxError> {
         if self.waiting.is_empty() {
             return Ok(Vec::new());
         }
         attach(|py| {
-            let raised = |exception| Raised::new(py, exception, None, None);
+            let raised = |exception| Raised::new(py, exception, None);
             let (iterator, counted) = self.records(py).map_err(raised)?;
             let before = self.before;
             let count = left(&counted).map_err(raised)?;
@@ -150,7 +150,7 @@ impl Chain {
             let taken = left(&counted).map_or(0, taken);
             self.before += taken;
             match ran {
-                Ok(_) => self.given(&out).map_err(raised),
+                Ok(_) => Ok(self.given(&out).map_err(raised)?),
                 Err(exception) => Err(self.blamed(py, exception, Some(before + taken))),
             }
         })
@@ -170,7 +170,7 @@ impl Chain {
     }
 
     /// Has the functions give what they kept until the end of input.
-    fn finish(&mut self) -> Result<Vec<Record>, Raised> {
+    fn finish(&mut self) -> Result<Vec<Record>, BoxError> {
         let mut records = self.run()?;
         let Some(adapter) = &self.adapter else { return Ok(records) };
         attach(|py| {
@@ -178,7 +178,7 @@ impl Chain {
             let finish = adapter.bind(py).getattr(intern!(py, "finish"));
             let arguments = (&out,).into_pyobject(py);
             match finish.and_then(|finish| call(&finish, &arguments?, None)) {
-                Ok(_) => records.extend(self.given(&out).map_err(|exception| Raised::new(py, exception, None, None))?),
+                Ok(_) => records.extend(self.given(&out).map_err(|exception| Raised::new(py, exception, None))?),
                 Err(exception) => return Err(self.blamed(py, exception, None)),
             }
             Ok(records)
@@ -189,10 +189,10 @@ impl Chain {
         out.iter().map(|object| self.manner.gives.record(object)).collect()
     }
 
-    fn blamed(&self, py: Python<'_>, exception: PyErr, record: Option<u64>) -> Raised {
+    fn blamed(&self, py: Python<'_>, exception: PyErr, record: Option<u64>) -> BoxError {
         if self.manner.most == 1 {
             // The engine knows which record it was, and one function is all there is.
-            return Raised::new(py, exception, None, None);
+            return Raised::new(py, exception, None).into();
         }
         // With its traceback, which the value alone need not have.
         let raised = exception.clone_ref(py).into_value(py);
@@ -200,7 +200,11 @@ impl Chain {
             let blamed = adapter.call_method1(py, intern!(py, "blame"), (raised,));
             blamed.and_then(|name| name.extract::<Option<String>>(py)).ok().flatten()
         });
-        Raised::new(py, exception, function, record)
+        let raised = Raised::new(py, exception, function);
+        match record {
+            Some(record) => AtRecord::new(record, raised).into(),
+            None => raised.into(),
+        }
     }
 
     fn close(&mut self) -> Result<(), BoxError> {
@@ -218,7 +222,7 @@ pub(crate) struct Through(pub(crate) Chain);
 
 impl Through {
     fn run(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        self.0.run()?.into_iter().try_for_each(|record| out.emit(record))
+        self.0.run().map_err(Fault::Error)?.into_iter().try_for_each(|record| out.emit(record))
     }
 }
 
@@ -239,7 +243,7 @@ impl Operator for Through {
     }
 
     fn finish(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        self.0.finish()?.into_iter().try_for_each(|record| out.emit(record))
+        self.0.finish().map_err(Fault::Error)?.into_iter().try_for_each(|record| out.emit(record))
     }
 
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {

@@ -17,14 +17,13 @@ pub(crate) struct Raised {
 }
 
 impl Raised {
-    /// `function` is the one that raised it, where a task runs several, and `record` the record of the task's input that it
-    /// was raised for, from 1.
-    pub(crate) fn new(py: Python<'_>, exception: PyErr, function: Option<String>, record: Option<u64>) -> Self {
+    /// `function` is the one that raised it, where a task runs several.
+    pub(crate) fn new(py: Python<'_>, exception: PyErr, function: Option<String>) -> Self {
         let kind = exception.get_type(py).name().map_or_else(|_| "exception".to_owned(), |name| name.to_string());
         let text = exception.value(py).str().map_or_else(|_| String::new(), |text| text.to_string());
         let mut message = if text.is_empty() { kind } else { format!("{kind}: {text}") };
-        if let (Some(function), Some(record)) = (&function, record) {
-            message = format!("in `{function}`, at record {record}: {message}");
+        if let Some(function) = function {
+            message = format!("in `{function}`: {message}");
         }
         Self { exception, message }
     }

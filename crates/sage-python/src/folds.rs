@@ -42,8 +42,7 @@ impl Folded {
     fn take(&mut self, record: &Arc<Record>, function: &Py<PyAny>) {
         self.waiting.push(Arc::clone(record));
         if self.waiting.len() >= BLOCK_RECORDS {
-            let folded =
-                attach(|py| self.fold(py, function).map_err(|exception| Raised::new(py, exception, None, None)));
+            let folded = attach(|py| self.fold(py, function).map_err(|exception| Raised::new(py, exception, None)));
             folded.unwrap_or_else(|raised| throw(raised));
         }
     }

@@ -184,14 +184,14 @@ impl Link {
                     Value::of(&result)
                 })
             };
-            result().map_err(|exception| Raised::new(py, exception, None, None))
+            result().map_err(|exception| Raised::new(py, exception, None))
         })
     }
 }
 
 #[cold]
 pub(crate) fn raised(exception: PyErr) -> Raised {
-    attach(|py| Raised::new(py, exception, None, None))
+    attach(|py| Raised::new(py, exception, None))
 }
 
 /// Whether Python takes a value for true.
@@ -225,6 +225,6 @@ pub(crate) fn added(one: Value, other: Value) -> Result<Value, Raised> {
     }
     attach(|py| {
         let sum = || Ok(Value::of(&one.into_object(py)?.add(other.into_object(py)?)?));
-        sum().map_err(|exception| Raised::new(py, exception, None, None))
+        sum().map_err(|exception| Raised::new(py, exception, None))
     })
 }

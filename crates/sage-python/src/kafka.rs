@@ -147,7 +147,7 @@ impl Written {
         }
         let messages: Vec<Message> = attach(|py| {
             let messages = waiting.into_iter().map(|record| Message::of(record, py));
-            messages.collect::<PyResult<_>>().map_err(|exception| Raised::new(py, exception, None, None))
+            messages.collect::<PyResult<_>>().map_err(|exception| Raised::new(py, exception, None))
         })?;
         messages.into_iter().try_for_each(|message| self.sink.write(message))
     }

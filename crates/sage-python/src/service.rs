@@ -40,14 +40,14 @@ impl PythonService {
                 workers.hold();
                 Ok(Self { hooks, instance, workers: workers.clone() })
             };
-            make().map_err(|exception| Raised::new(py, exception, None, None).into())
+            make().map_err(|exception| Raised::new(py, exception, None).into())
         })
     }
 
     fn hook(&self, name: &str) -> Result<(), BoxError> {
         attach(|py| match call_method(py, &self.hooks, name) {
             Ok(_) => Ok(()),
-            Err(exception) => Err(Raised::new(py, exception, None, None).into()),
+            Err(exception) => Err(Raised::new(py, exception, None).into()),
         })
     }
 

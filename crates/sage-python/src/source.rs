@@ -60,8 +60,7 @@ impl Iterated {
                     Some(Ok(record)) if record.is(&nothing) => return,
                     Some(Ok(record)) => self.ready.push_back(record.unbind()),
                     Some(Err(exception)) => {
-                        let record = self.given + self.ready.len() as u64 + 1;
-                        self.end = Some(Err(Raised::new(py, exception, None, Some(record))));
+                        self.end = Some(Err(Raised::new(py, exception, None)));
                         return;
                     }
                     None => {
@@ -80,7 +79,7 @@ impl Source for Iterated {
     fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
         self.thread = Kept::here();
         attach(|py| {
-            let raised = |exception| Raised::new(py, exception, None, None);
+            let raised = |exception| Raised::new(py, exception, None);
             let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
             let made = call(self.make.bind(py), &replica, None);
             let adapter = self.adapter.insert(made.map_err(raised)?.unbind());

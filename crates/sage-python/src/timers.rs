@@ -65,7 +65,7 @@ fn call(
             }
             Ok(wishes)
         };
-        call().map_err(|exception| Raised::new(py, exception, None, None))
+        call().map_err(|exception| Raised::new(py, exception, None))
     });
     let timer = |at, by_clock| {
         let at = Timestamp::from_millis(at);
@@ -99,7 +99,7 @@ impl Operator for Held {
         let runner = attach(|py| {
             let replica = (cx.replica, cx.parallelism).into_pyobject(py);
             let made = replica.and_then(|replica| thread::call(self.make.bind(py), &replica, None));
-            made.map(Bound::unbind).map_err(|exception| Raised::new(py, exception, None, None))
+            made.map(Bound::unbind).map_err(|exception| Raised::new(py, exception, None))
         })?;
         RUNNER.set(Some(runner));
         Ok(())

@@ -124,7 +124,7 @@ impl Value {
             }
             (Self::Object(_), _) | (_, Self::Object(_)) => attach(|py| {
                 let equal = self.clone().into_object(py).and_then(|one| one.eq(other.clone().into_object(py)?));
-                equal.unwrap_or_else(|exception| throw(Raised::new(py, exception, None, None)))
+                equal.unwrap_or_else(|exception| throw(Raised::new(py, exception, None)))
             }),
             _ => false,
         }

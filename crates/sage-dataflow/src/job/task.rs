@@ -71,6 +71,25 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Fault {
     }
 }
 
+/// An error of an operator or sink that works on several records at a time, with the record that it is about: the engine
+/// knows which one it handed over last, and no more.
+///
+/// A failure is then reported at that record, and the error inside is its cause.
+#[derive(Debug, thiserror::Error)]
+#[error("record {record}")]
+pub struct AtRecord {
+    record: u64,
+    #[source]
+    error: BoxError,
+}
+
+impl AtRecord {
+    /// The error, at this one of the records that the operator or sink has taken, from 1.
+    pub fn new(record: u64, error: impl Into<BoxError>) -> Self {
+        Self { record, error: error.into() }
+    }
+}
+
 /// What went wrong in user code.
 #[derive(Debug, Clone)]
 pub(crate) enum What {
@@ -266,17 +285,23 @@ impl TaskContext {
         match fault {
             Fault::Stop(stop) => stop,
             Fault::Error(error) => {
-                self.failed(What::error(error));
+                match error.downcast::<AtRecord>() {
+                    Ok(at) => self.push(What::error(at.error), at.record, During::Record),
+                    Err(error) => self.failed(What::error(error)),
+                }
                 Stop::Failed
             }
         }
     }
 
     pub(crate) fn failed(&mut self, what: What) {
-        let Position { operator, record } = self.at;
+        self.push(what, self.at.record, self.during);
+    }
+
+    fn push(&mut self, what: What, record: u64, during: During) {
+        let operator = self.at.operator;
         let operator = (operator != NO_OPERATOR).then_some(NodeId(operator));
-        let failure = Failure { operator, record, during: self.during, what };
-        self.failures.push(failure);
+        self.failures.push(Failure { operator, record, during, what });
     }
 
     /// Runs one hook of the closing chain, attributing what goes wrong to `operator`.

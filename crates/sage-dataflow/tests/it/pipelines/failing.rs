@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use sage::{
-    BoxError, BudgetExceeded, CauseKind, DeadLetter, Emit, Environment, ErrorPolicy, Fault, JobReport, Operator,
-    OutOfOrder, RetriesExhausted, Retry, SubmitError, Timestamp, Tumbling,
+    AtRecord, BoxError, BudgetExceeded, CauseKind, DeadLetter, Emit, Environment, ErrorPolicy, Fault, JobReport,
+    Operator, OutOfOrder, RetriesExhausted, Retry, SubmitError, Timestamp, Tumbling,
 };
 
 use crate::contract::{await_status, cancelled};
@@ -115,6 +115,49 @@ fn a_record_that_fails_half_way_leaves_nothing_behind() {
             assert_eq!(out.take(), [2, 2, 4, 4]);
         }
         assert_eq!(dead.take().iter().map(|letter| letter.record).collect::<Vec<_>>(), [1, 3]);
+    });
+}
+
+/// Looks at three records at a time, and fails at the odd one.
+#[derive(Clone, Default)]
+struct InThrees(Vec<u32>, u64);
+
+impl InThrees {
+    fn look(&mut self, out: &mut impl Emit<u32>) -> Result<(), Fault> {
+        for record in std::mem::take(&mut self.0) {
+            self.1 += 1;
+            if record % 2 == 1 {
+                return Err(Fault::Error(AtRecord::new(self.1, "odd").into()));
+            }
+            out.emit(record)?;
+        }
+        Ok(())
+    }
+}
+
+impl Operator for InThrees {
+    type In = u32;
+    type Out = u32;
+    fn process(&mut self, record: u32, out: &mut impl Emit<u32>) -> Result<(), Fault> {
+        self.0.push(record);
+        if self.0.len() == 3 { self.look(out) } else { Ok(()) }
+    }
+    fn finish(&mut self, out: &mut impl Emit<u32>) -> Result<(), Fault> {
+        self.look(out)
+    }
+}
+
+#[test]
+fn an_operator_of_several_records_at_a_time_tells_which_one_failed() {
+    leak_free(|_| {
+        for (records, place) in [(vec![2, 4, 6, 8, 9, 10], "record 5"), (vec![2, 4, 6, 9], "record 4")] {
+            let env = Environment::local("threes");
+            let out = env.from_iter(records).operator(InThrees::default).named("threes").collect();
+            let cause = failed(env.run()).first_cause.unwrap();
+            assert_eq!(cause.to_string(), format!("operator `threes`, {place}: odd"));
+            assert!(cause.error.is_some_and(|error| error.downcast_ref::<AtRecord>().is_none()));
+            drop(out);
+        }
     });
 }
 
