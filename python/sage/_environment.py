@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from . import _sage
@@ -51,9 +51,7 @@ class LocalEnvironment:
     def __init__(self, name: str = "localenvironment", config: dict[str, Any] | None = None) -> None:
         self.name = name
         self.config = dict(config or {})
-        self.env_uuid = str(uuid.uuid4())
         self.pipeline: list[Transformation] = []
-        self.logger = logging.getLogger(f"sage.{name}")
         self._services: dict[str, Made] = {}
         self._after: dict[str, list[str]] = {}
         self._bindings: dict[str, _sage.Binding] = {}
@@ -61,6 +59,18 @@ class LocalEnvironment:
         self._consumed: set[Transformation] = set()
         self._is_closed = False
         self._names: dict[str, int] = {}
+
+    @cached_property
+    def env_uuid(self) -> str:
+        """A UUID of this environment."""
+        from uuid import uuid4  # takes longer than most of the package
+
+        return str(uuid4())
+
+    @cached_property
+    def logger(self) -> logging.Logger:
+        """The logger of this environment, ``sage.`` and its name."""
+        return logging.getLogger(f"sage.{self.name}")
 
     def __enter__(self) -> LocalEnvironment:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ._functions import (
@@ -298,6 +299,11 @@ def is_async(function: Any) -> bool:
     """Whether calling it gives something to be awaited: an ``async def``, or a class whose ``execute`` is one."""
     if isinstance(function, type):
         function = getattr(function, "execute", None)
+    # Of a function that nothing is marked on, it is known at once. This is asked of every step of every job.
+    if type(function) is BuiltinFunctionType:
+        return False
+    if type(function) is FunctionType and not function.__dict__:
+        return bool(function.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR))
     calls = function, getattr(function, "__call__", None)
     return any(inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call) for call in calls)
 
