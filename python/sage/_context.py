@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable
 from functools import cached_property
@@ -51,7 +50,9 @@ def _handle(handles: dict[str, Handle], name: str) -> Handle:
     try:
         return handles[name]
     except KeyError:
-        close = difflib.get_close_matches(name, handles, n=3)
+        from difflib import get_close_matches  # only for this message
+
+        close = get_close_matches(name, handles, n=3)
         there = ", ".join(close or sorted(handles)) or "none is registered"
         raise KeyError(f"there is no service `{name}`; did you mean one of these: {there}?") from None
 

@@ -6,8 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._functions import SinkFunction
@@ -85,7 +84,7 @@ class DeadLetter:
         if not callable(to) and not isinstance(to, (str, PathLike)):
             raise TypeError(f"dead letters go to the path of a file, a function or a SinkFunction class, not to {to!r}")
         self.to = to if callable(to) else LetterFile
-        self.args: tuple[Any, ...] = args if callable(to) else (Path(to),)
+        self.args: tuple[Any, ...] = args if callable(to) else (fspath(to),)
         self.kwargs = kwargs
 
     @property
@@ -110,8 +109,8 @@ class DeadLetter:
 class LetterFile(SinkFunction):
     """Appends letters to a file, a line each."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "a", encoding="utf-8")
 
     def execute(self, letter: Letter) -> None:
         """Writes a letter whole, so that it is there though the job is killed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +67,9 @@ class Hooks:
             for name in dir(self.instance)
             if not name.startswith("_") and callable(getattr(self.instance, name))
         ]
-        close = difflib.get_close_matches(method, there, n=3)
+        from difflib import get_close_matches  # only for this message
+
+        close = get_close_matches(method, there, n=3)
         names = ", ".join(close or there) or "it has none"
         kind = type(self.instance).__name__
         return AttributeError(f"`{kind}` has no method `{method}`; did you mean one of these: {names}?")
