@@ -31,7 +31,6 @@ pub(crate) struct Iterated {
     ready: VecDeque<Py<PyAny>>,
     /// What came instead of a record, behind those that are ready.
     end: Option<Result<(), Raised>>,
-    given: u64,
     /// How many records are asked for at a time: one where the next may take as long as it likes, so that it holds back
     /// none of those before it.
     most: usize,
@@ -46,7 +45,7 @@ impl Iterated {
 
     /// Reads an iterator that may wait for its next record.
     pub(crate) fn one_by_one(make: Py<PyAny>) -> Self {
-        Self { make, adapter: None, iterator: None, ready: VecDeque::new(), end: None, given: 0, most: 1, thread: None }
+        Self { make, adapter: None, iterator: None, ready: VecDeque::new(), end: None, most: 1, thread: None }
     }
 
     /// Asks the iterator for records.
@@ -93,7 +92,6 @@ impl Source for Iterated {
             self.fill();
         }
         if let Some(record) = self.ready.pop_front() {
-            self.given += 1;
             return Ok(Next::Record(Record::from(Value::Object(record))));
         }
         match self.end.take() {
