@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ._functions import COLLECTED, BaseFunction, FlatMapFunction
+from ._functions import COLLECTED, FlatMapFunction
 from ._sage import Bridge
 
 #: How many threads call a function that is not async, at most.
@@ -76,7 +76,8 @@ class AsyncRunner:
 
     async def _begin(self) -> None:
         self._function = self._make()
-        function = self._function.execute if isinstance(self._function, BaseFunction) else self._function
+        # Of a class with `execute`, an object was made.
+        function = self._function.execute if hasattr(self._function, "execute") else self._function
         self._call, self._results = self._called(function)
         self._loop.add_reader(self.bridge.fileno(), self._take)
 
@@ -89,7 +90,7 @@ class AsyncRunner:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._loop.shutdown_asyncgens()
         close = getattr(self._function, "close", None)
-        if isinstance(self._function, BaseFunction) and callable(close):
+        if hasattr(self._function, "execute") and callable(close):
             closing = close()
             if inspect.isawaitable(closing):
                 await closing

@@ -17,10 +17,11 @@ import linecache
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from types import CodeType, FunctionType
 from typing import Any
+
+from ._arguments import millis
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,16 @@ class Link:
     whole: bool = False
 
 
-#: All not-a-numbers are one key: each is another object, and unequal to itself.
 _NAN = float("nan")
-_SAME_NAN = "if k != k: k = nan"
+
+
+def same_nan(key: Any) -> Any:
+    """The key that stands for one that is unequal to itself: all floats that are not a number are one key."""
+    return _NAN if isinstance(key, float) else key
+
+
+#: What a class of the program's own makes of `!=` need not be a truth, and is not asked for by a dict.
+_SAME_NAN = ["try:", " if k != k: k = same_nan(k)", "except Exception: pass"]
 
 #: The lines of each kind of link, ``{f}`` its function and ``{s}`` its state; what follows a line that ends in
 #: a colon is inside of it.
@@ -63,11 +71,11 @@ _KINDS = {
     "flatmap": ["for x in {f}(x):"],
     "split": ["k = True if {f}(x) else False"],
     "sink": ["{f}(x)"],
-    "keyby": ["k = {f}(x)", _SAME_NAN],
+    "keyby": ["k = {f}(x)", *_SAME_NAN],
     "whole": ["k = None"],
     "timestamps": ["t = millis({f}(x))"],
     "count": ["{s}[k] += 1"],
-    "sum": ["{s}[k] = {s}[k] + {f}(x) if k in {s} else {f}(x)"],
+    "sum": ["{s}[k] = {s}[k] + {f}(x) if k in {s} else summand({f}(x))"],
     "reduce": ["{s}[k] = {f}({s}[k], x) if k in {s} else x"],
     "fold": ["{s}[k] = {f}({s}[k] if k in {s} else {s}new(), x)"],
     "map_with_state": ["{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)"],
@@ -88,11 +96,15 @@ _CELLS = {"map_with_cell", "flat_map_with_cell"}
 _AT_THE_END = {"count", "sum", "reduce", "fold", "top_k"}
 
 
-def millis(time: Any) -> int:
-    """A moment in milliseconds since 1970, of seconds or of a ``datetime``."""
-    if isinstance(time, datetime):
-        time = time.timestamp()
-    return int(time * 1000 // 1)
+def summand(value: Any) -> Any:
+    """The first value of a sum, as ``sum`` of Python has it; what is not added up but joined is refused."""
+    if value is None or isinstance(value, (str, bytes, bytearray, list, tuple)):
+        kind = "None" if value is None else f"a {type(value).__name__}"
+        raise TypeError(
+            f"`sum` adds numbers, and this is {kind}: give it a function that returns what to add, such as "
+            "`sum(lambda record: record[1])`; to join records use `fold`"
+        )
+    return int(value) if isinstance(value, bool) else value
 
 
 class Chain:
@@ -126,7 +138,7 @@ class Chain:
                 loop(iter(kept()), out)
 
     def _compile(self, links: list[Link], takes: Form, gives: Form | None) -> Callable[[Any, list[Any]], None]:
-        scope: dict[str, Any] = {"nan": _NAN, "millis": millis}
+        scope: dict[str, Any] = {"same_nan": same_nan, "millis": millis, "summand": summand}
         for index, link in enumerate(links):
             scope[f"f{index}"] = link.call
             if link.kind in STATEFUL or link.kind in _CELLS:
@@ -192,12 +204,12 @@ def _loop(
     indent = "  "
     names: dict[int, str] = {}
     if takes.keyed:
-        lines.append(f"{indent}{_SAME_NAN}")
+        lines += [indent + line for line in _SAME_NAN]
     for index, (kind, name) in enumerate(links):
         for line in _KINDS[kind]:
             lines.append(indent + line.format(f=f"f{index}", s=f"s{index}"))
             names[len(lines)] = name
-            if line.endswith(":"):
+            if line.endswith(":") and line != "try:":
                 indent += " "
     if gives is not None and not (links and links[-1][0] == "sink"):
         target = gives.target

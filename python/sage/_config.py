@@ -1,10 +1,46 @@
-"""Configuration files, as SAGE programs read them."""
+"""Configurations: what the engine reads of an environment's, and files of them, as SAGE programs read them."""
 
 from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Mapping
 from typing import Any
+
+from ._arguments import meant, seconds
+
+#: What the engine reads of the ``config`` of an environment; the sections, with their keys.
+KEYS = ("timeouts", "most_queued_calls", "log_dir")
+_TIMEOUTS = ("setup", "drain", "cancel", "stop", "cleanup")
+
+#: How like two keys are, from 0 to 1, for one to be the other misspelt.
+_LIKENESS = 0.85
+
+
+def check_config(config: dict[Any, Any]) -> None:
+    """Raises for a key that looks like one of ours misspelt, and for what one of ours cannot be.
+
+    Every other key is the program's own.
+    """
+    for key in config:
+        if isinstance(key, str) and key not in KEYS:
+            from difflib import get_close_matches  # only for keys that are not ours
+
+            like = key.lower().replace("-", "_").replace(" ", "_")
+            if get_close_matches(like, KEYS, cutoff=_LIKENESS):
+                raise ValueError(f"`config` has a key `{key}`, which nothing reads{meant(like, KEYS)}")
+    timeouts_of(config)
+
+
+def timeouts_of(config: Mapping[Any, Any]) -> dict[str, float]:
+    """The deadlines of a configuration, in seconds."""
+    timeouts = config.get("timeouts", {})
+    if not isinstance(timeouts, Mapping):
+        raise TypeError(f"`timeouts` of `config` is a mapping of names to seconds, not {timeouts!r}")
+    for name in timeouts:
+        if name not in _TIMEOUTS:
+            raise ValueError(f"`timeouts` of `config` has no `{name}`{meant(str(name), _TIMEOUTS)}")
+    return {name: seconds(f"the timeout `{name}` of `config`", value) for name, value in timeouts.items()}
 
 
 def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:

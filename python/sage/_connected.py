@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ._arguments import check_call
 from ._functions import BaseCoMapFunction, BaseJoinFunction, Made
 from ._process import CoProcessFunction
 from ._stream import DataStream, check_parallelism, name_of
@@ -23,6 +24,8 @@ class ConnectedStreams:
 
     def connect(self, other: DataStream | ConnectedStreams) -> ConnectedStreams:
         """Adds a stream, or several."""
+        if not isinstance(other, (DataStream, ConnectedStreams)):
+            raise TypeError(f"`connect` needs another stream, not {other!r}")
         more = other._streams if isinstance(other, ConnectedStreams) else [other]
         if any(stream._environment is not self._environment for stream in more):
             raise ValueError("streams of two environments cannot be connected")
@@ -96,6 +99,7 @@ class ConnectedStreams:
         if not (isinstance(function, type) and issubclass(function, BaseCoMapFunction)):
             raise TypeError(f"`comap` needs a BaseCoMapFunction class, not {function!r}")
         self._check_methods(function, "map")
+        check_call(function, args, kwargs, ("name", "parallelism"))
         return self._gathered("comap", function, (function, args, kwargs), parallelism, name)
 
     def _check_methods(self, function: type, what: str) -> None:
@@ -122,6 +126,7 @@ class ConnectedStreams:
         if not (isinstance(function, type) and issubclass(function, CoProcessFunction)):
             raise TypeError(f"`coprocess` needs a CoProcessFunction class, not {function!r}")
         self._check_methods(function, "on_record")
+        check_call(function, args, kwargs, ("name", "parallelism"))
         if not self._have_keys():
             raise ValueError("all streams of a `coprocess` need a key: use `keyby` before it, with the strategy `hash`")
         stream = self._gathered("process", function, (function, args, kwargs), parallelism, name)
@@ -135,6 +140,7 @@ class ConnectedStreams:
         equal keys come to the same replica."""
         if not (isinstance(function, type) and issubclass(function, BaseJoinFunction)):
             raise TypeError(f"`join` needs a BaseJoinFunction class, not {function!r}")
+        check_call(function, args, kwargs, ("name", "parallelism"))
         if len(self._streams) != 2:
             raise ValueError(f"`join` takes two streams, not {len(self._streams)}")
         if not self._have_keys():

@@ -6,12 +6,15 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import isgeneratorfunction
 from typing import Any, TypeVar, cast
 
 from . import _sage
+from ._arguments import SAGE_ONLY, check_call, check_none_left, parameters, seconds, text, truth, warn, whole
+from ._config import check_config, timeouts_of
 from ._context import Context, ServiceCalls
 from ._counts import Parts, parts_of
-from ._functions import BaseFunction, KafkaSourceFunction, Made, allocate
+from ._functions import BaseFunction, KafkaSourceFunction, Made, allocate, is_function_class
 from ._handles import ServiceHandle, name_of_service
 from ._job import JobId, Report
 from ._plan import Step, plan
@@ -45,12 +48,16 @@ class LocalEnvironment:
     Of ``config``, the engine reads ``"timeouts"``, the limits in seconds of ``setup``, ``drain``, ``cancel``,
     ``stop`` and ``cleanup``; ``"most_queued_calls"``, how many asynchronous calls of services may wait for a
     thread (default 1,000), beyond which ``call_service_async`` waits itself; and ``"log_dir"``, a folder such
-    as ``".sage/logs"`` for log files of each job; there are none unless it is set.
+    as ``".sage/logs"`` for log files of each job; there are none unless it is set. Every other key is the
+    program's own, but for one that looks like one of these misspelt, which is an error.
     """
 
-    def __init__(self, name: str = "localenvironment", config: dict[str, Any] | None = None) -> None:
-        self.name = name
-        self.config = dict(config or {})
+    def __init__(self, name: str = "localenvironment", config: Mapping[str, Any] | None = None) -> None:
+        self.name = text("the name of an environment", name)
+        if config is not None and not isinstance(config, Mapping):
+            raise TypeError(f"`config` is a mapping, not {config!r}; `load_config` reads a file")
+        self.config: dict[str, Any] = dict(config or {})
+        check_config(self.config)
         self.pipeline: list[Transformation] = []
         self._services: dict[str, Made] = {}
         self._after: dict[str, list[str]] = {}
@@ -81,6 +88,7 @@ class LocalEnvironment:
     def _named(self, name: str) -> str:
         """The name of a new step, with a number where it is taken."""
         self._check_open()
+        text("the name of a step", name)
         number = self._names[name] = self._names.get(name, 0) + 1
         return name if number == 1 else f"{name}-{number}"
 
@@ -94,10 +102,18 @@ class LocalEnvironment:
 
     def from_batch(self, records: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
         """The records of a ``BatchFunction`` class, or of any iterable: ``None`` in a list is a record like others."""
-        if isinstance(records, type) and issubclass(records, BaseFunction):
+        if is_function_class(records):
+            kwargs = _for_constructor(records, args, kwargs)
             return self._source("batch", records, args, kwargs, name, 1)
         if not isinstance(records, Iterable):
-            raise TypeError(f"`from_batch` needs a BatchFunction class or an iterable, not {records!r}")
+            hint = ""
+            if isinstance(records, BaseFunction):
+                hint = f"; pass the class `{type(records).__name__}` and its arguments, not an object of it"
+            elif callable(records):
+                hint = f"; pass what `{name_of(records)}` returns, by calling it"
+            raise TypeError(f"`from_batch` needs a BatchFunction class or an iterable, not {records!r}{hint}")
+        check_none_left("from_batch", args, {key: kwargs[key] for key in kwargs.keys() - SAGE_ONLY}, ("name",))
+        _warn_of(records)
         return self._source("iterable", records, (), {}, name or "batch", 1)
 
     def from_collection(self, records: Any, *args: Any, **kwargs: Any) -> DataStream:
@@ -112,8 +128,20 @@ class LocalEnvironment:
         """
         if function is KafkaSourceFunction:
             return self.from_kafka_source(*args, name=name, **kwargs)
+        if isinstance(function, BaseFunction):
+            raise TypeError(f"pass the class `{type(function).__name__}` and its arguments, not an object of it")
         if not callable(function):
-            raise TypeError(f"`from_source` needs a SourceFunction class or a callable, not {function!r}")
+            hint = "; for what can be gone through there is `from_batch`" if isinstance(function, Iterable) else ""
+            raise TypeError(f"`from_source` needs a SourceFunction class or a callable, not {function!r}{hint}")
+        if isgeneratorfunction(function):
+            raise TypeError(
+                f"`{name_of(function)}` is a generator function, and `from_source` calls it for each record; "
+                f"use `from_batch({name_of(function)}())`"
+            )
+        if isinstance(function, type):
+            kwargs = _for_constructor(function, args, kwargs)
+        else:
+            check_none_left("from_source", args, {key: kwargs[key] for key in kwargs.keys() - SAGE_ONLY}, ("name",))
         return self._source("source", function, args, kwargs, name, 1)
 
     def from_kafka_source(
@@ -185,8 +213,8 @@ class LocalEnvironment:
 
         ``limit`` is how many records may wait to go round (default 1,000,000); one more fails the job.
         """
-        if limit is not None and (not isinstance(limit, int) or limit < 1):
-            raise ValueError(f"`limit` is a whole number of at least 1, not {limit!r}")
+        if limit is not None:
+            limit = whole("`limit`", limit)
         step = Transformation("future", self._named(name), (None, (), {}), options={"limit": limit})
         self.pipeline.append(step)
         return DataStream(self, step)
@@ -195,12 +223,14 @@ class LocalEnvironment:
         """Registers a service: a class with the arguments of its constructor."""
         if not callable(service):
             raise TypeError(f"`register_service` needs a class, not {service!r}")
+        check_call(service, args, kwargs)
         self._register(name, (service, args, kwargs))
 
     def register_service_factory(self, name: str, factory: Any) -> None:
         """Registers a service that a function makes."""
         if not callable(factory):
             raise TypeError(f"`register_service_factory` needs a function, not {factory!r}")
+        check_call(factory, (), {})
         self._register(name, (factory, (), {}))
 
     def service(
@@ -229,16 +259,21 @@ class LocalEnvironment:
         """
         if not callable(service):
             raise TypeError(f"`service` needs a class or a function that makes the service, not {service!r}")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"a timeout is more than 0 seconds, not {timeout!r}; leave it out for none")
+        if isinstance(args, (str, bytes)) or not isinstance(args, Iterable):
+            raise TypeError(f"`args` is a tuple of arguments for `{name_of(service)}`, not {args!r}")
+        args, kwargs = tuple(args), dict(kwargs or {})
+        check_call(service, args, kwargs)
+        if timeout is not None:
+            timeout = seconds("a timeout", timeout, more=True, hint="; leave it out for none")
         if isinstance(after, (str, ServiceHandle)):
             after = (after,)
         names = [name_of_service(other, self._bindings) for other in after]
-        self._register(name, (service, tuple(args), dict(kwargs or {})), names)
+        self._register(name, (service, args, kwargs), names)
         return cast(T, ServiceHandle(self._bindings[name], service, timeout))
 
     def _register(self, name: str, made: Made, after: list[str] | None = None) -> None:
         self._check_open()
+        text("the name of a service", name)
         if name in self._services:
             raise ValueError(f"there is a service `{name}` already; choose another name")
         self._services[name] = made
@@ -258,6 +293,8 @@ class LocalEnvironment:
         An environment may be submitted again when its job is over.
         """
         self._check_open()
+        truth("`autostop`", autostop)
+        check_config(self.config)
         if self.is_running:
             raise RuntimeError(f"`{self.name}` is running; wait for it, or stop it")
         iterators = self._iterators()
@@ -266,11 +303,8 @@ class LocalEnvironment:
             _Registration(name, self._factory(name, made, calls), self._after[name])
             for name, made in self._services.items()
         ]
-        timeouts = self.config.get("timeouts", {})
-        most_queued_calls = self.config.get("most_queued_calls", 1000)
-        if not isinstance(most_queued_calls, int) or not 1 <= most_queued_calls <= 10_000_000:
-            raise ValueError(f"`most_queued_calls` is a whole number from 1 to 10,000,000, not {most_queued_calls!r}")
-
+        timeouts = timeouts_of(self.config)
+        queued_calls = whole("`most_queued_calls`", self.config.get("most_queued_calls", 1000), 1, 10_000_000)
         parts: Parts = {}
 
         def begin(is_on_main: bool) -> _sage.Job:
@@ -284,7 +318,7 @@ class LocalEnvironment:
                     calls.bind,
                     is_on_main=is_on_main,
                     timeouts=timeouts,
-                    most_queued_calls=most_queued_calls,
+                    most_queued_calls=queued_calls,
                     log_dir=self.config.get("log_dir"),
                     where_stuck=where_stuck,
                 )
@@ -407,3 +441,28 @@ class LocalEnvironment:
             return Context(step.name, calls, self.logger.getChild(step.name), replica, parallelism)
 
         return plan(self.pipeline, self.name, context)
+
+
+def _for_constructor(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keywords for the constructor of a source: without those that SAGE reads itself, unless it has them too."""
+    own = parameters(cls)
+    kwargs = {key: value for key, value in kwargs.items() if key not in SAGE_ONLY or key in own}
+    check_call(cls, args, kwargs, ("name",))
+    return kwargs
+
+
+def _warn_of(records: Any) -> None:
+    """Warns of what can be gone through and is seldom meant to be, part by part."""
+    if isinstance(records, (str, bytes, bytearray)):
+        parts = "its letters" if isinstance(records, str) else "its bytes, as numbers"
+        warn(
+            f"`from_batch` of a {type(records).__name__} gives {parts}, one by one; pass `[…]` for one record, "
+            "`FileSource` or `JSONLBatch` for a file, or `list(…)` if that is meant"
+        )
+    elif isinstance(records, dict):
+        warn("`from_batch` of a dict gives its keys; pass `d.items()` or `[d]`, or `list(d)` if that is meant")
+    elif hasattr(type(records), "__dataframe__"):
+        warn(
+            "`from_batch` of a data frame gives its columns; pass its rows: `df.to_dict('records')` of pandas, "
+            "`df.iter_rows(named=True)` of polars, or `list(df)` if that is meant"
+        )

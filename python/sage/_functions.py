@@ -48,6 +48,9 @@ class BaseFunction(InJob):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
 
+    #: For `check_call`: what is given to a class without a constructor of its own, nothing would read.
+    __init__._takes_anything = True  # type: ignore[attr-defined]
+
     def execute(self, *args: Any) -> Any:
         """Processes one record; to be overridden."""
         raise NotImplementedError(f"{type(self).__name__} has no `execute`")
@@ -159,6 +162,20 @@ def allocate(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
 
 
+def is_function_class(function: Any) -> bool:
+    """Whether it is a class of functions, of which each replica has an object: ours, or any that has ``execute``.
+    Others, such as ``int``, are callables."""
+    return isinstance(function, type) and (
+        issubclass(function, BaseFunction) or callable(getattr(function, "execute", None))
+    )
+
+
+def called(made: Made, function: Any) -> Callable[..., Any]:
+    """What is called for each record, of the function of a replica."""
+    call: Callable[..., Any] = function.execute if is_function_class(made[0]) else function
+    return call
+
+
 def instance(made: Made, context: Context) -> Any:
     """Makes the function of one replica: an object of the class, or the callable itself."""
     function, args, kwargs = made
@@ -171,11 +188,12 @@ def instance(made: Made, context: Context) -> Any:
     return made_instance
 
 
-def executed(function: Any) -> Iterator[Any]:
-    """Calls a source until it says that there is no more."""
-    execute = function.execute if isinstance(function, BaseFunction) else function
-    is_batch = isinstance(function, BatchFunction)
-    ends_with_none = is_batch and function._ends_with_none
+def executed(made: Made, function: Any, is_batch: bool) -> Iterator[Any]:
+    """Calls a source until it says that there is no more. ``is_batch`` is how a class that is none of ours is meant."""
+    execute = called(made, function)
+    if isinstance(function, BaseFunction):
+        is_batch = isinstance(function, BatchFunction)
+    ends_with_none = is_batch and getattr(function, "_ends_with_none", True)
     while True:
         record = execute()
         if isinstance(record, StopSignal) or (record is None and ends_with_none):

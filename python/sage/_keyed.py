@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from functools import reduce
-from operator import add
-from typing import Any
+from typing import Any, cast
 
 from . import ops
+from ._arguments import check_call, length, seconds, whole
+from ._chain import summand
 from ._process import ProcessFunction
 from ._stream import DataStream, check_function, name_of
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired, Windows
@@ -27,8 +28,10 @@ _Fold = Callable[[tuple[Any, ...], list[Any]], tuple[Any]]
 class KeyedStream(DataStream):
     """A stream whose records have a key.
 
-    Keys compare as in a ``dict``, but that each not-a-number is the same key. Where a step behind it has
-    several replicas, all records of a key come to the same one.
+    Keys compare as in a ``dict``, but that all floats that are not a number are one key. Where a step behind it has
+    several replicas, all records of a key come to the same one: in every run, if it is made of ``str``, ``bytes``,
+    numbers, ``None``, tuples and frozensets; other classes say it by their ``__hash__``. So let keys that are to
+    be equal be of one class: an object that calls itself equal to a plain ``str`` may come to another replica.
     """
 
     def _state(self, kind: str, function: Any, parallelism: int, **options: Any) -> DataStream:
@@ -41,16 +44,12 @@ class KeyedStream(DataStream):
         return self._add(kind, function, kind if function is None else None, parallelism, **options)
 
     def _expiring(
-        self, kind: str, function: Any, parallelism: int, seconds: float | None, **options: Any
+        self, kind: str, function: Any, parallelism: int, expire_after: float | None, **options: Any
     ) -> DataStream:
         """As ``_state``, for states that may expire."""
-        if seconds is None:
+        if expire_after is None:
             return self._state(kind, function, parallelism, **options)
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0.001 <= seconds <= MAX_SECONDS:
-            raise ValueError(
-                f"`expire_after` is a time of at least 0.001 seconds, not {seconds!r}; without it none expire"
-            )
-        options["expire_after"] = float(seconds)
+        options["expire_after"] = _expiry(expire_after)
         if kind == "distinct":
             options["distinct"] = True
         else:
@@ -123,8 +122,7 @@ class KeyedStream(DataStream):
     def top_k(self, most: int, rank: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and a list of the ``most`` records of it that ``rank`` ranks highest, at the end of
         input; of equal ones the earlier. Without ``rank``, records are compared themselves."""
-        if not isinstance(most, int) or most < 1:
-            raise ValueError(f"`top_k` keeps at least one record of each key, not {most!r}")
+        most = whole("`top_k` keeps at least one record of each key: the first argument", most)
         return self._state("top_k", rank, parallelism, most=most)
 
     def process(
@@ -134,6 +132,7 @@ class KeyedStream(DataStream):
         a call has set. What comes out is what it pushes."""
         if not (isinstance(function, type) and issubclass(function, ProcessFunction)):
             raise TypeError(f"`process` needs a ProcessFunction class, not {function!r}")
+        check_call(function, args, kwargs, ("name", "parallelism"))
         stream = self._add("process", function, name, parallelism)
         stream._step.made = (function, args, kwargs)
         return stream
@@ -162,6 +161,13 @@ class KeyedStream(DataStream):
         return JoinedStreams(self, right)
 
 
+def _expiry(expire_after: Any) -> float:
+    time = seconds("`expire_after`", expire_after, 0.001, hint="; without it none expire")
+    if time > MAX_SECONDS:
+        raise ValueError(f"`expire_after` is a century at most, not {expire_after!r} seconds; without it none expire")
+    return time
+
+
 class WindowedStream:
     """A keyed stream in windows. What comes out are ``Windowed`` tuples: key, start and end of the window, value."""
 
@@ -180,7 +186,7 @@ class WindowedStream:
         """Keeps what a window has gathered for so long after it fired: a record that comes within that time
         makes it fire again, with all that it now has. Default: 0."""
         self._no_clock("allowed_lateness")
-        self._options["lateness"] = float(seconds)
+        self._options["lateness"] = length("`allowed_lateness`", seconds)
         return self
 
     def late_to(self, function: Callable[[Any], Any]) -> WindowedStream:
@@ -209,10 +215,12 @@ class WindowedStream:
     def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """The sum of the records of each key and window, or of what ``function`` makes of them. It keeps records as
         ``reduce`` does."""
-        of = function or ops.identity()
+        of = ops.identity() if function is None else function
 
         def add_up(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
-            return (reduce(add, map(of, records), *so_far),)
+            for record in records:
+                so_far = (so_far[0] + of(record) if so_far else summand(of(record)),)
+            return cast(tuple[Any], so_far)
 
         return self._folded(of, "sum" if function is None else name_of(of), add_up, parallelism)
 
@@ -281,9 +289,7 @@ class JoinedStreams:
     def max_records(self, records: int) -> JoinedStreams:
         """How many records of each stream a replica keeps in memory at most; one more fails the job. Default:
         100 million."""
-        if not isinstance(records, int) or records < 1:
-            raise ValueError(f"`max_records` is a whole number of at least 1, not {records!r}")
-        self._options["max_records"] = records
+        self._options["max_records"] = whole("`max_records`", records)
         return self
 
     def inner(self, *, parallelism: int = 1) -> DataStream:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ._chain import STATEFUL, Link
-from ._functions import BaseFunction, FlatMapFunction
+from ._functions import FlatMapFunction, Made, called
 from ._transformation import Transformation
 
 #: A record of one of several connected streams: its key if it has one, the number of its stream, the record.
@@ -18,20 +18,14 @@ def links(step: Transformation, function: Any) -> list[Link]:
     if step.kind in STATEFUL:
         options = step.options
         state = options.get("initial"), options.get("most", 0), options.get("whole", False)
-        return [Link(step.kind, method(function), step.name, *state)]
+        return [Link(step.kind, called(step.made, function), step.name, *state)]
     return _KINDS.get(step.kind, _plain)(step, function)
 
 
-def method(function: Any) -> Callable[..., Any]:
-    """What is called for each record."""
-    call: Callable[..., Any] = function.execute if isinstance(function, BaseFunction) else function
-    return call
-
-
-def flattened(function: Any) -> Callable[[Any], Iterable[Any]]:
+def flattened(made: Made, function: Any) -> Callable[[Any], Iterable[Any]]:
     """What gives an iterable for each record."""
     if not isinstance(function, FlatMapFunction):
-        return method(function)
+        return called(made, function)
 
     def call(record: Any) -> Iterable[Any]:
         returned = function.execute(record)
@@ -42,11 +36,11 @@ def flattened(function: Any) -> Callable[[Any], Iterable[Any]]:
 
 
 def _plain(step: Transformation, function: Any) -> list[Link]:
-    return [Link(step.kind, method(function), step.name)]
+    return [Link(step.kind, called(step.made, function), step.name)]
 
 
 def _flatmap(step: Transformation, function: Any) -> list[Link]:
-    return [Link("flatmap", flattened(function), step.name)]
+    return [Link("flatmap", flattened(step.made, function), step.name)]
 
 
 def _tag(step: Transformation, _function: Any) -> list[Link]:
@@ -55,7 +49,7 @@ def _tag(step: Transformation, _function: Any) -> list[Link]:
 
 
 def _keytag(step: Transformation, function: Any) -> list[Link]:
-    key_of, index = method(function), step.index
+    key_of, index = called(step.made, function), step.index
 
     def tag(record: Any) -> Tagged:
         return key_of(record), index, record

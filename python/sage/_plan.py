@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from . import _sage
 from ._chain import STATEFUL, Chain, Form, Link, close_all
 from ._context import Context
-from ._functions import BaseFunction, executed, instance
+from ._functions import executed, instance, is_function_class
 from ._links import links
 from ._process import CoRunner, Runner
 from ._transformation import KEYING, Transformation
@@ -198,7 +198,7 @@ def _source_maker(step: Transformation, context: MakesContexts) -> Any:
             return _Records(step.made[0], [])
         function = instance(step.made, context(step, replica, parallelism))
         made = [function] if isinstance(step.made[0], type) else []
-        return _Records(executed(function), made)
+        return _Records(executed(step.made, function, step.kind == "batch"), made)
 
     return make
 
@@ -211,7 +211,7 @@ def _chain_maker(run: list[Transformation], context: MakesContexts) -> Any:
         made: list[Any] = []
         for step in run:
             function = step.made[0]
-            if isinstance(function, type) and issubclass(function, BaseFunction):
+            if is_function_class(function):
                 try:
                     function = instance(step.made, context(step, replica, parallelism))
                 except BaseException:
@@ -232,7 +232,7 @@ def _runner_maker(step: Transformation, context: MakesContexts) -> Any:
         function = step.made[0]
 
         def made() -> Any:
-            if isinstance(function, type) and issubclass(function, BaseFunction):
+            if is_function_class(function):
                 return instance(step.made, context(step, replica, parallelism))
             return function
 

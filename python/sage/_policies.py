@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._arguments import parameters, seconds, whole
 from ._functions import SinkFunction
 
 if TYPE_CHECKING:
@@ -140,20 +140,15 @@ def read_letters(path: str | PathLike[str]) -> Iterator[Letter]:
 
 
 #: Keywords that say how an operator runs, unless the constructor of its class has one of that name.
-_OPTIONS = ("on_error", "retry", "in_flight", "ordered", "timeout")
+OPTIONS = ("on_error", "retry", "in_flight", "ordered", "timeout")
 
 
 def split_options(function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Takes the keywords that are options of the operator out of those for the constructor, and returns them."""
-    if not any(name in kwargs for name in _OPTIONS):
+    if not any(name in kwargs for name in OPTIONS):
         return {}
-    own: Any = {}
-    if isinstance(function, type):
-        try:
-            own = inspect.signature(function).parameters
-        except (TypeError, ValueError):
-            pass  # a type without a signature, such as `int`
-    return {name: kwargs.pop(name) for name in _OPTIONS if name in kwargs and name not in own}
+    own = parameters(function) if isinstance(function, type) else {}
+    return {name: kwargs.pop(name) for name in OPTIONS if name in kwargs and name not in own}
 
 
 def policy(options: dict[str, Any]) -> tuple[dict[str, Any], DeadLetter | None]:
@@ -165,19 +160,24 @@ def policy(options: dict[str, Any]) -> tuple[dict[str, Any], DeadLetter | None]:
     if retry is not None:
         if not isinstance(retry, Retry):
             raise TypeError(f"`retry` is a number of attempts or a Retry, not {retry!r}")
-        if retry.attempts < 1 or retry.first < 0 or retry.longest < retry.first:
-            raise ValueError(
-                f"a retry makes at least one attempt, and waits for a time that is not negative: {retry!r}"
-            )
-        told.update(attempts=retry.attempts, first_wait=float(retry.first), longest_wait=float(retry.longest))
+        attempts = whole("`attempts` of a Retry, which makes at least one attempt,", retry.attempts, 1, (1 << 32) - 1)
+        first = seconds("`first` of a Retry", retry.first)
+        longest = seconds("`longest` of a Retry, which is not less than its `first`,", retry.longest, first)
+        told.update(attempts=attempts, first_wait=first, longest_wait=longest)
     on_error = options.get("on_error", "fail")
     if on_error == "skip":
         on_error = Skip()
     if isinstance(on_error, Skip):
-        told.update(skip=True, at_most=on_error.at_most, at_most_share=on_error.at_most_share)
+        most, share = on_error.at_most, on_error.at_most_share
+        if most is not None:
+            most = whole("`at_most` of a Skip", most, 0)
+        if share is not None and (isinstance(share, (bool, str)) or not 0 <= share <= 1):
+            raise ValueError(f"`at_most_share` of a Skip is a share from 0.0 to 1.0, not {share!r}")
+        told.update(skip=True, at_most=most, at_most_share=None if share is None else float(share))
     elif isinstance(on_error, DeadLetter):
         told["letters"] = True
         return told, on_error
     elif on_error != "fail":
-        raise ValueError(f'`on_error` is "fail", "skip", a Skip or a DeadLetter, not {on_error!r}')
+        hint = f"; write `{on_error.__name__}()`" if on_error in (Skip, DeadLetter) else ""
+        raise ValueError(f'`on_error` is "fail", "skip", a Skip or a DeadLetter, not {on_error!r}{hint}')
     return told, None

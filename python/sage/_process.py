@@ -6,7 +6,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ._chain import close_all, millis
+from ._arguments import millis
+from ._chain import close_all
 from ._functions import BaseFunction
 
 

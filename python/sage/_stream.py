@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
 
+from ._arguments import check_call, length, meant, seconds, shown, truth, warn, whole
 from ._functions import (
     BaseFunction,
     FilterFunction,
@@ -14,9 +15,10 @@ from ._functions import (
     KeyByFunction,
     MapFunction,
     SinkFunction,
+    is_function_class,
 )
 from ._io import PrintSink
-from ._policies import Letter, policy, split_options
+from ._policies import OPTIONS, Letter, policy, split_options
 from ._transformation import Transformation
 
 if TYPE_CHECKING:
@@ -34,6 +36,17 @@ _BASES: dict[str, type[BaseFunction]] = {
 }
 
 _STRATEGIES = ("hash", "broadcast", "round_robin")
+
+#: What the methods take beside a function and the arguments of its constructor.
+_KEYWORDS = ("name", "parallelism", *OPTIONS)
+
+#: What calls its function for an answer, which no generator is; and what to use.
+_NO_GENERATORS = {
+    "filter": "a generator is always true",
+    "split": "a generator is always true",
+    "keyby": "each generator would be a key of its own",
+    "sink": "nobody would go through the generator, so nothing in it would run",
+}
 
 #: How many records an async function has in flight unless a program says otherwise.
 _IN_FLIGHT = 64
@@ -105,13 +118,12 @@ class DataStream:
         if kind in ("keyby", "split"):
             what = "the key" if kind == "keyby" else "the side"
             raise TypeError(f"{what} of a record cannot be had asynchronously; have a `map` before it get it")
-        in_flight, timeout = options.get("in_flight", _IN_FLIGHT), options.get("timeout")
-        if not isinstance(in_flight, int) or not 1 <= in_flight <= 1 << 20:
-            raise ValueError(f"`in_flight` is a whole number from 1 to 1,048,576, not {in_flight!r}")
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"a timeout is more than 0 seconds, not {timeout!r}; leave it out for none")
-        ordered = bool(options.get("ordered", True))
-        return {"as": kind, "in_flight": in_flight, "ordered": ordered, "timeout": timeout and float(timeout)}
+        in_flight = whole("`in_flight`", options.get("in_flight", _IN_FLIGHT), 1, 1 << 20)
+        timeout = options.get("timeout")
+        if timeout is not None:
+            timeout = seconds("a timeout", timeout, more=True, hint="; leave it out for none")
+        ordered = truth("`ordered`", options.get("ordered", True))
+        return {"as": kind, "in_flight": in_flight, "ordered": ordered, "timeout": timeout}
 
     def map(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
@@ -161,22 +173,19 @@ class DataStream:
         self, function: Callable[[Any], Any], *, out_of_order: float = 0.0, idle_after: float | None = None
     ) -> DataStream:
         """Says when each record happened, for windows of event time: the function returns seconds since 1970,
-        or a ``datetime``.
+        as a number of any kind, or a ``datetime``. Times are rounded to milliseconds.
 
         ``out_of_order`` is by how many seconds a record may come after a later one; a source that gives nothing for
         ``idle_after`` seconds is not waited for (default: it is).
         """
         check_function("map", function, (), {})
-        if out_of_order < 0:
-            raise ValueError(f"`out_of_order` is not negative: {out_of_order!r}")
-        options: dict[str, Any] = {"out_of_order": float(out_of_order), "idle_after": idle_after and float(idle_after)}
-        return self._add("timestamps", function, **options)
+        idle = None if idle_after is None else seconds("`idle_after`", idle_after)
+        order = length("`out_of_order`", out_of_order)
+        return self._add("timestamps", function, out_of_order=order, idle_after=idle)
 
     def take(self, count: int) -> DataStream:
         """Goes on with the first ``count`` records, and ends the sources when it has them."""
-        if not isinstance(count, int) or count < 0:
-            raise ValueError(f"`take` needs a whole number that is not negative, not {count!r}")
-        return self._add("take", None, most=count)
+        return self._add("take", None, most=whole("what `take` takes", count, 0))
 
     def _whole(self) -> KeyedStream:
         from ._keyed import KeyedStream
@@ -188,7 +197,9 @@ class DataStream:
         return self._whole().count()
 
     def sum(self, function: Callable[[Any], Any] | None = None) -> DataStream:
-        """The sum of the records, or of what ``function`` makes of them, at the end of input; 0 of none."""
+        """The sum of the records, or of what ``function`` makes of them, at the end of input; 0 of none.
+
+        It is for numbers and what is added like them: texts, tuples, lists and ``None`` are errors."""
         return self._whole().sum(function)
 
     def reduce(self, function: Callable[[Any, Any], Any]) -> DataStream:
@@ -217,8 +228,7 @@ class DataStream:
             raise TypeError(f"`zip` needs another stream, not {other!r}")
         if other._environment is not self._environment:
             raise ValueError("streams of two environments cannot be zipped")
-        if not isinstance(max_ahead, int) or isinstance(max_ahead, bool) or max_ahead < 1:
-            raise ValueError(f"`max_ahead` is a whole number of at least 1, not {max_ahead!r}")
+        max_ahead = whole("`max_ahead`", max_ahead)
         both = DataStream(self._environment, self._step, self._output)
         both._others = [other]
         return both._add("zip", None, max_ahead=max_ahead)
@@ -311,27 +321,46 @@ def is_async(function: Any) -> bool:
 def name_of(function: Any) -> str:
     """What an operator is called if nobody says otherwise."""
     name = getattr(function, "__name__", None) or type(function).__name__
-    return "lambda" if name == "<lambda>" else str(name)
+    return "lambda" if name == "<lambda>" else shown(str(name))
 
 
-def check_parallelism(parallelism: int) -> int:
+def check_parallelism(parallelism: Any) -> int:
     """The number of replicas, if it can be one."""
-    if not isinstance(parallelism, int) or isinstance(parallelism, bool) or parallelism < 1:
-        raise ValueError(f"parallelism is a whole number of at least 1, not {parallelism!r}")
-    return parallelism
+    return whole("parallelism", parallelism)
 
 
 def check_function(kind: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raises for what cannot be called."""
-    if isinstance(function, type):
-        if not issubclass(function, BaseFunction) and not callable(getattr(function, "execute", None)):
-            # A type such as `int` or `str` is a callable like any other.
-            if args or kwargs:
-                raise TypeError(f"`{function.__name__}` is no {_BASES[kind].__name__}, so it takes no arguments here")
-        return
+    """Raises for what cannot be called, and for arguments that nothing would read."""
     if isinstance(function, BaseFunction):
         raise TypeError(f"pass the class `{type(function).__name__}` and its arguments, not an object of it")
     if not callable(function):
-        raise TypeError(f"`{kind}` needs a function or a {_BASES[kind].__name__}, not {function!r}")
-    if args or kwargs:
+        hint = f"; pass the class `{type(function).__name__}` and its arguments" if hasattr(function, "execute") else ""
+        raise TypeError(f"`{kind}` needs a function or a {_BASES[kind].__name__}, not {function!r}{hint}")
+    _check_generator(kind, function)
+    if is_function_class(function):
+        check_call(function, args, kwargs, _KEYWORDS)
+        return
+    for unknown in kwargs:
+        raise TypeError(
+            f"`{kind}` has no parameter `{unknown}`{meant(unknown, _KEYWORDS)} "
+            f"(to call `{name_of(function)}` with more than a record, use functools.partial)"
+        )
+    if args and isinstance(function, type):
+        # A type such as `int` or `str` is a callable like any other.
+        raise TypeError(f"`{function.__name__}` is no {_BASES[kind].__name__}, so it takes no arguments here")
+    if args:
         raise TypeError(f"`{name_of(function)}` is called with a record; bind other arguments with functools.partial")
+
+
+def _check_generator(kind: str, function: Any) -> None:
+    """Raises for a generator function where the generator would not be gone through; warns where that is unusual."""
+    if kind == "map" and function is print:
+        warn("`print` returns None, and `map` replaces each record by that; `stream.print()` ends a stream so")
+    call = function.execute if is_function_class(function) else function
+    if type(call) is not FunctionType or not call.__code__.co_flags & inspect.CO_GENERATOR:
+        return
+    name = name_of(function)
+    if kind in _NO_GENERATORS:
+        raise TypeError(f"`{name}` is a generator function, and {_NO_GENERATORS[kind]}; let it return")
+    if kind == "map":
+        warn(f"`{name}` is a generator function: `map` makes each record a generator, `flatmap` gives what it yields")

@@ -1,9 +1,14 @@
-"""Windows, and what comes out of them. All lengths are in seconds, all moments in seconds since 1970."""
+"""Windows, and what comes out of them.
+
+All lengths are in seconds, or a ``timedelta``, all moments in seconds since 1970; both are rounded to milliseconds.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+from ._arguments import length, whole
 
 
 @dataclass(frozen=True)
@@ -14,7 +19,7 @@ class Tumbling:
     size: float
 
     def _options(self) -> dict[str, Any]:
-        return {"windows": "tumbling", "size": float(self.size)}
+        return {"windows": "tumbling", "size": length("the `size` of windows", self.size)}
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class Sliding:
     every: float
 
     def _options(self) -> dict[str, Any]:
-        return {"windows": "sliding", "size": float(self.size), "every": float(self.every)}
+        size, every = length("the `size` of windows", self.size), length("`every` of windows", self.every)
+        return {"windows": "sliding", "size": size, "every": every}
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Session:
     gap: float
 
     def _options(self) -> dict[str, Any]:
-        return {"windows": "session", "size": float(self.gap)}
+        return {"windows": "session", "size": length("the `gap` of sessions", self.gap)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Count:
     records: int
 
     def _options(self) -> dict[str, Any]:
-        return {"windows": "count", "records": self.records}
+        return {"windows": "count", "records": whole("the number of records of a window", self.records)}
 
 
 #: Any kind of windows.

@@ -1,8 +1,9 @@
 """Functions that the engine runs itself, on other threads than Python's and without the interpreter's lock.
 
 Each is a function like any other, so ``ops.split()("a b")`` gives ``["a", "b"]``; in a pipeline, records that
-are plain (``None``, ``bool``, ``int`` of 64 bits, ``float``, ``str``, ``bytes``, and ``list``, ``tuple`` and
-``dict`` of those) go through without Python. Others go through the function itself.
+are plain (``None``, ``bool``, ``int`` of 64 bits, ``float``, ``str``, ``bytes``, and what ``parse_json`` made of
+them) go through without Python. Others, such as a ``list`` or a ``dict``, stay the objects that they are, and go
+through the function itself.
 
 >>> from sage import LocalEnvironment, ops
 >>> env = LocalEnvironment("words")

@@ -7,6 +7,7 @@ import itertools
 import random
 import traceback
 import weakref
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -53,12 +54,13 @@ def test_folds_by_the_clock_and_sums_of_the_records_themselves() -> None:
     sums = stream.window_by_clock(Tumbling(3600)).sum().collect()
     slid = stream.window_by_clock(Sliding(3600, 1800)).reduce(max).collect()
     ended = stream.window_by_clock(Session(3600)).fold(0, lambda most, n: max(most, n)).collect()
-    texts = env.from_batch(["a", "b", "c"]).keyby(lambda _: None).window(Count(2)).sum().collect()
+    counts = env.from_batch([Counter(a=1), Counter(b=2), Counter(a=3)]).keyby(lambda _: None)
+    added = counts.window(Count(2)).sum().collect()
     run(env)
     for key in (0, 1):
         assert sum(window.value for window in sums if window.key == key) == sum(range(key, 2000, 2))
         assert {window.value for window in [*slid, *ended] if window.key == key} >= {1998 + key}
-    assert [window.value for window in texts] == ["ab", "c"]
+    assert [window.value for window in added] == [Counter(a=1, b=2), Counter(a=3)]
 
 
 @pytest.mark.parametrize("records", [3, 600])

@@ -140,3 +140,67 @@ def test_errors_name_the_operator_and_policies_work() -> None:
     assert got == [1, 2]
     with pytest.raises(ValueError, match="separator is empty"):
         ops.split("")
+
+
+def deep(levels: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
+def test_containers_stay_the_objects_that_they_are() -> None:
+    root: dict[str, Any] = {"name": "root"}
+    root["children"] = [{"name": name, "parent": root} for name in "ab"]
+    shared: Any = [0]
+    for _ in range(60):
+        shared = [shared, shared]
+    nested, nan = deep(100_000), float("nan")
+    records = [root, {"children": shared}, {"children": nested}, {"children": (nan, nan)}, {"children": {"a": [1]}}]
+    env = LocalEnvironment("containers")
+    stream = env.from_batch(records)
+    same = stream.map(ops.identity()).collect()
+    children = stream.map(ops.field("children")).map(ops.identity()).collect()
+    again = env.from_batch(iter(records)).filter(ops.field("children")).map(ops.field("children")).collect()
+    flat = stream.map(ops.field("children")).flatmap(ops.identity()).take(2).collect()
+    keyed = stream.keyby(ops.field("name"), on_error="skip").count().collect()
+    env.submit(autostop=True)
+    assert [id(record) for record in same] == [id(record) for record in records]
+    assert [id(got) for got in children] == [id(got) for got in again] == [id(r["children"]) for r in records]
+    assert [id(got) for got in flat] == [id(child) for child in root["children"]]
+    assert keyed == [("root", 1)]
+
+
+def test_what_comes_after_sees_the_change_that_came_before() -> None:
+    rows = [{"seen": []} for _ in range(5000)]  # type: ignore[var-annotated]
+    env = LocalEnvironment("aliases")
+    env.from_batch(rows).map(ops.identity()).map(ops.field("seen")).sink(lambda seen: seen.append(1))
+    env.submit(autostop=True)
+    assert all(row["seen"] == [1] for row in rows)
+
+
+def test_plain_records_and_containers_keep_their_order() -> None:
+    records = [n if n % 3 else {"n": [n]} for n in range(10_000)]
+    env = LocalEnvironment("order")
+    got = env.from_batch(records).map(ops.identity()).collect()
+    fields = env.from_batch([{"n": record} for record in records]).map(ops.field("n")).map(ops.identity()).collect()
+    env.submit(autostop=True)
+    assert got == records and fields == records
+
+
+@pytest.mark.parametrize(
+    ("op", "record", "expected"),
+    [
+        (ops.contains("\udce9"), "caf\udce9", "caf\udce9"),
+        (ops.field("\ud800"), {"\ud800": 5}, {"\ud800": 5}),
+        (ops.field(3), {3: 4}, {3: 4}),  # type: ignore[arg-type]
+        (ops.contains(2), [1, 2], [1, 2]),  # type: ignore[arg-type]
+    ],
+    ids=repr,
+)
+def test_an_argument_of_any_kind_means_what_it_means_in_python(op: ops.Op, record: Any, expected: Any) -> None:
+    env = LocalEnvironment("arguments")
+    got = env.from_batch([record]).filter(op).collect()
+    split = env.from_batch(["a\udce9b"]).flatmap(ops.split("\udce9")).collect()
+    env.submit(autostop=True)
+    assert got == [expected] and split == ["a", "b"]

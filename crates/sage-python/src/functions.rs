@@ -4,6 +4,7 @@
 //! value the reference is called, so that results and exceptions are those of the reference, only slower.
 
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::error::Raised;
 use crate::json;
@@ -31,6 +32,8 @@ pub(crate) enum Function {
     Field(String),
     ToInt,
     ToFloat,
+    /// One that the reference does alone: with an argument that is no text, or half a character.
+    Other,
 }
 
 /// One step of the chain.
@@ -50,17 +53,18 @@ impl Link {
             _ => Role::Key,
         };
         let op = reference.bind(py);
-        let argument = || op.getattr("argument")?.extract::<String>();
-        let function = match &*op.getattr("name")?.extract::<String>()? {
-            "split" => Function::Split(op.getattr("argument")?.extract()?),
-            "strip" => Function::Strip,
-            "lower" => Function::Lower,
-            "contains" => Function::Contains(argument()?),
-            "parse_json" => Function::ParseJson,
-            "field" => Function::Field(argument()?),
-            "to_int" => Function::ToInt,
-            "to_float" => Function::ToFloat,
-            _ => Function::Identity,
+        let argument: Option<Option<String>> = op.getattr("argument")?.extract().ok();
+        let function = match (&*op.getattr("name")?.extract::<String>()?, argument) {
+            ("split", Some(separator)) => Function::Split(separator),
+            ("strip", _) => Function::Strip,
+            ("lower", _) => Function::Lower,
+            ("contains", Some(Some(part))) => Function::Contains(part),
+            ("parse_json", _) => Function::ParseJson,
+            ("field", Some(Some(name))) => Function::Field(name),
+            ("to_int", _) => Function::ToInt,
+            ("to_float", _) => Function::ToFloat,
+            ("identity", _) => Function::Identity,
+            _ => Function::Other,
         };
         Ok(Self { role, function, reference: reference.clone_ref(py) })
     }
@@ -150,6 +154,10 @@ impl Link {
                     let is_named = |(key, _): &&(Value, Value)| matches!(key, Value::Text(key) if **key == **name);
                     pairs.iter().rfind(is_named)?.1.clone()
                 }
+                Piece::Value(Value::Object(object)) => attach(|py| {
+                    let found = object.bind(py).cast_exact::<PyDict>().ok()?.get_item(name).ok()?;
+                    found.as_ref().map(Value::of)
+                })?,
                 _ => return None,
             },
             Function::ToInt => match piece {
@@ -168,6 +176,7 @@ impl Link {
                     Value::Float(number.parse().ok()?)
                 }
             },
+            Function::Other => return None,
         })
     }
 
@@ -207,6 +216,20 @@ pub(crate) fn is_true(value: &Value) -> Result<bool, Raised> {
         Value::List(items) => !items.is_empty(),
         Value::Dict(pairs) => !pairs.is_empty(),
         Value::Object(object) => attach(|py| object.bind(py).is_truthy()).map_err(raised)?,
+    })
+}
+
+/// The first value of a sum. What is joined and not added is refused, by the function that loops in Python ask as well.
+pub(crate) fn summand(value: Value) -> Result<Value, Raised> {
+    if matches!(value, Value::Int(_) | Value::Float(_)) {
+        return Ok(value);
+    }
+    attach(|py| {
+        let summand = || {
+            let function = py.import("sage._chain")?.getattr("summand")?;
+            Ok(Value::of(&call(&function, &(value.into_object(py)?,).into_pyobject(py)?, None)?))
+        };
+        summand().map_err(|exception| Raised::new(py, exception, None))
     })
 }
 

@@ -11,7 +11,7 @@ use sage::{BoxError, CloseContext, Emit, Fault, OpenContext, Operator};
 
 use crate::Record;
 use crate::blocks::{MOST_RECORDS, parts};
-use crate::functions::{Function, Link, Piece, Role, added, each_word, is_true, raised};
+use crate::functions::{Function, Link, Piece, Role, added, each_word, is_true, raised, summand};
 use crate::thread::{Kept, attach};
 use crate::value::{Key, Value};
 
@@ -24,15 +24,21 @@ enum End {
     Sum(Link, HashMap<Arc<Key>, Value, FixedState>),
 }
 
-/// How often each key has come. Texts are looked up without making a key of them.
+/// How often each key has come. Texts are looked up without making a key of them, until one comes that is of a class of its own
+/// and may be equal to one of them.
 #[derive(Default)]
 struct Counts {
     texts: HashMap<Box<str>, i64, FixedState>,
     others: HashMap<Arc<Key>, i64, FixedState>,
+    is_mixed: bool,
 }
 
 impl Counts {
     fn add_text(&mut self, text: &str) {
+        if self.is_mixed {
+            *self.others.entry(Arc::new(Key::of_text(text.into()))).or_default() += 1;
+            return;
+        }
         match self.texts.get_mut(text) {
             Some(count) => *count += 1,
             None => drop(self.texts.insert(text.into(), 1)),
@@ -41,9 +47,15 @@ impl Counts {
 
     fn add(&mut self, key: Arc<Key>) {
         match key.text() {
-            Some(text) => self.add_text(text),
-            None => *self.others.entry(key).or_default() += 1,
+            Some(text) if !self.is_mixed => return self.add_text(text),
+            None if !self.is_mixed && key.is_like_text() => {
+                self.is_mixed = true;
+                let texts = self.texts.drain().map(|(text, count)| (Arc::new(Key::of_text(text)), count));
+                self.others.extend(texts);
+            }
+            _ => {}
         }
+        *self.others.entry(key).or_default() += 1;
     }
 
     fn results(&mut self) -> Vec<(Value, Value)> {
@@ -81,7 +93,8 @@ impl Native {
         Ok(Self { links, end, whole, waiting: Vec::new(), thread: None, blocks })
     }
 
-    /// Makes values of what waits, attached once, and runs them through the chain.
+    /// Makes values of what waits, attached once, and runs them through the chain. Where records are still objects by then,
+    /// the thread stays attached for many of them, as it would have to attach for each.
     fn run(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
         let mut waiting = std::mem::take(&mut self.waiting);
         // How many of the links are done already.
@@ -102,12 +115,32 @@ impl Native {
             .map_err(raised)?;
         }
         done.resize(waiting.len(), 0);
-        for (Record { value, key, time }, done) in waiting.drain(..).zip(done) {
-            let mut rest = Rest { end: &mut self.end, time, out };
-            rest.apply(&self.links[done..], Piece::Value(value), key)?;
+        let has_objects = waiting.iter().any(|record| matches!(record.value, Value::Object(_)));
+        let mut records = waiting.drain(..).zip(done);
+        if !has_objects {
+            records.try_for_each(|(record, done)| self.apply(record, done, out))?;
         }
+        while records.len() > 0 {
+            let mut held = Held(Vec::new());
+            let applied: Result<(), Fault> = attach(|_py| {
+                while held.0.len() < MOST_RECORDS {
+                    let Some((record, done)) = records.next() else { break };
+                    self.apply(record, done, &mut held)?;
+                }
+                Ok(())
+            });
+            held.0.into_iter().try_for_each(|record| out.emit(record))?;
+            applied?;
+        }
+        drop(records);
         self.waiting = waiting;
         Ok(())
+    }
+
+    /// Runs a record through the links behind those that are done.
+    fn apply(&mut self, record: Record, done: usize, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+        let Record { value, key, time } = record;
+        Rest { end: &mut self.end, time, out }.apply(&self.links[done..], Piece::Value(value), key)
     }
 
     /// Makes values of objects; returns how many of the links are done by that, for each record.
@@ -127,6 +160,16 @@ impl Native {
             record.value = value;
         }
         done
+    }
+}
+
+/// Results that cannot go on yet, as a thread that is attached must not wait.
+struct Held(Vec<Record>);
+
+impl Emit<Record> for Held {
+    fn emit(&mut self, record: Record) -> Result<(), Fault> {
+        self.0.push(record);
+        Ok(())
     }
 }
 
@@ -196,7 +239,7 @@ impl<E: Emit<Record>> Rest<'_, E> {
             End::Sum(link, sums) => {
                 let value = link.call(&piece)?;
                 match sums.entry(key.unwrap_or_default()) {
-                    Entry::Vacant(entry) => drop(entry.insert(value)),
+                    Entry::Vacant(entry) => drop(entry.insert(summand(value)?)),
                     Entry::Occupied(mut entry) => {
                         let so_far = std::mem::replace(entry.get_mut(), Value::None);
                         entry.insert(added(so_far, value)?);

@@ -3,19 +3,23 @@
 //! Only objects of exactly the built-in types become values, so that what comes out of a pipeline is what went in. A [`Key`] is
 //! made while its thread is attached, hash included; from then on it is compared without the interpreter, but for objects
 //! of other classes.
+//!
+//! Keys are equal where a `dict` says so, but that all floats that are not a number are one key. So their hash is the same for
+//! equal ones: of built-in types the same in every run, of objects of other classes what Python says in this process.
 
 use std::hash::{Hash, Hasher};
 
-use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
+use pyo3::types::iter::{BoundFrozenSetIterator, BoundTupleIterator};
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyString, PyTuple};
+use pyo3::{IntoPyObjectExt, PyTypeInfo, intern};
 use sage::BoxError;
 
 use crate::error::Raised;
 use crate::thread::attach;
 
-/// How deep containers may be nested to become values; what is deeper stays an object.
-const MOST_DEPTH: usize = 64;
+/// How many parts a key may have, tuples included, to become a value.
+const MOST_PARTS: usize = 64;
 
 /// A value of a record.
 #[derive(Debug)]
@@ -34,15 +38,10 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    /// The value of an object; the object itself where it has none.
+    /// The value of a number, a text, bytes, a truth or `None`; any other object itself. So containers stay what a program has:
+    /// they may be shared, contain themselves or change, and to look at one is no reason to copy it. Not-a-number stays an
+    /// object too, as inside a key each such object is equal to itself alone.
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> Self {
-        Self::nested(object, MOST_DEPTH)
-    }
-
-    fn nested(object: &Bound<'_, PyAny>, depth: usize) -> Self {
-        let all = |items: &mut dyn Iterator<Item = Bound<'_, PyAny>>| {
-            items.map(|item| Self::nested(&item, depth - 1)).collect()
-        };
         if let Ok(text) = object.cast_exact::<PyString>() {
             // A surrogate has no UTF-8.
             if let Ok(text) = text.to_str() {
@@ -53,27 +52,35 @@ impl Value {
                 return Self::Int(number);
             }
         } else if let Ok(number) = object.cast_exact::<PyFloat>() {
-            return Self::Float(number.value());
+            if !number.value().is_nan() {
+                return Self::Float(number.value());
+            }
         } else if object.is_none() {
             return Self::None;
         } else if let Ok(truth) = object.cast_exact::<PyBool>() {
             return Self::Bool(truth.is_true());
         } else if let Ok(bytes) = object.cast_exact::<PyBytes>() {
             return Self::Bytes(bytes.as_bytes().into());
-        } else if depth == 0 {
-            return Self::Object(object.clone().unbind());
-        } else if let Ok(tuple) = object.cast_exact::<PyTuple>() {
-            let items: Vec<_> = all(&mut tuple.iter());
-            return Self::Tuple(items.into());
-        } else if let Ok(list) = object.cast_exact::<PyList>() {
-            return Self::List(all(&mut list.iter()));
-        } else if let Ok(dict) = object.cast_exact::<PyDict>() {
-            let pair = |(key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
-                (Self::nested(&key, depth - 1), Self::nested(&value, depth - 1))
-            };
-            return Self::Dict(dict.iter().map(pair).collect());
         }
         Self::Object(object.clone().unbind())
+    }
+
+    /// The value of a key: small tuples of plain values become values as well, so that they compare without the interpreter.
+    fn of_key(object: &Bound<'_, PyAny>) -> Self {
+        if object.cast::<PyFloat>().is_ok_and(|number| number.value().is_nan()) {
+            return Self::Float(f64::NAN);
+        }
+        Self::plain(object, &mut MOST_PARTS.clone()).unwrap_or_else(|| Self::Object(object.clone().unbind()))
+    }
+
+    /// The value of an object that is plain in all its parts, if there is room for as many.
+    fn plain(object: &Bound<'_, PyAny>, room: &mut usize) -> Option<Self> {
+        *room = room.checked_sub(1)?;
+        if let Ok(tuple) = object.cast_exact::<PyTuple>() {
+            let parts: Option<Vec<_>> = tuple.iter().map(|part| Self::plain(&part, room)).collect();
+            return parts.map(|parts| Self::Tuple(parts.into()));
+        }
+        Some(Self::of(object)).filter(|value| !matches!(value, Self::Object(_)))
     }
 
     /// The object of a value.
@@ -123,8 +130,12 @@ impl Value {
                 one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.is_same_key(other))
             }
             (Self::Object(_), _) | (_, Self::Object(_)) => attach(|py| {
-                let equal = self.clone().into_object(py).and_then(|one| one.eq(other.clone().into_object(py)?));
-                equal.unwrap_or_else(|exception| throw(Raised::new(py, exception, None)))
+                let equal = || {
+                    let (one, other) = (self.clone().into_object(py)?, other.clone().into_object(py)?);
+                    // An object is the same key as itself, whatever it says.
+                    Ok(one.is(&other) || one.eq(other)?)
+                };
+                equal().unwrap_or_else(|exception| throw(Raised::new(py, exception, None)))
             }),
             _ => false,
         }
@@ -185,17 +196,26 @@ pub(crate) struct Key {
 impl Key {
     /// The key that an object is; an error where it cannot be one, such as a list.
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        // A text of a class of its own is the same key as a plain one.
-        let text = object.cast::<PyString>().ok().and_then(|text| text.to_str().ok());
-        let value = text.map_or_else(|| Value::of(object), |text| Value::Text(text.into()));
-        Ok(Self { hash: spread(stable_hash(object)?), value })
+        Ok(Self { hash: spread(stable_hash(object)?), value: Value::of_key(object) })
     }
 
     /// The key that a value is. Only a value that is an object needs the interpreter.
     pub(crate) fn of_value(value: Value) -> PyResult<Self> {
-        match &value {
-            Value::Text(text) => Ok(Self { hash: spread(fnv(text.as_bytes())), value }),
-            _ => attach(|py| Self::of(&value.into_object(py)?)),
+        match value {
+            Value::Text(text) => Ok(Self::of_text(text)),
+            value => attach(|py| Self::of(&value.into_object(py)?)),
+        }
+    }
+
+    pub(crate) fn of_text(text: Box<str>) -> Self {
+        Self { hash: spread(fnv(text.as_bytes())), value: Value::Text(text) }
+    }
+
+    /// Whether it is of a class below that of texts.
+    pub(crate) fn is_like_text(&self) -> bool {
+        match &self.value {
+            Value::Object(object) => attach(|py| object.bind(py).is_instance_of::<PyString>()),
+            _ => false,
         }
     }
 
@@ -242,31 +262,79 @@ impl Hash for Key {
     }
 }
 
-/// A hash that equal keys have in common. Python's own differs from run to run for texts.
+/// A container of a key whose parts are being hashed: its parts that are left, and what those before them came to.
+enum Part<'py> {
+    Tuple(BoundTupleIterator<'py>, u64),
+    Set(BoundFrozenSetIterator<'py>, u64),
+}
+
+/// A hash that equal keys have in common. Python's own differs from run to run for texts. Keys may be nested to any depth: the
+/// containers that are begun lie on the heap.
 fn stable_hash(object: &Bound<'_, PyAny>) -> PyResult<u64> {
-    if let Ok(text) = object.cast::<PyString>() {
+    if object.cast::<PyFloat>().is_ok_and(|number| number.value().is_nan()) {
+        return Ok(0x7FF8_0000);
+    }
+    let mut begun: Vec<Part<'_>> = Vec::new();
+    let mut object = object.clone();
+    loop {
+        let mut hash = if let Some(tuple) = hashed_as::<PyTuple>(&object)? {
+            begun.push(Part::Tuple(tuple.iter(), 0x9E37_79B9));
+            None
+        } else if let Some(set) = hashed_as::<PyFrozenSet>(&object)? {
+            begun.push(Part::Set(set.iter(), 0));
+            None
+        } else {
+            Some(hash_of_one(&object)?)
+        };
+        // Goes on to the next part, and out of every container that has no more.
+        object = loop {
+            let Some(part) = begun.last_mut() else { return Ok(hash.unwrap_or_default()) };
+            let (next, so_far) = match part {
+                Part::Tuple(items, so_far) => {
+                    *so_far = hash.take().map_or(*so_far, |hash| so_far.wrapping_mul(31).wrapping_add(hash));
+                    (items.next(), *so_far)
+                }
+                Part::Set(items, so_far) => {
+                    *so_far = so_far.wrapping_add(hash.take().unwrap_or_default());
+                    (items.next(), *so_far)
+                }
+            };
+            match next {
+                Some(next) => break next,
+                None => {
+                    begun.pop();
+                    hash = Some(so_far);
+                }
+            }
+        };
+    }
+}
+
+/// The same of what is no container.
+fn hash_of_one(object: &Bound<'_, PyAny>) -> PyResult<u64> {
+    if let Some(text) = hashed_as::<PyString>(object)? {
         // One with a surrogate has no UTF-8; what is hashed then has a mark in its place.
         return Ok(fnv(text.to_string_lossy().as_bytes()));
     }
-    if let Ok(bytes) = object.cast::<PyBytes>() {
+    if let Some(bytes) = hashed_as::<PyBytes>(object)? {
         return Ok(fnv(bytes.as_bytes()) ^ 0x5BD1_E995);
-    }
-    if let Ok(tuple) = object.cast::<PyTuple>() {
-        return tuple
-            .iter()
-            .try_fold(0x9E37_79B9_u64, |hash, item| Ok(hash.wrapping_mul(31).wrapping_add(stable_hash(&item)?)));
-    }
-    if let Ok(set) = object.cast::<PyFrozenSet>() {
-        return set.iter().try_fold(0_u64, |hash, item| Ok(hash.wrapping_add(stable_hash(&item)?)));
     }
     if object.is_none() {
         return Ok(0x4E6F_6E65);
     }
-    if object.cast::<PyFloat>().is_ok_and(|number| number.value().is_nan()) {
-        return Ok(0x7FF8_0000);
-    }
-    // Numbers hash by their value, whatever their type.
+    // Numbers hash by their value, whatever their type. Of any other class, equal objects have this in common and nothing else.
     Ok(object.hash()?.cast_unsigned() as u64)
+}
+
+/// The object as one of a built-in type, if it is hashed as those are: it is one, or of a class below that does not say otherwise.
+fn hashed_as<'a, 'py, T: PyTypeInfo>(object: &'a Bound<'py, PyAny>) -> PyResult<Option<&'a Bound<'py, T>>> {
+    if let Ok(exact) = object.cast_exact::<T>() {
+        return Ok(Some(exact));
+    }
+    let Ok(below) = object.cast::<T>() else { return Ok(None) };
+    let hash = intern!(object.py(), "__hash__");
+    let is_inherited = object.get_type().getattr(hash)?.is(&T::type_object(object.py()).getattr(hash)?);
+    Ok(is_inherited.then_some(below))
 }
 
 /// FNV-1a of 64 bits, by Fowler, Noll and Vo.
