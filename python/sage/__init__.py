@@ -28,7 +28,8 @@ from ._functions import (
 from ._handles import ServiceHandle
 from ._job import JobFailed, JobId, Report
 from ._keyed import JoinedStreams, KeyedStream, WindowedStream
-from ._policies import DeadLetter, Letter, Retry, Skip, read_letters
+from ._letters import Letter, read_letters
+from ._policies import DeadLetter, Retry, Skip
 from ._process import CoProcessFunction, KeyContext, ProcessFunction, Timer
 from ._services import BaseService
 from ._stream import DataStream

@@ -120,7 +120,7 @@ def text(what: str, value: Any) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{what} cannot be written in UTF-8, as it has half a character in it: {said(value)}") from None
+        raise ValueError(f"{what} cannot be written in UTF-8: it has half a character, {said(value)}") from None
     return value
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ._arguments import parameters, seconds, whole
-from ._functions import SinkFunction
+from ._letters import LetterFile
 
 if TYPE_CHECKING:
     from ._stream import DataStream
@@ -38,30 +37,12 @@ class Retry:
     longest: float = 10.0
 
 
-class Letter(NamedTuple):
-    """A record on which a function raised, with what is to be known to look into it and to try it again."""
-
-    #: The record, as the function was given it.
-    record: Any
-    #: The name of the operator.
-    operator: str
-    #: Which replica of it, from 0.
-    replica: int
-    #: Which of the records that this replica took, from 1.
-    position: int
-    #: How often the function was called for it.
-    attempts: int
-    #: The message of the error, then those of its causes.
-    errors: list[str]
-    #: When it failed, in seconds since 1970.
-    time: float
-
-
 class DeadLetter:
     """Sends the records on which a function raises to a place of their own, each as a ``Letter``; the job goes on.
 
-    ``to`` is the path of a file that a line of JSON is appended to for each letter (see ``read_letters``), or
-    what a sink can be: a function, or a ``SinkFunction`` class with the arguments of its constructor. Without
+    ``to`` is the path of a file that a line of JSON is appended to for each letter, whatever its record is
+    (``read_letters`` gives them back; a new file can be read by its owner only), or what a sink can be: a function,
+    or a ``SinkFunction`` class with the arguments of its constructor. Without
     it, they are a stream, ``letters``, that the program goes on with:
 
     >>> from sage import LocalEnvironment
@@ -104,39 +85,6 @@ class DeadLetter:
         for other in others:
             letters = letters.connect(other)
         return letters._merged()
-
-
-class LetterFile(SinkFunction):
-    """Appends letters to a file, a line each."""
-
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "a", encoding="utf-8")
-
-    def execute(self, letter: Letter) -> None:
-        """Writes a letter whole, so that it is there though the job is killed."""
-        fields = letter._asdict()
-        try:
-            line = json.dumps(fields, ensure_ascii=True)
-        except (TypeError, ValueError):
-            # A record that JSON has no form for is described.
-            line = json.dumps({**fields, "record": None, "repr": repr(letter.record)})
-        self._file.write(line + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
-
-
-def read_letters(path: str | PathLike[str]) -> Iterator[Letter]:
-    """The letters of a file that ``DeadLetter`` wrote. A record that JSON has no form for is ``None``."""
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                fields = json.loads(line)
-                yield Letter(*(fields[name] for name in Letter._fields))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number}: not a letter of this package ({error})") from error
 
 
 #: Keywords that say how an operator runs, unless the constructor of its class has one of that name.

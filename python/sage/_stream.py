@@ -18,7 +18,8 @@ from ._functions import (
     is_function_class,
 )
 from ._io import PrintSink
-from ._policies import OPTIONS, Letter, policy, split_options
+from ._letters import Letter
+from ._policies import OPTIONS, policy, split_options
 from ._transformation import Transformation
 
 if TYPE_CHECKING:

@@ -116,7 +116,8 @@ def fails(declare: Callable[[Any], Any], said: str) -> None:
     before = list(env.pipeline)
     with pytest.raises((TypeError, ValueError), match=said):
         declare(stream)
-    assert [step for step in env.pipeline if step.kind != "keyby"] == before, "a declaration that raises leaves the pipeline as it was"
+    now = [step for step in env.pipeline if step.kind != "keyby"]
+    assert now == before, "a declaration that raises leaves the pipeline as it was"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_what_nobody_would_read_or_cannot_be_is_an_error(declare: Callable[[Any]
 
 @pytest.mark.parametrize(
     "windows",
-    [Tumbling("10"), Tumbling(True), Tumbling(-1), Sliding(10, float("nan")), Session(None), Count(True), Count(0)],  # type: ignore[arg-type]
+    [Tumbling("10"), Tumbling(True), Tumbling(-1), Sliding(10, float("nan")), Session(None), Count(True), Count(0)],
 )
 def test_windows_that_cannot_be_are_refused_where_they_are_declared(windows: Any) -> None:
     env = LocalEnvironment("windows")
@@ -359,7 +360,8 @@ class Fixed:
 def test_numbers_of_other_libraries_are_times_and_counts() -> None:
     assert millis(Fixed(1_714_521_600)) == 1_714_521_600_000
     env = LocalEnvironment("numbers")
-    keyed = env.from_batch([1, 2, 11]).with_timestamps(Fixed, out_of_order=timedelta(0)).keyby(lambda _: 0)  # type: ignore[arg-type]
+    timed = env.from_batch([1, 2, 11]).with_timestamps(Fixed, out_of_order=timedelta(0))  # type: ignore[arg-type]
+    keyed = timed.keyby(lambda _: 0)
     counts = keyed.window(Tumbling(Fixed(10))).count().collect()  # type: ignore[arg-type]
     slid = keyed.window(Sliding(timedelta(seconds=10), Decimal(5))).count().collect()  # type: ignore[arg-type]
     first = keyed.take(Fixed(1)).collect()  # type: ignore[arg-type]
