@@ -59,7 +59,7 @@ pub fn count(env: &Environment, task: &Task, notes: &Notes) {
         .try_map(move |line: LogLine| reading.strict(line))
         .named("parse")
         .dead_letters();
-    dead.sink_to(to_file(&task.out, "dead-letters.jsonl")).named("dead-letters");
+    dead.sink_to(to_private_file(&task.out, "dead-letters.jsonl")).named("dead-letters");
 
     let (counts, late) = entries
         .with_timestamps(|entry| Timestamp::from_millis(entry.millis), OutOfOrder::by(out_of_order))
@@ -99,7 +99,7 @@ pub fn replay(env: &Environment, task: &Task, notes: &Notes) {
         .try_map(move |line| reading.lax(line))
         .named("parse-again")
         .dead_letters();
-    dead.sink_to(to_file(&task.out, "still-bad.jsonl")).named("still-bad");
+    dead.sink_to(to_private_file(&task.out, "still-bad.jsonl")).named("still-bad");
     recovered
         .inspect(move |recovered| notes.mended(recovered.how))
         .named("tally")
@@ -110,6 +110,15 @@ pub fn replay(env: &Environment, task: &Task, notes: &Notes) {
 fn to_file<T: Serialize + Send + 'static>(folder: &Path, name: &str) -> impl Fn(usize) -> JsonlSink<T> + use<T> {
     let path = folder.join(name);
     move |_replica| JsonlSink::new(path.clone())
+}
+
+/// A file for its owner's eyes: dead letters have in them what nobody has looked at.
+fn to_private_file<T: Serialize + Send + 'static>(
+    folder: &Path,
+    name: &str,
+) -> impl Fn(usize) -> JsonlSink<T> + use<T> {
+    let path = folder.join(name);
+    move |_replica| JsonlSink::new(path.clone()).private()
 }
 
 impl TopTerms {

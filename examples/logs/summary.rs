@@ -115,6 +115,9 @@ impl fmt::Display for Summary<'_> {
             0 => {}
             more => writeln!(f, "  and {more} more; --verbose names them all")?,
         }
+        for note in [Some(self.counted), self.replayed].into_iter().flatten().flat_map(|report| &report.notes) {
+            writeln!(f, "{note}")?;
+        }
         if self.signal().is_some() {
             let which = if self.replayed.is_some() { "those of the second reading" } else { "the files named above" };
             writeln!(f, "stopped by a signal before the end: {which} are as they were before")?;

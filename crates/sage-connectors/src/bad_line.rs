@@ -5,11 +5,34 @@ use std::path::Path;
 use sage::{BoxError, CloseContext, Next, Source, SourceContext};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{Format, Walk};
+use crate::files::{Format, InputError, Walk};
 
 /// A line, or a CSV record, that could not be made a record, with its text.
 ///
-/// The `lenient` form of a source gives `Result<T, BadLine>`, so that a pipeline can send these elsewhere:
+/// The `lenient` form of a source gives `Result<T, BadLine>`. As a `BadLine` is an error, an error policy skips and counts
+/// them, and has a limit if it is to have one:
+///
+/// ```
+/// # use std::fs;
+/// use sage::{Environment, ErrorPolicy};
+/// use sage_connectors::JsonlSource;
+/// # let dir = tempfile::tempdir()?;
+/// # let orders = dir.path().join("orders.jsonl");
+/// # fs::write(&orders, "1\nzwei\n3\n")?;
+///
+/// let env = Environment::local("orders");
+/// let numbers = env
+///     .from_source(move |_replica| JsonlSource::<u32>::new(orders.clone()).lenient())
+///     .try_map(|line| line)
+///     .named("parse")
+///     .on_error(ErrorPolicy::skip().at_most(1_000))
+///     .collect();
+/// let report = env.run()?;
+/// assert_eq!((numbers.take(), report.operator("parse").unwrap().failed), (vec![1, 3], 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Or the pipeline sends them elsewhere:
 ///
 /// ```
 /// # use std::fs;
@@ -21,11 +44,10 @@ use crate::files::{Format, Walk};
 /// # let into = bad.clone();
 ///
 /// let env = Environment::local("orders");
-/// let [good, rest] = env
-///     .from_source(move |_replica| JsonlSource::<u32>::new(orders.clone()).lenient())
-///     .fork();
-/// rest.flat_map(Result::err).sink_to(move |_replica| JsonlSink::new(into.clone()));
-/// let numbers = good.flat_map(Result::ok).collect();
+/// let lines = env.from_source(move |_replica| JsonlSource::<u32>::new(orders.clone()).lenient());
+/// let (numbers, rest) = lines.split_ok();
+/// rest.sink_to(move |_replica| JsonlSink::new(into.clone()));
+/// let numbers = numbers.collect();
 /// env.run()?;
 /// assert_eq!(numbers.take(), [1, 3]);
 /// assert!(fs::read_to_string(bad)?.contains(r#""line":2,"message":"expected value at column 1","text":"zwei""#));
@@ -65,7 +87,7 @@ impl<F: Format> Source for Lenient<F> {
 
     #[inline]
     fn next(&mut self, _cx: &SourceContext) -> Result<Next<Self::Item>, BoxError> {
-        Ok(match self.0.next()? {
+        Ok(match self.0.next().map_err(InputError::told)? {
             Some(parsed) => Next::Record(parsed.map_err(|bad| *bad)),
             None => Next::End,
         })
@@ -89,9 +111,9 @@ macro_rules! strict_source {
 
             #[inline]
             fn next(&mut self, _cx: &sage::SourceContext) -> Result<sage::Next<$item>, sage::BoxError> {
-                match self.0.next()? {
+                match self.0.next().map_err($crate::InputError::told)? {
                     Some(Ok(record)) => Ok(sage::Next::Record(record)),
-                    Some(Err(bad)) => Err($crate::InputError::Malformed(*bad).into()),
+                    Some(Err(bad)) => Err(self.0.stick($crate::InputError::Malformed(*bad)).into()),
                     None => Ok(sage::Next::End),
                 }
             }

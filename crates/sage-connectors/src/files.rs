@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::vec;
 
 use glob::MatchOptions;
-use sage::SourceContext;
+use sage::{BoxError, SourceContext, WhileOpening};
 
 use crate::bad_line::BadLine;
+use crate::encoding::Encoding;
 use crate::open::{Input, open};
 
 /// The files a source reads: those a glob pattern matches, or one.
@@ -26,7 +27,19 @@ use crate::open::{Input, open};
 /// has the dot too.
 ///
 /// A file is unpacked by its extension, in any case of letters: `.gz` (also of several members) and `.zst` (also of
-/// several frames, with a window of up to 128 MiB). A byte order mark at its beginning is skipped.
+/// several frames, with a window of up to 128 MiB). Then its text is read as UTF-8, or as another
+/// [`encoding`](Self::encoding); a byte order mark at its beginning is no part of it.
+///
+/// # Lines
+///
+/// A line of text or JSON ends with `\n` or `\r\n`. Nothing else ends one: neither a `\r` alone, as files of old Macs have
+/// it, nor U+0085, U+2028 and what else Unicode calls a line end. Records of CSV end with a `\r` alone as well.
+///
+/// # Malformed lines
+///
+/// A line, or a record of CSV, that is not what it should be fails the job, which names the file and the line. A source that
+/// is `lenient` gives it as a [`BadLine`] among the records instead, to be skipped and counted, or to go its own way:
+/// see there.
 ///
 /// # Files that change
 ///
@@ -45,6 +58,7 @@ use crate::open::{Input, open};
 pub struct Files {
     which: Which,
     pub(crate) max_record_bytes: usize,
+    encoding: Encoding,
 }
 
 #[derive(Debug, Clone)]
@@ -74,8 +88,30 @@ impl Files {
         self
     }
 
+    /// Sets how the text of the files is encoded. Default: UTF-8, in which a line with anything else in it is malformed.
+    ///
+    /// ```
+    /// # use std::fs;
+    /// use sage::Environment;
+    /// use sage_connectors::{Encoding, Files, TextSource};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("menu.txt");
+    /// # fs::write(&path, b"caf\xE9\r\n")?;
+    ///
+    /// let env = Environment::local("menu");
+    /// let files = Files::path(path).encoding(Encoding::Latin1);
+    /// let lines = env.from_source(move |_replica| TextSource::new(files.clone())).collect();
+    /// env.run()?;
+    /// assert_eq!(lines.take()[0].text, "café");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn encoding(mut self, encoding: Encoding) -> Self {
+        self.encoding = encoding;
+        self
+    }
+
     fn of(which: Which) -> Self {
-        Self { which, max_record_bytes: Self::DEFAULT_MAX_RECORD_BYTES }
+        Self { which, max_record_bytes: Self::DEFAULT_MAX_RECORD_BYTES, encoding: Encoding::Utf8 }
     }
 
     fn list(&self) -> Result<Vec<PathBuf>, InputError> {
@@ -204,12 +240,38 @@ impl InputError {
             _ => Self::Read { path, line, source },
         }
     }
+
+    /// The same once more.
+    fn again(&self) -> Self {
+        let copy = |source: &io::Error| io::Error::new(source.kind(), source.to_string());
+        match self {
+            Self::Pattern { pattern, .. } | Self::NoMatch { pattern } => Self::NoMatch { pattern: pattern.clone() },
+            Self::Open { path, source } => Self::Open { path: path.clone(), source: copy(source) },
+            Self::Read { path, line, source } => Self::Read { path: path.clone(), line: *line, source: copy(source) },
+            Self::Truncated { path, line } => Self::Truncated { path: path.clone(), line: *line },
+            Self::TooLong { path, line, limit_bytes } => {
+                Self::TooLong { path: path.clone(), line: *line, limit_bytes: *limit_bytes }
+            }
+            Self::Malformed(bad) => Self::Malformed(bad.clone()),
+            Self::Option { option, why } => Self::Option { option, why },
+        }
+    }
+
+    /// As a source tells it: a file that cannot be opened is no record that cannot be read.
+    #[cold]
+    pub(crate) fn told(self) -> BoxError {
+        match self {
+            Self::Open { .. } => WhileOpening::new(self).into(),
+            other => other.into(),
+        }
+    }
 }
 
 /// A file that was opened, for a format to read.
 pub(crate) struct OpenFile {
     pub(crate) path: Arc<Path>,
     pub(crate) input: Input,
+    pub(crate) encoding: Encoding,
     pub(crate) max_record_bytes: usize,
 }
 
@@ -241,11 +303,13 @@ pub(crate) struct Walk<F: Format> {
     format: F,
     left: vec::IntoIter<PathBuf>,
     reader: Option<F::Reader>,
+    /// Why no more can be read: what is behind it would be read as if nothing were missing.
+    stuck: Option<InputError>,
 }
 
 impl<F: Format> Walk<F> {
     pub(crate) fn new(files: Files, format: F) -> Self {
-        Self { files, format, left: Vec::new().into_iter(), reader: None }
+        Self { files, format, left: Vec::new().into_iter(), reader: None, stuck: None }
     }
 
     pub(crate) fn format_mut(&mut self) -> &mut F {
@@ -263,19 +327,38 @@ impl<F: Format> Walk<F> {
     pub(crate) fn next(&mut self) -> Result<Option<Parsed<F::Item>>, InputError> {
         loop {
             if let Some(reader) = &mut self.reader {
-                if let Some(parsed) = self.format.next(reader)? {
-                    return Ok(Some(parsed));
+                match self.format.next(reader) {
+                    Ok(Some(parsed)) => return Ok(Some(parsed)),
+                    Ok(None) => self.reader = None,
+                    Err(error) => return Err(self.stick(error)),
                 }
-                self.reader = None;
             }
-            let Some(path) = self.left.next() else { return Ok(None) };
-            let input = match open(&path) {
+            if let Some(stuck) = &self.stuck {
+                return Err(stuck.again());
+            }
+            // One that cannot be opened stays the next: it may be there when the source is asked again.
+            let Some(path) = self.left.as_slice().first().cloned() else { return Ok(None) };
+            let encoding = self.files.encoding;
+            let input = match open(&path, encoding) {
                 Ok(input) => input,
                 Err(source) => return Err(InputError::Open { path, source }),
             };
-            let file = OpenFile { path: path.into(), input, max_record_bytes: self.files.max_record_bytes };
-            self.reader = Some(self.format.begin(file)?);
+            self.left.next();
+            let max_record_bytes = self.files.max_record_bytes;
+            let file = OpenFile { path: path.into(), input, encoding, max_record_bytes };
+            match self.format.begin(file) {
+                Ok(reader) => self.reader = Some(reader),
+                Err(error) => return Err(self.stick(error)),
+            }
         }
+    }
+
+    /// Goes no further: the source may be asked again, and must not go on behind what it could not read.
+    #[cold]
+    pub(crate) fn stick(&mut self, error: InputError) -> InputError {
+        self.reader = None;
+        self.stuck = Some(error.again());
+        error
     }
 
     pub(crate) fn close(&mut self) {

@@ -14,11 +14,10 @@ use crate::bad_line::{BadLine, Lenient, strict_source};
 use crate::files::{Files, Format, InputError, OpenFile, Parsed, Walk};
 use crate::lines::Lines;
 use crate::output::{Output, OutputError};
-use crate::text::not_utf8;
 
 /// Reads a `T` from each line of JSON; see [`Files`] for which files, in what order, and how large.
 ///
-/// Lines of nothing but white space are skipped, and counted. A line that is not UTF-8, not JSON or not a `T` fails the
+/// Lines of nothing but white space are skipped, and counted. A line that is not of the files' encoding, not JSON or not a `T` fails the
 /// job, or is a [`BadLine`] with [`lenient`](Self::lenient). JSON may be nested 128 deep.
 ///
 /// **Guarantees.** One replica gives every record of its files once, in order, in each run. It keeps no position: a run
@@ -83,10 +82,10 @@ impl<T: DeserializeOwned + Send + 'static> Format for JsonlFormat<T> {
                 continue;
             }
             let parsed = match str::from_utf8(line) {
-                Ok(text) => serde_json::from_str(text).map_err(|error| without_line(&error)),
-                Err(error) => Err(not_utf8(error)),
+                Ok(text) => serde_json::from_str(text).map_err(|error| lines.bad(without_line(&error))),
+                Err(error) => Err(lines.not_text(error)),
             };
-            return Ok(Some(parsed.map_err(|message| lines.bad(message))));
+            return Ok(Some(parsed));
         }
     }
 }
@@ -123,6 +122,7 @@ fn without_line(error: &serde_json::Error) -> String {
 /// ```
 pub struct JsonlSink<T> {
     path: PathBuf,
+    private: bool,
     output: Option<Output>,
     types: PhantomData<fn(T)>,
 }
@@ -130,7 +130,14 @@ pub struct JsonlSink<T> {
 impl<T> JsonlSink<T> {
     /// Lines of the file at `path`; packed if it ends in `.gz`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), output: None, types: PhantomData }
+        Self { path: path.into(), private: false, output: None, types: PhantomData }
+    }
+
+    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not for
+    /// everybody. One that is replaced keeps its mode. Default: as the process's mask says.
+    pub fn private(mut self) -> Self {
+        self.private = true;
+        self
     }
 }
 
@@ -144,7 +151,7 @@ impl<T: Serialize + Send + 'static> Sink for JsonlSink<T> {
     type In = T;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
-        self.output = Some(Output::open(&self.path, cx)?);
+        self.output = Some(Output::open(&self.path, self.private, cx)?);
         Ok(())
     }
 
@@ -171,7 +178,7 @@ impl<T: Serialize + Send + 'static> Sink for JsonlSink<T> {
         self.output.take().map_or(Ok(()), |output| Ok(output.publish()?))
     }
 
-    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
-        self.output.take().map_or(Ok(()), |output| Ok(output.discard()?))
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.output.take().map_or(Ok(()), |output| Ok(output.close(cx)?))
     }
 }

@@ -11,7 +11,7 @@
 //! | [`TextSink`], [`JsonlSink`], [`CsvSink`] | sinks: a file that appears when it is complete | as the records arrive at the replica | replaces the file | every record of a finished task is in its file once, or there is no file |
 //! | `KafkaSource` | a source: records of Kafka topics | by offset within a partition; each partition is one replica's | from the offset committed for the group, or as told | nothing within a run; between runs see [Kafka](#kafka) |
 //! | `KafkaSink` | a sink: a Kafka topic | as the records arrive at the replica, within a partition | writes them again | every record of a successful job is acknowledged; once within a run, at least once over several |
-//! | [`Files`] | which files a source reads, in what order, how large records may be | | | |
+//! | [`Files`] | which files a source reads, in what order and encoding, how large records may be | | | |
 //! | [`BadLine`] | malformed input as a record of its own | | | |
 //!
 //! ```
@@ -44,9 +44,13 @@
 //! When the sink's own task has processed all of its records, at the end of input or of a
 //! [drain](sage::JobHandle::drain), the sink [finishes](sage::Sink::finish): it writes out what is buffered, syncs the file to
 //! the disk (`fsync`), gives it the target's name by one rename, and syncs the folder as far as the file system can. In every
-//! other case `close` removes the temporary file: after a failure or a panic in any task the sink depends on, after a cancel, a time limit, and
-//! a signal, also a first one, since a job stopped by a signal does not succeed. To end an endless job and keep what it
-//! has written, drain it.
+//! other case `close` removes the temporary file: after a failure or a panic in any task the sink depends on, after a cancel
+//! and a time limit. To end an endless job and have the file, drain it.
+//!
+//! **After a signal**, also a first one, there is no file under the target's name either, since a job that is stopped by a signal does
+//! not succeed. But what was written stays beside it: `out.jsonl.partial` for `out.jsonl`, which replaces an earlier one and is
+//! synced by nobody. It may end in the middle of a line where a second signal came. The report names it, in its
+//! [`notes`](sage::JobReport::notes). With the [`SignalPolicy`](sage::SignalPolicy) that lets sinks finish, they do.
 //!
 //! - **Whoever opens the target finds the old file or the new one, whole**; never a part of one. That holds through a crash
 //!   of the process or the machine, as far as the file system keeps its word about `fsync` and rename.
@@ -63,8 +67,9 @@
 //! - A process that is killed, or a task abandoned at its deadline, may leave the temporary file. Nothing reads it: patterns
 //!   of [`Files`] leave out names with a dot in front. It may be removed at any time when no job writes to the folder.
 //! - Running again replaces the file. Two sinks with one target do not mix their records; the one that ends last stays.
-//! - A replaced file's permissions are kept, its owner is not; where the target is a symbolic link to a file, that file is
-//!   replaced. The folder must exist.
+//! - A replaced file's permissions are kept, and the temporary file has them from the beginning; its owner is not kept. A new
+//!   file's are as the process's mask says, or its owner's alone where the sink is [`private`](JsonlSink::private).
+//!   Where the target is a symbolic link to a file, that file is replaced. The folder must exist.
 //!
 //! **With several replicas** each writes a part of its own: of `out.jsonl.gz` with two, `out.part-00000-of-00002.jsonl.gz`
 //! and `out.part-00001-of-00002.jsonl.gz`. `out.part-*-of-00002.jsonl.gz` reads them back. Parts of an earlier run with
@@ -172,6 +177,7 @@
 
 mod bad_line;
 mod csv;
+mod encoding;
 mod files;
 mod jsonl;
 #[cfg(feature = "kafka")]
@@ -184,6 +190,7 @@ mod ticks;
 
 pub use bad_line::BadLine;
 pub use csv::{CsvSink, CsvSource};
+pub use encoding::Encoding;
 pub use files::{Files, InputError};
 pub use jsonl::{JsonlSink, JsonlSource};
 #[cfg(feature = "kafka")]

@@ -4,9 +4,11 @@
 
 use std::io::{BufRead, Read};
 use std::path::Path;
+use std::str::Utf8Error;
 use std::sync::Arc;
 
 use crate::bad_line::BadLine;
+use crate::encoding::Encoding;
 use crate::files::{InputError, OpenFile};
 use crate::open::Input;
 
@@ -16,6 +18,7 @@ const KEPT_BUFFER_BYTES: usize = 1 << 20;
 pub(crate) struct Lines {
     input: Input,
     path: Arc<Path>,
+    encoding: Encoding,
     number: u64,
     max_bytes: usize,
     buffer: Vec<u8>,
@@ -23,8 +26,8 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) fn new(file: OpenFile) -> Self {
-        let OpenFile { path, input, max_record_bytes } = file;
-        Self { input, path, number: 0, max_bytes: max_record_bytes, buffer: Vec::new() }
+        let OpenFile { path, input, encoding, max_record_bytes } = file;
+        Self { input, path, encoding, number: 0, max_bytes: max_record_bytes, buffer: Vec::new() }
     }
 
     pub(crate) fn path(&self) -> &Arc<Path> {
@@ -59,6 +62,19 @@ impl Lines {
             return Err(InputError::TooLong { path, line: self.number, limit_bytes });
         }
         Ok(Some(line))
+    }
+
+    /// The line that was read last, as one that is not of the file's encoding.
+    #[cold]
+    pub(crate) fn not_text(&self, error: Utf8Error) -> Box<BadLine> {
+        let mut message = format!("not valid {}", self.encoding.name());
+        if self.encoding == Encoding::Utf8 {
+            message.push_str(&format!(" after byte {}", error.valid_up_to()));
+        }
+        if self.number == 1 && matches!(self.buffer.as_slice(), [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..]) {
+            message.push_str("; the file begins as one of UTF-16 does, see `Files::encoding`");
+        }
+        self.bad(message)
     }
 
     /// The line that was read last, as one that is no record.

@@ -1,4 +1,4 @@
-//! One input file as a stream of plain bytes: its length at opening, its compression, its byte order mark.
+//! One input file as a stream of plain bytes: its length at opening, its compression. Its encoding is in `encoding.rs`.
 //!
 //! Invariants: no byte beyond the length the file had when it was opened is read; a compressed file that ends early is
 //! an error of kind `UnexpectedEof`; memory does not depend on the size of the file.
@@ -14,8 +14,9 @@ use flate2::bufread::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use crate::encoding::{Encoding, decoded};
+
 const BUFFER_BYTES: usize = 128 << 10;
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// The plain bytes of a file.
 pub(crate) type Input = Box<dyn BufRead + Send>;
@@ -38,15 +39,15 @@ impl Compression {
     }
 }
 
-/// Opens a file. The errors of reading it come from the reader.
-pub(crate) fn open(path: &Path) -> io::Result<Input> {
+/// Opens a file, whose text becomes UTF-8. The errors of reading it come from the reader.
+pub(crate) fn open(path: &Path, encoding: Encoding) -> io::Result<Input> {
     let raw = BufReader::with_capacity(BUFFER_BYTES, Snapshot::open(path)?);
     let plain: Input = match Compression::of(path) {
         Compression::None => Box::new(raw),
         Compression::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(raw))),
         Compression::Zstd => Box::new(BufReader::with_capacity(BUFFER_BYTES, Zstd::new(raw))),
     };
-    Ok(Box::new(Marked { input: plain, begun: false }))
+    Ok(decoded(plain, encoding))
 }
 
 /// A file as long as it was when it was opened.
@@ -60,6 +61,9 @@ impl Snapshot {
     fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let about = file.metadata()?;
+        if about.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         // Pipes and devices have no length, and the files of `/proc` say 0.
         let measured = about.is_file() && about.len() > 0;
         let limit = if measured { about.len() } else { u64::MAX };
@@ -74,44 +78,6 @@ impl Read for Snapshot {
             return Err(io::Error::other("the file became shorter while it was read"));
         }
         Ok(read)
-    }
-}
-
-/// Skips the byte order mark that some programs begin a text with.
-struct Marked {
-    input: Input,
-    begun: bool,
-}
-
-impl Marked {
-    /// A file may begin in a piece shorter than the mark; only a pipe does, and there the mark stays.
-    fn begin(&mut self) -> io::Result<()> {
-        if !self.begun {
-            let marked = self.input.fill_buf()?.starts_with(BYTE_ORDER_MARK);
-            self.begun = true;
-            if marked {
-                self.input.consume(BYTE_ORDER_MARK.len());
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Read for Marked {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.begin()?;
-        self.input.read(buffer)
-    }
-}
-
-impl BufRead for Marked {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.begin()?;
-        self.input.fill_buf()
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.input.consume(amount);
     }
 }
 

@@ -1,21 +1,22 @@
 //! One output file that appears under its name when it is complete, or not at all.
 //!
 //! An [`Output`] owns a temporary file beside its target. [`Output::publish`], for a sink's `finish`, makes it the target;
-//! [`Output::discard`], for a sink's `close`, removes it.
+//! [`Output::close`], for a sink's `close`, removes it, or keeps it as `NAME.partial` where a signal has ended the job.
 //!
 //! Invariants: the target is touched by nothing but one rename; the rename comes after everything was written and
-//! synced without an error; whenever an `Output` is dropped, also by a panic, the temporary file is gone.
+//! synced without an error; whenever an `Output` is dropped, also by a panic, the temporary file is gone. Nobody may read
+//! the temporary file who may not read the target.
 //!
-//! Knows nothing of formats.
+//! Knows nothing of formats, and of the system only what a [`Disk`] does.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
-use sage::{BoxError, OpenContext};
+use sage::{BoxError, CloseContext, OpenContext, StopReason};
 use tempfile::TempPath;
 
 use crate::open::Compression;
@@ -23,6 +24,9 @@ use crate::open::Compression;
 const BUFFER_BYTES: usize = 128 << 10;
 /// What a new file may be, before the process's mask.
 const NEW_FILE_MODE: u32 = 0o666;
+const PRIVATE_MODE: u32 = 0o600;
+/// What a file may be told to be: who may do what, and nothing of whose it is.
+const MODE_BITS: u32 = 0o777;
 
 /// Why a file could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +104,36 @@ pub enum OutputError {
     NotOpen,
 }
 
+/// What is done with a file, so that a test can be the disk.
+trait Disk: Write + Send + std::fmt::Debug {
+    /// Gives the file the permissions of the one that it replaces.
+    fn set_mode(&self, mode: u32) -> io::Result<()>;
+    /// Waits until the content is on the disk.
+    fn sync(&self) -> io::Result<()>;
+    /// Gives the file the name of its target.
+    fn rename(&self, temporary: TempPath, target: &Path) -> io::Result<()>;
+    /// Waits until the name is on the disk.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+}
+
+impl Disk for File {
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        self.set_permissions(Permissions::from_mode(mode))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    fn rename(&self, temporary: TempPath, target: &Path) -> io::Result<()> {
+        temporary.persist(target).map_err(|error| error.error)
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()
+    }
+}
+
 /// A file being written.
 #[derive(Debug)]
 pub(crate) struct Output {
@@ -112,8 +146,8 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Opens the file for one replica.
-    pub(crate) fn open(path: &Path, cx: &OpenContext) -> Result<Self, OutputError> {
+    /// Opens the file for one replica. A new file is its owner's alone if it is to be `private`.
+    pub(crate) fn open(path: &Path, private: bool, cx: &OpenContext) -> Result<Self, OutputError> {
         let compression = Compression::of(path);
         if compression == Compression::Zstd {
             return Err(OutputError::Compression { path: path.to_owned() });
@@ -124,11 +158,15 @@ impl Output {
             (target, file, None)
         } else {
             let target = part(path, cx.replica, cx.parallelism);
-            let (target, file, temporary) = beside(target)?;
+            let (target, file, temporary) = beside(target, private)?;
             (target, file, Some(temporary))
         };
+        Ok(Self::new(target, Box::new(file), compression, temporary))
+    }
+
+    fn new(target: PathBuf, file: Box<dyn Disk>, compression: Compression, temporary: Option<TempPath>) -> Self {
         let writer = BufWriter::with_capacity(BUFFER_BYTES, Packer::new(file, compression));
-        Ok(Self { target, writer, temporary, broken: false })
+        Self { target, writer, temporary, broken: false }
     }
 
     /// The file this will be.
@@ -161,21 +199,57 @@ impl Output {
         let packer = writer.into_inner().map_err(|error| failed(error.into_error()))?;
         let file = packer.finish().map_err(failed)?;
         let Some(temporary) = temporary else { return Ok(()) };
-        if let Ok(replaced) = fs::metadata(&target) {
-            file.set_permissions(replaced.permissions()).map_err(failed)?;
+        if let Some(mode) = mode_of(&target) {
+            file.set_mode(mode).map_err(failed)?;
         }
-        file.sync_all().map_err(failed)?;
-        temporary
-            .persist(&target)
-            .map_err(|error| OutputError::Rename { path: target.clone(), source: error.error })?;
+        file.sync().map_err(failed)?;
+        file.rename(temporary, &target).map_err(|source| OutputError::Rename { path: target.clone(), source })?;
         // The file has its name. Where a folder cannot be synced, as on some network file systems, there is no more
         // to be had than that.
-        let _ = File::open(folder(&target)).and_then(|folder| folder.sync_all());
+        let _ = file.sync_folder(folder(&target));
         Ok(())
     }
 
+    /// Ends a file that will not be complete: it is kept under another name where a signal has ended the job, for whoever sent
+    /// that may have waited for it for hours, and removed otherwise.
+    pub(crate) fn close(self, cx: &CloseContext) -> Result<(), OutputError> {
+        if matches!(cx.reason(), StopReason::Signal(_)) && self.temporary.is_some() {
+            if let Some(partial) = self.keep()? {
+                cx.note(format!("{} has what was written before the job was stopped", partial.display()));
+            }
+            return Ok(());
+        }
+        self.discard()
+    }
+
+    /// Gives the file the name of its target with `.partial` behind it, as far as it was written, unless that is empty.
+    fn keep(self) -> Result<Option<PathBuf>, OutputError> {
+        let Self { target, writer, temporary, .. } = self;
+        let Some(temporary) = temporary else { return Ok(None) };
+        // What cannot be written any more is missing at its end, where it is no complete file anyway.
+        let file = match writer.into_inner() {
+            Ok(packer) => packer.finish().ok(),
+            Err(error) => {
+                drop(error.into_inner().into_parts());
+                None
+            }
+        };
+        let mut partial = target.into_os_string();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        if fs::metadata(&temporary).is_ok_and(|about| about.len() == 0) {
+            return Ok(None);
+        }
+        match file {
+            Some(file) => file.rename(temporary, &partial),
+            None => temporary.persist(&partial).map_err(|error| error.error),
+        }
+        .map_err(|source| OutputError::Rename { path: partial.clone(), source })?;
+        Ok(Some(partial))
+    }
+
     /// Removes the file.
-    pub(crate) fn discard(self) -> Result<(), OutputError> {
+    fn discard(self) -> Result<(), OutputError> {
         let Self { target, writer, temporary, .. } = self;
         // Takes the file out without writing what is buffered.
         drop(writer.into_parts());
@@ -209,19 +283,19 @@ impl Write for Output {
 /// Packs what is written, or does not.
 #[derive(Debug)]
 enum Packer {
-    Plain(File),
-    Gzip(Box<GzEncoder<File>>),
+    Plain(Box<dyn Disk>),
+    Gzip(Box<GzEncoder<Box<dyn Disk>>>),
 }
 
 impl Packer {
-    fn new(file: File, compression: Compression) -> Self {
+    fn new(file: Box<dyn Disk>, compression: Compression) -> Self {
         match compression {
             Compression::Gzip => Self::Gzip(Box::new(GzEncoder::new(file, flate2::Compression::default()))),
             Compression::None | Compression::Zstd => Self::Plain(file),
         }
     }
 
-    fn finish(self) -> io::Result<File> {
+    fn finish(self) -> io::Result<Box<dyn Disk>> {
         match self {
             Self::Plain(file) => Ok(file),
             Self::Gzip(encoder) => encoder.finish(),
@@ -258,23 +332,28 @@ fn in_place(path: &Path, parallelism: usize) -> Result<(PathBuf, File), OutputEr
 }
 
 /// Makes a temporary file beside the target, which is where a link leads if it is one.
-fn beside(target: PathBuf) -> Result<(PathBuf, File, TempPath), OutputError> {
+fn beside(target: PathBuf, private: bool) -> Result<(PathBuf, File, TempPath), OutputError> {
     let target = if target.is_symlink() { fs::canonicalize(&target).unwrap_or(target) } else { target };
     if target.is_dir() {
         return Err(OutputError::Folder { path: target });
     }
+    let replaced = mode_of(&target);
+    let mode = if private || replaced.is_some() { PRIVATE_MODE } else { NEW_FILE_MODE };
     let made = tempfile::Builder::new()
         .prefix(".sage-")
         .suffix(".tmp")
-        .permissions(Permissions::from_mode(NEW_FILE_MODE))
-        .tempfile_in(folder(&target));
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(folder(&target))
+        .and_then(|made| replaced.map_or(Ok(()), |mode| made.as_file().set_mode(mode)).map(|()| made.into_parts()));
     match made {
-        Ok(made) => {
-            let (file, temporary) = made.into_parts();
-            Ok((target, file, temporary))
-        }
+        Ok((file, temporary)) => Ok((target, file, temporary)),
         Err(source) => Err(OutputError::Create { path: target, source }),
     }
+}
+
+/// Who may do what with the file that is there, if there is one.
+fn mode_of(target: &Path) -> Option<u32> {
+    fs::metadata(target).ok().map(|about| about.mode() & MODE_BITS)
 }
 
 fn folder(path: &Path) -> &Path {
@@ -316,6 +395,8 @@ fn dotted(path: &Path) -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -327,26 +408,120 @@ mod tests {
         assert_eq!(part(Path::new("a.csv"), 0, 1), Path::new("a.csv"));
     }
 
-    /// An output whose temporary file is real and whose bytes go to a device that is always full.
-    fn on_a_full_disk(target: &Path, compression: Compression) -> Output {
-        let (target, _, temporary) = beside(target.to_owned()).unwrap();
-        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let writer = BufWriter::with_capacity(BUFFER_BYTES, Packer::new(full, compression));
-        Output { target, writer, temporary: Some(temporary), broken: false }
+    /// What was done, in order.
+    type Journal = Arc<Mutex<Vec<String>>>;
+
+    /// A disk that notes what is done, and whose next write, sync or rename fails if it is told so.
+    #[derive(Debug)]
+    struct Noting {
+        file: File,
+        journal: Journal,
+        fails: &'static str,
+    }
+
+    impl Noting {
+        fn done(&self, what: &str) -> io::Result<()> {
+            self.journal.lock().unwrap().push(what.to_owned());
+            if self.fails == what { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+    }
+
+    impl Write for Noting {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let written = self.done("write").and_then(|()| self.file.write(bytes));
+            if written.is_err() {
+                self.fails = "";
+            }
+            written
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Disk for Noting {
+        fn set_mode(&self, mode: u32) -> io::Result<()> {
+            self.done("mode").and_then(|()| self.file.set_mode(mode))
+        }
+        fn sync(&self) -> io::Result<()> {
+            self.done("sync")
+        }
+        fn rename(&self, temporary: TempPath, target: &Path) -> io::Result<()> {
+            self.done("rename").and_then(|()| self.file.rename(temporary, target))
+        }
+        fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+            self.done(&format!("sync {}", folder.file_name().unwrap().display()))
+        }
+    }
+
+    fn on(target: &Path, compression: Compression, fails: &'static str) -> (Output, Journal) {
+        let (target, file, temporary) = beside(target.to_owned(), false).unwrap();
+        let journal = Journal::default();
+        let disk = Noting { file, journal: journal.clone(), fails };
+        (Output::new(target, Box::new(disk), compression, Some(temporary)), journal)
     }
 
     #[test]
-    fn a_full_disk_at_the_end_leaves_the_old_file_and_no_other() {
+    fn a_file_is_on_the_disk_before_it_gets_its_name_and_its_name_after_that() {
         for compression in [Compression::None, Compression::Gzip] {
             let dir = tempfile::tempdir().unwrap();
-            let target = dir.path().join("a.txt");
-            fs::write(&target, "old").unwrap();
-            let mut output = on_a_full_disk(&target, compression);
+            let place = dir.path().join("place");
+            fs::create_dir(&place).unwrap();
+            fs::write(place.join("a.txt"), "old").unwrap();
+            let (mut output, journal) = on(&place.join("a.txt"), compression, "");
             output.write_all(b"new").unwrap();
-            let error = output.publish().unwrap_err();
-            assert!(matches!(&error, OutputError::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull));
-            assert_eq!(fs::read_to_string(&target).unwrap(), "old");
-            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+            output.publish().unwrap();
+            let mut done = journal.lock().unwrap().clone();
+            done.dedup();
+            assert_eq!(done, ["write", "mode", "sync", "rename", "sync place"]);
         }
+    }
+
+    #[test]
+    fn a_file_does_not_appear_after_a_write_that_failed_once_or_when_it_cannot_be_synced() {
+        for (fails, let_pass) in
+            [("write", true), ("write", false), ("sync", false), ("mode", false), ("rename", false)]
+        {
+            for compression in [Compression::None, Compression::Gzip] {
+                let dir = tempfile::tempdir().unwrap();
+                let target = dir.path().join("a.txt");
+                fs::write(&target, "old").unwrap();
+                let (mut output, _) = on(&target, compression, fails);
+                // Noise, so that something is left of it when it is packed.
+                let noise: Vec<u8> = (0..BUFFER_BYTES * 4).map(|n| (n * n / 7 + n / 3) as u8).collect();
+                if let_pass {
+                    // As a sink under an error policy that lets records pass.
+                    while output.write_all(&noise).is_ok() {}
+                    output.write_all(b"and more").unwrap();
+                } else {
+                    output.write_all(b"new").unwrap();
+                }
+                let error = output.publish().unwrap_err();
+                assert_eq!(matches!(error, OutputError::Incomplete { .. }), let_pass, "{fails}: {error}");
+                assert_eq!(fs::read_to_string(&target).unwrap(), "old", "{fails}");
+                assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "{fails}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_may_read_the_temporary_file_who_may_not_read_the_target() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & MODE_BITS;
+        for expected in [0o600, 0o640, 0o444, 0o777] {
+            let target = dir.path().join(format!("{expected:o}"));
+            fs::write(&target, "old").unwrap();
+            fs::set_permissions(&target, Permissions::from_mode(expected)).unwrap();
+            for private in [false, true] {
+                let (_, _, temporary) = beside(target.clone(), private).unwrap();
+                assert_eq!(mode(&temporary), expected);
+            }
+        }
+        let (_, _, private) = beside(dir.path().join("new"), true).unwrap();
+        assert_eq!(mode(&private), 0o600);
+        let (usual, (_, _, temporary)) = (dir.path().join("usual"), beside(dir.path().join("new"), false).unwrap());
+        fs::write(&usual, "").unwrap();
+        assert_eq!(mode(&temporary), mode(&usual));
     }
 }

@@ -15,7 +15,8 @@ use crate::output::{Output, OutputError};
 
 /// Reads files line by line, as [`sage::Line`]; see [`Files`] for which files, in what order, and how large.
 ///
-/// A line ends with `\n` or `\r\n`. One that is not UTF-8 fails the job, or is a [`BadLine`] with
+/// A line ends with `\n` or `\r\n`, and with nothing else. One that is not of the files'
+/// [`encoding`](Files::encoding) fails the job, or is a [`BadLine`] with
 /// [`lenient`](Self::lenient).
 ///
 /// **Guarantees.** One replica gives every line of its files once, in order, in each run. It keeps no position: a run
@@ -43,7 +44,7 @@ impl TextSource {
         Self(Walk::new(files.into(), TextFormat))
     }
 
-    /// Gives each line that is not UTF-8 as a [`BadLine`] among the others, instead of failing.
+    /// Gives each line that is not of the files' encoding as a [`BadLine`] among the others, instead of failing.
     pub fn lenient(self) -> impl Source<Item = Result<Line, BadLine>> {
         Lenient(self.0)
     }
@@ -68,13 +69,9 @@ impl Format for TextFormat {
         let text = str::from_utf8(line).map(str::to_owned);
         Ok(Some(match text {
             Ok(text) => Ok(Line { path: lines.path().clone(), number: lines.number(), text }),
-            Err(error) => Err(lines.bad(not_utf8(error))),
+            Err(error) => Err(lines.not_text(error)),
         }))
     }
-}
-
-pub(crate) fn not_utf8(error: str::Utf8Error) -> String {
-    format!("not valid UTF-8 after byte {}", error.valid_up_to())
 }
 
 /// Writes each record, by its `Display`, as a line of a file that appears when it is complete.
@@ -99,6 +96,7 @@ pub(crate) fn not_utf8(error: str::Utf8Error) -> String {
 #[derive(Debug)]
 pub struct TextSink<T> {
     path: PathBuf,
+    private: bool,
     output: Option<Output>,
     types: PhantomData<fn(T)>,
 }
@@ -106,7 +104,14 @@ pub struct TextSink<T> {
 impl<T> TextSink<T> {
     /// Lines of the file at `path`; packed if it ends in `.gz`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), output: None, types: PhantomData }
+        Self { path: path.into(), private: false, output: None, types: PhantomData }
+    }
+
+    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not for
+    /// everybody. One that is replaced keeps its mode. Default: as the process's mask says.
+    pub fn private(mut self) -> Self {
+        self.private = true;
+        self
     }
 }
 
@@ -114,7 +119,7 @@ impl<T: Display + Send + 'static> Sink for TextSink<T> {
     type In = T;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
-        self.output = Some(Output::open(&self.path, cx)?);
+        self.output = Some(Output::open(&self.path, self.private, cx)?);
         Ok(())
     }
 
@@ -135,7 +140,7 @@ impl<T: Display + Send + 'static> Sink for TextSink<T> {
         self.output.take().map_or(Ok(()), |output| Ok(output.publish()?))
     }
 
-    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
-        self.output.take().map_or(Ok(()), |output| Ok(output.discard()?))
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.output.take().map_or(Ok(()), |output| Ok(output.close(cx)?))
     }
 }

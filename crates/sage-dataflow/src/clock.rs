@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::job::control::JobControl;
 use crate::sync::lock;
-use crate::time::{Timestamp, millis};
+use crate::time::Timestamp;
 
 /// Tells a job's processing time. Cheap to clone; clones tell the same time.
 ///
@@ -52,9 +52,9 @@ impl Clock {
     pub(crate) fn until(&self, moment: Timestamp) -> Option<Duration> {
         match &self.0 {
             Kind::System { since, at } => {
-                let from_start = moment.millis().saturating_sub(at.millis());
-                let from_start = Duration::from_millis(u64::try_from(from_start).unwrap_or(0));
-                Some(from_start.saturating_sub(since.elapsed()))
+                let (moment, at) = (moment.millis(), at.millis());
+                let from_start = if moment > at { moment.abs_diff(at) } else { 0 };
+                Some(Duration::from_millis(from_start).saturating_sub(since.elapsed()))
             }
             Kind::Manual(_) => (self.now() >= moment).then_some(Duration::ZERO),
         }
@@ -78,8 +78,8 @@ impl Clock {
     pub(crate) fn advance(&self, duration: Duration) {
         let Kind::Manual(manual) = &self.0 else { return };
         let jobs = lock(&manual.jobs);
-        let now = manual.now.load(Ordering::SeqCst).saturating_add(millis(duration));
-        manual.now.store(now, Ordering::SeqCst);
+        let now = self.now().later(duration);
+        manual.now.store(now.millis(), Ordering::SeqCst);
         jobs.iter().filter_map(Weak::upgrade).for_each(|job| job.rouse());
     }
 }

@@ -258,7 +258,7 @@ impl Environment {
     }
 
     /// Writes log files of each job below `dir`, conventionally `.sage/logs`: `jobmanager/session_<time>/` with
-    /// `Dispatcher.log` and `Error.log`, nothing per record. Default: none.
+    /// `Dispatcher.log` and `Error.log`, nothing per record, for their owner's eyes only (mode 0600). Default: none.
     pub fn log_files(mut self, dir: impl Into<PathBuf>) -> Self {
         self.options.log_dir = Some(dir.into());
         self

@@ -58,7 +58,7 @@ pub use clock::Clock;
 pub use environment::{Environment, SubmitError};
 pub use exchange::{FeedbackError, Partitioning};
 pub use graph::{Explain, NodeId};
-pub use job::task::{AtRecord, CloseContext, Fault, FinishContext, OpenContext, Stop};
+pub use job::task::{AtRecord, CloseContext, Fatal, Fault, FinishContext, OpenContext, Stop, WhileOpening};
 pub use job::{
     Cause, CauseKind, Cleanliness, Deadlines, JobError, JobHandle, JobMetrics, JobReport, JobState, Leftover, LogError,
     OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy, StopReason,

@@ -2,7 +2,7 @@
 //!
 //! Time is counted in whole milliseconds since 1970-01-01 00:00 UTC, and may be before it. Windows that have a length are
 //! aligned to that moment, whatever the first record's time. Everything here is plain data; the operators are in
-//! `operator/window.rs` and `operator/session.rs`.
+//! `operator/window.rs` and `operator/session.rs`, the arithmetic of windows in `operator/grid.rs`.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,13 +33,13 @@ impl Timestamp {
     /// The moment `duration` later, in whole milliseconds; [`Timestamp::MAX`] where there is none.
     #[must_use]
     pub fn later(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(millis(duration)))
+        Self(clamped(i128::from(self.0) + whole_millis(duration)))
     }
 
     /// The moment `duration` earlier, in whole milliseconds; [`Timestamp::MIN`] where there is none.
     #[must_use]
     pub fn earlier(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(millis(duration)))
+        Self(clamped(i128::from(self.0) - whole_millis(duration)))
     }
 }
 
@@ -47,11 +47,11 @@ impl From<SystemTime> for Timestamp {
     /// Rounds towards the past.
     fn from(time: SystemTime) -> Self {
         match time.duration_since(UNIX_EPOCH) {
-            Ok(since) => Self(millis(since)),
+            Ok(since) => Self(clamped(whole_millis(since))),
             Err(before) => {
                 let before = before.duration();
-                let part = i64::from(!before.subsec_nanos().is_multiple_of(1_000_000));
-                Self((-millis(before)).saturating_sub(part))
+                let part = i128::from(!before.subsec_nanos().is_multiple_of(1_000_000));
+                Self(clamped(-whole_millis(before) - part))
             }
         }
     }
@@ -63,9 +63,16 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A duration in whole milliseconds; a part of one is dropped.
-pub(crate) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+/// A duration in whole milliseconds, below 2^75; a part of one is dropped.
+#[inline]
+pub(crate) fn whole_millis(duration: Duration) -> i128 {
+    duration.as_millis() as i128
+}
+
+/// The timestamp there is that is nearest.
+#[inline]
+pub(crate) fn clamped(millis: i128) -> i64 {
+    i64::try_from(millis).unwrap_or(if millis < 0 { i64::MIN } else { i64::MAX })
 }
 
 /// A record and when it happened. [`Stream::with_timestamps`](crate::Stream::with_timestamps) makes a stream of them.
@@ -130,6 +137,9 @@ impl OutOfOrder {
 }
 
 /// The part of event time that a result is about: from `start` on, and before `end`.
+///
+/// Where a window begins before [`Timestamp::MIN`], or ends after [`Timestamp::MAX`], that moment stands for it. One that
+/// ends with [`Timestamp::MAX`] has that last moment in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Window {
     /// The first moment in it.
@@ -141,12 +151,12 @@ pub struct Window {
 impl Window {
     /// Whether the window has this moment in it.
     pub fn contains(&self, time: Timestamp) -> bool {
-        self.start <= time && time < self.end
+        self.start <= time && time <= self.last()
     }
 
     /// The last moment in it: the time of its result.
     pub fn last(&self) -> Timestamp {
-        Timestamp(self.end.0.saturating_sub(1))
+        if self.end == Timestamp::MAX { self.end } else { Timestamp(self.end.0.saturating_sub(1)) }
     }
 }
 
@@ -168,7 +178,7 @@ pub struct Windowed<K, V> {
 }
 
 fn too_short(duration: Duration) -> bool {
-    millis(duration) < 1
+    whole_millis(duration) < 1
 }
 
 /// Windows of one length, one after the other: each record is in one. They begin at multiples of their length since the
@@ -198,20 +208,33 @@ pub struct Sliding {
 }
 
 impl Sliding {
+    /// In so many windows a record may be. Each of them is updated for each record, and kept: an hour every millisecond
+    /// would be 3.6 million.
+    pub const MAX_WINDOWS: u64 = 100_000;
+
     /// Windows of length `size`, of which one begins `every` so often. Both in whole milliseconds, 1 at least; `every` is
-    /// at most `size`, as records between two windows would be in none.
+    /// at most `size`, as records between two windows would be in none, and at least a
+    /// [`MAX_WINDOWS`](Self::MAX_WINDOWS)th of it.
     pub const fn of(size: Duration, every: Duration) -> Self {
         Self { size, every }
     }
 
-    pub(crate) fn problem(&self) -> Option<&'static str> {
+    pub(crate) fn problem(&self) -> Option<String> {
         if too_short(self.size) || too_short(self.every) {
-            return Some(
-                "the windows, or the steps between them, are shorter than 1 ms; give `Sliding::of` longer times",
-            );
+            let why = "the windows, or the steps between them, are shorter than 1 ms; give `Sliding::of` longer times";
+            return Some(why.to_owned());
         }
-        (self.every > self.size)
-            .then_some("the windows begin further apart than they are long: records would be in none")
+        if self.every > self.size {
+            return Some("the windows begin further apart than they are long: records would be in none".to_owned());
+        }
+        let windows = self.size.as_millis().div_ceil(self.every.as_millis());
+        (windows > u128::from(Self::MAX_WINDOWS)).then(|| {
+            format!(
+                "each record would be in {windows} windows, and {} is the most; let them begin further apart, or make \
+                 them shorter",
+                Self::MAX_WINDOWS
+            )
+        })
     }
 }
 
@@ -264,6 +287,22 @@ mod tests {
         let year = Duration::from_secs(365 * 24 * 60 * 60);
         assert_eq!(Timestamp::MAX.later(year), Timestamp::MAX);
         assert_eq!(Timestamp::MIN.earlier(year), Timestamp::MIN);
-        assert_eq!(Timestamp::from_millis(-5).later(Duration::MAX).millis(), i64::MAX - 5);
+        assert_eq!(Timestamp::MIN.later(Duration::MAX), Timestamp::MAX);
+        assert_eq!(Timestamp::MAX.earlier(Duration::MAX), Timestamp::MIN);
+        assert_eq!(Timestamp::MIN.later(Duration::from_millis(u64::MAX)), Timestamp::MAX);
+        assert_eq!(Timestamp::MAX.earlier(Duration::from_millis(u64::MAX)), Timestamp::MIN);
+        assert_eq!(Timestamp::from_millis(-5).later(Duration::from_millis(1 << 63)).millis(), i64::MAX - 4);
+        let [before, after] = [UNIX_EPOCH.checked_sub(year * 400_000_000), UNIX_EPOCH.checked_add(year * 400_000_000)];
+        assert_eq!(before.map(Timestamp::from), Some(Timestamp::MIN));
+        assert_eq!(after.map(Timestamp::from), Some(Timestamp::MAX));
+    }
+
+    #[test]
+    fn a_window_at_the_end_of_time_has_its_last_moment_in_it() {
+        let window = |start, end| Window { start: Timestamp(start), end: Timestamp(end) };
+        assert!(window(i64::MAX - 1, i64::MAX).contains(Timestamp::MAX));
+        assert_eq!(window(i64::MAX, i64::MAX).last(), Timestamp::MAX);
+        assert!(!window(0, 5).contains(Timestamp(5)));
+        assert_eq!(window(0, 5).last(), Timestamp(4));
     }
 }

@@ -46,6 +46,7 @@ pub struct CsvSink<T> {
     path: PathBuf,
     headers: bool,
     delimiter: u8,
+    private: bool,
     writer: Option<Writer<Output>>,
     broken: bool,
     types: PhantomData<fn(T)>,
@@ -54,12 +55,20 @@ pub struct CsvSink<T> {
 impl<T> CsvSink<T> {
     /// Records of the file at `path`; packed if it ends in `.gz`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), headers: true, delimiter: b',', writer: None, broken: false, types: PhantomData }
+        let (headers, delimiter, types) = (true, b',', PhantomData);
+        Self { path: path.into(), headers, delimiter, private: false, writer: None, broken: false, types }
     }
 
     /// Says whether the names of a struct's fields become the first record. Tuples have none. Default: true.
     pub fn headers(mut self, headers: bool) -> Self {
         self.headers = headers;
+        self
+    }
+
+    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not for
+    /// everybody. One that is replaced keeps its mode. Default: as the process's mask says.
+    pub fn private(mut self) -> Self {
+        self.private = true;
         self
     }
 
@@ -102,7 +111,7 @@ impl<T: Serialize + Send + 'static> Sink for CsvSink<T> {
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
         check_delimiter(self.delimiter).map_err(|why| OutputError::Option { option: "delimiter", why })?;
-        let output = Output::open(&self.path, cx)?;
+        let output = Output::open(&self.path, self.private, cx)?;
         let writer = WriterBuilder::new().has_headers(self.headers).delimiter(self.delimiter).from_writer(output);
         self.writer = Some(writer);
         Ok(())
@@ -133,10 +142,10 @@ impl<T: Serialize + Send + 'static> Sink for CsvSink<T> {
         }
     }
 
-    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         // A writer that cannot write out what it still has takes the temporary file with it.
         match self.writer.take().map(Writer::into_inner) {
-            Some(Ok(output)) => Ok(output.discard()?),
+            Some(Ok(output)) => Ok(output.close(cx)?),
             Some(Err(_)) | None => Ok(()),
         }
     }

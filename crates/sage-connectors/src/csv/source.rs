@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::kept::{Kept, TooMuch, quote_is_open};
 use crate::bad_line::{BadLine, Lenient, strict_source};
+use crate::encoding::Encoding;
 use crate::files::{Files, Format, InputError, OpenFile, Parsed, Walk};
 
 /// How much the parser reads at a time.
@@ -23,9 +24,9 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// [`delimiter`](Self::delimiter); one in double quotes may have delimiters and line ends in it, and two double quotes
 /// for one. Records end with `\n`, `\r\n` or `\r`; empty lines are skipped. An empty field is `None` for an `Option`.
 ///
-/// A record with more or fewer fields than the first of its file, with a field that is not UTF-8, with a quoted field
+/// A record with more or fewer fields than the first of its file, with a field that is not of the files' encoding, with a quoted field
 /// that is open at the end of the file, or that is no `T`, fails the job, or is a [`BadLine`] with
-/// [`lenient`](Self::lenient). The names in the first record must be UTF-8 in both cases. Errors name the
+/// [`lenient`](Self::lenient). The names in the first record must be text in both cases. Errors name the
 /// line a record begins at.
 ///
 /// **Guarantees.** One replica gives every record of its files once, in order, in each run. It keeps no position: a run
@@ -123,6 +124,7 @@ impl<T: DeserializeOwned + Send + 'static> Format for CsvFormat<T> {
 struct Records {
     reader: Reader<Kept>,
     path: Arc<Path>,
+    encoding: Encoding,
     max_bytes: usize,
     delimiter: u8,
     record: StringRecord,
@@ -131,13 +133,21 @@ struct Records {
 
 impl Records {
     fn new(file: OpenFile, delimiter: u8) -> Self {
-        let OpenFile { path, input, max_record_bytes } = file;
+        let OpenFile { path, input, encoding, max_record_bytes } = file;
         let reader = ReaderBuilder::new()
             .has_headers(false)
             .delimiter(delimiter)
             .buffer_capacity(BUFFER_BYTES)
             .from_reader(Kept::new(input));
-        Self { reader, path, max_bytes: max_record_bytes, delimiter, record: StringRecord::new(), names: None }
+        Self {
+            reader,
+            path,
+            encoding,
+            max_bytes: max_record_bytes,
+            delimiter,
+            record: StringRecord::new(),
+            names: None,
+        }
     }
 
     #[inline]
@@ -205,7 +215,7 @@ impl Records {
             ErrorKind::UnequalLengths { expected_len, len, .. } => {
                 format!("{len} fields, where the first record of the file has {expected_len}")
             }
-            ErrorKind::Utf8 { err, .. } => format!("field {} is not valid UTF-8", err.field() + 1),
+            ErrorKind::Utf8 { err, .. } => format!("field {} is not valid {}", err.field() + 1, self.encoding.name()),
             ErrorKind::Deserialize { err, .. } => match err.field() {
                 Some(field) => format!("field {}{}: {}", field + 1, self.name(field), err.kind()),
                 None => err.kind().to_string(),

@@ -13,7 +13,9 @@ use rdkafka::types::{RDKafkaConfRes, RDKafkaErrorCode};
 use super::error::KafkaError;
 
 /// Parts of the names of settings whose values are secret.
-const SECRET: [&str; 8] = ["password", "secret", "token", "pem", "jaas", "oauthbearer", "key", "username"];
+const SECRET: [&str; 9] = ["password", "secret", "token", "pem", "jaas", "oauthbearer", "key", "username", "kinit"];
+/// A part of a secret value that is shorter is not looked for by itself: it would be found everywhere.
+const SHORTEST_PART: usize = 4;
 
 /// Settings of a client.
 #[derive(Clone)]
@@ -56,7 +58,7 @@ impl Settings {
             config.set(*key, value);
         }
         config.set("bootstrap.servers", &self.servers);
-        let context = Context { secrets: self.secrets(), told: Mutex::default() };
+        let context = Context { secrets: self.secrets().into(), told: Mutex::default() };
         config.create_with_context(context).map_err(|error| match error {
             // The description and the value are left out, for the value may be a secret.
             rdkafka::error::KafkaError::ClientConfig(kind, _, key, _) => {
@@ -68,23 +70,63 @@ impl Settings {
         })
     }
 
-    fn secrets(&self) -> Vec<String> {
-        let secret = |key: &str| SECRET.iter().any(|part| key.contains(part));
-        self.extra.iter().filter(|(key, _)| secret(key)).map(|(_, value)| value.clone()).collect()
+    /// The addresses of the brokers, as they may be told.
+    pub(super) fn servers_told(&self) -> String {
+        redact(&self.servers, &self.secrets())
     }
+
+    /// What must not be told on: values of secret settings, the values in those, and what addresses have before an `@`. The
+    /// longest first, so that none hides a part of another.
+    fn secrets(&self) -> Vec<String> {
+        let mut secrets = Vec::new();
+        for (key, value) in &self.extra {
+            let key = key.to_ascii_lowercase();
+            if SECRET.iter().any(|part| key.contains(part)) && !matches!(&**value, "true" | "false") {
+                secrets.push(value.clone());
+                secrets.extend(values_in(value));
+            }
+            secrets.extend(credentials_in(value));
+        }
+        secrets.extend(credentials_in(&self.servers));
+        // As they are in JSON, which statistics are.
+        let escaped =
+            |secret: &String| serde_json::to_string(secret).ok().map(|text| text[1..text.len() - 1].to_owned());
+        secrets.extend(secrets.iter().filter_map(escaped).collect::<Vec<_>>());
+        secrets.retain(|secret| !secret.is_empty());
+        secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        secrets.dedup();
+        secrets
+    }
+}
+
+/// The values in a secret that is a list of names and values, such as a login module's configuration.
+fn values_in(secret: &str) -> impl Iterator<Item = String> {
+    let words = secret.split(|c: char| c.is_whitespace() || matches!(c, ';' | ','));
+    let values = words.filter_map(|word| word.split_once('=')).map(|(_, value)| value.trim_matches(['"', '\'']));
+    values.filter(|value| value.len() >= SHORTEST_PART).map(str::to_owned)
+}
+
+/// What the addresses in a text have before an `@`: names and passwords.
+fn credentials_in(text: &str) -> impl Iterator<Item = String> {
+    let addresses = text.split(|c: char| c.is_whitespace() || c == ',');
+    let credentials = addresses.filter_map(|address| {
+        let address = address.split_once("://").map_or(address, |(_, rest)| rest);
+        let host = address.find(['/', '?']).unwrap_or(address.len());
+        address[..host].rsplit_once('@').map(|(credentials, _)| credentials)
+    });
+    credentials.map(str::to_owned)
 }
 
 /// Names, no values: one of them may be a password.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let extra: Vec<_> = self.extra.iter().map(|(key, _)| key).collect();
-        f.debug_struct("Settings").field("servers", &self.servers).field("extra", &extra).finish_non_exhaustive()
+        f.debug_struct("Settings").field("servers", &self.servers_told()).field("extra", &extra).finish_non_exhaustive()
     }
 }
 
 fn redact(text: &str, secrets: &[String]) -> String {
-    let told = secrets.iter().filter(|secret| !secret.is_empty());
-    told.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
+    secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
 }
 
 /// What librdkafka has told, from its callbacks. They run on the thread that polls.
@@ -97,7 +139,7 @@ struct Told {
 
 /// Receives what librdkafka tells.
 pub(super) struct Context {
-    secrets: Vec<String>,
+    secrets: Box<[String]>,
     told: Mutex<Told>,
 }
 
@@ -134,7 +176,8 @@ impl ClientContext for Context {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        tracing::debug!("librdkafka's statistics: {}", String::from_utf8_lossy(statistics));
+        let statistics = redact(&String::from_utf8_lossy(statistics), &self.secrets);
+        tracing::debug!("librdkafka's statistics: {statistics}");
     }
 
     fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
@@ -217,5 +260,58 @@ mod tests {
         assert!(!format!("{settings:?}").contains("hunter2"));
         assert!(format!("{settings:?}").contains("sasl.password"));
         assert_eq!(redact("with hunter2, not", &settings.secrets()), "with ***, not");
+    }
+
+    #[test]
+    fn no_part_of_a_secret_is_told_on_in_whatever_form() {
+        let mut settings = Settings::new("SASL_PLAINTEXT://ann:s3cret@a:9092,b:9092".to_owned());
+        for (key, value) in [
+            ("sasl.jaas.config", "module required username=\"ann-user\" password=\"pass;word\";"),
+            ("sasl.oauthbearer.config", "principal=admin-1 scope=every"),
+            ("ssl.key.password", "quo\"ted"),
+            ("sasl.oauthbearer.token.endpoint.url", "https://me:mine@auth.example/token"),
+            ("some.url", "http://you:yours@proxy/x"),
+            ("enable.sasl.oauthbearer.unsecure.jwt", "true"),
+            ("client.id", "reader"),
+        ] {
+            settings.set(key.to_owned(), value.to_owned());
+        }
+        let secrets = settings.secrets();
+        let told = |text: &str| redact(text, &secrets);
+        assert_eq!(told("to ann:s3cret@a:9092 as ann-user"), "to ***@a:9092 as ***");
+        assert_eq!(told(r#"{"key":"quo\"ted","id":"reader","up":true}"#), r#"{"key":"***","id":"reader","up":true}"#);
+        assert_eq!(told("admin-1, every, you:yours@proxy, me:mine@auth"), "***, ***, ***@proxy, ***@auth");
+        assert_eq!(settings.servers_told(), "SASL_PLAINTEXT://***@a:9092,b:9092");
+        assert!(!format!("{settings:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn statistics_are_logged_without_secrets() {
+        use std::io::{self, Write};
+        use std::sync::Arc;
+
+        #[derive(Clone, Default)]
+        struct Log(Arc<Mutex<Vec<u8>>>);
+        impl Write for Log {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let log = Log::default();
+        let into = log.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(move || into.clone()).finish();
+        let context = Context { secrets: Box::new(["hunter2".to_owned()]), told: Mutex::default() };
+        tracing::subscriber::with_default(subscriber, || {
+            context.stats_raw(br#"{"name":"hunter2","rx":1}"#);
+            context.log(RDKafkaLogLevel::Error, "SASL", "refused hunter2");
+        });
+        let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(logged.contains(r#""name":"***","rx":1"#) && logged.contains("refused ***"), "{logged}");
     }
 }

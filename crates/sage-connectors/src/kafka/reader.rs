@@ -123,6 +123,11 @@ impl Reader {
         Ok(())
     }
 
+    /// Whether it has begun to read.
+    pub(super) fn is_connected(&self) -> bool {
+        self.parts.is_some()
+    }
+
     /// Makes something of the next record.
     pub(super) fn next<R>(
         &mut self,
@@ -154,7 +159,7 @@ impl Reader {
                     return Ok(Next::Idle);
                 }
                 let made = make(&KafkaRecord(&message));
-                part.next = message.offset() + 1;
+                part.next = message.offset().saturating_add(1);
                 part.done = self.options.until_end && part.next >= part.end;
                 Ok(Next::Record(made))
             }
@@ -213,11 +218,15 @@ impl Reader {
                 self.trouble = None;
                 Ok(())
             }
-            Err(error) if trouble.since.elapsed() >= self.options.broker_timeout => Err(KafkaError::Lost {
-                servers: self.options.settings.servers.clone(),
-                after: self.options.broker_timeout,
-                why: consumer.context().reason(&error),
-            }),
+            Err(error) if trouble.since.elapsed() >= self.options.broker_timeout => {
+                // A source that is asked again waits as long again.
+                self.trouble = None;
+                Err(KafkaError::Lost {
+                    servers: self.options.settings.servers_told(),
+                    after: self.options.broker_timeout,
+                    why: consumer.context().reason(&error),
+                })
+            }
             Err(_) => Ok(()),
         }
     }
@@ -259,9 +268,11 @@ impl Reader {
             Err(Attempt::Again(code)) => {
                 if began.elapsed() >= self.options.settings.connect_timeout {
                     self.serve()?;
+                    // A source that is asked again tries as long again.
+                    self.connecting = None;
                     let consumer = self.consumer.as_ref().ok_or(KafkaError::NotOpen)?;
                     return Err(KafkaError::Connect {
-                        servers: self.options.settings.servers.clone(),
+                        servers: self.options.settings.servers_told(),
                         within: self.options.settings.connect_timeout,
                         why: consumer.context().reason(&code),
                     });

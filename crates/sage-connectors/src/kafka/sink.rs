@@ -16,6 +16,8 @@ use super::error::KafkaError;
 const POLL: Duration = Duration::from_millis(1);
 /// How long to wait between two looks at a topic that is not there yet.
 const RETRY: Duration = Duration::from_millis(100);
+/// The longest time limit that a clock can be moved on by.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Acknowledgements are taken every so many records.
 const SERVE_EVERY_RECORDS: u64 = 64;
 
@@ -154,7 +156,7 @@ impl<T> KafkaSink<T> {
 
     /// Waits for a broker that knows the topic. Brokers that make topics by themselves make it now.
     fn find_topic(&self, producer: &BaseProducer<Context>) -> Result<(), KafkaError> {
-        let deadline = Instant::now() + self.settings.connect_timeout;
+        let deadline = Instant::now() + self.settings.connect_timeout.min(FOREVER);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let found = producer.client().fetch_metadata(Some(&self.topic), left.max(POLL));
@@ -175,7 +177,7 @@ impl<T> KafkaSink<T> {
             return Err(match unknown {
                 true => KafkaError::Topic { topic: self.topic.clone(), why: error.to_string() },
                 false => KafkaError::Connect {
-                    servers: self.settings.servers.clone(),
+                    servers: self.settings.servers_told(),
                     within: self.settings.connect_timeout,
                     why: producer.context().reason(&error),
                 },

@@ -5,7 +5,7 @@ use std::str;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sage::{BoxError, CloseContext, Next, Source, SourceContext};
+use sage::{BoxError, CloseContext, Next, Source, SourceContext, WhileOpening};
 use serde::de::DeserializeOwned;
 
 use super::client::Settings;
@@ -57,7 +57,8 @@ type Parse<T> = dyn Fn(&KafkaRecord<'_>) -> Result<T, BoxError> + Send + Sync;
 ///
 /// **Waiting.** A drain, a cancel or a pause is noticed within 50 ms while there are no records, 250 ms while no broker
 /// answers, and a second while connecting. If no broker answers within [`connect_timeout`](Self::connect_timeout), the
-/// job fails with [`KafkaError::Connect`]. Later, librdkafka reconnects by itself; a job fails with
+/// job fails with [`KafkaError::Connect`], as one that could not open its source; with a
+/// [`retry`](sage::Stream::retry) behind the source it first tries so long again. Later, librdkafka reconnects by itself; a job fails with
 /// [`KafkaError::Lost`] when no broker at all could be reached for [`broker_timeout`](Self::broker_timeout). While one of
 /// several brokers is down, its partitions wait.
 ///
@@ -89,6 +90,8 @@ pub struct KafkaSource<T> {
     options: Options,
     parse: Arc<Parse<T>>,
     reader: Option<Reader>,
+    /// A record that it could not read, and that it does not pass over.
+    stuck: Option<BadRecord>,
 }
 
 impl<T: Send + 'static> KafkaSource<T> {
@@ -117,7 +120,8 @@ impl<T: Send + 'static> KafkaSource<T> {
             buffer_records: 10_000,
             broker_timeout: Duration::from_secs(60),
         };
-        Self { options, parse: Arc::new(move |record| parse(record).map_err(Into::into)), reader: None }
+        let parse = Arc::new(move |record: &KafkaRecord<'_>| parse(record).map_err(Into::into));
+        Self { options, parse, reader: None, stuck: None }
     }
 
     /// Where the group begins without an offset. Default: [`OffsetReset::Earliest`].
@@ -195,9 +199,11 @@ impl<T: Send + 'static> KafkaSource<T> {
         self.reader.insert(Reader::new(self.options.clone())).open()
     }
 
-    fn parsed(&mut self, cx: &SourceContext) -> Result<Next<Result<T, BadRecord>>, KafkaError> {
+    fn parsed(&mut self, cx: &SourceContext) -> Result<Next<Result<T, BadRecord>>, BoxError> {
         let reader = self.reader.as_mut().ok_or(KafkaError::NotOpen)?;
-        reader.next(cx, |record| (self.parse)(record).map_err(|error| record.bad(error.to_string())))
+        let next = reader.next(cx, |record| (self.parse)(record).map_err(|error| record.bad(error.to_string())));
+        // What keeps it from connecting is no record that cannot be read.
+        next.map_err(|error| if reader.is_connected() { error.into() } else { WhileOpening::new(error).into() })
     }
 
     fn end(&mut self, cx: &CloseContext) -> Result<(), KafkaError> {
@@ -256,9 +262,15 @@ impl<T: Send + 'static> Source for KafkaSource<T> {
     }
 
     fn next(&mut self, cx: &SourceContext) -> Result<Next<T>, BoxError> {
+        if let Some(bad) = &self.stuck {
+            return Err(KafkaError::BadRecord(bad.clone()).into());
+        }
         match self.parsed(cx)? {
             Next::Record(Ok(record)) => Ok(Next::Record(record)),
-            Next::Record(Err(bad)) => Err(KafkaError::BadRecord(bad).into()),
+            Next::Record(Err(bad)) => {
+                self.stuck = Some(bad.clone());
+                Err(KafkaError::BadRecord(bad).into())
+            }
             Next::End => Ok(Next::End),
             _ => Ok(Next::Idle),
         }
@@ -280,7 +292,7 @@ impl<T: Send + 'static> Source for Lenient<T> {
     }
 
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Self::Item>, BoxError> {
-        Ok(self.0.parsed(cx)?)
+        self.0.parsed(cx)
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {

@@ -8,7 +8,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use sage::testing::{self, Census};
-use sage::{BoxError, Cause, Environment, FinishContext, JobHandle, Outcome, Sink, StopReason};
+use sage::{BoxError, Cause, Environment, FinishContext, JobHandle, Outcome, Retry, Sink, StopReason};
 use sage_connectors::{BadRecord, KafkaError, KafkaOffsets, KafkaSink, KafkaSource, OffsetReset};
 
 use crate::{failed, failure};
@@ -265,6 +265,7 @@ fn brokers_that_are_down_at_the_start_are_named() {
         let cause = failure(&env);
         let KafkaError::Connect { servers, within, why } = kafka_error(&cause) else { panic!("{}", cause.message) };
         assert_eq!((&**servers, *within), (NOBODY, 300 * MS));
+        assert_eq!(cause.place().to_string(), "operator `source-1`, while opening");
         assert!(why.contains("refused"), "{why}");
 
         let env = Environment::local("sink");
@@ -272,6 +273,18 @@ fn brokers_that_are_down_at_the_start_are_named() {
         let cause = failure(&env);
         let KafkaError::Connect { servers, .. } = kafka_error(&cause) else { panic!("{}", cause.message) };
         assert_eq!(servers, NOBODY);
+        assert_eq!(cause.place().to_string(), "operator `sink-1`, while opening");
+
+        // Asked again, it tries as long again.
+        let env = Environment::local("again");
+        env.from_source(|_| numbers(NOBODY, "numbers").connect_timeout(100 * MS))
+            .retry(Retry::up_to(3).backoff(MS, MS))
+            .sink(|_| {});
+        let report = failed(&env);
+        let cause = report.first_cause.as_ref().unwrap();
+        assert_eq!(cause.place().to_string(), "operator `source-1`, while opening");
+        assert!(cause.message.starts_with("gave up after 3 attempts: cannot connect to Kafka at"), "{cause}");
+        assert!(report.elapsed > 250 * MS && report.operators[0].retries == 2, "{report}");
     });
 }
 

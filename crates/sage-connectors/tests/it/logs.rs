@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -366,8 +367,11 @@ fn a_signal_in_the_middle_ends_130_and_leaves_the_files_as_they_were() {
         text.ends_with("stopped by a signal before the end: the files named above are as they were before\n"),
         "{text}"
     );
-    assert_eq!(names(&out), ["windows.jsonl"]);
+    assert_eq!(names(&out), ["dead-letters.jsonl.partial", "windows.jsonl", "windows.jsonl.partial"]);
     assert_eq!(fs::read_to_string(out.join("windows.jsonl")).unwrap(), "old");
+    assert!(text.contains("windows.jsonl.partial has what was written before the job was stopped\n"), "{text}");
+    let letters = fs::metadata(out.join("dead-letters.jsonl.partial")).unwrap();
+    assert_eq!(letters.permissions().mode() & 0o777, 0o600);
     let report: Value = serde_json::from_str(&fs::read_to_string(&report).unwrap()).unwrap();
     let job = &report["job"];
     assert_eq!(

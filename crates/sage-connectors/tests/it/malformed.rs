@@ -1,10 +1,13 @@
 //! Records that are not what they should be, in both ways of treating them.
 
-use sage::Environment;
-use sage_connectors::{BadLine, CsvSource, InputError, JsonlSink, JsonlSource, TextSource};
+use std::time::Duration;
+use std::{fs, io};
+
+use sage::{BoxError, Cause, Environment, Retry, Source};
+use sage_connectors::{BadLine, CsvSource, Encoding, Files, InputError, JsonlSink, JsonlSource, TextSource};
 use serde::{Deserialize, Serialize};
 
-use crate::{folder, input_error, put, read, read_and_fail};
+use crate::{failure, folder, gzip, input_error, put, read, read_and_fail};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Price {
@@ -162,4 +165,105 @@ fn bad_lines_can_be_written_and_read_again() {
     let bad = bad.take();
     assert_eq!(bad.len(), 2);
     assert_eq!(read(move || JsonlSource::<BadLine>::new(kept.clone())), bad);
+}
+
+/// Texts in an encoding, read as lines, as JSON and as CSV; a line that is no text is an error with its place.
+#[test]
+fn text_in_other_encodings_is_read_and_what_is_none_is_malformed_with_its_line() {
+    let dir = folder();
+    let utf16 = |text: &str, unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<u8>>();
+    let text = "\"näh\"\r\n\"𝄞\"\n";
+    let cases = [
+        ("utf8", text.as_bytes().to_vec(), Encoding::Utf8, "\"𝄞\""),
+        ("marked", format!("\u{FEFF}{text}").into_bytes(), Encoding::Utf8, "\"𝄞\""),
+        ("lossy", b"\"n\xC3\xA4h\"\n\"\xFF\"".to_vec(), Encoding::Utf8Lossy, "\"\u{FFFD}\""),
+        ("latin1", b"\"n\xE4h\"\n\"\xA4\"\n".to_vec(), Encoding::Latin1, "\"¤\""),
+        ("utf16", utf16(&format!("\u{FEFF}{text}"), u16::to_be_bytes), Encoding::Utf16, "\"𝄞\""),
+        ("utf16le", utf16(text, u16::to_le_bytes), Encoding::Utf16Le, "\"𝄞\""),
+        ("utf16be", utf16(text, u16::to_be_bytes), Encoding::Utf16Be, "\"𝄞\""),
+    ];
+    for (name, bytes, encoding, second) in cases {
+        for packed in [false, true] {
+            let name = if packed { format!("{name}.gz") } else { name.to_owned() };
+            let path = put(&dir, &name, if packed { gzip(&bytes) } else { bytes.clone() });
+            let files = Files::path(path).encoding(encoding);
+            let (text, json, csv) = (files.clone(), files.clone(), files);
+            let lines = read(move || TextSource::new(text.clone()));
+            assert_eq!(lines.into_iter().map(|line| line.text).collect::<Vec<_>>(), ["\"näh\"", second], "{name}");
+            let inner = second.trim_matches('"').to_owned();
+            assert_eq!(read(move || JsonlSource::<String>::new(json.clone())), ["näh".to_owned(), inner.clone()]);
+            let records = read(move || CsvSource::<(String,)>::new(csv.clone()).headers(false));
+            assert_eq!(records, [("näh".to_owned(),), (inner,)]);
+        }
+    }
+
+    let mut half = utf16("ab\ncd\n", u16::to_le_bytes);
+    half.splice(6..6, [0x00, 0xD8]);
+    let path = put(&dir, "half", half);
+    let files = Files::path(path.clone()).encoding(Encoding::Utf16);
+    let (_, cause) = read_and_fail(move || TextSource::new(files.clone()));
+    assert_eq!(cause.message, format!("{}:2: not valid UTF-16", path.display()));
+
+    let path = put(&dir, "told", utf16("\u{FEFF}ab\n", u16::to_le_bytes));
+    let (_, cause) = read_and_fail(move || TextSource::new(path.clone()));
+    assert!(cause.message.contains("see `Files::encoding`"), "{}", cause.message);
+}
+
+#[test]
+fn lone_carriage_returns_and_line_ends_of_unicode_end_no_line() {
+    let dir = folder();
+    let path = put(&dir, "ends", "one\rtwo\u{85}\u{2028}\u{2029}\u{b}\u{c}three\r\n\rfour");
+    let lines = read(move || TextSource::new(path.clone()));
+    let texts: Vec<_> = lines.into_iter().map(|line| line.text).collect();
+    assert_eq!(texts, ["one\rtwo\u{85}\u{2028}\u{2029}\u{b}\u{c}three", "\rfour"]);
+}
+
+/// Retries, and what comes of them.
+fn retried<S: Source>(source: impl Fn() -> S + Send + 'static) -> (Vec<S::Item>, Cause) {
+    let env = Environment::local("retry").inline();
+    let at_once = Retry::up_to(3).backoff(Duration::ZERO, Duration::ZERO);
+    let records = env.from_source(move |_| source()).retry(at_once).collect();
+    let cause = failure(&env);
+    (records.take(), cause)
+}
+
+#[test]
+fn what_could_not_be_read_is_not_passed_over_when_a_source_is_asked_again() {
+    let dir = folder();
+    let path = put(&dir, "bad.jsonl", "1\nx\n3\n");
+    let (records, cause) = retried(move || JsonlSource::<u32>::new(path.clone()));
+    assert_eq!(records, [1]);
+    assert!(cause.message.contains("bad.jsonl:2: expected value"), "{}", cause.message);
+
+    let packed = gzip("1\n".repeat(100_000));
+    let path = put(&dir, "cut.jsonl.gz", &packed[..packed.len() / 2]);
+    let (records, cause) = retried(move || JsonlSource::<u32>::new(path.clone()));
+    assert!(records.len() < 100_000 && cause.message.contains("ends early"), "{}", cause.message);
+}
+
+#[test]
+fn a_file_that_is_not_there_yet_is_read_once_it_is_and_else_is_no_record() {
+    let dir = folder();
+    let path = dir.path().join("later.txt");
+    let (made, from) = (path.clone(), path.clone());
+    let env = Environment::local("later").inline();
+    let when = move |error: &BoxError| {
+        fs::write(&made, "here\n").unwrap();
+        matches!(error.downcast_ref(), Some(InputError::Open { .. }))
+    };
+    let again = Retry::up_to(3).backoff(Duration::ZERO, Duration::ZERO).when(when);
+    let lines = env.from_source(move |_| TextSource::new(from.clone())).retry(again).collect();
+    env.run().unwrap();
+    assert_eq!(lines.take().len(), 1);
+
+    for path in [dir.path().join("missing.txt"), dir.path().to_owned()] {
+        let (from, folder) = (path.clone(), path.is_dir());
+        let env = Environment::local("open").inline();
+        env.from_source(move |_| TextSource::new(from.clone())).named("text").sink(|_| {});
+        let cause = failure(&env);
+        assert_eq!(cause.place().to_string(), "operator `text`, while opening");
+        let InputError::Open { path: told, source } = input_error(&cause) else { panic!("{}", cause.message) };
+        let expected = if folder { io::ErrorKind::IsADirectory } else { io::ErrorKind::NotFound };
+        assert_eq!((told, source.kind()), (&path, expected));
+    }
 }

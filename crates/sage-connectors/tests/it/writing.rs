@@ -111,15 +111,76 @@ fn a_drain_leaves_a_complete_file() {
 }
 
 #[test]
-fn a_signal_leaves_nothing() {
-    alone("writing::a_signal_leaves_nothing", "", |dir| {
-        let (_env, job) = endless(dir.join("out.jsonl"));
+fn a_signal_leaves_what_was_written_under_another_name_and_the_report_says_so() {
+    alone("writing::a_signal_leaves_what_was_written_under_another_name_and_the_report_says_so", "", |dir| {
+        for name in ["out.jsonl", "out.jsonl.gz"] {
+            let path = dir.join(name);
+            fs::write(&path, "old").unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            let (_env, job) = endless(path.clone());
+            let me = std::process::id().to_string();
+            assert!(Command::new("sh").args(["-c", "kill -INT $0", &me]).status().unwrap().success());
+            let error = job.wait().unwrap_err();
+            let report = error.report().unwrap();
+            assert_eq!(report.reason, StopReason::Signal(2));
+            assert!(report.left.is_empty());
+
+            let partial = dir.join(format!("{name}.partial"));
+            assert_eq!(names(&dir), [name.to_owned(), format!("{name}.partial")]);
+            assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+            assert_eq!(fs::metadata(&partial).unwrap().permissions().mode() & 0o777, 0o600);
+            let note = format!("{} has what was written before the job was stopped", partial.display());
+            assert_eq!(report.notes, [note.clone()]);
+            assert!(report.to_string().contains(&format!("  note:  {note}\n")), "{report}");
+            // Whole lines, as the signal has drained the job.
+            let packed = dir.join("read.jsonl.gz");
+            let plain = dir.join("read.jsonl");
+            let read_as = if name.ends_with(".gz") { packed } else { plain };
+            fs::rename(&partial, &read_as).unwrap();
+            let from = read_as.clone();
+            let written = read(move || JsonlSource::<u64>::new(from.clone()));
+            assert!(!written.is_empty() && written.iter().copied().eq(0..written.len() as u64));
+            fs::remove_file(read_as).unwrap();
+            fs::remove_file(path).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_signal_before_anything_was_written_leaves_nothing() {
+    alone("writing::a_signal_before_anything_was_written_leaves_nothing", "", |dir| {
+        let path = dir.join("out.txt");
+        let (opened, is_open) = mpsc::channel();
+        let env = Environment::local("nothing");
+        env.from_source(|_| Ticks::every(Duration::from_secs(3600)))
+            .inspect(move |_| opened.send(()).unwrap())
+            .filter(|_| false)
+            .map(|tick| tick.number)
+            .sink_to(move |_| TextSink::new(path.clone()));
+        let job = env.submit().unwrap();
+        is_open.recv().unwrap();
         let me = std::process::id().to_string();
-        assert!(Command::new("sh").args(["-c", "kill -INT $0", &me]).status().unwrap().success());
+        assert!(Command::new("sh").args(["-c", "kill -TERM $0", &me]).status().unwrap().success());
         let error = job.wait().unwrap_err();
-        assert_eq!(error.report().unwrap().reason, StopReason::Signal(2));
+        assert!(error.report().unwrap().notes.is_empty());
         assert!(names(&dir).is_empty());
     });
+}
+
+#[test]
+fn a_private_file_is_its_owners_alone() {
+    let dir = folder();
+    let targets = ["a.txt", "b.jsonl", "c.csv"].map(|name| dir.path().join(name));
+    let [text, json, csv] = targets.clone();
+    let env = Environment::local("private");
+    let [one, two, three] = env.from_iter([1]).fork();
+    one.sink_to(move |_| TextSink::new(text.clone()).private());
+    two.sink_to(move |_| JsonlSink::new(json.clone()).private());
+    three.map(|n| (n,)).sink_to(move |_| CsvSink::new(csv.clone()).private());
+    env.run().unwrap();
+    for target in targets {
+        assert_eq!(fs::metadata(target).unwrap().permissions().mode() & 0o777, 0o600);
+    }
 }
 
 #[test]

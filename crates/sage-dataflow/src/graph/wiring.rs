@@ -236,7 +236,7 @@ impl BuildContext<'_> {
     }
 
     /// What this replica of `node` lets pass.
-    fn passed(&mut self, node: NodeId) -> Arc<Passed> {
+    pub(crate) fn passed(&mut self, node: NodeId) -> Arc<Passed> {
         let (all, key) = (&mut self.wiring.counters.passed, (node, self.replica));
         if let Some((_, passed)) = all.last().filter(|(last, _)| *last == key) {
             return passed.clone();

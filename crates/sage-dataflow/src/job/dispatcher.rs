@@ -58,6 +58,8 @@ pub(crate) struct Dispatcher<B> {
     pub(super) reason: Option<StopReason>,
     pub(super) causes: Vec<Cause>,
     pub(super) left: Vec<Leftover>,
+    /// What user code wants the caller to be told.
+    notes: Vec<String>,
     pub(super) phases: PhaseTimes,
     pub(super) limit: Option<Instant>,
     /// What the tasks were told, and by when they are to have obeyed.
@@ -94,6 +96,7 @@ impl<B: Backend> Dispatcher<B> {
             reason: None,
             causes: Vec::new(),
             left: Vec::new(),
+            notes: Vec::new(),
             phases: PhaseTimes::default(),
             limit: None,
             winding_down: None,
@@ -225,14 +228,15 @@ impl<B: Backend> Dispatcher<B> {
         if !record.is_running() {
             return;
         }
-        let (name, replica) = (record.name.clone(), record.replica);
+        let (name, replica, chain) = (record.name.clone(), record.replica, record.chain);
         let failures = outcome.failures.clone();
         let complete = outcome.is_complete();
+        self.notes.extend(outcome.notes.iter().cloned());
         record.state = TaskState::Ended(outcome);
         tracing::debug!(task = name, complete, "task ended");
         self.log.dispatcher(format_args!("task {name} ended"));
         for failure in failures {
-            let cause = self.cause_of(&failure, replica);
+            let cause = self.cause_of(&failure, replica, chain);
             if failure.during == During::Close {
                 self.left.push(Leftover { what: format!("task `{name}`"), why: cause.to_string() });
             }
@@ -240,7 +244,8 @@ impl<B: Backend> Dispatcher<B> {
         }
     }
 
-    fn cause_of(&self, failure: &Failure, replica: usize) -> Cause {
+    fn cause_of(&self, failure: &Failure, replica: usize, chain: usize) -> Cause {
+        let parallelism = self.plan.parallelism(chain);
         let name = failure.operator.and_then(|node| self.plan.operator_name(node));
         let (record, phase) = match failure.during {
             // A source fails to read the record after the last one it gave.
@@ -253,7 +258,7 @@ impl<B: Backend> Dispatcher<B> {
             During::Close => (None, Some("closing")),
         };
         let name = name.unwrap_or_else(|| "engine".to_owned());
-        let origin = Origin::Operator { name, replica, record, phase: phase.map(str::to_owned) };
+        let origin = Origin::Operator { name, replica, parallelism, record, phase: phase.map(str::to_owned) };
         what_cause(origin, &failure.what)
     }
 
@@ -393,6 +398,7 @@ impl<B: Backend> Dispatcher<B> {
             outcome: self.outcome.unwrap_or(Outcome::Succeeded),
             cleanliness: if self.left.is_empty() { Cleanliness::Clean } else { Cleanliness::Unclean },
             left: std::mem::take(&mut self.left),
+            notes: std::mem::take(&mut self.notes),
             reason: self.reason.clone().unwrap_or(StopReason::EndOfInput),
             first_cause: causes.next(),
             attached: causes.collect(),

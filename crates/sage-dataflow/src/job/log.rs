@@ -4,8 +4,9 @@
 //! failure). A line that cannot be written is dropped with a warning: a full disk must not end a job.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -48,8 +49,10 @@ impl SessionLog {
                 created => Some(created.map(|()| path)),
             });
         let session = session.expect("one of four thousand million names is free").map_err(failed)?;
-        let dispatcher = File::create(session.join("Dispatcher.log")).map_err(failed)?;
-        let error = File::create(session.join("Error.log")).map_err(failed)?;
+        // What errors say may be nobody else's business.
+        let open = |name| OpenOptions::new().write(true).create_new(true).mode(0o600).open(session.join(name));
+        let dispatcher = open("Dispatcher.log").map_err(failed)?;
+        let error = open("Error.log").map_err(failed)?;
         Ok(Self(Some(Files { dispatcher, error })))
     }
 

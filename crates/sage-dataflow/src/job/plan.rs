@@ -170,6 +170,11 @@ impl Plan {
         names.collect::<Vec<_>>().join(" → ")
     }
 
+    /// How many replicas a chain has.
+    pub(crate) fn parallelism(&self, chain: usize) -> usize {
+        self.operators.iter().find(|row| row.chain == chain).map_or(1, |row| row.parallelism)
+    }
+
     /// Whether the operator is a source.
     pub(crate) fn is_source(&self, node: NodeId) -> bool {
         self.operators.iter().any(|row| row.node == node && row.is_source)

@@ -68,6 +68,9 @@ pub enum Origin {
         name: String,
         /// Which replica of its chain, from 0.
         replica: usize,
+        /// How many replicas its chain has.
+        #[serde(default)]
+        parallelism: usize,
         /// The record of its chain's input that was being processed, from 1; `None` outside records.
         record: Option<u64>,
         /// What it was doing when not processing a record: opening, finishing, closing.
@@ -134,10 +137,10 @@ struct Place<'a>(&'a Origin);
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Origin::Operator { name, replica, record, phase } => {
+            Origin::Operator { name, replica, parallelism, record, phase } => {
                 write!(f, "operator `{name}`")?;
-                if *replica > 0 {
-                    write!(f, " (replica {replica})")?;
+                if *parallelism > 1 {
+                    write!(f, " (replica {replica} of {parallelism}, counted from 0)")?;
                 }
                 match (record, phase) {
                     (Some(record), _) => write!(f, ", record {record}"),
@@ -239,6 +242,10 @@ pub struct JobReport {
     pub cleanliness: Cleanliness,
     /// What is left, by name; empty when clean.
     pub left: Vec<Leftover>,
+    /// What its operators and sinks have to say besides, see [`CloseContext::note`](crate::CloseContext::note): for example
+    /// which file has what a sink wrote before a signal ended the job.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Why it ended.
     pub reason: StopReason,
     /// What first ended it, when that was not the end of its input.
@@ -301,6 +308,9 @@ impl fmt::Display for JobReport {
         }
         for left in &self.left {
             writeln!(f, "  left:  {}: {}", left.what, left.why)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "  note:  {note}")?;
         }
         let width = self.operators.iter().map(|operator| operator.name.chars().count()).max().unwrap_or(0).max(8);
         writeln!(

@@ -15,8 +15,8 @@ use std::any::Any;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::control::{Control, JobControl};
@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::exchange::lane::{Mark, Wait};
 use crate::graph::NodeId;
 use crate::operator::policy::Passed;
+use crate::sync::lock;
 use crate::time::Timestamp;
 use crate::{BoxError, SharedError};
 
@@ -87,6 +88,65 @@ impl AtRecord {
     /// The error, at this one of the records that the operator or sink has taken, from 1.
     pub fn new(record: u64, error: impl Into<BoxError>) -> Self {
         Self { record, error: error.into() }
+    }
+}
+
+/// An error of a source or sink that opens something later than in `open`: a connection, or the next of several files.
+///
+/// The failure is then reported as one of opening, not as one at a record, and the error inside is its cause.
+#[derive(Debug, thiserror::Error)]
+#[error("while opening")]
+pub struct WhileOpening {
+    #[source]
+    error: BoxError,
+}
+
+impl WhileOpening {
+    /// The error, of something that was to be opened.
+    pub fn new(error: impl Into<BoxError>) -> Self {
+        Self { error: error.into() }
+    }
+
+    pub(crate) fn into_inner(self) -> BoxError {
+        self.error
+    }
+}
+
+/// An error that fails the job whatever the error policy, dead letters and retries say, as a panic does.
+///
+/// The error inside is the failure's cause.
+///
+/// ```
+/// use sage::{BoxError, Environment, ErrorPolicy, Fatal};
+///
+/// let env = Environment::local("numbers");
+/// env.from_iter(["1", "two", "quit", "3"])
+///     .try_map(|text| match text {
+///         "quit" => Err(Fatal::new("told to quit").into()),
+///         text => text.parse::<i32>().map_err(BoxError::from),
+///     })
+///     .on_error(ErrorPolicy::skip())
+///     .sink(|_| {});
+/// let error = env.run().unwrap_err();
+/// assert_eq!(error.report().unwrap().first_cause.as_ref().unwrap().message, "told to quit");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("no policy lets this pass")]
+pub struct Fatal {
+    #[source]
+    error: BoxError,
+}
+
+impl Fatal {
+    /// The error, which nothing is to let pass.
+    pub fn new(error: impl Into<BoxError>) -> Self {
+        Self { error: error.into() }
+    }
+
+    /// Whether an error is one, perhaps with the record it is about.
+    pub(crate) fn is(error: &BoxError) -> bool {
+        let error = error.downcast_ref::<AtRecord>().map_or(error, |at| &at.error);
+        error.is::<Self>()
     }
 }
 
@@ -285,10 +345,15 @@ impl TaskContext {
         match fault {
             Fault::Stop(stop) => stop,
             Fault::Error(error) => {
-                match error.downcast::<AtRecord>() {
-                    Ok(at) => self.push(What::error(at.error), at.record, During::Record),
-                    Err(error) => self.failed(What::error(error)),
-                }
+                let (error, record, during) = match error.downcast::<AtRecord>() {
+                    Ok(at) => (at.error, at.record, During::Record),
+                    Err(error) => match error.downcast::<WhileOpening>() {
+                        Ok(opening) => (opening.error, self.at.record, During::Open),
+                        Err(error) => (error, self.at.record, self.during),
+                    },
+                };
+                let error = error.downcast::<Fatal>().map_or_else(|error| error, |fatal| fatal.error);
+                self.push(What::error(error), record, during);
                 Stop::Failed
             }
         }
@@ -420,9 +485,20 @@ impl OpenContext {
 pub struct CloseContext {
     reason: StopReason,
     deadline: Option<Instant>,
+    notes: Arc<Mutex<Vec<String>>>,
 }
 
 impl CloseContext {
+    fn new(reason: StopReason, deadline: Option<Instant>) -> Self {
+        Self { reason, deadline, notes: Arc::default() }
+    }
+
+    /// Has the report tell the caller something, as one of its [`notes`](crate::JobReport::notes): for example where to
+    /// find what a job that was stopped has written.
+    pub fn note(&self, text: impl Into<String>) {
+        lock(&self.notes).push(text.into());
+    }
+
     /// Why the task ends.
     pub fn reason(&self) -> &StopReason {
         &self.reason
@@ -550,13 +626,15 @@ pub(crate) enum Ending {
 pub(crate) struct TaskOutcome {
     pub(crate) ending: Ending,
     pub(crate) failures: Vec<Failure>,
+    /// What the caller is to be told besides.
+    pub(crate) notes: Vec<String>,
     pub(crate) times: TaskTimes,
 }
 
 impl TaskOutcome {
     /// The outcome of a task that was built and not started.
     pub(crate) fn never_ran() -> Self {
-        Self { ending: Ending::Cancelled, failures: Vec::new(), times: TaskTimes::default() }
+        Self { ending: Ending::Cancelled, failures: Vec::new(), notes: Vec::new(), times: TaskTimes::default() }
     }
 }
 
@@ -656,7 +734,7 @@ impl Runner {
                 // It has noticed that a task beside it failed before the job was cancelled for it.
                 Ending::Cancelled | Ending::Failed => StopReason::Failure,
             };
-            self.cx.close = Some(CloseContext { reason, deadline: self.cx.control.deadline() });
+            self.cx.close = Some(CloseContext::new(reason, self.cx.control.deadline()));
             if self.opened {
                 // Each hook is guarded on its own; this guards what is between them.
                 if let Err(panic) = guard(|| task.close(&mut self.cx)) {
@@ -672,7 +750,8 @@ impl Runner {
             ending = Ending::Failed;
         }
         self.cx.times.total = self.started.elapsed();
-        TaskOutcome { ending, failures: std::mem::take(&mut self.cx.failures), times: self.cx.times }
+        let notes = self.cx.close.take().map_or_else(Vec::new, |close| std::mem::take(&mut *lock(&close.notes)));
+        TaskOutcome { ending, failures: std::mem::take(&mut self.cx.failures), notes, times: self.cx.times }
     }
 
     fn guarded<R>(&mut self, code: impl FnOnce(&mut dyn Task, &mut TaskContext) -> Result<R, Stop>) -> Result<R, Stop> {

@@ -79,7 +79,8 @@ impl<T: Send + 'static, O: Fires<In = Timed<T>>> Clocked<O, T> {
     #[inline(always)]
     fn tick(&mut self, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
         if let Some(clock) = &self.clock {
-            self.now = self.now.max(clock.now().millis());
+            // The last moment stands for the end of input.
+            self.now = self.now.max(clock.now().millis().min(i64::MAX - 1));
         }
         if self.due <= self.now { self.fire(self.now, out) } else { Ok(()) }
     }

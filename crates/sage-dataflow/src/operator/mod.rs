@@ -7,6 +7,7 @@ mod clocked;
 mod connect;
 mod filter;
 mod fold;
+pub(crate) mod grid;
 pub(crate) mod join;
 mod key;
 mod keyed;

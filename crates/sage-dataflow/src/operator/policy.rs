@@ -3,14 +3,14 @@
 use std::sync::{Arc, Mutex};
 
 use crate::BoxError;
-use crate::job::task::Fault;
+use crate::job::task::{Fatal, Fault};
 use crate::metrics::Counter;
 use crate::sync::lock;
 
 /// What becomes of a record on which an operator or a sink returns an error.
 ///
 /// The default is to fail the job. A panic always does: nobody can tell what state it leaves a function in. So does an
-/// error while an operator opens, finishes or closes, and an error of a source.
+/// error while an operator opens, finishes or closes, an error of a source, and one that is [`Fatal`].
 ///
 /// Under [`skip`](Self::skip) the outputs of a record are held until the operator is done with it, so that a record that
 /// fails half-way leaves nothing behind. What was skipped is counted in
@@ -143,7 +143,7 @@ impl Errors {
     #[cold]
     #[inline(never)]
     pub(crate) fn judge(&mut self, error: BoxError, taken: u64) -> Result<(), Fault> {
-        if !self.policy.skip {
+        if !self.policy.skip || Fatal::is(&error) {
             return Err(Fault::Error(error));
         }
         if taken != self.batch.0 {

@@ -1,31 +1,59 @@
 //! An operator that is asked again when it fails on a record.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Emit, Held, Operator, OperatorFactory, Promise};
 use crate::BoxError;
 use crate::exchange::lane::Mark;
 use crate::job::control::Control;
-use crate::job::task::{CloseContext, Fault, OpenContext, Stop};
+use crate::job::task::{CloseContext, Fatal, Fault, OpenContext, Stop};
 use crate::sync::park_for;
 use crate::time::Timestamp;
 
-/// How often, and after which waits, an operator is asked again for a record on which it failed.
+/// How often, and after which waits, an operator is asked again for a record on which it failed, or a source for its next.
 ///
 /// The wait doubles from one attempt to the next. It holds up the operator's whole chain, and keeps the order, but for an
 /// async operator, where other records go on meanwhile. A cancel ends it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+///
+/// ```
+/// use std::io::{self, ErrorKind};
+/// use sage::{Environment, Retry};
+///
+/// let env = Environment::local("flaky");
+/// let mut calls = 0;
+/// let answers = env
+///     .from_iter([1, 2])
+///     .try_map(move |n| {
+///         calls += 1;
+///         if calls == 1 { Err(io::Error::from(ErrorKind::TimedOut)) } else { Ok(n * 10) }
+///     })
+///     .retry(Retry::up_to(3).when(|error| {
+///         error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::TimedOut)
+///     }))
+///     .collect();
+/// env.run()?;
+/// assert_eq!(answers.take(), [10, 20]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
 pub struct Retry {
     pub(crate) attempts: u32,
     first: Duration,
     longest: Duration,
+    when: Option<Arc<When>>,
 }
+
+/// Whether an error may pass by itself.
+type When = dyn Fn(&BoxError) -> bool + Send + Sync;
 
 impl Retry {
     /// Asks `attempts` times in all (1 or more; 1 is no retry), waiting 100 ms after the first failure, then twice as
     /// long each time, 10 s at most.
     pub const fn up_to(attempts: u32) -> Self {
-        Self { attempts, first: Duration::from_millis(100), longest: Duration::from_secs(10) }
+        let (first, longest) = (Duration::from_millis(100), Duration::from_secs(10));
+        Self { attempts, first, longest, when: None }
     }
 
     /// Waits `first` after the first failure, then twice as long each time, `longest` at most.
@@ -33,6 +61,28 @@ impl Retry {
         self.first = first;
         self.longest = longest;
         self
+    }
+
+    /// Asks again only after an error that `when` says yes to; any other counts as the last attempt's. It is given the error as
+    /// it was returned: to be downcast, or its [`source`](std::error::Error::source) looked at. Default: after any but a
+    /// [`Fatal`].
+    pub fn when(mut self, when: impl Fn(&BoxError) -> bool + Send + Sync + 'static) -> Self {
+        self.when = Some(Arc::new(when));
+        self
+    }
+
+    /// Whether to ask again after this error.
+    pub(crate) fn is_for(&self, error: &BoxError) -> bool {
+        !Fatal::is(error) && self.when.as_ref().is_none_or(|when| when(error))
+    }
+
+    /// What becomes of the error that the last of so many attempts ended in. One that was not to be tried again at all is
+    /// told as it is.
+    pub(crate) fn given_up(&self, attempts: u32, error: BoxError) -> BoxError {
+        if Fatal::is(&error) || (attempts == 1 && self.attempts > 1) {
+            return error;
+        }
+        RetriesExhausted { attempts, source: error }.into()
     }
 
     /// How long to wait after so many failures.
@@ -46,7 +96,17 @@ impl Retry {
     }
 }
 
-/// An operator failed on a record as often as it was to be asked.
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attempts, first, longest, when } = self;
+        let mut debug = f.debug_struct("Retry");
+        debug.field("attempts", attempts).field("first", first).field("longest", longest);
+        if when.is_some() { debug.finish_non_exhaustive() } else { debug.finish() }
+    }
+}
+
+/// An operator failed on a record, or a source on its next, as often as it was to be asked, or in a way that is not to be
+/// tried again.
 #[derive(Debug, thiserror::Error)]
 #[error("gave up after {attempts} attempts")]
 pub struct RetriesExhausted {
@@ -68,7 +128,7 @@ where
 {
     type Operator = Retrying<F::Operator>;
     fn make(&self) -> Self::Operator {
-        Retrying { operator: self.factory.make(), retry: self.retry, context: None, retries: 0 }
+        Retrying { operator: self.factory.make(), retry: self.retry.clone(), context: None, retries: 0 }
     }
 }
 
@@ -114,18 +174,19 @@ where
         while attempts < self.retry.attempts {
             let mut held = Held::new(self.context.as_ref().map(|context| &*context.control));
             match self.operator.process(record.clone(), &mut held) {
-                Err(Fault::Error(error)) => {
+                Err(Fault::Error(error)) if self.retry.is_for(&error) => {
                     tracing::debug!(error = &*error, attempts, "asked again");
                     self.wait(attempts)?;
                     attempts += 1;
                 }
+                Err(Fault::Error(error)) => return Err(Fault::Error(self.retry.given_up(attempts, error))),
                 Err(stop) => return Err(stop),
                 Ok(()) => return held.records.into_iter().try_for_each(|record| out.emit(record)),
             }
         }
         let mut held = Held::new(self.context.as_ref().map(|context| &*context.control));
         match self.operator.process(record, &mut held) {
-            Err(Fault::Error(source)) => Err(Fault::Error(RetriesExhausted { attempts, source }.into())),
+            Err(Fault::Error(error)) => Err(Fault::Error(self.retry.given_up(attempts, error))),
             Err(stop) => Err(stop),
             Ok(()) => held.records.into_iter().try_for_each(|record| out.emit(record)),
         }

@@ -8,22 +8,25 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
 use super::aggregate::Aggregate;
 use super::clocked::Fires;
+use super::grid::Lateness;
 use super::key::KeySelector;
 use super::window::{Late, LateRecords, result};
 use super::{Emit, Operator, Promise};
 use crate::exchange::lane::Mark;
 use crate::job::task::Fault;
-use crate::time::{Timed, Timestamp, Window, Windowed};
+use crate::time::{Timed, Timestamp, Window, Windowed, whole_millis};
 
 /// `window` with sessions.
 pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L> {
-    gap: i64,
-    lateness: i64,
+    /// How long after its first moment a record's own window has its last one: the gap less a millisecond.
+    reach: u64,
+    lateness: Lateness,
     key: S,
     aggregate: A,
     to: L,
@@ -32,6 +35,8 @@ pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, 
     free: Vec<usize>,
     timers: BinaryHeap<Reverse<(i64, usize)>>,
     watermark: i64,
+    /// Sessions that end then or before take no more records.
+    expiry: i64,
     late: Late<L>,
 }
 
@@ -39,14 +44,15 @@ pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, 
 struct Slot<K, T, V> {
     key: Option<K>,
     sessions: Vec<Open<T, V>>,
-    /// The timer that counts; others in the heap are out of date.
-    timer: i64,
+    /// The timer that counts, if there is one; others in the heap are out of date.
+    timer: Option<i64>,
 }
 
 /// A session that has not ended for good.
 struct Open<T, V> {
     start: i64,
-    end: i64,
+    /// Its last moment, which there is also at the end of time, where its end is not.
+    last: i64,
     /// What was gathered, where that can be merged with another's.
     state: V,
     /// The records, where it cannot.
@@ -55,13 +61,17 @@ struct Open<T, V> {
 }
 
 impl<T, V> Open<T, V> {
+    fn end(&self) -> i64 {
+        self.last.saturating_add(1)
+    }
+
     fn window(&self) -> Window {
-        Window { start: Timestamp::from_millis(self.start), end: Timestamp::from_millis(self.end) }
+        Window { start: Timestamp::from_millis(self.start), end: Timestamp::from_millis(self.end()) }
     }
 
     /// When there is something to do for it.
-    fn deadline(&self, lateness: i64) -> i64 {
-        if self.fired { self.end.saturating_add(lateness) } else { self.end }
+    fn deadline(&self, lateness: Lateness) -> i64 {
+        if self.fired { lateness.after(self.end()) } else { self.end() }
     }
 
     fn value<K, A: Aggregate<K, T, State = V>>(&self, key: &K, aggregate: &mut A) -> A::Out {
@@ -77,12 +87,18 @@ impl<T, V> Open<T, V> {
 impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> SessionWindows<S, T, A, L> {
     /// The same windows, empty, whose late records go elsewhere.
     pub(super) fn with_late<M: LateRecords<T>>(&self, to: M) -> SessionWindows<S, T, A, M> {
-        SessionWindows::new(self.gap, self.lateness, self.key.clone(), self.aggregate.clone(), to)
+        SessionWindows::reaching(self.reach, self.lateness, self.key.clone(), self.aggregate.clone(), to)
     }
 
-    pub(crate) fn new(gap: i64, lateness: i64, key: S, aggregate: A, to: L) -> Self {
+    /// Sessions that end after `gap`, in whole milliseconds; none of all time is longer than the longest that is told apart.
+    pub(crate) fn new(gap: Duration, lateness: Lateness, key: S, aggregate: A, to: L) -> Self {
+        let reach = u64::try_from(whole_millis(gap).max(1) - 1).unwrap_or(u64::MAX);
+        Self::reaching(reach, lateness, key, aggregate, to)
+    }
+
+    fn reaching(reach: u64, lateness: Lateness, key: S, aggregate: A, to: L) -> Self {
         Self {
-            gap,
+            reach,
             lateness,
             key,
             aggregate,
@@ -93,6 +109,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
             free: Vec::new(),
             timers: BinaryHeap::new(),
             watermark: i64::MIN,
+            expiry: i64::MIN,
         }
     }
 
@@ -110,11 +127,11 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
         }
         let key = S::into_key(key);
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { key: None, sessions: Vec::new(), timer: i64::MAX });
+            self.slots.push(Slot { key: None, sessions: Vec::new(), timer: None });
             self.slots.len() - 1
         });
         self.slots[slot].key = Some(key.clone());
-        self.slots[slot].timer = i64::MAX;
+        self.slots[slot].timer = None;
         self.slot_of.insert(key, slot);
         Some(slot)
     }
@@ -122,21 +139,22 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
     /// Puts a record into the session of its slot, merging those it joins. Gives the record back if it is late; else
     /// the number of its session.
     fn place(&mut self, slot: usize, record: Timed<T>, is_late: bool) -> Result<usize, Timed<T>> {
-        let (start, end) = (record.time.millis(), record.time.millis().saturating_add(self.gap));
+        let start = record.time.millis();
+        let last = start.saturating_add_unsigned(self.reach);
         let sessions = &mut self.slots[slot].sessions;
-        let first = sessions.partition_point(|session| session.end <= start);
-        let behind = first + sessions[first..].partition_point(|session| session.start < end);
+        let first = sessions.partition_point(|session| session.last < start);
+        let behind = first + sessions[first..].partition_point(|session| session.start <= last);
         if first == behind {
             if is_late {
                 return Err(record);
             }
-            let open = Open { start, end, state: self.aggregate.start(), values: Vec::new(), fired: false };
+            let open = Open { start, last, state: self.aggregate.start(), values: Vec::new(), fired: false };
             sessions.insert(first, open);
         }
         let (before, after) = sessions.split_at_mut(first + 1);
         let session = &mut before[first];
         for other in after.iter_mut().take(behind.saturating_sub(first + 1)) {
-            session.end = session.end.max(other.end);
+            session.last = session.last.max(other.last);
             session.values.append(&mut other.values);
             let state = std::mem::replace(&mut other.state, self.aggregate.start());
             if A::MERGES {
@@ -144,7 +162,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
             }
         }
         session.start = session.start.min(start);
-        session.end = session.end.max(end);
+        session.last = session.last.max(last);
         if A::MERGES {
             self.aggregate.take(&mut session.state, record.value);
         } else {
@@ -158,8 +176,8 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
 
     /// Sees to it that the slot is looked at by `deadline`.
     fn set_timer(&mut self, slot: usize, deadline: i64) {
-        if deadline < self.slots[slot].timer {
-            self.slots[slot].timer = deadline;
+        if self.slots[slot].timer.is_none_or(|timer| deadline < timer) {
+            self.slots[slot].timer = Some(deadline);
             self.timers.push(Reverse((deadline, slot)));
         }
     }
@@ -173,12 +191,13 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
             return Ok(());
         }
         self.watermark = watermark;
+        self.expiry = self.lateness.expiry(watermark);
         while let Some(&Reverse((deadline, slot))) = self.timers.peek() {
             if deadline > watermark {
                 break;
             }
             self.timers.pop();
-            if self.slots[slot].timer == deadline && self.slots[slot].key.is_some() {
+            if self.slots[slot].timer == Some(deadline) && self.slots[slot].key.is_some() {
                 self.fire(slot, out)?;
             }
         }
@@ -190,16 +209,16 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
     where
         S::Key: Clone,
     {
-        let (watermark, lateness) = (self.watermark, self.lateness);
+        let (watermark, expiry, lateness) = (self.watermark, self.expiry, self.lateness);
         let Slot { key, sessions, timer } = &mut self.slots[slot];
         let Some(key) = key else { return Ok(()) };
-        for session in sessions.iter_mut().filter(|session| !session.fired && session.end <= watermark) {
+        for session in sessions.iter_mut().filter(|session| !session.fired && session.end() <= watermark) {
             session.fired = true;
             let value = session.value(key, &mut self.aggregate);
             out.emit(result(key.clone(), session.window(), value))?;
         }
-        sessions.retain(|session| session.end > watermark.saturating_sub(lateness));
-        *timer = i64::MAX;
+        sessions.retain(|session| session.end() > expiry);
+        *timer = None;
         match sessions.iter().map(|session| session.deadline(lateness)).min() {
             Some(deadline) => self.set_timer(slot, deadline),
             None => {
@@ -233,8 +252,8 @@ where
 
     #[inline(always)]
     fn process(&mut self, record: Timed<T>, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
-        let end = record.time.millis().saturating_add(self.gap);
-        let is_late = end <= self.watermark.saturating_sub(self.lateness);
+        let last = record.time.millis().saturating_add_unsigned(self.reach);
+        let is_late = last.saturating_add(1) <= self.expiry;
         let Some(slot) = self.slot(&record, is_late) else {
             self.late.take(record);
             return Ok(());
@@ -243,10 +262,10 @@ where
             Ok(index) => {
                 let session = &mut self.slots[slot].sessions[index];
                 session.fired = false;
-                if session.end <= self.watermark {
+                let deadline = session.end();
+                if deadline <= self.watermark {
                     return self.fire(slot, out);
                 }
-                let deadline = session.end;
                 self.set_timer(slot, deadline);
             }
             Err(record) => self.late.take(record),

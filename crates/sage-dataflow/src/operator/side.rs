@@ -18,7 +18,7 @@ use crate::exchange::lane::Mark;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
 use crate::job::control::{Control, JobControl};
-use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, Stop, TaskContext};
+use crate::job::task::{CloseContext, Fatal, Fault, OpenContext, Position, Push, Stop, TaskContext};
 use crate::metrics::Counter;
 use crate::time::Timestamp;
 
@@ -505,11 +505,11 @@ where
         let mut held = Held::new(self.context.as_ref().map(|context| &*context.control));
         match self.operator.process(record.clone(), &mut held) {
             Ok(()) => held.records.into_iter().try_for_each(|record| out.emit(Leaves::Main(record))),
-            Err(Fault::Error(error)) => {
+            Err(Fault::Error(error)) if !Fatal::is(&error) => {
                 let letter = self.letter(record, &error);
                 out.emit(Leaves::Side(letter))
             }
-            Err(stop) => Err(stop),
+            Err(fault) => Err(fault),
         }
     }
 

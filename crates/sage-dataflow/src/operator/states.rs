@@ -1,6 +1,7 @@
 //! The state of each key of an operator: for ever, or until no record of it has come for a while.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::Promise;
 use super::key::KeySelector;
@@ -84,12 +85,12 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
 /// old one is thrown away as a whole. So no state outlives its time by more than once that time, no key is looked
 /// for, and whether a state has expired is told by the time it was last used, to the millisecond.
 pub struct Expiring<K, V> {
-    ttl_millis: i64,
+    ttl_millis: u64,
     clock: Clock,
     young: States<K, Used<V>>,
     old: States<K, Used<V>>,
-    /// When the tables take turns.
-    turn: i64,
+    /// When the tables take turns; never, if that is after the end of time.
+    turn: Option<i64>,
 }
 
 struct Used<V> {
@@ -98,19 +99,28 @@ struct Used<V> {
 }
 
 impl<K, V> Expiring<K, V> {
-    pub(crate) fn new(ttl_millis: i64) -> Self {
+    /// Forgets a state that was not used for `ttl`, in whole milliseconds.
+    pub(crate) fn new(ttl: Duration) -> Self {
+        Self::after(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn after(ttl_millis: u64) -> Self {
         let (young, old) = (HashMap::default(), HashMap::default());
-        Self { ttl_millis, clock: Clock::system(), young, old, turn: i64::MIN }
+        Self { ttl_millis, clock: Clock::system(), young, old, turn: None }
+    }
+
+    fn is_turn(&self, now: i64) -> bool {
+        self.turn.is_some_and(|turn| turn <= now)
     }
 
     #[cold]
     fn take_turns(&mut self, now: i64) {
         self.old = std::mem::take(&mut self.young);
         // After a long silence the young table has expired as well.
-        if now.saturating_sub(self.turn) >= self.ttl_millis {
+        if self.turn.is_some_and(|turn| now.abs_diff(turn) >= self.ttl_millis) {
             self.old = HashMap::default();
         }
-        self.turn = now.saturating_add(self.ttl_millis);
+        self.turn = now.checked_add_unsigned(self.ttl_millis);
     }
 }
 
@@ -119,7 +129,7 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
 
     fn open(&mut self, clock: &Clock) {
         self.clock = clock.clone();
-        self.turn = clock.now().millis().saturating_add(self.ttl_millis);
+        self.turn = clock.now().millis().checked_add_unsigned(self.ttl_millis);
     }
 
     #[inline(always)]
@@ -131,7 +141,7 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
         act: impl FnOnce(&mut V, I) -> R,
     ) -> R {
         let now = self.clock.now().millis();
-        if now >= self.turn {
+        if self.is_turn(now) {
             self.take_turns(now);
         }
         let used = {
@@ -147,7 +157,8 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
                 }
             }
         };
-        if now.saturating_sub(used.last) >= self.ttl_millis {
+        // The clock never goes back.
+        if now.abs_diff(used.last) >= self.ttl_millis {
             used.state = new();
         }
         used.last = now;
@@ -156,17 +167,17 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
 
     fn wake_at(&self) -> Option<Timestamp> {
         let holds = !self.young.is_empty() || !self.old.is_empty();
-        holds.then(|| Timestamp::from_millis(self.turn))
+        self.turn.filter(|_| holds).map(Timestamp::from_millis)
     }
 
     fn free(&mut self) {
         let now = self.clock.now().millis();
-        if now >= self.turn {
+        if self.is_turn(now) {
             self.take_turns(now);
         }
     }
 
     fn afresh(&self) -> Self {
-        Self::new(self.ttl_millis)
+        Self::after(self.ttl_millis)
     }
 }

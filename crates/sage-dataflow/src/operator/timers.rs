@@ -78,8 +78,9 @@ impl<K, O> KeyContext<'_, '_, K, O> {
     }
 
     /// Sets a timer of this key. One that is set already is not set twice. One whose time has passed is called at the
-    /// next watermark, or the next look at the clock. After the last watermark, [`Timestamp::MAX`], no timer of event time
-    /// can be set, and at the end of input none at all: what has no end could not end.
+    /// next watermark, or the next look at the clock. After the last watermark, [`Timestamp::MAX`], which comes at the end of
+    /// input, no timer of event time can be set, and once the input has ended none at all: what has no end could not
+    /// end.
     pub fn set(&mut self, timer: Timer) {
         let over = match timer {
             Timer::Event(_) => self.watermark == Timestamp::MAX,
@@ -257,6 +258,8 @@ where
             let timer = kind(Timestamp::from_millis(at));
             if self.slots[slot].timers.by_key.remove(&timer) {
                 self.call(slot, Some(timer), out, |_, on_timer, state, cx| on_timer(state, timer, cx))?;
+                // Timers that set further ones may go on for long, and emit nothing.
+                out.look()?;
             }
         }
     }

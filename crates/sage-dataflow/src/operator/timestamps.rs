@@ -1,4 +1,6 @@
 //! `with_timestamps`: gives each record its time, and makes the watermarks that follow from it.
+//!
+//! The last watermark, `i64::MAX`, says that the input has ended, and nothing else does: no time of a record makes it.
 
 use std::marker::PhantomData;
 
@@ -6,7 +8,7 @@ use super::{Emit, Operator, Promise};
 use crate::clock::Clock;
 use crate::exchange::lane::Mark;
 use crate::job::task::{Fault, OpenContext};
-use crate::time::{OutOfOrder, Timed, Timestamp, millis};
+use crate::time::{OutOfOrder, Timed, Timestamp};
 
 /// `with_timestamps`: emits each record with its time; between batches, the latest time minus the bound as the watermark.
 pub struct Timestamps<F, I> {
@@ -84,7 +86,9 @@ where
         let mark = if self.ended {
             Mark { millis: i64::MAX, idle: false }
         } else {
-            Mark { millis: self.latest.saturating_sub(millis(self.order.bound)), idle: self.is_idle() }
+            // The last watermark is kept for the end of input, so that a record of the last moment can still come.
+            let reached = Timestamp::from_millis(self.latest).earlier(self.order.bound).millis();
+            Mark { millis: reached.min(i64::MAX - 1), idle: self.is_idle() }
         };
         (std::mem::replace(&mut self.sent, mark) != mark).then_some(mark)
     }

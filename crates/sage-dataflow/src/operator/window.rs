@@ -4,6 +4,9 @@
 //! A watermark `w` says that no record before `w` is to come, so a window fires when the watermark reaches its end. Its
 //! result has the window's last millisecond as its time, which is not before that watermark: windows can follow windows.
 //!
+//! The last watermark, `i64::MAX`, comes at the end of input only, whatever the times of records: it reaches all ends,
+//! also of windows that would end after it.
+//!
 //! Aligned windows have a table of keys for each window, which is thrown away as a whole: no timers, and no look at
 //! keys that have nothing to fire. The window that the last record was in is at hand.
 
@@ -14,6 +17,7 @@ use foldhash::fast::RandomState;
 
 use super::aggregate::Aggregate;
 use super::clocked::Fires;
+use super::grid::{Grid, Lateness};
 use super::key::KeySelector;
 use super::keyed::state_of;
 use super::{Emit, Operator, Promise};
@@ -72,69 +76,72 @@ pub(super) fn result<K, O>(key: K, window: Window, value: O) -> Timed<Windowed<K
 
 type Table<K, V> = HashMap<K, V, RandomState>;
 
-/// Tumbling and sliding windows: of `size`, one beginning at each multiple of `every`, in milliseconds.
+/// Tumbling and sliding windows.
 pub struct AlignedWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L> {
-    size: i64,
-    every: i64,
-    lateness: i64,
+    grid: Grid,
+    lateness: Lateness,
     key: S,
     aggregate: A,
     to: L,
-    /// The tumbling window of the last record, if it has not fired.
-    start: i64,
-    end: i64,
+    /// The tumbling window of the last record, if it has not fired: where it begins, and its first and last moment.
+    at_hand: i128,
+    first: i64,
+    last: i64,
     table: Table<S::Key, A::State>,
     /// The other windows, by their start.
-    others: BTreeMap<i64, Table<S::Key, A::State>>,
+    others: BTreeMap<i128, Table<S::Key, A::State>>,
     /// An empty table, for the next window.
     spare: Table<S::Key, A::State>,
     watermark: i64,
+    /// Windows that end then or before take no more records.
+    expiry: i64,
     late: Late<L>,
     records: PhantomData<fn(T)>,
 }
 
 impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> AlignedWindows<S, T, A, L> {
-    pub(crate) fn new(size: i64, every: i64, lateness: i64, key: S, aggregate: A, to: L) -> Self {
+    pub(crate) fn new(grid: Grid, lateness: Lateness, key: S, aggregate: A, to: L) -> Self {
         Self {
-            size,
-            every,
+            grid,
             lateness,
             key,
             aggregate,
             late: Late::new(&to),
             to,
-            start: i64::MAX,
-            end: i64::MIN,
+            at_hand: 0,
+            first: i64::MAX,
+            last: i64::MIN,
             table: Table::default(),
             others: BTreeMap::new(),
             spare: Table::default(),
             watermark: i64::MIN,
+            expiry: i64::MIN,
             records: PhantomData,
         }
     }
 
     /// The same windows, empty, whose late records go elsewhere.
     pub(super) fn with_late<M: LateRecords<T>>(&self, to: M) -> AlignedWindows<S, T, A, M> {
-        let (key, aggregate) = (self.key.clone(), self.aggregate.clone());
-        AlignedWindows::new(self.size, self.every, self.lateness, key, aggregate, to)
+        AlignedWindows::new(self.grid, self.lateness, self.key.clone(), self.aggregate.clone(), to)
     }
 
     /// Puts the window at hand, if there is one, among the others.
     fn put_back(&mut self) {
-        if self.start < self.end {
+        if self.first <= self.last {
             let table = std::mem::replace(&mut self.table, std::mem::take(&mut self.spare));
-            self.others.insert(self.start, table);
+            self.others.insert(self.at_hand, table);
         }
-        (self.start, self.end) = (i64::MAX, i64::MIN);
+        (self.first, self.last) = (i64::MAX, i64::MIN);
     }
 
     /// Takes a tumbling window to hand.
-    fn take_up(&mut self, start: i64) {
+    fn take_up(&mut self, start: i128) {
         self.put_back();
         if let Some(table) = self.others.remove(&start) {
             self.recycle_into_hand(table);
         }
-        (self.start, self.end) = (start, start.saturating_add(self.size));
+        self.at_hand = start;
+        (self.first, self.last) = self.grid.moments(start);
     }
 
     fn recycle_into_hand(&mut self, table: Table<S::Key, A::State>) {
@@ -155,30 +162,28 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
     where
         S::Key: Clone,
     {
-        let time = record.time.millis();
-        let (size, every, expiry) = (self.size, self.every, self.watermark.saturating_sub(self.lateness));
-        let last = time.div_euclid(every).saturating_mul(every);
-        let nth = |back: i64| last.saturating_sub(back * every);
-        // The windows that have the record in them, counted backwards from the one that begins last.
-        let windows = (size - 1).saturating_sub(time.saturating_sub(last)).max(0) / every;
-        let Some(earliest) = (0..=windows).rev().find(|&back| nth(back).saturating_add(size) > expiry) else {
+        let grid = self.grid;
+        let (mut start, last) = grid.around(record.time.millis());
+        if grid.end(last) <= self.expiry {
             self.late.take(record);
             return Ok(());
-        };
-        for back in (1..=earliest).rev() {
-            let start = nth(back);
-            let table = self.others.entry(start).or_insert_with(|| std::mem::take(&mut self.spare));
-            let state = state_of!(*table, S, self.key, record, || self.aggregate.start());
-            self.aggregate.add(state, &record.value);
-            self.fire_again(start, &record, out)?;
         }
-        if size == every && last.saturating_add(size) > self.watermark {
+        while start < last {
+            if grid.end(start) > self.expiry {
+                let table = self.others.entry(start).or_insert_with(|| std::mem::take(&mut self.spare));
+                let state = state_of!(*table, S, self.key, record, || self.aggregate.start());
+                self.aggregate.add(state, &record.value);
+                self.fire_again(start, &record, out)?;
+            }
+            start += grid.every();
+        }
+        let again = grid.end(last) <= self.watermark;
+        if grid.is_tumbling() && !again {
             self.take_up(last);
             let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
             self.aggregate.take(state, record.value);
             return Ok(());
         }
-        let again = last.saturating_add(size) <= self.watermark;
         let table = self.others.entry(last).or_insert_with(|| std::mem::take(&mut self.spare));
         let state = state_of!(*table, S, self.key, record, || self.aggregate.start());
         if again {
@@ -192,14 +197,14 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
     /// Emits what a late record has changed, if its window has fired.
     fn fire_again(
         &mut self,
-        start: i64,
+        start: i128,
         record: &Timed<T>,
         out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>,
     ) -> Result<(), Fault> {
-        let window = self.window(start);
-        if window.end.millis() > self.watermark {
+        if self.grid.end(start) > self.watermark {
             return Ok(());
         }
+        let window = self.grid.window(start);
         let key = S::into_key(self.key.select(record));
         match self.others.get(&start).and_then(|table| table.get(std::borrow::Borrow::borrow(&key))) {
             Some(state) => {
@@ -208,11 +213,6 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
             }
             None => Ok(()),
         }
-    }
-
-    fn window(&self, start: i64) -> Window {
-        let end = start.saturating_add(self.size);
-        Window { start: Timestamp::from_millis(start), end: Timestamp::from_millis(end) }
     }
 
     /// Fires the windows that end at `watermark` or before, the earliest first.
@@ -224,40 +224,40 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
             return Ok(());
         }
         let before = std::mem::replace(&mut self.watermark, watermark);
-        if self.end <= watermark {
+        self.expiry = self.lateness.expiry(watermark);
+        if self.last.saturating_add(1) <= watermark {
             self.put_back();
         }
-        if self.lateness > 0 {
+        if !self.lateness.is_none() {
             for (&start, table) in &self.others {
-                let end = start.saturating_add(self.size);
-                let window = Window { start: Timestamp::from_millis(start), end: Timestamp::from_millis(end) };
+                let end = self.grid.end(start);
                 if end > watermark {
                     break;
                 }
                 if end <= before {
                     continue;
                 }
+                let window = self.grid.window(start);
                 for (key, state) in table {
                     let value = self.aggregate.look(key, window, state);
                     out.emit(result(key.clone(), window, value))?;
                 }
             }
         }
-        let expiry = watermark.saturating_sub(self.lateness);
         while let Some(entry) = self.others.first_entry() {
-            if entry.key().saturating_add(self.size) > expiry {
+            if self.grid.end(*entry.key()) > self.expiry {
                 break;
             }
             let (start, mut table) = entry.remove_entry();
             let keys = table.len();
-            if self.lateness > 0 {
-                table.clear();
-            } else {
-                let window = self.window(start);
+            if self.lateness.is_none() {
+                let window = self.grid.window(start);
                 for (key, state) in table.drain() {
                     let value = self.aggregate.finish(&key, window, state);
                     out.emit(result(key, window, value))?;
                 }
+            } else {
+                table.clear();
             }
             self.recycle(table, keys);
         }
@@ -287,7 +287,7 @@ where
     #[inline(always)]
     fn process(&mut self, record: Timed<T>, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
         let time = record.time.millis();
-        if time < self.start || self.end <= time {
+        if time < self.first || self.last < time {
             return self.elsewhere(record, out);
         }
         let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
@@ -317,8 +317,8 @@ where
     L: LateRecords<T>,
 {
     fn fires_at(&self) -> i64 {
-        let at_hand = if self.start < self.end { self.end } else { i64::MAX };
-        self.others.keys().next().map_or(at_hand, |start| at_hand.min(start.saturating_add(self.size)))
+        let at_hand = if self.first <= self.last { self.last.saturating_add(1) } else { i64::MAX };
+        self.others.keys().next().map_or(at_hand, |start| at_hand.min(self.grid.end(*start)))
     }
 }
 

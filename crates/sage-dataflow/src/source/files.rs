@@ -8,7 +8,7 @@ use std::vec;
 
 use super::{Next, Source, SourceContext};
 use crate::BoxError;
-use crate::job::task::CloseContext;
+use crate::job::task::{CloseContext, WhileOpening};
 
 /// One line of a text file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct Line {
 /// The longest line that is read, in bytes: a file without line ends must not fill the memory.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 const READ_BUFFER_BYTES: usize = 128 << 10;
+/// Some programs begin a text with it; it is no part of the text.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// Why the lines of a file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -69,12 +71,28 @@ pub enum ReadError {
     },
 }
 
+impl ReadError {
+    /// The same once more.
+    fn again(&self) -> Self {
+        match self {
+            Self::Pattern { pattern, .. } | Self::NoMatch { pattern } => Self::NoMatch { pattern: pattern.clone() },
+            Self::File { path, source } => {
+                Self::File { path: path.clone(), source: io::Error::new(source.kind(), source.to_string()) }
+            }
+            Self::NotUtf8 { path, line } => Self::NotUtf8 { path: path.clone(), line: *line },
+            Self::TooLong { path, line } => Self::TooLong { path: path.clone(), line: *line },
+        }
+    }
+}
+
 /// The lines of every file a pattern matches, the files in alphabetical order.
 #[derive(Debug)]
 pub struct Lines {
     pattern: String,
     files: vec::IntoIter<PathBuf>,
     open: Option<OpenFile>,
+    /// Why no more can be read: what is behind it would be read as if nothing were missing.
+    stuck: Option<ReadError>,
 }
 
 #[derive(Debug)]
@@ -86,7 +104,7 @@ struct OpenFile {
 
 impl Lines {
     pub(crate) fn new(pattern: String) -> Self {
-        Self { pattern, files: Vec::new().into_iter(), open: None }
+        Self { pattern, files: Vec::new().into_iter(), open: None, stuck: None }
     }
 
     fn list(&self) -> Result<Vec<PathBuf>, ReadError> {
@@ -139,6 +157,9 @@ impl OpenFile {
                 bytes.pop();
             }
         }
+        if line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+        }
         let text = String::from_utf8(bytes).map_err(|_| ReadError::NotUtf8 { path: path(), line })?;
         self.line = line;
         Ok(Some(Line { path: self.path.clone(), number: line, text }))
@@ -157,15 +178,19 @@ impl Source for Lines {
     fn next(&mut self, _cx: &SourceContext) -> Result<Next<Line>, BoxError> {
         loop {
             if let Some(open) = &mut self.open {
-                if let Some(line) = open.next_line()? {
-                    return Ok(Next::Record(line));
+                match open.next_line() {
+                    Ok(Some(line)) => return Ok(Next::Record(line)),
+                    Ok(None) => {}
+                    Err(error) => self.stuck = Some(error),
                 }
                 self.open = None;
             }
-            match self.files.next() {
-                Some(path) => self.open = Some(OpenFile::open(path)?),
-                None => return Ok(Next::End),
+            if let Some(stuck) = &self.stuck {
+                return Err(stuck.again().into());
             }
+            let Some(path) = self.files.as_slice().first() else { return Ok(Next::End) };
+            self.open = Some(OpenFile::open(path.clone()).map_err(WhileOpening::new)?);
+            self.files.next();
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod files;
 mod iterators;
+mod retry;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 pub(crate) use files::Lines;
 pub use files::{Line, ReadError};
 pub(crate) use iterators::{GeneratorSource, IterSource};
+pub(crate) use retry::RetriedSource;
 
 use crate::BoxError;
 use crate::clock::Clock;
@@ -18,6 +20,7 @@ use crate::graph::wiring::BuildContext;
 use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, FAST_STRIDE, Fault, Position, Push, Step, Stop, Task, TaskContext};
 use crate::metrics::Counter;
+use crate::operator::policy::Passed;
 use crate::time::Timestamp;
 
 /// What a source answers when it is asked for a record.
@@ -72,6 +75,9 @@ pub trait Source: Send + 'static {
     }
 
     /// Produces the next record. May block.
+    ///
+    /// Called again after an error only under a [`retry`](crate::Stream::retry): then it tries the same again, such as a
+    /// connection, or fails again. It must not go on behind what it could not read, which would be lost.
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Self::Item>, BoxError>;
 
     /// How many records the one that it gave last stands for, 1 or more: for the counts of the report and the pace of the
@@ -102,13 +108,15 @@ pub struct SourceContext {
     /// How many replicas there are.
     pub parallelism: usize,
     control: Arc<JobControl>,
+    passed: Arc<Passed>,
     /// When, in milliseconds of the job's clock, the chain behind the source has something to do; `i64::MAX` for never.
     due: AtomicI64,
 }
 
 impl SourceContext {
-    pub(crate) fn new(replica: usize, parallelism: usize, control: Arc<JobControl>) -> Self {
-        Self { replica, parallelism, control, due: AtomicI64::new(i64::MAX) }
+    fn new(node: NodeId, cx: &mut BuildContext<'_>) -> Self {
+        let (control, passed, due) = (cx.control(), cx.passed(node), AtomicI64::new(i64::MAX));
+        Self { replica: cx.replica, parallelism: cx.parallelism, control, passed, due }
     }
 
     /// Whether the source should return from a wait: the job is paused, drained or cancelled.
@@ -163,7 +171,7 @@ pub(crate) struct SourceTask<S, N> {
 
 impl<S: Source, N: Push<S::Item>> SourceTask<S, N> {
     pub(crate) fn new(source: S, next: N, node: NodeId, cx: &mut BuildContext<'_>) -> Self {
-        let context = SourceContext::new(cx.replica, cx.parallelism, cx.control());
+        let context = SourceContext::new(node, cx);
         let chain = (source, next);
         Self { chain, node, context, taken: cx.taken(), batch_records: FIRST_BATCH_RECORDS, opened: false }
     }

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::pipe::{FromInlet, Pipe, Then, ThenSide};
+use super::pipe::{From, FromInlet, Pipe, SourceFactory, Then, ThenSide};
 use super::{DataStream, Stream, edge};
 use crate::exchange::Partitioning;
 use crate::graph::{Head, NodeId};
@@ -10,10 +10,51 @@ use crate::operator::late::LateApart;
 use crate::operator::policy::ErrorPolicy;
 use crate::operator::side::{Mourned, SideFactory, SideOperator, Split, SplitOk};
 use crate::operator::{Cloned, DeadLetter, Operator, OperatorFactory, Retried, Retry, SetsApart};
+use crate::source::RetriedSource;
 use crate::time::Timed;
 
 /// The stream after an operator with a side stream, and that one.
 pub(super) type WithSide<P, F, S> = (Stream<ThenSide<P, F>>, DataStream<S>);
+
+impl<F: SourceFactory> Stream<From<F>> {
+    /// Asks the source again when it failed to give its next record: [`Source::next`](crate::Source::next) is called
+    /// again after the wait, of the same source, which is neither closed nor opened meanwhile. So a source reconnects by
+    /// connecting in `next`. How often counts from its last record on; when that was enough, the job fails with a
+    /// [`RetriesExhausted`](crate::RetriesExhausted). To be added right behind the source, after its `parallelism`; its
+    /// `open` is not tried again.
+    ///
+    /// While it waits, what was read before goes on its way, and a drain or a cancel ends the source at once.
+    ///
+    /// ```
+    /// use sage::{Environment, Retry};
+    /// use std::time::Duration;
+    ///
+    /// let env = Environment::local("poll");
+    /// let mut calls = 0;
+    /// let numbers = env
+    ///     .from_generator(move || {
+    ///         calls += 1;
+    ///         match calls {
+    ///             2 => Err("not just now"),
+    ///             calls => Ok((calls < 4).then_some(calls)),
+    ///         }
+    ///     })
+    ///     .retry(Retry::up_to(3).backoff(Duration::from_millis(1), Duration::from_millis(5)))
+    ///     .collect();
+    /// let report = env.run()?;
+    /// assert_eq!(numbers.take(), [1, 3]);
+    /// assert_eq!(report.operators[0].retries, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn retry(self, retry: Retry) -> Stream<From<RetriedSource<F>>> {
+        let From { factory, node } = self.pipe;
+        if let Some(message) = retry.mistake() {
+            self.graph.with(|graph| graph.add_mistake(node, message));
+        }
+        let pipe = From { factory: RetriedSource { factory, retry }, node };
+        Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head }
+    }
+}
 
 impl<P, F> Stream<Then<P, F>>
 where

@@ -10,7 +10,6 @@ use crate::operator::{
     Distinct, Expiring, ForEver, KeyContext, KeySelector, KeyedAggregate, KeyedFlatMap, KeyedFold, KeyedMap,
     KeyedReduce, Operator, Output, Process, Timer, TopK,
 };
-use crate::time::millis;
 
 /// A stream grouped by key.
 #[must_use = "a stream that does not end in a sink is an error when its environment is submitted"]
@@ -257,7 +256,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
         O: Send + 'static,
         G: FnMut(&mut A, P::Out) -> O + Clone + Send + 'static,
     {
-        let operator = KeyedMap::new(self.keyed.key.clone(), initial, function, Expiring::new(millis(self.ttl)));
+        let operator = KeyedMap::new(self.keyed.key.clone(), initial, function, Expiring::new(self.ttl));
         self.expiring("map-with-state", operator)
     }
 
@@ -268,13 +267,13 @@ impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
         O: Send + 'static,
         G: FnMut(&mut A, P::Out, &mut Output<'_, O>) + Clone + Send + 'static,
     {
-        let operator = KeyedFlatMap::new(self.keyed.key.clone(), initial, function, Expiring::new(millis(self.ttl)));
+        let operator = KeyedFlatMap::new(self.keyed.key.clone(), initial, function, Expiring::new(self.ttl));
         self.expiring("flat-map-with-state", operator)
     }
 
     /// As [`KeyedStream::distinct`]: the first record of each key, and the first after it was forgotten.
     pub fn distinct(self) -> Aggregated<P, Distinct<S, P::Out, Expiring<S::Key, bool>>, S> {
-        let operator = Distinct::new(self.keyed.key.clone(), Expiring::new(millis(self.ttl)));
+        let operator = Distinct::new(self.keyed.key.clone(), Expiring::new(self.ttl));
         self.expiring("distinct", operator)
     }
 
@@ -282,8 +281,8 @@ impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
     where
         O: Operator<In = P::Out> + Clone,
     {
-        let problem =
-            (millis(self.ttl) < 1).then_some("its states expire in less than 1 ms; give `expire_after` a longer time");
+        let problem = (self.ttl.as_millis() < 1)
+            .then_some("its states expire in less than 1 ms; give `expire_after` a longer time");
         self.keyed.keyed(kind, operator).checked(problem)
     }
 }

@@ -29,7 +29,7 @@ use crate::graph::wiring::BuildContext;
 use crate::graph::{Head, NodeId};
 use crate::job::control::{Control, JobControl};
 use crate::job::polling::{Polling, Rouser};
-use crate::job::task::{Fault, OpenContext, Push, Step, Stop, Task, TaskContext};
+use crate::job::task::{Fatal, Fault, OpenContext, Push, Step, Stop, Task, TaskContext};
 use crate::metrics::Counter;
 use crate::operator::policy::{ErrorPolicy, Errors};
 use crate::operator::side::Sorted;
@@ -325,6 +325,7 @@ impl Failing {
         taken: u64,
     ) -> Result<(), Fault> {
         if F::MOURNS
+            && !Fatal::is(&error)
             && let Some((record, number, attempts)) = flight.take_failed(slot)
         {
             self.letters += 1;

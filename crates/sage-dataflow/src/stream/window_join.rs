@@ -1,38 +1,41 @@
 //! Joins of two streams in windows of event time.
 
+use std::time::Duration;
+
 use super::connected::{FromInputs, Joint};
 use super::joined::JoinedStreams;
 use super::pipe::{Pipe, Then};
 use super::{KeyedStream, Stream};
+use crate::operator::grid::Grid;
 use crate::operator::join::limit_problem;
-use crate::operator::join::windowed::{Grid, Pairing, WindowJoin};
+use crate::operator::join::windowed::{Pairing, WindowJoin};
 use crate::operator::{Cloned, Full, In2, Inner, KeySelector, Left};
-use crate::time::{Sliding, Timed, Tumbling, millis};
+use crate::time::{Sliding, Timed, Tumbling};
 
 /// Windows that begin at the same times for every key: [`Tumbling`] or [`Sliding`]. Implemented by the engine alone.
 pub trait Aligned: Send + 'static {
     #[doc(hidden)]
-    fn problem(&self) -> Option<&'static str>;
-    /// How long they are and how far apart they begin, in milliseconds.
+    fn problem(&self) -> Option<String>;
+    /// How long they are and how far apart they begin.
     #[doc(hidden)]
-    fn size_and_step(&self) -> (i64, i64);
+    fn size_and_step(&self) -> (Duration, Duration);
 }
 
 impl Aligned for Tumbling {
-    fn problem(&self) -> Option<&'static str> {
-        Tumbling::problem(self)
+    fn problem(&self) -> Option<String> {
+        Tumbling::problem(self).map(str::to_owned)
     }
-    fn size_and_step(&self) -> (i64, i64) {
-        (millis(self.size), millis(self.size))
+    fn size_and_step(&self) -> (Duration, Duration) {
+        (self.size, self.size)
     }
 }
 
 impl Aligned for Sliding {
-    fn problem(&self) -> Option<&'static str> {
+    fn problem(&self) -> Option<String> {
         Sliding::problem(self)
     }
-    fn size_and_step(&self) -> (i64, i64) {
-        (millis(self.size), millis(self.every))
+    fn size_and_step(&self) -> (Duration, Duration) {
+        (self.size, self.every)
     }
 }
 
@@ -136,7 +139,7 @@ where
     fn joined<J: Pairing<A, B>>(self, kind: &'static str) -> Joined<P, Q, A, B, S, R, S::Key, J> {
         let Self { left, right, windows, max_records } = self;
         let (problem, (size, every)) = (windows.problem(), windows.size_and_step());
-        let grid = Grid { size: size.max(1), every: every.max(1) };
+        let grid = Grid::new(size, every);
         let replicas = left.stream.replicas().max(right.stream.replicas());
         let joint = Joint::new(&left.stream.graph, kind, false, replicas);
         let operator = WindowJoin::new(left.key.clone(), right.key.clone(), grid, max_records);

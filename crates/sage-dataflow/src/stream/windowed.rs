@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::keyed::Aggregated;
 use super::pipe::{Pipe, Then};
 use super::{KeyedStream, Stream};
+use crate::operator::grid::{Grid, Lateness};
 use crate::operator::{
     Aggregate, AlignedWindows, Applied, Clocked, Cloned, CountWindows, Counted, Dropped, Fires, Folded, HandedTo,
     KeySelector, LateRecords, OfValue, Operator, Reduced, SessionWindows, Timestamps,
 };
-use crate::time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed, millis};
+use crate::time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 
 impl<P: Pipe> Stream<P> {
     /// Gives each record the time at which it happened, and begins a watermark: the latest time seen minus the bound of
@@ -54,10 +55,10 @@ where
     Then<P, F>: Pipe,
 {
     /// Notes what is wrong with the operator just added.
-    pub(super) fn checked(self, problem: Option<&'static str>) -> Self {
+    pub(super) fn checked(self, problem: Option<impl Into<String>>) -> Self {
         if let Some(problem) = problem {
             let node = self.pipe.node;
-            self.graph.with(|graph| graph.add_mistake(node, problem.to_owned()));
+            self.graph.with(|graph| graph.add_mistake(node, problem.into()));
         }
         self
     }
@@ -99,9 +100,9 @@ pub trait Windowing<S: KeySelector<R>, R, A: Aggregate<S::Key, Self::Value>, L>:
     type Operator: Operator<In = R, Out = Timed<Windowed<S::Key, A::Out>>> + Clone;
 
     #[doc(hidden)]
-    fn problem(&self) -> Option<&'static str>;
+    fn problem(&self) -> Option<String>;
     #[doc(hidden)]
-    fn operator(self, lateness: i64, key: S, aggregate: A, late: L) -> Self::Operator;
+    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L) -> Self::Operator;
 }
 
 impl<S, T, A, L> Windowing<S, Timed<T>, A, L> for Tumbling
@@ -114,13 +115,12 @@ where
 {
     type Operator = AlignedWindows<S, T, A, L>;
 
-    fn problem(&self) -> Option<&'static str> {
-        Tumbling::problem(self)
+    fn problem(&self) -> Option<String> {
+        Tumbling::problem(self).map(str::to_owned)
     }
 
-    fn operator(self, lateness: i64, key: S, aggregate: A, late: L) -> Self::Operator {
-        let size = millis(self.size).max(1);
-        AlignedWindows::new(size, size, lateness, key, aggregate, late)
+    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L) -> Self::Operator {
+        AlignedWindows::new(Grid::new(self.size, self.size), lateness, key, aggregate, late)
     }
 }
 
@@ -134,13 +134,12 @@ where
 {
     type Operator = AlignedWindows<S, T, A, L>;
 
-    fn problem(&self) -> Option<&'static str> {
+    fn problem(&self) -> Option<String> {
         Sliding::problem(self)
     }
 
-    fn operator(self, lateness: i64, key: S, aggregate: A, late: L) -> Self::Operator {
-        let (size, every) = (millis(self.size).max(1), millis(self.every).max(1));
-        AlignedWindows::new(size, every, lateness, key, aggregate, late)
+    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L) -> Self::Operator {
+        AlignedWindows::new(Grid::new(self.size, self.every), lateness, key, aggregate, late)
     }
 }
 
@@ -154,13 +153,13 @@ where
 {
     type Operator = SessionWindows<S, T, A, L>;
 
-    fn problem(&self) -> Option<&'static str> {
-        (millis(self.gap) < 1)
-            .then_some("the gap between sessions is shorter than 1 ms; give `Session::gap` a longer time")
+    fn problem(&self) -> Option<String> {
+        (self.gap.as_millis() < 1)
+            .then(|| "the gap between sessions is shorter than 1 ms; give `Session::gap` a longer time".to_owned())
     }
 
-    fn operator(self, lateness: i64, key: S, aggregate: A, late: L) -> Self::Operator {
-        SessionWindows::new(millis(self.gap).max(1), lateness, key, aggregate, late)
+    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L) -> Self::Operator {
+        SessionWindows::new(self.gap, lateness, key, aggregate, late)
     }
 }
 
@@ -173,11 +172,11 @@ where
 {
     type Operator = CountWindows<S, T, A>;
 
-    fn problem(&self) -> Option<&'static str> {
-        (self.records == 0).then_some("the windows have no record; give `Count::of` 1 at least")
+    fn problem(&self) -> Option<String> {
+        (self.records == 0).then(|| "the windows have no record; give `Count::of` 1 at least".to_owned())
     }
 
-    fn operator(self, _lateness: i64, key: S, aggregate: A, _late: L) -> Self::Operator {
+    fn operator(self, _lateness: Lateness, key: S, aggregate: A, _late: L) -> Self::Operator {
         CountWindows::new(self.records, key, aggregate)
     }
 }
@@ -192,11 +191,11 @@ where
 {
     type Operator = Clocked<W::Operator, R>;
 
-    fn problem(&self) -> Option<&'static str> {
+    fn problem(&self) -> Option<String> {
         self.0.problem()
     }
 
-    fn operator(self, lateness: i64, key: S, aggregate: A, late: Dropped) -> Self::Operator {
+    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: Dropped) -> Self::Operator {
         Clocked::new(self.0.operator(lateness, OfValue(key), aggregate, late))
     }
 }
@@ -354,7 +353,7 @@ where
     {
         let problem = self.windows.problem();
         let key = self.keyed.key.clone();
-        let operator = self.windows.operator(millis(self.lateness), key, aggregate, self.late);
+        let operator = self.windows.operator(Lateness::new(self.lateness), key, aggregate, self.late);
         self.keyed.keyed(kind, operator).checked(problem)
     }
 }

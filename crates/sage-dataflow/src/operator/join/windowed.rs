@@ -17,11 +17,12 @@ use super::{Full, Inner, JoinError, Left};
 use crate::exchange::lane::Mark;
 use crate::job::task::Fault;
 use crate::operator::connect::In2;
+use crate::operator::grid::Grid;
 use crate::operator::key::KeySelector;
 use crate::operator::keyed::state_of;
 use crate::operator::window::result;
 use crate::operator::{Emit, Operator, Promise};
-use crate::time::{Timed, Timestamp, Window, Windowed};
+use crate::time::{Timed, Window, Windowed};
 
 /// What comes out of two records that meet, and of one that meets none.
 pub trait Pairing<A, B>: Send + 'static {
@@ -55,24 +56,6 @@ impl<A: Send + 'static, B: Send + 'static> Pairing<A, B> for Full {
 /// The records of both sides, by key.
 type Table<K, A, B> = HashMap<K, (Vec<A>, Vec<B>), RandomState>;
 
-/// Windows of `size`, one beginning at each multiple of `every`, in milliseconds.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Grid {
-    pub(crate) size: i64,
-    pub(crate) every: i64,
-}
-
-impl Grid {
-    /// Where the windows begin that have `time` in them, and end after `watermark`.
-    fn starts(self, time: i64, watermark: i64) -> impl Iterator<Item = i64> {
-        let Self { size, every } = self;
-        let last = time.div_euclid(every).saturating_mul(every);
-        let others = (size - 1).saturating_sub(time.saturating_sub(last)).max(0) / every;
-        let starts = (0..=others).map(move |back| last.saturating_sub(back.saturating_mul(every)));
-        starts.take_while(move |start| start.saturating_add(size) > watermark)
-    }
-}
-
 /// A join in windows. `S` and `R` select the keys of left and right records, `J` is which join it is.
 pub struct WindowJoin<S, R, A, B, K, J> {
     left_key: S,
@@ -80,7 +63,7 @@ pub struct WindowJoin<S, R, A, B, K, J> {
     grid: Grid,
     max_records: usize,
     /// The windows that are open, by their start.
-    windows: BTreeMap<i64, Table<K, A, B>>,
+    windows: BTreeMap<i128, Table<K, A, B>>,
     left: usize,
     right: usize,
     watermark: i64,
@@ -114,12 +97,11 @@ where
     fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Windowed<S::Key, J::Out>>>) -> Result<(), Fault> {
         self.watermark = self.watermark.max(watermark);
         while let Some(entry) = self.windows.first_entry() {
-            let end = entry.key().saturating_add(self.grid.size);
-            if end > self.watermark {
+            if self.grid.end(*entry.key()) > self.watermark {
                 break;
             }
             let (start, table) = entry.remove_entry();
-            let window = Window { start: Timestamp::from_millis(start), end: Timestamp::from_millis(end) };
+            let window = self.grid.window(start);
             for (key, (left, right)) in table {
                 self.left -= left.len();
                 self.right -= right.len();
@@ -156,7 +138,7 @@ fn fire<K: Clone, A: Clone, B: Clone, J: Pairing<A, B>>(
 macro_rules! keep {
     ($join:ident, $record:ident, $side:ident, $at:tt, $selector:ty, $key:ident) => {{
         let (time, watermark) = ($record.time.millis(), $join.watermark);
-        let copies = $join.grid.starts(time, watermark).count();
+        let copies = $join.grid.open(time, watermark).count();
         if copies == 0 {
             $join.late += 1;
             return Ok(());
@@ -165,7 +147,7 @@ macro_rules! keep {
         if $join.$side.saturating_add(copies) > limit {
             return Err(JoinError::TooManyInWindows { side: stringify!($side), limit }.into());
         }
-        for start in $join.grid.starts(time, watermark) {
+        for start in $join.grid.open(time, watermark) {
             let table = $join.windows.entry(start).or_default();
             let records = state_of!(*table, $selector, $join.$key, $record, Default::default);
             records.$at.push($record.value.clone());

@@ -24,7 +24,6 @@ use super::wakes::{Queued, Wakes};
 use super::{AsyncError, AsyncFunction, Order, Policy};
 use crate::BoxError;
 use crate::job::polling::Rouser;
-use crate::operator::RetriesExhausted;
 use crate::sync::FOREVER;
 
 /// The futures of one task.
@@ -147,9 +146,9 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
             let Some(future) = self.future.as_mut().as_pin_mut() else { break };
             let Poll::Ready(output) = future.poll(cx) else { break };
             self.future.set(None);
-            match (F::result(output), policy.retry) {
-                (Err(source), Some(retry)) if self.attempt >= retry.attempts => {
-                    return Poll::Ready(Err(RetriesExhausted { attempts: self.attempt, source }.into()));
+            match (F::result(output), &policy.retry) {
+                (Err(error), Some(retry)) if self.attempt >= retry.attempts || !retry.is_for(&error) => {
+                    return Poll::Ready(Err(retry.given_up(self.attempt, error)));
                 }
                 (Err(_), Some(retry)) => {
                     set(&mut self.pause, retry.wait(self.attempt));

@@ -51,7 +51,7 @@ pub(crate) struct Policy<I> {
 
 impl<I> Clone for Policy<I> {
     fn clone(&self) -> Self {
-        Self { ..*self }
+        Self { retry: self.retry.clone(), ..*self }
     }
 }
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sage::{AsyncError, BoxError, CauseKind, Environment, Order, Outcome, RetriesExhausted, Retry, SubmitError};
+use sage::{
+    AsyncError, BoxError, CauseKind, Environment, ErrorPolicy, Fatal, Order, Outcome, RetriesExhausted, Retry,
+    SubmitError,
+};
 
 use super::Desk;
 use crate::leaks::leak_free;
@@ -248,6 +251,49 @@ fn the_last_attempt_decides_and_keeps_its_error() {
         let Some(RetriesExhausted { attempts: 4, source }) = error.downcast_ref() else { panic!("{error:?}") };
         assert!(source.is::<std::num::ParseIntError>());
     });
+}
+
+#[test]
+fn an_async_record_is_tried_again_after_the_errors_that_the_retry_is_for_and_a_fatal_one_ends_the_job() {
+    leak_free(|_| {
+        let env = Environment::local("when");
+        let tries = Arc::new(AtomicU32::new(0));
+        let counted = tries.clone();
+        let (out, dead) = env
+            .from_iter(["1", "busy", "wrong"])
+            .try_map_async(2, Order::Ordered, move |text| {
+                counted.fetch_add(u32::from(text == "wrong"), Ordering::SeqCst);
+                async move { if text == "1" { Ok(text) } else { Err(text) } }
+            })
+            .retry(quick(3).when(|error| error.to_string() == "busy"))
+            .dead_letters();
+        let (out, dead) = (out.collect(), dead.collect());
+        env.run().unwrap();
+        assert_eq!(out.take(), ["1"]);
+        assert_eq!(dead.take().iter().map(|letter| letter.attempts).collect::<Vec<_>>(), [3, 1]);
+        assert_eq!(tries.load(Ordering::SeqCst), 1);
+    });
+    for letters in [false, true] {
+        leak_free(|_| {
+            let env = Environment::local("fatal");
+            let stream = env
+                .from_iter([1, 2, 3])
+                .try_map_async(2, Order::Ordered, |n| async move {
+                    if n == 3 { Err(BoxError::from(Fatal::new("stop here"))) } else { Err("odd".into()) }
+                })
+                .retry(quick(3))
+                .on_error(ErrorPolicy::skip());
+            if letters {
+                let (stream, dead) = stream.dead_letters();
+                stream.sink(|()| {});
+                dead.sink(|_| {});
+            } else {
+                stream.sink(|()| {});
+            }
+            let cause = failed(env.run()).first_cause.unwrap();
+            assert_eq!(cause.to_string(), "operator `try-map-async-1`, record 3: stop here");
+        });
+    }
 }
 
 #[test]

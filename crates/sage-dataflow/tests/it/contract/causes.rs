@@ -57,6 +57,10 @@ fn contract_02_every_replica_that_fails_is_told() {
             other => panic!("{other:?}"),
         });
         assert_eq!(crate::probes::sorted(replicas.collect()), [0, 1]);
+        for replica in 0..2 {
+            let told = format!("operator `try-map-1` (replica {replica} of 2, counted from 0), record 1: broke");
+            assert!(report.to_string().contains(&told), "{report}");
+        }
         assert_eq!(report.operators[1].failed, 2);
     });
 }

@@ -1,6 +1,7 @@
 //! What a run tells: figures, words, JSON, log files.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -235,6 +236,10 @@ fn log_files_are_written_only_if_asked_and_hold_nothing_per_record() {
             env.run().unwrap();
             let session = fs::read_dir(logs.join("jobmanager")).unwrap().next().unwrap().unwrap();
             assert!(session.file_name().to_str().unwrap().starts_with("session_"));
+            for name in ["Dispatcher.log", "Error.log"] {
+                let mode = fs::metadata(session.path().join(name)).unwrap().permissions().mode();
+                assert_eq!(mode & 0o777, 0o600, "{name}");
+            }
             let found = files(&logs);
             assert_eq!(
                 found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sage::{
-    AtRecord, BoxError, BudgetExceeded, CauseKind, DeadLetter, Emit, Environment, ErrorPolicy, Fault, JobReport,
+    AtRecord, BoxError, BudgetExceeded, CauseKind, DeadLetter, Emit, Environment, ErrorPolicy, Fatal, Fault, JobReport,
     Operator, OutOfOrder, RetriesExhausted, Retry, SubmitError, Timestamp, Tumbling,
 };
 
@@ -337,6 +337,62 @@ fn a_record_is_tried_again_and_given_up_with_its_last_error() {
         assert_eq!(cause.error.unwrap().downcast_ref::<RetriesExhausted>().unwrap().attempts, 3);
         assert_eq!((report.operator("flaky").unwrap().retries, counts(&report, "flaky").2), (2, 1));
     });
+}
+
+#[test]
+fn only_errors_that_the_retry_is_for_are_tried_again() {
+    leak_free(|_| {
+        let env = Environment::local("retry");
+        let mut tried = 0;
+        let (done, dead) = env
+            .from_iter(["busy busy wrong", "wrong", "busy busy busy"])
+            .try_map(move |text| {
+                tried += 1;
+                let now = text.split(' ').nth((tried - 1) % 3).unwrap_or("wrong");
+                if now == "wrong" {
+                    tried = 0
+                }
+                Err::<(), _>(now.to_owned())
+            })
+            .retry(Retry::up_to(3).backoff(Duration::ZERO, Duration::ZERO).when(|error| error.to_string() == "busy"))
+            .dead_letters();
+        done.sink(|()| {});
+        let dead = dead.collect();
+        env.run().unwrap();
+        let told: Vec<_> = dead.take().into_iter().map(|letter| (letter.attempts, letter.errors)).collect();
+        let gave_up = |error: &str| vec!["gave up after 3 attempts".to_owned(), error.to_owned()];
+        assert_eq!(told, [(3, gave_up("wrong")), (1, vec!["wrong".to_owned()]), (3, gave_up("busy"))]);
+    });
+}
+
+#[test]
+fn a_fatal_error_fails_the_job_whatever_the_policy() {
+    let declare = |env: &Environment, policy: &str| {
+        let stream = env.from_iter(1..=5).try_map(|n| match n {
+            3 => Err(Fatal::new("stop here").into()),
+            n if n % 2 == 0 => Err(BoxError::from("even")),
+            n => Ok(n),
+        });
+        let retry = Retry::up_to(5).backoff(Duration::ZERO, Duration::ZERO);
+        match policy {
+            "skip" => drop(stream.on_error(ErrorPolicy::skip()).sink(|_| {})),
+            "retry" => drop(stream.retry(retry).on_error(ErrorPolicy::skip()).sink(|_| {})),
+            _ => {
+                let (stream, dead) = stream.dead_letters();
+                stream.sink(|_| {});
+                dead.sink(|_| {});
+            }
+        }
+    };
+    for policy in ["skip", "retry", "letters"] {
+        leak_free(|_| {
+            let env = Environment::local("fatal");
+            declare(&env, policy);
+            let report = failed(env.run());
+            let cause = report.first_cause.unwrap();
+            assert_eq!(cause.to_string(), "operator `try-map-1`, record 3: stop here", "{policy}");
+        });
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod clock;
 mod connect;
 mod declaration;
+mod ends_of_time;
 mod failing;
 mod feedback;
 mod graphs;

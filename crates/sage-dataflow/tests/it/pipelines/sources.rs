@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sage::{BoxError, CloseContext, Environment, Line, Next, Source, SourceContext};
+use sage::{
+    BoxError, CloseContext, Environment, Line, Next, Origin, RetriesExhausted, Retry, Source, SourceContext,
+    WhileOpening,
+};
 
 use crate::leaks::leak_free;
 use crate::probes::{Journal, failed, sorted};
@@ -239,5 +242,168 @@ fn a_source_reads_no_further_ahead_than_its_lanes_hold() {
         // Two blocks of two records, the one being written and the one that waits for room.
         let most_ahead = most_ahead.load(Ordering::SeqCst);
         assert!(most_ahead <= 2 * 2 + 2, "{most_ahead} records ahead");
+    });
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_line_and_lone_carriage_returns_end_none() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), "\u{FEFF}one\rtwo\u{85}\u{2028}three\r\n\u{FEFF}four").unwrap();
+    let texts: Vec<_> = read(&dir.path().join("*")).unwrap().into_iter().map(|line| line.text).collect();
+    assert_eq!(texts, ["one\rtwo\u{85}\u{2028}three", "\u{FEFF}four"]);
+}
+
+/// What the only cause of a job's failure says of its place: the record and the phase.
+fn place(report: &sage::JobReport) -> (Option<u64>, Option<String>) {
+    match &report.first_cause.as_ref().unwrap().origin {
+        Origin::Operator { record, phase, .. } => (*record, phase.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_no_record() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), "1\n2\n").unwrap();
+        // A link that leads to itself is listed, and cannot be opened.
+        std::os::unix::fs::symlink("b", dir.path().join("b")).unwrap();
+        let env = Environment::local("lines");
+        env.read_lines(dir.path().join("*").to_str().unwrap()).sink(|_| {});
+        let report = failed(env.run());
+        assert_eq!(place(&report), (None, Some("opening".to_owned())), "{report}");
+        assert_eq!((report.operators[0].records_in, report.operators[0].failed), (2, 0));
+    });
+}
+
+/// Fails as often as it is told before each record, and counts how often it is opened and closed.
+struct Flaky {
+    left: Vec<u32>,
+    opening: bool,
+    journal: Journal,
+}
+
+impl Source for Flaky {
+    type Item = usize;
+
+    fn open(&mut self, _cx: &SourceContext) -> Result<(), BoxError> {
+        self.journal.note("open");
+        Ok(())
+    }
+
+    fn next(&mut self, _cx: &SourceContext) -> Result<Next<usize>, BoxError> {
+        let Some(failures) = self.left.last_mut() else { return Ok(Next::End) };
+        if *failures > 0 {
+            *failures -= 1;
+            self.journal.note("fails");
+            let error = io::Error::from(io::ErrorKind::ConnectionRefused);
+            return Err(if self.opening { WhileOpening::new(error).into() } else { error.into() });
+        }
+        self.left.pop();
+        Ok(Next::Record(self.left.len()))
+    }
+
+    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+        self.journal.note("close");
+        Ok(())
+    }
+}
+
+fn at_once(attempts: u32) -> Retry {
+    Retry::up_to(attempts).backoff(Duration::from_millis(1), Duration::from_millis(1))
+}
+
+#[test]
+fn a_source_is_asked_again_after_a_failure_without_being_opened_again() {
+    leak_free(|_| {
+        let journal = Journal::new();
+        let env = Environment::local("flaky");
+        let told = journal.clone();
+        let out = env
+            .from_source(move |_| Flaky { left: vec![2, 0, 2, 1], opening: false, journal: told.clone() })
+            .retry(at_once(3))
+            .named("flaky")
+            .collect();
+        let report = env.run().unwrap();
+        assert_eq!(out.take(), [3, 2, 1, 0]);
+        let flaky = report.operator("flaky").unwrap();
+        assert_eq!((flaky.retries, flaky.records_out, flaky.failed), (5, 4, 0));
+        assert_eq!(["open", "fails", "close"].map(|event| journal.count(event)), [1, 5, 1]);
+    });
+}
+
+#[test]
+fn a_source_that_fails_as_often_as_it_may_be_asked_fails_the_job_with_its_error() {
+    for opening in [false, true] {
+        leak_free(|_| {
+            let journal = Journal::new();
+            let env = Environment::local("flaky");
+            let told = journal.clone();
+            env.from_source(move |_| Flaky { left: vec![9, 0], opening, journal: told.clone() })
+                .retry(at_once(3))
+                .sink(|_| {});
+            let report = failed(env.run());
+            let expected = if opening { (None, Some("opening".to_owned())) } else { (Some(2), None) };
+            assert_eq!(place(&report), expected);
+            let error = report.first_cause.unwrap().error.unwrap();
+            let Some(RetriesExhausted { attempts: 3, source }) = error.downcast_ref() else { panic!("{error:?}") };
+            assert_eq!(source.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::ConnectionRefused);
+            assert_eq!(["fails", "close"].map(|event| journal.count(event)), [3, 1]);
+        });
+    }
+}
+
+#[test]
+fn a_source_is_not_asked_again_after_an_error_that_the_retry_is_not_for() {
+    leak_free(|_| {
+        let journal = Journal::new();
+        let env = Environment::local("flaky");
+        let told = journal.clone();
+        let timed_out = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+        env.from_source(move |_| Flaky { left: vec![9], opening: false, journal: told.clone() })
+            .retry(at_once(3).when(move |error| error.downcast_ref().is_some_and(timed_out)))
+            .sink(|_| {});
+        let report = failed(env.run());
+        assert!(report.first_cause.unwrap().error.unwrap().is::<io::Error>());
+        assert_eq!(journal.count("fails"), 1);
+    });
+}
+
+#[test]
+fn contract_27_a_drain_and_a_cancel_end_the_wait_of_a_source_that_is_asked_again() {
+    for drain in [true, false] {
+        leak_free(|_| {
+            let journal = Journal::new();
+            let env = Environment::local("flaky");
+            let (told, hour) = (journal.clone(), Duration::from_secs(3600));
+            let out = env
+                .from_source(move |_| Flaky { left: vec![1, 0], opening: false, journal: told.clone() })
+                .retry(Retry::up_to(2).backoff(hour, hour))
+                .collect();
+            let job = env.submit().unwrap();
+            journal.await_events("fails", 1);
+            if drain {
+                job.drain();
+                job.wait().unwrap();
+                assert_eq!(out.take(), [1]);
+            } else {
+                job.cancel();
+                job.wait().unwrap_err();
+            }
+            assert_eq!(journal.count("close"), 1);
+        });
+    }
+}
+
+#[test]
+fn what_a_source_of_lines_could_not_read_is_not_passed_over_when_it_is_asked_again() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), b"1\n\xFF\n3\n").unwrap();
+        let env = Environment::local("lines");
+        let out = env.read_lines(dir.path().join("*").to_str().unwrap()).retry(at_once(3)).collect();
+        let report = failed(env.run());
+        assert!(report.first_cause.unwrap().to_string().contains("a:2: the line is not valid UTF-8"));
+        assert_eq!(out.take().len(), 1);
     });
 }

@@ -703,21 +703,6 @@ fn an_environment_with_windows_runs_again() {
 }
 
 #[test]
-fn times_at_the_ends_of_time_do_no_harm() {
-    leak_free(|_| {
-        for kind in [Kind::Tumbling(1), Kind::Sliding(7, 3), Kind::Session(5), Kind::Tumbling(10)] {
-            let env = Environment::local("windows");
-            let events = vec![(i64::MIN, 0, 1), (i64::MAX, 0, 2), (0, 0, 3)];
-            let timed = env.from_collection(events).with_timestamps(time_of, OutOfOrder::by(Duration::MAX)).boxed();
-            let out = kind.run_on(timed, Way::Fold, 1, 0).collect();
-            env.run().expect("the job succeeds");
-            let ids: Vec<u32> = out.take().into_iter().flat_map(|outcome| outcome.3).collect();
-            assert!([1, 2, 3].iter().all(|id| ids.contains(id)), "{kind:?}: {ids:?}");
-        }
-    });
-}
-
-#[test]
 fn windows_of_nothing_are_refused_before_anything_starts() {
     let problem = |declare: &dyn Fn(DataStream<Timed<Event>>)| {
         let env = Environment::local("windows");
