@@ -22,6 +22,7 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from ._arguments import millis
+from ._io import FileSink
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,18 @@ class Chain:
                 return name
             traceback = traceback.tb_next
         return None
+
+    def publish(self) -> None:
+        """Has sinks make final what they wrote."""
+        for function in self._functions:
+            if isinstance(function, FileSink):
+                function._finish()
+
+    def ended(self, ending: str) -> None:
+        """How the job ended: by the ``end`` of its input, a ``signal``, or something ``else``."""
+        for function in self._functions:
+            if isinstance(function, FileSink):
+                function._ended(ending)
 
     def close(self) -> None:
         """Closes the functions, the last one first."""

@@ -20,6 +20,8 @@ class ServiceCalls:
     def __init__(self, typed: dict[str, Binding]) -> None:
         self._typed = typed
         self._handles: dict[str, Handle] = {}
+        #: Files that sinks of the job left unfinished, as a signal ended it.
+        self.kept: list[str] = []
         #: ``call_service`` as functions have it.
         self.call = caller(self._handles, _call, _item)
 
@@ -81,6 +83,7 @@ class Context:
         self.logger = logger
         self.call_service = calls.call
         self.call_service_async = calls.asynchronous
+        self.kept = calls.kept
         self.replica = replica
         self.parallelism = parallelism
 

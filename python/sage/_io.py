@@ -7,11 +7,13 @@ when the job starts and closed when it ends; what cannot be read or written is a
 from __future__ import annotations
 
 import builtins
+import codecs
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
+from ._files import Output
 from ._functions import SimpleBatchFunction, SinkFunction, SourceFunction, StopSignal
 
 #: By which names a mapping may give the path of a file.
@@ -27,35 +29,70 @@ def _path_of(where: Any) -> str:
     return os.fsdecode(where)
 
 
-class _Lines:
-    """The lines of a text file in UTF-8, without their ends."""
+def _option(where: Any, name: str, given: str | None, default: str) -> str:
+    """An option that may be given by itself or in a mapping."""
+    if given is None and isinstance(where, Mapping):
+        given = where.get(name)
+    return default if given is None else given
 
-    def __init__(self, where: Any) -> None:
+
+class _Lines:
+    """The lines of a text file, without their ends: each ends with ``\\n`` or ``\\r\\n``, the last perhaps with the file.
+
+    A byte order mark at the beginning is no part of the first.
+    """
+
+    def __init__(self, where: Any, encoding: str | None, errors: str | None) -> None:
         self.path = _path_of(where)
         self.number = 0
-        self.file: TextIO = open(self.path, encoding="utf-8")
+        self._encoding = _option(where, "encoding", encoding, "utf-8")
+        self._errors = _option(where, "errors", errors, "strict")
+        try:
+            codecs.lookup_error(self._errors)
+            ends_plainly = "\n".encode(self._encoding) == b"\n"
+        except (LookupError, TypeError) as error:
+            raise ValueError(f"{self.path}: {error}; `encoding` is such as 'utf-8', `errors` such as 'replace'") from error
+        if codecs.lookup(self._encoding).name == "utf-8-sig":
+            self._encoding = "utf-8"
+        # Where a line ends is seen in the bytes, so each can be decoded by itself; not so in UTF-16 and the like.
+        self.file: BinaryIO | TextIO
+        if ends_plainly:
+            self.file = open(self.path, "rb")
+        else:
+            self.file = open(self.path, encoding=self._encoding, errors=self._errors, newline="\n")
 
     def __iter__(self) -> Iterator[str]:
         try:
             for line in self.file:
                 self.number += 1
-                yield line.rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{self.path} is no text in UTF-8, behind line {self.number}: {error}") from error
+                text = line if isinstance(line, str) else line.decode(self._encoding, self._errors)
+                text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
+                yield text.removeprefix("\ufeff") if self.number == 1 else text
+        except UnicodeError as error:
+            where = f"line {self.number}" if "b" in getattr(self.file, "mode", "") else f"behind line {self.number}"
+            raise ValueError(
+                f"{self.path}, {where}, is no text in {self._encoding}: {error}; `encoding` names another, "
+                "`errors='replace'` puts a mark in its place"
+            ) from error
         except OSError as error:
             raise _named(error, self.path) from error
 
 
 def _named(error: OSError, path: str) -> OSError:
     """The same error, which says for which file."""
-    return OSError(error.errno, error.strerror, path)
+    return type(error)(error.errno, error.strerror, path)
 
 
 class FileSource(SourceFunction):
-    """Gives each line of a text file in UTF-8, without its end: ``env.from_source(FileSource, "names.txt")``."""
+    """Gives each line of a text file, without its end: ``env.from_source(FileSource, "names.txt")``.
 
-    def __init__(self, path: Any) -> None:
-        self._lines = _Lines(path)
+    A line ends with ``\\n`` or ``\\r\\n``; a byte order mark is no part of the first. ``encoding`` is UTF-8 unless said,
+    and ``errors`` what becomes of bytes that are no text in it: ``"strict"`` fails, naming the line; ``"replace"``,
+    ``"ignore"``, ``"surrogateescape"`` and others are those of ``bytes.decode``.
+    """
+
+    def __init__(self, path: Any, encoding: str | None = None, errors: str | None = None) -> None:
+        self._lines = _Lines(path, encoding, errors)
         self._next = iter(self._lines)
 
     def execute(self) -> Any:
@@ -72,10 +109,10 @@ _END = StopSignal("end of file")
 
 class JSONLBatch(SimpleBatchFunction):
     """Gives the value of each line of JSON in a file: ``env.from_batch(JSONLBatch, "questions.jsonl")``. Empty
-    lines are left out."""
+    lines are left out. ``encoding`` and ``errors`` are as for ``FileSource``."""
 
-    def __init__(self, path: Any) -> None:
-        self._lines = _Lines(path)
+    def __init__(self, path: Any, encoding: str | None = None, errors: str | None = None) -> None:
+        self._lines = _Lines(path, encoding, errors)
         super().__init__(self._values())
 
     def _values(self) -> Iterator[Any]:
@@ -83,7 +120,7 @@ class JSONLBatch(SimpleBatchFunction):
             if line.strip():
                 try:
                     value = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"{self._lines.path}, line {self._lines.number}: {error}") from error
                 yield value
 
@@ -93,25 +130,38 @@ class JSONLBatch(SimpleBatchFunction):
 
 
 class FileSink(SinkFunction):
-    """Writes each record to a file in UTF-8, as a whole line and at once: ``stream.sink(FileSink, "results.txt")``.
+    """Writes each record to a file in UTF-8, as a line: ``stream.sink(FileSink, "results.txt")``.
 
-    ``mode="a"`` appends to what is there; otherwise the file is replaced, and there can be one replica only.
+    The file appears when it is complete, in the place of what had its name: when the job's input has ended, or the
+    job was told to stop. Until then it has another name in the same folder. Of a job that fails or is cancelled there
+    is no file; what a job that a signal ended had written is in ``results.txt.partial``. A device or a pipe is
+    written to at once. There can be one replica only.
+
+    ``mode="a"`` appends each line at once to what is there, from any number of replicas; it stays, however the job
+    ends.
     """
 
     def __init__(self, path: Any, mode: str | None = None) -> None:
         self._path = _path_of(path)
-        if mode is None and isinstance(path, Mapping):
-            mode = path.get("mode")
-        mode = mode or "w"
+        mode = _option(path, "mode", mode, "w")
         if mode not in ("w", "a"):
             raise ValueError(f"a mode is `w` or `a`, not {mode!r}: {self._path}")
-        if mode == "w" and self.ctx.parallelism > 1:
+        context = getattr(self, "ctx", None)
+        self._kept: list[str] = [] if context is None else context.kept
+        if mode == "w" and context is not None and context.parallelism > 1:
             raise ValueError(f"replicas would replace what the others wrote to {self._path}; give it mode='a'")
+        self._ending = "end"
+        self._output = Output(self._path) if mode == "w" else None
         # With lines as buffers each is one write, so that those of replicas do not mix.
-        self._file = open(self._path, mode, buffering=1, encoding="utf-8")
+        self._file = open(self._path, "a", buffering=1, encoding="utf-8") if mode == "a" else None
 
     def execute(self, record: Any) -> None:
         """Writes a line."""
+        if self._output is not None:
+            self._output.write(f"{record}\n")
+            return
+        if self._file is None:
+            raise ValueError(f"{self._path} was closed")
         try:
             self._file.write(f"{record}\n")
         except OSError as error:
@@ -119,12 +169,31 @@ class FileSink(SinkFunction):
         except UnicodeEncodeError as error:
             raise ValueError(f"{self._path} is written in UTF-8, and this record cannot be: {error}") from error
 
+    def _finish(self) -> None:
+        """Makes the file final. The engine has this called when all records have come."""
+        output, self._output = self._output, None
+        if output is not None:
+            output.publish()
+
+    def _ended(self, ending: str) -> None:
+        """How the job ended: by the ``end`` of its input, a ``signal``, or something ``else``. Told before ``close``."""
+        self._ending = ending
+
     def close(self) -> None:
-        """Closes the file."""
-        try:
-            self._file.close()
-        except OSError as error:
-            raise _named(error, self._path) from error
+        """Closes the file; makes it final, if that was not done and the job did not end otherwise."""
+        output, self._output = self._output, None
+        if output is not None and self._ending == "end":
+            output.publish()
+        elif output is not None and self._ending == "signal":
+            self._kept += [partial for partial in [output.keep()] if partial is not None]
+        elif output is not None:
+            output.discard()
+        file, self._file = self._file, None
+        if file is not None:
+            try:
+                file.close()
+            except OSError as error:
+                raise _named(error, self._path) from error
 
 
 class PrintSink(SinkFunction):

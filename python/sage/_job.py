@@ -95,7 +95,8 @@ class JobId(str):
         self._run.is_told = True
         job = self._run.job
         if job.signal == 2:
-            raise KeyboardInterrupt
+            # Where nobody catches it, its text is what comes last on standard error.
+            raise KeyboardInterrupt(*[said for said in [self._run.said] if said is not None])
         if job.signal is not None:
             raise SystemExit(128 + job.signal)
         report = Report(job, self._run.parts)

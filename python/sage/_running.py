@@ -23,6 +23,7 @@ from types import FrameType
 from . import _sage
 from ._context import ServiceCalls
 from ._counts import Parts
+from ._files import told_of
 
 #: May be taken by a signal handler of the program that stops a job. Tells when no job is being started any more.
 _lock = threading.Condition(threading.RLock())
@@ -38,6 +39,10 @@ class Run:
     def __init__(self, job: _sage.Job, calls: ServiceCalls) -> None:
         self.job = job
         self._calls = calls
+        #: Files that sinks left unfinished, as a signal ended the job.
+        self.kept = calls.kept
+        #: What was told of them.
+        self.said: str | None = None
         #: Which functions ran together, for the report.
         self.parts: Parts = {}
         #: Whether somebody was told how it ended.
@@ -51,6 +56,7 @@ class Run:
             _running.discard(self)
             _leave_signals()
         self._calls.close()
+        self.said = told_of(self.kept) or self.said
         return True
 
 

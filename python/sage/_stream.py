@@ -17,7 +17,7 @@ from ._functions import (
     SinkFunction,
     is_function_class,
 )
-from ._io import PrintSink
+from ._io import FileSink, PrintSink
 from ._letters import Letter
 from ._policies import OPTIONS, policy, split_options
 from ._transformation import Transformation
@@ -96,6 +96,8 @@ class DataStream:
         check_function(kind, function, args, kwargs)
         told, dead = policy(options)
         is_flight = "in_flight" in options or is_async(function)
+        if is_flight and isinstance(function, type) and issubclass(function, FileSink):
+            raise ValueError(f"`{function.__name__}` writes one record at a time, so it takes no `in_flight`")
         if is_flight:
             told.update(self._flight(kind, options))
         elif "ordered" in options or "timeout" in options:

@@ -54,20 +54,6 @@ def test_replicas_append_whole_lines(tmp_path: Path) -> None:
         run(env)
 
 
-def test_a_line_is_in_the_file_when_its_record_was_taken(tmp_path: Path) -> None:
-    out, seen = tmp_path / "out.txt", []
-
-    class Watched(FileSink):
-        def execute(self, record: Any) -> None:
-            super().execute(record)
-            seen.append(out.read_text())
-
-    env = LocalEnvironment()
-    env.from_batch([1, 2]).sink(Watched, out)
-    run(env)
-    assert seen == ["1\n", "1\n2\n"]
-
-
 def test_what_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"fine\n\xff\n")

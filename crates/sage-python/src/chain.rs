@@ -10,7 +10,7 @@ use std::time::Instant;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
-use sage::{AtRecord, BoxError, CloseContext, Emit, Fault, FinishContext, OpenContext, Operator, Sink};
+use sage::{AtRecord, BoxError, CloseContext, Emit, Fault, FinishContext, OpenContext, Operator, Sink, StopReason};
 
 use crate::Record;
 use crate::blocks::{MOST_RECORDS, Pace, left, parts};
@@ -207,12 +207,31 @@ impl Chain {
         }
     }
 
-    fn close(&mut self) -> Result<(), BoxError> {
+    /// Has sinks make final what they wrote.
+    fn publish(&mut self) -> Result<(), BoxError> {
+        let Some(adapter) = &self.adapter else { return Ok(()) };
+        attach(|py| match call_method(py, adapter, "publish") {
+            Ok(_) => Ok(()),
+            Err(exception) => Err(Raised::new(py, exception, None).into()),
+        })
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        // What becomes of a file that is not final depends on it.
+        let ending = match cx.reason() {
+            StopReason::EndOfInput | StopReason::Drain => "end",
+            StopReason::Signal(_) => "signal",
+            _ => "else",
+        };
         let _until_closed = self.thread.take();
         attach(|py| {
             self.waiting.clear();
             self.run = None;
-            self.adapter.take().map_or(Ok(()), |adapter| close(py, &adapter))
+            let Some(adapter) = self.adapter.take() else { return Ok(()) };
+            let told = adapter.call_method1(py, intern!(py, "ended"), (ending,));
+            let closed = close(py, &adapter);
+            told.map_err(|exception| Raised::new(py, exception, None))?;
+            closed
         })
     }
 }
@@ -246,8 +265,8 @@ impl Operator for Through {
         self.0.finish().map_err(Fault::Error)?.into_iter().try_for_each(|record| out.emit(record))
     }
 
-    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
-        self.0.close()
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.0.close(cx)
     }
 }
 
@@ -275,10 +294,10 @@ impl Sink for Into {
 
     fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
         self.0.finish()?;
-        Ok(())
+        self.0.publish()
     }
 
-    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
-        self.0.close()
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.0.close(cx)
     }
 }

@@ -1,0 +1,148 @@
+"""A file that appears under its name when it is complete, or not at all; as the sinks of the engine write theirs.
+
+Invariants: what had the name before is touched by nothing but one rename; the rename comes after everything was
+written and synced without an error.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+#: What a new file may be, before the process's mask.
+_NEW_FILE_MODE = 0o666
+
+
+class Output:
+    """A file of text that is being written, in UTF-8: beside its target, unless that is a device or a pipe."""
+
+    def __init__(self, path: str) -> None:
+        #: Where a link leads, if the path is one.
+        self._target = os.path.realpath(path) if os.path.islink(path) else path
+        self._path = path
+        self._temporary: str | None = None
+        self._is_broken = False
+        with self._named():
+            try:
+                mode = os.stat(self._target).st_mode
+            except FileNotFoundError:
+                mode = None
+            if mode is None or stat.S_ISREG(mode):
+                self._file = self._beside(mode)
+            else:
+                # What is in the way of a folder, the system says.
+                self._file = open(self._target, "w", encoding="utf-8", newline="")
+
+    def _beside(self, mode: int | None) -> TextIO:
+        """Makes the file, which nobody may read who may not read what it replaces."""
+        folder = os.path.dirname(self._target) or "."
+        while True:
+            self._temporary = os.path.join(folder, f".sage-{os.urandom(6).hex()}.tmp")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            try:
+                file = os.open(self._temporary, flags, _NEW_FILE_MODE if mode is None else 0o600)
+                break
+            except FileExistsError:
+                continue
+        if mode is not None:
+            os.fchmod(file, stat.S_IMODE(mode))
+        return open(file, "w", encoding="utf-8", newline="")
+
+    def write(self, text: str) -> None:
+        """Writes a text. After one that cannot be written, there will be no file."""
+        try:
+            with self._named():
+                self._file.write(text)
+        except BaseException:
+            self._is_broken = True
+            raise
+
+    def publish(self) -> None:
+        """Makes it the target; raises where something could not be written, whatever became of that then."""
+        try:
+            if self._is_broken and self._temporary is not None:
+                raise ValueError(f"{self._path} is not made, for something could not be written to it")
+            with self._named():
+                self._file.flush()
+                if self._temporary is not None:
+                    if os.path.exists(self._target):
+                        os.fchmod(self._file.fileno(), stat.S_IMODE(os.stat(self._target).st_mode))
+                    os.fsync(self._file.fileno())
+                    os.replace(self._temporary, self._target)
+                    self._temporary = None
+                    _sync_folder(self._target)
+        finally:
+            self.discard()
+
+    def keep(self) -> str | None:
+        """Leaves what was written beside the target, with ``.partial`` behind its name, and returns where."""
+        partial = f"{self._target}.partial"
+        try:
+            with self._named():
+                self._file.flush()
+                if self._temporary is None:
+                    return None
+                os.replace(self._temporary, partial)
+                self._temporary = None
+                return partial
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Closes the file, and removes it if it is not the target. Does nothing a second time."""
+        temporary, self._temporary = self._temporary, None
+        try:
+            self._file.close()
+        except OSError:
+            if temporary is None:
+                with self._named():
+                    raise
+            # Of a file that is removed, it does not matter what could not be written.
+        finally:
+            if temporary is not None:
+                try:
+                    os.unlink(temporary)
+                except FileNotFoundError:
+                    pass  # somebody else has tidied up
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Has errors name the file."""
+        try:
+            yield
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{self._path} is written in UTF-8, and this record cannot be: {error}") from error
+        except OSError as error:
+            raise type(error)(error.errno, error.strerror, self._path) from error
+
+
+def _sync_folder(path: str) -> None:
+    """Has the new name survive a power cut. Some network file systems cannot do that, and there is no more to be had."""
+    try:
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.fsync(folder)
+    except OSError:
+        pass
+    finally:
+        os.close(folder)
+
+
+def told_of(kept: list[str]) -> str | None:
+    """Tells on standard error of the files that a job which a signal ended has left unfinished; returns what it said."""
+    if not kept:
+        return None
+    files, kept[:] = sorted(kept), []
+    few = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+    said = f"interrupted: what was written so far is in {few}"
+    try:
+        print(said, file=sys.stderr, flush=True)
+    except (OSError, ValueError, AttributeError):
+        pass  # nobody can see it
+    return said
