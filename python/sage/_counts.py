@@ -21,6 +21,9 @@ Counted = tuple[str, int | None, int | None]
 #: Kinds that give one record for each that they take.
 _ONE_FOR_ONE = {"map", "keyby", "tag", "keytag", "comap", "timestamps", "whole", "map_with_state", "sink"}
 
+#: How much of a name the table of the report shows: ``TABLE_CHARS`` of the engine's.
+_TABLE_CHARACTERS = 60
+
 
 def parts_of(steps: list[Step]) -> Parts:
     """The functions of each operator of a plan that has several; none where a ``take`` or ``zip`` may cut off
@@ -47,17 +50,25 @@ def counted(operator: dict[str, Any], parts: list[tuple[str, str]]) -> list[Coun
 
 def told(text: str, operators: list[dict[str, Any]], functions: dict[str, list[Counted]]) -> str:
     """The report in words, with a line for each function below that of its operator."""
-    width = max((len(operator["name"]) for operator in operators), default=0)
+    width = max((len(_short(operator["name"])) for operator in operators), default=0)
     lines = []
-    waiting = dict(functions)
+    waiting: dict[str, list[list[Counted]]] = {}
+    for operator, counts in functions.items():
+        waiting.setdefault(_short(operator), []).append(counts)
     is_table = False
     for line in text.splitlines():
         lines.append(line)
         is_table = is_table or line.startswith("  operator ")
         name = line[2 : 2 + width].rstrip()
-        for function, taken, given in waiting.pop(name, []) if is_table else []:
+        for function, taken, given in waiting[name].pop(0) if is_table and waiting.get(name) else []:
+            function = _short(function)
             lines.append(f"  {'  ' + function:{width}}  {shown(taken):>12} {shown(given):>12}")
     return "\n".join(lines) + ("\n" if text.endswith("\n") else "")
+
+
+def _short(name: str) -> str:
+    """A name as the table of the report shows it."""
+    return name if len(name) <= _TABLE_CHARACTERS else name[: _TABLE_CHARACTERS - 1] + "…"
 
 
 def shown(count: int | None) -> str:

@@ -6,26 +6,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::runtime::Handle;
+
 use crate::BoxError;
 use crate::backend::inline::InlineBackend;
 use crate::backend::local::LocalBackend;
+use crate::backend::thread::OwnThread;
 use crate::backend::{Backend, Ground, StuckProbe, event_queue};
 use crate::clock::Clock;
 use crate::graph::wiring::{self, LaneOptions};
 use crate::graph::{Explain, Mistake, SharedGraph, validate};
+use crate::guarded::{Guarded, guard};
 use crate::job::control::JobControl;
 use crate::job::dispatcher::Dispatcher;
 use crate::job::plan::{LiveMetrics, Plan};
 use crate::job::polling::Polling;
 use crate::job::signals::Listening;
-use crate::job::task::guard;
 use crate::job::{
     Deadlines, JobHandle, JobReport, JobShared, LogError, Origin, RunError, SessionLog, SignalPolicy, checked,
 };
 use crate::operator::policy::ErrorPolicy;
 use crate::service::{
     AsyncService, Blocking, CallError, Futures, HookContext, HookTimeouts, JobRuntime, Registry, Service,
-    ServiceBuilder, ServiceEntry, ServiceHandle, ServiceState, Typed, order,
+    ServiceBuilder, ServiceEntry, ServiceHandle, ServiceState, Typed, is_inside_async, order,
 };
 use crate::source::{GeneratorSource, IterSource, Lines, Source};
 use crate::stream::pipe::{From as FromSource, OneShot, PerReplica, PerRun};
@@ -99,8 +102,10 @@ pub enum SubmitError {
         /// The source.
         source_name: String,
     },
-    /// `run` was called on a thread of an async runtime, which it would block.
-    #[error("`run` would block the async runtime it is called in; use `run_async().await`")]
+    /// `run` was called by async code, whose thread it would block. In `spawn_blocking` and `block_in_place` it runs.
+    #[error(
+        "`run` would block the async runtime it is called in; use `run_async().await`, or call it in `spawn_blocking`"
+    )]
     InsideRuntime,
     /// A stream of another environment was brought together with one of this.
     #[error("`{operator}` meets a stream of another environment; declare both in one")]
@@ -159,6 +164,7 @@ struct Options {
     queue_batches: Option<usize>,
     flush_interval: Duration,
     clock: Option<Clock>,
+    runtime: Option<Handle>,
     stuck_probe: Option<StuckProbe>,
 }
 
@@ -174,6 +180,7 @@ impl Default for Options {
             queue_batches: None,
             flush_interval: Duration::from_millis(1),
             clock: None,
+            runtime: None,
             stuck_probe: None,
         }
     }
@@ -290,9 +297,30 @@ impl Environment {
         self
     }
 
+    /// Lends the jobs a tokio runtime, for async hooks, `call_blocking` and `map_async`: what they open there, such as a
+    /// connection of a client that outlives the job, works on after it. Default: each job has one of its own, which ends
+    /// with it.
+    ///
+    /// It needs its timer, must be running for as long as the job does (one of the kind `current_thread` runs only while
+    /// its owner waits inside it), and is never shut down here. The engine has ended and dropped its own futures when a job
+    /// returns; tasks that your code spawns on it are yours, and go on.
+    ///
+    /// ```
+    /// let host = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    /// let env = sage::Environment::local("doubled").runtime(host.handle().clone());
+    /// let doubled = env.from_iter(1..=3).map_async(4, sage::Order::Ordered, |n| async move { n * 2 }).collect();
+    /// env.run()?;
+    /// assert_eq!(doubled.take(), [2, 4, 6]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn runtime(mut self, handle: Handle) -> Self {
+        self.options.runtime = Some(handle);
+        self
+    }
+
     /// How to tell where a thread is: `probe` is asked for the thread of each task or hook that has missed its deadline, and what it
     /// returns, some indented lines, is added to what the report says of that. For hosts whose language has stacks of its own. It is
-    /// called on the job's own thread, which waits for it.
+    /// called on a thread of its own, and has one second; when it has once taken longer, it is not asked again.
     pub fn where_stuck(mut self, probe: impl Fn(RawPthread) -> Option<String> + Send + Sync + 'static) -> Self {
         self.options.stuck_probe = Some(StuckProbe(Arc::new(probe)));
         self
@@ -436,7 +464,7 @@ impl Environment {
         F: Fn(&HookContext) -> Result<S, BoxError> + Send + Sync + 'static,
     {
         ServiceBuilder::new(self.registry.clone(), name.into(), self.hook_timeouts(), move |cell| {
-            Box::new(Typed::new(Box::new(constructor), Box::new(Blocking), cell))
+            Box::new(Typed::new(Arc::new(constructor), Box::new(Blocking), cell))
         })
     }
 
@@ -447,7 +475,7 @@ impl Environment {
         F: Fn() -> S + Send + Sync + 'static,
     {
         ServiceBuilder::new(self.registry.clone(), name.into(), self.hook_timeouts(), move |cell| {
-            Box::new(Typed::new(Box::new(move |_cx: &HookContext| Ok(constructor())), Box::new(Futures), cell))
+            Box::new(Typed::new(Arc::new(move |_cx: &HookContext| Ok(constructor())), Box::new(Futures), cell))
         })
     }
 
@@ -478,11 +506,10 @@ impl Environment {
     /// [`RunError::Submit`] if the job was not started; [`RunError::Job`], with the full report, unless it succeeded and
     /// is clean.
     pub fn run(&self) -> Result<JobReport, RunError> {
-        if tokio::runtime::Handle::try_current().is_ok() {
+        if is_inside_async() {
             return Err(SubmitError::InsideRuntime.into());
         }
-        let prepared = self.prepare()?;
-        checked(Some(prepared.run()))
+        checked(self.prepare()?.run())
     }
 
     /// Starts the pipelines in the background.
@@ -493,14 +520,10 @@ impl Environment {
         let prepared = self.prepare()?;
         let shared = prepared.dispatcher.shared();
         let end = shared.clone();
-        let runner = std::thread::Builder::new()
-            .name("sage-dispatcher".to_owned())
-            .spawn(move || {
-                // A panic here is the engine's own; the waiters are told that there is no report.
-                let report = guard(|| prepared.run()).ok();
-                end.end().finish(report);
-            })
-            .map_err(SubmitError::Threads)?;
+        // Under guard where no thread is to be had: what it dropped then is users' chains.
+        let prepared = Guarded::new(prepared, None);
+        let run = move || end.end().finish(prepared.into_inner().run());
+        let runner = OwnThread::spawn("sage-dispatcher", run).map_err(SubmitError::Threads)?;
         shared.end().set_runner(runner);
         Ok(JobHandle::new(shared))
     }
@@ -521,7 +544,7 @@ impl Environment {
         let clock = options.clock.clone().unwrap_or_else(Clock::system);
         let control = Arc::new(JobControl::new(clock));
         control.clock().rouses(&control);
-        let runtime = Arc::new(JobRuntime::default());
+        let runtime = Arc::new(JobRuntime::new(options.runtime.clone()));
         let lanes = LaneOptions {
             batch_records: options.batch_records,
             queue_batches: options.queue_batches,
@@ -539,7 +562,7 @@ impl Environment {
         let polling = Polling { runtime: runtime.clone(), events: inline };
         let plan = self.build(&control, &lanes, polling, &services)?;
         services.iter().for_each(|entry| entry.reset());
-        self.registry.begin(events.clone(), runtime.clone(), options.inline);
+        self.registry.begin(&services, events.clone(), runtime.clone(), options.inline);
         let shared = Arc::new(JobShared::new(
             job_id(),
             events.clone(),
@@ -575,7 +598,10 @@ impl Environment {
         services: &[Arc<ServiceEntry>],
     ) -> Result<Plan, SubmitError> {
         let graph = self.graph.with(std::mem::take);
-        let built = wiring::build(&graph, control, lanes, polling);
+        let built = guard(|| wiring::build(&graph, control, lanes, polling)).unwrap_or_else(|what| {
+            let message = format!("a `Drop` panicked: {what}");
+            Err(SubmitError::Factory { operator: "pipeline".to_owned(), message })
+        });
         let plan = built.map(|built| Plan::new(&graph, built, services.to_vec()));
         self.graph.with(|place| *place = graph);
         plan
@@ -601,10 +627,13 @@ struct Prepared {
 }
 
 impl Prepared {
-    fn run(self) -> JobReport {
-        let Self { dispatcher, mut in_use, _listening } = self;
-        let report = dispatcher.run();
-        in_use.left = still_running(&report);
+    /// The report; `None` if the engine itself panicked.
+    fn run(self) -> Option<JobReport> {
+        let Self { mut dispatcher, mut in_use, _listening } = self;
+        let report = guard(|| dispatcher.run()).ok();
+        // It has the last of some users' values, such as those in events that came too late.
+        drop(guard(move || drop(dispatcher)));
+        in_use.left = report.as_ref().map_or_else(|| Some("the job".to_owned()), still_running);
         report
     }
 }

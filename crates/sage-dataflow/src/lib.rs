@@ -43,6 +43,7 @@ mod clock;
 mod environment;
 mod exchange;
 mod graph;
+mod guarded;
 mod job;
 mod metrics;
 mod operator;

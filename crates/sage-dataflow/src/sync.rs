@@ -11,6 +11,8 @@ pub(crate) use std::thread::{self, Thread};
 use std::time::Duration;
 pub(crate) use std::time::Instant;
 
+pub(crate) use crate::backend::thread::OwnThread;
+
 /// An `UnsafeCell` with loom's closure interface.
 #[derive(Debug)]
 #[repr(transparent)]
@@ -79,6 +81,11 @@ pub(crate) fn enable_heavy_fences() {
 fn membarrier(command: libc::c_int) -> bool {
     // SAFETY: the call takes numbers only, and changes no memory.
     unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}
+
+/// Drops a record of a user's that nobody took. Its panic keeps no other record from being dropped.
+pub(crate) fn drop_record(drop: impl FnOnce()) {
+    crate::guarded::drop_guarded(None, drop);
 }
 
 /// How often a reader of a lane looks again before it parks.

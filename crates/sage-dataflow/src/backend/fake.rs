@@ -4,9 +4,10 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{Backend, Command, Event, ServiceAction, TaskId, Unit};
+use crate::guarded::What;
 use crate::job::control::Control;
 use crate::job::reason::StopReason;
-use crate::job::task::{During, Ending, Failure, TaskOutcome, TaskTimes, What};
+use crate::job::task::{During, Ending, Failure, TaskOutcome, TaskTimes};
 use crate::service::{Hook, HookEnd, HookFailure, ServiceId};
 
 /// How a scripted hook or task comes out.
@@ -145,6 +146,7 @@ impl Backend for FakeBackend {
 
     fn spawn(&mut self, unit: Unit) -> io::Result<()> {
         match unit {
+            Unit::Discard(_) => self.after(Duration::ZERO, Event::Discarded { panics: Vec::new() }),
             Unit::Task(plan) => {
                 self.log(Ok(Did::StartTask(plan.id.0)));
                 let script = self.tasks[plan.id.0].alone;

@@ -62,6 +62,7 @@ impl Backend for InlineBackend {
         match unit {
             Unit::Task(plan) => self.tasks.push_back((plan.id, self.ground.runner(plan))),
             Unit::Service(plan) => plan.run(&self.ground.runtime, &self.ground.events),
+            Unit::Discard(values) => super::discard(values, &self.ground.events),
         }
         Ok(())
     }

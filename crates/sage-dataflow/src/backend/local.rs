@@ -1,24 +1,32 @@
 //! One thread per task and per running hook.
 //!
-//! A thread's last act is to send its event; the backend joins it when the event is taken. A thread that never sends is
-//! never joined: the dispatcher reports what ran on it as abandoned.
+//! A thread's last act is to send its event. What it does after that, such as dropping a user's thread-local values, holds up
+//! no event: its end is awaited by `settle`, and now and then those are let go that have come to theirs. A thread that never
+//! sends is never awaited: the dispatcher reports what ran on it as abandoned.
 
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::thread::JoinHandleExt;
-use std::thread::{Builder, JoinHandle};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use super::thread::{OwnThread, ProbeHangs, ask};
 use super::{Backend, Event, Ground, ServiceAction, Stuck, TaskId, Unit};
+use crate::guarded::{Guarded, guard};
 use crate::job::control::Control;
 use crate::job::reason::StopReason;
 use crate::service::{Hook, ServiceId};
+use crate::sync::lock;
 
 /// Runs each unit on a thread of its own.
 pub(crate) struct LocalBackend {
     ground: Ground,
-    threads: HashMap<UnitKey, JoinHandle<()>>,
+    threads: HashMap<UnitKey, OwnThread>,
+    /// Those whose event was taken.
+    ending: Vec<(UnitKey, OwnThread)>,
 }
+
+/// How many threads may have sent their last event before it is looked which of them have ended.
+const MOST_ENDING: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum UnitKey {
@@ -26,23 +34,31 @@ enum UnitKey {
     Start(ServiceId),
     Shutdown(ServiceId),
     OnCleanup(ServiceId),
+    Discard,
 }
 
-/// Linux keeps 15 bytes of a thread's name.
-fn thread_name(prefix: &str, name: &str) -> String {
-    // A name with a NUL byte is refused by the system.
-    format!("{prefix}{}", name.replace('\0', " "))
+impl UnitKey {
+    fn stuck(self) -> Stuck {
+        match self {
+            Self::Task(id) => Stuck::Task(id),
+            Self::Start(id) => Stuck::Hook(id, Hook::Setup),
+            Self::Shutdown(id) => Stuck::Hook(id, Hook::Cleanup),
+            Self::OnCleanup(id) => Stuck::Hook(id, Hook::OnCleanup),
+            Self::Discard => Stuck::Discard,
+        }
+    }
 }
 
 impl LocalBackend {
     pub(crate) fn new(ground: Ground) -> Self {
-        Self { ground, threads: HashMap::new() }
+        Self { ground, threads: HashMap::new(), ending: Vec::new() }
     }
 
-    fn join(&mut self, key: UnitKey) {
-        if let Some(thread) = self.threads.remove(&key) {
-            // User code runs under a guard; what is left to panic is the engine, and its event has been sent.
-            drop(thread.join());
+    /// A thread has sent its last event.
+    fn ends(&mut self, key: UnitKey) {
+        self.ending.extend(self.threads.remove(&key).map(|thread| (key, thread)));
+        if self.ending.len() >= MOST_ENDING {
+            self.ending.retain_mut(|(_, thread)| !thread.try_join());
         }
     }
 }
@@ -57,11 +73,12 @@ impl Backend for LocalBackend {
         match unit {
             Unit::Task(plan) => {
                 let (id, control) = (plan.id, self.ground.control.clone());
-                let builder = Builder::new().name(thread_name("", &plan.name));
-                let runner = self.ground.runner(plan);
-                let thread = builder.spawn(move || {
+                let name = plan.name.clone();
+                // Where no thread is to be had, the chain is dropped on this one.
+                let runner = Guarded::new(self.ground.runner(plan), None);
+                let thread = OwnThread::spawn(&name, move || {
                     control.register();
-                    let outcome = runner.run();
+                    let outcome = runner.into_inner().run();
                     events.send(Event::TaskEnded { task: id, outcome });
                 })?;
                 self.threads.insert(UnitKey::Task(id), thread);
@@ -73,11 +90,10 @@ impl Backend for LocalBackend {
                     ServiceAction::Shutdown { .. } | ServiceAction::Cleanup { .. } => UnitKey::Shutdown(id),
                     ServiceAction::OnCleanup => UnitKey::OnCleanup(id),
                 };
-                let builder = Builder::new().name(thread_name("svc ", &plan.entry.name));
                 let runtime = self.ground.runtime.clone();
                 // Kept here as well: where no thread is to be had, a cleanup still runs, on this one.
                 let (entry, action) = (plan.entry.clone(), plan.action.clone());
-                let thread = builder.spawn({
+                let thread = OwnThread::spawn(&format!("svc {}", entry.name), {
                     let events = events.clone();
                     move || plan.run(&runtime, &events)
                 });
@@ -87,9 +103,23 @@ impl Backend for LocalBackend {
                     }
                     (Err(error), ServiceAction::Start { .. }) => return Err(error),
                     (Err(error), action) => {
-                        tracing::warn!(service = entry.name, %error, "no thread for the service's hooks: running them here");
+                        let told = "no thread for the service's hooks: running them here";
+                        drop(guard(|| tracing::warn!(service = entry.name, %error, "{told}")));
                         super::ServicePlan { entry, action }.run(&self.ground.runtime, &events);
                     }
+                }
+            }
+            Unit::Discard(values) => {
+                let (kept, sender) = (Arc::new(Mutex::new(values)), events.clone());
+                let values = kept.clone();
+                let thread = OwnThread::spawn("sage-discard", move || {
+                    let values = std::mem::take(&mut *lock(&values));
+                    super::discard(values, &sender);
+                });
+                match thread {
+                    Ok(thread) => _ = self.threads.insert(UnitKey::Discard, thread),
+                    // As for hooks.
+                    Err(_) => super::discard(std::mem::take(&mut *lock(&kept)), &events),
                 }
             }
         }
@@ -107,23 +137,31 @@ impl Backend for LocalBackend {
     fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
         let event = self.ground.receive(deadline)?;
         match &event {
-            Event::TaskEnded { task, .. } => self.join(UnitKey::Task(*task)),
-            Event::StartEnded { service, .. } => self.join(UnitKey::Start(*service)),
-            Event::CleanupEnded { service, .. } => self.join(UnitKey::Shutdown(*service)),
-            Event::OnCleanupEnded { service, .. } => self.join(UnitKey::OnCleanup(*service)),
+            Event::TaskEnded { task, .. } => self.ends(UnitKey::Task(*task)),
+            Event::StartEnded { service, .. } => self.ends(UnitKey::Start(*service)),
+            Event::CleanupEnded { service, .. } => self.ends(UnitKey::Shutdown(*service)),
+            Event::OnCleanupEnded { service, .. } => self.ends(UnitKey::OnCleanup(*service)),
+            Event::Discarded { .. } => self.ends(UnitKey::Discard),
             Event::StopEnded { .. } | Event::Command(_) | Event::Roused => {}
         }
         Some(event)
     }
 
-    fn where_stuck(&self, stuck: Stuck) -> Option<String> {
-        let probe = self.ground.stuck_probe.as_ref()?;
+    fn where_stuck(&self, stuck: Stuck) -> Result<Option<String>, ProbeHangs> {
+        let Some(probe) = self.ground.stuck_probe.clone() else { return Ok(None) };
         let key = match stuck {
             Stuck::Task(id) => UnitKey::Task(id),
             Stuck::Hook(id, Hook::Constructor | Hook::Setup) => UnitKey::Start(id),
             Stuck::Hook(id, Hook::Stop | Hook::Cleanup | Hook::Drop) => UnitKey::Shutdown(id),
             Stuck::Hook(id, Hook::OnCleanup) => UnitKey::OnCleanup(id),
+            Stuck::Discard => UnitKey::Discard,
         };
-        (probe.0)(self.threads.get(&key)?.as_pthread_t())
+        let Some(thread) = self.threads.get(&key).map(OwnThread::pthread) else { return Ok(None) };
+        ask(move || (probe.0)(thread))
+    }
+
+    fn settle(&mut self, deadline: Instant) -> Vec<Stuck> {
+        let ending = std::mem::take(&mut self.ending).into_iter();
+        ending.filter_map(|(key, mut thread)| (!thread.join_by(deadline)).then(|| key.stuck())).collect()
     }
 }

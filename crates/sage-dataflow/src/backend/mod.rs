@@ -7,7 +7,9 @@
 pub(crate) mod fake;
 pub(crate) mod inline;
 pub(crate) mod local;
+pub(crate) mod thread;
 
+use std::any::Any;
 use std::fmt;
 use std::io;
 use std::os::unix::thread::RawPthread;
@@ -15,6 +17,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use crate::backend::thread::ProbeHangs;
+use crate::guarded::{What, guard, take_dropped};
 use crate::job::control::{Control, JobControl};
 use crate::job::reason::StopReason;
 use crate::job::task::{Cursor, Runner, Task, TaskOutcome};
@@ -28,6 +32,8 @@ pub(crate) struct TaskId(pub(crate) usize);
 pub(crate) enum Unit {
     Task(TaskPlan),
     Service(ServicePlan),
+    /// Drops users' values.
+    Discard(Vec<Box<dyn Any + Send>>),
 }
 
 /// A task to run.
@@ -90,6 +96,10 @@ pub(crate) enum Event {
         service: ServiceId,
         end: HookEnd,
     },
+    /// Of [`Unit::Discard`]: the panics there were.
+    Discarded {
+        panics: Vec<What>,
+    },
     Command(Command),
     /// On the inline backend: a task has something to do that came from outside.
     Roused,
@@ -134,8 +144,13 @@ pub(crate) trait Backend {
     /// Waits for an event, until `deadline`; `None` when it has passed.
     fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event>;
     /// Where a unit that missed its deadline is stuck, in words, if that can be told.
-    fn where_stuck(&self, _stuck: Stuck) -> Option<String> {
-        None
+    fn where_stuck(&self, _stuck: Stuck) -> Result<Option<String>, ProbeHangs> {
+        Ok(None)
+    }
+    /// Waits until the threads of all units that have ended are gone, until `deadline` at most. Returns the units whose
+    /// threads are not: they have run to their end, and do something since, such as dropping a thread-local value.
+    fn settle(&mut self, _deadline: Instant) -> Vec<Stuck> {
+        Vec::new()
     }
 }
 
@@ -144,6 +159,17 @@ pub(crate) trait Backend {
 pub(crate) enum Stuck {
     Task(TaskId),
     Hook(ServiceId, Hook),
+    Discard,
+}
+
+/// Drops users' values, each under a guard of its own, and reports.
+pub(crate) fn discard(values: Vec<Box<dyn Any + Send>>, events: &EventSender) {
+    let mut panics = Vec::new();
+    for value in values {
+        panics.extend(guard(move || drop(value)).err());
+        panics.extend(take_dropped().into_iter().map(|(_, what)| what));
+    }
+    events.send(Event::Discarded { panics });
 }
 
 /// Tells where a thread is.
@@ -237,7 +263,10 @@ impl Backend for Box<dyn Backend + Send> {
     fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
         (**self).next_event(deadline)
     }
-    fn where_stuck(&self, stuck: Stuck) -> Option<String> {
+    fn where_stuck(&self, stuck: Stuck) -> Result<Option<String>, ProbeHangs> {
         (**self).where_stuck(stuck)
+    }
+    fn settle(&mut self, deadline: Instant) -> Vec<Stuck> {
+        (**self).settle(deadline)
     }
 }

@@ -8,6 +8,7 @@ use foldhash::fast::FixedState;
 
 use super::lane::{Mark, Pushed, Refused, Writer};
 use crate::graph::NodeId;
+use crate::guarded::Guarded;
 use crate::job::task::{Fault, Position, Push, Stop, TaskContext, Waiting};
 use crate::operator::KeySelector;
 
@@ -195,7 +196,7 @@ impl<T: Send> Push<T> for RoundRobin<T> {
 /// Equal keys to the same lane.
 pub struct ByKey<T, S> {
     lanes: Lanes<T>,
-    key: S,
+    key: Guarded<S>,
     hash: FixedState,
     /// The keyed operator: the key function is its user's code.
     node: NodeId,
@@ -203,6 +204,7 @@ pub struct ByKey<T, S> {
 
 impl<T, S> ByKey<T, S> {
     pub(crate) fn new(lanes: Lanes<T>, key: S, node: NodeId) -> Self {
+        let key = Guarded::new(key, Some(node));
         Self { lanes, key, node, hash: FixedState::with_seed(PARTITION_SEED) }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{Graph, NodeId};
+use super::{Graph, Index, NodeId};
 
 /// The physical graph of an environment: chains, replicas, exchanges and services.
 ///
@@ -36,13 +36,14 @@ impl Explain {
             .iter()
             .map(|chain| ExplainedChain { operators: operators(&chain.nodes), parallelism: graph.parallelism(chain) })
             .collect();
+        let index = Index::new(graph);
         let exchanges = graph
             .edges
             .iter()
             .filter_map(|edge| {
-                let to = graph.reader_of(edge.to)?;
+                let to = index.reader_of(edge.to)?;
                 Some(ExplainedExchange {
-                    from: graph.chain_of(edge.from)?,
+                    from: index.chain_of(edge.from)?,
                     to,
                     partitioning: edge.partitioning.to_string(),
                 })
@@ -90,9 +91,11 @@ impl fmt::Display for Explain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tasks: usize = self.chains.iter().map(|chain| chain.parallelism).sum();
         writeln!(f, "environment `{}`: {} chains, {tasks} tasks", self.name, self.chains.len())?;
-        for (index, chain) in self.chains.iter().enumerate() {
+        let mut exchanges = vec![Vec::new(); self.chains.len()];
+        self.exchanges.iter().for_each(|exchange| exchanges[exchange.from].push(exchange));
+        for ((index, chain), exchanges) in self.chains.iter().enumerate().zip(exchanges) {
             writeln!(f, "  chain {} ×{}: {}", index + 1, chain.parallelism, chain.operators.join(" → "))?;
-            for exchange in self.exchanges.iter().filter(|exchange| exchange.from == index) {
+            for exchange in exchanges {
                 writeln!(f, "    → chain {} ({})", exchange.to + 1, exchange.partitioning)?;
             }
         }

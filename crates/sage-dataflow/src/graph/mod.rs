@@ -9,7 +9,7 @@ mod explain;
 mod validate;
 pub(crate) mod wiring;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 pub use explain::Explain;
@@ -39,7 +39,6 @@ pub(crate) struct ChainId(pub(crate) usize);
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) name: String,
-    pub(crate) kind: &'static str,
     /// Emits as many records as it takes, so that it counts none of them itself.
     pub(crate) one_to_one: bool,
     /// What its user asked for; the environment's default otherwise.
@@ -99,6 +98,10 @@ pub(crate) struct Graph {
     pub(crate) mistakes: Vec<Mistake>,
     /// The policy of operators and sinks that have none of their own.
     pub(crate) default_policy: ErrorPolicy,
+    /// How many nodes there are of each kind.
+    kinds: HashMap<&'static str, usize>,
+    /// How many nodes bear each name.
+    names: HashMap<String, usize>,
 }
 
 /// Something that was declared and cannot be.
@@ -120,13 +123,28 @@ pub(crate) enum Mistake {
 impl Graph {
     pub(crate) fn add_node(&mut self, kind: &'static str, one_to_one: bool) -> NodeId {
         let id = NodeId(u32::try_from(self.nodes.len()).expect("a graph has fewer than four thousand million nodes"));
-        let mut nth = self.nodes.iter().filter(|node| node.kind == kind).count() + 1;
-        let is_taken = |name: &str| self.nodes.iter().any(|node| node.name == name);
-        while is_taken(&format!("{kind}-{nth}")) {
+        let of_kind = self.kinds.entry(kind).or_default();
+        *of_kind += 1;
+        let mut nth = *of_kind;
+        while self.names.contains_key(&format!("{kind}-{nth}")) {
             nth += 1;
         }
-        self.nodes.push(Node { name: format!("{kind}-{nth}"), kind, one_to_one, policy: None });
+        let name = format!("{kind}-{nth}");
+        self.names.insert(name.clone(), 1);
+        self.nodes.push(Node { name, one_to_one, policy: None });
         id
+    }
+
+    /// Gives a node another name.
+    pub(crate) fn rename(&mut self, node: NodeId, name: String) {
+        *self.names.entry(name.clone()).or_default() += 1;
+        let before = std::mem::replace(&mut self.node_mut(node).name, name);
+        if let Some(bearers) = self.names.get_mut(&before) {
+            *bearers -= 1;
+            if *bearers == 0 {
+                self.names.remove(&before);
+            }
+        }
     }
 
     /// Notes that `node` was given an option that cannot be.
@@ -170,26 +188,64 @@ impl Graph {
             Head::Inlet(inlet) => self.inlets[inlet.0].parallelism,
         }
     }
+}
+
+/// What belongs to what in a graph, for those who ask for all of it.
+pub(crate) struct Index {
+    chains: Vec<Option<usize>>,
+    readers: Vec<Option<usize>>,
+    /// The edges that lead to each inlet, and those that begin in each chain.
+    to: Vec<Vec<usize>>,
+    from: Vec<Vec<usize>>,
+}
+
+impl Index {
+    pub(crate) fn new(graph: &Graph) -> Self {
+        let mut index = Self {
+            chains: vec![None; graph.nodes.len()],
+            readers: vec![None; graph.inlets.len()],
+            to: vec![Vec::new(); graph.inlets.len()],
+            from: vec![Vec::new(); graph.chains.len()],
+        };
+        for (number, chain) in graph.chains.iter().enumerate() {
+            chain.nodes.iter().for_each(|node| _ = index.chains[node.0 as usize].get_or_insert(number));
+            if let Head::Inlet(inlet) = chain.head {
+                index.readers[inlet.0].get_or_insert(number);
+            }
+        }
+        for (number, edge) in graph.edges.iter().enumerate() {
+            index.to[edge.to.0].push(number);
+            if let Some(chain) = index.chain_of(edge.from) {
+                index.from[chain].push(number);
+            }
+        }
+        index
+    }
+
+    /// The chain that a node is part of.
+    pub(crate) fn chain_of(&self, node: NodeId) -> Option<usize> {
+        self.chains[node.0 as usize]
+    }
 
     /// The chain that reads an inlet.
     pub(crate) fn reader_of(&self, inlet: InletId) -> Option<usize> {
-        self.chains.iter().position(|chain| chain.head == Head::Inlet(inlet))
+        self.readers[inlet.0]
+    }
+
+    /// The edges that lead to an inlet, in the order in which they were added.
+    pub(crate) fn edges_to(&self, inlet: InletId) -> &[usize] {
+        &self.to[inlet.0]
     }
 
     /// The chains that records of chain `from` may come to; itself only where a loop leads back to it.
-    pub(crate) fn reached_from(&self, from: usize) -> HashSet<usize> {
+    pub(crate) fn reached_from(&self, graph: &Graph, from: usize) -> HashSet<usize> {
         let mut reached = HashSet::new();
         let mut open = vec![from];
         while let Some(chain) = open.pop() {
-            let edges = self.edges.iter().filter(|edge| self.chains[chain].nodes.contains(&edge.from));
-            let next = edges.filter_map(|edge| self.reader_of(edge.to));
+            let next = self.from[chain].iter().filter_map(|&edge| self.reader_of(graph.edges[edge].to));
             open.extend(next.filter(|&next| reached.insert(next)));
         }
         reached
-    }
-
-    pub(crate) fn chain_of(&self, node: NodeId) -> Option<usize> {
-        self.chains.iter().position(|chain| chain.nodes.contains(&node))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Graph, InletId, Mistake, NodeId};
+use super::{Graph, Index, InletId, Mistake, NodeId};
 use crate::environment::SubmitError;
 
 /// Checks that every stream ends in a sink, that names are unique and that every operator has a replica.
@@ -20,14 +20,14 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
     if graph.nodes.is_empty() {
         return Err(SubmitError::Empty);
     }
-    if let Some(node) = (0..graph.nodes.len() as u32).map(NodeId).find(|&node| graph.chain_of(node).is_none()) {
-        // The end of the dangling stream says more than its beginning.
-        let end = (0..graph.nodes.len() as u32).map(NodeId).rfind(|&node| graph.chain_of(node).is_none());
-        return Err(SubmitError::MissingSink { operator: graph.node(end.unwrap_or(node)).name.clone() });
+    let index = Index::new(graph);
+    // The end of the dangling stream says more than its beginning.
+    if let Some(end) = (0..graph.nodes.len() as u32).map(NodeId).rfind(|&node| index.chain_of(node).is_none()) {
+        return Err(SubmitError::MissingSink { operator: graph.node(end).name.clone() });
     }
-    for (index, inlet) in graph.inlets.iter().enumerate() {
-        let sender = graph.edges.iter().find(|edge| edge.to.0 == index);
-        let consumer = graph.chains.iter().find(|chain| chain.head == super::Head::Inlet(super::InletId(index)));
+    for (number, inlet) in graph.inlets.iter().enumerate() {
+        let sender = index.edges_to(InletId(number)).first().map(|&edge| &graph.edges[edge]);
+        let consumer = index.reader_of(InletId(number)).map(|chain| &graph.chains[chain]);
         match (sender, consumer) {
             (Some(edge), None) => {
                 return Err(SubmitError::MissingSink { operator: graph.node(edge.from).name.clone() });
@@ -43,7 +43,7 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
             return Err(SubmitError::ZeroParallelism { operator: first_name(graph, &chain.nodes) });
         }
     }
-    validate_loops(graph)?;
+    validate_loops(graph, &index)?;
     if let Some((node, _)) = graph.one_shots.iter().find(|(_, is_left)| !is_left()) {
         return Err(SubmitError::SourceConsumed { source_name: graph.node(*node).name.clone() });
     }
@@ -57,19 +57,19 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
 }
 
 /// Checks that every loop is closed, and that no two share a task: the probes of one would wait for those of the other.
-fn validate_loops(graph: &Graph) -> Result<(), SubmitError> {
+fn validate_loops(graph: &Graph, links: &Index) -> Result<(), SubmitError> {
     let mut seen: Vec<(usize, &str)> = Vec::new();
     for (index, inlet) in graph.inlets.iter().enumerate() {
         let Some(feeds) = inlet.feeds else { continue };
         let name = graph.node(feeds.node).name.as_str();
         let wrong = |message: String| SubmitError::OperatorOption { operator: name.to_owned(), message };
-        if !graph.edges.iter().any(|edge| edge.to.0 == index) {
+        if links.edges_to(InletId(index)).is_empty() {
             return Err(wrong("nothing is fed back; call `fill` with the stream that goes round".to_owned()));
         }
-        let Some(head) = graph.reader_of(InletId(index)) else { continue };
-        let reached = graph.reached_from(head);
+        let Some(head) = links.reader_of(InletId(index)) else { continue };
+        let reached = links.reached_from(graph, head);
         let shared =
-            seen.iter().find(|(other, _)| reached.contains(other) && graph.reached_from(*other).contains(&head));
+            seen.iter().find(|(other, _)| reached.contains(other) && links.reached_from(graph, *other).contains(&head));
         if let Some((_, other)) = shared {
             let message = format!(
                 "it shares operators with the loop `{other}`; feed both back through one loop, with an enum as its record"

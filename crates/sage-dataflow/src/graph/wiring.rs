@@ -4,13 +4,14 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Edge, EdgeId, Graph, Head, InletId, NodeId};
+use super::{Edge, EdgeId, Graph, Head, Index, InletId, NodeId};
 use crate::environment::SubmitError;
 use crate::exchange::lane::{Depth, Inbox, Reader, Signal, Writer, lane};
 use crate::exchange::{Gauge, Lanes, Partitioning};
+use crate::guarded::guard;
 use crate::job::control::JobControl;
 use crate::job::polling::Polling;
-use crate::job::task::{Cursor, OpenContext, Task, Waiting, guard};
+use crate::job::task::{Cursor, OpenContext, Task, Waiting};
 use crate::metrics::Counter;
 use crate::operator::policy::{Errors, Passed};
 
@@ -143,11 +144,12 @@ pub(crate) fn build(
 ) -> Result<Built, SubmitError> {
     let signals: Vec<Vec<Arc<Signal>>> =
         graph.inlets.iter().map(|inlet| (0..inlet.parallelism).map(|_| Arc::new(Signal::new())).collect()).collect();
+    let index = Index::new(graph);
     let edges = graph
         .edges
         .iter()
         .map(|edge| {
-            let producers = graph.chain_of(edge.from).map_or(0, |chain| graph.parallelism(&graph.chains[chain]));
+            let producers = index.chain_of(edge.from).map_or(0, |chain| graph.parallelism(&graph.chains[chain]));
             let signals = &signals[edge.to.0];
             let one_to_one = edge.partitioning == Partitioning::Forward && producers == signals.len();
             let feeds = graph.inlets[edge.to.0].feeds.is_some();
@@ -155,18 +157,19 @@ pub(crate) fn build(
         })
         .collect();
     let gauges = graph.inlets.iter().map(|inlet| inlet.feeds.map(|_| Arc::default())).collect();
-    let loops = edges_in_loops(graph);
+    let loops = edges_in_loops(graph, &index);
     let counters = Counters::default();
     let mut wiring = Wiring { edges, loops, signals, gauges, options: options.clone(), polling, counters };
     let mut tasks = Vec::new();
-    for (index, chain) in graph.chains.iter().enumerate() {
+    for (number, chain) in graph.chains.iter().enumerate() {
         let parallelism = graph.parallelism(chain);
         for replica in 0..parallelism {
             let mut cx = BuildContext {
                 graph,
+                index: &index,
                 wiring: &mut wiring,
                 control,
-                chain: index,
+                chain: number,
                 building: None,
                 replica,
                 parallelism,
@@ -175,19 +178,19 @@ pub(crate) fn build(
                 let operator = cx.building.map_or_else(String::new, |node| cx.name(node));
                 Err(SubmitError::Factory { operator, message: what.to_string() })
             })?;
-            tasks.push(BuiltTask { chain: index, replica, task, cursor: Arc::default() });
+            tasks.push(BuiltTask { chain: number, replica, task, cursor: Arc::default() });
         }
     }
     Ok(Built { tasks, counters: wiring.counters })
 }
 
 /// For each edge, whether it lies in a loop, and whether it begins at the head of one.
-fn edges_in_loops(graph: &Graph) -> Vec<(bool, bool)> {
+fn edges_in_loops(graph: &Graph, index: &Index) -> Vec<(bool, bool)> {
     if graph.inlets.iter().all(|inlet| inlet.feeds.is_none()) {
         return vec![(false, false); graph.edges.len()];
     }
-    let reached: Vec<_> = (0..graph.chains.len()).map(|chain| graph.reached_from(chain)).collect();
-    let ends = |edge: &Edge| Some((graph.chain_of(edge.from)?, graph.reader_of(edge.to)?));
+    let reached: Vec<_> = (0..graph.chains.len()).map(|chain| index.reached_from(graph, chain)).collect();
+    let ends = |edge: &Edge| Some((index.chain_of(edge.from)?, index.reader_of(edge.to)?));
     graph
         .edges
         .iter()
@@ -205,6 +208,7 @@ fn edges_in_loops(graph: &Graph) -> Vec<(bool, bool)> {
 /// What a chain is given to build one task.
 pub struct BuildContext<'a> {
     graph: &'a Graph,
+    index: &'a Index,
     wiring: &'a mut Wiring,
     control: &'a Arc<JobControl>,
     chain: usize,
@@ -303,10 +307,10 @@ impl BuildContext<'_> {
     /// order in which they were added.
     pub(crate) fn inbox<T: Send + 'static>(&mut self, inlet: InletId) -> Inbox<T> {
         let mut lanes = Vec::new();
-        let edges = self.graph.edges.iter().zip(&mut self.wiring.edges).zip(&self.wiring.loops);
-        for (input, ((_, ends), &(in_loop, from_head))) in edges.filter(|((edge, _), _)| edge.to == inlet).enumerate() {
+        for (input, &edge) in self.index.edges_to(inlet).iter().enumerate() {
+            let (in_loop, from_head) = self.wiring.loops[edge];
             let readers: &mut Vec<Vec<Reader<T>>> =
-                ends.readers.downcast_mut().expect("the edges of an inlet carry the same records");
+                self.wiring.edges[edge].readers.downcast_mut().expect("the edges of an inlet carry the same records");
             lanes.extend(
                 readers[self.replica].drain(..).map(|reader| reader.of_input(input).in_loop(in_loop, from_head)),
             );

@@ -9,6 +9,8 @@
 //!  2. A service is attempted at most once, after all it depends on are ready.
 //!  3. Tasks start only when every service is ready.
 
+use std::any::Any;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,10 +20,14 @@ use super::plan::{Deadlines, Plan, TaskRecord, TaskState, operator_reports};
 use super::reason::StopReason;
 use super::report::{Cause, CauseKind, Cleanliness, JobReport, Leftover, Origin, Outcome, PhaseTimes, ServiceReport};
 use super::state::JobState;
-use super::task::{During, Failure, TaskOutcome, What};
+use super::task::{During, Failure, TaskOutcome};
+use super::turns::Turns;
 use crate::backend::{Backend, Command, Event, ServiceAction, ServicePlan, TaskId, Unit};
+use crate::guarded::{What, guard};
 use crate::job::control::Control;
-use crate::service::{Hook, HookEnd, HookFailure, JobRuntime, Registry, ServiceEntry, ServiceId, ServiceState, Tally};
+use crate::service::{
+    Hook, HookEnd, HookFailure, JobRuntime, Registry, ServiceEntry, ServiceId, ServiceState, Tally, order,
+};
 
 /// One service as the dispatcher tracks it; its state is in its entry.
 pub(super) struct ServiceRecord {
@@ -39,6 +45,8 @@ pub(super) struct ServiceRecord {
     pub(super) cleanup: Option<Duration>,
     /// What its gate had counted before this job.
     before: Tally,
+    /// Calls that were inside when it was given up.
+    pub(super) calls_inside: u64,
 }
 
 /// Who runs a job.
@@ -49,9 +57,15 @@ pub(crate) struct Dispatcher<B> {
     pub(super) time_limit: Option<Duration>,
     pub(super) plan: Plan,
     pub(super) services: Vec<ServiceRecord>,
+    pub(super) turns: Turns,
+    /// How many services run their constructor or `setup`.
+    starting: usize,
+    /// The deadlines of the services' hooks.
+    hook_deadlines: BTreeSet<(Instant, usize)>,
     pub(super) registry: Arc<Registry>,
     pub(super) runtime: Arc<JobRuntime>,
     pub(super) shared: Arc<JobShared>,
+    span: tracing::Span,
     pub(super) log: SessionLog,
     pub(super) state: JobState,
     pub(super) outcome: Option<Outcome>,
@@ -64,6 +78,14 @@ pub(crate) struct Dispatcher<B> {
     pub(super) limit: Option<Instant>,
     /// What the tasks were told, and by when they are to have obeyed.
     pub(super) winding_down: Option<(Control, Instant)>,
+    /// So many tasks from the first on do not run any more.
+    ended_tasks: usize,
+    /// What is dropped on another thread, and by when that is to be done.
+    pub(super) discarding: Option<Instant>,
+    /// Users' values that came with events nobody waited for.
+    pub(super) strays: Vec<Box<dyn Any + Send>>,
+    /// A user's probe did not come back: none is asked any more.
+    pub(super) is_probe_stuck: bool,
 }
 
 impl<B: Backend> Dispatcher<B> {
@@ -80,6 +102,7 @@ impl<B: Backend> Dispatcher<B> {
         log: SessionLog,
     ) -> Self {
         let services = plan.services.iter().cloned().map(ServiceRecord::new).collect();
+        let turns = Turns::new(order::declared(&plan.services));
         Self {
             backend,
             environment,
@@ -87,9 +110,13 @@ impl<B: Backend> Dispatcher<B> {
             time_limit,
             plan,
             services,
+            turns,
+            starting: 0,
+            hook_deadlines: BTreeSet::new(),
             registry,
             runtime,
             shared,
+            span: tracing::Span::none(),
             log,
             state: JobState::Created,
             outcome: None,
@@ -100,6 +127,10 @@ impl<B: Backend> Dispatcher<B> {
             phases: PhaseTimes::default(),
             limit: None,
             winding_down: None,
+            ended_tasks: 0,
+            discarding: None,
+            strays: Vec::new(),
+            is_probe_stuck: false,
         }
     }
 
@@ -107,10 +138,10 @@ impl<B: Backend> Dispatcher<B> {
         self.shared.clone()
     }
 
-    /// Runs the job to its end.
-    pub(crate) fn run(mut self) -> JobReport {
-        let span = tracing::info_span!("job", environment = self.environment, id = self.shared.id());
-        let _entered = span.enter();
+    /// Runs the job to its end, once.
+    pub(crate) fn run(&mut self) -> JobReport {
+        let span = guard(|| tracing::info_span!("job", environment = self.environment, id = self.shared.id()));
+        self.span = span.unwrap_or_else(|_| tracing::Span::none());
         let (started, began) = (SystemTime::now(), self.backend.now());
         self.limit = self.time_limit.map(|limit| began + limit);
         self.advance(JobState::Starting);
@@ -130,52 +161,53 @@ impl<B: Backend> Dispatcher<B> {
         assert!(self.state.may_become(next), "a job that is {} cannot become {next}", self.state);
         self.state = next;
         self.shared.publish(next);
-        tracing::debug!(state = %next, "job");
+        self.trace(|| tracing::debug!(state = %next, "job"));
         self.log.dispatcher(format_args!("job {next}"));
     }
 
     fn start_services(&mut self) {
         loop {
-            if self.reason.is_none() {
-                for index in 0..self.services.len() {
-                    if self.services[index].entry.state() == ServiceState::Registered && self.is_startable(index) {
-                        self.start_service(index);
-                    }
-                }
+            while self.reason.is_none()
+                && let Some(index) = self.turns.next()
+            {
+                self.start_service(index);
             }
-            let starting = self.services.iter().any(|service| service.is_starting());
-            if !starting || self.reason.is_some() {
+            if self.starting == 0 || self.reason.is_some() {
                 return;
             }
             self.take_event();
         }
     }
 
-    fn is_startable(&self, index: usize) -> bool {
-        let after = &self.services[index].entry.after;
-        after.iter().all(|name| {
-            self.services.iter().any(|other| other.entry.name == *name && other.entry.state() == ServiceState::Ready)
-        })
+    /// Sets the hook that a service runs now, if any, and when it will be given up.
+    pub(super) fn runs(&mut self, index: usize, hook: Option<Hook>, deadline: Option<Instant>) {
+        let record = &mut self.services[index];
+        let starts = |hook: Option<Hook>| usize::from(hook == Some(Hook::Setup));
+        self.starting = self.starting + starts(hook) - starts(record.running);
+        record.running = hook;
+        if let Some(before) = std::mem::replace(&mut record.deadline, deadline) {
+            self.hook_deadlines.remove(&(before, index));
+        }
+        self.hook_deadlines.extend(deadline.map(|deadline| (deadline, index)));
     }
 
     pub(super) fn start_service(&mut self, index: usize) {
         let now = self.backend.now();
-        let record = &mut self.services[index];
-        let entry = record.entry.clone();
+        let entry = self.services[index].entry.clone();
         if !entry.advance(ServiceState::Initialising) {
             return;
         }
         let deadline = now + entry.timeouts.setup;
         let given_up = if entry.instance.ends_itself() { deadline + GRACE } else { deadline };
-        (record.deadline, record.began, record.running) = (Some(given_up), Some(now), Some(Hook::Setup));
+        self.services[index].began = Some(now);
+        self.runs(index, Some(Hook::Setup), Some(given_up));
         self.log_service(&entry);
         let action = ServiceAction::Start { deadline };
         if let Err(error) = self.backend.spawn(Unit::Service(ServicePlan { entry: entry.clone(), action })) {
             let origin = Origin::Service { name: entry.name.clone(), hook: Hook::Setup };
             let message = format!("no thread could be started for it: {error}");
             self.fail(Cause { origin, kind: CauseKind::Spawn, message, error: None });
-            self.services[index].running = None;
-            self.services[index].deadline = None;
+            self.runs(index, None, None);
         }
     }
 
@@ -203,20 +235,23 @@ impl<B: Backend> Dispatcher<B> {
     }
 
     fn nearest_deadline(&self) -> Option<Instant> {
-        let hooks = self.services.iter().filter_map(|service| service.deadline);
+        let hooks = self.hook_deadlines.first().map(|(deadline, _)| *deadline);
         hooks
+            .into_iter()
             .chain(self.limit)
+            .chain(self.discarding)
             .chain(self.winding_down.filter(|_| self.state == JobState::Draining).map(|(_, by)| by))
             .min()
     }
 
-    fn on_event(&mut self, event: Event) {
+    pub(super) fn on_event(&mut self, event: Event) {
         match event {
             Event::TaskEnded { task, outcome } => self.on_task_ended(task, outcome),
             Event::StartEnded { service, end } => self.on_start_ended(service, end),
             Event::StopEnded { service, end, calls_inside } => self.on_stop_ended(service, end, calls_inside),
             Event::CleanupEnded { service, end } => self.on_cleanup_ended(service, end),
             Event::OnCleanupEnded { service, end } => self.on_actions_ended(service, end),
+            Event::Discarded { panics } => self.on_discarded(panics),
             Event::Command(command) => self.on_command(command),
             // The backend's own affair.
             Event::Roused => {}
@@ -226,17 +261,20 @@ impl<B: Backend> Dispatcher<B> {
     fn on_task_ended(&mut self, task: TaskId, outcome: TaskOutcome) {
         let record = &mut self.plan.tasks[task.0];
         if !record.is_running() {
+            if !outcome.failures.is_empty() {
+                self.strays.push(Box::new(outcome));
+            }
             return;
         }
-        let (name, replica, chain) = (record.name.clone(), record.replica, record.chain);
+        let name = record.name.clone();
         let failures = outcome.failures.clone();
         let complete = outcome.is_complete();
         self.notes.extend(outcome.notes.iter().cloned());
         record.state = TaskState::Ended(outcome);
-        tracing::debug!(task = name, complete, "task ended");
+        self.trace(|| tracing::debug!(task = name, complete, "task ended"));
         self.log.dispatcher(format_args!("task {name} ended"));
         for failure in failures {
-            let cause = self.cause_of(&failure, replica, chain);
+            let cause = self.cause_of(task, &failure);
             if failure.during == During::Close {
                 self.left.push(Leftover { what: format!("task `{name}`"), why: cause.to_string() });
             }
@@ -244,8 +282,12 @@ impl<B: Backend> Dispatcher<B> {
         }
     }
 
-    fn cause_of(&self, failure: &Failure, replica: usize, chain: usize) -> Cause {
-        let parallelism = self.plan.parallelism(chain);
+    fn cause_of(&self, task: TaskId, failure: &Failure) -> Cause {
+        let TaskRecord { name, replica, chain, .. } = &self.plan.tasks[task.0];
+        let (replica, parallelism) = (*replica, self.plan.parallelism(*chain));
+        if failure.operator.is_none() && failure.during == During::Drop {
+            return what_cause(Origin::Task { name: name.clone(), replica }, &failure.what);
+        }
         let name = failure.operator.and_then(|node| self.plan.operator_name(node));
         let (record, phase) = match failure.during {
             // A source fails to read the record after the last one it gave.
@@ -256,6 +298,7 @@ impl<B: Backend> Dispatcher<B> {
             During::Open => (None, Some("opening")),
             During::Finish => (None, Some("finishing")),
             During::Close => (None, Some("closing")),
+            During::Drop => (None, Some("being dropped")),
         };
         let name = name.unwrap_or_else(|| "engine".to_owned());
         let origin = Origin::Operator { name, replica, parallelism, record, phase: phase.map(str::to_owned) };
@@ -264,28 +307,31 @@ impl<B: Backend> Dispatcher<B> {
 
     fn on_start_ended(&mut self, service: ServiceId, end: HookEnd) {
         let now = self.backend.now();
-        let record = &mut self.services[service.0 as usize];
+        let index = service.0 as usize;
+        let record = &mut self.services[index];
         // Inline, a service may have been started for a nested call, and not by the dispatcher.
         let is_nested = record.began.is_none();
         if record.running != Some(Hook::Setup) && !is_nested {
+            self.stray(end);
             return;
         }
-        record.running = None;
-        record.deadline = None;
         record.setup = record.began.map(|began| now - began);
         let entry = record.entry.clone();
+        self.runs(index, None, None);
         match end {
             // Clause 11: a service that is set up too late never gets to serve.
             Ok(()) if self.reason.is_none() => {
                 entry.advance(ServiceState::Ready);
+                self.turns.is_ready(index);
                 self.log_service(&entry);
             }
-            Ok(()) => {}
+            Ok(()) => self.turns.is_due(index),
             Err(failure) => {
                 let cause = hook_cause(&entry, &failure);
+                self.turns.is_due(index);
                 if failure.timed_out {
-                    record.overdue = true;
-                    self.leave(service.0 as usize, format!("its {} failed: {}", failure.hook, cause.message));
+                    self.services[index].overdue = true;
+                    self.leave(index, format!("its {} failed: {}", failure.hook, cause.message));
                 }
                 self.fail(cause);
             }
@@ -294,10 +340,13 @@ impl<B: Backend> Dispatcher<B> {
 
     fn on_deadline(&mut self) {
         let now = self.backend.now();
-        for index in 0..self.services.len() {
-            if self.services[index].deadline.is_some_and(|deadline| deadline <= now) {
-                self.on_hook_deadline(index);
-            }
+        while let Some(&(deadline, index)) = self.hook_deadlines.first()
+            && deadline <= now
+        {
+            self.on_hook_deadline(index);
+        }
+        if self.discarding.take_if(|deadline| *deadline <= now).is_some() {
+            self.on_discard_deadline();
         }
         if self.limit.is_some_and(|limit| limit <= now) {
             self.limit = None;
@@ -350,7 +399,7 @@ impl<B: Backend> Dispatcher<B> {
 
     /// A failure: the tasks are cancelled and the services stopped.
     pub(super) fn fail(&mut self, cause: Cause) {
-        tracing::error!(%cause, "failure");
+        self.trace(|| tracing::error!(%cause, "failure"));
         self.log.error(format_args!("{cause}"));
         self.stop(Outcome::Failed, StopReason::Failure, Some(cause));
     }
@@ -373,7 +422,7 @@ impl<B: Backend> Dispatcher<B> {
     }
 
     /// The outcome and everything the caller is to know.
-    fn report(mut self, started: SystemTime, began: Instant) -> JobReport {
+    fn report(&mut self, started: SystemTime, began: Instant) -> JobReport {
         let services = self
             .services
             .iter()
@@ -382,7 +431,7 @@ impl<B: Backend> Dispatcher<B> {
                 ServiceReport {
                     name: record.entry.name.clone(),
                     state: record.entry.state(),
-                    calls: tally.calls - record.before.calls,
+                    calls: tally.calls - record.before.calls + record.calls_inside,
                     errors: tally.errors - record.before.errors,
                     p50: record.entry.latency.quantile(0.5),
                     p99: record.entry.latency.quantile(0.99),
@@ -409,18 +458,28 @@ impl<B: Backend> Dispatcher<B> {
             services,
         };
         self.log.dispatcher(format_args!("{report}"));
-        tracing::info!(outcome = %report.outcome, clean = report.left.is_empty(), "job over");
+        self.trace(|| tracing::info!(outcome = %report.outcome, clean = report.left.is_empty(), "job over"));
         report
     }
 
     pub(super) fn log_service(&mut self, entry: &ServiceEntry) {
         let state = entry.state();
-        tracing::debug!(service = entry.name, %state, "service");
+        self.trace(|| tracing::debug!(service = entry.name, %state, "service"));
         self.log.dispatcher(format_args!("service {} {state}", entry.name));
     }
 
-    pub(super) fn running_tasks(&self) -> impl Iterator<Item = &TaskRecord> {
-        self.plan.tasks.iter().filter(|task| task.is_running())
+    /// Tells those who listen to the program's events, which is a user's code as well.
+    pub(super) fn trace(&self, tell: impl FnOnce()) {
+        // What panics there is not the job's affair.
+        drop(guard(|| self.span.in_scope(tell)));
+    }
+
+    /// Whether a task runs. They have all been started, and none is again, so that those that have ended are looked at once.
+    pub(super) fn is_any_running(&mut self) -> bool {
+        while self.plan.tasks.get(self.ended_tasks).is_some_and(|task| !task.is_running()) {
+            self.ended_tasks += 1;
+        }
+        self.ended_tasks < self.plan.tasks.len()
     }
 }
 
@@ -437,11 +496,8 @@ impl ServiceRecord {
             setup: None,
             cleanup: None,
             before,
+            calls_inside: 0,
         }
-    }
-
-    pub(super) fn is_starting(&self) -> bool {
-        self.running == Some(Hook::Setup)
     }
 }
 
@@ -457,23 +513,11 @@ pub(super) fn hook_cause(entry: &ServiceEntry, failure: &HookFailure) -> Cause {
 
 pub(super) fn what_cause(origin: Origin, what: &What) -> Cause {
     match what {
-        What::Error(error) => {
-            Cause { origin, kind: CauseKind::Error, message: chain_of(error.as_ref()), error: Some(error.clone()) }
+        What::Error { error, text } => {
+            Cause { origin, kind: CauseKind::Error, message: text.clone(), error: Some(error.clone()) }
         }
         What::Panic(message) => Cause { origin, kind: CauseKind::Panic, message: message.clone(), error: None },
     }
-}
-
-/// An error and its sources, in one line.
-pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
 
 #[cfg(test)]

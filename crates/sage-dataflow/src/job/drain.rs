@@ -4,6 +4,7 @@
 //! soon the tasks are told to end. Each step has a deadline; what misses it is named in the report and left behind, and
 //! the next step begins.
 
+use std::any::Any;
 use std::time::{Duration, Instant};
 
 use super::control::Control;
@@ -12,8 +13,11 @@ use super::plan::{TaskRecord, TaskState};
 use super::reason::StopReason;
 use super::report::{Cause, CauseKind, Leftover, Origin, Outcome};
 use super::state::JobState;
+use crate::backend::thread::{PROBE_TIMEOUT, ProbeHangs, ask};
 use crate::backend::{Backend, ServiceAction, ServicePlan, Stuck, TaskId, Unit};
+use crate::guarded::What;
 use crate::service::{Hook, HookEnd, HookFailure, ServiceId, ServiceState};
+use crate::sync::lock;
 
 impl<B: Backend> Dispatcher<B> {
     /// Brings the job to its end.
@@ -22,7 +26,7 @@ impl<B: Backend> Dispatcher<B> {
 
         // 1. The tasks end: by themselves, or because they are told to.
         let mut asked = None;
-        while self.running_tasks().next().is_some() {
+        while self.is_any_running() {
             self.take_task_event(&mut asked);
         }
         let tasks_over = self.backend.now();
@@ -30,6 +34,7 @@ impl<B: Backend> Dispatcher<B> {
         self.phases.run = asked - began;
         self.phases.drain = tasks_over - asked;
 
+        self.settle_threads();
         self.fail_if_incomplete();
 
         // 2. No task is left that could call a service, or it is abandoned. Nothing starts from here on.
@@ -40,15 +45,18 @@ impl<B: Backend> Dispatcher<B> {
         self.advance(JobState::Stopping);
 
         // 3. The services stop and are cleaned, each after all that use it.
+        self.turns.stop(self.services.iter().map(|service| !is_over(service.entry.state())).collect());
         loop {
-            for index in 0..self.services.len() {
+            self.turns.observe(self.registry.observed_since(self.turns.observed()));
+            while let Some(index) = self.turns.next() {
                 self.stop_service_if_due(index, &reason);
             }
-            if self.services.iter().all(|service| is_over(service.entry.state())) {
+            if self.turns.are_over() {
                 break;
             }
             self.take_event();
         }
+        self.discard_strays();
 
         // 4. The async runtime ends, and with it the last threads.
         let threads = self.runtime.close(self.deadlines.cancel);
@@ -58,6 +66,7 @@ impl<B: Backend> Dispatcher<B> {
             let message = format!("the async runtime: {message}");
             self.attach(Cause { origin: Origin::Job, kind: CauseKind::Timeout, message, error: None });
         }
+        self.settle_threads();
         self.registry.end();
         self.phases.stop = self.backend.now() - tasks_over;
         self.advance(JobState::Ended);
@@ -87,7 +96,7 @@ impl<B: Backend> Dispatcher<B> {
         let Some((control, deadline)) = self.winding_down else { return };
         let now = self.backend.now();
         asked.get_or_insert(now);
-        if now < deadline || self.running_tasks().next().is_none() {
+        if now < deadline || !self.is_any_running() {
             return;
         }
         match control {
@@ -129,51 +138,123 @@ impl<B: Backend> Dispatcher<B> {
                 self.deadlines.cancel
             );
             self.left.push(Leftover { what: format!("task `{name}`"), why: message.clone() });
-            let message = self.with_place(message, Stuck::Task(TaskId(index)));
+            let message = self.with_place(message, |backend| backend.where_stuck(Stuck::Task(TaskId(index))));
             let origin = Origin::Task { name, replica };
             let cause = Cause { origin, kind: CauseKind::Timeout, message, error: None };
             self.fail(cause);
         }
     }
 
-    /// What is said of something that is stuck, and where it is if that can be told.
-    fn with_place(&self, message: String, stuck: Stuck) -> String {
-        placed(message, self.backend.where_stuck(stuck))
-    }
-
-    /// Drops what was built and never started, before the services its functions may hold handles of.
-    fn drop_waiting_tasks(&mut self) {
-        for task in &mut self.plan.tasks {
-            if matches!(task.state, TaskState::Waiting(_)) {
-                let state = std::mem::replace(&mut task.state, TaskState::Ended(super::task::TaskOutcome::never_ran()));
-                // A user's `Drop` may panic; nothing of the task has run, so there is nothing to report.
-                drop(super::task::guard(move || drop(state)));
+    /// What is said of something that is stuck, and where it is if a user's probe can tell.
+    fn with_place(&mut self, message: String, probe: impl FnOnce(&B) -> Result<Option<String>, ProbeHangs>) -> String {
+        if self.is_probe_stuck {
+            return message;
+        }
+        match probe(&self.backend) {
+            Ok(Some(place)) => format!("{message}, here:\n{place}"),
+            Ok(None) => message,
+            Err(ProbeHangs) => {
+                self.is_probe_stuck = true;
+                let why = format!("did not come back within {PROBE_TIMEOUT:?}; its thread is left");
+                self.left.push(Leftover { what: "the probe that tells where something is stuck".to_owned(), why });
+                message
             }
         }
     }
 
-    /// Takes a service one step further towards its end, if all that use it are at theirs.
+    /// Waits for the threads of the units that have ended. One that is not gone by then runs something that the engine has
+    /// not called.
+    fn settle_threads(&mut self) {
+        let deadline = Instant::now() + self.deadlines.cancel;
+        for stuck in self.backend.settle(deadline) {
+            let (what, origin) = match stuck {
+                Stuck::Task(task) => {
+                    let TaskRecord { name, replica, .. } = &self.plan.tasks[task.0];
+                    (format!("the thread of task `{name}`"), Origin::Task { name: name.clone(), replica: *replica })
+                }
+                Stuck::Hook(service, hook) => {
+                    let name = self.services[service.0 as usize].entry.name.clone();
+                    (format!("a thread of service `{name}`"), Origin::Service { name, hook })
+                }
+                Stuck::Discard => ("the thread that drops what was not used".to_owned(), Origin::Job),
+            };
+            let message = format!(
+                "it did not end within {:?} of its work, perhaps in the `Drop` of a thread-local value; it is left",
+                self.deadlines.cancel
+            );
+            self.left.push(Leftover { what, why: message.clone() });
+            self.attach(Cause { origin, kind: CauseKind::Timeout, message, error: None });
+        }
+    }
+
+    /// Drops what was built and never started, before the services its functions may hold handles of.
+    fn drop_waiting_tasks(&mut self) {
+        let mut waiting: Vec<Box<dyn Any + Send>> = Vec::new();
+        for task in &mut self.plan.tasks {
+            if matches!(task.state, TaskState::Waiting(_)) {
+                let never_ran = TaskState::Ended(super::task::TaskOutcome::never_ran());
+                waiting.push(Box::new(std::mem::replace(&mut task.state, never_ran)));
+            }
+        }
+        self.discard(waiting);
+    }
+
+    /// Keeps the error of a hook nobody waited for.
+    pub(super) fn stray(&mut self, end: HookEnd) {
+        if let Err(failure) = end {
+            self.strays.push(Box::new(failure));
+        }
+    }
+
+    /// Drops what came with events nobody waited for, such as the error of a hook that was given up and failed later.
+    fn discard_strays(&mut self) {
+        while let Some(event) = self.backend.next_event(Some(self.backend.now())) {
+            self.on_event(event);
+        }
+        let strays = std::mem::take(&mut self.strays);
+        self.discard(strays);
+    }
+
+    /// Drops users' values on a thread of their own, and waits for it.
+    fn discard(&mut self, values: Vec<Box<dyn Any + Send>>) {
+        if values.is_empty() || self.backend.spawn(Unit::Discard(values)).is_err() {
+            return;
+        }
+        self.discarding = Some(self.backend.now() + self.deadlines.cancel);
+        while self.discarding.is_some() {
+            self.take_event();
+        }
+    }
+
+    pub(super) fn on_discarded(&mut self, panics: Vec<What>) {
+        self.discarding = None;
+        for what in panics {
+            let message = format!("a value that was not used panicked when it was dropped: {what}");
+            self.attach(Cause { origin: Origin::Job, kind: CauseKind::Panic, message, error: None });
+        }
+    }
+
+    pub(super) fn on_discard_deadline(&mut self) {
+        let message = format!("did not end within {:?}; its thread is left", self.deadlines.cancel);
+        self.left.push(Leftover { what: "the `Drop` of a value that was not used".to_owned(), why: message.clone() });
+        let message = format!("the `Drop` of a value that was not used {message}");
+        self.attach(Cause { origin: Origin::Job, kind: CauseKind::Timeout, message, error: None });
+    }
+
+    /// Takes a service one step further towards its end; all that use it are at theirs.
     fn stop_service_if_due(&mut self, index: usize, reason: &StopReason) {
         let record = &self.services[index];
         let entry = record.entry.clone();
         let now = self.backend.now();
-        let in_use = || {
-            self.services.iter().any(|other| {
-                let uses = other.entry.after.contains(&entry.name)
-                    || self.registry.observed().contains(&(other.entry.id, entry.id));
-                uses && !is_over(other.entry.state())
-            })
-        };
         let action = match entry.state() {
-            ServiceState::Ready if !in_use() => {
+            ServiceState::Ready => {
                 entry.advance(ServiceState::Stopping);
                 let deadline = now + entry.timeouts.stop;
                 // The wait for calls inside ends itself; only a `stop` that does not come back is given up.
-                self.services[index].deadline = Some(deadline + GRACE);
-                self.services[index].running = Some(Hook::Stop);
+                self.runs(index, Some(Hook::Stop), Some(deadline + GRACE));
                 ServiceAction::Shutdown { reason: reason.clone(), deadline, cleanup: entry.timeouts.cleanup }
             }
-            ServiceState::Initialising if record.running.is_none() && !in_use() => {
+            ServiceState::Initialising if record.running.is_none() => {
                 entry.advance(ServiceState::Cleaning);
                 self.clean_alone(index, reason)
             }
@@ -186,10 +267,9 @@ impl<B: Backend> Dispatcher<B> {
 
     /// `cleanup` on a thread of its own, for a service whose earlier hook failed or is stuck.
     fn clean_alone(&mut self, index: usize, reason: &StopReason) -> ServiceAction {
-        let record = &mut self.services[index];
-        let deadline = self.backend.now() + record.entry.timeouts.cleanup;
-        (record.deadline, record.running) = (Some(deadline), Some(Hook::Cleanup));
-        ServiceAction::Cleanup { reason: reason.clone(), deadline, free: record.stuck.is_none() }
+        let deadline = self.backend.now() + self.services[index].entry.timeouts.cleanup;
+        self.runs(index, Some(Hook::Cleanup), Some(deadline));
+        ServiceAction::Cleanup { reason: reason.clone(), deadline, free: self.services[index].stuck.is_none() }
     }
 
     fn spawn_service(&mut self, index: usize, action: ServiceAction) {
@@ -207,14 +287,15 @@ impl<B: Backend> Dispatcher<B> {
         let now = self.backend.now();
         let record = &mut self.services[index];
         if record.running != Some(Hook::Stop) {
+            self.stray(end);
             return;
         }
-        record.running = Some(Hook::Cleanup);
-        // Done already where the hooks run on a thread of this process.
-        record.entry.advance(ServiceState::Cleaning);
-        let grace = if record.entry.instance.ends_itself() { GRACE } else { Duration::ZERO };
-        record.deadline = Some(now + record.entry.timeouts.cleanup + grace);
+        record.calls_inside = calls_inside;
         let entry = record.entry.clone();
+        // Done already where the hooks run on a thread of this process.
+        entry.advance(ServiceState::Cleaning);
+        let grace = if entry.instance.ends_itself() { GRACE } else { Duration::ZERO };
+        self.runs(index, Some(Hook::Cleanup), Some(now + entry.timeouts.cleanup + grace));
         self.log_service(&entry);
         if let Err(failure) = end {
             self.services[index].overdue |= failure.timed_out;
@@ -225,8 +306,8 @@ impl<B: Backend> Dispatcher<B> {
             let calls = if calls_inside == 1 { "call was" } else { "calls were" };
             let message = format!("{calls_inside} {calls} still inside; its value is not freed under them");
             self.leave(index, message.clone());
-            let place = entry.calls_probe.as_ref().and_then(|probe| probe());
-            let message = placed(message, place);
+            let probe = lock(&entry.calls_probe).clone();
+            let message = self.with_place(message, |_| probe.map_or(Ok(None), |probe| ask(move || probe())));
             let origin = Origin::Service { name: entry.name.clone(), hook: Hook::Stop };
             self.attach(Cause { origin, kind: CauseKind::Timeout, message, error: None });
         }
@@ -234,7 +315,8 @@ impl<B: Backend> Dispatcher<B> {
 
     pub(super) fn on_cleanup_ended(&mut self, service: ServiceId, end: HookEnd) {
         let index = service.0 as usize;
-        if self.services[index].running.take_if(|hook| *hook == Hook::Cleanup).is_none() {
+        if self.services[index].running != Some(Hook::Cleanup) {
+            self.stray(end);
             return;
         }
         let abandoned = self.services[index].stuck.is_some() || self.services[index].overdue;
@@ -252,7 +334,8 @@ impl<B: Backend> Dispatcher<B> {
     /// What a stuck `cleanup` held up has run.
     pub(super) fn on_actions_ended(&mut self, service: ServiceId, end: HookEnd) {
         let index = service.0 as usize;
-        if self.services[index].running.take_if(|hook| *hook == Hook::OnCleanup).is_none() {
+        if self.services[index].running != Some(Hook::OnCleanup) {
+            self.stray(end);
             return;
         }
         if let Err(failure) = end {
@@ -263,9 +346,10 @@ impl<B: Backend> Dispatcher<B> {
 
     /// A hook has missed its deadline: it is left where it is, and the service goes on to its next step.
     pub(super) fn on_hook_deadline(&mut self, index: usize) {
+        let hook = self.services[index].running;
+        self.runs(index, None, None);
+        let Some(hook) = hook else { return };
         let record = &mut self.services[index];
-        record.deadline = None;
-        let Some(hook) = record.running.take() else { return };
         let entry = record.entry.clone();
         let timeout = match hook {
             Hook::Constructor | Hook::Setup => entry.timeouts.setup,
@@ -275,12 +359,15 @@ impl<B: Backend> Dispatcher<B> {
         record.stuck.get_or_insert(hook);
         let message = format!("did not come back within {timeout:?}; its thread is left");
         self.leave(index, format!("its {hook} {message}"));
-        let message = self.with_place(message, Stuck::Hook(entry.id, hook));
+        let message = self.with_place(message, |backend| backend.where_stuck(Stuck::Hook(entry.id, hook)));
         let origin = Origin::Service { name: entry.name.clone(), hook };
         let cause = Cause { origin, kind: CauseKind::Timeout, message, error: None };
         match hook {
             // The job cannot run without the service.
-            Hook::Constructor | Hook::Setup => self.fail(cause),
+            Hook::Constructor | Hook::Setup => {
+                self.turns.is_due(index);
+                self.fail(cause);
+            }
             Hook::Stop => {
                 self.attach(cause);
                 entry.advance(ServiceState::Cleaning);
@@ -291,9 +378,7 @@ impl<B: Backend> Dispatcher<B> {
             // They do not need the value, and run in every case.
             Hook::Cleanup if entry.instance.owes_actions() => {
                 self.attach(cause);
-                let record = &mut self.services[index];
-                record.deadline = Some(self.backend.now() + entry.timeouts.cleanup);
-                record.running = Some(Hook::OnCleanup);
+                self.runs(index, Some(Hook::OnCleanup), Some(self.backend.now() + entry.timeouts.cleanup));
                 self.spawn_service(index, ServiceAction::OnCleanup);
             }
             Hook::Cleanup | Hook::OnCleanup | Hook::Drop => {
@@ -312,7 +397,7 @@ impl<B: Backend> Dispatcher<B> {
 
     /// Something that went wrong while the job ended: it decides no outcome, but it is told.
     fn attach(&mut self, cause: Cause) {
-        tracing::error!(%cause, "failure while stopping");
+        self.trace(|| tracing::error!(%cause, "failure while stopping"));
         self.log.error(format_args!("{cause}"));
         self.causes.push(cause);
     }
@@ -323,20 +408,13 @@ impl<B: Backend> Dispatcher<B> {
 
     fn end_service(&mut self, index: usize, state: ServiceState) {
         let now = self.backend.now();
+        self.runs(index, None, None);
         let record = &mut self.services[index];
-        record.deadline = None;
         record.cleanup = record.began.map(|began| now - began);
         record.entry.advance(state);
         let entry = record.entry.clone();
+        self.turns.is_over(index);
         self.log_service(&entry);
-    }
-}
-
-/// A message, and where what it is about is, if that can be told.
-fn placed(message: String, place: Option<String>) -> String {
-    match place {
-        Some(place) => format!("{message}, here:\n{place}"),
-        None => message,
     }
 }
 

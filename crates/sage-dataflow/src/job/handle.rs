@@ -9,10 +9,11 @@ use std::time::Duration;
 use super::plan::LiveMetrics;
 use super::reason::StopReason;
 use super::rendezvous::Rendezvous;
-use super::report::{JobMetrics, JobReport, Outcome};
+use super::report::{JobMetrics, JobReport, LINE_CHARS, Outcome, Short};
 use super::state::JobState;
 use crate::backend::{Command, Event, EventSender};
 use crate::environment::SubmitError;
+use crate::guarded::chain_of;
 use crate::service::{CallError, Registry};
 use crate::sync::{FOREVER, lock};
 
@@ -168,7 +169,7 @@ impl fmt::Debug for RunError {
     /// What `main` prints when it returns this error: the report in words, or what is wrong with the declaration.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Submit(error) => write!(f, "{}", crate::job::dispatcher::chain_of(error)),
+            Self::Submit(error) => write!(f, "{}", chain_of(error)),
             Self::Job(error) => fmt::Debug::fmt(error, f),
             Self::Engine => fmt::Display::fmt(self, f),
         }
@@ -201,10 +202,13 @@ impl fmt::Debug for JobError {
     }
 }
 
+/// How much of what is left one line names; the report has all of it.
+const MOST_NAMED: usize = 20;
+
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let JobReport { environment, outcome, left, first_cause, .. } = &self.report;
-        write!(f, "job `{environment}` {outcome}")?;
+        write!(f, "job `{}` {outcome}", Short(environment, LINE_CHARS))?;
         if let (Outcome::Succeeded, [first, ..]) = (outcome, left.as_slice()) {
             return write!(f, " but is not clean: {}: {}", first.what, first.why);
         }
@@ -218,8 +222,13 @@ impl fmt::Display for JobError {
         if left.is_empty() {
             return Ok(());
         }
-        let names: Vec<_> = left.iter().map(|left| left.what.as_str()).collect();
-        write!(f, "; left behind: {}", names.join(", "))
+        let names: Vec<_> =
+            left.iter().take(MOST_NAMED).map(|left| Short(&left.what, LINE_CHARS).to_string()).collect();
+        write!(f, "; left behind: {}", names.join(", "))?;
+        match left.len().saturating_sub(MOST_NAMED) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }
 

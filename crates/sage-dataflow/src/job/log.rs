@@ -10,6 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::guarded::guard;
+
 /// Why the log files could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write log files in {}; choose another directory", path.display())]
@@ -72,6 +74,6 @@ impl SessionLog {
 fn write(file: &mut File, line: fmt::Arguments<'_>) {
     let now = humantime::format_rfc3339_millis(SystemTime::now());
     if let Err(error) = file.write_all(format!("{now} {line}\n").as_bytes()) {
-        tracing::warn!(%error, "a log line could not be written");
+        drop(guard(|| tracing::warn!(%error, "a log line could not be written")));
     }
 }

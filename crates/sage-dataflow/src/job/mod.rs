@@ -13,6 +13,7 @@ mod report;
 pub(crate) mod signals;
 mod state;
 pub(crate) mod task;
+mod turns;
 
 pub use handle::{JobError, JobHandle, RunError};
 pub(crate) use handle::{JobShared, checked};

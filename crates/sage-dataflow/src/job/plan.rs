@@ -1,12 +1,14 @@
 //! What the dispatcher is given: the tasks and services of one run, and how long each phase may take.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::report::{JobMetrics, OperatorReport};
-use super::task::{Cursor, Ending, TaskOutcome};
+use super::task::{Cursor, During, Ending, TaskOutcome, TaskTimes};
 use crate::backend::{TaskBody, TaskId, TaskPlan};
-use crate::graph::wiring::Built;
+use crate::graph::wiring::{Built, Counters};
 use crate::graph::{Graph, Head, NodeId};
 use crate::metrics::Counter;
 use crate::operator::policy::Passed;
@@ -133,11 +135,15 @@ impl Plan {
                 }
             })
             .collect();
+        let Counters { taken, emitted, passed, late } = built.counters;
+        let passed = passed.into_iter().map(|((node, _), passed)| (node, passed)).collect();
+        let (taken, emitted) = (Grouped::new(taken), Grouped::new(emitted));
+        let (passed, late) = (Grouped::new(passed), Grouped::new(late));
         let mut operators: Vec<OperatorRow> = Vec::new();
         for (index, chain) in graph.chains.iter().enumerate() {
             for (position, &node) in chain.nodes.iter().enumerate() {
                 let input = match position {
-                    0 => RowInput::Chain(of(&built.counters.taken, index)),
+                    0 => RowInput::Chain(taken.of(index)),
                     _ => RowInput::Row(operators.len() - 1),
                 };
                 let is_source = position == 0 && matches!(chain.head, Head::Source { .. });
@@ -148,16 +154,13 @@ impl Plan {
                     parallelism: graph.parallelism(chain),
                     is_source,
                     input,
-                    late: of(&built.counters.late, node),
+                    late: late.of(node),
                     emitted: match is_source {
                         // A source sends on what it reads; what it failed to read is no record.
-                        true => Some(of(&built.counters.taken, index)),
-                        false => (!graph.node(node).one_to_one).then(|| of(&built.counters.emitted, node)),
+                        true => Some(taken.of(index)),
+                        false => (!graph.node(node).one_to_one).then(|| emitted.of(node)),
                     },
-                    passed: {
-                        let all = built.counters.passed.iter().filter(|((other, _), _)| *other == node);
-                        all.map(|(_, passed)| passed.clone()).collect()
-                    },
+                    passed: passed.of(node),
                 });
             }
         }
@@ -185,8 +188,19 @@ impl Plan {
     }
 }
 
-fn of<K: PartialEq>(counters: &[(K, Arc<Counter>)], key: K) -> Vec<Arc<Counter>> {
-    counters.iter().filter(|(other, _)| *other == key).map(|(_, counter)| counter.clone()).collect()
+/// What the replicas count, by what they are replicas of.
+struct Grouped<K, C>(HashMap<K, Vec<Arc<C>>>);
+
+impl<K: Eq + Hash, C> Grouped<K, C> {
+    fn new(counters: Vec<(K, Arc<C>)>) -> Self {
+        let mut groups: HashMap<K, Vec<Arc<C>>> = HashMap::new();
+        counters.into_iter().for_each(|(key, counter)| groups.entry(key).or_default().push(counter));
+        Self(groups)
+    }
+
+    fn of(&self, key: K) -> Vec<Arc<C>> {
+        self.0.get(&key).cloned().unwrap_or_default()
+    }
 }
 
 /// The figures of every operator: counts from the counters, failures and times from the tasks that have ended.
@@ -194,16 +208,21 @@ fn of<K: PartialEq>(counters: &[(K, Arc<Counter>)], key: K) -> Vec<Arc<Counter>>
 /// An operator that sends on one record for each it takes counts nothing: its figures follow from those before it.
 pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Vec<OperatorReport> {
     let mut reports: Vec<OperatorReport> = Vec::new();
-    let outcomes = || {
-        tasks.iter().filter_map(|task| match &task.state {
-            TaskState::Ended(outcome) => Some((task.chain, outcome)),
-            _ => None,
-        })
-    };
+    let mut times: HashMap<usize, TaskTimes> = HashMap::new();
+    let mut fatal: HashMap<NodeId, u64> = HashMap::new();
+    for task in tasks {
+        let TaskState::Ended(outcome) = &task.state else { continue };
+        let sum = times.entry(task.chain).or_default();
+        sum.total += outcome.times.total;
+        sum.blocked += outcome.times.blocked;
+        sum.idle += outcome.times.idle;
+        // In whichever chain: a key function runs before the exchange, in the name of the operator after it.
+        let records = outcome.failures.iter().filter(|failure| failure.during == During::Record);
+        records.filter_map(|failure| failure.operator).for_each(|node| *fatal.entry(node).or_default() += 1);
+    }
     for row in rows {
         let records = |counters: &[Arc<Counter>]| counters.iter().map(|counter| counter.records()).sum();
-        // In whichever chain: a key function runs before the exchange, in the name of the operator after it.
-        let fatal: u64 = outcomes().map(|(_, outcome)| outcome.failed_records(row.node)).sum();
+        let fatal = fatal.get(&row.node).copied().unwrap_or_default();
         let failed = fatal + row.passed.iter().map(|passed| passed.skipped.records()).sum::<u64>();
         let records_in: u64 = match &row.input {
             RowInput::Chain(counters) => records(counters),
@@ -224,10 +243,9 @@ pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Ve
             late: records(&row.late),
             ..OperatorReport::default()
         };
-        for (_, outcome) in outcomes().filter(|(chain, _)| *chain == row.chain) {
-            report.blocked += outcome.times.blocked;
-            report.idle += outcome.times.idle;
-            report.busy += outcome.times.total.saturating_sub(outcome.times.blocked + outcome.times.idle);
+        if let Some(TaskTimes { total, blocked, idle }) = times.get(&row.chain) {
+            (report.blocked, report.idle) = (*blocked, *idle);
+            report.busy = total.saturating_sub(*blocked + *idle);
         }
         reports.push(report);
     }
@@ -235,13 +253,6 @@ pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Ve
 }
 
 impl TaskOutcome {
-    fn failed_records(&self, node: NodeId) -> u64 {
-        let of_node = |failure: &&super::task::Failure| {
-            failure.operator == Some(node) && failure.during == super::task::During::Record
-        };
-        self.failures.iter().filter(of_node).count() as u64
-    }
-
     /// Whether every record was processed.
     pub(crate) fn is_complete(&self) -> bool {
         self.ending == Ending::Finished

@@ -3,17 +3,18 @@
 //! Invariants: the result is set once and stays; a waiter that has it knows that the job's thread has ended, because it
 //! joined that thread or waited on the lock under which another did. (Checked with shuttle: `tests/it/models.rs`.)
 
+use std::panic::catch_unwind;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::sync::{Condvar, Mutex, PoisonError, lock, thread};
+use super::sync::{Condvar, Mutex, OwnThread, PoisonError, lock};
 
 /// The meeting place of one job with its waiters.
 #[derive(Debug)]
 pub(crate) struct Rendezvous<R> {
     result: Mutex<Pending<R>>,
     done: Condvar,
-    runner: Mutex<Option<thread::JoinHandle<()>>>,
+    runner: Mutex<Option<OwnThread>>,
 }
 
 #[derive(Debug)]
@@ -29,7 +30,7 @@ impl<R: Clone> Rendezvous<R> {
     }
 
     /// Says which thread will set the result.
-    pub(crate) fn set_runner(&self, runner: thread::JoinHandle<()>) {
+    pub(crate) fn set_runner(&self, runner: OwnThread) {
         *lock(&self.runner) = Some(runner);
     }
 
@@ -41,7 +42,13 @@ impl<R: Clone> Rendezvous<R> {
             self.done.notify_all();
             std::mem::take(&mut pending.wakers)
         };
-        wakers.into_iter().for_each(Waker::wake);
+        for waker in wakers {
+            // It is the code of whoever waits; one that panics keeps no other from being woken.
+            if let Err(payload) = catch_unwind(move || waker.wake()) {
+                // Its `Drop` might panic again.
+                std::mem::forget(payload);
+            }
+        }
     }
 
     /// Waits for the end of the job's thread. `None` if that ended without a result.
@@ -83,7 +90,7 @@ impl<R: Clone> Rendezvous<R> {
         let mut runner = lock(&self.runner);
         if let Some(runner) = runner.take() {
             // A thread that panicked has set no result, and that is what its waiters see.
-            drop(runner.join());
+            runner.join();
         }
     }
 }

@@ -138,7 +138,7 @@ impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Origin::Operator { name, replica, parallelism, record, phase } => {
-                write!(f, "operator `{name}`")?;
+                write!(f, "operator `{}`", Short(name, LINE_CHARS))?;
                 if *parallelism > 1 {
                     write!(f, " (replica {replica} of {parallelism}, counted from 0)")?;
                 }
@@ -148,8 +148,10 @@ impl fmt::Display for Place<'_> {
                     (None, None) => Ok(()),
                 }
             }
-            Origin::Service { name, hook } => write!(f, "service `{name}`, in its {hook}"),
-            Origin::Task { name, .. } => write!(f, "task `{name}`"),
+            Origin::Service { name, hook } => {
+                write!(f, "service `{}`, in its {hook}", Short(name, LINE_CHARS))
+            }
+            Origin::Task { name, .. } => write!(f, "task `{}`", Short(name, LINE_CHARS)),
             Origin::Job => f.write_str("the job"),
         }
     }
@@ -298,7 +300,10 @@ impl fmt::Display for JobReport {
         writeln!(
             f,
             "job `{}` {} and is {clean}, after {:.1?} ({})",
-            self.environment, self.outcome, self.elapsed, self.reason
+            Short(&self.environment, LINE_CHARS),
+            self.outcome,
+            self.elapsed,
+            self.reason
         )?;
         if let Some(cause) = &self.first_cause {
             writeln!(f, "  cause: {cause}")?;
@@ -307,12 +312,13 @@ impl fmt::Display for JobReport {
             writeln!(f, "  also:  {cause}")?;
         }
         for left in &self.left {
-            writeln!(f, "  left:  {}: {}", left.what, left.why)?;
+            writeln!(f, "  left:  {}: {}", Short(&left.what, LINE_CHARS), left.why)?;
         }
         for note in &self.notes {
             writeln!(f, "  note:  {note}")?;
         }
-        let width = self.operators.iter().map(|operator| operator.name.chars().count()).max().unwrap_or(0).max(8);
+        let length = |operator: &OperatorReport| operator.name.chars().take(TABLE_CHARS).count();
+        let width = self.operators.iter().map(length).max().unwrap_or(0).max(8);
         writeln!(
             f,
             "  {:width$}  {:>12} {:>12} {:>7} {:>9} {:>9} {:>9}",
@@ -323,7 +329,10 @@ impl fmt::Display for JobReport {
             write!(
                 f,
                 "  {:width$}  {:>12} {:>12} {:>7}",
-                operator.name, operator.records_in, operator.records_out, operator.failed
+                Short(&operator.name, TABLE_CHARS).to_string(),
+                operator.records_in,
+                operator.records_out,
+                operator.failed
             )?;
             // The operators of a chain share a thread, and its times.
             if std::mem::replace(&mut chain, operator.chain) != operator.chain {
@@ -337,15 +346,17 @@ impl fmt::Display for JobReport {
             writeln!(f)?;
         }
         for operator in &self.operators {
+            let name = Short(&operator.name, LINE_CHARS);
             if operator.retries > 0 {
-                writeln!(f, "  {}: asked again {}", operator.name, Count(operator.retries, "time"))?;
+                writeln!(f, "  {name}: asked again {}", Count(operator.retries, "time"))?;
             }
             if let Some(error) = &operator.first_error {
-                writeln!(f, "  {}: first of those that failed and were let pass: {error}", operator.name)?;
+                writeln!(f, "  {name}: first of those that failed and were let pass: {error}")?;
             }
         }
         for service in &self.services {
-            write!(f, "  service {}: {}, {}", service.name, service.state, Count(service.calls, "call"))?;
+            let name = Short(&service.name, LINE_CHARS);
+            write!(f, "  service {name}: {}, {}", service.state, Count(service.calls, "call"))?;
             if service.errors > 0 {
                 write!(f, ", {}", Count(service.errors, "error"))?;
             }
@@ -361,6 +372,27 @@ impl fmt::Display for JobReport {
             writeln!(f)?;
         }
         Ok(())
+    }
+}
+
+/// How much of a name a table shows. A longer one makes the table no wider; the report's data has all of it.
+const TABLE_CHARS: usize = 60;
+/// How much of a name a line of text shows.
+pub(super) const LINE_CHARS: usize = 200;
+
+/// A name, cut where it is longer than so many characters.
+pub(super) struct Short<'a>(pub(super) &'a str, pub(super) usize);
+
+impl fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(name, most) = *self;
+        match name.char_indices().nth(most) {
+            None => f.write_str(name),
+            Some(_) => {
+                let (end, _) = name.char_indices().nth(most - 1).expect("there are more than that");
+                write!(f, "{}…", &name[..end])
+            }
+        }
     }
 }
 

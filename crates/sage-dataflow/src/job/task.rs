@@ -11,23 +11,22 @@
 //!
 //! Knows nothing of threads, services and the dispatcher.
 
-use std::any::Any;
 use std::fmt;
 use std::mem::ManuallyDrop;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::control::{Control, JobControl};
 use super::reason::StopReason;
+use crate::BoxError;
 use crate::clock::Clock;
 use crate::exchange::lane::{Mark, Wait};
 use crate::graph::NodeId;
+use crate::guarded::{What, guard, take_dropped};
 use crate::operator::policy::Passed;
 use crate::sync::lock;
 use crate::time::Timestamp;
-use crate::{BoxError, SharedError};
 
 /// Why a record was not taken further.
 ///
@@ -150,49 +149,6 @@ impl Fatal {
     }
 }
 
-/// What went wrong in user code.
-#[derive(Debug, Clone)]
-pub(crate) enum What {
-    Error(SharedError),
-    Panic(String),
-}
-
-impl What {
-    pub(crate) fn error(error: BoxError) -> Self {
-        Self::Error(Arc::from(error))
-    }
-
-    /// Of a panic; one whose payload is an error is that error, from a function that has no other way to give it.
-    pub(crate) fn panic(payload: Box<dyn Any + Send>) -> Self {
-        let payload = match payload.downcast::<BoxError>() {
-            Ok(error) => return Self::error(*error),
-            Err(payload) => payload,
-        };
-        let message = payload
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a value that is not a string".to_owned());
-        // The payload is the user's value; its `Drop` may panic as well.
-        drop(catch_unwind(AssertUnwindSafe(move || drop(payload))));
-        Self::Panic(message)
-    }
-}
-
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Error(error) => error.fmt(f),
-            Self::Panic(message) => f.write_str(message),
-        }
-    }
-}
-
-/// Runs user code, turning a panic into a [`What`].
-pub(crate) fn guard<R>(code: impl FnOnce() -> R) -> Result<R, What> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(What::panic)
-}
-
 /// A failure in a chain.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
@@ -211,6 +167,8 @@ pub(crate) enum During {
     Record,
     Finish,
     Close,
+    /// The chain was closed, and what it consisted of is dropped.
+    Drop,
 }
 
 const NO_OPERATOR: u32 = u32::MAX;
@@ -367,6 +325,12 @@ impl TaskContext {
         let operator = self.at.operator;
         let operator = (operator != NO_OPERATOR).then_some(NodeId(operator));
         self.failures.push(Failure { operator, record, during, what });
+    }
+
+    /// A `Drop` of the operator at `node`, or of a record that nobody took, has panicked.
+    fn dropped(&mut self, operator: Option<NodeId>, what: What) {
+        let what = What::Panic(format!("a `Drop` panicked: {what}"));
+        self.failures.push(Failure { operator, record: 0, during: During::Drop, what });
     }
 
     /// Runs one hook of the closing chain, attributing what goes wrong to `operator`.
@@ -742,9 +706,11 @@ impl Runner {
                 }
             }
             task.publish(&self.cx);
+            self.cx.during = During::Drop;
             if let Err(panic) = guard(move || drop(task)) {
-                self.cx.failed(panic);
+                self.cx.dropped(None, panic);
             }
+            take_dropped().into_iter().for_each(|(node, panic)| self.cx.dropped(node, panic));
         }
         if ending == Ending::Finished && !self.cx.failures.is_empty() {
             ending = Ending::Failed;

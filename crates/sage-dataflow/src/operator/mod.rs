@@ -63,6 +63,7 @@ use crate::BoxError;
 use crate::exchange::lane::Mark;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
+use crate::guarded::Guarded;
 use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, Stop, TaskContext};
 use crate::metrics::Counter;
@@ -258,7 +259,7 @@ enum Life {
 
 /// An operator fused to the rest of its chain.
 pub(crate) struct Link<O, N> {
-    operator: O,
+    operator: Guarded<O>,
     next: N,
     node: NodeId,
     emitted: u64,
@@ -275,14 +276,14 @@ impl<O: Operator, N> Link<O, N> {
         let (context, control, emitted_so_far) = (cx.open_context(node), cx.control(), cx.emitted(node));
         let late_so_far = O::DROPS_LATE.0.then(|| cx.late(node));
         let errors = Box::new(cx.errors(node));
-        let (emitted, life) = (0, Life::New);
+        let (emitted, life, operator) = (0, Life::New, Guarded::new(operator, Some(node)));
         Self { operator, next, node, emitted, life, context, control, emitted_so_far, errors, late_so_far }
     }
 
     #[inline(always)]
     fn parts<'a>(&'a mut self, at: &'a mut Position) -> (&'a mut O, Outlet<'a, O, N>) {
         let Self { operator, next, node, emitted, control, .. } = self;
-        (operator, Outlet { next, at, node: *node, emitted, control, operator: PhantomData })
+        (&mut **operator, Outlet { next, at, node: *node, emitted, control, operator: PhantomData })
     }
 }
 

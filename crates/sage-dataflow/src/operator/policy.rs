@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::BoxError;
+use crate::guarded::error_chain;
 use crate::job::task::{Fatal, Fault};
 use crate::metrics::Counter;
 use crate::sync::lock;
@@ -161,8 +162,9 @@ impl Errors {
             return over(percent(share), self.skipped, error);
         }
         self.skipped += 1;
-        self.passed.note(self.skipped, &error_chain(&*error));
-        tracing::debug!(error = &*error, "record skipped");
+        let errors = error_chain(&*error);
+        self.passed.note(self.skipped, &errors);
+        tracing::debug!(error = errors.join(": "), "record skipped");
         Ok(())
     }
 
@@ -180,9 +182,4 @@ impl Errors {
 
 fn percent(share: f64) -> String {
     format!("{} %", share * 100.0)
-}
-
-/// The message of an error and of each of its sources.
-pub(crate) fn error_chain(error: &(dyn std::error::Error + 'static)) -> Vec<String> {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Emit, Held, Operator, OperatorFactory, Promise};
 use crate::BoxError;
 use crate::exchange::lane::Mark;
+use crate::guarded::chain_of;
 use crate::job::control::Control;
 use crate::job::task::{CloseContext, Fatal, Fault, OpenContext, Stop};
 use crate::sync::park_for;
@@ -175,7 +176,7 @@ where
             let mut held = Held::new(self.context.as_ref().map(|context| &*context.control));
             match self.operator.process(record.clone(), &mut held) {
                 Err(Fault::Error(error)) if self.retry.is_for(&error) => {
-                    tracing::debug!(error = &*error, attempts, "asked again");
+                    tracing::debug!(error = chain_of(&*error), attempts, "asked again");
                     self.wait(attempts)?;
                     attempts += 1;
                 }

@@ -9,7 +9,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::error_chain;
 use super::retry::RetriesExhausted;
 use super::{Cloned, Emit, Held, Life, Operator, OperatorFactory, Promise};
 use crate::BoxError;
@@ -17,6 +16,7 @@ use crate::exchange::RoundRobin;
 use crate::exchange::lane::Mark;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
+use crate::guarded::{Guarded, error_chain};
 use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, Fatal, Fault, OpenContext, Position, Push, Stop, TaskContext};
 use crate::metrics::Counter;
@@ -167,7 +167,7 @@ impl<O: SideOperator + Clone> SideFactory for Cloned<O> {
 
 /// A side operator fused to the rest of its chain, and to the router of its side stream.
 pub(crate) struct SideLink<O: SideOperator, N> {
-    operator: O,
+    operator: Guarded<O>,
     next: N,
     side: RoundRobin<O::Side>,
     /// Which of the two ways out still want records.
@@ -192,12 +192,13 @@ impl<O: SideOperator, N> SideLink<O, N> {
         let (context, control, emitted_so_far) = (cx.open_context(node), cx.control(), cx.emitted(node));
         let late_so_far = O::DROPS_LATE.0.then(|| cx.late(node));
         let (life, open, emitted) = (Life::New, [true, true], 0);
+        let operator = Guarded::new(operator, Some(node));
         Self { operator, next, side, open, node, emitted, life, context, control, emitted_so_far, late_so_far }
     }
 
     fn parts<'a>(&'a mut self, at: &'a mut Position) -> (&'a mut O, Ways<'a, O, N>) {
         let Self { operator, next, side, open, node, emitted, control, .. } = self;
-        (operator, Ways { next, side, open, at, node: *node, emitted, control })
+        (&mut **operator, Ways { next, side, open, at, node: *node, emitted, control })
     }
 }
 

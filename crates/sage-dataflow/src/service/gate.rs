@@ -34,8 +34,6 @@ pub(crate) struct Slot {
     left: AtomicU64,
     shared_entered: AtomicU64,
     shared_left: AtomicU64,
-    /// Entries that are no calls: refused ones, and the engine's own.
-    uncounted: AtomicU64,
     pub(crate) errors: AtomicU64,
 }
 
@@ -48,7 +46,6 @@ impl Slot {
             left: zero(),
             shared_entered: zero(),
             shared_left: zero(),
-            uncounted: zero(),
             errors: zero(),
         }
     }
@@ -61,9 +58,9 @@ impl Slot {
         entered.wrapping_sub(left)
     }
 
+    /// The calls that have ended. It never goes down: an entry that is no call is taken back, and leaves no trace here.
     fn calls(&self) -> u64 {
-        let entered = self.entered.load(Ordering::Relaxed) + self.shared_entered.load(Ordering::Relaxed);
-        entered.saturating_sub(self.uncounted.load(Ordering::Relaxed))
+        self.left.load(Ordering::Relaxed) + self.shared_left.load(Ordering::Relaxed)
     }
 }
 
@@ -89,7 +86,7 @@ struct Slots {
     retired: Tally,
 }
 
-/// What has passed a gate so far.
+/// What has passed a gate and come out again so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) calls: u64,
@@ -152,9 +149,18 @@ impl Gate {
 
     #[cold]
     fn refuse(&self, slot: &Slot, pass: Pass) -> Option<Pass> {
-        slot.uncounted.fetch_add(1, Ordering::Relaxed);
-        self.leave(slot, pass);
+        self.take_back(slot, pass);
         None
+    }
+
+    /// Counts an entry that was no call out again.
+    fn take_back(&self, slot: &Slot, pass: Pass) {
+        if pass.own {
+            slot.entered.store(slot.entered.load(Ordering::Relaxed) - 1, Ordering::Release);
+        } else {
+            slot.shared_entered.fetch_sub(1, Ordering::Release);
+        }
+        self.look_for_closer();
     }
 
     /// Counts a call out.
@@ -165,6 +171,12 @@ impl Gate {
         } else {
             slot.shared_left.fetch_add(1, Ordering::Release);
         }
+        self.look_for_closer();
+    }
+
+    /// Wakes whoever waits for the gate to be empty.
+    #[inline(always)]
+    fn look_for_closer(&self) {
         light_fence();
         if self.state.load(Ordering::Relaxed) != OPEN {
             self.wake();
@@ -193,9 +205,8 @@ impl Gate {
         let slot = self.slot();
         let pass = self.enter_shared(&slot);
         let result = pass.map(|pass| {
-            slot.uncounted.fetch_add(1, Ordering::Relaxed);
             let result = act();
-            self.leave(&slot, pass);
+            self.take_back(&slot, pass);
             result
         });
         self.retire(&slot);

@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::gate::{Pass, Slot};
 use super::instance::Cell;
 use super::registry::{Caller, Registry, ServiceEntry, Within};
+use super::runtime::is_inside_async;
 use super::{ServiceId, ServiceState};
 use crate::{BoxError, SharedError};
 
@@ -41,6 +42,11 @@ pub enum CallError {
         expected: &'static str,
         /// The type it has.
         actual: &'static str,
+    },
+    /// The service was registered when the job had begun, and is no part of it.
+    RegisteredLate {
+        /// The service.
+        service: String,
     },
     /// A service calls, while it starts, one that waits for it.
     CyclicCall {
@@ -73,6 +79,12 @@ impl fmt::Display for CallError {
             Self::WrongType { service, expected, actual } => {
                 write!(f, "service `{service}` is a `{actual}`, not a `{expected}`")
             }
+            Self::RegisteredLate { service } => {
+                write!(
+                    f,
+                    "service `{service}` was registered while the job runs; it starts with the environment's next job"
+                )
+            }
             Self::CyclicCall { service } => {
                 write!(f, "service `{service}` is called by a service it waits for, before either has started")
             }
@@ -87,7 +99,11 @@ impl std::error::Error for CallError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Failed { source, .. } | Self::Runtime { source, .. } => Some(source.as_ref()),
-            Self::NotServing { .. } | Self::Unknown { .. } | Self::WrongType { .. } | Self::CyclicCall { .. } => None,
+            Self::NotServing { .. }
+            | Self::Unknown { .. }
+            | Self::WrongType { .. }
+            | Self::RegisteredLate { .. }
+            | Self::CyclicCall { .. } => None,
         }
     }
 }
@@ -158,10 +174,11 @@ impl<S> Inside<'_, S> {
 impl<S> Drop for Inside<'_, S> {
     #[inline]
     fn drop(&mut self) {
-        self.inner.entry.gate().leave(&self.inner.slot, self.pass);
+        // Before the call is out: once the last one is, the errors are counted.
         if std::thread::panicking() {
             self.inner.slot.errors.fetch_add(1, Ordering::Relaxed);
         }
+        self.inner.entry.gate().leave(&self.inner.slot, self.pass);
     }
 }
 
@@ -224,7 +241,7 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
     /// Calls a method that may fail; its error is counted as the service's and comes back as [`CallError::Failed`].
     #[inline]
     pub fn try_call<R, E: Into<BoxError>>(&self, call: impl FnOnce(&S) -> Result<R, E>) -> Result<R, CallError> {
-        self.call(call)?.map_err(|error| self.failed(error.into()))
+        self.call(|service| call(service).map_err(|error| self.failed(error.into())))?
     }
 
     /// Calls an async method and awaits it. `call` is given a reference that it may keep for as long as its future
@@ -255,7 +272,7 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         let service = || self.name().to_owned();
         let refused = || CallError::NotServing { service: service(), state: self.state() };
         let runtime = self.inner.registry.upgrade().and_then(|registry| registry.runtime()).ok_or_else(refused)?;
-        if tokio::runtime::Handle::try_current().is_ok() {
+        if is_inside_async() {
             return Err(CallError::Runtime { service: service(), source: Arc::new(InsideRuntime) });
         }
         let handle =
@@ -298,9 +315,14 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         let entry = &self.inner.entry;
         let refused = |state| CallError::NotServing { service: entry.name.clone(), state };
         let state = entry.state();
-        if let (Some(user), ServiceState::Registered | ServiceState::Initialising) = (caller.service, state) {
+        if matches!(state, ServiceState::Registered | ServiceState::Initialising) {
             let registry = self.inner.registry.upgrade().ok_or_else(|| refused(state))?;
-            registry.start_for(user, entry)?;
+            if registry.is_late(entry.id) {
+                return Err(CallError::RegisteredLate { service: entry.name.clone() });
+            }
+            if let Some(user) = caller.service {
+                registry.start_for(user, entry)?;
+            }
         }
         self.try_enter(caller).ok_or_else(|| refused(entry.state()))
     }

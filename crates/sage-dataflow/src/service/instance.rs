@@ -7,15 +7,14 @@
 //!     constructor that comes back after its service was given up finds that nobody cleaned its value, and does.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Handle, Runtime};
-
+use super::runtime::{HookTimedOut, JobRuntime};
 use super::{AsyncService, CleanupActions, Hook, HookContext, Service};
 use crate::BoxError;
+use crate::guarded::{What, drop_guarded, guard};
 use crate::job::reason::StopReason;
-use crate::job::task::{What, guard};
 use crate::sync::{Mutex, lock};
 
 /// How a hook came out.
@@ -62,6 +61,8 @@ pub(crate) trait Instance: Send + Sync {
     fn health(&self, runtime: &JobRuntime) -> Result<(), What>;
     /// Whether a hook past its deadline ends by itself.
     fn ends_itself(&self) -> bool;
+    /// Drops the constructor: no job will start it any more.
+    fn retire(&self);
 }
 
 /// A service's value, reachable by its handles.
@@ -138,16 +139,12 @@ impl<S: AsyncService> Hooks<S> for Futures {
 
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An async hook did not end by its deadline and was dropped.
-#[derive(Debug, thiserror::Error)]
-#[error("the hook did not end by its deadline and was dropped")]
-struct HookTimedOut;
-
 pub(crate) type Constructor<S> = dyn Fn(&HookContext) -> Result<S, BoxError> + Send + Sync;
 
 /// A registered service of type `S`.
 pub(crate) struct Typed<S> {
-    constructor: Box<Constructor<S>>,
+    /// `None` when the environment is gone.
+    constructor: Mutex<Option<Arc<Constructor<S>>>>,
     hooks: Box<dyn Hooks<S>>,
     cell: Arc<Cell<S>>,
     attempt: Mutex<Attempt>,
@@ -162,7 +159,8 @@ struct Attempt {
 }
 
 impl<S: Send + Sync + 'static> Typed<S> {
-    pub(crate) fn new(constructor: Box<Constructor<S>>, hooks: Box<dyn Hooks<S>>, cell: Arc<Cell<S>>) -> Self {
+    pub(crate) fn new(constructor: Arc<Constructor<S>>, hooks: Box<dyn Hooks<S>>, cell: Arc<Cell<S>>) -> Self {
+        let constructor = Mutex::new(Some(constructor));
         Self { constructor, hooks, cell, attempt: Mutex::default() }
     }
 
@@ -202,7 +200,8 @@ impl<S: Send + Sync + 'static> Instance for Typed<S> {
         *lock(&self.attempt) = Attempt::default();
         let cx = self.context(None, deadline);
         let mut value = None;
-        let constructed = guard(|| (self.constructor)(&cx).map(|made| value = Some(made)));
+        let Some(constructor) = lock(&self.constructor).clone() else { return Ok(()) };
+        let constructed = guard(|| constructor(&cx).map(|made| value = Some(made)));
         hook_end(Hook::Constructor, constructed)?;
         if let Some(value) = value {
             self.cell.0.store(Box::into_raw(Box::new(value)), Ordering::Release);
@@ -270,82 +269,9 @@ impl<S: Send + Sync + 'static> Instance for Typed<S> {
     fn ends_itself(&self) -> bool {
         self.hooks.ends_itself()
     }
-}
 
-/// The tokio runtime of one job, started when something first needs it and shut down with the job.
-#[derive(Debug, Default)]
-pub(crate) struct JobRuntime {
-    runtime: Mutex<RuntimeSlot>,
-    /// Threads of the runtime that have started and not ended, those of blocking tasks included.
-    alive: Arc<AtomicUsize>,
-}
-
-#[derive(Debug, Default)]
-enum RuntimeSlot {
-    #[default]
-    Unused,
-    Running(Runtime),
-    Closed,
-}
-
-/// Why there is no runtime.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RuntimeError {
-    #[error("the job has ended, and its async runtime with it")]
-    Closed,
-    #[error("the job's async runtime could not be started")]
-    Start(#[source] std::io::Error),
-}
-
-/// Threads of a job's runtime: its work is waiting, not computing.
-const RUNTIME_THREADS: usize = 2;
-
-impl JobRuntime {
-    pub(crate) fn handle(&self) -> Result<Handle, RuntimeError> {
-        let mut slot = lock(&self.runtime);
-        match &*slot {
-            RuntimeSlot::Running(runtime) => Ok(runtime.handle().clone()),
-            RuntimeSlot::Closed => Err(RuntimeError::Closed),
-            RuntimeSlot::Unused => {
-                let runtime = Builder::new_multi_thread()
-                    .worker_threads(RUNTIME_THREADS)
-                    .thread_name("sage-async")
-                    .on_thread_start({
-                        let alive = self.alive.clone();
-                        move || _ = alive.fetch_add(1, Ordering::SeqCst)
-                    })
-                    .on_thread_stop({
-                        let alive = self.alive.clone();
-                        move || _ = alive.fetch_sub(1, Ordering::SeqCst)
-                    })
-                    .enable_all()
-                    .build()
-                    .map_err(RuntimeError::Start)?;
-                let handle = runtime.handle().clone();
-                *slot = RuntimeSlot::Running(runtime);
-                Ok(handle)
-            }
-        }
-    }
-
-    /// Drives a future on the calling thread, until `deadline` at most.
-    fn drive(&self, deadline: Instant, future: impl Future<Output = Result<(), BoxError>>) -> Result<(), BoxError> {
-        let handle = self.handle()?;
-        handle.block_on(async {
-            // The timer is made inside the runtime it needs.
-            match tokio::time::timeout_at(deadline.into(), future).await {
-                Ok(result) => result,
-                Err(_elapsed) => Err(HookTimedOut.into()),
-            }
-        })
-    }
-
-    /// Shuts the runtime down, waiting for its threads for `timeout` at most. Returns how many are left.
-    pub(crate) fn close(&self, timeout: Duration) -> usize {
-        let slot = std::mem::replace(&mut *lock(&self.runtime), RuntimeSlot::Closed);
-        if let RuntimeSlot::Running(runtime) = slot {
-            runtime.shutdown_timeout(timeout);
-        }
-        self.alive.load(Ordering::SeqCst)
+    fn retire(&self) {
+        let constructor = lock(&self.constructor).take();
+        drop_guarded(None, move || drop(constructor));
     }
 }

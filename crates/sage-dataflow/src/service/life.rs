@@ -43,7 +43,9 @@ impl Life {
     /// Moves to `next`, and says whether that was a legal step; an illegal one changes nothing.
     pub(crate) fn advance(&self, next: ServiceState) -> bool {
         let mut stage = lock(&self.stage);
-        let legal = stage.state.may_become(next);
+        // Clause 11: nothing starts once stopping has begun.
+        let too_late = stage.no_start && next == ServiceState::Initialising;
+        let legal = stage.state.may_become(next) && !too_late;
         if legal {
             stage.state = next;
             match next {

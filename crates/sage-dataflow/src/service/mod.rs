@@ -12,7 +12,9 @@ mod instance;
 mod life;
 pub(crate) mod order;
 mod registry;
+mod runtime;
 mod state;
+mod uses;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -20,9 +22,10 @@ use std::time::{Duration, Instant};
 
 pub(crate) use gate::Tally;
 pub use handle::{CallError, ServiceHandle, ServiceRef};
-pub(crate) use instance::{Blocking, Futures, HookEnd, HookFailure, JobRuntime, Typed, both};
+pub(crate) use instance::{Blocking, Futures, HookEnd, HookFailure, Typed, both};
 pub use registry::{Dependency, ServiceBuilder};
 pub(crate) use registry::{Registry, ServiceEntry, Within};
+pub(crate) use runtime::{JobRuntime, enter, is_inside_async};
 use serde::{Deserialize, Serialize};
 pub use state::ServiceState;
 

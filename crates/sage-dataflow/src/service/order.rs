@@ -1,6 +1,6 @@
-//! What is wrong with the declared dependencies of services, said before any is started.
+//! What is wrong with the declared dependencies of services, said before any is started; and those dependencies by number.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::ServiceEntry;
@@ -20,35 +20,62 @@ pub(crate) fn check(services: &[Arc<ServiceEntry>]) -> Result<(), SubmitError> {
             return Err(SubmitError::UnknownDependency { service, dependency });
         }
     }
-    let mut done = HashSet::new();
-    for entry in services {
-        visit(services, &entry.name, &mut Vec::new(), &mut done)?;
-    }
-    Ok(())
-}
-
-/// Walks the dependencies of `name` depth first; `path` leads to it.
-fn visit(
-    services: &[Arc<ServiceEntry>],
-    name: &str,
-    path: &mut Vec<String>,
-    done: &mut HashSet<String>,
-) -> Result<(), SubmitError> {
-    if done.contains(name) {
-        return Ok(());
-    }
-    if let Some(start) = path.iter().position(|other| other == name) {
-        let mut cycle = path.split_off(start);
-        cycle.push(name.to_owned());
-        return Err(SubmitError::DependencyCycle { cycle });
-    }
-    path.push(name.to_owned());
-    for entry in services.iter().filter(|entry| entry.name == name) {
-        for dependency in &entry.after {
-            visit(services, dependency, path, done)?;
+    match cycle(&declared(services)) {
+        None => Ok(()),
+        Some(cycle) => {
+            let cycle = cycle.into_iter().map(|index| services[index].name.clone()).collect();
+            Err(SubmitError::DependencyCycle { cycle })
         }
     }
-    path.pop();
-    done.insert(name.to_owned());
-    Ok(())
+}
+
+/// For each service, those it was declared to come after, each once.
+pub(crate) fn declared(services: &[Arc<ServiceEntry>]) -> Vec<Vec<usize>> {
+    let numbers: HashMap<_, _> = services.iter().enumerate().map(|(number, entry)| (&entry.name, number)).collect();
+    let uses = |entry: &Arc<ServiceEntry>| {
+        let mut uses: Vec<usize> = entry.after.iter().filter_map(|name| numbers.get(name).copied()).collect();
+        uses.sort_unstable();
+        uses.dedup();
+        uses
+    };
+    services.iter().map(uses).collect()
+}
+
+/// A cycle, if there is one: each after the next, the first again at the end. Without recursion, as a chain may be long.
+fn cycle(uses: &[Vec<usize>]) -> Option<Vec<usize>> {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Seen {
+        No,
+        OnPath,
+        Done,
+    }
+    let mut seen = vec![Seen::No; uses.len()];
+    for root in 0..uses.len() {
+        if seen[root] != Seen::No {
+            continue;
+        }
+        // The way to where the walk is, and how many of each one's dependencies were looked at.
+        let mut path = vec![(root, 0)];
+        seen[root] = Seen::OnPath;
+        while let Some((at, looked)) = path.last_mut() {
+            let Some(&next) = uses[*at].get(*looked) else {
+                seen[*at] = Seen::Done;
+                path.pop();
+                continue;
+            };
+            *looked += 1;
+            match seen[next] {
+                Seen::Done => {}
+                Seen::No => {
+                    seen[next] = Seen::OnPath;
+                    path.push((next, 0));
+                }
+                Seen::OnPath => {
+                    let way = path.iter().map(|(at, _)| *at).skip_while(|at| *at != next);
+                    return Some(way.chain([next]).collect());
+                }
+            }
+        }
+    }
+    None
 }

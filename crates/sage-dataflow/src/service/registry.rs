@@ -2,7 +2,7 @@
 //! calling, from which undeclared dependencies are learnt.
 
 use std::cell::Cell as ThreadCell;
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 use super::gate::Gate;
 use super::handle::{CallError, ServiceHandle};
 use super::histogram::Histogram;
-use super::instance::{Cell, Instance, JobRuntime};
+use super::instance::{Cell, Instance};
 use super::life::Life;
+use super::order::declared;
+use super::runtime::JobRuntime;
+use super::uses::Uses;
 use super::{HookTimeouts, ServiceId, ServiceState};
 use crate::BoxError;
 use crate::backend::{Event, EventSender};
-use crate::job::task::What;
-use crate::sync::{FOREVER, Mutex, enable_heavy_fences, lock};
+use crate::guarded::{What, drop_guarded};
+use crate::sync::{FOREVER, Mutex, PoisonError, enable_heavy_fences, lock};
 
 /// What a dependency is named by: a handle, or a name.
 #[derive(Debug, Clone)]
@@ -36,7 +39,7 @@ impl From<&str> for Dependency {
 }
 
 /// Tells where the calls of a service are.
-type CallsProbe = Box<dyn Fn() -> Option<String> + Send + Sync>;
+type CallsProbe = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// One registered service.
 pub(crate) struct ServiceEntry {
@@ -47,7 +50,7 @@ pub(crate) struct ServiceEntry {
     pub(crate) latency: Histogram,
     pub(crate) instance: Box<dyn Instance>,
     /// Tells where calls are that have not ended when the service stops.
-    pub(crate) calls_probe: Option<CallsProbe>,
+    pub(crate) calls_probe: Mutex<Option<CallsProbe>>,
     pub(crate) type_name: &'static str,
     /// The `Arc<Cell<S>>` behind the instance, for look-up by name.
     pub(crate) cell: Arc<dyn std::any::Any + Send + Sync>,
@@ -81,7 +84,7 @@ impl ServiceEntry {
         // The guard inside keeps a panic from skipping the way out of the gate.
         match self.life.gate().pass(|| self.instance.health(runtime)).ok_or_else(refused)? {
             Ok(()) => Ok(()),
-            Err(What::Error(source)) => Err(CallError::Failed { service: service(), source }),
+            Err(What::Error { error, .. }) => Err(CallError::Failed { service: service(), source: error }),
             Err(What::Panic(message)) => {
                 let source = BoxError::from(format!("its health check panicked: {message}"));
                 Err(CallError::Failed { service: service(), source: source.into() })
@@ -92,10 +95,18 @@ impl ServiceEntry {
 
 /// The services of one environment.
 pub(crate) struct Registry {
-    services: Mutex<Vec<Arc<ServiceEntry>>>,
-    /// Pairs of a user and the service it was seen to call, beyond what was declared.
-    observed: Mutex<BTreeSet<(ServiceId, ServiceId)>>,
+    services: Mutex<Services>,
+    /// Who uses whom in the run in progress.
+    uses: Mutex<Uses>,
     run: Mutex<Option<Run>>,
+}
+
+#[derive(Default)]
+struct Services {
+    /// In the order in which they were registered.
+    all: Vec<Arc<ServiceEntry>>,
+    /// The first of each name.
+    by_name: HashMap<String, usize>,
 }
 
 /// The run in progress, as a nested call needs it.
@@ -109,25 +120,33 @@ struct Run {
 
 impl Registry {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { services: Mutex::default(), observed: Mutex::default(), run: Mutex::default() })
+        Arc::new(Self { services: Mutex::default(), uses: Mutex::default(), run: Mutex::default() })
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<ServiceEntry>> {
-        lock(&self.services).clone()
+        lock(&self.services).all.clone()
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<Arc<ServiceEntry>> {
-        lock(&self.services).iter().find(|entry| entry.name == name).cloned()
+        let services = lock(&self.services);
+        services.by_name.get(name).map(|&number| services.all[number].clone())
     }
 
-    pub(crate) fn begin(&self, events: EventSender, runtime: Arc<JobRuntime>, inline: bool) {
-        lock(&self.observed).clear();
+    /// A run of these services begins.
+    pub(crate) fn begin(
+        &self,
+        services: &[Arc<ServiceEntry>],
+        events: EventSender,
+        runtime: Arc<JobRuntime>,
+        inline: bool,
+    ) {
+        *lock(&self.uses) = Uses::new(declared(services));
         *lock(&self.run) = Some(Run { events, runtime, inline });
     }
 
     /// Tells whoever waits for a service to start that it will not.
     pub(crate) fn no_more_starts(&self) {
-        lock(&self.services).iter().for_each(|entry| entry.life.no_start());
+        lock(&self.services).all.iter().for_each(|entry| entry.life.no_start());
     }
 
     pub(crate) fn end(&self) {
@@ -138,19 +157,21 @@ impl Registry {
         lock(&self.run).as_ref().map(|run| run.runtime.clone())
     }
 
-    /// The services seen to be called by others without a declared dependency: pairs of user and used.
-    pub(crate) fn observed(&self) -> Vec<(ServiceId, ServiceId)> {
-        lock(&self.observed).iter().copied().collect()
+    /// The services seen to be called by others without a declared dependency: pairs of user and used, without the first
+    /// `from`.
+    pub(crate) fn observed_since(&self, from: usize) -> Vec<(usize, usize)> {
+        lock(&self.uses).observed_since(from).to_vec()
     }
 
     /// Notes that `user` calls `used`, unless that would close a cycle: both serve then, and the stop order stays.
     pub(crate) fn observe(&self, user: ServiceId, used: ServiceId) {
-        let services = self.all();
-        // Looked at and added to under one lock: of two that call each other at once, one is refused.
-        let mut observed = lock(&self.observed);
-        if user != used && !depends(&services, &observed, used, user) {
-            observed.insert((user, used));
-        }
+        lock(&self.uses).observe(user.0 as usize, used.0 as usize);
+    }
+
+    /// Whether a job runs that this service is no part of, as it was registered when the job had begun.
+    pub(crate) fn is_late(&self, service: ServiceId) -> bool {
+        let runs = lock(&self.run).is_some();
+        runs && !lock(&self.uses).has(service.0 as usize)
     }
 
     /// A call by `caller`'s hook to a service that does not serve yet: waits until it does. The dispatcher starts every
@@ -158,7 +179,7 @@ impl Registry {
     /// when the job gives up starting services; the caller's own deadline makes it do so.
     pub(crate) fn start_for(&self, caller: ServiceId, callee: &ServiceEntry) -> Result<(), CallError> {
         let refused = |state| CallError::NotServing { service: callee.name.clone(), state };
-        if caller == callee.id || depends(&self.all(), &lock(&self.observed), callee.id, caller) {
+        if caller == callee.id || lock(&self.uses).depends(callee.id.0 as usize, caller.0 as usize) {
             return Err(CallError::CyclicCall { service: callee.name.clone() });
         }
         let run = lock(&self.run).clone().ok_or_else(|| refused(callee.state()))?;
@@ -190,26 +211,17 @@ impl Registry {
     }
 }
 
-/// Whether `user` depends on `used`, by declaration or observation, directly or not.
-fn depends(
-    services: &[Arc<ServiceEntry>],
-    observed: &BTreeSet<(ServiceId, ServiceId)>,
-    user: ServiceId,
-    used: ServiceId,
-) -> bool {
-    let mut open = vec![user];
-    let mut seen = BTreeSet::new();
-    while let Some(next) = open.pop() {
-        if !seen.insert(next) {
-            continue;
+impl Drop for Registry {
+    /// Lets go of what the services were declared with, one by one: a constructor may hold the handle of another service,
+    /// or of its own, so that they would keep each other, or be dropped one inside the other.
+    fn drop(&mut self) {
+        let services = self.services.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for entry in std::mem::take(&mut services.all) {
+            entry.instance.retire();
+            let probe = lock(&entry.calls_probe).take();
+            drop_guarded(None, move || drop(probe));
         }
-        let declared = services.iter().filter(|entry| entry.id == next).flat_map(|entry| &entry.after);
-        let declared = declared.filter_map(|name| services.iter().find(|entry| entry.name == *name));
-        open.extend(declared.map(|entry| entry.id));
-        open.extend(observed.iter().filter(|(from, _)| *from == next).map(|(_, to)| *to));
     }
-    seen.remove(&user);
-    seen.contains(&used)
 }
 
 /// What the calling thread is, to a gate and to the registry.
@@ -293,7 +305,7 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
     /// returns, some indented lines, is added to what the report says of them. For hosts that make calls on threads of their own; see
     /// [`Environment::where_stuck`](crate::Environment::where_stuck), also for who calls it.
     pub fn where_calls_stuck(mut self, probe: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
-        self.calls_probe = Some(Box::new(probe));
+        self.calls_probe = Some(Arc::new(probe));
         self
     }
 
@@ -321,20 +333,22 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
         let cell = Arc::new(Cell::new());
         let instance = (self.instance)(cell.clone());
         let mut services = lock(&self.registry.services);
-        let id = ServiceId(u32::try_from(services.len()).expect("fewer than four thousand million services"));
+        let number = services.all.len();
+        let id = ServiceId(u32::try_from(number).expect("fewer than four thousand million services"));
+        services.by_name.entry(self.name.clone()).or_insert(number);
         let entry = Arc::new(ServiceEntry {
             id,
             name: self.name,
             after: self.after,
             timeouts: self.timeouts,
-            calls_probe: self.calls_probe,
+            calls_probe: Mutex::new(self.calls_probe),
             latency: Histogram::new(),
             instance,
             type_name: std::any::type_name::<S>(),
             cell: cell.clone(),
             life: Life::new(),
         });
-        services.push(entry.clone());
+        services.all.push(entry.clone());
         drop(services);
         ServiceHandle::new(entry, cell, self.registry)
     }

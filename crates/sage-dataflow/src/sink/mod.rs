@@ -9,6 +9,7 @@ use crate::BoxError;
 use crate::exchange::lane::Mark;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
+use crate::guarded::Guarded;
 use crate::job::control::Control;
 use crate::job::task::{CloseContext, Fault, FinishContext, OpenContext, Position, Push, Stop, TaskContext};
 use crate::operator::policy::Errors;
@@ -86,7 +87,7 @@ pub trait Sink: Send + 'static {
 
 /// A sink as the last link of a chain.
 pub(crate) struct SinkEnd<K> {
-    sink: K,
+    sink: Guarded<K>,
     node: NodeId,
     context: OpenContext,
     opened: bool,
@@ -97,7 +98,7 @@ pub(crate) struct SinkEnd<K> {
 impl<K> SinkEnd<K> {
     pub(crate) fn new(sink: K, node: NodeId, cx: &mut BuildContext<'_>) -> Self {
         let (context, errors) = (cx.open_context(node), Box::new(cx.errors(node)));
-        Self { sink, node, context, opened: false, dirty: false, errors }
+        Self { sink: Guarded::new(sink, Some(node)), node, context, opened: false, dirty: false, errors }
     }
 }
 

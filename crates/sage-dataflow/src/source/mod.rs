@@ -17,6 +17,7 @@ use crate::BoxError;
 use crate::clock::Clock;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
+use crate::guarded::Guarded;
 use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, FAST_STRIDE, Fault, Position, Push, Step, Stop, Task, TaskContext};
 use crate::metrics::Counter;
@@ -161,7 +162,7 @@ const LONG_BATCH: Duration = Duration::from_millis(2);
 /// A chain that begins with a source.
 pub(crate) struct SourceTask<S, N> {
     /// The source and the rest of its chain.
-    chain: (S, N),
+    chain: (Guarded<S>, N),
     node: NodeId,
     context: SourceContext,
     taken: Arc<Counter>,
@@ -172,7 +173,7 @@ pub(crate) struct SourceTask<S, N> {
 impl<S: Source, N: Push<S::Item>> SourceTask<S, N> {
     pub(crate) fn new(source: S, next: N, node: NodeId, cx: &mut BuildContext<'_>) -> Self {
         let context = SourceContext::new(node, cx);
-        let chain = (source, next);
+        let chain = (Guarded::new(source, Some(node)), next);
         Self { chain, node, context, taken: cx.taken(), batch_records: FIRST_BATCH_RECORDS, opened: false }
     }
 
@@ -253,14 +254,14 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
             while fast && at.record() + FAST_STRIDE <= end && control.running() {
                 let mut stride = Stride { at, taken: 0 };
                 while stride.taken < FAST_STRIDE {
-                    match one(source, next, &mut stride, node, context)? {
+                    match one(&mut **source, next, &mut stride, node, context)? {
                         Step::Again => {}
                         step => return Ok(step),
                     }
                 }
             }
             while at.record() < end && control.running() {
-                match one(source, next, &mut Stride { at, taken: 0 }, node, context)? {
+                match one(&mut **source, next, &mut Stride { at, taken: 0 }, node, context)? {
                     Step::Again => {}
                     step => return Ok(step),
                 }

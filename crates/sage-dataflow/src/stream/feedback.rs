@@ -26,7 +26,7 @@ impl<T: Send + 'static> Feedback<T> {
     pub(crate) fn new(graph: &SharedGraph, name: String) -> (DataStream<T>, Self) {
         let (inlet, node) = graph.with(|graph| {
             let node = graph.add_node("feedback", true);
-            graph.node_mut(node).name = name;
+            graph.rename(node, name);
             let inlet = graph.add_inlet(1);
             graph.inlets[inlet.0].feeds = Some(Loop { node, limit: DEFAULT_LIMIT });
             (inlet, node)

@@ -36,6 +36,7 @@ use crate::operator::side::Sorted;
 use crate::operator::{
     AsyncFunction, Cloned, DeadLetter, Fallible, Flight, MAX_CAPACITY, Mourned, Order, Policy, Retry, Sure,
 };
+use crate::service::enter;
 use crate::sync::{FOREVER, park_for};
 
 /// An inlet, and the async operator that takes its records.
@@ -404,7 +405,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
         if !self.flight.look() {
             return Ok(());
         }
-        let _inside = self.runtime.as_ref().map(Handle::enter);
+        let _inside = self.runtime.as_ref().map(enter);
         let began = Instant::now();
         while let Some((slot, record)) = self.flight.next_woken() {
             if self.control.load() == Control::Cancel {
@@ -425,7 +426,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
     /// Takes records, as long as there is room for them. Returns whether there were any.
     fn take(&mut self, cx: &mut TaskContext) -> Result<bool, Stop> {
         let Self { inbox, flight, taken, node, control, failing, .. } = self;
-        let _inside = self.runtime.as_ref().map(Handle::enter);
+        let _inside = self.runtime.as_ref().map(enter);
         // A wait for fuller batches would begin anew with each completion, and might never end.
         inbox.hurry();
         match inbox.poll(&mut Intake { flight, taken, node: *node, control, failing, cx, began: Instant::now() }) {
@@ -560,7 +561,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
         while more {
             let (flight, runtime) = (&mut self.flight, &self.runtime);
             cx.closing(self.node, |_| {
-                let _inside = runtime.as_ref().map(Handle::enter);
+                let _inside = runtime.as_ref().map(enter);
                 more = flight.clear_one();
                 Ok(())
             });

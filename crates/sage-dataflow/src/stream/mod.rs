@@ -127,7 +127,7 @@ impl<P: Pipe> Stream<P> {
     pub fn named(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.graph.with(|graph| match self.nodes.last() {
-            Some(&node) => graph.node_mut(node).name = name,
+            Some(&node) => graph.rename(node, name),
             None => graph.mistakes.push(Mistake::NothingToName { name }),
         });
         self

@@ -111,7 +111,7 @@ impl<P, F> SinkHandle<P, F> {
     /// Names the sink. Names are unique in an environment; the default is the kind of sink with a number.
     pub fn named(self, name: impl Into<String>) -> Self {
         let name = name.into();
-        self.graph.with(|graph| graph.node_mut(self.node).name = name);
+        self.graph.with(|graph| graph.rename(self.node, name));
         self
     }
 

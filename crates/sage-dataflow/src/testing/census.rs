@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-/// The threads, open descriptors and children of this process at one moment.
+/// The threads, open descriptors and children of this process at one moment; of the threads, those that still run code.
 ///
 /// They are the process's: a test that compares two of them needs a process of its own, as under nextest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,9 +16,6 @@ pub struct Census {
     /// Process ids and command names of children, zombies included.
     children: BTreeMap<String, String>,
 }
-
-/// How long what has ended may take to vanish from `/proc`.
-const LINGER: Duration = Duration::from_secs(5);
 
 impl Census {
     /// Counts.
@@ -57,21 +53,15 @@ impl Census {
         growth
     }
 
-    /// Waits until nothing but `expected` (as [`growth`](Self::growth) names it, sorted) is left of what came after this was
-    /// taken.
+    /// Fails unless exactly `expected` (as [`growth`](Self::growth) names it, sorted) has come since this was taken. It looks
+    /// once: a job has ended all that was its own by the time it returns.
     ///
     /// # Panics
-    /// If that is not so within five seconds, naming what is left.
+    /// If that is not so, naming what is left.
+    #[track_caller]
     pub fn expect_growth(&self, expected: &[&str]) {
-        let deadline = Instant::now() + LINGER;
-        loop {
-            let growth = self.growth();
-            if growth == expected {
-                return;
-            }
-            assert!(Instant::now() < deadline, "left behind: {growth:#?}, expected: {expected:#?}");
-            std::thread::yield_now();
-        }
+        let growth = self.growth();
+        assert!(growth == expected, "left behind: {growth:#?}, expected: {expected:#?}");
     }
 }
 
@@ -81,9 +71,21 @@ fn entries(dir: &str) -> Vec<String> {
 }
 
 fn threads() -> BTreeMap<String, String> {
-    let name = |id: &str| fs::read_to_string(format!("/proc/self/task/{id}/comm")).ok();
-    let named = |id: String| name(&id).map(|name| (id, name.trim().to_owned()));
+    let read = |id: &str, file: &str| fs::read_to_string(format!("/proc/self/task/{id}/{file}")).ok();
+    let named = |id: String| {
+        let name = read(&id, "comm")?;
+        (!is_exiting(&read(&id, "stat")?)).then(|| (id, name.trim().to_owned()))
+    };
     entries("/proc/self/task").into_iter().filter_map(named).collect()
+}
+
+/// Whether a thread has run its last instruction, and the system is about to let go of it. Whoever has joined a thread may
+/// still see it like that. (The engine waits for its own until they are gone altogether.)
+fn is_exiting(stat: &str) -> bool {
+    /// `PF_EXITING` of the kernel.
+    const EXITING: u64 = 4;
+    let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & EXITING != 0)
 }
 
 fn descriptors() -> BTreeMap<String, String> {

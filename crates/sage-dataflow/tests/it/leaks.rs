@@ -3,32 +3,59 @@
 //! The counts are the process's, so they are sound where a process runs one test, as under nextest; elsewhere
 //! nothing is checked.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
 use sage::testing::Census;
+
+use crate::probes::PATIENCE;
 
 /// Compares the process with what it was before.
 pub(crate) struct Watch {
     before: Census,
+    /// The test had a thread abandoned.
+    abandons: AtomicBool,
 }
 
 impl Watch {
     pub(crate) fn start() -> Self {
-        Self { before: Census::take() }
+        Self { before: Census::take(), abandons: AtomicBool::new(false) }
     }
 
-    /// Fails unless exactly the threads of these names have been added, and no descriptor or child.
+    /// Fails unless exactly the threads of these names have been added by now, and no descriptor or child.
+    #[track_caller]
     pub(crate) fn expect_left(&self, threads: &[&str]) {
-        if std::env::var_os("NEXTEST").is_none() {
-            return;
+        self.abandons.fetch_or(!threads.is_empty(), Ordering::Relaxed);
+        if is_own_process() {
+            assert_eq!(self.before.growth(), named(threads));
         }
-        let mut expected: Vec<String> = threads.iter().map(|name| format!("thread {name}")).collect();
-        expected.sort();
-        self.before.expect_growth(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Waits until no more is left. For a test that has let go of a thread the engine had abandoned: nothing tells of its end.
+    #[track_caller]
+    pub(crate) fn await_left(&self, threads: &[&str]) {
+        let deadline = Instant::now() + PATIENCE;
+        while is_own_process() && self.before.growth() != named(threads) {
+            assert!(Instant::now() < deadline, "left: {:?}, expected: {threads:?}", self.before.growth());
+            std::thread::yield_now();
+        }
     }
 }
 
-/// Runs a test, and fails if it leaves a thread, a descriptor or a child behind.
+fn is_own_process() -> bool {
+    std::env::var_os("NEXTEST").is_some()
+}
+
+fn named(threads: &[&str]) -> Vec<String> {
+    let mut names: Vec<String> = threads.iter().map(|name| format!("thread {name}")).collect();
+    names.sort();
+    names
+}
+
+/// Runs a test, and fails if a thread, a descriptor or a child is left behind at its very end.
 ///
-/// A test that abandons a thread on purpose says so with [`Watch::expect_left`], and releases it before it ends.
+/// A test that has a thread abandoned on purpose says so with [`Watch::expect_left`], and releases it before it ends: that
+/// one is waited for.
 pub(crate) fn leak_free(test: impl FnOnce(&Watch)) {
     // What is judged is growth from the second job on: the first leaves the process its signal listener. A thread gives
     // itself its name, so it is waited for; a test that gets no threads has no listener either.
@@ -40,5 +67,8 @@ pub(crate) fn leak_free(test: impl FnOnce(&Watch)) {
     }
     let watch = Watch::start();
     test(&watch);
-    watch.expect_left(&[]);
+    match watch.abandons.load(Ordering::Relaxed) {
+        true => watch.await_left(&[]),
+        false => watch.expect_left(&[]),
+    }
 }

@@ -42,7 +42,7 @@ use std::ptr;
 
 use super::sync;
 use crossbeam_utils::CachePadded;
-use sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, OnceLock, Ordering, Thread, UnsafeCell};
+use sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, OnceLock, Ordering, Thread, UnsafeCell, drop_record};
 
 use block::Block;
 pub(crate) use inbox::{Inbox, Polled};
@@ -185,7 +185,7 @@ impl<T> Drop for Lane<T> {
             };
             for index in start..len {
                 // SAFETY: slots below `len` that the reader had not reached hold records.
-                unsafe { (*slots.add(index)).with_mut(|slot| (*slot).assume_init_drop()) };
+                drop_record(|| unsafe { (*slots.add(index)).with_mut(|slot| (*slot).assume_init_drop()) });
             }
             // SAFETY: as above.
             unsafe { Block::free(block) };

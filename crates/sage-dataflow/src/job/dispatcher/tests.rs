@@ -63,7 +63,7 @@ fn run(script: &Script) -> Ran {
     let registry = Registry::new();
     let timeouts = HookTimeouts { setup: DEADLINES.setup, stop: DEADLINES.stop, cleanup: DEADLINES.cleanup };
     for (index, service) in script.services.iter().enumerate() {
-        let constructor = Box::new(|_: &HookContext| Ok(Nothing));
+        let constructor = Arc::new(|_: &HookContext| Ok(Nothing));
         let mut builder = ServiceBuilder::new(registry.clone(), format!("s{index}"), timeouts, move |cell| {
             Box::new(Typed::new(constructor, Box::new(Blocking), cell))
         });
@@ -81,15 +81,16 @@ fn run(script: &Script) -> Ran {
             state: TaskState::Waiting(TaskBody::InProcess(Box::new(NoTask))),
         })
         .collect();
-    let plan = Plan { tasks, services: registry.all(), operators: Arc::default() };
+    let services = registry.all();
+    let plan = Plan { tasks, services: services.clone(), operators: Arc::default() };
     let (events, _queue) = event_queue();
     let runtime = Arc::new(JobRuntime::default());
-    registry.begin(events.clone(), runtime.clone(), false);
+    registry.begin(&services, events.clone(), runtime.clone(), false);
     let shared = Arc::new(JobShared::new("id".to_owned(), events, LiveMetrics(Arc::default()), registry.clone()));
     let fake = FakeBackend::new(script.services.clone(), script.tasks.clone(), script.commands.clone());
     let log = fake.log.clone();
     let (name, files) = ("test".to_owned(), SessionLog::default());
-    let dispatcher = Dispatcher::new(fake, name, DEADLINES, script.limit, plan, registry, runtime, shared, files);
+    let mut dispatcher = Dispatcher::new(fake, name, DEADLINES, script.limit, plan, registry, runtime, shared, files);
     let report = dispatcher.run();
     let log = log.lock().unwrap().clone();
     Ran { report, log }

@@ -3,14 +3,19 @@
 
 mod abandoned;
 mod asynchronous;
+mod at_return;
 mod causes;
 mod cost;
 mod deadlines;
 mod ends;
 mod faults;
 mod finish;
+mod guarded;
 mod handles;
+mod hosts;
+mod late;
 mod limits;
+mod many;
 mod order;
 mod report;
 mod services;

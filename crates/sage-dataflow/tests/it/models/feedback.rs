@@ -38,6 +38,10 @@ mod sync {
 
     pub(crate) fn publish_fence() {}
 
+    pub(crate) fn drop_record(drop: impl FnOnce()) {
+        drop();
+    }
+
     /// Time does not pass in a model: a timed wait ends at once.
     pub(crate) fn park_for(_interval: std::time::Duration, _pending: impl Fn() -> bool) {
         thread::yield_now();

@@ -29,6 +29,10 @@ mod sync {
         }
     }
 
+    pub(crate) fn drop_record(drop: impl FnOnce()) {
+        drop();
+    }
+
     /// The fence that real machines do without; see the engine's file.
     pub(crate) fn publish_fence() {
         fence(Ordering::SeqCst);

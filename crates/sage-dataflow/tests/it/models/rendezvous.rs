@@ -6,7 +6,16 @@ mod sync {
     pub(crate) use std::sync::PoisonError;
 
     pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
-    pub(crate) use shuttle::thread;
+    use shuttle::thread::JoinHandle;
+
+    #[derive(Debug)]
+    pub(crate) struct OwnThread(pub(crate) JoinHandle<()>);
+
+    impl OwnThread {
+        pub(crate) fn join(self) {
+            drop(self.0.join());
+        }
+    }
 
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -46,7 +55,7 @@ fn contract_10_concurrent_waits_get_the_same_result_once_the_job_has_ended() {
                     meeting.finish(7);
                 })
             };
-            meeting.set_runner(runner);
+            meeting.set_runner(sync::OwnThread(runner));
             let waiters: Vec<_> = (0..3)
                 .map(|nth| {
                     let (meeting, ended) = (meeting.clone(), ended.clone());
@@ -73,7 +82,7 @@ fn a_job_thread_that_dies_without_a_result_strands_nobody() {
     shuttle::check_random(
         || {
             let meeting = Arc::new(Rendezvous::<u32>::new());
-            meeting.set_runner(thread::spawn(|| {}));
+            meeting.set_runner(sync::OwnThread(thread::spawn(|| {})));
             let other = {
                 let meeting = meeting.clone();
                 thread::spawn(move || meeting.wait())
