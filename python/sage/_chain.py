@@ -202,6 +202,10 @@ class Chain:
             if isinstance(function, FileSink):
                 function._ended(ending)
 
+    def notes(self) -> list[str]:
+        """What the report is to tell, when they are closed."""
+        return [note for function in self._functions if isinstance(function, FileSink) for note in function.notes]
+
     def close(self) -> None:
         """Closes the functions, the last one first."""
         close_all(self._functions)

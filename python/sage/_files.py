@@ -79,16 +79,20 @@ class Output:
             self.discard()
 
     def keep(self) -> str | None:
-        """Leaves what was written beside the target, with ``.partial`` behind its name, and returns where."""
+        """Leaves what was written beside the target, with ``.partial`` behind its name, and returns where, if it is
+        anything."""
         partial = f"{self._target}.partial"
         try:
-            with self._named():
+            try:
                 self._file.flush()
-                if self._temporary is None:
-                    return None
+            except OSError:
+                pass  # what cannot be written any more is missing at its end, where it is no complete file anyway
+            if self._temporary is None or os.stat(self._temporary).st_size == 0:
+                return None
+            with self._named():
                 os.replace(self._temporary, partial)
-                self._temporary = None
-                return partial
+            self._temporary = None
+            return partial
         finally:
             self.discard()
 
@@ -121,7 +125,7 @@ class Output:
 
 
 def _sync_folder(path: str) -> None:
-    """Has the new name survive a power cut. Some network file systems cannot do that, and there is no more to be had."""
+    """Has the new name survive a power cut. Some network file systems cannot do that; there is no more to be had."""
     try:
         folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -135,7 +139,7 @@ def _sync_folder(path: str) -> None:
 
 
 def told_of(kept: list[str]) -> str | None:
-    """Tells on standard error of the files that a job which a signal ended has left unfinished; returns what it said."""
+    """Tells on standard error of the files that a job which a signal ended left unfinished; returns what it said."""
     if not kept:
         return None
     files, kept[:] = sorted(kept), []

@@ -37,7 +37,7 @@ def _option(where: Any, name: str, given: str | None, default: str) -> str:
 
 
 class _Lines:
-    """The lines of a text file, without their ends: each ends with ``\\n`` or ``\\r\\n``, the last perhaps with the file.
+    """The lines of a text file, without their ends: ``\\n`` or ``\\r\\n``, and none of the last perhaps.
 
     A byte order mark at the beginning is no part of the first.
     """
@@ -51,7 +51,8 @@ class _Lines:
             codecs.lookup_error(self._errors)
             ends_plainly = "\n".encode(self._encoding) == b"\n"
         except (LookupError, TypeError) as error:
-            raise ValueError(f"{self.path}: {error}; `encoding` is such as 'utf-8', `errors` such as 'replace'") from error
+            hint = "`encoding` is such as 'utf-8', `errors` such as 'replace'"
+            raise ValueError(f"{self.path}: {error}; {hint}") from error
         if codecs.lookup(self._encoding).name == "utf-8-sig":
             self._encoding = "utf-8"
         # Where a line ends is seen in the bytes, so each can be decoded by itself; not so in UTF-16 and the like.
@@ -86,9 +87,9 @@ def _named(error: OSError, path: str) -> OSError:
 class FileSource(SourceFunction):
     """Gives each line of a text file, without its end: ``env.from_source(FileSource, "names.txt")``.
 
-    A line ends with ``\\n`` or ``\\r\\n``; a byte order mark is no part of the first. ``encoding`` is UTF-8 unless said,
-    and ``errors`` what becomes of bytes that are no text in it: ``"strict"`` fails, naming the line; ``"replace"``,
-    ``"ignore"``, ``"surrogateescape"`` and others are those of ``bytes.decode``.
+    A line ends with ``\\n`` or ``\\r\\n``; a byte order mark is no part of the first. ``encoding`` is UTF-8 unless
+    said, and ``errors`` what becomes of bytes that are no text in it: ``"strict"`` fails, naming the line;
+    ``"replace"``, ``"ignore"``, ``"surrogateescape"`` and others are those of ``bytes.decode``.
     """
 
     def __init__(self, path: Any, encoding: str | None = None, errors: str | None = None) -> None:
@@ -151,6 +152,8 @@ class FileSink(SinkFunction):
         if mode == "w" and context is not None and context.parallelism > 1:
             raise ValueError(f"replicas would replace what the others wrote to {self._path}; give it mode='a'")
         self._ending = "end"
+        #: What the report is to tell.
+        self.notes: list[str] = []
         self._output = Output(self._path) if mode == "w" else None
         # With lines as buffers each is one write, so that those of replicas do not mix.
         self._file = open(self._path, "a", buffering=1, encoding="utf-8") if mode == "a" else None
@@ -176,7 +179,7 @@ class FileSink(SinkFunction):
             output.publish()
 
     def _ended(self, ending: str) -> None:
-        """How the job ended: by the ``end`` of its input, a ``signal``, or something ``else``. Told before ``close``."""
+        """How the job ended: by the ``end`` of its input, a ``signal``, or something ``else``. Before ``close``."""
         self._ending = ending
 
     def close(self) -> None:
@@ -185,7 +188,10 @@ class FileSink(SinkFunction):
         if output is not None and self._ending == "end":
             output.publish()
         elif output is not None and self._ending == "signal":
-            self._kept += [partial for partial in [output.keep()] if partial is not None]
+            partial = output.keep()
+            if partial is not None:
+                self._kept.append(partial)
+                self.notes.append(f"{partial} has what was written before the job was stopped")
         elif output is not None:
             output.discard()
         file, self._file = self._file, None

@@ -50,13 +50,17 @@ class Run:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until the job is over, or for ``timeout`` seconds; says whether it is."""
-        if not self.job.wait(timeout):
+        try:
+            is_over = self.job.wait(timeout)
+        finally:
+            if self.job.state == "ended":
+                self.said = told_of(self.kept) or self.said
+        if not is_over:
             return False
         with _lock:
             _running.discard(self)
             _leave_signals()
         self._calls.close()
-        self.said = told_of(self.kept) or self.said
         return True
 
 

@@ -230,7 +230,12 @@ impl Chain {
             let Some(adapter) = self.adapter.take() else { return Ok(()) };
             let told = adapter.call_method1(py, intern!(py, "ended"), (ending,));
             let closed = close(py, &adapter);
-            told.map_err(|exception| Raised::new(py, exception, None))?;
+            let raised = |exception| Raised::new(py, exception, None);
+            let notes: Vec<String> = told
+                .and_then(|_| adapter.call_method0(py, intern!(py, "notes")))
+                .and_then(|notes| notes.extract(py))
+                .map_err(raised)?;
+            notes.into_iter().for_each(|note| cx.note(note));
             closed
         })
     }
