@@ -10,7 +10,7 @@ from typing import Any
 from ._arguments import meant, seconds
 
 #: What the engine reads of the ``config`` of an environment; the sections, with their keys.
-KEYS = ("timeouts", "most_queued_calls", "log_dir")
+KEYS = ("timeouts", "most_queued_calls", "on_signal", "log_dir")
 _TIMEOUTS = ("setup", "drain", "cancel", "stop", "cleanup")
 
 #: How like two keys are, from 0 to 1, for one to be the other misspelt.
@@ -30,6 +30,7 @@ def check_config(config: dict[Any, Any]) -> None:
             if get_close_matches(like, KEYS, cutoff=_LIKENESS):
                 raise ValueError(f"`config` has a key `{key}`, which nothing reads{meant(like, KEYS)}")
     timeouts_of(config)
+    on_signal_of(config)
 
 
 def timeouts_of(config: Mapping[Any, Any]) -> dict[str, float]:
@@ -41,6 +42,14 @@ def timeouts_of(config: Mapping[Any, Any]) -> dict[str, float]:
         if name not in _TIMEOUTS:
             raise ValueError(f"`timeouts` of `config` has no `{name}`{meant(str(name), _TIMEOUTS)}")
     return {name: seconds(f"the timeout `{name}` of `config`", value) for name, value in timeouts.items()}
+
+
+def on_signal_of(config: Mapping[Any, Any]) -> str:
+    """What the first SIGINT or SIGTERM does to a job: ``"drain"`` or ``"finish"``."""
+    word = config.get("on_signal", "drain")
+    if word not in ("drain", "finish"):
+        raise ValueError(f'`on_signal` of `config` is "drain" or "finish", not {word!r}')
+    return str(word)
 
 
 def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar, cast
 
 from . import _sage
 from ._arguments import SAGE_ONLY, check_call, check_none_left, parameters, seconds, text, truth, warn, whole
-from ._config import check_config, timeouts_of
+from ._config import check_config, on_signal_of, timeouts_of
 from ._context import Context, ServiceCalls
-from ._counts import Parts, parts_of
+from ._counts import parts_of
 from ._functions import BaseFunction, KafkaSourceFunction, Made, allocate, is_function_class
 from ._handles import ServiceHandle, name_of_service
 from ._job import JobId, Report
@@ -47,9 +47,11 @@ class LocalEnvironment:
 
     Of ``config``, the engine reads ``"timeouts"``, the limits in seconds of ``setup``, ``drain``, ``cancel``,
     ``stop`` and ``cleanup``; ``"most_queued_calls"``, how many asynchronous calls of services may wait for a
-    thread (default 1,000), beyond which ``call_service_async`` waits itself; and ``"log_dir"``, a folder such
-    as ``".sage/logs"`` for log files of each job; there are none unless it is set. Every other key is the
-    program's own, but for one that looks like one of these misspelt, which is an error.
+    thread (default 1,000), beyond which ``call_service_async`` waits itself; ``"on_signal"``, what the first
+    SIGINT or SIGTERM does: ``"drain"`` (the default), after which the job ends as interrupted and files are not
+    made final, or ``"finish"``, which is like ``stop``: sinks finish, and the job succeeds; and ``"log_dir"``, a
+    folder such as ``".sage/logs"`` for log files of each job; there are none unless it is set. Every other key
+    is the program's own, but for one that looks like one of these misspelt, which is an error.
     """
 
     def __init__(self, name: str = "localenvironment", config: Mapping[str, Any] | None = None) -> None:
@@ -305,34 +307,46 @@ class LocalEnvironment:
         ]
         timeouts = timeouts_of(self.config)
         queued_calls = whole("`most_queued_calls`", self.config.get("most_queued_calls", 1000), 1, 10_000_000)
-        parts: Parts = {}
+        run = Run(calls)
 
-        def begin(is_on_main: bool) -> _sage.Job:
+        def begin(is_on_main: bool) -> None:
             try:
                 steps = self._plan(calls)
-                parts.update(parts_of(steps))
-                return _sage.start(
+                run.parts = parts_of(steps)
+                _sage.start(
+                    run,
                     self.name,
                     steps,
                     services,
                     calls.bind,
                     is_on_main=is_on_main,
+                    on_signal=on_signal_of(self.config),
                     timeouts=timeouts,
                     most_queued_calls=queued_calls,
                     log_dir=self.config.get("log_dir"),
                     where_stuck=where_stuck,
                 )
             except BaseException:
-                calls.close()
+                if not run.goes_on:
+                    calls.close()
                 raise
 
-        self._run = start(begin, calls)
-        self._run.parts = parts
-        self._consumed.update(iterators)
-        job = JobId(self._run)
-        if autostop:
-            with shown(self._run.job, self.pipeline, self.name, progress):
-                job.wait()
+        try:
+            start(run, begin)
+            self._run = run
+            self._consumed.update(iterators)
+            job = JobId(run)
+            if autostop:
+                with shown(run.job, self.pipeline, self.name, progress):
+                    job.wait()
+        except BaseException as error:
+            if not run.goes_on:
+                raise
+            # A handler of a signal has raised it while this thread did not wait.
+            self._run = run
+            self._consumed.update(iterators)
+            job = JobId(run)
+            job._wait(before=error)
         return job
 
     async def submit_async(self) -> JobId:
@@ -368,7 +382,7 @@ class LocalEnvironment:
     @property
     def is_running(self) -> bool:
         """Whether a job of this environment is not over yet."""
-        return self._run is not None and self._run.job.state != "ended"
+        return self._run is not None and self._run.state != "ended"
 
     def wait(self, timeout: float | None = None) -> Report | None:
         """Waits until the job is over, and returns its report; ``None`` if it is not after ``timeout`` seconds.

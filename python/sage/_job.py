@@ -81,24 +81,32 @@ class JobId(str):
     def state(self) -> str:
         """Where the job is in its life: ``created``, ``starting``, ``running``, ``paused``, ``draining``, ``stopping``
         or ``ended``."""
-        return self._run.job.state
+        return self._run.state
 
     def wait(self, timeout: float | None = None) -> Report | None:
         """Waits until the job is over and cleaned, and returns its report; ``None`` if that is not so after ``timeout``
         seconds.
 
         Raises ``JobFailed`` from the user's own exception when the job did not succeed or left something behind,
-        ``KeyboardInterrupt`` or ``SystemExit`` when a signal ended it.
+        ``KeyboardInterrupt`` or ``SystemExit`` when a signal ended it. The latter have the ``report``, too.
+
+        On the main thread, the program's handlers of signals run meanwhile, as for ``signal.alarm``. What one raises
+        cancels the job and is raised when that is over, with the ``report`` as an attribute.
         """
-        if not self._run.wait(timeout):
+        return self._wait(timeout)
+
+    def _wait(self, timeout: float | None = None, before: BaseException | None = None) -> Report | None:
+        """``before`` is what a handler of a signal raised since the job was started."""
+        if not self._run.wait(timeout, before):
             return None
         self._run.is_told = True
         job = self._run.job
-        if job.signal == 2:
-            # Where nobody catches it, its text is what comes last on standard error.
-            raise KeyboardInterrupt(*[said for said in [self._run.said] if said is not None])
         if job.signal is not None:
-            raise SystemExit(128 + job.signal)
+            # Where nobody catches it, the text of the former is what comes last on standard error.
+            said = [] if self._run.said is None else [self._run.said]
+            ends = KeyboardInterrupt(*said) if job.signal == 2 else SystemExit(128 + job.signal)
+            attach(ends, job, self._run.parts)
+            raise ends
         report = Report(job, self._run.parts)
         if job.error is not None:
             raise JobFailed(job.error, report) from job.exception
@@ -162,3 +170,15 @@ class JobFailed(RuntimeError):
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)
         self.report = report
+
+
+def attach(error: BaseException, job: _sage.Job, parts: Parts) -> None:
+    """Has an exception that is not of a job tell of the job that it ended, or that failed before."""
+    report = Report(job, parts)
+    try:
+        error.report = report  # type: ignore[attr-defined]
+    except AttributeError:
+        pass  # a class with slots has no place for it
+    if report.data.get("reason") == "failure" and job.error is not None and error.__context__ is None:
+        error.__context__ = JobFailed(job.error, report)
+        error.__context__.__cause__ = job.exception

@@ -8,7 +8,10 @@ Invariants:
     touched there.
  3. While jobs run, SIGTERM ends the program as Ctrl-C does, by an exception in the main thread, if it would end it
     otherwise. The program's own handler is left alone. Without one, and for jobs that were submitted by other threads
-    only, the engine sees to it that the signal takes its effect when everything is cleaned.
+    only, the engine sees to it that the signal takes its effect when everything is cleaned. The handler is taken out
+    with the last job: by the main thread, which alone can do it, before that runs another line of the program.
+ 4. While the main thread waits for a job, the program's handlers of signals run. What one raises is raised when the
+    job is over; the job is let go of before.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from . import _sage
 from ._context import ServiceCalls
 from ._counts import Parts
 from ._files import told_of
+from ._job import attach
 
 #: May be taken by a signal handler of the program that stops a job. Tells when no job is being started any more.
 _lock = threading.Condition(threading.RLock())
@@ -36,8 +40,10 @@ _not_ours: set[Run] = set()
 class Run:
     """A job, and what is let go when it is over."""
 
-    def __init__(self, job: _sage.Job, calls: ServiceCalls) -> None:
-        self.job = job
+    #: From the start on.
+    job: _sage.Job
+
+    def __init__(self, calls: ServiceCalls) -> None:
         self._calls = calls
         #: Files that sinks left unfinished, as a signal ended the job.
         self.kept = calls.kept
@@ -48,58 +54,82 @@ class Run:
         #: Whether somebody was told how it ended.
         self.is_told = False
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Waits until the job is over, or for ``timeout`` seconds; says whether it is."""
+    def wait(self, timeout: float | None = None, before: BaseException | None = None) -> bool:
+        """Waits until the job is over, or for ``timeout`` seconds; says whether it is. On the main thread, raises what
+        handlers of signals raised meanwhile, or ``before``, when the job is over."""
+        told = self.stopping if threading.current_thread() is threading.main_thread() else None
         try:
-            is_over = self.job.wait(timeout)
+            return self.job.wait(timeout, told, before)
+        except BaseException as error:
+            if self.job.is_over:
+                self.is_told = True
+                attach(error, self.job, self.parts)
+            raise
         finally:
-            if self.job.state == "ended":
+            if self.job.is_over:
+                with _lock:
+                    _running.discard(self)
+                    leave_signals()
+                self._calls.close()
                 self.said = told_of(self.kept) or self.said
-        if not is_over:
-            return False
-        with _lock:
-            _running.discard(self)
-            _leave_signals()
-        self._calls.close()
-        return True
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it was started, and nobody has waited for its end, or has been told not to."""
+        return hasattr(self, "job") and not self.job.is_over and not self.job.is_left
+
+    @property
+    def state(self) -> str:
+        state = self.job.state
+        if state == "ended":
+            leave_signals()
+        return state
+
+    def stopping(self) -> None:
+        """SIGINT or SIGTERM has come while the main thread waits for the job."""
 
 
-def start(begin: Callable[[bool], _sage.Job], calls: ServiceCalls) -> Run:
-    """Starts a job. ``begin`` is told whether this is the main thread."""
+def start(run: Run, begin: Callable[[bool], None]) -> None:
+    """Starts a job: ``begin`` gives it to the run. It is told whether this is the main thread."""
     global _starting
-    for run in [run for run in list(_running) if run.job.state == "ended"]:
-        run.wait(0)
+    for ended in [run for run in list(_running) if run.job.state == "ended"]:
+        ended.wait(0)
     is_on_main = threading.current_thread() is threading.main_thread()
     with _lock:
         _starting += 1
     try:
         if is_on_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
             signal.signal(signal.SIGTERM, _end_program)
-        run = Run(begin(is_on_main), calls)
+        begin(is_on_main)
         _running.add(run)
     finally:
         with _lock:
             _starting -= 1
             _lock.notify_all()
-            _leave_signals()
-    return run
+            leave_signals()
 
 
-def _leave_signals() -> None:
-    """Puts SIGTERM back as it was when no job is left."""
-    if _running or _starting or threading.current_thread() is not threading.main_thread():
+def leave_signals() -> None:
+    """Puts SIGTERM back as it was when no job is left that is not over. The engine has it called when one is."""
+    if _starting or threading.current_thread() is not threading.main_thread():
+        return
+    if any(run.job.state != "ended" for run in list(_running)):
         return
     if signal.getsignal(signal.SIGTERM) is _end_program:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _end_program(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    ends = SystemExit(128 + number)
+    # A job that the main thread waits for is ended by the signal itself.
+    ends._ends_program = True  # type: ignore[attr-defined]
+    raise ends
 
 
 @atexit.register
 def _end_all() -> None:
     """Cancels what still runs: no thread of the engine may be in the interpreter when that ends."""
+    raised = None
     while not _have_ended():
         for run in list(_running):
             # Otherwise a signal has begun to drain it.
@@ -110,6 +140,10 @@ def _end_all() -> None:
                 run.wait()
             except (KeyboardInterrupt, SystemExit):
                 pass  # further signals, which the engine acts on
+            except BaseException as error:  # of a handler
+                raised = error
+    if raised is not None:
+        raise raised
 
 
 def _have_ended() -> bool:
@@ -132,7 +166,7 @@ def _forget() -> None:
     _starting = 0
     _not_ours.update(_running)
     _running.clear()
-    _leave_signals()
+    leave_signals()
 
 
 os.register_at_fork(after_in_child=_forget)

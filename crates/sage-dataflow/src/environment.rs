@@ -21,7 +21,7 @@ use crate::job::control::JobControl;
 use crate::job::dispatcher::Dispatcher;
 use crate::job::plan::{LiveMetrics, Plan};
 use crate::job::polling::Polling;
-use crate::job::signals::Listening;
+use crate::job::signals::{self, Listening};
 use crate::job::{
     Deadlines, JobHandle, JobReport, JobShared, LogError, Origin, RunError, SessionLog, SignalPolicy, checked,
 };
@@ -509,7 +509,9 @@ impl Environment {
         if is_inside_async() {
             return Err(SubmitError::InsideRuntime.into());
         }
-        checked(self.prepare()?.run())
+        let report = self.prepare()?.run();
+        signals::settle();
+        checked(report)
     }
 
     /// Starts the pipelines in the background.

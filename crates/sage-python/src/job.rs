@@ -2,18 +2,25 @@
 //!
 //! A job that is not over belongs to the process that started it: a forked one has none of its threads. There its methods
 //! raise, and it is never dropped, as dropping waits for those threads.
+//!
+//! When one is over, the main thread is asked to see whether it may put back its handler of SIGTERM, which no other can.
 
+use std::ffi::{c_int, c_void};
+use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use pyo3::exceptions::{PyRuntimeError, PyTimeoutError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use sage::{AsyncError, CauseKind, Environment, JobHandle, JobReport, RunError};
 
 use crate::error::Raised;
+use crate::heed;
 use crate::kafka::Offsets;
 use crate::thread::{self, attach};
 use crate::workers::Workers;
@@ -23,6 +30,9 @@ use crate::workers::Workers;
 pub(crate) struct Job {
     id: String,
     process: u32,
+    /// Whether the first SIGINT or SIGTERM is a drain that ends in success.
+    finishes: bool,
+    is_left: AtomicBool,
     workers: Arc<Workers>,
     phase: Mutex<Phase>,
 }
@@ -50,11 +60,23 @@ struct Ended {
 }
 
 impl Job {
-    pub(crate) fn new(env: Environment, handle: JobHandle, offsets: Offsets, workers: Arc<Workers>) -> Self {
+    pub(crate) fn new(
+        env: Environment,
+        handle: JobHandle,
+        offsets: Offsets,
+        workers: Arc<Workers>,
+        finishes: bool,
+    ) -> Self {
         let id = handle.id().to_owned();
+        let waker = Waker::from(Arc::new(LeaveSignals));
+        if pin!(handle.wait_async()).poll(&mut Context::from_waker(&waker)).is_ready() {
+            waker.wake();
+        }
         Self {
             id,
             process: std::process::id(),
+            finishes,
+            is_left: AtomicBool::new(false),
             workers,
             phase: Mutex::new(Phase::Live(Arc::new(Live { _env: env, handle, offsets }))),
         }
@@ -164,6 +186,32 @@ impl Wake for OnEnd {
     }
 }
 
+/// Asks the main thread to put back its handler of SIGTERM.
+struct LeaveSignals;
+
+impl Wake for LeaveSignals {
+    fn wake(self: Arc<Self>) {
+        // Refused where so many others wait that the main thread will soon do it in any case: when it next waits for a job, or
+        // starts one.
+        // SAFETY: the function may be called by any thread, and the one that it is given fits.
+        unsafe { ffi::Py_AddPendingCall(Some(leave_signals), std::ptr::null_mut()) };
+    }
+}
+
+extern "C" fn leave_signals(_: *mut c_void) -> c_int {
+    static LEAVE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    // SAFETY: the interpreter calls this, on its main thread, which is attached.
+    let py = unsafe { Python::assume_attached() };
+    match LEAVE.import(py, "sage._running", "leave_signals").and_then(|leave| leave.call0()) {
+        Ok(_) => 0,
+        // A handler of the program's, which ran meanwhile, has raised it.
+        Err(error) => {
+            error.restore(py);
+            -1
+        }
+    }
+}
+
 #[pymethods]
 impl Job {
     /// The job's id.
@@ -173,26 +221,53 @@ impl Job {
     }
 
     /// Waits until the job is over, or for `timeout` seconds; says whether it is.
-    #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+    ///
+    /// `told` is given by the main thread alone: the handlers of signals run while it waits, and if one raises, the job is cancelled
+    /// and the exception raised when it is over. It is called when SIGINT or SIGTERM has come. `before` is what a handler raised
+    /// before the wait, since the job was started.
+    #[pyo3(signature = (timeout=None, told=None, before=None))]
+    fn wait(
+        &self,
+        py: Python<'_>,
+        timeout: Option<f64>,
+        told: Option<&Bound<'_, PyAny>>,
+        before: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<bool> {
         let timeout = timeout.map(Duration::try_from_secs_f64).transpose();
         let timeout = timeout.map_err(|error| PyValueError::new_err(error.to_string()))?;
         let Some(live) = self.live()? else { return Ok(true) };
-        let ended = py.detach(|| {
-            let result = match timeout {
-                None => live.handle.wait(),
-                Some(timeout) => live.handle.wait_timeout(timeout)?,
-            };
-            let committed = if result.is_ok() { live.offsets.commit() } else { Ok(()) };
-            let uncommitted = committed.err().map(|error| format!("job `{}` has succeeded, but {error}", self.id));
-            Some((result, uncommitted))
-        });
-        py.detach(|| drop(live));
+        let before = before.map(PyErr::from_value);
+        let (ended, raised) = match (told, timeout) {
+            (Some(told), _) => heed::wait(py, &live.handle, timeout, self.finishes, told, before, |handle| {
+                handle.cancel();
+                self.workers.cancel();
+            }),
+            (None, None) => (Some(py.detach(|| live.handle.wait())), before),
+            (None, Some(timeout)) => (py.detach(|| live.handle.wait_timeout(timeout)), before),
+        };
         let is_over = ended.is_some();
-        if let Some((result, uncommitted)) = ended {
+        if let Some(result) = ended {
+            let committed = if result.is_ok() { py.detach(|| live.offsets.commit()) } else { Ok(()) };
+            let uncommitted = committed.err().map(|error| format!("job `{}` has succeeded, but {error}", self.id));
+            py.detach(|| drop(live));
             self.end(result, uncommitted);
         }
-        Ok(is_over)
+        if raised.is_some() && !is_over {
+            self.is_left.store(true, Ordering::Relaxed);
+        }
+        raised.map_or(Ok(is_over), Err)
+    }
+
+    /// Whether what a handler raised has ended a wait before the job was over.
+    #[getter]
+    fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is over, and was waited for.
+    #[getter]
+    fn is_over(&self) -> bool {
+        matches!(&*self.phase(), Phase::Ended(_))
     }
 
     /// Ends the sources; what is in flight is finished.

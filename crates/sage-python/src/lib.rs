@@ -17,6 +17,7 @@ mod error;
 mod folds;
 mod functions;
 mod future;
+mod heed;
 mod job;
 mod joins;
 mod json;

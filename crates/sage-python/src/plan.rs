@@ -28,28 +28,39 @@ struct Registration {
     after: Vec<String>,
 }
 
-/// Starts a job. `bind` is given the handles of the services, by name, before anything runs.
+/// Starts a job, and sets it as the attribute `job` of `run`: where it is returned, what a handler of signals raises at that moment
+/// would have it dropped. `bind` is given the handles of the services, by name, before anything runs.
 ///
 /// `is_on_main` says whether the interpreter's main thread is the one that submits: its handlers end the program at a signal.
+/// `on_signal`, "drain" or "finish", says what the first SIGINT or SIGTERM does.
 /// `most_queued_calls` is how many calls of services may wait for a thread. `where_stuck` is asked for the stack of a thread that missed a deadline.
 #[expect(clippy::too_many_arguments, reason = "the package calls it, in one place, with names")]
 #[pyfunction]
-#[pyo3(signature = (name, steps, services, bind, *, is_on_main, timeouts, most_queued_calls, where_stuck, log_dir=None))]
+#[pyo3(signature = (run, name, steps, services, bind, *, is_on_main, on_signal, timeouts, most_queued_calls, where_stuck, log_dir=None))]
 pub(crate) fn start(
     py: Python<'_>,
+    run: &Bound<'_, PyAny>,
     name: String,
     steps: &Bound<'_, PyList>,
     services: &Bound<'_, PyList>,
     bind: &Bound<'_, PyAny>,
     is_on_main: bool,
+    on_signal: &str,
     timeouts: &Bound<'_, PyDict>,
     most_queued_calls: usize,
     where_stuck: Py<PyAny>,
     log_dir: Option<PathBuf>,
-) -> PyResult<Job> {
+) -> PyResult<()> {
     check_process()?;
     let mut env = Environment::local(name);
-    env = env.signals(if is_on_main { SignalPolicy::Drain } else { SignalPolicy::Defer });
+    let policy = match (on_signal, is_on_main) {
+        ("drain", true) => SignalPolicy::Drain,
+        ("drain", false) => SignalPolicy::Defer,
+        ("finish", true) => SignalPolicy::Finish,
+        ("finish", false) => SignalPolicy::FinishAndDefer,
+        _ => return Err(SubmitError::new_err(format!("`on_signal` is \"drain\" or \"finish\", not {on_signal:?}"))),
+    };
+    env = env.signals(policy);
     let where_stuck = Arc::new(where_stuck);
     let stuck = where_stuck.clone();
     env = env.where_stuck(move |thread| stack_of(&stuck, thread));
@@ -74,7 +85,7 @@ pub(crate) fn start(
     let offsets = Offsets::new();
     declare(&env, steps, &offsets)?;
     let job = py.detach(|| env.submit()).map_err(|error| SubmitError::new_err(error.to_string()))?;
-    Ok(Job::new(env, job, offsets, workers))
+    run.setattr("job", Job::new(env, job, offsets, workers, on_signal == "finish"))
 }
 
 fn stack_of(where_stuck: &Py<PyAny>, thread: RawPthread) -> Option<String> {

@@ -10,6 +10,7 @@ use super::plan::LiveMetrics;
 use super::reason::StopReason;
 use super::rendezvous::Rendezvous;
 use super::report::{JobMetrics, JobReport, LINE_CHARS, Outcome, Short};
+use super::signals::{self, SignalWatch};
 use super::state::JobState;
 use crate::backend::{Command, Event, EventSender};
 use crate::environment::SubmitError;
@@ -20,6 +21,8 @@ use crate::sync::{FOREVER, lock};
 /// What a job's dispatcher and its handle share.
 pub(crate) struct JobShared {
     id: String,
+    /// The process that runs it. One that is forked from it has none of its threads.
+    process: u32,
     state: Mutex<JobState>,
     events: EventSender,
     metrics: LiveMetrics,
@@ -30,7 +33,8 @@ pub(crate) struct JobShared {
 
 impl JobShared {
     pub(crate) fn new(id: String, events: EventSender, metrics: LiveMetrics, registry: Arc<Registry>) -> Self {
-        Self { id, state: Mutex::new(JobState::Created), events, metrics, registry, end: Rendezvous::new() }
+        let process = std::process::id();
+        Self { id, process, state: Mutex::new(JobState::Created), events, metrics, registry, end: Rendezvous::new() }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -75,19 +79,52 @@ impl JobHandle {
     /// Waits until the job is over and everything of it is stopped and cleaned. Blocks as long as the job runs.
     ///
     /// # Errors
-    /// [`RunError::Job`] unless the job succeeded and is clean; the error carries the report.
+    /// [`RunError::Job`] unless the job succeeded and is clean; the error carries the report. [`RunError::Forked`] in a process
+    /// that was forked from the job's.
     pub fn wait(&self) -> Result<JobReport, RunError> {
-        checked(self.shared.end.wait().flatten())
+        if self.is_forked() {
+            return Err(RunError::Forked);
+        }
+        self.waited(self.shared.end.wait().flatten())
     }
 
     /// As [`wait`](Self::wait), for `timeout` at most; `None` when that has passed and the job goes on.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<JobReport, RunError>> {
+        if self.is_forked() {
+            return Some(Err(RunError::Forked));
+        }
         let report = self.shared.end.wait_timeout(timeout.min(FOREVER));
-        report.map(checked)
+        report.map(|report| self.waited(report))
+    }
+
+    /// As [`wait_timeout`](Self::wait_timeout), where `None` is no timeout, but ended by a signal as well: `None` when one of those that
+    /// `watch` is for has come, and sometimes for no reason.
+    pub fn wait_watching(&self, watch: &SignalWatch, timeout: Option<Duration>) -> Option<Result<JobReport, RunError>> {
+        if self.is_forked() {
+            return Some(Err(RunError::Forked));
+        }
+        let ended = || self.shared.end.poll(watch.waker());
+        let report = ended().or_else(|| {
+            watch.wait(timeout.map(|timeout| timeout.min(FOREVER)));
+            ended()
+        });
+        report.map(|report| self.waited(report))
+    }
+
+    fn waited(&self, report: Option<JobReport>) -> Result<JobReport, RunError> {
+        signals::settle();
+        checked(report)
+    }
+
+    fn is_forked(&self) -> bool {
+        self.shared.process != std::process::id()
     }
 
     /// As [`wait`](Self::wait), without blocking the calling thread. Dropping the future stops the wait, not the job.
     pub async fn wait_async(&self) -> Result<JobReport, RunError> {
+        if self.is_forked() {
+            return Err(RunError::Forked);
+        }
         checked(poll_fn(|cx| self.shared.end.poll(cx.waker()).map_or(Poll::Pending, Poll::Ready)).await)
     }
 
@@ -136,8 +173,10 @@ impl JobHandle {
 
 impl Drop for JobHandle {
     fn drop(&mut self) {
-        self.cancel();
-        self.shared.end.wait();
+        if !self.is_forked() {
+            self.cancel();
+            self.shared.end.wait();
+        }
     }
 }
 
@@ -163,6 +202,9 @@ pub enum RunError {
     /// The engine itself failed: a defect, worth a report to its authors.
     #[error("the engine failed while it ran the job; please report this with the panic message printed before it")]
     Engine,
+    /// The job belongs to the process that this one was forked from.
+    #[error("the job belongs to the process that this one was forked from; its threads are not here")]
+    Forked,
 }
 
 impl fmt::Debug for RunError {
@@ -171,7 +213,7 @@ impl fmt::Debug for RunError {
         match self {
             Self::Submit(error) => write!(f, "{}", chain_of(error)),
             Self::Job(error) => fmt::Debug::fmt(error, f),
-            Self::Engine => fmt::Display::fmt(self, f),
+            Self::Engine | Self::Forked => fmt::Display::fmt(self, f),
         }
     }
 }
@@ -181,7 +223,7 @@ impl RunError {
     pub fn report(&self) -> Option<&JobReport> {
         match self {
             Self::Job(error) => Some(&error.report),
-            Self::Submit(_) | Self::Engine => None,
+            Self::Submit(_) | Self::Engine | Self::Forked => None,
         }
     }
 }

@@ -25,7 +25,7 @@ pub use report::{
     Cause, CauseKind, Cleanliness, JobMetrics, JobReport, Leftover, OperatorReport, Origin, Outcome, PhaseTimes,
     ServiceReport,
 };
-pub use signals::SignalPolicy;
+pub use signals::{SignalPolicy, SignalWatch};
 pub use state::JobState;
 
 use crate::sync;

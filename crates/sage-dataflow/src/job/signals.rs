@@ -1,22 +1,32 @@
 //! SIGINT and SIGTERM: the first drains every job of the process that listens, the second cancels, the third gives up.
 //!
-//! The handlers are installed with the first listening job and taken out with the last, when the dispositions found
-//! before are put back. A handler counts the signal, posts a semaphore and calls the handler it replaced; everything
-//! else happens on a listener thread. The first listening job of a process starts that thread and it then waits on the
-//! semaphore for as long as the process lives: starting and joining it took longer than all the rest of a small job.
+//! The signals are taken over with the first listening job and given back with the last (`dispositions.rs`). The handler counts the
+//! signal and posts a semaphore; everything else happens on a listener thread. The first listening job of a process starts that
+//! thread and it then waits on the semaphore for as long as the process lives: starting and joining it took longer than all the
+//! rest of a small job.
 //!
 //! A host whose handler only sets a flag, and which looks at it when the signal has interrupted what it waits in, as CPython does,
 //! misses a signal that comes between its last look and its wait. A drain may take a while; nobody sends a second signal to
-//! a program that seems to end. So its main thread is nudged a few times: interrupted by SIGURG, which means nothing.
+//! a program that seems to end. So its first thread is nudged a few times: interrupted by SIGURG, which means nothing. When that
+//! thread returns from waiting for a job, it needs no nudge any more, and SIGURG is put back; else it is when the last nudge has had
+//! its time.
 //!
-//! Lock order: `SWITCH` before `JOBS`.
+//! All of this is a process's own. One that was forked from it begins anew with its first job.
+//!
+//! Lock order: `switch` before `jobs` and before `taken`.
 
-use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Mutex, Once};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod dispositions;
+mod semaphore;
+mod watch;
 
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use self::dispositions::{Taken, before, bit, disposition, here, is_function, raise};
+use self::semaphore::Semaphore;
+pub use self::watch::SignalWatch;
 use super::reason::StopReason;
 use crate::backend::{Command, Event, EventSender};
 use crate::sync::lock;
@@ -29,47 +39,76 @@ pub enum SignalPolicy {
     /// the job and raises the signal again, which by default ends the process. For a library in a host program.
     #[default]
     Drain,
+    /// As `Drain`, but the first signal is like [`JobHandle::drain`](crate::JobHandle::drain): sinks make final what they wrote,
+    /// and the job succeeds. For jobs without an end that are ended by a signal, as in a container.
+    Finish,
     /// As `Drain`; and when the last listening job is over, a signal that the host had left at its default, which ends a
     /// process, is raised again. For a host in which nobody may be waiting for the job.
     Defer,
+    /// As `Finish`, and the signal is raised again as for `Defer`.
+    FinishAndDefer,
     /// As `Drain`, but the third signal exits at once with 128 plus the signal's number. For binaries of one's own.
     Exit,
     /// Signals are left alone.
     Off,
 }
 
-/// How long after a signal, and after one another, the nudges come.
-const NUDGES: [Duration; 5] = [
+impl SignalPolicy {
+    fn defers(self) -> bool {
+        matches!(self, Self::Defer | Self::FinishAndDefer)
+    }
+
+    fn finishes(self) -> bool {
+        matches!(self, Self::Finish | Self::FinishAndDefer)
+    }
+}
+
+/// How long after a signal, and after one another, the nudges come; and how long the last has to arrive.
+const NUDGES: [Duration; 6] = [
     Duration::from_millis(1),
     Duration::from_millis(4),
     Duration::from_millis(16),
     Duration::from_millis(64),
     Duration::from_millis(256),
+    Duration::from_millis(64),
 ];
 
 const SIGNALS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
-static COUNTS: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
-/// The function each of our handlers replaced, to be called by it; null for none.
-static CHAINED: [AtomicPtr<libc::c_void>; 2] =
-    [AtomicPtr::new(std::ptr::null_mut()), AtomicPtr::new(std::ptr::null_mut())];
-static CHAINED_WITH_INFO: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
-
-/// Whether the function that was replaced is to interrupt what its thread waits in.
-static INTERRUPTS: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
-/// Which signals are to be raised again when the last listening job is over, under [`SignalPolicy::Defer`].
-static DEFERRED: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
-
-static SWITCH: Mutex<Switch> = Mutex::new(Switch { installed: [None, None], on: false, listening: false });
-static JOBS: Mutex<Vec<Job>> = Mutex::new(Vec::new());
+/// What is known of signals in one process. Never freed.
+struct Process {
+    id: libc::pid_t,
+    /// The signals that the handler stands in for, a bit each.
+    handled: AtomicU64,
+    taken: Mutex<Taken>,
+    /// Which of [`SIGNALS`] came that the listener has not seen: two bits each, that of the latest lowest. There is room for 32.
+    unseen: AtomicU64,
+    /// Posted for the listener.
+    pending: Semaphore,
+    /// The signals that came since a [`SignalWatch`] was asked last, a bit each.
+    came: AtomicU64,
+    watches: AtomicU32,
+    /// Posted for the thread that has such a watch.
+    host: Semaphore,
+    switch: Mutex<Switch>,
+    jobs: Mutex<Vec<Job>>,
+    /// Which of [`SIGNALS`] are to be raised again when the last listening job is over, under [`SignalPolicy::Defer`].
+    deferred: [AtomicBool; 2],
+    /// Whether the host's first thread is being nudged. Changes while `switch` is locked.
+    nudges: AtomicBool,
+    /// Whether a third signal has come to the jobs that listen.
+    gave_up: AtomicBool,
+}
 
 struct Switch {
-    /// The dispositions that were replaced.
-    installed: [Option<libc::sigaction>; 2],
+    /// Which of [`SIGNALS`] are taken over.
+    taken: [bool; 2],
     /// Whether there is a listening job.
     on: bool,
     /// Whether the listener thread has been started.
     listening: bool,
+    /// Whether SIGURG is taken over.
+    urges: bool,
 }
 
 struct Job {
@@ -79,191 +118,198 @@ struct Job {
     id: u64,
 }
 
-struct Semaphore(UnsafeCell<MaybeUninit<libc::sem_t>>);
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process").field("id", &self.id).finish_non_exhaustive()
+    }
+}
 
-// SAFETY: a POSIX semaphore is made to be shared between threads and signal handlers.
-unsafe impl Sync for Semaphore {}
-
-static PENDING: Semaphore = Semaphore(UnsafeCell::new(MaybeUninit::uninit()));
-static PENDING_INIT: Once = Once::new();
-
-impl Semaphore {
-    fn init(&self) {
-        PENDING_INIT.call_once(|| {
-            // SAFETY: runs once, before any use; the semaphore is static and never destroyed.
-            let made = unsafe { libc::sem_init((*self.0.get()).as_mut_ptr(), 0, 0) };
-            assert_eq!(made, 0, "a process-private semaphore of value 0 can always be made");
+impl Process {
+    fn new() -> Box<Self> {
+        let switch = Switch { taken: [false; 2], on: false, listening: false, urges: false };
+        let mut made = Box::new(Self {
+            // SAFETY: asks for a number.
+            id: unsafe { libc::getpid() },
+            handled: AtomicU64::new(0),
+            taken: Mutex::new(Taken::new()),
+            unseen: AtomicU64::new(0),
+            pending: Semaphore::new(),
+            came: AtomicU64::new(0),
+            watches: AtomicU32::new(0),
+            host: Semaphore::new(),
+            switch: Mutex::new(switch),
+            jobs: Mutex::new(Vec::new()),
+            deferred: [AtomicBool::new(false), AtomicBool::new(false)],
+            nudges: AtomicBool::new(false),
+            gave_up: AtomicBool::new(false),
         });
+        made.pending.init();
+        made.host.init();
+        made
     }
 
-    fn post(&self) {
-        // SAFETY: initialised before the handlers were installed; `sem_post` may be called in a signal handler.
-        unsafe { libc::sem_post((*self.0.get()).as_mut_ptr()) };
+    /// Whether it is that of the calling process, which may be forked.
+    fn is_this(&self) -> bool {
+        // SAFETY: asks for a number.
+        self.id == unsafe { libc::getpid() }
     }
 
-    fn wait(&self) {
-        // SAFETY: initialised before the listener was started.
-        while unsafe { libc::sem_wait((*self.0.get()).as_mut_ptr()) } != 0 {}
+    /// A signal has come: called by the handler before the host's function, so that whoever sees what that does finds it here.
+    fn note(&self, signal: libc::c_int) {
+        self.came.fetch_or(bit(signal), Ordering::SeqCst);
     }
 
-    /// Waits for `timeout` at most; says whether the semaphore was posted.
-    fn wait_for(&self, timeout: Duration) -> bool {
-        let until = (SystemTime::now() + timeout).duration_since(UNIX_EPOCH).unwrap_or_default();
-        let until = libc::timespec { tv_sec: until.as_secs().cast_signed(), tv_nsec: until.subsec_nanos().into() };
-        // SAFETY: as in `wait`. One that a signal cuts short was long enough.
-        unsafe { libc::sem_timedwait((*self.0.get()).as_mut_ptr(), &until) == 0 }
-    }
-}
-
-extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let Some(index) = SIGNALS.iter().position(|&number| number == signal) else { return };
-    COUNTS[index].fetch_add(1, Ordering::SeqCst);
-    // SAFETY: `errno` is this thread's; the interrupted code must find it as it left it.
-    let errno = unsafe { *libc::__errno_location() };
-    PENDING.post();
-    let chained = CHAINED[index].load(Ordering::SeqCst);
-    if !chained.is_null() {
-        // SAFETY: the pointer came from a `sigaction` that held a function of the kind `CHAINED_WITH_INFO` tells.
-        unsafe {
-            if CHAINED_WITH_INFO[index].load(Ordering::SeqCst) {
-                type WithInfo = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
-                std::mem::transmute::<*mut libc::c_void, WithInfo>(chained)(signal, info, context);
-            } else {
-                std::mem::transmute::<*mut libc::c_void, extern "C" fn(libc::c_int)>(chained)(signal);
-            }
+    /// The host's function was called: wakes whoever is to act.
+    fn tell(&self, signal: libc::c_int) {
+        if let Some(index) = SIGNALS.iter().position(|&number| number == signal) {
+            let add = |unseen| Some(unseen << 2 | (index as u64 + 1));
+            // It never refuses.
+            let _ = self.unseen.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add);
+            self.pending.post();
+        }
+        if self.watches.load(Ordering::SeqCst) > 0 && signal != libc::SIGURG {
+            self.host.post();
         }
     }
-    // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
-}
 
-fn handler_address() -> libc::sighandler_t {
-    on_signal as *const () as libc::sighandler_t
-}
-
-fn disposition(signal: libc::c_int, new: Option<&libc::sigaction>) -> libc::sigaction {
-    let mut old = MaybeUninit::uninit();
-    let new = new.map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: both pointers are valid or null; SIGINT and SIGTERM have dispositions, so `old` is filled in.
-    unsafe {
-        libc::sigaction(signal, new, old.as_mut_ptr());
-        old.assume_init()
-    }
-}
-
-impl Switch {
-    fn install(&mut self) -> std::io::Result<()> {
-        PENDING.init();
-        if !self.listening {
+    fn install(&'static self, switch: &mut Switch) -> std::io::Result<()> {
+        if !switch.listening {
             // Never joined: it ends with the process, and runs no user code.
-            drop(std::thread::Builder::new().name("sage-signals".to_owned()).spawn(listen)?);
-            self.listening = true;
+            drop(std::thread::Builder::new().name("sage-signals".to_owned()).spawn(move || listen(self))?);
+            switch.listening = true;
         }
-        self.on = true;
-        for (index, &signal) in SIGNALS.iter().enumerate() {
-            let old = disposition(signal, None);
-            // A process that was told to ignore a signal, as under nohup, goes on ignoring it.
-            if old.sa_sigaction == libc::SIG_IGN {
-                continue;
-            }
-            let is_function = old.sa_sigaction != libc::SIG_DFL && old.sa_sigaction != handler_address();
-            let chained = if is_function { old.sa_sigaction as *mut libc::c_void } else { std::ptr::null_mut() };
-            CHAINED_WITH_INFO[index].store(old.sa_flags & libc::SA_SIGINFO != 0, Ordering::SeqCst);
-            CHAINED[index].store(chained, Ordering::SeqCst);
-            // SAFETY: all zeroes is a valid `sigaction`; the fields that matter are set below.
-            let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
-            new.sa_sigaction = handler_address();
-            // A host whose handler is to interrupt what its threads wait in goes on interrupting it.
-            INTERRUPTS[index].store(is_function && old.sa_flags & libc::SA_RESTART == 0, Ordering::SeqCst);
-            let restart = if is_function { old.sa_flags & libc::SA_RESTART } else { libc::SA_RESTART };
-            new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | restart;
-            disposition(signal, Some(&new));
-            self.installed[index] = Some(old);
-        }
+        switch.on = true;
+        self.came.store(0, Ordering::SeqCst);
+        self.gave_up.store(false, Ordering::SeqCst);
+        switch.taken = SIGNALS.map(|signal| self.take(signal, libc::SA_RESTART));
         Ok(())
     }
 
-    fn uninstall(&mut self) {
-        restore(&mut self.installed);
-        self.on = false;
-        for (index, &signal) in SIGNALS.iter().enumerate() {
-            if DEFERRED[index].swap(false, Ordering::SeqCst) && disposition(signal, None).sa_sigaction == libc::SIG_DFL
-            {
-                raise(signal);
+    fn give_all_back(&self, switch: &mut Switch) {
+        for (taken, signal) in std::mem::take(&mut switch.taken).into_iter().zip(SIGNALS) {
+            if taken {
+                self.give_back(signal);
             }
         }
     }
-}
 
-/// Puts back what was replaced, unless someone else has replaced our handlers since.
-fn restore(installed: &mut [Option<libc::sigaction>; 2]) {
-    for (index, &signal) in SIGNALS.iter().enumerate() {
-        if let Some(old) = installed[index].take()
-            && disposition(signal, None).sa_sigaction == handler_address()
-        {
-            disposition(signal, Some(&old));
+    fn uninstall(&self, switch: &mut Switch) {
+        self.give_all_back(switch);
+        switch.on = false;
+        for (deferred, signal) in self.deferred.iter().zip(SIGNALS) {
+            if deferred.swap(false, Ordering::SeqCst) {
+                raise_by_default(signal);
+            }
+        }
+    }
+
+    /// Tells the jobs of a signal; says whether the first thread is to be nudged.
+    fn deliver(&self, index: usize, signal: libc::c_int) -> bool {
+        let mut give_up = None;
+        let mut jobs = lock(&self.jobs);
+        if jobs.is_empty() {
+            drop(jobs);
+            // The last job has ended meanwhile: the signal does what it would have done without it.
+            raise_by_default(signal);
+            return false;
+        }
+        let is_flag =
+            before(signal).is_some_and(|before| is_function(before) && before.sa_flags & libc::SA_RESTART == 0);
+        // Both before any job is told, as it may end at once.
+        if is_flag {
+            self.nudges.store(true, Ordering::SeqCst);
+        }
+        if jobs.iter().any(|job| job.policy.defers()) {
+            self.deferred[index].store(true, Ordering::SeqCst);
+        }
+        for job in jobs.iter_mut() {
+            job.signals += 1;
+            let reason = StopReason::Signal(signal);
+            match job.signals {
+                1 if job.policy.finishes() => job.events.send(Event::Command(Command::Drain(StopReason::Drain))),
+                1 => job.events.send(Event::Command(Command::Drain(reason))),
+                2 => job.events.send(Event::Command(Command::Cancel(reason))),
+                _ => give_up = Some(job.policy),
+            }
+        }
+        drop(jobs);
+        match give_up {
+            None => {}
+            Some(SignalPolicy::Exit) => exit_now(signal),
+            Some(_) => self.raise_again(signal),
+        }
+        is_flag
+    }
+
+    fn raise_again(&self, signal: libc::c_int) {
+        // A switch that is being thrown right now puts the dispositions back itself.
+        if let Ok(mut switch) = self.switch.try_lock() {
+            self.give_all_back(&mut switch);
+        }
+        self.gave_up.store(true, Ordering::SeqCst);
+        raise(signal);
+        // Another thread may have taken it.
+        self.host.post();
+    }
+
+    /// Interrupts what the first thread waits in; says whether that can be. Not where the host has a use for SIGURG.
+    fn nudge(&self) -> bool {
+        let mut switch = lock(&self.switch);
+        if !self.nudges.load(Ordering::SeqCst) {
+            return false;
+        }
+        if !switch.urges {
+            if disposition(libc::SIGURG, None).sa_sigaction != libc::SIG_DFL {
+                return false;
+            }
+            switch.urges = self.take(libc::SIGURG, 0);
+        }
+        // SAFETY: sends a signal to the first thread of this process, whose number is the process's.
+        unsafe { libc::syscall(libc::SYS_tgkill, self.id, self.id, libc::SIGURG) };
+        true
+    }
+
+    /// The first thread needs no nudge any more.
+    fn settle(&self) {
+        let mut switch = lock(&self.switch);
+        self.nudges.store(false, Ordering::SeqCst);
+        if std::mem::take(&mut switch.urges) {
+            self.give_back(libc::SIGURG);
         }
     }
 }
 
-fn listen() -> ! {
+fn listen(process: &'static Process) -> ! {
     let mut nudges = [].iter();
     loop {
         match nudges.next() {
-            None => PENDING.wait(),
-            Some(after) if PENDING.wait_for(*after) => {}
+            None => process.pending.wait(),
+            Some(after) if process.pending.wait_for(*after) => {}
+            Some(_) if nudges.as_slice().is_empty() => process.settle(),
             Some(_) => {
-                nudge();
+                if !process.nudge() {
+                    nudges = [].iter();
+                }
                 continue;
             }
         }
-        for (index, &signal) in SIGNALS.iter().enumerate() {
-            for _ in 0..COUNTS[index].swap(0, Ordering::SeqCst) {
-                deliver(index, signal);
-                if INTERRUPTS[index].load(Ordering::SeqCst) {
-                    nudges = NUDGES.iter();
-                }
+        let unseen = process.unseen.swap(0, Ordering::SeqCst);
+        for at in (0..32).rev() {
+            let index = match unseen >> (2 * at) & 3 {
+                0 => continue,
+                index => index as usize - 1,
+            };
+            if process.deliver(index, SIGNALS[index]) {
+                nudges = NUDGES.iter();
             }
         }
     }
 }
 
-/// Interrupts what the main thread waits in, unless the host has a use for SIGURG. By default that is ignored, so the handler that
-/// does nothing may stay.
-fn nudge() {
-    extern "C" fn nothing(_signal: libc::c_int) {}
-    let nothing = nothing as extern "C" fn(libc::c_int) as *const () as libc::sighandler_t;
-    let found = disposition(libc::SIGURG, None).sa_sigaction;
-    if found == libc::SIG_DFL {
-        // SAFETY: all zeroes is a valid `sigaction`; the fields that matter are set below.
-        let mut new: libc::sigaction = unsafe { std::mem::zeroed() };
-        (new.sa_sigaction, new.sa_flags) = (nothing, libc::SA_ONSTACK);
-        disposition(libc::SIGURG, Some(&new));
-    } else if found != nothing {
-        return;
-    }
-    // SAFETY: sends a signal to the first thread of this process, whose number is the process's.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::getpid(), libc::SIGURG) };
-}
-
-fn deliver(index: usize, signal: libc::c_int) {
-    let reason = || StopReason::Signal(signal);
-    let mut give_up = None;
-    for job in lock(&JOBS).iter_mut() {
-        job.signals += 1;
-        if job.policy == SignalPolicy::Defer {
-            DEFERRED[index].store(true, Ordering::SeqCst);
-        }
-        match job.signals {
-            1 => job.events.send(Event::Command(Command::Drain(reason()))),
-            2 => job.events.send(Event::Command(Command::Cancel(reason()))),
-            _ => give_up = Some(job.policy),
-        }
-    }
-    match give_up {
-        None => {}
-        Some(SignalPolicy::Exit) => exit_now(signal),
-        Some(_) => raise_again(signal),
+/// Raises a signal that the host has left at its default.
+fn raise_by_default(signal: libc::c_int) {
+    if disposition(signal, None).sa_sigaction == libc::SIG_DFL {
+        raise(signal);
     }
 }
 
@@ -272,21 +318,17 @@ fn exit_now(signal: libc::c_int) {
     std::process::exit(128 + signal);
 }
 
-fn raise_again(signal: libc::c_int) {
-    // A switch that is being thrown right now puts the dispositions back itself.
-    if let Ok(mut switch) = SWITCH.try_lock() {
-        restore(&mut switch.installed);
+/// To be called when a wait for a job ends: a thread that returns from it looks at its signals itself.
+pub(crate) fn settle() {
+    let process = here();
+    // SAFETY: asks for a number.
+    if process.nudges.load(Ordering::SeqCst) && process.id == unsafe { libc::gettid() } {
+        process.settle();
     }
-    raise(signal);
-}
-
-fn raise(signal: libc::c_int) {
-    // SAFETY: sends a signal to this process.
-    unsafe { libc::kill(libc::getpid(), signal) };
 }
 
 /// A job's wish to be told of signals, until it is dropped.
-pub(crate) struct Listening(Option<u64>);
+pub(crate) struct Listening(Option<(&'static Process, u64)>);
 
 impl Listening {
     /// Starts telling the job behind `events`.
@@ -294,28 +336,29 @@ impl Listening {
         if policy == SignalPolicy::Off {
             return Ok(Self(None));
         }
-        let mut switch = lock(&SWITCH);
+        let process = here();
+        let mut switch = lock(&process.switch);
         if !switch.on {
-            switch.install()?;
+            process.install(&mut switch)?;
         }
-        let mut jobs = lock(&JOBS);
+        let mut jobs = lock(&process.jobs);
         let id = jobs.iter().map(|job| job.id + 1).max().unwrap_or(0);
         jobs.push(Job { events: events.clone(), policy, signals: 0, id });
-        Ok(Self(Some(id)))
+        Ok(Self(Some((process, id))))
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        let Some(id) = self.0 else { return };
-        let mut switch = lock(&SWITCH);
+        let Some((process, id)) = self.0.filter(|(process, _)| process.is_this()) else { return };
+        let mut switch = lock(&process.switch);
         let last = {
-            let mut jobs = lock(&JOBS);
+            let mut jobs = lock(&process.jobs);
             jobs.retain(|job| job.id != id);
             jobs.is_empty()
         };
         if last {
-            switch.uninstall();
+            process.uninstall(&mut switch);
         }
     }
 }

@@ -7,8 +7,8 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use sage::{
-    BoxError, CloseContext, Environment, FinishContext, HookContext, JobHandle, JobState, Next, Service, SignalPolicy,
-    Sink, Source, SourceContext,
+    BoxError, CloseContext, Deadlines, Environment, FinishContext, HookContext, JobHandle, JobState, Next, Service,
+    SignalPolicy, SignalWatch, Sink, Source, SourceContext,
 };
 
 const ROLE: &str = "SAGE_SIGNALS_ROLE";
@@ -21,9 +21,12 @@ fn role() -> Option<String> {
 
 // ---- the child's side
 
+/// Takes no lock, which a thread that is not in a forked process may have held.
 fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).expect("the parent reads");
+    let line = format!("{line}\n");
+    // SAFETY: the buffer is there for as long as the call takes.
+    let written = unsafe { libc::write(1, line.as_ptr().cast(), line.len()) };
+    assert_eq!(usize::try_from(written).ok(), Some(line.len()), "the parent reads");
 }
 
 #[expect(clippy::disallowed_methods, reason = "the child is a program of its own, and its exit code is the subject")]
@@ -64,9 +67,15 @@ fn patient(policy: SignalPolicy) -> Environment {
     env
 }
 
+/// Deadlines that pass in no test: what ends a job is something else.
+fn never() -> Deadlines {
+    let hours = Duration::from_secs(48 * 3600);
+    Deadlines { drain: hours, cancel: hours, ..Deadlines::default() }
+}
+
 /// A record that never ends: a drain cannot finish it, a cancel can.
 fn endless(policy: SignalPolicy) -> Environment {
-    let env = Environment::local("endless").signals(policy);
+    let env = Environment::local("endless").signals(policy).deadlines(never());
     let service = env.register_service("announced", || Announced).build();
     let numbers = env.from_collection(vec![()]).flat_map(|()| 0_u64..);
     numbers.try_sink(move |n| match n {
@@ -78,7 +87,7 @@ fn endless(policy: SignalPolicy) -> Environment {
 
 /// A record whose processing never returns.
 fn hung(policy: SignalPolicy) -> Environment {
-    let env = Environment::local("hung").signals(policy);
+    let env = Environment::local("hung").signals(policy).deadlines(never());
     env.from_collection(vec![()]).sink(|()| {
         say("running");
         loop {
@@ -146,6 +155,9 @@ impl Process {
                 // SAFETY: restores a default; may be called between fork and exec.
                 unsafe { libc::signal(signal, libc::SIG_DFL) };
             }
+            // The test fails, and does not hang, where a signal has not the effect that it waits for.
+            // SAFETY: as above; the alarm outlives `exec`.
+            unsafe { libc::alarm(60) };
             Ok(())
         };
         // What started this test may ignore signals, as a shell does for what it runs in the background.
@@ -230,6 +242,7 @@ fn contract_18_one_signal_drains_and_cleans() {
 }
 
 /// Tells what becomes of what it has written.
+#[derive(Clone)]
 struct Telling;
 
 impl Sink for Telling {
@@ -394,4 +407,232 @@ fn a_job_that_leaves_signals_alone_changes_nothing() {
     process.signal(libc::SIGTERM);
     let (_, status) = process.end();
     assert_eq!(status.signal(), Some(libc::SIGTERM));
+}
+
+#[test]
+fn contract_18_under_finish_the_first_signal_makes_all_final_and_is_a_success() {
+    const NAME: &str = "signals::contract_18_under_finish_the_first_signal_makes_all_final_and_is_a_success";
+    if role().is_some() {
+        let env = Environment::local("told").signals(SignalPolicy::Finish).deadlines(never());
+        env.from_source(|_| Patient { said: false }).sink_to(|_| Telling);
+        wait_telling(&env.submit().expect("it can be submitted"));
+    }
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let mut process = Process::start(NAME, "child");
+        process.await_line("running");
+        process.signal(signal);
+        let lines = ["made final", "closed: drain requested", "succeeded Clean by drain requested"];
+        ends_with_code(process, 0, &lines);
+    }
+}
+
+#[test]
+fn contract_18_under_finish_the_second_signal_cancels() {
+    const NAME: &str = "signals::contract_18_under_finish_the_second_signal_cancels";
+    if role().is_some() {
+        wait_telling(&endless(SignalPolicy::Finish).submit().expect("it can be submitted"));
+    }
+    let mut process = Process::start(NAME, "child");
+    process.await_line("running");
+    process.signal(libc::SIGTERM);
+    process.await_line("draining");
+    process.signal(libc::SIGTERM);
+    ends_with_code(process, 143, &["cancelled Clean by SIGTERM"]);
+}
+
+/// Installs a handler that interrupts what its thread waits in.
+fn interrupt_by(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) {
+    // SAFETY: all zeroes is a valid `sigaction`, and the handler is a function of the right kind.
+    unsafe {
+        let mut new: libc::sigaction = std::mem::zeroed();
+        new.sa_sigaction = handler as *const () as libc::sighandler_t;
+        libc::sigaction(signal, &new, std::ptr::null_mut());
+    }
+}
+
+#[test]
+fn contract_29_what_interrupts_the_hosts_first_thread_is_put_back() {
+    const NAME: &str = "signals::contract_29_what_interrupts_the_hosts_first_thread_is_put_back";
+    if role().is_some() {
+        interrupt_by(libc::SIGINT, host_handler);
+        let job = patient(SignalPolicy::Drain).submit().expect("it can be submitted");
+        drop(job.wait());
+        while disposition(libc::SIGURG) != libc::SIG_DFL {
+            std::thread::yield_now();
+        }
+        say("put back");
+        exit(0);
+    }
+    let mut process = Process::start(NAME, "child");
+    process.await_line("running");
+    process.signal(libc::SIGINT);
+    ends_with_code(process, 0, &["host", "put back"]);
+}
+
+#[test]
+fn contract_29_a_handler_that_the_host_puts_back_too_late_does_what_was_done_before() {
+    const NAME: &str = "signals::contract_29_a_handler_that_the_host_puts_back_too_late_does_what_was_done_before";
+    if role().is_some() {
+        let job = patient(SignalPolicy::Drain).submit().expect("it can be submitted");
+        let found = disposition(libc::SIGTERM);
+        set_disposition(libc::SIGTERM, host_handler as *const () as libc::sighandler_t);
+        job.drain();
+        job.wait().expect("it was drained");
+        set_disposition(libc::SIGTERM, found);
+        say("put back");
+        loop {
+            std::thread::park();
+        }
+    }
+    let mut process = Process::start(NAME, "child");
+    process.await_line("put back");
+    process.signal(libc::SIGTERM);
+    let (rest, status) = process.end();
+    assert_eq!(status.signal(), Some(libc::SIGTERM), "{status}; it printed:\n{rest}");
+}
+
+/// How a process is forked: as libraries do it, or without those being told that a library wants to know of it.
+#[derive(Clone, Copy)]
+enum Fork {
+    Called,
+    Bare,
+}
+
+/// Runs `act` in a forked process, which it has to end.
+fn fork(how: Fork, act: impl FnOnce()) -> libc::pid_t {
+    // SAFETY: the child calls what a process with one thread may, and ends without running what was left to the parent.
+    let child = unsafe {
+        match how {
+            Fork::Called => libc::fork(),
+            Fork::Bare => libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as libc::pid_t,
+        }
+    };
+    if child == 0 {
+        act();
+        // SAFETY: as above.
+        unsafe { libc::_exit(0) };
+    }
+    child
+}
+
+fn wait_for(child: libc::pid_t) -> ExitStatus {
+    let mut status = 0;
+    // SAFETY: waits for a child of this process.
+    assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+    ExitStatus::from_raw(status)
+}
+
+fn send(child: libc::pid_t, signal: libc::c_int) {
+    // SAFETY: signals a child that has not been waited for.
+    assert_eq!(unsafe { libc::kill(child, signal) }, 0);
+}
+
+fn pause_for_ever() {
+    // SAFETY: asks for a number or waits for a signal. A parent that fails leaves nobody behind.
+    unsafe {
+        libc::alarm(60);
+        loop {
+            libc::pause();
+        }
+    }
+}
+
+#[test]
+fn contract_29_a_signal_ends_a_forked_process_as_if_there_were_no_job() {
+    const NAME: &str = "signals::contract_29_a_signal_ends_a_forked_process_as_if_there_were_no_job";
+    if role().is_some() {
+        extern "C" fn leave(_signal: libc::c_int) {
+            // SAFETY: may be called in a handler of signals.
+            unsafe { libc::_exit(7) };
+        }
+        interrupt_by(libc::SIGINT, leave);
+        let env = Environment::local("forks");
+        env.from_iter([Fork::Called, Fork::Bare]).sink(|how| {
+            let child = fork(how, pause_for_ever);
+            send(child, libc::SIGTERM);
+            say(&format!("ended by {:?}", wait_for(child).signal()));
+            // One that has a handler of the host's.
+            let child = fork(how, pause_for_ever);
+            send(child, libc::SIGINT);
+            say(&format!("left with {:?}", wait_for(child).code()));
+        });
+        say(&env.run().expect("no signal was sent to this process").outcome.to_string());
+        exit(0);
+    }
+    let (rest, status) = Process::start(NAME, "child").end();
+    assert_eq!(status.code(), Some(0), "{rest}");
+    let count = |line: &str| rest.lines().filter(|other| *other == line).count();
+    let counts = ["ended by Some(15)", "left with Some(7)", "succeeded"].map(count);
+    assert_eq!(counts, [2, 2, 1], "{rest}");
+}
+
+#[test]
+fn contract_29_a_forked_process_finds_the_dispositions_of_before_and_runs_jobs_of_its_own() {
+    const NAME: &str =
+        "signals::contract_29_a_forked_process_finds_the_dispositions_of_before_and_runs_jobs_of_its_own";
+    if role().is_some() {
+        let env = patient(SignalPolicy::Drain);
+        let job = env.submit().expect("it can be submitted");
+        let child = fork(Fork::Called, || {
+            let found = [libc::SIGINT, libc::SIGTERM].map(disposition);
+            assert!(matches!(job.wait(), Err(sage::RunError::Forked)));
+            // It has a listener of its own, which the signal reaches.
+            let own = Environment::local("own");
+            own.from_source(|_| Patient { said: false }).sink(|_| say("child runs"));
+            let ended = own.run().expect_err("a signal ends it");
+            say(&format!("{} {}", found == [libc::SIG_DFL; 2], ended.report().expect("it ran").reason));
+        });
+        let ended = wait_for(child);
+        say(&format!("child {ended}"));
+        job.drain();
+        say(&job.wait().expect("no signal was sent to this process").outcome.to_string());
+        exit(0);
+    }
+    let mut process = Process::start(NAME, "child");
+    process.await_line("child runs");
+    // Listed by the thread that forked it.
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", process.child.id())).expect("it runs");
+    let children = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let children: String = children.collect();
+    let child = children.trim().parse().expect("it has one child");
+    send(child, libc::SIGTERM);
+    ends_with_code(process, 0, &["true SIGTERM", "child exit status: 0", "succeeded"]);
+}
+
+extern "C" fn note(_signal: libc::c_int) {
+    NOTED.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+}
+
+static NOTED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+
+#[test]
+fn contract_29_a_watched_signal_ends_a_wait_whichever_thread_takes_it() {
+    const NAME: &str = "signals::contract_29_a_watched_signal_ends_a_wait_whichever_thread_takes_it";
+    if role().is_some() {
+        interrupt_by(libc::SIGUSR1, note);
+        let before = disposition(libc::SIGUSR1);
+        let env = Environment::local("watched").deadlines(never());
+        let (tell, told) = std::sync::mpsc::channel::<()>();
+        let mut rounds = 0..1000;
+        let numbers = env.from_generator(move || {
+            let Some(round) = rounds.next() else { return Ok(None) };
+            // SAFETY: sends a signal to the calling thread.
+            unsafe { libc::raise(libc::SIGUSR1) };
+            told.recv().map(|()| Some(round))
+        });
+        numbers.sink(|_| {});
+        let job = env.submit().expect("it can be submitted");
+        for round in 1..=1000 {
+            let watch = SignalWatch::new([libc::SIGUSR1, libc::SIGUSR2]);
+            while NOTED.load(std::sync::atomic::Ordering::SeqCst) < round {
+                assert!(job.wait_watching(&watch, None).is_none(), "it waits for this thread");
+            }
+            drop(watch);
+            tell.send(()).expect("the job runs");
+        }
+        job.wait().expect("no other signal was sent");
+        say(&format!("{}", disposition(libc::SIGUSR1) == before && disposition(libc::SIGUSR2) == libc::SIG_DFL));
+        exit(0);
+    }
+    ends_with_code(Process::start(NAME, "child"), 0, &["true"]);
 }

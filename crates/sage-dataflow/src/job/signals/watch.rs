@@ -1,0 +1,80 @@
+//! [`SignalWatch`]: a wait that a signal ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use super::dispositions::{bit, here, signals_of};
+use super::{Process, SIGNALS};
+
+/// Has signals end [`JobHandle::wait_watching`](crate::JobHandle::wait_watching), until it is dropped: for a host such as an
+/// interpreter, whose handlers do no more than note that a signal came, and whose first thread acts on it between two waits.
+///
+/// Neither a signal that comes before the wait begins nor one that another thread takes is missed. A handler of the engine's stands in
+/// for the host's, which it calls. SIGINT and SIGTERM are watched in any case while a job [listens](crate::SignalPolicy) to
+/// them. At most one thread of a process has such watches at a time; there may be one inside another.
+#[derive(Debug)]
+pub struct SignalWatch {
+    process: &'static Process,
+    /// Those that were taken over.
+    signals: u64,
+    waker: Waker,
+}
+
+/// Wakes who watches.
+struct Rouse(&'static Process);
+
+impl Wake for Rouse {
+    fn wake(self: Arc<Self>) {
+        self.0.host.post();
+    }
+}
+
+impl SignalWatch {
+    /// Watches the signals of these numbers. Those that are ignored, SIGINT, SIGTERM and SIGURG are passed over, and so are
+    /// numbers that are no signal's.
+    pub fn new(signals: impl IntoIterator<Item = i32>) -> Self {
+        let process = here();
+        process.watches.fetch_add(1, Ordering::SeqCst);
+        let signals = signals.into_iter().filter(|signal| (1..=64).contains(signal));
+        let taken = signals.filter(|signal| !SIGNALS.contains(signal) && *signal != libc::SIGURG);
+        let set = taken.fold(0, |set, signal| match set & bit(signal) == 0 && process.take(signal, libc::SA_RESTART) {
+            true => set | bit(signal),
+            false => set,
+        });
+        Self { process, signals: set, waker: Waker::from(Arc::new(Rouse(process))) }
+    }
+
+    /// The signals that have come since this was asked last, each once, in the order of their numbers.
+    pub fn came(&self) -> Vec<i32> {
+        signals_of(self.process.came.swap(0, Ordering::SeqCst)).collect()
+    }
+
+    /// Whether a job had its third SIGINT or SIGTERM, which was left to the host: who waits for the job is to do so no longer.
+    pub fn gave_up(&self) -> bool {
+        self.process.gave_up.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Waits until a signal has come, `waker` was woken, or `timeout` has passed. May return early.
+    pub(crate) fn wait(&self, timeout: Option<Duration>) {
+        match timeout {
+            None => self.process.host.wait(),
+            Some(timeout) => drop(self.process.host.wait_for(timeout)),
+        }
+    }
+}
+
+impl Drop for SignalWatch {
+    fn drop(&mut self) {
+        // A forked process has them back already.
+        if self.process.is_this() {
+            signals_of(self.signals).for_each(|signal| self.process.give_back(signal));
+            self.process.watches.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
