@@ -1,12 +1,13 @@
 //! Waits on the interpreter's main thread, where the handlers of signals run meanwhile.
 //!
-//! The interpreter's own handler only notes a signal; that of the program runs when the main thread sees to it. So a wait there is
-//! ended by a signal, and goes on when the handlers have run. What they raise is kept until the job is over and clean:
+//! The interpreter's own handler only notes a signal; that of the program runs when the main thread sees to it. So a
+//! wait there is ended by a signal, and goes on when the handlers have run. What they raise is kept until the job is
+//! over and clean:
 //!
 //! - By default it cancels the job.
 //! - Not so what the handlers of SIGINT and SIGTERM raise: these signals drain the job, or cancel it, by themselves.
-//! - An exception that says no more than that such a signal came is kept only if it had no effect on the job; that of the third
-//!   ends the wait at once.
+//! - An exception that says no more than that such a signal came is kept only if it had no effect on the job; that of
+//!   the third ends the wait at once.
 
 use std::time::{Duration, Instant};
 
@@ -53,8 +54,9 @@ pub(crate) fn watch(py: Python<'_>) -> SignalWatch {
 
 /// Waits for a job on the main thread, for `timeout` at most: what it came to, and what is to be raised.
 ///
-/// `told` is called when SIGINT or SIGTERM has come, `cancel` when a handler has raised. From then on there is no timeout.
-/// `finishes` says whether the job takes the first of these signals for a drain. `before` is what a handler raised before the wait.
+/// `told` is called when SIGINT or SIGTERM has come, `cancel` when a handler has raised. From then on there is no
+/// timeout. `finishes` says whether the job takes the first of these signals for a drain. `before` is what a handler
+/// raised before the wait.
 #[expect(clippy::too_many_arguments, reason = "called in one place")]
 pub(crate) fn wait(
     py: Python<'_>,

@@ -191,8 +191,8 @@ struct LeaveSignals;
 
 impl Wake for LeaveSignals {
     fn wake(self: Arc<Self>) {
-        // Refused where so many others wait that the main thread will soon do it in any case: when it next waits for a job, or
-        // starts one.
+        // Refused where so many others wait that the main thread is not to be relied on: then it is done when that next
+        // waits for a job, or starts one.
         // SAFETY: the function may be called by any thread, and the one that it is given fits.
         unsafe { ffi::Py_AddPendingCall(Some(leave_signals), std::ptr::null_mut()) };
     }
@@ -222,9 +222,9 @@ impl Job {
 
     /// Waits until the job is over, or for `timeout` seconds; says whether it is.
     ///
-    /// `told` is given by the main thread alone: the handlers of signals run while it waits, and if one raises, the job is cancelled
-    /// and the exception raised when it is over. It is called when SIGINT or SIGTERM has come. `before` is what a handler raised
-    /// before the wait, since the job was started.
+    /// `told` is given by the main thread alone: the handlers of signals run while it waits, and if one raises, the job
+    /// is cancelled and the exception raised when it is over. It is called when SIGINT or SIGTERM has come. `before` is
+    /// what a handler raised before the wait, since the job was started.
     #[pyo3(signature = (timeout=None, told=None, before=None))]
     fn wait(
         &self,

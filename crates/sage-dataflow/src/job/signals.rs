@@ -1,15 +1,15 @@
 //! SIGINT and SIGTERM: the first drains every job of the process that listens, the second cancels, the third gives up.
 //!
-//! The signals are taken over with the first listening job and given back with the last (`dispositions.rs`). The handler counts the
-//! signal and posts a semaphore; everything else happens on a listener thread. The first listening job of a process starts that
-//! thread and it then waits on the semaphore for as long as the process lives: starting and joining it took longer than all the
-//! rest of a small job.
+//! The signals are taken over with the first listening job and given back with the last (`dispositions.rs`). The
+//! handler counts the signal and posts a semaphore; everything else happens on a listener thread. The first listening
+//! job of a process starts that thread and it then waits on the semaphore for as long as the process lives: starting
+//! and joining it took longer than all the rest of a small job.
 //!
-//! A host whose handler only sets a flag, and which looks at it when the signal has interrupted what it waits in, as CPython does,
-//! misses a signal that comes between its last look and its wait. A drain may take a while; nobody sends a second signal to
-//! a program that seems to end. So its first thread is nudged a few times: interrupted by SIGURG, which means nothing. When that
-//! thread returns from waiting for a job, it needs no nudge any more, and SIGURG is put back; else it is when the last nudge has had
-//! its time.
+//! A host whose handler only sets a flag, and which looks at it when the signal has interrupted what it waits in, as
+//! CPython does, misses a signal that comes between its last look and its wait. A drain may take a while; nobody sends
+//! a second signal to a program that seems to end. So its first thread is nudged a few times: interrupted by SIGURG,
+//! which means nothing. When that thread returns from waiting for a job, it needs no nudge any more, and SIGURG is put
+//! back; else it is when the last nudge has had its time.
 //!
 //! All of this is a process's own. One that was forked from it begins anew with its first job.
 //!
@@ -35,15 +35,15 @@ use crate::sync::lock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SignalPolicy {
-    /// The first signal drains the job, the second cancels it. The third puts back the disposition that was there before
-    /// the job and raises the signal again, which by default ends the process. For a library in a host program.
+    /// The first signal drains the job, the second cancels it. The third puts back the disposition that was there
+    /// before the job and raises the signal again, which by default ends the process. For a library in a host program.
     #[default]
     Drain,
-    /// As `Drain`, but the first signal is like [`JobHandle::drain`](crate::JobHandle::drain): sinks make final what they wrote,
-    /// and the job succeeds. For jobs without an end that are ended by a signal, as in a container.
+    /// As `Drain`, but the first signal is like [`JobHandle::drain`](crate::JobHandle::drain): sinks make final what
+    /// they wrote, and the job succeeds. For jobs without an end that are ended by a signal, as in a container.
     Finish,
-    /// As `Drain`; and when the last listening job is over, a signal that the host had left at its default, which ends a
-    /// process, is raised again. For a host in which nobody may be waiting for the job.
+    /// As `Drain`; and when the last listening job is over, a signal that the host had left at its default, which ends
+    /// a process, is raised again. For a host in which nobody may be waiting for the job.
     Defer,
     /// As `Finish`, and the signal is raised again as for `Defer`.
     FinishAndDefer,
@@ -81,7 +81,8 @@ struct Process {
     /// The signals that the handler stands in for, a bit each.
     handled: AtomicU64,
     taken: Mutex<Taken>,
-    /// Which of [`SIGNALS`] came that the listener has not seen: two bits each, that of the latest lowest. There is room for 32.
+    /// Which of [`SIGNALS`] came that the listener has not seen: two bits each, that of the latest lowest. There is
+    /// room for 32.
     unseen: AtomicU64,
     /// Posted for the listener.
     pending: Semaphore,
@@ -154,7 +155,8 @@ impl Process {
         self.id == unsafe { libc::getpid() }
     }
 
-    /// A signal has come: called by the handler before the host's function, so that whoever sees what that does finds it here.
+    /// A signal has come: called by the handler before the host's function, so that whoever sees what that does finds
+    /// it here.
     fn note(&self, signal: libc::c_int) {
         self.came.fetch_or(bit(signal), Ordering::SeqCst);
     }

@@ -1,12 +1,13 @@
 //! What the engine puts in the place of a signal's disposition, and how that is put back.
 //!
-//! One handler stands in for what signals did before. It calls the function that it replaced, if there was one, and then tells the
-//! engine of the signal: in this order, so that when the engine acts, the host's function was called.
+//! One handler stands in for what signals did before. It calls the function that it replaced, if there was one, and
+//! then tells the engine of the signal: in this order, so that when the engine acts, the host's function was called.
 //!
 //! Invariants:
-//!  1. What a signal did before is in memory that never changes and is never freed: the handler may read it at any time.
-//!  2. Where the handler is not wanted, it does what was done before: in a forked process, and when somebody who had found it
-//!     there has put it back later.
+//!  1. What a signal did before is in memory that never changes and is never freed: the handler may read it at any
+//!     time.
+//!  2. Where the handler is not wanted, it does what was done before: in a forked process, and when somebody who had
+//!     found it there has put it back later.
 //!  3. A process forked by `fork` has the dispositions of before when that returns.
 
 use std::mem::MaybeUninit;
@@ -49,8 +50,8 @@ impl Taken {
     }
 }
 
-/// What is known of signals in this process. A forked one has neither the threads of the other nor its locks, which may have been
-/// held, and gets its own.
+/// What is known of signals in this process. A forked one has neither the threads of the other nor its locks, which may
+/// have been held, and gets its own.
 pub(super) fn here() -> &'static Process {
     // SAFETY: null, or a process's own that is never freed.
     let found = || unsafe { PROCESS.load(Ordering::Acquire).as_ref() };
@@ -120,8 +121,8 @@ pub(super) fn before(signal: c_int) -> Option<&'static sigaction> {
 }
 
 impl Process {
-    /// Has the handler stand in for what a signal does, until it was given back as often; says whether that could be. A signal that
-    /// is ignored goes on being ignored. `flags` are the handler's where it replaces no function.
+    /// Has the handler stand in for what a signal does, until it was given back as often; says whether that could be. A
+    /// signal that is ignored goes on being ignored. `flags` are the handler's where it replaces no function.
     pub(super) fn take(&self, signal: c_int, flags: c_int) -> bool {
         register_forks();
         let mut taken = lock(&self.taken);
@@ -129,7 +130,8 @@ impl Process {
         if old.sa_sigaction == libc::SIG_IGN {
             return false;
         }
-        // If it is the handler and nobody has taken the signal, somebody has put it back: what was before is what it was.
+        // If it is the handler and nobody has taken the signal, somebody has put it back: what was before is what it
+        // was.
         if !is_ours(&old) {
             BEFORE[number(signal)].store(from_ref(taken.keep(old)).cast_mut(), Ordering::Release);
         }

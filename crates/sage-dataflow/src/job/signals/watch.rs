@@ -8,12 +8,14 @@ use std::time::Duration;
 use super::dispositions::{bit, here, signals_of};
 use super::{Process, SIGNALS};
 
-/// Has signals end [`JobHandle::wait_watching`](crate::JobHandle::wait_watching), until it is dropped: for a host such as an
-/// interpreter, whose handlers do no more than note that a signal came, and whose first thread acts on it between two waits.
+/// Has signals end [`JobHandle::wait_watching`](crate::JobHandle::wait_watching), until it is dropped: for a host such
+/// as an interpreter, whose handlers do no more than note that a signal came, and whose first thread acts on it between
+/// two waits.
 ///
-/// Neither a signal that comes before the wait begins nor one that another thread takes is missed. A handler of the engine's stands in
-/// for the host's, which it calls. SIGINT and SIGTERM are watched in any case while a job [listens](crate::SignalPolicy) to
-/// them. At most one thread of a process has such watches at a time; there may be one inside another.
+/// Neither a signal that comes before the wait begins nor one that another thread takes is missed. A handler of the
+/// engine's stands in for the host's, which it calls. SIGINT and SIGTERM are watched in any case while a job
+/// [listens](crate::SignalPolicy) to them. At most one thread of a process has such watches at a time; there may be one
+/// inside another.
 #[derive(Debug)]
 pub struct SignalWatch {
     process: &'static Process,
@@ -32,8 +34,8 @@ impl Wake for Rouse {
 }
 
 impl SignalWatch {
-    /// Watches the signals of these numbers. Those that are ignored, SIGINT, SIGTERM and SIGURG are passed over, and so are
-    /// numbers that are no signal's.
+    /// Watches the signals of these numbers. Those that are ignored, SIGINT, SIGTERM and SIGURG are passed over, and so
+    /// are numbers that are no signal's.
     pub fn new(signals: impl IntoIterator<Item = i32>) -> Self {
         let process = here();
         process.watches.fetch_add(1, Ordering::SeqCst);
@@ -51,7 +53,8 @@ impl SignalWatch {
         signals_of(self.process.came.swap(0, Ordering::SeqCst)).collect()
     }
 
-    /// Whether a job had its third SIGINT or SIGTERM, which was left to the host: who waits for the job is to do so no longer.
+    /// Whether a job had its third SIGINT or SIGTERM, which was left to the host: who waits for the job is to do so no
+    /// longer.
     pub fn gave_up(&self) -> bool {
         self.process.gave_up.load(Ordering::SeqCst)
     }
