@@ -18,6 +18,9 @@ SAGE_ONLY = frozenset({"delay", "progress_log_interval", "total_count"})
 #: How many characters a message has of a value.
 _MOST_SAID = 200
 
+#: What the engine can count to.
+_MOST_COUNT = (1 << 63) - 1
+
 #: The times, in milliseconds, that the engine can count.
 _MOST_MILLIS = (1 << 63) - 1
 
@@ -31,14 +34,15 @@ def said(value: Any) -> str:
     return text if len(text) <= _MOST_SAID else f"{text[:_MOST_SAID]}…"
 
 
-def whole(what: str, value: Any, least: int = 1, most: int | None = None) -> int:
+def whole(what: str, value: Any, least: int = 1, most: int = _MOST_COUNT) -> int:
     """The value as an ``int``, if it is a whole number within these limits; one of numpy's is, a ``bool`` is not."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
-    if number is None or number < least or (most is not None and number > most):
-        limits = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+    if number is None or not least <= number <= most:
+        is_open = most == _MOST_COUNT and (number or 0) < most
+        limits = f"of at least {least:,}" if is_open else f"from {least:,} to {most:,}"
         raise ValueError(f"{what} is a whole number {limits}, not {said(value)}")
     return number
 
@@ -114,19 +118,21 @@ def _no_time(time: Any) -> Exception:
 
 
 def text(what: str, value: Any) -> str:
-    """The value, if it is a text that can be written in UTF-8, as a name must be."""
+    """The value, if it is a text that can be written in UTF-8 and has no NUL in it, as a name must be."""
     if not isinstance(value, str):
         raise TypeError(f"{what} is a text, not {said(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{what} cannot be written in UTF-8: it has half a character, {said(value)}") from None
+    if "\0" in value:
+        raise ValueError(f"{what} cannot have a NUL in it: {said(value)}")
     return value
 
 
 def shown(value: str) -> str:
     """The text with a mark in the place of what cannot be written in UTF-8, for what is only shown."""
-    return value.encode("utf-8", "replace").decode()
+    return value.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def truth(what: str, value: Any) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import isgeneratorfunction
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 from . import _sage
 from ._arguments import SAGE_ONLY, check_call, check_none_left, parameters, seconds, text, truth, warn, whole
@@ -27,6 +30,21 @@ from ._transformation import Transformation
 
 
 T = TypeVar("T")
+
+#: Environments with a stream that ends, of which nobody has asked for anything yet.
+_declared: WeakSet[LocalEnvironment] = WeakSet()
+
+
+_FORGOTTEN = "{} was declared and never submitted, so nothing ran: call `submit(autostop=True)`"
+
+
+@atexit.register
+def _warn_of_declared() -> None:
+    """Warns of pipelines that a program declared and did not run, unless it ends by an exception."""
+    forgotten = sorted(env.name for env in list(_declared))
+    if forgotten and not hasattr(sys, "last_value"):
+        names = ", ".join(f"`{name}`" for name in forgotten[:3]) + (", …" if len(forgotten) > 3 else "")
+        warn(_FORGOTTEN.format(names))
 
 
 @dataclass
@@ -84,8 +102,15 @@ class LocalEnvironment:
     def __enter__(self) -> LocalEnvironment:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if kind is not None:
+            _declared.discard(self)
         self.close()
+
+    def _has_sink(self) -> None:
+        """A stream of it ends: from now on it is one to be submitted."""
+        if self._run is None:
+            _declared.add(self)
 
     def _named(self, name: str) -> str:
         """The name of a new step, with a number where it is taken."""
@@ -295,6 +320,7 @@ class LocalEnvironment:
         An environment may be submitted again when its job is over.
         """
         self._check_open()
+        _declared.discard(self)
         truth("`autostop`", autostop)
         check_config(self.config)
         if self.is_running:
@@ -406,12 +432,16 @@ class LocalEnvironment:
     def close(self) -> None:
         """As ``stop``; nothing can be declared or submitted any more."""
         self._is_closed = True
+        if self in _declared:
+            _declared.discard(self)
+            warn(_FORGOTTEN.format(f"`{self.name}`"))
         self.stop()
 
     def explain(self) -> str:
         """What is declared, in words: each step with what it takes its records from, and which steps run as one."""
         from ._html import described
 
+        _declared.discard(self)
         lines = [f"environment `{self.name}`"]
         for step in self.pipeline:
             inputs = ", ".join(before.name for before, _ in step.inputs)
@@ -427,6 +457,7 @@ class LocalEnvironment:
     def _repr_html_(self) -> str:
         from ._html import graph
 
+        _declared.discard(self)
         return graph(self.pipeline, self._services)
 
     def set_console_log_level(self, level: str) -> None:

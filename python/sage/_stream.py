@@ -41,6 +41,9 @@ _STRATEGIES = ("hash", "broadcast", "round_robin")
 #: What the methods take beside a function and the arguments of its constructor.
 _KEYWORDS = ("name", "parallelism", *OPTIONS)
 
+#: In how many replicas a step may run: each has a thread.
+MOST_REPLICAS = 65_536
+
 #: What calls its function for an answer, which no generator is; and what to use.
 _NO_GENERATORS = {
     "filter": "a generator is always true",
@@ -106,6 +109,8 @@ class DataStream:
         stream = self._add("async" if is_flight else kind, function, name, parallelism)
         step = stream._step
         step.made, step.options = (function, args, kwargs), told
+        if kind == "sink":
+            self._environment._has_sink()
         if dead is not None:
             # What ends a stream has no output but this one, and what splits it has two others.
             letters = DataStream(self._environment, step, {"sink": 0, "split": 2}.get(kind, 1))
@@ -290,6 +295,7 @@ class DataStream:
         policies = {"on_error": on_error, "retry": retry}
         pairs = self.map(function, parallelism=parallelism, name=f"{name} {name_of(function)}", **policies)
         pairs._add("to_kafka", None, name, parallelism, **options)
+        self._environment._has_sink()
         return self
 
     def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> DataStream:
@@ -329,7 +335,7 @@ def name_of(function: Any) -> str:
 
 def check_parallelism(parallelism: Any) -> int:
     """The number of replicas, if it can be one."""
-    return whole("parallelism", parallelism)
+    return whole("parallelism", parallelism, 1, MOST_REPLICAS)
 
 
 def check_function(kind: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

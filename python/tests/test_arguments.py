@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -469,3 +471,55 @@ def test_a_yes_or_no_is_no_text() -> None:
         env.submit("false")  # type: ignore[arg-type]
     with pytest.raises(SubmitError, match="no pipeline"):
         LocalEnvironment("empty").submit(autostop=True)
+
+
+FORGOTTEN = """
+import sys
+from sage import LocalEnvironment
+env = LocalEnvironment("forgotten")
+records = env.from_batch([1]).collect()
+other = LocalEnvironment("submitted")
+other.from_batch([1]).collect()
+other.submit(autostop=True)
+shown = LocalEnvironment("shown")
+shown.from_batch([1]).collect()
+shown.explain()
+if sys.argv[1] == "raise":
+    raise SystemError("its own")
+print(records)
+"""
+
+
+@pytest.mark.parametrize("how", ["end", "raise"])
+def test_a_pipeline_that_was_never_submitted_is_named_at_the_end(how: str) -> None:
+    command = [sys.executable, "-c", FORGOTTEN, how]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    told = "`forgotten` was declared and never submitted, so nothing ran"
+    assert (told in ran.stderr) == (how == "end"), ran.stderr
+    assert "`submitted`" not in ran.stderr and "`shown`" not in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["a\0b", 5, b"bytes"])
+def test_a_name_that_cannot_be_shown_is_refused(name: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="the name of an environment"):
+        LocalEnvironment(name)
+    fails(lambda s: s.sink(print, name=name), "the name of a step")
+
+
+def test_counts_beyond_all_limits_are_refused_in_words() -> None:
+    fails(lambda s: s.take(10**30), "whole number from 0 to 9,223,372,036,854,775,807")
+    fails(lambda s: s.map(str, parallelism=10**30), "parallelism is a whole number from 1 to 65,536")
+
+
+def test_one_that_is_closed_without_having_run_warns_then() -> None:
+    with pytest.warns(UserWarning, match="`closed` was declared and never submitted") as warned:
+        with LocalEnvironment("closed") as env:
+            env.from_batch([1]).sink(print)
+    assert len(warned) == 1 and warned[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with LocalEnvironment("empty") as env:
+            env.from_batch([1])
+        with pytest.raises(KeyError), LocalEnvironment("failed") as env:
+            env.from_batch([1]).sink(print)
+            raise KeyError
