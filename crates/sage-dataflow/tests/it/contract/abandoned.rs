@@ -214,7 +214,7 @@ fn contract_14_a_constructor_past_its_deadline_still_owes_its_cleanup_when_it_re
         gate.open();
         journal.await_events("stuck cleanup ended", 1);
         journal.await_events("late action", 1);
-        watch.expect_left(&[]);
+        watch.await_left(&[]);
         assert_eq!((journal.count("stuck setup"), journal.count("stuck cleanup")), (0, 1));
     });
 }
@@ -271,7 +271,7 @@ fn contract_14_a_stop_past_its_deadline_is_abandoned_and_cleaned_all_the_same() 
         watch.expect_left(&["svc stuck"]);
         gate.open();
         journal.await_events("stuck stop ended", 1);
-        watch.expect_left(&[]);
+        watch.await_left(&[]);
         assert_eq!(journal.count("stuck cleanup"), 1, "the late stop does not clean a second time");
     });
 }
@@ -367,7 +367,7 @@ fn contract_14_a_drop_or_an_action_past_its_deadline_is_abandoned_as_a_cleanup_i
             journal.assert_order(&["other cleanup", "other drop"]);
             watch.expect_left(&["svc stuck"]);
             gate.open();
-            watch.expect_left(&[]);
+            watch.await_left(&[]);
         }
     });
 }

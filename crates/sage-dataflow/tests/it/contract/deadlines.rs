@@ -117,7 +117,7 @@ fn contract_04_hangs_in_every_phase_end_by_the_sum_of_the_deadlines() {
 
 #[test]
 fn contract_04_a_handle_that_is_dropped_by_a_task_of_its_own_job_waits_no_longer_than_the_deadline() {
-    leak_free(|_| {
+    leak_free(|watch| {
         let env = Environment::local("own").deadlines(impatient());
         let journal = Journal::new();
         Probe::new("db", &journal).register(&env).build();
@@ -134,6 +134,7 @@ fn contract_04_a_handle_that_is_dropped_by_a_task_of_its_own_job_waits_no_longer
         journal.assert_order(&["db stop", "db cleanup", "db drop", "dropped"]);
         let error = env.submit().map(drop).unwrap_err();
         assert!(matches!(error, SubmitError::LeftBehind { .. }), "{error}");
+        watch.await_left(&[]);
     });
 }
 

@@ -366,7 +366,10 @@ fn contract_08_replicas_of_a_sink_finish_each_by_itself() {
             .parallelism(2);
         let report = failed(env.run());
         assert!(report.left.is_empty(), "{report}");
-        assert_eq!(report.first_cause.unwrap().place().to_string(), "operator `pair`, while finishing");
+        assert_eq!(
+            report.first_cause.unwrap().place().to_string(),
+            "operator `pair` (replica 0 of 2, counted from 0), while finishing"
+        );
         assert_eq!(journal.events(), ["made final", "1 closed: end of input", "0 closed: failure"]);
     });
 }

@@ -1,15 +1,19 @@
-//! Services that are registered while a job runs, and the count of calls from outside.
+//! Services that are registered while a job runs or set up too late, the order in which a chain is closed, and the count of
+//! calls from outside.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use sage::{CallError, Environment, Service, ServiceHandle, ServiceState};
+use sage::{
+    BoxError, CallError, CloseContext, Emit, Environment, Fault, JobState, Next, Operator, Outcome, Service,
+    ServiceHandle, ServiceState, Sink, Source, SourceContext,
+};
 
-use super::running;
+use super::{await_status, running};
 use crate::leaks::leak_free;
-use crate::probes::{Gate, Journal, Probe, Probed};
+use crate::probes::{Gate, Journal, Probe, Probed, failed};
 
 struct Plain;
 impl Service for Plain {}
@@ -72,6 +76,97 @@ fn contract_11_a_late_service_is_part_of_the_next_job() {
         gate.open();
         assert!(job.wait().unwrap().services.is_empty());
         assert_eq!(env.run().unwrap().service("late").unwrap().state, ServiceState::Cleaned);
+    });
+}
+
+#[test]
+fn contract_11_a_service_that_is_set_up_too_late_never_serves() {
+    leak_free(|_| {
+        let (journal, gate) = (Journal::new(), Gate::new());
+        let env = Environment::local("too late");
+        let held = gate.clone();
+        let slow = Probe::new("slow", &journal).in_setup(move |_| {
+            held.pass();
+            Ok(())
+        });
+        let slow = slow.register(&env).build();
+        let seen = gate.clone();
+        let bad = Probe::new("bad", &journal).in_setup(move |_| {
+            seen.await_arrivals(1);
+            Err("broke".into())
+        });
+        bad.register(&env).build();
+        env.from_iter([1]).sink(|_| {});
+        let job = env.submit().unwrap();
+        await_status(&job, JobState::Stopping);
+        // The job is over but for this service, whose setup now ends well.
+        gate.open();
+        let report = failed(job.wait());
+        journal.assert_order(&["slow setup ended", "slow cleanup", "slow drop"]);
+        // `stop` is for those that served.
+        assert_eq!(journal.count("slow stop"), 0);
+        assert_eq!((report.outcome, report.service("slow").unwrap().state), (Outcome::Failed, ServiceState::Cleaned));
+        assert_eq!(report.left.len(), 0, "{report}");
+        assert!(matches!(slow.call(Probed::touch), Err(CallError::NotServing { .. })));
+    });
+}
+
+#[test]
+fn contract_09_a_chain_is_closed_from_its_source_to_its_sink_whatever_ends_it() {
+    struct Closes(&'static str, Journal);
+    impl Operator for Closes {
+        type In = u64;
+        type Out = u64;
+        fn process(&mut self, record: u64, out: &mut impl Emit<u64>) -> Result<(), Fault> {
+            if record == 3 { Err(Fault::Error("three".into())) } else { out.emit(record) }
+        }
+        fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+            self.1.note(self.0);
+            Ok(())
+        }
+    }
+    impl Source for Closes {
+        type Item = u64;
+        fn next(&mut self, _cx: &SourceContext) -> Result<Next<u64>, BoxError> {
+            Ok(Next::End)
+        }
+        fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+            self.1.note("source");
+            Ok(())
+        }
+    }
+    impl Sink for Closes {
+        type In = u64;
+        fn write(&mut self, _record: u64) -> Result<(), BoxError> {
+            Ok(())
+        }
+        fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+            self.1.note("sink");
+            Ok(())
+        }
+    }
+    leak_free(|_| {
+        for inline in [false, true] {
+            let env = Environment::local("closed");
+            let env = if inline { env.inline() } else { env };
+            let journal = Journal::new();
+            let notes = [(); 4].map(|()| journal.clone());
+            let [source, first, second, sink] = notes;
+            let stream = env.from_source(move |_| Closes("source", source.clone()));
+            let stream = stream.operator(move || Closes("first", first.clone()));
+            let stream = stream.operator(move || Closes("second", second.clone()));
+            stream.sink_to(move |_| Closes("sink", sink.clone()));
+            env.run().unwrap();
+            assert_eq!(journal.events(), ["source", "first", "second", "sink"]);
+        }
+        // And after a failure.
+        let env = Environment::local("failed");
+        let journal = Journal::new();
+        let [first, second, sink] = [(); 3].map(|()| journal.clone());
+        let stream = env.from_iter(0_u64..).operator(move || Closes("first", first.clone()));
+        stream.operator(move || Closes("second", second.clone())).sink_to(move |_| Closes("sink", sink.clone()));
+        failed(env.run());
+        assert_eq!(journal.events(), ["first", "second", "sink"]);
     });
 }
 

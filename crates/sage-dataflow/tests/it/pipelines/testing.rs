@@ -69,7 +69,14 @@ fn a_census_names_what_is_left() {
     }
     let before = Census::take();
     let (hold, held) = std::sync::mpsc::channel::<()>();
-    let thread = std::thread::Builder::new().name("left-over".to_owned()).spawn(move || held.recv()).unwrap();
+    // A thread gives itself its name.
+    let (named, is_named) = std::sync::mpsc::channel();
+    let wait = move || {
+        named.send(()).unwrap();
+        held.recv()
+    };
+    let thread = std::thread::Builder::new().name("left-over".to_owned()).spawn(wait).unwrap();
+    is_named.recv().unwrap();
     let file = std::fs::File::open("/proc/self/stat").unwrap();
     let descriptor = before.growth().into_iter().find(|what| what.starts_with("descriptor ")).unwrap();
     assert!(descriptor.ends_with("/stat"), "{descriptor}");
