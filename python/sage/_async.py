@@ -1,7 +1,8 @@
-"""Async functions: the event loop of a replica, and the tasks on it.
+"""Functions that several records are worked on with at a time: async ones on the job's event loop, others on threads.
 
-How many records are in flight, in which order their results go on, how long each may take and what becomes of
-those that fail is the engine's to say: here is what a record is begun with, awaited and given up.
+How many records are in flight, in which order their results go on, how long each may take and what becomes of those
+that fail is the engine's to say: here is what a record is begun with, awaited and given up, and what is waited for at
+the end. A runner has ``begin_close`` called, then, when all has ended or the time for it is over, ``finish_close``.
 """
 
 from __future__ import annotations
@@ -9,12 +10,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from dataclasses import dataclass
 from typing import Any
 
+from ._awaiting import UNAWAITED, UNUSED, refuse
 from ._functions import COLLECTED, FlatMapFunction
+from ._job_loop import JobLoop
+from ._loop import OWNER, Owner, stack_of_task
 from ._sage import Bridge
+from ._stacks import where_stuck
+from ._threads import joined, started
 
 #: How many threads call a function that is not async, at most.
 MOST_THREADS = 256
@@ -22,105 +29,272 @@ MOST_THREADS = 256
 #: How many answers the engine is woken for at once, at most. The loop goes on while it works on them.
 _ANSWERS = 16
 
+#: How many of those that are left are told in full.
+_MOST_TOLD = 3
 
-class AsyncRunner:
-    """Runs the function of a replica for several records at a time, on an event loop in a thread of its own.
 
-    The function is made, called and closed on that thread, inside the loop, so that it may have clients that
-    belong to a loop.
+@dataclass(frozen=True)
+class Flight:
+    """How a step works on several records at a time."""
+
+    #: What it does with a result: that of a ``map``, ``filter``, ``flatmap`` or ``sink``.
+    kind: str
+    name: str
+    #: How many records are in flight.
+    most: int
+    #: Whether each has a limited time.
+    is_timed: bool
+    #: How long calls that were given up may take to end, in seconds, and what a function leaves behind.
+    patience: float
+    patience_left: float
+
+
+def runner(flight: Flight, make: Callable[[], Any], is_async: bool, loop: JobLoop) -> LoopRunner | ThreadRunner:
+    """Makes the runner of a replica, whose function is what ``make`` gives."""
+    return LoopRunner(flight, make, loop) if is_async else ThreadRunner(flight, make, loop)
+
+
+def _method(function: Any) -> Callable[[Any], Any]:
+    # Of a class with `execute`, an object was made.
+    called: Callable[[Any], Any] = function.execute if hasattr(function, "execute") else function
+    return called
+
+
+def _told(left: list[str]) -> str:
+    more = [f"and {len(left) - _MOST_TOLD} more"] if len(left) > _MOST_TOLD else []
+    return "\n".join([*left[:_MOST_TOLD], *more])
+
+
+class ThreadRunner:
+    """Calls the function of a replica on threads, each for one record at a time.
+
+    The function is made and closed on the task's thread. A call that has taken too long keeps its thread until it
+    returns, while another thread takes its place: see ``Bridge``.
     """
 
-    def __init__(self, kind: str, make: Callable[[], Any], in_flight: int, name: str) -> None:
+    def __init__(self, flight: Flight, make: Callable[[], Any], loop: JobLoop) -> None:
+        self.bridge = Bridge(min(flight.most, MOST_THREADS))
+        self.patience = flight.patience
+        self._name = flight.name
+        self._loop = loop
+        self._function = make()
+        self._results = _results(flight.kind, self._function)
+        self._refused = UNUSED if flight.kind == "sink" else UNAWAITED
+        #: That of the task's thread: what the program had set when it submitted the job.
+        self._context = copy_context()
+        self._guard = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._inside: set[threading.Thread] = set()
+        self._start()
+
+    def _start(self) -> None:
+        with self._guard:
+            for thread in self._threads:
+                if not thread.is_alive():
+                    joined(thread)
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            self._threads.append(started(self._run, f"sage-{self._name}"))
+
+    def _run(self) -> None:
+        self._context.copy().run(self._work)
+
+    def _work(self) -> None:
+        bridge, results, call = self.bridge, self._results, _method(self._function)
+        thread = threading.current_thread()
+        while (taken := bridge.next()) is not None:
+            number, record, is_last = taken
+            if is_last:
+                try:
+                    self._start()
+                except RuntimeError:  # the system gives no more
+                    bridge.not_started()
+            self._inside.add(thread)
+            try:
+                collected: list[Any] = []
+                COLLECTED.set(collected)
+                # What was returned is gone through here, as a generator does its work then.
+                answer = [*results(self._checked(call(record)), record)]
+                answer = [*collected, *answer] if collected else answer
+            except BaseException as exception:  # whatever it is, the engine has to hear of it
+                self._inside.discard(thread)
+                bridge.failed(number, exception)
+            else:
+                self._inside.discard(thread)
+                bridge.done(number, answer)
+                del answer
+            del taken, record, collected
+
+    def _checked(self, returned: Any) -> Any:
+        if type(returned) in self._refused:
+            raise refuse(self._name, returned)
+        return returned
+
+    def begin_close(self, _is_cancelled: bool) -> float:
+        """Ends the threads that are in no call. Returns how long to wait for the others, in seconds."""
+        self.bridge.close()
+        return self.patience
+
+    def finish_close(self) -> str | None:
+        """Closes the function. Returns what has not ended, if anything."""
+        with self._guard:
+            stuck = [thread for thread in self._threads if thread in self._inside]
+            ended = [thread for thread in self._threads if thread not in stuck]
+            self._threads = stuck
+        for thread in ended:
+            joined(thread)
+        left = [f"a call has not returned; its thread is left, here:\n{where_stuck(t.ident or 0)}" for t in stuck]
+        close = getattr(self._function, "close", None)
+        if hasattr(self._function, "execute") and callable(close):
+            self._loop.awaited(close())
+        return _told(left) if left else None
+
+    def blocked(self) -> str:
+        """Threads block nobody."""
+        return ""
+
+
+class LoopRunner:
+    """Awaits the async function of a replica for several records at a time, on the job's event loop.
+
+    The function is made, called and closed on that loop, so that it may have clients that belong to one.
+    """
+
+    def __init__(self, flight: Flight, make: Callable[[], Any], loop: JobLoop) -> None:
         self.bridge = Bridge()
-        self._kind = kind
+        self.patience = flight.patience
+        self._flight = flight
         self._make = make
-        self._name = name
-        self._most = min(in_flight, MOST_THREADS)
-        self._pool: ThreadPoolExecutor | None = None
         self._function: Any = None
         self._call: Callable[[Any], Awaitable[Any]]
         self._results: Callable[[Any, Any], list[Any]]
+        self._refused = UNUSED if flight.kind == "sink" else UNAWAITED
         self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._ending: asyncio.Task[None] | None = None
+        self._owner = Owner()
         self._is_ending = False
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=f"sage-loop-{name}"[:15], daemon=True)
-        self._thread.start()
+        self._has_ended = False
+        self._is_closed = False
+        self._job_loop = loop
+        loop.hold()
         try:
-            self._on_loop(self._begin())
+            self._loop = loop.begun()
+            self._loop.run(self._begin())
         except BaseException:
-            self._end()
+            loop.release()
             raise
 
-    def close(self) -> None:
-        """Cancels what still runs, waits for it, closes the function and ends the thread."""
-        try:
-            self._on_loop(self._finish())
-        finally:
-            self._end()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-
-    def _on_loop(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def _end(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        # The descriptors of the bridge are not to stay open for as long as a traceback refers to this object.
-        del self.bridge
-
     async def _begin(self) -> None:
+        # Of this task, and so of those that are begun from here on.
+        OWNER.set(self._owner)
         self._function = self._make()
-        # Of a class with `execute`, an object was made.
-        function = self._function.execute if hasattr(self._function, "execute") else self._function
-        self._call, self._results = self._called(function)
-        self._loop.add_reader(self.bridge.fileno(), self._take)
+        self._call, self._results = self._called(_method(self._function))
+        self._loop.loop.add_reader(self.bridge.fileno(), self._take)
 
-    async def _finish(self) -> None:
-        self._is_ending = True
-        self._loop.remove_reader(self.bridge.fileno())
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await self._loop.shutdown_asyncgens()
+    def begin_close(self, is_cancelled: bool) -> float:
+        """Cancels what still runs, with ``is_cancelled`` also what the function left behind. Returns how long to wait for
+        the end of it, in seconds."""
+
+        def begin() -> None:
+            # Kept, as a loop keeps no task itself.
+            self._ending = asyncio.Task(self._end(is_cancelled), loop=self._loop.loop)
+
+        self._loop.loop.call_soon_threadsafe(begin)
+        owner = self._owner
+        is_left = owner.tasks or owner.calls or owner.processes
+        return self._flight.patience_left if is_left and not is_cancelled else self.patience
+
+    async def _end(self, is_cancelled: bool) -> None:
+        try:
+            self._is_ending = True
+            self._loop.loop.remove_reader(self.bridge.fileno())
+            tasks = [*self._tasks.values(), *(self._owner.tasks if is_cancelled else [])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._owner.ended()
+            self._has_ended = True
+        finally:
+            if not self._is_closed:
+                self.bridge.ended()
+
+    def finish_close(self) -> str | None:
+        """Closes the function. Returns what has not ended, if anything."""
+        loop = self._loop
+        left: list[str] = []
+        try:
+            stuck = None if self._has_ended else loop.stuck()
+            if stuck is not None:
+                loop.is_told = True
+                left.append(f"a call blocks the event loop, here:\n{stuck}")
+            elif not self._has_ended:
+                calls = [f"a call that was cancelled goes on, here:\n{stack_of_task(t)}" for t in self._tasks.values()]
+                left += calls + self._owner.left() + loop.threads.left(self._owner.calls)
+                # They are told of, and not waited for once more.
+                loop.is_told = True
+                if self._ending is not None:
+                    loop.loop.call_soon_threadsafe(self._ending.cancel)
+            if stuck is None:
+                loop.run(self._close())
+        finally:
+            # The descriptors of the bridge are not to stay open for as long as a traceback refers to this object.
+            self._is_closed = True
+            del self.bridge
+            self._job_loop.release()
+        if loop.broken:
+            raise loop.broken.pop(0)
+        return _told(left) if left else None
+
+    async def _close(self) -> None:
+        OWNER.set(self._owner)
+        await self._owner.buried()
         close = getattr(self._function, "close", None)
         if hasattr(self._function, "execute") and callable(close):
             closing = close()
             if inspect.isawaitable(closing):
                 await closing
+        self._function = None
+
+    def blocked(self) -> str:
+        """Why nothing can be awaited any more."""
+        stuck = self._loop.stuck()
+        return f"a call of `{self._flight.name}` blocks its event loop, which no timeout can end" + (
+            f"; here:\n{stuck}" if stuck else ""
+        )
 
     def _take(self) -> None:
         """Begins with the records that wait, and gives up those that nobody waits for any longer."""
         begin, cancel = self.bridge.take()
         for number, record in begin:
-            self._tasks[number] = self._loop.create_task(self._answer(number, record))
+            # Not by `create_task`, as these are not what a function leaves behind.
+            self._tasks[number] = asyncio.Task(self._answer(number, record), loop=self._loop.loop)
         for number in cancel:
             if number in self._tasks:
                 self._tasks[number].cancel()
 
     async def _answer(self, number: int, record: Any) -> None:
+        if self._flight.is_timed:
+            self.bridge.begins(number)
         try:
-            results = self._results(await self._call(record), record)
+            result = await self._call(record)
+            if type(result) in self._refused:
+                raise refuse(self._flight.name, result)
+            results = self._results(result, record)
         except BaseException as exception:  # whatever it is, the engine has to hear of it
+            if self._is_closed:
+                raise  # it was told of, and is thrown away
             answers = self.bridge.failed(number, exception)
         else:
             answers = self.bridge.done(number, results)
         finally:
             del self._tasks[number]
         if answers == 1:
-            self._loop.call_soon(self._send)
+            self._loop.loop.call_soon(self._send)
         elif answers == _ANSWERS:
             self._send()
 
     def _send(self) -> None:
         """Sends answers to the engine, and begins with what it has sent for those before."""
-        if self.bridge.send() and not self._is_ending:
+        if not self._is_ending and self.bridge.send():
             self._take()
 
     def _called(
@@ -128,34 +302,16 @@ class AsyncRunner:
     ) -> tuple[Callable[[Any], Awaitable[Any]], Callable[[Any, Any], list[Any]]]:
         """What is called with a record and awaited, and what makes a list of what goes on of the result and the
         record."""
-        if inspect.isasyncgenfunction(function):
-            if self._kind != "flatmap":
-                raise TypeError(f"`{self._name}` is an async generator: those are for `flatmap`")
+        if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(getattr(function, "__call__", None)):
+            if self._flight.kind != "flatmap":
+                raise TypeError(f"`{self._flight.name}` is an async generator: those are for `flatmap`")
 
             async def generated(record: Any) -> list[Any]:
                 return [result async for result in function(record)]
 
             return generated, _as_it_is
-        is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-            getattr(function, "__call__", None)
-        )
-        collects = isinstance(self._function, FlatMapFunction)
-        results = _collected if collects else _RESULTS[self._kind]
-        if not is_async:
-            pool = self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=f"sage-{self._name}"[:12])
-
-            def on_thread(record: Any) -> list[Any]:
-                # Here, as a generator does its work when it is gone through.
-                collected: list[Any] = []
-                token = COLLECTED.set(collected)
-                try:
-                    returned = results(function(record), record)
-                    return [*collected, *returned]
-                finally:
-                    COLLECTED.reset(token)
-
-            return lambda record: self._loop.run_in_executor(pool, on_thread, record), _as_it_is
-        if not collects:
+        results = _results(self._flight.kind, self._function)
+        if not isinstance(self._function, FlatMapFunction):
             return function, results
 
         async def collecting(record: Any) -> list[Any]:
@@ -170,6 +326,10 @@ class AsyncRunner:
 
 def _as_it_is(results: list[Any], _record: Any) -> list[Any]:
     return results
+
+
+def _results(kind: str, function: Any) -> Callable[[Any, Any], list[Any]]:
+    return _collected if isinstance(function, FlatMapFunction) else _RESULTS[kind]
 
 
 def _collected(results: Any, _record: Any) -> list[Any]:

@@ -5,8 +5,12 @@ task become a loop, written as source code and compiled; each has lines of its o
 traceback says which one raised. A function that gives its results at the end of input, such as a count, ends a
 loop; those behind it are another one, which runs over the results.
 
-Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds, ``c`` the cell of its key;
-``fN`` the function of link N and ``sN`` what it keeps.
+Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds, ``c`` the cell of its key, ``y`` what a
+function returned; ``fN`` the function of link N and ``sN`` what it keeps.
+
+What has to be awaited is refused, so that no work is lost in silence. To look at each result would take a tenth of the time
+of a quick function: the first record of each run goes through a loop of its own that does, which finds the functions that
+return nothing else. All results are looked at where that costs nothing: those of a sink, and those that leave the chain.
 """
 
 from __future__ import annotations
@@ -22,7 +26,11 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from ._arguments import millis
+from ._awaiting import UNAWAITED, UNUSED, check_hook, refuse
 from ._io import FileSink
+from ._job_loop import JobLoop
+
+_REFUSING = {"unawaited": UNAWAITED, "unused": UNUSED, "refuse": refuse}
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,8 @@ _KINDS = {
     "filter": ["if {f}(x):"],
     "flatmap": ["for x in {f}(x):"],
     "split": ["k = True if {f}(x) else False"],
-    "sink": ["{f}(x)"],
+    # What a sink returns is nearly always `None`: to look at it costs nothing.
+    "sink": ["if (y := {f}(x)) is not None:", "if type(y) in unused: raise refuse({n}, y)"],
     "keyby": ["k = {f}(x)", *_SAME_NAN],
     "whole": ["k = None"],
     "timestamps": ["t = millis({f}(x))"],
@@ -85,6 +94,20 @@ _KINDS = {
     "flat_map_with_cell": ["c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)", "for x in x:"],
     "distinct": ["if k not in {s}:", "{s}.add(k)"],
     "top_k": ["{s}(k, x)"],
+}
+
+_REFUSE = "if type({y}) in unawaited: raise refuse({{n}}, {y})"
+
+#: The same, for the first record of each run: what nobody awaits is refused.
+_CHECKED = _KINDS | {
+    "map": ["x = {f}(x)", _REFUSE.format(y="x")],
+    "filter": ["y = {f}(x)", _REFUSE.format(y="y"), "if y:"],
+    "split": ["y = {f}(x)", _REFUSE.format(y="y"), "k = True if y else False"],
+    "keyby": ["k = {f}(x)", _REFUSE.format(y="k"), *_SAME_NAN],
+    "timestamps": ["y = {f}(x)", _REFUSE.format(y="y"), "t = millis(y)"],
+    "sum": ["y = {f}(x)", _REFUSE.format(y="y"), "{s}[k] = {s}[k] + y if k in {s} else summand(y)"],
+    "reduce": [*_KINDS["reduce"], _REFUSE.format(y="{{s}}[k]")],
+    "fold": [*_KINDS["fold"], _REFUSE.format(y="{{s}}[k]")],
 }
 
 #: Kinds that need a key.
@@ -112,34 +135,53 @@ class Chain:
     """What a task runs: ``run(iterator, out)``, ``finish(out)``, and whom to blame for an exception."""
 
     def __init__(
-        self, links: list[Link], functions: list[Any], takes: Form = Form(), gives: Form = Form()  # noqa: B008
+        self,
+        links: list[Link],
+        functions: list[Any],
+        loop: JobLoop,
+        takes: Form = Form(),  # noqa: B008
+        gives: Form = Form(),  # noqa: B008
     ) -> None:
         self._functions = functions
+        #: Where functions are closed whose ``close`` is async.
+        self._loop = loop
         self._names: dict[tuple[Any, int], str] = {}
-        self._kept: list[Callable[[], Iterable[Any]]] = []
+        #: What is given at the end of input, and by which operator.
+        self._kept: list[tuple[str, Callable[[], Iterable[Any]]]] = []
         self._loops: list[Callable[[Any, list[Any]], None]] = []
-        loop: list[Link] = []
+        self._last = links[-1].name if links else ""
+        part: list[Link] = []
         for link in links:
-            loop.append(link)
+            part.append(link)
             if link.kind in _AT_THE_END:
-                self._loops.append(self._compile(loop, takes, None))
-                loop, takes = [], Form()
-        if loop or gives.keyed or gives.timed:
-            self._loops.append(self._compile(loop, takes, gives))
+                self._loops.append(self._compile(part, takes, None))
+                part, takes = [], Form()
+        if part or gives.keyed or gives.timed:
+            self._loops.append(self._compile(part, takes, gives))
         self.run = self._loops[0]
 
     def finish(self, out: list[Any]) -> None:
         """Gives what was kept until the end of input."""
         loops = iter(self._loops[1:])
-        for kept in self._kept:
+        for name, kept in self._kept:
+            self._check(name, kept)
             loop = next(loops, None)
             if loop is None:
                 out.extend(kept())
             else:
                 loop(iter(kept()), out)
 
+    @staticmethod
+    def _check(name: str, kept: Callable[[], Iterable[Any]]) -> None:
+        """Refuses results that nobody awaits, as far as the first tells: of one record, or of a run's first."""
+        for result in kept():
+            state = result[1] if type(result) is tuple and len(result) == 2 else result
+            if type(state) in UNAWAITED:
+                raise refuse(name, state)
+            return
+
     def _compile(self, links: list[Link], takes: Form, gives: Form | None) -> Callable[[Any, list[Any]], None]:
-        scope: dict[str, Any] = {"same_nan": same_nan, "millis": millis, "summand": summand}
+        scope: dict[str, Any] = {"same_nan": same_nan, "millis": millis, "summand": summand, **_REFUSING}
         for index, link in enumerate(links):
             scope[f"f{index}"] = link.call
             if link.kind in STATEFUL or link.kind in _CELLS:
@@ -164,19 +206,23 @@ class Chain:
         if link.kind == "top_k":
             top = _Top(link.most, link.call)
             scope[s] = top.add
-            self._kept.append(top.results)
+            self._kept.append((link.name, top.results))
             return
         kept: dict[Any, Any] = defaultdict(int) if link.kind == "count" else {}
         scope[s] = kept
         if link.kind not in _AT_THE_END:
             return
         if not link.whole:
-            self._kept.append(kept.items)
+            self._kept.append((link.name, kept.items))
         elif link.kind == "reduce":
-            self._kept.append(kept.values)
+            self._kept.append((link.name, kept.values))
         else:
             nothing = (lambda: 0) if link.kind in ("count", "sum") else new
-            self._kept.append(lambda: [kept[None] if None in kept else nothing()])
+            self._kept.append((link.name, lambda: [kept[None] if None in kept else nothing()]))
+
+    def unawaited(self, result: Any) -> Exception:
+        """The error for a result of the last function that nobody awaits."""
+        return refuse(self._last, result)
 
     def blame(self, exception: BaseException) -> str | None:
         """The operator that raised an exception, where this chain has several and it was one of them."""
@@ -208,7 +254,7 @@ class Chain:
 
     def close(self) -> None:
         """Closes the functions, the last one first."""
-        close_all(self._functions)
+        close_all(self._functions, self._loop)
 
 
 @lru_cache(maxsize=128)
@@ -217,20 +263,24 @@ def _loop(
 ) -> tuple[CodeType, dict[int, str]]:
     """The code of a loop over links of these kinds and names, and which of its lines are whose."""
     head = f"def run(records, out, {', '.join(parameters)}):"
-    lines = [head, " append = out.append", f" for {takes.target} in records:"]
-    indent = "  "
+    lines = [head, " append = out.append"]
     names: dict[int, str] = {}
-    if takes.keyed:
-        lines += [indent + line for line in _SAME_NAN]
-    for index, (kind, name) in enumerate(links):
-        for line in _KINDS[kind]:
-            lines.append(indent + line.format(f=f"f{index}", s=f"s{index}"))
-            names[len(lines)] = name
-            if line.endswith(":") and line != "try:":
-                indent += " "
-    if gives is not None and not (links and links[-1][0] == "sink"):
-        target = gives.target
-        lines.append(f"{indent}append({target if target == 'x' else f'({target})'})")
+    for kinds in (_CHECKED, _KINDS):
+        lines.append(f" for {takes.target} in records:")
+        indent = "  "
+        if takes.keyed:
+            lines += [indent + line for line in _SAME_NAN]
+        for index, (kind, name) in enumerate(links):
+            for line in kinds[kind]:
+                lines.append(indent + line.format(f=f"f{index}", s=f"s{index}", n=repr(name)))
+                names[len(lines)] = name
+                if line.endswith(":") and line != "try:":
+                    indent += " "
+        if gives is not None and not (links and links[-1][0] == "sink"):
+            target = gives.target
+            lines.append(f"{indent}append({target if target == 'x' else f'({target})'})")
+        if kinds is _CHECKED:
+            lines.append("  break")
     source = "\n".join(lines) + "\n"
     file = f"<sage chain: {' → '.join(f'{kind} {name}' for kind, name in links)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
@@ -263,8 +313,9 @@ class _Top:
         return [(key, [entry[2] for entry in sorted(heap, reverse=True)]) for key, heap in self._heaps.items()]
 
 
-def close_all(functions: list[Any]) -> None:
-    """Calls ``close`` of each that has one; raises the first exception when all have been called.
+def close_all(functions: list[Any], loop: JobLoop) -> None:
+    """Calls ``close`` of each that has one, and awaits it on ``loop`` where it is async; raises the first exception when all
+    have been called.
 
     Those are objects that were made for this task: what a program passed in ready-made is its own to close.
     """
@@ -273,7 +324,7 @@ def close_all(functions: list[Any]) -> None:
         close = getattr(function, "close", None)
         if callable(close):
             try:
-                close()
+                check_hook(f"{type(function).__name__}.close", loop.awaited(close()))
             except BaseException as exception:  # whatever it is, the others are closed as well
                 failed = failed or exception
     if failed is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ._handles import ServiceHandle
+from ._job_loop import JobLoop
 from ._sage import Binding, caller
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 class ServiceCalls:
     """Calls services by their names, for all functions of one job."""
 
-    def __init__(self, typed: dict[str, Binding]) -> None:
+    def __init__(self, typed: dict[str, Binding], timeouts: Mapping[str, float]) -> None:
+        #: Where async functions and hooks run.
+        self.loop = JobLoop(timeouts.get("cleanup", 10.0))
         self._typed = typed
         self._handles: dict[str, Handle] = {}
         #: Files that sinks of the job left unfinished, as a signal ended it.
@@ -40,6 +43,7 @@ class ServiceCalls:
         for name, handle in handles.items():
             handle.close()
             self._typed[name].unbind(handle)
+        self.loop.abandon()
 
     def asynchronous(
         self, name: str, /, *args: Any, method: str = "process", timeout: float | None = None, **kwargs: Any

@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from . import _sage
 from ._arguments import SAGE_ONLY, check_call, check_none_left, parameters, seconds, text, truth, warn, whole
+from ._awaiting import check_hook
 from ._config import check_config, on_signal_of, timeouts_of
 from ._context import Context, ServiceCalls
 from ._counts import parts_of
@@ -25,7 +26,7 @@ from ._progress import shown
 from ._running import Run, start
 from ._services import Hooks
 from ._stacks import where_stuck
-from ._stream import DataStream, check_parallelism, name_of
+from ._stream import DataStream, check_not_async, check_parallelism, name_of
 from ._transformation import Transformation
 
 
@@ -122,6 +123,8 @@ class LocalEnvironment:
     def _source(
         self, kind: str, function: Any, args: Any, kwargs: Any, name: str | None, parallelism: int
     ) -> DataStream:
+        if kind != "iterable":
+            check_not_async("from_source" if kind == "source" else "from_batch", function, name)
         step = Transformation(kind, self._named(name or name_of(function)), (function, args, kwargs))
         step.parallelism = check_parallelism(parallelism)
         self.pipeline.append(step)
@@ -326,12 +329,12 @@ class LocalEnvironment:
         if self.is_running:
             raise RuntimeError(f"`{self.name}` is running; wait for it, or stop it")
         iterators = self._iterators()
-        calls = ServiceCalls(self._bindings)
+        timeouts = timeouts_of(self.config)
+        calls = ServiceCalls(self._bindings, timeouts)
         services = [
             _Registration(name, self._factory(name, made, calls), self._after[name])
             for name, made in self._services.items()
         ]
-        timeouts = timeouts_of(self.config)
         queued_calls = whole("`most_queued_calls`", self.config.get("most_queued_calls", 1000), 1, 10_000_000)
         run = Run(calls)
 
@@ -448,7 +451,7 @@ class LocalEnvironment:
             lines.append(f"  {step.name}: {described(step)}" + (f" ← {inputs}" if inputs else ""))
         lines += [f"  service {name}" for name in self._services]
         try:
-            steps = self._plan(ServiceCalls(self._bindings))
+            steps = self._plan(ServiceCalls(self._bindings, timeouts_of(self.config)))
         except _sage.SubmitError as error:
             return "\n".join([*lines, f"cannot run yet: {error}"])
         run = [f"  [{step.name}]" + (f" ×{step.parallelism}" if step.parallelism > 1 else "") for step in steps]
@@ -476,16 +479,16 @@ class LocalEnvironment:
                 made_instance.ctx = context
             except AttributeError:
                 pass  # a class with slots has no place for it
-            made_instance.__init__(*args, **kwargs)
+            check_hook(f"{service.__name__}.__init__", made_instance.__init__(*args, **kwargs))
             return made_instance
 
-        return lambda: Hooks(make)
+        return lambda: Hooks(make, calls.loop)
 
     def _plan(self, calls: ServiceCalls) -> list[Step]:
         def context(step: Transformation, replica: int, parallelism: int) -> Context:
             return Context(step.name, calls, self.logger.getChild(step.name), replica, parallelism)
 
-        return plan(self.pipeline, self.name, context)
+        return plan(self.pipeline, self.name, context, calls.loop, timeouts_of(self.config))
 
 
 def _for_constructor(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from ._awaiting import UNAWAITED, check_hook, refuse
 from ._context import Context, InJob
 from ._sage import Nothing
 
@@ -184,18 +185,20 @@ def instance(made: Made, context: Context) -> Any:
     made_instance = allocate(function, args, kwargs)
     if isinstance(made_instance, BaseFunction):
         made_instance.ctx = context
-    made_instance.__init__(*args, **kwargs)
+    check_hook(f"{function.__name__}.__init__", made_instance.__init__(*args, **kwargs))
     return made_instance
 
 
-def executed(made: Made, function: Any, is_batch: bool) -> Iterator[Any]:
-    """Calls a source until it says that there is no more. ``is_batch`` is how a class that is none of ours is meant."""
+def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[Any]:
+    """Calls a source of this name until it says that there is no more. ``is_batch`` is how a class that is none of ours is meant."""
     execute = called(made, function)
     if isinstance(function, BaseFunction):
         is_batch = isinstance(function, BatchFunction)
     ends_with_none = is_batch and getattr(function, "_ends_with_none", True)
     while True:
         record = execute()
+        if type(record) in UNAWAITED:
+            raise refuse(name, record)
         if isinstance(record, StopSignal) or (record is None and ends_with_none):
             return
         # A source that has nothing just now says so with `None`: the engine then sees whether the job goes on.

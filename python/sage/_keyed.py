@@ -9,9 +9,10 @@ from typing import Any, cast
 
 from . import ops
 from ._arguments import check_call, length, seconds, whole
+from ._awaiting import awaited
 from ._chain import summand
 from ._process import ProcessFunction
-from ._stream import DataStream, check_function, name_of
+from ._stream import DataStream, check_function, check_not_async, name_of
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired, Windows
 from .ops import Op
 
@@ -209,8 +210,10 @@ class WindowedStream:
         """What ``function(key, start, end, records)`` returns for all records of a key and window. They are
         kept until then."""
         check_function("map", function, (), {})
+        check_not_async("apply", function)
+        name = name_of(function)
         stream = self._gather("window", parallelism)
-        return stream._add("map", lambda window: Windowed._make((*window[:3], function(*window))), name_of(function))
+        return stream._add("map", lambda window: Windowed._make((*window[:3], awaited(name, function(*window)))), name)
 
     def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """The sum of the records of each key and window, or of what ``function`` makes of them. It keeps records as
@@ -252,11 +255,17 @@ class WindowedStream:
 
     def _folded(self, function: Any, name: str, fold: _Fold, parallelism: int) -> DataStream:
         check_function("map", function, (), {})
+        check_not_async(name, function)
+
+        def windowed(window: tuple[Any, ...], so_far: tuple[Any, ...], records: list[Any]) -> Windowed:
+            (result,) = fold(so_far, records)
+            return Windowed._make((*window[:3], awaited(name, result)))
+
         if self._options.get("windows") == "session" or self._options.get("lateness"):
             stream = self._gather("window", parallelism)
-            return stream._add("map", lambda window: Windowed._make((*window[:3], *fold((), window[3]))), name)
+            return stream._add("map", lambda window: windowed(window, (), window[3]), name)
         stream = self._gather(f"{name} in windows", parallelism, fold=fold)
-        return stream._add("map", lambda window: Windowed._make((*window[:3], *fold(*window[3]))), name)
+        return stream._add("map", lambda window: windowed(window, *window[3]), name)
 
     def _gather(self, name: str, parallelism: int, **options: Any) -> DataStream:
         if self._late is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from . import _sage
 from ._chain import STATEFUL, Chain, Form, Link, close_all
 from ._context import Context
 from ._functions import executed, instance, is_function_class
+from ._job_loop import JobLoop
 from ._links import links
 from ._process import CoRunner, Runner
 from ._transformation import KEYING, Transformation
@@ -60,7 +61,9 @@ _ENDS = {"sink", "fill", "to_kafka"}
 _ONE_TO_ONE = {"map", "keyby", "tag", "keytag"}
 
 
-def plan(pipeline: list[Transformation], name: str, context: MakesContexts) -> list[Step]:
+def plan(
+    pipeline: list[Transformation], name: str, context: MakesContexts, loop: JobLoop, timeouts: Mapping[str, float]
+) -> list[Step]:
     """The plan of a pipeline. Raises ``SubmitError`` for one that cannot run."""
     if not pipeline:
         raise _sage.SubmitError(f"`{name}` has no pipeline; begin one with `from_batch`")
@@ -78,7 +81,7 @@ def plan(pipeline: list[Transformation], name: str, context: MakesContexts) -> l
             position[step] = len(steps)
         _check(run, readers)
         inputs = [(position[before], output) for before, output in first.inputs]
-        steps.append(_planned(run, inputs, readers, context))
+        steps.append(_planned(run, inputs, readers, context, loop, timeouts))
     return steps
 
 
@@ -136,22 +139,24 @@ def _planned(
     inputs: list[tuple[int, int]],
     readers: dict[tuple[Transformation, int], list[Transformation]],
     context: MakesContexts,
+    loop: JobLoop,
+    timeouts: Mapping[str, float],
 ) -> Step:
     first, last = run[0], run[-1]
     kind, make = last.kind, None
     if first.kind in ("batch", "iterable", "source"):
         is_container = first.kind == "iterable" and type(first.made[0]) in _CONTAINERS
-        kind, make = "container" if is_container else "source", _source_maker(first, context)
+        kind, make = "container" if is_container else "source", _source_maker(first, context, loop)
     elif first.kind == "async":
-        make = _runner_maker(first, context)
+        make = _runner_maker(first, context, loop, timeouts)
     elif first.kind == "expiring":
-        make = _chain_maker(run, context)
+        make = _chain_maker(run, context, loop)
     elif first.kind == "process":
-        make = _process_maker(first, context)
+        make = _process_maker(first, context, loop)
     elif is_native(first):
         kind = "native"
     elif _is_function(first) or first.has_policy:
-        kind, make = "sink" if last.kind == "sink" and not last.has_policy else "chain", _chain_maker(run, context)
+        kind, make = "sink" if last.kind == "sink" and not last.has_policy else "chain", _chain_maker(run, context, loop)
     outputs = [len(readers.get((last, output), [])) for output in (0, 1, 2)]
     step = Step(kind, " → ".join(step.name for step in run), inputs, make, first.parallelism, outputs)
     step.parts = [(part.name, part.kind) for part in run]
@@ -181,29 +186,30 @@ def _forms(run: list[Transformation]) -> tuple[Form, Form]:
 class _Records:
     """A source: an iterable that is closed."""
 
-    def __init__(self, records: Iterable[Any], made: list[Any]) -> None:
+    def __init__(self, records: Iterable[Any], made: list[Any], loop: JobLoop) -> None:
         self._records = records
         self._made = made
+        self._loop = loop
 
     def __iter__(self) -> Any:
         return iter(self._records)
 
     def close(self) -> None:
-        close_all(self._made)
+        close_all(self._made, self._loop)
 
 
-def _source_maker(step: Transformation, context: MakesContexts) -> Any:
+def _source_maker(step: Transformation, context: MakesContexts, loop: JobLoop) -> Any:
     def make(replica: int, parallelism: int) -> _Records:
         if step.kind == "iterable":
-            return _Records(step.made[0], [])
+            return _Records(step.made[0], [], loop)
         function = instance(step.made, context(step, replica, parallelism))
         made = [function] if isinstance(step.made[0], type) else []
-        return _Records(executed(step.made, function, step.kind == "batch"), made)
+        return _Records(executed(step.made, function, step.kind == "batch", step.name), made, loop)
 
     return make
 
 
-def _chain_maker(run: list[Transformation], context: MakesContexts) -> Any:
+def _chain_maker(run: list[Transformation], context: MakesContexts, loop: JobLoop) -> Any:
     takes, gives = _forms(run)
 
     def make(replica: int, parallelism: int) -> Chain:
@@ -215,20 +221,32 @@ def _chain_maker(run: list[Transformation], context: MakesContexts) -> Any:
                 try:
                     function = instance(step.made, context(step, replica, parallelism))
                 except BaseException:
-                    close_all(made)
+                    close_all(made, loop)
                     raise
                 made.append(function)
             all_links += links(step, function)
-        return Chain(all_links, made, takes, gives)
+        return Chain(all_links, made, loop, takes, gives)
 
     return make
 
 
-def _runner_maker(step: Transformation, context: MakesContexts) -> Any:
+def _runner_maker(
+    step: Transformation, context: MakesContexts, loop: JobLoop, timeouts: Mapping[str, float]
+) -> Any:
     # Here, as few programs need asyncio, which takes long to import.
-    from ._async import AsyncRunner
+    from ._async import Flight, runner
 
-    def make(replica: int, parallelism: int) -> AsyncRunner:
+    options = step.options
+    flight = Flight(
+        options["as"],
+        step.name,
+        options["in_flight"],
+        options["timeout"] is not None,
+        timeouts.get("cancel", 10.0),
+        timeouts.get("drain", 30.0),
+    )
+
+    def make(replica: int, parallelism: int) -> Any:
         function = step.made[0]
 
         def made() -> Any:
@@ -236,14 +254,15 @@ def _runner_maker(step: Transformation, context: MakesContexts) -> Any:
                 return instance(step.made, context(step, replica, parallelism))
             return function
 
-        return AsyncRunner(step.options["as"], made, step.options["in_flight"], step.name)
+        return runner(flight, made, options["async"], loop)
 
     return make
 
 
-def _process_maker(step: Transformation, context: MakesContexts) -> Any:
+def _process_maker(step: Transformation, context: MakesContexts, loop: JobLoop) -> Any:
     def make(replica: int, parallelism: int) -> Runner:
         function = instance(step.made, context(step, replica, parallelism))
-        return CoRunner(function, len(step.inputs)) if step.options.get("connected") else Runner(function)
+        streams = len(step.inputs)
+        return CoRunner(function, streams, loop) if step.options.get("connected") else Runner(function, loop)
 
     return make

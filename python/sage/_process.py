@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ._arguments import millis
+from ._awaiting import check_hook
 from ._chain import close_all
 from ._functions import BaseFunction
+from ._job_loop import JobLoop
 
 
 class Timer(NamedTuple):
@@ -84,44 +86,46 @@ Done = tuple[Any, list[tuple[Any, ...]], bool]
 class Runner:
     """Calls the function of a replica for the engine."""
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Any, loop: JobLoop) -> None:
         self._function = function
-        self._take: Callable[[Any, KeyContext], None] = self._taker()
+        self._loop = loop
+        self._take: Callable[[Any, KeyContext], Any] = self._taker()
 
-    def _taker(self) -> Callable[[Any, KeyContext], None]:
+    def _taker(self) -> Callable[[Any, KeyContext], Any]:
         """What takes a record."""
         return self._function.on_record  # type: ignore[no-any-return]
 
     def record(self, state: Any, key: Any, now: int, watermark: int, record: Any) -> Done:
         """Takes a record."""
         context = KeyContext(state, key, now, watermark)
-        self._take(record, context)
+        check_hook(f"{type(self._function).__name__}.on_record", self._take(record, context))
         return context.state, context._wishes, context._forget
 
     def timer(self, state: Any, key: Any, now: int, watermark: int, timer: tuple[int, bool]) -> Done:
         """Takes a timer."""
         context = KeyContext(state, key, now, watermark)
         at, clock = timer
-        self._function.on_timer(Timer(at / 1000, clock), context)
+        returned = self._function.on_timer(Timer(at / 1000, clock), context)
+        check_hook(f"{type(self._function).__name__}.on_timer", returned)
         return context.state, context._wishes, context._forget
 
     def close(self) -> None:
         """Closes the function."""
-        close_all([self._function])
+        close_all([self._function], self._loop)
 
 
 class CoRunner(Runner):
     """The same for connected streams: a record comes with its key and the number of its stream."""
 
-    def __init__(self, function: Any, streams: int) -> None:
+    def __init__(self, function: Any, streams: int, loop: JobLoop) -> None:
         self._streams = streams
-        super().__init__(function)
+        super().__init__(function, loop)
 
-    def _taker(self) -> Callable[[Any, KeyContext], None]:
+    def _taker(self) -> Callable[[Any, KeyContext], Any]:
         methods = [getattr(self._function, f"on_record{index}") for index in range(self._streams)]
 
-        def take(tagged: tuple[Any, int, Any], context: KeyContext) -> None:
+        def take(tagged: tuple[Any, int, Any], context: KeyContext) -> Any:
             _key, index, record = tagged
-            methods[index](record, context)
+            return methods[index](record, context)
 
         return take

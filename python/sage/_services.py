@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ._awaiting import check_hook
 from ._context import InJob
+from ._job_loop import JobLoop
 
 
 class BaseService(InJob):
     """A service. The order of its life: ``__init__``, ``setup``, ``start``, calls, ``stop``, ``cleanup``.
 
-    Every hook runs once, ``cleanup`` whatever happened before. A subclass need not call ``super().__init__()``.
+    Every hook runs once, ``cleanup`` whatever happened before. Hooks may be ``async``: they run on the event loop on which the
+    job's async functions run. A subclass need not call ``super().__init__()``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -36,15 +39,23 @@ class BaseService(InJob):
 class Hooks:
     """The hooks of a service as the engine calls them, for classes that know nothing of ``BaseService`` as well."""
 
-    def __init__(self, made: Callable[[], Any]) -> None:
-        self.instance = made()
+    def __init__(self, made: Callable[[], Any], loop: JobLoop) -> None:
+        self._loop = loop
+        # What it opens on the loop is closed there.
+        loop.hold()
+        try:
+            self.instance = made()
+        except BaseException:
+            loop.release()
+            raise
 
     def _call(self, *names: str) -> None:
         """Calls the first of these methods that there is."""
         for name in names:
             hook = getattr(self.instance, name, None)
             if callable(hook):
-                hook()
+                returned = self._loop.awaited(hook())
+                check_hook(f"{type(self.instance).__name__}.{name}", returned)
                 return
 
     def setup(self) -> None:
@@ -58,7 +69,10 @@ class Hooks:
 
     def cleanup(self) -> None:
         """Runs ``cleanup`` or ``close``."""
-        self._call("cleanup", "close")
+        try:
+            self._call("cleanup", "close")
+        finally:
+            self._loop.release()
 
     def explain(self, method: str, error: AttributeError) -> AttributeError:
         """What to raise when a call raised this: if it did because there is no such method, one that names

@@ -88,6 +88,8 @@ class DataStream:
     ) -> DataStream:
         """Adds a step, whose function is ready-made if it has one."""
         parallelism = check_parallelism(parallelism)
+        if kind != "async" and function is not None:
+            check_not_async(kind, function, name)
         name = self._environment._named(name or (kind if function is None else name_of(function)))
         step = Transformation(kind, name, (function, (), {}), self._inputs(), parallelism)
         step.options = options
@@ -103,6 +105,7 @@ class DataStream:
             raise ValueError(f"`{function.__name__}` writes one record at a time, so it takes no `in_flight`")
         if is_flight:
             told.update(self._flight(kind, options))
+            told["async"] = is_async(function)
         elif "ordered" in options or "timeout" in options:
             named = name or name_of(function)
             raise ValueError(f"`ordered` and `timeout` are for functions that are async or have `in_flight`: `{named}`")
@@ -325,6 +328,13 @@ def is_async(function: Any) -> bool:
         return bool(function.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR))
     calls = function, getattr(function, "__call__", None)
     return any(inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call) for call in calls)
+
+
+def check_not_async(kind: str, function: Any, name: str | None = None) -> None:
+    """Raises for a function that has to be awaited, where it is not."""
+    if is_async(function):
+        what = f"`{name or name_of(function)}` is async, and `{kind}` awaits nothing"
+        raise TypeError(f"{what}; have a `map` with an async function do that part, and give its results to `{kind}`")
 
 
 def name_of(function: Any) -> str:

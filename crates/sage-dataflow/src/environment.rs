@@ -23,7 +23,7 @@ use crate::job::plan::{LiveMetrics, Plan};
 use crate::job::polling::Polling;
 use crate::job::signals::{self, Listening};
 use crate::job::{
-    Deadlines, JobHandle, JobReport, JobShared, LogError, Origin, RunError, SessionLog, SignalPolicy, checked,
+    Deadlines, JobHandle, JobReport, JobShared, LogError, Origin, RunError, SessionLog, SignalPolicy, WorksFor, checked,
 };
 use crate::operator::policy::ErrorPolicy;
 use crate::service::{
@@ -524,7 +524,10 @@ impl Environment {
         let end = shared.clone();
         // Under guard where no thread is to be had: what it dropped then is users' chains.
         let prepared = Guarded::new(prepared, None);
-        let run = move || end.end().finish(prepared.into_inner().run());
+        let run = move || {
+            end.job().enter();
+            end.end().finish(prepared.into_inner().run());
+        };
         let runner = OwnThread::spawn("sage-dispatcher", run).map_err(SubmitError::Threads)?;
         shared.end().set_runner(runner);
         Ok(JobHandle::new(shared))
@@ -546,7 +549,8 @@ impl Environment {
         let clock = options.clock.clone().unwrap_or_else(Clock::system);
         let control = Arc::new(JobControl::new(clock));
         control.clock().rouses(&control);
-        let runtime = Arc::new(JobRuntime::new(options.runtime.clone()));
+        let job = WorksFor::new_job();
+        let runtime = Arc::new(JobRuntime::new(options.runtime.clone(), job));
         let lanes = LaneOptions {
             batch_records: options.batch_records,
             queue_batches: options.queue_batches,
@@ -570,9 +574,10 @@ impl Environment {
             events.clone(),
             LiveMetrics(plan.operators.clone()),
             self.registry.clone(),
+            job,
         ));
         let ground =
-            Ground { control, runtime: runtime.clone(), events, queue, stuck_probe: options.stuck_probe.clone() };
+            Ground { control, runtime: runtime.clone(), events, queue, stuck_probe: options.stuck_probe.clone(), job };
         let backend: Box<dyn Backend + Send> = match options.inline {
             true => Box::new(InlineBackend::new(ground)),
             false => Box::new(LocalBackend::new(ground)),

@@ -59,10 +59,11 @@ pub use clock::Clock;
 pub use environment::{Environment, SubmitError};
 pub use exchange::{FeedbackError, Partitioning};
 pub use graph::{Explain, NodeId};
-pub use job::task::{AtRecord, CloseContext, Fatal, Fault, FinishContext, OpenContext, Stop, WhileOpening};
+pub use job::task::{AtRecord, CloseContext, Fatal, Fault, FinishContext, LeftBehind, OpenContext, Stop, WhileOpening};
 pub use job::{
     Cause, CauseKind, Cleanliness, Deadlines, JobError, JobHandle, JobMetrics, JobReport, JobState, Leftover, LogError,
     OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy, SignalWatch, StopReason,
+    WorksFor,
 };
 pub use operator::{
     Aggregate, AsyncError, BudgetExceeded, DeadLetter, Emit, ErrorPolicy, Fires, In2, In3, In4, In5, JoinError,

@@ -1,159 +1,104 @@
-//! Async functions: coroutines that run on an event loop of their replica, and are awaited by the engine.
+//! Async functions, and functions on threads: calls of several records at a time, which the engine awaits.
 //!
-//! A replica has two threads: the task's, where the engine keeps count of what is in flight, in order, and of the time each
-//! record may take; and the loop's, where Python runs. They meet at a [`Bridge`]. The task's thread attaches at no time while it
-//! hands records over and takes results: neither waits for the interpreter because of the other.
+//! A replica has the task's thread, where the engine keeps count of what is in flight, in order, and of the time each record may
+//! take; Python runs on others, of an event loop or of its own. They meet at a [`Bridge`].
 //!
-//! The loop begins when the operator behind the futures opens and ends when it closes: see [`Looped`].
+//! What calls the function is made when the operator behind the futures opens and ends when it closes: see [`Caller`].
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::future::Future;
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
-use sage::{BoxError, CloseContext, DataStream, Emit, Fault, OpenContext, Operator, Order, Pipe, Stream};
+use sage::{
+    BoxError, CloseContext, DataStream, Emit, Fatal, Fault, LeftBehind, OpenContext, Operator, Order, Pipe, StopReason,
+    Stream,
+};
 use tokio::sync::oneshot;
 
 use crate::Record;
-use crate::chain::close;
+use crate::bridge::{Answer, Bridge, Refused, in_time};
 use crate::error::Raised;
 use crate::policies::{Policy, letter};
 use crate::steps::{Step, copy, ended, timed};
-use crate::thread::{Kept, attach, call};
-use crate::value::Value;
+use crate::thread::{Kept, attach, call, call_method};
 
-/// What a coroutine came to: the values that go on.
-type Answer = Result<Vec<Value>, Raised>;
-
-#[derive(Default)]
-struct Waiting {
-    next: u64,
-    begin: Vec<(u64, Value)>,
-    cancel: Vec<u64>,
-    answers: HashMap<u64, oneshot::Sender<Answer>>,
-    answered: Vec<(oneshot::Sender<Answer>, Answer)>,
-}
-
-/// Where the thread of a task and that of its event loop meet.
-#[pyclass(frozen, module = "sage._sage")]
-pub(crate) struct Bridge {
-    waiting: Mutex<Waiting>,
-    /// A byte is in the pipe while this is set, or about to be: the loop has been told that something waits.
-    told: AtomicBool,
-    reader: PipeReader,
-    writer: PipeWriter,
-}
-
-impl Bridge {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells the loop that something waits.
-    fn tell(&self) {
-        if !self.told.swap(true, Ordering::AcqRel) {
-            // It cannot be full, and its other end is open as long as this one.
-            let _ = (&self.writer).write_all(&[0]);
-        }
-    }
-
-    /// Keeps the answer for a record until `send`; returns how many are kept.
-    fn answer(&self, number: u64, answer: Answer) -> usize {
-        let mut waiting = self.waiting();
-        // Nobody waits for the answer of a record that was given up.
-        if let Some(asked) = waiting.answers.remove(&number) {
-            waiting.answered.push((asked, answer));
-        }
-        waiting.answered.len()
-    }
-}
-
-#[pymethods]
-impl Bridge {
-    #[new]
-    fn new() -> PyResult<Self> {
-        let (reader, writer) = pipe()?;
-        Ok(Self { waiting: Mutex::default(), told: AtomicBool::new(false), reader, writer })
-    }
-
-    /// The descriptor that is readable while something waits.
-    fn fileno(&self) -> i32 {
-        self.reader.as_raw_fd()
-    }
-
-    /// The records to begin with, each with a number, and the numbers of those that were given up. Waits for nothing.
-    #[expect(clippy::type_complexity, reason = "a pair of lists, for Python")]
-    fn take<'py>(&self, py: Python<'py>) -> PyResult<(Vec<(u64, Bound<'py, PyAny>)>, Vec<u64>)> {
-        if !self.told.load(Ordering::Acquire) {
-            return Ok((Vec::new(), Vec::new()));
-        }
-        (&self.reader).read_exact(&mut [0])?;
-        self.told.store(false, Ordering::Release);
-        let (begin, cancel) = {
-            let mut waiting = self.waiting();
-            (std::mem::take(&mut waiting.begin), std::mem::take(&mut waiting.cancel))
-        };
-        let begin = begin.into_iter().map(|(number, value)| Ok((number, value.into_object(py)?)));
-        Ok((begin.collect::<PyResult<_>>()?, cancel))
-    }
-
-    /// Answers for a record with what goes on. Returns, as `failed` does, how many answers are to be sent on.
-    fn done(&self, number: u64, results: &Bound<'_, PyList>) -> usize {
-        self.answer(number, Ok(results.iter().map(|value| Value::Object(value.unbind())).collect()))
-    }
-
-    /// Answers for a record with an exception.
-    fn failed(&self, py: Python<'_>, number: u64, exception: Bound<'_, PyAny>) -> usize {
-        self.answer(number, Err(Raised::new(py, PyErr::from_value(exception), None)))
-    }
-
-    /// Sends the answers on to the task. Several at a time, as it is woken for them. Says whether something waits to be taken.
-    fn send(&self) -> bool {
-        let answered = std::mem::take(&mut self.waiting().answered);
-        for (asked, answer) in answered {
-            // As in `answer`.
-            let _ = asked.send(answer);
-        }
-        self.told.load(Ordering::Acquire)
-    }
+/// Where the task that runs on this thread has its records worked on.
+struct Meeting {
+    bridge: Py<Bridge>,
+    /// Has the methods `begin_close`, `finish_close` and `blocked`.
+    runner: Py<PyAny>,
+    /// How long a call that was given up may take to end.
+    patience: Duration,
+    /// Whether somebody looks if the loop still runs.
+    is_watched: AtomicBool,
 }
 
 thread_local! {
-    /// The bridge of the task that runs on this thread.
-    static BRIDGE: RefCell<Option<Arc<Py<Bridge>>>> = const { RefCell::new(None) };
+    static MEETING: RefCell<Option<Arc<Meeting>>> = const { RefCell::new(None) };
 }
 
-/// A record that was handed over. Dropped before it is answered, it is given up.
+impl Meeting {
+    /// Fails what is in flight if the loop has not taken notice, after a while, that a record was given up: a call blocks it,
+    /// and no timeout reaches those behind.
+    fn watch(self: &Arc<Self>, number: u64) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.is_watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let meeting = self.clone();
+        runtime.spawn(async move {
+            tokio::time::sleep(meeting.patience).await;
+            meeting.is_watched.store(false, Ordering::Release);
+            if meeting.bridge.get().is_untold(number) {
+                let blocked =
+                    attach(|py| meeting.runner.call_method0(py, intern!(py, "blocked"))?.extract::<String>(py));
+                meeting.bridge.get().is_stuck(&blocked.unwrap_or_else(|_| "its event loop is blocked".to_owned()));
+            }
+        });
+    }
+}
+
+/// A record that was handed over, or why it cannot be. Dropped before it is answered, it is given up.
 struct Asked {
-    number: u64,
-    bridge: Arc<Py<Bridge>>,
-    answer: oneshot::Receiver<Answer>,
+    asked: Result<InFlight, Option<BoxError>>,
     time: i64,
+}
+
+struct InFlight {
+    number: u64,
+    meeting: Arc<Meeting>,
+    answer: oneshot::Receiver<Answer>,
+    begun: Arc<OnceLock<Instant>>,
     is_answered: bool,
 }
 
 impl Asked {
-    fn new(record: Record) -> Result<Self, BoxError> {
-        let bridge = BRIDGE.with_borrow(Clone::clone).ok_or("the event loop of an async function is not there")?;
-        let (sender, answer) = oneshot::channel();
-        let number = {
-            let mut waiting = bridge.get().waiting();
-            waiting.next += 1;
-            let number = waiting.next;
-            waiting.begin.push((number, record.value));
-            waiting.answers.insert(number, sender);
-            number
+    fn new(record: Record) -> Self {
+        let time = record.time;
+        let asked = || -> Result<_, BoxError> {
+            let meeting = MEETING.with_borrow(Clone::clone).ok_or("what calls the function is not there")?;
+            let (number, answer, begun) = meeting.bridge.get().ask(record.value).map_err(refused)?;
+            Ok(InFlight { number, meeting, answer, begun, is_answered: false })
         };
-        bridge.get().tell();
-        Ok(Self { number, bridge, answer, time: record.time, is_answered: false })
+        Self { asked: asked().map_err(Some), time }
+    }
+
+    /// When its call has begun.
+    fn begun(&self) -> Option<Instant> {
+        self.asked.as_ref().ok()?.begun.get().copied()
+    }
+}
+
+fn refused(refused: Refused) -> BoxError {
+    match refused {
+        Refused::Raised(raised) => raised.error(),
+        Refused::Stuck(why) => Fatal::new(why).into(),
     }
 }
 
@@ -161,57 +106,65 @@ impl Future for Asked {
     type Output = Result<Vec<Record>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(Pin::new(&mut self.answer).poll(cx));
-        self.is_answered = true;
         let time = self.time;
+        let flight = match &mut self.asked {
+            Ok(flight) => flight,
+            Err(error) => {
+                return Poll::Ready(Err(error.take().unwrap_or_else(|| "it was polled after its end".into())));
+            }
+        };
+        let answer = ready!(Pin::new(&mut flight.answer).poll(cx));
+        flight.is_answered = true;
         let record = |value| Record { time, ..Record::from(value) };
         Poll::Ready(match answer {
             Ok(Ok(values)) => Ok(values.into_iter().map(record).collect()),
-            Ok(Err(raised)) => Err(raised.into()),
-            Err(_) => Err("the event loop of an async function has ended".into()),
+            Ok(Err(error)) => Err(refused(error)),
+            Err(_) => Err("what calls the function has ended".into()),
         })
     }
 }
 
-impl Drop for Asked {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        if self.is_answered {
-            return;
-        }
-        let bridge = self.bridge.get();
-        let mut waiting = bridge.waiting();
-        if waiting.answers.remove(&self.number).is_some() {
-            waiting.begin.retain(|(number, _)| *number != self.number);
-            waiting.cancel.push(self.number);
-            drop(waiting);
-            bridge.tell();
+        if !self.is_answered && self.meeting.bridge.get().give_up(self.number) {
+            self.meeting.watch(self.number);
         }
     }
 }
 
-/// Stands behind the futures, in their task: begins and ends its event loop, and takes the results of a record apart.
-struct Looped {
-    /// Makes the runner: an attribute `bridge`, and a method `close()`.
+/// Stands behind the futures, in their task: begins and ends what calls the function, and takes the results of a record apart.
+struct Caller {
+    /// Makes the runner: an attribute `bridge`, and the methods that [`Meeting`] and [`Caller::close`] tell of.
     make: Py<PyAny>,
-    runner: Option<Py<PyAny>>,
+    meeting: Option<Arc<Meeting>>,
     thread: Option<Kept>,
 }
 
-impl Operator for Looped {
+impl Caller {
+    fn meet(&self, cx: &OpenContext) -> Result<Meeting, Raised> {
+        attach(|py| {
+            let made = || {
+                let replica = (cx.replica, cx.parallelism).into_pyobject(py)?;
+                let runner = call(self.make.bind(py), &replica, None)?;
+                let bridge = runner.getattr(intern!(py, "bridge"))?.cast::<Bridge>()?.clone().unbind();
+                let patience = Duration::try_from_secs_f64(runner.getattr(intern!(py, "patience"))?.extract()?);
+                let patience = patience.unwrap_or(Duration::MAX);
+                Ok(Meeting { bridge, runner: runner.unbind(), patience, is_watched: AtomicBool::new(false) })
+            };
+            made().map_err(|exception| Raised::new(py, exception, None))
+        })
+    }
+}
+
+impl Operator for Caller {
     type In = Vec<Record>;
     type Out = Record;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.thread = Kept::here();
-        let bridge = attach(|py| {
-            let raised = |exception| Raised::new(py, exception, None);
-            let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
-            let runner = call(self.make.bind(py), &replica, None).map_err(raised)?.unbind();
-            let runner = self.runner.insert(runner);
-            let bridge = runner.getattr(py, intern!(py, "bridge")).map_err(raised)?;
-            bridge.cast_bound::<Bridge>(py).map(|bridge| bridge.clone().unbind()).map_err(|error| raised(error.into()))
-        })?;
-        BRIDGE.set(Some(Arc::new(bridge)));
+        let meeting = Arc::new(self.meet(cx)?);
+        MEETING.set(Some(meeting.clone()));
+        self.meeting = Some(meeting);
         Ok(())
     }
 
@@ -219,24 +172,55 @@ impl Operator for Looped {
         records.into_iter().try_for_each(|record| out.emit(record))
     }
 
-    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
+    /// What the function has left behind is waited for: as long as the runner says, less if the task has to end before.
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         let _until_closed = self.thread.take();
-        BRIDGE.set(None);
-        attach(|py| self.runner.take().map_or(Ok(()), |runner| close(py, &runner)))
+        MEETING.set(None);
+        let Some(meeting) = self.meeting.take() else { return Ok(()) };
+        let raised = |exception| attach(|py| Raised::new(py, exception, None));
+        let is_cancelled = !matches!(cx.reason(), StopReason::EndOfInput | StopReason::Drain);
+        let begin = |py: Python<'_>| {
+            call(&meeting.runner.bind(py).getattr("begin_close")?, &(is_cancelled,).into_pyobject(py)?, None)?.extract()
+        };
+        let patience = attach(begin).map_err(raised)?;
+        let begun = Instant::now();
+        let patience = Duration::try_from_secs_f64(patience).ok().and_then(|patience| begun.checked_add(patience));
+        let mut limit = (None, patience);
+        meeting.bridge.get().await_end(|| {
+            let (now, deadline) = (Instant::now(), cx.deadline());
+            if deadline != limit.0 {
+                limit = (deadline, deadline.map(|deadline| in_time(now, deadline)).into_iter().chain(patience).min());
+            }
+            let end = limit.1.unwrap_or(now + Duration::from_secs(1));
+            if now < end {
+                cx.wait(end);
+            }
+            now < end || limit.1.is_none()
+        });
+        let left = attach(|py| {
+            let left = call_method(py, &meeting.runner, "finish_close")?.extract::<Option<String>>();
+            // Here, as the descriptors of a bridge are to be closed by now.
+            drop(meeting);
+            left
+        });
+        match left.map_err(raised)? {
+            None => Ok(()),
+            Some(left) => Err(LeftBehind(left).into()),
+        }
     }
 }
 
 /// Ends a step of async functions. A macro, as the types of the streams have no names here.
-macro_rules! looped {
+macro_rules! called {
     ($py:expr, $stream:expr, $step:expr, $letters:expr) => {{
         let make = $step.make.clone_ref($py);
-        let looped = move || Looped { make: copy(&make), runner: None, thread: None };
+        let caller = move || Caller { make: copy(&make), meeting: None, thread: None };
         let name = format!("functions of {}", $step.name);
         if $letters {
             let (stream, letters) = $stream.dead_letters();
-            vec![timed($py, stream.operator(looped).named(name), $step)?, letters.map(letter).boxed()]
+            vec![timed($py, stream.operator(caller).named(name), $step)?, letters.map(letter).boxed()]
         } else {
-            vec![timed($py, $stream.operator(looped).named(name), $step)?]
+            vec![timed($py, $stream.operator(caller).named(name), $step)?]
         }
     }};
 }
@@ -248,21 +232,17 @@ pub(crate) fn asynchronous<P: Pipe<Out = Record>>(
     step: &Step,
 ) -> PyResult<Vec<DataStream<Record>>> {
     let order = if step.required(py, "ordered")? { Order::Ordered } else { Order::Unordered };
-    let ask = |record: Record| {
-        let asked = Asked::new(record);
-        async move { asked?.await }
-    };
-    let stream = stream.try_map_async(step.required(py, "in_flight")?, order, ask);
+    let stream = stream.try_map_async(step.required(py, "in_flight")?, order, Asked::new);
     let mut stream = stream.named(&*step.name).parallelism(step.parallelism);
     if let Some(limit) = step.seconds(py, "timeout")? {
-        stream = stream.timeout(limit);
+        stream = stream.timeout_since(limit, Asked::begun);
     }
     let outputs = match Policy::of(py, step)? {
-        None => looped!(py, stream, step, false),
+        None => called!(py, stream, step, false),
         Some(Policy { retry: Some(retry), on_error, letters }) => {
-            looped!(py, stream.on_error(on_error).retry(retry), step, letters)
+            called!(py, stream.on_error(on_error).retry(retry), step, letters)
         }
-        Some(Policy { on_error, letters, .. }) => looped!(py, stream.on_error(on_error), step, letters),
+        Some(Policy { on_error, letters, .. }) => called!(py, stream.on_error(on_error), step, letters),
     };
     ended(py, outputs, step)
 }

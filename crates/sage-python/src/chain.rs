@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
@@ -14,7 +15,7 @@ use sage::{AtRecord, BoxError, CloseContext, Emit, Fault, FinishContext, OpenCon
 
 use crate::Record;
 use crate::blocks::{MOST_RECORDS, Pace, left, parts};
-use crate::error::Raised;
+use crate::error::{NotAwaited, Raised};
 use crate::thread::{Kept, attach, call, call_method};
 use crate::value::Key;
 
@@ -150,7 +151,7 @@ impl Chain {
             let taken = left(&counted).map_or(0, taken);
             self.before += taken;
             match ran {
-                Ok(_) => Ok(self.given(&out).map_err(raised)?),
+                Ok(_) => self.given(&out).map_err(|exception| raised(exception).error()),
                 Err(exception) => Err(self.blamed(py, exception, Some(before + taken))),
             }
         })
@@ -186,13 +187,31 @@ impl Chain {
     }
 
     fn given(&self, out: &Bound<'_, PyList>) -> PyResult<Vec<Record>> {
-        out.iter().map(|object| self.manner.gives.record(object)).collect()
+        out.iter().map(|object| self.manner.gives.record(self.awaited(object)?)).collect()
+    }
+
+    /// Refuses what nobody awaits as a record.
+    #[inline]
+    fn awaited<'py>(&self, object: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let kind = object.get_type_ptr();
+        let is_unawaited = kind == &raw mut ffi::PyCoro_Type || kind == &raw mut ffi::PyAsyncGen_Type;
+        if is_unawaited { Err(self.unawaited(&object)) } else { Ok(object) }
+    }
+
+    #[cold]
+    fn unawaited(&self, object: &Bound<'_, PyAny>) -> PyErr {
+        let py = object.py();
+        let Some(adapter) = &self.adapter else { return NotAwaited::new_err("a record is to be awaited") };
+        match adapter.call_method1(py, intern!(py, "unawaited"), (object,)) {
+            Ok(error) => PyErr::from_value(error.into_bound(py)),
+            Err(error) => error,
+        }
     }
 
     fn blamed(&self, py: Python<'_>, exception: PyErr, record: Option<u64>) -> BoxError {
         if self.manner.most == 1 {
             // The engine knows which record it was, and one function is all there is.
-            return Raised::new(py, exception, None).into();
+            return Raised::new(py, exception, None).error();
         }
         // With its traceback, which the value alone need not have.
         let raised = exception.clone_ref(py).into_value(py);

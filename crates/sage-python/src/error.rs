@@ -1,11 +1,18 @@
 //! Errors on their way from Python into a job's report, and back.
 
 use pyo3::create_exception;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTypeError};
 use pyo3::prelude::*;
+use sage::{BoxError, Fatal};
 
-create_exception!(_sage, SubmitError, PyRuntimeError, "The pipeline cannot be run as it is declared.");
-create_exception!(_sage, ServiceError, PyRuntimeError, "A service does not exist, or does not take calls.");
+create_exception!(sage, SubmitError, PyRuntimeError, "The pipeline cannot be run as it is declared.");
+create_exception!(sage, ServiceError, PyRuntimeError, "A service does not exist, or does not take calls.");
+create_exception!(
+    sage._sage,
+    NotAwaited,
+    PyTypeError,
+    "A function returned what has to be awaited, where nobody does."
+);
 
 /// An exception that Python code raised.
 #[derive(Debug, thiserror::Error)]
@@ -14,17 +21,46 @@ pub(crate) struct Raised {
     /// The exception, with its traceback.
     pub(crate) exception: PyErr,
     message: String,
+    is_fatal: bool,
 }
 
 impl Raised {
     /// `function` is the one that raised it, where a task runs several.
     pub(crate) fn new(py: Python<'_>, exception: PyErr, function: Option<String>) -> Self {
+        let exception = unwrapped(py, exception);
         let kind = exception.get_type(py).name().map_or_else(|_| "exception".to_owned(), |name| name.to_string());
         let text = exception.value(py).str().map_or_else(|_| String::new(), |text| text.to_string());
         let mut message = if text.is_empty() { kind } else { format!("{kind}: {text}") };
         if let Some(function) = function {
             message = format!("in `{function}`: {message}");
         }
-        Self { exception, message }
+        let is_fatal = is_fatal(py, &exception);
+        Self { exception, message, is_fatal }
     }
+
+    /// As an error of a record, of which a policy may say what becomes of it.
+    pub(crate) fn error(self) -> BoxError {
+        if self.is_fatal { Fatal::new(self).into() } else { self.into() }
+    }
+}
+
+/// Whether no policy lets it pass: it ends programs, as `SystemExit` and `KeyboardInterrupt` do, or is no fault of the record.
+fn is_fatal(py: Python<'_>, exception: &PyErr) -> bool {
+    if exception.is_instance_of::<PyException>(py) {
+        return exception.is_instance_of::<NotAwaited>(py);
+    }
+    // A function that gives up a call of its own may raise it; it says nothing of the program.
+    exception.get_type(py).name().map_or(true, |name| name != "CancelledError")
+}
+
+/// The `StopIteration` that a function raised, where it was a coroutine or a generator: Python puts another exception in its place.
+fn unwrapped(py: Python<'_>, exception: PyErr) -> PyErr {
+    if exception.get_type(py).is(py.get_type::<PyRuntimeError>())
+        && let Some(cause) = exception.cause(py)
+        && cause.is_instance_of::<PyStopIteration>(py)
+        && exception.value(py).to_string().ends_with("raised StopIteration")
+    {
+        return cause;
+    }
+    exception
 }

@@ -110,7 +110,9 @@ impl Job {
                 let report = error.report().cloned();
                 let mut words = error.to_string();
                 if let Some(report) = &report {
-                    words.extend(report.first_cause.iter().map(|cause| format!(": {}", cause.message)));
+                    let untold = report.first_cause.iter().filter(|cause| !words.contains(&cause.message));
+                    let untold: Vec<_> = untold.map(|cause| format!(": {}", cause.message)).collect();
+                    words.extend(untold);
                     // What is stuck, and where.
                     let stuck = report.attached.iter().filter(|cause| cause.kind == CauseKind::Timeout);
                     words.extend(stuck.map(|cause| format!("\n{cause}")));
@@ -212,6 +214,24 @@ extern "C" fn leave_signals(_: *mut c_void) -> c_int {
     }
 }
 
+/// The job that a thread works for, which that thread cannot wait for.
+#[pyclass(frozen, module = "sage._sage")]
+pub(crate) struct WorksFor(sage::WorksFor);
+
+#[pymethods]
+impl WorksFor {
+    /// That of the calling thread.
+    #[staticmethod]
+    fn here() -> Option<Self> {
+        sage::WorksFor::here().map(Self)
+    }
+
+    /// The calling thread works for it as well.
+    fn enter(&self) {
+        self.0.enter();
+    }
+}
+
 #[pymethods]
 impl Job {
     /// The job's id.
@@ -245,6 +265,9 @@ impl Job {
             (None, None) => (Some(py.detach(|| live.handle.wait())), before),
             (None, Some(timeout)) => (py.detach(|| live.handle.wait_timeout(timeout)), before),
         };
+        if let Some(Err(error @ RunError::WaitsForItself { .. })) = &ended {
+            return Err(PyRuntimeError::new_err(error.to_string()));
+        }
         let is_over = ended.is_some();
         if let Some(result) = ended {
             let committed = if result.is_ok() { py.detach(|| live.offsets.commit()) } else { Ok(()) };

@@ -11,6 +11,7 @@
 mod asynchronous;
 mod attributes;
 mod blocks;
+mod bridge;
 mod call_service;
 mod chain;
 mod error;
@@ -96,15 +97,15 @@ mod _sage {
     }
 
     #[pymodule_export]
-    use crate::asynchronous::Bridge;
+    use crate::bridge::Bridge;
     #[pymodule_export]
     use crate::call_service::caller;
     #[pymodule_export]
-    use crate::error::{ServiceError, SubmitError};
+    use crate::error::{NotAwaited, ServiceError, SubmitError};
     #[pymodule_export]
     use crate::future::ServiceFuture;
     #[pymodule_export]
-    use crate::job::Job;
+    use crate::job::{Job, WorksFor};
     #[cfg(feature = "kafka")]
     #[pymodule_export]
     use crate::kafka::KafkaCluster;

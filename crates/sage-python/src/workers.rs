@@ -14,9 +14,11 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::unix::thread::{JoinHandleExt, RawPthread};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use sage::WorksFor;
 
 use crate::thread::Kept;
 
@@ -62,6 +64,8 @@ struct Shared {
     /// For those who wait for room in the queue.
     room: Condvar,
     most_queued: usize,
+    /// What the threads are marked with; set by the first service.
+    job: OnceLock<WorksFor>,
     /// The length of the queue, for a thread that looks without the lock.
     queued: AtomicUsize,
 }
@@ -102,7 +106,8 @@ impl Workers {
     /// With so many calls that wait for a thread, at most.
     pub(crate) fn new(most_queued: usize) -> Arc<Self> {
         let (state, queued) = (Mutex::default(), AtomicUsize::new(0));
-        let shared = Shared { state, wake: Condvar::new(), room: Condvar::new(), most_queued, queued };
+        let shared =
+            Shared { state, wake: Condvar::new(), room: Condvar::new(), most_queued, job: OnceLock::new(), queued };
         Arc::new(Self { shared: Arc::new(shared) })
     }
 
@@ -111,8 +116,11 @@ impl Workers {
         self.shared.most_queued
     }
 
-    /// A service lives from now on.
+    /// A service lives from now on, which the calling thread has made for its job.
     pub(crate) fn hold(&self) {
+        if let Some(job) = WorksFor::here() {
+            self.shared.job.get_or_init(|| job);
+        }
         self.shared.lock().services += 1;
     }
 
@@ -244,6 +252,7 @@ impl Shared {
     /// What one thread does.
     fn run(&self, inside: Arc<Inside>) {
         INSIDE.set(Some(inside.clone()));
+        self.job.get().into_iter().for_each(|job| job.enter());
         let _until_end = Kept::here();
         self.lock().starting -= 1;
         while let Some(work) = self.next(&inside) {

@@ -72,11 +72,12 @@ impl Backend for LocalBackend {
         let events = self.ground.events.clone();
         match unit {
             Unit::Task(plan) => {
-                let (id, control) = (plan.id, self.ground.control.clone());
+                let (id, control, job) = (plan.id, self.ground.control.clone(), self.ground.job);
                 let name = plan.name.clone();
                 // Where no thread is to be had, the chain is dropped on this one.
                 let runner = Guarded::new(self.ground.runner(plan), None);
                 let thread = OwnThread::spawn(&name, move || {
+                    job.enter();
                     control.register();
                     let outcome = runner.into_inner().run();
                     events.send(Event::TaskEnded { task: id, outcome });
@@ -90,12 +91,15 @@ impl Backend for LocalBackend {
                     ServiceAction::Shutdown { .. } | ServiceAction::Cleanup { .. } => UnitKey::Shutdown(id),
                     ServiceAction::OnCleanup => UnitKey::OnCleanup(id),
                 };
-                let runtime = self.ground.runtime.clone();
+                let (runtime, job) = (self.ground.runtime.clone(), self.ground.job);
                 // Kept here as well: where no thread is to be had, a cleanup still runs, on this one.
                 let (entry, action) = (plan.entry.clone(), plan.action.clone());
                 let thread = OwnThread::spawn(&format!("svc {}", entry.name), {
                     let events = events.clone();
-                    move || plan.run(&runtime, &events)
+                    move || {
+                        job.enter();
+                        plan.run(&runtime, &events);
+                    }
                 });
                 match (thread, action) {
                     (Ok(thread), _) => {

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::thread::ProbeHangs;
 use crate::guarded::{What, guard, take_dropped};
+use crate::job::WorksFor;
 use crate::job::control::{Control, JobControl};
 use crate::job::reason::StopReason;
 use crate::job::task::{Cursor, Runner, Task, TaskOutcome};
@@ -189,6 +190,8 @@ pub(crate) struct Ground {
     pub(crate) events: EventSender,
     pub(crate) queue: Receiver<Event>,
     pub(crate) stuck_probe: Option<StuckProbe>,
+    /// What its threads are marked with.
+    pub(crate) job: WorksFor,
 }
 
 impl Ground {

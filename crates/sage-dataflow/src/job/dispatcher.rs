@@ -20,7 +20,7 @@ use super::plan::{Deadlines, Plan, TaskRecord, TaskState, operator_reports};
 use super::reason::StopReason;
 use super::report::{Cause, CauseKind, Cleanliness, JobReport, Leftover, Origin, Outcome, PhaseTimes, ServiceReport};
 use super::state::JobState;
-use super::task::{During, Failure, TaskOutcome};
+use super::task::{During, Failure, LeftBehind, TaskOutcome};
 use super::turns::Turns;
 use crate::backend::{Backend, Command, Event, ServiceAction, ServicePlan, TaskId, Unit};
 use crate::guarded::{What, guard};
@@ -274,12 +274,29 @@ impl<B: Backend> Dispatcher<B> {
         self.trace(|| tracing::debug!(task = name, complete, "task ended"));
         self.log.dispatcher(format_args!("task {name} ended"));
         for failure in failures {
+            if let Some(left) = failure.left_behind() {
+                self.left_behind(task, &failure, left);
+                continue;
+            }
             let cause = self.cause_of(task, &failure);
             if failure.during == During::Close {
                 self.left.push(Leftover { what: format!("task `{name}`"), why: cause.to_string() });
             }
             self.fail(cause);
         }
+    }
+
+    /// Something of a task has not ended with it.
+    fn left_behind(&mut self, task: TaskId, failure: &Failure, left: &LeftBehind) {
+        let TaskRecord { name, replica, .. } = &self.plan.tasks[task.0];
+        let (name, replica) = (name.clone(), *replica);
+        let operator = failure.operator.and_then(|node| self.plan.operator_name(node));
+        let message = match operator {
+            Some(operator) => format!("of `{operator}`: {left}"),
+            None => left.to_string(),
+        };
+        self.left.push(Leftover { what: format!("task `{name}`"), why: message.clone() });
+        self.attach(Cause { origin: Origin::Task { name, replica }, kind: CauseKind::Timeout, message, error: None });
     }
 
     fn cause_of(&self, task: TaskId, failure: &Failure) -> Cause {

@@ -396,7 +396,7 @@ impl<B: Backend> Dispatcher<B> {
     }
 
     /// Something that went wrong while the job ended: it decides no outcome, but it is told.
-    fn attach(&mut self, cause: Cause) {
+    pub(super) fn attach(&mut self, cause: Cause) {
         self.trace(|| tracing::error!(%cause, "failure while stopping"));
         self.log.error(format_args!("{cause}"));
         self.causes.push(cause);

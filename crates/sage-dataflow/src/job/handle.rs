@@ -12,6 +12,7 @@ use super::rendezvous::Rendezvous;
 use super::report::{JobMetrics, JobReport, LINE_CHARS, Outcome, Short};
 use super::signals::{self, SignalWatch};
 use super::state::JobState;
+use super::works_for::WorksFor;
 use crate::backend::{Command, Event, EventSender};
 use crate::environment::SubmitError;
 use crate::guarded::chain_of;
@@ -27,18 +28,29 @@ pub(crate) struct JobShared {
     events: EventSender,
     metrics: LiveMetrics,
     registry: Arc<Registry>,
+    job: WorksFor,
     /// `None` if the engine failed and there is no report.
     end: Rendezvous<Option<JobReport>>,
 }
 
 impl JobShared {
-    pub(crate) fn new(id: String, events: EventSender, metrics: LiveMetrics, registry: Arc<Registry>) -> Self {
-        let process = std::process::id();
-        Self { id, process, state: Mutex::new(JobState::Created), events, metrics, registry, end: Rendezvous::new() }
+    pub(crate) fn new(
+        id: String,
+        events: EventSender,
+        metrics: LiveMetrics,
+        registry: Arc<Registry>,
+        job: WorksFor,
+    ) -> Self {
+        let (process, state, end) = (std::process::id(), Mutex::new(JobState::Created), Rendezvous::new());
+        Self { id, process, state, events, metrics, registry, job, end }
     }
 
     pub(crate) fn id(&self) -> &str {
         &self.id
+    }
+
+    pub(crate) fn job(&self) -> WorksFor {
+        self.job
     }
 
     pub(super) fn publish(&self, state: JobState) {
@@ -80,18 +92,16 @@ impl JobHandle {
     ///
     /// # Errors
     /// [`RunError::Job`] unless the job succeeded and is clean; the error carries the report. [`RunError::Forked`] in a process
-    /// that was forked from the job's.
+    /// that was forked from the job's. [`RunError::WaitsForItself`] on a thread that the job waits for: see [`WorksFor`].
     pub fn wait(&self) -> Result<JobReport, RunError> {
-        if self.is_forked() {
-            return Err(RunError::Forked);
-        }
+        self.check_may_wait()?;
         self.waited(self.shared.end.wait().flatten())
     }
 
     /// As [`wait`](Self::wait), for `timeout` at most; `None` when that has passed and the job goes on.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<JobReport, RunError>> {
-        if self.is_forked() {
-            return Some(Err(RunError::Forked));
+        if let Err(error) = self.check_may_poll(timeout) {
+            return Some(Err(error));
         }
         let report = self.shared.end.wait_timeout(timeout.min(FOREVER));
         report.map(|report| self.waited(report))
@@ -100,8 +110,8 @@ impl JobHandle {
     /// As [`wait_timeout`](Self::wait_timeout), where `None` is no timeout, but ended by a signal as well: `None` when one of those that
     /// `watch` is for has come, and sometimes for no reason.
     pub fn wait_watching(&self, watch: &SignalWatch, timeout: Option<Duration>) -> Option<Result<JobReport, RunError>> {
-        if self.is_forked() {
-            return Some(Err(RunError::Forked));
+        if let Err(error) = self.check_may_poll(timeout.unwrap_or(FOREVER)) {
+            return Some(Err(error));
         }
         let ended = || self.shared.end.poll(watch.waker());
         let report = ended().or_else(|| {
@@ -122,9 +132,7 @@ impl JobHandle {
 
     /// As [`wait`](Self::wait), without blocking the calling thread. Dropping the future stops the wait, not the job.
     pub async fn wait_async(&self) -> Result<JobReport, RunError> {
-        if self.is_forked() {
-            return Err(RunError::Forked);
-        }
+        self.check_may_wait()?;
         checked(poll_fn(|cx| self.shared.end.poll(cx.waker()).map_or(Poll::Pending, Poll::Ready)).await)
     }
 
@@ -166,6 +174,25 @@ impl JobHandle {
         self.shared.registry.all().iter().map(|entry| (entry.name.clone(), entry.health(&runtime))).collect()
     }
 
+    /// As `check_may_wait`, for a time; with none, a thread that the job waits for may look as well.
+    fn check_may_poll(&self, timeout: Duration) -> Result<(), RunError> {
+        match self.check_may_wait() {
+            Err(RunError::WaitsForItself { .. }) if timeout.is_zero() => Ok(()),
+            checked => checked,
+        }
+    }
+
+    /// Whether the calling thread may wait for the job: not if the job waits for that thread.
+    fn check_may_wait(&self) -> Result<(), RunError> {
+        if self.is_forked() {
+            return Err(RunError::Forked);
+        }
+        if WorksFor::here() == Some(self.shared.job) && self.status() != JobState::Ended {
+            return Err(RunError::WaitsForItself { job: self.id().to_owned() });
+        }
+        Ok(())
+    }
+
     fn command(&self, command: Command) {
         self.shared.events.send(Event::Command(command));
     }
@@ -173,8 +200,12 @@ impl JobHandle {
 
 impl Drop for JobHandle {
     fn drop(&mut self) {
-        if !self.is_forked() {
-            self.cancel();
+        if self.is_forked() {
+            return;
+        }
+        self.cancel();
+        // The job cannot end before the function that drops its handle has returned.
+        if self.check_may_wait().is_ok() {
             self.shared.end.wait();
         }
     }
@@ -199,6 +230,16 @@ pub enum RunError {
     /// The job was started, and did not succeed or is not clean.
     #[error(transparent)]
     Job(Box<JobError>),
+    /// A thread that works for the job waited for the job: its functions and services are to end it with
+    /// [`drain`](JobHandle::drain) or [`cancel`](JobHandle::cancel), which return at once.
+    #[error(
+        "job `{job}` would wait for itself: it cannot end before the function or service that waits for it here has returned; \
+         have it drained or cancelled instead, which waits for nothing, or wait for it elsewhere"
+    )]
+    WaitsForItself {
+        /// The job's id.
+        job: String,
+    },
     /// The engine itself failed: a defect, worth a report to its authors.
     #[error("the engine failed while it ran the job; please report this with the panic message printed before it")]
     Engine,
@@ -213,7 +254,7 @@ impl fmt::Debug for RunError {
         match self {
             Self::Submit(error) => write!(f, "{}", chain_of(error)),
             Self::Job(error) => fmt::Debug::fmt(error, f),
-            Self::Engine | Self::Forked => fmt::Display::fmt(self, f),
+            Self::WaitsForItself { .. } | Self::Engine | Self::Forked => fmt::Display::fmt(self, f),
         }
     }
 }
@@ -223,7 +264,7 @@ impl RunError {
     pub fn report(&self) -> Option<&JobReport> {
         match self {
             Self::Job(error) => Some(&error.report),
-            Self::Submit(_) | Self::Engine | Self::Forked => None,
+            Self::Submit(_) | Self::WaitsForItself { .. } | Self::Engine | Self::Forked => None,
         }
     }
 }

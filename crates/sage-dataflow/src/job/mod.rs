@@ -14,6 +14,7 @@ pub(crate) mod signals;
 mod state;
 pub(crate) mod task;
 mod turns;
+mod works_for;
 
 pub use handle::{JobError, JobHandle, RunError};
 pub(crate) use handle::{JobShared, checked};
@@ -27,5 +28,6 @@ pub use report::{
 };
 pub use signals::{SignalPolicy, SignalWatch};
 pub use state::JobState;
+pub use works_for::WorksFor;
 
 use crate::sync;

@@ -160,6 +160,16 @@ pub(crate) struct Failure {
     pub(crate) what: What,
 }
 
+impl Failure {
+    /// What was left behind, where that is all it is.
+    pub(crate) fn left_behind(&self) -> Option<&LeftBehind> {
+        match &self.what {
+            What::Error { error, .. } if self.during == During::Close => error.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
 /// The part of a chain's life a failure fell into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum During {
@@ -448,13 +458,13 @@ impl OpenContext {
 #[derive(Debug, Clone)]
 pub struct CloseContext {
     reason: StopReason,
-    deadline: Option<Instant>,
+    control: Arc<JobControl>,
     notes: Arc<Mutex<Vec<String>>>,
 }
 
 impl CloseContext {
-    fn new(reason: StopReason, deadline: Option<Instant>) -> Self {
-        Self { reason, deadline, notes: Arc::default() }
+    fn new(reason: StopReason, control: Arc<JobControl>) -> Self {
+        Self { reason, control, notes: Arc::default() }
     }
 
     /// Has the report tell the caller something, as one of its [`notes`](crate::JobReport::notes): for example where to
@@ -468,11 +478,25 @@ impl CloseContext {
         &self.reason
     }
 
-    /// When the task will be given up as abandoned; `None` while nothing limits the run.
+    /// When the task will be given up as abandoned, as of now: a cancel sets another. `None` while nothing limits the run.
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.control.deadline()
+    }
+
+    /// Waits until `limit`, or until the thread is unparked, or a drain or a cancel sets another deadline. May return early; what
+    /// it waits for is to be looked at again.
+    pub fn wait(&self, limit: Instant) {
+        std::thread::park_timeout(limit.saturating_duration_since(Instant::now()));
     }
 }
+
+/// What an operator, source or sink gives from `close` when something of it has not ended in time, such as a thread of its own.
+///
+/// The rest of the job goes on. The job is then not clean, and its report tells this among what is left; it is no failure
+/// otherwise.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LeftBehind(pub String);
 
 /// What a sink is told when it is to make what it wrote final.
 #[derive(Debug)]
@@ -698,7 +722,7 @@ impl Runner {
                 // It has noticed that a task beside it failed before the job was cancelled for it.
                 Ending::Cancelled | Ending::Failed => StopReason::Failure,
             };
-            self.cx.close = Some(CloseContext::new(reason, self.cx.control.deadline()));
+            self.cx.close = Some(CloseContext::new(reason, self.cx.control.clone()));
             if self.opened {
                 // Each hook is guarded on its own; this guards what is between them.
                 if let Err(panic) = guard(|| task.close(&mut self.cx)) {
@@ -712,7 +736,7 @@ impl Runner {
             }
             take_dropped().into_iter().for_each(|(node, panic)| self.cx.dropped(node, panic));
         }
-        if ending == Ending::Finished && !self.cx.failures.is_empty() {
+        if ending == Ending::Finished && self.cx.failures.iter().any(|failure| failure.left_behind().is_none()) {
             ending = Ending::Failed;
         }
         self.cx.times.total = self.started.elapsed();

@@ -44,7 +44,7 @@ pub use late::SetsApart;
 pub use map::Output;
 pub(crate) use map::{FlatMap, FlatMapInto, Inspect, Map, TryMap};
 pub use map_async::{AsyncError, Order};
-pub(crate) use map_async::{AsyncFunction, Fallible, Flight, MAX_CAPACITY, Mourned, Policy, Sure};
+pub(crate) use map_async::{AsyncFunction, Fallible, Flight, MAX_CAPACITY, Mourned, Policy, Since, Sure};
 pub use policy::{BudgetExceeded, ErrorPolicy};
 pub(crate) use retry::Retried;
 pub use retry::{RetriesExhausted, Retry};

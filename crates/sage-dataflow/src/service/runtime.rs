@@ -11,6 +11,7 @@ use tokio::task::coop;
 use crate::BoxError;
 use crate::backend::thread::{OwnThread, ThreadId, await_end};
 use crate::guarded::guard;
+use crate::job::WorksFor;
 use crate::sync::lock;
 
 /// An async hook did not end by its deadline and was dropped.
@@ -24,6 +25,8 @@ pub(super) struct HookTimedOut;
 pub(crate) struct JobRuntime {
     slot: Mutex<Slot>,
     threads: Arc<Threads>,
+    /// What its own threads are marked with.
+    job: Option<WorksFor>,
 }
 
 #[derive(Debug, Default)]
@@ -60,9 +63,9 @@ const RUNTIME_THREADS: usize = 2;
 
 impl JobRuntime {
     /// That of the host, if it lends one.
-    pub(crate) fn new(lent: Option<Handle>) -> Self {
+    pub(crate) fn new(lent: Option<Handle>, job: WorksFor) -> Self {
         let slot = Mutex::new(lent.map_or(Slot::Unused, Slot::Lent));
-        Self { slot, threads: Arc::default() }
+        Self { slot, threads: Arc::default(), job: Some(job) }
     }
 
     pub(crate) fn handle(&self) -> Result<Handle, RuntimeError> {
@@ -72,11 +75,14 @@ impl JobRuntime {
             Slot::Lent(handle) => Ok(handle.clone()),
             Slot::Closed => Err(RuntimeError::Closed),
             Slot::Unused => {
-                let (started, stopped) = (self.threads.clone(), self.threads.clone());
+                let (started, stopped, job) = (self.threads.clone(), self.threads.clone(), self.job);
                 let runtime = Builder::new_multi_thread()
                     .worker_threads(RUNTIME_THREADS)
                     .thread_name("sage-async")
-                    .on_thread_start(move || lock(&started.0).running += 1)
+                    .on_thread_start(move || {
+                        job.into_iter().for_each(WorksFor::enter);
+                        lock(&started.0).running += 1;
+                    })
                     .on_thread_stop(move || stopped.leave())
                     .enable_all()
                     .build()

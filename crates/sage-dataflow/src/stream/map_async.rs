@@ -34,16 +34,17 @@ use crate::metrics::Counter;
 use crate::operator::policy::{ErrorPolicy, Errors};
 use crate::operator::side::Sorted;
 use crate::operator::{
-    AsyncFunction, Cloned, DeadLetter, Fallible, Flight, MAX_CAPACITY, Mourned, Order, Policy, Retry, Sure,
+    AsyncFunction, Cloned, DeadLetter, Fallible, Flight, MAX_CAPACITY, Mourned, Order, Policy, Retry, Since, Sure,
 };
 use crate::service::enter;
 use crate::sync::{FOREVER, park_for};
 
 /// An inlet, and the async operator that takes its records.
-pub struct MapAsync<I, F> {
+pub struct MapAsync<I, F: AsyncFunction<I>> {
     inlet: FromInlet<I>,
     function: F,
     policy: Policy<I>,
+    since: Option<Since<F::Future>>,
     node: NodeId,
 }
 
@@ -59,7 +60,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>> Pipe for MapAsync<I, F> {
         let polling = cx.polling();
         Ok(Box::new(AsyncTask {
             inbox: cx.inbox(self.inlet.inlet),
-            flight: Flight::new(self.function.clone(), self.policy.clone(), Rouser::new(&polling)),
+            flight: Flight::new(self.function.clone(), self.policy.clone(), self.since, Rouser::new(&polling)),
             next,
             node: self.node,
             polling,
@@ -186,7 +187,7 @@ impl<P: Pipe> Stream<P> {
             node
         });
         let policy = Policy { capacity, order, timeout: None, retry: None, copy: None };
-        let pipe = MapAsync { inlet: FromInlet::new(inlet, true), function, policy, node };
+        let pipe = MapAsync { inlet: FromInlet::new(inlet, true), function, policy, since: None, node };
         Stream { graph, pipe, nodes: vec![node], head: Head::Inlet(inlet) }
     }
 }
@@ -225,6 +226,13 @@ where
         self.pipe.policy.timeout = Some(limit);
         self
     }
+
+    /// As [`timeout`](Self::timeout), counted from the moment that `since` gives for the record's first future. For one that waits
+    /// for its turn elsewhere, such as for a thread, `since` gives `None` until it has begun, and its time does not run.
+    pub fn timeout_since(mut self, limit: Duration, since: fn(&F::Future) -> Option<Instant>) -> Self {
+        self.pipe.since = Some(since);
+        self.timeout(limit)
+    }
 }
 
 impl<I, F> Stream<MapAsync<I, F>>
@@ -255,9 +263,9 @@ where
     /// ```
     pub fn dead_letters(self) -> AsyncWithLetters<I, F> {
         let Self { graph, pipe, nodes, head } = self;
-        let MapAsync { inlet, function, mut policy, node } = pipe;
+        let MapAsync { inlet, function, mut policy, since, node } = pipe;
         policy.copy = Some(I::clone);
-        let pipe = MapAsync { inlet, function: Mourned(function), policy, node };
+        let pipe = MapAsync { inlet, function: Mourned(function), policy, since, node };
         Stream { graph, pipe, nodes, head }.with_side(Cloned(Sorted(PhantomData)), node)
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::wakes::{Queued, Wakes};
-use super::{AsyncError, AsyncFunction, Order, Policy};
+use super::{AsyncError, AsyncFunction, Order, Policy, Since};
 use crate::BoxError;
 use crate::job::polling::Rouser;
 use crate::sync::FOREVER;
@@ -30,6 +30,7 @@ use crate::sync::FOREVER;
 pub(crate) struct Flight<I, F: AsyncFunction<I>> {
     function: F,
     policy: Policy<I>,
+    since: Option<Since<F::Future>>,
     slots: Vec<Slot<I, F>>,
     vacant: Vec<u32>,
     /// Slots in the order in which their results leave: in order, all that are taken; else those that are done.
@@ -80,6 +81,8 @@ struct Slot<I, F: AsyncFunction<I>> {
     pausing: bool,
     pause: Option<Pin<Box<Sleep>>>,
     timeout: Option<Pin<Box<Sleep>>>,
+    /// When the first future of the record began, if that is not when it was made.
+    begun: Option<Instant>,
     wake: Arc<SlotWaker>,
     waker: Waker,
 }
@@ -97,6 +100,11 @@ fn has_passed(timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool
     timer.as_mut().is_none_or(|timer| timer.as_mut().poll(cx).is_ready())
 }
 
+/// Notes when the first future of a record began.
+fn note_begin<U>(begun: &mut Option<Instant>, future: Option<&U>, since: Since<U>) {
+    *begun = begun.or_else(|| future.and_then(since).map(Instant::from_std));
+}
+
 impl<I, F: AsyncFunction<I>> Slot<I, F> {
     fn new(slot: u32, woken: &Arc<Woken>) -> Self {
         let wake = Arc::new(SlotWaker { slot, queued: Queued::new(), woken: woken.clone() });
@@ -110,6 +118,7 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
             pausing: false,
             pause: None,
             timeout: None,
+            begun: None,
             waker: wake.clone().into(),
             wake,
         }
@@ -123,13 +132,20 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
     fn start(&mut self, record: I, number: u64, function: &mut F, policy: &Policy<I>) {
         (self.record, self.attempt, self.failed) = (number, 1, false);
         self.kept = policy.copy.map(|copy| copy(&record));
+        self.begun = None;
         if let Some(limit) = policy.timeout {
             set(&mut self.timeout, limit);
         }
         self.future.set(Some(function.call(record)));
     }
 
-    fn poll(&mut self, function: &mut F, policy: &Policy<I>, retries: &mut u64) -> Poll<Result<F::Out, BoxError>> {
+    fn poll(
+        &mut self,
+        function: &mut F,
+        policy: &Policy<I>,
+        since: Option<Since<F::Future>>,
+        retries: &mut u64,
+    ) -> Poll<Result<F::Out, BoxError>> {
         let cx = &mut Context::from_waker(&self.waker);
         loop {
             if self.pausing {
@@ -145,6 +161,9 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
             }
             let Some(future) = self.future.as_mut().as_pin_mut() else { break };
             let Poll::Ready(output) = future.poll(cx) else { break };
+            if let (Some(since), true) = (since, policy.retry.is_some()) {
+                note_begin(&mut self.begun, self.future.as_ref().get_ref().as_ref(), since);
+            }
             self.future.set(None);
             match (F::result(output), &policy.retry) {
                 (Err(error), Some(retry)) if self.attempt >= retry.attempts || !retry.is_for(&error) => {
@@ -158,7 +177,7 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
             }
         }
         match policy.timeout {
-            Some(limit) if has_passed(&mut self.timeout, cx) => {
+            Some(limit) if self.is_late(limit, since) => {
                 // The record may still be needed, for its dead letter.
                 self.pausing = false;
                 self.future.set(None);
@@ -166,6 +185,22 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
             }
             _ => Poll::Pending,
         }
+    }
+
+    /// Whether the record's time is over. Where it runs from a later moment than the timer was set for, the timer is set again.
+    fn is_late(&mut self, limit: Duration, since: Option<Since<F::Future>>) -> bool {
+        while has_passed(&mut self.timeout, &mut Context::from_waker(&self.waker)) {
+            let Some(since) = since else { return true };
+            note_begin(&mut self.begun, self.future.as_ref().get_ref().as_ref(), since);
+            let now = Instant::now();
+            // If it begins from now on, its time is not over before this has passed once more.
+            let left = self.begun.map_or(limit, |begun| (begun + limit.min(FOREVER)).saturating_duration_since(now));
+            if left.is_zero() {
+                return true;
+            }
+            set(&mut self.timeout, left);
+        }
+        false
     }
 
     fn clear(&mut self) {
@@ -177,11 +212,12 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
 }
 
 impl<I, F: AsyncFunction<I>> Flight<I, F> {
-    pub(crate) fn new(function: F, policy: Policy<I>, rouser: Rouser) -> Self {
+    pub(crate) fn new(function: F, policy: Policy<I>, since: Option<Since<F::Future>>, rouser: Rouser) -> Self {
         let woken = Arc::new(Woken { wakes: Wakes::new(), rouser });
         Self {
             function,
             policy,
+            since,
             slots: Vec::new(),
             vacant: Vec::new(),
             leaving: VecDeque::new(),
@@ -257,7 +293,7 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
     /// Polls the future in a slot.
     pub(crate) fn poll(&mut self, index: u32) -> Result<(), BoxError> {
         let slot = &mut self.slots[index as usize];
-        match slot.poll(&mut self.function, &self.policy, &mut self.retries) {
+        match slot.poll(&mut self.function, &self.policy, self.since, &mut self.retries) {
             Poll::Pending => Ok(()),
             Poll::Ready(Ok(record)) => {
                 slot.done = Some(record);

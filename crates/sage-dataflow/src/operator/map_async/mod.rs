@@ -39,6 +39,9 @@ pub enum AsyncError {
     },
 }
 
+/// When a future began with its record; `None` while it has not.
+pub(crate) type Since<U> = fn(&U) -> Option<std::time::Instant>;
+
 /// How the futures of one operator are run.
 pub(crate) struct Policy<I> {
     pub(crate) capacity: usize,

@@ -386,3 +386,45 @@ fn records_that_fail_are_let_pass_where_the_policy_says_so() {
         }
     });
 }
+
+/// A future that begins when its turn comes: one at a time, each for 30 ms, as on one thread.
+struct Queued {
+    begun: Arc<std::sync::OnceLock<std::time::Instant>>,
+    future: std::pin::Pin<Box<dyn Future<Output = Result<u64, BoxError>> + Send>>,
+}
+
+impl Future for Queued {
+    type Output = Result<u64, BoxError>;
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
+        self.future.as_mut().poll(cx)
+    }
+}
+
+#[test]
+fn the_time_of_a_record_that_waits_for_its_turn_elsewhere_does_not_run() {
+    leak_free(|_| {
+        let env = Environment::local("queued");
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        let ask = move |n: u64| {
+            let (turn, begun) = (turn.clone(), Arc::new(std::sync::OnceLock::new()));
+            let begins = begun.clone();
+            let future = Box::pin(async move {
+                let _turn = turn.lock().await;
+                begins.get_or_init(std::time::Instant::now);
+                tokio::time::sleep(Duration::from_millis(if n == 7 { 3_600_000 } else { 30 })).await;
+                Ok(n)
+            });
+            Queued { begun, future }
+        };
+        // Ten of 30 ms, one after the other, are more than the limit.
+        let out = env
+            .from_iter(0..20_u64)
+            .try_map_async(20, Order::Ordered, ask)
+            .timeout_since(Duration::from_millis(250), |queued: &Queued| queued.begun.get().copied())
+            .on_error(sage::ErrorPolicy::skip())
+            .collect();
+        let report = env.run().unwrap();
+        assert_eq!(out.take(), (0..20).filter(|n| *n != 7).collect::<Vec<_>>());
+        assert_eq!(report.operators[1].failed, 1);
+    });
+}

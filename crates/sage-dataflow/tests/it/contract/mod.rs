@@ -13,6 +13,7 @@ mod finish;
 mod guarded;
 mod handles;
 mod hosts;
+mod itself;
 mod late;
 mod limits;
 mod many;

@@ -1,0 +1,54 @@
+//! Which job a thread works for, so that a job that would wait for itself is told so instead of waiting for ever.
+//!
+//! The engine marks the threads it starts; who starts others for the same work marks them with what
+//! [`WorksFor::here`] gave on one of the engine's. Knows nothing of what runs on a thread.
+
+use std::cell::Cell;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+thread_local! {
+    static HERE: Cell<Option<WorksFor>> = const { Cell::new(None) };
+}
+
+/// The job that a thread works for.
+///
+/// A [`JobHandle`](crate::JobHandle) refuses to wait on a thread that its own job waits for:
+/// [`RunError::WaitsForItself`](crate::RunError::WaitsForItself). The threads of tasks and of services' hooks are marked by the
+/// engine. A function that starts threads of its own, and waits for them, may mark them:
+///
+/// ```
+/// use sage::{Environment, WorksFor};
+///
+/// let env = Environment::local("threads");
+/// env.from_iter([1]).sink(|_| {
+///     let job = WorksFor::here().expect("a sink runs on a thread of its job");
+///     let thread = std::thread::spawn(move || {
+///         job.enter();
+///         assert_eq!(WorksFor::here(), Some(job));
+///     });
+///     thread.join().expect("it does not panic");
+/// });
+/// env.run()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorksFor(NonZeroU64);
+
+impl WorksFor {
+    /// That of a new job.
+    pub(crate) fn new_job() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NonZeroU64::MIN.saturating_add(NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// The job that the calling thread works for.
+    pub fn here() -> Option<Self> {
+        HERE.get()
+    }
+
+    /// Marks the calling thread, until its end or the next such call.
+    pub fn enter(self) {
+        HERE.set(Some(self));
+    }
+}

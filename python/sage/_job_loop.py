@@ -1,0 +1,73 @@
+"""When the event loop of a job begins and ends: one loop, for its async functions and the async hooks of its services.
+
+It begins when something of the job is awaited for the first time and ends with the last that may use it: operators hold
+it while they are open, services until they are cleaned. So a client that an async hook opened is used, and closed, on
+the loop that it belongs to. What is left on the loop then is cancelled.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._loop import Loop
+
+
+class JobLoop:
+    """The event loop of one job, which nothing is made of until it is needed."""
+
+    def __init__(self, patience: float) -> None:
+        #: How long what is left on it may take to end, in seconds.
+        self.patience = patience
+        self._guard = threading.Lock()
+        self._holders = 0
+        self._running: Loop | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps it, if it has begun, or begins meanwhile."""
+        self.hold()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def hold(self) -> None:
+        """As ``held``, until ``release``."""
+        with self._guard:
+            self._holders += 1
+
+    def release(self) -> None:
+        """Ends it where nobody else holds it. Raises ``RuntimeError`` for what does not end."""
+        with self._guard:
+            self._holders -= 1
+            if self._holders or self._running is None:
+                return
+            running, self._running = self._running, None
+        running.end(self.patience)
+
+    def begun(self) -> Loop:
+        """The loop. The calling thread works for the job, and somebody holds the loop."""
+        with self._guard:
+            if self._running is None:
+                from ._loop import Loop  # asyncio takes longer to import than all the package
+
+                self._running = Loop()
+            return self._running
+
+    def awaited(self, result: Any) -> Any:
+        """What a hook returned; where that is to be awaited, what comes of it."""
+        if result is None or not hasattr(type(result), "__await__"):
+            return result
+        with self.held():
+            return self.begun().run(result)
+
+    def abandon(self) -> None:
+        """The job is over. Whoever held it and has not let go was abandoned."""
+        with self._guard:
+            running, self._running = self._running, None
+        if running is not None:
+            running.abandon()
