@@ -191,8 +191,8 @@ class LoopRunner:
         self._loop.loop.add_reader(self.bridge.fileno(), self._take)
 
     def begin_close(self, is_cancelled: bool) -> float:
-        """Cancels what still runs, with ``is_cancelled`` also what the function left behind. Returns how long to wait for
-        the end of it, in seconds."""
+        """Cancels what still runs, with ``is_cancelled`` also what the function left behind. Returns how long to wait
+        for the end of it, in seconds."""
 
         def begin() -> None:
             # Kept, as a loop keeps no task itself.

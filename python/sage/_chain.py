@@ -5,12 +5,13 @@ task become a loop, written as source code and compiled; each has lines of its o
 traceback says which one raised. A function that gives its results at the end of input, such as a count, ends a
 loop; those behind it are another one, which runs over the results.
 
-Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds, ``c`` the cell of its key, ``y`` what a
-function returned; ``fN`` the function of link N and ``sN`` what it keeps.
+Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds, ``c`` the cell of its key, ``y`` what
+a function returned; ``fN`` the function of link N and ``sN`` what it keeps.
 
-What has to be awaited is refused, so that no work is lost in silence. To look at each result would take a tenth of the time
-of a quick function: the first record of each run goes through a loop of its own that does, which finds the functions that
-return nothing else. All results are looked at where that costs nothing: those of a sink, and those that leave the chain.
+What has to be awaited is refused, so that no work is lost in silence. To look at each result would take a tenth of the
+time of a quick function: the first record of each run goes through a loop of its own that does, which finds the
+functions that return nothing else. All results are looked at where that costs nothing: those of a sink, and those that
+leave the chain.
 """
 
 from __future__ import annotations
@@ -106,8 +107,8 @@ _CHECKED = _KINDS | {
     "keyby": ["k = {f}(x)", _REFUSE.format(y="k"), *_SAME_NAN],
     "timestamps": ["y = {f}(x)", _REFUSE.format(y="y"), "t = millis(y)"],
     "sum": ["y = {f}(x)", _REFUSE.format(y="y"), "{s}[k] = {s}[k] + y if k in {s} else summand(y)"],
-    "reduce": [*_KINDS["reduce"], _REFUSE.format(y="{{s}}[k]")],
-    "fold": [*_KINDS["fold"], _REFUSE.format(y="{{s}}[k]")],
+    "reduce": [*_KINDS["reduce"], _REFUSE.format(y="{s}[k]")],
+    "fold": [*_KINDS["fold"], _REFUSE.format(y="{s}[k]")],
 }
 
 #: Kinds that need a key.
@@ -314,8 +315,8 @@ class _Top:
 
 
 def close_all(functions: list[Any], loop: JobLoop) -> None:
-    """Calls ``close`` of each that has one, and awaits it on ``loop`` where it is async; raises the first exception when all
-    have been called.
+    """Calls ``close`` of each that has one, and awaits it on ``loop`` where it is async; raises the first exception when
+    all have been called.
 
     Those are objects that were made for this task: what a program passed in ready-made is its own to close.
     """

@@ -190,7 +190,8 @@ def instance(made: Made, context: Context) -> Any:
 
 
 def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[Any]:
-    """Calls a source of this name until it says that there is no more. ``is_batch`` is how a class that is none of ours is meant."""
+    """Calls a source of this name until it says that there is no more. ``is_batch`` is how a class that is none of ours
+    is meant."""
     execute = called(made, function)
     if isinstance(function, BaseFunction):
         is_batch = isinstance(function, BatchFunction)

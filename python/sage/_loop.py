@@ -129,7 +129,8 @@ class Loop:
         return where_stuck(self.thread.ident or 0, besides)
 
     def end(self, patience: float) -> None:
-        """Cancels what is left, and ends the thread. Raises ``RuntimeError`` for what does not end, unless that was told."""
+        """Cancels what is left, and ends the thread. Raises ``RuntimeError`` for what does not end, unless that was
+        told."""
         if self.is_told:
             self.abandon()
             return

@@ -156,7 +156,8 @@ def _planned(
     elif is_native(first):
         kind = "native"
     elif _is_function(first) or first.has_policy:
-        kind, make = "sink" if last.kind == "sink" and not last.has_policy else "chain", _chain_maker(run, context, loop)
+        kind = "sink" if last.kind == "sink" and not last.has_policy else "chain"
+        make = _chain_maker(run, context, loop)
     outputs = [len(readers.get((last, output), [])) for output in (0, 1, 2)]
     step = Step(kind, " → ".join(step.name for step in run), inputs, make, first.parallelism, outputs)
     step.parts = [(part.name, part.kind) for part in run]

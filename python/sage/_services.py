@@ -13,8 +13,8 @@ from ._job_loop import JobLoop
 class BaseService(InJob):
     """A service. The order of its life: ``__init__``, ``setup``, ``start``, calls, ``stop``, ``cleanup``.
 
-    Every hook runs once, ``cleanup`` whatever happened before. Hooks may be ``async``: they run on the event loop on which the
-    job's async functions run. A subclass need not call ``super().__init__()``.
+    Every hook runs once, ``cleanup`` whatever happened before. Hooks may be ``async``: they run on the event loop on
+    which the job's async functions run. A subclass need not call ``super().__init__()``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

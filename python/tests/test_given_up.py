@@ -1,4 +1,4 @@
-"""Calls that take too long, never end or end a program, and work that a function leaves behind: on threads and async."""
+"""Calls that take too long, never end or end a program, and work left behind: on threads and async."""
 
 from __future__ import annotations
 
