@@ -46,6 +46,7 @@ test-python: python ## Run the tests of the Python package
 test-install: .venv/tools
 	rm -rf target/fresh
 	.venv/bin/maturin build --quiet --out target/fresh/wheel
+	.ci/notices.py target/fresh/wheel/*.whl
 	$(PYTHON) -m venv target/fresh/venv
 	target/fresh/venv/bin/pip install --quiet --disable-pip-version-check --no-index target/fresh/wheel/*.whl
 	cd target/fresh && venv/bin/python ../../examples/python/sage_style.py
@@ -53,15 +54,17 @@ test-install: .venv/tools
 wheel: .venv/tools ## Build the wheel of the Python package into target/wheels, and check its size
 	rm -rf target/wheels
 	.venv/bin/maturin build --quiet --release --strip --out target/wheels
+	.ci/notices.py target/wheels/*.whl
 	@ls -l target/wheels
 	@test -z "$$(find target/wheels -size +12M)" || { echo "the wheel is larger than 12 MB"; exit 1; }
 
-check: ## What CI checks besides the tests: format, lints, documentation
+check: ## What CI checks besides the tests: format, lints, documentation, notices
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features kafka -- -D warnings
 	$(CARGO) clippy -p sage-python -- -D warnings
 	$(CARGO) clippy -p sage-python --features kafka -- -D warnings
+	.ci/notices.py --check
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
 

@@ -22,6 +22,7 @@ from ._functions import BaseFunction, KafkaSourceFunction, Made, allocate, is_fu
 from ._handles import ServiceHandle, name_of_service
 from ._job import JobId, Report
 from ._plan import Step, plan
+from ._policies import retried
 from ._progress import shown
 from ._running import Run, start
 from ._services import Hooks
@@ -155,6 +156,11 @@ class LocalEnvironment:
 
         The stream ends when a ``StopSignal`` is returned, or with the job. ``KafkaSourceFunction`` is
         ``from_kafka_source``.
+
+        ``retry``, a number of attempts or a ``Retry``, calls the function again when it raised, as often as that says
+        from its last record on: of the same object, so what it reconnects to it reconnects to in ``execute``. It must
+        not go on behind what it could not read. A generator cannot be gone on with after it has raised, so
+        ``from_batch`` has no ``retry``, and a function that goes on with one inside must make a new one.
         """
         if function is KafkaSourceFunction:
             return self.from_kafka_source(*args, name=name, **kwargs)
@@ -168,11 +174,16 @@ class LocalEnvironment:
                 f"`{name_of(function)}` is a generator function, and `from_source` calls it for each record; "
                 f"use `from_batch({name_of(function)}())`"
             )
+        takes_retry = isinstance(function, type) and "retry" in parameters(function)
+        retry = {} if takes_retry else retried(kwargs.pop("retry", None))
         if isinstance(function, type):
             kwargs = _for_constructor(function, args, kwargs)
         else:
-            check_none_left("from_source", args, {key: kwargs[key] for key in kwargs.keys() - SAGE_ONLY}, ("name",))
-        return self._source("source", function, args, kwargs, name, 1)
+            known = ("name", "retry")
+            check_none_left("from_source", args, {key: kwargs[key] for key in kwargs.keys() - SAGE_ONLY}, known)
+        stream = self._source("source", function, args, kwargs, name, 1)
+        self.pipeline[-1].options.update(retry)
+        return stream
 
     def from_kafka_source(
         self,

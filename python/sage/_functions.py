@@ -100,14 +100,31 @@ class SimpleBatchFunction(BatchFunction):
     _ends_with_none = False
 
     def __init__(self, records: Iterable[Any]) -> None:
-        self._records = iter(records)
+        self._records: Iterator[Any] = iter(records)
 
     def execute(self) -> Any:
         """The next record."""
-        return next(self._records, _END)
+        try:
+            return next(self._records, _END)
+        except BaseException as exception:
+            self._records = Raising(exception)
+            raise
 
 
 _END = StopSignal("end of the records")
+
+
+class Raising:
+    """Stands for an iterator that has raised: it raises again, where a generator would say that it is over."""
+
+    def __init__(self, exception: BaseException) -> None:
+        self._exception = exception
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        raise self._exception
 
 
 class FutureFunction(BaseFunction):
@@ -187,6 +204,26 @@ def instance(made: Made, context: Context) -> Any:
         made_instance.ctx = context
     check_hook(f"{function.__name__}.__init__", made_instance.__init__(*args, **kwargs))
     return made_instance
+
+
+class Executed:
+    """Calls a source as ``executed`` does, and again after it has raised, which a generator could not."""
+
+    def __init__(self, made: Made, function: Any, name: str) -> None:
+        self._arguments = made, function, False, name
+        self._records = executed(*self._arguments)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._records)
+        except StopIteration:
+            raise
+        except BaseException:
+            self._records = executed(*self._arguments)
+            raise
 
 
 def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, TextIO
 
 from ._files import Output
-from ._functions import SimpleBatchFunction, SinkFunction, SourceFunction, StopSignal
+from ._functions import Raising, SimpleBatchFunction, SinkFunction, SourceFunction, StopSignal
 
 #: By which names a mapping may give the path of a file.
 _PATHS = ("path", "file_path", "data_path")
@@ -94,11 +94,15 @@ class FileSource(SourceFunction):
 
     def __init__(self, path: Any, encoding: str | None = None, errors: str | None = None) -> None:
         self._lines = _Lines(path, encoding, errors)
-        self._next = iter(self._lines)
+        self._next: Iterator[str] = iter(self._lines)
 
     def execute(self) -> Any:
         """The next line."""
-        return next(self._next, _END)
+        try:
+            return next(self._next, _END)
+        except BaseException as exception:
+            self._next = Raising(exception)
+            raise
 
     def close(self) -> None:
         """Closes the file."""

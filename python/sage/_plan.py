@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from . import _sage
 from ._chain import STATEFUL, Chain, Form, Link, close_all
 from ._context import Context
-from ._functions import executed, instance, is_function_class
+from ._functions import Executed, executed, instance, is_function_class
 from ._job_loop import JobLoop
 from ._links import links
 from ._process import CoRunner, Runner
@@ -205,6 +205,8 @@ def _source_maker(step: Transformation, context: MakesContexts, loop: JobLoop) -
             return _Records(step.made[0], [], loop)
         function = instance(step.made, context(step, replica, parallelism))
         made = [function] if isinstance(step.made[0], type) else []
+        if step.has_policy:
+            return _Records(Executed(step.made, function, step.name), made, loop)
         return _Records(executed(step.made, function, step.kind == "batch", step.name), made, loop)
 
     return make

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Skip:
-    """Leaves out the records on which a function raises; they are counted in the report.
+    """Leaves out the records on which a function raises an ``Exception``; they are counted in the report.
 
     The job fails after all when more than ``at_most`` records, or more than the share ``at_most_share`` (0.0 to
     1.0), were left out in one replica. Default: no limit.
@@ -30,11 +30,17 @@ class Skip:
 class Retry:
     """Calls a function again for a record on which it raised: ``attempts`` times in all (1 or more), ``first``
     seconds after the first failure, then twice as long each time, ``longest`` seconds at most. When the last
-    attempt fails, what ``on_error`` says is done."""
+    attempt fails, what ``on_error`` says is done.
+
+    ``on`` is the class of exceptions after which it is called again, or a tuple of classes, such as
+    ``(TimeoutError, ConnectionError)``; any other counts as the last attempt's. Default: ``Exception``. What is no
+    ``Exception`` (``SystemExit``, ``KeyboardInterrupt``) fails the job at once, whatever ``retry`` and ``on_error``
+    say."""
 
     attempts: int = 3
     first: float = 0.1
     longest: float = 10.0
+    on: type[Exception] | tuple[type[Exception], ...] = Exception
 
 
 class DeadLetter:
@@ -99,19 +105,27 @@ def split_options(function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: kwargs.pop(name) for name in OPTIONS if name in kwargs and name not in own}
 
 
-def policy(options: dict[str, Any]) -> tuple[dict[str, Any], DeadLetter | None]:
-    """What the engine is told of the options ``on_error`` and ``retry``, and where dead letters go."""
-    told: dict[str, Any] = {}
-    retry = options.get("retry")
+def retried(retry: Any) -> dict[str, Any]:
+    """What the engine is told of a number of attempts or a ``Retry``."""
+    if retry is None:
+        return {}
     if isinstance(retry, int) and not isinstance(retry, bool):
         retry = Retry(retry)
-    if retry is not None:
-        if not isinstance(retry, Retry):
-            raise TypeError(f"`retry` is a number of attempts or a Retry, not {retry!r}")
-        attempts = whole("`attempts` of a Retry, which makes at least one attempt,", retry.attempts, 1, (1 << 32) - 1)
-        first = seconds("`first` of a Retry", retry.first)
-        longest = seconds("`longest` of a Retry, which is not less than its `first`,", retry.longest, first)
-        told.update(attempts=attempts, first_wait=first, longest_wait=longest)
+    if not isinstance(retry, Retry):
+        raise TypeError(f"`retry` is a number of attempts or a Retry, not {retry!r}")
+    attempts = whole("`attempts` of a Retry, which makes at least one attempt,", retry.attempts, 1, (1 << 32) - 1)
+    first = seconds("`first` of a Retry", retry.first)
+    longest = seconds("`longest` of a Retry, which is not less than its `first`,", retry.longest, first)
+    told = {"attempts": attempts, "first_wait": first, "longest_wait": longest}
+    classes = retry.on if isinstance(retry.on, tuple) else (retry.on,)
+    if not classes or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in classes):
+        raise TypeError(f"`on` of a Retry is a class of exceptions or a tuple of them, not {retry.on!r}")
+    return told if classes == (Exception,) else {**told, "retry_on": classes}
+
+
+def policy(options: dict[str, Any]) -> tuple[dict[str, Any], DeadLetter | None]:
+    """What the engine is told of the options ``on_error`` and ``retry``, and where dead letters go."""
+    told = retried(options.get("retry"))
     on_error = options.get("on_error", "fail")
     if on_error == "skip":
         on_error = Skip()

@@ -11,6 +11,10 @@ from typing import Any, NamedTuple
 from ._arguments import length, whole
 
 
+#: In so many windows a record may be: the limit of the engine.
+_MOST_WINDOWS = 100_000
+
+
 @dataclass(frozen=True)
 class Tumbling:
     """Windows of ``size`` seconds, one after the other: each record is in one. They begin at multiples of their
@@ -24,13 +28,19 @@ class Tumbling:
 
 @dataclass(frozen=True)
 class Sliding:
-    """Windows of ``size`` seconds, of which one begins every ``every`` seconds: a record is in several."""
+    """Windows of ``size`` seconds, of which one begins every ``every`` seconds: a record is in several, in 100,000 at
+    most, as each of them is updated for each record."""
 
     size: float
     every: float
 
     def _options(self) -> dict[str, Any]:
         size, every = length("the `size` of windows", self.size), length("`every` of windows", self.every)
+        if every > 0 and (windows := -(-round(size * 1000) // round(every * 1000))) > _MOST_WINDOWS:
+            raise ValueError(
+                f"each record would be in {windows:,} windows, and {_MOST_WINDOWS:,} is the most; let them begin "
+                f"further apart, or make them shorter: {self!r}"
+            )
         return {"windows": "sliding", "size": size, "every": every}
 
 

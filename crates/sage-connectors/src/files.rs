@@ -5,13 +5,15 @@
 //!
 //! Knows nothing of any format: that is a [`Format`].
 
+use std::ffi::OsString;
 use std::fmt;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec;
 
-use glob::MatchOptions;
+use glob::{MatchOptions, Pattern};
 use sage::{BoxError, SourceContext, WhileOpening};
 
 use crate::bad_line::BadLine;
@@ -132,12 +134,35 @@ impl Files {
                 files.push(path);
             }
         }
+        files.extend(with_odd_names(pattern, options));
         if files.is_empty() {
             return Err(InputError::NoMatch { pattern: pattern.clone() });
         }
         files.sort();
         Ok(files)
     }
+}
+
+/// The files of a pattern whose names are not UTF-8, which `glob` passes over: the replacement for what is none stands for it
+/// in a match.
+fn with_odd_names(pattern: &str, options: MatchOptions) -> Vec<PathBuf> {
+    let (folder, name) = match pattern.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some(both) => both,
+        None => ("", pattern),
+    };
+    let Ok(name) = Pattern::new(name) else { return Vec::new() };
+    let folders = match folder {
+        "" => vec![PathBuf::new()],
+        folder => glob::glob_with(folder, options).map(|found| found.flatten().collect()).unwrap_or_default(),
+    };
+    let is_odd = |file: &OsString| file.to_str().is_none() && name.matches_with(&file.to_string_lossy(), options);
+    let files = folders.into_iter().flat_map(|folder| {
+        let here = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
+        let names: Vec<_> = fs::read_dir(here).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+        names.into_iter().filter(is_odd).map(move |name| folder.join(name))
+    });
+    files.filter(|path| !path.is_dir()).collect()
 }
 
 impl From<&str> for Files {

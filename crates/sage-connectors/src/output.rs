@@ -25,6 +25,9 @@ const BUFFER_BYTES: usize = 128 << 10;
 /// What a new file may be, before the process's mask.
 const NEW_FILE_MODE: u32 = 0o666;
 const PRIVATE_MODE: u32 = 0o600;
+/// As many links as Linux follows, and its error for more.
+const MOST_LINKS: u32 = 40;
+const TOO_MANY_LINKS: i32 = 40;
 /// What a file may be told to be: who may do what, and nothing of whose it is.
 const MODE_BITS: u32 = 0o777;
 
@@ -333,7 +336,10 @@ fn in_place(path: &Path, parallelism: usize) -> Result<(PathBuf, File), OutputEr
 
 /// Makes a temporary file beside the target, which is where a link leads if it is one.
 fn beside(target: PathBuf, private: bool) -> Result<(PathBuf, File, TempPath), OutputError> {
-    let target = if target.is_symlink() { fs::canonicalize(&target).unwrap_or(target) } else { target };
+    let target = match end_of_links(target.clone()) {
+        Ok(target) => target,
+        Err(source) => return Err(OutputError::Create { path: target, source }),
+    };
     if target.is_dir() {
         return Err(OutputError::Folder { path: target });
     }
@@ -349,6 +355,17 @@ fn beside(target: PathBuf, private: bool) -> Result<(PathBuf, File, TempPath), O
         Ok((file, temporary)) => Ok((target, file, temporary)),
         Err(source) => Err(OutputError::Create { path: target, source }),
     }
+}
+
+/// Where a link leads, though there may be nothing yet.
+fn end_of_links(mut target: PathBuf) -> io::Result<PathBuf> {
+    for _ in 0..MOST_LINKS {
+        if !target.is_symlink() {
+            return Ok(target);
+        }
+        target = folder(&target).join(fs::read_link(&target)?);
+    }
+    Err(io::Error::from_raw_os_error(TOO_MANY_LINKS))
 }
 
 /// Who may do what with the file that is there, if there is one.

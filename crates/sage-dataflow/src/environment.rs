@@ -48,7 +48,7 @@ pub enum SubmitError {
         /// The last operator of the stream.
         operator: String,
     },
-    /// An operator was given no replica.
+    /// An operator was given no replica. It may have 65536 at most; more is an [`OperatorOption`](Self::OperatorOption).
     #[error("operator `{operator}` has a parallelism of 0; it needs at least 1")]
     ZeroParallelism {
         /// The first operator of the chain.

@@ -1,10 +1,12 @@
 //! What becomes of records on which the functions of a step raise: the policies of the engine, as a plan has them.
 
 use pyo3::prelude::*;
-use sage::{DeadLetter, ErrorPolicy, Retry};
+use sage::{BoxError, DeadLetter, ErrorPolicy, Retry};
 
 use crate::Record;
+use crate::error::Raised;
 use crate::steps::Step;
+use crate::thread::attach;
 use crate::value::Value;
 
 /// What becomes of records on which functions raise.
@@ -15,12 +17,24 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// `None` if the first exception fails the job.
-    pub(crate) fn of(py: Python<'_>, step: &Step) -> PyResult<Option<Self>> {
+    /// How often functions are called again; `None` if they are not.
+    pub(crate) fn retry(py: Python<'_>, step: &Step) -> PyResult<Option<Retry>> {
         let mut retry = step.option(py, "attempts")?.map(Retry::up_to);
         if let (Some(first), Some(longest)) = (step.seconds(py, "first_wait")?, step.seconds(py, "longest_wait")?) {
             retry = retry.map(|retry| retry.backoff(first, longest));
         }
+        if let Some(classes) = step.options.bind(py).get_item("retry_on")? {
+            let classes = classes.unbind();
+            let is_one =
+                move |raised: &Raised| attach(|py| matches!(raised.exception.matches(py, classes.bind(py)), Ok(true)));
+            retry = retry.map(|retry| retry.when(move |error: &BoxError| error.downcast_ref().is_some_and(&is_one)));
+        }
+        Ok(retry)
+    }
+
+    /// `None` if the first exception fails the job.
+    pub(crate) fn of(py: Python<'_>, step: &Step) -> PyResult<Option<Self>> {
+        let retry = Self::retry(py, step)?;
         let skips = step.option::<bool>(py, "skip")?.is_some();
         let mut on_error = if skips { ErrorPolicy::skip() } else { ErrorPolicy::fail() };
         if let Some(records) = step.option(py, "at_most")? {

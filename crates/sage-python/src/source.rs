@@ -99,7 +99,7 @@ impl Source for Iterated {
                 self.end = Some(Ok(()));
                 Ok(Next::End)
             }
-            Some(Err(raised)) => Err(raised.into()),
+            Some(Err(raised)) => Err(raised.error()),
             None => {
                 cx.wait(PAUSE);
                 Ok(Next::Idle)

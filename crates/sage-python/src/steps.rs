@@ -159,7 +159,13 @@ fn begin(py: Python<'_>, env: &Environment, step: &Step, loops: &mut Loops, offs
         }
         "kafka" => Input::Stream(kafka::source(py, env, step, offsets)?),
         // A source that may wait for its next record has a task of its own: so what came before goes on meanwhile.
-        _ => Input::Stream(env.from_source(move |_replica| Iterated::one_by_one(copy(&make))).named(name).boxed()),
+        _ => {
+            let source = env.from_source(move |_replica| Iterated::one_by_one(copy(&make)));
+            Input::Stream(match Policy::retry(py, step)? {
+                Some(retry) => source.retry(retry).named(name).boxed(),
+                None => source.named(name).boxed(),
+            })
+        }
     })
 }
 

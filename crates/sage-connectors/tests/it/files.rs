@@ -14,6 +14,28 @@ fn texts(source: impl Fn() -> TextSource + Send + 'static) -> Vec<String> {
 }
 
 #[test]
+fn a_file_whose_name_is_not_utf8_is_read_as_well() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let dir = folder();
+    let inner = dir.path().join("in");
+    fs::create_dir(&inner).unwrap();
+    for (place, name, text) in
+        [(dir.path(), &b"b.txt"[..], "2"), (dir.path(), b"a\xFF.txt", "1"), (&inner, b"\xE9.txt", "3")]
+    {
+        fs::write(place.join(OsStr::from_bytes(name)), text).unwrap();
+    }
+    fs::write(dir.path().join(OsStr::from_bytes(b"c\xFF.log")), "no").unwrap();
+    fs::write(dir.path().join(OsStr::from_bytes(b".\xFF.txt")), "hidden").unwrap();
+    for (pattern_, expected) in [("*.txt", "12"), ("**/*.txt", "123"), ("in/?.txt", "3")] {
+        let files = pattern(&dir, pattern_);
+        let lines = read(move || TextSource::new(files.clone()));
+        assert_eq!(lines.into_iter().map(|line| line.text).collect::<String>(), expected, "{pattern_}");
+    }
+}
+
+#[test]
 fn files_come_in_the_order_of_their_paths_and_unpacked_by_their_extension() {
     let dir = folder();
     put(&dir, "c.txt", "five\nsix");

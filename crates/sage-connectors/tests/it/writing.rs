@@ -364,6 +364,27 @@ fn a_link_and_permissions_stay() {
 }
 
 #[test]
+fn a_link_that_leads_nowhere_yet_is_followed_and_one_that_leads_to_itself_is_refused() {
+    let dir = folder();
+    fs::create_dir(dir.path().join("place")).unwrap();
+    let [link, there] = ["link.txt", "place/there.txt"].map(|name| dir.path().join(name));
+    symlink("other.txt", &link).unwrap();
+    symlink("place/there.txt", dir.path().join("other.txt")).unwrap();
+    let into = link.clone();
+    let env = Environment::local("link");
+    env.from_iter(["new"]).sink_to(move |_| TextSink::new(into.clone()));
+    env.run().unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(fs::read_to_string(there).unwrap(), "new\n");
+
+    let path = dir.path().join("loop.txt");
+    symlink("loop.txt", &path).unwrap();
+    let env = Environment::local("loop");
+    env.from_iter(["new"]).sink_to(move |_| TextSink::new(path.clone()));
+    assert!(matches!(output_error(&failure(&env)), OutputError::Create { .. }));
+}
+
+#[test]
 fn records_a_format_cannot_hold_fail_the_job() {
     let dir = folder();
     let path = dir.path().join("a.jsonl");

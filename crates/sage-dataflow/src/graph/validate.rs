@@ -5,6 +5,9 @@ use std::collections::HashSet;
 use super::{Graph, Index, InletId, Mistake, NodeId};
 use crate::environment::SubmitError;
 
+/// Each replica is a thread, and has a lane to each of those that follow.
+const MAX_PARALLELISM: usize = 65_536;
+
 /// Checks that every stream ends in a sink, that names are unique and that every operator has a replica.
 pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
     if let Some(mistake) = graph.mistakes.first() {
@@ -41,6 +44,10 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
     for chain in &graph.chains {
         if graph.parallelism(chain) == 0 {
             return Err(SubmitError::ZeroParallelism { operator: first_name(graph, &chain.nodes) });
+        }
+        if graph.parallelism(chain) > MAX_PARALLELISM {
+            let message = format!("the parallelism is {}; it may be 1 to {MAX_PARALLELISM}", graph.parallelism(chain));
+            return Err(SubmitError::OperatorOption { operator: first_name(graph, &chain.nodes), message });
         }
     }
     validate_loops(graph, &index)?;

@@ -1,10 +1,13 @@
 //! Lines of text files named by a glob pattern, read lazily: one file open at a time, one line in memory.
 
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::vec;
+
+use glob::{MatchOptions, Pattern};
 
 use super::{Next, Source, SourceContext};
 use crate::BoxError;
@@ -120,11 +123,38 @@ impl Lines {
                 files.push(path);
             }
         }
+        let odd = with_odd_names(&self.pattern, MatchOptions::new());
+        if !odd.is_empty() {
+            files.extend(odd);
+            files.sort();
+        }
         if files.is_empty() {
             return Err(ReadError::NoMatch { pattern: self.pattern.clone() });
         }
         Ok(files)
     }
+}
+
+/// The files of a pattern whose names are not UTF-8, which `glob` passes over: the replacement for what is none stands for it
+/// in a match.
+fn with_odd_names(pattern: &str, options: MatchOptions) -> Vec<PathBuf> {
+    let (folder, name) = match pattern.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some(both) => both,
+        None => ("", pattern),
+    };
+    let Ok(name) = Pattern::new(name) else { return Vec::new() };
+    let folders = match folder {
+        "" => vec![PathBuf::new()],
+        folder => glob::glob_with(folder, options).map(|found| found.flatten().collect()).unwrap_or_default(),
+    };
+    let is_odd = |file: &OsString| file.to_str().is_none() && name.matches_with(&file.to_string_lossy(), options);
+    let files = folders.into_iter().flat_map(|folder| {
+        let here = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
+        let names: Vec<_> = fs::read_dir(here).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+        names.into_iter().filter(is_odd).map(move |name| folder.join(name))
+    });
+    files.filter(|path| !path.is_dir()).collect()
 }
 
 impl OpenFile {

@@ -26,6 +26,23 @@ fn a_factory_gives_each_replica_an_iterator_of_its_own() {
 }
 
 #[test]
+fn more_replicas_than_there_can_be_are_refused_before_any_is_made() {
+    let refused = |declare: &dyn Fn(&Environment, usize)| {
+        for replicas in [65_537, usize::MAX] {
+            let env = Environment::local("many");
+            declare(&env, replicas);
+            let error = env.run().unwrap_err().to_string();
+            assert!(error.contains(&format!("the parallelism is {replicas}; it may be 1 to 65536")), "{error}");
+        }
+    };
+    refused(&|env, replicas| drop(env.from_factory(|_| [1]).parallelism(replicas).sink(|_| {})));
+    refused(&|env, replicas| drop(env.from_iter([1]).map(|n| n).parallelism(replicas).sink(|_| {})));
+    refused(&|env, replicas| drop(env.from_iter([1]).rebalance(replicas).sink(|_| {})));
+    refused(&|env, replicas| drop(env.from_iter([1]).broadcast(replicas).sink(|_| {})));
+    refused(&|env, replicas| drop(env.from_iter([1]).key_by(|n| *n).partition(replicas).sink(|_| {})));
+}
+
+#[test]
 fn a_generator_ends_with_none() {
     leak_free(|_| {
         let env = Environment::local("generator");
@@ -251,6 +268,17 @@ fn a_byte_order_mark_is_no_part_of_the_first_line_and_lone_carriage_returns_end_
     fs::write(dir.path().join("a"), "\u{FEFF}one\rtwo\u{85}\u{2028}three\r\n\u{FEFF}four").unwrap();
     let texts: Vec<_> = read(&dir.path().join("*")).unwrap().into_iter().map(|line| line.text).collect();
     assert_eq!(texts, ["one\rtwo\u{85}\u{2028}three", "\u{FEFF}four"]);
+}
+
+#[test]
+fn a_file_whose_name_is_not_utf8_is_read_in_its_place() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    for name in [&b"a"[..], b"a\xFF", b"b"] {
+        fs::write(dir.path().join(std::ffi::OsStr::from_bytes(name)), [b'<', name[0], b'>']).unwrap();
+    }
+    let texts: Vec<_> = read(&dir.path().join("*")).unwrap().into_iter().map(|line| line.text).collect();
+    assert_eq!(texts, ["<a>", "<a>", "<b>"]);
 }
 
 /// What the only cause of a job's failure says of its place: the record and the phase.
