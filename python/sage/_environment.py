@@ -347,7 +347,7 @@ class LocalEnvironment:
             for name, made in self._services.items()
         ]
         queued_calls = whole("`most_queued_calls`", self.config.get("most_queued_calls", 1000), 1, 10_000_000)
-        run = Run(calls)
+        run = Run(calls, self.name)
 
         def begin(is_on_main: bool) -> None:
             try:

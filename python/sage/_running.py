@@ -19,11 +19,13 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
 
 from . import _sage
+from ._arguments import warn
 from ._context import ServiceCalls
 from ._counts import Parts
 from ._files import told_of
@@ -43,7 +45,9 @@ class Run:
     #: From the start on.
     job: _sage.Job
 
-    def __init__(self, calls: ServiceCalls) -> None:
+    def __init__(self, calls: ServiceCalls, name: str) -> None:
+        #: That of its environment.
+        self.name = name
         self._calls = calls
         #: Files that sinks left unfinished, as a signal ended the job.
         self.kept = calls.kept
@@ -130,6 +134,7 @@ def _end_program(number: int, _frame: FrameType | None) -> None:
 def _end_all() -> None:
     """Cancels what still runs: no thread of the engine may be in the interpreter when that ends."""
     raised = None
+    _warn_of_running()
     while not _have_ended():
         for run in list(_running):
             # Otherwise a signal has begun to drain it.
@@ -144,6 +149,14 @@ def _end_all() -> None:
                 raised = error
     if raised is not None:
         raise raised
+
+
+def _warn_of_running() -> None:
+    """Warns of jobs that nobody waited for, unless the program ends by an exception or a signal."""
+    left = sorted(run.name for run in list(_running) if run.job.state not in ("draining", "stopping", "ended"))
+    if left and not hasattr(sys, "last_value"):
+        names = ", ".join(f"`{name}`" for name in left[:3]) + (", …" if len(left) > 3 else "")
+        warn(f"{names} was running when the program ended, and was cancelled: `submit(autostop=True)` or `wait` waits")
 
 
 def _have_ended() -> bool:

@@ -523,3 +523,22 @@ def test_one_that_is_closed_without_having_run_warns_then() -> None:
         with pytest.raises(KeyError), LocalEnvironment("failed") as env:
             env.from_batch([1]).sink(print)
             raise KeyError
+
+
+LEFT = """
+import sys, threading
+from sage import LocalEnvironment
+begun, numbers = threading.Event(), iter(range(10**9))
+env = LocalEnvironment("left")
+env.from_source(lambda: next(numbers)).sink(lambda _: begun.set())
+env.submit()
+begun.wait()
+if sys.argv[1] == "stop":
+    env.stop()
+"""
+
+
+@pytest.mark.parametrize("how", ["end", "stop"])
+def test_a_job_that_nobody_waited_for_is_named_at_the_end(how: str) -> None:
+    ran = subprocess.run([sys.executable, "-c", LEFT, how], capture_output=True, text=True, timeout=60, check=True)
+    assert ("`left` was running when the program ended, and was cancelled" in ran.stderr) == (how == "end"), ran.stderr
