@@ -32,7 +32,8 @@ class KeyedStream(DataStream):
     Keys compare as in a ``dict``, but that all floats that are not a number are one key. Where a step behind it has
     several replicas, all records of a key come to the same one: in every run, if it is made of ``str``, ``bytes``,
     numbers, ``None``, tuples and frozensets; other classes say it by their ``__hash__``. So let keys that are to
-    be equal be of one class: an object that calls itself equal to a plain ``str`` may come to another replica.
+    be equal be of one class: an object that calls itself equal to a plain one may come to another replica. Plain
+    texts beside those of a class with a ``__hash__`` of its own are an error there.
     """
 
     def _state(self, kind: str, function: Any, parallelism: int, **options: Any) -> DataStream:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sage import KeyContext, LocalEnvironment, ProcessFunction, Session, Tumbling, ops
+from sage import JobFailed, KeyContext, LocalEnvironment, ProcessFunction, Session, Tumbling, ops
 
 
 class Name(str):
@@ -243,3 +243,23 @@ def test_keys_of_builtin_types_go_to_the_same_replica_in_every_process() -> None
 
     first, second = run("1"), run("2")
     assert first == second and len(first) == 7
+
+
+@pytest.mark.parametrize("records", [["host", Name("Host")], [Name("Host"), "host"], ["a", "b", Name("B"), "c"]])
+@pytest.mark.parametrize("way", [*WAYS, "native"])
+def test_plain_texts_beside_those_of_a_class_with_its_own_hash_are_together_or_refused(
+    records: list[str], way: str
+) -> None:
+    for parallelism in (1, 2):
+        env = LocalEnvironment("mixed")
+        if way == "native":
+            counts = env.from_batch(records).keyby(ops.identity()).count(parallelism=parallelism).collect()
+        else:
+            keyed = env.from_batch(records).with_timestamps(lambda _: 1).keyby(lambda key: key)
+            counts = WAYS[way](keyed, parallelism).collect()
+        try:
+            env.submit(autostop=True)
+        except JobFailed as failed:
+            assert "let all keys be of one class" in str(failed.__cause__)
+        else:
+            assert sizes(counts) == sizes(Counter(records).items())

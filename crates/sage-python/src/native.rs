@@ -34,28 +34,30 @@ struct Counts {
 }
 
 impl Counts {
+    /// While they are not mixed.
     fn add_text(&mut self, text: &str) {
-        if self.is_mixed {
-            *self.others.entry(Arc::new(Key::of_text(text.into()))).or_default() += 1;
-            return;
-        }
         match self.texts.get_mut(text) {
             Some(count) => *count += 1,
             None => drop(self.texts.insert(text.into(), 1)),
         }
     }
 
-    fn add(&mut self, key: Arc<Key>) {
+    fn add(&mut self, key: Arc<Key>) -> PyResult<()> {
         match key.text() {
-            Some(text) if !self.is_mixed => return self.add_text(text),
+            Some(text) if !self.is_mixed => {
+                self.add_text(text);
+                return Ok(());
+            }
             None if !self.is_mixed && key.is_like_text() => {
                 self.is_mixed = true;
-                let texts = self.texts.drain().map(|(text, count)| (Arc::new(Key::of_text(text)), count));
-                self.others.extend(texts);
+                for (text, count) in self.texts.drain() {
+                    self.others.insert(Arc::new(Key::of_text(text)?), count);
+                }
             }
             _ => {}
         }
         *self.others.entry(key).or_default() += 1;
+        Ok(())
     }
 
     fn results(&mut self) -> Vec<(Value, Value)> {
@@ -221,7 +223,7 @@ impl<E: Emit<Record>> Rest<'_, E> {
     /// Counts a text that is its own key, without making a key of it.
     fn counts_text(&mut self, piece: &Piece<'_>) -> bool {
         match (&mut *self.end, piece.text()) {
-            (End::Count(counts), Some(text)) => {
+            (End::Count(counts), Some(text)) if !counts.is_mixed => {
                 counts.add_text(text);
                 true
             }
@@ -232,10 +234,7 @@ impl<E: Emit<Record>> Rest<'_, E> {
     fn arrive(&mut self, piece: Piece<'_>, key: Option<Arc<Key>>) -> Result<(), Fault> {
         match self.end {
             End::Records => self.out.emit(Record { value: piece.into_value(), key, time: self.time }),
-            End::Count(counts) => {
-                counts.add(key.unwrap_or_default());
-                Ok(())
-            }
+            End::Count(counts) => counts.add(key.unwrap_or_default()).map_err(|exception| raised(exception).into()),
             End::Sum(link, sums) => {
                 let value = link.call(&piece)?;
                 match sums.entry(key.unwrap_or_default()) {

@@ -7,8 +7,10 @@
 //! Keys are equal where a `dict` says so, but that all floats that are not a number are one key. So their hash is the same for
 //! equal ones: of built-in types the same in every run, of objects of other classes what Python says in this process.
 
+use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::iter::{BoundFrozenSetIterator, BoundTupleIterator};
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PyString, PyTuple};
@@ -196,19 +198,28 @@ pub(crate) struct Key {
 impl Key {
     /// The key that an object is; an error where it cannot be one, such as a list.
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self { hash: spread(stable_hash(object)?), value: Value::of_key(object) })
+        let key = Self { hash: spread(stable_hash(object)?), value: Value::of_key(object) };
+        match &key.value {
+            Value::Text(_) => unmixed(PLAIN)?,
+            Value::Object(_) if object.is_instance_of::<PyString>() && hashed_as::<PyString>(object)?.is_none() => {
+                unmixed(OWN)?;
+            }
+            _ => {}
+        }
+        Ok(key)
     }
 
     /// The key that a value is. Only a value that is an object needs the interpreter.
     pub(crate) fn of_value(value: Value) -> PyResult<Self> {
         match value {
-            Value::Text(text) => Ok(Self::of_text(text)),
+            Value::Text(text) => Self::of_text(text),
             value => attach(|py| Self::of(&value.into_object(py)?)),
         }
     }
 
-    pub(crate) fn of_text(text: Box<str>) -> Self {
-        Self { hash: spread(fnv(text.as_bytes())), value: Value::Text(text) }
+    pub(crate) fn of_text(text: Box<str>) -> PyResult<Self> {
+        unmixed(PLAIN)?;
+        Ok(Self { hash: spread(fnv(text.as_bytes())), value: Value::Text(text) })
     }
 
     /// Whether it is of a class below that of texts.
@@ -260,6 +271,28 @@ impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
     }
+}
+
+/// Texts that are keys: plain ones, and those of a class that says itself what it is equal to.
+const PLAIN: u8 = 1;
+const OWN: u8 = 2;
+
+thread_local! {
+    /// Which of them this thread has made keys of. A thread works for one task.
+    static SEEN: Cell<u8> = const { Cell::new(0) };
+}
+
+/// Refuses texts of both kinds for one task: the hash of neither can follow the other's, so equal ones might not come together.
+fn unmixed(kind: u8) -> PyResult<()> {
+    let seen = SEEN.get() | kind;
+    if seen == PLAIN | OWN {
+        return Err(PyTypeError::new_err(
+            "keys are plain texts as well as texts of a class with a `__hash__` of its own, which may be equal to them; \
+             let all keys be of one class",
+        ));
+    }
+    SEEN.set(seen);
+    Ok(())
 }
 
 /// A container of a key whose parts are being hashed: its parts that are left, and what those before them came to.
