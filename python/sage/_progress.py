@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from ._sage import await_end
+
 if TYPE_CHECKING:
     from . import _sage
     from ._transformation import Transformation
@@ -42,6 +44,8 @@ def shown(job: _sage.Job, pipeline: Iterable[Transformation], name: str, wanted:
     finally:
         over.set()
         thread.join()
+        if thread.native_id is not None:
+            await_end(thread.native_id)
 
 
 def _is_seen(pipeline: Iterable[Transformation]) -> bool:

@@ -5,7 +5,6 @@ Those of the standard library's pools are waited for at the end of the interpret
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import Any
 
-from ._sage import WorksFor
+from ._sage import WorksFor, await_end
 from ._stacks import where_stuck
 
 
@@ -36,8 +35,8 @@ def joined(thread: threading.Thread) -> None:
     """Waits for the end of a thread that has nothing more to do, until the system has none of it."""
     thread.join()
     # The interpreter may say so, and the system wake whoever waits, in the moment before the thread is gone.
-    while os.path.exists(f"/proc/self/task/{thread.native_id}"):
-        os.sched_yield()
+    if thread.native_id is not None:
+        await_end(thread.native_id)
 
 
 class Threads(ThreadPoolExecutor):

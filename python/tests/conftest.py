@@ -1,16 +1,21 @@
-"""Leak checks around every test: what a job started must be gone when its test is over. Each run has temporary
+"""Leak checks around every test: what a job started must be gone when it returns. Each run has temporary
 folders of its own."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from sage import _sage
+from sage._running import Run
 
 
 _own: list[str] = []
@@ -30,31 +35,61 @@ def pytest_sessionfinish(exitstatus: int) -> None:
         shutil.rmtree(_own[0], ignore_errors=True)
 
 
-def _threads() -> list[str]:
-    tasks = Path("/proc/self/task")
-    names = []
-    for task in tasks.iterdir():
+def _threads() -> dict[int, str]:
+    """The threads of this process, by number and name."""
+    names = {}
+    for task in Path("/proc/self/task").iterdir():
         try:
-            names.append((task / "comm").read_text(errors="replace").strip())
+            names[int(task.name)] = (task / "comm").read_text(errors="replace").strip()
         except OSError:
             continue
     # One per process, from the first job on.
-    return sorted(name for name in names if name != "sage-signals")
+    return {thread: name for thread, name in names.items() if name != "sage-signals"}
 
 
 def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+#: Jobs of the test that runs whose reports say that something is left.
+_unclean: list[Run] = []
+
+
+_wait = Run.wait
+
+
+def _noted(run: Run, *args: Any, **kwargs: Any) -> bool:
+    """Waits for a job, and notes whether it has left something."""
+    try:
+        return _wait(run, *args, **kwargs)
+    finally:
+        report = run.job.report_json if run.job.is_over else None
+        if report is not None and json.loads(report)["left"]:
+            _unclean.append(run)
+
+
 @pytest.fixture(autouse=True)
-def leak_free() -> Iterator[None]:
-    """Fails a test that leaves a thread or a descriptor behind."""
-    before = _threads(), _descriptors()
+def leak_free(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test at whose end a thread or a descriptor is left that was not there before.
+
+    Nobody waits for the engine's: they are gone when a job returns. A thread of the test's own that it has joined may
+    still run its last instructions, and one that a job has abandoned, and its report has named, may be on its way out.
+    """
+    monkeypatch.setattr(Run, "wait", _noted)
+    _unclean.clear()
+    before, descriptors = set(_threads()), _descriptors()
     yield
-    deadline = threading.Event()
-    for _ in range(500):
-        if (_threads(), _descriptors()) == before:
-            return
-        # An abandoned call may still be ending; nothing notifies of the end of a thread.
-        deadline.wait(0.01)
-    assert (_threads(), _descriptors()) == before
+    own = (Path("/proc/self/task") / str(os.getpid()) / "comm").read_text(errors="replace").strip()
+    until = time.monotonic() + (5 if _unclean else 0)
+    while True:
+        more = {thread: name for thread, name in _threads().items() if thread not in before}
+        for thread, name in more.items():
+            if name == own:
+                _sage.await_end(thread)
+        more = {thread: name for thread, name in _threads().items() if thread not in before}
+        if (not more and _descriptors() == descriptors) or time.monotonic() > until:
+            break
+        time.sleep(0.001)  # nothing tells of the end of a thread that was abandoned
+    _unclean.clear()
+    assert not more, "threads are left"
+    assert _descriptors() == descriptors, "descriptors are left"

@@ -55,6 +55,7 @@ mod sync;
 pub mod testing;
 mod time;
 
+pub use backend::thread::OsThread;
 pub use clock::Clock;
 pub use environment::{Environment, SubmitError};
 pub use exchange::{FeedbackError, Partitioning};

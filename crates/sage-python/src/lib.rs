@@ -123,5 +123,5 @@ mod _sage {
     #[pymodule_export]
     use crate::source::Nothing;
     #[pymodule_export]
-    use crate::thread::end_attaching;
+    use crate::thread::{await_end, end_attaching};
 }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyTuple};
+use sage::OsThread;
 
 static ENDING: AtomicBool = AtomicBool::new(false);
 /// How many threads are about to attach.
@@ -45,6 +46,15 @@ pub(crate) fn end_attaching(py: Python<'_>) {
             std::thread::yield_now();
         }
     });
+}
+
+/// How long the system may take to let go of a thread that was joined.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+
+/// Waits until a thread that was joined is off the system's list; `thread` is its native id.
+#[pyfunction]
+pub(crate) fn await_end(py: Python<'_>, thread: i32) {
+    py.detach(|| OsThread::of_number(thread).await_end(LINGER));
 }
 
 fn park() -> ! {

@@ -18,9 +18,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sage::WorksFor;
+use sage::{OsThread, WorksFor};
 
-use crate::thread::Kept;
+use crate::thread::{Kept, LINGER};
 
 /// How many calls of a job are under way at once on threads of their own.
 pub(crate) const MOST_THREADS: usize = 64;
@@ -92,9 +92,10 @@ struct Thread {
     handle: JoinHandle<()>,
 }
 
-/// The numbers of the services whose code a thread runs: one, or that of a call and those of the calls it has made itself.
+/// The numbers of the services whose code a thread runs: one, or that of a call and those of the calls it has made itself. And
+/// which thread that is.
 #[derive(Default)]
-struct Inside(Mutex<Vec<usize>>);
+struct Inside(Mutex<Vec<usize>>, OnceLock<OsThread>);
 
 impl Inside {
     fn services(&self) -> MutexGuard<'_, Vec<usize>> {
@@ -232,6 +233,7 @@ impl Workers {
             if inside.services().is_empty() {
                 // A worker does not panic: what it runs catches Python's exceptions.
                 let _ended = handle.join();
+                inside.1.get().into_iter().for_each(|thread| _ = thread.await_end(LINGER));
             }
         }
     }
@@ -251,6 +253,7 @@ impl Shared {
 
     /// What one thread does.
     fn run(&self, inside: Arc<Inside>) {
+        inside.1.get_or_init(OsThread::current);
         INSIDE.set(Some(inside.clone()));
         self.job.get().into_iter().for_each(|job| job.enter());
         let _until_end = Kept::here();

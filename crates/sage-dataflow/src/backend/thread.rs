@@ -17,14 +17,44 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::guarded::guard;
 
-/// A thread's number in the system.
+/// A thread of this process, by its number in the system.
+///
+/// A thread can be joined a moment before it is off the system's list. Whoever counts threads there, or is to leave none,
+/// waits for that as well; the engine does so for its own, and a host that adds some to a job can.
+///
+/// ```
+/// use std::time::Duration;
+/// use sage::OsThread;
+///
+/// let its_number = std::thread::spawn(OsThread::current).join().expect("it does not panic");
+/// assert!(its_number.await_end(Duration::from_secs(1)));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ThreadId(libc::pid_t);
+pub struct OsThread(libc::pid_t);
 
-impl ThreadId {
-    pub(crate) fn current() -> Self {
+impl OsThread {
+    /// The calling thread.
+    pub fn current() -> Self {
         // SAFETY: it takes nothing and returns a number.
         Self(unsafe { libc::gettid() })
+    }
+
+    /// The thread of this number, as `gettid` tells it.
+    pub fn of_number(number: i32) -> Self {
+        Self(number)
+    }
+
+    /// Waits until a thread that has done its last work is gone, for `limit` at most; says whether it is. It yields to that
+    /// thread meanwhile: not for threads that may go on for long.
+    pub fn await_end(self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while self.is_alive() {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        true
     }
 
     /// Whether the system still has it.
@@ -33,17 +63,6 @@ impl ThreadId {
         let found = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.0, 0) };
         found == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
     }
-}
-
-/// Waits until a thread that has done its last work is gone, until `deadline` at most; says whether it is.
-pub(crate) fn await_end(thread: ThreadId, deadline: Instant) -> bool {
-    while thread.is_alive() {
-        if Instant::now() > deadline {
-            return false;
-        }
-        std::thread::yield_now();
-    }
-    true
 }
 
 /// How long the system may take to let go of a thread that has run its last instruction. More than enough: its number may
@@ -63,7 +82,7 @@ impl OwnThread {
         let id = Arc::new(AtomicI32::new(0));
         let its_id = id.clone();
         let handle = Builder::new().name(thread_name(name)).spawn(move || {
-            its_id.store(ThreadId::current().0, Ordering::Release);
+            its_id.store(OsThread::current().0, Ordering::Release);
             // What is left to panic in it is the engine; its waiters see that nothing came of it.
             drop(guard(code));
         })?;
@@ -108,7 +127,7 @@ impl OwnThread {
     fn joined_by(&mut self, join: impl FnOnce(RawPthread) -> libc::c_int) -> bool {
         if !self.is_joined && join(self.thread) == 0 {
             self.is_joined = true;
-            await_end(ThreadId(self.id.load(Ordering::Acquire)), Instant::now() + LINGER);
+            OsThread(self.id.load(Ordering::Acquire)).await_end(LINGER);
         }
         self.is_joined
     }

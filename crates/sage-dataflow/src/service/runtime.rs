@@ -9,7 +9,7 @@ use tokio::runtime::{Builder, EnterGuard, Handle, Runtime};
 use tokio::task::coop;
 
 use crate::BoxError;
-use crate::backend::thread::{OwnThread, ThreadId, await_end};
+use crate::backend::thread::{OsThread, OwnThread};
 use crate::guarded::guard;
 use crate::job::WorksFor;
 use crate::sync::lock;
@@ -46,7 +46,7 @@ struct Threads(Mutex<Alive>);
 struct Alive {
     running: usize,
     /// Those that have done their last work, and may still be ending.
-    ending: Vec<ThreadId>,
+    ending: Vec<OsThread>,
 }
 
 /// Why there is no runtime.
@@ -145,14 +145,17 @@ impl Threads {
         let mut alive = lock(&self.0);
         alive.running -= 1;
         alive.ending.retain(|thread| thread.is_alive());
-        alive.ending.push(ThreadId::current());
+        alive.ending.push(OsThread::current());
     }
 
     /// How many have not ended, once those that were waited for are gone.
     fn left(&self, deadline: Instant) -> usize {
         let mut alive = lock(&self.0);
         let ending = std::mem::take(&mut alive.ending);
-        alive.running + ending.into_iter().filter(|thread| !await_end(*thread, deadline + GRACE)).count()
+        alive.running + {
+            let limit = (deadline + GRACE).saturating_duration_since(Instant::now());
+            ending.into_iter().filter(|thread| !thread.await_end(limit)).count()
+        }
     }
 }
 
