@@ -99,8 +99,8 @@ impl<T: Send> Push<T> for FedBack<T> {
         self.to.attend(at)
     }
 
-    fn wanted(&self) -> bool {
-        self.to.wanted()
+    fn wanted(&self, outside: bool) -> bool {
+        self.to.wanted(outside)
     }
 
     fn publish(&mut self) {}

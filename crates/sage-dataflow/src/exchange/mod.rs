@@ -4,13 +4,17 @@
 //! Knows nothing of operators, services or jobs beyond [`Waiting`](crate::job::task::Waiting), as which a full lane
 //! waits.
 
+mod circle;
 mod feedback;
 pub(crate) mod lane;
+#[cfg(test)]
+mod pushes;
 mod rounds;
 mod router;
 
 use crate::sync;
 
+pub(crate) use circle::{Circle, Wanting};
 pub use feedback::FeedbackError;
 pub(crate) use feedback::{FedBack, Gauge};
 pub(crate) use rounds::{Returned, Rounds};

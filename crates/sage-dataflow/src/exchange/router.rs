@@ -20,11 +20,13 @@ type Lane<T> = Writer<T, Waiting>;
 /// The lanes of one producer.
 pub struct Lanes<T> {
     all: Vec<Lane<T>>,
+    in_loop: bool,
 }
 
 impl<T: Send> Lanes<T> {
-    pub(crate) fn new(all: Vec<Lane<T>>) -> Self {
-        Self { all }
+    /// The lanes `all`, which lie in a loop or do not.
+    pub(crate) fn new(all: Vec<Lane<T>>, in_loop: bool) -> Self {
+        Self { all, in_loop }
     }
 
     #[inline(always)]
@@ -45,23 +47,31 @@ impl<T: Send> Lanes<T> {
         self.each(|lane| lane.probe(round))
     }
 
-    /// Acts on every lane, also when no reader is left: a chain that is satisfied still finishes, and what it then emits
-    /// needs room in all of them.
+    /// Acts on every lane, also when one has refused or no reader is left: a chain that is satisfied still finishes, and
+    /// what it then emits needs room in all of them.
     #[inline(always)]
     fn each(&mut self, act: impl Fn(&mut Lane<T>) -> Result<(), Refused>) -> Result<(), Fault> {
-        let mut gone = false;
+        let (mut gone, mut broken) = (false, None);
         for lane in &mut self.all {
             match act(lane) {
                 Ok(()) => {}
                 Err(Refused::ReaderGone) => gone = true,
-                Err(refused) => return Err(stopped(refused)),
+                Err(refused) => broken = broken.or(Some(refused)),
             }
         }
-        if gone && !self.wanted() { Err(stopped(Refused::ReaderGone)) } else { Ok(()) }
+        match broken {
+            Some(refused) => Err(stopped(refused)),
+            None if gone && !self.wanted(false) => Err(stopped(Refused::ReaderGone)),
+            None => Ok(()),
+        }
     }
 
-    fn wanted(&self) -> bool {
-        !self.all.iter().all(Lane::reader_gone)
+    fn finish(&mut self) -> Result<(), Fault> {
+        self.each(Lane::finish)
+    }
+
+    fn wanted(&self, outside: bool) -> bool {
+        !(outside && self.in_loop || self.all.iter().all(Lane::reader_gone))
     }
 }
 
@@ -78,8 +88,14 @@ fn stopped(refused: Refused) -> Fault {
     match refused {
         Refused::Interrupted => Stop::Cancelled.into(),
         Refused::ReaderGone => Stop::Satisfied.into(),
+        Refused::Overrun => Overrun.into(),
     }
 }
+
+/// A record was sent before there was room for it, and is lost.
+#[derive(Debug, thiserror::Error)]
+#[error("a record was sent on after an earlier one had been refused, and is lost; this is a mistake in the engine")]
+struct Overrun;
 
 /// The methods of [`Push`] that are the same for every router over `self.lanes`.
 macro_rules! lanes_end_of_chain {
@@ -91,16 +107,15 @@ macro_rules! lanes_end_of_chain {
         fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
             self.lanes.attend()
         }
-        fn wanted(&self) -> bool {
-            self.lanes.wanted()
+        fn wanted(&self, outside: bool) -> bool {
+            self.lanes.wanted(outside)
         }
         fn publish(&mut self) {}
         fn flush(&mut self, _at: &mut Position) -> Result<(), Fault> {
             Ok(())
         }
         fn finish(&mut self, _at: &mut Position) -> Result<(), Fault> {
-            self.lanes.all.iter_mut().for_each(Lane::finish);
-            Ok(())
+            self.lanes.finish()
         }
         fn close(&mut self, cx: &mut TaskContext) {
             self.lanes.all.iter_mut().for_each(|lane| cx.add_blocked(lane.wait_mut().take_blocked()));
@@ -159,8 +174,11 @@ impl<T: Send> Push<T> for RoundRobin<T> {
         }
     }
 
-    fn wanted(&self) -> bool {
-        self.single.as_ref().map_or_else(|| self.lanes.wanted(), |lane| !lane.reader_gone())
+    fn wanted(&self, outside: bool) -> bool {
+        match &self.single {
+            Some(lane) => !(outside && self.lanes.in_loop || lane.reader_gone()),
+            None => self.lanes.wanted(outside),
+        }
     }
 
     fn publish(&mut self) {}
@@ -170,8 +188,10 @@ impl<T: Send> Push<T> for RoundRobin<T> {
     }
 
     fn finish(&mut self, _at: &mut Position) -> Result<(), Fault> {
-        self.each().for_each(Lane::finish);
-        Ok(())
+        match &mut self.single {
+            Some(lane) => lane.finish().map_err(stopped),
+            None => self.lanes.finish(),
+        }
     }
 
     fn close(&mut self, cx: &mut TaskContext) {
@@ -295,17 +315,17 @@ impl<R> Tee<R> {
         Self { branches: branches.into_iter().map(|branch| (branch, true)).collect() }
     }
 
-    /// Does something with each branch that still wants records.
+    /// Does something with each branch that still wants records, also when another has failed.
     fn each(&mut self, mut act: impl FnMut(&mut R) -> Result<(), Fault>) -> Result<(), Fault> {
-        let mut open = false;
+        let (mut open, mut failed) = (false, Ok(()));
         for (branch, wanted) in self.branches.iter_mut().filter(|(_, wanted)| *wanted) {
             match act(branch) {
                 Ok(()) => open = true,
                 Err(Fault::Stop(Stop::Satisfied)) => *wanted = false,
-                Err(fault) => return Err(fault),
+                fault => failed = failed.and(fault),
             }
         }
-        if open { Ok(()) } else { Err(Stop::Satisfied.into()) }
+        failed.and(if open { Ok(()) } else { Err(Stop::Satisfied.into()) })
     }
 }
 
@@ -330,8 +350,8 @@ impl<T: Clone + Send, R: Push<T>> Push<T> for Tee<R> {
         self.branches.iter_mut().try_for_each(|(branch, _)| branch.open(at))
     }
 
-    fn wanted(&self) -> bool {
-        self.branches.iter().any(|(branch, wanted)| *wanted && branch.wanted())
+    fn wanted(&self, outside: bool) -> bool {
+        self.branches.iter().any(|(branch, wanted)| *wanted && branch.wanted(outside))
     }
 
     fn publish(&mut self) {}
@@ -341,7 +361,7 @@ impl<T: Clone + Send, R: Push<T>> Push<T> for Tee<R> {
     }
 
     fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
-        self.branches.iter_mut().try_for_each(|(branch, _)| branch.finish(at))
+        self.branches.iter_mut().fold(Ok(()), |finished, (branch, _)| finished.and(branch.finish(at)))
     }
 
     fn close(&mut self, cx: &mut TaskContext) {
@@ -378,7 +398,7 @@ mod tests {
             inboxes.push(Inbox::new(vec![reader], signal, Duration::from_millis(1)));
             writer
         });
-        let mut lanes = Lanes::new(all.collect());
+        let mut lanes = Lanes::new(all.collect(), false);
         lanes.all.iter_mut().for_each(Lane::open);
         let record = Arc::new(());
         // Each of them fills its block.

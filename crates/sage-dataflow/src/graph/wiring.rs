@@ -7,11 +7,11 @@ use std::time::Duration;
 use super::{Edge, EdgeId, Graph, Head, Index, InletId, NodeId};
 use crate::environment::SubmitError;
 use crate::exchange::lane::{Depth, Inbox, Reader, Signal, Writer, lane};
-use crate::exchange::{Gauge, Lanes, Partitioning};
+use crate::exchange::{Circle, Gauge, Lanes, Partitioning, Wanting};
 use crate::guarded::guard;
 use crate::job::control::JobControl;
 use crate::job::polling::Polling;
-use crate::job::task::{Cursor, OpenContext, Task, Waiting};
+use crate::job::task::{Cursor, OpenContext, Push, Task, Waiting};
 use crate::metrics::Counter;
 use crate::operator::policy::{Errors, Passed};
 
@@ -100,6 +100,8 @@ pub(crate) struct Wiring {
     edges: Vec<EdgeEnds>,
     /// For each edge, whether it lies in a loop, and whether it begins at the head of one.
     loops: Vec<(bool, bool)>,
+    /// For each chain that is in a loop, what the tasks of the loop share.
+    circles: Vec<Option<Arc<Wanting>>>,
     signals: Vec<Vec<Arc<Signal>>>,
     /// Those of the inlets that are heads of loops.
     gauges: Vec<Option<Arc<Gauge>>>,
@@ -157,9 +159,9 @@ pub(crate) fn build(
         })
         .collect();
     let gauges = graph.inlets.iter().map(|inlet| inlet.feeds.map(|_| Arc::default())).collect();
-    let loops = edges_in_loops(graph, &index);
+    let (loops, circles) = edges_in_loops(graph, &index);
     let counters = Counters::default();
-    let mut wiring = Wiring { edges, loops, signals, gauges, options: options.clone(), polling, counters };
+    let mut wiring = Wiring { edges, loops, circles, signals, gauges, options: options.clone(), polling, counters };
     let mut tasks = Vec::new();
     for (number, chain) in graph.chains.iter().enumerate() {
         let parallelism = graph.parallelism(chain);
@@ -171,6 +173,7 @@ pub(crate) fn build(
                 control,
                 chain: number,
                 building: None,
+                readers: Vec::new(),
                 replica,
                 parallelism,
             };
@@ -184,14 +187,23 @@ pub(crate) fn build(
     Ok(Built { tasks, counters: wiring.counters })
 }
 
-/// For each edge, whether it lies in a loop, and whether it begins at the head of one.
-fn edges_in_loops(graph: &Graph, index: &Index) -> Vec<(bool, bool)> {
+/// For each edge, whether it lies in a loop, and whether it begins at the head of one; for each chain in a loop, what its
+/// tasks share with the others of the loop, or of all loops that hang together.
+fn edges_in_loops(graph: &Graph, index: &Index) -> (Vec<(bool, bool)>, Vec<Option<Arc<Wanting>>>) {
+    let mut circles = vec![None; graph.chains.len()];
     if graph.inlets.iter().all(|inlet| inlet.feeds.is_none()) {
-        return vec![(false, false); graph.edges.len()];
+        return (vec![(false, false); graph.edges.len()], circles);
     }
     let reached: Vec<_> = (0..graph.chains.len()).map(|chain| index.reached_from(graph, chain)).collect();
+    for chain in 0..graph.chains.len() {
+        if reached[chain].contains(&chain) && circles[chain].is_none() {
+            let wanting = Arc::<Wanting>::default();
+            let others = reached[chain].iter().filter(|&&other| reached[other].contains(&chain));
+            others.for_each(|&other| circles[other] = Some(wanting.clone()));
+        }
+    }
     let ends = |edge: &Edge| Some((index.chain_of(edge.from)?, index.reader_of(edge.to)?));
-    graph
+    let edges = graph
         .edges
         .iter()
         .map(|edge| match ends(edge) {
@@ -202,7 +214,8 @@ fn edges_in_loops(graph: &Graph, index: &Index) -> Vec<(bool, bool)> {
             }
             None => (false, false),
         })
-        .collect()
+        .collect();
+    (edges, circles)
 }
 
 /// What a chain is given to build one task.
@@ -214,6 +227,8 @@ pub struct BuildContext<'a> {
     chain: usize,
     /// The operator whose factory runs, for the message if it panics.
     building: Option<NodeId>,
+    /// The readers that the task sends to, as far as it is built.
+    readers: Vec<Arc<Signal>>,
     pub(crate) replica: usize,
     pub(crate) parallelism: usize,
 }
@@ -289,7 +304,19 @@ impl BuildContext<'_> {
     pub(crate) fn writers<T: Send + 'static>(&mut self, edge: EdgeId) -> Lanes<T> {
         let writers: &mut Vec<Vec<Writer<T, Waiting>>> =
             self.wiring.edges[edge.0].writers.downcast_mut().expect("an edge is connected for the records it carries");
-        Lanes::new(std::mem::take(&mut writers[self.replica]))
+        let writers = std::mem::take(&mut writers[self.replica]);
+        self.readers.extend(writers.iter().map(|writer| writer.signal().clone()));
+        Lanes::new(writers, self.wiring.loops[edge.0].0)
+    }
+
+    /// The readers that this replica sends to. Asked by the head of its chain, which is built last.
+    pub(crate) fn readers(&mut self) -> Vec<Arc<Signal>> {
+        std::mem::take(&mut self.readers)
+    }
+
+    /// The part of this replica's task in its loop, if it is in one, with what comes behind its head; see `circle.rs`.
+    pub(crate) fn circle<T>(&self, next: &impl Push<T>) -> Option<Circle> {
+        self.wiring.circles[self.chain].as_ref().map(|wanting| Circle::new(wanting, next.wanted(true)))
     }
 
     /// What the ends of the loop that feeds `inlet` share, and how many records may wait between them.

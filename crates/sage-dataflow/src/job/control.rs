@@ -34,6 +34,9 @@ pub(crate) struct JobControl {
     clock: Clock,
 }
 
+/// The word of a job that is being cancelled, for whoever is to find one.
+pub(crate) static CANCELLED: AtomicU8 = AtomicU8::new(Control::Cancel as u8);
+
 #[derive(Debug)]
 struct Inner {
     threads: Vec<Thread>,
@@ -55,6 +58,12 @@ impl JobControl {
             2 => Control::Drain,
             _ => Control::Cancel,
         }
+    }
+
+    /// The word itself, for a loop that looks whether it says [`Control::Cancel`].
+    #[inline(always)]
+    pub(crate) fn word(&self) -> &AtomicU8 {
+        &self.word
     }
 
     /// Whether a source may go on reading: one load, cheap enough for every record.

@@ -538,8 +538,9 @@ pub trait Push<T>: Send {
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault>;
     /// Does what a push that ended in [`Stop::Attend`] asked for. To be called before the next push.
     fn attend(&mut self, at: &mut Position) -> Result<(), Fault>;
-    /// Whether anyone still wants a record: false once every reader of the chain's lanes has ended.
-    fn wanted(&self) -> bool;
+    /// Whether anyone still wants a record: false once every reader of the chain's lanes has ended; with `outside`, every
+    /// reader that is not in a loop with this task.
+    fn wanted(&self, outside: bool) -> bool;
     /// Makes the counters visible; called once a batch.
     fn publish(&mut self);
     /// Writes out what is buffered: the input has run dry for now.

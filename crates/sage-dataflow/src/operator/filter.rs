@@ -66,4 +66,8 @@ impl<I: Send + 'static> Operator for Take<I> {
         let emitted = out.emit(record);
         if self.left == 0 { emitted.and(Err(Stop::Satisfied.into())) } else { emitted }
     }
+
+    fn is_satisfied(&self) -> bool {
+        self.left == 0
+    }
 }

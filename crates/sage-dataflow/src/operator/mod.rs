@@ -15,6 +15,7 @@ pub(crate) mod late;
 mod map;
 mod map_async;
 pub(crate) mod policy;
+pub(crate) mod refusal;
 mod retry;
 mod session;
 pub(crate) mod side;
@@ -69,10 +70,12 @@ use crate::job::task::{CloseContext, Fault, OpenContext, Position, Push, Stop, T
 use crate::metrics::Counter;
 use crate::time::Timestamp;
 use policy::Errors;
+use refusal::Leave;
 
 /// Takes the records an operator produces.
 pub trait Emit<T> {
-    /// Sends `record` on. Pass an error on with `?`: nothing more is wanted.
+    /// Sends `record` on. Pass an error on with `?`: nothing more is wanted. Where it is not passed on, every further `emit`
+    /// of the same call is refused as well, and the call ends as if it had been.
     fn emit(&mut self, record: T) -> Result<(), Fault>;
 
     /// Looks whether the job is cancelled, for an operator that works long without emitting.
@@ -214,6 +217,12 @@ pub trait Operator: Send + 'static {
     fn late(&self) -> u64 {
         0
     }
+
+    /// Whether it takes no more records. Asked when its last one was attended to.
+    #[doc(hidden)]
+    fn is_satisfied(&self) -> bool {
+        false
+    }
 }
 
 /// What an operator promises of itself. Nobody outside can make one: a chain relies on its links for its safety.
@@ -282,8 +291,9 @@ impl<O: Operator, N> Link<O, N> {
 
     #[inline(always)]
     fn parts<'a>(&'a mut self, at: &'a mut Position) -> (&'a mut O, Outlet<'a, O, N>) {
-        let Self { operator, next, node, emitted, control, .. } = self;
-        (&mut **operator, Outlet { next, at, node: *node, emitted, control, operator: PhantomData })
+        let Self { operator, next, node, emitted, control, errors, .. } = self;
+        let leave = Leave::new(control, &mut errors.refusal);
+        (&mut **operator, Outlet { next, at, node: *node, emitted, leave, operator: PhantomData })
     }
 }
 
@@ -293,38 +303,54 @@ struct Outlet<'a, O, N> {
     at: &'a mut Position,
     node: NodeId,
     emitted: &'a mut u64,
-    control: &'a JobControl,
+    leave: Leave<'a>,
     operator: PhantomData<O>,
 }
 
 impl<O: Operator, N: Push<O::Out>> Emit<O::Out> for Outlet<'_, O, N> {
     #[inline(always)]
     fn emit(&mut self, record: O::Out) -> Result<(), Fault> {
-        if !O::ONE_TO_ONE.0 {
-            *self.emitted += 1;
-        }
-        let pushed = self.next.push(record, self.at);
         if !O::MANY.0 {
-            return pushed;
+            *self.emitted += u64::from(!O::ONE_TO_ONE.0);
+            return self.next.push(record, self.at);
         }
-        // What emits many attends between them, and not only when its loop is left.
+        self.leave.look()?;
+        *self.emitted += u64::from(!O::ONE_TO_ONE.0);
+        let unwinding = self.leave.unless_it_panics();
+        let pushed = match self.next.push(record, self.at) {
+            // What emits many attends between them, and not only when its loop is left.
+            Err(Fault::Stop(Stop::Attend)) => self.next.attend(self.at),
+            pushed => pushed,
+        };
+        std::mem::forget(unwinding);
         match pushed {
-            Err(Fault::Stop(Stop::Attend)) => self.next.attend(self.at)?,
-            pushed => pushed?,
+            Ok(()) => {
+                self.at.enter(self.node);
+                Ok(())
+            }
+            Err(fault) => Err(self.leave.refuse(fault)),
         }
-        self.at.enter(self.node);
-        if self.control.load() == Control::Cancel {
-            return Err(Stop::Cancelled.into());
-        }
-        Ok(())
     }
 
     fn look(&mut self) -> Result<(), Fault> {
-        if self.control.load() == Control::Cancel { Err(Stop::Cancelled.into()) } else { Ok(()) }
+        self.leave.look()
     }
 }
 
 impl<O: Operator, N: Push<O::Out>> Link<O, N> {
+    /// Has the operator do something that may emit.
+    #[inline(always)]
+    fn call(
+        &mut self,
+        at: &mut Position,
+        act: impl FnOnce(&mut O, &mut Outlet<'_, O, N>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        at.enter(self.node);
+        let (operator, mut outlet) = self.parts(at);
+        let done = act(operator, &mut outlet);
+        if O::MANY.0 && outlet.leave.is_refused() { self.errors.refusal.settle(done) } else { done }
+    }
+
     /// Takes a record, and emits nothing of it before the operator is done with it.
     #[inline(never)]
     fn push_held(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
@@ -333,7 +359,8 @@ impl<O: Operator, N: Push<O::Out>> Link<O, N> {
             Ok(()) => {
                 let records = held.records;
                 let (_, mut outlet) = self.parts(at);
-                records.into_iter().try_for_each(|record| outlet.emit(record))
+                let emitted = records.into_iter().try_for_each(|record| outlet.emit(record));
+                if outlet.leave.is_refused() { self.errors.refusal.settle(emitted) } else { emitted }
             }
             Err(Fault::Error(error)) => self.errors.judge(error, at.record()),
             Err(stop) => Err(stop),
@@ -356,8 +383,9 @@ impl<'a, T> Held<'a, T> {
 
 impl<T> Emit<T> for Held<'_, T> {
     fn emit(&mut self, record: T) -> Result<(), Fault> {
+        self.look()?;
         self.records.push(record);
-        self.look()
+        Ok(())
     }
 
     fn look(&mut self) -> Result<(), Fault> {
@@ -387,7 +415,11 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
             return self.push_held(record, at);
         }
         let (operator, mut outlet) = self.parts(at);
-        match operator.process(record, &mut outlet) {
+        let processed = operator.process(record, &mut outlet);
+        if O::MANY.0 && !O::GATHERS.0 && outlet.leave.is_refused() {
+            return self.errors.refusal.settle(processed);
+        }
+        match processed {
             // Where the position is elsewhere, it is the error of an operator behind this one.
             Err(Fault::Error(error)) if at.is_at(self.node) => self.errors.judge(error, at.record()),
             processed => processed,
@@ -396,11 +428,13 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
 
     #[inline(always)]
     fn attend(&mut self, at: &mut Position) -> Result<(), Fault> {
-        self.next.attend(at)
+        self.next.attend(at)?;
+        // Its last record has filled a block: that was told first.
+        if self.operator.is_satisfied() { Err(Stop::Satisfied.into()) } else { Ok(()) }
     }
 
-    fn wanted(&self) -> bool {
-        self.next.wanted()
+    fn wanted(&self, outside: bool) -> bool {
+        self.next.wanted(outside)
     }
 
     fn publish(&mut self) {
@@ -418,9 +452,7 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
     }
 
     fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
-        at.enter(self.node);
-        let (operator, mut outlet) = self.parts(at);
-        match operator.finish(&mut outlet) {
+        match self.call(at, |operator, outlet| operator.finish(outlet)) {
             Ok(()) | Err(Fault::Stop(Stop::Satisfied)) => {}
             fault => return fault,
         }
@@ -444,18 +476,14 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
     }
 
     fn input_ended(&mut self, input: usize, at: &mut Position) -> Result<(), Fault> {
-        at.enter(self.node);
-        let (operator, mut outlet) = self.parts(at);
-        operator.input_ended(input, &mut outlet)
+        self.call(at, |operator, outlet| operator.input_ended(input, outlet))
     }
 
     fn watermark(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
         if O::MARKS.0 {
             return Ok(());
         }
-        at.enter(self.node);
-        let (operator, mut outlet) = self.parts(at);
-        operator.on_watermark(mark, &mut outlet)?;
+        self.call(at, |operator, outlet| operator.on_watermark(mark, outlet))?;
         self.next.watermark(mark, at)
     }
 
@@ -464,13 +492,9 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
     }
 
     fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
-        at.enter(self.node);
-        let (operator, mut outlet) = self.parts(at);
-        operator.flush(&mut outlet)?;
+        self.call(at, |operator, outlet| operator.flush(outlet))?;
         if O::TIMES.0 {
-            at.enter(self.node);
-            let (operator, mut outlet) = self.parts(at);
-            operator.on_time(&mut outlet)?;
+            self.call(at, |operator, outlet| operator.on_time(outlet))?;
         }
         if let Some(mark) = self.operator.mark() {
             self.next.watermark(mark, at)?;

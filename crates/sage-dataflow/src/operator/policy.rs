@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::refusal::Refusal;
 use crate::BoxError;
 use crate::guarded::error_chain;
 use crate::job::task::{Fatal, Fault};
@@ -127,11 +128,13 @@ pub(crate) struct Errors {
     /// position counts a batch at its end.
     batch: (u64, u64),
     passed: Arc<Passed>,
+    /// What its operator was told by what is behind it.
+    pub(super) refusal: Refusal,
 }
 
 impl Errors {
     pub(crate) fn new(policy: ErrorPolicy, passed: Arc<Passed>) -> Self {
-        Self { policy, skipped: 0, batch: (0, 0), passed }
+        Self { policy, skipped: 0, batch: (0, 0), passed, refusal: Refusal::default() }
     }
 
     /// Whether the outputs of a record are to be held until it has succeeded.

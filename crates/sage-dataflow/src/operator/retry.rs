@@ -233,6 +233,10 @@ where
     fn late(&self) -> u64 {
         self.operator.late()
     }
+
+    fn is_satisfied(&self) -> bool {
+        self.operator.is_satisfied()
+    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::refusal::{Leave, Refusal};
 use super::retry::RetriesExhausted;
 use super::{Cloned, Emit, Held, Life, Operator, OperatorFactory, Promise};
 use crate::BoxError;
@@ -17,7 +18,7 @@ use crate::exchange::lane::Mark;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
 use crate::guarded::{Guarded, error_chain};
-use crate::job::control::{Control, JobControl};
+use crate::job::control::JobControl;
 use crate::job::task::{CloseContext, Fatal, Fault, OpenContext, Position, Push, Stop, TaskContext};
 use crate::metrics::Counter;
 use crate::time::Timestamp;
@@ -177,6 +178,7 @@ pub(crate) struct SideLink<O: SideOperator, N> {
     life: Life,
     context: OpenContext,
     control: Arc<JobControl>,
+    refusal: Refusal,
     emitted_so_far: Arc<Counter>,
     late_so_far: Option<Arc<Counter>>,
 }
@@ -191,18 +193,32 @@ impl<O: SideOperator, N> SideLink<O, N> {
     ) -> Self {
         let (context, control, emitted_so_far) = (cx.open_context(node), cx.control(), cx.emitted(node));
         let late_so_far = O::DROPS_LATE.0.then(|| cx.late(node));
-        let (life, open, emitted) = (Life::New, [true, true], 0);
+        let (life, open, emitted, refusal) = (Life::New, [true, true], 0, Refusal::default());
         let operator = Guarded::new(operator, Some(node));
-        Self { operator, next, side, open, node, emitted, life, context, control, emitted_so_far, late_so_far }
+        Self { operator, next, side, open, node, emitted, life, context, control, refusal, emitted_so_far, late_so_far }
     }
 
     fn parts<'a>(&'a mut self, at: &'a mut Position) -> (&'a mut O, Ways<'a, O, N>) {
-        let Self { operator, next, side, open, node, emitted, control, .. } = self;
-        (&mut **operator, Ways { next, side, open, at, node: *node, emitted, control })
+        let Self { operator, next, side, open, node, emitted, control, refusal, .. } = self;
+        let leave = Leave::new(control, refusal);
+        (&mut **operator, Ways { next, side, open, at, node: *node, emitted, leave })
     }
 }
 
 impl<O: SideOperator, N: Push<O::Out>> SideLink<O, N> {
+    /// Has the operator do something that may emit.
+    #[inline(always)]
+    fn call(
+        &mut self,
+        at: &mut Position,
+        act: impl FnOnce(&mut O, &mut Ways<'_, O, N>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        at.enter(self.node);
+        let (operator, mut ways) = self.parts(at);
+        let done = act(operator, &mut ways);
+        if ways.leave.is_refused() { self.refusal.settle(done) } else { done }
+    }
+
     /// Passes a watermark on, both ways.
     fn pass(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
         let Self { next, side, open: [main_open, side_open], .. } = self;
@@ -232,35 +248,34 @@ struct Ways<'a, O: SideOperator, N> {
     at: &'a mut Position,
     node: NodeId,
     emitted: &'a mut u64,
-    control: &'a JobControl,
+    leave: Leave<'a>,
 }
 
 impl<O: SideOperator, N: Push<O::Out>> Emit<Leaves<O::Out, O::Side>> for Ways<'_, O, N> {
     #[inline(always)]
     fn emit(&mut self, record: Leaves<O::Out, O::Side>) -> Result<(), Fault> {
+        self.leave.look()?;
+        let unwinding = self.leave.unless_it_panics();
         let (way, left) = match record {
             Leaves::Main(record) if self.open[0] => {
                 *self.emitted += 1;
                 (0, sent(self.next, record, self.at))
             }
             Leaves::Side(record) if self.open[1] => (1, sent(self.side, record, self.at)),
-            Leaves::Main(_) | Leaves::Side(_) => return Ok(()),
+            Leaves::Main(_) | Leaves::Side(_) => (0, Ok(())),
         };
-        self.at.enter(self.node);
+        std::mem::forget(unwinding);
         match left {
-            Err(Fault::Stop(Stop::Satisfied)) => {
-                self.open[way] = false;
-                if *self.open == [false; 2] {
-                    return Err(Stop::Satisfied.into());
-                }
-            }
-            left => left?,
+            Ok(()) => {}
+            Err(Fault::Stop(Stop::Satisfied)) if self.open[1 - way] => self.open[way] = false,
+            Err(fault) => return Err(self.leave.refuse(fault)),
         }
-        self.look()
+        self.at.enter(self.node);
+        Ok(())
     }
 
     fn look(&mut self) -> Result<(), Fault> {
-        if self.control.load() == Control::Cancel { Err(Stop::Cancelled.into()) } else { Ok(()) }
+        self.leave.look()
     }
 }
 
@@ -289,9 +304,7 @@ impl<O: SideOperator, N: Push<O::Out>> Push<O::In> for SideLink<O, N> {
 
     #[inline(always)]
     fn push(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
-        at.enter(self.node);
-        let (operator, mut ways) = self.parts(at);
-        operator.process(record, &mut ways)
+        self.call(at, |operator, ways| operator.process(record, ways))
     }
 
     fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
@@ -299,8 +312,8 @@ impl<O: SideOperator, N: Push<O::Out>> Push<O::In> for SideLink<O, N> {
         Ok(())
     }
 
-    fn wanted(&self) -> bool {
-        (self.open[0] && self.next.wanted()) || (self.open[1] && self.side.wanted())
+    fn wanted(&self, outside: bool) -> bool {
+        (self.open[0] && self.next.wanted(outside)) || (self.open[1] && self.side.wanted(outside))
     }
 
     fn publish(&mut self) {
@@ -316,9 +329,7 @@ impl<O: SideOperator, N: Push<O::Out>> Push<O::In> for SideLink<O, N> {
     }
 
     fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
-        at.enter(self.node);
-        let (operator, mut ways) = self.parts(at);
-        match operator.finish(&mut ways) {
+        match self.call(at, |operator, ways| operator.finish(ways)) {
             Ok(()) | Err(Fault::Stop(Stop::Satisfied)) => {}
             fault => return fault,
         }
@@ -340,18 +351,14 @@ impl<O: SideOperator, N: Push<O::Out>> Push<O::In> for SideLink<O, N> {
     }
 
     fn input_ended(&mut self, input: usize, at: &mut Position) -> Result<(), Fault> {
-        at.enter(self.node);
-        let (operator, mut ways) = self.parts(at);
-        operator.input_ended(input, &mut ways)
+        self.call(at, |operator, ways| operator.input_ended(input, ways))
     }
 
     fn watermark(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
         if O::MARKS.0 {
             return Ok(());
         }
-        at.enter(self.node);
-        let (operator, mut ways) = self.parts(at);
-        operator.on_watermark(mark, &mut ways)?;
+        self.call(at, |operator, ways| operator.on_watermark(mark, ways))?;
         self.pass(mark, at)
     }
 
@@ -364,13 +371,9 @@ impl<O: SideOperator, N: Push<O::Out>> Push<O::In> for SideLink<O, N> {
     }
 
     fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
-        at.enter(self.node);
-        let (operator, mut ways) = self.parts(at);
-        operator.flush(&mut ways)?;
+        self.call(at, |operator, ways| operator.flush(ways))?;
         if O::TIMES.0 {
-            at.enter(self.node);
-            let (operator, mut ways) = self.parts(at);
-            operator.on_time(&mut ways)?;
+            self.call(at, |operator, ways| operator.on_time(ways))?;
         }
         if let Some(mark) = self.operator.mark() {
             self.pass(mark, at)?;

@@ -131,7 +131,7 @@ impl<K: Sink> Push<K::In> for SinkEnd<K> {
         Ok(())
     }
 
-    fn wanted(&self) -> bool {
+    fn wanted(&self, _outside: bool) -> bool {
         true
     }
 

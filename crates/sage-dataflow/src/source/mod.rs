@@ -5,7 +5,7 @@ mod iterators;
 mod retry;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use files::Lines;
@@ -15,6 +15,7 @@ pub(crate) use retry::RetriedSource;
 
 use crate::BoxError;
 use crate::clock::Clock;
+use crate::exchange::lane::Signal;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
 use crate::guarded::Guarded;
@@ -40,8 +41,8 @@ pub enum Next<T> {
 /// A source of records, driven on its own thread.
 ///
 /// A source reports what went wrong as an error; the engine stops the job and names the source. A source
-/// that waits for the outside world should wait with [`SourceContext::wait`], so that a drain or a cancel
-/// ends the wait; one that blocks elsewhere ends when its call returns, or is abandoned at the deadline.
+/// that waits for the outside world should wait with [`SourceContext::wait`], so that a drain, a cancel, and a
+/// [`take`](crate::Stream::take) that has what it wanted end the wait; one that blocks elsewhere ends when its call returns, or is abandoned at the deadline.
 ///
 /// ```
 /// use sage::{BoxError, Environment, Next, Source, SourceContext};
@@ -112,17 +113,38 @@ pub struct SourceContext {
     passed: Arc<Passed>,
     /// When, in milliseconds of the job's clock, the chain behind the source has something to do; `i64::MAX` for never.
     due: AtomicI64,
+    /// The tasks that the records go to. One that ends unparks this thread.
+    readers: Vec<Arc<Signal>>,
+    /// How many of them had ended when the task last looked whether anybody wants more.
+    gone: AtomicUsize,
 }
 
 impl SourceContext {
     fn new(node: NodeId, cx: &mut BuildContext<'_>) -> Self {
-        let (control, passed, due) = (cx.control(), cx.passed(node), AtomicI64::new(i64::MAX));
-        Self { replica: cx.replica, parallelism: cx.parallelism, control, passed, due }
+        Self {
+            replica: cx.replica,
+            parallelism: cx.parallelism,
+            control: cx.control(),
+            passed: cx.passed(node),
+            due: AtomicI64::new(i64::MAX),
+            readers: cx.readers(),
+            gone: AtomicUsize::new(0),
+        }
     }
 
-    /// Whether the source should return from a wait: the job is paused, drained or cancelled.
+    /// Whether the source should return from a wait, and answer [`Next::Idle`]: the job is paused, drained or cancelled, or
+    /// one of those who read its records wants no more. Where nobody does, the source is not asked again.
     pub fn interrupted(&self) -> bool {
-        !self.control.running()
+        !self.control.running() || self.count_gone() != self.gone.load(Ordering::Relaxed)
+    }
+
+    fn count_gone(&self) -> usize {
+        self.readers.iter().filter(|reader| reader.is_gone()).count()
+    }
+
+    /// Takes note of who has ended. Comes before the look whether anybody wants more.
+    fn look_for_readers(&self) {
+        self.gone.store(self.count_gone(), Ordering::Relaxed);
     }
 
     /// The clock of the job's processing time.
@@ -130,8 +152,8 @@ impl SourceContext {
         self.control.clock()
     }
 
-    /// Parks the calling thread while `pending` holds, for `limit` at most. Returns early when the job is no longer running,
-    /// or something behind the source is due; says whether it has not.
+    /// Parks the calling thread while `pending` holds, for `limit` at most. Returns early when it is interrupted, or something
+    /// behind the source is due; says whether it has not.
     fn park(&self, limit: Duration, pending: impl Fn() -> bool) -> bool {
         let due = Timestamp::from_millis(self.due.load(Ordering::Relaxed));
         let (clock, due) = (self.clock(), (due < Timestamp::MAX).then_some(due));
@@ -140,14 +162,14 @@ impl SourceContext {
         !self.interrupted() && until_due.is_none() && !clock.is_due(due)
     }
 
-    /// Waits until `ready` says so, the job is paused, drained or cancelled, or a window or timer behind the source is
-    /// due by the clock. Whoever makes it ready unparks the calling thread then.
+    /// Waits until `ready` says so, the job is paused, drained or cancelled, a reader wants no more, or a window or timer
+    /// behind the source is due by the clock. Whoever makes it ready unparks the calling thread then.
     pub fn wait_until(&self, ready: impl Fn() -> bool) {
         let _ = self.park(crate::sync::FOREVER, || !ready());
     }
 
-    /// Waits for `duration`, or until the job is paused, drained or cancelled, or a window or timer behind the source is
-    /// due by the clock: answer [`Next::Idle`] then. Returns whether the whole time has passed.
+    /// Waits for `duration`, or until the job is paused, drained or cancelled, a reader wants no more, or a window or timer
+    /// behind the source is due by the clock: answer [`Next::Idle`] then. Returns whether the whole time has passed.
     pub fn wait(&self, duration: Duration) -> bool {
         self.park(duration, || true)
     }
@@ -240,7 +262,8 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
             Control::Drain => return Ok(Step::End),
             Control::Cancel => return Err(Stop::Cancelled),
         }
-        if !self.chain.1.wanted() {
+        self.context.look_for_readers();
+        if !self.chain.1.wanted(false) {
             return Err(Stop::Satisfied);
         }
         let due = self.chain.1.wake_at().unwrap_or(Timestamp::MAX);

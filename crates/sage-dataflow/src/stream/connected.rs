@@ -355,8 +355,8 @@ impl<T: Slot<INPUT>, N: Push<T>, const INPUT: usize> Push<T::Part> for Wrap<N, T
         self.next.attend(at)
     }
 
-    fn wanted(&self) -> bool {
-        self.next.wanted()
+    fn wanted(&self, outside: bool) -> bool {
+        self.next.wanted(outside)
     }
 
     fn publish(&mut self) {

@@ -20,11 +20,11 @@ use tokio::runtime::Handle;
 
 use super::Stream;
 use super::failing::WithSide;
-use super::pipe::{FromInlet, Pipe};
+use super::pipe::{FromInlet, Pipe, is_wanted};
 use crate::BoxError;
 use crate::environment::SubmitError;
 use crate::exchange::lane::{Inbox, Mark, Polled, Taker};
-use crate::exchange::{Partitioning, RoundRobin};
+use crate::exchange::{Circle, Partitioning, RoundRobin};
 use crate::graph::wiring::BuildContext;
 use crate::graph::{Head, NodeId};
 use crate::job::control::{Control, JobControl};
@@ -61,6 +61,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>> Pipe for MapAsync<I, F> {
         Ok(Box::new(AsyncTask {
             inbox: cx.inbox(self.inlet.inlet),
             flight: Flight::new(self.function.clone(), self.policy.clone(), self.since, Rouser::new(&polling)),
+            circle: cx.circle(&next),
             next,
             node: self.node,
             polling,
@@ -300,6 +301,7 @@ struct AsyncTask<I, F: AsyncFunction<I>, N> {
     inbox: Inbox<I>,
     flight: Flight<I, F>,
     next: N,
+    circle: Option<Circle>,
     node: NodeId,
     polling: Polling,
     runtime: Option<Handle>,
@@ -518,7 +520,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
     }
 
     fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
-        if !self.next.wanted() {
+        if !is_wanted(&self.next, self.circle.as_ref()) {
             return Err(Stop::Satisfied);
         }
         let step = self.work(cx);
@@ -527,10 +529,10 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
     }
 
     fn wait(&mut self, _cx: &mut TaskContext) {
-        let (flight, next, control, wake_at) = (&self.flight, &self.next, &self.control, self.next.wake_at());
-        let clock = control.clock();
+        let (flight, control, wake_at) = (&self.flight, &self.control, self.next.wake_at());
+        let (clock, wanted) = (control.clock(), || is_wanted(&self.next, self.circle.as_ref()));
         let interrupted =
-            || flight.is_roused() || control.load() == Control::Cancel || !next.wanted() || clock.is_due(wake_at);
+            || flight.is_roused() || control.load() == Control::Cancel || !wanted() || clock.is_due(wake_at);
         let limit = wake_at.and_then(|moment| clock.until(moment));
         if interrupted() {
             return;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::environment::SubmitError;
 use crate::exchange::lane::{Inbox, Polled, Taker};
-use crate::exchange::{ByKey, Gauge, Lanes, Partitioning, Returned, RoundRobin, Rounds};
+use crate::exchange::{ByKey, Circle, Gauge, Lanes, Partitioning, Returned, RoundRobin, Rounds};
 use crate::graph::wiring::BuildContext;
 use crate::graph::{EdgeId, InletId, NodeId};
 use crate::job::control::{Control, JobControl};
@@ -120,6 +120,7 @@ impl<T: Send + 'static> Pipe for FromInlet<T> {
     fn build<N: Push<T> + 'static>(&self, cx: &mut BuildContext<'_>, next: N) -> Result<Box<dyn Task>, SubmitError> {
         Ok(Box::new(InletTask {
             inbox: cx.inbox(self.inlet),
+            circle: cx.circle(&next),
             next,
             head: cx.loop_head(self.inlet).map(|gauge| LoopHead { rounds: Rounds::new(), gauge }),
             fast: false,
@@ -177,10 +178,16 @@ struct LoopHead {
     gauge: Arc<Gauge>,
 }
 
+/// Whether a task is to go on: somebody wants its records, and not only a loop that nobody outside wants anything of.
+pub(super) fn is_wanted<T>(next: &impl Push<T>, circle: Option<&Circle>) -> bool {
+    next.wanted(false) && circle.is_none_or(|circle| circle.goes_on(|| next.wanted(true)))
+}
+
 /// A chain that begins with an inbox.
 struct InletTask<T, N> {
     inbox: Inbox<T>,
     next: N,
+    circle: Option<Circle>,
     head: Option<LoopHead>,
     fast: bool,
     taken: Arc<Counter>,
@@ -226,7 +233,7 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
     }
 
     fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
-        if !self.next.wanted() {
+        if !is_wanted(&self.next, self.circle.as_ref()) {
             return Err(Stop::Satisfied);
         }
         let before = cx.records();
@@ -260,9 +267,9 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
     }
 
     fn wait(&mut self, _cx: &mut TaskContext) {
-        let (control, next, wake_at) = (&self.control, &self.next, self.next.wake_at());
-        let clock = control.clock();
-        let interrupted = || control.load() == Control::Cancel || !next.wanted() || clock.is_due(wake_at);
+        let (control, wake_at) = (&self.control, self.next.wake_at());
+        let (clock, wanted) = (control.clock(), || is_wanted(&self.next, self.circle.as_ref()));
+        let interrupted = || control.load() == Control::Cancel || !wanted() || clock.is_due(wake_at);
         self.inbox.wait(interrupted, wake_at.and_then(|moment| clock.until(moment)));
     }
 

@@ -26,12 +26,36 @@ pub(super) struct Block<T> {
 
 pub(super) type Slot<T> = UnsafeCell<MaybeUninit<T>>;
 
+/// What lies behind the last slot in builds with debug assertions, and is there still when the block is used again or
+/// freed, unless somebody wrote past the end.
+const GUARD: [u8; GUARD_BYTES] = [0xA5; GUARD_BYTES];
+const GUARD_BYTES: usize = if cfg!(debug_assertions) { 16 } else { 0 };
+
 impl<T> Block<T> {
     fn layout(capacity: usize) -> Layout {
         let slots = Layout::array::<Slot<T>>(capacity).expect("a block is far smaller than the address space");
         let (layout, offset) = Layout::new::<Self>().extend(slots).expect("as above");
         debug_assert_eq!(offset, size_of::<Self>(), "the empty `slots` gives a block the alignment of its slots");
+        let (layout, _) = layout.extend(Layout::new::<[u8; GUARD_BYTES]>()).expect("as above");
         layout.pad_to_align()
+    }
+
+    /// Where the guard lies.
+    ///
+    /// # Safety
+    /// As for [`Block::slots`].
+    unsafe fn guard(block: *mut Self) -> *mut [u8; GUARD_BYTES] {
+        // SAFETY: the guard, whose alignment is 1, follows the slots at once, see `layout`.
+        unsafe { Self::slots(block).add((*block).capacity) }.cast()
+    }
+
+    /// Fails if a record was written past the end of the block; in builds with debug assertions.
+    ///
+    /// # Safety
+    /// As for [`Block::slots`].
+    pub(super) unsafe fn check(block: *mut Self) {
+        // SAFETY: the guard was written with the block, and is no part of a slot.
+        debug_assert_eq!(unsafe { *Self::guard(block) }, GUARD, "a record was written past the end of its block");
     }
 
     pub(super) fn allocate(capacity: usize) -> *mut Self {
@@ -57,6 +81,7 @@ impl<T> Block<T> {
             for index in 0..capacity {
                 Self::slots(block).add(index).write(Slot::new(MaybeUninit::uninit()));
             }
+            Self::guard(block).write(GUARD);
         }
         block
     }
@@ -101,6 +126,7 @@ impl<T> Block<T> {
     pub(super) unsafe fn free(block: *mut Self) {
         // SAFETY: the caller's promise; `allocate` made the header and the slots, with this layout.
         unsafe {
+            Self::check(block);
             let capacity = (*block).capacity;
             for index in 0..capacity {
                 Self::slots(block).add(index).drop_in_place();

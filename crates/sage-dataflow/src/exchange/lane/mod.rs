@@ -20,6 +20,8 @@
 //! A push is a store of the record, a store of the length, and one comparison with the block's `limit`. It calls
 //! nothing that could wait: it answers [`Pushed::Attend`] when the block is full or the reader asked for attention, and
 //! [`Writer::attend`] does the rest, once the chain's loop has been left. So the loop keeps its state in registers.
+//! A writer that is not attended to is harmless: the push that fills a block leaves it, and until a block is opened every
+//! further one drops its record, which breaks the lane off ([`Refused::Overrun`]).
 //!
 //! Waking. The reader announces what it waits for in [`Signal::mode`]. `FULL` (records come fast) asks to be
 //! woken when half the lane's blocks are full, and is always a timed wait; `ANY` asks to be woken by the
@@ -90,6 +92,8 @@ pub(crate) enum Refused {
     ReaderGone,
     /// The job is being cancelled, or the reader has ended without finishing.
     Interrupted,
+    /// A push came before the one that had filled a block was attended to, and its record is lost.
+    Overrun,
 }
 
 /// How the reading task says what it waits for; one for all the lanes it reads.
@@ -111,6 +115,11 @@ impl Signal {
             BROKEN => Some(Refused::Interrupted),
             _ => None,
         }
+    }
+
+    /// Whether the reader has ended well, and wants no more records.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.ended() == Some(Refused::ReaderGone)
     }
 
     fn wake(&self) {

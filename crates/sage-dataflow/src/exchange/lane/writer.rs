@@ -18,8 +18,12 @@ const RING_BLOCKS: usize = 64;
 ///
 /// What a push needs lies in the writer itself, everything else behind a pointer: no address of a writer is ever
 /// taken, so that one on the stack may be kept in registers while its chain's loop runs.
+///
+/// Invariant: `slots` are those of a block with room for one record at least, and `len` says where. The push that fills a
+/// block leaves it at once, for the spare one, which drops what is pushed into it; only [`Writer::attend`] and its like
+/// lead back to the lane. So nobody's mistake makes a push write past the end of a block.
 pub(crate) struct Writer<T, W: Wait> {
-    /// Those of the open block, which has room for one record at least; its header lies right before them.
+    /// Those of the open block, or of the spare one; the header lies right before them.
     slots: *mut Slot<T>,
     len: usize,
     far: Box<Far<T, W>>,
@@ -30,10 +34,11 @@ struct Far<T, W> {
     tail: Tail<T>,
     depth: Depth,
     pace: Pace,
-    /// Set once the lane takes no more records. What is pushed then goes into `waste`, a block of one slot, and is
-    /// dropped.
+    /// Set once the lane takes no more records.
     refused: Option<Refused>,
-    waste: *mut Block<T>,
+    /// A block of one slot, this half's own. What is pushed into it is dropped by that push: once the lane has refused, or
+    /// if its last block is full and was not attended to. A record that was lost so stays in its length.
+    spare: *mut Block<T>,
     /// The watermark that was last written.
     mark: Mark,
     /// The probe that was last written.
@@ -78,37 +83,55 @@ impl<T, W: Wait> Writer<T, W> {
         let tail =
             Tail { block: ptr::null_mut(), oldest: ptr::null_mut(), oldest_index: 0, opened: 0, finished: false };
         let pace = Pace { released: 0, at: Instant::now(), fast: false };
-        let waste = ptr::null_mut();
-        let far = Far { tail, depth, pace, refused: None, waste, mark: Mark::NONE, round: 0, signal, lane, wait };
-        Self { slots: ptr::null_mut(), len: 0, far: Box::new(far) }
+        let spare = Block::allocate(1);
+        // SAFETY: nobody else knows of the block.
+        unsafe { &*spare }.limit.store(0, Ordering::Relaxed);
+        let far = Far { tail, depth, pace, refused: None, spare, mark: Mark::NONE, round: 0, signal, lane, wait };
+        // SAFETY: the block was allocated above.
+        Self { slots: unsafe { Block::slots(spare) }, len: 0, far: Box::new(far) }
     }
 
     /// Opens the first block, and has the calling thread, which is the one that will write, woken when the reader
     /// ends.
     pub(crate) fn open(&mut self) {
         self.far.lane.writer.get_or_init(thread::current);
-        if self.slots.is_null() {
+        if self.far.tail.block.is_null() {
             let block = Block::allocate(self.far.lane.capacity);
             self.far.link(block);
-            // SAFETY: the block is the lane's, and is not freed before it.
-            self.slots = unsafe { Block::slots(block) };
+            self.reopen(block);
         }
     }
 
     /// Appends a record.
     #[inline(always)]
     pub(crate) fn push(&mut self, record: T) -> Pushed {
-        debug_assert!(!self.slots.is_null(), "the writer was opened");
         // SAFETY: the header lies right before the slots, which is where `Block::slots` came from.
         let header = unsafe { &*self.slots.cast::<Block<T>>().sub(1) };
-        debug_assert!(self.len < header.capacity, "a full block was attended to");
-        // SAFETY: the open block has room, as every `Attend` is answered before the next push: the links of a chain
-        // pass it on to what drives them, and no user's code sees it. The slot at `len` is the writer's (invariant 2).
+        // SAFETY: the block has room at `len` (the writer's invariant), and that slot is the writer's (invariant 2).
         unsafe { (*self.slots.add(self.len)).with_mut(|slot| (*slot).write(record)) };
         self.len += 1;
         header.len.store(self.len, Ordering::Release);
         publish_fence();
-        if self.len >= header.limit.load(Ordering::Relaxed) { Pushed::Attend } else { Pushed::Done }
+        if self.len < header.limit.load(Ordering::Relaxed) {
+            return Pushed::Done;
+        }
+        if self.len >= header.capacity {
+            self.leave();
+        }
+        Pushed::Attend
+    }
+
+    /// Leaves a block that has no more room. Calls nothing, unless it has a record to drop.
+    #[inline(always)]
+    fn leave(&mut self) {
+        // SAFETY: the spare block is freed with `far`.
+        let spare = unsafe { Block::slots(self.far.spare) };
+        let lost = std::mem::replace(&mut self.slots, spare) == spare;
+        self.len = 0;
+        if std::mem::needs_drop::<T>() && lost {
+            // SAFETY: the push has just written the record there, and the spare block is nobody else's.
+            unsafe { (*spare).with_mut(|slot| (*slot).assume_init_drop()) };
+        }
     }
 
     /// Does what the last push asked for, if it did: wakes the reader, and waits for room where the block is full.
@@ -129,7 +152,6 @@ impl<T, W: Wait> Writer<T, W> {
     /// to.
     #[inline(always)]
     pub(crate) fn watermark(&mut self, mark: Mark) -> Result<(), Refused> {
-        debug_assert!(!self.slots.is_null(), "the writer was opened");
         let (open, marked) = self.far.watermark(mark);
         self.reopen(open);
         marked
@@ -137,26 +159,44 @@ impl<T, W: Wait> Writer<T, W> {
 
     /// Sends a probe, behind all that was written; see `feedback.rs`. May wait for room, as [`Writer::watermark`] does.
     pub(crate) fn probe(&mut self, round: u64) -> Result<(), Refused> {
-        debug_assert!(!self.slots.is_null(), "the writer was opened");
         let (open, probed) = self.far.probe(round);
         self.reopen(open);
         probed
     }
 
+    /// Goes on in the block `open`, or without one.
     #[inline(always)]
     fn reopen(&mut self, open: *mut Block<T>) {
         // SAFETY: the open block is the lane's or `far`'s, and is not freed before either.
-        unsafe { (self.slots, self.len) = (Block::slots(open), (*open).len.load(Ordering::Relaxed)) };
+        let (slots, len, capacity) =
+            unsafe { (Block::slots(open), (*open).len.load(Ordering::Relaxed), (*open).capacity) };
+        (self.slots, self.len) = (slots, len);
+        if len >= capacity {
+            // SAFETY: as above.
+            (self.slots, self.len) = (unsafe { Block::slots(self.far.spare) }, 0);
+        }
     }
 
-    /// Ends the lane: the reader will see the end after the last record.
-    pub(crate) fn finish(&mut self) {
-        self.far.end(FINISHED);
+    /// Ends the lane: the reader will see the end after the last record. One that has lost a record is broken off.
+    pub(crate) fn finish(&mut self) -> Result<(), Refused> {
+        match self.far.refused {
+            None | Some(Refused::ReaderGone) if !self.far.has_lost() => {
+                self.far.end(FINISHED);
+                Ok(())
+            }
+            refused => Err(refused.unwrap_or(Refused::Overrun)),
+        }
     }
 
     /// Whether the reading task has ended well, and wants no more records.
     pub(crate) fn reader_gone(&self) -> bool {
-        self.far.signal.ended() == Some(Refused::ReaderGone)
+        self.far.signal.is_gone()
+    }
+
+    /// By which the reader says what it waits for, and that it has ended. When it has, the thread that opened the lane is
+    /// unparked.
+    pub(crate) fn signal(&self) -> &Arc<Signal> {
+        &self.far.signal
     }
 
     /// How this writer waits.
@@ -180,8 +220,7 @@ impl<T, W: Wait> Far<T, W> {
     #[inline(never)]
     fn attend(&mut self) -> (*mut Block<T>, Result<(), Refused>) {
         if let Some(refused) = self.refused {
-            self.discard();
-            return (self.waste, Err(refused));
+            return (self.spare, Err(refused));
         }
         let attended = self.try_attend();
         self.open_after(attended)
@@ -193,8 +232,7 @@ impl<T, W: Wait> Far<T, W> {
             Ok(()) => (self.tail.block, Ok(())),
             Err(refused) => {
                 self.refused = Some(refused);
-                self.waste = Block::allocate(1);
-                (self.waste, Err(refused))
+                (self.spare, Err(refused))
             }
         }
     }
@@ -204,16 +242,29 @@ impl<T, W: Wait> Far<T, W> {
     #[inline(never)]
     fn watermark(&mut self, mark: Mark) -> (*mut Block<T>, Result<(), Refused>) {
         if let Some(refused) = self.refused {
-            return (self.waste, Err(refused));
+            return (self.spare, Err(refused));
         }
         let marked = self.try_watermark(mark);
         self.open_after(marked)
     }
 
-    fn try_watermark(&mut self, mark: Mark) -> Result<(), Refused> {
-        if let Some(refused) = self.signal.ended() {
-            return Err(refused);
+    /// Whether a record was dropped that the lane might have taken: it was pushed before the one before it was attended to.
+    fn has_lost(&self) -> bool {
+        // SAFETY: the spare block is freed with this.
+        self.refused.is_none() && unsafe { &*self.spare }.len.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the lane goes on: its reader is there, and everything that was pushed is in it.
+    fn usable(&self) -> Result<(), Refused> {
+        match self.signal.ended() {
+            Some(refused) => Err(refused),
+            None if self.tail.block.is_null() || self.has_lost() => Err(Refused::Overrun),
+            None => Ok(()),
         }
+    }
+
+    fn try_watermark(&mut self, mark: Mark) -> Result<(), Refused> {
+        self.usable()?;
         // SAFETY: a block is open, and is not freed before the lane.
         let block = unsafe { &*self.tail.block };
         let empty = block.len.load(Ordering::Relaxed) == 0;
@@ -236,16 +287,14 @@ impl<T, W: Wait> Far<T, W> {
     #[inline(never)]
     fn probe(&mut self, round: u64) -> (*mut Block<T>, Result<(), Refused>) {
         if let Some(refused) = self.refused {
-            return (self.waste, Err(refused));
+            return (self.spare, Err(refused));
         }
         let probed = self.try_probe(round);
         self.open_after(probed)
     }
 
     fn try_probe(&mut self, round: u64) -> Result<(), Refused> {
-        if let Some(refused) = self.signal.ended() {
-            return Err(refused);
-        }
+        self.usable()?;
         // SAFETY: a block is open, and is not freed before the lane.
         let block = unsafe { &*self.tail.block };
         let empty = block.len.load(Ordering::Relaxed) == 0;
@@ -270,9 +319,7 @@ impl<T, W: Wait> Far<T, W> {
     }
 
     fn try_attend(&mut self) -> Result<(), Refused> {
-        if let Some(refused) = self.signal.ended() {
-            return Err(refused);
-        }
+        self.usable()?;
         // SAFETY: a block is open, and is not freed before the lane.
         let block = unsafe { &*self.tail.block };
         if block.limit.load(Ordering::Relaxed) == 0 {
@@ -286,16 +333,6 @@ impl<T, W: Wait> Far<T, W> {
         }
         self.mark.idle = false;
         self.open_block()
-    }
-
-    /// Drops the record in `waste`.
-    fn discard(&mut self) {
-        // SAFETY: the block was allocated when the lane refused, and nobody else knows of it.
-        let len = unsafe { &(*self.waste).len };
-        if len.swap(0, Ordering::Relaxed) > 0 {
-            // SAFETY: as above; the slot below the length held a record.
-            unsafe { (*Block::slots(self.waste)).with_mut(|slot| (*slot).assume_init_drop()) };
-        }
     }
 
     fn open_block(&mut self) -> Result<(), Refused> {
@@ -368,7 +405,10 @@ impl<T> Tail<T> {
     fn reuse_oldest(&mut self) -> *mut Block<T> {
         let block = self.oldest;
         // SAFETY: the reader released this block and will not touch it again (invariant 1).
-        let reused = unsafe { &*block };
+        let reused = unsafe {
+            Block::check(block);
+            &*block
+        };
         self.oldest = reused.next.load(Ordering::Acquire);
         self.oldest_index += 1;
         reused.next.store(ptr::null_mut(), Ordering::Relaxed);
@@ -380,15 +420,8 @@ impl<T> Tail<T> {
 
 impl<T, W> Drop for Far<T, W> {
     fn drop(&mut self) {
-        if !self.waste.is_null() {
-            // SAFETY: the block is this half's own; a record in it is dropped here if its `attend` never came.
-            unsafe {
-                if (*self.waste).len.load(Ordering::Relaxed) > 0 {
-                    (*Block::slots(self.waste)).with_mut(|slot| (*slot).assume_init_drop());
-                }
-                Block::free(self.waste);
-            }
-        }
+        // SAFETY: the block is this half's own, and every push into it has dropped its record.
+        unsafe { Block::free(self.spare) };
         let oldest = (self.tail.oldest, self.tail.oldest_index);
         // SAFETY: read by the lane's `Drop` alone, after this half is gone.
         self.lane.oldest.with_mut(|cell| unsafe { *cell = oldest });

@@ -4,6 +4,7 @@
 mod abandoned;
 mod asynchronous;
 mod at_return;
+mod careless;
 mod causes;
 mod cost;
 mod deadlines;

@@ -135,7 +135,7 @@ fn run(
             Polled::Aborted => panic!("a writer ended without finishing"),
         }
     }
-    outs.iter_mut().for_each(Writer::finish);
+    outs.iter_mut().for_each(|out| out.finish().expect("nothing was lost"));
     inbox.satisfied();
 }
 
@@ -164,7 +164,7 @@ fn check(records: &'static [u32], workers: usize, schedules: usize) {
         threads.push(thread::spawn(move || {
             source.open();
             records.iter().for_each(|&record| push(&mut source, record));
-            source.finish();
+            source.finish().expect("nothing was lost");
         }));
         let joint_inbox = inbox(vec![from_source, from_head.in_loop(true, true)], joint);
         threads.push(thread::spawn(move || {

@@ -149,7 +149,7 @@ fn contract_16_every_record_arrives_once_and_in_order() {
         let counter = dropped.clone();
         let producer = thread::spawn(move || {
             write(&mut writer, 3, &counter);
-            writer.finish();
+            writer.finish().expect("nothing was lost");
         });
         assert_eq!(read_all(inbox), Ok(vec![0, 1, 2]));
         producer.join().unwrap();
@@ -208,10 +208,10 @@ fn two_writers_and_one_reader_lose_nothing() {
         let counter = dropped.clone();
         let producer = thread::spawn(move || {
             write(&mut one, 1, &counter);
-            one.finish();
+            one.finish().expect("nothing was lost");
         });
         write(&mut two, 1, &dropped);
-        two.finish();
+        two.finish().expect("nothing was lost");
         assert_eq!(read_all(inbox), Ok(vec![0, 0]));
         producer.join().unwrap();
     });
@@ -264,7 +264,7 @@ fn watermarks_stay_between_records(capacity: usize, preemptions: usize) {
             writer.watermark(at(1)).expect("the reader is there");
             push(&mut writer, Counted(1, counter.clone())).expect("the reader is there");
             writer.watermark(at(2)).expect("the reader is there");
-            writer.finish();
+            writer.finish().expect("nothing was lost");
         });
         let seen = see(&mut inbox, |_| false);
         producer.join().expect("the writer does not panic");
@@ -298,7 +298,7 @@ fn a_watermark_wakes_a_reader_that_waits() {
         });
         assert_eq!(see(&mut inbox, |seen| seen.contains(&Seen::Watermark(1))), [Seen::Watermark(1)]);
         let mut writer = producer.join().unwrap();
-        writer.finish();
+        writer.finish().expect("nothing was lost");
     });
 }
 
@@ -316,7 +316,7 @@ fn the_last_of_several_watermarks_is_seen() {
             writer.watermark(at(2)).unwrap();
             push(&mut writer, Counted(0, dropped.clone())).unwrap();
             writer.watermark(at(3)).unwrap();
-            writer.finish();
+            writer.finish().expect("nothing was lost");
         });
         let seen = see(&mut inbox, |_| false);
         producer.join().unwrap();
@@ -349,8 +349,8 @@ fn the_slowest_lane_that_is_not_idle_counts() {
         slow.watermark(Mark { millis: 2, idle: true }).unwrap();
         seen.extend(see(&mut inbox, |seen| seen.contains(&Seen::Watermark(5))));
         let mut fast = producer.join().unwrap();
-        fast.finish();
-        slow.finish();
+        fast.finish().expect("nothing was lost");
+        slow.finish().expect("nothing was lost");
         seen.extend(see(&mut inbox, |_| false));
         seen.retain(|seen| matches!(seen, Seen::Watermark(_)));
         assert_eq!(seen, [Seen::Watermark(2), Seen::Watermark(5)]);

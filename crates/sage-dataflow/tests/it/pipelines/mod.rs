@@ -4,6 +4,7 @@ mod clock;
 mod connect;
 mod declaration;
 mod ends_of_time;
+mod enough;
 mod failing;
 mod feedback;
 mod graphs;

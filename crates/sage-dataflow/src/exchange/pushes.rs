@@ -1,0 +1,185 @@
+//! Pushes that nobody attends to, at random: whatever its caller does, a writer touches no memory that is not its own, drops
+//! each record once, and never ends well a lane that has lost one.
+//!
+//! Blocks have a guard behind their last slot in builds with debug assertions; it is looked at when they are freed.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::lane::{Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Taker, Wait, lane};
+
+/// A record of an odd size, which counts how often it is dropped.
+#[derive(Debug)]
+struct Counted {
+    number: u64,
+    drops: Rc<Cell<usize>>,
+    _rest: [u8; 5],
+}
+
+// SAFETY: the test has one thread.
+unsafe impl Send for Counted {}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.drops.set(self.drops.get() + 1);
+    }
+}
+
+/// Where a writer would wait for room, the job is cancelled instead.
+struct Never;
+
+impl Wait for Never {
+    fn interrupted(&self) -> bool {
+        true
+    }
+    fn park_blocked(&mut self) {
+        unreachable!("the wait is given up first");
+    }
+}
+
+struct All<'a>(&'a mut Vec<u64>);
+
+impl Taker<Counted> for All<'_> {
+    type Refusal = std::convert::Infallible;
+    const FAST_STRIDE: usize = 1;
+    fn fast(&self) -> bool {
+        false
+    }
+    fn look(&mut self) -> Result<(), Self::Refusal> {
+        Ok(())
+    }
+    fn take(&mut self, record: Counted) -> Result<(), Self::Refusal> {
+        self.0.push(record.number);
+        Ok(())
+    }
+    fn took(&mut self, _count: usize) {}
+}
+
+/// What a careless caller does.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    /// Pushes, and attends if it is asked to.
+    Push,
+    /// Pushes, whatever it is asked to.
+    Careless,
+    Attend,
+    Watermark(i64),
+    Probe,
+    /// The reader takes what is there.
+    Read,
+    /// The reader ends, well or not.
+    Leave(bool),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        8 => Just(Act::Push),
+        6 => Just(Act::Careless),
+        2 => Just(Act::Attend),
+        1 => (0..9_i64).prop_map(Act::Watermark),
+        1 => Just(Act::Probe),
+        3 => Just(Act::Read),
+    ];
+    let end = prop_oneof![3 => Just(vec![]), 1 => any::<bool>().prop_map(|well| vec![Act::Leave(well)])];
+    (proptest::collection::vec(act.clone(), 0..60), end, proptest::collection::vec(act, 0..20))
+        .prop_map(|(before, end, after)| [before, end, after].concat())
+}
+
+/// Does it all to one lane. Returns the records that were read, whether the lane ended well, how many were pushed and how
+/// many dropped, and whether one was pushed that came too early.
+fn run(acts: &[Act], capacity: usize, opened: bool) -> (Vec<u64>, bool, u64, usize) {
+    let (drops, signal) = (Rc::new(Cell::new(0)), Arc::new(Signal::new()));
+    let (mut writer, reader) = lane(capacity, Depth { slow: 2, fast: 3 }, signal.clone(), Never);
+    let mut inbox = Some(Inbox::new(vec![reader], signal, Duration::ZERO));
+    let (mut read, mut pushed, mut round) = (Vec::new(), 0, 0);
+    if opened {
+        writer.open();
+    }
+    for &act in acts {
+        match act {
+            Act::Push | Act::Careless => {
+                let record = Counted { number: pushed, drops: drops.clone(), _rest: [7; 5] };
+                pushed += 1;
+                if writer.push(record) == Pushed::Attend && matches!(act, Act::Push) {
+                    let _ = writer.attend();
+                }
+            }
+            Act::Attend => _ = writer.attend(),
+            Act::Watermark(millis) => _ = writer.watermark(Mark { millis, idle: millis == 0 }),
+            Act::Probe => {
+                round += 1;
+                let _ = writer.probe(round);
+            }
+            Act::Read => {
+                if let Some(inbox) = &mut inbox {
+                    drop(inbox.poll(&mut All(&mut read)));
+                }
+            }
+            Act::Leave(well) => {
+                if let Some(mut inbox) = inbox.take()
+                    && well
+                {
+                    inbox.satisfied();
+                }
+            }
+        }
+    }
+    let finished = writer.finish();
+    drop(writer);
+    let mut ended_well = finished.is_ok();
+    if let Some(inbox) = &mut inbox {
+        ended_well = loop {
+            match inbox.poll(&mut All(&mut read)) {
+                Ok(Polled::Finished) => break true,
+                Ok(Polled::Aborted) => break false,
+                Ok(_) => {}
+            }
+        };
+        assert_eq!(ended_well, finished.is_ok(), "the reader learns how the lane ended");
+    }
+    drop(inbox);
+    (read, ended_well, pushed, drops.get())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn contract_26_a_push_that_nobody_attends_to_harms_nobody(
+        acts in acts(), capacity in 1..6_usize, opened in prop::bool::weighted(0.9),
+    ) {
+        let (read, ended_well, pushed, dropped) = run(&acts, capacity, opened);
+        prop_assert_eq!(dropped as u64, pushed, "each record is dropped once");
+        let left = acts.iter().any(|act| matches!(act, Act::Leave(_)));
+        if ended_well && !left {
+            prop_assert_eq!(read, (0..pushed).collect::<Vec<_>>(), "a lane that ends well has lost nothing");
+        } else {
+            prop_assert!(read.is_sorted(), "no record overtakes another: {:?}", read);
+        }
+    }
+}
+
+#[test]
+fn a_push_that_comes_too_early_breaks_the_lane_off() {
+    let signal = Arc::new(Signal::new());
+    let (mut writer, reader) = lane(2, Depth { slow: 2, fast: 2 }, signal.clone(), Never);
+    let _inbox = Inbox::new(vec![reader], signal, Duration::ZERO);
+    writer.open();
+    assert_eq!([1, 2, 3].map(|record| writer.push(record)), [Pushed::Done, Pushed::Attend, Pushed::Attend]);
+    assert_eq!((writer.attend(), writer.finish()), (Err(Refused::Overrun), Err(Refused::Overrun)));
+}
+
+#[test]
+fn a_push_that_is_attended_to_late_has_lost_nothing() {
+    let signal = Arc::new(Signal::new());
+    let (mut writer, reader) = lane(2, Depth { slow: 2, fast: 2 }, signal.clone(), Never);
+    let _inbox = Inbox::new(vec![reader], signal, Duration::ZERO);
+    writer.open();
+    assert_eq!([1, 2].map(|record| writer.push(record)), [Pushed::Done, Pushed::Attend]);
+    assert_eq!((writer.watermark(Mark::NONE), writer.watermark(Mark::NONE)), (Ok(()), Ok(())));
+    assert_eq!((writer.attend(), writer.push(3), writer.finish()), (Ok(()), Pushed::Done, Ok(())));
+}

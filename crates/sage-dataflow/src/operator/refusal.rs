@@ -1,0 +1,110 @@
+//! What becomes of an operator that goes on although nothing more is wanted of it.
+//!
+//! `Emit::emit` tells an operator with its result, and the operator is to pass that on. One that does not, or that catches a
+//! panic of what is behind it, emits no more: each further `emit` of the same call is refused, and the call ends as it
+//! would have if the result had been passed on.
+//!
+//! Before each record an operator's way out looks whether the job is cancelled. Once it was refused it looks at a word that
+//! always says so. So a record that goes through costs nothing.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::job::control::{CANCELLED, Control, JobControl};
+use crate::job::task::{Fault, Stop};
+
+/// An operator caught a panic of what is behind it.
+#[derive(Debug, thiserror::Error)]
+#[error("it panicked, or the `Clone` of its records did, and an operator before it caught the panic")]
+struct Caught;
+
+/// What an operator was refused with, until its call ends.
+#[derive(Default)]
+pub(crate) struct Refusal(Option<Fault>);
+
+impl Refusal {
+    /// How a call ends in which the operator was refused, whatever it has made of that. One that was refused for nothing
+    /// that is kept has caught a panic.
+    #[cold]
+    pub(super) fn settle(&mut self, done: Result<(), Fault>) -> Result<(), Fault> {
+        match (self.0.take(), done) {
+            (Some(fault), _) => Err(fault),
+            (None, Ok(()) | Err(Fault::Stop(Stop::Failed))) => Err(Caught.into()),
+            (None, fault) => fault,
+        }
+    }
+
+    /// Keeps what an `emit` came to, and returns what the operator is told.
+    #[cold]
+    fn keep(&mut self, fault: Fault) -> Fault {
+        self.0 = Some(fault);
+        self.again()
+    }
+
+    /// What the operator is told when it emits all the same.
+    #[cold]
+    fn again(&self) -> Fault {
+        match self.0 {
+            Some(Fault::Stop(stop)) => stop.into(),
+            Some(Fault::Error(_)) | None => Stop::Failed.into(),
+        }
+    }
+}
+
+/// Whether a call of an operator may emit.
+pub(super) struct Leave<'a> {
+    word: &'a AtomicU8,
+    /// Whether `word` is the one that always says no.
+    refused: bool,
+    refusal: &'a mut Refusal,
+}
+
+impl<'a> Leave<'a> {
+    /// A call of an operator begins.
+    #[inline(always)]
+    pub(super) fn new(control: &'a JobControl, refusal: &'a mut Refusal) -> Self {
+        Self { word: control.word(), refused: false, refusal }
+    }
+
+    /// Looks before each record that is emitted.
+    #[inline(always)]
+    pub(super) fn look(&mut self) -> Result<(), Fault> {
+        if self.word.load(Ordering::Relaxed) == Control::Cancel as u8 { Err(self.denied()) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn denied(&mut self) -> Fault {
+        if self.refused { self.refusal.again() } else { self.refuse(Stop::Cancelled.into()) }
+    }
+
+    /// Refuses all that comes in this call.
+    #[inline(always)]
+    pub(super) fn refuse(&mut self, fault: Fault) -> Fault {
+        (self.word, self.refused) = (&CANCELLED, true);
+        self.refusal.keep(fault)
+    }
+
+    /// Whether something was refused.
+    #[inline(always)]
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused
+    }
+
+    /// Refuses all that comes if it is dropped by a panic. To be forgotten when there was none.
+    #[inline(always)]
+    pub(super) fn unless_it_panics(&mut self) -> Unwinding<'_, 'a> {
+        Unwinding { word: &mut self.word, refused: &mut self.refused }
+    }
+}
+
+/// See [`Leave::unless_it_panics`].
+pub(super) struct Unwinding<'b, 'a> {
+    word: &'b mut &'a AtomicU8,
+    refused: &'b mut bool,
+}
+
+impl Drop for Unwinding<'_, '_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        (*self.word, *self.refused) = (&CANCELLED, true);
+    }
+}
