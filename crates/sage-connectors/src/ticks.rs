@@ -25,7 +25,7 @@ pub struct Tick {
 /// other: none is lost. With [`skip_missed`](Self::skip_missed) only the latest of them comes, and its number tells how
 /// many are missing.
 ///
-/// A drain or a cancel ends a wait at once; a pause interrupts it. Each replica has a clock of its own.
+/// A drain or a cancel ends a wait at once, as does a `take` behind it that has enough; a pause interrupts it. Each replica has a clock of its own.
 ///
 /// **Guarantees.** Ticks come in order, with numbers that increase by one (that increase, with `skip_missed`), never
 /// before they are due. Each run begins with tick 0.

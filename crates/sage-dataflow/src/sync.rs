@@ -79,6 +79,8 @@ pub(crate) fn enable_heavy_fences() {
 }
 
 fn membarrier(command: libc::c_int) -> bool {
+    #[cfg(test)]
+    tests::ASKED.fetch_add(u64::from(command == libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED), Ordering::Relaxed);
     // SAFETY: the call takes numbers only, and changes no memory.
     unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
 }
@@ -121,4 +123,75 @@ pub(crate) fn park_within(limit: Option<Duration>) {
 /// its data valid at each step, and user code never runs inside one.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    /// How many fences the system was asked for.
+    pub(super) static ASKED: AtomicU64 = AtomicU64::new(0);
+
+    /// For how long the two threads race.
+    const RACE: Duration = Duration::from_millis(300);
+
+    /// Two threads that each store and then look: with the pair of fences between, one of them sees the other's store. What
+    /// a gate and its callers rely on. Without the heavy fence both look too early now and then, where several processors
+    /// are free; so it is also counted.
+    #[test]
+    fn contract_11_of_two_fences_one_light_and_one_heavy_neither_is_passed_by_both() {
+        const MISSED: u32 = 1 << 31;
+        enable_heavy_fences();
+        // On cache lines of their own, as the words of a gate are.
+        let [called, closed, seen, turn] = [0; 4].map(|_| crossbeam_utils::CachePadded::new(AtomicU32::new(0)));
+        let (both, rounds) = (Barrier::new(2), std::cell::Cell::new(0_u64));
+        let both_missed = thread::scope(|scope| {
+            scope.spawn(|| {
+                both.wait();
+                for round in 1.. {
+                    let mut looks = 0;
+                    while turn.load(Ordering::Acquire) < round {
+                        looks += 1;
+                        if looks % 1000 == 0 { thread::yield_now() } else { std::hint::spin_loop() }
+                    }
+                    if turn.load(Ordering::Relaxed) == MISSED {
+                        return;
+                    }
+                    called.store(round, Ordering::Relaxed);
+                    light_fence();
+                    let found = closed.load(Ordering::Relaxed) == round;
+                    seen.store(if found { round } else { round | MISSED }, Ordering::Release);
+                }
+            });
+            both.wait();
+            let end = Instant::now() + RACE;
+            let both_missed = (1..MISSED)
+                .take_while(|_| Instant::now() < end)
+                .inspect(|_| rounds.set(rounds.get() + 1))
+                .filter(|&round| {
+                    turn.store(round, Ordering::Release);
+                    // So that the two come to their stores at various distances from each other.
+                    (0..round % 64).for_each(|_| std::hint::spin_loop());
+                    closed.store(round, Ordering::Relaxed);
+                    heavy_fence();
+                    let found = called.load(Ordering::Relaxed) == round;
+                    let other = loop {
+                        match seen.load(Ordering::Acquire) {
+                            told if told & !MISSED == round => break told == round,
+                            _ => thread::yield_now(),
+                        }
+                    };
+                    !found && !other
+                })
+                .count();
+            turn.store(MISSED, Ordering::Release);
+            both_missed
+        });
+        assert_eq!(both_missed, 0, "of {} rounds", rounds.get());
+        let asked = ASKED.load(Ordering::Relaxed);
+        assert!(!HEAVY_FENCES.load(Ordering::SeqCst) || asked >= rounds.get(), "{asked} of {} fences", rounds.get());
+    }
 }

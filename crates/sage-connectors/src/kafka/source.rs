@@ -55,7 +55,7 @@ type Parse<T> = dyn Fn(&KafkaRecord<'_>) -> Result<T, BoxError> + Send + Sync;
 ///   the job has succeeded. There are no checkpoints yet.
 /// - What a `take` downstream did not want may count as handed on.
 ///
-/// **Waiting.** A drain, a cancel or a pause is noticed within 50 ms while there are no records, 250 ms while no broker
+/// **Waiting.** A drain, a cancel, a pause, or that nobody wants more, is noticed within 50 ms while there are no records, 250 ms while no broker
 /// answers, and a second while connecting. If no broker answers within [`connect_timeout`](Self::connect_timeout), the
 /// job fails with [`KafkaError::Connect`], as one that could not open its source; with a
 /// [`retry`](sage::Stream::retry) behind the source it first tries so long again. Later, librdkafka reconnects by itself; a job fails with

@@ -75,3 +75,14 @@ fn a_cancel_and_a_pause_end_a_wait() {
     let error = job.wait().unwrap_err();
     assert!(error.report().unwrap().left.is_empty());
 }
+
+/// The second tick would come in an hour, and nobody wants it.
+#[test]
+fn a_take_behind_an_exchange_ends_the_wait_for_a_tick() {
+    let env = Environment::local("clock");
+    let first = env.from_source(|_| Ticks::every(HOUR)).boxed().map(|tick| tick.number).boxed().take(1).collect();
+    let began = Instant::now();
+    env.run().unwrap();
+    assert_eq!(first.take(), [0]);
+    assert!(began.elapsed() < HOUR);
+}

@@ -310,26 +310,30 @@ struct Outlet<'a, O, N> {
 impl<O: Operator, N: Push<O::Out>> Emit<O::Out> for Outlet<'_, O, N> {
     #[inline(always)]
     fn emit(&mut self, record: O::Out) -> Result<(), Fault> {
+        if O::MANY.0 {
+            self.leave.look()?;
+        }
+        if !O::ONE_TO_ONE.0 {
+            *self.emitted += 1;
+        }
         if !O::MANY.0 {
-            *self.emitted += u64::from(!O::ONE_TO_ONE.0);
             return self.next.push(record, self.at);
         }
-        self.leave.look()?;
-        *self.emitted += u64::from(!O::ONE_TO_ONE.0);
         let unwinding = self.leave.unless_it_panics();
-        let pushed = match self.next.push(record, self.at) {
-            // What emits many attends between them, and not only when its loop is left.
-            Err(Fault::Stop(Stop::Attend)) => self.next.attend(self.at),
-            pushed => pushed,
-        };
+        let pushed = self.next.push(record, self.at);
         std::mem::forget(unwinding);
         match pushed {
-            Ok(()) => {
-                self.at.enter(self.node);
-                Ok(())
+            Ok(()) => {}
+            // What emits many attends between them, and not only when its loop is left.
+            Err(Fault::Stop(Stop::Attend)) => {
+                if let Err(fault) = self.next.attend(self.at) {
+                    return Err(self.leave.refuse(fault));
+                }
             }
-            Err(fault) => Err(self.leave.refuse(fault)),
+            Err(fault) => return Err(self.leave.refuse(fault)),
         }
+        self.at.enter(self.node);
+        Ok(())
     }
 
     fn look(&mut self) -> Result<(), Fault> {
@@ -415,11 +419,10 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
             return self.push_held(record, at);
         }
         let (operator, mut outlet) = self.parts(at);
-        let processed = operator.process(record, &mut outlet);
-        if O::MANY.0 && !O::GATHERS.0 && outlet.leave.is_refused() {
-            return self.errors.refusal.settle(processed);
-        }
-        match processed {
+        match operator.process(record, &mut outlet) {
+            processed if O::MANY.0 && !O::GATHERS.0 && outlet.leave.is_refused() => {
+                self.errors.refusal.settle(processed)
+            }
             // Where the position is elsewhere, it is the error of an operator behind this one.
             Err(Fault::Error(error)) if at.is_at(self.node) => self.errors.judge(error, at.record()),
             processed => processed,

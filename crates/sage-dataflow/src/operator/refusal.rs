@@ -53,8 +53,6 @@ impl Refusal {
 /// Whether a call of an operator may emit.
 pub(super) struct Leave<'a> {
     word: &'a AtomicU8,
-    /// Whether `word` is the one that always says no.
-    refused: bool,
     refusal: &'a mut Refusal,
 }
 
@@ -62,7 +60,7 @@ impl<'a> Leave<'a> {
     /// A call of an operator begins.
     #[inline(always)]
     pub(super) fn new(control: &'a JobControl, refusal: &'a mut Refusal) -> Self {
-        Self { word: control.word(), refused: false, refusal }
+        Self { word: control.word(), refusal }
     }
 
     /// Looks before each record that is emitted.
@@ -73,38 +71,35 @@ impl<'a> Leave<'a> {
 
     #[inline(always)]
     fn denied(&mut self) -> Fault {
-        if self.refused { self.refusal.again() } else { self.refuse(Stop::Cancelled.into()) }
+        if self.is_refused() { self.refusal.again() } else { self.refuse(Stop::Cancelled.into()) }
     }
 
     /// Refuses all that comes in this call.
     #[inline(always)]
     pub(super) fn refuse(&mut self, fault: Fault) -> Fault {
-        (self.word, self.refused) = (&CANCELLED, true);
+        self.word = &CANCELLED;
         self.refusal.keep(fault)
     }
 
     /// Whether something was refused.
     #[inline(always)]
     pub(super) fn is_refused(&self) -> bool {
-        self.refused
+        std::ptr::eq(self.word, &raw const CANCELLED)
     }
 
     /// Refuses all that comes if it is dropped by a panic. To be forgotten when there was none.
     #[inline(always)]
     pub(super) fn unless_it_panics(&mut self) -> Unwinding<'_, 'a> {
-        Unwinding { word: &mut self.word, refused: &mut self.refused }
+        Unwinding(&mut self.word)
     }
 }
 
 /// See [`Leave::unless_it_panics`].
-pub(super) struct Unwinding<'b, 'a> {
-    word: &'b mut &'a AtomicU8,
-    refused: &'b mut bool,
-}
+pub(super) struct Unwinding<'b, 'a>(&'b mut &'a AtomicU8);
 
 impl Drop for Unwinding<'_, '_> {
     #[inline(always)]
     fn drop(&mut self) {
-        (*self.word, *self.refused) = (&CANCELLED, true);
+        *self.0 = &CANCELLED;
     }
 }

@@ -16,7 +16,8 @@ use crate::time::Timestamp;
 /// How often, and after which waits, an operator is asked again for a record on which it failed, or a source for its next.
 ///
 /// The wait doubles from one attempt to the next. It holds up the operator's whole chain, and keeps the order, but for an
-/// async operator, where other records go on meanwhile. A cancel ends it.
+/// async operator, where other records go on meanwhile. A cancel ends it. A drain cuts it short: the next attempt is made at
+/// once, and is the last one of its record. A source is not asked again then.
 ///
 /// ```
 /// use std::io::{self, ErrorKind};
@@ -145,15 +146,18 @@ impl<O: Operator> Retrying<O>
 where
     O::In: Clone,
 {
-    /// Waits after so many failures on a record.
+    /// Waits after so many failures on a record. Returns which attempt is the last one: the next, if the job is drained.
     #[cold]
-    fn wait(&mut self, failures: u32) -> Result<(), Fault> {
+    fn wait(&mut self, failures: u32) -> Result<u32, Fault> {
         self.retries += 1;
-        let Some(context) = &self.context else { return Ok(()) };
+        let Some(context) = &self.context else { return Ok(self.retry.attempts) };
         context.passed.retries.publish(self.retries);
-        let cancelled = || context.control.load() == Control::Cancel;
-        park_for(self.retry.wait(failures), || !cancelled());
-        if cancelled() { Err(Stop::Cancelled.into()) } else { Ok(()) }
+        park_for(self.retry.wait(failures), || context.control.load() < Control::Drain);
+        match context.control.load() {
+            Control::Cancel => Err(Stop::Cancelled.into()),
+            Control::Drain => Ok(failures + 1),
+            Control::Run | Control::Pause => Ok(self.retry.attempts),
+        }
     }
 }
 
@@ -171,13 +175,13 @@ where
     }
 
     fn process(&mut self, record: O::In, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
-        let mut attempts = 1;
-        while attempts < self.retry.attempts {
+        let (mut attempts, mut last) = (1, self.retry.attempts);
+        while attempts < last {
             let mut held = Held::new(self.context.as_ref().map(|context| &*context.control));
             match self.operator.process(record.clone(), &mut held) {
                 Err(Fault::Error(error)) if self.retry.is_for(&error) => {
                     tracing::debug!(error = chain_of(&*error), attempts, "asked again");
-                    self.wait(attempts)?;
+                    last = self.wait(attempts)?;
                     attempts += 1;
                 }
                 Err(Fault::Error(error)) => return Err(Fault::Error(self.retry.given_up(attempts, error))),

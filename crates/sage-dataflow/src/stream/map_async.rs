@@ -488,6 +488,9 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
 
     /// Futures that are woken over and over, and give nothing, count as idle: others are to have their turn.
     fn work(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
+        if !self.flight.is_hurried() && self.control.load() == Control::Drain {
+            self.flight.hurry();
+        }
         self.poll(cx)?;
         let mut worked = self.emit(cx)?;
         if let Some(held) = self.held.take_if(|_| self.flight.is_empty()) {
@@ -531,8 +534,9 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
     fn wait(&mut self, _cx: &mut TaskContext) {
         let (flight, control, wake_at) = (&self.flight, &self.control, self.next.wake_at());
         let (clock, wanted) = (control.clock(), || is_wanted(&self.next, self.circle.as_ref()));
-        let interrupted =
-            || flight.is_roused() || control.load() == Control::Cancel || !wanted() || clock.is_due(wake_at);
+        // Once the futures were told of a drain it is no news.
+        let news = if flight.is_hurried() { Control::Cancel } else { Control::Drain };
+        let interrupted = || flight.is_roused() || control.load() >= news || !wanted() || clock.is_due(wake_at);
         let limit = wake_at.and_then(|moment| clock.until(moment));
         if interrupted() {
             return;

@@ -140,7 +140,8 @@ impl<T> Feed<T> {
     }
 }
 
-/// A source that gives what its [`Feed`] is told. A drain or a cancel ends it also while it waits.
+/// A source that gives what its [`Feed`] is told. A drain or a cancel ends it also while it waits, and so does that nobody
+/// behind it wants more.
 pub struct TestSource<T>(Arc<Orders<T>>, bool);
 
 impl<T> Clone for TestSource<T> {

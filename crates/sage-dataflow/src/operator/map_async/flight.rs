@@ -41,6 +41,8 @@ pub(crate) struct Flight<I, F: AsyncFunction<I>> {
     worked_off: usize,
     /// How many further attempts were made.
     retries: u64,
+    /// Whether they do not wait any more.
+    hurried: bool,
 }
 
 /// The slots whose futures can go on.
@@ -77,6 +79,8 @@ struct Slot<I, F: AsyncFunction<I>> {
     /// The record, for a further attempt or its dead letter.
     kept: Option<I>,
     attempt: u32,
+    /// Whether no further attempt follows this one, as the job is drained.
+    last: bool,
     /// Whether it waits, with `pause`, for its next attempt.
     pausing: bool,
     pause: Option<Pin<Box<Sleep>>>,
@@ -115,6 +119,7 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
             failed: false,
             kept: None,
             attempt: 0,
+            last: false,
             pausing: false,
             pause: None,
             timeout: None,
@@ -130,7 +135,7 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
     }
 
     fn start(&mut self, record: I, number: u64, function: &mut F, policy: &Policy<I>) {
-        (self.record, self.attempt, self.failed) = (number, 1, false);
+        (self.record, self.attempt, self.last, self.failed) = (number, 1, false, false);
         self.kept = policy.copy.map(|copy| copy(&record));
         self.begun = None;
         if let Some(limit) = policy.timeout {
@@ -139,20 +144,22 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
         self.future.set(Some(function.call(record)));
     }
 
+    /// Polls what is in it; `hurried` if further attempts are not to wait any more.
     fn poll(
         &mut self,
         function: &mut F,
         policy: &Policy<I>,
         since: Option<Since<F::Future>>,
+        hurried: bool,
         retries: &mut u64,
     ) -> Poll<Result<F::Out, BoxError>> {
         let cx = &mut Context::from_waker(&self.waker);
         loop {
             if self.pausing {
-                if !has_passed(&mut self.pause, cx) {
+                if !hurried && !has_passed(&mut self.pause, cx) {
                     break;
                 }
-                self.pausing = false;
+                (self.pausing, self.last) = (false, hurried);
                 if let (Some(copy), Some(record)) = (policy.copy, &self.kept) {
                     *retries += 1;
                     self.attempt += 1;
@@ -166,7 +173,7 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
             }
             self.future.set(None);
             match (F::result(output), &policy.retry) {
-                (Err(error), Some(retry)) if self.attempt >= retry.attempts || !retry.is_for(&error) => {
+                (Err(error), Some(retry)) if self.last || self.attempt >= retry.attempts || !retry.is_for(&error) => {
                     return Poll::Ready(Err(retry.given_up(self.attempt, error)));
                 }
                 (Err(_), Some(retry)) => {
@@ -225,6 +232,7 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
             batch: Vec::new(),
             worked_off: 0,
             retries: 0,
+            hurried: false,
         }
     }
 
@@ -293,7 +301,7 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
     /// Polls the future in a slot.
     pub(crate) fn poll(&mut self, index: u32) -> Result<(), BoxError> {
         let slot = &mut self.slots[index as usize];
-        match slot.poll(&mut self.function, &self.policy, self.since, &mut self.retries) {
+        match slot.poll(&mut self.function, &self.policy, self.since, self.hurried, &mut self.retries) {
             Poll::Pending => Ok(()),
             Poll::Ready(Ok(record)) => {
                 slot.done = Some(record);
@@ -305,6 +313,17 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
             }
             Poll::Ready(Err(error)) => Err(error),
         }
+    }
+
+    /// Has every further attempt made at once from here on, as the last one of its record.
+    pub(crate) fn hurry(&mut self) {
+        self.hurried = true;
+        self.slots.iter().filter(|slot| slot.pausing).for_each(|slot| slot.wake.wake_by_ref());
+    }
+
+    /// Whether [`hurry`](Self::hurry) was called.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried
     }
 
     /// How many further attempts were made so far.

@@ -20,6 +20,7 @@ mod limits;
 mod many;
 mod order;
 mod report;
+mod retries;
 mod services;
 mod states;
 mod stops;
