@@ -361,7 +361,11 @@ impl<T: Clone + Send, R: Push<T>> Push<T> for Tee<R> {
     }
 
     fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
-        self.branches.iter_mut().fold(Ok(()), |finished, (branch, _)| finished.and(branch.finish(at)))
+        let mut finished = Ok(());
+        for (branch, _) in &mut self.branches {
+            finished = finished.and(branch.finish(at));
+        }
+        finished
     }
 
     fn close(&mut self, cx: &mut TaskContext) {

@@ -419,11 +419,18 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
             return self.push_held(record, at);
         }
         let (operator, mut outlet) = self.parts(at);
-        match operator.process(record, &mut outlet) {
-            processed if O::MANY.0 && !O::GATHERS.0 && outlet.leave.is_refused() => {
-                self.errors.refusal.settle(processed)
-            }
-            // Where the position is elsewhere, it is the error of an operator behind this one.
+        // Where the position is elsewhere, it is the error of an operator behind this one.
+        if !O::MANY.0 || O::GATHERS.0 {
+            return match operator.process(record, &mut outlet) {
+                Err(Fault::Error(error)) if at.is_at(self.node) => self.errors.judge(error, at.record()),
+                processed => processed,
+            };
+        }
+        let processed = operator.process(record, &mut outlet);
+        if outlet.leave.is_refused() {
+            return self.errors.refusal.settle(processed);
+        }
+        match processed {
             Err(Fault::Error(error)) if at.is_at(self.node) => self.errors.judge(error, at.record()),
             processed => processed,
         }
