@@ -234,10 +234,10 @@ class LocalEnvironment:
         ``fetch_min_bytes=1`` or ``**{"fetch.min.bytes": 1}``. One that does not exist, or that the source sets itself,
         fails the job. Values are neither shown nor logged, as ``sasl_plain_password`` is one. The client has no TLS.
         """
-        from ._kafka import deserializer, settings, source_options, whole
+        from ._kafka import deserializer, settings, source_options
 
         options = source_options(bootstrap_servers, topic, group_id, auto_offset_reset, buffer_size, connect_timeout)
-        whole("max_poll_records", max_poll_records, 1 << 31)
+        whole("`max_poll_records`", max_poll_records, 1, 1 << 31)
         function = deserializer(value_deserializer, metadata)
         options.update(until_end=bool(until_end), metadata=bool(metadata), commits=bool(enable_auto_commit))
         options["settings"] = settings(kafka_config)

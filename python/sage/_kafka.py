@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ._arguments import seconds, whole
 from ._stream import is_async, name_of
 from .ops import Op
 
@@ -63,8 +64,8 @@ def source_options(
         "topics": _names("topic", topic),
         "group": group_id,
         "reset": _RESETS[auto_offset_reset],
-        "buffer_size": whole("buffer_size", buffer_size, 10_000_000),
-        "connect_timeout": _seconds(connect_timeout),
+        "buffer_size": whole("`buffer_size`", buffer_size, 1, 10_000_000),
+        "connect_timeout": seconds("a timeout", connect_timeout, more=True),
     }
 
 
@@ -72,7 +73,8 @@ def sink_options(bootstrap_servers: Any, topic: str, connect_timeout: float) -> 
     """What the engine is told of a sink, checked."""
     if not isinstance(topic, str) or not topic:
         raise ValueError(f"`topic` is the name of one, not {topic!r}")
-    return {"servers": _servers(bootstrap_servers), "topic": topic, "connect_timeout": _seconds(connect_timeout)}
+    timeout = seconds("a timeout", connect_timeout, more=True)
+    return {"servers": _servers(bootstrap_servers), "topic": topic, "connect_timeout": timeout}
 
 
 def _servers(servers: Any) -> str:
@@ -84,19 +86,6 @@ def _names(what: str, names: Any) -> list[str]:
     if not all_names or not all(isinstance(name, str) and name for name in all_names):
         raise ValueError(f"`{what}` is a text that is not empty, or a list of them, not {names!r}")
     return all_names
-
-
-def whole(what: str, number: Any, most: int) -> int:
-    """The number, if it is a whole one of at least 1."""
-    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
-        raise ValueError(f"`{what}` is a whole number from 1 to {most:,}, not {number!r}")
-    return number
-
-
-def _seconds(timeout: float) -> float:
-    if not timeout > 0:
-        raise ValueError(f"a timeout is more than 0 seconds, not {timeout!r}")
-    return float(timeout)
 
 
 def _from_json(value: bytes | None) -> Any:

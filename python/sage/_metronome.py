@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from ._arguments import seconds
+
 
 class Metronome:
     """Beats every ``interval`` seconds, counted from the first. Beats that nobody waited for are missed, not made up.
@@ -14,9 +16,7 @@ class Metronome:
     """
 
     def __init__(self, interval: float) -> None:
-        if not interval > 0:
-            raise ValueError(f"an interval is more than 0 seconds, not {interval!r}")
-        self.interval = float(interval)
+        self.interval = seconds("an interval", interval, more=True)
         self._begin: float | None = None
         self._beat = -1
         self._stopped = threading.Event()

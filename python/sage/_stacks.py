@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from itertools import dropwhile
 from typing import TYPE_CHECKING
 
+from ._arguments import shown
+
 if TYPE_CHECKING:
     from traceback import FrameSummary
 
@@ -61,4 +63,4 @@ def programs_part(stack: list[FrameSummary]) -> str:
     import traceback
 
     programs = [call for call in stack if not call.filename.startswith((_PACKAGE, "<sage chain"))]
-    return "".join(traceback.format_list((programs or stack)[-MOST_CALLS:])).rstrip()
+    return shown("".join(traceback.format_list((programs or stack)[-MOST_CALLS:])).rstrip())
