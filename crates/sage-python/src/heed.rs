@@ -57,7 +57,6 @@ pub(crate) fn watch(py: Python<'_>) -> SignalWatch {
 /// `told` is called when SIGINT or SIGTERM has come, `cancel` when a handler has raised. From then on there is no
 /// timeout. `finishes` says whether the job takes the first of these signals for a drain. `before` is what a handler
 /// raised before the wait.
-#[expect(clippy::too_many_arguments, reason = "called in one place")]
 pub(crate) fn wait(
     py: Python<'_>,
     handle: &JobHandle,
@@ -153,7 +152,7 @@ fn is_plain(py: Python<'_>, error: &PyErr) -> bool {
     static BY_DEFAULT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let is_default =
         || Ok::<_, PyErr>(handler(py, libc::SIGINT)?.is(BY_DEFAULT.import(py, "_signal", "default_int_handler")?));
-    let is_interrupt = error.get_type(py).is(&PyKeyboardInterrupt::type_object(py)) && is_default().unwrap_or(false);
+    let is_interrupt = error.get_type(py).is(PyKeyboardInterrupt::type_object(py)) && is_default().unwrap_or(false);
     is_interrupt || error.value(py).hasattr(intern!(py, "_ends_program")).unwrap_or(false)
 }
 

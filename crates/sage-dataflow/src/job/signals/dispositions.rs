@@ -137,10 +137,13 @@ impl Process {
         }
         self.handled.fetch_or(bit(signal), Ordering::SeqCst);
         if !is_ours(&old) {
+            let mut new = old;
+            if !is_function(&old) {
+                new.sa_flags = flags;
+                // SAFETY: empties a set that is there.
+                unsafe { libc::sigemptyset(&mut new.sa_mask) };
+            }
             // A host whose function is to interrupt what its threads wait in goes on interrupting it.
-            // SAFETY: all zeroes is a valid `sigaction`.
-            let mut new =
-                if is_function(&old) { old } else { sigaction { sa_flags: flags, ..unsafe { std::mem::zeroed() } } };
             new.sa_flags = new.sa_flags & !libc::SA_RESETHAND | libc::SA_SIGINFO | libc::SA_ONSTACK;
             new.sa_sigaction = on_signal as *const () as libc::sighandler_t;
             disposition(signal, Some(&new));
