@@ -223,7 +223,8 @@ class LocalEnvironment:
         **Offsets** are committed once, when the job has succeeded and left nothing behind, by the call that waits for
         it: ``submit(autostop=True)``, ``wait``, ``stop``, or the program's end. After a failure, a cancel, a signal
         or a crash nothing is committed, and the next run gives the records again: none is lost, some may come twice.
-        So an endless job should be ended by ``stop``. If the commit fails, ``JobFailed`` is raised, with the report of
+        So an endless job should be ended by ``stop``, or by a signal with ``config={"on_signal": "finish"}``. If
+        the commit fails, ``JobFailed`` is raised, with the report of
         a job that has succeeded. ``enable_auto_commit=False`` commits nothing.
 
         **Limits.** ``connect_timeout`` is for how many seconds a broker is looked for before the job fails. About

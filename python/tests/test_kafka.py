@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -146,6 +148,21 @@ def test_an_endless_source_gives_records_as_they_come_and_ends_by_stop(cluster: 
     env.stop()
     assert got == [0, 1, 2]
     assert read(cluster, "numbers") == []
+
+
+@pytest.mark.parametrize("on_signal", ["drain", "finish"])
+def test_offsets_are_committed_when_a_signal_finishes_the_job(cluster: KafkaCluster, on_signal: str) -> None:
+    cluster.create_topic("numbers")
+    write(cluster, "numbers", range(100))
+    env = LocalEnvironment("endless", config={"on_signal": on_signal})
+    stream = env.from_kafka_source(cluster.bootstrap_servers, "numbers", "group", "earliest", metadata=False)
+    stream.sink(lambda n: os.kill(os.getpid(), signal.SIGTERM) if n == 99 else None)
+    if on_signal == "finish":
+        assert env.submit(autostop=True).report.outcome == "succeeded"
+    else:
+        with pytest.raises(SystemExit, match="143"):
+            env.submit(autostop=True)
+    assert read(cluster, "numbers") == ([] if on_signal == "finish" else list(range(100)))
 
 
 def test_where_a_group_without_offsets_begins(cluster: KafkaCluster) -> None:
