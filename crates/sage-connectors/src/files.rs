@@ -26,7 +26,8 @@ use crate::open::{Input, open};
 /// when the job starts, sorted by path, and opened one after the other. With several replicas, replica `r` of `n` reads
 /// the files number `r`, `r + n`, `r + 2n` … of the list; each replica makes its own list, so files should not come
 /// and go while a job starts. Directories are left out, and so are names that begin with a dot unless the pattern
-/// has the dot too.
+/// has the dot too. In a match, U+FFFD stands for what is not UTF-8 in a name. `**` stands for any number of folders; it goes
+/// through links to folders as well, but not round in a circle.
 ///
 /// A file is unpacked by its extension, in any case of letters: `.gz` (also of several members) and `.zst` (also of
 /// several frames, with a window of up to 128 MiB). Then its text is read as UTF-8, or as another
@@ -121,20 +122,12 @@ impl Files {
             Which::Path(path) => return Ok(vec![path.clone()]),
             Which::Pattern(pattern) => pattern,
         };
-        let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
-        let matches = glob::glob_with(pattern, options)
-            .map_err(|source| InputError::Pattern { pattern: pattern.clone(), source })?;
+        Pattern::new(pattern).map_err(|source| InputError::Pattern { pattern: pattern.clone(), source })?;
+        let root = if pattern.starts_with('/') { PathBuf::from("/") } else { PathBuf::new() };
+        let mut parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
+        parts.dedup_by(|part, before| *part == ANY_FOLDERS && *before == ANY_FOLDERS);
         let mut files = Vec::new();
-        for entry in matches {
-            let path = entry.map_err(|error| {
-                let path = error.path().to_owned();
-                InputError::Open { path, source: error.into() }
-            })?;
-            if !path.is_dir() {
-                files.push(path);
-            }
-        }
-        files.extend(with_odd_names(pattern, options));
+        find(&root, &parts, &mut Vec::new(), &mut files)?;
         if files.is_empty() {
             return Err(InputError::NoMatch { pattern: pattern.clone() });
         }
@@ -143,26 +136,59 @@ impl Files {
     }
 }
 
-/// The files of a pattern whose names are not UTF-8, which `glob` passes over: the replacement for what is none stands for it
-/// in a match.
-fn with_odd_names(pattern: &str, options: MatchOptions) -> Vec<PathBuf> {
-    let (folder, name) = match pattern.rsplit_once('/') {
-        Some(("", name)) => ("/", name),
-        Some(both) => both,
-        None => ("", pattern),
+/// The part of a pattern that stands for any number of folders, also none.
+const ANY_FOLDERS: &str = "**";
+
+/// Finds the files below `at` that the parts of a pattern match. A name that is not UTF-8 is matched as it is shown, with
+/// the replacement for what is none. `linked` are the folders that links on the way have led to: none is gone through
+/// within itself.
+fn find(at: &Path, parts: &[&str], linked: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) -> Result<(), InputError> {
+    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+    let Some((&part, rest)) = parts.split_first() else {
+        if !at.is_dir() {
+            files.push(at.to_owned());
+        }
+        return Ok(());
     };
-    let Ok(name) = Pattern::new(name) else { return Vec::new() };
-    let folders = match folder {
-        "" => vec![PathBuf::new()],
-        folder => glob::glob_with(folder, options).map(|found| found.flatten().collect()).unwrap_or_default(),
-    };
-    let is_odd = |file: &OsString| file.to_str().is_none() && name.matches_with(&file.to_string_lossy(), options);
-    let files = folders.into_iter().flat_map(|folder| {
-        let here = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
-        let names: Vec<_> = fs::read_dir(here).into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
-        names.into_iter().filter(is_odd).map(move |name| folder.join(name))
-    });
-    files.filter(|path| !path.is_dir()).collect()
+    if !part.contains(['*', '?', '[']) {
+        let next = at.join(part);
+        return if fs::symlink_metadata(&next).is_ok() { find(&next, rest, linked, files) } else { Ok(()) };
+    }
+    let any_folders = part == ANY_FOLDERS;
+    if any_folders {
+        find(at, rest, linked, files)?;
+    }
+    let one = if any_folders { "*" } else { part };
+    let Ok(pattern) = Pattern::new(one) else { return Ok(()) };
+    for name in names_in(at)? {
+        if !pattern.matches_with(&name.to_string_lossy(), options) {
+            continue;
+        }
+        let next = at.join(name);
+        if !any_folders {
+            find(&next, rest, linked, files)?;
+        } else if next.is_symlink() {
+            let (Ok(real), Ok(here)) = (next.canonicalize(), at.join(".").canonicalize()) else { continue };
+            if real.is_dir() && !here.starts_with(&real) && !linked.contains(&real) {
+                linked.push(real);
+                find(&next, parts, linked, files)?;
+                linked.pop();
+            }
+        } else if next.is_dir() {
+            find(&next, parts, linked, files)?;
+        }
+    }
+    Ok(())
+}
+
+/// The names in a folder; none where there is no folder.
+fn names_in(folder: &Path) -> Result<Vec<OsString>, InputError> {
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let entries = fs::read_dir(here).and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect());
+    entries.or_else(|source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(Vec::new()),
+        _ => Err(InputError::Open { path: folder.to_owned(), source }),
+    })
 }
 
 impl From<&str> for Files {

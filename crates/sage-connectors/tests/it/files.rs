@@ -28,7 +28,19 @@ fn a_file_whose_name_is_not_utf8_is_read_as_well() {
     }
     fs::write(dir.path().join(OsStr::from_bytes(b"c\xFF.log")), "no").unwrap();
     fs::write(dir.path().join(OsStr::from_bytes(b".\xFF.txt")), "hidden").unwrap();
-    for (pattern_, expected) in [("*.txt", "12"), ("**/*.txt", "123"), ("in/?.txt", "3")] {
+    // A link to a folder is followed, but not within what it leads to.
+    std::os::unix::fs::symlink("..", inner.join("up")).unwrap();
+    std::os::unix::fs::symlink("in", dir.path().join("link")).unwrap();
+    for (pattern_, expected) in [
+        ("*.txt", "12"),
+        ("**/*.txt", "1233"),
+        ("**/**/a*.txt", "1"),
+        ("in/?.txt", "3"),
+        ("*/*.txt", "33"),
+        (".*.txt", "hidden"),
+        ("b.txt", "2"),
+        ("[ab].txt", "2"),
+    ] {
         let files = pattern(&dir, pattern_);
         let lines = read(move || TextSource::new(files.clone()));
         assert_eq!(lines.into_iter().map(|line| line.text).collect::<String>(), expected, "{pattern_}");
