@@ -24,6 +24,9 @@ pub(crate) struct Raised {
     is_fatal: bool,
 }
 
+/// How much of a function's name a message shows.
+const NAME_CHARS: usize = 200;
+
 impl Raised {
     /// `function` is the one that raised it, where a task runs several.
     pub(crate) fn new(py: Python<'_>, exception: PyErr, function: Option<String>) -> Self {
@@ -32,7 +35,9 @@ impl Raised {
         let text = exception.value(py).str().map_or_else(|_| String::new(), |text| text.to_string());
         let mut message = if text.is_empty() { kind } else { format!("{kind}: {text}") };
         if let Some(function) = function {
-            message = format!("in `{function}`: {message}");
+            let end = function.char_indices().nth(NAME_CHARS).map(|(end, _)| end);
+            let (name, more) = end.map_or((function.as_str(), ""), |end| (&function[..end], "…"));
+            message = format!("in `{name}{more}`: {message}");
         }
         let is_fatal = is_fatal(py, &exception);
         Self { exception, message, is_fatal }

@@ -192,7 +192,8 @@ impl<T> Drop for Lane<T> {
                 i if i == released => read,
                 _ => 0,
             };
-            for index in start..len {
+            let left = if std::mem::needs_drop::<T>() { start..len } else { 0..0 };
+            for index in left {
                 // SAFETY: slots below `len` that the reader had not reached hold records.
                 drop_record(|| unsafe { (*slots.add(index)).with_mut(|slot| (*slot).assume_init_drop()) });
             }
