@@ -315,8 +315,8 @@ class _Top:
 
 
 def close_all(functions: list[Any], loop: JobLoop) -> None:
-    """Calls ``close`` of each that has one, and awaits it on ``loop`` where it is async; raises the first exception when
-    all have been called.
+    """Calls ``close`` of each that has one, and awaits it on ``loop`` where it is async; raises the first exception
+    when all have been called.
 
     Those are objects that were made for this task: what a program passed in ready-made is its own to close.
     """

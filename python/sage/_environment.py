@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import isgeneratorfunction
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 from weakref import WeakSet
 
 from . import _sage
@@ -21,6 +21,7 @@ from ._counts import parts_of
 from ._functions import BaseFunction, KafkaSourceFunction, Made, allocate, is_function_class
 from ._handles import ServiceHandle, name_of_service
 from ._job import JobId, Report
+from ._pickling import refuse
 from ._plan import Step, plan
 from ._policies import retried
 from ._progress import shown
@@ -468,6 +469,9 @@ class LocalEnvironment:
             return "\n".join([*lines, f"cannot run yet: {error}"])
         run = [f"  [{step.name}]" + (f" ×{step.parallelism}" if step.parallelism > 1 else "") for step in steps]
         return "\n".join([*lines, "runs as", *run])
+
+    def __reduce__(self) -> NoReturn:
+        refuse(f"environment `{self.name}`", "make one where it is to be used")
 
     def _repr_html_(self) -> str:
         from ._html import graph

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, NoReturn
 
+from ._pickling import refuse
 from ._sage import Attributes, Binding
 
 
@@ -32,6 +33,15 @@ class ServiceHandle(Attributes):
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"`{name}` cannot be set through a handle of service `{self.__dict__['_sage'][0].name}`")
+
+    def __copy__(self) -> ServiceHandle:
+        return self
+
+    def __deepcopy__(self, _copied: Any) -> ServiceHandle:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        refuse(repr(self), "use it in functions of its environment's jobs, or register a service in the other process")
 
     def __repr__(self) -> str:
         return f"<handle of service {self.__dict__['_sage'][0].name}>"

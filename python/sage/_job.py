@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ._counts import Counted, Parts, counted, told
+from ._pickling import Elsewhere, reduced, reduced_id
 
 if TYPE_CHECKING:
     from . import _sage
@@ -62,9 +63,12 @@ class Report:
 
 
 class JobId(str):
-    """The id of a job: a ``str`` by which the job is waited for and steered, from any thread."""
+    """The id of a job: a ``str`` by which the job is waited for and steered, from any thread.
 
-    _run: Run
+    A copy means the same job. In another process, where it was pickled to, it tells what the job had come to by then.
+    """
+
+    _run: Run | Elsewhere
 
     def __new__(cls, run: Run) -> JobId:
         made = super().__new__(cls, run.job.id)
@@ -74,8 +78,20 @@ class JobId(str):
     @property
     def report(self) -> Report:
         """The job's report, however it ended; waits for the job if it is not over."""
-        self._run.wait()
-        return Report(self._run.job, self._run.parts)
+        run = self._run
+        if isinstance(run, Elsewhere):
+            return run.told()
+        run.wait()
+        return Report(run.job, run.parts)
+
+    def __copy__(self) -> JobId:
+        return self
+
+    def __deepcopy__(self, _copied: Any) -> JobId:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced_id(self)
 
     @property
     def state(self) -> str:
@@ -97,17 +113,22 @@ class JobId(str):
 
     def _wait(self, timeout: float | None = None, before: BaseException | None = None) -> Report | None:
         """``before`` is what a handler of a signal raised since the job was started."""
-        if not self._run.wait(timeout, before):
+        run = self._run
+        if isinstance(run, Elsewhere):
+            if run.failed is not None:
+                raise run.failed
+            return run.told()
+        if not run.wait(timeout, before):
             return None
-        self._run.is_told = True
-        job = self._run.job
+        run.is_told = True
+        job = run.job
         if job.signal is not None:
             # Where nobody catches it, the text of the former is what comes last on standard error.
-            said = [] if self._run.said is None else [self._run.said]
+            said = [] if run.said is None else [run.said]
             ends = KeyboardInterrupt(*said) if job.signal == 2 else SystemExit(128 + job.signal)
-            attach(ends, job, self._run.parts)
+            attach(ends, job, run.parts)
             raise ends
-        report = Report(job, self._run.parts)
+        report = Report(job, run.parts)
         if job.error is not None:
             raise JobFailed(job.error, report) from job.exception
         return report
@@ -142,7 +163,8 @@ class JobId(str):
             except RuntimeError:
                 pass  # the loop was closed, and nobody waits any more
 
-        self._run.job.on_end(tell)
+        run = self._run
+        run.job.on_end(tell)
         cancelled: asyncio.CancelledError | None = None
         while not over.is_set():
             try:
@@ -153,9 +175,9 @@ class JobId(str):
             except GeneratorExit:
                 self.cancel()
                 raise
-        if cancelled is not None:
-            self._run.wait()
-            self._run.is_told = True
+        if cancelled is not None and not isinstance(run, Elsewhere):
+            run.wait()
+            run.is_told = True
             raise cancelled
         self.wait()
 
@@ -164,12 +186,38 @@ class JobFailed(RuntimeError):
     """A job did not succeed, left something behind, or could not commit the offsets of what it read.
 
     Its ``__cause__`` is the exception that was the first cause: that very object, also where it is a ``SystemExit`` or
-    ``KeyboardInterrupt`` that a function raised.
+    ``KeyboardInterrupt`` that a function raised. It can be pickled: what of its causes cannot is replaced by a
+    ``RemoteCause``, which tells of it.
     """
 
     def __init__(self, message: str, report: Report) -> None:
         super().__init__(message)
         self.report = report
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
+
+    def __copy__(self) -> JobFailed:
+        copied = type(self)(str(self), self.report).with_traceback(self.__traceback__)
+        copied.__cause__ = self.__cause__
+        return copied
+
+    def __deepcopy__(self, _copied: Any) -> JobFailed:
+        return self.__copy__()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A pool of processes puts a text in the place of the cause, which tells where a worker raised: it goes behind.
+        last = self.__cause__
+        if name == "__cause__" and last is not None and type(value).__name__ in _POOLS:
+            while last.__cause__ is not None:
+                last = last.__cause__
+            last.__cause__ = value
+            return
+        super().__setattr__(name, value)
+
+
+#: What the standard library's pools, of ``multiprocessing`` and ``concurrent.futures``, say where a worker raised by.
+_POOLS = ("RemoteTraceback", "_RemoteTraceback")
 
 
 def attach(error: BaseException, job: _sage.Job, parts: Parts) -> None:
