@@ -162,6 +162,7 @@ struct Options {
     log_dir: Option<PathBuf>,
     batch_records: Option<usize>,
     queue_batches: Option<usize>,
+    queue_bytes: usize,
     flush_interval: Duration,
     clock: Option<Clock>,
     runtime: Option<Handle>,
@@ -178,6 +179,7 @@ impl Default for Options {
             log_dir: None,
             batch_records: None,
             queue_batches: None,
+            queue_bytes: 64 << 20,
             flush_interval: Duration::from_millis(1),
             clock: None,
             runtime: None,
@@ -279,8 +281,21 @@ impl Environment {
 
     /// Batches that may be in flight between two threads, 2 to 65,536. Default: 8, and up to 64 for all the channels of
     /// one producer while each batch is dealt with in less than 0.2 ms.
+    ///
+    /// Fewer records wait before a task that is slow, or has not shown yet that it is quick: as many as it deals with in 10 ms,
+    /// and twice as many as it works on at once if that is more.
     pub fn queue_batches(mut self, batches: usize) -> Self {
         self.options.queue_batches = Some(batches);
+        self
+    }
+
+    /// Bytes that may wait on an edge, that is, in all the channels between two operators that do not share a thread: 1 or
+    /// more, default 64 MiB. Each channel has an equal share, and a record larger than that passes alone.
+    ///
+    /// Bytes are an estimate: the size of the record's type, and what is known of it besides; see
+    /// [`Stream::weigh`](crate::Stream::weigh). What goes back to the head of a loop is bound by [`Feedback::limit`] alone.
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.options.queue_bytes = bytes;
         self
     }
 
@@ -554,6 +569,7 @@ impl Environment {
         let lanes = LaneOptions {
             batch_records: options.batch_records,
             queue_batches: options.queue_batches,
+            queue_bytes: options.queue_bytes,
             inline: options.inline,
             flush_interval: if options.inline { Duration::ZERO } else { options.flush_interval },
         };
@@ -569,13 +585,8 @@ impl Environment {
         let plan = self.build(&control, &lanes, polling, &services)?;
         services.iter().for_each(|entry| entry.reset());
         self.registry.begin(&services, events.clone(), runtime.clone(), options.inline);
-        let shared = Arc::new(JobShared::new(
-            job_id(),
-            events.clone(),
-            LiveMetrics(plan.operators.clone()),
-            self.registry.clone(),
-            job,
-        ));
+        let shared =
+            Arc::new(JobShared::new(job_id(), events.clone(), LiveMetrics::new(&plan), self.registry.clone(), job));
         let ground =
             Ground { control, runtime: runtime.clone(), events, queue, stuck_probe: options.stuck_probe.clone(), job };
         let backend: Box<dyn Backend + Send> = match options.inline {
@@ -622,7 +633,8 @@ impl Environment {
         let batch_records = self.options.batch_records.unwrap_or(1);
         check("batch_records", batch_records, 1, MAX_BATCH_RECORDS, "it may be 1 to 1048576")?;
         let queue_batches = self.options.queue_batches.unwrap_or(2);
-        check("queue_batches", queue_batches, 2, MAX_QUEUE_BATCHES, "it may be 2 to 65536")
+        check("queue_batches", queue_batches, 2, MAX_QUEUE_BATCHES, "it may be 2 to 65536")?;
+        check("queue_bytes", self.options.queue_bytes, 1, usize::MAX, "it may be 1 or more")
     }
 }
 

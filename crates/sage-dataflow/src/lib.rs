@@ -58,9 +58,11 @@ mod time;
 pub use backend::thread::OsThread;
 pub use clock::Clock;
 pub use environment::{Environment, SubmitError};
-pub use exchange::{FeedbackError, Partitioning};
+pub use exchange::{BlockedBy, FeedbackError, Partitioning};
 pub use graph::{Explain, NodeId};
 pub use job::task::{AtRecord, CloseContext, Fatal, Fault, FinishContext, LeftBehind, OpenContext, Stop, WhileOpening};
+#[doc(hidden)]
+pub use job::task::{excuse, excused};
 pub use job::{
     Cause, CauseKind, Cleanliness, Deadlines, JobError, JobHandle, JobMetrics, JobReport, JobState, Leftover, LogError,
     OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy, SignalWatch, StopReason,

@@ -4,6 +4,8 @@
 //! Knows nothing of operators, services or jobs beyond [`Waiting`](crate::job::task::Waiting), as which a full lane
 //! waits.
 
+#[cfg(test)]
+mod allowances;
 mod circle;
 mod feedback;
 pub(crate) mod lane;
@@ -11,15 +13,18 @@ pub(crate) mod lane;
 mod pushes;
 mod rounds;
 mod router;
+mod weight;
 
 use crate::sync;
 
 pub(crate) use circle::{Circle, Wanting};
 pub use feedback::FeedbackError;
 pub(crate) use feedback::{FedBack, Gauge};
+pub use lane::BlockedBy;
 pub(crate) use rounds::{Returned, Rounds};
 pub(crate) use router::{Broadcast, Lanes, Tee};
 pub(crate) use router::{ByKey, Chosen, RoundRobin};
+pub(crate) use weight::{Weigh, Weights};
 
 /// How the records of a stream are spread over the replicas of the operator after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

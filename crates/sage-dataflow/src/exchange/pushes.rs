@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::lane::{Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Taker, Wait, lane};
+use super::lane::{BlockedBy, Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Size, Taker, Wait, lane};
 
 /// A record of an odd size, which counts how often it is dropped.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Wait for Never {
     fn interrupted(&self) -> bool {
         true
     }
-    fn park_blocked(&mut self) {
+    fn park_blocked(&mut self, _bound: BlockedBy) {
         unreachable!("the wait is given up first");
     }
 }
@@ -93,7 +93,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 /// many dropped, and whether one was pushed that came too early.
 fn run(acts: &[Act], capacity: usize, opened: bool) -> (Vec<u64>, bool, u64, usize) {
     let (drops, signal) = (Rc::new(Cell::new(0)), Arc::new(Signal::new()));
-    let (mut writer, reader) = lane(capacity, Depth { slow: 2, fast: 3 }, signal.clone(), Never);
+    let (mut writer, reader) = lane(Size::blocks(capacity, Depth { slow: 2, fast: 3 }), signal.clone(), Never);
     let mut inbox = Some(Inbox::new(vec![reader], signal, Duration::ZERO));
     let (mut read, mut pushed, mut round) = (Vec::new(), 0, 0);
     if opened {
@@ -166,7 +166,7 @@ proptest! {
 #[test]
 fn a_push_that_comes_too_early_breaks_the_lane_off() {
     let signal = Arc::new(Signal::new());
-    let (mut writer, reader) = lane(2, Depth { slow: 2, fast: 2 }, signal.clone(), Never);
+    let (mut writer, reader) = lane(Size::blocks(2, Depth { slow: 2, fast: 2 }), signal.clone(), Never);
     let _inbox = Inbox::new(vec![reader], signal, Duration::ZERO);
     writer.open();
     assert_eq!([1, 2, 3].map(|record| writer.push(record)), [Pushed::Done, Pushed::Attend, Pushed::Attend]);
@@ -176,7 +176,7 @@ fn a_push_that_comes_too_early_breaks_the_lane_off() {
 #[test]
 fn a_push_that_is_attended_to_late_has_lost_nothing() {
     let signal = Arc::new(Signal::new());
-    let (mut writer, reader) = lane(2, Depth { slow: 2, fast: 2 }, signal.clone(), Never);
+    let (mut writer, reader) = lane(Size::blocks(2, Depth { slow: 2, fast: 2 }), signal.clone(), Never);
     let _inbox = Inbox::new(vec![reader], signal, Duration::ZERO);
     writer.open();
     assert_eq!([1, 2].map(|record| writer.push(record)), [Pushed::Done, Pushed::Attend]);

@@ -387,7 +387,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::exchange::lane::{Depth, Inbox, Signal, lane};
+    use crate::exchange::lane::{Depth, Inbox, Signal, Size, lane};
     use crate::job::control::JobControl;
 
     /// A chain that is satisfied still finishes, and its operators may emit then: windows that had not come out.
@@ -398,7 +398,7 @@ mod tests {
         let all = (0..3).map(|_| {
             let signal = Arc::new(Signal::new());
             let wait = Waiting::new(control.clone());
-            let (writer, reader) = lane(1, Depth { slow: 2, fast: 2 }, signal.clone(), wait);
+            let (writer, reader) = lane(Size::blocks(1, Depth { slow: 2, fast: 2 }), signal.clone(), wait);
             inboxes.push(Inbox::new(vec![reader], signal, Duration::from_millis(1)));
             writer
         });

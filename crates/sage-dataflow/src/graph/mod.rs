@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use validate::validate;
 use wiring::{BuildChain, ConnectEdge};
 
-use crate::exchange::Partitioning;
+use crate::exchange::{Partitioning, Weights};
 use crate::operator::policy::ErrorPolicy;
 use crate::sync::lock;
 
@@ -102,6 +102,8 @@ pub(crate) struct Graph {
     kinds: HashMap<&'static str, usize>,
     /// How many nodes bear each name.
     names: HashMap<String, usize>,
+    /// How records are weighed where they wait.
+    pub(crate) weights: Weights,
 }
 
 /// Something that was declared and cannot be.

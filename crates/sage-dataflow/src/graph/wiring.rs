@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::{Edge, EdgeId, Graph, Head, Index, InletId, NodeId};
 use crate::environment::SubmitError;
-use crate::exchange::lane::{Depth, Inbox, Reader, Signal, Writer, lane};
-use crate::exchange::{Circle, Gauge, Lanes, Partitioning, Wanting};
+use crate::exchange::lane::{Depth, Inbox, Reader, Signal, Size, Tally, Writer, lane};
+use crate::exchange::{Circle, Gauge, Lanes, Partitioning, Wanting, Weigh, Weights};
 use crate::guarded::guard;
 use crate::job::control::JobControl;
 use crate::job::polling::Polling;
@@ -27,6 +27,8 @@ pub(crate) struct LaneOptions {
     pub(crate) batch_records: Option<usize>,
     /// Blocks in flight in a lane; `None` for 8, and more while they move fast.
     pub(crate) queue_batches: Option<usize>,
+    /// Bytes in all the lanes of an edge.
+    pub(crate) queue_bytes: usize,
     /// Lanes are unbounded: nobody could make room while a task waits.
     pub(crate) inline: bool,
     pub(crate) flush_interval: Duration,
@@ -40,18 +42,21 @@ const SLOW_BLOCKS: usize = 8;
 const FAST_BLOCKS: usize = 64;
 
 impl LaneOptions {
-    fn capacity<T>(&self) -> usize {
-        let fitting = BLOCK_BYTES / size_of::<T>().max(1);
-        self.batch_records.unwrap_or(fitting.clamp(64, 4096))
-    }
-
-    /// The depth of each of a producer's `lanes`.
-    fn depth(&self, lanes: usize) -> Depth {
-        match self.queue_batches {
-            _ if self.inline => Depth::UNBOUNDED,
+    /// The size of each lane of records `T`, of which a producer has `lanes`, and an edge `all`. Records that are not
+    /// weighed are all of the same size.
+    fn size<T>(&self, lanes: usize, all: usize, weighed: bool) -> Size {
+        let share = (self.queue_bytes / all.max(1)).max(1);
+        let bytes = size_of::<T>().max(1);
+        let records = (share / bytes).max(1);
+        let fitting = (BLOCK_BYTES / bytes).clamp(64, 4096).min((records / 4).max(1));
+        let capacity = self.batch_records.unwrap_or(fitting);
+        let depth = match self.queue_batches {
+            _ if self.inline => return Size::blocks(capacity, Depth::UNBOUNDED),
             Some(blocks) => Depth { slow: blocks, fast: blocks },
             None => Depth { slow: SLOW_BLOCKS, fast: (FAST_BLOCKS / lanes.max(1)).max(SLOW_BLOCKS) },
-        }
+        };
+        let bound = !weighed && records < capacity.saturating_mul(depth.fast);
+        Size { records: if bound { records } else { usize::MAX }, bytes: share, ..Size::blocks(capacity, depth) }
     }
 }
 
@@ -64,6 +69,7 @@ pub(crate) struct EdgePlan<'a> {
     /// It leads back to the head of a loop.
     feeds: bool,
     options: &'a LaneOptions,
+    pub(crate) weights: &'a Weights,
     control: &'a Arc<JobControl>,
 }
 
@@ -71,14 +77,22 @@ pub(crate) struct EdgePlan<'a> {
 pub(crate) struct EdgeEnds {
     writers: Box<dyn Any>,
     readers: Box<dyn Any>,
+    tallies: Vec<Arc<Tally>>,
 }
 
 /// Makes the lanes of an edge of records `T`.
 pub(crate) fn connect<T: Send + 'static>(plan: &EdgePlan<'_>) -> EdgeEnds {
+    connect_weighed(plan, plan.weights.of::<T>())
+}
+
+/// As [`connect`], with records that are weighed so.
+pub(crate) fn connect_weighed<T: Send + 'static>(plan: &EdgePlan<'_>, weigh: Option<Weigh<T>>) -> EdgeEnds {
     let mut writers: Vec<Vec<Writer<T, Waiting>>> = Vec::new();
     let mut readers: Vec<Vec<Reader<T>>> = plan.signals.iter().map(|_| Vec::new()).collect();
     let lanes = if plan.one_to_one { 1 } else { plan.signals.len() };
-    let depth = if plan.feeds { Depth::UNBOUNDED } else { plan.options.depth(lanes) };
+    let size = plan.options.size::<T>(lanes, plan.producers * lanes, weigh.is_some());
+    let size = if plan.feeds { Size::blocks(size.capacity, Depth::UNBOUNDED) } else { size };
+    let mut tallies = Vec::new();
     for producer in 0..plan.producers {
         let mut row = Vec::new();
         for (consumer, signal) in plan.signals.iter().enumerate() {
@@ -86,13 +100,18 @@ pub(crate) fn connect<T: Send + 'static>(plan: &EdgePlan<'_>) -> EdgeEnds {
                 continue;
             }
             let wait = Waiting::new(plan.control.clone());
-            let (writer, reader) = lane(plan.options.capacity::<T>(), depth, signal.clone(), wait);
+            let (writer, reader) = lane(size, signal.clone(), wait);
+            let writer = match &weigh {
+                Some(weigh) if size.bytes < usize::MAX => writer.weighing(weigh.clone()),
+                _ => writer,
+            };
+            tallies.push(reader.tally());
             row.push(writer);
             readers[consumer].push(reader);
         }
         writers.push(row);
     }
-    EdgeEnds { writers: Box::new(writers), readers: Box::new(readers) }
+    EdgeEnds { writers: Box::new(writers), readers: Box::new(readers), tallies }
 }
 
 /// The lanes and counters of one run.
@@ -121,6 +140,24 @@ pub(crate) struct Counters {
     pub(crate) passed: Vec<((NodeId, usize), Arc<Passed>)>,
     /// Records that came too late for each node that looks.
     pub(crate) late: Vec<(NodeId, Arc<Counter>)>,
+    pub(crate) unfinished: Unfinished,
+}
+
+/// The records of a run that were read and are not finished.
+#[derive(Clone, Default)]
+pub(crate) struct Unfinished {
+    /// In the lanes.
+    tallies: Vec<Arc<Tally>>,
+    /// In flight in each task that polls futures.
+    in_flight: Vec<Arc<Counter>>,
+}
+
+impl Unfinished {
+    /// How many there are: exact while the tasks wait for each other, or are over.
+    pub(crate) fn records(&self) -> u64 {
+        let waiting: usize = self.tallies.iter().map(|tally| tally.waiting()).sum();
+        waiting as u64 + self.in_flight.iter().map(|counter| counter.records()).sum::<u64>()
+    }
 }
 
 /// One task, ready to run.
@@ -147,7 +184,7 @@ pub(crate) fn build(
     let signals: Vec<Vec<Arc<Signal>>> =
         graph.inlets.iter().map(|inlet| (0..inlet.parallelism).map(|_| Arc::new(Signal::new())).collect()).collect();
     let index = Index::new(graph);
-    let edges = graph
+    let edges: Vec<EdgeEnds> = graph
         .edges
         .iter()
         .map(|edge| {
@@ -155,12 +192,14 @@ pub(crate) fn build(
             let signals = &signals[edge.to.0];
             let one_to_one = edge.partitioning == Partitioning::Forward && producers == signals.len();
             let feeds = graph.inlets[edge.to.0].feeds.is_some();
-            (edge.connect)(&EdgePlan { producers, signals, one_to_one, feeds, options, control })
+            let weights = &graph.weights;
+            (edge.connect)(&EdgePlan { producers, signals, one_to_one, feeds, options, weights, control })
         })
         .collect();
     let gauges = graph.inlets.iter().map(|inlet| inlet.feeds.map(|_| Arc::default())).collect();
     let (loops, circles) = edges_in_loops(graph, &index);
-    let counters = Counters::default();
+    let tallies = edges.iter().flat_map(|ends| ends.tallies.iter().cloned()).collect();
+    let counters = Counters { unfinished: Unfinished { tallies, ..Unfinished::default() }, ..Counters::default() };
     let mut wiring = Wiring { edges, loops, circles, signals, gauges, options: options.clone(), polling, counters };
     let mut tasks = Vec::new();
     for (number, chain) in graph.chains.iter().enumerate() {
@@ -281,6 +320,13 @@ impl BuildContext<'_> {
     pub(crate) fn emitted(&mut self, node: NodeId) -> Arc<Counter> {
         let counter = Arc::new(Counter::default());
         self.wiring.counters.emitted.push((node, counter.clone()));
+        counter
+    }
+
+    /// A new counter of what is in flight in this replica of the chain.
+    pub(crate) fn in_flight(&mut self) -> Arc<Counter> {
+        let counter = Arc::new(Counter::default());
+        self.wiring.counters.unfinished.in_flight.push(counter.clone());
         counter
     }
 

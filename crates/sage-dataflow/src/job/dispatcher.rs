@@ -471,6 +471,7 @@ impl<B: Backend> Dispatcher<B> {
             started,
             elapsed: self.backend.now() - began,
             phases: self.phases,
+            dropped: if self.outcome.is_none() { 0 } else { self.plan.unfinished.records() },
             operators: operator_reports(&self.plan.operators, &self.plan.tasks),
             services,
         };

@@ -167,6 +167,13 @@ impl JobHandle {
         self.shared.metrics.read()
     }
 
+    /// How many records have been read and are not finished: that wait between tasks, are being worked on behind one, or are
+    /// in flight in [`map_async`](crate::Stream::map_async). A drain finishes them. Exact where tasks wait for each other;
+    /// where records move fast, up to some batches of them are not seen.
+    pub fn unfinished(&self) -> u64 {
+        self.shared.metrics.unfinished()
+    }
+
     /// Asks every service whether it is in order, on the calling thread: its name, and what its `health` said. A service
     /// that is not serving answers [`CallError::NotServing`]. Empty once the job is over.
     pub fn health(&self) -> Vec<(String, Result<(), CallError>)> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::report::{JobMetrics, OperatorReport};
 use super::task::{Cursor, During, Ending, TaskOutcome, TaskTimes};
 use crate::backend::{TaskBody, TaskId, TaskPlan};
-use crate::graph::wiring::{Built, Counters};
+use crate::graph::wiring::{Built, Counters, Unfinished};
 use crate::graph::{Graph, Head, NodeId};
 use crate::metrics::Counter;
 use crate::operator::policy::Passed;
@@ -112,6 +112,7 @@ pub(crate) struct Plan {
     pub(crate) tasks: Vec<TaskRecord>,
     pub(crate) services: Vec<Arc<ServiceEntry>>,
     pub(crate) operators: Arc<Vec<OperatorRow>>,
+    pub(crate) unfinished: Unfinished,
 }
 
 impl Plan {
@@ -135,7 +136,7 @@ impl Plan {
                 }
             })
             .collect();
-        let Counters { taken, emitted, passed, late } = built.counters;
+        let Counters { taken, emitted, passed, late, unfinished } = built.counters;
         let passed = passed.into_iter().map(|((node, _), passed)| (node, passed)).collect();
         let (taken, emitted) = (Grouped::new(taken), Grouped::new(emitted));
         let (passed, late) = (Grouped::new(passed), Grouped::new(late));
@@ -164,7 +165,7 @@ impl Plan {
                 });
             }
         }
-        Self { tasks, services, operators: Arc::new(operators) }
+        Self { tasks, services, operators: Arc::new(operators), unfinished }
     }
 
     /// The operators of a chain, for a message.
@@ -214,7 +215,7 @@ pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Ve
         let TaskState::Ended(outcome) = &task.state else { continue };
         let sum = times.entry(task.chain).or_default();
         sum.total += outcome.times.total;
-        sum.blocked += outcome.times.blocked;
+        sum.blocked.add(outcome.times.blocked);
         sum.idle += outcome.times.idle;
         // In whichever chain: a key function runs before the exchange, in the name of the operator after it.
         let records = outcome.failures.iter().filter(|failure| failure.during == During::Record);
@@ -244,8 +245,8 @@ pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Ve
             ..OperatorReport::default()
         };
         if let Some(TaskTimes { total, blocked, idle }) = times.get(&row.chain) {
-            (report.blocked, report.idle) = (*blocked, *idle);
-            report.busy = total.saturating_sub(*blocked + *idle);
+            (report.blocked, report.blocked_by, report.idle) = (blocked.total(), blocked.mostly(), *idle);
+            report.busy = total.saturating_sub(blocked.total() + *idle);
         }
         reports.push(report);
     }
@@ -261,10 +262,21 @@ impl TaskOutcome {
 
 /// What can be asked of a running job at any moment.
 #[derive(Clone)]
-pub(crate) struct LiveMetrics(pub(crate) Arc<Vec<OperatorRow>>);
+pub(crate) struct LiveMetrics {
+    operators: Arc<Vec<OperatorRow>>,
+    unfinished: Unfinished,
+}
 
 impl LiveMetrics {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self { operators: plan.operators.clone(), unfinished: plan.unfinished.clone() }
+    }
+
     pub(crate) fn read(&self) -> JobMetrics {
-        JobMetrics { operators: operator_reports(&self.0, &[]) }
+        JobMetrics { operators: operator_reports(&self.operators, &[]) }
+    }
+
+    pub(crate) fn unfinished(&self) -> u64 {
+        self.unfinished.records()
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reason::StopReason;
 use crate::SharedError;
+use crate::exchange::lane::BlockedBy;
 use crate::service::{Hook, ServiceState};
 
 /// How a job came out.
@@ -193,6 +194,9 @@ pub struct OperatorReport {
     pub busy: Duration,
     /// Time its chain waited for room downstream, summed over replicas.
     pub blocked: Duration,
+    /// Which bound on what waits behind it held its chain back for most of that time; `None` if it did not wait.
+    #[serde(default)]
+    pub blocked_by: Option<BlockedBy>,
     /// Time its chain waited for records or was paused, summed over replicas.
     pub idle: Duration,
 }
@@ -260,6 +264,10 @@ pub struct JobReport {
     pub elapsed: Duration,
     /// How long its phases took.
     pub phases: PhaseTimes,
+    /// Records that were read and not finished: those that a failure, a cancel or a deadline dropped. Zero where it
+    /// succeeded.
+    #[serde(default)]
+    pub dropped: u64,
     /// Its operators, chain by chain, each in the order of its records' way.
     pub operators: Vec<OperatorReport>,
     /// Its services, in the order in which they were registered.
@@ -290,6 +298,9 @@ impl JobReport {
         }
     }
 }
+
+/// From how long on the report says in words what blocked a chain.
+const TOLD_BLOCKED: Duration = Duration::from_millis(1);
 
 impl fmt::Display for JobReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -339,11 +350,17 @@ impl fmt::Display for JobReport {
                 for time in [operator.busy, operator.blocked, operator.idle] {
                     write!(f, " {:>9}", format!("{time:.1?}"))?;
                 }
+                if let Some(bound) = operator.blocked_by.filter(|_| operator.blocked >= TOLD_BLOCKED) {
+                    write!(f, "  blocked by {bound}")?;
+                }
             }
             if operator.late > 0 {
                 write!(f, "  {} late", operator.late)?;
             }
             writeln!(f)?;
+        }
+        if self.dropped > 0 {
+            writeln!(f, "  dropped: {} that had been read", Count(self.dropped, "record"))?;
         }
         for operator in &self.operators {
             let name = Short(&operator.name, LINE_CHARS);

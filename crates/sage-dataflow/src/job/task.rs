@@ -11,6 +11,7 @@
 //!
 //! Knows nothing of threads, services and the dispatcher.
 
+use std::cell::Cell;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +22,7 @@ use super::control::{Control, JobControl};
 use super::reason::StopReason;
 use crate::BoxError;
 use crate::clock::Clock;
-use crate::exchange::lane::{Mark, Wait};
+use crate::exchange::lane::{BlockedBy, Mark, Wait};
 use crate::graph::NodeId;
 use crate::guarded::{What, guard, take_dropped};
 use crate::operator::policy::Passed;
@@ -199,9 +200,30 @@ impl Cursor {
 pub(crate) struct TaskTimes {
     pub(crate) total: Duration,
     /// Waiting for room in a lane.
-    pub(crate) blocked: Duration,
+    pub(crate) blocked: Blocked,
     /// Waiting for records or completions, or paused.
     pub(crate) idle: Duration,
+}
+
+/// How long a task waited for room, by what bound it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Blocked([Duration; 3]);
+
+impl Blocked {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(time, other)| *time += other);
+    }
+
+    pub(crate) fn total(&self) -> Duration {
+        self.0.iter().sum()
+    }
+
+    /// What bound it longest, if it waited at all.
+    pub(crate) fn mostly(&self) -> Option<BlockedBy> {
+        let all = [BlockedBy::Batches, BlockedBy::Pace, BlockedBy::Bytes];
+        let longest = all.into_iter().max_by_key(|bound| self.0[*bound as usize])?;
+        (!self.total().is_zero()).then_some(longest)
+    }
 }
 
 /// Where a chain is: what is handed along it with each record.
@@ -296,8 +318,8 @@ impl TaskContext {
         part(&mut self.at).map_err(|fault| self.fault(fault))
     }
 
-    pub(crate) fn add_blocked(&mut self, blocked: Duration) {
-        self.times.blocked += blocked;
+    pub(crate) fn add_blocked(&mut self, blocked: Blocked) {
+        self.times.blocked.add(blocked);
     }
 
     pub(crate) fn records(&self) -> u64 {
@@ -404,19 +426,62 @@ fn on_stack<T, R>(slot: &mut T, act: impl FnOnce(&mut T) -> R) -> R {
     act(&mut back.value)
 }
 
+thread_local! {
+    static EXCUSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Says that the calling thread has waited so long for others, for a lock that one of them had: taking fewer records at a
+/// time would not spare it that, so the time is no part of its pace.
+#[doc(hidden)]
+#[inline]
+pub fn excuse(time: Duration) {
+    EXCUSED.set(EXCUSED.get() + time);
+}
+
+/// How long the calling thread was [excused](excuse) so far.
+#[doc(hidden)]
+#[inline]
+pub fn excused() -> Duration {
+    EXCUSED.get()
+}
+
+/// Measures how long a task works.
+pub(crate) struct Work {
+    began: Instant,
+    excused: Duration,
+}
+
+impl Work {
+    #[inline(always)]
+    pub(crate) fn begin() -> Self {
+        Self { began: Instant::now(), excused: excused() }
+    }
+
+    /// With what it was excused for.
+    #[inline(always)]
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Without what it was excused for.
+    pub(crate) fn time(&self) -> Duration {
+        self.began.elapsed().saturating_sub(excused() - self.excused)
+    }
+}
+
 /// How the end of a chain waits for room in its lanes.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     control: Arc<JobControl>,
-    blocked: Duration,
+    blocked: Blocked,
 }
 
 impl Waiting {
     pub(crate) fn new(control: Arc<JobControl>) -> Self {
-        Self { control, blocked: Duration::ZERO }
+        Self { control, blocked: Blocked::default() }
     }
 
-    pub(crate) fn take_blocked(&mut self) -> Duration {
+    pub(crate) fn take_blocked(&mut self) -> Blocked {
         std::mem::take(&mut self.blocked)
     }
 }
@@ -426,10 +491,10 @@ impl Wait for Waiting {
         self.control.load() == Control::Cancel
     }
 
-    fn park_blocked(&mut self) {
+    fn park_blocked(&mut self, bound: BlockedBy) {
         let start = Instant::now();
         std::thread::park();
-        self.blocked += start.elapsed();
+        self.blocked.0[bound as usize] += start.elapsed();
     }
 }
 

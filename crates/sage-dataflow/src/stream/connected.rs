@@ -5,14 +5,15 @@
 //! inputs.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::keyed::KeyedStream;
 use super::pipe::{FromInlet, Pipe, Then};
 use super::{Single, Stream};
 use crate::environment::SubmitError;
 use crate::exchange::lane::Mark;
-use crate::exchange::{ByKey, Partitioning, RoundRobin};
-use crate::graph::wiring::BuildContext;
+use crate::exchange::{ByKey, Partitioning, RoundRobin, Weigh};
+use crate::graph::wiring::{BuildContext, EdgePlan, connect_weighed};
 use crate::graph::{Head, InletId, Mistake, NodeId, SharedGraph};
 use crate::job::task::{Fault, Position, Push, Task, TaskContext};
 use crate::operator::zip::DEFAULT_AHEAD;
@@ -272,7 +273,14 @@ impl<T: Send + 'static> Joint<T> {
         }
         let Stream { graph, pipe, nodes, head } = stream;
         let wrapped = Stream { graph, pipe: Wrapped::<_, T, INPUT> { before: pipe, sum: PhantomData }, nodes, head };
-        wrapped.exchange_into(partitioning, self.inlet, router);
+        let edge = wrapped.exchange_into(partitioning, self.inlet, router);
+        // Its lanes carry the records of this input alone, which are weighed as they are bare.
+        let connect = |plan: &EdgePlan<'_>| {
+            let weigh = plan.weights.of::<T::Part>();
+            let weigh = weigh.map(|weigh| Arc::new(move |record: &T| weigh(record.part())) as Weigh<T>);
+            connect_weighed(plan, weigh)
+        };
+        self.graph.with(|graph| graph.edges[edge.0].connect = Box::new(connect));
     }
 
     /// Brings a stream to the inlet by its key. The key function runs before the exchange, in the name of the operator

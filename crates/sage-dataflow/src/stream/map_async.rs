@@ -58,8 +58,12 @@ impl<I: Send + 'static, F: AsyncFunction<I>> Pipe for MapAsync<I, F> {
     ) -> Result<Box<dyn Task>, SubmitError> {
         cx.building(self.node);
         let polling = cx.polling();
+        let mut inbox = cx.inbox(self.inlet.inlet);
+        inbox.works_on(self.policy.capacity);
         Ok(Box::new(AsyncTask {
-            inbox: cx.inbox(self.inlet.inlet),
+            inbox,
+            pace: FlightPace { at: Instant::now(), in_flight: 0, spent: Duration::ZERO, finished: 0 },
+            in_flight: cx.in_flight(),
             flight: Flight::new(self.function.clone(), self.policy.clone(), self.since, Rouser::new(&polling)),
             circle: cx.circle(&next),
             next,
@@ -299,6 +303,9 @@ where
 /// A chain that begins with an inbox and an async operator.
 struct AsyncTask<I, F: AsyncFunction<I>, N> {
     inbox: Inbox<I>,
+    pace: FlightPace,
+    /// How many records are in flight, for those outside.
+    in_flight: Arc<Counter>,
     flight: Flight<I, F>,
     next: N,
     circle: Option<Circle>,
@@ -315,6 +322,41 @@ struct AsyncTask<I, F: AsyncFunction<I>, N> {
     taken_so_far: Arc<Counter>,
     emitted_so_far: Option<Arc<Counter>>,
     failing: Box<Failing>,
+}
+
+/// How long the records of a task are in flight.
+struct FlightPace {
+    /// When it was last measured, and how many were in flight from then on.
+    at: Instant,
+    in_flight: usize,
+    /// Time in flight, summed over the records, since one was last finished.
+    spent: Duration,
+    /// How many records were finished so far.
+    finished: u64,
+}
+
+impl FlightPace {
+    /// Adds the time up to `now`.
+    fn pass(&mut self, now: Instant) {
+        let passed = now.duration_since(self.at);
+        self.spent += passed.saturating_mul(u32::try_from(self.in_flight).unwrap_or(u32::MAX));
+        self.at = now;
+    }
+
+    /// Learns how things stand after a step that began at `began`. Returns how many records were finished since the last time
+    /// that there were any, and how long they took a task that has `capacity` of them in flight.
+    fn step(&mut self, began: Instant, taken: u64, in_flight: usize, capacity: usize) -> Option<(usize, Duration)> {
+        let now = Instant::now();
+        self.in_flight = in_flight;
+        self.at = now;
+        let finished = taken - in_flight as u64;
+        let count = finished - std::mem::replace(&mut self.finished, finished);
+        if count == 0 {
+            return None;
+        }
+        let in_turn = std::mem::take(&mut self.spent) / u32::try_from(capacity).unwrap_or(u32::MAX).max(1);
+        Some((usize::try_from(count).unwrap_or(usize::MAX), in_turn.max(now.duration_since(began))))
+    }
 }
 
 /// What becomes of the records that fail.
@@ -526,8 +568,14 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
         if !is_wanted(&self.next, self.circle.as_ref()) {
             return Err(Stop::Satisfied);
         }
+        let began = Instant::now();
+        self.pace.pass(began);
         let step = self.work(cx);
         cx.resume(self.node, self.taken);
+        let in_flight = self.flight.taken();
+        if let Some((records, time)) = self.pace.step(began, self.taken, in_flight, self.flight.capacity()) {
+            self.inbox.took(records, time);
+        }
         step
     }
 
@@ -551,6 +599,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
 
     fn publish(&mut self, _cx: &TaskContext) {
         self.taken_so_far.publish(self.taken);
+        self.in_flight.publish(self.flight.taken() as u64);
         if let Some(emitted_so_far) = &self.emitted_so_far {
             emitted_so_far.publish(self.emitted);
         }
@@ -571,6 +620,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
 
     /// Drops what is in flight, one by one, so that a future that panics when it is dropped keeps no other.
     fn close(&mut self, cx: &mut TaskContext) {
+        self.in_flight.publish(self.flight.taken() as u64);
         let mut more = true;
         while more {
             let (flight, runtime) = (&mut self.flight, &self.runtime);

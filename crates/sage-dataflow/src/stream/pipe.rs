@@ -5,7 +5,7 @@
 
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::environment::SubmitError;
 use crate::exchange::lane::{Inbox, Polled, Taker};
@@ -13,7 +13,7 @@ use crate::exchange::{ByKey, Circle, Gauge, Lanes, Partitioning, Returned, Round
 use crate::graph::wiring::BuildContext;
 use crate::graph::{EdgeId, InletId, NodeId};
 use crate::job::control::{Control, JobControl};
-use crate::job::task::{FAST_STRIDE, Fault, Position, Push, Step, Stop, Task, TaskContext};
+use crate::job::task::{FAST_STRIDE, Fault, Position, Push, Step, Stop, Task, TaskContext, Work};
 use crate::metrics::Counter;
 use crate::operator::side::{SideFactory, SideLink, SideOperator};
 use crate::operator::{Cloned, KeySelector, Link, Made, Operator, OperatorFactory};
@@ -237,12 +237,12 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
             return Err(Stop::Satisfied);
         }
         let before = cx.records();
-        let start = Instant::now();
+        let work = Work::begin();
         let (inbox, control) = (&mut self.inbox, &*self.control);
         let fast = self.fast;
         let polled = cx.run(&mut self.next, |next, at| inbox.poll(&mut Chain { next, at, control, fast }));
         let took = u32::try_from(cx.records() - before).unwrap_or(u32::MAX);
-        self.fast = start.elapsed() < FAST_RECORD * took;
+        self.fast = work.elapsed() < FAST_RECORD * took;
         let polled = match polled {
             Err(Stop::Attend) => cx.run(&mut self.next, |next, at| next.attend(at)).map(|()| Polled::Taken)?,
             polled => polled?,
@@ -254,6 +254,10 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
             cx.run(&mut self.next, |next, at| next.watermark(mark, at))?;
         }
         cx.run_in_place(|at| self.next.between(at))?;
+        // With what comes behind it: a chain that waits for room is as slow as what it waits for.
+        if took > 0 {
+            self.inbox.took(took as usize, work.time());
+        }
         if let Some(head) = &self.head {
             head.gauge.taken(cx.records());
         }

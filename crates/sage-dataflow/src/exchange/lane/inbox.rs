@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::allowance::Allowance;
 use super::reader::{Found, Reader, Taker};
 use super::sync::{Arc, Ordering, SPINS, YIELDS, fence, park_for, park_within, thread};
 use super::{ANY, BROKEN, FULL, GONE, Mark, RUNNING, Signal};
@@ -13,6 +14,7 @@ const FAST_RECORDS: usize = 32;
 /// The input of one task: every lane that leads to it.
 pub(crate) struct Inbox<T> {
     lanes: VecDeque<Reader<T>>,
+    allowance: Allowance,
     signal: Arc<Signal>,
     /// How long records may wait for their block to fill; zero on the inline backend, where nobody waits.
     flush_interval: Duration,
@@ -47,8 +49,9 @@ pub(crate) enum Polled {
 
 impl<T> Inbox<T> {
     pub(crate) fn new(lanes: Vec<Reader<T>>, signal: Arc<Signal>, flush_interval: Duration) -> Self {
-        Self {
+        let mut inbox = Self {
             lanes: lanes.into(),
+            allowance: Allowance::new(0, 0),
             signal,
             flush_interval,
             eager: true,
@@ -57,7 +60,29 @@ impl<T> Inbox<T> {
             ended: Vec::new(),
             mark: Mark::NONE,
             round: 0,
+        };
+        inbox.works_on(1);
+        inbox
+    }
+
+    /// Says how many records the reading task works on at once; it is one unless said.
+    pub(crate) fn works_on(&mut self, records: usize) {
+        let most = self.lanes.iter().map(Reader::slow_records).max().unwrap_or(0);
+        self.allowance = Allowance::new(records.saturating_mul(2), most.saturating_mul(self.lanes.len()));
+        self.allow();
+    }
+
+    /// Learns how long the reading task took for some records, with all that comes behind them.
+    pub(crate) fn took(&mut self, records: usize, time: Duration) {
+        if records > 0 && self.allowance.took(records, time) {
+            self.allow();
         }
+    }
+
+    #[cold]
+    fn allow(&mut self) {
+        let each = (self.allowance.records() / self.lanes.len().max(1)).max(1);
+        self.lanes.iter_mut().for_each(|lane| lane.allow(each));
     }
 
     /// Says that the reader ends because it wants no more records, not because it failed.
@@ -79,7 +104,11 @@ impl<T> Inbox<T> {
             match self.lanes[0].look() {
                 Found::Records { count, full } if full || partial => {
                     self.pace(count, full);
-                    // SAFETY: `count` is what this look found.
+                    let run = count.min(self.lanes[0].run());
+                    // What is left of it waits for no more.
+                    self.eager |= run < count;
+                    let count = run;
+                    // SAFETY: `count` is at most what this look found.
                     let taken = unsafe { self.lanes[0].take(count, taker) };
                     self.lanes.rotate_left(1);
                     return taken.map(|()| Polled::Taken);
@@ -129,6 +158,7 @@ impl<T> Inbox<T> {
         if !self.lanes.iter().any(|lane| lane.input == finished.input) {
             self.ended.push(finished.input);
         }
+        self.allow();
     }
 
     /// An input that has ended: every record of it was handed over. Each is told once.

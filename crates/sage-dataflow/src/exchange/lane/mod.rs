@@ -23,6 +23,15 @@
 //! A writer that is not attended to is harmless: the push that fills a block leaves it, and until a block is opened every
 //! further one drops its record, which breaks the lane off ([`Refused::Overrun`]).
 //!
+//! Room. A lane holds as many blocks as its [`Depth`] says, and while its reader is not known to be quick, as many records as
+//! the reader allows (`allowance.rs`): `written - taken`, which the writer looks at when it attends. The `limit` of the
+//! open block says when that is, so an allowance costs nothing per record. A reader that allows fewer lowers the limit
+//! after `allowed`; the writer looks at `allowed` again after it has set the limit: one of them sees the other's.
+//!
+//! Where records are weighed, a push adds up their bytes, and a block that has its share of them is closed like a full one;
+//! the next one is opened to once the bytes in blocks that the reader has not given back leave room for it. So what waits is
+//! at most what may, and one record.
+//!
 //! Waking. The reader announces what it waits for in [`Signal::mode`]. `FULL` (records come fast) asks to be
 //! woken when half the lane's blocks are full, and is always a timed wait; `ANY` asks to be woken by the
 //! next record. For `ANY`, and when it has ended, the reader also sets the `limit` of the newest block of each of its
@@ -34,22 +43,29 @@
 //! second look sees its record: a retired store reaches the cache in nanoseconds, the interval is a thousand times
 //! that. The loom model puts the fence in (`publish_fence`) and checks everything else.
 
+mod allowance;
 mod block;
 mod inbox;
 mod mark;
 mod reader;
+mod tally;
 mod writer;
 
+use std::fmt;
 use std::ptr;
 
 use super::sync;
 use crossbeam_utils::CachePadded;
+use serde::{Deserialize, Serialize};
 use sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, OnceLock, Ordering, Thread, UnsafeCell, drop_record};
 
+#[cfg(test)]
+pub(super) use allowance::Allowance;
 use block::Block;
 pub(crate) use inbox::{Inbox, Polled};
 pub(crate) use mark::Mark;
 pub(crate) use reader::{Reader, Taker};
+pub(crate) use tally::Tally;
 pub(crate) use writer::Writer;
 
 /// The reader is at work: it looks for records by itself.
@@ -71,8 +87,31 @@ const ABORTED: u8 = 2;
 pub(crate) trait Wait {
     /// Whether the wait is to be given up: the job is being cancelled.
     fn interrupted(&self) -> bool;
-    /// Parks the calling thread until it is unparked.
-    fn park_blocked(&mut self);
+    /// Parks the calling thread until it is unparked; says which bound it waits at.
+    fn park_blocked(&mut self, bound: BlockedBy);
+}
+
+/// Which bound on what waits between two tasks held a task back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BlockedBy {
+    /// As many batches waited as a channel holds.
+    Batches,
+    /// As many records waited as the task behind works on in 10 ms, or twice as many as it works on at once.
+    Pace,
+    /// As many bytes waited as an edge may hold.
+    Bytes,
+}
+
+impl fmt::Display for BlockedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Batches => "batches",
+            Self::Pace => "pace",
+            Self::Bytes => "bytes",
+        })
+    }
 }
 
 /// What is to be done after a push.
@@ -147,10 +186,50 @@ impl Depth {
     pub(crate) const UNBOUNDED: Self = Self { slow: usize::MAX, fast: usize::MAX };
 }
 
+/// How much a lane may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// Records per block.
+    pub(crate) capacity: usize,
+    pub(crate) depth: Depth,
+    /// Records in the whole lane, one at least: what their bytes allow. `usize::MAX` for as many as the blocks hold.
+    pub(crate) records: usize,
+    /// Bytes in the whole lane, where its records are weighed.
+    pub(crate) bytes: usize,
+}
+
+impl Size {
+    /// Of so many blocks, whatever the bytes of their records.
+    pub(crate) fn blocks(capacity: usize, depth: Depth) -> Self {
+        Self { capacity, depth, records: usize::MAX, bytes: usize::MAX }
+    }
+
+    /// From how many records on the blocks are bound enough.
+    fn slow_records(&self) -> usize {
+        self.capacity.saturating_mul(self.depth.slow)
+    }
+
+    /// Whether it grows as needed.
+    fn is_unbounded(&self) -> bool {
+        self.depth == Depth::UNBOUNDED
+    }
+}
+
+/// What the reader lets the writer know of its progress.
+struct Progress {
+    /// How many records it has taken; kept up to date while a number is allowed.
+    taken: AtomicUsize,
+    /// How many records may wait; `usize::MAX` for as many as the blocks hold.
+    allowed: AtomicUsize,
+}
+
 struct Lane<T> {
-    capacity: usize,
-    /// At how many blocks in flight a writer that waits wants to be woken.
+    size: Size,
+    /// At how many blocks in flight a writer that waits wants to be woken, and once how many records are taken.
     room: AtomicUsize,
+    wake_at: AtomicUsize,
+    progress: CachePadded<Progress>,
+    tally: Arc<Tally>,
     first: AtomicPtr<Block<T>>,
     opened: CachePadded<AtomicUsize>,
     released: CachePadded<AtomicUsize>,
@@ -205,23 +284,23 @@ impl<T> Drop for Lane<T> {
     }
 }
 
-/// Makes a lane of blocks of `capacity` records, of which `depth` may be in flight.
+/// Makes a lane that may hold so much.
 ///
 /// The writer waits for room as `wait` says.
-pub(crate) fn lane<T: Send, W: Wait>(
-    capacity: usize,
-    depth: Depth,
-    signal: Arc<Signal>,
-    wait: W,
-) -> (Writer<T, W>, Reader<T>) {
+pub(crate) fn lane<T: Send, W: Wait>(size: Size, signal: Arc<Signal>, wait: W) -> (Writer<T, W>, Reader<T>) {
+    let Size { capacity, depth, records, .. } = size;
     assert!(capacity >= 1, "a block holds at least one record");
+    assert!(records >= 1, "a record larger than all that may wait passes alone");
     assert!(
         2 <= depth.slow && depth.slow <= depth.fast,
         "the reader gives a block back when the next one is open, so two are needed"
     );
     let lane = Arc::new(Lane {
-        capacity,
+        size,
         room: AtomicUsize::new(0),
+        wake_at: AtomicUsize::new(0),
+        progress: CachePadded::new(Progress { taken: AtomicUsize::new(0), allowed: AtomicUsize::new(records) }),
+        tally: Arc::new(Tally::new()),
         first: AtomicPtr::new(ptr::null_mut()),
         opened: CachePadded::new(AtomicUsize::new(0)),
         released: CachePadded::new(AtomicUsize::new(0)),
@@ -231,5 +310,5 @@ pub(crate) fn lane<T: Send, W: Wait>(
         oldest: UnsafeCell::new((ptr::null_mut(), 0)),
         read: UnsafeCell::new(0),
     });
-    (Writer::new(lane.clone(), depth, signal, wait), Reader::new(lane))
+    (Writer::new(lane.clone(), signal, wait), Reader::new(lane))
 }

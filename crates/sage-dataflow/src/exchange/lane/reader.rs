@@ -5,13 +5,18 @@ use std::ptr;
 
 use super::block::Block;
 use super::sync::{Arc, Ordering, fence};
-use super::{FINISHED, Lane, Mark, OPEN};
+use super::{FINISHED, Lane, Mark, OPEN, Tally};
 
 /// The receiving half of a lane.
 pub(crate) struct Reader<T> {
     block: *mut Block<T>,
     read: usize,
     released: usize,
+    /// How many records were taken, and how many of them the writer knows of.
+    taken: usize,
+    told: usize,
+    /// How many records may wait; `usize::MAX` for as many as the blocks hold.
+    allowed: usize,
     /// The watermark that was last found and heeded.
     mark: Mark,
     /// The probe that was last found and heeded.
@@ -47,8 +52,21 @@ pub(super) enum Found {
 
 impl<T> Reader<T> {
     pub(super) fn new(lane: Arc<Lane<T>>) -> Self {
-        let (block, mark) = (ptr::null_mut(), Mark::NONE);
-        Self { lane, block, read: 0, released: 0, mark, round: 0, input: 0, in_loop: false, from_head: false }
+        let allowed = lane.size.records;
+        Self {
+            lane,
+            block: ptr::null_mut(),
+            read: 0,
+            released: 0,
+            taken: 0,
+            told: 0,
+            allowed,
+            mark: Mark::NONE,
+            round: 0,
+            input: 0,
+            in_loop: false,
+            from_head: false,
+        }
     }
 
     /// Says which input of its task this is a lane of; it is 0 unless said.
@@ -61,6 +79,11 @@ impl<T> Reader<T> {
     pub(crate) fn in_loop(mut self, in_loop: bool, from_head: bool) -> Self {
         (self.in_loop, self.from_head) = (in_loop, from_head);
         self
+    }
+
+    /// The count of its lane.
+    pub(crate) fn tally(&self) -> Arc<Tally> {
+        self.lane.tally.clone()
     }
 
     /// The watermark that was last heeded; `None` if nobody is to wait for one.
@@ -88,7 +111,10 @@ impl<T> Reader<T> {
         // Read first: what was written before the end is seen by the look that follows.
         let ending = self.lane.ending.load(Ordering::Acquire);
         match self.available() {
-            Some(Found::Records { count, full }) => return Found::Records { count, full: full || ending != OPEN },
+            // Nothing is added while the writer waits.
+            Some(Found::Records { count, full }) => {
+                return Found::Records { count, full: full || ending != OPEN || self.writer_waits() };
+            }
             Some(found) => return found,
             None => {}
         }
@@ -99,10 +125,85 @@ impl<T> Reader<T> {
         }
     }
 
-    /// Whether a look would find the rest of a full block, or an end. Reads only what the writer writes once a block: a
-    /// reader that waits for full blocks must not keep taking the cache line of the length from the writer.
+    /// Whether a look would find the rest of a full block, or an end, or all that is allowed. Reads only what the writer
+    /// writes once a block: a reader that waits for full blocks must not keep taking the cache line of the length from the
+    /// writer.
     pub(super) fn has_full(&self) -> bool {
-        self.lane.opened.load(Ordering::Acquire) > self.released + 1 || self.lane.ending.load(Ordering::Acquire) != OPEN
+        self.lane.opened.load(Ordering::Acquire) > self.released + 1
+            || self.lane.ending.load(Ordering::Acquire) != OPEN
+            || (self.writer_waits() && self.has_any())
+    }
+
+    /// Whether there is a record in the reader's block.
+    fn has_any(&self) -> bool {
+        // SAFETY: the reader's block is not reused before `released` passes it, nor freed before the lane.
+        match unsafe { self.block.as_ref() } {
+            Some(block) => block.len.load(Ordering::Acquire) > self.read,
+            None => true,
+        }
+    }
+
+    fn writer_waits(&self) -> bool {
+        self.lane.writer_waits.load(Ordering::Acquire)
+    }
+
+    /// Whether the writer is told how many records may wait.
+    fn is_counted(&self) -> bool {
+        self.allowed != usize::MAX
+    }
+
+    /// How many records the lane can hold before the reader need not be asked.
+    pub(super) fn slow_records(&self) -> usize {
+        if self.lane.size.is_unbounded() { 0 } else { self.lane.size.slow_records() }
+    }
+
+    /// Allows so many records to wait, or as many as the blocks hold where that is no more.
+    pub(super) fn allow(&mut self, records: usize) {
+        let size = &self.lane.size;
+        if size.is_unbounded() {
+            return;
+        }
+        let records = if records >= size.slow_records() { usize::MAX } else { records };
+        let allowed = records.min(size.records);
+        let before = std::mem::replace(&mut self.allowed, allowed);
+        if allowed == before {
+            return;
+        }
+        self.told = self.taken;
+        self.lane.progress.taken.store(self.taken, Ordering::Release);
+        self.lane.progress.allowed.store(allowed, Ordering::Release);
+        fence(Ordering::SeqCst);
+        if allowed < before {
+            self.with_newest(|block| {
+                let limit = block.limit.load(Ordering::Relaxed);
+                if limit > 1 {
+                    // Where that fails, the writer has set it, and then finds what is allowed now.
+                    let _ = block.limit.compare_exchange(limit, 1, Ordering::Release, Ordering::Relaxed);
+                }
+            });
+        }
+        if self.writer_waits() {
+            self.unpark_writer();
+        }
+    }
+
+    /// Of how many records the writer learns at a time that they were taken, at most: while it waits, the next ones are on
+    /// their way.
+    pub(super) fn run(&self) -> usize {
+        if self.is_counted() { (self.allowed / 4).max(1) } else { usize::MAX }
+    }
+
+    /// Tells the writer how many records were taken.
+    fn tell(&mut self, taken: usize) {
+        if self.told == taken {
+            return;
+        }
+        self.told = taken;
+        self.lane.progress.taken.store(taken, Ordering::Release);
+        fence(Ordering::SeqCst);
+        if self.writer_waits() && taken >= self.lane.wake_at.load(Ordering::Relaxed) {
+            self.unpark_writer();
+        }
     }
 
     fn available(&mut self) -> Option<Found> {
@@ -127,7 +228,7 @@ impl<T> Reader<T> {
                 }
             }
             if len > self.read {
-                let full = len == self.lane.capacity || !block.next.load(Ordering::Relaxed).is_null();
+                let full = len == self.lane.size.capacity || !block.next.load(Ordering::Relaxed).is_null();
                 return Some(Found::Records { count: len - self.read, full });
             }
             let next = block.next.load(Ordering::Acquire);
@@ -135,7 +236,7 @@ impl<T> Reader<T> {
                 return None;
             }
             // Closed, perhaps since the length was read: now it is final.
-            if self.read < self.lane.capacity && block.len.load(Ordering::Acquire) > self.read {
+            if self.read < self.lane.size.capacity && block.len.load(Ordering::Acquire) > self.read {
                 continue;
             }
             self.block = next;
@@ -157,6 +258,10 @@ impl<T> Reader<T> {
 
     /// Sets the limit of the newest block, so that the next record in it makes the writer look at the mode.
     pub(super) fn call_writer(&self) {
+        self.with_newest(|block| block.limit.store(0, Ordering::Release));
+    }
+
+    fn with_newest(&self, act: impl FnOnce(&Block<T>)) {
         let mut newest = self.block;
         if newest.is_null() {
             newest = self.lane.first.load(Ordering::Acquire);
@@ -166,7 +271,8 @@ impl<T> Reader<T> {
             let block = unsafe { &*newest };
             newest = block.next.load(Ordering::Acquire);
             if newest.is_null() {
-                block.limit.store(0, Ordering::Release);
+                act(block);
+                return;
             }
         }
     }
@@ -185,23 +291,44 @@ impl<T> Reader<T> {
     /// `count` is at most what the last [`Reader::look`] found.
     #[inline(always)]
     pub(super) unsafe fn take<X: Taker<T>>(&mut self, count: usize, taker: &mut X) -> Result<(), X::Refusal> {
+        if self.is_counted() {
+            // The first is worked on from here on, and waits no more.
+            self.tell(self.taken + 1);
+        }
+        // SAFETY: as promised.
+        let taken = unsafe { self.hand(count, taker) };
+        self.lane.tally.done(self.taken);
+        if self.is_counted() {
+            self.tell(self.taken);
+        }
+        taken
+    }
+
+    /// # Safety
+    /// As for [`Reader::take`].
+    #[inline(always)]
+    unsafe fn hand<X: Taker<T>>(&mut self, count: usize, taker: &mut X) -> Result<(), X::Refusal> {
         /// Says how far the reader got when the loop is left, by its end, a refusal or a panic.
         struct Progress<'a, T, X: Taker<T>> {
             next: usize,
             read: &'a mut usize,
+            taken: &'a mut usize,
             taker: &'a mut X,
             records: PhantomData<fn(T)>,
         }
         impl<T, X: Taker<T>> Drop for Progress<'_, T, X> {
             #[inline(always)]
             fn drop(&mut self) {
-                self.taker.took(self.next - *self.read);
+                let count = self.next - *self.read;
+                self.taker.took(count);
+                *self.taken += count;
                 *self.read = self.next;
             }
         }
         // SAFETY: `look` found records, so the reader has a block.
         let slots = unsafe { Block::slots(self.block) };
-        let mut progress = Progress { next: self.read, read: &mut self.read, taker, records: PhantomData };
+        let (next, read, taken) = (self.read, &mut self.read, &mut self.taken);
+        let mut progress = Progress { next, read, taken, taker, records: PhantomData };
         let end = progress.next + count;
         macro_rules! one {
             () => {
@@ -244,6 +371,7 @@ pub(crate) trait Taker<T> {
 impl<T> Drop for Reader<T> {
     fn drop(&mut self) {
         let read = self.read;
+        self.lane.tally.done(self.taken);
         // SAFETY: read by the lane's `Drop` alone, after this half is gone.
         self.lane.read.with_mut(|cell| unsafe { *cell = read });
     }

@@ -1,11 +1,12 @@
 //! The sending half of a lane. The invariants are those of the [lane](super).
 
+use std::collections::VecDeque;
 use std::ptr;
 use std::time::Duration;
 
 use super::block::{Block, Slot};
-use super::sync::{Arc, Instant, Ordering, fence, publish_fence, thread};
-use super::{ABORTED, ANY, Depth, FINISHED, Lane, Mark, Pushed, RUNNING, Refused, Signal, Wait};
+use super::sync::{Arc, Instant, Ordering, SPINS, YIELDS, fence, publish_fence, thread};
+use super::{ABORTED, ANY, BlockedBy, FINISHED, Lane, Mark, Pushed, RUNNING, Refused, Signal, Wait};
 
 /// A reader that releases a block within this time is fast: what is in flight then is milliseconds of work.
 const FAST_BLOCK: Duration = Duration::from_micros(200);
@@ -13,6 +14,8 @@ const FAST_BLOCK: Duration = Duration::from_micros(200);
 const PACE_BLOCKS: usize = 8;
 /// Blocks a lane cycles through before it reuses one, if it may have as many.
 const RING_BLOCKS: usize = 64;
+/// Where no more records may wait than this, the writer attends to each, so that its tally is exact.
+const FEW_RECORDS: usize = 64;
 
 /// The sending half of a lane. Call [`Writer::open`] before the first push.
 ///
@@ -32,7 +35,11 @@ pub(crate) struct Writer<T, W: Wait> {
 /// The part of a writer that is touched once a block.
 struct Far<T, W> {
     tail: Tail<T>,
-    depth: Depth,
+    weighing: Option<Weighing<T>>,
+    /// How many records were allowed when it last waited, and whether it is worth some looks before the thread parks: that
+    /// wait was short, or more are allowed since.
+    allowed_before: usize,
+    brisk: bool,
     pace: Pace,
     /// Set once the lane takes no more records.
     refused: Option<Refused>,
@@ -67,11 +74,53 @@ impl Pace {
     }
 }
 
+/// The weighing of the records of a lane.
+struct Weighing<T> {
+    /// Tells what a record holds beside its own size.
+    weigh: std::sync::Arc<dyn Fn(&T) -> usize + Send + Sync>,
+    /// Bytes that the lane may hold, and at which a block is closed.
+    most: usize,
+    most_in_block: usize,
+    /// Bytes in the open block, and in the closed ones that the reader has not given back: of each, and all together.
+    open: usize,
+    closed: VecDeque<usize>,
+    waiting: usize,
+    /// The number of the first of these.
+    first: usize,
+}
+
+impl<T> Weighing<T> {
+    fn is_full(&self) -> bool {
+        self.open >= self.most_in_block
+    }
+
+    /// Takes note of how many blocks the reader has given back. Returns how many it must have given back before another one
+    /// may be filled.
+    fn needed(&mut self, released: usize) -> usize {
+        while self.first < released
+            && let Some(bytes) = self.closed.pop_front()
+        {
+            self.first += 1;
+            self.waiting -= bytes;
+        }
+        let (mut needed, mut left) = (self.first, self.waiting);
+        for bytes in &self.closed {
+            if left.saturating_add(self.most_in_block) <= self.most {
+                break;
+            }
+            (needed, left) = (needed + 1, left - bytes);
+        }
+        needed
+    }
+}
+
 struct Tail<T> {
     block: *mut Block<T>,
     oldest: *mut Block<T>,
     oldest_index: usize,
     opened: usize,
+    /// Records in the blocks before the open one.
+    closed: usize,
     finished: bool,
 }
 
@@ -79,16 +128,28 @@ struct Tail<T> {
 unsafe impl<T: Send, W: Wait + Send> Send for Writer<T, W> {}
 
 impl<T, W: Wait> Writer<T, W> {
-    pub(super) fn new(lane: Arc<Lane<T>>, depth: Depth, signal: Arc<Signal>, wait: W) -> Self {
-        let tail =
-            Tail { block: ptr::null_mut(), oldest: ptr::null_mut(), oldest_index: 0, opened: 0, finished: false };
+    pub(super) fn new(lane: Arc<Lane<T>>, signal: Arc<Signal>, wait: W) -> Self {
+        let (block, oldest) = (ptr::null_mut(), ptr::null_mut());
+        let tail = Tail { block, oldest, oldest_index: 0, opened: 0, closed: 0, finished: false };
         let pace = Pace { released: 0, at: Instant::now(), fast: false };
         let spare = Block::allocate(1);
         // SAFETY: nobody else knows of the block.
         unsafe { &*spare }.limit.store(0, Ordering::Relaxed);
-        let far = Far { tail, depth, pace, refused: None, spare, mark: Mark::NONE, round: 0, signal, lane, wait };
+        let (mark, refused) = (Mark::NONE, None);
+        let (allowed_before, brisk) = (0, true);
+        let weighing = None;
+        let far =
+            Far { tail, weighing, allowed_before, brisk, pace, refused, spare, mark, round: 0, signal, lane, wait };
         // SAFETY: the block was allocated above.
         Self { slots: unsafe { Block::slots(spare) }, len: 0, far: Box::new(far) }
+    }
+
+    /// Has the records weighed: `weigh` tells what each holds beside its own size.
+    pub(crate) fn weighing(mut self, weigh: std::sync::Arc<dyn Fn(&T) -> usize + Send + Sync>) -> Self {
+        let most = self.far.lane.size.bytes;
+        let (most_in_block, closed) = ((most / 4).max(1), VecDeque::new());
+        self.far.weighing = Some(Weighing { weigh, most, most_in_block, open: 0, closed, waiting: 0, first: 0 });
+        self
     }
 
     /// Opens the first block, and has the calling thread, which is the one that will write, woken when the reader
@@ -96,7 +157,7 @@ impl<T, W: Wait> Writer<T, W> {
     pub(crate) fn open(&mut self) {
         self.far.lane.writer.get_or_init(thread::current);
         if self.far.tail.block.is_null() {
-            let block = Block::allocate(self.far.lane.capacity);
+            let block = Block::allocate(self.far.lane.size.capacity);
             self.far.link(block);
             self.reopen(block);
         }
@@ -105,6 +166,8 @@ impl<T, W: Wait> Writer<T, W> {
     /// Appends a record.
     #[inline(always)]
     pub(crate) fn push(&mut self, record: T) -> Pushed {
+        // What holds nothing is of one size, and is counted.
+        let is_heavy = std::mem::needs_drop::<T>() && self.far.weighing.is_some() && self.weigh(&record);
         // SAFETY: the header lies right before the slots, which is where `Block::slots` came from.
         let header = unsafe { &*self.slots.cast::<Block<T>>().sub(1) };
         // SAFETY: the block has room at `len` (the writer's invariant), and that slot is the writer's (invariant 2).
@@ -112,13 +175,21 @@ impl<T, W: Wait> Writer<T, W> {
         self.len += 1;
         header.len.store(self.len, Ordering::Release);
         publish_fence();
-        if self.len < header.limit.load(Ordering::Relaxed) {
+        if self.len < header.limit.load(Ordering::Relaxed) && !is_heavy {
             return Pushed::Done;
         }
         if self.len >= header.capacity {
             self.leave();
         }
         Pushed::Attend
+    }
+
+    /// Adds a record to the bytes of the open block. Returns whether it has its share of them then.
+    #[inline]
+    fn weigh(&mut self, record: &T) -> bool {
+        let Some(weighing) = &mut self.far.weighing else { return false };
+        weighing.open = weighing.open.saturating_add((weighing.weigh)(record)).saturating_add(size_of::<T>());
+        weighing.is_full()
     }
 
     /// Leaves a block that has no more room. Calls nothing, unless it has a record to drop.
@@ -140,7 +211,8 @@ impl<T, W: Wait> Writer<T, W> {
     pub(crate) fn attend(&mut self) -> Result<(), Refused> {
         // SAFETY: as in `push`.
         let header = unsafe { &*self.slots.cast::<Block<T>>().sub(1) };
-        if self.len < header.limit.load(Ordering::Relaxed) {
+        let is_heavy = std::mem::needs_drop::<T>() && self.far.is_heavy();
+        if self.len < header.limit.load(Ordering::Relaxed) && !is_heavy {
             return Ok(());
         }
         let (open, attended) = self.far.attend();
@@ -328,16 +400,92 @@ impl<T, W: Wait> Far<T, W> {
             block.limit.swap(block.capacity, Ordering::AcqRel);
             self.signal.wake();
         }
-        if block.len.load(Ordering::Relaxed) < block.capacity {
+        if block.len.load(Ordering::Relaxed) >= block.capacity || self.is_heavy() {
+            self.mark.idle = false;
+            self.open_block()?;
+        }
+        self.wait_for_bytes()?;
+        self.allow()
+    }
+
+    /// Whether the open block has its share of bytes.
+    #[inline(always)]
+    fn is_heavy(&self) -> bool {
+        self.weighing.as_ref().is_some_and(Weighing::is_full)
+    }
+
+    /// Waits until another block may be filled.
+    fn wait_for_bytes(&mut self) -> Result<(), Refused> {
+        let released = self.lane.released.load(Ordering::Acquire);
+        let Some(needed) = self.weighing.as_mut().map(|weighing| weighing.needed(released)) else { return Ok(()) };
+        if needed <= released {
             return Ok(());
         }
-        self.mark.idle = false;
-        self.open_block()
+        // Each block that is given back wakes it.
+        self.lane.wake_at.store(usize::MAX, Ordering::Relaxed);
+        self.lane.room.store(usize::MAX, Ordering::Relaxed);
+        self.wait_for_room(BlockedBy::Bytes, |far| far.lane.released.load(Ordering::Acquire) >= needed)?;
+        match self.signal.ended() {
+            Some(refused) => Err(refused),
+            None => Ok(()),
+        }
+    }
+
+    /// How many records may wait, and how many more that is.
+    fn allowed(&self) -> (usize, usize) {
+        let allowed = self.lane.progress.allowed.load(Ordering::Acquire);
+        let waiting = self.tail.written().saturating_sub(self.lane.progress.taken.load(Ordering::Acquire));
+        (allowed, allowed.saturating_sub(waiting))
+    }
+
+    /// Waits until another record may wait, and sets the limit of the open block to as many as may.
+    fn allow(&mut self) -> Result<(), Refused> {
+        self.lane.tally.written(self.tail.written());
+        loop {
+            let (allowed, room) = self.allowed();
+            if room == 0 {
+                self.wait_to_be_allowed()?;
+                continue;
+            }
+            // SAFETY: a block is open, and is not freed before the lane.
+            let block = unsafe { &*self.tail.block };
+            let limit = limit_of(block.len.load(Ordering::Relaxed), allowed, room, block.capacity);
+            let mut now = block.limit.load(Ordering::Relaxed);
+            // Zero stays: the next record is to wake the reader.
+            while now != limit && now != 0 {
+                match block.limit.compare_exchange(now, limit, Ordering::AcqRel, Ordering::Relaxed) {
+                    Ok(_) => break,
+                    Err(other) => now = other,
+                }
+            }
+            fence(Ordering::SeqCst);
+            if self.lane.progress.allowed.load(Ordering::Relaxed) >= allowed {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait_to_be_allowed(&mut self) -> Result<(), Refused> {
+        if let Some(refused) = self.signal.ended() {
+            return Err(refused);
+        }
+        let (allowed, _) = self.allowed();
+        let bound = if allowed == self.lane.size.records { BlockedBy::Bytes } else { BlockedBy::Pace };
+        self.brisk |= allowed > self.allowed_before;
+        self.allowed_before = allowed;
+        // When half of them are left, so that it is woken less often than for each.
+        let wake_at = self.tail.written().saturating_sub(allowed / 2);
+        self.lane.wake_at.store(wake_at, Ordering::Relaxed);
+        self.wait_for_room(bound, |far| {
+            let progress = &far.lane.progress;
+            progress.taken.load(Ordering::Acquire) >= wake_at || progress.allowed.load(Ordering::Acquire) != allowed
+        })
     }
 
     fn open_block(&mut self) -> Result<(), Refused> {
         self.pace.measure(self.lane.released.load(Ordering::Acquire));
-        let depth = if self.pace.fast { self.depth.fast } else { self.depth.slow };
+        let depth = self.lane.size.depth;
+        let depth = if self.pace.fast { depth.fast } else { depth.slow };
         if self.lane.outstanding() >= (depth / 2).clamp(1, 4) {
             fence(Ordering::SeqCst);
             if self.signal.mode.load(Ordering::Relaxed) != RUNNING {
@@ -352,11 +500,14 @@ impl<T, W: Wait> Far<T, W> {
             if self.tail.opened - released < depth {
                 let reuse = self.tail.oldest_index < released
                     && self.tail.opened - self.tail.oldest_index >= depth.min(RING_BLOCKS);
-                let block = if reuse { self.tail.reuse_oldest() } else { Block::allocate(self.lane.capacity) };
+                let block = if reuse { self.tail.reuse_oldest() } else { Block::allocate(self.lane.size.capacity) };
                 self.link(block);
                 return Ok(());
             }
-            self.wait_for_room(depth / 2)?;
+            let room = depth / 2;
+            self.lane.wake_at.store(usize::MAX, Ordering::Relaxed);
+            self.lane.room.store(room, Ordering::Relaxed);
+            self.wait_for_room(BlockedBy::Batches, |far| far.lane.outstanding() <= room)?;
         }
     }
 
@@ -366,10 +517,18 @@ impl<T, W: Wait> Far<T, W> {
         let fresh = unsafe { &*block };
         fresh.set_mark(self.mark);
         fresh.set_round(self.round);
+        // One more may wait, as it might before a watermark closed the block before this.
+        fresh.limit.store(1, Ordering::Relaxed);
         if self.tail.block.is_null() {
             self.tail.oldest = block;
             self.lane.first.store(block, Ordering::Release);
         } else {
+            self.tail.closed = self.tail.written();
+            if let Some(weighing) = &mut self.weighing {
+                let bytes = std::mem::take(&mut weighing.open);
+                weighing.closed.push_back(bytes);
+                weighing.waiting += bytes;
+            }
             // SAFETY: the current block stays the writer's or the reader's until the lane is dropped.
             unsafe { &*self.tail.block }.next.store(block, Ordering::Release);
         }
@@ -383,25 +542,60 @@ impl<T, W: Wait> Far<T, W> {
         }
     }
 
-    fn wait_for_room(&mut self, room: usize) -> Result<(), Refused> {
-        self.lane.room.store(room, Ordering::Relaxed);
+    fn wait_for_room(&mut self, bound: BlockedBy, has_room: impl Fn(&Self) -> bool) -> Result<(), Refused> {
         loop {
             if self.wait.interrupted() {
                 return Err(Refused::Interrupted);
             }
             self.lane.writer_waits.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
-            if self.signal.ended().is_some() || self.lane.outstanding() <= room {
+            if self.signal.ended().is_some() || has_room(self) {
                 self.lane.writer_waits.store(false, Ordering::Relaxed);
                 return Ok(());
             }
             self.signal.wake();
-            self.wait.park_blocked();
+            if bound == BlockedBy::Batches || !self.is_called() {
+                self.wait.park_blocked(bound);
+            }
         }
+    }
+
+    /// Whether the reader called within a short while: a quick one is allowed more and more, and each time calls at once.
+    fn is_called(&mut self) -> bool {
+        let waits = || self.lane.writer_waits.load(Ordering::Acquire);
+        if self.brisk {
+            for _ in 0..SPINS {
+                if !waits() {
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            for () in std::iter::repeat_n((), YIELDS) {
+                if !waits() {
+                    return true;
+                }
+                thread::yield_now();
+            }
+        }
+        self.brisk = !waits();
+        self.brisk
     }
 }
 
+/// The length at which the writer attends next.
+fn limit_of(len: usize, allowed: usize, room: usize, capacity: usize) -> usize {
+    let more = if allowed <= FEW_RECORDS { 1 } else { room.max(1) };
+    len.saturating_add(more).min(capacity)
+}
+
 impl<T> Tail<T> {
+    /// How many records were written.
+    fn written(&self) -> usize {
+        // SAFETY: the open block, if there is one, is not freed before the lane.
+        let open = unsafe { self.block.as_ref() };
+        self.closed + open.map_or(0, |block| block.len.load(Ordering::Relaxed))
+    }
+
     fn reuse_oldest(&mut self) -> *mut Block<T> {
         let block = self.oldest;
         // SAFETY: the reader released this block and will not touch it again (invariant 1).
@@ -412,7 +606,6 @@ impl<T> Tail<T> {
         self.oldest = reused.next.load(Ordering::Acquire);
         self.oldest_index += 1;
         reused.next.store(ptr::null_mut(), Ordering::Relaxed);
-        reused.limit.store(reused.capacity, Ordering::Relaxed);
         reused.len.store(0, Ordering::Relaxed);
         block
     }
@@ -422,6 +615,7 @@ impl<T, W> Drop for Far<T, W> {
     fn drop(&mut self) {
         // SAFETY: the block is this half's own, and every push into it has dropped its record.
         unsafe { Block::free(self.spare) };
+        self.lane.tally.written(self.tail.written());
         let oldest = (self.tail.oldest, self.tail.oldest_index);
         // SAFETY: read by the lane's `Drop` alone, after this half is gone.
         self.lane.oldest.with_mut(|cell| unsafe { *cell = oldest });

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::backend::fake::{Act, Did, FakeBackend, Happened, Scripted, ServiceScript, TaskScript};
 use crate::backend::{TaskBody, event_queue};
+use crate::graph::wiring::Unfinished;
 use crate::job::WorksFor;
 use crate::job::plan::LiveMetrics;
 use crate::job::task::{Step, Stop, Task, TaskContext};
@@ -83,12 +84,12 @@ fn run(script: &Script) -> Ran {
         })
         .collect();
     let services = registry.all();
-    let plan = Plan { tasks, services: services.clone(), operators: Arc::default() };
+    let plan = Plan { tasks, services: services.clone(), operators: Arc::default(), unfinished: Unfinished::default() };
     let (events, _queue) = event_queue();
     let job = WorksFor::new_job();
     let runtime = Arc::new(JobRuntime::default());
     registry.begin(&services, events.clone(), runtime.clone(), false);
-    let shared = Arc::new(JobShared::new("id".to_owned(), events, LiveMetrics(Arc::default()), registry.clone(), job));
+    let shared = Arc::new(JobShared::new("id".to_owned(), events, LiveMetrics::new(&plan), registry.clone(), job));
     let fake = FakeBackend::new(script.services.clone(), script.tasks.clone(), script.commands.clone());
     let log = fake.log.clone();
     let (name, files) = ("test".to_owned(), SessionLog::default());

@@ -236,7 +236,8 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
         }
     }
 
-    fn taken(&self) -> usize {
+    /// How many records are in flight, or have a result that has not left.
+    pub(crate) fn taken(&self) -> usize {
         self.slots.len() - self.vacant.len()
     }
 
@@ -248,6 +249,11 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
     /// Whether a future was woken since the last look.
     pub(crate) fn is_roused(&self) -> bool {
         self.woken.wakes.is_roused()
+    }
+
+    /// How many records may be.
+    pub(crate) fn capacity(&self) -> usize {
+        self.policy.capacity
     }
 
     /// Whether another record has to wait.

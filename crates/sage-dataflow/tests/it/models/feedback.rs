@@ -60,7 +60,7 @@ mod rounds;
 
 use std::time::Duration;
 
-use engine::{Depth, Inbox, Polled, Pushed, Reader, Signal, Taker, Wait, Writer, lane};
+use engine::{BlockedBy, Depth, Inbox, Polled, Pushed, Reader, Signal, Size, Taker, Wait, Writer, lane};
 use rounds::{Returned, Rounds};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
@@ -72,7 +72,7 @@ impl Wait for Parking {
     fn interrupted(&self) -> bool {
         false
     }
-    fn park_blocked(&mut self) {
+    fn park_blocked(&mut self, _bound: BlockedBy) {
         thread::park();
     }
 }
@@ -149,15 +149,15 @@ fn check(records: &'static [u32], workers: usize, schedules: usize) {
         let steps = Arc::new(AtomicUsize::new(0));
         let signals: Vec<_> = (0..workers + 2).map(|_| Arc::new(Signal::new())).collect();
         let (joint, head) = (&signals[workers], &signals[workers + 1]);
-        let (mut source, from_source) = lane(1, TWO, joint.clone(), Parking);
-        let (to_joint, from_head) = lane(1, TWO, joint.clone(), Parking);
+        let (mut source, from_source) = lane(Size::blocks(1, TWO), joint.clone(), Parking);
+        let (to_joint, from_head) = lane(Size::blocks(1, TWO), joint.clone(), Parking);
         let (mut to_workers, mut to_head, mut fed_back, mut threads) = (vec![], vec![], vec![], vec![]);
         let mut inboxes = Vec::new();
         for signal in &signals[..workers] {
-            let (writer, reader) = lane(1, TWO, signal.clone(), Parking);
+            let (writer, reader) = lane(Size::blocks(1, TWO), signal.clone(), Parking);
             to_workers.push(writer);
             inboxes.push(inbox(vec![reader.in_loop(true, false)], signal));
-            let (writer, reader) = lane(1, Depth::UNBOUNDED, head.clone(), Parking);
+            let (writer, reader) = lane(Size::blocks(1, Depth::UNBOUNDED), head.clone(), Parking);
             to_head.push(writer);
             fed_back.push(reader.in_loop(true, false));
         }

@@ -53,7 +53,7 @@ mod engine;
 
 use std::time::Duration;
 
-use engine::{Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Taker, Wait, Writer, lane};
+use engine::{BlockedBy, Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Size, Taker, Wait, Writer, lane};
 use loom::thread;
 use sync::Arc;
 
@@ -63,7 +63,7 @@ impl Wait for Parking {
     fn interrupted(&self) -> bool {
         false
     }
-    fn park_blocked(&mut self) {
+    fn park_blocked(&mut self, _bound: BlockedBy) {
         thread::park();
     }
 }
@@ -144,7 +144,7 @@ fn contract_16_every_record_arrives_once_and_in_order() {
     model(1, || {
         let dropped = Drops::default();
         let signal = Arc::new(Signal::new());
-        let (mut writer, reader) = lane(1, TWO, signal.clone(), Parking);
+        let (mut writer, reader) = lane(Size::blocks(1, TWO), signal.clone(), Parking);
         let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
         let producer = thread::spawn(move || {
@@ -162,7 +162,7 @@ fn a_writer_that_gives_up_is_not_the_end_of_input() {
     model(2, || {
         let dropped = Drops::default();
         let signal = Arc::new(Signal::new());
-        let (mut writer, reader) = lane(2, TWO, signal.clone(), Parking);
+        let (mut writer, reader) = lane(Size::blocks(2, TWO), signal.clone(), Parking);
         let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
         let producer = thread::spawn(move || write(&mut writer, 2, &counter));
@@ -176,7 +176,7 @@ fn a_reader_that_ends_releases_a_blocked_writer_and_nothing_leaks() {
     model(2, || {
         let dropped = Drops::default();
         let signal = Arc::new(Signal::new());
-        let (mut writer, reader) = lane(1, TWO, signal.clone(), Parking);
+        let (mut writer, reader) = lane(Size::blocks(1, TWO), signal.clone(), Parking);
         let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
         let producer = thread::spawn(move || {
@@ -202,9 +202,11 @@ fn two_writers_and_one_reader_lose_nothing() {
     model(2, || {
         let dropped = Drops::default();
         let signal = Arc::new(Signal::new());
-        let (mut one, first) = lane(1, TWO, signal.clone(), Parking);
-        let (mut two, second) = lane(1, TWO, signal.clone(), Parking);
-        let inbox = Inbox::new(vec![first, second], signal, Duration::from_millis(1));
+        let (mut one, first) = lane(Size::blocks(1, TWO), signal.clone(), Parking);
+        let (mut two, second) = lane(Size::blocks(1, TWO), signal.clone(), Parking);
+        let mut inbox = Inbox::new(vec![first, second], signal, Duration::from_millis(1));
+        // Two for each lane, as this thread writes before it reads.
+        inbox.works_on(2);
         let counter = dropped.clone();
         let producer = thread::spawn(move || {
             write(&mut one, 1, &counter);
@@ -255,7 +257,7 @@ fn watermarks_stay_between_records(capacity: usize, preemptions: usize) {
     model(preemptions, move || {
         let dropped = Drops::default();
         let signal = Arc::new(Signal::new());
-        let (mut writer, reader) = lane(capacity, TWO, signal.clone(), Parking);
+        let (mut writer, reader) = lane(Size::blocks(capacity, TWO), signal.clone(), Parking);
         let mut inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
         let producer = thread::spawn(move || {
@@ -289,7 +291,7 @@ fn a_watermark_stays_in_its_place_where_blocks_are_full() {
 fn a_watermark_wakes_a_reader_that_waits() {
     model(2, || {
         let signal = Arc::new(Signal::new());
-        let (mut writer, reader) = lane::<Counted, _>(2, TWO, signal.clone(), Parking);
+        let (mut writer, reader) = lane::<Counted, _>(Size::blocks(2, TWO), signal.clone(), Parking);
         let mut inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let producer = thread::spawn(move || {
             writer.open();
@@ -308,7 +310,7 @@ fn the_last_of_several_watermarks_is_seen() {
     model(1, || {
         let dropped = Drops::default();
         let signal = Arc::new(Signal::new());
-        let (mut writer, reader) = lane(2, TWO, signal.clone(), Parking);
+        let (mut writer, reader) = lane(Size::blocks(2, TWO), signal.clone(), Parking);
         let mut inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let producer = thread::spawn(move || {
             writer.open();
@@ -334,8 +336,8 @@ fn the_slowest_lane_that_is_not_idle_counts() {
     model(2, || {
         let dropped = Drops::default();
         let signal = Arc::new(Signal::new());
-        let (mut slow, first) = lane(2, TWO, signal.clone(), Parking);
-        let (mut fast, second) = lane(2, TWO, signal.clone(), Parking);
+        let (mut slow, first) = lane(Size::blocks(2, TWO), signal.clone(), Parking);
+        let (mut fast, second) = lane(Size::blocks(2, TWO), signal.clone(), Parking);
         let mut inbox = Inbox::new(vec![first, second], signal, Duration::from_millis(1));
         let producer = thread::spawn(move || {
             fast.open();
@@ -354,5 +356,88 @@ fn the_slowest_lane_that_is_not_idle_counts() {
         seen.extend(see(&mut inbox, |_| false));
         seen.retain(|seen| matches!(seen, Seen::Watermark(_)));
         assert_eq!(seen, [Seen::Watermark(2), Seen::Watermark(5)]);
+    });
+}
+
+/// Reads to the end; says before each look how quick it is.
+fn read_all_at(mut inbox: Inbox<Counted>, pace: &[Duration]) -> Vec<u32> {
+    let (mut read, mut paces) = (Vec::new(), pace.iter());
+    loop {
+        let before = read.len();
+        let Ok(polled) = inbox.poll(&mut All(&mut read));
+        match polled {
+            Polled::Taken => {
+                if let Some(pace) = paces.next() {
+                    inbox.took(read.len() - before, *pace);
+                }
+            }
+            Polled::Marked(_) | Polled::Probed(_) => {}
+            Polled::Nothing => inbox.wait(|| false, None),
+            Polled::Finished => return read,
+            Polled::Aborted => panic!("the writer finished"),
+        }
+    }
+}
+
+const QUICK: Duration = Duration::ZERO;
+const SLOW: Duration = Duration::from_secs(1);
+
+/// A block has room for more than the reader allows: the writer waits, is woken, and is told when it may go on.
+fn allowed(preemptions: usize, records: u32, pace: &'static [Duration]) {
+    model(preemptions, move || {
+        let dropped = Drops::default();
+        let signal = Arc::new(Signal::new());
+        let (mut writer, reader) = lane(Size::blocks(4, TWO), signal.clone(), Parking);
+        let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
+        let counter = dropped.clone();
+        let most = if pace.contains(&QUICK) { 5 } else { 3 };
+        let producer = thread::spawn(move || {
+            writer.open();
+            for n in 0..records {
+                // This one, those that wait, and the one that the reader has in its hand.
+                let alive = n + 1 - counter.load(std::sync::atomic::Ordering::Relaxed);
+                assert!(alive <= most, "{alive} records");
+                push(&mut writer, Counted(n, counter.clone())).expect("the reader is there");
+            }
+            writer.finish()
+        });
+        assert_eq!(read_all_at(inbox, pace), (0..records).collect::<Vec<_>>());
+        assert!(producer.join().expect("the writer does not panic").is_ok());
+    });
+}
+
+#[test]
+fn contract_28_no_more_records_wait_than_the_reader_allows() {
+    allowed(2, 4, &[]);
+}
+
+#[test]
+fn contract_28_a_writer_that_waits_is_told_when_more_is_allowed() {
+    allowed(1, 5, &[QUICK, QUICK, QUICK]);
+}
+
+#[test]
+fn contract_28_a_writer_learns_that_less_is_allowed() {
+    allowed(1, 6, &[QUICK, QUICK, SLOW]);
+}
+
+/// Bytes: a block is closed when it has its share, and the next one is filled when there is room for it.
+#[test]
+fn contract_28_a_writer_waits_for_room_for_bytes() {
+    model(1, || {
+        let dropped = Drops::default();
+        let signal = Arc::new(Signal::new());
+        let depth = Depth { slow: 4, fast: 4 };
+        let size = Size { bytes: 2 * size_of::<Counted>(), ..Size::blocks(2, depth) };
+        let (writer, reader) = lane(size, signal.clone(), Parking);
+        let mut writer = writer.weighing(std::sync::Arc::new(|_| 0));
+        let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
+        let counter = dropped.clone();
+        let producer = thread::spawn(move || {
+            write(&mut writer, 3, &counter);
+            writer.finish()
+        });
+        assert_eq!(read_all(inbox), Ok(vec![0, 1, 2]));
+        assert!(producer.join().expect("the writer does not panic").is_ok());
     });
 }

@@ -1,5 +1,6 @@
 //! What pipelines compute: every operator, source and sink, alone and combined.
 
+mod ahead;
 mod clock;
 mod connect;
 mod declaration;

@@ -1,0 +1,50 @@
+//! How many records may wait for a reader: as many as it deals with in a moment, and enough to keep it busy.
+//!
+//! A reader begins with few and is allowed twice as many each time it has dealt with all it was allowed, quickly; so what
+//! is read ahead of it is never more than what it has already proved to be quick with. Where it turns slow, it is allowed
+//! fewer at once.
+
+use std::time::Duration;
+
+/// How much of the reader's work may wait.
+const MOMENT: Duration = Duration::from_millis(10);
+/// It is cut back when so many times that waits: what a reader is held up by now and then is not its pace.
+const SLACK: f64 = 4.0;
+
+/// How many records may wait in all the lanes of one reader.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    /// Twice what the reader works on at once.
+    least: usize,
+    /// What all of its lanes can hold.
+    most: usize,
+    records: usize,
+    /// How many were dealt with since it was widened.
+    taken: usize,
+}
+
+impl Allowance {
+    pub(crate) fn new(least: usize, most: usize) -> Self {
+        Self { least, most: most.max(least), records: least, taken: 0 }
+    }
+
+    pub(crate) fn records(&self) -> usize {
+        self.records
+    }
+
+    /// Learns how long the reader took for some records, one at least. Returns whether it is allowed another number now.
+    pub(crate) fn took(&mut self, records: usize, time: Duration) -> bool {
+        let allowed = self.records;
+        self.taken = self.taken.saturating_add(records);
+        let moments = time.as_secs_f64() / MOMENT.as_secs_f64() * allowed as f64 / records as f64;
+        if moments > SLACK {
+            self.records = ((allowed as f64 / moments) as usize).max(self.least);
+        } else if moments <= 0.5 && self.taken >= allowed {
+            self.records = allowed.saturating_mul(2).min(self.most);
+        }
+        if self.records != allowed {
+            self.taken = 0;
+        }
+        self.records != allowed
+    }
+}
