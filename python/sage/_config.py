@@ -10,7 +10,7 @@ from typing import Any
 from ._arguments import meant, seconds
 
 #: What the engine reads of the ``config`` of an environment; the sections, with their keys.
-KEYS = ("timeouts", "most_queued_calls", "on_signal", "log_dir")
+KEYS = ("timeouts", "most_queued_calls", "queue_bytes", "on_signal", "log_dir")
 _TIMEOUTS = ("setup", "drain", "cancel", "stop", "cleanup")
 
 #: How like two keys are, from 0 to 1, for one to be the other misspelt.

@@ -68,7 +68,9 @@ class LocalEnvironment:
 
     Of ``config``, the engine reads ``"timeouts"``, the limits in seconds of ``setup``, ``drain``, ``cancel``,
     ``stop`` and ``cleanup``; ``"most_queued_calls"``, how many asynchronous calls of services may wait for a
-    thread (default 1,000), beyond which ``call_service_async`` waits itself; ``"on_signal"``, what the first
+    thread (default 1,000), beyond which ``call_service_async`` waits itself; ``"queue_bytes"``, how many bytes may
+    wait between two steps that run on threads of their own, as estimated by a sample of the records and one level
+    of what they refer to (default 64 MiB; a larger record passes alone); ``"on_signal"``, what the first
     SIGINT or SIGTERM does: ``"drain"`` (the default), after which the job ends as interrupted and files are not
     made final, or ``"finish"``, which is like ``stop``: sinks finish, and the job succeeds; and ``"log_dir"``, a
     folder such as ``".sage/logs"`` for log files of each job; there are none unless it is set. Every other key
@@ -349,6 +351,7 @@ class LocalEnvironment:
             for name, made in self._services.items()
         ]
         queued_calls = whole("`most_queued_calls`", self.config.get("most_queued_calls", 1000), 1, 10_000_000)
+        queue_bytes = whole("`queue_bytes`", self.config.get("queue_bytes", 64 << 20), 1, 1 << 62)
         run = Run(calls, self.name)
 
         def begin(is_on_main: bool) -> None:
@@ -365,6 +368,7 @@ class LocalEnvironment:
                     on_signal=on_signal_of(self.config),
                     timeouts=timeouts,
                     most_queued_calls=queued_calls,
+                    queue_bytes=queue_bytes,
                     log_dir=self.config.get("log_dir"),
                     where_stuck=where_stuck,
                 )

@@ -115,9 +115,8 @@ impl Future for Asked {
         };
         let answer = ready!(Pin::new(&mut flight.answer).poll(cx));
         flight.is_answered = true;
-        let record = |value| Record { time, ..Record::from(value) };
         Poll::Ready(match answer {
-            Ok(Ok(values)) => Ok(values.into_iter().map(record).collect()),
+            Ok(Ok(records)) => Ok(records.into_iter().map(|record| Record { time, ..record }).collect()),
             Ok(Err(error)) => Err(refused(error)),
             Err(_) => Err("what calls the function has ended".into()),
         })

@@ -21,11 +21,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use tokio::sync::oneshot;
 
+use crate::Record;
 use crate::error::Raised;
 use crate::value::Value;
 
-/// What a call came to: the values that go on, or why there are none.
-pub(crate) type Answer = Result<Vec<Value>, Refused>;
+/// What a call came to: the records that go on, or why there are none.
+pub(crate) type Answer = Result<Vec<Record>, Refused>;
 
 /// Why a record has no result.
 pub(crate) enum Refused {
@@ -339,7 +340,7 @@ impl Bridge {
 
     /// Answers for a record with what goes on. Returns, as `failed` does, how many answers of a loop are to be sent on.
     fn done(&self, number: u64, results: &Bound<'_, PyList>) -> usize {
-        self.answer(number, Ok(results.iter().map(|value| Value::Object(value.unbind())).collect()))
+        self.answer(number, Ok(results.iter().map(Record::of).collect()))
     }
 
     /// Answers for a record with an exception.

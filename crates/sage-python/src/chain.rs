@@ -39,7 +39,7 @@ pub(crate) struct Form {
 impl Form {
     /// The object that the functions get: the record, with its key and its time before it where those come along.
     fn object(self, record: Record, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        let Record { value, key, time } = record;
+        let Record { value, key, time, .. } = record;
         let value = value.into_object(py)?;
         if !self.keyed && !self.timed {
             return Ok(value);

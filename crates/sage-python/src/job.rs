@@ -346,6 +346,11 @@ impl Job {
         Ok(operators.into_iter().map(|operator| (operator.name, operator.records_in)).collect())
     }
 
+    /// How many records have been read and are not finished; none once the job was waited for.
+    fn unfinished(&self) -> PyResult<u64> {
+        Ok(self.live()?.map_or(0, |live| live.handle.unfinished()))
+    }
+
     /// The report as JSON, once the job was waited for.
     #[getter]
     fn report_json(&self) -> Option<String> {

@@ -64,7 +64,7 @@ pub(crate) fn source(
         }
         settings.iter().fold(source, |source, (key, value)| source.setting(key, value))
     };
-    Ok(env.from_source(make_source).parallelism(step.parallelism).named(&*step.name).boxed())
+    Ok(env.from_source(make_source).parallelism(step.parallelism).named(&*step.name).weigh(Record::held).boxed())
 }
 
 /// The value of a record; `None` where it has none.

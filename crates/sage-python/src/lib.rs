@@ -40,6 +40,7 @@ mod thread;
 mod timers;
 mod value;
 mod vectorcall;
+mod weight;
 mod windows;
 mod workers;
 
@@ -57,11 +58,22 @@ struct Record {
     key: Option<Arc<Key>>,
     /// When it happened, in milliseconds since 1970, behind `with_timestamps`; else zero.
     time: i64,
+    /// About how many bytes its value takes while that is an object, as far as that is known.
+    weight: u32,
 }
 
 impl Record {
     fn of(object: Bound<'_, PyAny>) -> Self {
-        Self::from(Value::Object(object.unbind()))
+        let weight = u32::try_from(weight::weight(&object)).unwrap_or(u32::MAX);
+        Self { weight, ..Self::from(Value::Object(object.unbind())) }
+    }
+
+    /// About how many bytes it holds, whichever thread asks.
+    fn held(&self) -> usize {
+        match &self.value {
+            Value::Object(_) => self.weight as usize,
+            value => value.held(),
+        }
     }
 
     /// Its key; `None`, as Python has it, where it was given none.
@@ -77,7 +89,7 @@ impl Record {
 
 impl From<Value> for Record {
     fn from(value: Value) -> Self {
-        Self { value, key: None, time: 0 }
+        Self { value, key: None, time: 0, weight: 0 }
     }
 }
 

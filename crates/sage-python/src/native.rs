@@ -76,6 +76,8 @@ pub(crate) struct Native {
     thread: Option<Kept>,
     /// Whether blocks of a container come.
     blocks: bool,
+    /// Whether a record becomes several.
+    splits: bool,
 }
 
 /// The parts of a chain, each as what it does with a function's result and the function of `sage.ops`.
@@ -92,7 +94,8 @@ impl Native {
                 _ => links.push(Link::of(py, part)?),
             }
         }
-        Ok(Self { links, end, whole, waiting: Vec::new(), thread: None, blocks })
+        let splits = links.iter().any(|link: &Link| matches!(link.role, Role::FlatMap));
+        Ok(Self { links, end, whole, waiting: Vec::new(), thread: None, blocks, splits })
     }
 
     /// Makes values of what waits, attached once, and runs them through the chain. Where records are still objects by then,
@@ -141,8 +144,9 @@ impl Native {
 
     /// Runs a record through the links behind those that are done.
     fn apply(&mut self, record: Record, done: usize, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        let Record { value, key, time } = record;
-        Rest { end: &mut self.end, time, out }.apply(&self.links[done..], Piece::Value(value), key)
+        let Record { value, key, time, weight } = record;
+        let weight = if self.splits { 0 } else { weight };
+        Rest { end: &mut self.end, time, weight, out }.apply(&self.links[done..], Piece::Value(value), key)
     }
 
     /// Makes values of objects; returns how many of the links are done by that, for each record.
@@ -179,6 +183,7 @@ impl Emit<Record> for Held {
 struct Rest<'a, E> {
     end: &'a mut End,
     time: i64,
+    weight: u32,
     out: &'a mut E,
 }
 
@@ -233,7 +238,10 @@ impl<E: Emit<Record>> Rest<'_, E> {
 
     fn arrive(&mut self, piece: Piece<'_>, key: Option<Arc<Key>>) -> Result<(), Fault> {
         match self.end {
-            End::Records => self.out.emit(Record { value: piece.into_value(), key, time: self.time }),
+            End::Records => {
+                let (time, weight) = (self.time, self.weight);
+                self.out.emit(Record { value: piece.into_value(), key, time, weight })
+            }
             End::Count(counts) => counts.add(key.unwrap_or_default()).map_err(|exception| raised(exception).into()),
             End::Sum(link, sums) => {
                 let value = link.call(&piece)?;

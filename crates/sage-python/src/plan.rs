@@ -33,10 +33,10 @@ struct Registration {
 ///
 /// `is_on_main` says whether the interpreter's main thread is the one that submits: its handlers end the program at a signal.
 /// `on_signal`, "drain" or "finish", says what the first SIGINT or SIGTERM does.
-/// `most_queued_calls` is how many calls of services may wait for a thread. `where_stuck` is asked for the stack of a thread that missed a deadline.
+/// `most_queued_calls` is how many calls of services may wait for a thread, and `queue_bytes` how many bytes on an edge. `where_stuck` is asked for the stack of a thread that missed a deadline.
 #[expect(clippy::too_many_arguments, reason = "the package calls it, in one place, with names")]
 #[pyfunction]
-#[pyo3(signature = (run, name, steps, services, bind, *, is_on_main, on_signal, timeouts, most_queued_calls, where_stuck, log_dir=None))]
+#[pyo3(signature = (run, name, steps, services, bind, *, is_on_main, on_signal, timeouts, most_queued_calls, queue_bytes, where_stuck, log_dir=None))]
 pub(crate) fn start(
     py: Python<'_>,
     run: &Bound<'_, PyAny>,
@@ -48,11 +48,12 @@ pub(crate) fn start(
     on_signal: &str,
     timeouts: &Bound<'_, PyDict>,
     most_queued_calls: usize,
+    queue_bytes: usize,
     where_stuck: Py<PyAny>,
     log_dir: Option<PathBuf>,
 ) -> PyResult<()> {
     check_process()?;
-    let mut env = Environment::local(name);
+    let mut env = Environment::local(name).queue_bytes(queue_bytes);
     let policy = match (on_signal, is_on_main) {
         ("drain", true) => SignalPolicy::Drain,
         ("drain", false) => SignalPolicy::Defer,

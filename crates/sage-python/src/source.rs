@@ -10,7 +10,6 @@ use sage::{BoxError, CloseContext, Next, Source, SourceContext};
 use crate::Record;
 use crate::error::Raised;
 use crate::thread::{Kept, attach, call, next};
-use crate::value::Value;
 
 /// How many records of a container are asked for at a time.
 const MOST_RECORDS: usize = 512;
@@ -28,7 +27,7 @@ pub(crate) struct Iterated {
     make: Py<PyAny>,
     adapter: Option<Py<PyAny>>,
     iterator: Option<Py<PyIterator>>,
-    ready: VecDeque<Py<PyAny>>,
+    ready: VecDeque<Record>,
     /// What came instead of a record, behind those that are ready.
     end: Option<Result<(), Raised>>,
     /// How many records are asked for at a time: one where the next may take as long as it likes, so that it holds back
@@ -57,7 +56,7 @@ impl Iterated {
             while self.ready.len() < self.most {
                 match next(iterator) {
                     Some(Ok(record)) if record.is(&nothing) => return,
-                    Some(Ok(record)) => self.ready.push_back(record.unbind()),
+                    Some(Ok(record)) => self.ready.push_back(Record::of(record)),
                     Some(Err(exception)) => {
                         self.end = Some(Err(Raised::new(py, exception, None)));
                         return;
@@ -92,7 +91,7 @@ impl Source for Iterated {
             self.fill();
         }
         if let Some(record) = self.ready.pop_front() {
-            return Ok(Next::Record(Record::from(Value::Object(record))));
+            return Ok(Next::Record(record));
         }
         match self.end.take() {
             Some(Ok(())) => {

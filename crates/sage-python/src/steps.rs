@@ -128,7 +128,7 @@ pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>, offsets: &Of
                 None => Vec::new(),
             },
             (Some(Input::Container { name, make }), true) if takes_blocks(py, &step)? => {
-                let blocks = env.from_source(move |_replica| Blocks::new(copy(&make))).named(name);
+                let blocks = env.from_source(move |_replica| Blocks::new(copy(&make))).named(name).weigh(Record::held);
                 functions(py, blocks, &step, Some(1), true)?
             }
             (Some(Input::Container { name, make }), true) => follow(py, container(env, name, make), &step, &mut loops)?,
@@ -162,8 +162,8 @@ fn begin(py: Python<'_>, env: &Environment, step: &Step, loops: &mut Loops, offs
         _ => {
             let source = env.from_source(move |_replica| Iterated::one_by_one(copy(&make)));
             Input::Stream(match Policy::retry(py, step)? {
-                Some(retry) => source.retry(retry).named(name).boxed(),
-                None => source.named(name).boxed(),
+                Some(retry) => source.retry(retry).named(name).weigh(Record::held).boxed(),
+                None => source.named(name).weigh(Record::held).boxed(),
             })
         }
     })
@@ -176,7 +176,7 @@ fn takes_blocks(py: Python<'_>, step: &Step) -> PyResult<bool> {
 }
 
 fn container(env: &Environment, name: String, make: Py<PyAny>) -> Stream<impl Pipe<Out = Record> + use<>> {
-    env.from_source(move |_replica| Iterated::all_there(copy(&make))).named(name)
+    env.from_source(move |_replica| Iterated::all_there(copy(&make))).named(name).weigh(Record::held)
 }
 
 /// Another reference to a Python object, for another replica.

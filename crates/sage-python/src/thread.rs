@@ -11,7 +11,6 @@
 //!     Rust aborts the process where that reaches a foreign call that cannot unwind. So a program's code, which may block, is
 //!     called through [`call`], [`call_method`], [`vectorcall_method`] and [`next`], where the unwinding ends and the thread is parked.
 
-use std::cell::Cell;
 use std::hint::black_box;
 use std::mem::transmute;
 use std::ptr::NonNull;
@@ -85,21 +84,15 @@ impl Drop for Entering {
     }
 }
 
-thread_local! {
-    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-}
-
 /// How long the calling thread has waited to be attached so far: while other threads had the interpreter.
-pub(crate) fn waited() -> Duration {
-    WAITED.get()
-}
+pub(crate) use sage::excused as waited;
 
 /// Attaches the calling thread, which belongs to the engine, for as long as `act` takes.
 pub(crate) fn attach<R>(act: impl for<'py> FnOnce(Python<'py>) -> R) -> R {
     let entering = Entering::begin();
     let begun = Instant::now();
     Python::attach(|py| {
-        WAITED.set(WAITED.get() + begun.elapsed());
+        sage::excuse(begun.elapsed());
         drop(entering);
         act(py)
     })
