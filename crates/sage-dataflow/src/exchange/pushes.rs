@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::lane::{BlockedBy, Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Size, Taker, Wait, lane};
+use super::lane::{Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Size, Taker, Wait, lane};
 
 /// A record of an odd size, which counts how often it is dropped.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Wait for Never {
     fn interrupted(&self) -> bool {
         true
     }
-    fn park_blocked(&mut self, _bound: BlockedBy) {
+    fn park_blocked(&mut self) {
         unreachable!("the wait is given up first");
     }
 }

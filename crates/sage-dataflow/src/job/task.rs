@@ -491,10 +491,12 @@ impl Wait for Waiting {
         self.control.load() == Control::Cancel
     }
 
-    fn park_blocked(&mut self, bound: BlockedBy) {
-        let start = Instant::now();
+    fn park_blocked(&mut self) {
         std::thread::park();
-        self.blocked.0[bound as usize] += start.elapsed();
+    }
+
+    fn was_blocked(&mut self, bound: BlockedBy, time: Duration) {
+        self.blocked.0[bound as usize] += time;
     }
 }
 

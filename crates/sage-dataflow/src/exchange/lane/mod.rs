@@ -53,6 +53,7 @@ mod writer;
 
 use std::fmt;
 use std::ptr;
+use std::time::Duration;
 
 use super::sync;
 use crossbeam_utils::CachePadded;
@@ -87,8 +88,12 @@ const ABORTED: u8 = 2;
 pub(crate) trait Wait {
     /// Whether the wait is to be given up: the job is being cancelled.
     fn interrupted(&self) -> bool;
-    /// Parks the calling thread until it is unparked; says which bound it waits at.
-    fn park_blocked(&mut self, bound: BlockedBy);
+    /// Parks the calling thread until it is unparked.
+    fn park_blocked(&mut self);
+    /// Is told how long a wait was, and which bound it waited at.
+    fn was_blocked(&mut self, bound: BlockedBy, time: Duration) {
+        let (_, _) = (bound, time);
+    }
 }
 
 /// Which bound on what waits between two tasks held a task back.

@@ -543,6 +543,13 @@ impl<T, W: Wait> Far<T, W> {
     }
 
     fn wait_for_room(&mut self, bound: BlockedBy, has_room: impl Fn(&Self) -> bool) -> Result<(), Refused> {
+        let began = Instant::now();
+        let waited = self.wait_at(bound, has_room);
+        self.wait.was_blocked(bound, Instant::now().duration_since(began));
+        waited
+    }
+
+    fn wait_at(&mut self, bound: BlockedBy, has_room: impl Fn(&Self) -> bool) -> Result<(), Refused> {
         loop {
             if self.wait.interrupted() {
                 return Err(Refused::Interrupted);
@@ -555,7 +562,7 @@ impl<T, W: Wait> Far<T, W> {
             }
             self.signal.wake();
             if bound == BlockedBy::Batches || !self.is_called() {
-                self.wait.park_blocked(bound);
+                self.wait.park_blocked();
             }
         }
     }

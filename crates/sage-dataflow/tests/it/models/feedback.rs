@@ -60,7 +60,7 @@ mod rounds;
 
 use std::time::Duration;
 
-use engine::{BlockedBy, Depth, Inbox, Polled, Pushed, Reader, Signal, Size, Taker, Wait, Writer, lane};
+use engine::{Depth, Inbox, Polled, Pushed, Reader, Signal, Size, Taker, Wait, Writer, lane};
 use rounds::{Returned, Rounds};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
@@ -72,7 +72,7 @@ impl Wait for Parking {
     fn interrupted(&self) -> bool {
         false
     }
-    fn park_blocked(&mut self, _bound: BlockedBy) {
+    fn park_blocked(&mut self) {
         thread::park();
     }
 }

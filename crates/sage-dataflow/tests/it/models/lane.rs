@@ -53,7 +53,7 @@ mod engine;
 
 use std::time::Duration;
 
-use engine::{BlockedBy, Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Size, Taker, Wait, Writer, lane};
+use engine::{Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Size, Taker, Wait, Writer, lane};
 use loom::thread;
 use sync::Arc;
 
@@ -63,7 +63,7 @@ impl Wait for Parking {
     fn interrupted(&self) -> bool {
         false
     }
-    fn park_blocked(&mut self, _bound: BlockedBy) {
+    fn park_blocked(&mut self) {
         thread::park();
     }
 }
