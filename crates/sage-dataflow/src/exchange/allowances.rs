@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lane::Allowance;
+use super::lane::allowance::Allowance;
 
 const QUICK: Duration = Duration::from_nanos(1);
 

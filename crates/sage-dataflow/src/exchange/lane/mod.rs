@@ -43,7 +43,7 @@
 //! second look sees its record: a retired store reaches the cache in nanoseconds, the interval is a thousand times
 //! that. The loom model puts the fence in (`publish_fence`) and checks everything else.
 
-mod allowance;
+pub(super) mod allowance;
 mod block;
 mod inbox;
 mod mark;
@@ -60,8 +60,6 @@ use crossbeam_utils::CachePadded;
 use serde::{Deserialize, Serialize};
 use sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, OnceLock, Ordering, Thread, UnsafeCell, drop_record};
 
-#[cfg(test)]
-pub(super) use allowance::Allowance;
 use block::Block;
 pub(crate) use inbox::{Inbox, Polled};
 pub(crate) use mark::Mark;
