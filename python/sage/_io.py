@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, TextIO
 
+from ._arguments import shown
 from ._files import Output
 from ._functions import Raising, SimpleBatchFunction, SinkFunction, SourceFunction, StopSignal
 
@@ -195,7 +196,7 @@ class FileSink(SinkFunction):
             partial = output.keep()
             if partial is not None:
                 self._kept.append(partial)
-                self.notes.append(f"{partial} has what was written before the job was stopped")
+                self.notes.append(f"{shown(partial)} has what was written before the job was stopped")
         elif output is not None:
             output.discard()
         file, self._file = self._file, None

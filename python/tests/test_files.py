@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sage import DeadLetter, JobFailed, LocalEnvironment, SinkFunction, SubmitError
+from sage._arguments import shown
 from sage.libs.io_utils.batch import JSONLBatch
 from sage.libs.io_utils.sink import FileSink
 from sage.libs.io_utils.source import FileSource
@@ -278,8 +279,11 @@ finally:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
-def test_what_a_job_that_a_signal_ended_wrote_is_kept_and_named(number: int, code: int, tmp_path: Path) -> None:
-    out = tmp_path / "out.txt"
+@pytest.mark.parametrize("name", ["out.txt", "caf\udce9.txt"])
+def test_what_a_job_that_a_signal_ended_wrote_is_kept_and_named(
+    name: str, number: int, code: int, tmp_path: Path
+) -> None:
+    out = tmp_path / name
     out.write_text("old")
     program = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -288,8 +292,9 @@ def test_what_a_job_that_a_signal_ended_wrote_is_kept_and_named(number: int, cod
     program.send_signal(number)
     report, errors = program.communicate(timeout=60)
     assert program.returncode == code
-    partial = tmp_path / "out.txt.partial"
+    partial = tmp_path / f"{name}.partial"
     assert partial.read_text().startswith("0\n1\n2\n") and out.read_text() == "old"
-    assert str(partial) in errors.splitlines()[-1], errors
-    assert f"{partial} has what was written" in report
-    assert sorted(os.listdir(tmp_path)) == ["out.txt", "out.txt.partial"]
+    told = str(partial).encode("utf-8", "backslashreplace").decode()
+    assert told in errors.splitlines()[-1], errors
+    assert f"{shown(str(partial))} has what was written" in report
+    assert sorted(os.listdir(tmp_path)) == [name, f"{name}.partial"]
