@@ -115,6 +115,7 @@ where
 {
     type In = I;
     type Out = O::Item;
+    const PASSES_ON: Promise = Promise(true);
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Emit<O::Item>) -> Result<(), Fault> {

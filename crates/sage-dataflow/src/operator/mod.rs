@@ -137,6 +137,11 @@ pub trait Operator: Send + 'static {
     #[doc(hidden)]
     const GATHERS: Promise = Promise(false);
 
+    /// Whether it returns at once what `emit` gave it, and no user's code comes near its way out, so that nobody need see to
+    /// that.
+    #[doc(hidden)]
+    const PASSES_ON: Promise = Promise(false);
+
     /// Runs once, on the task's own thread, before the first record.
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         let _ = cx;
@@ -310,7 +315,7 @@ struct Outlet<'a, O, N> {
 impl<O: Operator, N: Push<O::Out>> Emit<O::Out> for Outlet<'_, O, N> {
     #[inline(always)]
     fn emit(&mut self, record: O::Out) -> Result<(), Fault> {
-        if O::MANY.0 {
+        if O::MANY.0 && !O::PASSES_ON.0 {
             self.leave.look()?;
         }
         if !O::ONE_TO_ONE.0 {
@@ -318,6 +323,14 @@ impl<O: Operator, N: Push<O::Out>> Emit<O::Out> for Outlet<'_, O, N> {
         }
         if !O::MANY.0 {
             return self.next.push(record, self.at);
+        }
+        if O::PASSES_ON.0 {
+            match self.next.push(record, self.at) {
+                Err(Fault::Stop(Stop::Attend)) => self.next.attend(self.at)?,
+                pushed => pushed?,
+            }
+            self.at.enter(self.node);
+            return if self.leave.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(()) };
         }
         let unwinding = self.leave.unless_it_panics();
         let pushed = self.next.push(record, self.at);
@@ -420,7 +433,7 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
         }
         let (operator, mut outlet) = self.parts(at);
         // Where the position is elsewhere, it is the error of an operator behind this one.
-        if !O::MANY.0 || O::GATHERS.0 {
+        if !O::MANY.0 || O::GATHERS.0 || O::PASSES_ON.0 {
             return match operator.process(record, &mut outlet) {
                 Err(Fault::Error(error)) if at.is_at(self.node) => self.errors.judge(error, at.record()),
                 processed => processed,

@@ -66,7 +66,13 @@ impl<'a> Leave<'a> {
     /// Looks before each record that is emitted.
     #[inline(always)]
     pub(super) fn look(&mut self) -> Result<(), Fault> {
-        if self.word.load(Ordering::Relaxed) == Control::Cancel as u8 { Err(self.denied()) } else { Ok(()) }
+        if self.is_cancelled() { Err(self.denied()) } else { Ok(()) }
+    }
+
+    /// Whether the job is cancelled, or something was refused.
+    #[inline(always)]
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.word.load(Ordering::Relaxed) == Control::Cancel as u8
     }
 
     #[inline(always)]

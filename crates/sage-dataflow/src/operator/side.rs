@@ -18,7 +18,7 @@ use crate::exchange::lane::Mark;
 use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
 use crate::guarded::{Guarded, error_chain};
-use crate::job::control::JobControl;
+use crate::job::control::{Control, JobControl};
 use crate::job::task::{CloseContext, Fatal, Fault, OpenContext, Position, Push, Stop, TaskContext};
 use crate::metrics::Counter;
 use crate::time::Timestamp;
@@ -178,7 +178,6 @@ pub(crate) struct SideLink<O: SideOperator, N> {
     life: Life,
     context: OpenContext,
     control: Arc<JobControl>,
-    refusal: Refusal,
     emitted_so_far: Arc<Counter>,
     late_so_far: Option<Arc<Counter>>,
 }
@@ -193,30 +192,31 @@ impl<O: SideOperator, N> SideLink<O, N> {
     ) -> Self {
         let (context, control, emitted_so_far) = (cx.open_context(node), cx.control(), cx.emitted(node));
         let late_so_far = O::DROPS_LATE.0.then(|| cx.late(node));
-        let (life, open, emitted, refusal) = (Life::New, [true, true], 0, Refusal::default());
+        let (life, open, emitted) = (Life::New, [true, true], 0);
         let operator = Guarded::new(operator, Some(node));
-        Self { operator, next, side, open, node, emitted, life, context, control, refusal, emitted_so_far, late_so_far }
+        Self { operator, next, side, open, node, emitted, life, context, control, emitted_so_far, late_so_far }
     }
 
     fn parts<'a>(&'a mut self, at: &'a mut Position) -> (&'a mut O, Ways<'a, O, N>) {
-        let Self { operator, next, side, open, node, emitted, control, refusal, .. } = self;
-        let leave = Leave::new(control, refusal);
-        (&mut **operator, Ways { next, side, open, at, node: *node, emitted, leave })
+        let Self { operator, next, side, open, node, emitted, control, .. } = self;
+        (&mut **operator, Ways { next, side, open, at, node: *node, emitted, control })
     }
 }
 
 impl<O: SideOperator, N: Push<O::Out>> SideLink<O, N> {
-    /// Has the operator do something that may emit.
-    #[inline(always)]
+    /// Has the operator do something else than take a record, in which it may emit.
     fn call(
         &mut self,
         at: &mut Position,
-        act: impl FnOnce(&mut O, &mut Ways<'_, O, N>) -> Result<(), Fault>,
+        act: impl FnOnce(&mut O, &mut Watched<'_, Ways<'_, O, N>>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         at.enter(self.node);
-        let (operator, mut ways) = self.parts(at);
-        let done = act(operator, &mut ways);
-        if ways.leave.is_refused() { self.refusal.settle(done) } else { done }
+        let control = self.control.clone();
+        let mut refusal = Refusal::default();
+        let (operator, ways) = self.parts(at);
+        let mut watched = Watched { ways, leave: Leave::new(&control, &mut refusal) };
+        let done = act(operator, &mut watched);
+        if watched.leave.is_refused() { refusal.settle(done) } else { done }
     }
 
     /// Passes a watermark on, both ways.
@@ -248,30 +248,51 @@ struct Ways<'a, O: SideOperator, N> {
     at: &'a mut Position,
     node: NodeId,
     emitted: &'a mut u64,
-    leave: Leave<'a>,
+    control: &'a JobControl,
 }
 
 impl<O: SideOperator, N: Push<O::Out>> Emit<Leaves<O::Out, O::Side>> for Ways<'_, O, N> {
     #[inline(always)]
     fn emit(&mut self, record: Leaves<O::Out, O::Side>) -> Result<(), Fault> {
-        self.leave.look()?;
-        let unwinding = self.leave.unless_it_panics();
         let (way, left) = match record {
             Leaves::Main(record) if self.open[0] => {
                 *self.emitted += 1;
                 (0, sent(self.next, record, self.at))
             }
             Leaves::Side(record) if self.open[1] => (1, sent(self.side, record, self.at)),
-            Leaves::Main(_) | Leaves::Side(_) => (0, Ok(())),
+            Leaves::Main(_) | Leaves::Side(_) => return Ok(()),
         };
-        std::mem::forget(unwinding);
         match left {
-            Ok(()) => {}
-            Err(Fault::Stop(Stop::Satisfied)) if self.open[1 - way] => self.open[way] = false,
-            Err(fault) => return Err(self.leave.refuse(fault)),
+            Err(Fault::Stop(Stop::Satisfied)) => {
+                self.open[way] = false;
+                if *self.open == [false; 2] {
+                    return Err(Stop::Satisfied.into());
+                }
+            }
+            left => left?,
         }
         self.at.enter(self.node);
-        Ok(())
+        self.look()
+    }
+
+    fn look(&mut self) -> Result<(), Fault> {
+        if self.control.load() == Control::Cancel { Err(Stop::Cancelled.into()) } else { Ok(()) }
+    }
+}
+
+/// The ways out where a user's code is given them: it may ignore what it is told.
+struct Watched<'a, E> {
+    ways: E,
+    leave: Leave<'a>,
+}
+
+impl<T, E: Emit<T>> Emit<T> for Watched<'_, E> {
+    fn emit(&mut self, record: T) -> Result<(), Fault> {
+        self.leave.look()?;
+        let unwinding = self.leave.unless_it_panics();
+        let emitted = self.ways.emit(record);
+        std::mem::forget(unwinding);
+        emitted.map_err(|fault| self.leave.refuse(fault))
     }
 
     fn look(&mut self) -> Result<(), Fault> {
@@ -304,7 +325,9 @@ impl<O: SideOperator, N: Push<O::Out>> Push<O::In> for SideLink<O, N> {
 
     #[inline(always)]
     fn push(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
-        self.call(at, |operator, ways| operator.process(record, ways))
+        at.enter(self.node);
+        let (operator, mut ways) = self.parts(at);
+        operator.process(record, &mut ways)
     }
 
     fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
