@@ -20,6 +20,7 @@ from ._context import Context, ServiceCalls
 from ._counts import parts_of
 from ._functions import BaseFunction, KafkaSourceFunction, Made, allocate, is_function_class
 from ._handles import ServiceHandle, name_of_service
+from ._interrupted import Sources
 from ._job import JobId, Report
 from ._pickling import refuse
 from ._plan import Step, plan
@@ -333,7 +334,9 @@ class LocalEnvironment:
         ``KeyboardInterrupt`` or ``SystemExit`` when a signal ended it; in each case, when everything is cleaned.
 
         While it waits, a line on standard error tells how far the job is: where that is a terminal or a
-        notebook, and the job prints nothing there itself; always or never as ``progress`` says.
+        notebook, and the job prints nothing there itself; always or never as ``progress`` says. When a signal ends
+        the job, standard error says what is still being finished, and at the end how far it came, unless
+        ``progress`` is ``False``.
 
         An environment may be submitted again when its job is over.
         """
@@ -353,6 +356,8 @@ class LocalEnvironment:
         queued_calls = whole("`most_queued_calls`", self.config.get("most_queued_calls", 1000), 1, 10_000_000)
         queue_bytes = whole("`queue_bytes`", self.config.get("queue_bytes", 64 << 20), 1, 1 << 62)
         run = Run(calls, self.name)
+        if progress is not False:
+            run.sources = Sources(self.pipeline)
 
         def begin(is_on_main: bool) -> None:
             try:

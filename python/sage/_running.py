@@ -17,6 +17,7 @@ Invariants:
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from ._arguments import warn
 from ._context import ServiceCalls
 from ._counts import Parts
 from ._files import told_of
+from ._interrupted import Sources, tell_interrupted, tell_stopping
 from ._job import attach
 
 #: May be taken by a signal handler of the program that stops a job. Tells when no job is being started any more.
@@ -57,6 +59,9 @@ class Run:
         self.parts: Parts = {}
         #: Whether somebody was told how it ended.
         self.is_told = False
+        #: For what is said on standard error when a signal ends it; ``None`` where that is to be silent, or was said.
+        self.sources: Sources | None = None
+        self._is_stopping = False
 
     def wait(self, timeout: float | None = None, before: BaseException | None = None) -> bool:
         """Waits until the job is over, or for ``timeout`` seconds; says whether it is. On the main thread, raises what
@@ -75,6 +80,7 @@ class Run:
                     _running.discard(self)
                     leave_signals()
                 self._calls.close()
+                self._tell_end()
                 self.said = told_of(self.kept) or self.said
 
     @property
@@ -91,6 +97,14 @@ class Run:
 
     def stopping(self) -> None:
         """SIGINT or SIGTERM has come while the main thread waits for the job."""
+        if self.sources is not None and not self._is_stopping:
+            self._is_stopping = True
+            tell_stopping(self.job.unfinished())
+
+    def _tell_end(self) -> None:
+        sources, self.sources = self.sources, None
+        if sources is not None and (self._is_stopping or self.job.signal is not None):
+            tell_interrupted(sources, json.loads(self.job.report_json or "{}"))
 
 
 def start(run: Run, begin: Callable[[bool], None]) -> None:
@@ -140,6 +154,8 @@ def _end_all() -> None:
             # Otherwise a signal has begun to drain it.
             if run.job.state not in ("draining", "stopping"):
                 run.job.cancel()
+            elif run.job.state == "draining":
+                run.stopping()
         for run in list(_running):
             try:
                 run.wait()

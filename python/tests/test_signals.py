@@ -460,6 +460,65 @@ tell(bool(ticks) and all(ticks))
     assert (code, out) == (0, ["cleaned", "('cancelled', True)", "True"]), err
 
 
+SAYS = {
+    "a list": ("list(range(2000))", {}, "interrupted: {read} of 2,000 done"),
+    "a generator": ("(n for n in range(2000))", {}, "interrupted: {read} done"),
+    "finish": ("range(2000)", {"on_signal": "finish"}, "stopped: {read} of 2,000 done"),
+}
+
+
+@pytest.mark.parametrize(("records", "config", "says"), SAYS.values(), ids=SAYS.keys())
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_standard_error_says_what_is_finished_and_how_far_the_job_came(
+    number: signal.Signals, records: str, config: dict[str, str], says: str
+) -> None:
+    code, out, err = run(
+        f"""
+def sink(n):
+    if n == 5:
+        send({int(number)})
+        while env.job is None or env.job.state == "running":
+            time.sleep(0.001)
+
+env = LocalEnvironment("said", config={config!r})
+env.from_batch({records}).sink(sink)
+try: report = env.submit(autostop=True).report
+except (KeyboardInterrupt, SystemExit) as ends: report = ends.report
+tell(f"{{report.data['operators'][0]['records_in']:,}}")
+"""
+    )
+    first, last = err.splitlines()
+    assert re.fullmatch(r"stopping: finishing [\d,]+ records?; Ctrl-C again to drop them", first)
+    assert (code, last) == (0, says.format(read=out[0]))
+
+
+def test_standard_error_says_what_the_second_signal_dropped() -> None:
+    process = program(
+        WAITS_FOR_EVER
+        + """
+try: env.submit(autostop=True)
+except KeyboardInterrupt: pass
+"""
+    )
+    assert process.stdout is not None and process.stdout.readline() == "waits\n"
+    strike(process, signal.SIGINT)
+    strike(process, signal.SIGINT)
+    _, err = process.communicate(timeout=LONGEST)
+    assert err.splitlines()[1] == "interrupted: 0 of 1 done, 1 record dropped", err
+
+
+def test_standard_error_is_left_alone_where_progress_is_not_wanted() -> None:
+    code, out, err = run(
+        """
+env = LocalEnvironment("silent")
+env.from_batch(range(10)).sink(lambda _: send(signal.SIGINT))
+try: env.submit(autostop=True, progress=False)
+except KeyboardInterrupt: tell("interrupted")
+"""
+    )
+    assert (code, out, err) == (0, ["interrupted"], "")
+
+
 #: Neither a drain nor a cancel brings it to its end; the first is there for ever, as is the second.
 HANGS = """
 def hang(_):
