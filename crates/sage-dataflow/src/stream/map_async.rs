@@ -64,6 +64,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>> Pipe for MapAsync<I, F> {
             inbox,
             pace: FlightPace { at: Instant::now(), in_flight: 0, spent: Duration::ZERO, finished: 0 },
             in_flight: cx.in_flight(),
+            dropped: 0,
             flight: Flight::new(self.function.clone(), self.policy.clone(), self.since, Rouser::new(&polling)),
             circle: cx.circle(&next),
             next,
@@ -306,6 +307,8 @@ struct AsyncTask<I, F: AsyncFunction<I>, N> {
     pace: FlightPace,
     /// How many records are in flight, for those outside.
     in_flight: Arc<Counter>,
+    /// What was in flight when it was closed, and dropped then.
+    dropped: usize,
     flight: Flight<I, F>,
     next: N,
     circle: Option<Circle>,
@@ -599,7 +602,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
 
     fn publish(&mut self, _cx: &TaskContext) {
         self.taken_so_far.publish(self.taken);
-        self.in_flight.publish(self.flight.taken() as u64);
+        self.in_flight.publish((self.flight.taken() + self.dropped) as u64);
         if let Some(emitted_so_far) = &self.emitted_so_far {
             emitted_so_far.publish(self.emitted);
         }
@@ -620,7 +623,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
 
     /// Drops what is in flight, one by one, so that a future that panics when it is dropped keeps no other.
     fn close(&mut self, cx: &mut TaskContext) {
-        self.in_flight.publish(self.flight.taken() as u64);
+        self.dropped = self.flight.taken();
         let mut more = true;
         while more {
             let (flight, runtime) = (&mut self.flight, &self.runtime);
