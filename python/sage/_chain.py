@@ -1,12 +1,18 @@
-"""One Python function for several that follow each other.
+"""Python functions that follow each other, as loops that the interpreter runs.
 
 The interpreter calls Python functions from Python code cheaper than anything else does. So the functions of a
-task become a loop, written as source code and compiled; each has lines of its own in it, and the line in a
+task become loops, written as source code and compiled; each has lines of its own in it, and the line in a
 traceback says which one raised. A function that gives its results at the end of input, such as a count, ends a
-loop; those behind it are another one, which runs over the results.
+stage; those behind it are another one, which runs over the results. So does one that would be too much for one
+loop: what it gives goes on to the next stage at once.
+
+The engine may end a loop after any record: the iterators that loops run over are its own, also those of inner
+loops, over what a function made of one record. The next loop goes on where it was; from within an inner loop, as
+one over what is left of that, which has the lines behind it: see ``Stage.rest``.
 
 Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds, ``c`` the cell of its key, ``y`` what
-a function returned; ``fN`` the function of link N and ``sN`` what it keeps.
+a function returned; ``fN`` the function of link N, ``sN`` what it keeps, and ``eN`` what makes an
+iterator of what it made.
 
 What has to be awaited is refused, so that no work is lost in silence. To look at each result would take a tenth of the
 time of a quick function: the first record of each run goes through a loop of its own that does, which finds the
@@ -16,20 +22,23 @@ leave the chain.
 
 from __future__ import annotations
 
+import builtins
 import copy
 import heapq
 import linecache
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import CodeType, FunctionType
 from typing import Any
+from zlib import crc32
 
 from ._arguments import millis
 from ._awaiting import UNAWAITED, UNUSED, check_hook, refuse
 from ._io import FileSink
 from ._job_loop import JobLoop
+from ._sage import Records, records
 
 _REFUSING = {"unawaited": UNAWAITED, "unused": UNUSED, "refuse": refuse}
 
@@ -42,9 +51,14 @@ class Form:
     timed: bool = False
 
     @property
+    def parts(self) -> list[str]:
+        """The names of what comes with a record."""
+        return [*(["k"] if self.keyed else []), *(["t"] if self.timed else [])]
+
+    @property
     def target(self) -> str:
-        """The names of the parts, as a loop takes or gives them."""
-        return ", ".join([*(["k"] if self.keyed else []), *(["t"] if self.timed else []), "x"])
+        """The names of the parts and of the record, as a loop takes or gives them."""
+        return ", ".join([*self.parts, "x"])
 
 
 @dataclass(frozen=True)
@@ -73,15 +87,15 @@ def same_nan(key: Any) -> Any:
 #: What a class of the program's own makes of `!=` need not be a truth, and is not asked for by a dict.
 _SAME_NAN = ["try:", " if k != k: k = same_nan(k)", "except Exception: pass"]
 
-#: The lines of each kind of link, ``{f}`` its function and ``{s}`` its state; what follows a line that ends in
-#: a colon is inside of it.
+#: The lines of each kind of link, ``{f}`` its function, ``{s}`` its state and ``{e}`` its iterator; what follows
+#: a line that begins a loop is inside of it.
 _KINDS = {
     "map": ["x = {f}(x)"],
-    "filter": ["if {f}(x):"],
-    "flatmap": ["for x in {f}(x):"],
+    "filter": ["if not {f}(x): continue"],
+    "flatmap": ["for x in {e}({f}(x)):"],
     "split": ["k = True if {f}(x) else False"],
     # What a sink returns is nearly always `None`: to look at it costs nothing.
-    "sink": ["if (y := {f}(x)) is not None:", "if type(y) in unused: raise refuse({n}, y)"],
+    "sink": ["if (y := {f}(x)) is not None and type(y) in unused: raise refuse({n}, y)"],
     "keyby": ["k = {f}(x)", *_SAME_NAN],
     "whole": ["k = None"],
     "timestamps": ["t = millis({f}(x))"],
@@ -90,11 +104,18 @@ _KINDS = {
     "reduce": ["{s}[k] = {f}({s}[k], x) if k in {s} else x"],
     "fold": ["{s}[k] = {f}({s}[k] if k in {s} else {s}new(), x)"],
     "map_with_state": ["{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)"],
-    "flat_map_with_state": ["{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)", "for x in x:"],
+    "flat_map_with_state": ["{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)", "for x in {e}(x):"],
     "map_with_cell": ["c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)"],
-    "flat_map_with_cell": ["c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)", "for x in x:"],
-    "distinct": ["if k not in {s}:", "{s}.add(k)"],
+    "flat_map_with_cell": [
+        *("c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)"),
+        "for x in {e}(x):",
+    ],
+    "distinct": ["if k in {s}: continue", "{s}.add(k)"],
     "top_k": ["{s}(k, x)"],
+    "folded": [
+        *("x = {s}.begin(x)", "for x in {e}(x):"),
+        *("if x is not {s}.last: {s}.so_far = {f}({s}.so_far, x); continue", "x = {s}.end()"),
+    ],
 }
 
 _REFUSE = "if type({y}) in unawaited: raise refuse({{n}}, {y})"
@@ -102,7 +123,7 @@ _REFUSE = "if type({y}) in unawaited: raise refuse({{n}}, {y})"
 #: The same, for the first record of each run: what nobody awaits is refused.
 _CHECKED = _KINDS | {
     "map": ["x = {f}(x)", _REFUSE.format(y="x")],
-    "filter": ["y = {f}(x)", _REFUSE.format(y="y"), "if y:"],
+    "filter": ["y = {f}(x)", _REFUSE.format(y="y"), "if not y: continue"],
     "split": ["y = {f}(x)", _REFUSE.format(y="y"), "k = True if y else False"],
     "keyby": ["k = {f}(x)", _REFUSE.format(y="k"), *_SAME_NAN],
     "timestamps": ["y = {f}(x)", _REFUSE.format(y="y"), "t = millis(y)"],
@@ -120,6 +141,18 @@ _CELLS = {"map_with_cell", "flat_map_with_cell"}
 #: Kinds that give what they have at the end of input.
 _AT_THE_END = {"count", "sum", "reduce", "fold", "top_k"}
 
+#: Kinds that give each record a key, or a time.
+_GIVES_KEY, _GIVES_TIME = {"keyby", "whole", "split"}, {"timestamps"}
+
+#: How many loops may be inside of one another, of the 20 that the interpreter can have; and how many links a
+#: stage has, so that its source does not become too long.
+_MOST_LOOPS = 15
+_MOST_LINKS = 1000
+
+
+#: Whose the lines of the loops of a chain are, by the identity of their code, which lives as long as the chain.
+_Names = dict[int, dict[int, str]]
+
 
 def summand(value: Any) -> Any:
     """The first value of a sum, as ``sum`` of Python has it; what is not added up but joined is refused."""
@@ -133,7 +166,7 @@ def summand(value: Any) -> Any:
 
 
 class Chain:
-    """What a task runs: ``run(iterator, out)``, ``finish(out)``, and whom to blame for an exception."""
+    """What a task runs: its stages, and whom to blame for an exception."""
 
     def __init__(
         self,
@@ -146,80 +179,25 @@ class Chain:
         self._functions = functions
         #: Where functions are closed whose ``close`` is async.
         self._loop = loop
-        self._names: dict[tuple[Any, int], str] = {}
-        #: What is given at the end of input, and by which operator.
-        self._kept: list[tuple[str, Callable[[], Iterable[Any]]]] = []
-        self._loops: list[Callable[[Any, list[Any]], None]] = []
         self._last = links[-1].name if links else ""
+        self._names: _Names = {}
+        self._is_several = len({link.name for link in links}) > 1
+        #: The first takes the records, each other one what the one before it gives.
+        self.stages: list[Stage] = []
         part: list[Link] = []
+        loops = 0
         for link in links:
+            if loops >= _MOST_LOOPS or len(part) >= _MOST_LINKS:
+                # What comes with a record so far goes on with it.
+                between = _form(part, takes)
+                self.stages.append(Stage(part, takes, between, self._names))
+                part, takes, loops = [], between, 0
             part.append(link)
+            loops += any(line.startswith("for ") for line in _KINDS[link.kind])
             if link.kind in _AT_THE_END:
-                self._loops.append(self._compile(part, takes, None))
-                part, takes = [], Form()
-        if part or gives.keyed or gives.timed:
-            self._loops.append(self._compile(part, takes, gives))
-        self.run = self._loops[0]
-
-    def finish(self, out: list[Any]) -> None:
-        """Gives what was kept until the end of input."""
-        loops = iter(self._loops[1:])
-        for name, kept in self._kept:
-            self._check(name, kept)
-            loop = next(loops, None)
-            if loop is None:
-                out.extend(kept())
-            else:
-                loop(iter(kept()), out)
-
-    @staticmethod
-    def _check(name: str, kept: Callable[[], Iterable[Any]]) -> None:
-        """Refuses results that nobody awaits, as far as the first tells: of one record, or of a run's first."""
-        for result in kept():
-            state = result[1] if type(result) is tuple and len(result) == 2 else result
-            if type(state) in UNAWAITED:
-                raise refuse(name, state)
-            return
-
-    def _compile(self, links: list[Link], takes: Form, gives: Form | None) -> Callable[[Any, list[Any]], None]:
-        scope: dict[str, Any] = {"same_nan": same_nan, "millis": millis, "summand": summand, **_REFUSING}
-        for index, link in enumerate(links):
-            scope[f"f{index}"] = link.call
-            if link.kind in STATEFUL or link.kind in _CELLS:
-                self._state(link, scope, f"s{index}")
-        shape = tuple((link.kind, link.name) for link in links)
-        code, names = _loop(shape, tuple(scope), takes, gives)
-        # A copy, as the interpreter notes in the code itself what it learns of the functions that it calls.
-        run = FunctionType(code.replace(), {}, "run", tuple(scope.values()))
-        self._names.update({(run.__code__, line): name for line, name in names.items()})
-        return run
-
-    def _state(self, link: Link, scope: dict[str, Any], s: str) -> None:
-        """Makes what a link keeps, and says what it gives at the end."""
-        initial = link.initial
-        new: Callable[[], Any] = initial if callable(initial) else lambda: copy.deepcopy(initial)
-        scope[f"{s}new"] = new
-        if link.kind in _CELLS:
-            return
-        if link.kind == "distinct":
-            scope[s] = set()
-            return
-        if link.kind == "top_k":
-            top = _Top(link.most, link.call)
-            scope[s] = top.add
-            self._kept.append((link.name, top.results))
-            return
-        kept: dict[Any, Any] = defaultdict(int) if link.kind == "count" else {}
-        scope[s] = kept
-        if link.kind not in _AT_THE_END:
-            return
-        if not link.whole:
-            self._kept.append((link.name, kept.items))
-        elif link.kind == "reduce":
-            self._kept.append((link.name, kept.values))
-        else:
-            nothing = (lambda: 0) if link.kind in ("count", "sum") else new
-            self._kept.append((link.name, lambda: [kept[None] if None in kept else nothing()]))
+                self.stages.append(Stage(part, takes, None, self._names))
+                part, takes, loops = [], Form(), 0
+        self.stages.append(Stage(part, takes, gives, self._names))
 
     def unawaited(self, result: Any) -> Exception:
         """The error for a result of the last function that nobody awaits."""
@@ -227,13 +205,13 @@ class Chain:
 
     def blame(self, exception: BaseException) -> str | None:
         """The operator that raised an exception, where this chain has several and it was one of them."""
-        if len({*self._names.values()}) == 1:
+        if not self._is_several:
             return None
         traceback = exception.__traceback__
         while traceback is not None:
-            name = self._names.get((traceback.tb_frame.f_code, traceback.tb_lineno))
-            if name is not None:
-                return name
+            names = self._names.get(id(traceback.tb_frame.f_code), {})
+            if traceback.tb_lineno in names:
+                return names[traceback.tb_lineno]
             traceback = traceback.tb_next
         return None
 
@@ -258,35 +236,181 @@ class Chain:
         close_all(self._functions, self._loop)
 
 
+def _form(links: list[Link], takes: Form) -> Form:
+    """What comes with a record behind these links."""
+    kinds = {link.kind for link in links}
+    return Form(takes.keyed or bool(kinds & _GIVES_KEY), takes.timed or bool(kinds & _GIVES_TIME))
+
+
+class Stage:
+    """One loop: ``run(records, out)`` takes records from an iterator and appends what comes out to a list."""
+
+    def __init__(
+        self, links: list[Link], takes: Form, gives: Form | None, names: _Names
+    ) -> None:
+        #: The iterators of its inner loops, the outermost first.
+        self.levels: list[Records] = []
+        #: What it gives at the end of input, where that is all it gives.
+        self.kept: Callable[[], Iterable[Any]] | None = None
+        self._names = names
+        self._scope: dict[str, Any] = {"same_nan": same_nan, "millis": millis, "summand": summand, **_REFUSING}
+        for index, link in enumerate(links):
+            self._scope[f"f{index}"] = link.call
+            if link.kind in STATEFUL or link.kind in _CELLS or link.kind == "folded":
+                self._state(link, f"s{index}")
+            if any(line.startswith("for ") for line in _KINDS[link.kind]):
+                level = records()
+                self.levels.append(level)
+                self._scope[f"e{index}"] = level.over
+        self._shape = tuple((link.kind, link.name) for link in links), tuple(self._scope), takes, gives
+        self._rests: dict[int, Callable[..., Any]] = {}
+        self.run = self._compile(None)
+
+    def rest(self, level: int) -> Callable[..., Any]:
+        """What goes on from within an inner loop: ``run(records, out, *carried)``, with what a loop of this stage
+        returned last."""
+        if level not in self._rests:
+            self._rests[level] = self._compile(level)
+        return self._rests[level]
+
+    def _compile(self, level: int | None) -> Callable[..., Any]:
+        code, names = _loop(*self._shape, level)
+        # A copy, as the interpreter notes in the code itself what it learns of the functions that it calls. What
+        # they find as the globals of their caller is new as well.
+        scope = {"__builtins__": builtins, "__name__": "sage.chain"}
+        run = FunctionType(code.replace(), scope, "run", tuple(self._scope.values()))
+        self._names[id(run.__code__)] = names
+        return run
+
+    def _state(self, link: Link, s: str) -> None:
+        """Makes what a link keeps, and says what it gives at the end."""
+        scope = self._scope
+        if link.kind == "folded":
+            scope[s] = link.initial()
+            return
+        initial = link.initial
+        new: Callable[[], Any] = initial if callable(initial) else lambda: copy.deepcopy(initial)
+        scope[f"{s}new"] = new
+        if link.kind in _CELLS:
+            return
+        if link.kind == "distinct":
+            scope[s] = set()
+            return
+        if link.kind == "top_k":
+            top = _Top(link.most, link.call)
+            scope[s] = top.add
+            self.kept = partial(_checked, link.name, top.results)
+            return
+        kept: dict[Any, Any] = defaultdict(int) if link.kind == "count" else {}
+        scope[s] = kept
+        if link.kind not in _AT_THE_END:
+            return
+        if not link.whole:
+            self.kept = partial(_checked, link.name, kept.items)
+        elif link.kind == "reduce":
+            self.kept = partial(_checked, link.name, kept.values)
+        else:
+            nothing = (lambda: 0) if link.kind in ("count", "sum") else new
+            self.kept = partial(_checked, link.name, lambda: [kept[None] if None in kept else nothing()])
+
+
+def _checked(name: str, kept: Callable[[], Iterable[Any]]) -> Iterable[Any]:
+    """What is kept. Results that nobody awaits are refused, as far as the first tells: of one record, or of a run's
+    first."""
+    results = kept()
+    for result in results:
+        state = result[1] if type(result) is tuple and len(result) == 2 else result
+        if type(state) in UNAWAITED:
+            raise refuse(name, state)
+        break
+    return results
+
+
+#: So many functions of a chain are named in tracebacks, as if that were its file. A number tells apart what has more.
+_MOST_NAMED = 20
+
+
 @lru_cache(maxsize=128)
 def _loop(
-    links: tuple[tuple[str, str], ...], parameters: tuple[str, ...], takes: Form, gives: Form | None
+    links: tuple[tuple[str, str], ...],
+    parameters: tuple[str, ...],
+    takes: Form,
+    gives: Form | None,
+    level: int | None,
 ) -> tuple[CodeType, dict[int, str]]:
-    """The code of a loop over links of these kinds and names, and which of its lines are whose."""
-    head = f"def run(records, out, {', '.join(parameters)}):"
-    lines = [head, " append = out.append"]
+    """The code of a loop over links of these kinds and names, or of one over what is left of an inner loop of it,
+    and which of its lines are whose."""
+    between = _form([Link(kind, None, name) for kind, name in links], takes).parts
+    has_levels = any(line.startswith("for ") for kind, _ in links for line in _KINDS[kind])
+    # What an inner loop needs that goes on later: nothing changes it after the record that the loop ended at.
+    carried = between if has_levels else []
+    given = parameters if level is None else (*carried, *parameters)
+    lines = [f"def run({', '.join(['records', 'out', *given])}):", " append = out.append"]
+    if level is None and carried:
+        lines.append(f" {' = '.join(carried)} = None")
     names: dict[int, str] = {}
-    for kinds in (_CHECKED, _KINDS):
-        lines.append(f" for {takes.target} in records:")
+    for kinds in (_CHECKED, _KINDS) if level is None else (_KINDS,):
+        lines.append(f" for {takes.target if level is None else 'x'} in records:")
         indent = "  "
-        if takes.keyed:
+        if takes.keyed and level is None:
             lines += [indent + line for line in _SAME_NAN]
+        begun = -1
         for index, (kind, name) in enumerate(links):
             for line in kinds[kind]:
-                lines.append(indent + line.format(f=f"f{index}", s=f"s{index}", n=repr(name)))
-                names[len(lines)] = name
-                if line.endswith(":") and line != "try:":
-                    indent += " "
+                is_loop = line.startswith("for ")
+                begun += is_loop
+                # Of what goes on from within an inner loop, what comes before it is done.
+                if level is None or begun > level or (begun == level and not is_loop):
+                    lines.append(indent + line.format(f=f"f{index}", s=f"s{index}", e=f"e{index}", n=repr(name)))
+                    names[len(lines)] = name
+                    indent += " " * is_loop
         if gives is not None and not (links and links[-1][0] == "sink"):
             target = gives.target
             lines.append(f"{indent}append({target if target == 'x' else f'({target})'})")
         if kinds is _CHECKED:
             lines.append("  break")
+    if carried:
+        lines.append(f" return ({', '.join(carried)},)")
     source = "\n".join(lines) + "\n"
-    file = f"<sage chain: {' → '.join(f'{kind} {name}' for kind, name in links)}>"
+    named = [f"{kind} {name}" for kind, name in links[:_MOST_NAMED]]
+    if len(links) > _MOST_NAMED or level is not None:
+        named.append(f"… {crc32(source.encode()):08x}")
+    file = f"<sage chain: {' → '.join(named)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     code = next(part for part in compile(source, file, "exec").co_consts if isinstance(part, CodeType))
     return code, names
+
+
+class Folding:
+    """Folds the records of a window, one after the other, in the loop of a chain.
+
+    A window is its key, begin and end, and its records; or instead of them a pair of what the first ones were
+    made, in a tuple that may be empty, and those that are left.
+    """
+
+    #: Comes behind the records of a window.
+    last = object()
+
+    def __init__(self, first: Callable[[list[Any]], Any], made: Callable[[Any], Any]) -> None:
+        #: What a fold begins with, taken from the records if it is one of them; and the result of a window.
+        self._first = first
+        self._made = made
+        self._window: Any = None
+        self.so_far: Any = None
+
+    def begin(self, window: Any) -> list[Any]:
+        """Takes a window; returns the records that are to be folded, and ``last``."""
+        so_far, left = ((), window[3]) if type(window[3]) is list else window[3]
+        left = [*left, self.last]
+        self._window = window[:3]
+        self.so_far = so_far[0] if so_far else self._first(left)
+        return left
+
+    def end(self) -> Any:
+        """The result of the window."""
+        window, so_far = self._window, self.so_far
+        self._window = self.so_far = None
+        return self._made((*window, so_far))
 
 
 class _Top:

@@ -19,7 +19,7 @@ Parts = dict[str, list[tuple[str, str]]]
 Counted = tuple[str, int | None, int | None]
 
 #: Kinds that give one record for each that they take.
-_ONE_FOR_ONE = {"map", "keyby", "tag", "keytag", "comap", "timestamps", "whole", "map_with_state", "sink"}
+_ONE_FOR_ONE = {"map", "keyby", "tag", "keytag", "comap", "timestamps", "whole", "map_with_state", "folded", "sink"}
 
 #: How much of a name the table of the report shows: ``TABLE_CHARS`` of the engine's.
 _TABLE_CHARACTERS = 60

@@ -136,7 +136,9 @@ class LocalEnvironment:
         return DataStream(self, step)
 
     def from_batch(self, records: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
-        """The records of a ``BatchFunction`` class, or of any iterable: ``None`` in a list is a record like others."""
+        """The records of a ``BatchFunction`` class, or of any iterable: ``None`` in a list is a record like others.
+        An iterator is closed when the job is over, if it has ``close``, as generators have; but not one that is made
+        for ``with``, such as a file."""
         if is_function_class(records):
             kwargs = _for_constructor(records, args, kwargs)
             return self._source("batch", records, args, kwargs, name, 1)

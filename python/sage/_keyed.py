@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import reduce
-from typing import Any, cast
+from itertools import islice
+from typing import Any
 
 from . import ops
 from ._arguments import check_call, length, seconds, whole
@@ -24,6 +24,24 @@ MAX_SECONDS = 100 * 366 * 86_400.0
 
 #: Goes on with what the records before were made, in a tuple, which is empty before the first; and gives such a tuple.
 _Fold = Callable[[tuple[Any, ...], list[Any]], tuple[Any]]
+
+
+def _in_blocks(step: Callable[[Any, Any], Any], first: Callable[[list[Any]], Any]) -> _Fold:
+    """Folds records of a window that is open still."""
+
+    def fold(so_far: tuple[Any, ...], records: Any) -> tuple[Any]:
+        if so_far:
+            (made,) = so_far
+        else:
+            beginning = list(islice(records, 1))
+            made = first(beginning)
+            if beginning:
+                made = step(made, beginning[0])
+        for record in records:
+            made = step(made, record)
+        return (made,)
+
+    return fold
 
 
 class KeyedStream(DataStream):
@@ -220,13 +238,12 @@ class WindowedStream:
         """The sum of the records of each key and window, or of what ``function`` makes of them. It keeps records as
         ``reduce`` does."""
         of = ops.identity() if function is None else function
+        name = "sum" if function is None else name_of(of)
 
-        def add_up(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
-            for record in records:
-                so_far = (so_far[0] + of(record) if so_far else summand(of(record)),)
-            return cast(tuple[Any], so_far)
+        def first(left: list[Any]) -> Any:
+            return summand(of(left.pop(0)))
 
-        return self._folded(of, "sum" if function is None else name_of(of), add_up, parallelism)
+        return self._folded(of, name, lambda so_far, record: so_far + of(record), first, parallelism)
 
     def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
         """One record for each key and window: ``function(so_far, record)`` is called for each record but the first.
@@ -236,10 +253,7 @@ class WindowedStream:
         that the report names is the last of up to 256 that it was called for, or the result of the window.
         """
 
-        def reduced(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
-            return (reduce(function, records, *so_far),)
-
-        return self._folded(function, name_of(function), reduced, parallelism)
+        return self._folded(function, name_of(function), function, lambda left: left.pop(0), parallelism)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
         """One value for each key and window: ``function(so_far, record)`` returns the next.
@@ -248,25 +262,29 @@ class WindowedStream:
         that makes one. Records are kept as by ``reduce``.
         """
         new = initial if callable(initial) else lambda: deepcopy(initial)
+        return self._folded(function, name_of(function), function, lambda left: new(), parallelism)
 
-        def folded(so_far: tuple[Any, ...], records: list[Any]) -> tuple[Any]:
-            return (reduce(function, records, *(so_far or (new(),))),)
-
-        return self._folded(function, name_of(function), folded, parallelism)
-
-    def _folded(self, function: Any, name: str, fold: _Fold, parallelism: int) -> DataStream:
+    def _folded(
+        self,
+        function: Any,
+        name: str,
+        step: Callable[[Any, Any], Any],
+        first: Callable[[list[Any]], Any],
+        parallelism: int,
+    ) -> DataStream:
+        """Folds by ``step``, which begins with what ``first`` returns: that may take it from the records."""
         check_function("map", function, (), {})
         check_not_async(name, function)
 
-        def windowed(window: tuple[Any, ...], so_far: tuple[Any, ...], records: list[Any]) -> Windowed:
-            (result,) = fold(so_far, records)
-            return Windowed._make((*window[:3], awaited(name, result)))
+        def windowed(window: tuple[Any, ...]) -> Windowed:
+            return Windowed._make((*window[:3], awaited(name, window[3])))
 
         if self._options.get("windows") == "session" or self._options.get("lateness"):
+            # All records of a window are there when it fires.
             stream = self._gather("window", parallelism)
-            return stream._add("map", lambda window: windowed(window, (), window[3]), name)
-        stream = self._gather(f"{name} in windows", parallelism, fold=fold)
-        return stream._add("map", lambda window: windowed(window, *window[3]), name)
+        else:
+            stream = self._gather(f"{name} in windows", parallelism, fold=_in_blocks(step, first))
+        return stream._add("folded", step, name, folding=(first, windowed))
 
     def _gather(self, name: str, parallelism: int, **options: Any) -> DataStream:
         if self._late is not None:

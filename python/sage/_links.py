@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ._chain import STATEFUL, Link
+from ._chain import STATEFUL, Folding, Link
 from ._functions import FlatMapFunction, Made, called
 from ._transformation import Transformation
 
@@ -57,6 +57,11 @@ def _keytag(step: Transformation, function: Any) -> list[Link]:
     return [Link("map", tag, step.name), Link("keyby", lambda tagged: tagged[0], step.name)]
 
 
+def _folded(step: Transformation, function: Any) -> list[Link]:
+    first, made = step.options["folding"]
+    return [Link("folded", function, step.name, lambda: Folding(first, made))]
+
+
 def _expiring(step: Transformation, function: Any) -> list[Link]:
     return [Link(step.options["link"], function, step.name, step.options["initial"])]
 
@@ -81,6 +86,7 @@ _KINDS: dict[str, Callable[[Transformation, Any], list[Link]]] = {
     "flatmap": _flatmap,
     "tag": _tag,
     "keytag": _keytag,
+    "folded": _folded,
     "expiring": _expiring,
     "comap": _comap,
     "cojoin": _cojoin,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import GeneratorType
 from typing import Any, Protocol
 
 from . import _sage
@@ -57,6 +58,9 @@ _SOURCES = {"batch", "iterable", "source", "future", "kafka"}
 #: Kinds that end one.
 _ENDS = {"sink", "fill", "to_kafka"}
 
+#: So many functions that run together are named in the name of their operator.
+_MOST_NAMED = 20
+
 #: Kinds behind times that go on in the same chain: those that give each record they take.
 _ONE_TO_ONE = {"map", "keyby", "tag", "keytag"}
 
@@ -90,6 +94,7 @@ def _run(
 ) -> list[Transformation]:
     """The steps that run together, from this one on."""
     run = [first]
+    is_timed = first.kind == "timestamps"
     while _is_function(run[-1]) and run[-1].kind != "split" and len(after := readers.get((run[-1], 0), [])) == 1:
         step = after[0]
         if (
@@ -101,8 +106,9 @@ def _run(
             break
         if run[-1].kind in KEYING and step.parallelism != 1:
             break
-        if any(before.kind == "timestamps" for before in run) and step.kind not in _ONE_TO_ONE:
+        if is_timed and step.kind not in _ONE_TO_ONE:
             break
+        is_timed = is_timed or step.kind == "timestamps"
         run.append(step)
     return run
 
@@ -159,10 +165,10 @@ def _planned(
         kind = "sink" if last.kind == "sink" and not last.has_policy else "chain"
         make = _chain_maker(run, context, loop)
     outputs = [len(readers.get((last, output), [])) for output in (0, 1, 2)]
-    step = Step(kind, " → ".join(step.name for step in run), inputs, make, first.parallelism, outputs)
+    step = Step(kind, _name(run), inputs, make, first.parallelism, outputs)
     step.parts = [(part.name, part.kind) for part in run]
     for part in run:
-        own = ("initial", "filled", "link")
+        own = ("initial", "filled", "link", "folding")
         step.options.update({name: value for name, value in part.options.items() if name not in own})
     if (last.kind == "sink" and last.has_policy) or last.options.get("as") == "sink":
         step.options["ends"] = True
@@ -174,6 +180,14 @@ def _planned(
         # In one place, records are together whatever their keys.
         step.strategy = before.strategy if first.parallelism > 1 else "round_robin"
     return step
+
+
+def _name(run: list[Transformation]) -> str:
+    """What functions that run together are called as one operator: their names, or those of the first ones."""
+    if len(run) <= _MOST_NAMED:
+        return " → ".join(step.name for step in run)
+    named = " → ".join(step.name for step in run[: _MOST_NAMED - 1])
+    return f"{named} → {len(run) - _MOST_NAMED:,} more → {run[-1].name}"
 
 
 def _forms(run: list[Transformation]) -> tuple[Form, Form]:
@@ -188,15 +202,27 @@ class _Records:
     """A source: an iterable that is closed."""
 
     def __init__(self, records: Iterable[Any], made: list[Any], loop: JobLoop) -> None:
-        self._records = records
+        self.records = records
         self._made = made
         self._loop = loop
+        self._iterator: Any = None
 
-    def __iter__(self) -> Any:
-        return iter(self._records)
+    def __iter__(self) -> Iterator[Any]:
+        iterator = self._iterator = iter(self.records)
+        return iterator if isinstance(iterator, GeneratorType) else _given(iterator)
 
     def close(self) -> None:
-        close_all(self._made, self._loop)
+        """Closes the iterator as well, which was begun for this job or handed over to it. One that is made for
+        ``with``, such as a file, is for its program to close."""
+        is_lent = self._iterator is self.records and hasattr(type(self._iterator), "__exit__")
+        close_all(self._made if is_lent else [*self._made, self._iterator], self._loop)
+
+
+def _given(iterator: Iterator[Any]) -> Iterator[Any]:
+    """What an iterator gives. Functions such as ``eval`` that one like ``map`` calls look for the globals of their
+    caller, and the engine has none."""
+    for record in iterator:  # noqa: UP028 (`yield from` would close the iterator)
+        yield record
 
 
 def _source_maker(step: Transformation, context: MakesContexts, loop: JobLoop) -> Any:

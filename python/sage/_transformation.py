@@ -8,7 +8,7 @@ from typing import Any
 from ._functions import Made
 
 #: Kinds that keep the time of a record.
-_KEEPING_TIME = {"map", "filter", "flatmap", "split", "keyby", "keytag", "async", "window", "future"}
+_KEEPING_TIME = {"map", "filter", "flatmap", "split", "keyby", "keytag", "async", "window", "folded", "future"}
 
 #: Options by which each record may fail for itself.
 _POLICY = {"skip", "attempts", "letters"}
@@ -33,13 +33,24 @@ class Transformation:
     index: int = 0
     #: What else its kind needs.
     options: dict[str, Any] = field(default_factory=dict)
+    _timed: bool | None = None
 
     @property
     def is_timed(self) -> bool:
         """Whether its records have a time."""
-        if self.kind == "timestamps":
-            return True
-        return self.kind in _KEEPING_TIME and bool(self.inputs) and all(before.is_timed for before, _ in self.inputs)
+        # Not by recursion, nor asked twice of a step: there may be as many as memory holds.
+        asked = [self]
+        while asked:
+            step = asked[-1]
+            if step._timed is None:
+                unknown = [before for before, _ in step.inputs if before._timed is None]
+                if unknown and step.kind in _KEEPING_TIME:
+                    asked += unknown
+                    continue
+                keeps = step.kind in _KEEPING_TIME and bool(step.inputs)
+                step._timed = step.kind == "timestamps" or (keeps and all(b._timed for b, _ in step.inputs))
+            asked.pop()
+        return bool(self._timed)
 
     @property
     def has_policy(self) -> bool:

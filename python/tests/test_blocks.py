@@ -32,21 +32,21 @@ def test_the_first_record_goes_on_before_the_second_is_worked_on() -> None:
 
 
 class Blocks:
-    """A function that notes how many records are worked on at a time."""
+    """A function that notes how many records are worked on at a time, and which was the last of them."""
 
     def __init__(self, slow: set[int]) -> None:
         self.slow = slow
         self.lengths: list[int] = []
-        self.with_slow: list[bool] = []
+        self.last: list[int] = []
 
     def __call__(self, record: int) -> int:
         # The loop over a block, which has given nothing yet when it begins.
         if not sys._getframe(1).f_locals["out"]:
             self.lengths.append(0)
-            self.with_slow.append(False)
+            self.last.append(record)
         self.lengths[-1] += 1
+        self.last[-1] = record
         if record in self.slow:
-            self.with_slow[-1] = True
             threading.Event().wait(0.02)  # what takes long: twice as long as a block may take
         return record
 
@@ -62,11 +62,12 @@ def test_blocks_grow_while_records_come_fast_and_shrink_when_they_do_not() -> No
     assert got == list(range(count)) and sum(blocks.lengths) == count
     assert blocks.lengths[0] == 1 and max(blocks.lengths) <= MOST
     pairs = list(zip(blocks.lengths, blocks.lengths[1:]))
-    # The last one is what is left.
-    assert all(after in (min(2 * before, MOST), max(before // 4, 1)) for before, after in pairs[:-1])
-    behind_slow = [pair for pair, is_slow in zip(pairs, blocks.with_slow) if is_slow]
-    assert behind_slow and all(after <= max(before // 4, 1) for before, after in behind_slow)
+    assert all(after <= 2 * max(blocks.lengths[: number + 1]) for number, (_, after) in enumerate(pairs))
     assert any(after == 2 * before for before, after in pairs)
+    # One that takes long is the last of its block, and the next is smaller.
+    assert blocks.slow <= set(blocks.last)
+    behind_slow = [pair for pair, last in zip(pairs, blocks.last) if last in blocks.slow]
+    assert len(behind_slow) == 3 and all(after <= max(before // 4, 1) for before, after in behind_slow)
 
 
 CONTAINERS: list[Any] = [list, tuple, set, frozenset, dict.fromkeys, lambda numbers: numbers, lambda n: "x" * len(n)]

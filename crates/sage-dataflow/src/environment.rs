@@ -12,7 +12,7 @@ use crate::BoxError;
 use crate::backend::inline::InlineBackend;
 use crate::backend::local::LocalBackend;
 use crate::backend::thread::OwnThread;
-use crate::backend::{Backend, Ground, StuckProbe, event_queue};
+use crate::backend::{Backend, Ground, StuckProbe, Threads, event_queue};
 use crate::clock::Clock;
 use crate::graph::wiring::{self, LaneOptions};
 use crate::graph::{Explain, Mistake, SharedGraph, validate};
@@ -167,6 +167,7 @@ struct Options {
     clock: Option<Clock>,
     runtime: Option<Handle>,
     stuck_probe: Option<StuckProbe>,
+    threads: Threads,
 }
 
 impl Default for Options {
@@ -184,6 +185,7 @@ impl Default for Options {
             clock: None,
             runtime: None,
             stuck_probe: None,
+            threads: Threads::default(),
         }
     }
 }
@@ -191,6 +193,9 @@ impl Default for Options {
 /// The range of the two sizes of a lane.
 const MAX_BATCH_RECORDS: usize = 1 << 20;
 const MAX_QUEUE_BATCHES: usize = 1 << 16;
+/// The range of a thread's stack.
+const MIN_STACK_BYTES: usize = 64 << 10;
+const MAX_STACK_BYTES: usize = 1 << 40;
 
 /// Where pipelines and the services they call are declared and run.
 ///
@@ -338,6 +343,21 @@ impl Environment {
     /// called on a thread of its own, and has one second; when it has once taken longer, it is not asked again.
     pub fn where_stuck(mut self, probe: impl Fn(RawPthread) -> Option<String> + Send + Sync + 'static) -> Self {
         self.options.stuck_probe = Some(StuckProbe(Arc::new(probe)));
+        self
+    }
+
+    /// How large the stack of each thread is that runs a task or the hooks of a service, in bytes: 64 KiB to 1 TiB. Default: 2 MiB,
+    /// or what the environment variable `RUST_MIN_STACK` says. For functions that call themselves deeply.
+    pub fn stack_bytes(mut self, bytes: usize) -> Self {
+        self.options.threads.stack_bytes = Some(bytes);
+        self
+    }
+
+    /// Has `begin` called on each thread that runs a task or the hooks of a service, before anything else is done there; what it
+    /// returns is dropped when the thread has nothing more to do. For hosts whose threads need something of their own. A panic of
+    /// either is logged, and the thread goes on. [`inline`](Self::inline) has no such threads.
+    pub fn around_threads<G: 'static>(mut self, begin: impl Fn() -> G + Send + Sync + 'static) -> Self {
+        self.options.threads.begin = Some(Arc::new(move || Box::new(begin())));
         self
     }
 
@@ -587,8 +607,8 @@ impl Environment {
         self.registry.begin(&services, events.clone(), runtime.clone(), options.inline);
         let shared =
             Arc::new(JobShared::new(job_id(), events.clone(), LiveMetrics::new(&plan), self.registry.clone(), job));
-        let ground =
-            Ground { control, runtime: runtime.clone(), events, queue, stuck_probe: options.stuck_probe.clone(), job };
+        let (stuck_probe, threads) = (options.stuck_probe.clone(), options.threads.clone());
+        let ground = Ground { control, runtime: runtime.clone(), events, queue, stuck_probe, job, threads };
         let backend: Box<dyn Backend + Send> = match options.inline {
             true => Box::new(InlineBackend::new(ground)),
             false => Box::new(LocalBackend::new(ground)),
@@ -634,7 +654,9 @@ impl Environment {
         check("batch_records", batch_records, 1, MAX_BATCH_RECORDS, "it may be 1 to 1048576")?;
         let queue_batches = self.options.queue_batches.unwrap_or(2);
         check("queue_batches", queue_batches, 2, MAX_QUEUE_BATCHES, "it may be 2 to 65536")?;
-        check("queue_bytes", self.options.queue_bytes, 1, usize::MAX, "it may be 1 or more")
+        check("queue_bytes", self.options.queue_bytes, 1, usize::MAX, "it may be 1 or more")?;
+        let stack_bytes = self.options.threads.stack_bytes.unwrap_or(MIN_STACK_BYTES);
+        check("stack_bytes", stack_bytes, MIN_STACK_BYTES, MAX_STACK_BYTES, "it may be 65536 to 1099511627776")
     }
 }
 

@@ -60,7 +60,9 @@ pub use clock::Clock;
 pub use environment::{Environment, SubmitError};
 pub use exchange::{BlockedBy, FeedbackError, Partitioning};
 pub use graph::{Explain, NodeId};
-pub use job::task::{AtRecord, CloseContext, Fatal, Fault, FinishContext, LeftBehind, OpenContext, Stop, WhileOpening};
+pub use job::task::{
+    AtRecord, Cancelling, CloseContext, Fatal, Fault, FinishContext, LeftBehind, OpenContext, Stop, WhileOpening,
+};
 #[doc(hidden)]
 pub use job::task::{excuse, excused};
 pub use job::{

@@ -26,7 +26,7 @@ use crate::bridge::{Answer, Bridge, Refused, in_time};
 use crate::error::Raised;
 use crate::policies::{Policy, letter};
 use crate::steps::{Step, copy, ended, timed};
-use crate::thread::{Kept, attach, call, call_method};
+use crate::thread::{attach, call, call_method};
 
 /// Where the task that runs on this thread has its records worked on.
 struct Meeting {
@@ -136,7 +136,6 @@ struct Caller {
     /// Makes the runner: an attribute `bridge`, and the methods that [`Meeting`] and [`Caller::close`] tell of.
     make: Py<PyAny>,
     meeting: Option<Arc<Meeting>>,
-    thread: Option<Kept>,
 }
 
 impl Caller {
@@ -160,7 +159,6 @@ impl Operator for Caller {
     type Out = Record;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
-        self.thread = Kept::here();
         let meeting = Arc::new(self.meet(cx)?);
         MEETING.set(Some(meeting.clone()));
         self.meeting = Some(meeting);
@@ -173,7 +171,6 @@ impl Operator for Caller {
 
     /// What the function has left behind is waited for: as long as the runner says, less if the task has to end before.
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        let _until_closed = self.thread.take();
         MEETING.set(None);
         let Some(meeting) = self.meeting.take() else { return Ok(()) };
         let raised = |exception| attach(|py| Raised::new(py, exception, None));
@@ -213,7 +210,7 @@ impl Operator for Caller {
 macro_rules! called {
     ($py:expr, $stream:expr, $step:expr, $letters:expr) => {{
         let make = $step.make.clone_ref($py);
-        let caller = move || Caller { make: copy(&make), meeting: None, thread: None };
+        let caller = move || Caller { make: copy(&make), meeting: None };
         let name = format!("functions of {}", $step.name);
         if $letters {
             let (stream, letters) = $stream.dead_letters();

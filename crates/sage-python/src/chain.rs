@@ -2,7 +2,8 @@
 //!
 //! The Python package makes one function of them, which loops over an iterator of records; so the interpreter calls the
 //! functions itself, as it would in a loop by hand. Which record one of them failed at, and which one, is found out
-//! only then: from how far the iterator has got, and from the line in the traceback.
+//! only then: from how far the iterator has got, and from the line in the traceback. A loop that takes long is ended between two
+//! records, also between two that a function made of one; what it gave goes on, and the next loop begins where it ended.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,13 +11,17 @@ use std::time::Instant;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList, PyTuple};
-use sage::{AtRecord, BoxError, CloseContext, Emit, Fault, FinishContext, OpenContext, Operator, Sink, StopReason};
+use pyo3::types::{PyList, PyTuple};
+use sage::{
+    AtRecord, BoxError, Cancelling, CloseContext, Emit, Fault, FinishContext, OpenContext, Operator, Sink, StopReason,
+};
 
 use crate::Record;
-use crate::blocks::{MOST_RECORDS, Pace, left, parts};
+use crate::blocks::{MOST_RECORDS, Pace};
+use crate::cutter::Loop;
 use crate::error::{NotAwaited, Raised};
-use crate::thread::{Kept, attach, call, call_method};
+use crate::records::Records;
+use crate::thread::{self, attach, call, call_method};
 use crate::value::Key;
 
 /// Calls the method `close` of an adapter.
@@ -86,17 +91,65 @@ impl Manner {
 }
 
 /// The functions of a task, and the records that wait for them.
+///
+/// They are stages, each a loop of its own: see `python/sage/_chain.py`. What a stage gives is what the next one takes. A loop may end
+/// before its records do, and also within what a function made of one of them; so what is left to do is looked for from the end of the
+/// chain on, and within a stage from the innermost loop on.
 pub(crate) struct Chain {
-    /// Makes the adapter: methods `run(iterator, out)`, `finish(out)`, `blame(exception)` and `close()`.
+    /// Makes the adapter: an attribute `stages`, and methods `blame(exception)` and `close()`.
     make: Py<PyAny>,
     adapter: Option<Py<PyAny>>,
-    run: Option<Py<PyAny>>,
+    stages: Vec<Stage>,
+    of: Option<Arc<Loop>>,
     waiting: Vec<Record>,
-    /// How many records it was given before those that wait.
+    /// How many records it was given before those that are left.
     before: u64,
-    thread: Option<Kept>,
+    /// How many stages have given what they kept until the end of input; `None` before it.
+    ended: Option<usize>,
     manner: Manner,
     pace: Pace,
+}
+
+/// One loop.
+struct Stage {
+    /// In Python: functions `run(records, out)` and `rest(level)`, which returns `run(records, out, *carried)`, the list `levels`, and
+    /// `kept`.
+    adapter: Py<PyAny>,
+    run: Py<PyAny>,
+    /// What the loop runs over.
+    records: Option<Records>,
+    /// What its inner loops run over, the outermost first.
+    levels: Vec<Records>,
+    /// What a loop that goes on after an inner one has ended early is given with the records.
+    carried: Option<Py<PyTuple>>,
+    /// What it keeps until the end of input; of none, what goes on at once.
+    kept: Option<Py<PyAny>>,
+}
+
+impl Stage {
+    fn of(adapter: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let kept = adapter.getattr("kept")?;
+        let levels = adapter.getattr("levels")?.try_iter()?.map(|level| Records::from_object(level?));
+        Ok(Self {
+            run: adapter.getattr("run")?.unbind(),
+            records: None,
+            levels: levels.collect::<PyResult<_>>()?,
+            carried: None,
+            kept: (!kept.is_none()).then(|| kept.unbind()),
+            adapter: adapter.clone().unbind(),
+        })
+    }
+
+    /// The innermost loop that has something left: that number of `levels`, or `None` for the loop itself.
+    fn left(&self, py: Python<'_>) -> Option<Option<usize>> {
+        let inner = self.levels.iter().rposition(|level| level.has_more(py));
+        inner.map(Some).or_else(|| self.records.is_some().then_some(None))
+    }
+
+    fn drop_rest(&mut self, py: Python<'_>) {
+        self.records = None;
+        self.levels.iter().for_each(|level| level.drop_rest(py));
+    }
 }
 
 impl Chain {
@@ -104,23 +157,26 @@ impl Chain {
         Self {
             make,
             adapter: None,
-            run: None,
+            stages: Vec::new(),
+            of: None,
             waiting: Vec::new(),
             before: 0,
-            thread: None,
+            ended: None,
             manner,
             pace: Pace::new(manner.most),
         }
     }
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
-        self.thread = Kept::here();
+        self.of = Some(thread::watched());
         attach(|py| {
             let raised = |exception| Raised::new(py, exception, None);
             let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
-            let adapter = call(self.make.bind(py), &replica, None).map_err(raised)?.unbind();
-            self.run = Some(adapter.getattr(py, intern!(py, "run")).map_err(raised)?);
-            self.adapter = Some(adapter);
+            let adapter = call(self.make.bind(py), &replica, None).map_err(raised)?;
+            let adapter = self.adapter.insert(adapter.unbind()).bind(py);
+            let stages =
+                || adapter.getattr("stages")?.try_iter()?.map(|stage| Stage::of(&stage?)).collect::<PyResult<_>>();
+            self.stages = stages().map_err(raised)?;
             Ok(())
         })
     }
@@ -131,63 +187,101 @@ impl Chain {
         self.manner.blocks || self.waiting.len() >= self.pace.records
     }
 
-    /// Runs the functions on what waits, and gives what comes out.
-    fn run(&mut self) -> Result<Vec<Record>, BoxError> {
-        if self.waiting.is_empty() {
-            return Ok(Vec::new());
+    /// Runs one loop on what waits or is left, and gives what comes out; `None` where nothing is left to do. The engine sees what is
+    /// asked of it between two.
+    fn work(&mut self) -> Result<Option<Vec<Record>>, BoxError> {
+        if self.waiting.is_empty() && self.stages.is_empty() {
+            return Ok(None);
         }
         attach(|py| {
-            let raised = |exception| Raised::new(py, exception, None);
-            let (iterator, counted) = self.records(py).map_err(raised)?;
-            let before = self.before;
-            let count = left(&counted).map_err(raised)?;
-            let out = PyList::empty(py);
-            let Some(run) = &self.run else { return Ok(Vec::new()) };
-            let arguments = (&iterator, &out).into_pyobject(py).map_err(raised)?;
-            let begun = Instant::now();
-            let ran = call(run.bind(py), &arguments, None);
-            self.pace.took(begun.elapsed());
-            let taken = |left: usize| count.saturating_sub(left) as u64;
-            let taken = left(&counted).map_or(0, taken);
-            self.before += taken;
-            match ran {
-                Ok(_) => self.given(&out).map_err(|exception| raised(exception).error()),
-                Err(exception) => Err(self.blamed(py, exception, Some(before + taken))),
-            }
+            let next = self.next(py).map_err(|exception| self.blamed(py, exception, None))?;
+            let Some((stage, level)) = next else { return Ok(None) };
+            self.run(py, stage, level).map(Some)
         })
     }
 
-    /// The records that wait, as an iterator, and one that knows how many are left.
-    fn records<'py>(&mut self, py: Python<'py>) -> PyResult<(Bound<'py, PyIterator>, Bound<'py, PyAny>)> {
+    /// The loop that is to be run.
+    fn next(&mut self, py: Python<'_>) -> PyResult<Option<(usize, Option<usize>)>> {
+        loop {
+            let left = |(number, stage): (usize, &Stage)| Some((number, stage.left(py)?));
+            if let Some(next) = self.stages.iter().enumerate().rev().find_map(left) {
+                return Ok(Some(next));
+            }
+            if !self.waiting.is_empty() {
+                let records = self.records(py)?;
+                let Some(first) = self.stages.first_mut() else { return Ok(None) };
+                first.records = records;
+                continue;
+            }
+            // The end of input goes through the stages one after the other.
+            let Some(ended) = self.ended.filter(|ended| *ended < self.stages.len()) else { return Ok(None) };
+            self.ended = Some(ended + 1);
+            if let Some(kept) = &self.stages[ended].kept {
+                let kept = call(kept.bind(py), &PyTuple::empty(py), None)?;
+                self.stages[ended + 1].records = Some(Records::of(&kept, false)?);
+            }
+        }
+    }
+
+    /// The records that wait.
+    fn records(&mut self, py: Python<'_>) -> PyResult<Option<Records>> {
         if self.manner.blocks {
-            let block = self.waiting.pop().map(|record| parts(py, record));
-            return block
-                .unwrap_or_else(|| Ok((PyList::empty(py).try_iter()?, PyList::empty(py).try_iter()?.into_any())));
+            let block = self.waiting.pop().map(|block| Records::from_object(block.value.into_object(py)?));
+            return block.transpose();
         }
         let takes = self.manner.takes;
         let objects = self.waiting.drain(..).map(|record| takes.object(record, py));
-        let iterator = PyList::new(py, objects.collect::<PyResult<Vec<_>>>()?)?.try_iter()?;
-        Ok((iterator.clone(), iterator.into_any()))
+        let list = PyList::new(py, objects.collect::<PyResult<Vec<_>>>()?)?;
+        Records::of_list(list).map(Some)
     }
 
-    /// Has the functions give what they kept until the end of input.
-    fn finish(&mut self) -> Result<Vec<Record>, BoxError> {
-        let mut records = self.run()?;
-        let Some(adapter) = &self.adapter else { return Ok(records) };
-        attach(|py| {
-            let out = PyList::empty(py);
-            let finish = adapter.bind(py).getattr(intern!(py, "finish"));
-            let arguments = (&out,).into_pyobject(py);
-            match finish.and_then(|finish| call(&finish, &arguments?, None)) {
-                Ok(_) => records.extend(self.given(&out).map_err(|exception| Raised::new(py, exception, None))?),
-                Err(exception) => return Err(self.blamed(py, exception, None)),
+    /// How many records a loop may take: one, where stages behind it work on what it gives, so that it is known which one they failed at.
+    fn most(&self, stage: usize, level: Option<usize>) -> usize {
+        if stage == 0 && level.is_none() && self.stages.len() > 1 && self.stages[0].kept.is_none() {
+            1
+        } else {
+            usize::MAX
+        }
+    }
+
+    /// Runs one loop.
+    fn run(&mut self, py: Python<'_>, number: usize, level: Option<usize>) -> Result<Vec<Record>, BoxError> {
+        let most = self.most(number, level);
+        let (Some(of), stage) = (&self.of, &self.stages[number]) else { return Ok(Vec::new()) };
+        let records = match level {
+            Some(level) => stage.levels.get(level).map(|level| level.clone_ref(py)),
+            None => stage.records.as_ref().map(|records| records.clone_ref(py)),
+        };
+        let Some(records) = records else { return Ok(Vec::new()) };
+        let out = PyList::empty(py);
+        let begun = Instant::now();
+        let ran = stage.prepared(py, &records, level, &out).and_then(|(function, arguments)| {
+            // A block says itself how many.
+            let is_lent = self.manner.blocks && number == 0 && level.is_none();
+            if is_lent {
+                records.limit(py, most)
+            } else {
+                records.begin(py, of, most)
             }
-            Ok(records)
+            stage
+                .levels
+                .iter()
+                .skip(level.map_or(0, |level| level + 1))
+                .for_each(|level| level.begin(py, of, usize::MAX));
+            of.run(Some(&out), || call(&function, &arguments, None))
+        });
+        let given = records.given();
+        let is_input = number == 0 && level.is_none() && self.ended.unwrap_or_default() == 0;
+        if is_input {
+            self.before += given as u64;
+            self.pace.took(given, begun.elapsed());
+        }
+        let ran = ran.and_then(|carried| self.ran(py, number, level, &records, carried, &out));
+        ran.map_err(|exception| {
+            self.drop_rest(py);
+            let record = (self.ended.unwrap_or_default() == 0).then_some(self.before);
+            self.blamed(py, exception, record)
         })
-    }
-
-    fn given(&self, out: &Bound<'_, PyList>) -> PyResult<Vec<Record>> {
-        out.iter().map(|object| self.manner.gives.record(self.awaited(object)?)).collect()
     }
 
     /// Refuses what nobody awaits as a record.
@@ -206,6 +300,50 @@ impl Chain {
             Ok(error) => PyErr::from_value(error.into_bound(py)),
             Err(error) => error,
         }
+    }
+
+    /// Notes what is left behind a loop, and says what comes out of the chain.
+    fn ran(
+        &mut self,
+        py: Python<'_>,
+        number: usize,
+        level: Option<usize>,
+        records: &Records,
+        carried: Bound<'_, PyAny>,
+        out: &Bound<'_, PyList>,
+    ) -> PyResult<Vec<Record>> {
+        let is_last = number + 1 == self.stages.len();
+        let is_first = number == 0 && level.is_none();
+        let stage = &mut self.stages[number];
+        stage.carried = carried.cast_into::<PyTuple>().ok().map(Bound::unbind);
+        let is_lent = self.manner.blocks && number == 0;
+        if level.is_none() && (is_lent || !records.has_more(py)) {
+            stage.records = None;
+        }
+        if is_last {
+            let mut results = Vec::with_capacity(out.len());
+            for object in out {
+                let result =
+                    self.awaited(object).and_then(|object| self.manner.gives.record(object)).inspect_err(|_| {
+                        // Of a key that cannot be one, it is known which record it is where each record has made one.
+                        if is_first && records.given() == out.len() {
+                            self.before -= (out.len() - 1 - results.len()) as u64;
+                        }
+                    })?;
+                results.push(result);
+            }
+            return Ok(results);
+        }
+        if !out.is_empty() {
+            self.stages[number + 1].records = Some(Records::of_list(out.clone())?);
+        }
+        Ok(Vec::new())
+    }
+
+    /// Drops what is left: nobody wants it any more. The thread is attached.
+    fn drop_rest(&mut self, py: Python<'_>) {
+        self.waiting.clear();
+        self.stages.iter_mut().for_each(|stage| stage.drop_rest(py));
     }
 
     fn blamed(&self, py: Python<'_>, exception: PyErr, record: Option<u64>) -> BoxError {
@@ -242,10 +380,9 @@ impl Chain {
             StopReason::Signal(_) => "signal",
             _ => "else",
         };
-        let _until_closed = self.thread.take();
         attach(|py| {
-            self.waiting.clear();
-            self.run = None;
+            self.drop_rest(py);
+            self.stages.clear();
             let Some(adapter) = self.adapter.take() else { return Ok(()) };
             let told = adapter.call_method1(py, intern!(py, "ended"), (ending,));
             let closed = close(py, &adapter);
@@ -260,12 +397,42 @@ impl Chain {
     }
 }
 
+impl Stage {
+    /// The function to be called, and with what.
+    fn prepared<'py>(
+        &self,
+        py: Python<'py>,
+        records: &Records,
+        level: Option<usize>,
+        out: &Bound<'py, PyList>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let records = records.object(py);
+        let Some(level) = level else { return Ok((self.run.bind(py).clone(), (records, out).into_pyobject(py)?)) };
+        let rest = self.adapter.bind(py).call_method1(intern!(py, "rest"), (level,))?;
+        let mut arguments = vec![records.clone(), out.clone().into_any()];
+        arguments.extend(self.carried.iter().flat_map(|carried| carried.bind(py).iter()));
+        Ok((rest, PyTuple::new(py, arguments)?))
+    }
+}
+
 /// A chain with records behind it.
 pub(crate) struct Through(pub(crate) Chain);
 
 impl Through {
     fn run(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        self.0.run().map_err(Fault::Error)?.into_iter().try_for_each(|record| out.emit(record))
+        let ran = self.run_all(out);
+        if ran.is_err() {
+            attach(|py| self.0.drop_rest(py));
+        }
+        ran
+    }
+
+    fn run_all(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+        while let Some(records) = self.0.work().map_err(Fault::Error)? {
+            records.into_iter().try_for_each(|record| out.emit(record))?;
+            out.look()?;
+        }
+        Ok(())
     }
 }
 
@@ -286,7 +453,8 @@ impl Operator for Through {
     }
 
     fn finish(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        self.0.finish().map_err(Fault::Error)?.into_iter().try_for_each(|record| out.emit(record))
+        self.0.ended = Some(0);
+        self.run(out)
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
@@ -295,33 +463,49 @@ impl Operator for Through {
 }
 
 /// A chain that ends in a sink.
-pub(crate) struct Into(pub(crate) Chain);
+pub(crate) struct Into {
+    chain: Chain,
+    cancelling: Option<Cancelling>,
+}
+
+impl Into {
+    pub(crate) fn new(chain: Chain) -> Self {
+        Self { chain, cancelling: None }
+    }
+
+    fn run(&mut self) -> Result<(), BoxError> {
+        while self.chain.work()?.is_some() {
+            if self.cancelling.as_ref().is_some_and(Cancelling::has_begun) {
+                attach(|py| self.chain.drop_rest(py));
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Sink for Into {
     type In = Record;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
-        Ok(self.0.open(cx)?)
+        self.cancelling = Some(cx.cancelling());
+        Ok(self.chain.open(cx)?)
     }
 
     fn write(&mut self, record: Record) -> Result<(), BoxError> {
-        if self.0.take(record) {
-            self.0.run()?;
-        }
-        Ok(())
+        if self.chain.take(record) { self.run() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), BoxError> {
-        self.0.run()?;
-        Ok(())
+        self.run()
     }
 
     fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
-        self.0.finish()?;
-        self.0.publish()
+        self.chain.ended = Some(0);
+        self.run()?;
+        self.chain.publish()
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        self.0.close(cx)
+        self.chain.close(cx)
     }
 }

@@ -13,8 +13,9 @@ use sage::{Count, DataStream, Pipe, Sliding, Stream, Timed, Tumbling, Windowed};
 
 use crate::Record;
 use crate::error::{Raised, SubmitError};
+use crate::records::Records;
 use crate::steps::Step;
-use crate::thread::{attach, call};
+use crate::thread::{self, attach, call};
 use crate::value::{Key, Value, throw};
 use crate::windows::{at_its_time, result};
 
@@ -54,9 +55,13 @@ impl Folded {
             None => PyTuple::empty(py).into_any(),
         };
         let records = self.waiting.drain(..).map(|record| Arc::unwrap_or_clone(record).value.into_object(py));
-        let records = PyList::new(py, records.collect::<PyResult<Vec<_>>>()?)?;
-        let arguments = (so_far, records).into_pyobject(py)?;
-        self.so_far = Some(call(function.bind(py), &arguments, None)?.unbind());
+        let records = Records::of_list(PyList::new(py, records.collect::<PyResult<Vec<_>>>()?)?)?;
+        let arguments = (so_far, records.object(py)).into_pyobject(py)?;
+        let of = thread::watched();
+        records.begin(py, &of, usize::MAX);
+        self.so_far = Some(of.run(None, || call(function.bind(py), &arguments, None))?.unbind());
+        // Those that it has not come to within its time wait again, while the engine sees what is asked of it.
+        self.waiting.extend(records.rest(py).into_iter().map(|record| Arc::new(Record::of(record))));
         Ok(())
     }
 

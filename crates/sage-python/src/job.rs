@@ -22,7 +22,7 @@ use sage::{AsyncError, CauseKind, Environment, JobHandle, JobReport, RunError};
 use crate::error::Raised;
 use crate::heed;
 use crate::kafka::Offsets;
-use crate::thread::{self, attach};
+use crate::thread::{self, Scope, attach};
 use crate::workers::Workers;
 
 /// A job that was started.
@@ -34,6 +34,7 @@ pub(crate) struct Job {
     finishes: bool,
     is_left: AtomicBool,
     workers: Arc<Workers>,
+    scope: Arc<Scope>,
     phase: Mutex<Phase>,
 }
 
@@ -66,6 +67,7 @@ impl Job {
         offsets: Offsets,
         workers: Arc<Workers>,
         finishes: bool,
+        scope: Arc<Scope>,
     ) -> Self {
         let id = handle.id().to_owned();
         let waker = Waker::from(Arc::new(LeaveSignals));
@@ -78,6 +80,7 @@ impl Job {
             finishes,
             is_left: AtomicBool::new(false),
             workers,
+            scope,
             phase: Mutex::new(Phase::Live(Arc::new(Live { _env: env, handle, offsets }))),
         }
     }
@@ -140,7 +143,12 @@ impl Drop for Job {
             Phase::Ended(_) => {}
             Phase::Live(live) if self.process != std::process::id() => std::mem::forget(live),
             // The thread is attached, and the job's tasks may need the interpreter to end.
-            Phase::Live(live) => Python::attach(|py| py.detach(move || drop(live))),
+            Phase::Live(live) => Python::attach(|py| {
+                py.detach(|| {
+                    drop(live);
+                    self.scope.cutter.close();
+                });
+            }),
         }
     }
 }
@@ -270,6 +278,7 @@ impl Job {
         }
         let is_over = ended.is_some();
         if let Some(result) = ended {
+            py.detach(|| self.scope.cutter.close());
             let committed = if result.is_ok() { py.detach(|| live.offsets.commit()) } else { Ok(()) };
             let uncommitted = committed.err().map(|error| format!("job `{}` has succeeded, but {error}", self.id));
             py.detach(|| drop(live));

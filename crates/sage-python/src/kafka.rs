@@ -19,7 +19,6 @@ use sage_connectors::{KafkaOffsets, KafkaRecord, KafkaSink, KafkaSource, OffsetR
 use crate::Record;
 use crate::error::{Raised, SubmitError};
 use crate::steps::Step;
-use crate::thread::Kept;
 use crate::thread::attach;
 use crate::value::Value;
 
@@ -110,7 +109,7 @@ pub(crate) fn sink<P: Pipe<Out = Record>>(py: Python<'_>, stream: Stream<P>, ste
             sink = sink.connect_timeout(timeout);
         }
         let sink = settings.iter().fold(sink, |sink, (key, value)| sink.setting(key, value));
-        Written { sink, waiting: Vec::new(), thread: None }
+        Written { sink, waiting: Vec::new() }
     };
     stream.sink_to(make_sink).named(&*step.name).parallelism(step.parallelism);
     Ok(())
@@ -136,7 +135,6 @@ impl Message {
 struct Written {
     sink: KafkaSink<Message>,
     waiting: Vec<Record>,
-    thread: Option<Kept>,
 }
 
 impl Written {
@@ -157,7 +155,6 @@ impl Sink for Written {
     type In = Record;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
-        self.thread = Kept::here();
         self.sink.open(cx)
     }
 
@@ -176,7 +173,6 @@ impl Sink for Written {
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        let _until_closed = self.thread.take();
         attach(|_| self.waiting.clear());
         self.sink.close(cx)
     }

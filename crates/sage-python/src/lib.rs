@@ -14,6 +14,7 @@ mod blocks;
 mod bridge;
 mod call_service;
 mod chain;
+mod cutter;
 mod error;
 mod folds;
 mod functions;
@@ -31,6 +32,7 @@ mod method;
 mod native;
 mod plan;
 mod policies;
+mod records;
 mod retrieval;
 mod service;
 mod source;
@@ -103,7 +105,10 @@ mod _sage {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         // SAFETY: the thread is attached.
         match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {
-            0 => module.add("Attributes", crate::attributes::attributes_type(module.py())?),
+            0 => {
+                module.add("Records", crate::records::class(module.py())?)?;
+                module.add("Attributes", crate::attributes::attributes_type(module.py())?)
+            }
             _ => Err(PyImportError::new_err("this is a subinterpreter")),
         }
     }
@@ -125,6 +130,8 @@ mod _sage {
     use crate::method::Binding;
     #[pymodule_export]
     use crate::plan::start;
+    #[pymodule_export]
+    use crate::records::records;
     #[pymodule_export]
     use crate::retrieval::{
         Answer, Chunker, DocumentText, Documents, Embedder, Hit, Passage, StoreFull, Vector, VectorStore, documents,

@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::Instant;
 
 use foldhash::fast::FixedState;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sage::{BoxError, CloseContext, Emit, Fault, OpenContext, Operator};
+use sage::{AtRecord, Emit, Fault, Operator};
 
 use crate::Record;
-use crate::blocks::{MOST_RECORDS, parts};
+use crate::blocks::MOST_RECORDS;
+use crate::cutter::TICK;
+use crate::error::Raised;
 use crate::functions::{Function, Link, Piece, Role, added, each_word, is_true, raised, summand};
-use crate::thread::{Kept, attach};
+use crate::thread::attach;
 use crate::value::{Key, Value};
 
 /// What the chain ends in.
@@ -73,7 +76,8 @@ pub(crate) struct Native {
     /// Whether there is one result for all records, without a key.
     whole: bool,
     waiting: Vec<Record>,
-    thread: Option<Kept>,
+    /// How many records it was given before those that wait.
+    before: u64,
     /// Whether blocks of a container come.
     blocks: bool,
     /// Whether a record becomes several.
@@ -95,7 +99,7 @@ impl Native {
             }
         }
         let splits = links.iter().any(|link: &Link| matches!(link.role, Role::FlatMap));
-        Ok(Self { links, end, whole, waiting: Vec::new(), thread: None, blocks, splits })
+        Ok(Self { links, end, whole, waiting: Vec::new(), before: 0, blocks, splits })
     }
 
     /// Makes values of what waits, attached once, and runs them through the chain. Where records are still objects by then,
@@ -109,7 +113,7 @@ impl Native {
                 if self.blocks {
                     let blocks = std::mem::take(&mut waiting);
                     for block in blocks {
-                        for object in parts(py, block)?.0 {
+                        for object in block.value.into_object(py)?.try_iter()? {
                             waiting.push(Record::of(object?));
                         }
                     }
@@ -127,8 +131,10 @@ impl Native {
         }
         while records.len() > 0 {
             let mut held = Held(Vec::new());
+            let begun = Instant::now();
             let applied: Result<(), Fault> = attach(|_py| {
-                while held.0.len() < MOST_RECORDS {
+                // What is called for objects may take long.
+                while held.0.len() < MOST_RECORDS && begun.elapsed() < TICK {
                     let Some((record, done)) = records.next() else { break };
                     self.apply(record, done, &mut held)?;
                 }
@@ -136,6 +142,7 @@ impl Native {
             });
             held.0.into_iter().try_for_each(|record| out.emit(record))?;
             applied?;
+            out.look()?;
         }
         drop(records);
         self.waiting = waiting;
@@ -146,7 +153,9 @@ impl Native {
     fn apply(&mut self, record: Record, done: usize, out: &mut impl Emit<Record>) -> Result<(), Fault> {
         let Record { value, key, time, weight } = record;
         let weight = if self.splits { 0 } else { weight };
-        Rest { end: &mut self.end, time, weight, out }.apply(&self.links[done..], Piece::Value(value), key)
+        self.before += 1;
+        let mut rest = Rest { end: &mut self.end, record: self.before, time, weight, out };
+        rest.apply(&self.links[done..], Piece::Value(value), key)
     }
 
     /// Makes values of objects; returns how many of the links are done by that, for each record.
@@ -182,6 +191,8 @@ impl Emit<Record> for Held {
 /// Where the results of a record go.
 struct Rest<'a, E> {
     end: &'a mut End,
+    /// The number of the record.
+    record: u64,
     time: i64,
     weight: u32,
     out: &'a mut E,
@@ -193,16 +204,21 @@ impl<E: Emit<Record>> Rest<'_, E> {
         let Some((link, rest)) = links.split_first() else { return self.arrive(piece, key) };
         match (link.role, &link.function) {
             (Role::Map, Function::Identity) => self.apply(rest, piece, None),
-            (Role::Map, _) => self.apply(rest, Piece::Value(link.call(&piece)?), None),
+            (Role::Map, _) => {
+                let result = self.made(link.call(&piece))?;
+                self.apply(rest, Piece::Value(result), None)
+            }
             (Role::Filter, _) => {
-                if is_true(&link.call(&piece)?)? {
+                let result = self.made(link.call(&piece))?;
+                if self.made(is_true(&result))? {
                     self.apply(rest, piece, None)?;
                 }
                 Ok(())
             }
             (Role::Key, Function::Identity) if rest.is_empty() && self.counts_text(&piece) => Ok(()),
             (Role::Key, _) => {
-                let key = Key::of_value(link.call(&piece)?).map_err(raised)?;
+                let key = self.made(link.call(&piece))?;
+                let key = self.made(Key::of_value(key).map_err(raised))?;
                 self.apply(rest, piece, Some(Arc::new(key)))
             }
             (Role::FlatMap, Function::Split(separator)) if piece.text().is_some() => {
@@ -215,7 +231,7 @@ impl<E: Emit<Record>> Rest<'_, E> {
             (Role::FlatMap, _) => {
                 let items = match link.plainly(&piece) {
                     Some(Value::List(items)) => items,
-                    _ => match link.reference(piece.into_value())? {
+                    _ => match self.made(link.reference(piece.into_value()))? {
                         Value::List(items) => items,
                         other => vec![other],
                     },
@@ -223,6 +239,11 @@ impl<E: Emit<Record>> Rest<'_, E> {
                 items.into_iter().try_for_each(|item| self.apply(rest, Piece::Value(item), None))
             }
         }
+    }
+
+    /// What a function made, or its failure at this record.
+    fn made<R>(&self, result: Result<R, Raised>) -> Result<R, Fault> {
+        result.map_err(|raised| AtRecord::new(self.record, raised).into())
     }
 
     /// Counts a text that is its own key, without making a key of it.
@@ -244,12 +265,16 @@ impl<E: Emit<Record>> Rest<'_, E> {
             }
             End::Count(counts) => counts.add(key.unwrap_or_default()).map_err(|exception| raised(exception).into()),
             End::Sum(link, sums) => {
-                let value = link.call(&piece)?;
+                let value = link.call(&piece).map_err(|raised| AtRecord::new(self.record, raised))?;
                 match sums.entry(key.unwrap_or_default()) {
-                    Entry::Vacant(entry) => drop(entry.insert(summand(value)?)),
+                    Entry::Vacant(entry) => {
+                        let first = summand(value).map_err(|raised| AtRecord::new(self.record, raised))?;
+                        entry.insert(first);
+                    }
                     Entry::Occupied(mut entry) => {
                         let so_far = std::mem::replace(entry.get_mut(), Value::None);
-                        entry.insert(added(so_far, value)?);
+                        let sum = added(so_far, value).map_err(|raised| AtRecord::new(self.record, raised))?;
+                        entry.insert(sum);
                     }
                 }
                 Ok(())
@@ -261,11 +286,6 @@ impl<E: Emit<Record>> Rest<'_, E> {
 impl Operator for Native {
     type In = Record;
     type Out = Record;
-
-    fn open(&mut self, _cx: &OpenContext) -> Result<(), Fault> {
-        self.thread = Kept::here();
-        Ok(())
-    }
 
     fn process(&mut self, record: Record, out: &mut impl Emit<Record>) -> Result<(), Fault> {
         self.waiting.push(record);
@@ -289,10 +309,5 @@ impl Operator for Native {
             return out.emit(Record::from(total));
         }
         results.into_iter().try_for_each(|(key, result)| out.emit(Record::from(Value::Tuple([key, result].into()))))
-    }
-
-    fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
-        self.thread = None;
-        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::job::{Job, check_process};
 use crate::kafka::Offsets;
 use crate::service::{Handle, PythonService};
 use crate::steps::declare;
-use crate::thread::attach;
+use crate::thread::{Scope, attach};
 use crate::workers::Workers;
 
 /// A service to be registered.
@@ -27,6 +27,9 @@ struct Registration {
     #[pyo3(attribute)]
     after: Vec<String>,
 }
+
+/// The least that the engine takes; `threading.stack_size` takes half of it.
+const LEAST_STACK_BYTES: usize = 64 << 10;
 
 /// Starts a job, and sets it as the attribute `job` of `run`: where it is returned, what a handler of signals raises at that moment
 /// would have it dropped. `bind` is given the handles of the services, by name, before anything runs.
@@ -69,8 +72,12 @@ pub(crate) fn start(
     if let Some(dir) = log_dir {
         env = env.log_files(dir);
     }
+    let scope = Scope::new(py)?;
+    env = env.stack_bytes(scope.stack_bytes.max(LEAST_STACK_BYTES));
+    let around = scope.clone();
+    env = env.around_threads(move || around.enter());
     let handles = PyDict::new(py);
-    let workers = Workers::new(most_queued_calls);
+    let workers = Workers::new(most_queued_calls, scope.clone());
     for (number, service) in services.iter().enumerate() {
         let Registration { name, factory, after } = service.extract()?;
         let made_for = workers.clone();
@@ -86,7 +93,7 @@ pub(crate) fn start(
     let offsets = Offsets::new();
     declare(&env, steps, &offsets)?;
     let job = py.detach(|| env.submit()).map_err(|error| SubmitError::new_err(error.to_string()))?;
-    run.setattr("job", Job::new(env, job, offsets, workers, on_signal == "finish"))
+    run.setattr("job", Job::new(env, job, offsets, workers, on_signal == "finish", scope))
 }
 
 fn stack_of(where_stuck: &Py<PyAny>, thread: RawPthread) -> Option<String> {

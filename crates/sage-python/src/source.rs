@@ -9,7 +9,7 @@ use sage::{BoxError, CloseContext, Next, Source, SourceContext};
 
 use crate::Record;
 use crate::error::Raised;
-use crate::thread::{Kept, attach, call, next};
+use crate::thread::{attach, call, next};
 
 /// How many records of a container are asked for at a time.
 const MOST_RECORDS: usize = 512;
@@ -33,7 +33,6 @@ pub(crate) struct Iterated {
     /// How many records are asked for at a time: one where the next may take as long as it likes, so that it holds back
     /// none of those before it.
     most: usize,
-    thread: Option<Kept>,
 }
 
 impl Iterated {
@@ -44,7 +43,7 @@ impl Iterated {
 
     /// Reads an iterator that may wait for its next record.
     pub(crate) fn one_by_one(make: Py<PyAny>) -> Self {
-        Self { make, adapter: None, iterator: None, ready: VecDeque::new(), end: None, most: 1, thread: None }
+        Self { make, adapter: None, iterator: None, ready: VecDeque::new(), end: None, most: 1 }
     }
 
     /// Asks the iterator for records.
@@ -75,7 +74,6 @@ impl Source for Iterated {
     type Item = Record;
 
     fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
-        self.thread = Kept::here();
         attach(|py| {
             let raised = |exception| Raised::new(py, exception, None);
             let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
@@ -107,7 +105,6 @@ impl Source for Iterated {
     }
 
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
-        let _until_closed = self.thread.take();
         attach(|py| {
             self.ready.clear();
             self.iterator = None;

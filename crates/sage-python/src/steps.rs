@@ -239,7 +239,7 @@ fn functions<P: Pipe<Out = Record>>(
     let (make, manner) = (step.make.clone_ref(py), Manner { blocks, ..step.manner() });
     match &*step.kind {
         "sink" => {
-            let sink = stream.sink_to(move |_replica| Into(Chain::new(copy(&make), manner))).named(&*step.name);
+            let sink = stream.sink_to(move |_replica| Into::new(Chain::new(copy(&make), manner))).named(&*step.name);
             if let Some(replicas) = replicas.filter(|_| !blocks) {
                 sink.parallelism(replicas);
             }

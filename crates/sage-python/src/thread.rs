@@ -1,19 +1,21 @@
 //! The engine's threads in the interpreter: how they attach, and what becomes of them when the interpreter ends.
 //!
 //! A thread that attaches gets a state of its own from the interpreter, which is thrown away when it detaches: more work
-//! than most functions do. A task keeps its thread's from `open` to `close`.
+//! than most functions do. A thread that works for a job keeps its own from when it first attaches: see [`Scope`].
 //!
 //! When the interpreter ends, the only threads left are those that were abandoned, which are somewhere in a program's code.
 //! Invariants:
 //!  1. No thread attaches once [`end_attaching`] has returned: one that tries is parked for ever. All attaching goes through [`attach`]
-//!     and [`Kept`], none through `Python::attach`.
+//!     and [`Scope`], none through `Python::attach`.
 //!  2. CPython before 3.14 ends a thread that comes out of a blocking call by then with `pthread_exit`, which unwinds its stack;
 //!     Rust aborts the process where that reaches a foreign call that cannot unwind. So a program's code, which may block, is
 //!     called through [`call`], [`call_method`], [`vectorcall_method`] and [`next`], where the unwinding ends and the thread is parked.
 
+use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::mem::transmute;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyTuple};
 use sage::OsThread;
+
+use crate::cutter::{Cutter, Loop};
 
 static ENDING: AtomicBool = AtomicBool::new(false);
 /// How many threads are about to attach.
@@ -91,6 +95,7 @@ pub(crate) use sage::excused as waited;
 pub(crate) fn attach<R>(act: impl for<'py> FnOnce(Python<'py>) -> R) -> R {
     let entering = Entering::begin();
     let begun = Instant::now();
+    keep_state();
     Python::attach(|py| {
         sage::excuse(begun.elapsed());
         drop(entering);
@@ -98,39 +103,176 @@ pub(crate) fn attach<R>(act: impl for<'py> FnOnce(Python<'py>) -> R) -> R {
     })
 }
 
-/// Keeps the calling thread's state until it is dropped, which must be on the same thread.
-pub(crate) struct Kept {
+/// What the threads of one job have in common in the interpreter.
+pub(crate) struct Scope {
+    /// The context variables of whoever submitted the job. Each thread has a copy.
+    context: Py<PyAny>,
+    /// Called when a thread first attaches, and when it has nothing more to do.
+    begin: Py<PyAny>,
+    end: Py<PyAny>,
+    /// How large a thread's stack is.
+    pub(crate) stack_bytes: usize,
+    /// Ends loops that take long.
+    pub(crate) cutter: Cutter,
+}
+
+impl Scope {
+    /// For a job that the calling thread submits.
+    pub(crate) fn new(py: Python<'_>) -> PyResult<Arc<Self>> {
+        let context = py.import("contextvars")?.call_method0("copy_context")?.unbind();
+        let threads = py.import("sage._own_threads")?;
+        let (begin, end) = (threads.getattr("begin")?.unbind(), threads.getattr("end")?.unbind());
+        let chosen: usize = py.import("threading")?.call_method0("stack_size")?.extract()?;
+        let stack_bytes = if chosen > 0 { chosen } else { default_stack_bytes() };
+        Ok(Arc::new(Self { context, begin, end, stack_bytes, cutter: Cutter::default() }))
+    }
+
+    /// The calling thread works for this job until what is returned is dropped. It attaches when it first needs to.
+    pub(crate) fn enter(self: &Arc<Self>) -> Within {
+        THREAD.set(Some(Thread { scope: self.clone(), kept: None, watched: None }));
+        NEEDS_STATE.set(true);
+        Within
+    }
+}
+
+/// As large as the stacks of the threads that Python itself starts, which leaves that to the system.
+fn default_stack_bytes() -> usize {
+    // SAFETY: the attributes are initialised before they are read, and destroyed once.
+    unsafe {
+        let mut attributes = std::mem::zeroed();
+        if libc::pthread_attr_init(&mut attributes) != 0 {
+            return FALLBACK_STACK_BYTES;
+        }
+        let mut bytes = 0;
+        let got = libc::pthread_attr_getstacksize(&attributes, &mut bytes);
+        libc::pthread_attr_destroy(&mut attributes);
+        if got == 0 { bytes } else { FALLBACK_STACK_BYTES }
+    }
+}
+
+const FALLBACK_STACK_BYTES: usize = 8 << 20;
+
+/// What this thread works for.
+struct Thread {
+    scope: Arc<Scope>,
+    kept: Option<Kept>,
+    watched: Option<Arc<Loop>>,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.watched.iter().for_each(|watched| self.scope.cutter.forget(watched));
+    }
+}
+
+thread_local! {
+    static THREAD: RefCell<Option<Thread>> = const { RefCell::new(None) };
+    /// Whether it works for a job and has no state of its own yet.
+    static NEEDS_STATE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes the calling thread's state if it is to have one: see [`Scope::enter`].
+fn keep_state() {
+    // Not while the cell is borrowed: what runs when a thread begins may attach as well.
+    if NEEDS_STATE.replace(false)
+        && let Some(scope) = THREAD.with_borrow(|thread| thread.as_ref().map(|thread| thread.scope.clone()))
+    {
+        let kept = Kept::begin(scope);
+        THREAD.with_borrow_mut(|thread| {
+            if let Some(thread) = thread {
+                thread.kept = kept;
+            }
+        });
+    }
+}
+
+/// What loops of the calling thread belong to.
+pub(crate) fn watched() -> Arc<Loop> {
+    THREAD.with_borrow_mut(|thread| match thread {
+        Some(Thread { scope, watched, .. }) => watched.get_or_insert_with(|| scope.cutter.watch()).clone(),
+        None => Arc::default(),
+    })
+}
+
+/// Until it is dropped, on the same thread, that works for a job.
+pub(crate) struct Within;
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        NEEDS_STATE.set(false);
+        let thread = THREAD.take();
+        drop(thread);
+    }
+}
+
+/// Keeps the calling thread's state, with its copy of the context, until it is dropped on the same thread.
+struct Kept {
+    scope: Arc<Scope>,
+    context: Option<Py<PyAny>>,
     attached_before: ffi::PyGILState_STATE,
     state: NonNull<ffi::PyThreadState>,
 }
 
-// SAFETY: it is a number and a pointer, which mean something on their own thread only. A task makes one when it opens and
-// drops it when it closes, and the engine does both on the task's thread.
-unsafe impl Send for Kept {}
-
 impl Kept {
-    /// Keeps the state of the calling thread, which must not be attached; `None` where it is.
-    pub(crate) fn here() -> Option<Self> {
-        let _entering = Entering::begin();
+    /// Keeps the state of the calling thread; `None` where it is attached already.
+    fn begin(scope: Arc<Scope>) -> Option<Self> {
         // SAFETY: the interpreter is initialised, as this module was imported, and does not end while a thread is entering.
-        let is_attached = unsafe { ffi::PyGILState_Check() } == 1;
-        if is_attached {
+        if unsafe { ffi::PyGILState_Check() } == 1 {
             return None;
         }
         // SAFETY: as above. The state that is made lives until the matching release in `drop`, since each attaching in between
         // counts up and down.
-        let (attached_before, state) = unsafe { (ffi::PyGILState_Ensure(), NonNull::new(ffi::PyEval_SaveThread())) };
-        state.map(|state| Self { attached_before, state })
+        let attached_before = unsafe { ffi::PyGILState_Ensure() };
+        // SAFETY: the thread is attached, by the line before.
+        let context = scope.begin(unsafe { Python::assume_attached() });
+        // SAFETY: as above; the state is this thread's own.
+        let state = NonNull::new(unsafe { ffi::PyEval_SaveThread() })?;
+        Some(Self { scope, context, attached_before, state })
+    }
+}
+
+impl Scope {
+    /// Begins the calling thread; returns its context, which has been entered.
+    fn begin(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let enter = || {
+            let context = self.context.bind(py).call_method0("copy")?;
+            // SAFETY: the thread is attached, and it is a context that nobody has entered.
+            if unsafe { ffi::PyContext_Enter(context.as_ptr()) } != 0 {
+                return Err(PyErr::fetch(py));
+            }
+            Ok(context.unbind())
+        };
+        let context = enter().map_err(|error: PyErr| error.write_unraisable(py, None)).ok();
+        call_alone(py, &self.begin);
+        context
+    }
+
+    /// Ends it.
+    fn end(&self, py: Python<'_>, context: Option<Py<PyAny>>) {
+        call_alone(py, &self.end);
+        // SAFETY: the thread is attached, and has entered the context. Where a program has entered another one and not left it,
+        // this fails, and the state goes with its thread all the same.
+        if context.is_some_and(|context| unsafe { ffi::PyContext_Exit(context.as_ptr()) } != 0) {
+            drop(PyErr::take(py));
+        }
+    }
+}
+
+/// Calls something of the package whose exception nobody could be given.
+fn call_alone(py: Python<'_>, function: &Py<PyAny>) {
+    if let Err(error) = call(function.bind(py), &PyTuple::empty(py), None) {
+        error.write_unraisable(py, Some(function.bind(py)));
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
         let _entering = Entering::begin();
-        // SAFETY: `state` is this thread's own, and nobody has released it; the thread is not attached, as `here` left it so,
+        // SAFETY: `state` is this thread's own, and nobody has released it; the thread is not attached, as `begin` left it so,
         // and the interpreter does not end while it is entering.
         unsafe {
             ffi::PyEval_RestoreThread(self.state.as_ptr());
+            self.scope.end(Python::assume_attached(), self.context.take());
             ffi::PyGILState_Release(self.attached_before);
         }
     }

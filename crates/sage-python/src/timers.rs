@@ -15,7 +15,7 @@ use crate::Record;
 use crate::chain::close;
 use crate::error::Raised;
 use crate::steps::{Step, copy};
-use crate::thread::{self, Kept, attach};
+use crate::thread::{self, attach};
 use crate::value::{Key, throw};
 
 thread_local! {
@@ -87,7 +87,6 @@ struct Held {
     /// Makes the runner: methods `record` and `timer`, which return the state, what is to be done and whether
     /// the key is to be forgotten, and `close`.
     make: Py<PyAny>,
-    thread: Option<Kept>,
 }
 
 impl Operator for Held {
@@ -95,7 +94,6 @@ impl Operator for Held {
     type Out = Record;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
-        self.thread = Kept::here();
         let runner = attach(|py| {
             let replica = (cx.replica, cx.parallelism).into_pyobject(py);
             let made = replica.and_then(|replica| thread::call(self.make.bind(py), &replica, None));
@@ -110,7 +108,6 @@ impl Operator for Held {
     }
 
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
-        let _until_closed = self.thread.take();
         attach(|py| RUNNER.take().map_or(Ok(()), |runner| close(py, &runner)))
     }
 }
@@ -133,6 +130,6 @@ pub(crate) fn process<P: Pipe<Out = Record>>(
         },
     );
     let processed = processed.parallelism(step.parallelism).named(&*step.name);
-    let held = move || Held { make: copy(&make), thread: None };
+    let held = move || Held { make: copy(&make) };
     vec![processed.operator(held).named(format!("functions of {}", step.name)).boxed()]
 }

@@ -15,12 +15,12 @@ use std::collections::VecDeque;
 use std::os::unix::thread::{JoinHandleExt, RawPthread};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use sage::{OsThread, WorksFor};
 
-use crate::thread::{Kept, LINGER};
+use crate::thread::{LINGER, Scope};
 
 /// How many calls of a job are under way at once on threads of their own.
 pub(crate) const MOST_THREADS: usize = 64;
@@ -66,6 +66,7 @@ struct Shared {
     most_queued: usize,
     /// What the threads are marked with; set by the first service.
     job: OnceLock<WorksFor>,
+    scope: Arc<Scope>,
     /// The length of the queue, for a thread that looks without the lock.
     queued: AtomicUsize,
 }
@@ -105,10 +106,10 @@ impl Inside {
 
 impl Workers {
     /// With so many calls that wait for a thread, at most.
-    pub(crate) fn new(most_queued: usize) -> Arc<Self> {
+    pub(crate) fn new(most_queued: usize, scope: Arc<Scope>) -> Arc<Self> {
         let (state, queued) = (Mutex::default(), AtomicUsize::new(0));
-        let shared =
-            Shared { state, wake: Condvar::new(), room: Condvar::new(), most_queued, job: OnceLock::new(), queued };
+        let job = OnceLock::new();
+        let shared = Shared { state, wake: Condvar::new(), room: Condvar::new(), most_queued, job, scope, queued };
         Arc::new(Self { shared: Arc::new(shared) })
     }
 
@@ -194,7 +195,8 @@ impl Workers {
             let inside = Arc::new(Inside::default());
             let (shared, its_own) = (self.shared.clone(), inside.clone());
             let run = move || shared.run(its_own);
-            match std::thread::Builder::new().name("sage-call".to_owned()).spawn(run) {
+            let builder = Builder::new().name("sage-call".to_owned()).stack_size(self.shared.scope.stack_bytes);
+            match builder.spawn(run) {
                 Ok(handle) => {
                     state.starting += 1;
                     state.threads.push(Thread { inside, handle });
@@ -256,7 +258,7 @@ impl Shared {
         inside.1.get_or_init(OsThread::current);
         INSIDE.set(Some(inside.clone()));
         self.job.get().into_iter().for_each(|job| job.enter());
-        let _until_end = Kept::here();
+        let _within = self.scope.enter();
         self.lock().starting -= 1;
         while let Some(work) = self.next(&inside) {
             work.run();

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
-use super::{Backend, Event, Ground, TaskId, Unit};
+use super::{Backend, Event, Ground, TaskId, Unit, Within};
 use crate::job::control::Control;
 use crate::job::reason::StopReason;
 use crate::job::task::{Runner, Step};
@@ -61,7 +61,7 @@ impl Backend for InlineBackend {
     fn spawn(&mut self, unit: Unit) -> io::Result<()> {
         match unit {
             Unit::Task(plan) => self.tasks.push_back((plan.id, self.ground.runner(plan))),
-            Unit::Service(plan) => plan.run(&self.ground.runtime, &self.ground.events),
+            Unit::Service(plan) => plan.run(&self.ground.runtime, &self.ground.events, Within::default()),
             Unit::Discard(values) => super::discard(values, &self.ground.events),
         }
         Ok(())

@@ -76,10 +76,13 @@ impl Backend for LocalBackend {
                 let name = plan.name.clone();
                 // Where no thread is to be had, the chain is dropped on this one.
                 let runner = Guarded::new(self.ground.runner(plan), None);
-                let thread = OwnThread::spawn(&name, move || {
+                let threads = self.ground.threads.clone();
+                let thread = OwnThread::spawn_with(&name, threads.stack_bytes, move || {
                     job.enter();
                     control.register();
+                    let begun = threads.begin();
                     let outcome = runner.into_inner().run();
+                    drop(begun);
                     events.send(Event::TaskEnded { task: id, outcome });
                 })?;
                 self.threads.insert(UnitKey::Task(id), thread);
@@ -92,13 +95,15 @@ impl Backend for LocalBackend {
                     ServiceAction::OnCleanup => UnitKey::OnCleanup(id),
                 };
                 let (runtime, job) = (self.ground.runtime.clone(), self.ground.job);
+                let threads = self.ground.threads.clone();
+                let stack_bytes = threads.stack_bytes;
                 // Kept here as well: where no thread is to be had, a cleanup still runs, on this one.
                 let (entry, action) = (plan.entry.clone(), plan.action.clone());
-                let thread = OwnThread::spawn(&format!("svc {}", entry.name), {
+                let thread = OwnThread::spawn_with(&format!("svc {}", entry.name), stack_bytes, {
                     let events = events.clone();
                     move || {
                         job.enter();
-                        plan.run(&runtime, &events);
+                        plan.run(&runtime, &events, threads.begin());
                     }
                 });
                 match (thread, action) {
@@ -109,7 +114,8 @@ impl Backend for LocalBackend {
                     (Err(error), action) => {
                         let told = "no thread for the service's hooks: running them here";
                         drop(guard(|| tracing::warn!(service = entry.name, %error, "{told}")));
-                        super::ServicePlan { entry, action }.run(&self.ground.runtime, &events);
+                        let begun = self.ground.threads.begin();
+                        super::ServicePlan { entry, action }.run(&self.ground.runtime, &events, begun);
                     }
                 }
             }

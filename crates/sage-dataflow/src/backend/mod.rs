@@ -192,6 +192,43 @@ pub(crate) struct Ground {
     pub(crate) stuck_probe: Option<StuckProbe>,
     /// What its threads are marked with.
     pub(crate) job: WorksFor,
+    pub(crate) threads: Threads,
+}
+
+/// How threads are made, and what the host has done around everything that runs on one.
+#[derive(Clone, Default)]
+pub(crate) struct Threads {
+    pub(crate) stack_bytes: Option<usize>,
+    pub(crate) begin: Option<Arc<dyn Fn() -> Box<dyn Any> + Send + Sync>>,
+}
+
+impl Threads {
+    /// What is to be dropped when the calling thread has nothing more to do.
+    fn begin(&self) -> Within {
+        Within(self.begin.as_ref().and_then(|begin| guard(|| begin()).inspect_err(log).ok()))
+    }
+}
+
+impl fmt::Debug for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Threads").field("stack_bytes", &self.stack_bytes).finish_non_exhaustive()
+    }
+}
+
+/// What the host has begun on this thread.
+#[derive(Default)]
+pub(crate) struct Within(Option<Box<dyn Any>>);
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        let begun = self.0.take();
+        drop(guard(move || drop(begun)).inspect_err(log));
+    }
+}
+
+fn log(what: &What) {
+    // Who takes it down is a user's as well.
+    drop(guard(|| tracing::error!(panic = %what, "what the host does around a thread has panicked")));
 }
 
 impl Ground {
@@ -207,14 +244,16 @@ impl Ground {
 }
 
 impl ServicePlan {
-    /// Runs on the calling thread, reporting each step.
-    pub(crate) fn run(self, runtime: &JobRuntime, events: &EventSender) {
+    /// Runs on the calling thread, reporting each step. `begun` is what the host has begun on it, and ends before the last report:
+    /// whoever gets that waits for the thread.
+    pub(crate) fn run(self, runtime: &JobRuntime, events: &EventSender, begun: Within) {
         let Self { entry, action } = self;
         let service = entry.id;
         let _within = crate::service::Within::enter(service);
         match action {
             ServiceAction::Start { deadline } => {
                 let end = entry.instance.start(deadline, runtime);
+                drop(begun);
                 events.send(Event::StartEnded { service, end });
             }
             ServiceAction::Shutdown { reason, deadline, cleanup } => {
@@ -223,13 +262,15 @@ impl ServicePlan {
                 // Here, so that `cleanup` finds the state it is in; too late if this `stop` was given up.
                 entry.advance(ServiceState::Cleaning);
                 events.send(Event::StopEnded { service, end, calls_inside });
-                Self::clean(&entry, &reason, Instant::now() + cleanup, calls_inside == 0, runtime, events);
+                Self::clean(&entry, &reason, Instant::now() + cleanup, calls_inside == 0, runtime, events, begun);
             }
             ServiceAction::Cleanup { reason, deadline, free } => {
-                Self::clean(&entry, &reason, deadline, free, runtime, events);
+                Self::clean(&entry, &reason, deadline, free, runtime, events, begun);
             }
             ServiceAction::OnCleanup => {
-                events.send(Event::OnCleanupEnded { service, end: entry.instance.run_actions() });
+                let end = entry.instance.run_actions();
+                drop(begun);
+                events.send(Event::OnCleanupEnded { service, end });
             }
         }
     }
@@ -241,11 +282,13 @@ impl ServicePlan {
         free: bool,
         runtime: &JobRuntime,
         events: &EventSender,
+        begun: Within,
     ) {
         let Some(mut end) = entry.instance.cleanup(reason, deadline, runtime) else { return };
         if free {
             end = both(end, entry.instance.free());
         }
+        drop(begun);
         events.send(Event::CleanupEnded { service: entry.id, end });
     }
 }

@@ -79,9 +79,19 @@ pub(crate) struct OwnThread {
 
 impl OwnThread {
     pub(crate) fn spawn(name: &str, code: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        Self::spawn_with(name, None, code)
+    }
+
+    /// As `spawn`, with a stack of so many bytes.
+    pub(crate) fn spawn_with(
+        name: &str,
+        stack_bytes: Option<usize>,
+        code: impl FnOnce() + Send + 'static,
+    ) -> io::Result<Self> {
         let id = Arc::new(AtomicI32::new(0));
         let its_id = id.clone();
-        let handle = Builder::new().name(thread_name(name)).spawn(move || {
+        let builder = stack_bytes.into_iter().fold(Builder::new().name(thread_name(name)), Builder::stack_size);
+        let handle = builder.spawn(move || {
             its_id.store(OsThread::current().0, Ordering::Release);
             // What is left to panic in it is the engine; its waiters see that nothing came of it.
             drop(guard(code));

@@ -519,6 +519,23 @@ impl OpenContext {
     pub fn clock(&self) -> &Clock {
         self.control.clock()
     }
+
+    /// Tells whether the job is being cancelled, for as long as the operator or sink lives.
+    pub fn cancelling(&self) -> Cancelling {
+        Cancelling(self.control.clone())
+    }
+}
+
+/// Tells an operator or sink that works for long in one call whether its job is being cancelled: it then returns soon, and what it
+/// has not done is dropped.
+#[derive(Debug, Clone)]
+pub struct Cancelling(Arc<JobControl>);
+
+impl Cancelling {
+    /// Whether it is, from now on.
+    pub fn has_begun(&self) -> bool {
+        self.0.load() == Control::Cancel
+    }
 }
 
 /// What an operator or sink is told when it is closed.

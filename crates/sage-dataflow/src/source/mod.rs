@@ -82,11 +82,14 @@ pub trait Source: Send + 'static {
     /// connection, or fails again. It must not go on behind what it could not read, which would be lost.
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Self::Item>, BoxError>;
 
-    /// How many records the one that it gave last stands for, 1 or more: for the counts of the report and the pace of the
-    /// task.
+    /// Whether what it gives are blocks of records, which the operator behind it takes from the source while it works on them.
     #[doc(hidden)]
-    #[inline(always)]
-    fn count(&self) -> u64 {
+    const IN_BLOCKS: bool = false;
+
+    /// How many records were taken of the block that it gave last, if those come [`IN_BLOCKS`](Self::IN_BLOCKS). Asked when the chain
+    /// is done with it: for the counts of the report and the pace of the task.
+    #[doc(hidden)]
+    fn taken(&self) -> u64 {
         1
     }
 
@@ -233,8 +236,15 @@ fn one<S: Source, N: Push<S::Item>>(
     context: &SourceContext,
 ) -> Result<Step, Fault> {
     match source.next(context).map_err(Fault::Error)? {
+        Next::Record(record) if S::IN_BLOCKS => {
+            let pushed = next.push(record, stride.at);
+            stride.taken += source.taken();
+            pushed?;
+            stride.at.enter(node);
+            Ok(Step::Again)
+        }
         Next::Record(record) => {
-            stride.taken += source.count();
+            stride.taken += 1;
             next.push(record, stride.at)?;
             stride.at.enter(node);
             Ok(Step::Again)

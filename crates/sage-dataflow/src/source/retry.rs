@@ -92,9 +92,10 @@ impl<S: Source> Source for RetryingSource<S> {
         }
     }
 
-    #[inline(always)]
-    fn count(&self) -> u64 {
-        self.source.count()
+    const IN_BLOCKS: bool = S::IN_BLOCKS;
+
+    fn taken(&self) -> u64 {
+        self.source.taken()
     }
 
     fn position(&self) -> Option<Vec<u8>> {

@@ -238,3 +238,63 @@ fn a_job_handle_can_be_shared_between_threads() {
         job.wait().unwrap();
     });
 }
+
+/// Takes so many bytes of its thread's stack, and some.
+fn takes_stack(bytes: usize) -> usize {
+    let page = [1_u8; 4096];
+    let page = std::hint::black_box(page);
+    if bytes <= page.len() { usize::from(page[0]) } else { usize::from(page[0]) + takes_stack(bytes - page.len()) }
+}
+
+#[test]
+fn threads_of_tasks_and_services_have_stacks_as_large_as_was_asked_for() {
+    struct Deep;
+    impl sage::Service for Deep {
+        fn setup(&self, _cx: &sage::HookContext) -> Result<(), sage::BoxError> {
+            takes_stack(16 << 20);
+            Ok(())
+        }
+    }
+    leak_free(|_| {
+        let env = Environment::local("deep").stack_bytes(64 << 20);
+        env.register_service("deep", || Deep).build();
+        let pages = env.from_iter([16 << 20]).map(takes_stack).collect();
+        env.run().unwrap();
+        assert_eq!(pages.take(), [4096]);
+    });
+    let env = Environment::local("none").stack_bytes(1);
+    env.from_iter([1]).sink(drop);
+    let error = env.run().unwrap_err().to_string();
+    assert_eq!(error, "stack_bytes is 1; it may be 65536 to 1099511627776");
+}
+
+#[test]
+fn what_a_host_does_around_threads_is_done_on_each_and_may_panic() {
+    struct Around(mpsc::Sender<(bool, thread::ThreadId)>, bool);
+    impl Drop for Around {
+        fn drop(&mut self) {
+            self.0.send((false, thread::current().id())).unwrap();
+            assert!(!self.1, "at the end");
+        }
+    }
+    leak_free(|_| {
+        let (sender, began) = mpsc::channel();
+        let panics = std::sync::atomic::AtomicUsize::new(0);
+        let env = Environment::local("around").around_threads(move || {
+            let begun = panics.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            sender.send((true, thread::current().id())).unwrap();
+            assert!(begun != 0, "at the beginning");
+            Around(sender.clone(), begun == 1)
+        });
+        let threads = env.from_iter([0]).map(|_| thread::current().id()).boxed().map(|id| (id, thread::current().id()));
+        let threads = threads.collect();
+        env.run().unwrap();
+        drop(env);
+        let (one, other) = threads.take()[0];
+        let events: Vec<_> = began.iter().collect();
+        for id in [one, other] {
+            assert!(events.contains(&(true, id)));
+        }
+        assert_eq!((events.len(), events.iter().filter(|(begins, _)| !begins).count()), (3, 1));
+    });
+}

@@ -1,0 +1,182 @@
+//! What ends a loop over records that has gone on for long enough, so that its results leave and the engine sees what is asked of it.
+//!
+//! A loop looks at a flag for each record, and at no clock: see [`records`](crate::records). The flag is set by a thread of the job,
+//! the cutter, which ticks while loops run and sleeps while none do. It never attaches, so that nothing a program does holds it up. A
+//! loop that was there at the last tick already has gone on for a tick at least, and two at most.
+//!
+//! Invariants:
+//!  1. `run` of a loop is odd while it runs, and only its own thread changes it.
+//!  2. The cutter falls asleep only if no loop ran after it said that it sleeps; one that begins later sees that, and wakes it. Both
+//!     orders are those of fences of the strongest kind on both sides.
+//!  3. A flag that is set too late is one of a loop that begins just then, which gives one record at least all the same.
+
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use pyo3::ffi::PyObject;
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use sage::OsThread;
+
+use crate::thread::LINGER;
+
+/// Between two looks at the loops that run.
+pub(crate) const TICK: Duration = Duration::from_millis(3);
+
+/// The loops of one thread, of which one runs at a time. By default they are never cut.
+#[derive(Default)]
+pub(crate) struct Loop {
+    /// Whether the one that runs is to end.
+    pub(crate) cut: AtomicBool,
+    run: AtomicU64,
+    /// The list that its results go to, which is alive while it runs; null where nobody need know.
+    pub(crate) out: AtomicPtr<PyObject>,
+    shared: Option<Arc<Shared>>,
+}
+
+/// A loop that is never cut.
+pub(crate) static ENDLESS: Loop =
+    Loop { cut: AtomicBool::new(false), run: AtomicU64::new(0), out: AtomicPtr::new(ptr::null_mut()), shared: None };
+
+impl Loop {
+    /// Runs one; `out` is where its results go.
+    pub(crate) fn run<R>(&self, out: Option<&Bound<'_, PyList>>, run: impl FnOnce() -> R) -> R {
+        self.cut.store(false, Ordering::Relaxed);
+        self.out.store(out.map_or(ptr::null_mut(), |out| out.as_ptr()), Ordering::Relaxed);
+        self.run.store(self.run.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        if let Some(shared) = &self.shared {
+            fence(Ordering::SeqCst);
+            if shared.sleeps.load(Ordering::Relaxed) {
+                shared.wake();
+            }
+        }
+        let result = run();
+        self.run.store(self.run.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.out.store(ptr::null_mut(), Ordering::Relaxed);
+        result
+    }
+
+    fn runs(&self) -> Option<u64> {
+        let run = self.run.load(Ordering::Relaxed);
+        (run % 2 == 1).then_some(run)
+    }
+}
+
+/// The thread that ends loops of one job.
+#[derive(Default)]
+pub(crate) struct Cutter(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    sleeps: AtomicBool,
+    /// The thread, as the system knows it.
+    number: OnceLock<OsThread>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Each with the run that the last tick has seen.
+    loops: Vec<(Arc<Loop>, Option<u64>)>,
+    thread: Option<JoinHandle<()>>,
+    is_closed: bool,
+}
+
+impl Cutter {
+    /// Watches over the loops of one more thread.
+    pub(crate) fn watch(&self) -> Arc<Loop> {
+        let shared = Some(self.0.clone());
+        let (cut, run, out) = (AtomicBool::new(false), AtomicU64::new(0), AtomicPtr::new(ptr::null_mut()));
+        let watched = Arc::new(Loop { cut, run, out, shared });
+        let mut state = self.0.lock();
+        state.loops.push((watched.clone(), None));
+        if state.thread.is_none() && !state.is_closed {
+            let shared = self.0.clone();
+            match Builder::new().name("sage-cutter".to_owned()).stack_size(STACK_BYTES).spawn(move || shared.tick()) {
+                Ok(thread) => state.thread = Some(thread),
+                // The job does what it would do with it, only its loops end by themselves.
+                Err(error) => eprintln!("sage: no thread for ending loops that take long: {error}"),
+            }
+        }
+        watched
+    }
+
+    /// The thread of these loops has ended.
+    pub(crate) fn forget(&self, watched: &Arc<Loop>) {
+        self.0.lock().loops.retain(|(other, _)| !Arc::ptr_eq(other, watched));
+    }
+
+    /// Ends the thread, and waits until it has ended.
+    pub(crate) fn close(&self) {
+        let mut state = self.0.lock();
+        state.is_closed = true;
+        let thread = state.thread.take();
+        drop(state);
+        self.0.changed.notify_all();
+        if let Some(thread) = thread {
+            // It runs no code but ours.
+            let _ended = thread.join();
+            self.0.number.get().into_iter().for_each(|thread| _ = thread.await_end(LINGER));
+        }
+    }
+}
+
+/// It calls nothing that needs more.
+const STACK_BYTES: usize = 256 << 10;
+
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cold]
+    fn wake(&self) {
+        // Under the lock, so that the cutter does not fall asleep between its look and this.
+        let state = self.lock();
+        self.sleeps.store(false, Ordering::Relaxed);
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// What the thread does.
+    fn tick(&self) {
+        self.number.get_or_init(OsThread::current);
+        let mut state = self.lock();
+        loop {
+            let ticking = self.changed.wait_timeout_while(state, TICK, |state| !state.is_closed);
+            state = ticking.unwrap_or_else(PoisonError::into_inner).0;
+            if state.is_closed {
+                return;
+            }
+            let mut is_busy = false;
+            for (watched, seen) in &mut state.loops {
+                let runs = watched.runs();
+                is_busy |= runs.is_some();
+                if runs.is_some() && runs == *seen {
+                    watched.cut.store(true, Ordering::Relaxed);
+                }
+                *seen = runs;
+            }
+            if is_busy {
+                continue;
+            }
+            self.sleeps.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if state.loops.iter().all(|(watched, _)| watched.runs().is_none()) {
+                let asleep = |state: &mut State| !state.is_closed && self.sleeps.load(Ordering::Relaxed);
+                state = self.changed.wait_while(state, asleep).unwrap_or_else(PoisonError::into_inner);
+            }
+            self.sleeps.store(false, Ordering::Relaxed);
+        }
+    }
+}

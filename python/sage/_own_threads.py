@@ -1,0 +1,36 @@
+"""What each thread of the engine has done in the interpreter before it runs code of a program, and after: what ``threading`` does for
+those that it starts.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+_threading: Any = threading
+
+
+def begin() -> None:
+    """Called once on each thread, in its own copy of the submitter's context variables, before anything of a program runs there."""
+    decimal = sys.modules.get("decimal")
+    if decimal is not None:
+        # The variable is copied with the others, but what it has is an object that threads would share.
+        decimal.setcontext(decimal.getcontext().copy())
+    trace, profile = threading.gettrace(), threading.getprofile()
+    if trace is not None:
+        sys.settrace(trace)
+    if profile is not None:
+        sys.setprofile(profile)
+
+
+def end() -> None:
+    """Called when the thread has nothing more to do."""
+    sys.settrace(None)
+    sys.setprofile(None)
+    # `current_thread` lists a thread that it does not know, and nobody takes that back.
+    number = threading.get_ident()
+    if number in _threading._active:
+        with _threading._active_limbo_lock:
+            if isinstance(_threading._active.get(number), _threading._DummyThread):
+                del _threading._active[number]
