@@ -47,7 +47,7 @@ class Blocks:
         self.lengths[-1] += 1
         self.last[-1] = record
         if record in self.slow:
-            threading.Event().wait(0.02)  # what takes long: twice as long as a block may take
+            threading.Event().wait(0.25)  # what takes long: much longer than a block may take
         return record
 
 
