@@ -384,3 +384,34 @@ def test_a_key_that_cannot_be_one_is_that_of_its_record() -> None:
     keyed.map(lambda n: n, parallelism=2).sink(lambda n: None)
     with pytest.raises(JobFailed, match="record 4001: .*unhashable"):
         env.submit(autostop=True)
+
+
+@pytest.mark.parametrize("kind", ["container", "generator"])
+@pytest.mark.parametrize("how", ["cancel", "drain"])
+def test_contract_27_a_source_that_was_quick_is_ended_behind_one_slow_record(kind: str, how: str) -> None:
+    slow = 0
+    is_slow = threading.Event()
+
+    def work(n: int) -> int:
+        nonlocal slow
+        if n >= 50_000:
+            slow += 1
+            is_slow.set()
+            # Several times as long as it takes to tell the job.
+            threading.Event().wait(0.25)
+        return n
+
+    env = LocalEnvironment("quick")
+    if kind == "container":
+        env.from_batch(range(60_000)).map(work).sink(lambda n: None)
+    else:
+        env.from_batch(work(n) for n in range(60_000)).sink(lambda n: None)
+    job = env.submit()
+    assert is_slow.wait(60)
+    getattr(job, how)()
+    told = slow
+    try:
+        job.wait()
+    except JobFailed:
+        assert how == "cancel"
+    assert slow <= told + 1

@@ -107,7 +107,11 @@ impl Source for Blocks {
         })
     }
 
-    fn next(&mut self, _cx: &SourceContext) -> Result<Next<Record>, BoxError> {
+    fn next(&mut self, cx: &SourceContext) -> Result<Next<Record>, BoxError> {
+        // The task looks before every eighth call only while they come fast, and one of these may take long all the same.
+        if cx.interrupted() {
+            return Ok(Next::Idle);
+        }
         // What is behind it has worked on the last block since.
         if let Some((begun, waited_before)) = self.begun.take() {
             self.pace.took(self.given(), begun.elapsed().saturating_sub(waited() - waited_before));
