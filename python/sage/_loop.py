@@ -84,6 +84,7 @@ class Loop:
         self.is_told = False
         self._job = WorksFor.here()
         self._is_ending = False
+        self._watchers: list[threading.Thread] = []
         self.threads = Threads(_THREADS, "sage-loop-call", self._owned)
         self.loop.set_default_executor(self.threads)
         self.loop.set_task_factory(self._task)
@@ -175,6 +176,11 @@ class Loop:
         self.threads.close(0)
         if not self.thread.is_alive():
             joined(self.thread)
+        for watcher in self._watchers:
+            # Its process has ended, unless it is that of another loop which began at the same time.
+            watcher.join(1)
+            if not watcher.is_alive():
+                joined(watcher)
 
     def _stop(self) -> None:
         for task in asyncio.all_tasks():
@@ -216,7 +222,11 @@ class Loop:
 
         def known(begin: Callable[..., Any]) -> Callable[..., Any]:
             async def process(*args: Any, **kwargs: Any) -> Any:
+                before = set(threading.enumerate())
                 transport, protocol = await begin(*args, **kwargs)
+                # Where asyncio waits for the end of a process on a thread, which nobody else joins.
+                others = set(threading.enumerate()) - before
+                self._watchers += [thread for thread in others if thread.name.startswith("asyncio-waitpid")]
                 owner = OWNER.get()
                 if owner is not None:
                     owner.processes = {known for known in owner.processes if known.get_returncode() is None}

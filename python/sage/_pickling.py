@@ -1,7 +1,7 @@
 """What a job came to, on its way to another process, such as out of a worker of a pool.
 
-A pool that cannot read a result waits for it for ever. So exceptions of a program's are tried here first, and where they
-cannot be written, or not be read there, a ``RemoteCause`` stands for them.
+A pool that cannot read a result waits for it for ever. So exceptions of a program's are tried here first, and where
+they cannot be written, or not be read there, a ``RemoteCause`` stands for them.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ fn contract_04_a_function_waits_for_another_job() {
     leak_free(|_| {
         let wait = |_: i32| -> Result<(), RunError> {
             let env = Environment::local("inner");
-            env.from_iter([1]).sink(|_| {});
+            env.from_collection(vec![1]).sink(|_| {});
             env.submit()?.wait()?;
             env.run().map(drop)
         };
