@@ -157,7 +157,8 @@ def test_bytes_bound_what_waits() -> None:
     ids=["tuple", "list", "dict", "object", "slots", "bytearray", "memoryview"],
 )
 def test_one_level_of_a_record_is_weighed(record: Callable[[], Any]) -> None:
-    """Eight of them are more than may wait: the task that makes them is held back by bytes, though the sink is quick."""
+    """Eight of them are more than may wait: the task that makes them is held back by bytes, though its sink is quick.
+    """
     env, numbers, gate = LocalEnvironment("weighed", {"queue_bytes": 8 * MEBIBYTE}), Numbers(60), threading.Event()
     read = []
 
