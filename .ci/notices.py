@@ -7,7 +7,8 @@
 
 What is linked is what `cargo tree` says that the package's crate needs on Linux, with the features that the wheel is
 built with, without what only runs while it is compiled. The texts are those in the crates themselves, with those of the
-C libraries that some of them bring along. A crate that has none fails the check: find its text, and say here where it is.
+C libraries that some of them bring along. A crate that has none fails the check: find its text, and say here where it
+is.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def notices() -> str:
             if other is None:
                 sys.exit(f"{name} {version} has no text of its licence ({package['license']}); see .ci/notices.py")
             texts[name] = texts_of(other["name"], Path(other["manifest_path"]).parent)[other["name"]]
-        table.append(f"{name} {version}: {package['license'] or 'see below'}\n    {package['repository'] or ''}".rstrip())
+        terms, home = package["license"] or "see below", package["repository"] or ""
+        table.append(f"{name} {version}: {terms}\n    {home}".rstrip())
         for owner, text in texts.items():
             owners.setdefault(text, []).append(owner)
     rule = "=" * 80
@@ -101,7 +103,10 @@ def notices() -> str:
     return f"\n\n{rule}\n".join(parts) + "\n"
 
 
-RUST = "https://github.com/rust-lang/rust, Copyright (c) The Rust Project Contributors; texts as of LICENSE-MIT and LICENSE-APACHE"
+RUST = (
+    "https://github.com/rust-lang/rust, Copyright (c) The Rust Project Contributors; "
+    "texts as of LICENSE-MIT and LICENSE-APACHE"
+)
 
 
 def check_wheel(wheel: str) -> None:
@@ -116,7 +121,7 @@ def check_wheel(wheel: str) -> None:
 def main(arguments: list[str]) -> None:
     if arguments == ["--check"]:
         if not NOTICES.exists() or NOTICES.read_text(encoding="utf-8") != notices():
-            sys.exit(f"{NOTICES.relative_to(ROOT)} is not of what is linked now: run .ci/notices.py, and look at the change")
+            sys.exit(f"{NOTICES.relative_to(ROOT)} is not of what is linked now: run .ci/notices.py, see the change")
     elif arguments:
         for wheel in arguments:
             check_wheel(wheel)
