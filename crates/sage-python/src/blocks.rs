@@ -93,7 +93,9 @@ impl Blocks {
 impl Source for Blocks {
     type Item = Record;
 
-    const IN_BLOCKS: bool = true;
+    fn in_blocks(&self) -> bool {
+        true
+    }
 
     fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
         self.of = Some(thread::watched());

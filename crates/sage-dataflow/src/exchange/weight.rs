@@ -83,7 +83,6 @@ holds! {
     Vec<Vec<f32>>: |all| in_vec(all) + all.iter().map(Holds::held).sum::<usize>();
 }
 
-#[expect(clippy::ptr_arg, reason = "a vector holds its capacity")]
 fn in_vec<T>(items: &Vec<T>) -> usize {
     items.capacity() * size_of::<T>()
 }

@@ -84,9 +84,11 @@ pub trait Source: Send + 'static {
 
     /// Whether what it gives are blocks of records, which the operator behind it takes from the source while it works on them.
     #[doc(hidden)]
-    const IN_BLOCKS: bool = false;
+    fn in_blocks(&self) -> bool {
+        false
+    }
 
-    /// How many records were taken of the block that it gave last, if those come [`IN_BLOCKS`](Self::IN_BLOCKS). Asked when the chain
+    /// How many records were taken of the block that it gave last, if those come [`in_blocks`](Self::in_blocks). Asked when the chain
     /// is done with it: for the counts of the report and the pace of the task.
     #[doc(hidden)]
     fn taken(&self) -> u64 {
@@ -236,7 +238,7 @@ fn one<S: Source, N: Push<S::Item>>(
     context: &SourceContext,
 ) -> Result<Step, Fault> {
     match source.next(context).map_err(Fault::Error)? {
-        Next::Record(record) if S::IN_BLOCKS => {
+        Next::Record(record) if source.in_blocks() => {
             let pushed = next.push(record, stride.at);
             stride.taken += source.taken();
             pushed?;

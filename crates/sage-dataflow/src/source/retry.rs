@@ -92,7 +92,9 @@ impl<S: Source> Source for RetryingSource<S> {
         }
     }
 
-    const IN_BLOCKS: bool = S::IN_BLOCKS;
+    fn in_blocks(&self) -> bool {
+        self.source.in_blocks()
+    }
 
     fn taken(&self) -> u64 {
         self.source.taken()

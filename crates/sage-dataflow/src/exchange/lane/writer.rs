@@ -101,14 +101,14 @@ impl<T> Weighing<T> {
             && let Some(bytes) = self.closed.pop_front()
         {
             self.first += 1;
-            self.waiting -= bytes;
+            self.waiting = self.waiting.saturating_sub(bytes);
         }
         let (mut needed, mut left) = (self.first, self.waiting);
         for bytes in &self.closed {
             if left.saturating_add(self.most_in_block) <= self.most {
                 break;
             }
-            (needed, left) = (needed + 1, left - bytes);
+            (needed, left) = (needed + 1, left.saturating_sub(*bytes));
         }
         needed
     }
@@ -188,7 +188,9 @@ impl<T, W: Wait> Writer<T, W> {
     #[inline]
     fn weigh(&mut self, record: &T) -> bool {
         let Some(weighing) = &mut self.far.weighing else { return false };
-        weighing.open = weighing.open.saturating_add((weighing.weigh)(record)).saturating_add(size_of::<T>());
+        // No more than all that may wait, so that sums of it do not overflow.
+        let bytes = (weighing.weigh)(record).saturating_add(size_of::<T>()).min(weighing.most);
+        weighing.open = weighing.open.saturating_add(bytes);
         weighing.is_full()
     }
 
@@ -527,7 +529,7 @@ impl<T, W: Wait> Far<T, W> {
             if let Some(weighing) = &mut self.weighing {
                 let bytes = std::mem::take(&mut weighing.open);
                 weighing.closed.push_back(bytes);
-                weighing.waiting += bytes;
+                weighing.waiting = weighing.waiting.saturating_add(bytes);
             }
             // SAFETY: the current block stays the writer's or the reader's until the lane is dropped.
             unsafe { &*self.tail.block }.next.store(block, Ordering::Release);

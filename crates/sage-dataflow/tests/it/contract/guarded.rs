@@ -296,6 +296,10 @@ fn contract_26_records_that_nobody_takes_may_panic_when_they_are_dropped() {
             .sink(|()| {});
         let job = env.submit().unwrap();
         gate.await_arrivals(1);
+        // Two wait behind the one that is worked on.
+        while job.unfinished() < 3 {
+            std::thread::yield_now();
+        }
         job.cancel();
         await_status(&job, JobState::Draining);
         gate.open();
