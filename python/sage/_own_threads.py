@@ -1,5 +1,5 @@
-"""What each thread of the engine has done in the interpreter before it runs code of a program, and after: what ``threading`` does for
-those that it starts.
+"""What each thread of the engine has done in the interpreter before it runs code of a program, and after: what
+``threading`` does for those that it starts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _threading: Any = threading
 
 
 def begin() -> None:
-    """Called once on each thread, in its own copy of the submitter's context variables, before anything of a program runs there."""
+    """Called once on each thread, in its own copy of the submitter's context variables, before a program's code."""
     decimal = sys.modules.get("decimal")
     if decimal is not None:
         # The variable is copied with the others, but what it has is an object that threads would share.

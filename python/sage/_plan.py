@@ -209,7 +209,7 @@ class _Records:
 
     def __iter__(self) -> Iterator[Any]:
         iterator = self._iterator = iter(self.records)
-        return iterator if isinstance(iterator, GeneratorType) else _given(iterator)
+        return iterator if isinstance(iterator, (GeneratorType, Executed)) else _given(iterator)
 
     def close(self) -> None:
         """Closes the iterator as well, which was begun for this job or handed over to it. One that is made for

@@ -1,5 +1,5 @@
-"""Loops over records that are ended between two of them: whatever the mix of quick and slow records, what is asked of a job is done,
-and what is ready goes on, as soon as the function that runs has returned."""
+"""Loops over records that are ended between two of them: whatever the mix of quick and slow records, what is asked of a
+job is done, and what is ready goes on, as soon as the function that runs has returned."""
 
 from __future__ import annotations
 
@@ -187,7 +187,10 @@ def test_contract_27_a_drain_ends_a_container_behind_the_record_that_is_worked_o
     assert set(counts.values()) == {len(got)}
 
 
-@pytest.mark.parametrize("form", [mapped, expanded, in_one_record, in_a_list, nested, keyed, at_the_end, after_a_fold, behind_a_window])
+@pytest.mark.parametrize(
+    "form",
+    [mapped, expanded, in_one_record, in_a_list, nested, keyed, at_the_end, after_a_fold, behind_a_window],
+)
 def test_contract_27_results_that_are_ready_have_left(form: Callable[..., DataStream]) -> None:
     env = LocalEnvironment("ready")
     cold = Cold()
@@ -260,7 +263,8 @@ def test_records_keep_their_order_keys_and_times_however_often_a_loop_is_ended()
     env = LocalEnvironment("order")
     numbers = env.from_batch(range(1500))
     inner = numbers.map(slow_now_and_then).flatmap(lambda n: [n, -n]).flatmap(lambda n: (n for _ in range(abs(n) % 3)))
-    pairs = inner.map(slow_now_and_then).keyby(lambda n: n % 5).map_with_state(0, lambda s, n: (s + 1, (s, n))).collect()
+    by_five = inner.map(slow_now_and_then).keyby(lambda n: n % 5)
+    pairs = by_five.map_with_state(0, lambda s, n: (s + 1, (s, n))).collect()
     timed = numbers.with_timestamps(lambda n: n / 10).flatmap(lambda n: [slow_now_and_then(n)] * 2)
     windows = timed.keyby(lambda n: n % 2).window(Tumbling(10)).reduce(lambda a, b: slow_now_and_then(a) + b).collect()
     top = numbers.keyby(lambda n: n % 3).top_k(4).flatmap(lambda pair: [(pair[0], n) for n in pair[1]])
@@ -273,7 +277,8 @@ def test_records_keep_their_order_keys_and_times_however_often_a_loop_is_ended()
         seen[n % 5] = state + 1
     assert len(pairs) == len(expected)
     sums = {(window.key, window.start): window.value for window in windows}
-    assert sums == {(k, float(t)): 2 * sum(range(10 * t + k, 10 * t + 100, 2)) for k in (0, 1) for t in range(0, 150, 10)}
+    windows = [(k, t) for k in (0, 1) for t in range(0, 150, 10)]
+    assert sums == {(k, float(t)): 2 * sum(range(10 * t + k, 10 * t + 100, 2)) for k, t in windows}
     assert best == [(k, n) for k in range(3) for n in sorted(range(k, 1500, 3), reverse=True)[:4]]
 
 
@@ -300,7 +305,9 @@ def grown(container: Any) -> None:
         container.append(-1)
 
 
-@pytest.mark.parametrize("made", [lambda: set(range(1000)), lambda: dict.fromkeys(range(1000)), lambda: deque(range(1000))])
+@pytest.mark.parametrize(
+    "made", [lambda: set(range(1000)), lambda: dict.fromkeys(range(1000)), lambda: deque(range(1000))]
+)
 @pytest.mark.parametrize("at", [0, 1, 500, 999])
 @pytest.mark.parametrize("readers", [1, 2])
 def test_a_container_that_changes_while_it_is_read_fails_as_in_a_loop(made: Any, at: int, readers: int) -> None:

@@ -1,4 +1,4 @@
-"""The engine's threads are to a program what Python's own are: their stacks, context variables, and tools that trace."""
+"""The engine's threads are to a program what Python's own are: stacks, context variables, and tools that trace."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ fn a_signal_leaves_what_was_written_under_another_name_and_the_report_says_so() 
             assert_eq!(fs::read_to_string(&path).unwrap(), "old");
             assert_eq!(fs::metadata(&partial).unwrap().permissions().mode() & 0o777, 0o600);
             let note = format!("{} has what was written before the job was stopped", partial.display());
-            assert_eq!(report.notes, [note.clone()]);
+            assert_eq!(report.notes, std::slice::from_ref(&note));
             assert!(report.to_string().contains(&format!("  note:  {note}\n")), "{report}");
             // Whole lines, as the signal has drained the job.
             let packed = dir.join("read.jsonl.gz");

@@ -66,7 +66,8 @@ impl JobShared {
 ///
 /// Its methods may be called from several threads; waits and stops that meet coalesce, and every caller gets the same
 /// report. Dropping the handle before the job is over cancels the job and blocks until everything is stopped and
-/// cleaned, for the sum of the phase deadlines at most: a job that nobody watches is never left running.
+/// cleaned, for the sum of the phase deadlines at most: a job that nobody watches is never left running. On a thread that
+/// the job waits for, it cancels only.
 #[must_use = "dropping the handle cancels the job"]
 pub struct JobHandle {
     shared: Arc<JobShared>,

@@ -3,16 +3,24 @@
 //! Invariants:
 //!  1. There is no cycle: a use that would close one is refused.
 //!  2. Whoever is used has a lower rank than its user, so that most uses are known to close no cycle without a look at any
-//!     other. One that goes against the ranks has those between the two put in order, and no others are looked at.
+//!     other. For one that goes against the ranks, what the used one uses and what uses the user are looked for by turns, and
+//!     whichever is found first is moved past the other service: into a gap between two ranks, of which there are plenty.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+
+/// How far ranks are apart when they are given out.
+const GAP: i64 = 1 << 32;
+/// Beyond these ranks there is no more room.
+const MOST_RANK: i64 = i64::MAX / 2;
 
 /// The services, by number, and the uses between them.
 #[derive(Debug, Default)]
 pub(crate) struct Uses {
     uses: Vec<Vec<usize>>,
     users: Vec<Vec<usize>>,
-    rank: Vec<usize>,
+    rank: Vec<i64>,
+    /// The other way round.
+    ranked: BTreeMap<i64, usize>,
     known: HashSet<(usize, usize)>,
     /// User and used, in the order in which they were seen.
     observed: Vec<(usize, usize)>,
@@ -45,8 +53,9 @@ impl Uses {
             }
         }
         let mut rank = vec![0; declared.len()];
-        order.iter().enumerate().for_each(|(position, &service)| rank[service] = position);
-        Self { uses: declared, users, rank, known, observed: Vec::new(), looked_at: 0 }
+        let ranked: BTreeMap<i64, usize> = spaced(order).collect();
+        ranked.iter().for_each(|(&at, &service)| rank[service] = at);
+        Self { uses: declared, users, rank, ranked, known, observed: Vec::new(), looked_at: 0 }
     }
 
     /// Whether there is a service of this number.
@@ -72,7 +81,17 @@ impl Uses {
 
     /// Whether `user` uses `used`, directly or not.
     pub(crate) fn depends(&mut self, user: usize, used: usize) -> bool {
-        user != used && self.has(user) && self.has(used) && self.below(user, self.rank[used]).contains_key(&used)
+        if user == used || !self.has(user) || !self.has(used) {
+            return false;
+        }
+        let mut below = Search::new(user);
+        let low = self.rank[used];
+        while let Some(service) = below.next(&self.uses, |other| self.rank[other] >= low) {
+            if service == used {
+                return true;
+            }
+        }
+        false
     }
 
     /// Sees to it that `used` is ranked below `user`; false if it is a user of `user`.
@@ -81,52 +100,85 @@ impl Uses {
         if high < low {
             return true;
         }
-        let below = self.below(used, low);
-        if below.contains_key(&user) {
-            return false;
-        }
-        let above = self.above(user, high);
-        let sorted = |found: HashMap<usize, usize>| {
-            let mut found: Vec<(usize, usize)> = found.into_iter().map(|(service, rank)| (rank, service)).collect();
-            found.sort_unstable();
-            found
+        // What `used` uses and is not ranked below `user`; and what uses `user` and is not ranked above `used`.
+        let (mut below, mut above) = (Search::new(used), Search::new(user));
+        let found = loop {
+            self.looked_at += 1;
+            match below.next(&self.uses, |other| self.rank[other] >= low) {
+                Some(service) if service == user => return false,
+                Some(_) => {}
+                None => break below.found,
+            }
+            match above.next(&self.users, |other| self.rank[other] <= high) {
+                Some(service) if service == used => return false,
+                Some(_) => {}
+                None => break above.found,
+            }
         };
-        // Those that are used come first, in the places that both have.
-        let order: Vec<(usize, usize)> = sorted(below).into_iter().chain(sorted(above)).collect();
-        let mut ranks: Vec<usize> = order.iter().map(|(rank, _)| *rank).collect();
-        ranks.sort_unstable();
-        for ((_, service), rank) in order.into_iter().zip(ranks) {
-            self.rank[service] = rank;
-        }
+        let is_below = found.contains(&used);
+        let mut moved: Vec<usize> = found.into_iter().collect();
+        moved.sort_unstable_by_key(|&service| self.rank[service]);
+        self.place(&moved, if is_below { user } else { used }, is_below);
         true
     }
 
-    /// `from` and all it uses that are not ranked below `low`, with their ranks.
-    fn below(&mut self, from: usize, low: usize) -> HashMap<usize, usize> {
-        let found = reach(&self.uses, &self.rank, from, |rank| rank >= low);
-        self.looked_at += found.len() as u64;
-        found
+    /// Gives services, in their order, ranks just below or above that of another one.
+    fn place(&mut self, moved: &[usize], beside: usize, is_below: bool) {
+        for &service in moved {
+            self.ranked.remove(&self.rank[service]);
+        }
+        let mut ranks = self.gap(moved.len(), beside, is_below);
+        if ranks.is_none() {
+            let all: Vec<usize> = std::mem::take(&mut self.ranked).into_values().collect();
+            self.ranked = spaced(all).collect();
+            self.ranked.iter().for_each(|(&at, &service)| self.rank[service] = at);
+            ranks = self.gap(moved.len(), beside, is_below);
+        }
+        let (from, step) = ranks.expect("there are fewer services than ranks between two that are spaced");
+        for (nth, &service) in moved.iter().enumerate() {
+            self.rank[service] = from + step * (nth as i64 + 1);
+            self.ranked.insert(self.rank[service], service);
+        }
     }
 
-    /// `from` and all that use it and are not ranked above `high`, with their ranks.
-    fn above(&mut self, from: usize, high: usize) -> HashMap<usize, usize> {
-        let found = reach(&self.users, &self.rank, from, |rank| rank <= high);
-        self.looked_at += found.len() as u64;
-        found
+    /// Where there is room for so many services below or above one: the rank before the first of them, and from one to the
+    /// next.
+    fn gap(&self, services: usize, beside: usize, is_below: bool) -> Option<(i64, i64)> {
+        let at = self.rank[beside];
+        let width = GAP.checked_mul(services as i64 + 1)?;
+        let (from, to) = if is_below {
+            (self.ranked.range(..at).next_back().map_or(at - width, |(&rank, _)| rank), at)
+        } else {
+            (at, self.ranked.range(at + 1..).next().map_or(at + width, |(&rank, _)| rank))
+        };
+        let step = (to - from) / (services as i64 + 1);
+        (step > 0 && from > -MOST_RANK && to < MOST_RANK).then_some((from, step))
     }
 }
 
-fn reach(next: &[Vec<usize>], rank: &[usize], from: usize, within: impl Fn(usize) -> bool) -> HashMap<usize, usize> {
-    let mut found = HashMap::from([(from, rank[from])]);
-    let mut open = vec![from];
-    while let Some(service) = open.pop() {
-        for &other in next[service].iter().filter(|&&other| within(rank[other])) {
-            if found.insert(other, rank[other]).is_none() {
-                open.push(other);
-            }
-        }
+/// Services with ranks in this order.
+fn spaced(order: Vec<usize>) -> impl Iterator<Item = (i64, usize)> {
+    order.into_iter().enumerate().map(|(position, service)| (GAP * position as i64, service))
+}
+
+/// A walk over what one service leads to, itself included.
+struct Search {
+    found: HashSet<usize>,
+    open: Vec<usize>,
+}
+
+impl Search {
+    fn new(from: usize) -> Self {
+        Self { found: HashSet::from([from]), open: vec![from] }
     }
-    found
+
+    /// Visits one more service.
+    fn next(&mut self, lead: &[Vec<usize>], within: impl Fn(usize) -> bool) -> Option<usize> {
+        let service = self.open.pop()?;
+        let new = lead[service].iter().copied().filter(|&other| within(other));
+        self.open.extend(new.filter(|&other| self.found.insert(other)));
+        Some(service)
+    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! [`SignalWatch`]: a wait that a signal ends.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use super::dispositions::{bit, here, signals_of};
-use super::{Process, SIGNALS};
+use super::{NUDGES, Process, SIGNALS};
 
 /// Has signals end [`JobHandle::wait_watching`](crate::JobHandle::wait_watching), until it is dropped: for a host such
 /// as an interpreter, whose handlers do no more than note that a signal came, and whose first thread acts on it between
@@ -22,6 +22,8 @@ pub struct SignalWatch {
     /// Those that were taken over.
     signals: u64,
     waker: Waker,
+    /// How many waits there have been.
+    waits: AtomicUsize,
 }
 
 /// Wakes who watches.
@@ -45,7 +47,7 @@ impl SignalWatch {
             true => set | bit(signal),
             false => set,
         });
-        Self { process, signals: set, waker: Waker::from(Arc::new(Rouse(process))) }
+        Self { process, signals: set, waker: Waker::from(Arc::new(Rouse(process))), waits: AtomicUsize::new(0) }
     }
 
     /// The signals that have come since this was asked last, each once, in the order of their numbers.
@@ -64,8 +66,12 @@ impl SignalWatch {
     }
 
     /// Waits until a signal has come, `waker` was woken, or `timeout` has passed. May return early.
+    ///
+    /// The first waits are short. Another thread may have begun with the host's function just before the signal was taken
+    /// over, and gone on with it after the host has looked what it left: nothing tells of that.
     pub(crate) fn wait(&self, timeout: Option<Duration>) {
-        match timeout {
+        let short = NUDGES.get(self.waits.fetch_add(1, Ordering::Relaxed)).filter(|_| self.signals != 0);
+        match timeout.into_iter().chain(short.copied()).min() {
             None => self.process.host.wait(),
             Some(timeout) => drop(self.process.host.wait_for(timeout)),
         }

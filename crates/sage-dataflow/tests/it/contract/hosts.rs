@@ -63,7 +63,7 @@ fn call_blocking_works_where_blocking_is_allowed() {
     leak_free(|_| {
         let runtime = multi_thread();
         let env = Environment::local("calls");
-        let service = env.register_async_service("s", || Client::default()).build();
+        let service = env.register_async_service("s", Client::default).build();
         let host = runtime.handle().clone();
         env.from_iter([1])
             .try_map(move |n| {

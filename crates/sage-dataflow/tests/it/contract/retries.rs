@@ -65,7 +65,7 @@ fn drained(how: How, records: u32, then: Option<Then>) -> (Result<JobReport, Run
             }
         }
     };
-    let job = env.submit().unwrap();
+    let job = env.submit().expect("it can be submitted");
     journal.await_events("tried", records as usize);
     job.drain();
     let ended = job.wait();

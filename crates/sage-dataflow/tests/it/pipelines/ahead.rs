@@ -61,7 +61,7 @@ fn reads_to(expected: usize, most: usize, declare: impl FnOnce(&Environment, &Co
     leak_free(|_| {
         let (env, read, gate) = (Environment::local("ahead"), Count::default(), Gate::new());
         declare(&env, &read, gate.clone());
-        let job = env.submit().unwrap();
+        let job = env.submit().expect("it can be submitted");
         until(&format!("{expected} records are read"), || read.get() >= expected);
         until("all of them are seen", || job.unfinished() >= expected as u64);
         cancel(&job);

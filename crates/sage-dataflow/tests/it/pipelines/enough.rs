@@ -19,11 +19,11 @@ fn ends<T: Send + 'static>(
     let (feed, source) = testing::source::<T>();
     records.into_iter().for_each(|record| feed.send(record));
     declare(env.from_source(move |_| source.clone()).parallelism(replicas).boxed());
-    let job = env.submit().unwrap();
+    let job = env.submit().expect("it can be submitted");
     let ended = job.wait_timeout(PATIENCE).is_some();
     job.cancel();
     assert!(ended, "the job waits for a record that nobody wants");
-    job.wait().unwrap();
+    job.wait().expect("it has succeeded");
 }
 
 /// Blocks of the given size: one that is full with its first record has to be attended to.

@@ -283,7 +283,7 @@ fn a_file_whose_name_is_not_utf8_is_read_in_its_place() {
 
 /// What the only cause of a job's failure says of its place: the record and the phase.
 fn place(report: &sage::JobReport) -> (Option<u64>, Option<String>) {
-    match &report.first_cause.as_ref().unwrap().origin {
+    match &report.first_cause.as_ref().expect("it has failed").origin {
         Origin::Operator { record, phase, .. } => (*record, phase.clone()),
         other => panic!("{other:?}"),
     }
