@@ -152,11 +152,12 @@ fn contract_28_a_task_that_is_held_up_by_another_is_as_slow_as_that() {
 #[test]
 fn contract_28_twice_as_many_as_are_in_flight_wait_for_an_async_operator() {
     for order in [Order::Ordered, Order::Unordered] {
-        reads(48, |env, read, _gate| {
+        // The source waits for half of what may wait to be taken, which may have begun before all 16 were.
+        reads_to(33, 48, |env, read, _gate| {
             counted(env, read).map_async(16, order, |_| std::future::pending::<()>()).collect();
         });
     }
-    reads(95, |env, read, _gate| {
+    reads_to(66, 96, |env, read, _gate| {
         let pending = |_| std::future::pending::<()>();
         counted(env, read).map_async(16, Order::Ordered, pending).parallelism(2).collect();
     });
@@ -178,13 +179,13 @@ fn contract_28_a_drain_finishes_the_few_that_were_read() {
             })
             .collect();
         let job = env.submit().unwrap();
-        until("the source waits", || job.unfinished() == 48);
+        until("records wait", || job.unfinished() >= 33);
         job.drain();
         until("it drains", || job.status() == JobState::Draining);
         open.send(true).unwrap();
         let report = job.wait().unwrap();
-        assert_eq!((out.take(), report.dropped), ((0..48).collect(), 0));
-        assert_eq!(read.get(), 48);
+        assert_eq!((out.take(), report.dropped), ((0..read.get() as u64).collect(), 0));
+        assert!(read.get() <= 48, "{}", read.get());
     });
 }
 
