@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ import pytest
 
 from sage import _sage
 from sage._running import Run
+
+# A shell's background commands begin with SIGINT ignored, and a job would leave it at that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _own: list[str] = []
