@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
-use sage::{BoxError, CloseContext, DataStream, Environment, FinishContext, OpenContext, Pipe, Sink, Stream};
+use sage::{BoxError, CloseContext, DataStream, Environment, FinishContext, OpenContext, OsThread, Pipe, Sink, Stream};
 use sage_connectors::{KafkaOffsets, KafkaRecord, KafkaSink, KafkaSource, OffsetReset};
 
 use crate::Record;
@@ -222,6 +222,9 @@ impl KafkaCluster {
 
     /// Ends the brokers, and waits until their threads have ended.
     fn close(&self, py: Python<'_>) {
-        py.detach(|| drop(self.brokers().take()));
+        py.detach(|| {
+            drop(self.brokers().take());
+            OsThread::await_exiting();
+        });
     }
 }

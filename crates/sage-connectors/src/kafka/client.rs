@@ -9,6 +9,7 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::types::{RDKafkaConfRes, RDKafkaErrorCode};
+use sage::OsThread;
 
 use super::error::KafkaError;
 
@@ -164,6 +165,13 @@ impl Context {
     }
 }
 
+/// A client is dropped before its context, and has joined its threads then; the system may still have them for a moment.
+impl Drop for Context {
+    fn drop(&mut self) {
+        OsThread::await_exiting();
+    }
+}
+
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let message = redact(message, &self.secrets);
@@ -283,6 +291,22 @@ mod tests {
         assert_eq!(told("admin-1, every, you:yours@proxy, me:mine@auth"), "***, ***, ***@proxy, ***@auth");
         assert_eq!(settings.servers_told(), "SASL_PLAINTEXT://***@a:9092,b:9092");
         assert!(!format!("{settings:?}").contains("s3cret"));
+    }
+
+    /// Each test of ours has a process of its own.
+    #[test]
+    fn no_thread_is_left_when_a_client_is_dropped() {
+        use rdkafka::consumer::BaseConsumer;
+
+        let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+        let settings = Settings::new("127.0.0.1:1,127.0.0.2:1,127.0.0.3:1".to_owned());
+        let before = threads();
+        for _ in 0..100 {
+            let client: BaseConsumer<Context> = settings.client(&[("group.id", "group".to_owned())], &[]).unwrap();
+            assert!(threads() > before);
+            drop(client);
+            assert_eq!(threads(), before);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! thread-local values are dropped there. In the second the thread runs no code any more; the system tells nobody of its end,
 //! so this one yields to it, which takes microseconds.
 
+use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::thread::{JoinHandleExt, RawPthread};
@@ -57,6 +58,25 @@ impl OsThread {
         true
     }
 
+    /// Waits until the threads of this process that are exiting are gone, a second at most; all that were joined are among
+    /// them. For those that a foreign library has joined, and whose numbers nobody knows.
+    pub fn await_exiting() {
+        let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
+        let numbers = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+        let exiting: Vec<_> = numbers.map(Self).filter(|thread| thread.is_exiting()).collect();
+        let deadline = Instant::now() + LINGER;
+        for thread in exiting {
+            thread.await_end(deadline.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    fn is_exiting(self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/self/task/{}/stat", self.0)).unwrap_or_default();
+        // Behind the name, which may have spaces and brackets: the state, five numbers, the flags.
+        let flags = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().nth(6));
+        flags.and_then(|flags| flags.parse::<u32>().ok()).is_some_and(|flags| flags & PF_EXITING != 0)
+    }
+
     /// Whether the system still has it.
     pub(crate) fn is_alive(self) -> bool {
         // SAFETY: signal 0 is sent to nobody; the system says whether there is somebody.
@@ -64,6 +84,9 @@ impl OsThread {
         found == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
     }
 }
+
+/// The system's flag of a thread that exits, from the kernel's `include/linux/sched.h`. It is set before a joiner wakes.
+const PF_EXITING: u32 = 4;
 
 /// How long the system may take to let go of a thread that has run its last instruction. More than enough: its number may
 /// belong to another thread by then.

@@ -432,20 +432,16 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
             return self.push_held(record, at);
         }
         let (operator, mut outlet) = self.parts(at);
-        // Where the position is elsewhere, it is the error of an operator behind this one.
-        if !O::MANY.0 || O::GATHERS.0 || O::PASSES_ON.0 {
-            return match operator.process(record, &mut outlet) {
-                Err(Fault::Error(error)) if at.is_at(self.node) => self.errors.judge(error, at.record()),
-                processed => processed,
-            };
-        }
         let processed = operator.process(record, &mut outlet);
-        if outlet.leave.is_refused() {
+        if O::MANY.0 && !O::GATHERS.0 && !O::PASSES_ON.0 && outlet.leave.is_refused() {
             return self.errors.refusal.settle(processed);
         }
+        // Each arm makes its result anew: one that is moved as a whole goes through memory, which costs more than the record.
         match processed {
+            Ok(()) => Ok(()),
+            // Where the position is elsewhere, it is the error of an operator behind this one.
             Err(Fault::Error(error)) if at.is_at(self.node) => self.errors.judge(error, at.record()),
-            processed => processed,
+            Err(fault) => Err(fault),
         }
     }
 

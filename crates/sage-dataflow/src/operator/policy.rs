@@ -144,17 +144,23 @@ impl Errors {
     }
 
     /// Decides on an error of the operator; `taken` is how many records its chain had taken before this batch.
+    #[inline(always)]
+    pub(crate) fn judge(&mut self, error: BoxError, taken: u64) -> Result<(), Fault> {
+        self.unforgiven(error, taken).map_or(Ok(()), |error| Err(Fault::Error(error)))
+    }
+
+    /// The error that fails the job, if it is to. Comes back in registers: a `Result` that is written through a pointer
+    /// keeps those of a whole chain in memory.
     #[cold]
     #[inline(never)]
-    pub(crate) fn judge(&mut self, error: BoxError, taken: u64) -> Result<(), Fault> {
+    fn unforgiven(&mut self, error: BoxError, taken: u64) -> Option<BoxError> {
         if !self.policy.skip || Fatal::is(&error) {
-            return Err(Fault::Error(error));
+            return Some(error);
         }
         if taken != self.batch.0 {
             self.batch = (taken, self.skipped);
         }
-        let over =
-            |allowed: String, skipped, source| Err(Fault::Error(BudgetExceeded { skipped, allowed, source }.into()));
+        let over = |allowed: String, skipped, source| Some(BudgetExceeded { skipped, allowed, source }.into());
         if let Some(limit) = self.policy.at_most.filter(|limit| self.skipped >= *limit) {
             return over(limit.to_string(), self.skipped, error);
         }
@@ -168,7 +174,7 @@ impl Errors {
         let errors = error_chain(&*error);
         self.passed.note(self.skipped, &errors);
         tracing::debug!(error = errors.join(": "), "record skipped");
-        Ok(())
+        None
     }
 
     /// Looks at the share of errors once all records are in.

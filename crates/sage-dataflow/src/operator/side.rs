@@ -263,13 +263,14 @@ impl<O: SideOperator, N: Push<O::Out>> Emit<Leaves<O::Out, O::Side>> for Ways<'_
             Leaves::Main(_) | Leaves::Side(_) => return Ok(()),
         };
         match left {
+            Ok(()) => {}
             Err(Fault::Stop(Stop::Satisfied)) => {
                 self.open[way] = false;
                 if *self.open == [false; 2] {
                     return Err(Stop::Satisfied.into());
                 }
             }
-            left => left?,
+            Err(fault) => return Err(fault),
         }
         self.at.enter(self.node);
         self.look()
@@ -304,8 +305,9 @@ impl<T, E: Emit<T>> Emit<T> for Watched<'_, E> {
 #[inline(always)]
 fn sent<T>(next: &mut impl Push<T>, record: T, at: &mut Position) -> Result<(), Fault> {
     match next.push(record, at) {
+        Ok(()) => Ok(()),
         Err(Fault::Stop(Stop::Attend)) => next.attend(at),
-        pushed => pushed,
+        Err(fault) => Err(fault),
     }
 }
 

@@ -515,8 +515,9 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
                 at.resume(node, record);
                 *emitted += 1;
                 match next.push(result, at) {
+                    Ok(()) => {}
                     Err(Fault::Stop(Stop::Attend)) => next.attend(at)?,
-                    pushed => pushed?,
+                    Err(fault) => return Err(fault),
                 }
                 if control.load() == Control::Cancel {
                     return Err(Stop::Cancelled.into());
