@@ -135,7 +135,7 @@ impl FakeBackend {
         let failure = Failure { operator: None, record: 1, during: During::Record, what };
         let failures = if ending == Ending::Failed { vec![failure] } else { Vec::new() };
         let outcome = TaskOutcome { ending, failures, notes: Vec::new(), times: TaskTimes::default() };
-        self.after(script.takes, Event::TaskEnded { task: TaskId(index), outcome });
+        self.after(script.takes, Event::TaskEnded { task: TaskId(index), outcome: Box::new(outcome) });
     }
 }
 

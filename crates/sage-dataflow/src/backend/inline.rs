@@ -44,7 +44,7 @@ impl InlineBackend {
                     let id = *id;
                     if let Some((_, runner)) = self.tasks.remove(index) {
                         let outcome = runner.end();
-                        self.ground.events.send(Event::TaskEnded { task: id, outcome });
+                        self.ground.events.send(Event::TaskEnded { task: id, outcome: Box::new(outcome) });
                     }
                 }
             }

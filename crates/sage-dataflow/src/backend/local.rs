@@ -9,6 +9,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
+
 use super::thread::{OwnThread, ProbeHangs, ask};
 use super::{Backend, Event, Ground, ServiceAction, Stuck, TaskId, Unit};
 use crate::guarded::{Guarded, guard};
@@ -20,7 +22,7 @@ use crate::sync::lock;
 /// Runs each unit on a thread of its own.
 pub(crate) struct LocalBackend {
     ground: Ground,
-    threads: HashMap<UnitKey, OwnThread>,
+    threads: HashMap<UnitKey, OwnThread, RandomState>,
     /// Those whose event was taken.
     ending: Vec<(UnitKey, OwnThread)>,
 }
@@ -51,7 +53,7 @@ impl UnitKey {
 
 impl LocalBackend {
     pub(crate) fn new(ground: Ground) -> Self {
-        Self { ground, threads: HashMap::new(), ending: Vec::new() }
+        Self { ground, threads: HashMap::default(), ending: Vec::new() }
     }
 
     /// A thread has sent its last event.
@@ -83,7 +85,7 @@ impl Backend for LocalBackend {
                     let begun = threads.begin();
                     let outcome = runner.into_inner().run();
                     drop(begun);
-                    events.send(Event::TaskEnded { task: id, outcome });
+                    events.send(Event::TaskEnded { task: id, outcome: Box::new(outcome) });
                 })?;
                 self.threads.insert(UnitKey::Task(id), thread);
             }

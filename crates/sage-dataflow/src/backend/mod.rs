@@ -78,7 +78,8 @@ pub(crate) enum ServiceAction {
 pub(crate) enum Event {
     TaskEnded {
         task: TaskId,
-        outcome: TaskOutcome,
+        /// Boxed: a queue makes room for thirty events at once.
+        outcome: Box<TaskOutcome>,
     },
     StartEnded {
         service: ServiceId,

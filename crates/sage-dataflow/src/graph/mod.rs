@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 pub use explain::Explain;
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 pub(crate) use validate::validate;
 use wiring::{BuildChain, ConnectEdge};
@@ -99,9 +100,9 @@ pub(crate) struct Graph {
     /// The policy of operators and sinks that have none of their own.
     pub(crate) default_policy: ErrorPolicy,
     /// How many nodes there are of each kind.
-    kinds: HashMap<&'static str, usize>,
+    kinds: HashMap<&'static str, usize, RandomState>,
     /// How many nodes bear each name.
-    names: HashMap<String, usize>,
+    names: HashMap<String, usize, RandomState>,
     /// How records are weighed where they wait.
     pub(crate) weights: Weights,
 }
@@ -128,10 +129,11 @@ impl Graph {
         let of_kind = self.kinds.entry(kind).or_default();
         *of_kind += 1;
         let mut nth = *of_kind;
-        while self.names.contains_key(&format!("{kind}-{nth}")) {
+        let mut name = format!("{kind}-{nth}");
+        while self.names.contains_key(&name) {
             nth += 1;
+            name = format!("{kind}-{nth}");
         }
-        let name = format!("{kind}-{nth}");
         self.names.insert(name.clone(), 1);
         self.nodes.push(Node { name, one_to_one, policy: None });
         id

@@ -1,7 +1,5 @@
 //! What is wrong with a graph, said before anything starts.
 
-use std::collections::HashSet;
-
 use super::{Graph, Index, InletId, Mistake, NodeId};
 use crate::environment::SubmitError;
 
@@ -54,13 +52,10 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
     if let Some((node, _)) = graph.one_shots.iter().find(|(_, is_left)| !is_left()) {
         return Err(SubmitError::SourceConsumed { source_name: graph.node(*node).name.clone() });
     }
-    let mut names = HashSet::new();
-    for node in &graph.nodes {
-        if !names.insert(node.name.as_str()) {
-            return Err(SubmitError::DuplicateOperator { name: node.name.clone() });
-        }
+    match graph.names.iter().filter(|(_, bearers)| **bearers > 1).map(|(name, _)| name).min() {
+        Some(name) => Err(SubmitError::DuplicateOperator { name: name.clone() }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Checks that every loop is closed, and that no two share a task: the probes of one would wait for those of the other.

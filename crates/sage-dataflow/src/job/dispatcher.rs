@@ -246,7 +246,7 @@ impl<B: Backend> Dispatcher<B> {
 
     pub(super) fn on_event(&mut self, event: Event) {
         match event {
-            Event::TaskEnded { task, outcome } => self.on_task_ended(task, outcome),
+            Event::TaskEnded { task, outcome } => self.on_task_ended(task, *outcome),
             Event::StartEnded { service, end } => self.on_start_ended(service, end),
             Event::StopEnded { service, end, calls_inside } => self.on_stop_ended(service, end, calls_inside),
             Event::CleanupEnded { service, end } => self.on_cleanup_ended(service, end),

@@ -1,9 +1,10 @@
 //! What the dispatcher is given: the tasks and services of one run, and how long each phase may take.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
+
+use foldhash::fast::RandomState;
 
 use super::report::{JobMetrics, OperatorReport};
 use super::task::{Cursor, During, Ending, TaskOutcome, TaskTimes};
@@ -137,17 +138,25 @@ impl Plan {
             })
             .collect();
         let Counters { taken, emitted, passed, late, unfinished } = built.counters;
-        let passed = passed.into_iter().map(|((node, _), passed)| (node, passed)).collect();
-        let (taken, emitted) = (Grouped::new(taken), Grouped::new(emitted));
-        let (passed, late) = (Grouped::new(passed), Grouped::new(late));
+        let (chains, nodes) = (graph.chains.len(), graph.nodes.len());
+        let at = |node: NodeId| node.0 as usize;
+        let mut taken = grouped(chains, taken.into_iter());
+        let mut emitted = grouped(nodes, emitted.into_iter().map(|(node, counter)| (at(node), counter)));
+        let mut passed = grouped(nodes, passed.into_iter().map(|((node, _), passed)| (at(node), passed)));
+        let mut late = grouped(nodes, late.into_iter().map(|(node, counter)| (at(node), counter)));
         let mut operators: Vec<OperatorRow> = Vec::new();
         for (index, chain) in graph.chains.iter().enumerate() {
             for (position, &node) in chain.nodes.iter().enumerate() {
+                let is_source = position == 0 && matches!(chain.head, Head::Source { .. });
+                let emitted = match is_source {
+                    // A source sends on what it reads; what it failed to read is no record.
+                    true => Some(taken[index].clone()),
+                    false => (!graph.node(node).one_to_one).then(|| std::mem::take(&mut emitted[at(node)])),
+                };
                 let input = match position {
-                    0 => RowInput::Chain(taken.of(index)),
+                    0 => RowInput::Chain(std::mem::take(&mut taken[index])),
                     _ => RowInput::Row(operators.len() - 1),
                 };
-                let is_source = position == 0 && matches!(chain.head, Head::Source { .. });
                 operators.push(OperatorRow {
                     node,
                     name: graph.node(node).name.clone(),
@@ -155,13 +164,9 @@ impl Plan {
                     parallelism: graph.parallelism(chain),
                     is_source,
                     input,
-                    late: late.of(node),
-                    emitted: match is_source {
-                        // A source sends on what it reads; what it failed to read is no record.
-                        true => Some(taken.of(index)),
-                        false => (!graph.node(node).one_to_one).then(|| emitted.of(node)),
-                    },
-                    passed: passed.of(node),
+                    emitted,
+                    passed: std::mem::take(&mut passed[at(node)]),
+                    late: std::mem::take(&mut late[at(node)]),
                 });
             }
         }
@@ -189,19 +194,11 @@ impl Plan {
     }
 }
 
-/// What the replicas count, by what they are replicas of.
-struct Grouped<K, C>(HashMap<K, Vec<Arc<C>>>);
-
-impl<K: Eq + Hash, C> Grouped<K, C> {
-    fn new(counters: Vec<(K, Arc<C>)>) -> Self {
-        let mut groups: HashMap<K, Vec<Arc<C>>> = HashMap::new();
-        counters.into_iter().for_each(|(key, counter)| groups.entry(key).or_default().push(counter));
-        Self(groups)
-    }
-
-    fn of(&self, key: K) -> Vec<Arc<C>> {
-        self.0.get(&key).cloned().unwrap_or_default()
-    }
+/// What the replicas count, by the number of what they are replicas of.
+fn grouped<C>(groups: usize, counters: impl Iterator<Item = (usize, Arc<C>)>) -> Vec<Vec<Arc<C>>> {
+    let mut grouped: Vec<_> = std::iter::repeat_with(Vec::new).take(groups).collect();
+    counters.for_each(|(group, counter)| grouped[group].push(counter));
+    grouped
 }
 
 /// The figures of every operator: counts from the counters, failures and times from the tasks that have ended.
@@ -209,8 +206,8 @@ impl<K: Eq + Hash, C> Grouped<K, C> {
 /// An operator that sends on one record for each it takes counts nothing: its figures follow from those before it.
 pub(crate) fn operator_reports(rows: &[OperatorRow], tasks: &[TaskRecord]) -> Vec<OperatorReport> {
     let mut reports: Vec<OperatorReport> = Vec::new();
-    let mut times: HashMap<usize, TaskTimes> = HashMap::new();
-    let mut fatal: HashMap<NodeId, u64> = HashMap::new();
+    let mut times: HashMap<usize, TaskTimes, RandomState> = HashMap::default();
+    let mut fatal: HashMap<NodeId, u64, RandomState> = HashMap::default();
     for task in tasks {
         let TaskState::Ended(outcome) = &task.state else { continue };
         let sum = times.entry(task.chain).or_default();
