@@ -35,7 +35,9 @@ def check_config(config: dict[Any, Any]) -> None:
 
 def timeouts_of(config: Mapping[Any, Any]) -> dict[str, float]:
     """The deadlines of a configuration, in seconds."""
-    timeouts = config.get("timeouts", {})
+    if "timeouts" not in config:
+        return {}
+    timeouts = config["timeouts"]
     if not isinstance(timeouts, Mapping):
         raise TypeError(f"`timeouts` of `config` is a mapping of names to seconds, not {timeouts!r}")
     for name in timeouts:

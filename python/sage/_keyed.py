@@ -61,7 +61,9 @@ class KeyedStream(DataStream):
             options["whole"] = True
         elif self._step.strategy != "hash":
             raise ValueError(f"`{kind}` needs the records of a key in one place: use `keyby` with the strategy `hash`")
-        return self._add(kind, function, kind if function is None else None, parallelism, **options)
+        # What is summed up is no name for a sum.
+        named = kind if function is None or kind == "sum" else None
+        return self._add(kind, function, named, parallelism, **options)
 
     def _expiring(
         self, kind: str, function: Any, parallelism: int, expire_after: float | None, **options: Any
@@ -238,12 +240,11 @@ class WindowedStream:
         """The sum of the records of each key and window, or of what ``function`` makes of them. It keeps records as
         ``reduce`` does."""
         of = ops.identity() if function is None else function
-        name = "sum" if function is None else name_of(of)
 
         def first(left: list[Any]) -> Any:
             return summand(of(left.pop(0)))
 
-        return self._folded(of, name, lambda so_far, record: so_far + of(record), first, parallelism)
+        return self._folded(of, "sum", lambda so_far, record: so_far + of(record), first, parallelism)
 
     def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
         """One record for each key and window: ``function(so_far, record)`` is called for each record but the first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from ._arguments import check_call, length, meant, seconds, shown, truth, warn, whole
@@ -100,12 +100,13 @@ class DataStream:
         options = split_options(function, kwargs)
         check_function(kind, function, args, kwargs)
         told, dead = policy(options)
-        is_flight = "in_flight" in options or is_async(function)
+        is_awaited = is_async(function)
+        is_flight = "in_flight" in options or is_awaited
         if is_flight and isinstance(function, type) and issubclass(function, FileSink):
             raise ValueError(f"`{function.__name__}` writes one record at a time, so it takes no `in_flight`")
         if is_flight:
             told.update(self._flight(kind, options))
-            told["async"] = is_async(function)
+            told["async"] = is_awaited
         elif "ordered" in options or "timeout" in options:
             named = name or name_of(function)
             raise ValueError(f"`ordered` and `timeout` are for functions that are async or have `in_flight`: `{named}`")
@@ -324,8 +325,9 @@ def is_async(function: Any) -> bool:
     # Of a function that nothing is marked on, it is known at once. This is asked of every step of every job.
     if type(function) is BuiltinFunctionType:
         return False
-    if type(function) is FunctionType and not function.__dict__:
-        return bool(function.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR))
+    plain = function.__func__ if type(function) is MethodType else function
+    if type(plain) is FunctionType and not plain.__dict__:
+        return bool(plain.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR))
     calls = function, getattr(function, "__call__", None)
     return any(inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call) for call in calls)
 

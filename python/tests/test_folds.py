@@ -158,7 +158,7 @@ def test_what_raises_in_a_fold_is_named_and_leaves_nothing(of: str, behind: int)
     def failing() -> None:
         env = LocalEnvironment("raises")
         folded(env.from_batch(range(behind + 50)).map(made).keyby(lambda _: "k")).collect()
-        name = "lambda" if of == "sum" else "broken"
+        name = "sum" if of == "sum" else "broken"
         with pytest.raises(JobFailed, match=f"`{name}.*record.*LookupError: no {behind}") as failed:
             run(env)
         assert isinstance(failed.value.__cause__, LookupError)
