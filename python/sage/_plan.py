@@ -118,7 +118,9 @@ def is_native(step: Transformation) -> bool:
     if step.has_policy:
         return False
     if step.kind in _NATIVE:
-        return isinstance(step.made[0], Op)
+        op = step.made[0]
+        # What the records have inside may be an iterator without end, which loops go through bit by bit.
+        return isinstance(op, Op) and (step.kind != "flatmap" or op.name == "split")
     return step.kind in _NATIVE_ENDS and step.options.get("native", False) is True
 
 

@@ -70,8 +70,8 @@ class DataStream:
       record leaves nothing behind;
     - ``in_flight``: how many records are worked on at the same time, 1 to 1,048,576; for ``async def``
       functions 64 unless said. A function that is not async is then called on threads, 256 at most.
-      ``ordered=False`` sends results on as they come, and ``timeout`` is the time in seconds that each record
-      may take.
+      ``ordered=False`` sends results on as they come, and ``timeout`` is how long each record may take, in
+      seconds from when its call begins.
     """
 
     def __init__(self, environment: LocalEnvironment, step: Transformation, output: int = 0) -> None:

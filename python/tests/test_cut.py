@@ -21,6 +21,7 @@ from sage import (
     ProcessFunction,
     Session,
     Tumbling,
+    ops,
 )
 
 #: It says of some containers what their records are.
@@ -228,6 +229,15 @@ def test_what_a_function_makes_of_one_record_may_be_endless(made: Callable[[], A
     env.submit(autostop=True)
     assert got == [*itertools.islice(made(), 5)]
     assert twice == [*itertools.islice((n for n in made() for _ in range(3)), 7)]
+
+
+@pytest.mark.parametrize("of", [ops.identity(), ops.field("numbers")])
+def test_what_a_record_has_inside_may_be_endless(of: ops.Op) -> None:
+    env = LocalEnvironment("inside")
+    records = [itertools.count()] if of.name == "identity" else [{"numbers": itertools.count()}]
+    first = env.from_batch(records).flatmap(of).take(5).collect()
+    env.submit(autostop=True)
+    assert first == [0, 1, 2, 3, 4]
 
 
 def test_an_endless_expansion_is_cancelled_and_its_generator_closed() -> None:
