@@ -34,7 +34,7 @@ from types import CodeType, FunctionType
 from typing import Any
 from zlib import crc32
 
-from ._arguments import millis
+from ._arguments import millis, said
 from ._awaiting import UNAWAITED, UNUSED, check_hook, refuse
 from ._io import FileSink
 from ._job_loop import JobLoop
@@ -203,15 +203,18 @@ class Chain:
         """The error for a result of the last function that nobody awaits."""
         return refuse(self._last, result)
 
-    def blame(self, exception: BaseException) -> str | None:
-        """The operator that raised an exception, where this chain has several and it was one of them."""
+    def blame(self, exception: BaseException) -> tuple[str, str] | None:
+        """The operator that raised an exception, where this chain has several and it was one of them, and of which
+        window, if of one."""
         if not self._is_several:
             return None
         traceback = exception.__traceback__
         while traceback is not None:
-            names = self._names.get(id(traceback.tb_frame.f_code), {})
+            frame = traceback.tb_frame
+            names = self._names.get(id(frame.f_code), {})
             if traceback.tb_lineno in names:
-                return names[traceback.tb_lineno]
+                folding = (value.at() for value in frame.f_locals.values() if type(value) is Folding)
+                return names[traceback.tb_lineno], next(filter(None, folding), "")
             traceback = traceback.tb_next
         return None
 
@@ -405,6 +408,10 @@ class Folding:
         self._window = window[:3]
         self.so_far = so_far[0] if so_far else self._first(left)
         return left
+
+    def at(self) -> str:
+        """Which window it folds, for an error; empty if none."""
+        return f", the window of {said(self._window[0])} from {self._window[1]}" if self._window else ""
 
     def end(self) -> Any:
         """The result of the window."""

@@ -169,6 +169,18 @@ def test_what_raises_in_a_fold_is_named_and_leaves_nothing(of: str, behind: int)
     assert watched and not any(record() for record in watched)
 
 
+def test_what_raises_in_a_sum_is_said_with_its_window() -> None:
+    def amount(record: tuple[str, int]) -> int:
+        return next(iter(())) if record == ("b", 3) else record[1]
+
+    env = LocalEnvironment("window")
+    records = [("a", 1), ("b", 2), ("b", 3), ("a", 4)]
+    stream = env.from_batch(records).with_timestamps(lambda record: record[1]).keyby(lambda record: record[0])
+    stream.window(Tumbling(100)).sum(amount).collect()
+    with pytest.raises(JobFailed, match="operator `sum → collect`.*in `sum`, the window of 'b' from 0.0: StopIteration"):
+        run(env)
+
+
 def test_functions_see_the_records_of_a_window_in_one_row() -> None:
     env = LocalEnvironment("row")
     calls: list[tuple[Any, Any]] = []

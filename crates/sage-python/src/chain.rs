@@ -355,7 +355,7 @@ impl Chain {
         let raised = exception.clone_ref(py).into_value(py);
         let function = self.adapter.as_ref().and_then(|adapter| {
             let blamed = adapter.call_method1(py, intern!(py, "blame"), (raised,));
-            blamed.and_then(|name| name.extract::<Option<String>>(py)).ok().flatten()
+            blamed.and_then(|blamed| blamed.extract::<Option<(String, String)>>(py)).ok().flatten()
         });
         let raised = Raised::new(py, exception, function);
         match record {

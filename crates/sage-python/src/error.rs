@@ -28,16 +28,16 @@ pub(crate) struct Raised {
 const NAME_CHARS: usize = 200;
 
 impl Raised {
-    /// `function` is the one that raised it, where a task runs several.
-    pub(crate) fn new(py: Python<'_>, exception: PyErr, function: Option<String>) -> Self {
+    /// `function` is the one that raised it, where a task runs several, and with what it was at work, if there is more to say.
+    pub(crate) fn new(py: Python<'_>, exception: PyErr, function: Option<(String, String)>) -> Self {
         let exception = unwrapped(py, exception);
         let kind = exception.get_type(py).name().map_or_else(|_| "exception".to_owned(), |name| name.to_string());
         let text = exception.value(py).str().map_or_else(|_| String::new(), |text| text.to_string());
         let mut message = if text.is_empty() { kind } else { format!("{kind}: {text}") };
-        if let Some(function) = function {
+        if let Some((function, at)) = function {
             let end = function.char_indices().nth(NAME_CHARS).map(|(end, _)| end);
             let (name, more) = end.map_or((function.as_str(), ""), |end| (&function[..end], "…"));
-            message = format!("in `{name}{more}`: {message}");
+            message = format!("in `{name}{more}`{at}: {message}");
         }
         let is_fatal = is_fatal(py, &exception);
         Self { exception, message, is_fatal }
