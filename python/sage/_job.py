@@ -18,9 +18,19 @@ class Report:
     """The report of a job: its outcome, its operators and services, and what is left if it is not clean."""
 
     def __init__(self, job: _sage.Job, parts: Parts) -> None:
-        self._text = job.report_text or "no report: the job was not started"
-        self._json = job.report_json or "{}"
+        self._job = job
         self._parts = parts
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_text": self._text, "_json": self._json, "_parts": self._parts}
+
+    @cached_property
+    def _text(self) -> str:
+        return self._job.report_text or "no report: the job was not started"
+
+    @cached_property
+    def _json(self) -> str:
+        return self._job.report_json or "{}"
 
     @cached_property
     def data(self) -> dict[str, Any]:

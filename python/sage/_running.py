@@ -17,13 +17,15 @@ Invariants:
 from __future__ import annotations
 
 import atexit
+import importlib
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Callable
+from signal import SIGTERM
 from types import FrameType
+from typing import Any
 
 from . import _sage
 from ._arguments import warn
@@ -32,6 +34,9 @@ from ._counts import Parts
 from ._files import told_of
 from ._interrupted import Sources, tell_interrupted, tell_stopping
 from ._job import attach
+
+#: What `signal` wraps: it makes enumerations of all it gives, which for a small job is a twentieth of its time.
+_signals: Any = importlib.import_module("_signal")
 
 #: May be taken by a signal handler of the program that stops a job. Tells when no job is being started any more.
 _lock = threading.Condition(threading.RLock())
@@ -118,9 +123,9 @@ def start(run: Run, begin: Callable[[bool], None]) -> None:
     with _lock:
         _starting += 1
     try:
-        if is_on_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        if is_on_main and _signals.getsignal(SIGTERM) is _signals.SIG_DFL:
             _is_handled = True
-            signal.signal(signal.SIGTERM, _end_program)
+            _signals.signal(SIGTERM, _end_program)
         begin(is_on_main)
         _running.add(run)
     finally:
@@ -137,8 +142,8 @@ def leave_signals() -> None:
         return
     if any(run.job.state != "ended" for run in list(_running)):
         return
-    if signal.getsignal(signal.SIGTERM) is _end_program:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if _signals.getsignal(SIGTERM) is _end_program:
+        _signals.signal(SIGTERM, _signals.SIG_DFL)
     _is_handled = False
 
 

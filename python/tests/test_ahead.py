@@ -140,8 +140,8 @@ def test_bytes_bound_what_waits() -> None:
     env.from_batch(iter(Numbers(400, made))).sink(taken)
     env.submit(autostop=True)
     assert waiting == 0
-    # 16 that wait; one that is pushed, and those that the sink is being handed.
-    assert most <= 24
+    # 16 that wait, as many that the sink was handed and has not come to, and a few that are being pushed.
+    assert most <= 40
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,8 @@ def test_what_raises_in_a_sum_is_said_with_its_window() -> None:
     records = [("a", 1), ("b", 2), ("b", 3), ("a", 4)]
     stream = env.from_batch(records).with_timestamps(lambda record: record[1]).keyby(lambda record: record[0])
     stream.window(Tumbling(100)).sum(amount).collect()
-    with pytest.raises(JobFailed, match="operator `sum → collect`.*in `sum`, the window of 'b' from 0.0: StopIteration"):
+    told = "operator `sum → collect`.*in `sum`, the window of 'b' from 0.0: StopIteration"
+    with pytest.raises(JobFailed, match=told):
         run(env)
 
 

@@ -1,8 +1,8 @@
 //! What ends a loop over records that has gone on for long enough, so that its results leave and the engine sees what is asked of it.
 //!
 //! A loop looks at a flag for each record, and at no clock: see [`records`](crate::records). The flag is set by a thread of the job,
-//! the cutter, which ticks while loops run and sleeps while none do. It never attaches, so that nothing a program does holds it up. A
-//! loop that was there at the last tick already has gone on for a tick at least, and two at most.
+//! the cutter, which ticks while loops run, sleeps while none do, and ends with the last thread that has some. It never attaches, so that
+//! nothing a program does holds it up. A loop that was there at the last tick already has gone on for a tick at least, and two at most.
 //!
 //! Invariants:
 //!  1. `run` of a loop is odd while it runs, and only its own thread changes it.
@@ -12,7 +12,7 @@
 
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -74,16 +74,22 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     sleeps: AtomicBool,
-    /// The thread, as the system knows it.
-    number: OnceLock<OsThread>,
 }
 
 #[derive(Default)]
 struct State {
     /// Each with the run that the last tick has seen.
     loops: Vec<(Arc<Loop>, Option<u64>)>,
-    thread: Option<JoinHandle<()>>,
+    /// Those that were started. One ticks at a time; each returns how the system knows it.
+    threads: Vec<JoinHandle<OsThread>>,
+    ticks: bool,
     is_closed: bool,
+}
+
+impl State {
+    fn is_over(&self) -> bool {
+        self.is_closed || self.loops.is_empty()
+    }
 }
 
 impl Cutter {
@@ -94,10 +100,13 @@ impl Cutter {
         let watched = Arc::new(Loop { cut, run, out, shared });
         let mut state = self.0.lock();
         state.loops.push((watched.clone(), None));
-        if state.thread.is_none() && !state.is_closed {
+        if !state.ticks && !state.is_closed {
             let shared = self.0.clone();
             match Builder::new().name("sage-cutter".to_owned()).stack_size(STACK_BYTES).spawn(move || shared.tick()) {
-                Ok(thread) => state.thread = Some(thread),
+                Ok(thread) => {
+                    state.ticks = true;
+                    state.threads.push(thread);
+                }
                 // The job does what it would do with it, only its loops end by themselves.
                 Err(error) => eprintln!("sage: no thread for ending loops that take long: {error}"),
             }
@@ -107,20 +116,26 @@ impl Cutter {
 
     /// The thread of these loops has ended.
     pub(crate) fn forget(&self, watched: &Arc<Loop>) {
-        self.0.lock().loops.retain(|(other, _)| !Arc::ptr_eq(other, watched));
+        let mut state = self.0.lock();
+        state.loops.retain(|(other, _)| !Arc::ptr_eq(other, watched));
+        if state.is_over() {
+            drop(state);
+            self.0.changed.notify_all();
+        }
     }
 
     /// Ends the thread, and waits until it has ended.
     pub(crate) fn close(&self) {
         let mut state = self.0.lock();
         state.is_closed = true;
-        let thread = state.thread.take();
+        let threads = std::mem::take(&mut state.threads);
         drop(state);
         self.0.changed.notify_all();
-        if let Some(thread) = thread {
-            // It runs no code but ours.
-            let _ended = thread.join();
-            self.0.number.get().into_iter().for_each(|thread| _ = thread.await_end(LINGER));
+        for thread in threads {
+            // It runs no code but ours, which does not panic.
+            if let Ok(thread) = thread.join() {
+                thread.await_end(LINGER);
+            }
         }
     }
 }
@@ -149,14 +164,14 @@ impl Shared {
     }
 
     /// What the thread does.
-    fn tick(&self) {
-        self.number.get_or_init(OsThread::current);
+    fn tick(&self) -> OsThread {
         let mut state = self.lock();
         loop {
-            let ticking = self.changed.wait_timeout_while(state, TICK, |state| !state.is_closed);
+            let ticking = self.changed.wait_timeout_while(state, TICK, |state| !state.is_over());
             state = ticking.unwrap_or_else(PoisonError::into_inner).0;
-            if state.is_closed {
-                return;
+            if state.is_over() {
+                state.ticks = false;
+                return OsThread::current();
             }
             let mut is_busy = false;
             for (watched, seen) in &mut state.loops {
@@ -173,7 +188,7 @@ impl Shared {
             self.sleeps.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             if state.loops.iter().all(|(watched, _)| watched.runs().is_none()) {
-                let asleep = |state: &mut State| !state.is_closed && self.sleeps.load(Ordering::Relaxed);
+                let asleep = |state: &mut State| !state.is_over() && self.sleeps.load(Ordering::Relaxed);
                 state = self.changed.wait_while(state, asleep).unwrap_or_else(PoisonError::into_inner);
             }
             self.sleeps.store(false, Ordering::Relaxed);
