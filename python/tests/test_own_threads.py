@@ -204,7 +204,9 @@ def test_functions_may_call_themselves_as_deeply_as_on_a_thread_of_python() -> N
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(100_000)
     try:
-        value = nested(16_000)
+        # From 3.12 on, the interpreter itself bounds how deep its own functions go.
+        depth = 16_000 if sys.version_info < (3, 12) else 2_000
+        value = nested(depth)
         env = LocalEnvironment("deep")
         got = env.from_batch([value]).map(lambda record: len(repr(record))).collect()
 
@@ -222,7 +224,7 @@ def test_functions_may_call_themselves_as_deeply_as_on_a_thread_of_python() -> N
         env.register_service("deep", Deep)
         called = env.from_batch([value]).map(Calls).collect()
         run(env)
-        assert got == called == [32_002]
+        assert got == called == [2 * depth + 2]
     finally:
         sys.setrecursionlimit(limit)
 
