@@ -269,10 +269,6 @@ impl Position {
     }
 }
 
-/// How many records a chain that is fast takes before it looks again whether it is cancelled, drained or paused; any
-/// other looks after each one.
-pub(crate) const FAST_STRIDE: u64 = 8;
-
 /// What a task knows of itself.
 #[derive(Debug)]
 pub struct TaskContext {
@@ -455,12 +451,6 @@ impl Work {
     #[inline(always)]
     pub(crate) fn begin() -> Self {
         Self { began: Instant::now(), excused: excused() }
-    }
-
-    /// With what it was excused for.
-    #[inline(always)]
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
     }
 
     /// Without what it was excused for.

@@ -20,7 +20,7 @@ use crate::graph::NodeId;
 use crate::graph::wiring::BuildContext;
 use crate::guarded::Guarded;
 use crate::job::control::{Control, JobControl};
-use crate::job::task::{CloseContext, FAST_STRIDE, Fault, Position, Push, Step, Stop, Task, TaskContext};
+use crate::job::task::{CloseContext, Fault, Position, Push, Step, Stop, Task, TaskContext};
 use crate::metrics::Counter;
 use crate::operator::policy::Passed;
 use crate::time::Timestamp;
@@ -183,6 +183,8 @@ impl SourceContext {
 /// Batches are this long at most, in records: how often the counters are published and the clock is read.
 const MAX_BATCH_RECORDS: u64 = 4096;
 const FIRST_BATCH_RECORDS: u64 = 64;
+/// How many records a loop over quick ones is unrolled to.
+const STRIDE_RECORDS: u64 = 8;
 /// A batch that takes longer than this makes the next one smaller.
 const LONG_BATCH: Duration = Duration::from_millis(2);
 
@@ -256,6 +258,52 @@ fn one<S: Source, N: Push<S::Item>>(
     }
 }
 
+/// Takes up to `limit` records from the source through its chain.
+#[inline(always)]
+fn batch<S: Source, N: Push<S::Item>>(
+    source: &mut S,
+    next: &mut N,
+    at: &mut Position,
+    limit: u64,
+    node: NodeId,
+    context: &SourceContext,
+) -> Result<Step, Fault> {
+    at.enter(node);
+    let (end, control) = (at.record() + limit, &*context.control);
+    while at.record() < end && control.running() {
+        match one(source, next, &mut Stride { at, taken: 0 }, node, context)? {
+            Step::Again => {}
+            step => return Ok(step),
+        }
+    }
+    Ok(Step::Again)
+}
+
+/// Takes as many records as a batch may have, where those before were quick: in strides, over which the compiler unrolls the
+/// loop.
+#[inline(always)]
+fn quick_batch<S: Source, N: Push<S::Item>>(
+    source: &mut S,
+    next: &mut N,
+    at: &mut Position,
+    node: NodeId,
+    context: &SourceContext,
+) -> Result<Step, Fault> {
+    at.enter(node);
+    let (end, control) = (at.record() + MAX_BATCH_RECORDS, &*context.control);
+    while at.record() < end && control.running() {
+        let mut stride = Stride { at, taken: 0 };
+        // Records that were quick may turn slow at any moment.
+        while stride.taken < STRIDE_RECORDS && control.running_at_a_glance() {
+            match one(source, next, &mut stride, node, context)? {
+                Step::Again => {}
+                step => return Ok(step),
+            }
+        }
+    }
+    Ok(Step::Again)
+}
+
 impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
     fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
         self.opened = true;
@@ -282,27 +330,12 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
         self.context.due.store(due.millis(), Ordering::Relaxed);
         let start = Instant::now();
         let (node, context, limit) = (self.node, &self.context, self.batch_records);
-        let (fast, control) = (limit == MAX_BATCH_RECORDS, &*context.control);
-        let pumped = cx.run(&mut self.chain, |(source, next), at| {
-            at.enter(node);
-            let end = at.record() + limit;
-            while fast && at.record() + FAST_STRIDE <= end && control.running() {
-                let mut stride = Stride { at, taken: 0 };
-                while stride.taken < FAST_STRIDE {
-                    match one(&mut **source, next, &mut stride, node, context)? {
-                        Step::Again => {}
-                        step => return Ok(step),
-                    }
-                }
-            }
-            while at.record() < end && control.running() {
-                match one(&mut **source, next, &mut Stride { at, taken: 0 }, node, context)? {
-                    Step::Again => {}
-                    step => return Ok(step),
-                }
-            }
-            Ok(Step::Again)
-        });
+        // Two loops apart: in one function the compiler runs out of registers for both.
+        let pumped = if limit == MAX_BATCH_RECORDS {
+            cx.run(&mut self.chain, |(source, next), at| quick_batch(&mut **source, next, at, node, context))
+        } else {
+            cx.run(&mut self.chain, |(source, next), at| batch(&mut **source, next, at, limit, node, context))
+        };
         let took = start.elapsed();
         self.pace(took);
         let step = match pumped {

@@ -426,12 +426,6 @@ struct Intake<'a, I, F: AsyncFunction<I>> {
 
 impl<I, F: AsyncFunction<I>> Taker<I> for Intake<'_, I, F> {
     type Refusal = Refusal;
-    const FAST_STRIDE: usize = 1;
-
-    fn fast(&self) -> bool {
-        false
-    }
-
     fn look(&mut self) -> Result<(), Refusal> {
         if self.control.load() == Control::Cancel {
             return Err(Refusal::Stop(Stop::Cancelled));

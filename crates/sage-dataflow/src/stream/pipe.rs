@@ -5,7 +5,6 @@
 
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use crate::environment::SubmitError;
 use crate::exchange::lane::{Inbox, Polled, Taker};
@@ -13,7 +12,7 @@ use crate::exchange::{ByKey, Circle, Gauge, Lanes, Partitioning, Returned, Round
 use crate::graph::wiring::BuildContext;
 use crate::graph::{EdgeId, InletId, NodeId};
 use crate::job::control::{Control, JobControl};
-use crate::job::task::{FAST_STRIDE, Fault, Position, Push, Step, Stop, Task, TaskContext, Work};
+use crate::job::task::{Fault, Position, Push, Step, Stop, Task, TaskContext, Work};
 use crate::metrics::Counter;
 use crate::operator::side::{SideFactory, SideLink, SideOperator};
 use crate::operator::{Cloned, KeySelector, Link, Made, Operator, OperatorFactory};
@@ -123,7 +122,6 @@ impl<T: Send + 'static> Pipe for FromInlet<T> {
             circle: cx.circle(&next),
             next,
             head: cx.loop_head(self.inlet).map(|gauge| LoopHead { rounds: Rounds::new(), gauge }),
-            fast: false,
             taken: cx.taken(),
             control: cx.control(),
         }))
@@ -134,26 +132,15 @@ impl<T: Send + 'static> Pipe for FromInlet<T> {
     }
 }
 
-/// A chain whose records take less than this on average is fast.
-const FAST_RECORD: Duration = Duration::from_nanos(500);
-
 /// The chain behind an inbox.
 struct Chain<'a, N> {
     next: &'a mut N,
     at: &'a mut Position,
     control: &'a JobControl,
-    fast: bool,
 }
 
 impl<T, N: Push<T>> Taker<T> for Chain<'_, N> {
     type Refusal = Fault;
-
-    const FAST_STRIDE: usize = FAST_STRIDE as usize;
-
-    #[inline(always)]
-    fn fast(&self) -> bool {
-        self.fast
-    }
 
     /// A record may take long, and a batch of them for ever.
     #[inline(always)]
@@ -189,7 +176,6 @@ struct InletTask<T, N> {
     next: N,
     circle: Option<Circle>,
     head: Option<LoopHead>,
-    fast: bool,
     taken: Arc<Counter>,
     control: Arc<JobControl>,
 }
@@ -239,10 +225,8 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
         let before = cx.records();
         let work = Work::begin();
         let (inbox, control) = (&mut self.inbox, &*self.control);
-        let fast = self.fast;
-        let polled = cx.run(&mut self.next, |next, at| inbox.poll(&mut Chain { next, at, control, fast }));
+        let polled = cx.run(&mut self.next, |next, at| inbox.poll(&mut Chain { next, at, control }));
         let took = u32::try_from(cx.records() - before).unwrap_or(u32::MAX);
-        self.fast = work.elapsed() < FAST_RECORD * took;
         let polled = match polled {
             Err(Stop::Attend) => cx.run(&mut self.next, |next, at| next.attend(at)).map(|()| Polled::Taken)?,
             polled => polled?,

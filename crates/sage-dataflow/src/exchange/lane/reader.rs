@@ -330,23 +330,12 @@ impl<T> Reader<T> {
         let (next, read, taken) = (self.read, &mut self.read, &mut self.taken);
         let mut progress = Progress { next, read, taken, taker, records: PhantomData };
         let end = progress.next + count;
-        macro_rules! one {
-            () => {
-                // SAFETY: the slots up to `count` further on are below `len` and were not read before.
-                let record = unsafe { (*slots.add(progress.next)).with(|slot| (*slot).assume_init_read()) };
-                progress.next += 1;
-                progress.taker.take(record)?;
-            };
-        }
-        while progress.taker.fast() && progress.next + X::FAST_STRIDE <= end {
-            progress.taker.look()?;
-            for _ in 0..X::FAST_STRIDE {
-                one!();
-            }
-        }
         while progress.next < end {
             progress.taker.look()?;
-            one!();
+            // SAFETY: the slots up to `count` further on are below `len` and were not read before.
+            let record = unsafe { (*slots.add(progress.next)).with(|slot| (*slot).assume_init_read()) };
+            progress.next += 1;
+            progress.taker.take(record)?;
         }
         Ok(())
     }
@@ -356,11 +345,7 @@ impl<T> Reader<T> {
 pub(crate) trait Taker<T> {
     /// Why it takes no more.
     type Refusal;
-    /// How many records it takes between two looks while it is fast; otherwise it looks before each.
-    const FAST_STRIDE: usize;
-    /// Whether it is fast.
-    fn fast(&self) -> bool;
-    /// Looks whether it is to go on.
+    /// Looks whether it is to go on, before each record.
     fn look(&mut self) -> Result<(), Self::Refusal>;
     /// Takes a record.
     fn take(&mut self, record: T) -> Result<(), Self::Refusal>;

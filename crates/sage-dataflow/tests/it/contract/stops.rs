@@ -1,5 +1,6 @@
-//! Clauses 3 and 10: how a job is brought to its end from outside, and that callers who meet get one answer.
+//! Clauses 3, 10 and 27: how a job is brought to its end from outside, how soon, and that callers who meet get one answer.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
@@ -231,5 +232,68 @@ fn contract_03_a_cancel_is_seen_at_the_next_record() {
             cancelled(&job);
             assert!(counts.processed() <= 2, "{} records of {shape}", counts.processed());
         }
+    });
+}
+
+/// The record at which a chain that was quick turns slow: a
+/// multiple of eight, as records are taken in runs of eight while they are quick.
+const TURNS_SLOW: u64 = 100_000;
+
+/// Holds the record at which a chain turns slow at the gate, and counts those that come behind it.
+fn turns_slow(gate: &Gate, behind: &Arc<AtomicU64>) -> impl Fn(&u64) + Clone + Send + Sync + use<> {
+    let (gate, behind) = (gate.clone(), behind.clone());
+    move |&n| {
+        if n == TURNS_SLOW {
+            gate.pass();
+        }
+        if n > TURNS_SLOW {
+            behind.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn contract_27_a_source_whose_quick_records_turn_slow_stops_behind_the_one_that_is_worked_on() {
+    leak_free(|_| {
+        for drain in [false, true] {
+            for hop in [false, true] {
+                let env = Environment::local("turns slow");
+                let (gate, behind) = (Gate::new(), Arc::default());
+                let numbers = env.from_factory(|_| 0_u64..).inspect(turns_slow(&gate, &behind));
+                if hop {
+                    numbers.boxed().sink(|_| {});
+                } else {
+                    numbers.sink(|_| {});
+                }
+                let job = env.submit().unwrap();
+                gate.await_arrivals(1);
+                if drain {
+                    job.drain()
+                } else {
+                    job.cancel()
+                }
+                await_status(&job, JobState::Draining);
+                gate.open();
+                let run = job.wait();
+                assert_eq!(run.is_ok(), drain);
+                assert_eq!(behind.load(Ordering::Relaxed), 0, "drain: {drain}, hop: {hop}");
+            }
+        }
+    });
+}
+
+#[test]
+fn contract_27_a_chain_behind_a_hop_that_turns_slow_is_cancelled_behind_the_record_that_is_worked_on() {
+    leak_free(|_| {
+        let env = Environment::local("turns slow");
+        let (gate, behind) = (Gate::new(), Arc::default());
+        env.from_factory(|_| 0_u64..).boxed().inspect(turns_slow(&gate, &behind)).sink(|_| {});
+        let job = env.submit().unwrap();
+        gate.await_arrivals(1);
+        job.cancel();
+        await_status(&job, JobState::Draining);
+        gate.open();
+        cancelled(&job);
+        assert_eq!(behind.load(Ordering::Relaxed), 0);
     });
 }

@@ -91,10 +91,6 @@ struct Records<'a>(&'a mut Vec<u32>);
 
 impl Taker<u32> for Records<'_> {
     type Refusal = std::convert::Infallible;
-    const FAST_STRIDE: usize = 1;
-    fn fast(&self) -> bool {
-        false
-    }
     fn look(&mut self) -> Result<(), Self::Refusal> {
         Ok(())
     }

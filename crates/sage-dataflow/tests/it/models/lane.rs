@@ -102,10 +102,6 @@ struct All<'a>(&'a mut Vec<u32>);
 
 impl Taker<Counted> for All<'_> {
     type Refusal = std::convert::Infallible;
-    const FAST_STRIDE: usize = 1;
-    fn fast(&self) -> bool {
-        false
-    }
     fn look(&mut self) -> Result<(), Self::Refusal> {
         Ok(())
     }
