@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use crate::BoxError;
 use crate::backend::inline::InlineBackend;
 use crate::backend::local::LocalBackend;
+use crate::backend::room;
 use crate::backend::thread::OwnThread;
 use crate::backend::{Backend, Ground, StuckProbe, Threads, event_queue};
 use crate::clock::Clock;
@@ -141,6 +142,18 @@ pub enum SubmitError {
     /// The system gave no thread.
     #[error("the job's threads could not be started")]
     Threads(#[source] std::io::Error),
+    /// The system has no room for so many threads: each replica of an operator that begins a chain is one.
+    #[error(
+        "the job needs {threads} threads, and `{limit}` leaves room for {room}; give operators fewer replicas, or raise that limit"
+    )]
+    TooManyThreads {
+        /// How many it needs at once.
+        threads: usize,
+        /// The limit that allows fewest, by the name or the file that the system knows it by.
+        limit: String,
+        /// For how many more threads it leaves room.
+        room: u64,
+    },
     /// An option is out of its range.
     #[error("{option} is {value}; {range}")]
     Option {
@@ -593,7 +606,15 @@ impl Environment {
             inline: options.inline,
             flush_interval: if options.inline { Duration::ZERO } else { options.flush_interval },
         };
-        self.graph.with(|graph| validate(graph))?;
+        let tasks: usize = self.graph.with(|graph| {
+            validate(graph)?;
+            Ok::<_, SubmitError>(graph.chains.iter().map(|chain| graph.parallelism(chain)).sum())
+        })?;
+        if !options.inline {
+            // Before the tasks the services start, at first all that come after no other; besides there is the dispatcher's.
+            let first_services = services.iter().filter(|entry| entry.after.is_empty()).count();
+            room::check(tasks.max(first_services) + 1)?;
+        }
         let log = match &options.log_dir {
             Some(dir) => SessionLog::open(dir)?,
             None => SessionLog::default(),

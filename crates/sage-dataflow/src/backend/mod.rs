@@ -7,6 +7,7 @@
 pub(crate) mod fake;
 pub(crate) mod inline;
 pub(crate) mod local;
+pub(crate) mod room;
 pub(crate) mod thread;
 
 use std::any::Any;

@@ -119,3 +119,31 @@ fn contract_15_a_job_that_gets_no_descriptor_fails_cleanly() {
         assert_eq!(journal.count("db constructor"), journal.count("db drop"));
     });
 }
+
+#[test]
+fn contract_15_a_job_that_needs_more_threads_than_the_system_has_room_for_is_refused_before_anything_starts() {
+    leak_free(|_| {
+        let journal = Journal::new();
+        let env = Environment::local("many");
+        let db = Probe::new("db", &journal).register(&env).build();
+        // Together more than any system has room for, and each no more than an operator may have.
+        for _ in 0..200 {
+            let journal = journal.clone();
+            let made = move |_| {
+                journal.note("made");
+                Some(1)
+            };
+            env.from_factory(made).parallelism(65_536).sink(|_| {});
+        }
+        for _ in 0..2 {
+            let refused = env.submit().map(drop).unwrap_err();
+            let SubmitError::TooManyThreads { threads, ref limit, room } = refused else { panic!("{refused}") };
+            assert_eq!(threads, 200 * 65_536 + 1);
+            assert!(!limit.is_empty() && room < threads as u64, "{refused}");
+            let told =
+                format!("the job needs 13107201 threads, and `{limit}` leaves room for {room}; give operators fewer");
+            assert!(refused.to_string().starts_with(&told), "{refused}");
+        }
+        assert_eq!((db.state(), journal.events().len()), (ServiceState::Registered, 0));
+    });
+}
