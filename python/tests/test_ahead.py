@@ -152,10 +152,11 @@ def test_bytes_bound_what_waits() -> None:
         lambda: {"id": 1, "text": "x" * MEBIBYTE},
         lambda: Document("x" * MEBIBYTE),
         lambda: Slotted("x" * MEBIBYTE),
+        lambda: vars(document := Document("x" * MEBIBYTE)) and document,
         lambda: bytearray(MEBIBYTE),
         lambda: memoryview(bytearray(MEBIBYTE)),
     ],
-    ids=["tuple", "list", "dict", "object", "slots", "bytearray", "memoryview"],
+    ids=["tuple", "list", "dict", "object", "slots", "dictionary of an object", "bytearray", "memoryview"],
 )
 def test_one_level_of_a_record_is_weighed(record: Callable[[], Any]) -> None:
     """Eight of them are more than may wait: the task that makes them is held back by bytes, though its sink is quick.

@@ -10,7 +10,7 @@ use std::ptr;
 
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
 
 use crate::value::Value;
 
@@ -100,6 +100,22 @@ fn bytes_of(object: &Bound<'_, PyAny>) -> usize {
 struct Going {
     weight: usize,
     looked_at: usize,
+    /// Whether it is an object of a class, whose attributes may be in a dictionary.
+    is_of_a_class: bool,
+}
+
+impl Going {
+    /// Adds an object; returns whether enough were looked at.
+    fn add(&mut self, object: &Bound<'_, PyAny>) -> bool {
+        // Types and modules are everybody's.
+        // SAFETY: the object is alive, and the thread attached.
+        let is_shared = unsafe { ffi::PyType_Check(object.as_ptr()) == 1 || ffi::PyModule_Check(object.as_ptr()) == 1 };
+        if !is_shared {
+            self.weight = self.weight.saturating_add(alone(object));
+        }
+        self.looked_at += 1;
+        self.looked_at >= LOOKED_AT
+    }
 }
 
 /// The weight of an object with that of those it refers to.
@@ -110,7 +126,9 @@ fn weighed(object: &Bound<'_, PyAny>) -> usize {
     let (is_collected, traverse) =
         unsafe { (ffi::PyObject_IS_GC(object.as_ptr()) != 0, (*object.get_type_ptr()).tp_traverse) };
     let Some(traverse) = traverse.filter(|_| is_collected) else { return own };
-    let mut going = Going { weight: 0, looked_at: 0 };
+    // SAFETY: the type of an object outlives it.
+    let is_of_a_class = unsafe { (*object.get_type_ptr()).tp_flags } & ffi::Py_TPFLAGS_HEAPTYPE != 0;
+    let mut going = Going { weight: 0, looked_at: 0, is_of_a_class };
     // SAFETY: as `gc.get_referents` does; `look` is given objects that are alive, changes nothing, and runs no code of a
     // program's. `going` outlives the call.
     unsafe { traverse(object.as_ptr(), look, (&raw mut going).cast()) };
@@ -129,7 +147,7 @@ trait Container {
 
 impl Container for Bound<'_, PyAny> {
     fn len_of_container(&self) -> Option<usize> {
-        use pyo3::types::{PyDict, PyFrozenSet, PyList, PySet, PyTuple};
+        use pyo3::types::{PyFrozenSet, PyList, PySet, PyTuple};
         if let Ok(list) = self.cast::<PyList>() {
             return Some(list.len());
         }
@@ -152,14 +170,11 @@ unsafe extern "C" fn look(object: *mut PyObject, going: *mut c_void) -> c_int {
     let py = unsafe { Python::assume_attached() };
     // SAFETY: whoever refers to the object keeps it alive.
     let object = unsafe { Borrowed::from_ptr(py, object) };
-    // Types and modules are everybody's.
-    // SAFETY: as above.
-    let is_shared = unsafe { ffi::PyType_Check(object.as_ptr()) == 1 || ffi::PyModule_Check(object.as_ptr()) == 1 };
-    if !is_shared {
-        going.weight = going.weight.saturating_add(alone(&object));
+    let mut is_enough = going.add(&object);
+    if going.is_of_a_class && let Ok(attributes) = object.cast_exact::<PyDict>() {
+        is_enough = is_enough || attributes.iter().any(|(_, value)| going.add(&value));
     }
-    going.looked_at += 1;
-    c_int::from(going.looked_at >= LOOKED_AT)
+    c_int::from(is_enough)
 }
 
 impl Value {
