@@ -171,7 +171,9 @@ unsafe extern "C" fn look(object: *mut PyObject, going: *mut c_void) -> c_int {
     // SAFETY: whoever refers to the object keeps it alive.
     let object = unsafe { Borrowed::from_ptr(py, object) };
     let mut is_enough = going.add(&object);
-    if going.is_of_a_class && let Ok(attributes) = object.cast_exact::<PyDict>() {
+    if going.is_of_a_class
+        && let Ok(attributes) = object.cast_exact::<PyDict>()
+    {
         is_enough = is_enough || attributes.iter().any(|(_, value)| going.add(&value));
     }
     c_int::from(is_enough)
