@@ -194,4 +194,17 @@ mod tests {
         let asked = ASKED.load(Ordering::Relaxed);
         assert!(!HEAVY_FENCES.load(Ordering::SeqCst) || asked >= rounds.get(), "{asked} of {} fences", rounds.get());
     }
+
+    /// A call that came in while its service closed is seen by whoever waits for it, for the gate asks for the heavy one.
+    #[test]
+    fn contract_11_a_service_that_stops_asks_for_a_heavy_fence() {
+        struct Plain;
+        impl crate::Service for Plain {}
+        let env = crate::Environment::local("fences").inline();
+        env.register_service("plain", || Plain).build();
+        env.from_iter([1]).sink(|_| {});
+        let before = ASKED.load(Ordering::Relaxed);
+        env.run().unwrap();
+        assert!(!HEAVY_FENCES.load(Ordering::SeqCst) || ASKED.load(Ordering::Relaxed) > before);
+    }
 }

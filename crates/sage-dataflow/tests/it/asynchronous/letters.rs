@@ -12,7 +12,7 @@ use sage::{BudgetExceeded, DeadLetter, Environment, ErrorPolicy, Order, Outcome,
 use super::Desk;
 use crate::contract::cancelled;
 use crate::leaks::leak_free;
-use crate::probes::{CountingSink, failed, sorted};
+use crate::probes::{CountingSink, Gate, failed, sorted};
 
 /// How a record fares: how often its future fails before it succeeds, and how often it yields each time.
 type Fate = (u32, u8);
@@ -266,6 +266,42 @@ fn futures_that_cannot_fail_have_dead_letters_when_they_take_too_long() {
         let (good, dead) = (good.collect(), dead.collect());
         env.run().unwrap();
         assert_eq!((good.take(), dead.take()[0].record), (vec![2], 1));
+    });
+}
+
+#[test]
+fn a_future_past_its_timeout_is_dropped_before_its_letter_leaves() {
+    leak_free(|_| {
+        for order in [Order::Ordered, Order::Unordered] {
+            let env = Environment::local("dropped");
+            let (desk, arrived, gate) = (Desk::new(), Gate::new(), Gate::new());
+            let (held, visits, letters) = (gate.clone(), desk.clone(), arrived.clone());
+            // The job goes on meanwhile, so that it is not its end that drops the future, nor another record.
+            let records = env.from_iter([1_u64, 2].into_iter().inspect(move |n| {
+                if *n == 2 {
+                    held.pass()
+                }
+            }));
+            let late = move |n: u64| {
+                let visit = visits.enter();
+                async move {
+                    if n == 1 {
+                        std::future::pending::<()>().await;
+                    }
+                    drop(visit);
+                }
+            };
+            let (good, dead) = records.map_async(4, order, late).timeout(Duration::from_millis(30)).dead_letters();
+            good.sink(|()| {});
+            dead.sink(move |_| letters.pass());
+            let job = env.submit().unwrap();
+            arrived.await_arrivals(1);
+            let alive = desk.alive();
+            arrived.open();
+            gate.open();
+            job.wait().unwrap();
+            assert_eq!(alive, 0, "{order:?}");
+        }
     });
 }
 

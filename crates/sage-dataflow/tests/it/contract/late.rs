@@ -11,7 +11,7 @@ use sage::{
     ServiceHandle, ServiceState, Sink, Source, SourceContext,
 };
 
-use super::{await_status, running};
+use super::{await_status, ended, running};
 use crate::leaks::leak_free;
 use crate::probes::{Gate, Journal, Probe, Probed, failed};
 
@@ -101,7 +101,7 @@ fn contract_11_a_service_that_is_set_up_too_late_never_serves() {
         await_status(&job, JobState::Stopping);
         // The job is over but for this service, whose setup now ends well.
         gate.open();
-        let report = failed(job.wait());
+        let report = failed(ended(job));
         journal.assert_order(&["slow setup ended", "slow cleanup", "slow drop"]);
         // `stop` is for those that served.
         assert_eq!(journal.count("slow stop"), 0);

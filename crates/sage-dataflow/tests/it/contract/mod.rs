@@ -28,7 +28,7 @@ mod stops;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sage::{Deadlines, Environment, JobHandle, JobReport, JobState, Leftover, Outcome};
+use sage::{Deadlines, Environment, JobHandle, JobReport, JobState, Leftover, Outcome, RunError};
 
 use crate::probes::{Gate, PATIENCE, failed};
 
@@ -67,6 +67,17 @@ fn running(env: &Environment) -> JobHandle {
     let job = env.submit().expect("nothing is wrong with the declaration");
     await_status(&job, JobState::Running);
     job
+}
+
+/// How a job ended that must end. Where it does not, the test fails, and leaves the job: its handle would wait for it.
+#[track_caller]
+fn ended(job: JobHandle) -> Result<JobReport, RunError> {
+    let Some(run) = job.wait_timeout(PATIENCE) else {
+        let state = job.status();
+        std::mem::forget(job);
+        panic!("the job has not ended; it is {state}");
+    };
+    run
 }
 
 /// The report of a job that was cancelled and left nothing behind.

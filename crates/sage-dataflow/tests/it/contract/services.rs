@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sage::{BoxError, Deadlines, Environment, HookContext, Outcome, ServiceState};
 
-use super::{SHORT, add_endless_pipeline, add_held_pipeline, add_pipeline, cancelled, running};
+use super::{SHORT, add_endless_pipeline, add_held_pipeline, add_pipeline, cancelled, ended, running};
 use crate::leaks::leak_free;
 use crate::probes::{Gate, Journal, Probe, Probed, failed};
 
@@ -223,7 +223,7 @@ fn contract_11_no_service_starts_once_another_has_failed() {
         gate.await_arrivals(1);
         journal.await_events("broken drop", 1);
         gate.open();
-        let report = failed(job.wait());
+        let report = failed(ended(job));
         assert!(report.left.is_empty(), "{report}");
         assert_eq!(report.service("slow").unwrap().state, ServiceState::Cleaned);
         assert_eq!(report.service("after-slow").unwrap().state, ServiceState::Registered);
