@@ -511,7 +511,7 @@ def test_standard_error_is_left_alone_where_progress_is_not_wanted() -> None:
     code, out, err = run(
         """
 env = LocalEnvironment("silent")
-env.from_batch(range(10)).sink(lambda _: send(signal.SIGINT))
+env.from_batch([1]).sink(lambda _: send(signal.SIGINT))
 try: env.submit(autostop=True, progress=False)
 except KeyboardInterrupt: tell("interrupted")
 """
