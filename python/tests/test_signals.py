@@ -521,6 +521,9 @@ except KeyboardInterrupt: tell("interrupted")
 
 #: Neither a drain nor a cancel brings it to its end; the first is there for ever, as is the second.
 HANGS = """
+import faulthandler
+faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
+
 def hang(_):
     tell("hangs")
     threading.Event().wait()
