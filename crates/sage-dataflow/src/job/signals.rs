@@ -24,7 +24,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use self::dispositions::{Taken, before, bit, disposition, here, is_function, raise};
+use self::dispositions::{Taken, before, bit, disposition, here, is_function, raise, raise_here};
 use self::semaphore::Semaphore;
 pub use self::watch::SignalWatch;
 use super::reason::StopReason;
@@ -248,9 +248,10 @@ impl Process {
         if let Ok(mut switch) = self.switch.try_lock() {
             self.give_all_back(&mut switch);
         }
+        // First what the host does with it, so that whoever finds that this gave up has that before them.
+        raise_here(signal);
         self.gave_up.store(true, Ordering::SeqCst);
-        raise(signal);
-        // Another thread may have taken it.
+        // The signal came to this thread, or to whichever took it.
         self.host.post();
     }
 

@@ -227,6 +227,22 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     unsafe { *libc::__errno_location() = errno };
 }
 
+/// Sends a signal to the calling thread, which has dealt with it when this returns; to the process where this thread blocks it.
+pub(super) fn raise_here(signal: c_int) {
+    let mut blocked = MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: only reads the mask of the calling thread; all zeroes is a set that is empty.
+    let is_blocked = unsafe {
+        libc::pthread_sigmask(libc::SIG_BLOCK, null(), blocked.as_mut_ptr());
+        libc::sigismember(blocked.as_ptr(), signal) == 1
+    };
+    if is_blocked {
+        raise(signal);
+    } else {
+        // SAFETY: calls a function of the system with a number.
+        unsafe { libc::raise(signal) };
+    }
+}
+
 /// Sends a signal to this process.
 pub(super) fn raise(signal: c_int) {
     // SAFETY: calls a function of the system with two numbers.
