@@ -42,8 +42,6 @@ _signals: Any = importlib.import_module("_signal")
 _lock = threading.Condition(threading.RLock())
 _running: set[Run] = set()
 _starting = 0
-#: Whether SIGTERM is handled by this module.
-_is_handled = False
 #: In a forked process: the jobs of the other one.
 _not_ours: set[Run] = set()
 
@@ -116,7 +114,7 @@ class Run:
 
 def start(run: Run, begin: Callable[[bool], None]) -> None:
     """Starts a job: ``begin`` gives it to the run. It is told whether this is the main thread."""
-    global _starting, _is_handled
+    global _starting
     for ended in [run for run in list(_running) if run.job.state == "ended"]:
         ended.wait(0)
     is_on_main = threading.current_thread() is threading.main_thread()
@@ -124,7 +122,6 @@ def start(run: Run, begin: Callable[[bool], None]) -> None:
         _starting += 1
     try:
         if is_on_main and _signals.getsignal(SIGTERM) is _signals.SIG_DFL:
-            _is_handled = True
             _signals.signal(SIGTERM, _end_program)
         begin(is_on_main)
         _running.add(run)
@@ -137,14 +134,12 @@ def start(run: Run, begin: Callable[[bool], None]) -> None:
 
 def leave_signals() -> None:
     """Puts SIGTERM back as it was when no job is left that is not over. The engine has it called when one is."""
-    global _is_handled
-    if not _is_handled or _starting or threading.current_thread() is not threading.main_thread():
+    if _starting or threading.current_thread() is not threading.main_thread():
         return
     if any(run.job.state != "ended" for run in list(_running)):
         return
     if _signals.getsignal(SIGTERM) is _end_program:
         _signals.signal(SIGTERM, _signals.SIG_DFL)
-    _is_handled = False
 
 
 def _end_program(number: int, _frame: FrameType | None) -> None:

@@ -1,7 +1,7 @@
 //! How many bytes an object takes, about: for the bound on what waits between tasks.
 //!
 //! Numbers, texts and bytes are weighed each time. Of other objects one in many is, with what it refers to itself, one level
-//! down, and those between count as much as it. No code of a program's runs for that: the collector's way of
+//! down (the dictionary of an object of a class with its values), and those between count as much as it. No code of a program's runs for that: the collector's way of
 //! going through an object is used, and attributes of types that are written in C.
 
 use std::cell::Cell;

@@ -72,9 +72,10 @@ impl JobControl {
         self.word.load(Ordering::Relaxed) == Control::Run as u8
     }
 
-    /// As [`running`](Self::running), for a loop that also calls that now and then. It costs nothing where the compiler sees that
-    /// no record can take long: one that calls nothing and writes no memory, so that the word cannot have changed meanwhile
-    /// for all that the compiler is told. It may then look once for several records; a load of an atomic it never leaves out.
+    /// As [`running`](Self::running), for a loop that also calls that now and then. It costs nothing where a record is dealt with
+    /// by arithmetic alone, which calls nothing and writes no memory: the compiler may then look once for several records, as
+    /// it is told that the word cannot have changed meanwhile. So a record of that kind that takes long is followed by up to as
+    /// many as the loop takes without calling `running`. A load of an atomic is never left out, and costs such loops a fifth.
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     #[inline(always)]
     pub(crate) fn running_at_a_glance(&self) -> bool {

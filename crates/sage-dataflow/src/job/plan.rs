@@ -140,7 +140,7 @@ impl Plan {
         let Counters { taken, emitted, passed, late, unfinished } = built.counters;
         let (chains, nodes) = (graph.chains.len(), graph.nodes.len());
         let at = |node: NodeId| node.0 as usize;
-        let mut taken = grouped(chains, taken.into_iter());
+        let mut taken = grouped(chains, taken);
         let mut emitted = grouped(nodes, emitted.into_iter().map(|(node, counter)| (at(node), counter)));
         let mut passed = grouped(nodes, passed.into_iter().map(|((node, _), passed)| (at(node), passed)));
         let mut late = grouped(nodes, late.into_iter().map(|(node, counter)| (at(node), counter)));
@@ -195,9 +195,9 @@ impl Plan {
 }
 
 /// What the replicas count, by the number of what they are replicas of.
-fn grouped<C>(groups: usize, counters: impl Iterator<Item = (usize, Arc<C>)>) -> Vec<Vec<Arc<C>>> {
+fn grouped<C>(groups: usize, counters: impl IntoIterator<Item = (usize, Arc<C>)>) -> Vec<Vec<Arc<C>>> {
     let mut grouped: Vec<_> = std::iter::repeat_with(Vec::new).take(groups).collect();
-    counters.for_each(|(group, counter)| grouped[group].push(counter));
+    counters.into_iter().for_each(|(group, counter)| grouped[group].push(counter));
     grouped
 }
 
