@@ -36,8 +36,8 @@ use serde_json::json;
 /// Without arguments it reads this repository's own documents and asks a few questions about them. Answers are quoted
 /// word for word; no model is used and nothing is downloaded.
 ///
-/// Ctrl-C ends the reading, stores what was read and cleans up; a second one drops what is in flight. The exit code is 0
-/// when the job succeeded and left nothing behind, 130 after SIGINT, 143 after SIGTERM, else 1.
+/// Ctrl-C ends the reading, stores what was read and cleans up; a second one drops what is in flight. The exit code is
+/// 0 when the job succeeded and left nothing behind, 130 after SIGINT, 143 after SIGTERM, else 1.
 #[derive(Parser)]
 #[command(name = "rag", after_help = "Example: rag docs --question 'What stops first?' --report run.json")]
 struct Arguments {
@@ -49,8 +49,8 @@ struct Arguments {
     /// A file of questions, one a line; `-` is standard input
     #[arg(long, value_name = "FILE")]
     questions: Option<PathBuf>,
-    /// Extensions of the files to read, source files among them if you like: `--ext md,rs,py`; unless given, md, markdown,
-    /// txt, rst, html and htm, in this repository md alone
+    /// Extensions of the files to read, source files among them if you like: `--ext md,rs,py`; unless given, md,
+    /// markdown, txt, rst, html and htm, in this repository md alone
     #[arg(long, value_delimiter = ',')]
     ext: Vec<String>,
     /// Threads that embed and store, 1 to 64

@@ -1,5 +1,5 @@
-//! 100,000 records that each wait 5 ms for a timer, 2,000 of them at once: `map_async` in order (`async_ordered`) and as
-//! they complete (`async_unordered`).
+//! 100,000 records that each wait 5 ms for a timer, 2,000 of them at once: `map_async` in order (`async_ordered`) and
+//! as they complete (`async_unordered`).
 //!
 //! Two programs by hand stand beside each: futures polled in one place, and a tokio task per record. The faster one
 //! counts. All have a runtime of two workers, as the engine's jobs have, and make it within the measured time.

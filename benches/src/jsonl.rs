@@ -1,7 +1,7 @@
 //! JSON lines in, a function, JSON lines out: `JsonlSource` and `JsonlSink` beside the loop over buffered files.
 //!
-//! Both write to a temporary file and rename it, as a reader of the file would wish. Neither waits for the disk within the
-//! measured time more than the other: both sync the file once.
+//! Both write to a temporary file and rename it, as a reader of the file would wish. Neither waits for the disk within
+//! the measured time more than the other: both sync the file once.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};

@@ -1,4 +1,5 @@
-//! Describes the machine a table was measured on and who else used it, and reads what Linux knows of a process's memory.
+//! Describes the machine a table was measured on and who else used it, and reads what Linux knows of a process's
+//! memory.
 
 use std::collections::BTreeMap;
 

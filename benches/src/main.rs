@@ -49,11 +49,11 @@ const RENOIR_ROWS: [&str; 6] =
 /// writes target/bench/partial.json instead and leaves both alone.
 ///
 /// Workloads: r1 (narrow chain), hop_source and hop_sink (one thread hop, operators before or behind it), r2 (word
-/// count on one thread), r2_exchange (with an exchange of every word), r3 (hash exchange), r4 (hash join), window (a count
-/// per key and second of event time), skip (an error policy where nothing fails), jsonl (JSON lines in and out),
-/// replicas (16 of them on two processors), fixed (a job of ten records), return (last record until run() returns, three
-/// services), service (one call through a handle), async (futures that wait for timers, many at once), memory (peak over
-/// the number of records).
+/// count on one thread), r2_exchange (with an exchange of every word), r3 (hash exchange), r4 (hash join), window (a
+/// count per key and second of event time), skip (an error policy where nothing fails), jsonl (JSON lines in and out),
+/// replicas (16 of them on two processors), fixed (a job of ten records), return (last record until run() returns,
+/// three services), service (one call through a handle), async (futures that wait for timers, many at once), memory
+/// (peak over the number of records).
 ///
 /// Exit code: 0 also when a goal is missed (the table says MISSED), 1 when answers differ or a run fails.
 #[derive(Parser, Clone, Debug)]

@@ -1,5 +1,5 @@
-//! What an error policy costs where nothing fails: a chain of filters and fallible functions with `ErrorPolicy::skip`, and
-//! the same without a policy.
+//! What an error policy costs where nothing fails: a chain of filters and fallible functions with `ErrorPolicy::skip`,
+//! and the same without a policy.
 
 use std::hint::black_box;
 

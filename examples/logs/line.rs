@@ -129,8 +129,8 @@ impl Reading {
         Ok(self.entry(line, &stamp))
     }
 
-    /// Does the same where it can for a line that was bad: takes a time anywhere in it, also beside bytes that are no text,
-    /// and gives a continuation the time of the line it continues.
+    /// Does the same where it can for a line that was bad: takes a time anywhere in it, also beside bytes that are no
+    /// text, and gives a continuation the time of the line it continues.
     pub fn lax(&self, line: LogLine) -> Result<Recovered, BadLine> {
         if let Some(stamp) = time::anywhere(&line.text, &self.assumed(line.modified_ms)) {
             let how = if line.not_utf8.is_some() { Mended::NotUtf8 } else { Mended::TimeInside };

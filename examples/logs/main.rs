@@ -1,5 +1,5 @@
-//! Counts the lines of a tree of logs, in windows of the time the lines tell themselves, each window by its most frequent
-//! terms.
+//! Counts the lines of a tree of logs, in windows of the time the lines tell themselves, each window by its most
+//! frequent terms.
 //!
 //! ```text
 //! read ─ parse ─ timestamps ─ count ─ top ─ print ─ windows.jsonl
@@ -40,18 +40,19 @@ use notes::{Notes, in_words};
 use summary::Summary;
 use term::By;
 
-/// Counts the lines of a tree of logs, in windows of the time the lines tell themselves, each by its most frequent terms.
+/// Counts the lines of a tree of logs, in windows of the time the lines tell themselves, each by its most frequent
+/// terms.
 ///
-/// Reads every file below FOLDER, `.gz` and `.zst` unpacked, all of them as one stream in the order of their times. Hidden
-/// names, links, and what is no text are passed over.
+/// Reads every file below FOLDER, `.gz` and `.zst` unpacked, all of them as one stream in the order of their times.
+/// Hidden names, links, and what is no text are passed over.
 ///
 /// A line begins with its time: ISO 8601, `2000-10-10 13:55:36,123`, `2000/10/10 13:55:36`, syslog's `Oct 10 13:55:36`,
-/// `[Tue Oct 10 13:55:36 2000]`, `Tue, 10 Oct 2000 13:55:36 +0200`, or ten digits of seconds since 1970; or it is a line
-/// of an access log. A time without an offset is UTC, see --offset. A time without a year is in the latest that does not
-/// put it more than a day behind the file's last change, see --year.
+/// `[Tue Oct 10 13:55:36 2000]`, `Tue, 10 Oct 2000 13:55:36 +0200`, or ten digits of seconds since 1970; or it is a
+/// line of an access log. A time without an offset is UTC, see --offset. A time without a year is in the latest that
+/// does not put it more than a day behind the file's last change, see --year.
 ///
-/// Each window is a line on standard output: its start in UTC, its lines, its terms. These files appear in the folder given
-/// by --out when they are complete:
+/// Each window is a line on standard output: its start in UTC, its lines, its terms. These files appear in the folder
+/// given by --out when they are complete:
 ///
 ///   windows.jsonl       the windows
 ///   late.jsonl          lines whose window was over already, see --out-of-order
@@ -60,9 +61,9 @@ use term::By;
 ///                       finer than seconds, text that is not UTF-8, the further lines of a stack trace
 ///   still-bad.jsonl     those it could not
 ///
-/// Ctrl-C ends the reading and shows the windows of what was read; the files stay as they were before. A second one drops
-/// what is in flight. The exit code is 0 when all went well, 1 when something failed, 2 when the arguments are wrong, 130
-/// after SIGINT, 143 after SIGTERM.
+/// Ctrl-C ends the reading and shows the windows of what was read; the files stay as they were before. A second one
+/// drops what is in flight. The exit code is 0 when all went well, 1 when something failed, 2 when the arguments are
+/// wrong, 130 after SIGINT, 143 after SIGTERM.
 #[derive(Parser)]
 #[command(
     name = "logs",

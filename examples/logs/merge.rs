@@ -1,13 +1,13 @@
 //! A source that reads many logs as one, in the order of their times.
 //!
 //! Logs of one machine tell of the same hours side by side, so reading them one after the other would make all but the
-//! first late. [`Merged`] looks into each file for its first time, then goes through all of them at once, always on with
-//! the line whose time comes first. A file is open only from its first time to its last, so rotated logs, which follow
-//! each other, need one at a time.
+//! first late. [`Merged`] looks into each file for its first time, then goes through all of them at once, always on
+//! with the line whose time comes first. A file is open only from its first time to its last, so rotated logs, which
+//! follow each other, need one at a time.
 //!
 //! Invariants:
-//!  1. The lines of a file keep their order: a line takes its turn by the latest time in its file so far, so one that is out
-//!     of order, or has no time, comes right behind the line before it.
+//!  1. The lines of a file keep their order: a line takes its turn by the latest time in its file so far, so one that
+//!     is out of order, or has no time, comes right behind the line before it.
 //!  2. Equal times go by path, so the order is a matter of the data alone.
 //!  3. Whenever the watermark enters another window, the source lets its batch end. Watermarks go downstream between
 //!     batches; so which lines are late is a matter of the data as well, and not of how large the batches happen to be.
@@ -249,8 +249,8 @@ fn text(file: &LogFile, cx: &SourceContext) -> Result<Text, BoxError> {
     Ok(text)
 }
 
-/// The first time in a file, the earliest one where the first lines have none, and when it was last written. Fails for a
-/// file that is no text.
+/// The first time in a file, the earliest one where the first lines have none, and when it was last written. Fails for
+/// a file that is no text.
 fn first_time(file: &LogFile, reading: &Reading, cx: &SourceContext) -> Result<(i64, i64), BoxError> {
     let modified = std::fs::metadata(&file.path)?.modified()?;
     let modified_ms = modified.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);

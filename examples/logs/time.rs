@@ -1,7 +1,7 @@
 //! The time of a line of a log: hand-written, one pass, no allocation.
 //!
-//! [`leading`] reads a time where logs have theirs; [`anywhere`] takes any that the line has in it. Both know nothing of
-//! files and jobs.
+//! [`leading`] reads a time where logs have theirs; [`anywhere`] takes any that the line has in it. Both know nothing
+//! of files and jobs.
 
 /// What a time that leaves something out is taken to mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

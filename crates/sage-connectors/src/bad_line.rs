@@ -9,8 +9,8 @@ use crate::files::{Format, InputError, Walk};
 
 /// A line, or a CSV record, that could not be made a record, with its text.
 ///
-/// The `lenient` form of a source gives `Result<T, BadLine>`. As a `BadLine` is an error, an error policy skips and counts
-/// them, and has a limit if it is to have one:
+/// The `lenient` form of a source gives `Result<T, BadLine>`. As a `BadLine` is an error, an error policy skips and
+/// counts them, and has a limit if it is to have one:
 ///
 /// ```
 /// # use std::fs;

@@ -1,7 +1,7 @@
 //! Text in other encodings, as UTF-8: so formats know of UTF-8 only.
 //!
-//! Invariant: nothing is dropped in silence. What an encoding has no character for becomes U+FFFD where that was asked for,
-//! and otherwise bytes that are not UTF-8, so that the line it is in is malformed, and no other.
+//! Invariant: nothing is dropped in silence. What an encoding has no character for becomes U+FFFD where that was asked
+//! for, and otherwise bytes that are not UTF-8, so that the line it is in is malformed, and no other.
 
 use std::io::{self, BufRead, Read};
 
@@ -9,7 +9,8 @@ use crate::open::Input;
 
 /// How the text of a file is encoded; see [`Files::encoding`](crate::Files::encoding).
 ///
-/// A byte order mark at the beginning of a file is no part of its text, whatever the encoding but Latin-1, which has none.
+/// A byte order mark at the beginning of a file is no part of its text, whatever the encoding but Latin-1, which has
+/// none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Encoding {
@@ -20,8 +21,8 @@ pub enum Encoding {
     Utf8Lossy,
     /// ISO-8859-1: a character per byte. Nothing is malformed.
     Latin1,
-    /// UTF-16 in the order that its byte order mark says, or with the lower byte first where there is none. A line with half
-    /// a character in it is malformed.
+    /// UTF-16 in the order that its byte order mark says, or with the lower byte first where there is none. A line with
+    /// half a character in it is malformed.
     Utf16,
     /// UTF-16 with the lower byte first.
     Utf16Le,

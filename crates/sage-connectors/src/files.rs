@@ -26,8 +26,8 @@ use crate::open::{Input, open};
 /// when the job starts, sorted by path, and opened one after the other. With several replicas, replica `r` of `n` reads
 /// the files number `r`, `r + n`, `r + 2n` … of the list; each replica makes its own list, so files should not come
 /// and go while a job starts. Directories are left out, and so are names that begin with a dot unless the pattern
-/// has the dot too. In a match, U+FFFD stands for what is not UTF-8 in a name. `**` stands for any number of folders; it goes
-/// through links to folders as well, but not round in a circle.
+/// has the dot too. In a match, U+FFFD stands for what is not UTF-8 in a name. `**` stands for any number of folders;
+/// it goes through links to folders as well, but not round in a circle.
 ///
 /// A file is unpacked by its extension, in any case of letters: `.gz` (also of several members) and `.zst` (also of
 /// several frames, with a window of up to 128 MiB). Then its text is read as UTF-8, or as another
@@ -35,14 +35,14 @@ use crate::open::{Input, open};
 ///
 /// # Lines
 ///
-/// A line of text or JSON ends with `\n` or `\r\n`. Nothing else ends one: neither a `\r` alone, as files of old Macs have
-/// it, nor U+0085, U+2028 and what else Unicode calls a line end. Records of CSV end with a `\r` alone as well.
+/// A line of text or JSON ends with `\n` or `\r\n`. Nothing else ends one: neither a `\r` alone, as files of old Macs
+/// have it, nor U+0085, U+2028 and what else Unicode calls a line end. Records of CSV end with a `\r` alone as well.
 ///
 /// # Malformed lines
 ///
-/// A line, or a record of CSV, that is not what it should be fails the job, which names the file and the line. A source that
-/// is `lenient` gives it as a [`BadLine`] among the records instead, to be skipped and counted, or to go its own way:
-/// see there.
+/// A line, or a record of CSV, that is not what it should be fails the job, which names the file and the line. A source
+/// that is `lenient` gives it as a [`BadLine`] among the records instead, to be skipped and counted, or to go its own
+/// way: see there.
 ///
 /// # Files that change
 ///
@@ -91,7 +91,8 @@ impl Files {
         self
     }
 
-    /// Sets how the text of the files is encoded. Default: UTF-8, in which a line with anything else in it is malformed.
+    /// Sets how the text of the files is encoded. Default: UTF-8, in which a line with anything else in it is
+    /// malformed.
     ///
     /// ```
     /// # use std::fs;
@@ -139,9 +140,9 @@ impl Files {
 /// The part of a pattern that stands for any number of folders, also none.
 const ANY_FOLDERS: &str = "**";
 
-/// Finds the files below `at` that the parts of a pattern match. A name that is not UTF-8 is matched as it is shown, with
-/// the replacement for what is none. `linked` are the folders that links on the way have led to: none is gone through
-/// within itself.
+/// Finds the files below `at` that the parts of a pattern match. A name that is not UTF-8 is matched as it is shown,
+/// with the replacement for what is none. `linked` are the folders that links on the way have led to: none is gone
+/// through within itself.
 fn find(at: &Path, parts: &[&str], linked: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) -> Result<(), InputError> {
     let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
     let Some((&part, rest)) = parts.split_first() else {

@@ -17,8 +17,8 @@ use crate::output::{Output, OutputError};
 
 /// Reads a `T` from each line of JSON; see [`Files`] for which files, in what order, and how large.
 ///
-/// Lines of nothing but white space are skipped, and counted. A line that is not of the files' encoding, not JSON or not a `T` fails the
-/// job, or is a [`BadLine`] with [`lenient`](Self::lenient). JSON may be nested 128 deep.
+/// Lines of nothing but white space are skipped, and counted. A line that is not of the files' encoding, not JSON or
+/// not a `T` fails the job, or is a [`BadLine`] with [`lenient`](Self::lenient). JSON may be nested 128 deep.
 ///
 /// **Guarantees.** One replica gives every record of its files once, in order, in each run. It keeps no position: a run
 /// begins with the first file again. Everything that keeps it from reading on is an [`InputError`].
@@ -133,8 +133,8 @@ impl<T> JsonlSink<T> {
         Self { path: path.into(), private: false, output: None, types: PhantomData }
     }
 
-    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not for
-    /// everybody. One that is replaced keeps its mode. Default: as the process's mask says.
+    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not
+    /// for everybody. One that is replaced keeps its mode. Default: as the process's mask says.
     pub fn private(mut self) -> Self {
         self.private = true;
         self

@@ -1,11 +1,12 @@
 //! One output file that appears under its name when it is complete, or not at all.
 //!
-//! An [`Output`] owns a temporary file beside its target. [`Output::publish`], for a sink's `finish`, makes it the target;
-//! [`Output::close`], for a sink's `close`, removes it, or keeps it as `NAME.partial` where a signal has ended the job.
+//! An [`Output`] owns a temporary file beside its target. [`Output::publish`], for a sink's `finish`, makes it the
+//! target; [`Output::close`], for a sink's `close`, removes it, or keeps it as `NAME.partial` where a signal has ended
+//! the job.
 //!
 //! Invariants: the target is touched by nothing but one rename; the rename comes after everything was written and
-//! synced without an error; whenever an `Output` is dropped, also by a panic, the temporary file is gone. Nobody may read
-//! the temporary file who may not read the target.
+//! synced without an error; whenever an `Output` is dropped, also by a panic, the temporary file is gone. Nobody may
+//! read the temporary file who may not read the target.
 //!
 //! Knows nothing of formats, and of the system only what a [`Disk`] does.
 
@@ -79,8 +80,8 @@ pub enum OutputError {
         /// What is in the way.
         source: BoxError,
     },
-    /// Records were let pass that the file cannot do without: what was written before the failure may be half a record. The
-    /// file does not appear, whatever the sink's error policy.
+    /// Records were let pass that the file cannot do without: what was written before the failure may be half a record.
+    /// The file does not appear, whatever the sink's error policy.
     #[error("{} is not made, for something could not be written to it", path.display())]
     Incomplete {
         /// The target.
@@ -190,7 +191,8 @@ impl Output {
         OutputError::Record { path: self.target.clone(), source: source.into() }
     }
 
-    /// Makes the file the target. Where something could not be written, and an error policy let that pass, there is no file.
+    /// Makes the file the target. Where something could not be written, and an error policy let that pass, there is no
+    /// file.
     pub(crate) fn publish(self) -> Result<(), OutputError> {
         if self.broken {
             let path = self.target.clone();
@@ -213,8 +215,8 @@ impl Output {
         Ok(())
     }
 
-    /// Ends a file that will not be complete: it is kept under another name where a signal has ended the job, for whoever sent
-    /// that may have waited for it for hours, and removed otherwise.
+    /// Ends a file that will not be complete: it is kept under another name where a signal has ended the job, for
+    /// whoever sent that may have waited for it for hours, and removed otherwise.
     pub(crate) fn close(self, cx: &CloseContext) -> Result<(), OutputError> {
         if matches!(cx.reason(), StopReason::Signal(_)) && self.temporary.is_some() {
             if let Some(partial) = self.keep()? {

@@ -107,8 +107,8 @@ impl<T> TextSink<T> {
         Self { path: path.into(), private: false, output: None, types: PhantomData }
     }
 
-    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not for
-    /// everybody. One that is replaced keeps its mode. Default: as the process's mask says.
+    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not
+    /// for everybody. One that is replaced keeps its mode. Default: as the process's mask says.
     pub fn private(mut self) -> Self {
         self.private = true;
         self

@@ -11,8 +11,8 @@ use crate::time::Timestamp;
 
 /// Tells a job's processing time. Cheap to clone; clones tell the same time.
 ///
-/// The default of an environment is [`Clock::system`], as of the start of each job. A test gives it one that stands still
-/// until it is moved, see [`testing::clock`](crate::testing::clock).
+/// The default of an environment is [`Clock::system`], as of the start of each job. A test gives it one that stands
+/// still until it is moved, see [`testing::clock`](crate::testing::clock).
 #[derive(Clone)]
 pub struct Clock(Kind);
 

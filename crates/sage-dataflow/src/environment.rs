@@ -49,7 +49,8 @@ pub enum SubmitError {
         /// The last operator of the stream.
         operator: String,
     },
-    /// An operator was given no replica. It may have 65536 at most; more is an [`OperatorOption`](Self::OperatorOption).
+    /// An operator was given no replica. It may have 65536 at most; more is an
+    /// [`OperatorOption`](Self::OperatorOption).
     #[error("operator `{operator}` has a parallelism of 0; it needs at least 1")]
     ZeroParallelism {
         /// The first operator of the chain.
@@ -300,24 +301,26 @@ impl Environment {
     /// Batches that may be in flight between two threads, 2 to 65,536. Default: 8, and up to 64 for all the channels of
     /// one producer while each batch is dealt with in less than 0.2 ms.
     ///
-    /// Fewer records wait before a task that is slow, or has not shown yet that it is quick: as many as it deals with in 10 ms,
-    /// and twice as many as it works on at once if that is more.
+    /// Fewer records wait before a task that is slow, or has not shown yet that it is quick: as many as it deals with
+    /// in 10 ms, and twice as many as it works on at once if that is more.
     pub fn queue_batches(mut self, batches: usize) -> Self {
         self.options.queue_batches = Some(batches);
         self
     }
 
-    /// Bytes that may wait on an edge, that is, in all the channels between two operators that do not share a thread: 1 or
-    /// more, default 64 MiB. Each channel has an equal share, and a record larger than that passes alone.
+    /// Bytes that may wait on an edge, that is, in all the channels between two operators that do not share a thread: 1
+    /// or more, default 64 MiB. Each channel has an equal share, and a record larger than that passes alone.
     ///
     /// Bytes are an estimate: the size of the record's type, and what is known of it besides; see
-    /// [`Stream::weigh`](crate::Stream::weigh). What goes back to the head of a loop is bound by [`Feedback::limit`] alone.
+    /// [`Stream::weigh`](crate::Stream::weigh). What goes back to the head of a loop is bound by [`Feedback::limit`]
+    /// alone.
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.options.queue_bytes = bytes;
         self
     }
 
-    /// How long a record may wait for its batch to fill while records come fast; slow records do not wait. Default: 1 ms.
+    /// How long a record may wait for its batch to fill while records come fast; slow records do not wait. Default: 1
+    /// ms.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         // Zero is the inline backend's word for "nobody waits".
         self.options.flush_interval = interval.max(Duration::from_micros(1));
@@ -330,13 +333,13 @@ impl Environment {
         self
     }
 
-    /// Lends the jobs a tokio runtime, for async hooks, `call_blocking` and `map_async`: what they open there, such as a
-    /// connection of a client that outlives the job, works on after it. Default: each job has one of its own, which ends
-    /// with it.
+    /// Lends the jobs a tokio runtime, for async hooks, `call_blocking` and `map_async`: what they open there, such as
+    /// a connection of a client that outlives the job, works on after it. Default: each job has one of its own, which
+    /// ends with it.
     ///
-    /// It needs its timer, must be running for as long as the job does (one of the kind `current_thread` runs only while
-    /// its owner waits inside it), and is never shut down here. The engine has ended and dropped its own futures when a job
-    /// returns; tasks that your code spawns on it are yours, and go on.
+    /// It needs its timer, must be running for as long as the job does (one of the kind `current_thread` runs only
+    /// while its owner waits inside it), and is never shut down here. The engine has ended and dropped its own futures
+    /// when a job returns; tasks that your code spawns on it are yours, and go on.
     ///
     /// ```
     /// let host = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -351,31 +354,33 @@ impl Environment {
         self
     }
 
-    /// How to tell where a thread is: `probe` is asked for the thread of each task or hook that has missed its deadline, and what it
-    /// returns, some indented lines, is added to what the report says of that. For hosts whose language has stacks of its own. It is
-    /// called on a thread of its own, and has one second; when it has once taken longer, it is not asked again.
+    /// How to tell where a thread is: `probe` is asked for the thread of each task or hook that has missed its
+    /// deadline, and what it returns, some indented lines, is added to what the report says of that. For hosts whose
+    /// language has stacks of its own. It is called on a thread of its own, and has one second; when it has once taken
+    /// longer, it is not asked again.
     pub fn where_stuck(mut self, probe: impl Fn(RawPthread) -> Option<String> + Send + Sync + 'static) -> Self {
         self.options.stuck_probe = Some(StuckProbe(Arc::new(probe)));
         self
     }
 
-    /// How large the stack of each thread is that runs a task or the hooks of a service, in bytes: 64 KiB to 1 TiB. Default: 2 MiB,
-    /// or what the environment variable `RUST_MIN_STACK` says. For functions that call themselves deeply.
+    /// How large the stack of each thread is that runs a task or the hooks of a service, in bytes: 64 KiB to 1 TiB.
+    /// Default: 2 MiB, or what the environment variable `RUST_MIN_STACK` says. For functions that call themselves
+    /// deeply.
     pub fn stack_bytes(mut self, bytes: usize) -> Self {
         self.options.threads.stack_bytes = Some(bytes);
         self
     }
 
-    /// Has `begin` called on each thread that runs a task or the hooks of a service, before anything else is done there; what it
-    /// returns is dropped when the thread has nothing more to do. For hosts whose threads need something of their own. A panic of
-    /// either is logged, and the thread goes on. [`inline`](Self::inline) has no such threads.
+    /// Has `begin` called on each thread that runs a task or the hooks of a service, before anything else is done
+    /// there; what it returns is dropped when the thread has nothing more to do. For hosts whose threads need something
+    /// of their own. A panic of either is logged, and the thread goes on. [`inline`](Self::inline) has no such threads.
     pub fn around_threads<G: 'static>(mut self, begin: impl Fn() -> G + Send + Sync + 'static) -> Self {
         self.options.threads.begin = Some(Arc::new(move || Box::new(begin())));
         self
     }
 
-    /// What becomes of a record on which an operator or a sink returns an error, where they have no policy of their own.
-    /// Default: [`ErrorPolicy::fail`].
+    /// What becomes of a record on which an operator or a sink returns an error, where they have no policy of their
+    /// own. Default: [`ErrorPolicy::fail`].
     pub fn on_error(self, policy: ErrorPolicy) -> Self {
         self.graph.with(|graph| {
             if let Some(message) = policy.mistake() {
@@ -458,18 +463,18 @@ impl Environment {
         Stream::source(&self.graph, "lines", PerRun(move || Lines::new(pattern.clone())))
     }
 
-    /// Begins a loop: a stream of the records that are fed back, and its end, to be filled with them. `name` is that of the
-    /// operator at its head, which runs in one replica.
+    /// Begins a loop: a stream of the records that are fed back, and its end, to be filled with them. `name` is that of
+    /// the operator at its head, which runs in one replica.
     ///
     /// The loop ends when its sources have ended and no record is in it any more; then the stream ends, and so do the
-    /// operators behind it. Probes between the records tell that: no timeout does. Records that an operator keeps as its
-    /// state, such as those of an open window, are not in the loop. A loop whose records never stop going round ends by a
-    /// cancel, or by a drain whose deadline passes.
+    /// operators behind it. Probes between the records tell that: no timeout does. Records that an operator keeps as
+    /// its state, such as those of an open window, are not in the loop. A loop whose records never stop going round
+    /// ends by a cancel, or by a drain whose deadline passes.
     ///
     /// Records that wait to go round are kept in memory, up to [`Feedback::limit`]. Event time does not go round: in a
     /// loop it is that of the streams that come from outside. What an operator of the loop feeds back at the end of its
-    /// input, such as a count, comes too late and fails the job with a [`FeedbackError`](crate::FeedbackError). Two loops
-    /// may follow each other, but not share operators.
+    /// input, such as a count, comes too late and fails the job with a [`FeedbackError`](crate::FeedbackError). Two
+    /// loops may follow each other, but not share operators.
     ///
     /// ```
     /// let env = sage::Environment::local("halving");
@@ -551,8 +556,8 @@ impl Environment {
     /// cleaned, or the error says what is left.
     ///
     /// # Errors
-    /// [`RunError::Submit`] if the job was not started; [`RunError::Job`], with the full report, unless it succeeded and
-    /// is clean.
+    /// [`RunError::Submit`] if the job was not started; [`RunError::Job`], with the full report, unless it succeeded
+    /// and is clean.
     pub fn run(&self) -> Result<JobReport, RunError> {
         if is_inside_async() {
             return Err(SubmitError::InsideRuntime.into());
@@ -611,7 +616,8 @@ impl Environment {
             Ok::<_, SubmitError>(graph.chains.iter().map(|chain| graph.parallelism(chain)).sum())
         })?;
         if !options.inline {
-            // Before the tasks the services start, at first all that come after no other; besides there is the dispatcher's.
+            // Before the tasks the services start, at first all that come after no other; besides there is the
+            // dispatcher's.
             let first_services = services.iter().filter(|entry| entry.after.is_empty()).count();
             room::check(tasks.max(first_services) + 1)?;
         }

@@ -1,10 +1,10 @@
 //! What a user wrote, run so that it harms nobody: a panic in it is data, and the text of an error is made once.
 //!
 //! Invariants:
-//!  1. An error is asked for its text where it arose, on the thread of the task or hook; from then on its text is a string.
-//!     Nothing of a user's is formatted later, and nothing on the dispatcher's thread.
-//!  2. A value whose `Drop` is a user's is dropped under a guard of its own where others are dropped with it: a second panic
-//!     while the first unwinds would end the process.
+//!  1. An error is asked for its text where it arose, on the thread of the task or hook; from then on its text is a
+//!     string. Nothing of a user's is formatted later, and nothing on the dispatcher's thread.
+//!  2. A value whose `Drop` is a user's is dropped under a guard of its own where others are dropped with it: a second
+//!     panic while the first unwinds would end the process.
 //!
 //! Knows nothing of threads: see `backend`.
 
@@ -49,8 +49,8 @@ impl What {
             .map(|text| (*text).to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "a value that is not a string".to_owned());
-        // The payload is the user's value. Where its `Drop` panics, that panic's payload is never dropped: it may be such a
-        // value as well, and so on without end.
+        // The payload is the user's value. Where its `Drop` panics, that panic's payload is never dropped: it may be
+        // such a value as well, and so on without end.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
             std::mem::forget(payload);
         }

@@ -1,7 +1,7 @@
 //! Dataflow pipelines whose operators call managed services, with a shutdown that leaves nothing behind.
 //!
-//! A program declares an [`Environment`] with services and streams and runs it. When [`Environment::run`] returns, every
-//! task and every service is stopped and cleaned, once, in order, whatever went wrong; where that could not be
+//! A program declares an [`Environment`] with services and streams and runs it. When [`Environment::run`] returns,
+//! every task and every service is stopped and cleaned, once, in order, whatever went wrong; where that could not be
 //! kept, the error names what is left.
 //!
 //! ```
@@ -31,9 +31,9 @@
 //!
 //! The engine runs on Linux.
 //!
-//! Where to go from here: [`Stream`] for the operators, [`Service`] and [`ServiceHandle`] for services, [`JobHandle`] for
-//! jobs in the background, [`JobReport`] for what a run tells, [`Source`], [`Operator`] and [`Sink`] for writing one's
-//! own.
+//! Where to go from here: [`Stream`] for the operators, [`Service`] and [`ServiceHandle`] for services, [`JobHandle`]
+//! for jobs in the background, [`JobReport`] for what a run tells, [`Source`], [`Operator`] and [`Sink`] for writing
+//! one's own.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("sage runs on Linux only: its signal handling and its checks of what is left use Linux interfaces");

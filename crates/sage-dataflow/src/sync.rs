@@ -138,9 +138,9 @@ mod tests {
     /// For how long the two threads race.
     const RACE: Duration = Duration::from_millis(300);
 
-    /// Two threads that each store and then look: with the pair of fences between, one of them sees the other's store. What
-    /// a gate and its callers rely on. Without the heavy fence both look too early now and then, where several processors
-    /// are free; so it is also counted.
+    /// Two threads that each store and then look: with the pair of fences between, one of them sees the other's store.
+    /// What a gate and its callers rely on. Without the heavy fence both look too early now and then, where several
+    /// processors are free; so it is also counted.
     #[test]
     fn contract_11_of_two_fences_one_light_and_one_heavy_neither_is_passed_by_both() {
         const MISSED: u32 = 1 << 31;
@@ -195,7 +195,8 @@ mod tests {
         assert!(!HEAVY_FENCES.load(Ordering::SeqCst) || asked >= rounds.get(), "{asked} of {} fences", rounds.get());
     }
 
-    /// A call that came in while its service closed is seen by whoever waits for it, for the gate asks for the heavy one.
+    /// A call that came in while its service closed is seen by whoever waits for it, for the gate asks for the heavy
+    /// one.
     #[test]
     fn contract_11_a_service_that_stops_asks_for_a_heavy_fence() {
         struct Plain;

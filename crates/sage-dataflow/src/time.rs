@@ -1,7 +1,7 @@
 //! Event time: when a record happened, as the record itself says, and how it is cut into windows.
 //!
-//! Time is counted in whole milliseconds since 1970-01-01 00:00 UTC, and may be before it. Windows that have a length are
-//! aligned to that moment, whatever the first record's time. Everything here is plain data; the operators are in
+//! Time is counted in whole milliseconds since 1970-01-01 00:00 UTC, and may be before it. Windows that have a length
+//! are aligned to that moment, whatever the first record's time. Everything here is plain data; the operators are in
 //! `operator/window.rs` and `operator/session.rs`, the arithmetic of windows in `operator/grid.rs`.
 
 use std::fmt;
@@ -138,8 +138,8 @@ impl OutOfOrder {
 
 /// The part of event time that a result is about: from `start` on, and before `end`.
 ///
-/// Where a window begins before [`Timestamp::MIN`], or ends after [`Timestamp::MAX`], that moment stands for it. One that
-/// ends with [`Timestamp::MAX`] has that last moment in it.
+/// Where a window begins before [`Timestamp::MIN`], or ends after [`Timestamp::MAX`], that moment stands for it. One
+/// that ends with [`Timestamp::MAX`] has that last moment in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Window {
     /// The first moment in it.
@@ -199,8 +199,8 @@ impl Tumbling {
     }
 }
 
-/// Windows of one length that overlap: a new one begins at every multiple of `every` since the epoch, and a record is in
-/// each that has its time in it.
+/// Windows of one length that overlap: a new one begins at every multiple of `every` since the epoch, and a record is
+/// in each that has its time in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sliding {
     pub(crate) size: Duration,
@@ -212,8 +212,8 @@ impl Sliding {
     /// would be 3.6 million.
     pub const MAX_WINDOWS: u64 = 100_000;
 
-    /// Windows of length `size`, of which one begins `every` so often. Both in whole milliseconds, 1 at least; `every` is
-    /// at most `size`, as records between two windows would be in none, and at least a
+    /// Windows of length `size`, of which one begins `every` so often. Both in whole milliseconds, 1 at least; `every`
+    /// is at most `size`, as records between two windows would be in none, and at least a
     /// [`MAX_WINDOWS`](Self::MAX_WINDOWS)th of it.
     pub const fn of(size: Duration, every: Duration) -> Self {
         Self { size, every }

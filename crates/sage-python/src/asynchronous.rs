@@ -1,7 +1,7 @@
 //! Async functions, and functions on threads: calls of several records at a time, which the engine awaits.
 //!
-//! A replica has the task's thread, where the engine keeps count of what is in flight, in order, and of the time each record may
-//! take; Python runs on others, of an event loop or of its own. They meet at a [`Bridge`].
+//! A replica has the task's thread, where the engine keeps count of what is in flight, in order, and of the time each
+//! record may take; Python runs on others, of an event loop or of its own. They meet at a [`Bridge`].
 //!
 //! What calls the function is made when the operator behind the futures opens and ends when it closes: see [`Caller`].
 
@@ -44,8 +44,8 @@ thread_local! {
 }
 
 impl Meeting {
-    /// Fails what is in flight if the loop has not taken notice, after a while, that a record was given up: a call blocks it,
-    /// and no timeout reaches those behind.
+    /// Fails what is in flight if the loop has not taken notice, after a while, that a record was given up: a call
+    /// blocks it, and no timeout reaches those behind.
     fn watch(self: &Arc<Self>, number: u64) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.is_watched.swap(true, Ordering::AcqRel) {
@@ -131,7 +131,8 @@ impl Drop for InFlight {
     }
 }
 
-/// Stands behind the futures, in their task: begins and ends what calls the function, and takes the results of a record apart.
+/// Stands behind the futures, in their task: begins and ends what calls the function, and takes the results of a record
+/// apart.
 struct Caller {
     /// Makes the runner: an attribute `bridge`, and the methods that [`Meeting`] and [`Caller::close`] tell of.
     make: Py<PyAny>,

@@ -1,7 +1,8 @@
 //! Objects whose attributes are made when they are first asked for.
 //!
-//! `__getattr__` in a class written in Python would do, or in one of PyO3's; but either makes every attribute slow, those that are
-//! there as well, and a handle's are looked up for each call. This type looks them up as any object's are, and only then asks.
+//! `__getattr__` in a class written in Python would do, or in one of PyO3's; but either makes every attribute slow,
+//! those that are there as well, and a handle's are looked up for each call. This type looks them up as any object's
+//! are, and only then asks.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::ptr;
@@ -29,8 +30,8 @@ pub(crate) fn attributes_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         flags: c_uint::try_from(flags).expect("these flags are of the lower half"),
         slots: slots.as_mut_ptr(),
     };
-    // SAFETY: the spec is whole, and what it points to is copied, but for the name, which is static. All but the one slot is
-    // inherited from `object`, whose objects have the same layout.
+    // SAFETY: the spec is whole, and what it points to is copied, but for the name, which is static. All but the one
+    // slot is inherited from `object`, whose objects have the same layout.
     let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec)) }?;
     Ok(made.cast_into::<PyType>()?)
 }
@@ -43,7 +44,8 @@ unsafe extern "C" fn getattro(object: *mut ffi::PyObject, name: *mut ffi::PyObje
 
 #[cold]
 fn missing(object: *mut ffi::PyObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: called by an attached thread with an object and the name of an attribute, which the caller of `getattro` keeps alive.
+    // SAFETY: called by an attached thread with an object and the name of an attribute, which the caller of `getattro`
+    // keeps alive.
     let (py, object, name) = unsafe {
         let py = Python::assume_attached();
         (py, Bound::from_borrowed_ptr(py, object), Bound::from_borrowed_ptr(py, name))

@@ -1,5 +1,6 @@
-//! A container read block by block: what works on several records at a time takes them from the container's own iterator, one after
-//! the other, as a `for` loop would. A block says how many it may take at most; how many it has taken is known afterwards.
+//! A container read block by block: what works on several records at a time takes them from the container's own
+//! iterator, one after the other, as a `for` loop would. A block says how many it may take at most; how many it has
+//! taken is known afterwards.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +18,8 @@ use crate::value::Value;
 /// How many records are worked on at a time, at most.
 pub(crate) const MOST_RECORDS: usize = 4096;
 
-/// What takes longer makes the next block a smaller one. A block ends before that, after the record that is worked on: see
-/// [`cutter`](crate::cutter).
+/// What takes longer makes the next block a smaller one. A block ends before that, after the record that is worked on:
+/// see [`cutter`](crate::cutter).
 const LONG: Duration = Duration::from_millis(10);
 
 /// How many records to work on at a time: as many as do not take long.
@@ -34,8 +35,8 @@ impl Pace {
         Self { records: 1, most }
     }
 
-    /// Learns how long the last records took. What a thread waited for others that had the interpreter is no part of that: fewer
-    /// records at a time would make it wait more often.
+    /// Learns how long the last records took. What a thread waited for others that had the interpreter is no part of
+    /// that: fewer records at a time would make it wait more often.
     pub(crate) fn took(&mut self, records: usize, time: Duration) {
         if time > LONG {
             self.records = (records / 4).max(1);
@@ -73,8 +74,8 @@ impl Blocks {
         let raised = |exception| Raised::new(py, exception, None);
         match self.records.as_ref().and_then(|records| records.take_error(py)) {
             None => Ok(self.block(py).map_err(raised)?),
-            // It has happened behind the last record that was taken. The engine names the record behind the one that it is told, as a
-            // source fails while it reads the next.
+            // It has happened behind the last record that was taken. The engine names the record behind the one that it
+            // is told, as a source fails while it reads the next.
             Some(exception) => Err(AtRecord::new(self.before.saturating_sub(1), raised(exception)).into()),
         }
     }
@@ -110,7 +111,8 @@ impl Source for Blocks {
     }
 
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Record>, BoxError> {
-        // The task looks before every eighth call only while they come fast, and one of these may take long all the same.
+        // The task looks before every eighth call only while they come fast, and one of these may take long all the
+        // same.
         if cx.interrupted() {
             return Ok(Next::Idle);
         }

@@ -1,13 +1,14 @@
-//! Where the thread of a task and those that call its function meet: the thread of an event loop, or several that call a function
-//! each for a record of its own.
+//! Where the thread of a task and those that call its function meet: the thread of an event loop, or several that call
+//! a function each for a record of its own.
 //!
-//! The task's thread attaches at no time while it hands records over and takes results: neither waits for the interpreter because of
-//! the other.
+//! The task's thread attaches at no time while it hands records over and takes results: neither waits for the
+//! interpreter because of the other.
 //!
 //! Invariants, for threads:
-//!  1. While records wait and another call may be under way, a thread waits for the next record or is being started: whoever takes
-//!     one and leaves no thread waiting has another one started, unless there are as many as may be.
-//!  2. A call that is given up after it has begun keeps its thread until it returns, and counts no more: another takes its place.
+//!  1. While records wait and another call may be under way, a thread waits for the next record or is being started:
+//!     whoever takes one and leaves no thread waiting has another one started, unless there are as many as may be.
+//!  2. A call that is given up after it has begun keeps its thread until it returns, and counts no more: another takes
+//!     its place.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
@@ -302,7 +303,8 @@ impl Bridge {
         self.pipe.as_ref().map_or(-1, |(reader, _)| reader.as_raw_fd())
     }
 
-    /// The records that a loop is to begin with, each with a number, and the numbers of those that were given up. Waits for nothing.
+    /// The records that a loop is to begin with, each with a number, and the numbers of those that were given up. Waits
+    /// for nothing.
     #[expect(clippy::type_complexity, reason = "a pair of lists, for Python")]
     fn take<'py>(&self, py: Python<'py>) -> PyResult<(Vec<(u64, Bound<'py, PyAny>)>, Vec<u64>)> {
         let Some((reader, _)) = &self.pipe else { return Ok((Vec::new(), Vec::new())) };
@@ -326,8 +328,8 @@ impl Bridge {
         }
     }
 
-    /// The next record that a thread is to work on, with its number, and whether another thread is to be started; `None` when the
-    /// thread is to end.
+    /// The next record that a thread is to work on, with its number, and whether another thread is to be started;
+    /// `None` when the thread is to end.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<(u64, Bound<'py, PyAny>, bool)>> {
         let taken = py.detach(|| self.next_waiting());
         taken.map(|(number, value, is_last)| Ok((number, value.into_object(py)?, is_last))).transpose()
@@ -348,8 +350,8 @@ impl Bridge {
         self.answer(number, Err(Refused::Raised(Raised::new(py, PyErr::from_value(exception), None))))
     }
 
-    /// Sends the answers of a loop on to the task. Several at a time, as it is woken for them. Says whether something waits to be
-    /// taken.
+    /// Sends the answers of a loop on to the task. Several at a time, as it is woken for them. Says whether something
+    /// waits to be taken.
     fn send(&self) -> bool {
         let answered = std::mem::take(&mut self.waiting().answered);
         for (asked, answer) in answered {

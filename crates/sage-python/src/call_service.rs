@@ -1,10 +1,11 @@
 //! `call_service("db", x, method="search")`: services called by their names.
 //!
-//! Like [`Method`](crate::method), a [`Callable`] for the sake of vectorcall. What it does itself is the call that is made for
-//! each record: of a service that has been called before, on this thread. All others it leaves to a function of the package.
+//! Like [`Method`](crate::method), a [`Callable`] for the sake of vectorcall. What it does itself is the call that is
+//! made for each record: of a service that has been called before, on this thread. All others it leaves to a function
+//! of the package.
 //!
-//! It owns the dict of the job's handles, in which the interpreter's collector would find nothing to follow, and functions of a
-//! module, so that it takes no part in collections.
+//! It owns the dict of the job's handles, in which the interpreter's collector would find nothing to follow, and
+//! functions of a module, so that it takes no part in collections.
 
 use std::ffi::c_void;
 use std::ptr;

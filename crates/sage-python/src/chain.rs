@@ -2,8 +2,9 @@
 //!
 //! The Python package makes one function of them, which loops over an iterator of records; so the interpreter calls the
 //! functions itself, as it would in a loop by hand. Which record one of them failed at, and which one, is found out
-//! only then: from how far the iterator has got, and from the line in the traceback. A loop that takes long is ended between two
-//! records, also between two that a function made of one; what it gave goes on, and the next loop begins where it ended.
+//! only then: from how far the iterator has got, and from the line in the traceback. A loop that takes long is ended
+//! between two records, also between two that a function made of one; what it gave goes on, and the next loop begins
+//! where it ended.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -92,9 +93,9 @@ impl Manner {
 
 /// The functions of a task, and the records that wait for them.
 ///
-/// They are stages, each a loop of its own: see `python/sage/_chain.py`. What a stage gives is what the next one takes. A loop may end
-/// before its records do, and also within what a function made of one of them; so what is left to do is looked for from the end of the
-/// chain on, and within a stage from the innermost loop on.
+/// They are stages, each a loop of its own: see `python/sage/_chain.py`. What a stage gives is what the next one takes.
+/// A loop may end before its records do, and also within what a function made of one of them; so what is left to do is
+/// looked for from the end of the chain on, and within a stage from the innermost loop on.
 pub(crate) struct Chain {
     /// Makes the adapter: an attribute `stages`, and methods `blame(exception)` and `close()`.
     make: Py<PyAny>,
@@ -112,8 +113,8 @@ pub(crate) struct Chain {
 
 /// One loop.
 struct Stage {
-    /// In Python: functions `run(records, out)` and `rest(level)`, which returns `run(records, out, *carried)`, the list `levels`, and
-    /// `kept`.
+    /// In Python: functions `run(records, out)` and `rest(level)`, which returns `run(records, out, *carried)`, the
+    /// list `levels`, and `kept`.
     adapter: Py<PyAny>,
     run: Py<PyAny>,
     /// What the loop runs over.
@@ -187,8 +188,8 @@ impl Chain {
         self.manner.blocks || self.waiting.len() >= self.pace.records
     }
 
-    /// Runs one loop on what waits or is left, and gives what comes out; `None` where nothing is left to do. The engine sees what is
-    /// asked of it between two.
+    /// Runs one loop on what waits or is left, and gives what comes out; `None` where nothing is left to do. The engine
+    /// sees what is asked of it between two.
     fn work(&mut self) -> Result<Option<Vec<Record>>, BoxError> {
         if self.waiting.is_empty() && self.stages.is_empty() {
             return Ok(None);
@@ -235,7 +236,8 @@ impl Chain {
         Records::of_list(list).map(Some)
     }
 
-    /// How many records a loop may take: one, where stages behind it work on what it gives, so that it is known which one they failed at.
+    /// How many records a loop may take: one, where stages behind it work on what it gives, so that it is known which
+    /// one they failed at.
     fn most(&self, stage: usize, level: Option<usize>) -> usize {
         if stage == 0 && level.is_none() && self.stages.len() > 1 && self.stages[0].kept.is_none() {
             1

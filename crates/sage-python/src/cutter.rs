@@ -1,14 +1,17 @@
-//! What ends a loop over records that has gone on for long enough, so that its results leave and the engine sees what is asked of it.
+//! What ends a loop over records that has gone on for long enough, so that its results leave and the engine sees what
+//! is asked of it.
 //!
-//! A loop looks at a flag for each record, and at no clock: see [`records`](crate::records). The flag is set by a thread of the job,
-//! the cutter, which ticks while loops run, sleeps while none do, and ends with the last thread that has some. It never attaches, so that
-//! nothing a program does holds it up. A loop that was there at the last tick already has gone on for a tick at least, and two at most.
+//! A loop looks at a flag for each record, and at no clock: see [`records`](crate::records). The flag is set by a
+//! thread of the job, the cutter, which ticks while loops run, sleeps while none do, and ends with the last thread that
+//! has some. It never attaches, so that nothing a program does holds it up. A loop that was there at the last tick
+//! already has gone on for a tick at least, and two at most.
 //!
 //! Invariants:
 //!  1. `run` of a loop is odd while it runs, and only its own thread changes it.
-//!  2. The cutter falls asleep only if no loop ran after it said that it sleeps; one that begins later sees that, and wakes it. Both
-//!     orders are those of fences of the strongest kind on both sides.
-//!  3. A flag that is set too late is one of a loop that begins just then, which gives one record at least all the same.
+//!  2. The cutter falls asleep only if no loop ran after it said that it sleeps; one that begins later sees that, and
+//!     wakes it. Both orders are those of fences of the strongest kind on both sides.
+//!  3. A flag that is set too late is one of a loop that begins just then, which gives one record at least all the
+//!     same.
 
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};

@@ -28,7 +28,8 @@ pub(crate) struct Raised {
 const NAME_CHARS: usize = 200;
 
 impl Raised {
-    /// `function` is the one that raised it, where a task runs several, and with what it was at work, if there is more to say.
+    /// `function` is the one that raised it, where a task runs several, and with what it was at work, if there is more
+    /// to say.
     pub(crate) fn new(py: Python<'_>, exception: PyErr, function: Option<(String, String)>) -> Self {
         let exception = unwrapped(py, exception);
         let kind = exception.get_type(py).name().map_or_else(|_| "exception".to_owned(), |name| name.to_string());
@@ -49,7 +50,8 @@ impl Raised {
     }
 }
 
-/// Whether no policy lets it pass: it ends programs, as `SystemExit` and `KeyboardInterrupt` do, or is no fault of the record.
+/// Whether no policy lets it pass: it ends programs, as `SystemExit` and `KeyboardInterrupt` do, or is no fault of the
+/// record.
 fn is_fatal(py: Python<'_>, exception: &PyErr) -> bool {
     if exception.is_instance_of::<PyException>(py) {
         return exception.is_instance_of::<NotAwaited>(py);
@@ -58,7 +60,8 @@ fn is_fatal(py: Python<'_>, exception: &PyErr) -> bool {
     exception.get_type(py).name().map_or(true, |name| name != "CancelledError")
 }
 
-/// The `StopIteration` that a function raised, where it was a coroutine or a generator: Python puts another exception in its place.
+/// The `StopIteration` that a function raised, where it was a coroutine or a generator: Python puts another exception
+/// in its place.
 fn unwrapped(py: Python<'_>, exception: PyErr) -> PyErr {
     if exception.get_type(py).is(py.get_type::<PyRuntimeError>())
         && let Some(cause) = exception.cause(py)

@@ -1,8 +1,8 @@
 //! Windows whose records are folded while they are open, so that a window keeps little more than what they were made.
 //!
-//! The function of a program is called for a block of records, as a thread that attaches may have to wait. What does not
-//! fill a block goes on with the result, and is folded behind the window, where many results come together. Either way the
-//! function sees the records of a window one by one, in their order.
+//! The function of a program is called for a block of records, as a thread that attaches may have to wait. What does
+//! not fill a block goes on with the result, and is folded behind the window, where many results come together. Either
+//! way the function sees the records of a window one by one, in their order.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -82,8 +82,8 @@ impl Call {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nobody waits for it any more. If it has not begun, it is not made. The calling thread is attached and holds no lock, as what
-    /// is dropped may have the program's objects.
+    /// Nobody waits for it any more. If it has not begun, it is not made. The calling thread is attached and holds no
+    /// lock, as what is dropped may have the program's objects.
     fn give_up(&self) {
         let mut stage = self.stage();
         if matches!(*stage, Stage::Waiting(_) | Stage::Running) {
@@ -188,11 +188,12 @@ impl Future for NextTime {
     }
 }
 
-/// Begins a call: this thread goes through the gate, so that its use of the service is noted and a service that stops is
-/// refused at once; a worker makes the call, and leaves. A call that has not begun when the service stops is refused as well.
+/// Begins a call: this thread goes through the gate, so that its use of the service is noted and a service that stops
+/// is refused at once; a worker makes the call, and leaves. A call that has not begun when the service stops is refused
+/// as well.
 ///
-/// Where as many calls wait as there may be, this waits until there is room, for `limit` at most; on a worker without a limit it
-/// raises.
+/// Where as many calls wait as there may be, this waits until there is room, for `limit` at most; on a worker without a
+/// limit it raises.
 pub(crate) fn begin(
     py: Python<'_>,
     handle: &Arc<ServiceHandle<PythonService>>,
@@ -298,8 +299,8 @@ pub(crate) fn check_timeout(timeout: Option<f64>) -> PyResult<Option<Duration>> 
     }
 }
 
-/// The result of a call, when it is over. Where that takes longer than `timeout` allows, the call goes on, if it has begun, and its
-/// result is dropped if `gives_up`.
+/// The result of a call, when it is over. Where that takes longer than `timeout` allows, the call goes on, if it has
+/// begun, and its result is dropped if `gives_up`.
 pub(crate) fn result(
     py: Python<'_>,
     call: &Call,
@@ -344,8 +345,8 @@ impl ServiceFuture {
         self.call.is_over.load(Ordering::Acquire)
     }
 
-    /// What the service returned; waits for it for ``timeout`` seconds, or those given to the call. Raises what it raised,
-    /// or ``TimeoutError``.
+    /// What the service returned; waits for it for ``timeout`` seconds, or those given to the call. Raises what it
+    /// raised, or ``TimeoutError``.
     #[pyo3(signature = (timeout=None))]
     fn result(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let timeout = timeout.or(self.timeout);

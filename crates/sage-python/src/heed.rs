@@ -74,8 +74,8 @@ pub(crate) fn wait(
     while ended.is_none() {
         // Made again each time, as a handler may install others.
         let watch = watch(py);
-        // Asked first: the handler of the third signal has been called by then, so that the look sees to it, and nothing of it is
-        // left to be raised later.
+        // Asked first: the handler of the third signal has been called by then, so that the look sees to it, and
+        // nothing of it is left to be raised later.
         let gave_up = watch.gave_up();
         let is_calm = raised.look(py, &watch, told, before.take());
         if gave_up && let Some(error) = raised.plain.take().or_else(|| raised.other.take()) {

@@ -1,9 +1,10 @@
 //! A job, as the Python package sees it.
 //!
-//! A job that is not over belongs to the process that started it: a forked one has none of its threads. There its methods
-//! raise, and it is never dropped, as dropping waits for those threads.
+//! A job that is not over belongs to the process that started it: a forked one has none of its threads. There its
+//! methods raise, and it is never dropped, as dropping waits for those threads.
 //!
-//! When one is over, the main thread is asked to see whether it may put back its handler of SIGTERM, which no other can.
+//! When one is over, the main thread is asked to see whether it may put back its handler of SIGTERM, which no other
+//! can.
 
 use std::ffi::{c_int, c_void};
 use std::future::Future;

@@ -1,7 +1,7 @@
 //! Kafka topics as steps of a plan, and brokers for tests of pipelines.
 //!
-//! A source makes records of a topic without the interpreter. What the values stand for is decided by the Python package, in
-//! the step behind the source and in the one before the sink.
+//! A source makes records of a topic without the interpreter. What the values stand for is decided by the Python
+//! package, in the step behind the source and in the one before the sink.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -184,8 +184,8 @@ pub(crate) struct KafkaCluster(Mutex<Option<Brokers>>);
 
 struct Brokers(MockCluster<'static, DefaultProducerContext>);
 
-// SAFETY: the pointer in it is to a cluster of librdkafka, which has a thread of its own: making a topic and destroying the
-// cluster are messages to it that are waited for, from whichever thread; the addresses do not change.
+// SAFETY: the pointer in it is to a cluster of librdkafka, which has a thread of its own: making a topic and destroying
+// the cluster are messages to it that are waited for, from whichever thread; the addresses do not change.
 unsafe impl Send for Brokers {}
 
 impl KafkaCluster {

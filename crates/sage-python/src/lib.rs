@@ -1,11 +1,11 @@
 //! The module `sage._sage`: the engine as the Python package `sage` uses it.
 //!
-//! It converts, and calls: Python objects become records, Python callables sources, operators, sinks and services. What a
-//! program may write is decided in the Python package; how it runs, in the engine.
+//! It converts, and calls: Python objects become records, Python callables sources, operators, sinks and services. What
+//! a program may write is decided in the Python package; how it runs, in the engine.
 //!
 //! Invariants:
-//!  1. A thread holds the interpreter while it runs Python code, and at no other time: it attaches once for many records,
-//!     and never waits for a lane, a service or a job while attached.
+//!  1. A thread holds the interpreter while it runs Python code, and at no other time: it attaches once for many
+//!     records, and never waits for a lane, a service or a job while attached.
 //!  2. A Python exception is carried as the object it is, and comes out of the call that ran the job.
 
 mod asynchronous;

@@ -1,11 +1,12 @@
 //! Methods of services, as objects that are called as fast as a function.
 //!
 //! A class of PyO3's is called with a tuple and a dict, which are made for each call. A type of CPython's own may offer
-//! *vectorcall* instead: it is called with the arguments as they lie on the interpreter's stack. [`Method`] is such a type,
-//! written by hand: it puts the service's object before the arguments, goes through the engine's gate, and calls on.
+//! *vectorcall* instead: it is called with the arguments as they lie on the interpreter's stack. [`Method`] is such a
+//! type, written by hand: it puts the service's object before the arguments, goes through the engine's gate, and calls
+//! on.
 //!
-//! Ownership is free of cycles that the interpreter's collector could have seen: a method owns its name and a [`Binding`], a
-//! binding the engine's handle, for as long as a job runs. So the type takes no part in collections.
+//! Ownership is free of cycles that the interpreter's collector could have seen: a method owns its name and a
+//! [`Binding`], a binding the engine's handle, for as long as a job runs. So the type takes no part in collections.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -28,8 +29,8 @@ pub(crate) struct Binding {
     handle: UnsafeCell<Option<Py<Handle>>>,
 }
 
-// SAFETY: `handle` is only touched within a critical section of the object, in `replace` and `current`; where there is a global
-// lock, that is what holding it means.
+// SAFETY: `handle` is only touched within a critical section of the object, in `replace` and `current`; where there is
+// a global lock, that is what holding it means.
 unsafe impl Sync for Binding {}
 
 impl Binding {
@@ -76,7 +77,8 @@ impl Binding {
         Self::replace(this, None, Some(handle));
     }
 
-    /// A method of the service, whichever job's that is when it is called. With `timeout`, in seconds, another thread calls it.
+    /// A method of the service, whichever job's that is when it is called. With `timeout`, in seconds, another thread
+    /// calls it.
     #[pyo3(signature = (name, timeout=None))]
     fn method<'py>(this: &Bound<'py, Self>, name: &str, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();

@@ -1,4 +1,5 @@
-//! Operators of the engine's own on plain values: what `sage.ops` stands for in a pipeline. They run without the interpreter.
+//! Operators of the engine's own on plain values: what `sage.ops` stands for in a pipeline. They run without the
+//! interpreter.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -27,8 +28,8 @@ enum End {
     Sum(Link, HashMap<Arc<Key>, Value, FixedState>),
 }
 
-/// How often each key has come. Texts are looked up without making a key of them, until one comes that is of a class of its own
-/// and may be equal to one of them.
+/// How often each key has come. Texts are looked up without making a key of them, until one comes that is of a class of
+/// its own and may be equal to one of them.
 #[derive(Default)]
 struct Counts {
     texts: HashMap<Box<str>, i64, FixedState>,
@@ -102,8 +103,8 @@ impl Native {
         Ok(Self { links, end, whole, waiting: Vec::new(), before: 0, blocks, splits })
     }
 
-    /// Makes values of what waits, attached once, and runs them through the chain. Where records are still objects by then,
-    /// the thread stays attached for many of them, as it would have to attach for each.
+    /// Makes values of what waits, attached once, and runs them through the chain. Where records are still objects by
+    /// then, the thread stays attached for many of them, as it would have to attach for each.
     fn run(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
         let mut waiting = std::mem::take(&mut self.waiting);
         // How many of the links are done already.

@@ -31,12 +31,13 @@ struct Registration {
 /// The least that the engine takes; `threading.stack_size` takes half of it.
 const LEAST_STACK_BYTES: usize = 64 << 10;
 
-/// Starts a job, and sets it as the attribute `job` of `run`: where it is returned, what a handler of signals raises at that moment
-/// would have it dropped. `bind` is given the handles of the services, by name, before anything runs.
+/// Starts a job, and sets it as the attribute `job` of `run`: where it is returned, what a handler of signals raises at
+/// that moment would have it dropped. `bind` is given the handles of the services, by name, before anything runs.
 ///
-/// `is_on_main` says whether the interpreter's main thread is the one that submits: its handlers end the program at a signal.
-/// `on_signal`, "drain" or "finish", says what the first SIGINT or SIGTERM does.
-/// `most_queued_calls` is how many calls of services may wait for a thread, and `queue_bytes` how many bytes on an edge. `where_stuck` is asked for the stack of a thread that missed a deadline.
+/// `is_on_main` says whether the interpreter's main thread is the one that submits: its handlers end the program at a
+/// signal. `on_signal`, "drain" or "finish", says what the first SIGINT or SIGTERM does. `most_queued_calls` is how
+/// many calls of services may wait for a thread, and `queue_bytes` how many bytes on an edge. `where_stuck` is asked
+/// for the stack of a thread that missed a deadline.
 #[expect(clippy::too_many_arguments, reason = "the package calls it, in one place, with names")]
 #[pyfunction]
 #[pyo3(signature = (run, name, steps, services, bind, *, is_on_main, on_signal, timeouts, most_queued_calls, queue_bytes, where_stuck, log_dir=None))]

@@ -1,15 +1,16 @@
 //! [`Records`]: iterators for loops that can be ended between two records.
 //!
-//! A loop that is interpreted ends when its iterator has no more. This one says so as well when its loop is to end, and goes on in the
-//! next loop with what it has not given. It is a type of CPython's own, written by hand, as what it does for each record is to cost
-//! what the iterator of a list costs. It reads a list as a `for` loop does, item by item, whatever becomes of the list meanwhile; of
-//! anything else it asks the iterator.
+//! A loop that is interpreted ends when its iterator has no more. This one says so as well when its loop is to end, and
+//! goes on in the next loop with what it has not given. It is a type of CPython's own, written by hand, as what it does
+//! for each record is to cost what the iterator of a list costs. It reads a list as a `for` loop does, item by item,
+//! whatever becomes of the list meanwhile; of anything else it asks the iterator.
 //!
-//! Whoever drives a loop says by [`Records::begin`] to which [`Loop`] it belongs and how many records it may take. An iterator that
-//! stands for the results of a function, of which there are new ones for each record, is given them by its method `over`, which the
-//! loop itself calls.
+//! Whoever drives a loop says by [`Records::begin`] to which [`Loop`] it belongs and how many records it may take. An
+//! iterator that stands for the results of a function, of which there are new ones for each record, is given them by
+//! its method `over`, which the loop itself calls.
 //!
-//! Its fields are touched by the thread that drives it, while attached unless something else is said. It takes no part in collections of cycles: nothing that it refers to can get hold of it.
+//! Its fields are touched by the thread that drives it, while attached unless something else is said. It takes no part
+//! in collections of cycles: nothing that it refers to can get hold of it.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::ptr;
@@ -58,8 +59,8 @@ impl Records {
         // SAFETY: a new reference, or null and an exception.
         let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_GenericAlloc(class.as_type_ptr(), 0)) }?;
         let inner = made.as_ptr().cast::<Inner>();
-        // SAFETY: the object is new, so that nobody else sees it, and of this layout; its fields hold zeros, which are valid for those
-        // that are not written here, and are not dropped by a write.
+        // SAFETY: the object is new, so that nobody else sees it, and of this layout; its fields hold zeros, which are
+        // valid for those that are not written here, and are not dropped by a write.
         unsafe {
             ptr::addr_of_mut!((*inner).of).write(&ENDLESS);
             ptr::addr_of_mut!((*inner).kept).write(None);
@@ -119,8 +120,8 @@ impl Records {
     /// From here on it belongs to this loop, which takes so many records at most.
     pub(crate) fn begin(&self, _py: Python<'_>, of: &Arc<Loop>, most: usize) {
         let inner = self.inner();
-        // SAFETY: attached; the loop is kept as long as it is pointed to; the list is alive, and this runs no code of a program but
-        // the end of objects that nobody else has, which cannot get hold of this one.
+        // SAFETY: attached; the loop is kept as long as it is pointed to; the list is alive, and this runs no code of a
+        // program but the end of objects that nobody else has, which cannot get hold of this one.
         unsafe {
             (*inner).of = Arc::as_ptr(of);
             let before = (*inner).kept.replace(of.clone());
@@ -246,8 +247,8 @@ unsafe fn forget(inner: *mut Inner) {
 /// The next record; null where there is none, or none for this loop, or with an exception.
 unsafe extern "C-unwind" fn next(object: *mut PyObject) -> *mut PyObject {
     let inner = object.cast::<Inner>();
-    // SAFETY: called by an attached thread with an object of this type. The list and the iterator are alive while they are referred
-    // to; what calls a program's code does not hold on to a field across it.
+    // SAFETY: called by an attached thread with an object of this type. The list and the iterator are alive while they
+    // are referred to; what calls a program's code does not hold on to a field across it.
     unsafe {
         let index = (*inner).index;
         if index >= (*inner).end || ((*(*inner).of).cut.load(Ordering::Relaxed) && index > (*inner).begun) {
@@ -298,7 +299,8 @@ unsafe fn ended(inner: *mut Inner) {
 /// The method `over`: from here on the results of a function are read, for the record that is worked on.
 unsafe extern "C-unwind" fn over(object: *mut PyObject, results: *mut PyObject) -> *mut PyObject {
     let inner = object.cast::<Inner>();
-    // SAFETY: called by an attached thread with an object of this type; the list of results is alive while its loop runs.
+    // SAFETY: called by an attached thread with an object of this type; the list of results is alive while its loop
+    // runs.
     unsafe {
         if !read(inner, results) {
             return ptr::null_mut();
@@ -317,8 +319,8 @@ unsafe extern "C-unwind" fn over(object: *mut PyObject, results: *mut PyObject) 
 const MOST_RESULTS: isize = MOST_RECORDS as isize;
 
 unsafe extern "C" fn dealloc(object: *mut PyObject) {
-    // SAFETY: called once, with the last reference to an object of this type, by an attached thread. An object of a heap type owns a
-    // reference to it.
+    // SAFETY: called once, with the last reference to an object of this type, by an attached thread. An object of a
+    // heap type owns a reference to it.
     unsafe {
         let class = ffi::Py_TYPE(object);
         let inner = object.cast::<Inner>();
@@ -365,7 +367,8 @@ pub(crate) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
             flags: c_uint::try_from(flags).expect("these flags are of the lower half"),
             slots: slots.as_mut_ptr(),
         };
-        // SAFETY: the spec is whole; what it points to is copied, but for the name and the methods, which live for ever.
+        // SAFETY: the spec is whole; what it points to is copied, but for the name and the methods, which live for
+        // ever.
         let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec)) }?;
         Ok::<_, PyErr>(made.cast_into::<PyType>()?.unbind())
     })?;

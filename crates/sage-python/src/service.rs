@@ -165,7 +165,8 @@ impl Handle {
         &self.name
     }
 
-    /// Calls a method of the service, on this thread; with a timeout, in seconds, on another. What it raises is raised here.
+    /// Calls a method of the service, on this thread; with a timeout, in seconds, on another. What it raises is raised
+    /// here.
     #[pyo3(signature = (method, args, kwargs=None, timeout=None))]
     pub(crate) fn call<'py>(
         &self,
@@ -190,8 +191,8 @@ impl Handle {
         }
     }
 
-    /// Has another thread call a method of the service. Where as many calls wait for a thread as may, waits until there is room, for
-    /// as long as the timeout says.
+    /// Has another thread call a method of the service. Where as many calls wait for a thread as may, waits until there
+    /// is room, for as long as the timeout says.
     #[pyo3(signature = (method, args, kwargs=None, timeout=None))]
     fn call_async(
         &self,

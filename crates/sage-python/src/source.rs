@@ -85,7 +85,8 @@ impl Source for Iterated {
     }
 
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Record>, BoxError> {
-        // The task looks before every eighth call only while they come fast, and one of these may take long all the same.
+        // The task looks before every eighth call only while they come fast, and one of these may take long all the
+        // same.
         if cx.interrupted() {
             return Ok(Next::Idle);
         }

@@ -1,7 +1,7 @@
 //! States of keys that are forgotten when no record of their key has come for a while.
 //!
-//! The engine keeps a cell for each key, and forgets it in time. A record takes the cell of its key along to the functions
-//! behind, which run over many records at a time; what is in a cell, they alone know.
+//! The engine keeps a cell for each key, and forgets it in time. A record takes the cell of its key along to the
+//! functions behind, which run over many records at a time; what is in a cell, they alone know.
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;

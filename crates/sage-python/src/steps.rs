@@ -1,7 +1,7 @@
 //! The steps of a plan, and the streams they become.
 //!
-//! Each step that has several readers, or runs on threads of its own, begins and ends in a task: so every stream here is one
-//! of records, whatever is behind it. What the functions of a step do is not known here.
+//! Each step that has several readers, or runs on threads of its own, begins and ends in a task: so every stream here
+//! is one of records, whatever is behind it. What the functions of a step do is not known here.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -88,8 +88,8 @@ type Loops = HashMap<String, Feedback<Record>>;
 
 /// What a step reads.
 enum Input {
-    /// A container that nothing else reads: it is read in the task of the step, as two threads that need the interpreter would
-    /// only wait for each other.
+    /// A container that nothing else reads: it is read in the task of the step, as two threads that need the
+    /// interpreter would only wait for each other.
     Container { name: String, make: Py<PyAny> },
     /// The records of a task.
     Stream(DataStream<Record>),

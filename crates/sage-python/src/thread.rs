@@ -1,15 +1,16 @@
 //! The engine's threads in the interpreter: how they attach, and what becomes of them when the interpreter ends.
 //!
-//! A thread that attaches gets a state of its own from the interpreter, which is thrown away when it detaches: more work
-//! than most functions do. A thread that works for a job keeps its own from when it first attaches: see [`Scope`].
+//! A thread that attaches gets a state of its own from the interpreter, which is thrown away when it detaches: more
+//! work than most functions do. A thread that works for a job keeps its own from when it first attaches: see [`Scope`].
 //!
-//! When the interpreter ends, the only threads left are those that were abandoned, which are somewhere in a program's code.
-//! Invariants:
-//!  1. No thread attaches once [`end_attaching`] has returned: one that tries is parked for ever. All attaching goes through [`attach`]
-//!     and [`Scope`], none through `Python::attach`.
-//!  2. CPython before 3.14 ends a thread that comes out of a blocking call by then with `pthread_exit`, which unwinds its stack;
-//!     Rust aborts the process where that reaches a foreign call that cannot unwind. So a program's code, which may block, is
-//!     called through [`call`], [`call_method`], [`vectorcall_method`] and [`next`], where the unwinding ends and the thread is parked.
+//! When the interpreter ends, the only threads left are those that were abandoned, which are somewhere in a program's
+//! code. Invariants:
+//!  1. No thread attaches once [`end_attaching`] has returned: one that tries is parked for ever. All attaching goes
+//!     through [`attach`] and [`Scope`], none through `Python::attach`.
+//!  2. CPython before 3.14 ends a thread that comes out of a blocking call by then with `pthread_exit`, which unwinds
+//!     its stack; Rust aborts the process where that reaches a foreign call that cannot unwind. So a program's code,
+//!     which may block, is called through [`call`], [`call_method`], [`vectorcall_method`] and [`next`], where the
+//!     unwinding ends and the thread is parked.
 
 use std::cell::{Cell, RefCell};
 use std::hint::black_box;
@@ -30,7 +31,8 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 /// How many threads are about to attach.
 static ENTERING: AtomicUsize = AtomicUsize::new(0);
 
-/// How long the end of the interpreter waits for threads that are about to attach; what keeps one longer is a program's code.
+/// How long the end of the interpreter waits for threads that are about to attach; what keeps one longer is a program's
+/// code.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Whether the interpreter is about to end.
@@ -38,8 +40,8 @@ pub(crate) fn is_ending() -> bool {
     ENDING.load(Ordering::SeqCst)
 }
 
-/// From here on no thread of the engine attaches, and no job starts. To be called before the interpreter ends, when all jobs are
-/// over.
+/// From here on no thread of the engine attaches, and no job starts. To be called before the interpreter ends, when all
+/// jobs are over.
 #[pyfunction]
 pub(crate) fn end_attaching(py: Python<'_>) {
     ENDING.store(true, Ordering::SeqCst);
@@ -70,7 +72,8 @@ fn park() -> ! {
 struct Entering;
 
 impl Entering {
-    /// Does not return if the interpreter is about to end. Either `end_attaching` waits for this thread, or this thread sees `ENDING`.
+    /// Does not return if the interpreter is about to end. Either `end_attaching` waits for this thread, or this thread
+    /// sees `ENDING`.
     fn begin() -> Self {
         ENTERING.fetch_add(1, Ordering::SeqCst);
         let entering = Self;
@@ -216,12 +219,13 @@ struct Kept {
 impl Kept {
     /// Keeps the state of the calling thread; `None` where it is attached already.
     fn begin(scope: Arc<Scope>) -> Option<Self> {
-        // SAFETY: the interpreter is initialised, as this module was imported, and does not end while a thread is entering.
+        // SAFETY: the interpreter is initialised, as this module was imported, and does not end while a thread is
+        // entering.
         if unsafe { ffi::PyGILState_Check() } == 1 {
             return None;
         }
-        // SAFETY: as above. The state that is made lives until the matching release in `drop`, since each attaching in between
-        // counts up and down.
+        // SAFETY: as above. The state that is made lives until the matching release in `drop`, since each attaching in
+        // between counts up and down.
         let attached_before = unsafe { ffi::PyGILState_Ensure() };
         // SAFETY: the thread is attached, by the line before.
         let context = scope.begin(unsafe { Python::assume_attached() });
@@ -250,8 +254,8 @@ impl Scope {
     /// Ends it.
     fn end(&self, py: Python<'_>, context: Option<Py<PyAny>>) {
         call_alone(py, &self.end);
-        // SAFETY: the thread is attached, and has entered the context. Where a program has entered another one and not left it,
-        // this fails, and the state goes with its thread all the same.
+        // SAFETY: the thread is attached, and has entered the context. Where a program has entered another one and not
+        // left it, this fails, and the state goes with its thread all the same.
         if context.is_some_and(|context| unsafe { ffi::PyContext_Exit(context.as_ptr()) } != 0) {
             drop(PyErr::take(py));
         }
@@ -268,8 +272,8 @@ fn call_alone(py: Python<'_>, function: &Py<PyAny>) {
 impl Drop for Kept {
     fn drop(&mut self) {
         let _entering = Entering::begin();
-        // SAFETY: `state` is this thread's own, and nobody has released it; the thread is not attached, as `begin` left it so,
-        // and the interpreter does not end while it is entering.
+        // SAFETY: `state` is this thread's own, and nobody has released it; the thread is not attached, as `begin` left
+        // it so, and the interpreter does not end while it is entering.
         unsafe {
             ffi::PyEval_RestoreThread(self.state.as_ptr());
             self.scope.end(Python::assume_attached(), self.context.take());
@@ -306,15 +310,16 @@ pub(crate) fn call<'py>(
     args: &Bound<'py, PyTuple>,
     kwargs: Option<&Bound<'py, PyDict>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: the same function, of which it is only known that it may unwind. The compiler must not see which one it is, as it
-    // is told elsewhere that it cannot.
+    // SAFETY: the same function, of which it is only known that it may unwind. The compiler must not see which one it
+    // is, as it is told elsewhere that it cannot.
     let function = black_box(unsafe {
         transmute::<unsafe extern "C" fn(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject, Call>(
             ffi::PyObject_Call,
         )
     });
     let kwargs = kwargs.map_or(std::ptr::null_mut(), |kwargs| kwargs.as_ptr());
-    // SAFETY: the thread is attached and the objects are alive; the function returns a new reference, or null and an exception.
+    // SAFETY: the thread is attached and the objects are alive; the function returns a new reference, or null and an
+    // exception.
     unsafe { Bound::from_owned_ptr_or_err(object.py(), guarded(|| function(object.as_ptr(), args.as_ptr(), kwargs))) }
 }
 
@@ -351,7 +356,8 @@ pub(crate) fn next<'py>(iterator: &Bound<'py, PyIterator>) -> Option<PyResult<Bo
     // SAFETY: as in `call`.
     let function =
         black_box(unsafe { transmute::<unsafe extern "C" fn(*mut PyObject) -> *mut PyObject, Next>(ffi::PyIter_Next) });
-    // SAFETY: the thread is attached; the function returns a new reference or null, with an exception unless it is the end.
+    // SAFETY: the thread is attached; the function returns a new reference or null, with an exception unless it is the
+    // end.
     let item = unsafe { Bound::from_owned_ptr_or_opt(py, guarded(|| function(iterator.as_ptr()))) };
     item.map(Ok).or_else(|| PyErr::take(py).map(Err))
 }

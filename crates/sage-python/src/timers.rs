@@ -1,7 +1,7 @@
 //! `process`: a function of each record of a key and of each of its timers.
 //!
-//! The engine keeps the states and the timers. A call says what it wants done when it returns: so no Python object refers to
-//! what the engine lends for the time of a call.
+//! The engine keeps the states and the timers. A call says what it wants done when it returns: so no Python object
+//! refers to what the engine lends for the time of a call.
 
 use std::cell::RefCell;
 use std::sync::Arc;

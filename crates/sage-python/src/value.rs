@@ -1,11 +1,12 @@
 //! What a record is made of: a Python object, or a value that operators of the engine work on without the interpreter.
 //!
-//! Only objects of exactly the built-in types become values, so that what comes out of a pipeline is what went in. A [`Key`] is
-//! made while its thread is attached, hash included; from then on it is compared without the interpreter, but for objects
-//! of other classes.
+//! Only objects of exactly the built-in types become values, so that what comes out of a pipeline is what went in. A
+//! [`Key`] is made while its thread is attached, hash included; from then on it is compared without the interpreter,
+//! but for objects of other classes.
 //!
-//! Keys are equal where a `dict` says so, but that all floats that are not a number are one key. So their hash is the same for
-//! equal ones: of built-in types the same in every run, of objects of other classes what Python says in this process.
+//! Keys are equal where a `dict` says so, but that all floats that are not a number are one key. So their hash is the
+//! same for equal ones: of built-in types the same in every run, of objects of other classes what Python says in this
+//! process.
 
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
@@ -40,9 +41,9 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    /// The value of a number, a text, bytes, a truth or `None`; any other object itself. So containers stay what a program has:
-    /// they may be shared, contain themselves or change, and to look at one is no reason to copy it. Not-a-number stays an
-    /// object too, as inside a key each such object is equal to itself alone.
+    /// The value of a number, a text, bytes, a truth or `None`; any other object itself. So containers stay what a
+    /// program has: they may be shared, contain themselves or change, and to look at one is no reason to copy it.
+    /// Not-a-number stays an object too, as inside a key each such object is equal to itself alone.
     pub(crate) fn of(object: &Bound<'_, PyAny>) -> Self {
         if let Ok(text) = object.cast_exact::<PyString>() {
             // A surrogate has no UTF-8.
@@ -67,7 +68,8 @@ impl Value {
         Self::Object(object.clone().unbind())
     }
 
-    /// The value of a key: small tuples of plain values become values as well, so that they compare without the interpreter.
+    /// The value of a key: small tuples of plain values become values as well, so that they compare without the
+    /// interpreter.
     fn of_key(object: &Bound<'_, PyAny>) -> Self {
         if object.cast::<PyFloat>().is_ok_and(|number| number.value().is_nan()) {
             return Self::Float(f64::NAN);
@@ -282,7 +284,8 @@ thread_local! {
     static SEEN: Cell<u8> = const { Cell::new(0) };
 }
 
-/// Refuses texts of both kinds for one task: the hash of neither can follow the other's, so equal ones might not come together.
+/// Refuses texts of both kinds for one task: the hash of neither can follow the other's, so equal ones might not come
+/// together.
 fn unmixed(kind: u8) -> PyResult<()> {
     let seen = SEEN.get() | kind;
     if seen == PLAIN | OWN {
@@ -301,8 +304,8 @@ enum Part<'py> {
     Set(BoundFrozenSetIterator<'py>, u64),
 }
 
-/// A hash that equal keys have in common. Python's own differs from run to run for texts. Keys may be nested to any depth: the
-/// containers that are begun lie on the heap.
+/// A hash that equal keys have in common. Python's own differs from run to run for texts. Keys may be nested to any
+/// depth: the containers that are begun lie on the heap.
 fn stable_hash(object: &Bound<'_, PyAny>) -> PyResult<u64> {
     if object.cast::<PyFloat>().is_ok_and(|number| number.value().is_nan()) {
         return Ok(0x7FF8_0000);
@@ -355,11 +358,13 @@ fn hash_of_one(object: &Bound<'_, PyAny>) -> PyResult<u64> {
     if object.is_none() {
         return Ok(0x4E6F_6E65);
     }
-    // Numbers hash by their value, whatever their type. Of any other class, equal objects have this in common and nothing else.
+    // Numbers hash by their value, whatever their type. Of any other class, equal objects have this in common and
+    // nothing else.
     Ok(object.hash()?.cast_unsigned() as u64)
 }
 
-/// The object as one of a built-in type, if it is hashed as those are: it is one, or of a class below that does not say otherwise.
+/// The object as one of a built-in type, if it is hashed as those are: it is one, or of a class below that does not say
+/// otherwise.
 fn hashed_as<'a, 'py, T: PyTypeInfo>(object: &'a Bound<'py, PyAny>) -> PyResult<Option<&'a Bound<'py, T>>> {
     if let Ok(exact) = object.cast_exact::<T>() {
         return Ok(Some(exact));

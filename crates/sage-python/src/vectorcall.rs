@@ -1,4 +1,5 @@
-//! CPython's protocol *vectorcall*: the arguments of a call as they lie on the interpreter's stack, and types that take them so.
+//! CPython's protocol *vectorcall*: the arguments of a call as they lie on the interpreter's stack, and types that take
+//! them so.
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::mem::offset_of;
@@ -58,7 +59,8 @@ impl<T: Called> Callable<T> {
             flags: c_uint::try_from(flags).expect("these flags are of the lower half"),
             slots: slots.as_mut_ptr(),
         };
-        // SAFETY: the spec is whole, by what the caller promises; what it points to is copied, but for the names, which are static.
+        // SAFETY: the spec is whole, by what the caller promises; what it points to is copied, but for the names, which
+        // are static.
         let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec)) }?;
         Ok(made.cast_into::<PyType>()?.unbind())
     }
@@ -68,11 +70,13 @@ impl<T: Called> Callable<T> {
     /// # Safety
     /// The type was made by `class` of this very `T`.
     pub(crate) unsafe fn make<'py>(class: &Bound<'py, PyType>, inner: T) -> PyResult<Bound<'py, PyAny>> {
-        // SAFETY: the type's objects have the layout of `Self`, by what the caller promises. A new reference, or null and an exception.
+        // SAFETY: the type's objects have the layout of `Self`, by what the caller promises. A new reference, or null
+        // and an exception.
         let made =
             unsafe { Bound::from_owned_ptr_or_err(class.py(), ffi::PyType_GenericAlloc(class.as_type_ptr(), 0)) }?;
         let object = made.as_ptr().cast::<Self>();
-        // SAFETY: the object is new, so that nobody else sees it; its fields hold zeros, which are not dropped by a write.
+        // SAFETY: the object is new, so that nobody else sees it; its fields hold zeros, which are not dropped by a
+        // write.
         unsafe {
             ptr::addr_of_mut!((*object).vectorcall).write(Self::vectorcall);
             ptr::addr_of_mut!((*object).inner).write(inner);
@@ -81,9 +85,9 @@ impl<T: Called> Callable<T> {
     }
 
     unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-        // SAFETY: called once, with the last reference to an object of this type, by a thread that is attached. An object whose
-        // fields were never written does not exist: `make` cannot fail between the two. An object of a heap type owns a reference
-        // to it.
+        // SAFETY: called once, with the last reference to an object of this type, by a thread that is attached. An
+        // object whose fields were never written does not exist: `make` cannot fail between the two. An object of a
+        // heap type owns a reference to it.
         unsafe {
             let class = ffi::Py_TYPE(object);
             ptr::drop_in_place(ptr::addr_of_mut!((*object.cast::<Self>()).inner));
@@ -98,8 +102,8 @@ impl<T: Called> Callable<T> {
         nargsf: usize,
         kwnames: *mut ffi::PyObject,
     ) -> *mut ffi::PyObject {
-        // SAFETY: called by an attached thread with an object of this type, which its caller keeps alive, and the caller's own
-        // arguments.
+        // SAFETY: called by an attached thread with an object of this type, which its caller keeps alive, and the
+        // caller's own arguments.
         let (py, called, stack) = unsafe {
             let py = Python::assume_attached();
             (py, &(*object.cast::<Self>()).inner, Stack::new(py, args, nargsf, kwnames))

@@ -1,8 +1,9 @@
 //! How many bytes an object takes, about: for the bound on what waits between tasks.
 //!
-//! Numbers, texts and bytes are weighed each time. Of other objects one in many is, with what it refers to itself, one level
-//! down (the dictionary of an object of a class with its values), and those between count as much as it. No code of a program's runs for that: the collector's way of
-//! going through an object is used, and attributes of types that are written in C.
+//! Numbers, texts and bytes are weighed each time. Of other objects one in many is, with what it refers to itself, one
+//! level down (the dictionary of an object of a class with its values), and those between count as much as it. No code
+//! of a program's runs for that: the collector's way of going through an object is used, and attributes of types that
+//! are written in C.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -129,8 +130,8 @@ fn weighed(object: &Bound<'_, PyAny>) -> usize {
     // SAFETY: the type of an object outlives it.
     let is_of_a_class = unsafe { (*object.get_type_ptr()).tp_flags } & ffi::Py_TPFLAGS_HEAPTYPE != 0;
     let mut going = Going { weight: 0, looked_at: 0, is_of_a_class };
-    // SAFETY: as `gc.get_referents` does; `look` is given objects that are alive, changes nothing, and runs no code of a
-    // program's. `going` outlives the call.
+    // SAFETY: as `gc.get_referents` does; `look` is given objects that are alive, changes nothing, and runs no code of
+    // a program's. `going` outlives the call.
     unsafe { traverse(object.as_ptr(), look, (&raw mut going).cast()) };
     if going.looked_at < LOOKED_AT {
         return own + going.weight;

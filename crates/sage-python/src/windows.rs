@@ -1,8 +1,8 @@
 //! Windows of a keyed stream.
 //!
-//! What a window gathers here are the records themselves, or their number: the functions of a program run behind it, over
-//! many results at a time, and the operator itself never waits for the interpreter. Those that fold their records are in
-//! `folds.rs`.
+//! What a window gathers here are the records themselves, or their number: the functions of a program run behind it,
+//! over many results at a time, and the operator itself never waits for the interpreter. Those that fold their records
+//! are in `folds.rs`.
 
 use std::sync::Arc;
 

@@ -1,14 +1,16 @@
 //! The threads that call services for those who do not wait for the end of the call, or not for long.
 //!
-//! A job has up to [`MOST_THREADS`] of them, made when one is needed. Calls beyond that wait for their turn, up to so many as the
-//! program says; those who would add one more wait until there is room, except for these threads themselves, which make the room.
+//! A job has up to [`MOST_THREADS`] of them, made when one is needed. Calls beyond that wait for their turn, up to so
+//! many as the program says; those who would add one more wait until there is room, except for these threads
+//! themselves, which make the room.
 //!
 //! Invariants:
-//!  1. Whoever adds a call sees to it that a thread will take it: for each call in the queue there is one that looks for it, or was
-//!     woken or started for it, or all threads there may be are inside calls. All of this changes under one lock.
+//!  1. Whoever adds a call sees to it that a thread will take it: for each call in the queue there is one that looks
+//!     for it, or was woken or started for it, or all threads there may be are inside calls. All of this changes under
+//!     one lock.
 //!  2. Nobody holds the lock while attached and waiting, or runs Python code under it.
-//!  3. The threads end when no service lives any more, or when the job's owner closes them. Those that are inside a call by then
-//!     are left alone, and end when it returns; no thread waits for them.
+//!  3. The threads end when no service lives any more, or when the job's owner closes them. Those that are inside a
+//!     call by then are left alone, and end when it returns; no thread waits for them.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -43,7 +45,8 @@ pub(crate) enum Begun {
 
 /// What a thread is to do.
 pub(crate) trait Work: Send + Sync {
-    /// Does it; calls [`leaving`] when the program's code has returned. The thread is not attached, neither before nor after.
+    /// Does it; calls [`leaving`] when the program's code has returned. The thread is not attached, neither before nor
+    /// after.
     fn run(&self);
     /// It will not be done, as the job is over.
     fn refuse(&self);
@@ -93,8 +96,8 @@ struct Thread {
     handle: JoinHandle<()>,
 }
 
-/// The numbers of the services whose code a thread runs: one, or that of a call and those of the calls it has made itself. And
-/// which thread that is.
+/// The numbers of the services whose code a thread runs: one, or that of a call and those of the calls it has made
+/// itself. And which thread that is.
 #[derive(Default)]
 struct Inside(Mutex<Vec<usize>>, OnceLock<OsThread>);
 
@@ -327,8 +330,8 @@ pub(crate) fn entering(service: usize) {
     });
 }
 
-/// The program's code has returned to this thread. If it was not inside another call, it comes back for the next one, and the end of
-/// the job waits for it from now on.
+/// The program's code has returned to this thread. If it was not inside another call, it comes back for the next one,
+/// and the end of the job waits for it from now on.
 pub(crate) fn leaving() {
     INSIDE.with_borrow(|inside| {
         if let Some(inside) = inside {

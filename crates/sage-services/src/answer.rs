@@ -30,15 +30,16 @@ pub struct Answer {
     pub first_line: usize,
     /// Last line of the quotation, inclusive.
     pub last_line: usize,
-    /// Share of the question's words found in the quotation or in the titles above it, weighted by their rarity: 0 to 1.
+    /// Share of the question's words found in the quotation or in the titles above it, weighted by their rarity: 0 to
+    /// 1.
     pub coverage: f32,
 }
 
 /// Chooses the sentence that answers a question best, or two neighbours.
 ///
-/// A sentence counts for the question's words that it holds, by their rarity, and for half as much of those that stand in
-/// the titles above it; more when the words are neighbours in both, or when a "what is" question finds "… is"; less when
-/// it is code, a fragment, very long, or says nothing but the question again.
+/// A sentence counts for the question's words that it holds, by their rarity, and for half as much of those that stand
+/// in the titles above it; more when the words are neighbours in both, or when a "what is" question finds "… is"; less
+/// when it is code, a fragment, very long, or says nothing but the question again.
 ///
 /// ```
 /// use sage_services::{Chunker, Extractor, Format, Hit, LexicalEmbedder};

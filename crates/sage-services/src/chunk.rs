@@ -51,8 +51,8 @@ impl Passage {
 
 /// Cuts documents into [`Passage`]s, so that every line that is not blank is in at least one of them.
 ///
-/// In Markdown and HTML a heading begins a passage, and fenced code stays together where it fits. Only a line longer than
-/// a passage is cut, after a sentence or a word if it can be.
+/// In Markdown and HTML a heading begins a passage, and fenced code stays together where it fits. Only a line longer
+/// than a passage is cut, after a sentence or a word if it can be.
 ///
 /// ```
 /// use sage_services::{Chunker, Format};

@@ -27,9 +27,9 @@ const SHORT_LENGTH: f32 = 8.0;
 ///
 /// The method is feature hashing (Weinberger, Dasgupta, Langford, Smola and Attenberg, "Feature Hashing for Large Scale
 /// Multitask Learning", ICML 2009): every term is hashed to one coordinate and to a sign, so that collisions cancel in
-/// expectation and the inner product of two hashed vectors estimates that of the unhashed ones. Terms are weighted as in
-/// the SMART scheme `lnc.ltc`: logarithmic term frequency on both sides, inverse document frequency on the side of the
-/// query only. A passage's vector therefore never changes because another passage arrived.
+/// expectation and the inner product of two hashed vectors estimates that of the unhashed ones. Terms are weighted as
+/// in the SMART scheme `lnc.ltc`: logarithmic term frequency on both sides, inverse document frequency on the side of
+/// the query only. A passage's vector therefore never changes because another passage arrived.
 ///
 /// Cosine favours short passages, which have little beside the word they share with a question. As in pivoted length
 /// normalisation (Singhal, Buckley and Mitra, SIGIR 1996), a passage is therefore never divided by less than a certain
@@ -96,8 +96,8 @@ impl LexicalEmbedder {
     /// Embeds a passage to be found by [questions](Self::embed_query), and counts its terms, so that they know the rare
     /// ones.
     ///
-    /// The counts are 32 bits wide, which is more passages than a store of this crate holds. Returns a vector of length 1,
-    /// or zeros when `text` holds no word.
+    /// The counts are 32 bits wide, which is more passages than a store of this crate holds. Returns a vector of length
+    /// 1, or zeros when `text` holds no word.
     pub fn embed_passage(&self, text: &str) -> Vec<f32> {
         let features = features(text);
         self.passages.fetch_add(1, Ordering::Relaxed);
@@ -204,7 +204,8 @@ fn features(text: &str) -> Vec<Feature> {
         .collect()
 }
 
-/// FNV-1a over the bytes of a term, finished with MurmurHash3's mixer so that every output bit depends on every input byte.
+/// FNV-1a over the bytes of a term, finished with MurmurHash3's mixer so that every output bit depends on every input
+/// byte.
 fn term_hash(term: &str) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325;
     for byte in term.bytes() {

@@ -19,8 +19,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// Chooses the format by a file name's extension: `md` and `markdown` are Markdown, `html` and `htm` HTML, all others
-    /// text.
+    /// Chooses the format by a file name's extension: `md` and `markdown` are Markdown, `html` and `htm` HTML, all
+    /// others text.
     pub fn of(path: &str) -> Self {
         let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
         match extension.to_ascii_lowercase().as_str() {

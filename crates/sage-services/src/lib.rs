@@ -45,9 +45,9 @@
 //! | 1,024 (default) | 43 % | 68 % | 98 % | 66 % | 81 % | 78 MB |
 //! | 2,048 | 52 % | 74 % | 99 % | 67 % | 83 % | 156 MB |
 //!
-//! A search of the default store takes somewhat less than 1 ms per 1,000 passages, reranking fifty 2 to 3 ms. Paraphrases
-//! that share no word with their passage are not found: that takes an embedding model, which can stand in the
-//! embedder's place.
+//! A search of the default store takes somewhat less than 1 ms per 1,000 passages, reranking fifty 2 to 3 ms.
+//! Paraphrases that share no word with their passage are not found: that takes an embedding model, which can stand in
+//! the embedder's place.
 
 mod answer;
 mod chunk;

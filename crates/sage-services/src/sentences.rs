@@ -22,8 +22,8 @@ pub(crate) struct Sentence {
 const ABBREVIATIONS: &[&str] =
     &["e.g.", "i.e.", "cf.", "vs.", "al.", "approx.", "Dr.", "Mr.", "Mrs.", "No.", "Fig.", "resp."];
 
-/// Returns the sentences of `text` in order, read as Markdown; in plain text a line that looks like a heading or a fence
-/// is rare, and costs that line.
+/// Returns the sentences of `text` in order, read as Markdown; in plain text a line that looks like a heading or a
+/// fence is rare, and costs that line.
 pub(crate) fn sentences(text: &str) -> Vec<Sentence> {
     let lines = classify(Format::Markdown, text, usize::MAX);
     let mut found = Vec::new();

@@ -98,8 +98,8 @@ fn times_anywhere() {
     }
 }
 
-/// What the file's last change says of the year: December's lines are of the year before a change in January, and a line may
-/// be up to a day behind the change, for the clocks differ.
+/// What the file's last change says of the year: December's lines are of the year before a change in January, and a
+/// line may be up to a day behind the change, for the clocks differ.
 #[test]
 fn a_year_that_is_left_out() {
     let at = |text| leading(text, &UTC).unwrap().millis;

@@ -78,8 +78,8 @@ impl fmt::Display for TooMuch {
 
 impl std::error::Error for TooMuch {}
 
-/// Whether a quoted field of this record is still open where the text ends. A quote opens a field only at its beginning;
-/// two within it stand for one.
+/// Whether a quoted field of this record is still open where the text ends. A quote opens a field only at its
+/// beginning; two within it stand for one.
 pub(crate) fn quote_is_open(text: &[u8], delimiter: u8) -> bool {
     enum At {
         FieldStart,

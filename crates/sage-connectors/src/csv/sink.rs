@@ -17,8 +17,8 @@ use crate::output::{Output, OutputError};
 /// When it appears, under which name, and what is there after a failure, holds for all file sinks:
 /// [the crate's page](crate#files-that-appear-when-they-are-complete) says it.
 ///
-/// A struct's field names become the first record of the file, of each part if there are several; a file without records
-/// is empty, for nothing is known of their fields. Fields are put in quotes where they need it, lines end with
+/// A struct's field names become the first record of the file, of each part if there are several; a file without
+/// records is empty, for nothing is known of their fields. Fields are put in quotes where they need it, lines end with
 /// `\n`. Records need the same number of fields each; one that has another, or a map or a struct within a struct, which
 /// CSV has no place for, fails the job with [`OutputError::Record`].
 ///
@@ -65,8 +65,8 @@ impl<T> CsvSink<T> {
         self
     }
 
-    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not for
-    /// everybody. One that is replaced keeps its mode. Default: as the process's mask says.
+    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not
+    /// for everybody. One that is replaced keeps its mode. Default: as the process's mask says.
     pub fn private(mut self) -> Self {
         self.private = true;
         self

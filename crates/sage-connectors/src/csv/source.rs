@@ -20,14 +20,15 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// Reads a `T` from each record of CSV; see [`Files`] for which files, in what order, and how large.
 ///
 /// The first record of every file names the fields of a struct, unless [`headers`](Self::headers) says that there is no
-/// such record; a `T` then takes its fields in order, and a tuple will do. Fields are separated by commas, or by another
-/// [`delimiter`](Self::delimiter); one in double quotes may have delimiters and line ends in it, and two double quotes
-/// for one. Records end with `\n`, `\r\n` or `\r`; empty lines are skipped. An empty field is `None` for an `Option`.
+/// such record; a `T` then takes its fields in order, and a tuple will do. Fields are separated by commas, or by
+/// another [`delimiter`](Self::delimiter); one in double quotes may have delimiters and line ends in it, and two double
+/// quotes for one. Records end with `\n`, `\r\n` or `\r`; empty lines are skipped. An empty field is `None` for an
+/// `Option`.
 ///
-/// A record with more or fewer fields than the first of its file, with a field that is not of the files' encoding, with a quoted field
-/// that is open at the end of the file, or that is no `T`, fails the job, or is a [`BadLine`] with
-/// [`lenient`](Self::lenient). The names in the first record must be text in both cases. Errors name the
-/// line a record begins at.
+/// A record with more or fewer fields than the first of its file, with a field that is not of the files' encoding, with
+/// a quoted field that is open at the end of the file, or that is no `T`, fails the job, or is a [`BadLine`] with
+/// [`lenient`](Self::lenient). The names in the first record must be text in both cases. Errors name the line a record
+/// begins at.
 ///
 /// **Guarantees.** One replica gives every record of its files once, in order, in each run. It keeps no position: a run
 /// begins with the first file again. Everything that keeps it from reading on is an

@@ -76,8 +76,8 @@ impl Settings {
         redact(&self.servers, &self.secrets())
     }
 
-    /// What must not be told on: values of secret settings, the values in those, and what addresses have before an `@`. The
-    /// longest first, so that none hides a part of another.
+    /// What must not be told on: values of secret settings, the values in those, and what addresses have before an `@`.
+    /// The longest first, so that none hides a part of another.
     fn secrets(&self) -> Vec<String> {
         let mut secrets = Vec::new();
         for (key, value) in &self.extra {
@@ -165,7 +165,8 @@ impl Context {
     }
 }
 
-/// A client is dropped before its context, and has joined its threads then; the system may still have them for a moment.
+/// A client is dropped before its context, and has joined its threads then; the system may still have them for a
+/// moment.
 impl Drop for Context {
     fn drop(&mut self) {
         OsThread::await_exiting();

@@ -44,7 +44,8 @@ pub enum KafkaError {
         /// The broker's reason.
         why: String,
     },
-    /// The group has no offset that is still there, and [`OffsetReset::Error`](super::OffsetReset::Error) says not to guess.
+    /// The group has no offset that is still there, and [`OffsetReset::Error`](super::OffsetReset::Error) says not to
+    /// guess.
     #[error("the group `{group}` has no offset for {topic}[{partition}] that is still in the topic")]
     NoOffset {
         /// The consumer group.
@@ -86,7 +87,8 @@ pub enum KafkaError {
     Delivery {
         /// The topic.
         topic: String,
-        /// How many records were given to the producer and not acknowledged, up to now. They may be in the topic or not.
+        /// How many records were given to the producer and not acknowledged, up to now. They may be in the topic or
+        /// not.
         unacknowledged: u64,
         /// Why the first of them failed.
         why: String,

@@ -31,8 +31,8 @@ struct Stand {
     offsets: Offsets,
 }
 
-/// Where the sources of a job stood when they ended well, to be committed when the job has succeeded: **at least once**,
-/// whatever lies between the sources and the sinks. Cloneable; all clones are one.
+/// Where the sources of a job stood when they ended well, to be committed when the job has succeeded: **at least
+/// once**, whatever lies between the sources and the sinks. Cloneable; all clones are one.
 ///
 /// If the process ends between the success of the job and the commit, the next run gives the records again.
 ///
@@ -61,12 +61,12 @@ impl KafkaOffsets {
         Self::default()
     }
 
-    /// Commits what there is, and forgets it if that went well. Blocks, for about twice the sources' connect timeout at most
-    /// where no broker answers. Without anything to commit, does nothing.
+    /// Commits what there is, and forgets it if that went well. Blocks, for about twice the sources' connect timeout at
+    /// most where no broker answers. Without anything to commit, does nothing.
     ///
     /// # Errors
-    /// [`KafkaError::Commit`] where the brokers refuse, cannot be reached, or say that the group has members: the offsets
-    /// are kept, and may be committed again.
+    /// [`KafkaError::Commit`] where the brokers refuse, cannot be reached, or say that the group has members: the
+    /// offsets are kept, and may be committed again.
     pub fn commit(&self) -> Result<(), KafkaError> {
         // Not under the lock, for a source may want to end meanwhile.
         let stands = self.stands().clone();

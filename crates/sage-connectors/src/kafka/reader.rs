@@ -3,11 +3,12 @@
 //! Partitions are assigned, not balanced: replica `r` of `n` reads partition `p` of the topic number `t` if
 //! `(t + p) % n == r`. So no partition ever changes hands, and none is read twice within a run.
 //!
-//! Invariant: `Part::next` is the offset behind the last record that was given, or was passed over because there is none to
-//! give up to there. It is what `close` commits, and `close` commits only when every record given was handed downstream.
+//! Invariant: `Part::next` is the offset behind the last record that was given, or was passed over because there is
+//! none to give up to there. It is what `close` commits, and `close` commits only when every record given was handed
+//! downstream.
 //!
-//! No call into librdkafka may block for long, for it cannot be interrupted: connecting is done in attempts, and between
-//! them the engine is asked whether to go on.
+//! No call into librdkafka may block for long, for it cannot be interrupted: connecting is done in attempts, and
+//! between them the engine is asked whether to go on.
 
 use std::time::{Duration, Instant};
 
@@ -284,8 +285,8 @@ impl Reader {
         }
     }
 
-    /// Takes what librdkafka has to tell while no partition is assigned: refused credentials are told as an event, and as
-    /// nothing else.
+    /// Takes what librdkafka has to tell while no partition is assigned: refused credentials are told as an event, and
+    /// as nothing else.
     fn serve(&self) -> Result<(), KafkaError> {
         let consumer = self.consumer.as_ref().ok_or(KafkaError::NotOpen)?;
         // A poll takes one event, and does not tell a line for the log from none.
@@ -380,8 +381,8 @@ impl Reader {
     }
 }
 
-/// Whether the task has reached the end of its input: these two reasons, and no others, are given to a task only after all
-/// of its records were processed.
+/// Whether the task has reached the end of its input: these two reasons, and no others, are given to a task only after
+/// all of its records were processed.
 fn ended_well(cx: &CloseContext) -> bool {
     matches!(cx.reason(), StopReason::EndOfInput | StopReason::Drain)
 }

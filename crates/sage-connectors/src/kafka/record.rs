@@ -65,8 +65,8 @@ impl fmt::Debug for KafkaRecord<'_> {
 
 /// A record that could not be deserialised, with its bytes.
 ///
-/// [`KafkaSource::lenient`](super::KafkaSource::lenient) gives `Result<T, BadRecord>`, so that a pipeline can send these
-/// elsewhere, as it does with [`BadLine`](crate::BadLine).
+/// [`KafkaSource::lenient`](super::KafkaSource::lenient) gives `Result<T, BadRecord>`, so that a pipeline can send
+/// these elsewhere, as it does with [`BadLine`](crate::BadLine).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{topic}[{partition}] at offset {offset}: {message}")]
 #[non_exhaustive]

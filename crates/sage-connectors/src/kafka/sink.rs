@@ -26,22 +26,22 @@ type Key<T> = dyn Fn(&T) -> Option<Vec<u8>> + Send + Sync;
 
 /// Writes each record to a Kafka topic.
 ///
-/// **Guarantees.** The producer is idempotent (`enable.idempotence`, `acks=all`): librdkafka's own retries neither repeat
-/// nor reorder records within a partition. [`flush`](Sink::flush) waits until every record written so far was acknowledged
-/// by all replicas in sync. It runs whenever no record is waiting and at the end of input, so a job that has
-/// succeeded has every record in the topic. A record that a broker refuses, or that was not acknowledged within the
-/// [`delivery_timeout`](Self::delivery_timeout), fails the job with [`KafkaError::Delivery`], which counts what was not acknowledged;
-/// an error policy that lets records pass does not help the sink on, for it fails from there on. The job is clean then: the last
-/// flush comes before the sink is closed, and closing only gives up. After a cancel or a failure elsewhere,
-/// what was not acknowledged is dropped and counted in a warning; some of it may be in the topic. A job that runs again
-/// writes again: between two runs, the topic gets records at least once.
+/// **Guarantees.** The producer is idempotent (`enable.idempotence`, `acks=all`): librdkafka's own retries neither
+/// repeat nor reorder records within a partition. [`flush`](Sink::flush) waits until every record written so far was
+/// acknowledged by all replicas in sync. It runs whenever no record is waiting and at the end of input, so a job that
+/// has succeeded has every record in the topic. A record that a broker refuses, or that was not acknowledged within the
+/// [`delivery_timeout`](Self::delivery_timeout), fails the job with [`KafkaError::Delivery`], which counts what was not
+/// acknowledged; an error policy that lets records pass does not help the sink on, for it fails from there on. The job
+/// is clean then: the last flush comes before the sink is closed, and closing only gives up. After a cancel or a
+/// failure elsewhere, what was not acknowledged is dropped and counted in a warning; some of it may be in the topic. A
+/// job that runs again writes again: between two runs, the topic gets records at least once.
 ///
-/// **Backpressure.** At most [`queue_records`](Self::queue_records) and [`queue_kib`](Self::queue_kib) are in flight per replica. When
-/// they are, the sink waits.
+/// **Backpressure.** At most [`queue_records`](Self::queue_records) and [`queue_kib`](Self::queue_kib) are in flight
+/// per replica. When they are, the sink waits.
 ///
 /// **Waiting.** While the brokers are gone, a wait ends by the delivery timeout; a cancel does not end it sooner.
-/// Opening waits for a broker that knows the topic for [`connect_timeout`](Self::connect_timeout), then fails the job with
-/// [`KafkaError::Connect`] or [`KafkaError::Topic`].
+/// Opening waits for a broker that knows the topic for [`connect_timeout`](Self::connect_timeout), then fails the job
+/// with [`KafkaError::Connect`] or [`KafkaError::Topic`].
 ///
 /// ```no_run
 /// use sage::Environment;
@@ -121,8 +121,8 @@ impl<T> KafkaSink<T> {
         self
     }
 
-    /// How long after it was written a record may be unacknowledged, retries included. From 1 ms to 24 days; default: 60
-    /// seconds.
+    /// How long after it was written a record may be unacknowledged, retries included. From 1 ms to 24 days; default:
+    /// 60 seconds.
     pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
         self.delivery_timeout = timeout;
         self
@@ -238,7 +238,8 @@ impl<T> KafkaSink<T> {
         Ok(())
     }
 
-    /// Waits until everything was acknowledged, or something was not. What ends a record's wait is its delivery timeout.
+    /// Waits until everything was acknowledged, or something was not. What ends a record's wait is its delivery
+    /// timeout.
     fn settle(&self) -> Result<(), KafkaError> {
         let Some(producer) = &self.producer else { return Ok(()) };
         while producer.in_flight_count() > 0 {

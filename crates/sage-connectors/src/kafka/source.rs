@@ -33,9 +33,9 @@ type Parse<T> = dyn Fn(&KafkaRecord<'_>) -> Result<T, BoxError> + Send + Sync;
 ///
 /// **Partitions.** Each is read by one replica, in order of its offsets: replica `r` of `n` reads partition `p` of the
 /// topic number `t` if `(t + p) % n == r`. A replica without a partition waits, or ends at once with
-/// [`until_end`](Self::until_end). The replicas do not join the group as members, so no partition moves while the job runs, however slow
-/// the pipeline is. It follows that two jobs with one group each read everything, and that partitions added while the job
-/// runs are read by the next run.
+/// [`until_end`](Self::until_end). The replicas do not join the group as members, so no partition moves while the job
+/// runs, however slow the pipeline is. It follows that two jobs with one group each read everything, and that
+/// partitions added while the job runs are read by the next run.
 ///
 /// **Where it begins.** At the offset that is committed for the group; without one, as
 /// [`offset_reset`](Self::offset_reset) says.
@@ -44,30 +44,30 @@ type Parse<T> = dyn Fn(&KafkaRecord<'_>) -> Result<T, BoxError> + Send + Sync;
 /// From one run to the next:
 ///
 /// - Offsets are committed once, in `close`, and only if the source's task has ended well: at the end of input, or of a
-///   [drain](sage::JobHandle::drain). After a failure in a task before that, a cancel, a time limit, a signal or a crash nothing is
-///   committed, and the next run gives every record of this one again. An endless job should be ended by a drain, or by a
-///   signal under [`SignalPolicy::Finish`](sage::SignalPolicy::Finish).
+///   [drain](sage::JobHandle::drain). After a failure in a task before that, a cancel, a time limit, a signal or a
+///   crash nothing is committed, and the next run gives every record of this one again. An endless job should be ended
+///   by a drain, or by a signal under [`SignalPolicy::Finish`](sage::SignalPolicy::Finish).
 /// - What is committed was *handed downstream*: through every operator and sink in the source's own chain, and
 ///   [`flush`](sage::Sink::flush)ed there, but across an exchange only into the lane. Where nothing divides the
-///   source from a [`KafkaSink`](super::KafkaSink), a record is committed after its results were acknowledged: **at least once**.
-///   Where an exchange (`rebalance`, `key_by`, another parallelism) lies between, a task behind it that fails after
-///   the source has ended loses the records that were in its lanes: **at most once** for those. The same holds for file
-///   sinks, whose file appears after the commit. Where that matters, [`offsets_to`](Self::offsets_to) lets you commit when
-///   the job has succeeded. There are no checkpoints yet.
+///   source from a [`KafkaSink`](super::KafkaSink), a record is committed after its results were acknowledged: **at
+///   least once**. Where an exchange (`rebalance`, `key_by`, another parallelism) lies between, a task behind it that
+///   fails after the source has ended loses the records that were in its lanes: **at most once** for those. The same
+///   holds for file sinks, whose file appears after the commit. Where that matters, [`offsets_to`](Self::offsets_to)
+///   lets you commit when the job has succeeded. There are no checkpoints yet.
 /// - What a `take` downstream did not want may count as handed on.
 ///
-/// **Waiting.** A drain, a cancel, a pause, or that nobody wants more, is noticed within 50 ms while there are no records, 250 ms while no broker
-/// answers, and a second while connecting. If no broker answers within [`connect_timeout`](Self::connect_timeout), the
-/// job fails with [`KafkaError::Connect`], as one that could not open its source; with a
-/// [`retry`](sage::Stream::retry) behind the source it first tries so long again. Later, librdkafka reconnects by itself; a job fails with
-/// [`KafkaError::Lost`] when no broker at all could be reached for [`broker_timeout`](Self::broker_timeout). While one of
-/// several brokers is down, its partitions wait.
+/// **Waiting.** A drain, a cancel, a pause, or that nobody wants more, is noticed within 50 ms while there are no
+/// records, 250 ms while no broker answers, and a second while connecting. If no broker answers within
+/// [`connect_timeout`](Self::connect_timeout), the job fails with [`KafkaError::Connect`], as one that could not open
+/// its source; with a [`retry`](sage::Stream::retry) behind the source it first tries so long again. Later, librdkafka
+/// reconnects by itself; a job fails with [`KafkaError::Lost`] when no broker at all could be reached for
+/// [`broker_timeout`](Self::broker_timeout). While one of several brokers is down, its partitions wait.
 ///
-/// **Memory.** Up to [`buffer_kib`](Self::buffer_kib) of records per replica are fetched ahead, and one fetch more (1 MiB per
-/// partition).
+/// **Memory.** Up to [`buffer_kib`](Self::buffer_kib) of records per replica are fetched ahead, and one fetch more (1
+/// MiB per partition).
 ///
-/// **Limits.** The client is built without TLS, and so without SASL but for `PLAIN`; depend on `rdkafka` with its feature
-/// `ssl` to have both. Packed with gzip, snappy, lz4 or zstd, all records can be read.
+/// **Limits.** The client is built without TLS, and so without SASL but for `PLAIN`; depend on `rdkafka` with its
+/// feature `ssl` to have both. Packed with gzip, snappy, lz4 or zstd, all records can be read.
 ///
 /// ```no_run
 /// use sage::Environment;
@@ -144,8 +144,8 @@ impl<T: Send + 'static> KafkaSource<T> {
         self
     }
 
-    /// Leaves the offsets to whoever commits them when the job has succeeded, instead of committing them when the source
-    /// has ended.
+    /// Leaves the offsets to whoever commits them when the job has succeeded, instead of committing them when the
+    /// source has ended.
     pub fn offsets_to(mut self, offsets: &KafkaOffsets) -> Self {
         self.options.commit = Commit::Later(offsets.clone());
         self

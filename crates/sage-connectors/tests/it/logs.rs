@@ -223,8 +223,8 @@ fn generated(seed: &mut u64, lines: usize) -> Vec<Written> {
     (0..lines).map(line).collect()
 }
 
-/// What the job must find: the lines of all files in the order of the latest time in their file so far, cut into windows
-/// by a watermark that is a minute behind the latest time of all.
+/// What the job must find: the lines of all files in the order of the latest time in their file so far, cut into
+/// windows by a watermark that is a minute behind the latest time of all.
 fn oracle(files: &[Vec<Written>], window: i64) -> (BTreeMap<i64, BTreeMap<&'static str, u64>>, Vec<String>) {
     let mut lines = Vec::new();
     for (number, file) in files.iter().enumerate() {

@@ -246,8 +246,8 @@ impl Ground {
 }
 
 impl ServicePlan {
-    /// Runs on the calling thread, reporting each step. `begun` is what the host has begun on it, and ends before the last report:
-    /// whoever gets that waits for the thread.
+    /// Runs on the calling thread, reporting each step. `begun` is what the host has begun on it, and ends before the
+    /// last report: whoever gets that waits for the thread.
     pub(crate) fn run(self, runtime: &JobRuntime, events: &EventSender, begun: Within) {
         let Self { entry, action } = self;
         let service = entry.id;

@@ -1,7 +1,7 @@
 //! How many threads the system has room for, asked before a large job starts.
 //!
-//! A thread that the system refuses is an error and harms nobody. But where there is no room for the memory mappings of one, it
-//! dies while it starts, and takes the process with it: so that must not be tried.
+//! A thread that the system refuses is an error and harms nobody. But where there is no room for the memory mappings of
+//! one, it dies while it starts, and takes the process with it: so that must not be tried.
 
 use std::fs;
 use std::mem::MaybeUninit;
@@ -88,8 +88,8 @@ fn everybodys_threads() -> Option<u64> {
     load.split_ascii_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }
 
-/// What `ulimit -u` tells, which does not hold for root. Of this user's threads those of this process are counted: the others
-/// are not worth a walk through all processes.
+/// What `ulimit -u` tells, which does not hold for root. Of this user's threads those of this process are counted: the
+/// others are not worth a walk through all processes.
 fn users_limit() -> Option<Limit> {
     let mut limit = MaybeUninit::<libc::rlimit>::zeroed();
     // SAFETY: the limit is written to memory that lives as long as the call; all zeroes are one.

@@ -1,9 +1,9 @@
 //! The engine's threads, and the exact end of each: joined, and gone from the system's list.
 //!
-//! A thread can be joined a moment before the system has let go of it: whoever counts threads then still sees it. So the end
-//! of a thread is awaited in two steps. The first is an event and may take as long as the thread does, as a user's
-//! thread-local values are dropped there. In the second the thread runs no code any more; the system tells nobody of its end,
-//! so this one yields to it, which takes microseconds.
+//! A thread can be joined a moment before the system has let go of it: whoever counts threads then still sees it. So
+//! the end of a thread is awaited in two steps. The first is an event and may take as long as the thread does, as a
+//! user's thread-local values are dropped there. In the second the thread runs no code any more; the system tells
+//! nobody of its end, so this one yields to it, which takes microseconds.
 
 use std::fs;
 use std::io;
@@ -20,8 +20,8 @@ use crate::guarded::guard;
 
 /// A thread of this process, by its number in the system.
 ///
-/// A thread can be joined a moment before it is off the system's list. Whoever counts threads there, or is to leave none,
-/// waits for that as well; the engine does so for its own, and a host that adds some to a job can.
+/// A thread can be joined a moment before it is off the system's list. Whoever counts threads there, or is to leave
+/// none, waits for that as well; the engine does so for its own, and a host that adds some to a job can.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,8 +45,8 @@ impl OsThread {
         Self(number)
     }
 
-    /// Waits until a thread that has done its last work is gone, for `limit` at most; says whether it is. It yields to that
-    /// thread meanwhile: not for threads that may go on for long.
+    /// Waits until a thread that has done its last work is gone, for `limit` at most; says whether it is. It yields to
+    /// that thread meanwhile: not for threads that may go on for long.
     pub fn await_end(self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         while self.is_alive() {
@@ -58,8 +58,8 @@ impl OsThread {
         true
     }
 
-    /// Waits until the threads of this process that are exiting are gone, a second at most; all that were joined are among
-    /// them. For those that a foreign library has joined, and whose numbers nobody knows.
+    /// Waits until the threads of this process that are exiting are gone, a second at most; all that were joined are
+    /// among them. For those that a foreign library has joined, and whose numbers nobody knows.
     pub fn await_exiting() {
         let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
         let numbers = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
@@ -85,11 +85,12 @@ impl OsThread {
     }
 }
 
-/// The system's flag of a thread that exits, from the kernel's `include/linux/sched.h`. It is set before a joiner wakes.
+/// The system's flag of a thread that exits, from the kernel's `include/linux/sched.h`. It is set before a joiner
+/// wakes.
 const PF_EXITING: u32 = 4;
 
-/// How long the system may take to let go of a thread that has run its last instruction. More than enough: its number may
-/// belong to another thread by then.
+/// How long the system may take to let go of a thread that has run its last instruction. More than enough: its number
+/// may belong to another thread by then.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// A thread that the engine started and awaits. Dropped before that, it is left to itself.

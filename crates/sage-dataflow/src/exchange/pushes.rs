@@ -1,5 +1,5 @@
-//! Pushes that nobody attends to, at random: whatever its caller does, a writer touches no memory that is not its own, drops
-//! each record once, and never ends well a lane that has lost one.
+//! Pushes that nobody attends to, at random: whatever its caller does, a writer touches no memory that is not its own,
+//! drops each record once, and never ends well a lane that has lost one.
 //!
 //! Blocks have a guard behind their last slot in builds with debug assertions; it is looked at when they are freed.
 
@@ -85,8 +85,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         .prop_map(|(before, end, after)| [before, end, after].concat())
 }
 
-/// Does it all to one lane. Returns the records that were read, whether the lane ended well, how many were pushed and how
-/// many dropped, and whether one was pushed that came too early.
+/// Does it all to one lane. Returns the records that were read, whether the lane ended well, how many were pushed and
+/// how many dropped, and whether one was pushed that came too early.
 fn run(acts: &[Act], capacity: usize, opened: bool) -> (Vec<u64>, bool, u64, usize) {
     let (drops, signal) = (Rc::new(Cell::new(0)), Arc::new(Signal::new()));
     let (mut writer, reader) = lane(Size::blocks(capacity, Depth { slow: 2, fast: 3 }), signal.clone(), Never);

@@ -1,4 +1,5 @@
-//! The sending end of a chain: one router per [`Partitioning`](super::Partitioning), each a [`Push`] that chooses a lane.
+//! The sending end of a chain: one router per [`Partitioning`](super::Partitioning), each a [`Push`] that chooses a
+//! lane.
 //!
 //! A replica that has ended takes no more records; a router stops its chain when all of them have.
 
@@ -47,8 +48,8 @@ impl<T: Send> Lanes<T> {
         self.each(|lane| lane.probe(round))
     }
 
-    /// Acts on every lane, also when one has refused or no reader is left: a chain that is satisfied still finishes, and
-    /// what it then emits needs room in all of them.
+    /// Acts on every lane, also when one has refused or no reader is left: a chain that is satisfied still finishes,
+    /// and what it then emits needs room in all of them.
     #[inline(always)]
     fn each(&mut self, act: impl Fn(&mut Lane<T>) -> Result<(), Refused>) -> Result<(), Fault> {
         let (mut gone, mut broken) = (false, None);

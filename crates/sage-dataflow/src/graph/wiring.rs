@@ -73,7 +73,8 @@ pub(crate) struct EdgePlan<'a> {
     control: &'a Arc<JobControl>,
 }
 
-/// The two ends of an edge's lanes, erased: `Vec<Vec<Writer<T, Waiting>>>` by producer, `Vec<Vec<Reader<T>>>` by consumer.
+/// The two ends of an edge's lanes, erased: `Vec<Vec<Writer<T, Waiting>>>` by producer, `Vec<Vec<Reader<T>>>` by
+/// consumer.
 pub(crate) struct EdgeEnds {
     writers: Box<dyn Any>,
     readers: Box<dyn Any>,
@@ -226,8 +227,8 @@ pub(crate) fn build(
     Ok(Built { tasks, counters: wiring.counters })
 }
 
-/// For each edge, whether it lies in a loop, and whether it begins at the head of one; for each chain in a loop, what its
-/// tasks share with the others of the loop, or of all loops that hang together.
+/// For each edge, whether it lies in a loop, and whether it begins at the head of one; for each chain in a loop, what
+/// its tasks share with the others of the loop, or of all loops that hang together.
 fn edges_in_loops(graph: &Graph, index: &Index) -> (Vec<(bool, bool)>, Vec<Option<Arc<Wanting>>>) {
     let mut circles = vec![None; graph.chains.len()];
     if graph.inlets.iter().all(|inlet| inlet.feeds.is_none()) {

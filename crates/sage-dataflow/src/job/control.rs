@@ -72,16 +72,17 @@ impl JobControl {
         self.word.load(Ordering::Relaxed) == Control::Run as u8
     }
 
-    /// As [`running`](Self::running), for a loop that also calls that now and then. It costs nothing where a record is dealt with
-    /// by arithmetic alone, which calls nothing and writes no memory: the compiler may then look once for several records, as
-    /// it is told that the word cannot have changed meanwhile. So a record of that kind that takes long is followed by up to as
-    /// many as the loop takes without calling `running`. A load of an atomic is never left out, and costs such loops a fifth.
+    /// As [`running`](Self::running), for a loop that also calls that now and then. It costs nothing where a record is
+    /// dealt with by arithmetic alone, which calls nothing and writes no memory: the compiler may then look once for
+    /// several records, as it is told that the word cannot have changed meanwhile. So a record of that kind that takes
+    /// long is followed by up to as many as the loop takes without calling `running`. A load of an atomic is never left
+    /// out, and costs such loops a fifth.
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     #[inline(always)]
     pub(crate) fn running_at_a_glance(&self) -> bool {
         let word: u8;
-        // SAFETY: it is a relaxed load of the word, which lives as long as `self`. Done fewer times than it says here, as `pure`
-        // allows, it gives a value that the word had before.
+        // SAFETY: it is a relaxed load of the word, which lives as long as `self`. Done fewer times than it says here,
+        // as `pure` allows, it gives a value that the word had before.
         unsafe {
             std::arch::asm!(
                 "mov {word}, byte ptr [{at}]",

@@ -492,7 +492,8 @@ impl<B: Backend> Dispatcher<B> {
         drop(guard(|| self.span.in_scope(tell)));
     }
 
-    /// Whether a task runs. They have all been started, and none is again, so that those that have ended are looked at once.
+    /// Whether a task runs. They have all been started, and none is again, so that those that have ended are looked at
+    /// once.
     pub(super) fn is_any_running(&mut self) -> bool {
         while self.plan.tasks.get(self.ended_tasks).is_some_and(|task| !task.is_running()) {
             self.ended_tasks += 1;

@@ -1,8 +1,8 @@
 //! The whole shutdown of a job, top to bottom.
 //!
-//! It is the same for every ending: the end of input, a failure, a signal, a cancel, a time limit. What differs is only how
-//! soon the tasks are told to end. Each step has a deadline; what misses it is named in the report and left behind, and
-//! the next step begins.
+//! It is the same for every ending: the end of input, a failure, a signal, a cancel, a time limit. What differs is only
+//! how soon the tasks are told to end. Each step has a deadline; what misses it is named in the report and left behind,
+//! and the next step begins.
 
 use std::any::Any;
 use std::time::{Duration, Instant};
@@ -162,8 +162,8 @@ impl<B: Backend> Dispatcher<B> {
         }
     }
 
-    /// Waits for the threads of the units that have ended. One that is not gone by then runs something that the engine has
-    /// not called.
+    /// Waits for the threads of the units that have ended. One that is not gone by then runs something that the engine
+    /// has not called.
     fn settle_threads(&mut self) {
         let deadline = Instant::now() + self.deadlines.cancel;
         for stuck in self.backend.settle(deadline) {

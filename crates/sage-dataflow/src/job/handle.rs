@@ -66,8 +66,8 @@ impl JobShared {
 ///
 /// Its methods may be called from several threads; waits and stops that meet coalesce, and every caller gets the same
 /// report. Dropping the handle before the job is over cancels the job and blocks until everything is stopped and
-/// cleaned, for the sum of the phase deadlines at most: a job that nobody watches is never left running. On a thread that
-/// the job waits for, it cancels only.
+/// cleaned, for the sum of the phase deadlines at most: a job that nobody watches is never left running. On a thread
+/// that the job waits for, it cancels only.
 #[must_use = "dropping the handle cancels the job"]
 pub struct JobHandle {
     shared: Arc<JobShared>,
@@ -92,8 +92,9 @@ impl JobHandle {
     /// Waits until the job is over and everything of it is stopped and cleaned. Blocks as long as the job runs.
     ///
     /// # Errors
-    /// [`RunError::Job`] unless the job succeeded and is clean; the error carries the report. [`RunError::Forked`] in a process
-    /// that was forked from the job's. [`RunError::WaitsForItself`] on a thread that the job waits for: see [`WorksFor`].
+    /// [`RunError::Job`] unless the job succeeded and is clean; the error carries the report. [`RunError::Forked`] in a
+    /// process that was forked from the job's. [`RunError::WaitsForItself`] on a thread that the job waits for: see
+    /// [`WorksFor`].
     pub fn wait(&self) -> Result<JobReport, RunError> {
         self.check_may_wait()?;
         self.waited(self.shared.end.wait().flatten())
@@ -108,8 +109,8 @@ impl JobHandle {
         report.map(|report| self.waited(report))
     }
 
-    /// As [`wait_timeout`](Self::wait_timeout), where `None` is no timeout, but ended by a signal as well: `None` when one of those that
-    /// `watch` is for has come, and sometimes for no reason.
+    /// As [`wait_timeout`](Self::wait_timeout), where `None` is no timeout, but ended by a signal as well: `None` when
+    /// one of those that `watch` is for has come, and sometimes for no reason.
     pub fn wait_watching(&self, watch: &SignalWatch, timeout: Option<Duration>) -> Option<Result<JobReport, RunError>> {
         if let Err(error) = self.check_may_poll(timeout.unwrap_or(FOREVER)) {
             return Some(Err(error));
@@ -148,7 +149,8 @@ impl JobHandle {
         self.command(Command::Cancel(StopReason::Cancel));
     }
 
-    /// Asks the sources to stop reading until [`resume`](Self::resume); what is in flight is processed. Returns at once.
+    /// Asks the sources to stop reading until [`resume`](Self::resume); what is in flight is processed. Returns at
+    /// once.
     pub fn pause(&self) {
         self.command(Command::Pause);
     }
@@ -168,15 +170,15 @@ impl JobHandle {
         self.shared.metrics.read()
     }
 
-    /// How many records have been read and are not finished: that wait between tasks, are being worked on behind one, or are
-    /// in flight in [`map_async`](crate::Stream::map_async). A drain finishes them. Exact where tasks wait for each other;
-    /// where records move fast, up to some batches of them are not seen.
+    /// How many records have been read and are not finished: that wait between tasks, are being worked on behind one,
+    /// or are in flight in [`map_async`](crate::Stream::map_async). A drain finishes them. Exact where tasks wait for
+    /// each other; where records move fast, up to some batches of them are not seen.
     pub fn unfinished(&self) -> u64 {
         self.shared.metrics.unfinished()
     }
 
-    /// Asks every service whether it is in order, on the calling thread: its name, and what its `health` said. A service
-    /// that is not serving answers [`CallError::NotServing`]. Empty once the job is over.
+    /// Asks every service whether it is in order, on the calling thread: its name, and what its `health` said. A
+    /// service that is not serving answers [`CallError::NotServing`]. Empty once the job is over.
     pub fn health(&self) -> Vec<(String, Result<(), CallError>)> {
         let Some(runtime) = self.shared.registry.runtime() else { return Vec::new() };
         self.shared.registry.all().iter().map(|entry| (entry.name.clone(), entry.health(&runtime))).collect()

@@ -248,8 +248,8 @@ pub struct JobReport {
     pub cleanliness: Cleanliness,
     /// What is left, by name; empty when clean.
     pub left: Vec<Leftover>,
-    /// What its operators and sinks have to say besides, see [`CloseContext::note`](crate::CloseContext::note): for example
-    /// which file has what a sink wrote before a signal ended the job.
+    /// What its operators and sinks have to say besides, see [`CloseContext::note`](crate::CloseContext::note): for
+    /// example which file has what a sink wrote before a signal ended the job.
     #[serde(default)]
     pub notes: Vec<String>,
     /// Why it ended.

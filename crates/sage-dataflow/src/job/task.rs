@@ -72,8 +72,8 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Fault {
     }
 }
 
-/// An error of an operator or sink that works on several records at a time, with the record that it is about: the engine
-/// knows which one it handed over last, and no more.
+/// An error of an operator or sink that works on several records at a time, with the record that it is about: the
+/// engine knows which one it handed over last, and no more.
 ///
 /// A failure is then reported at that record, and the error inside is its cause.
 #[derive(Debug, thiserror::Error)]
@@ -426,8 +426,8 @@ thread_local! {
     static EXCUSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// Says that the calling thread has waited so long for others, for a lock that one of them had: taking fewer records at a
-/// time would not spare it that, so the time is no part of its pace.
+/// Says that the calling thread has waited so long for others, for a lock that one of them had: taking fewer records at
+/// a time would not spare it that, so the time is no part of its pace.
 #[doc(hidden)]
 #[inline]
 pub fn excuse(time: Duration) {
@@ -516,8 +516,8 @@ impl OpenContext {
     }
 }
 
-/// Tells an operator or sink that works for long in one call whether its job is being cancelled: it then returns soon, and what it
-/// has not done is dropped.
+/// Tells an operator or sink that works for long in one call whether its job is being cancelled: it then returns soon,
+/// and what it has not done is dropped.
 #[derive(Debug, Clone)]
 pub struct Cancelling(Arc<JobControl>);
 
@@ -552,22 +552,24 @@ impl CloseContext {
         &self.reason
     }
 
-    /// When the task will be given up as abandoned, as of now: a cancel sets another. `None` while nothing limits the run.
+    /// When the task will be given up as abandoned, as of now: a cancel sets another. `None` while nothing limits the
+    /// run.
     pub fn deadline(&self) -> Option<Instant> {
         self.control.deadline()
     }
 
-    /// Waits until `limit`, or until the thread is unparked, or a drain or a cancel sets another deadline. May return early; what
-    /// it waits for is to be looked at again.
+    /// Waits until `limit`, or until the thread is unparked, or a drain or a cancel sets another deadline. May return
+    /// early; what it waits for is to be looked at again.
     pub fn wait(&self, limit: Instant) {
         std::thread::park_timeout(limit.saturating_duration_since(Instant::now()));
     }
 }
 
-/// What an operator, source or sink gives from `close` when something of it has not ended in time, such as a thread of its own.
+/// What an operator, source or sink gives from `close` when something of it has not ended in time, such as a thread of
+/// its own.
 ///
-/// The rest of the job goes on. The job is then not clean, and its report tells this among what is left; it is no failure
-/// otherwise.
+/// The rest of the job goes on. The job is then not clean, and its report tells this among what is left; it is no
+/// failure otherwise.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct LeftBehind(pub String);
@@ -593,7 +595,8 @@ impl FinishContext {
         &self.reason
     }
 
-    /// When the task will be given up as abandoned, as of now: a cancel sets another. `None` while nothing limits the run.
+    /// When the task will be given up as abandoned, as of now: a cancel sets another. `None` while nothing limits the
+    /// run.
     pub fn deadline(&self) -> Option<Instant> {
         self.control.deadline()
     }
@@ -612,8 +615,8 @@ pub trait Push<T>: Send {
     fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault>;
     /// Does what a push that ended in [`Stop::Attend`] asked for. To be called before the next push.
     fn attend(&mut self, at: &mut Position) -> Result<(), Fault>;
-    /// Whether anyone still wants a record: false once every reader of the chain's lanes has ended; with `outside`, every
-    /// reader that is not in a loop with this task.
+    /// Whether anyone still wants a record: false once every reader of the chain's lanes has ended; with `outside`,
+    /// every reader that is not in a loop with this task.
     fn wanted(&self, outside: bool) -> bool;
     /// Makes the counters visible; called once a batch.
     fn publish(&mut self);
@@ -623,8 +626,8 @@ pub trait Push<T>: Send {
     fn finish(&mut self, at: &mut Position) -> Result<(), Fault>;
     /// Closes every operator from here on; what fails is recorded.
     fn close(&mut self, cx: &mut TaskContext);
-    /// Tells the first operator of a chain that an input of its inbox has ended: every record of it was pushed. Inputs are
-    /// numbered from 0, and each is told once, the last one before [`finish`](Self::finish).
+    /// Tells the first operator of a chain that an input of its inbox has ended: every record of it was pushed. Inputs
+    /// are numbered from 0, and each is told once, the last one before [`finish`](Self::finish).
     fn input_ended(&mut self, input: usize, at: &mut Position) -> Result<(), Fault> {
         let (_, _) = (input, at);
         Ok(())

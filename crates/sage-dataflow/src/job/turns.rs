@@ -1,7 +1,8 @@
-//! Whose turn it is among the services of a job: to start, once all it uses are ready; to stop, once nothing uses it any more.
+//! Whose turn it is among the services of a job: to start, once all it uses are ready; to stop, once nothing uses it
+//! any more.
 //!
-//! Each service and each use between two is looked at once, however many there are. Knows neither states nor hooks: it is told
-//! what has come about.
+//! Each service and each use between two is looked at once, however many there are. Knows neither states nor hooks: it
+//! is told what has come about.
 
 use std::collections::VecDeque;
 

@@ -14,8 +14,8 @@ thread_local! {
 /// The job that a thread works for.
 ///
 /// A [`JobHandle`](crate::JobHandle) refuses to wait on a thread that its own job waits for:
-/// [`RunError::WaitsForItself`](crate::RunError::WaitsForItself). The threads of tasks and of services' hooks are marked by the
-/// engine. A function that starts threads of its own, and waits for them, may mark them:
+/// [`RunError::WaitsForItself`](crate::RunError::WaitsForItself). The threads of tasks and of services' hooks are
+/// marked by the engine. A function that starts threads of its own, and waits for them, may mark them:
 ///
 /// ```
 /// use sage::{Environment, WorksFor};

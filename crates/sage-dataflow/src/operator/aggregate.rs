@@ -1,5 +1,5 @@
-//! What is gathered in a window: a fold, a reduction, a number, or the records themselves. Knows nothing of when windows
-//! begin, fire and end.
+//! What is gathered in a window: a fold, a reduction, a number, or the records themselves. Knows nothing of when
+//! windows begin, fire and end.
 
 use crate::time::Window;
 

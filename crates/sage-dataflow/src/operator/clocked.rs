@@ -1,7 +1,7 @@
 //! Windows over processing time: windows of event time whose records happen when they come.
 //!
-//! The operator gives each record the time at which it takes it, and is its windows' watermark. So a window fires when its
-//! time has come, on the task's own thread, though no record comes; and no record is late.
+//! The operator gives each record the time at which it takes it, and is its windows' watermark. So a window fires when
+//! its time has come, on the task's own thread, though no record comes; and no record is late.
 
 use std::marker::PhantomData;
 

@@ -1,9 +1,10 @@
-//! Where windows of one length lie, and how long one still takes late records: arithmetic that holds at both ends of time.
+//! Where windows of one length lie, and how long one still takes late records: arithmetic that holds at both ends of
+//! time.
 //!
-//! A window may begin before the first timestamp there is and end after the last, and a length may be longer than all of
-//! time. So starts and lengths are `i128` here, in milliseconds, and nothing overflows: the longest `Duration` has less
-//! than 2^75. An end is compared with watermarks, and is an `i64`: one after the last timestamp counts as the end of time,
-//! which a watermark reaches only at the end of input.
+//! A window may begin before the first timestamp there is and end after the last, and a length may be longer than all
+//! of time. So starts and lengths are `i128` here, in milliseconds, and nothing overflows: the longest `Duration` has
+//! less than 2^75. An end is compared with watermarks, and is an `i64`: one after the last timestamp counts as the end
+//! of time, which a watermark reaches only at the end of input.
 
 use std::time::Duration;
 
@@ -16,8 +17,8 @@ pub(crate) struct Grid {
     every: i128,
     /// The step, if there are times that far apart from the epoch.
     short_step: Option<i64>,
-    /// From the first to the last of the windows that have a time in them, if it is no later than `rest` after the start
-    /// of the last; otherwise there is one less.
+    /// From the first to the last of the windows that have a time in them, if it is no later than `rest` after the
+    /// start of the last; otherwise there is one less.
     reach: i128,
     rest: i128,
 }

@@ -29,8 +29,8 @@ pub trait KeySelector<T>: Clone + Send + 'static {
     #[doc(hidden)]
     fn into_key(selected: Self::Selected<'_>) -> Self::Key;
 
-    /// What a table has for a key. Here, where it is known that the owned key can be looked up by the borrowed one, also
-    /// where selectors of several streams share a type of key.
+    /// What a table has for a key. Here, where it is known that the owned key can be looked up by the borrowed one,
+    /// also where selectors of several streams share a type of key.
     #[doc(hidden)]
     #[inline(always)]
     fn find<'t, V>(table: &'t mut HashMap<Self::Key, V, RandomState>, key: &Self::Selected<'_>) -> Option<&'t mut V> {

@@ -14,7 +14,8 @@ use crate::job::task::{CloseContext, Fault, OpenContext};
 use crate::sync::lock;
 use crate::time::{Timed, Timestamp};
 
-/// Late records until they leave. Shared by an operator and the one around it, on one thread: the lock is never waited for.
+/// Late records until they leave. Shared by an operator and the one around it, on one thread: the lock is never waited
+/// for.
 pub struct Set<T>(Arc<Mutex<Vec<Timed<T>>>>);
 
 impl<T> Set<T> {

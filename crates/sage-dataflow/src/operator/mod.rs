@@ -74,8 +74,8 @@ use refusal::Leave;
 
 /// Takes the records an operator produces.
 pub trait Emit<T> {
-    /// Sends `record` on. Pass an error on with `?`: nothing more is wanted. Where it is not passed on, every further `emit`
-    /// of the same call is refused as well, and the call ends as if it had been.
+    /// Sends `record` on. Pass an error on with `?`: nothing more is wanted. Where it is not passed on, every further
+    /// `emit` of the same call is refused as well, and the call ends as if it had been.
     fn emit(&mut self, record: T) -> Result<(), Fault>;
 
     /// Looks whether the job is cancelled, for an operator that works long without emitting.
@@ -137,8 +137,8 @@ pub trait Operator: Send + 'static {
     #[doc(hidden)]
     const GATHERS: Promise = Promise(false);
 
-    /// Whether it returns at once what `emit` gave it, and no user's code comes near its way out, so that nobody need see to
-    /// that.
+    /// Whether it returns at once what `emit` gave it, and no user's code comes near its way out, so that nobody need
+    /// see to that.
     #[doc(hidden)]
     const PASSES_ON: Promise = Promise(false);
 
@@ -151,8 +151,8 @@ pub trait Operator: Send + 'static {
     /// Takes one record and emits any number.
     fn process(&mut self, record: Self::In, out: &mut impl Emit<Self::Out>) -> Result<(), Fault>;
 
-    /// Emits what it held back in order to process several records at a time. Runs between two batches of input, and before
-    /// more is waited for; not at the end of input, when [`finish`](Operator::finish) has to do it.
+    /// Emits what it held back in order to process several records at a time. Runs between two batches of input, and
+    /// before more is waited for; not at the end of input, when [`finish`](Operator::finish) has to do it.
     fn flush(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
         let _ = out;
         Ok(())
@@ -202,16 +202,16 @@ pub trait Operator: Send + 'static {
     #[doc(hidden)]
     const TIMES: Promise = Promise(false);
 
-    /// Does what is due by the job's clock, and may emit, if it [`TIMES`](Operator::TIMES). Called between batches, and at
-    /// [`wake_at`](Operator::wake_at) though no record has come.
+    /// Does what is due by the job's clock, and may emit, if it [`TIMES`](Operator::TIMES). Called between batches, and
+    /// at [`wake_at`](Operator::wake_at) though no record has come.
     #[doc(hidden)]
     fn on_time(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
         let _ = out;
         Ok(())
     }
 
-    /// When, by the job's clock, it is to be asked for its watermark again, or has something to do, though no record has
-    /// come.
+    /// When, by the job's clock, it is to be asked for its watermark again, or has something to do, though no record
+    /// has come.
     #[doc(hidden)]
     fn wake_at(&self) -> Option<Timestamp> {
         None
@@ -436,7 +436,8 @@ impl<O: Operator, N: Push<O::Out>> Push<O::In> for Link<O, N> {
         if O::MANY.0 && !O::GATHERS.0 && !O::PASSES_ON.0 && outlet.leave.is_refused() {
             return self.errors.refusal.settle(processed);
         }
-        // Each arm makes its result anew: one that is moved as a whole goes through memory, which costs more than the record.
+        // Each arm makes its result anew: one that is moved as a whole goes through memory, which costs more than the
+        // record.
         match processed {
             Ok(()) => Ok(()),
             // Where the position is elsewhere, it is the error of an operator behind this one.

@@ -14,8 +14,8 @@ use crate::sync::lock;
 /// The default is to fail the job. A panic always does: nobody can tell what state it leaves a function in. So does an
 /// error while an operator opens, finishes or closes, an error of a source, and one that is [`Fatal`].
 ///
-/// Under [`skip`](Self::skip) the outputs of a record are held until the operator is done with it, so that a record that
-/// fails half-way leaves nothing behind. What was skipped is counted in
+/// Under [`skip`](Self::skip) the outputs of a record are held until the operator is done with it, so that a record
+/// that fails half-way leaves nothing behind. What was skipped is counted in
 /// [`OperatorReport::failed`](crate::OperatorReport::failed), with the first error beside it. To keep the records
 /// themselves, see [`dead_letters`](crate::Stream::dead_letters).
 ///
@@ -60,8 +60,8 @@ impl ErrorPolicy {
         self
     }
 
-    /// Fails the job after all when more than this share (0.0 to 1.0) of the records its chain took were skipped, in one
-    /// replica. Looked at from the thousandth record on, and at the end of input. Default: no limit.
+    /// Fails the job after all when more than this share (0.0 to 1.0) of the records its chain took were skipped, in
+    /// one replica. Looked at from the thousandth record on, and at the end of input. Default: no limit.
     pub const fn at_most_share(mut self, share: f64) -> Self {
         self.at_most_share = Some(share);
         self

@@ -1,11 +1,11 @@
 //! What becomes of an operator that goes on although nothing more is wanted of it.
 //!
-//! `Emit::emit` tells an operator with its result, and the operator is to pass that on. One that does not, or that catches a
-//! panic of what is behind it, emits no more: each further `emit` of the same call is refused, and the call ends as it
-//! would have if the result had been passed on.
+//! `Emit::emit` tells an operator with its result, and the operator is to pass that on. One that does not, or that
+//! catches a panic of what is behind it, emits no more: each further `emit` of the same call is refused, and the call
+//! ends as it would have if the result had been passed on.
 //!
-//! Before each record an operator's way out looks whether the job is cancelled. Once it was refused it looks at a word that
-//! always says so. So a record that goes through costs nothing.
+//! Before each record an operator's way out looks whether the job is cancelled. Once it was refused it looks at a word
+//! that always says so. So a record that goes through costs nothing.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -22,8 +22,8 @@ struct Caught;
 pub(crate) struct Refusal(Option<Fault>);
 
 impl Refusal {
-    /// How a call ends in which the operator was refused, whatever it has made of that. One that was refused for nothing
-    /// that is kept has caught a panic.
+    /// How a call ends in which the operator was refused, whatever it has made of that. One that was refused for
+    /// nothing that is kept has caught a panic.
     #[cold]
     pub(super) fn settle(&mut self, done: Result<(), Fault>) -> Result<(), Fault> {
         match (self.0.take(), done) {

@@ -13,11 +13,12 @@ use crate::job::task::{CloseContext, Fatal, Fault, OpenContext, Stop};
 use crate::sync::park_for;
 use crate::time::Timestamp;
 
-/// How often, and after which waits, an operator is asked again for a record on which it failed, or a source for its next.
+/// How often, and after which waits, an operator is asked again for a record on which it failed, or a source for its
+/// next.
 ///
-/// The wait doubles from one attempt to the next. It holds up the operator's whole chain, and keeps the order, but for an
-/// async operator, where other records go on meanwhile. A cancel ends it. A drain cuts it short: the next attempt is made at
-/// once, and is the last one of its record. A source is not asked again then.
+/// The wait doubles from one attempt to the next. It holds up the operator's whole chain, and keeps the order, but for
+/// an async operator, where other records go on meanwhile. A cancel ends it. A drain cuts it short: the next attempt is
+/// made at once, and is the last one of its record. A source is not asked again then.
 ///
 /// ```
 /// use std::io::{self, ErrorKind};
@@ -65,9 +66,9 @@ impl Retry {
         self
     }
 
-    /// Asks again only after an error that `when` says yes to; any other counts as the last attempt's. It is given the error as
-    /// it was returned: to be downcast, or its [`source`](std::error::Error::source) looked at. Default: after any but a
-    /// [`Fatal`].
+    /// Asks again only after an error that `when` says yes to; any other counts as the last attempt's. It is given the
+    /// error as it was returned: to be downcast, or its [`source`](std::error::Error::source) looked at. Default: after
+    /// any but a [`Fatal`].
     pub fn when(mut self, when: impl Fn(&BoxError) -> bool + Send + Sync + 'static) -> Self {
         self.when = Some(Arc::new(when));
         self
@@ -78,8 +79,8 @@ impl Retry {
         !Fatal::is(error) && self.when.as_ref().is_none_or(|when| when(error))
     }
 
-    /// What becomes of the error that the last of so many attempts ended in. One that was not to be tried again at all is
-    /// told as it is.
+    /// What becomes of the error that the last of so many attempts ended in. One that was not to be tried again at all
+    /// is told as it is.
     pub(crate) fn given_up(&self, attempts: u32, error: BoxError) -> BoxError {
         if Fatal::is(&error) || (attempts == 1 && self.attempts > 1) {
             return error;
@@ -107,8 +108,8 @@ impl fmt::Debug for Retry {
     }
 }
 
-/// An operator failed on a record, or a source on its next, as often as it was to be asked, or in a way that is not to be
-/// tried again.
+/// An operator failed on a record, or a source on its next, as often as it was to be asked, or in a way that is not to
+/// be tried again.
 #[derive(Debug, thiserror::Error)]
 #[error("gave up after {attempts} attempts")]
 pub struct RetriesExhausted {
@@ -146,7 +147,8 @@ impl<O: Operator> Retrying<O>
 where
     O::In: Clone,
 {
-    /// Waits after so many failures on a record. Returns which attempt is the last one: the next, if the job is drained.
+    /// Waits after so many failures on a record. Returns which attempt is the last one: the next, if the job is
+    /// drained.
     #[cold]
     fn wait(&mut self, failures: u32) -> Result<u32, Fault> {
         self.retries += 1;

@@ -90,7 +90,8 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
         SessionWindows::reaching(self.reach, self.lateness, self.key.clone(), self.aggregate.clone(), to)
     }
 
-    /// Sessions that end after `gap`, in whole milliseconds; none of all time is longer than the longest that is told apart.
+    /// Sessions that end after `gap`, in whole milliseconds; none of all time is longer than the longest that is told
+    /// apart.
     pub(crate) fn new(gap: Duration, lateness: Lateness, key: S, aggregate: A, to: L) -> Self {
         let reach = u64::try_from(whole_millis(gap).max(1) - 1).unwrap_or(u64::MAX);
         Self::reaching(reach, lateness, key, aggregate, to)

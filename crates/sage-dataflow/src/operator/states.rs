@@ -81,8 +81,8 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
 
 /// Forgets a state when no record of its key has come for a while.
 ///
-/// Two tables take turns, one time to live each: a key that is used moves to the young one, and when the time is over the
-/// old one is thrown away as a whole. So no state outlives its time by more than once that time, no key is looked
+/// Two tables take turns, one time to live each: a key that is used moves to the young one, and when the time is over
+/// the old one is thrown away as a whole. So no state outlives its time by more than once that time, no key is looked
 /// for, and whether a state has expired is told by the time it was last used, to the millisecond.
 pub struct Expiring<K, V> {
     ttl_millis: u64,

@@ -78,9 +78,9 @@ impl<K, O> KeyContext<'_, '_, K, O> {
     }
 
     /// Sets a timer of this key. One that is set already is not set twice. One whose time has passed is called at the
-    /// next watermark, or the next look at the clock. After the last watermark, [`Timestamp::MAX`], which comes at the end of
-    /// input, no timer of event time can be set, and once the input has ended none at all: what has no end could not
-    /// end.
+    /// next watermark, or the next look at the clock. After the last watermark, [`Timestamp::MAX`], which comes at the
+    /// end of input, no timer of event time can be set, and once the input has ended none at all: what has no end could
+    /// not end.
     pub fn set(&mut self, timer: Timer) {
         let over = match timer {
             Timer::Event(_) => self.watermark == Timestamp::MAX,
@@ -243,8 +243,8 @@ where
         sent
     }
 
-    /// Calls the timers that are due by `until`, in the order of their times; also those set meanwhile, if they are later
-    /// than the one that set them. The others wait for the next time, so that this ends.
+    /// Calls the timers that are due by `until`, in the order of their times; also those set meanwhile, if they are
+    /// later than the one that set them. The others wait for the next time, so that this ends.
     fn fire<E: Emit<O>>(&mut self, kind: fn(Timestamp) -> Timer, until: i64, out: &mut E) -> Result<(), Fault> {
         let is_event = matches!(kind(Timestamp::MIN), Timer::Event(_));
         loop {

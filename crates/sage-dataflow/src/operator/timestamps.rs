@@ -10,7 +10,8 @@ use crate::exchange::lane::Mark;
 use crate::job::task::{Fault, OpenContext};
 use crate::time::{OutOfOrder, Timed, Timestamp};
 
-/// `with_timestamps`: emits each record with its time; between batches, the latest time minus the bound as the watermark.
+/// `with_timestamps`: emits each record with its time; between batches, the latest time minus the bound as the
+/// watermark.
 pub struct Timestamps<F, I> {
     function: F,
     order: OutOfOrder,

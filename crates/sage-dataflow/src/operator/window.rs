@@ -2,7 +2,8 @@
 //! `session.rs`, what is gathered in a window in `aggregate.rs`.
 //!
 //! A watermark `w` says that no record before `w` is to come, so a window fires when the watermark reaches its end. Its
-//! result has the window's last millisecond as its time, which is not before that watermark: windows can follow windows.
+//! result has the window's last millisecond as its time, which is not before that watermark: windows can follow
+//! windows.
 //!
 //! The last watermark, `i64::MAX`, comes at the end of input only, whatever the times of records: it reaches all ends,
 //! also of windows that would end after it.

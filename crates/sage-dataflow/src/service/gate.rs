@@ -13,8 +13,8 @@
 //!  3. A caller counts itself out, *then* looks whether the gate is closed; the closer closes, *then* counts and waits.
 //!     With the same fences, either the closer counts the caller out, or the caller wakes the closer.
 //!
-//! The fences are a pair of unequal ones: the caller's, [`light_fence`], costs nothing, and the closer's, [`heavy_fence`],
-//! makes up for it.
+//! The fences are a pair of unequal ones: the caller's, [`light_fence`], costs nothing, and the closer's,
+//! [`heavy_fence`], makes up for it.
 
 use std::time::Instant;
 

@@ -260,8 +260,8 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         Ok(result)
     }
 
-    /// Calls an async method from a thread that may block, such as an operator's; its future runs on the calling thread,
-    /// with the job's async runtime for timers and I/O.
+    /// Calls an async method from a thread that may block, such as an operator's; its future runs on the calling
+    /// thread, with the job's async runtime for timers and I/O.
     ///
     /// # Errors
     /// [`CallError::NotServing`], or [`CallError::Runtime`] on a thread of an async runtime, which must not block.

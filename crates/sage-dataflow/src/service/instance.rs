@@ -3,8 +3,9 @@
 //! Invariants:
 //!  1. The value is published (`cell`) before the gate opens and freed after the gate is closed and empty. Where calls
 //!     never leave, the value is leaked, not freed under them.
-//!  2. Who runs the cleanup of an attempt is decided under one lock: a stuck `stop` that comes back late finds it taken; a
-//!     constructor that comes back after its service was given up finds that nobody cleaned its value, and does.
+//!  2. Who runs the cleanup of an attempt is decided under one lock: a stuck `stop` that comes back late finds it
+//!     taken; a constructor that comes back after its service was given up finds that nobody cleaned its value, and
+//!     does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};

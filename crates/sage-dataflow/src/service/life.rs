@@ -1,7 +1,8 @@
 //! The state of one service, its gate, and those who wait for it to start.
 //!
 //! Invariants:
-//!  1. The state changes by legal steps only, and the gate is open exactly while it is `Ready`: both change under one lock.
+//!  1. The state changes by legal steps only, and the gate is open exactly while it is `Ready`: both change under one
+//!     lock.
 //!  2. Whoever waits for a start returns when the service has left `Registered` and `Initialising`, or when the job
 //!     stops starting services, as it does at the deadline of the start.
 //!

@@ -244,9 +244,9 @@ impl HookContext {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Registers what undoes something that was just acquired. It runs once, after `cleanup`, the last registered first,
-    /// in every case: also when the constructor or `setup` then fails, and no value or no `cleanup` is there. Where the
-    /// cleanup has run already, because a constructor overran its deadline, it runs at once.
+    /// Registers what undoes something that was just acquired. It runs once, after `cleanup`, the last registered
+    /// first, in every case: also when the constructor or `setup` then fails, and no value or no `cleanup` is there.
+    /// Where the cleanup has run already, because a constructor overran its deadline, it runs at once.
     pub fn on_cleanup(&self, action: impl FnOnce() + Send + 'static) {
         if let Some(too_late) = self.actions.keep(Box::new(action)) {
             too_late();

@@ -1,4 +1,5 @@
-//! What is wrong with the declared dependencies of services, said before any is started; and those dependencies by number.
+//! What is wrong with the declared dependencies of services, said before any is started; and those dependencies by
+//! number.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -41,7 +42,8 @@ pub(crate) fn declared(services: &[Arc<ServiceEntry>]) -> Vec<Vec<usize>> {
     services.iter().map(uses).collect()
 }
 
-/// A cycle, if there is one: each after the next, the first again at the end. Without recursion, as a chain may be long.
+/// A cycle, if there is one: each after the next, the first again at the end. Without recursion, as a chain may be
+/// long.
 fn cycle(uses: &[Vec<usize>]) -> Option<Vec<usize>> {
     #[derive(Clone, Copy, PartialEq)]
     enum Seen {

@@ -157,8 +157,8 @@ impl Registry {
         lock(&self.run).as_ref().map(|run| run.runtime.clone())
     }
 
-    /// The services seen to be called by others without a declared dependency: pairs of user and used, without the first
-    /// `from`.
+    /// The services seen to be called by others without a declared dependency: pairs of user and used, without the
+    /// first `from`.
     pub(crate) fn observed_since(&self, from: usize) -> Vec<(usize, usize)> {
         lock(&self.uses).observed_since(from).to_vec()
     }
@@ -175,8 +175,8 @@ impl Registry {
     }
 
     /// A call by `caller`'s hook to a service that does not serve yet: waits until it does. The dispatcher starts every
-    /// service as soon as those it depends on are ready, so there is nothing to ask for. The wait ends with the start, or
-    /// when the job gives up starting services; the caller's own deadline makes it do so.
+    /// service as soon as those it depends on are ready, so there is nothing to ask for. The wait ends with the start,
+    /// or when the job gives up starting services; the caller's own deadline makes it do so.
     pub(crate) fn start_for(&self, caller: ServiceId, callee: &ServiceEntry) -> Result<(), CallError> {
         let refused = |state| CallError::NotServing { service: callee.name.clone(), state };
         if caller == callee.id || lock(&self.uses).depends(callee.id.0 as usize, caller.0 as usize) {
@@ -212,8 +212,8 @@ impl Registry {
 }
 
 impl Drop for Registry {
-    /// Lets go of what the services were declared with, one by one: a constructor may hold the handle of another service,
-    /// or of its own, so that they would keep each other, or be dropped one inside the other.
+    /// Lets go of what the services were declared with, one by one: a constructor may hold the handle of another
+    /// service, or of its own, so that they would keep each other, or be dropped one inside the other.
     fn drop(&mut self) {
         let services = self.services.get_mut().unwrap_or_else(PoisonError::into_inner);
         for entry in std::mem::take(&mut services.all) {
@@ -301,9 +301,10 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
         self
     }
 
-    /// How to tell where calls are that have not ended within the time that [`stop_timeout`](Self::stop_timeout) says: what `probe`
-    /// returns, some indented lines, is added to what the report says of them. For hosts that make calls on threads of their own; see
-    /// [`Environment::where_stuck`](crate::Environment::where_stuck), also for who calls it.
+    /// How to tell where calls are that have not ended within the time that [`stop_timeout`](Self::stop_timeout) says:
+    /// what `probe` returns, some indented lines, is added to what the report says of them. For hosts that make calls
+    /// on threads of their own; see [`Environment::where_stuck`](crate::Environment::where_stuck), also for who calls
+    /// it.
     pub fn where_calls_stuck(mut self, probe: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
         self.calls_probe = Some(Arc::new(probe));
         self

@@ -19,8 +19,8 @@ use crate::sync::lock;
 #[error("the hook did not end by its deadline and was dropped")]
 pub(super) struct HookTimedOut;
 
-/// The tokio runtime of one job. Its own is started when something first needs it and shut down with the job; one that is
-/// lent is left as it is.
+/// The tokio runtime of one job. Its own is started when something first needs it and shut down with the job; one that
+/// is lent is left as it is.
 #[derive(Debug, Default)]
 pub(crate) struct JobRuntime {
     slot: Mutex<Slot>,
@@ -114,7 +114,8 @@ impl JobRuntime {
     pub(crate) fn close(&self, timeout: Duration) -> usize {
         let slot = std::mem::replace(&mut *lock(&self.slot), Slot::Closed);
         let Slot::Running(runtime) = slot else { return 0 };
-        // tokio joins its threads, however long a user's thread-local values take to be dropped: on a thread of its own.
+        // tokio joins its threads, however long a user's thread-local values take to be dropped: on a thread of its
+        // own.
         let deadline = Instant::now() + timeout;
         let runtime = Arc::new(Mutex::new(Some(runtime)));
         let closed = runtime.clone();
@@ -181,16 +182,18 @@ impl Drop for Polls<'_> {
     }
 }
 
-/// Whether the calling thread runs async tasks at this moment, so that blocking it would stop them. Where tokio has set the
-/// thread aside for work that blocks (`spawn_blocking`, `block_in_place`), or it is merely inside `Handle::enter`, it does not.
+/// Whether the calling thread runs async tasks at this moment, so that blocking it would stop them. Where tokio has set
+/// the thread aside for work that blocks (`spawn_blocking`, `block_in_place`), or it is merely inside `Handle::enter`,
+/// it does not.
 pub(crate) fn is_inside_async() -> bool {
     let Ok(handle) = Handle::try_current() else { return false };
-    // While it polls a task, tokio counts how much that does, and while it blocks, it does not. Asking that is silent; but a
-    // task may have itself taken out of the count.
+    // While it polls a task, tokio counts how much that does, and while it blocks, it does not. Asking that is silent;
+    // but a task may have itself taken out of the count.
     POLLS.get() || is_counted() || guard(|| handle.block_on(async {})).is_err()
 }
 
-/// Whether tokio counts what the calling thread does: the budget runs out when it is asked for often enough. It is given back.
+/// Whether tokio counts what the calling thread does: the budget runs out when it is asked for often enough. It is
+/// given back.
 fn is_counted() -> bool {
     /// More than tokio gives a task.
     const MORE_THAN_ANY_BUDGET: usize = 1024;

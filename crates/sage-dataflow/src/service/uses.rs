@@ -2,9 +2,10 @@
 //!
 //! Invariants:
 //!  1. There is no cycle: a use that would close one is refused.
-//!  2. Whoever is used has a lower rank than its user, so that most uses are known to close no cycle without a look at any
-//!     other. For one that goes against the ranks, what the used one uses and what uses the user are looked for by turns, and
-//!     whichever is found first is moved past the other service: into a gap between two ranks, of which there are plenty.
+//!  2. Whoever is used has a lower rank than its user, so that most uses are known to close no cycle without a look at
+//!     any other. For one that goes against the ranks, what the used one uses and what uses the user are looked for by
+//!     turns, and whichever is found first is moved past the other service: into a gap between two ranks, of which
+//!     there are plenty.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -141,8 +142,8 @@ impl Uses {
         }
     }
 
-    /// Where there is room for so many services below or above one: the rank before the first of them, and from one to the
-    /// next.
+    /// Where there is room for so many services below or above one: the rank before the first of them, and from one to
+    /// the next.
     fn gap(&self, services: usize, beside: usize, is_below: bool) -> Option<(i64, i64)> {
         let at = self.rank[beside];
         let width = GAP.checked_mul(services as i64 + 1)?;

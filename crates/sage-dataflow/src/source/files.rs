@@ -135,8 +135,8 @@ impl Lines {
     }
 }
 
-/// The files of a pattern whose names are not UTF-8, which `glob` passes over: the replacement for what is none stands for it
-/// in a match.
+/// The files of a pattern whose names are not UTF-8, which `glob` passes over: the replacement for what is none stands
+/// for it in a match.
 fn with_odd_names(pattern: &str, options: MatchOptions) -> Vec<PathBuf> {
     let (folder, name) = match pattern.rsplit_once('/') {
         Some(("", name)) => ("/", name),

@@ -42,7 +42,8 @@ pub enum Next<T> {
 ///
 /// A source reports what went wrong as an error; the engine stops the job and names the source. A source
 /// that waits for the outside world should wait with [`SourceContext::wait`], so that a drain, a cancel, and a
-/// [`take`](crate::Stream::take) that has what it wanted end the wait; one that blocks elsewhere ends when its call returns, or is abandoned at the deadline.
+/// [`take`](crate::Stream::take) that has what it wanted end the wait; one that blocks elsewhere ends when its call
+/// returns, or is abandoned at the deadline.
 ///
 /// ```
 /// use sage::{BoxError, Environment, Next, Source, SourceContext};
@@ -78,18 +79,19 @@ pub trait Source: Send + 'static {
 
     /// Produces the next record. May block.
     ///
-    /// Called again after an error only under a [`retry`](crate::Stream::retry): then it tries the same again, such as a
-    /// connection, or fails again. It must not go on behind what it could not read, which would be lost.
+    /// Called again after an error only under a [`retry`](crate::Stream::retry): then it tries the same again, such as
+    /// a connection, or fails again. It must not go on behind what it could not read, which would be lost.
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Self::Item>, BoxError>;
 
-    /// Whether what it gives are blocks of records, which the operator behind it takes from the source while it works on them.
+    /// Whether what it gives are blocks of records, which the operator behind it takes from the source while it works
+    /// on them.
     #[doc(hidden)]
     fn in_blocks(&self) -> bool {
         false
     }
 
-    /// How many records were taken of the block that it gave last, if those come [`in_blocks`](Self::in_blocks). Asked when the chain
-    /// is done with it: for the counts of the report and the pace of the task.
+    /// How many records were taken of the block that it gave last, if those come [`in_blocks`](Self::in_blocks). Asked
+    /// when the chain is done with it: for the counts of the report and the pace of the task.
     #[doc(hidden)]
     fn taken(&self) -> u64 {
         1
@@ -137,8 +139,8 @@ impl SourceContext {
         }
     }
 
-    /// Whether the source should return from a wait, and answer [`Next::Idle`]: the job is paused, drained or cancelled, or
-    /// one of those who read its records wants no more. Where nobody does, the source is not asked again.
+    /// Whether the source should return from a wait, and answer [`Next::Idle`]: the job is paused, drained or
+    /// cancelled, or one of those who read its records wants no more. Where nobody does, the source is not asked again.
     pub fn interrupted(&self) -> bool {
         !self.control.running() || self.count_gone() != self.gone.load(Ordering::Relaxed)
     }
@@ -157,8 +159,8 @@ impl SourceContext {
         self.control.clock()
     }
 
-    /// Parks the calling thread while `pending` holds, for `limit` at most. Returns early when it is interrupted, or something
-    /// behind the source is due; says whether it has not.
+    /// Parks the calling thread while `pending` holds, for `limit` at most. Returns early when it is interrupted, or
+    /// something behind the source is due; says whether it has not.
     fn park(&self, limit: Duration, pending: impl Fn() -> bool) -> bool {
         let due = Timestamp::from_millis(self.due.load(Ordering::Relaxed));
         let (clock, due) = (self.clock(), (due < Timestamp::MAX).then_some(due));
@@ -167,14 +169,15 @@ impl SourceContext {
         !self.interrupted() && until_due.is_none() && !clock.is_due(due)
     }
 
-    /// Waits until `ready` says so, the job is paused, drained or cancelled, a reader wants no more, or a window or timer
-    /// behind the source is due by the clock. Whoever makes it ready unparks the calling thread then.
+    /// Waits until `ready` says so, the job is paused, drained or cancelled, a reader wants no more, or a window or
+    /// timer behind the source is due by the clock. Whoever makes it ready unparks the calling thread then.
     pub fn wait_until(&self, ready: impl Fn() -> bool) {
         let _ = self.park(crate::sync::FOREVER, || !ready());
     }
 
-    /// Waits for `duration`, or until the job is paused, drained or cancelled, a reader wants no more, or a window or timer
-    /// behind the source is due by the clock: answer [`Next::Idle`] then. Returns whether the whole time has passed.
+    /// Waits for `duration`, or until the job is paused, drained or cancelled, a reader wants no more, or a window or
+    /// timer behind the source is due by the clock: answer [`Next::Idle`] then. Returns whether the whole time has
+    /// passed.
     pub fn wait(&self, duration: Duration) -> bool {
         self.park(duration, || true)
     }
@@ -279,8 +282,8 @@ fn batch<S: Source, N: Push<S::Item>>(
     Ok(Step::Again)
 }
 
-/// Takes as many records as a batch may have, where those before were quick: in strides, over which the compiler unrolls the
-/// loop.
+/// Takes as many records as a batch may have, where those before were quick: in strides, over which the compiler
+/// unrolls the loop.
 #[inline(always)]
 fn quick_batch<S: Source, N: Push<S::Item>>(
     source: &mut S,

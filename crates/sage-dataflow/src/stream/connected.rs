@@ -1,8 +1,8 @@
 //! Streams of different types that go into one operator.
 //!
 //! The operator's task has one inbox, of a sum type. Each stream is wrapped into it at the end of its own chain, where
-//! that costs no task, and brought to the inlet by a router of its own; [`Joint`] does that for every operator of several
-//! inputs.
+//! that costs no task, and brought to the inlet by a router of its own; [`Joint`] does that for every operator of
+//! several inputs.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -252,8 +252,8 @@ impl<T: Send + 'static> Joint<T> {
         Self { graph: graph.clone(), node, inlet, records: PhantomData }
     }
 
-    /// Brings a stream to the inlet as input `INPUT`. To be called in the order of the inputs: the inbox numbers them by
-    /// their edges.
+    /// Brings a stream to the inlet as input `INPUT`. To be called in the order of the inputs: the inbox numbers them
+    /// by their edges.
     fn input<const INPUT: usize, P, N>(
         &self,
         stream: Stream<P>,

@@ -18,8 +18,8 @@ pub(super) type WithSide<P, F, S> = (Stream<ThenSide<P, F>>, DataStream<S>);
 
 impl<F: SourceFactory> Stream<From<F>> {
     /// Asks the source again when it failed to give its next record: [`Source::next`](crate::Source::next) is called
-    /// again after the wait, of the same source, which is neither closed nor opened meanwhile. So a source reconnects by
-    /// connecting in `next`. How often counts from its last record on; when that was enough, the job fails with a
+    /// again after the wait, of the same source, which is neither closed nor opened meanwhile. So a source reconnects
+    /// by connecting in `next`. How often counts from its last record on; when that was enough, the job fails with a
     /// [`RetriesExhausted`](crate::RetriesExhausted). To be added right behind the source, after its `parallelism`; its
     /// `open` is not tried again.
     ///
@@ -69,9 +69,9 @@ where
         self
     }
 
-    /// Asks the operator just added again for a record on which it returned an error, before its error policy or its dead
-    /// letters get to see the failure as a [`RetriesExhausted`](crate::RetriesExhausted). The record is cloned for each
-    /// attempt but the last, and what it emits is held until it has succeeded.
+    /// Asks the operator just added again for a record on which it returned an error, before its error policy or its
+    /// dead letters get to see the failure as a [`RetriesExhausted`](crate::RetriesExhausted). The record is cloned for
+    /// each attempt but the last, and what it emits is held until it has succeeded.
     ///
     /// ```
     /// use sage::{Environment, Retry};
@@ -135,8 +135,8 @@ where
     F: OperatorFactory,
     F::Operator: SetsApart + Operator<In = P::Out>,
 {
-    /// Sends the records that came too late for the windows just added to a stream of their own. They are counted all the
-    /// same, as [`OperatorReport::late`](crate::OperatorReport::late). For windows of event time without
+    /// Sends the records that came too late for the windows just added to a stream of their own. They are counted all
+    /// the same, as [`OperatorReport::late`](crate::OperatorReport::late). For windows of event time without
     /// [`late_to`](crate::WindowedStream::late_to), and after their `parallelism`.
     ///
     /// ```

@@ -49,8 +49,8 @@ impl<T: Send + 'static> Feedback<T> {
         self
     }
 
-    /// Feeds the records of `stream` back: they come out of the stream that was made with this. They are gathered in one
-    /// replica.
+    /// Feeds the records of `stream` back: they come out of the stream that was made with this. They are gathered in
+    /// one replica.
     ///
     /// A stream of another environment is a [`SubmitError::ForeignStream`](crate::SubmitError::ForeignStream) when this
     /// one is submitted.

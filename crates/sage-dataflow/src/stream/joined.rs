@@ -27,9 +27,10 @@ type Joined<P, S, Q, R, K, J> = Stream<
 impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// Joins this stream, the left one, with another that is grouped by a key of the same type.
     ///
-    /// Both streams must end, or be joined in windows of event time, by [`window`](JoinedStreams::window). The right one is kept in memory as a table, so let it be the smaller; the left one is kept
-    /// while the right one has not ended. Equal keys meet in the same replica. Records, and keys, are cloned once
-    /// for each match but a left record's last; put large ones behind an `Arc`.
+    /// Both streams must end, or be joined in windows of event time, by [`window`](JoinedStreams::window). The right
+    /// one is kept in memory as a table, so let it be the smaller; the left one is kept while the right one has not
+    /// ended. Equal keys meet in the same replica. Records, and keys, are cloned once for each match but a left
+    /// record's last; put large ones behind an `Arc`.
     ///
     /// ```
     /// let env = sage::Environment::local("join");

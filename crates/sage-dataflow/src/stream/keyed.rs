@@ -56,8 +56,8 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         self.keyed("keyed-count", operator)
     }
 
-    /// Folds the records of each key into an accumulator that starts as a clone of `initial`, and emits the pairs of key
-    /// and what `result` makes of the accumulator at the end of input, in no particular order.
+    /// Folds the records of each key into an accumulator that starts as a clone of `initial`, and emits the pairs of
+    /// key and what `result` makes of the accumulator at the end of input, in no particular order.
     pub fn aggregate<A, R, G, H>(
         self,
         initial: A,
@@ -135,13 +135,13 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         ExpiringStream { keyed: self, ttl }
     }
 
-    /// Calls `on_record` for each record, with the state of its key, which starts as a clone of `initial`; and `on_timer`
-    /// for each timer that such a call has set, when its time has come. Both can push records, set and cancel timers, and
-    /// forget their key.
+    /// Calls `on_record` for each record, with the state of its key, which starts as a clone of `initial`; and
+    /// `on_timer` for each timer that such a call has set, when its time has come. Both can push records, set and
+    /// cancel timers, and forget their key.
     ///
-    /// Timers are those of one key. They are called in the order of their times, those of different keys at the same time
-    /// in no order. At the end of input all that are set are called: first those of event time, then those of the clock,
-    /// which come early then. A cancel calls none. Where a source blocks inside its own `next`, what is said of
+    /// Timers are those of one key. They are called in the order of their times, those of different keys at the same
+    /// time in no order. At the end of input all that are set are called: first those of event time, then those of the
+    /// clock, which come early then. A cancel calls none. Where a source blocks inside its own `next`, what is said of
     /// [`window_by_clock`](Self::window_by_clock) holds for timers of the clock.
     ///
     /// ```
@@ -188,14 +188,15 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         self.keyed("process", operator)
     }
 
-    /// Keeps the first record of each key, and emits it at once. Every key that was seen is kept until the end of input.
+    /// Keeps the first record of each key, and emits it at once. Every key that was seen is kept until the end of
+    /// input.
     pub fn distinct(self) -> Aggregated<P, Distinct<S, P::Out, ForEver<S::Key, bool>>, S> {
         let operator = Distinct::new(self.key.clone(), ForEver::new());
         self.keyed("distinct", operator)
     }
 
-    /// Keeps the `most` records of each key that `rank` ranks highest (1 or more; of equal ones the earlier), and emits the
-    /// pairs of key and records, the highest first, at the end of input.
+    /// Keeps the `most` records of each key that `rank` ranks highest (1 or more; of equal ones the earlier), and emits
+    /// the pairs of key and records, the highest first, at the end of input.
     pub fn top_k<R, G>(self, most: usize, rank: G) -> Aggregated<P, TopK<S, G, P::Out, R>, S>
     where
         R: Ord + Send + 'static,

@@ -1,11 +1,11 @@
 //! `map_async` on a stream, and the task it becomes.
 //!
-//! The operator always begins a chain, so that its task has an inbox to wait at: for records and for completions alike. A
-//! source that is stuck in its iterator delays no result, and the operators behind it are fused as behind any other.
+//! The operator always begins a chain, so that its task has an inbox to wait at: for records and for completions alike.
+//! A source that is stuck in its iterator delays no result, and the operators behind it are fused as behind any other.
 //!
 //! Invariants of the task:
-//!  1. Futures are made, polled and dropped on its own thread, inside the job's async runtime; what comes behind is never
-//!     inside of it, so that it may block.
+//!  1. Futures are made, polled and dropped on its own thread, inside the job's async runtime; what comes behind is
+//!     never inside of it, so that it may block.
 //!  2. It takes a record only when there is a slot for it, and reaches the end of its input when every slot is empty.
 //!  3. While user code runs, the position names the record it runs for, which is not the one taken last. How many were
 //!     taken is counted apart.
@@ -94,14 +94,15 @@ impl<P: Pipe> Stream<P> {
     ///
     /// When `capacity` records are in flight, no more are taken until one has left: that is backpressure. A result is
     /// sent on at once, also while no record comes in. Each record in flight takes the memory of its future, or of its
-    /// result while that waits for its turn, and some 200 bytes; what the capacity allows is used only when it is needed.
+    /// result while that waits for its turn, and some 200 bytes; what the capacity allows is used only when it is
+    /// needed.
     ///
     /// The futures run on the operator's own thread, one at a time, inside the job's tokio runtime, so that timers and
     /// I/O work in them and one that computes for long holds the others up. A cancel drops them; a drain and the end of
     /// input wait for them. A future that panics fails the job, naming the operator and its record.
     ///
-    /// The operator begins a chain of its own. See [`timeout`](Self::timeout) and [`parallelism`](Self::parallelism) for
-    /// what can be set after it; order is kept in each replica.
+    /// The operator begins a chain of its own. See [`timeout`](Self::timeout) and [`parallelism`](Self::parallelism)
+    /// for what can be set after it; order is kept in each replica.
     ///
     /// ```
     /// use std::time::Duration;
@@ -216,7 +217,8 @@ where
     }
 
     /// Says what becomes of a record whose future gives an error, or takes too long. Default: that of
-    /// [`Environment::on_error`](crate::Environment::on_error). To keep the records, see [`dead_letters`](Self::dead_letters).
+    /// [`Environment::on_error`](crate::Environment::on_error). To keep the records, see
+    /// [`dead_letters`](Self::dead_letters).
     pub fn on_error(self, policy: ErrorPolicy) -> Self {
         self.graph.with(|graph| graph.set_policy(self.pipe.node, policy));
         self
@@ -233,8 +235,9 @@ where
         self
     }
 
-    /// As [`timeout`](Self::timeout), counted from the moment that `since` gives for the record's first future. For one that waits
-    /// for its turn elsewhere, such as for a thread, `since` gives `None` until it has begun, and its time does not run.
+    /// As [`timeout`](Self::timeout), counted from the moment that `since` gives for the record's first future. For one
+    /// that waits for its turn elsewhere, such as for a thread, `since` gives `None` until it has begun, and its time
+    /// does not run.
     pub fn timeout_since(mut self, limit: Duration, since: fn(&F::Future) -> Option<Instant>) -> Self {
         self.pipe.since = Some(since);
         self.timeout(limit)
@@ -246,12 +249,13 @@ where
     I: Clone + Send + 'static,
     F: AsyncFunction<I>,
 {
-    /// Sends the records whose future gives an error, or takes too long, to a stream of their own, each with the operator, the
-    /// errors, the time and the number of attempts; the job goes on, and no error policy is asked. Like every stream, it must end
-    /// in a sink. Each record is cloned, to have it if it fails. To be added last, after [`retry`](Stream::retry),
-    /// [`timeout`](Self::timeout) and [`parallelism`](Self::parallelism).
+    /// Sends the records whose future gives an error, or takes too long, to a stream of their own, each with the
+    /// operator, the errors, the time and the number of attempts; the job goes on, and no error policy is asked. Like
+    /// every stream, it must end in a sink. Each record is cloned, to have it if it fails. To be added last, after
+    /// [`retry`](Stream::retry), [`timeout`](Self::timeout) and [`parallelism`](Self::parallelism).
     ///
-    /// A letter leaves as a result would: it keeps its slot of the capacity until then, and in order waits for its turn.
+    /// A letter leaves as a result would: it keeps its slot of the capacity until then, and in order waits for its
+    /// turn.
     ///
     /// ```
     /// use sage::{Environment, Order};
@@ -346,8 +350,8 @@ impl FlightPace {
         self.at = now;
     }
 
-    /// Learns how things stand after a step that began at `began`. Returns how many records were finished since the last time
-    /// that there were any, and how long they took a task that has `capacity` of them in flight.
+    /// Learns how things stand after a step that began at `began`. Returns how many records were finished since the
+    /// last time that there were any, and how long they took a task that has `capacity` of them in flight.
     fn step(&mut self, began: Instant, taken: u64, in_flight: usize, capacity: usize) -> Option<(usize, Duration)> {
         let now = Instant::now();
         self.in_flight = in_flight;

@@ -39,8 +39,8 @@ use crate::source::Source;
 
 /// A stream of records of type `P::Out`, still fusing operators into its chain.
 ///
-/// Functions given to a stream are `FnMut + Clone + Send + 'static`: each replica and each run has its own clone, on one
-/// thread, so a function may keep state without locks. A function that panics fails the job as an error does.
+/// Functions given to a stream are `FnMut + Clone + Send + 'static`: each replica and each run has its own clone, on
+/// one thread, so a function may keep state without locks. A function that panics fails the job as an error does.
 ///
 /// A stream must end in a sink, or submitting its environment fails with [`SubmitError::MissingSink`].
 ///
@@ -170,8 +170,8 @@ impl<P: Pipe> Stream<P> {
         self.then("flat-map", Cloned(FlatMap::new(function)))
     }
 
-    /// Replaces each record by those `function` pushes: like [`flat_map`](Self::flat_map) where the items borrow from the
-    /// record.
+    /// Replaces each record by those `function` pushes: like [`flat_map`](Self::flat_map) where the items borrow from
+    /// the record.
     ///
     /// ```
     /// let env = sage::Environment::local("split");
@@ -222,7 +222,8 @@ impl<P: Pipe> Stream<P> {
         self.gathered().then("fold", Single(Fold::new(initial, function)))
     }
 
-    /// Reduces the whole stream to one record, emitted at the end of input; to none if it is empty. Runs in one replica.
+    /// Reduces the whole stream to one record, emitted at the end of input; to none if it is empty. Runs in one
+    /// replica.
     pub fn reduce<F>(self, function: F) -> Stream<Then<MaybeExchanged<P>, Single<Reduce<F, P::Out>>>>
     where
         F: FnMut(P::Out, P::Out) -> P::Out + Clone + Send + 'static,
@@ -244,8 +245,8 @@ impl<P: Pipe> Stream<P> {
         KeyedStream { stream: self, key: Computed::new(key) }
     }
 
-    /// As [`key_by`](Self::key_by), for a key that is a part of the record: it is copied once for each key, not once for
-    /// each record.
+    /// As [`key_by`](Self::key_by), for a key that is a part of the record: it is copied once for each key, not once
+    /// for each record.
     ///
     /// ```
     /// let env = sage::Environment::local("words");
@@ -282,11 +283,12 @@ impl<P: Pipe> Stream<P> {
     }
 
     /// Says how many bytes a record of this type holds beside the size of the type, for
-    /// [`Environment::queue_bytes`](crate::Environment::queue_bytes). It counts wherever records of this type wait in this environment; said twice, the last
-    /// word does.
+    /// [`Environment::queue_bytes`](crate::Environment::queue_bytes). It counts wherever records of this type wait in
+    /// this environment; said twice, the last word does.
     ///
     /// Unless said, it is known of texts, byte vectors and vectors of numbers, as a record, in an `Option` or in a
-    /// [`Timed`](crate::Timed); of other types nothing is known but their size. The function is called once for each record, by the task that sends it.
+    /// [`Timed`](crate::Timed); of other types nothing is known but their size. The function is called once for each
+    /// record, by the task that sends it.
     ///
     /// ```
     /// struct Page {
@@ -319,8 +321,8 @@ impl<P: Pipe> Stream<P> {
         Self::from_inlet(graph, inlet, true)
     }
 
-    /// Deals the records out to `replicas` replicas of what follows, each to the one whose number `choose` returns; it is
-    /// given the record and the number of replicas. A number that is too large fails the job.
+    /// Deals the records out to `replicas` replicas of what follows, each to the one whose number `choose` returns; it
+    /// is given the record and the number of replicas. A number that is too large fails the job.
     pub fn partition_by<F>(self, replicas: usize, choose: F) -> DataStream<P::Out>
     where
         F: FnMut(&P::Out, usize) -> usize + Clone + Send + 'static,

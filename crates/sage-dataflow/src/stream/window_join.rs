@@ -42,8 +42,8 @@ impl Aligned for Sliding {
 /// Two streams grouped by keys of the same type, about to be joined in windows: [`inner`](Self::inner),
 /// [`left`](Self::left) or [`full`](Self::full). Made by [`JoinedStreams::window`].
 ///
-/// A result is a [`Timed`] [`Windowed`](crate::Windowed): key, window and the pair of records, at the last millisecond of
-/// its window, so that windows can follow.
+/// A result is a [`Timed`] [`Windowed`](crate::Windowed): key, window and the pair of records, at the last millisecond
+/// of its window, so that windows can follow.
 #[must_use = "joined streams that no operator takes are an error when their environment is submitted"]
 pub struct WindowedJoin<P: Pipe, S, Q: Pipe, R, W> {
     left: KeyedStream<P, S>,
@@ -66,9 +66,9 @@ where
     /// Joins the records of each window of event time: those of equal keys whose times are in the same one. Both
     /// streams may be endless.
     ///
-    /// A window is kept in memory until the watermark of the two streams, that of the slower one, reaches its end; then its
-    /// pairs come out, windows in the order of their ends and keys in no order, and it is freed. At the end of input, and
-    /// of a drain, all windows come out. Records that come later than that are dropped and counted as
+    /// A window is kept in memory until the watermark of the two streams, that of the slower one, reaches its end; then
+    /// its pairs come out, windows in the order of their ends and keys in no order, and it is freed. At the end of
+    /// input, and of a drain, all windows come out. Records that come later than that are dropped and counted as
     /// [`OperatorReport::late`](crate::OperatorReport::late): there is no allowed lateness, so let the bound of
     /// [`OutOfOrder`](crate::OutOfOrder) cover the disorder. A record is cloned for each window it is in, and for each
     /// match; put large ones behind an `Arc`.
@@ -112,8 +112,8 @@ where
     R: KeySelector<Timed<B>, Key = S::Key>,
     W: Aligned,
 {
-    /// How many records of each stream a replica may keep in its open windows, one in several windows counted in each; 100
-    /// million unless said. One more fails the job with a [`JoinError`](crate::JoinError). A zero is a
+    /// How many records of each stream a replica may keep in its open windows, one in several windows counted in each;
+    /// 100 million unless said. One more fails the job with a [`JoinError`](crate::JoinError). A zero is a
     /// [`SubmitError::OperatorOption`](crate::SubmitError::OperatorOption).
     pub fn max_records(mut self, records: usize) -> Self {
         self.max_records = records;

@@ -201,8 +201,8 @@ where
 }
 
 impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
-    /// Cuts the records of each key into windows of processing time, for the aggregation that follows: a record is in the
-    /// windows that are open when it comes.
+    /// Cuts the records of each key into windows of processing time, for the aggregation that follows: a record is in
+    /// the windows that are open when it comes.
     ///
     /// A window fires when its end has come by the environment's [`clock`](crate::Environment::clock), though no record
     /// comes, and at the end of input; no record is late. Results are as those of [`window`](Self::window), with a
@@ -249,8 +249,8 @@ where
 {
     /// Cuts the records of each key into windows of event time, for the aggregation that follows.
     ///
-    /// A window fires when the watermark reaches its end, windows in the order of their ends and keys in no order. At the
-    /// end of input, and of a drain, all of them fire. What a key had in a window is freed then.
+    /// A window fires when the watermark reaches its end, windows in the order of their ends and keys in no order. At
+    /// the end of input, and of a drain, all of them fire. What a key had in a window is freed then.
     pub fn window<W>(self, windows: W) -> WindowedStream<P, S, W, Dropped> {
         WindowedStream { keyed: self, windows, lateness: Duration::ZERO, late: Dropped }
     }
@@ -301,8 +301,8 @@ where
     S: KeySelector<P::Out>,
     W: WindowsOf<P::Out>,
 {
-    /// Folds the records of each key and window into an accumulator that starts as a clone of `initial`, in the order in
-    /// which they come. The function is given a reference, as a record may be in several windows.
+    /// Folds the records of each key and window into an accumulator that starts as a clone of `initial`, in the order
+    /// in which they come. The function is given a reference, as a record may be in several windows.
     ///
     /// Sessions keep their records and fold them when they fire, since two accumulators cannot be made one; those of a
     /// session that was merged come in no particular order. [`reduce`](Self::reduce) and [`count`](Self::count) keep no
@@ -334,8 +334,8 @@ where
         self.aggregate("window-count", Counted)
     }
 
-    /// Keeps the records of each key and window, and gives all of them to `function` when the window fires. Memory grows
-    /// with their number.
+    /// Keeps the records of each key and window, and gives all of them to `function` when the window fires. Memory
+    /// grows with their number.
     pub fn apply<O, F>(self, function: F) -> Aggregated<P, W::Operator, S>
     where
         W::Value: Clone,

@@ -1,4 +1,5 @@
-//! Counts what this process has, from outside the engine: threads, open descriptors and children, as `/proc` shows them.
+//! Counts what this process has, from outside the engine: threads, open descriptors and children, as `/proc` shows
+//! them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,8 +39,8 @@ impl Census {
         self.descriptors.len()
     }
 
-    /// What is here now and was not when this was taken, by name. The listener for signals, which stays with the process
-    /// from its first job on, is `thread sage-signals`.
+    /// What is here now and was not when this was taken, by name. The listener for signals, which stays with the
+    /// process from its first job on, is `thread sage-signals`.
     pub fn growth(&self) -> Vec<String> {
         let now = Self::take();
         let new = |what: &str, now: &BTreeMap<String, String>, then: &BTreeMap<String, String>| {
@@ -53,8 +54,8 @@ impl Census {
         growth
     }
 
-    /// Fails unless exactly `expected` (as [`growth`](Self::growth) names it, sorted) has come since this was taken. It looks
-    /// once: a job has ended all that was its own by the time it returns.
+    /// Fails unless exactly `expected` (as [`growth`](Self::growth) names it, sorted) has come since this was taken. It
+    /// looks once: a job has ended all that was its own by the time it returns.
     ///
     /// # Panics
     /// If that is not so, naming what is left.
@@ -79,8 +80,8 @@ fn threads() -> BTreeMap<String, String> {
     entries("/proc/self/task").into_iter().filter_map(named).collect()
 }
 
-/// Whether a thread has run its last instruction, and the system is about to let go of it. Whoever has joined a thread may
-/// still see it like that. (The engine waits for its own until they are gone altogether.)
+/// Whether a thread has run its last instruction, and the system is about to let go of it. Whoever has joined a thread
+/// may still see it like that. (The engine waits for its own until they are gone altogether.)
 fn is_exiting(stat: &str) -> bool {
     /// `PF_EXITING` of the kernel.
     const EXITING: u64 = 4;

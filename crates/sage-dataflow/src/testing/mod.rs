@@ -1,5 +1,5 @@
-//! What tests of pipelines need: a source that gives what the test sends, a sink that tells what it got, a clock that the
-//! test moves, and a count of what a job leaves behind.
+//! What tests of pipelines need: a source that gives what the test sends, a sink that tells what it got, a clock that
+//! the test moves, and a count of what a job leaves behind.
 //!
 //! ```
 //! use sage::Environment;
@@ -109,8 +109,8 @@ impl<T> Feed<T> {
         state.threads.iter().for_each(Thread::unpark);
     }
 
-    /// Waits until the source has given all that was sent, and has been asked for more. What runs in the task of the source
-    /// (see [`Environment::explain`]) has dealt with it then; what is behind an exchange may not have.
+    /// Waits until the source has given all that was sent, and has been asked for more. What runs in the task of the
+    /// source (see [`Environment::explain`]) has dealt with it then; what is behind an exchange may not have.
     ///
     /// # Panics
     /// If that has not come after 30 seconds.
@@ -140,8 +140,8 @@ impl<T> Feed<T> {
     }
 }
 
-/// A source that gives what its [`Feed`] is told. A drain or a cancel ends it also while it waits, and so does that nobody
-/// behind it wants more.
+/// A source that gives what its [`Feed`] is told. A drain or a cancel ends it also while it waits, and so does that
+/// nobody behind it wants more.
 pub struct TestSource<T>(Arc<Orders<T>>, bool);
 
 impl<T> Clone for TestSource<T> {
@@ -218,8 +218,8 @@ impl<T> Received<T> {
         std::mem::take(&mut lock(&self.0.records))
     }
 
-    /// How many replicas of the sink were told that their input has ended well, over all runs: how often [`Sink::finish`]
-    /// was called.
+    /// How many replicas of the sink were told that their input has ended well, over all runs: how often
+    /// [`Sink::finish`] was called.
     pub fn finished(&self) -> usize {
         self.0.finished.load(Ordering::SeqCst)
     }
@@ -288,8 +288,8 @@ pub fn clock(now: Timestamp) -> (ClockHands, Clock) {
 pub struct ClockHands(Clock);
 
 impl ClockHands {
-    /// Moves the clock on by `duration`, in whole milliseconds, and has every job that goes by it look at it. Does not wait
-    /// for what comes of that.
+    /// Moves the clock on by `duration`, in whole milliseconds, and has every job that goes by it look at it. Does not
+    /// wait for what comes of that.
     pub fn advance(&self, duration: Duration) {
         self.0.advance(duration);
     }

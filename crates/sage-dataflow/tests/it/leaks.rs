@@ -31,7 +31,8 @@ impl Watch {
         }
     }
 
-    /// Waits until no more is left. For a test that has let go of a thread the engine had abandoned: nothing tells of its end.
+    /// Waits until no more is left. For a test that has let go of a thread the engine had abandoned: nothing tells of
+    /// its end.
     #[track_caller]
     pub(crate) fn await_left(&self, threads: &[&str]) {
         let deadline = Instant::now() + PATIENCE;
@@ -54,8 +55,8 @@ fn named(threads: &[&str]) -> Vec<String> {
 
 /// Runs a test, and fails if a thread, a descriptor or a child is left behind at its very end.
 ///
-/// A test that has a thread abandoned on purpose says so with [`Watch::expect_left`], and releases it before it ends: that
-/// one is waited for.
+/// A test that has a thread abandoned on purpose says so with [`Watch::expect_left`], and releases it before it ends:
+/// that one is waited for.
 pub(crate) fn leak_free(test: impl FnOnce(&Watch)) {
     // What is judged is growth from the second job on: the first leaves the process its signal listener. A thread gives
     // itself its name, so it is waited for; a test that gets no threads has no listener either.

@@ -25,9 +25,9 @@
 //! | descriptors | 15 are leaked by each job | [`parity_jobs_leak_no_descriptor`] |
 //! | logs | 9 kB for each record | [`parity_nothing_is_logged_per_record`] |
 //!
-//! Left to the Python package: that code written for SAGE's API gets the same, that its exception comes out with its own
-//! traceback, that only the `None` of a `BatchFunction` ends a batch, and `keyby` with a Python lambda. Left to the command
-//! line: the exit codes of its own commands.
+//! Left to the Python package: that code written for SAGE's API gets the same, that its exception comes out with its
+//! own traceback, that only the `None` of a `BatchFunction` ends a batch, and `keyby` with a Python lambda. Left to the
+//! command line: the exit codes of its own commands.
 
 use std::error::Error;
 use std::io;

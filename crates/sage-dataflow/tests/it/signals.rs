@@ -1,5 +1,5 @@
-//! Real signals to real processes. Each test runs itself again as a child (this binary, this test, a variable that names
-//! the part to play), sends it signals, and looks at what it printed and how it ended.
+//! Real signals to real processes. Each test runs itself again as a child (this binary, this test, a variable that
+//! names the part to play), sends it signals, and looks at what it printed and how it ended.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};

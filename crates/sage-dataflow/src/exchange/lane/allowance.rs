@@ -1,8 +1,8 @@
 //! How many records may wait for a reader: as many as it deals with in a moment, and enough to keep it busy.
 //!
-//! A reader begins with few and is allowed twice as many each time it has dealt with all it was allowed, quickly; so what
-//! is read ahead of it is never more than what it has already proved to be quick with. Where it turns slow, it is allowed
-//! fewer at once.
+//! A reader begins with few and is allowed twice as many each time it has dealt with all it was allowed, quickly; so
+//! what is read ahead of it is never more than what it has already proved to be quick with. Where it turns slow, it is
+//! allowed fewer at once.
 
 use std::time::Duration;
 
@@ -32,7 +32,8 @@ impl Allowance {
         self.records
     }
 
-    /// Learns how long the reader took for some records, one at least. Returns whether it is allowed another number now.
+    /// Learns how long the reader took for some records, one at least. Returns whether it is allowed another number
+    /// now.
     pub(crate) fn took(&mut self, records: usize, time: Duration) -> bool {
         let allowed = self.records;
         self.taken = self.taken.saturating_add(records);

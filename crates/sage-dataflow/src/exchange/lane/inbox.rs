@@ -173,7 +173,8 @@ impl<T> Inbox<T> {
         (std::mem::replace(&mut self.mark, mark) != mark).then_some(mark)
     }
 
-    /// The probe that has passed all the lanes, if that is news. One lane that is not of the loop holds it up until it ends.
+    /// The probe that has passed all the lanes, if that is news. One lane that is not of the loop holds it up until it
+    /// ends.
     fn probed(&mut self) -> Option<u64> {
         let round = self.lanes.iter().map(Reader::round).min()?;
         let is_news = round > self.round;

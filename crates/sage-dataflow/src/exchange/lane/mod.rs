@@ -20,17 +20,18 @@
 //! A push is a store of the record, a store of the length, and one comparison with the block's `limit`. It calls
 //! nothing that could wait: it answers [`Pushed::Attend`] when the block is full or the reader asked for attention, and
 //! [`Writer::attend`] does the rest, once the chain's loop has been left. So the loop keeps its state in registers.
-//! A writer that is not attended to is harmless: the push that fills a block leaves it, and until a block is opened every
-//! further one drops its record, which breaks the lane off ([`Refused::Overrun`]).
+//! A writer that is not attended to is harmless: the push that fills a block leaves it, and until a block is opened
+//! every further one drops its record, which breaks the lane off ([`Refused::Overrun`]).
 //!
-//! Room. A lane holds as many blocks as its [`Depth`] says, and while its reader is not known to be quick, as many records as
-//! the reader allows (`allowance.rs`): `written - taken`, which the writer looks at when it attends. The `limit` of the
-//! open block says when that is, so an allowance costs nothing per record. A reader that allows fewer lowers the limit
-//! after `allowed`; the writer looks at `allowed` again after it has set the limit: one of them sees the other's.
+//! Room. A lane holds as many blocks as its [`Depth`] says, and while its reader is not known to be quick, as many
+//! records as the reader allows (`allowance.rs`): `written - taken`, which the writer looks at when it attends. The
+//! `limit` of the open block says when that is, so an allowance costs nothing per record. A reader that allows fewer
+//! lowers the limit after `allowed`; the writer looks at `allowed` again after it has set the limit: one of them sees
+//! the other's.
 //!
-//! Where records are weighed, a push adds up their bytes, and a block that has its share of them is closed like a full one;
-//! the next one is opened to once the bytes in blocks that the reader has not given back leave room for it. So what waits is
-//! at most what may, and one record.
+//! Where records are weighed, a push adds up their bytes, and a block that has its share of them is closed like a full
+//! one; the next one is opened to once the bytes in blocks that the reader has not given back leave room for it. So
+//! what waits is at most what may, and one record.
 //!
 //! Waking. The reader announces what it waits for in [`Signal::mode`]. `FULL` (records come fast) asks to be
 //! woken when half the lane's blocks are full, and is always a timed wait; `ANY` asks to be woken by the

@@ -125,9 +125,9 @@ impl<T> Reader<T> {
         }
     }
 
-    /// Whether a look would find the rest of a full block, or an end, or all that is allowed. Reads only what the writer
-    /// writes once a block: a reader that waits for full blocks must not keep taking the cache line of the length from the
-    /// writer.
+    /// Whether a look would find the rest of a full block, or an end, or all that is allowed. Reads only what the
+    /// writer writes once a block: a reader that waits for full blocks must not keep taking the cache line of the
+    /// length from the writer.
     pub(super) fn has_full(&self) -> bool {
         self.lane.opened.load(Ordering::Acquire) > self.released + 1
             || self.lane.ending.load(Ordering::Acquire) != OPEN
@@ -187,8 +187,8 @@ impl<T> Reader<T> {
         }
     }
 
-    /// Of how many records the writer learns at a time that they were taken, at most: while it waits, the next ones are on
-    /// their way.
+    /// Of how many records the writer learns at a time that they were taken, at most: while it waits, the next ones are
+    /// on their way.
     pub(super) fn run(&self) -> usize {
         if self.is_counted() { (self.allowed / 4).max(1) } else { usize::MAX }
     }

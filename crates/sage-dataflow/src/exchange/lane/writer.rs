@@ -22,9 +22,9 @@ const FEW_RECORDS: usize = 64;
 /// What a push needs lies in the writer itself, everything else behind a pointer: no address of a writer is ever
 /// taken, so that one on the stack may be kept in registers while its chain's loop runs.
 ///
-/// Invariant: `slots` are those of a block with room for one record at least, and `len` says where. The push that fills a
-/// block leaves it at once, for the spare one, which drops what is pushed into it; only [`Writer::attend`] and its like
-/// lead back to the lane. So nobody's mistake makes a push write past the end of a block.
+/// Invariant: `slots` are those of a block with room for one record at least, and `len` says where. The push that fills
+/// a block leaves it at once, for the spare one, which drops what is pushed into it; only [`Writer::attend`] and its
+/// like lead back to the lane. So nobody's mistake makes a push write past the end of a block.
 pub(crate) struct Writer<T, W: Wait> {
     /// Those of the open block, or of the spare one; the header lies right before them.
     slots: *mut Slot<T>,
@@ -36,15 +36,15 @@ pub(crate) struct Writer<T, W: Wait> {
 struct Far<T, W> {
     tail: Tail<T>,
     weighing: Option<Weighing<T>>,
-    /// How many records were allowed when it last waited, and whether it is worth some looks before the thread parks: that
-    /// wait was short, or more are allowed since.
+    /// How many records were allowed when it last waited, and whether it is worth some looks before the thread parks:
+    /// that wait was short, or more are allowed since.
     allowed_before: usize,
     brisk: bool,
     pace: Pace,
     /// Set once the lane takes no more records.
     refused: Option<Refused>,
-    /// A block of one slot, this half's own. What is pushed into it is dropped by that push: once the lane has refused, or
-    /// if its last block is full and was not attended to. A record that was lost so stays in its length.
+    /// A block of one slot, this half's own. What is pushed into it is dropped by that push: once the lane has refused,
+    /// or if its last block is full and was not attended to. A record that was lost so stays in its length.
     spare: *mut Block<T>,
     /// The watermark that was last written.
     mark: Mark,
@@ -94,8 +94,8 @@ impl<T> Weighing<T> {
         self.open >= self.most_in_block
     }
 
-    /// Takes note of how many blocks the reader has given back. Returns how many it must have given back before another one
-    /// may be filled.
+    /// Takes note of how many blocks the reader has given back. Returns how many it must have given back before another
+    /// one may be filled.
     fn needed(&mut self, released: usize) -> usize {
         while self.first < released
             && let Some(bytes) = self.closed.pop_front()
@@ -267,8 +267,8 @@ impl<T, W: Wait> Writer<T, W> {
         self.far.signal.is_gone()
     }
 
-    /// By which the reader says what it waits for, and that it has ended. When it has, the thread that opened the lane is
-    /// unparked.
+    /// By which the reader says what it waits for, and that it has ended. When it has, the thread that opened the lane
+    /// is unparked.
     pub(crate) fn signal(&self) -> &Arc<Signal> {
         &self.far.signal
     }
@@ -322,7 +322,8 @@ impl<T, W: Wait> Far<T, W> {
         self.open_after(marked)
     }
 
-    /// Whether a record was dropped that the lane might have taken: it was pushed before the one before it was attended to.
+    /// Whether a record was dropped that the lane might have taken: it was pushed before the one before it was attended
+    /// to.
     fn has_lost(&self) -> bool {
         // SAFETY: the spare block is freed with this.
         self.refused.is_none() && unsafe { &*self.spare }.len.load(Ordering::Relaxed) > 0
@@ -569,7 +570,8 @@ impl<T, W: Wait> Far<T, W> {
         }
     }
 
-    /// Whether the reader called within a short while: a quick one is allowed more and more, and each time calls at once.
+    /// Whether the reader called within a short while: a quick one is allowed more and more, and each time calls at
+    /// once.
     fn is_called(&mut self) -> bool {
         let waits = || self.lane.writer_waits.load(Ordering::Acquire);
         if self.brisk {

@@ -227,7 +227,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_voi
     unsafe { *libc::__errno_location() = errno };
 }
 
-/// Sends a signal to the calling thread, which has dealt with it when this returns; to the process where this thread blocks it.
+/// Sends a signal to the calling thread, which has dealt with it when this returns; to the process where this thread
+/// blocks it.
 pub(super) fn raise_here(signal: c_int) {
     let mut blocked = MaybeUninit::<libc::sigset_t>::zeroed();
     // SAFETY: only reads the mask of the calling thread; all zeroes is a set that is empty.

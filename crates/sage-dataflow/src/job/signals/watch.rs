@@ -67,8 +67,8 @@ impl SignalWatch {
 
     /// Waits until a signal has come, `waker` was woken, or `timeout` has passed. May return early.
     ///
-    /// The first waits are short. Another thread may have begun with the host's function just before the signal was taken
-    /// over, and gone on with it after the host has looked what it left: nothing tells of that.
+    /// The first waits are short. Another thread may have begun with the host's function just before the signal was
+    /// taken over, and gone on with it after the host has looked what it left: nothing tells of that.
     pub(crate) fn wait(&self, timeout: Option<Duration>) {
         let short = NUDGES.get(self.waits.fetch_add(1, Ordering::Relaxed)).filter(|_| self.signals != 0);
         match timeout.into_iter().chain(short.copied()).min() {

@@ -4,8 +4,8 @@
 //! The left stream is the probe side: what comes of it before that is gathered as well, what comes later is probed and
 //! passed on at once. Both inputs are read as they come, so a join never holds one back while it waits for the other.
 //!
-//! What is gathered is dealt to drawers by a hash of the key as it comes. So there can be several tables where one would
-//! outgrow the cache, each for some of the drawers, and a table is probed while it lies in the cache.
+//! What is gathered is dealt to drawers by a hash of the key as it comes. So there can be several tables where one
+//! would outgrow the cache, each for some of the drawers, and a table is probed while it lies in the cache.
 //!
 //! Invariants:
 //!  1. Every record is in exactly one place: gathered, in the table, or emitted.
@@ -28,7 +28,8 @@ use crate::job::task::Fault;
 /// How many records of one side a replica of a join may gather, unless the user says otherwise.
 pub(crate) const DEFAULT_RECORDS: usize = 100_000_000;
 
-/// What is wrong with a limit of records, if anything: with none, a join could keep nothing and fails at the first record.
+/// What is wrong with a limit of records, if anything: with none, a join could keep nothing and fails at the first
+/// record.
 pub(crate) fn limit_problem(max_records: usize) -> Option<&'static str> {
     (max_records == 0).then_some("`max_records` is 0; it may be 1 or more")
 }

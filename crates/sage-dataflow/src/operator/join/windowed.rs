@@ -1,8 +1,8 @@
 //! Joins of two streams in windows of event time, by key: the records of both that are in the same window.
 //!
 //! A window keeps the records of both sides until the watermark of the two streams together reaches its end; then its
-//! pairs are emitted and all it had is freed. Nothing is emitted before that, so a record is in no result twice, and none is
-//! taken back.
+//! pairs are emitted and all it had is freed. Nothing is emitted before that, so a record is in no result twice, and
+//! none is taken back.
 //!
 //! Invariants:
 //!  1. A window that is kept ends after the watermark; a record that belongs to none such is late.
@@ -134,7 +134,8 @@ fn fire<K: Clone, A: Clone, B: Clone, J: Pairing<A, B>>(
     pairs.into_iter().try_for_each(|(left, right)| emit(Some(left.clone()), Some(right.clone())))
 }
 
-/// Puts a record of one side into its windows, of which it may be in several. A macro, as the sides differ in their types.
+/// Puts a record of one side into its windows, of which it may be in several. A macro, as the sides differ in their
+/// types.
 macro_rules! keep {
     ($join:ident, $record:ident, $side:ident, $at:tt, $selector:ty, $key:ident) => {{
         let (time, watermark) = ($record.time.millis(), $join.watermark);

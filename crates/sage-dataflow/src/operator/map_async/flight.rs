@@ -7,8 +7,8 @@
 //! finished future left somewhere wakes whatever is in its slot by then; a future that is polled without need does no
 //! harm.
 //!
-//! Invariant: a future that has completed, or is past its timeout, is dropped at once. One that has panicked is not polled
-//! again: its task has failed.
+//! Invariant: a future that has completed, or is past its timeout, is dropped at once. One that has panicked is not
+//! polled again: its task has failed.
 //!
 //! Knows nothing of threads, and nothing of what comes after.
 
@@ -194,7 +194,8 @@ impl<I, F: AsyncFunction<I>> Slot<I, F> {
         }
     }
 
-    /// Whether the record's time is over. Where it runs from a later moment than the timer was set for, the timer is set again.
+    /// Whether the record's time is over. Where it runs from a later moment than the timer was set for, the timer is
+    /// set again.
     fn is_late(&mut self, limit: Duration, since: Option<Since<F::Future>>) -> bool {
         while has_passed(&mut self.timeout, &mut Context::from_waker(&self.waker)) {
             let Some(since) = since else { return true };

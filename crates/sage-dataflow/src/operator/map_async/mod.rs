@@ -20,8 +20,8 @@ use crate::{BoxError, sync};
 /// In which order the results of [`map_async`](crate::Stream::map_async) leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Order {
-    /// In the order of the records they were made of. A slow future holds back the results of those behind it; they count
-    /// towards the capacity until they leave.
+    /// In the order of the records they were made of. A slow future holds back the results of those behind it; they
+    /// count towards the capacity until they leave.
     Ordered,
     /// As the futures complete: the order of the stream is given up.
     Unordered,

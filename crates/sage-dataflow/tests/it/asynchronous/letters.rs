@@ -1,5 +1,5 @@
-//! Error policies of async operators, against a reference that knows nothing of futures: what leaves, in which order, as a
-//! result or as a dead letter, and what is counted.
+//! Error policies of async operators, against a reference that knows nothing of futures: what leaves, in which order,
+//! as a result or as a dead letter, and what is counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! Clause 24 to the letter: at the very moment a job returns, the system's lists of threads, descriptors and children are what
-//! they were. Nobody waits for anything here, and the machine is kept busy.
+//! Clause 24 to the letter: at the very moment a job returns, the system's lists of threads, descriptors and children
+//! are what they were. Nobody waits for anything here, and the machine is kept busy.
 
 use std::fs;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! Clause 26: operators that ignore what `emit` tells them, that catch panics, and records that panic when they are cloned.
-//! Blocks of lanes have guards in builds with debug assertions, so that a record written past the end of one fails a test.
+//! Clause 26: operators that ignore what `emit` tells them, that catch panics, and records that panic when they are
+//! cloned. Blocks of lanes have guards in builds with debug assertions, so that a record written past the end of one
+//! fails a test.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,5 +1,6 @@
-//! Clause 26: nothing of a user's can stop the engine from stopping. Each kind of code that a user can hand to the engine
-//! panics, or does not come back, on threads, in the background and inline; every job ends, cleaned, and says what it was.
+//! Clause 26: nothing of a user's can stop the engine from stopping. Each kind of code that a user can hand to the
+//! engine panics, or does not come back, on threads, in the background and inline; every job ends, cleaned, and says
+//! what it was.
 
 use std::cell::RefCell;
 use std::collections::HashSet;

@@ -1,5 +1,5 @@
-//! Services that are registered while a job runs or set up too late, the order in which a chain is closed, and the count of
-//! calls from outside.
+//! Services that are registered while a job runs or set up too late, the order in which a chain is closed, and the
+//! count of calls from outside.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

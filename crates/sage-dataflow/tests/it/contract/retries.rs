@@ -1,5 +1,5 @@
-//! Clause 4: what waits for its next attempt ends by the drain's deadline, as it does not wait any more; and a future past
-//! its timeout is gone.
+//! Clause 4: what waits for its next attempt ends by the drain's deadline, as it does not wait any more; and a future
+//! past its timeout is gone.
 
 use std::time::Duration;
 
@@ -32,8 +32,8 @@ enum How {
 
 const HOWS: [How; 3] = [How::Plain, How::Async(Order::Ordered), How::Async(Order::Unordered)];
 
-/// Drains a job whose `records` wait for their second attempts, which succeed if `then` says nothing else. Returns how the
-/// job ended, how many attempts were made, what came through and how many letters did, with their attempts.
+/// Drains a job whose `records` wait for their second attempts, which succeed if `then` says nothing else. Returns how
+/// the job ended, how many attempts were made, what came through and how many letters did, with their attempts.
 fn drained(how: How, records: u32, then: Option<Then>) -> (Result<JobReport, RunError>, usize, Vec<u32>, Vec<u32>) {
     let env = Environment::local("drained");
     let journal = Journal::new();

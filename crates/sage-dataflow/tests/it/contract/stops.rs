@@ -1,4 +1,5 @@
-//! Clauses 3, 10 and 27: how a job is brought to its end from outside, how soon, and that callers who meet get one answer.
+//! Clauses 3, 10 and 27: how a job is brought to its end from outside, how soon, and that callers who meet get one
+//! answer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};

@@ -1,5 +1,5 @@
-//! A loop under shuttle: over the engine's own lanes and inboxes, it ends in every schedule, and not before every record
-//! has left it.
+//! A loop under shuttle: over the engine's own lanes and inboxes, it ends in every schedule, and not before every
+//! record has left it.
 //!
 //! ```text
 //! source ══ joint ══ worker (×1 or ×2) ══ head ══ joint

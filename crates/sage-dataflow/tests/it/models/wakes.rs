@@ -1,5 +1,5 @@
-//! The list of woken slots under shuttle: a task that parks when it is not roused misses no wake, and a poll sees what was
-//! done before the wake.
+//! The list of woken slots under shuttle: a task that parks when it is not roused misses no wake, and a poll sees what
+//! was done before the wake.
 
 mod sync {
     pub(crate) use std::sync::PoisonError;

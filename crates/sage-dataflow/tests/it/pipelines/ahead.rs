@@ -140,8 +140,8 @@ fn contract_28_what_waits_for_an_inlet_is_shared_by_those_that_send_to_it() {
     });
 }
 
-/// Two wait for each of two tasks; the record that the first works on waits for the second. The first may have been quick
-/// with two before that, and be allowed four.
+/// Two wait for each of two tasks; the record that the first works on waits for the second. The first may have been
+/// quick with two before that, and be allowed four.
 #[test]
 fn contract_28_a_task_that_is_held_up_by_another_is_as_slow_as_that() {
     reads_to(5, 7, |env, read, gate| {

@@ -311,8 +311,8 @@ fn a_cancel_ends_a_join_that_gathers_and_one_that_emits() {
     });
 }
 
-/// A thousand million pairs, of which those of even sum fail, with dead letters either of the join itself or of what comes
-/// behind it.
+/// A thousand million pairs, of which those of even sum fail, with dead letters either of the join itself or of what
+/// comes behind it.
 #[test]
 fn a_cancel_ends_a_long_join_with_dead_letters() {
     leak_free(|_| {

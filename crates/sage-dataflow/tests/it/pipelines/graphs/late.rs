@@ -1,8 +1,9 @@
-//! Which records are late, what the windows of the others have in them when they fire, and in which order, by brute force.
+//! Which records are late, what the windows of the others have in them when they fire, and in which order, by brute
+//! force.
 //!
-//! A source that gives one record a batch has a watermark between each two, and that goes along one lane: what is late is
-//! determined. The oracle knows the watermark after each record, keeps the records themselves, and cuts those of a key into
-//! sessions anew each time. It has no timers, and merges no sessions that it kept.
+//! A source that gives one record a batch has a watermark between each two, and that goes along one lane: what is late
+//! is determined. The oracle knows the watermark after each record, keeps the records themselves, and cuts those of a
+//! key into sessions anew each time. It has no timers, and merges no sessions that it kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
