@@ -1,4 +1,4 @@
-"""The Python examples of the README and of the migration guide run, and print what they say."""
+"""The Python examples of the README and of two pages of docs/ run, and print what is said."""
 
 from __future__ import annotations
 
@@ -8,36 +8,67 @@ import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parents[2] / "README.md"
-GUIDE = README.parent / "docs" / "coming-from-sage.md"
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+FROM_SAGE = (ROOT / "docs" / "coming-from-sage.md").read_text(encoding="utf-8")
+
+#: The first lines that each example of the guide prints.
+PRINTS = [["apples 60", "pears 135", "price list closed"], ["store: 2 texts written"], ["['WHO', 'WHY']"]]
 
 
-#: The first lines that each of them prints.
-PRINTS = [["apples 60", "pears 135", "price list closed"], ["['WHO', 'WHY']"]]
+def examples(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
 
-def test_the_examples_of_the_readme_run(tmp_path: Path) -> None:
-    examples = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(examples) == len(PRINTS)
-    for example, prints in zip(examples, PRINTS):
-        command = [sys.executable, "-c", example]
-        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-        assert run.returncode == 0, run.stderr
-        assert run.stdout.splitlines()[: len(prints)] == prints
+def run(example: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", example]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_examples_of_the_migration_guide_print_what_it_says(tmp_path: Path) -> None:
-    guide = GUIDE.read_text(encoding="utf-8")
-    examples = re.findall(r"```python\n(.*?)```\n\nIt prints\n\n```text\n(.*?)```", guide, re.DOTALL)
-    assert len(examples) == guide.count("```python") > 3
-    for example, prints in examples:
-        command = [sys.executable, "-c", example]
-        run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-        assert (run.returncode, run.stdout, run.stderr) == (0, prints, "")
+def without_times(report: str) -> str:
+    """A report whose times are all the same, with one space between its columns."""
+    return re.sub(r" +", " ", re.sub(r"[0-9.]+(ns|µs|ms|s)\b", "TIME", report))
 
 
-def test_the_import_paths_of_the_migration_guide_exist() -> None:
-    table = GUIDE.read_text(encoding="utf-8").partition("## Import paths")[2].partition("## What differs")[0]
+def test_the_first_example_of_the_readme_prints_the_report_it_shows(tmp_path: Path) -> None:
+    shown = re.search(r"The Python program prints:\n\n```text\n(.*?)```", README, re.DOTALL)
+    ran = run(examples(README)[0], tmp_path)
+    assert shown and ran.returncode == 0, ran.stderr
+    assert without_times(ran.stdout.rstrip()) == without_times(shown[1].rstrip())
+
+
+def test_the_first_example_of_the_readme_fails_as_it_says(tmp_path: Path) -> None:
+    ran = run(examples(README)[0].replace("pears\"])", "plums\"])"), tmp_path)
+    assert ran.returncode == 1 and ran.stdout.splitlines()[-1] == "price list closed"
+    assert ran.stderr.splitlines()[-1] in README.splitlines()
+
+
+def test_the_dead_letters_of_the_readme_run(tmp_path: Path) -> None:
+    _, dead_letters = examples(README)
+    ran = run(dead_letters, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[0] == "[3]" and ran.stdout.splitlines()[1].startswith('two 2 ["ValueError: ')
+
+
+def test_the_examples_of_the_guide_run(tmp_path: Path) -> None:
+    assert len(examples(GUIDE)) == len(PRINTS)
+    for example, prints in zip(examples(GUIDE), PRINTS):
+        ran = run(example, tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.splitlines()[: len(prints)] == prints
+
+
+def test_the_examples_for_programs_of_sage_print_what_the_page_says(tmp_path: Path) -> None:
+    shown = re.findall(r"```python\n(.*?)```\n\nIt prints\n\n```text\n(.*?)```", FROM_SAGE, re.DOTALL)
+    assert len(shown) == FROM_SAGE.count("```python") > 3
+    for example, prints in shown:
+        ran = run(example, tmp_path)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, prints, "")
+
+
+def test_the_import_paths_for_programs_of_sage_exist() -> None:
+    table = FROM_SAGE.partition("## Import paths")[2].partition("## What differs")[0]
     paths = re.findall(r"`(sage\.[a-z_.]+[a-z])`", table)
     assert len(paths) > 12
     for path in paths:
