@@ -15,7 +15,7 @@ def caption(rounds: int, share: float | None) -> str:
     processors = ", ".join(f"{count} × {model}" for model, count in models.items())
     where = f"{processors}, {memory} GiB of memory, Linux {platform.release()}, Python {platform.python_version()}"
     others = "" if share is None else f" Other programs took {share:.0%} of the processors meanwhile."
-    return f"Measured on {where}; medians of {rounds} alternating runs.{others}"
+    return f"Measured on {where};\nmedians of {rounds} alternating runs.{others}"
 
 
 def _values(file: str, name: str) -> list[str]:

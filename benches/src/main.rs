@@ -173,7 +173,8 @@ fn write_results(options: &Options, rows: &[Row], others: Option<f64>) -> Result
     println!("wrote {}", json.display());
     if options.is_complete() {
         let document = repository_root().join("docs/benchmarks.md");
-        let mut caption = format!("Measured on {}; medians of {} alternating runs.", machine::describe(), options.runs);
+        let mut caption =
+            format!("Measured on {};\nmedians of {} alternating runs.", machine::describe(), options.runs);
         if let Some(others) = others {
             caption.push_str(&format!(" Other programs took {:.0} % of the processors meanwhile.", others * 100.0));
         }
