@@ -284,7 +284,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_comes_back_whatever_the_encoding_and_the_pieces(text in "[^\u{FEFF}]{0,40}", mark in any::<bool>(), piece in 1..9_usize) {
+        fn text_comes_back_whatever_the_encoding_and_the_pieces(
+            text in "[^\u{FEFF}]{0,40}",
+            mark in any::<bool>(),
+            piece in 1..9_usize,
+        ) {
             let marked = if mark { format!("\u{FEFF}{text}") } else { text.clone() };
             let (le, be) = (in_utf16(&marked, u16::to_le_bytes), in_utf16(&marked, u16::to_be_bytes));
             let utf16 = if mark { &be } else { &le };
@@ -301,7 +305,10 @@ mod tests {
         }
 
         #[test]
-        fn what_is_no_text_is_replaced_or_malformed(bytes in proptest::collection::vec(any::<u8>(), 0..40), piece in 1..9_usize) {
+        fn what_is_no_text_is_replaced_or_malformed(
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+            piece in 1..9_usize,
+        ) {
             let lossy = decode(&bytes, Encoding::Utf8Lossy, piece);
             let bare = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes);
             prop_assert_eq!(String::from_utf8(lossy).unwrap(), String::from_utf8_lossy(bare));

@@ -172,7 +172,8 @@
 //! let shared = result.clone();
 //!
 //! let env = Environment::local("words");
-//! env.from_source(move |_replica| Datagrams { socket: inlet.try_clone().expect("a descriptor is free"), buffer: [0; 1500] })
+//! let socket = move || inlet.try_clone().expect("a descriptor is free");
+//! env.from_source(move |_replica| Datagrams { socket: socket(), buffer: [0; 1500] })
 //!     .sink_to(move |_replica| WordCount { counts: BTreeMap::new(), result: shared.clone() });
 //! env.run()?;
 //! assert_eq!(result.lock().unwrap()["tea"], 2);

@@ -145,7 +145,8 @@ pub enum SubmitError {
     Threads(#[source] std::io::Error),
     /// The system has no room for so many threads: each replica of an operator that begins a chain is one.
     #[error(
-        "the job needs {threads} threads, and `{limit}` leaves room for {room}; give operators fewer replicas, or raise that limit"
+        "the job needs {threads} threads, and `{limit}` leaves room for {room}; \
+         give operators fewer replicas, or raise that limit"
     )]
     TooManyThreads {
         /// How many it needs at once.

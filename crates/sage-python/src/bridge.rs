@@ -147,8 +147,8 @@ impl Bridge {
             threads.there -= 1;
             if threads.given_up.len() >= MOST_GIVEN_UP && !waiting.is_closed {
                 let message = format!(
-                    "{MOST_GIVEN_UP} calls that took longer than their timeout have not returned, as many as may keep their threads; \
-                     give what they wait for a timeout of its own"
+                    "{MOST_GIVEN_UP} calls that took longer than their timeout have not returned, \
+                     as many as may keep their threads; give what they wait for a timeout of its own"
                 );
                 refuse_all(waiting, &message);
             }

@@ -248,8 +248,9 @@ pub(crate) fn begin(
         // Those who make the room wait for room.
         if limit.is_none() && is_worker() {
             return Err(ServiceError::new_err(format!(
-                "{MOST_THREADS} calls of services are under way and {} wait for a thread, as many as may, so that this one, which is made from \
-                 such a call, would wait for itself; call the service without `call_service_async`, or make fewer at a time",
+                "{MOST_THREADS} calls of services are under way and {} wait for a thread, as many as may, so that this \
+                 one, which is made from such a call, would wait for itself; call the service without \
+                 `call_service_async`, or make fewer at a time",
                 workers.most_queued()
             )));
         }

@@ -156,8 +156,8 @@ impl Drop for Job {
 
 fn forked(what: &str) -> PyErr {
     PyRuntimeError::new_err(format!(
-        "{what} this one was forked from; its threads are not here. Start processes that use jobs with the method `spawn`, for \
-         example by `multiprocessing.get_context(\"spawn\")`"
+        "{what} this one was forked from; its threads are not here. Start processes that use jobs with the method \
+         `spawn`, for example by `multiprocessing.get_context(\"spawn\")`"
     ))
 }
 

@@ -138,8 +138,8 @@ fn call_slowly<'py>(
     let Some(handle) = current else {
         let service = &method.binding.get().name;
         return Err(ServiceError::new_err(format!(
-            "service `{service}` can be called while a job of its environment runs: from its functions and services, or between \
-             `submit()` and `stop()`"
+            "service `{service}` can be called while a job of its environment runs: from its functions and services, \
+             or between `submit()` and `stop()`"
         )));
     };
     let (args, kwargs) = stack.collect()?;

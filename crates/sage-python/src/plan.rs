@@ -40,7 +40,10 @@ const LEAST_STACK_BYTES: usize = 64 << 10;
 /// for the stack of a thread that missed a deadline.
 #[expect(clippy::too_many_arguments, reason = "the package calls it, in one place, with names")]
 #[pyfunction]
-#[pyo3(signature = (run, name, steps, services, bind, *, is_on_main, on_signal, timeouts, most_queued_calls, queue_bytes, where_stuck, log_dir=None))]
+#[pyo3(signature = (
+    run, name, steps, services, bind, *, is_on_main, on_signal, timeouts, most_queued_calls, queue_bytes, where_stuck,
+    log_dir=None
+))]
 pub(crate) fn start(
     py: Python<'_>,
     run: &Bound<'_, PyAny>,

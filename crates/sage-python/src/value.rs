@@ -290,8 +290,8 @@ fn unmixed(kind: u8) -> PyResult<()> {
     let seen = SEEN.get() | kind;
     if seen == PLAIN | OWN {
         return Err(PyTypeError::new_err(
-            "keys are plain texts as well as texts of a class with a `__hash__` of its own, which may be equal to them; \
-             let all keys be of one class",
+            "keys are plain texts as well as texts of a class with a `__hash__` of its own, \
+             which may be equal to them; let all keys be of one class",
         ));
     }
     SEEN.set(seen);

@@ -382,7 +382,8 @@ mod tests {
                     let held = line.trim().is_empty() || holders.clone().any(|p| p.text.lines().any(|l| l == line));
                     prop_assert!(held, "line {number} {line:?} is lost");
                 } else {
-                    let pieces: String = holders.map(|p| p.text.lines().nth(number - p.first_line).unwrap_or("")).collect();
+                    let piece = |p: &Passage| p.text.lines().nth(number - p.first_line).unwrap_or("").to_owned();
+                    let pieces: String = holders.map(piece).collect();
                     prop_assert!(squeeze(&pieces).contains(&squeeze(line)), "line {number} of {pieces:?} is lost");
                 }
             }

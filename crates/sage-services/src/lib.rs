@@ -20,7 +20,8 @@
 //!     .register_service("store", || VectorStore::new(LexicalEmbedder::DEFAULT_DIMENSIONS))
 //!     .after(&embedder)
 //!     .build();
-//! let passages = Chunker::default().chunks("stop.md", Format::Markdown, "# Stopping\n\nServices stop in reverse order.");
+//! let text = "# Stopping\n\nServices stop in reverse order.";
+//! let passages = Chunker::default().chunks("stop.md", Format::Markdown, text);
 //! let indexed = env
 //!     .from_collection(passages)
 //!     .try_map(move |passage| {

@@ -92,7 +92,8 @@ mod tests {
                 let ids: Vec<Arc<str>> = order.iter().map(|row| format!("{row:02}").into()).collect();
                 let matrix: Vec<f32> = order.iter().flat_map(|&row| (0..4).map(move |axis| (axis, row)))
                     .map(|(axis, row)| if axes[row] == axis { 1.0 } else { 0.0 }).collect();
-                nearest(&[0.8, 0.6, 0.0, 0.0], &matrix, &ids, k).iter().map(|found| found.id.to_string()).collect::<Vec<_>>()
+                let found = nearest(&[0.8, 0.6, 0.0, 0.0], &matrix, &ids, k);
+                found.iter().map(|found| found.id.to_string()).collect::<Vec<_>>()
             };
             let mut order: Vec<usize> = (0..axes.len()).collect();
             let forward = search(&order);

@@ -129,8 +129,13 @@ fn an_offset_that_is_left_out() {
 proptest! {
     /// Every moment of the years 0 to 9999, written in each form, is read as what it was.
     #[test]
-    fn a_time_that_was_written_is_read(millis in -62_167_219_200_000_i64..253_402_300_800_000, minutes in -1439_i64..1440) {
-        let read = |text: &str, assumed: &Assumed| leading(text, assumed).map(|stamp| (stamp.millis, stamp.end == text.len()));
+    fn a_time_that_was_written_is_read(
+        millis in -62_167_219_200_000_i64..253_402_300_800_000,
+        minutes in -1439_i64..1440,
+    ) {
+        let read = |text: &str, assumed: &Assumed| {
+            leading(text, assumed).map(|stamp| (stamp.millis, stamp.end == text.len()))
+        };
         let text = to_text(millis);
         prop_assert_eq!(read(&text, &UTC), Some((millis, true)), "{}", text);
 

@@ -92,7 +92,8 @@ fn tree() -> TempDir {
         1.2.3.4 - - [10/Oct/2000:04:30:01 -0700] \"GET / HTTP/1.1\" 200 7\n\
         1.2.3.4 - - [10/Oct/2000:04:30:02 -0700] \"GET / HTTP/1.1\" 200 7\n";
     put(&dir, "web/access.log.zst", zstd(access));
-    let dpkg = "2000-10-10 10:00:00 status installed dpkg\nupdate-alternatives 2000-10-10 10:00:00: run\n971172000 tick\nts=1971172000123 tock\n";
+    let dpkg = "2000-10-10 10:00:00 status installed dpkg\nupdate-alternatives 2000-10-10 10:00:00: run\n\
+        971172000 tick\nts=1971172000123 tock\n";
     put(&dir, "dpkg.log", dpkg);
     put(&dir, "binary", b"\0\0\0\n");
     put(&dir, "old.xz", b"packed");

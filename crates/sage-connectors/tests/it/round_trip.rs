@@ -19,10 +19,10 @@ struct Record {
 
 /// Texts with what the formats treat specially.
 fn text() -> impl Strategy<Value = String> {
+    let special = &["\"", "\"\"", ",", ";", "\t", "\n", "\r", "\r\n", "\\", " ", "\u{0}", "\u{FEFF}"][..];
     let piece = prop_oneof![
         3 => "[a-zäß☃]{0,6}",
-        1 => prop::sample::select(&["\"", "\"\"", ",", ";", "\t", "\n", "\r", "\r\n", "\\", " ", "\u{0}", "\u{FEFF}"][..])
-            .prop_map(str::to_owned),
+        1 => prop::sample::select(special).prop_map(str::to_owned),
     ];
     prop::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
 }

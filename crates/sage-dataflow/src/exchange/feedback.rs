@@ -17,7 +17,8 @@ use crate::job::task::{Fault, Position, Push, TaskContext};
 pub enum FeedbackError {
     /// More records wait to go round than the loop may hold: it makes more of them than end in it.
     #[error(
-        "more than {limit} records wait to go round; the loop makes more than it ends, or needs a larger `Feedback::limit`"
+        "more than {limit} records wait to go round; \
+         the loop makes more than it ends, or needs a larger `Feedback::limit`"
     )]
     Full {
         /// How many may.

@@ -74,7 +74,8 @@ fn validate_loops(graph: &Graph, links: &Index) -> Result<(), SubmitError> {
             seen.iter().find(|(other, _)| reached.contains(other) && links.reached_from(graph, *other).contains(&head));
         if let Some((_, other)) = shared {
             let message = format!(
-                "it shares operators with the loop `{other}`; feed both back through one loop, with an enum as its record"
+                "it shares operators with the loop `{other}`; \
+                 feed both back through one loop, with an enum as its record"
             );
             return Err(wrong(message));
         }

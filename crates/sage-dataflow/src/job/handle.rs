@@ -243,7 +243,8 @@ pub enum RunError {
     /// A thread that works for the job waited for the job: its functions and services are to end it with
     /// [`drain`](JobHandle::drain) or [`cancel`](JobHandle::cancel), which return at once.
     #[error(
-        "job `{job}` would wait for itself: it cannot end before the function or service that waits for it here has returned; \
+        "job `{job}` would wait for itself: \
+         it cannot end before the function or service that waits for it here has returned; \
          have it drained or cancelled instead, which waits for nothing, or wait for it elsewhere"
     )]
     WaitsForItself {

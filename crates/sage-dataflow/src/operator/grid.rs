@@ -133,7 +133,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_time_is_in_the_windows_around_it_and_in_no_other(time in time(), every in length(), times in 1..6_u32, more in length()) {
+        fn a_time_is_in_the_windows_around_it_and_in_no_other(
+            time in time(),
+            every in length(),
+            times in 1..6_u32,
+            more in length(),
+        ) {
             let size = every.saturating_mul(times).saturating_add(more.min(every));
             let (grid, time) = (Grid::new(size, every), i128::from(time));
             let (size, every) = (size.as_millis() as i128, every.as_millis().max(1) as i128);
@@ -145,7 +150,11 @@ mod tests {
         }
 
         #[test]
-        fn a_window_expires_when_the_watermark_is_its_lateness_past_its_end(end in time(), watermark in time(), lateness in length()) {
+        fn a_window_expires_when_the_watermark_is_its_lateness_past_its_end(
+            end in time(),
+            watermark in time(),
+            lateness in length(),
+        ) {
             prop_assume!(end > i64::MIN && watermark < i64::MAX);
             let (kept, lateness) = (Lateness::new(lateness), lateness.as_millis() as i128);
             let expired = i128::from(end) + lateness <= i128::from(watermark);

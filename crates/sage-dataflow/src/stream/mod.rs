@@ -250,7 +250,8 @@ impl<P: Pipe> Stream<P> {
     ///
     /// ```
     /// let env = sage::Environment::local("words");
-    /// let counts = env.from_iter(["a", "b", "a"].map(String::from)).key_by_ref(|word| word.as_str()).count().collect();
+    /// let words = env.from_iter(["a", "b", "a"].map(String::from));
+    /// let counts = words.key_by_ref(|word| word.as_str()).count().collect();
     /// env.run()?;
     /// let mut counts = counts.take();
     /// counts.sort();

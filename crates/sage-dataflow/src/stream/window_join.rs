@@ -81,8 +81,9 @@ where
     /// let order = OutOfOrder::by(Duration::from_secs(1));
     /// let shown = env.from_iter([(100, "tea"), (200, "nuts"), (1_700, "tea")]);
     /// let clicked = env.from_iter([(600, "tea"), (2_100, "nuts")]);
-    /// let shown = shown.with_timestamps(|shown| Timestamp::from_millis(shown.0), order).key_by(|shown| shown.value.1);
-    /// let clicked = clicked.with_timestamps(|click| Timestamp::from_millis(click.0), order).key_by(|click| click.value.1);
+    /// let at = |event: &(i64, &str)| Timestamp::from_millis(event.0);
+    /// let shown = shown.with_timestamps(at, order).key_by(|shown| shown.value.1);
+    /// let clicked = clicked.with_timestamps(at, order).key_by(|click| click.value.1);
     /// let pairs = shown
     ///     .join(clicked)
     ///     .window(Tumbling::of(Duration::from_secs(1)))

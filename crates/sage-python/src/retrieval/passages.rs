@@ -133,7 +133,8 @@ impl Chunker {
         let overlap = given("overlap_chars", overlap_chars, 120, 0)?;
         if target > max || overlap >= target {
             return Err(PyValueError::new_err(format!(
-                "`target_chars` is at most `max_chars` and more than `overlap_chars`: {target}, {max} and {overlap} do not fit"
+                "`target_chars` is at most `max_chars` and more than `overlap_chars`: \
+                 {target}, {max} and {overlap} do not fit"
             )));
         }
         Ok(Self(sage_services::Chunker::new(target, max, overlap)))

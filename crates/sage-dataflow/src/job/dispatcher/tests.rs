@@ -321,7 +321,8 @@ proptest! {
                 if let Some(start) = attempted(id) {
                     let ready = ran.position(&Err(Happened::Started(dependency, true)));
                     prop_assert!(ready.is_some_and(|ready| ready < start));
-                    if let (Some(stop), Some(cleaned)) = (stopped(dependency), ran.position(&Err(Happened::Cleaned(id)))) {
+                    let cleaned = ran.position(&Err(Happened::Cleaned(id)));
+                    if let (Some(stop), Some(cleaned)) = (stopped(dependency), cleaned) {
                         let late = ran.state(id) == ServiceState::Abandoned;
                         prop_assert!(cleaned < stop || late, "stopped under its user");
                     }

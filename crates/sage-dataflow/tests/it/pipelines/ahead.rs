@@ -327,7 +327,8 @@ proptest! {
             }
             Way::Gathered(_) => records.rebalance(1).map(arrived).collect(),
             Way::Asynchronous(capacity) => {
-                records.map_async(capacity, Order::Unordered, move |record| std::future::ready(arrived(record))).collect()
+                let arrived = move |record| std::future::ready(arrived(record));
+                records.map_async(capacity, Order::Unordered, arrived).collect()
             }
         };
         env.run().unwrap();

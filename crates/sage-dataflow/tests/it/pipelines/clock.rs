@@ -119,7 +119,8 @@ proptest! {
             };
             let job = bench.submit();
             let events = bench.play(start, &acts);
-            let now = start + acts.iter().map(|act| if let Act::Advance(by) = act { *by as i64 } else { 0 }).sum::<i64>();
+            let advance = |act: &Act| if let Act::Advance(by) = act { *by as i64 } else { 0 };
+            let now = start + acts.iter().map(advance).sum::<i64>();
             let expected = kind.expected(&events);
             // Those whose end has come fire without another record.
             let due = expected.iter().filter(|outcome| outcome.1 <= now).count();
@@ -158,7 +159,11 @@ proptest! {
     }
 
     #[test]
-    fn timers_of_the_clock_are_called_in_order_and_on_time(acts in acts(), delays in vec(1..40_i64, 3), forgets in any::<bool>()) {
+    fn timers_of_the_clock_are_called_in_order_and_on_time(
+        acts in acts(),
+        delays in vec(1..40_i64, 3),
+        forgets in any::<bool>(),
+    ) {
         leak_free(|_| {
             // Each record sets a timer of its key; the second one within a delay finds it set, or cancels it.
             let bench: Bench<Event, (i64, u8)> = Bench::new(0);

@@ -165,7 +165,11 @@ proptest! {
     fn windows_at_the_ends_of_time_give_what_a_plain_loop_gives(
         kind in kind(),
         events in events(),
-        (bound, in_order) in prop_oneof![Just((Duration::ZERO, true)), Just((Duration::MAX, false)), Just((ms(u64::MAX), false))],
+        (bound, in_order) in prop_oneof![
+            Just((Duration::ZERO, true)),
+            Just((Duration::MAX, false)),
+            Just((ms(u64::MAX), false)),
+        ],
         lateness in prop_oneof![Just(Duration::ZERO), Just(ms(i64::MAX as u64)), Just(Duration::MAX)],
         replicas in 1..3_usize,
         batch_records in 1..9_usize,
@@ -236,7 +240,9 @@ proptest! {
             let mut expected = Vec::new();
             for ((start, key), [left, right]) in windows {
                 let (start, end) = (clamped(start), clamped(start + whole(size)));
-                let some = |ids: Vec<u32>| if ids.is_empty() { vec![None] } else { ids.into_iter().map(Some).collect() };
+                let some = |ids: Vec<u32>| {
+                    if ids.is_empty() { vec![None] } else { ids.into_iter().map(Some).collect() }
+                };
                 for a in some(left) {
                     expected.extend(some(right.clone()).into_iter().map(|b| (start, end, key, a, b)));
                 }

@@ -137,8 +137,8 @@ fn zips_are_shown_and_foreign_streams_told_before_anything_starts() {
     left.zip(right).sink(|_| {}).named("sink");
     assert_eq!(
         env.explain().to_string(),
-        "environment `shown`: 3 chains, 3 tasks\n  chain 1 ×1: left\n    → chain 3 (gather)\n  chain 2 ×1: right\n    → \
-         chain 3 (gather)\n  chain 3 ×1: zip-1 → sink\n"
+        "environment `shown`: 3 chains, 3 tasks\n  chain 1 ×1: left\n    → chain 3 (gather)\n  chain 2 ×1: right\n    \
+         → chain 3 (gather)\n  chain 3 ×1: zip-1 → sink\n"
     );
 
     let env = Environment::local("foreign");

@@ -87,9 +87,10 @@ where
 {
     let recursive = move |tree: BoxedStrategy<Tree<L, O, T>>| {
         let inner = || tree.clone().prop_map(Box::new);
+        let joined = (two.clone(), 1..6_usize, inner(), inner());
         prop_oneof![
             3 => (one.clone(), 1..6_usize, inner()).prop_map(|(step, n, inner)| One(step, n, inner)),
-            1 => (two.clone(), 1..6_usize, inner(), inner()).prop_map(|(step, n, left, right)| Two(step, n, left, right)),
+            1 => joined.prop_map(|(step, n, left, right)| Two(step, n, left, right)),
         ]
     };
     leaf.prop_map(Leaf).prop_recursive(depth, 8, 2, recursive).boxed()
