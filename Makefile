@@ -25,7 +25,7 @@ test-kafka: nextest ## Run the tests of the Kafka connectors
 	$(CARGO) nextest run -p sage-connectors --features kafka kafka::
 	$(CARGO) test --doc -p sage-connectors --features kafka kafka
 
-# The interpreter that the package is built for.
+# The interpreter to build the package for.
 PYTHON ?= python3
 
 python: .venv/tools ## Build the Python package into .venv
@@ -42,7 +42,7 @@ test-python: python ## Run the tests of the Python package
 	.venv/bin/pytest --quiet
 	$(MAKE) --no-print-directory test-install
 
-# What was built for the tests becomes a wheel, without being compiled again, and is installed where nothing else is.
+# Makes a wheel of what the tests built, without compiling again, and installs it into an empty environment.
 test-install: .venv/tools
 	rm -rf target/fresh
 	.venv/bin/maturin build --quiet --out target/fresh/wheel
@@ -58,7 +58,7 @@ wheel: .venv/tools ## Build the wheel of the Python package into target/wheels, 
 	@ls -l target/wheels
 	@test -z "$$(find target/wheels -size +12M)" || { echo "the wheel is larger than 12 MB"; exit 1; }
 
-check: ## What CI checks besides the tests: format, lints, documentation, notices
+check: ## Run the rest of CI: format, lints, documentation, notices
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features kafka -- -D warnings

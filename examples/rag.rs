@@ -11,9 +11,9 @@
 //! are asked exactly when the last passage is stored, because `count` gives its one record at the end of its input. A
 //! signal in the middle of indexing ends the walk; what was read is stored, and no question is asked of half an index.
 //!
-//! Documents are read one at a time, so what grows with the folder is the store alone. A file that cannot be read, or
-//! that is no text, is counted, named in the summary and passed over; one that is not UTF-8 is read with U+FFFD in the
-//! place of what is not. Hidden folders, `target` and `node_modules` are left out, and links are not followed.
+//! Documents are read one at a time, so only the store grows with the folder. A file that cannot be read, or that is
+//! not text, is counted, named in the summary and skipped. A file that is not UTF-8 is read with U+FFFD for the bytes
+//! that are not. Hidden folders, `target` and `node_modules` are left out, and links are not followed.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -49,8 +49,8 @@ struct Arguments {
     /// A file of questions, one a line; `-` is standard input
     #[arg(long, value_name = "FILE")]
     questions: Option<PathBuf>,
-    /// Extensions of the files to read, source files among them if you like: `--ext md,rs,py`; unless given, md,
-    /// markdown, txt, rst, html and htm, in this repository md alone
+    /// Extensions of the files to read, such as `--ext md,rs,py`; unless given, md, markdown, txt, rst, html and htm, in
+    /// this repository md alone
     #[arg(long, value_delimiter = ',')]
     ext: Vec<String>,
     /// Threads that embed and store, 1 to 64
@@ -62,7 +62,7 @@ struct Arguments {
     /// Write the answers and the job's report to this file, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Log each document on standard error; twice, what the engine does as well
+    /// Log each document on standard error; twice: also the engine's log
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -79,12 +79,12 @@ const QUESTIONS: &[&str] = &[
 const EXTENSIONS: &[&str] = &["md", "markdown", "txt", "rst", "html", "htm"];
 /// Passages the store is asked for; reranking chooses among them.
 const RETRIEVED: usize = 50;
-/// Troubles that are kept by name; the rest is only counted.
+/// Problems to keep by name; the rest is only counted.
 const MAX_NAMED: usize = 10;
 
 type Store = VectorStore<Passage>;
 
-/// What is asked of whom.
+/// The questions, and the files to read.
 struct Task {
     folder: PathBuf,
     extensions: Vec<String>,

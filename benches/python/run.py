@@ -267,13 +267,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", type=_chosen, default=list(WORKLOADS), metavar="P1,P2", help="some of the workloads")
     parser.add_argument("--quick", action="store_true", help="a smoke test: small inputs, two rounds")
-    parser.add_argument("--rounds", type=int, help="how often each is measured (default: 5)")
+    parser.add_argument("--rounds", type=int, help="measurements of each (default: 5)")
     parser.add_argument("--peers", choices=["some", "all", "none"], default="some", help="all: also the large ones")
     parser.add_argument("--no-peers", dest="peers", action="store_const", const="none", help="as --peers none")
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--wheel", type=Path, help="measure this wheel instead of building one")
     given.add_argument("--python", type=Path, help="measure the package that this interpreter finds; builds nothing")
-    parser.add_argument("--out", type=Path, help="where the figures go (default: target/bench/python.json)")
+    parser.add_argument("--out", type=Path, help="file for the figures (default: target/bench/python.json)")
     return parser.parse_args(arguments)
 
 

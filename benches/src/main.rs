@@ -1,7 +1,7 @@
 //! `bench`: the engine beside the loop an expert writes and beside Renoir, in one binary and on the same inputs.
 //!
 //! One module per workload holds its contenders side by side; `measure` runs them in turn and compares their answers,
-//! `results` writes what came out. A missed goal is printed and is no failure; answers that differ are.
+//! `results` writes the figures. A missed goal is only printed; answers that differ are a failure.
 
 use std::path::PathBuf;
 
@@ -55,19 +55,19 @@ const RENOIR_ROWS: [&str; 6] =
 /// three services), service (one call through a handle), async (futures that wait for timers, many at once), memory
 /// (peak over the number of records).
 ///
-/// Exit code: 0 also when a goal is missed (the table says MISSED), 1 when answers differ or a run fails.
+/// The exit code is 1 when answers differ or a run fails. A missed goal leaves it 0; the table says MISSED.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "bench", version, verbatim_doc_comment)]
 struct Options {
-    /// Run only these workloads, e.g. r1,hop; a name selects every workload that it begins
+    /// Run only these workloads, e.g. r1,hop; a name selects every workload that begins with it
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     only: Vec<String>,
 
-    /// Shrink every size 20 times: a smoke test, whose figures mean little
+    /// Divide every size by 20: a smoke test, whose figures mean little
     #[arg(long)]
     quick: bool,
 
-    /// Timed runs of each contender, after one that only warms up and compares
+    /// Timed runs of each contender, after a run that only warms up and compares answers
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N")]
     runs: u16,
 

@@ -15,7 +15,7 @@ use crate::merge::{LogFile, Merged};
 use crate::notes::Notes;
 use crate::time::to_text;
 
-/// What is counted, and how.
+/// What to count, and how.
 pub struct Task {
     /// The files, in the order of their paths.
     pub files: Vec<LogFile>,
@@ -25,9 +25,9 @@ pub struct Task {
     pub window: Duration,
     /// How far out of order lines may be.
     pub out_of_order: Duration,
-    /// Terms that are told of each window.
+    /// Terms to show for each window.
     pub top: usize,
-    /// Where the files of results go.
+    /// Folder for the results.
     pub out: PathBuf,
 }
 
@@ -112,7 +112,7 @@ fn to_file<T: Serialize + Send + 'static>(folder: &Path, name: &str) -> impl Fn(
     move |_replica| JsonlSink::new(path.clone())
 }
 
-/// A file for its owner's eyes: dead letters have in them what nobody has looked at.
+/// A file only its owner may read: nobody has checked what is in dead letters.
 fn to_private_file<T: Serialize + Send + 'static>(
     folder: &Path,
     name: &str,
@@ -122,7 +122,7 @@ fn to_private_file<T: Serialize + Send + 'static>(
 }
 
 impl TopTerms {
-    /// The most frequent terms first, those that are equally frequent by name.
+    /// The most frequent terms first; equally frequent ones by name.
     fn new(window: Window, counts: &[Windowed<String, u64>], top: usize) -> Self {
         let mut ranked: Vec<_> = counts.iter().map(|count| (Reverse(count.value), count.key.as_str())).collect();
         if top < ranked.len() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::term::{By, term};
 use crate::time::{self, Assumed, Stamp, Year};
 
-/// A line as it was read. In a dead letter it has all that is needed to try again.
+/// A line as it was read. As a dead letter it has all that a second attempt needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LogLine {
     /// The file, below the folder.
@@ -17,7 +17,7 @@ pub struct LogLine {
     pub path: Arc<str>,
     /// Its number in the file, from 1.
     pub line: u64,
-    /// Without its end, and with U+FFFD in the place of what is not UTF-8.
+    /// Without its end, and with U+FFFD for bytes that are not UTF-8.
     pub text: String,
     /// What was not UTF-8, if anything.
     pub not_utf8: Option<String>,
@@ -25,7 +25,7 @@ pub struct LogLine {
     pub after_ms: Option<i64>,
     /// When the file was last written, in milliseconds since 1970.
     pub modified_ms: i64,
-    /// Its own time. Never that of a dead letter.
+    /// Its own time; dead letters have none.
     #[serde(skip)]
     pub stamp: Option<Stamp>,
 }
@@ -36,7 +36,7 @@ pub struct Entry {
     /// When it was written.
     #[serde(rename = "time", serialize_with = "as_text")]
     pub millis: i64,
-    /// What it is counted as.
+    /// The term it counts for.
     pub term: Cow<'static, str>,
     /// The file, below the folder.
     #[serde(with = "shared")]
@@ -50,11 +50,11 @@ pub struct Entry {
 /// Why a line cannot be counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadLine {
-    /// It is not UTF-8; where.
+    /// It is not UTF-8; the place.
     NotUtf8(String),
     /// It does not begin with a time.
     NoTime,
-    /// It has no time anywhere, nor does it go on with a line that has one.
+    /// It has no time anywhere, and does not continue a line that has one.
     NoTimeAnywhere,
 }
 
@@ -74,16 +74,16 @@ impl std::error::Error for BadLine {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mended {
-    /// It has a time, if not at its beginning.
+    /// It has a time, but not at its beginning.
     TimeInside,
     /// It has a time, and bytes that are not UTF-8.
     NotUtf8,
-    /// It goes on with a line that has a time, as a stack trace does, and was given that.
+    /// It continues a line that has a time, as in a stack trace, and got that time.
     Continuation,
 }
 
 impl Mended {
-    /// What to tell of such lines.
+    /// How the summary calls such lines.
     pub fn words(self) -> &'static str {
         match self {
             Self::TimeInside => "have a time further inside, or as a finer number",
@@ -106,7 +106,7 @@ pub struct Recovered {
 /// How lines are read.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading {
-    /// What they are counted by.
+    /// The kind of term that lines are counted by.
     pub by: By,
     /// Milliseconds that times without an offset are ahead of UTC.
     pub offset_ms: i64,
@@ -115,12 +115,12 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// What is assumed of the times in a file.
+    /// The assumptions about times in a file.
     pub fn assumed(&self, modified_ms: i64) -> Assumed {
         Assumed { offset_ms: self.offset_ms, year: self.year.map_or(Year::Before(modified_ms), Year::Is) }
     }
 
-    /// Makes a line with a time at its beginning one that is counted.
+    /// Turns a line with a time at its beginning into a counted line.
     pub fn strict(&self, line: LogLine) -> Result<Entry, BadLine> {
         if let Some(what) = line.not_utf8 {
             return Err(BadLine::NotUtf8(what));
@@ -129,8 +129,8 @@ impl Reading {
         Ok(self.entry(line, &stamp))
     }
 
-    /// Does the same where it can for a line that was bad: takes a time anywhere in it, also beside bytes that are no
-    /// text, and gives a continuation the time of the line it continues.
+    /// Tries the same for a bad line: takes a time anywhere in it, also beside bytes that are not text, and gives a
+    /// continuation the time of the line it continues.
     pub fn lax(&self, line: LogLine) -> Result<Recovered, BadLine> {
         if let Some(stamp) = time::anywhere(&line.text, &self.assumed(line.modified_ms)) {
             let how = if line.not_utf8.is_some() { Mended::NotUtf8 } else { Mended::TimeInside };
@@ -151,7 +151,7 @@ impl Reading {
     }
 }
 
-/// Whether a line looks like a further line of an entry: it is indented, or begins as those of a stack trace do.
+/// Whether a line looks like a further line of an entry: it is indented, or begins like a line of a stack trace.
 fn continues(text: &str) -> bool {
     let indented = text.starts_with([' ', '\t']) && !text.trim().is_empty();
     indented || ["Caused by:", "Traceback (", "...", "at "].iter().any(|begin| text.starts_with(begin))

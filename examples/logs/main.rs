@@ -1,4 +1,4 @@
-//! Counts the lines of a tree of logs, in windows of the time the lines tell themselves, each window by its most
+//! Counts the lines of a tree of logs in windows of time, by the times in the lines, and shows each window's most
 //! frequent terms.
 //!
 //! ```text
@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Behind the double line is a second job, which reads the dead letters of the first and mends what it can. Every file
-//! appears when it is complete, or not at all. The files of the tree are read as one, in the order of their times:
-//! [`merge`] says how, and why the results depend on the data alone.
+//! appears when it is complete, or not at all. All files of the tree are read as one stream, in the order of their
+//! times: [`merge`] says how, and why the results depend on the data alone.
 
 #![expect(unreachable_pub, reason = "a program has no interface")]
 
@@ -40,28 +40,28 @@ use notes::{Notes, in_words};
 use summary::Summary;
 use term::By;
 
-/// Counts the lines of a tree of logs, in windows of the time the lines tell themselves, each by its most frequent
-/// terms.
+/// Counts the lines of a tree of logs in windows of time, by the times in the lines, and shows each window's most
+/// frequent terms.
 ///
-/// Reads every file below FOLDER, `.gz` and `.zst` unpacked, all of them as one stream in the order of their times.
-/// Hidden names, links, and what is no text are passed over.
+/// Reads every file below FOLDER as one stream, in the order of the times in it; unpacks `.gz` and `.zst`. Skips hidden
+/// names, links and files that are not text.
 ///
 /// A line begins with its time: ISO 8601, `2000-10-10 13:55:36,123`, `2000/10/10 13:55:36`, syslog's `Oct 10 13:55:36`,
 /// `[Tue Oct 10 13:55:36 2000]`, `Tue, 10 Oct 2000 13:55:36 +0200`, or ten digits of seconds since 1970; or it is a
-/// line of an access log. A time without an offset is UTC, see --offset. A time without a year is in the latest that
-/// does not put it more than a day behind the file's last change, see --year.
+/// line of an access log. A time without an offset is UTC, see --offset. A time without a year is in the latest year
+/// that puts it at most a day after the file's last change, see --year.
 ///
-/// Each window is a line on standard output: its start in UTC, its lines, its terms. These files appear in the folder
-/// given by --out when they are complete:
+/// Prints a line for each window: its start in UTC, its lines, its terms. These files appear in the folder given by
+/// --out when they are complete:
 ///
 ///   windows.jsonl       the windows
-///   late.jsonl          lines whose window was over already, see --out-of-order
+///   late.jsonl          lines whose window was already over, see --out-of-order
 ///   dead-letters.jsonl  lines without a time at their beginning, or not UTF-8
-///   recovered.jsonl     those of them that a second, laxer reading could date: a time anywhere in the line, numbers
+///   recovered.jsonl     dead letters that a second, laxer reading could date: a time anywhere in the line, numbers
 ///                       finer than seconds, text that is not UTF-8, the further lines of a stack trace
-///   still-bad.jsonl     those it could not
+///   still-bad.jsonl     dead letters that it could not date
 ///
-/// Ctrl-C ends the reading and shows the windows of what was read; the files stay as they were before. A second one
+/// Ctrl-C ends the reading and shows the windows of what was read; the files stay as they were before. A second Ctrl-C
 /// drops what is in flight. The exit code is 0 when all went well, 1 when something failed, 2 when the arguments are
 /// wrong, 130 after SIGINT, 143 after SIGTERM.
 #[derive(Parser)]
@@ -71,39 +71,39 @@ use term::By;
     after_help = "Example: logs /var/log --window 1d --by program --out results"
 )]
 struct Arguments {
-    /// Folder of logs, or a single one
+    /// Folder of logs, or a single log file
     #[arg(value_parser = existing)]
     folder: PathBuf,
-    /// What lines are counted by
+    /// Term by which lines are counted
     #[arg(long, value_enum, default_value = "auto")]
     by: By,
     /// Length of the windows, such as 30s, 15m, 1h or 7d
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = window)]
     window: Duration,
-    /// Terms that are shown of a window, 1 to 1000
+    /// Terms to show for each window, 1 to 1000
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     top: u16,
-    /// How much earlier than a line before it a line may be without being late
+    /// How much earlier than the lines before it a line may be without being late
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
     out_of_order: Duration,
     /// How far times without an offset are ahead of UTC, such as +02:00 or -05:30
     #[arg(long, value_name = "±HH:MM", default_value = "+00:00", value_parser = offset_ms, allow_hyphen_values = true)]
     offset: i64,
-    /// The year of times without one, instead of what the file's last change says
+    /// The year of times without one, instead of the year that the file's last change suggests
     #[arg(long, value_parser = clap::value_parser!(i64).range(0..=9999))]
     year: Option<i64>,
-    /// Folder for the files of results; made if it is missing, and not read where it is below FOLDER
+    /// Folder for the results; made if it is missing, and not read if it is below FOLDER
     #[arg(long, value_name = "DIR", default_value = "logs-out")]
     out: PathBuf,
     /// Write numbers and both jobs' reports to this file, as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Log what is passed over on standard error; twice, what the engine does as well
+    /// Log skipped files on standard error; twice: also the engine's log
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 
-/// Files packed in a way that is not read, by their extensions.
+/// Extensions of compressed files that cannot be read.
 const UNREADABLE: [&str; 8] = ["xz", "bz2", "lzma", "lz4", "z", "zip", "7z", "br"];
 
 fn main() -> ExitCode {
@@ -161,7 +161,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, BoxError> {
     failure.map_or(Ok(ExitCode::SUCCESS), |failure| Err(failure.into()))
 }
 
-/// Runs a job, and gives its report, and the error where it did not succeed.
+/// Runs a job and gives its report, and the error if it did not succeed.
 fn execute(
     name: &str,
     task: &Task,

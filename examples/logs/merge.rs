@@ -1,19 +1,20 @@
 //! A source that reads many logs as one, in the order of their times.
 //!
-//! Logs of one machine tell of the same hours side by side, so reading them one after the other would make all but the
-//! first late. [`Merged`] looks into each file for its first time, then goes through all of them at once, always on
-//! with the line whose time comes first. A file is open only from its first time to its last, so rotated logs, which
-//! follow each other, need one at a time.
+//! Logs of one machine cover the same hours, so reading one after the other would make all but the first late.
+//! [`Merged`] looks into each file for its first time, then goes through all of them at once: the next line is always
+//! the one with the earliest time. A file is open only from its first time to its last, so of rotated logs, which
+//! follow each other, one at a time is open.
 //!
 //! Invariants:
 //!  1. The lines of a file keep their order: a line takes its turn by the latest time in its file so far, so one that
 //!     is out of order, or has no time, comes right behind the line before it.
-//!  2. Equal times go by path, so the order is a matter of the data alone.
+//!  2. Equal times go by path, so the order depends on the data alone.
 //!  3. Whenever the watermark enters another window, the source lets its batch end. Watermarks go downstream between
-//!     batches; so which lines are late is a matter of the data as well, and not of how large the batches happen to be.
+//!     batches. So it also depends on the data alone which lines are late, and not on how large the batches happen to
+//!     be.
 //!
-//! Each file is read by a [`TextSource`] of its own, which unpacks it. One that cannot be read, or is no text, is noted
-//! and passed over, from where that is found out.
+//! Each file has its own [`TextSource`], which unpacks it. A file that cannot be read, or is not text, is noted and
+//! skipped from that place on.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -29,10 +30,10 @@ use crate::line::{LogLine, Reading};
 use crate::notes::Notes;
 use crate::time::leading;
 
-/// In how many lines a file's first time is looked for. A file without one there is opened first of all, and stays open
-/// until its turn has come, should there be one further on.
+/// Lines in which to look for a file's first time. A file without one there is opened first of all, and stays open
+/// until its turn comes, in case there is a time further on.
 const PROBED_LINES: usize = 10_000;
-/// Files that are open at once; with more that tell of one time, the rest waits, and its lines may be late.
+/// Files open at once. If more files cover the same time, the rest waits, and its lines may be late.
 const MAX_OPEN: usize = 128;
 /// A longer line ends the reading of its file.
 const MAX_LINE_BYTES: usize = 4 << 20;
@@ -126,7 +127,7 @@ impl Merged {
         }
     }
 
-    /// Takes the line whose turn it is; `None` where all files are at their ends.
+    /// Takes the line whose turn it is; `None` when all files are at their ends.
     fn take_line(&mut self, cx: &SourceContext) -> Option<LogLine> {
         let mut reader = self.open.peek_mut()?;
         let failure = match reader.advance(cx) {
@@ -182,7 +183,7 @@ impl Source for Merged {
 }
 
 impl Reader {
-    /// Opens a file and reads its first line; `None` where it has none.
+    /// Opens a file and reads its first line; `None` if it has none.
     fn open(
         file: &LogFile,
         first: i64,
@@ -198,7 +199,7 @@ impl Reader {
         Ok(reader.advance(cx)?.map(|_before_the_first| reader))
     }
 
-    /// Gives the line at hand and takes up the next one; `None` where there is no next.
+    /// Gives the current line and reads the next one; `None` if there is no next.
     fn advance(&mut self, cx: &SourceContext) -> Result<Option<LogLine>, BoxError> {
         let read = match self.text.next(cx)? {
             Next::Record(read) => read,
@@ -249,8 +250,8 @@ fn text(file: &LogFile, cx: &SourceContext) -> Result<Text, BoxError> {
     Ok(text)
 }
 
-/// The first time in a file, the earliest one where the first lines have none, and when it was last written. Fails for
-/// a file that is no text.
+/// The first time in a file, or the earliest possible one if the first lines have none, and when the file was last
+/// written. Fails for a file that is not text.
 fn first_time(file: &LogFile, reading: &Reading, cx: &SourceContext) -> Result<(i64, i64), BoxError> {
     let modified = std::fs::metadata(&file.path)?.modified()?;
     let modified_ms = modified.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);

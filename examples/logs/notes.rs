@@ -1,4 +1,4 @@
-//! What the operators tell beside their records, and how it is shown.
+//! Notes that the operators take beside their records, and how they are shown.
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
@@ -11,10 +11,10 @@ use sage::{JobHandle, JobReport, RunError};
 
 use crate::line::Mended;
 
-/// Files that are named in the summary; the rest is only counted.
+/// Files to name in the summary; the rest is only counted.
 const MAX_NAMED: usize = 10;
 
-/// Shared by everything that has something to tell.
+/// Shared by all operators that take notes.
 #[derive(Clone)]
 pub struct Notes {
     inner: Arc<Inner>,
@@ -27,12 +27,12 @@ struct Inner {
     /// The first of them, in words.
     named: Mutex<Vec<String>>,
     mended: [AtomicU64; Notes::WAYS.len()],
-    /// Whether nobody reads standard output any more, as behind `| head`.
+    /// Whether nobody reads standard output any more, as after `| head`.
     unread: AtomicBool,
 }
 
 impl Notes {
-    /// How lines are mended.
+    /// How lines were mended.
     pub const WAYS: [Mended; 3] = [Mended::Continuation, Mended::TimeInside, Mended::NotUtf8];
 
     /// The bar is drawn only where standard error is a terminal and, without `verbose`, nothing else is written there.
@@ -73,7 +73,7 @@ impl Notes {
         Self::WAYS.into_iter().zip(&self.inner.mended).map(|(way, count)| (way, count.load(Ordering::Relaxed)))
     }
 
-    /// Prints a text on standard output. Where nobody reads that any more, the job goes on for its files' sake.
+    /// Prints a text on standard output. If nobody reads that any more, the job goes on, for the sake of its files.
     pub fn print(&self, text: &str) -> io::Result<()> {
         if self.inner.unread.load(Ordering::Relaxed) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What a run came to, in words and as JSON.
+//! The result of a run, in words and as JSON.
 
 use std::fmt;
 use std::fs::Permissions;
@@ -14,13 +14,13 @@ use crate::notes::Notes;
 
 /// A run that is over.
 pub struct Summary<'a> {
-    /// What was to be done.
+    /// The task.
     pub task: &'a Task,
-    /// What was told meanwhile.
+    /// The notes taken meanwhile.
     pub notes: &'a Notes,
     /// The report of the job that counts.
     pub counted: &'a JobReport,
-    /// That of the job that tries again; `None` where it did not come to that.
+    /// The report of the job that tries again; `None` if it did not run.
     pub replayed: Option<&'a JobReport>,
 }
 

@@ -25,7 +25,7 @@ pub enum By {
 
 /// The term of a line that has none.
 pub const NONE: &str = "-";
-/// How many bytes behind the time are looked at for a level.
+/// How many bytes behind the time to search for a level.
 const LEVEL_BYTES: usize = 160;
 const WORD_CHARS: usize = 40;
 

@@ -1,9 +1,9 @@
 //! The time of a line of a log: hand-written, one pass, no allocation.
 //!
-//! [`leading`] reads a time where logs have theirs; [`anywhere`] takes any that the line has in it. Both know nothing
-//! of files and jobs.
+//! [`leading`] reads a time at the place where logs have theirs; [`anywhere`] takes any time in the line. Both know
+//! nothing of files and jobs.
 
-/// What a time that leaves something out is taken to mean.
+/// Assumptions about times that leave something out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Assumed {
     /// Milliseconds that local time is ahead of UTC, for times without an offset.
@@ -17,12 +17,12 @@ pub struct Assumed {
 pub enum Year {
     /// This one.
     Is(i64),
-    /// The latest in which the time is not over a day behind this moment, in milliseconds since 1970: that at which the
-    /// file was last written. So December is of the year before in a file last written in January.
+    /// The latest year in which the time is at most a day after this moment, in milliseconds since 1970, at which the
+    /// file was last written. So in a file last written in January, December belongs to the year before.
     Before(i64),
 }
 
-/// How a time is written, which tells what may follow it.
+/// How a time is written, which decides what may follow it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// With a year first, or a weekday, or as a number.
@@ -45,9 +45,9 @@ pub struct Stamp {
 }
 
 const DAY_MS: i64 = 86_400_000;
-/// In how many bytes at the front of a line the time of an access log begins.
+/// The time of an access log begins within so many bytes of a line.
 const FRONT_BYTES: usize = 256;
-/// Numbers of ten digits are taken for seconds since 1970 before 2100; they begin in September 2001.
+/// Numbers of ten digits count as seconds since 1970 if they are before 2100; they begin in September 2001.
 const EPOCH_SECONDS: std::ops::Range<i64> = 1_000_000_000..4_102_444_800;
 /// What a time begins with after a weekday, or without one; a table of months in the order of the year.
 const MONTHS: [&[u8]; 12] =
@@ -88,8 +88,8 @@ pub fn to_text(millis: i64) -> String {
     if part == 0 { whole + "Z" } else { format!("{whole}.{part:03}Z") }
 }
 
-/// A place in a line. Each method reads what it is named for and goes behind it, or gives `None`, after which the place
-/// is of no use.
+/// A place in a line. Each method reads what it is named after and moves on, or gives `None`, after which the place is
+/// of no use.
 #[derive(Clone, Copy)]
 struct Scan<'a> {
     bytes: &'a [u8],
@@ -273,7 +273,7 @@ impl Scan<'_> {
     }
 
     /// `Z`, `+02:00`, `+0200`, `+02`, perhaps behind a blank, ` UTC` or ` GMT`; or nothing, and what is assumed then.
-    /// `None` where it is one that cannot be.
+    /// `None` if it is impossible.
     fn offset(&mut self, assumed: &Assumed) -> Option<i64> {
         let mut ahead = *self;
         let blank = ahead.byte(b' ').is_some();
@@ -322,8 +322,8 @@ fn below_60(minutes: i64) -> Option<i64> {
     (minutes < 60).then_some(minutes)
 }
 
-/// Days since 1970 of a date; `None` where there is none. The years are counted from March, so that a leap day is the
-/// last of its year, and in eras of 400, which are all as long as each other.
+/// Days since 1970 of a date; `None` if there is no such date. Years are counted from March, so that a leap day is the
+/// last day of its year, and in eras of 400 years, which are all equally long.
 fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let length = match month {

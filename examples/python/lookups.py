@@ -3,7 +3,7 @@ slowly, or not at all.
 
     python examples/python/lookups.py [FILE]
 
-What cannot be looked up goes to FILE (default: lookups-failed.jsonl), a line each, and is read back from there.
+Orders that cannot be looked up go to FILE (default: lookups-failed.jsonl), a line each, and are read back from there.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ It is ``examples/rag.rs`` in Python: one job, with two native services and one w
     walk ─ read ─ chunk ─┬─ index ─┬─ count ─ ask ─ answer ─ print
                          └─ index ─┘
 
-``embedder`` and ``store`` are the engine's own and compute without the interpreter's lock, so that two replicas of
+``embedder`` and ``store`` are the engine's own and compute without the interpreter's lock, so two replicas of
 ``index`` use two cores. ``memory`` is written in Python and calls the other two. The questions are asked when the last
 passage is stored, because ``count`` gives its one record at the end of its input; a signal before that ends the walk,
 and no question is asked of half an index.
@@ -73,7 +73,7 @@ class Memory(Service):
 
 @dataclass
 class Notes:
-    """What the functions tell beside their records. Each number is changed by one task only."""
+    """Notes that the functions take beside their records. Only one task changes each number."""
 
     documents: int = 0
     passages: int = 0
@@ -127,7 +127,7 @@ def declare(env: LocalEnvironment, arguments: argparse.Namespace, notes: Notes) 
 
     def index(passage: Passage) -> Passage:
         vector = embedder.embed_passage(passage.text_with_heading())
-        # One without a single word cannot be found, so it is left out.
+        # A passage without a word cannot be found, so it is left out.
         if not vector.is_zero():
             store.upsert(passage.id, vector, passage)
         return passage
@@ -218,7 +218,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("folder", nargs="?", type=Path, help="folder to read; this repository's documents unless given")
-    add("-q", "--question", action="append", type=question, metavar="TEXT", help="a question; repeat it for more")
+    add("-q", "--question", action="append", type=question, metavar="TEXT", help="a question; may be repeated")
     add("--questions", metavar="FILE", help="a file of questions, one a line; - is standard input")
     add("--ext", help="extensions of the files to read, as md,rs,py; md,markdown,txt,rst,html,htm unless given")
     add("--parallelism", type=number(64), default=2, metavar="N", help="threads that embed and store, 1 to 64 (2)")

@@ -1,4 +1,4 @@
-"""Every class of functions that programs for SAGE have: orders are joined with their payments, and both are told.
+"""Uses every class of functions that programs for SAGE have, to join orders with their payments.
 
 Run it with ``python examples/python/sage_joins.py``.
 """

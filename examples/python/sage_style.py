@@ -1,4 +1,4 @@
-"""A pipeline as programs for SAGE write it: classes for everything, and a service that a sink calls.
+"""A pipeline in the style of programs for SAGE: classes for everything, and a service that a sink calls.
 
 Run it with ``python examples/python/sage_style.py``.
 """

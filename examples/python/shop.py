@@ -1,8 +1,8 @@
-"""Event time: what a shop sold in each quarter of an hour, visits as sessions, and which views led to an order in time.
+"""Event time: sales of a shop per quarter of an hour, visits as sessions, and views that led to an order in time.
 
     python examples/python/shop.py
 
-Events come out of order, by up to ten minutes; one that comes later still is told apart.
+Events come out of order, by up to ten minutes; those that come later are shown by themselves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EVENTS = [
 
 
 class Undecided(ProcessFunction):
-    """Tells of a view that no order of the same visitor followed within twenty minutes."""
+    """Reports each view that no order of the same visitor followed within twenty minutes."""
 
     def on_record(self, event: Any, key: KeyContext) -> None:
         when, _, what, article = event

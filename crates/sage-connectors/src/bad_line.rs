@@ -1,4 +1,4 @@
-//! Input that is not what it should be, as data: [`BadLine`], and the source that gives it among the records.
+//! Malformed input as data: [`BadLine`], and the sources that give it among the records.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{Format, InputError, Walk};
 
-/// A line, or a CSV record, that could not be made a record, with its text.
+/// A line or a CSV record that could not be parsed, with its text.
 ///
-/// The `lenient` form of a source gives `Result<T, BadLine>`. As a `BadLine` is an error, an error policy skips and
-/// counts them, and has a limit if it is to have one:
+/// The `lenient` form of a source gives `Result<T, BadLine>`. A `BadLine` is an error, so an error policy can skip and
+/// count them, up to a limit if you set one:
 ///
 /// ```
 /// # use std::fs;
@@ -32,7 +32,7 @@ use crate::files::{Format, InputError, Walk};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Or the pipeline sends them elsewhere:
+/// Or send them elsewhere:
 ///
 /// ```
 /// # use std::fs;
@@ -99,7 +99,7 @@ impl<F: Format> Source for Lenient<F> {
     }
 }
 
-/// Implements `Source` for a struct around a [`Walk`]: malformed input fails the job.
+/// Implements `Source` for a struct around a [`Walk`]; malformed input fails the job.
 macro_rules! strict_source {
     ($source:ident $(<$type:ident: $bound:path>)?, $item:ty) => {
         impl$(<$type: $bound + Send + 'static>)? sage::Source for $source$(<$type>)? {

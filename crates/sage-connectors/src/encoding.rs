@@ -1,7 +1,7 @@
-//! Text in other encodings, as UTF-8: so formats know of UTF-8 only.
+//! Turns text in other encodings into UTF-8, so that formats need only know UTF-8.
 //!
-//! Invariant: nothing is dropped in silence. What an encoding has no character for becomes U+FFFD where that was asked
-//! for, and otherwise bytes that are not UTF-8, so that the line it is in is malformed, and no other.
+//! Invariant: nothing is dropped in silence. Bytes that are no character of the encoding become U+FFFD if that was
+//! asked for. Otherwise they become bytes that are not UTF-8, so that their line is malformed, and no other.
 
 use std::io::{self, BufRead, Read};
 
@@ -9,20 +9,19 @@ use crate::open::Input;
 
 /// How the text of a file is encoded; see [`Files::encoding`](crate::Files::encoding).
 ///
-/// A byte order mark at the beginning of a file is no part of its text, whatever the encoding but Latin-1, which has
-/// none.
+/// A byte order mark at the beginning of a file is not part of its text, except in Latin-1, which has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Encoding {
-    /// UTF-8. A line with anything else in it is malformed: the default.
+    /// UTF-8, the default. A line with anything else in it is malformed.
     #[default]
     Utf8,
     /// UTF-8, with U+FFFD in place of anything else.
     Utf8Lossy,
     /// ISO-8859-1: a character per byte. Nothing is malformed.
     Latin1,
-    /// UTF-16 in the order that its byte order mark says, or with the lower byte first where there is none. A line with
-    /// half a character in it is malformed.
+    /// UTF-16 in the byte order of its mark; without a mark, the lower byte comes first. A line with half a character
+    /// in it is malformed.
     Utf16,
     /// UTF-16 with the lower byte first.
     Utf16Le,
@@ -64,7 +63,7 @@ pub(crate) fn decoded(input: Input, encoding: Encoding) -> Input {
 struct Marked {
     input: Input,
     encoding: Encoding,
-    /// The first bytes, which turned out to be no mark.
+    /// The first bytes, if they are not a mark.
     head: Vec<u8>,
     at: usize,
     begun: bool,
@@ -125,7 +124,7 @@ impl BufRead for Marked {
 struct Decoder {
     input: Input,
     encoding: Encoding,
-    /// The first part of a character, of which the others are to come.
+    /// The first part of a character whose other parts are still to come.
     rest: Vec<u8>,
     text: Vec<u8>,
     at: usize,

@@ -1,9 +1,9 @@
 //! Which files a source reads, how they are shared among replicas, and what can go wrong with them.
 //!
-//! Invariants: a source has one file open at a time; files are read in the order of their paths; every error of reading
-//! names the file, and the line where there is one.
+//! Invariants: a source has one file open at a time. It reads files in the order of their paths. Every read error names
+//! the file, and the line if there is one.
 //!
-//! Knows nothing of any format: that is a [`Format`].
+//! Knows nothing of formats; a [`Format`] reads the file.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -20,36 +20,35 @@ use crate::bad_line::BadLine;
 use crate::encoding::Encoding;
 use crate::open::{Input, open};
 
-/// The files a source reads: those a glob pattern matches, or one.
+/// The files a source reads: one file, or those that match a glob pattern.
 ///
-/// A `&str` or `String` becomes a pattern, a path becomes one file, whatever characters are in it. The files are listed
-/// when the job starts, sorted by path, and opened one after the other. With several replicas, replica `r` of `n` reads
-/// the files number `r`, `r + n`, `r + 2n` … of the list; each replica makes its own list, so files should not come
-/// and go while a job starts. Directories are left out, and so are names that begin with a dot unless the pattern
-/// has the dot too. In a match, U+FFFD stands for what is not UTF-8 in a name. `**` stands for any number of folders;
-/// it goes through links to folders as well, but not round in a circle.
+/// A `&str` or `String` becomes a pattern. A path becomes one file, whatever characters are in it. The source lists the
+/// files when the job starts, sorts them by path and opens one after the other. With several replicas, replica `r` of
+/// `n` reads the files number `r`, `r + n`, `r + 2n` … of the list; each replica makes its own list, so files should
+/// not come and go while a job starts. Directories are left out, and so are names that begin with a dot unless the
+/// pattern has the dot too. In a match, U+FFFD stands for bytes of a name that are not UTF-8. `**` stands for any
+/// number of folders. It follows links to folders, but never round in a circle.
 ///
-/// A file is unpacked by its extension, in any case of letters: `.gz` (also of several members) and `.zst` (also of
-/// several frames, with a window of up to 128 MiB). Then its text is read as UTF-8, or as another
-/// [`encoding`](Self::encoding); a byte order mark at its beginning is no part of it.
+/// The extension, in upper or lower case, says how a file is unpacked: `.gz` (also with several members) and `.zst`
+/// (also with several frames, with a window of up to 128 MiB). Its text is then read as UTF-8, or in another
+/// [`encoding`](Self::encoding), without a byte order mark at its beginning.
 ///
 /// # Lines
 ///
-/// A line of text or JSON ends with `\n` or `\r\n`. Nothing else ends one: neither a `\r` alone, as files of old Macs
-/// have it, nor U+0085, U+2028 and what else Unicode calls a line end. Records of CSV end with a `\r` alone as well.
+/// A line of text or JSON ends with `\n` or `\r\n`. Nothing else ends a line: neither a `\r` alone, as in files of old
+/// Macs, nor U+0085, U+2028 or any other line end of Unicode. Records of CSV end with a `\r` alone as well.
 ///
 /// # Malformed lines
 ///
-/// A line, or a record of CSV, that is not what it should be fails the job, which names the file and the line. A source
-/// that is `lenient` gives it as a [`BadLine`] among the records instead, to be skipped and counted, or to go its own
-/// way: see there.
+/// A malformed line or CSV record fails the job, and the error names the file and the line. A `lenient` source instead
+/// gives it as a [`BadLine`] among the records, which you can skip and count or send elsewhere.
 ///
 /// # Files that change
 ///
-/// A file counts as it is when it is opened. What is appended later is not read: it belongs to the next run. A
-/// file that has become shorter fails the job, and so does one that has vanished since it was listed. A file whose
-/// length the system gives as 0 is read to its end, which holds for pipes, devices and `/proc`. A pipe that gives
-/// nothing holds up a drain and a cancel: the engine cannot end a read, and abandons the task at the deadline.
+/// A source reads a file as long as it is when it is opened. What is appended later belongs to the next run. A file
+/// that has become shorter fails the job, and so does one that has vanished since it was listed. A file whose length
+/// the system gives as 0, such as a pipe, a device or a file of `/proc`, is read to its end. A pipe that gives nothing
+/// holds up a drain and a cancel: the engine cannot end a read, and abandons the task at the deadline.
 ///
 /// ```
 /// use sage_connectors::{Files, TextSource};
@@ -74,7 +73,7 @@ impl Files {
     /// The longest line or record that is read, in bytes, unless it is changed: 64 MiB.
     pub const DEFAULT_MAX_RECORD_BYTES: usize = 64 << 20;
 
-    /// The files a glob pattern matches, such as `data/**/*.jsonl.gz`.
+    /// The files that match a glob pattern, such as `data/**/*.jsonl.gz`.
     pub fn new(pattern: impl Into<String>) -> Self {
         Self::of(Which::Pattern(pattern.into()))
     }
@@ -91,8 +90,7 @@ impl Files {
         self
     }
 
-    /// Sets how the text of the files is encoded. Default: UTF-8, in which a line with anything else in it is
-    /// malformed.
+    /// Sets the encoding of the files. Default: UTF-8; a line with anything else in it is malformed.
     ///
     /// ```
     /// # use std::fs;
@@ -140,9 +138,8 @@ impl Files {
 /// The part of a pattern that stands for any number of folders, also none.
 const ANY_FOLDERS: &str = "**";
 
-/// Finds the files below `at` that the parts of a pattern match. A name that is not UTF-8 is matched as it is shown,
-/// with the replacement for what is none. `linked` are the folders that links on the way have led to: none is gone
-/// through within itself.
+/// Finds the files below `at` that match the parts of a pattern. A name that is not UTF-8 is matched as it is shown,
+/// with U+FFFD in it. `linked` are the folders that links on the way have led to; none is searched within itself.
 fn find(at: &Path, parts: &[&str], linked: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) -> Result<(), InputError> {
     let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
     let Some((&part, rest)) = parts.split_first() else {
@@ -270,7 +267,7 @@ pub enum InputError {
         /// The limit.
         limit_bytes: usize,
     },
-    /// A line or record is not what it should be. A source's `lenient` form gives these as records.
+    /// A line or record is malformed. A source's `lenient` form gives these as records.
     #[error(transparent)]
     Malformed(BadLine),
     /// An option has a value it cannot have.
@@ -284,7 +281,7 @@ pub enum InputError {
 }
 
 impl InputError {
-    /// What came of reading `path` at `line`.
+    /// Makes the error of reading `path` at `line`.
     pub(crate) fn reading(path: &Path, line: u64, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
@@ -309,7 +306,7 @@ impl InputError {
         }
     }
 
-    /// As a source tells it: a file that cannot be opened is no record that cannot be read.
+    /// The error as a source reports it: a file that cannot be opened is not a record that cannot be read.
     #[cold]
     pub(crate) fn told(self) -> BoxError {
         match self {
@@ -334,7 +331,7 @@ pub(crate) trait Format: Send + 'static {
     /// One file, being read.
     type Reader: Send;
 
-    /// Whether its options can be had.
+    /// Checks the options.
     fn check(&self) -> Result<(), InputError> {
         Ok(())
     }
@@ -342,11 +339,11 @@ pub(crate) trait Format: Send + 'static {
     /// Begins with a file.
     fn begin(&self, file: OpenFile) -> Result<Self::Reader, InputError>;
 
-    /// The next record, or what stands in its place; `None` at the end of the file.
+    /// The next record, or the text that is not one; `None` at the end of the file.
     fn next(&self, reader: &mut Self::Reader) -> Result<Option<Parsed<Self::Item>>, InputError>;
 }
 
-/// A record, or the text that is none. The latter is in a box, so that the former is small.
+/// A record, or the text that is not one. The text is in a box, so that the enum is small.
 pub(crate) type Parsed<T> = Result<T, Box<BadLine>>;
 
 /// The files of one replica, one after the other.
@@ -355,7 +352,7 @@ pub(crate) struct Walk<F: Format> {
     format: F,
     left: vec::IntoIter<PathBuf>,
     reader: Option<F::Reader>,
-    /// Why no more can be read: what is behind it would be read as if nothing were missing.
+    /// Why no more can be read. Reading on would give the rest as if nothing were missing.
     stuck: Option<InputError>,
 }
 
@@ -405,7 +402,7 @@ impl<F: Format> Walk<F> {
         }
     }
 
-    /// Goes no further: the source may be asked again, and must not go on behind what it could not read.
+    /// Stops reading. The source may be asked again, and must not go on after what it could not read.
     #[cold]
     pub(crate) fn stick(&mut self, error: InputError) -> InputError {
         self.reader = None;

@@ -17,11 +17,11 @@ use crate::output::{Output, OutputError};
 
 /// Reads a `T` from each line of JSON; see [`Files`] for which files, in what order, and how large.
 ///
-/// Lines of nothing but white space are skipped, and counted. A line that is not of the files' encoding, not JSON or
-/// not a `T` fails the job, or is a [`BadLine`] with [`lenient`](Self::lenient). JSON may be nested 128 deep.
+/// Lines of white space are skipped, and counted. A line that is not in the files' encoding, not JSON or not a `T`
+/// fails the job; with [`lenient`](Self::lenient) it is a [`BadLine`]. JSON may be nested 128 deep.
 ///
 /// **Guarantees.** One replica gives every record of its files once, in order, in each run. It keeps no position: a run
-/// begins with the first file again. Everything that keeps it from reading on is an [`InputError`].
+/// begins with the first file again. Every failure to read on is an [`InputError`].
 ///
 /// ```
 /// # use std::fs;
@@ -56,7 +56,7 @@ impl<T: DeserializeOwned + Send + 'static> JsonlSource<T> {
         Self(Walk::new(files.into(), JsonlFormat(PhantomData)))
     }
 
-    /// Gives each line that is no `T` as a [`BadLine`] among the records, instead of failing.
+    /// Gives each line that is not a `T` as a [`BadLine`] among the records, instead of failing.
     pub fn lenient(self) -> impl Source<Item = Result<T, BadLine>> {
         Lenient(self.0)
     }
@@ -103,9 +103,9 @@ fn without_line(error: &serde_json::Error) -> String {
 
 /// Writes each record as a line of JSON to a file that appears when it is complete.
 ///
-/// When it appears, under which name, and what is there after a failure, holds for all file sinks:
-/// [the crate's page](crate#files-that-appear-when-they-are-complete) says it. A record that cannot be JSON, such as a
-/// map with keys that are no strings, fails the job with [`OutputError::Record`].
+/// [The crate's page](crate#files-that-appear-when-they-are-complete) says for all file sinks when the file appears,
+/// under which name, and what is there after a failure. A record that cannot be JSON, such as a map whose keys are not
+/// strings, fails the job with [`OutputError::Record`].
 ///
 /// ```
 /// use sage::Environment;
@@ -128,13 +128,13 @@ pub struct JsonlSink<T> {
 }
 
 impl<T> JsonlSink<T> {
-    /// Lines of the file at `path`; packed if it ends in `.gz`.
+    /// Writes the file at `path`; compressed if that ends in `.gz`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), private: false, output: None, types: PhantomData }
     }
 
-    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not
-    /// for everybody. One that is replaced keeps its mode. Default: as the process's mask says.
+    /// Lets only its owner read and write a new file (mode 0600): for dead letters and other private data. A file that
+    /// is replaced keeps its mode. Default: as the process's mask says.
     pub fn private(mut self) -> Self {
         self.private = true;
         self

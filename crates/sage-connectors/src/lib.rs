@@ -1,8 +1,8 @@
-//! Sources and sinks for [`sage`] pipelines: files of text, JSON lines and CSV, packed or not, a
-//! clock, and Kafka topics.
+//! Sources and sinks for [`sage`] pipelines: files of text, JSON lines and CSV, compressed or not, a clock, and Kafka
+//! topics.
 //!
-//! They use the public interface of the engine only; a source or sink of yours can do all that these do, and
-//! [the end of this page](#your-own-source-and-sink) shows one of each.
+//! They use only the public interface of the engine, so your own source or sink can do all that these do. [The end of
+//! this page](#your-own-source-and-sink) shows one of each.
 //!
 //! | part | what it is | order | again in the next run | what is lost, or comes twice |
 //! |---|---|---|---|---|
@@ -47,49 +47,48 @@
 //! can. In every other case `close` removes the temporary file: after a failure or a panic in any task the sink depends
 //! on, after a cancel and a time limit. To end an endless job and have the file, drain it.
 //!
-//! **After a signal**, also a first one, there is no file under the target's name either, since a job that is stopped
-//! by a signal does not succeed. But what was written stays beside it: `out.jsonl.partial` for `out.jsonl`, which
-//! replaces an earlier one and is synced by nobody. It may end in the middle of a line where a second signal came. The
-//! report names it, in its [`notes`](sage::JobReport::notes). With the [`SignalPolicy`](sage::SignalPolicy) that lets
-//! sinks finish, they do.
+//! **After a signal**, also the first, there is no file under the target's name either, because a job that a signal
+//! stops does not succeed. But what was written stays beside it: `out.jsonl.partial` for `out.jsonl`. It replaces an
+//! earlier one, is not synced, and may end in the middle of a line if a second signal came. The report names it, in its
+//! [`notes`](sage::JobReport::notes). With [`SignalPolicy::Finish`](sage::SignalPolicy::Finish) the sinks finish, and
+//! the file is complete.
 //!
-//! - **Whoever opens the target finds the old file or the new one, whole**; never a part of one. That holds through a
-//!   crash of the process or the machine, as far as the file system keeps its word about `fsync` and rename.
+//! - **Whoever opens the target finds the old file or the new one, whole**, never a part of one. That holds through a
+//!   crash of the process or the machine, as far as the file system keeps its promises about `fsync` and rename.
 //! - **The rename belongs to the task, not to the job.** A task elsewhere in the job, another replica of the same sink
-//!   or another sink, may fail after it, also in its own rename, and the file stays. What is sure: each file that has
-//!   its name is whole, and the report names the one that failed first. Whoever needs all or nothing of several files
-//!   should wait for the job to succeed before using any.
-//! - Whatever keeps a sink from opening, writing or finishing its file is an [`OutputError`] with the target's path.
+//!   or another sink, may fail after it, also in its own rename, and the file stays. This much is sure: each file that
+//!   has its name is whole, and the report names the task that failed first. If you need all or nothing of several
+//!   files, wait for the job to succeed before you use any.
+//! - Every failure to open, write or finish a file is an [`OutputError`] with the target's path.
 //! - **What fails at the end fails the job**: a disk that is full, a folder that is gone, a rename that is refused. The
 //!   old file is still there, and the temporary one is not: the job has failed, and it is clean. Only a temporary file
 //!   that cannot be removed makes it unclean.
-//! - An [error policy](sage::SinkHandle::on_error) that lets records pass does not make a file with a gap: after a
-//!   record that could not be written, the job fails at the end with [`OutputError::Incomplete`].
+//! - An [error policy](sage::SinkHandle::on_error) that lets records pass does not make a file with a gap: if a record
+//!   could not be written, the job fails at the end with [`OutputError::Incomplete`].
 //! - A process that is killed, or a task abandoned at its deadline, may leave the temporary file. Nothing reads it:
-//!   patterns of [`Files`] leave out names with a dot in front. It may be removed at any time when no job writes to the
-//!   folder.
+//!   patterns of [`Files`] leave out names with a dot in front. You may remove it whenever no job writes to the folder.
 //! - Running again replaces the file. Two sinks with one target do not mix their records; the one that ends last stays.
-//! - A replaced file's permissions are kept, and the temporary file has them from the beginning; its owner is not kept.
-//!   A new file's are as the process's mask says, or its owner's alone where the sink is
-//!   [`private`](JsonlSink::private). Where the target is a symbolic link to a file, that file is replaced. The folder
-//!   must exist.
+//! - A replaced file keeps its permissions, which the temporary file has from the beginning, but not its owner. A new
+//!   file's permissions are as the process's mask says; with [`private`](JsonlSink::private) only its owner may read
+//!   and write it. If the target is a symbolic link to a file, that file is replaced. The folder must exist.
 //!
-//! **With several replicas** each writes a part of its own: of `out.jsonl.gz` with two,
-//! `out.part-00000-of-00002.jsonl.gz` and `out.part-00001-of-00002.jsonl.gz`. `out.part-*-of-00002.jsonl.gz` reads them
-//! back. Parts of an earlier run with another number of replicas are not removed.
+//! **With several replicas** each writes its own part: for `out.jsonl.gz` with two, `out.part-00000-of-00002.jsonl.gz`
+//! and `out.part-00001-of-00002.jsonl.gz`. `out.part-*-of-00002.jsonl.gz` reads them back. Parts of an earlier run with
+//! another number of replicas are not removed.
 //!
 //! **A target that is a device or a pipe**, such as `/dev/stdout`, cannot be replaced. It is written in place, by one
-//! replica, and flushed whenever no record is waiting; nothing of the above holds for it.
+//! replica, and flushed whenever no record is waiting. Nothing above holds for it.
 //!
-//! A target that ends in `.gz` is packed. `.zst` is read, and refused for writing.
+//! A target that ends in `.gz` is compressed. `.zst` can be read but not written.
 //!
 //! # Kafka
 //!
-//! `KafkaSource` and `KafkaSink` are there with the feature `kafka`, which is off by default: it compiles librdkafka,
-//! for which a C and a C++ compiler and make are needed, and nothing else.
+//! `KafkaSource` and `KafkaSink` come with the feature `kafka`, which is off by default. It compiles librdkafka, which
+//! needs only a C and a C++ compiler and make.
 //!
-//! The engine has no checkpoints yet, so what holds over several runs rests on when offsets are committed: once, when
-//! the source's task has reached the end of its input, or of a drain, and every record it gave was handed downstream.
+//! The engine has no checkpoints yet, so the guarantee over several runs depends on when offsets are committed: once,
+//! when the source's task has reached the end of its input or of a drain, and every record it gave was handed
+//! downstream.
 //!
 //! | how the run ends | committed | the next run of the group |
 //! |---|---|---|
@@ -103,9 +102,9 @@
 //! # Your own source and sink
 //!
 //! A source says what its next record is; a sink takes one record after the other. Both open what they need when the
-//! job starts, on the thread they then run on, and give it back in `close`, which always runs. What a sink has written
-//! it makes final in `finish`, which runs only when its input has ended well. Here is one of each, in some fifty lines,
-//! and a job around them:
+//! job starts, on the thread they then run on, and release it in `close`, which always runs. A sink makes final what it
+//! wrote in `finish`, which runs only when its input has ended well. Here is one of each, in some fifty lines, and a
+//! job around them:
 //!
 //! ```
 //! use std::collections::BTreeMap;

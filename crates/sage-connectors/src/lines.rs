@@ -1,4 +1,4 @@
-//! Lines of a file: bounded, counted, in one buffer that is used again.
+//! Reads lines of a file: bounded, counted, in one buffer that is used again.
 //!
 //! A line ends with `\n` or `\r\n`; the last may end with the file.
 
@@ -12,7 +12,7 @@ use crate::encoding::Encoding;
 use crate::files::{InputError, OpenFile};
 use crate::open::Input;
 
-/// A buffer that one long line has made larger than this is given back.
+/// A buffer that one long line made larger than this is freed.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
 
 pub(crate) struct Lines {
@@ -64,7 +64,7 @@ impl Lines {
         Ok(Some(line))
     }
 
-    /// The line that was read last, as one that is not of the file's encoding.
+    /// The line that was read last, as malformed: it is not in the file's encoding.
     #[cold]
     pub(crate) fn not_text(&self, error: Utf8Error) -> Box<BadLine> {
         let mut message = format!("not valid {}", self.encoding.name());
@@ -77,7 +77,7 @@ impl Lines {
         self.bad(message)
     }
 
-    /// The line that was read last, as one that is no record.
+    /// The line that was read last, as malformed: it is not a record.
     #[cold]
     pub(crate) fn bad(&self, message: String) -> Box<BadLine> {
         BadLine::new(&self.path, self.number, message, without_end(&self.buffer))

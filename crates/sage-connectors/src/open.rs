@@ -21,7 +21,7 @@ const BUFFER_BYTES: usize = 128 << 10;
 /// The plain bytes of a file.
 pub(crate) type Input = Box<dyn BufRead + Send>;
 
-/// How the bytes of a file are packed, told by the extension of its name.
+/// How a file is compressed, by the extension of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Compression {
     None,
@@ -39,7 +39,7 @@ impl Compression {
     }
 }
 
-/// Opens a file, whose text becomes UTF-8. The errors of reading it come from the reader.
+/// Opens a file and turns its text into UTF-8. Read errors come from the reader.
 pub(crate) fn open(path: &Path, encoding: Encoding) -> io::Result<Input> {
     let raw = BufReader::with_capacity(BUFFER_BYTES, Snapshot::open(path)?);
     let plain: Input = match Compression::of(path) {
@@ -86,7 +86,7 @@ struct Zstd<R> {
     raw: R,
     decoder: FrameDecoder,
     inside: bool,
-    /// Whether there was a frame: a file of no bytes is a packed file that was cut off.
+    /// Whether there was a frame: an empty file is a compressed file that was cut off.
     begun: bool,
 }
 
@@ -149,7 +149,7 @@ impl<R: BufRead> Read for Zstd<R> {
     }
 }
 
-/// The decoder's error as one of the system's, its kind `UnexpectedEof` where that is at the bottom of it.
+/// The decoder's error as an I/O error; of kind `UnexpectedEof` if that is its cause.
 fn unpacked(error: FrameDecoderError) -> io::Error {
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(inner) = cause {

@@ -4,11 +4,11 @@
 //! target; [`Output::close`], for a sink's `close`, removes it, or keeps it as `NAME.partial` where a signal has ended
 //! the job.
 //!
-//! Invariants: the target is touched by nothing but one rename; the rename comes after everything was written and
-//! synced without an error; whenever an `Output` is dropped, also by a panic, the temporary file is gone. Nobody may
-//! read the temporary file who may not read the target.
+//! Invariants: only one rename touches the target, and only after everything was written and synced without an error.
+//! Whenever an `Output` is dropped, also by a panic, the temporary file is gone. Who may not read the target may not
+//! read the temporary file.
 //!
-//! Knows nothing of formats, and of the system only what a [`Disk`] does.
+//! Knows nothing of formats, and uses the system only through a [`Disk`].
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -23,13 +23,13 @@ use tempfile::TempPath;
 use crate::open::Compression;
 
 const BUFFER_BYTES: usize = 128 << 10;
-/// What a new file may be, before the process's mask.
+/// The mode of a new file, before the process's mask.
 const NEW_FILE_MODE: u32 = 0o666;
 const PRIVATE_MODE: u32 = 0o600;
 /// As many links as Linux follows, and its error for more.
 const MOST_LINKS: u32 = 40;
 const TOO_MANY_LINKS: i32 = 40;
-/// What a file may be told to be: who may do what, and nothing of whose it is.
+/// The bits of a mode that say who may do what.
 const MODE_BITS: u32 = 0o777;
 
 /// Why a file could not be written.
@@ -80,8 +80,8 @@ pub enum OutputError {
         /// What is in the way.
         source: BoxError,
     },
-    /// Records were let pass that the file cannot do without: what was written before the failure may be half a record.
-    /// The file does not appear, whatever the sink's error policy.
+    /// An error policy let a record pass that could not be written, and half of it may be in the file. So the file does
+    /// not appear.
     #[error("{} is not made, for something could not be written to it", path.display())]
     Incomplete {
         /// The target.
@@ -108,7 +108,7 @@ pub enum OutputError {
     NotOpen,
 }
 
-/// What is done with a file, so that a test can be the disk.
+/// The system calls on a file, so that a test can play the disk.
 trait Disk: Write + Send + std::fmt::Debug {
     /// Gives the file the permissions of the one that it replaces.
     fn set_mode(&self, mode: u32) -> io::Result<()>;
@@ -150,7 +150,7 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Opens the file for one replica. A new file is its owner's alone if it is to be `private`.
+    /// Opens the file for one replica. If it is `private`, only its owner may read and write a new file.
     pub(crate) fn open(path: &Path, private: bool, cx: &OpenContext) -> Result<Self, OutputError> {
         let compression = Compression::of(path);
         if compression == Compression::Zstd {
@@ -178,20 +178,20 @@ impl Output {
         &self.target
     }
 
-    /// What became of a write that failed.
+    /// Notes a write that failed: the file will not appear.
     #[cold]
     pub(crate) fn failed(&self, source: io::Error) -> OutputError {
         OutputError::Write { path: self.target.clone(), source }
     }
 
-    /// What becomes of a record that the format cannot hold. The file will not appear.
+    /// Notes a record that the format cannot hold: the file will not appear.
     #[cold]
     pub(crate) fn unfit(&mut self, source: impl Into<BoxError>) -> OutputError {
         self.broken = true;
         OutputError::Record { path: self.target.clone(), source: source.into() }
     }
 
-    /// Makes the file the target. Where something could not be written, and an error policy let that pass, there is no
+    /// Makes the file the target. If something could not be written, and an error policy let that pass, there is no
     /// file.
     pub(crate) fn publish(self) -> Result<(), OutputError> {
         if self.broken {
@@ -215,8 +215,8 @@ impl Output {
         Ok(())
     }
 
-    /// Ends a file that will not be complete: it is kept under another name where a signal has ended the job, for
-    /// whoever sent that may have waited for it for hours, and removed otherwise.
+    /// Ends a file that will not be complete. If a signal ended the job, the file is kept under another name, because
+    /// whoever sent the signal may have waited for hours; otherwise it is removed.
     pub(crate) fn close(self, cx: &CloseContext) -> Result<(), OutputError> {
         if matches!(cx.reason(), StopReason::Signal(_)) && self.temporary.is_some() {
             if let Some(partial) = self.keep()? {
@@ -227,7 +227,7 @@ impl Output {
         self.discard()
     }
 
-    /// Gives the file the name of its target with `.partial` behind it, as far as it was written, unless that is empty.
+    /// Gives the file, as far as it was written, the target's name with `.partial` behind it, unless it is empty.
     fn keep(self) -> Result<Option<PathBuf>, OutputError> {
         let Self { target, writer, temporary, .. } = self;
         let Some(temporary) = temporary else { return Ok(None) };
@@ -278,14 +278,14 @@ impl Write for Output {
         self.writer.write_all(bytes).inspect_err(|_| self.broken = true)
     }
 
-    /// Gives what is buffered to the system, so that a disk that is full is found out before the file is closed. What
-    /// gzip still holds back stays where it is, for packing little at a time packs badly.
+    /// Gives the buffer to the system, so that a full disk is noticed before the file is closed. What gzip holds back
+    /// stays there, because gzip compresses small pieces badly.
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush().inspect_err(|_| self.broken = true)
     }
 }
 
-/// Packs what is written, or does not.
+/// Compresses what is written, or does not.
 #[derive(Debug)]
 enum Packer {
     Plain(Box<dyn Disk>),
@@ -336,7 +336,7 @@ fn in_place(path: &Path, parallelism: usize) -> Result<(PathBuf, File), OutputEr
     }
 }
 
-/// Makes a temporary file beside the target, which is where a link leads if it is one.
+/// Makes a temporary file beside the target; if the target is a link, beside the file it leads to.
 fn beside(target: PathBuf, private: bool) -> Result<(PathBuf, File, TempPath), OutputError> {
     let target = match end_of_links(target.clone()) {
         Ok(target) => target,
@@ -359,7 +359,7 @@ fn beside(target: PathBuf, private: bool) -> Result<(PathBuf, File, TempPath), O
     }
 }
 
-/// Where a link leads, though there may be nothing yet.
+/// Where a link leads, even if there is no file yet.
 fn end_of_links(mut target: PathBuf) -> io::Result<PathBuf> {
     for _ in 0..MOST_LINKS {
         if !target.is_symlink() {
@@ -370,7 +370,7 @@ fn end_of_links(mut target: PathBuf) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(TOO_MANY_LINKS))
 }
 
-/// Who may do what with the file that is there, if there is one.
+/// The mode of the existing file, if there is one.
 fn mode_of(target: &Path) -> Option<u32> {
     fs::metadata(target).ok().map(|about| about.mode() & MODE_BITS)
 }
@@ -382,7 +382,7 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// The file of one replica: the path itself for one, and otherwise with its number before the extension.
+/// The file of one replica: the path itself if it is the only one, otherwise with its number before the extension.
 fn part(path: &Path, replica: usize, parallelism: usize) -> PathBuf {
     if parallelism == 1 {
         return path.to_owned();

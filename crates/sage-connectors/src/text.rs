@@ -15,12 +15,11 @@ use crate::output::{Output, OutputError};
 
 /// Reads files line by line, as [`sage::Line`]; see [`Files`] for which files, in what order, and how large.
 ///
-/// A line ends with `\n` or `\r\n`, and with nothing else. One that is not of the files'
-/// [`encoding`](Files::encoding) fails the job, or is a [`BadLine`] with
-/// [`lenient`](Self::lenient).
+/// A line ends with `\n` or `\r\n`, and with nothing else. A line that is not in the files'
+/// [`encoding`](Files::encoding) fails the job; with [`lenient`](Self::lenient) it is a [`BadLine`].
 ///
 /// **Guarantees.** One replica gives every line of its files once, in order, in each run. It keeps no position: a run
-/// begins with the first file again. Everything that keeps it from reading on is an [`InputError`].
+/// begins with the first file again. Every failure to read on is an [`InputError`].
 ///
 /// ```
 /// use sage::Environment;
@@ -39,12 +38,12 @@ use crate::output::{Output, OutputError};
 pub struct TextSource(Walk<TextFormat>);
 
 impl TextSource {
-    /// Lines of the files a pattern matches, or of one file; see [`Files`].
+    /// Reads the files that match a pattern, or one file; see [`Files`].
     pub fn new(files: impl Into<Files>) -> Self {
         Self(Walk::new(files.into(), TextFormat))
     }
 
-    /// Gives each line that is not of the files' encoding as a [`BadLine`] among the others, instead of failing.
+    /// Gives each line that is not in the files' encoding as a [`BadLine`] among the others, instead of failing.
     pub fn lenient(self) -> impl Source<Item = Result<Line, BadLine>> {
         Lenient(self.0)
     }
@@ -76,9 +75,8 @@ impl Format for TextFormat {
 
 /// Writes each record, by its `Display`, as a line of a file that appears when it is complete.
 ///
-/// When it appears, under which name, and what is there after a failure, holds for all file sinks:
-/// [the crate's page](crate#files-that-appear-when-they-are-complete) says it. A record whose text has line ends in it
-/// makes several lines.
+/// [The crate's page](crate#files-that-appear-when-they-are-complete) says for all file sinks when the file appears,
+/// under which name, and what is there after a failure. A record whose text contains line ends becomes several lines.
 ///
 /// ```
 /// use sage::Environment;
@@ -102,13 +100,13 @@ pub struct TextSink<T> {
 }
 
 impl<T> TextSink<T> {
-    /// Lines of the file at `path`; packed if it ends in `.gz`.
+    /// Writes the file at `path`; compressed if that ends in `.gz`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), private: false, output: None, types: PhantomData }
     }
 
-    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not
-    /// for everybody. One that is replaced keeps its mode. Default: as the process's mask says.
+    /// Lets only its owner read and write a new file (mode 0600): for dead letters and other private data. A file that
+    /// is replaced keeps its mode. Default: as the process's mask says.
     pub fn private(mut self) -> Self {
         self.private = true;
         self

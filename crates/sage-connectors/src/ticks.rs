@@ -12,21 +12,21 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Tick {
     /// Its number, from 0.
     pub number: u64,
-    /// When it was due, by the system's clock as it was when the source opened.
+    /// When it was due, by the system's clock as set when the source opened.
     pub due: SystemTime,
 }
 
 /// Gives a [`Tick`] every interval, from the moment the job starts.
 ///
-/// Tick `n` is due `n` intervals after the first, by a clock that cannot be set; so a tick that is late makes none
-/// of the next ones late, and the ticks do not drift. An interval of zero gives ticks as fast as they are taken.
+/// Tick `n` is due `n` intervals after the first, by a clock that cannot be set. So a late tick makes no other tick
+/// late, and the ticks do not drift. An interval of zero gives ticks as fast as they are taken.
 ///
-/// Where the pipeline is slower than the interval, or was paused, the ticks that are overdue come at once, one after
-/// the other: none is lost. With [`skip_missed`](Self::skip_missed) only the latest of them comes, and its number tells
-/// how many are missing.
+/// If the pipeline is slower than the interval, or was paused, the overdue ticks come at once, one after the other:
+/// none is lost. With [`skip_missed`](Self::skip_missed) only the latest of them comes; its number tells how many are
+/// missing.
 ///
-/// A drain or a cancel ends a wait at once, as does a `take` behind it that has enough; a pause interrupts it. Each
-/// replica has a clock of its own.
+/// A drain or a cancel ends a wait at once, and so does a `take` downstream that has enough; a pause interrupts it.
+/// Each replica has a clock of its own.
 ///
 /// **Guarantees.** Ticks come in order, with numbers that increase by one (that increase, with `skip_missed`), never
 /// before they are due. Each run begins with tick 0.

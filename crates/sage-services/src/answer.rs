@@ -1,7 +1,7 @@
 //! Answers a question with the best sentence of the passages retrieved for it, word for word.
 //!
-//! An extractive answer cannot say what no document says, and it names the lines it was taken from. What it cannot do
-//! is combine, reason or phrase: that takes a language model, which slots in where [`Extractor::answer`] is called.
+//! An extractive answer cannot say what no document says, and it names its lines. It cannot combine, reason or phrase:
+//! that takes a language model, which you can call in the place of [`Extractor::answer`].
 //!
 //! Invariants:
 //! 1. An answer's text is found in its passage, but for white space, list marks and a cut that is marked by "…".
@@ -37,9 +37,9 @@ pub struct Answer {
 
 /// Chooses the sentence that answers a question best, or two neighbours.
 ///
-/// A sentence counts for the question's words that it holds, by their rarity, and for half as much of those that stand
-/// in the titles above it; more when the words are neighbours in both, or when a "what is" question finds "… is"; less
-/// when it is code, a fragment, very long, or says nothing but the question again.
+/// A sentence scores for each of the question's words that it holds, by the word's rarity, and half as much for words
+/// in the titles above it. It scores more when the words are neighbours in both, or when a "what is" question finds "…
+/// is". It scores less when it is code, a fragment, very long, or only repeats the question.
 ///
 /// ```
 /// use sage_services::{Chunker, Extractor, Format, Hit, LexicalEmbedder};
@@ -69,7 +69,7 @@ const TITLE_WORTH: f32 = 0.5;
 const PAIR_WORTH: f32 = 0.25;
 /// Worth of a sentence that is code rather than prose.
 const CODE_WORTH: f32 = 0.7;
-/// Worth of words that no stop ends, which may be a title or a label.
+/// Worth of words without a full stop at the end, which may be a title or a label.
 const FRAGMENT_WORTH: f32 = 0.8;
 /// A second sentence must add this much to be quoted, too.
 const SECOND_SENTENCE_WORTH: f32 = 0.85;
@@ -111,7 +111,7 @@ impl Extractor {
         best.map(|(_, answer)| answer)
     }
 
-    /// Every sentence of the passage, and every two neighbours, with what it is worth.
+    /// Every sentence of the passage, and every two neighbours, with their scores.
     fn candidates(&self, question: &Question, passage: &Passage) -> Vec<(f32, Answer)> {
         let titles = Matches::of(question, &passage.heading);
         let sentences: Vec<(Sentence, Matches)> = sentences(&passage.text)
@@ -216,7 +216,7 @@ impl Matches {
         }
     }
 
-    /// What the words besides the question's are worth.
+    /// The worth of the words that are not the question's.
     fn information(&self) -> f32 {
         if self.new_terms < FEW_NEW_TERMS {
             0.5

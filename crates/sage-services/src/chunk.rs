@@ -3,10 +3,10 @@
 //! A passage names its document, its lines and the headings above it, so that an answer can be traced to its source.
 //!
 //! Invariants:
-//! 1. Every line that is not blank is in at least one passage, whole; a line longer than a passage is cut between
-//!    characters, and its pieces in order are the line but for white space at a cut.
-//! 2. The text of a passage is the document's text from its first to its last line, but for the cut of such a line. The
-//!    text of an HTML page is what remains of its lines without the markup.
+//! 1. Every line that is not blank is whole in at least one passage. A line longer than a passage is cut between
+//!    characters; its pieces in order are the line, except for white space at a cut.
+//! 2. The text of a passage is the document's text from its first to its last line, except where a long line is cut.
+//!    The text of an HTML page is its lines without the markup.
 //! 3. A passage has at most `max_chars` characters, at least one of which is not white space.
 //! 4. In Markdown a passage holds text of one section only; sub-sections without text of their own share a passage.
 //!
@@ -43,7 +43,7 @@ impl Passage {
 
     /// Returns the text to embed: the titles of the sections around the passage, then the passage.
     ///
-    /// A paragraph often does not repeat the word that its title says.
+    /// A paragraph often does not repeat the words of its title.
     pub fn text_with_heading(&self) -> String {
         format!("{}\n{}", self.heading, self.text)
     }
@@ -77,8 +77,8 @@ impl Default for Chunker {
 impl Chunker {
     /// Creates a chunker whose passages end soon after `target_chars` characters and never exceed `max_chars`.
     ///
-    /// Where a section is cut for its length, whole lines at the end of a passage are repeated at the beginning of the
-    /// next, up to `overlap_chars` characters of them, so that a sentence across the cut is found.
+    /// Where a long section is cut, the next passage repeats whole lines from the end of the passage before, up to
+    /// `overlap_chars` characters, so that a sentence across the cut is found.
     ///
     /// # Panics
     ///

@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. The order is that of the names, so that two runs over one folder see the same.
 //! 2. Nothing is read before it is asked for, and nothing is kept: a walk holds one open folder per level.
-//! 3. Every file with a wanted extension is either given or accounted for by an error that names it.
+//! 3. Every file with a wanted extension is either given or named by an error.
 //!
 //! Knows nothing of formats and passages.
 
@@ -16,7 +16,7 @@ use walkdir::{DirEntry, WalkDir};
 /// Longest file that is read, 16 MiB: a document is held in memory while it is cut.
 pub const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
 
-/// Folders with files that somebody else wrote, or a machine.
+/// Folders whose files somebody else or a machine wrote.
 const LEFT_OUT: &[&str] = &["target", "node_modules"];
 
 /// Why a document was passed over.
@@ -31,7 +31,7 @@ pub enum DocumentError {
         /// What the system says.
         source: io::Error,
     },
-    /// The file holds a zero byte, which no text does.
+    /// The file holds a zero byte, so it is not text.
     #[error("`{}` is no text: it holds a zero byte", path.display())]
     NotText {
         /// The file.
@@ -50,7 +50,7 @@ pub enum DocumentError {
 /// The text of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentText {
-    /// The text; U+FFFD stands in the place of what is not UTF-8.
+    /// The text, with U+FFFD for bytes that are not UTF-8.
     pub text: String,
     /// Whether all of the file was UTF-8.
     pub is_utf8: bool,
@@ -62,7 +62,7 @@ pub struct DocumentText {
 /// Hidden files and folders, `target` and `node_modules` are left out; links are not followed, except for `folder`
 /// itself.
 ///
-/// Each error names a folder that could not be read; the walk goes on behind it.
+/// Each error names a folder that could not be read; the walk then goes on.
 pub fn documents(
     folder: &Path,
     extensions: &[String],

@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. Equal text gives an equal vector, in every process and on every machine: the hash is fixed.
 //! 2. A vector has length 1, or is all zeros when the text holds no word at all.
-//! 3. The last coordinate belongs to no word: it is 0 but in the vectors of short passages.
+//! 3. The last coordinate belongs to no word: it is 0 except in the vectors of short passages.
 //! 4. Document frequencies only grow, and their final value does not depend on the order of the passages, so replicas
 //!    may embed passages concurrently.
 //!
@@ -33,12 +33,12 @@ const SHORT_LENGTH: f32 = 8.0;
 ///
 /// Cosine favours short passages, which have little beside the word they share with a question. As in pivoted length
 /// normalisation (Singhal, Buckley and Mitra, SIGIR 1996), a passage is therefore never divided by less than a certain
-/// length; what its vector lacks to length 1 goes to a coordinate of which questions make no use.
+/// length; what its vector lacks to length 1 goes to a coordinate that questions do not use.
 ///
 /// It finds shared words, up to their endings, not shared meaning: a paraphrase without a common word is not found.
 ///
-/// Shared by any number of threads: nothing is locked, and counting the words of a passage is a relaxed atomic addition
-/// for each.
+/// Any number of threads may share it: nothing is locked, and counting a word of a passage is one relaxed atomic
+/// addition.
 ///
 /// ```
 /// use sage_services::LexicalEmbedder;
@@ -123,7 +123,7 @@ impl LexicalEmbedder {
         rarity
     }
 
-    /// Weight of one term (see `for_each_term`) of a question: its rarity, and for an unknown one that of the rarest.
+    /// Weight of one term (see `for_each_term`) of a question: its rarity; an unknown term counts as the rarest.
     pub(crate) fn term_weight(&self, term: &str) -> f32 {
         match self.rarity_of_hash(term_hash(term)) {
             0.0 => (1.0 + 2.0 * self.passages() as f32).ln(),

@@ -90,7 +90,7 @@ fn end_of(markup: &str, closing: &str) -> usize {
     markup.find(closing).map_or(markup.len(), |at| at + closing.len())
 }
 
-/// Index after the `>` of the tag, looking over those in quoted attributes.
+/// Index after the `>` of the tag, ignoring those in quoted attributes.
 fn end_of_tag(markup: &str) -> usize {
     let mut quote = None;
     for (at, byte) in markup.bytes().enumerate() {

@@ -1,9 +1,9 @@
 //! Tells what each line of a document is: heading, code, list item, text or blank.
 //!
 //! Reads what ordinary Markdown uses to structure a document: `#` headings, fenced code and list items. Underlined
-//! headings, indented code and quotes are text, which costs nothing but a less apt place to cut.
+//! headings, indented code and quotes count as text; the only cost is a less suitable place to cut.
 
-/// Ends a paragraph within a line; HTML without line feeds is full of it once its tags are gone.
+/// Ends a paragraph within a line. HTML without line feeds is full of these once its tags are gone.
 pub(crate) const PARAGRAPH_SEPARATOR: char = '\u{2029}';
 
 /// How the lines of a document are to be read.
@@ -12,7 +12,7 @@ pub(crate) const PARAGRAPH_SEPARATOR: char = '\u{2029}';
 pub enum Format {
     /// Markdown: `#` headings begin a section, fenced code stays together.
     Markdown,
-    /// HTML: tags are dropped, and headings found where they have a line to themselves.
+    /// HTML: tags are dropped, and a heading counts if it has a line to itself.
     Html,
     /// Anything else: a blank line separates paragraphs, nothing is a heading.
     Text,

@@ -8,7 +8,7 @@ use crate::terms::for_each_term;
 /// The distinct terms of a question, in order, and their weights.
 pub(crate) struct Question {
     positions: HashMap<String, usize>,
-    /// By position: how much a term tells, its rarity.
+    /// By position: the rarity of a term.
     pub(crate) weights: Vec<f32>,
     /// Sum of the weights, above 0.
     pub(crate) total: f32,

@@ -1,8 +1,8 @@
 //! Orders retrieved passages by the words they share with the question, compared exactly.
 //!
-//! A hashed vector is small because words share coordinates, and the noise of that pushes some good passages from the
-//! first places into the first fifty. Comparing the words themselves brings them back, at the cost of reading fifty
-//! passages instead of all of them: retrieve widely, rerank, keep a few.
+//! A hashed vector is small because words share coordinates. The noise of that pushes some good passages from the first
+//! places into the first fifty. Comparing the words themselves brings them back, and only fifty passages have to be
+//! read for it: retrieve widely, rerank, keep a few.
 //!
 //! The score is BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009) with its
 //! customary parameters, plus a part of it again for words that are neighbours in both texts. It is divided by what a
@@ -59,7 +59,7 @@ pub fn rerank(
 struct Counts {
     terms: usize,
     occurrences: Vec<u32>,
-    /// By the later word's position, so never at 0: whether the question's word before it stands before it here, too.
+    /// By the later word's position, so never at 0: whether the same word stands before it as in the question.
     pairs: Vec<bool>,
 }
 

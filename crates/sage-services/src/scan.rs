@@ -56,8 +56,8 @@ impl PartialEq for Candidate<'_> {
 
 impl Eq for Candidate<'_> {}
 
-/// Sums in 16 independent lanes, which the compiler turns into vector instructions; a single running sum it may not
-/// reorder.
+/// Sums in 16 independent lanes, which the compiler turns into vector instructions; it may not reorder a single running
+/// sum.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut lanes = [0.0_f32; LANES];

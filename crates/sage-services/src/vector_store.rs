@@ -7,7 +7,7 @@
 //! 1. `ids`, `payloads` and the rows of `matrix` correspond by position, and `rows` maps each id to its position.
 //! 2. Every row has length 1 to within rounding; no row holds a NaN, an infinity or only zeros.
 //! 3. A failed change changes nothing: a batch is checked whole before its first record is stored.
-//! 4. The result of a search depends on what the store holds and not on the order in which it arrived.
+//! 4. The result of a search depends on the records in the store, not on the order in which they arrived.
 //!
 //! Knows nothing of text, files or embedders.
 
@@ -52,7 +52,7 @@ pub enum StoreError {
     /// The vector has no direction, as its length is zero (or too small to divide by).
     #[error("a vector of zeros has no direction to compare")]
     ZeroVector,
-    /// A search for no results at all.
+    /// A search asked for no results.
     #[error("a search must ask for at least one result")]
     NoResultsAsked,
     /// The store holds its maximum number of records already.
@@ -63,7 +63,7 @@ pub enum StoreError {
     },
 }
 
-/// A record to store: its id, its vector and what a search gives back.
+/// A record to store: its id, its vector and its payload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record<P> {
     /// Identifies the record; storing the same id again replaces it.
@@ -77,7 +77,7 @@ pub struct Record<P> {
 /// An exact cosine search over vectors in memory.
 ///
 /// For up to a few hundred thousand vectors an exact scan answers in milliseconds to tenths of a second and is never
-/// wrong, which an approximate index is not; beyond that a remote store or an index is the better tool.
+/// wrong, unlike an approximate index. Beyond that a remote store or an index is the better tool.
 ///
 /// A record takes `4 × dimensions` bytes, plus its id twice over and its payload: 100,000 records of 1,024 dimensions
 /// take 400 MB. The store refuses records beyond [`max_records`](Self::max_records), 1,000,000 unless set.

@@ -1,14 +1,14 @@
-//! The text of the CSV record that is being read: for a limit to its length, and for showing it when it is bad.
+//! Keeps the text of the CSV record that is being read, to limit its length and to show it when it is bad.
 
 use std::fmt;
 use std::io::{self, Read};
 
 use crate::open::Input;
 
-/// Text that was read is given back in pieces at least this large.
+/// Memory of text that was read is freed in pieces at least this large.
 const FORGET_BYTES: usize = 64 << 10;
 
-/// A reader that keeps what it has read from some place on, and that stops when one record is too long.
+/// A reader that keeps the text of the current record, and stops when one record is too long.
 pub(crate) struct Kept {
     input: Input,
     text: Vec<u8>,

@@ -14,13 +14,13 @@ use crate::output::{Output, OutputError};
 
 /// Writes each record as a record of CSV to a file that appears when it is complete.
 ///
-/// When it appears, under which name, and what is there after a failure, holds for all file sinks:
-/// [the crate's page](crate#files-that-appear-when-they-are-complete) says it.
+/// [The crate's page](crate#files-that-appear-when-they-are-complete) says for all file sinks when the file appears,
+/// under which name, and what is there after a failure.
 ///
-/// A struct's field names become the first record of the file, of each part if there are several; a file without
-/// records is empty, for nothing is known of their fields. Fields are put in quotes where they need it, lines end with
-/// `\n`. Records need the same number of fields each; one that has another, or a map or a struct within a struct, which
-/// CSV has no place for, fails the job with [`OutputError::Record`].
+/// A struct's field names become the first record of the file, or of each part. A file without records is empty,
+/// because their fields are not known. Fields are quoted where they need it, and lines end with `\n`. All records must
+/// have the same number of fields, and no field may be a map or a struct; any other record fails the job with
+/// [`OutputError::Record`].
 ///
 /// ```
 /// use sage::Environment;
@@ -53,7 +53,7 @@ pub struct CsvSink<T> {
 }
 
 impl<T> CsvSink<T> {
-    /// Records of the file at `path`; packed if it ends in `.gz`.
+    /// Writes the file at `path`; compressed if that ends in `.gz`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let (headers, delimiter, types) = (true, b',', PhantomData);
         Self { path: path.into(), headers, delimiter, private: false, writer: None, broken: false, types }
@@ -65,15 +65,15 @@ impl<T> CsvSink<T> {
         self
     }
 
-    /// A file that is new may be read and written by its owner only (mode 0600): for dead letters, and what else is not
-    /// for everybody. One that is replaced keeps its mode. Default: as the process's mask says.
+    /// Lets only its owner read and write a new file (mode 0600): for dead letters and other private data. A file that
+    /// is replaced keeps its mode. Default: as the process's mask says.
     pub fn private(mut self) -> Self {
         self.private = true;
         self
     }
 
-    /// Sets the byte between fields: any ASCII character but a double quote and a line end, or else the sink does not
-    /// open. Default: `,`.
+    /// Sets the byte between fields: any ASCII character except a double quote and a line end; with another, the sink
+    /// does not open. Default: `,`.
     pub fn delimiter(mut self, delimiter: u8) -> Self {
         self.delimiter = delimiter;
         self

@@ -14,25 +14,23 @@ use crate::bad_line::{BadLine, Lenient, strict_source};
 use crate::encoding::Encoding;
 use crate::files::{Files, Format, InputError, OpenFile, Parsed, Walk};
 
-/// How much the parser reads at a time.
+/// Bytes that the parser reads at a time.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Reads a `T` from each record of CSV; see [`Files`] for which files, in what order, and how large.
 ///
-/// The first record of every file names the fields of a struct, unless [`headers`](Self::headers) says that there is no
-/// such record; a `T` then takes its fields in order, and a tuple will do. Fields are separated by commas, or by
-/// another [`delimiter`](Self::delimiter); one in double quotes may have delimiters and line ends in it, and two double
-/// quotes for one. Records end with `\n`, `\r\n` or `\r`; empty lines are skipped. An empty field is `None` for an
-/// `Option`.
+/// The first record of every file names the fields of a struct. With [`headers(false)`](Self::headers) there is no such
+/// record: a `T` takes its fields in order, and a tuple will do. Commas, or another [`delimiter`](Self::delimiter),
+/// separate fields. A field in double quotes may contain delimiters and line ends, and two double quotes for one.
+/// Records end with `\n`, `\r\n` or `\r`; empty lines are skipped. An empty field is `None` for an `Option`.
 ///
-/// A record with more or fewer fields than the first of its file, with a field that is not of the files' encoding, with
-/// a quoted field that is open at the end of the file, or that is no `T`, fails the job, or is a [`BadLine`] with
-/// [`lenient`](Self::lenient). The names in the first record must be text in both cases. Errors name the line a record
-/// begins at.
+/// A record is malformed if it is not a `T`, if it has more or fewer fields than the first record of its file, if a
+/// field is not in the files' encoding, or if a quoted field is open at the end of the file. Such a record fails the
+/// job; with [`lenient`](Self::lenient) it is a [`BadLine`]. The names in the first record must be text in both cases.
+/// Errors name the line at which a record begins.
 ///
 /// **Guarantees.** One replica gives every record of its files once, in order, in each run. It keeps no position: a run
-/// begins with the first file again. Everything that keeps it from reading on is an
-/// [`InputError`].
+/// begins with the first file again. Every failure to read on is an [`InputError`].
 ///
 /// ```
 /// # use std::fs;
@@ -67,14 +65,14 @@ impl<T: DeserializeOwned + Send + 'static> CsvSource<T> {
         self
     }
 
-    /// Sets the byte between fields: any ASCII character but a double quote and a line end, or else the source does not
-    /// open. Default: `,`.
+    /// Sets the byte between fields: any ASCII character except a double quote and a line end; with another, the source
+    /// does not open. Default: `,`.
     pub fn delimiter(mut self, delimiter: u8) -> Self {
         self.0.format_mut().delimiter = delimiter;
         self
     }
 
-    /// Gives each record that is no `T` as a [`BadLine`] among the others, instead of failing.
+    /// Gives each record that is not a `T` as a [`BadLine`] among the others, instead of failing.
     pub fn lenient(self) -> impl Source<Item = Result<T, BadLine>> {
         Lenient(self.0)
     }

@@ -1,4 +1,4 @@
-//! What a consumer and a producer share: settings, the callbacks of librdkafka, and what must not be told on.
+//! What a consumer and a producer share: settings, the callbacks of librdkafka, and the secrets that must not be shown.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use super::error::KafkaError;
 
 /// Parts of the names of settings whose values are secret.
 const SECRET: [&str; 9] = ["password", "secret", "token", "pem", "jaas", "oauthbearer", "key", "username", "kinit"];
-/// A part of a secret value that is shorter is not looked for by itself: it would be found everywhere.
+/// Shorter parts of a secret value are not searched for by themselves: they would be found everywhere.
 const SHORTEST_PART: usize = 4;
 
 /// Settings of a client.
@@ -36,7 +36,7 @@ impl Settings {
         self.extra.push((key, value));
     }
 
-    /// Makes a client. `fixed` are settings that the user cannot change by name, `defaults` those that they can.
+    /// Makes a client. The user can change the settings in `defaults` by name, but not those in `fixed`.
     pub(super) fn client<C: FromClientConfigAndContext<Context>>(
         &self,
         fixed: &[(&str, String)],
@@ -71,13 +71,13 @@ impl Settings {
         })
     }
 
-    /// The addresses of the brokers, as they may be told.
+    /// The addresses of the brokers, without secrets.
     pub(super) fn servers_told(&self) -> String {
         redact(&self.servers, &self.secrets())
     }
 
-    /// What must not be told on: values of secret settings, the values in those, and what addresses have before an `@`.
-    /// The longest first, so that none hides a part of another.
+    /// The secrets: values of secret settings, the values inside those, and what addresses have before an `@`. The
+    /// longest comes first, so that none hides a part of another.
     fn secrets(&self) -> Vec<String> {
         let mut secrets = Vec::new();
         for (key, value) in &self.extra {
@@ -118,7 +118,7 @@ fn credentials_in(text: &str) -> impl Iterator<Item = String> {
     credentials.map(str::to_owned)
 }
 
-/// Names, no values: one of them may be a password.
+/// Shows names but no values: one of them may be a password.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let extra: Vec<_> = self.extra.iter().map(|(key, _)| key).collect();
@@ -130,7 +130,7 @@ fn redact(text: &str, secrets: &[String]) -> String {
     secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
 }
 
-/// What librdkafka has told, from its callbacks. They run on the thread that polls.
+/// What librdkafka's callbacks reported. They run on the thread that polls.
 #[derive(Debug, Default)]
 struct Told {
     last_error: Option<String>,
@@ -138,7 +138,7 @@ struct Told {
     failed: Option<String>,
 }
 
-/// Receives what librdkafka tells.
+/// Receives librdkafka's reports.
 pub(super) struct Context {
     secrets: Box<[String]>,
     told: Mutex<Told>,
@@ -149,7 +149,7 @@ impl Context {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The last error librdkafka has told, or else `or`.
+    /// The last error librdkafka reported, or `or`.
     pub(super) fn reason(&self, or: &dyn fmt::Display) -> String {
         self.told().last_error.clone().unwrap_or_else(|| redact(&or.to_string(), &self.secrets))
     }
@@ -159,7 +159,7 @@ impl Context {
         self.told().acknowledged
     }
 
-    /// Why the first record that was not delivered was not.
+    /// Why the first record that was not delivered failed.
     pub(super) fn failed(&self) -> Option<String> {
         self.told().failed.clone()
     }
@@ -221,7 +221,7 @@ impl ProducerContext for Context {
     }
 }
 
-/// Whether an error passes by itself once a broker can be reached again.
+/// Whether an error goes away once a broker can be reached again.
 pub(super) fn passes(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(

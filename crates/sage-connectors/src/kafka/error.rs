@@ -8,11 +8,11 @@ use super::record::BadRecord;
 
 /// Why a Kafka topic could not be read or written.
 ///
-/// No variant holds the value of a setting, and what librdkafka says is searched for the values of secret ones first.
+/// No variant holds the value of a setting. Values of secret settings are removed from librdkafka's messages.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KafkaError {
-    /// A setting is unknown, has a value it cannot have, or is not the user's to set.
+    /// A setting is unknown, has an impossible value, or is set by the source or sink itself.
     #[error("the Kafka setting `{key}` {why}")]
     Setting {
         /// Its name.
@@ -44,8 +44,8 @@ pub enum KafkaError {
         /// The broker's reason.
         why: String,
     },
-    /// The group has no offset that is still there, and [`OffsetReset::Error`](super::OffsetReset::Error) says not to
-    /// guess.
+    /// The group has no offset that is still in the topic, and [`OffsetReset::Error`](super::OffsetReset::Error)
+    /// forbids guessing.
     #[error("the group `{group}` has no offset for {topic}[{partition}] that is still in the topic")]
     NoOffset {
         /// The consumer group.
@@ -55,7 +55,7 @@ pub enum KafkaError {
         /// The partition.
         partition: i32,
     },
-    /// No broker could be reached for the broker timeout.
+    /// No broker could be reached for as long as the broker timeout.
     #[error("lost Kafka at {servers} for more than {after:?}: {why}")]
     Lost {
         /// The bootstrap servers.
@@ -65,13 +65,13 @@ pub enum KafkaError {
         /// The last reason.
         why: String,
     },
-    /// Reading failed in a way that does not pass.
+    /// Reading failed for good.
     #[error("cannot read from Kafka: {why}")]
     Read {
         /// The reason.
         why: String,
     },
-    /// A record that the deserialiser does not take.
+    /// The deserialiser refused a record.
     #[error(transparent)]
     BadRecord(BadRecord),
     /// The offsets could not be committed. The next run of the group reads the records again.

@@ -1,7 +1,7 @@
 //! Kafka topics: [`KafkaSource`] and [`KafkaSink`], over librdkafka.
 //!
-//! `client.rs` is what both share: settings, what librdkafka tells, and what must not be told on. `record.rs` is a
-//! record as the source sees it. Neither the source nor the sink shows a type of librdkafka's binding to its user.
+//! `client.rs` has what both share: settings, librdkafka's reports, and secrets. `record.rs` has a record as the source
+//! sees it. No type of librdkafka's binding is public.
 
 mod client;
 mod error;

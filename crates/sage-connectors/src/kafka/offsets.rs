@@ -1,4 +1,4 @@
-//! [`KafkaOffsets`]: where sources stand, for whoever commits that later.
+//! [`KafkaOffsets`]: the offsets of sources, to be committed later.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,8 +31,8 @@ struct Stand {
     offsets: Offsets,
 }
 
-/// Where the sources of a job stood when they ended well, to be committed when the job has succeeded: **at least
-/// once**, whatever lies between the sources and the sinks. Cloneable; all clones are one.
+/// The offsets at which a job's sources ended well, for you to commit when the job has succeeded: **at least once**,
+/// whatever lies between the sources and the sinks. All clones share the same offsets.
 ///
 /// If the process ends between the success of the job and the commit, the next run gives the records again.
 ///
@@ -56,17 +56,17 @@ struct Stand {
 pub struct KafkaOffsets(Arc<Mutex<Vec<Stand>>>);
 
 impl KafkaOffsets {
-    /// None yet.
+    /// Holds no offsets yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Commits what there is, and forgets it if that went well. Blocks, for about twice the sources' connect timeout at
-    /// most where no broker answers. Without anything to commit, does nothing.
+    /// Commits the offsets, and forgets them if that went well. Blocks; if no broker answers, for about twice the
+    /// sources' connect timeout. Without offsets, does nothing.
     ///
     /// # Errors
-    /// [`KafkaError::Commit`] where the brokers refuse, cannot be reached, or say that the group has members: the
-    /// offsets are kept, and may be committed again.
+    /// [`KafkaError::Commit`] if the brokers refuse, cannot be reached, or say that the group has members. The offsets
+    /// are kept, and may be committed again.
     pub fn commit(&self) -> Result<(), KafkaError> {
         // Not under the lock, for a source may want to end meanwhile.
         let stands = self.stands().clone();

@@ -1,14 +1,13 @@
-//! The consumer behind a [`KafkaSource`](super::KafkaSource), whatever it makes of the records.
+//! The consumer behind a [`KafkaSource`](super::KafkaSource), for any type of record.
 //!
 //! Partitions are assigned, not balanced: replica `r` of `n` reads partition `p` of the topic number `t` if
 //! `(t + p) % n == r`. So no partition ever changes hands, and none is read twice within a run.
 //!
-//! Invariant: `Part::next` is the offset behind the last record that was given, or was passed over because there is
-//! none to give up to there. It is what `close` commits, and `close` commits only when every record given was handed
-//! downstream.
+//! Invariant: `Part::next` is the offset behind the last record that was given, or that was skipped because there was
+//! nothing to give. `close` commits it, and only if every record given was handed downstream.
 //!
-//! No call into librdkafka may block for long, for it cannot be interrupted: connecting is done in attempts, and
-//! between them the engine is asked whether to go on.
+//! No call into librdkafka may block for long, because it cannot be interrupted: the reader connects in attempts, and
+//! asks the engine between them whether to go on.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +31,7 @@ const FIRST_ATTEMPT: Duration = Duration::from_millis(100);
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(1);
 /// How many events are taken at a time while connecting.
 const EVENTS: usize = 32;
-/// How often, and for how long, a broker is looked for while something is wrong.
+/// How often, and for how long, the reader looks for a broker while something is wrong.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const PROBE: Duration = Duration::from_millis(200);
 
@@ -129,7 +128,7 @@ impl Reader {
         self.parts.is_some()
     }
 
-    /// Makes something of the next record.
+    /// Reads the next record and parses it.
     pub(super) fn next<R>(
         &mut self,
         cx: &SourceContext,
@@ -232,7 +231,7 @@ impl Reader {
         }
     }
 
-    /// With `until_end`: whether there is more to read. Goes on to the next topic where the last one is done.
+    /// With `until_end`: whether there is more to read. Goes on to the next topic when the last one is done.
     fn more(&mut self) -> Result<bool, KafkaError> {
         let (Some(consumer), Some(parts)) = (&self.consumer, &self.parts) else { return Ok(false) };
         if parts.iter().any(|part| part.topic == self.topic && !part.done) {
@@ -244,7 +243,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// Looks the partitions up and begins to read them. Returns whether it has: false where it is to be called again.
+    /// Looks the partitions up and begins to read them. Returns false if it has to be called again.
     #[cold]
     fn connect(&mut self, cx: &SourceContext) -> Result<bool, KafkaError> {
         if cx.interrupted() {
@@ -285,8 +284,7 @@ impl Reader {
         }
     }
 
-    /// Takes what librdkafka has to tell while no partition is assigned: refused credentials are told as an event, and
-    /// as nothing else.
+    /// Takes librdkafka's events while no partition is assigned: refused credentials are reported only as an event.
     fn serve(&self) -> Result<(), KafkaError> {
         let consumer = self.consumer.as_ref().ok_or(KafkaError::NotOpen)?;
         // A poll takes one event, and does not tell a line for the log from none.
@@ -358,7 +356,7 @@ impl Reader {
         Ok(parts)
     }
 
-    /// Commits where it stands if every record given was handed downstream, and ends the client.
+    /// Commits its offsets if every record given was handed downstream, and ends the client.
     pub(super) fn close(&mut self, cx: &CloseContext) -> Result<(), KafkaError> {
         let (Some(consumer), Some(parts)) = (self.consumer.take(), self.parts.take()) else { return Ok(()) };
         if !ended_well(cx) || parts.is_empty() {

@@ -1,4 +1,4 @@
-//! One record of a topic: as the deserialiser sees it, and as data where it is bad.
+//! One record of a topic: as the deserialiser sees it, and as data if it is bad.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ impl KafkaRecord<'_> {
         self.0.offset()
     }
 
-    /// Milliseconds since 1970 UTC, as the producer or the broker set them; `None` where neither did.
+    /// Milliseconds since 1970 UTC, as the producer or the broker set them; `None` if neither did.
     pub fn timestamp_millis(&self) -> Option<i64> {
         self.0.timestamp().to_millis()
     }

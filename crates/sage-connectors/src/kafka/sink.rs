@@ -30,9 +30,9 @@ type Key<T> = dyn Fn(&T) -> Option<Vec<u8>> + Send + Sync;
 /// repeat nor reorder records within a partition. [`flush`](Sink::flush) waits until every record written so far was
 /// acknowledged by all replicas in sync. It runs whenever no record is waiting and at the end of input, so a job that
 /// has succeeded has every record in the topic. A record that a broker refuses, or that was not acknowledged within the
-/// [`delivery_timeout`](Self::delivery_timeout), fails the job with [`KafkaError::Delivery`], which counts what was not
-/// acknowledged; an error policy that lets records pass does not help the sink on, for it fails from there on. The job
-/// is clean then: the last flush comes before the sink is closed, and closing only gives up. After a cancel or a
+/// [`delivery_timeout`](Self::delivery_timeout), fails the job with [`KafkaError::Delivery`], which counts the records
+/// that were not acknowledged. An error policy that lets records pass does not help: the sink fails from there on. The
+/// job is then clean: the last flush comes before the sink is closed, and closing only gives up. After a cancel or a
 /// failure elsewhere, what was not acknowledged is dropped and counted in a warning; some of it may be in the topic. A
 /// job that runs again writes again: between two runs, the topic gets records at least once.
 ///
@@ -66,7 +66,7 @@ pub struct KafkaSink<T> {
 }
 
 impl<T> KafkaSink<T> {
-    /// To `topic`, with values as `value` makes them. `servers` are the addresses of brokers, such as
+    /// Writes to `topic` the values that `value` makes. `servers` are the addresses of brokers, such as
     /// `"a:9092,b:9092"`.
     pub fn new<E: Into<BoxError>>(
         servers: impl Into<String>,
@@ -86,7 +86,7 @@ impl<T> KafkaSink<T> {
         }
     }
 
-    /// To `topic`, as they are.
+    /// Writes to `topic` the records as they are.
     pub fn bytes(servers: impl Into<String>, topic: impl Into<String>) -> Self
     where
         T: AsRef<[u8]>,
@@ -94,7 +94,7 @@ impl<T> KafkaSink<T> {
         Self::new(servers, topic, |record: &T| Ok::<_, BoxError>(record.as_ref().to_vec()))
     }
 
-    /// To `topic`, as JSON.
+    /// Writes to `topic` the records as JSON.
     pub fn json(servers: impl Into<String>, topic: impl Into<String>) -> Self
     where
         T: Serialize,
@@ -102,8 +102,7 @@ impl<T> KafkaSink<T> {
         Self::new(servers, topic, |record: &T| serde_json::to_vec(record))
     }
 
-    /// The key of each record, whose hash decides on the partition. Default: no key, and partitions as librdkafka
-    /// chooses.
+    /// Gives each record a key, whose hash chooses the partition. Default: no key; librdkafka chooses.
     pub fn key<K: AsRef<[u8]>>(mut self, key: impl Fn(&T) -> K + Send + Sync + 'static) -> Self {
         self.key = Some(Arc::new(move |record| Some(key(record).as_ref().to_vec())));
         self
@@ -154,7 +153,7 @@ impl<T> KafkaSink<T> {
         Ok(())
     }
 
-    /// Waits for a broker that knows the topic. Brokers that make topics by themselves make it now.
+    /// Waits for a broker that knows the topic. Brokers that create topics by themselves create it now.
     fn find_topic(&self, producer: &BaseProducer<Context>) -> Result<(), KafkaError> {
         let deadline = Instant::now() + self.settings.connect_timeout.min(FOREVER);
         loop {
@@ -238,8 +237,7 @@ impl<T> KafkaSink<T> {
         Ok(())
     }
 
-    /// Waits until everything was acknowledged, or something was not. What ends a record's wait is its delivery
-    /// timeout.
+    /// Waits until every record was acknowledged or one was not. A record's wait ends by its delivery timeout.
     fn settle(&self) -> Result<(), KafkaError> {
         let Some(producer) = &self.producer else { return Ok(()) };
         while producer.in_flight_count() > 0 {
@@ -249,7 +247,7 @@ impl<T> KafkaSink<T> {
         self.check(producer)
     }
 
-    /// Gives up what was not acknowledged.
+    /// Gives up the records that were not acknowledged.
     fn end(&mut self) {
         // Dropping the producer drops what it still has.
         if let Some(producer) = self.producer.take() {

@@ -14,16 +14,16 @@ use super::offsets::{Commit, KafkaOffsets};
 use super::reader::{Options, Reader};
 use super::record::{BadRecord, KafkaRecord};
 
-/// Where a group begins in a partition for which it has no offset, or one that is no longer in the topic.
+/// Where a group begins in a partition if it has no offset, or one that is no longer in the topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OffsetReset {
-    /// With the oldest record there is.
+    /// At the oldest record.
     #[default]
     Earliest,
-    /// Behind the newest record there is when the source connects.
+    /// Behind the newest record at the time the source connects.
     Latest,
-    /// The job fails, with [`KafkaError::NoOffset`].
+    /// Nowhere: the job fails with [`KafkaError::NoOffset`].
     Error,
 }
 
@@ -34,11 +34,10 @@ type Parse<T> = dyn Fn(&KafkaRecord<'_>) -> Result<T, BoxError> + Send + Sync;
 /// **Partitions.** Each is read by one replica, in order of its offsets: replica `r` of `n` reads partition `p` of the
 /// topic number `t` if `(t + p) % n == r`. A replica without a partition waits, or ends at once with
 /// [`until_end`](Self::until_end). The replicas do not join the group as members, so no partition moves while the job
-/// runs, however slow the pipeline is. It follows that two jobs with one group each read everything, and that
-/// partitions added while the job runs are read by the next run.
+/// runs, however slow the pipeline is. So two jobs with the same group both read everything, and the next run reads
+/// partitions that were added while the job ran.
 ///
-/// **Where it begins.** At the offset that is committed for the group; without one, as
-/// [`offset_reset`](Self::offset_reset) says.
+/// **Where it begins.** At the group's committed offset; without one, as [`offset_reset`](Self::offset_reset) says.
 ///
 /// **What is guaranteed.** Within a run, every record from there on comes once, in order within its partition.
 /// From one run to the next:
@@ -54,13 +53,13 @@ type Parse<T> = dyn Fn(&KafkaRecord<'_>) -> Result<T, BoxError> + Send + Sync;
 ///   fails after the source has ended loses the records that were in its lanes: **at most once** for those. The same
 ///   holds for file sinks, whose file appears after the commit. Where that matters, [`offsets_to`](Self::offsets_to)
 ///   lets you commit when the job has succeeded. There are no checkpoints yet.
-/// - What a `take` downstream did not want may count as handed on.
+/// - A record that a `take` downstream did not want may count as handed on.
 ///
-/// **Waiting.** A drain, a cancel, a pause, or that nobody wants more, is noticed within 50 ms while there are no
-/// records, 250 ms while no broker answers, and a second while connecting. If no broker answers within
-/// [`connect_timeout`](Self::connect_timeout), the job fails with [`KafkaError::Connect`], as one that could not open
-/// its source; with a [`retry`](sage::Stream::retry) behind the source it first tries so long again. Later, librdkafka
-/// reconnects by itself; a job fails with [`KafkaError::Lost`] when no broker at all could be reached for
+/// **Waiting.** The source notices a drain, a cancel, a pause, or that nobody wants more, within 50 ms while there are
+/// no records, 250 ms while no broker answers, and a second while connecting. If no broker answers within
+/// [`connect_timeout`](Self::connect_timeout), the job fails with [`KafkaError::Connect`], as if it could not open its
+/// source; with a [`retry`](sage::Stream::retry) behind the source it tries as long again. Later, librdkafka reconnects
+/// by itself; a job fails with [`KafkaError::Lost`] when no broker at all could be reached for
 /// [`broker_timeout`](Self::broker_timeout). While one of several brokers is down, its partitions wait.
 ///
 /// **Memory.** Up to [`buffer_kib`](Self::buffer_kib) of records per replica are fetched ahead, and one fetch more (1
@@ -91,12 +90,12 @@ pub struct KafkaSource<T> {
     options: Options,
     parse: Arc<Parse<T>>,
     reader: Option<Reader>,
-    /// A record that it could not read, and that it does not pass over.
+    /// A record that it could not read, and does not skip.
     stuck: Option<BadRecord>,
 }
 
 impl<T: Send + 'static> KafkaSource<T> {
-    /// Records of `topics`, as `parse` makes them, for the consumer group `group`. `servers` are the addresses of
+    /// Reads `topics` for the consumer group `group`; `parse` makes the records. `servers` are the addresses of
     /// brokers, such as `"a:9092,b:9092"`.
     pub fn new<E: Into<BoxError>>(
         servers: impl Into<String>,
@@ -144,7 +143,7 @@ impl<T: Send + 'static> KafkaSource<T> {
         self
     }
 
-    /// Leaves the offsets to whoever commits them when the job has succeeded, instead of committing them when the
+    /// Hands the offsets to `offsets` for you to commit when the job has succeeded, instead of committing them when the
     /// source has ended.
     pub fn offsets_to(mut self, offsets: &KafkaOffsets) -> Self {
         self.options.commit = Commit::Later(offsets.clone());
@@ -177,8 +176,8 @@ impl<T: Send + 'static> KafkaSource<T> {
         self
     }
 
-    /// Any other setting of librdkafka, such as `("fetch.wait.max.ms", "100")`. Those that the guarantees rest on are
-    /// refused, with [`KafkaError::Setting`] when the job starts. Values are never logged.
+    /// Sets any other setting of librdkafka, such as `("fetch.wait.max.ms", "100")`. The job fails at its start, with
+    /// [`KafkaError::Setting`], if the guarantees rest on that setting. Values are never logged.
     pub fn setting(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.settings.set(key.into(), value.into());
         self
@@ -213,7 +212,7 @@ impl<T: Send + 'static> KafkaSource<T> {
 }
 
 impl KafkaSource<Vec<u8>> {
-    /// The values of the records as they are. One without a value is bad.
+    /// Reads the values as they are. A record without a value is bad.
     pub fn bytes(
         servers: impl Into<String>,
         topics: impl IntoIterator<Item = impl Into<String>>,
@@ -224,7 +223,7 @@ impl KafkaSource<Vec<u8>> {
 }
 
 impl KafkaSource<String> {
-    /// The values of the records as text. One that is not UTF-8, or has no value, is bad.
+    /// Reads the values as text. A record without a value, or whose value is not UTF-8, is bad.
     pub fn text(
         servers: impl Into<String>,
         topics: impl IntoIterator<Item = impl Into<String>>,
@@ -235,7 +234,7 @@ impl KafkaSource<String> {
 }
 
 impl<T: DeserializeOwned + Send + 'static> KafkaSource<T> {
-    /// A `T` from each record's value, which is JSON. One that is not, or has no value, is bad.
+    /// Reads a `T` from the JSON of each value. A record without a value, or whose value is not such JSON, is bad.
     pub fn json(
         servers: impl Into<String>,
         topics: impl IntoIterator<Item = impl Into<String>>,
