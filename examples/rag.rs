@@ -49,8 +49,8 @@ struct Arguments {
     /// A file of questions, one a line; `-` is standard input
     #[arg(long, value_name = "FILE")]
     questions: Option<PathBuf>,
-    /// Extensions of the files to read, such as `--ext md,rs,py`; unless given, md, markdown, txt, rst, html and htm, in
-    /// this repository md alone
+    /// Extensions of the files to read, such as `--ext md,rs,py`; unless given, md, markdown, txt, rst, html and htm,
+    /// in this repository md alone
     #[arg(long, value_delimiter = ',')]
     ext: Vec<String>,
     /// Threads that embed and store, 1 to 64
