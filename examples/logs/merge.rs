@@ -258,8 +258,8 @@ fn first_time(file: &LogFile, reading: &Reading, cx: &SourceContext) -> Result<(
     let mut text = text(file, cx)?;
     for _ in 0..PROBED_LINES {
         let stamp = match text.next(cx)? {
-            Next::Record(Ok(line)) if line.text.contains('\0') => return Err("it is no text".into()),
-            Next::Record(Err(bad)) if bad.text.contains('\0') => return Err("it is no text".into()),
+            Next::Record(Ok(line)) if line.text.contains('\0') => return Err("it is not text".into()),
+            Next::Record(Err(bad)) if bad.text.contains('\0') => return Err("it is not text".into()),
             Next::Record(Ok(line)) => leading(&line.text, &reading.assumed(modified_ms)),
             Next::Record(Err(_)) => None,
             _ => break,

@@ -229,7 +229,7 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     own = arguments.folder is None
     arguments.folder = Path(__file__).resolve().parents[2] if own else arguments.folder
     if not arguments.folder.is_dir():
-        parser.error(f"`{arguments.folder}` is no folder that can be read; give one of documents, as in `rag.py docs`")
+        parser.error(f"`{arguments.folder}` is not a folder that can be read; give a folder, as in `rag.py docs`")
     arguments.ext = arguments.ext.split(",") if arguments.ext else ["md"] if own else EXTENSIONS
     arguments.question = list(arguments.question or [])
     if arguments.questions:

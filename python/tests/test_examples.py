@@ -134,7 +134,7 @@ def test_rag_over_a_folder_of_all_kinds(tmp_path: Path) -> None:
 
 def test_rag_says_what_is_wrong(tmp_path: Path) -> None:
     for arguments, words in [
-        (["/nowhere/at/all", "-q", "why"], "`/nowhere/at/all` is no folder that can be read"),
+        (["/nowhere/at/all", "-q", "why"], "`/nowhere/at/all` is not a folder that can be read"),
         ([str(tmp_path)], "nothing to ask; give a question with --question"),
         ([str(tmp_path), "-q", " "], "a question is not empty"),
         ([str(tmp_path), "-q", "why", "--passages", "0"], "`0` is not a number from 1 to 50"),

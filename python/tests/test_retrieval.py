@@ -137,7 +137,7 @@ def test_payloads_are_released() -> None:
         (lambda _: next(documents("/nowhere/at/all", ["md"])), FileNotFoundError, "/nowhere/at/all"),
         (lambda _: read_document("/nowhere/at/all"), FileNotFoundError, "No such file or directory: '/nowhere/at/all'"),
         (lambda _: read_document("/"), IsADirectoryError, "'/'"),
-        (lambda _: read_document("/proc/self/cmdline"), ValueError, "is no text: it holds a zero byte"),
+        (lambda _: read_document("/proc/self/cmdline"), ValueError, "is not text: it holds a zero byte"),
     ],
 )
 def test_bad_input(call: Callable[[Any], Any], error: type[Exception], words: str) -> None:

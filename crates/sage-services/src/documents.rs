@@ -32,7 +32,7 @@ pub enum DocumentError {
         source: io::Error,
     },
     /// The file holds a zero byte, so it is not text.
-    #[error("`{}` is no text: it holds a zero byte", path.display())]
+    #[error("`{}` is not text: it holds a zero byte", path.display())]
     NotText {
         /// The file.
         path: PathBuf,

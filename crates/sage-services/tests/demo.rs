@@ -73,7 +73,7 @@ fn answers_name_the_file_and_the_lines() {
         "A: Clocks on ships were wound at noon by the second mate.\n   page.html:2-3\n",
         "Q: Who is afraid of elephants?\nA: no document answers this\n",
         "3 documents read, 3 passages stored, 3 questions asked\n",
-        "binary.txt` is no text",
+        "binary.txt` is not text",
         "not UTF-8: `latin.txt`",
         "\nembedder cleaned\nstore cleaned\n",
     ] {

@@ -189,7 +189,7 @@ fn a_tree_of_logs_is_counted_and_what_is_wrong_with_it_is_told() {
         assert_eq!((&report[job]["outcome"], &report[job]["cleanliness"]), (&"succeeded".into(), &"clean".into()));
     }
     for expected in [
-        "`binary`: it is no text",
+        "`binary`: it is not text",
         "`old.xz`: `.xz` is not unpacked",
         "the compressed file ends early",
         "        14 counted, in 3 windows: ",
