@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import sage
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
@@ -57,6 +59,26 @@ def test_the_examples_of_the_guide_run(tmp_path: Path) -> None:
         ran = run(example, tmp_path)
         assert ran.returncode == 0, ran.stderr
         assert ran.stdout.splitlines()[: len(prints)] == prints
+
+
+def names_in_tables(column: int) -> set[str]:
+    """What the tables of the guide call in a column, but for methods of services they make up."""
+    rows = [line.split(" | ") for line in GUIDE.splitlines() if re.match(r"\| \S.* \| .* \| ", line)]
+    called = {name for row in rows for name in re.findall(r"([A-Za-z_]+)\(", row[column])}
+    assert len(called) > 40
+    return called - {"lambda", "search"}
+
+
+def test_the_python_names_in_the_tables_of_the_guide_exist() -> None:
+    modules = [importlib.import_module(name) for name in ("sage", "sage.ops", "sage.services", "sage.testing")]
+    classes = [thing for name in sage.__all__ if isinstance(thing := getattr(sage, name), type)]
+    assert names_in_tables(1) - {name for owner in [*modules, *classes] for name in dir(owner)} == set()
+
+
+def test_the_rust_names_in_the_tables_of_the_guide_exist() -> None:
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "crates" / "sage-dataflow" / "src").rglob("*.rs")]
+    public = set(re.findall(r"\bpub (?:const )?fn (\w+)", "\n".join(sources)))
+    assert names_in_tables(2) - public - {"println", "Ok"} == set()
 
 
 def test_the_examples_for_programs_of_sage_print_what_the_page_says(tmp_path: Path) -> None:
