@@ -18,6 +18,7 @@ from typing import Any
 from ._awaiting import UNAWAITED, UNUSED, refuse
 from ._functions import COLLECTED, FlatMapFunction
 from ._job_loop import JobLoop
+from ._kinds import FLATMAP, SINK, Kind
 from ._loop import OWNER, Owner, stack_of_task
 from ._sage import Bridge
 from ._stacks import where_stuck
@@ -37,8 +38,7 @@ _MOST_TOLD = 3
 class Flight:
     """How a step works on several records at a time."""
 
-    #: What it does with a result: that of a ``map``, ``filter``, ``flatmap`` or ``sink``.
-    kind: str
+    kind: Kind
     name: str
     #: How many records are in flight.
     most: int
@@ -79,7 +79,7 @@ class ThreadRunner:
         self._loop = loop
         self._function = make()
         self._results = _results(flight.kind, self._function)
-        self._refused = UNUSED if flight.kind == "sink" else UNAWAITED
+        self._refused = UNUSED if flight.kind is SINK else UNAWAITED
         #: That of the task's thread: what the program had set when it submitted the job.
         self._context = copy_context()
         self._guard = threading.Lock()
@@ -167,7 +167,7 @@ class LoopRunner:
         self._function: Any = None
         self._call: Callable[[Any], Awaitable[Any]]
         self._results: Callable[[Any, Any], list[Any]]
-        self._refused = UNUSED if flight.kind == "sink" else UNAWAITED
+        self._refused = UNUSED if flight.kind is SINK else UNAWAITED
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._ending: asyncio.Task[None] | None = None
         self._owner = Owner()
@@ -303,7 +303,7 @@ class LoopRunner:
         """What is called with a record and awaited, and what makes a list of what goes on of the result and the
         record."""
         if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(getattr(function, "__call__", None)):
-            if self._flight.kind != "flatmap":
+            if self._flight.kind is not FLATMAP:
                 raise TypeError(f"`{self._flight.name}` is an async generator: those are for `flatmap`")
 
             async def generated(record: Any) -> list[Any]:
@@ -328,19 +328,10 @@ def _as_it_is(results: list[Any], _record: Any) -> list[Any]:
     return results
 
 
-def _results(kind: str, function: Any) -> Callable[[Any, Any], list[Any]]:
-    return _collected if isinstance(function, FlatMapFunction) else _RESULTS[kind]
+def _results(kind: Kind, function: Any) -> Callable[[Any, Any], list[Any]]:
+    return _collected if isinstance(function, FlatMapFunction) or kind.result is None else kind.result
 
 
 def _collected(results: Any, _record: Any) -> list[Any]:
     """Of a function that may have collected its results instead of returning them."""
     return [] if results is None else list(results)
-
-
-#: What goes on, by the kind of the step, of what the function returned and of the record.
-_RESULTS: dict[str, Callable[[Any, Any], list[Any]]] = {
-    "map": lambda result, _record: [result],
-    "filter": lambda result, record: [record] if result else [],
-    "flatmap": lambda results, _record: list(results),
-    "sink": lambda _result, _record: [],
-}

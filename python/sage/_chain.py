@@ -23,10 +23,7 @@ leave the chain.
 from __future__ import annotations
 
 import builtins
-import copy
-import heapq
 import linecache
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -34,11 +31,13 @@ from types import CodeType, FunctionType
 from typing import Any
 from zlib import crc32
 
-from ._arguments import millis, said
+from ._arguments import millis
 from ._awaiting import UNAWAITED, UNUSED, check_hook, refuse
 from ._io import FileSink
 from ._job_loop import JobLoop
+from ._kinds import SAME_NAN, SINK, Kind, Link
 from ._sage import Records, records
+from ._states import Folding, summand
 
 _REFUSING = {"unawaited": UNAWAITED, "unused": UNUSED, "refuse": refuse}
 
@@ -61,21 +60,6 @@ class Form:
         return ", ".join([*self.parts, "x"])
 
 
-@dataclass(frozen=True)
-class Link:
-    """One function of a chain. What its kinds do is in ``_KINDS``."""
-
-    kind: str
-    call: Callable[..., Any] | None
-    name: str
-    #: What a state starts as: a value, copied for each key, or a function that makes one.
-    initial: Any = None
-    #: How many records are kept.
-    most: int = 0
-    #: Whether there is one result for all records, without a key.
-    whole: bool = False
-
-
 _NAN = float("nan")
 
 
@@ -83,66 +67,6 @@ def same_nan(key: Any) -> Any:
     """The key that stands for one that is unequal to itself: all floats that are not a number are one key."""
     return _NAN if isinstance(key, float) else key
 
-
-#: What a class of the program's own makes of `!=` need not be a truth, and is not asked for by a dict.
-_SAME_NAN = ["try:", " if k != k: k = same_nan(k)", "except Exception: pass"]
-
-#: The lines of each kind of link, ``{f}`` its function, ``{s}`` its state and ``{e}`` its iterator; what follows
-#: a line that begins a loop is inside of it.
-_KINDS = {
-    "map": ["x = {f}(x)"],
-    "filter": ["if not {f}(x): continue"],
-    "flatmap": ["for x in {e}({f}(x)):"],
-    "split": ["k = True if {f}(x) else False"],
-    # What a sink returns is nearly always `None`: to look at it costs nothing.
-    "sink": ["if (y := {f}(x)) is not None and type(y) in unused: raise refuse({n}, y)"],
-    "keyby": ["k = {f}(x)", *_SAME_NAN],
-    "whole": ["k = None"],
-    "timestamps": ["t = millis({f}(x))"],
-    "count": ["{s}[k] += 1"],
-    "sum": ["{s}[k] = {s}[k] + {f}(x) if k in {s} else summand({f}(x))"],
-    "reduce": ["{s}[k] = {f}({s}[k], x) if k in {s} else x"],
-    "fold": ["{s}[k] = {f}({s}[k] if k in {s} else {s}new(), x)"],
-    "map_with_state": ["{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)"],
-    "flat_map_with_state": ["{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)", "for x in {e}(x):"],
-    "map_with_cell": ["c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)"],
-    "flat_map_with_cell": [
-        *("c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)"),
-        "for x in {e}(x):",
-    ],
-    "distinct": ["if k in {s}: continue", "{s}.add(k)"],
-    "top_k": ["{s}(k, x)"],
-    "folded": [
-        *("x = {s}.begin(x)", "for x in {e}(x):"),
-        *("if x is not {s}.last: {s}.so_far = {f}({s}.so_far, x); continue", "x = {s}.end()"),
-    ],
-}
-
-_REFUSE = "if type({y}) in unawaited: raise refuse({{n}}, {y})"
-
-#: The same, for the first record of each run: what nobody awaits is refused.
-_CHECKED = _KINDS | {
-    "map": ["x = {f}(x)", _REFUSE.format(y="x")],
-    "filter": ["y = {f}(x)", _REFUSE.format(y="y"), "if not y: continue"],
-    "split": ["y = {f}(x)", _REFUSE.format(y="y"), "k = True if y else False"],
-    "keyby": ["k = {f}(x)", _REFUSE.format(y="k"), *_SAME_NAN],
-    "timestamps": ["y = {f}(x)", _REFUSE.format(y="y"), "t = millis(y)"],
-    "sum": ["y = {f}(x)", _REFUSE.format(y="y"), "{s}[k] = {s}[k] + y if k in {s} else summand(y)"],
-    "reduce": [*_KINDS["reduce"], _REFUSE.format(y="{s}[k]")],
-    "fold": [*_KINDS["fold"], _REFUSE.format(y="{s}[k]")],
-}
-
-#: Kinds that need a key.
-STATEFUL = {"count", "sum", "reduce", "fold", "map_with_state", "flat_map_with_state", "distinct", "top_k"}
-
-#: Kinds whose records come with a cell for the state of their key, which the engine forgets in time.
-_CELLS = {"map_with_cell", "flat_map_with_cell"}
-
-#: Kinds that give what they have at the end of input.
-_AT_THE_END = {"count", "sum", "reduce", "fold", "top_k"}
-
-#: Kinds that give each record a key, or a time.
-_GIVES_KEY, _GIVES_TIME = {"keyby", "whole", "split"}, {"timestamps"}
 
 #: How many loops may be inside of one another, of the 20 that the interpreter can have; and how many links a
 #: stage has, so that its source does not become too long.
@@ -152,17 +76,6 @@ _MOST_LINKS = 1000
 
 #: Whose the lines of the loops of a chain are, by the identity of their code, which lives as long as the chain.
 _Names = dict[int, dict[int, str]]
-
-
-def summand(value: Any) -> Any:
-    """The first value of a sum, as ``sum`` of Python has it; what is not added up but joined is refused."""
-    if value is None or isinstance(value, (str, bytes, bytearray, list, tuple)):
-        kind = "None" if value is None else f"a {type(value).__name__}"
-        raise TypeError(
-            f"`sum` adds numbers, and this is {kind}: give it a function that returns what to add, such as "
-            "`sum(lambda record: record[1])`; to join records use `fold`"
-        )
-    return int(value) if isinstance(value, bool) else value
 
 
 class Chain:
@@ -193,8 +106,8 @@ class Chain:
                 self.stages.append(Stage(part, takes, between, self._names))
                 part, takes, loops = [], between, 0
             part.append(link)
-            loops += any(line.startswith("for ") for line in _KINDS[link.kind])
-            if link.kind in _AT_THE_END:
+            loops += link.kind.loops
+            if link.kind.at_end:
                 self.stages.append(Stage(part, takes, None, self._names))
                 part, takes, loops = [], Form(), 0
         self.stages.append(Stage(part, takes, gives, self._names))
@@ -241,16 +154,14 @@ class Chain:
 
 def _form(links: list[Link], takes: Form) -> Form:
     """What comes with a record behind these links."""
-    kinds = {link.kind for link in links}
-    return Form(takes.keyed or bool(kinds & _GIVES_KEY), takes.timed or bool(kinds & _GIVES_TIME))
+    keyed = takes.keyed or any(link.kind.gives_key for link in links)
+    return Form(keyed, takes.timed or any(link.kind.gives_time for link in links))
 
 
 class Stage:
     """One loop: ``run(records, out)`` takes records from an iterator and appends what comes out to a list."""
 
-    def __init__(
-        self, links: list[Link], takes: Form, gives: Form | None, names: _Names
-    ) -> None:
+    def __init__(self, links: list[Link], takes: Form, gives: Form | None, names: _Names) -> None:
         #: The iterators of its inner loops, the outermost first.
         self.levels: list[Records] = []
         #: What it gives at the end of input, where that is all it gives.
@@ -259,9 +170,11 @@ class Stage:
         self._scope: dict[str, Any] = {"same_nan": same_nan, "millis": millis, "summand": summand, **_REFUSING}
         for index, link in enumerate(links):
             self._scope[f"f{index}"] = link.call
-            if link.kind in STATEFUL or link.kind in _CELLS or link.kind == "folded":
-                self._state(link, f"s{index}")
-            if any(line.startswith("for ") for line in _KINDS[link.kind]):
+            if link.kind.keep is not None:
+                self._scope[f"s{index}"], results = link.kind.keep(link)
+                self._scope[f"s{index}new"] = link.state.new
+                self.kept = results and partial(_checked, link.name, results)
+            if link.kind.loops:
                 level = records()
                 self.levels.append(level)
                 self._scope[f"e{index}"] = level.over
@@ -285,37 +198,6 @@ class Stage:
         self._names[id(run.__code__)] = names
         return run
 
-    def _state(self, link: Link, s: str) -> None:
-        """Makes what a link keeps, and says what it gives at the end."""
-        scope = self._scope
-        if link.kind == "folded":
-            scope[s] = link.initial()
-            return
-        initial = link.initial
-        new: Callable[[], Any] = initial if callable(initial) else lambda: copy.deepcopy(initial)
-        scope[f"{s}new"] = new
-        if link.kind in _CELLS:
-            return
-        if link.kind == "distinct":
-            scope[s] = set()
-            return
-        if link.kind == "top_k":
-            top = _Top(link.most, link.call)
-            scope[s] = top.add
-            self.kept = partial(_checked, link.name, top.results)
-            return
-        kept: dict[Any, Any] = defaultdict(int) if link.kind == "count" else {}
-        scope[s] = kept
-        if link.kind not in _AT_THE_END:
-            return
-        if not link.whole:
-            self.kept = partial(_checked, link.name, kept.items)
-        elif link.kind == "reduce":
-            self.kept = partial(_checked, link.name, kept.values)
-        else:
-            nothing = (lambda: 0) if link.kind in ("count", "sum") else new
-            self.kept = partial(_checked, link.name, lambda: [kept[None] if None in kept else nothing()])
-
 
 def _checked(name: str, kept: Callable[[], Iterable[Any]]) -> Iterable[Any]:
     """What is kept. Results that nobody awaits are refused, as far as the first tells: of one record, or of a run's
@@ -335,7 +217,7 @@ _MOST_NAMED = 20
 
 @lru_cache(maxsize=128)
 def _loop(
-    links: tuple[tuple[str, str], ...],
+    links: tuple[tuple[Kind, str], ...],
     parameters: tuple[str, ...],
     takes: Form,
     gives: Form | None,
@@ -344,7 +226,7 @@ def _loop(
     """The code of a loop over links of these kinds and names, or of one over what is left of an inner loop of it,
     and which of its lines are whose."""
     between = _form([Link(kind, None, name) for kind, name in links], takes).parts
-    has_levels = any(line.startswith("for ") for kind, _ in links for line in _KINDS[kind])
+    has_levels = any(kind.loops for kind, _ in links)
     # What an inner loop needs that goes on later: nothing changes it after the record that the loop ended at.
     carried = between if has_levels else []
     given = parameters if level is None else (*carried, *parameters)
@@ -352,14 +234,14 @@ def _loop(
     if level is None and carried:
         lines.append(f" {' = '.join(carried)} = None")
     names: dict[int, str] = {}
-    for kinds in (_CHECKED, _KINDS) if level is None else (_KINDS,):
+    for is_checked in (True, False) if level is None else (False,):
         lines.append(f" for {takes.target if level is None else 'x'} in records:")
         indent = "  "
         if takes.keyed and level is None:
-            lines += [indent + line for line in _SAME_NAN]
+            lines += [indent + line for line in SAME_NAN]
         begun = -1
         for index, (kind, name) in enumerate(links):
-            for line in kinds[kind]:
+            for line in kind.checked if is_checked and kind.checked else kind.lines:
                 is_loop = line.startswith("for ")
                 begun += is_loop
                 # Of what goes on from within an inner loop, what comes before it is done.
@@ -367,82 +249,21 @@ def _loop(
                     lines.append(indent + line.format(f=f"f{index}", s=f"s{index}", e=f"e{index}", n=repr(name)))
                     names[len(lines)] = name
                     indent += " " * is_loop
-        if gives is not None and not (links and links[-1][0] == "sink"):
+        if gives is not None and not (links and links[-1][0] is SINK):
             target = gives.target
             lines.append(f"{indent}append({target if target == 'x' else f'({target})'})")
-        if kinds is _CHECKED:
+        if is_checked:
             lines.append("  break")
     if carried:
         lines.append(f" return ({', '.join(carried)},)")
     source = "\n".join(lines) + "\n"
-    named = [f"{kind} {name}" for kind, name in links[:_MOST_NAMED]]
+    named = [f"{kind.name} {name}" for kind, name in links[:_MOST_NAMED]]
     if len(links) > _MOST_NAMED or level is not None:
         named.append(f"… {crc32(source.encode()):08x}")
     file = f"<sage chain: {' → '.join(named)}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     code = next(part for part in compile(source, file, "exec").co_consts if isinstance(part, CodeType))
     return code, names
-
-
-class Folding:
-    """Folds the records of a window, one after the other, in the loop of a chain.
-
-    A window is its key, begin and end, and its records; or instead of them a pair of what the first ones were
-    made, in a tuple that may be empty, and those that are left.
-    """
-
-    #: Comes behind the records of a window.
-    last = object()
-
-    def __init__(self, first: Callable[[list[Any]], Any], made: Callable[[Any], Any]) -> None:
-        #: What a fold begins with, taken from the records if it is one of them; and the result of a window.
-        self._first = first
-        self._made = made
-        self._window: Any = None
-        self.so_far: Any = None
-
-    def begin(self, window: Any) -> list[Any]:
-        """Takes a window; returns the records that are to be folded, and ``last``."""
-        so_far, left = ((), window[3]) if type(window[3]) is list else window[3]
-        left = [*left, self.last]
-        self._window = window[:3]
-        self.so_far = so_far[0] if so_far else self._first(left)
-        return left
-
-    def at(self) -> str:
-        """Which window it folds, for an error; empty if none."""
-        return f", the window of {said(self._window[0])} from {self._window[1]}" if self._window else ""
-
-    def end(self) -> Any:
-        """The result of the window."""
-        window, so_far = self._window, self.so_far
-        self._window = self.so_far = None
-        return self._made((*window, so_far))
-
-
-class _Top:
-    """The records of each key that rank highest; of equal ones the earlier."""
-
-    def __init__(self, most: int, rank: Callable[[Any], Any] | None) -> None:
-        self._most = most
-        self._rank = rank or (lambda record: record)
-        self._heaps: dict[Any, list[tuple[Any, int, Any]]] = {}
-        self._number = 0
-
-    def add(self, key: Any, record: Any) -> None:
-        """Takes a record."""
-        # The number decides between equal ranks, so that records themselves are never compared.
-        self._number -= 1
-        entry = self._rank(record), self._number, record
-        heap = self._heaps.setdefault(key, [])
-        if len(heap) < self._most:
-            heapq.heappush(heap, entry)
-        else:
-            heapq.heappushpop(heap, entry)
-
-    def results(self) -> list[Any]:
-        """Each key with its records, the highest first."""
-        return [(key, [entry[2] for entry in sorted(heap, reverse=True)]) for key, heap in self._heaps.items()]
 
 
 def close_all(functions: list[Any], loop: JobLoop) -> None:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._arguments import meant, seconds
 
 #: What the engine reads of the ``config`` of an environment; the sections, with their keys.
 KEYS = ("timeouts", "most_queued_calls", "queue_bytes", "on_signal", "log_dir")
-_TIMEOUTS = ("setup", "drain", "cancel", "stop", "cleanup")
+
+
+class Timeouts(NamedTuple):
+    """The deadlines of a job, in seconds: those that the engine has by default."""
+
+    setup: float = 60.0
+    drain: float = 30.0
+    cancel: float = 10.0
+    stop: float = 10.0
+    cleanup: float = 10.0
+
 
 #: How like two keys are, from 0 to 1, for one to be the other misspelt.
 _LIKENESS = 0.85
@@ -33,17 +43,15 @@ def check_config(config: dict[Any, Any]) -> None:
     on_signal_of(config)
 
 
-def timeouts_of(config: Mapping[Any, Any]) -> dict[str, float]:
-    """The deadlines of a configuration, in seconds."""
-    if "timeouts" not in config:
-        return {}
-    timeouts = config["timeouts"]
+def timeouts_of(config: Mapping[Any, Any]) -> Timeouts:
+    """The deadlines of a configuration."""
+    timeouts = config.get("timeouts", {})
     if not isinstance(timeouts, Mapping):
         raise TypeError(f"`timeouts` of `config` is a mapping of names to seconds, not {timeouts!r}")
     for name in timeouts:
-        if name not in _TIMEOUTS:
-            raise ValueError(f"`timeouts` of `config` has no `{name}`{meant(str(name), _TIMEOUTS)}")
-    return {name: seconds(f"the timeout `{name}` of `config`", value) for name, value in timeouts.items()}
+        if name not in Timeouts._fields:
+            raise ValueError(f"`timeouts` of `config` has no `{name}`{meant(str(name), Timeouts._fields)}")
+    return Timeouts(**{name: seconds(f"the timeout `{name}` of `config`", value) for name, value in timeouts.items()})
 
 
 def on_signal_of(config: Mapping[Any, Any]) -> str:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ._arguments import check_call
-from ._functions import BaseCoMapFunction, BaseJoinFunction, Made
+from ._functions import BaseCoMapFunction, BaseJoinFunction
+from ._kinds import COJOIN, COMAP, KEYBY, KEYTAG, PROCESS, TAG, Kind
+from ._policies import Policy
 from ._process import CoProcessFunction
+from ._sage import Spec, Strategy
 from ._stream import DataStream, check_parallelism, name_of
 from ._transformation import Transformation
 
 if TYPE_CHECKING:
-    from ._environment import LocalEnvironment
+    from ._pipeline import Pipeline
 
 
 class ConnectedStreams:
     """Several streams, numbered from 0 in the order in which they were connected."""
 
-    def __init__(self, environment: LocalEnvironment, streams: Sequence[DataStream]) -> None:
+    def __init__(self, environment: Pipeline, streams: Sequence[DataStream]) -> None:
         self._environment = environment
         self._streams = list(streams)
 
@@ -69,27 +73,25 @@ class ConnectedStreams:
         tagged = []
         for index, stream in enumerate(self._streams):
             before = stream._step
-            if before.kind == "keyby":
-                step = Transformation(
-                    "keytag", before.name, before.made, before.inputs, before.parallelism, before.strategy
-                )
-                step.index = index
+            if before.kind is KEYBY:
+                step = replace(before, kind=KEYTAG, index=index, policy=Policy())
                 if not any(before is read for other in environment.pipeline for read, _ in other.inputs):
                     environment.pipeline.remove(before)
             else:
-                none: Made = (None, (), {})
                 inputs = [(before, stream._output)]
-                step = Transformation("tag", environment._named(f"input-{index}"), none, inputs, index=index)
-            environment.pipeline.append(step)
+                step = Transformation(TAG, environment._named(f"input-{index}"), inputs=inputs, index=index)
+            environment._declare(step)
             tagged.append((step, 0))
         return tagged
 
-    def _gathered(self, kind: str, function: Any, made: Made, parallelism: int, name: str | None) -> DataStream:
+    def _gathered(
+        self, kind: Kind, function: Any, args: Any, kwargs: Any, parallelism: int, name: str | None, spec: Any = None
+    ) -> DataStream:
+        made = function, args, kwargs
         parallelism = check_parallelism(parallelism)
-        step = Transformation(
-            kind, self._environment._named(name or name_of(function)), made, self._tagged(), parallelism
-        )
-        self._environment.pipeline.append(step)
+        name = self._environment._named(name or name_of(function))
+        step = Transformation(kind, name, made, self._tagged(), parallelism, spec=spec)
+        self._environment._declare(step)
         return DataStream(self._environment, step)
 
     def comap(
@@ -100,7 +102,7 @@ class ConnectedStreams:
             raise TypeError(f"`comap` needs a BaseCoMapFunction class, not {function!r}")
         self._check_methods(function, "map")
         check_call(function, args, kwargs, ("name", "parallelism"))
-        return self._gathered("comap", function, (function, args, kwargs), parallelism, name)
+        return self._gathered(COMAP, function, args, kwargs, parallelism, name)
 
     def _check_methods(self, function: type, what: str) -> None:
         """Raises if a class has no method for one of the streams."""
@@ -110,7 +112,7 @@ class ConnectedStreams:
                 raise TypeError(f"`{function.__name__}` has no `{method}`, for stream {index} of {len(self._streams)}")
 
     def _have_keys(self) -> bool:
-        return all(stream._step.kind == "keyby" and stream._step.strategy == "hash" for stream in self._streams)
+        return all(stream._step.kind is KEYBY and stream._step.strategy == Strategy.Hash for stream in self._streams)
 
     def coprocess(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
@@ -129,9 +131,7 @@ class ConnectedStreams:
         check_call(function, args, kwargs, ("name", "parallelism"))
         if not self._have_keys():
             raise ValueError("all streams of a `coprocess` need a key: use `keyby` before it, with the strategy `hash`")
-        stream = self._gathered("process", function, (function, args, kwargs), parallelism, name)
-        stream._step.options["connected"] = True
-        return stream
+        return self._gathered(PROCESS, function, args, kwargs, parallelism, name, Spec.Process())
 
     def join(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
@@ -145,4 +145,4 @@ class ConnectedStreams:
             raise ValueError(f"`join` takes two streams, not {len(self._streams)}")
         if not self._have_keys():
             raise ValueError("both streams of a `join` need a key: use `keyby` before it, with the strategy `hash`")
-        return self._gathered("cojoin", function, (function, args, kwargs), parallelism, name)
+        return self._gathered(COJOIN, function, args, kwargs, parallelism, name)

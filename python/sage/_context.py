@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ._config import Timeouts
 from ._handles import ServiceHandle
 from ._job_loop import JobLoop
 from ._sage import Binding, caller
@@ -15,12 +17,26 @@ if TYPE_CHECKING:
     from ._sage import Caller, Handle, ServiceFuture
 
 
+@dataclass(frozen=True)
+class JobContext:
+    """What functions know of their job, as data: services by their names."""
+
+    environment: str
+    services: tuple[str, ...]
+    timeouts: Timeouts
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The logger of its environment."""
+        return logging.getLogger(f"sage.{self.environment}")
+
+
 class ServiceCalls:
     """Calls services by their names, for all functions of one job."""
 
-    def __init__(self, typed: dict[str, Binding], timeouts: Mapping[str, float]) -> None:
+    def __init__(self, job: JobContext, typed: Mapping[str, Binding]) -> None:
         #: Where async functions and hooks run.
-        self.loop = JobLoop(timeouts.get("cleanup", 10.0))
+        self.loop = JobLoop(job.timeouts.cleanup)
         self._typed = typed
         self._handles: dict[str, Handle] = {}
         #: Files that sinks of the job left unfinished, as a signal ended it.

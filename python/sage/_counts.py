@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._kinds import SINK, Kind
+from ._sage import Spec
+
 if TYPE_CHECKING:
     from ._plan import Step
 
 #: The names and kinds of the functions of each operator that has several, by its name.
-Parts = dict[str, list[tuple[str, str]]]
+Parts = dict[str, list[tuple[str, Kind]]]
 
 #: What one of several functions has taken and given; ``None`` is not known.
 Counted = tuple[str, int | None, int | None]
-
-#: Kinds that give one record for each that they take.
-_ONE_FOR_ONE = {"map", "keyby", "tag", "keytag", "comap", "timestamps", "whole", "map_with_state", "folded", "sink"}
 
 #: How much of a name the table of the report shows: ``TABLE_CHARS`` of the engine's.
 _TABLE_CHARACTERS = 60
@@ -28,22 +28,22 @@ _TABLE_CHARACTERS = 60
 def parts_of(steps: list[Step]) -> Parts:
     """The functions of each operator of a plan that has several; none where a ``take`` or ``zip`` may cut off
     what they do."""
-    if any(step.kind in ("take", "zip") for step in steps):
+    if any(isinstance(step.spec, (Spec.Take, Spec.Zip)) for step in steps):
         return {}
-    return {step.name: step.parts for step in steps if len(step.parts) > 1}
+    return {step.name: [(part.name, part.kind) for part in step.run] for step in steps if len(step.run) > 1}
 
 
-def counted(operator: dict[str, Any], parts: list[tuple[str, str]]) -> list[Counted]:
+def counted(operator: dict[str, Any], parts: list[tuple[str, Kind]]) -> list[Counted]:
     """What each function has taken and given, of an operator that was not broken off."""
     between: list[int | None] = [operator["records_in"]]
     for _, kind in parts:
-        between.append(between[-1] if kind in _ONE_FOR_ONE else None)
-    if parts[-1][1] != "sink":
+        between.append(between[-1] if kind.one_to_one else None)
+    if parts[-1][1] is not SINK:
         known: int | None = operator["records_out"]
         for index in range(len(parts), 0, -1):
             if between[index] is None:
                 between[index] = known
-            if parts[index - 1][1] not in _ONE_FOR_ONE:
+            if parts[index - 1][1].one_to_one is False:
                 break
     return [(name, between[index], between[index + 1]) for index, (name, _) in enumerate(parts)]
 

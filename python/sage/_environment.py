@@ -2,63 +2,61 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from inspect import isgeneratorfunction
-from typing import Any, NoReturn, TypeVar, cast
-from weakref import WeakSet
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 from . import _sage
-from ._arguments import SAGE_ONLY, check_call, check_none_left, parameters, seconds, text, truth, warn, whole
+from ._arguments import check_call, seconds, text, truth, warn, whole
 from ._awaiting import check_hook
-from ._config import check_config, on_signal_of, timeouts_of
-from ._context import Context, ServiceCalls
+from ._config import Timeouts, check_config, on_signal_of, timeouts_of
+from ._context import Context, JobContext, ServiceCalls
 from ._counts import parts_of
-from ._functions import BaseFunction, KafkaSourceFunction, Made, allocate, is_function_class
+from ._functions import Made, allocate
 from ._handles import ServiceHandle, name_of_service
 from ._interrupted import Sources
 from ._job import JobId, Report
+from ._kinds import ITERABLE
+from ._makers import Maker
 from ._pickling import refuse
-from ._plan import Step, plan
-from ._policies import retried
+from ._pipeline import FORGOTTEN, Pipeline, declared
+from ._plan import plan
 from ._progress import shown
 from ._running import Run, start
 from ._services import Hooks
 from ._stacks import where_stuck
-from ._stream import DataStream, check_not_async, check_parallelism, name_of
+from ._stream import name_of
 from ._transformation import Transformation
-
 
 T = TypeVar("T")
 
-#: Environments with a stream that ends, of which nobody has asked for anything yet.
-_declared: WeakSet[LocalEnvironment] = WeakSet()
 
+class _Registration(NamedTuple):
+    """A service, as the engine registers it."""
 
-_FORGOTTEN = "{} was declared and never submitted, so nothing ran: call `submit(autostop=True)`"
-
-
-@atexit.register
-def _warn_of_declared() -> None:
-    """Warns of pipelines that a program declared and did not run, unless it ends by an exception."""
-    forgotten = sorted(env.name for env in list(_declared))
-    if forgotten and not hasattr(sys, "last_value"):
-        names = ", ".join(f"`{name}`" for name in forgotten[:3]) + (", …" if len(forgotten) > 3 else "")
-        warn(_FORGOTTEN.format(names))
-
-
-@dataclass
-class _Registration:
     name: str
     factory: Any
     after: list[str]
 
 
-class LocalEnvironment:
+class _Options(NamedTuple):
+    """How the engine runs a job: see ``plan.rs``."""
+
+    name: str
+    #: Whether the interpreter's main thread is the one that submits: its handlers end the program at a signal.
+    is_on_main: bool
+    #: What the first SIGINT or SIGTERM does: ``"drain"`` or ``"finish"``.
+    on_signal: str
+    timeouts: Timeouts
+    most_queued_calls: int
+    queue_bytes: int
+    log_dir: Any
+    #: Is asked for the stack of a thread that missed a deadline.
+    where_stuck: Any
+
+
+class LocalEnvironment(Pipeline):
     """Declares pipelines and the services they call, and runs them on threads of this process.
 
     >>> env = LocalEnvironment("squares")
@@ -79,19 +77,14 @@ class LocalEnvironment:
     """
 
     def __init__(self, name: str = "localenvironment", config: Mapping[str, Any] | None = None) -> None:
-        self.name = text("the name of an environment", name)
+        super().__init__(name)
         if config is not None and not isinstance(config, Mapping):
             raise TypeError(f"`config` is a mapping, not {config!r}; `load_config` reads a file")
         self.config: dict[str, Any] = dict(config or {})
         check_config(self.config)
-        self.pipeline: list[Transformation] = []
-        self._services: dict[str, Made] = {}
         self._after: dict[str, list[str]] = {}
         self._bindings: dict[str, _sage.Binding] = {}
-        self._run: Run | None = None
         self._consumed: set[Transformation] = set()
-        self._is_closed = False
-        self._names: dict[str, int] = {}
 
     @cached_property
     def env_uuid(self) -> str:
@@ -110,162 +103,8 @@ class LocalEnvironment:
 
     def __exit__(self, kind: object, *exception: object) -> None:
         if kind is not None:
-            _declared.discard(self)
+            declared.discard(self)
         self.close()
-
-    def _has_sink(self) -> None:
-        """A stream of it ends: from now on it is one to be submitted."""
-        if self._run is None:
-            _declared.add(self)
-
-    def _named(self, name: str) -> str:
-        """The name of a new step, with a number where it is taken."""
-        self._check_open()
-        text("the name of a step", name)
-        number = self._names[name] = self._names.get(name, 0) + 1
-        return name if number == 1 else f"{name}-{number}"
-
-    def _source(
-        self, kind: str, function: Any, args: Any, kwargs: Any, name: str | None, parallelism: int
-    ) -> DataStream:
-        if kind != "iterable":
-            check_not_async("from_source" if kind == "source" else "from_batch", function, name)
-        step = Transformation(kind, self._named(name or name_of(function)), (function, args, kwargs))
-        step.parallelism = check_parallelism(parallelism)
-        self.pipeline.append(step)
-        return DataStream(self, step)
-
-    def from_batch(self, records: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
-        """The records of a ``BatchFunction`` class, or of any iterable: ``None`` in a list is a record like others.
-        An iterator is closed when the job is over, if it has ``close``, as generators have; but not one that is made
-        for ``with``, such as a file."""
-        if is_function_class(records):
-            kwargs = _for_constructor(records, args, kwargs)
-            return self._source("batch", records, args, kwargs, name, 1)
-        if not isinstance(records, Iterable):
-            hint = ""
-            if isinstance(records, BaseFunction):
-                hint = f"; pass the class `{type(records).__name__}` and its arguments, not an object of it"
-            elif callable(records):
-                hint = f"; pass what `{name_of(records)}` returns, by calling it"
-            raise TypeError(f"`from_batch` needs a BatchFunction class or an iterable, not {records!r}{hint}")
-        check_none_left("from_batch", args, {key: kwargs[key] for key in kwargs.keys() - SAGE_ONLY}, ("name",))
-        _warn_of(records)
-        return self._source("iterable", records, (), {}, name or "batch", 1)
-
-    def from_collection(self, records: Any, *args: Any, **kwargs: Any) -> DataStream:
-        """As ``from_batch``."""
-        return self.from_batch(records, *args, **kwargs)
-
-    def from_source(self, function: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
-        """The records of a ``SourceFunction`` class, or of a callable that returns one at a time.
-
-        The stream ends when a ``StopSignal`` is returned, or with the job. ``KafkaSourceFunction`` is
-        ``from_kafka_source``.
-
-        ``retry``, a number of attempts or a ``Retry``, calls the function again when it raised, as often as that says
-        from its last record on: of the same object, so what it reconnects to it reconnects to in ``execute``. It must
-        not go on behind what it could not read. A generator cannot be gone on with after it has raised, so
-        ``from_batch`` has no ``retry``, and a function that goes on with one inside must make a new one.
-        """
-        if function is KafkaSourceFunction:
-            return self.from_kafka_source(*args, name=name, **kwargs)
-        if isinstance(function, BaseFunction):
-            raise TypeError(f"pass the class `{type(function).__name__}` and its arguments, not an object of it")
-        if not callable(function):
-            hint = "; for what can be gone through there is `from_batch`" if isinstance(function, Iterable) else ""
-            raise TypeError(f"`from_source` needs a SourceFunction class or a callable, not {function!r}{hint}")
-        if isgeneratorfunction(function):
-            raise TypeError(
-                f"`{name_of(function)}` is a generator function, and `from_source` calls it for each record; "
-                f"use `from_batch({name_of(function)}())`"
-            )
-        takes_retry = isinstance(function, type) and "retry" in parameters(function)
-        retry = {} if takes_retry else retried(kwargs.pop("retry", None))
-        if isinstance(function, type):
-            kwargs = _for_constructor(function, args, kwargs)
-        else:
-            known = ("name", "retry")
-            check_none_left("from_source", args, {key: kwargs[key] for key in kwargs.keys() - SAGE_ONLY}, known)
-        stream = self._source("source", function, args, kwargs, name, 1)
-        self.pipeline[-1].options.update(retry)
-        return stream
-
-    def from_kafka_source(
-        self,
-        bootstrap_servers: str | list[str],
-        topic: str | list[str],
-        group_id: str,
-        auto_offset_reset: str = "latest",
-        value_deserializer: Any = None,
-        buffer_size: int = 10_000,
-        max_poll_records: int = 500,
-        *,
-        until_end: bool = False,
-        metadata: bool = True,
-        enable_auto_commit: bool = True,
-        connect_timeout: float = 10.0,
-        parallelism: int = 1,
-        name: str | None = None,
-        on_error: Any = "fail",
-        retry: Any = None,
-        **kafka_config: Any,
-    ) -> DataStream:
-        """The records of a Kafka topic, without end; or of several topics.
-
-        With ``until_end``, the stream ends where the partitions ended when the job started.
-
-        **A record** is a ``dict`` of its ``value``, ``timestamp`` (milliseconds since 1970), ``topic``,
-        ``partition``, ``offset`` and ``key`` (a ``str``, or ``bytes`` where it is not UTF-8); with
-        ``metadata=False`` the value alone. The value is what ``value_deserializer`` makes of it: ``"json"``
-        (the default, of a text in UTF-8), ``"string"``, ``"bytes"``, or a function of ``bytes``. One that is
-        not there is ``None``; the function is not called for it. What becomes of records on which it raises say
-        ``on_error`` and ``retry``, as for ``map``.
-
-        **Where it begins**: at the offset that is committed for the group; without one, where ``auto_offset_reset``
-        says: ``"earliest"``, ``"latest"``, or ``"none"``, which fails the job. Each partition is read in its order, by
-        one of ``parallelism`` replicas. Jobs do not share the partitions of a group: each reads all of them.
-
-        **Offsets** are committed once, when the job has succeeded and left nothing behind, by the call that waits for
-        it: ``submit(autostop=True)``, ``wait``, ``stop``, or the program's end. After a failure, a cancel, a signal
-        or a crash nothing is committed, and the next run gives the records again: none is lost, some may come twice.
-        So an endless job should be ended by ``stop``, or by a signal with ``config={"on_signal": "finish"}``. If
-        the commit fails, ``JobFailed`` is raised, with the report of
-        a job that has succeeded. ``enable_auto_commit=False`` commits nothing.
-
-        **Limits.** ``connect_timeout`` is for how many seconds a broker is looked for before the job fails. About
-        ``buffer_size`` records of each partition are fetched ahead, but not more than 16 MiB in each replica.
-        ``max_poll_records`` is accepted because programs give it; there are no polls here.
-
-        **Settings.** ``kafka_config`` has others, as kafka-python spells them or librdkafka, such as
-        ``fetch_min_bytes=1`` or ``**{"fetch.min.bytes": 1}``. One that does not exist, or that the source sets itself,
-        fails the job. Values are neither shown nor logged, as ``sasl_plain_password`` is one. The client has no TLS.
-        """
-        from ._kafka import deserializer, settings, source_options
-
-        options = source_options(bootstrap_servers, topic, group_id, auto_offset_reset, buffer_size, connect_timeout)
-        whole("`max_poll_records`", max_poll_records, 1, 1 << 31)
-        function = deserializer(value_deserializer, metadata)
-        options.update(until_end=bool(until_end), metadata=bool(metadata), commits=bool(enable_auto_commit))
-        options["settings"] = settings(kafka_config)
-        stream = self._source("kafka", None, (), {}, name or f"kafka {', '.join(options['topics'])}", parallelism)
-        stream._step.options = options
-        if function is None:
-            return stream
-        policies = {"on_error": on_error, "retry": retry}
-        name = f"{stream._step.name} {name_of(function)}"
-        return stream.map(function, parallelism=parallelism, name=name, **policies)
-
-    def from_future(self, name: str, *, limit: int | None = None) -> DataStream:
-        """A stream that another one fills, by ``fill_future``: for records that go round.
-
-        ``limit`` is how many records may wait to go round (default 1,000,000); one more fails the job.
-        """
-        if limit is not None:
-            limit = whole("`limit`", limit)
-        step = Transformation("future", self._named(name), (None, (), {}), options={"limit": limit})
-        self.pipeline.append(step)
-        return DataStream(self, step)
 
     def register_service(self, name: str, service: Any, *args: Any, **kwargs: Any) -> None:
         """Registers a service: a class with the arguments of its constructor."""
@@ -343,14 +182,14 @@ class LocalEnvironment:
         An environment may be submitted again when its job is over.
         """
         self._check_open()
-        _declared.discard(self)
+        declared.discard(self)
         truth("`autostop`", autostop)
         check_config(self.config)
         if self.is_running:
             raise RuntimeError(f"`{self.name}` is running; wait for it, or stop it")
         iterators = self._iterators()
-        timeouts = timeouts_of(self.config)
-        calls = ServiceCalls(self._bindings, timeouts)
+        context = self._context()
+        calls = ServiceCalls(context, self._bindings)
         services = [
             _Registration(name, self._factory(name, made, calls), self._after[name])
             for name, made in self._services.items()
@@ -363,22 +202,22 @@ class LocalEnvironment:
 
         def begin(is_on_main: bool) -> None:
             try:
-                steps = self._plan(calls)
+                steps = plan(self.pipeline, context)
                 run.parts = parts_of(steps)
-                _sage.start(
-                    run,
+                for step in steps:
+                    if isinstance(step.make, Maker):
+                        step.make = step.make.here(calls)
+                options = _Options(
                     self.name,
-                    steps,
-                    services,
-                    calls.bind,
-                    is_on_main=is_on_main,
-                    on_signal=on_signal_of(self.config),
-                    timeouts=timeouts,
-                    most_queued_calls=queued_calls,
-                    queue_bytes=queue_bytes,
-                    log_dir=self.config.get("log_dir"),
-                    where_stuck=where_stuck,
+                    is_on_main,
+                    on_signal_of(self.config),
+                    context.timeouts,
+                    queued_calls,
+                    queue_bytes,
+                    self.config.get("log_dir"),
+                    where_stuck,
                 )
+                _sage.start(run, options, steps, services, calls.bind)
             except BaseException:
                 if not run.goes_on:
                     calls.close()
@@ -414,7 +253,7 @@ class LocalEnvironment:
 
     def _iterators(self) -> list[Transformation]:
         """The sources that can be read once; raises if an earlier job has."""
-        once = [step for step in self.pipeline if step.kind == "iterable" and isinstance(step.made[0], Iterator)]
+        once = [step for step in self.pipeline if step.kind is ITERABLE and isinstance(step.made[0], Iterator)]
         for step in once:
             if step in self._consumed:
                 raise _sage.SubmitError(
@@ -422,10 +261,6 @@ class LocalEnvironment:
                     "for several jobs begin with a list, or a BatchFunction"
                 )
         return once
-
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise RuntimeError(f"`{self.name}` is closed; make a new environment")
 
     @property
     def job(self) -> JobId | None:
@@ -459,23 +294,23 @@ class LocalEnvironment:
     def close(self) -> None:
         """As ``stop``; nothing can be declared or submitted any more."""
         self._is_closed = True
-        if self in _declared:
-            _declared.discard(self)
-            warn(_FORGOTTEN.format(f"`{self.name}`"))
+        if self in declared:
+            declared.discard(self)
+            warn(FORGOTTEN.format(f"`{self.name}`"))
         self.stop()
 
     def explain(self) -> str:
         """What is declared, in words: each step with what it takes its records from, and which steps run as one."""
         from ._html import described
 
-        _declared.discard(self)
+        declared.discard(self)
         lines = [f"environment `{self.name}`"]
         for step in self.pipeline:
             inputs = ", ".join(before.name for before, _ in step.inputs)
             lines.append(f"  {step.name}: {described(step)}" + (f" ← {inputs}" if inputs else ""))
         lines += [f"  service {name}" for name in self._services]
         try:
-            steps = self._plan(ServiceCalls(self._bindings, timeouts_of(self.config)))
+            steps = plan(self.pipeline, self._context())
         except _sage.SubmitError as error:
             return "\n".join([*lines, f"cannot run yet: {error}"])
         run = [f"  [{step.name}]" + (f" ×{step.parallelism}" if step.parallelism > 1 else "") for step in steps]
@@ -487,7 +322,7 @@ class LocalEnvironment:
     def _repr_html_(self) -> str:
         from ._html import graph
 
-        _declared.discard(self)
+        declared.discard(self)
         return graph(self.pipeline, self._services)
 
     def set_console_log_level(self, level: str) -> None:
@@ -511,33 +346,5 @@ class LocalEnvironment:
 
         return lambda: Hooks(make, calls.loop)
 
-    def _plan(self, calls: ServiceCalls) -> list[Step]:
-        def context(step: Transformation, replica: int, parallelism: int) -> Context:
-            return Context(step.name, calls, self.logger.getChild(step.name), replica, parallelism)
-
-        return plan(self.pipeline, self.name, context, calls.loop, timeouts_of(self.config))
-
-
-def _for_constructor(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The keywords for the constructor of a source: without those that SAGE reads itself, unless it has them too."""
-    own = parameters(cls)
-    kwargs = {key: value for key, value in kwargs.items() if key not in SAGE_ONLY or key in own}
-    check_call(cls, args, kwargs, ("name",))
-    return kwargs
-
-
-def _warn_of(records: Any) -> None:
-    """Warns of what can be gone through and is seldom meant to be, part by part."""
-    if isinstance(records, (str, bytes, bytearray)):
-        parts = "its letters" if isinstance(records, str) else "its bytes, as numbers"
-        warn(
-            f"`from_batch` of a {type(records).__name__} gives {parts}, one by one; pass `[…]` for one record, "
-            "`FileSource` or `JSONLBatch` for a file, or `list(…)` if that is meant"
-        )
-    elif isinstance(records, dict):
-        warn("`from_batch` of a dict gives its keys; pass `d.items()` or `[d]`, or `list(d)` if that is meant")
-    elif hasattr(type(records), "__dataframe__"):
-        warn(
-            "`from_batch` of a data frame gives its columns; pass its rows: `df.to_dict('records')` of pandas, "
-            "`df.iter_rows(named=True)` of polars, or `list(df)` if that is meant"
-        )
+    def _context(self) -> JobContext:
+        return JobContext(self.name, tuple(self._services), timeouts_of(self.config))

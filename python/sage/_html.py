@@ -12,6 +12,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ._counts import Counted
+from ._kinds import FUTURE
+from ._sage import Spec
 
 if TYPE_CHECKING:
     from ._transformation import Transformation
@@ -42,7 +44,7 @@ def columns(pipeline: list[Transformation]) -> list[list[Transformation]]:
 
 def described(step: Transformation) -> str:
     """What a step is, in a word or two."""
-    kind = str(step.options.get("as", step.kind))
+    kind = step.kind.name
     return kind if step.parallelism == 1 else f"{kind} ×{step.parallelism}"
 
 
@@ -63,10 +65,10 @@ def graph(pipeline: list[Transformation], services: Iterable[str], chosen: Trans
         x += width + _GAP
     right = x - _GAP + _MARGIN
     lines = [_line(at[before], at[step]) for step in pipeline for before, _ in step.inputs]
-    futures = {step.name: step for step in pipeline if step.kind == "future"}
+    futures = {step.name: step for step in pipeline if step.kind is FUTURE}
     for step in pipeline:
-        if step.kind == "fill":
-            lines.append(_line(at[step], at[futures[step.options["future"]]], dashes=' stroke-dasharray="4 3"'))
+        if isinstance(step.spec, Spec.Fill):
+            lines.append(_line(at[step], at[futures[step.spec.future]], dashes=' stroke-dasharray="4 3"'))
     x = _MARGIN
     for name in services:
         width = _width(name)

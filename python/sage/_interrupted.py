@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._kinds import FUTURE, ITERABLE
+
 if TYPE_CHECKING:
     from ._transformation import Transformation
 
@@ -17,7 +19,7 @@ class Sources:
     """The sources of a job, and how many records each has, where that is known."""
 
     def __init__(self, pipeline: Iterable[Transformation]) -> None:
-        self._steps = [step for step in pipeline if not step.inputs and step.kind != "future"]
+        self._steps = [step for step in pipeline if not step.inputs and step.kind is not FUTURE]
 
     def read(self, report: Mapping[str, Any]) -> int:
         names = {step.name for step in self._steps}
@@ -25,7 +27,7 @@ class Sources:
 
     def all(self) -> int | None:
         """How many records there are in all; ``None`` where that is not known."""
-        if not all(step.kind == "iterable" and type(step.made[0]) in _SIZED for step in self._steps):
+        if not all(step.kind is ITERABLE and type(step.made[0]) in _SIZED for step in self._steps):
             return None
         return sum(len(step.made[0]) for step in self._steps)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ._arguments import seconds, whole
+from ._sage import Reset, Spec
 from ._stream import is_async, name_of
 from .ops import Op
 
@@ -22,7 +23,7 @@ _OTHER_NAMES = {
 }
 
 #: Where a group begins that has no offset. Java's client and kafka-python say `none`, librdkafka `error`.
-_RESETS = {"earliest": "earliest", "latest": "latest", "none": "none", "error": "none"}
+_RESETS = {"earliest": Reset.Earliest, "latest": Reset.Latest, "none": Reset.Error, "error": Reset.Error}
 
 
 class Settings(dict[str, str]):
@@ -32,7 +33,7 @@ class Settings(dict[str, str]):
         return f"Settings({', '.join(self)})"
 
 
-def settings(config: dict[str, Any]) -> Settings:
+def _settings(config: dict[str, Any]) -> Settings:
     """The settings of a client, from those that a program gave."""
     made = Settings()
     for key, value in config.items():
@@ -51,37 +52,53 @@ def settings(config: dict[str, Any]) -> Settings:
     return made
 
 
-def source_options(
-    bootstrap_servers: Any, topic: Any, group_id: str, auto_offset_reset: str, buffer_size: int, connect_timeout: float
-) -> dict[str, Any]:
-    """What the engine is told of a source, checked."""
+def source_spec(
+    bootstrap_servers: Any,
+    topics: list[str],
+    group_id: str,
+    auto_offset_reset: str,
+    buffer_size: int,
+    connect_timeout: float,
+    config: dict[str, Any],
+    **does: bool,
+) -> Spec:
+    """What the engine is asked for by a source, checked."""
     if auto_offset_reset not in _RESETS:
         raise ValueError(f'`auto_offset_reset` is "earliest", "latest" or "none", not {auto_offset_reset!r}')
     if not isinstance(group_id, str) or not group_id:
         raise ValueError(f"`group_id` is a text that is not empty, not {group_id!r}")
-    return {
-        "servers": _servers(bootstrap_servers),
-        "topics": _names("topic", topic),
-        "group": group_id,
-        "reset": _RESETS[auto_offset_reset],
-        "buffer_size": whole("`buffer_size`", buffer_size, 1, 10_000_000),
-        "connect_timeout": seconds("a timeout", connect_timeout, more=True),
-    }
+    return Spec.KafkaSource(
+        servers=_servers(bootstrap_servers),
+        topics=topics,
+        group=group_id,
+        reset=_RESETS[auto_offset_reset],
+        buffer_size=whole("`buffer_size`", buffer_size, 1, 10_000_000),
+        connect_timeout=seconds("a timeout", connect_timeout, more=True),
+        settings=_settings(config),
+        **does,
+    )
 
 
-def sink_options(bootstrap_servers: Any, topic: str, connect_timeout: float) -> dict[str, Any]:
-    """What the engine is told of a sink, checked."""
+def sink_spec(
+    bootstrap_servers: Any, topic: str, connect_timeout: float, keyed: bool, config: dict[str, Any]
+) -> Spec:
+    """What the engine is asked for by a sink, checked."""
     if not isinstance(topic, str) or not topic:
         raise ValueError(f"`topic` is the name of one, not {topic!r}")
-    timeout = seconds("a timeout", connect_timeout, more=True)
-    return {"servers": _servers(bootstrap_servers), "topic": topic, "connect_timeout": timeout}
+    return Spec.KafkaSink(
+        servers=_servers(bootstrap_servers),
+        topic=topic,
+        keyed=keyed,
+        connect_timeout=seconds("a timeout", connect_timeout, more=True),
+        settings=_settings(config),
+    )
 
 
 def _servers(servers: Any) -> str:
-    return ",".join(_names("bootstrap_servers", servers))
+    return ",".join(names("bootstrap_servers", servers))
 
 
-def _names(what: str, names: Any) -> list[str]:
+def names(what: str, names: Any) -> list[str]:
     all_names = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else []
     if not all_names or not all(isinstance(name, str) and name for name in all_names):
         raise ValueError(f"`{what}` is a text that is not empty, or a list of them, not {names!r}")

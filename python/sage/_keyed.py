@@ -3,18 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from . import ops
 from ._arguments import check_call, length, seconds, whole
 from ._awaiting import awaited
-from ._chain import summand
+from ._kinds import (
+    COUNT,
+    DISTINCT,
+    FLATMAP_WITH_STATE,
+    FOLD,
+    FOLDED,
+    JOIN,
+    MAP,
+    MAP_WITH_STATE,
+    PROCESS,
+    REDUCE,
+    SINK,
+    SUM,
+    TOP_K,
+    WHOLE,
+    WINDOW,
+    Kind,
+)
 from ._process import ProcessFunction
-from ._stream import DataStream, check_function, check_not_async, name_of
+from ._sage import Gathered, Pairs, Spec, Strategy
+from ._states import Folding, State, summand
+from ._stream import DataStream, check_function, check_plain, name_of
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired, Windows
-from .ops import Op
 
 #: How many records of each stream a join keeps in memory at most, in a replica.
 MAX_RECORDS = 100_000_000
@@ -54,51 +72,34 @@ class KeyedStream(DataStream):
     texts beside those of a class with a ``__hash__`` of its own are an error there.
     """
 
-    def _state(self, kind: str, function: Any, parallelism: int, **options: Any) -> DataStream:
-        if function is not None:
-            check_function("map", function, (), {})
-        if self._step.kind == "whole":
-            options["whole"] = True
-        elif self._step.strategy != "hash":
-            raise ValueError(f"`{kind}` needs the records of a key in one place: use `keyby` with the strategy `hash`")
-        # What is summed up is no name for a sum.
-        named = kind if function is None or kind == "sum" else None
-        return self._add(kind, function, named, parallelism, **options)
-
-    def _expiring(
-        self, kind: str, function: Any, parallelism: int, expire_after: float | None, **options: Any
+    def _state(
+        self, kind: Kind, function: Any, parallelism: int, expire_after: float | None = None, **keeps: Any
     ) -> DataStream:
-        """As ``_state``, for states that may expire."""
-        if expire_after is None:
-            return self._state(kind, function, parallelism, **options)
-        options["expire_after"] = _expiry(expire_after)
-        if kind == "distinct":
-            options["distinct"] = True
-        else:
-            options["link"] = kind.replace("state", "cell")
-        stream = self._state(kind, function, parallelism, **options)
-        stream._step.kind = "expiring"
-        return stream
-
-    def _is_native(self) -> bool:
-        """Whether the engine itself gives the records their keys."""
-        step = self._step
-        return step.kind == "keyby" and isinstance(step.made[0], Op) and not step.has_policy
+        """Adds a step that keeps a state for each key, which may expire."""
+        spec = None if expire_after is None else Spec.Expiring(_expiry(expire_after), function is not None)
+        # What is summed up is no name for a sum.
+        named = kind.name if function is None or kind is SUM else None
+        if function is not None:
+            check_plain(kind.name, function, named)
+        is_whole = self._step.kind is WHOLE
+        if not is_whole and self._step.strategy != Strategy.Hash:
+            raise ValueError(
+                f"`{kind.name}` needs the records of a key in one place: use `keyby` with the strategy `hash`"
+            )
+        return self._add(kind, function, named, parallelism, spec=spec, state=State(is_whole=is_whole, **keeps))
 
     def count(self, *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and the number of its records, at the end of input."""
-        return self._state("count", None, parallelism, native=self._is_native())
+        return self._state(COUNT, None, parallelism)
 
     def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and the sum of its records, or of what ``function`` makes of them, at the end of input."""
-        function = ops.identity() if function is None else function
-        stream = self._state("sum", function, parallelism, native=self._is_native() and isinstance(function, Op))
-        return stream
+        return self._state(SUM, ops.identity() if function is None else function, parallelism)
 
     def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and one record, at the end of input: ``function(so_far, record)`` is called for
         each record of a key but the first."""
-        return self._state("reduce", function, parallelism)
+        return self._state(REDUCE, function, parallelism)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and one value, at the end of input: ``function(so_far, record)`` returns the next value.
@@ -106,7 +107,7 @@ class KeyedStream(DataStream):
         ``initial`` is what the first call of a key gets: a value, which is copied for each key, or a function
         that makes one, such as ``list``.
         """
-        return self._state("fold", function, parallelism, initial=initial)
+        return self._state(FOLD, function, parallelism, initial=initial)
 
     def map_with_state(
         self,
@@ -123,7 +124,7 @@ class KeyedStream(DataStream):
         record of its key has come for so many seconds by the clock: the next one finds ``initial`` again. What
         has expired is freed within another such time.
         """
-        return self._expiring("map_with_state", function, parallelism, expire_after, initial=initial)
+        return self._state(MAP_WITH_STATE, function, parallelism, expire_after, initial=initial)
 
     def flatmap_with_state(
         self,
@@ -134,18 +135,18 @@ class KeyedStream(DataStream):
         expire_after: float | None = None,
     ) -> DataStream:
         """As ``map_with_state``, for a function that returns a pair of the next state and an iterable."""
-        return self._expiring("flat_map_with_state", function, parallelism, expire_after, initial=initial)
+        return self._state(FLATMAP_WITH_STATE, function, parallelism, expire_after, initial=initial)
 
     def distinct(self, *, parallelism: int = 1, expire_after: float | None = None) -> DataStream:
         """Keeps the first record of each key; with ``expire_after``, also the first after so many seconds
         without one."""
-        return self._expiring("distinct", None, parallelism, expire_after)
+        return self._state(DISTINCT, None, parallelism, expire_after)
 
     def top_k(self, most: int, rank: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and a list of the ``most`` records of it that ``rank`` ranks highest, at the end of
         input; of equal ones the earlier. Without ``rank``, records are compared themselves."""
         most = whole("`top_k` keeps at least one record of each key: the first argument", most)
-        return self._state("top_k", rank, parallelism, most=most)
+        return self._state(TOP_K, rank, parallelism, most=most)
 
     def process(
         self, function: type[ProcessFunction], *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
@@ -155,9 +156,7 @@ class KeyedStream(DataStream):
         if not (isinstance(function, type) and issubclass(function, ProcessFunction)):
             raise TypeError(f"`process` needs a ProcessFunction class, not {function!r}")
         check_call(function, args, kwargs, ("name", "parallelism"))
-        stream = self._add("process", function, name, parallelism)
-        stream._step.made = (function, args, kwargs)
-        return stream
+        return self._add(PROCESS, function, name, parallelism, args, kwargs, spec=Spec.Process())
 
     def window(self, windows: Windows) -> WindowedStream:
         """Cuts the records of each key into windows of event time: those that ``with_timestamps`` gave them. A
@@ -199,42 +198,41 @@ class WindowedStream:
         if by_clock and isinstance(windows, Count):
             raise TypeError("windows by count go by no clock; use `window`")
         self._keyed = keyed
-        self._options = windows._options()
+        self._windows = windows._checked()
+        self._lateness = 0.0
+        self._by_clock = by_clock
         self._late: Callable[[Any], Any] | None = None
-        if by_clock:
-            self._options["by_clock"] = True
 
     def allowed_lateness(self, seconds: float) -> WindowedStream:
         """Keeps what a window has gathered for so long after it fired: a record that comes within that time
         makes it fire again, with all that it now has. Default: 0."""
         self._no_clock("allowed_lateness")
-        self._options["lateness"] = length("`allowed_lateness`", seconds)
+        self._lateness = length("`allowed_lateness`", seconds)
         return self
 
     def late_to(self, function: Callable[[Any], Any]) -> WindowedStream:
         """Gives records that are too late for every window to a function, instead of dropping them. Either way
         the report has their number."""
         self._no_clock("late_to")
-        check_function("sink", function, (), {})
+        check_function(SINK, function, (), {})
         self._late = function
         return self
 
     def _no_clock(self, what: str) -> None:
-        if "by_clock" in self._options or "records" in self._options:
+        if self._by_clock or isinstance(self._windows, Count):
             raise ValueError(f"`{what}` is for windows of event time: in others no record is late")
 
     def count(self, *, parallelism: int = 1) -> DataStream:
         """The number of records of each key and window. Keeps no records."""
-        return self._gather("count", parallelism, count=True)._add("map", Windowed._make, "windowed")
+        return self._gather("count", parallelism, Gathered.Number)._add(MAP, Windowed._make, "windowed")
 
     def apply(self, function: Callable[[Any, float, float, list[Any]], Any], *, parallelism: int = 1) -> DataStream:
         """What ``function(key, start, end, records)`` returns for all records of a key and window. They are
         kept until then."""
-        check_function("map", function, (), {})
-        check_not_async("apply", function)
+        check_plain("apply", function)
         name = name_of(function)
         stream = self._gather("window", parallelism)
-        return stream._add("map", lambda window: Windowed._make((*window[:3], awaited(name, function(*window)))), name)
+        return stream._add(MAP, lambda window: Windowed._make((*window[:3], awaited(name, function(*window)))), name)
 
     def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """The sum of the records of each key and window, or of what ``function`` makes of them. It keeps records as
@@ -262,7 +260,7 @@ class WindowedStream:
         ``initial`` is what the first call gets: a value, which is copied for each key and window, or a function
         that makes one. Records are kept as by ``reduce``.
         """
-        new = initial if callable(initial) else lambda: deepcopy(initial)
+        new = State(initial).new
         return self._folded(function, name_of(function), function, lambda left: new(), parallelism)
 
     def _folded(
@@ -274,26 +272,26 @@ class WindowedStream:
         parallelism: int,
     ) -> DataStream:
         """Folds by ``step``, which begins with what ``first`` returns: that may take it from the records."""
-        check_function("map", function, (), {})
-        check_not_async(name, function)
+        check_plain(name, function)
 
         def windowed(window: tuple[Any, ...]) -> Windowed:
             return Windowed._make((*window[:3], awaited(name, window[3])))
 
-        if self._options.get("windows") == "session" or self._options.get("lateness"):
+        if isinstance(self._windows, Session) or self._lateness:
             # All records of a window are there when it fires.
             stream = self._gather("window", parallelism)
         else:
-            stream = self._gather(f"{name} in windows", parallelism, fold=_in_blocks(step, first))
-        return stream._add("folded", step, name, folding=(first, windowed))
+            stream = self._gather(f"{name} in windows", parallelism, Gathered.Fold, _in_blocks(step, first))
+        return stream._add(FOLDED, step, name, state=State(partial(Folding, first, windowed)))
 
-    def _gather(self, name: str, parallelism: int, **options: Any) -> DataStream:
-        if self._late is not None:
-            options["late"] = True
-        stream = self._keyed._add("window", None, name, parallelism, **self._options, **options)
-        if self._late is not None:
-            late = DataStream(stream._environment, stream._step, 1)
-            late.sink(self._late, name=f"late for {stream._step.name}")
+    def _gather(
+        self, name: str, parallelism: int, gathered: Gathered = Gathered.Records, fold: _Fold | None = None
+    ) -> DataStream:
+        late = self._late
+        spec = Spec.Window(self._windows, gathered, self._lateness, self._by_clock, late is not None)
+        stream = self._keyed._add(WINDOW, fold, name, parallelism, spec=spec)
+        if late is not None:
+            DataStream(stream._environment, stream._step, 1).sink(late, name=f"late for {stream._step.name}")
         return stream
 
 
@@ -304,7 +302,8 @@ class JoinedStreams:
     def __init__(self, left: KeyedStream, right: KeyedStream) -> None:
         self._left = left
         self._right = right
-        self._options: dict[str, Any] = {"max_records": MAX_RECORDS}
+        self._windows: Tumbling | Sliding | None = None
+        self._max_records = MAX_RECORDS
 
     def window(self, windows: Tumbling | Sliding) -> JoinedStreams:
         """Joins records of one window of event time only; so the streams may be endless."""
@@ -312,30 +311,30 @@ class JoinedStreams:
             raise TypeError(f"streams are joined in Tumbling or Sliding windows, not in {windows!r}")
         if not (self._left._step.is_timed and self._right._step.is_timed):
             raise ValueError("both streams need `with_timestamps` before their `keyby`")
-        self._options.update(windows._options())
+        self._windows = windows._checked()
         return self
 
     def max_records(self, records: int) -> JoinedStreams:
         """How many records of each stream a replica keeps in memory at most; one more fails the job. Default:
         100 million."""
-        self._options["max_records"] = whole("`max_records`", records)
+        self._max_records = whole("`max_records`", records)
         return self
 
     def inner(self, *, parallelism: int = 1) -> DataStream:
         """The pairs of records with equal keys."""
-        return self._joined("inner", parallelism)
+        return self._joined(Pairs.Inner, "inner-join", parallelism)
 
     def left(self, *, parallelism: int = 1) -> DataStream:
         """The pairs, and the left records that have no partner."""
-        return self._joined("left", parallelism)
+        return self._joined(Pairs.Left, "left-join", parallelism)
 
     def full(self, *, parallelism: int = 1) -> DataStream:
         """The pairs, and the records of both streams that have no partner."""
-        return self._joined("full", parallelism)
+        return self._joined(Pairs.Full, "full-join", parallelism)
 
-    def _joined(self, how: str, parallelism: int) -> DataStream:
+    def _joined(self, pairs: Pairs, name: str, parallelism: int) -> DataStream:
         merged = DataStream(self._left._environment, self._left._step)
         merged._others = [self._right]
-        stream = merged._add("join", None, f"{how}-join", parallelism, how=how, **self._options)
-        make = WindowPaired._make if "windows" in self._options else Paired._make
-        return stream._add("map", make, "paired")
+        spec = Spec.Join(pairs, self._max_records, self._windows)
+        make = Paired._make if self._windows is None else WindowPaired._make
+        return merged._add(JOIN, None, name, parallelism, spec=spec)._add(MAP, make, "paired")

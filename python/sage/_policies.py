@@ -105,10 +105,22 @@ def split_options(function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {name: kwargs.pop(name) for name in OPTIONS if name in kwargs and name not in own}
 
 
-def retried(retry: Any) -> dict[str, Any]:
-    """What the engine is told of a number of attempts or a ``Retry``."""
+@dataclass(frozen=True)
+class Policy:
+    """What the engine is told of how each record may fail for itself."""
+
+    retry: Retry | None = None
+    skip: Skip | None = None
+    letters: bool = False
+
+    def __bool__(self) -> bool:
+        return self.letters or not (self.retry is None and self.skip is None)
+
+
+def retried(retry: Any) -> Retry | None:
+    """The ``Retry`` that a number of attempts or a ``Retry`` is, checked."""
     if retry is None:
-        return {}
+        return None
     if isinstance(retry, int) and not isinstance(retry, bool):
         retry = Retry(retry)
     if not isinstance(retry, Retry):
@@ -116,16 +128,15 @@ def retried(retry: Any) -> dict[str, Any]:
     attempts = whole("`attempts` of a Retry, which makes at least one attempt,", retry.attempts, 1, (1 << 32) - 1)
     first = seconds("`first` of a Retry", retry.first)
     longest = seconds("`longest` of a Retry, which is not less than its `first`,", retry.longest, first)
-    told = {"attempts": attempts, "first_wait": first, "longest_wait": longest}
     classes = retry.on if isinstance(retry.on, tuple) else (retry.on,)
     if not classes or not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in classes):
         raise TypeError(f"`on` of a Retry is a class of exceptions or a tuple of them, not {retry.on!r}")
-    return told if classes == (Exception,) else {**told, "retry_on": classes}
+    return Retry(attempts, first, longest, classes)
 
 
-def policy(options: dict[str, Any]) -> tuple[dict[str, Any], DeadLetter | None]:
+def policy(options: dict[str, Any]) -> tuple[Policy, DeadLetter | None]:
     """What the engine is told of the options ``on_error`` and ``retry``, and where dead letters go."""
-    told = retried(options.get("retry"))
+    retry = retried(options.get("retry"))
     on_error = options.get("on_error", "fail")
     if on_error == "skip":
         on_error = Skip()
@@ -135,11 +146,10 @@ def policy(options: dict[str, Any]) -> tuple[dict[str, Any], DeadLetter | None]:
             most = whole("`at_most` of a Skip", most, 0)
         if share is not None and (isinstance(share, (bool, str)) or not 0 <= share <= 1):
             raise ValueError(f"`at_most_share` of a Skip is a share from 0.0 to 1.0, not {share!r}")
-        told.update(skip=True, at_most=most, at_most_share=None if share is None else float(share))
-    elif isinstance(on_error, DeadLetter):
-        told["letters"] = True
-        return told, on_error
-    elif on_error != "fail":
+        return Policy(retry, Skip(most, None if share is None else float(share))), None
+    if isinstance(on_error, DeadLetter):
+        return Policy(retry, letters=True), on_error
+    if on_error != "fail":
         hint = f"; write `{on_error.__name__}()`" if on_error in (Skip, DeadLetter) else ""
         raise ValueError(f'`on_error` is "fail", "skip", a Skip or a DeadLetter, not {on_error!r}{hint}')
-    return told, None
+    return Policy(retry), None

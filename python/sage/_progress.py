@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from ._kinds import SINK
 from ._sage import await_end
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def shown(job: _sage.Job, pipeline: Iterable[Transformation], name: str, wanted:
     if wanted is False or (wanted is None and not _is_seen(pipeline)):
         yield
         return
-    ends = {step.name for step in pipeline if step.kind == "sink" or step.options.get("as") == "sink"}
+    ends = {step.name for step in pipeline if step.kind is SINK}
     over = threading.Event()
     arguments = (job, ends, name, 0.0 if wanted else _PATIENCE, over)
     thread = threading.Thread(target=_draw, args=arguments, name="sage-progress", daemon=True)

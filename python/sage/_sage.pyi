@@ -1,6 +1,6 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, TypeAlias, final, type_check_only
+from typing import Any, ClassVar, Literal, TypeAlias, final, type_check_only
 
 class SubmitError(RuntimeError): ...
 class ServiceError(RuntimeError): ...
@@ -117,20 +117,138 @@ class Job:
     @property
     def signal(self) -> int | None: ...
 
+# What crosses to the engine: see `spec.rs`.
+
+class Spec:
+    @final
+    class Container(Spec):
+        def __new__(cls) -> Spec.Container: ...
+
+    @final
+    class Source(Spec):
+        def __new__(cls) -> Spec.Source: ...
+
+    @final
+    class Future(Spec):
+        def __new__(cls, limit: int | None = None) -> Spec.Future: ...
+
+    @final
+    class KafkaSource(Spec):
+        def __new__(
+            cls,
+            servers: str,
+            topics: list[str],
+            group: str,
+            reset: Reset,
+            buffer_size: int,
+            connect_timeout: float,
+            settings: dict[str, str],
+            until_end: bool,
+            metadata: bool,
+            commits: bool,
+        ) -> Spec.KafkaSource: ...
+
+    @final
+    class Chain(Spec):
+        def __new__(cls, end: End) -> Spec.Chain: ...
+
+    @final
+    class Sink(Spec):
+        def __new__(cls) -> Spec.Sink: ...
+
+    @final
+    class Native(Spec):
+        def __new__(cls) -> Spec.Native: ...
+
+    @final
+    class Async(Spec):
+        in_flight: int
+        timeout: float | None
+        def __new__(cls, in_flight: int, ordered: bool, timeout: float | None, ends: bool) -> Spec.Async: ...
+
+    @final
+    class Process(Spec):
+        def __new__(cls) -> Spec.Process: ...
+
+    @final
+    class Expiring(Spec):
+        def __new__(cls, after: float, has_function: bool) -> Spec.Expiring: ...
+
+    @final
+    class Window(Spec):
+        def __new__(
+            cls, windows: Any, gathered: Gathered, lateness: float, by_clock: bool, late: bool
+        ) -> Spec.Window: ...
+
+    @final
+    class Join(Spec):
+        def __new__(cls, pairs: Pairs, max_records: int, windows: Any) -> Spec.Join: ...
+
+    @final
+    class Zip(Spec):
+        def __new__(cls, max_ahead: int) -> Spec.Zip: ...
+
+    @final
+    class Take(Spec):
+        def __new__(cls, most: int) -> Spec.Take: ...
+
+    @final
+    class Fill(Spec):
+        future: str
+        def __new__(cls, future: str) -> Spec.Fill: ...
+
+    @final
+    class KafkaSink(Spec):
+        def __new__(
+            cls, servers: str, topic: str, keyed: bool, connect_timeout: float, settings: dict[str, str]
+        ) -> Spec.KafkaSink: ...
+
+@final
+class Reset:
+    Earliest: ClassVar[Reset]
+    Latest: ClassVar[Reset]
+    Error: ClassVar[Reset]
+
+@final
+class End:
+    Records: ClassVar[End]
+    Nothing: ClassVar[End]
+    Sides: ClassVar[End]
+
+@final
+class Gathered:
+    Records: ClassVar[Gathered]
+    Number: ClassVar[Gathered]
+    Fold: ClassVar[Gathered]
+
+@final
+class Pairs:
+    Inner: ClassVar[Pairs]
+    Left: ClassVar[Pairs]
+    Full: ClassVar[Pairs]
+
+@final
+class Strategy:
+    Hash: ClassVar[Strategy]
+    Broadcast: ClassVar[Strategy]
+    RoundRobin: ClassVar[Strategy]
+    def __hash__(self) -> int: ...
+
+@final
+class Role:
+    Map: ClassVar[Role]
+    Filter: ClassVar[Role]
+    FlatMap: ClassVar[Role]
+    Key: ClassVar[Role]
+    Count: ClassVar[Role]
+    Sum: ClassVar[Role]
+
 def start(
     run: Any,
-    name: str,
+    options: Any,
     steps: list[Any],
     services: list[Any],
     bind: Callable[[dict[str, Handle]], object],
-    *,
-    is_on_main: bool,
-    on_signal: str,
-    timeouts: dict[str, float],
-    most_queued_calls: int,
-    queue_bytes: int,
-    where_stuck: Callable[[int], str | None],
-    log_dir: str | os.PathLike[str] | None = None,
 ) -> None: ...
 def await_end(thread: int) -> None: ...
 def end_attaching() -> None: ...

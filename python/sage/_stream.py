@@ -8,49 +8,41 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from ._arguments import check_call, length, meant, seconds, shown, truth, warn, whole
-from ._functions import (
-    BaseFunction,
-    FilterFunction,
-    FlatMapFunction,
-    KeyByFunction,
-    MapFunction,
-    SinkFunction,
-    is_function_class,
-)
+from ._functions import BaseFunction, is_function_class
 from ._io import FileSink, PrintSink
+from ._kinds import (
+    FILL,
+    FILTER,
+    FLATMAP,
+    FUTURE,
+    KEYBY,
+    MAP,
+    SINK,
+    SPLIT,
+    TAKE,
+    TIMESTAMPS,
+    TO_KAFKA,
+    WHOLE,
+    ZIP,
+    Kind,
+)
 from ._letters import Letter
 from ._policies import OPTIONS, policy, split_options
-from ._transformation import Transformation
+from ._sage import Spec, Strategy
+from ._transformation import Times, Transformation
 
 if TYPE_CHECKING:
     from ._connected import ConnectedStreams
-    from ._environment import LocalEnvironment
+    from ._pipeline import Pipeline
     from ._keyed import KeyedStream
 
-_BASES: dict[str, type[BaseFunction]] = {
-    "map": MapFunction,
-    "filter": FilterFunction,
-    "flatmap": FlatMapFunction,
-    "split": FilterFunction,
-    "sink": SinkFunction,
-    "keyby": KeyByFunction,
-}
-
-_STRATEGIES = ("hash", "broadcast", "round_robin")
+_STRATEGIES = {"hash": Strategy.Hash, "broadcast": Strategy.Broadcast, "round_robin": Strategy.RoundRobin}
 
 #: What the methods take beside a function and the arguments of its constructor.
 _KEYWORDS = ("name", "parallelism", *OPTIONS)
 
 #: In how many replicas a step may run: each has a thread.
 MOST_REPLICAS = 65_536
-
-#: What calls its function for an answer, which no generator is; and what to use.
-_NO_GENERATORS = {
-    "filter": "a generator is always true",
-    "split": "a generator is always true",
-    "keyby": "each generator would be a key of its own",
-    "sink": "nobody would go through the generator, so nothing in it would run",
-}
 
 #: How many records an async function has in flight unless a program says otherwise.
 _IN_FLIGHT = 64
@@ -74,7 +66,7 @@ class DataStream:
       seconds from when its call begins.
     """
 
-    def __init__(self, environment: LocalEnvironment, step: Transformation, output: int = 0) -> None:
+    def __init__(self, environment: Pipeline, step: Transformation, output: int = 0) -> None:
         self._environment = environment
         self._step = step
         self._output = output
@@ -84,76 +76,67 @@ class DataStream:
         return [(stream._step, stream._output) for stream in [self, *self._others]]
 
     def _add(
-        self, kind: str, function: Any, name: str | None = None, parallelism: int = 1, **options: Any
+        self,
+        kind: Kind,
+        function: Any = None,
+        name: str | None = None,
+        parallelism: int = 1,
+        args: Any = (),
+        kwargs: Any = None,
+        **does: Any,
     ) -> DataStream:
-        """Adds a step, whose function is ready-made if it has one."""
+        """Adds a step; ``does`` are other fields of it."""
         parallelism = check_parallelism(parallelism)
-        if kind != "async" and function is not None:
-            check_not_async(kind, function, name)
-        name = self._environment._named(name or (kind if function is None else name_of(function)))
-        step = Transformation(kind, name, (function, (), {}), self._inputs(), parallelism)
-        step.options = options
-        self._environment.pipeline.append(step)
+        name = self._environment._named(name or (kind.name if function is None else name_of(function)))
+        made = function, args, kwargs or {}
+        step = Transformation(kind, name, made, self._inputs(), parallelism, **does)
+        self._environment._declare(step)
         return DataStream(self._environment, step)
 
-    def _then(self, kind: str, function: Any, args: Any, kwargs: Any, parallelism: int, name: str | None) -> DataStream:
+    def _then(
+        self, kind: Kind, function: Any, args: Any, kwargs: Any, parallelism: int, name: str | None
+    ) -> DataStream:
         options = split_options(function, kwargs)
         check_function(kind, function, args, kwargs)
         told, dead = policy(options)
         is_awaited = is_async(function)
-        is_flight = "in_flight" in options or is_awaited
-        if is_flight and isinstance(function, type) and issubclass(function, FileSink):
-            raise ValueError(f"`{function.__name__}` writes one record at a time, so it takes no `in_flight`")
-        if is_flight:
-            told.update(self._flight(kind, options))
-            told["async"] = is_awaited
+        spec = None
+        if "in_flight" in options or is_awaited:
+            if isinstance(function, type) and issubclass(function, FileSink):
+                raise ValueError(f"`{function.__name__}` writes one record at a time, so it takes no `in_flight`")
+            spec = _flight(kind, options)
         elif "ordered" in options or "timeout" in options:
             named = name or name_of(function)
             raise ValueError(f"`ordered` and `timeout` are for functions that are async or have `in_flight`: `{named}`")
-        stream = self._add("async" if is_flight else kind, function, name, parallelism)
-        step = stream._step
-        step.made, step.options = (function, args, kwargs), told
-        if kind == "sink":
-            self._environment._has_sink()
+        does = {"policy": told, "spec": spec, "is_awaited": is_awaited}
+        stream = self._add(kind, function, name, parallelism, args, kwargs, **does)
         if dead is not None:
-            # What ends a stream has no output but this one, and what splits it has two others.
-            letters = DataStream(self._environment, step, {"sink": 0, "split": 2}.get(kind, 1))
-            letters = letters._add("map", Letter._make, f"letters of {step.name}")
+            letters = DataStream(self._environment, stream._step, kind.outputs)
+            letters = letters._add(MAP, Letter._make, f"letters of {stream._step.name}")
             if dead.to is None:
                 dead._streams.append(letters)
             else:
-                letters._then("sink", dead.to, dead.args, dict(dead.kwargs), 1, f"dead letters of {step.name}")
+                name = f"dead letters of {stream._step.name}"
+                letters._then(SINK, dead.to, dead.args, dict(dead.kwargs), 1, name)
         return stream
-
-    @staticmethod
-    def _flight(kind: str, options: dict[str, Any]) -> dict[str, Any]:
-        if kind in ("keyby", "split"):
-            what = "the key" if kind == "keyby" else "the side"
-            raise TypeError(f"{what} of a record cannot be had asynchronously; have a `map` before it get it")
-        in_flight = whole("`in_flight`", options.get("in_flight", _IN_FLIGHT), 1, 1 << 20)
-        timeout = options.get("timeout")
-        if timeout is not None:
-            timeout = seconds("a timeout", timeout, more=True, hint="; leave it out for none")
-        ordered = truth("`ordered`", options.get("ordered", True))
-        return {"as": kind, "in_flight": in_flight, "ordered": ordered, "timeout": timeout}
 
     def map(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
         """Replaces each record by what the function returns."""
-        return self._then("map", function, args, kwargs, parallelism, name)
+        return self._then(MAP, function, args, kwargs, parallelism, name)
 
     def filter(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
         """Keeps the records for which the function's result is true."""
-        return self._then("filter", function, args, kwargs, parallelism, name)
+        return self._then(FILTER, function, args, kwargs, parallelism, name)
 
     def flatmap(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
         """Replaces each record by those of the iterable that the function returns."""
-        return self._then("flatmap", function, args, kwargs, parallelism, name)
+        return self._then(FLATMAP, function, args, kwargs, parallelism, name)
 
     def split(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
@@ -162,8 +145,7 @@ class DataStream:
 
         Both must end in a sink; either may end before the other.
         """
-        stream = self._then("split", function, args, kwargs, parallelism, name)
-        stream._step.options["split"] = True
+        stream = self._then(SPLIT, function, args, kwargs, parallelism, name)
         return stream, DataStream(self._environment, stream._step, 1)
 
     def keyby(
@@ -177,8 +159,8 @@ class DataStream:
         if strategy not in _STRATEGIES:
             raise ValueError(f"a strategy is one of {', '.join(_STRATEGIES)}, not {strategy!r}")
         parallelism = 1 if self._others else self._step.parallelism
-        step = self._then("keyby", function, args, kwargs, parallelism, name)._step
-        step.strategy = strategy
+        step = self._then(KEYBY, function, args, kwargs, parallelism, name)._step
+        step.strategy = _STRATEGIES[strategy]
         return KeyedStream(self._environment, step)
 
     def with_timestamps(
@@ -190,19 +172,18 @@ class DataStream:
         ``out_of_order`` is by how many seconds a record may come after a later one; a source that gives nothing for
         ``idle_after`` seconds is not waited for (default: it is).
         """
-        check_function("map", function, (), {})
+        check_plain("timestamps", function)
         idle = None if idle_after is None else seconds("`idle_after`", idle_after)
-        order = length("`out_of_order`", out_of_order)
-        return self._add("timestamps", function, out_of_order=order, idle_after=idle)
+        return self._add(TIMESTAMPS, function, times=Times(length("`out_of_order`", out_of_order), idle))
 
     def take(self, count: int) -> DataStream:
         """Goes on with the first ``count`` records, and ends the sources when it has them."""
-        return self._add("take", None, most=whole("what `take` takes", count, 0))
+        return self._add(TAKE, spec=Spec.Take(whole("what `take` takes", count, 0)))
 
     def _whole(self) -> KeyedStream:
         from ._keyed import KeyedStream
 
-        return KeyedStream(self._environment, self._add("whole", None, "all")._step)
+        return KeyedStream(self._environment, self._add(WHOLE, None, "all")._step)
 
     def count(self) -> DataStream:
         """The number of records, at the end of input."""
@@ -243,26 +224,27 @@ class DataStream:
         max_ahead = whole("`max_ahead`", max_ahead)
         both = DataStream(self._environment, self._step, self._output)
         both._others = [other]
-        return both._add("zip", None, max_ahead=max_ahead)
+        return both._add(ZIP, spec=Spec.Zip(max_ahead))
 
     def fill_future(self, future: DataStream) -> None:
         """Ends the stream: its records go round, and come out of ``future``, which ``from_future`` made. The
         loop ends when its sources have, and no record is in it."""
-        if future._step.kind != "future":
+        if future._step.kind is not FUTURE:
             raise TypeError("`fill_future` needs a stream that `from_future` made")
         if future._environment is not self._environment:
             raise ValueError("streams of two environments cannot be connected")
-        if future._step.options.get("filled"):
-            raise ValueError(f"the future stream `{future._step.name}` is filled already")
-        future._step.options["filled"] = True
-        self._add("fill", None, f"fill {future._step.name}", future=future._step.name)
+        name = future._step.name
+        if future._step.is_filled:
+            raise ValueError(f"the future stream `{name}` is filled already")
+        future._step.is_filled = True
+        self._add(FILL, None, f"fill {name}", spec=Spec.Fill(name))
 
     def sink(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
         """Ends the stream: gives each record to the function. Returns this stream, so that it can have several
         sinks."""
-        self._then("sink", function, args, kwargs, parallelism, name)
+        self._then(SINK, function, args, kwargs, parallelism, name)
         return self
 
     def to_kafka(
@@ -290,16 +272,14 @@ class DataStream:
         a partition they are in their order. A job that runs again writes again. ``connect_timeout`` and
         ``kafka_config`` are as in ``from_kafka_source``.
         """
-        from ._kafka import serializer, settings, sink_options
+        from ._kafka import serializer, sink_spec
 
-        options = {**sink_options(bootstrap_servers, topic, connect_timeout), "keyed": key is not None}
-        options["settings"] = settings(kafka_config)
+        spec = sink_spec(bootstrap_servers, topic, connect_timeout, key is not None, kafka_config)
         function = serializer(value_serializer, key)
         name = name or f"to {topic}"
         policies = {"on_error": on_error, "retry": retry}
         pairs = self.map(function, parallelism=parallelism, name=f"{name} {name_of(function)}", **policies)
-        pairs._add("to_kafka", None, name, parallelism, **options)
-        self._environment._has_sink()
+        pairs._add(TO_KAFKA, None, name, parallelism, spec=spec)
         return self
 
     def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> DataStream:
@@ -316,6 +296,18 @@ class DataStream:
         records: list[Any] = []
         self.sink(records.append, name="collect")
         return records
+
+
+def _flight(kind: Kind, options: dict[str, Any]) -> Spec:
+    """How several records are worked on at a time."""
+    if kind.asks_for:
+        raise TypeError(f"{kind.asks_for} of a record cannot be had asynchronously; have a `map` before it get it")
+    in_flight = whole("`in_flight`", options.get("in_flight", _IN_FLIGHT), 1, 1 << 20)
+    timeout = options.get("timeout")
+    if timeout is not None:
+        timeout = seconds("a timeout", timeout, more=True, hint="; leave it out for none")
+    ordered = truth("`ordered`", options.get("ordered", True))
+    return Spec.Async(in_flight, ordered, timeout, kind.ends)
 
 
 def is_async(function: Any) -> bool:
@@ -350,38 +342,45 @@ def check_parallelism(parallelism: Any) -> int:
     return whole("parallelism", parallelism, 1, MOST_REPLICAS)
 
 
-def check_function(kind: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_plain(kind: str, function: Any, name: str | None = None) -> None:
+    """Raises for what cannot be called with a record, or has to be awaited."""
+    check_function(MAP, function, (), {})
+    check_not_async(kind, function, name)
+
+
+def check_function(kind: Kind, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raises for what cannot be called, and for arguments that nothing would read."""
+    base = "" if kind.base is None else kind.base.__name__
     if isinstance(function, BaseFunction):
         raise TypeError(f"pass the class `{type(function).__name__}` and its arguments, not an object of it")
     if not callable(function):
         hint = f"; pass the class `{type(function).__name__}` and its arguments" if hasattr(function, "execute") else ""
-        raise TypeError(f"`{kind}` needs a function or a {_BASES[kind].__name__}, not {function!r}{hint}")
+        raise TypeError(f"`{kind.name}` needs a function or a {base}, not {function!r}{hint}")
     _check_generator(kind, function)
     if is_function_class(function):
         check_call(function, args, kwargs, _KEYWORDS)
         return
     for unknown in kwargs:
         raise TypeError(
-            f"`{kind}` has no parameter `{unknown}`{meant(unknown, _KEYWORDS)} "
+            f"`{kind.name}` has no parameter `{unknown}`{meant(unknown, _KEYWORDS)} "
             f"(to call `{name_of(function)}` with more than a record, use functools.partial)"
         )
     if args and isinstance(function, type):
         # A type such as `int` or `str` is a callable like any other.
-        raise TypeError(f"`{function.__name__}` is no {_BASES[kind].__name__}, so it takes no arguments here")
+        raise TypeError(f"`{function.__name__}` is no {base}, so it takes no arguments here")
     if args:
         raise TypeError(f"`{name_of(function)}` is called with a record; bind other arguments with functools.partial")
 
 
-def _check_generator(kind: str, function: Any) -> None:
+def _check_generator(kind: Kind, function: Any) -> None:
     """Raises for a generator function where the generator would not be gone through; warns where that is unusual."""
-    if kind == "map" and function is print:
+    if kind is MAP and function is print:
         warn("`print` returns None, and `map` replaces each record by that; `stream.print()` ends a stream so")
     call = function.execute if is_function_class(function) else function
     if type(call) is not FunctionType or not call.__code__.co_flags & inspect.CO_GENERATOR:
         return
     name = name_of(function)
-    if kind in _NO_GENERATORS:
-        raise TypeError(f"`{name}` is a generator function, and {_NO_GENERATORS[kind]}; let it return")
-    if kind == "map":
+    if kind.no_generator:
+        raise TypeError(f"`{name}` is a generator function, and {kind.no_generator}; let it return")
+    if kind is MAP:
         warn(f"`{name}` is a generator function: `map` makes each record a generator, `flatmap` gives what it yields")

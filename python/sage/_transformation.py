@@ -3,36 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._functions import Made
+from ._kinds import KEYBY, Kind, Part
+from ._policies import Policy
+from ._sage import Spec, Strategy
+from ._states import State
+from .ops import Op
 
-#: Kinds that keep the time of a record.
-_KEEPING_TIME = {"map", "filter", "flatmap", "split", "keyby", "keytag", "async", "window", "folded", "future"}
+#: Of a step without a function.
+NOTHING: Made = (None, (), {})
 
-#: Options by which each record may fail for itself.
-_POLICY = {"skip", "attempts", "letters"}
 
-#: Kinds behind which records are spread by their keys.
-KEYING = {"keyby", "keytag"}
+class Times(NamedTuple):
+    """How a watermark follows the times of records, in seconds."""
+
+    out_of_order: float
+    idle_after: float | None
 
 
 @dataclass(eq=False)
 class Transformation:
     """A step of a pipeline."""
 
-    kind: str
+    kind: Kind
     name: str
-    made: Made
+    made: Made = NOTHING
     #: The steps whose records it takes, and which output of theirs: 0, or those behind it for what was set apart.
     inputs: list[tuple[Transformation, int]] = field(default_factory=list)
     parallelism: int = 1
     #: How a ``keyby`` spreads its records over the replicas that follow.
-    strategy: str = "hash"
+    strategy: Strategy = Strategy.Hash
     #: Of several connected streams, which one it is.
     index: int = 0
-    #: What else its kind needs.
-    options: dict[str, Any] = field(default_factory=dict)
+    #: What the engine is asked for, where that is more than to run functions.
+    spec: Spec | None = None
+    #: Whether its function is awaited.
+    is_awaited: bool = False
+    #: What its function keeps.
+    state: State = State()
+    #: What becomes of records on which its function raises.
+    policy: Policy = Policy()
+    #: Of what gives each record a time.
+    times: Times | None = None
+    #: Whether a stream that comes from the future is filled.
+    is_filled: bool = False
     _timed: bool | None = None
 
     @property
@@ -43,16 +59,36 @@ class Transformation:
         while asked:
             step = asked[-1]
             if step._timed is None:
-                unknown = [before for before, _ in step.inputs if before._timed is None]
-                if unknown and step.kind in _KEEPING_TIME:
+                keeps = step.kind.keeps_time and bool(step.inputs)
+                unknown = [before for before, _ in step.inputs if before._timed is None] if keeps else []
+                if unknown:
                     asked += unknown
                     continue
-                keeps = step.kind in _KEEPING_TIME and bool(step.inputs)
-                step._timed = step.kind == "timestamps" or (keeps and all(b._timed for b, _ in step.inputs))
+                step._timed = step.kind.gives_time or (keeps and all(b._timed for b, _ in step.inputs))
             asked.pop()
         return bool(self._timed)
 
     @property
-    def has_policy(self) -> bool:
-        """Whether each record may fail for itself."""
-        return not _POLICY.isdisjoint(self.options)
+    def is_function(self) -> bool:
+        """Whether it can be one of several that run together."""
+        return self.kind.is_function and self.spec is None and not self.policy
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the engine itself runs its function, without the interpreter."""
+        if self.kind.native is None or not self.is_function:
+            return False
+        op = self.made[0]
+        if self.kind.at_end:
+            before = self.inputs[0][0]
+            return before.kind is KEYBY and before.is_native and (op is None or isinstance(op, Op))
+        # What the records have inside may be an iterator without end, which loops go through bit by bit.
+        return isinstance(op, Op) and (not self.kind.loops or op.name == "split")
+
+    @property
+    def part(self) -> Part:
+        """It without the steps before it."""
+        kind = self.kind
+        if isinstance(self.spec, Spec.Expiring) and kind.in_cells is not None:
+            kind = kind.in_cells
+        return Part(kind, self.name, self.made, self.index, len(self.inputs), self.state)

@@ -22,8 +22,8 @@ class Tumbling:
 
     size: float
 
-    def _options(self) -> dict[str, Any]:
-        return {"windows": "tumbling", "size": length("the `size` of windows", self.size)}
+    def _checked(self) -> Tumbling:
+        return Tumbling(length("the `size` of windows", self.size))
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Sliding:
     size: float
     every: float
 
-    def _options(self) -> dict[str, Any]:
+    def _checked(self) -> Sliding:
         size, every = length("the `size` of windows", self.size), length("`every` of windows", self.every)
         if every > 0 and (windows := -(-round(size * 1000) // round(every * 1000))) > _MOST_WINDOWS:
             raise ValueError(
                 f"each record would be in {windows:,} windows, and {_MOST_WINDOWS:,} is the most; let them begin "
                 f"further apart, or make them shorter: {self!r}"
             )
-        return {"windows": "sliding", "size": size, "every": every}
+        return Sliding(size, every)
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Session:
 
     gap: float
 
-    def _options(self) -> dict[str, Any]:
-        return {"windows": "session", "size": length("the `gap` of sessions", self.gap)}
+    def _checked(self) -> Session:
+        return Session(length("the `gap` of sessions", self.gap))
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Count:
 
     records: int
 
-    def _options(self) -> dict[str, Any]:
-        return {"windows": "count", "records": whole("the number of records of a window", self.records)}
+    def _checked(self) -> Count:
+        return Count(whole("the number of records of a window", self.records))
 
 
 #: Any kind of windows.

@@ -118,7 +118,7 @@ def fails(declare: Callable[[Any], Any], said: str) -> None:
     before = list(env.pipeline)
     with pytest.raises((TypeError, ValueError), match=said):
         declare(stream)
-    now = [step for step in env.pipeline if step.kind != "keyby"]
+    now = [step for step in env.pipeline if step.kind.name != "keyby"]
     assert now == before, "a declaration that raises leaves the pipeline as it was"
 
 

@@ -24,8 +24,9 @@ use tokio::sync::oneshot;
 use crate::Record;
 use crate::bridge::{Answer, Bridge, Refused, in_time};
 use crate::error::Raised;
-use crate::policies::{Policy, letter};
-use crate::steps::{Step, copy, ended, timed};
+use crate::policies::letter;
+use crate::spec::Seconds;
+use crate::steps::{Step, copy};
 use crate::thread::{attach, call, call_method};
 
 /// Where the task that runs on this thread has its records worked on.
@@ -209,37 +210,36 @@ impl Operator for Caller {
 
 /// Ends a step of async functions. A macro, as the types of the streams have no names here.
 macro_rules! called {
-    ($py:expr, $stream:expr, $step:expr, $letters:expr) => {{
-        let make = $step.make.clone_ref($py);
+    ($stream:expr, $step:expr) => {{
+        let make = copy(&$step.make);
         let caller = move || Caller { make: copy(&make), meeting: None };
         let name = format!("functions of {}", $step.name);
-        if $letters {
+        if $step.policy.letters {
             let (stream, letters) = $stream.dead_letters();
-            vec![timed($py, stream.operator(caller).named(name), $step)?, letters.map(letter).boxed()]
+            vec![stream.operator(caller).named(name).boxed(), letters.map(letter).boxed()]
         } else {
-            vec![timed($py, $stream.operator(caller).named(name), $step)?]
+            vec![$stream.operator(caller).named(name).boxed()]
         }
     }};
 }
 
 /// Runs async functions on a stream.
 pub(crate) fn asynchronous<P: Pipe<Out = Record>>(
-    py: Python<'_>,
     stream: Stream<P>,
     step: &Step,
-) -> PyResult<Vec<DataStream<Record>>> {
-    let order = if step.required(py, "ordered")? { Order::Ordered } else { Order::Unordered };
-    let stream = stream.try_map_async(step.required(py, "in_flight")?, order, Asked::new);
+    in_flight: usize,
+    ordered: bool,
+    timeout: Option<Seconds>,
+) -> Vec<DataStream<Record>> {
+    let order = if ordered { Order::Ordered } else { Order::Unordered };
+    let stream = stream.try_map_async(in_flight, order, Asked::new);
     let mut stream = stream.named(&*step.name).parallelism(step.parallelism);
-    if let Some(limit) = step.seconds(py, "timeout")? {
-        stream = stream.timeout_since(limit, Asked::begun);
+    if let Some(limit) = timeout {
+        stream = stream.timeout_since(limit.0, Asked::begun);
     }
-    let outputs = match Policy::of(py, step)? {
-        None => called!(py, stream, step, false),
-        Some(Policy { retry: Some(retry), on_error, letters }) => {
-            called!(py, stream.on_error(on_error).retry(retry), step, letters)
-        }
-        Some(Policy { on_error, letters, .. }) => called!(py, stream.on_error(on_error), step, letters),
-    };
-    ended(py, outputs, step)
+    match step.policy.retry() {
+        None if step.policy.is_none() => called!(stream, step),
+        None => called!(stream.on_error(step.policy.on_error()), step),
+        Some(retry) => called!(stream.on_error(step.policy.on_error()).retry(retry), step),
+    }
 }

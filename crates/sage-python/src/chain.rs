@@ -13,64 +13,21 @@ use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
-use sage::{
-    AtRecord, BoxError, Cancelling, CloseContext, Emit, Fault, FinishContext, OpenContext, Operator, Sink, StopReason,
-};
+use sage::{AtRecord, BoxError, CloseContext, OpenContext, StopReason};
 
 use crate::Record;
 use crate::blocks::{MOST_RECORDS, Pace};
 use crate::cutter::Loop;
 use crate::error::{NotAwaited, Raised};
 use crate::records::Records;
+use crate::stage::{Form, Stage};
 use crate::thread::{self, attach, call, call_method};
-use crate::value::Key;
 
 /// Calls the method `close` of an adapter.
 pub(crate) fn close(py: Python<'_>, adapter: &Py<PyAny>) -> Result<(), BoxError> {
     match call_method(py, adapter, "close") {
         Ok(_) => Ok(()),
         Err(exception) => Err(Raised::new(py, exception, None).into()),
-    }
-}
-
-/// What comes with each record, into a chain or out of it.
-#[derive(Clone, Copy, Default, FromPyObject)]
-pub(crate) struct Form {
-    #[pyo3(attribute)]
-    keyed: bool,
-    #[pyo3(attribute)]
-    timed: bool,
-}
-
-impl Form {
-    /// The object that the functions get: the record, with its key and its time before it where those come along.
-    fn object(self, record: Record, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
-        let Record { value, key, time, .. } = record;
-        let value = value.into_object(py)?;
-        if !self.keyed && !self.timed {
-            return Ok(value);
-        }
-        let mut parts = Vec::with_capacity(3);
-        if self.keyed {
-            parts.push(key.map_or_else(|| Ok(py.None().into_bound(py)), |key| key.object(py))?);
-        }
-        if self.timed {
-            parts.push(time.into_pyobject(py)?.into_any());
-        }
-        parts.push(value);
-        Ok(PyTuple::new(py, parts)?.into_any())
-    }
-
-    /// The record that an object is which the functions gave.
-    fn record(self, object: Bound<'_, PyAny>) -> PyResult<Record> {
-        if !self.keyed && !self.timed {
-            return Ok(Record::of(object));
-        }
-        let parts = object.cast::<PyTuple>()?;
-        let key = if self.keyed { Some(Arc::new(Key::of(&parts.get_item(0)?)?)) } else { None };
-        let time = if self.timed { parts.get_item(usize::from(self.keyed))?.extract()? } else { 0 };
-        let value = parts.get_item(parts.len() - 1)?;
-        Ok(Record { key, time, ..Record::of(value) })
     }
 }
 
@@ -106,51 +63,9 @@ pub(crate) struct Chain {
     /// How many records it was given before those that are left.
     before: u64,
     /// How many stages have given what they kept until the end of input; `None` before it.
-    ended: Option<usize>,
+    pub(crate) ended: Option<usize>,
     manner: Manner,
     pace: Pace,
-}
-
-/// One loop.
-struct Stage {
-    /// In Python: functions `run(records, out)` and `rest(level)`, which returns `run(records, out, *carried)`, the
-    /// list `levels`, and `kept`.
-    adapter: Py<PyAny>,
-    run: Py<PyAny>,
-    /// What the loop runs over.
-    records: Option<Records>,
-    /// What its inner loops run over, the outermost first.
-    levels: Vec<Records>,
-    /// What a loop that goes on after an inner one has ended early is given with the records.
-    carried: Option<Py<PyTuple>>,
-    /// What it keeps until the end of input; of none, what goes on at once.
-    kept: Option<Py<PyAny>>,
-}
-
-impl Stage {
-    fn of(adapter: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let kept = adapter.getattr("kept")?;
-        let levels = adapter.getattr("levels")?.try_iter()?.map(|level| Records::from_object(level?));
-        Ok(Self {
-            run: adapter.getattr("run")?.unbind(),
-            records: None,
-            levels: levels.collect::<PyResult<_>>()?,
-            carried: None,
-            kept: (!kept.is_none()).then(|| kept.unbind()),
-            adapter: adapter.clone().unbind(),
-        })
-    }
-
-    /// The innermost loop that has something left: that number of `levels`, or `None` for the loop itself.
-    fn left(&self, py: Python<'_>) -> Option<Option<usize>> {
-        let inner = self.levels.iter().rposition(|level| level.has_more(py));
-        inner.map(Some).or_else(|| self.records.is_some().then_some(None))
-    }
-
-    fn drop_rest(&mut self, py: Python<'_>) {
-        self.records = None;
-        self.levels.iter().for_each(|level| level.drop_rest(py));
-    }
 }
 
 impl Chain {
@@ -168,7 +83,7 @@ impl Chain {
         }
     }
 
-    fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
+    pub(crate) fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
         self.of = Some(thread::watched());
         attach(|py| {
             let raised = |exception| Raised::new(py, exception, None);
@@ -183,14 +98,14 @@ impl Chain {
     }
 
     /// Takes a record; says whether it is time to run.
-    fn take(&mut self, record: Record) -> bool {
+    pub(crate) fn take(&mut self, record: Record) -> bool {
         self.waiting.push(record);
         self.manner.blocks || self.waiting.len() >= self.pace.records
     }
 
     /// Runs one loop on what waits or is left, and gives what comes out; `None` where nothing is left to do. The engine
     /// sees what is asked of it between two.
-    fn work(&mut self) -> Result<Option<Vec<Record>>, BoxError> {
+    pub(crate) fn work(&mut self) -> Result<Option<Vec<Record>>, BoxError> {
         if self.waiting.is_empty() && self.stages.is_empty() {
             return Ok(None);
         }
@@ -343,7 +258,7 @@ impl Chain {
     }
 
     /// Drops what is left: nobody wants it any more. The thread is attached.
-    fn drop_rest(&mut self, py: Python<'_>) {
+    pub(crate) fn drop_rest(&mut self, py: Python<'_>) {
         self.waiting.clear();
         self.stages.iter_mut().for_each(|stage| stage.drop_rest(py));
     }
@@ -367,7 +282,7 @@ impl Chain {
     }
 
     /// Has sinks make final what they wrote.
-    fn publish(&mut self) -> Result<(), BoxError> {
+    pub(crate) fn publish(&mut self) -> Result<(), BoxError> {
         let Some(adapter) = &self.adapter else { return Ok(()) };
         attach(|py| match call_method(py, adapter, "publish") {
             Ok(_) => Ok(()),
@@ -375,7 +290,7 @@ impl Chain {
         })
     }
 
-    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+    pub(crate) fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         // What becomes of a file that is not final depends on it.
         let ending = match cx.reason() {
             StopReason::EndOfInput | StopReason::Drain => "end",
@@ -396,118 +311,5 @@ impl Chain {
             notes.into_iter().for_each(|note| cx.note(note));
             closed
         })
-    }
-}
-
-impl Stage {
-    /// The function to be called, and with what.
-    fn prepared<'py>(
-        &self,
-        py: Python<'py>,
-        records: &Records,
-        level: Option<usize>,
-        out: &Bound<'py, PyList>,
-    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let records = records.object(py);
-        let Some(level) = level else { return Ok((self.run.bind(py).clone(), (records, out).into_pyobject(py)?)) };
-        let rest = self.adapter.bind(py).call_method1(intern!(py, "rest"), (level,))?;
-        let mut arguments = vec![records.clone(), out.clone().into_any()];
-        arguments.extend(self.carried.iter().flat_map(|carried| carried.bind(py).iter()));
-        Ok((rest, PyTuple::new(py, arguments)?))
-    }
-}
-
-/// A chain with records behind it.
-pub(crate) struct Through(pub(crate) Chain);
-
-impl Through {
-    fn run(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        let ran = self.run_all(out);
-        if ran.is_err() {
-            attach(|py| self.0.drop_rest(py));
-        }
-        ran
-    }
-
-    fn run_all(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        while let Some(records) = self.0.work().map_err(Fault::Error)? {
-            records.into_iter().try_for_each(|record| out.emit(record))?;
-            out.look()?;
-        }
-        Ok(())
-    }
-}
-
-impl Operator for Through {
-    type In = Record;
-    type Out = Record;
-
-    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
-        Ok(self.0.open(cx)?)
-    }
-
-    fn process(&mut self, record: Record, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        if self.0.take(record) { self.run(out) } else { Ok(()) }
-    }
-
-    fn flush(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        self.run(out)
-    }
-
-    fn finish(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        self.0.ended = Some(0);
-        self.run(out)
-    }
-
-    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        self.0.close(cx)
-    }
-}
-
-/// A chain that ends in a sink.
-pub(crate) struct Into {
-    chain: Chain,
-    cancelling: Option<Cancelling>,
-}
-
-impl Into {
-    pub(crate) fn new(chain: Chain) -> Self {
-        Self { chain, cancelling: None }
-    }
-
-    fn run(&mut self) -> Result<(), BoxError> {
-        while self.chain.work()?.is_some() {
-            if self.cancelling.as_ref().is_some_and(Cancelling::has_begun) {
-                attach(|py| self.chain.drop_rest(py));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Sink for Into {
-    type In = Record;
-
-    fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
-        self.cancelling = Some(cx.cancelling());
-        Ok(self.chain.open(cx)?)
-    }
-
-    fn write(&mut self, record: Record) -> Result<(), BoxError> {
-        if self.chain.take(record) { self.run() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> Result<(), BoxError> {
-        self.run()
-    }
-
-    fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {
-        self.chain.ended = Some(0);
-        self.run()?;
-        self.chain.publish()
-    }
-
-    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        self.chain.close(cx)
     }
 }

@@ -24,8 +24,6 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use sage::OsThread;
 
-use crate::thread::LINGER;
-
 /// Between two looks at the loops that run.
 pub(crate) const TICK: Duration = Duration::from_millis(3);
 
@@ -137,7 +135,7 @@ impl Cutter {
         for thread in threads {
             // It runs no code but ours, which does not panic.
             if let Ok(thread) = thread.join() {
-                thread.await_end(LINGER);
+                thread.await_end(OsThread::LINGER);
             }
         }
     }

@@ -5,16 +5,16 @@
 //! way the function sees the records of a window one by one, in their order.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 use sage::{Count, DataStream, Pipe, Sliding, Stream, Timed, Tumbling, Windowed};
 
 use crate::Record;
-use crate::error::{Raised, SubmitError};
+use crate::error::Raised;
 use crate::records::Records;
-use crate::steps::Step;
+use crate::spec::Windows;
+use crate::steps::{Step, copy};
 use crate::thread::{self, attach, call};
 use crate::value::{Key, Value, throw};
 use crate::windows::{at_its_time, result};
@@ -97,30 +97,34 @@ macro_rules! folded {
 
 /// Cuts a keyed stream into windows and folds their records; its outputs are those of `windows::window`.
 pub(crate) fn window<P: Pipe<Out = Record>>(
-    py: Python<'_>,
     stream: Stream<P>,
     step: &Step,
-    function: Py<PyAny>,
+    windows: Windows,
+    by_clock: bool,
+    late: bool,
 ) -> PyResult<Vec<DataStream<Record>>> {
-    let kind: String = step.required(py, "windows")?;
-    let late = step.option::<bool>(py, "late")?.is_some();
-    let length = |name| step.seconds(py, name).map(Option::unwrap_or_default);
-    let (size, every): (Duration, Duration) = (length("size")?, length("every")?);
-    let function = Arc::new(function);
-    if step.option::<bool>(py, "by_clock")?.is_some() {
+    let function = Arc::new(copy(&step.make));
+    if by_clock {
         let keyed = stream.map(Arc::new).key_by(|record| record.key());
-        return Ok(vec![match &*kind {
-            "tumbling" => folded!(keyed.window_by_clock(Tumbling::of(size)), step, function).map(folded).boxed(),
-            _ => folded!(keyed.window_by_clock(Sliding::of(size, every)), step, function).map(folded).boxed(),
+        return Ok(vec![match windows {
+            Windows::Tumbling { size } => {
+                folded!(keyed.window_by_clock(Tumbling::of(size.0)), step, function).map(folded).boxed()
+            }
+            Windows::Sliding { size, every } => {
+                folded!(keyed.window_by_clock(Sliding::of(size.0, every.0)), step, function).map(folded).boxed()
+            }
+            Windows::Session { .. } | Windows::Count { .. } => return Err(step.refused()),
         }]);
     }
     let keyed = stream.map(|record| at_its_time(record).map(Arc::new)).key_by(|timed| timed.value.key());
-    Ok(match &*kind {
-        "tumbling" => folded!(keyed.window(Tumbling::of(size)), step, function, late: late),
-        "sliding" => folded!(keyed.window(Sliding::of(size, every)), step, function, late: late),
-        "count" => {
-            vec![folded!(keyed.window(Count::of(step.required(py, "records")?)), step, function).map(folded).boxed()]
+    Ok(match windows {
+        Windows::Tumbling { size } => folded!(keyed.window(Tumbling::of(size.0)), step, function, late: late),
+        Windows::Sliding { size, every } => {
+            folded!(keyed.window(Sliding::of(size.0, every.0)), step, function, late: late)
         }
-        kind => return Err(SubmitError::new_err(format!("the records of windows `{kind}` are kept"))),
+        Windows::Count { records } => {
+            vec![folded!(keyed.window(Count::of(records)), step, function).map(folded).boxed()]
+        }
+        Windows::Session { .. } => return Err(step.refused()),
     })
 }

@@ -8,17 +8,9 @@ use pyo3::types::PyDict;
 
 use crate::error::Raised;
 use crate::json;
+use crate::spec::Role;
 use crate::thread::{attach, call};
 use crate::value::Value;
-
-/// What an operator does with the result of its function.
-#[derive(Clone, Copy)]
-pub(crate) enum Role {
-    Map,
-    Filter,
-    FlatMap,
-    Key,
-}
 
 /// A function of `sage.ops`.
 #[derive(Clone)]
@@ -44,14 +36,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn of(py: Python<'_>, step: &(String, Py<PyAny>)) -> PyResult<Self> {
-        let (kind, reference) = step;
-        let role = match &**kind {
-            "map" => Role::Map,
-            "filter" => Role::Filter,
-            "flatmap" => Role::FlatMap,
-            _ => Role::Key,
-        };
+    pub(crate) fn of(py: Python<'_>, (role, reference): &(Role, Py<PyAny>)) -> PyResult<Self> {
         let op = reference.bind(py);
         let argument: Option<Option<String>> = op.getattr("argument")?.extract().ok();
         let function = match (&*op.getattr("name")?.extract::<String>()?, argument) {
@@ -66,7 +51,7 @@ impl Link {
             ("identity", _) => Function::Identity,
             _ => Function::Other,
         };
-        Ok(Self { role, function, reference: reference.clone_ref(py) })
+        Ok(Self { role: *role, function, reference: reference.clone_ref(py) })
     }
 }
 
@@ -226,7 +211,7 @@ pub(crate) fn summand(value: Value) -> Result<Value, Raised> {
     }
     attach(|py| {
         let summand = || {
-            let function = py.import("sage._chain")?.getattr("summand")?;
+            let function = py.import("sage._states")?.getattr("summand")?;
             Ok(Value::of(&call(&function, &(value.into_object(py)?,).into_pyobject(py)?, None)?))
         };
         summand().map_err(|exception| Raised::new(py, exception, None))

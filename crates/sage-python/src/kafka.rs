@@ -3,7 +3,6 @@
 //! A source makes records of a topic without the interpreter. What the values stand for is decided by the Python
 //! package, in the step behind the source and in the one before the sink.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::str;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +16,8 @@ use sage::{BoxError, CloseContext, DataStream, Environment, FinishContext, OpenC
 use sage_connectors::{KafkaOffsets, KafkaRecord, KafkaSink, KafkaSource, OffsetReset};
 
 use crate::Record;
-use crate::error::{Raised, SubmitError};
+use crate::error::Raised;
+use crate::spec::{Reset, Spec};
 use crate::steps::Step;
 use crate::thread::attach;
 use crate::value::Value;
@@ -29,37 +29,37 @@ pub(crate) type Offsets = KafkaOffsets;
 const MOST_RECORDS: usize = 512;
 
 /// The stream of a topic's records.
-pub(crate) fn source(
-    py: Python<'_>,
-    env: &Environment,
-    step: &Step,
-    offsets: &Offsets,
-) -> PyResult<DataStream<Record>> {
-    let servers: String = step.required(py, "servers")?;
-    let topics: Vec<String> = step.required(py, "topics")?;
-    let group: String = step.required(py, "group")?;
-    let settings: HashMap<String, String> = step.required(py, "settings")?;
-    let buffer: u32 = step.required(py, "buffer_size")?;
-    let connect = step.seconds(py, "connect_timeout")?;
-    let reset = match &*step.required::<String>(py, "reset")? {
-        "earliest" => OffsetReset::Earliest,
-        "latest" => OffsetReset::Latest,
-        "none" => OffsetReset::Error,
-        other => return Err(SubmitError::new_err(format!("there is no offset reset `{other}`"))),
+pub(crate) fn source(env: &Environment, step: &Step, spec: &Spec, offsets: &Offsets) -> PyResult<DataStream<Record>> {
+    let Spec::KafkaSource {
+        servers,
+        topics,
+        group,
+        reset,
+        buffer_size,
+        connect_timeout,
+        settings,
+        until_end,
+        metadata,
+        commits,
+    } = spec
+    else {
+        return Err(step.refused());
     };
-    let until_end: bool = step.required(py, "until_end")?;
-    let commits: bool = step.required(py, "commits")?;
-    let make: fn(&KafkaRecord<'_>) -> Record = if step.required(py, "metadata")? { described } else { plain };
+    let (servers, topics, group, settings) = (servers.clone(), topics.clone(), group.clone(), settings.clone());
+    let (buffer, connect, until_end, commits) = (*buffer_size, connect_timeout.0, *until_end, *commits);
+    let reset = match reset {
+        Reset::Earliest => OffsetReset::Earliest,
+        Reset::Latest => OffsetReset::Latest,
+        Reset::Error => OffsetReset::Error,
+    };
+    let make: fn(&KafkaRecord<'_>) -> Record = if *metadata { described } else { plain };
     let offsets = offsets.clone();
     let make_source = move |_replica| {
         let mut source = KafkaSource::new(&*servers, &topics, &*group, move |record| Ok::<_, Infallible>(make(record)));
-        source = source.offset_reset(reset).buffer_records(buffer);
+        source = source.offset_reset(reset).buffer_records(buffer).connect_timeout(connect);
         source = if commits { source.offsets_to(&offsets) } else { source.commit_offsets(false) };
         if until_end {
             source = source.until_end();
-        }
-        if let Some(timeout) = connect {
-            source = source.connect_timeout(timeout);
         }
         settings.iter().fold(source, |source, (key, value)| source.setting(key, value))
     };
@@ -93,21 +93,17 @@ fn value(record: &KafkaRecord<'_>) -> Value {
 }
 
 /// Ends a stream of `(key, value)` in a topic.
-pub(crate) fn sink<P: Pipe<Out = Record>>(py: Python<'_>, stream: Stream<P>, step: &Step) -> PyResult<()> {
-    let servers: String = step.required(py, "servers")?;
-    let topic: String = step.required(py, "topic")?;
-    let settings: HashMap<String, String> = step.required(py, "settings")?;
-    let connect = step.seconds(py, "connect_timeout")?;
-    let keyed: bool = step.required(py, "keyed")?;
+pub(crate) fn sink<P: Pipe<Out = Record>>(stream: Stream<P>, step: &Step, spec: &Spec) -> PyResult<()> {
+    let Spec::KafkaSink { servers, topic, keyed, connect_timeout, settings } = spec else { return Err(step.refused()) };
+    let (servers, topic, settings) = (servers.clone(), topic.clone(), settings.clone());
+    let (keyed, connect_timeout) = (*keyed, connect_timeout.0);
     let make_sink = move |_replica| {
         let mut sink =
             KafkaSink::new(&*servers, &*topic, |message: &Message| Ok::<_, Infallible>(message.value.clone()));
         if keyed {
             sink = sink.key(|message| message.key.clone());
         }
-        if let Some(timeout) = connect {
-            sink = sink.connect_timeout(timeout);
-        }
+        sink = sink.connect_timeout(connect_timeout);
         let sink = settings.iter().fold(sink, |sink, (key, value)| sink.setting(key, value));
         Written { sink, waiting: Vec::new() }
     };

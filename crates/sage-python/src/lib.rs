@@ -14,6 +14,7 @@ mod blocks;
 mod bridge;
 mod call_service;
 mod chain;
+mod chained;
 mod cutter;
 mod error;
 mod folds;
@@ -36,6 +37,8 @@ mod records;
 mod retrieval;
 mod service;
 mod source;
+mod spec;
+mod stage;
 mod states;
 mod steps;
 mod thread;
@@ -141,6 +144,8 @@ mod _sage {
     use crate::service::Handle;
     #[pymodule_export]
     use crate::source::Nothing;
+    #[pymodule_export]
+    use crate::spec::{End, Gathered, Pairs, Reset, Role, Spec, Strategy};
     #[pymodule_export]
     use crate::thread::{await_end, end_attaching};
 }

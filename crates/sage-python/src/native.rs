@@ -15,7 +15,8 @@ use crate::Record;
 use crate::blocks::MOST_RECORDS;
 use crate::cutter::TICK;
 use crate::error::Raised;
-use crate::functions::{Function, Link, Piece, Role, added, each_word, is_true, raised, summand};
+use crate::functions::{Function, Link, Piece, added, each_word, is_true, raised, summand};
+use crate::spec::Role;
 use crate::thread::attach;
 use crate::value::{Key, Value};
 
@@ -74,8 +75,6 @@ impl Counts {
 pub(crate) struct Native {
     links: Vec<Link>,
     end: End,
-    /// Whether there is one result for all records, without a key.
-    whole: bool,
     waiting: Vec<Record>,
     /// How many records it was given before those that wait.
     before: u64,
@@ -86,21 +85,21 @@ pub(crate) struct Native {
 }
 
 /// The parts of a chain, each as what it does with a function's result and the function of `sage.ops`.
-pub(crate) type Parts = Vec<(String, Py<PyAny>)>;
+pub(crate) type Parts = Vec<(Role, Py<PyAny>)>;
 
 impl Native {
-    pub(crate) fn new(py: Python<'_>, parts: &Parts, whole: bool, blocks: bool) -> PyResult<Self> {
+    pub(crate) fn new(py: Python<'_>, parts: &Parts, blocks: bool) -> PyResult<Self> {
         let mut links = Vec::new();
         let mut end = End::Records;
         for part in parts {
-            match &*part.0 {
-                "count" => end = End::Count(Counts::default()),
-                "sum" => end = End::Sum(Link::of(py, part)?, HashMap::default()),
+            match part.0 {
+                Role::Count => end = End::Count(Counts::default()),
+                Role::Sum => end = End::Sum(Link::of(py, part)?, HashMap::default()),
                 _ => links.push(Link::of(py, part)?),
             }
         }
         let splits = links.iter().any(|link: &Link| matches!(link.role, Role::FlatMap));
-        Ok(Self { links, end, whole, waiting: Vec::new(), before: 0, blocks, splits })
+        Ok(Self { links, end, waiting: Vec::new(), before: 0, blocks, splits })
     }
 
     /// Makes values of what waits, attached once, and runs them through the chain. Where records are still objects by
@@ -229,7 +228,7 @@ impl<E: Emit<Record>> Rest<'_, E> {
                     Some(part) => text.split(&**part).try_for_each(|part| self.apply(rest, Piece::Text(part), None)),
                 }
             }
-            (Role::FlatMap, _) => {
+            (_, _) => {
                 let items = match link.plainly(&piece) {
                     Some(Value::List(items)) => items,
                     _ => match self.made(link.reference(piece.into_value()))? {
@@ -304,11 +303,6 @@ impl Operator for Native {
             End::Count(counts) => counts.results(),
             End::Sum(_, sums) => sums.drain().map(|(key, sum)| (key.value(), sum)).collect(),
         };
-        if self.whole {
-            let of_nothing = || (Value::None, Value::Int(0));
-            let (_, total) = results.into_iter().next().unwrap_or_else(of_nothing);
-            return out.emit(Record::from(total));
-        }
         results.into_iter().try_for_each(|(key, result)| out.emit(Record::from(Value::Tuple([key, result].into()))))
     }
 }

@@ -7,6 +7,7 @@ use sage::{DataStream, Environment, Pipe, Stream};
 
 use crate::Record;
 use crate::error::SubmitError;
+use crate::spec::Spec;
 use crate::steps::Step;
 
 /// Nothing to be committed.
@@ -23,11 +24,11 @@ impl Offsets {
     }
 }
 
-pub(crate) fn source(_py: Python<'_>, _env: &Environment, step: &Step, _: &Offsets) -> PyResult<DataStream<Record>> {
+pub(crate) fn source(_: &Environment, step: &Step, _: &Spec, _: &Offsets) -> PyResult<DataStream<Record>> {
     Err(refused(step))
 }
 
-pub(crate) fn sink<P: Pipe<Out = Record>>(_py: Python<'_>, _stream: Stream<P>, step: &Step) -> PyResult<()> {
+pub(crate) fn sink<P: Pipe<Out = Record>>(_: Stream<P>, step: &Step, _: &Spec) -> PyResult<()> {
     Err(refused(step))
 }
 

@@ -3,29 +3,48 @@
 use std::os::unix::thread::RawPthread;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use sage::{Environment, SignalPolicy};
+use sage::{Deadlines, Environment, SignalPolicy};
 
 use crate::error::SubmitError;
 use crate::job::{Job, check_process};
 use crate::kafka::Offsets;
 use crate::service::{Handle, PythonService};
+use crate::spec::Seconds;
 use crate::steps::declare;
 use crate::thread::{Scope, attach};
 use crate::workers::Workers;
 
 /// A service to be registered.
 #[derive(FromPyObject)]
-struct Registration {
-    #[pyo3(attribute)]
+pub(crate) struct Registration {
     name: String,
-    #[pyo3(attribute)]
     factory: Py<PyAny>,
-    #[pyo3(attribute)]
     after: Vec<String>,
+}
+
+/// How a job is run: see `python/sage/_environment.py` for what the fields are.
+#[derive(FromPyObject)]
+pub(crate) struct Options {
+    name: String,
+    is_on_main: bool,
+    on_signal: String,
+    timeouts: Timeouts,
+    most_queued_calls: usize,
+    queue_bytes: usize,
+    log_dir: Option<PathBuf>,
+    where_stuck: Py<PyAny>,
+}
+
+#[derive(FromPyObject)]
+struct Timeouts {
+    setup: Seconds,
+    drain: Seconds,
+    cancel: Seconds,
+    stop: Seconds,
+    cleanup: Seconds,
 }
 
 /// The least that the engine takes; `threading.stack_size` takes half of it.
@@ -33,46 +52,33 @@ const LEAST_STACK_BYTES: usize = 64 << 10;
 
 /// Starts a job, and sets it as the attribute `job` of `run`: where it is returned, what a handler of signals raises at
 /// that moment would have it dropped. `bind` is given the handles of the services, by name, before anything runs.
-///
-/// `is_on_main` says whether the interpreter's main thread is the one that submits: its handlers end the program at a
-/// signal. `on_signal`, "drain" or "finish", says what the first SIGINT or SIGTERM does. `most_queued_calls` is how
-/// many calls of services may wait for a thread, and `queue_bytes` how many bytes on an edge. `where_stuck` is asked
-/// for the stack of a thread that missed a deadline.
-#[expect(clippy::too_many_arguments, reason = "the package calls it, in one place, with names")]
 #[pyfunction]
-#[pyo3(signature = (
-    run, name, steps, services, bind, *, is_on_main, on_signal, timeouts, most_queued_calls, queue_bytes, where_stuck,
-    log_dir=None
-))]
 pub(crate) fn start(
     py: Python<'_>,
     run: &Bound<'_, PyAny>,
-    name: String,
+    options: Options,
     steps: &Bound<'_, PyList>,
-    services: &Bound<'_, PyList>,
+    services: Vec<Registration>,
     bind: &Bound<'_, PyAny>,
-    is_on_main: bool,
-    on_signal: &str,
-    timeouts: &Bound<'_, PyDict>,
-    most_queued_calls: usize,
-    queue_bytes: usize,
-    where_stuck: Py<PyAny>,
-    log_dir: Option<PathBuf>,
 ) -> PyResult<()> {
     check_process()?;
-    let mut env = Environment::local(name).queue_bytes(queue_bytes);
-    let policy = match (on_signal, is_on_main) {
-        ("drain", true) => SignalPolicy::Drain,
-        ("drain", false) => SignalPolicy::Defer,
-        ("finish", true) => SignalPolicy::Finish,
-        ("finish", false) => SignalPolicy::FinishAndDefer,
-        _ => return Err(SubmitError::new_err(format!("`on_signal` is \"drain\" or \"finish\", not {on_signal:?}"))),
-    };
-    env = env.signals(policy);
+    let Options { name, is_on_main, on_signal, timeouts, most_queued_calls, queue_bytes, log_dir, where_stuck } =
+        options;
+    let finishes = on_signal == "finish";
+    let Timeouts { setup, drain, cancel, stop, cleanup } = timeouts;
+    let [setup, drain, cancel, stop, cleanup] = [setup, drain, cancel, stop, cleanup].map(|time| time.0);
     let where_stuck = Arc::new(where_stuck);
     let stuck = where_stuck.clone();
-    env = env.where_stuck(move |thread| stack_of(&stuck, thread));
-    env = env.deadlines(deadlines(timeouts)?);
+    let mut env = Environment::local(name)
+        .queue_bytes(queue_bytes)
+        .signals(match (finishes, is_on_main) {
+            (false, true) => SignalPolicy::Drain,
+            (false, false) => SignalPolicy::Defer,
+            (true, true) => SignalPolicy::Finish,
+            (true, false) => SignalPolicy::FinishAndDefer,
+        })
+        .deadlines(Deadlines { setup, drain, cancel, stop, cleanup })
+        .where_stuck(move |thread| stack_of(&stuck, thread));
     if let Some(dir) = log_dir {
         env = env.log_files(dir);
     }
@@ -82,8 +88,7 @@ pub(crate) fn start(
     env = env.around_threads(move || around.enter());
     let handles = PyDict::new(py);
     let workers = Workers::new(most_queued_calls, scope.clone());
-    for (number, service) in services.iter().enumerate() {
-        let Registration { name, factory, after } = service.extract()?;
+    for (number, Registration { name, factory, after }) in services.into_iter().enumerate() {
         let made_for = workers.clone();
         let mut builder = env.register_service_with(name.clone(), move |_cx| PythonService::make(&factory, &made_for));
         let (stuck, its_workers) = (where_stuck.clone(), workers.clone());
@@ -97,7 +102,7 @@ pub(crate) fn start(
     let offsets = Offsets::new();
     declare(&env, steps, &offsets)?;
     let job = py.detach(|| env.submit()).map_err(|error| SubmitError::new_err(error.to_string()))?;
-    run.setattr("job", Job::new(env, job, offsets, workers, on_signal == "finish", scope))
+    run.setattr("job", Job::new(env, job, offsets, workers, finishes, scope))
 }
 
 fn stack_of(where_stuck: &Py<PyAny>, thread: RawPthread) -> Option<String> {
@@ -117,21 +122,4 @@ fn stacks_of(where_stuck: &Py<PyAny>, threads: &[RawPthread]) -> Option<String> 
         stacks.push(format!("  and {} more", all - MOST_STACKS));
     }
     (all > 0).then(|| stacks.join("\n"))
-}
-
-fn deadlines(timeouts: &Bound<'_, PyDict>) -> PyResult<sage::Deadlines> {
-    let mut deadlines = sage::Deadlines::default();
-    for (name, seconds) in timeouts {
-        let seconds = Duration::try_from_secs_f64(seconds.extract()?)
-            .map_err(|error| SubmitError::new_err(format!("the timeout `{name}` cannot be: {error}")))?;
-        match name.extract::<&str>()? {
-            "setup" => deadlines.setup = seconds,
-            "drain" => deadlines.drain = seconds,
-            "cancel" => deadlines.cancel = seconds,
-            "stop" => deadlines.stop = seconds,
-            "cleanup" => deadlines.cleanup = seconds,
-            other => return Err(SubmitError::new_err(format!("there is no timeout `{other}`"))),
-        }
-    }
-    Ok(deadlines)
 }

@@ -5,57 +5,66 @@ use sage::{BoxError, DeadLetter, ErrorPolicy, Retry};
 
 use crate::Record;
 use crate::error::Raised;
-use crate::steps::Step;
+use crate::spec::Seconds;
+use crate::steps::copy;
 use crate::thread::attach;
 use crate::value::Value;
 
+/// How often functions are called again, and after which exceptions.
+#[derive(FromPyObject)]
+struct Attempts {
+    attempts: u32,
+    first: Seconds,
+    longest: Seconds,
+    on: Py<PyAny>,
+}
+
+/// How many records may be left out.
+#[derive(FromPyObject)]
+struct Skip {
+    at_most: Option<u64>,
+    at_most_share: Option<f64>,
+}
+
 /// What becomes of records on which functions raise.
+#[derive(FromPyObject)]
 pub(crate) struct Policy {
-    pub(crate) retry: Option<Retry>,
-    pub(crate) on_error: ErrorPolicy,
+    retry: Option<Attempts>,
+    skip: Option<Skip>,
     pub(crate) letters: bool,
 }
 
 impl Policy {
-    /// How often functions are called again; `None` if they are not.
-    pub(crate) fn retry(py: Python<'_>, step: &Step) -> PyResult<Option<Retry>> {
-        let mut retry = step.option(py, "attempts")?.map(Retry::up_to);
-        if let (Some(first), Some(longest)) = (step.seconds(py, "first_wait")?, step.seconds(py, "longest_wait")?) {
-            retry = retry.map(|retry| retry.backoff(first, longest));
-        }
-        if let Some(classes) = step.options.bind(py).get_item("retry_on")? {
-            let classes = classes.unbind();
-            let is_one =
-                move |raised: &Raised| attach(|py| matches!(raised.exception.matches(py, classes.bind(py)), Ok(true)));
-            retry = retry.map(|retry| retry.when(move |error: &BoxError| error.downcast_ref().is_some_and(&is_one)));
-        }
-        Ok(retry)
+    /// Whether the first exception fails the job.
+    pub(crate) fn is_none(&self) -> bool {
+        self.retry.is_none() && self.skip.is_none() && !self.letters
     }
 
-    /// `None` if the first exception fails the job.
-    pub(crate) fn of(py: Python<'_>, step: &Step) -> PyResult<Option<Self>> {
-        let retry = Self::retry(py, step)?;
-        let skips = step.option::<bool>(py, "skip")?.is_some();
-        let mut on_error = if skips { ErrorPolicy::skip() } else { ErrorPolicy::fail() };
-        if let Some(records) = step.option(py, "at_most")? {
-            on_error = on_error.at_most(records);
-        }
-        if let Some(share) = step.option(py, "at_most_share")? {
-            on_error = on_error.at_most_share(share);
-        }
-        let letters = step.option::<bool>(py, "letters")?.is_some();
-        Ok((retry.is_some() || skips || letters).then_some(Self { retry, on_error, letters }))
+    /// How often functions are called again; `None` if they are not.
+    pub(crate) fn retry(&self) -> Option<Retry> {
+        let Attempts { attempts, first, longest, on } = self.retry.as_ref()?;
+        let classes = copy(on);
+        let is_one =
+            move |raised: &Raised| attach(|py| matches!(raised.exception.matches(py, classes.bind(py)), Ok(true)));
+        let retry = Retry::up_to(*attempts).backoff(first.0, longest.0);
+        Some(retry.when(move |error: &BoxError| error.downcast_ref().is_some_and(&is_one)))
+    }
+
+    pub(crate) fn on_error(&self) -> ErrorPolicy {
+        let Some(Skip { at_most, at_most_share }) = self.skip else { return ErrorPolicy::fail() };
+        let policy = at_most.into_iter().fold(ErrorPolicy::skip(), ErrorPolicy::at_most);
+        at_most_share.into_iter().fold(policy, ErrorPolicy::at_most_share)
     }
 }
 
 /// Ends a step whose records may be set apart when they fail. A macro, as the types of the streams have no names here.
 macro_rules! lettered {
-    ($py:expr, $stream:expr, $step:expr, $letters:expr) => {
-        if $letters {
+    ($stream:expr, $step:expr) => {
+        if $step.policy.letters {
             let (stream, letters) = $stream.dead_letters();
-            Ok(vec![$crate::steps::timed($py, stream, $step)?, letters.map($crate::policies::letter).boxed()])
+            vec![$crate::steps::timed(stream, $step), letters.map($crate::policies::letter).boxed()]
         } else {
-            Ok(vec![$crate::steps::timed($py, $stream, $step)?])
+            vec![$crate::steps::timed($stream, $step)]
         }
     };
 }
@@ -64,15 +73,11 @@ pub(crate) use lettered;
 
 /// Ends a step, with what becomes of records on which its functions raise.
 macro_rules! policed {
-    ($py:expr, $stream:expr, $step:expr) => {
-        match $crate::policies::Policy::of($py, $step)? {
-            None => Ok(vec![$crate::steps::timed($py, $stream, $step)?]),
-            Some($crate::policies::Policy { retry: Some(retry), on_error, letters }) => {
-                $crate::policies::lettered!($py, $stream.on_error(on_error).retry(retry), $step, letters)
-            }
-            Some($crate::policies::Policy { on_error, letters, .. }) => {
-                $crate::policies::lettered!($py, $stream.on_error(on_error), $step, letters)
-            }
+    ($stream:expr, $step:expr) => {
+        match $step.policy.retry() {
+            None if $step.policy.is_none() => vec![$crate::steps::timed($stream, $step)],
+            None => $crate::policies::lettered!($stream.on_error($step.policy.on_error()), $step),
+            Some(retry) => $crate::policies::lettered!($stream.on_error($step.policy.on_error()).retry(retry), $step),
         }
     };
 }

@@ -3,13 +3,15 @@
 //! The engine keeps a cell for each key, and forgets it in time. A record takes the cell of its key along to the
 //! functions behind, which run over many records at a time; what is in a cell, they alone know.
 
+use std::time::Duration;
+
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use sage::{DataStream, Pipe, Stream};
 
 use crate::Record;
-use crate::chain::{Chain, Through};
-use crate::error::SubmitError;
+use crate::chain::Chain;
+use crate::chained::ChainOperator;
 use crate::steps::{Step, copy};
 use crate::thread::attach;
 use crate::value::Value;
@@ -34,21 +36,19 @@ fn with_cell(cell: &mut Cell, record: Record) -> Record {
     })
 }
 
-/// Runs a function on a keyed stream whose states expire.
+/// Runs a function on a keyed stream whose states expire; without one, lets the first records of keys pass.
 pub(crate) fn expiring<P: Pipe<Out = Record>>(
-    py: Python<'_>,
     stream: Stream<P>,
     step: &Step,
-) -> PyResult<Vec<DataStream<Record>>> {
-    let Some(ttl) = step.seconds(py, "expire_after")? else {
-        return Err(SubmitError::new_err(format!("`{}` has no time after which its states expire", step.name)));
-    };
-    let keyed = stream.key_by(Record::key).expire_after(ttl);
-    if step.option::<bool>(py, "distinct")?.is_some() {
-        return Ok(vec![keyed.distinct().parallelism(step.parallelism).named(&*step.name).boxed()]);
+    after: Duration,
+    has_function: bool,
+) -> DataStream<Record> {
+    let keyed = stream.key_by(Record::key).expire_after(after);
+    if !has_function {
+        return keyed.distinct().parallelism(step.parallelism).named(&*step.name).boxed();
     }
-    let (make, manner) = (step.make.clone_ref(py), step.manner());
+    let (make, manner) = (copy(&step.make), step.manner());
     let cells = keyed.map_with_state(Cell::default(), with_cell);
     let cells = cells.parallelism(step.parallelism).named(format!("states of {}", step.name));
-    Ok(vec![cells.operator(move || Through(Chain::new(copy(&make), manner))).named(&*step.name).boxed()])
+    cells.operator(move || ChainOperator(Chain::new(copy(&make), manner))).named(&*step.name).boxed()
 }

@@ -53,13 +53,10 @@ pub(crate) fn end_attaching(py: Python<'_>) {
     });
 }
 
-/// How long the system may take to let go of a thread that was joined.
-pub(crate) const LINGER: Duration = Duration::from_secs(1);
-
 /// Waits until a thread that was joined is off the system's list; `thread` is its native id.
 #[pyfunction]
 pub(crate) fn await_end(py: Python<'_>, thread: i32) {
-    py.detach(|| OsThread::of_number(thread).await_end(LINGER));
+    py.detach(|| OsThread::of_number(thread).await_end(OsThread::LINGER));
 }
 
 fn park() -> ! {

@@ -113,12 +113,8 @@ impl Operator for Held {
 }
 
 /// Runs the functions of a step on a keyed stream.
-pub(crate) fn process<P: Pipe<Out = Record>>(
-    py: Python<'_>,
-    stream: Stream<P>,
-    step: &Step,
-) -> Vec<DataStream<Record>> {
-    let make = step.make.clone_ref(py);
+pub(crate) fn process<P: Pipe<Out = Record>>(stream: Stream<P>, step: &Step) -> Vec<DataStream<Record>> {
+    let make = copy(&step.make);
     let processed = stream.key_by(Record::key).process(
         State::default(),
         |state: &mut State, record: Record, cx: &mut KeyContext<'_, '_, Arc<Key>, Record>| {

@@ -5,13 +5,13 @@
 //! are in `folds.rs`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use sage::{Count, DataStream, Pipe, Session, Sliding, Stream, Timed, Timestamp, Tumbling, Window, Windowed};
 
 use crate::Record;
-use crate::error::SubmitError;
-use crate::folds;
+use crate::spec::Windows;
 use crate::steps::Step;
 use crate::thread::attach;
 use crate::value::{Key, Value};
@@ -74,36 +74,37 @@ macro_rules! gathered {
 
 /// Cuts a keyed stream into windows; its second output are the records that came too late, if they are asked for.
 pub(crate) fn window<P: Pipe<Out = Record>>(
-    py: Python<'_>,
     stream: Stream<P>,
     step: &Step,
+    windows: Windows,
+    is_count: bool,
+    lateness: Duration,
+    by_clock: bool,
+    late: bool,
 ) -> PyResult<Vec<DataStream<Record>>> {
-    if let Some(function) = step.options.bind(py).get_item("fold")? {
-        return folds::window(py, stream, step, function.unbind());
-    }
-    let kind: String = step.required(py, "windows")?;
-    let is_count = step.option::<bool>(py, "count")?.is_some();
-    let late = step.option::<bool>(py, "late")?.is_some();
-    let length = |name| step.seconds(py, name).map(Option::unwrap_or_default);
-    let (size, every, lateness) = (length("size")?, length("every")?, length("lateness")?);
-    if step.option::<bool>(py, "by_clock")?.is_some() {
+    if by_clock {
         let keyed = stream.key_by(Record::key);
-        return Ok(match &*kind {
-            "tumbling" => gathered!(keyed.window_by_clock(Tumbling::of(size)), step, is_count),
-            "sliding" => gathered!(keyed.window_by_clock(Sliding::of(size, every)), step, is_count),
-            _ => gathered!(keyed.window_by_clock(Session::gap(size)), step, is_count),
+        return Ok(match windows {
+            Windows::Tumbling { size } => gathered!(keyed.window_by_clock(Tumbling::of(size.0)), step, is_count),
+            Windows::Sliding { size, every } => {
+                gathered!(keyed.window_by_clock(Sliding::of(size.0, every.0)), step, is_count)
+            }
+            Windows::Session { gap } => gathered!(keyed.window_by_clock(Session::gap(gap.0)), step, is_count),
+            Windows::Count { .. } => return Err(step.refused()),
         });
     }
     let keyed = stream.map(at_its_time).key_by(|timed| timed.value.key());
-    Ok(match &*kind {
-        "tumbling" => {
-            gathered!(keyed.window(Tumbling::of(size)).allowed_lateness(lateness), step, is_count, late: late)
+    Ok(match windows {
+        Windows::Tumbling { size } => {
+            gathered!(keyed.window(Tumbling::of(size.0)).allowed_lateness(lateness), step, is_count, late: late)
         }
-        "sliding" => {
-            gathered!(keyed.window(Sliding::of(size, every)).allowed_lateness(lateness), step, is_count, late: late)
+        Windows::Sliding { size, every } => {
+            let windowed = keyed.window(Sliding::of(size.0, every.0)).allowed_lateness(lateness);
+            gathered!(windowed, step, is_count, late: late)
         }
-        "session" => gathered!(keyed.window(Session::gap(size)).allowed_lateness(lateness), step, is_count, late: late),
-        "count" => gathered!(keyed.window(Count::of(step.required(py, "records")?)), step, is_count),
-        kind => return Err(SubmitError::new_err(format!("there are no windows `{kind}`"))),
+        Windows::Session { gap } => {
+            gathered!(keyed.window(Session::gap(gap.0)).allowed_lateness(lateness), step, is_count, late: late)
+        }
+        Windows::Count { records } => gathered!(keyed.window(Count::of(records)), step, is_count),
     })
 }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use sage::{OsThread, WorksFor};
 
-use crate::thread::{LINGER, Scope};
+use crate::thread::Scope;
 
 /// How many calls of a job are under way at once on threads of their own.
 pub(crate) const MOST_THREADS: usize = 64;
@@ -238,7 +238,7 @@ impl Workers {
             if inside.services().is_empty() {
                 // A worker does not panic: what it runs catches Python's exceptions.
                 let _ended = handle.join();
-                inside.1.get().into_iter().for_each(|thread| _ = thread.await_end(LINGER));
+                inside.1.get().into_iter().for_each(|thread| _ = thread.await_end(OsThread::LINGER));
             }
         }
     }

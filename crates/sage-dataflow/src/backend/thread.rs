@@ -34,6 +34,10 @@ use crate::guarded::guard;
 pub struct OsThread(libc::pid_t);
 
 impl OsThread {
+    /// How long the system may take to let go of a thread that has run its last instruction. More than enough: its
+    /// number may belong to another thread by then.
+    pub const LINGER: Duration = Duration::from_secs(1);
+
     /// The calling thread.
     pub fn current() -> Self {
         // SAFETY: it takes nothing and returns a number.
@@ -64,7 +68,7 @@ impl OsThread {
         let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
         let numbers = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
         let exiting: Vec<_> = numbers.map(Self).filter(|thread| thread.is_exiting()).collect();
-        let deadline = Instant::now() + LINGER;
+        let deadline = Instant::now() + Self::LINGER;
         for thread in exiting {
             thread.await_end(deadline.saturating_duration_since(Instant::now()));
         }
@@ -88,10 +92,6 @@ impl OsThread {
 /// The system's flag of a thread that exits, from the kernel's `include/linux/sched.h`. It is set before a joiner
 /// wakes.
 const PF_EXITING: u32 = 4;
-
-/// How long the system may take to let go of a thread that has run its last instruction. More than enough: its number
-/// may belong to another thread by then.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// A thread that the engine started and awaits. Dropped before that, it is left to itself.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ impl OwnThread {
     fn joined_by(&mut self, join: impl FnOnce(RawPthread) -> libc::c_int) -> bool {
         if !self.is_joined && join(self.thread) == 0 {
             self.is_joined = true;
-            OsThread(self.id.load(Ordering::Acquire)).await_end(LINGER);
+            OsThread(self.id.load(Ordering::Acquire)).await_end(OsThread::LINGER);
         }
         self.is_joined
     }

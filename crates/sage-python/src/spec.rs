@@ -1,0 +1,169 @@
+//! What the Python package asks the engine for: a class for each thing that crosses, which is checked when one is made.
+//!
+//! A [`Spec`] says what a step is. What makes its functions, how many replicas it has and the like are the same for all
+//! steps: see [`Step`](crate::steps::Step).
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyFloat;
+
+/// A time, in seconds where it crosses.
+#[derive(Clone, Copy)]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl<'py> FromPyObject<'_, 'py> for Seconds {
+    type Error = PyErr;
+
+    fn extract(seconds: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let duration = Duration::try_from_secs_f64(seconds.extract()?);
+        duration.map(Self).map_err(|error| PyValueError::new_err(format!("not a time in seconds: {error}")))
+    }
+}
+
+impl<'py> IntoPyObject<'py> for Seconds {
+    type Target = PyFloat;
+    type Output = Bound<'py, PyFloat>;
+    type Error = Infallible;
+
+    fn into_pyobject(self, py: Python<'py>) -> Result<Self::Output, Infallible> {
+        Ok(PyFloat::new(py, self.0.as_secs_f64()))
+    }
+}
+
+/// What a step is.
+#[pyclass(frozen, module = "sage._sage")]
+pub(crate) enum Spec {
+    /// A source: a container that has all its records.
+    Container {},
+    /// A source that may wait for its next record.
+    Source {},
+    /// A stream that a [`Spec::Fill`] of its name fills; `limit` records may wait to go round.
+    #[pyo3(constructor = (limit=None))]
+    Future { limit: Option<usize> },
+    /// Kafka topics. Of a record, the value alone or with what else is known of it, its `metadata`.
+    KafkaSource {
+        servers: String,
+        topics: Vec<String>,
+        group: String,
+        reset: Reset,
+        buffer_size: u32,
+        connect_timeout: Seconds,
+        settings: HashMap<String, String>,
+        until_end: bool,
+        metadata: bool,
+        commits: bool,
+    },
+    /// Functions in Python that follow each other.
+    Chain { end: End },
+    /// The same, of which the last is a sink.
+    Sink {},
+    /// Functions of `sage.ops`, which run without the interpreter.
+    Native {},
+    /// A function that several records are worked on with at a time. Nothing comes out where it `ends` the stream.
+    Async { in_flight: usize, ordered: bool, timeout: Option<Seconds>, ends: bool },
+    /// A function of records and timers.
+    Process {},
+    /// A function of states that are forgotten `after` so long, or without one the first records of keys.
+    Expiring { after: Seconds, has_function: bool },
+    /// Windows of a keyed stream; the second output are records that come too late for them, if they are asked for.
+    Window { windows: Windows, gathered: Gathered, lateness: Seconds, by_clock: bool, late: bool },
+    /// Pairs of the records of two keyed streams.
+    Join { pairs: Pairs, max_records: usize, windows: Option<Windows> },
+    /// Pairs of the records of two streams by their order.
+    Zip { max_ahead: usize },
+    /// The first records.
+    Take { most: u64 },
+    /// The end of a stream, which goes on as a [`Spec::Future`] of this name.
+    Fill { future: String },
+    /// The end of a stream of pairs of key and value, in a Kafka topic.
+    KafkaSink {
+        servers: String,
+        topic: String,
+        keyed: bool,
+        connect_timeout: Seconds,
+        settings: HashMap<String, String>,
+    },
+}
+
+/// Where a group of readers begins that has committed no offset.
+#[pyclass(frozen, eq, eq_int, module = "sage._sage", from_py_object)]
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Reset {
+    Earliest,
+    Latest,
+    Error,
+}
+
+/// What comes out of a chain.
+#[pyclass(frozen, eq, eq_int, module = "sage._sage", from_py_object)]
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum End {
+    Records,
+    /// It ends in a sink.
+    Nothing,
+    /// Two streams, by what each record has as its key.
+    Sides,
+}
+
+/// What a window gathers.
+#[pyclass(frozen, eq, eq_int, module = "sage._sage", from_py_object)]
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Gathered {
+    Records,
+    /// How many they are.
+    Number,
+    /// What a function makes of them.
+    Fold,
+}
+
+/// Which records without a partner a join gives.
+#[pyclass(frozen, eq, eq_int, module = "sage._sage", from_py_object)]
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Pairs {
+    Inner,
+    Left,
+    Full,
+}
+
+/// How records are spread over replicas.
+#[pyclass(frozen, eq, eq_int, hash, module = "sage._sage", from_py_object)]
+#[derive(Clone, Copy, PartialEq, Hash)]
+pub(crate) enum Strategy {
+    /// By the hashes of their keys.
+    Hash,
+    /// Each to all of them.
+    Broadcast,
+    RoundRobin,
+}
+
+/// What is done with the result of a function of `sage.ops`.
+#[pyclass(frozen, eq, eq_int, module = "sage._sage", from_py_object)]
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Role {
+    Map,
+    Filter,
+    FlatMap,
+    Key,
+    Count,
+    Sum,
+}
+
+/// The windows of `sage`, read from objects of these classes.
+#[derive(Clone, Copy, FromPyObject, IntoPyObject)]
+pub(crate) enum Windows {
+    Sliding { size: Seconds, every: Seconds },
+    Tumbling { size: Seconds },
+    Session { gap: Seconds },
+    Count { records: u64 },
+}
+
+/// How a watermark follows the times of records.
+#[derive(FromPyObject)]
+pub(crate) struct Times {
+    pub(crate) out_of_order: Seconds,
+    pub(crate) idle_after: Option<Seconds>,
+}

@@ -1,0 +1,337 @@
+"""The kinds of steps. Each is one row of the table below, which has all that this package and the engine know of it:
+how its functions run in the loop of a chain, what it keeps, what it does to keys and times, and how it is checked.
+
+A new kind is a row here and a method of a stream. One that the engine runs is a variant of ``Spec`` besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from . import _states
+from ._functions import (
+    BaseFunction,
+    FilterFunction,
+    FlatMapFunction,
+    KeyByFunction,
+    Made,
+    MapFunction,
+    SinkFunction,
+    called,
+)
+from ._sage import Role
+from ._states import Kept, State
+
+
+@dataclass(frozen=True)
+class Part:
+    """A step as its functions need to know it, without the steps before it."""
+
+    kind: Kind
+    name: str
+    made: Made
+    #: Of several connected streams, which one it is; and how many streams it takes.
+    index: int
+    inputs: int
+    state: State
+
+
+@dataclass(frozen=True)
+class Link:
+    """One function of a chain."""
+
+    kind: Kind
+    call: Callable[..., Any] | None
+    name: str
+    state: State = State()
+
+
+def _plain(part: Part, function: Any) -> list[Link]:
+    """The links of a step, with the function of a replica."""
+    return [Link(part.kind, called(part.made, function), part.name, part.state)]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Kind:
+    """A kind of step."""
+
+    name: str
+    #: What it does in a loop: see ``_chain`` for the names. What follows a line that begins a loop is inside of it.
+    lines: tuple[str, ...] = ()
+    #: The same for the first record of each run, where a result that nobody awaits is refused.
+    checked: tuple[str, ...] = ()
+    #: What it is in the loop, where that is more than one call, or the call of another kind.
+    links: Callable[[Part, Any], list[Link]] = _plain
+    #: What it keeps between records, and whether it gives that at the end of input and nothing before.
+    keep: Callable[[Link], Kept] | None = None
+    at_end: bool = False
+    #: What it is where each record brings the state of its key along, as the engine forgets it in time.
+    in_cells: Kind | None = None
+    #: Whether it begins a stream, or ends one.
+    begins: bool = False
+    ends: bool = False
+    #: Whether it needs a key, gives each record one, and has records spread by it.
+    needs_key: bool = False
+    gives_key: bool = False
+    spreads: bool = False
+    #: Whether it gives each record a time, and keeps the one that it has.
+    gives_time: bool = False
+    keeps_time: bool = False
+    #: Whether it gives one record for each that it takes, and goes on in the chain that gave the records their times.
+    one_to_one: bool = False
+    follows_times: bool = False
+    #: How the engine runs it without the interpreter, given a function of `sage.ops`.
+    native: Role | None = None
+    #: The class that its functions may be of.
+    base: type[BaseFunction] | None = None
+    #: Why its function cannot be a generator.
+    no_generator: str = ""
+    #: What goes on of the result of an async function and of the record; or what of a record cannot be had so.
+    result: Callable[[Any, Any], list[Any]] | None = None
+    asks_for: str = ""
+    #: How many outputs it has before that of its dead letters.
+    outputs: int = 1
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it can be a part of a chain."""
+        return bool(self.lines) or self.links is not _plain
+
+    @property
+    def loops(self) -> int:
+        """How many loops its lines begin."""
+        return sum(line.startswith("for ") for line in self.lines)
+
+    def __post_init__(self) -> None:
+        _TABLE[self.name] = self
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _named, (self.name,)
+
+
+_TABLE: dict[str, Kind] = {}
+
+
+def _named(name: str) -> Kind:
+    """The row of this name, which is the same object in each process."""
+    return _TABLE[name]
+
+
+def flattened(made: Made, function: Any) -> Callable[[Any], Iterable[Any]]:
+    """What gives an iterable for each record."""
+    if not isinstance(function, FlatMapFunction):
+        return called(made, function)
+
+    def call(record: Any) -> Iterable[Any]:
+        returned = function.execute(record)
+        collected = function.__dict__.pop("_collected", [])
+        return collected if returned is None else [*collected, *returned]
+
+    return call
+
+
+#: A record of one of several connected streams: its key if it has one, the number of its stream, the record.
+Tagged = tuple[Any, int, Any]
+
+
+def _flatmap(part: Part, function: Any) -> list[Link]:
+    return [Link(FLATMAP, flattened(part.made, function), part.name)]
+
+
+def _tag(part: Part, _function: Any) -> list[Link]:
+    index = part.index
+    return [Link(MAP, lambda record: (None, index, record), part.name)]
+
+
+def _keytag(part: Part, function: Any) -> list[Link]:
+    key_of, index = called(part.made, function), part.index
+
+    def tag(record: Any) -> Tagged:
+        return key_of(record), index, record
+
+    return [Link(MAP, tag, part.name), Link(KEYBY, lambda tagged: tagged[0], part.name)]
+
+
+def _comap(part: Part, function: Any) -> list[Link]:
+    maps: list[Callable[[Any], Any]] = [getattr(function, f"map{index}") for index in range(part.inputs)]
+    return [Link(MAP, lambda tagged: maps[tagged[1]](tagged[2]), part.name)]
+
+
+def _cojoin(part: Part, function: Any) -> list[Link]:
+    execute = function.execute
+
+    def join(tagged: Tagged) -> Any:
+        key, tag, payload = tagged
+        joined = execute(payload, key, tag)
+        return () if joined is None else joined
+
+    return [Link(FLATMAP, join, part.name)]
+
+
+def _refused(value: str) -> str:
+    return f"if type({value}) in unawaited: raise refuse({{n}}, {value})"
+
+
+#: What a class of the program's own makes of `!=` need not be a truth, and is not asked for by a dict.
+SAME_NAN = ("try:", " if k != k: k = same_nan(k)", "except Exception: pass")
+
+# Functions of a program.
+MAP = Kind(
+    "map",
+    ("x = {f}(x)",),
+    checked=("x = {f}(x)", _refused("x")),
+    one_to_one=True,
+    keeps_time=True,
+    follows_times=True,
+    native=Role.Map,
+    base=MapFunction,
+    result=lambda result, _record: [result],
+)
+FILTER = Kind(
+    "filter",
+    ("if not {f}(x): continue",),
+    checked=("y = {f}(x)", _refused("y"), "if not y: continue"),
+    keeps_time=True,
+    native=Role.Filter,
+    base=FilterFunction,
+    no_generator="a generator is always true",
+    result=lambda result, record: [record] if result else [],
+)
+FLATMAP = Kind(
+    "flatmap",
+    ("for x in {e}({f}(x)):",),
+    links=_flatmap,
+    keeps_time=True,
+    native=Role.FlatMap,
+    base=FlatMapFunction,
+    result=lambda results, _record: list(results),
+)
+SPLIT = Kind(
+    "split",
+    ("k = True if {f}(x) else False",),
+    checked=("y = {f}(x)", _refused("y"), "k = True if y else False"),
+    gives_key=True,
+    keeps_time=True,
+    base=FilterFunction,
+    no_generator="a generator is always true",
+    asks_for="the side",
+    outputs=2,
+)
+SINK = Kind(
+    "sink",
+    # What a sink returns is nearly always `None`: to look at it costs nothing.
+    ("if (y := {f}(x)) is not None and type(y) in unused: raise refuse({n}, y)",),
+    ends=True,
+    one_to_one=True,
+    base=SinkFunction,
+    no_generator="nobody would go through the generator, so nothing in it would run",
+    result=lambda _result, _record: [],
+    outputs=0,
+)
+KEYBY = Kind(
+    "keyby",
+    ("k = {f}(x)", *SAME_NAN),
+    checked=("k = {f}(x)", _refused("k"), *SAME_NAN),
+    gives_key=True,
+    spreads=True,
+    keeps_time=True,
+    one_to_one=True,
+    follows_times=True,
+    native=Role.Key,
+    base=KeyByFunction,
+    no_generator="each generator would be a key of its own",
+    asks_for="the key",
+)
+TIMESTAMPS = Kind(
+    "timestamps",
+    ("t = millis({f}(x))",),
+    checked=("y = {f}(x)", _refused("y"), "t = millis(y)"),
+    gives_time=True,
+    one_to_one=True,
+)
+
+# States of keys.
+WHOLE = Kind("whole", ("k = None",), gives_key=True, one_to_one=True)
+COUNT = Kind("count", ("{s}[k] += 1",), keep=_states.counted, at_end=True, needs_key=True, native=Role.Count)
+SUM = Kind(
+    "sum",
+    ("{s}[k] = {s}[k] + {f}(x) if k in {s} else summand({f}(x))",),
+    checked=("y = {f}(x)", _refused("y"), "{s}[k] = {s}[k] + y if k in {s} else summand(y)"),
+    keep=_states.summed,
+    at_end=True,
+    needs_key=True,
+    native=Role.Sum,
+)
+_REDUCE = "{s}[k] = {f}({s}[k], x) if k in {s} else x"
+REDUCE = Kind(
+    "reduce",
+    (_REDUCE,),
+    checked=(_REDUCE, _refused("{s}[k]")),
+    keep=_states.reduced,
+    at_end=True,
+    needs_key=True,
+)
+_FOLD = "{s}[k] = {f}({s}[k] if k in {s} else {s}new(), x)"
+FOLD = Kind("fold", (_FOLD,), checked=(_FOLD, _refused("{s}[k]")), keep=_states.folded, at_end=True, needs_key=True)
+_WITH_STATE = "{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)"
+_WITH_CELL = "c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)"
+MAP_WITH_STATE = Kind(
+    "map_with_state",
+    (_WITH_STATE,),
+    keep=_states.each,
+    needs_key=True,
+    one_to_one=True,
+    in_cells=Kind("map_with_cell", _WITH_CELL, keep=_states.nothing, one_to_one=True),
+)
+FLATMAP_WITH_STATE = Kind(
+    "flatmap_with_state",
+    (_WITH_STATE, "for x in {e}(x):"),
+    keep=_states.each,
+    needs_key=True,
+    in_cells=Kind("flatmap_with_cell", (*_WITH_CELL, "for x in {e}(x):"), keep=_states.nothing),
+)
+DISTINCT = Kind("distinct", ("if k in {s}: continue", "{s}.add(k)"), keep=_states.seen, needs_key=True)
+TOP_K = Kind("top_k", ("{s}(k, x)",), keep=_states.ranked, at_end=True, needs_key=True)
+FOLDED = Kind(
+    "folded",
+    (
+        *("x = {s}.begin(x)", "for x in {e}(x):"),
+        *("if x is not {s}.last: {s}.so_far = {f}({s}.so_far, x); continue", "x = {s}.end()"),
+    ),
+    keep=_states.folding,
+    keeps_time=True,
+    one_to_one=True,
+)
+
+# Several streams.
+TAG = Kind("tag", links=_tag, one_to_one=True, follows_times=True)
+KEYTAG = Kind(
+    "keytag",
+    links=_keytag,
+    gives_key=True,
+    spreads=True,
+    keeps_time=True,
+    one_to_one=True,
+    follows_times=True,
+)
+COMAP = Kind("comap", links=_comap, one_to_one=True)
+COJOIN = Kind("cojoin", links=_cojoin)
+
+# What the engine does.
+BATCH = Kind("batch", begins=True)
+ITERABLE = Kind("iterable", begins=True)
+SOURCE = Kind("source", begins=True)
+KAFKA = Kind("kafka", begins=True)
+FUTURE = Kind("future", begins=True, keeps_time=True)
+WINDOW = Kind("window", keeps_time=True)
+JOIN = Kind("join")
+ZIP = Kind("zip")
+PROCESS = Kind("process")
+TAKE = Kind("take")
+FILL = Kind("fill", ends=True)
+TO_KAFKA = Kind("to_kafka", ends=True)

@@ -1,0 +1,139 @@
+"""What makes the functions of a task: values, which say what the functions are and what they know of their job.
+
+They refer to nothing that lives: neither to steps before them nor to services, which they have by name. So another
+process can be given one, and make the functions there. ``make`` is told what lives where it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import GeneratorType
+from typing import Any
+
+from ._chain import Chain, Form, close_all
+from ._context import Context, JobContext, ServiceCalls
+from ._functions import Executed, executed, instance, is_function_class
+from ._job_loop import JobLoop
+from ._kinds import BATCH, ITERABLE, Link, Part
+from ._process import CoProcessFunction, CoRunner, Runner
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes what runs the functions of steps that run together."""
+
+    parts: tuple[Part, ...]
+    job: JobContext
+
+    def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Any:
+        """Makes it for a replica, which calls services by ``calls``."""
+        raise NotImplementedError
+
+    def here(self, calls: ServiceCalls) -> Any:
+        """What makes it for a replica in this process."""
+        return partial(self.make, calls)
+
+    def _instance(self, part: Part, calls: ServiceCalls, replica: int, parallelism: int) -> Any:
+        logger = self.job.logger.getChild(part.name)
+        return instance(part.made, Context(part.name, calls, logger, replica, parallelism))
+
+
+@dataclass(frozen=True)
+class ChainMaker(Maker):
+    """Of functions that follow each other."""
+
+    takes: Form = Form()
+    gives: Form = Form()
+
+    def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Chain:
+        links: list[Link] = []
+        made: list[Any] = []
+        for part in self.parts:
+            function = part.made[0]
+            if is_function_class(function):
+                try:
+                    function = self._instance(part, calls, replica, parallelism)
+                except BaseException:
+                    close_all(made, calls.loop)
+                    raise
+                made.append(function)
+            links += part.kind.links(part, function)
+        return Chain(links, made, calls.loop, self.takes, self.gives)
+
+
+@dataclass(frozen=True)
+class FlightMaker(Maker):
+    """Of a function that several records are worked on with at a time."""
+
+    in_flight: int = 1
+    is_timed: bool = False
+    is_async: bool = False
+
+    def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Any:
+        # Here, as few programs need asyncio, which takes long to import.
+        from ._async import Flight, runner
+
+        (part,) = self.parts
+        timeouts = self.job.timeouts
+        flight = Flight(part.kind, part.name, self.in_flight, self.is_timed, timeouts.cancel, timeouts.drain)
+        is_class = is_function_class(part.made[0])
+        function = partial(self._instance, part, calls, replica, parallelism) if is_class else lambda: part.made[0]
+        return runner(flight, function, self.is_async, calls.loop)
+
+
+@dataclass(frozen=True)
+class ProcessMaker(Maker):
+    """Of a function that is called for records and timers."""
+
+    def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Runner:
+        (part,) = self.parts
+        function = self._instance(part, calls, replica, parallelism)
+        is_connected = isinstance(function, CoProcessFunction)
+        return CoRunner(function, part.inputs, calls.loop) if is_connected else Runner(function, calls.loop)
+
+
+@dataclass(frozen=True)
+class SourceMaker(Maker):
+    """Of a source."""
+
+    #: Whether it is called again after it has raised.
+    is_retried: bool = False
+
+    def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Records:
+        (part,) = self.parts
+        if part.kind is ITERABLE:
+            return Records(part.made[0], [], calls.loop)
+        function = self._instance(part, calls, replica, parallelism)
+        made = [function] if isinstance(part.made[0], type) else []
+        if self.is_retried:
+            return Records(Executed(part.made, function, part.name), made, calls.loop)
+        return Records(executed(part.made, function, part.kind is BATCH, part.name), made, calls.loop)
+
+
+class Records:
+    """A source: an iterable that is closed."""
+
+    def __init__(self, records: Iterable[Any], made: list[Any], loop: JobLoop) -> None:
+        self.records = records
+        self._made = made
+        self._loop = loop
+        self._iterator: Any = None
+
+    def __iter__(self) -> Iterator[Any]:
+        iterator = self._iterator = iter(self.records)
+        return iterator if isinstance(iterator, (GeneratorType, Executed)) else _given(iterator)
+
+    def close(self) -> None:
+        """Closes the iterator as well, which was begun for this job or handed over to it. One that is made for
+        ``with``, such as a file, is for its program to close."""
+        is_lent = self._iterator is self.records and hasattr(type(self._iterator), "__exit__")
+        close_all(self._made if is_lent else [*self._made, self._iterator], self._loop)
+
+
+def _given(iterator: Iterator[Any]) -> Iterator[Any]:
+    """What an iterator gives. Functions such as ``eval`` that one like ``map`` calls look for the globals of their
+    caller, and the engine has none."""
+    for record in iterator:  # noqa: UP028 (`yield from` would close the iterator)
+        yield record

@@ -1,0 +1,244 @@
+"""Where pipelines are declared: the steps of an environment, and the methods that begin streams."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Iterable
+from inspect import isgeneratorfunction
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from ._arguments import SAGE_ONLY, check_call, check_none_left, parameters, text, warn, whole
+from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
+from ._kinds import BATCH, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
+from ._policies import Policy, retried
+from ._sage import Spec
+from ._stream import DataStream, check_not_async, check_parallelism, name_of
+from ._transformation import NOTHING, Transformation
+
+if TYPE_CHECKING:
+    from ._running import Run
+
+#: Those with a stream that ends, of which nobody has asked for anything yet.
+declared: WeakSet[Pipeline] = WeakSet()
+
+FORGOTTEN = "{} was declared and never submitted, so nothing ran: call `submit(autostop=True)`"
+
+
+@atexit.register
+def _warn_of_declared() -> None:
+    """Warns of pipelines that a program declared and did not run, unless it ends by an exception."""
+    forgotten = sorted(env.name for env in list(declared))
+    if forgotten and not hasattr(sys, "last_value"):
+        names = ", ".join(f"`{name}`" for name in forgotten[:3]) + (", …" if len(forgotten) > 3 else "")
+        warn(FORGOTTEN.format(names))
+
+
+class Pipeline:
+    """The steps that a program declares, and the services beside them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = text("the name of an environment", name)
+        self.pipeline: list[Transformation] = []
+        self._services: dict[str, Made] = {}
+        self._names: dict[str, int] = {}
+        #: The job that was submitted last.
+        self._run: Run | None = None
+        self._is_closed = False
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"`{self.name}` is closed; make a new environment")
+
+    def _declare(self, step: Transformation) -> None:
+        """Adds a step. With one that ends a stream, it is a pipeline to be submitted."""
+        self.pipeline.append(step)
+        if step.kind.ends and self._run is None:
+            declared.add(self)
+
+    def _named(self, name: str) -> str:
+        """The name of a new step, with a number where it is taken."""
+        self._check_open()
+        text("the name of a step", name)
+        number = self._names[name] = self._names.get(name, 0) + 1
+        return name if number == 1 else f"{name}-{number}"
+
+    def _source(
+        self,
+        kind: Kind,
+        name: str,
+        made: Made = NOTHING,
+        spec: Spec | None = None,
+        parallelism: int = 1,
+        policy: Policy = Policy(),  # noqa: B008
+    ) -> DataStream:
+        parallelism = check_parallelism(parallelism)
+        spec = spec or Spec.Source()
+        step = Transformation(kind, self._named(name), made, parallelism=parallelism, spec=spec, policy=policy)
+        self._declare(step)
+        return DataStream(self, step)
+
+    def from_batch(self, records: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
+        """The records of a ``BatchFunction`` class, or of any iterable: ``None`` in a list is a record like others.
+        An iterator is closed when the job is over, if it has ``close``, as generators have; but not one that is made
+        for ``with``, such as a file."""
+        if is_function_class(records):
+            kwargs = _for_constructor(records, args, kwargs)
+            check_not_async("from_batch", records, name)
+            return self._source(BATCH, name or name_of(records), (records, args, kwargs))
+        if not isinstance(records, Iterable):
+            hint = ""
+            if isinstance(records, BaseFunction):
+                hint = f"; pass the class `{type(records).__name__}` and its arguments, not an object of it"
+            elif callable(records):
+                hint = f"; pass what `{name_of(records)}` returns, by calling it"
+            raise TypeError(f"`from_batch` needs a BatchFunction class or an iterable, not {records!r}{hint}")
+        check_none_left("from_batch", args, {key: kwargs[key] for key in kwargs.keys() - SAGE_ONLY}, ("name",))
+        _warn_of(records)
+        return self._source(ITERABLE, name or "batch", (records, (), {}))
+
+    def from_collection(self, records: Any, *args: Any, **kwargs: Any) -> DataStream:
+        """As ``from_batch``."""
+        return self.from_batch(records, *args, **kwargs)
+
+    def from_source(self, function: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
+        """The records of a ``SourceFunction`` class, or of a callable that returns one at a time.
+
+        The stream ends when a ``StopSignal`` is returned, or with the job. ``KafkaSourceFunction`` is
+        ``from_kafka_source``.
+
+        ``retry``, a number of attempts or a ``Retry``, calls the function again when it raised, as often as that says
+        from its last record on: of the same object, so what it reconnects to it reconnects to in ``execute``. It must
+        not go on behind what it could not read. A generator cannot be gone on with after it has raised, so
+        ``from_batch`` has no ``retry``, and a function that goes on with one inside must make a new one.
+        """
+        if function is KafkaSourceFunction:
+            return self.from_kafka_source(*args, name=name, **kwargs)
+        if isinstance(function, BaseFunction):
+            raise TypeError(f"pass the class `{type(function).__name__}` and its arguments, not an object of it")
+        if not callable(function):
+            hint = "; for what can be gone through there is `from_batch`" if isinstance(function, Iterable) else ""
+            raise TypeError(f"`from_source` needs a SourceFunction class or a callable, not {function!r}{hint}")
+        if isgeneratorfunction(function):
+            raise TypeError(
+                f"`{name_of(function)}` is a generator function, and `from_source` calls it for each record; "
+                f"use `from_batch({name_of(function)}())`"
+            )
+        takes_retry = isinstance(function, type) and "retry" in parameters(function)
+        retry = None if takes_retry else retried(kwargs.pop("retry", None))
+        if isinstance(function, type):
+            kwargs = _for_constructor(function, args, kwargs)
+        else:
+            known = ("name", "retry")
+            check_none_left("from_source", args, {key: kwargs[key] for key in kwargs.keys() - SAGE_ONLY}, known)
+        check_not_async("from_source", function, name)
+        made = function, args, kwargs
+        return self._source(SOURCE, name or name_of(function), made, policy=Policy(retry))
+
+    def from_kafka_source(
+        self,
+        bootstrap_servers: str | list[str],
+        topic: str | list[str],
+        group_id: str,
+        auto_offset_reset: str = "latest",
+        value_deserializer: Any = None,
+        buffer_size: int = 10_000,
+        max_poll_records: int = 500,
+        *,
+        until_end: bool = False,
+        metadata: bool = True,
+        enable_auto_commit: bool = True,
+        connect_timeout: float = 10.0,
+        parallelism: int = 1,
+        name: str | None = None,
+        on_error: Any = "fail",
+        retry: Any = None,
+        **kafka_config: Any,
+    ) -> DataStream:
+        """The records of a Kafka topic, without end; or of several topics.
+
+        With ``until_end``, the stream ends where the partitions ended when the job started.
+
+        **A record** is a ``dict`` of its ``value``, ``timestamp`` (milliseconds since 1970), ``topic``,
+        ``partition``, ``offset`` and ``key`` (a ``str``, or ``bytes`` where it is not UTF-8); with
+        ``metadata=False`` the value alone. The value is what ``value_deserializer`` makes of it: ``"json"``
+        (the default, of a text in UTF-8), ``"string"``, ``"bytes"``, or a function of ``bytes``. One that is
+        not there is ``None``; the function is not called for it. What becomes of records on which it raises say
+        ``on_error`` and ``retry``, as for ``map``.
+
+        **Where it begins**: at the offset that is committed for the group; without one, where ``auto_offset_reset``
+        says: ``"earliest"``, ``"latest"``, or ``"none"``, which fails the job. Each partition is read in its order, by
+        one of ``parallelism`` replicas. Jobs do not share the partitions of a group: each reads all of them.
+
+        **Offsets** are committed once, when the job has succeeded and left nothing behind, by the call that waits for
+        it: ``submit(autostop=True)``, ``wait``, ``stop``, or the program's end. After a failure, a cancel, a signal
+        or a crash nothing is committed, and the next run gives the records again: none is lost, some may come twice.
+        So an endless job should be ended by ``stop``, or by a signal with ``config={"on_signal": "finish"}``. If
+        the commit fails, ``JobFailed`` is raised, with the report of
+        a job that has succeeded. ``enable_auto_commit=False`` commits nothing.
+
+        **Limits.** ``connect_timeout`` is for how many seconds a broker is looked for before the job fails. About
+        ``buffer_size`` records of each partition are fetched ahead, but not more than 16 MiB in each replica.
+        ``max_poll_records`` is accepted because programs give it; there are no polls here.
+
+        **Settings.** ``kafka_config`` has others, as kafka-python spells them or librdkafka, such as
+        ``fetch_min_bytes=1`` or ``**{"fetch.min.bytes": 1}``. One that does not exist, or that the source sets itself,
+        fails the job. Values are neither shown nor logged, as ``sasl_plain_password`` is one. The client has no TLS.
+        """
+        from ._kafka import deserializer, names, source_spec
+
+        whole("`max_poll_records`", max_poll_records, 1, 1 << 31)
+        topics = names("topic", topic)
+        function = deserializer(value_deserializer, metadata)
+        spec = source_spec(
+            bootstrap_servers,
+            topics,
+            group_id,
+            auto_offset_reset,
+            buffer_size,
+            connect_timeout,
+            kafka_config,
+            until_end=bool(until_end),
+            metadata=bool(metadata),
+            commits=bool(enable_auto_commit),
+        )
+        stream = self._source(KAFKA, name or f"kafka {', '.join(topics)}", NOTHING, spec, parallelism)
+        if function is None:
+            return stream
+        name = f"{stream._step.name} {name_of(function)}"
+        return stream.map(function, parallelism=parallelism, name=name, on_error=on_error, retry=retry)
+
+    def from_future(self, name: str, *, limit: int | None = None) -> DataStream:
+        """A stream that another one fills, by ``fill_future``: for records that go round.
+
+        ``limit`` is how many records may wait to go round (default 1,000,000); one more fails the job.
+        """
+        if limit is not None:
+            limit = whole("`limit`", limit)
+        return self._source(FUTURE, name, spec=Spec.Future(limit))
+
+
+def _for_constructor(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The keywords for the constructor of a source: without those that SAGE reads itself, unless it has them too."""
+    own = parameters(cls)
+    kwargs = {key: value for key, value in kwargs.items() if key not in SAGE_ONLY or key in own}
+    check_call(cls, args, kwargs, ("name",))
+    return kwargs
+
+
+def _warn_of(records: Any) -> None:
+    """Warns of what can be gone through and is seldom meant to be, part by part."""
+    if isinstance(records, (str, bytes, bytearray)):
+        parts = "its letters" if isinstance(records, str) else "its bytes, as numbers"
+        warn(
+            f"`from_batch` of a {type(records).__name__} gives {parts}, one by one; pass `[…]` for one record, "
+            "`FileSource` or `JSONLBatch` for a file, or `list(…)` if that is meant"
+        )
+    elif isinstance(records, dict):
+        warn("`from_batch` of a dict gives its keys; pass `d.items()` or `[d]`, or `list(d)` if that is meant")
+    elif hasattr(type(records), "__dataframe__"):
+        warn(
+            "`from_batch` of a data frame gives its columns; pass its rows: `df.to_dict('records')` of pandas, "
+            "`df.iter_rows(named=True)` of polars, or `list(df)` if that is meant"
+        )
