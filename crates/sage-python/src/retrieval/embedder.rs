@@ -60,11 +60,13 @@ impl Answer {
 ///
 /// >>> embedder = Embedder()
 /// >>> store = VectorStore(embedder.dimensions)
-/// >>> for passage in Chunker().chunks("stop.md", "Tasks stop first. Services stop in the reverse order of their
-/// start."): ...     replaced = store.upsert(passage.id, embedder.embed_passage(passage.text_with_heading()), passage)
-/// >>> question = "In what order do services stop?" >>> hits = embedder.rerank(question,
-/// store.search(embedder.embed_query(question), 50), 5) >>> embedder.answer(question, hits).text 'Services stop in the
-/// reverse order of their start.'
+/// >>> text = "Tasks stop first. Services stop in the reverse order of their start."
+/// >>> for passage in Chunker().chunks("stop.md", text):
+/// ...     replaced = store.upsert(passage.id, embedder.embed_passage(passage.text_with_heading()), passage)
+/// >>> question = "In what order do services stop?"
+/// >>> hits = embedder.rerank(question, store.search(embedder.embed_query(question), 50), 5)
+/// >>> embedder.answer(question, hits).text
+/// 'Services stop in the reverse order of their start.'
 ///
 /// Every method raises ``ValueError`` for a text that is blank, and ``UnicodeEncodeError``, a kind of it, for one with
 /// a lone surrogate.
