@@ -12,7 +12,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from sage import DeadLetter, LocalEnvironment, Retry, Service, ops, read_letters
+from sage import DeadLetterQueue, LocalEnvironment, Retry, Service, ops, read_letters
 
 ORDERS = [f'{{"shop": "shop-{n % 5}", "article": "a{n}"}}' for n in range(40)] + [
     '{"shop": "shop-9", "article": "a40"}'
@@ -50,7 +50,7 @@ def main() -> None:
 
         parsed = env.from_batch(ORDERS).map(ops.parse_json())
         priced = parsed.map(
-            with_price, in_flight=16, timeout=5.0, retry=Retry(3, first=0.01), on_error=DeadLetter(failed)
+            with_price, in_flight=16, timeout=5.0, retry=Retry(3, first=0.01), on_error=DeadLetterQueue(failed)
         )
         totals = priced.keyby(lambda pair: pair[0]).fold(0, lambda total, pair: total + pair[1]).collect()
         env.submit(autostop=True)

@@ -29,7 +29,7 @@ from ._handles import ServiceHandle
 from ._job import JobFailed, JobId, Report
 from ._keyed import JoinedStreams, KeyedStream, WindowedStream
 from ._letters import Letter, read_letters
-from ._policies import DeadLetter, Retry, Skip
+from ._policies import DeadLetter, DeadLetterQueue, Retry, Skip
 from ._process import CoProcessFunction, KeyContext, ProcessFunction, Timer
 from ._services import BaseService
 from ._stream import DataStream
@@ -51,6 +51,7 @@ __all__ = [
     "Count",
     "DataStream",
     "DeadLetter",
+    "DeadLetterQueue",
     "FilterFunction",
     "FlatMapFunction",
     "JobFailed",

@@ -78,8 +78,8 @@ class ConnectedStreams:
                 if not any(before is read for other in environment.pipeline for read, _ in other.inputs):
                     environment.pipeline.remove(before)
             else:
-                inputs = [(before, stream._output)]
-                step = Transformation(TAG, environment._named(f"input-{index}"), inputs=inputs, index=index)
+                tagged.append((stream._ours(TAG, index=index)._step, 0))
+                continue
             environment._declare(step)
             tagged.append((step, 0))
         return tagged
@@ -92,7 +92,11 @@ class ConnectedStreams:
         name = self._environment._named(name or name_of(function))
         step = Transformation(kind, name, made, self._tagged(), parallelism, spec=spec)
         self._environment._declare(step)
-        return DataStream(self._environment, step)
+        joined = DataStream(self._environment, step)
+        for before, _ in step.inputs:
+            if before.kind is TAG:
+                DataStream(self._environment, before)._belongs(joined, f"input {before.index}")
+        return joined
 
     def comap(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any

@@ -12,7 +12,6 @@ from ._arguments import check_call, seconds, text, truth, warn, whole
 from ._awaiting import check_hook
 from ._config import Timeouts, check_config, on_signal_of, timeouts_of
 from ._context import Context, JobContext, ServiceCalls
-from ._counts import parts_of
 from ._functions import Made, allocate
 from ._handles import ServiceHandle, name_of_service
 from ._interrupted import Sources
@@ -203,7 +202,6 @@ class LocalEnvironment(Pipeline):
         def begin(is_on_main: bool) -> None:
             try:
                 steps = plan(self.pipeline, context)
-                run.parts = parts_of(steps)
                 for step in steps:
                     if isinstance(step.make, Maker):
                         step.make = step.make.here(calls)
@@ -305,15 +303,16 @@ class LocalEnvironment(Pipeline):
 
         declared.discard(self)
         lines = [f"environment `{self.name}`"]
-        for step in self.pipeline:
-            inputs = ", ".join(before.name for before, _ in step.inputs)
+        for step in [step for step in self.pipeline if step.owner is None]:
+            inputs = ", ".join(before.name for before in step.before)
             lines.append(f"  {step.name}: {described(step)}" + (f" ← {inputs}" if inputs else ""))
         lines += [f"  service {name}" for name in self._services]
         try:
             steps = plan(self.pipeline, self._context())
         except _sage.SubmitError as error:
             return "\n".join([*lines, f"cannot run yet: {error}"])
-        run = [f"  [{step.name}]" + (f" ×{step.parallelism}" if step.parallelism > 1 else "") for step in steps]
+        rows = [step for number, step in enumerate(steps) if step.told.row == number]
+        run = [f"  [{step.name}]" + (f" ×{step.parallelism}" if step.parallelism > 1 else "") for step in rows]
         return "\n".join([*lines, "runs as", *run])
 
     def __reduce__(self) -> NoReturn:

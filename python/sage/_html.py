@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ._counts import Counted
 from ._kinds import FUTURE
 from ._sage import Spec
 
@@ -30,13 +29,13 @@ def columns(pipeline: list[Transformation]) -> list[list[Transformation]]:
     """The steps by how many are before them at most, those of a column in the order of what they follow."""
     depth: dict[Transformation, int] = {}
     for step in pipeline:  # a step is declared behind its inputs
-        depth[step] = 1 + max((depth[before] for before, _ in step.inputs), default=-1)
+        depth[step] = 1 + max((depth[before] for before in step.before), default=-1)
     placed: list[list[Transformation]] = [[] for _ in range(1 + max(depth.values(), default=-1))]
     for step in pipeline:
         placed[depth[step]].append(step)
     row: dict[Transformation, float] = {}
     for column in placed:
-        follows = {step: [row[before] for before, _ in step.inputs] for step in column}
+        follows = {step: [row[before] for before in step.before] for step in column}
         column.sort(key=lambda step: sum(follows[step]) / max(len(follows[step]), 1))
         row.update((step, float(number)) for number, step in enumerate(column))
     return placed
@@ -50,6 +49,7 @@ def described(step: Transformation) -> str:
 
 def graph(pipeline: list[Transformation], services: Iterable[str], chosen: Transformation | None = None) -> str:
     """The graph of a pipeline as SVG, its services below it; the border of the ``chosen`` step is thick."""
+    pipeline = [step for step in pipeline if step.owner is None]
     if not pipeline and not services:
         return "<p>nothing is declared yet</p>"
     shapes: list[str] = []
@@ -60,11 +60,12 @@ def graph(pipeline: list[Transformation], services: Iterable[str], chosen: Trans
         for number, step in enumerate(column):
             y = _MARGIN + number * _ROW
             at[step] = x, y, width
-            shapes.append(_box(x, y, width, step.name, described(step), 2.5 if step is chosen else 1))
+            border = 2.5 if chosen is not None and step is chosen.root else 1
+            shapes.append(_box(x, y, width, step.name, described(step), border))
             bottom = max(bottom, y + _ROW)
         x += width + _GAP
     right = x - _GAP + _MARGIN
-    lines = [_line(at[before], at[step]) for step in pipeline for before, _ in step.inputs]
+    lines = [_line(at[before], at[step]) for step in pipeline for before in step.before]
     futures = {step.name: step for step in pipeline if step.kind is FUTURE}
     for step in pipeline:
         if isinstance(step.spec, Spec.Fill):
@@ -111,7 +112,7 @@ def _line(begin: tuple[int, int, int], end: tuple[int, int, int], dashes: str = 
     return f'<path d="{path} {tip}" fill="none" stroke="currentColor" opacity="0.7"{dashes}/>'
 
 
-def report(data: dict[str, Any], functions: dict[str, list[Counted]]) -> str:
+def report(data: dict[str, Any]) -> str:
     """The report of a job: what it came to, its operators, the functions that ran together in them, and its
     services."""
     if not data:
@@ -127,8 +128,9 @@ def report(data: dict[str, Any], functions: dict[str, list[Counted]]) -> str:
     for o in data.get("operators", []):
         counts = (o["records_in"], o["records_out"], o["failed"], o["retries"])
         operators.append((o["name"], o["parallelism"], *counts, _seconds(o["busy"])))
-        for name, taken, given in functions.get(o["name"], []):
-            known = ("?" if count is None else count for count in (taken, given))
+        for function in o["functions"]:
+            name, *counts = function.values()
+            known = ("?" if count is None else count for count in counts)
             operators.append((f"\u2003{name}", "", *known, "", "", ""))
     parts.append(_table(("operator", "replicas", "in", "out", "failed", "retries", "busy"), operators))
     services = [(s["name"], _words(s["state"]), s["calls"], s["errors"]) for s in data.get("services", [])]

@@ -6,7 +6,6 @@ import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ._counts import Counted, Parts, counted, told
 from ._pickling import Elsewhere, reduced, reduced_id
 
 if TYPE_CHECKING:
@@ -14,15 +13,18 @@ if TYPE_CHECKING:
     from ._running import Run
 
 
+#: What one of several functions has taken and given; ``None`` is not known.
+Counted = tuple[str, int | None, int | None]
+
+
 class Report:
     """The report of a job: its outcome, its operators and services, and what is left if it is not clean."""
 
-    def __init__(self, job: _sage.Job, parts: Parts) -> None:
+    def __init__(self, job: _sage.Job) -> None:
         self._job = job
-        self._parts = parts
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_text": self._text, "_json": self._json, "_parts": self._parts}
+        return {"_text": self._text, "_json": self._json}
 
     @cached_property
     def _text(self) -> str:
@@ -53,10 +55,8 @@ class Report:
         functions that give one record for each are behind it. The last one's is known then, except for a
         sink's. There are none for a job that was broken off, or has a ``take`` or a ``zip``.
         """
-        if self.outcome != "succeeded":
-            return {}
-        operators = {operator["name"]: operator for operator in self.data.get("operators", [])}
-        return {name: counted(operators[name], parts) for name, parts in self._parts.items() if name in operators}
+        operators = [operator for operator in self.data.get("operators", []) if operator["functions"]]
+        return {operator["name"]: [tuple(f.values()) for f in operator["functions"]] for operator in operators}
 
     @property
     def services(self) -> dict[str, dict[str, Any]]:
@@ -64,12 +64,12 @@ class Report:
         return {service["name"]: service for service in self.data.get("services", [])}
 
     def __str__(self) -> str:
-        return told(self._text, self.data.get("operators", []), self.functions)
+        return self._text
 
     def _repr_html_(self) -> str:
         from ._html import report
 
-        return report(self.data, self.functions)
+        return report(self.data)
 
 
 class JobId(str):
@@ -92,7 +92,7 @@ class JobId(str):
         if isinstance(run, Elsewhere):
             return run.told()
         run.wait()
-        return Report(run.job, run.parts)
+        return Report(run.job)
 
     def __copy__(self) -> JobId:
         return self
@@ -136,9 +136,9 @@ class JobId(str):
             # Where nobody catches it, the text of the former is what comes last on standard error.
             said = [] if run.said is None else [run.said]
             ends = KeyboardInterrupt(*said) if job.signal == 2 else SystemExit(128 + job.signal)
-            attach(ends, job, run.parts)
+            attach(ends, job)
             raise ends
-        report = Report(job, run.parts)
+        report = Report(job)
         if job.error is not None:
             raise JobFailed(job.error, report) from job.exception
         return report
@@ -230,9 +230,9 @@ class JobFailed(RuntimeError):
 _POOLS = ("RemoteTraceback", "_RemoteTraceback")
 
 
-def attach(error: BaseException, job: _sage.Job, parts: Parts) -> None:
+def attach(error: BaseException, job: _sage.Job) -> None:
     """Has an exception that is not of a job tell of the job that it ended, or that failed before."""
-    report = Report(job, parts)
+    report = Report(job)
     try:
         error.report = report  # type: ignore[attr-defined]
     except AttributeError:

@@ -7,29 +7,12 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from . import _kinds as kinds
 from . import ops
 from ._arguments import check_call, length, seconds, whole
 from ._awaiting import awaited
-from ._kinds import (
-    COUNT,
-    DISTINCT,
-    FLATMAP_WITH_STATE,
-    FOLD,
-    FOLDED,
-    JOIN,
-    MAP,
-    MAP_WITH_STATE,
-    PROCESS,
-    REDUCE,
-    SINK,
-    SUM,
-    TOP_K,
-    WHOLE,
-    WINDOW,
-    Kind,
-)
 from ._process import ProcessFunction
-from ._sage import Gathered, Pairs, Spec, Strategy
+from ._sage import Spec, Strategy
 from ._states import Folding, State, summand
 from ._stream import DataStream, check_function, check_plain, name_of
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired, Windows
@@ -73,33 +56,38 @@ class KeyedStream(DataStream):
     """
 
     def _state(
-        self, kind: Kind, function: Any, parallelism: int, expire_after: float | None = None, **keeps: Any
+        self, kind: kinds.Kind, function: Any, parallelism: int, expire_after: float | None = None, **keeps: Any
     ) -> DataStream:
         """Adds a step that keeps a state for each key, which may expire."""
         spec = None if expire_after is None else Spec.Expiring(_expiry(expire_after), function is not None)
         # What is summed up is no name for a sum.
-        named = kind.name if function is None or kind is SUM else None
+        named = kind.name if function is None or kind is kinds.SUM else None
         if function is not None:
             check_plain(kind.name, function, named)
-        is_whole = self._step.kind is WHOLE
+        is_whole = self._step.kind is kinds.WHOLE
         if not is_whole and self._step.strategy != Strategy.Hash:
             raise ValueError(
                 f"`{kind.name}` needs the records of a key in one place: use `keyby` with the strategy `hash`"
             )
-        return self._add(kind, function, named, parallelism, spec=spec, state=State(is_whole=is_whole, **keeps))
+        if is_whole:
+            self._environment._declare(self._step)
+        stream = self._add(kind, function, named, parallelism, spec=spec, state=State(is_whole=is_whole, **keeps))
+        if is_whole:
+            self._belongs(stream, "all")
+        return stream
 
     def count(self, *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and the number of its records, at the end of input."""
-        return self._state(COUNT, None, parallelism)
+        return self._state(kinds.COUNT, None, parallelism)
 
     def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and the sum of its records, or of what ``function`` makes of them, at the end of input."""
-        return self._state(SUM, ops.identity() if function is None else function, parallelism)
+        return self._state(kinds.SUM, ops.identity() if function is None else function, parallelism)
 
     def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and one record, at the end of input: ``function(so_far, record)`` is called for
         each record of a key but the first."""
-        return self._state(REDUCE, function, parallelism)
+        return self._state(kinds.REDUCE, function, parallelism)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and one value, at the end of input: ``function(so_far, record)`` returns the next value.
@@ -107,7 +95,7 @@ class KeyedStream(DataStream):
         ``initial`` is what the first call of a key gets: a value, which is copied for each key, or a function
         that makes one, such as ``list``.
         """
-        return self._state(FOLD, function, parallelism, initial=initial)
+        return self._state(kinds.FOLD, function, parallelism, initial=initial)
 
     def map_with_state(
         self,
@@ -124,7 +112,7 @@ class KeyedStream(DataStream):
         record of its key has come for so many seconds by the clock: the next one finds ``initial`` again. What
         has expired is freed within another such time.
         """
-        return self._state(MAP_WITH_STATE, function, parallelism, expire_after, initial=initial)
+        return self._state(kinds.MAP_WITH_STATE, function, parallelism, expire_after, initial=initial)
 
     def flatmap_with_state(
         self,
@@ -134,19 +122,23 @@ class KeyedStream(DataStream):
         parallelism: int = 1,
         expire_after: float | None = None,
     ) -> DataStream:
-        """As ``map_with_state``, for a function that returns a pair of the next state and an iterable."""
-        return self._state(FLATMAP_WITH_STATE, function, parallelism, expire_after, initial=initial)
+        """As ``map_with_state``, for a function that returns a pair of the next state and an iterable. Also called
+        ``flat_map_with_state``."""
+        return self._state(kinds.FLATMAP_WITH_STATE, function, parallelism, expire_after, initial=initial)
+
+    #: The name that it has in Rust.
+    flat_map_with_state = flatmap_with_state
 
     def distinct(self, *, parallelism: int = 1, expire_after: float | None = None) -> DataStream:
         """Keeps the first record of each key; with ``expire_after``, also the first after so many seconds
         without one."""
-        return self._state(DISTINCT, None, parallelism, expire_after)
+        return self._state(kinds.DISTINCT, None, parallelism, expire_after)
 
     def top_k(self, most: int, rank: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """Pairs of each key and a list of the ``most`` records of it that ``rank`` ranks highest, at the end of
         input; of equal ones the earlier. Without ``rank``, records are compared themselves."""
         most = whole("`top_k` keeps at least one record of each key: the first argument", most)
-        return self._state(TOP_K, rank, parallelism, most=most)
+        return self._state(kinds.TOP_K, rank, parallelism, most=most)
 
     def process(
         self, function: type[ProcessFunction], *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
@@ -156,7 +148,7 @@ class KeyedStream(DataStream):
         if not (isinstance(function, type) and issubclass(function, ProcessFunction)):
             raise TypeError(f"`process` needs a ProcessFunction class, not {function!r}")
         check_call(function, args, kwargs, ("name", "parallelism"))
-        return self._add(PROCESS, function, name, parallelism, args, kwargs, spec=Spec.Process())
+        return self._add(kinds.PROCESS, function, name, parallelism, args, kwargs, spec=Spec.Process())
 
     def window(self, windows: Windows) -> WindowedStream:
         """Cuts the records of each key into windows of event time: those that ``with_timestamps`` gave them. A
@@ -214,7 +206,7 @@ class WindowedStream:
         """Gives records that are too late for every window to a function, instead of dropping them. Either way
         the report has their number."""
         self._no_clock("late_to")
-        check_function(SINK, function, (), {})
+        check_function(kinds.SINK, function, (), {})
         self._late = function
         return self
 
@@ -224,15 +216,20 @@ class WindowedStream:
 
     def count(self, *, parallelism: int = 1) -> DataStream:
         """The number of records of each key and window. Keeps no records."""
-        return self._gather("count", parallelism, Gathered.Number)._add(MAP, Windowed._make, "windowed")
+        counts = self._keyed._add(kinds.WINDOW, None, "count", parallelism, spec=self._spec(counts=True))
+        self._late_behind(counts, counts)
+        return counts._ours(kinds.MAP, Windowed._make)._belongs(counts, "results")
 
     def apply(self, function: Callable[[Any, float, float, list[Any]], Any], *, parallelism: int = 1) -> DataStream:
         """What ``function(key, start, end, records)`` returns for all records of a key and window. They are
         kept until then."""
         check_plain("apply", function)
         name = name_of(function)
-        stream = self._gather("window", parallelism)
-        return stream._add(MAP, lambda window: Windowed._make((*window[:3], awaited(name, function(*window)))), name)
+
+        def apply(window: tuple[Any, ...]) -> Windowed:
+            return Windowed._make((*window[:3], awaited(name, function(*window))))
+
+        return self._gathered(kinds.MAP, apply, name, parallelism)
 
     def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """The sum of the records of each key and window, or of what ``function`` makes of them. It keeps records as
@@ -277,22 +274,36 @@ class WindowedStream:
         def windowed(window: tuple[Any, ...]) -> Windowed:
             return Windowed._make((*window[:3], awaited(name, window[3])))
 
-        if isinstance(self._windows, Session) or self._lateness:
-            # All records of a window are there when it fires.
-            stream = self._gather("window", parallelism)
-        else:
-            stream = self._gather(f"{name} in windows", parallelism, Gathered.Fold, _in_blocks(step, first))
-        return stream._add(FOLDED, step, name, state=State(partial(Folding, first, windowed)))
+        # Else all records of a window are there when it fires.
+        is_open = not (isinstance(self._windows, Session) or self._lateness)
+        fold = _in_blocks(step, first) if is_open else None
+        return self._gathered(kinds.FOLDED, step, name, parallelism, fold, State(partial(Folding, first, windowed)))
 
-    def _gather(
-        self, name: str, parallelism: int, gathered: Gathered = Gathered.Records, fold: _Fold | None = None
+    def _gathered(
+        self,
+        kind: kinds.Kind,
+        function: Any,
+        name: str,
+        parallelism: int,
+        fold: _Fold | None = None,
+        state: State = State(),  # noqa: B008
     ) -> DataStream:
-        late = self._late
-        spec = Spec.Window(self._windows, gathered, self._lateness, self._by_clock, late is not None)
-        stream = self._keyed._add(WINDOW, fold, name, parallelism, spec=spec)
-        if late is not None:
-            DataStream(stream._environment, stream._step, 1).sink(late, name=f"late for {stream._step.name}")
+        """Adds a step behind the windows, which are a part of it; ``fold`` runs while they are open."""
+        spec = self._spec(folds=fold is not None)
+        windows = self._keyed._ours(kinds.WINDOW, fold, parallelism, is_aside=False, spec=spec)
+        stream = windows._add(kind, function, name, state=state)
+        self._late_behind(windows._belongs(stream, "windows"), stream)
         return stream
+
+    def _spec(self, counts: bool = False, folds: bool = False) -> Spec:
+        late = self._late is not None
+        return Spec.Window(self._windows, counts, folds, self._lateness, by_clock=self._by_clock, late=late)
+
+    def _late_behind(self, windows: DataStream, stream: DataStream) -> None:
+        """Adds the step for late records, which are the second output of the windows."""
+        if self._late is not None:
+            late = DataStream(windows._environment, windows._step, 1)
+            late.sink(self._late, name=f"late for {stream._step.name}")
 
 
 class JoinedStreams:
@@ -322,19 +333,20 @@ class JoinedStreams:
 
     def inner(self, *, parallelism: int = 1) -> DataStream:
         """The pairs of records with equal keys."""
-        return self._joined(Pairs.Inner, "inner-join", parallelism)
+        return self._joined("inner-join", False, False, parallelism)
 
     def left(self, *, parallelism: int = 1) -> DataStream:
         """The pairs, and the left records that have no partner."""
-        return self._joined(Pairs.Left, "left-join", parallelism)
+        return self._joined("left-join", True, False, parallelism)
 
     def full(self, *, parallelism: int = 1) -> DataStream:
         """The pairs, and the records of both streams that have no partner."""
-        return self._joined(Pairs.Full, "full-join", parallelism)
+        return self._joined("full-join", True, True, parallelism)
 
-    def _joined(self, pairs: Pairs, name: str, parallelism: int) -> DataStream:
+    def _joined(self, name: str, lefts: bool, rights: bool, parallelism: int) -> DataStream:
         merged = DataStream(self._left._environment, self._left._step)
         merged._others = [self._right]
-        spec = Spec.Join(pairs, self._max_records, self._windows)
+        spec = Spec.Join(lefts, rights, self._max_records, self._windows)
         make = Paired._make if self._windows is None else WindowPaired._make
-        return merged._add(JOIN, None, name, parallelism, spec=spec)._add(MAP, make, "paired")
+        joined = merged._add(kinds.JOIN, None, name, parallelism, spec=spec)
+        return joined._ours(kinds.MAP, make)._belongs(joined, "pairs")

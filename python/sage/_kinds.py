@@ -11,16 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _states
-from ._functions import (
-    BaseFunction,
-    FilterFunction,
-    FlatMapFunction,
-    KeyByFunction,
-    Made,
-    MapFunction,
-    SinkFunction,
-    called,
-)
+from ._functions import BaseFunction, FilterFunction, FlatMapFunction, KeyByFunction, Made
+from ._functions import MapFunction, SinkFunction, called
 from ._sage import Role
 from ._states import Kept, State
 
@@ -182,142 +174,73 @@ SAME_NAN = ("try:", " if k != k: k = same_nan(k)", "except Exception: pass")
 
 # Functions of a program.
 MAP = Kind(
-    "map",
-    ("x = {f}(x)",),
-    checked=("x = {f}(x)", _refused("x")),
-    one_to_one=True,
-    keeps_time=True,
-    follows_times=True,
-    native=Role.Map,
-    base=MapFunction,
-    result=lambda result, _record: [result],
+    "map", ("x = {f}(x)",), ("x = {f}(x)", _refused("x")), base=MapFunction, native=Role.Map,
+    one_to_one=True, keeps_time=True, follows_times=True, result=lambda result, _record: [result],
 )
 FILTER = Kind(
-    "filter",
-    ("if not {f}(x): continue",),
-    checked=("y = {f}(x)", _refused("y"), "if not y: continue"),
-    keeps_time=True,
-    native=Role.Filter,
-    base=FilterFunction,
-    no_generator="a generator is always true",
+    "filter", ("if not {f}(x): continue",), ("y = {f}(x)", _refused("y"), "if not y: continue"),
+    base=FilterFunction, no_generator="a generator is always true", native=Role.Filter, keeps_time=True,
     result=lambda result, record: [record] if result else [],
 )
 FLATMAP = Kind(
-    "flatmap",
-    ("for x in {e}({f}(x)):",),
-    links=_flatmap,
-    keeps_time=True,
-    native=Role.FlatMap,
-    base=FlatMapFunction,
+    "flatmap", ("for x in {e}({f}(x)):",), links=_flatmap, base=FlatMapFunction, native=Role.FlatMap, keeps_time=True,
     result=lambda results, _record: list(results),
 )
 SPLIT = Kind(
-    "split",
-    ("k = True if {f}(x) else False",),
-    checked=("y = {f}(x)", _refused("y"), "k = True if y else False"),
-    gives_key=True,
-    keeps_time=True,
-    base=FilterFunction,
-    no_generator="a generator is always true",
-    asks_for="the side",
-    outputs=2,
+    "split", ("k = True if {f}(x) else False",), ("y = {f}(x)", _refused("y"), "k = True if y else False"),
+    base=FilterFunction, no_generator="a generator is always true", asks_for="the side",
+    gives_key=True, keeps_time=True, outputs=2,
 )
 SINK = Kind(
-    "sink",
     # What a sink returns is nearly always `None`: to look at it costs nothing.
-    ("if (y := {f}(x)) is not None and type(y) in unused: raise refuse({n}, y)",),
-    ends=True,
-    one_to_one=True,
-    base=SinkFunction,
-    no_generator="nobody would go through the generator, so nothing in it would run",
-    result=lambda _result, _record: [],
-    outputs=0,
+    "sink", ("if (y := {f}(x)) is not None and type(y) in unused: raise refuse({n}, y)",),
+    base=SinkFunction, no_generator="nobody would go through the generator, so nothing in it would run",
+    ends=True, one_to_one=True, outputs=0, result=lambda _result, _record: [],
 )
 KEYBY = Kind(
-    "keyby",
-    ("k = {f}(x)", *SAME_NAN),
-    checked=("k = {f}(x)", _refused("k"), *SAME_NAN),
-    gives_key=True,
-    spreads=True,
-    keeps_time=True,
-    one_to_one=True,
-    follows_times=True,
-    native=Role.Key,
-    base=KeyByFunction,
-    no_generator="each generator would be a key of its own",
-    asks_for="the key",
+    "keyby", ("k = {f}(x)", *SAME_NAN), ("k = {f}(x)", _refused("k"), *SAME_NAN), base=KeyByFunction, native=Role.Key,
+    no_generator="each generator would be a key of its own", asks_for="the key",
+    gives_key=True, spreads=True, keeps_time=True, one_to_one=True, follows_times=True,
 )
 TIMESTAMPS = Kind(
-    "timestamps",
-    ("t = millis({f}(x))",),
-    checked=("y = {f}(x)", _refused("y"), "t = millis(y)"),
-    gives_time=True,
-    one_to_one=True,
+    "timestamps", ("t = millis({f}(x))",), ("y = {f}(x)", _refused("y"), "t = millis(y)"),
+    gives_time=True, one_to_one=True,
 )
 
 # States of keys.
 WHOLE = Kind("whole", ("k = None",), gives_key=True, one_to_one=True)
 COUNT = Kind("count", ("{s}[k] += 1",), keep=_states.counted, at_end=True, needs_key=True, native=Role.Count)
 SUM = Kind(
-    "sum",
-    ("{s}[k] = {s}[k] + {f}(x) if k in {s} else summand({f}(x))",),
-    checked=("y = {f}(x)", _refused("y"), "{s}[k] = {s}[k] + y if k in {s} else summand(y)"),
-    keep=_states.summed,
-    at_end=True,
-    needs_key=True,
-    native=Role.Sum,
+    "sum", ("{s}[k] = {s}[k] + {f}(x) if k in {s} else summand({f}(x))",),
+    ("y = {f}(x)", _refused("y"), "{s}[k] = {s}[k] + y if k in {s} else summand(y)"),
+    keep=_states.summed, at_end=True, needs_key=True, native=Role.Sum,
 )
-_REDUCE = "{s}[k] = {f}({s}[k], x) if k in {s} else x"
-REDUCE = Kind(
-    "reduce",
-    (_REDUCE,),
-    checked=(_REDUCE, _refused("{s}[k]")),
-    keep=_states.reduced,
-    at_end=True,
-    needs_key=True,
-)
-_FOLD = "{s}[k] = {f}({s}[k] if k in {s} else {s}new(), x)"
-FOLD = Kind("fold", (_FOLD,), checked=(_FOLD, _refused("{s}[k]")), keep=_states.folded, at_end=True, needs_key=True)
-_WITH_STATE = "{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)"
-_WITH_CELL = "c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)"
+_STEP = "{s}[k] = {f}({s}[k], x) if k in {s} else x"
+REDUCE = Kind("reduce", (_STEP,), (_STEP, _refused("{s}[k]")), keep=_states.reduced, at_end=True, needs_key=True)
+_STEP = "{s}[k] = {f}({s}[k] if k in {s} else {s}new(), x)"
+FOLD = Kind("fold", (_STEP,), (_STEP, _refused("{s}[k]")), keep=_states.folded, at_end=True, needs_key=True)
+_STEP = "{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)"
+_IN_CELLS = "c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)"
 MAP_WITH_STATE = Kind(
-    "map_with_state",
-    (_WITH_STATE,),
-    keep=_states.each,
-    needs_key=True,
-    one_to_one=True,
-    in_cells=Kind("map_with_cell", _WITH_CELL, keep=_states.nothing, one_to_one=True),
+    "map_with_state", (_STEP,), keep=_states.each, needs_key=True, one_to_one=True,
+    in_cells=Kind("map_with_cell", _IN_CELLS, keep=_states.nothing, one_to_one=True),
 )
 FLATMAP_WITH_STATE = Kind(
-    "flatmap_with_state",
-    (_WITH_STATE, "for x in {e}(x):"),
-    keep=_states.each,
-    needs_key=True,
-    in_cells=Kind("flatmap_with_cell", (*_WITH_CELL, "for x in {e}(x):"), keep=_states.nothing),
+    "flatmap_with_state", (_STEP, "for x in {e}(x):"), keep=_states.each, needs_key=True,
+    in_cells=Kind("flatmap_with_cell", (*_IN_CELLS, "for x in {e}(x):"), keep=_states.nothing),
 )
 DISTINCT = Kind("distinct", ("if k in {s}: continue", "{s}.add(k)"), keep=_states.seen, needs_key=True)
 TOP_K = Kind("top_k", ("{s}(k, x)",), keep=_states.ranked, at_end=True, needs_key=True)
+_STEP = "if x is not {s}.last: {s}.so_far = {f}({s}.so_far, x); continue"
 FOLDED = Kind(
-    "folded",
-    (
-        *("x = {s}.begin(x)", "for x in {e}(x):"),
-        *("if x is not {s}.last: {s}.so_far = {f}({s}.so_far, x); continue", "x = {s}.end()"),
-    ),
-    keep=_states.folding,
-    keeps_time=True,
-    one_to_one=True,
+    "window fold", ("x = {s}.begin(x)", "for x in {e}(x):", _STEP, "x = {s}.end()"),
+    keep=_states.folding, keeps_time=True, one_to_one=True,
 )
 
 # Several streams.
 TAG = Kind("tag", links=_tag, one_to_one=True, follows_times=True)
 KEYTAG = Kind(
-    "keytag",
-    links=_keytag,
-    gives_key=True,
-    spreads=True,
-    keeps_time=True,
-    one_to_one=True,
-    follows_times=True,
+    "keytag", links=_keytag, gives_key=True, spreads=True, keeps_time=True, one_to_one=True, follows_times=True
 )
 COMAP = Kind("comap", links=_comap, one_to_one=True)
 COJOIN = Kind("cojoin", links=_cojoin)

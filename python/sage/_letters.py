@@ -321,7 +321,7 @@ class LetterFile(SinkFunction):
 
 
 def read_letters(path: str | PathLike[str]) -> Iterator[Letter]:
-    """The letters of a file that ``DeadLetter`` wrote; ``is_exact`` says of each whether its record equals the one
+    """The letters of a file that ``DeadLetterQueue`` wrote; ``is_exact`` says of each whether its record equals the one
     that failed."""
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):

@@ -207,7 +207,8 @@ class Pipeline:
         if function is None:
             return stream
         name = f"{stream._step.name} {name_of(function)}"
-        return stream.map(function, parallelism=parallelism, name=name, on_error=on_error, retry=retry)
+        values = stream.map(function, parallelism=parallelism, name=name, on_error=on_error, retry=retry)
+        return values._belongs(stream, "")
 
     def from_future(self, name: str, *, limit: int | None = None) -> DataStream:
         """A stream that another one fills, by ``fill_future``: for records that go round.

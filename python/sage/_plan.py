@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._chain import Form
 from ._context import JobContext
 from ._kinds import FUTURE, ITERABLE, SINK, SPLIT
 from ._makers import ChainMaker, FlightMaker, Maker, ProcessMaker, SourceMaker
 from ._policies import Policy
-from ._sage import End, Gathered, Spec, Strategy, SubmitError
+from ._sage import Spec, Strategy, SubmitError
 from ._transformation import Times, Transformation
 
 #: Which steps read each output of each step.
 _Readers = dict[tuple[Transformation, int], list[Transformation]]
+
+
+class Told(NamedTuple):
+    """How a job is told of a step."""
+
+    #: What errors call it.
+    name: str
+    #: The position of the step in whose row of the report it is.
+    row: int = 0
+    #: Whether the records of the row do not go through it, or one by one.
+    is_aside: bool = False
+    #: The program's functions in it, each with whether it gives one record for each; of the package's, no names.
+    functions: list[tuple[str | None, bool]] = []  # noqa: RUF012
+    #: The sink that it ends in.
+    sink: str | None = None
 
 
 @dataclass
@@ -39,8 +54,7 @@ class Step:
     gives: Form
     policy: Policy
     times: Times | None
-    #: Its functions, for the report.
-    run: list[Transformation]
+    told: Told
 
 
 #: What has all its records, so that several can be taken at a time.
@@ -59,6 +73,7 @@ def plan(pipeline: list[Transformation], job: JobContext) -> list[Step]:
         for before in step.inputs:
             readers.setdefault(before, []).append(step)
     steps: list[Step] = []
+    runs: list[list[Transformation]] = []
     position: dict[Transformation, int] = {}
     for first in pipeline:
         if first in position:
@@ -66,11 +81,22 @@ def plan(pipeline: list[Transformation], job: JobContext) -> list[Step]:
         run = _run(first, readers)
         for step in run:
             position[step] = len(steps)
+        runs.append(run)
         _check(run[-1], readers)
         inputs = [(position[before], output) for before, output in first.inputs]
         outputs = [len(readers.get((run[-1], output), [])) for output in (0, 1, 2)]
         steps.append(_planned(run, inputs, outputs, job))
+    for number, (planned, run) in enumerate(zip(steps, runs)):
+        planned.told = _told(planned.name, number, run, position)
     return steps
+
+
+def _told(name: str, number: int, run: list[Transformation], position: dict[Transformation, int]) -> Told:
+    last = run[-1]
+    if all(step.owner for step in run):
+        return Told(last.told, position[last.root], all(step.is_aside for step in run))
+    functions = [(None if step.owner else step.name, step.kind.one_to_one) for step in run]
+    return Told(name, number, False, functions, last.name if last.kind is SINK else None)
 
 
 def _run(first: Transformation, readers: _Readers) -> list[Transformation]:
@@ -98,7 +124,7 @@ def _run(first: Transformation, readers: _Readers) -> list[Transformation]:
 def _check(last: Transformation, readers: _Readers) -> None:
     if not last.kind.ends and not readers.get((last, 0)):
         of = "of" if last.kind.begins else "behind"
-        raise SubmitError(f"the stream {of} `{last.name}` has no sink; end it with `sink` or `collect`")
+        raise SubmitError(f"the stream {of} `{last.told or last.name}` has no sink; end it with `sink` or `collect`")
     if last.kind is SPLIT and not readers.get((last, 1)):
         which = f"the second stream of the split `{last.name}`"
         raise SubmitError(f"{which} has no sink; end it with `sink` or `collect`")
@@ -117,8 +143,9 @@ def _planned(
     if first.is_function and first.parallelism > 1 and any(before.kind.spreads for before, _ in first.inputs):
         # Of one replica, records are together whatever their keys.
         strategy = first.inputs[0][0].strategy
+    name, policy = _name(run), last.policy
     return Step(
-        _name(run), spec, inputs, outputs, make, first.parallelism, strategy, takes, gives, last.policy, times, run
+        name, spec, inputs, outputs, make, first.parallelism, strategy, takes, gives, policy, times, Told(name)
     )
 
 
@@ -129,15 +156,12 @@ def _asked(run: list[Transformation], takes: Form, gives: Form, job: JobContext)
     match first.spec:
         case None if first.is_native:
             return Spec.Native(), [(step.kind.native, step.made[0]) for step in run]
-        case None if last.kind is SINK and not last.policy:
-            return Spec.Sink(), ChainMaker(parts, job, takes, gives)
         case None:
-            end = End.Sides if last.kind is SPLIT else End.Nothing if last.kind.ends else End.Records
-            return Spec.Chain(end), ChainMaker(parts, job, takes, gives)
+            spec = Spec.Chain(ends=last.kind.ends, splits=last.kind is SPLIT)
+            return spec, ChainMaker(parts, job, takes, gives)
         case Spec.Source():
             is_container = first.kind is ITERABLE and type(first.made[0]) in _CONTAINERS
-            maker = SourceMaker(parts, job, is_retried=bool(first.policy))
-            return Spec.Container() if is_container else first.spec, maker
+            return Spec.Source(all_there=is_container), SourceMaker(parts, job, is_retried=bool(first.policy))
         case Spec.Async(in_flight=most, timeout=timeout):
             return first.spec, FlightMaker(parts, job, most, timeout is not None, first.is_awaited)
         case Spec.Process():
@@ -150,10 +174,10 @@ def _asked(run: list[Transformation], takes: Form, gives: Form, job: JobContext)
 
 def _name(run: list[Transformation]) -> str:
     """What functions that run together are called as one operator: their names, or those of the first ones."""
-    if len(run) <= _MOST_NAMED:
-        return " → ".join(step.name for step in run)
-    named = " → ".join(step.name for step in run[: _MOST_NAMED - 1])
-    return f"{named} → {len(run) - _MOST_NAMED:,} more → {run[-1].name}"
+    names = [step.name for step in run if step.owner is None] or [run[-1].name]
+    if len(names) > _MOST_NAMED:
+        names[_MOST_NAMED - 1 : -1] = [f"{len(names) - _MOST_NAMED:,} more"]
+    return " → ".join(names)
 
 
 def _forms(run: list[Transformation]) -> tuple[Form, Form]:

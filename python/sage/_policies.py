@@ -43,7 +43,7 @@ class Retry:
     on: type[Exception] | tuple[type[Exception], ...] = Exception
 
 
-class DeadLetter:
+class DeadLetterQueue:
     """Sends the records on which a function raises to a place of their own, each as a ``Letter``; the job goes on.
 
     ``to`` is the path of a file that a line of JSON is appended to for each letter, whatever its record is
@@ -53,7 +53,7 @@ class DeadLetter:
 
     >>> from sage import LocalEnvironment
     >>> env = LocalEnvironment("numbers")
-    >>> dead = DeadLetter()
+    >>> dead = DeadLetterQueue()
     >>> numbers = env.from_batch(["1", "two"]).map(int, on_error=dead).collect()
     >>> words = dead.letters.map(lambda letter: letter.record).collect()
     >>> _ = env.submit(autostop=True)
@@ -83,15 +83,18 @@ class DeadLetter:
         from ._connected import ConnectedStreams
 
         if self.to is not None:
-            raise ValueError("these dead letters have a place; a DeadLetter without one has a stream of them")
+            raise ValueError("these dead letters have a place; a DeadLetterQueue without one has a stream of them")
         if not self._streams:
-            raise ValueError("no operator has this DeadLetter as its `on_error` yet, so it has no letters")
+            raise ValueError("no operator has this DeadLetterQueue as its `on_error` yet, so it has no letters")
         first, *others = self._streams
         letters = ConnectedStreams(first._environment, [first])
         for other in others:
             letters = letters.connect(other)
         return letters._merged()
 
+
+#: The older name, which programs use.
+DeadLetter = DeadLetterQueue
 
 #: Keywords that say how an operator runs, unless the constructor of its class has one of that name.
 OPTIONS = ("on_error", "retry", "in_flight", "ordered", "timeout")
@@ -134,7 +137,7 @@ def retried(retry: Any) -> Retry | None:
     return Retry(attempts, first, longest, classes)
 
 
-def policy(options: dict[str, Any]) -> tuple[Policy, DeadLetter | None]:
+def policy(options: dict[str, Any]) -> tuple[Policy, DeadLetterQueue | None]:
     """What the engine is told of the options ``on_error`` and ``retry``, and where dead letters go."""
     retry = retried(options.get("retry"))
     on_error = options.get("on_error", "fail")
@@ -147,9 +150,9 @@ def policy(options: dict[str, Any]) -> tuple[Policy, DeadLetter | None]:
         if share is not None and (isinstance(share, (bool, str)) or not 0 <= share <= 1):
             raise ValueError(f"`at_most_share` of a Skip is a share from 0.0 to 1.0, not {share!r}")
         return Policy(retry, Skip(most, None if share is None else float(share))), None
-    if isinstance(on_error, DeadLetter):
+    if isinstance(on_error, DeadLetterQueue):
         return Policy(retry, letters=True), on_error
     if on_error != "fail":
-        hint = f"; write `{on_error.__name__}()`" if on_error in (Skip, DeadLetter) else ""
-        raise ValueError(f'`on_error` is "fail", "skip", a Skip or a DeadLetter, not {on_error!r}{hint}')
+        hint = f"; write `{on_error.__name__}()`" if on_error in (Skip, DeadLetterQueue) else ""
+        raise ValueError(f'`on_error` is "fail", "skip", a Skip or a DeadLetterQueue, not {on_error!r}{hint}')
     return Policy(retry), None

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from ._kinds import SINK
 from ._sage import await_end
 
 if TYPE_CHECKING:
@@ -35,9 +34,8 @@ def shown(job: _sage.Job, pipeline: Iterable[Transformation], name: str, wanted:
     if wanted is False or (wanted is None and not _is_seen(pipeline)):
         yield
         return
-    ends = {step.name for step in pipeline if step.kind is SINK}
     over = threading.Event()
-    arguments = (job, ends, name, 0.0 if wanted else _PATIENCE, over)
+    arguments = (job, name, 0.0 if wanted else _PATIENCE, over)
     thread = threading.Thread(target=_draw, args=arguments, name="sage-progress", daemon=True)
     thread.start()
     try:
@@ -66,7 +64,7 @@ def _is_notebook() -> bool:
     return get_shell is not None and type(get_shell()).__name__ == "ZMQInteractiveShell"
 
 
-def _draw(job: _sage.Job, ends: set[str], name: str, patience: float, over: threading.Event) -> None:
+def _draw(job: _sage.Job, name: str, patience: float, over: threading.Event) -> None:
     begin = time.monotonic()
     if over.wait(patience):
         return
@@ -74,7 +72,7 @@ def _draw(job: _sage.Job, ends: set[str], name: str, patience: float, over: thre
     try:
         with place.shared():
             while True:
-                place.draw(_line(job.taken(), ends, name, time.monotonic() - begin))
+                place.draw(_line(job.taken(), name, time.monotonic() - begin))
                 if over.wait(_INTERVAL):
                     break
     except Exception:
@@ -192,13 +190,9 @@ def _columns() -> int:
         return 80
 
 
-def _line(taken: list[tuple[str, int]], ends: set[str], name: str, seconds: float) -> str:
+def _line(taken: list[tuple[str, int]], name: str, seconds: float) -> str:
     """What is drawn: the time, and how many records each sink has taken."""
-    counts = []
-    for operator, records in taken:
-        sink = operator.rpartition(" → ")[2]
-        if sink in ends:
-            counts.append(f"{sink} {records:,}")
+    counts = ", ".join(f"{sink} {records:,}" for sink, records in taken)
     minutes, rest = divmod(int(seconds), 60)
-    text = f"{name} {minutes}:{rest:02}  " + ", ".join(counts)
+    text = f"{name} {minutes}:{rest:02}  {counts}"
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -30,7 +30,6 @@ from typing import Any
 from . import _sage
 from ._arguments import warn
 from ._context import ServiceCalls
-from ._counts import Parts
 from ._files import told_of
 from ._interrupted import Sources, tell_interrupted, tell_stopping
 from ._job import attach
@@ -60,8 +59,6 @@ class Run:
         self.kept = calls.kept
         #: What was told of them.
         self.said: str | None = None
-        #: Which functions ran together, for the report.
-        self.parts: Parts = {}
         #: Whether somebody was told how it ended.
         self.is_told = False
         #: For what is said on standard error when a signal ends it; ``None`` where that is to be silent, or was said.
@@ -77,7 +74,7 @@ class Run:
         except BaseException as error:
             if self.job.is_over:
                 self.is_told = True
-                attach(error, self.job, self.parts)
+                attach(error, self.job)
             raise
         finally:
             if self.job.is_over:

@@ -121,12 +121,8 @@ class Job:
 
 class Spec:
     @final
-    class Container(Spec):
-        def __new__(cls) -> Spec.Container: ...
-
-    @final
     class Source(Spec):
-        def __new__(cls) -> Spec.Source: ...
+        def __new__(cls, all_there: bool = False) -> Spec.Source: ...
 
     @final
     class Future(Spec):
@@ -135,26 +131,13 @@ class Spec:
     @final
     class KafkaSource(Spec):
         def __new__(
-            cls,
-            servers: str,
-            topics: list[str],
-            group: str,
-            reset: Reset,
-            buffer_size: int,
-            connect_timeout: float,
-            settings: dict[str, str],
-            until_end: bool,
-            metadata: bool,
-            commits: bool,
+            cls, servers: str, topics: list[str], group: str, reset: Reset, buffer_size: int, connect_timeout: float,
+            settings: dict[str, str], until_end: bool, metadata: bool, commits: bool,
         ) -> Spec.KafkaSource: ...
 
     @final
     class Chain(Spec):
-        def __new__(cls, end: End) -> Spec.Chain: ...
-
-    @final
-    class Sink(Spec):
-        def __new__(cls) -> Spec.Sink: ...
+        def __new__(cls, ends: bool, splits: bool) -> Spec.Chain: ...
 
     @final
     class Native(Spec):
@@ -177,12 +160,12 @@ class Spec:
     @final
     class Window(Spec):
         def __new__(
-            cls, windows: Any, gathered: Gathered, lateness: float, by_clock: bool, late: bool
+            cls, windows: Any, counts: bool, folds: bool, lateness: float, by_clock: bool, late: bool
         ) -> Spec.Window: ...
 
     @final
     class Join(Spec):
-        def __new__(cls, pairs: Pairs, max_records: int, windows: Any) -> Spec.Join: ...
+        def __new__(cls, lefts: bool, rights: bool, max_records: int, windows: Any) -> Spec.Join: ...
 
     @final
     class Zip(Spec):
@@ -210,24 +193,6 @@ class Reset:
     Error: ClassVar[Reset]
 
 @final
-class End:
-    Records: ClassVar[End]
-    Nothing: ClassVar[End]
-    Sides: ClassVar[End]
-
-@final
-class Gathered:
-    Records: ClassVar[Gathered]
-    Number: ClassVar[Gathered]
-    Fold: ClassVar[Gathered]
-
-@final
-class Pairs:
-    Inner: ClassVar[Pairs]
-    Left: ClassVar[Pairs]
-    Full: ClassVar[Pairs]
-
-@final
 class Strategy:
     Hash: ClassVar[Strategy]
     Broadcast: ClassVar[Strategy]
@@ -244,11 +209,7 @@ class Role:
     Sum: ClassVar[Role]
 
 def start(
-    run: Any,
-    options: Any,
-    steps: list[Any],
-    services: list[Any],
-    bind: Callable[[dict[str, Handle]], object],
+    run: Any, options: Any, steps: list[Any], services: list[Any], bind: Callable[[dict[str, Handle]], object]
 ) -> None: ...
 def await_end(thread: int) -> None: ...
 def end_attaching() -> None: ...

@@ -7,25 +7,10 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
+from . import _kinds as kinds
 from ._arguments import check_call, length, meant, seconds, shown, truth, warn, whole
 from ._functions import BaseFunction, is_function_class
 from ._io import FileSink, PrintSink
-from ._kinds import (
-    FILL,
-    FILTER,
-    FLATMAP,
-    FUTURE,
-    KEYBY,
-    MAP,
-    SINK,
-    SPLIT,
-    TAKE,
-    TIMESTAMPS,
-    TO_KAFKA,
-    WHOLE,
-    ZIP,
-    Kind,
-)
 from ._letters import Letter
 from ._policies import OPTIONS, policy, split_options
 from ._sage import Spec, Strategy
@@ -57,7 +42,7 @@ class DataStream:
 
     - ``name``, by which the report speaks of the operator, and ``parallelism``, in how many replicas it runs
       (default 1);
-    - ``on_error``: ``"fail"`` (the default), ``"skip"``, a ``Skip`` or a ``DeadLetter``, and ``retry``: a
+    - ``on_error``: ``"fail"`` (the default), ``"skip"``, a ``Skip`` or a ``DeadLetterQueue``, and ``retry``: a
       number of attempts or a ``Retry``. A function with either is called for a record at a time, and a failing
       record leaves nothing behind;
     - ``in_flight``: how many records are worked on at the same time, 1 to 1,048,576; for ``async def``
@@ -77,7 +62,7 @@ class DataStream:
 
     def _add(
         self,
-        kind: Kind,
+        kind: kinds.Kind,
         function: Any = None,
         name: str | None = None,
         parallelism: int = 1,
@@ -93,8 +78,26 @@ class DataStream:
         self._environment._declare(step)
         return DataStream(self._environment, step)
 
+    def _ours(
+        self, kind: kinds.Kind, function: Any = None, parallelism: int = 1, *, is_aside: bool = True, **does: Any
+    ) -> DataStream:
+        """Adds a step that is a part of one of the program's: see ``_belongs``."""
+        self._environment._check_open()
+        parallelism = check_parallelism(parallelism)
+        inputs = self._inputs()
+        step = Transformation(kind, "", (function, (), {}), inputs, parallelism, is_aside=is_aside, **does)
+        self._environment._declare(step)
+        return DataStream(self._environment, step)
+
+    def _belongs(self, owner: DataStream, what: str) -> DataStream:
+        """Makes its step a part of another one. Returns this stream."""
+        step = self._step
+        step.owner, step.told = owner._step, owner._step.name
+        step.name = step.name or self._environment._named(f"{what} of {step.told}")
+        return self
+
     def _then(
-        self, kind: Kind, function: Any, args: Any, kwargs: Any, parallelism: int, name: str | None
+        self, kind: kinds.Kind, function: Any, args: Any, kwargs: Any, parallelism: int, name: str | None
     ) -> DataStream:
         options = split_options(function, kwargs)
         check_function(kind, function, args, kwargs)
@@ -111,32 +114,36 @@ class DataStream:
         does = {"policy": told, "spec": spec, "is_awaited": is_awaited}
         stream = self._add(kind, function, name, parallelism, args, kwargs, **does)
         if dead is not None:
-            letters = DataStream(self._environment, stream._step, kind.outputs)
-            letters = letters._add(MAP, Letter._make, f"letters of {stream._step.name}")
+            letters = DataStream(self._environment, stream._step, kind.outputs)._ours(kinds.MAP, Letter._make)
+            letters._belongs(stream, "letters")._step.told = f"letters of {stream._step.name}"
             if dead.to is None:
                 dead._streams.append(letters)
             else:
                 name = f"dead letters of {stream._step.name}"
-                letters._then(SINK, dead.to, dead.args, dict(dead.kwargs), 1, name)
+                ends = letters._then(kinds.SINK, dead.to, dead.args, dict(dead.kwargs), 1, name)._belongs(stream, "")._step
+                ends.told, ends.is_aside = ends.name, True
         return stream
 
     def map(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
         """Replaces each record by what the function returns."""
-        return self._then(MAP, function, args, kwargs, parallelism, name)
+        return self._then(kinds.MAP, function, args, kwargs, parallelism, name)
 
     def filter(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
         """Keeps the records for which the function's result is true."""
-        return self._then(FILTER, function, args, kwargs, parallelism, name)
+        return self._then(kinds.FILTER, function, args, kwargs, parallelism, name)
 
     def flatmap(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Replaces each record by those of the iterable that the function returns."""
-        return self._then(FLATMAP, function, args, kwargs, parallelism, name)
+        """Replaces each record by those of the iterable that the function returns. Also called ``flat_map``."""
+        return self._then(kinds.FLATMAP, function, args, kwargs, parallelism, name)
+
+    #: The name that it has in Rust.
+    flat_map = flatmap
 
     def split(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
@@ -145,7 +152,7 @@ class DataStream:
 
         Both must end in a sink; either may end before the other.
         """
-        stream = self._then(SPLIT, function, args, kwargs, parallelism, name)
+        stream = self._then(kinds.SPLIT, function, args, kwargs, parallelism, name)
         return stream, DataStream(self._environment, stream._step, 1)
 
     def keyby(
@@ -159,7 +166,7 @@ class DataStream:
         if strategy not in _STRATEGIES:
             raise ValueError(f"a strategy is one of {', '.join(_STRATEGIES)}, not {strategy!r}")
         parallelism = 1 if self._others else self._step.parallelism
-        step = self._then(KEYBY, function, args, kwargs, parallelism, name)._step
+        step = self._then(kinds.KEYBY, function, args, kwargs, parallelism, name)._step
         step.strategy = _STRATEGIES[strategy]
         return KeyedStream(self._environment, step)
 
@@ -174,16 +181,17 @@ class DataStream:
         """
         check_plain("timestamps", function)
         idle = None if idle_after is None else seconds("`idle_after`", idle_after)
-        return self._add(TIMESTAMPS, function, times=Times(length("`out_of_order`", out_of_order), idle))
+        return self._add(kinds.TIMESTAMPS, function, times=Times(length("`out_of_order`", out_of_order), idle))
 
     def take(self, count: int) -> DataStream:
         """Goes on with the first ``count`` records, and ends the sources when it has them."""
-        return self._add(TAKE, spec=Spec.Take(whole("what `take` takes", count, 0)))
+        return self._add(kinds.TAKE, spec=Spec.Take(whole("what `take` takes", count, 0)))
 
     def _whole(self) -> KeyedStream:
         from ._keyed import KeyedStream
 
-        return KeyedStream(self._environment, self._add(WHOLE, None, "all")._step)
+        # It is declared with the step that it is a part of.
+        return KeyedStream(self._environment, Transformation(kinds.WHOLE, "", inputs=self._inputs(), is_aside=True))
 
     def count(self) -> DataStream:
         """The number of records, at the end of input."""
@@ -224,12 +232,12 @@ class DataStream:
         max_ahead = whole("`max_ahead`", max_ahead)
         both = DataStream(self._environment, self._step, self._output)
         both._others = [other]
-        return both._add(ZIP, spec=Spec.Zip(max_ahead))
+        return both._add(kinds.ZIP, spec=Spec.Zip(max_ahead))
 
     def fill_future(self, future: DataStream) -> None:
         """Ends the stream: its records go round, and come out of ``future``, which ``from_future`` made. The
         loop ends when its sources have, and no record is in it."""
-        if future._step.kind is not FUTURE:
+        if future._step.kind is not kinds.FUTURE:
             raise TypeError("`fill_future` needs a stream that `from_future` made")
         if future._environment is not self._environment:
             raise ValueError("streams of two environments cannot be connected")
@@ -237,14 +245,14 @@ class DataStream:
         if future._step.is_filled:
             raise ValueError(f"the future stream `{name}` is filled already")
         future._step.is_filled = True
-        self._add(FILL, None, f"fill {name}", spec=Spec.Fill(name))
+        self._add(kinds.FILL, None, f"fill {name}", spec=Spec.Fill(name))
 
     def sink(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
         """Ends the stream: gives each record to the function. Returns this stream, so that it can have several
         sinks."""
-        self._then(SINK, function, args, kwargs, parallelism, name)
+        self._then(kinds.SINK, function, args, kwargs, parallelism, name)
         return self
 
     def to_kafka(
@@ -279,7 +287,7 @@ class DataStream:
         name = name or f"to {topic}"
         policies = {"on_error": on_error, "retry": retry}
         pairs = self.map(function, parallelism=parallelism, name=f"{name} {name_of(function)}", **policies)
-        pairs._add(TO_KAFKA, None, name, parallelism, spec=spec)
+        pairs._belongs(pairs._add(kinds.TO_KAFKA, None, name, parallelism, spec=spec), "")
         return self
 
     def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> DataStream:
@@ -298,7 +306,7 @@ class DataStream:
         return records
 
 
-def _flight(kind: Kind, options: dict[str, Any]) -> Spec:
+def _flight(kind: kinds.Kind, options: dict[str, Any]) -> Spec:
     """How several records are worked on at a time."""
     if kind.asks_for:
         raise TypeError(f"{kind.asks_for} of a record cannot be had asynchronously; have a `map` before it get it")
@@ -344,11 +352,11 @@ def check_parallelism(parallelism: Any) -> int:
 
 def check_plain(kind: str, function: Any, name: str | None = None) -> None:
     """Raises for what cannot be called with a record, or has to be awaited."""
-    check_function(MAP, function, (), {})
+    check_function(kinds.MAP, function, (), {})
     check_not_async(kind, function, name)
 
 
-def check_function(kind: Kind, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_function(kind: kinds.Kind, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raises for what cannot be called, and for arguments that nothing would read."""
     base = "" if kind.base is None else kind.base.__name__
     if isinstance(function, BaseFunction):
@@ -372,9 +380,9 @@ def check_function(kind: Kind, function: Any, args: tuple[Any, ...], kwargs: dic
         raise TypeError(f"`{name_of(function)}` is called with a record; bind other arguments with functools.partial")
 
 
-def _check_generator(kind: Kind, function: Any) -> None:
+def _check_generator(kind: kinds.Kind, function: Any) -> None:
     """Raises for a generator function where the generator would not be gone through; warns where that is unusual."""
-    if kind is MAP and function is print:
+    if kind is kinds.MAP and function is print:
         warn("`print` returns None, and `map` replaces each record by that; `stream.print()` ends a stream so")
     call = function.execute if is_function_class(function) else function
     if type(call) is not FunctionType or not call.__code__.co_flags & inspect.CO_GENERATOR:
@@ -382,5 +390,5 @@ def _check_generator(kind: Kind, function: Any) -> None:
     name = name_of(function)
     if kind.no_generator:
         raise TypeError(f"`{name}` is a generator function, and {kind.no_generator}; let it return")
-    if kind is MAP:
+    if kind is kinds.MAP:
         warn(f"`{name}` is a generator function: `map` makes each record a generator, `flatmap` gives what it yields")

@@ -49,6 +49,11 @@ class Transformation:
     times: Times | None = None
     #: Whether a stream that comes from the future is filled.
     is_filled: bool = False
+    #: The step of the program that this one of the package's is a part of, and what errors call it then. It is aside
+    #: where the records of that step do not go through it, or one by one.
+    owner: Transformation | None = None
+    told: str = ""
+    is_aside: bool = False
     _timed: bool | None = None
 
     @property
@@ -67,6 +72,22 @@ class Transformation:
                 step._timed = step.kind.gives_time or (keeps and all(b._timed for b, _ in step.inputs))
             asked.pop()
         return bool(self._timed)
+
+    @property
+    def root(self) -> Transformation:
+        """The step of the program that it is, or is a part of."""
+        step = self
+        while step.owner is not None:
+            step = step.owner
+        return step
+
+    @property
+    def before(self) -> list[Transformation]:
+        """The steps of the program whose records it takes."""
+        found: dict[Transformation, None] = {}
+        for step, _ in self.inputs:
+            found.update(dict.fromkeys(step.before if step.root is self else [step.root]))
+        return list(found)
 
     @property
     def is_function(self) -> bool:
@@ -91,4 +112,4 @@ class Transformation:
         kind = self.kind
         if isinstance(self.spec, Spec.Expiring) and kind.in_cells is not None:
             kind = kind.in_cells
-        return Part(kind, self.name, self.made, self.index, len(self.inputs), self.state)
+        return Part(kind, self.told or self.name, self.made, self.index, len(self.inputs), self.state)

@@ -546,6 +546,11 @@ impl Environment {
         HookTimeouts { setup, stop, cleanup }
     }
 
+    /// The names of the sources, operators and sinks in the order of their declaration, from that number on.
+    pub fn operators_from(&self, number: usize) -> Vec<String> {
+        self.graph.with(|graph| graph.nodes.iter().skip(number).map(|node| node.name.clone()).collect())
+    }
+
     /// How the pipelines will run: chains, replicas, exchanges, services.
     pub fn explain(&self) -> Explain {
         let services = self.registry.all().iter().map(|entry| (entry.name.clone(), entry.after.clone())).collect();

@@ -66,9 +66,9 @@ pub use job::task::{
 #[doc(hidden)]
 pub use job::task::{excuse, excused};
 pub use job::{
-    Cause, CauseKind, Cleanliness, Deadlines, JobError, JobHandle, JobMetrics, JobReport, JobState, Leftover, LogError,
-    OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy, SignalWatch, StopReason,
-    WorksFor,
+    Cause, CauseKind, Cleanliness, Deadlines, FunctionReport, JobError, JobHandle, JobMetrics, JobReport, JobState,
+    Leftover, LogError, OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy,
+    SignalWatch, StopReason, WorksFor,
 };
 pub use operator::{
     Aggregate, AsyncError, BudgetExceeded, DeadLetter, Emit, ErrorPolicy, Fires, In2, In3, In4, In5, JoinError,

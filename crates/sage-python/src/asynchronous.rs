@@ -25,6 +25,7 @@ use crate::Record;
 use crate::bridge::{Answer, Bridge, Refused, in_time};
 use crate::error::Raised;
 use crate::policies::letter;
+use crate::rows::functions_of;
 use crate::spec::Seconds;
 use crate::steps::{Step, copy};
 use crate::thread::{attach, call, call_method};
@@ -213,7 +214,7 @@ macro_rules! called {
     ($stream:expr, $step:expr) => {{
         let make = copy(&$step.make);
         let caller = move || Caller { make: copy(&make), meeting: None };
-        let name = format!("functions of {}", $step.name);
+        let name = functions_of(&$step.name);
         if $step.policy.letters {
             let (stream, letters) = $stream.dead_letters();
             vec![stream.operator(caller).named(name).boxed(), letters.map(letter).boxed()]

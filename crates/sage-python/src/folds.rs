@@ -13,7 +13,7 @@ use sage::{Count, DataStream, Pipe, Sliding, Stream, Timed, Tumbling, Windowed};
 use crate::Record;
 use crate::error::Raised;
 use crate::records::Records;
-use crate::spec::Windows;
+use crate::spec::{Spec, Windows};
 use crate::steps::{Step, copy};
 use crate::thread::{self, attach, call};
 use crate::value::{Key, Value, throw};
@@ -99,10 +99,9 @@ macro_rules! folded {
 pub(crate) fn window<P: Pipe<Out = Record>>(
     stream: Stream<P>,
     step: &Step,
-    windows: Windows,
-    by_clock: bool,
-    late: bool,
+    spec: &Spec,
 ) -> PyResult<Vec<DataStream<Record>>> {
+    let &Spec::Window { windows, by_clock, late, .. } = spec else { return Err(step.refused()) };
     let function = Arc::new(copy(&step.make));
     if by_clock {
         let keyed = stream.map(Arc::new).key_by(|record| record.key());

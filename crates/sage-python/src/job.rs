@@ -14,15 +14,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyRuntimeError, PyTimeoutError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use sage::{AsyncError, CauseKind, Environment, JobHandle, JobReport, RunError};
+use sage::{Environment, JobHandle, RunError};
 
-use crate::error::Raised;
+use crate::ended::Ended;
 use crate::heed;
 use crate::kafka::Offsets;
+use crate::rows::Rows;
 use crate::thread::{self, Scope, attach};
 use crate::workers::Workers;
 
@@ -34,6 +35,7 @@ pub(crate) struct Job {
     /// Whether the first SIGINT or SIGTERM is a drain that ends in success.
     finishes: bool,
     is_left: AtomicBool,
+    rows: Rows,
     workers: Arc<Workers>,
     scope: Arc<Scope>,
     phase: Mutex<Phase>,
@@ -53,18 +55,11 @@ struct Live {
     offsets: Offsets,
 }
 
-/// What a job came to.
-#[derive(Default)]
-struct Ended {
-    report: Option<JobReport>,
-    /// Why it is no success, in the words of the engine.
-    error: Option<String>,
-}
-
 impl Job {
     pub(crate) fn new(
         env: Environment,
         handle: JobHandle,
+        rows: Rows,
         offsets: Offsets,
         workers: Arc<Workers>,
         finishes: bool,
@@ -80,6 +75,7 @@ impl Job {
             process: std::process::id(),
             finishes,
             is_left: AtomicBool::new(false),
+            rows,
             workers,
             scope,
             phase: Mutex::new(Phase::Live(Arc::new(Live { _env: env, handle, offsets }))),
@@ -104,29 +100,6 @@ impl Job {
             py.detach(|| command(&live.handle));
         }
         Ok(())
-    }
-
-    /// `uncommitted` is why the offsets of a job that has succeeded could not be committed.
-    fn end(&self, result: Result<JobReport, RunError>, uncommitted: Option<String>) {
-        let ended = match result {
-            Ok(report) => Ended { report: Some(report), error: uncommitted },
-            Err(error) => {
-                let report = error.report().cloned();
-                let mut words = error.to_string();
-                if let Some(report) = &report {
-                    let untold = report.first_cause.iter().filter(|cause| !words.contains(&cause.message));
-                    let untold: Vec<_> = untold.map(|cause| format!(": {}", cause.message)).collect();
-                    words.extend(untold);
-                    // What is stuck, and where.
-                    let stuck = report.attached.iter().filter(|cause| cause.kind == CauseKind::Timeout);
-                    words.extend(stuck.map(|cause| format!("\n{cause}")));
-                }
-                Ended { report, error: Some(words) }
-            }
-        };
-        // Not dropped while it is locked: the program's objects may look at the job when they are released.
-        let before = std::mem::replace(&mut *self.phase(), Phase::Ended(Box::new(ended)));
-        drop(before);
     }
 
     fn with<R>(&self, look: impl FnOnce(&Ended) -> Option<R>) -> Option<R> {
@@ -283,7 +256,10 @@ impl Job {
             let committed = if result.is_ok() { py.detach(|| live.offsets.commit()) } else { Ok(()) };
             let uncommitted = committed.err().map(|error| format!("job `{}` has succeeded, but {error}", self.id));
             py.detach(|| drop(live));
-            self.end(result, uncommitted);
+            let ended = Ended::of(result, uncommitted, &self.rows);
+            // Not dropped while it is locked: the program's objects may look at the job when they are released.
+            let before = std::mem::replace(&mut *self.phase(), Phase::Ended(Box::new(ended)));
+            drop(before);
         }
         if raised.is_some() && !is_over {
             self.is_left.store(true, Ordering::Relaxed);
@@ -350,10 +326,9 @@ impl Job {
         Ok(live.map_or_else(|| "ended".to_owned(), |live| format!("{:?}", live.handle.status()).to_lowercase()))
     }
 
-    /// How many records each operator has taken so far; empty once the job was waited for.
+    /// How many records each sink has taken so far; empty once the job was waited for.
     fn taken(&self) -> PyResult<Vec<(String, u64)>> {
-        let operators = self.live()?.map_or_else(Vec::new, |live| live.handle.metrics().operators);
-        Ok(operators.into_iter().map(|operator| (operator.name, operator.records_in)).collect())
+        Ok(self.live()?.map_or_else(Vec::new, |live| self.rows.taken(live.handle.metrics())))
     }
 
     /// How many records have been read and are not finished; none once the job was waited for.
@@ -382,17 +357,7 @@ impl Job {
     /// The exception that was the first cause.
     #[getter]
     fn exception(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.with(|ended| {
-            let cause = ended.report.as_ref()?.first_cause.as_ref()?;
-            // What the engine adds, such as the number of attempts, is before it.
-            let first: &(dyn std::error::Error + 'static) = cause.error.as_deref()?;
-            let mut causes = std::iter::successors(Some(first), |error| error.source());
-            let exception = causes.find_map(|error| match error.downcast_ref::<Raised>() {
-                Some(raised) => Some(raised.exception.clone_ref(py)),
-                None => error.is::<AsyncError>().then(|| PyTimeoutError::new_err(error.to_string())),
-            })?;
-            Some(exception.into_value(py).into_any())
-        })
+        self.with(|ended| ended.exception(py))
     }
 
     /// The signal that ended the job.

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use sage::{DataStream, Sliding, Timed, Tumbling, Windowed};
 
 use crate::Record;
-use crate::spec::{Pairs, Windows};
+use crate::spec::{Spec, Windows};
 use crate::steps::Step;
 use crate::value::{Key, Value};
 use crate::windows::{at_its_time, seconds};
@@ -40,12 +40,12 @@ fn pair_in_window<A: Side, B: Side>(pair: Timed<Windowed<Arc<Key>, (A, B)>>) -> 
 
 /// Ends a step that joins. A macro, as the types of the streams have no names here.
 macro_rules! joined {
-    ($joined:expr, $step:expr, $pairs:expr, $pair:ident) => {{
+    ($joined:expr, $step:expr, $sides:expr, $pair:ident) => {{
         let joined = $joined;
-        match $pairs {
-            Pairs::Inner => joined.inner().parallelism($step.parallelism).named(&*$step.name).map($pair).boxed(),
-            Pairs::Left => joined.left().parallelism($step.parallelism).named(&*$step.name).map($pair).boxed(),
-            Pairs::Full => joined.full().parallelism($step.parallelism).named(&*$step.name).map($pair).boxed(),
+        match $sides {
+            (false, false) => joined.inner().parallelism($step.parallelism).named(&*$step.name).map($pair).boxed(),
+            (true, false) => joined.left().parallelism($step.parallelism).named(&*$step.name).map($pair).boxed(),
+            (_, true) => joined.full().parallelism($step.parallelism).named(&*$step.name).map($pair).boxed(),
         }
     }};
 }
@@ -66,22 +66,22 @@ pub(crate) fn join(
     left: DataStream<Record>,
     right: DataStream<Record>,
     step: &Step,
-    pairs: Pairs,
-    most: usize,
-    windows: Option<Windows>,
+    spec: &Spec,
 ) -> PyResult<DataStream<Record>> {
+    let &Spec::Join { lefts, rights, max_records: most, windows } = spec else { return Err(step.refused()) };
+    let sides = (lefts, rights);
     let Some(windows) = windows else {
         let joined = left.key_by(Record::key).join(right.key_by(Record::key)).max_records(most);
-        return Ok(joined!(joined, step, pairs, pair));
+        return Ok(joined!(joined, step, sides, pair));
     };
     let left = left.map(at_its_time).key_by(|timed| timed.value.key());
     let joined = left.join(right.map(at_its_time).key_by(|timed| timed.value.key()));
     Ok(match windows {
         Windows::Tumbling { size } => {
-            joined!(joined.window(Tumbling::of(size.0)).max_records(most), step, pairs, pair_in_window)
+            joined!(joined.window(Tumbling::of(size.0)).max_records(most), step, sides, pair_in_window)
         }
         Windows::Sliding { size, every } => {
-            joined!(joined.window(Sliding::of(size.0, every.0)).max_records(most), step, pairs, pair_in_window)
+            joined!(joined.window(Sliding::of(size.0, every.0)).max_records(most), step, sides, pair_in_window)
         }
         Windows::Session { .. } | Windows::Count { .. } => return Err(step.refused()),
     })

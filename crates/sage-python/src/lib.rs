@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //!  1. A thread holds the interpreter while it runs Python code, and at no other time: it attaches once for many
-//!     records, and never waits for a lane, a service or a job while attached.
+//!     records, and never waits for a channel, a service or a job while attached.
 //!  2. A Python exception is carried as the object it is, and comes out of the call that ran the job.
 
 mod asynchronous;
@@ -16,6 +16,7 @@ mod call_service;
 mod chain;
 mod chained;
 mod cutter;
+mod ended;
 mod error;
 mod folds;
 mod functions;
@@ -35,6 +36,7 @@ mod plan;
 mod policies;
 mod records;
 mod retrieval;
+mod rows;
 mod service;
 mod source;
 mod spec;
@@ -145,7 +147,7 @@ mod _sage {
     #[pymodule_export]
     use crate::source::Nothing;
     #[pymodule_export]
-    use crate::spec::{End, Gathered, Pairs, Reset, Role, Spec, Strategy};
+    use crate::spec::{Reset, Role, Spec, Strategy};
     #[pymodule_export]
     use crate::thread::{await_end, end_attaching};
 }

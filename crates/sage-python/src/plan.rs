@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyDict;
 use sage::{Deadlines, Environment, SignalPolicy};
 
 use crate::error::SubmitError;
@@ -13,7 +13,7 @@ use crate::job::{Job, check_process};
 use crate::kafka::Offsets;
 use crate::service::{Handle, PythonService};
 use crate::spec::Seconds;
-use crate::steps::declare;
+use crate::steps::{Step, declare};
 use crate::thread::{Scope, attach};
 use crate::workers::Workers;
 
@@ -57,7 +57,7 @@ pub(crate) fn start(
     py: Python<'_>,
     run: &Bound<'_, PyAny>,
     options: Options,
-    steps: &Bound<'_, PyList>,
+    steps: Vec<Step>,
     services: Vec<Registration>,
     bind: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
@@ -100,9 +100,9 @@ pub(crate) fn start(
     }
     bind.call1((handles,))?;
     let offsets = Offsets::new();
-    declare(&env, steps, &offsets)?;
+    let rows = declare(py, &env, steps, &offsets)?;
     let job = py.detach(|| env.submit()).map_err(|error| SubmitError::new_err(error.to_string()))?;
-    run.setattr("job", Job::new(env, job, offsets, workers, finishes, scope))
+    run.setattr("job", Job::new(env, job, rows, offsets, workers, finishes, scope))
 }
 
 fn stack_of(where_stuck: &Py<PyAny>, thread: RawPthread) -> Option<String> {

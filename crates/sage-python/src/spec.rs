@@ -37,10 +37,9 @@ impl<'py> IntoPyObject<'py> for Seconds {
 /// What a step is.
 #[pyclass(frozen, module = "sage._sage")]
 pub(crate) enum Spec {
-    /// A source: a container that has all its records.
-    Container {},
-    /// A source that may wait for its next record.
-    Source {},
+    /// A source: a container, whose records are `all_there`, or one that may wait for its next record.
+    #[pyo3(constructor = (all_there=false))]
+    Source { all_there: bool },
     /// A stream that a [`Spec::Fill`] of its name fills; `limit` records may wait to go round.
     #[pyo3(constructor = (limit=None))]
     Future { limit: Option<usize> },
@@ -57,10 +56,9 @@ pub(crate) enum Spec {
         metadata: bool,
         commits: bool,
     },
-    /// Functions in Python that follow each other.
-    Chain { end: End },
-    /// The same, of which the last is a sink.
-    Sink {},
+    /// Functions in Python that follow each other. What comes out are two streams, by what each record has as its key,
+    /// where they `split` them, and nothing where the last is a sink, which `ends` the stream.
+    Chain { ends: bool, splits: bool },
     /// Functions of `sage.ops`, which run without the interpreter.
     Native {},
     /// A function that several records are worked on with at a time. Nothing comes out where it `ends` the stream.
@@ -69,10 +67,11 @@ pub(crate) enum Spec {
     Process {},
     /// A function of states that are forgotten `after` so long, or without one the first records of keys.
     Expiring { after: Seconds, has_function: bool },
-    /// Windows of a keyed stream; the second output are records that come too late for them, if they are asked for.
-    Window { windows: Windows, gathered: Gathered, lateness: Seconds, by_clock: bool, late: bool },
-    /// Pairs of the records of two keyed streams.
-    Join { pairs: Pairs, max_records: usize, windows: Option<Windows> },
+    /// Windows of a keyed stream. They gather records, or what a function `folds` them to, or `counts` them; the second
+    /// output are records that come too `late` for them, if they are asked for.
+    Window { windows: Windows, counts: bool, folds: bool, lateness: Seconds, by_clock: bool, late: bool },
+    /// Pairs of the records of two keyed streams, and the records of the left or of both without a partner.
+    Join { lefts: bool, rights: bool, max_records: usize, windows: Option<Windows> },
     /// Pairs of the records of two streams by their order.
     Zip { max_ahead: usize },
     /// The first records.
@@ -96,37 +95,6 @@ pub(crate) enum Reset {
     Earliest,
     Latest,
     Error,
-}
-
-/// What comes out of a chain.
-#[pyclass(frozen, eq, eq_int, module = "sage._sage", from_py_object)]
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum End {
-    Records,
-    /// It ends in a sink.
-    Nothing,
-    /// Two streams, by what each record has as its key.
-    Sides,
-}
-
-/// What a window gathers.
-#[pyclass(frozen, eq, eq_int, module = "sage._sage", from_py_object)]
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Gathered {
-    Records,
-    /// How many they are.
-    Number,
-    /// What a function makes of them.
-    Fold,
-}
-
-/// Which records without a partner a join gives.
-#[pyclass(frozen, eq, eq_int, module = "sage._sage", from_py_object)]
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Pairs {
-    Inner,
-    Left,
-    Full,
 }
 
 /// How records are spread over replicas.

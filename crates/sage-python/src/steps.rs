@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 
 use pyo3::prelude::*;
-use pyo3::types::PyList;
 use sage::{DataStream, Environment, Feedback, OutOfOrder, Pipe, Stream, Timestamp};
 
 use crate::Record;
@@ -18,8 +17,9 @@ use crate::error::SubmitError;
 use crate::kafka::Offsets;
 use crate::native::{Native, Parts};
 use crate::policies::{Policy, policed};
+use crate::rows::{Rows, Told};
 use crate::source::Iterated;
-use crate::spec::{End, Gathered, Spec, Strategy, Times};
+use crate::spec::{Spec, Strategy, Times};
 use crate::stage::Form;
 use crate::thread::attach;
 use crate::{folds, joins, kafka, states, timers, windows};
@@ -38,6 +38,7 @@ pub(crate) struct Step {
     gives: Form,
     pub(crate) policy: Policy,
     times: Option<Times>,
+    pub(crate) told: Told,
 }
 
 impl Step {
@@ -71,20 +72,20 @@ impl Input {
     }
 }
 
-/// Declares the steps, of which each comes after those it reads.
-pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>, offsets: &Offsets) -> PyResult<()> {
-    let py = steps.py();
+/// Declares the steps, of which each comes after those it reads. Returns how they are told of.
+pub(crate) fn declare(py: Python<'_>, env: &Environment, steps: Vec<Step>, offsets: &Offsets) -> PyResult<Rows> {
     // What leads out of each step, by output, once for each step that reads it.
     let mut outputs: Vec<Vec<Vec<Input>>> = Vec::new();
     let mut loops = Loops::new();
-    for step in steps.iter() {
-        let step: Step = step.extract()?;
+    let mut rows = Rows::new(&steps);
+    for step in steps {
         let mut take = |(from, output): &(usize, usize)| outputs.get_mut(*from)?.get_mut(*output)?.pop();
         let mut inputs: Vec<Input> = step.inputs.iter().filter_map(&mut take).collect();
         let after = match (inputs.pop(), inputs.is_empty()) {
             (None, _) => match begin(env, &step, &mut loops, offsets)? {
                 Input::Container { name, make } if step.outputs.iter().sum::<usize>() == 1 => {
                     outputs.push(vec![vec![Input::Container { name, make }]]);
+                    rows.add(env, step);
                     continue;
                 }
                 input => vec![input.stream(env)],
@@ -95,8 +96,8 @@ pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>, offsets: &Of
             }
             (Some(Input::Container { name, make }), true) => follow(py, container(env, name, make), &step, &mut loops)?,
             (Some(last), _) => match (step.spec.get(), inputs.pop()) {
-                (Spec::Join { pairs, max_records, windows }, Some(left)) => {
-                    vec![joins::join(left.stream(env), last.stream(env), &step, *pairs, *max_records, *windows)?]
+                (spec @ Spec::Join { .. }, Some(left)) => {
+                    vec![joins::join(left.stream(env), last.stream(env), &step, spec)?]
                 }
                 (Spec::Zip { max_ahead }, Some(left)) => {
                     vec![joins::zip(left.stream(env), last.stream(env), &step, *max_ahead)]
@@ -110,15 +111,17 @@ pub(crate) fn declare(env: &Environment, steps: &Bound<'_, PyList>, offsets: &Of
             },
         };
         outputs.push(after.into_iter().zip(&step.outputs).map(|(stream, count)| fork(stream, *count)).collect());
+        rows.cuts_off |= matches!(step.spec.get(), Spec::Take { .. } | Spec::Zip { .. });
+        rows.add(env, step);
     }
-    Ok(())
+    Ok(rows)
 }
 
 /// The stream of a step that reads none.
 fn begin(env: &Environment, step: &Step, loops: &mut Loops, offsets: &Offsets) -> PyResult<Input> {
     let (name, make) = (step.name.clone(), copy(&step.make));
     Ok(match step.spec.get() {
-        Spec::Container {} => Input::Container { name, make },
+        Spec::Source { all_there: true } => Input::Container { name, make },
         Spec::Future { limit } => {
             let (stream, feedback) = env.feedback(&*name);
             loops.insert(name, limit.iter().fold(feedback, |feedback, limit| feedback.limit(*limit)));
@@ -138,7 +141,7 @@ fn begin(env: &Environment, step: &Step, loops: &mut Loops, offsets: &Offsets) -
 
 /// Whether a step works on the records of a container in the container's own task, several at a time.
 fn takes_blocks(step: &Step) -> bool {
-    let is_function = matches!(step.spec.get(), Spec::Chain { .. } | Spec::Sink {} | Spec::Native {});
+    let is_function = matches!(step.spec.get(), Spec::Chain { .. } | Spec::Native {});
     is_function && step.parallelism == 1 && step.policy.is_none()
 }
 
@@ -172,13 +175,8 @@ fn follow<P: Pipe<Out = Record>>(
     loops: &mut Loops,
 ) -> PyResult<Vec<DataStream<Record>>> {
     match (step.spec.get(), step.strategy) {
-        (Spec::Window { windows, gathered: Gathered::Fold, by_clock, late, .. }, _) => {
-            folds::window(stream, step, *windows, *by_clock, *late)
-        }
-        (Spec::Window { windows, gathered, lateness, by_clock, late }, _) => {
-            let is_count = *gathered == Gathered::Number;
-            windows::window(stream, step, *windows, is_count, lateness.0, *by_clock, *late)
-        }
+        (spec @ Spec::Window { folds: true, .. }, _) => folds::window(stream, step, spec),
+        (spec @ Spec::Window { .. }, _) => windows::window(stream, step, spec),
         (Spec::Async { in_flight, ordered, timeout, ends }, _) => {
             let outputs = asynchronous(stream, step, *in_flight, *ordered, *timeout);
             Ok(if *ends { ended(outputs, step) } else { outputs })
@@ -214,7 +212,7 @@ fn functions<P: Pipe<Out = Record>>(
     let (make, manner) = (copy(&step.make), Manner { blocks, ..step.manner() });
     let replicas = replicas.filter(|_| !blocks);
     match step.spec.get() {
-        Spec::Sink {} => {
+        Spec::Chain { ends: true, .. } if step.policy.is_none() => {
             let sink =
                 stream.sink_to(move |_replica| ChainSink::new(Chain::new(copy(&make), manner))).named(&*step.name);
             if let Some(replicas) = replicas {
@@ -222,17 +220,17 @@ fn functions<P: Pipe<Out = Record>>(
             }
             Ok(Vec::new())
         }
-        Spec::Chain { end } => {
+        Spec::Chain { ends, splits } => {
             let manner = if step.policy.is_none() { manner } else { Manner { most: 1, ..manner } };
             let chain = stream.operator(move || ChainOperator(Chain::new(copy(&make), manner))).named(&*step.name);
             let outputs = match replicas {
                 Some(replicas) => policed!(chain.parallelism(replicas), step),
                 None => policed!(chain, step),
             };
-            Ok(match end {
-                End::Records => outputs,
-                End::Nothing => ended(outputs, step),
-                End::Sides => split(outputs, step),
+            Ok(match (ends, splits) {
+                (true, _) => ended(outputs, step),
+                (_, true) => split(outputs, step),
+                _ => outputs,
             })
         }
         Spec::Native {} => {

@@ -14,6 +14,7 @@ use sage::{
 use crate::Record;
 use crate::chain::close;
 use crate::error::Raised;
+use crate::rows::functions_of;
 use crate::steps::{Step, copy};
 use crate::thread::{self, attach};
 use crate::value::{Key, throw};
@@ -127,5 +128,5 @@ pub(crate) fn process<P: Pipe<Out = Record>>(stream: Stream<P>, step: &Step) -> 
     );
     let processed = processed.parallelism(step.parallelism).named(&*step.name);
     let held = move || Held { make: copy(&make) };
-    vec![processed.operator(held).named(format!("functions of {}", step.name)).boxed()]
+    vec![processed.operator(held).named(functions_of(&step.name)).boxed()]
 }

@@ -5,13 +5,12 @@
 //! are in `folds.rs`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pyo3::prelude::*;
 use sage::{Count, DataStream, Pipe, Session, Sliding, Stream, Timed, Timestamp, Tumbling, Window, Windowed};
 
 use crate::Record;
-use crate::spec::Windows;
+use crate::spec::{Seconds, Spec, Windows};
 use crate::steps::Step;
 use crate::thread::attach;
 use crate::value::{Key, Value};
@@ -76,12 +75,11 @@ macro_rules! gathered {
 pub(crate) fn window<P: Pipe<Out = Record>>(
     stream: Stream<P>,
     step: &Step,
-    windows: Windows,
-    is_count: bool,
-    lateness: Duration,
-    by_clock: bool,
-    late: bool,
+    spec: &Spec,
 ) -> PyResult<Vec<DataStream<Record>>> {
+    let &Spec::Window { windows, counts: is_count, lateness: Seconds(lateness), by_clock, late, .. } = spec else {
+        return Err(step.refused());
+    };
     if by_clock {
         let keyed = stream.key_by(Record::key);
         return Ok(match windows {

@@ -23,8 +23,8 @@ pub(crate) use log::SessionLog;
 pub use plan::Deadlines;
 pub use reason::StopReason;
 pub use report::{
-    Cause, CauseKind, Cleanliness, JobMetrics, JobReport, Leftover, OperatorReport, Origin, Outcome, PhaseTimes,
-    ServiceReport,
+    Cause, CauseKind, Cleanliness, FunctionReport, JobMetrics, JobReport, Leftover, OperatorReport, Origin, Outcome,
+    PhaseTimes, ServiceReport,
 };
 pub use signals::{SignalPolicy, SignalWatch};
 pub use state::JobState;

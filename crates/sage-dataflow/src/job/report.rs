@@ -199,6 +199,21 @@ pub struct OperatorReport {
     pub blocked_by: Option<BlockedBy>,
     /// Time its chain waited for records or was paused, summed over replicas.
     pub idle: Duration,
+    /// The functions that it runs one after the other, where it is several: those of the Python package. Empty where
+    /// nothing is known of them.
+    #[serde(default)]
+    pub functions: Vec<FunctionReport>,
+}
+
+/// What one of several functions that run as one operator did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionReport {
+    /// Its name.
+    pub name: String,
+    /// Records it took; `None` where that is not known, as between two such functions nothing is counted.
+    pub records_in: Option<u64>,
+    /// Records it gave; `None` likewise.
+    pub records_out: Option<u64>,
 }
 
 /// What one service did.
@@ -358,6 +373,11 @@ impl fmt::Display for JobReport {
                 write!(f, "  {} late", operator.late)?;
             }
             writeln!(f)?;
+            for FunctionReport { name, records_in, records_out } in &operator.functions {
+                let name = format!("  {}", Short(name, TABLE_CHARS));
+                let [taken, given] = [records_in, records_out].map(|count| count.map_or("?".into(), |n| n.to_string()));
+                writeln!(f, "  {name:width$}  {taken:>12} {given:>12}")?;
+            }
         }
         if self.dropped > 0 {
             writeln!(f, "  dropped: {} that had been read", Count(self.dropped, "record"))?;

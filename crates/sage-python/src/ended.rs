@@ -1,0 +1,58 @@
+//! What a job came to.
+
+use pyo3::exceptions::PyTimeoutError;
+use pyo3::prelude::*;
+use sage::{AsyncError, CauseKind, JobReport, RunError};
+
+use crate::error::Raised;
+use crate::rows::Rows;
+
+/// What a job came to.
+#[derive(Default)]
+pub(crate) struct Ended {
+    pub(crate) report: Option<JobReport>,
+    /// Why it is no success, in the words of the engine.
+    pub(crate) error: Option<String>,
+}
+
+impl Ended {
+    /// `uncommitted` is why the offsets of a job that has succeeded could not be committed.
+    pub(crate) fn of(result: Result<JobReport, RunError>, uncommitted: Option<String>, rows: &Rows) -> Self {
+        match result {
+            Ok(mut report) => {
+                rows.tell(&mut report);
+                Self { report: Some(report), error: uncommitted }
+            }
+            Err(mut error) => {
+                let mut report = None;
+                if let RunError::Job(error) = &mut error {
+                    rows.tell(&mut error.report);
+                    report = Some(error.report.clone());
+                }
+                let mut words = error.to_string();
+                if let Some(report) = &report {
+                    let untold = report.first_cause.iter().filter(|cause| !words.contains(&cause.message));
+                    let untold: Vec<_> = untold.map(|cause| format!(": {}", cause.message)).collect();
+                    words.extend(untold);
+                    // What is stuck, and where.
+                    let stuck = report.attached.iter().filter(|cause| cause.kind == CauseKind::Timeout);
+                    words.extend(stuck.map(|cause| format!("\n{cause}")));
+                }
+                Self { report, error: Some(words) }
+            }
+        }
+    }
+
+    /// The exception that was the first cause.
+    pub(crate) fn exception(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        let cause = self.report.as_ref()?.first_cause.as_ref()?;
+        // What the engine adds, such as the number of attempts, is before it.
+        let first: &(dyn std::error::Error + 'static) = cause.error.as_deref()?;
+        let mut causes = std::iter::successors(Some(first), |error| error.source());
+        let exception = causes.find_map(|error| match error.downcast_ref::<Raised>() {
+            Some(raised) => Some(raised.exception.clone_ref(py)),
+            None => error.is::<AsyncError>().then(|| PyTimeoutError::new_err(error.to_string())),
+        })?;
+        Some(exception.into_value(py).into_any())
+    }
+}

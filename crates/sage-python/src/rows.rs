@@ -1,0 +1,195 @@
+//! How a job is told of: by the steps of its program, each in one row of the report. What the engine runs besides, for
+//! a step, is told as a part of it; so are steps that the package adds to one of the program's.
+
+use std::collections::{HashMap, HashSet};
+
+use pyo3::prelude::*;
+use sage::{Environment, FunctionReport, JobMetrics, JobReport, OperatorReport, Origin, Outcome};
+
+use crate::steps::Step;
+
+/// How a step is told of: see `python/sage/_plan.py`.
+#[derive(FromPyObject)]
+pub(crate) struct Told {
+    /// What errors call it, where not by its own name.
+    name: String,
+    /// The position of the step whose row it is in.
+    row: usize,
+    /// Whether records of the row do not go through it, or as many as through the rest.
+    is_aside: bool,
+    /// Its functions, each with whether it gives one record for each; those of the package have no names.
+    functions: Vec<(Option<String>, bool)>,
+    /// The sink that it ends in.
+    sink: Option<String>,
+}
+
+/// How the operators of the engine are told of.
+#[derive(Default)]
+pub(crate) struct Rows {
+    steps: Vec<(String, Told)>,
+    /// The step that an operator belongs to, by its name.
+    of: HashMap<String, usize>,
+    /// How many operators were declared.
+    declared: usize,
+    /// Whether something may cut off what functions do.
+    pub(crate) cuts_off: bool,
+}
+
+/// Where an operator is, of all those that are told in one row.
+#[derive(PartialEq)]
+enum Place {
+    Before,
+    Here,
+    Behind,
+    Aside,
+}
+
+impl Rows {
+    pub(crate) fn new(steps: &[Step]) -> Self {
+        let of = steps.iter().enumerate().map(|(number, step)| (step.name.clone(), number)).collect();
+        Self { of, ..Self::default() }
+    }
+
+    /// Notes a step, and what was declared for it.
+    pub(crate) fn add(&mut self, env: &Environment, step: Step) {
+        let new = env.operators_from(self.declared);
+        self.declared += new.len();
+        for name in new {
+            self.of.entry(name).or_insert(self.steps.len());
+        }
+        self.steps.push((step.name, step.told));
+    }
+
+    /// The step of an operator, and where it is in the row.
+    fn place(&self, operator: &str) -> Option<(usize, Place)> {
+        let number = *self.of.get(operator)?;
+        let (name, told) = &self.steps[number];
+        let place = match (operator == name, told.row.cmp(&number)) {
+            (true, std::cmp::Ordering::Equal) => Place::Here,
+            (false, _) if operator == functions_of(name) => Place::Behind,
+            (false, _) => Place::Aside,
+            (true, _) if told.is_aside => Place::Aside,
+            (true, std::cmp::Ordering::Greater) => Place::Before,
+            (true, std::cmp::Ordering::Less) => Place::Behind,
+        };
+        Some((number, place))
+    }
+
+    /// How many records each sink has taken so far.
+    pub(crate) fn taken(&self, metrics: JobMetrics) -> Vec<(String, u64)> {
+        let sink = |operator: OperatorReport| match self.place(&operator.name)? {
+            (number, Place::Here) => Some((self.steps[number].1.sink.clone()?, operator.records_in)),
+            _ => None,
+        };
+        metrics.operators.into_iter().filter_map(sink).collect()
+    }
+
+    /// Has a report tell of the program's steps.
+    pub(crate) fn tell(&self, report: &mut JobReport) {
+        let is_whole = report.outcome == Outcome::Succeeded && !self.cuts_off;
+        let (mut rows, mut parts) = (Vec::new(), Vec::new());
+        let mut row_of = HashMap::new();
+        for operator in std::mem::take(&mut report.operators) {
+            match self.place(&operator.name) {
+                Some((number, place)) if place != Place::Here => {
+                    let row = self.steps[number].1.row;
+                    // Behind a sink nothing comes out.
+                    let ends = place == Place::Behind && self.steps[row].1.sink.is_some();
+                    parts.push((row, if ends { Place::Aside } else { place }, operator));
+                }
+                found => {
+                    let Some((number, _)) = found else { continue };
+                    row_of.insert(number, rows.len());
+                    rows.push(self.steps[number].1.row_of(operator, is_whole));
+                }
+            }
+        }
+        let mut timed: HashSet<usize> = rows.iter().map(|row| row.chain).collect();
+        for (number, place, part) in parts {
+            let Some(row) = row_of.get(&number).and_then(|row| rows.get_mut(*row)) else { continue };
+            fold(row, place, part, &mut timed);
+        }
+        report.operators = rows;
+        for cause in report.first_cause.iter_mut().chain(&mut report.attached) {
+            if let Origin::Operator { name, .. } | Origin::Task { name, .. } = &mut cause.origin {
+                self.rename(name);
+            }
+        }
+        for left in &mut report.left {
+            for name in self.of.keys() {
+                let quoted = format!("`{name}`");
+                if left.what.contains(&quoted) {
+                    let mut told = name.clone();
+                    self.rename(&mut told);
+                    let told = format!("`{told}`");
+                    (left.what, left.why) = (left.what.replace(&quoted, &told), left.why.replace(&quoted, &told));
+                }
+            }
+        }
+    }
+
+    fn rename(&self, operator: &mut String) {
+        if let Some(number) = self.of.get(operator) {
+            self.steps[*number].1.name.clone_into(operator);
+        }
+    }
+}
+
+/// The operator that runs the functions of a step which the engine has two for.
+pub(crate) fn functions_of(step: &str) -> String {
+    format!("functions of {step}")
+}
+
+impl Told {
+    fn row_of(&self, mut row: OperatorReport, is_whole: bool) -> OperatorReport {
+        if self.sink.is_some() {
+            // Whether it is a sink of the engine's or not, nothing comes out of it; it has written them.
+            row.records_out = row.records_in.saturating_sub(row.failed);
+        }
+        if is_whole {
+            row.functions = self.counted(&row);
+        }
+        row
+    }
+
+    /// What each function has taken and given. Nothing is counted between them: so it is known as far as they give one
+    /// record for each.
+    fn counted(&self, row: &OperatorReport) -> Vec<FunctionReport> {
+        let mut between = vec![Some(row.records_in)];
+        for (_, one_to_one) in &self.functions {
+            between.push(between.last().copied().flatten().filter(|_| *one_to_one));
+        }
+        if self.sink.is_none() {
+            for (index, (_, one_to_one)) in self.functions.iter().enumerate().rev() {
+                between[index + 1] = between[index + 1].or(Some(row.records_out));
+                if !one_to_one {
+                    break;
+                }
+            }
+        }
+        let named = self.functions.iter().zip(between.windows(2)).filter_map(|((name, _), counts)| {
+            Some(FunctionReport { name: name.clone()?, records_in: counts[0], records_out: counts[1] })
+        });
+        let functions: Vec<_> = named.collect();
+        if functions.len() > 1 { functions } else { Vec::new() }
+    }
+}
+
+/// Adds a part to a row. Its time, where no row has that of its chain.
+fn fold(row: &mut OperatorReport, place: Place, part: OperatorReport, timed: &mut HashSet<usize>) {
+    if place == Place::Before {
+        row.records_in = part.records_in;
+        row.functions.iter_mut().take(1).for_each(|first| first.records_in = Some(part.records_in));
+    } else if place == Place::Behind {
+        row.records_out = part.records_out;
+        row.functions.iter_mut().last().into_iter().for_each(|last| last.records_out = Some(part.records_out));
+    }
+    row.failed += part.failed;
+    row.retries += part.retries;
+    row.late += part.late;
+    row.first_error = row.first_error.take().or(part.first_error);
+    if timed.insert(part.chain) {
+        row.busy += part.busy;
+        row.blocked += part.blocked;
+    }
+}
