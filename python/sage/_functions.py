@@ -11,6 +11,11 @@ from ._awaiting import UNAWAITED, check_hook, refuse
 from ._context import Context, InJob
 from ._sage import Nothing
 
+#: What SAGE programs import of several modules.
+__all__ = [
+    *("BaseFunction", "BatchFunction", "FilterFunction", "FlatMapFunction", "KeyByFunction", "MapFunction"),
+    *("BaseCoMapFunction", "BaseJoinFunction", "SinkFunction", "SourceFunction", "wrap_lambda"),
+]
 
 #: What ``collect`` adds to where several records are worked on at a time, each in a context of its own.
 COLLECTED: ContextVar[list[Any] | None] = ContextVar("collected", default=None)

@@ -6,8 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ._arguments import seconds, whole
-from ._sage import Reset, Spec
+from ._sage import Reset
 from ._stream import is_async, name_of
 from .ops import Op
 
@@ -33,7 +32,7 @@ class Settings(dict[str, str]):
         return f"Settings({', '.join(self)})"
 
 
-def _settings(config: dict[str, Any]) -> Settings:
+def settings_of(config: dict[str, Any]) -> Settings:
     """The settings of a client, from those that a program gave."""
     made = Settings()
     for key, value in config.items():
@@ -52,49 +51,14 @@ def _settings(config: dict[str, Any]) -> Settings:
     return made
 
 
-def source_spec(
-    bootstrap_servers: Any,
-    topics: list[str],
-    group_id: str,
-    auto_offset_reset: str,
-    buffer_size: int,
-    connect_timeout: float,
-    config: dict[str, Any],
-    **does: bool,
-) -> Spec:
-    """What the engine is asked for by a source, checked."""
+def reset_of(auto_offset_reset: Any) -> Reset:
+    """Where a group begins that has no offset, checked."""
     if auto_offset_reset not in _RESETS:
         raise ValueError(f'`auto_offset_reset` is "earliest", "latest" or "none", not {auto_offset_reset!r}')
-    if not isinstance(group_id, str) or not group_id:
-        raise ValueError(f"`group_id` is a text that is not empty, not {group_id!r}")
-    return Spec.KafkaSource(
-        servers=_servers(bootstrap_servers),
-        topics=topics,
-        group=group_id,
-        reset=_RESETS[auto_offset_reset],
-        buffer_size=whole("`buffer_size`", buffer_size, 1, 10_000_000),
-        connect_timeout=seconds("a timeout", connect_timeout, more=True),
-        settings=_settings(config),
-        **does,
-    )
+    return _RESETS[auto_offset_reset]
 
 
-def sink_spec(
-    bootstrap_servers: Any, topic: str, connect_timeout: float, keyed: bool, config: dict[str, Any]
-) -> Spec:
-    """What the engine is asked for by a sink, checked."""
-    if not isinstance(topic, str) or not topic:
-        raise ValueError(f"`topic` is the name of one, not {topic!r}")
-    return Spec.KafkaSink(
-        servers=_servers(bootstrap_servers),
-        topic=topic,
-        keyed=keyed,
-        connect_timeout=seconds("a timeout", connect_timeout, more=True),
-        settings=_settings(config),
-    )
-
-
-def _servers(servers: Any) -> str:
+def servers_of(servers: Any) -> str:
     return ",".join(names("bootstrap_servers", servers))
 
 

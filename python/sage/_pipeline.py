@@ -9,7 +9,7 @@ from inspect import isgeneratorfunction
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ._arguments import SAGE_ONLY, check_call, check_none_left, parameters, text, warn, whole
+from ._arguments import SAGE_ONLY, check_call, check_none_left, parameters, seconds, text, warn, whole
 from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
 from ._kinds import BATCH, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
 from ._policies import Policy, retried
@@ -186,23 +186,25 @@ class Pipeline:
         ``fetch_min_bytes=1`` or ``**{"fetch.min.bytes": 1}``. One that does not exist, or that the source sets itself,
         fails the job. Values are neither shown nor logged, as ``sasl_plain_password`` is one. The client has no TLS.
         """
-        from ._kafka import deserializer, names, source_spec
+        from ._kafka import deserializer, names, reset_of, servers_of, settings_of
 
         whole("`max_poll_records`", max_poll_records, 1, 1 << 31)
+        if not isinstance(group_id, str) or not group_id:
+            raise ValueError(f"`group_id` is a text that is not empty, not {group_id!r}")
         topics = names("topic", topic)
-        function = deserializer(value_deserializer, metadata)
-        spec = source_spec(
-            bootstrap_servers,
-            topics,
-            group_id,
-            auto_offset_reset,
-            buffer_size,
-            connect_timeout,
-            kafka_config,
+        spec = Spec.KafkaSource(
+            servers=servers_of(bootstrap_servers),
+            topics=topics,
+            group=group_id,
+            reset=reset_of(auto_offset_reset),
+            buffer_size=whole("`buffer_size`", buffer_size, 1, 10_000_000),
+            connect_timeout=seconds("a timeout", connect_timeout, more=True),
+            settings=settings_of(kafka_config),
             until_end=bool(until_end),
             metadata=bool(metadata),
             commits=bool(enable_auto_commit),
         )
+        function = deserializer(value_deserializer, metadata)
         stream = self._source(KAFKA, name or f"kafka {', '.join(topics)}", NOTHING, spec, parallelism)
         if function is None:
             return stream

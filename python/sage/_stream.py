@@ -120,8 +120,9 @@ class DataStream:
                 dead._streams.append(letters)
             else:
                 name = f"dead letters of {stream._step.name}"
-                ends = letters._then(kinds.SINK, dead.to, dead.args, dict(dead.kwargs), 1, name)._belongs(stream, "")._step
-                ends.told, ends.is_aside = ends.name, True
+                end = letters._then(kinds.SINK, dead.to, dead.args, dict(dead.kwargs), 1, name)
+                step = end._belongs(stream, "")._step
+                step.told, step.is_aside = step.name, True
         return stream
 
     def map(
@@ -280,9 +281,13 @@ class DataStream:
         a partition they are in their order. A job that runs again writes again. ``connect_timeout`` and
         ``kafka_config`` are as in ``from_kafka_source``.
         """
-        from ._kafka import serializer, sink_spec
+        from ._kafka import serializer, servers_of, settings_of
 
-        spec = sink_spec(bootstrap_servers, topic, connect_timeout, key is not None, kafka_config)
+        if not isinstance(topic, str) or not topic:
+            raise ValueError(f"`topic` is the name of one, not {topic!r}")
+        timeout = seconds("a timeout", connect_timeout, more=True)
+        servers, settings = servers_of(bootstrap_servers), settings_of(kafka_config)
+        spec = Spec.KafkaSink(servers, topic, key is not None, timeout, settings)
         function = serializer(value_serializer, key)
         name = name or f"to {topic}"
         policies = {"on_error": on_error, "retry": retry}

@@ -118,36 +118,27 @@ mod _sage {
         }
     }
 
-    #[pymodule_export]
-    use crate::bridge::Bridge;
-    #[pymodule_export]
-    use crate::call_service::caller;
-    #[pymodule_export]
-    use crate::error::{NotAwaited, ServiceError, SubmitError};
-    #[pymodule_export]
-    use crate::future::ServiceFuture;
-    #[pymodule_export]
-    use crate::job::{Job, WorksFor};
     #[cfg(feature = "kafka")]
     #[pymodule_export]
     use crate::kafka::KafkaCluster;
-    #[pymodule_export]
-    use crate::method::Binding;
-    #[pymodule_export]
-    use crate::plan::start;
-    #[pymodule_export]
-    use crate::records::records;
     #[pymodule_export]
     use crate::retrieval::{
         Answer, Chunker, DocumentText, Documents, Embedder, Hit, Passage, StoreFull, Vector, VectorStore, documents,
         read_document,
     };
     #[pymodule_export]
-    use crate::service::Handle;
-    #[pymodule_export]
-    use crate::source::Nothing;
-    #[pymodule_export]
-    use crate::spec::{Reset, Role, Spec, Strategy};
-    #[pymodule_export]
-    use crate::thread::{await_end, end_attaching};
+    use crate::{
+        bridge::Bridge,
+        call_service::caller,
+        error::{NotAwaited, ServiceError, SubmitError},
+        future::ServiceFuture,
+        job::{Job, WorksFor},
+        method::Binding,
+        plan::start,
+        records::records,
+        service::Handle,
+        source::Nothing,
+        spec::{Reset, Role, Spec, Strategy},
+        thread::{await_end, end_attaching},
+    };
 }

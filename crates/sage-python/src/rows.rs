@@ -1,6 +1,7 @@
 //! How a job is told of: by the steps of its program, each in one row of the report. What the engine runs besides, for
 //! a step, is told as a part of it; so are steps that the package adds to one of the program's.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use pyo3::prelude::*;
@@ -35,15 +36,6 @@ pub(crate) struct Rows {
     pub(crate) cuts_off: bool,
 }
 
-/// Where an operator is, of all those that are told in one row.
-#[derive(PartialEq)]
-enum Place {
-    Before,
-    Here,
-    Behind,
-    Aside,
-}
-
 impl Rows {
     pub(crate) fn new(steps: &[Step]) -> Self {
         let of = steps.iter().enumerate().map(|(number, step)| (step.name.clone(), number)).collect();
@@ -60,17 +52,15 @@ impl Rows {
         self.steps.push((step.name, step.told));
     }
 
-    /// The step of an operator, and where it is in the row.
-    fn place(&self, operator: &str) -> Option<(usize, Place)> {
+    /// The step of an operator, and whether records of the row come to it before or behind that of the row's own step,
+    /// which is equal; `None` aside.
+    fn place(&self, operator: &str) -> Option<(usize, Option<Ordering>)> {
         let number = *self.of.get(operator)?;
         let (name, told) = &self.steps[number];
-        let place = match (operator == name, told.row.cmp(&number)) {
-            (true, std::cmp::Ordering::Equal) => Place::Here,
-            (false, _) if operator == functions_of(name) => Place::Behind,
-            (false, _) => Place::Aside,
-            (true, _) if told.is_aside => Place::Aside,
-            (true, std::cmp::Ordering::Greater) => Place::Before,
-            (true, std::cmp::Ordering::Less) => Place::Behind,
+        let place = if operator == name {
+            Some(number.cmp(&told.row)).filter(|_| !told.is_aside)
+        } else {
+            (operator == functions_of(name)).then_some(Ordering::Greater)
         };
         Some((number, place))
     }
@@ -78,7 +68,7 @@ impl Rows {
     /// How many records each sink has taken so far.
     pub(crate) fn taken(&self, metrics: JobMetrics) -> Vec<(String, u64)> {
         let sink = |operator: OperatorReport| match self.place(&operator.name)? {
-            (number, Place::Here) => Some((self.steps[number].1.sink.clone()?, operator.records_in)),
+            (number, Some(Ordering::Equal)) => Some((self.steps[number].1.sink.clone()?, operator.records_in)),
             _ => None,
         };
         metrics.operators.into_iter().filter_map(sink).collect()
@@ -87,50 +77,39 @@ impl Rows {
     /// Has a report tell of the program's steps.
     pub(crate) fn tell(&self, report: &mut JobReport) {
         let is_whole = report.outcome == Outcome::Succeeded && !self.cuts_off;
-        let (mut rows, mut parts) = (Vec::new(), Vec::new());
-        let mut row_of = HashMap::new();
+        let (mut rows, mut parts, mut row_of) = (Vec::new(), Vec::new(), HashMap::new());
         for operator in std::mem::take(&mut report.operators) {
-            match self.place(&operator.name) {
-                Some((number, place)) if place != Place::Here => {
-                    let row = self.steps[number].1.row;
-                    // Behind a sink nothing comes out.
-                    let ends = place == Place::Behind && self.steps[row].1.sink.is_some();
-                    parts.push((row, if ends { Place::Aside } else { place }, operator));
-                }
-                found => {
-                    let Some((number, _)) = found else { continue };
-                    row_of.insert(number, rows.len());
-                    rows.push(self.steps[number].1.row_of(operator, is_whole));
-                }
+            let Some((number, place)) = self.place(&operator.name) else { continue };
+            let told = &self.steps[number].1;
+            if place == Some(Ordering::Equal) {
+                row_of.insert(number, rows.len());
+                rows.push(told.row_of(operator, is_whole));
+            } else {
+                // Behind a sink nothing comes out.
+                let ends = place == Some(Ordering::Greater) && self.steps[told.row].1.sink.is_some();
+                parts.push((told.row, place.filter(|_| !ends), operator));
             }
         }
         let mut timed: HashSet<usize> = rows.iter().map(|row| row.chain).collect();
         for (number, place, part) in parts {
-            let Some(row) = row_of.get(&number).and_then(|row| rows.get_mut(*row)) else { continue };
-            fold(row, place, part, &mut timed);
+            let Some(row) = row_of.get(&number) else { continue };
+            fold(&mut rows[*row], place, part, &mut timed);
         }
         report.operators = rows;
         for cause in report.first_cause.iter_mut().chain(&mut report.attached) {
-            if let Origin::Operator { name, .. } | Origin::Task { name, .. } = &mut cause.origin {
-                self.rename(name);
+            if let Origin::Operator { name, .. } | Origin::Task { name, .. } = &mut cause.origin
+                && let Some(number) = self.of.get(name)
+            {
+                self.steps[*number].1.name.clone_into(name);
             }
         }
-        for left in &mut report.left {
-            for name in self.of.keys() {
-                let quoted = format!("`{name}`");
-                if left.what.contains(&quoted) {
-                    let mut told = name.clone();
-                    self.rename(&mut told);
-                    let told = format!("`{told}`");
-                    (left.what, left.why) = (left.what.replace(&quoted, &told), left.why.replace(&quoted, &told));
+        for (name, number) in &self.of {
+            let told = &self.steps[*number].1.name;
+            for left in report.left.iter_mut().filter(|_| name != told) {
+                for text in [&mut left.what, &mut left.why] {
+                    *text = text.replace(&format!("`{name}`"), &format!("`{told}`"));
                 }
             }
-        }
-    }
-
-    fn rename(&self, operator: &mut String) {
-        if let Some(number) = self.of.get(operator) {
-            self.steps[*number].1.name.clone_into(operator);
         }
     }
 }
@@ -176,11 +155,11 @@ impl Told {
 }
 
 /// Adds a part to a row. Its time, where no row has that of its chain.
-fn fold(row: &mut OperatorReport, place: Place, part: OperatorReport, timed: &mut HashSet<usize>) {
-    if place == Place::Before {
+fn fold(row: &mut OperatorReport, place: Option<Ordering>, part: OperatorReport, timed: &mut HashSet<usize>) {
+    if place == Some(Ordering::Less) {
         row.records_in = part.records_in;
         row.functions.iter_mut().take(1).for_each(|first| first.records_in = Some(part.records_in));
-    } else if place == Place::Behind {
+    } else if place == Some(Ordering::Greater) {
         row.records_out = part.records_out;
         row.functions.iter_mut().last().into_iter().for_each(|last| last.records_out = Some(part.records_out));
     }

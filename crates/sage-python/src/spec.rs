@@ -1,7 +1,7 @@
 //! What the Python package asks the engine for: a class for each thing that crosses, which is checked when one is made.
 //!
 //! A [`Spec`] says what a step is. What makes its functions, how many replicas it has and the like are the same for all
-//! steps: see [`Step`](crate::steps::Step).
+//! steps: see [`Step`]. What the engine does for one with an input is said beside it, in [`follow`].
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -10,6 +10,13 @@ use std::time::Duration;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyFloat;
+use sage::{DataStream, Pipe, Stream};
+
+use crate::Record;
+use crate::asynchronous::asynchronous;
+use crate::error::SubmitError;
+use crate::steps::{Loops, Step, ended, functions};
+use crate::{folds, kafka, states, timers, windows};
 
 /// A time, in seconds where it crosses.
 #[derive(Clone, Copy)]
@@ -86,6 +93,43 @@ pub(crate) enum Spec {
         connect_timeout: Seconds,
         settings: HashMap<String, String>,
     },
+}
+
+/// Adds a step behind a stream; gives the streams behind it, by its outputs.
+pub(crate) fn follow<P: Pipe<Out = Record>>(
+    py: Python<'_>,
+    stream: Stream<P>,
+    step: &Step,
+    loops: &mut Loops,
+) -> PyResult<Vec<DataStream<Record>>> {
+    let spec = step.spec.get();
+    Ok(match spec {
+        Spec::Window { folds: true, .. } => folds::window(stream, step, spec)?,
+        Spec::Window { .. } => windows::window(stream, step, spec)?,
+        Spec::Async { in_flight, ordered, timeout, ends } => {
+            let outputs = asynchronous(stream, step, *in_flight, *ordered, *timeout);
+            if *ends { ended(outputs, step) } else { outputs }
+        }
+        Spec::Expiring { after, has_function } => vec![states::expiring(stream, step, after.0, *has_function)],
+        Spec::Process {} => timers::process(stream, step),
+        Spec::Take { most } => vec![stream.take(*most).named(&*step.name).boxed()],
+        Spec::KafkaSink { .. } => kafka::sink(stream, step, spec).map(|()| Vec::new())?,
+        Spec::Fill { future } => {
+            let Some(feedback) = loops.remove(future) else {
+                return Err(SubmitError::new_err(format!("the future stream `{future}` is filled twice")));
+            };
+            feedback.fill(stream);
+            Vec::new()
+        }
+        _ => match step.strategy {
+            Strategy::Hash => {
+                let choose = |record: &Record, replicas: usize| (record.hash() % replicas as u64) as usize;
+                functions(py, stream.partition_by(step.parallelism, choose), step, None, false)?
+            }
+            Strategy::Broadcast => functions(py, stream.broadcast(step.parallelism), step, None, false)?,
+            Strategy::RoundRobin => functions(py, stream, step, Some(step.parallelism), false)?,
+        },
+    })
 }
 
 /// Where a group of readers begins that has committed no offset.

@@ -9,7 +9,6 @@ use pyo3::prelude::*;
 use sage::{DataStream, Environment, Feedback, OutOfOrder, Pipe, Stream, Timestamp};
 
 use crate::Record;
-use crate::asynchronous::asynchronous;
 use crate::blocks::Blocks;
 use crate::chain::{Chain, Manner};
 use crate::chained::{ChainOperator, ChainSink};
@@ -19,21 +18,21 @@ use crate::native::{Native, Parts};
 use crate::policies::{Policy, policed};
 use crate::rows::{Rows, Told};
 use crate::source::Iterated;
-use crate::spec::{Spec, Strategy, Times};
+use crate::spec::{Spec, Strategy, Times, follow};
 use crate::stage::Form;
 use crate::thread::attach;
-use crate::{folds, joins, kafka, states, timers, windows};
+use crate::{joins, kafka};
 
 /// One step of the plan: see `python/sage/_plan.py` for what the fields are.
 #[derive(FromPyObject)]
 pub(crate) struct Step {
     pub(crate) name: String,
-    spec: Py<Spec>,
+    pub(crate) spec: Py<Spec>,
     inputs: Vec<(usize, usize)>,
     outputs: Vec<usize>,
     pub(crate) make: Py<PyAny>,
     pub(crate) parallelism: usize,
-    strategy: Strategy,
+    pub(crate) strategy: Strategy,
     takes: Form,
     gives: Form,
     pub(crate) policy: Policy,
@@ -52,7 +51,7 @@ impl Step {
 }
 
 /// The loops that are not filled yet, by the names of their streams.
-type Loops = HashMap<String, Feedback<Record>>;
+pub(crate) type Loops = HashMap<String, Feedback<Record>>;
 
 /// What a step reads.
 enum Input {
@@ -167,42 +166,8 @@ fn fork(stream: DataStream<Record>, count: usize) -> Vec<Input> {
     outputs
 }
 
-/// Adds a step behind a stream; gives the streams behind it, by its outputs.
-fn follow<P: Pipe<Out = Record>>(
-    py: Python<'_>,
-    stream: Stream<P>,
-    step: &Step,
-    loops: &mut Loops,
-) -> PyResult<Vec<DataStream<Record>>> {
-    match (step.spec.get(), step.strategy) {
-        (spec @ Spec::Window { folds: true, .. }, _) => folds::window(stream, step, spec),
-        (spec @ Spec::Window { .. }, _) => windows::window(stream, step, spec),
-        (Spec::Async { in_flight, ordered, timeout, ends }, _) => {
-            let outputs = asynchronous(stream, step, *in_flight, *ordered, *timeout);
-            Ok(if *ends { ended(outputs, step) } else { outputs })
-        }
-        (Spec::Expiring { after, has_function }, _) => Ok(vec![states::expiring(stream, step, after.0, *has_function)]),
-        (Spec::Process {}, _) => Ok(timers::process(stream, step)),
-        (Spec::Take { most }, _) => Ok(vec![stream.take(*most).named(&*step.name).boxed()]),
-        (spec @ Spec::KafkaSink { .. }, _) => kafka::sink(stream, step, spec).map(|()| Vec::new()),
-        (Spec::Fill { future }, _) => {
-            let Some(feedback) = loops.remove(future) else {
-                return Err(SubmitError::new_err(format!("the future stream `{future}` is filled twice")));
-            };
-            feedback.fill(stream);
-            Ok(Vec::new())
-        }
-        (_, Strategy::Hash) => {
-            let choose = |record: &Record, replicas: usize| (record.hash() % replicas as u64) as usize;
-            functions(py, stream.partition_by(step.parallelism, choose), step, None, false)
-        }
-        (_, Strategy::Broadcast) => functions(py, stream.broadcast(step.parallelism), step, None, false),
-        _ => functions(py, stream, step, Some(step.parallelism), false),
-    }
-}
-
 /// Runs functions on a stream: in so many replicas, or as many as it has. Of `blocks`, each is several records.
-fn functions<P: Pipe<Out = Record>>(
+pub(crate) fn functions<P: Pipe<Out = Record>>(
     py: Python<'_>,
     stream: Stream<P>,
     step: &Step,
@@ -249,7 +214,7 @@ fn functions<P: Pipe<Out = Record>>(
 }
 
 /// Ends the first output of a step that is a sink: nothing comes out of it.
-fn ended(mut outputs: Vec<DataStream<Record>>, step: &Step) -> Vec<DataStream<Record>> {
+pub(crate) fn ended(mut outputs: Vec<DataStream<Record>>, step: &Step) -> Vec<DataStream<Record>> {
     outputs.remove(0).sink(drop).named(format!("end of {}", step.name));
     outputs
 }

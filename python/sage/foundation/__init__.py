@@ -1,33 +1,8 @@
 """The functions, as SAGE programs import them."""
 
-from sage._functions import (
-    BaseCoMapFunction,
-    BaseFunction,
-    BaseJoinFunction,
-    BatchFunction,
-    FilterFunction,
-    FlatMapFunction,
-    KeyByFunction,
-    MapFunction,
-    SinkFunction,
-    SourceFunction,
-    wrap_lambda,
-)
+from sage._functions import *
+from sage._functions import __all__ as _functions
 from sage._io import PrintSink
 from sage._logging import CustomLogger
 
-__all__ = [
-    "BaseCoMapFunction",
-    "BaseFunction",
-    "BaseJoinFunction",
-    "BatchFunction",
-    "CustomLogger",
-    "FilterFunction",
-    "FlatMapFunction",
-    "KeyByFunction",
-    "MapFunction",
-    "PrintSink",
-    "SinkFunction",
-    "SourceFunction",
-    "wrap_lambda",
-]
+__all__ = [*_functions, "CustomLogger", "PrintSink"]

@@ -1,29 +1,4 @@
 """The function classes, as SAGE programs import them."""
 
-from sage._functions import (
-    BaseCoMapFunction,
-    BaseFunction,
-    BaseJoinFunction,
-    BatchFunction,
-    FilterFunction,
-    FlatMapFunction,
-    KeyByFunction,
-    MapFunction,
-    SinkFunction,
-    SourceFunction,
-    wrap_lambda,
-)
-
-__all__ = [
-    "BaseCoMapFunction",
-    "BaseFunction",
-    "BaseJoinFunction",
-    "BatchFunction",
-    "FilterFunction",
-    "FlatMapFunction",
-    "KeyByFunction",
-    "MapFunction",
-    "SinkFunction",
-    "SourceFunction",
-    "wrap_lambda",
-]
+from sage._functions import *
+from sage._functions import __all__ as __all__
