@@ -121,7 +121,7 @@ pub(crate) fn follow<P: Pipe<Out = Record>>(
             feedback.fill(stream);
             Vec::new()
         }
-        _ => match step.strategy {
+        Spec::Chain { .. } | Spec::Native {} => match step.strategy {
             Strategy::Hash => {
                 let choose = |record: &Record, replicas: usize| (record.hash() % replicas as u64) as usize;
                 functions(py, stream.partition_by(step.parallelism, choose), step, None, false)?
@@ -129,6 +129,9 @@ pub(crate) fn follow<P: Pipe<Out = Record>>(
             Strategy::Broadcast => functions(py, stream.broadcast(step.parallelism), step, None, false)?,
             Strategy::RoundRobin => functions(py, stream, step, Some(step.parallelism), false)?,
         },
+        Spec::Source { .. } | Spec::Future { .. } | Spec::KafkaSource { .. } | Spec::Join { .. } | Spec::Zip { .. } => {
+            return Err(step.refused());
+        }
     })
 }
 
