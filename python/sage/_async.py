@@ -73,11 +73,11 @@ class ThreadRunner:
     """
 
     def __init__(self, flight: Flight, make: Callable[[], Any], loop: JobLoop) -> None:
-        self.bridge = Bridge(min(flight.most, MOST_THREADS))
         self.patience = flight.patience
         self._name = flight.name
         self._loop = loop
         self._function = make()
+        self.bridge = Bridge(min(flight.most, MOST_THREADS))
         self._results = _results(flight.kind, self._function)
         self._refused = UNUSED if flight.kind is SINK else UNAWAITED
         #: That of the task's thread: what the program had set when it submitted the job.
@@ -180,6 +180,8 @@ class LoopRunner:
             self._loop = loop.begun()
             self._loop.run(self._begin())
         except BaseException:
+            # As in `finish_close`.
+            del self.bridge
             loop.release()
             raise
 

@@ -43,8 +43,6 @@ class _Options(NamedTuple):
     """How the engine runs a job: see ``plan.rs``."""
 
     name: str
-    #: Whether the interpreter's main thread is the one that submits: its handlers end the program at a signal.
-    is_on_main: bool
     #: What the first SIGINT or SIGTERM does: ``"drain"`` or ``"finish"``.
     on_signal: str
     timeouts: Timeouts
@@ -52,7 +50,7 @@ class _Options(NamedTuple):
     queue_bytes: int
     log_dir: Any
     #: Is asked for the stack of a thread that missed a deadline.
-    where_stuck: Any
+    where_stuck: Callable[[int], str | None] = where_stuck
 
 
 class LocalEnvironment(Pipeline):
@@ -193,8 +191,7 @@ class LocalEnvironment(Pipeline):
             _Registration(name, self._factory(name, made, calls), self._after[name])
             for name, made in self._services.items()
         ]
-        queued_calls = whole("`most_queued_calls`", self.config.get("most_queued_calls", 1000), 1, 10_000_000)
-        queue_bytes = whole("`queue_bytes`", self.config.get("queue_bytes", 64 << 20), 1, 1 << 62)
+        options = self._options(context)
         run = Run(calls, self.name)
         if progress is not False:
             run.sources = Sources(self.pipeline)
@@ -205,17 +202,7 @@ class LocalEnvironment(Pipeline):
                 for step in steps:
                     if isinstance(step.make, Maker):
                         step.make = step.make.here(calls)
-                options = _Options(
-                    self.name,
-                    is_on_main,
-                    on_signal_of(self.config),
-                    context.timeouts,
-                    queued_calls,
-                    queue_bytes,
-                    self.config.get("log_dir"),
-                    where_stuck,
-                )
-                _sage.start(run, options, steps, services, calls.bind)
+                _sage.start(run, options, is_on_main, steps, services, calls.bind)
             except BaseException:
                 if not run.goes_on:
                     calls.close()
@@ -344,6 +331,13 @@ class LocalEnvironment(Pipeline):
             return made_instance
 
         return lambda: Hooks(make, calls.loop)
+
+    def _options(self, context: JobContext) -> _Options:
+        config = self.config
+        queued_calls = whole("`most_queued_calls`", config.get("most_queued_calls", 1000), 1, 10_000_000)
+        queue_bytes = whole("`queue_bytes`", config.get("queue_bytes", 64 << 20), 1, 1 << 62)
+        signal, folder = on_signal_of(config), config.get("log_dir")
+        return _Options(self.name, signal, context.timeouts, queued_calls, queue_bytes, folder)
 
     def _context(self) -> JobContext:
         return JobContext(self.name, tuple(self._services), timeouts_of(self.config))

@@ -209,7 +209,12 @@ class Role:
     Sum: ClassVar[Role]
 
 def start(
-    run: Any, options: Any, steps: list[Any], services: list[Any], bind: Callable[[dict[str, Handle]], object]
+    run: Any,
+    options: Any,
+    is_on_main: bool,
+    steps: list[Any],
+    services: list[Any],
+    bind: Callable[[dict[str, Handle]], object],
 ) -> None: ...
 def await_end(thread: int) -> None: ...
 def end_attaching() -> None: ...

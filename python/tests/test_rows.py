@@ -24,6 +24,10 @@ from sage import (
 )
 
 
+#: Errors, whose tracebacks refer to what ran: no descriptor may stay open for that.
+kept: list[BaseException] = []
+
+
 def odd(n: int) -> int:
     return n % 2
 
@@ -128,8 +132,9 @@ def test_errors_name_the_steps_of_the_program(tmp_path: Path) -> None:
 
     env = LocalEnvironment("opening")
     env.from_batch([1]).map(Broken).collect()
-    with pytest.raises(JobFailed, match="`opening` failed at operator `Broken`, while opening: LookupError"):
+    with pytest.raises(JobFailed, match="`opening` failed at operator `Broken`, while opening: LookupError") as failed:
         env.submit(autostop=True)
+    kept.append(failed.value)
 
     def lost(letter: Any) -> None:
         raise OSError("disk full")

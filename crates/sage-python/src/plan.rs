@@ -29,7 +29,6 @@ pub(crate) struct Registration {
 #[derive(FromPyObject)]
 pub(crate) struct Options {
     name: String,
-    is_on_main: bool,
     on_signal: String,
     timeouts: Timeouts,
     most_queued_calls: usize,
@@ -52,18 +51,21 @@ const LEAST_STACK_BYTES: usize = 64 << 10;
 
 /// Starts a job, and sets it as the attribute `job` of `run`: where it is returned, what a handler of signals raises at
 /// that moment would have it dropped. `bind` is given the handles of the services, by name, before anything runs.
+///
+/// `is_on_main` says whether the interpreter's main thread is the one that submits: its handlers end the program at a
+/// signal.
 #[pyfunction]
 pub(crate) fn start(
     py: Python<'_>,
     run: &Bound<'_, PyAny>,
     options: Options,
+    is_on_main: bool,
     steps: Vec<Step>,
     services: Vec<Registration>,
     bind: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     check_process()?;
-    let Options { name, is_on_main, on_signal, timeouts, most_queued_calls, queue_bytes, log_dir, where_stuck } =
-        options;
+    let Options { name, on_signal, timeouts, most_queued_calls, queue_bytes, log_dir, where_stuck } = options;
     let finishes = on_signal == "finish";
     let Timeouts { setup, drain, cancel, stop, cleanup } = timeouts;
     let [setup, drain, cancel, stop, cleanup] = [setup, drain, cancel, stop, cleanup].map(|time| time.0);
