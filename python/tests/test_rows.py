@@ -132,7 +132,7 @@ def test_errors_name_the_steps_of_the_program(tmp_path: Path) -> None:
 
     env = LocalEnvironment("opening")
     env.from_batch([1]).map(Broken).collect()
-    with pytest.raises(JobFailed, match="`opening` failed at operator `Broken`, while opening: LookupError") as failed:
+    with pytest.raises(JobFailed, match="failed at operator `Broken`, while opening: LookupError") as failed:
         env.submit(autostop=True)
     kept.append(failed.value)
 
