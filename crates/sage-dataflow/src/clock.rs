@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::job::control::JobControl;
 use crate::sync::lock;
 use crate::time::Timestamp;
 
@@ -26,7 +25,12 @@ enum Kind {
 struct Manual {
     now: AtomicI64,
     /// The jobs to rouse when it is moved.
-    jobs: Mutex<Vec<Weak<JobControl>>>,
+    jobs: Mutex<Vec<Weak<dyn Rouse>>>,
+}
+
+/// Whoever waits for a time to come, and looks at the clock when it is roused.
+pub(crate) trait Rouse: Send + Sync {
+    fn rouse(&self);
 }
 
 impl Clock {
@@ -66,11 +70,12 @@ impl Clock {
     }
 
     /// Has the threads of a job roused whenever this clock is moved.
-    pub(crate) fn rouses(&self, job: &Arc<JobControl>) {
+    pub(crate) fn rouses<R: Rouse + 'static>(&self, job: &Arc<R>) {
         if let Kind::Manual(manual) = &self.0 {
             let mut jobs = lock(&manual.jobs);
             jobs.retain(|job| job.strong_count() > 0);
-            jobs.push(Arc::downgrade(job));
+            let job = Arc::downgrade(job);
+            jobs.push(job);
         }
     }
 

@@ -2,215 +2,28 @@
 
 use std::os::unix::thread::RawPthread;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
 use crate::BoxError;
-use crate::backend::inline::InlineBackend;
-use crate::backend::local::LocalBackend;
-use crate::backend::room;
-use crate::backend::thread::OwnThread;
-use crate::backend::{Backend, Ground, StuckProbe, Threads, event_queue};
+use crate::backend::StuckProbe;
+use crate::chain::ErrorPolicy;
 use crate::clock::Clock;
-use crate::graph::wiring::{self, LaneOptions};
-use crate::graph::{Explain, Mistake, SharedGraph, validate};
-use crate::guarded::{Guarded, guard};
-use crate::job::control::JobControl;
-use crate::job::dispatcher::Dispatcher;
-use crate::job::plan::{LiveMetrics, Plan};
-use crate::job::polling::Polling;
-use crate::job::signals::{self, Listening};
-use crate::job::{
-    Deadlines, JobHandle, JobReport, JobShared, LogError, Origin, RunError, SessionLog, SignalPolicy, WorksFor, checked,
-};
-use crate::operator::policy::ErrorPolicy;
+use crate::graph::{Explain, Mistake, SharedGraph};
+use crate::job::start::{self, Claims, Options, Prepared};
+use crate::job::{Deadlines, JobHandle, JobReport, RunError, SignalPolicy, checked, signals};
+use crate::runtime::is_inside_async;
 use crate::service::{
-    AsyncService, Blocking, CallError, Futures, HookContext, HookTimeouts, JobRuntime, Registry, Service,
-    ServiceBuilder, ServiceEntry, ServiceHandle, ServiceState, Typed, is_inside_async, order,
+    AsyncService, Blocking, CallError, Futures, HookContext, HookTimeouts, Registry, Service, ServiceBuilder,
+    ServiceHandle, Typed,
 };
-use crate::source::{GeneratorSource, IterSource, Lines, Source};
-use crate::stream::pipe::{From as FromSource, OneShot, PerReplica, PerRun};
+use crate::source::{GeneratorSource, IterSource, Lines, OneShot, PerReplica, PerRun, Source};
+use crate::stream::pipe::FromSource;
 use crate::stream::{DataStream, Feedback, Stream};
+use crate::submit_error::SubmitError;
 use crate::sync::{FOREVER, lock};
-
-/// Why a job was not started.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubmitError {
-    /// No stream was declared.
-    #[error("the environment has no pipeline; declare one with a source, for example `env.from_iter(..)`")]
-    Empty,
-    /// A stream does not end in a sink.
-    #[error("the stream after `{operator}` has no sink; end it with `.sink(..)` or `.collect()`")]
-    MissingSink {
-        /// The last operator of the stream.
-        operator: String,
-    },
-    /// An operator was given no replica. It may have 65536 at most; more is an
-    /// [`OperatorOption`](Self::OperatorOption).
-    #[error("operator `{operator}` has a parallelism of 0; it needs at least 1")]
-    ZeroParallelism {
-        /// The first operator of the chain.
-        operator: String,
-    },
-    /// Two operators have the same name.
-    #[error("two operators are named `{name}`; names are unique in an environment")]
-    DuplicateOperator {
-        /// The name.
-        name: String,
-    },
-    /// Two services have the same name.
-    #[error("two services are named `{name}`; names are unique in an environment")]
-    DuplicateService {
-        /// The name.
-        name: String,
-    },
-    /// A service is declared to come after one that does not exist.
-    #[error("service `{service}` is declared after `{dependency}`, which is not registered")]
-    UnknownDependency {
-        /// The service.
-        service: String,
-        /// The name it gave.
-        dependency: String,
-    },
-    /// Services wait for each other.
-    #[error("services wait for each other: {}", cycle.join(" → "))]
-    DependencyCycle {
-        /// The services of the cycle, each after the next; the first is named again at the end.
-        cycle: Vec<String>,
-    },
-    /// The environment's last job has not ended.
-    #[error("environment `{environment}` is running a job; wait for it first")]
-    AlreadyRunning {
-        /// The environment.
-        environment: String,
-    },
-    /// A task or service of an earlier job was abandoned and may still be running.
-    #[error("environment `{environment}` has something left from an earlier job ({left}); declare a new one")]
-    LeftBehind {
-        /// The environment.
-        environment: String,
-        /// What is left.
-        left: String,
-    },
-    /// A source that can be read once was read by an earlier job.
-    #[error(
-        "source `{source_name}` can be read once and has been; use `from_factory` or `from_collection` to run again"
-    )]
-    SourceConsumed {
-        /// The source.
-        source_name: String,
-    },
-    /// `run` was called by async code, whose thread it would block. In `spawn_blocking` and `block_in_place` it runs.
-    #[error(
-        "`run` would block the async runtime it is called in; use `run_async().await`, or call it in `spawn_blocking`"
-    )]
-    InsideRuntime,
-    /// A stream of another environment was brought together with one of this.
-    #[error("`{operator}` meets a stream of another environment; declare both in one")]
-    ForeignStream {
-        /// The operator that was to take both, or the last one before a union.
-        operator: String,
-    },
-    /// An operator was given an option that cannot be.
-    #[error("`{operator}`: {message}")]
-    OperatorOption {
-        /// The operator.
-        operator: String,
-        /// What may be given instead.
-        message: String,
-    },
-    /// A name was given where there is no operator.
-    #[error("`.named(\"{name}\")` names nothing: it stands after an exchange; put it after an operator")]
-    NothingToName {
-        /// The name.
-        name: String,
-    },
-    /// A function that makes sources, operators or sinks panicked, or the `Clone` of one of their functions did.
-    #[error("`{operator}` could not be built: its factory, or the `Clone` of its function, panicked: {message}")]
-    Factory {
-        /// The source, operator or sink.
-        operator: String,
-        /// What it panicked with.
-        message: String,
-    },
-    /// The log files could not be opened.
-    #[error(transparent)]
-    LogFiles(#[from] LogError),
-    /// The system gave no thread.
-    #[error("the job's threads could not be started")]
-    Threads(#[source] std::io::Error),
-    /// The system has no room for so many threads: each replica of an operator that begins a chain is one.
-    #[error(
-        "the job needs {threads} threads, and `{limit}` leaves room for {room}; \
-         give operators fewer replicas, or raise that limit"
-    )]
-    TooManyThreads {
-        /// How many it needs at once.
-        threads: usize,
-        /// The limit that allows fewest, by the name or the file that the system knows it by.
-        limit: String,
-        /// For how many more threads it leaves room.
-        room: u64,
-    },
-    /// An option is out of its range.
-    #[error("{option} is {value}; {range}")]
-    Option {
-        /// The option.
-        option: &'static str,
-        /// The value it was given.
-        value: usize,
-        /// The values it may have.
-        range: &'static str,
-    },
-}
-
-#[derive(Debug, Clone)]
-struct Options {
-    inline: bool,
-    signals: SignalPolicy,
-    deadlines: Deadlines,
-    time_limit: Option<Duration>,
-    log_dir: Option<PathBuf>,
-    batch_records: Option<usize>,
-    queue_batches: Option<usize>,
-    queue_bytes: usize,
-    flush_interval: Duration,
-    clock: Option<Clock>,
-    runtime: Option<Handle>,
-    stuck_probe: Option<StuckProbe>,
-    threads: Threads,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            inline: false,
-            signals: SignalPolicy::default(),
-            deadlines: Deadlines::default(),
-            time_limit: None,
-            log_dir: None,
-            batch_records: None,
-            queue_batches: None,
-            queue_bytes: 64 << 20,
-            flush_interval: Duration::from_millis(1),
-            clock: None,
-            runtime: None,
-            stuck_probe: None,
-            threads: Threads::default(),
-        }
-    }
-}
-
-/// The range of the two sizes of a lane.
-const MAX_BATCH_RECORDS: usize = 1 << 20;
-const MAX_QUEUE_BATCHES: usize = 1 << 16;
-/// The range of a thread's stack.
-const MIN_STACK_BYTES: usize = 64 << 10;
-const MAX_STACK_BYTES: usize = 1 << 40;
 
 /// Where pipelines and the services they call are declared and run.
 ///
@@ -231,15 +44,7 @@ pub struct Environment {
     graph: SharedGraph,
     registry: Arc<Registry>,
     options: Options,
-    use_: Arc<Mutex<Use>>,
-}
-
-/// What an environment is being used for.
-#[derive(Debug)]
-enum Use {
-    Idle,
-    Running,
-    LeftBehind(String),
+    claims: Claims,
 }
 
 impl std::fmt::Debug for Environment {
@@ -256,7 +61,7 @@ impl Environment {
             graph: SharedGraph::default(),
             registry: Registry::new(),
             options: Options::default(),
-            use_: Arc::new(Mutex::new(Use::Idle)),
+            claims: Claims::default(),
         }
     }
 
@@ -578,18 +383,7 @@ impl Environment {
     /// # Errors
     /// Whatever is wrong with the declaration, before anything has started.
     pub fn submit(&self) -> Result<JobHandle, SubmitError> {
-        let prepared = self.prepare()?;
-        let shared = prepared.dispatcher.shared();
-        let end = shared.clone();
-        // Under guard where no thread is to be had: what it dropped then is users' chains.
-        let prepared = Guarded::new(prepared, None);
-        let run = move || {
-            end.job().enter();
-            end.end().finish(prepared.into_inner().run());
-        };
-        let runner = OwnThread::spawn("sage-dispatcher", run).map_err(SubmitError::Threads)?;
-        shared.end().set_runner(runner);
-        Ok(JobHandle::new(shared))
+        self.prepare()?.submit()
     }
 
     /// As [`run`](Self::run), without blocking the calling thread. Dropping the future cancels the job, and blocks
@@ -599,160 +393,6 @@ impl Environment {
     }
 
     fn prepare(&self) -> Result<Prepared, SubmitError> {
-        let in_use = InUse::claim(&self.name, &self.use_)?;
-        let options = &self.options;
-        self.check_options()?;
-        let services = self.registry.all();
-        order::check(&services)?;
-        let (events, queue) = event_queue();
-        let clock = options.clock.clone().unwrap_or_else(Clock::system);
-        let control = Arc::new(JobControl::new(clock));
-        control.clock().rouses(&control);
-        let job = WorksFor::new_job();
-        let runtime = Arc::new(JobRuntime::new(options.runtime.clone(), job));
-        let lanes = LaneOptions {
-            batch_records: options.batch_records,
-            queue_batches: options.queue_batches,
-            queue_bytes: options.queue_bytes,
-            inline: options.inline,
-            flush_interval: if options.inline { Duration::ZERO } else { options.flush_interval },
-        };
-        let tasks: usize = self.graph.with(|graph| {
-            validate(graph)?;
-            Ok::<_, SubmitError>(graph.chains.iter().map(|chain| graph.parallelism(chain)).sum())
-        })?;
-        if !options.inline {
-            // Before the tasks the services start, at first all that come after no other; besides there is the
-            // dispatcher's.
-            let first_services = services.iter().filter(|entry| entry.after.is_empty()).count();
-            room::check(tasks.max(first_services) + 1)?;
-        }
-        let log = match &options.log_dir {
-            Some(dir) => SessionLog::open(dir)?,
-            None => SessionLog::default(),
-        };
-        let listening = Listening::start(options.signals, &events).map_err(SubmitError::Threads)?;
-        // Last of what can fail: building takes the sources that can be read once.
-        let inline = options.inline.then(|| events.clone());
-        let polling = Polling { runtime: runtime.clone(), events: inline };
-        let plan = self.build(&control, &lanes, polling, &services)?;
-        services.iter().for_each(|entry| entry.reset());
-        self.registry.begin(&services, events.clone(), runtime.clone(), options.inline);
-        let shared =
-            Arc::new(JobShared::new(job_id(), events.clone(), LiveMetrics::new(&plan), self.registry.clone(), job));
-        let (stuck_probe, threads) = (options.stuck_probe.clone(), options.threads.clone());
-        let ground = Ground { control, runtime: runtime.clone(), events, queue, stuck_probe, job, threads };
-        let backend: Box<dyn Backend + Send> = match options.inline {
-            true => Box::new(InlineBackend::new(ground)),
-            false => Box::new(LocalBackend::new(ground)),
-        };
-        let dispatcher = Dispatcher::new(
-            backend,
-            self.name.clone(),
-            options.deadlines,
-            options.time_limit,
-            plan,
-            self.registry.clone(),
-            runtime,
-            shared,
-            log,
-        );
-        Ok(Prepared { dispatcher, in_use, _listening: listening })
+        start::prepare(&self.name, &self.options, &self.graph, &self.registry, &self.claims)
     }
-
-    /// Builds the tasks. That runs the user's factories, so the graph is not locked meanwhile.
-    fn build(
-        &self,
-        control: &Arc<JobControl>,
-        lanes: &LaneOptions,
-        polling: Polling,
-        services: &[Arc<ServiceEntry>],
-    ) -> Result<Plan, SubmitError> {
-        let graph = self.graph.with(std::mem::take);
-        let built = guard(|| wiring::build(&graph, control, lanes, polling)).unwrap_or_else(|what| {
-            let message = format!("a `Drop` panicked: {what}");
-            Err(SubmitError::Factory { operator: "pipeline".to_owned(), message })
-        });
-        let plan = built.map(|built| Plan::new(&graph, built, services.to_vec()));
-        self.graph.with(|place| *place = graph);
-        plan
-    }
-
-    fn check_options(&self) -> Result<(), SubmitError> {
-        let check = |option, value, min: usize, max: usize, range| match value {
-            value if (min..=max).contains(&value) => Ok(()),
-            value => Err(SubmitError::Option { option, value, range }),
-        };
-        let batch_records = self.options.batch_records.unwrap_or(1);
-        check("batch_records", batch_records, 1, MAX_BATCH_RECORDS, "it may be 1 to 1048576")?;
-        let queue_batches = self.options.queue_batches.unwrap_or(2);
-        check("queue_batches", queue_batches, 2, MAX_QUEUE_BATCHES, "it may be 2 to 65536")?;
-        check("queue_bytes", self.options.queue_bytes, 1, usize::MAX, "it may be 1 or more")?;
-        let stack_bytes = self.options.threads.stack_bytes.unwrap_or(MIN_STACK_BYTES);
-        check("stack_bytes", stack_bytes, MIN_STACK_BYTES, MAX_STACK_BYTES, "it may be 65536 to 1099511627776")
-    }
-}
-
-/// A job ready to run.
-struct Prepared {
-    dispatcher: Dispatcher<Box<dyn Backend + Send>>,
-    in_use: InUse,
-    _listening: Listening,
-}
-
-impl Prepared {
-    /// The report; `None` if the engine itself panicked.
-    fn run(self) -> Option<JobReport> {
-        let Self { mut dispatcher, mut in_use, _listening } = self;
-        let report = guard(|| dispatcher.run()).ok();
-        // It has the last of some users' values, such as those in events that came too late.
-        drop(guard(move || drop(dispatcher)));
-        in_use.left = report.as_ref().map_or_else(|| Some("the job".to_owned()), still_running);
-        report
-    }
-}
-
-/// What may still be using the environment's functions and services after a job.
-fn still_running(report: &JobReport) -> Option<String> {
-    let abandoned = report.services.iter().find(|service| service.state == ServiceState::Abandoned);
-    let mut causes = report.first_cause.iter().chain(&report.attached);
-    let stuck = causes.find_map(|cause| match &cause.origin {
-        Origin::Task { name, .. } => Some(format!("task `{name}`")),
-        _ => None,
-    });
-    stuck.or_else(|| abandoned.map(|service| format!("service `{}`", service.name)))
-}
-
-/// Keeps an environment from running two jobs at once.
-struct InUse {
-    use_: Arc<Mutex<Use>>,
-    left: Option<String>,
-}
-
-impl InUse {
-    fn claim(environment: &str, use_: &Arc<Mutex<Use>>) -> Result<Self, SubmitError> {
-        let environment = || environment.to_owned();
-        let mut now = lock(use_);
-        match &*now {
-            Use::Running => Err(SubmitError::AlreadyRunning { environment: environment() }),
-            Use::LeftBehind(left) => Err(SubmitError::LeftBehind { environment: environment(), left: left.clone() }),
-            Use::Idle => {
-                *now = Use::Running;
-                Ok(Self { use_: use_.clone(), left: None })
-            }
-        }
-    }
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        *lock(&self.use_) = self.left.take().map_or(Use::Idle, Use::LeftBehind);
-    }
-}
-
-/// Unique on this machine: the time, the process, and a number within it.
-fn job_id() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    format!("{time:x}-{:x}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -17,7 +17,7 @@ use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::graph::NodeId;
+use crate::ids::NodeId;
 use crate::{BoxError, SharedError};
 
 /// What went wrong in user code.

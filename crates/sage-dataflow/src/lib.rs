@@ -39,40 +39,49 @@
 compile_error!("sage runs on Linux only: its signal handling and its checks of what is left use Linux interfaces");
 
 mod backend;
+mod chain;
 mod clock;
+mod control;
 mod environment;
 mod exchange;
 mod graph;
 mod guarded;
+mod ids;
 mod job;
+mod key;
+mod mark;
 mod metrics;
 mod operator;
+mod runtime;
 mod service;
 mod sink;
 mod source;
 mod stream;
+mod submit_error;
 mod sync;
+mod task;
 pub mod testing;
+mod thread;
 mod time;
 
-pub use backend::thread::OsThread;
-pub use clock::Clock;
-pub use environment::{Environment, SubmitError};
-pub use exchange::{BlockedBy, FeedbackError, Partitioning};
-pub use graph::{Explain, NodeId};
-pub use job::task::{
-    AtRecord, Cancelling, CloseContext, Fatal, Fault, FinishContext, LeftBehind, OpenContext, Stop, WhileOpening,
+pub use chain::{
+    AtRecord, BudgetExceeded, Cancelling, CloseContext, DeadLetter, Emit, ErrorPolicy, Fatal, Fault, FinishContext,
+    LeftBehind, OpenContext, Operator, RetriesExhausted, Retry, Stop, WhileOpening,
 };
-#[doc(hidden)]
-pub use job::task::{excuse, excused};
+pub use clock::Clock;
+pub use control::{StopReason, WorksFor};
+pub use environment::Environment;
+pub use exchange::{FeedbackError, Partitioning};
+pub use graph::Explain;
+pub use ids::NodeId;
 pub use job::{
     Cause, CauseKind, Cleanliness, Deadlines, FunctionReport, JobError, JobHandle, JobMetrics, JobReport, JobState,
-    Leftover, LogError, OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy,
-    SignalWatch, StopReason, WorksFor,
+    Leftover, OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy, SignalWatch,
 };
+pub use key::KeySelector;
+pub use metrics::BlockedBy;
 pub use operator::{
-    Aggregate, AsyncError, BudgetExceeded, DeadLetter, Emit, ErrorPolicy, Fires, In2, In3, In4, In5, JoinError,
-    KeyContext, KeySelector, LateRecords, Operator, Order, Output, RetriesExhausted, Retry, SetsApart, Timer, ZipError,
+    Aggregate, Fires, In2, In3, In4, In5, JoinError, KeyContext, LateRecords, Output, SetsApart, Timer, ZipError,
 };
 pub use service::{
     AsyncService, CallError, Dependency, Hook, HookContext, Service, ServiceBuilder, ServiceHandle, ServiceRef,
@@ -80,11 +89,16 @@ pub use service::{
 };
 pub use sink::{Collected, Sink, WriteError};
 pub use source::{Line, Next, ReadError, Source, SourceContext};
-pub use stream::pipe::Pipe;
+pub use stream::pipe::{ParallelStep, Pipe, Step};
 pub use stream::{
     Aligned, ByClock, ConnectedStreams, DataStream, ExpiringStream, Feedback, JoinedStreams, KeyedStream, SinkHandle,
     Stream, WindowedJoin, WindowedStream, Windowing, WindowsOf,
 };
+pub use submit_error::{LogError, SubmitError};
+pub use task::{AsyncError, AsyncFunction, Order};
+#[doc(hidden)]
+pub use task::{excuse, excused};
+pub use thread::OsThread;
 pub use time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 
 /// Any error, as operators, sinks and services return it.

@@ -11,8 +11,6 @@ pub(crate) use std::thread::{self, Thread};
 use std::time::Duration;
 pub(crate) use std::time::Instant;
 
-pub(crate) use crate::backend::thread::OwnThread;
-
 /// An `UnsafeCell` with loom's closure interface.
 #[derive(Debug)]
 #[repr(transparent)]

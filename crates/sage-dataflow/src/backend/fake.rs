@@ -4,11 +4,12 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{Backend, Command, Event, ServiceAction, TaskId, Unit};
+use crate::chain::{During, Failure};
+use crate::control::{Control, StopReason};
 use crate::guarded::What;
-use crate::job::control::Control;
-use crate::job::reason::StopReason;
-use crate::job::task::{During, Ending, Failure, TaskOutcome, TaskTimes};
+use crate::metrics::TaskTimes;
 use crate::service::{Hook, HookEnd, HookFailure, ServiceId};
+use crate::task::{Ending, TaskOutcome};
 
 /// How a scripted hook or task comes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,9 +9,8 @@ use std::io;
 use std::time::Instant;
 
 use super::{Backend, Event, Ground, TaskId, Unit, Within};
-use crate::job::control::Control;
-use crate::job::reason::StopReason;
-use crate::job::task::{Runner, Step};
+use crate::control::{Control, StopReason};
+use crate::task::{Runner, Step};
 
 /// Runs every unit on the thread that waits for events.
 pub(crate) struct InlineBackend {

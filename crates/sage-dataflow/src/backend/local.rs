@@ -11,13 +11,12 @@ use std::time::Instant;
 
 use foldhash::fast::RandomState;
 
-use super::thread::{OwnThread, ProbeHangs, ask};
 use super::{Backend, Event, Ground, ServiceAction, Stuck, TaskId, Unit};
+use crate::control::{Control, StopReason};
 use crate::guarded::{Guarded, guard};
-use crate::job::control::Control;
-use crate::job::reason::StopReason;
 use crate::service::{Hook, ServiceId};
 use crate::sync::lock;
+use crate::thread::{OwnThread, ProbeHangs, ask};
 
 /// Runs each unit on a thread of its own.
 pub(crate) struct LocalBackend {

@@ -8,23 +8,21 @@ pub(crate) mod fake;
 pub(crate) mod inline;
 pub(crate) mod local;
 pub(crate) mod room;
-pub(crate) mod thread;
 
 use std::any::Any;
-use std::fmt;
-use std::io;
 use std::os::unix::thread::RawPthread;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
-use crate::backend::thread::ProbeHangs;
+use crate::chain::Cursor;
+use crate::control::{Control, JobControl, StopReason, WorksFor};
 use crate::guarded::{What, guard, take_dropped};
-use crate::job::WorksFor;
-use crate::job::control::{Control, JobControl};
-use crate::job::reason::StopReason;
-use crate::job::task::{Cursor, Runner, Task, TaskOutcome};
-use crate::service::{Hook, HookEnd, JobRuntime, ServiceEntry, ServiceId, ServiceState, both};
+use crate::runtime::JobRuntime;
+use crate::service::{Hook, HookEnd, ServiceEntry, ServiceId, ServiceState, both};
+use crate::task::{Runner, Task, TaskOutcome};
+use crate::thread::ProbeHangs;
 
 /// Names a task within its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

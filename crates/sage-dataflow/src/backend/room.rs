@@ -7,7 +7,7 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::path::Path;
 
-use crate::environment::SubmitError;
+use crate::submit_error::SubmitError;
 
 /// A job of so few threads is not worth the question, which takes longer than such a job.
 const FEW: usize = 256;

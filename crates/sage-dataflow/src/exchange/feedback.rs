@@ -6,10 +6,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::lane::Mark;
 use super::router::{Lanes, RoundRobin};
-use crate::graph::NodeId;
-use crate::job::task::{Fault, Position, Push, TaskContext};
+use crate::chain::{Fault, Position, Push, Signal, TaskContext};
+use crate::ids::NodeId;
 
 /// Why a loop failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -104,26 +103,15 @@ impl<T: Send> Push<T> for FedBack<T> {
         self.to.wanted(outside)
     }
 
-    fn publish(&mut self) {}
-
-    fn flush(&mut self, at: &mut Position) -> Result<(), Fault> {
-        self.to.flush(at)
-    }
-
-    fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
-        self.to.finish(at)
+    /// Event time does not go round, and only the loop's own probes do.
+    fn signal(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
+        match signal {
+            Signal::Probe(_) | Signal::Finish => self.to.signal(signal, at),
+            _ => Ok(()),
+        }
     }
 
     fn close(&mut self, cx: &mut TaskContext) {
         self.to.close(cx);
-    }
-
-    /// Event time does not go round.
-    fn watermark(&mut self, _mark: Mark, _at: &mut Position) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn probe(&mut self, round: u64, at: &mut Position) -> Result<(), Fault> {
-        self.to.probe(round, at)
     }
 }

@@ -1,8 +1,7 @@
 //! How records get from task to task: bounded lanes of record blocks, and the partitioning that
 //! chooses a lane for each record.
 //!
-//! Knows nothing of operators, services or jobs beyond [`Waiting`](crate::job::task::Waiting), as which a full lane
-//! waits.
+//! Knows nothing of operators, services, and of who runs a chain.
 
 #[cfg(test)]
 mod allowances;
@@ -13,17 +12,18 @@ pub(crate) mod lane;
 mod pushes;
 mod rounds;
 mod router;
+mod waiting;
 mod weight;
 
-use crate::sync;
+use crate::{mark, metrics, sync};
 
 pub(crate) use circle::{Circle, Wanting};
 pub use feedback::FeedbackError;
 pub(crate) use feedback::{FedBack, Gauge};
-pub use lane::BlockedBy;
 pub(crate) use rounds::{Returned, Rounds};
 pub(crate) use router::{Broadcast, Lanes, Tee};
 pub(crate) use router::{ByKey, Chosen, RoundRobin};
+pub(crate) use waiting::Waiting;
 pub(crate) use weight::{Weigh, Weights};
 
 /// How the records of a stream are spread over the replicas of the operator after it.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::lane::{Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Size, Taker, Wait, lane};
+use super::lane::{Depth, Inbox, Polled, Pushed, ReaderState, Refused, Size, Taker, Wait, lane};
+use crate::mark::{Between, Mark, Numbered};
 
 /// A record of an odd size, which counts how often it is dropped.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 /// Does it all to one lane. Returns the records that were read, whether the lane ended well, how many were pushed and
 /// how many dropped, and whether one was pushed that came too early.
 fn run(acts: &[Act], capacity: usize, opened: bool) -> (Vec<u64>, bool, u64, usize) {
-    let (drops, signal) = (Rc::new(Cell::new(0)), Arc::new(Signal::new()));
+    let (drops, signal) = (Rc::new(Cell::new(0)), Arc::new(ReaderState::new()));
     let (mut writer, reader) = lane(Size::blocks(capacity, Depth { slow: 2, fast: 3 }), signal.clone(), Never);
     let mut inbox = Some(Inbox::new(vec![reader], signal, Duration::ZERO));
     let (mut read, mut pushed, mut round) = (Vec::new(), 0, 0);
@@ -105,10 +106,10 @@ fn run(acts: &[Act], capacity: usize, opened: bool) -> (Vec<u64>, bool, u64, usi
                 }
             }
             Act::Attend => _ = writer.attend(),
-            Act::Watermark(millis) => _ = writer.watermark(Mark { millis, idle: millis == 0 }),
+            Act::Watermark(millis) => _ = writer.put(Between::Watermark(Mark { millis, idle: millis == 0 })),
             Act::Probe => {
                 round += 1;
-                let _ = writer.probe(round);
+                let _ = writer.put(Between::Numbered(Numbered::Probe, round));
             }
             Act::Read => {
                 if let Some(inbox) = &mut inbox {
@@ -161,7 +162,7 @@ proptest! {
 
 #[test]
 fn a_push_that_comes_too_early_breaks_the_lane_off() {
-    let signal = Arc::new(Signal::new());
+    let signal = Arc::new(ReaderState::new());
     let (mut writer, reader) = lane(Size::blocks(2, Depth { slow: 2, fast: 2 }), signal.clone(), Never);
     let _inbox = Inbox::new(vec![reader], signal, Duration::ZERO);
     writer.open();
@@ -172,11 +173,12 @@ fn a_push_that_comes_too_early_breaks_the_lane_off() {
 
 #[test]
 fn a_push_that_is_attended_to_late_has_lost_nothing() {
-    let signal = Arc::new(Signal::new());
+    let signal = Arc::new(ReaderState::new());
     let (mut writer, reader) = lane(Size::blocks(1, Depth { slow: 2, fast: 2 }), signal.clone(), Never);
     let _inbox = Inbox::new(vec![reader], signal, Duration::ZERO);
     writer.open();
     assert_eq!(writer.push(1), Pushed::Attend);
-    assert_eq!((writer.watermark(Mark::NONE), writer.watermark(Mark::NONE)), (Ok(()), Ok(())));
+    let none = Between::Watermark(Mark::NONE);
+    assert_eq!((writer.put(none), writer.put(none)), (Ok(()), Ok(())));
     assert_eq!((writer.attend(), writer.push(2), writer.finish()), (Ok(()), Pushed::Attend, Ok(())));
 }

@@ -7,11 +7,12 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
-use super::lane::{Mark, Pushed, Refused, Writer};
-use crate::graph::NodeId;
+use super::lane::{Pushed, Refused, Writer};
+use crate::chain::{Fault, Position, Push, Signal, Stop, TaskContext};
+use crate::exchange::Waiting;
 use crate::guarded::Guarded;
-use crate::job::task::{Fault, Position, Push, Stop, TaskContext, Waiting};
-use crate::operator::KeySelector;
+use crate::ids::NodeId;
+use crate::key::KeySelector;
 
 /// The seed of the partitioning hash. Fixed, so that a key goes to the same replica in every run and process.
 const PARTITION_SEED: u64 = 0x5A6E_0001;
@@ -40,12 +41,13 @@ impl<T: Send> Lanes<T> {
         self.each(Lane::attend)
     }
 
-    fn watermark(&mut self, mark: Mark) -> Result<(), Fault> {
-        self.each(|lane| lane.watermark(mark))
-    }
-
-    fn probe(&mut self, round: u64) -> Result<(), Fault> {
-        self.each(|lane| lane.probe(round))
+    /// Passes a signal on to every lane, as far as lanes carry it.
+    fn signal(&mut self, signal: Signal) -> Result<(), Fault> {
+        match (signal, signal.between()) {
+            (Signal::Finish, _) => self.each(Lane::finish),
+            (_, Some(between)) => self.each(|lane| lane.put(between)),
+            (_, None) => Ok(()),
+        }
     }
 
     /// Acts on every lane, also when one has refused or no reader is left: a chain that is satisfied still finishes,
@@ -65,10 +67,6 @@ impl<T: Send> Lanes<T> {
             None if gone && !self.wanted(false) => Err(stopped(Refused::ReaderGone)),
             None => Ok(()),
         }
-    }
-
-    fn finish(&mut self) -> Result<(), Fault> {
-        self.each(Lane::finish)
     }
 
     fn wanted(&self, outside: bool) -> bool {
@@ -111,21 +109,11 @@ macro_rules! lanes_end_of_chain {
         fn wanted(&self, outside: bool) -> bool {
             self.lanes.wanted(outside)
         }
-        fn publish(&mut self) {}
-        fn flush(&mut self, _at: &mut Position) -> Result<(), Fault> {
-            Ok(())
-        }
-        fn finish(&mut self, _at: &mut Position) -> Result<(), Fault> {
-            self.lanes.finish()
-        }
         fn close(&mut self, cx: &mut TaskContext) {
             self.lanes.all.iter_mut().for_each(|lane| cx.add_blocked(lane.wait_mut().take_blocked()));
         }
-        fn watermark(&mut self, mark: Mark, _at: &mut Position) -> Result<(), Fault> {
-            self.lanes.watermark(mark)
-        }
-        fn probe(&mut self, round: u64, _at: &mut Position) -> Result<(), Fault> {
-            self.lanes.probe(round)
+        fn signal(&mut self, signal: Signal, _at: &mut Position) -> Result<(), Fault> {
+            self.lanes.signal(signal)
         }
     };
 }
@@ -182,35 +170,18 @@ impl<T: Send> Push<T> for RoundRobin<T> {
         }
     }
 
-    fn publish(&mut self) {}
-
-    fn flush(&mut self, _at: &mut Position) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _at: &mut Position) -> Result<(), Fault> {
-        match &mut self.single {
-            Some(lane) => lane.finish().map_err(stopped),
-            None => self.lanes.finish(),
-        }
+    fn signal(&mut self, signal: Signal, _at: &mut Position) -> Result<(), Fault> {
+        let Some(lane) = &mut self.single else { return self.lanes.signal(signal) };
+        let passed = match (signal, signal.between()) {
+            (Signal::Finish, _) => lane.finish(),
+            (_, Some(between)) => lane.put(between),
+            (_, None) => Ok(()),
+        };
+        passed.map_err(stopped)
     }
 
     fn close(&mut self, cx: &mut TaskContext) {
         self.each().for_each(|lane| cx.add_blocked(lane.wait_mut().take_blocked()));
-    }
-
-    fn watermark(&mut self, mark: Mark, _at: &mut Position) -> Result<(), Fault> {
-        match &mut self.single {
-            Some(lane) => lane.watermark(mark).map_err(stopped),
-            None => self.lanes.watermark(mark),
-        }
-    }
-
-    fn probe(&mut self, round: u64, _at: &mut Position) -> Result<(), Fault> {
-        match &mut self.single {
-            Some(lane) => lane.probe(round).map_err(stopped),
-            None => self.lanes.probe(round),
-        }
     }
 }
 
@@ -355,30 +326,19 @@ impl<T: Clone + Send, R: Push<T>> Push<T> for Tee<R> {
         self.branches.iter().any(|(branch, wanted)| *wanted && branch.wanted(outside))
     }
 
-    fn publish(&mut self) {}
-
-    fn flush(&mut self, at: &mut Position) -> Result<(), Fault> {
-        self.branches.iter_mut().try_for_each(|(branch, _)| branch.flush(at))
-    }
-
-    fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
+    fn signal(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
+        if signal != Signal::Finish {
+            return self.each(|branch| branch.signal(signal, at));
+        }
         let mut finished = Ok(());
         for (branch, _) in &mut self.branches {
-            finished = finished.and(branch.finish(at));
+            finished = finished.and(branch.signal(signal, at));
         }
         finished
     }
 
     fn close(&mut self, cx: &mut TaskContext) {
         self.branches.iter_mut().for_each(|(branch, _)| branch.close(cx));
-    }
-
-    fn watermark(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
-        self.each(|branch| branch.watermark(mark, at))
-    }
-
-    fn probe(&mut self, round: u64, at: &mut Position) -> Result<(), Fault> {
-        self.each(|branch| branch.probe(round, at))
     }
 }
 
@@ -388,8 +348,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::exchange::lane::{Depth, Inbox, Signal, Size, lane};
-    use crate::job::control::JobControl;
+    use crate::control::JobControl;
+    use crate::exchange::lane::{Depth, Inbox, ReaderState, Size, lane};
 
     /// A chain that is satisfied still finishes, and its operators may emit then: windows that had not come out.
     #[test]
@@ -397,7 +357,7 @@ mod tests {
         let control = Arc::new(JobControl::new(crate::clock::Clock::system()));
         let mut inboxes = Vec::new();
         let all = (0..3).map(|_| {
-            let signal = Arc::new(Signal::new());
+            let signal = Arc::new(ReaderState::new());
             let wait = Waiting::new(control.clone());
             let (writer, reader) = lane(Size::blocks(1, Depth { slow: 2, fast: 2 }), signal.clone(), wait);
             inboxes.push(Inbox::new(vec![reader], signal, Duration::from_millis(1)));

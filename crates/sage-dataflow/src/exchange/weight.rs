@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::operator::DeadLetter;
+use crate::chain::DeadLetter;
 use crate::time::Timed;
 
 /// Tells how many bytes a record holds beside the size of its type.

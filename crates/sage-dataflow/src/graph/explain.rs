@@ -2,7 +2,8 @@
 
 use std::fmt::{self, Write};
 
-use super::{Graph, Index, NodeId};
+use super::{Graph, Index};
+use crate::ids::NodeId;
 
 /// The physical graph of an environment: chains, replicas, exchanges and services.
 ///

@@ -12,29 +12,16 @@ pub(crate) mod wiring;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
+use crate::ids::{ChainId, EdgeId, InletId, NodeId};
+
 pub use explain::Explain;
 use foldhash::fast::RandomState;
-use serde::{Deserialize, Serialize};
 pub(crate) use validate::validate;
 use wiring::{BuildChain, ConnectEdge};
 
+use crate::chain::ErrorPolicy;
 use crate::exchange::{Partitioning, Weights};
-use crate::operator::policy::ErrorPolicy;
 use crate::sync::lock;
-
-/// Names a transformation within its environment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct NodeId(pub(crate) u32);
-
-/// Names the receiving end of an exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InletId(pub(crate) usize);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct EdgeId(pub(crate) usize);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ChainId(pub(crate) usize);
 
 /// One transformation as the user wrote it.
 #[derive(Debug)]

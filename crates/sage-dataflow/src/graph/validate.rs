@@ -1,7 +1,8 @@
 //! What is wrong with a graph, said before anything starts.
 
-use super::{Graph, Index, InletId, Mistake, NodeId};
-use crate::environment::SubmitError;
+use super::{Graph, Index, Mistake};
+use crate::ids::{InletId, NodeId};
+use crate::submit_error::SubmitError;
 
 /// Each replica is a thread, and has a lane to each of those that follow.
 const MAX_PARALLELISM: usize = 65_536;

@@ -4,16 +4,17 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Edge, EdgeId, Graph, Head, Index, InletId, NodeId};
-use crate::environment::SubmitError;
-use crate::exchange::lane::{Depth, Inbox, Reader, Signal, Size, Tally, Writer, lane};
-use crate::exchange::{Circle, Gauge, Lanes, Partitioning, Wanting, Weigh, Weights};
+use super::{Edge, Graph, Head, Index};
+use crate::chain::{Cursor, Errors, OpenContext, Passed, Place, Push};
+use crate::control::JobControl;
+use crate::exchange::lane::{Depth, Inbox, Reader, ReaderState, Size, Tally, Writer, lane};
+use crate::exchange::{Circle, Gauge, Lanes, Partitioning, RoundRobin, Waiting, Wanting, Weigh, Weights};
 use crate::guarded::guard;
-use crate::job::control::JobControl;
-use crate::job::polling::Polling;
-use crate::job::task::{Cursor, OpenContext, Push, Task, Waiting};
+use crate::ids::{EdgeId, InletId, NodeId};
 use crate::metrics::Counter;
-use crate::operator::policy::{Errors, Passed};
+use crate::source::SourceContext;
+use crate::submit_error::SubmitError;
+use crate::task::{Polling, Task};
 
 /// Builds the task of one replica of a chain.
 pub(crate) type BuildChain = dyn Fn(&mut BuildContext<'_>) -> Result<Box<dyn Task>, SubmitError> + Send;
@@ -63,7 +64,7 @@ impl LaneOptions {
 /// What is asked of an edge.
 pub(crate) struct EdgePlan<'a> {
     producers: usize,
-    signals: &'a [Arc<Signal>],
+    signals: &'a [Arc<ReaderState>],
     /// Producer *i* has one lane, to consumer *i*.
     one_to_one: bool,
     /// It leads back to the head of a loop.
@@ -122,7 +123,7 @@ pub(crate) struct Wiring {
     loops: Vec<(bool, bool)>,
     /// For each chain that is in a loop, what the tasks of the loop share.
     circles: Vec<Option<Arc<Wanting>>>,
-    signals: Vec<Vec<Arc<Signal>>>,
+    signals: Vec<Vec<Arc<ReaderState>>>,
     /// Those of the inlets that are heads of loops.
     gauges: Vec<Option<Arc<Gauge>>>,
     options: LaneOptions,
@@ -182,8 +183,11 @@ pub(crate) fn build(
     options: &LaneOptions,
     polling: Polling,
 ) -> Result<Built, SubmitError> {
-    let signals: Vec<Vec<Arc<Signal>>> =
-        graph.inlets.iter().map(|inlet| (0..inlet.parallelism).map(|_| Arc::new(Signal::new())).collect()).collect();
+    let signals: Vec<Vec<Arc<ReaderState>>> = graph
+        .inlets
+        .iter()
+        .map(|inlet| (0..inlet.parallelism).map(|_| Arc::new(ReaderState::new())).collect())
+        .collect();
     let index = Index::new(graph);
     let edges: Vec<EdgeEnds> = graph
         .edges
@@ -268,7 +272,7 @@ pub struct BuildContext<'a> {
     /// The operator whose factory runs, for the message if it panics.
     building: Option<NodeId>,
     /// The readers that the task sends to, as far as it is built.
-    readers: Vec<Arc<Signal>>,
+    readers: Vec<Arc<ReaderState>>,
     pub(crate) replica: usize,
     pub(crate) parallelism: usize,
 }
@@ -356,9 +360,21 @@ impl BuildContext<'_> {
         Lanes::new(writers, self.wiring.loops[edge.0].0)
     }
 
-    /// The readers that this replica sends to. Asked by the head of its chain, which is built last.
-    pub(crate) fn readers(&mut self) -> Vec<Arc<Signal>> {
-        std::mem::take(&mut self.readers)
+    /// What deals the records of an edge out in turn.
+    pub(crate) fn round_robin<T: Send + 'static>(&mut self, edge: EdgeId) -> RoundRobin<T> {
+        RoundRobin::new(self.writers(edge), self.replica)
+    }
+
+    /// The place of the operator at `node`, which counts late records or does not.
+    pub(crate) fn place(&mut self, node: NodeId, counts_late: bool) -> Place {
+        let (context, errors, emitted) = (self.open_context(node), self.errors(node), self.emitted(node));
+        Place { node, context, errors, emitted, late: counts_late.then(|| self.late(node)) }
+    }
+
+    /// The context of the source at `node`, the head of its chain, which is built last.
+    pub(crate) fn source_context(&mut self, node: NodeId) -> SourceContext {
+        let (replica, readers) = ((self.replica, self.parallelism), std::mem::take(&mut self.readers));
+        SourceContext::new(replica, self.control(), self.passed(node), readers)
     }
 
     /// The part of this replica's task in its loop, if it is in one, with what comes behind its head; see `circle.rs`.

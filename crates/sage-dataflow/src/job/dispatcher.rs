@@ -17,17 +17,16 @@ use std::time::{Duration, Instant, SystemTime};
 use super::handle::JobShared;
 use super::log::SessionLog;
 use super::plan::{Deadlines, Plan, TaskRecord, TaskState, operator_reports};
-use super::reason::StopReason;
 use super::report::{Cause, CauseKind, Cleanliness, JobReport, Leftover, Origin, Outcome, PhaseTimes, ServiceReport};
 use super::state::JobState;
-use super::task::{During, Failure, LeftBehind, TaskOutcome};
 use super::turns::Turns;
 use crate::backend::{Backend, Command, Event, ServiceAction, ServicePlan, TaskId, Unit};
+use crate::chain::{During, Failure, LeftBehind};
+use crate::control::{Control, StopReason};
 use crate::guarded::{What, guard};
-use crate::job::control::Control;
-use crate::service::{
-    Hook, HookEnd, HookFailure, JobRuntime, Registry, ServiceEntry, ServiceId, ServiceState, Tally, order,
-};
+use crate::runtime::JobRuntime;
+use crate::service::{Hook, HookEnd, HookFailure, Registry, ServiceEntry, ServiceId, ServiceState, Tally, order};
+use crate::task::TaskOutcome;
 
 /// One service as the dispatcher tracks it; its state is in its entry.
 pub(super) struct ServiceRecord {

@@ -7,17 +7,16 @@
 use std::any::Any;
 use std::time::{Duration, Instant};
 
-use super::control::Control;
 use super::dispatcher::{Dispatcher, GRACE, hook_cause};
 use super::plan::{TaskRecord, TaskState};
-use super::reason::StopReason;
 use super::report::{Cause, CauseKind, Leftover, Origin, Outcome};
 use super::state::JobState;
-use crate::backend::thread::{PROBE_TIMEOUT, ProbeHangs, ask};
 use crate::backend::{Backend, ServiceAction, ServicePlan, Stuck, TaskId, Unit};
+use crate::control::{Control, StopReason};
 use crate::guarded::What;
 use crate::service::{Hook, HookEnd, HookFailure, ServiceId, ServiceState};
 use crate::sync::lock;
+use crate::thread::{PROBE_TIMEOUT, ProbeHangs, ask};
 
 impl<B: Backend> Dispatcher<B> {
     /// Brings the job to its end.
@@ -192,7 +191,7 @@ impl<B: Backend> Dispatcher<B> {
         let mut waiting: Vec<Box<dyn Any + Send>> = Vec::new();
         for task in &mut self.plan.tasks {
             if matches!(task.state, TaskState::Waiting(_)) {
-                let never_ran = TaskState::Ended(super::task::TaskOutcome::never_ran());
+                let never_ran = TaskState::Ended(crate::task::TaskOutcome::never_ran());
                 waiting.push(Box::new(std::mem::replace(&mut task.state, never_ran)));
             }
         }

@@ -7,16 +7,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::plan::LiveMetrics;
-use super::reason::StopReason;
 use super::rendezvous::Rendezvous;
 use super::report::{JobMetrics, JobReport, LINE_CHARS, Outcome, Short};
 use super::signals::{self, SignalWatch};
 use super::state::JobState;
-use super::works_for::WorksFor;
 use crate::backend::{Command, Event, EventSender};
-use crate::environment::SubmitError;
+use crate::control::{StopReason, WorksFor};
 use crate::guarded::chain_of;
 use crate::service::{CallError, Registry};
+use crate::submit_error::SubmitError;
 use crate::sync::{FOREVER, lock};
 
 /// What a job's dispatcher and its handle share.

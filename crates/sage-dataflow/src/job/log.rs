@@ -7,20 +7,11 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
 use crate::guarded::guard;
-
-/// Why the log files could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write log files in {}; choose another directory", path.display())]
-pub struct LogError {
-    /// The directory.
-    pub path: PathBuf,
-    /// The system's reason.
-    pub source: io::Error,
-}
+use crate::submit_error::LogError;
 
 /// The log files of one job, or none.
 #[derive(Debug, Default)]

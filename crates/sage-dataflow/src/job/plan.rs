@@ -7,14 +7,15 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use super::report::{JobMetrics, OperatorReport};
-use super::task::{Cursor, During, Ending, TaskOutcome, TaskTimes};
 use crate::backend::{TaskBody, TaskId, TaskPlan};
+use crate::chain::{Cursor, During, Passed};
 use crate::graph::wiring::{Built, Counters, Unfinished};
-use crate::graph::{Graph, Head, NodeId};
-use crate::metrics::Counter;
-use crate::operator::policy::Passed;
+use crate::graph::{Graph, Head};
+use crate::ids::NodeId;
+use crate::metrics::{Counter, TaskTimes};
 use crate::service::ServiceEntry;
 use crate::sync::{FOREVER, lock};
+use crate::task::{Ending, TaskOutcome};
 
 /// How long each phase of a job may take. A run itself has no limit unless one is set.
 ///

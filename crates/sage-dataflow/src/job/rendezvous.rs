@@ -7,7 +7,8 @@ use std::panic::catch_unwind;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::sync::{Condvar, Mutex, OwnThread, PoisonError, lock};
+use super::sync::{Condvar, Mutex, PoisonError, lock};
+use super::thread::OwnThread;
 
 /// The meeting place of one job with its waiters.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::reason::StopReason;
 use crate::SharedError;
-use crate::exchange::lane::BlockedBy;
+use crate::control::StopReason;
+use crate::metrics::BlockedBy;
 use crate::service::{Hook, ServiceState};
 
 /// How a job came out.

@@ -27,8 +27,8 @@ use std::time::Duration;
 use self::dispositions::{Taken, before, bit, disposition, here, is_function, raise, raise_here};
 use self::semaphore::Semaphore;
 pub use self::watch::SignalWatch;
-use super::reason::StopReason;
 use crate::backend::{Command, Event, EventSender};
+use crate::control::StopReason;
 use crate::sync::lock;
 
 /// What a job does with SIGINT and SIGTERM.

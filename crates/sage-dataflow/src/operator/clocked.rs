@@ -3,18 +3,18 @@
 //! The operator gives each record the time at which it takes it, and is its windows' watermark. So a window fires when
 //! its time has come, on the task's own thread, though no record comes; and no record is late.
 
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
-use super::key::KeySelector;
-use super::{Emit, Operator, Promise};
 use crate::BoxError;
+use crate::chain::{CloseContext, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::clock::Clock;
-use crate::exchange::lane::Mark;
-use crate::job::task::{CloseContext, Fault, OpenContext};
+use crate::key::KeySelector;
+use crate::mark::Mark;
 use crate::time::{Timed, Timestamp};
 
 /// Window operators that know when they have something to do. Implemented by the engine alone.
-pub trait Fires: Operator {
+pub trait Fires: Stage {
     /// The watermark at which the first window fires, or one before it: `i64::MAX` while none is open.
     #[doc(hidden)]
     fn fires_at(&self) -> i64;
@@ -74,10 +74,10 @@ impl<O: Clone, T> Clone for Clocked<O, T> {
     }
 }
 
-impl<T: Send + 'static, O: Fires<In = Timed<T>>> Clocked<O, T> {
+impl<T: Send + 'static, O: Fires<In = Timed<T>, Side = Infallible>> Clocked<O, T> {
     /// Looks at the clock, and fires what is due.
     #[inline(always)]
-    fn tick(&mut self, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
+    fn tick(&mut self, out: &mut impl Outlet<O::Out, Infallible>) -> Result<(), Fault> {
         if let Some(clock) = &self.clock {
             // The last moment stands for the end of input.
             self.now = self.now.max(clock.now().millis().min(i64::MAX - 1));
@@ -86,20 +86,20 @@ impl<T: Send + 'static, O: Fires<In = Timed<T>>> Clocked<O, T> {
     }
 
     #[cold]
-    fn fire(&mut self, watermark: i64, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
+    fn fire(&mut self, watermark: i64, out: &mut impl Outlet<O::Out, Infallible>) -> Result<(), Fault> {
         self.fired = watermark;
-        self.windows.on_watermark(Mark { millis: watermark, idle: false }, out)?;
+        self.windows.signal(Signal::Watermark(Mark { millis: watermark, idle: false }), out)?;
         self.due = self.windows.fires_at();
         Ok(())
     }
 }
 
-impl<T: Send + 'static, O: Fires<In = Timed<T>>> Operator for Clocked<O, T> {
+impl<T: Send + 'static, O: Fires<In = Timed<T>, Side = Infallible>> Stage for Clocked<O, T> {
     type In = T;
     type Out = O::Out;
+    type Side = Infallible;
 
-    const MARKS: Promise = Promise(true);
-    const TIMES: Promise = Promise(true);
+    const FLAGS: Flags = Flags { begins_watermarks: true, ..Flags::ANY };
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.clock = Some(cx.clock().clone());
@@ -107,7 +107,7 @@ impl<T: Send + 'static, O: Fires<In = Timed<T>>> Operator for Clocked<O, T> {
     }
 
     #[inline(always)]
-    fn process(&mut self, record: T, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn process(&mut self, record: T, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         self.tick(out)?;
         self.windows.process(Timed { time: Timestamp::from_millis(self.now), value: record }, out)?;
         if self.due == i64::MAX {
@@ -116,22 +116,24 @@ impl<T: Send + 'static, O: Fires<In = Timed<T>>> Operator for Clocked<O, T> {
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
-        self.windows.finish(out)?;
-        (self.fired, self.due) = (i64::MAX, i64::MAX);
-        Ok(())
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        match signal {
+            Signal::Time if self.due < i64::MAX => self.tick(out),
+            Signal::Finish => {
+                self.windows.signal(Signal::Finish, out)?;
+                (self.fired, self.due) = (i64::MAX, i64::MAX);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         self.windows.close(cx)
     }
 
-    fn on_time(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
-        if self.due == i64::MAX { Ok(()) } else { self.tick(out) }
-    }
-
     /// Idle while no window is open, so that nobody waits for one.
-    fn mark(&mut self) -> Option<Mark> {
+    fn watermark(&mut self) -> Option<Mark> {
         let mark = Mark { millis: self.fired, idle: self.due == i64::MAX && self.fired < i64::MAX };
         (std::mem::replace(&mut self.sent, mark) != mark).then_some(mark)
     }

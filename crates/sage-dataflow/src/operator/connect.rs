@@ -5,14 +5,15 @@
 //! routed.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
 use foldhash::fast::RandomState;
 
-use super::key::KeySelector;
+use super::Output;
 use super::keyed::{States, state_of};
-use super::{Emit, Operator, Output, Promise};
-use crate::job::task::Fault;
+use crate::chain::{Fault, Flags, Outlet, Stage};
+use crate::key::KeySelector;
 
 /// The place of one input in a sum type.
 pub(crate) trait Slot<const INPUT: usize>: Send + 'static {
@@ -56,7 +57,7 @@ where
 }
 
 /// `co_map`: one function per input, all of one result.
-pub struct CoMap<F, I, O> {
+pub(crate) struct CoMap<F, I, O> {
     functions: F,
     types: PhantomData<fn(I) -> O>,
 }
@@ -74,7 +75,7 @@ impl<F: Clone, I, O> Clone for CoMap<F, I, O> {
 }
 
 /// `co_process`: one function for the records of all inputs, with a state per key.
-pub struct CoProcess<S, F, I, K, V, O> {
+pub(crate) struct CoProcess<S, F, I, K, V, O> {
     keys: S,
     initial: V,
     function: F,
@@ -106,25 +107,25 @@ macro_rules! inputs {
 
         inputs!(@slots $In [$($Variant),+] $($Variant $index),+);
 
-        impl<$($Variant, $F,)+ O> Operator for CoMap<($($F,)+), $In<$($Variant),+>, O>
+        impl<$($Variant, $F,)+ O> Stage for CoMap<($($F,)+), $In<$($Variant),+>, O>
         where
             $($Variant: Send + 'static, $F: FnMut($Variant) -> O + Send + 'static,)+
             O: Send + 'static,
         {
             type In = $In<$($Variant),+>;
             type Out = O;
-            const ONE_TO_ONE: Promise = Promise(true);
-            const MANY: Promise = Promise(false);
+            type Side = Infallible;
+            const FLAGS: Flags = Flags::ONE_TO_ONE;
 
             #[inline(always)]
-            fn process(&mut self, record: Self::In, out: &mut impl Emit<O>) -> Result<(), Fault> {
+            fn process(&mut self, record: Self::In, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
                 match record {
                     $($In::$Variant(part) => out.emit((self.functions.$index)(part)),)+
                 }
             }
         }
 
-        impl<$($Variant, $S,)+ F, K, V, O> Operator for CoProcess<($($S,)+), F, $In<$($Variant),+>, K, V, O>
+        impl<$($Variant, $S,)+ F, K, V, O> Stage for CoProcess<($($S,)+), F, $In<$($Variant),+>, K, V, O>
         where
             $($Variant: Send + 'static, $S: KeySelector<$Variant, Key = K>,)+
             F: FnMut(&mut V, $In<$($Variant),+>, &mut Output<'_, O>) + Send + 'static,
@@ -134,9 +135,11 @@ macro_rules! inputs {
         {
             type In = $In<$($Variant),+>;
             type Out = O;
+            type Side = Infallible;
+            const FLAGS: Flags = Flags::ANY;
 
             #[inline(always)]
-            fn process(&mut self, record: Self::In, out: &mut impl Emit<O>) -> Result<(), Fault> {
+            fn process(&mut self, record: Self::In, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
                 let state = match &record {
                     $($In::$Variant(part) => {
                         state_of!(self.states, $S, self.keys.$index, *part, || self.initial.clone())

@@ -1,29 +1,30 @@
 //! Operators that let some records through: filter, take.
 
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
 use super::map::clone_by_function;
-use super::{Emit, Operator, Promise};
-use crate::job::task::{Fault, OpenContext, Stop};
+use crate::chain::{Fault, Flags, OpenContext, Outlet, Stage, Stop};
 
 /// `filter`: passes on the records a predicate accepts.
-pub struct Filter<F, I> {
+pub(crate) struct Filter<F, I> {
     function: F,
     types: PhantomData<fn(I)>,
 }
 clone_by_function!(Filter<I>);
 
-impl<F, I> Operator for Filter<F, I>
+impl<F, I> Stage for Filter<F, I>
 where
     F: FnMut(&I) -> bool + Send + 'static,
     I: Send + 'static,
 {
     type In = I;
     type Out = I;
-    const MANY: Promise = Promise(false);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::AT_MOST_ONE;
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<I, Infallible>) -> Result<(), Fault> {
         if (self.function)(&record) {
             out.emit(record)?;
         }
@@ -32,7 +33,7 @@ where
 }
 
 /// `take`: passes on the first so many records, then ends the chain.
-pub struct Take<I> {
+pub(crate) struct Take<I> {
     left: u64,
     types: PhantomData<fn(I)>,
 }
@@ -49,17 +50,18 @@ impl<I> Clone for Take<I> {
     }
 }
 
-impl<I: Send + 'static> Operator for Take<I> {
+impl<I: Send + 'static> Stage for Take<I> {
     type In = I;
     type Out = I;
-    const MANY: Promise = Promise(false);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::AT_MOST_ONE;
 
     fn open(&mut self, _cx: &OpenContext) -> Result<(), Fault> {
         if self.left == 0 { Err(Stop::Satisfied.into()) } else { Ok(()) }
     }
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<I, Infallible>) -> Result<(), Fault> {
         // What an operator before it emits after the last record, at the end of input say, is not wanted either.
         let Some(left) = self.left.checked_sub(1) else { return Err(Stop::Satisfied.into()) };
         self.left = left;

@@ -1,12 +1,12 @@
 //! Operators that gather a whole stream: fold, reduce and count. They emit at the end of input.
 
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
-use super::{Emit, Operator, Promise};
-use crate::job::task::Fault;
+use crate::chain::{Fault, Flags, Outlet, Signal, Stage};
 
 /// `fold` over a whole stream: emits one accumulator.
-pub struct Fold<F, I, A> {
+pub(crate) struct Fold<F, I, A> {
     state: A,
     initial: A,
     function: F,
@@ -25,7 +25,7 @@ impl<F: Clone, I, A: Clone> Clone for Fold<F, I, A> {
     }
 }
 
-impl<F, I, A> Operator for Fold<F, I, A>
+impl<F, I, A> Stage for Fold<F, I, A>
 where
     F: FnMut(&mut A, I) + Send + 'static,
     I: Send + 'static,
@@ -33,21 +33,25 @@ where
 {
     type In = I;
     type Out = A;
-    const GATHERS: Promise = Promise(true);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::GATHERS;
 
     #[inline(always)]
-    fn process(&mut self, record: I, _out: &mut impl Emit<A>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, _out: &mut impl Outlet<A, Infallible>) -> Result<(), Fault> {
         (self.function)(&mut self.state, record);
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut impl Emit<A>) -> Result<(), Fault> {
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        if signal != Signal::Finish {
+            return Ok(());
+        }
         out.emit(std::mem::replace(&mut self.state, self.initial.clone()))
     }
 }
 
 /// `reduce` over a whole stream: emits one record, or none for an empty stream.
-pub struct Reduce<F, I> {
+pub(crate) struct Reduce<F, I> {
     state: Option<I>,
     function: F,
 }
@@ -64,17 +68,18 @@ impl<F: Clone, I> Clone for Reduce<F, I> {
     }
 }
 
-impl<F, I> Operator for Reduce<F, I>
+impl<F, I> Stage for Reduce<F, I>
 where
     F: FnMut(I, I) -> I + Send + 'static,
     I: Send + 'static,
 {
     type In = I;
     type Out = I;
-    const GATHERS: Promise = Promise(true);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::GATHERS;
 
     #[inline(always)]
-    fn process(&mut self, record: I, _out: &mut impl Emit<I>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, _out: &mut impl Outlet<I, Infallible>) -> Result<(), Fault> {
         self.state = Some(match self.state.take() {
             Some(state) => (self.function)(state, record),
             None => record,
@@ -82,7 +87,10 @@ where
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut impl Emit<I>) -> Result<(), Fault> {
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        if signal != Signal::Finish {
+            return Ok(());
+        }
         match self.state.take() {
             Some(state) => out.emit(state),
             None => Ok(()),
@@ -91,7 +99,7 @@ where
 }
 
 /// `count` of a whole stream: emits one number.
-pub struct Count<I> {
+pub(crate) struct Count<I> {
     records: u64,
     types: PhantomData<fn(I)>,
 }
@@ -108,18 +116,22 @@ impl<I> Clone for Count<I> {
     }
 }
 
-impl<I: Send + 'static> Operator for Count<I> {
+impl<I: Send + 'static> Stage for Count<I> {
     type In = I;
     type Out = u64;
-    const GATHERS: Promise = Promise(true);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::GATHERS;
 
     #[inline(always)]
-    fn process(&mut self, _record: I, _out: &mut impl Emit<u64>) -> Result<(), Fault> {
+    fn process(&mut self, _record: I, _out: &mut impl Outlet<u64, Infallible>) -> Result<(), Fault> {
         self.records += 1;
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut impl Emit<u64>) -> Result<(), Fault> {
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        if signal != Signal::Finish {
+            return Ok(());
+        }
         out.emit(self.records)
     }
 }

@@ -2,14 +2,15 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
 use foldhash::fast::RandomState;
 
-use super::key::KeySelector;
+use super::Output;
 use super::states::Keeps;
-use super::{Emit, Operator, Output, Promise};
-use crate::job::task::{Fault, OpenContext};
+use crate::chain::{Fault, Flags, OpenContext, Outlet, Signal, Stage};
+use crate::key::KeySelector;
 use crate::time::Timestamp;
 
 /// The state of each key.
@@ -32,7 +33,7 @@ macro_rules! state_of {
 pub(super) use state_of;
 
 /// `fold` per key: emits a pair of key and accumulator for each key.
-pub struct KeyedFold<S: KeySelector<I>, F, I, A> {
+pub(crate) struct KeyedFold<S: KeySelector<I>, F, I, A> {
     key: S,
     initial: A,
     function: F,
@@ -51,7 +52,7 @@ impl<S: KeySelector<I>, F: Clone, I, A: Clone> Clone for KeyedFold<S, F, I, A> {
     }
 }
 
-impl<S, F, I, A> Operator for KeyedFold<S, F, I, A>
+impl<S, F, I, A> Stage for KeyedFold<S, F, I, A>
 where
     S: KeySelector<I>,
     F: FnMut(&mut A, I) + Send + 'static,
@@ -60,16 +61,20 @@ where
 {
     type In = I;
     type Out = (S::Key, A);
-    const GATHERS: Promise = Promise(true);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::GATHERS;
 
     #[inline(always)]
-    fn process(&mut self, record: I, _out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         let state = state_of!(self.states, S, self.key, record, || self.initial.clone());
         (self.function)(state, record);
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        if signal != Signal::Finish {
+            return Ok(());
+        }
         for pair in std::mem::take(&mut self.states) {
             out.emit(pair)?;
         }
@@ -78,7 +83,7 @@ where
 }
 
 /// `aggregate` per key: a fold whose accumulators are turned into results at the end.
-pub struct KeyedAggregate<S: KeySelector<I>, F, G, I, A, R> {
+pub(crate) struct KeyedAggregate<S: KeySelector<I>, F, G, I, A, R> {
     fold: KeyedFold<S, F, I, A>,
     result: G,
     results: PhantomData<fn() -> R>,
@@ -96,7 +101,7 @@ impl<S: KeySelector<I>, F: Clone, G: Clone, I, A: Clone, R> Clone for KeyedAggre
     }
 }
 
-impl<S, F, G, I, A, R> Operator for KeyedAggregate<S, F, G, I, A, R>
+impl<S, F, G, I, A, R> Stage for KeyedAggregate<S, F, G, I, A, R>
 where
     S: KeySelector<I>,
     F: FnMut(&mut A, I) + Send + 'static,
@@ -107,17 +112,21 @@ where
 {
     type In = I;
     type Out = (S::Key, R);
-    const GATHERS: Promise = Promise(true);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::GATHERS;
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         let _ = out;
         let state = state_of!(self.fold.states, S, self.fold.key, record, || self.fold.initial.clone());
         (self.fold.function)(state, record);
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        if signal != Signal::Finish {
+            return Ok(());
+        }
         for (key, state) in std::mem::take(&mut self.fold.states) {
             out.emit((key, (self.result)(state)))?;
         }
@@ -126,7 +135,7 @@ where
 }
 
 /// `reduce` per key: emits a pair of key and record for each key.
-pub struct KeyedReduce<S: KeySelector<I>, F, I> {
+pub(crate) struct KeyedReduce<S: KeySelector<I>, F, I> {
     key: S,
     function: F,
     states: States<S::Key, Option<I>>,
@@ -144,7 +153,7 @@ impl<S: KeySelector<I>, F: Clone, I> Clone for KeyedReduce<S, F, I> {
     }
 }
 
-impl<S, F, I> Operator for KeyedReduce<S, F, I>
+impl<S, F, I> Stage for KeyedReduce<S, F, I>
 where
     S: KeySelector<I>,
     F: FnMut(I, I) -> I + Send + 'static,
@@ -152,10 +161,11 @@ where
 {
     type In = I;
     type Out = (S::Key, I);
-    const GATHERS: Promise = Promise(true);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::GATHERS;
 
     #[inline(always)]
-    fn process(&mut self, record: I, _out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         let state = state_of!(self.states, S, self.key, record, || None);
         *state = Some(match state.take() {
             Some(reduced) => (self.function)(reduced, record),
@@ -164,7 +174,10 @@ where
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        if signal != Signal::Finish {
+            return Ok(());
+        }
         for (key, state) in std::mem::take(&mut self.states) {
             if let Some(record) = state {
                 out.emit((key, record))?;
@@ -175,7 +188,7 @@ where
 }
 
 /// `map_with_state`: a function of each record and the state of its key.
-pub struct KeyedMap<S, F, I, A, O, B> {
+pub(crate) struct KeyedMap<S, F, I, A, O, B> {
     key: S,
     initial: A,
     function: F,
@@ -195,7 +208,7 @@ impl<S: KeySelector<I>, F: Clone, I, A: Clone, O, B: Keeps<S::Key, A>> Clone for
     }
 }
 
-impl<S, F, I, A, O, B> Operator for KeyedMap<S, F, I, A, O, B>
+impl<S, F, I, A, O, B> Stage for KeyedMap<S, F, I, A, O, B>
 where
     B: Keeps<S::Key, A>,
     S: KeySelector<I>,
@@ -206,9 +219,8 @@ where
 {
     type In = I;
     type Out = O;
-    const ONE_TO_ONE: Promise = Promise(true);
-    const MANY: Promise = Promise(false);
-    const TIMES: Promise = B::TIMES;
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::ONE_TO_ONE;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.states.open(cx.clock());
@@ -216,14 +228,16 @@ where
     }
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
         let Self { key, initial, function, states, .. } = self;
         let result = states.with(key, record, || initial.clone(), |state, record| function(state, record));
         out.emit(result)
     }
 
-    fn on_time(&mut self, _out: &mut impl Emit<O>) -> Result<(), Fault> {
-        self.states.free();
+    fn signal(&mut self, signal: Signal, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        if signal == Signal::Time {
+            self.states.free();
+        }
         Ok(())
     }
 
@@ -233,7 +247,7 @@ where
 }
 
 /// `flat_map_with_state`: what a function pushes for each record, given the state of its key.
-pub struct KeyedFlatMap<S, F, I, A, O, B> {
+pub(crate) struct KeyedFlatMap<S, F, I, A, O, B> {
     key: S,
     initial: A,
     function: F,
@@ -253,7 +267,7 @@ impl<S: KeySelector<I>, F: Clone, I, A: Clone, O, B: Keeps<S::Key, A>> Clone for
     }
 }
 
-impl<S, F, I, A, O, B> Operator for KeyedFlatMap<S, F, I, A, O, B>
+impl<S, F, I, A, O, B> Stage for KeyedFlatMap<S, F, I, A, O, B>
 where
     B: Keeps<S::Key, A>,
     S: KeySelector<I>,
@@ -264,8 +278,8 @@ where
 {
     type In = I;
     type Out = O;
-
-    const TIMES: Promise = B::TIMES;
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::ANY;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.states.open(cx.clock());
@@ -273,14 +287,16 @@ where
     }
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
         let Self { key, initial, function, states, .. } = self;
         let act = |state: &mut A, record| Output::over(out, |output| function(state, record, output));
         states.with(key, record, || initial.clone(), act)
     }
 
-    fn on_time(&mut self, _out: &mut impl Emit<O>) -> Result<(), Fault> {
-        self.states.free();
+    fn signal(&mut self, signal: Signal, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        if signal == Signal::Time {
+            self.states.free();
+        }
         Ok(())
     }
 
@@ -290,7 +306,7 @@ where
 }
 
 /// `distinct`: the first record of each key.
-pub struct Distinct<S, I, B> {
+pub(crate) struct Distinct<S, I, B> {
     key: S,
     seen: B,
     records: PhantomData<fn(I)>,
@@ -308,11 +324,11 @@ impl<S: KeySelector<I>, I, B: Keeps<S::Key, bool>> Clone for Distinct<S, I, B> {
     }
 }
 
-impl<S: KeySelector<I>, I: Send + 'static, B: Keeps<S::Key, bool>> Operator for Distinct<S, I, B> {
+impl<S: KeySelector<I>, I: Send + 'static, B: Keeps<S::Key, bool>> Stage for Distinct<S, I, B> {
     type In = I;
     type Out = I;
-    const MANY: Promise = Promise(false);
-    const TIMES: Promise = B::TIMES;
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::AT_MOST_ONE;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.seen.open(cx.clock());
@@ -320,7 +336,7 @@ impl<S: KeySelector<I>, I: Send + 'static, B: Keeps<S::Key, bool>> Operator for 
     }
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<I, Infallible>) -> Result<(), Fault> {
         let first = |seen: &mut bool, record| (!std::mem::replace(seen, true)).then_some(record);
         match self.seen.with(&mut self.key, record, || false, first) {
             Some(record) => out.emit(record),
@@ -328,8 +344,10 @@ impl<S: KeySelector<I>, I: Send + 'static, B: Keeps<S::Key, bool>> Operator for 
         }
     }
 
-    fn on_time(&mut self, _out: &mut impl Emit<I>) -> Result<(), Fault> {
-        self.seen.free();
+    fn signal(&mut self, signal: Signal, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        if signal == Signal::Time {
+            self.seen.free();
+        }
         Ok(())
     }
 
@@ -339,7 +357,7 @@ impl<S: KeySelector<I>, I: Send + 'static, B: Keeps<S::Key, bool>> Operator for 
 }
 
 /// `top_k`: the records of each key with the largest ranks.
-pub struct TopK<S: KeySelector<I>, F, I, R> {
+pub(crate) struct TopK<S: KeySelector<I>, F, I, R> {
     key: S,
     most: usize,
     rank: F,
@@ -389,7 +407,7 @@ impl<S: KeySelector<I>, F: Clone, I, R: Ord> Clone for TopK<S, F, I, R> {
     }
 }
 
-impl<S, F, I, R> Operator for TopK<S, F, I, R>
+impl<S, F, I, R> Stage for TopK<S, F, I, R>
 where
     S: KeySelector<I>,
     F: FnMut(&I) -> R + Send + 'static,
@@ -398,10 +416,11 @@ where
 {
     type In = I;
     type Out = (S::Key, Vec<I>);
-    const GATHERS: Promise = Promise(true);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::GATHERS;
 
     #[inline(always)]
-    fn process(&mut self, record: I, _out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         let rank = (self.rank)(&record);
         self.taken += 1;
         let order = u64::MAX - self.taken;
@@ -416,7 +435,10 @@ where
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        if signal != Signal::Finish {
+            return Ok(());
+        }
         for (key, top) in std::mem::take(&mut self.states) {
             let largest_first = top.into_sorted_vec();
             out.emit((key, largest_first.into_iter().map(|Reverse(ranked)| ranked.record).collect()))?;

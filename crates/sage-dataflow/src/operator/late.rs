@@ -1,54 +1,91 @@
-//! Late records as a stream of their own: window operators that let them leave by the side.
+//! Late records: where they go, and how many there were.
 
-use std::marker::PhantomData;
-use std::sync::{Arc, Mutex};
+use std::convert::Infallible;
 
 use super::aggregate::Aggregate;
-use super::key::KeySelector;
-use super::side::{Leaves, MainOf, SideFactory, SideOperator};
-use super::window::{AlignedWindows, Dropped, LateRecords};
-use super::{Emit, Operator, OperatorFactory, Promise, SessionWindows};
-use crate::BoxError;
-use crate::exchange::lane::Mark;
-use crate::job::task::{CloseContext, Fault, OpenContext};
-use crate::sync::lock;
-use crate::time::{Timed, Timestamp};
+use super::session::SessionWindows;
+use super::window::AlignedWindows;
+use crate::chain::{Fault, Outlet, Stage};
+use crate::key::KeySelector;
+use crate::time::Timed;
 
-/// Late records until they leave. Shared by an operator and the one around it, on one thread: the lock is never waited
-/// for.
-pub struct Set<T>(Arc<Mutex<Vec<Timed<T>>>>);
+/// Where records go that come too late. Implemented by the engine alone.
+pub trait LateRecords<T>: Clone + Send + 'static {
+    /// What leaves the windows by the side.
+    type Side: Send + 'static;
+    #[doc(hidden)]
+    const BY_THE_SIDE: bool = false;
+    #[doc(hidden)]
+    fn take<M>(&mut self, record: Timed<T>, out: &mut impl Outlet<M, Self::Side>) -> Result<(), Fault>;
+}
 
-impl<T> Set<T> {
-    fn new() -> Self {
-        Self(Arc::default())
-    }
+/// Nowhere: they are counted.
+#[derive(Clone)]
+pub struct Dropped;
 
-    fn take(&self) -> Vec<Timed<T>> {
-        std::mem::take(&mut *lock(&self.0))
+impl<T> LateRecords<T> for Dropped {
+    type Side = Infallible;
+
+    fn take<M>(&mut self, _record: Timed<T>, _out: &mut impl Outlet<M, Infallible>) -> Result<(), Fault> {
+        Ok(())
     }
 }
 
-impl<T> Clone for Set<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
+/// To a function of the user's.
+#[derive(Clone)]
+pub struct HandedTo<F>(pub(crate) F);
+
+impl<T, F: FnMut(Timed<T>) + Clone + Send + 'static> LateRecords<T> for HandedTo<F> {
+    type Side = Infallible;
+
+    fn take<M>(&mut self, record: Timed<T>, _out: &mut impl Outlet<M, Infallible>) -> Result<(), Fault> {
+        (self.0)(record);
+        Ok(())
     }
 }
 
-impl<T: Send + 'static> LateRecords<T> for Set<T> {
-    fn take(&mut self, record: Timed<T>) {
-        lock(&self.0).push(record);
+/// To a stream of their own.
+#[derive(Clone)]
+pub struct SetApart;
+
+impl<T: Send + 'static> LateRecords<T> for SetApart {
+    type Side = Timed<T>;
+    const BY_THE_SIDE: bool = true;
+
+    fn take<M>(&mut self, record: Timed<T>, out: &mut impl Outlet<M, Timed<T>>) -> Result<(), Fault> {
+        out.emit_side(record)
+    }
+}
+
+/// The late records of an operator.
+pub(super) struct Late<L> {
+    to: L,
+    pub(super) records: u64,
+}
+
+impl<L: Clone> Late<L> {
+    pub(super) fn new(to: &L) -> Self {
+        Self { to: to.clone(), records: 0 }
+    }
+
+    pub(super) fn take<T, M>(&mut self, record: Timed<T>, out: &mut impl Outlet<M, L::Side>) -> Result<(), Fault>
+    where
+        L: LateRecords<T>,
+    {
+        self.records += 1;
+        self.to.take(record, out)
     }
 }
 
 /// Windows whose late records are dropped, unless they are set apart. Implemented by the engine alone.
-pub trait SetsApart: Operator {
+pub trait SetsApart: Stage {
     /// What their records are.
     type Record: Send + 'static;
     /// The same windows, with their late records set apart.
-    type Apart: Operator<In = Self::In, Out = Self::Out>;
+    type Apart: Stage<In = Self::In, Out = Self::Out, Side = Timed<Self::Record>>;
 
     #[doc(hidden)]
-    fn apart(&self, to: Set<Self::Record>) -> Self::Apart;
+    fn apart(&self) -> Self::Apart;
 }
 
 impl<S, T, A> SetsApart for AlignedWindows<S, T, A, Dropped>
@@ -59,10 +96,10 @@ where
     A: Aggregate<S::Key, T>,
 {
     type Record = T;
-    type Apart = AlignedWindows<S, T, A, Set<T>>;
+    type Apart = AlignedWindows<S, T, A, SetApart>;
 
-    fn apart(&self, to: Set<T>) -> Self::Apart {
-        self.with_late(to)
+    fn apart(&self) -> Self::Apart {
+        self.with_late(SetApart)
     }
 }
 
@@ -74,80 +111,9 @@ where
     A: Aggregate<S::Key, T>,
 {
     type Record = T;
-    type Apart = SessionWindows<S, T, A, Set<T>>;
+    type Apart = SessionWindows<S, T, A, SetApart>;
 
-    fn apart(&self, to: Set<T>) -> Self::Apart {
-        self.with_late(to)
-    }
-}
-
-/// Makes window operators whose late records leave by the side.
-pub struct LateApart<F>(pub(crate) F);
-
-impl<F: OperatorFactory> SideFactory for LateApart<F>
-where
-    F::Operator: SetsApart,
-{
-    type Operator = LateAside<F::Operator>;
-
-    fn make(&self) -> Self::Operator {
-        let set = Set::new();
-        LateAside { operator: self.0.make().apart(set.clone()), set, seen: 0 }
-    }
-}
-
-/// A window operator whose late records leave by the side.
-pub struct LateAside<O: SetsApart> {
-    operator: O::Apart,
-    set: Set<O::Record>,
-    /// How many late records have left.
-    seen: u64,
-}
-
-impl<O: SetsApart> SideOperator for LateAside<O> {
-    type In = O::In;
-    type Out = O::Out;
-    type Side = Timed<O::Record>;
-
-    const MARKS: Promise = <O::Apart as Operator>::MARKS;
-    const DROPS_LATE: Promise = <O::Apart as Operator>::DROPS_LATE;
-
-    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
-        self.operator.open(cx)
-    }
-
-    fn process(&mut self, record: O::In, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
-        self.operator.process(record, &mut MainOf::<_, Self::Side>(out, PhantomData))?;
-        if self.operator.late() == self.seen {
-            return Ok(());
-        }
-        self.seen = self.operator.late();
-        self.set.take().into_iter().try_for_each(|record| out.emit(Leaves::Side(record)))
-    }
-
-    fn finish(&mut self, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
-        self.operator.finish(&mut MainOf::<_, Self::Side>(out, PhantomData))
-    }
-
-    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        self.operator.close(cx)
-    }
-
-    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
-        self.operator.on_watermark(mark, &mut MainOf::<_, Self::Side>(out, PhantomData))
-    }
-
-    const TIMES: Promise = <O::Apart as Operator>::TIMES;
-
-    fn on_time(&mut self, out: &mut impl Emit<Leaves<O::Out, Self::Side>>) -> Result<(), Fault> {
-        self.operator.on_time(&mut MainOf::<_, Self::Side>(out, PhantomData))
-    }
-
-    fn wake_at(&self) -> Option<Timestamp> {
-        self.operator.wake_at()
-    }
-
-    fn late(&self) -> u64 {
-        self.operator.late()
+    fn apart(&self) -> Self::Apart {
+        self.with_late(SetApart)
     }
 }

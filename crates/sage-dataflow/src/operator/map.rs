@@ -1,10 +1,10 @@
 //! One record in, any number out, no state of the engine's: map, try_map, inspect, flat_map.
 
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
-use super::{Emit, Operator, Promise};
 use crate::BoxError;
-use crate::job::task::Fault;
+use crate::chain::{Emit, Fault, Flags, Outlet, Stage};
 
 /// Implements `Clone` through the function alone: the record types are only named.
 macro_rules! clone_by_function {
@@ -21,16 +21,16 @@ macro_rules! clone_by_function {
         }
     };
 }
-pub(super) use clone_by_function;
+pub(crate) use clone_by_function;
 
 /// `map`: one record out for each record in.
-pub struct Map<F, I, O> {
+pub(crate) struct Map<F, I, O> {
     function: F,
     types: PhantomData<fn(I) -> O>,
 }
 clone_by_function!(Map<I, O>);
 
-impl<F, I, O> Operator for Map<F, I, O>
+impl<F, I, O> Stage for Map<F, I, O>
 where
     F: FnMut(I) -> O + Send + 'static,
     I: Send + 'static,
@@ -38,23 +38,23 @@ where
 {
     type In = I;
     type Out = O;
-    const ONE_TO_ONE: Promise = Promise(true);
-    const MANY: Promise = Promise(false);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::ONE_TO_ONE;
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
         out.emit((self.function)(record))
     }
 }
 
 /// `try_map`: one record out for each record in, or a failure.
-pub struct TryMap<F, I, O, E> {
+pub(crate) struct TryMap<F, I, O, E> {
     function: F,
     types: PhantomData<fn(I) -> (O, E)>,
 }
 clone_by_function!(TryMap<I, O, E>);
 
-impl<F, I, O, E> Operator for TryMap<F, I, O, E>
+impl<F, I, O, E> Stage for TryMap<F, I, O, E>
 where
     F: FnMut(I) -> Result<O, E> + Send + 'static,
     I: Send + 'static,
@@ -63,11 +63,11 @@ where
 {
     type In = I;
     type Out = O;
-    const ONE_TO_ONE: Promise = Promise(true);
-    const MANY: Promise = Promise(false);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::ONE_TO_ONE;
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
         match (self.function)(record) {
             Ok(record) => out.emit(record),
             Err(error) => Err(Fault::Error(error.into())),
@@ -76,37 +76,37 @@ where
 }
 
 /// `inspect`: looks at each record and passes it on.
-pub struct Inspect<F, I> {
+pub(crate) struct Inspect<F, I> {
     function: F,
     types: PhantomData<fn(I)>,
 }
 clone_by_function!(Inspect<I>);
 
-impl<F, I> Operator for Inspect<F, I>
+impl<F, I> Stage for Inspect<F, I>
 where
     F: FnMut(&I) + Send + 'static,
     I: Send + 'static,
 {
     type In = I;
     type Out = I;
-    const ONE_TO_ONE: Promise = Promise(true);
-    const MANY: Promise = Promise(false);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::ONE_TO_ONE;
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<I>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<I, Infallible>) -> Result<(), Fault> {
         (self.function)(&record);
         out.emit(record)
     }
 }
 
 /// `flat_map`: the records of an iterator for each record in.
-pub struct FlatMap<F, I, O> {
+pub(crate) struct FlatMap<F, I, O> {
     function: F,
     types: PhantomData<fn(I) -> O>,
 }
 clone_by_function!(FlatMap<I, O>);
 
-impl<F, I, O> Operator for FlatMap<F, I, O>
+impl<F, I, O> Stage for FlatMap<F, I, O>
 where
     F: FnMut(I) -> O + Send + 'static,
     I: Send + 'static,
@@ -115,10 +115,11 @@ where
 {
     type In = I;
     type Out = O::Item;
-    const PASSES_ON: Promise = Promise(true);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags { passes_on: true, ..Flags::ANY };
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<O::Item>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<O::Item, Infallible>) -> Result<(), Fault> {
         for item in (self.function)(record) {
             out.emit(item)?;
         }
@@ -195,13 +196,13 @@ impl<O> std::fmt::Debug for Output<'_, O> {
 }
 
 /// `flat_map_into`: the records a function pushes, for each record in.
-pub struct FlatMapInto<F, I, O> {
+pub(crate) struct FlatMapInto<F, I, O> {
     function: F,
     types: PhantomData<fn(I) -> O>,
 }
 clone_by_function!(FlatMapInto<I, O>);
 
-impl<F, I, O> Operator for FlatMapInto<F, I, O>
+impl<F, I, O> Stage for FlatMapInto<F, I, O>
 where
     F: FnMut(I, &mut Output<'_, O>) + Send + 'static,
     I: Send + 'static,
@@ -209,9 +210,11 @@ where
 {
     type In = I;
     type Out = O;
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::ANY;
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
         Output::over(out, |output| (self.function)(record, output))
     }
 }

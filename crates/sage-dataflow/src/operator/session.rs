@@ -15,11 +15,10 @@ use foldhash::fast::RandomState;
 use super::aggregate::Aggregate;
 use super::clocked::Fires;
 use super::grid::Lateness;
-use super::key::KeySelector;
-use super::window::{Late, LateRecords, result};
-use super::{Emit, Operator, Promise};
-use crate::exchange::lane::Mark;
-use crate::job::task::Fault;
+use super::late::{Late, LateRecords};
+use super::window::result;
+use crate::chain::{Emit, Fault, Flags, Outlet, Signal, Stage};
+use crate::key::KeySelector;
 use crate::time::{Timed, Timestamp, Window, Windowed, whole_millis};
 
 /// `window` with sessions.
@@ -238,7 +237,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Cl
     }
 }
 
-impl<S, T, A, L> Operator for SessionWindows<S, T, A, L>
+impl<S, T, A, L> Stage for SessionWindows<S, T, A, L>
 where
     S: KeySelector<Timed<T>>,
     S::Key: Clone,
@@ -248,16 +247,15 @@ where
 {
     type In = Timed<T>;
     type Out = Timed<Windowed<S::Key, A::Out>>;
-
-    const DROPS_LATE: Promise = Promise(true);
+    type Side = L::Side;
+    const FLAGS: Flags = Flags { side: L::BY_THE_SIDE, counts_late: true, ..Flags::ANY };
 
     #[inline(always)]
-    fn process(&mut self, record: Timed<T>, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn process(&mut self, record: Timed<T>, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
         let last = record.time.millis().saturating_add_unsigned(self.reach);
         let is_late = last.saturating_add(1) <= self.expiry;
         let Some(slot) = self.slot(&record, is_late) else {
-            self.late.take(record);
-            return Ok(());
+            return self.late.take(record, out);
         };
         match self.place(slot, record, is_late) {
             Ok(index) => {
@@ -269,17 +267,17 @@ where
                 }
                 self.set_timer(slot, deadline);
             }
-            Err(record) => self.late.take(record),
+            Err(record) => return self.late.take(record, out),
         }
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
-        self.advance(i64::MAX, out)
-    }
-
-    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
-        self.advance(mark.millis, out)
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
+        match signal {
+            Signal::Watermark(mark) => self.advance(mark.millis, out),
+            Signal::Finish => self.advance(i64::MAX, out),
+            _ => Ok(()),
+        }
     }
 
     fn late(&self) -> u64 {

@@ -3,18 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::Promise;
-use super::key::KeySelector;
 use super::keyed::{States, state_of};
 use crate::clock::Clock;
+use crate::key::KeySelector;
 use crate::time::Timestamp;
 
 /// Keeps a state for each key. Implemented by the engine alone.
-pub trait Keeps<K, V>: Send + 'static {
-    /// Whether it has something to do when a time comes.
-    #[doc(hidden)]
-    const TIMES: Promise;
-
+pub(crate) trait Keeps<K, V>: Send + 'static {
     /// As it is told the job's clock, before the first record.
     #[doc(hidden)]
     fn open(&mut self, clock: &Clock);
@@ -43,7 +38,7 @@ pub trait Keeps<K, V>: Send + 'static {
 }
 
 /// Keeps every state until the end.
-pub struct ForEver<K, V>(States<K, V>);
+pub(crate) struct ForEver<K, V>(States<K, V>);
 
 impl<K, V> ForEver<K, V> {
     pub(crate) fn new() -> Self {
@@ -52,8 +47,6 @@ impl<K, V> ForEver<K, V> {
 }
 
 impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for ForEver<K, V> {
-    const TIMES: Promise = Promise(false);
-
     fn open(&mut self, _clock: &Clock) {}
 
     #[inline(always)]
@@ -84,7 +77,7 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
 /// Two tables take turns, one time to live each: a key that is used moves to the young one, and when the time is over
 /// the old one is thrown away as a whole. So no state outlives its time by more than once that time, no key is looked
 /// for, and whether a state has expired is told by the time it was last used, to the millisecond.
-pub struct Expiring<K, V> {
+pub(crate) struct Expiring<K, V> {
     ttl_millis: u64,
     clock: Clock,
     young: States<K, Used<V>>,
@@ -125,8 +118,6 @@ impl<K, V> Expiring<K, V> {
 }
 
 impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for Expiring<K, V> {
-    const TIMES: Promise = Promise(true);
-
     fn open(&mut self, clock: &Clock) {
         self.clock = clock.clone();
         self.turn = clock.now().millis().checked_add_unsigned(self.ttl_millis);

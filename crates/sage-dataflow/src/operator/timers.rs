@@ -6,15 +6,15 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
 use foldhash::fast::RandomState;
 
-use super::key::KeySelector;
-use super::{Emit, Operator, Output, Promise};
+use super::Output;
+use crate::chain::{Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::clock::Clock;
-use crate::exchange::lane::Mark;
-use crate::job::task::{Fault, OpenContext};
+use crate::key::KeySelector;
 use crate::time::Timestamp;
 
 /// A moment at which a key's function is called, and what tells the time.
@@ -135,7 +135,7 @@ struct Slot<K, A> {
 type Queue = BinaryHeap<Reverse<(i64, usize)>>;
 
 /// `process`: a function of each record, one of each timer, and the state of their key.
-pub struct Process<S: KeySelector<I>, F, G, I, A, O> {
+pub(crate) struct Process<S: KeySelector<I>, F, G, I, A, O> {
     key: S,
     initial: A,
     on_record: F,
@@ -264,6 +264,15 @@ where
         }
     }
 
+    /// Calls the timers of the clock that are due.
+    fn tick<E: Emit<O>>(&mut self, out: &mut E) -> Result<(), Fault> {
+        if self.clocked.is_empty() {
+            return Ok(());
+        }
+        let now = self.clock.now().millis();
+        self.fire(Timer::Clock, now, out)
+    }
+
     fn advance<E: Emit<O>>(&mut self, watermark: i64, out: &mut E) -> Result<(), Fault> {
         if watermark <= self.watermark {
             return Ok(());
@@ -273,7 +282,7 @@ where
     }
 }
 
-impl<S, F, G, I, A, O> Operator for Process<S, F, G, I, A, O>
+impl<S, F, G, I, A, O> Stage for Process<S, F, G, I, A, O>
 where
     S: KeySelector<I>,
     S::Key: Clone,
@@ -285,37 +294,33 @@ where
 {
     type In = I;
     type Out = O;
+    type Side = Infallible;
 
-    const TIMES: Promise = Promise(true);
+    const FLAGS: Flags = Flags::ANY;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.clock = cx.clock().clone();
         Ok(())
     }
 
-    fn process(&mut self, record: I, out: &mut impl Emit<O>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
         // What is due comes before what comes.
-        self.on_time(out)?;
+        self.tick(out)?;
         let slot = self.slot(&record);
         self.call(slot, None, out, |on_record, _, state, cx| on_record(state, record, cx))
     }
 
-    fn finish(&mut self, out: &mut impl Emit<O>) -> Result<(), Fault> {
-        self.advance(i64::MAX, out)?;
-        self.ending = true;
-        self.fire(Timer::Clock, i64::MAX, out)
-    }
-
-    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<O>) -> Result<(), Fault> {
-        self.advance(mark.millis, out)
-    }
-
-    fn on_time(&mut self, out: &mut impl Emit<O>) -> Result<(), Fault> {
-        if self.clocked.is_empty() {
-            return Ok(());
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
+        match signal {
+            Signal::Time => self.tick(out),
+            Signal::Watermark(mark) => self.advance(mark.millis, out),
+            Signal::Finish => {
+                self.advance(i64::MAX, out)?;
+                self.ending = true;
+                self.fire(Timer::Clock, i64::MAX, out)
+            }
+            _ => Ok(()),
         }
-        let now = self.clock.now().millis();
-        self.fire(Timer::Clock, now, out)
     }
 
     fn wake_at(&self) -> Option<Timestamp> {

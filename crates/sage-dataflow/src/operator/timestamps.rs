@@ -2,17 +2,17 @@
 //!
 //! The last watermark, `i64::MAX`, says that the input has ended, and nothing else does: no time of a record makes it.
 
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
-use super::{Emit, Operator, Promise};
+use crate::chain::{Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::clock::Clock;
-use crate::exchange::lane::Mark;
-use crate::job::task::{Fault, OpenContext};
+use crate::mark::Mark;
 use crate::time::{OutOfOrder, Timed, Timestamp};
 
 /// `with_timestamps`: emits each record with its time; between batches, the latest time minus the bound as the
 /// watermark.
-pub struct Timestamps<F, I> {
+pub(crate) struct Timestamps<F, I> {
     function: F,
     order: OutOfOrder,
     latest: i64,
@@ -52,17 +52,16 @@ impl<F: Clone, I> Clone for Timestamps<F, I> {
     }
 }
 
-impl<F, I> Operator for Timestamps<F, I>
+impl<F, I> Stage for Timestamps<F, I>
 where
     F: FnMut(&I) -> Timestamp + Send + 'static,
     I: Send + 'static,
 {
     type In = I;
     type Out = Timed<I>;
+    type Side = Infallible;
 
-    const ONE_TO_ONE: Promise = Promise(true);
-    const MANY: Promise = Promise(false);
-    const MARKS: Promise = Promise(true);
+    const FLAGS: Flags = Flags { begins_watermarks: true, ..Flags::ONE_TO_ONE };
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.since = cx.clock().now();
@@ -71,19 +70,19 @@ where
     }
 
     #[inline(always)]
-    fn process(&mut self, record: I, out: &mut impl Emit<Timed<I>>) -> Result<(), Fault> {
+    fn process(&mut self, record: I, out: &mut impl Outlet<Timed<I>, Infallible>) -> Result<(), Fault> {
         let time = (self.function)(&record);
         self.latest = self.latest.max(time.millis());
         self.records += 1;
         out.emit(Timed { time, value: record })
     }
 
-    fn finish(&mut self, _out: &mut impl Emit<Timed<I>>) -> Result<(), Fault> {
-        self.ended = true;
+    fn signal(&mut self, signal: Signal, _out: &mut impl Outlet<Timed<I>, Infallible>) -> Result<(), Fault> {
+        self.ended |= signal == Signal::Finish;
         Ok(())
     }
 
-    fn mark(&mut self) -> Option<Mark> {
+    fn watermark(&mut self) -> Option<Mark> {
         let mark = if self.ended {
             Mark { millis: i64::MAX, idle: false }
         } else {

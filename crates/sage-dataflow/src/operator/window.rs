@@ -12,6 +12,7 @@
 //! keys that have nothing to fire. The window that the last record was in is at hand.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
 use foldhash::fast::RandomState;
@@ -19,56 +20,11 @@ use foldhash::fast::RandomState;
 use super::aggregate::Aggregate;
 use super::clocked::Fires;
 use super::grid::{Grid, Lateness};
-use super::key::KeySelector;
 use super::keyed::state_of;
-use super::{Emit, Operator, Promise};
-use crate::exchange::lane::Mark;
-use crate::job::task::Fault;
+use super::late::{Late, LateRecords};
+use crate::chain::{Emit, Fault, Flags, Outlet, Signal, Stage};
+use crate::key::KeySelector;
 use crate::time::{Timed, Timestamp, Window, Windowed};
-
-/// Where records go that come too late. Implemented by the engine alone.
-pub trait LateRecords<T>: Clone + Send + 'static {
-    #[doc(hidden)]
-    fn take(&mut self, record: Timed<T>);
-}
-
-/// Nowhere: they are counted.
-#[derive(Clone)]
-pub struct Dropped;
-
-impl<T> LateRecords<T> for Dropped {
-    fn take(&mut self, _record: Timed<T>) {}
-}
-
-/// To a function of the user's.
-#[derive(Clone)]
-pub struct HandedTo<F>(pub(crate) F);
-
-impl<T, F: FnMut(Timed<T>) + Clone + Send + 'static> LateRecords<T> for HandedTo<F> {
-    fn take(&mut self, record: Timed<T>) {
-        (self.0)(record);
-    }
-}
-
-/// Late records: where they go, and how many there were.
-pub(super) struct Late<L> {
-    to: L,
-    pub(super) records: u64,
-}
-
-impl<L: Clone> Late<L> {
-    pub(super) fn new(to: &L) -> Self {
-        Self { to: to.clone(), records: 0 }
-    }
-
-    pub(super) fn take<T>(&mut self, record: Timed<T>)
-    where
-        L: LateRecords<T>,
-    {
-        self.records += 1;
-        self.to.take(record);
-    }
-}
 
 /// What a window gives.
 pub(super) fn result<K, O>(key: K, window: Window, value: O) -> Timed<Windowed<K, O>> {
@@ -159,15 +115,18 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
 
     /// Takes a record that is not in the window at hand.
     #[inline(never)]
-    fn elsewhere(&mut self, record: Timed<T>, out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>) -> Result<(), Fault>
+    fn elsewhere(
+        &mut self,
+        record: Timed<T>,
+        out: &mut impl Outlet<Timed<Windowed<S::Key, A::Out>>, L::Side>,
+    ) -> Result<(), Fault>
     where
         S::Key: Clone,
     {
         let grid = self.grid;
         let (mut start, last) = grid.around(record.time.millis());
         if grid.end(last) <= self.expiry {
-            self.late.take(record);
-            return Ok(());
+            return self.late.take(record, out);
         }
         while start < last {
             if grid.end(start) > self.expiry {
@@ -272,7 +231,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Cl
     }
 }
 
-impl<S, T, A, L> Operator for AlignedWindows<S, T, A, L>
+impl<S, T, A, L> Stage for AlignedWindows<S, T, A, L>
 where
     S: KeySelector<Timed<T>>,
     S::Key: Clone,
@@ -282,11 +241,11 @@ where
 {
     type In = Timed<T>;
     type Out = Timed<Windowed<S::Key, A::Out>>;
-
-    const DROPS_LATE: Promise = Promise(true);
+    type Side = L::Side;
+    const FLAGS: Flags = Flags { side: L::BY_THE_SIDE, counts_late: true, ..Flags::ANY };
 
     #[inline(always)]
-    fn process(&mut self, record: Timed<T>, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn process(&mut self, record: Timed<T>, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
         let time = record.time.millis();
         if time < self.first || self.last < time {
             return self.elsewhere(record, out);
@@ -296,12 +255,12 @@ where
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
-        self.advance(i64::MAX, out)
-    }
-
-    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
-        self.advance(mark.millis, out)
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
+        match signal {
+            Signal::Watermark(mark) => self.advance(mark.millis, out),
+            Signal::Finish => self.advance(i64::MAX, out),
+            _ => Ok(()),
+        }
     }
 
     fn late(&self) -> u64 {
@@ -369,7 +328,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> Clone for CountWindow
     }
 }
 
-impl<S, T, A> Operator for CountWindows<S, T, A>
+impl<S, T, A> Stage for CountWindows<S, T, A>
 where
     S: KeySelector<Timed<T>>,
     T: Send + 'static,
@@ -377,9 +336,11 @@ where
 {
     type In = Timed<T>;
     type Out = Timed<Windowed<S::Key, A::Out>>;
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::ANY;
 
     #[inline(always)]
-    fn process(&mut self, record: Timed<T>, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn process(&mut self, record: Timed<T>, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         let tally = state_of!(self.open, S, self.key, record, || Tally::new(self.aggregate.start()));
         tally.see(record.time);
         if tally.records < self.size {
@@ -398,7 +359,10 @@ where
         }
     }
 
-    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+        if signal != Signal::Finish {
+            return Ok(());
+        }
         for (key, tally) in std::mem::take(&mut self.open) {
             let window = tally.window();
             let value = self.aggregate.finish(&key, window, tally.state);

@@ -4,10 +4,10 @@
 //! of the two queues holds anything.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 
 use super::connect::In2;
-use super::{Emit, Operator};
-use crate::job::task::{Fault, Stop};
+use crate::chain::{Fault, Flags, Outlet, Signal, Stage, Stop};
 
 /// How many records one stream may be ahead of the other, unless the user says otherwise.
 pub(crate) const DEFAULT_AHEAD: usize = 100_000_000;
@@ -75,12 +75,14 @@ impl<A, B> Clone for Zip<A, B> {
     }
 }
 
-impl<A: Send + 'static, B: Send + 'static> Operator for Zip<A, B> {
+impl<A: Send + 'static, B: Send + 'static> Stage for Zip<A, B> {
     type In = In2<A, B>;
     type Out = (A, B);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::ANY;
 
     #[inline(always)]
-    fn process(&mut self, record: In2<A, B>, out: &mut impl Emit<(A, B)>) -> Result<(), Fault> {
+    fn process(&mut self, record: In2<A, B>, out: &mut impl Outlet<(A, B), Infallible>) -> Result<(), Fault> {
         match record {
             In2::A(left) => match self.right.ahead.pop_front() {
                 Some(right) => out.emit((left, right))?,
@@ -94,10 +96,11 @@ impl<A: Send + 'static, B: Send + 'static> Operator for Zip<A, B> {
         self.unless_over()
     }
 
-    fn input_ended(&mut self, input: usize, _out: &mut impl Emit<(A, B)>) -> Result<(), Fault> {
-        match input {
-            0 => self.left.ended = true,
-            _ => self.right.ended = true,
+    fn signal(&mut self, signal: Signal, _out: &mut impl Outlet<(A, B), Infallible>) -> Result<(), Fault> {
+        match signal {
+            Signal::InputEnded(0) => self.left.ended = true,
+            Signal::InputEnded(_) => self.right.ended = true,
+            _ => return Ok(()),
         }
         self.unless_over()
     }

@@ -12,8 +12,8 @@ use std::time::Instant;
 use super::gate::{Pass, Slot};
 use super::instance::Cell;
 use super::registry::{Caller, Registry, ServiceEntry, Within};
-use super::runtime::is_inside_async;
 use super::{ServiceId, ServiceState};
+use crate::runtime::is_inside_async;
 use crate::{BoxError, SharedError};
 
 /// Why a call did not give a result.

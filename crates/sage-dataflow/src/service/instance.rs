@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
-use super::runtime::{HookTimedOut, JobRuntime};
 use super::{AsyncService, CleanupActions, Hook, HookContext, Service};
 use crate::BoxError;
+use crate::control::StopReason;
 use crate::guarded::{What, drop_guarded, guard};
-use crate::job::reason::StopReason;
+use crate::runtime::{HookTimedOut, JobRuntime};
 use crate::sync::{Mutex, lock};
 
 /// How a hook came out.

@@ -12,7 +12,6 @@ mod instance;
 mod life;
 pub(crate) mod order;
 mod registry;
-mod runtime;
 mod state;
 mod uses;
 
@@ -25,13 +24,11 @@ pub use handle::{CallError, ServiceHandle, ServiceRef};
 pub(crate) use instance::{Blocking, Futures, HookEnd, HookFailure, Typed, both};
 pub use registry::{Dependency, ServiceBuilder};
 pub(crate) use registry::{Registry, ServiceEntry, Within};
-pub(crate) use runtime::{JobRuntime, enter, is_inside_async};
 use serde::{Deserialize, Serialize};
 pub use state::ServiceState;
 
-use crate::BoxError;
-use crate::job::reason::StopReason;
-use crate::sync;
+use crate::control::StopReason;
+use crate::{BoxError, sync};
 
 /// Names a service within its environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::ServiceEntry;
-use crate::environment::SubmitError;
+use crate::submit_error::SubmitError;
 
 /// Checks that names are unique, dependencies exist, and nothing waits for itself.
 pub(crate) fn check(services: &[Arc<ServiceEntry>]) -> Result<(), SubmitError> {

@@ -14,12 +14,12 @@ use super::histogram::Histogram;
 use super::instance::{Cell, Instance};
 use super::life::Life;
 use super::order::declared;
-use super::runtime::JobRuntime;
 use super::uses::Uses;
 use super::{HookTimeouts, ServiceId, ServiceState};
 use crate::BoxError;
 use crate::backend::{Event, EventSender};
 use crate::guarded::{What, drop_guarded};
+use crate::runtime::JobRuntime;
 use crate::sync::{FOREVER, Mutex, PoisonError, enable_heavy_fences, lock};
 
 /// What a dependency is named by: a handle, or a name.

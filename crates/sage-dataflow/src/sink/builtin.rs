@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use super::Sink;
 use crate::BoxError;
-use crate::job::task::{CloseContext, OpenContext};
+use crate::chain::{CloseContext, OpenContext};
 use crate::sync::lock;
 
 /// Calls a function with each record.

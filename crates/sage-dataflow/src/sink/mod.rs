@@ -1,18 +1,16 @@
 //! Where records end: the [`Sink`] trait, the link that ends a chain, and the built-in sinks.
+//!
+//! Knows nothing of other tasks, services, and of how sinks get into a graph.
 
 mod builtin;
+mod end;
 
 pub(crate) use builtin::{CollectSink, FileLines, FnSink, TryFnSink};
 pub use builtin::{Collected, WriteError};
+pub(crate) use end::SinkEnd;
 
 use crate::BoxError;
-use crate::exchange::lane::Mark;
-use crate::graph::NodeId;
-use crate::graph::wiring::BuildContext;
-use crate::guarded::Guarded;
-use crate::job::control::Control;
-use crate::job::task::{CloseContext, Fault, FinishContext, OpenContext, Position, Push, Stop, TaskContext};
-use crate::operator::policy::Errors;
+use crate::chain::{CloseContext, FinishContext, OpenContext};
 
 /// The end of a pipeline: takes records and emits none.
 ///
@@ -82,86 +80,5 @@ pub trait Sink: Send + 'static {
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         let _ = cx;
         Ok(())
-    }
-}
-
-/// A sink as the last link of a chain.
-pub(crate) struct SinkEnd<K> {
-    sink: Guarded<K>,
-    node: NodeId,
-    context: OpenContext,
-    opened: bool,
-    dirty: bool,
-    errors: Box<Errors>,
-}
-
-impl<K> SinkEnd<K> {
-    pub(crate) fn new(sink: K, node: NodeId, cx: &mut BuildContext<'_>) -> Self {
-        let (context, errors) = (cx.open_context(node), Box::new(cx.errors(node)));
-        Self { sink: Guarded::new(sink, Some(node)), node, context, opened: false, dirty: false, errors }
-    }
-}
-
-impl<K: Sink> Push<K::In> for SinkEnd<K> {
-    fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
-        at.enter(self.node);
-        self.opened = true;
-        self.sink.open(&self.context).map_err(Fault::Error)
-    }
-
-    #[inline(always)]
-    fn push(&mut self, record: K::In, at: &mut Position) -> Result<(), Fault> {
-        at.enter(self.node);
-        self.dirty = true;
-        match self.sink.write(record) {
-            Ok(()) => Ok(()),
-            Err(error) => self.errors.judge(error, at.record()),
-        }
-    }
-
-    fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn watermark(&mut self, _mark: Mark, _at: &mut Position) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn probe(&mut self, _round: u64, _at: &mut Position) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn wanted(&self, _outside: bool) -> bool {
-        true
-    }
-
-    fn publish(&mut self) {}
-
-    fn flush(&mut self, at: &mut Position) -> Result<(), Fault> {
-        if !std::mem::take(&mut self.dirty) {
-            return Ok(());
-        }
-        at.enter(self.node);
-        self.sink.flush().map_err(Fault::Error)
-    }
-
-    fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
-        self.dirty = true;
-        self.errors.finish(at.record())?;
-        self.flush(at)?;
-        match FinishContext::new(&self.context.control) {
-            Ok(cx) => self.sink.finish(&cx).map_err(Fault::Error),
-            Err(_) if self.context.control.load() == Control::Cancel => Err(Stop::Cancelled.into()),
-            // Drained by a signal: the records came through, but the job does not succeed.
-            Err(_) => Ok(()),
-        }
-    }
-
-    fn close(&mut self, cx: &mut TaskContext) {
-        if self.opened {
-            self.opened = false;
-            let sink = &mut self.sink;
-            cx.closing(self.node, |close| sink.close(close));
-        }
     }
 }

@@ -11,7 +11,7 @@ use glob::{MatchOptions, Pattern};
 
 use super::{Next, Source, SourceContext};
 use crate::BoxError;
-use crate::job::task::{CloseContext, WhileOpening};
+use crate::chain::{CloseContext, WhileOpening};
 
 /// One line of a text file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,11 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Next, Source, SourceContext};
+use super::{Next, Source, SourceContext, SourceFactory};
 use crate::BoxError;
-use crate::job::task::{CloseContext, WhileOpening};
-use crate::operator::Retry;
-use crate::stream::pipe::SourceFactory;
+use crate::chain::{CloseContext, Retry, WhileOpening};
 use crate::sync::FOREVER;
 
 /// Makes sources that are asked again.

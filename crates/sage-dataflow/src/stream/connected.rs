@@ -7,19 +7,20 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::Stream;
+use super::factory::{Cloned, Factory, One};
 use super::keyed::KeyedStream;
-use super::pipe::{FromInlet, Pipe, Then};
-use super::{Single, Stream};
-use crate::environment::SubmitError;
-use crate::exchange::lane::Mark;
+use super::pipe::{FromInlet, ParallelStep, Pipe, Replicas, Then};
+use crate::chain::{Fault, NotKept, Position, Push, Signal, Stage, TaskContext};
 use crate::exchange::{ByKey, Partitioning, RoundRobin, Weigh};
 use crate::graph::wiring::{BuildContext, EdgePlan, connect_weighed};
-use crate::graph::{Head, InletId, Mistake, NodeId, SharedGraph};
-use crate::job::task::{Fault, Position, Push, Task, TaskContext};
+use crate::graph::{Head, Mistake, SharedGraph};
+use crate::ids::{InletId, NodeId};
+use crate::key::KeySelector;
 use crate::operator::zip::DEFAULT_AHEAD;
-use crate::operator::{
-    Cloned, CoMap, CoProcess, In2, In3, In4, In5, KeySelector, Of, Operator, OperatorFactory, Output, Slot, Zip,
-};
+use crate::operator::{CoMap, CoProcess, In2, In3, In4, In5, Of, Output, Slot, Zip};
+use crate::submit_error::SubmitError;
+use crate::task::Task;
 use crate::time::Timestamp;
 
 /// Two to five streams that go into one operator, each with records of its own type.
@@ -70,7 +71,7 @@ pub struct ConnectedStreams<I> {
 }
 
 /// The stream an operator of several inputs makes.
-type Connected<T, F> = Stream<Then<FromInputs<T>, F>>;
+type Connected<T, F> = Stream<Then<FromInlet<T>, F>>;
 
 impl<P: Pipe> Stream<P> {
     /// Connects this stream with one of another type, for an operator that takes the records of both.
@@ -93,15 +94,15 @@ impl<P: Pipe> Stream<P> {
     /// assert_eq!(pairs.take(), [("a", 0), ("b", 1)]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn zip<Q: Pipe>(self, other: Stream<Q>) -> Connected<In2<P::Out, Q::Out>, Single<Zip<P::Out, Q::Out>>> {
+    pub fn zip<Q: Pipe>(self, other: Stream<Q>) -> Connected<In2<P::Out, Q::Out>, Cloned<Zip<P::Out, Q::Out>, One>> {
         let joint = Joint::new(&self.graph, "zip", false, 1);
         joint.input::<0, _, _>(self, Partitioning::Gather, |lanes, _| RoundRobin::new(lanes, 0));
         joint.input::<1, _, _>(other, Partitioning::Gather, |lanes, _| RoundRobin::new(lanes, 0));
-        joint.then(Single(Zip::new(DEFAULT_AHEAD)))
+        joint.then(Cloned::new(Zip::new(DEFAULT_AHEAD)))
     }
 }
 
-impl<A: Send + 'static, B: Send + 'static> Connected<In2<A, B>, Single<Zip<A, B>>> {
+impl<A: Send + 'static, B: Send + 'static> Connected<In2<A, B>, Cloned<Zip<A, B>, One>> {
     /// How many records one of the zipped streams may be ahead of the other; 100 million unless said. They are kept in
     /// memory, since holding a stream back could block the other where both come from one source. One more fails the
     /// job with a [`ZipError`](crate::ZipError). A zero, with which no pair could be made, is a
@@ -111,7 +112,7 @@ impl<A: Send + 'static, B: Send + 'static> Connected<In2<A, B>, Single<Zip<A, B>
             let message = "`max_ahead` is 0; it may be 1 or more".to_owned();
             self.graph.with(|graph| graph.add_mistake(self.pipe.node, message));
         }
-        self.pipe.factory.0.max_ahead = records;
+        self.pipe.factory.operator.max_ahead = records;
         self
     }
 }
@@ -168,7 +169,7 @@ macro_rules! operators {
             pub fn co_map<O, $($F),+>(
                 self,
                 $($function: $F),+
-            ) -> Connected<$In<$($P::Out),+>, Cloned<CoMap<($($F,)+), $In<$($P::Out),+>, O>>>
+            ) -> Stream<impl ParallelStep<In = $In<$($P::Out),+>, Out = O>>
             where
                 O: Send + 'static,
                 $($F: FnMut($P::Out) -> O + Clone + Send + 'static),+
@@ -176,7 +177,7 @@ macro_rules! operators {
                 let replicas = [$(self.inputs.$index.replicas()),+].into_iter().fold(1, usize::max);
                 let joint = Joint::new(&self.inputs.0.graph, "co-map", true, replicas);
                 $(joint.input::<$index, _, _>(self.inputs.$index, Partitioning::RoundRobin, RoundRobin::new);)+
-                joint.then(Cloned(CoMap::new(($($function,)+))))
+                joint.then(Cloned::new(CoMap::new(($($function,)+))))
             }
         }
 
@@ -191,14 +192,14 @@ macro_rules! operators {
             pub fn co_map<O, $($F),+>(
                 self,
                 $($function: $F),+
-            ) -> Connected<$In<$($P::Out),+>, Cloned<CoMap<($($F,)+), $In<$($P::Out),+>, O>>>
+            ) -> Stream<impl ParallelStep<In = $In<$($P::Out),+>, Out = O>>
             where
                 O: Send + 'static,
                 $($F: FnMut($P::Out) -> O + Clone + Send + 'static),+
             {
                 let joint = self.keyed_joint("co-map", true);
                 $(joint.keyed_input::<$index, _, _>(self.inputs.$index);)+
-                joint.then(Cloned(CoMap::new(($($function,)+))))
+                joint.then(Cloned::new(CoMap::new(($($function,)+))))
             }
 
             /// Hands each record to `function`, with the state of its key, which all the streams share and which starts
@@ -210,7 +211,7 @@ macro_rules! operators {
                 self,
                 initial: V,
                 function: G,
-            ) -> Connected<$In<$($P::Out),+>, Cloned<CoProcess<($($S,)+), G, $In<$($P::Out),+>, K, V, O>>>
+            ) -> Stream<impl ParallelStep<In = $In<$($P::Out),+>, Out = O>>
             where
                 V: Clone + Send + 'static,
                 O: Send + 'static,
@@ -219,7 +220,7 @@ macro_rules! operators {
                 let joint = self.keyed_joint("co-process", false);
                 let keys = ($(self.inputs.$index.key.clone(),)+);
                 $(joint.keyed_input::<$index, _, _>(self.inputs.$index);)+
-                joint.then(Cloned(CoProcess::new(keys, initial, function)))
+                joint.then(Cloned::new(CoProcess::new(keys, initial, function)))
             }
 
             fn keyed_joint<T: Send + 'static>(&self, kind: &'static str, one_to_one: bool) -> Joint<T> {
@@ -296,31 +297,15 @@ impl<T: Send + 'static> Joint<T> {
         self.input::<INPUT, _, _>(stream, Partitioning::Hash, move |lanes, _| ByKey::new(lanes, key.clone(), node));
     }
 
-    /// Puts the operator behind the inlet.
+    /// Puts the operator behind the inlet, where only the number of replicas may still change.
     pub(super) fn then<F>(self, factory: F) -> Connected<T, F>
     where
-        F: OperatorFactory,
-        F::Operator: Operator<In = T>,
+        F: Factory,
+        F::Operator: Stage<In = T>,
     {
-        let before = FromInputs(FromInlet::new(self.inlet, false));
-        let pipe = Then { before, factory, node: self.node };
-        Stream { graph: self.graph, pipe, nodes: vec![self.node], head: Head::Inlet(self.inlet) }
-    }
-}
-
-/// The inlet before an operator of several inputs, made for it alone.
-pub struct FromInputs<T>(FromInlet<T>);
-
-impl<T: Send + 'static> Pipe for FromInputs<T> {
-    type Out = T;
-
-    fn build<N: Push<T> + 'static>(&self, cx: &mut BuildContext<'_>, next: N) -> Result<Box<dyn Task>, SubmitError> {
-        self.0.build(cx, next)
-    }
-
-    /// How records are spread was chosen with the operator; only the number of replicas may still change.
-    fn retarget(&self, _partitioning: Partitioning) -> Option<InletId> {
-        Some(self.0.inlet)
+        let (before, node) = (FromInlet::new(self.inlet, Replicas::Own), self.node);
+        let pipe = Then { before, factory, keeping: NotKept, node };
+        Stream { graph: self.graph, pipe, nodes: vec![node], head: Head::Inlet(self.inlet) }
     }
 }
 
@@ -371,28 +356,12 @@ impl<T: Slot<INPUT>, N: Push<T>, const INPUT: usize> Push<T::Part> for Wrap<N, T
         self.next.publish();
     }
 
-    fn flush(&mut self, at: &mut Position) -> Result<(), Fault> {
-        self.next.flush(at)
-    }
-
-    fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
-        self.next.finish(at)
+    fn signal(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
+        self.next.signal(signal, at)
     }
 
     fn close(&mut self, cx: &mut TaskContext) {
         self.next.close(cx);
-    }
-
-    fn watermark(&mut self, mark: Mark, at: &mut Position) -> Result<(), Fault> {
-        self.next.watermark(mark, at)
-    }
-
-    fn probe(&mut self, round: u64, at: &mut Position) -> Result<(), Fault> {
-        self.next.probe(round, at)
-    }
-
-    fn between(&mut self, at: &mut Position) -> Result<(), Fault> {
-        self.next.between(at)
     }
 
     fn wake_at(&self) -> Option<Timestamp> {

@@ -1,22 +1,17 @@
 //! What becomes of records that fail, and of those that are set apart.
 
-use std::marker::PhantomData;
-
-use super::pipe::{From, FromInlet, Pipe, SourceFactory, Then, ThenSide};
+use super::factory::{Apart, Beside, Factory};
+use super::pipe::{FromInlet, FromSource, KeepTo, Keeping, ParallelStep, Pipe, Replicas, Step, Then};
 use super::{DataStream, Stream, edge};
+use crate::chain::{DeadLetter, ErrorPolicy, NotKept, Retry, Stage};
 use crate::exchange::Partitioning;
-use crate::graph::{Head, NodeId};
-use crate::operator::late::LateApart;
-use crate::operator::policy::ErrorPolicy;
-use crate::operator::side::{Mourned, SideFactory, SideOperator, Split, SplitOk};
-use crate::operator::{Cloned, DeadLetter, Operator, OperatorFactory, Retried, Retry, SetsApart};
-use crate::source::RetriedSource;
+use crate::graph::Head;
+use crate::ids::{EdgeId, NodeId};
+use crate::operator::{SetsApart, Split, SplitOk};
+use crate::source::{RetriedSource, SourceFactory};
 use crate::time::Timed;
 
-/// The stream after an operator with a side stream, and that one.
-pub(super) type WithSide<P, F, S> = (Stream<ThenSide<P, F>>, DataStream<S>);
-
-impl<F: SourceFactory> Stream<From<F>> {
+impl<F: SourceFactory> Stream<FromSource<F>> {
     /// Asks the source again when it failed to give its next record: [`Source::next`](crate::Source::next) is called
     /// again after the wait, of the same source, which is neither closed nor opened meanwhile. So a source reconnects
     /// by connecting in `next`. How often counts from its last record on; when that was enough, the job fails with a
@@ -46,26 +41,22 @@ impl<F: SourceFactory> Stream<From<F>> {
     /// assert_eq!(report.operators[0].retries, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn retry(self, retry: Retry) -> Stream<From<RetriedSource<F>>> {
-        let From { factory, node } = self.pipe;
+    pub fn retry(self, retry: Retry) -> Stream<FromSource<RetriedSource<F>>> {
+        let FromSource { factory, node } = self.pipe;
         if let Some(message) = retry.mistake() {
             self.graph.with(|graph| graph.add_mistake(node, message));
         }
-        let pipe = From { factory: RetriedSource { factory, retry }, node };
+        let pipe = FromSource { factory: RetriedSource { factory, retry }, node };
         Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head }
     }
 }
 
-impl<P, F> Stream<Then<P, F>>
-where
-    P: Pipe,
-    F: OperatorFactory,
-    F::Operator: Operator<In = P::Out>,
-{
+/// What can be said of the step just added, in any order.
+impl<P: Step> Stream<P> {
     /// Says what becomes of a record on which the operator just added returns an error. Default: that of
     /// [`Environment::on_error`](crate::Environment::on_error).
     pub fn on_error(self, policy: ErrorPolicy) -> Self {
-        self.graph.with(|graph| graph.set_policy(self.pipe.node, policy));
+        self.graph.with(|graph| graph.set_policy(self.pipe.node(), policy));
         self
     }
 
@@ -92,16 +83,12 @@ where
     /// assert_eq!(report.operators[1].retries, 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn retry(self, retry: Retry) -> Stream<Then<P, Retried<F>>>
+    pub fn retry(self, retry: Retry) -> Stream<P::Kept>
     where
-        P::Out: Clone,
+        P::In: Clone,
     {
-        let Then { before, factory, node } = self.pipe;
-        if let Some(message) = retry.mistake() {
-            self.graph.with(|graph| graph.add_mistake(node, message));
-        }
-        let pipe = Then { before, factory: Retried { factory, retry }, node };
-        Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head }
+        let problem = retry.mistake();
+        self.checked(problem).kept(KeepTo::Retry(retry))
     }
 
     /// Sends the records on which the operator just added returns an error to a stream of their own, each with the
@@ -118,26 +105,54 @@ where
     /// assert_eq!((letter.record, letter.position), ("two", 2));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn dead_letters(self) -> WithSide<P, Mourned<F>, DeadLetter<P::Out>>
+    pub fn dead_letters(self) -> (Stream<P::Kept>, DataStream<DeadLetter<P::In>>)
     where
-        P::Out: Clone,
+        P::In: Clone,
     {
-        let Then { before, factory, node } = self.pipe;
+        let node = self.pipe.node();
         self.graph.with(|graph| graph.node_mut(node).one_to_one = false);
-        let before = Stream { graph: self.graph, pipe: before, nodes: self.nodes, head: self.head };
-        before.with_side(Mourned(factory), node)
+        let (edge, letters) = self.side(node);
+        (self.kept(KeepTo::Letters(edge)), letters)
+    }
+
+    fn kept(self, to: KeepTo) -> Stream<P::Kept>
+    where
+        P::In: Clone,
+    {
+        let Self { graph, pipe, nodes, head } = self;
+        Stream { graph, pipe: pipe.keep(P::In::clone, to), nodes, head }
+    }
+
+    /// Notes what is wrong with the step just added.
+    pub(super) fn checked(self, problem: Option<impl Into<String>>) -> Self {
+        if let Some(problem) = problem {
+            let node = self.pipe.node();
+            self.graph.with(|graph| graph.add_mistake(node, problem.into()));
+        }
+        self
     }
 }
 
-impl<P, F> Stream<Then<P, F>>
+impl<P: ParallelStep> Stream<P> {
+    /// Runs the operator just added, and those after it, in `replicas` replicas.
+    ///
+    /// The records are spread over them by key after [`key_by`](Stream::key_by), else in turn, through bounded
+    /// channels. Order is kept per key, respectively per channel.
+    pub fn parallelism(self, replicas: usize) -> Stream<P::Spread> {
+        P::spread(self, replicas)
+    }
+}
+
+impl<P, F, K> Stream<Then<P, F, K>>
 where
     P: Pipe,
-    F: OperatorFactory,
-    F::Operator: SetsApart + Operator<In = P::Out>,
+    F: Factory,
+    F::Operator: SetsApart<In = P::Out>,
+    K: Keeping<P::Out>,
 {
     /// Sends the records that came too late for the windows just added to a stream of their own. They are counted all
     /// the same, as [`OperatorReport::late`](crate::OperatorReport::late). For windows of event time without
-    /// [`late_to`](crate::WindowedStream::late_to), and after their `parallelism`.
+    /// [`late_to`](crate::WindowedStream::late_to).
     ///
     /// ```
     /// use std::time::Duration;
@@ -158,54 +173,51 @@ where
     /// assert_eq!(counted + late.take().len() as u64, 4);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn split_late(self) -> WithSide<P, LateApart<F>, Timed<<F::Operator as SetsApart>::Record>> {
-        let Then { before, factory, node } = self.pipe;
-        let before = Stream { graph: self.graph, pipe: before, nodes: self.nodes, head: self.head };
-        before.with_side(LateApart(factory), node)
+    pub fn split_late(self) -> (Stream<Then<P, Apart<F>, K>>, DataStream<Timed<<F::Operator as SetsApart>::Record>>) {
+        let (edge, late) = self.side(self.pipe.node);
+        let Self { graph, pipe, nodes, head } = self;
+        let Then { before, factory, keeping, node } = pipe;
+        let pipe = Then { before, factory: Apart { factory, edge }, keeping, node };
+        (Stream { graph, pipe, nodes, head }, late)
     }
 }
 
 impl<P: Pipe> Stream<P> {
     /// Goes on as two streams: the records that `predicate` accepts, and the others. Either may end before the other.
-    pub fn split<F>(self, predicate: F) -> WithSide<P, Cloned<Split<F, P::Out>>, P::Out>
+    pub fn split<F>(self, predicate: F) -> (Stream<impl ParallelStep<In = P::Out, Out = P::Out>>, DataStream<P::Out>)
     where
         F: FnMut(&P::Out) -> bool + Clone + Send + 'static,
     {
-        self.then_side("split", Cloned(Split::new(predicate)))
+        self.then_beside("split", Split::new(predicate))
     }
 
-    fn then_side<F>(mut self, kind: &'static str, factory: F) -> WithSide<P, F, <F::Operator as SideOperator>::Side>
+    fn then_beside<O>(mut self, kind: &'static str, operator: O) -> (Stream<Then<P, Beside<O>>>, DataStream<O::Side>)
     where
-        F: SideFactory,
-        F::Operator: SideOperator<In = P::Out>,
+        O: Stage<In = P::Out> + Clone,
     {
         let node = self.graph.with(|graph| graph.add_node(kind, false));
         self.nodes.push(node);
-        self.with_side(factory, node)
+        let (edge, side) = self.side(node);
+        let Self { graph, pipe: before, nodes, head } = self;
+        let pipe = Then { before, factory: Beside { operator, edge }, keeping: NotKept, node };
+        (Stream { graph, pipe, nodes, head }, side)
     }
 
-    /// Adds the side operator of `node`, which is the last of this stream's nodes.
-    pub(super) fn with_side<F>(self, factory: F, node: NodeId) -> WithSide<P, F, <F::Operator as SideOperator>::Side>
-    where
-        F: SideFactory,
-        F::Operator: SideOperator<In = P::Out>,
-    {
+    /// A stream that begins beside the operator at `node`, and the edge that leads there.
+    fn side<T: Send + 'static>(&self, node: NodeId) -> (EdgeId, DataStream<T>) {
         let replicas = self.replicas();
-        let (side, inlet) = self.graph.with(|graph| {
+        let (edge, inlet) = self.graph.with(|graph| {
             let inlet = graph.add_inlet(replicas);
-            let edge = edge::<<F::Operator as SideOperator>::Side>(node, inlet, Partitioning::Forward);
-            (graph.add_edge(edge), inlet)
+            (graph.add_edge(edge::<T>(node, inlet, Partitioning::Forward)), inlet)
         });
-        let pipe = ThenSide { before: self.pipe, factory, node, side };
-        let main = Stream { graph: self.graph.clone(), pipe, nodes: self.nodes, head: self.head };
-        let pipe = FromInlet::new(inlet, true);
-        (main, Stream { graph: self.graph, pipe, nodes: Vec::new(), head: Head::Inlet(inlet) })
+        let pipe = FromInlet::new(inlet, Replicas::Any);
+        (edge, Stream { graph: self.graph.clone(), pipe, nodes: Vec::new(), head: Head::Inlet(inlet) })
     }
 }
 
 impl<T: Send + 'static, E: Send + 'static, P: Pipe<Out = Result<T, E>>> Stream<P> {
     /// Goes on as two streams: the values of the records that are `Ok`, and the errors of the others.
-    pub fn split_ok(self) -> WithSide<P, Cloned<SplitOk<T, E>>, E> {
-        self.then_side("split-ok", Cloned(SplitOk(PhantomData)))
+    pub fn split_ok(self) -> (Stream<impl ParallelStep<In = Result<T, E>, Out = T>>, DataStream<E>) {
+        self.then_beside("split-ok", SplitOk::new())
     }
 }

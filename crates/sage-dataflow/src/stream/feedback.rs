@@ -2,11 +2,12 @@
 
 use std::marker::PhantomData;
 
-use super::pipe::{FromInlet, Pipe};
+use super::pipe::{FromInlet, Pipe, Replicas};
 use super::{DataStream, Stream};
 use crate::exchange::{FedBack, Partitioning};
 use crate::graph::wiring::BuildContext;
-use crate::graph::{Head, InletId, Loop, Mistake, NodeId, SharedGraph};
+use crate::graph::{Head, Loop, Mistake, SharedGraph};
+use crate::ids::{InletId, NodeId};
 
 /// How many records may wait to go round, unless the user says otherwise.
 const DEFAULT_LIMIT: usize = 1_000_000;
@@ -31,7 +32,7 @@ impl<T: Send + 'static> Feedback<T> {
             graph.inlets[inlet.0].feeds = Some(Loop { node, limit: DEFAULT_LIMIT });
             (inlet, node)
         });
-        let pipe = FromInlet::new(inlet, false);
+        let pipe = FromInlet::new(inlet, Replicas::Fixed);
         let stream = Stream { graph: graph.clone(), pipe, nodes: vec![node], head: Head::Inlet(inlet) };
         (stream, Self { graph: graph.clone(), inlet, node, records: PhantomData })
     }

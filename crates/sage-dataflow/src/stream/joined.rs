@@ -1,11 +1,13 @@
 //! Joins of two streams grouped by key.
 
 use super::Stream;
-use super::connected::{FromInputs, Joint};
+use super::connected::Joint;
+use super::factory::Cloned;
 use super::keyed::KeyedStream;
-use super::pipe::{Pipe, Then};
+use super::pipe::{ParallelStep, Pipe};
+use crate::key::KeySelector;
 use crate::operator::join::{DEFAULT_RECORDS, limit_problem};
-use crate::operator::{Cloned, Full, In2, Inner, Join, Joining, KeySelector, Left};
+use crate::operator::{Full, In2, Inner, Join, Joining, Left};
 
 /// Two streams grouped by keys of the same type, about to be joined: [`inner`](Self::inner), [`left`](Self::left) or
 /// [`full`](Self::full). Made by [`KeyedStream::join`].
@@ -15,14 +17,6 @@ pub struct JoinedStreams<P: Pipe, S, Q: Pipe, R> {
     pub(super) right: KeyedStream<Q, R>,
     pub(super) max_records: usize,
 }
-
-/// The stream a join makes.
-type Joined<P, S, Q, R, K, J> = Stream<
-    Then<
-        FromInputs<In2<<P as Pipe>::Out, <Q as Pipe>::Out>>,
-        Cloned<Join<S, R, <P as Pipe>::Out, <Q as Pipe>::Out, K, J>>,
-    >,
->;
 
 impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// Joins this stream, the left one, with another that is grouped by a key of the same type.
@@ -72,31 +66,33 @@ where
     }
 
     /// The pairs of records with equal keys, in no particular order.
-    pub fn inner(self) -> Joined<P, S, Q, R, S::Key, Inner> {
-        self.joined("inner-join")
+    pub fn inner(self) -> Stream<impl ParallelStep<In = In2<P::Out, Q::Out>, Out = (S::Key, P::Out, Q::Out)>> {
+        self.joined::<Inner>("inner-join")
     }
 
     /// The pairs of records with equal keys and the left records that have no partner, in no particular order.
-    pub fn left(self) -> Joined<P, S, Q, R, S::Key, Left> {
-        self.joined("left-join")
+    pub fn left(self) -> Stream<impl ParallelStep<In = In2<P::Out, Q::Out>, Out = (S::Key, P::Out, Option<Q::Out>)>> {
+        self.joined::<Left>("left-join")
     }
 
     /// The pairs of records with equal keys and the records of both streams that have no partner, in no particular
     /// order. The right ones among these come at the end of input.
-    pub fn full(self) -> Joined<P, S, Q, R, S::Key, Full> {
-        self.joined("full-join")
+    pub fn full(
+        self,
+    ) -> Stream<impl ParallelStep<In = In2<P::Out, Q::Out>, Out = (S::Key, Option<P::Out>, Option<Q::Out>)>> {
+        self.joined::<Full>("full-join")
     }
 
-    fn joined<J>(self, kind: &'static str) -> Joined<P, S, Q, R, S::Key, J>
+    fn joined<J>(self, kind: &'static str) -> Stream<impl ParallelStep<In = In2<P::Out, Q::Out>, Out = J::Out>>
     where
         J: Joining<S::Key, P::Out, Q::Out>,
     {
         let Self { left, right, max_records } = self;
         let replicas = left.stream.replicas().max(right.stream.replicas());
         let joint = Joint::new(&left.stream.graph, kind, false, replicas);
-        let operator = Join::new(left.key.clone(), right.key.clone(), max_records);
+        let operator = Join::<_, _, _, _, _, J>::new(left.key.clone(), right.key.clone(), max_records);
         joint.keyed_input::<0, _, _>(left);
         joint.keyed_input::<1, _, _>(right);
-        joint.then(Cloned(operator)).checked(limit_problem(max_records))
+        joint.then(Cloned::new(operator)).checked(limit_problem(max_records))
     }
 }

@@ -1,14 +1,18 @@
 //! Streams grouped by key.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
-use super::pipe::{FromInlet, Keyed, MaybeExchanged, Pipe, Then};
+use super::factory::Keyed;
+use super::pipe::{FromInlet, MaybeExchanged, ParallelStep, Pipe, Replicas, Then};
 use super::{DataStream, Stream};
+use crate::chain::{NotKept, Stage};
 use crate::exchange::{ByKey, Partitioning};
 use crate::graph::Head;
+use crate::key::KeySelector;
 use crate::operator::{
-    Distinct, Expiring, ForEver, KeyContext, KeySelector, KeyedAggregate, KeyedFlatMap, KeyedFold, KeyedMap,
-    KeyedReduce, Operator, Output, Process, Timer, TopK,
+    Distinct, Expiring, ForEver, KeyContext, KeyedAggregate, KeyedFlatMap, KeyedFold, KeyedMap, KeyedReduce, Output,
+    Process, Timer, TopK,
 };
 
 /// A stream grouped by key.
@@ -21,14 +25,10 @@ pub struct KeyedStream<P: Pipe, S> {
 /// The stream a keyed aggregation makes.
 pub(super) type Aggregated<P, O, S> = Stream<Then<MaybeExchanged<P>, Keyed<O, S>>>;
 
-/// The streams of `map_with_state` and `flat_map_with_state`, whose states `B` keeps.
-type Mapped<P, S, G, A, O, B> = Aggregated<P, KeyedMap<S, G, <P as Pipe>::Out, A, O, B>, S>;
-type FlatMapped<P, S, G, A, O, B> = Aggregated<P, KeyedFlatMap<S, G, <P as Pipe>::Out, A, O, B>, S>;
-
 impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// Folds the records of each key into an accumulator that starts as a clone of `initial`; the pairs of key and
     /// accumulator are emitted at the end of input, in no particular order.
-    pub fn fold<A, G>(self, initial: A, function: G) -> Aggregated<P, KeyedFold<S, G, P::Out, A>, S>
+    pub fn fold<A, G>(self, initial: A, function: G) -> Stream<impl ParallelStep<In = P::Out, Out = (S::Key, A)>>
     where
         A: Clone + Send + 'static,
         G: FnMut(&mut A, P::Out) + Clone + Send + 'static,
@@ -39,7 +39,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
 
     /// Reduces the records of each key to one; the pairs of key and record are emitted at the end of input, in no
     /// particular order.
-    pub fn reduce<G>(self, function: G) -> Aggregated<P, KeyedReduce<S, G, P::Out>, S>
+    pub fn reduce<G>(self, function: G) -> Stream<impl ParallelStep<In = P::Out, Out = (S::Key, P::Out)>>
     where
         G: FnMut(P::Out, P::Out) -> P::Out + Clone + Send + 'static,
     {
@@ -49,9 +49,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
 
     /// Counts the records of each key; the pairs of key and number are emitted at the end of input, in no
     /// particular order.
-    pub fn count(
-        self,
-    ) -> Aggregated<P, KeyedFold<S, impl FnMut(&mut u64, P::Out) + Clone + Send + 'static, P::Out, u64>, S> {
+    pub fn count(self) -> Stream<impl ParallelStep<In = P::Out, Out = (S::Key, u64)>> {
         let operator = KeyedFold::new(self.key.clone(), 0, |records: &mut u64, _record| *records += 1);
         self.keyed("keyed-count", operator)
     }
@@ -63,7 +61,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         initial: A,
         function: G,
         result: H,
-    ) -> Aggregated<P, KeyedAggregate<S, G, H, P::Out, A, R>, S>
+    ) -> Stream<impl ParallelStep<In = P::Out, Out = (S::Key, R)>>
     where
         A: Clone + Send + 'static,
         R: Send + 'static,
@@ -91,7 +89,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// assert_eq!(totals.take(), [("a", 1), ("b", 5), ("a", 3)]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn map_with_state<A, O, G>(self, initial: A, function: G) -> Mapped<P, S, G, A, O, ForEver<S::Key, A>>
+    pub fn map_with_state<A, O, G>(self, initial: A, function: G) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
     where
         A: Clone + Send + 'static,
         O: Send + 'static,
@@ -102,7 +100,11 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     }
 
     /// As [`map_with_state`](Self::map_with_state), for a function that pushes any number of records.
-    pub fn flat_map_with_state<A, O, G>(self, initial: A, function: G) -> FlatMapped<P, S, G, A, O, ForEver<S::Key, A>>
+    pub fn flat_map_with_state<A, O, G>(
+        self,
+        initial: A,
+        function: G,
+    ) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
     where
         A: Clone + Send + 'static,
         O: Send + 'static,
@@ -176,7 +178,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         initial: A,
         on_record: G,
         on_timer: H,
-    ) -> Aggregated<P, Process<S, G, H, P::Out, A, O>, S>
+    ) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
     where
         S::Key: Clone,
         A: Clone + Send + 'static,
@@ -190,25 +192,24 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
 
     /// Keeps the first record of each key, and emits it at once. Every key that was seen is kept until the end of
     /// input.
-    pub fn distinct(self) -> Aggregated<P, Distinct<S, P::Out, ForEver<S::Key, bool>>, S> {
+    pub fn distinct(self) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>> {
         let operator = Distinct::new(self.key.clone(), ForEver::new());
         self.keyed("distinct", operator)
     }
 
     /// Keeps the `most` records of each key that `rank` ranks highest (1 or more; of equal ones the earlier), and emits
     /// the pairs of key and records, the highest first, at the end of input.
-    pub fn top_k<R, G>(self, most: usize, rank: G) -> Aggregated<P, TopK<S, G, P::Out, R>, S>
+    pub fn top_k<R, G>(
+        self,
+        most: usize,
+        rank: G,
+    ) -> Stream<impl ParallelStep<In = P::Out, Out = (S::Key, Vec<P::Out>)>>
     where
         R: Ord + Send + 'static,
         G: FnMut(&P::Out) -> R + Clone + Send + 'static,
     {
         let operator = TopK::new(self.key.clone(), most, rank);
-        let stream = self.keyed("top-k", operator);
-        if most == 0 {
-            let node = stream.pipe.node;
-            stream.graph.with(|graph| graph.add_mistake(node, "it keeps at least one record of each key".to_owned()));
-        }
-        stream
+        self.keyed("top-k", operator).checked((most == 0).then_some("it keeps at least one record of each key"))
     }
 
     /// Deals the records out to `replicas` replicas of what follows, equal keys to the same one.
@@ -217,28 +218,33 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         let (stream, node) = stream.with_node("partition");
         let router = move |lanes, _replica| ByKey::new(lanes, key.clone(), node);
         let (graph, inlet) = stream.exchange(Partitioning::Hash, replicas, router);
-        Stream::<P>::from_inlet(graph, inlet, false)
+        Stream::<P>::from_inlet(graph, inlet, Replicas::Fixed)
     }
 
     pub(super) fn keyed<O>(self, kind: &'static str, operator: O) -> Aggregated<P, O, S>
     where
-        O: Operator<In = P::Out> + Clone,
+        O: Stage<In = P::Out, Side = Infallible> + Clone,
     {
         let Self { stream, key } = self;
         let replicas = stream.replicas();
         if replicas == 1 {
             let pipe = MaybeExchanged::Fused(stream.pipe);
             let stream = Stream { graph: stream.graph, pipe, nodes: stream.nodes, head: stream.head };
-            return stream.then(kind, Keyed { operator, key });
+            return stream.then_made(kind, Keyed { operator, key });
         }
         // The key function runs before the exchange, in the name of the operator after it.
         let node = stream.graph.with(|graph| graph.add_node(kind, false));
         let router_key = key.clone();
         let (graph, inlet) = stream
             .exchange(Partitioning::Hash, replicas, move |lanes, _replica| ByKey::new(lanes, router_key.clone(), node));
-        let before = MaybeExchanged::Exchanged(FromInlet::new(inlet, false));
+        let before = MaybeExchanged::Exchanged(FromInlet::new(inlet, Replicas::Own));
         let factory = Keyed { operator, key };
-        Stream { graph, pipe: Then { before, factory, node }, nodes: vec![node], head: Head::Inlet(inlet) }
+        Stream {
+            graph,
+            pipe: Then { before, factory, keeping: NotKept, node },
+            nodes: vec![node],
+            head: Head::Inlet(inlet),
+        }
     }
 }
 
@@ -251,7 +257,7 @@ pub struct ExpiringStream<P: Pipe, S> {
 
 impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
     /// As [`KeyedStream::map_with_state`].
-    pub fn map_with_state<A, O, G>(self, initial: A, function: G) -> Mapped<P, S, G, A, O, Expiring<S::Key, A>>
+    pub fn map_with_state<A, O, G>(self, initial: A, function: G) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
     where
         A: Clone + Send + 'static,
         O: Send + 'static,
@@ -262,7 +268,11 @@ impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
     }
 
     /// As [`KeyedStream::flat_map_with_state`].
-    pub fn flat_map_with_state<A, O, G>(self, initial: A, function: G) -> FlatMapped<P, S, G, A, O, Expiring<S::Key, A>>
+    pub fn flat_map_with_state<A, O, G>(
+        self,
+        initial: A,
+        function: G,
+    ) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
     where
         A: Clone + Send + 'static,
         O: Send + 'static,
@@ -273,14 +283,14 @@ impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
     }
 
     /// As [`KeyedStream::distinct`]: the first record of each key, and the first after it was forgotten.
-    pub fn distinct(self) -> Aggregated<P, Distinct<S, P::Out, Expiring<S::Key, bool>>, S> {
+    pub fn distinct(self) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>> {
         let operator = Distinct::new(self.keyed.key.clone(), Expiring::new(self.ttl));
         self.expiring("distinct", operator)
     }
 
     fn expiring<O>(self, kind: &'static str, operator: O) -> Aggregated<P, O, S>
     where
-        O: Operator<In = P::Out> + Clone,
+        O: Stage<In = P::Out, Side = Infallible> + Clone,
     {
         let problem = (self.ttl.as_millis() < 1)
             .then_some("its states expire in less than 1 ms; give `expire_after` a longer time");

@@ -5,6 +5,7 @@
 //! [`boxed`](Stream::boxed)) the chain is handed to the graph and the stream goes on from an inlet: a [`DataStream`].
 
 mod connected;
+pub(crate) mod factory;
 mod failing;
 mod feedback;
 mod joined;
@@ -15,27 +16,29 @@ mod sinks;
 mod window_join;
 mod windowed;
 
+use std::convert::Infallible;
 use std::hash::Hash;
 
 pub use connected::ConnectedStreams;
+use factory::{Cloned, Factory, Made, Many, One};
 pub use feedback::Feedback;
 pub use joined::JoinedStreams;
 pub use keyed::{ExpiringStream, KeyedStream};
-use pipe::{From, FromInlet, Keyed, MaybeExchanged, PerReplica, Pipe, SourceFactory, Spread, Then};
+use pipe::{FromInlet, FromSource, Keeping, MaybeExchanged, ParallelStep, Pipe, Replicas, Step, Then};
 pub use sinks::SinkHandle;
 pub use window_join::{Aligned, WindowedJoin};
 pub use windowed::{ByClock, WindowedStream, Windowing, WindowsOf};
 
 use crate::BoxError;
+use crate::chain::{NotKept, Operator, Push, Stage};
 use crate::exchange::{Broadcast, Chosen, Lanes, Partitioning, RoundRobin, Tee};
 use crate::graph::wiring::{BuildContext, connect};
-use crate::graph::{Chain, Edge, EdgeId, Head, InletId, Mistake, NodeId, SharedGraph};
-use crate::job::task::Push;
-use crate::operator::{
-    Borrowed, Cloned, Computed, Count, Distinct, Filter, FlatMap, FlatMapInto, Fold, ForEver, Inspect, Made, Map,
-    Operator, OperatorFactory, Output, Reduce, Take, TryMap, Whole,
-};
-use crate::source::Source;
+use crate::graph::{Chain, Edge, Head, Mistake, SharedGraph};
+use crate::ids::{ChainId, EdgeId, InletId, NodeId};
+use crate::key::{Borrowed, Computed, Whole};
+use crate::operator::{Count, Filter, FlatMap, FlatMapInto, Fold, Inspect, Map, Output, Reduce, Take, TryMap};
+use crate::source::{PerReplica, Source, SourceFactory};
+use crate::submit_error::SubmitError;
 
 /// A stream of records of type `P::Out`, still fusing operators into its chain.
 ///
@@ -70,12 +73,12 @@ pub struct Stream<P: Pipe> {
 /// ```
 pub type DataStream<T> = Stream<FromInlet<T>>;
 
-impl<F: SourceFactory> Stream<From<F>> {
+impl<F: SourceFactory> Stream<FromSource<F>> {
     pub(crate) fn source(graph: &SharedGraph, kind: &'static str, factory: F) -> Self {
         let node = graph.with(|graph| graph.add_node(kind, true));
         Self {
             graph: graph.clone(),
-            pipe: From { factory, node },
+            pipe: FromSource { factory, node },
             nodes: vec![node],
             head: Head::Source { parallelism: 1 },
         }
@@ -86,7 +89,7 @@ impl<F: SourceFactory> Stream<From<F>> {
     }
 }
 
-impl<S: Source, F: Fn(usize) -> S + Send + 'static> Stream<From<PerReplica<F>>> {
+impl<S: Source, F: Fn(usize) -> S + Send + 'static> Stream<FromSource<PerReplica<F>>> {
     /// Runs the source in `replicas` replicas, each made by the factory with its own number.
     pub fn parallelism(mut self, replicas: usize) -> Self {
         self.head = Head::Source { parallelism: replicas };
@@ -94,30 +97,28 @@ impl<S: Source, F: Fn(usize) -> S + Send + 'static> Stream<From<PerReplica<F>>> 
     }
 }
 
-impl<P, F> Stream<Then<P, F>>
+impl<P, F, K> Stream<Then<P, F, K>>
 where
     P: Pipe,
-    F: OperatorFactory + Spread<P::Out>,
-    F::Operator: Operator<In = P::Out>,
+    F: Factory,
+    F::Operator: Stage<In = P::Out>,
+    K: Keeping<P::Out>,
 {
-    /// Runs the operator just added, and those after it, in `replicas` replicas.
-    ///
-    /// The records are spread over them by key after [`key_by`](Stream::key_by), else in turn, through bounded
-    /// channels. Order is kept per key, respectively per channel.
-    pub fn parallelism(self, replicas: usize) -> Stream<Then<MaybeExchanged<P>, F>> {
-        let Then { before, factory, node } = self.pipe;
+    /// Spreads the input of the operator just added over `replicas` replicas.
+    fn spread_before(self, replicas: usize) -> Stream<Then<MaybeExchanged<P>, F, K>> {
+        let Then { before, factory, keeping, node } = self.pipe;
         if let Some(inlet) = before.retarget(F::PARTITIONING) {
             self.graph.with(|graph| graph.inlets[inlet.0].parallelism = replicas);
-            let pipe = Then { before: MaybeExchanged::Fused(before), factory, node };
+            let pipe = Then { before: MaybeExchanged::Fused(before), factory, keeping, node };
             return Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head };
         }
         let mut nodes = self.nodes;
         nodes.pop();
         let before = Stream { graph: self.graph, pipe: before, nodes, head: self.head };
-        let spreader = factory.spreader(node);
-        let (graph, inlet) = before.exchange(F::PARTITIONING, replicas, spreader);
-        let before = MaybeExchanged::Exchanged(FromInlet::new(inlet, F::PARTITIONING == Partitioning::RoundRobin));
-        Stream { graph, pipe: Then { before, factory, node }, nodes: vec![node], head: Head::Inlet(inlet) }
+        let router = factory.router(node);
+        let (graph, inlet) = before.exchange(F::PARTITIONING, replicas, router);
+        let before = MaybeExchanged::Exchanged(FromInlet::new(inlet, Replicas::Own));
+        Stream { graph, pipe: Then { before, factory, keeping, node }, nodes: vec![node], head: Head::Inlet(inlet) }
     }
 }
 
@@ -134,40 +135,40 @@ impl<P: Pipe> Stream<P> {
     }
 
     /// Replaces each record by what `function` makes of it.
-    pub fn map<O, F>(self, function: F) -> Stream<Then<P, Cloned<Map<F, P::Out, O>>>>
+    pub fn map<O, F>(self, function: F) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
     where
         O: Send + 'static,
         F: FnMut(P::Out) -> O + Clone + Send + 'static,
     {
-        self.then("map", Cloned(Map::new(function)))
+        self.then("map", Map::new(function))
     }
 
     /// Replaces each record by what `function` makes of it; an error fails the job, naming operator and record.
-    pub fn try_map<O, E, F>(self, function: F) -> Stream<Then<P, Cloned<TryMap<F, P::Out, O, E>>>>
+    pub fn try_map<O, E, F>(self, function: F) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
     where
         O: Send + 'static,
         E: Into<BoxError> + 'static,
         F: FnMut(P::Out) -> Result<O, E> + Clone + Send + 'static,
     {
-        self.then("try-map", Cloned(TryMap::new(function)))
+        self.then("try-map", TryMap::new(function))
     }
 
     /// Keeps the records `predicate` accepts.
-    pub fn filter<F>(self, predicate: F) -> Stream<Then<P, Cloned<Filter<F, P::Out>>>>
+    pub fn filter<F>(self, predicate: F) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>>
     where
         F: FnMut(&P::Out) -> bool + Clone + Send + 'static,
     {
-        self.then("filter", Cloned(Filter::new(predicate)))
+        self.then("filter", Filter::new(predicate))
     }
 
     /// Replaces each record by the items of an iterator.
-    pub fn flat_map<O, F>(self, function: F) -> Stream<Then<P, Cloned<FlatMap<F, P::Out, O>>>>
+    pub fn flat_map<O, F>(self, function: F) -> Stream<impl ParallelStep<In = P::Out, Out = O::Item>>
     where
         O: IntoIterator + 'static,
         O::Item: Send + 'static,
         F: FnMut(P::Out) -> O + Clone + Send + 'static,
     {
-        self.then("flat-map", Cloned(FlatMap::new(function)))
+        self.then("flat-map", FlatMap::new(function))
     }
 
     /// Replaces each record by those `function` pushes: like [`flat_map`](Self::flat_map) where the items borrow from
@@ -183,57 +184,57 @@ impl<P: Pipe> Stream<P> {
     /// assert_eq!(words.take(), ["a", "b", "c"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn flat_map_into<O, F>(self, function: F) -> Stream<Then<P, Cloned<FlatMapInto<F, P::Out, O>>>>
+    pub fn flat_map_into<O, F>(self, function: F) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
     where
         O: Send + 'static,
         F: FnMut(P::Out, &mut Output<'_, O>) + Clone + Send + 'static,
     {
-        self.then("flat-map", Cloned(FlatMapInto::new(function)))
+        self.then("flat-map", FlatMapInto::new(function))
     }
 
     /// Looks at each record and passes it on.
-    pub fn inspect<F>(self, function: F) -> Stream<Then<P, Cloned<Inspect<F, P::Out>>>>
+    pub fn inspect<F>(self, function: F) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>>
     where
         F: FnMut(&P::Out) + Clone + Send + 'static,
     {
-        self.then("inspect", Cloned(Inspect::new(function)))
+        self.then("inspect", Inspect::new(function))
     }
 
     /// Runs an operator of the user's own, made per replica by `factory`, which need not be `Clone`.
-    pub fn operator<O, F>(self, factory: F) -> Stream<Then<P, Made<F>>>
+    pub fn operator<O, F>(self, factory: F) -> Stream<impl ParallelStep<In = P::Out, Out = O::Out>>
     where
         O: Operator<In = P::Out>,
         F: Fn() -> O + Send + 'static,
     {
-        self.then("operator", Made(factory))
+        self.then_made("operator", Made(factory))
     }
 
     /// Keeps the first `count` records and then ends the stream, upstream too. Runs in one replica.
-    pub fn take(self, count: u64) -> Stream<Then<MaybeExchanged<P>, Single<Take<P::Out>>>> {
-        self.gathered().then("take", Single(Take::new(count)))
+    pub fn take(self, count: u64) -> Stream<impl Step<In = P::Out, Out = P::Out>> {
+        self.gathered().then_made("take", Cloned::<_, One>::new(Take::new(count)))
     }
 
     /// Folds the whole stream into one accumulator, emitted at the end of input. Runs in one replica.
-    pub fn fold<A, F>(self, initial: A, function: F) -> Stream<Then<MaybeExchanged<P>, Single<Fold<F, P::Out, A>>>>
+    pub fn fold<A, F>(self, initial: A, function: F) -> Stream<impl Step<In = P::Out, Out = A>>
     where
         A: Clone + Send + 'static,
         F: FnMut(&mut A, P::Out) + Clone + Send + 'static,
     {
-        self.gathered().then("fold", Single(Fold::new(initial, function)))
+        self.gathered().then_made("fold", Cloned::<_, One>::new(Fold::new(initial, function)))
     }
 
     /// Reduces the whole stream to one record, emitted at the end of input; to none if it is empty. Runs in one
     /// replica.
-    pub fn reduce<F>(self, function: F) -> Stream<Then<MaybeExchanged<P>, Single<Reduce<F, P::Out>>>>
+    pub fn reduce<F>(self, function: F) -> Stream<impl Step<In = P::Out, Out = P::Out>>
     where
         F: FnMut(P::Out, P::Out) -> P::Out + Clone + Send + 'static,
     {
-        self.gathered().then("reduce", Single(Reduce::new(function)))
+        self.gathered().then_made("reduce", Cloned::<_, One>::new(Reduce::new(function)))
     }
 
     /// Counts the records of the whole stream; the number is emitted at the end of input. Runs in one replica.
-    pub fn count(self) -> Stream<Then<MaybeExchanged<P>, Single<Count<P::Out>>>> {
-        self.gathered().then("count", Single(Count::new()))
+    pub fn count(self) -> Stream<impl Step<In = P::Out, Out = u64>> {
+        self.gathered().then_made("count", Cloned::<_, One>::new(Count::new()))
     }
 
     /// Groups the records by key, for the aggregation that follows. Equal keys meet in the same replica.
@@ -280,7 +281,7 @@ impl<P: Pipe> Stream<P> {
                 graph.mistakes.push(Mistake::ForeignStream { operator });
             });
         }
-        Self::from_inlet(graph, inlet, true)
+        Self::from_inlet(graph, inlet, Replicas::Any)
     }
 
     /// Says how many bytes a record of this type holds beside the size of the type, for
@@ -313,13 +314,13 @@ impl<P: Pipe> Stream<P> {
     pub fn boxed(self) -> DataStream<P::Out> {
         let parallelism = self.replicas();
         let (graph, inlet) = self.exchange(Partitioning::Forward, parallelism, RoundRobin::new);
-        Self::from_inlet(graph, inlet, true)
+        Self::from_inlet(graph, inlet, Replicas::Any)
     }
 
     /// Deals the records out in turn to `replicas` replicas of what follows. Gives up the order between them.
     pub fn rebalance(self, replicas: usize) -> DataStream<P::Out> {
         let (graph, inlet) = self.exchange(Partitioning::RoundRobin, replicas, RoundRobin::new);
-        Self::from_inlet(graph, inlet, true)
+        Self::from_inlet(graph, inlet, Replicas::Any)
     }
 
     /// Deals the records out to `replicas` replicas of what follows, each to the one whose number `choose` returns; it
@@ -331,13 +332,11 @@ impl<P: Pipe> Stream<P> {
         let (stream, node) = self.with_node("partition");
         let router = move |lanes, _replica| Chosen::new(lanes, choose.clone(), node);
         let (graph, inlet) = stream.exchange(Partitioning::Custom, replicas, router);
-        Self::from_inlet(graph, inlet, false)
+        Self::from_inlet(graph, inlet, Replicas::Fixed)
     }
 
     /// Keeps the first of equal records, and emits it at once. Every different record is kept until the end of input.
-    pub fn distinct(
-        self,
-    ) -> Stream<Then<MaybeExchanged<P>, Keyed<Distinct<Whole, P::Out, ForEver<P::Out, bool>>, Whole>>>
+    pub fn distinct(self) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>>
     where
         P::Out: Hash + Eq + Clone,
     {
@@ -350,7 +349,7 @@ impl<P: Pipe> Stream<P> {
         P::Out: Clone,
     {
         let (graph, inlet) = self.exchange(Partitioning::Broadcast, replicas, |lanes, _| Broadcast::new(lanes));
-        Self::from_inlet(graph, inlet, false)
+        Self::from_inlet(graph, inlet, Replicas::Fixed)
     }
 
     /// Goes on as `N` streams, each with every record. A branch that is slow slows the others down; one that
@@ -370,9 +369,9 @@ impl<P: Pipe> Stream<P> {
         });
         let edges = targets.map(|(edge, _)| edge);
         stream.end(move |cx: &mut BuildContext<'_>| {
-            Ok(Tee::new(edges.iter().map(|&edge| RoundRobin::new(cx.writers::<P::Out>(edge), cx.replica)).collect()))
+            Ok(Tee::new(edges.iter().map(|&edge| cx.round_robin::<P::Out>(edge)).collect()))
         });
-        targets.map(|(_, inlet)| Self::from_inlet(graph.clone(), inlet, true))
+        targets.map(|(_, inlet)| Self::from_inlet(graph.clone(), inlet, Replicas::Any))
     }
 
     fn replicas(&self) -> usize {
@@ -382,24 +381,27 @@ impl<P: Pipe> Stream<P> {
         }
     }
 
-    fn then<F>(mut self, kind: &'static str, factory: F) -> Stream<Then<P, F>>
+    /// Adds an operator of which each replica has a clone.
+    fn then<O>(self, kind: &'static str, operator: O) -> Stream<Then<P, Cloned<O>>>
     where
-        F: OperatorFactory,
-        F::Operator: Operator<In = P::Out>,
+        O: Stage<In = P::Out, Side = Infallible> + Clone,
     {
-        let one_to_one = <F::Operator as Operator>::ONE_TO_ONE.0;
-        let node = self.graph.with(|graph| graph.add_node(kind, one_to_one));
-        self.nodes.push(node);
-        Stream {
-            graph: self.graph,
-            pipe: Then { before: self.pipe, factory, node },
-            nodes: self.nodes,
-            head: self.head,
-        }
+        self.then_made(kind, Cloned::<_, Many>::new(operator))
     }
 
-    fn from_inlet(graph: SharedGraph, inlet: InletId, any_replica: bool) -> DataStream<P::Out> {
-        let pipe = FromInlet::new(inlet, any_replica);
+    fn then_made<F>(mut self, kind: &'static str, factory: F) -> Stream<Then<P, F>>
+    where
+        F: Factory,
+        F::Operator: Stage<In = P::Out>,
+    {
+        let node = self.graph.with(|graph| graph.add_node(kind, F::Operator::FLAGS.one_to_one));
+        self.nodes.push(node);
+        let pipe = Then { before: self.pipe, factory, keeping: NotKept, node };
+        Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head }
+    }
+
+    fn from_inlet(graph: SharedGraph, inlet: InletId, replicas: Replicas) -> DataStream<P::Out> {
+        let pipe = FromInlet::new(inlet, replicas);
         Stream { graph, pipe, nodes: Vec::new(), head: Head::Inlet(inlet) }
     }
 
@@ -410,7 +412,7 @@ impl<P: Pipe> Stream<P> {
             return Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head };
         }
         let (graph, inlet) = self.exchange(Partitioning::Gather, 1, RoundRobin::new);
-        let pipe = MaybeExchanged::Exchanged(FromInlet::new(inlet, false));
+        let pipe = MaybeExchanged::Exchanged(FromInlet::new(inlet, Replicas::Own));
         Stream { graph, pipe, nodes: Vec::new(), head: Head::Inlet(inlet) }
     }
 
@@ -465,8 +467,8 @@ impl<P: Pipe> Stream<P> {
     /// Hands the chain, ended by what `end` makes, to the graph.
     fn end<N: Push<P::Out> + 'static>(
         self,
-        end: impl Fn(&mut BuildContext<'_>) -> Result<N, crate::SubmitError> + Send + 'static,
-    ) -> crate::graph::ChainId {
+        end: impl Fn(&mut BuildContext<'_>) -> Result<N, SubmitError> + Send + 'static,
+    ) -> ChainId {
         let Self { graph, pipe, nodes, head } = self;
         let build = Box::new(move |cx: &mut BuildContext<'_>| {
             let end = end(cx)?;
@@ -478,15 +480,4 @@ impl<P: Pipe> Stream<P> {
 
 fn edge<T: Send + 'static>(from: NodeId, to: InletId, partitioning: Partitioning) -> Edge {
     Edge { from, to, partitioning, connect: Box::new(connect::<T>) }
-}
-
-/// Clones an operator that runs in one replica only.
-#[derive(Debug, Clone)]
-pub struct Single<O>(O);
-
-impl<O: Operator + Clone> OperatorFactory for Single<O> {
-    type Operator = O;
-    fn make(&self) -> O {
-        self.0.clone()
-    }
 }

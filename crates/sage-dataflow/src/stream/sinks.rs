@@ -4,13 +4,14 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use super::pipe::{FromInlet, Pipe};
+use super::pipe::{FromInlet, Pipe, Replicas};
 use super::{Stream, edge};
 use crate::BoxError;
-use crate::exchange::{Partitioning, RoundRobin};
+use crate::chain::ErrorPolicy;
+use crate::exchange::Partitioning;
 use crate::graph::wiring::BuildContext;
-use crate::graph::{ChainId, Head, NodeId, SharedGraph};
-use crate::operator::policy::ErrorPolicy;
+use crate::graph::{Head, SharedGraph};
+use crate::ids::{ChainId, NodeId};
 use crate::sink::{CollectSink, Collected, FileLines, FnSink, Sink, SinkEnd, TryFnSink};
 use crate::sync::lock;
 
@@ -96,7 +97,7 @@ impl<P: Pipe> Stream<P> {
 fn sink_end<K: Sink>(factory: &Mutex<impl Fn(usize) -> K>, node: NodeId, cx: &mut BuildContext<'_>) -> SinkEnd<K> {
     cx.building(node);
     let sink = lock(factory)(cx.replica);
-    SinkEnd::new(sink, node, cx)
+    SinkEnd::new(sink, node, cx.open_context(node), cx.errors(node))
 }
 
 impl SinkHandle<(), ()> {
@@ -153,12 +154,12 @@ where
             };
             let edge = graph.add_edge(edge::<P::Out>(from, inlet, Partitioning::RoundRobin));
             graph.chains[chain.0].build = Box::new(move |cx: &mut BuildContext<'_>| {
-                let router = RoundRobin::new(cx.writers::<P::Out>(edge), cx.replica);
+                let router = cx.round_robin::<P::Out>(edge);
                 lock(&pipe).build(cx, router)
             });
             let build = Box::new(move |cx: &mut BuildContext<'_>| {
                 let end = sink_end(&factory, node, cx);
-                FromInlet::<P::Out>::new(inlet, true).build(cx, end)
+                FromInlet::<P::Out>::new(inlet, Replicas::Any).build(cx, end)
             });
             graph.add_chain(crate::graph::Chain { nodes: vec![node], head: Head::Inlet(inlet), build });
         });

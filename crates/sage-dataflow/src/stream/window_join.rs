@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use super::connected::{FromInputs, Joint};
+use super::connected::Joint;
+use super::factory::Cloned;
 use super::joined::JoinedStreams;
-use super::pipe::{Pipe, Then};
+use super::pipe::{ParallelStep, Pipe};
 use super::{KeyedStream, Stream};
+use crate::key::KeySelector;
 use crate::operator::grid::Grid;
 use crate::operator::join::limit_problem;
 use crate::operator::join::windowed::{Pairing, WindowJoin};
-use crate::operator::{Cloned, Full, In2, Inner, KeySelector, Left};
-use crate::time::{Sliding, Timed, Tumbling};
+use crate::operator::{Full, In2, Inner, Left};
+use crate::time::{Sliding, Timed, Tumbling, Windowed};
 
 /// Windows that begin at the same times for every key: [`Tumbling`] or [`Sliding`]. Implemented by the engine alone.
 pub trait Aligned: Send + 'static {
@@ -52,9 +54,8 @@ pub struct WindowedJoin<P: Pipe, S, Q: Pipe, R, W> {
     max_records: usize,
 }
 
-/// The stream a join in windows makes.
-type Joined<P, Q, A, B, S, R, K, J> =
-    Stream<Then<FromInputs<In2<<P as Pipe>::Out, <Q as Pipe>::Out>>, Cloned<WindowJoin<S, R, A, B, K, J>>>>;
+/// What a join in windows gives.
+type Paired<K, V> = Timed<Windowed<K, V>>;
 
 impl<P, S, Q, R, A, B> JoinedStreams<P, S, Q, R>
 where
@@ -122,30 +123,35 @@ where
     }
 
     /// The pairs of records with equal keys in one window.
-    pub fn inner(self) -> Joined<P, Q, A, B, S, R, S::Key, Inner> {
-        self.joined("window-inner-join")
+    pub fn inner(self) -> Stream<impl ParallelStep<In = In2<Timed<A>, Timed<B>>, Out = Paired<S::Key, (A, B)>>> {
+        self.joined::<Inner>("window-inner-join")
     }
 
     /// The pairs of records with equal keys in one window, and the left records that have no partner in theirs.
-    pub fn left(self) -> Joined<P, Q, A, B, S, R, S::Key, Left> {
-        self.joined("window-left-join")
+    pub fn left(self) -> Stream<impl ParallelStep<In = In2<Timed<A>, Timed<B>>, Out = Paired<S::Key, (A, Option<B>)>>> {
+        self.joined::<Left>("window-left-join")
     }
 
     /// The pairs of records with equal keys in one window, and the records of both streams that have no partner in
     /// theirs.
-    pub fn full(self) -> Joined<P, Q, A, B, S, R, S::Key, Full> {
-        self.joined("window-full-join")
+    pub fn full(
+        self,
+    ) -> Stream<impl ParallelStep<In = In2<Timed<A>, Timed<B>>, Out = Paired<S::Key, (Option<A>, Option<B>)>>> {
+        self.joined::<Full>("window-full-join")
     }
 
-    fn joined<J: Pairing<A, B>>(self, kind: &'static str) -> Joined<P, Q, A, B, S, R, S::Key, J> {
+    fn joined<J: Pairing<A, B>>(
+        self,
+        kind: &'static str,
+    ) -> Stream<impl ParallelStep<In = In2<Timed<A>, Timed<B>>, Out = Paired<S::Key, J::Out>>> {
         let Self { left, right, windows, max_records } = self;
         let (problem, (size, every)) = (windows.problem(), windows.size_and_step());
         let grid = Grid::new(size, every);
         let replicas = left.stream.replicas().max(right.stream.replicas());
         let joint = Joint::new(&left.stream.graph, kind, false, replicas);
-        let operator = WindowJoin::new(left.key.clone(), right.key.clone(), grid, max_records);
+        let operator = WindowJoin::<_, _, _, _, _, J>::new(left.key.clone(), right.key.clone(), grid, max_records);
         joint.keyed_input::<0, _, _>(left);
         joint.keyed_input::<1, _, _>(right);
-        joint.then(Cloned(operator)).checked(problem).checked(limit_problem(max_records))
+        joint.then(Cloned::new(operator)).checked(problem).checked(limit_problem(max_records))
     }
 }

@@ -1,14 +1,17 @@
 //! Streams in event time: timestamps, and windows over keyed streams.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use super::keyed::Aggregated;
-use super::pipe::{Pipe, Then};
+use super::pipe::{ParallelStep, Pipe};
 use super::{KeyedStream, Stream};
+use crate::chain::Stage;
+use crate::key::KeySelector;
 use crate::operator::grid::{Grid, Lateness};
 use crate::operator::{
-    Aggregate, AlignedWindows, Applied, Clocked, Cloned, CountWindows, Counted, Dropped, Fires, Folded, HandedTo,
-    KeySelector, LateRecords, OfValue, Operator, Reduced, SessionWindows, Timestamps,
+    Aggregate, AlignedWindows, Applied, Clocked, CountWindows, Counted, Dropped, Fires, Folded, HandedTo, LateRecords,
+    OfValue, Reduced, SessionWindows, Timestamps,
 };
 use crate::time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 
@@ -17,8 +20,8 @@ impl<P: Pipe> Stream<P> {
     /// `order`, and the end of time at the end of input.
     ///
     /// The watermark goes along with the records, at most once per batch and when the input runs dry. It stays behind
-    /// those that were before it, also behind an exchange, where the slowest of the producers counts. An operator of
-    /// one's own that holds records back makes them late. Of several `with_timestamps` in a row the last one counts.
+    /// those that were before it, also behind an exchange, where the slowest of the producers counts. Of several
+    /// `with_timestamps` in a row the last one counts.
     ///
     /// A source that blocks inside its own `next` gives no watermark meanwhile, though its records have gone on; put
     /// [`boxed`](Self::boxed) between it and this, or let it answer [`Next::Idle`](crate::Next::Idle).
@@ -42,25 +45,15 @@ impl<P: Pipe> Stream<P> {
     /// assert_eq!(counts, [(0, "b", 1), (1_000, "a", 2), (2_000, "a", 1)]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn with_timestamps<F>(self, function: F, order: OutOfOrder) -> Stream<Then<P, Cloned<Timestamps<F, P::Out>>>>
+    pub fn with_timestamps<F>(
+        self,
+        function: F,
+        order: OutOfOrder,
+    ) -> Stream<impl ParallelStep<In = P::Out, Out = Timed<P::Out>>>
     where
         F: FnMut(&P::Out) -> Timestamp + Clone + Send + 'static,
     {
-        self.then("timestamps", Cloned(Timestamps::new(function, order))).checked(order.problem())
-    }
-}
-
-impl<P, F> Stream<Then<P, F>>
-where
-    Then<P, F>: Pipe,
-{
-    /// Notes what is wrong with the operator just added.
-    pub(super) fn checked(self, problem: Option<impl Into<String>>) -> Self {
-        if let Some(problem) = problem {
-            let node = self.pipe.node;
-            self.graph.with(|graph| graph.add_mistake(node, problem.into()));
-        }
-        self
+        self.then("timestamps", Timestamps::new(function, order)).checked(order.problem())
     }
 }
 
@@ -97,7 +90,7 @@ impl<R: Send + 'static, W: Send + 'static> WindowsOf<R> for ByClock<W> {
 /// A kind of windows: [`Tumbling`], [`Sliding`], [`Session`] or [`Count`]. Implemented by the engine alone.
 pub trait Windowing<S: KeySelector<R>, R, A: Aggregate<S::Key, Self::Value>, L>: WindowsOf<R> {
     /// What gathers records in them.
-    type Operator: Operator<In = R, Out = Timed<Windowed<S::Key, A::Out>>> + Clone;
+    type Operator: Stage<In = R, Out = Timed<Windowed<S::Key, A::Out>>, Side = Infallible> + Clone;
 
     #[doc(hidden)]
     fn problem(&self) -> Option<String>;
@@ -111,7 +104,7 @@ where
     S::Key: Clone,
     T: Send + 'static,
     A: Aggregate<S::Key, T>,
-    L: LateRecords<T>,
+    L: LateRecords<T, Side = Infallible>,
 {
     type Operator = AlignedWindows<S, T, A, L>;
 
@@ -130,7 +123,7 @@ where
     S::Key: Clone,
     T: Send + 'static,
     A: Aggregate<S::Key, T>,
-    L: LateRecords<T>,
+    L: LateRecords<T, Side = Infallible>,
 {
     type Operator = AlignedWindows<S, T, A, L>;
 
@@ -149,7 +142,7 @@ where
     S::Key: Clone,
     T: Send + 'static,
     A: Aggregate<S::Key, T>,
-    L: LateRecords<T>,
+    L: LateRecords<T, Side = Infallible>,
 {
     type Operator = SessionWindows<S, T, A, L>;
 
@@ -168,7 +161,7 @@ where
     S: KeySelector<Timed<T>>,
     T: Send + 'static,
     A: Aggregate<S::Key, T>,
-    L: LateRecords<T>,
+    L: LateRecords<T, Side = Infallible>,
 {
     type Operator = CountWindows<S, T, A>;
 
@@ -187,7 +180,7 @@ where
     R: Send + 'static,
     A: Aggregate<S::Key, R>,
     W: Windowing<OfValue<S>, Timed<R>, A, Dropped> + WindowsOf<Timed<R>, Value = R>,
-    W::Operator: Fires,
+    W::Operator: Fires<Side = Infallible>,
 {
     type Operator = Clocked<W::Operator, R>;
 

@@ -36,11 +36,9 @@ use std::time::{Duration, Instant};
 
 pub use census::Census;
 
+use crate::chain::{CloseContext, FinishContext};
 use crate::sync::lock;
-use crate::{
-    BoxError, Clock, CloseContext, Collected, Environment, FinishContext, Next, RunError, Sink, Source, SourceContext,
-    Timestamp,
-};
+use crate::{BoxError, Clock, Collected, Environment, Next, RunError, Sink, Source, SourceContext, Timestamp};
 
 /// Runs the pipeline that `declare` describes, and returns the records it collects.
 ///

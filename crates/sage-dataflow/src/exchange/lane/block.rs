@@ -4,7 +4,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::MaybeUninit;
 use std::ptr;
 
-use super::Mark;
+use super::mark::{Mark, Numbered, PerNumbered};
 use super::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
 /// The header of a block; its slots follow it in the same allocation, so that one pointer leads to both.
@@ -19,8 +19,8 @@ pub(super) struct Block<T> {
     /// The watermark that holds before the first record; the writer's to change while there is none.
     millis: AtomicI64,
     idle: AtomicBool,
-    /// The probe that passes before the first record, likewise; see `feedback.rs`.
-    round: AtomicU64,
+    /// The round of each numbered signal that passes before the first record, likewise.
+    rounds: PerNumbered<AtomicU64>,
     slots: [Slot<T>; 0],
 }
 
@@ -72,7 +72,7 @@ impl<T> Block<T> {
             next: AtomicPtr::new(ptr::null_mut()),
             millis: AtomicI64::new(Mark::NONE.millis),
             idle: AtomicBool::new(Mark::NONE.idle),
-            round: AtomicU64::new(0),
+            rounds: Default::default(),
             slots: [],
         };
         // SAFETY: the allocation has room for the header and `capacity` slots behind it.
@@ -109,14 +109,15 @@ impl<T> Block<T> {
         Mark { millis: self.millis.load(Ordering::Acquire), idle }
     }
 
-    /// Sets the probe that passes before the first record. The writer's, while there is no record.
-    pub(super) fn set_round(&self, round: u64) {
-        self.round.store(round, Ordering::Release);
+    /// Sets the round of a signal that passes before the first record. The writer's, while there is no record.
+    pub(super) fn set_round(&self, signal: Numbered, round: u64) {
+        self.rounds[signal as usize].store(round, Ordering::Release);
     }
 
-    /// The probe that passes before the first record, for a reader that has just read the length; as for the watermark.
-    pub(super) fn round(&self) -> u64 {
-        self.round.load(Ordering::Acquire)
+    /// The round of a signal that passes before the first record, for a reader that has just read the length; as for
+    /// the watermark.
+    pub(super) fn round(&self, signal: Numbered) -> u64 {
+        self.rounds[signal as usize].load(Ordering::Acquire)
     }
 
     /// Frees a block; what its slots hold is forgotten.

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::allowance::Allowance;
+use super::mark::{Between, Mark, Numbered, PerNumbered};
 use super::reader::{Found, Reader, Taker};
 use super::sync::{Arc, Ordering, SPINS, YIELDS, fence, park_for, park_within, thread};
-use super::{ANY, BROKEN, FULL, GONE, Mark, RUNNING, Signal};
+use super::{ANY, BROKEN, FULL, GONE, RUNNING, ReaderState};
 
 /// The records a reader must have taken in one go to count its stream as fast.
 const FAST_RECORDS: usize = 32;
@@ -15,7 +16,7 @@ const FAST_RECORDS: usize = 32;
 pub(crate) struct Inbox<T> {
     lanes: VecDeque<Reader<T>>,
     allowance: Allowance,
-    signal: Arc<Signal>,
+    signal: Arc<ReaderState>,
     /// How long records may wait for their block to fill; zero on the inline backend, where nobody waits.
     flush_interval: Duration,
     /// Whether partial blocks are taken at once: the stream is slow, or has just begun.
@@ -27,18 +28,17 @@ pub(crate) struct Inbox<T> {
     ended: Vec<usize>,
     /// The watermark of all the lanes together, as it was last handed on; it never goes back.
     mark: Mark,
-    /// The probe that has passed all the lanes, as it was last handed on.
-    round: u64,
+    /// The round of each signal that has passed all the lanes, as it was last handed on.
+    rounds: PerNumbered<u64>,
 }
 
 /// What one look at all the lanes of a task gave.
 pub(crate) enum Polled {
     /// Records were handed over.
     Taken,
-    /// A watermark holds from here on: that of all the lanes together.
-    Marked(Mark),
-    /// A probe has passed all the lanes: what was written before it was handed over.
-    Probed(u64),
+    /// A watermark holds from here on, that of all the lanes together; or a signal has passed all the lanes: what was
+    /// written before it was handed over.
+    Between(Between),
     /// Nothing to take yet.
     Nothing,
     /// Every lane is finished and empty.
@@ -48,7 +48,7 @@ pub(crate) enum Polled {
 }
 
 impl<T> Inbox<T> {
-    pub(crate) fn new(lanes: Vec<Reader<T>>, signal: Arc<Signal>, flush_interval: Duration) -> Self {
+    pub(crate) fn new(lanes: Vec<Reader<T>>, signal: Arc<ReaderState>, flush_interval: Duration) -> Self {
         let mut inbox = Self {
             lanes: lanes.into(),
             allowance: Allowance::new(0, 0),
@@ -59,7 +59,7 @@ impl<T> Inbox<T> {
             satisfied: false,
             ended: Vec::new(),
             mark: Mark::NONE,
-            round: 0,
+            rounds: Default::default(),
         };
         inbox.works_on(1);
         inbox
@@ -120,19 +120,19 @@ impl<T> Inbox<T> {
                 Found::Marked(mark) => {
                     self.lanes[0].heed(mark);
                     if let Some(mark) = self.advance() {
-                        return Ok(Polled::Marked(mark));
+                        return Ok(Polled::Between(Between::Watermark(mark)));
                     }
                 }
-                Found::Probed(round) => {
-                    self.lanes[0].pass(round);
-                    if let Some(round) = self.probed() {
-                        return Ok(Polled::Probed(round));
+                Found::Signalled(signal, round) => {
+                    self.lanes[0].pass(signal, round);
+                    if let Some(passed) = self.passed() {
+                        return Ok(Polled::Between(passed));
                     }
                 }
                 Found::Finished => {
                     self.lane_finished();
                     if let Some(mark) = self.advance() {
-                        return Ok(Polled::Marked(mark));
+                        return Ok(Polled::Between(Between::Watermark(mark)));
                     }
                 }
                 Found::Aborted => return Ok(Polled::Aborted),
@@ -141,9 +141,9 @@ impl<T> Inbox<T> {
         if self.lanes.is_empty() {
             return Ok(Polled::Finished);
         }
-        // Where the lane that held a probe up has ended.
-        if let Some(round) = self.probed() {
-            return Ok(Polled::Probed(round));
+        // Where the lane that held a signal up has ended.
+        if let Some(passed) = self.passed() {
+            return Ok(Polled::Between(passed));
         }
         if let Some(gathered) = self.overdue.take() {
             self.eager = gathered < FAST_RECORDS;
@@ -173,13 +173,16 @@ impl<T> Inbox<T> {
         (std::mem::replace(&mut self.mark, mark) != mark).then_some(mark)
     }
 
-    /// The probe that has passed all the lanes, if that is news. One lane that is not of the loop holds it up until it
-    /// ends.
-    fn probed(&mut self) -> Option<u64> {
-        let round = self.lanes.iter().map(Reader::round).min()?;
-        let is_news = round > self.round;
-        self.round = self.round.max(round);
-        is_news.then_some(round)
+    /// A signal that has passed all the lanes, if that is news.
+    fn passed(&mut self) -> Option<Between> {
+        for &signal in Numbered::ALL {
+            let round = self.lanes.iter().filter_map(|lane| lane.round(signal)).min()?;
+            let last = &mut self.rounds[signal as usize];
+            if round > std::mem::replace(last, round.max(*last)) {
+                return Some(Between::Numbered(signal, round));
+            }
+        }
+        None
     }
 
     fn pace(&mut self, count: usize, full: bool) {

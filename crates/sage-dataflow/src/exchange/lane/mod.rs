@@ -33,7 +33,7 @@
 //! one; the next one is opened to once the bytes in blocks that the reader has not given back leave room for it. So
 //! what waits is at most what may, and one record.
 //!
-//! Waking. The reader announces what it waits for in [`Signal::mode`]. `FULL` (records come fast) asks to be
+//! Waking. The reader announces what it waits for in [`ReaderState::mode`]. `FULL` (records come fast) asks to be
 //! woken when half the lane's blocks are full, and is always a timed wait; `ANY` asks to be woken by the
 //! next record. For `ANY`, and when it has ended, the reader also sets the `limit` of the newest block of each of its
 //! lanes to zero. A writer that opens a block looks at the mode itself, behind a fence, and sets the new block's limit
@@ -47,23 +47,20 @@
 pub(super) mod allowance;
 mod block;
 mod inbox;
-mod mark;
 mod reader;
 mod tally;
 mod writer;
 
-use std::fmt;
 use std::ptr;
 use std::time::Duration;
 
-use super::sync;
+use block::Block;
 use crossbeam_utils::CachePadded;
-use serde::{Deserialize, Serialize};
 use sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, OnceLock, Ordering, Thread, UnsafeCell, drop_record};
 
-use block::Block;
+use super::metrics::BlockedBy;
+use super::{mark, metrics, sync};
 pub(crate) use inbox::{Inbox, Polled};
-pub(crate) use mark::Mark;
 pub(crate) use reader::{Reader, Taker};
 pub(crate) use tally::Tally;
 pub(crate) use writer::Writer;
@@ -95,29 +92,6 @@ pub(crate) trait Wait {
     }
 }
 
-/// Which bound on what waits between two tasks held a task back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum BlockedBy {
-    /// As many batches waited as a channel holds.
-    Batches,
-    /// As many records waited as the task behind works on in 10 ms, or twice as many as it works on at once.
-    Pace,
-    /// As many bytes waited as an edge may hold.
-    Bytes,
-}
-
-impl fmt::Display for BlockedBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Batches => "batches",
-            Self::Pace => "pace",
-            Self::Bytes => "bytes",
-        })
-    }
-}
-
 /// What is to be done after a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -141,12 +115,12 @@ pub(crate) enum Refused {
 
 /// How the reading task says what it waits for; one for all the lanes it reads.
 #[derive(Debug)]
-pub(crate) struct Signal {
+pub(crate) struct ReaderState {
     mode: CachePadded<AtomicU8>,
     reader: OnceLock<Thread>,
 }
 
-impl Signal {
+impl ReaderState {
     pub(crate) fn new() -> Self {
         Self { mode: CachePadded::new(AtomicU8::new(RUNNING)), reader: OnceLock::new() }
     }
@@ -291,7 +265,7 @@ impl<T> Drop for Lane<T> {
 /// Makes a lane that may hold so much.
 ///
 /// The writer waits for room as `wait` says.
-pub(crate) fn lane<T: Send, W: Wait>(size: Size, signal: Arc<Signal>, wait: W) -> (Writer<T, W>, Reader<T>) {
+pub(crate) fn lane<T: Send, W: Wait>(size: Size, signal: Arc<ReaderState>, wait: W) -> (Writer<T, W>, Reader<T>) {
     let Size { capacity, depth, records, .. } = size;
     assert!(capacity >= 1, "a block holds at least one record");
     assert!(records >= 1, "a record larger than all that may wait passes alone");

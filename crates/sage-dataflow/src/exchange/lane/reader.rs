@@ -4,8 +4,9 @@ use std::marker::PhantomData;
 use std::ptr;
 
 use super::block::Block;
+use super::mark::{Mark, Numbered, PerNumbered};
 use super::sync::{Arc, Ordering, fence};
-use super::{FINISHED, Lane, Mark, OPEN, Tally};
+use super::{FINISHED, Lane, OPEN, Tally};
 
 /// The receiving half of a lane.
 pub(crate) struct Reader<T> {
@@ -19,8 +20,8 @@ pub(crate) struct Reader<T> {
     allowed: usize,
     /// The watermark that was last found and heeded.
     mark: Mark,
-    /// The probe that was last found and heeded.
-    round: u64,
+    /// The round of each signal that was last found and heeded.
+    rounds: PerNumbered<u64>,
     lane: Arc<Lane<T>>,
     /// Which input of its task this is a lane of.
     pub(super) input: usize,
@@ -38,8 +39,8 @@ unsafe impl<T: Send> Send for Reader<T> {}
 pub(super) enum Found {
     /// A watermark that holds from here on; to be answered by [`Reader::heed`].
     Marked(Mark),
-    /// A probe that passes here; to be answered by [`Reader::pass`].
-    Probed(u64),
+    /// A signal that passes here, in its round; to be answered by [`Reader::pass`].
+    Signalled(Numbered, u64),
     /// Records to take, and whether they are the rest of a block that gets no more.
     Records { count: usize, full: bool },
     /// Nothing now; more may come.
@@ -62,7 +63,7 @@ impl<T> Reader<T> {
             told: 0,
             allowed,
             mark: Mark::NONE,
-            round: 0,
+            rounds: Default::default(),
             input: 0,
             in_loop: false,
             from_head: false,
@@ -91,14 +92,17 @@ impl<T> Reader<T> {
         (!self.from_head).then_some(self.mark)
     }
 
-    /// The probe that has passed here; none ever does where no loop leads through.
-    pub(super) fn round(&self) -> u64 {
-        if self.in_loop { self.round } else { 0 }
+    /// The round of a signal that has passed here; `None` if it is not awaited here.
+    pub(super) fn round(&self, signal: Numbered) -> Option<u64> {
+        if self.from_head && !signal.goes_round() {
+            return None;
+        }
+        Some(if signal.passes(self.in_loop) { self.rounds[signal as usize] } else { 0 })
     }
 
-    /// Takes note of a probe that was found.
-    pub(super) fn pass(&mut self, round: u64) {
-        self.round = round;
+    /// Takes note of a signal that was found.
+    pub(super) fn pass(&mut self, signal: Numbered, round: u64) {
+        self.rounds[signal as usize] = round;
     }
 
     /// Takes note of a watermark that was found.
@@ -222,9 +226,11 @@ impl<T> Reader<T> {
                 if mark != self.mark {
                     return Some(Found::Marked(mark));
                 }
-                let round = block.round();
-                if round != self.round {
-                    return Some(Found::Probed(round));
+                for &signal in Numbered::ALL {
+                    let round = block.round(signal);
+                    if round != self.rounds[signal as usize] {
+                        return Some(Found::Signalled(signal, round));
+                    }
                 }
             }
             if len > self.read {

@@ -5,8 +5,10 @@ use std::ptr;
 use std::time::Duration;
 
 use super::block::{Block, Slot};
+use super::mark::{Between, Mark, Numbered, PerNumbered};
+use super::metrics::BlockedBy;
 use super::sync::{Arc, Instant, Ordering, SPINS, YIELDS, fence, publish_fence, thread};
-use super::{ABORTED, ANY, BlockedBy, FINISHED, Lane, Mark, Pushed, RUNNING, Refused, Signal, Wait};
+use super::{ABORTED, ANY, FINISHED, Lane, Pushed, RUNNING, ReaderState, Refused, Wait};
 
 /// A reader that releases a block within this time is fast: what is in flight then is milliseconds of work.
 const FAST_BLOCK: Duration = Duration::from_micros(200);
@@ -48,9 +50,9 @@ struct Far<T, W> {
     spare: *mut Block<T>,
     /// The watermark that was last written.
     mark: Mark,
-    /// The probe that was last written.
-    round: u64,
-    signal: Arc<Signal>,
+    /// The round of each signal that was last written.
+    rounds: PerNumbered<u64>,
+    signal: Arc<ReaderState>,
     lane: Arc<Lane<T>>,
     wait: W,
 }
@@ -128,7 +130,7 @@ struct Tail<T> {
 unsafe impl<T: Send, W: Wait + Send> Send for Writer<T, W> {}
 
 impl<T, W: Wait> Writer<T, W> {
-    pub(super) fn new(lane: Arc<Lane<T>>, signal: Arc<Signal>, wait: W) -> Self {
+    pub(super) fn new(lane: Arc<Lane<T>>, signal: Arc<ReaderState>, wait: W) -> Self {
         let (block, oldest) = (ptr::null_mut(), ptr::null_mut());
         let tail = Tail { block, oldest, oldest_index: 0, opened: 0, closed: 0, finished: false };
         let pace = Pace { released: 0, at: Instant::now(), fast: false };
@@ -138,8 +140,20 @@ impl<T, W: Wait> Writer<T, W> {
         let (mark, refused) = (Mark::NONE, None);
         let (allowed_before, brisk) = (0, true);
         let weighing = None;
-        let far =
-            Far { tail, weighing, allowed_before, brisk, pace, refused, spare, mark, round: 0, signal, lane, wait };
+        let far = Far {
+            tail,
+            weighing,
+            allowed_before,
+            brisk,
+            pace,
+            refused,
+            spare,
+            mark,
+            rounds: Default::default(),
+            signal,
+            lane,
+            wait,
+        };
         // SAFETY: the block was allocated above.
         Self { slots: unsafe { Block::slots(spare) }, len: 0, far: Box::new(far) }
     }
@@ -222,20 +236,12 @@ impl<T, W: Wait> Writer<T, W> {
         attended
     }
 
-    /// Says that `mark` holds from here on. May wait for room, as [`Writer::attend`] does; the last push was attended
-    /// to.
-    #[inline(always)]
-    pub(crate) fn watermark(&mut self, mark: Mark) -> Result<(), Refused> {
-        let (open, marked) = self.far.watermark(mark);
+    /// Puts a watermark or a signal behind all that was written. May wait for room, as [`Writer::attend`] does; the
+    /// last push was attended to.
+    pub(crate) fn put(&mut self, between: Between) -> Result<(), Refused> {
+        let (open, put) = self.far.put(between);
         self.reopen(open);
-        marked
-    }
-
-    /// Sends a probe, behind all that was written; see `feedback.rs`. May wait for room, as [`Writer::watermark`] does.
-    pub(crate) fn probe(&mut self, round: u64) -> Result<(), Refused> {
-        let (open, probed) = self.far.probe(round);
-        self.reopen(open);
-        probed
+        put
     }
 
     /// Goes on in the block `open`, or without one.
@@ -269,7 +275,7 @@ impl<T, W: Wait> Writer<T, W> {
 
     /// By which the reader says what it waits for, and that it has ended. When it has, the thread that opened the lane
     /// is unparked.
-    pub(crate) fn signal(&self) -> &Arc<Signal> {
+    pub(crate) fn signal(&self) -> &Arc<ReaderState> {
         &self.far.signal
     }
 
@@ -311,15 +317,15 @@ impl<T, W: Wait> Far<T, W> {
         }
     }
 
-    /// Puts a watermark behind what was written. Returns the block that is open then.
+    /// Puts a watermark or a signal behind what was written. Returns the block that is open then.
     #[cold]
     #[inline(never)]
-    fn watermark(&mut self, mark: Mark) -> (*mut Block<T>, Result<(), Refused>) {
+    fn put(&mut self, between: Between) -> (*mut Block<T>, Result<(), Refused>) {
         if let Some(refused) = self.refused {
             return (self.spare, Err(refused));
         }
-        let marked = self.try_watermark(mark);
-        self.open_after(marked)
+        let put = self.try_put(between);
+        self.open_after(put)
     }
 
     /// Whether a record was dropped that the lane might have taken: it was pushed before the one before it was attended
@@ -338,48 +344,25 @@ impl<T, W: Wait> Far<T, W> {
         }
     }
 
-    fn try_watermark(&mut self, mark: Mark) -> Result<(), Refused> {
+    fn try_put(&mut self, between: Between) -> Result<(), Refused> {
         self.usable()?;
         // SAFETY: a block is open, and is not freed before the lane.
         let block = unsafe { &*self.tail.block };
         let empty = block.len.load(Ordering::Relaxed) == 0;
-        let before = std::mem::replace(&mut self.mark, mark);
         // A record has ended idleness by itself.
-        if mark == (Mark { idle: before.idle && empty, ..before }) {
-            return Ok(());
+        self.mark.idle &= empty;
+        match between {
+            Between::Watermark(mark) if mark == self.mark => return Ok(()),
+            Between::Watermark(mark) => self.mark = mark,
+            Between::Numbered(signal, round) => self.rounds[signal as usize] = round,
         }
-        if empty {
-            block.set_mark(mark);
-        } else {
+        if !empty {
             self.open_block()?;
-        }
-        self.wake_for_news();
-        Ok(())
-    }
-
-    /// Puts a probe behind what was written. Returns the block that is open then.
-    #[cold]
-    #[inline(never)]
-    fn probe(&mut self, round: u64) -> (*mut Block<T>, Result<(), Refused>) {
-        if let Some(refused) = self.refused {
-            return (self.spare, Err(refused));
-        }
-        let probed = self.try_probe(round);
-        self.open_after(probed)
-    }
-
-    fn try_probe(&mut self, round: u64) -> Result<(), Refused> {
-        self.usable()?;
-        // SAFETY: a block is open, and is not freed before the lane.
-        let block = unsafe { &*self.tail.block };
-        let empty = block.len.load(Ordering::Relaxed) == 0;
-        self.round = round;
-        if empty {
-            block.set_round(round);
         } else {
-            // A record has ended idleness by itself.
-            self.mark.idle = false;
-            self.open_block()?;
+            match between {
+                Between::Watermark(mark) => block.set_mark(mark),
+                Between::Numbered(signal, round) => block.set_round(signal, round),
+            }
         }
         self.wake_for_news();
         Ok(())
@@ -519,7 +502,7 @@ impl<T, W: Wait> Far<T, W> {
         // SAFETY: nobody else knows of the block yet.
         let fresh = unsafe { &*block };
         fresh.set_mark(self.mark);
-        fresh.set_round(self.round);
+        Numbered::ALL.iter().for_each(|&signal| fresh.set_round(signal, self.rounds[signal as usize]));
         // One more may wait, as it might before a watermark closed the block before this.
         fresh.limit.store(1, Ordering::Relaxed);
         if self.tail.block.is_null() {

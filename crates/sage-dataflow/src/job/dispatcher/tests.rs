@@ -8,11 +8,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::backend::fake::{Act, Did, FakeBackend, Happened, Scripted, ServiceScript, TaskScript};
 use crate::backend::{TaskBody, event_queue};
+use crate::chain::{Signal, Stop, TaskContext};
+use crate::control::WorksFor;
 use crate::graph::wiring::Unfinished;
-use crate::job::WorksFor;
 use crate::job::plan::LiveMetrics;
-use crate::job::task::{Step, Stop, Task, TaskContext};
 use crate::service::{Blocking, HookContext, HookTimeouts, Service, ServiceBuilder, Typed};
+use crate::task::{Step, Task};
 
 struct Nothing;
 impl Service for Nothing {}
@@ -27,10 +28,7 @@ impl Task for NoTask {
     }
     fn wait(&mut self, _cx: &mut TaskContext) {}
     fn publish(&mut self, _cx: &TaskContext) {}
-    fn flush(&mut self, _cx: &mut TaskContext) -> Result<(), Stop> {
-        Ok(())
-    }
-    fn finish(&mut self, _cx: &mut TaskContext) -> Result<(), Stop> {
+    fn signal(&mut self, _signal: Signal, _cx: &mut TaskContext) -> Result<(), Stop> {
         Ok(())
     }
     fn close(&mut self, _cx: &mut TaskContext) {}

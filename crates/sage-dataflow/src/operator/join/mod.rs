@@ -15,15 +15,15 @@
 mod table;
 pub(crate) mod windowed;
 
+use std::convert::Infallible;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
 use table::{Dealing, Gathered, Table};
 
 use super::connect::In2;
-use super::key::KeySelector;
-use super::{Emit, Operator};
-use crate::job::task::Fault;
+use crate::chain::{Emit, Fault, Flags, Outlet, Signal, Stage};
+use crate::key::KeySelector;
 
 /// How many records of one side a replica of a join may gather, unless the user says otherwise.
 pub(crate) const DEFAULT_RECORDS: usize = 100_000_000;
@@ -66,7 +66,7 @@ pub enum JoinError {
 }
 
 /// What a join makes of records that meet and of those that do not.
-pub trait Joining<K, A, B>: Send + 'static {
+pub(crate) trait Joining<K, A, B>: Send + 'static {
     /// The records that come out.
     type Out: Send + 'static;
     /// Whether left records that met none come out.
@@ -82,13 +82,13 @@ pub trait Joining<K, A, B>: Send + 'static {
 }
 
 /// The pairs of records with equal keys.
-pub struct Inner;
+pub(crate) struct Inner;
 
 /// The pairs, and the left records that met none.
-pub struct Left;
+pub(crate) struct Left;
 
 /// The pairs, and the records of both sides that met none.
-pub struct Full;
+pub(crate) struct Full;
 
 impl<K: Send + 'static, A: Send + 'static, B: Send + 'static> Joining<K, A, B> for Inner {
     type Out = (K, A, B);
@@ -142,7 +142,7 @@ impl<K: Send + 'static, A: Send + 'static, B: Send + 'static> Joining<K, A, B> f
 }
 
 /// A hash join. `S` and `R` select the keys of left and right records, `J` is which join it is.
-pub struct Join<S, R, A, B, K, J> {
+pub(crate) struct Join<S, R, A, B, K, J> {
     left_key: S,
     right_key: R,
     max_records: usize,
@@ -181,7 +181,7 @@ impl<S: Clone, R: Clone, A, B, K, J> Clone for Join<S, R, A, B, K, J> {
     }
 }
 
-impl<S, R, A, B, J> Operator for Join<S, R, A, B, S::Key, J>
+impl<S, R, A, B, J> Stage for Join<S, R, A, B, S::Key, J>
 where
     S: KeySelector<A>,
     R: KeySelector<B, Key = S::Key>,
@@ -192,9 +192,11 @@ where
 {
     type In = In2<A, B>;
     type Out = J::Out;
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::ANY;
 
     #[inline(always)]
-    fn process(&mut self, record: In2<A, B>, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
+    fn process(&mut self, record: In2<A, B>, out: &mut impl Outlet<J::Out, Infallible>) -> Result<(), Fault> {
         match (record, &mut self.phase) {
             (In2::A(record), Phase::Probing { tables }) => {
                 let table = match tables.len() {
@@ -215,11 +217,27 @@ where
         }
     }
 
-    fn input_ended(&mut self, input: usize, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<J::Out, Infallible>) -> Result<(), Fault> {
         const RIGHT: usize = 1;
-        if input != RIGHT {
-            return Ok(());
+        match signal {
+            Signal::InputEnded(RIGHT) => self.probe_from_here(out),
+            Signal::Finish => self.emit_alone(out),
+            _ => Ok(()),
         }
+    }
+}
+
+impl<S, R, A, B, J> Join<S, R, A, B, S::Key, J>
+where
+    S: KeySelector<A>,
+    R: KeySelector<B, Key = S::Key>,
+    A: Clone,
+    B: Clone,
+    S::Key: Clone,
+    J: Joining<S::Key, A, B>,
+{
+    /// Makes tables of the right records, which have all come, and looks up the left ones that have.
+    fn probe_from_here(&mut self, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
         let Phase::Gathering { left, right } =
             std::mem::replace(&mut self.phase, Phase::Probing { tables: Vec::new() })
         else {
@@ -241,7 +259,8 @@ where
         Ok(())
     }
 
-    fn finish(&mut self, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
+    /// Emits the right records that met none, if such come out.
+    fn emit_alone(&mut self, out: &mut impl Emit<J::Out>) -> Result<(), Fault> {
         let Phase::Probing { tables } = std::mem::replace(&mut self.phase, Phase::Probing { tables: Vec::new() })
         else {
             // What follows wants no more records, and never saw one.

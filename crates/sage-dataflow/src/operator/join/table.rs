@@ -7,8 +7,8 @@ use std::num::NonZeroU32;
 use foldhash::fast::RandomState;
 
 use super::LOOK_EVERY;
-use crate::job::task::Fault;
-use crate::operator::key::KeySelector;
+use crate::chain::Fault;
+use crate::key::KeySelector;
 
 /// Records that were put aside, dealt to drawers by a hash of their keys.
 pub(super) struct Gathered<T> {

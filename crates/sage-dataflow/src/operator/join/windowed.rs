@@ -9,23 +9,22 @@
 //!  2. `left` and `right` are how many records the kept windows have, each counted once per window.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::marker::PhantomData;
 
 use foldhash::fast::RandomState;
 
 use super::{Full, Inner, JoinError, Left};
-use crate::exchange::lane::Mark;
-use crate::job::task::Fault;
+use crate::chain::{Emit, Fault, Flags, Outlet, Signal, Stage};
+use crate::key::KeySelector;
 use crate::operator::connect::In2;
 use crate::operator::grid::Grid;
-use crate::operator::key::KeySelector;
 use crate::operator::keyed::state_of;
 use crate::operator::window::result;
-use crate::operator::{Emit, Operator, Promise};
 use crate::time::{Timed, Window, Windowed};
 
 /// What comes out of two records that meet, and of one that meets none.
-pub trait Pairing<A, B>: Send + 'static {
+pub(crate) trait Pairing<A, B>: Send + 'static {
     /// The value of a result.
     type Out: Send + 'static;
     /// The value for these two, of which at least one is there; `None` if the join leaves them out.
@@ -57,7 +56,7 @@ impl<A: Send + 'static, B: Send + 'static> Pairing<A, B> for Full {
 type Table<K, A, B> = HashMap<K, (Vec<A>, Vec<B>), RandomState>;
 
 /// A join in windows. `S` and `R` select the keys of left and right records, `J` is which join it is.
-pub struct WindowJoin<S, R, A, B, K, J> {
+pub(crate) struct WindowJoin<S, R, A, B, K, J> {
     left_key: S,
     right_key: R,
     grid: Grid,
@@ -158,7 +157,7 @@ macro_rules! keep {
     }};
 }
 
-impl<S, R, A, B, J> Operator for WindowJoin<S, R, A, B, S::Key, J>
+impl<S, R, A, B, J> Stage for WindowJoin<S, R, A, B, S::Key, J>
 where
     S: KeySelector<Timed<A>>,
     R: KeySelector<Timed<B>, Key = S::Key>,
@@ -169,24 +168,23 @@ where
 {
     type In = In2<Timed<A>, Timed<B>>;
     type Out = Timed<Windowed<S::Key, J::Out>>;
-
-    const GATHERS: Promise = Promise(true);
-    const DROPS_LATE: Promise = Promise(true);
+    type Side = Infallible;
+    const FLAGS: Flags = Flags { counts_late: true, ..Flags::GATHERS };
 
     #[inline(always)]
-    fn process(&mut self, record: Self::In, _out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+    fn process(&mut self, record: Self::In, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         match record {
             In2::A(record) => keep!(self, record, left, 0, S, left_key),
             In2::B(record) => keep!(self, record, right, 1, R, right_key),
         }
     }
 
-    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
-        self.advance(i64::MAX, out)
-    }
-
-    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
-        self.advance(mark.millis, out)
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
+        match signal {
+            Signal::Watermark(mark) => self.advance(mark.millis, out),
+            Signal::Finish => self.advance(i64::MAX, out),
+            _ => Ok(()),
+        }
     }
 
     fn late(&self) -> u64 {

@@ -55,12 +55,17 @@ mod sync {
 
 #[path = "../../../src/exchange/lane/mod.rs"]
 mod engine;
+#[path = "../../../src/mark.rs"]
+mod mark;
+#[path = "../../../src/metrics.rs"]
+mod metrics;
 #[path = "../../../src/exchange/rounds.rs"]
 mod rounds;
 
 use std::time::Duration;
 
-use engine::{Depth, Inbox, Polled, Pushed, Reader, Signal, Size, Taker, Wait, Writer, lane};
+use engine::{Depth, Inbox, Polled, Pushed, Reader, ReaderState, Size, Taker, Wait, Writer, lane};
+use mark::{Between, Numbered};
 use rounds::{Returned, Rounds};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
@@ -111,7 +116,8 @@ fn run(
 ) {
     let probe = |outs: &mut Vec<Out>, round| {
         for out in outs {
-            out.probe(round).unwrap_or_else(|_| panic!("no reader ends before its writers"));
+            out.put(Between::Numbered(Numbered::Probe, round))
+                .unwrap_or_else(|_| panic!("no reader ends before its writers"));
         }
     };
     outs.iter_mut().for_each(Writer::open);
@@ -121,8 +127,8 @@ fn run(
         let Ok(polled) = inbox.poll(&mut Records(&mut records));
         records.into_iter().for_each(|record| take(record, &mut outs));
         match polled {
-            Polled::Taken | Polled::Marked(_) => {}
-            Polled::Probed(round) => match probed(round) {
+            Polled::Taken | Polled::Between(Between::Watermark(_)) => {}
+            Polled::Between(Between::Numbered(_, round)) => match probed(round) {
                 Some(round) => probe(&mut outs, round),
                 None => break,
             },
@@ -135,7 +141,7 @@ fn run(
     inbox.satisfied();
 }
 
-fn inbox(lanes: Vec<Reader<u32>>, signal: &Arc<Signal>) -> Inbox<u32> {
+fn inbox(lanes: Vec<Reader<u32>>, signal: &Arc<ReaderState>) -> Inbox<u32> {
     Inbox::new(lanes, signal.clone(), Duration::from_millis(1))
 }
 
@@ -143,7 +149,7 @@ fn inbox(lanes: Vec<Reader<u32>>, signal: &Arc<Signal>) -> Inbox<u32> {
 fn check(records: &'static [u32], workers: usize, schedules: usize) {
     let job = move || {
         let steps = Arc::new(AtomicUsize::new(0));
-        let signals: Vec<_> = (0..workers + 2).map(|_| Arc::new(Signal::new())).collect();
+        let signals: Vec<_> = (0..workers + 2).map(|_| Arc::new(ReaderState::new())).collect();
         let (joint, head) = (&signals[workers], &signals[workers + 1]);
         let (mut source, from_source) = lane(Size::blocks(1, TWO), joint.clone(), Parking);
         let (to_joint, from_head) = lane(Size::blocks(1, TWO), joint.clone(), Parking);

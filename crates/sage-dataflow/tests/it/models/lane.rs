@@ -50,10 +50,16 @@ mod sync {
 
 #[path = "../../../src/exchange/lane/mod.rs"]
 mod engine;
+#[path = "../../../src/mark.rs"]
+mod mark;
+#[path = "../../../src/metrics.rs"]
+mod metrics;
 
 use std::time::Duration;
 
-use engine::{Depth, Inbox, Mark, Polled, Pushed, Refused, Signal, Size, Taker, Wait, Writer, lane};
+use mark::{Between, Mark};
+
+use engine::{Depth, Inbox, Polled, Pushed, ReaderState, Refused, Size, Taker, Wait, Writer, lane};
 use loom::thread;
 use sync::Arc;
 
@@ -118,7 +124,7 @@ fn read_all(mut inbox: Inbox<Counted>) -> Result<Vec<u32>, Vec<u32>> {
     loop {
         let Ok(polled) = inbox.poll(&mut All(&mut read));
         match polled {
-            Polled::Taken | Polled::Marked(_) | Polled::Probed(_) => {}
+            Polled::Taken | Polled::Between(_) => {}
             Polled::Nothing => inbox.wait(|| false, None),
             Polled::Finished => return Ok(read),
             Polled::Aborted => return Err(read),
@@ -139,7 +145,7 @@ fn write(writer: &mut Writer<Counted, Parking>, count: u32, dropped: &Drops) {
 fn contract_16_every_record_arrives_once_and_in_order() {
     model(1, || {
         let dropped = Drops::default();
-        let signal = Arc::new(Signal::new());
+        let signal = Arc::new(ReaderState::new());
         let (mut writer, reader) = lane(Size::blocks(1, TWO), signal.clone(), Parking);
         let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
@@ -157,7 +163,7 @@ fn contract_16_every_record_arrives_once_and_in_order() {
 fn a_writer_that_gives_up_is_not_the_end_of_input() {
     model(2, || {
         let dropped = Drops::default();
-        let signal = Arc::new(Signal::new());
+        let signal = Arc::new(ReaderState::new());
         let (mut writer, reader) = lane(Size::blocks(2, TWO), signal.clone(), Parking);
         let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
@@ -171,7 +177,7 @@ fn a_writer_that_gives_up_is_not_the_end_of_input() {
 fn a_reader_that_ends_releases_a_blocked_writer_and_nothing_leaks() {
     model(2, || {
         let dropped = Drops::default();
-        let signal = Arc::new(Signal::new());
+        let signal = Arc::new(ReaderState::new());
         let (mut writer, reader) = lane(Size::blocks(1, TWO), signal.clone(), Parking);
         let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
@@ -197,7 +203,7 @@ fn a_reader_that_ends_releases_a_blocked_writer_and_nothing_leaks() {
 fn two_writers_and_one_reader_lose_nothing() {
     model(2, || {
         let dropped = Drops::default();
-        let signal = Arc::new(Signal::new());
+        let signal = Arc::new(ReaderState::new());
         let (mut one, first) = lane(Size::blocks(1, TWO), signal.clone(), Parking);
         let (mut two, second) = lane(Size::blocks(1, TWO), signal.clone(), Parking);
         let mut inbox = Inbox::new(vec![first, second], signal, Duration::from_millis(1));
@@ -233,9 +239,9 @@ fn see(inbox: &mut Inbox<Counted>, enough: impl Fn(&[Seen]) -> bool) -> Vec<Seen
         seen.extend(read.into_iter().map(Seen::Record));
         match polled {
             Polled::Taken => {}
-            Polled::Marked(mark) if mark.idle => seen.push(Seen::Idle),
-            Polled::Marked(mark) => seen.push(Seen::Watermark(mark.millis)),
-            Polled::Probed(round) => seen.push(Seen::Probe(round)),
+            Polled::Between(Between::Watermark(mark)) if mark.idle => seen.push(Seen::Idle),
+            Polled::Between(Between::Watermark(mark)) => seen.push(Seen::Watermark(mark.millis)),
+            Polled::Between(Between::Numbered(_, round)) => seen.push(Seen::Probe(round)),
             Polled::Nothing => inbox.wait(|| false, None),
             Polled::Finished => return seen,
             Polled::Aborted => panic!("the writer finished"),
@@ -252,16 +258,16 @@ const fn at(millis: i64) -> Mark {
 fn watermarks_stay_between_records(capacity: usize, preemptions: usize) {
     model(preemptions, move || {
         let dropped = Drops::default();
-        let signal = Arc::new(Signal::new());
+        let signal = Arc::new(ReaderState::new());
         let (mut writer, reader) = lane(Size::blocks(capacity, TWO), signal.clone(), Parking);
         let mut inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
         let producer = thread::spawn(move || {
             writer.open();
             push(&mut writer, Counted(0, counter.clone())).expect("the reader is there");
-            writer.watermark(at(1)).expect("the reader is there");
+            writer.put(Between::Watermark(at(1))).expect("the reader is there");
             push(&mut writer, Counted(1, counter.clone())).expect("the reader is there");
-            writer.watermark(at(2)).expect("the reader is there");
+            writer.put(Between::Watermark(at(2))).expect("the reader is there");
             writer.finish().expect("nothing was lost");
         });
         let seen = see(&mut inbox, |_| false);
@@ -286,12 +292,12 @@ fn a_watermark_stays_in_its_place_where_blocks_are_full() {
 #[test]
 fn a_watermark_wakes_a_reader_that_waits() {
     model(2, || {
-        let signal = Arc::new(Signal::new());
+        let signal = Arc::new(ReaderState::new());
         let (mut writer, reader) = lane::<Counted, _>(Size::blocks(2, TWO), signal.clone(), Parking);
         let mut inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let producer = thread::spawn(move || {
             writer.open();
-            writer.watermark(at(1)).unwrap();
+            writer.put(Between::Watermark(at(1))).unwrap();
             writer
         });
         assert_eq!(see(&mut inbox, |seen| seen.contains(&Seen::Watermark(1))), [Seen::Watermark(1)]);
@@ -305,15 +311,15 @@ fn a_watermark_wakes_a_reader_that_waits() {
 fn the_last_of_several_watermarks_is_seen() {
     model(1, || {
         let dropped = Drops::default();
-        let signal = Arc::new(Signal::new());
+        let signal = Arc::new(ReaderState::new());
         let (mut writer, reader) = lane(Size::blocks(2, TWO), signal.clone(), Parking);
         let mut inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let producer = thread::spawn(move || {
             writer.open();
-            writer.watermark(at(1)).unwrap();
-            writer.watermark(at(2)).unwrap();
+            writer.put(Between::Watermark(at(1))).unwrap();
+            writer.put(Between::Watermark(at(2))).unwrap();
             push(&mut writer, Counted(0, dropped.clone())).unwrap();
-            writer.watermark(at(3)).unwrap();
+            writer.put(Between::Watermark(at(3))).unwrap();
             writer.finish().expect("nothing was lost");
         });
         let seen = see(&mut inbox, |_| false);
@@ -331,20 +337,20 @@ fn the_last_of_several_watermarks_is_seen() {
 fn the_slowest_lane_that_is_not_idle_counts() {
     model(2, || {
         let dropped = Drops::default();
-        let signal = Arc::new(Signal::new());
+        let signal = Arc::new(ReaderState::new());
         let (mut slow, first) = lane(Size::blocks(2, TWO), signal.clone(), Parking);
         let (mut fast, second) = lane(Size::blocks(2, TWO), signal.clone(), Parking);
         let mut inbox = Inbox::new(vec![first, second], signal, Duration::from_millis(1));
         let producer = thread::spawn(move || {
             fast.open();
             push(&mut fast, Counted(9, dropped.clone())).unwrap();
-            fast.watermark(at(5)).unwrap();
+            fast.put(Between::Watermark(at(5))).unwrap();
             fast
         });
         slow.open();
-        slow.watermark(at(2)).unwrap();
+        slow.put(Between::Watermark(at(2))).unwrap();
         let mut seen = see(&mut inbox, |seen| seen.contains(&Seen::Watermark(2)) && seen.contains(&Seen::Record(9)));
-        slow.watermark(Mark { millis: 2, idle: true }).unwrap();
+        slow.put(Between::Watermark(Mark { millis: 2, idle: true })).unwrap();
         seen.extend(see(&mut inbox, |seen| seen.contains(&Seen::Watermark(5))));
         let mut fast = producer.join().unwrap();
         fast.finish().expect("nothing was lost");
@@ -367,7 +373,7 @@ fn read_all_at(mut inbox: Inbox<Counted>, pace: &[Duration]) -> Vec<u32> {
                     inbox.took(read.len() - before, *pace);
                 }
             }
-            Polled::Marked(_) | Polled::Probed(_) => {}
+            Polled::Between(_) => {}
             Polled::Nothing => inbox.wait(|| false, None),
             Polled::Finished => return read,
             Polled::Aborted => panic!("the writer finished"),
@@ -382,7 +388,7 @@ const SLOW: Duration = Duration::from_secs(1);
 fn allowed(preemptions: usize, records: u32, pace: &'static [Duration]) {
     model(preemptions, move || {
         let dropped = Drops::default();
-        let signal = Arc::new(Signal::new());
+        let signal = Arc::new(ReaderState::new());
         let (mut writer, reader) = lane(Size::blocks(4, TWO), signal.clone(), Parking);
         let inbox = Inbox::new(vec![reader], signal, Duration::from_millis(1));
         let counter = dropped.clone();
@@ -422,7 +428,7 @@ fn contract_28_a_writer_learns_that_less_is_allowed() {
 fn contract_28_a_writer_waits_for_room_for_bytes() {
     model(1, || {
         let dropped = Drops::default();
-        let signal = Arc::new(Signal::new());
+        let signal = Arc::new(ReaderState::new());
         let depth = Depth { slow: 4, fast: 4 };
         let size = Size { bytes: 2 * size_of::<Counted>(), ..Size::blocks(2, depth) };
         let (writer, reader) = lane(size, signal.clone(), Parking);

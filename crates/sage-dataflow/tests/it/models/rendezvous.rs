@@ -6,6 +6,13 @@ mod sync {
     pub(crate) use std::sync::PoisonError;
 
     pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+mod thread {
     use shuttle::thread::JoinHandle;
 
     #[derive(Debug)]
@@ -15,10 +22,6 @@ mod sync {
         pub(crate) fn join(self) {
             drop(self.0.join());
         }
-    }
-
-    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-        mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -31,7 +34,7 @@ use std::time::Duration;
 use engine::Rendezvous;
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::AtomicBool;
-use shuttle::thread;
+use shuttle::thread as shuttle_thread;
 
 /// Sets a flag as the very last thing its thread does.
 struct Ended(Arc<AtomicBool>);
@@ -50,16 +53,16 @@ fn contract_10_concurrent_waits_get_the_same_result_once_the_job_has_ended() {
             let ended = Arc::new(AtomicBool::new(false));
             let runner = {
                 let (meeting, ended) = (meeting.clone(), Ended(ended.clone()));
-                thread::spawn(move || {
+                shuttle_thread::spawn(move || {
                     let _ended = ended;
                     meeting.finish(7);
                 })
             };
-            meeting.set_runner(sync::OwnThread(runner));
+            meeting.set_runner(thread::OwnThread(runner));
             let waiters: Vec<_> = (0..3)
                 .map(|nth| {
                     let (meeting, ended) = (meeting.clone(), ended.clone());
-                    thread::spawn(move || {
+                    shuttle_thread::spawn(move || {
                         let result = match nth {
                             0 => meeting.wait_timeout(Duration::from_secs(3600)),
                             _ => meeting.wait(),
@@ -82,10 +85,10 @@ fn a_job_thread_that_dies_without_a_result_strands_nobody() {
     shuttle::check_random(
         || {
             let meeting = Arc::new(Rendezvous::<u32>::new());
-            meeting.set_runner(sync::OwnThread(thread::spawn(|| {})));
+            meeting.set_runner(thread::OwnThread(shuttle_thread::spawn(|| {})));
             let other = {
                 let meeting = meeting.clone();
-                thread::spawn(move || meeting.wait())
+                shuttle_thread::spawn(move || meeting.wait())
             };
             assert_eq!(meeting.wait(), None);
             assert_eq!(other.join().unwrap(), None);

@@ -12,7 +12,7 @@ mod sync {
     }
 }
 
-#[path = "../../../src/operator/map_async/wakes.rs"]
+#[path = "../../../src/task/asynchronous/wakes.rs"]
 mod engine;
 
 use engine::{Queued, Wakes};

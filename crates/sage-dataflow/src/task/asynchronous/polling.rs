@@ -4,28 +4,29 @@
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
-use crate::backend::{Event, EventSender};
-use crate::service::JobRuntime;
+use crate::runtime::JobRuntime;
+
+/// Rouses a thread that runs several tasks.
+pub(crate) type Rouse = Arc<dyn Fn() + Send + Sync>;
 
 /// Where the tasks of one job poll futures.
 #[derive(Clone)]
 pub(crate) struct Polling {
     /// Started when the first of them needs it.
     pub(crate) runtime: Arc<JobRuntime>,
-    /// On the inline backend, where the only thread waits for events.
-    pub(crate) events: Option<EventSender>,
+    /// How the one thread is roused that runs all tasks, on the inline backend.
+    pub(crate) rouse: Option<Rouse>,
 }
 
 /// Rouses one task.
-#[derive(Debug)]
 pub(crate) struct Rouser {
     thread: OnceLock<Thread>,
-    events: Option<EventSender>,
+    rouse: Option<Rouse>,
 }
 
 impl Rouser {
     pub(crate) fn new(polling: &Polling) -> Self {
-        Self { thread: OnceLock::new(), events: polling.events.clone() }
+        Self { thread: OnceLock::new(), rouse: polling.rouse.clone() }
     }
 
     /// Says that the calling thread is the one to rouse. Comes before the first future.
@@ -35,8 +36,8 @@ impl Rouser {
 
     /// Ends the wait of the task, or the next one.
     pub(crate) fn rouse(&self) {
-        match (&self.events, self.thread.get()) {
-            (Some(events), _) => events.send(Event::Roused),
+        match (&self.rouse, self.thread.get()) {
+            (Some(rouse), _) => rouse(),
             (None, Some(thread)) => thread.unpark(),
             (None, None) => {}
         }

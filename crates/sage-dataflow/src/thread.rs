@@ -5,16 +5,14 @@
 //! user's thread-local values are dropped there. In the second the thread runs no code any more; the system tells
 //! nobody of its end, so this one yields to it, which takes microseconds.
 
-use std::fs;
-use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::thread::{JoinHandleExt, RawPthread};
 use std::ptr::null_mut;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::Builder;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
 use crate::guarded::guard;
 

@@ -3,13 +3,17 @@
 //! Invariants: the word only moves `Run ⇄ Pause → Drain → Cancel`, never back; a thread is woken after every change
 //! made later than its registration, so a wait that checks the word and then parks misses nothing.
 
+mod reason;
+mod works_for;
+
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
-use super::reason::StopReason;
-use super::sync::{AtomicU8, Mutex, Ordering, Thread, lock, thread};
-use crate::clock::Clock;
+use crate::clock::{Clock, Rouse};
+use crate::sync::{AtomicU8, Mutex, Ordering, Thread, lock, thread};
+pub use reason::StopReason;
+pub use works_for::WorksFor;
 
 /// What the tasks of a job are to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,11 +140,6 @@ impl JobControl {
         true
     }
 
-    /// Wakes every thread, to look at the clock.
-    pub(crate) fn rouse(&self) {
-        lock(&self.inner).threads.iter().for_each(Thread::unpark);
-    }
-
     /// Why the tasks end, as far as it is known.
     pub(crate) fn reason(&self) -> StopReason {
         lock(&self.inner).reason.clone()
@@ -149,5 +148,12 @@ impl JobControl {
     /// By when the tasks are to have ended.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         lock(&self.inner).deadline
+    }
+}
+
+impl Rouse for JobControl {
+    /// Wakes every thread, to look at the clock.
+    fn rouse(&self) {
+        lock(&self.inner).threads.iter().for_each(Thread::unpark);
     }
 }

@@ -9,15 +9,15 @@ use tokio::runtime::{Builder, EnterGuard, Handle, Runtime};
 use tokio::task::coop;
 
 use crate::BoxError;
-use crate::backend::thread::{OsThread, OwnThread};
+use crate::control::WorksFor;
 use crate::guarded::guard;
-use crate::job::WorksFor;
 use crate::sync::lock;
+use crate::thread::{OsThread, OwnThread};
 
 /// An async hook did not end by its deadline and was dropped.
 #[derive(Debug, thiserror::Error)]
 #[error("the hook did not end by its deadline and was dropped")]
-pub(super) struct HookTimedOut;
+pub(crate) struct HookTimedOut;
 
 /// The tokio runtime of one job. Its own is started when something first needs it and shut down with the job; one that
 /// is lent is left as it is.
@@ -95,7 +95,7 @@ impl JobRuntime {
     }
 
     /// Drives a future on the calling thread, until `deadline` at most.
-    pub(super) fn drive(
+    pub(crate) fn drive(
         &self,
         deadline: Instant,
         future: impl Future<Output = Result<(), BoxError>>,

@@ -1,21 +1,12 @@
-//! `map_async` and `try_map_async`: one future per record, several of them in flight.
-//!
-//! What the user says of them is here; [`flight`] polls the futures. The task that takes records and sends the results
-//! on is in `stream/map_async.rs`.
-
-mod flight;
-mod wakes;
+//! `map_async` and `try_map_async`: what the user says of their futures.
 
 use std::future::Future;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-pub(crate) use flight::Flight;
-
-use super::Retry;
-use super::map::clone_by_function;
-use super::side::{DeadLetter, Leaves};
-use crate::{BoxError, sync};
+use crate::BoxError;
+use crate::chain::{CloseContext, OpenContext, Retry};
+use crate::operator::clone_by_function;
 
 /// In which order the results of [`map_async`](crate::Stream::map_async) leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +41,8 @@ pub(crate) struct Policy<I> {
     pub(crate) retry: Option<Retry>,
     /// What keeps a record, for a further attempt or its dead letter.
     pub(crate) copy: Option<fn(&I) -> I>,
+    /// Whether records that fail leave as dead letters.
+    pub(crate) letters: bool,
 }
 
 impl<I> Clone for Policy<I> {
@@ -61,22 +54,31 @@ impl<I> Clone for Policy<I> {
 /// The futures an operator may have in flight.
 pub(crate) const MAX_CAPACITY: usize = 1 << 20;
 
-/// Makes the future of a record.
+/// Makes the future of a record: what [`map_async`](crate::Stream::map_async) does for a closure. Implement it for a
+/// function that has something to open and close.
 pub trait AsyncFunction<I>: Clone + Send + 'static {
     /// What comes of a record.
     type Out: Send + 'static;
     /// The future.
     type Future: Future + Send + 'static;
-    /// Makes it.
+
+    /// Runs once, on the task's own thread and inside its async runtime, before the first record.
+    fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Makes the future of a record.
     fn call(&mut self, record: I) -> Self::Future;
-    /// Tells a record from an error.
+
+    /// Tells what a future gave: a record, or an error.
     fn result(output: <Self::Future as Future>::Output) -> Result<Self::Out, BoxError>;
-    /// Whether the records that fail come out, as letters.
-    const MOURNS: bool = false;
-    /// What comes out for a record that failed, if it [`MOURNS`](Self::MOURNS).
-    fn letter(letter: DeadLetter<I>) -> Option<Self::Out> {
-        drop(letter);
-        None
+
+    /// Releases what `open` acquired, when all futures are done or dropped. Runs exactly once after `open` was
+    /// attempted, whatever happened since.
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
     }
 }
 
@@ -134,29 +136,5 @@ where
     #[inline(always)]
     fn result(output: Result<O, E>) -> Result<O, BoxError> {
         output.map_err(Into::into)
-    }
-}
-
-/// A function of whose records those that fail come out as dead letters, each in its turn, as if they were results.
-#[derive(Clone)]
-pub struct Mourned<F>(pub(crate) F);
-
-impl<I: Send + 'static, F: AsyncFunction<I>> AsyncFunction<I> for Mourned<F> {
-    type Out = Leaves<F::Out, DeadLetter<I>>;
-    type Future = F::Future;
-    const MOURNS: bool = true;
-
-    #[inline(always)]
-    fn call(&mut self, record: I) -> F::Future {
-        self.0.call(record)
-    }
-
-    #[inline(always)]
-    fn result(output: <F::Future as Future>::Output) -> Result<Self::Out, BoxError> {
-        F::result(output).map(Leaves::Main)
-    }
-
-    fn letter(letter: DeadLetter<I>) -> Option<Self::Out> {
-        Some(Leaves::Side(letter))
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
+use super::fault::{Fatal, Fault};
 use super::refusal::Refusal;
 use crate::BoxError;
 use crate::guarded::error_chain;
-use crate::job::task::{Fatal, Fault};
 use crate::metrics::Counter;
 use crate::sync::lock;
 

@@ -9,8 +9,8 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::job::control::{CANCELLED, Control, JobControl};
-use crate::job::task::{Fault, Stop};
+use super::fault::{Fault, Stop};
+use crate::control::{CANCELLED, Control, JobControl};
 
 /// An operator caught a panic of what is behind it.
 #[derive(Debug, thiserror::Error)]

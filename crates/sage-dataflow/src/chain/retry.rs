@@ -1,17 +1,11 @@
-//! An operator that is asked again when it fails on a record.
+//! How often an operator, or a source, is asked again when it fails.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Emit, Held, Operator, OperatorFactory, Promise};
+use super::fault::Fatal;
 use crate::BoxError;
-use crate::exchange::lane::Mark;
-use crate::guarded::chain_of;
-use crate::job::control::Control;
-use crate::job::task::{CloseContext, Fatal, Fault, OpenContext, Stop};
-use crate::sync::park_for;
-use crate::time::Timestamp;
 
 /// How often, and after which waits, an operator is asked again for a record on which it failed, or a source for its
 /// next.
@@ -117,132 +111,6 @@ pub struct RetriesExhausted {
     pub attempts: u32,
     /// The error of the last attempt.
     pub source: BoxError,
-}
-
-/// Makes operators that retry.
-pub struct Retried<F> {
-    pub(crate) factory: F,
-    pub(crate) retry: Retry,
-}
-
-impl<F: OperatorFactory> OperatorFactory for Retried<F>
-where
-    <F::Operator as Operator>::In: Clone,
-{
-    type Operator = Retrying<F::Operator>;
-    fn make(&self) -> Self::Operator {
-        Retrying { operator: self.factory.make(), retry: self.retry.clone(), context: None, retries: 0 }
-    }
-}
-
-/// An operator, asked again when it fails.
-pub struct Retrying<O> {
-    operator: O,
-    retry: Retry,
-    context: Option<OpenContext>,
-    retries: u64,
-}
-
-impl<O: Operator> Retrying<O>
-where
-    O::In: Clone,
-{
-    /// Waits after so many failures on a record. Returns which attempt is the last one: the next, if the job is
-    /// drained.
-    #[cold]
-    fn wait(&mut self, failures: u32) -> Result<u32, Fault> {
-        self.retries += 1;
-        let Some(context) = &self.context else { return Ok(self.retry.attempts) };
-        context.passed.retries.publish(self.retries);
-        park_for(self.retry.wait(failures), || context.control.load() < Control::Drain);
-        match context.control.load() {
-            Control::Cancel => Err(Stop::Cancelled.into()),
-            Control::Drain => Ok(failures + 1),
-            Control::Run | Control::Pause => Ok(self.retry.attempts),
-        }
-    }
-}
-
-impl<O: Operator> Operator for Retrying<O>
-where
-    O::In: Clone,
-{
-    type In = O::In;
-    type Out = O::Out;
-    const ONE_TO_ONE: Promise = O::ONE_TO_ONE;
-
-    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
-        self.context = Some(cx.clone());
-        self.operator.open(cx)
-    }
-
-    fn process(&mut self, record: O::In, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
-        let (mut attempts, mut last) = (1, self.retry.attempts);
-        while attempts < last {
-            let mut held = Held::new(self.context.as_ref().map(|context| &*context.control));
-            match self.operator.process(record.clone(), &mut held) {
-                Err(Fault::Error(error)) if self.retry.is_for(&error) => {
-                    tracing::debug!(error = chain_of(&*error), attempts, "asked again");
-                    last = self.wait(attempts)?;
-                    attempts += 1;
-                }
-                Err(Fault::Error(error)) => return Err(Fault::Error(self.retry.given_up(attempts, error))),
-                Err(stop) => return Err(stop),
-                Ok(()) => return held.records.into_iter().try_for_each(|record| out.emit(record)),
-            }
-        }
-        let mut held = Held::new(self.context.as_ref().map(|context| &*context.control));
-        match self.operator.process(record, &mut held) {
-            Err(Fault::Error(error)) => Err(Fault::Error(self.retry.given_up(attempts, error))),
-            Err(stop) => Err(stop),
-            Ok(()) => held.records.into_iter().try_for_each(|record| out.emit(record)),
-        }
-    }
-
-    fn flush(&mut self, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
-        self.operator.flush(out)
-    }
-
-    fn finish(&mut self, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
-        self.operator.finish(out)
-    }
-
-    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        self.operator.close(cx)
-    }
-
-    fn input_ended(&mut self, input: usize, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
-        self.operator.input_ended(input, out)
-    }
-
-    const MARKS: Promise = O::MARKS;
-    const DROPS_LATE: Promise = O::DROPS_LATE;
-
-    fn on_watermark(&mut self, mark: Mark, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
-        self.operator.on_watermark(mark, out)
-    }
-
-    fn mark(&mut self) -> Option<Mark> {
-        self.operator.mark()
-    }
-
-    const TIMES: Promise = O::TIMES;
-
-    fn on_time(&mut self, out: &mut impl Emit<O::Out>) -> Result<(), Fault> {
-        self.operator.on_time(out)
-    }
-
-    fn wake_at(&self) -> Option<Timestamp> {
-        self.operator.wake_at()
-    }
-
-    fn late(&self) -> u64 {
-        self.operator.late()
-    }
-
-    fn is_satisfied(&self) -> bool {
-        self.operator.is_satisfied()
-    }
 }
 
 #[cfg(test)]

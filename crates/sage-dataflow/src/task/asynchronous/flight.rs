@@ -20,10 +20,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::function::{AsyncError, AsyncFunction, Order, Policy, Since};
+use super::parting::Leaving;
+use super::polling::Rouser;
 use super::wakes::{Queued, Wakes};
-use super::{AsyncError, AsyncFunction, Order, Policy, Since};
 use crate::BoxError;
-use crate::job::polling::Rouser;
+use crate::chain::DeadLetter;
 use crate::sync::FOREVER;
 
 /// The futures of one task.
@@ -73,7 +75,7 @@ struct Slot<I, F: AsyncFunction<I>> {
     /// Which record of the task's input it holds, from 1.
     record: u64,
     future: Pin<Box<Option<F::Future>>>,
-    done: Option<F::Out>,
+    done: Option<Leaving<F::Out, I>>,
     /// Whether its record failed, and was let pass.
     failed: bool,
     /// The record, for a further attempt or its dead letter.
@@ -237,6 +239,11 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
         }
     }
 
+    /// What makes the futures.
+    pub(crate) fn function(&mut self) -> &mut F {
+        &mut self.function
+    }
+
     /// How many records are in flight, or have a result that has not left.
     pub(crate) fn taken(&self) -> usize {
         self.slots.len() - self.vacant.len()
@@ -255,6 +262,11 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
     /// How many records may be.
     pub(crate) fn capacity(&self) -> usize {
         self.policy.capacity
+    }
+
+    /// Whether records that fail leave as dead letters.
+    pub(crate) fn has_letters(&self) -> bool {
+        self.policy.letters
     }
 
     /// Whether another record has to wait.
@@ -311,7 +323,7 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
         match slot.poll(&mut self.function, &self.policy, self.since, self.hurried, &mut self.retries) {
             Poll::Pending => Ok(()),
             Poll::Ready(Ok(record)) => {
-                slot.done = Some(record);
+                slot.done = Some(Ok(record));
                 slot.kept = None;
                 if self.policy.order == Order::Unordered {
                     self.leaving.push_back(index);
@@ -344,9 +356,9 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
         Some((slot.kept.take()?, slot.record, slot.attempt))
     }
 
-    /// Has something leave in place of the result of a record that has failed.
-    pub(crate) fn replace(&mut self, index: u32, instead: F::Out) {
-        self.slots[index as usize].done = Some(instead);
+    /// Has a dead letter leave in place of the result of a record that has failed.
+    pub(crate) fn replace(&mut self, index: u32, letter: DeadLetter<I>) {
+        self.slots[index as usize].done = Some(Err(Box::new(letter)));
         if self.policy.order == Order::Unordered {
             self.leaving.push_back(index);
         }
@@ -377,7 +389,7 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
     }
 
     /// The next result that can leave, and the number of the record it was made of.
-    pub(crate) fn next_result(&mut self) -> Option<(u64, F::Out)> {
+    pub(crate) fn next_result(&mut self) -> Option<(u64, Leaving<F::Out, I>)> {
         let index = *self.leaving.front()?;
         let slot = &mut self.slots[index as usize];
         let result = slot.done.take()?;

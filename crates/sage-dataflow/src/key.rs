@@ -139,7 +139,7 @@ where
 
 /// The key is the record.
 #[derive(Debug, Clone, Copy)]
-pub struct Whole;
+pub(crate) struct Whole;
 
 impl<T: Hash + Eq + Clone + Send + 'static> KeySelector<T> for Whole {
     type Key = T;

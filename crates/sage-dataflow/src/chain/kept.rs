@@ -1,0 +1,144 @@
+//! Records that are kept until their operator is done with them: to try them again, or to send them away as dead
+//! letters.
+
+use super::context::OpenContext;
+use super::fault::{Fatal, Fault, Stop};
+use super::held::Leaves;
+use super::letters::DeadLetter;
+use super::push::Push;
+use super::retry::{RetriesExhausted, Retry};
+use crate::BoxError;
+use crate::control::Control;
+use crate::guarded::chain_of;
+use crate::sync::park_for;
+
+/// What becomes of the records on which an operator fails, as its chain was compiled for.
+pub trait Handling<I>: Send {
+    /// What keeps each record, if anything does.
+    fn keeper(&mut self) -> Option<&mut Keeper<I>>;
+    /// Whether something does.
+    const KEEPS: bool;
+    /// Whether anyone still wants its dead letters, as [`Push::wanted`].
+    fn letters_wanted(&self, outside: bool) -> bool;
+}
+
+/// Nothing is kept: the error policy decides.
+#[derive(Debug, Clone, Copy)]
+pub struct NotKept;
+
+impl<I> Handling<I> for NotKept {
+    const KEEPS: bool = false;
+
+    #[inline(always)]
+    fn keeper(&mut self) -> Option<&mut Keeper<I>> {
+        None
+    }
+
+    fn letters_wanted(&self, _outside: bool) -> bool {
+        false
+    }
+}
+
+/// Keeps each record while its operator works on it.
+pub struct Keeper<I> {
+    copy: fn(&I) -> I,
+    retry: Option<Retry>,
+    letters: Option<Box<dyn Push<DeadLetter<I>>>>,
+    taken: u64,
+    dead: u64,
+    retries: u64,
+}
+
+impl<I: Send> Handling<I> for Keeper<I> {
+    const KEEPS: bool = true;
+
+    fn keeper(&mut self) -> Option<&mut Self> {
+        Some(self)
+    }
+
+    fn letters_wanted(&self, outside: bool) -> bool {
+        self.letters.as_ref().is_some_and(|letters| letters.wanted(outside))
+    }
+}
+
+/// What came of a record.
+pub(super) enum Worked<I, M, S> {
+    /// The operator emitted this, and ended so.
+    Done(Vec<Leaves<M, S>>, Result<(), Fault>),
+    /// It has failed, for the error policy to decide.
+    Failed(BoxError),
+    /// It has failed, and the record goes away.
+    Dead(DeadLetter<I>),
+}
+
+impl<I> Keeper<I> {
+    pub(crate) fn new(copy: fn(&I) -> I, retry: Option<Retry>, letters: Option<Box<dyn Push<DeadLetter<I>>>>) -> Self {
+        Self { copy, retry, letters, taken: 0, dead: 0, retries: 0 }
+    }
+
+    /// The way out for dead letters.
+    pub(super) fn letters(&mut self) -> Option<&mut (dyn Push<DeadLetter<I>> + 'static)> {
+        self.letters.as_deref_mut()
+    }
+
+    pub(super) fn has_letters(&self) -> bool {
+        self.letters.is_some()
+    }
+
+    /// Has the operator `process` a record as often as it may.
+    pub(super) fn work<M, S>(
+        &mut self,
+        record: I,
+        cx: &OpenContext,
+        mut process: impl FnMut(I) -> (Vec<Leaves<M, S>>, Result<(), Fault>),
+    ) -> Worked<I, M, S> {
+        self.taken += 1;
+        let (mut attempts, mut last) = (1, self.retry.as_ref().map_or(1, |retry| retry.attempts));
+        let mut record = Some(record);
+        loop {
+            let kept = (attempts < last || self.letters.is_some()).then_some(&record).and_then(Option::as_ref);
+            let kept = kept.map(self.copy);
+            let Some(given) = std::mem::replace(&mut record, kept) else { unreachable!("it is kept for each attempt") };
+            let (emitted, ended) = process(given);
+            let Err(Fault::Error(error)) = ended else { return Worked::Done(emitted, ended) };
+            if attempts < last && self.retry.as_ref().is_some_and(|retry| retry.is_for(&error)) {
+                tracing::debug!(error = chain_of(&*error), attempts, "asked again");
+                match self.wait(attempts, cx) {
+                    Ok(until) => last = until,
+                    Err(stop) => return Worked::Done(Vec::new(), Err(stop.into())),
+                }
+                attempts += 1;
+                continue;
+            }
+            let error = match &self.retry {
+                Some(retry) => retry.given_up(attempts, error),
+                None => error,
+            };
+            return match record.filter(|_| self.letters.is_some() && !Fatal::is(&error)) {
+                Some(record) => Worked::Dead(self.letter(record, &error, cx)),
+                None => Worked::Failed(error),
+            };
+        }
+    }
+
+    /// Waits after so many failures on a record. Returns which attempt is the last one: the next, if the job is drained.
+    #[cold]
+    fn wait(&mut self, failures: u32, cx: &OpenContext) -> Result<u32, Stop> {
+        self.retries += 1;
+        let Some(retry) = &self.retry else { return Ok(1) };
+        cx.passed.retries.publish(self.retries);
+        park_for(retry.wait(failures), || cx.control.load() < Control::Drain);
+        match cx.control.load() {
+            Control::Cancel => Err(Stop::Cancelled),
+            Control::Drain => Ok(failures + 1),
+            Control::Run | Control::Pause => Ok(retry.attempts),
+        }
+    }
+
+    #[cold]
+    fn letter(&mut self, record: I, error: &BoxError, cx: &OpenContext) -> DeadLetter<I> {
+        let attempts = error.downcast_ref::<RetriesExhausted>().map_or(1, |exhausted| exhausted.attempts);
+        self.dead += 1;
+        DeadLetter::new(record, self.taken, attempts, &**error, cx, self.dead)
+    }
+}

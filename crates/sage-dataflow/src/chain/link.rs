@@ -1,0 +1,434 @@
+//! The link that fuses an operator to the rest of its chain, and sees to its failures.
+//!
+//! An operator may have several ways out: its stream, a side stream, and that of its dead letters. Each may end before
+//! the others; what is emitted there then is dropped, and the chain ends when all have. Where there are several, a push
+//! is attended to at once.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::context::OpenContext;
+use super::fault::{Fault, Stop};
+use super::held::{Held, Leaves};
+use super::kept::{Handling, Worked};
+use super::policy::Errors;
+use super::position::{Position, TaskContext};
+use super::push::Push;
+use super::refusal::Leave;
+use super::signal::Signal;
+use super::stage::{Emit, Outlet, Stage};
+use crate::guarded::Guarded;
+use crate::ids::NodeId;
+use crate::metrics::Counter;
+use crate::time::Timestamp;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    New,
+    Open,
+    Closed,
+}
+
+/// What a link is told of its operator's place.
+pub(crate) struct Place {
+    pub(crate) node: NodeId,
+    pub(crate) context: OpenContext,
+    pub(crate) errors: Errors,
+    pub(crate) emitted: Arc<Counter>,
+    /// Where late records are counted, by an operator that has some.
+    pub(crate) late: Option<Arc<Counter>>,
+}
+
+/// Which ways out still want records.
+struct Open {
+    main: bool,
+    side: bool,
+    letters: bool,
+}
+
+/// An operator fused to the rest of its chain: `next`, and `side` if it has a second way out.
+pub(crate) struct Link<O: Stage, N, W, H> {
+    operator: Guarded<O>,
+    next: N,
+    side: W,
+    handling: H,
+    open: Open,
+    node: NodeId,
+    emitted: u64,
+    life: Life,
+    context: OpenContext,
+    emitted_so_far: Arc<Counter>,
+    errors: Box<Errors>,
+    late_so_far: Option<Arc<Counter>>,
+}
+
+/// Whether an operator has several ways out.
+const fn several<O: Stage, H: Handling<O::In>>() -> bool {
+    O::FLAGS.side || H::KEEPS
+}
+
+impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N, W, H> {
+    pub(crate) fn new(operator: O, next: N, side: W, mut handling: H, place: Place) -> Self {
+        let Place { node, context, errors, emitted, late } = place;
+        let letters = handling.keeper().is_some_and(|keeper| keeper.has_letters());
+        Self {
+            operator: Guarded::new(operator, Some(node)),
+            next,
+            side,
+            handling,
+            open: Open { main: true, side: O::FLAGS.side, letters },
+            node,
+            emitted: 0,
+            life: Life::New,
+            context,
+            emitted_so_far: emitted,
+            errors: Box::new(errors),
+            late_so_far: late,
+        }
+    }
+
+    #[inline(always)]
+    fn parts<'a>(&'a mut self, at: &'a mut Position) -> (&'a mut O, Ways<'a, O, N, W, H>) {
+        let Self { operator, next, side, open, node, emitted, context, errors, .. } = self;
+        let leave = Leave::new(&context.control, &mut errors.refusal);
+        (&mut **operator, Ways { next, side, open, at, node: *node, emitted, leave, of: PhantomData })
+    }
+
+    /// Has the operator do something that may emit.
+    #[inline(always)]
+    fn call(
+        &mut self,
+        at: &mut Position,
+        act: impl FnOnce(&mut O, &mut Ways<'_, O, N, W, H>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        at.enter(self.node);
+        let (operator, mut ways) = self.parts(at);
+        let done = act(operator, &mut ways);
+        if O::FLAGS.many && ways.leave.is_refused() { self.errors.refusal.settle(done) } else { done }
+    }
+
+    /// Takes a record, and emits nothing of it before the operator is done with it.
+    #[inline(never)]
+    fn push_held(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
+        let mut held = Held::new(&self.context.control);
+        match self.operator.process(record, &mut held) {
+            Err(Fault::Error(error)) => self.errors.judge(error, at.record()),
+            ended => {
+                let records = held.records;
+                self.release(records, ended, at)
+            }
+        }
+    }
+
+    /// Takes a record that is kept until the operator is done with it.
+    #[inline(never)]
+    fn push_kept(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
+        let Self { operator, handling, context, .. } = self;
+        let Some(keeper) = handling.keeper() else { return Ok(()) };
+        let worked = keeper.work(record, context, |record| {
+            let mut held = Held::new(&context.control);
+            let ended = operator.process(record, &mut held);
+            (held.records, ended)
+        });
+        match worked {
+            Worked::Done(records, ended) => self.release(records, ended, at),
+            Worked::Failed(error) => self.errors.judge(error, at.record()),
+            Worked::Dead(letter) => {
+                let Some(letters) = keeper.letters().filter(|_| self.open.letters) else { return Ok(()) };
+                let sent = sent(letters, letter, at);
+                self.open.after(sent, |open| &mut open.letters)
+            }
+        }
+    }
+
+    /// Emits what was held, of a call of the operator that ended so. What it emitted before it had enough counts.
+    fn release(
+        &mut self,
+        records: Vec<Leaves<O::Out, O::Side>>,
+        ended: Result<(), Fault>,
+        at: &mut Position,
+    ) -> Result<(), Fault> {
+        if !matches!(ended, Ok(()) | Err(Fault::Stop(Stop::Satisfied))) {
+            return ended;
+        }
+        self.call(at, |_, ways| {
+            records.into_iter().try_for_each(|record| match record {
+                Leaves::Main(record) => ways.emit(record),
+                Leaves::Side(record) => ways.emit_side(record),
+            })
+        })?;
+        ended
+    }
+
+    /// Passes a signal on, by all ways out that want records; the end of input by all there are.
+    fn pass(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
+        if !several::<O, H>() {
+            return self.next.signal(signal, at);
+        }
+        let Self { next, side, handling, open, .. } = self;
+        let ends = signal == Signal::Finish;
+        let mut passed = Ok(());
+        if open.main || ends {
+            passed = still(next.signal(signal, at), &mut open.main);
+        }
+        if open.side || (ends && O::FLAGS.side) {
+            passed = passed.and(still(side.signal(signal, at), &mut open.side));
+        }
+        if let Some(letters) = handling.keeper().and_then(|keeper| keeper.letters())
+            && (open.letters || ends)
+        {
+            passed = passed.and(still(letters.signal(signal, at), &mut open.letters));
+        }
+        passed
+    }
+
+    fn open_ways(&mut self, at: &mut Position) -> Result<(), Fault> {
+        if !several::<O, H>() {
+            return self.next.open(at);
+        }
+        self.side.open(at)?;
+        if let Some(letters) = self.handling.keeper().and_then(|keeper| keeper.letters()) {
+            letters.open(at)?;
+        }
+        // The others may still want some.
+        still(self.next.open(at), &mut self.open.main)
+    }
+}
+
+/// Notes that one of the ways out wants nothing more, which is no reason to end.
+pub(crate) fn still(passed: Result<(), Fault>, open: &mut bool) -> Result<(), Fault> {
+    match passed {
+        Err(Fault::Stop(Stop::Satisfied)) => {
+            *open = false;
+            Ok(())
+        }
+        passed => passed,
+    }
+}
+
+impl Open {
+    /// As [`still`], for a record that was sent: when no way out is left, nothing more is wanted.
+    #[inline(always)]
+    fn after(&mut self, sent: Result<(), Fault>, way: impl FnOnce(&mut Self) -> &mut bool) -> Result<(), Fault> {
+        match sent {
+            Ok(()) => Ok(()),
+            Err(Fault::Stop(Stop::Satisfied)) => {
+                *way(self) = false;
+                if self.main || self.side || self.letters { Ok(()) } else { Err(Stop::Satisfied.into()) }
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+/// Pushes a record, and attends at once.
+#[inline(always)]
+pub(crate) fn sent<T>(next: &mut (impl Push<T> + ?Sized), record: T, at: &mut Position) -> Result<(), Fault> {
+    match next.push(record, at) {
+        Ok(()) => Ok(()),
+        Err(Fault::Stop(Stop::Attend)) => next.attend(at),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// The ways out of an operator.
+struct Ways<'a, O, N, W, H> {
+    next: &'a mut N,
+    side: &'a mut W,
+    open: &'a mut Open,
+    at: &'a mut Position,
+    node: NodeId,
+    emitted: &'a mut u64,
+    leave: Leave<'a>,
+    of: PhantomData<(O, H)>,
+}
+
+impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Ways<'_, O, N, W, H> {
+    /// Emits by one of several ways, unless it has ended.
+    #[inline(always)]
+    fn emit_by(&mut self, record: Leaves<O::Out, O::Side>) -> Result<(), Fault> {
+        if O::FLAGS.many {
+            self.leave.look()?;
+        }
+        let Self { next, side, open, at, emitted, leave, .. } = self;
+        let unwinding = O::FLAGS.many.then(|| leave.unless_it_panics());
+        let done = match record {
+            Leaves::Main(record) if open.main => {
+                **emitted += 1;
+                open.after(sent(*next, record, at), |open| &mut open.main)
+            }
+            Leaves::Side(record) if open.side => open.after(sent(*side, record, at), |open| &mut open.side),
+            Leaves::Main(_) | Leaves::Side(_) => Ok(()),
+        };
+        std::mem::forget(unwinding);
+        match done {
+            Ok(()) => {}
+            Err(fault) if O::FLAGS.many => return Err(self.leave.refuse(fault)),
+            Err(fault) => return Err(fault),
+        }
+        self.at.enter(self.node);
+        if self.leave.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(()) }
+    }
+}
+
+impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Emit<O::Out> for Ways<'_, O, N, W, H> {
+    #[inline(always)]
+    fn emit(&mut self, record: O::Out) -> Result<(), Fault> {
+        if several::<O, H>() {
+            return self.emit_by(Leaves::Main(record));
+        }
+        if O::FLAGS.many && !O::FLAGS.passes_on {
+            self.leave.look()?;
+        }
+        if !O::FLAGS.one_to_one {
+            *self.emitted += 1;
+        }
+        if !O::FLAGS.many {
+            return self.next.push(record, self.at);
+        }
+        if O::FLAGS.passes_on {
+            match self.next.push(record, self.at) {
+                Err(Fault::Stop(Stop::Attend)) => self.next.attend(self.at)?,
+                pushed => pushed?,
+            }
+            self.at.enter(self.node);
+            return if self.leave.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(()) };
+        }
+        let unwinding = self.leave.unless_it_panics();
+        let pushed = self.next.push(record, self.at);
+        std::mem::forget(unwinding);
+        match pushed {
+            Ok(()) => {}
+            // What emits many attends between them, and not only when its loop is left.
+            Err(Fault::Stop(Stop::Attend)) => {
+                if let Err(fault) = self.next.attend(self.at) {
+                    return Err(self.leave.refuse(fault));
+                }
+            }
+            Err(fault) => return Err(self.leave.refuse(fault)),
+        }
+        self.at.enter(self.node);
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<(), Fault> {
+        self.leave.look()
+    }
+}
+
+impl<O, N, W, H> Outlet<O::Out, O::Side> for Ways<'_, O, N, W, H>
+where
+    O: Stage,
+    N: Push<O::Out>,
+    W: Push<O::Side>,
+    H: Handling<O::In>,
+{
+    #[inline(always)]
+    fn emit_side(&mut self, record: O::Side) -> Result<(), Fault> {
+        self.emit_by(Leaves::Side(record))
+    }
+}
+
+impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In> for Link<O, N, W, H> {
+    fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        self.life = Life::Open;
+        match self.operator.open(&self.context) {
+            Ok(()) => self.open_ways(at),
+            // It wants no records at all; the end of input still goes through what follows.
+            Err(Fault::Stop(Stop::Satisfied)) => self.open_ways(at).and(Err(Stop::Satisfied.into())),
+            fault => fault,
+        }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
+        at.enter(self.node);
+        if H::KEEPS {
+            return self.push_kept(record, at);
+        }
+        if O::FLAGS.many && !O::FLAGS.gathers && self.errors.hold() {
+            return self.push_held(record, at);
+        }
+        let (operator, mut ways) = self.parts(at);
+        let processed = operator.process(record, &mut ways);
+        if O::FLAGS.many && !O::FLAGS.gathers && !O::FLAGS.passes_on && ways.leave.is_refused() {
+            return self.errors.refusal.settle(processed);
+        }
+        // Each arm makes its result anew: one that is moved as a whole goes through memory, which costs more than the
+        // record.
+        match processed {
+            Ok(()) => Ok(()),
+            // Where the position is elsewhere, it is the error of an operator behind this one.
+            Err(Fault::Error(error)) if at.is_at(self.node) => self.errors.judge(error, at.record()),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    #[inline(always)]
+    fn attend(&mut self, at: &mut Position) -> Result<(), Fault> {
+        if !several::<O, H>() {
+            self.next.attend(at)?;
+        }
+        // Its last record has filled a block: that was told first.
+        if self.operator.is_satisfied() { Err(Stop::Satisfied.into()) } else { Ok(()) }
+    }
+
+    fn signal(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
+        if O::FLAGS.begins_watermarks && matches!(signal, Signal::Watermark(_)) {
+            return Ok(());
+        }
+        let heeded = self.call(at, |operator, ways| operator.signal(signal, ways));
+        match (signal, heeded) {
+            (Signal::InputEnded(_), heeded) => return heeded,
+            (Signal::Finish, Ok(()) | Err(Fault::Stop(Stop::Satisfied))) => self.errors.finish(at.record())?,
+            (_, heeded) => heeded?,
+        }
+        if matches!(signal, Signal::Time | Signal::Finish)
+            && let Some(mark) = self.operator.watermark()
+        {
+            match self.pass(Signal::Watermark(mark), at) {
+                Err(Fault::Stop(Stop::Satisfied)) if signal == Signal::Finish => {}
+                passed => passed?,
+            }
+        }
+        self.pass(signal, at)
+    }
+
+    fn wanted(&self, outside: bool) -> bool {
+        if !several::<O, H>() {
+            return self.next.wanted(outside);
+        }
+        let Self { next, side, handling, open, .. } = self;
+        (open.main && next.wanted(outside))
+            || (open.side && side.wanted(outside))
+            || (open.letters && handling.letters_wanted(outside))
+    }
+
+    fn publish(&mut self) {
+        if !O::FLAGS.one_to_one || several::<O, H>() {
+            self.emitted_so_far.publish(self.emitted);
+        }
+        if let Some(late) = &self.late_so_far {
+            late.publish(self.operator.late());
+        }
+        self.next.publish();
+    }
+
+    fn close(&mut self, cx: &mut TaskContext) {
+        if self.life == Life::Open {
+            self.life = Life::Closed;
+            let operator = &mut self.operator;
+            cx.closing(self.node, |close| operator.close(close));
+        }
+        self.side.close(cx);
+        if let Some(letters) = self.handling.keeper().and_then(|keeper| keeper.letters()) {
+            letters.close(cx);
+        }
+        self.next.close(cx);
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        self.operator.wake_at().into_iter().chain(self.next.wake_at()).min()
+    }
+}

@@ -1,0 +1,37 @@
+//! A chain: operators fused into one loop, seen from inside.
+//!
+//! Knows nothing of how records get to another task, of who runs a chain, and of services.
+
+mod context;
+mod failure;
+mod fault;
+mod held;
+mod kept;
+mod letters;
+mod link;
+mod operator;
+mod policy;
+mod position;
+mod push;
+mod refusal;
+mod retry;
+mod signal;
+mod stage;
+
+pub use context::{Cancelling, CloseContext, FinishContext, LeftBehind, OpenContext};
+pub(crate) use failure::{During, Failure};
+pub use fault::{AtRecord, Fatal, Fault, Stop, WhileOpening};
+pub(crate) use kept::{Handling, Keeper, NotKept};
+pub use letters::DeadLetter;
+pub(crate) use link::{Link, Place, sent, still};
+pub use operator::Operator;
+pub use policy::{BudgetExceeded, ErrorPolicy};
+pub(crate) use policy::{Errors, Passed};
+pub(crate) use position::Cursor;
+pub(crate) use position::{Position, TaskContext};
+pub(crate) use push::Nowhere;
+pub(crate) use push::Push;
+pub use retry::{RetriesExhausted, Retry};
+pub(crate) use signal::Signal;
+pub use stage::Emit;
+pub(crate) use stage::{Flags, Outlet, Stage};

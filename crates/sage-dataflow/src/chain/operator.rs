@@ -1,0 +1,109 @@
+//! The operators that users write: the [`Operator`] trait, and how the engine runs one.
+
+use std::convert::Infallible;
+
+use super::context::{CloseContext, OpenContext};
+use super::fault::Fault;
+use super::signal::Signal;
+use super::stage::{Emit, Flags, Outlet, Stage};
+use crate::BoxError;
+
+/// One step of a chain: takes records, emits records.
+///
+/// An operator that is `Clone` can be cloned per replica; any other is made per replica by a factory, see
+/// [`Stream::operator`](crate::Stream::operator). One replica runs on one thread, so `&mut self` is its state.
+///
+/// ```
+/// use sage::{Emit, Environment, Fault, Operator};
+///
+/// /// Joins each two neighbouring words.
+/// struct Pairs {
+///     last: Option<String>,
+/// }
+///
+/// impl Operator for Pairs {
+///     type In = String;
+///     type Out = String;
+///
+///     fn process(&mut self, word: String, out: &mut impl Emit<String>) -> Result<(), Fault> {
+///         if let Some(last) = self.last.replace(word.clone()) {
+///             out.emit(format!("{last} {word}"))?;
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// let env = Environment::local("pairs");
+/// let pairs = env
+///     .from_iter(["a", "b", "c"].map(String::from))
+///     .operator(|| Pairs { last: None })
+///     .collect();
+/// env.run()?;
+/// assert_eq!(pairs.take(), ["a b", "b c"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Operator: Send + 'static {
+    /// The records it takes.
+    type In: Send + 'static;
+    /// The records it emits.
+    type Out: Send + 'static;
+
+    /// Runs once, on the task's own thread, before the first record.
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Takes one record and emits any number.
+    fn process(&mut self, record: Self::In, out: &mut impl Emit<Self::Out>) -> Result<(), Fault>;
+
+    /// Emits what it held back in order to process several records at a time. Runs between two batches of input, before
+    /// more is waited for, and before a watermark passes; not at the end of input, when [`finish`](Operator::finish) has
+    /// to do it.
+    fn flush(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// Runs at the end of input, and may still emit. Not called after a failure or a cancel.
+    fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        let _ = out;
+        Ok(())
+    }
+
+    /// Releases what `open` acquired. Runs exactly once after `open` was attempted, whatever happened since.
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
+    }
+}
+
+/// A user's operator is a stage that knows of no signal but the time to flush and the end.
+impl<O: Operator> Stage for O {
+    type In = O::In;
+    type Out = O::Out;
+    type Side = Infallible;
+    const FLAGS: Flags = Flags::ANY;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        Operator::open(self, cx)
+    }
+
+    #[inline(always)]
+    fn process(&mut self, record: O::In, out: &mut impl Outlet<O::Out, Infallible>) -> Result<(), Fault> {
+        Operator::process(self, record, out)
+    }
+
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<O::Out, Infallible>) -> Result<(), Fault> {
+        match signal {
+            Signal::Finish => self.finish(out),
+            // What it holds back comes before what follows it.
+            _ if signal.follows_records() => self.flush(out),
+            _ => Ok(()),
+        }
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        Operator::close(self, cx)
+    }
+}

@@ -1,0 +1,54 @@
+//! The rest of a chain, as the operator before it sees it.
+
+use std::convert::Infallible;
+
+use super::fault::Fault;
+use super::position::{Position, TaskContext};
+use super::signal::Signal;
+use crate::time::Timestamp;
+
+/// The rest of a chain, seen from the operator before it.
+pub trait Push<T>: Send {
+    /// Opens every operator from here on.
+    fn open(&mut self, at: &mut Position) -> Result<(), Fault>;
+    /// Takes one record.
+    fn push(&mut self, record: T, at: &mut Position) -> Result<(), Fault>;
+    /// Does what a push that ended in [`Stop::Attend`](super::Stop::Attend) asked for. To be called before the next
+    /// push.
+    fn attend(&mut self, at: &mut Position) -> Result<(), Fault>;
+    /// Takes a signal. Leaves nothing to attend to, but after [`Signal::InputEnded`].
+    fn signal(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault>;
+    /// Closes every operator from here on; what fails is recorded.
+    fn close(&mut self, cx: &mut TaskContext);
+    /// Whether anyone still wants a record: false once every reader of the chain's lanes has ended; with `outside`,
+    /// every reader that is not in a loop with this task.
+    fn wanted(&self, outside: bool) -> bool;
+    /// Makes the counters visible; called once a batch.
+    fn publish(&mut self) {}
+    /// When, by the job's clock, [`Signal::Time`] is to come though no record has; `None` for when one has.
+    fn wake_at(&self) -> Option<Timestamp> {
+        None
+    }
+}
+
+/// The way out that an operator does not have.
+pub struct Nowhere;
+
+impl Push<Infallible> for Nowhere {
+    fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn push(&mut self, record: Infallible, _at: &mut Position) -> Result<(), Fault> {
+        match record {}
+    }
+    fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn signal(&mut self, _signal: Signal, _at: &mut Position) -> Result<(), Fault> {
+        Ok(())
+    }
+    fn close(&mut self, _cx: &mut TaskContext) {}
+    fn wanted(&self, _outside: bool) -> bool {
+        false
+    }
+}

@@ -1,0 +1,62 @@
+//! What goes along a chain besides records.
+
+use crate::mark::{Between, Mark, Numbered};
+
+/// Something that goes along a chain in its place among the records.
+///
+/// To add one: give it a variant here; the compiler then shows the places that decide on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// A batch is over, or a moment has come that somebody waited for ([`Push::wake_at`](super::Push::wake_at)).
+    Time,
+    /// No record is waiting: what is buffered is to be written out. Comes after [`Time`](Self::Time).
+    Flush,
+    /// Every record of an earlier time was pushed, but late ones.
+    Watermark(Mark),
+    /// A probe of a loop, in its numbered round: every record before it was pushed.
+    Probe(u64),
+    /// This input of the inbox has ended, from 0: every record of it was pushed. For the first operator of a chain alone;
+    /// each input is told once, the last one before [`Finish`](Self::Finish).
+    InputEnded(usize),
+    /// The end of input: every record was pushed.
+    Finish,
+    /// Shows that a signal comes by everything there is.
+    #[cfg(test)]
+    Trace(u64),
+}
+
+impl Signal {
+    /// Whether records that an operator holds back have to go on before it does.
+    #[inline(always)]
+    pub(crate) fn follows_records(self) -> bool {
+        match self {
+            Self::Time | Self::Watermark(_) | Self::Probe(_) => true,
+            Self::Flush | Self::InputEnded(_) | Self::Finish => false,
+            #[cfg(test)]
+            Self::Trace(_) => true,
+        }
+    }
+
+    /// What it is in a lane, if lanes carry it.
+    pub(crate) fn between(self) -> Option<Between> {
+        match self {
+            Self::Watermark(mark) => Some(Between::Watermark(mark)),
+            Self::Probe(round) => Some(Between::Numbered(Numbered::Probe, round)),
+            // A reader sees to its own time; ends of lanes are no signals.
+            Self::Time | Self::Flush | Self::InputEnded(_) | Self::Finish => None,
+            #[cfg(test)]
+            Self::Trace(round) => Some(Between::Numbered(Numbered::Trace, round)),
+        }
+    }
+}
+
+impl From<Between> for Signal {
+    fn from(between: Between) -> Self {
+        match between {
+            Between::Watermark(mark) => Self::Watermark(mark),
+            Between::Numbered(Numbered::Probe, round) => Self::Probe(round),
+            #[cfg(test)]
+            Between::Numbered(Numbered::Trace, round) => Self::Trace(round),
+        }
+    }
+}

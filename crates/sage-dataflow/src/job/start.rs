@@ -1,0 +1,270 @@
+//! Puts a job together: from what an environment declares to tasks, services and a dispatcher over a backend.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::runtime::Handle;
+
+use super::dispatcher::Dispatcher;
+use super::handle::{JobHandle, JobShared};
+use super::log::SessionLog;
+use super::plan::{Deadlines, LiveMetrics, Plan};
+use super::report::{JobReport, Origin};
+use super::signals::{Listening, SignalPolicy};
+use crate::backend::inline::InlineBackend;
+use crate::backend::local::LocalBackend;
+use crate::backend::{Backend, Event, Ground, StuckProbe, Threads, event_queue, room};
+use crate::clock::Clock;
+use crate::control::{JobControl, WorksFor};
+use crate::graph::wiring::{self, LaneOptions};
+use crate::graph::{SharedGraph, validate};
+use crate::guarded::{Guarded, guard};
+use crate::runtime::JobRuntime;
+use crate::service::{Registry, ServiceEntry, ServiceState, order};
+use crate::submit_error::SubmitError;
+use crate::sync::lock;
+use crate::task::{Polling, Rouse};
+use crate::thread::OwnThread;
+
+/// What an environment says of its jobs.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) inline: bool,
+    pub(crate) signals: SignalPolicy,
+    pub(crate) deadlines: Deadlines,
+    pub(crate) time_limit: Option<Duration>,
+    pub(crate) log_dir: Option<PathBuf>,
+    pub(crate) batch_records: Option<usize>,
+    pub(crate) queue_batches: Option<usize>,
+    pub(crate) queue_bytes: usize,
+    pub(crate) flush_interval: Duration,
+    pub(crate) clock: Option<Clock>,
+    pub(crate) runtime: Option<Handle>,
+    pub(crate) stuck_probe: Option<StuckProbe>,
+    pub(crate) threads: Threads,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            inline: false,
+            signals: SignalPolicy::default(),
+            deadlines: Deadlines::default(),
+            time_limit: None,
+            log_dir: None,
+            batch_records: None,
+            queue_batches: None,
+            queue_bytes: 64 << 20,
+            flush_interval: Duration::from_millis(1),
+            clock: None,
+            runtime: None,
+            stuck_probe: None,
+            threads: Threads::default(),
+        }
+    }
+}
+
+/// The range of the two sizes of a lane.
+const MAX_BATCH_RECORDS: usize = 1 << 20;
+const MAX_QUEUE_BATCHES: usize = 1 << 16;
+/// The range of a thread's stack.
+const MIN_STACK_BYTES: usize = 64 << 10;
+const MAX_STACK_BYTES: usize = 1 << 40;
+
+impl Options {
+    /// Checks the sizes.
+    fn check(&self) -> Result<(), SubmitError> {
+        let check = |option, value, min: usize, max: usize, range| match value {
+            value if (min..=max).contains(&value) => Ok(()),
+            value => Err(SubmitError::Option { option, value, range }),
+        };
+        let batch_records = self.batch_records.unwrap_or(1);
+        check("batch_records", batch_records, 1, MAX_BATCH_RECORDS, "it may be 1 to 1048576")?;
+        let queue_batches = self.queue_batches.unwrap_or(2);
+        check("queue_batches", queue_batches, 2, MAX_QUEUE_BATCHES, "it may be 2 to 65536")?;
+        check("queue_bytes", self.queue_bytes, 1, usize::MAX, "it may be 1 or more")?;
+        let stack_bytes = self.threads.stack_bytes.unwrap_or(MIN_STACK_BYTES);
+        check("stack_bytes", stack_bytes, MIN_STACK_BYTES, MAX_STACK_BYTES, "it may be 65536 to 1099511627776")
+    }
+}
+
+/// What an environment is being used for: shared by it and its jobs.
+pub(crate) type Claims = Arc<Mutex<Use>>;
+
+/// What an environment is being used for.
+#[derive(Debug, Default)]
+pub(crate) enum Use {
+    #[default]
+    Idle,
+    Running,
+    LeftBehind(String),
+}
+
+/// Checks what was declared in an environment, and makes a job of it. Nothing has started yet when that returns.
+pub(crate) fn prepare(
+    name: &str,
+    options: &Options,
+    graph: &SharedGraph,
+    registry: &Arc<Registry>,
+    claims: &Claims,
+) -> Result<Prepared, SubmitError> {
+    let in_use = InUse::claim(name, claims)?;
+    options.check()?;
+    let services = registry.all();
+    order::check(&services)?;
+    let (events, queue) = event_queue();
+    let clock = options.clock.clone().unwrap_or_else(Clock::system);
+    let control = Arc::new(JobControl::new(clock));
+    control.clock().rouses(&control);
+    let job = WorksFor::new_job();
+    let runtime = Arc::new(JobRuntime::new(options.runtime.clone(), job));
+    let lanes = LaneOptions {
+        batch_records: options.batch_records,
+        queue_batches: options.queue_batches,
+        queue_bytes: options.queue_bytes,
+        inline: options.inline,
+        flush_interval: if options.inline { Duration::ZERO } else { options.flush_interval },
+    };
+    let tasks: usize = graph.with(|graph| {
+        validate(graph)?;
+        Ok::<_, SubmitError>(graph.chains.iter().map(|chain| graph.parallelism(chain)).sum())
+    })?;
+    if !options.inline {
+        // Before the tasks the services start, at first all that come after no other; besides there is the
+        // dispatcher's.
+        let first_services = services.iter().filter(|entry| entry.after.is_empty()).count();
+        room::check(tasks.max(first_services) + 1)?;
+    }
+    let log = match &options.log_dir {
+        Some(dir) => SessionLog::open(dir)?,
+        None => SessionLog::default(),
+    };
+    let listening = Listening::start(options.signals, &events).map_err(SubmitError::Threads)?;
+    // Last of what can fail: building takes the sources that can be read once.
+    let rouse = options.inline.then(|| {
+        let events = events.clone();
+        Arc::new(move || events.send(Event::Roused)) as Rouse
+    });
+    let polling = Polling { runtime: runtime.clone(), rouse };
+    let plan = build(graph, &control, &lanes, polling, &services)?;
+    services.iter().for_each(|entry| entry.reset());
+    registry.begin(&services, events.clone(), runtime.clone(), options.inline);
+    let shared = Arc::new(JobShared::new(job_id(), events.clone(), LiveMetrics::new(&plan), registry.clone(), job));
+    let (stuck_probe, threads) = (options.stuck_probe.clone(), options.threads.clone());
+    let ground = Ground { control, runtime: runtime.clone(), events, queue, stuck_probe, job, threads };
+    let backend: Box<dyn Backend + Send> = match options.inline {
+        true => Box::new(InlineBackend::new(ground)),
+        false => Box::new(LocalBackend::new(ground)),
+    };
+    let dispatcher = Dispatcher::new(
+        backend,
+        name.to_owned(),
+        options.deadlines,
+        options.time_limit,
+        plan,
+        registry.clone(),
+        runtime,
+        shared,
+        log,
+    );
+    Ok(Prepared { dispatcher, in_use, _listening: listening })
+}
+
+/// Builds the tasks. That runs the user's factories, so the graph is not locked meanwhile.
+fn build(
+    shared: &SharedGraph,
+    control: &Arc<JobControl>,
+    lanes: &LaneOptions,
+    polling: Polling,
+    services: &[Arc<ServiceEntry>],
+) -> Result<Plan, SubmitError> {
+    let graph = shared.with(std::mem::take);
+    let built = guard(|| wiring::build(&graph, control, lanes, polling)).unwrap_or_else(|what| {
+        let message = format!("a `Drop` panicked: {what}");
+        Err(SubmitError::Factory { operator: "pipeline".to_owned(), message })
+    });
+    let plan = built.map(|built| Plan::new(&graph, built, services.to_vec()));
+    shared.with(|place| *place = graph);
+    plan
+}
+
+/// A job ready to run.
+pub(crate) struct Prepared {
+    dispatcher: Dispatcher<Box<dyn Backend + Send>>,
+    in_use: InUse,
+    _listening: Listening,
+}
+
+impl Prepared {
+    /// The report; `None` if the engine itself panicked.
+    pub(crate) fn run(self) -> Option<JobReport> {
+        let Self { mut dispatcher, mut in_use, _listening } = self;
+        let report = guard(|| dispatcher.run()).ok();
+        // It has the last of some users' values, such as those in events that came too late.
+        drop(guard(move || drop(dispatcher)));
+        in_use.left = report.as_ref().map_or_else(|| Some("the job".to_owned()), still_running);
+        report
+    }
+
+    /// Runs on a thread of its own.
+    pub(crate) fn submit(self) -> Result<JobHandle, SubmitError> {
+        let shared = self.dispatcher.shared();
+        let end = shared.clone();
+        // Under guard where no thread is to be had: what it dropped then is users' chains.
+        let prepared = Guarded::new(self, None);
+        let run = move || {
+            end.job().enter();
+            end.end().finish(prepared.into_inner().run());
+        };
+        let runner = OwnThread::spawn("sage-dispatcher", run).map_err(SubmitError::Threads)?;
+        shared.end().set_runner(runner);
+        Ok(JobHandle::new(shared))
+    }
+}
+
+/// What may still be using the environment's functions and services after a job.
+fn still_running(report: &JobReport) -> Option<String> {
+    let abandoned = report.services.iter().find(|service| service.state == ServiceState::Abandoned);
+    let mut causes = report.first_cause.iter().chain(&report.attached);
+    let stuck = causes.find_map(|cause| match &cause.origin {
+        Origin::Task { name, .. } => Some(format!("task `{name}`")),
+        _ => None,
+    });
+    stuck.or_else(|| abandoned.map(|service| format!("service `{}`", service.name)))
+}
+
+/// Keeps an environment from running two jobs at once.
+struct InUse {
+    claims: Claims,
+    left: Option<String>,
+}
+
+impl InUse {
+    fn claim(environment: &str, claims: &Claims) -> Result<Self, SubmitError> {
+        let environment = || environment.to_owned();
+        let mut now = lock(claims);
+        match &*now {
+            Use::Running => Err(SubmitError::AlreadyRunning { environment: environment() }),
+            Use::LeftBehind(left) => Err(SubmitError::LeftBehind { environment: environment(), left: left.clone() }),
+            Use::Idle => {
+                *now = Use::Running;
+                Ok(Self { claims: claims.clone(), left: None })
+            }
+        }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        *lock(&self.claims) = self.left.take().map_or(Use::Idle, Use::LeftBehind);
+    }
+}
+
+/// Unique on this machine: the time, the process, and a number within it.
+fn job_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    format!("{time:x}-{:x}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}

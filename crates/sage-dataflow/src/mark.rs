@@ -1,0 +1,73 @@
+//! What lies between the records of a lane: watermarks, and signals that are numbered.
+
+/// A watermark: no record of an earlier time is to come, in milliseconds since the epoch; and whether the input is
+/// idle, so that nobody should wait for its watermark. Records are the business of whoever reads it: an idle input that
+/// gives one is not idle any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub(crate) millis: i64,
+    pub(crate) idle: bool,
+}
+
+impl Mark {
+    /// What holds before the first watermark: every time may come.
+    pub(crate) const NONE: Self = Self { millis: i64::MIN, idle: false };
+
+    /// What holds for the merged input of several, each with its own; `None` without any.
+    ///
+    /// The slowest counts, of those that are not idle. Where all are, the fastest does: nothing is to come that could
+    /// be late.
+    pub(crate) fn merged(marks: impl Iterator<Item = Self> + Clone) -> Option<Self> {
+        let active = marks.clone().filter(|mark| !mark.idle).map(|mark| mark.millis).min();
+        match active {
+            Some(millis) => Some(Self { millis, idle: false }),
+            None => marks.map(|mark| mark.millis).max().map(|millis| Self { millis, idle: true }),
+        }
+    }
+}
+
+/// Something between two records of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Between {
+    Watermark(Mark),
+    /// This signal, in its round.
+    Numbered(Numbered, u64),
+}
+
+/// The signals that are numbered, from 1. One passes a task once it has come by every lane on which it is awaited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Numbered {
+    /// A probe of a loop.
+    Probe,
+    #[cfg(test)]
+    Trace,
+}
+
+/// A number for each of them.
+pub(crate) type PerNumbered<N> = [N; Numbered::ALL.len()];
+
+impl Numbered {
+    pub(crate) const ALL: &[Self] = &[
+        Self::Probe,
+        #[cfg(test)]
+        Self::Trace,
+    ];
+
+    /// Whether a lane lets it pass: where it does not, it holds it up until it ends.
+    pub(crate) fn passes(self, in_loop: bool) -> bool {
+        match self {
+            Self::Probe => in_loop,
+            #[cfg(test)]
+            Self::Trace => true,
+        }
+    }
+
+    /// Whether it is awaited on a lane that comes from the end of a loop.
+    pub(crate) fn goes_round(self) -> bool {
+        match self {
+            Self::Probe => true,
+            #[cfg(test)]
+            Self::Trace => false,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A chain that begins with an inbox.
+
+use std::sync::Arc;
+
+use super::pace::Work;
+use super::{Step, Task};
+use crate::chain::{Fault, Position, Push, Signal, Stop, TaskContext};
+use crate::control::{Control, JobControl};
+use crate::exchange::lane::{Inbox, Polled, Taker};
+use crate::exchange::{Circle, Gauge, Returned, Rounds};
+use crate::mark::Between;
+use crate::metrics::Counter;
+
+/// The chain behind an inbox.
+struct Chain<'a, N> {
+    next: &'a mut N,
+    at: &'a mut Position,
+    control: &'a JobControl,
+}
+
+impl<T, N: Push<T>> Taker<T> for Chain<'_, N> {
+    type Refusal = Fault;
+
+    /// A record may take long, and a batch of them for ever.
+    #[inline(always)]
+    fn look(&mut self) -> Result<(), Fault> {
+        if self.control.load() == Control::Cancel { Err(Stop::Cancelled.into()) } else { Ok(()) }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, record: T) -> Result<(), Fault> {
+        self.next.push(record, self.at)
+    }
+
+    #[inline(always)]
+    fn took(&mut self, count: usize) {
+        self.at.count(count as u64);
+    }
+}
+
+/// What the head of a loop knows besides.
+struct LoopHead {
+    rounds: Rounds,
+    gauge: Arc<Gauge>,
+}
+
+/// Whether a task is to go on: somebody wants its records, and not only a loop that nobody outside wants anything of.
+pub(super) fn is_wanted<T>(next: &impl Push<T>, circle: Option<&Circle>) -> bool {
+    next.wanted(false) && circle.is_none_or(|circle| circle.goes_on(|| next.wanted(true)))
+}
+
+/// A chain that begins with an inbox.
+pub(crate) struct InletTask<T, N> {
+    inbox: Inbox<T>,
+    next: N,
+    circle: Option<Circle>,
+    head: Option<LoopHead>,
+    taken: Arc<Counter>,
+    control: Arc<JobControl>,
+}
+
+impl<T: Send, N: Push<T>> InletTask<T, N> {
+    /// Reads `inbox` and sends to `next`. A task in a loop has its part in a `circle`; the head of one has its `gauge`.
+    pub(crate) fn new(
+        inbox: Inbox<T>,
+        next: N,
+        circle: Option<Circle>,
+        gauge: Option<Arc<Gauge>>,
+        taken: Arc<Counter>,
+        control: Arc<JobControl>,
+    ) -> Self {
+        let head = gauge.map(|gauge| LoopHead { rounds: Rounds::new(), gauge });
+        Self { inbox, next, circle, head, taken, control }
+    }
+
+    /// Outside the loop over records, which must not pay for the call.
+    #[cold]
+    fn input_ended(&mut self, input: usize, cx: &mut TaskContext) -> Result<(), Stop> {
+        match cx.run(&mut self.next, |next, at| next.signal(Signal::InputEnded(input), at)) {
+            Err(Stop::Attend) => cx.run(&mut self.next, |next, at| next.attend(at)),
+            told => told,
+        }
+    }
+
+    /// Passes on what came between records. A probe that has come back to the head of its loop ends that, or sends the
+    /// next one.
+    #[cold]
+    fn signalled(&mut self, signal: Signal, cx: &mut TaskContext) -> Result<Step, Stop> {
+        let signal = match (signal, &mut self.head) {
+            (Signal::Probe(round), Some(head)) => match head.rounds.returned(round, cx.records()) {
+                Returned::Again(next) => Signal::Probe(next),
+                Returned::Ended => {
+                    head.gauge.end();
+                    return Ok(Step::End);
+                }
+            },
+            (signal, _) => signal,
+        };
+        cx.run(&mut self.next, |next, at| next.signal(signal, at)).map(|()| Step::Again)
+    }
+}
+
+impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
+    fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop> {
+        cx.run(&mut self.next, |next, at| next.open(at))?;
+        match self.head {
+            Some(_) => cx.run(&mut self.next, |next, at| next.signal(Signal::Probe(Rounds::FIRST), at)),
+            None => Ok(()),
+        }
+    }
+
+    fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
+        if !is_wanted(&self.next, self.circle.as_ref()) {
+            return Err(Stop::Satisfied);
+        }
+        let before = cx.records();
+        let work = Work::begin();
+        let (inbox, control) = (&mut self.inbox, &*self.control);
+        let polled = cx.run(&mut self.next, |next, at| inbox.poll(&mut Chain { next, at, control }));
+        let took = u32::try_from(cx.records() - before).unwrap_or(u32::MAX);
+        let polled = match polled {
+            Err(Stop::Attend) => cx.run(&mut self.next, |next, at| next.attend(at)).map(|()| Polled::Taken)?,
+            polled => polled?,
+        };
+        while let Some(input) = self.inbox.take_ended() {
+            self.input_ended(input, cx)?;
+        }
+        if let Polled::Between(watermark @ Between::Watermark(_)) = polled {
+            self.signalled(watermark.into(), cx)?;
+        }
+        cx.run_in_place(|at| self.next.signal(Signal::Time, at))?;
+        // With what comes behind it: a chain that waits for room is as slow as what it waits for.
+        if took > 0 {
+            self.inbox.took(took as usize, work.time());
+        }
+        if let Some(head) = &self.head {
+            head.gauge.taken(cx.records());
+        }
+        match polled {
+            Polled::Between(numbered @ Between::Numbered(..)) => self.signalled(numbered.into(), cx),
+            Polled::Taken | Polled::Between(Between::Watermark(_)) => Ok(Step::Again),
+            Polled::Nothing => Ok(Step::Idle),
+            Polled::Finished => Ok(Step::End),
+            Polled::Aborted => Err(Stop::Cancelled),
+        }
+    }
+
+    fn wait(&mut self, _cx: &mut TaskContext) {
+        let (control, wake_at) = (&self.control, self.next.wake_at());
+        let (clock, wanted) = (control.clock(), || is_wanted(&self.next, self.circle.as_ref()));
+        let interrupted = || control.load() == Control::Cancel || !wanted() || clock.is_due(wake_at);
+        self.inbox.wait(interrupted, wake_at.and_then(|moment| clock.until(moment)));
+    }
+
+    fn publish(&mut self, cx: &TaskContext) {
+        self.taken.publish(cx.records());
+        self.next.publish();
+    }
+
+    fn signal(&mut self, signal: Signal, cx: &mut TaskContext) -> Result<(), Stop> {
+        cx.run(&mut self.next, |next, at| next.signal(signal, at))?;
+        if signal == Signal::Finish {
+            self.inbox.satisfied();
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, cx: &mut TaskContext) {
+        self.next.close(cx);
+    }
+
+    fn is_source(&self) -> bool {
+        false
+    }
+}
