@@ -58,7 +58,8 @@ class ServiceCalls:
         self._handles.clear()
         for name, handle in handles.items():
             handle.close()
-            self._typed[name].unbind(handle)
+            if name in self._typed:
+                self._typed[name].unbind(handle)
         self.loop.abandon()
 
     def asynchronous(

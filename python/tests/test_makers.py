@@ -30,6 +30,7 @@ from sage._context import ServiceCalls
 class Service:
     def __init__(self, name): self.name = name
     def call(self, method, args, kwargs, timeout): return self.name, method, *args
+    def close(self): pass
 
 def through(chain, records):
     for stage in chain.stages:
@@ -41,7 +42,7 @@ def through(chain, records):
 answers = []
 for maker, records in pickle.load(sys.stdin.buffer):
     calls = ServiceCalls(maker.job, {})
-    calls._handles.update((name, Service(name)) for name in maker.job.services)
+    calls.bind({name: Service(name) for name in maker.job.services})
     made = maker.make(calls, 1, 2)
     answers.append(through(made, records) if hasattr(made, "stages") else list(made) if hasattr(made, "records") else
                    type(made).__name__)
@@ -49,7 +50,7 @@ for maker, records in pickle.load(sys.stdin.buffer):
         made.close()
     else:
         made.begin_close(False), made.finish_close()
-    calls.loop.abandon()
+    calls.close()
 assert "test_makers" not in sys.modules
 sys.stdout.buffer.write(pickle.dumps(answers))
 """

@@ -130,7 +130,7 @@ impl Native {
             records.try_for_each(|(record, done)| self.apply(record, done, out))?;
         }
         while records.len() > 0 {
-            let mut held = Held(Vec::new());
+            let mut held = Results(Vec::new());
             let begun = Instant::now();
             let applied: Result<(), Fault> = attach(|_py| {
                 // What is called for objects may take long.
@@ -179,9 +179,9 @@ impl Native {
 }
 
 /// Results that cannot go on yet, as a thread that is attached must not wait.
-struct Held(Vec<Record>);
+struct Results(Vec<Record>);
 
-impl Emit<Record> for Held {
+impl Emit<Record> for Results {
     fn emit(&mut self, record: Record) -> Result<(), Fault> {
         self.0.push(record);
         Ok(())

@@ -84,13 +84,13 @@ fn call(
 }
 
 /// Stands behind `process`, in its task: makes what runs its functions, and closes it.
-struct Held {
+struct Functions {
     /// Makes the runner: methods `record` and `timer`, which return the state, what is to be done and whether
     /// the key is to be forgotten, and `close`.
     make: Py<PyAny>,
 }
 
-impl Operator for Held {
+impl Operator for Functions {
     type In = Record;
     type Out = Record;
 
@@ -127,6 +127,6 @@ pub(crate) fn process<P: Pipe<Out = Record>>(stream: Stream<P>, step: &Step) -> 
         },
     );
     let processed = processed.parallelism(step.parallelism).named(&*step.name);
-    let held = move || Held { make: copy(&make) };
-    vec![processed.operator(held).named(functions_of(&step.name)).boxed()]
+    let functions = move || Functions { make: copy(&make) };
+    vec![processed.operator(functions).named(functions_of(&step.name)).boxed()]
 }
