@@ -203,6 +203,7 @@ def test_a_call_on_a_thread_that_never_returns_is_named_and_the_rest_is_right(co
     report = failed.value.report
     assert got == [0, *range(2, 100)] and report.data["cleanliness"] == "unclean"
     assert report.outcome == "succeeded" and "stuck" in report.data["left"][0]["why"]
+    assert report.data["left"][0]["what"] == "task `stuck`" and "functions of" not in f"{failed.value}{report}"
 
 
 def test_calls_that_never_return_starve_nobody_and_are_limited() -> None:

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use pyo3::prelude::*;
-use sage::{Environment, FunctionReport, JobMetrics, JobReport, OperatorReport, Origin, Outcome};
+use sage::{CauseKind, Environment, FunctionReport, JobMetrics, JobReport, OperatorReport, Origin, Outcome};
 
 use crate::steps::Step;
 
@@ -101,14 +101,25 @@ impl Rows {
                 && let Some(number) = self.of.get(name)
             {
                 self.steps[*number].1.name.clone_into(name);
+                if cause.kind == CauseKind::Timeout {
+                    self.retell(&mut cause.message);
+                }
             }
         }
+        for left in &mut report.left {
+            self.retell(&mut left.what);
+            self.retell(&mut left.why);
+        }
+    }
+
+    /// Has the engine's words on what is left speak of steps, where they are of operators.
+    fn retell(&self, words: &mut String) {
         for (name, number) in &self.of {
             let told = &self.steps[*number].1.name;
-            for left in report.left.iter_mut().filter(|_| name != told) {
-                for text in [&mut left.what, &mut left.why] {
-                    *text = text.replace(&format!("`{name}`"), &format!("`{told}`"));
-                }
+            if name != told && words.contains(&**name) {
+                // A task is of the step's name already.
+                *words =
+                    words.replace(&format!("of `{name}`: "), "").replace(&format!("`{name}`"), &format!("`{told}`"));
             }
         }
     }
