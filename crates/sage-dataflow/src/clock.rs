@@ -1,4 +1,4 @@
-//! Processing time: the clock that a job's windows by the clock, timers and expiries go by.
+//! Processing time: the clock for a job's windows by the clock, timers and expiry.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::sync::lock;
 use crate::time::Timestamp;
 
-/// Tells a job's processing time. Cheap to clone; clones tell the same time.
+/// A job's clock: it tells the processing time. Cheap to clone; clones tell the same time.
 ///
-/// The default of an environment is [`Clock::system`], as of the start of each job. A test gives it one that stands
-/// still until it is moved, see [`testing::clock`](crate::testing::clock).
+/// An environment's default is [`Clock::system`], read at the start of each job. A test uses a clock that stands still
+/// until the test moves it; see [`testing::clock`](crate::testing::clock).
 #[derive(Clone)]
 pub struct Clock(Kind);
 
@@ -21,7 +21,7 @@ enum Kind {
     Manual(Arc<Manual>),
 }
 
-/// A clock that stands still until somebody moves it.
+/// A clock that stands still until it is moved.
 struct Manual {
     now: AtomicI64,
     /// The jobs to rouse when it is moved.
@@ -34,8 +34,8 @@ pub(crate) trait Rouse: Send + Sync {
 }
 
 impl Clock {
-    /// The system's time as it is now, and from then on the time that has passed, by a clock that cannot be set: it
-    /// never goes back, and does not follow when somebody sets the system's.
+    /// A clock that starts at the system's time now and then runs on by itself: it never goes back, and does not follow
+    /// when the system's time is set.
     pub fn system() -> Self {
         Self(Kind::System { since: Instant::now(), at: SystemTime::now().into() })
     }

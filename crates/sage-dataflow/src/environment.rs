@@ -1,4 +1,4 @@
-//! [`Environment`]: where pipelines and services are declared, and from where they are run.
+//! [`Environment`]: declares pipelines and services, and runs them.
 
 use std::os::unix::thread::RawPthread;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use crate::stream::{DataStream, Feedback, Stream};
 use crate::submit_error::SubmitError;
 use crate::sync::{FOREVER, lock};
 
-/// Where pipelines and the services they call are declared and run.
+/// Declares pipelines and the services they call, and runs them.
 ///
 /// ```
 /// use sage::Environment;
@@ -38,7 +38,8 @@ use crate::sync::{FOREVER, lock};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// An environment can run again when its job is over: functions and operators start afresh, services are made anew.
+/// An environment can run again when its job is over: functions and operators start afresh, services are constructed
+/// again.
 pub struct Environment {
     name: String,
     graph: SharedGraph,
@@ -54,7 +55,7 @@ impl std::fmt::Debug for Environment {
 }
 
 impl Environment {
-    /// An environment whose jobs run on threads of this process.
+    /// Makes an environment whose jobs run on threads of this process.
     pub fn local(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -65,21 +66,21 @@ impl Environment {
         }
     }
 
-    /// Runs everything on one thread, for debugging: the one that calls [`run`](Self::run), or the job's own after
-    /// [`submit`](Self::submit): one stack, the same order every
-    /// time. No deadline can interrupt a hook then, and memory is not bounded by backpressure.
+    /// Runs the whole job on one thread, for debugging: one stack, and the same order every time. The thread is the one
+    /// that calls [`run`](Self::run), or the job's own after [`submit`](Self::submit). Here no deadline can interrupt a
+    /// hook, and backpressure does not bound the memory.
     pub fn inline(mut self) -> Self {
         self.options.inline = true;
         self
     }
 
-    /// What a job does with SIGINT and SIGTERM. Default: [`SignalPolicy::Drain`].
+    /// Sets what a job does with SIGINT and SIGTERM. Default: [`SignalPolicy::Drain`].
     pub fn signals(mut self, policy: SignalPolicy) -> Self {
         self.options.signals = policy;
         self
     }
 
-    /// How long each phase of a job may take. Applies to services registered from here on.
+    /// Sets how long each phase of a job may take. Applies to services registered after this call.
     pub fn deadlines(mut self, deadlines: Deadlines) -> Self {
         self.options.deadlines = deadlines.bounded();
         self
@@ -91,61 +92,63 @@ impl Environment {
         self
     }
 
-    /// Writes log files of each job below `dir`, conventionally `.sage/logs`: `jobmanager/session_<time>/` with
-    /// `Dispatcher.log` and `Error.log`, nothing per record, for their owner's eyes only (mode 0600). Default: none.
+    /// Writes each job's log files below `dir`, conventionally `.sage/logs`: `Dispatcher.log` and `Error.log` in
+    /// `jobmanager/session_<time>/`. They hold nothing per record, and only their owner may read them (mode 0600).
+    /// Default: no log files.
     pub fn log_files(mut self, dir: impl Into<PathBuf>) -> Self {
         self.options.log_dir = Some(dir.into());
         self
     }
 
-    /// Records per batch between threads, 1 to 1,048,576. Default: as many as fill 32 KiB, 64 to 4096.
+    /// How many records a batch between two threads holds, 1 to 1,048,576. Default: as many as fill 32 KiB, but at
+    /// least 64 and at most 4096.
     pub fn batch_records(mut self, records: usize) -> Self {
         self.options.batch_records = Some(records);
         self
     }
 
-    /// Batches that may be in flight between two threads, 2 to 65,536. Default: 8, and up to 64 for all the channels of
-    /// one producer while each batch is dealt with in less than 0.2 ms.
+    /// How many batches may wait in the channel between two threads, 2 to 65,536. Default: 8. While the reader deals
+    /// with each batch in less than 0.2 ms, the channels of one producer may hold 64 in all, and each at least 8.
     ///
-    /// Fewer records wait before a task that is slow, or has not shown yet that it is quick: as many as it deals with
-    /// in 10 ms, and twice as many as it works on at once if that is more.
+    /// Before a task that is slow, or has not yet shown that it is quick, fewer records wait: as many as it deals with
+    /// in 10 ms, or twice as many as it works on at once if that is more.
     pub fn queue_batches(mut self, batches: usize) -> Self {
         self.options.queue_batches = Some(batches);
         self
     }
 
-    /// Bytes that may wait on an edge, that is, in all the channels between two operators that do not share a thread: 1
-    /// or more, default 64 MiB. Each channel has an equal share, and a record larger than that passes alone.
+    /// How many bytes may wait on an edge: in all the channels between two operators that do not share a thread. 1 or
+    /// more; default 64 MiB. Each channel has an equal share. A record larger than that share passes alone.
     ///
-    /// Bytes are an estimate: the size of the record's type, and what is known of it besides; see
-    /// [`Stream::weigh`](crate::Stream::weigh). What goes back to the head of a loop is bound by [`Feedback::limit`]
-    /// alone.
+    /// The bytes of a record are an estimate: the size of its type, plus the memory it holds elsewhere where that is
+    /// known; see [`Stream::weigh`](crate::Stream::weigh). Only [`Feedback::limit`] bounds the records that go back to
+    /// the head of a loop.
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.options.queue_bytes = bytes;
         self
     }
 
-    /// How long a record may wait for its batch to fill while records come fast; slow records do not wait. Default: 1
-    /// ms.
+    /// How long a record may wait for its batch to fill while records come fast. Records that come slowly do not wait.
+    /// Default: 1 ms.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         // Zero is the inline backend's word for "nobody waits".
         self.options.flush_interval = interval.max(Duration::from_micros(1));
         self
     }
 
-    /// The clock of processing time. Default: [`Clock::system`], as of the start of each job.
+    /// Sets the clock of processing time. Default: [`Clock::system`], read at the start of each job.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.options.clock = Some(clock);
         self
     }
 
-    /// Lends the jobs a tokio runtime, for async hooks, `call_blocking` and `map_async`: what they open there, such as
-    /// a connection of a client that outlives the job, works on after it. Default: each job has one of its own, which
-    /// ends with it.
+    /// Lends the jobs a tokio runtime for async hooks, `call_blocking` and `map_async`. What they open on it stays open
+    /// after the job, such as the connection of a client that outlives the job. Default: each job has a runtime of its
+    /// own, which ends with it.
     ///
-    /// It needs its timer, must be running for as long as the job does (one of the kind `current_thread` runs only
-    /// while its owner waits inside it), and is never shut down here. The engine has ended and dropped its own futures
-    /// when a job returns; tasks that your code spawns on it are yours, and go on.
+    /// The runtime needs its timer enabled and must run for as long as the job does; a `current_thread` runtime runs
+    /// only while its owner waits inside it. The engine never shuts it down. When a job returns, the engine has ended
+    /// and dropped its own futures. Tasks that your code spawns on the runtime are yours, and go on.
     ///
     /// ```
     /// let host = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -160,33 +163,32 @@ impl Environment {
         self
     }
 
-    /// How to tell where a thread is: `probe` is asked for the thread of each task or hook that has missed its
-    /// deadline, and what it returns, some indented lines, is added to what the report says of that. For hosts whose
-    /// language has stacks of its own. It is called on a thread of its own, and has one second; when it has once taken
-    /// longer, it is not asked again.
+    /// Sets a function that tells where a stuck thread is, for hosts whose language has its own stacks. The engine
+    /// calls `probe` with the thread of each task or hook that has missed its deadline, and adds the indented lines it
+    /// returns to the report. `probe` runs on a separate thread and has one second; once it has taken longer, it is not
+    /// called again.
     pub fn where_stuck(mut self, probe: impl Fn(RawPthread) -> Option<String> + Send + Sync + 'static) -> Self {
         self.options.stuck_probe = Some(StuckProbe(Arc::new(probe)));
         self
     }
 
-    /// How large the stack of each thread is that runs a task or the hooks of a service, in bytes: 64 KiB to 1 TiB.
-    /// Default: 2 MiB, or what the environment variable `RUST_MIN_STACK` says. For functions that call themselves
+    /// Sets the stack size, in bytes, of each thread that runs a task or the hooks of a service: 64 KiB to 1 TiB.
+    /// Default: 2 MiB, or the value of the environment variable `RUST_MIN_STACK`. Raise it for functions that recurse
     /// deeply.
     pub fn stack_bytes(mut self, bytes: usize) -> Self {
         self.options.threads.stack_bytes = Some(bytes);
         self
     }
 
-    /// Has `begin` called on each thread that runs a task or the hooks of a service, before anything else is done
-    /// there; what it returns is dropped when the thread has nothing more to do. For hosts whose threads need something
-    /// of their own. A panic of either is logged, and the thread goes on. [`inline`](Self::inline) has no such threads.
+    /// Calls `begin` first on each thread that runs a task or the hooks of a service, for hosts whose threads need
+    /// something set up. The value it returns is dropped last on that thread. If `begin` or the drop panics, the panic
+    /// is logged and the thread goes on. [`inline`](Self::inline) has no such threads.
     pub fn around_threads<G: 'static>(mut self, begin: impl Fn() -> G + Send + Sync + 'static) -> Self {
         self.options.threads.begin = Some(Arc::new(move || Box::new(begin())));
         self
     }
 
-    /// What becomes of a record on which an operator or a sink returns an error, where they have no policy of their
-    /// own. Default: [`ErrorPolicy::fail`].
+    /// Sets the error policy of every operator and sink that has none of its own. Default: [`ErrorPolicy::fail`].
     pub fn on_error(self, policy: ErrorPolicy) -> Self {
         self.graph.with(|graph| {
             if let Some(message) = policy.mistake() {
@@ -197,12 +199,13 @@ impl Environment {
         self
     }
 
-    /// The environment's name.
+    /// Returns the environment's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A stream of an iterator's items. The iterator is read once: a second run gives [`SubmitError::SourceConsumed`].
+    /// Makes a stream of an iterator's items. The iterator can be read once: a second run fails with
+    /// [`SubmitError::SourceConsumed`].
     pub fn from_iter<I>(&self, items: I) -> Stream<FromSource<OneShot<impl Source<Item = I::Item> + use<I>>>>
     where
         I: IntoIterator,
@@ -212,7 +215,7 @@ impl Environment {
         self.one_shot("iter", IterSource(items.into_iter()))
     }
 
-    /// A stream of clones of a collection's items; can be run again.
+    /// Makes a stream of clones of a collection's items. It can run again.
     pub fn from_collection<T>(
         &self,
         items: Vec<T>,
@@ -223,8 +226,8 @@ impl Environment {
         Stream::source(&self.graph, "collection", PerRun(move || IterSource(items.clone().into_iter())))
     }
 
-    /// A stream of the items of iterators that `factory` makes, one per replica (it is given the replica's number, from
-    /// 0) and run.
+    /// Makes a stream of the items of iterators. For each replica and run, `factory` makes one; its argument is the
+    /// replica's number, from 0.
     pub fn from_factory<I, F>(
         &self,
         factory: F,
@@ -238,8 +241,8 @@ impl Environment {
         Stream::source(&self.graph, "iter", PerReplica(move |replica| IterSource(factory(replica).into_iter())))
     }
 
-    /// A stream of the records of a function that returns the next one, `None` at the end, or an error, which fails the
-    /// job. It is read once.
+    /// Makes a stream from a function that returns the next record, `None` at the end, or an error, which fails the
+    /// job. The function can be read once, as an iterator.
     pub fn from_generator<T, E, F>(&self, generator: F) -> Stream<FromSource<OneShot<GeneratorSource<F>>>>
     where
         T: Send + 'static,
@@ -249,8 +252,8 @@ impl Environment {
         self.one_shot("generator", GeneratorSource(generator))
     }
 
-    /// A stream of the records of sources that `factory` makes, one per replica (it is given the replica's number, from
-    /// 0) and run.
+    /// Makes a stream of the records of sources. For each replica and run, `factory` makes one; its argument is the
+    /// replica's number, from 0.
     pub fn from_source<S, F>(&self, factory: F) -> Stream<FromSource<PerReplica<F>>>
     where
         S: Source,
@@ -259,8 +262,8 @@ impl Environment {
         Stream::source(&self.graph, "source", PerReplica(factory))
     }
 
-    /// A stream of the lines of every file that matches a glob pattern, such as `docs/**/*.md`; the files in
-    /// alphabetical order, read lazily. A line that is not UTF-8, or longer than 64 MiB, fails the job.
+    /// Makes a stream of the lines of every file that matches a glob pattern, such as `docs/**/*.md`. It reads the
+    /// files lazily, in alphabetical order. A line that is not UTF-8, or is longer than 64 MiB, fails the job.
     pub fn read_lines(
         &self,
         pattern: impl Into<String>,
@@ -269,18 +272,18 @@ impl Environment {
         Stream::source(&self.graph, "lines", PerRun(move || Lines::new(pattern.clone())))
     }
 
-    /// Begins a loop: a stream of the records that are fed back, and its end, to be filled with them. `name` is that of
-    /// the operator at its head, which runs in one replica.
+    /// Begins a loop. Returns the stream of the records that are fed back, and the [`Feedback`] to fill with them.
+    /// `name` names the operator at the head of the loop, which runs in one replica.
     ///
-    /// The loop ends when its sources have ended and no record is in it any more; then the stream ends, and so do the
-    /// operators behind it. Probes between the records tell that: no timeout does. Records that an operator keeps as
-    /// its state, such as those of an open window, are not in the loop. A loop whose records never stop going round
-    /// ends by a cancel, or by a drain whose deadline passes.
+    /// The loop ends when its sources have ended and no record is left in it. Then the stream ends, and so do the
+    /// operators behind it. The engine finds this out by probes that travel between the records, not by a timeout.
+    /// Records that an operator keeps as state, such as those of an open window, are not in the loop. If records never
+    /// stop going round, the loop ends by a cancel, or by a drain whose deadline passes.
     ///
-    /// Records that wait to go round are kept in memory, up to [`Feedback::limit`]. Event time does not go round: in a
-    /// loop it is that of the streams that come from outside. What an operator of the loop feeds back at the end of its
-    /// input, such as a count, comes too late and fails the job with a [`FeedbackError`](crate::FeedbackError). Two
-    /// loops may follow each other, but not share operators.
+    /// Records that wait to go round are kept in memory, up to [`Feedback::limit`]. Watermarks do not go round: event
+    /// time in a loop is that of the streams that enter it. A record that an operator of the loop feeds back at the end
+    /// of its input, such as a count, comes too late and fails the job with a [`FeedbackError`](crate::FeedbackError).
+    /// Two loops may follow each other, but not share operators.
     ///
     /// ```
     /// let env = sage::Environment::local("halving");
@@ -306,7 +309,7 @@ impl Environment {
         stream
     }
 
-    /// Registers a service that `constructor` makes when a job starts. Finish with [`ServiceBuilder::build`].
+    /// Registers a service. `constructor` makes it when a job starts. Finish with [`ServiceBuilder::build`].
     pub fn register_service<S, F>(&self, name: impl Into<String>, constructor: F) -> ServiceBuilder<S>
     where
         S: Service,
@@ -315,8 +318,8 @@ impl Environment {
         self.register_service_with(name, move |_cx| Ok(constructor()))
     }
 
-    /// As [`register_service`](Self::register_service), for a constructor that may fail, or that registers what
-    /// undoes its steps with [`HookContext::on_cleanup`].
+    /// As [`register_service`](Self::register_service), for a constructor that may fail, or that registers functions to
+    /// undo its steps with [`HookContext::on_cleanup`].
     pub fn register_service_with<S, F>(&self, name: impl Into<String>, constructor: F) -> ServiceBuilder<S>
     where
         S: Service,
@@ -338,10 +341,10 @@ impl Environment {
         })
     }
 
-    /// A handle to the service registered under `name`.
+    /// Returns a handle to the service registered under `name`.
     ///
     /// # Errors
-    /// [`CallError::Unknown`] if there is none, [`CallError::WrongType`] if it is not an `S`.
+    /// [`CallError::Unknown`] if no service has that name, [`CallError::WrongType`] if the service is not an `S`.
     pub fn service<S: Send + Sync + 'static>(&self, name: &str) -> Result<ServiceHandle<S>, CallError> {
         ServiceHandle::lookup(&self.registry, name)
     }
@@ -351,24 +354,25 @@ impl Environment {
         HookTimeouts { setup, stop, cleanup }
     }
 
-    /// The names of the sources, operators and sinks in the order of their declaration, from that number on.
+    /// Returns the names of the sources, operators and sinks in the order of their declaration, skipping the first
+    /// `number`.
     pub fn operators_from(&self, number: usize) -> Vec<String> {
         self.graph.with(|graph| graph.nodes.iter().skip(number).map(|node| node.name.clone()).collect())
     }
 
-    /// How the pipelines will run: chains, replicas, exchanges, services.
+    /// Shows how the pipelines will run: chains, replicas, exchanges, services.
     pub fn explain(&self) -> Explain {
         let services = self.registry.all().iter().map(|entry| (entry.name.clone(), entry.after.clone())).collect();
         self.graph.with(|graph| Explain::new(&self.name, graph, services))
     }
 
-    /// Runs the pipelines to the end of their input and cleans up. Blocks; with the default options the calling thread
-    /// waits, and tasks run on threads of their own. When it returns, every task and every service is stopped and
+    /// Runs the pipelines to the end of their input and cleans up. Blocks the calling thread; tasks run on other
+    /// threads, unless [`inline`](Self::inline) is set. When it returns, every task and every service is stopped and
     /// cleaned, or the error says what is left.
     ///
     /// # Errors
-    /// [`RunError::Submit`] if the job was not started; [`RunError::Job`], with the full report, unless it succeeded
-    /// and is clean.
+    /// [`RunError::Submit`] if the job did not start; [`RunError::Job`], with the full report, if it did not succeed or
+    /// is not clean.
     pub fn run(&self) -> Result<JobReport, RunError> {
         if is_inside_async() {
             return Err(SubmitError::InsideRuntime.into());
@@ -381,13 +385,13 @@ impl Environment {
     /// Starts the pipelines in the background.
     ///
     /// # Errors
-    /// Whatever is wrong with the declaration, before anything has started.
+    /// A [`SubmitError`] that says why the job did not start. Nothing is left running then.
     pub fn submit(&self) -> Result<JobHandle, SubmitError> {
         self.prepare()?.submit()
     }
 
-    /// As [`run`](Self::run), without blocking the calling thread. Dropping the future cancels the job, and blocks
-    /// until it is cleaned up.
+    /// As [`run`](Self::run), without blocking the calling thread. Dropping the future cancels the job and blocks until
+    /// the job is cleaned up.
     pub async fn run_async(&self) -> Result<JobReport, RunError> {
         self.submit()?.wait_async().await
     }

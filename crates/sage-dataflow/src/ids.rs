@@ -1,4 +1,4 @@
-//! What names the parts of a graph.
+//! The ids of the parts of a graph.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
-//! How the key of a record is had: made by a function, or borrowed from the record.
+//! How to get a record's key: a function computes it, or it is borrowed from the record.
 //!
-//! A table of keys is asked by reference, and owns a key only once, when it is new. So a key that is borrowed is copied
-//! once per key, not once per record.
+//! A table of keys is looked up by reference, and stores a key only when it is new. So a borrowed key is copied once
+//! per key, not once per record.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -10,13 +10,13 @@ use std::marker::PhantomData;
 
 use foldhash::fast::RandomState;
 
-/// Selects the key of a record. Implemented by the engine alone.
+/// Selects the key of a record. Only the engine implements it.
 pub trait KeySelector<T>: Clone + Send + 'static {
-    /// The key as results have it.
+    /// The owned key, as it stands in results.
     type Key: Hash + Eq + Send + 'static + Borrow<Self::Lookup>;
-    /// The key as it is looked up; it hashes and compares as the owned one does.
+    /// The borrowed key, used for look-ups; it hashes and compares like the owned key.
     type Lookup: Hash + Eq + ?Sized;
-    /// The key of one record.
+    /// The key of one record, computed or borrowed.
     #[doc(hidden)]
     type Selected<'a>
     where

@@ -20,16 +20,16 @@ impl Counter {
     }
 }
 
-/// Which bound on what waits between two tasks held a task back.
+/// Which limit on the records between two tasks made a task wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BlockedBy {
-    /// As many batches waited as a channel holds.
+    /// The channel was full of batches.
     Batches,
-    /// As many records waited as the task behind works on in 10 ms, or twice as many as it works on at once.
+    /// As many records waited as the next task works on in 10 ms, or twice as many as it works on at once.
     Pace,
-    /// As many bytes waited as an edge may hold.
+    /// As many bytes waited as the edge may hold.
     Bytes,
 }
 

@@ -1,9 +1,9 @@
-//! Why a job was not started. Lies below all who find a reason.
+//! Why a job did not start. Every room that finds a reason uses this file; it uses none of them.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a job was not started.
+/// Why a job did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
@@ -16,7 +16,7 @@ pub enum SubmitError {
         /// The last operator of the stream.
         operator: String,
     },
-    /// An operator was given no replica. It may have 65536 at most; more is an
+    /// An operator was given a parallelism of 0. The most is 65,536; a larger number is an
     /// [`OperatorOption`](Self::OperatorOption).
     #[error("operator `{operator}` has a parallelism of 0; it needs at least 1")]
     ZeroParallelism {
@@ -35,18 +35,18 @@ pub enum SubmitError {
         /// The name.
         name: String,
     },
-    /// A service is declared to come after one that does not exist.
+    /// A service is declared to come after a service that does not exist.
     #[error("service `{service}` is declared after `{dependency}`, which is not registered")]
     UnknownDependency {
         /// The service.
         service: String,
-        /// The name it gave.
+        /// The name of the service that does not exist.
         dependency: String,
     },
     /// Services wait for each other.
     #[error("services wait for each other: {}", cycle.join(" → "))]
     DependencyCycle {
-        /// The services of the cycle, each after the next; the first is named again at the end.
+        /// The services of the cycle, each declared after the next. The first is named again at the end.
         cycle: Vec<String>,
     },
     /// The environment's last job has not ended.
@@ -56,71 +56,75 @@ pub enum SubmitError {
         environment: String,
     },
     /// A task or service of an earlier job was abandoned and may still be running.
-    #[error("environment `{environment}` has something left from an earlier job ({left}); declare a new one")]
+    #[error(
+        "environment `{environment}` still has something running from an earlier job ({left}); declare a new environment"
+    )]
     LeftBehind {
         /// The environment.
         environment: String,
         /// What is left.
         left: String,
     },
-    /// A source that can be read once was read by an earlier job.
+    /// A source can be read once, and an earlier job has read it.
     #[error(
-        "source `{source_name}` can be read once and has been; use `from_factory` or `from_collection` to run again"
+        "source `{source_name}` can be read only once and an earlier job has read it; \
+         use `from_factory` or `from_collection` to run again"
     )]
     SourceConsumed {
         /// The source.
         source_name: String,
     },
-    /// `run` was called by async code, whose thread it would block. In `spawn_blocking` and `block_in_place` it runs.
+    /// Async code called `run`, which would block its thread. In `spawn_blocking` and `block_in_place`, `run` works.
     #[error(
         "`run` would block the async runtime it is called in; use `run_async().await`, or call it in `spawn_blocking`"
     )]
     InsideRuntime,
-    /// A stream of another environment was brought together with one of this.
-    #[error("`{operator}` meets a stream of another environment; declare both in one")]
+    /// A stream of another environment was brought together with a stream of this one.
+    #[error("`{operator}` takes a stream of another environment; declare both streams in one environment")]
     ForeignStream {
-        /// The operator that was to take both, or the last one before a union.
+        /// The operator that takes both streams, or the last one before a union.
         operator: String,
     },
-    /// An operator was given an option that cannot be.
+    /// An option of an operator has an impossible value.
     #[error("`{operator}`: {message}")]
     OperatorOption {
         /// The operator.
         operator: String,
-        /// What may be given instead.
+        /// What is wrong, and the values it may have.
         message: String,
     },
-    /// A name was given where there is no operator.
-    #[error("`.named(\"{name}\")` names nothing: it stands after an exchange; put it after an operator")]
+    /// `named` stands where there is no operator.
+    #[error("`.named(\"{name}\")` stands after an exchange, which has no name; put it after an operator")]
     NothingToName {
         /// The name.
         name: String,
     },
-    /// A function that makes sources, operators or sinks panicked, or the `Clone` of one of their functions did.
+    /// A factory of sources, operators or sinks panicked, or the `Clone` of one of their functions did.
     #[error("`{operator}` could not be built: its factory, or the `Clone` of its function, panicked: {message}")]
     Factory {
         /// The source, operator or sink.
         operator: String,
-        /// What it panicked with.
+        /// The message of the panic.
         message: String,
     },
     /// The log files could not be opened.
     #[error(transparent)]
     LogFiles(#[from] LogError),
-    /// The system gave no thread.
+    /// The system could not start a thread.
     #[error("the job's threads could not be started")]
     Threads(#[source] std::io::Error),
-    /// The system has no room for so many threads: each replica of an operator that begins a chain is one.
+    /// The system does not allow so many threads. Each replica of an operator that begins a chain runs on its own
+    /// thread.
     #[error(
         "the job needs {threads} threads, and `{limit}` leaves room for {room}; \
          give operators fewer replicas, or raise that limit"
     )]
     TooManyThreads {
-        /// How many it needs at once.
+        /// How many threads the job needs at once.
         threads: usize,
-        /// The limit that allows fewest, by the name or the file that the system knows it by.
+        /// The limit that allows the fewest threads: its name, or the system's file for it.
         limit: String,
-        /// For how many more threads it leaves room.
+        /// How many more threads that limit allows.
         room: u64,
     },
     /// An option is out of its range.
@@ -128,7 +132,7 @@ pub enum SubmitError {
     Option {
         /// The option.
         option: &'static str,
-        /// The value it was given.
+        /// Its value.
         value: usize,
         /// The values it may have.
         range: &'static str,

@@ -18,8 +18,8 @@ use crate::guarded::guard;
 
 /// A thread of this process, by its number in the system.
 ///
-/// A thread can be joined a moment before it is off the system's list. Whoever counts threads there, or is to leave
-/// none, waits for that as well; the engine does so for its own, and a host that adds some to a job can.
+/// A thread can be joined a moment before the system takes it off its list. Code that counts threads there, or has to
+/// leave none, waits for that too. The engine does so for its own threads; a host that adds threads to a job can.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,8 +32,8 @@ use crate::guarded::guard;
 pub struct OsThread(libc::pid_t);
 
 impl OsThread {
-    /// How long the system may take to let go of a thread that has run its last instruction. More than enough: its
-    /// number may belong to another thread by then.
+    /// How long to wait for the system to remove a thread that has run its last instruction. More than enough; after
+    /// that, its number may belong to another thread.
     pub const LINGER: Duration = Duration::from_secs(1);
 
     /// The calling thread.
@@ -42,13 +42,13 @@ impl OsThread {
         Self(unsafe { libc::gettid() })
     }
 
-    /// The thread of this number, as `gettid` tells it.
+    /// The thread with this number, as `gettid` returns it.
     pub fn of_number(number: i32) -> Self {
         Self(number)
     }
 
-    /// Waits until a thread that has done its last work is gone, for `limit` at most; says whether it is. It yields to
-    /// that thread meanwhile: not for threads that may go on for long.
+    /// Waits until a thread that has done its last work is gone, for `limit` at most. Returns whether it is gone. It
+    /// yields in a loop while it waits, so do not use it for a thread that may go on for long.
     pub fn await_end(self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         while self.is_alive() {
@@ -60,8 +60,8 @@ impl OsThread {
         true
     }
 
-    /// Waits until the threads of this process that are exiting are gone, a second at most; all that were joined are
-    /// among them. For those that a foreign library has joined, and whose numbers nobody knows.
+    /// Waits until the threads of this process that are exiting are gone, one second at most. Every joined thread is
+    /// among them. For threads that a foreign library has joined, whose numbers are unknown.
     pub fn await_exiting() {
         let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
         let numbers = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());

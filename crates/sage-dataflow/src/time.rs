@@ -1,8 +1,8 @@
-//! Event time: when a record happened, as the record itself says, and how it is cut into windows.
+//! Event time: when a record happened, as the record itself says, and the windows that it is cut into.
 //!
-//! Time is counted in whole milliseconds since 1970-01-01 00:00 UTC, and may be before it. Windows that have a length
-//! are aligned to that moment, whatever the first record's time. Everything here is plain data; the operators are in
-//! `operator/window.rs` and `operator/session.rs`, the arithmetic of windows in `operator/grid.rs`.
+//! Time is counted in whole milliseconds since 1970-01-01 00:00 UTC, and is negative before it. Windows of a fixed
+//! length are aligned to that moment, whatever the first record's time. Everything here is plain data; the operators
+//! are in `operator/window.rs` and `operator/session.rs`, the arithmetic of windows in `operator/grid.rs`.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Before every record.
+    /// The earliest moment, before every record.
     pub const MIN: Self = Self(i64::MIN);
-    /// After every record: the watermark at the end of input.
+    /// The latest moment, after every record: the watermark at the end of input.
     pub const MAX: Self = Self(i64::MAX);
 
-    /// The moment so many milliseconds after the epoch.
+    /// The moment `millis` milliseconds after the epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
@@ -30,13 +30,13 @@ impl Timestamp {
         self.0
     }
 
-    /// The moment `duration` later, in whole milliseconds; [`Timestamp::MAX`] where there is none.
+    /// The moment `duration` later, in whole milliseconds; at most [`Timestamp::MAX`].
     #[must_use]
     pub fn later(self, duration: Duration) -> Self {
         Self(clamped(i128::from(self.0) + whole_millis(duration)))
     }
 
-    /// The moment `duration` earlier, in whole milliseconds; [`Timestamp::MIN`] where there is none.
+    /// The moment `duration` earlier, in whole milliseconds; at least [`Timestamp::MIN`].
     #[must_use]
     pub fn earlier(self, duration: Duration) -> Self {
         Self(clamped(i128::from(self.0) - whole_millis(duration)))
@@ -69,16 +69,16 @@ pub(crate) fn whole_millis(duration: Duration) -> i128 {
     duration.as_millis() as i128
 }
 
-/// The timestamp there is that is nearest.
+/// The nearest moment that a timestamp can hold.
 #[inline]
 pub(crate) fn clamped(millis: i128) -> i64 {
     i64::try_from(millis).unwrap_or(if millis < 0 { i64::MIN } else { i64::MAX })
 }
 
-/// A record and when it happened. [`Stream::with_timestamps`](crate::Stream::with_timestamps) makes a stream of them.
+/// A record and its event time. [`Stream::with_timestamps`](crate::Stream::with_timestamps) makes a stream of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timed<T> {
-    /// When it happened.
+    /// When the record happened.
     pub time: Timestamp,
     /// The record.
     pub value: T,
@@ -90,16 +90,16 @@ impl<T> Timed<T> {
         Self { time, value }
     }
 
-    /// The same moment with what `function` makes of the record.
+    /// Replaces the record by the result of `function`; the moment stays.
     pub fn map<O>(self, function: impl FnOnce(T) -> O) -> Timed<O> {
         Timed { time: self.time, value: function(self.value) }
     }
 }
 
-/// How far out of order the records of a source may be, and when a source that gives none counts as idle.
+/// How far out of order the records of a source may be, and when a replica that gives no records counts as idle.
 ///
-/// The watermark of a stream is the latest time seen minus the bound: no record of an earlier time is expected.
-/// A window waits for the watermark, so a larger bound means later results and fewer late records.
+/// A stream's watermark is the latest time seen minus the bound: no earlier record is expected. A window waits for the
+/// watermark to pass its end, so a larger bound means later results and fewer late records.
 ///
 /// ```
 /// use std::time::Duration;
@@ -115,17 +115,17 @@ pub struct OutOfOrder {
 }
 
 impl OutOfOrder {
-    /// Records come at most `bound` later than one of a later time; counted in whole milliseconds. Zero for records in
-    /// order.
+    /// Sets the bound, in whole milliseconds: a record may be this much older than the newest one before it. Zero means
+    /// that records come in order.
     pub const fn by(bound: Duration) -> Self {
         Self { bound, idle_after: None }
     }
 
-    /// Counts a replica that has given no record for `limit` as idle: windows downstream do not wait for it, until its
-    /// next record. What it then gives may be late. Default: never.
+    /// Counts a replica that has given no record for `limit` as idle: windows downstream do not wait for it until its
+    /// next record, which may then be late. Default: a replica never counts as idle.
     ///
-    /// The time is looked at when the replica is asked for a batch and there is none: a source should answer
-    /// [`Next::Idle`](crate::Next::Idle), or be separated by [`boxed`](crate::Stream::boxed), rather than block.
+    /// The engine looks at the time when it asks the replica for a batch and there is none. So a source should answer
+    /// [`Next::Idle`](crate::Next::Idle) rather than block, or be separated by [`boxed`](crate::Stream::boxed).
     #[must_use]
     pub const fn idle_after(self, limit: Duration) -> Self {
         Self { idle_after: Some(limit), ..self }
@@ -136,25 +136,25 @@ impl OutOfOrder {
     }
 }
 
-/// The part of event time that a result is about: from `start` on, and before `end`.
+/// The span of event time that a result is about: from `start` on, and before `end`.
 ///
-/// Where a window begins before [`Timestamp::MIN`], or ends after [`Timestamp::MAX`], that moment stands for it. One
-/// that ends with [`Timestamp::MAX`] has that last moment in it.
+/// If a window begins before [`Timestamp::MIN`] or ends after [`Timestamp::MAX`], that moment stands in its place. A
+/// window that ends at [`Timestamp::MAX`] includes that moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Window {
-    /// The first moment in it.
+    /// The first moment in the window.
     pub start: Timestamp,
-    /// The first moment after it.
+    /// The first moment after the window.
     pub end: Timestamp,
 }
 
 impl Window {
-    /// Whether the window has this moment in it.
+    /// Whether `time` is in the window.
     pub fn contains(&self, time: Timestamp) -> bool {
         self.start <= time && time <= self.last()
     }
 
-    /// The last moment in it: the time of its result.
+    /// The last moment in the window, which is the event time of its result.
     pub fn last(&self) -> Timestamp {
         if self.end == Timestamp::MAX { self.end } else { Timestamp(self.end.0.saturating_sub(1)) }
     }
@@ -166,14 +166,14 @@ impl fmt::Display for Window {
     }
 }
 
-/// What was gathered for a key in a window.
+/// A window's result for one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Windowed<K, V> {
     /// The key.
     pub key: K,
     /// The window.
     pub window: Window,
-    /// What was gathered.
+    /// The result.
     pub value: V,
 }
 
@@ -181,15 +181,15 @@ fn too_short(duration: Duration) -> bool {
     whole_millis(duration) < 1
 }
 
-/// Windows of one length, one after the other: each record is in one. They begin at multiples of their length since the
-/// epoch, also before it.
+/// Windows of one length that follow each other without gaps: each record is in exactly one. They begin at multiples of
+/// their length since the epoch, and before it too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tumbling {
     pub(crate) size: Duration,
 }
 
 impl Tumbling {
-    /// Windows of this length, in whole milliseconds, 1 at least.
+    /// Windows of length `size`, in whole milliseconds, at least 1.
     pub const fn of(size: Duration) -> Self {
         Self { size }
     }
@@ -199,8 +199,8 @@ impl Tumbling {
     }
 }
 
-/// Windows of one length that overlap: a new one begins at every multiple of `every` since the epoch, and a record is
-/// in each that has its time in it.
+/// Windows of one length that overlap: a window begins at every multiple of `every` since the epoch, and a record is in
+/// each window that contains its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sliding {
     pub(crate) size: Duration,
@@ -208,13 +208,13 @@ pub struct Sliding {
 }
 
 impl Sliding {
-    /// In so many windows a record may be. Each of them is updated for each record, and kept: an hour every millisecond
-    /// would be 3.6 million.
+    /// The most windows that one record may be in. Each of them is kept, and updated for each record: windows of an
+    /// hour every millisecond would be 3.6 million.
     pub const MAX_WINDOWS: u64 = 100_000;
 
-    /// Windows of length `size`, of which one begins `every` so often. Both in whole milliseconds, 1 at least; `every`
-    /// is at most `size`, as records between two windows would be in none, and at least a
-    /// [`MAX_WINDOWS`](Self::MAX_WINDOWS)th of it.
+    /// Windows of length `size`, of which one begins every `every`. Both are in whole milliseconds, at least 1. `every`
+    /// is at most `size`, or records between two windows would be in none, and at least `size` divided by
+    /// [`MAX_WINDOWS`](Self::MAX_WINDOWS).
     pub const fn of(size: Duration, every: Duration) -> Self {
         Self { size, every }
     }
@@ -238,31 +238,31 @@ impl Sliding {
     }
 }
 
-/// Windows of activity: the records of a key that follow each other in less than a gap. From the first of them until
-/// the gap after the last.
+/// Windows of activity: the records of a key that follow each other in less than a gap. A session lasts from its first
+/// record until one gap after its last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Session {
     pub(crate) gap: Duration,
 }
 
 impl Session {
-    /// A session ends when there is no record for `gap`, in whole milliseconds, 1 at least. Records that are exactly
-    /// `gap` apart are of two sessions.
+    /// A session ends when its key has no record for `gap`, in whole milliseconds, at least 1. Two records exactly
+    /// `gap` apart are in two sessions.
     pub const fn gap(gap: Duration) -> Self {
         Self { gap }
     }
 }
 
-/// Windows of so many records of a key, in the order in which they come, whatever their times. The last of a key, which
-/// has fewer, is emitted at the end of input. A window goes from its earliest record to 1 ms after its latest; none is
-/// late.
+/// Windows of a fixed number of records of a key, in the order in which they come, whatever their times. At the end of
+/// input, a key's last window is emitted with the records it has. A window goes from its earliest record to 1 ms after
+/// its latest. No record is late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
     pub(crate) records: u64,
 }
 
 impl Count {
-    /// Windows of so many records, 1 at least.
+    /// Windows of `records` records each, at least 1.
     pub const fn of(records: u64) -> Self {
         Self { records }
     }

@@ -1,4 +1,4 @@
-//! What operators, sources and sinks are told when they are opened, finished and closed.
+//! The contexts with which the engine opens, finishes and closes operators, sources and sinks.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::control::{Control, JobControl, StopReason};
 use crate::sync::lock;
 
-/// What an operator or sink is told when it is opened.
+/// The argument of `open`: an operator's or sink's replica, its name, and the job's clock.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct OpenContext {
@@ -23,30 +23,30 @@ pub struct OpenContext {
 }
 
 impl OpenContext {
-    /// The clock of the job's processing time.
+    /// The job's clock.
     pub fn clock(&self) -> &Clock {
         self.control.clock()
     }
 
-    /// Tells whether the job is being cancelled, for as long as the operator or sink lives.
+    /// Returns a flag that tells whether the job is being cancelled, for the whole life of the operator or sink.
     pub fn cancelling(&self) -> Cancelling {
         Cancelling(self.control.clone())
     }
 }
 
-/// Tells an operator or sink that works for long in one call whether its job is being cancelled: it then returns soon,
-/// and what it has not done is dropped.
+/// Tells an operator or sink whether its job is being cancelled. A call that takes long should look now and then, and
+/// return soon after the cancel; the rest of its work is dropped.
 #[derive(Debug, Clone)]
 pub struct Cancelling(Arc<JobControl>);
 
 impl Cancelling {
-    /// Whether it is, from now on.
+    /// Whether the job is being cancelled. Once true, it stays true.
     pub fn has_begun(&self) -> bool {
         self.0.load() == Control::Cancel
     }
 }
 
-/// What an operator or sink is told when it is closed.
+/// The argument of `close`: why the task ends, and until when `close` may take.
 #[derive(Debug, Clone)]
 pub struct CloseContext {
     reason: StopReason,
@@ -59,8 +59,8 @@ impl CloseContext {
         Self { reason, control, notes: Arc::default() }
     }
 
-    /// Has the report tell the caller something, as one of its [`notes`](crate::JobReport::notes): for example where to
-    /// find what a job that was stopped has written.
+    /// Adds a note to the report, as one of its [`notes`](crate::JobReport::notes): for example where to find the
+    /// output of a job that was stopped.
     pub fn note(&self, text: impl Into<String>) {
         lock(&self.notes).push(text.into());
     }
@@ -74,29 +74,30 @@ impl CloseContext {
         &self.reason
     }
 
-    /// When the task will be given up as abandoned, as of now: a cancel sets another. `None` while nothing limits the
-    /// run.
+    /// The moment at which the engine will abandon the task, as it stands now: a cancel sets another. `None` while
+    /// nothing limits the run.
     pub fn deadline(&self) -> Option<Instant> {
         self.control.deadline()
     }
 
-    /// Waits until `limit`, or until the thread is unparked, or a drain or a cancel sets another deadline. May return
-    /// early; what it waits for is to be looked at again.
+    /// Waits until `limit`, until the thread is unparked, or until a drain or a cancel sets another deadline. May
+    /// return early: check again what you wait for.
     pub fn wait(&self, limit: Instant) {
         std::thread::park_timeout(limit.saturating_duration_since(Instant::now()));
     }
 }
 
-/// What an operator, source or sink gives from `close` when something of it has not ended in time, such as a thread of
-/// its own.
+/// The error that `close` of an operator, source or sink returns when a part of it has not ended in time, such as a
+/// thread it started.
 ///
-/// The rest of the job goes on. The job is then not clean, and its report tells this among what is left; it is no
-/// failure otherwise.
+/// The rest of the job goes on, and this error alone does not make it fail. But the job is not clean, and its report
+/// lists this error's text among the leftovers.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct LeftBehind(pub String);
 
-/// What a sink is told when it is to make what it wrote final.
+/// The argument of [`Sink::finish`](crate::Sink::finish): why the task ends, until when, and whether the job is being
+/// cancelled.
 #[derive(Debug)]
 pub struct FinishContext {
     reason: StopReason,
@@ -117,13 +118,14 @@ impl FinishContext {
         &self.reason
     }
 
-    /// When the task will be given up as abandoned, as of now: a cancel sets another. `None` while nothing limits the
-    /// run.
+    /// The moment at which the engine will abandon the task, as it stands now: a cancel sets another. `None` while
+    /// nothing limits the run.
     pub fn deadline(&self) -> Option<Instant> {
         self.control.deadline()
     }
 
-    /// Whether the job is being cancelled by now. A hook that waits looks at this now and then, and ends with an error.
+    /// Whether the job is being cancelled by now. A hook that waits should look now and then, and return an error once
+    /// this is true.
     pub fn is_cancelled(&self) -> bool {
         self.control.load() == Control::Cancel
     }

@@ -1,31 +1,32 @@
-//! Why a call into a chain ends early: [`Stop`], [`Fault`], and the errors that say more of themselves.
+//! Why a call into a chain ends early: [`Stop`], [`Fault`], and the errors with a meaning of their own.
 
 use crate::BoxError;
 
-/// Why a record was not taken further.
+/// Why the engine took a record no further.
 ///
-/// Operators pass it on with `?`; the engine acts on it.
+/// Operators pass it on with `?`, and the engine acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stop {
-    /// Nothing downstream wants another record. Not a failure: the chain finishes as at the end of its input.
+    /// No operator downstream wants another record. This is not a failure: the chain finishes as at the end of its
+    /// input.
     Satisfied,
     /// The job is being cancelled.
     Cancelled,
-    /// An operator of this chain failed; the failure is recorded.
+    /// An operator of this chain failed. The engine has recorded the failure.
     Failed,
-    /// The record was taken; the end of the chain wants the loop left, to wait for room or wake a reader. Seen by the
-    /// engine alone.
+    /// The record was taken, but the chain has to leave its loop, to wait for room or to wake a reader. Only the engine
+    /// sees this.
     #[doc(hidden)]
     Attend,
 }
 
-/// What ends a call into an operator early: the engine's [`Stop`], or an error of the operator's own.
+/// Why a call of an operator ends early: a [`Stop`] of the engine, or the operator's own error.
 ///
-/// `?` turns a [`Stop`] and any `std::error::Error` into it.
+/// `?` turns a [`Stop`], or any `std::error::Error`, into a fault.
 #[derive(Debug)]
 pub enum Fault {
-    /// Passed on from [`Emit::emit`](crate::Emit::emit).
+    /// From [`Emit::emit`](crate::Emit::emit); the operator passes it on.
     Stop(Stop),
     /// The operator's own error.
     Error(BoxError),
@@ -45,10 +46,10 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Fault {
     }
 }
 
-/// An error of an operator or sink that works on several records at a time, with the record that it is about: the
-/// engine knows which one it handed over last, and no more.
+/// An error of an operator or sink that works on several records at a time, with the number of the record that failed.
+/// Without it, the engine knows only which record it handed over last.
 ///
-/// A failure is then reported at that record, and the error inside is its cause.
+/// The report names that record, and gives the error inside as the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("record {record}")]
 pub struct AtRecord {
@@ -58,15 +59,15 @@ pub struct AtRecord {
 }
 
 impl AtRecord {
-    /// The error, at this one of the records that the operator or sink has taken, from 1.
+    /// Wraps `error`. `record` is the record's number among those that the operator or sink took, from 1.
     pub fn new(record: u64, error: impl Into<BoxError>) -> Self {
         Self { record, error: error.into() }
     }
 }
 
-/// An error of a source or sink that opens something later than in `open`: a connection, or the next of several files.
+/// An error of a source or sink that opens a connection or a file after `open`, such as the next of several files.
 ///
-/// The failure is then reported as one of opening, not as one at a record, and the error inside is its cause.
+/// The report says that opening failed, not that a record did, and gives the error inside as the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("while opening")]
 pub struct WhileOpening {
@@ -75,7 +76,7 @@ pub struct WhileOpening {
 }
 
 impl WhileOpening {
-    /// The error, of something that was to be opened.
+    /// Wraps the error of opening.
     pub fn new(error: impl Into<BoxError>) -> Self {
         Self { error: error.into() }
     }
@@ -85,9 +86,9 @@ impl WhileOpening {
     }
 }
 
-/// An error that fails the job whatever the error policy, dead letters and retries say, as a panic does.
+/// An error that fails the job whatever error policy, dead letters and retry are set, as a panic does.
 ///
-/// The error inside is the failure's cause.
+/// The report gives the error inside as the cause.
 ///
 /// ```
 /// use sage::{BoxError, Environment, ErrorPolicy, Fatal};
@@ -104,14 +105,14 @@ impl WhileOpening {
 /// assert_eq!(error.report().unwrap().first_cause.as_ref().unwrap().message, "told to quit");
 /// ```
 #[derive(Debug, thiserror::Error)]
-#[error("no policy lets this pass")]
+#[error("fatal: no error policy applies")]
 pub struct Fatal {
     #[source]
     pub(super) error: BoxError,
 }
 
 impl Fatal {
-    /// The error, which nothing is to let pass.
+    /// Wraps an error, so that it fails the job.
     pub fn new(error: impl Into<BoxError>) -> Self {
         Self { error: error.into() }
     }

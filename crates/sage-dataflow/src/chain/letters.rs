@@ -7,24 +7,24 @@ use serde::{Deserialize, Serialize};
 use super::context::OpenContext;
 use crate::guarded::error_chain;
 
-/// A record on which an operator failed, as it came in, with what is to be known to look into it and to try it again.
+/// A record on which an operator failed, with what you need to find the cause and to try the record again.
 ///
-/// It implements serde's traits where the record does, so that it can be written to a file and read back.
+/// It implements serde's traits if the record does, so it can be written to a file and read back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter<T> {
-    /// The record, as the operator was given it.
+    /// The record as the operator received it.
     pub record: T,
     /// The operator's name.
     pub operator: String,
-    /// Which replica of it, from 0.
+    /// The operator's replica, from 0.
     pub replica: usize,
-    /// Which of the records that this replica took, from 1.
+    /// The record's number among those that this replica took, from 1.
     pub position: u64,
-    /// How often the operator was asked.
+    /// How often the operator was called with it.
     pub attempts: u32,
     /// The message of the error, then those of its sources.
     pub errors: Vec<String>,
-    /// When it failed, in milliseconds since 1970 (UTC).
+    /// When the operator failed, in milliseconds since 1970 (UTC).
     pub time_ms: u64,
 }
 

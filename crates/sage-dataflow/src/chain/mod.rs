@@ -1,6 +1,6 @@
-//! A chain: operators fused into one loop, seen from inside.
+//! A chain: operators fused into one loop, which runs in one task.
 //!
-//! Knows nothing of how records get to another task, of who runs a chain, and of services.
+//! Knows nothing of how records get to another task, of who runs a chain, or of services.
 
 mod context;
 mod failure;

@@ -10,7 +10,7 @@ use crate::BoxError;
 
 /// One step of a chain: takes records, emits records.
 ///
-/// An operator that is `Clone` can be cloned per replica; any other is made per replica by a factory, see
+/// An operator that is `Clone` can be cloned for each replica; for any other, a factory makes one per replica, see
 /// [`Stream::operator`](crate::Stream::operator). One replica runs on one thread, so `&mut self` is its state.
 ///
 /// ```
@@ -57,21 +57,21 @@ pub trait Operator: Send + 'static {
     /// Takes one record and emits any number.
     fn process(&mut self, record: Self::In, out: &mut impl Emit<Self::Out>) -> Result<(), Fault>;
 
-    /// Emits what it held back in order to process several records at a time. Runs between two batches of input, before
-    /// more is waited for, and before a watermark passes; not at the end of input, when [`finish`](Operator::finish) has
-    /// to do it.
+    /// Emits what the operator held back in order to process several records at a time. Runs between two batches of
+    /// input, before the task waits for more, and before a watermark passes. It does not run at the end of input:
+    /// [`finish`](Operator::finish) has to emit the rest.
     fn flush(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
         let _ = out;
         Ok(())
     }
 
-    /// Runs at the end of input, and may still emit. Not called after a failure or a cancel.
+    /// Runs at the end of input, and may still emit. Does not run after a failure or a cancel.
     fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
         let _ = out;
         Ok(())
     }
 
-    /// Releases what `open` acquired. Runs exactly once after `open` was attempted, whatever happened since.
+    /// Releases what `open` acquired. Runs exactly once after `open` was called, whether or not `open` succeeded.
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         let _ = cx;
         Ok(())

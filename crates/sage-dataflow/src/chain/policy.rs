@@ -1,4 +1,4 @@
-//! What becomes of a record on which an operator fails: the [`ErrorPolicy`], and the count of what it let pass.
+//! The [`ErrorPolicy`]: what happens when an operator fails on a record, and how many such records it skipped.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,15 +9,14 @@ use crate::guarded::error_chain;
 use crate::metrics::Counter;
 use crate::sync::lock;
 
-/// What becomes of a record on which an operator or a sink returns an error.
+/// What the engine does when an operator or a sink returns an error on a record.
 ///
-/// The default is to fail the job. A panic always does: nobody can tell what state it leaves a function in. So does an
-/// error while an operator opens, finishes or closes, an error of a source, and one that is [`Fatal`].
+/// By default the error fails the job. A panic always does, because it may leave the function in a broken state. So
+/// does an error while an operator opens, finishes or closes, an error of a source, and a [`Fatal`] error.
 ///
-/// Under [`skip`](Self::skip) the outputs of a record are held until the operator is done with it, so that a record
-/// that fails half-way leaves nothing behind. What was skipped is counted in
-/// [`OperatorReport::failed`](crate::OperatorReport::failed), with the first error beside it. To keep the records
-/// themselves, see [`dead_letters`](crate::Stream::dead_letters).
+/// Under [`skip`](Self::skip) the outputs of a record are held until the operator is done with it, so a record that
+/// fails half-way emits nothing. [`OperatorReport::failed`](crate::OperatorReport::failed) counts the skipped records,
+/// with the first error beside it. To keep the records themselves, use [`dead_letters`](crate::Stream::dead_letters).
 ///
 /// ```
 /// use sage::{Environment, ErrorPolicy};
@@ -44,24 +43,24 @@ pub struct ErrorPolicy {
 const SHARE_AFTER_RECORDS: u64 = 1000;
 
 impl ErrorPolicy {
-    /// The first error fails the job: the default.
+    /// The first error fails the job. This is the default.
     pub const fn fail() -> Self {
         Self { skip: false, at_most: None, at_most_share: None }
     }
 
-    /// Records on which the operator fails are left out, and counted.
+    /// Skips the records on which the operator fails, and counts them.
     pub const fn skip() -> Self {
         Self { skip: true, at_most: None, at_most_share: None }
     }
 
-    /// Fails the job after all when more than `records` were skipped, in one replica. Default: no limit.
+    /// Fails the job when one replica would skip more than `records`. Default: no limit.
     pub const fn at_most(mut self, records: u64) -> Self {
         self.at_most = Some(records);
         self
     }
 
-    /// Fails the job after all when more than this share (0.0 to 1.0) of the records its chain took were skipped, in
-    /// one replica. Looked at from the thousandth record on, and at the end of input. Default: no limit.
+    /// Fails the job when one replica skipped more than this share (0.0 to 1.0) of the records that its chain took. The
+    /// share counts from the thousandth record on, and at the end of input. Default: no limit.
     pub const fn at_most_share(mut self, share: f64) -> Self {
         self.at_most_share = Some(share);
         self
@@ -84,15 +83,15 @@ impl Default for ErrorPolicy {
 #[derive(Debug, thiserror::Error)]
 #[error("{skipped} records were skipped before this one, and the error policy allows {allowed}")]
 pub struct BudgetExceeded {
-    /// How many were skipped.
+    /// How many records this replica skipped before this one.
     pub skipped: u64,
-    /// How many may be, in words.
+    /// How many it may skip, as text: a number or a percentage.
     pub allowed: String,
-    /// The error of the last record.
+    /// The error of this record.
     pub source: BoxError,
 }
 
-/// More of the records failed than the policy allows; found at the end of input.
+/// A larger share of the records failed than the policy allows; found at the end of input.
 #[derive(Debug, thiserror::Error)]
 #[error("{skipped} of {taken} records were skipped, and the error policy allows {allowed}")]
 struct ShareExceeded {

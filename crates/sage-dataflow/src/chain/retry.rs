@@ -1,4 +1,4 @@
-//! How often an operator, or a source, is asked again when it fails.
+//! [`Retry`]: how often an operator or a source is called again after it failed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::fault::Fatal;
 use crate::BoxError;
 
-/// How often, and after which waits, an operator is asked again for a record on which it failed, or a source for its
-/// next.
+/// How often, and after which waits, the engine calls an operator again with a record on which it failed, or a source
+/// again for its next record.
 ///
-/// The wait doubles from one attempt to the next. It holds up the operator's whole chain, and keeps the order, but for
-/// an async operator, where other records go on meanwhile. A cancel ends it. A drain cuts it short: the next attempt is
-/// made at once, and is the last one of its record. A source is not asked again then.
+/// The wait doubles from one attempt to the next. It holds up the operator's whole chain, so the order stays; under an
+/// async operator, other records go on meanwhile. A cancel ends the wait. A drain cuts it short: an operator makes its
+/// next attempt at once, and that is the record's last; a source is not called again.
 ///
 /// ```
 /// use std::io::{self, ErrorKind};
@@ -42,12 +42,12 @@ pub struct Retry {
     when: Option<Arc<When>>,
 }
 
-/// Whether an error may pass by itself.
+/// Whether to try again after an error.
 type When = dyn Fn(&BoxError) -> bool + Send + Sync;
 
 impl Retry {
-    /// Asks `attempts` times in all (1 or more; 1 is no retry), waiting 100 ms after the first failure, then twice as
-    /// long each time, 10 s at most.
+    /// Allows `attempts` calls in all: 1 or more, where 1 means no retry. The wait is 100 ms after the first failure,
+    /// then twice as long each time, 10 s at most.
     pub const fn up_to(attempts: u32) -> Self {
         let (first, longest) = (Duration::from_millis(100), Duration::from_secs(10));
         Self { attempts, first, longest, when: None }
@@ -60,9 +60,9 @@ impl Retry {
         self
     }
 
-    /// Asks again only after an error that `when` says yes to; any other counts as the last attempt's. It is given the
-    /// error as it was returned: to be downcast, or its [`source`](std::error::Error::source) looked at. Default: after
-    /// any but a [`Fatal`].
+    /// Tries again only after an error for which `when` returns true; any other error ends the attempts. `when` gets
+    /// the error as it was returned, and may downcast it or look at its [`source`](std::error::Error::source). Default:
+    /// every error but a [`Fatal`].
     pub fn when(mut self, when: impl Fn(&BoxError) -> bool + Send + Sync + 'static) -> Self {
         self.when = Some(Arc::new(when));
         self
@@ -102,12 +102,11 @@ impl fmt::Debug for Retry {
     }
 }
 
-/// An operator failed on a record, or a source on its next, as often as it was to be asked, or in a way that is not to
-/// be tried again.
+/// An operator or a source used up its attempts, or failed on a later one with an error that is not to be tried again.
 #[derive(Debug, thiserror::Error)]
 #[error("gave up after {attempts} attempts")]
 pub struct RetriesExhausted {
-    /// How often it was asked.
+    /// How many attempts were made.
     pub attempts: u32,
     /// The error of the last attempt.
     pub source: BoxError,

@@ -50,12 +50,12 @@ impl Flags {
 
 /// Takes the records an operator produces.
 pub trait Emit<T> {
-    /// Sends `record` on. Pass an error on with `?`: nothing more is wanted. Where it is not passed on, every further
-    /// `emit` of the same call is refused as well, and the call ends as if it had been.
+    /// Sends `record` on. An error means that no more records are wanted: pass it on with `?`. If you do not, every
+    /// further `emit` in the same call is refused too, and the call ends as if you had.
     fn emit(&mut self, record: T) -> Result<(), Fault>;
 
-    /// Gives an error once the job is being cancelled: for an operator that works long without emitting, to be passed
-    /// on like that of [`emit`](Self::emit). By default it gives none.
+    /// Returns an error once the job is being cancelled. An operator that works long without emitting calls this now
+    /// and then, and passes the error on with `?`. The default returns no error.
     fn look(&mut self) -> Result<(), Fault> {
         Ok(())
     }

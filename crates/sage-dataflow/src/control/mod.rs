@@ -1,4 +1,4 @@
-//! The word through which a job steers its tasks, and the list of threads to wake when it changes.
+//! The word with which a job steers its tasks, and the threads to wake when the word changes.
 //!
 //! Invariants: the word only moves `Run ⇄ Pause → Drain → Cancel`, never back; a thread is woken after every change
 //! made later than its registration, so a wait that checks the word and then parks misses nothing.
@@ -105,7 +105,7 @@ impl JobControl {
         self.running()
     }
 
-    /// What the job's processing time is told by.
+    /// The job's clock.
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }

@@ -1,4 +1,4 @@
-//! Why a job stops: told to every hook, and kept in the report.
+//! Why a job stops. Every hook gets the reason, and the report keeps it.
 
 use std::fmt;
 

@@ -1,7 +1,7 @@
-//! Which job a thread works for, so that a job that would wait for itself is told so instead of waiting for ever.
+//! Which job a thread works for, so that a job that would wait for itself gets an error instead of waiting for ever.
 //!
-//! The engine marks the threads it starts; who starts others for the same work marks them with what
-//! [`WorksFor::here`] gave on one of the engine's. Knows nothing of what runs on a thread.
+//! The engine marks the threads it starts. Code that starts others for the same work marks them with the value of
+//! [`WorksFor::here`] on one of the engine's threads. Knows nothing of what runs on a thread.
 
 use std::cell::Cell;
 use std::num::NonZeroU64;
@@ -14,8 +14,8 @@ thread_local! {
 /// The job that a thread works for.
 ///
 /// A [`JobHandle`](crate::JobHandle) refuses to wait on a thread that its own job waits for:
-/// [`RunError::WaitsForItself`](crate::RunError::WaitsForItself). The threads of tasks and of services' hooks are
-/// marked by the engine. A function that starts threads of its own, and waits for them, may mark them:
+/// [`RunError::WaitsForItself`](crate::RunError::WaitsForItself). The engine marks the threads of tasks and of
+/// services' hooks. A function that starts threads and waits for them may mark them:
 ///
 /// ```
 /// use sage::{Environment, WorksFor};
@@ -42,12 +42,12 @@ impl WorksFor {
         Self(NonZeroU64::MIN.saturating_add(NEXT.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// The job that the calling thread works for.
+    /// The job that the calling thread works for; `None` if it works for none.
     pub fn here() -> Option<Self> {
         HERE.get()
     }
 
-    /// Marks the calling thread, until its end or the next such call.
+    /// Marks the calling thread as working for this job, until the thread ends or the next such call.
     pub fn enter(self) {
         HERE.set(Some(self));
     }

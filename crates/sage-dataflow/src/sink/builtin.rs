@@ -1,4 +1,4 @@
-//! The built-in sinks: a function, a fallible function, a `Vec`, lines of a file.
+//! The built-in sinks: a function, a function that may fail, a `Vec`, the lines of a file.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -62,8 +62,8 @@ where
 
 /// The records a [`collect`](crate::Stream::collect) sink has gathered.
 ///
-/// Cloneable; the clones share the records. Each run adds to what is there; with several replicas, their
-/// records come in the order in which the replicas ended.
+/// Clones share the records. Each run adds its records. With several replicas, their records come in the order in which
+/// the replicas ended.
 #[derive(Debug)]
 pub struct Collected<T>(Arc<Mutex<Vec<T>>>);
 
@@ -111,7 +111,7 @@ impl<T: Send + 'static> Sink for CollectSink<T> {
     }
 }
 
-/// Why lines could not be written.
+/// A file of lines could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}", path.display())]
 pub struct WriteError {

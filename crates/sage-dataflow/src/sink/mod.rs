@@ -1,6 +1,6 @@
-//! Where records end: the [`Sink`] trait, the link that ends a chain, and the built-in sinks.
+//! Sinks: the [`Sink`] trait, the built-in sinks, and the last link of a chain.
 //!
-//! Knows nothing of other tasks, services, and of how sinks get into a graph.
+//! Knows nothing of other tasks, of services, or of how sinks get into a graph.
 
 mod builtin;
 mod end;
@@ -48,35 +48,34 @@ pub trait Sink: Send + 'static {
     /// Takes one record.
     fn write(&mut self, record: Self::In) -> Result<(), BoxError>;
 
-    /// Writes out what is buffered: called when no record is waiting, and once at the end of input. May block, which
-    /// holds up the sink's task; an error fails the job, whatever the error policy.
+    /// Writes out buffered records. Runs when no record is waiting, and once at the end of input. May block, which
+    /// holds up the sink's task. An error fails the job, whatever the error policy.
     fn flush(&mut self) -> Result<(), BoxError> {
         Ok(())
     }
 
-    /// Makes what was written final: a transaction is committed, a file gets its name. Runs once in each replica when
+    /// Makes the written records final: commits a transaction, gives a file its name. Runs once in each replica when
     /// its input, or a [drain](crate::JobHandle::drain), has ended well: after the last record and the last `flush`,
-    /// before `close`. It does not run after a failure, a cancel, a time limit or a signal of which the replica's task
-    /// knows by then; `close` gives up what was written.
+    /// before `close`. It does not run if the replica's task knows by then of a failure, a cancel, a time limit or a
+    /// signal; `close` then discards what was written.
     ///
-    /// May block; until it returns, the job has not ended. A cancel does not interrupt it: see
-    /// [`FinishContext::is_cancelled`].
+    /// May block: the job waits for it. A cancel does not interrupt it; see [`FinishContext::is_cancelled`].
     ///
-    /// **Each replica finishes by itself**, when its own records are done. Something else in the job may fail
-    /// afterwards, another replica of this sink included, and what was made final stays. Whoever needs all or nothing
-    /// has to wait for the job to succeed, and do the last step then.
+    /// **Each replica finishes by itself**, when its own records are done. Another part of the job may fail afterwards,
+    /// even another replica of this sink, and what this replica made final stays. If you need all or nothing, wait for
+    /// the job to succeed and do the last step then.
     ///
     /// # Errors
-    /// An error or a panic fails the job like one of `write`, naming the sink; no error policy lets it pass. `close`
-    /// still runs, and the job may be clean.
+    /// An error or a panic fails the job, and the report names the sink; no error policy lets it pass. `close` still
+    /// runs, and the job may still be clean.
     fn finish(&mut self, cx: &FinishContext) -> Result<(), BoxError> {
         let _ = cx;
         Ok(())
     }
 
-    /// Releases what `open` acquired, and gives up what [`finish`](Self::finish) has not made final. Runs exactly once
-    /// after `open` was attempted, whatever happened since. An error or a panic fails the job and makes it unclean:
-    /// something may be left.
+    /// Releases what `open` acquired, and discards what [`finish`](Self::finish) has not made final. Runs exactly once
+    /// after `open` was called, whether or not `open` succeeded. An error or a panic fails the job and makes it
+    /// unclean: something may be left.
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         let _ = cx;
         Ok(())

@@ -1,4 +1,4 @@
-//! What makes the source of each replica.
+//! Factories: how the source of each replica is made.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,9 +7,9 @@ use crate::sync::lock;
 
 /// Makes the source of each replica.
 pub trait SourceFactory: Send + 'static {
-    /// What it makes.
+    /// The sources it makes.
     type Source: Source;
-    /// Makes the source of `replica`; `None` when it can only be made once and has been.
+    /// Makes the source of `replica`; `None` if it can be made only once and was made before.
     fn make(&self, replica: usize) -> Option<Self::Source>;
 }
 

@@ -1,4 +1,4 @@
-//! Lines of text files named by a glob pattern, read lazily: one file open at a time, one line in memory.
+//! The lines of the text files that match a glob pattern, read lazily: one file is open at a time, one line in memory.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use crate::chain::{CloseContext, WhileOpening};
 /// One line of a text file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The file it is from.
+    /// The file it comes from.
     pub path: Arc<Path>,
     /// Its number in the file, from 1.
     pub number: u64,
@@ -27,7 +27,7 @@ pub struct Line {
 /// The longest line that is read, in bytes: a file without line ends must not fill the memory.
 const MAX_LINE_BYTES: u64 = 64 << 20;
 const READ_BUFFER_BYTES: usize = 128 << 10;
-/// Some programs begin a text with it; it is no part of the text.
+/// Some programs begin a text with it; it is not part of the text.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// Why the lines of a file could not be read.
@@ -75,7 +75,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// The same once more.
+    /// The same error once more, for another call of `next`.
     fn again(&self) -> Self {
         match self {
             Self::Pattern { pattern, .. } | Self::NoMatch { pattern } => Self::NoMatch { pattern: pattern.clone() },
@@ -94,7 +94,7 @@ pub struct Lines {
     pattern: String,
     files: vec::IntoIter<PathBuf>,
     open: Option<OpenFile>,
-    /// Why no more can be read: what is behind it would be read as if nothing were missing.
+    /// The error after which nothing more is read: lines behind it would come as if nothing were missing.
     stuck: Option<ReadError>,
 }
 

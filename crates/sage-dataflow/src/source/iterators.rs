@@ -1,4 +1,4 @@
-//! Sources made of the language's own: an iterator, a fallible generator.
+//! Sources made from an iterator, or from a function that may fail.
 
 use super::{Next, Source, SourceContext};
 use crate::BoxError;

@@ -1,4 +1,4 @@
-//! Where records come from: the [`Source`] trait and its built-in forms.
+//! Sources of records: the [`Source`] trait and the built-in sources.
 
 mod factory;
 mod files;
@@ -23,25 +23,25 @@ use crate::control::JobControl;
 use crate::exchange::lane::ReaderState;
 use crate::time::Timestamp;
 
-/// What a source answers when it is asked for a record.
+/// A source's answer when the engine asks it for a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Next<T> {
     /// The next record.
     Record(T),
-    /// No record just now. Whatever is buffered downstream is flushed and the source is asked again at once: wait for a
+    /// No record just now. The engine flushes the operators downstream and asks the source again at once. So wait for a
     /// while first, with [`SourceContext::wait`].
     Idle,
     /// There are no more records.
     End,
 }
 
-/// A source of records, driven on its own thread.
+/// A source of records. Each replica runs on its own thread.
 ///
-/// A source reports what went wrong as an error; the engine stops the job and names the source. A source
-/// that waits for the outside world should wait with [`SourceContext::wait`], so that a drain, a cancel, and a
-/// [`take`](crate::Stream::take) that has what it wanted end the wait; one that blocks elsewhere ends when its call
-/// returns, or is abandoned at the deadline.
+/// When a source returns an error, the engine stops the job and names the source in the report. A source that has to
+/// wait should call [`SourceContext::wait`]: a drain, a cancel, or a [`take`](crate::Stream::take) that has all its
+/// records ends that wait. A source that blocks in any other call ends when the call returns, or is abandoned at the
+/// deadline.
 ///
 /// ```
 /// use sage::{BoxError, Environment, Next, Source, SourceContext};
@@ -77,37 +77,37 @@ pub trait Source: Send + 'static {
 
     /// Produces the next record. May block.
     ///
-    /// Called again after an error only under a [`retry`](crate::Stream::retry): then it tries the same again, such as
-    /// a connection, or fails again. It must not go on behind what it could not read, which would be lost.
+    /// After an error it is called again only under a [`retry`](crate::Stream::retry). It then has to try the same
+    /// again, such as a connection, or fail again. It must not skip a record that it could not read: the record would
+    /// be lost.
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Self::Item>, BoxError>;
 
-    /// Whether what it gives are blocks of records, which the operator behind it takes from the source while it works
-    /// on them.
+    /// Whether it gives batches of records, which the operator behind it takes from the source while it works on them.
     #[doc(hidden)]
     fn in_blocks(&self) -> bool {
         false
     }
 
-    /// How many records were taken of the block that it gave last, if those come [`in_blocks`](Self::in_blocks). Asked
-    /// when the chain is done with it: for the counts of the report and the pace of the task.
+    /// How many records were taken of its last batch, if they come [`in_blocks`](Self::in_blocks). Called when the
+    /// chain is done with the batch: for the counts in the report and the pace of the task.
     #[doc(hidden)]
     fn taken(&self) -> u64 {
         1
     }
 
-    /// Where the source stands, in a form of its own, for a later run to go on from; `None` where it cannot tell.
+    /// Returns the source's position, encoded in its own way, from which a later run can go on; `None` if it has none.
     fn position(&self) -> Option<Vec<u8>> {
         None
     }
 
-    /// Releases what `open` acquired. Runs exactly once after `open` was attempted, whatever happened since.
+    /// Releases what `open` acquired. Runs exactly once after `open` was called, whether or not `open` succeeded.
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         let _ = cx;
         Ok(())
     }
 }
 
-/// What the engine tells a source.
+/// A source's view of its job: its replica, the clock, and waiting that a drain or a cancel ends.
 #[derive(Debug)]
 pub struct SourceContext {
     /// Which replica this is, from 0.
@@ -145,8 +145,8 @@ impl SourceContext {
         self.due.store(due.millis(), Ordering::Relaxed);
     }
 
-    /// Whether the source should return from a wait, and answer [`Next::Idle`]: the job is paused, drained or
-    /// cancelled, or one of those who read its records wants no more. Where nobody does, the source is not asked again.
+    /// Whether the source should stop waiting and answer [`Next::Idle`]: the job is paused, drained or cancelled, or
+    /// one of its readers wants no more records. If no reader does, the source is not asked again.
     pub fn interrupted(&self) -> bool {
         !self.control.running() || self.count_gone() != self.gone.load(Ordering::Relaxed)
     }
@@ -160,7 +160,7 @@ impl SourceContext {
         self.gone.store(self.count_gone(), Ordering::Relaxed);
     }
 
-    /// The clock of the job's processing time.
+    /// The job's clock.
     pub fn clock(&self) -> &Clock {
         self.control.clock()
     }
@@ -175,15 +175,16 @@ impl SourceContext {
         !self.interrupted() && until_due.is_none() && !clock.is_due(due)
     }
 
-    /// Waits until `ready` says so, the job is paused, drained or cancelled, a reader wants no more, or a window or
-    /// timer behind the source is due by the clock. Whoever makes it ready unparks the calling thread then.
+    /// Waits until `ready` returns true, the job is paused, drained or cancelled, a reader wants no more records, or a
+    /// window or timer behind the source is due by the clock. To end the wait, make `ready` true and then unpark the
+    /// waiting thread.
     pub fn wait_until(&self, ready: impl Fn() -> bool) {
         let _ = self.park(crate::sync::FOREVER, || !ready());
     }
 
-    /// Waits for `duration`, or until the job is paused, drained or cancelled, a reader wants no more, or a window or
-    /// timer behind the source is due by the clock: answer [`Next::Idle`] then. Returns whether the whole time has
-    /// passed.
+    /// Waits for `duration`, or until the job is paused, drained or cancelled, a reader wants no more records, or a
+    /// window or timer behind the source is due by the clock. Returns whether the whole time has passed; if not, answer
+    /// [`Next::Idle`].
     pub fn wait(&self, duration: Duration) -> bool {
         self.park(duration, || true)
     }

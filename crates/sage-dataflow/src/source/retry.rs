@@ -1,4 +1,4 @@
-//! A source that is asked again when it fails.
+//! Sources under a retry: asked again for a record after they failed.
 
 use std::time::Instant;
 

@@ -1,13 +1,12 @@
-//! Counts what this process has, from outside the engine: threads, open descriptors and children, as `/proc` shows
-//! them.
+//! Counts this process's threads, open descriptors and children from outside the engine, as `/proc` shows them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-/// The threads, open descriptors and children of this process at one moment; of the threads, those that still run code.
+/// The threads, open descriptors and children of this process at one moment. Only threads that still run code count.
 ///
-/// They are the process's: a test that compares two of them needs a process of its own, as under nextest.
+/// A census covers the whole process, so a test that compares two of them needs a process of its own, as under nextest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Census {
     /// Thread ids and names.
@@ -19,12 +18,12 @@ pub struct Census {
 }
 
 impl Census {
-    /// Counts.
+    /// Takes a census now.
     pub fn take() -> Self {
         Self { threads: threads(), descriptors: descriptors(), children: children() }
     }
 
-    /// The names of the threads, in no order.
+    /// The names of the threads, in no particular order.
     pub fn threads(&self) -> impl Iterator<Item = &str> {
         self.threads.values().map(String::as_str)
     }
@@ -39,8 +38,8 @@ impl Census {
         self.descriptors.len()
     }
 
-    /// What is here now and was not when this was taken, by name. The listener for signals, which stays with the
-    /// process from its first job on, is `thread sage-signals`.
+    /// Takes another census and returns the names of what has been added since this one. `thread sage-signals` is the
+    /// listener for signals, which stays with the process from its first job on.
     pub fn growth(&self) -> Vec<String> {
         let now = Self::take();
         let new = |what: &str, now: &BTreeMap<String, String>, then: &BTreeMap<String, String>| {
@@ -54,11 +53,11 @@ impl Census {
         growth
     }
 
-    /// Fails unless exactly `expected` (as [`growth`](Self::growth) names it, sorted) has come since this was taken. It
-    /// looks once: a job has ended all that was its own by the time it returns.
+    /// Fails unless exactly `expected` has been added since this census: the names as in [`growth`](Self::growth),
+    /// sorted. It looks once, because a job has ended everything of its own when it returns.
     ///
     /// # Panics
-    /// If that is not so, naming what is left.
+    /// If the names differ; the message lists them.
     #[track_caller]
     pub fn expect_growth(&self, expected: &[&str]) {
         let growth = self.growth();

@@ -1,5 +1,5 @@
-//! What tests of pipelines need: a source that gives what the test sends, a sink that tells what it got, a clock that
-//! the test moves, and a count of what a job leaves behind.
+//! Tools for tests of pipelines: a source that gives the records that the test sends, a sink that shows the records it
+//! got, a clock that the test moves, and a count of what a job leaves behind.
 //!
 //! ```
 //! use sage::Environment;
@@ -82,16 +82,16 @@ struct Ordered<T> {
     dry: usize,
 }
 
-/// Makes a source and the handle that feeds it.
+/// Makes a source, and the handle with which a test feeds it.
 ///
-/// With several replicas, each record is given by the one that asks first, and an end or an error reaches one of them.
+/// With several replicas, each record goes to the replica that asks first, and an end or an error reaches one of them.
 pub fn source<T: Send + 'static>() -> (Feed<T>, TestSource<T>) {
     let ordered = Ordered { queue: VecDeque::new(), threads: Vec::new(), dry: 0 };
     let orders = Arc::new(Orders { state: Mutex::new(ordered), ran_dry: Condvar::new() });
     (Feed(orders.clone()), TestSource(orders, false))
 }
 
-/// Feeds a [`TestSource`]. Cloneable; only [`settle`](Self::settle) blocks. Dropping it ends nothing.
+/// Feeds a [`TestSource`]. Cloneable. Only [`settle`](Self::settle) blocks. Dropping it does not end the source.
 pub struct Feed<T>(Arc<Orders<T>>);
 
 impl<T> Clone for Feed<T> {
@@ -107,11 +107,11 @@ impl<T> Feed<T> {
         state.threads.iter().for_each(Thread::unpark);
     }
 
-    /// Waits until the source has given all that was sent, and has been asked for more. What runs in the task of the
-    /// source (see [`Environment::explain`]) has dealt with it then; what is behind an exchange may not have.
+    /// Waits until the source has given every record sent, and was asked for more. Operators in the source's task (see
+    /// [`Environment::explain`]) are then done with those records; operators behind an exchange may not be.
     ///
     /// # Panics
-    /// If that has not come after 30 seconds.
+    /// If the source is not there after 30 seconds.
     pub fn settle(&self) {
         let deadline = Instant::now() + PATIENCE;
         let mut state = lock(&self.0.state);
@@ -122,24 +122,24 @@ impl<T> Feed<T> {
         }
     }
 
-    /// Has the source give `record`, after those sent before.
+    /// Makes the source give `record`, after those sent before.
     pub fn send(&self, record: T) {
         self.order(Order::Send(record));
     }
 
-    /// Has the source end, after the records sent before.
+    /// Makes the source end, after the records sent before.
     pub fn end(&self) {
         self.order(Order::End);
     }
 
-    /// Has the source fail, after the records sent before.
+    /// Makes the source fail with `error`, after the records sent before.
     pub fn fail(&self, error: impl Into<BoxError>) {
         self.order(Order::Fail(error.into()));
     }
 }
 
-/// A source that gives what its [`Feed`] is told. A drain or a cancel ends it also while it waits, and so does that
-/// nobody behind it wants more.
+/// A source that gives the records that its [`Feed`] sends. While it waits, a drain or a cancel ends it, and so does it
+/// when no reader wants more records.
 pub struct TestSource<T>(Arc<Orders<T>>, bool);
 
 impl<T> Clone for TestSource<T> {
@@ -195,13 +195,13 @@ struct Got<T> {
     finished: AtomicUsize,
 }
 
-/// Makes a sink and the handle that tells what it got.
+/// Makes a sink, and the handle that shows the records it got.
 pub fn sink<T: Send + 'static>() -> (Received<T>, TestSink<T>) {
     let got = Arc::new(Got { records: Mutex::default(), more: Condvar::new(), finished: AtomicUsize::new(0) });
     (Received(got.clone()), TestSink(got))
 }
 
-/// What a [`TestSink`] got, over all its replicas. Cloneable.
+/// The records that a [`TestSink`] got, over all its replicas. Cloneable.
 pub struct Received<T>(Arc<Got<T>>);
 
 impl<T> Clone for Received<T> {
@@ -216,18 +216,18 @@ impl<T> Received<T> {
         std::mem::take(&mut lock(&self.0.records))
     }
 
-    /// How many replicas of the sink were told that their input has ended well, over all runs: how often
-    /// [`Sink::finish`] was called.
+    /// How often [`Sink::finish`] ran, over all replicas and runs.
     pub fn finished(&self) -> usize {
         self.0.finished.load(Ordering::SeqCst)
     }
 }
 
 impl<T: Clone> Received<T> {
-    /// Waits until at least `count` records have been received, and returns those there are; they stay.
+    /// Waits until at least `count` records have been received, and returns all received so far. They stay for the next
+    /// call.
     ///
     /// # Panics
-    /// If they have not been after 30 seconds.
+    /// If they have not come after 30 seconds.
     pub fn wait_for(&self, count: usize) -> Vec<T> {
         let deadline = Instant::now() + PATIENCE;
         let mut got = lock(&self.0.records);
@@ -240,7 +240,7 @@ impl<T: Clone> Received<T> {
     }
 }
 
-/// A sink that keeps what it gets for its [`Received`].
+/// A sink that keeps its records for its [`Received`].
 pub struct TestSink<T>(Arc<Got<T>>);
 
 impl<T> Clone for TestSink<T> {
@@ -264,7 +264,7 @@ impl<T: Send + 'static> Sink for TestSink<T> {
     }
 }
 
-/// Makes a clock for [`Environment::clock`] that stands still at `now`, and the hands that move it.
+/// Makes a clock for [`Environment::clock`] that stands still at `now`, and the handle that moves it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -286,8 +286,8 @@ pub fn clock(now: Timestamp) -> (ClockHands, Clock) {
 pub struct ClockHands(Clock);
 
 impl ClockHands {
-    /// Moves the clock on by `duration`, in whole milliseconds, and has every job that goes by it look at it. Does not
-    /// wait for what comes of that.
+    /// Moves the clock on by `duration`, in whole milliseconds, and makes every job that uses it look at the time. Does
+    /// not wait for windows or timers to fire.
     pub fn advance(&self, duration: Duration) {
         self.0.advance(duration);
     }

@@ -320,7 +320,7 @@ fn a_stream_of_another_environment_is_refused() {
             env.from_iter([1]).named("ours").union(foreign).sink(|_| {});
             env
         },
-        "`ours` meets a stream of another environment; declare both in one",
+        "`ours` takes a stream of another environment; declare both streams in one environment",
     );
 }
 
@@ -331,7 +331,7 @@ fn a_name_for_nothing_is_refused() {
             env.from_iter([1]).boxed().named("nothing").sink(|_| {});
             env
         },
-        "`.named(\"nothing\")` names nothing: it stands after an exchange; put it after an operator",
+        "`.named(\"nothing\")` stands after an exchange, which has no name; put it after an operator",
     );
 }
 
