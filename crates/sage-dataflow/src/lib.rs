@@ -1,8 +1,8 @@
 //! Dataflow pipelines whose operators call managed services, with a shutdown that leaves nothing behind.
 //!
 //! A program declares an [`Environment`] with services and streams and runs it. When [`Environment::run`] returns,
-//! every task and every service is stopped and cleaned, once, in order, whatever went wrong; where that could not be
-//! kept, the error names what is left.
+//! every task and every service is stopped and cleaned, once, in order, whatever went wrong. If something could not be
+//! stopped or cleaned, the error names it.
 //!
 //! ```
 //! use sage::{Environment, Service};
@@ -32,8 +32,8 @@
 //! The engine runs on Linux.
 //!
 //! Where to go from here: [`Stream`] for the operators, [`Service`] and [`ServiceHandle`] for services, [`JobHandle`]
-//! for jobs in the background, [`JobReport`] for what a run tells, [`Source`], [`Operator`] and [`Sink`] for writing
-//! one's own.
+//! for jobs in the background, [`JobReport`] for the result of a run, and [`Source`], [`Operator`] and [`Sink`] to
+//! write your own.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("sage runs on Linux only: its signal handling and its checks of what is left use Linux interfaces");
@@ -101,7 +101,7 @@ pub use task::{excuse, excused};
 pub use thread::OsThread;
 pub use time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 
-/// Any error, as operators, sinks and services return it.
+/// Any error; operators, sinks and services return it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Any error, shared between a report and its copies.

@@ -57,7 +57,8 @@ pub enum SubmitError {
     },
     /// A task or service of an earlier job was abandoned and may still be running.
     #[error(
-        "environment `{environment}` still has something running from an earlier job ({left}); declare a new environment"
+        "environment `{environment}` still has something running from an earlier job ({left}); \
+         declare a new environment"
     )]
     LeftBehind {
         /// The environment.

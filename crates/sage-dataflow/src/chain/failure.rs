@@ -1,4 +1,4 @@
-//! A failure in a chain, as the report tells it.
+//! A failure in a chain, as the report shows it.
 
 use super::context::LeftBehind;
 use crate::guarded::What;

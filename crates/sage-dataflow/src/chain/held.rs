@@ -1,4 +1,4 @@
-//! What an operator emits, held back until it is done with its record.
+//! The outputs of an operator, held back until it is done with its record.
 
 use super::fault::{Fault, Stop};
 use super::stage::{Emit, Outlet};

@@ -1,5 +1,4 @@
-//! Records that are kept until their operator is done with them: to try them again, or to send them away as dead
-//! letters.
+//! Records that are kept until their operator is done with them: to try them again, or to send them on as dead letters.
 
 use super::context::OpenContext;
 use super::fault::{Fatal, Fault, Stop};
@@ -121,7 +120,8 @@ impl<I> Keeper<I> {
         }
     }
 
-    /// Waits after so many failures on a record. Returns which attempt is the last one: the next, if the job is drained.
+    /// Waits after `failures` failures on a record. Returns the number of the last attempt: the next one, if the job
+    /// drains.
     #[cold]
     fn wait(&mut self, failures: u32, cx: &OpenContext) -> Result<u32, Stop> {
         self.retries += 1;

@@ -1,8 +1,8 @@
-//! The link that fuses an operator to the rest of its chain, and sees to its failures.
+//! The link that fuses an operator to the rest of its chain, and handles its failures.
 //!
-//! An operator may have several ways out: its stream, a side stream, and that of its dead letters. Each may end before
-//! the others; what is emitted there then is dropped, and the chain ends when all have. Where there are several, a push
-//! is attended to at once.
+//! An operator may have several ways out: its stream, a side stream, and the stream of its dead letters. Each may end
+//! before the others; records emitted there are then dropped, and the chain ends when all have ended. If there are
+//! several, a push is attended to at once.
 
 use std::marker::PhantomData;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Where a chain is, and what a task knows of itself.
+//! The position of a chain (its operator and record), and the state of its task.
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The rest of a chain, as the operator before it sees it.
+//! [`Push`]: the rest of a chain, seen from the operator before it.
 
 use std::convert::Infallible;
 

@@ -1,11 +1,11 @@
-//! What becomes of an operator that goes on although nothing more is wanted of it.
+//! How the engine stops an operator that goes on emitting when no more records are wanted.
 //!
-//! `Emit::emit` tells an operator with its result, and the operator is to pass that on. One that does not, or that
-//! catches a panic of what is behind it, emits no more: each further `emit` of the same call is refused, and the call
-//! ends as it would have if the result had been passed on.
+//! `Emit::emit` returns an error then, and the operator has to pass it on. If it does not, or if it catches a panic
+//! from downstream, each further `emit` of the same call is refused, and the call ends as if the error had been passed
+//! on.
 //!
-//! Before each record an operator's way out looks whether the job is cancelled. Once it was refused it looks at a word
-//! that always says so. So a record that goes through costs nothing.
+//! Before each record, an operator's way out checks whether the job is cancelled. After a refusal it checks a word that
+//! always says so. So a record that goes through costs nothing more.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -14,7 +14,7 @@ use crate::control::{CANCELLED, Control, JobControl};
 
 /// An operator caught a panic of what is behind it.
 #[derive(Debug, thiserror::Error)]
-#[error("it panicked, or the `Clone` of its records did, and an operator before it caught the panic")]
+#[error("it panicked, or the `Clone` of its records did; an operator upstream caught the panic")]
 struct Caught;
 
 /// What an operator was refused with, until its call ends.

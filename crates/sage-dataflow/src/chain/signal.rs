@@ -1,26 +1,26 @@
-//! What goes along a chain besides records.
+//! The signals that travel along a chain between records.
 
 use crate::mark::{Between, Mark, Numbered};
 
-/// Something that goes along a chain in its place among the records.
+/// Something that travels along a chain in its place among the records.
 ///
 /// To add one: give it a variant here; the compiler then shows the places that decide on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// A batch is over, or a moment has come that somebody waited for ([`Push::wake_at`](super::Push::wake_at)).
+    /// A batch is over, or the moment of [`Push::wake_at`](super::Push::wake_at) has come.
     Time,
-    /// No record is waiting: what is buffered is to be written out. Comes after [`Time`](Self::Time).
+    /// No record is waiting: buffered records are to be written out. Comes after [`Time`](Self::Time).
     Flush,
-    /// Every record of an earlier time was pushed, but late ones.
+    /// Every earlier record was pushed, but for late ones.
     Watermark(Mark),
     /// A probe of a loop, in its numbered round: every record before it was pushed.
     Probe(u64),
-    /// This input of the inbox has ended, from 0: every record of it was pushed. For the first operator of a chain alone;
-    /// each input is told once, the last one before [`Finish`](Self::Finish).
+    /// This input of the inbox, counted from 0, has ended: all its records were pushed. Only the first operator of a
+    /// chain gets it, once for each input, the last one before [`Finish`](Self::Finish).
     InputEnded(usize),
     /// The end of input: every record was pushed.
     Finish,
-    /// Shows that a signal comes by everything there is.
+    /// For a test: shows that a signal reaches every operator.
     #[cfg(test)]
     Trace(u64),
 }

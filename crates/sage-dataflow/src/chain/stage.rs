@@ -1,7 +1,7 @@
-//! What a chain is made of: a [`Stage`] is an operator as the engine runs it.
+//! [`Stage`]: an operator as the engine runs it.
 //!
-//! Built-in operators implement it; a user's [`Operator`](super::Operator) is one as well. It may have a second way out,
-//! for a stream of its own, and heeds the [`Signal`]s that go along the chain.
+//! Built-in operators implement it, and the engine turns a user's [`Operator`](super::Operator) into one. A stage may
+//! have a second way out, to another stream, and heeds the [`Signal`]s that travel along the chain.
 
 use super::context::{CloseContext, OpenContext};
 use super::fault::Fault;

@@ -1,7 +1,7 @@
-//! The end of a stream that is fed back: the router into the head of its loop.
+//! The end of a loop: the router that sends records back to the loop's head.
 //!
-//! Its lane grows, for if it blocked, a loop that is full would stand still. What bounds it is a limit on the records
-//! between the end of the loop and its head, which fails the job.
+//! Its lane grows, because a full loop would stand still if the lane blocked. A limit on the records between the end of
+//! the loop and its head bounds the lane; one record more fails the job.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,17 +14,19 @@ use crate::ids::NodeId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FeedbackError {
-    /// More records wait to go round than the loop may hold: it makes more of them than end in it.
+    /// More records wait to go round than [`Feedback::limit`](crate::Feedback::limit) allows: the loop makes more
+    /// records than it ends.
     #[error(
         "more than {limit} records wait to go round; \
          the loop makes more than it ends, or needs a larger `Feedback::limit`"
     )]
     Full {
-        /// How many may.
+        /// How many may wait.
         limit: usize,
     },
-    /// An operator of the loop emitted a record to be fed back when its input had ended, and with it the loop.
-    #[error("a record came to be fed back when the loop had ended; an operator in it emits at the end of its input")]
+    /// An operator of the loop emitted a record to be fed back at the end of its input, when the loop had already
+    /// ended.
+    #[error("a record was fed back after the loop had ended; an operator in the loop emits at the end of its input")]
     Ended,
 }
 

@@ -1,7 +1,7 @@
-//! How records get from task to task: bounded lanes of record blocks, and the partitioning that
-//! chooses a lane for each record.
+//! How records get from task to task: bounded lanes of record blocks, and the partitioning, which chooses a lane for
+//! each record. Users know a lane as a channel, and a block as a batch.
 //!
-//! Knows nothing of operators, services, and of who runs a chain.
+//! Knows nothing of operators, of services, or of who runs a chain.
 
 #[cfg(test)]
 mod allowances;
@@ -36,11 +36,11 @@ pub enum Partitioning {
     RoundRobin,
     /// Records with equal keys to the same replica, by a stable hash. Order is kept per key.
     Hash,
-    /// Each record to the replica that a function of the user's chooses.
+    /// Each record to the replica that a user's function chooses.
     Custom,
     /// Every record to every replica.
     Broadcast,
-    /// Every record to the one replica there is.
+    /// Every record to the only replica.
     Gather,
 }
 

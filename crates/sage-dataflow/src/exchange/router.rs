@@ -231,7 +231,7 @@ impl<T, F> Chosen<T, F> {
 
 /// A partitioner chose a replica that is not there.
 #[derive(Debug, thiserror::Error)]
-#[error("the partitioner chose replica {chosen}; there are {replicas}, from 0")]
+#[error("the partitioner chose replica {chosen}; there are {replicas} replicas, from 0")]
 struct NoSuchReplica {
     chosen: usize,
     replicas: usize,

@@ -1,13 +1,13 @@
-//! What is gathered in a window: a fold, a reduction, a number, or the records themselves. Knows nothing of when
-//! windows begin, fire and end.
+//! Aggregates of a window: a fold, a reduction, a count, or the records themselves. Knows nothing of when windows
+//! begin, fire and end.
 
 use crate::time::Window;
 
-/// What is gathered in a window. Implemented by the engine alone.
+/// An aggregate of a window's records. Only the engine implements it.
 pub trait Aggregate<K, T>: Clone + Send + 'static {
-    /// What is kept while the window is open.
+    /// The state that is kept while the window is open.
     type State: Send + 'static;
-    /// What its result is.
+    /// The result.
     type Out: Send + 'static;
 
     /// Whether two states can be made one. Where they cannot, a window that may merge keeps its records.

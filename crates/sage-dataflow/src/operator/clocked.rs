@@ -1,4 +1,4 @@
-//! Windows over processing time: windows of event time whose records happen when they come.
+//! Windows over processing time: windows of event time in which a record's time is the moment it comes.
 //!
 //! The operator gives each record the time at which it takes it, and is its windows' watermark. So a window fires when
 //! its time has come, on the task's own thread, though no record comes; and no record is late.
@@ -13,7 +13,7 @@ use crate::key::KeySelector;
 use crate::mark::Mark;
 use crate::time::{Timed, Timestamp};
 
-/// Window operators that know when they have something to do. Implemented by the engine alone.
+/// Window operators that know when they fire next. Only the engine implements it.
 pub trait Fires: Stage {
     /// The watermark at which the first window fires, or one before it: `i64::MAX` while none is open.
     #[doc(hidden)]

@@ -1,8 +1,8 @@
-//! Operators with several inputs, which come as one: a record of any of them is a variant of `In2` to `In5`.
+//! Operators with several inputs: a record of any input is a variant of `In2` to `In5`.
 //!
-//! A task reads one inbox. The streams that lead to it are wrapped into one sum type at the ends of their chains, so
-//! that an operator of several inputs is an operator like any other. Knows nothing of how records are wrapped and
-//! routed.
+//! A task reads one inbox. The streams that lead to it wrap their records into one sum type at the ends of their
+//! chains, so that an operator of several inputs is an operator like any other. Knows nothing of how records are
+//! wrapped and routed.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -1,4 +1,4 @@
-//! Operators that gather a whole stream: fold, reduce and count. They emit at the end of input.
+//! Operators over a whole stream: fold, reduce and count. They emit at the end of input.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;

@@ -1,4 +1,4 @@
-//! Late records: where they go, and how many there were.
+//! Late records: where they go, and how many there are.
 
 use std::convert::Infallible;
 
@@ -9,9 +9,9 @@ use crate::chain::{Fault, Outlet, Stage};
 use crate::key::KeySelector;
 use crate::time::Timed;
 
-/// Where records go that come too late. Implemented by the engine alone.
+/// Where late records go. Only the engine implements it.
 pub trait LateRecords<T>: Clone + Send + 'static {
-    /// What leaves the windows by the side.
+    /// The records on the windows' second stream.
     type Side: Send + 'static;
     #[doc(hidden)]
     const BY_THE_SIDE: bool = false;
@@ -77,9 +77,9 @@ impl<L: Clone> Late<L> {
     }
 }
 
-/// Windows whose late records are dropped, unless they are set apart. Implemented by the engine alone.
+/// Windows whose late records can be set apart on a second stream. Only the engine implements it.
 pub trait SetsApart: Stage {
-    /// What their records are.
+    /// The records in the windows.
     type Record: Send + 'static;
     /// The same windows, with their late records set apart.
     type Apart: Stage<In = Self::In, Out = Self::Out, Side = Timed<Self::Record>>;

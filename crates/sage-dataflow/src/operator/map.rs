@@ -1,4 +1,4 @@
-//! One record in, any number out, no state of the engine's: map, try_map, inspect, flat_map.
+//! Operators without state: map, try_map, inspect, flat_map. One record in, any number out.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -127,9 +127,9 @@ where
     }
 }
 
-/// Takes the records that a function of [`flat_map_into`](crate::Stream::flat_map_into) makes of one record.
+/// The output of a function of [`flat_map_into`](crate::Stream::flat_map_into): the function pushes its records here.
 ///
-/// Each goes on through the pipeline at once; nothing is gathered.
+/// Each record goes on through the pipeline at once; none is gathered.
 pub struct Output<'a, O> {
     /// Erased, so that a function can name the type of its output.
     emit: &'a mut dyn Outward<O>,
@@ -151,7 +151,7 @@ impl<O, E: Emit<O>> Outward<O> for Through<'_, E> {
 }
 
 impl<O> Output<'_, O> {
-    /// Sends a record on. Once nothing more is [`wanted`](Self::wanted) it is dropped.
+    /// Sends a record on. Drops it once no more records are [`wanted`](Self::wanted).
     #[inline(always)]
     pub fn push(&mut self, record: O) {
         if self.fault.is_none()
@@ -169,8 +169,8 @@ impl<O> Output<'_, O> {
         output.fault.map_or(Ok(()), Err)
     }
 
-    /// Whether records are still taken: no longer once the job is cancelled or has failed, or everything behind has
-    /// ended. A function that makes very many records should look.
+    /// Whether more records are wanted. False once the job is cancelled or has failed, or once every operator
+    /// downstream has ended. A function that pushes very many records should check this.
     pub fn wanted(&self) -> bool {
         self.fault.is_none()
     }

@@ -1,6 +1,6 @@
 //! The engine's own operators: each a [`Stage`](crate::chain::Stage), in one file per family.
 //!
-//! Knows nothing of other tasks, services, and of how operators get into a graph.
+//! Knows nothing of other tasks, of services, or of how operators get into a graph.
 
 mod aggregate;
 mod clocked;

@@ -1,10 +1,10 @@
 //! Session windows: the records of a key that follow each other in less than a gap.
 //!
-//! A record is a window of its own, from its time until the gap after it, and windows of a key that overlap become one.
-//! So it does not matter in which order the records come, as long as none is late.
+//! Each record begins as its own window, from its time until one gap later, and overlapping windows of a key become
+//! one. So the order in which records come does not matter, as long as none is late.
 //!
 //! Each key has a slot, with its open sessions in order, and one timer in a heap, for the first moment at which one of
-//! them has to fire or to be forgotten. A session that has grown meanwhile gets its timer when the old one has come.
+//! them has to fire or to be forgotten. A session that has grown meanwhile gets a new timer when the old one is due.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

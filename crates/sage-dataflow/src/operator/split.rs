@@ -1,4 +1,4 @@
-//! Operators that send each record by one of two ways: `split` and `split_ok`.
+//! Operators that send each record to one of two streams: `split` and `split_ok`.
 
 use std::marker::PhantomData;
 

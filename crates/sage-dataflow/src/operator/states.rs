@@ -1,4 +1,4 @@
-//! The state of each key of an operator: for ever, or until no record of it has come for a while.
+//! The state of each key of an operator: kept for ever, or until no record of the key has come for a while.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use crate::clock::Clock;
 use crate::key::KeySelector;
 use crate::time::Timestamp;
 
-/// Keeps a state for each key. Implemented by the engine alone.
+/// Keeps a state for each key. Only the engine implements it.
 pub(crate) trait Keeps<K, V>: Send + 'static {
-    /// As it is told the job's clock, before the first record.
+    /// Called once, before the first record, with the job's clock.
     #[doc(hidden)]
     fn open(&mut self, clock: &Clock);
 
-    /// Gives `act` the record, and the state of its key, made by `new` if it has none.
+    /// Calls `act` with the record and the state of its key; `new` makes the state if the key has none.
     #[doc(hidden)]
     fn with<S: KeySelector<I, Key = K>, I, R>(
         &mut self,

@@ -1,4 +1,4 @@
-//! `process`: a state for each key, and timers that call a function when event time or the clock has come to a moment.
+//! `process`: a state for each key, and timers that call a function when event time or the clock reaches a moment.
 //!
 //! Each key has a slot, with its state and the timers that are set. A heap for each kind of time has an entry for every
 //! timer that was set, also for those cancelled since: what counts is the slot. A slot is used again once its key is
@@ -17,17 +17,17 @@ use crate::clock::Clock;
 use crate::key::KeySelector;
 use crate::time::Timestamp;
 
-/// A moment at which a key's function is called, and what tells the time.
+/// The moment at which a key's timer function is called, by event time or by the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Timer {
-    /// When the watermark has come to it: every record of an earlier time has been seen.
+    /// When the watermark reaches this moment: every earlier record has been seen, but for late ones.
     Event(Timestamp),
-    /// When the job's clock has come to it.
+    /// When the job's clock reaches this moment.
     Clock(Timestamp),
 }
 
 impl Timer {
-    /// When it is due.
+    /// The moment at which the timer is due.
     pub fn moment(self) -> Timestamp {
         match self {
             Self::Event(at) | Self::Clock(at) => at,
@@ -40,7 +40,7 @@ impl Timer {
     }
 }
 
-/// What a function of `process` is told, and what it can do, besides its record and its state.
+/// The context of a function of `process`: its key, the time, its timers, and its output.
 pub struct KeyContext<'a, 'o, K, O> {
     key: &'a K,
     clock: &'a Clock,
@@ -57,12 +57,12 @@ impl<K, O> KeyContext<'_, '_, K, O> {
         self.key
     }
 
-    /// The time of the job's clock.
+    /// The time now, by the job's clock.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// The watermark: no record of an earlier time is to come, but late ones.
+    /// The watermark: no earlier record will come, but for late ones.
     pub fn watermark(&self) -> Timestamp {
         self.watermark
     }
@@ -72,15 +72,15 @@ impl<K, O> KeyContext<'_, '_, K, O> {
         self.output.push(record);
     }
 
-    /// Whether records are still taken, see [`Output::wanted`].
+    /// Whether more records are wanted, see [`Output::wanted`].
     pub fn wanted(&self) -> bool {
         self.output.wanted()
     }
 
-    /// Sets a timer of this key. One that is set already is not set twice. One whose time has passed is called at the
+    /// Sets a timer of this key. Setting the same timer twice has no effect. A timer whose time has passed fires at the
     /// next watermark, or the next look at the clock. After the last watermark, [`Timestamp::MAX`], which comes at the
-    /// end of input, no timer of event time can be set, and once the input has ended none at all: what has no end could
-    /// not end.
+    /// end of input, timers of event time cannot be set; once the input has ended, no timer can. Otherwise timers that
+    /// set timers might never end.
     pub fn set(&mut self, timer: Timer) {
         let over = match timer {
             Timer::Event(_) => self.watermark == Timestamp::MAX,
@@ -91,12 +91,12 @@ impl<K, O> KeyContext<'_, '_, K, O> {
         }
     }
 
-    /// Cancels a timer of this key; says whether it was set.
+    /// Cancels a timer of this key. Returns whether it was set.
     pub fn cancel(&mut self, timer: Timer) -> bool {
         self.timers.by_key.remove(&timer)
     }
 
-    /// Forgets this key when the function returns: its state, and its timers.
+    /// Forgets this key's state and timers when the function returns.
     pub fn forget(&mut self) {
         *self.forgotten = true;
     }

@@ -1,6 +1,6 @@
-//! `with_timestamps`: gives each record its time, and makes the watermarks that follow from it.
+//! `with_timestamps`: gives each record its time, and makes the watermarks.
 //!
-//! The last watermark, `i64::MAX`, says that the input has ended, and nothing else does: no time of a record makes it.
+//! Only the last watermark, `i64::MAX`, says that the input has ended. No record's time makes that watermark.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;

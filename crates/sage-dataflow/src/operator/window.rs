@@ -1,15 +1,14 @@
-//! Windows over event time, per key: tumbling, sliding and by count, and what becomes of late records. Sessions are in
-//! `session.rs`, what is gathered in a window in `aggregate.rs`.
+//! Windows over event time, per key: tumbling, sliding and by count, and their late records. Sessions are in
+//! `session.rs`, aggregates in `aggregate.rs`.
 //!
-//! A watermark `w` says that no record before `w` is to come, so a window fires when the watermark reaches its end. Its
-//! result has the window's last millisecond as its time, which is not before that watermark: windows can follow
-//! windows.
+//! A watermark `w` says that no record before `w` will come, so a window fires when the watermark reaches its end. The
+//! result's time is the window's last millisecond, which no watermark has passed yet, so windows can follow windows.
 //!
 //! The last watermark, `i64::MAX`, comes at the end of input only, whatever the times of records: it reaches all ends,
 //! also of windows that would end after it.
 //!
-//! Aligned windows have a table of keys for each window, which is thrown away as a whole: no timers, and no look at
-//! keys that have nothing to fire. The window that the last record was in is at hand.
+//! Aligned windows have a table of keys for each window, which is dropped as a whole: there are no timers, and no key
+//! is looked at that has nothing to fire. The window of the last record is at hand.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;

@@ -1,7 +1,7 @@
-//! `zip`: the i-th record of one stream with the i-th of the other.
+//! `zip`: pairs the i-th record of one stream with the i-th of the other.
 //!
-//! Both inputs are read as they come, so that neither can block the other; what one is ahead is kept here. At most one
-//! of the two queues holds anything.
+//! Both inputs are read as they come, so that neither can block the other. The records by which one is ahead wait here:
+//! at most one of the two queues holds any.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -12,16 +12,16 @@ use crate::chain::{Fault, Flags, Outlet, Signal, Stage, Stop};
 /// How many records one stream may be ahead of the other, unless the user says otherwise.
 pub(crate) const DEFAULT_AHEAD: usize = 100_000_000;
 
-/// Why a `zip` fails its job.
+/// Why a `zip` failed the job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ZipError {
-    /// One stream is further ahead of the other than it may be.
+    /// One stream is further ahead of the other than the limit allows.
     #[error("the {side} stream is more than {limit} records ahead of the other; see `max_ahead`")]
     Ahead {
         /// Which stream, `left` or `right`.
         side: &'static str,
-        /// How far it may be ahead.
+        /// How many records one stream may be ahead.
         limit: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! Streams of different types that go into one operator.
+//! Connected streams: streams of different types that go into one operator.
 //!
 //! The operator's task has one inbox, of a sum type. Each stream is wrapped into it at the end of its own chain, where
 //! that costs no task, and brought to the inlet by a router of its own; [`Joint`] does that for every operator of
@@ -23,11 +23,11 @@ use crate::submit_error::SubmitError;
 use crate::task::Task;
 use crate::time::Timestamp;
 
-/// Two to five streams that go into one operator, each with records of its own type.
+/// Two to five streams that go into one operator. Each has its own type of records.
 ///
-/// Made by [`Stream::connect`] and [`KeyedStream::connect`], and nothing until an operator is added: [`co_map`], or on
-/// streams grouped by key `co_process`, too. Records of one stream keep their order per channel, or per key;
-/// between streams there is none.
+/// [`Stream::connect`] and [`KeyedStream::connect`] make it. Add an operator to it: [`co_map`], or `co_process` on
+/// streams grouped by key. Records of one stream keep their order per channel, or per key. Between streams there is no
+/// order.
 ///
 /// ```
 /// let env = sage::Environment::local("connect");
@@ -41,7 +41,7 @@ use crate::time::Timestamp;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// With a state per key that all streams share:
+/// With a state per key, which all streams share:
 ///
 /// ```
 /// use sage::{Environment, In2};
@@ -84,8 +84,9 @@ impl<P: Pipe> Stream<P> {
 
     /// Pairs the i-th record of this stream with the i-th of another. Runs in one replica.
     ///
-    /// Ends with the shorter of the two, upstream too. A stream in several replicas is gathered in no order between
-    /// them. One stream may be 100 million records ahead of the other, see [`max_ahead`](Stream::max_ahead).
+    /// Ends with the shorter stream, and ends the part upstream too. If a stream runs in several replicas, its records
+    /// are gathered, in no order between replicas. One stream may be up to 100 million records ahead of the other; see
+    /// [`max_ahead`](Stream::max_ahead).
     ///
     /// ```
     /// let env = sage::Environment::local("zip");
@@ -103,9 +104,9 @@ impl<P: Pipe> Stream<P> {
 }
 
 impl<A: Send + 'static, B: Send + 'static> Connected<In2<A, B>, Cloned<Zip<A, B>, One>> {
-    /// How many records one of the zipped streams may be ahead of the other; 100 million unless said. They are kept in
-    /// memory, since holding a stream back could block the other where both come from one source. One more fails the
-    /// job with a [`ZipError`](crate::ZipError). A zero, with which no pair could be made, is a
+    /// Sets how many records one of the zipped streams may be ahead of the other, 1 or more. Default: 100 million. They
+    /// are kept in memory, because holding one stream back could block the other if both come from one source. One more
+    /// fails the job with a [`ZipError`](crate::ZipError). A zero is a
     /// [`SubmitError::OperatorOption`](crate::SubmitError::OperatorOption).
     pub fn max_ahead(mut self, records: usize) -> Self {
         if records == 0 {
@@ -118,8 +119,8 @@ impl<A: Send + 'static, B: Send + 'static> Connected<In2<A, B>, Cloned<Zip<A, B>
 }
 
 impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
-    /// Connects this stream with one of another type that is grouped by a key of the same type. Equal keys of both meet
-    /// in the same replica.
+    /// Connects this stream with one of another type that is grouped by a key of the same type. Equal keys of both go
+    /// to the same replica.
     ///
     /// Up to five streams can be connected: `a.connect(b).connect(c)`. A stream of another environment is a
     /// [`SubmitError::ForeignStream`](crate::SubmitError::ForeignStream) when this one is submitted.
@@ -162,10 +163,10 @@ macro_rules! connect {
 macro_rules! operators {
     ($In:ident: $($P:ident $S:ident $F:ident $function:ident $index:tt),+) => {
         impl<$($P: Pipe),+> ConnectedStreams<($(Stream<$P>,)+)> {
-            /// Replaces each record by what the function of its stream makes of it.
+            /// Replaces each record by the result of its stream's function.
             ///
-            /// Runs in as many replicas as the widest of the streams, or in those of a `parallelism` after it; records
-            /// are dealt out in turn.
+            /// Runs in as many replicas as the widest of the streams, or as a `parallelism` after it says. Records are
+            /// dealt out to the replicas in turn.
             pub fn co_map<O, $($F),+>(
                 self,
                 $($function: $F),+
@@ -185,10 +186,10 @@ macro_rules! operators {
         where
             K: std::hash::Hash + Eq + Send + 'static,
         {
-            /// Replaces each record by what the function of its stream makes of it.
+            /// Replaces each record by the result of its stream's function.
             ///
-            /// Runs in as many replicas as the widest of the streams, or in those of a `parallelism` after it; equal
-            /// keys meet in the same replica.
+            /// Runs in as many replicas as the widest of the streams, or as a `parallelism` after it says. Equal keys
+            /// go to the same replica.
             pub fn co_map<O, $($F),+>(
                 self,
                 $($function: $F),+
@@ -202,11 +203,11 @@ macro_rules! operators {
                 joint.then(Cloned::new(CoMap::new(($($function,)+))))
             }
 
-            /// Hands each record to `function`, with the state of its key, which all the streams share and which starts
-            /// as a clone of `initial`; what the function pushes goes on at once.
+            /// Calls `function` with each record and the state of its key, which all the streams share and which starts
+            /// as a clone of `initial`. Records that the function pushes go on at once.
             ///
-            /// A state is kept for every key until the end of input. Runs in as many replicas as the widest of the
-            /// streams, or in those of a `parallelism` after it.
+            /// The states of all keys are kept until the end of input. Runs in as many replicas as the widest of the
+            /// streams, or as a `parallelism` after it says.
             pub fn co_process<V, O, G>(
                 self,
                 initial: V,

@@ -1,4 +1,4 @@
-//! What makes the operator of each replica, and says how its input is spread over the replicas.
+//! Factories: how the operator of each replica is made, and how its input is spread over the replicas.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;

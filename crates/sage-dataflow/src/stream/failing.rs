@@ -1,4 +1,4 @@
-//! What becomes of records that fail, and of those that are set apart.
+//! Options of the step just added: its error policy, retry, dead letters and parallelism; and splits of a stream.
 
 use super::factory::{Apart, Beside, Factory};
 use super::pipe::{FromInlet, FromSource, KeepTo, Keeping, ParallelStep, Pipe, Replicas, Step, Then};
@@ -12,13 +12,13 @@ use crate::source::{RetriedSource, SourceFactory};
 use crate::time::Timed;
 
 impl<F: SourceFactory> Stream<FromSource<F>> {
-    /// Asks the source again when it failed to give its next record: [`Source::next`](crate::Source::next) is called
-    /// again after the wait, of the same source, which is neither closed nor opened meanwhile. So a source reconnects
-    /// by connecting in `next`. How often counts from its last record on; when that was enough, the job fails with a
-    /// [`RetriesExhausted`](crate::RetriesExhausted). To be added right behind the source, after its `parallelism`; its
-    /// `open` is not tried again.
+    /// Calls the source again when it failed to give its next record. After the wait,
+    /// [`Source::next`](crate::Source::next) is called on the same source, which is neither closed nor opened
+    /// meanwhile; so a source reconnects by connecting in `next`. Attempts count from its last record on. When they are
+    /// used up, the job fails with [`RetriesExhausted`](crate::RetriesExhausted). Add this right behind the source,
+    /// after its `parallelism`. The source's `open` is not tried again.
     ///
-    /// While it waits, what was read before goes on its way, and a drain or a cancel ends the source at once.
+    /// While the source waits, the records it read before go on, and a drain or a cancel ends it at once.
     ///
     /// ```
     /// use sage::{Environment, Retry};
@@ -51,18 +51,18 @@ impl<F: SourceFactory> Stream<FromSource<F>> {
     }
 }
 
-/// What can be said of the step just added, in any order.
+/// Options of the step just added. They come in any order.
 impl<P: Step> Stream<P> {
-    /// Says what becomes of a record on which the operator just added returns an error. Default: that of
+    /// Sets the error policy of the operator just added. Default: the policy of
     /// [`Environment::on_error`](crate::Environment::on_error).
     pub fn on_error(self, policy: ErrorPolicy) -> Self {
         self.graph.with(|graph| graph.set_policy(self.pipe.node(), policy));
         self
     }
 
-    /// Asks the operator just added again for a record on which it returned an error, before its error policy or its
-    /// dead letters get to see the failure as a [`RetriesExhausted`](crate::RetriesExhausted). The record is cloned for
-    /// each attempt but the last, and what it emits is held until it has succeeded.
+    /// Calls the operator just added again with a record on which it returned an error. When the attempts are used up,
+    /// its error policy or its dead letters get the failure, as [`RetriesExhausted`](crate::RetriesExhausted). The
+    /// record is cloned for each attempt but the last, and its outputs are held until it has succeeded.
     ///
     /// ```
     /// use sage::{Environment, Retry};
@@ -91,9 +91,9 @@ impl<P: Step> Stream<P> {
         self.checked(problem).kept(KeepTo::Retry(retry))
     }
 
-    /// Sends the records on which the operator just added returns an error to a stream of their own, each with the
-    /// operator, the errors, the time and the number of attempts; the job goes on. Like every stream, it must end in a
-    /// sink. Each record is cloned, to have it if it fails, and what it emits is held until it has succeeded.
+    /// Sends the records on which the operator just added returns an error to a second stream, each with the operator,
+    /// the errors, the time and the number of attempts. The job goes on. Like every stream, the second one must end in
+    /// a sink. Each record is cloned, in case it fails, and its outputs are held until it has succeeded.
     ///
     /// ```
     /// let env = sage::Environment::local("numbers");
@@ -137,7 +137,7 @@ impl<P: ParallelStep> Stream<P> {
     /// Runs the operator just added, and those after it, in `replicas` replicas.
     ///
     /// The records are spread over them by key after [`key_by`](Stream::key_by), else in turn, through bounded
-    /// channels. Order is kept per key, respectively per channel.
+    /// channels. Order is kept per key after `key_by`, else per channel.
     pub fn parallelism(self, replicas: usize) -> Stream<P::Spread> {
         P::spread(self, replicas)
     }
@@ -150,9 +150,9 @@ where
     F::Operator: SetsApart<In = P::Out>,
     K: Keeping<P::Out>,
 {
-    /// Sends the records that came too late for the windows just added to a stream of their own. They are counted all
-    /// the same, as [`OperatorReport::late`](crate::OperatorReport::late). For windows of event time without
-    /// [`late_to`](crate::WindowedStream::late_to).
+    /// Sends the records that came too late for the windows just added to a second stream.
+    /// [`OperatorReport::late`](crate::OperatorReport::late) counts them all the same. For windows of event time
+    /// without [`late_to`](crate::WindowedStream::late_to).
     ///
     /// ```
     /// use std::time::Duration;
@@ -183,7 +183,8 @@ where
 }
 
 impl<P: Pipe> Stream<P> {
-    /// Goes on as two streams: the records that `predicate` accepts, and the others. Either may end before the other.
+    /// Splits the stream in two: the records for which `predicate` returns true, and the others. Either may end before
+    /// the other.
     pub fn split<F>(self, predicate: F) -> (Stream<impl ParallelStep<In = P::Out, Out = P::Out>>, DataStream<P::Out>)
     where
         F: FnMut(&P::Out) -> bool + Clone + Send + 'static,
@@ -216,7 +217,7 @@ impl<P: Pipe> Stream<P> {
 }
 
 impl<T: Send + 'static, E: Send + 'static, P: Pipe<Out = Result<T, E>>> Stream<P> {
-    /// Goes on as two streams: the values of the records that are `Ok`, and the errors of the others.
+    /// Splits the stream in two: the values of the records that are `Ok`, and the errors of the others.
     pub fn split_ok(self) -> (Stream<impl ParallelStep<In = Result<T, E>, Out = T>>, DataStream<E>) {
         self.then_beside("split-ok", SplitOk::new())
     }

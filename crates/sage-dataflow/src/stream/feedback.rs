@@ -1,4 +1,4 @@
-//! Streams that are fed back: loops.
+//! Loops: streams that are fed back.
 
 use std::marker::PhantomData;
 
@@ -12,9 +12,9 @@ use crate::ids::{InletId, NodeId};
 /// How many records may wait to go round, unless the user says otherwise.
 const DEFAULT_LIMIT: usize = 1_000_000;
 
-/// The end of a loop, to be given the records that go round: [`fill`](Self::fill).
+/// The end of a loop: [`fill`](Self::fill) it with the records that go round.
 ///
-/// Made by [`Environment::feedback`](crate::Environment::feedback), where loops are explained.
+/// [`Environment::feedback`](crate::Environment::feedback) makes it, and explains loops.
 #[must_use = "a loop that is not filled is an error when its environment is submitted"]
 pub struct Feedback<T> {
     graph: SharedGraph,
@@ -37,9 +37,9 @@ impl<T: Send + 'static> Feedback<T> {
         (stream, Self { graph: graph.clone(), inlet, node, records: PhantomData })
     }
 
-    /// How many records may wait to go round, 1 or more; 1,000,000 unless said. They are kept in memory, since a loop
-    /// that is full must not stand still. One more, or up to 256 more for each replica that sends them, fails the job
-    /// with [`FeedbackError::Full`](crate::FeedbackError::Full).
+    /// Sets how many records may wait to go round, 1 or more. Default: 1,000,000. They are kept in memory, because a
+    /// full loop must not stand still. One more fails the job with [`FeedbackError::Full`](crate::FeedbackError::Full);
+    /// each replica that sends them may notice up to 256 records late.
     pub fn limit(self, records: usize) -> Self {
         self.graph.with(|graph| {
             if records == 0 {
@@ -50,8 +50,8 @@ impl<T: Send + 'static> Feedback<T> {
         self
     }
 
-    /// Feeds the records of `stream` back: they come out of the stream that was made with this. They are gathered in
-    /// one replica.
+    /// Feeds the records of `stream` back: they come out of the stream that
+    /// [`Environment::feedback`](crate::Environment::feedback) returned with this. They are gathered in one replica.
     ///
     /// A stream of another environment is a [`SubmitError::ForeignStream`](crate::SubmitError::ForeignStream) when this
     /// one is submitted.

@@ -1,4 +1,4 @@
-//! Joins of two streams grouped by key.
+//! Joins of two streams that are grouped by key.
 
 use super::Stream;
 use super::connected::Joint;
@@ -9,8 +9,8 @@ use crate::key::KeySelector;
 use crate::operator::join::{DEFAULT_RECORDS, limit_problem};
 use crate::operator::{Full, In2, Inner, Join, Joining, Left};
 
-/// Two streams grouped by keys of the same type, about to be joined: [`inner`](Self::inner), [`left`](Self::left) or
-/// [`full`](Self::full). Made by [`KeyedStream::join`].
+/// Two streams grouped by keys of the same type, to be joined by [`inner`](Self::inner), [`left`](Self::left) or
+/// [`full`](Self::full). [`KeyedStream::join`] makes it.
 #[must_use = "joined streams that no operator takes are an error when their environment is submitted"]
 pub struct JoinedStreams<P: Pipe, S, Q: Pipe, R> {
     pub(super) left: KeyedStream<P, S>,
@@ -21,10 +21,10 @@ pub struct JoinedStreams<P: Pipe, S, Q: Pipe, R> {
 impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// Joins this stream, the left one, with another that is grouped by a key of the same type.
     ///
-    /// Both streams must end, or be joined in windows of event time, by [`window`](JoinedStreams::window). The right
-    /// one is kept in memory as a table, so let it be the smaller; the left one is kept while the right one has not
-    /// ended. Equal keys meet in the same replica. Records, and keys, are cloned once for each match but a left
-    /// record's last; put large ones behind an `Arc`.
+    /// Both streams must end, or be joined in windows of event time by [`window`](JoinedStreams::window). The right
+    /// stream is kept in memory as a table, so let it be the smaller one. The left stream is kept in memory until the
+    /// right one has ended. Equal keys go to the same replica. Keys and records are cloned once for each match, except
+    /// for a left record's last match; put large ones behind an `Arc`.
     ///
     /// ```
     /// let env = sage::Environment::local("join");
@@ -57,26 +57,26 @@ where
     Q::Out: Clone,
     R: KeySelector<Q::Out, Key = S::Key>,
 {
-    /// How many records of each stream a replica may keep in memory; 100 million unless said. One more fails the job
-    /// with a [`JoinError`](crate::JoinError). A zero is a
+    /// Sets how many records of each stream a replica may keep in memory, 1 or more. Default: 100 million. One more
+    /// fails the job with a [`JoinError`](crate::JoinError). A zero is a
     /// [`SubmitError::OperatorOption`](crate::SubmitError::OperatorOption).
     pub fn max_records(mut self, records: usize) -> Self {
         self.max_records = records;
         self
     }
 
-    /// The pairs of records with equal keys, in no particular order.
+    /// Emits the pairs of records with equal keys, in no particular order.
     pub fn inner(self) -> Stream<impl ParallelStep<In = In2<P::Out, Q::Out>, Out = (S::Key, P::Out, Q::Out)>> {
         self.joined::<Inner>("inner-join")
     }
 
-    /// The pairs of records with equal keys and the left records that have no partner, in no particular order.
+    /// Emits the pairs of records with equal keys, and the left records without a partner, in no particular order.
     pub fn left(self) -> Stream<impl ParallelStep<In = In2<P::Out, Q::Out>, Out = (S::Key, P::Out, Option<Q::Out>)>> {
         self.joined::<Left>("left-join")
     }
 
-    /// The pairs of records with equal keys and the records of both streams that have no partner, in no particular
-    /// order. The right ones among these come at the end of input.
+    /// Emits the pairs of records with equal keys, and the records of both streams without a partner, in no particular
+    /// order. The right records without a partner come at the end of input.
     pub fn full(
         self,
     ) -> Stream<impl ParallelStep<In = In2<P::Out, Q::Out>, Out = (S::Key, Option<P::Out>, Option<Q::Out>)>> {

@@ -26,8 +26,8 @@ pub struct KeyedStream<P: Pipe, S> {
 pub(super) type Aggregated<P, O, S> = Stream<Then<MaybeExchanged<P>, Keyed<O, S>>>;
 
 impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
-    /// Folds the records of each key into an accumulator that starts as a clone of `initial`; the pairs of key and
-    /// accumulator are emitted at the end of input, in no particular order.
+    /// Folds the records of each key into an accumulator that starts as a clone of `initial`. At the end of input,
+    /// emits a pair of key and accumulator for each key, in no particular order.
     pub fn fold<A, G>(self, initial: A, function: G) -> Stream<impl ParallelStep<In = P::Out, Out = (S::Key, A)>>
     where
         A: Clone + Send + 'static,
@@ -37,7 +37,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         self.keyed("keyed-fold", operator)
     }
 
-    /// Reduces the records of each key to one; the pairs of key and record are emitted at the end of input, in no
+    /// Reduces the records of each key to one. At the end of input, emits a pair of key and record for each key, in no
     /// particular order.
     pub fn reduce<G>(self, function: G) -> Stream<impl ParallelStep<In = P::Out, Out = (S::Key, P::Out)>>
     where
@@ -47,15 +47,15 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         self.keyed("keyed-reduce", operator)
     }
 
-    /// Counts the records of each key; the pairs of key and number are emitted at the end of input, in no
+    /// Counts the records of each key. At the end of input, emits a pair of key and number for each key, in no
     /// particular order.
     pub fn count(self) -> Stream<impl ParallelStep<In = P::Out, Out = (S::Key, u64)>> {
         let operator = KeyedFold::new(self.key.clone(), 0, |records: &mut u64, _record| *records += 1);
         self.keyed("keyed-count", operator)
     }
 
-    /// Folds the records of each key into an accumulator that starts as a clone of `initial`, and emits the pairs of
-    /// key and what `result` makes of the accumulator at the end of input, in no particular order.
+    /// Folds the records of each key into an accumulator that starts as a clone of `initial`. At the end of input,
+    /// calls `result` with each accumulator, and emits the pairs of key and result in no particular order.
     pub fn aggregate<A, R, G, H>(
         self,
         initial: A,
@@ -72,8 +72,8 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         self.keyed("keyed-aggregate", operator)
     }
 
-    /// Replaces each record by what `function` makes of it and of the state of its key, which starts as a clone of
-    /// `initial`. Emits at once; the state of every key that was seen is kept until the end of input.
+    /// Replaces each record by the result of `function`, which gets the state of the record's key and the record. A
+    /// state starts as a clone of `initial`. Emits at once. The states of all keys are kept until the end of input.
     ///
     /// ```
     /// let env = sage::Environment::local("totals");
@@ -115,8 +115,8 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     }
 
     /// Forgets the state of a key when no record of it has come for `ttl` (1 ms or more) by the environment's
-    /// [`clock`](crate::Environment::clock): the next one finds none. For operators that emit at once. What has expired
-    /// is freed within another `ttl`.
+    /// [`clock`](crate::Environment::clock). The key's next record finds a new state. For operators that emit at once.
+    /// An expired state is freed within another `ttl`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -137,14 +137,14 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         ExpiringStream { keyed: self, ttl }
     }
 
-    /// Calls `on_record` for each record, with the state of its key, which starts as a clone of `initial`; and
-    /// `on_timer` for each timer that such a call has set, when its time has come. Both can push records, set and
-    /// cancel timers, and forget their key.
+    /// Calls `on_record` for each record with the state of its key, which starts as a clone of `initial`. Calls
+    /// `on_timer` when a timer that one of these functions has set is due. Both can push records, set and cancel
+    /// timers, and forget their key.
     ///
-    /// Timers are those of one key. They are called in the order of their times, those of different keys at the same
-    /// time in no order. At the end of input all that are set are called: first those of event time, then those of the
-    /// clock, which come early then. A cancel calls none. Where a source blocks inside its own `next`, what is said of
-    /// [`window_by_clock`](Self::window_by_clock) holds for timers of the clock.
+    /// A timer belongs to one key. Timers fire in the order of their times; between keys with the same time there is no
+    /// order. At the end of input all timers fire, first those of event time, then those of the clock, which then fire
+    /// early. A cancel fires none. If a source blocks inside its own `next`, timers of the clock fire when it returns,
+    /// as with [`window_by_clock`](Self::window_by_clock).
     ///
     /// ```
     /// use std::time::Duration;
@@ -190,15 +190,14 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         self.keyed("process", operator)
     }
 
-    /// Keeps the first record of each key, and emits it at once. Every key that was seen is kept until the end of
-    /// input.
+    /// Emits the first record of each key at once, and drops the others. All keys are kept until the end of input.
     pub fn distinct(self) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>> {
         let operator = Distinct::new(self.key.clone(), ForEver::new());
         self.keyed("distinct", operator)
     }
 
-    /// Keeps the `most` records of each key that `rank` ranks highest (1 or more; of equal ones the earlier), and emits
-    /// the pairs of key and records, the highest first, at the end of input.
+    /// Keeps, for each key, the `most` records (1 or more) with the highest `rank`; of equal ranks the earlier. At the
+    /// end of input, emits the pairs of key and records, the highest rank first.
     pub fn top_k<R, G>(
         self,
         most: usize,
@@ -212,7 +211,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         self.keyed("top-k", operator).checked((most == 0).then_some("it keeps at least one record of each key"))
     }
 
-    /// Deals the records out to `replicas` replicas of what follows, equal keys to the same one.
+    /// Deals the records out to `replicas` replicas of the next chain. Equal keys go to the same replica.
     pub fn partition(self, replicas: usize) -> DataStream<P::Out> {
         let Self { stream, key } = self;
         let (stream, node) = stream.with_node("partition");
@@ -248,7 +247,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     }
 }
 
-/// A keyed stream for an operator whose states expire. Made by [`KeyedStream::expire_after`].
+/// A keyed stream for an operator whose states expire. [`KeyedStream::expire_after`] makes it.
 #[must_use = "a stream that does not end in a sink is an error when its environment is submitted"]
 pub struct ExpiringStream<P: Pipe, S> {
     keyed: KeyedStream<P, S>,
@@ -282,7 +281,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
         self.expiring("flat-map-with-state", operator)
     }
 
-    /// As [`KeyedStream::distinct`]: the first record of each key, and the first after it was forgotten.
+    /// As [`KeyedStream::distinct`], but the first record of a key after the key was forgotten is emitted too.
     pub fn distinct(self) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>> {
         let operator = Distinct::new(self.keyed.key.clone(), Expiring::new(self.ttl));
         self.expiring("distinct", operator)

@@ -1,4 +1,4 @@
-//! `map_async` on a stream: an async operator, and what can be set after it.
+//! `map_async` and its kin on a stream: async operators and their options.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -86,20 +86,19 @@ impl<I: Send + 'static, F: AsyncFunction<I>> Step for MapAsync<I, F> {
 }
 
 impl<P: Pipe> Stream<P> {
-    /// Replaces each record by what the future that `function` makes of it gives. Up to `capacity` futures are in
-    /// flight in each replica, 1 to 1,048,576; a zero is a [`SubmitError::OperatorOption`].
+    /// Replaces each record by the output of a future: `function` makes one from each record. Up to `capacity` futures
+    /// are in flight in each replica, 1 to 1,048,576; any other number is a [`SubmitError::OperatorOption`].
     ///
-    /// When `capacity` records are in flight, no more are taken until one has left: that is backpressure. A result is
-    /// sent on at once, also while no record comes in. Each record in flight takes the memory of its future, or of its
-    /// result while that waits for its turn, and some 200 bytes; what the capacity allows is used only when it is
-    /// needed.
+    /// When `capacity` records are in flight, the operator takes no more until one has left: that is backpressure. It
+    /// sends a result on at once, even while no record comes in. Each record in flight takes the memory of its future,
+    /// or of its result while that waits for its turn, and some 200 bytes more. Unused capacity takes no memory.
     ///
-    /// The futures run on the operator's own thread, one at a time, inside the job's tokio runtime, so that timers and
-    /// I/O work in them and one that computes for long holds the others up. A cancel drops them; a drain and the end of
-    /// input wait for them. A future that panics fails the job, naming the operator and its record.
+    /// The futures run on the operator's own thread, one at a time, inside the job's tokio runtime. So timers and I/O
+    /// work in them, and a future that computes for long holds up the others. A cancel drops them; a drain and the end
+    /// of input wait for them. A future that panics fails the job, and the report names the operator and the record.
     ///
-    /// The operator begins a chain of its own. See [`timeout`](Self::timeout) and [`parallelism`](Self::parallelism)
-    /// for what can be set after it; order is kept in each replica.
+    /// The operator begins a new chain. After it, you can set a [`timeout`](Self::timeout) and a
+    /// [`parallelism`](Self::parallelism); each replica keeps its own order.
     ///
     /// ```
     /// use std::time::Duration;
@@ -133,8 +132,8 @@ impl<P: Pipe> Stream<P> {
         self.asynchronous("map-async", capacity, order, Sure::new(function))
     }
 
-    /// As [`map_async`](Self::map_async), for futures that may give an error, which fails the job, naming the operator
-    /// and the record. See [`retry`](Self::retry) for trying again first.
+    /// As [`map_async`](Self::map_async), for futures that may return an error. An error fails the job, and the report
+    /// names the operator and the record. To try again first, add a [`retry`](Self::retry).
     ///
     /// ```
     /// use std::time::Duration;
@@ -166,8 +165,7 @@ impl<P: Pipe> Stream<P> {
         self.asynchronous("try-map-async", capacity, order, Fallible::new(function))
     }
 
-    /// As [`map_async`](Self::map_async), for a function that is opened before the first record and closed after the
-    /// last, such as one with a connection.
+    /// As [`map_async`](Self::map_async), for a function with `open` and `close`, such as one that holds a connection.
     pub fn map_async_with<F: AsyncFunction<P::Out>>(
         self,
         capacity: usize,
@@ -213,10 +211,11 @@ where
     I: Send + 'static,
     F: AsyncFunction<I>,
 {
-    /// How long each record may take, from the moment it is taken, all attempts and the pauses between them included.
-    /// Default: no limit. One that takes longer fails the job with [`AsyncError::TimedOut`], and its future is dropped.
+    /// Sets how long a record may take, from the moment the operator takes it; all attempts and the waits between them
+    /// count. A record that takes longer fails the job with [`AsyncError::TimedOut`], and its future is dropped.
+    /// Default: no limit.
     ///
-    /// A future that is found complete when its time is over counts as complete. Times are kept to the millisecond.
+    /// A future that is complete when its time is over counts as complete. Times are kept to the millisecond.
     ///
     /// [`AsyncError::TimedOut`]: crate::AsyncError::TimedOut
     pub fn timeout(mut self, limit: Duration) -> Self {
@@ -224,8 +223,8 @@ where
         self
     }
 
-    /// As [`timeout`](Self::timeout), counted from the moment that `since` gives for the record's first future. For one
-    /// that waits for its turn elsewhere, such as for a thread, `since` gives `None` until it has begun, and its time
+    /// As [`timeout`](Self::timeout), counted from the moment that `since` returns for the record's first future. If
+    /// that future first waits elsewhere, such as for a thread, `since` returns `None` until it has begun, and the time
     /// does not run.
     pub fn timeout_since(mut self, limit: Duration, since: fn(&F::Future) -> Option<Instant>) -> Self {
         self.pipe.since = Some(since);

@@ -1,8 +1,8 @@
-//! The typed, fluent description of a pipeline.
+//! Streams: how a program describes a pipeline.
 //!
-//! A [`Stream`] is a chain under construction: each operator wraps the pipe before it, so that the whole chain is
-//! compiled as one loop. Where records have to change threads (other parallelism, keys over replicas, a union, a fork,
-//! [`boxed`](Stream::boxed)) the chain is handed to the graph and the stream goes on from an inlet: a [`DataStream`].
+//! A [`Stream`] is a chain under construction: each operator wraps the pipe before it, so that the compiler makes one
+//! loop of the chain. Where records have to change threads (another parallelism, keys over replicas, a union, a fork,
+//! [`boxed`](Stream::boxed)), the chain goes to the graph, and the stream goes on from an inlet: a [`DataStream`].
 
 mod connected;
 pub(crate) mod factory;
@@ -40,10 +40,10 @@ use crate::operator::{Count, Filter, FlatMap, FlatMapInto, Fold, Inspect, Map, O
 use crate::source::{PerReplica, Source, SourceFactory};
 use crate::submit_error::SubmitError;
 
-/// A stream of records of type `P::Out`, still fusing operators into its chain.
+/// A stream of records of type `P::Out`. Operators added to it are fused into one chain, which runs on one thread.
 ///
-/// Functions given to a stream are `FnMut + Clone + Send + 'static`: each replica and each run has its own clone, on
-/// one thread, so a function may keep state without locks. A function that panics fails the job as an error does.
+/// A stream's functions are `FnMut + Clone + Send + 'static`. Each replica and each run has its own clone, which runs
+/// on one thread, so a function may keep state without locks. A function that panics fails the job, as an error does.
 ///
 /// A stream must end in a sink, or submitting its environment fails with [`SubmitError::MissingSink`].
 ///
@@ -90,7 +90,7 @@ impl<F: SourceFactory> Stream<FromSource<F>> {
 }
 
 impl<S: Source, F: Fn(usize) -> S + Send + 'static> Stream<FromSource<PerReplica<F>>> {
-    /// Runs the source in `replicas` replicas, each made by the factory with its own number.
+    /// Runs the source in `replicas` replicas. The factory makes each with its own number.
     pub fn parallelism(mut self, replicas: usize) -> Self {
         self.head = Head::Source { parallelism: replicas };
         self
@@ -123,8 +123,8 @@ where
 }
 
 impl<P: Pipe> Stream<P> {
-    /// Names the operator or source just added. Names are unique in an environment; the default is the kind of
-    /// operator with a number.
+    /// Names the operator or source just added. Names are unique in an environment. Default: the kind of operator with
+    /// a number.
     pub fn named(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.graph.with(|graph| match self.nodes.last() {
@@ -134,7 +134,7 @@ impl<P: Pipe> Stream<P> {
         self
     }
 
-    /// Replaces each record by what `function` makes of it.
+    /// Replaces each record by the result of `function`.
     pub fn map<O, F>(self, function: F) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
     where
         O: Send + 'static,
@@ -143,7 +143,8 @@ impl<P: Pipe> Stream<P> {
         self.then("map", Map::new(function))
     }
 
-    /// Replaces each record by what `function` makes of it; an error fails the job, naming operator and record.
+    /// Replaces each record by the result of `function`. An error fails the job, and the report names the operator and
+    /// the record.
     pub fn try_map<O, E, F>(self, function: F) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
     where
         O: Send + 'static,
@@ -153,7 +154,7 @@ impl<P: Pipe> Stream<P> {
         self.then("try-map", TryMap::new(function))
     }
 
-    /// Keeps the records `predicate` accepts.
+    /// Keeps the records for which `predicate` returns true.
     pub fn filter<F>(self, predicate: F) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>>
     where
         F: FnMut(&P::Out) -> bool + Clone + Send + 'static,
@@ -171,8 +172,8 @@ impl<P: Pipe> Stream<P> {
         self.then("flat-map", FlatMap::new(function))
     }
 
-    /// Replaces each record by those `function` pushes: like [`flat_map`](Self::flat_map) where the items borrow from
-    /// the record.
+    /// Replaces each record by the records that `function` pushes. Use it instead of [`flat_map`](Self::flat_map) when
+    /// the items borrow from the record.
     ///
     /// ```
     /// let env = sage::Environment::local("split");
@@ -192,7 +193,7 @@ impl<P: Pipe> Stream<P> {
         self.then("flat-map", FlatMapInto::new(function))
     }
 
-    /// Looks at each record and passes it on.
+    /// Calls `function` with a reference to each record, and passes the record on.
     pub fn inspect<F>(self, function: F) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>>
     where
         F: FnMut(&P::Out) + Clone + Send + 'static,
@@ -200,7 +201,7 @@ impl<P: Pipe> Stream<P> {
         self.then("inspect", Inspect::new(function))
     }
 
-    /// Runs an operator of the user's own, made per replica by `factory`, which need not be `Clone`.
+    /// Runs your own operator. `factory` makes one per replica, so it need not be `Clone`.
     pub fn operator<O, F>(self, factory: F) -> Stream<impl ParallelStep<In = P::Out, Out = O::Out>>
     where
         O: Operator<In = P::Out>,
@@ -209,12 +210,12 @@ impl<P: Pipe> Stream<P> {
         self.then_made("operator", Made(factory))
     }
 
-    /// Keeps the first `count` records and then ends the stream, upstream too. Runs in one replica.
+    /// Keeps the first `count` records and then ends the stream, and the part upstream of it. Runs in one replica.
     pub fn take(self, count: u64) -> Stream<impl Step<In = P::Out, Out = P::Out>> {
         self.gathered().then_made("take", Cloned::<_, One>::new(Take::new(count)))
     }
 
-    /// Folds the whole stream into one accumulator, emitted at the end of input. Runs in one replica.
+    /// Folds the whole stream into one accumulator, and emits it at the end of input. Runs in one replica.
     pub fn fold<A, F>(self, initial: A, function: F) -> Stream<impl Step<In = P::Out, Out = A>>
     where
         A: Clone + Send + 'static,
@@ -223,8 +224,8 @@ impl<P: Pipe> Stream<P> {
         self.gathered().then_made("fold", Cloned::<_, One>::new(Fold::new(initial, function)))
     }
 
-    /// Reduces the whole stream to one record, emitted at the end of input; to none if it is empty. Runs in one
-    /// replica.
+    /// Reduces the whole stream to one record, and emits it at the end of input; emits none if the stream is empty.
+    /// Runs in one replica.
     pub fn reduce<F>(self, function: F) -> Stream<impl Step<In = P::Out, Out = P::Out>>
     where
         F: FnMut(P::Out, P::Out) -> P::Out + Clone + Send + 'static,
@@ -232,12 +233,12 @@ impl<P: Pipe> Stream<P> {
         self.gathered().then_made("reduce", Cloned::<_, One>::new(Reduce::new(function)))
     }
 
-    /// Counts the records of the whole stream; the number is emitted at the end of input. Runs in one replica.
+    /// Counts the records of the whole stream, and emits the number at the end of input. Runs in one replica.
     pub fn count(self) -> Stream<impl Step<In = P::Out, Out = u64>> {
         self.gathered().then_made("count", Cloned::<_, One>::new(Count::new()))
     }
 
-    /// Groups the records by key, for the aggregation that follows. Equal keys meet in the same replica.
+    /// Groups the records by key for the next operator. Equal keys go to the same replica.
     pub fn key_by<K, F>(self, key: F) -> KeyedStream<P, Computed<F, K>>
     where
         K: Hash + Eq + Send + 'static,
@@ -246,8 +247,8 @@ impl<P: Pipe> Stream<P> {
         KeyedStream { stream: self, key: Computed::new(key) }
     }
 
-    /// As [`key_by`](Self::key_by), for a key that is a part of the record: it is copied once for each key, not once
-    /// for each record.
+    /// As [`key_by`](Self::key_by), for a key that is a part of the record. The operator copies each key once, not once
+    /// per record.
     ///
     /// ```
     /// let env = sage::Environment::local("words");
@@ -268,7 +269,8 @@ impl<P: Pipe> Stream<P> {
         KeyedStream { stream: self, key: Borrowed::new(key) }
     }
 
-    /// Merges two streams: all the records of both, in no order between them. Ends when both have ended.
+    /// Merges two streams into one with all their records. Between the two there is no order. Ends when both have
+    /// ended.
     pub fn union<Q: Pipe<Out = P::Out>>(self, other: Stream<Q>) -> DataStream<P::Out> {
         let parallelism = self.replicas().max(other.replicas());
         let ours = self.graph.is(&other.graph);
@@ -284,13 +286,13 @@ impl<P: Pipe> Stream<P> {
         Self::from_inlet(graph, inlet, Replicas::Any)
     }
 
-    /// Says how many bytes a record of this type holds beside the size of the type, for
-    /// [`Environment::queue_bytes`](crate::Environment::queue_bytes). It counts wherever records of this type wait in
-    /// this environment; said twice, the last word does.
+    /// Sets a function that returns how many bytes a record of this type holds beside the size of the type, for
+    /// [`Environment::queue_bytes`](crate::Environment::queue_bytes). It applies wherever records of this type wait in
+    /// this environment; the last one set counts.
     ///
-    /// Unless said, it is known of texts, byte vectors and vectors of numbers, as a record, in an `Option` or in a
-    /// [`Timed`](crate::Timed); of other types nothing is known but their size. The function is called once for each
-    /// record, by the task that sends it.
+    /// Without it, the engine knows these bytes for texts, byte vectors and vectors of numbers, as a record, in an
+    /// `Option` or in a [`Timed`](crate::Timed). For other types it knows only the size of the type. The task that
+    /// sends a record calls the function once for it.
     ///
     /// ```
     /// struct Page {
@@ -310,21 +312,21 @@ impl<P: Pipe> Stream<P> {
         self
     }
 
-    /// Ends the chain here: what follows runs on another thread.
+    /// Ends the chain here: the operators that follow run on another thread.
     pub fn boxed(self) -> DataStream<P::Out> {
         let parallelism = self.replicas();
         let (graph, inlet) = self.exchange(Partitioning::Forward, parallelism, RoundRobin::new);
         Self::from_inlet(graph, inlet, Replicas::Any)
     }
 
-    /// Deals the records out in turn to `replicas` replicas of what follows. Gives up the order between them.
+    /// Deals the records out in turn to `replicas` replicas of the next chain. Order is lost between the replicas.
     pub fn rebalance(self, replicas: usize) -> DataStream<P::Out> {
         let (graph, inlet) = self.exchange(Partitioning::RoundRobin, replicas, RoundRobin::new);
         Self::from_inlet(graph, inlet, Replicas::Any)
     }
 
-    /// Deals the records out to `replicas` replicas of what follows, each to the one whose number `choose` returns; it
-    /// is given the record and the number of replicas. A number that is too large fails the job.
+    /// Sends each record to one of `replicas` replicas of the next chain. `choose` gets the record and the number of
+    /// replicas, and returns the replica's number, from 0. A number that is too large fails the job.
     pub fn partition_by<F>(self, replicas: usize, choose: F) -> DataStream<P::Out>
     where
         F: FnMut(&P::Out, usize) -> usize + Clone + Send + 'static,
@@ -335,7 +337,8 @@ impl<P: Pipe> Stream<P> {
         Self::from_inlet(graph, inlet, Replicas::Fixed)
     }
 
-    /// Keeps the first of equal records, and emits it at once. Every different record is kept until the end of input.
+    /// Emits the first of equal records at once, and drops the others. One copy of each different record stays in
+    /// memory until the end of input.
     pub fn distinct(self) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>>
     where
         P::Out: Hash + Eq + Clone,
@@ -343,7 +346,7 @@ impl<P: Pipe> Stream<P> {
         KeyedStream { stream: self, key: Whole }.distinct()
     }
 
-    /// Sends every record to each of `replicas` replicas of what follows.
+    /// Sends every record to each of `replicas` replicas of the next chain.
     pub fn broadcast(self, replicas: usize) -> DataStream<P::Out>
     where
         P::Out: Clone,
@@ -352,8 +355,8 @@ impl<P: Pipe> Stream<P> {
         Self::from_inlet(graph, inlet, Replicas::Fixed)
     }
 
-    /// Goes on as `N` streams, each with every record. A branch that is slow slows the others down; one that
-    /// ends early, after a [`take`](Self::take), does not.
+    /// Splits the stream into `N` streams, each with every record. A slow branch slows the others down. A branch that
+    /// ends early, after a [`take`](Self::take), does not hold them up.
     pub fn fork<const N: usize>(self) -> [DataStream<P::Out>; N]
     where
         P::Out: Clone,

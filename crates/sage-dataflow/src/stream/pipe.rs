@@ -1,6 +1,6 @@
-//! What a stream is made of while its chain is still growing: sources and inlets, and operators after them.
+//! The parts of a stream whose chain is still growing: sources and inlets, and the operators after them.
 //!
-//! A pipe is a recipe. Given the rest of the chain it builds the task of one replica, as one concrete type that the
+//! A pipe is a recipe. Given the rest of the chain, it builds the task of one replica as one concrete type, which the
 //! compiler turns into one loop. Building does not use the recipe up: each replica and each run builds from it.
 
 use std::marker::PhantomData;
@@ -15,7 +15,7 @@ use crate::source::{Source, SourceFactory};
 use crate::submit_error::SubmitError;
 use crate::task::{InletTask, SourceTask, Task};
 
-/// A chain that can still grow: what a [`Stream`] is made of. Implemented by the engine alone.
+/// A chain to which operators can still be added; a [`Stream`] holds one. Only the engine implements it.
 pub trait Pipe: Send + Sized + 'static {
     /// The records that come out of it.
     type Out: Send + 'static;
@@ -36,16 +36,16 @@ pub trait Pipe: Send + Sized + 'static {
     }
 }
 
-/// A chain whose last step is an operator, which can still be told more: in how many replicas it runs, what becomes of
-/// records that fail. Implemented by the engine alone.
+/// A chain whose last step is an operator with options that can still be set, such as its parallelism and its error
+/// policy. Only the engine implements it.
 pub trait Step: Pipe {
     /// The records that the operator takes.
     type In: Send + 'static;
     /// In how many replicas it may run: `Many` or `One`.
     type Replicas;
-    /// The same step with its input spread over replicas.
+    /// The same step, with its input spread over replicas.
     type Spread: Step<In = Self::In, Out = Self::Out, Replicas = Self::Replicas>;
-    /// The same step, which keeps each record until it is done with it.
+    /// The same step, which keeps each record until the operator is done with it.
     type Kept: Step<In = Self::In, Out = Self::Out, Replicas = Self::Replicas>;
 
     #[doc(hidden)]

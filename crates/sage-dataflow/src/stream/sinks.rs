@@ -1,4 +1,4 @@
-//! The ends of a stream.
+//! Sinks on a stream, and their options.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::ids::{ChainId, NodeId};
 use crate::sink::{CollectSink, Collected, FileLines, FnSink, Sink, SinkEnd, TryFnSink};
 use crate::sync::lock;
 
-/// A sink that was added to a stream, to name it or to run it in several replicas.
+/// A sink that was added to a stream: sets its name, its error policy and its parallelism.
 pub struct SinkHandle<P, F> {
     graph: SharedGraph,
     pipe: Arc<Mutex<P>>,
@@ -25,7 +25,7 @@ pub struct SinkHandle<P, F> {
 }
 
 impl<P: Pipe> Stream<P> {
-    /// Ends the stream in a function.
+    /// Ends the stream: calls `function` with each record.
     pub fn sink<F>(self, function: F) -> SinkHandle<P, impl Fn(usize) -> FnSink<F, P::Out> + Send + 'static>
     where
         F: FnMut(P::Out) + Clone + Send + 'static,
@@ -33,7 +33,8 @@ impl<P: Pipe> Stream<P> {
         self.sink_as("sink", move |_replica| FnSink::new(function.clone()))
     }
 
-    /// Ends the stream in a function that may fail; an error fails the job, naming sink and record.
+    /// Ends the stream: calls `function` with each record. An error fails the job, and the report names the sink and
+    /// the record.
     pub fn try_sink<E, F>(
         self,
         function: F,
@@ -45,7 +46,7 @@ impl<P: Pipe> Stream<P> {
         self.sink_as("sink", move |_replica| TryFnSink::new(function.clone()))
     }
 
-    /// Ends the stream in a sink made per replica by `factory`, which is given the replica's number.
+    /// Ends the stream in your own sink. `factory` makes one per replica; its argument is the replica's number, from 0.
     pub fn sink_to<K, F>(self, factory: F) -> SinkHandle<P, F>
     where
         K: Sink<In = P::Out>,
@@ -54,7 +55,7 @@ impl<P: Pipe> Stream<P> {
         self.sink_as("sink", factory)
     }
 
-    /// Gathers the records in memory, to be taken after the run.
+    /// Ends the stream: gathers the records in memory, for [`Collected::take`] after the run.
     pub fn collect(self) -> Collected<P::Out> {
         let collected = Collected::new();
         let into = collected.clone();
@@ -62,8 +63,8 @@ impl<P: Pipe> Stream<P> {
         collected
     }
 
-    /// Writes each record as a line of the file at `path`, which is created or emptied when the job starts. Runs in one
-    /// replica: a parallel stream is gathered first.
+    /// Ends the stream: writes each record as a line of the file at `path`. The file is created, or emptied, when the
+    /// job starts. Runs in one replica: a parallel stream is gathered first.
     pub fn write_lines(self, path: impl Into<PathBuf>) -> SinkHandle<(), ()>
     where
         P::Out: Display,
@@ -109,14 +110,14 @@ impl SinkHandle<(), ()> {
 }
 
 impl<P, F> SinkHandle<P, F> {
-    /// Names the sink. Names are unique in an environment; the default is the kind of sink with a number.
+    /// Names the sink. Names are unique in an environment. Default: the kind of sink with a number.
     pub fn named(self, name: impl Into<String>) -> Self {
         let name = name.into();
         self.graph.with(|graph| graph.rename(self.node, name));
         self
     }
 
-    /// Says what becomes of a record that the sink fails to write. Default: that of
+    /// Sets the error policy for records that the sink fails to write. Default: the policy of
     /// [`Environment::on_error`](crate::Environment::on_error).
     pub fn on_error(self, policy: ErrorPolicy) -> Self {
         self.graph.with(|graph| graph.set_policy(self.node, policy));
@@ -130,7 +131,7 @@ where
     K: Sink<In = P::Out>,
     F: Fn(usize) -> K + Send + 'static,
 {
-    /// Runs the sink in `replicas` replicas, the records dealt out to them in turn.
+    /// Runs the sink in `replicas` replicas, and deals the records out to them in turn.
     pub fn parallelism(self, replicas: usize) -> SinkHandle<(), ()> {
         let Self { graph, pipe, factory, node, chain } = self;
         let handle = SinkHandle::name_only(graph.clone(), node, chain);

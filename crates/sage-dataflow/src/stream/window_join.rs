@@ -14,11 +14,11 @@ use crate::operator::join::windowed::{Pairing, WindowJoin};
 use crate::operator::{Full, In2, Inner, Left};
 use crate::time::{Sliding, Timed, Tumbling, Windowed};
 
-/// Windows that begin at the same times for every key: [`Tumbling`] or [`Sliding`]. Implemented by the engine alone.
+/// Windows that begin at the same times for every key: [`Tumbling`] or [`Sliding`]. Only the engine implements it.
 pub trait Aligned: Send + 'static {
     #[doc(hidden)]
     fn problem(&self) -> Option<String>;
-    /// How long they are and how far apart they begin.
+    /// Their length, and how far apart they begin.
     #[doc(hidden)]
     fn size_and_step(&self) -> (Duration, Duration);
 }
@@ -41,11 +41,11 @@ impl Aligned for Sliding {
     }
 }
 
-/// Two streams grouped by keys of the same type, about to be joined in windows: [`inner`](Self::inner),
-/// [`left`](Self::left) or [`full`](Self::full). Made by [`JoinedStreams::window`].
+/// Two streams grouped by keys of the same type, to be joined in windows by [`inner`](Self::inner),
+/// [`left`](Self::left) or [`full`](Self::full). [`JoinedStreams::window`] makes it.
 ///
-/// A result is a [`Timed`] [`Windowed`](crate::Windowed): key, window and the pair of records, at the last millisecond
-/// of its window, so that windows can follow.
+/// A result is a [`Timed`] [`Windowed`](crate::Windowed): key, window and the pair of records. Its time is the last
+/// millisecond of its window, so that windows can follow.
 #[must_use = "joined streams that no operator takes are an error when their environment is submitted"]
 pub struct WindowedJoin<P: Pipe, S, Q: Pipe, R, W> {
     left: KeyedStream<P, S>,
@@ -64,15 +64,15 @@ where
     Q: Pipe<Out = Timed<B>>,
     R: KeySelector<Timed<B>, Key = S::Key>,
 {
-    /// Joins the records of each window of event time: those of equal keys whose times are in the same one. Both
-    /// streams may be endless.
+    /// Joins the records in each window of event time: two records meet if their keys are equal and their times are in
+    /// the same window. Both streams may be endless.
     ///
-    /// A window is kept in memory until the watermark of the two streams, that of the slower one, reaches its end; then
-    /// its pairs come out, windows in the order of their ends and keys in no order, and it is freed. At the end of
-    /// input, and of a drain, all windows come out. Records that come later than that are dropped and counted as
-    /// [`OperatorReport::late`](crate::OperatorReport::late): there is no allowed lateness, so let the bound of
-    /// [`OutOfOrder`](crate::OutOfOrder) cover the disorder. A record is cloned for each window it is in, and for each
-    /// match; put large ones behind an `Arc`.
+    /// A window is kept in memory until the slower stream's watermark reaches its end. Then its pairs come out and it
+    /// is freed. Windows come out in the order of their ends, keys within a window in no order; at the end of input,
+    /// and of a drain, all windows come out. A record that comes after its window is dropped, and
+    /// [`OperatorReport::late`](crate::OperatorReport::late) counts it: there is no allowed lateness, so let the bound
+    /// of [`OutOfOrder`](crate::OutOfOrder) cover the disorder. A record is cloned for each window it is in, and for
+    /// each match; put large records behind an `Arc`.
     ///
     /// ```
     /// use std::time::Duration;
@@ -114,26 +114,27 @@ where
     R: KeySelector<Timed<B>, Key = S::Key>,
     W: Aligned,
 {
-    /// How many records of each stream a replica may keep in its open windows, one in several windows counted in each;
-    /// 100 million unless said. One more fails the job with a [`JoinError`](crate::JoinError). A zero is a
-    /// [`SubmitError::OperatorOption`](crate::SubmitError::OperatorOption).
+    /// Sets how many records of each stream a replica may keep in its open windows, 1 or more. A record counts once in
+    /// each of its windows. Default: 100 million. One more fails the job with a [`JoinError`](crate::JoinError). A zero
+    /// is a [`SubmitError::OperatorOption`](crate::SubmitError::OperatorOption).
     pub fn max_records(mut self, records: usize) -> Self {
         self.max_records = records;
         self
     }
 
-    /// The pairs of records with equal keys in one window.
+    /// Emits the pairs of records with equal keys in one window.
     pub fn inner(self) -> Stream<impl ParallelStep<In = In2<Timed<A>, Timed<B>>, Out = Paired<S::Key, (A, B)>>> {
         self.joined::<Inner>("window-inner-join")
     }
 
-    /// The pairs of records with equal keys in one window, and the left records that have no partner in theirs.
+    /// Emits the pairs of records with equal keys in one window, and the left records without a partner in their
+    /// window.
     pub fn left(self) -> Stream<impl ParallelStep<In = In2<Timed<A>, Timed<B>>, Out = Paired<S::Key, (A, Option<B>)>>> {
         self.joined::<Left>("window-left-join")
     }
 
-    /// The pairs of records with equal keys in one window, and the records of both streams that have no partner in
-    /// theirs.
+    /// Emits the pairs of records with equal keys in one window, and the records of both streams without a partner in
+    /// their window.
     pub fn full(
         self,
     ) -> Stream<impl ParallelStep<In = In2<Timed<A>, Timed<B>>, Out = Paired<S::Key, (Option<A>, Option<B>)>>> {

@@ -16,15 +16,16 @@ use crate::operator::{
 use crate::time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 
 impl<P: Pipe> Stream<P> {
-    /// Gives each record the time at which it happened, and begins a watermark: the latest time seen minus the bound of
-    /// `order`, and the end of time at the end of input.
+    /// Gives each record its event time, and starts a watermark: the latest time seen minus the bound of `order`, and
+    /// [`Timestamp::MAX`](crate::Timestamp::MAX) at the end of input.
     ///
-    /// The watermark goes along with the records, at most once per batch and when the input runs dry. It stays behind
-    /// those that were before it, also behind an exchange, where the slowest of the producers counts. Of several
-    /// `with_timestamps` in a row the last one counts.
+    /// The watermark travels with the records, at most once per batch and when the input runs dry. It never overtakes a
+    /// record, and behind an exchange the slowest producer's watermark counts. Of several `with_timestamps` in a row,
+    /// the last one counts.
     ///
-    /// A source that blocks inside its own `next` gives no watermark meanwhile, though its records have gone on; put
-    /// [`boxed`](Self::boxed) between it and this, or let it answer [`Next::Idle`](crate::Next::Idle).
+    /// While a source blocks inside its own `next`, its watermark does not advance, though its records have gone on.
+    /// Put [`boxed`](Self::boxed) between the source and `with_timestamps`, or let the source answer
+    /// [`Next::Idle`](crate::Next::Idle).
     ///
     /// ```
     /// use std::time::Duration;
@@ -57,9 +58,9 @@ impl<P: Pipe> Stream<P> {
     }
 }
 
-/// What windows gather of records `R`. Implemented by the engine alone.
+/// The part of a record `R` that windows aggregate. Only the engine implements it.
 pub trait WindowsOf<R>: Send + 'static {
-    /// What is gathered: the value of a [`Timed`] record, or the whole of one in windows by the clock.
+    /// The aggregated part: the value of a [`Timed`] record, or, in windows by the clock, the whole record.
     type Value: Send + 'static;
 }
 
@@ -79,7 +80,7 @@ impl<T: Send + 'static> WindowsOf<Timed<T>> for Count {
     type Value = T;
 }
 
-/// Windows that go by the clock of the job, and not by the times of records.
+/// Windows that follow the job's clock instead of the records' times.
 #[derive(Debug, Clone, Copy)]
 pub struct ByClock<W>(W);
 
@@ -87,9 +88,9 @@ impl<R: Send + 'static, W: Send + 'static> WindowsOf<R> for ByClock<W> {
     type Value = R;
 }
 
-/// A kind of windows: [`Tumbling`], [`Sliding`], [`Session`] or [`Count`]. Implemented by the engine alone.
+/// A kind of windows: [`Tumbling`], [`Sliding`], [`Session`] or [`Count`]. Only the engine implements it.
 pub trait Windowing<S: KeySelector<R>, R, A: Aggregate<S::Key, Self::Value>, L>: WindowsOf<R> {
-    /// What gathers records in them.
+    /// The operator that fills the windows.
     type Operator: Stage<In = R, Out = Timed<Windowed<S::Key, A::Out>>, Side = Infallible> + Clone;
 
     #[doc(hidden)]
@@ -194,16 +195,17 @@ where
 }
 
 impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
-    /// Cuts the records of each key into windows of processing time, for the aggregation that follows: a record is in
-    /// the windows that are open when it comes.
+    /// Cuts the records of each key into windows of processing time, for the next aggregation: a record is in the
+    /// windows that are open when it comes.
     ///
-    /// A window fires when its end has come by the environment's [`clock`](crate::Environment::clock), though no record
-    /// comes, and at the end of input; no record is late. Results are as those of [`window`](Self::window), with a
-    /// watermark of their own, so that windows of event time can follow. Windows by count are the same by either.
+    /// A window fires when the environment's [`clock`](crate::Environment::clock) reaches its end, even if no record
+    /// comes, and at the end of input. No record is late. Results have the form of those of [`window`](Self::window)
+    /// and a watermark of their own, so windows of event time can follow. Windows by count are the same here as in
+    /// `window`.
     ///
-    /// In the chain of a source that blocks inside its own `next`, windows fire when it returns; put
+    /// In the chain of a source that blocks inside its own `next`, windows fire only when it returns. Put
     /// [`boxed`](crate::Stream::boxed) behind such a source, or let it wait with
-    /// [`SourceContext::wait`](crate::SourceContext::wait), which ends in time.
+    /// [`SourceContext::wait`](crate::SourceContext::wait), which ends when a window is due.
     ///
     /// ```
     /// use std::time::Duration;
@@ -240,10 +242,11 @@ where
     T: Send + 'static,
     S: KeySelector<Timed<T>>,
 {
-    /// Cuts the records of each key into windows of event time, for the aggregation that follows.
+    /// Cuts the records of each key into windows of event time, for the next aggregation.
     ///
-    /// A window fires when the watermark reaches its end, windows in the order of their ends and keys in no order. At
-    /// the end of input, and of a drain, all of them fire. What a key had in a window is freed then.
+    /// A window fires when the watermark reaches its end. Windows fire in the order of their ends, keys within a window
+    /// in no order. At the end of input, and of a drain, all windows fire. The memory of a key's window is freed when
+    /// it fires.
     pub fn window<W>(self, windows: W) -> WindowedStream<P, S, W, Dropped> {
         WindowedStream { keyed: self, windows, lateness: Duration::ZERO, late: Dropped }
     }
@@ -251,8 +254,8 @@ where
 
 /// A keyed stream in windows.
 ///
-/// A result is a [`Timed`] [`Windowed`]: key, window and value, at the last millisecond of its window, so that windows
-/// can follow windows.
+/// A result is a [`Timed`] [`Windowed`]: key, window and value. Its time is the last millisecond of its window, so that
+/// windows can follow windows.
 #[must_use = "a stream that does not end in a sink is an error when its environment is submitted"]
 pub struct WindowedStream<P: Pipe, S, W, L> {
     keyed: KeyedStream<P, S>,
@@ -268,18 +271,18 @@ where
     S: KeySelector<Timed<T>>,
     L: LateRecords<T>,
 {
-    /// Keeps what a window has gathered until the watermark is `lateness` past its end. A record that comes late, but
-    /// within that time, makes its window fire again at once, with all that it now has. Default: zero.
+    /// Keeps a window's content until the watermark is `lateness` past its end. A record that comes late, but within
+    /// that time, makes its window fire again at once, with all its records. Default: zero.
     ///
-    /// A session that has fired may grow, or be merged with another, by a late record; the result that follows
-    /// replaces those of the parts. Results of late firings are themselves late for windows behind these. Windows by
-    /// count know no lateness.
+    /// A late record may extend a session that has fired, or merge it with another; the new result replaces the results
+    /// of the parts. The result of a late firing is itself late for windows that follow. Windows by count have no
+    /// lateness.
     pub fn allowed_lateness(self, lateness: Duration) -> Self {
         Self { lateness, ..self }
     }
 
-    /// Hands records that are too late for every window they belong to, to `function`, instead of dropping them. Either
-    /// way they are counted, as [`OperatorReport::late`](crate::OperatorReport::late).
+    /// Calls `function` with each record that is too late for all its windows, instead of dropping the record. Either
+    /// way, [`OperatorReport::late`](crate::OperatorReport::late) counts it.
     pub fn late_to<F>(self, function: F) -> WindowedStream<P, S, W, HandedTo<F>>
     where
         F: FnMut(Timed<T>) + Clone + Send + 'static,
@@ -295,11 +298,11 @@ where
     W: WindowsOf<P::Out>,
 {
     /// Folds the records of each key and window into an accumulator that starts as a clone of `initial`, in the order
-    /// in which they come. The function is given a reference, as a record may be in several windows.
+    /// in which they come. The function gets a reference, because a record may be in several windows.
     ///
-    /// Sessions keep their records and fold them when they fire, since two accumulators cannot be made one; those of a
-    /// session that was merged come in no particular order. [`reduce`](Self::reduce) and [`count`](Self::count) keep no
-    /// records.
+    /// Sessions keep their records and fold them when they fire, because two accumulators cannot be merged. If a
+    /// session was merged from others, its records come in no particular order. [`reduce`](Self::reduce) and
+    /// [`count`](Self::count) keep no records.
     pub fn fold<A, F>(self, initial: A, function: F) -> Aggregated<P, W::Operator, S>
     where
         A: Clone + Send + 'static,
@@ -327,7 +330,7 @@ where
         self.aggregate("window-count", Counted)
     }
 
-    /// Keeps the records of each key and window, and gives all of them to `function` when the window fires. Memory
+    /// Keeps the records of each key and window, and calls `function` with all of them when the window fires. Memory
     /// grows with their number.
     pub fn apply<O, F>(self, function: F) -> Aggregated<P, W::Operator, S>
     where

@@ -1,11 +1,12 @@
 //! Hash joins of two streams by key: inner, left and full, over bounded input.
 //!
-//! The right stream is the build side: it is gathered, and goes into tables when it has ended and its size is known.
-//! The left stream is the probe side: what comes of it before that is gathered as well, what comes later is probed and
-//! passed on at once. Both inputs are read as they come, so a join never holds one back while it waits for the other.
+//! The right stream is the build side: its records are gathered, and go into tables when the stream has ended and its
+//! size is known. The left stream is the probe side: its records are gathered until then too; later ones are looked up
+//! and passed on at once. Both inputs are read as they come, so a join never holds one back while it waits for the
+//! other.
 //!
-//! What is gathered is dealt to drawers by a hash of the key as it comes. So there can be several tables where one
-//! would outgrow the cache, each for some of the drawers, and a table is probed while it lies in the cache.
+//! Gathered records are dealt to drawers by a hash of their key as they come. So where one table would outgrow the
+//! cache there can be several, each for some of the drawers, and a table is probed while it lies in the cache.
 //!
 //! Invariants:
 //!  1. Every record is in exactly one place: gathered, in the table, or emitted.
@@ -37,11 +38,11 @@ pub(crate) fn limit_problem(max_records: usize) -> Option<&'static str> {
 /// How often an operator that emits nothing looks whether its job is cancelled, in records.
 const LOOK_EVERY: usize = 4096;
 
-/// Why a join fails its job.
+/// Why a join failed the job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// A replica had to keep more records of one side than it may.
+    /// A replica would have to keep more records of one stream than `max_records`.
     #[error(
         "one replica would have to keep more than {limit} records of the {side} stream; raise `max_records`, use more \
          replicas, or let the smaller stream be the right one"
@@ -49,10 +50,10 @@ pub enum JoinError {
     TooManyRecords {
         /// Which stream, `left` or `right`.
         side: &'static str,
-        /// How many records of each side it may keep.
+        /// How many records of each stream a replica may keep.
         limit: usize,
     },
-    /// A replica had to keep more records of one side in open windows than it may.
+    /// A replica would have to keep more records of one stream in open windows than `max_records`.
     #[error(
         "one replica would have to keep more than {limit} records of the {side} stream in open windows; raise \
          `max_records`, use more replicas, or join in shorter windows"
@@ -60,7 +61,7 @@ pub enum JoinError {
     TooManyInWindows {
         /// Which stream, `left` or `right`.
         side: &'static str,
-        /// How many records of each side it may keep.
+        /// How many records of each stream a replica may keep.
         limit: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! `map_async` and `try_map_async`: what the user says of their futures.
+//! The user's side of `map_async`: the function that makes futures, their order, and the error of a timeout.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -8,17 +8,17 @@ use crate::BoxError;
 use crate::chain::{CloseContext, OpenContext, Retry};
 use crate::operator::clone_by_function;
 
-/// In which order the results of [`map_async`](crate::Stream::map_async) leave.
+/// The order in which the results of [`map_async`](crate::Stream::map_async) leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Order {
-    /// In the order of the records they were made of. A slow future holds back the results of those behind it; they
-    /// count towards the capacity until they leave.
+    /// In the order of the records. A slow future holds back the results behind it, which count towards the capacity
+    /// until they leave.
     Ordered,
-    /// As the futures complete: the order of the stream is given up.
+    /// As the futures complete. The order of the stream is lost.
     Unordered,
 }
 
-/// Why the engine, and not the function itself, failed a record of [`map_async`](crate::Stream::map_async).
+/// An error of [`map_async`](crate::Stream::map_async) that comes from the engine and not from the function.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AsyncError {
@@ -54,10 +54,10 @@ impl<I> Clone for Policy<I> {
 /// The futures an operator may have in flight.
 pub(crate) const MAX_CAPACITY: usize = 1 << 20;
 
-/// Makes the future of a record: what [`map_async`](crate::Stream::map_async) does for a closure. Implement it for a
-/// function that has something to open and close.
+/// Makes a future of each record, as the closure of [`map_async`](crate::Stream::map_async) does. Implement it for a
+/// function that needs `open` and `close`.
 pub trait AsyncFunction<I>: Clone + Send + 'static {
-    /// What comes of a record.
+    /// The records it emits.
     type Out: Send + 'static;
     /// The future.
     type Future: Future + Send + 'static;
@@ -71,11 +71,11 @@ pub trait AsyncFunction<I>: Clone + Send + 'static {
     /// Makes the future of a record.
     fn call(&mut self, record: I) -> Self::Future;
 
-    /// Tells what a future gave: a record, or an error.
+    /// Turns a future's output into a record or an error.
     fn result(output: <Self::Future as Future>::Output) -> Result<Self::Out, BoxError>;
 
-    /// Releases what `open` acquired, when all futures are done or dropped. Runs exactly once after `open` was
-    /// attempted, whatever happened since.
+    /// Releases what `open` acquired, when all futures are done or dropped. Runs exactly once after `open` was called,
+    /// whether or not `open` succeeded.
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         let _ = cx;
         Ok(())

@@ -1,12 +1,12 @@
-//! A chain that begins with an async operator: the task that takes records while it has slots for them, and sends on
-//! what their futures give.
+//! The task of a chain that begins with an async operator: it takes records while it has free slots, and sends on the
+//! results of their futures.
 //!
-//! The operator always begins a chain, so that its task has an inbox to wait at: for records and for completions alike. A
-//! source that is stuck in its iterator delays no result, and the operators behind it are fused as behind any other.
+//! The operator always begins a chain, so that its task can wait at an inbox, for records and completions alike. So a
+//! source that is stuck in its iterator delays no result. The operators behind it are fused as behind any other.
 //!
 //! Invariants:
-//!  1. Futures are made, polled and dropped on its own thread, inside the job's async runtime; what comes behind is never
-//!     inside of it, so that it may block.
+//!  1. Futures are made, polled and dropped on the task's own thread, inside the job's async runtime. The operators
+//!     behind run outside of the runtime, so that they may block.
 //!  2. It takes a record only when there is a slot for it, and reaches the end of its input when every slot is empty.
 //!  3. While user code runs, the position names the record it runs for, which is not the one taken last. How many were
 //!     taken is counted apart.

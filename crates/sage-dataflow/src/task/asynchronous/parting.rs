@@ -1,4 +1,4 @@
-//! Where the results of an async operator go: on along its chain, or away as dead letters.
+//! Where the results of an async operator go: on along its chain, or to the dead letters.
 
 use crate::chain::{DeadLetter, Fault, Position, Push, Signal, Stop, TaskContext, sent, still};
 use crate::time::Timestamp;

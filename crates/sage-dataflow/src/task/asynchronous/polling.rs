@@ -1,5 +1,5 @@
-//! What a task needs to poll futures on its own thread: the job's async runtime, for timers and I/O, and a way to be
-//! roused when one of them can go on.
+//! How a task polls futures on its own thread: inside the job's async runtime, for timers and I/O, and woken when a
+//! future can go on.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;

@@ -211,7 +211,10 @@ fn a_partition_that_is_not_there_fails_the_job() {
         env.from_iter(0..10_usize).map(|n| n).partition_by(3, |n, _| *n).sink(|_| {});
         let report = failed(env.run());
         let cause = report.first_cause.unwrap().to_string();
-        assert_eq!(cause, "operator `partition-1`, record 4: the partitioner chose replica 3; there are 3, from 0");
+        assert_eq!(
+            cause,
+            "operator `partition-1`, record 4: the partitioner chose replica 3; there are 3 replicas, from 0"
+        );
     });
 }
 
