@@ -1,4 +1,4 @@
-//! What lies between the records of a lane: watermarks, and signals that are numbered.
+//! The marks between the records of a lane: watermarks and numbered signals.
 
 /// A watermark: no record of an earlier time is to come, in milliseconds since the epoch; and whether the input is
 /// idle, so that nobody should wait for its watermark. Records are the business of whoever reads it: an idle input that

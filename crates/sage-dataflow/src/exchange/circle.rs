@@ -1,9 +1,9 @@
-//! Whether anybody outside a loop still wants what goes round in it.
+//! Whether a reader outside a loop still wants its records.
 //!
-//! The tasks of a loop want records of each other for ever. So each that sends to somebody outside tells, once, when
-//! nobody there wants more, and when all have told, the loop ends: whoever told last ends as satisfied, and that ends
-//! the others, as its writers find nobody who wants more, and all of them are its writers, or theirs. A loop that
-//! nobody outside reads is run for what its functions do, and ends with its records.
+//! The tasks of a loop want records of each other for ever. So each task that also sends outside the loop says, once,
+//! when its readers there want no more. When all of them have said so, the loop ends: the last one ends as satisfied,
+//! and then its writers find no reader, and their writers, until all tasks of the loop have ended. A loop without
+//! readers outside runs for the effects of its functions, and ends with its records.
 
 use std::cell::Cell;
 use std::sync::Arc;

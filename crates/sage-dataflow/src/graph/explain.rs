@@ -53,7 +53,7 @@ impl Explain {
         Self { name: name.to_owned(), chains, exchanges, services }
     }
 
-    /// The graph in the dot language of Graphviz.
+    /// Returns the graph in the dot language of Graphviz.
     pub fn dot(&self) -> String {
         let mut dot = String::new();
         self.write_dot(&mut dot).expect("writing to a string does not fail");

@@ -1,4 +1,4 @@
-//! What the user described, as data: transformations, the chains they fuse into, and the exchanges between chains.
+//! The pipeline as data: transformations, the chains they fuse into, and the exchanges between chains.
 //!
 //! The logical graph is the list of [`Node`]s; [`Chain`]s, [`Inlet`]s and [`Edge`]s are its translation. A chain knows
 //! how to build its task for a replica (`build`), and that closure is all that knows record types and user functions.

@@ -1,4 +1,4 @@
-//! What is wrong with a graph, said before anything starts.
+//! Checks a graph before anything starts.
 
 use super::{Graph, Index, Mistake};
 use crate::ids::{InletId, NodeId};
@@ -67,7 +67,7 @@ fn validate_loops(graph: &Graph, links: &Index) -> Result<(), SubmitError> {
         let name = graph.node(feeds.node).name.as_str();
         let wrong = |message: String| SubmitError::OperatorOption { operator: name.to_owned(), message };
         if links.edges_to(InletId(index)).is_empty() {
-            return Err(wrong("nothing is fed back; call `fill` with the stream that goes round".to_owned()));
+            return Err(wrong("no stream is fed back; call `fill` with the stream that goes round".to_owned()));
         }
         let Some(head) = links.reader_of(InletId(index)) else { continue };
         let reached = links.reached_from(graph, head);

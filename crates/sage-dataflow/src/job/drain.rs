@@ -1,8 +1,8 @@
 //! The whole shutdown of a job, top to bottom.
 //!
-//! It is the same for every ending: the end of input, a failure, a signal, a cancel, a time limit. What differs is only
-//! how soon the tasks are told to end. Each step has a deadline; what misses it is named in the report and left behind,
-//! and the next step begins.
+//! It is the same for every ending: the end of input, a failure, a signal, a cancel, a time limit. They differ only in
+//! how soon the tasks are told to end. Each step has a deadline. A part that misses it is named in the report and left
+//! behind, and the next step begins.
 
 use std::any::Any;
 use std::time::{Duration, Instant};
@@ -175,10 +175,10 @@ impl<B: Backend> Dispatcher<B> {
                     let name = self.services[service.0 as usize].entry.name.clone();
                     (format!("a thread of service `{name}`"), Origin::Service { name, hook })
                 }
-                Stuck::Discard => ("the thread that drops what was not used".to_owned(), Origin::Job),
+                Stuck::Discard => ("the thread that drops unused values".to_owned(), Origin::Job),
             };
             let message = format!(
-                "it did not end within {:?} of its work, perhaps in the `Drop` of a thread-local value; it is left",
+                "it did not end within {:?} after its work, perhaps because of the `Drop` of a thread-local value; it is left",
                 self.deadlines.cancel
             );
             self.left.push(Leftover { what, why: message.clone() });

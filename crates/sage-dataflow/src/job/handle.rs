@@ -1,4 +1,4 @@
-//! What the caller holds of a job: the handle of a submitted one, and the error of one that did not end well.
+//! The caller's side of a job: [`JobHandle`], and the errors of a job that did not end well.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -63,10 +63,9 @@ impl JobShared {
 
 /// A job running in the background.
 ///
-/// Its methods may be called from several threads; waits and stops that meet coalesce, and every caller gets the same
-/// report. Dropping the handle before the job is over cancels the job and blocks until everything is stopped and
-/// cleaned, for the sum of the phase deadlines at most: a job that nobody watches is never left running. On a thread
-/// that the job waits for, it cancels only.
+/// Several threads may call its methods, and every caller that waits gets the same report. Dropping the handle before
+/// the job is over cancels the job, and blocks until everything is stopped and cleaned, for the sum of the phase
+/// deadlines at most. So no job runs on unwatched. On a thread that the job itself waits for, dropping only cancels.
 #[must_use = "dropping the handle cancels the job"]
 pub struct JobHandle {
     shared: Arc<JobShared>,
@@ -83,23 +82,24 @@ impl JobHandle {
         Self { shared }
     }
 
-    /// The job's id, unique on this machine.
+    /// Returns the job's id, unique on this machine.
     pub fn id(&self) -> &str {
         self.shared.id()
     }
 
-    /// Waits until the job is over and everything of it is stopped and cleaned. Blocks as long as the job runs.
+    /// Waits until the job is over, with everything stopped and cleaned. Blocks as long as the job runs.
     ///
     /// # Errors
-    /// [`RunError::Job`] unless the job succeeded and is clean; the error carries the report. [`RunError::Forked`] in a
-    /// process that was forked from the job's. [`RunError::WaitsForItself`] on a thread that the job waits for: see
-    /// [`WorksFor`].
+    /// [`RunError::Job`], with the report, if the job did not succeed or is not clean. [`RunError::Forked`] in a
+    /// process that was forked from the job's process. [`RunError::WaitsForItself`] on a thread that the job waits for;
+    /// see [`WorksFor`].
     pub fn wait(&self) -> Result<JobReport, RunError> {
         self.check_may_wait()?;
         self.waited(self.shared.end.wait().flatten())
     }
 
-    /// As [`wait`](Self::wait), for `timeout` at most; `None` when that has passed and the job goes on.
+    /// As [`wait`](Self::wait), but waits for `timeout` at most. Returns `None` when that has passed and the job goes
+    /// on.
     pub fn wait_timeout(&self, timeout: Duration) -> Option<Result<JobReport, RunError>> {
         if let Err(error) = self.check_may_poll(timeout) {
             return Some(Err(error));
@@ -108,8 +108,9 @@ impl JobHandle {
         report.map(|report| self.waited(report))
     }
 
-    /// As [`wait_timeout`](Self::wait_timeout), where `None` is no timeout, but ended by a signal as well: `None` when
-    /// one of those that `watch` is for has come, and sometimes for no reason.
+    /// As [`wait_timeout`](Self::wait_timeout), but a signal that `watch` is for ends the wait too. Without a `timeout`
+    /// the wait is not limited. Returns `None` when such a signal has come, when the timeout has passed, and sometimes
+    /// for no reason.
     pub fn wait_watching(&self, watch: &SignalWatch, timeout: Option<Duration>) -> Option<Result<JobReport, RunError>> {
         if let Err(error) = self.check_may_poll(timeout.unwrap_or(FOREVER)) {
             return Some(Err(error));
@@ -137,18 +138,18 @@ impl JobHandle {
         checked(poll_fn(|cx| self.shared.end.poll(cx.waker()).map_or(Poll::Pending, Poll::Ready)).await)
     }
 
-    /// Asks the job to end its sources and finish what is in flight. Returns at once; the job then succeeds, or times
-    /// out at [`Deadlines::drain`](crate::Deadlines::drain).
+    /// Asks the job to end its sources and finish the records in flight. Returns at once. The job then succeeds, or
+    /// times out at [`Deadlines::drain`](crate::Deadlines::drain).
     pub fn drain(&self) {
         self.command(Command::Drain(StopReason::Drain));
     }
 
-    /// Asks the job to drop what is in flight and clean up. Returns at once.
+    /// Asks the job to drop the records in flight and clean up. Returns at once.
     pub fn cancel(&self) {
         self.command(Command::Cancel(StopReason::Cancel));
     }
 
-    /// Asks the sources to stop reading until [`resume`](Self::resume); what is in flight is processed. Returns at
+    /// Asks the sources to stop reading until [`resume`](Self::resume). Records in flight are processed. Returns at
     /// once.
     pub fn pause(&self) {
         self.command(Command::Pause);
@@ -159,25 +160,25 @@ impl JobHandle {
         self.command(Command::Resume);
     }
 
-    /// Where the job is in its life.
+    /// Returns the job's state.
     pub fn status(&self) -> JobState {
         *lock(&self.shared.state)
     }
 
-    /// What its operators have done so far, up to their latest batches.
+    /// Returns the figures of its operators so far, up to their latest batches.
     pub fn metrics(&self) -> JobMetrics {
         self.shared.metrics.read()
     }
 
-    /// How many records have been read and are not finished: that wait between tasks, are being worked on behind one,
-    /// or are in flight in [`map_async`](crate::Stream::map_async). A drain finishes them. Exact where tasks wait for
-    /// each other; where records move fast, up to some batches of them are not seen.
+    /// Returns how many records have been read and are not finished: they wait between tasks, a task works on them, or
+    /// they are in flight in [`map_async`](crate::Stream::map_async). A drain finishes them. The number is exact while
+    /// tasks wait for each other; while records move fast, it may miss a few batches.
     pub fn unfinished(&self) -> u64 {
         self.shared.metrics.unfinished()
     }
 
-    /// Asks every service whether it is in order, on the calling thread: its name, and what its `health` said. A
-    /// service that is not serving answers [`CallError::NotServing`]. Empty once the job is over.
+    /// Calls `health` of every service on the calling thread, and returns each service's name with the result. A
+    /// service that is not serving gives [`CallError::NotServing`]. Empty once the job is over.
     pub fn health(&self) -> Vec<(String, Result<(), CallError>)> {
         let Some(runtime) = self.shared.registry.runtime() else { return Vec::new() };
         self.shared.registry.all().iter().map(|entry| (entry.name.clone(), entry.health(&runtime))).collect()
@@ -229,37 +230,36 @@ pub(crate) fn checked(report: Option<JobReport>) -> Result<JobReport, RunError> 
     }
 }
 
-/// Why running a pipeline did not end well.
+/// Why running a pipeline did not succeed.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The job was not started.
+    /// The job did not start.
     #[error(transparent)]
     Submit(#[from] SubmitError),
-    /// The job was started, and did not succeed or is not clean.
+    /// The job did not succeed, or is not clean.
     #[error(transparent)]
     Job(Box<JobError>),
-    /// A thread that works for the job waited for the job: its functions and services are to end it with
+    /// A thread that works for the job waited for the job. A function or service of the job can end it with
     /// [`drain`](JobHandle::drain) or [`cancel`](JobHandle::cancel), which return at once.
     #[error(
-        "job `{job}` would wait for itself: \
-         it cannot end before the function or service that waits for it here has returned; \
-         have it drained or cancelled instead, which waits for nothing, or wait for it elsewhere"
+        "job `{job}` would wait for itself: it cannot end before this function or service returns; \
+         call `drain` or `cancel` instead, which return at once, or wait outside the job"
     )]
     WaitsForItself {
         /// The job's id.
         job: String,
     },
-    /// The engine itself failed: a defect, worth a report to its authors.
+    /// The engine itself failed. This is a bug in the engine; please report it.
     #[error("the engine failed while it ran the job; please report this with the panic message printed before it")]
     Engine,
     /// The job belongs to the process that this one was forked from.
-    #[error("the job belongs to the process that this one was forked from; its threads are not here")]
+    #[error("the job belongs to the process that this one was forked from, and its threads run only there")]
     Forked,
 }
 
 impl fmt::Debug for RunError {
-    /// What `main` prints when it returns this error: the report in words, or what is wrong with the declaration.
+    /// Prints the report, or the error of the declaration: `main` prints this when it returns the error.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Submit(error) => write!(f, "{}", chain_of(error)),
@@ -270,7 +270,7 @@ impl fmt::Debug for RunError {
 }
 
 impl RunError {
-    /// The report of the job, if one was started.
+    /// Returns the report of the job, if it started.
     pub fn report(&self) -> Option<&JobReport> {
         match self {
             Self::Job(error) => Some(&error.report),
@@ -281,7 +281,7 @@ impl RunError {
 
 /// A job that did not succeed, or left something behind.
 ///
-/// Its source is the user's own error, where one was the first cause.
+/// Its source is the user's own error, if that was the first cause.
 #[derive(Clone)]
 pub struct JobError {
     /// Everything about the job.
@@ -289,7 +289,7 @@ pub struct JobError {
 }
 
 impl fmt::Debug for JobError {
-    /// The report in words: what `main` prints when it returns this error.
+    /// Prints the report: `main` prints this when it returns the error.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.report, f)
     }

@@ -1,4 +1,4 @@
-//! The log files of one session, for those who ask for them: what happened to the job, nothing per record.
+//! The optional log files of one session: the events of the job, nothing per record.
 //!
 //! `<dir>/jobmanager/session_<time>/` holds `Dispatcher.log` (every change of state) and `Error.log` (every
 //! failure). A line that cannot be written is dropped with a warning: a full disk must not end a job.

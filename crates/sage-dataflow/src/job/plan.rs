@@ -1,4 +1,4 @@
-//! What the dispatcher is given: the tasks and services of one run, and how long each phase may take.
+//! The plan of one run: its tasks and services, and how long each phase may take.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,19 +17,22 @@ use crate::service::ServiceEntry;
 use crate::sync::{FOREVER, lock};
 use crate::task::{Ending, TaskOutcome};
 
-/// How long each phase of a job may take. A run itself has no limit unless one is set.
+/// How long each phase of a job may take. The run itself has no limit, unless
+/// [`Environment::time_limit`](crate::Environment::time_limit) sets one.
 ///
-/// A hook that runs past its deadline does not keep the job from ending: its service is reported as abandoned.
-/// Stopping all services takes at most the sum of `stop` and `cleanup` over the longest chain of dependencies.
+/// A hook that misses its deadline does not keep the job from ending: the report calls its service abandoned. Stopping
+/// all services takes at most the sum of `stop` and `cleanup` along the longest chain of dependencies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
     /// For the constructor and `setup` of each service, together. Default: 60 s.
     pub setup: Duration,
-    /// For a drain, from the request until the last task has ended; then the job is cancelled. Default: 30 s.
+    /// For a drain, from the request until the last task has ended. When it passes, the job is cancelled. Default: 30
+    /// s.
     pub drain: Duration,
-    /// For a cancel, from the request until the last task has ended; then those left are abandoned. Default: 10 s.
+    /// For a cancel, from the request until the last task has ended. When it passes, the tasks that still run are
+    /// abandoned. Default: 10 s.
     pub cancel: Duration,
-    /// For `stop` of each service and the end of the calls inside. Default: 10 s.
+    /// For `stop` of each service and the end of its running calls. Default: 10 s.
     pub stop: Duration,
     /// For `cleanup` of each service. Default: 10 s.
     pub cleanup: Duration,

@@ -1,4 +1,4 @@
-//! Where the one thread that runs a job and all those that wait for it meet.
+//! The meeting point of the thread that runs a job and the threads that wait for it.
 //!
 //! Invariants: the result is set once and stays; a waiter that has it knows that the job's thread has ended, because it
 //! joined that thread or waited on the lock under which another did. (Checked with shuttle: `tests/it/models.rs`.)

@@ -1,4 +1,4 @@
-//! What the caller is told when a job is over.
+//! [`JobReport`]: everything about a job that is over.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -10,14 +10,14 @@ use crate::control::StopReason;
 use crate::metrics::BlockedBy;
 use crate::service::{Hook, ServiceState};
 
-/// How a job came out.
+/// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// Every record reached its sink, or the caller asked for a drain and what was in flight did.
+    /// Every record reached its sink; after a drain, every record in flight did.
     Succeeded,
-    /// User code failed, or a part of the job could not be started.
+    /// User code failed, or a part of the job could not start.
     Failed,
     /// The job was cancelled, or a signal ended it.
     Cancelled,
@@ -39,17 +39,17 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Whether anything of the job is left.
+/// Whether a job has left anything behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cleanliness {
-    /// Nothing: no thread, no service, no handle the job opened.
+    /// Nothing is left: no thread, no service, no handle that the job opened.
     Clean,
-    /// Something; [`JobReport::left`] says what.
+    /// Something is left; [`JobReport::left`] names it.
     Unclean,
 }
 
-/// Something of the job that is left behind, or may be.
+/// A part of the job that is left behind, or may be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leftover {
     /// The task or service it belongs to, for example ``service `db` ``.
@@ -58,12 +58,12 @@ pub struct Leftover {
     pub why: String,
 }
 
-/// Where a cause arose.
+/// Where something went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Origin {
-    /// In a source, operator or sink.
+    /// In a source, an operator or a sink.
     Operator {
         /// Its name.
         name: String,
@@ -72,9 +72,9 @@ pub enum Origin {
         /// How many replicas its chain has.
         #[serde(default)]
         parallelism: usize,
-        /// The record of its chain's input that was being processed, from 1; `None` outside records.
+        /// The number of the record in its chain's input, from 1; `None` if no record was being processed.
         record: Option<u64>,
-        /// What it was doing when not processing a record: opening, finishing, closing.
+        /// Its phase if no record was being processed: opening, finishing or closing.
         phase: Option<String>,
     },
     /// In a hook of a service.
@@ -84,18 +84,18 @@ pub enum Origin {
         /// The hook.
         hook: Hook,
     },
-    /// In a task, at a place in its chain that cannot be told.
+    /// In a task, at an unknown place in its chain.
     Task {
         /// Its name.
         name: String,
         /// Which replica of its chain, from 0.
         replica: usize,
     },
-    /// In the job as a whole: a signal, a limit, a command.
+    /// In the job as a whole: a signal, a limit or a command.
     Job,
 }
 
-/// What kind of thing went wrong.
+/// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -112,22 +112,22 @@ pub enum CauseKind {
     Stopped,
 }
 
-/// One thing that ended the job or went wrong while it ended.
+/// One reason for the end of the job, or one thing that went wrong while it ended.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cause {
     /// Where it arose.
     pub origin: Origin,
     /// What kind it is.
     pub kind: CauseKind,
-    /// What happened: the error and its sources, the panic's message, or the engine's words.
+    /// The error and its sources, the panic's message, or the engine's description.
     pub message: String,
-    /// The user's own error, to be downcast; not serialised.
+    /// The user's own error, to downcast. It is not serialised.
     #[serde(skip)]
     pub error: Option<SharedError>,
 }
 
 impl Cause {
-    /// Where it arose, in words.
+    /// The origin, in words.
     pub fn place(&self) -> impl fmt::Display + '_ {
         Place(&self.origin)
     }
@@ -168,68 +168,71 @@ impl fmt::Display for Cause {
     }
 }
 
-/// What one operator, source or sink did, over all its replicas.
+/// The figures of one operator, source or sink, over all its replicas.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorReport {
     /// Its name.
     pub name: String,
     /// How many replicas it had.
     pub parallelism: usize,
-    /// Records it took; those a source read.
+    /// The records it took; for a source, the records it read.
     pub records_in: u64,
-    /// Records it sent on; those a sink wrote.
+    /// The records it sent on; for a sink, the records it wrote.
     pub records_out: u64,
-    /// Records it failed on: the one that failed the job, and those that an error policy or dead letters let pass.
+    /// The records it failed on: the one that failed the job, and those that an error policy skipped or that became
+    /// dead letters.
     pub failed: u64,
-    /// How often it was asked again for a record, under [`retry`](crate::Stream::retry).
+    /// How many further attempts a [`retry`](crate::Stream::retry) made.
     pub retries: u64,
-    /// The first error of one of its replicas that did not fail the job.
+    /// The first error that did not fail the job, of one of its replicas.
     pub first_error: Option<String>,
-    /// Records that came too late for their window and were dropped, handed to `late_to` or set apart by `split_late`.
+    /// The records that came too late for their window: dropped, passed to `late_to`, or sent to the stream of
+    /// `split_late`.
     #[serde(default)]
     pub late: u64,
-    /// The chain it ran in: operators of one chain share one thread per replica, and so the three times below.
+    /// The number of its chain. Operators of one chain share one thread per replica, and so share the three times
+    /// below.
     pub chain: usize,
-    /// Time its chain worked, summed over replicas.
+    /// How long its chain worked, summed over replicas.
     pub busy: Duration,
-    /// Time its chain waited for room downstream, summed over replicas.
+    /// How long its chain waited for room downstream, summed over replicas.
     pub blocked: Duration,
-    /// Which bound on what waits behind it held its chain back for most of that time; `None` if it did not wait.
+    /// The limit that held its chain back for most of that time; `None` if it did not wait.
     #[serde(default)]
     pub blocked_by: Option<BlockedBy>,
-    /// Time its chain waited for records or was paused, summed over replicas.
+    /// How long its chain waited for records or was paused, summed over replicas.
     pub idle: Duration,
-    /// The functions that it runs one after the other, where it is several: those of the Python package. Empty where
-    /// nothing is known of them.
+    /// The functions that it runs one after the other, if there are several, as in the Python package. Empty if it has
+    /// none to show.
     #[serde(default)]
     pub functions: Vec<FunctionReport>,
 }
 
-/// What one of several functions that run as one operator did.
+/// The figures of one function, if several run as one operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FunctionReport {
     /// Its name.
     pub name: String,
-    /// Records it took; `None` where that is not known, as between two such functions nothing is counted.
+    /// The records it took; `None` if unknown, because nothing is counted between two such functions.
     pub records_in: Option<u64>,
-    /// Records it gave; `None` likewise.
+    /// The records it returned; `None` if unknown.
     pub records_out: Option<u64>,
 }
 
-/// What one service did.
+/// The figures of one service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceReport {
     /// Its name.
     pub name: String,
     /// Its state at the end; [`ServiceState::Registered`] if it was never started.
     pub state: ServiceState,
-    /// Calls that were let in.
+    /// The calls it took.
     pub calls: u64,
-    /// Calls that returned an error through `try_call`, or panicked.
+    /// The calls that returned an error through `try_call`, or panicked.
     pub errors: u64,
     /// The median latency of the calls that were timed, one in 64.
     pub p50: Option<Duration>,
-    /// The 99th percentile of the same.
+    /// The 99th percentile of those latencies.
     pub p99: Option<Duration>,
     /// How long its constructor and `setup` took.
     pub setup: Option<Duration>,
@@ -240,13 +243,13 @@ pub struct ServiceReport {
 /// How long each phase of a job took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhaseTimes {
-    /// Starting services and tasks.
+    /// How long services and tasks took to start.
     pub start: Duration,
     /// From the start of the tasks to the end of the last, or to the drain or cancel.
     pub run: Duration,
     /// From the drain or cancel to the end of the last task.
     pub drain: Duration,
-    /// Stopping and cleaning services.
+    /// How long services took to stop and clean up.
     pub stop: Duration,
 }
 
@@ -257,55 +260,56 @@ pub struct JobReport {
     pub job: String,
     /// The environment's name.
     pub environment: String,
-    /// How it came out.
+    /// How the job ended.
     pub outcome: Outcome,
     /// Whether anything is left.
     pub cleanliness: Cleanliness,
-    /// What is left, by name; empty when clean.
+    /// The parts that are left, by name; empty when clean.
     pub left: Vec<Leftover>,
-    /// What its operators and sinks have to say besides, see [`CloseContext::note`](crate::CloseContext::note): for
-    /// example which file has what a sink wrote before a signal ended the job.
+    /// Notes of its operators and sinks, see [`CloseContext::note`](crate::CloseContext::note): for example which file
+    /// holds a sink's records after a signal ended the job.
     #[serde(default)]
     pub notes: Vec<String>,
     /// Why it ended.
     pub reason: StopReason,
-    /// What first ended it, when that was not the end of its input.
+    /// The first cause of its end, if that was not the end of its input.
     pub first_cause: Option<Cause>,
-    /// What else went wrong, in the order in which it came to light.
+    /// Everything else that went wrong, in the order in which the engine noticed it.
     pub attached: Vec<Cause>,
     /// When it started.
     pub started: SystemTime,
-    /// How long it took, from submission to the end of the last cleanup.
+    /// How long the job took, from submission to the end of the last cleanup.
     pub elapsed: Duration,
     /// How long its phases took.
     pub phases: PhaseTimes,
-    /// Records that were read and not finished: those that a failure, a cancel or a deadline dropped. Zero where it
-    /// succeeded.
+    /// The records that were read but not finished, because a failure, a cancel or a deadline dropped them. Zero if the
+    /// job succeeded.
     #[serde(default)]
     pub dropped: u64,
-    /// Its operators, chain by chain, each in the order of its records' way.
+    /// Its operators, chain by chain, in the order in which records pass them.
     pub operators: Vec<OperatorReport>,
-    /// Its services, in the order in which they were registered.
+    /// Its services, in the order of their registration.
     pub services: Vec<ServiceReport>,
 }
 
 impl JobReport {
-    /// Whether the job succeeded and left nothing behind: the one case in which running it is not an error.
+    /// Whether the job succeeded and left nothing behind. Only then `run` and `wait` return no error.
     pub fn is_success(&self) -> bool {
         self.outcome == Outcome::Succeeded && self.cleanliness == Cleanliness::Clean
     }
 
-    /// The report of the operator of this name.
+    /// Returns the report of the operator with this name.
     pub fn operator(&self, name: &str) -> Option<&OperatorReport> {
         self.operators.iter().find(|operator| operator.name == name)
     }
 
-    /// The report of the service of this name.
+    /// Returns the report of the service with this name.
     pub fn service(&self, name: &str) -> Option<&ServiceReport> {
         self.services.iter().find(|service| service.name == name)
     }
 
-    /// The signal that ended the job, if one did: 128 plus its number is the exit code that tells a shell so.
+    /// The signal that ended the job, if one did. A program reports it to a shell with the exit code 128 plus this
+    /// number.
     pub fn signal(&self) -> Option<i32> {
         match self.reason {
             StopReason::Signal(number) => Some(number),
@@ -314,7 +318,7 @@ impl JobReport {
     }
 }
 
-/// From how long on the report says in words what blocked a chain.
+/// A chain that was blocked this long gets the reason in its row.
 const TOLD_BLOCKED: Duration = Duration::from_millis(1);
 
 impl fmt::Display for JobReport {
@@ -385,10 +389,10 @@ impl fmt::Display for JobReport {
         for operator in &self.operators {
             let name = Short(&operator.name, LINE_CHARS);
             if operator.retries > 0 {
-                writeln!(f, "  {name}: asked again {}", Count(operator.retries, "time"))?;
+                writeln!(f, "  {name}: retried {}", Count(operator.retries, "time"))?;
             }
             if let Some(error) = &operator.first_error {
-                writeln!(f, "  {name}: first of those that failed and were let pass: {error}")?;
+                writeln!(f, "  {name}: first error that the policy let pass: {error}")?;
             }
         }
         for service in &self.services {
@@ -442,15 +446,15 @@ impl fmt::Display for Count {
     }
 }
 
-/// What the operators of a running job have done so far.
+/// The figures of a running job's operators so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobMetrics {
-    /// Its operators; the times are zero until the job is over.
+    /// The operators of the job. Their times are zero until the job is over.
     pub operators: Vec<OperatorReport>,
 }
 
 impl JobMetrics {
-    /// The figures of the operator of this name.
+    /// Returns the figures of the operator with this name.
     pub fn operator(&self, name: &str) -> Option<&OperatorReport> {
         self.operators.iter().find(|operator| operator.name == name)
     }

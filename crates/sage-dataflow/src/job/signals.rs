@@ -5,13 +5,13 @@
 //! job of a process starts that thread and it then waits on the semaphore for as long as the process lives: starting
 //! and joining it took longer than all the rest of a small job.
 //!
-//! A host whose handler only sets a flag, and which looks at it when the signal has interrupted what it waits in, as
-//! CPython does, misses a signal that comes between its last look and its wait. A drain may take a while; nobody sends
-//! a second signal to a program that seems to end. So its first thread is nudged a few times: interrupted by SIGURG,
-//! which means nothing. When that thread returns from waiting for a job, it needs no nudge any more, and SIGURG is put
-//! back; else it is when the last nudge has had its time.
+//! A host whose handler only sets a flag, such as CPython, looks at the flag when the signal has interrupted its wait.
+//! So it misses a signal that comes between its last look and its wait. A drain may take a while, and a user does not
+//! send a second signal to a program that seems to end. So the host's first thread is nudged a few times: interrupted
+//! by SIGURG, which has no other effect. When that thread returns from waiting for a job it needs no more nudges, and
+//! SIGURG is put back; else SIGURG is put back after the last nudge has had its time.
 //!
-//! All of this is a process's own. One that was forked from it begins anew with its first job.
+//! All of this belongs to one process. A process forked from it begins anew with its first job.
 //!
 //! Lock order: `switch` before `jobs` and before `taken`.
 
@@ -35,21 +35,22 @@ use crate::sync::lock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SignalPolicy {
-    /// The first signal drains the job, the second cancels it. The third puts back the disposition that was there
+    /// The first signal drains the job, and the second cancels it. The third restores the handling of signals from
     /// before the job and raises the signal again, which by default ends the process. For a library in a host program.
     #[default]
     Drain,
-    /// As `Drain`, but the first signal is like [`JobHandle::drain`](crate::JobHandle::drain): sinks make final what
-    /// they wrote, and the job succeeds. For jobs without an end that are ended by a signal, as in a container.
+    /// As `Drain`, but the first signal acts as [`JobHandle::drain`](crate::JobHandle::drain): sinks make their records
+    /// final, and the job succeeds. For endless jobs that a signal ends, as in a container.
     Finish,
-    /// As `Drain`; and when the last listening job is over, a signal that the host had left at its default, which ends
-    /// a process, is raised again. For a host in which nobody may be waiting for the job.
+    /// As `Drain`. In addition, when the last listening job is over, the signal is raised again if the host had left it
+    /// at its default, which ends the process. For a host that may not be waiting for the job.
     Defer,
     /// As `Finish`, and the signal is raised again as for `Defer`.
     FinishAndDefer,
-    /// As `Drain`, but the third signal exits at once with 128 plus the signal's number. For binaries of one's own.
+    /// As `Drain`, but the third signal exits the process at once, with 128 plus the signal's number. For your own
+    /// binaries.
     Exit,
-    /// Signals are left alone.
+    /// The job leaves signals alone.
     Off,
 }
 

@@ -1,4 +1,4 @@
-//! Puts a job together: from what an environment declares to tasks, services and a dispatcher over a backend.
+//! Puts a job together: makes tasks, services and a dispatcher over a backend from an environment's declarations.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a job is in its life.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -15,13 +15,13 @@ pub enum JobState {
     Starting,
     /// Records are processed.
     Running,
-    /// Sources wait; what was in flight is processed.
+    /// Sources wait; records in flight are processed.
     Paused,
-    /// Tasks are brought to their end, by a drain or a cancel.
+    /// Tasks are ending, by a drain or a cancel.
     Draining,
     /// Every task has ended or is abandoned; services are stopped and cleaned.
     Stopping,
-    /// Over: the report is there.
+    /// The job is over, and its report is ready.
     Ended,
 }
 

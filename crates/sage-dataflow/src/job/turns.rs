@@ -1,8 +1,7 @@
-//! Whose turn it is among the services of a job: to start, once all it uses are ready; to stop, once nothing uses it
-//! any more.
+//! The order of services: one starts once all services it uses are ready, and stops once no service uses it any more.
 //!
-//! Each service and each use between two is looked at once, however many there are. Knows neither states nor hooks: it
-//! is told what has come about.
+//! Each service and each use between two is looked at once, however many there are. Knows nothing of states and hooks:
+//! the dispatcher tells it each event.
 
 use std::collections::VecDeque;
 

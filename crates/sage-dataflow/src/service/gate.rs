@@ -68,7 +68,7 @@ impl Slot {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pass {
     own: bool,
-    /// The how-manieth call through its slot this is, roughly; chooses the sampled ones.
+    /// Roughly this call's number in its slot. It decides which calls are timed.
     pub(crate) ordinal: u64,
 }
 

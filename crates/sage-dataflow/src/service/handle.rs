@@ -1,4 +1,4 @@
-//! What operators hold of a service: a typed, cloneable handle whose calls go straight to the service's value.
+//! [`ServiceHandle`]: the typed, cloneable handle through which operators call a service's value directly.
 
 use std::fmt;
 use std::future::Future;
@@ -16,7 +16,7 @@ use super::{ServiceId, ServiceState};
 use crate::runtime::is_inside_async;
 use crate::{BoxError, SharedError};
 
-/// Why a call did not give a result.
+/// Why a call of a service gave no result.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum CallError {
@@ -24,17 +24,17 @@ pub enum CallError {
     NotServing {
         /// The service.
         service: String,
-        /// The state it was in.
+        /// The service's state at the call.
         state: ServiceState,
     },
     /// No service of this name is registered.
     Unknown {
-        /// The name that was looked up.
+        /// The name that was asked for.
         service: String,
-        /// A registered name that is much like it.
+        /// A registered name that is similar.
         similar: Option<String>,
     },
-    /// The service of this name is of another type.
+    /// The service of this name has another type.
     WrongType {
         /// The service.
         service: String,
@@ -43,12 +43,12 @@ pub enum CallError {
         /// The type it has.
         actual: &'static str,
     },
-    /// The service was registered when the job had begun, and is no part of it.
+    /// The service was registered after the job had begun, and is not part of it.
     RegisteredLate {
         /// The service.
         service: String,
     },
-    /// A service calls, while it starts, one that waits for it.
+    /// A service that is starting called a service that waits for it to start.
     CyclicCall {
         /// The service that was called.
         service: String,
@@ -57,14 +57,14 @@ pub enum CallError {
     Failed {
         /// The service.
         service: String,
-        /// What it returned.
+        /// The error it returned.
         source: SharedError,
     },
-    /// The job's async runtime is not there.
+    /// The call cannot wait for a future here: the job's async runtime is missing, or the thread must not block.
     Runtime {
         /// The service.
         service: String,
-        /// Why not.
+        /// The reason.
         source: SharedError,
     },
 }
@@ -82,14 +82,14 @@ impl fmt::Display for CallError {
             Self::RegisteredLate { service } => {
                 write!(
                     f,
-                    "service `{service}` was registered while the job runs; it starts with the environment's next job"
+                    "service `{service}` was registered while the job runs; it will start with the environment's next job"
                 )
             }
             Self::CyclicCall { service } => {
-                write!(f, "service `{service}` is called by a service it waits for, before either has started")
+                write!(f, "service `{service}` waits for the service that calls it, and neither has started")
             }
             Self::Failed { service, .. } => write!(f, "service `{service}` failed"),
-            Self::Runtime { service, .. } => write!(f, "service `{service}` cannot be awaited here"),
+            Self::Runtime { service, .. } => write!(f, "a call to service `{service}` cannot be awaited here"),
         }
     }
 }
@@ -114,17 +114,17 @@ fn close_to(similar: &Option<String>) -> String {
 
 /// Why [`ServiceHandle::call_blocking`] does not block.
 #[derive(Debug, thiserror::Error)]
-#[error("the calling thread runs an async runtime, which blocking would stop; await `call_async` instead")]
+#[error("blocking would stop the async runtime of the calling thread; await `call_async` instead")]
 struct InsideRuntime;
 
-/// One in this many calls through a handle is timed.
+/// One of this many calls through a handle is timed.
 const SAMPLE_EVERY: u64 = 64;
 
-/// A handle to a service: what operators call it through.
+/// A handle to a service. Operators call the service through it.
 ///
-/// Clones are cheap and meant to be captured by operator functions; each clone counts its own calls, so that callers
-/// on different threads do not slow each other down. A call takes a few nanoseconds more than calling the value itself.
-/// Outside a run, before the service is ready and once it stops, calls return [`CallError::NotServing`].
+/// Clone it into operator functions: clones are cheap, and each counts its own calls, so callers on different threads
+/// do not slow each other down. A call takes a few nanoseconds more than calling the value itself. Outside a run,
+/// before the service is ready and once it stops, calls return [`CallError::NotServing`].
 pub struct ServiceHandle<S> {
     inner: Arc<Inner<S>>,
 }
@@ -188,12 +188,12 @@ impl<S> ServiceHandle<S> {
         Self { inner: Arc::new(Inner { entry, cell, slot, registry, noted: AtomicU32::new(u32::MAX) }) }
     }
 
-    /// The name the service is registered under.
+    /// Returns the name under which the service is registered.
     pub fn name(&self) -> &str {
         &self.inner.entry.name
     }
 
-    /// Where the service is in its life.
+    /// Returns the service's state.
     pub fn state(&self) -> ServiceState {
         self.inner.entry.state()
     }
@@ -221,7 +221,7 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         }
     }
 
-    /// Calls the service on the calling thread. A panic in `call` goes on to the caller.
+    /// Calls the service on the calling thread. A panic in `call` unwinds into the caller.
     #[inline(always)]
     pub fn call<R>(&self, call: impl FnOnce(&S) -> R) -> Result<R, CallError> {
         let caller = Caller::current();
@@ -238,14 +238,16 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         Ok(result)
     }
 
-    /// Calls a method that may fail; its error is counted as the service's and comes back as [`CallError::Failed`].
+    /// Calls a method that may fail. Its error counts among the service's errors, and comes back as
+    /// [`CallError::Failed`].
     #[inline]
     pub fn try_call<R, E: Into<BoxError>>(&self, call: impl FnOnce(&S) -> Result<R, E>) -> Result<R, CallError> {
         self.call(|service| call(service).map_err(|error| self.failed(error.into())))?
     }
 
-    /// Calls an async method and awaits it. `call` is given a reference that it may keep for as long as its future
-    /// lives; the call counts as inside for that long. Dropping the returned future ends the call.
+    /// Calls an async method and awaits it. `call` gets a reference that it may keep as long as its future lives. For
+    /// that long the call counts as running, and the service waits for it before it cleans up. Dropping the returned
+    /// future ends the call.
     pub async fn call_async<R, F>(&self, call: impl FnOnce(ServiceRef<S>) -> F) -> Result<R, CallError>
     where
         F: Future<Output = R>,
@@ -260,11 +262,11 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         Ok(result)
     }
 
-    /// Calls an async method from a thread that may block, such as an operator's; its future runs on the calling
+    /// Calls an async method from a thread that may block, such as an operator's. The future runs on the calling
     /// thread, with the job's async runtime for timers and I/O.
     ///
     /// # Errors
-    /// [`CallError::NotServing`], or [`CallError::Runtime`] on a thread of an async runtime, which must not block.
+    /// [`CallError::NotServing`]; [`CallError::Runtime`] on a thread of an async runtime, which must not block.
     pub fn call_blocking<R, F>(&self, call: impl FnOnce(ServiceRef<S>) -> F) -> Result<R, CallError>
     where
         F: Future<Output = R>,
@@ -352,7 +354,7 @@ fn alike(one: &str, other: &str) -> bool {
     same_start + same_end + 1 >= longest && longest - one.len().min(other.len()) <= 1
 }
 
-/// A service, as long as an async call to it is inside.
+/// A reference to a service, for as long as an async call to it runs.
 pub struct ServiceRef<S> {
     inner: Arc<Inner<S>>,
     pass: Pass,

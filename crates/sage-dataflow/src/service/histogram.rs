@@ -1,4 +1,4 @@
-//! Sampled latencies in buckets a quarter of a power of two wide: any quantile is right to within a fifth.
+//! Sampled latencies, in buckets a quarter of a power of two wide. So any quantile is right to within a fifth.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The state of one service, its gate, and those who wait for it to start.
+//! The state of one service, its gate, and the threads that wait for it to start.
 //!
 //! Invariants:
 //!  1. The state changes by legal steps only, and the gate is open exactly while it is `Ready`: both change under one

@@ -1,7 +1,7 @@
-//! Services: what operators call, started before the first record and cleaned after the last.
+//! Services: operators call them. They start before the first record and are cleaned after the last.
 //!
-//! [`Service`] is the trait for blocking hooks, [`AsyncService`] for async ones; a private erased form of both is what
-//! the supervisor drives (`instance`). Operators reach a service through a [`ServiceHandle`].
+//! [`Service`] is the trait for blocking hooks, [`AsyncService`] for async ones. The dispatcher drives a private,
+//! erased form of both (`instance`). Operators reach a service through a [`ServiceHandle`].
 //!
 //! Knows nothing of streams and tasks.
 
@@ -34,11 +34,11 @@ use crate::{BoxError, sync};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct ServiceId(pub(crate) u32);
 
-/// Something operators call, with a life that the engine manages.
+/// A value that operators call, and whose life the engine manages.
 ///
-/// Order: constructor, `setup`, calls, `stop`, the last calls end, `cleanup`, drop. Every hook runs on a thread of its
-/// own, under a deadline; an error, a panic or a hang in one keeps no other service's hooks from running. `cleanup`
-/// runs exactly once for every service whose constructor returned, also when `setup` failed.
+/// The order is: constructor, `setup`, calls, `stop`, the last calls end, `cleanup`, drop. Every hook runs on its own
+/// thread, under a deadline. If one fails, panics or hangs, the hooks of other services still run. `cleanup` runs
+/// exactly once for every service whose constructor returned, even when `setup` failed.
 ///
 /// ```
 /// use std::sync::Mutex;
@@ -68,24 +68,25 @@ pub(crate) struct ServiceId(pub(crate) u32);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Service: Send + Sync + 'static {
-    /// Acquires what the service needs. Calls come only after it returned.
+    /// Acquires the resources of the service. Calls come only after it has returned.
     fn setup(&self, cx: &HookContext) -> Result<(), BoxError> {
         let _ = cx;
         Ok(())
     }
 
-    /// Says whether the service is in order.
+    /// Returns an error if the service is not working properly. [`JobHandle::health`](crate::JobHandle::health) asks
+    /// it.
     fn health(&self) -> Result<(), BoxError> {
         Ok(())
     }
 
-    /// Makes calls that are inside end soon; new ones are refused already. Not called when `setup` failed.
+    /// Makes running calls end soon; new calls are refused already. Does not run when `setup` failed.
     fn stop(&self, cx: &HookContext) -> Result<(), BoxError> {
         let _ = cx;
         Ok(())
     }
 
-    /// Releases what `setup` and the calls acquired.
+    /// Releases the resources that `setup` and the calls acquired.
     fn cleanup(&self, cx: &HookContext) -> Result<(), BoxError> {
         let _ = cx;
         Ok(())
@@ -149,11 +150,11 @@ pub enum Hook {
     Constructor,
     /// `setup`.
     Setup,
-    /// `stop`, and the end of the calls that were inside.
+    /// `stop`, and the end of the running calls.
     Stop,
-    /// `cleanup`, and what was registered with [`HookContext::on_cleanup`].
+    /// `cleanup`, and the actions registered with [`HookContext::on_cleanup`].
     Cleanup,
-    /// What was registered with [`HookContext::on_cleanup`], where `cleanup` did not come back by its deadline.
+    /// The actions registered with [`HookContext::on_cleanup`], when `cleanup` did not return by its deadline.
     OnCleanup,
     /// Dropping the service's value.
     Drop,
@@ -211,7 +212,7 @@ impl CleanupActions {
     }
 }
 
-/// What a hook is told: why it runs, and by when it is to have ended.
+/// The argument of a hook: why the job stops, and by when the hook has to end.
 #[derive(Clone)]
 pub struct HookContext {
     reason: Option<StopReason>,
@@ -231,19 +232,19 @@ impl HookContext {
         self.reason.as_ref()
     }
 
-    /// When the hook will be given up and its service abandoned.
+    /// The moment at which the engine gives up the hook and abandons its service.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    /// How long there is until the deadline; zero when it has passed.
+    /// The time left until the deadline; zero when it has passed.
     pub fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Registers what undoes something that was just acquired. It runs once, after `cleanup`, the last registered
-    /// first, in every case: also when the constructor or `setup` then fails, and no value or no `cleanup` is there.
-    /// Where the cleanup has run already, because a constructor overran its deadline, it runs at once.
+    /// Registers an action that releases a resource just acquired. Actions run once, after `cleanup`, the last
+    /// registered first. They run in every case, even if the constructor or `setup` then fails. If the cleanup has run
+    /// already, because a constructor overran its deadline, the action runs at once.
     pub fn on_cleanup(&self, action: impl FnOnce() + Send + 'static) {
         if let Some(too_late) = self.actions.keep(Box::new(action)) {
             too_late();

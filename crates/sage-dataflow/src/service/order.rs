@@ -1,5 +1,4 @@
-//! What is wrong with the declared dependencies of services, said before any is started; and those dependencies by
-//! number.
+//! Checks the declared dependencies of services before any is started, and lists them by number.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

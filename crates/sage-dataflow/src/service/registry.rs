@@ -1,5 +1,5 @@
-//! The services of an environment: their declarations, their states, and the thread-local note of which service is
-//! calling, from which undeclared dependencies are learnt.
+//! The services of an environment: their declarations and states, and a thread-local note of the calling service, which
+//! shows undeclared dependencies.
 
 use std::cell::Cell as ThreadCell;
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ use crate::guarded::{What, drop_guarded};
 use crate::runtime::JobRuntime;
 use crate::sync::{FOREVER, Mutex, PoisonError, enable_heavy_fences, lock};
 
-/// What a dependency is named by: a handle, or a name.
+/// A dependency of a service, given by handle or by name.
 #[derive(Debug, Clone)]
 pub struct Dependency(pub(crate) String);
 
@@ -274,7 +274,7 @@ impl Drop for Within {
     }
 }
 
-/// A service about to be registered.
+/// A service to be registered: sets its dependencies and timeouts.
 #[must_use = "a service is registered by `build()`"]
 pub struct ServiceBuilder<S> {
     registry: Arc<Registry>,
@@ -295,34 +295,37 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
         Self { registry, name, after: Vec::new(), timeouts, calls_probe: None, instance: Box::new(instance) }
     }
 
-    /// Declares that the service uses another: it starts after it and is cleaned before it. By handle or by name.
+    /// Declares that this service uses another, given by handle or by name. This one then starts after the other, and
+    /// is cleaned before it.
     pub fn after(mut self, dependency: impl Into<Dependency>) -> Self {
         self.after.push(dependency.into().0);
         self
     }
 
-    /// How to tell where calls are that have not ended within the time that [`stop_timeout`](Self::stop_timeout) says:
-    /// what `probe` returns, some indented lines, is added to what the report says of them. For hosts that make calls
-    /// on threads of their own; see [`Environment::where_stuck`](crate::Environment::where_stuck), also for who calls
-    /// it.
+    /// Sets a function that tells where calls are stuck, for hosts that make calls on threads of their own. When calls
+    /// have not ended within [`stop_timeout`](Self::stop_timeout), the engine adds the indented lines that `probe`
+    /// returns to the report. The probe runs as that of [`Environment::where_stuck`](crate::Environment::where_stuck)
+    /// does.
     pub fn where_calls_stuck(mut self, probe: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
         self.calls_probe = Some(Arc::new(probe));
         self
     }
 
-    /// How long the constructor and `setup` may take together. Default: [`Deadlines::setup`](crate::Deadlines::setup).
+    /// Sets how long the constructor and `setup` may take together. Default:
+    /// [`Deadlines::setup`](crate::Deadlines::setup).
     pub fn setup_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.setup = timeout.min(FOREVER);
         self
     }
 
-    /// How long `stop` and the calls inside may take. Default: [`Deadlines::stop`](crate::Deadlines::stop).
+    /// Sets how long `stop` and the end of the running calls may take. Default:
+    /// [`Deadlines::stop`](crate::Deadlines::stop).
     pub fn stop_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.stop = timeout.min(FOREVER);
         self
     }
 
-    /// How long `cleanup` may take. Default: [`Deadlines::cleanup`](crate::Deadlines::cleanup).
+    /// Sets how long `cleanup` may take. Default: [`Deadlines::cleanup`](crate::Deadlines::cleanup).
     pub fn cleanup_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.cleanup = timeout.min(FOREVER);
         self

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a service is in its life.
+/// The state of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -15,22 +15,22 @@ pub enum ServiceState {
     Initialising,
     /// It takes calls.
     Ready,
-    /// It takes no new calls; those inside may end, and its `stop` runs.
+    /// It takes no new calls. Running calls may end, and its `stop` runs.
     Stopping,
     /// Its `cleanup` runs.
     Cleaning,
-    /// It was cleaned, and its value is freed.
+    /// It is cleaned, and its value is freed.
     Cleaned,
     /// Its cleanup ended in an error or a panic.
     CleanupFailed,
-    /// A hook or a call did not end by its deadline; what it holds may be left behind.
+    /// A hook or a call did not end by its deadline. Its resources may be left behind.
     Abandoned,
-    /// The process it was in is gone.
+    /// The process it ran in is gone.
     Lost,
 }
 
 impl ServiceState {
-    /// Whether the service has come to its end.
+    /// Whether the service has ended, in one way or another.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Cleaned | Self::CleanupFailed | Self::Abandoned | Self::Lost)
     }

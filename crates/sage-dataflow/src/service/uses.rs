@@ -1,4 +1,4 @@
-//! Who uses whom among the services of a job: what was declared, and what was seen since.
+//! Which service of a job uses which: declared uses, and uses seen while the job runs.
 //!
 //! Invariants:
 //!  1. There is no cycle: a use that would close one is refused.

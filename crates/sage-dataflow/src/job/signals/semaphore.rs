@@ -1,4 +1,4 @@
-//! A semaphore that a handler of signals may post.
+//! A semaphore that a signal handler may post.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;

@@ -8,13 +8,13 @@ use std::time::Duration;
 use super::dispositions::{bit, here, signals_of};
 use super::{NUDGES, Process, SIGNALS};
 
-/// Has signals end [`JobHandle::wait_watching`](crate::JobHandle::wait_watching), until it is dropped: for a host such
-/// as an interpreter, whose handlers do no more than note that a signal came, and whose first thread acts on it between
-/// two waits.
+/// Makes signals end [`JobHandle::wait_watching`](crate::JobHandle::wait_watching), until it is dropped. For a host
+/// such as an interpreter, whose handlers only note that a signal came, and whose first thread acts on it between two
+/// waits.
 ///
-/// Neither a signal that comes before the wait begins nor one that another thread takes is missed. A handler of the
-/// engine's stands in for the host's, which it calls. SIGINT and SIGTERM are watched in any case while a job
-/// [listens](crate::SignalPolicy) to them. At most one thread of a process has such watches at a time; there may be one
+/// It misses no signal, not even one that comes before the wait begins or that another thread takes. The engine's
+/// handler replaces the host's and calls it. SIGINT and SIGTERM are watched in any case while a job
+/// [listens](crate::SignalPolicy) to them. Only one thread of a process may have watches at a time; it may have one
 /// inside another.
 #[derive(Debug)]
 pub struct SignalWatch {
@@ -36,8 +36,8 @@ impl Wake for Rouse {
 }
 
 impl SignalWatch {
-    /// Watches the signals of these numbers. Those that are ignored, SIGINT, SIGTERM and SIGURG are passed over, and so
-    /// are numbers that are no signal's.
+    /// Watches the signals with these numbers. It passes over ignored signals, SIGINT, SIGTERM, SIGURG, and numbers
+    /// that are not a signal's.
     pub fn new(signals: impl IntoIterator<Item = i32>) -> Self {
         let process = here();
         process.watches.fetch_add(1, Ordering::SeqCst);
@@ -50,13 +50,12 @@ impl SignalWatch {
         Self { process, signals: set, waker: Waker::from(Arc::new(Rouse(process))), waits: AtomicUsize::new(0) }
     }
 
-    /// The signals that have come since this was asked last, each once, in the order of their numbers.
+    /// Returns the signals that have come since the last call, each once, in the order of their numbers.
     pub fn came(&self) -> Vec<i32> {
         signals_of(self.process.came.swap(0, Ordering::SeqCst)).collect()
     }
 
-    /// Whether a job had its third SIGINT or SIGTERM, which was left to the host: who waits for the job is to do so no
-    /// longer.
+    /// Whether a job got its third SIGINT or SIGTERM, which is left to the host. Stop waiting for the job then.
     pub fn gave_up(&self) -> bool {
         self.process.gave_up.load(Ordering::SeqCst)
     }
