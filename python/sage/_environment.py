@@ -43,8 +43,8 @@ class _Options(NamedTuple):
     """How the engine runs a job: see ``plan.rs``."""
 
     name: str
-    #: What the first SIGINT or SIGTERM does: ``"drain"`` or ``"finish"``.
-    on_signal: str
+    #: Whether the first SIGINT or SIGTERM is a drain that ends in success.
+    finishes: bool
     timeouts: Timeouts
     most_queued_calls: int
     queue_bytes: int
@@ -336,8 +336,8 @@ class LocalEnvironment(Pipeline):
         config = self.config
         queued_calls = whole("`most_queued_calls`", config.get("most_queued_calls", 1000), 1, 10_000_000)
         queue_bytes = whole("`queue_bytes`", config.get("queue_bytes", 64 << 20), 1, 1 << 62)
-        signal, folder = on_signal_of(config), config.get("log_dir")
-        return _Options(self.name, signal, context.timeouts, queued_calls, queue_bytes, folder)
+        finishes, folder = on_signal_of(config) == "finish", config.get("log_dir")
+        return _Options(self.name, finishes, context.timeouts, queued_calls, queue_bytes, folder)
 
     def _context(self) -> JobContext:
         return JobContext(self.name, tuple(self._services), timeouts_of(self.config))

@@ -29,7 +29,7 @@ pub(crate) struct Registration {
 #[derive(FromPyObject)]
 pub(crate) struct Options {
     name: String,
-    on_signal: String,
+    finishes: bool,
     timeouts: Timeouts,
     most_queued_calls: usize,
     queue_bytes: usize,
@@ -65,8 +65,7 @@ pub(crate) fn start(
     bind: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     check_process()?;
-    let Options { name, on_signal, timeouts, most_queued_calls, queue_bytes, log_dir, where_stuck } = options;
-    let finishes = on_signal == "finish";
+    let Options { name, finishes, timeouts, most_queued_calls, queue_bytes, log_dir, where_stuck } = options;
     let Timeouts { setup, drain, cancel, stop, cleanup } = timeouts;
     let [setup, drain, cancel, stop, cleanup] = [setup, drain, cancel, stop, cleanup].map(|time| time.0);
     let where_stuck = Arc::new(where_stuck);
