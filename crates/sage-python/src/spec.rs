@@ -64,7 +64,7 @@ pub(crate) enum Spec {
         commits: bool,
     },
     /// Functions in Python that follow each other. What comes out are two streams, by what each record has as its key,
-    /// where they `split` them, and nothing where the last is a sink, which `ends` the stream.
+    /// where it `splits` them, and nothing where the last is a sink, which `ends` the stream.
     Chain { ends: bool, splits: bool },
     /// Functions of `sage.ops`, which run without the interpreter.
     Native {},
