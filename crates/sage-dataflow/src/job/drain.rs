@@ -178,7 +178,7 @@ impl<B: Backend> Dispatcher<B> {
                 Stuck::Discard => ("the thread that drops unused values".to_owned(), Origin::Job),
             };
             let message = format!(
-                "it did not end within {:?} after its work, perhaps because of the `Drop` of a thread-local value; it is left",
+                "it did not end within {:?} after its work, perhaps in the `Drop` of a thread-local value; it is left",
                 self.deadlines.cancel
             );
             self.left.push(Leftover { what, why: message.clone() });

@@ -82,7 +82,7 @@ impl fmt::Display for CallError {
             Self::RegisteredLate { service } => {
                 write!(
                     f,
-                    "service `{service}` was registered while the job runs; it will start with the environment's next job"
+                    "service `{service}` was registered while the job runs; it starts with the environment's next job"
                 )
             }
             Self::CyclicCall { service } => {

@@ -74,7 +74,7 @@ pub trait Service: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Returns an error if the service is not working properly. [`JobHandle::health`](crate::JobHandle::health) asks
+    /// Returns an error if the service is not working properly. [`JobHandle::health`](crate::JobHandle::health) calls
     /// it.
     fn health(&self) -> Result<(), BoxError> {
         Ok(())
