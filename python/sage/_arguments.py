@@ -1,6 +1,6 @@
-"""The arguments that a program gives: numbers, times, names, and those of its classes; checked where it gives them.
+"""Checks the arguments that a program gives: numbers, times, names, and the arguments of its classes.
 
-A mistake that would otherwise show later, or never, is an error here; what is unusual and may be meant, one warning.
+A mistake that would show later, or never, is an error here. An unusual argument that may be meant gets one warning.
 """
 
 from __future__ import annotations

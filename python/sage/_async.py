@@ -1,8 +1,9 @@
-"""Functions that several records are worked on with at a time: async ones on the job's event loop, others on threads.
+"""Functions that work on several records at a time: async ones on the job's event loop, others on threads.
 
-How many records are in flight, in which order their results go on, how long each may take and what becomes of those
-that fail is the engine's to say: here is what a record is begun with, awaited and given up, and what is waited for at
-the end. A runner has ``begin_close`` called, then, when all has ended or the time for it is over, ``finish_close``.
+The engine decides how many records are in flight, in which order their results go on, how long each may take, and what
+happens to those that fail. This module begins records, awaits them and gives them up, and waits for the rest at the
+end. The engine calls ``begin_close`` of a runner, and ``finish_close`` when everything has ended or the time for it is
+over.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What a function or a hook must not return, as nothing would come of it: a coroutine that nobody awaits, or an async
-generator or a generator that nobody goes through."""
+"""Refuses results of functions and hooks that would have no effect: a coroutine that is not awaited, or a generator or
+an async generator that is not iterated."""
 
 from __future__ import annotations
 

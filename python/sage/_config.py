@@ -1,4 +1,5 @@
-"""Configurations: what the engine reads of an environment's, and files of them, as SAGE programs read them."""
+"""Configurations: the keys of an environment's configuration that the engine reads, and files of configurations, as
+SAGE programs have them."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ def on_signal_of(config: Mapping[Any, Any]) -> str:
 def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a YAML file whose top level is a mapping; an empty one is ``{}``. Needs PyYAML.
 
-    Raises ``OSError`` for a file that cannot be read, and ``ValueError`` for one that is no such YAML; both name it.
+    Raises ``OSError`` if the file cannot be read, and ``ValueError`` if it is not such a YAML file. Both name the file.
     """
     try:
         yaml: Any = importlib.import_module("yaml")
@@ -76,9 +77,9 @@ def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             config = yaml.safe_load(file)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
+        raise ValueError(f"{path} is not YAML: {error}") from error
     if config is None:
         return {}
     if not isinstance(config, dict):
-        raise ValueError(f"{path} has a {type(config).__name__} at its top level, and no mapping")
+        raise ValueError(f"the top level of {path} is a {type(config).__name__}, not a mapping")
     return config

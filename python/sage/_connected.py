@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ConnectedStreams:
-    """Several streams, numbered from 0 in the order in which they were connected."""
+    """Connected streams, numbered from 0 in the order in which they were connected."""
 
     def __init__(self, environment: Pipeline, streams: Sequence[DataStream]) -> None:
         self._environment = environment
@@ -43,16 +43,16 @@ class ConnectedStreams:
         return merged
 
     def map(self, function: Any, *args: Any, **kwargs: Any) -> DataStream:
-        """As ``DataStream.map``, of the records of all streams."""
+        """As ``DataStream.map``, for the records of all streams."""
         return self._merged().map(function, *args, **kwargs)
 
     def sink(self, function: Any, *args: Any, **kwargs: Any) -> ConnectedStreams:
-        """As ``DataStream.sink``, of the records of all streams."""
+        """As ``DataStream.sink``, for the records of all streams."""
         self._merged().sink(function, *args, **kwargs)
         return self
 
     def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> ConnectedStreams:
-        """As ``DataStream.print``, of the records of all streams."""
+        """As ``DataStream.print``, for the records of all streams."""
         self._merged().print(prefix, separator, colored)
         return self
 
@@ -101,7 +101,7 @@ class ConnectedStreams:
     def comap(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Replaces each record of stream N by what the method ``mapN`` of a ``BaseCoMapFunction`` class returns."""
+        """Replaces each record of stream N by the result of method ``mapN`` of a ``BaseCoMapFunction`` class."""
         if not (isinstance(function, type) and issubclass(function, BaseCoMapFunction)):
             raise TypeError(f"`comap` needs a BaseCoMapFunction class, not {function!r}")
         self._check_methods(function, "map")
@@ -121,13 +121,13 @@ class ConnectedStreams:
     def coprocess(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Calls the method ``on_recordN`` of a ``CoProcessFunction`` class for each record of stream N, and
-        ``on_timer`` for each timer that such a call has set. The state of a key is one for all the streams.
-        What comes out is what they push.
+        """Calls method ``on_recordN`` of a ``CoProcessFunction`` class for each record of stream N, and ``on_timer``
+        for each timer that such a call has set. All streams share the state of a key. The records that these methods
+        push go on.
 
-        All streams need a key, by ``keyby``. Records of a key come to the same replica; those of one stream keep their
-        order, between streams there is none. For timers that go by the times of records, each stream needs
-        ``with_timestamps`` before its ``keyby``.
+        All streams need a key, by ``keyby``. Records of a key go to the same replica. Those of one stream keep their
+        order; between streams there is no order. For timers of event time, each stream needs ``with_timestamps`` before
+        its ``keyby``.
         """
         if not (isinstance(function, type) and issubclass(function, CoProcessFunction)):
             raise TypeError(f"`coprocess` needs a CoProcessFunction class, not {function!r}")
@@ -140,8 +140,8 @@ class ConnectedStreams:
     def join(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Joins two streams that were given keys by ``keyby``, with a ``BaseJoinFunction`` class. Records of
-        equal keys come to the same replica."""
+        """Joins two streams with keys, by a ``BaseJoinFunction`` class. ``keyby`` gives streams their keys. Records of
+        equal keys go to the same replica."""
         if not (isinstance(function, type) and issubclass(function, BaseJoinFunction)):
             raise TypeError(f"`join` needs a BaseJoinFunction class, not {function!r}")
         check_call(function, args, kwargs, ("name", "parallelism"))

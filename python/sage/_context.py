@@ -1,4 +1,4 @@
-"""What a function or a service knows of the job it runs in."""
+"""The context of a function or a service: the job it runs in."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _item(handles: dict[str, Handle], name: str) -> Any:
 
 
 class Context:
-    """What a function or service is given as ``self.ctx``."""
+    """The context that a function or service has as ``self.ctx``."""
 
     def __init__(self, name: str, calls: ServiceCalls, logger: logging.Logger, replica: int = 0, parallelism: int = 1):
         self.name = name
@@ -110,13 +110,13 @@ class Context:
 
 
 class InJob:
-    """What functions and services have in common: ``ctx``, and what is had through it."""
+    """The base of functions and services: ``ctx``, and the name, logger and services it gives."""
 
     ctx: Context
 
     @property
     def name(self) -> str:
-        """The name of the operator, or the one that the service is registered under."""
+        """The name of the operator or service."""
         return self.ctx.name
 
     @property
@@ -134,9 +134,9 @@ class InJob:
     def call_service_async(self) -> Callable[..., ServiceFuture]:
         """Calls a service on another thread: returns a future with ``result(timeout)`` and ``done()``.
 
-        Up to 64 such calls of a job are under way at once, and 1,000 more wait for a thread
-        (``"most_queued_calls"`` of the environment's ``config``). Beyond that this waits until there is room,
-        for ``timeout`` seconds if that is given. A service that is itself called so does not wait, as it may be
-        what the others wait for, and gets a ``ServiceError``.
+        Up to 64 such calls of a job run at once, and 1,000 more wait for a thread (``"most_queued_calls"`` of the
+        environment's ``config``). Beyond that, this method waits until there is room, for ``timeout`` seconds if that
+        is given. A service that was itself called in this way gets a ``ServiceError`` instead of waiting, because the
+        others may be waiting for it.
         """
         return self.ctx.call_service_async

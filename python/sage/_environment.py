@@ -1,4 +1,4 @@
-"""Environments: where pipelines and services are declared, and run."""
+"""Environments: they declare pipelines and services, and run them."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ class LocalEnvironment(Pipeline):
     >>> squares
     [1, 4, 9]
 
-    Of ``config``, the engine reads ``"timeouts"``, the limits in seconds of ``setup``, ``drain``, ``cancel``,
-    ``stop`` and ``cleanup``; ``"most_queued_calls"``, how many asynchronous calls of services may wait for a
-    thread (default 1,000), beyond which ``call_service_async`` waits itself; ``"queue_bytes"``, how many bytes may
-    wait between two steps that run on threads of their own, as estimated by a sample of the records and one level
-    of what they refer to (default 64 MiB; a larger record passes alone); ``"on_signal"``, what the first
-    SIGINT or SIGTERM does: ``"drain"`` (the default), after which the job ends as interrupted and files are not
-    made final, or ``"finish"``, which is like ``stop``: sinks finish, and the job succeeds; and ``"log_dir"``, a
-    folder such as ``".sage/logs"`` for log files of each job; there are none unless it is set. Every other key
-    is the program's own, but for one that looks like one of these misspelt, which is an error.
+    The engine reads these keys of ``config``. ``"timeouts"``: the limits in seconds of ``setup``, ``drain``,
+    ``cancel``, ``stop`` and ``cleanup``. ``"most_queued_calls"``: how many asynchronous calls of services may wait for
+    a thread (default 1,000); beyond that, ``call_service_async`` itself waits. ``"queue_bytes"``: how many bytes may
+    wait between two steps that run on different threads (default 64 MiB; a larger record passes alone); the bytes are
+    estimated from a sample of the records and one level of the objects they refer to. ``"on_signal"``: what the first
+    SIGINT or SIGTERM does: after ``"drain"`` (the default) the job ends as interrupted and files are not made final;
+    ``"finish"`` is like ``stop``: sinks finish, and the job succeeds. ``"log_dir"``: a folder such as ``".sage/logs"``
+    for log files of each job; by default there are none. Every other key is the program's own, but a key that looks
+    like a misspelt one of these is an error.
     """
 
     def __init__(self, name: str = "localenvironment", config: Mapping[str, Any] | None = None) -> None:
@@ -104,7 +104,7 @@ class LocalEnvironment(Pipeline):
         self.close()
 
     def register_service(self, name: str, service: Any, *args: Any, **kwargs: Any) -> None:
-        """Registers a service: a class with the arguments of its constructor."""
+        """Registers a service, given as a class with the arguments of its constructor."""
         if not callable(service):
             raise TypeError(f"`register_service` needs a class, not {service!r}")
         check_call(service, args, kwargs)
@@ -127,19 +127,18 @@ class LocalEnvironment(Pipeline):
         after: Iterable[Any] = (),
         timeout: float | None = None,
     ) -> T:
-        """Registers a service, a class or a function that makes it, and returns its handle.
+        """Registers a service, given as a class or as a function that makes it. Returns its handle.
 
-        ``db = env.service("db", VectorDB)``: to a type checker, ``db`` is a ``VectorDB``, so that
-        ``db.search(q, k=4)`` is checked. When it runs, it is a ``ServiceHandle``, whose methods call the
-        service of the job that runs at the moment; functions and other services may hold it, or one of its
-        methods. Anything but methods, it refuses. The methods raise what the service's do, and ``ServiceError``
-        while no job runs or once the service has stopped. One that is ``async`` returns its coroutine, and the
-        call has ended for the engine when it did.
+        With ``db = env.service("db", VectorDB)``, a type checker sees ``db`` as a ``VectorDB`` and checks
+        ``db.search(q, k=4)``. At run time it is a ``ServiceHandle``: its methods call the service of the job that is
+        running. Functions and other services may hold the handle, or one of its methods. It has no attributes but
+        methods. The methods raise the service's exceptions, and ``ServiceError`` while no job runs or once the service
+        has stopped. An ``async`` method returns its coroutine; for the engine, the call ends when the method has
+        returned it.
 
-        ``after`` are the services that this one uses, as handles or names: it starts after them, and is cleaned
-        before them. Services that are called without being declared are noticed when they are. ``timeout`` is a
-        limit in seconds for each call through this handle: beyond it the caller gets a ``TimeoutError``, while
-        the call goes on by itself.
+        ``after`` names the services that this one uses, as handles or names: it starts after them, and is cleaned
+        before them. The engine also notices calls to services that are not declared here. ``timeout`` limits each call
+        through this handle, in seconds: after it the caller gets a ``TimeoutError``, while the call itself goes on.
         """
         if not callable(service):
             raise TypeError(f"`service` needs a class or a function that makes the service, not {service!r}")
@@ -165,16 +164,16 @@ class LocalEnvironment(Pipeline):
         self._bindings[name] = _sage.Binding(name)
 
     def submit(self, autostop: bool = False, *, progress: bool | None = None) -> JobId:
-        """Runs the job. With ``autostop``, waits until it is over and everything is stopped and cleaned;
-        without, returns at once: see ``JobId``, and ``stop`` and ``wait``.
+        """Runs the job. With ``autostop``, waits until it is over and everything is stopped and cleaned. Without,
+        returns at once; see ``JobId``, ``stop`` and ``wait``.
 
-        Raises ``JobFailed`` from the user's own exception when the job did not succeed or left something behind,
-        ``KeyboardInterrupt`` or ``SystemExit`` when a signal ended it; in each case, when everything is cleaned.
+        Raises ``JobFailed`` from the user's own exception if the job did not succeed or left something behind, and
+        ``KeyboardInterrupt`` or ``SystemExit`` if a signal ended it; in each case after the cleanup.
 
-        While it waits, a line on standard error tells how far the job is: where that is a terminal or a
-        notebook, and the job prints nothing there itself; always or never as ``progress`` says. When a signal ends
-        the job, standard error says what is still being finished, and at the end how far it came, unless
-        ``progress`` is ``False``.
+        While it waits, a line on standard error shows how far the job is, if standard error is a terminal or a notebook
+        and the job prints nothing there itself. ``progress=True`` always shows it, ``progress=False`` never. When a
+        signal ends the job, standard error says what is still being finished, and at the end how far the job came,
+        unless ``progress`` is ``False``.
 
         An environment may be submitted again when its job is over.
         """
@@ -227,22 +226,21 @@ class LocalEnvironment(Pipeline):
         return job
 
     async def submit_async(self) -> JobId:
-        """Runs the job while the event loop goes on, and returns when it is over; raises what ``submit`` raises.
+        """Runs the job while the event loop goes on, and returns when the job is over. Raises what ``submit`` raises.
 
-        When the task that awaits it is cancelled, the job is cancelled too, and ``CancelledError`` raised when it is
-        cleaned.
+        If the task that awaits it is cancelled, it cancels the job, and raises ``CancelledError`` after the cleanup.
         """
         job = self.submit()
         await job._until_over()
         return job
 
     def _iterators(self) -> list[Transformation]:
-        """The sources that can be read once; raises if an earlier job has."""
+        """The sources that can be read only once. Raises if an earlier job has read one."""
         once = [step for step in self.pipeline if step.kind is ITERABLE and isinstance(step.made[0], Iterator)]
         for step in once:
             if step in self._consumed:
                 raise _sage.SubmitError(
-                    f"the iterator of `{step.name}` was given to an earlier job, and can be read once; "
+                    f"the iterator of `{step.name}` can be read once, and an earlier job has read it; "
                     "for several jobs begin with a list, or a BatchFunction"
                 )
         return once
@@ -258,26 +256,27 @@ class LocalEnvironment(Pipeline):
         return self._run is not None and self._run.state != "ended"
 
     def wait(self, timeout: float | None = None) -> Report | None:
-        """Waits until the job is over, and returns its report; ``None`` if it is not after ``timeout`` seconds.
+        """Waits until the job is over, and returns its report; returns ``None`` if it is not over after ``timeout``
+        seconds.
 
         Raises what ``submit`` raises.
         """
         job = self.job
         if job is None:
-            raise RuntimeError("nothing was submitted")
+            raise RuntimeError("no job was submitted")
         return job.wait(timeout)
 
     def stop(self) -> None:
-        """Ends the sources, and waits until what is in flight is finished and everything is cleaned.
+        """Ends the sources, and waits until the records in flight are finished and everything is cleaned.
 
-        Raises what ``submit`` raises, unless that was raised before. Does nothing when no job was submitted.
+        Raises what ``submit`` raises, unless that was raised before. Does nothing if no job was submitted.
         """
         if self._run is not None and not self._run.is_told:
             self._run.job.drain()
             self.wait()
 
     def close(self) -> None:
-        """As ``stop``; nothing can be declared or submitted any more."""
+        """As ``stop``, and closes the environment: it can declare and submit nothing more."""
         self._is_closed = True
         if self in declared:
             declared.discard(self)
@@ -285,7 +284,8 @@ class LocalEnvironment(Pipeline):
         self.stop()
 
     def explain(self) -> str:
-        """What is declared, in words: each step with what it takes its records from, and which steps run as one."""
+        """Describes the declared pipeline: each step with the steps whose records it takes, and which steps run as
+        one."""
         from ._html import described
 
         declared.discard(self)
@@ -312,7 +312,8 @@ class LocalEnvironment(Pipeline):
         return graph(self.pipeline, self._services)
 
     def set_console_log_level(self, level: str) -> None:
-        """The level from which on messages of this environment are shown: ``"DEBUG"``, ``"INFO"``, ``"WARNING"``, …"""
+        """Sets the lowest level of messages of this environment that are shown: ``"DEBUG"``, ``"INFO"``, ``"WARNING"``,
+        …"""
         self.logger.setLevel(level.upper())
 
     def _factory(self, name: str, made: Made, calls: ServiceCalls) -> Any:

@@ -1,7 +1,8 @@
-"""A file that appears under its name when it is complete, or not at all; as the sinks of the engine write theirs.
+"""A file that appears under its name when it is complete, or not at all. The engine's own sinks write files in the same
+way.
 
-Invariants: what had the name before is touched by nothing but one rename; the rename comes after everything was
-written and synced without an error.
+Invariants: only one rename replaces the file that had the name before; the rename comes after everything was written
+and synced without an error.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Output:
                 self._file = open(self._target, "w", encoding="utf-8", newline="")
 
     def _beside(self, mode: int | None) -> TextIO:
-        """Makes the file, which nobody may read who may not read what it replaces."""
+        """Makes the file. Only users who may read the file it replaces may read it."""
         folder = os.path.dirname(self._target) or "."
         while True:
             self._temporary = os.path.join(folder, f".sage-{os.urandom(6).hex()}.tmp")
@@ -53,7 +54,7 @@ class Output:
         return open(file, "w", encoding="utf-8", newline="")
 
     def write(self, text: str) -> None:
-        """Writes a text. After one that cannot be written, there will be no file."""
+        """Writes a text. After an error of writing, there will be no file."""
         try:
             with self._named():
                 self._file.write(text)
@@ -62,10 +63,10 @@ class Output:
             raise
 
     def publish(self) -> None:
-        """Makes it the target; raises where something could not be written, whatever became of that then."""
+        """Gives the file its name. Raises if an earlier write failed, even if its error was handled."""
         try:
             if self._is_broken and self._temporary is not None:
-                raise ValueError(f"{self._path} is not made, for something could not be written to it")
+                raise ValueError(f"{self._path} was not made, because an earlier write to it failed")
             with self._named():
                 self._file.flush()
                 if self._temporary is not None:
@@ -79,14 +80,14 @@ class Output:
             self.discard()
 
     def keep(self) -> str | None:
-        """Leaves what was written beside the target, with ``.partial`` behind its name, and returns where, if it is
-        anything."""
+        """Keeps the written part beside the target, with ``.partial`` behind its name. Returns its path, if anything
+        was written."""
         partial = f"{self._target}.partial"
         try:
             try:
                 self._file.flush()
             except OSError:
-                pass  # what cannot be written any more is missing at its end, where it is no complete file anyway
+                pass  # only its end is missing, and the file is not complete anyway
             if self._temporary is None or os.stat(self._temporary).st_size == 0:
                 return None
             with self._named():

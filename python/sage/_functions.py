@@ -1,4 +1,4 @@
-"""The functions a pipeline is made of: base classes for those written as classes, and what makes them callable."""
+"""The functions of a pipeline: base classes for functions written as classes, and how they are called."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLLECTED: ContextVar[list[Any] | None] = ContextVar("collected", default=None)
 
 
 class StopSignal:
-    """What a ``BatchFunction`` or ``SourceFunction`` returns when it has no more records."""
+    """Returned by a ``BatchFunction`` or ``SourceFunction`` that has no more records."""
 
     def __init__(self, name: str = "stop", source: Any = None) -> None:
         self.name = name
@@ -34,9 +34,9 @@ class StopSignal:
 
 @dataclass(frozen=True)
 class Packet:
-    """A record with what belongs to it: its key, and from which of several connected streams it is.
+    """A record with its key, and with the number of its stream among several connected ones.
 
-    Functions are given records, never packets; one that a program makes is a record like others.
+    Functions get records, never packets. A packet that a program makes is a record like others.
     """
 
     payload: Any
@@ -45,9 +45,9 @@ class Packet:
 
 
 class BaseFunction(InJob):
-    """What all function classes have: ``ctx``, ``logger`` and ``name``, and the way to call services.
+    """The base of all function classes: ``ctx``, ``logger`` and ``name``, and the methods to call services.
 
-    The engine sets ``ctx`` before the constructor runs, so a constructor may call services as well; a subclass need not
+    The engine sets ``ctx`` before the constructor runs, so a constructor may call services too. A subclass need not
     call ``super().__init__()``.
     """
 
@@ -58,7 +58,7 @@ class BaseFunction(InJob):
     __init__._takes_anything = True  # type: ignore[attr-defined]
 
     def execute(self, *args: Any) -> Any:
-        """Processes one record; to be overridden."""
+        """Processes one record. Override it."""
         raise NotImplementedError(f"{type(self).__name__} has no `execute`")
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class FilterFunction(BaseFunction):
 
 
 class FlatMapFunction(BaseFunction):
-    """Replaces each record by those that ``execute(record)`` returns, or passes to ``self.collect``."""
+    """Replaces each record by the records that ``execute(record)`` returns, or passes to ``self.collect``."""
 
     def collect(self, record: Any) -> None:
         """Emits a record."""
@@ -141,16 +141,15 @@ class FutureFunction(BaseFunction):
 
 
 class KafkaSourceFunction(SourceFunction):
-    """The records of Kafka topics: ``env.from_source(KafkaSourceFunction, bootstrap_servers=…, topic=…, group_id=…)``.
+    """A source of Kafka topics: ``env.from_source(KafkaSourceFunction, bootstrap_servers=…, topic=…, group_id=…)``.
 
-    It stands for ``from_kafka_source`` and takes the same arguments: the engine reads the topics itself. So
-    there are no objects of this class, and no classes below it; what a program does with the records goes into
-    a ``map`` behind it.
+    It stands for ``from_kafka_source`` and takes the same arguments: the engine reads the topics itself. So this class
+    has no objects and no subclasses; process its records in a ``map`` behind it.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> KafkaSourceFunction:
         raise TypeError(
-            "`KafkaSourceFunction` is given to `from_source`, with its arguments behind it; there are no objects of it"
+            "pass `KafkaSourceFunction` to `from_source`, with its arguments behind it, and make no object of it"
         )
 
     def __init_subclass__(cls) -> None:
@@ -161,7 +160,7 @@ class KafkaSourceFunction(SourceFunction):
 
 
 class KeyByFunction(BaseFunction):
-    """Gives the key of each record: what ``execute(record)`` returns."""
+    """Gives the key of each record: the result of ``execute(record)``."""
 
 
 class BaseCoMapFunction(BaseFunction):
@@ -169,8 +168,8 @@ class BaseCoMapFunction(BaseFunction):
 
 
 class BaseJoinFunction(BaseFunction):
-    """Joins two streams: ``execute(payload, key, tag)`` is called for each record of both, with the number of
-    its stream as the tag, and returns a list of results. What it has to remember of a key it keeps itself."""
+    """Joins two streams: ``execute(payload, key, tag)`` is called for each record of both, with the number of its
+    stream as the tag, and returns a list of results. It keeps its own state for each key."""
 
     is_join = True
 
@@ -249,9 +248,9 @@ def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[A
 
 
 def wrap_lambda(function: Callable[..., Any], base: type[BaseFunction] = MapFunction) -> type[BaseFunction]:
-    """Makes a function class of a callable: ``execute`` of an object of it calls the function.
+    """Makes a function class of a callable: its ``execute`` calls the function.
 
-    Streams take callables as they are; this is for programs that pass classes on.
+    Streams take callables directly; this is for programs that pass classes on.
     """
     if not callable(function):
         raise TypeError(f"`wrap_lambda` needs a callable, not {function!r}")

@@ -1,4 +1,4 @@
-"""Handles of services: objects that look like the service's class and call whichever job's service there is."""
+"""Handles of services: objects that look like the service's class, and call the service of the running job."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ServiceHandle(Attributes):
     def _missing(self, method: str) -> Any:
         binding, cls, timeout = self.__dict__["_sage"]
         if method.startswith("__"):
-            raise AttributeError(f"a handle of a service gives its methods, and `{method}` is not called through one")
+            raise AttributeError(f"a handle of a service calls its methods, but not `{method}`")
         if isinstance(cls, type):
             there = inspect.getattr_static(cls, method, None)
             if there is not None and not callable(getattr(cls, method, None)):
-                raise AttributeError(f"`{method}` of service `{binding.name}` is no method; add one that returns it")
+                raise AttributeError(f"`{method}` of service `{binding.name}` is not a method; add one that returns it")
         called = self.__dict__[method] = binding.method(method, timeout)
         return called
 

@@ -1,8 +1,7 @@
 """How a notebook shows pipelines and reports: the declared graph as SVG, and the report as tables.
 
-Steps stand in columns, each behind all whose records it takes; within a column they are in the order of what they
-follow.
-Nothing of a program's names gets into the page as markup.
+Steps stand in columns, each behind all steps whose records it takes. Within a column they are in the order of the steps
+they follow. Names of the program are escaped, and never become markup.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def columns(pipeline: list[Transformation]) -> list[list[Transformation]]:
 
 
 def described(step: Transformation) -> str:
-    """What a step is, in a word or two."""
+    """A step's kind, in a word or two."""
     kind = step.kind.name
     return kind if step.parallelism == 1 else f"{kind} ×{step.parallelism}"
 

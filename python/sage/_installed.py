@@ -15,7 +15,7 @@ _OTHERS = ("isage", "sage", "sagemath", "passagemath")
 def others() -> list[str]:
     """The names of the other distributions that have files in a folder `sage`."""
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    # A program may have put there what is no string; the interpreter passes over it.
+    # A program may have put there something that is not a string; the interpreter passes over it.
     paths = [place for place in sys.path if isinstance(place, str)]
     places = {here, *(place for place in paths if place.rstrip(os.sep).endswith("-packages"))}
     found = set()

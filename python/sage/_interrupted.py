@@ -1,4 +1,4 @@
-"""What standard error says when SIGINT or SIGTERM ends a job: at the signal, and when the job is over."""
+"""The messages on standard error when SIGINT or SIGTERM ends a job: at the signal, and when the job is over."""
 
 from __future__ import annotations
 

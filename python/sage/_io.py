@@ -1,7 +1,7 @@
 """Sources and sinks of files and of the terminal, as SAGE programs use them.
 
-Each takes what it needs as arguments, or as one mapping, such as a section of a configuration file. A file is opened
-when the job starts and closed when it ends; what cannot be read or written is an error that names the file.
+Each takes its options as arguments, or as one mapping, such as a section of a configuration file. A file is opened when
+the job starts and closed when it ends. An error of reading or writing names the file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _option(where: Any, name: str, given: str | None, default: str) -> str:
 class _Lines:
     """The lines of a text file, without their ends: ``\\n`` or ``\\r\\n``, and none of the last perhaps.
 
-    A byte order mark at the beginning is no part of the first.
+    A byte order mark at the beginning is not part of the first line.
     """
 
     def __init__(self, where: Any, encoding: str | None, errors: str | None) -> None:
@@ -73,7 +73,7 @@ class _Lines:
         except UnicodeError as error:
             where = f"line {self.number}" if "b" in getattr(self.file, "mode", "") else f"behind line {self.number}"
             raise ValueError(
-                f"{self.path}, {where}, is no text in {self._encoding}: {error}; `encoding` names another, "
+                f"{self.path}, {where}, is not text in {self._encoding}: {error}; `encoding` names another, "
                 "`errors='replace'` puts a mark in its place"
             ) from error
         except OSError as error:
@@ -88,9 +88,9 @@ def _named(error: OSError, path: str) -> OSError:
 class FileSource(SourceFunction):
     """Gives each line of a text file, without its end: ``env.from_source(FileSource, "names.txt")``.
 
-    A line ends with ``\\n`` or ``\\r\\n``; a byte order mark is no part of the first. ``encoding`` is UTF-8 unless
-    said, and ``errors`` what becomes of bytes that are no text in it: ``"strict"`` fails, naming the line;
-    ``"replace"``, ``"ignore"``, ``"surrogateescape"`` and others are those of ``bytes.decode``.
+    A line ends with ``\\n`` or ``\\r\\n``; a byte order mark is not part of the first. ``encoding`` is UTF-8 by
+    default. ``errors`` says what to do with bytes that are not text in it: ``"strict"`` fails, naming the line;
+    ``"replace"``, ``"ignore"``, ``"surrogateescape"`` and others are as in ``bytes.decode``.
     """
 
     def __init__(self, path: Any, encoding: str | None = None, errors: str | None = None) -> None:
@@ -138,12 +138,12 @@ class JSONLBatch(SimpleBatchFunction):
 class FileSink(SinkFunction):
     """Writes each record to a file in UTF-8, as a line: ``stream.sink(FileSink, "results.txt")``.
 
-    The file appears when it is complete, in the place of what had its name: when the job's input has ended, or the
-    job was told to stop. Until then it has another name in the same folder. Of a job that fails or is cancelled there
-    is no file; what a job that a signal ended had written is in ``results.txt.partial``. A device or a pipe is
-    written to at once. There can be one replica only.
+    The file appears when it is complete, and replaces the file of that name: when the job's input has ended, or the job
+    was told to stop. Until then it has another name in the same folder. A job that fails or is cancelled leaves no
+    file; a job that a signal ended leaves its records in ``results.txt.partial``. A device or a pipe is written to at
+    once. There can be only one replica.
 
-    ``mode="a"`` appends each line at once to what is there, from any number of replicas; it stays, however the job
+    ``mode="a"`` appends each line at once to the file, from any number of replicas. The lines stay, however the job
     ends.
     """
 
@@ -208,7 +208,7 @@ class FileSink(SinkFunction):
 
 
 class PrintSink(SinkFunction):
-    """Prints each record, behind ``prefix`` and ``separator`` if there is a prefix."""
+    """Prints each record. If there is a ``prefix``, it comes first, then ``separator``."""
 
     def __init__(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> None:
         lead = f"{prefix}{separator}" if prefix else ""
@@ -220,8 +220,8 @@ class PrintSink(SinkFunction):
 
 
 class TerminalSink(PrintSink):
-    """Prints each record. A mapping may say ``prefix``, ``separator`` and ``colored``; what else is in it is of
-    no use here."""
+    """Prints each record. A mapping may give ``prefix``, ``separator`` and ``colored``; its other keys have no
+    effect."""
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         names = ("prefix", "separator", "colored")

@@ -1,4 +1,4 @@
-"""A job as a program sees it: its id, how it is steered, and what it came to."""
+"""A job as a program sees it: its id, how to steer it, and its report."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ class Report:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """All of it, as the engine tells it: lists, texts, numbers, and times in ``secs`` and ``nanos``."""
+        """The whole report, as the engine gives it: lists, texts, numbers, and times in ``secs`` and ``nanos``."""
         read: dict[str, Any] = json.loads(self._json)
         return read
 
     @property
     def outcome(self) -> str:
-        """In one word."""
+        """The outcome, in one word."""
         return str(self.data.get("outcome", ""))
 
     @property
     def functions(self) -> dict[str, list[Counted]]:
-        """What each function has taken and given, where several ran together as one operator, by the name of
-        that: tuples of the function's name and two numbers.
+        """For each operator that ran several functions together, by its name: tuples of a function's name and how many
+        records it took and returned.
 
-        A number is ``None`` where it is not known: as nothing is counted for each record between such
-        functions, behind one that leaves records out or adds some, such as that of a ``filter``, unless only
-        functions that give one record for each are behind it. The last one's is known then, except for a
-        sink's. There are none for a job that was broken off, or has a ``take`` or a ``zip``.
+        A number is ``None`` if it is unknown, because nothing is counted between such functions. It is unknown behind a
+        function that drops or adds records, such as that of a ``filter``, unless only functions that return one record
+        for each follow. Then the last number is known, except for a sink's. A job that was broken off, or has a
+        ``take`` or a ``zip``, has no numbers.
         """
         operators = [operator for operator in self.data.get("operators", []) if operator["functions"]]
         return {operator["name"]: [tuple(f.values()) for f in operator["functions"]] for operator in operators}
 
     @property
     def services(self) -> dict[str, dict[str, Any]]:
-        """What is told of each service, by its name."""
+        """The report of each service, by its name."""
         return {service["name"]: service for service in self.data.get("services", [])}
 
     def __str__(self) -> str:
@@ -73,9 +73,9 @@ class Report:
 
 
 class JobId(str):
-    """The id of a job: a ``str`` by which the job is waited for and steered, from any thread.
+    """The id of a job: a ``str`` with methods to wait for the job and to steer it, from any thread.
 
-    A copy means the same job. In another process, where it was pickled to, it tells what the job had come to by then.
+    A copy means the same job. Pickled to another process, it tells how far the job was at that moment.
     """
 
     _run: Run | Elsewhere
@@ -87,7 +87,7 @@ class JobId(str):
 
     @property
     def report(self) -> Report:
-        """The job's report, however it ended; waits for the job if it is not over."""
+        """The job's report, however the job ended. Waits for the job if it is not over."""
         run = self._run
         if isinstance(run, Elsewhere):
             return run.told()
@@ -105,19 +105,19 @@ class JobId(str):
 
     @property
     def state(self) -> str:
-        """Where the job is in its life: ``created``, ``starting``, ``running``, ``paused``, ``draining``, ``stopping``
-        or ``ended``."""
+        """The job's state: ``created``, ``starting``, ``running``, ``paused``, ``draining``, ``stopping`` or
+        ``ended``."""
         return self._run.state
 
     def wait(self, timeout: float | None = None) -> Report | None:
-        """Waits until the job is over and cleaned, and returns its report; ``None`` if that is not so after ``timeout``
-        seconds.
+        """Waits until the job is over and cleaned, and returns its report; returns ``None`` if it is not after
+        ``timeout`` seconds.
 
-        Raises ``JobFailed`` from the user's own exception when the job did not succeed or left something behind,
-        ``KeyboardInterrupt`` or ``SystemExit`` when a signal ended it. The latter have the ``report``, too.
+        Raises ``JobFailed`` from the user's own exception if the job did not succeed or left something behind, and
+        ``KeyboardInterrupt`` or ``SystemExit`` if a signal ended it. These have the ``report`` too.
 
-        On the main thread, the program's handlers of signals run meanwhile, as for ``signal.alarm``. What one raises
-        cancels the job and is raised when that is over, with the ``report`` as an attribute.
+        On the main thread, the program's signal handlers run meanwhile, as for ``signal.alarm``. If one raises, the
+        exception cancels the job, and is raised when the job is over, with the ``report`` as an attribute.
         """
         return self._wait(timeout)
 
@@ -144,15 +144,15 @@ class JobId(str):
         return report
 
     def drain(self) -> None:
-        """Asks the job to end its sources and finish what is in flight. Returns at once."""
+        """Asks the job to end its sources and finish the records in flight. Returns at once."""
         self._run.job.drain()
 
     def cancel(self) -> None:
-        """Asks the job to drop what is in flight and clean up; it then ends as failed. Returns at once."""
+        """Asks the job to drop the records in flight and clean up; the job then ends as failed. Returns at once."""
         self._run.job.cancel()
 
     def pause(self) -> None:
-        """Asks the sources to stop reading until ``resume``; what is in flight is processed. Returns at once."""
+        """Asks the sources to stop reading until ``resume``. Records in flight are processed. Returns at once."""
         self._run.job.pause()
 
     def resume(self) -> None:
@@ -193,11 +193,11 @@ class JobId(str):
 
 
 class JobFailed(RuntimeError):
-    """A job did not succeed, left something behind, or could not commit the offsets of what it read.
+    """A job did not succeed, left something behind, or could not commit the offsets of the records it read.
 
-    Its ``__cause__`` is the exception that was the first cause: that very object, also where it is a ``SystemExit`` or
-    ``KeyboardInterrupt`` that a function raised. It can be pickled: what of its causes cannot is replaced by a
-    ``RemoteCause``, which tells of it.
+    Its ``__cause__`` is the exception that was the first cause: the same object, even if it is a ``SystemExit`` or
+    ``KeyboardInterrupt`` that a function raised. It can be pickled: a cause that cannot be pickled is replaced by a
+    ``RemoteCause``, which describes it.
     """
 
     def __init__(self, message: str, report: Report) -> None:

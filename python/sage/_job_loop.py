@@ -1,8 +1,9 @@
-"""When the event loop of a job begins and ends: one loop, for its async functions and the async hooks of its services.
+"""The event loop of a job: one loop for its async functions and the async hooks of its services; when it begins and
+ends.
 
-It begins when something of the job is awaited for the first time and ends with the last that may use it: operators hold
-it while they are open, services until they are cleaned. So a client that an async hook opened is used, and closed, on
-the loop that it belongs to. What is left on the loop then is cancelled.
+It begins at the job's first await and ends with its last user: operators hold it while they are open, services until
+they are cleaned. So a client that an async hook opened is used and closed on the loop it belongs to. Tasks that are
+left on the loop are cancelled.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the steps of Kafka topics need: settings, and what values stand for."""
+"""Kafka topics: settings of the client, serializers and deserializers."""
 
 from __future__ import annotations
 

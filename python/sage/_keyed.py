@@ -17,7 +17,7 @@ from ._states import Folding, State, summand
 from ._stream import DataStream, check_function, check_plain, name_of
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired, Windows
 
-#: How many records of each stream a join keeps in memory at most, in a replica.
+#: How many records of each stream a replica of a join may keep in memory.
 MAX_RECORDS = 100_000_000
 
 #: The longest time after which a state can expire: a century.
@@ -48,11 +48,11 @@ def _in_blocks(step: Callable[[Any, Any], Any], first: Callable[[list[Any]], Any
 class KeyedStream(DataStream):
     """A stream whose records have a key.
 
-    Keys compare as in a ``dict``, but that all floats that are not a number are one key. Where a step behind it has
-    several replicas, all records of a key come to the same one: in every run, if it is made of ``str``, ``bytes``,
-    numbers, ``None``, tuples and frozensets; other classes say it by their ``__hash__``. So let keys that are to
-    be equal be of one class: an object that calls itself equal to a plain one may come to another replica. Plain
-    texts beside those of a class with a ``__hash__`` of its own are an error there.
+    Keys compare as in a ``dict``, except that all NaN floats are one key. If the next step has several replicas, all
+    records of a key go to the same one. It is the same one in every run, if the key is made of ``str``, ``bytes``,
+    numbers, ``None``, tuples and frozensets; for other classes their ``__hash__`` decides. So let equal keys be of one
+    class: an object that is equal to a plain value may go to another replica. Plain texts next to texts of a class with
+    its own ``__hash__`` are an error there.
     """
 
     def _state(
@@ -60,7 +60,7 @@ class KeyedStream(DataStream):
     ) -> DataStream:
         """Adds a step that keeps a state for each key, which may expire."""
         spec = None if expire_after is None else Spec.Expiring(_expiry(expire_after), function is not None)
-        # What is summed up is no name for a sum.
+        # The name of the function to sum up is not a name for a sum.
         named = kind.name if function is None or kind is kinds.SUM else None
         if function is not None:
             check_plain(kind.name, function, named)
@@ -77,23 +77,25 @@ class KeyedStream(DataStream):
         return stream
 
     def count(self, *, parallelism: int = 1) -> DataStream:
-        """Pairs of each key and the number of its records, at the end of input."""
+        """Emits pairs of each key and the number of its records, at the end of input."""
         return self._state(kinds.COUNT, None, parallelism)
 
     def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
-        """Pairs of each key and the sum of its records, or of what ``function`` makes of them, at the end of input."""
+        """Emits pairs of each key and the sum of its records, or of the results of ``function``, at the end of
+        input."""
         return self._state(kinds.SUM, ops.identity() if function is None else function, parallelism)
 
     def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
-        """Pairs of each key and one record, at the end of input: ``function(so_far, record)`` is called for
-        each record of a key but the first."""
+        """Emits pairs of each key and one record, at the end of input. Calls ``function(so_far, record)`` for each
+        record of a key but the first."""
         return self._state(kinds.REDUCE, function, parallelism)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
-        """Pairs of each key and one value, at the end of input: ``function(so_far, record)`` returns the next value.
+        """Emits pairs of each key and one value, at the end of input. For each record, ``function(so_far, record)``
+        returns the next value.
 
-        ``initial`` is what the first call of a key gets: a value, which is copied for each key, or a function
-        that makes one, such as ``list``.
+        ``initial`` is the first value of a key: a value, which is copied for each key, or a function that makes one,
+        such as ``list``.
         """
         return self._state(kinds.FOLD, function, parallelism, initial=initial)
 
@@ -105,12 +107,11 @@ class KeyedStream(DataStream):
         parallelism: int = 1,
         expire_after: float | None = None,
     ) -> DataStream:
-        """Replaces each record: ``function(state, record)`` returns a pair of the next state of its key and
-        what it is replaced by.
+        """Replaces each record: ``function(state, record)`` returns a pair of the key's next state and the new record.
 
-        ``initial`` is as in ``fold``. A state is kept until the end of input; or with ``expire_after`` until no
-        record of its key has come for so many seconds by the clock: the next one finds ``initial`` again. What
-        has expired is freed within another such time.
+        ``initial`` is as in ``fold``. A state is kept until the end of input. With ``expire_after``, it is forgotten
+        when no record of its key has come for so many seconds by the clock; the key's next record finds ``initial``
+        again. An expired state is freed within another such time.
         """
         return self._state(kinds.MAP_WITH_STATE, function, parallelism, expire_after, initial=initial)
 
@@ -126,33 +127,33 @@ class KeyedStream(DataStream):
         ``flat_map_with_state``."""
         return self._state(kinds.FLATMAP_WITH_STATE, function, parallelism, expire_after, initial=initial)
 
-    #: The name that it has in Rust.
+    #: The name in Rust.
     flat_map_with_state = flatmap_with_state
 
     def distinct(self, *, parallelism: int = 1, expire_after: float | None = None) -> DataStream:
-        """Keeps the first record of each key; with ``expire_after``, also the first after so many seconds
-        without one."""
+        """Keeps the first record of each key; with ``expire_after``, also the first one after so many seconds without a
+        record."""
         return self._state(kinds.DISTINCT, None, parallelism, expire_after)
 
     def top_k(self, most: int, rank: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
-        """Pairs of each key and a list of the ``most`` records of it that ``rank`` ranks highest, at the end of
-        input; of equal ones the earlier. Without ``rank``, records are compared themselves."""
+        """Emits pairs of each key and a list of its ``most`` records with the highest ``rank``, at the end of input; of
+        equal ranks the earlier. Without ``rank``, the records themselves are compared."""
         most = whole("`top_k` keeps at least one record of each key: the first argument", most)
         return self._state(kinds.TOP_K, rank, parallelism, most=most)
 
     def process(
         self, function: type[ProcessFunction], *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Calls a ``ProcessFunction`` for each record, with the state of its key, and for each timer that such
-        a call has set. What comes out is what it pushes."""
+        """Calls a ``ProcessFunction`` for each record with the state of its key, and for each timer that such a call
+        has set. The records it pushes go on."""
         if not (isinstance(function, type) and issubclass(function, ProcessFunction)):
             raise TypeError(f"`process` needs a ProcessFunction class, not {function!r}")
         check_call(function, args, kwargs, ("name", "parallelism"))
         return self._add(kinds.PROCESS, function, name, parallelism, args, kwargs, spec=Spec.Process())
 
     def window(self, windows: Windows) -> WindowedStream:
-        """Cuts the records of each key into windows of event time: those that ``with_timestamps`` gave them. A
-        window fires when every record that may be in it has come."""
+        """Cuts the records of each key into windows of event time, which ``with_timestamps`` gave them. A window fires
+        when all records that may be in it have come."""
         if not self._step.is_timed and not isinstance(windows, Count):
             raise ValueError(
                 "windows of event time need `with_timestamps` before the `keyby`; or use `window_by_clock`"
@@ -165,8 +166,8 @@ class KeyedStream(DataStream):
         return WindowedStream(self, windows, by_clock=True)
 
     def join(self, right: KeyedStream) -> JoinedStreams:
-        """Joins this stream with another by their keys. Both must end, or be joined in windows. The right one
-        is kept in memory, so let it be the smaller."""
+        """Joins this stream, the left one, with another by their keys. Both must end, or be joined in windows. The
+        right stream is kept in memory, so let it be the smaller one."""
         if not isinstance(right, KeyedStream):
             raise TypeError(f"`join` needs another keyed stream, not {right!r}; use `keyby` before it")
         if right._environment is not self._environment:
@@ -177,18 +178,18 @@ class KeyedStream(DataStream):
 def _expiry(expire_after: Any) -> float:
     time = seconds("`expire_after`", expire_after, 0.001, hint="; without it none expire")
     if time > MAX_SECONDS:
-        raise ValueError(f"`expire_after` is a century at most, not {expire_after!r} seconds; without it none expire")
+        raise ValueError(f"`expire_after` is at most a century, not {expire_after!r} seconds; without it none expires")
     return time
 
 
 class WindowedStream:
-    """A keyed stream in windows. What comes out are ``Windowed`` tuples: key, start and end of the window, value."""
+    """A keyed stream in windows. Results are ``Windowed`` tuples: key, start and end of the window, value."""
 
     def __init__(self, keyed: KeyedStream, windows: Windows, *, by_clock: bool) -> None:
         if not isinstance(windows, (Tumbling, Sliding, Session, Count)):
             raise TypeError(f"windows are Tumbling, Sliding, Session or Count, not {windows!r}")
         if by_clock and isinstance(windows, Count):
-            raise TypeError("windows by count go by no clock; use `window`")
+            raise TypeError("windows by count do not depend on a clock; use `window`")
         self._keyed = keyed
         self._windows = windows._checked()
         self._lateness = 0.0
@@ -196,15 +197,15 @@ class WindowedStream:
         self._late: Callable[[Any], Any] | None = None
 
     def allowed_lateness(self, seconds: float) -> WindowedStream:
-        """Keeps what a window has gathered for so long after it fired: a record that comes within that time
-        makes it fire again, with all that it now has. Default: 0."""
+        """Keeps a window's content for so long after it fired. A record that comes within that time makes the window
+        fire again, with all its records. Default: 0."""
         self._no_clock("allowed_lateness")
         self._lateness = length("`allowed_lateness`", seconds)
         return self
 
     def late_to(self, function: Callable[[Any], Any]) -> WindowedStream:
-        """Gives records that are too late for every window to a function, instead of dropping them. Either way
-        the report has their number."""
+        """Calls a function with each record that is too late for all its windows, instead of dropping the record.
+        Either way the report has their number."""
         self._no_clock("late_to")
         check_function(kinds.SINK, function, (), {})
         self._late = function
@@ -212,17 +213,17 @@ class WindowedStream:
 
     def _no_clock(self, what: str) -> None:
         if self._by_clock or isinstance(self._windows, Count):
-            raise ValueError(f"`{what}` is for windows of event time: in others no record is late")
+            raise ValueError(f"`{what}` is for windows of event time; in other windows no record is late")
 
     def count(self, *, parallelism: int = 1) -> DataStream:
-        """The number of records of each key and window. Keeps no records."""
+        """Emits the number of records of each key and window. Keeps no records."""
         counts = self._keyed._add(kinds.WINDOW, None, "count", parallelism, spec=self._spec(counts=True))
         self._late_behind(counts, counts)
         return counts._ours(kinds.MAP, Windowed._make)._belongs(counts, "results")
 
     def apply(self, function: Callable[[Any, float, float, list[Any]], Any], *, parallelism: int = 1) -> DataStream:
-        """What ``function(key, start, end, records)`` returns for all records of a key and window. They are
-        kept until then."""
+        """Emits the result of ``function(key, start, end, records)`` for all records of a key and window. The records
+        are kept until the window fires."""
         check_plain("apply", function)
         name = name_of(function)
 
@@ -232,7 +233,7 @@ class WindowedStream:
         return self._gathered(kinds.MAP, apply, name, parallelism)
 
     def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
-        """The sum of the records of each key and window, or of what ``function`` makes of them. It keeps records as
+        """Emits the sum of the records of each key and window, or of the results of ``function``. Keeps records as
         ``reduce`` does."""
         of = ops.identity() if function is None else function
 
@@ -242,20 +243,21 @@ class WindowedStream:
         return self._folded(of, "sum", lambda so_far, record: so_far + of(record), first, parallelism)
 
     def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
-        """One record for each key and window: ``function(so_far, record)`` is called for each record but the first.
+        """Emits one record for each key and window. Calls ``function(so_far, record)`` for each record but the first.
 
-        Of the records of an open window at most 256 are kept; sessions, which may become one, and windows with
-        ``allowed_lateness``, which may fire again, keep all of theirs. Where the function raises, the record
-        that the report names is the last of up to 256 that it was called for, or the result of the window.
+        An open window keeps at most 256 of its records. Sessions keep all, because two may become one; so do windows
+        with ``allowed_lateness``, because they may fire again. If the function raises, the report names the last of up
+        to 256 records that it was called for, or the result of the window.
         """
 
         return self._folded(function, name_of(function), function, lambda left: left.pop(0), parallelism)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
-        """One value for each key and window: ``function(so_far, record)`` returns the next.
+        """Emits one value for each key and window. For each record, ``function(so_far, record)`` returns the next
+        value.
 
-        ``initial`` is what the first call gets: a value, which is copied for each key and window, or a function
-        that makes one. Records are kept as by ``reduce``.
+        ``initial`` is the first value: a value, which is copied for each key and window, or a function that makes one.
+        Records are kept as by ``reduce``.
         """
         new = State(initial).new
         return self._folded(function, name_of(function), function, lambda left: new(), parallelism)
@@ -307,8 +309,8 @@ class WindowedStream:
 
 
 class JoinedStreams:
-    """Two keyed streams. What comes out are ``Paired`` tuples: key, left and right record; in windows
-    ``WindowPaired`` ones."""
+    """Two keyed streams, to be joined. Results are ``Paired`` tuples: key, left and right record; in windows,
+    ``WindowPaired`` tuples."""
 
     def __init__(self, left: KeyedStream, right: KeyedStream) -> None:
         self._left = left
@@ -317,7 +319,7 @@ class JoinedStreams:
         self._max_records = MAX_RECORDS
 
     def window(self, windows: Tumbling | Sliding) -> JoinedStreams:
-        """Joins records of one window of event time only; so the streams may be endless."""
+        """Joins only records in the same window of event time. So the streams may be endless."""
         if not isinstance(windows, (Tumbling, Sliding)):
             raise TypeError(f"streams are joined in Tumbling or Sliding windows, not in {windows!r}")
         if not (self._left._step.is_timed and self._right._step.is_timed):
@@ -326,21 +328,21 @@ class JoinedStreams:
         return self
 
     def max_records(self, records: int) -> JoinedStreams:
-        """How many records of each stream a replica keeps in memory at most; one more fails the job. Default:
-        100 million."""
+        """Sets how many records of each stream a replica may keep in memory. One more fails the job. Default: 100
+        million."""
         self._max_records = whole("`max_records`", records)
         return self
 
     def inner(self, *, parallelism: int = 1) -> DataStream:
-        """The pairs of records with equal keys."""
+        """Emits the pairs of records with equal keys."""
         return self._joined("inner-join", False, False, parallelism)
 
     def left(self, *, parallelism: int = 1) -> DataStream:
-        """The pairs, and the left records that have no partner."""
+        """Emits the pairs, and the left records without a partner."""
         return self._joined("left-join", True, False, parallelism)
 
     def full(self, *, parallelism: int = 1) -> DataStream:
-        """The pairs, and the records of both streams that have no partner."""
+        """Emits the pairs, and the records of both streams without a partner."""
         return self._joined("full-join", True, True, parallelism)
 
     def _joined(self, name: str, lefts: bool, rights: bool, parallelism: int) -> DataStream:

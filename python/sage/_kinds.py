@@ -1,7 +1,7 @@
-"""The kinds of steps. Each is one row of the table below, which has all that this package and the engine know of it:
-how its functions run in the loop of a chain, what it keeps, what it does to keys and times, and how it is checked.
+"""The kinds of steps. Each is one row of the table below, with all that this package and the engine know of it: how its
+functions run in the loop of a chain, its state, its effect on keys and times, and its checks.
 
-A new kind is a row here and a method of a stream. One that the engine runs is a variant of ``Spec`` besides.
+A new kind is a row here and a method of a stream. A kind that the engine runs is also a variant of ``Spec``.
 """
 
 from __future__ import annotations

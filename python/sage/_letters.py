@@ -1,11 +1,11 @@
-"""Dead letters: records on which a function raised, and the files that they are kept in.
+"""Dead letters: records on which a function raised, and the files of such letters.
 
-A file has a line of JSON for each letter. Its record comes back equal to what went in, or the letter says that it
-does not: a record is written as plain JSON where that gives it back, else in a form with tags, and else it is
-described. Whatever a record is, and whatever its methods do, its letter is written.
+A file has a line of JSON for each letter. A record that is read back equals the one that was written, or the letter
+says that it does not. A record is written as plain JSON if that gives it back, else in a form with tags; else it is
+only described. Whatever a record is, and whatever its methods do, its letter is written.
 
 ``{"tuple": […]}`` stands for a tuple, ``{"dict": [[key, value], …]}`` for a dict, and so on: see ``_WRITE`` and
-``_READ``. Nothing of the program is called when a file is read.
+``_READ``. Reading a file calls no code of the program.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ _MOST_BITS = 2000
 
 
 class _Fields(NamedTuple):
-    #: The record, as the function was given it.
+    #: The record as the function received it.
     record: Any
     #: The name of the operator.
     operator: str
-    #: Which replica of it, from 0.
+    #: The operator's replica, from 0.
     replica: int
-    #: Which of the records that this replica took, from 1.
+    #: The record's number among those that this replica took, from 1.
     position: int
-    #: How often the function was called for it.
+    #: How often the function was called with it.
     attempts: int
     #: The message of the error, then those of its causes.
     errors: list[str]
-    #: When it failed, in seconds since 1970.
+    #: When the function failed, in seconds since 1970.
     time: float
 
 
 class Letter(_Fields):
-    """A record on which a function raised, with what is to be known to look into it and to try it again."""
+    """A record on which a function raised, with what you need to find the cause and to try the record again."""
 
-    #: Whether ``record`` equals the record that failed. It may not in a letter that was read from a file: an object of
-    #: a class of the program's own is ``None`` there, and one of a class below a built-in type is one of that type.
-    #: Of lists and dicts in files of older versions it is not known, and ``False``.
+    #: Whether ``record`` equals the record that failed. In a letter that was read from a file it may not: an object of
+    #: the program's own class is ``None`` there, and an object of a subclass of a built-in type has the built-in type.
+    #: For lists and dicts in files of older versions it is unknown, and ``False``.
     is_exact: bool = True
-    #: What the record looked like, where it is not exact.
+    #: A description of the record, if ``record`` is not exact.
     repr: str | None = None
 
 
@@ -321,8 +321,8 @@ class LetterFile(SinkFunction):
 
 
 def read_letters(path: str | PathLike[str]) -> Iterator[Letter]:
-    """The letters of a file that ``DeadLetterQueue`` wrote; ``is_exact`` says of each whether its record equals the one
-    that failed."""
+    """Reads the letters of a file that ``DeadLetterQueue`` wrote. Each letter's ``is_exact`` tells whether its record
+    equals the one that failed."""
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:

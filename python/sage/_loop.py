@@ -1,7 +1,7 @@
 """The event loop of a job, on a thread of its own: see ``JobLoop`` for when it begins and ends.
 
-What a function leaves behind is told by who had it: the tasks it created, what it gave the loop's own threads, its
-subprocesses and async generators belong to its ``Owner``, who waits for them.
+Whatever a function leaves behind belongs to its ``Owner``, which waits for it: tasks it created, calls it gave to the
+loop's threads, subprocesses and async generators.
 """
 
 from __future__ import annotations

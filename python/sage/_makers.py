@@ -1,7 +1,7 @@
-"""What makes the functions of a task: values, which say what the functions are and what they know of their job.
+"""Makers of a task's functions: values that describe the functions and their job.
 
-They refer to nothing that lives: neither to steps before them nor to services, which they have by name. So another
-process can be given one, and make the functions there. ``make`` is told what lives where it runs.
+They refer to no live objects: not to the steps before them, and to services only by name. So a maker can go to another
+process and make the functions there. ``make`` gets the live objects of the process it runs in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a job came to, on its way to another process, such as out of a worker of a pool.
+"""Pickles the result of a job for another process, such as out of a worker of a pool.
 
 A pool that cannot read a result waits for it for ever. So exceptions of a program's are tried here first, and where
 they cannot be written, or not be read there, a ``RemoteCause`` stands for them.
@@ -18,15 +18,15 @@ _MOST_CAUSES = 16
 
 
 class RemoteCause(Exception):
-    """Stands for an exception of another process that could not be brought here."""
+    """Stands for an exception of another process that could not be pickled."""
 
     def __init__(self, kind: str, text: str, traceback_text: str) -> None:
         super().__init__(f"{kind}: {text}" if text else kind)
-        #: The name of its class.
+        #: The name of the exception's class.
         self.kind = kind
-        #: What it said.
+        #: Its message.
         self.text = text
-        #: It, its causes and their tracebacks, as Python prints them.
+        #: The exception, its causes and their tracebacks, as Python prints them.
         self.traceback_text = traceback_text
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Where pipelines are declared: the steps of an environment, and the methods that begin streams."""
+"""Pipelines: the declared steps of an environment, and the methods that begin streams."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Pipeline:
         self.pipeline: list[Transformation] = []
         self._services: dict[str, Made] = {}
         self._names: dict[str, int] = {}
-        #: The job that was submitted last.
+        #: The job submitted last.
         self._run: Run | None = None
         self._is_closed = False
 
@@ -80,9 +80,9 @@ class Pipeline:
         return DataStream(self, step)
 
     def from_batch(self, records: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
-        """The records of a ``BatchFunction`` class, or of any iterable: ``None`` in a list is a record like others.
-        An iterator is closed when the job is over, if it has ``close``, as generators have; but not one that is made
-        for ``with``, such as a file."""
+        """Begins a stream with the records of a ``BatchFunction`` class, or of any iterable. ``None`` in a list is a
+        record like others. If the iterator has ``close``, as generators have, it is closed when the job is over; but an
+        iterator made for ``with``, such as a file, is not."""
         if is_function_class(records):
             kwargs = _for_constructor(records, args, kwargs)
             check_not_async("from_batch", records, name)
@@ -103,15 +103,15 @@ class Pipeline:
         return self.from_batch(records, *args, **kwargs)
 
     def from_source(self, function: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
-        """The records of a ``SourceFunction`` class, or of a callable that returns one at a time.
+        """Begins a stream with the records of a ``SourceFunction`` class, or of a callable that returns one at a time.
 
         The stream ends when a ``StopSignal`` is returned, or with the job. ``KafkaSourceFunction`` is
         ``from_kafka_source``.
 
-        ``retry``, a number of attempts or a ``Retry``, calls the function again when it raised, as often as that says
-        from its last record on: of the same object, so what it reconnects to it reconnects to in ``execute``. It must
-        not go on behind what it could not read. A generator cannot be gone on with after it has raised, so
-        ``from_batch`` has no ``retry``, and a function that goes on with one inside must make a new one.
+        ``retry``, a number of attempts or a ``Retry``, calls the function again when it raised. Attempts count from its
+        last record on. The object stays the same, so a function reconnects in ``execute``. It must not skip a record
+        that it could not read. A generator cannot go on after it has raised. So ``from_batch`` has no ``retry``, and a
+        function that reads from a generator must make a new one.
         """
         if function is KafkaSourceFunction:
             return self.from_kafka_source(*args, name=name, **kwargs)
@@ -156,35 +156,35 @@ class Pipeline:
         retry: Any = None,
         **kafka_config: Any,
     ) -> DataStream:
-        """The records of a Kafka topic, without end; or of several topics.
+        """Begins an endless stream with the records of a Kafka topic, or of several.
 
         With ``until_end``, the stream ends where the partitions ended when the job started.
 
-        **A record** is a ``dict`` of its ``value``, ``timestamp`` (milliseconds since 1970), ``topic``,
-        ``partition``, ``offset`` and ``key`` (a ``str``, or ``bytes`` where it is not UTF-8); with
-        ``metadata=False`` the value alone. The value is what ``value_deserializer`` makes of it: ``"json"``
-        (the default, of a text in UTF-8), ``"string"``, ``"bytes"``, or a function of ``bytes``. One that is
-        not there is ``None``; the function is not called for it. What becomes of records on which it raises say
-        ``on_error`` and ``retry``, as for ``map``.
+        **A record** is a ``dict`` of its ``value``, ``timestamp`` (milliseconds since 1970), ``topic``, ``partition``,
+        ``offset`` and ``key`` (a ``str``, or ``bytes`` where it is not UTF-8); with ``metadata=False`` the value alone.
+        ``value_deserializer`` makes the value: ``"json"`` (the default, of a text in UTF-8), ``"string"``, ``"bytes"``,
+        or a function of ``bytes``. A missing value is ``None``, and the function is not called for it. If the function
+        raises, ``on_error`` and ``retry`` apply, as for ``map``.
 
-        **Where it begins**: at the offset that is committed for the group; without one, where ``auto_offset_reset``
-        says: ``"earliest"``, ``"latest"``, or ``"none"``, which fails the job. Each partition is read in its order, by
-        one of ``parallelism`` replicas. Jobs do not share the partitions of a group: each reads all of them.
+        **Where it begins**: at the group's committed offset. Without one, ``auto_offset_reset`` decides:
+        ``"earliest"``, ``"latest"``, or ``"none"``, which fails the job. Each partition is read in order, by one of
+        ``parallelism`` replicas. Jobs do not share the partitions of a group: each reads all of them.
 
         **Offsets** are committed once, when the job has succeeded and left nothing behind, by the call that waits for
-        it: ``submit(autostop=True)``, ``wait``, ``stop``, or the program's end. After a failure, a cancel, a signal
-        or a crash nothing is committed, and the next run gives the records again: none is lost, some may come twice.
-        So an endless job should be ended by ``stop``, or by a signal with ``config={"on_signal": "finish"}``. If
-        the commit fails, ``JobFailed`` is raised, with the report of
-        a job that has succeeded. ``enable_auto_commit=False`` commits nothing.
+        it: ``submit(autostop=True)``, ``wait``, ``stop``, or the program's end. After a failure, a cancel, a signal or
+        a crash no offset is committed, and the next run reads the records again: none is lost, and some may come twice.
+        So end an endless job by ``stop``, or by a signal with ``config={"on_signal": "finish"}``. If the commit fails,
+        ``JobFailed`` is raised, with the report of a job that has succeeded. ``enable_auto_commit=False`` commits no
+        offset.
 
-        **Limits.** ``connect_timeout`` is for how many seconds a broker is looked for before the job fails. About
-        ``buffer_size`` records of each partition are fetched ahead, but not more than 16 MiB in each replica.
-        ``max_poll_records`` is accepted because programs give it; there are no polls here.
+        **Limits.** ``connect_timeout`` is how many seconds the source looks for a broker before the job fails. It
+        fetches about ``buffer_size`` records of each partition ahead, but at most 16 MiB in each replica.
+        ``max_poll_records`` is accepted because programs pass it; it has no effect.
 
-        **Settings.** ``kafka_config`` has others, as kafka-python spells them or librdkafka, such as
-        ``fetch_min_bytes=1`` or ``**{"fetch.min.bytes": 1}``. One that does not exist, or that the source sets itself,
-        fails the job. Values are neither shown nor logged, as ``sasl_plain_password`` is one. The client has no TLS.
+        **Settings.** ``kafka_config`` takes other settings, spelt as in kafka-python or librdkafka, such as
+        ``fetch_min_bytes=1`` or ``**{"fetch.min.bytes": 1}``. A setting that does not exist, or that the source sets
+        itself, fails the job. Values are neither shown nor logged, because they may be secret, such as
+        ``sasl_plain_password``. The client has no TLS.
         """
         from ._kafka import deserializer, names, reset_of, servers_of, settings_of
 
@@ -213,9 +213,9 @@ class Pipeline:
         return values._belongs(stream, "")
 
     def from_future(self, name: str, *, limit: int | None = None) -> DataStream:
-        """A stream that another one fills, by ``fill_future``: for records that go round.
+        """Begins a stream that another one fills, by ``fill_future``: for records that go round in a loop.
 
-        ``limit`` is how many records may wait to go round (default 1,000,000); one more fails the job.
+        ``limit`` is how many records may wait to go round (default 1,000,000). One more fails the job.
         """
         if limit is not None:
             limit = whole("`limit`", limit)

@@ -1,4 +1,5 @@
-"""From the steps that a program declared to those the engine runs: functions that follow each other become one."""
+"""Plans the steps that the engine runs from the steps that a program declared: functions that follow each other become
+one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of records on which a function raises."""
+"""Error policies: what happens to records on which a function raises."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Skip:
-    """Leaves out the records on which a function raises an ``Exception``; they are counted in the report.
+    """Skips the records on which a function raises an ``Exception``. The report counts them.
 
-    The job fails after all when more than ``at_most`` records, or more than the share ``at_most_share`` (0.0 to
-    1.0), were left out in one replica. Default: no limit.
+    The job fails when one replica would skip more than ``at_most`` records, or has skipped more than the share
+    ``at_most_share`` (0.0 to 1.0). Default: no limit.
     """
 
     at_most: int | None = None
@@ -28,13 +28,13 @@ class Skip:
 
 @dataclass(frozen=True)
 class Retry:
-    """Calls a function again for a record on which it raised: ``attempts`` times in all (1 or more), ``first``
-    seconds after the first failure, then twice as long each time, ``longest`` seconds at most. When the last
-    attempt fails, what ``on_error`` says is done.
+    """Calls a function again with a record on which it raised: ``attempts`` times in all (1 or more), ``first`` seconds
+    after the first failure, then twice as long each time, ``longest`` seconds at most. When the last attempt fails,
+    ``on_error`` applies.
 
-    ``on`` is the class of exceptions after which it is called again, or a tuple of classes, such as
-    ``(TimeoutError, ConnectionError)``; any other counts as the last attempt's. Default: ``Exception``. What is no
-    ``Exception`` (``SystemExit``, ``KeyboardInterrupt``) fails the job at once, whatever ``retry`` and ``on_error``
+    ``on`` is the class of exceptions after which it is called again, or a tuple of classes, such as ``(TimeoutError,
+    ConnectionError)``. Any other exception ends the attempts. Default: ``Exception``. ``SystemExit`` and
+    ``KeyboardInterrupt``, which are not an ``Exception``, fail the job at once, whatever ``retry`` and ``on_error``
     say."""
 
     attempts: int = 3
@@ -44,12 +44,11 @@ class Retry:
 
 
 class DeadLetterQueue:
-    """Sends the records on which a function raises to a place of their own, each as a ``Letter``; the job goes on.
+    """Sends the records on which a function raises to another place, each as a ``Letter``. The job goes on.
 
-    ``to`` is the path of a file that a line of JSON is appended to for each letter, whatever its record is
-    (``read_letters`` gives them back; a new file can be read by its owner only), or what a sink can be: a function,
-    or a ``SinkFunction`` class with the arguments of its constructor. Without
-    it, they are a stream, ``letters``, that the program goes on with:
+    ``to`` is the path of a file, to which each letter is appended as a line of JSON, whatever its record is.
+    ``read_letters`` reads the file; only its owner can read a new file. Or ``to`` is a sink: a function, or a
+    ``SinkFunction`` class with the arguments of its constructor. Without ``to``, the letters are a stream, ``letters``:
 
     >>> from sage import LocalEnvironment
     >>> env = LocalEnvironment("numbers")
@@ -76,16 +75,16 @@ class DeadLetterQueue:
 
     @property
     def letters(self) -> DataStream:
-        """The letters of all operators that have this as their ``on_error``, as a stream, which must end in a sink.
+        """The letters of all operators that have this as their ``on_error``, as a stream. It must end in a sink.
 
-        For one that was made without a place for them; after the operators were declared.
+        Only for a queue without ``to``, and only after those operators were declared.
         """
         from ._connected import ConnectedStreams
 
         if self.to is not None:
-            raise ValueError("these dead letters have a place; a DeadLetterQueue without one has a stream of them")
+            raise ValueError("these dead letters go to `to`; a DeadLetterQueue without `to` has a stream of them")
         if not self._streams:
-            raise ValueError("no operator has this DeadLetterQueue as its `on_error` yet, so it has no letters")
+            raise ValueError("no operator has this DeadLetterQueue as its `on_error` yet, so there are no letters")
         first, *others = self._streams
         letters = ConnectedStreams(first._environment, [first])
         for other in others:

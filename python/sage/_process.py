@@ -1,4 +1,4 @@
-"""Functions that are called for each record of a key, of one stream or of several, and for each of its timers."""
+"""Functions with a state for each key and with timers, on one stream or on several."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Timer(NamedTuple):
 
     #: In seconds since 1970.
     at: float
-    #: Whether it goes by the clock, and not by the times of records.
+    #: Whether it follows the clock, and not the times of records.
     clock: bool
 
 
 class KeyContext:
-    """What ``on_record`` and ``on_timer`` know of their key, and what they can have done."""
+    """The context of ``on_record`` and ``on_timer``: the key, its state and its timers, and the output."""
 
     def __init__(self, state: Any, key: Any, now: int, watermark: int) -> None:
-        #: The state of the key: ``None`` of a new one. What it is set to is there at the next call.
+        #: The state of the key: ``None`` for a new key. Set it, and the next call finds the new state.
         self.state = state
         #: The key.
         self.key = key
-        #: The time by the clock, in seconds since 1970.
+        #: The time now, by the clock, in seconds since 1970.
         self.now = now / 1000
         #: Every record before this moment has come, in seconds since 1970; ``None`` before the first such moment.
         self.watermark = None if watermark == -(1 << 63) else watermark / 1000
@@ -42,40 +42,40 @@ class KeyContext:
         self._wishes.append((record,))
 
     def set_timer(self, at: float | datetime, *, clock: bool = False) -> None:
-        """Has ``on_timer`` called when every record before ``at`` has come; with ``clock``, at that time.
-        ``at`` is in seconds since 1970, or a ``datetime``. At the end of input all timers are called."""
+        """Sets a timer: ``on_timer`` is called when every record before ``at`` has come; with ``clock``, when the clock
+        reaches ``at``. ``at`` is in seconds since 1970, or a ``datetime``. At the end of input all timers fire."""
         self._wishes.append((True, millis(at), clock))
 
     def cancel_timer(self, at: float | datetime, *, clock: bool = False) -> None:
-        """Takes a timer back."""
+        """Cancels a timer."""
         self._wishes.append((False, millis(at), clock))
 
     def forget(self) -> None:
-        """Frees the state of the key, and takes its timers back."""
+        """Forgets the state of the key, and cancels its timers."""
         self._forget = True
 
 
 class ProcessFunction(BaseFunction):
-    """Is called for each record of a keyed stream, and for each timer that was set."""
+    """A function that is called for each record of a keyed stream, and for each timer that was set."""
 
     def on_record(self, record: Any, key: KeyContext) -> None:
-        """Takes a record; to be overridden."""
+        """Called for a record. Override it."""
         raise NotImplementedError(f"{type(self).__name__} has no `on_record`")
 
     def on_timer(self, timer: Timer, key: KeyContext) -> None:
-        """Takes a timer; to be overridden where one is set."""
+        """Called when a timer fires. Override it if you set timers."""
         raise NotImplementedError(f"{type(self).__name__} sets timers and has no `on_timer`")
 
 
 class CoProcessFunction(BaseFunction):
-    """Is called for each record of connected streams that have keys, and for each timer that was set.
+    """A function that is called for each record of connected streams with keys, and for each timer that was set.
 
-    The state of a key is one for all the streams. A record of stream N is given to ``on_recordN(record, key)``, which a
-    subclass has for each of its streams, from 0.
+    All the streams share the state of a key. A record of stream N goes to ``on_recordN(record, key)``. A subclass has
+    such a method for each of its streams, from 0.
     """
 
     def on_timer(self, timer: Timer, key: KeyContext) -> None:
-        """Takes a timer; to be overridden where one is set."""
+        """Called when a timer fires. Override it if you set timers."""
         raise NotImplementedError(f"{type(self).__name__} sets timers and has no `on_timer`")
 
 

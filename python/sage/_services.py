@@ -1,4 +1,4 @@
-"""Services: objects that outlive a record, are called by name, and are stopped and cleaned when a job is over."""
+"""Services: objects that live as long as a job, are called by name, and are stopped and cleaned at its end."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ._job_loop import JobLoop
 class BaseService(InJob):
     """A service. The order of its life: ``__init__``, ``setup``, ``start``, calls, ``stop``, ``cleanup``.
 
-    Every hook runs once, ``cleanup`` whatever happened before. Hooks may be ``async``: they run on the event loop on
-    which the job's async functions run. A subclass need not call ``super().__init__()``.
+    Every hook runs once; ``cleanup`` runs whatever happened before. Hooks may be ``async``: they run on the event loop
+    of the job's async functions. A subclass need not call ``super().__init__()``.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -24,20 +24,20 @@ class BaseService(InJob):
     __init__._takes_anything = True  # type: ignore[attr-defined]
 
     def setup(self) -> None:
-        """Acquires what the service needs."""
+        """Acquires the resources of the service."""
 
     def start(self) -> None:
-        """Begins what runs beside the calls."""
+        """Starts work that runs beside the calls."""
 
     def stop(self) -> None:
-        """Has what runs beside the calls, and the calls that are inside, end soon."""
+        """Makes that work, and running calls, end soon."""
 
     def cleanup(self) -> None:
-        """Releases everything."""
+        """Releases all resources."""
 
 
 class Hooks:
-    """The hooks of a service as the engine calls them, for classes that know nothing of ``BaseService`` as well."""
+    """The hooks of a service, as the engine calls them. Classes that do not extend ``BaseService`` work too."""
 
     def __init__(self, made: Callable[[], Any], loop: JobLoop) -> None:
         self._loop = loop
@@ -75,8 +75,7 @@ class Hooks:
             self._loop.release()
 
     def explain(self, method: str, error: AttributeError) -> AttributeError:
-        """What to raise when a call raised this: if it did because there is no such method, one that names
-        those there are."""
+        """The exception to raise when a call raised this one. If the method does not exist, it names those that do."""
         if hasattr(self.instance, method):
             return error
         there = [

@@ -1,4 +1,4 @@
-"""Where a thread is stuck, as a Python stack."""
+"""Finds where a thread is stuck, as a Python stack."""
 
 from __future__ import annotations
 

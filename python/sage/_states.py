@@ -1,4 +1,4 @@
-"""What the functions of a chain keep between records, and what they give of it at the end of input."""
+"""The states that functions of a chain keep between records, and their results at the end of input."""
 
 from __future__ import annotations
 

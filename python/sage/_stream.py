@@ -1,4 +1,4 @@
-"""Streams: what a program says of its records, step by step."""
+"""Streams: a program's pipeline, step by step."""
 
 from __future__ import annotations
 
@@ -40,15 +40,13 @@ class DataStream:
     Besides the arguments of a constructor, ``map``, ``filter``, ``flatmap``, ``split`` and ``sink`` take these
     keywords, unless the constructor has a parameter of that name:
 
-    - ``name``, by which the report speaks of the operator, and ``parallelism``, in how many replicas it runs
-      (default 1);
-    - ``on_error``: ``"fail"`` (the default), ``"skip"``, a ``Skip`` or a ``DeadLetterQueue``, and ``retry``: a
-      number of attempts or a ``Retry``. A function with either is called for a record at a time, and a failing
-      record leaves nothing behind;
-    - ``in_flight``: how many records are worked on at the same time, 1 to 1,048,576; for ``async def``
-      functions 64 unless said. A function that is not async is then called on threads, 256 at most.
-      ``ordered=False`` sends results on as they come, and ``timeout`` is how long each record may take, in
-      seconds from when its call begins.
+    - ``name``: the operator's name in the report; ``parallelism``: the number of its replicas (default 1);
+    - ``on_error``: ``"fail"`` (the default), ``"skip"``, a ``Skip`` or a ``DeadLetterQueue``; ``retry``: a number of
+      attempts or a ``Retry``. With either, the function is called for one record at a time, and a failing record emits
+      nothing;
+    - ``in_flight``: how many records are worked on at the same time, 1 to 1,048,576; the default for ``async def``
+      functions is 64. With it, a function that is not async is called on threads, at most 256. ``ordered=False`` sends
+      results on as they come. ``timeout`` is how long each record may take, in seconds from the begin of its call.
     """
 
     def __init__(self, environment: Pipeline, step: Transformation, output: int = 0) -> None:
@@ -140,16 +138,16 @@ class DataStream:
     def flatmap(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Replaces each record by those of the iterable that the function returns. Also called ``flat_map``."""
+        """Replaces each record by the items of the iterable that the function returns. Also called ``flat_map``."""
         return self._then(kinds.FLATMAP, function, args, kwargs, parallelism, name)
 
-    #: The name that it has in Rust.
+    #: The name in Rust.
     flat_map = flatmap
 
     def split(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> tuple[DataStream, DataStream]:
-        """Goes on as two streams: the records for which the function's result is true, and the others.
+        """Splits the stream in two: the records for which the function's result is true, and the others.
 
         Both must end in a sink; either may end before the other.
         """
@@ -159,9 +157,9 @@ class DataStream:
     def keyby(
         self, function: Any, *args: Any, strategy: str = "hash", name: str | None = None, **kwargs: Any
     ) -> KeyedStream:
-        """Says which records belong together: with ``strategy="hash"``, records of equal keys go to the same
-        replica of what follows; with ``"broadcast"``, every record to each replica; with ``"round_robin"``, to
-        one after the other."""
+        """Gives each record a key, and spreads the records over the replicas of the next step. With
+        ``strategy="hash"``, records of equal keys go to the same replica; with ``"broadcast"``, every record goes to
+        each replica; with ``"round_robin"``, records go to the replicas in turn."""
         from ._keyed import KeyedStream
 
         if strategy not in _STRATEGIES:
@@ -174,18 +172,18 @@ class DataStream:
     def with_timestamps(
         self, function: Callable[[Any], Any], *, out_of_order: float = 0.0, idle_after: float | None = None
     ) -> DataStream:
-        """Says when each record happened, for windows of event time: the function returns seconds since 1970,
-        as a number of any kind, or a ``datetime``. Times are rounded to milliseconds.
+        """Gives each record its event time, for windows of event time. The function returns seconds since 1970, as a
+        number of any kind, or a ``datetime``. Times are rounded to milliseconds.
 
-        ``out_of_order`` is by how many seconds a record may come after a later one; a source that gives nothing for
-        ``idle_after`` seconds is not waited for (default: it is).
+        ``out_of_order``: how many seconds a record may be older than the newest one before it. ``idle_after``: windows
+        do not wait for a source that has given no record for so many seconds. Default: they wait.
         """
         check_plain("timestamps", function)
         idle = None if idle_after is None else seconds("`idle_after`", idle_after)
         return self._add(kinds.TIMESTAMPS, function, times=Times(length("`out_of_order`", out_of_order), idle))
 
     def take(self, count: int) -> DataStream:
-        """Goes on with the first ``count`` records, and ends the sources when it has them."""
+        """Keeps the first ``count`` records, and then ends the sources."""
         return self._add(kinds.TAKE, spec=Spec.Take(whole("what `take` takes", count, 0)))
 
     def _whole(self) -> KeyedStream:
@@ -195,36 +193,36 @@ class DataStream:
         return KeyedStream(self._environment, Transformation(kinds.WHOLE, "", inputs=self._inputs(), is_aside=True))
 
     def count(self) -> DataStream:
-        """The number of records, at the end of input."""
+        """Emits the number of records at the end of input."""
         return self._whole().count()
 
     def sum(self, function: Callable[[Any], Any] | None = None) -> DataStream:
-        """The sum of the records, or of what ``function`` makes of them, at the end of input; 0 of none.
+        """Emits the sum of the records, or of the results of ``function``, at the end of input; 0 if there are none.
 
-        It is for numbers and what is added like them: texts, tuples, lists and ``None`` are errors."""
+        It is for numbers, and for values that are added like them. Texts, tuples, lists and ``None`` are errors."""
         return self._whole().sum(function)
 
     def reduce(self, function: Callable[[Any, Any], Any]) -> DataStream:
-        """One record, at the end of input: ``function(so_far, record)`` is called for each record but the first."""
+        """Emits one record at the end of input. Calls ``function(so_far, record)`` for each record but the first."""
         return self._whole().reduce(function)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any]) -> DataStream:
-        """One value, at the end of input: ``function(so_far, record)`` returns the next for each record.
-        ``initial`` is what the first call gets, or a function that makes it."""
+        """Emits one value at the end of input: for each record, ``function(so_far, record)`` returns the next value.
+        ``initial`` is the first value, or a function that makes it."""
         return self._whole().fold(initial, function)
 
     def connect(self, other: DataStream | ConnectedStreams) -> ConnectedStreams:
-        """Goes on with the records of this stream and another, or several others."""
+        """Connects this stream with one or several others."""
         from ._connected import ConnectedStreams
 
         return ConnectedStreams(self._environment, [self]).connect(other)
 
     def zip(self, other: DataStream, *, max_ahead: int = 100_000_000) -> DataStream:
-        """Tuples of the i-th record of this stream and the i-th of the other.
+        """Emits tuples of the i-th record of this stream and the i-th of the other.
 
-        Ends with the shorter of the two, and ends what is before the longer one: what that has more is dropped.
-        One stream may be ``max_ahead`` records ahead of the other, which are kept in memory; one more fails the
-        job. Records that come out of several replicas are in no order.
+        Ends with the shorter stream, and ends the steps before the longer one; the rest of its records is dropped. One
+        stream may be ``max_ahead`` records ahead of the other. They are kept in memory; one more fails the job. Records
+        that come out of several replicas are in no order.
         """
         if not isinstance(other, DataStream):
             raise TypeError(f"`zip` needs another stream, not {other!r}")
@@ -236,8 +234,8 @@ class DataStream:
         return both._add(kinds.ZIP, spec=Spec.Zip(max_ahead))
 
     def fill_future(self, future: DataStream) -> None:
-        """Ends the stream: its records go round, and come out of ``future``, which ``from_future`` made. The
-        loop ends when its sources have, and no record is in it."""
+        """Ends the stream: its records go round, and come out of ``future``, which ``from_future`` made. The loop ends
+        when its sources have ended and no record is left in it."""
         if future._step.kind is not kinds.FUTURE:
             raise TypeError("`fill_future` needs a stream that `from_future` made")
         if future._environment is not self._environment:
@@ -251,7 +249,7 @@ class DataStream:
     def sink(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Ends the stream: gives each record to the function. Returns this stream, so that it can have several
+        """Ends the stream: calls the function with each record. Returns this stream, so that it can have several
         sinks."""
         self._then(kinds.SINK, function, args, kwargs, parallelism, name)
         return self
@@ -272,10 +270,9 @@ class DataStream:
     ) -> DataStream:
         """Ends the stream: writes each record to a Kafka topic. Returns this stream, so that it can have several sinks.
 
-        A value is what ``value_serializer`` makes of a record: ``"json"`` (the default), ``"string"``,
-        ``"bytes"``, or a function that returns ``bytes`` or a ``str``. ``key`` is such a function as well; the
-        hash of what it returns decides on the partition. What becomes of records on which they raise say
-        ``on_error`` and ``retry``, as for ``map``.
+        ``value_serializer`` makes the value of a record: ``"json"`` (the default), ``"string"``, ``"bytes"``, or a
+        function that returns ``bytes`` or a ``str``. ``key`` is such a function too, and the hash of its result chooses
+        the partition. If one of them raises, ``on_error`` and ``retry`` apply, as for ``map``.
 
         When a job has succeeded, every record was acknowledged by all replicas in sync; none was repeated, and within
         a partition they are in their order. A job that runs again writes again. ``connect_timeout`` and
@@ -284,7 +281,7 @@ class DataStream:
         from ._kafka import serializer, servers_of, settings_of
 
         if not isinstance(topic, str) or not topic:
-            raise ValueError(f"`topic` is the name of one, not {topic!r}")
+            raise ValueError(f"`topic` is the name of a topic, not {topic!r}")
         timeout = seconds("a timeout", connect_timeout, more=True)
         servers, settings = servers_of(bootstrap_servers), settings_of(kafka_config)
         spec = Spec.KafkaSink(servers, topic, key is not None, timeout, settings)
@@ -296,7 +293,7 @@ class DataStream:
         return self
 
     def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> DataStream:
-        """Ends the stream: prints each record, behind ``prefix`` and ``separator`` if there is a prefix."""
+        """Ends the stream: prints each record. If there is a ``prefix``, it comes first, then ``separator``."""
         return self.sink(PrintSink, prefix, separator, colored, name="print")
 
     def _repr_html_(self) -> str:
@@ -305,7 +302,7 @@ class DataStream:
         return graph(self._environment.pipeline, self._environment._services, self._step)
 
     def collect(self) -> list[Any]:
-        """Ends the stream: returns a list that the job appends each record to."""
+        """Ends the stream: returns a list, to which the job appends each record."""
         records: list[Any] = []
         self.sink(records.append, name="collect")
         return records
@@ -314,7 +311,7 @@ class DataStream:
 def _flight(kind: kinds.Kind, options: dict[str, Any]) -> Spec:
     """How several records are worked on at a time."""
     if kind.asks_for:
-        raise TypeError(f"{kind.asks_for} of a record cannot be had asynchronously; have a `map` before it get it")
+        raise TypeError(f"{kind.asks_for} of a record cannot come from an async function; get it in a `map` before")
     in_flight = whole("`in_flight`", options.get("in_flight", _IN_FLIGHT), 1, 1 << 20)
     timeout = options.get("timeout")
     if timeout is not None:
@@ -341,11 +338,11 @@ def check_not_async(kind: str, function: Any, name: str | None = None) -> None:
     """Raises for a function that has to be awaited, where it is not."""
     if is_async(function):
         what = f"`{name or name_of(function)}` is async, and `{kind}` awaits nothing"
-        raise TypeError(f"{what}; have a `map` with an async function do that part, and give its results to `{kind}`")
+        raise TypeError(f"{what}; do the async part in a `map` before it, and give its results to `{kind}`")
 
 
 def name_of(function: Any) -> str:
-    """What an operator is called if nobody says otherwise."""
+    """The default name of an operator."""
     name = getattr(function, "__name__", None) or type(function).__name__
     return "lambda" if name == "<lambda>" else shown(str(name))
 
@@ -380,7 +377,7 @@ def check_function(kind: kinds.Kind, function: Any, args: tuple[Any, ...], kwarg
         )
     if args and isinstance(function, type):
         # A type such as `int` or `str` is a callable like any other.
-        raise TypeError(f"`{function.__name__}` is no {base}, so it takes no arguments here")
+        raise TypeError(f"`{function.__name__}` is not a {base}, so it takes no arguments here")
     if args:
         raise TypeError(f"`{name_of(function)}` is called with a record; bind other arguments with functools.partial")
 

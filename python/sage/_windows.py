@@ -1,6 +1,6 @@
-"""Windows, and what comes out of them.
+"""Windows, and their results.
 
-All lengths are in seconds, or a ``timedelta``, all moments in seconds since 1970; both are rounded to milliseconds.
+Lengths are in seconds, or a ``timedelta``; moments are in seconds since 1970. Both are rounded to milliseconds.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _MOST_WINDOWS = 100_000
 
 @dataclass(frozen=True)
 class Tumbling:
-    """Windows of ``size`` seconds, one after the other: each record is in one. They begin at multiples of their
-    size."""
+    """Windows of ``size`` seconds that follow each other: each record is in exactly one. They begin at multiples of
+    their size."""
 
     size: float
 
@@ -28,8 +28,8 @@ class Tumbling:
 
 @dataclass(frozen=True)
 class Sliding:
-    """Windows of ``size`` seconds, of which one begins every ``every`` seconds: a record is in several, in 100,000 at
-    most, as each of them is updated for each record."""
+    """Windows of ``size`` seconds, of which one begins every ``every`` seconds. A record is in several, at most in
+    100,000, because each of them is updated for each record."""
 
     size: float
     every: float
@@ -46,7 +46,7 @@ class Sliding:
 
 @dataclass(frozen=True)
 class Session:
-    """Windows that end when there is no record for ``gap`` seconds."""
+    """Windows that end when a key has no record for ``gap`` seconds."""
 
     gap: float
 
@@ -56,7 +56,8 @@ class Session:
 
 @dataclass(frozen=True)
 class Count:
-    """Windows of so many records of a key; the last of a key, which has fewer, comes at the end of input."""
+    """Windows of ``records`` records of a key. At the end of input, a key's last window comes with the records it
+    has."""
 
     records: int
 
@@ -72,14 +73,14 @@ class Windowed(NamedTuple):
     """The result of a window."""
 
     key: Any
-    #: When the window begins, and when it ends, which is no longer part of it.
+    #: When the window begins, and when it ends. The end is not part of the window.
     start: float
     end: float
     value: Any
 
 
 class Paired(NamedTuple):
-    """Two records of equal keys, as a join gives them: ``None`` where a record has no partner."""
+    """Two records of equal keys, from a join; ``None`` stands for a missing partner."""
 
     key: Any
     left: Any

@@ -1,9 +1,9 @@
-"""Functions that the engine runs itself, on other threads than Python's and without the interpreter's lock.
+"""Functions that the engine runs itself, outside Python's threads and without the interpreter's lock.
 
-Each is a function like any other, so ``ops.split()("a b")`` gives ``["a", "b"]``; in a pipeline, records that
-are plain (``None``, ``bool``, ``int`` of 64 bits, ``float``, ``str``, ``bytes``, and what ``parse_json`` made of
-them) go through without Python. Others, such as a ``list`` or a ``dict``, stay the objects that they are, and go
-through the function itself.
+Each is a function like any other, so ``ops.split()("a b")`` returns ``["a", "b"]``. In a pipeline, plain records
+(``None``, ``bool``, ``int`` of 64 bits, ``float``, ``str``, ``bytes``, and results of ``parse_json``) go through
+without Python. Other records, such as a ``list`` or a ``dict``, stay the same objects, and the Python function is
+called for them.
 
 >>> from sage import LocalEnvironment, ops
 >>> env = LocalEnvironment("words")
@@ -32,7 +32,7 @@ class Op:
         self.__name__ = name if argument is None else f"{name} {argument!r}"
 
     def __call__(self, record: Any) -> Any:
-        """What it makes of a record."""
+        """Calls the function with a record."""
         return self._reference(record)
 
     def __repr__(self) -> str:
@@ -40,7 +40,7 @@ class Op:
 
 
 def identity() -> Op:
-    """The record itself: as the key of a record that is its own."""
+    """Returns the record itself, for a record that is its own key."""
     return Op("identity", lambda record: record)
 
 
@@ -72,7 +72,7 @@ def parse_json() -> Op:
 
 
 def field(name: str) -> Op:
-    """What a ``dict`` has under ``name``; ``KeyError`` if it has nothing."""
+    """The value that a ``dict`` has under ``name``; raises ``KeyError`` if it has none."""
     return Op("field", lambda record: record[name], name)
 
 

@@ -1,6 +1,6 @@
 """Services and functions of retrieval that need no model and no network, and run without the interpreter's lock.
 
-They are used by themselves, or registered like any service:
+Use them by themselves, or register them like any service:
 
 >>> from sage import LocalEnvironment
 >>> from sage.services import Chunker, Embedder, VectorStore
@@ -15,9 +15,9 @@ They are used by themselves, or registered like any service:
 >>> replaced
 [False]
 
-``self.call_service("store", vector, 4, method="search")`` reaches the same store by its name. The records of a store
-that is a service go with its job; one that is to outlive the job is used without being registered. A class
-that extends one of these and is made with other arguments has a ``__new__`` for them besides its ``__init__``.
+``self.call_service("store", vector, 4, method="search")`` calls the same store by its name. The records of a store that
+is a service are gone when its job is over; to keep them, use the store without registering it. A subclass with other
+constructor arguments needs a ``__new__`` for them besides its ``__init__``.
 """
 
 from ._sage import (

@@ -1,4 +1,4 @@
-"""For tests of pipelines."""
+"""Tools for tests of pipelines."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["KafkaCluster"]
 
 
 class KafkaCluster:
-    """Kafka brokers in this process, for tests of pipelines that read and write topics; no Kafka need be installed.
+    """Kafka brokers in this process, for tests of pipelines that read and write topics. No Kafka needs to be installed.
 
     This is the mock cluster of librdkafka, the client that the package uses. It listens on 127.0.0.1 and speaks Kafka's
-    protocol, so other clients can use it as well. It keeps records in memory: of each partition the latest 5 MiB, or
-    100,000 batches. Committed offsets are kept as long. It checks no credentials, and topics are made by
-    ``create_topic``; a topic that is written to before is made with four partitions. It is for tests and nothing else.
+    protocol, so other clients can use it too. It keeps records in memory: the latest 5 MiB, or 100,000 batches, of each
+    partition. Committed offsets are kept as long. It checks no credentials. ``create_topic`` makes a topic; writing to
+    a topic that does not exist makes it with four partitions. Use it only in tests.
 
     >>> from sage import LocalEnvironment
     >>> with KafkaCluster() as cluster:
@@ -47,11 +47,11 @@ class KafkaCluster:
         return self._cluster.bootstrap_servers
 
     def create_topic(self, name: str, partitions: int = 1) -> None:
-        """Makes a topic. Raises ``ValueError`` for one that is there already."""
+        """Makes a topic. Raises ``ValueError`` if the topic exists already."""
         if not isinstance(partitions, int) or partitions < 1:
             raise ValueError(f"a topic has at least one partition, not {partitions!r}")
         self._cluster.create_topic(name, partitions)
 
     def close(self) -> None:
-        """Ends the brokers, and waits until nothing of them is left. Does nothing a second time."""
+        """Ends the brokers, and waits until they are gone. Does nothing a second time."""
         self._cluster.close()

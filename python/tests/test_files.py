@@ -74,9 +74,9 @@ def test_values_of_json_lines_behind_a_byte_order_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "options", "said"),
     [
-        (b"fine\n" * 5000 + b"caf\xe9\n", {}, r"bad\.txt, line 5001, is no text in utf-8.*`encoding` names another"),
-        (b"\xff\n", {"encoding": "ascii"}, r"bad\.txt, line 1, is no text in ascii"),
-        ("a\nb".encode("utf-16") + b"x", {"encoding": "utf-16"}, r"bad\.txt, behind line \d, is no text in utf-16"),
+        (b"fine\n" * 5000 + b"caf\xe9\n", {}, r"bad\.txt, line 5001, is not text in utf-8.*`encoding` names another"),
+        (b"\xff\n", {"encoding": "ascii"}, r"bad\.txt, line 1, is not text in ascii"),
+        ("a\nb".encode("utf-16") + b"x", {"encoding": "utf-16"}, r"bad\.txt, behind line \d, is not text in utf-16"),
         (b"", {"encoding": "no-such"}, r"bad\.txt: unknown encoding: no-such"),
         (b"", {"errors": "no-such"}, r"bad\.txt: unknown error handler name 'no-such'"),
         (b"", {"encoding": "rot13"}, r"bad\.txt"),
@@ -211,7 +211,7 @@ def test_a_record_that_could_not_be_written_leaves_no_file_whatever_the_policy(t
     out = tmp_path / "out.txt"
     env = LocalEnvironment("incomplete")
     env.from_batch(["a", "\ud800", "b"]).sink(FileSink, out, on_error="skip")
-    with pytest.raises(JobFailed, match="out.txt is not made"):
+    with pytest.raises(JobFailed, match="out.txt was not made"):
         env.submit(autostop=True)
     assert os.listdir(tmp_path) == []
 

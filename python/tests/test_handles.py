@@ -226,7 +226,7 @@ def test_an_attribute_error_of_a_method_is_left_alone() -> None:
 
 def test_only_methods_are_had_through_a_handle() -> None:
     db = LocalEnvironment("methods").service("db", Store)
-    with pytest.raises(AttributeError, match="`limit` of service `db` is no method"):
+    with pytest.raises(AttributeError, match="`limit` of service `db` is not a method"):
         _ = db.limit
     with pytest.raises(AttributeError, match="cannot be set"):
         db.limit = 4
@@ -276,7 +276,7 @@ def test_a_service_that_calls_itself_while_it_starts_fails_at_once() -> None:
     env = LocalEnvironment("early")
     early = env.service("early", Early)
     env.from_batch([1]).sink(lambda _: None)
-    with pytest.raises(JobFailed, match="before either has started"):
+    with pytest.raises(JobFailed, match="and neither has started"):
         env.submit(autostop=True)
 
 

@@ -153,7 +153,7 @@ def test_a_service_that_is_called_so_does_not_wait_for_room_that_it_is_to_make()
     environment(do, 1, calls=Calls, plain=Plain).submit(autostop=True)
     assert told.count("queued") == 1 and len(told) == THREADS
     told.remove("queued")
-    assert all("64 calls of services are under way and 1 wait for a thread, as many as may" in text for text in told)
+    assert all("64 calls of services are under way and 1 wait for a thread, which is the most" in text for text in told)
 
 
 def test_services_that_all_wait_for_calls_without_a_thread_make_them_themselves() -> None:

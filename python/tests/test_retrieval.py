@@ -95,7 +95,7 @@ def test_payloads_are_released() -> None:
         (lambda s: s.upsert("a", [1.0, float("nan")]), ValueError, "coordinate 1 of a vector is not finite"),
         (lambda s: s.upsert("a", [1e300, 0.0]), ValueError, "coordinate 0 of a vector is not finite"),
         (lambda s: s.upsert("a", [0.0, 0.0]), ValueError, "a vector of zeros has no direction"),
-        (lambda s: s.upsert("a", [1.0, "2"]), TypeError, "coordinate 1 of a vector is no number but str"),
+        (lambda s: s.upsert("a", [1.0, "2"]), TypeError, "coordinate 1 of a vector is not a number but str"),
         (lambda s: s.upsert("a", [10**400, 1.0]), ValueError, "coordinate 0 of a vector is not finite: it is too"),
         (lambda s: s.upsert("a", "12"), TypeError, "a list or tuple of numbers, or an array of floats, not str"),
         (lambda s: s.upsert("a", None), TypeError, "or an array of floats, not NoneType"),

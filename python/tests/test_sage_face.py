@@ -162,9 +162,9 @@ def test_a_configuration_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path.write_text("")
     assert load_config(str(path)) == {}
     for text, said in [
-        ("- 1", "a list at its top level"),
-        ("a: [", "is no YAML"),
-        ("a: !!python/object:os.system x", "is no YAML"),
+        ("- 1", "is a list, not a mapping"),
+        ("a: [", "is not YAML"),
+        ("a: !!python/object:os.system x", "is not YAML"),
     ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=said) as error:

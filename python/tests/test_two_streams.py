@@ -161,7 +161,7 @@ def test_splits_that_cannot_be() -> None:
     stream = env.from_batch([1])
     with pytest.raises(TypeError, match="`split` needs a function or a FilterFunction"):
         stream.split(5)
-    with pytest.raises(TypeError, match="side of a record cannot be had asynchronously"):
+    with pytest.raises(TypeError, match="side of a record cannot come from an async function"):
         stream.split(lambda n: n, in_flight=3)
     env = LocalEnvironment("half")
     even, _odd = env.from_batch([1]).split(lambda n: n, name="halves")
@@ -204,7 +204,7 @@ def test_dead_letters_that_are_no_stream() -> None:
     env = LocalEnvironment("mistakes")
     with pytest.raises(ValueError, match="no operator has this DeadLetter"):
         DeadLetter().letters  # noqa: B018
-    with pytest.raises(ValueError, match="have a place"):
+    with pytest.raises(ValueError, match="go to `to`"):
         DeadLetter(print).letters  # noqa: B018
     dead = DeadLetter()
     for other in (env, LocalEnvironment("other")):

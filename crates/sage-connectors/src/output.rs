@@ -82,7 +82,7 @@ pub enum OutputError {
     },
     /// An error policy let a record pass that could not be written, and half of it may be in the file. So the file does
     /// not appear.
-    #[error("{} is not made, for something could not be written to it", path.display())]
+    #[error("{} was not made, because an earlier write to it failed", path.display())]
     Incomplete {
         /// The target.
         path: PathBuf,
@@ -231,7 +231,7 @@ impl Output {
     fn keep(self) -> Result<Option<PathBuf>, OutputError> {
         let Self { target, writer, temporary, .. } = self;
         let Some(temporary) = temporary else { return Ok(None) };
-        // What cannot be written any more is missing at its end, where it is no complete file anyway.
+        // What cannot be written any more is missing at its end, where the file is not complete anyway.
         let file = match writer.into_inner() {
             Ok(packer) => packer.finish().ok(),
             Err(error) => {

@@ -1,10 +1,10 @@
-//! What a user wrote, run so that it harms nobody: a panic in it is data, and the text of an error is made once.
+//! Runs a user's code under guard: a panic in it becomes data, and the text of an error is made once.
 //!
 //! Invariants:
-//!  1. An error is asked for its text where it arose, on the thread of the task or hook; from then on its text is a
-//!     string. Nothing of a user's is formatted later, and nothing on the dispatcher's thread.
-//!  2. A value whose `Drop` is a user's is dropped under a guard of its own where others are dropped with it: a second
-//!     panic while the first unwinds would end the process.
+//!  1. The text of an error is made where the error arose, on the thread of the task or hook, and is a string from then
+//!     on. A user's value is never formatted later, and never on the dispatcher's thread.
+//!  2. If several values with a user's `Drop` are dropped together, each is dropped under its own guard: a second panic
+//!     while the first unwinds would end the process.
 //!
 //! Knows nothing of threads: see `backend`.
 

@@ -1,4 +1,4 @@
-//! The synchronisation primitives the lock-free parts are written against.
+//! The synchronisation primitives of the lock-free parts.
 //!
 //! `exchange::lane`, `service::gate` and `job::control` name their primitives as `super::sync::…`, so
 //! that the model-checking tests can compile the very same files against loom or shuttle.

@@ -3,7 +3,8 @@
 //! A replica has the task's thread, where the engine keeps count of what is in flight, in order, and of the time each
 //! record may take; Python runs on others, of an event loop or of its own. They meet at a [`Bridge`].
 //!
-//! What calls the function is made when the operator behind the futures opens and ends when it closes: see [`Caller`].
+//! The caller of the function is made when the operator behind the futures opens, and ends when it closes: see
+//! [`Caller`].
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -84,7 +85,7 @@ impl Asked {
     fn new(record: Record) -> Self {
         let time = record.time;
         let asked = || -> Result<_, BoxError> {
-            let meeting = MEETING.with_borrow(Clone::clone).ok_or("what calls the function is not there")?;
+            let meeting = MEETING.with_borrow(Clone::clone).ok_or("the caller of the function is missing")?;
             let (number, answer, begun) = meeting.bridge.get().ask(record.value).map_err(refused)?;
             Ok(InFlight { number, meeting, answer, begun, is_answered: false })
         };
@@ -120,7 +121,7 @@ impl Future for Asked {
         Poll::Ready(match answer {
             Ok(Ok(records)) => Ok(records.into_iter().map(|record| Record { time, ..record }).collect()),
             Ok(Err(error)) => Err(refused(error)),
-            Err(_) => Err("what calls the function has ended".into()),
+            Err(_) => Err("the caller of the function has ended".into()),
         })
     }
 }

@@ -35,7 +35,7 @@ impl Pace {
         Self { records: 1, most }
     }
 
-    /// Learns how long the last records took. What a thread waited for others that had the interpreter is no part of
+    /// Learns how long the last records took. What a thread waited for others that had the interpreter is not part of
     /// that: fewer records at a time would make it wait more often.
     pub(crate) fn took(&mut self, records: usize, time: Duration) {
         if time > LONG {

@@ -1,5 +1,5 @@
-//! Where the thread of a task and those that call its function meet: the thread of an event loop, or several that call
-//! a function each for a record of its own.
+//! The meeting point of a task's thread and the threads that call its function: the thread of an event loop, or several
+//! threads, each with one record.
 //!
 //! The task's thread attaches at no time while it hands records over and takes results: neither waits for the
 //! interpreter because of the other.
@@ -147,8 +147,8 @@ impl Bridge {
             threads.there -= 1;
             if threads.given_up.len() >= MOST_GIVEN_UP && !waiting.is_closed {
                 let message = format!(
-                    "{MOST_GIVEN_UP} calls that took longer than their timeout have not returned, \
-                     as many as may keep their threads; give what they wait for a timeout of its own"
+                    "{MOST_GIVEN_UP} calls that took longer than their timeout have not returned; \
+                     no more of them may keep a thread, so give the operation they wait for a timeout of its own"
                 );
                 refuse_all(waiting, &message);
             }

@@ -1,4 +1,4 @@
-//! Chains as the engine has them: an operator, or a sink.
+//! Chains of Python functions as operators and sinks of the engine.
 
 use sage::{BoxError, Cancelling, CloseContext, Emit, Fault, FinishContext, OpenContext, Operator, Sink};
 

@@ -1,5 +1,5 @@
-//! What ends a loop over records that has gone on for long enough, so that its results leave and the engine sees what
-//! is asked of it.
+//! The cutter: it ends a loop over records that has gone on for long enough, so that its results leave and the engine
+//! notices requests.
 //!
 //! A loop looks at a flag for each record, and at no clock: see [`records`](crate::records). The flag is set by a
 //! thread of the job, the cutter, which ticks while loops run, sleeps while none do, and ends with the last thread that

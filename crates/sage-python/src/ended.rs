@@ -1,4 +1,4 @@
-//! What a job came to.
+//! How a job ended.
 
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
@@ -11,7 +11,7 @@ use crate::rows::Rows;
 #[derive(Default)]
 pub(crate) struct Ended {
     pub(crate) report: Option<JobReport>,
-    /// Why it is no success, in the words of the engine.
+    /// Why it did not succeed, in the words of the engine.
     pub(crate) error: Option<String>,
 }
 

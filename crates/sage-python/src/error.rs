@@ -11,7 +11,7 @@ create_exception!(
     sage._sage,
     NotAwaited,
     PyTypeError,
-    "A function returned what has to be awaited, where nobody does."
+    "A function returned something to await, and nothing awaits it."
 );
 
 /// An exception that Python code raised.

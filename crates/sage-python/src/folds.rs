@@ -1,4 +1,4 @@
-//! Windows whose records are folded while they are open, so that a window keeps little more than what they were made.
+//! Windows whose records are folded while they are open, so that a window keeps little more than the folded value.
 //!
 //! The function of a program is called for a block of records, as a thread that attaches may have to wait. What does
 //! not fill a block goes on with the result, and is folded behind the window, where many results come together. Either

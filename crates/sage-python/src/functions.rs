@@ -24,7 +24,7 @@ pub(crate) enum Function {
     Field(String),
     ToInt,
     ToFloat,
-    /// One that the reference does alone: with an argument that is no text, or half a character.
+    /// One that the reference does alone: with an argument that is not text, or that has half a character.
     Other,
 }
 

@@ -1,4 +1,4 @@
-//! Calls of services on other threads, and what becomes of them.
+//! Calls of services on other threads, and their futures.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -241,16 +241,16 @@ pub(crate) fn begin(
     loop {
         match workers.begin(call.clone()) {
             Begun::Taken => return Ok(call),
-            Begun::NoThread => return Err(ServiceError::new_err("no thread can be had to make the call")),
+            Begun::NoThread => return Err(ServiceError::new_err("no thread could be started for the call")),
             Begun::Over => return Err(ServiceError::new_err(NOT_MADE)),
             Begun::Full => {}
         }
         // Those who make the room wait for room.
         if limit.is_none() && is_worker() {
             return Err(ServiceError::new_err(format!(
-                "{MOST_THREADS} calls of services are under way and {} wait for a thread, as many as may, so that this \
-                 one, which is made from such a call, would wait for itself; call the service without \
-                 `call_service_async`, or make fewer at a time",
+                "{MOST_THREADS} calls of services are under way and {} wait for a thread, which is the most; \
+                 this call comes from such a call and would wait for itself, so call the service without \
+                 `call_service_async`, or make fewer calls at a time",
                 workers.most_queued()
             )));
         }
@@ -266,7 +266,7 @@ pub(crate) fn begin(
 }
 
 /// What is said of a call that had to wait, and whose turn did not come.
-const NOT_MADE: &str = "the call was not made, as the job is over";
+const NOT_MADE: &str = "the call was not made, because the job is over";
 
 /// How long to wait before looking at signals; `None` when the time is up.
 fn time_left(until: Option<Instant>) -> Option<Duration> {

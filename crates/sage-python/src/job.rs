@@ -129,7 +129,7 @@ impl Drop for Job {
 
 fn forked(what: &str) -> PyErr {
     PyRuntimeError::new_err(format!(
-        "{what} this one was forked from; its threads are not here. Start processes that use jobs with the method \
+        "{what} this one was forked from, whose threads are not here. Start processes that use jobs with the method \
          `spawn`, for example by `multiprocessing.get_context(\"spawn\")`"
     ))
 }
@@ -348,7 +348,7 @@ impl Job {
         self.with(|ended| ended.report.as_ref().map(ToString::to_string))
     }
 
-    /// Why the job is no success, in words; `None` if it is one, or is not over.
+    /// Why the job did not succeed, in words; `None` if it did, or is not over.
     #[getter]
     fn error(&self) -> Option<String> {
         self.with(|ended| ended.error.clone())

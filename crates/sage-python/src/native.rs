@@ -1,4 +1,4 @@
-//! Operators of the engine's own on plain values: what `sage.ops` stands for in a pipeline. They run without the
+//! The engine's own operators on plain values, which run for `sage.ops` in a pipeline. They run without the
 //! interpreter.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! What stands for `kafka.rs` in a build without the feature `kafka`: a plan with a topic is refused.
+//! Replaces `kafka.rs` in a build without the feature `kafka`: it refuses a plan with a topic.
 
 use std::convert::Infallible;
 

@@ -1,4 +1,4 @@
-//! From the plan that the Python package makes of a pipeline to a job.
+//! Makes a job from the plan of a pipeline, which the Python package makes.
 
 use std::os::unix::thread::RawPthread;
 use std::path::PathBuf;

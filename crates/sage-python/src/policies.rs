@@ -1,4 +1,4 @@
-//! What becomes of records on which the functions of a step raise: the policies of the engine, as a plan has them.
+//! Error policies of a step, and the conversion to the engine's policies.
 
 use pyo3::prelude::*;
 use sage::{BoxError, DeadLetter, ErrorPolicy, Retry};

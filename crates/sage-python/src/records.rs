@@ -100,7 +100,7 @@ impl Records {
     pub(crate) fn from_object(object: Bound<'_, PyAny>) -> PyResult<Self> {
         let class = class(object.py())?;
         if !object.is_exact_instance(class) {
-            return Err(pyo3::exceptions::PyTypeError::new_err("these are no records of the engine"));
+            return Err(pyo3::exceptions::PyTypeError::new_err("these are not records of the engine"));
         }
         Ok(Self(object.unbind()))
     }

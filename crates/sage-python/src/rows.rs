@@ -1,5 +1,5 @@
-//! How a job is told of: by the steps of its program, each in one row of the report. What the engine runs besides, for
-//! a step, is told as a part of it; so are steps that the package adds to one of the program's.
+//! The rows of a report: one for each step of the program. Operators that the engine runs for a step, and steps that
+//! the package adds to it, belong to the step's row.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};

@@ -1,4 +1,4 @@
-//! A source whose records come from a Python iterator.
+//! Sources whose records come from a Python iterator.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the Python package asks the engine for: a class for each thing that crosses, which is checked when one is made.
+//! The specifications that the Python package passes to the engine: a class for each, checked when an object is made.
 //!
 //! A [`Spec`] says what a step is. What makes its functions, how many replicas it has and the like are the same for all
 //! steps: see [`Step`]. What the engine does for one with an input is said beside it, in [`follow`].

@@ -1,4 +1,4 @@
-//! One loop of a chain, and what comes with the records that go through it.
+//! One loop of a chain, and the keys and times of the records that go through it.
 
 use std::sync::Arc;
 

@@ -46,7 +46,7 @@ impl Step {
     }
 
     pub(crate) fn refused(&self) -> PyErr {
-        SubmitError::new_err(format!("`{}` cannot be at this place", self.name))
+        SubmitError::new_err(format!("`{}` cannot stand at this place", self.name))
     }
 }
 

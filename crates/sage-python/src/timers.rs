@@ -1,4 +1,4 @@
-//! `process`: a function of each record of a key and of each of its timers.
+//! `process`: a function that is called for each record of a key and for each of its timers.
 //!
 //! The engine keeps the states and the timers. A call says what it wants done when it returns: so no Python object
 //! refers to what the engine lends for the time of a call.

@@ -1,4 +1,4 @@
-//! What a record is made of: a Python object, or a value that operators of the engine work on without the interpreter.
+//! The records: a Python object, or a value that operators of the engine work on without the interpreter.
 //!
 //! Only objects of exactly the built-in types become values, so that what comes out of a pipeline is what went in. A
 //! [`Key`] is made while its thread is attached, hash included; from then on it is compared without the interpreter,
@@ -290,7 +290,7 @@ fn unmixed(kind: u8) -> PyResult<()> {
     let seen = SEEN.get() | kind;
     if seen == PLAIN | OWN {
         return Err(PyTypeError::new_err(
-            "keys are plain texts as well as texts of a class with a `__hash__` of its own, \
+            "some keys are plain texts, and some are texts of a class with its own `__hash__`, \
              which may be equal to them; let all keys be of one class",
         ));
     }
@@ -346,7 +346,7 @@ fn stable_hash(object: &Bound<'_, PyAny>) -> PyResult<u64> {
     }
 }
 
-/// The same of what is no container.
+/// The same for values that are not containers.
 fn hash_of_one(object: &Bound<'_, PyAny>) -> PyResult<u64> {
     if let Some(text) = hashed_as::<PyString>(object)? {
         // One with a surrogate has no UTF-8; what is hashed then has a mark in its place.

@@ -1,9 +1,9 @@
-//! How many bytes an object takes, about: for the bound on what waits between tasks.
+//! Estimates how many bytes an object takes, for the limit on the bytes that wait between tasks.
 //!
-//! Numbers, texts and bytes are weighed each time. Of other objects one in many is, with what it refers to itself, one
-//! level down (the dictionary of an object of a class with its values), and those between count as much as it. No code
-//! of a program's runs for that: the collector's way of going through an object is used, and attributes of types that
-//! are written in C.
+//! Numbers, texts and bytes are weighed each time. Of other objects only a sample is weighed, each with the objects it
+//! refers to, one level down (for an object of a class: its dictionary with its values); the objects between two
+//! samples count as much as the last one. This runs no code of the program: it goes through an object as the collector
+//! does, and reads attributes of types that are written in C.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};

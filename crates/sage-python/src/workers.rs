@@ -1,4 +1,4 @@
-//! The threads that call services for those who do not wait for the end of the call, or not for long.
+//! The threads that call services for callers that do not wait for the end of the call, or not for long.
 //!
 //! A job has up to [`MOST_THREADS`] of them, made when one is needed. Calls beyond that wait for their turn, up to so
 //! many as the program says; those who would add one more wait until there is room, except for these threads

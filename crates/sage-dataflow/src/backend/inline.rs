@@ -1,8 +1,8 @@
-//! Everything on the calling thread, for debugging: a breakpoint or a panic is in one stack, and the order of events is
-//! the same in every run.
+//! Runs everything on the calling thread, for debugging: a breakpoint or a panic is in one stack, and the order of
+//! events is the same in every run.
 //!
 //! Tasks take turns; those that read an inbox run it dry before a source makes another batch. Lanes are unbounded here,
-//! as nobody could make room while a task waits, and no deadline can interrupt a hook.
+//! because no task could make room while another waits, and no deadline can interrupt a hook.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,8 +1,8 @@
 //! One thread per task and per running hook.
 //!
-//! A thread's last act is to send its event. What it does after that, such as dropping a user's thread-local values,
-//! holds up no event: its end is awaited by `settle`, and now and then those are let go that have come to theirs. A
-//! thread that never sends is never awaited: the dispatcher reports what ran on it as abandoned.
+//! A thread's last act is to send its event. It may do more after that, such as dropping a user's thread-local values,
+//! but that holds up no event: `settle` waits for its end, and threads that have ended are joined now and then. A
+//! thread that never sends its event is never waited for: the dispatcher reports its task or hook as abandoned.
 
 use std::collections::HashMap;
 use std::io;

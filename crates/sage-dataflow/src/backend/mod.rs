@@ -1,4 +1,5 @@
-//! Where tasks and service hooks run, as the dispatcher sees it: it spawns units, steers them and waits for events.
+//! Backends: where tasks and service hooks run. The dispatcher spawns units on a backend, steers them and waits for
+//! events.
 //!
 //! [`local`] runs each unit on a thread of its own, [`inline`] everything on the calling thread; the dispatcher's tests
 //! use a deterministic fake. The dispatcher knows no thread and no clock but the backend's.

@@ -1,7 +1,7 @@
 //! How many threads the system has room for, asked before a large job starts.
 //!
-//! A thread that the system refuses is an error and harms nobody. But where there is no room for the memory mappings of
-//! one, it dies while it starts, and takes the process with it: so that must not be tried.
+//! A thread that the system refuses is only an error. But if there is no room for a thread's memory mappings, the
+//! thread dies while it starts and takes the process with it, so the engine must not try.
 
 use std::fs;
 use std::mem::MaybeUninit;

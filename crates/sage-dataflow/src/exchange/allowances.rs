@@ -1,4 +1,4 @@
-//! How the number of records that may wait follows their reader's pace.
+//! Tests: the number of records that may wait follows their reader's pace.
 
 use std::time::Duration;
 

@@ -1,14 +1,14 @@
-//! When a loop has ended: the probes its head sends round it.
+//! How the engine finds out that a loop has ended: its head sends probes round it.
 //!
 //! A probe lies between records, like a watermark, and is numbered. A task passes it on when it has come by every lane
 //! of the loop that leads to the task, and all other lanes that do have ended; an async operator also waits for what is
-//! in flight in it. So a probe drives before it every record that was in the loop when it was sent, and those made of
-//! them.
+//! in flight in it. So every record that was in the loop when a probe was sent, and every record made of those, stays
+//! ahead of the probe.
 //!
-//! Claim: if the head has taken no record from sending a probe until its return, no record is left in the loop. One
-//! that is left lies behind the probe. It comes from a record ahead of the probe, or from outside; and nothing from
-//! outside can be behind it, as a probe passes a task only when the outside has ended there. Where a record ahead of
-//! the probe becomes one behind it, it has gone through the head between the sending and the return.
+//! Claim: if the head has taken no record between sending a probe and its return, no record is left in the loop. Proof:
+//! a record that is left lies behind the probe. It comes from a record ahead of the probe, or from outside. It cannot
+//! come from outside, because a probe passes a task only when the task's inputs from outside have ended. And a record
+//! ahead of the probe gets behind it only through the head, between the sending and the return.
 //!
 //! Knows nothing of lanes and tasks; `tests/it/models/feedback.rs` runs it with those under a model checker.
 

@@ -1,4 +1,4 @@
-//! How many bytes a record takes: the size of its type, and what it holds besides, as far as that is known.
+//! How many bytes a record takes: the size of its type, and the memory it holds elsewhere, as far as that is known.
 
 use std::any::{Any, TypeId};
 use std::ffi::OsString;

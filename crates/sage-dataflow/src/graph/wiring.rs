@@ -1,4 +1,4 @@
-//! From the graph to tasks: the lanes of a run, and what a chain needs to build the task of one replica.
+//! Builds tasks from the graph: the lanes of a run, and the context in which a chain builds the task of one replica.
 
 use std::any::Any;
 use std::sync::Arc;

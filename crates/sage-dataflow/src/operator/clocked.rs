@@ -1,7 +1,7 @@
 //! Windows over processing time: windows of event time in which a record's time is the moment it comes.
 //!
-//! The operator gives each record the time at which it takes it, and is its windows' watermark. So a window fires when
-//! its time has come, on the task's own thread, though no record comes; and no record is late.
+//! The operator gives each record the time at which it takes it, and makes the watermark of its windows. So a window
+//! fires at its end, on the task's own thread, even if no record comes, and no record is late.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;

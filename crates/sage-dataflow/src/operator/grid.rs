@@ -1,10 +1,10 @@
-//! Where windows of one length lie, and how long one still takes late records: arithmetic that holds at both ends of
-//! time.
+//! The arithmetic of windows of one length: where they lie, and how long one still takes late records. It is right at
+//! both ends of time too.
 //!
-//! A window may begin before the first timestamp there is and end after the last, and a length may be longer than all
-//! of time. So starts and lengths are `i128` here, in milliseconds, and nothing overflows: the longest `Duration` has
-//! less than 2^75. An end is compared with watermarks, and is an `i64`: one after the last timestamp counts as the end
-//! of time, which a watermark reaches only at the end of input.
+//! A window may begin before the first timestamp and end after the last, and a length may be longer than all of time.
+//! So starts and lengths are `i128` here, in milliseconds, and nothing overflows: the longest `Duration` has less than
+//! 2^75. An end is compared with watermarks, and is an `i64`: one after the last timestamp counts as the end of time,
+//! which a watermark reaches only at the end of input.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! `process`: a state for each key, and timers that call a function when event time or the clock reaches a moment.
 //!
 //! Each key has a slot, with its state and the timers that are set. A heap for each kind of time has an entry for every
-//! timer that was set, also for those cancelled since: what counts is the slot. A slot is used again once its key is
-//! forgotten; an entry that was left behind then finds its timer not set, or one of the new key's that is due as well.
+//! timer that was set, even if it was cancelled since: only the slot counts. A slot is used again once its key is
+//! forgotten. An old entry then finds its timer not set, or finds a timer of the new key that is due too.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap};

@@ -4,8 +4,8 @@
 //! A watermark `w` says that no record before `w` will come, so a window fires when the watermark reaches its end. The
 //! result's time is the window's last millisecond, which no watermark has passed yet, so windows can follow windows.
 //!
-//! The last watermark, `i64::MAX`, comes at the end of input only, whatever the times of records: it reaches all ends,
-//! also of windows that would end after it.
+//! The last watermark, `i64::MAX`, comes at the end of input only, whatever the times of records. It reaches the end of
+//! every window, even of one that would end after it.
 //!
 //! Aligned windows have a table of keys for each window, which is dropped as a whole: there are no timers, and no key
 //! is looked at that has nothing to fire. The window of the last record is at hand.

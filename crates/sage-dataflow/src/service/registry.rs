@@ -168,7 +168,7 @@ impl Registry {
         lock(&self.uses).observe(user.0 as usize, used.0 as usize);
     }
 
-    /// Whether a job runs that this service is no part of, as it was registered when the job had begun.
+    /// Whether a job runs that this service is not part of, as it was registered when the job had begun.
     pub(crate) fn is_late(&self, service: ServiceId) -> bool {
         let runs = lock(&self.run).is_some();
         runs && !lock(&self.uses).has(service.0 as usize)

@@ -1,4 +1,4 @@
-//! How long a task works, without what it waits for others.
+//! How long a task works, not counting its waits for other tasks.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ thread_local! {
 }
 
 /// Says that the calling thread has waited so long for others, for a lock that one of them had: taking fewer records at
-/// a time would not spare it that, so the time is no part of its pace.
+/// a time would not spare it that, so the time is not part of its pace.
 #[doc(hidden)]
 #[inline]
 pub fn excuse(time: Duration) {

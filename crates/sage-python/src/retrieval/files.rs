@@ -56,7 +56,9 @@ pub(crate) fn documents(
     on_error: Option<Py<PyAny>>,
 ) -> PyResult<Documents> {
     if extensions.is_instance_of::<PyString>() {
-        return Err(PyTypeError::new_err("`extensions` is a list of them, not one; write it as [\"md\"]"));
+        return Err(PyTypeError::new_err(
+            "`extensions` is a list of extensions, not one extension; write it as [\"md\"]",
+        ));
     }
     if let Some(other) = on_error.as_ref()
         && !attach(|py| other.bind(py).is_callable())

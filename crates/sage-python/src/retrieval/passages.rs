@@ -31,7 +31,7 @@ impl Passage {
     ) -> PyResult<Self> {
         if first_line < 1 || last_line < first_line {
             return Err(PyValueError::new_err(format!(
-                "lines {first_line} to {last_line} are none: they count from 1"
+                "there are no lines {first_line} to {last_line}: lines count from 1, first to last"
             )));
         }
         let (path, heading) = (path.into(), heading.into());

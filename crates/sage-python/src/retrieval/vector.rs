@@ -101,7 +101,7 @@ fn coordinate((index, number): (usize, Bound<'_, PyAny>)) -> PyResult<f32> {
         if error.is_instance_of::<PyOverflowError>(number.py()) {
             PyValueError::new_err(format!("coordinate {index} of a vector is not finite: it is too large for a float"))
         } else if error.is_instance_of::<PyTypeError>(number.py()) {
-            PyTypeError::new_err(format!("coordinate {index} of a vector is no number but {}", kind(&number)))
+            PyTypeError::new_err(format!("coordinate {index} of a vector is not a number but {}", kind(&number)))
         } else {
             error
         }

@@ -1,8 +1,8 @@
-//! How many records may wait for a reader: as many as it deals with in a moment, and enough to keep it busy.
+//! How many records may wait for a reader: as many as it deals with in 10 ms, and enough to keep it busy.
 //!
-//! A reader begins with few and is allowed twice as many each time it has dealt with all it was allowed, quickly; so
-//! what is read ahead of it is never more than what it has already proved to be quick with. Where it turns slow, it is
-//! allowed fewer at once.
+//! A reader begins with few. Each time it has dealt quickly with all it was allowed, it is allowed twice as many. So
+//! the records that wait for it are never more than it has already dealt with quickly. If it turns slow, it is allowed
+//! fewer at once.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A block: the memory that records lie in between two tasks.
+//! A block: the memory for records between two tasks.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::MaybeUninit;
@@ -54,7 +54,7 @@ impl<T> Block<T> {
     /// # Safety
     /// As for [`Block::slots`].
     pub(super) unsafe fn check(block: *mut Self) {
-        // SAFETY: the guard was written with the block, and is no part of a slot.
+        // SAFETY: the guard was written with the block, and is not part of a slot.
         debug_assert_eq!(unsafe { *Self::guard(block) }, GUARD, "a record was written past the end of its block");
     }
 

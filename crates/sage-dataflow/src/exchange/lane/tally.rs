@@ -1,4 +1,4 @@
-//! How many records are in a lane, for those outside it; it outlives the lane and holds no record.
+//! How many records are in a lane, readable from outside. A tally outlives its lane and holds no record.
 
 use super::CachePadded;
 use super::sync::{AtomicUsize, Ordering};

@@ -1,7 +1,7 @@
-//! What the engine puts in the place of a signal's disposition, and how that is put back.
+//! How the engine replaces the disposition of a signal, and restores it.
 //!
-//! One handler stands in for what signals did before. It calls the function that it replaced, if there was one, and
-//! then tells the engine of the signal: in this order, so that when the engine acts, the host's function was called.
+//! One handler replaces the earlier dispositions. It first calls the function that it replaced, if there was one, and
+//! then tells the engine of the signal. So when the engine acts, the host's function has run.
 //!
 //! Invariants:
 //!  1. What a signal did before is in memory that never changes and is never freed: the handler may read it at any

@@ -1,8 +1,7 @@
-//! Joins of two streams in windows of event time, by key: the records of both that are in the same window.
+//! Joins of two streams in windows of event time, by key: records of both meet if they are in the same window.
 //!
-//! A window keeps the records of both sides until the watermark of the two streams together reaches its end; then its
-//! pairs are emitted and all it had is freed. Nothing is emitted before that, so a record is in no result twice, and
-//! none is taken back.
+//! A window keeps the records of both sides until the watermark of the two streams together reaches its end. Then its
+//! pairs are emitted and its memory is freed. No result is emitted before that, so none has to be taken back.
 //!
 //! Invariants:
 //!  1. A window that is kept ends after the watermark; a record that belongs to none such is late.

@@ -3,9 +3,8 @@
 //! Each record has a slot from the moment it is taken until its result leaves; there are as many slots as the capacity,
 //! at most, and they are used again: a future is made in the place of an earlier one, and nothing is allocated for it.
 //!
-//! Wakers. Each slot has one, for good. Waking puts the slot on a list (`wakes.rs`) and rouses the task. A waker that a
-//! finished future left somewhere wakes whatever is in its slot by then; a future that is polled without need does no
-//! harm.
+//! Wakers. Each slot has one, for good. Waking puts the slot on a list (`wakes.rs`) and rouses the task. A waker that
+//! outlives its future wakes the future that is in the slot by then; polling a future without need does no harm.
 //!
 //! Invariant: a future that has completed, or is past its timeout, is dropped at once. One that has panicked is not
 //! polled again: its task has failed.
