@@ -289,7 +289,7 @@ fn contract_11_a_call_made_while_stopping_starts_nothing() {
         add_pipeline(&env);
         failed(env.run());
         let events = journal.events();
-        assert!(events.iter().any(|event| event.starts_with("service `other` is ")), "{events:?}");
+        assert!(events.iter().any(|event| event.starts_with("service `other` ")), "{events:?}");
         assert_eq!(journal.count("other constructor"), 0);
     });
 }
