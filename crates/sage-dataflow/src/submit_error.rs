@@ -81,7 +81,7 @@ pub enum SubmitError {
     )]
     InsideRuntime,
     /// A stream of another environment was brought together with a stream of this one.
-    #[error("`{operator}` takes a stream of another environment; declare both streams in one environment")]
+    #[error("a stream of another environment comes in at `{operator}`; declare both streams in one environment")]
     ForeignStream {
         /// The operator that takes both streams, or the last one before a union.
         operator: String,

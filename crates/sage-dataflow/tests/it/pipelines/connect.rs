@@ -277,7 +277,7 @@ fn connected_streams_are_shown_and_their_mistakes_told_before_anything_starts() 
     env.from_iter([1]).connect(other.from_iter([2]).named("theirs")).co_map(|n| n, |n| n).sink(|_| {});
     assert_eq!(
         env.run().unwrap_err().to_string(),
-        "`co-map-1` takes a stream of another environment; declare both streams in one environment"
+        "a stream of another environment comes in at `co-map-1`; declare both streams in one environment"
     );
     assert!(other.run().unwrap_err().to_string().contains("`theirs`"), "its stream ends nowhere");
 

@@ -320,7 +320,7 @@ fn a_stream_of_another_environment_is_refused() {
             env.from_iter([1]).named("ours").union(foreign).sink(|_| {});
             env
         },
-        "`ours` takes a stream of another environment; declare both streams in one environment",
+        "a stream of another environment comes in at `ours`; declare both streams in one environment",
     );
 }
 

@@ -394,7 +394,7 @@ fn joins_are_shown_and_foreign_streams_told_before_anything_starts() {
     env.from_iter([1]).key_by(|n| *n).join(other.from_iter([2]).key_by(|n| *n)).inner().sink(|_| {});
     assert_eq!(
         env.run().unwrap_err().to_string(),
-        "`inner-join-1` takes a stream of another environment; declare both streams in one environment"
+        "a stream of another environment comes in at `inner-join-1`; declare both streams in one environment"
     );
 }
 

@@ -145,6 +145,6 @@ fn zips_are_shown_and_foreign_streams_told_before_anything_starts() {
     env.from_iter([1]).zip(Environment::local("other").from_iter([2])).sink(|_| {});
     assert_eq!(
         env.run().unwrap_err().to_string(),
-        "`zip-1` takes a stream of another environment; declare both streams in one environment"
+        "a stream of another environment comes in at `zip-1`; declare both streams in one environment"
     );
 }
