@@ -131,7 +131,7 @@ def text(what: str, value: Any) -> str:
 
 
 def shown(value: str) -> str:
-    """The text with a mark in the place of what cannot be written in UTF-8, for what is only shown."""
+    """The text for display only: a mark replaces each part that cannot be written in UTF-8."""
     return value.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
@@ -143,7 +143,7 @@ def truth(what: str, value: Any) -> bool:
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """What a message says behind an unknown name: those that were perhaps meant, or those there are."""
+    """The end of a message about an unknown name: the names that were perhaps meant, or all there are."""
     from difflib import get_close_matches  # only for a message
 
     known = list(known)

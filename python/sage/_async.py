@@ -136,7 +136,7 @@ class ThreadRunner:
         return self.patience
 
     def finish_close(self) -> str | None:
-        """Closes the function. Returns what has not ended, if anything."""
+        """Closes the function. Returns a description of the work that has not ended, if any."""
         with self._guard:
             stuck = [thread for thread in self._threads if thread in self._inside]
             ended = [thread for thread in self._threads if thread not in stuck]
@@ -150,7 +150,7 @@ class ThreadRunner:
         return _told(left) if left else None
 
     def blocked(self) -> str:
-        """Threads block nobody."""
+        """Threads never block the others."""
         return ""
 
 
@@ -194,8 +194,8 @@ class LoopRunner:
         self._loop.loop.add_reader(self.bridge.fileno(), self._take)
 
     def begin_close(self, is_cancelled: bool) -> float:
-        """Cancels what still runs, with ``is_cancelled`` also what the function left behind. Returns how long to wait
-        for the end of it, in seconds."""
+        """Cancels the calls that still run, and with ``is_cancelled`` also the tasks that the function left behind.
+        Returns how long to wait for their end, in seconds."""
 
         def begin() -> None:
             # Kept, as a loop keeps no task itself.
@@ -221,7 +221,7 @@ class LoopRunner:
                 self.bridge.ended()
 
     def finish_close(self) -> str | None:
-        """Closes the function. Returns what has not ended, if anything."""
+        """Closes the function. Returns a description of the work that has not ended, if any."""
         loop = self._loop
         left: list[str] = []
         try:

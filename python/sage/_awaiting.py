@@ -16,26 +16,26 @@ UNUSED = UNAWAITED | {GeneratorType}
 
 
 def refuse(name: str, returned: Any) -> Exception:
-    """The error for what a function, operator or hook of this name returned, which is closed."""
+    """Closes the result of a function, operator or hook of this name, and returns the error for it."""
     kind = type(returned)
     if kind is CoroutineType:
         returned.close()
-        why = "a coroutine, which nobody awaits; make it an `async def`, or have one await it"
+        why = "a coroutine, and nothing awaits it; make it an `async def`, or await it in one"
     elif kind is AsyncGeneratorType:
-        why = "an async generator, which nobody goes through; those are for an `async def` given to `flatmap`"
+        why = "an async generator, and nothing iterates over it; those are for an `async def` given to `flatmap`"
     else:
-        why = "a generator, which nobody goes through; leave out its `yield`, or use `flatmap`"
+        why = "a generator, and nothing iterates over it; leave out its `yield`, or use `flatmap`"
     return NotAwaited(f"`{name}` returned {why}")
 
 
 def awaited(name: str, returned: Any) -> Any:
-    """What a function of this name returned, unless it is to be awaited."""
+    """The result of a function of this name. Raises if it has to be awaited."""
     if type(returned) in UNAWAITED:
         raise refuse(name, returned)
     return returned
 
 
 def check_hook(name: str, returned: Any) -> None:
-    """Raises for what a hook returned that should have returned nothing."""
+    """Raises if a hook returned something, though it should return nothing."""
     if type(returned) in UNUSED:
         raise refuse(name, returned)

@@ -44,14 +44,14 @@ _REFUSING = {"unawaited": UNAWAITED, "unused": UNUSED, "refuse": refuse}
 
 @dataclass(frozen=True)
 class Form:
-    """What comes with each record into a chain or out of it, before the record: its key, its time."""
+    """The values that come before each record into a chain or out of it: its key, its time."""
 
     keyed: bool = False
     timed: bool = False
 
     @property
     def parts(self) -> list[str]:
-        """The names of what comes with a record."""
+        """The names of the values that come with a record."""
         return [*(["k"] if self.keyed else []), *(["t"] if self.timed else [])]
 
     @property
@@ -79,7 +79,7 @@ _Names = dict[int, dict[int, str]]
 
 
 class Chain:
-    """What a task runs: its stages, and whom to blame for an exception."""
+    """The functions of a task as stages, and the search for the function that raised an exception."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Chain:
         self.stages.append(Stage(part, takes, gives, self._names))
 
     def unawaited(self, result: Any) -> Exception:
-        """The error for a result of the last function that nobody awaits."""
+        """The error for a result of the last function that is not awaited."""
         return refuse(self._last, result)
 
     def blame(self, exception: BaseException) -> tuple[str, str] | None:
@@ -144,7 +144,7 @@ class Chain:
                 function._ended(ending)
 
     def notes(self) -> list[str]:
-        """What the report is to tell, when they are closed."""
+        """The notes of the functions for the report, when they are closed."""
         return [note for function in self._functions if isinstance(function, FileSink) for note in function.notes]
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ def _form(links: list[Link], takes: Form) -> Form:
 
 
 class Stage:
-    """One loop: ``run(records, out)`` takes records from an iterator and appends what comes out to a list."""
+    """One loop: ``run(records, out)`` takes records from an iterator and appends its results to a list."""
 
     def __init__(self, links: list[Link], takes: Form, gives: Form | None, names: _Names) -> None:
         #: The iterators of its inner loops, the outermost first.

@@ -56,7 +56,7 @@ def timeouts_of(config: Mapping[Any, Any]) -> Timeouts:
 
 
 def on_signal_of(config: Mapping[Any, Any]) -> str:
-    """What the first SIGINT or SIGTERM does to a job: ``"drain"`` or ``"finish"``."""
+    """The effect of the first SIGINT or SIGTERM on a job: ``"drain"`` or ``"finish"``."""
     word = config.get("on_signal", "drain")
     if word not in ("drain", "finish"):
         raise ValueError(f'`on_signal` of `config` is "drain" or "finish", not {word!r}')

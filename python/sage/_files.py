@@ -140,7 +140,7 @@ def _sync_folder(path: str) -> None:
 
 
 def told_of(kept: list[str]) -> str | None:
-    """Tells on standard error of the files that a job which a signal ended left unfinished; returns what it said."""
+    """Names on standard error the unfinished files of a job that a signal ended. Returns the message."""
     if not kept:
         return None
     files, kept[:] = sorted(kept), []

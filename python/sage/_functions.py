@@ -179,7 +179,7 @@ Made = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
 def allocate(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Makes an object whose constructor has not run, so that it can be given what its constructor may use."""
+    """Makes an object without running its constructor, so that attributes for the constructor can be set first."""
     new = cls.__new__
     return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
 
@@ -193,7 +193,7 @@ def is_function_class(function: Any) -> bool:
 
 
 def called(made: Made, function: Any) -> Callable[..., Any]:
-    """What is called for each record, of the function of a replica."""
+    """The callable of a replica's function that is called for each record."""
     call: Callable[..., Any] = function.execute if is_function_class(made[0]) else function
     return call
 

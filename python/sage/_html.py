@@ -112,8 +112,7 @@ def _line(begin: tuple[int, int, int], end: tuple[int, int, int], dashes: str = 
 
 
 def report(data: dict[str, Any]) -> str:
-    """The report of a job: what it came to, its operators, the functions that ran together in them, and its
-    services."""
+    """The report of a job: its outcome, its operators, the functions that ran together in them, and its services."""
     if not data:
         return "<p>no report: the job was not started</p>"
     cause = data.get("first_cause") or {}

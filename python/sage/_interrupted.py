@@ -16,7 +16,7 @@ _SIZED = (list, tuple, range, set, frozenset, dict, str, bytes, bytearray)
 
 
 class Sources:
-    """The sources of a job, and how many records each has, where that is known."""
+    """The sources of a job, and how many records each has, if that is known."""
 
     def __init__(self, pipeline: Iterable[Transformation]) -> None:
         self._steps = [step for step in pipeline if not step.inputs and step.kind is not FUTURE]
@@ -26,19 +26,19 @@ class Sources:
         return sum(operator["records_in"] for operator in report.get("operators", []) if operator["name"] in names)
 
     def all(self) -> int | None:
-        """How many records there are in all; ``None`` where that is not known."""
+        """How many records there are in all; ``None`` if that is unknown."""
         if not all(step.kind is ITERABLE and type(step.made[0]) in _SIZED for step in self._steps):
             return None
         return sum(len(step.made[0]) for step in self._steps)
 
 
 def tell_stopping(unfinished: int) -> None:
-    """Tells that what was read is being finished."""
+    """Says that the records that were read are being finished."""
     _tell(f"stopping: finishing {_records(unfinished)}; Ctrl-C again to drop them")
 
 
 def tell_interrupted(sources: Sources, report: Mapping[str, Any]) -> None:
-    """Tells how far the job came."""
+    """Says how far the job came."""
     dropped, read, in_all = report.get("dropped", 0), sources.read(report), sources.all()
     # Of a job that made all of it final, nothing was cut off but its input.
     word = "stopped" if report.get("outcome") == "succeeded" else "interrupted"

@@ -231,7 +231,7 @@ _POOLS = ("RemoteTraceback", "_RemoteTraceback")
 
 
 def attach(error: BaseException, job: _sage.Job) -> None:
-    """Has an exception that is not of a job tell of the job that it ended, or that failed before."""
+    """Attaches a job's report to an exception that ended the job, or that came after the job had failed."""
     report = Report(job)
     try:
         error.report = report  # type: ignore[attr-defined]

@@ -42,7 +42,7 @@ class JobLoop:
             self._holders += 1
 
     def release(self) -> None:
-        """Ends it where nobody else holds it. Raises ``RuntimeError`` for what does not end."""
+        """Ends the loop if no other user holds it. Raises ``RuntimeError`` for tasks that do not end."""
         with self._guard:
             self._holders -= 1
             if self._holders or self._running is None:
@@ -51,7 +51,7 @@ class JobLoop:
         running.end(self.patience)
 
     def begun(self) -> Loop:
-        """The loop. The calling thread works for the job, and somebody holds the loop."""
+        """The loop. The calling thread works for the job, and a user holds the loop."""
         with self._guard:
             if self._running is None:
                 from ._loop import Loop  # asyncio takes longer to import than all the package
@@ -60,14 +60,14 @@ class JobLoop:
             return self._running
 
     def awaited(self, result: Any) -> Any:
-        """What a hook returned; where that is to be awaited, what comes of it."""
+        """The result of a hook; if that has to be awaited, the result of awaiting it."""
         if result is None or not hasattr(type(result), "__await__"):
             return result
         with self.held():
             return self.begun().run(result)
 
     def abandon(self) -> None:
-        """The job is over. Whoever held it and has not let go was abandoned."""
+        """The job is over. A user that still holds the loop was abandoned."""
         with self._guard:
             running, self._running = self._running, None
         if running is not None:

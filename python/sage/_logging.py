@@ -38,12 +38,12 @@ class CustomLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
 
     @classmethod
     def disable_global_console_debug(cls) -> None:
-        """Shows nothing below a warning of what the package logs."""
+        """Shows only warnings and errors of the package's log."""
         logging.getLogger("sage").setLevel(logging.WARNING)
 
     @classmethod
     def enable_global_console_debug(cls) -> None:
-        """Shows everything again that the package logs."""
+        """Shows all of the package's log again."""
         logging.getLogger("sage").setLevel(logging.DEBUG)
 
 

@@ -30,7 +30,7 @@ _THREADS = 32
 
 
 class Owner:
-    """What the functions of an operator have begun on the loop and not awaited."""
+    """The work that functions of an operator have begun on the loop and not awaited."""
 
     def __init__(self) -> None:
         self.tasks: set[Any] = set()
@@ -64,7 +64,7 @@ class Owner:
             process.close()
 
     def left(self) -> list[str]:
-        """What has not ended, and where it is."""
+        """The work that has not ended, and where it is."""
         tasks = [f"a task, here:\n{stack_of_task(task)}" for task in list(self.tasks)]
         running = [process for process in list(self.processes) if process.get_returncode() is None]
         for process in running:
@@ -105,7 +105,8 @@ class Loop:
         self.loop.close()
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
-        """Awaits it on the loop; returns or raises what it does. The calling thread waits."""
+        """Awaits a coroutine on the loop while the calling thread waits. Returns its result, or raises its
+        exception."""
         future: Future[Any] = Future()
         tasks: list[asyncio.Task[None]] = []
 
@@ -130,8 +131,8 @@ class Loop:
         return where_stuck(self.thread.ident or 0, besides)
 
     def end(self, patience: float) -> None:
-        """Cancels what is left, and ends the thread. Raises ``RuntimeError`` for what does not end, unless that was
-        told."""
+        """Cancels the rest, and ends the thread. Raises ``RuntimeError`` for work that does not end, unless it was
+        reported before."""
         if self.is_told:
             self.abandon()
             return

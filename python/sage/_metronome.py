@@ -34,7 +34,7 @@ class Metronome:
         return not self._stopped.wait(rest) if rest > 0 else not self._stopped.is_set()
 
     def stop(self) -> None:
-        """Wakes who waits: there is no further beat."""
+        """Ends the beats, and wakes the thread that waits."""
         self._stopped.set()
 
     def __iter__(self) -> Iterator[int]:

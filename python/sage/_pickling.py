@@ -98,7 +98,7 @@ def _restored(
 
 
 class Elsewhere:
-    """What an id knows of its job in another process: how far it was when the id was pickled."""
+    """An id's knowledge of its job in another process: how far the job was when the id was pickled."""
 
     def __init__(self, text: str, state: str, failed: JobFailed | None, report: Report | None) -> None:
         self.text = text
@@ -119,7 +119,7 @@ class Elsewhere:
 
 
 def reduced_id(job: JobId) -> tuple[Any, ...]:
-    """How the id of a job is pickled: with what it came to, if it is over."""
+    """How the id of a job is pickled: with the job's result, if the job is over."""
     from ._job import JobFailed
 
     run = job._run

@@ -109,7 +109,7 @@ def split_options(function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the engine is told of how each record may fail for itself."""
+    """The engine's policy for a record that fails by itself."""
 
     retry: Retry | None = None
     skip: Skip | None = None
@@ -137,7 +137,7 @@ def retried(retry: Any) -> Retry | None:
 
 
 def policy(options: dict[str, Any]) -> tuple[Policy, DeadLetterQueue | None]:
-    """What the engine is told of the options ``on_error`` and ``retry``, and where dead letters go."""
+    """The engine's policy from the options ``on_error`` and ``retry``, and the place of dead letters."""
     retry = retried(options.get("retry"))
     on_error = options.get("on_error", "fail")
     if on_error == "skip":

@@ -30,7 +30,7 @@ _PATIENCE, _INTERVAL = 0.5, 0.1
 
 @contextmanager
 def shown(job: _sage.Job, pipeline: Iterable[Transformation], name: str, wanted: bool | None) -> Iterator[None]:
-    """Shows the progress of a job inside of the block, if it is wanted; ``None`` for where somebody sees it."""
+    """Shows the progress of a job inside of the block, if it is wanted. ``None`` means: if a user sees it."""
     if wanted is False or (wanted is None and not _is_seen(pipeline)):
         yield
         return
@@ -95,7 +95,7 @@ class _Place:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Has what the program writes to a terminal go through ``write``, inside of the block."""
+        """Inside of the block, sends the program's output to a terminal through ``write``."""
         before = {name: getattr(sys, name) for name in ("stdout", "stderr") if _is_terminal(getattr(sys, name))}
         after = {name: cast(TextIO, _Through(stream, self)) for name, stream in before.items()}
         for name, stream in after.items():

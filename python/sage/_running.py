@@ -46,7 +46,7 @@ _not_ours: set[Run] = set()
 
 
 class Run:
-    """A job, and what is let go when it is over."""
+    """A job, and the objects to let go of when it is over."""
 
     #: From the start on.
     job: _sage.Job
@@ -130,7 +130,7 @@ def start(run: Run, begin: Callable[[bool], None]) -> None:
 
 
 def leave_signals() -> None:
-    """Puts SIGTERM back as it was when no job is left that is not over. The engine has it called when one is."""
+    """Restores the handler of SIGTERM when all jobs are over. The engine calls it whenever a job is over."""
     if _starting or threading.current_thread() is not threading.main_thread():
         return
     if any(run.job.state != "ended" for run in list(_running)):

@@ -90,7 +90,7 @@ def folding(link: Link) -> Kept:
 
 
 def summand(value: Any) -> Any:
-    """The first value of a sum, as ``sum`` of Python has it; what is not added up but joined is refused."""
+    """The first value of a sum, as in Python's ``sum``. Refuses values that are joined and not added, such as texts."""
     if value is None or isinstance(value, (str, bytes, bytearray, list, tuple)):
         kind = "None" if value is None else f"a {type(value).__name__}"
         raise TypeError(

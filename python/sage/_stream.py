@@ -126,7 +126,7 @@ class DataStream:
     def map(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Replaces each record by what the function returns."""
+        """Replaces each record by the result of the function."""
         return self._then(kinds.MAP, function, args, kwargs, parallelism, name)
 
     def filter(

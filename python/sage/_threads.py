@@ -40,7 +40,7 @@ def joined(thread: threading.Thread) -> None:
 
 
 class Threads(ThreadPoolExecutor):
-    """The threads of an event loop, begun as they are needed; ``known`` is given what becomes of each call."""
+    """The threads of an event loop, started as they are needed. ``known`` gets the result of each call."""
 
     def __init__(self, most: int, name: str, known: Callable[[Future[Any]], None]) -> None:
         super().__init__(1)  # for its type, which event loops ask for

@@ -88,7 +88,7 @@ HIDDEN: dict[str, Any] = {
 
 
 def refused(env: LocalEnvironment, name: str) -> None:
-    with pytest.raises(JobFailed, match="which nobody") as failed:
+    with pytest.raises(JobFailed, match="and nothing") as failed:
         env.submit(autostop=True)
     assert isinstance(failed.value.__cause__, TypeError) and f"`{name}" in str(failed.value)
 
