@@ -265,7 +265,7 @@ class LoopRunner:
         )
 
     def _take(self) -> None:
-        """Begins with the records that wait, and gives up those that nobody waits for any longer."""
+        """Begins with the records that wait, and gives up those whose results are no longer wanted."""
         begin, cancel = self.bridge.take()
         for number, record in begin:
             # Not by `create_task`, as these are not what a function leaves behind.

@@ -200,8 +200,8 @@ class Stage:
 
 
 def _checked(name: str, kept: Callable[[], Iterable[Any]]) -> Iterable[Any]:
-    """What is kept. Results that nobody awaits are refused, as far as the first tells: of one record, or of a run's
-    first."""
+    """The results to keep. Refuses results that are not awaited, as far as the first result shows: of one record, or of
+    a run's first."""
     results = kept()
     for result in results:
         state = result[1] if type(result) is tuple and len(result) == 2 else result

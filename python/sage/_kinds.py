@@ -194,7 +194,7 @@ SPLIT = Kind(
 SINK = Kind(
     # What a sink returns is nearly always `None`: to look at it costs nothing.
     "sink", ("if (y := {f}(x)) is not None and type(y) in unused: raise refuse({n}, y)",),
-    base=SinkFunction, no_generator="nobody would go through the generator, so nothing in it would run",
+    base=SinkFunction, no_generator="a sink does not iterate over the generator, so its code would not run",
     ends=True, one_to_one=True, outputs=0, result=lambda _result, _record: [],
 )
 KEYBY = Kind(

@@ -57,9 +57,9 @@ class Run:
         self._calls = calls
         #: Files that sinks left unfinished, as a signal ended the job.
         self.kept = calls.kept
-        #: What was told of them.
+        #: The message about them.
         self.said: str | None = None
-        #: Whether somebody was told how it ended.
+        #: Whether the program was told how the job ended.
         self.is_told = False
         #: For what is said on standard error when a signal ends it; ``None`` where that is to be silent, or was said.
         self.sources: Sources | None = None
@@ -87,7 +87,7 @@ class Run:
 
     @property
     def goes_on(self) -> bool:
-        """Whether it was started, and nobody has waited for its end, or has been told not to."""
+        """Whether the job was started, is not over, and no exception of a signal has ended the wait for it."""
         return hasattr(self, "job") and not self.job.is_over and not self.job.is_left
 
     @property
@@ -170,7 +170,7 @@ def _end_all() -> None:
 
 
 def _warn_of_running() -> None:
-    """Warns of jobs that nobody waited for, unless the program ends by an exception or a signal."""
+    """Warns of jobs that the program did not wait for, unless it ends by an exception or a signal."""
     left = sorted(run.name for run in list(_running) if run.job.state not in ("draining", "stopping", "ended"))
     if left and not hasattr(sys, "last_value"):
         names = ", ".join(f"`{name}`" for name in left[:3]) + (", …" if len(left) > 3 else "")

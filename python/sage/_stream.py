@@ -391,6 +391,6 @@ def _check_generator(kind: kinds.Kind, function: Any) -> None:
         return
     name = name_of(function)
     if kind.no_generator:
-        raise TypeError(f"`{name}` is a generator function, and {kind.no_generator}; let it return")
+        raise TypeError(f"`{name}` is a generator function, and {kind.no_generator}; use `return`, not `yield`")
     if kind is kinds.MAP:
         warn(f"`{name}` is a generator function: `map` makes each record a generator, `flatmap` gives what it yields")

@@ -150,7 +150,7 @@ def fails(declare: Callable[[Any], Any], said: str) -> None:
         (lambda s: s._environment.service("db", Db, "kb.idx"), "`args` is a tuple"),
         (lambda s: s._environment.service("db", Gives, kwargs={"mots": 1}), "did you mean `most`"),
         (lambda s: s.filter(generated), "a generator is always true"),
-        (lambda s: s.sink(generated), "nothing in it would run"),
+        (lambda s: s.sink(generated), "its code would not run"),
         (lambda s: s.keyby(generated), "a key of its own"),
         (lambda s: s.map(str, parallelism="4"), "parallelism is a whole number"),
         (lambda s: s.map(str, parallelism=True), "parallelism is a whole number"),
