@@ -11,7 +11,7 @@ use crate::BoxError;
 use crate::backend::StuckProbe;
 use crate::chain::ErrorPolicy;
 use crate::clock::Clock;
-use crate::graph::{Explain, Mistake, SharedGraph};
+use crate::graph::{Explain, Index, JobGraph, Mistake, SharedGraph};
 use crate::job::start::{self, Claims, Options, Prepared};
 use crate::job::{Deadlines, JobHandle, JobReport, RunError, SignalPolicy, checked, signals};
 use crate::runtime::is_inside_async;
@@ -362,8 +362,14 @@ impl Environment {
 
     /// Shows how the pipelines will run: chains, replicas, exchanges, services.
     pub fn explain(&self) -> Explain {
-        let services = self.registry.all().iter().map(|entry| (entry.name.clone(), entry.after.clone())).collect();
-        self.graph.with(|graph| Explain::new(&self.name, graph, services))
+        self.graph().into()
+    }
+
+    /// As [`explain`](Self::explain), as data.
+    pub fn graph(&self) -> JobGraph {
+        let services = self.registry.all();
+        let services = services.iter().map(|entry| &**entry);
+        self.graph.with(|graph| JobGraph::new(&self.name, graph, &Index::new(graph), services))
     }
 
     /// Runs the pipelines to the end of their input and cleans up. Blocks the calling thread; tasks run on other

@@ -72,11 +72,12 @@ pub use clock::Clock;
 pub use control::{StopReason, WorksFor};
 pub use environment::Environment;
 pub use exchange::{FeedbackError, Partitioning};
-pub use graph::Explain;
+pub use graph::{Explain, GraphChain, GraphEdge, GraphOperator, GraphService, GraphTask, JobGraph, Placement};
 pub use ids::NodeId;
 pub use job::{
-    Cause, CauseKind, Cleanliness, Deadlines, FunctionReport, JobError, JobHandle, JobMetrics, JobReport, JobState,
-    Leftover, OperatorReport, Origin, Outcome, PhaseTimes, RunError, ServiceReport, SignalPolicy, SignalWatch,
+    Cause, CauseKind, Changes, Cleanliness, Deadlines, FunctionReport, JobError, JobHandle, JobMetrics, JobReport,
+    JobState, Leftover, OperatorReport, Origin, Outcome, PhaseTimes, RunError, SignalPolicy, SignalWatch, StateChange,
+    TaskState, Transition,
 };
 pub use key::KeySelector;
 pub use metrics::BlockedBy;
@@ -85,7 +86,7 @@ pub use operator::{
 };
 pub use service::{
     AsyncService, CallError, Dependency, Hook, HookContext, Service, ServiceBuilder, ServiceHandle, ServiceRef,
-    ServiceState,
+    ServiceReport, ServiceState,
 };
 pub use sink::{Collected, Sink, WriteError};
 pub use source::{Line, Next, ReadError, Source, SourceContext};

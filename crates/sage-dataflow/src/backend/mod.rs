@@ -293,27 +293,3 @@ impl ServicePlan {
         events.send(Event::CleanupEnded { service: entry.id, end });
     }
 }
-
-impl Backend for Box<dyn Backend + Send> {
-    fn now(&self) -> Instant {
-        (**self).now()
-    }
-    fn spawn(&mut self, unit: Unit) -> io::Result<()> {
-        (**self).spawn(unit)
-    }
-    fn control(&mut self, control: Control, reason: &StopReason, deadline: Option<Instant>) {
-        (**self).control(control, reason, deadline);
-    }
-    fn pause(&mut self, pause: bool) -> bool {
-        (**self).pause(pause)
-    }
-    fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
-        (**self).next_event(deadline)
-    }
-    fn where_stuck(&self, stuck: Stuck) -> Result<Option<String>, ProbeHangs> {
-        (**self).where_stuck(stuck)
-    }
-    fn settle(&mut self, deadline: Instant) -> Vec<Stuck> {
-        (**self).settle(deadline)
-    }
-}

@@ -15,6 +15,8 @@ mod router;
 mod waiting;
 mod weight;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{mark, metrics, sync};
 
 pub(crate) use circle::{Circle, Wanting};
@@ -27,7 +29,8 @@ pub(crate) use waiting::Waiting;
 pub(crate) use weight::{Weigh, Weights};
 
 /// How the records of a stream are spread over the replicas of the operator after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Partitioning {
     /// Replica *i* sends to replica *i*.

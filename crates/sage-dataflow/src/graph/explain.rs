@@ -1,58 +1,23 @@
 //! How a pipeline will run, as text and as Graphviz dot.
 
+use std::collections::HashMap;
 use std::fmt::{self, Write};
 
-use super::{Graph, Index};
-use crate::ids::NodeId;
+use super::job_graph::{GraphEdge, GraphService, JobGraph};
 
-/// The physical graph of an environment: chains, replicas, exchanges and services.
+/// A [`JobGraph`] in words.
 ///
 /// `Display` prints it as text; [`Explain::dot`] as a Graphviz graph.
 #[derive(Debug, Clone)]
-pub struct Explain {
-    name: String,
-    chains: Vec<ExplainedChain>,
-    exchanges: Vec<ExplainedExchange>,
-    services: Vec<(String, Vec<String>)>,
-}
+pub struct Explain(JobGraph);
 
-#[derive(Debug, Clone)]
-struct ExplainedChain {
-    operators: Vec<String>,
-    parallelism: usize,
-}
-
-#[derive(Debug, Clone)]
-struct ExplainedExchange {
-    from: usize,
-    to: usize,
-    partitioning: String,
+impl From<JobGraph> for Explain {
+    fn from(graph: JobGraph) -> Self {
+        Self(graph)
+    }
 }
 
 impl Explain {
-    pub(crate) fn new(name: &str, graph: &Graph, services: Vec<(String, Vec<String>)>) -> Self {
-        let operators = |nodes: &[NodeId]| nodes.iter().map(|&node| graph.node(node).name.clone()).collect();
-        let chains = graph
-            .chains
-            .iter()
-            .map(|chain| ExplainedChain { operators: operators(&chain.nodes), parallelism: graph.parallelism(chain) })
-            .collect();
-        let index = Index::new(graph);
-        let exchanges = graph
-            .edges
-            .iter()
-            .filter_map(|edge| {
-                let to = index.reader_of(edge.to)?;
-                Some(ExplainedExchange {
-                    from: index.chain_of(edge.from)?,
-                    to,
-                    partitioning: edge.partitioning.to_string(),
-                })
-            })
-            .collect();
-        Self { name: name.to_owned(), chains, exchanges, services }
-    }
-
     /// Returns the graph in the dot language of Graphviz.
     pub fn dot(&self) -> String {
         let mut dot = String::new();
@@ -61,22 +26,23 @@ impl Explain {
     }
 
     fn write_dot(&self, dot: &mut String) -> fmt::Result {
-        writeln!(dot, "digraph {} {{\n  rankdir=LR;\n  node [shape=box];", quoted(&self.name))?;
-        for (index, chain) in self.chains.iter().enumerate() {
-            let label = format!("{} ×{}", chain.operators.join(" → "), chain.parallelism);
-            writeln!(dot, "  chain{} [label={}];", index + 1, quoted(&label))?;
+        let JobGraph { environment, chains, edges, services, .. } = &self.0;
+        writeln!(dot, "digraph {} {{\n  rankdir=LR;\n  node [shape=box];", quoted(environment))?;
+        for chain in chains {
+            let label = format!("{} ×{}", chain.way(), chain.parallelism);
+            writeln!(dot, "  chain{} [label={}];", chain.number, quoted(&label))?;
         }
-        for exchange in &self.exchanges {
-            let label = quoted(&exchange.partitioning);
-            writeln!(dot, "  chain{} -> chain{} [label={label}];", exchange.from + 1, exchange.to + 1)?;
+        for edge in edges {
+            let label = quoted(&edge.partitioning.to_string());
+            writeln!(dot, "  chain{} -> chain{} [label={label}];", edge.from, edge.to)?;
         }
-        for (service, _) in &self.services {
-            writeln!(dot, "  {} [shape=ellipse];", quoted(&format!("service {service}")))?;
+        let service = |name: &str| quoted(&format!("service {name}"));
+        for GraphService { name, .. } in services {
+            writeln!(dot, "  {} [shape=ellipse];", service(name))?;
         }
-        for (service, after) in &self.services {
+        for GraphService { name, after } in services {
             for dependency in after {
-                let (from, to) = (quoted(&format!("service {service}")), quoted(&format!("service {dependency}")));
-                writeln!(dot, "  {from} -> {to} [style=dashed, label=\"uses\"];")?;
+                writeln!(dot, "  {} -> {} [style=dashed, label=\"uses\"];", service(name), service(dependency))?;
             }
         }
         dot.push_str("}\n");
@@ -90,20 +56,21 @@ fn quoted(text: &str) -> String {
 
 impl fmt::Display for Explain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tasks: usize = self.chains.iter().map(|chain| chain.parallelism).sum();
-        writeln!(f, "environment `{}`: {} chains, {tasks} tasks", self.name, self.chains.len())?;
-        let mut exchanges = vec![Vec::new(); self.chains.len()];
-        self.exchanges.iter().for_each(|exchange| exchanges[exchange.from].push(exchange));
-        for ((index, chain), exchanges) in self.chains.iter().enumerate().zip(exchanges) {
-            writeln!(f, "  chain {} ×{}: {}", index + 1, chain.parallelism, chain.operators.join(" → "))?;
-            for exchange in exchanges {
-                writeln!(f, "    → chain {} ({})", exchange.to + 1, exchange.partitioning)?;
+        let JobGraph { environment, chains, edges, services, .. } = &self.0;
+        let tasks: usize = chains.iter().map(|chain| chain.parallelism).sum();
+        writeln!(f, "environment `{environment}`: {} chains, {tasks} tasks", chains.len())?;
+        let mut leaving: HashMap<usize, Vec<&GraphEdge>> = HashMap::new();
+        edges.iter().for_each(|edge| leaving.entry(edge.from).or_default().push(edge));
+        for chain in chains {
+            writeln!(f, "  chain {} ×{}: {}", chain.number, chain.parallelism, chain.way())?;
+            for edge in leaving.remove(&chain.number).unwrap_or_default() {
+                writeln!(f, "    → chain {} ({})", edge.to, edge.partitioning)?;
             }
         }
-        for (service, after) in &self.services {
+        for GraphService { name, after } in services {
             match after.as_slice() {
-                [] => writeln!(f, "  service {service}")?,
-                after => writeln!(f, "  service {service}, after {}", after.join(", "))?,
+                [] => writeln!(f, "  service {name}")?,
+                after => writeln!(f, "  service {name}, after {}", after.join(", "))?,
             }
         }
         Ok(())

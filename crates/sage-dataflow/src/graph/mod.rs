@@ -6,27 +6,33 @@
 //! Invariant: nothing here runs user code. Building happens in `wiring`, per run.
 
 mod explain;
+mod job_graph;
+mod lanes;
 mod validate;
 pub(crate) mod wiring;
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
-
-use crate::ids::{ChainId, EdgeId, InletId, NodeId};
 
 pub use explain::Explain;
 use foldhash::fast::RandomState;
+pub use job_graph::{GraphChain, GraphEdge, GraphOperator, GraphService, GraphTask, JobGraph, Placement};
+use lanes::ConnectEdge;
+pub(crate) use lanes::{EdgePlan, LaneOptions, connect, connect_weighed};
 pub(crate) use validate::validate;
-use wiring::{BuildChain, ConnectEdge};
+use wiring::BuildChain;
 
 use crate::chain::ErrorPolicy;
 use crate::exchange::{Partitioning, Weights};
+use crate::ids::{ChainId, EdgeId, InletId, NodeId};
 use crate::sync::lock;
 
 /// One transformation as the user wrote it.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) name: String,
+    pub(crate) kind: &'static str,
     /// Emits as many records as it takes, so that it counts none of them itself.
     pub(crate) one_to_one: bool,
     /// What its user asked for; the environment's default otherwise.
@@ -122,7 +128,7 @@ impl Graph {
             name = format!("{kind}-{nth}");
         }
         self.names.insert(name.clone(), 1);
-        self.nodes.push(Node { name, one_to_one, policy: None });
+        self.nodes.push(Node { name, kind, one_to_one, policy: None });
         id
     }
 
@@ -249,8 +255,33 @@ impl SharedGraph {
         act(&mut lock(&self.0))
     }
 
+    /// Takes the graph out, for as long as what is returned lives. Whoever declares something meanwhile loses it.
+    pub(crate) fn take(&self) -> TakenGraph<'_> {
+        TakenGraph { graph: self.with(std::mem::take), place: self }
+    }
+
     /// Whether both are of one environment.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// A graph that is read without a lock, as a user's code runs meanwhile.
+pub(crate) struct TakenGraph<'a> {
+    graph: Graph,
+    place: &'a SharedGraph,
+}
+
+impl Deref for TakenGraph<'_> {
+    type Target = Graph;
+
+    fn deref(&self) -> &Graph {
+        &self.graph
+    }
+}
+
+impl Drop for TakenGraph<'_> {
+    fn drop(&mut self) {
+        self.place.with(|place| *place = std::mem::take(&mut self.graph));
     }
 }

@@ -5,10 +5,11 @@ use crate::ids::{InletId, NodeId};
 use crate::submit_error::SubmitError;
 
 /// Each replica is a thread, and has a lane to each of those that follow.
-const MAX_PARALLELISM: usize = 65_536;
+pub(super) const MAX_PARALLELISM: usize = 65_536;
 
-/// Checks that every stream ends in a sink, that names are unique and that every operator has a replica.
-pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
+/// Checks that every stream ends in a sink, that names are unique and that every operator has a replica. Returns what
+/// belongs to what.
+pub(crate) fn validate(graph: &Graph) -> Result<Index, SubmitError> {
     if let Some(mistake) = graph.mistakes.first() {
         return Err(match mistake.clone() {
             Mistake::ForeignStream { operator } => SubmitError::ForeignStream { operator },
@@ -55,7 +56,7 @@ pub(crate) fn validate(graph: &Graph) -> Result<(), SubmitError> {
     }
     match graph.names.iter().filter(|(_, bearers)| **bearers > 1).map(|(name, _)| name).min() {
         Some(name) => Err(SubmitError::DuplicateOperator { name: name.clone() }),
-        None => Ok(()),
+        None => Ok(index),
     }
 }
 

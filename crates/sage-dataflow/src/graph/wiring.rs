@@ -1,14 +1,13 @@
 //! Builds tasks from the graph: the lanes of a run, and the context in which a chain builds the task of one replica.
 
-use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::lanes::{EdgeEnds, EdgePlan, LaneOptions};
 use super::{Edge, Graph, Head, Index};
-use crate::chain::{Cursor, Errors, OpenContext, Passed, Place, Push};
+use crate::chain::{Errors, OpenContext, Passed, Place, Push};
 use crate::control::JobControl;
-use crate::exchange::lane::{Depth, Inbox, Reader, ReaderState, Size, Tally, Writer, lane};
-use crate::exchange::{Circle, Gauge, Lanes, Partitioning, RoundRobin, Waiting, Wanting, Weigh, Weights};
+use crate::exchange::lane::{Inbox, Reader, ReaderState, Tally, Writer};
+use crate::exchange::{Circle, Gauge, Lanes, Partitioning, RoundRobin, Waiting, Wanting};
 use crate::guarded::guard;
 use crate::ids::{EdgeId, InletId, NodeId};
 use crate::metrics::Counter;
@@ -18,103 +17,6 @@ use crate::task::{Polling, Task};
 
 /// Builds the task of one replica of a chain.
 pub(crate) type BuildChain = dyn Fn(&mut BuildContext<'_>) -> Result<Box<dyn Task>, SubmitError> + Send;
-/// Makes the lanes of an edge.
-pub(crate) type ConnectEdge = dyn Fn(&EdgePlan<'_>) -> EdgeEnds + Send;
-
-/// The sizes of a run's lanes.
-#[derive(Debug, Clone)]
-pub(crate) struct LaneOptions {
-    /// Records per block; `None` for as many as fill 32 KiB, 64 to 4096.
-    pub(crate) batch_records: Option<usize>,
-    /// Blocks in flight in a lane; `None` for 8, and more while they move fast.
-    pub(crate) queue_batches: Option<usize>,
-    /// Bytes in all the lanes of an edge.
-    pub(crate) queue_bytes: usize,
-    /// Lanes are unbounded: nobody could make room while a task waits.
-    pub(crate) inline: bool,
-    pub(crate) flush_interval: Duration,
-}
-
-const BLOCK_BYTES: usize = 32 << 10;
-/// Blocks in flight in a lane, unless the user says otherwise.
-const SLOW_BLOCKS: usize = 8;
-/// Blocks in flight in all the lanes of one producer, while they move fast: 2 MiB, so that they outgrow the cache of
-/// a processor and its neighbour's blocks come back through the cache they share.
-const FAST_BLOCKS: usize = 64;
-
-impl LaneOptions {
-    /// The size of each lane of records `T`, of which a producer has `lanes`, and an edge `all`. Records that are not
-    /// weighed are all of the same size.
-    fn size<T>(&self, lanes: usize, all: usize, weighed: bool) -> Size {
-        let share = (self.queue_bytes / all.max(1)).max(1);
-        let bytes = size_of::<T>().max(1);
-        let records = (share / bytes).max(1);
-        let fitting = (BLOCK_BYTES / bytes).clamp(64, 4096).min((records / 4).max(1));
-        let capacity = self.batch_records.unwrap_or(fitting);
-        let depth = match self.queue_batches {
-            _ if self.inline => return Size::blocks(capacity, Depth::UNBOUNDED),
-            Some(blocks) => Depth { slow: blocks, fast: blocks },
-            None => Depth { slow: SLOW_BLOCKS, fast: (FAST_BLOCKS / lanes.max(1)).max(SLOW_BLOCKS) },
-        };
-        let bound = !weighed && records < capacity.saturating_mul(depth.fast);
-        Size { records: if bound { records } else { usize::MAX }, bytes: share, ..Size::blocks(capacity, depth) }
-    }
-}
-
-/// What is asked of an edge.
-pub(crate) struct EdgePlan<'a> {
-    producers: usize,
-    signals: &'a [Arc<ReaderState>],
-    /// Producer *i* has one lane, to consumer *i*.
-    one_to_one: bool,
-    /// It leads back to the head of a loop.
-    feeds: bool,
-    options: &'a LaneOptions,
-    pub(crate) weights: &'a Weights,
-    control: &'a Arc<JobControl>,
-}
-
-/// The two ends of an edge's lanes, erased: `Vec<Vec<Writer<T, Waiting>>>` by producer, `Vec<Vec<Reader<T>>>` by
-/// consumer.
-pub(crate) struct EdgeEnds {
-    writers: Box<dyn Any>,
-    readers: Box<dyn Any>,
-    tallies: Vec<Arc<Tally>>,
-}
-
-/// Makes the lanes of an edge of records `T`.
-pub(crate) fn connect<T: Send + 'static>(plan: &EdgePlan<'_>) -> EdgeEnds {
-    connect_weighed(plan, plan.weights.of::<T>())
-}
-
-/// As [`connect`], with records that are weighed so.
-pub(crate) fn connect_weighed<T: Send + 'static>(plan: &EdgePlan<'_>, weigh: Option<Weigh<T>>) -> EdgeEnds {
-    let mut writers: Vec<Vec<Writer<T, Waiting>>> = Vec::new();
-    let mut readers: Vec<Vec<Reader<T>>> = plan.signals.iter().map(|_| Vec::new()).collect();
-    let lanes = if plan.one_to_one { 1 } else { plan.signals.len() };
-    let size = plan.options.size::<T>(lanes, plan.producers * lanes, weigh.is_some());
-    let size = if plan.feeds { Size::blocks(size.capacity, Depth::UNBOUNDED) } else { size };
-    let mut tallies = Vec::new();
-    for producer in 0..plan.producers {
-        let mut row = Vec::new();
-        for (consumer, signal) in plan.signals.iter().enumerate() {
-            if plan.one_to_one && consumer != producer {
-                continue;
-            }
-            let wait = Waiting::new(plan.control.clone());
-            let (writer, reader) = lane(size, signal.clone(), wait);
-            let writer = match &weigh {
-                Some(weigh) if size.bytes < usize::MAX => writer.weighing(weigh.clone()),
-                _ => writer,
-            };
-            tallies.push(reader.tally());
-            row.push(writer);
-            readers[consumer].push(reader);
-        }
-        writers.push(row);
-    }
-    EdgeEnds { writers: Box::new(writers), readers: Box::new(readers), tallies }
-}
 
 /// The lanes and counters of one run.
 pub(crate) struct Wiring {
@@ -134,15 +36,21 @@ pub(crate) struct Wiring {
 /// The counters of a run; the replicas of a chain or a node have one each.
 #[derive(Default)]
 pub(crate) struct Counters {
-    /// Records each chain took, by its index.
-    pub(crate) taken: Vec<(usize, Arc<Counter>)>,
-    /// Records each node that counts emitted.
-    pub(crate) emitted: Vec<(NodeId, Arc<Counter>)>,
-    /// What each node let pass.
-    pub(crate) passed: Vec<((NodeId, usize), Arc<Passed>)>,
-    /// Records that came too late for each node that looks.
-    pub(crate) late: Vec<(NodeId, Arc<Counter>)>,
+    /// Records that each chain took.
+    pub(crate) taken: Vec<Vec<Arc<Counter>>>,
+    pub(crate) nodes: Vec<NodeCounters>,
     pub(crate) unfinished: Unfinished,
+}
+
+/// What the replicas of a node count.
+#[derive(Default, Clone)]
+pub(crate) struct NodeCounters {
+    /// Records it emitted, if it counts them.
+    pub(crate) emitted: Vec<Arc<Counter>>,
+    /// What it let pass, in whichever chain: a key function runs before the exchange to its operator.
+    pub(crate) passed: Vec<Arc<Passed>>,
+    /// Records that came too late, if it looks for such.
+    pub(crate) late: Vec<Arc<Counter>>,
 }
 
 /// The records of a run that were read and are not finished.
@@ -162,23 +70,13 @@ impl Unfinished {
     }
 }
 
-/// One task, ready to run.
-pub(crate) struct BuiltTask {
-    pub(crate) chain: usize,
-    pub(crate) replica: usize,
-    pub(crate) task: Box<dyn Task>,
-    pub(crate) cursor: Arc<Cursor>,
-}
-
-/// Everything a run needs of a graph.
-pub(crate) struct Built {
-    pub(crate) tasks: Vec<BuiltTask>,
-    pub(crate) counters: Counters,
-}
+/// The tasks of a run, chain by chain, each replica by replica, and what they count.
+pub(crate) type Built = (Vec<Box<dyn Task>>, Counters);
 
 /// Builds the tasks of a validated graph.
 pub(crate) fn build(
     graph: &Graph,
+    index: &Index,
     control: &Arc<JobControl>,
     options: &LaneOptions,
     polling: Polling,
@@ -188,7 +86,6 @@ pub(crate) fn build(
         .iter()
         .map(|inlet| (0..inlet.parallelism).map(|_| Arc::new(ReaderState::new())).collect())
         .collect();
-    let index = Index::new(graph);
     let edges: Vec<EdgeEnds> = graph
         .edges
         .iter()
@@ -202,9 +99,13 @@ pub(crate) fn build(
         })
         .collect();
     let gauges = graph.inlets.iter().map(|inlet| inlet.feeds.map(|_| Arc::default())).collect();
-    let (loops, circles) = edges_in_loops(graph, &index);
+    let (loops, circles) = edges_in_loops(graph, index);
     let tallies = edges.iter().flat_map(|ends| ends.tallies.iter().cloned()).collect();
-    let counters = Counters { unfinished: Unfinished { tallies, ..Unfinished::default() }, ..Counters::default() };
+    let counters = Counters {
+        taken: vec![Vec::new(); graph.chains.len()],
+        nodes: vec![NodeCounters::default(); graph.nodes.len()],
+        unfinished: Unfinished { tallies, in_flight: Vec::new() },
+    };
     let mut wiring = Wiring { edges, loops, circles, signals, gauges, options: options.clone(), polling, counters };
     let mut tasks = Vec::new();
     for (number, chain) in graph.chains.iter().enumerate() {
@@ -212,11 +113,12 @@ pub(crate) fn build(
         for replica in 0..parallelism {
             let mut cx = BuildContext {
                 graph,
-                index: &index,
+                index,
                 wiring: &mut wiring,
                 control,
                 chain: number,
                 building: None,
+                passing: None,
                 readers: Vec::new(),
                 replica,
                 parallelism,
@@ -225,10 +127,10 @@ pub(crate) fn build(
                 let operator = cx.building.map_or_else(String::new, |node| cx.name(node));
                 Err(SubmitError::Factory { operator, message: what.to_string() })
             })?;
-            tasks.push(BuiltTask { chain: number, replica, task, cursor: Arc::default() });
+            tasks.push(task);
         }
     }
-    Ok(Built { tasks, counters: wiring.counters })
+    Ok((tasks, wiring.counters))
 }
 
 /// For each edge, whether it lies in a loop, and whether it begins at the head of one; for each chain in a loop, what
@@ -262,6 +164,12 @@ fn edges_in_loops(graph: &Graph, index: &Index) -> (Vec<(bool, bool)>, Vec<Optio
     (edges, circles)
 }
 
+/// A new one of those that count the same thing.
+fn counting<C: Default>(counters: &mut Vec<Arc<C>>) -> Arc<C> {
+    counters.push(Arc::default());
+    counters[counters.len() - 1].clone()
+}
+
 /// What a chain is given to build one task.
 pub struct BuildContext<'a> {
     graph: &'a Graph,
@@ -271,6 +179,8 @@ pub struct BuildContext<'a> {
     chain: usize,
     /// The operator whose factory runs, for the message if it panics.
     building: Option<NodeId>,
+    /// What the operator that was asked for last lets pass.
+    passing: Option<(NodeId, Arc<Passed>)>,
     /// The readers that the task sends to, as far as it is built.
     readers: Vec<Arc<ReaderState>>,
     pub(crate) replica: usize,
@@ -300,13 +210,14 @@ impl BuildContext<'_> {
 
     /// What this replica of `node` lets pass.
     pub(crate) fn passed(&mut self, node: NodeId) -> Arc<Passed> {
-        let (all, key) = (&mut self.wiring.counters.passed, (node, self.replica));
-        if let Some((_, passed)) = all.last().filter(|(last, _)| *last == key) {
-            return passed.clone();
-        }
-        let passed = Arc::new(Passed::default());
-        all.push((key, passed.clone()));
+        let passing = self.passing.take().filter(|(last, _)| *last == node);
+        let passed = passing.map_or_else(|| counting(&mut self.counters(node).passed), |(_, passed)| passed);
+        self.passing = Some((node, passed.clone()));
         passed
+    }
+
+    fn counters(&mut self, node: NodeId) -> &mut NodeCounters {
+        &mut self.wiring.counters.nodes[node.0 as usize]
     }
 
     /// Says that the factory of `node` runs now.
@@ -316,23 +227,17 @@ impl BuildContext<'_> {
 
     /// A new counter of what this replica of the chain takes.
     pub(crate) fn taken(&mut self) -> Arc<Counter> {
-        let counter = Arc::new(Counter::default());
-        self.wiring.counters.taken.push((self.chain, counter.clone()));
-        counter
+        counting(&mut self.wiring.counters.taken[self.chain])
     }
 
     /// A new counter of what this replica of `node` emits.
     pub(crate) fn emitted(&mut self, node: NodeId) -> Arc<Counter> {
-        let counter = Arc::new(Counter::default());
-        self.wiring.counters.emitted.push((node, counter.clone()));
-        counter
+        counting(&mut self.counters(node).emitted)
     }
 
     /// A new counter of what is in flight in this replica of the chain.
     pub(crate) fn in_flight(&mut self) -> Arc<Counter> {
-        let counter = Arc::new(Counter::default());
-        self.wiring.counters.unfinished.in_flight.push(counter.clone());
-        counter
+        counting(&mut self.wiring.counters.unfinished.in_flight)
     }
 
     /// Where this job polls futures.
@@ -342,9 +247,7 @@ impl BuildContext<'_> {
 
     /// A new counter of what comes too late for this replica of `node`.
     pub(crate) fn late(&mut self, node: NodeId) -> Arc<Counter> {
-        let counter = Arc::new(Counter::default());
-        self.wiring.counters.late.push((node, counter.clone()));
-        counter
+        counting(&mut self.counters(node).late)
     }
 
     pub(crate) fn name(&self, node: NodeId) -> String {

@@ -1,8 +1,8 @@
 //! One dispatcher per job: starts services and tasks, waits for what happens, and hands over to `drain`.
 //!
 //! It is an event loop over its backend's events and knows no thread and no clock but the backend's, so that a fake
-//! backend drives it through any order of events. All states of the job, its tasks and its services change here and
-//! in `drain`, on one thread.
+//! backend drives it through any order of events. What becomes of services is in `supervisor`, of tasks in `tasks`; all
+//! states of a job change on this one thread.
 //!
 //! Invariants:
 //!  1. The first event that decides the outcome decides it; every later one is attached.
@@ -10,58 +10,31 @@
 //!  3. Tasks start only when every service is ready.
 
 use std::any::Any;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::cause::{Cause, CauseKind, Leftover, Origin};
+use super::changes::Noted;
+use super::figures::Figures;
 use super::handle::JobShared;
 use super::log::SessionLog;
-use super::plan::{Deadlines, Plan, TaskRecord, TaskState, operator_reports};
-use super::report::{Cause, CauseKind, Cleanliness, JobReport, Leftover, Origin, Outcome, PhaseTimes, ServiceReport};
+use super::plan::{Deadlines, Stage, TaskRecord};
+use super::report::{Cleanliness, JobReport, Outcome, PhaseTimes};
 use super::state::JobState;
-use super::turns::Turns;
-use crate::backend::{Backend, Command, Event, ServiceAction, ServicePlan, TaskId, Unit};
-use crate::chain::{During, Failure, LeftBehind};
+use super::supervisor::Supervisor;
+use crate::backend::{Backend, Command, Event};
 use crate::control::{Control, StopReason};
-use crate::guarded::{What, guard};
+use crate::guarded::guard;
 use crate::runtime::JobRuntime;
-use crate::service::{Hook, HookEnd, HookFailure, Registry, ServiceEntry, ServiceId, ServiceState, Tally, order};
-use crate::task::TaskOutcome;
-
-/// One service as the dispatcher tracks it; its state is in its entry.
-pub(super) struct ServiceRecord {
-    pub(super) entry: Arc<ServiceEntry>,
-    /// When the hook that runs now will be given up.
-    pub(super) deadline: Option<Instant>,
-    /// A hook that did not come back.
-    pub(super) stuck: Option<Hook>,
-    /// A hook was cut off at its deadline.
-    pub(super) overdue: bool,
-    /// The hook that runs now, as far as the events tell; what is given up does not run any more.
-    pub(super) running: Option<Hook>,
-    pub(super) began: Option<Instant>,
-    pub(super) setup: Option<Duration>,
-    pub(super) cleanup: Option<Duration>,
-    /// What its gate had counted before this job.
-    before: Tally,
-    /// Calls that were inside when it was given up.
-    pub(super) calls_inside: u64,
-}
 
 /// Who runs a job.
-pub(crate) struct Dispatcher<B> {
-    pub(super) backend: B,
-    pub(super) environment: String,
+pub(crate) struct Dispatcher {
+    pub(super) backend: Box<dyn Backend + Send>,
     pub(super) deadlines: Deadlines,
-    pub(super) time_limit: Option<Duration>,
-    pub(super) plan: Plan,
-    pub(super) services: Vec<ServiceRecord>,
-    pub(super) turns: Turns,
-    /// How many services run their constructor or `setup`.
-    starting: usize,
-    /// The deadlines of the services' hooks.
-    hook_deadlines: BTreeSet<(Instant, usize)>,
-    pub(super) registry: Arc<Registry>,
+    time_limit: Option<Duration>,
+    pub(super) tasks: Vec<TaskRecord>,
+    pub(super) figures: Arc<Figures>,
+    pub(super) supervisor: Supervisor,
     pub(super) runtime: Arc<JobRuntime>,
     pub(super) shared: Arc<JobShared>,
     span: tracing::Span,
@@ -72,13 +45,13 @@ pub(crate) struct Dispatcher<B> {
     pub(super) causes: Vec<Cause>,
     pub(super) left: Vec<Leftover>,
     /// What user code wants the caller to be told.
-    notes: Vec<String>,
+    pub(super) notes: Vec<String>,
     pub(super) phases: PhaseTimes,
     pub(super) limit: Option<Instant>,
     /// What the tasks were told, and by when they are to have obeyed.
     pub(super) winding_down: Option<(Control, Instant)>,
     /// So many tasks from the first on do not run any more.
-    ended_tasks: usize,
+    pub(super) ended_tasks: usize,
     /// What is dropped on another thread, and by when that is to be done.
     pub(super) discarding: Option<Instant>,
     /// Users' values that came with events nobody waited for.
@@ -87,32 +60,24 @@ pub(crate) struct Dispatcher<B> {
     pub(super) is_probe_stuck: bool,
 }
 
-impl<B: Backend> Dispatcher<B> {
-    #[expect(clippy::too_many_arguments, reason = "made in one place, from parts that are made there")]
+impl Dispatcher {
     pub(crate) fn new(
-        backend: B,
-        environment: String,
+        backend: Box<dyn Backend + Send>,
         deadlines: Deadlines,
         time_limit: Option<Duration>,
-        plan: Plan,
-        registry: Arc<Registry>,
+        tasks: Vec<TaskRecord>,
         runtime: Arc<JobRuntime>,
         shared: Arc<JobShared>,
         log: SessionLog,
     ) -> Self {
-        let services = plan.services.iter().cloned().map(ServiceRecord::new).collect();
-        let turns = Turns::new(order::declared(&plan.services));
+        let figures = shared.figures().clone();
         Self {
             backend,
-            environment,
             deadlines,
             time_limit,
-            plan,
-            services,
-            turns,
-            starting: 0,
-            hook_deadlines: BTreeSet::new(),
-            registry,
+            supervisor: Supervisor::new(figures.services()),
+            tasks,
+            figures,
             runtime,
             shared,
             span: tracing::Span::none(),
@@ -139,7 +104,8 @@ impl<B: Backend> Dispatcher<B> {
 
     /// Runs the job to its end, once.
     pub(crate) fn run(&mut self) -> JobReport {
-        let span = guard(|| tracing::info_span!("job", environment = self.environment, id = self.shared.id()));
+        let environment = &self.figures.graph().environment;
+        let span = guard(|| tracing::info_span!("job", environment, id = self.shared.id()));
         self.span = span.unwrap_or_else(|_| tracing::Span::none());
         let (started, began) = (SystemTime::now(), self.backend.now());
         self.limit = self.time_limit.map(|limit| began + limit);
@@ -158,70 +124,10 @@ impl<B: Backend> Dispatcher<B> {
             return;
         }
         assert!(self.state.may_become(next), "a job that is {} cannot become {next}", self.state);
-        self.state = next;
-        self.shared.publish(next);
+        let before = std::mem::replace(&mut self.state, next);
+        self.shared.changes().note(Noted::Job(before, next));
         self.trace(|| tracing::debug!(state = %next, "job"));
         self.log.dispatcher(format_args!("job {next}"));
-    }
-
-    fn start_services(&mut self) {
-        loop {
-            while self.reason.is_none()
-                && let Some(index) = self.turns.next()
-            {
-                self.start_service(index);
-            }
-            if self.starting == 0 || self.reason.is_some() {
-                return;
-            }
-            self.take_event();
-        }
-    }
-
-    /// Sets the hook that a service runs now, if any, and when it will be given up.
-    pub(super) fn runs(&mut self, index: usize, hook: Option<Hook>, deadline: Option<Instant>) {
-        let record = &mut self.services[index];
-        let starts = |hook: Option<Hook>| usize::from(hook == Some(Hook::Setup));
-        self.starting = self.starting + starts(hook) - starts(record.running);
-        record.running = hook;
-        if let Some(before) = std::mem::replace(&mut record.deadline, deadline) {
-            self.hook_deadlines.remove(&(before, index));
-        }
-        self.hook_deadlines.extend(deadline.map(|deadline| (deadline, index)));
-    }
-
-    pub(super) fn start_service(&mut self, index: usize) {
-        let now = self.backend.now();
-        let entry = self.services[index].entry.clone();
-        if !entry.advance(ServiceState::Initialising) {
-            return;
-        }
-        let deadline = now + entry.timeouts.setup;
-        let given_up = if entry.instance.ends_itself() { deadline + GRACE } else { deadline };
-        self.services[index].began = Some(now);
-        self.runs(index, Some(Hook::Setup), Some(given_up));
-        self.log_service(&entry);
-        let action = ServiceAction::Start { deadline };
-        if let Err(error) = self.backend.spawn(Unit::Service(ServicePlan { entry: entry.clone(), action })) {
-            let origin = Origin::Service { name: entry.name.clone(), hook: Hook::Setup };
-            let message = format!("no thread could be started for it: {error}");
-            self.fail(Cause { origin, kind: CauseKind::Spawn, message, error: None });
-            self.runs(index, None, None);
-        }
-    }
-
-    fn start_tasks(&mut self) {
-        self.advance(JobState::Running);
-        for index in 0..self.plan.tasks.len() {
-            let Some(plan) = self.plan.tasks[index].start(TaskId(index)) else { continue };
-            let name = plan.name.clone();
-            if let Err(error) = self.backend.spawn(Unit::Task(plan)) {
-                let message = format!("no thread could be started for task `{name}`: {error}");
-                self.plan.tasks[index].state = TaskState::Ended(TaskOutcome::never_ran());
-                self.fail(Cause { origin: Origin::Job, kind: CauseKind::Spawn, message, error: None });
-                return;
-            }
-        }
     }
 
     /// Waits for one event, or for the nearest deadline, and deals with it.
@@ -234,13 +140,8 @@ impl<B: Backend> Dispatcher<B> {
     }
 
     fn nearest_deadline(&self) -> Option<Instant> {
-        let hooks = self.hook_deadlines.first().map(|(deadline, _)| *deadline);
-        hooks
-            .into_iter()
-            .chain(self.limit)
-            .chain(self.discarding)
-            .chain(self.winding_down.filter(|_| self.state == JobState::Draining).map(|(_, by)| by))
-            .min()
+        let obeyed = self.winding_down.filter(|_| self.state == JobState::Draining).map(|(_, by)| by);
+        [self.supervisor.deadline(), self.limit, self.discarding, obeyed].into_iter().flatten().min()
     }
 
     pub(super) fn on_event(&mut self, event: Event) {
@@ -257,131 +158,23 @@ impl<B: Backend> Dispatcher<B> {
         }
     }
 
-    fn on_task_ended(&mut self, task: TaskId, outcome: TaskOutcome) {
-        let record = &mut self.plan.tasks[task.0];
-        if !record.is_running() {
-            if !outcome.failures.is_empty() {
-                self.strays.push(Box::new(outcome));
-            }
-            return;
-        }
-        let name = record.name.clone();
-        let failures = outcome.failures.clone();
-        let complete = outcome.is_complete();
-        self.notes.extend(outcome.notes.iter().cloned());
-        record.state = TaskState::Ended(outcome);
-        self.trace(|| tracing::debug!(task = name, complete, "task ended"));
-        self.log.dispatcher(format_args!("task {name} ended"));
-        for failure in failures {
-            if let Some(left) = failure.left_behind() {
-                self.left_behind(task, &failure, left);
-                continue;
-            }
-            let cause = self.cause_of(task, &failure);
-            if failure.during == During::Close {
-                self.left.push(Leftover { what: format!("task `{name}`"), why: cause.to_string() });
-            }
-            self.fail(cause);
-        }
-    }
-
-    /// Something of a task has not ended with it.
-    fn left_behind(&mut self, task: TaskId, failure: &Failure, left: &LeftBehind) {
-        let TaskRecord { name, replica, .. } = &self.plan.tasks[task.0];
-        let (name, replica) = (name.clone(), *replica);
-        let operator = failure.operator.and_then(|node| self.plan.operator_name(node));
-        let message = match operator {
-            Some(operator) => format!("of `{operator}`: {left}"),
-            None => left.to_string(),
-        };
-        self.left.push(Leftover { what: format!("task `{name}`"), why: message.clone() });
-        self.attach(Cause { origin: Origin::Task { name, replica }, kind: CauseKind::Timeout, message, error: None });
-    }
-
-    fn cause_of(&self, task: TaskId, failure: &Failure) -> Cause {
-        let TaskRecord { name, replica, chain, .. } = &self.plan.tasks[task.0];
-        let (replica, parallelism) = (*replica, self.plan.parallelism(*chain));
-        if failure.operator.is_none() && failure.during == During::Drop {
-            return what_cause(Origin::Task { name: name.clone(), replica }, &failure.what);
-        }
-        let name = failure.operator.and_then(|node| self.plan.operator_name(node));
-        let (record, phase) = match failure.during {
-            // A source fails to read the record after the last one it gave.
-            During::Record if failure.operator.is_some_and(|node| self.plan.is_source(node)) => {
-                (Some(failure.record + 1), None)
-            }
-            During::Record => (Some(failure.record), None),
-            During::Open => (None, Some("opening")),
-            During::Finish => (None, Some("finishing")),
-            During::Close => (None, Some("closing")),
-            During::Drop => (None, Some("being dropped")),
-        };
-        let name = name.unwrap_or_else(|| "engine".to_owned());
-        let origin = Origin::Operator { name, replica, parallelism, record, phase: phase.map(str::to_owned) };
-        what_cause(origin, &failure.what)
-    }
-
-    fn on_start_ended(&mut self, service: ServiceId, end: HookEnd) {
-        let now = self.backend.now();
-        let index = service.0 as usize;
-        let record = &mut self.services[index];
-        // Inline, a service may have been started for a nested call, and not by the dispatcher.
-        let is_nested = record.began.is_none();
-        if record.running != Some(Hook::Setup) && !is_nested {
-            self.stray(end);
-            return;
-        }
-        record.setup = record.began.map(|began| now - began);
-        let entry = record.entry.clone();
-        self.runs(index, None, None);
-        match end {
-            // Clause 11: a service that is set up too late never gets to serve.
-            Ok(()) if self.reason.is_none() => {
-                entry.advance(ServiceState::Ready);
-                self.turns.is_ready(index);
-                self.log_service(&entry);
-            }
-            Ok(()) => self.turns.is_due(index),
-            Err(failure) => {
-                let cause = hook_cause(&entry, &failure);
-                self.turns.is_due(index);
-                if failure.timed_out {
-                    self.services[index].overdue = true;
-                    self.leave(index, format!("its {} failed: {}", failure.hook, cause.message));
-                }
-                self.fail(cause);
-            }
-        }
-    }
-
     fn on_deadline(&mut self) {
         let now = self.backend.now();
-        while let Some(&(deadline, index)) = self.hook_deadlines.first()
-            && deadline <= now
-        {
-            self.on_hook_deadline(index);
-        }
+        self.give_up_hooks(now);
         if self.discarding.take_if(|deadline| *deadline <= now).is_some() {
             self.on_discard_deadline();
         }
         if self.limit.is_some_and(|limit| limit <= now) {
             self.limit = None;
             let limit = self.time_limit.unwrap_or_default();
-            let cause = Cause {
-                origin: Origin::Job,
-                kind: CauseKind::Timeout,
-                message: format!("the time limit of {limit:?} has passed"),
-                error: None,
-            };
+            let cause = Cause::timeout(Origin::Job, format!("the time limit of {limit:?} has passed"));
             self.stop(Outcome::TimedOut, StopReason::TimeLimit, Some(cause));
         }
     }
 
     fn on_command(&mut self, command: Command) {
-        let stopped = |message: &str| {
-            let message = message.to_owned();
-            Some(Cause { origin: Origin::Job, kind: CauseKind::Stopped, message, error: None })
-        };
+        let stopped =
+            |reason: &StopReason| Some(Cause::new(Origin::Job, CauseKind::Stopped, format!("stopped: {reason}")));
         match command {
             Command::Pause if self.state == JobState::Running => {
                 if self.backend.pause(true) {
@@ -397,7 +190,7 @@ impl<B: Backend> Dispatcher<B> {
             // Every record has been dealt with; asking for the end again changes nothing.
             Command::Drain(_) | Command::Cancel(_) if self.state == JobState::Stopping => {}
             Command::Drain(reason @ StopReason::Signal(_)) => {
-                let cause = stopped(&format!("stopped: {reason}"));
+                let cause = stopped(&reason);
                 self.stop_with(Outcome::Cancelled, reason, cause, Control::Drain);
             }
             Command::Drain(reason) => {
@@ -407,7 +200,7 @@ impl<B: Backend> Dispatcher<B> {
                 }
             }
             Command::Cancel(reason) => {
-                let cause = stopped(&format!("stopped: {reason}"));
+                let cause = stopped(&reason);
                 self.stop_with(Outcome::Cancelled, reason, cause, Control::Cancel);
             }
         }
@@ -439,27 +232,15 @@ impl<B: Backend> Dispatcher<B> {
 
     /// The outcome and everything the caller is to know.
     fn report(&mut self, started: SystemTime, began: Instant) -> JobReport {
-        let services = self
-            .services
-            .iter()
-            .map(|record| {
-                let tally = record.entry.gate().tally();
-                ServiceReport {
-                    name: record.entry.name.clone(),
-                    state: record.entry.state(),
-                    calls: tally.calls - record.before.calls + record.calls_inside,
-                    errors: tally.errors - record.before.errors,
-                    p50: record.entry.latency.quantile(0.5),
-                    p99: record.entry.latency.quantile(0.99),
-                    setup: record.setup,
-                    cleanup: record.cleanup,
-                }
-            })
-            .collect();
+        let figures = &self.figures;
+        let ended = self.tasks.iter().zip(&figures.graph().tasks).filter_map(|(task, described)| match &task.stage {
+            Stage::Ended(outcome) => Some((described.chain - 1, outcome)),
+            _ => None,
+        });
         let mut causes = std::mem::take(&mut self.causes).into_iter();
         let report = JobReport {
             job: self.shared.id().to_owned(),
-            environment: self.environment.clone(),
+            environment: figures.graph().environment.clone(),
             outcome: self.outcome.unwrap_or(Outcome::Succeeded),
             cleanliness: if self.left.is_empty() { Cleanliness::Clean } else { Cleanliness::Unclean },
             left: std::mem::take(&mut self.left),
@@ -470,71 +251,19 @@ impl<B: Backend> Dispatcher<B> {
             started,
             elapsed: self.backend.now() - began,
             phases: self.phases,
-            dropped: if self.outcome.is_none() { 0 } else { self.plan.unfinished.records() },
-            operators: operator_reports(&self.plan.operators, &self.plan.tasks),
-            services,
+            dropped: if self.outcome.is_none() { 0 } else { figures.unfinished() },
+            operators: figures.operator_reports(ended),
+            services: figures.services_at_end(),
         };
         self.log.dispatcher(format_args!("{report}"));
         self.trace(|| tracing::info!(outcome = %report.outcome, clean = report.left.is_empty(), "job over"));
         report
     }
 
-    pub(super) fn log_service(&mut self, entry: &ServiceEntry) {
-        let state = entry.state();
-        self.trace(|| tracing::debug!(service = entry.name, %state, "service"));
-        self.log.dispatcher(format_args!("service {} {state}", entry.name));
-    }
-
     /// Tells those who listen to the program's events, which is a user's code as well.
     pub(super) fn trace(&self, tell: impl FnOnce()) {
         // What panics there is not the job's affair.
         drop(guard(|| self.span.in_scope(tell)));
-    }
-
-    /// Whether a task runs. They have all been started, and none is again, so that those that have ended are looked at
-    /// once.
-    pub(super) fn is_any_running(&mut self) -> bool {
-        while self.plan.tasks.get(self.ended_tasks).is_some_and(|task| !task.is_running()) {
-            self.ended_tasks += 1;
-        }
-        self.ended_tasks < self.plan.tasks.len()
-    }
-}
-
-impl ServiceRecord {
-    fn new(entry: Arc<ServiceEntry>) -> Self {
-        let before = entry.gate().tally();
-        Self {
-            entry,
-            deadline: None,
-            stuck: None,
-            overdue: false,
-            running: None,
-            began: None,
-            setup: None,
-            cleanup: None,
-            before,
-            calls_inside: 0,
-        }
-    }
-}
-
-/// How much longer than its deadline the dispatcher waits for what ends itself at its deadline, so that it can tell
-/// how it came out.
-pub(super) const GRACE: Duration = Duration::from_millis(100);
-
-pub(super) fn hook_cause(entry: &ServiceEntry, failure: &HookFailure) -> Cause {
-    let origin = Origin::Service { name: entry.name.clone(), hook: failure.hook };
-    let cause = what_cause(origin, &failure.what);
-    if failure.timed_out { Cause { kind: CauseKind::Timeout, ..cause } } else { cause }
-}
-
-pub(super) fn what_cause(origin: Origin, what: &What) -> Cause {
-    match what {
-        What::Error { error, text } => {
-            Cause { origin, kind: CauseKind::Error, message: text.clone(), error: Some(error.clone()) }
-        }
-        What::Panic(message) => Cause { origin, kind: CauseKind::Panic, message: message.clone(), error: None },
     }
 }
 

@@ -2,30 +2,33 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use super::plan::LiveMetrics;
+use super::cause::{LINE_CHARS, Short};
+use super::changes::{ChangeLog, Changes};
+use super::figures::Figures;
 use super::rendezvous::Rendezvous;
-use super::report::{JobMetrics, JobReport, LINE_CHARS, Outcome, Short};
+use super::report::{JobMetrics, JobReport, Outcome};
 use super::signals::{self, SignalWatch};
 use super::state::JobState;
 use crate::backend::{Command, Event, EventSender};
 use crate::control::{StopReason, WorksFor};
+use crate::graph::JobGraph;
 use crate::guarded::chain_of;
 use crate::service::{CallError, Registry};
 use crate::submit_error::SubmitError;
-use crate::sync::{FOREVER, lock};
+use crate::sync::FOREVER;
 
 /// What a job's dispatcher and its handle share.
 pub(crate) struct JobShared {
     id: String,
     /// The process that runs it. One that is forked from it has none of its threads.
     process: u32,
-    state: Mutex<JobState>,
+    changes: Arc<ChangeLog>,
     events: EventSender,
-    metrics: LiveMetrics,
+    figures: Arc<Figures>,
     registry: Arc<Registry>,
     job: WorksFor,
     /// `None` if the engine failed and there is no report.
@@ -36,12 +39,12 @@ impl JobShared {
     pub(crate) fn new(
         id: String,
         events: EventSender,
-        metrics: LiveMetrics,
+        figures: Arc<Figures>,
         registry: Arc<Registry>,
         job: WorksFor,
     ) -> Self {
-        let (process, state, end) = (std::process::id(), Mutex::new(JobState::Created), Rendezvous::new());
-        Self { id, process, state, events, metrics, registry, job, end }
+        let changes = Arc::new(ChangeLog::new(figures.graph().clone(), job));
+        Self { id, process: std::process::id(), changes, events, figures, registry, job, end: Rendezvous::new() }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -52,8 +55,16 @@ impl JobShared {
         self.job
     }
 
-    pub(super) fn publish(&self, state: JobState) {
-        *lock(&self.state) = state;
+    pub(super) fn changes(&self) -> &ChangeLog {
+        &self.changes
+    }
+
+    pub(super) fn figures(&self) -> &Arc<Figures> {
+        &self.figures
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     pub(crate) fn end(&self) -> &Rendezvous<Option<JobReport>> {
@@ -162,19 +173,46 @@ impl JobHandle {
 
     /// Returns the job's state.
     pub fn status(&self) -> JobState {
-        *lock(&self.shared.state)
+        self.shared.changes.job_state()
     }
 
-    /// Returns the figures of its operators so far, up to their latest batches.
+    /// Every change of state of the job, its tasks and its services, from the first on, in the order in which they come
+    /// about. Each `Changes` tells all of them, at the pace of whoever reads it; the job waits for none.
+    ///
+    /// ```
+    /// use sage::{Environment, JobState, Transition};
+    ///
+    /// let env = Environment::local("watched");
+    /// env.from_iter([1, 2]).sink(|_| {});
+    /// let job = env.submit()?;
+    /// let states = job.changes().filter_map(|change| match change.transition {
+    ///     Transition::Job { to, .. } => Some(to),
+    ///     _ => None,
+    /// });
+    /// let expected = [JobState::Starting, JobState::Running, JobState::Stopping, JobState::Ended];
+    /// assert!(states.eq(expected));
+    /// job.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn changes(&self) -> Changes {
+        Changes::new(self.shared.changes.clone(), self.shared.process)
+    }
+
+    /// What the job consists of.
+    pub fn graph(&self) -> &JobGraph {
+        self.shared.figures.graph()
+    }
+
+    /// Returns the figures of its operators so far, up to their latest batches, and of its services up to now.
     pub fn metrics(&self) -> JobMetrics {
-        self.shared.metrics.read()
+        self.shared.figures.metrics()
     }
 
     /// Returns how many records have been read and are not finished: they wait between tasks, a task works on them, or
     /// they are in flight in [`map_async`](crate::Stream::map_async). A drain finishes them. The number is exact while
     /// tasks wait for each other; while records move fast, it may miss a few batches.
     pub fn unfinished(&self) -> u64 {
-        self.shared.metrics.unfinished()
+        self.shared.figures.unfinished()
     }
 
     /// Calls `health` of every service on the calling thread, and returns each service's name with the result. A

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::SharedError;
+use super::cause::{Cause, Leftover};
 use crate::control::StopReason;
 use crate::metrics::BlockedBy;
-use crate::service::{Hook, ServiceState};
+use crate::service::ServiceReport;
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -47,125 +47,6 @@ pub enum Cleanliness {
     Clean,
     /// Something is left; [`JobReport::left`] names it.
     Unclean,
-}
-
-/// A part of the job that is left behind, or may be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Leftover {
-    /// The task or service it belongs to, for example ``service `db` ``.
-    pub what: String,
-    /// Why it is left.
-    pub why: String,
-}
-
-/// Where something went wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Origin {
-    /// In a source, an operator or a sink.
-    Operator {
-        /// Its name.
-        name: String,
-        /// Which replica of its chain, from 0.
-        replica: usize,
-        /// How many replicas its chain has.
-        #[serde(default)]
-        parallelism: usize,
-        /// The number of the record in its chain's input, from 1; `None` if no record was being processed.
-        record: Option<u64>,
-        /// Its phase if no record was being processed: opening, finishing or closing.
-        phase: Option<String>,
-    },
-    /// In a hook of a service.
-    Service {
-        /// Its name.
-        name: String,
-        /// The hook.
-        hook: Hook,
-    },
-    /// In a task, at an unknown place in its chain.
-    Task {
-        /// Its name.
-        name: String,
-        /// Which replica of its chain, from 0.
-        replica: usize,
-    },
-    /// In the job as a whole: a signal, a limit or a command.
-    Job,
-}
-
-/// What went wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum CauseKind {
-    /// User code returned an error.
-    Error,
-    /// User code panicked.
-    Panic,
-    /// A deadline passed.
-    Timeout,
-    /// A thread could not be started.
-    Spawn,
-    /// The job was stopped from outside.
-    Stopped,
-}
-
-/// One reason for the end of the job, or one thing that went wrong while it ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Cause {
-    /// Where it arose.
-    pub origin: Origin,
-    /// What kind it is.
-    pub kind: CauseKind,
-    /// The error and its sources, the panic's message, or the engine's description.
-    pub message: String,
-    /// The user's own error, to downcast. It is not serialised.
-    #[serde(skip)]
-    pub error: Option<SharedError>,
-}
-
-impl Cause {
-    /// The origin, in words.
-    pub fn place(&self) -> impl fmt::Display + '_ {
-        Place(&self.origin)
-    }
-}
-
-struct Place<'a>(&'a Origin);
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Origin::Operator { name, replica, parallelism, record, phase } => {
-                write!(f, "operator `{}`", Short(name, LINE_CHARS))?;
-                if *parallelism > 1 {
-                    write!(f, " (replica {replica} of {parallelism}, counted from 0)")?;
-                }
-                match (record, phase) {
-                    (Some(record), _) => write!(f, ", record {record}"),
-                    (None, Some(phase)) => write!(f, ", while {phase}"),
-                    (None, None) => Ok(()),
-                }
-            }
-            Origin::Service { name, hook } => {
-                write!(f, "service `{}`, in its {hook}", Short(name, LINE_CHARS))
-            }
-            Origin::Task { name, .. } => write!(f, "task `{}`", Short(name, LINE_CHARS)),
-            Origin::Job => f.write_str("the job"),
-        }
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.origin, self.kind) {
-            (Origin::Job, _) => f.write_str(&self.message),
-            (_, CauseKind::Panic) => write!(f, "{}: panicked: {}", self.place(), self.message),
-            _ => write!(f, "{}: {}", self.place(), self.message),
-        }
-    }
 }
 
 /// The figures of one operator, source or sink, over all its replicas.
@@ -217,27 +98,6 @@ pub struct FunctionReport {
     pub records_in: Option<u64>,
     /// The records it returned; `None` if unknown.
     pub records_out: Option<u64>,
-}
-
-/// The figures of one service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServiceReport {
-    /// Its name.
-    pub name: String,
-    /// Its state at the end; [`ServiceState::Registered`] if it was never started.
-    pub state: ServiceState,
-    /// The calls it took.
-    pub calls: u64,
-    /// The calls that returned an error through `try_call`, or panicked.
-    pub errors: u64,
-    /// The median latency of the calls that were timed, one in 64.
-    pub p50: Option<Duration>,
-    /// The 99th percentile of those latencies.
-    pub p99: Option<Duration>,
-    /// How long its constructor and `setup` took.
-    pub setup: Option<Duration>,
-    /// How long `stop`, the last calls, `cleanup` and drop took.
-    pub cleanup: Option<Duration>,
 }
 
 /// How long each phase of a job took.
@@ -318,144 +178,24 @@ impl JobReport {
     }
 }
 
-/// A chain that was blocked this long gets the reason in its row.
-const TOLD_BLOCKED: Duration = Duration::from_millis(1);
-
-impl fmt::Display for JobReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let clean = match self.cleanliness {
-            Cleanliness::Clean => "clean",
-            Cleanliness::Unclean => "NOT clean",
-        };
-        writeln!(
-            f,
-            "job `{}` {} and is {clean}, after {:.1?} ({})",
-            Short(&self.environment, LINE_CHARS),
-            self.outcome,
-            self.elapsed,
-            self.reason
-        )?;
-        if let Some(cause) = &self.first_cause {
-            writeln!(f, "  cause: {cause}")?;
-        }
-        for cause in &self.attached {
-            writeln!(f, "  also:  {cause}")?;
-        }
-        for left in &self.left {
-            writeln!(f, "  left:  {}: {}", Short(&left.what, LINE_CHARS), left.why)?;
-        }
-        for note in &self.notes {
-            writeln!(f, "  note:  {note}")?;
-        }
-        let length = |operator: &OperatorReport| operator.name.chars().take(TABLE_CHARS).count();
-        let width = self.operators.iter().map(length).max().unwrap_or(0).max(8);
-        writeln!(
-            f,
-            "  {:width$}  {:>12} {:>12} {:>7} {:>9} {:>9} {:>9}",
-            "operator", "in", "out", "failed", "busy", "blocked", "idle"
-        )?;
-        let mut chain = 0;
-        for operator in &self.operators {
-            write!(
-                f,
-                "  {:width$}  {:>12} {:>12} {:>7}",
-                Short(&operator.name, TABLE_CHARS).to_string(),
-                operator.records_in,
-                operator.records_out,
-                operator.failed
-            )?;
-            // The operators of a chain share a thread, and its times.
-            if std::mem::replace(&mut chain, operator.chain) != operator.chain {
-                for time in [operator.busy, operator.blocked, operator.idle] {
-                    write!(f, " {:>9}", format!("{time:.1?}"))?;
-                }
-                if let Some(bound) = operator.blocked_by.filter(|_| operator.blocked >= TOLD_BLOCKED) {
-                    write!(f, "  blocked by {bound}")?;
-                }
-            }
-            if operator.late > 0 {
-                write!(f, "  {} late", operator.late)?;
-            }
-            writeln!(f)?;
-            for FunctionReport { name, records_in, records_out } in &operator.functions {
-                let name = format!("  {}", Short(name, TABLE_CHARS));
-                let [taken, given] = [records_in, records_out].map(|count| count.map_or("?".into(), |n| n.to_string()));
-                writeln!(f, "  {name:width$}  {taken:>12} {given:>12}")?;
-            }
-        }
-        if self.dropped > 0 {
-            writeln!(f, "  dropped: {} that had been read", Count(self.dropped, "record"))?;
-        }
-        for operator in &self.operators {
-            let name = Short(&operator.name, LINE_CHARS);
-            if operator.retries > 0 {
-                writeln!(f, "  {name}: retried {}", Count(operator.retries, "time"))?;
-            }
-            if let Some(error) = &operator.first_error {
-                writeln!(f, "  {name}: first error that the policy let pass: {error}")?;
-            }
-        }
-        for service in &self.services {
-            let name = Short(&service.name, LINE_CHARS);
-            write!(f, "  service {name}: {}, {}", service.state, Count(service.calls, "call"))?;
-            if service.errors > 0 {
-                write!(f, ", {}", Count(service.errors, "error"))?;
-            }
-            if let (Some(p50), Some(p99)) = (service.p50, service.p99) {
-                write!(f, ", p50 {p50:.1?}, p99 {p99:.1?}")?;
-            }
-            if let Some(setup) = service.setup {
-                write!(f, ", setup {setup:.1?}")?;
-            }
-            if let Some(cleanup) = service.cleanup {
-                write!(f, ", cleanup {cleanup:.1?}")?;
-            }
-            writeln!(f)?;
-        }
-        Ok(())
-    }
-}
-
-/// How much of a name a table shows. A longer one makes the table no wider; the report's data has all of it.
-const TABLE_CHARS: usize = 60;
-/// How much of a name a line of text shows.
-pub(super) const LINE_CHARS: usize = 200;
-
-/// A name, cut where it is longer than so many characters.
-pub(super) struct Short<'a>(pub(super) &'a str, pub(super) usize);
-
-impl fmt::Display for Short<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(name, most) = *self;
-        match name.char_indices().nth(most) {
-            None => f.write_str(name),
-            Some(_) => {
-                let (end, _) = name.char_indices().nth(most - 1).expect("there are more than that");
-                write!(f, "{}…", &name[..end])
-            }
-        }
-    }
-}
-
-/// A number of things, in words.
-struct Count(u64, &'static str);
-
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
-    }
-}
-
-/// The figures of a running job's operators so far.
+/// The figures of a job's operators and services so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobMetrics {
-    /// The operators of the job. Their times are zero until the job is over.
+    /// The operators of the job, as in its [report](JobReport::operators). Their times are zero until the job is over.
     pub operators: Vec<OperatorReport>,
+    /// The services of the job, as in its [report](JobReport::services).
+    #[serde(default)]
+    pub services: Vec<ServiceReport>,
 }
 
 impl JobMetrics {
     /// Returns the figures of the operator with this name.
     pub fn operator(&self, name: &str) -> Option<&OperatorReport> {
         self.operators.iter().find(|operator| operator.name == name)
+    }
+
+    /// The figures of the service of this name.
+    pub fn service(&self, name: &str) -> Option<&ServiceReport> {
+        self.services.iter().find(|service| service.name == name)
     }
 }

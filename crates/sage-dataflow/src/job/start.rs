@@ -7,22 +7,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
 
+use super::cause::Origin;
 use super::dispatcher::Dispatcher;
+use super::figures::Figures;
 use super::handle::{JobHandle, JobShared};
 use super::log::SessionLog;
-use super::plan::{Deadlines, LiveMetrics, Plan};
-use super::report::{JobReport, Origin};
+use super::plan::{Deadlines, TaskRecord};
+use super::report::JobReport;
 use super::signals::{Listening, SignalPolicy};
 use crate::backend::inline::InlineBackend;
 use crate::backend::local::LocalBackend;
 use crate::backend::{Backend, Event, Ground, StuckProbe, Threads, event_queue, room};
 use crate::clock::Clock;
 use crate::control::{JobControl, WorksFor};
-use crate::graph::wiring::{self, LaneOptions};
-use crate::graph::{SharedGraph, validate};
+use crate::graph::{Graph, Index, JobGraph, LaneOptions, SharedGraph, validate, wiring};
 use crate::guarded::{Guarded, guard};
 use crate::runtime::JobRuntime;
-use crate::service::{Registry, ServiceEntry, ServiceState, order};
+use crate::service::{Registry, ServiceState, StartEnded, order};
 use crate::submit_error::SubmitError;
 use crate::sync::lock;
 use crate::task::{Polling, Rouse};
@@ -127,15 +128,15 @@ pub(crate) fn prepare(
         inline: options.inline,
         flush_interval: if options.inline { Duration::ZERO } else { options.flush_interval },
     };
-    let tasks: usize = graph.with(|graph| {
-        validate(graph)?;
-        Ok::<_, SubmitError>(graph.chains.iter().map(|chain| graph.parallelism(chain)).sum())
-    })?;
+    // Building runs the user's factories, so the graph is not locked meanwhile.
+    let graph = graph.take();
+    let index = validate(&graph)?;
+    let job_graph = Arc::new(JobGraph::new(name, &graph, &index, services.iter().map(|entry| &**entry)));
     if !options.inline {
         // Before the tasks the services start, at first all that come after no other; besides there is the
         // dispatcher's.
         let first_services = services.iter().filter(|entry| entry.after.is_empty()).count();
-        room::check(tasks.max(first_services) + 1)?;
+        room::check(job_graph.tasks.len().max(first_services) + 1)?;
     }
     let log = match &options.log_dir {
         Some(dir) => SessionLog::open(dir)?,
@@ -143,56 +144,44 @@ pub(crate) fn prepare(
     };
     let listening = Listening::start(options.signals, &events).map_err(SubmitError::Threads)?;
     // Last of what can fail: building takes the sources that can be read once.
-    let rouse = options.inline.then(|| {
-        let events = events.clone();
-        Arc::new(move || events.send(Event::Roused)) as Rouse
-    });
+    let inline = || options.inline.then(|| events.clone());
+    let rouse = inline().map(|events| Arc::new(move || events.send(Event::Roused)) as Rouse);
     let polling = Polling { runtime: runtime.clone(), rouse };
-    let plan = build(graph, &control, &lanes, polling, &services)?;
+    let (tasks, counters) = build(&graph, &index, &control, &lanes, polling)?;
+    let figures = Arc::new(Figures::new(job_graph, &graph, counters, services.clone()));
+    drop(graph);
+    let tasks = tasks.into_iter().map(TaskRecord::new).collect();
     services.iter().for_each(|entry| entry.reset());
-    registry.begin(&services, events.clone(), runtime.clone(), options.inline);
-    let shared = Arc::new(JobShared::new(job_id(), events.clone(), LiveMetrics::new(&plan), registry.clone(), job));
+    let started = inline()
+        .map(|events| Arc::new(move |service, end| events.send(Event::StartEnded { service, end })) as StartEnded);
+    registry.begin(&services, runtime.clone(), started);
+    let shared = Arc::new(JobShared::new(job_id(), events.clone(), figures, registry.clone(), job));
     let (stuck_probe, threads) = (options.stuck_probe.clone(), options.threads.clone());
     let ground = Ground { control, runtime: runtime.clone(), events, queue, stuck_probe, job, threads };
     let backend: Box<dyn Backend + Send> = match options.inline {
         true => Box::new(InlineBackend::new(ground)),
         false => Box::new(LocalBackend::new(ground)),
     };
-    let dispatcher = Dispatcher::new(
-        backend,
-        name.to_owned(),
-        options.deadlines,
-        options.time_limit,
-        plan,
-        registry.clone(),
-        runtime,
-        shared,
-        log,
-    );
+    let dispatcher = Dispatcher::new(backend, options.deadlines, options.time_limit, tasks, runtime, shared, log);
     Ok(Prepared { dispatcher, in_use, _listening: listening })
 }
 
-/// Builds the tasks. That runs the user's factories, so the graph is not locked meanwhile.
 fn build(
-    shared: &SharedGraph,
+    graph: &Graph,
+    index: &Index,
     control: &Arc<JobControl>,
     lanes: &LaneOptions,
     polling: Polling,
-    services: &[Arc<ServiceEntry>],
-) -> Result<Plan, SubmitError> {
-    let graph = shared.with(std::mem::take);
-    let built = guard(|| wiring::build(&graph, control, lanes, polling)).unwrap_or_else(|what| {
+) -> Result<wiring::Built, SubmitError> {
+    guard(|| wiring::build(graph, index, control, lanes, polling)).unwrap_or_else(|what| {
         let message = format!("a `Drop` panicked: {what}");
         Err(SubmitError::Factory { operator: "pipeline".to_owned(), message })
-    });
-    let plan = built.map(|built| Plan::new(&graph, built, services.to_vec()));
-    shared.with(|place| *place = graph);
-    plan
+    })
 }
 
 /// A job ready to run.
 pub(crate) struct Prepared {
-    dispatcher: Dispatcher<Box<dyn Backend + Send>>,
+    dispatcher: Dispatcher,
     in_use: InUse,
     _listening: Listening,
 }
@@ -216,7 +205,9 @@ impl Prepared {
         let prepared = Guarded::new(self, None);
         let run = move || {
             end.job().enter();
-            end.end().finish(prepared.into_inner().run());
+            let report = prepared.into_inner().run();
+            end.changes().close();
+            end.end().finish(report);
         };
         let runner = OwnThread::spawn("sage-dispatcher", run).map_err(SubmitError::Threads)?;
         shared.end().set_runner(runner);

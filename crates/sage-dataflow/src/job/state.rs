@@ -1,4 +1,4 @@
-//! The life of a job, as a table: which state may follow which.
+//! The life of a job, as a table: which state may follow which; and that of a task.
 
 use std::fmt;
 
@@ -51,6 +51,45 @@ impl fmt::Display for JobState {
             Self::Draining => "draining",
             Self::Stopping => "stopping",
             Self::Ended => "ended",
+        })
+    }
+}
+
+/// Where a task is in its life: created, then running, then at one of the ends; or never run, and cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TaskState {
+    /// Built; it has not started.
+    Created,
+    /// Records are processed.
+    Running,
+    /// It has processed its input to the end.
+    Finished,
+    /// It ended early because it was told to, or because a task before or behind it did; or it never ran.
+    Cancelled,
+    /// An operator failed.
+    Failed,
+    /// It did not come back by its deadline; its thread is left behind.
+    Abandoned,
+}
+
+impl TaskState {
+    /// Whether the task has come to its end.
+    pub fn is_terminal(self) -> bool {
+        !matches!(self, Self::Created | Self::Running)
+    }
+}
+
+impl fmt::Display for TaskState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Finished => "finished",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+            Self::Abandoned => "abandoned",
         })
     }
 }

@@ -86,6 +86,12 @@ struct Slots {
     retired: Tally,
 }
 
+impl Slots {
+    fn inside(&self) -> u64 {
+        self.live.iter().map(|slot| slot.inside()).sum()
+    }
+}
+
 /// What has passed a gate and come out again so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -217,7 +223,7 @@ impl Gate {
     pub(crate) fn wait_empty(&self, deadline: Instant) -> u64 {
         let mut slots = lock(&self.slots);
         loop {
-            let inside = slots.live.iter().map(|slot| slot.inside()).sum();
+            let inside = slots.inside();
             let left = deadline.saturating_duration_since(Instant::now());
             if inside == 0 || left.is_zero() {
                 return inside;
@@ -225,6 +231,11 @@ impl Gate {
             let waited = self.emptied.wait_timeout(slots, left);
             slots = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// How many are inside now.
+    pub(crate) fn inside(&self) -> u64 {
+        lock(&self.slots).inside()
     }
 
     pub(crate) fn tally(&self) -> Tally {

@@ -5,6 +5,10 @@
 //!
 //! Knows nothing of streams and tasks.
 
+mod builder;
+mod call_error;
+mod caller;
+mod entry;
 mod gate;
 mod handle;
 mod histogram;
@@ -12,6 +16,7 @@ mod instance;
 mod life;
 pub(crate) mod order;
 mod registry;
+mod report;
 mod state;
 mod uses;
 
@@ -19,11 +24,14 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-pub(crate) use gate::Tally;
-pub use handle::{CallError, ServiceHandle, ServiceRef};
+pub use builder::{Dependency, ServiceBuilder};
+pub use call_error::CallError;
+pub(crate) use caller::Within;
+pub(crate) use entry::ServiceEntry;
+pub use handle::{ServiceHandle, ServiceRef};
 pub(crate) use instance::{Blocking, Futures, HookEnd, HookFailure, Typed, both};
-pub use registry::{Dependency, ServiceBuilder};
-pub(crate) use registry::{Registry, ServiceEntry, Within};
+pub(crate) use registry::{Registry, StartEnded};
+pub use report::ServiceReport;
 use serde::{Deserialize, Serialize};
 pub use state::ServiceState;
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::ServiceEntry;
+use super::entry::ServiceEntry;
 use crate::submit_error::SubmitError;
 
 /// Checks that names are unique, dependencies exist, and nothing waits for itself.

@@ -1,97 +1,23 @@
-//! The services of an environment: their declarations and states, and a thread-local note of the calling service, which
-//! shows undeclared dependencies.
+//! The services of an environment, and who uses whom in the run in progress.
 
-use std::cell::Cell as ThreadCell;
 use std::collections::HashMap;
-use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::gate::Gate;
-use super::handle::{CallError, ServiceHandle};
-use super::histogram::Histogram;
-use super::instance::{Cell, Instance};
-use super::life::Life;
+use super::ServiceId;
+use super::call_error::CallError;
+use super::caller::Within;
+use super::entry::ServiceEntry;
+use super::instance::HookEnd;
 use super::order::declared;
+use super::state::ServiceState;
 use super::uses::Uses;
-use super::{HookTimeouts, ServiceId, ServiceState};
-use crate::BoxError;
-use crate::backend::{Event, EventSender};
-use crate::guarded::{What, drop_guarded};
+use crate::guarded::drop_guarded;
 use crate::runtime::JobRuntime;
-use crate::sync::{FOREVER, Mutex, PoisonError, enable_heavy_fences, lock};
+use crate::sync::{Mutex, PoisonError, lock};
 
-/// A dependency of a service, given by handle or by name.
-#[derive(Debug, Clone)]
-pub struct Dependency(pub(crate) String);
-
-impl<S> From<&ServiceHandle<S>> for Dependency {
-    fn from(handle: &ServiceHandle<S>) -> Self {
-        Self(handle.name().to_owned())
-    }
-}
-
-impl From<&str> for Dependency {
-    fn from(name: &str) -> Self {
-        Self(name.to_owned())
-    }
-}
-
-/// Tells where the calls of a service are.
-type CallsProbe = Arc<dyn Fn() -> Option<String> + Send + Sync>;
-
-/// One registered service.
-pub(crate) struct ServiceEntry {
-    pub(crate) id: ServiceId,
-    pub(crate) name: String,
-    pub(crate) after: Vec<String>,
-    pub(crate) timeouts: HookTimeouts,
-    pub(crate) latency: Histogram,
-    pub(crate) instance: Box<dyn Instance>,
-    /// Tells where calls are that have not ended when the service stops.
-    pub(crate) calls_probe: Mutex<Option<CallsProbe>>,
-    pub(crate) type_name: &'static str,
-    /// The `Arc<Cell<S>>` behind the instance, for look-up by name.
-    pub(crate) cell: Arc<dyn std::any::Any + Send + Sync>,
-    life: Life,
-}
-
-impl ServiceEntry {
-    pub(crate) fn state(&self) -> ServiceState {
-        self.life.state()
-    }
-
-    /// Moves to `next`, and says whether that was a legal step; an illegal one changes nothing.
-    pub(crate) fn advance(&self, next: ServiceState) -> bool {
-        self.life.advance(next)
-    }
-
-    pub(crate) fn gate(&self) -> &Gate {
-        self.life.gate()
-    }
-
-    /// Back to `Registered`, for another run.
-    pub(crate) fn reset(&self) {
-        self.life.reset();
-        self.latency.clear();
-    }
-
-    /// Runs the service's `health`, if it is serving.
-    pub(crate) fn health(&self, runtime: &JobRuntime) -> Result<(), CallError> {
-        let service = || self.name.clone();
-        let refused = || CallError::NotServing { service: service(), state: self.state() };
-        // The guard inside keeps a panic from skipping the way out of the gate.
-        match self.life.gate().pass(|| self.instance.health(runtime)).ok_or_else(refused)? {
-            Ok(()) => Ok(()),
-            Err(What::Error { error, .. }) => Err(CallError::Failed { service: service(), source: error }),
-            Err(What::Panic(message)) => {
-                let source = BoxError::from(format!("its health check panicked: {message}"));
-                Err(CallError::Failed { service: service(), source: source.into() })
-            }
-        }
-    }
-}
+/// Told how a service came up that a nested call has started.
+pub(crate) type StartEnded = Arc<dyn Fn(ServiceId, HookEnd) + Send + Sync>;
 
 /// The services of one environment.
 pub(crate) struct Registry {
@@ -112,10 +38,9 @@ struct Services {
 /// The run in progress, as a nested call needs it.
 #[derive(Clone)]
 struct Run {
-    events: EventSender,
     runtime: Arc<JobRuntime>,
-    /// Hooks run on the dispatcher's own thread.
-    inline: bool,
+    /// Where hooks run on the dispatcher's own thread, and a nested call has to start what it calls itself.
+    inline: Option<StartEnded>,
 }
 
 impl Registry {
@@ -132,16 +57,20 @@ impl Registry {
         services.by_name.get(name).map(|&number| services.all[number].clone())
     }
 
-    /// A run of these services begins.
-    pub(crate) fn begin(
-        &self,
-        services: &[Arc<ServiceEntry>],
-        events: EventSender,
-        runtime: Arc<JobRuntime>,
-        inline: bool,
-    ) {
+    /// Adds the service that `make` makes of its number.
+    pub(super) fn add(&self, make: impl FnOnce(ServiceId) -> Arc<ServiceEntry>) -> Arc<ServiceEntry> {
+        let mut services = lock(&self.services);
+        let number = services.all.len();
+        let entry = make(ServiceId(u32::try_from(number).expect("fewer than four thousand million services")));
+        services.by_name.entry(entry.name.clone()).or_insert(number);
+        services.all.push(entry.clone());
+        entry
+    }
+
+    /// A run of these services begins. `inline` is given where their hooks run on the dispatcher's own thread.
+    pub(crate) fn begin(&self, services: &[Arc<ServiceEntry>], runtime: Arc<JobRuntime>, inline: Option<StartEnded>) {
         *lock(&self.uses) = Uses::new(declared(services));
-        *lock(&self.run) = Some(Run { events, runtime, inline });
+        *lock(&self.run) = Some(Run { runtime, inline });
     }
 
     /// Tells whoever waits for a service to start that it will not.
@@ -183,30 +112,30 @@ impl Registry {
             return Err(CallError::CyclicCall { service: callee.name.clone() });
         }
         let run = lock(&self.run).clone().ok_or_else(|| refused(callee.state()))?;
-        if run.inline {
-            self.start_here(callee, &run);
+        if let Some(ended) = &run.inline {
+            self.start_here(callee, &run.runtime, ended);
         }
-        match callee.life.wait_started(run.inline) {
+        match callee.life.wait_started(run.inline.is_some()) {
             ServiceState::Ready => Ok(()),
             state => Err(refused(state)),
         }
     }
 
     /// Starts a service, after those it depends on, on the calling thread, which is the only one there is.
-    fn start_here(&self, entry: &ServiceEntry, run: &Run) {
+    fn start_here(&self, entry: &ServiceEntry, runtime: &JobRuntime, ended: &StartEnded) {
         for dependency in entry.after.iter().filter_map(|name| self.find(name)) {
-            self.start_here(&dependency, run);
+            self.start_here(&dependency, runtime, ended);
             if dependency.state() != ServiceState::Ready {
                 return;
             }
         }
         if entry.advance(ServiceState::Initialising) {
             let _within = Within::enter(entry.id);
-            let end = entry.instance.start(Instant::now() + entry.timeouts.setup, &run.runtime);
+            let end = entry.instance.start(Instant::now() + entry.timeouts.setup, runtime);
             if end.is_ok() {
                 entry.advance(ServiceState::Ready);
             }
-            run.events.send(Event::StartEnded { service: entry.id, end });
+            ended(entry.id, end);
         }
     }
 }
@@ -221,139 +150,5 @@ impl Drop for Registry {
             let probe = lock(&entry.calls_probe).take();
             drop_guarded(None, move || drop(probe));
         }
-    }
-}
-
-/// What the calling thread is, to a gate and to the registry.
-#[derive(Clone, Copy)]
-pub(crate) struct Caller {
-    /// Unique among all threads there ever were; `None` for a call that may end on another thread.
-    pub(crate) thread: Option<NonZeroU64>,
-    /// The service whose hook or method is running.
-    pub(crate) service: Option<ServiceId>,
-}
-
-const NO_SERVICE: u32 = u32::MAX;
-static NEXT_THREAD: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    static THREAD: ThreadCell<u64> = const { ThreadCell::new(0) };
-    static SERVICE: ThreadCell<u32> = const { ThreadCell::new(NO_SERVICE) };
-}
-
-impl Caller {
-    #[inline]
-    pub(crate) fn current() -> Self {
-        let thread = Some(NonZeroU64::new(THREAD.get()).unwrap_or_else(Self::number));
-        let service = SERVICE.get();
-        Self { thread, service: (service != NO_SERVICE).then_some(ServiceId(service)) }
-    }
-
-    #[cold]
-    fn number() -> NonZeroU64 {
-        let thread = NonZeroU64::MIN.saturating_add(NEXT_THREAD.fetch_add(1, Ordering::Relaxed));
-        THREAD.set(thread.get());
-        thread
-    }
-}
-
-/// Marks the calling thread as running code of a service, until it is dropped.
-pub(crate) struct Within(u32);
-
-impl Within {
-    #[inline]
-    pub(crate) fn enter(service: ServiceId) -> Self {
-        Self(SERVICE.replace(service.0))
-    }
-}
-
-impl Drop for Within {
-    #[inline]
-    fn drop(&mut self) {
-        SERVICE.set(self.0);
-    }
-}
-
-/// A service to be registered: sets its dependencies and timeouts.
-#[must_use = "a service is registered by `build()`"]
-pub struct ServiceBuilder<S> {
-    registry: Arc<Registry>,
-    name: String,
-    after: Vec<String>,
-    timeouts: HookTimeouts,
-    calls_probe: Option<CallsProbe>,
-    instance: Box<dyn FnOnce(Arc<Cell<S>>) -> Box<dyn Instance>>,
-}
-
-impl<S: Send + Sync + 'static> ServiceBuilder<S> {
-    pub(crate) fn new(
-        registry: Arc<Registry>,
-        name: String,
-        timeouts: HookTimeouts,
-        instance: impl FnOnce(Arc<Cell<S>>) -> Box<dyn Instance> + 'static,
-    ) -> Self {
-        Self { registry, name, after: Vec::new(), timeouts, calls_probe: None, instance: Box::new(instance) }
-    }
-
-    /// Declares that this service uses another, given by handle or by name. This one then starts after the other, and
-    /// is cleaned before it.
-    pub fn after(mut self, dependency: impl Into<Dependency>) -> Self {
-        self.after.push(dependency.into().0);
-        self
-    }
-
-    /// Sets a function that tells where calls are stuck, for hosts that make calls on threads of their own. When calls
-    /// have not ended within [`stop_timeout`](Self::stop_timeout), the engine adds the indented lines that `probe`
-    /// returns to the report. The probe runs as that of [`Environment::where_stuck`](crate::Environment::where_stuck)
-    /// does.
-    pub fn where_calls_stuck(mut self, probe: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
-        self.calls_probe = Some(Arc::new(probe));
-        self
-    }
-
-    /// Sets how long the constructor and `setup` may take together. Default:
-    /// [`Deadlines::setup`](crate::Deadlines::setup).
-    pub fn setup_timeout(mut self, timeout: Duration) -> Self {
-        self.timeouts.setup = timeout.min(FOREVER);
-        self
-    }
-
-    /// Sets how long `stop` and the end of the running calls may take. Default:
-    /// [`Deadlines::stop`](crate::Deadlines::stop).
-    pub fn stop_timeout(mut self, timeout: Duration) -> Self {
-        self.timeouts.stop = timeout.min(FOREVER);
-        self
-    }
-
-    /// Sets how long `cleanup` may take. Default: [`Deadlines::cleanup`](crate::Deadlines::cleanup).
-    pub fn cleanup_timeout(mut self, timeout: Duration) -> Self {
-        self.timeouts.cleanup = timeout.min(FOREVER);
-        self
-    }
-
-    /// Registers the service and returns its handle. A name used twice is an error when the environment is submitted.
-    pub fn build(self) -> ServiceHandle<S> {
-        enable_heavy_fences();
-        let cell = Arc::new(Cell::new());
-        let instance = (self.instance)(cell.clone());
-        let mut services = lock(&self.registry.services);
-        let number = services.all.len();
-        let id = ServiceId(u32::try_from(number).expect("fewer than four thousand million services"));
-        services.by_name.entry(self.name.clone()).or_insert(number);
-        let entry = Arc::new(ServiceEntry {
-            id,
-            name: self.name,
-            after: self.after,
-            timeouts: self.timeouts,
-            calls_probe: Mutex::new(self.calls_probe),
-            latency: Histogram::new(),
-            instance,
-            type_name: std::any::type_name::<S>(),
-            cell: cell.clone(),
-            life: Life::new(),
-        });
-        services.all.push(entry.clone());
-        drop(services);
-        ServiceHandle::new(entry, cell, self.registry)
     }
 }

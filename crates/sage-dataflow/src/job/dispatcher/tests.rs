@@ -6,13 +6,17 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::backend::event_queue;
 use crate::backend::fake::{Act, Did, FakeBackend, Happened, Scripted, ServiceScript, TaskScript};
-use crate::backend::{TaskBody, event_queue};
 use crate::chain::{Signal, Stop, TaskContext};
 use crate::control::WorksFor;
-use crate::graph::wiring::Unfinished;
-use crate::job::plan::LiveMetrics;
-use crate::service::{Blocking, HookContext, HookTimeouts, Service, ServiceBuilder, Typed};
+use crate::graph::wiring::Counters;
+use crate::graph::{Graph, GraphChain, GraphService, GraphTask, JobGraph, Placement};
+use crate::job::figures::Figures;
+use crate::job::supervisor::GRACE;
+use crate::service::{
+    Blocking, Hook, HookContext, HookTimeouts, Registry, Service, ServiceBuilder, ServiceState, Typed,
+};
 use crate::task::{Step, Task};
 
 struct Nothing;
@@ -59,6 +63,14 @@ struct Ran {
     log: Vec<(Duration, Result<Did, Happened>)>,
 }
 
+fn one_operator(number: usize) -> GraphChain {
+    GraphChain { number, operators: Vec::new(), parallelism: 1 }
+}
+
+fn one_task(chain: usize) -> GraphTask {
+    GraphTask { name: format!("t{}", chain - 1), chain, replica: 0, placement: Placement::ThisProcess }
+}
+
 fn run(script: &Script) -> Ran {
     let registry = Registry::new();
     let timeouts = HookTimeouts { setup: DEADLINES.setup, stop: DEADLINES.stop, cleanup: DEADLINES.cleanup };
@@ -72,26 +84,25 @@ fn run(script: &Script) -> Ran {
         }
         builder.build();
     }
-    let tasks = (0..script.tasks.len())
-        .map(|index| TaskRecord {
-            name: format!("t{index}"),
-            chain: index,
-            replica: 0,
-            cursor: Arc::default(),
-            state: TaskState::Waiting(TaskBody::InProcess(Box::new(NoTask))),
-        })
-        .collect();
+    let tasks = script.tasks.iter().map(|_| TaskRecord::new(Box::new(NoTask))).collect();
     let services = registry.all();
-    let plan = Plan { tasks, services: services.clone(), operators: Arc::default(), unfinished: Unfinished::default() };
+    let graph = Arc::new(JobGraph {
+        environment: "test".to_owned(),
+        chains: (1..=script.tasks.len()).map(one_operator).collect(),
+        tasks: (1..=script.tasks.len()).map(one_task).collect(),
+        services: services.iter().map(|entry| GraphService { name: entry.name.clone(), after: Vec::new() }).collect(),
+        edges: Vec::new(),
+    });
+    let figures = Arc::new(Figures::new(graph, &Graph::default(), Counters::default(), services.clone()));
     let (events, _queue) = event_queue();
     let job = WorksFor::new_job();
     let runtime = Arc::new(JobRuntime::default());
-    registry.begin(&services, events.clone(), runtime.clone(), false);
-    let shared = Arc::new(JobShared::new("id".to_owned(), events, LiveMetrics::new(&plan), registry.clone(), job));
+    registry.begin(&services, runtime.clone(), None);
+    let shared = Arc::new(JobShared::new("id".to_owned(), events, figures, registry, job));
     let fake = FakeBackend::new(script.services.clone(), script.tasks.clone(), script.commands.clone());
     let log = fake.log.clone();
-    let (name, files) = ("test".to_owned(), SessionLog::default());
-    let mut dispatcher = Dispatcher::new(fake, name, DEADLINES, script.limit, plan, registry, runtime, shared, files);
+    let files = SessionLog::default();
+    let mut dispatcher = Dispatcher::new(Box::new(fake), DEADLINES, script.limit, tasks, runtime, shared, files);
     let report = dispatcher.run();
     let log = log.lock().unwrap().clone();
     Ran { report, log }

@@ -6,6 +6,7 @@ mod asynchronous;
 mod at_return;
 mod careless;
 mod causes;
+mod changes;
 mod cost;
 mod deadlines;
 mod ends;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sage::{Cause, Environment, JobHandle, JobReport, Origin, Outcome, ServiceHandle};
+use sage::{Cause, Environment, JobHandle, JobMetrics, JobReport, Origin, Outcome, ServiceHandle, ServiceState};
 
 use super::{add_pipeline, cancelled};
 use crate::leaks::leak_free;
@@ -71,6 +71,41 @@ fn live_metrics_show_the_work_so_far() {
         gate.open();
         job.wait().unwrap();
         assert_eq!(job.metrics().operator("sink-1").unwrap().records_in, 1000);
+    });
+}
+
+#[test]
+fn live_metrics_of_a_service_are_those_of_the_report_so_far() {
+    leak_free(|_| {
+        let env = Environment::local("live");
+        let (gate, journal) = (Gate::new(), Journal::new());
+        let db = Probe::new("db", &journal).register(&env).build();
+        Probe::new("idle", &journal).register(&env).build();
+        let held = gate.clone();
+        env.from_collection(vec![1, 2, 3]).try_sink(move |n| {
+            db.try_call(|_| {
+                if n == 2 {
+                    held.pass();
+                }
+                if n == 1 { Err("one") } else { Ok(()) }
+            })
+            .or_else(|error| if n == 1 { Ok(()) } else { Err(error) })
+        });
+        let job = env.submit().unwrap();
+        gate.await_arrivals(1);
+        let metrics = job.metrics();
+        let db = metrics.service("db").unwrap();
+        assert_eq!((db.state, db.calls, db.calls_inside, db.errors), (ServiceState::Ready, 2, 1, 1));
+        assert!(db.setup.is_some() && db.cleanup.is_none());
+        let json = serde_json::to_string(&metrics).unwrap();
+        assert_eq!(serde_json::from_str::<JobMetrics>(&json).unwrap(), metrics);
+        gate.open();
+        let report = job.wait().unwrap();
+        let db = report.service("db").unwrap();
+        assert_eq!((db.state, db.calls, db.calls_inside, db.errors), (ServiceState::Cleaned, 3, 0, 1));
+        assert_eq!(job.metrics().services, report.services);
+        env.run().unwrap();
+        assert_eq!(job.metrics().services, report.services, "another job of the environment is not this one's affair");
     });
 }
 

@@ -9,6 +9,7 @@ mod enough;
 mod failing;
 mod feedback;
 mod graphs;
+mod job_graph;
 mod join;
 mod keyed;
 mod operators;

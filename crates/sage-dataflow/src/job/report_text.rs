@@ -1,0 +1,118 @@
+//! A report in words, as it is printed at the end of a job.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::cause::{LINE_CHARS, Short};
+use super::report::{Cleanliness, FunctionReport, JobReport, OperatorReport};
+use crate::service::ServiceReport;
+
+/// A chain that was blocked this long gets the reason in its row.
+const TOLD_BLOCKED: Duration = Duration::from_millis(1);
+
+impl fmt::Display for JobReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let clean = match self.cleanliness {
+            Cleanliness::Clean => "clean",
+            Cleanliness::Unclean => "NOT clean",
+        };
+        writeln!(
+            f,
+            "job `{}` {} and is {clean}, after {:.1?} ({})",
+            Short(&self.environment, LINE_CHARS),
+            self.outcome,
+            self.elapsed,
+            self.reason
+        )?;
+        if let Some(cause) = &self.first_cause {
+            writeln!(f, "  cause: {cause}")?;
+        }
+        for cause in &self.attached {
+            writeln!(f, "  also:  {cause}")?;
+        }
+        for left in &self.left {
+            writeln!(f, "  left:  {}: {}", Short(&left.what, LINE_CHARS), left.why)?;
+        }
+        for note in &self.notes {
+            writeln!(f, "  note:  {note}")?;
+        }
+        self.write_operators(f)?;
+        if self.dropped > 0 {
+            writeln!(f, "  dropped: {} that had been read", Count(self.dropped, "record"))?;
+        }
+        for operator in &self.operators {
+            let name = Short(&operator.name, LINE_CHARS);
+            if operator.retries > 0 {
+                writeln!(f, "  {name}: retried {}", Count(operator.retries, "time"))?;
+            }
+            if let Some(error) = &operator.first_error {
+                writeln!(f, "  {name}: first error that the policy let pass: {error}")?;
+            }
+        }
+        self.services.iter().try_for_each(|service| write_service(service, f))
+    }
+}
+
+impl JobReport {
+    /// The table of the operators.
+    fn write_operators(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = |operator: &OperatorReport| operator.name.chars().take(TABLE_CHARS).count();
+        let width = self.operators.iter().map(length).max().unwrap_or(0).max(8);
+        writeln!(
+            f,
+            "  {:width$}  {:>12} {:>12} {:>7} {:>9} {:>9} {:>9}",
+            "operator", "in", "out", "failed", "busy", "blocked", "idle"
+        )?;
+        let mut chain = 0;
+        for operator in &self.operators {
+            let OperatorReport { name, records_in, records_out, failed, .. } = operator;
+            let name = Short(name, TABLE_CHARS).to_string();
+            write!(f, "  {name:width$}  {records_in:>12} {records_out:>12} {failed:>7}")?;
+            // The operators of a chain share a thread, and its times.
+            if std::mem::replace(&mut chain, operator.chain) != operator.chain {
+                for time in [operator.busy, operator.blocked, operator.idle] {
+                    write!(f, " {:>9}", format!("{time:.1?}"))?;
+                }
+                if let Some(bound) = operator.blocked_by.filter(|_| operator.blocked >= TOLD_BLOCKED) {
+                    write!(f, "  blocked by {bound}")?;
+                }
+            }
+            if operator.late > 0 {
+                write!(f, "  {} late", operator.late)?;
+            }
+            writeln!(f)?;
+            for FunctionReport { name, records_in, records_out } in &operator.functions {
+                let name = format!("  {}", Short(name, TABLE_CHARS));
+                let [taken, given] = [records_in, records_out].map(|count| count.map_or("?".into(), |n| n.to_string()));
+                writeln!(f, "  {name:width$}  {taken:>12} {given:>12}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_service(service: &ServiceReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let ServiceReport { name, state, calls, errors, p50, p99, setup, cleanup, .. } = service;
+    write!(f, "  service {}: {state}, {}", Short(name, LINE_CHARS), Count(*calls, "call"))?;
+    if *errors > 0 {
+        write!(f, ", {}", Count(*errors, "error"))?;
+    }
+    for (what, time) in [("p50", p50), ("p99", p99), ("setup", setup), ("cleanup", cleanup)] {
+        if let Some(time) = time {
+            write!(f, ", {what} {time:.1?}")?;
+        }
+    }
+    writeln!(f)
+}
+
+/// How much of a name a table shows. A longer one makes the table no wider; the report's data has all of it.
+const TABLE_CHARS: usize = 60;
+
+/// A number of things, in words.
+struct Count(u64, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
+    }
+}

@@ -1,0 +1,111 @@
+//! [`ServiceBuilder`]: what is said of a service before it is registered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::HookTimeouts;
+use super::entry::{CallsProbe, ServiceEntry};
+use super::handle::ServiceHandle;
+use super::histogram::Histogram;
+use super::instance::{Cell, Instance};
+use super::life::Life;
+use super::registry::Registry;
+use crate::sync::{FOREVER, Mutex, enable_heavy_fences};
+
+/// A dependency of a service, given by handle or by name.
+#[derive(Debug, Clone)]
+pub struct Dependency(pub(crate) String);
+
+impl<S> From<&ServiceHandle<S>> for Dependency {
+    fn from(handle: &ServiceHandle<S>) -> Self {
+        Self(handle.name().to_owned())
+    }
+}
+
+impl From<&str> for Dependency {
+    fn from(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+/// A service to be registered: sets its dependencies and timeouts.
+#[must_use = "a service is registered by `build()`"]
+pub struct ServiceBuilder<S> {
+    registry: Arc<Registry>,
+    name: String,
+    after: Vec<String>,
+    timeouts: HookTimeouts,
+    calls_probe: Option<CallsProbe>,
+    instance: Box<dyn FnOnce(Arc<Cell<S>>) -> Box<dyn Instance>>,
+}
+
+impl<S: Send + Sync + 'static> ServiceBuilder<S> {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        name: String,
+        timeouts: HookTimeouts,
+        instance: impl FnOnce(Arc<Cell<S>>) -> Box<dyn Instance> + 'static,
+    ) -> Self {
+        Self { registry, name, after: Vec::new(), timeouts, calls_probe: None, instance: Box::new(instance) }
+    }
+
+    /// Declares that this service uses another, given by handle or by name. This one then starts after the other, and
+    /// is cleaned before it.
+    pub fn after(mut self, dependency: impl Into<Dependency>) -> Self {
+        self.after.push(dependency.into().0);
+        self
+    }
+
+    /// Sets a function that tells where calls are stuck, for hosts that make calls on threads of their own. When calls
+    /// have not ended within [`stop_timeout`](Self::stop_timeout), the engine adds the indented lines that `probe`
+    /// returns to the report. The probe runs as that of [`Environment::where_stuck`](crate::Environment::where_stuck)
+    /// does.
+    pub fn where_calls_stuck(mut self, probe: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
+        self.calls_probe = Some(Arc::new(probe));
+        self
+    }
+
+    /// Sets how long the constructor and `setup` may take together. Default:
+    /// [`Deadlines::setup`](crate::Deadlines::setup).
+    pub fn setup_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.setup = timeout.min(FOREVER);
+        self
+    }
+
+    /// Sets how long `stop` and the end of the running calls may take. Default:
+    /// [`Deadlines::stop`](crate::Deadlines::stop).
+    pub fn stop_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.stop = timeout.min(FOREVER);
+        self
+    }
+
+    /// Sets how long `cleanup` may take. Default: [`Deadlines::cleanup`](crate::Deadlines::cleanup).
+    pub fn cleanup_timeout(mut self, timeout: Duration) -> Self {
+        self.timeouts.cleanup = timeout.min(FOREVER);
+        self
+    }
+
+    /// Registers the service and returns its handle. A name used twice is an error when the environment is submitted.
+    pub fn build(self) -> ServiceHandle<S> {
+        enable_heavy_fences();
+        let cell = Arc::new(Cell::new());
+        let instance = (self.instance)(cell.clone());
+        let Self { registry, name, after, timeouts, calls_probe, .. } = self;
+        let entry = registry.add(|id| {
+            Arc::new(ServiceEntry {
+                id,
+                name,
+                after,
+                timeouts,
+                calls_probe: Mutex::new(calls_probe),
+                latency: Histogram::new(),
+                instance,
+                type_name: std::any::type_name::<S>(),
+                cell: cell.clone(),
+                life: Life::new(),
+                run: Mutex::default(),
+            })
+        });
+        ServiceHandle::new(entry, cell, registry)
+    }
+}

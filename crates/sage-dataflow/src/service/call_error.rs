@@ -1,0 +1,102 @@
+//! Why a call of a service did not give a result.
+
+use std::fmt;
+
+use super::state::ServiceState;
+use crate::SharedError;
+
+/// Why a call of a service gave no result.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The service has not started, or is stopping or gone.
+    NotServing {
+        /// The service.
+        service: String,
+        /// The service's state at the call.
+        state: ServiceState,
+    },
+    /// No service of this name is registered.
+    Unknown {
+        /// The name that was asked for.
+        service: String,
+        /// A registered name that is similar.
+        similar: Option<String>,
+    },
+    /// The service of this name has another type.
+    WrongType {
+        /// The service.
+        service: String,
+        /// The type that was asked for.
+        expected: &'static str,
+        /// The type it has.
+        actual: &'static str,
+    },
+    /// The service was registered after the job had begun, and is not part of it.
+    RegisteredLate {
+        /// The service.
+        service: String,
+    },
+    /// A service that is starting called a service that waits for it to start.
+    CyclicCall {
+        /// The service that was called.
+        service: String,
+    },
+    /// The service's method returned an error.
+    Failed {
+        /// The service.
+        service: String,
+        /// The error it returned.
+        source: SharedError,
+    },
+    /// The call cannot wait for a future here: the job's async runtime is missing, or the thread must not block.
+    Runtime {
+        /// The service.
+        service: String,
+        /// The reason.
+        source: SharedError,
+    },
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotServing { service, state } => write!(f, "service `{service}` is not serving: it is {state}"),
+            Self::Unknown { service, similar } => {
+                write!(f, "no service named `{service}` is registered{}", close_to(similar))
+            }
+            Self::WrongType { service, expected, actual } => {
+                write!(f, "service `{service}` is a `{actual}`, not a `{expected}`")
+            }
+            Self::RegisteredLate { service } => {
+                write!(
+                    f,
+                    "service `{service}` was registered while the job runs; it starts with the environment's next job"
+                )
+            }
+            Self::CyclicCall { service } => {
+                write!(f, "service `{service}` waits for the service that calls it, and neither has started")
+            }
+            Self::Failed { service, .. } => write!(f, "service `{service}` failed"),
+            Self::Runtime { service, .. } => write!(f, "a call to service `{service}` cannot be awaited here"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {
+    // By hand, as a derived one gives out the `Arc`, from which the user's own error cannot be downcast.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed { source, .. } | Self::Runtime { source, .. } => Some(source.as_ref()),
+            Self::NotServing { .. }
+            | Self::Unknown { .. }
+            | Self::WrongType { .. }
+            | Self::RegisteredLate { .. }
+            | Self::CyclicCall { .. } => None,
+        }
+    }
+}
+
+fn close_to(similar: &Option<String>) -> String {
+    similar.as_ref().map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+}

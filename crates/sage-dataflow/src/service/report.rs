@@ -1,0 +1,31 @@
+//! The figures of one service.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::state::ServiceState;
+
+/// The figures of one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceReport {
+    /// Its name.
+    pub name: String,
+    /// Its state, in a report that at the end; [`ServiceState::Registered`] if it was never started.
+    pub state: ServiceState,
+    /// The calls it took, those that are inside included.
+    pub calls: u64,
+    /// Calls that are inside; in a report those that it was left with when it was given up.
+    #[serde(default)]
+    pub calls_inside: u64,
+    /// The calls that returned an error through `try_call`, or panicked.
+    pub errors: u64,
+    /// The median latency of the calls that were timed, one in 64.
+    pub p50: Option<Duration>,
+    /// The 99th percentile of those latencies.
+    pub p99: Option<Duration>,
+    /// How long its constructor and `setup` took.
+    pub setup: Option<Duration>,
+    /// How long `stop`, the last calls, `cleanup` and drop took.
+    pub cleanup: Option<Duration>,
+}
