@@ -11,42 +11,30 @@ use std::time::Instant;
 
 use foldhash::fast::RandomState;
 
-use super::{Backend, Event, Ground, ServiceAction, Stuck, TaskId, Unit};
+use super::{Backend, Event, Ground, ServiceAction, Unit, UnitId};
 use crate::control::{Control, StopReason};
 use crate::guarded::{Guarded, guard};
-use crate::service::{Hook, ServiceId};
+use crate::service::Hook;
 use crate::sync::lock;
 use crate::thread::{OwnThread, ProbeHangs, ask};
 
 /// Runs each unit on a thread of its own.
 pub(crate) struct LocalBackend {
     ground: Ground,
-    threads: HashMap<UnitKey, OwnThread, RandomState>,
+    threads: HashMap<UnitId, OwnThread, RandomState>,
     /// Those whose event was taken.
-    ending: Vec<(UnitKey, OwnThread)>,
+    ending: Vec<(UnitId, OwnThread)>,
 }
 
 /// How many threads may have sent their last event before it is looked which of them have ended.
 const MOST_ENDING: usize = 32;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum UnitKey {
-    Task(TaskId),
-    Start(ServiceId),
-    Shutdown(ServiceId),
-    OnCleanup(ServiceId),
-    Discard,
-}
-
-impl UnitKey {
-    fn stuck(self) -> Stuck {
-        match self {
-            Self::Task(id) => Stuck::Task(id),
-            Self::Start(id) => Stuck::Hook(id, Hook::Setup),
-            Self::Shutdown(id) => Stuck::Hook(id, Hook::Cleanup),
-            Self::OnCleanup(id) => Stuck::Hook(id, Hook::OnCleanup),
-            Self::Discard => Stuck::Discard,
-        }
+/// The hook that names the unit which runs `hook`.
+fn unit_of(hook: Hook) -> Hook {
+    match hook {
+        Hook::Constructor | Hook::Setup => Hook::Setup,
+        Hook::Stop | Hook::Cleanup | Hook::Drop => Hook::Cleanup,
+        Hook::OnCleanup => Hook::OnCleanup,
     }
 }
 
@@ -56,7 +44,7 @@ impl LocalBackend {
     }
 
     /// A thread has sent its last event.
-    fn ends(&mut self, key: UnitKey) {
+    fn ends(&mut self, key: UnitId) {
         self.ending.extend(self.threads.remove(&key).map(|thread| (key, thread)));
         if self.ending.len() >= MOST_ENDING {
             self.ending.retain_mut(|(_, thread)| !thread.try_join());
@@ -86,14 +74,14 @@ impl Backend for LocalBackend {
                     drop(begun);
                     events.send(Event::TaskEnded { task: id, outcome: Box::new(outcome) });
                 })?;
-                self.threads.insert(UnitKey::Task(id), thread);
+                self.threads.insert(UnitId::Task(id), thread);
             }
             Unit::Service(plan) => {
                 let id = plan.entry.id;
                 let key = match plan.action {
-                    ServiceAction::Start { .. } => UnitKey::Start(id),
-                    ServiceAction::Shutdown { .. } | ServiceAction::Cleanup { .. } => UnitKey::Shutdown(id),
-                    ServiceAction::OnCleanup => UnitKey::OnCleanup(id),
+                    ServiceAction::Start { .. } => UnitId::Hook(id, Hook::Setup),
+                    ServiceAction::Shutdown { .. } | ServiceAction::Cleanup { .. } => UnitId::Hook(id, Hook::Cleanup),
+                    ServiceAction::OnCleanup => UnitId::Hook(id, Hook::OnCleanup),
                 };
                 let (runtime, job) = (self.ground.runtime.clone(), self.ground.job);
                 let threads = self.ground.threads.clone();
@@ -128,7 +116,7 @@ impl Backend for LocalBackend {
                     super::discard(values, &sender);
                 });
                 match thread {
-                    Ok(thread) => _ = self.threads.insert(UnitKey::Discard, thread),
+                    Ok(thread) => _ = self.threads.insert(UnitId::Discard, thread),
                     // As for hooks.
                     Err(_) => super::discard(std::mem::take(&mut *lock(&kept)), &events),
                 }
@@ -148,31 +136,28 @@ impl Backend for LocalBackend {
     fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event> {
         let event = self.ground.receive(deadline)?;
         match &event {
-            Event::TaskEnded { task, .. } => self.ends(UnitKey::Task(*task)),
-            Event::StartEnded { service, .. } => self.ends(UnitKey::Start(*service)),
-            Event::CleanupEnded { service, .. } => self.ends(UnitKey::Shutdown(*service)),
-            Event::OnCleanupEnded { service, .. } => self.ends(UnitKey::OnCleanup(*service)),
-            Event::Discarded { .. } => self.ends(UnitKey::Discard),
+            Event::TaskEnded { task, .. } => self.ends(UnitId::Task(*task)),
+            Event::StartEnded { service, .. } => self.ends(UnitId::Hook(*service, Hook::Setup)),
+            Event::CleanupEnded { service, .. } => self.ends(UnitId::Hook(*service, Hook::Cleanup)),
+            Event::OnCleanupEnded { service, .. } => self.ends(UnitId::Hook(*service, Hook::OnCleanup)),
+            Event::Discarded { .. } => self.ends(UnitId::Discard),
             Event::StopEnded { .. } | Event::Command(_) | Event::Roused => {}
         }
         Some(event)
     }
 
-    fn where_stuck(&self, stuck: Stuck) -> Result<Option<String>, ProbeHangs> {
+    fn where_stuck(&self, unit: UnitId) -> Result<Option<String>, ProbeHangs> {
         let Some(probe) = self.ground.stuck_probe.clone() else { return Ok(None) };
-        let key = match stuck {
-            Stuck::Task(id) => UnitKey::Task(id),
-            Stuck::Hook(id, Hook::Constructor | Hook::Setup) => UnitKey::Start(id),
-            Stuck::Hook(id, Hook::Stop | Hook::Cleanup | Hook::Drop) => UnitKey::Shutdown(id),
-            Stuck::Hook(id, Hook::OnCleanup) => UnitKey::OnCleanup(id),
-            Stuck::Discard => UnitKey::Discard,
+        let key = match unit {
+            UnitId::Hook(id, hook) => UnitId::Hook(id, unit_of(hook)),
+            other => other,
         };
         let Some(thread) = self.threads.get(&key).map(OwnThread::pthread) else { return Ok(None) };
         ask(move || (probe.0)(thread))
     }
 
-    fn settle(&mut self, deadline: Instant) -> Vec<Stuck> {
+    fn settle(&mut self, deadline: Instant) -> Vec<UnitId> {
         let ending = std::mem::take(&mut self.ending).into_iter();
-        ending.filter_map(|(key, mut thread)| (!thread.join_by(deadline)).then(|| key.stuck())).collect()
+        ending.filter_map(|(key, mut thread)| (!thread.join_by(deadline)).then_some(key)).collect()
     }
 }

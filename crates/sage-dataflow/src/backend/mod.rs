@@ -146,19 +146,19 @@ pub(crate) trait Backend {
     /// Waits for an event, until `deadline`; `None` when it has passed.
     fn next_event(&mut self, deadline: Option<Instant>) -> Option<Event>;
     /// Where a unit that missed its deadline is stuck, in words, if that can be told.
-    fn where_stuck(&self, _stuck: Stuck) -> Result<Option<String>, ProbeHangs> {
+    fn where_stuck(&self, _unit: UnitId) -> Result<Option<String>, ProbeHangs> {
         Ok(None)
     }
     /// Waits until the threads of all units that have ended are gone, until `deadline` at most. Returns the units whose
     /// threads are not: they have run to their end, and do something since, such as dropping a thread-local value.
-    fn settle(&mut self, _deadline: Instant) -> Vec<Stuck> {
+    fn settle(&mut self, _deadline: Instant) -> Vec<UnitId> {
         Vec::new()
     }
 }
 
-/// What missed its deadline.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Stuck {
+/// Names a unit that runs; one that runs hooks of a service by one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum UnitId {
     Task(TaskId),
     Hook(ServiceId, Hook),
     Discard,

@@ -28,17 +28,9 @@ pub(crate) fn validate(graph: &Graph) -> Result<Index, SubmitError> {
     if let Some(end) = (0..graph.nodes.len() as u32).map(NodeId).rfind(|&node| index.chain_of(node).is_none()) {
         return Err(SubmitError::MissingSink { operator: graph.node(end).name.clone() });
     }
-    for (number, inlet) in graph.inlets.iter().enumerate() {
-        let sender = index.edges_to(InletId(number)).first().map(|&edge| &graph.edges[edge]);
-        let consumer = index.reader_of(InletId(number)).map(|chain| &graph.chains[chain]);
-        match (sender, consumer) {
-            (Some(edge), None) => {
-                return Err(SubmitError::MissingSink { operator: graph.node(edge.from).name.clone() });
-            }
-            (_, Some(chain)) if inlet.parallelism == 0 => {
-                return Err(SubmitError::ZeroParallelism { operator: first_name(graph, &chain.nodes) });
-            }
-            _ => {}
+    for inlet in (0..graph.inlets.len()).map(InletId) {
+        if let (Some(&edge), None) = (index.edges_to(inlet).first(), index.reader_of(inlet)) {
+            return Err(SubmitError::MissingSink { operator: graph.node(graph.edges[edge].from).name.clone() });
         }
     }
     for chain in &graph.chains {

@@ -11,7 +11,7 @@ use super::cause::{Cause, CauseKind, Leftover, Origin};
 use super::dispatcher::Dispatcher;
 use super::report::Outcome;
 use super::state::JobState;
-use crate::backend::{Backend, Stuck, Unit};
+use crate::backend::{Backend, Unit, UnitId};
 use crate::control::{Control, StopReason};
 use crate::guarded::What;
 use crate::service::HookEnd;
@@ -122,15 +122,15 @@ impl Dispatcher {
         let deadline = Instant::now() + self.deadlines.cancel;
         for stuck in self.backend.settle(deadline) {
             let (what, origin) = match stuck {
-                Stuck::Task(task) => {
+                UnitId::Task(task) => {
                     let (what, origin) = self.origin_of(task);
                     (format!("the thread of {what}"), origin)
                 }
-                Stuck::Hook(service, hook) => {
+                UnitId::Hook(service, hook) => {
                     let name = self.supervisor.name(service).to_owned();
                     (format!("a thread of service `{name}`"), Origin::Service { name, hook })
                 }
-                Stuck::Discard => ("the thread that drops unused values".to_owned(), Origin::Job),
+                UnitId::Discard => ("the thread that drops unused values".to_owned(), Origin::Job),
             };
             let message = format!(
                 "it did not end within {:?} after its work, perhaps in the `Drop` of a thread-local value; it is left",

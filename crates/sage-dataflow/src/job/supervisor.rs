@@ -10,7 +10,7 @@ use super::cause::{Cause, CauseKind, Leftover, Origin};
 use super::changes::Noted;
 use super::dispatcher::Dispatcher;
 use super::turns::Turns;
-use crate::backend::{ServiceAction, ServicePlan, Stuck, Unit};
+use crate::backend::{ServiceAction, ServicePlan, Unit, UnitId};
 use crate::control::StopReason;
 use crate::service::{Hook, HookEnd, HookFailure, ServiceEntry, ServiceId, ServiceState, order};
 use crate::sync::lock;
@@ -296,7 +296,7 @@ impl Dispatcher {
         record.stuck.get_or_insert(hook);
         let message = format!("did not come back within {timeout:?}; its thread is left");
         self.leave(index, format!("its {hook} {message}"));
-        let message = self.with_place(message, |backend| backend.where_stuck(Stuck::Hook(entry.id, hook)));
+        let message = self.with_place(message, |backend| backend.where_stuck(UnitId::Hook(entry.id, hook)));
         let cause = Cause::timeout(Origin::Service { name: entry.name.clone(), hook }, message);
         match hook {
             // The job cannot run without the service.

@@ -8,7 +8,7 @@ use super::changes::Noted;
 use super::dispatcher::Dispatcher;
 use super::plan::{Stage, TaskRecord};
 use super::state::{JobState, TaskState};
-use crate::backend::{Stuck, TaskId, TaskPlan, Unit};
+use crate::backend::{TaskId, TaskPlan, Unit, UnitId};
 use crate::chain::{During, Failure, LeftBehind};
 use crate::graph::GraphTask;
 use crate::task::{Ending, TaskOutcome};
@@ -157,7 +157,7 @@ impl Dispatcher {
             );
             let (what, origin) = self.origin_of(TaskId(index));
             self.left.push(Leftover { what, why: message.clone() });
-            let message = self.with_place(message, |backend| backend.where_stuck(Stuck::Task(TaskId(index))));
+            let message = self.with_place(message, |backend| backend.where_stuck(UnitId::Task(TaskId(index))));
             self.fail(Cause::timeout(origin, message));
         }
     }

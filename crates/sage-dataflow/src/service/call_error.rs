@@ -88,11 +88,7 @@ impl std::error::Error for CallError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Failed { source, .. } | Self::Runtime { source, .. } => Some(source.as_ref()),
-            Self::NotServing { .. }
-            | Self::Unknown { .. }
-            | Self::WrongType { .. }
-            | Self::RegisteredLate { .. }
-            | Self::CyclicCall { .. } => None,
+            _ => None,
         }
     }
 }

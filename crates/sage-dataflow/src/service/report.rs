@@ -11,11 +11,11 @@ use super::state::ServiceState;
 pub struct ServiceReport {
     /// Its name.
     pub name: String,
-    /// Its state, in a report that at the end; [`ServiceState::Registered`] if it was never started.
+    /// Its state: in a report, the one at the end; [`ServiceState::Registered`] if it was never started.
     pub state: ServiceState,
     /// The calls it took, those that are inside included.
     pub calls: u64,
-    /// Calls that are inside; in a report those that it was left with when it was given up.
+    /// The calls that are inside now: in a report, those that were when the service was given up.
     #[serde(default)]
     pub calls_inside: u64,
     /// The calls that returned an error through `try_call`, or panicked.
