@@ -17,6 +17,7 @@ use super::push::Push;
 use super::refusal::Leave;
 use super::signal::Signal;
 use super::stage::{Emit, Outlet, Stage};
+use crate::control::JobControl;
 use crate::guarded::Guarded;
 use crate::ids::NodeId;
 use crate::metrics::Counter;
@@ -39,12 +40,11 @@ pub(crate) struct Place {
     pub(crate) late: Option<Arc<Counter>>,
 }
 
-/// Which ways out still want records.
-struct Open {
-    main: bool,
-    side: bool,
-    letters: bool,
-}
+/// The ways out of an operator.
+const MAIN: usize = 0;
+const SIDE: usize = 1;
+const LETTERS: usize = 2;
+const WAYS: usize = 3;
 
 /// An operator fused to the rest of its chain: `next`, and `side` if it has a second way out.
 pub(crate) struct Link<O: Stage, N, W, H> {
@@ -52,14 +52,21 @@ pub(crate) struct Link<O: Stage, N, W, H> {
     next: N,
     side: W,
     handling: H,
-    open: Open,
+    /// Which ways out still want records.
+    open: [bool; WAYS],
     node: NodeId,
     emitted: u64,
     life: Life,
+    control: Arc<JobControl>,
+    /// What is needed seldom, so that little has to be moved to the stack and back.
+    rest: Box<Rest>,
+}
+
+struct Rest {
     context: OpenContext,
-    emitted_so_far: Arc<Counter>,
-    errors: Box<Errors>,
-    late_so_far: Option<Arc<Counter>>,
+    errors: Errors,
+    emitted: Arc<Counter>,
+    late: Option<Arc<Counter>>,
 }
 
 /// Whether an operator has several ways out.
@@ -76,21 +83,19 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
             next,
             side,
             handling,
-            open: Open { main: true, side: O::FLAGS.side, letters },
+            open: [true, O::FLAGS.side, letters],
             node,
             emitted: 0,
             life: Life::New,
-            context,
-            emitted_so_far: emitted,
-            errors: Box::new(errors),
-            late_so_far: late,
+            control: context.control.clone(),
+            rest: Box::new(Rest { context, errors, emitted, late }),
         }
     }
 
     #[inline(always)]
     fn parts<'a>(&'a mut self, at: &'a mut Position) -> (&'a mut O, Ways<'a, O, N, W, H>) {
-        let Self { operator, next, side, open, node, emitted, context, errors, .. } = self;
-        let leave = Leave::new(&context.control, &mut errors.refusal);
+        let Self { operator, next, side, open, node, emitted, control, rest, .. } = self;
+        let leave = Leave::new(control, &mut rest.errors.refusal);
         (&mut **operator, Ways { next, side, open, at, node: *node, emitted, leave, of: PhantomData })
     }
 
@@ -104,15 +109,15 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
         at.enter(self.node);
         let (operator, mut ways) = self.parts(at);
         let done = act(operator, &mut ways);
-        if O::FLAGS.many && ways.leave.is_refused() { self.errors.refusal.settle(done) } else { done }
+        if O::FLAGS.many && ways.leave.is_refused() { self.rest.errors.refusal.settle(done) } else { done }
     }
 
     /// Takes a record, and emits nothing of it before the operator is done with it.
     #[inline(never)]
     fn push_held(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
-        let mut held = Held::new(&self.context.control);
+        let mut held = Held::new(&self.control);
         match self.operator.process(record, &mut held) {
-            Err(Fault::Error(error)) => self.errors.judge(error, at.record()),
+            Err(Fault::Error(error)) => self.rest.errors.judge(error, at.record()),
             ended => {
                 let records = held.records;
                 self.release(records, ended, at)
@@ -123,20 +128,20 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
     /// Takes a record that is kept until the operator is done with it.
     #[inline(never)]
     fn push_kept(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
-        let Self { operator, handling, context, .. } = self;
+        let Self { operator, handling, control, rest, .. } = self;
         let Some(keeper) = handling.keeper() else { return Ok(()) };
-        let worked = keeper.work(record, context, |record| {
-            let mut held = Held::new(&context.control);
+        let worked = keeper.work(record, &rest.context, |record| {
+            let mut held = Held::new(control);
             let ended = operator.process(record, &mut held);
             (held.records, ended)
         });
         match worked {
             Worked::Done(records, ended) => self.release(records, ended, at),
-            Worked::Failed(error) => self.errors.judge(error, at.record()),
+            Worked::Failed(error) => self.rest.errors.judge(error, at.record()),
             Worked::Dead(letter) => {
-                let Some(letters) = keeper.letters().filter(|_| self.open.letters) else { return Ok(()) };
-                let sent = sent(letters, letter, at);
-                self.open.after(sent, |open| &mut open.letters)
+                let Some(letters) = keeper.letters().filter(|_| self.open[LETTERS]) else { return Ok(()) };
+                still(sent(letters, letter, at), &mut self.open[LETTERS])?;
+                if self.open == [false; WAYS] { Err(Stop::Satisfied.into()) } else { Ok(()) }
             }
         }
     }
@@ -168,16 +173,16 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
         let Self { next, side, handling, open, .. } = self;
         let ends = signal == Signal::Finish;
         let mut passed = Ok(());
-        if open.main || ends {
-            passed = still(next.signal(signal, at), &mut open.main);
+        if open[MAIN] || ends {
+            passed = still(next.signal(signal, at), &mut open[MAIN]);
         }
-        if open.side || (ends && O::FLAGS.side) {
-            passed = passed.and(still(side.signal(signal, at), &mut open.side));
+        if open[SIDE] || (ends && O::FLAGS.side) {
+            passed = passed.and(still(side.signal(signal, at), &mut open[SIDE]));
         }
         if let Some(letters) = handling.keeper().and_then(|keeper| keeper.letters())
-            && (open.letters || ends)
+            && (open[LETTERS] || ends)
         {
-            passed = passed.and(still(letters.signal(signal, at), &mut open.letters));
+            passed = passed.and(still(letters.signal(signal, at), &mut open[LETTERS]));
         }
         passed
     }
@@ -191,7 +196,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
             letters.open(at)?;
         }
         // The others may still want some.
-        still(self.next.open(at), &mut self.open.main)
+        still(self.next.open(at), &mut self.open[MAIN])
     }
 }
 
@@ -203,21 +208,6 @@ pub(crate) fn still(passed: Result<(), Fault>, open: &mut bool) -> Result<(), Fa
             Ok(())
         }
         passed => passed,
-    }
-}
-
-impl Open {
-    /// As [`still`], for a record that was sent: when no way out is left, nothing more is wanted.
-    #[inline(always)]
-    fn after(&mut self, sent: Result<(), Fault>, way: impl FnOnce(&mut Self) -> &mut bool) -> Result<(), Fault> {
-        match sent {
-            Ok(()) => Ok(()),
-            Err(Fault::Stop(Stop::Satisfied)) => {
-                *way(self) = false;
-                if self.main || self.side || self.letters { Ok(()) } else { Err(Stop::Satisfied.into()) }
-            }
-            Err(fault) => Err(fault),
-        }
     }
 }
 
@@ -235,7 +225,7 @@ pub(crate) fn sent<T>(next: &mut (impl Push<T> + ?Sized), record: T, at: &mut Po
 struct Ways<'a, O, N, W, H> {
     next: &'a mut N,
     side: &'a mut W,
-    open: &'a mut Open,
+    open: &'a mut [bool; WAYS],
     at: &'a mut Position,
     node: NodeId,
     emitted: &'a mut u64,
@@ -244,6 +234,12 @@ struct Ways<'a, O, N, W, H> {
 }
 
 impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Ways<'_, O, N, W, H> {
+    /// What the operator is told.
+    #[cold]
+    fn told(&mut self, fault: Fault) -> Fault {
+        if O::FLAGS.many { self.leave.refuse(fault) } else { fault }
+    }
+
     /// Emits by one of several ways, unless it has ended.
     #[inline(always)]
     fn emit_by(&mut self, record: Leaves<O::Out, O::Side>) -> Result<(), Fault> {
@@ -252,19 +248,24 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Ways<'_, O
         }
         let Self { next, side, open, at, emitted, leave, .. } = self;
         let unwinding = O::FLAGS.many.then(|| leave.unless_it_panics());
-        let done = match record {
-            Leaves::Main(record) if open.main => {
+        let (way, left) = match record {
+            Leaves::Main(record) if open[MAIN] => {
                 **emitted += 1;
-                open.after(sent(*next, record, at), |open| &mut open.main)
+                (MAIN, sent(*next, record, at))
             }
-            Leaves::Side(record) if open.side => open.after(sent(*side, record, at), |open| &mut open.side),
-            Leaves::Main(_) | Leaves::Side(_) => Ok(()),
+            Leaves::Side(record) if open[SIDE] => (SIDE, sent(*side, record, at)),
+            Leaves::Main(_) | Leaves::Side(_) => (MAIN, Ok(())),
         };
         std::mem::forget(unwinding);
-        match done {
+        match left {
             Ok(()) => {}
-            Err(fault) if O::FLAGS.many => return Err(self.leave.refuse(fault)),
-            Err(fault) => return Err(fault),
+            Err(Fault::Stop(Stop::Satisfied)) => {
+                self.open[way] = false;
+                if *self.open == [false; WAYS] {
+                    return Err(self.told(Stop::Satisfied.into()));
+                }
+            }
+            Err(fault) => return Err(self.told(fault)),
         }
         self.at.enter(self.node);
         if self.leave.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(()) }
@@ -333,7 +334,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
     fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
         at.enter(self.node);
         self.life = Life::Open;
-        match self.operator.open(&self.context) {
+        match self.operator.open(&self.rest.context) {
             Ok(()) => self.open_ways(at),
             // It wants no records at all; the end of input still goes through what follows.
             Err(Fault::Stop(Stop::Satisfied)) => self.open_ways(at).and(Err(Stop::Satisfied.into())),
@@ -347,20 +348,20 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
         if H::KEEPS {
             return self.push_kept(record, at);
         }
-        if O::FLAGS.many && !O::FLAGS.gathers && self.errors.hold() {
+        if O::FLAGS.many && !O::FLAGS.gathers && self.rest.errors.hold() {
             return self.push_held(record, at);
         }
         let (operator, mut ways) = self.parts(at);
         let processed = operator.process(record, &mut ways);
         if O::FLAGS.many && !O::FLAGS.gathers && !O::FLAGS.passes_on && ways.leave.is_refused() {
-            return self.errors.refusal.settle(processed);
+            return self.rest.errors.refusal.settle(processed);
         }
         // Each arm makes its result anew: one that is moved as a whole goes through memory, which costs more than the
         // record.
         match processed {
             Ok(()) => Ok(()),
             // Where the position is elsewhere, it is the error of an operator behind this one.
-            Err(Fault::Error(error)) if at.is_at(self.node) => self.errors.judge(error, at.record()),
+            Err(Fault::Error(error)) if at.is_at(self.node) => self.rest.errors.judge(error, at.record()),
             Err(fault) => Err(fault),
         }
     }
@@ -374,6 +375,8 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
         if self.operator.is_satisfied() { Err(Stop::Satisfied.into()) } else { Ok(()) }
     }
 
+    /// Apart from the loop over records, which has the registers to itself then.
+    #[inline(never)]
     fn signal(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
         if O::FLAGS.begins_watermarks && matches!(signal, Signal::Watermark(_)) {
             return Ok(());
@@ -381,7 +384,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
         let heeded = self.call(at, |operator, ways| operator.signal(signal, ways));
         match (signal, heeded) {
             (Signal::InputEnded(_), heeded) => return heeded,
-            (Signal::Finish, Ok(()) | Err(Fault::Stop(Stop::Satisfied))) => self.errors.finish(at.record())?,
+            (Signal::Finish, Ok(()) | Err(Fault::Stop(Stop::Satisfied))) => self.rest.errors.finish(at.record())?,
             (_, heeded) => heeded?,
         }
         if matches!(signal, Signal::Time | Signal::Finish)
@@ -400,16 +403,16 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
             return self.next.wanted(outside);
         }
         let Self { next, side, handling, open, .. } = self;
-        (open.main && next.wanted(outside))
-            || (open.side && side.wanted(outside))
-            || (open.letters && handling.letters_wanted(outside))
+        (open[MAIN] && next.wanted(outside))
+            || (open[SIDE] && side.wanted(outside))
+            || (open[LETTERS] && handling.letters_wanted(outside))
     }
 
     fn publish(&mut self) {
         if !O::FLAGS.one_to_one || several::<O, H>() {
-            self.emitted_so_far.publish(self.emitted);
+            self.rest.emitted.publish(self.emitted);
         }
-        if let Some(late) = &self.late_so_far {
+        if let Some(late) = &self.rest.late {
             late.publish(self.operator.late());
         }
         self.next.publish();
