@@ -82,7 +82,8 @@ pub use job::{
 pub use key::KeySelector;
 pub use metrics::BlockedBy;
 pub use operator::{
-    Aggregate, Fires, In2, In3, In4, In5, JoinError, KeyContext, LateRecords, Output, SetsApart, Timer, ZipError,
+    Aggregate, Fires, FoldFunction, In2, In3, In4, In5, JoinError, KeyContext, LateRecords, Output, ProcessFunction,
+    SetsApart, Timer, ZipError,
 };
 pub use service::{
     AsyncService, CallError, Dependency, Hook, HookContext, Service, ServiceBuilder, ServiceHandle, ServiceRef,

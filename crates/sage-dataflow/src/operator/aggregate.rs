@@ -1,6 +1,9 @@
 //! Aggregates of a window: a fold, a reduction, a count, or the records themselves. Knows nothing of when windows
 //! begin, fire and end.
 
+use super::function::FoldFunction;
+use crate::BoxError;
+use crate::chain::{CloseContext, Fault, OpenContext};
 use crate::time::Window;
 
 /// An aggregate of a window's records. Only the engine implements it.
@@ -15,12 +18,17 @@ pub trait Aggregate<K, T>: Clone + Send + 'static {
     const MERGES: bool;
 
     #[doc(hidden)]
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        let _ = cx;
+        Ok(())
+    }
+    #[doc(hidden)]
     fn start(&self) -> Self::State;
     #[doc(hidden)]
-    fn add(&mut self, state: &mut Self::State, value: &T);
+    fn add(&mut self, state: &mut Self::State, value: &T) -> Result<(), Fault>;
     /// As `add`, for the last window that a record is in.
     #[doc(hidden)]
-    fn take(&mut self, state: &mut Self::State, value: T);
+    fn take(&mut self, state: &mut Self::State, value: T) -> Result<(), Fault>;
     #[doc(hidden)]
     fn merge(&mut self, state: &mut Self::State, other: Self::State);
     /// The result, of a window that may fire again.
@@ -29,6 +37,11 @@ pub trait Aggregate<K, T>: Clone + Send + 'static {
     #[doc(hidden)]
     fn finish(&mut self, key: &K, window: Window, state: Self::State) -> Self::Out {
         self.look(key, window, &state)
+    }
+    #[doc(hidden)]
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        let _ = cx;
+        Ok(())
     }
 }
 
@@ -42,23 +55,27 @@ pub struct Folded<A, F> {
 impl<K, T, A, F> Aggregate<K, T> for Folded<A, F>
 where
     A: Clone + Send + 'static,
-    F: FnMut(&mut A, &T) + Clone + Send + 'static,
+    F: for<'a> FoldFunction<A, &'a T>,
 {
     type State = A;
     type Out = A;
     const MERGES: bool = false;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        FoldFunction::<A, &T>::open(&mut self.function, cx).map_err(Fault::Error)
+    }
 
     #[inline(always)]
     fn start(&self) -> A {
         self.initial.clone()
     }
     #[inline(always)]
-    fn add(&mut self, state: &mut A, value: &T) {
-        (self.function)(state, value);
+    fn add(&mut self, state: &mut A, value: &T) -> Result<(), Fault> {
+        self.function.fold(state, value).map_err(Fault::Error)
     }
     #[inline(always)]
-    fn take(&mut self, state: &mut A, value: T) {
-        (self.function)(state, &value);
+    fn take(&mut self, state: &mut A, value: T) -> Result<(), Fault> {
+        self.function.fold(state, &value).map_err(Fault::Error)
     }
     fn merge(&mut self, _state: &mut A, _other: A) {
         unreachable!("accumulators of a fold are not merged: the records are kept");
@@ -69,12 +86,28 @@ where
     fn finish(&mut self, _key: &K, _window: Window, state: A) -> A {
         state
     }
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        FoldFunction::<A, &T>::close(&mut self.function, cx)
+    }
 }
 
 /// Reduces the records to one.
 #[derive(Clone)]
 pub struct Reduced<F> {
     pub(crate) function: F,
+}
+
+impl<F> Reduced<F> {
+    #[inline(always)]
+    fn reduce<T>(&mut self, state: &mut Option<T>, value: T)
+    where
+        F: FnMut(T, T) -> T,
+    {
+        *state = Some(match state.take() {
+            Some(reduced) => (self.function)(reduced, value),
+            None => value,
+        });
+    }
 }
 
 impl<K, T, F> Aggregate<K, T> for Reduced<F>
@@ -91,19 +124,18 @@ where
         None
     }
     #[inline(always)]
-    fn add(&mut self, state: &mut Option<T>, value: &T) {
-        Aggregate::<K, T>::take(self, state, value.clone());
+    fn add(&mut self, state: &mut Option<T>, value: &T) -> Result<(), Fault> {
+        self.reduce(state, value.clone());
+        Ok(())
     }
     #[inline(always)]
-    fn take(&mut self, state: &mut Option<T>, value: T) {
-        *state = Some(match state.take() {
-            Some(reduced) => (self.function)(reduced, value),
-            None => value,
-        });
+    fn take(&mut self, state: &mut Option<T>, value: T) -> Result<(), Fault> {
+        self.reduce(state, value);
+        Ok(())
     }
     fn merge(&mut self, state: &mut Option<T>, other: Option<T>) {
         if let Some(value) = other {
-            Aggregate::<K, T>::take(self, state, value);
+            self.reduce(state, value);
         }
     }
     fn look(&mut self, key: &K, window: Window, state: &Option<T>) -> T {
@@ -128,12 +160,14 @@ impl<K, T> Aggregate<K, T> for Counted {
         0
     }
     #[inline(always)]
-    fn add(&mut self, state: &mut u64, _value: &T) {
+    fn add(&mut self, state: &mut u64, _value: &T) -> Result<(), Fault> {
         *state += 1;
+        Ok(())
     }
     #[inline(always)]
-    fn take(&mut self, state: &mut u64, _value: T) {
+    fn take(&mut self, state: &mut u64, _value: T) -> Result<(), Fault> {
         *state += 1;
+        Ok(())
     }
     fn merge(&mut self, state: &mut u64, other: u64) {
         *state += other;
@@ -163,12 +197,14 @@ where
         Vec::new()
     }
     #[inline(always)]
-    fn add(&mut self, state: &mut Vec<T>, value: &T) {
+    fn add(&mut self, state: &mut Vec<T>, value: &T) -> Result<(), Fault> {
         state.push(value.clone());
+        Ok(())
     }
     #[inline(always)]
-    fn take(&mut self, state: &mut Vec<T>, value: T) {
+    fn take(&mut self, state: &mut Vec<T>, value: T) -> Result<(), Fault> {
         state.push(value);
+        Ok(())
     }
     fn merge(&mut self, state: &mut Vec<T>, mut other: Vec<T>) {
         state.append(&mut other);

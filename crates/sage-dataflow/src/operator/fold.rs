@@ -3,7 +3,9 @@
 use std::convert::Infallible;
 use std::marker::PhantomData;
 
-use crate::chain::{Fault, Flags, Outlet, Signal, Stage};
+use super::function::FoldFunction;
+use crate::BoxError;
+use crate::chain::{CloseContext, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 
 /// `fold` over a whole stream: emits one accumulator.
 pub(crate) struct Fold<F, I, A> {
@@ -27,7 +29,7 @@ impl<F: Clone, I, A: Clone> Clone for Fold<F, I, A> {
 
 impl<F, I, A> Stage for Fold<F, I, A>
 where
-    F: FnMut(&mut A, I) + Send + 'static,
+    F: FoldFunction<A, I>,
     I: Send + 'static,
     A: Clone + Send + 'static,
 {
@@ -36,10 +38,13 @@ where
     type Side = Infallible;
     const FLAGS: Flags = Flags::GATHERS;
 
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.function.open(cx).map_err(Fault::Error)
+    }
+
     #[inline(always)]
     fn process(&mut self, record: I, _out: &mut impl Outlet<A, Infallible>) -> Result<(), Fault> {
-        (self.function)(&mut self.state, record);
-        Ok(())
+        self.function.fold(&mut self.state, record).map_err(Fault::Error)
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
@@ -47,6 +52,10 @@ where
             return Ok(());
         }
         out.emit(std::mem::replace(&mut self.state, self.initial.clone()))
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.function.close(cx)
     }
 }
 

@@ -8,8 +8,10 @@ use std::marker::PhantomData;
 use foldhash::fast::RandomState;
 
 use super::Output;
+use super::function::FoldFunction;
 use super::states::Keeps;
-use crate::chain::{Fault, Flags, OpenContext, Outlet, Signal, Stage};
+use crate::BoxError;
+use crate::chain::{CloseContext, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::key::KeySelector;
 use crate::time::Timestamp;
 
@@ -55,7 +57,7 @@ impl<S: KeySelector<I>, F: Clone, I, A: Clone> Clone for KeyedFold<S, F, I, A> {
 impl<S, F, I, A> Stage for KeyedFold<S, F, I, A>
 where
     S: KeySelector<I>,
-    F: FnMut(&mut A, I) + Send + 'static,
+    F: FoldFunction<A, I>,
     I: Send + 'static,
     A: Clone + Send + 'static,
 {
@@ -64,11 +66,14 @@ where
     type Side = Infallible;
     const FLAGS: Flags = Flags::GATHERS;
 
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.function.open(cx).map_err(Fault::Error)
+    }
+
     #[inline(always)]
     fn process(&mut self, record: I, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         let state = state_of!(self.states, S, self.key, record, || self.initial.clone());
-        (self.function)(state, record);
-        Ok(())
+        self.function.fold(state, record).map_err(Fault::Error)
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
@@ -79,6 +84,10 @@ where
             out.emit(pair)?;
         }
         Ok(())
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.function.close(cx)
     }
 }
 

@@ -17,7 +17,8 @@ use super::clocked::Fires;
 use super::grid::Lateness;
 use super::late::{Late, LateRecords};
 use super::window::result;
-use crate::chain::{Emit, Fault, Flags, Outlet, Signal, Stage};
+use crate::BoxError;
+use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::key::KeySelector;
 use crate::time::{Timed, Timestamp, Window, Windowed, whole_millis};
 
@@ -73,13 +74,13 @@ impl<T, V> Open<T, V> {
         if self.fired { lateness.after(self.end()) } else { self.end() }
     }
 
-    fn value<K, A: Aggregate<K, T, State = V>>(&self, key: &K, aggregate: &mut A) -> A::Out {
+    fn value<K, A: Aggregate<K, T, State = V>>(&self, key: &K, aggregate: &mut A) -> Result<A::Out, Fault> {
         if A::MERGES {
-            return aggregate.look(key, self.window(), &self.state);
+            return Ok(aggregate.look(key, self.window(), &self.state));
         }
         let mut state = aggregate.start();
-        self.values.iter().for_each(|value| aggregate.add(&mut state, value));
-        aggregate.finish(key, self.window(), state)
+        self.values.iter().try_for_each(|value| aggregate.add(&mut state, value))?;
+        Ok(aggregate.finish(key, self.window(), state))
     }
 }
 
@@ -138,7 +139,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
 
     /// Puts a record into the session of its slot, merging those it joins. Gives the record back if it is late; else
     /// the number of its session.
-    fn place(&mut self, slot: usize, record: Timed<T>, is_late: bool) -> Result<usize, Timed<T>> {
+    fn place(&mut self, slot: usize, record: Timed<T>, is_late: bool) -> Result<Result<usize, Timed<T>>, Fault> {
         let start = record.time.millis();
         let last = start.saturating_add_unsigned(self.reach);
         let sessions = &mut self.slots[slot].sessions;
@@ -146,7 +147,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
         let behind = first + sessions[first..].partition_point(|session| session.start <= last);
         if first == behind {
             if is_late {
-                return Err(record);
+                return Ok(Err(record));
             }
             let open = Open { start, last, state: self.aggregate.start(), values: Vec::new(), fired: false };
             sessions.insert(first, open);
@@ -163,15 +164,16 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
         }
         session.start = session.start.min(start);
         session.last = session.last.max(last);
-        if A::MERGES {
-            self.aggregate.take(&mut session.state, record.value);
+        let taken = if A::MERGES {
+            self.aggregate.take(&mut session.state, record.value)
         } else {
             session.values.push(record.value);
-        }
+            Ok(())
+        };
         if behind > first + 1 {
             sessions.drain(first + 1..behind);
         }
-        Ok(first)
+        taken.map(|()| Ok(first))
     }
 
     /// Sees to it that the slot is looked at by `deadline`.
@@ -214,7 +216,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
         let Some(key) = key else { return Ok(()) };
         for session in sessions.iter_mut().filter(|session| !session.fired && session.end() <= watermark) {
             session.fired = true;
-            let value = session.value(key, &mut self.aggregate);
+            let value = session.value(key, &mut self.aggregate)?;
             out.emit(result(key.clone(), session.window(), value))?;
         }
         sessions.retain(|session| session.end() > expiry);
@@ -250,6 +252,10 @@ where
     type Side = L::Side;
     const FLAGS: Flags = Flags { side: L::BY_THE_SIDE, counts_late: true, ..Flags::ANY };
 
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.aggregate.open(cx)
+    }
+
     #[inline(always)]
     fn process(&mut self, record: Timed<T>, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
         let last = record.time.millis().saturating_add_unsigned(self.reach);
@@ -257,7 +263,7 @@ where
         let Some(slot) = self.slot(&record, is_late) else {
             return self.late.take(record, out);
         };
-        match self.place(slot, record, is_late) {
+        match self.place(slot, record, is_late)? {
             Ok(index) => {
                 let session = &mut self.slots[slot].sessions[index];
                 session.fired = false;
@@ -282,6 +288,10 @@ where
 
     fn late(&self) -> u64 {
         self.late.records
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.aggregate.close(cx)
     }
 }
 

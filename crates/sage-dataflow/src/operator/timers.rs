@@ -12,7 +12,9 @@ use std::marker::PhantomData;
 use foldhash::fast::RandomState;
 
 use super::Output;
-use crate::chain::{Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
+use super::function::ProcessFunction;
+use crate::BoxError;
+use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::clock::Clock;
 use crate::key::KeySelector;
 use crate::time::Timestamp;
@@ -135,11 +137,10 @@ struct Slot<K, A> {
 type Queue = BinaryHeap<Reverse<(i64, usize)>>;
 
 /// `process`: a function of each record, one of each timer, and the state of their key.
-pub(crate) struct Process<S: KeySelector<I>, F, G, I, A, O> {
+pub(crate) struct Process<S: KeySelector<I>, F, I, A, O> {
     key: S,
     initial: A,
-    on_record: F,
-    on_timer: G,
+    function: F,
     slot_of: HashMap<S::Key, usize, RandomState>,
     slots: Vec<Slot<S::Key, A>>,
     free: Vec<usize>,
@@ -153,13 +154,12 @@ pub(crate) struct Process<S: KeySelector<I>, F, G, I, A, O> {
     types: PhantomData<fn(I) -> O>,
 }
 
-impl<S: KeySelector<I>, F, G, I, A, O> Process<S, F, G, I, A, O> {
-    pub(crate) fn new(key: S, initial: A, on_record: F, on_timer: G) -> Self {
+impl<S: KeySelector<I>, F, I, A, O> Process<S, F, I, A, O> {
+    pub(crate) fn new(key: S, initial: A, function: F) -> Self {
         Self {
             key,
             initial,
-            on_record,
-            on_timer,
+            function,
             slot_of: HashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -174,18 +174,18 @@ impl<S: KeySelector<I>, F, G, I, A, O> Process<S, F, G, I, A, O> {
     }
 }
 
-impl<S: KeySelector<I>, F: Clone, G: Clone, I, A: Clone, O> Clone for Process<S, F, G, I, A, O> {
+impl<S: KeySelector<I>, F: Clone, I, A: Clone, O> Clone for Process<S, F, I, A, O> {
     fn clone(&self) -> Self {
-        Self::new(self.key.clone(), self.initial.clone(), self.on_record.clone(), self.on_timer.clone())
+        Self::new(self.key.clone(), self.initial.clone(), self.function.clone())
     }
 }
 
-impl<S, F, G, I, A, O> Process<S, F, G, I, A, O>
+impl<S, F, I, A, O> Process<S, F, I, A, O>
 where
     S: KeySelector<I>,
     S::Key: Clone,
     A: Clone,
-    G: FnMut(&mut A, Timer, &mut KeyContext<'_, '_, S::Key, O>),
+    F: ProcessFunction<I, S::Key, A, O>,
 {
     /// The slot of a record's key.
     fn slot(&mut self, record: &I) -> usize {
@@ -215,16 +215,16 @@ where
         slot: usize,
         fired: Option<Timer>,
         out: &mut E,
-        function: impl FnOnce(&mut F, &mut G, &mut A, &mut KeyContext<'_, '_, S::Key, O>),
+        act: impl FnOnce(&mut F, &mut A, &mut KeyContext<'_, '_, S::Key, O>) -> Result<(), BoxError>,
     ) -> Result<(), Fault> {
-        let Self { slots, on_record, on_timer, clock, watermark, ending, .. } = self;
+        let Self { slots, function, clock, watermark, ending, .. } = self;
         let Slot { kept, timers } = &mut slots[slot];
         let Some((key, state)) = kept else { return Ok(()) };
-        let mut forgotten = false;
+        let (mut forgotten, mut done) = (false, Ok(()));
         let (watermark, ending) = (Timestamp::from_millis(*watermark), *ending);
         let sent = Output::over(out, |output| {
             let mut cx = KeyContext { key, clock, watermark, ending, timers, forgotten: &mut forgotten, output };
-            function(on_record, on_timer, state, &mut cx);
+            done = act(function, state, &mut cx);
         });
         for timer in timers.new.drain(..) {
             let queue = match timer {
@@ -240,7 +240,7 @@ where
             *kept = None;
             self.free.push(slot);
         }
-        sent
+        sent.and(done.map_err(Fault::Error))
     }
 
     /// Calls the timers that are due by `until`, in the order of their times; also those set meanwhile, if they are
@@ -257,7 +257,7 @@ where
             queue.pop();
             let timer = kind(Timestamp::from_millis(at));
             if self.slots[slot].timers.by_key.remove(&timer) {
-                self.call(slot, Some(timer), out, |_, on_timer, state, cx| on_timer(state, timer, cx))?;
+                self.call(slot, Some(timer), out, |function, state, cx| function.on_timer(state, timer, cx))?;
                 // Timers that set further ones may go on for long, and emit nothing.
                 out.look()?;
             }
@@ -282,12 +282,11 @@ where
     }
 }
 
-impl<S, F, G, I, A, O> Stage for Process<S, F, G, I, A, O>
+impl<S, F, I, A, O> Stage for Process<S, F, I, A, O>
 where
     S: KeySelector<I>,
     S::Key: Clone,
-    F: FnMut(&mut A, I, &mut KeyContext<'_, '_, S::Key, O>) + Send + 'static,
-    G: FnMut(&mut A, Timer, &mut KeyContext<'_, '_, S::Key, O>) + Send + 'static,
+    F: ProcessFunction<I, S::Key, A, O>,
     I: Send + 'static,
     A: Clone + Send + 'static,
     O: Send + 'static,
@@ -300,14 +299,18 @@ where
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.clock = cx.clock().clone();
-        Ok(())
+        self.function.open(cx).map_err(Fault::Error)
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.function.close(cx)
     }
 
     fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
         // What is due comes before what comes.
         self.tick(out)?;
         let slot = self.slot(&record);
-        self.call(slot, None, out, |on_record, _, state, cx| on_record(state, record, cx))
+        self.call(slot, None, out, |function, state, cx| function.on_record(state, record, cx))
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {

@@ -21,7 +21,8 @@ use super::clocked::Fires;
 use super::grid::{Grid, Lateness};
 use super::keyed::state_of;
 use super::late::{Late, LateRecords};
-use crate::chain::{Emit, Fault, Flags, Outlet, Signal, Stage};
+use crate::BoxError;
+use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::key::KeySelector;
 use crate::time::{Timed, Timestamp, Window, Windowed};
 
@@ -131,7 +132,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
             if grid.end(start) > self.expiry {
                 let table = self.others.entry(start).or_insert_with(|| std::mem::take(&mut self.spare));
                 let state = state_of!(*table, S, self.key, record, || self.aggregate.start());
-                self.aggregate.add(state, &record.value);
+                self.aggregate.add(state, &record.value)?;
                 self.fire_again(start, &record, out)?;
             }
             start += grid.every();
@@ -140,17 +141,15 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
         if grid.is_tumbling() && !again {
             self.take_up(last);
             let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
-            self.aggregate.take(state, record.value);
-            return Ok(());
+            return self.aggregate.take(state, record.value);
         }
         let table = self.others.entry(last).or_insert_with(|| std::mem::take(&mut self.spare));
         let state = state_of!(*table, S, self.key, record, || self.aggregate.start());
         if again {
-            self.aggregate.add(state, &record.value);
+            self.aggregate.add(state, &record.value)?;
             return self.fire_again(last, &record, out);
         }
-        self.aggregate.take(state, record.value);
-        Ok(())
+        self.aggregate.take(state, record.value)
     }
 
     /// Emits what a late record has changed, if its window has fired.
@@ -243,6 +242,10 @@ where
     type Side = L::Side;
     const FLAGS: Flags = Flags { side: L::BY_THE_SIDE, counts_late: true, ..Flags::ANY };
 
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.aggregate.open(cx)
+    }
+
     #[inline(always)]
     fn process(&mut self, record: Timed<T>, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
         let time = record.time.millis();
@@ -250,8 +253,7 @@ where
             return self.elsewhere(record, out);
         }
         let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
-        self.aggregate.take(state, record.value);
-        Ok(())
+        self.aggregate.take(state, record.value)
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
@@ -264,6 +266,10 @@ where
 
     fn late(&self) -> u64 {
         self.late.records
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.aggregate.close(cx)
     }
 }
 
@@ -338,15 +344,18 @@ where
     type Side = Infallible;
     const FLAGS: Flags = Flags::ANY;
 
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.aggregate.open(cx)
+    }
+
     #[inline(always)]
     fn process(&mut self, record: Timed<T>, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         let tally = state_of!(self.open, S, self.key, record, || Tally::new(self.aggregate.start()));
         tally.see(record.time);
         if tally.records < self.size {
-            self.aggregate.take(&mut tally.state, record.value);
-            return Ok(());
+            return self.aggregate.take(&mut tally.state, record.value);
         }
-        self.aggregate.add(&mut tally.state, &record.value);
+        self.aggregate.add(&mut tally.state, &record.value)?;
         let selected = self.key.select(&record);
         match self.open.remove_entry(S::lookup(&selected)) {
             Some((key, tally)) => {
@@ -368,6 +377,10 @@ where
             out.emit(result(key, window, value))?;
         }
         Ok(())
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.aggregate.close(cx)
     }
 }
 

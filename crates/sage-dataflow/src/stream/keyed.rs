@@ -11,8 +11,8 @@ use crate::exchange::{ByKey, Partitioning};
 use crate::graph::Head;
 use crate::key::KeySelector;
 use crate::operator::{
-    Distinct, Expiring, ForEver, KeyContext, KeyedAggregate, KeyedFlatMap, KeyedFold, KeyedMap, KeyedReduce, Output,
-    Process, Timer, TopK,
+    Distinct, Expiring, FoldFunction, ForEver, KeyContext, KeyedAggregate, KeyedFlatMap, KeyedFold, KeyedMap,
+    KeyedReduce, OnBoth, Output, Process, ProcessFunction, Timer, TopK,
 };
 
 /// A stream grouped by key.
@@ -32,6 +32,23 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     where
         A: Clone + Send + 'static,
         G: FnMut(&mut A, P::Out) + Clone + Send + 'static,
+    {
+        self.folded(initial, function)
+    }
+
+    /// As [`fold`](Self::fold), for a function that may fail, or that has something to open and close.
+    pub fn fold_with<A, F>(self, initial: A, function: F) -> Stream<impl ParallelStep<In = P::Out, Out = (S::Key, A)>>
+    where
+        A: Clone + Send + 'static,
+        F: FoldFunction<A, P::Out>,
+    {
+        self.folded(initial, function)
+    }
+
+    fn folded<A, F>(self, initial: A, function: F) -> Aggregated<P, KeyedFold<S, F, P::Out, A>, S>
+    where
+        A: Clone + Send + 'static,
+        F: FoldFunction<A, P::Out>,
     {
         let operator = KeyedFold::new(self.key.clone(), initial, function);
         self.keyed("keyed-fold", operator)
@@ -186,7 +203,28 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         G: FnMut(&mut A, P::Out, &mut KeyContext<'_, '_, S::Key, O>) + Clone + Send + 'static,
         H: FnMut(&mut A, Timer, &mut KeyContext<'_, '_, S::Key, O>) + Clone + Send + 'static,
     {
-        let operator = Process::new(self.key.clone(), initial, on_record, on_timer);
+        self.processed(initial, OnBoth { on_record, on_timer })
+    }
+
+    /// As [`process`](Self::process), for a function that may fail, or that has something to open and close.
+    pub fn process_with<A, O, F>(self, initial: A, function: F) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
+    where
+        S::Key: Clone,
+        A: Clone + Send + 'static,
+        O: Send + 'static,
+        F: ProcessFunction<P::Out, S::Key, A, O>,
+    {
+        self.processed(initial, function)
+    }
+
+    fn processed<A, O, F>(self, initial: A, function: F) -> Aggregated<P, Process<S, F, P::Out, A, O>, S>
+    where
+        S::Key: Clone,
+        A: Clone + Send + 'static,
+        O: Send + 'static,
+        F: ProcessFunction<P::Out, S::Key, A, O>,
+    {
+        let operator = Process::new(self.key.clone(), initial, function);
         self.keyed("process", operator)
     }
 

@@ -37,7 +37,9 @@ use crate::graph::wiring::BuildContext;
 use crate::graph::{Chain, Edge, Head, Mistake, SharedGraph};
 use crate::ids::{ChainId, EdgeId, InletId, NodeId};
 use crate::key::{Borrowed, Computed, Whole};
-use crate::operator::{Count, Filter, FlatMap, FlatMapInto, Fold, Inspect, Map, Output, Reduce, Take, TryMap};
+use crate::operator::{
+    Count, Filter, FlatMap, FlatMapInto, Fold, FoldFunction, Inspect, Map, Output, Reduce, Take, TryMap,
+};
 use crate::source::{PerReplica, Source, SourceFactory};
 use crate::submit_error::SubmitError;
 
@@ -221,6 +223,24 @@ impl<P: Pipe> Stream<P> {
     where
         A: Clone + Send + 'static,
         F: FnMut(&mut A, P::Out) + Clone + Send + 'static,
+    {
+        self.folded(initial, function)
+    }
+
+    /// As [`fold`](Self::fold), for a function that may fail, or that has something to open and close: see
+    /// [`FoldFunction`](crate::FoldFunction).
+    pub fn fold_with<A, F>(self, initial: A, function: F) -> Stream<impl Step<In = P::Out, Out = A>>
+    where
+        A: Clone + Send + 'static,
+        F: FoldFunction<A, P::Out>,
+    {
+        self.folded(initial, function)
+    }
+
+    fn folded<A, F>(self, initial: A, function: F) -> Stream<impl Step<In = P::Out, Out = A>>
+    where
+        A: Clone + Send + 'static,
+        F: FoldFunction<A, P::Out>,
     {
         self.gathered().then_made("fold", Cloned::<_, One>::new(Fold::new(initial, function)))
     }

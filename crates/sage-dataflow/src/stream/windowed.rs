@@ -10,8 +10,8 @@ use crate::chain::Stage;
 use crate::key::KeySelector;
 use crate::operator::grid::{Grid, Lateness};
 use crate::operator::{
-    Aggregate, AlignedWindows, Applied, Clocked, CountWindows, Counted, Dropped, Fires, Folded, HandedTo, LateRecords,
-    OfValue, Reduced, SessionWindows, Timestamps,
+    Aggregate, AlignedWindows, Applied, Clocked, CountWindows, Counted, Dropped, Fires, FoldFunction, Folded, HandedTo,
+    LateRecords, OfValue, Reduced, SessionWindows, Timestamps,
 };
 use crate::time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 
@@ -307,6 +307,17 @@ where
     where
         A: Clone + Send + 'static,
         F: FnMut(&mut A, &W::Value) + Clone + Send + 'static,
+        W: Windowing<S, P::Out, Folded<A, F>, L>,
+    {
+        self.aggregate("window-fold", Folded { initial, function })
+    }
+
+    /// As [`fold`](Self::fold), for a function that may fail, or that has something to open and close. An error on a
+    /// record of a session comes when that fires, and fails the job.
+    pub fn fold_with<A, F>(self, initial: A, function: F) -> Aggregated<P, W::Operator, S>
+    where
+        A: Clone + Send + 'static,
+        F: for<'a> FoldFunction<A, &'a W::Value>,
         W: Windowing<S, P::Out, Folded<A, F>, L>,
     {
         self.aggregate("window-fold", Folded { initial, function })

@@ -62,7 +62,7 @@ pub trait AsyncFunction<I>: Clone + Send + 'static {
     /// The future.
     type Future: Future + Send + 'static;
 
-    /// Runs once, on the task's own thread and inside its async runtime, before the first record.
+    /// Runs once, on the task's own thread, before the first record. It may block.
     fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
         let _ = cx;
         Ok(())

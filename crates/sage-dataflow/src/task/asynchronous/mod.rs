@@ -331,12 +331,9 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
         cx.resume(self.node, 0);
         self.flight.settle();
         let runtime = self.polling.runtime.handle();
-        let runtime = self.runtime.insert(runtime.map_err(|error| cx.fault(error.into()))?);
+        self.runtime = Some(runtime.map_err(|error| cx.fault(error.into()))?);
         self.opened = true;
-        let opened = {
-            let _inside = enter(runtime);
-            self.flight.function().open(&self.failing.context)
-        };
+        let opened = self.flight.function().open(&self.failing.context);
         opened.map_err(|error| cx.fault(Fault::Error(error)))?;
         cx.run(&mut self.next, |next, at| next.open(at))
     }
@@ -406,11 +403,8 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
             });
         }
         if std::mem::take(&mut self.opened) {
-            let (function, runtime) = (self.flight.function(), &self.runtime);
-            cx.closing(self.node, |close| {
-                let _inside = runtime.as_ref().map(enter);
-                function.close(close)
-            });
+            let function = self.flight.function();
+            cx.closing(self.node, |close| function.close(close));
         }
         self.next.close(cx);
     }
