@@ -91,7 +91,7 @@ pub use service::{
 };
 pub use sink::{Collected, Sink, WriteError};
 pub use source::{Line, Next, ReadError, Source, SourceContext};
-pub use stream::pipe::{ParallelStep, Pipe, Step};
+pub use stream::pipe::{ParallelStep, Pipe, Step, WindowStep};
 pub use stream::{
     Aligned, ByClock, ConnectedStreams, DataStream, ExpiringStream, Feedback, JoinedStreams, KeyedStream, SinkHandle,
     Stream, WindowedJoin, WindowedStream, Windowing, WindowsOf,

@@ -3,10 +3,8 @@
 //! A replica has the task's thread, where the engine keeps count of what is in flight, in order, and of the time each
 //! record may take; Python runs on others, of an event loop or of its own. They meet at a [`Bridge`].
 //!
-//! The caller of the function is made when the operator behind the futures opens, and ends when it closes: see
-//! [`Caller`].
+//! The caller of the function is made when the operator opens, and ends when it closes: see [`Caller`].
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,21 +15,19 @@ use std::time::{Duration, Instant};
 use pyo3::intern;
 use pyo3::prelude::*;
 use sage::{
-    BoxError, CloseContext, DataStream, Emit, Fatal, Fault, LeftBehind, OpenContext, Operator, Order, Pipe, StopReason,
-    Stream,
+    AsyncFunction, BoxError, CloseContext, DataStream, Fatal, LeftBehind, OpenContext, Order, Pipe, StopReason, Stream,
 };
 use tokio::sync::oneshot;
 
 use crate::Record;
 use crate::bridge::{Answer, Bridge, Refused, in_time};
 use crate::error::Raised;
-use crate::policies::letter;
-use crate::rows::functions_of;
+use crate::policies::policed;
 use crate::spec::Seconds;
 use crate::steps::{Step, copy};
 use crate::thread::{attach, call, call_method};
 
-/// Where the task that runs on this thread has its records worked on.
+/// Where a task has its records worked on.
 struct Meeting {
     bridge: Py<Bridge>,
     /// Has the methods `begin_close`, `finish_close` and `blocked`.
@@ -40,10 +36,6 @@ struct Meeting {
     patience: Duration,
     /// Whether somebody looks if the loop still runs.
     is_watched: AtomicBool,
-}
-
-thread_local! {
-    static MEETING: RefCell<Option<Arc<Meeting>>> = const { RefCell::new(None) };
 }
 
 impl Meeting {
@@ -82,10 +74,10 @@ struct InFlight {
 }
 
 impl Asked {
-    fn new(record: Record) -> Self {
+    fn new(record: Record, meeting: Option<&Arc<Meeting>>) -> Self {
         let time = record.time;
         let asked = || -> Result<_, BoxError> {
-            let meeting = MEETING.with_borrow(Clone::clone).ok_or("the caller of the function is missing")?;
+            let meeting = meeting.ok_or("the caller of the function is missing")?.clone();
             let (number, answer, begun) = meeting.bridge.get().ask(record.value).map_err(refused)?;
             Ok(InFlight { number, meeting, answer, begun, is_answered: false })
         };
@@ -134,12 +126,17 @@ impl Drop for InFlight {
     }
 }
 
-/// Stands behind the futures, in their task: begins and ends what calls the function, and takes the results of a record
-/// apart.
+/// Begins and ends what calls the function.
 struct Caller {
-    /// Makes the runner: an attribute `bridge`, and the methods that [`Meeting`] and [`Caller::close`] tell of.
+    /// Makes the runner: an attribute `bridge`, and the methods that [`Meeting`] and `close` tell of.
     make: Py<PyAny>,
     meeting: Option<Arc<Meeting>>,
+}
+
+impl Clone for Caller {
+    fn clone(&self) -> Self {
+        Self { make: copy(&self.make), meeting: None }
+    }
 }
 
 impl Caller {
@@ -158,24 +155,25 @@ impl Caller {
     }
 }
 
-impl Operator for Caller {
-    type In = Vec<Record>;
-    type Out = Record;
+impl AsyncFunction<Record> for Caller {
+    type Out = Vec<Record>;
+    type Future = Asked;
 
-    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
-        let meeting = Arc::new(self.meet(cx)?);
-        MEETING.set(Some(meeting.clone()));
-        self.meeting = Some(meeting);
+    fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
+        self.meeting = Some(Arc::new(self.meet(cx)?));
         Ok(())
     }
 
-    fn process(&mut self, records: Vec<Record>, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        records.into_iter().try_for_each(|record| out.emit(record))
+    fn call(&mut self, record: Record) -> Asked {
+        Asked::new(record, self.meeting.as_ref())
+    }
+
+    fn result(output: Result<Vec<Record>, BoxError>) -> Result<Vec<Record>, BoxError> {
+        output
     }
 
     /// What the function has left behind is waited for: as long as the runner says, less if the task has to end before.
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        MEETING.set(None);
         let Some(meeting) = self.meeting.take() else { return Ok(()) };
         let raised = |exception| attach(|py| Raised::new(py, exception, None));
         let is_cancelled = !matches!(cx.reason(), StopReason::EndOfInput | StopReason::Drain);
@@ -210,21 +208,6 @@ impl Operator for Caller {
     }
 }
 
-/// Ends a step of async functions. A macro, as the types of the streams have no names here.
-macro_rules! called {
-    ($stream:expr, $step:expr) => {{
-        let make = copy(&$step.make);
-        let caller = move || Caller { make: copy(&make), meeting: None };
-        let name = functions_of(&$step.name);
-        if $step.policy.letters {
-            let (stream, letters) = $stream.dead_letters();
-            vec![stream.operator(caller).named(name).boxed(), letters.map(letter).boxed()]
-        } else {
-            vec![$stream.operator(caller).named(name).boxed()]
-        }
-    }};
-}
-
 /// Runs async functions on a stream.
 pub(crate) fn asynchronous<P: Pipe<Out = Record>>(
     stream: Stream<P>,
@@ -234,14 +217,11 @@ pub(crate) fn asynchronous<P: Pipe<Out = Record>>(
     timeout: Option<Seconds>,
 ) -> Vec<DataStream<Record>> {
     let order = if ordered { Order::Ordered } else { Order::Unordered };
-    let stream = stream.try_map_async(in_flight, order, Asked::new);
+    let function = Caller { make: copy(&step.make), meeting: None };
+    let stream = stream.map_async_with(in_flight, order, function);
     let mut stream = stream.named(&*step.name).parallelism(step.parallelism);
     if let Some(limit) = timeout {
         stream = stream.timeout_since(limit.0, Asked::begun);
     }
-    match step.policy.retry() {
-        None if step.policy.is_none() => called!(stream, step),
-        None => called!(stream.on_error(step.policy.on_error()), step),
-        Some(retry) => called!(stream.on_error(step.policy.on_error()).retry(retry), step),
-    }
+    policed(stream, step)
 }

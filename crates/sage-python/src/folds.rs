@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
-use sage::{Count, DataStream, Pipe, Sliding, Stream, Timed, Tumbling, Windowed};
+use sage::{BoxError, Count, DataStream, FoldFunction, Pipe, Sliding, Stream, Timed, Tumbling, Windowed};
 
 use crate::Record;
 use crate::error::Raised;
@@ -16,8 +16,8 @@ use crate::records::Records;
 use crate::spec::{Spec, Windows};
 use crate::steps::{Step, copy};
 use crate::thread::{self, attach, call};
-use crate::value::{Key, Value, throw};
-use crate::windows::{at_its_time, result};
+use crate::value::{Key, Value};
+use crate::windows::{at_its_time, ended, parted, result};
 
 /// How many records of a window wait for the function.
 const BLOCK_RECORDS: usize = 256;
@@ -40,12 +40,12 @@ impl Clone for Folded {
 }
 
 impl Folded {
-    fn take(&mut self, record: &Arc<Record>, function: &Py<PyAny>) {
+    fn take(&mut self, record: &Arc<Record>, function: &Py<PyAny>) -> Result<(), BoxError> {
         self.waiting.push(Arc::clone(record));
         if self.waiting.len() >= BLOCK_RECORDS {
-            let folded = attach(|py| self.fold(py, function).map_err(|exception| Raised::new(py, exception, None)));
-            folded.unwrap_or_else(|raised| throw(raised));
+            attach(|py| self.fold(py, function).map_err(|exception| Raised::new(py, exception, None)))?;
         }
+        Ok(())
     }
 
     /// Calls the function for the records that wait.
@@ -78,21 +78,19 @@ fn folded(window: Timed<Windowed<Arc<Key>, Folded>>) -> Record {
     result(window.map(|Windowed { key, window, value }| Windowed { key, window, value: attach(|_py| value.value()) }))
 }
 
-/// Ends a step of windows. A macro, as the types of the streams have no names here.
-macro_rules! folded {
-    ($windowed:expr, $step:expr, $function:expr) => {{
-        let function = Arc::clone(&$function);
-        let take = move |folded: &mut Folded, record: &Arc<Record>| folded.take(record, &function);
-        $windowed.fold(Folded::default(), take).parallelism($step.parallelism).named(&*$step.name)
-    }};
-    ($windowed:expr, $step:expr, $function:expr, late: $late:expr) => {
-        if $late {
-            let (stream, late) = folded!($windowed, $step, $function).split_late();
-            vec![stream.map(folded).boxed(), late.map(|late| Arc::unwrap_or_clone(late.value)).boxed()]
-        } else {
-            vec![folded!($windowed, $step, $function).map(folded).boxed()]
-        }
-    };
+/// The function of a program that folds.
+struct Folding(Py<PyAny>);
+
+impl Clone for Folding {
+    fn clone(&self) -> Self {
+        Self(copy(&self.0))
+    }
+}
+
+impl FoldFunction<Folded, &Arc<Record>> for Folding {
+    fn fold(&mut self, folded: &mut Folded, record: &Arc<Record>) -> Result<(), BoxError> {
+        folded.take(record, &self.0)
+    }
 }
 
 /// Cuts a keyed stream into windows and folds their records; its outputs are those of `windows::window`.
@@ -102,28 +100,33 @@ pub(crate) fn window<P: Pipe<Out = Record>>(
     spec: &Spec,
 ) -> PyResult<Vec<DataStream<Record>>> {
     let &Spec::Window { windows, by_clock, late, .. } = spec else { return Err(step.refused()) };
-    let function = Arc::new(copy(&step.make));
+    let (start, function) = (Folded::default(), Folding(copy(&step.make)));
     if by_clock {
         let keyed = stream.map(Arc::new).key_by(|record| record.key());
-        return Ok(vec![match windows {
+        return Ok(match windows {
             Windows::Tumbling { size } => {
-                folded!(keyed.window_by_clock(Tumbling::of(size.0)), step, function).map(folded).boxed()
+                let windowed = keyed.window_by_clock(Tumbling::of(size.0));
+                ended(windowed.fold_with(start, function), step, folded)
             }
             Windows::Sliding { size, every } => {
-                folded!(keyed.window_by_clock(Sliding::of(size.0, every.0)), step, function).map(folded).boxed()
+                let windowed = keyed.window_by_clock(Sliding::of(size.0, every.0));
+                ended(windowed.fold_with(start, function), step, folded)
             }
             Windows::Session { .. } | Windows::Count { .. } => return Err(step.refused()),
-        }]);
+        });
     }
     let keyed = stream.map(|record| at_its_time(record).map(Arc::new)).key_by(|timed| timed.value.key());
+    let late_record = Arc::unwrap_or_clone;
     Ok(match windows {
-        Windows::Tumbling { size } => folded!(keyed.window(Tumbling::of(size.0)), step, function, late: late),
+        Windows::Tumbling { size } => {
+            let windowed = keyed.window(Tumbling::of(size.0));
+            parted(windowed.fold_with(start, function), step, late, folded, late_record)
+        }
         Windows::Sliding { size, every } => {
-            folded!(keyed.window(Sliding::of(size.0, every.0)), step, function, late: late)
+            let windowed = keyed.window(Sliding::of(size.0, every.0));
+            parted(windowed.fold_with(start, function), step, late, folded, late_record)
         }
-        Windows::Count { records } => {
-            vec![folded!(keyed.window(Count::of(records)), step, function).map(folded).boxed()]
-        }
+        Windows::Count { records } => ended(keyed.window(Count::of(records)).fold_with(start, function), step, folded),
         Windows::Session { .. } => return Err(step.refused()),
     })
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use sage::{DataStream, Sliding, Timed, Tumbling, Windowed};
+use sage::{
+    Aligned, DataStream, KeySelector, ParallelStep, Pipe, Sliding, Stream, Timed, Tumbling, Windowed, WindowedJoin,
+};
 
 use crate::Record;
 use crate::spec::{Spec, Windows};
@@ -38,16 +40,29 @@ fn pair_in_window<A: Side, B: Side>(pair: Timed<Windowed<Arc<Key>, (A, B)>>) -> 
     Record { time: pair.time.millis(), ..Record::from(Value::Tuple(fields.into())) }
 }
 
-/// Ends a step that joins. A macro, as the types of the streams have no names here.
-macro_rules! joined {
-    ($joined:expr, $step:expr, $sides:expr, $pair:ident) => {{
-        let joined = $joined;
-        match $sides {
-            (false, false) => joined.inner().parallelism($step.parallelism).named(&*$step.name).map($pair).boxed(),
-            (true, false) => joined.left().parallelism($step.parallelism).named(&*$step.name).map($pair).boxed(),
-            (_, true) => joined.full().parallelism($step.parallelism).named(&*$step.name).map($pair).boxed(),
-        }
-    }};
+/// Ends a step that joins.
+fn ended<P: ParallelStep>(joined: Stream<P>, step: &Step, pair: fn(P::Out) -> Record) -> DataStream<Record> {
+    joined.parallelism(step.parallelism).named(&*step.name).map(pair).boxed()
+}
+
+/// Joins in windows, of which records of the left side and of the right one come out alone if `sides` says so.
+fn in_windows<P, S, Q, R, W>(
+    joined: WindowedJoin<P, S, Q, R, W>,
+    step: &Step,
+    sides: (bool, bool),
+) -> DataStream<Record>
+where
+    P: Pipe<Out = Timed<Record>>,
+    S: KeySelector<Timed<Record>, Key = Arc<Key>>,
+    Q: Pipe<Out = Timed<Record>>,
+    R: KeySelector<Timed<Record>, Key = Arc<Key>>,
+    W: Aligned,
+{
+    match sides {
+        (false, false) => ended(joined.inner(), step, pair_in_window),
+        (true, false) => ended(joined.left(), step, pair_in_window),
+        (_, true) => ended(joined.full(), step, pair_in_window),
+    }
 }
 
 /// Pairs the records of two streams by their order.
@@ -72,16 +87,18 @@ pub(crate) fn join(
     let sides = (lefts, rights);
     let Some(windows) = windows else {
         let joined = left.key_by(Record::key).join(right.key_by(Record::key)).max_records(most);
-        return Ok(joined!(joined, step, sides, pair));
+        return Ok(match sides {
+            (false, false) => ended(joined.inner(), step, pair),
+            (true, false) => ended(joined.left(), step, pair),
+            (_, true) => ended(joined.full(), step, pair),
+        });
     };
     let left = left.map(at_its_time).key_by(|timed| timed.value.key());
     let joined = left.join(right.map(at_its_time).key_by(|timed| timed.value.key()));
     Ok(match windows {
-        Windows::Tumbling { size } => {
-            joined!(joined.window(Tumbling::of(size.0)).max_records(most), step, sides, pair_in_window)
-        }
+        Windows::Tumbling { size } => in_windows(joined.window(Tumbling::of(size.0)).max_records(most), step, sides),
         Windows::Sliding { size, every } => {
-            joined!(joined.window(Sliding::of(size.0, every.0)).max_records(most), step, sides, pair_in_window)
+            in_windows(joined.window(Sliding::of(size.0, every.0)).max_records(most), step, sides)
         }
         Windows::Session { .. } | Windows::Count { .. } => return Err(step.refused()),
     })

@@ -1,12 +1,12 @@
 //! Error policies of a step, and the conversion to the engine's policies.
 
 use pyo3::prelude::*;
-use sage::{BoxError, DeadLetter, ErrorPolicy, Retry};
+use sage::{BoxError, DataStream, DeadLetter, ErrorPolicy, Pipe, Retry, Stream};
 
 use crate::Record;
 use crate::error::Raised;
 use crate::spec::Seconds;
-use crate::steps::copy;
+use crate::steps::{Step, copy, timed};
 use crate::thread::attach;
 use crate::value::Value;
 
@@ -57,35 +57,53 @@ impl Policy {
     }
 }
 
-/// Ends a step whose records may be set apart when they fail. A macro, as the types of the streams have no names here.
-macro_rules! lettered {
-    ($stream:expr, $step:expr) => {
-        if $step.policy.letters {
-            let (stream, letters) = $stream.dead_letters();
-            vec![$crate::steps::timed(stream, $step), letters.map($crate::policies::letter).boxed()]
-        } else {
-            vec![$crate::steps::timed($stream, $step)]
-        }
-    };
+/// What a step of functions gives for a record.
+pub(crate) trait Given: Send + Sized + 'static {
+    /// Ends a step of functions that give it.
+    fn records<P: Pipe<Out = Self>>(stream: Stream<P>, step: &Step) -> DataStream<Record>;
 }
 
-pub(crate) use lettered;
-
-/// Ends a step, with what becomes of records on which its functions raise.
-macro_rules! policed {
-    ($stream:expr, $step:expr) => {
-        match $step.policy.retry() {
-            None if $step.policy.is_none() => vec![$crate::steps::timed($stream, $step)],
-            None => $crate::policies::lettered!($stream.on_error($step.policy.on_error()), $step),
-            Some(retry) => $crate::policies::lettered!($stream.on_error($step.policy.on_error()).retry(retry), $step),
-        }
-    };
+impl Given for Record {
+    fn records<P: Pipe<Out = Self>>(stream: Stream<P>, step: &Step) -> DataStream<Record> {
+        timed(stream, step)
+    }
 }
 
-pub(crate) use policed;
+impl Given for Vec<Record> {
+    fn records<P: Pipe<Out = Self>>(stream: Stream<P>, _step: &Step) -> DataStream<Record> {
+        stream.flat_map(|records| records).boxed()
+    }
+}
+
+/// Ends a step, with what becomes of records on which its functions raise. Its second output are the dead letters, if
+/// they are asked for.
+pub(crate) fn policed<P>(stream: Stream<P>, step: &Step) -> Vec<DataStream<Record>>
+where
+    P: sage::Step<In = Record, Out: Given>,
+{
+    if step.policy.is_none() {
+        return vec![Given::records(stream, step)];
+    }
+    let stream = stream.on_error(step.policy.on_error());
+    match step.policy.retry() {
+        Some(retry) => lettered(stream.retry(retry), step),
+        None => lettered(stream, step),
+    }
+}
+
+fn lettered<P>(stream: Stream<P>, step: &Step) -> Vec<DataStream<Record>>
+where
+    P: sage::Step<In = Record, Out: Given>,
+{
+    if !step.policy.letters {
+        return vec![Given::records(stream, step)];
+    }
+    let (stream, letters) = stream.dead_letters();
+    vec![Given::records(stream, step), letters.map(letter).boxed()]
+}
 
 /// What a program sees of a record that failed.
-pub(crate) fn letter(letter: DeadLetter<Record>) -> Record {
+fn letter(letter: DeadLetter<Record>) -> Record {
     let DeadLetter { record, operator, replica, position, attempts, errors, time_ms } = letter;
     let when = record.time;
     let text = |text: String| Value::Text(text.into());

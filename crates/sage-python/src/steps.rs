@@ -189,8 +189,8 @@ pub(crate) fn functions<P: Pipe<Out = Record>>(
             let manner = if step.policy.is_none() { manner } else { Manner { most: 1, ..manner } };
             let chain = stream.operator(move || ChainOperator(Chain::new(copy(&make), manner))).named(&*step.name);
             let outputs = match replicas {
-                Some(replicas) => policed!(chain.parallelism(replicas), step),
-                None => policed!(chain, step),
+                Some(replicas) => policed(chain.parallelism(replicas), step),
+                None => policed(chain, step),
             };
             Ok(match (ends, splits) {
                 (true, _) => ended(outputs, step),

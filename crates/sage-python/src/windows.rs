@@ -7,7 +7,10 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use sage::{Count, DataStream, Pipe, Session, Sliding, Stream, Timed, Timestamp, Tumbling, Window, Windowed};
+use sage::{
+    Count, DataStream, ParallelStep, Pipe, Session, Sliding, Stream, Timed, Timestamp, Tumbling, Window, WindowStep,
+    Windowed,
+};
 
 use crate::Record;
 use crate::spec::{Seconds, Spec, Windows};
@@ -32,11 +35,11 @@ pub(crate) fn result(result: Timed<Windowed<Arc<Key>, Value>>) -> Record {
     Record { time: result.time.millis(), ..Record::from(Value::Tuple(fields.into())) }
 }
 
-fn counted(result: Timed<Windowed<Arc<Key>, u64>>) -> Timed<Windowed<Arc<Key>, Value>> {
-    result.map(|Windowed { key, window, value }| {
+fn counted(count: Timed<Windowed<Arc<Key>, u64>>) -> Record {
+    result(count.map(|Windowed { key, window, value }| {
         let value = Value::Int(i64::try_from(value).unwrap_or(i64::MAX));
         Windowed { key, window, value }
-    })
+    }))
 }
 
 /// The values of records, attached once for all of them.
@@ -44,32 +47,29 @@ fn values(_key: &Arc<Key>, _window: Window, records: &[Record]) -> Value {
     attach(|_py| Value::List(records.iter().map(|record| record.value.clone()).collect()))
 }
 
-/// Ends a step of windows. A macro, as the types of the streams have no names here.
-macro_rules! gathered {
-    ($windowed:expr, $step:expr, $is_count:expr, late: $late:expr) => {
-        match ($is_count, $late) {
-            (true, true) => {
-                let (stream, late) = $windowed.count().parallelism($step.parallelism).named(&*$step.name).split_late();
-                vec![stream.map(counted).map(result).boxed(), late.map(|late| late.value).boxed()]
-            }
-            (false, true) => {
-                let (stream, late) =
-                    $windowed.apply(values).parallelism($step.parallelism).named(&*$step.name).split_late();
-                vec![stream.map(result).boxed(), late.map(|late| late.value).boxed()]
-            }
-            (is_count, false) => gathered!($windowed, $step, is_count),
-        }
-    };
-    ($windowed:expr, $step:expr, $is_count:expr) => {
-        if $is_count {
-            let stream = $windowed.count().parallelism($step.parallelism).named(&*$step.name);
-            vec![stream.map(counted).map(result).boxed()]
-        } else {
-            let stream = $windowed.apply(values).parallelism($step.parallelism).named(&*$step.name);
-            vec![stream.map(result).boxed()]
-        }
-    };
+/// Ends a step of windows.
+pub(crate) fn ended<P: ParallelStep>(stream: Stream<P>, step: &Step, result: fn(P::Out) -> Record) -> Outputs {
+    vec![stream.parallelism(step.parallelism).named(&*step.name).map(result).boxed()]
 }
+
+/// Ends a step of windows; its second output are the records that came too late, if they are asked for.
+pub(crate) fn parted<P: WindowStep>(
+    stream: Stream<P>,
+    step: &Step,
+    late: bool,
+    result: fn(P::Out) -> Record,
+    record: fn(P::Late) -> Record,
+) -> Outputs {
+    if !late {
+        return ended(stream, step, result);
+    }
+    let (stream, late) = stream.split_late();
+    let mut outputs = ended(stream, step, result);
+    outputs.push(late.map(move |late| record(late.value)).boxed());
+    outputs
+}
+
+type Outputs = Vec<DataStream<Record>>;
 
 /// Cuts a keyed stream into windows; its second output are the records that came too late, if they are asked for.
 pub(crate) fn window<P: Pipe<Out = Record>>(
@@ -82,27 +82,56 @@ pub(crate) fn window<P: Pipe<Out = Record>>(
     };
     if by_clock {
         let keyed = stream.key_by(Record::key);
-        return Ok(match windows {
-            Windows::Tumbling { size } => gathered!(keyed.window_by_clock(Tumbling::of(size.0)), step, is_count),
-            Windows::Sliding { size, every } => {
-                gathered!(keyed.window_by_clock(Sliding::of(size.0, every.0)), step, is_count)
+        return Ok(match (windows, is_count) {
+            (Windows::Tumbling { size }, true) => {
+                ended(keyed.window_by_clock(Tumbling::of(size.0)).count(), step, counted)
             }
-            Windows::Session { gap } => gathered!(keyed.window_by_clock(Session::gap(gap.0)), step, is_count),
-            Windows::Count { .. } => return Err(step.refused()),
+            (Windows::Tumbling { size }, false) => {
+                ended(keyed.window_by_clock(Tumbling::of(size.0)).apply(values), step, result)
+            }
+            (Windows::Sliding { size, every }, true) => {
+                ended(keyed.window_by_clock(Sliding::of(size.0, every.0)).count(), step, counted)
+            }
+            (Windows::Sliding { size, every }, false) => {
+                ended(keyed.window_by_clock(Sliding::of(size.0, every.0)).apply(values), step, result)
+            }
+            (Windows::Session { gap }, true) => {
+                ended(keyed.window_by_clock(Session::gap(gap.0)).count(), step, counted)
+            }
+            (Windows::Session { gap }, false) => {
+                ended(keyed.window_by_clock(Session::gap(gap.0)).apply(values), step, result)
+            }
+            (Windows::Count { .. }, _) => return Err(step.refused()),
         });
     }
     let keyed = stream.map(at_its_time).key_by(|timed| timed.value.key());
-    Ok(match windows {
-        Windows::Tumbling { size } => {
-            gathered!(keyed.window(Tumbling::of(size.0)).allowed_lateness(lateness), step, is_count, late: late)
+    let same = |late| late;
+    Ok(match (windows, is_count) {
+        (Windows::Tumbling { size }, true) => {
+            let windowed = keyed.window(Tumbling::of(size.0)).allowed_lateness(lateness);
+            parted(windowed.count(), step, late, counted, same)
         }
-        Windows::Sliding { size, every } => {
+        (Windows::Tumbling { size }, false) => {
+            let windowed = keyed.window(Tumbling::of(size.0)).allowed_lateness(lateness);
+            parted(windowed.apply(values), step, late, result, same)
+        }
+        (Windows::Sliding { size, every }, true) => {
             let windowed = keyed.window(Sliding::of(size.0, every.0)).allowed_lateness(lateness);
-            gathered!(windowed, step, is_count, late: late)
+            parted(windowed.count(), step, late, counted, same)
         }
-        Windows::Session { gap } => {
-            gathered!(keyed.window(Session::gap(gap.0)).allowed_lateness(lateness), step, is_count, late: late)
+        (Windows::Sliding { size, every }, false) => {
+            let windowed = keyed.window(Sliding::of(size.0, every.0)).allowed_lateness(lateness);
+            parted(windowed.apply(values), step, late, result, same)
         }
-        Windows::Count { records } => gathered!(keyed.window(Count::of(records)), step, is_count),
+        (Windows::Session { gap }, true) => {
+            let windowed = keyed.window(Session::gap(gap.0)).allowed_lateness(lateness);
+            parted(windowed.count(), step, late, counted, same)
+        }
+        (Windows::Session { gap }, false) => {
+            let windowed = keyed.window(Session::gap(gap.0)).allowed_lateness(lateness);
+            parted(windowed.apply(values), step, late, result, same)
+        }
+        (Windows::Count { records }, true) => ended(keyed.window(Count::of(records)).count(), step, counted),
+        (Windows::Count { records }, false) => ended(keyed.window(Count::of(records)).apply(values), step, result),
     })
 }

@@ -1,7 +1,7 @@
 //! Options of the step just added: its error policy, retry, dead letters and parallelism; and splits of a stream.
 
-use super::factory::{Apart, Beside, Factory};
-use super::pipe::{FromInlet, FromSource, KeepTo, Keeping, ParallelStep, Pipe, Replicas, Step, Then};
+use super::factory::{Apart, Beside, Factory, Many};
+use super::pipe::{FromInlet, FromSource, KeepTo, Keeping, ParallelStep, Pipe, Replicas, Step, Then, WindowStep};
 use super::{DataStream, Stream, edge};
 use crate::chain::{DeadLetter, ErrorPolicy, NotKept, Retry, Stage};
 use crate::exchange::Partitioning;
@@ -143,13 +143,7 @@ impl<P: ParallelStep> Stream<P> {
     }
 }
 
-impl<P, F, K> Stream<Then<P, F, K>>
-where
-    P: Pipe,
-    F: Factory,
-    F::Operator: SetsApart<In = P::Out>,
-    K: Keeping<P::Out>,
-{
+impl<P: WindowStep> Stream<P> {
     /// Sends the records that came too late for the windows just added to a second stream.
     /// [`OperatorReport::late`](crate::OperatorReport::late) counts them all the same. For windows of event time
     /// without [`late_to`](crate::WindowedStream::late_to).
@@ -173,9 +167,24 @@ where
     /// assert_eq!(counted + late.take().len() as u64, 4);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn split_late(self) -> (Stream<Then<P, Apart<F>, K>>, DataStream<Timed<<F::Operator as SetsApart>::Record>>) {
-        let (edge, late) = self.side(self.pipe.node);
-        let Self { graph, pipe, nodes, head } = self;
+    pub fn split_late(self) -> (Stream<P::Apart>, DataStream<Timed<P::Late>>) {
+        P::split_late(self)
+    }
+}
+
+impl<P, F, K> WindowStep for Then<P, F, K>
+where
+    P: Pipe,
+    F: Factory<Replicas = Many>,
+    F::Operator: SetsApart<In = P::Out>,
+    K: Keeping<P::Out>,
+{
+    type Late = <F::Operator as SetsApart>::Record;
+    type Apart = Then<P, Apart<F>, K>;
+
+    fn split_late(stream: Stream<Self>) -> (Stream<Self::Apart>, DataStream<Timed<Self::Late>>) {
+        let (edge, late) = stream.side(stream.pipe.node);
+        let Stream { graph, pipe, nodes, head } = stream;
         let Then { before, factory, keeping, node } = pipe;
         let pipe = Then { before, factory: Apart { factory, edge }, keeping, node };
         (Stream { graph, pipe, nodes, head }, late)

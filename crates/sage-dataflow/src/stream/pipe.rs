@@ -5,8 +5,8 @@
 
 use std::marker::PhantomData;
 
-use super::Stream;
 use super::factory::{Factory, Many};
+use super::{DataStream, Stream};
 use crate::chain::{DeadLetter, Handling, Keeper, Link, NotKept, Push, Retry, Stage};
 use crate::exchange::Partitioning;
 use crate::graph::wiring::BuildContext;
@@ -14,6 +14,7 @@ use crate::ids::{EdgeId, InletId, NodeId};
 use crate::source::{Source, SourceFactory};
 use crate::submit_error::SubmitError;
 use crate::task::{InletTask, SourceTask, Task};
+use crate::time::Timed;
 
 /// A chain to which operators can still be added; a [`Stream`] holds one. Only the engine implements it.
 pub trait Pipe: Send + Sized + 'static {
@@ -60,6 +61,17 @@ pub trait Step: Pipe {
 pub trait ParallelStep: Step<Replicas = Many> {}
 
 impl<P: Step<Replicas = Many>> ParallelStep for P {}
+
+/// A [`Step`] whose operator is windows of event time. Implemented by the engine alone.
+pub trait WindowStep: Step<Replicas = Many> {
+    /// The values of records that come too late.
+    type Late: Send + 'static;
+    /// The same step, with those records in a stream of their own.
+    type Apart: Step<In = Self::In, Out = Self::Out, Replicas = Many>;
+
+    #[doc(hidden)]
+    fn split_late(stream: Stream<Self>) -> (Stream<Self::Apart>, DataStream<Timed<Self::Late>>);
+}
 
 /// What records are kept for.
 pub enum KeepTo {
