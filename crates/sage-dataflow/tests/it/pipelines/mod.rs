@@ -18,6 +18,7 @@ mod records;
 mod running;
 mod sinks;
 mod sources;
+mod steps;
 mod take;
 mod testing;
 mod watermarks;
