@@ -69,9 +69,25 @@ struct Rest {
     late: Option<Arc<Counter>>,
 }
 
-/// Whether an operator has several ways out.
-const fn several<O: Stage, H: Handling<O::In>>() -> bool {
-    O::FLAGS.side || H::KEEPS
+/// What is known of a link when it is compiled. As constants of their own they keep what they rule out from being
+/// compiled at all, also where nothing is optimised.
+struct Known<O, H>(PhantomData<(O, H)>);
+
+impl<O: Stage, H: Handling<O::In>> Known<O, H> {
+    /// Its operator has several ways out.
+    const SEVERAL: bool = O::FLAGS.side || H::KEEPS;
+    const ONE_WAY: bool = !Self::SEVERAL;
+    /// One call may emit more than one record.
+    const MANY: bool = O::FLAGS.many;
+    const AT_MOST_ONE: bool = !O::FLAGS.many;
+    /// Outputs may have to be held until a record has succeeded.
+    const HOLDS: bool = O::FLAGS.many && !O::FLAGS.gathers;
+    /// The operator may go on whatever it is told, and has to be watched.
+    const WATCHED: bool = O::FLAGS.many && !O::FLAGS.passes_on;
+    const PASSES_ON: bool = O::FLAGS.passes_on;
+    const COUNTS: bool = !O::FLAGS.one_to_one;
+    const SIDE: bool = O::FLAGS.side;
+    const BEGINS_WATERMARKS: bool = O::FLAGS.begins_watermarks;
 }
 
 impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N, W, H> {
@@ -83,7 +99,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
             next,
             side,
             handling,
-            open: [true, O::FLAGS.side, letters],
+            open: [true, Known::<O, H>::SIDE, letters],
             node,
             emitted: 0,
             life: Life::New,
@@ -109,7 +125,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
         at.enter(self.node);
         let (operator, mut ways) = self.parts(at);
         let done = act(operator, &mut ways);
-        if O::FLAGS.many && ways.leave.is_refused() { self.rest.errors.refusal.settle(done) } else { done }
+        if Known::<O, H>::MANY && ways.leave.is_refused() { self.rest.errors.refusal.settle(done) } else { done }
     }
 
     /// Takes a record, and emits nothing of it before the operator is done with it.
@@ -167,7 +183,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
 
     /// Passes a signal on, by all ways out that want records; the end of input by all there are.
     fn pass(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
-        if !several::<O, H>() {
+        if Known::<O, H>::ONE_WAY {
             return self.next.signal(signal, at);
         }
         let Self { next, side, handling, open, .. } = self;
@@ -176,7 +192,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
         if open[MAIN] || ends {
             passed = still(next.signal(signal, at), &mut open[MAIN]);
         }
-        if open[SIDE] || (ends && O::FLAGS.side) {
+        if open[SIDE] || (ends && Known::<O, H>::SIDE) {
             passed = passed.and(still(side.signal(signal, at), &mut open[SIDE]));
         }
         if let Some(letters) = handling.keeper().and_then(|keeper| keeper.letters())
@@ -188,7 +204,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
     }
 
     fn open_ways(&mut self, at: &mut Position) -> Result<(), Fault> {
-        if !several::<O, H>() {
+        if Known::<O, H>::ONE_WAY {
             return self.next.open(at);
         }
         self.side.open(at)?;
@@ -237,17 +253,17 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Ways<'_, O
     /// What the operator is told.
     #[cold]
     fn told(&mut self, fault: Fault) -> Fault {
-        if O::FLAGS.many { self.leave.refuse(fault) } else { fault }
+        if Known::<O, H>::MANY { self.leave.refuse(fault) } else { fault }
     }
 
     /// Emits by one of several ways, unless it has ended.
     #[inline(always)]
     fn emit_by(&mut self, record: Leaves<O::Out, O::Side>) -> Result<(), Fault> {
-        if O::FLAGS.many {
+        if Known::<O, H>::MANY {
             self.leave.look()?;
         }
         let Self { next, side, open, at, emitted, leave, .. } = self;
-        let unwinding = O::FLAGS.many.then(|| leave.unless_it_panics());
+        let unwinding = leave.unless_it_panics();
         let (way, left) = match record {
             Leaves::Main(record) if open[MAIN] => {
                 **emitted += 1;
@@ -275,19 +291,19 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Ways<'_, O
 impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Emit<O::Out> for Ways<'_, O, N, W, H> {
     #[inline(always)]
     fn emit(&mut self, record: O::Out) -> Result<(), Fault> {
-        if several::<O, H>() {
+        if Known::<O, H>::SEVERAL {
             return self.emit_by(Leaves::Main(record));
         }
-        if O::FLAGS.many && !O::FLAGS.passes_on {
+        if Known::<O, H>::WATCHED {
             self.leave.look()?;
         }
-        if !O::FLAGS.one_to_one {
+        if Known::<O, H>::COUNTS {
             *self.emitted += 1;
         }
-        if !O::FLAGS.many {
+        if Known::<O, H>::AT_MOST_ONE {
             return self.next.push(record, self.at);
         }
-        if O::FLAGS.passes_on {
+        if Known::<O, H>::PASSES_ON {
             match self.next.push(record, self.at) {
                 Err(Fault::Stop(Stop::Attend)) => self.next.attend(self.at)?,
                 pushed => pushed?,
@@ -348,12 +364,12 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
         if H::KEEPS {
             return self.push_kept(record, at);
         }
-        if O::FLAGS.many && !O::FLAGS.gathers && self.rest.errors.hold() {
+        if Known::<O, H>::HOLDS && self.rest.errors.hold() {
             return self.push_held(record, at);
         }
         let (operator, mut ways) = self.parts(at);
         let processed = operator.process(record, &mut ways);
-        if O::FLAGS.many && !O::FLAGS.gathers && !O::FLAGS.passes_on && ways.leave.is_refused() {
+        if Known::<O, H>::HOLDS && Known::<O, H>::WATCHED && ways.leave.is_refused() {
             return self.rest.errors.refusal.settle(processed);
         }
         // Each arm makes its result anew: one that is moved as a whole goes through memory, which costs more than the
@@ -368,7 +384,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
 
     #[inline(always)]
     fn attend(&mut self, at: &mut Position) -> Result<(), Fault> {
-        if !several::<O, H>() {
+        if Known::<O, H>::ONE_WAY {
             self.next.attend(at)?;
         }
         // Its last record has filled a block: that was told first.
@@ -378,7 +394,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
     /// Apart from the loop over records, which has the registers to itself then.
     #[inline(never)]
     fn signal(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
-        if O::FLAGS.begins_watermarks && matches!(signal, Signal::Watermark(_)) {
+        if Known::<O, H>::BEGINS_WATERMARKS && matches!(signal, Signal::Watermark(_)) {
             return Ok(());
         }
         let heeded = self.call(at, |operator, ways| operator.signal(signal, ways));
@@ -399,7 +415,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
     }
 
     fn wanted(&self, outside: bool) -> bool {
-        if !several::<O, H>() {
+        if Known::<O, H>::ONE_WAY {
             return self.next.wanted(outside);
         }
         let Self { next, side, handling, open, .. } = self;
@@ -409,7 +425,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
     }
 
     fn publish(&mut self) {
-        if !O::FLAGS.one_to_one || several::<O, H>() {
+        if Known::<O, H>::COUNTS || Known::<O, H>::SEVERAL {
             self.rest.emitted.publish(self.emitted);
         }
         if let Some(late) = &self.rest.late {
