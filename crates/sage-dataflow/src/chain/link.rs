@@ -397,6 +397,8 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
         if Known::<O, H>::BEGINS_WATERMARKS && matches!(signal, Signal::Watermark(_)) {
             return Ok(());
         }
+        #[cfg(test)]
+        super::traced::note(signal, &self.rest.context);
         let heeded = self.call(at, |operator, ways| operator.signal(signal, ways));
         match (signal, heeded) {
             (Signal::InputEnded(_), heeded) => return heeded,

@@ -33,5 +33,7 @@ pub(crate) use push::Nowhere;
 pub(crate) use push::Push;
 pub use retry::{RetriesExhausted, Retry};
 pub(crate) use signal::Signal;
+#[cfg(test)]
+pub(crate) use signal::traced;
 pub use stage::Emit;
 pub(crate) use stage::{Flags, Outlet, Stage};

@@ -60,3 +60,27 @@ impl From<Between> for Signal {
         }
     }
 }
+
+/// Which operators a trace has come by, in unit tests: name, replica, round.
+#[cfg(test)]
+pub(crate) mod traced {
+    use std::sync::Mutex;
+
+    use super::Signal;
+    use crate::chain::OpenContext;
+    use crate::sync::lock;
+
+    static SEEN: Mutex<Vec<(String, usize, u64)>> = Mutex::new(Vec::new());
+
+    /// Notes that a trace comes by the operator of this context.
+    pub(crate) fn note(signal: Signal, cx: &OpenContext) {
+        if let Signal::Trace(round) = signal {
+            lock(&SEEN).push((cx.name.clone(), cx.replica, round));
+        }
+    }
+
+    /// What was noted since it was last asked.
+    pub(crate) fn take() -> Vec<(String, usize, u64)> {
+        std::mem::take(&mut lock(&SEEN))
+    }
+}

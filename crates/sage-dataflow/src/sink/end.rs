@@ -68,6 +68,8 @@ impl<K: Sink> Push<K::In> for SinkEnd<K> {
     }
 
     fn signal(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
+        #[cfg(test)]
+        crate::chain::traced::note(signal, &self.context);
         match signal {
             Signal::Flush => self.flush(at),
             Signal::Finish => self.finish(at),

@@ -15,6 +15,8 @@ mod asynchronous;
 mod inlet;
 mod pace;
 mod source;
+#[cfg(test)]
+mod traced;
 
 use std::fmt;
 use std::sync::Arc;

@@ -193,6 +193,10 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
     }
 
     fn signal(&mut self, signal: Signal, cx: &mut TaskContext) -> Result<(), Stop> {
+        #[cfg(test)]
+        if signal == Signal::Finish {
+            cx.run(&mut self.chain, |(_, next), at| next.signal(Signal::Trace(1), at))?;
+        }
         cx.run(&mut self.chain, |(_, next), at| next.signal(signal, at))
     }
 

@@ -310,6 +310,8 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
         self.poll(cx)?;
         let mut worked = self.emit(cx)?;
         if let Some(held) = self.held.take_if(|_| self.flight.is_empty()) {
+            #[cfg(test)]
+            crate::chain::traced::note(held.into(), &self.failing.context);
             cx.run(&mut self.next, |next, at| next.signal(held.into(), at))?;
             worked = true;
         }
