@@ -76,7 +76,7 @@ def test_what_the_source_class_cannot_do_says_so() -> None:
     with pytest.raises(ValueError, match="`group_id` is a text that is not empty"):
         env.from_source(KafkaSourceFunction, bootstrap_servers=NOBODY, topic="t", group_id="")
     assert env.pipeline == []
-    with pytest.raises(TypeError, match="is given to `from_source`"):
+    with pytest.raises(TypeError, match="pass `KafkaSourceFunction` to `from_source`"):
         KafkaSourceFunction(NOBODY, "t", "g")
     with pytest.raises(TypeError, match="`Mine` cannot be a subclass of `KafkaSourceFunction`"):
         type("Mine", (KafkaSourceFunction,), {})

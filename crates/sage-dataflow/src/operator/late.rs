@@ -2,11 +2,7 @@
 
 use std::convert::Infallible;
 
-use super::aggregate::Aggregate;
-use super::session::SessionWindows;
-use super::window::AlignedWindows;
 use crate::chain::{Fault, Outlet, Stage};
-use crate::key::KeySelector;
 use crate::time::Timed;
 
 /// Where late records go. Only the engine implements it.
@@ -86,34 +82,4 @@ pub trait SetsApart: Stage {
 
     #[doc(hidden)]
     fn apart(&self) -> Self::Apart;
-}
-
-impl<S, T, A> SetsApart for AlignedWindows<S, T, A, Dropped>
-where
-    S: KeySelector<Timed<T>>,
-    S::Key: Clone,
-    T: Send + 'static,
-    A: Aggregate<S::Key, T>,
-{
-    type Record = T;
-    type Apart = AlignedWindows<S, T, A, SetApart>;
-
-    fn apart(&self) -> Self::Apart {
-        self.with_late(SetApart)
-    }
-}
-
-impl<S, T, A> SetsApart for SessionWindows<S, T, A, Dropped>
-where
-    S: KeySelector<Timed<T>>,
-    S::Key: Clone,
-    T: Send + 'static,
-    A: Aggregate<S::Key, T>,
-{
-    type Record = T;
-    type Apart = SessionWindows<S, T, A, SetApart>;
-
-    fn apart(&self) -> Self::Apart {
-        self.with_late(SetApart)
-    }
 }

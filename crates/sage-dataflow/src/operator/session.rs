@@ -15,7 +15,7 @@ use foldhash::fast::RandomState;
 use super::aggregate::Aggregate;
 use super::clocked::Fires;
 use super::grid::Lateness;
-use super::late::{Late, LateRecords};
+use super::late::{Dropped, Late, LateRecords, SetApart, SetsApart};
 use super::window::result;
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
@@ -305,5 +305,20 @@ where
 {
     fn fires_at(&self) -> i64 {
         self.timers.peek().map_or(i64::MAX, |Reverse((deadline, _))| *deadline)
+    }
+}
+
+impl<S, T, A> SetsApart for SessionWindows<S, T, A, Dropped>
+where
+    S: KeySelector<Timed<T>>,
+    S::Key: Clone,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+{
+    type Record = T;
+    type Apart = SessionWindows<S, T, A, SetApart>;
+
+    fn apart(&self) -> Self::Apart {
+        self.with_late(SetApart)
     }
 }

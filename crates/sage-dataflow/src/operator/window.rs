@@ -20,7 +20,7 @@ use super::aggregate::Aggregate;
 use super::clocked::Fires;
 use super::grid::{Grid, Lateness};
 use super::keyed::state_of;
-use super::late::{Late, LateRecords};
+use super::late::{Dropped, Late, LateRecords, SetApart, SetsApart};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::key::KeySelector;
@@ -284,6 +284,21 @@ where
     fn fires_at(&self) -> i64 {
         let at_hand = if self.first <= self.last { self.last.saturating_add(1) } else { i64::MAX };
         self.others.keys().next().map_or(at_hand, |start| at_hand.min(self.grid.end(*start)))
+    }
+}
+
+impl<S, T, A> SetsApart for AlignedWindows<S, T, A, Dropped>
+where
+    S: KeySelector<Timed<T>>,
+    S::Key: Clone,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+{
+    type Record = T;
+    type Apart = AlignedWindows<S, T, A, SetApart>;
+
+    fn apart(&self) -> Self::Apart {
+        self.with_late(SetApart)
     }
 }
 

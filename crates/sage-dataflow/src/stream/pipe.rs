@@ -39,6 +39,21 @@ pub trait Pipe: Send + Sized + 'static {
 
 /// A chain whose last step is an operator with options that can still be set, such as its parallelism and its error
 /// policy. Only the engine implements it.
+///
+/// ```
+/// use sage::{Environment, ErrorPolicy, ParallelStep, Pipe, Stream};
+///
+/// fn parse(texts: Stream<impl Pipe<Out = String>>) -> Stream<impl ParallelStep<In = String, Out = u32>> {
+///     texts.try_map(|text| text.parse::<u32>()).named("parse")
+/// }
+///
+/// let env = Environment::local("numbers");
+/// let texts = env.from_iter(["1", "two", "3"].map(String::from));
+/// let numbers = parse(texts).parallelism(2).on_error(ErrorPolicy::skip()).collect();
+/// env.run()?;
+/// assert_eq!(numbers.take().iter().sum::<u32>(), 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Step: Pipe {
     /// The records that the operator takes.
     type In: Send + 'static;
