@@ -151,6 +151,17 @@ def test_errors_name_the_steps_of_the_program(tmp_path: Path) -> None:
         env.submit(autostop=True)
 
 
+def test_an_async_step_that_gives_several_records_for_one_counts_each() -> None:
+    async def twice(n: int) -> list[int]:
+        return [n, n]
+
+    env = LocalEnvironment("several")
+    env.from_batch([1, 2, 3]).flatmap(twice).sink(ignored)
+    report = env.submit(autostop=True)
+    assert rows(report)["twice"] == (3, 6, 0, 0)
+    assert rows(report)["ignored"][0] == 6
+
+
 def test_old_names_are_the_new_ones() -> None:
     assert sage.DeadLetter is DeadLetterQueue
     assert sage.DataStream.flat_map is sage.DataStream.flatmap

@@ -5,6 +5,7 @@ use sage::{BoxError, DataStream, DeadLetter, ErrorPolicy, Pipe, Retry, Stream};
 
 use crate::Record;
 use crate::error::Raised;
+use crate::rows::functions_of;
 use crate::spec::Seconds;
 use crate::steps::{Step, copy, timed};
 use crate::thread::attach;
@@ -70,8 +71,8 @@ impl Given for Record {
 }
 
 impl Given for Vec<Record> {
-    fn records<P: Pipe<Out = Self>>(stream: Stream<P>, _step: &Step) -> DataStream<Record> {
-        stream.flat_map(|records| records).boxed()
+    fn records<P: Pipe<Out = Self>>(stream: Stream<P>, step: &Step) -> DataStream<Record> {
+        stream.flat_map(|records| records).named(functions_of(&step.name)).boxed()
     }
 }
 

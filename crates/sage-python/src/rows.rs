@@ -125,7 +125,7 @@ impl Rows {
     }
 }
 
-/// The operator that runs the functions of a step which the engine has two for.
+/// The operator that takes the results of an async step apart, behind the one that has the step's name.
 pub(crate) fn functions_of(step: &str) -> String {
     format!("functions of {step}")
 }
