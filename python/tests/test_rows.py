@@ -157,7 +157,7 @@ def test_an_async_step_that_gives_several_records_for_one_counts_each() -> None:
 
     env = LocalEnvironment("several")
     env.from_batch([1, 2, 3]).flatmap(twice).sink(ignored)
-    report = env.submit(autostop=True)
+    report = env.submit(autostop=True).report
     assert rows(report)["twice"] == (3, 6, 0, 0)
     assert rows(report)["ignored"][0] == 6
 
