@@ -192,6 +192,8 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
         self.chain.1.publish();
     }
 
+    /// Apart from `step`, whose loops have the registers to themselves then.
+    #[inline(never)]
     fn signal(&mut self, signal: Signal, cx: &mut TaskContext) -> Result<(), Stop> {
         #[cfg(test)]
         if signal == Signal::Finish {
