@@ -63,9 +63,9 @@ pub trait ProcessFunction<I, K, A, O>: Clone + Send + 'static {
         Ok(())
     }
 
-    /// Takes a record, with the state of its key. An error is one at this record: the error policy decides. What was
-    /// pushed, set and cancelled before it counts, unless the policy holds back what a record gives until it has
-    /// succeeded.
+    /// Takes a record, with the state of its key. An error is one at this record: the error policy decides. The state
+    /// and the timers stay as the function left them, also for another attempt. What it pushed goes on, unless outputs
+    /// are held until it has succeeded: under a policy that skips, a retry, or dead letters.
     fn on_record(&mut self, state: &mut A, record: I, key: &mut KeyContext<'_, '_, K, O>) -> Result<(), BoxError>;
 
     /// Takes a timer whose time has come, with the state of its key. An error fails the job, as there is no record to

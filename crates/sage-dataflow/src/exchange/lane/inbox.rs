@@ -176,7 +176,8 @@ impl<T> Inbox<T> {
     /// A signal that has passed all the lanes, if that is news.
     fn passed(&mut self) -> Option<Between> {
         for &signal in Numbered::ALL {
-            let round = self.lanes.iter().filter_map(|lane| lane.round(signal)).min()?;
+            // One that is awaited on none of the lanes holds up no other.
+            let Some(round) = self.lanes.iter().filter_map(|lane| lane.round(signal)).min() else { continue };
             let last = &mut self.rounds[signal as usize];
             if round > std::mem::replace(last, round.max(*last)) {
                 return Some(Between::Numbered(signal, round));
