@@ -21,10 +21,11 @@ use tokio::sync::oneshot;
 
 use crate::Record;
 use crate::bridge::{Answer, Bridge, Refused, in_time};
-use crate::error::Raised;
+use crate::error::{Raised, attempt};
+use crate::object::Object;
 use crate::policies::policed;
 use crate::spec::Seconds;
-use crate::steps::{Step, copy};
+use crate::steps::Step;
 use crate::thread::{attach, call, call_method};
 
 /// Where a task has its records worked on.
@@ -127,30 +128,21 @@ impl Drop for InFlight {
 }
 
 /// Begins and ends what calls the function.
+#[derive(Clone)]
 struct Caller {
     /// Makes the runner: an attribute `bridge`, and the methods that [`Meeting`] and `close` tell of.
-    make: Py<PyAny>,
+    make: Object,
     meeting: Option<Arc<Meeting>>,
-}
-
-impl Clone for Caller {
-    fn clone(&self) -> Self {
-        Self { make: copy(&self.make), meeting: None }
-    }
 }
 
 impl Caller {
     fn meet(&self, cx: &OpenContext) -> Result<Meeting, Raised> {
-        attach(|py| {
-            let made = || {
-                let replica = (cx.replica, cx.parallelism).into_pyobject(py)?;
-                let runner = call(self.make.bind(py), &replica, None)?;
-                let bridge = runner.getattr(intern!(py, "bridge"))?.cast::<Bridge>()?.clone().unbind();
-                let patience = Duration::try_from_secs_f64(runner.getattr(intern!(py, "patience"))?.extract()?);
-                let patience = patience.unwrap_or(Duration::MAX);
-                Ok(Meeting { bridge, runner: runner.unbind(), patience, is_watched: AtomicBool::new(false) })
-            };
-            made().map_err(|exception| Raised::new(py, exception, None))
+        attempt(|py| {
+            let runner = self.make.made(py, cx.replica, cx.parallelism)?;
+            let bridge = runner.getattr(intern!(py, "bridge"))?.cast::<Bridge>()?.clone().unbind();
+            let patience = Duration::try_from_secs_f64(runner.getattr(intern!(py, "patience"))?.extract()?);
+            let patience = patience.unwrap_or(Duration::MAX);
+            Ok(Meeting { bridge, runner: runner.unbind(), patience, is_watched: AtomicBool::new(false) })
         })
     }
 }
@@ -175,12 +167,10 @@ impl AsyncFunction<Record> for Caller {
     /// What the function has left behind is waited for: as long as the runner says, less if the task has to end before.
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         let Some(meeting) = self.meeting.take() else { return Ok(()) };
-        let raised = |exception| attach(|py| Raised::new(py, exception, None));
         let is_cancelled = !matches!(cx.reason(), StopReason::EndOfInput | StopReason::Drain);
-        let begin = |py: Python<'_>| {
+        let patience = attempt(|py| {
             call(&meeting.runner.bind(py).getattr("begin_close")?, &(is_cancelled,).into_pyobject(py)?, None)?.extract()
-        };
-        let patience = attach(begin).map_err(raised)?;
+        })?;
         let begun = Instant::now();
         let patience = Duration::try_from_secs_f64(patience).ok().and_then(|patience| begun.checked_add(patience));
         let mut limit = (None, patience);
@@ -195,13 +185,13 @@ impl AsyncFunction<Record> for Caller {
             }
             now < end || limit.1.is_none()
         });
-        let left = attach(|py| {
+        let left = attempt(|py| {
             let left = call_method(py, &meeting.runner, "finish_close")?.extract::<Option<String>>();
             // Here, as the descriptors of a bridge are to be closed by now.
             drop(meeting);
             left
-        });
-        match left.map_err(raised)? {
+        })?;
+        match left {
             None => Ok(()),
             Some(left) => Err(LeftBehind(left).into()),
         }
@@ -217,7 +207,7 @@ pub(crate) fn asynchronous<P: Pipe<Out = Record>>(
     timeout: Option<Seconds>,
 ) -> Vec<DataStream<Record>> {
     let order = if ordered { Order::Ordered } else { Order::Unordered };
-    let function = Caller { make: copy(&step.make), meeting: None };
+    let function = Caller { make: step.make.clone(), meeting: None };
     let stream = stream.map_async_with(in_flight, order, function);
     let mut stream = stream.named(&*step.name).parallelism(step.parallelism);
     if let Some(limit) = timeout {

@@ -4,8 +4,7 @@
 //! those that are there as well, and a handle's are looked up for each call. This type looks them up as any object's
 //! are, and only then asks.
 
-use std::ffi::{c_int, c_uint, c_void};
-use std::ptr;
+use std::ffi::c_void;
 
 use pyo3::exceptions::PyAttributeError;
 use pyo3::ffi;
@@ -13,27 +12,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use crate::vectorcall::returned;
+use crate::vectorcall::{class, returned};
 
 /// Makes the base of classes with a method `_missing`, which gives an attribute that the object does not have.
 pub(crate) fn attributes_type(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
-    let getattro = getattro as ffi::getattrofunc as *mut c_void;
-    let mut slots = [
-        ffi::PyType_Slot { slot: ffi::Py_tp_getattro, pfunc: getattro },
-        ffi::PyType_Slot { slot: 0, pfunc: ptr::null_mut() },
-    ];
-    let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_BASETYPE | ffi::Py_TPFLAGS_IMMUTABLETYPE;
-    let mut spec = ffi::PyType_Spec {
-        name: c"sage._sage.Attributes".as_ptr(),
-        basicsize: c_int::try_from(size_of::<ffi::PyObject>()).expect("an object is small"),
-        itemsize: 0,
-        flags: c_uint::try_from(flags).expect("these flags are of the lower half"),
-        slots: slots.as_mut_ptr(),
-    };
-    // SAFETY: the spec is whole, and what it points to is copied, but for the name, which is static. All but the one
-    // slot is inherited from `object`, whose objects have the same layout.
-    let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec)) }?;
-    Ok(made.cast_into::<PyType>()?)
+    let slots = [(ffi::Py_tp_getattro, getattro as ffi::getattrofunc as *mut c_void)];
+    // SAFETY: all but the one slot is inherited from `object`, whose objects have the same layout.
+    unsafe { class::<ffi::PyObject>(py, c"sage._sage.Attributes", ffi::Py_TPFLAGS_BASETYPE, &slots) }
 }
 
 unsafe extern "C" fn getattro(object: *mut ffi::PyObject, name: *mut ffi::PyObject) -> *mut ffi::PyObject {

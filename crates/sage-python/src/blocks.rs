@@ -10,7 +10,8 @@ use sage::{AtRecord, BoxError, CloseContext, Next, Source, SourceContext};
 
 use crate::Record;
 use crate::cutter::Loop;
-use crate::error::Raised;
+use crate::error::{Raised, attempt};
+use crate::object::Object;
 use crate::records::Records;
 use crate::thread::{self, attach, waited};
 use crate::value::Value;
@@ -49,7 +50,7 @@ impl Pace {
 /// Gives the blocks of a container.
 pub(crate) struct Blocks {
     /// Makes the adapter: an object with the attribute `records`, the container.
-    make: Py<PyAny>,
+    make: Object,
     records: Option<Records>,
     of: Option<Arc<Loop>>,
     pace: Pace,
@@ -60,7 +61,7 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    pub(crate) fn new(make: Py<PyAny>) -> Self {
+    pub(crate) fn new(make: Object) -> Self {
         Self { make, records: None, of: None, pace: Pace::new(MOST_RECORDS), before: 0, begun: None }
     }
 
@@ -71,7 +72,7 @@ impl Blocks {
 
     /// The next block, unless reading the last one has failed.
     fn checked_block(&mut self, py: Python<'_>) -> Result<Option<Record>, BoxError> {
-        let raised = |exception| Raised::new(py, exception, None);
+        let raised = |exception| Raised::new(py, exception);
         match self.records.as_ref().and_then(|records| records.take_error(py)) {
             None => Ok(self.block(py).map_err(raised)?),
             // It has happened behind the last record that was taken. The engine names the record behind the one that it
@@ -87,7 +88,7 @@ impl Blocks {
             return Ok(None);
         }
         records.begin(py, of, self.pace.records);
-        Ok(Some(Record::from(Value::Object(records.object(py).clone().unbind()))))
+        Ok(Some(Record::from(Value::Object(records.object(py).clone().into()))))
     }
 }
 
@@ -100,14 +101,11 @@ impl Source for Blocks {
 
     fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
         self.of = Some(thread::watched());
-        attach(|py| {
-            let mut open = || {
-                let adapter = self.make.bind(py).call1((cx.replica, cx.parallelism))?;
-                self.records = Some(Records::of(&adapter.getattr("records")?, true)?);
-                Ok(())
-            };
-            open().map_err(|exception| Raised::new(py, exception, None).into())
-        })
+        self.records = Some(attempt(|py| {
+            let adapter = self.make.made(py, cx.replica, cx.parallelism)?;
+            Records::of(&adapter.getattr("records")?, true)
+        })?);
+        Ok(())
     }
 
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Record>, BoxError> {

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 
 use crate::Record;
 use crate::error::Raised;
+use crate::thread::lock;
 use crate::value::Value;
 
 /// What a call came to: the records that go on, or why there are none.
@@ -88,10 +89,6 @@ pub(crate) struct Bridge {
 }
 
 impl Bridge {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Tells the loop, or a thread, that something waits.
     fn tell(&self) {
         match &self.pipe {
@@ -113,7 +110,7 @@ impl Bridge {
     ) -> Result<(u64, oneshot::Receiver<Answer>, Arc<OnceLock<Instant>>), Refused> {
         let (sender, answer) = oneshot::channel();
         let begun = Arc::<OnceLock<Instant>>::default();
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         if let Some(stuck) = &waiting.stuck {
             return Err(Refused::Stuck(stuck.clone()));
         }
@@ -128,7 +125,7 @@ impl Bridge {
 
     /// Nobody waits for a record any more. Says whether it was begun.
     pub(crate) fn give_up(&self, number: u64) -> bool {
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         if waiting.answers.remove(&number).is_none() {
             return false;
         }
@@ -159,25 +156,25 @@ impl Bridge {
 
     /// Whether the loop has not been told by now that this record was given up.
     pub(crate) fn is_untold(&self, number: u64) -> bool {
-        self.waiting().cancel.contains(&number)
+        lock(&self.waiting).cancel.contains(&number)
     }
 
     /// Nothing is begun any more, and nothing that was begun is waited for.
     pub(crate) fn is_stuck(&self, why: &str) {
-        refuse_all(self.waiting(), why);
+        refuse_all(lock(&self.waiting), why);
     }
 
     /// Waits until all calls have ended, for as long as `wait` has the thread wait; it says when no longer.
     pub(crate) fn await_end(&self, mut wait: impl FnMut() -> bool) -> bool {
         loop {
-            let mut waiting = self.waiting();
+            let mut waiting = lock(&self.waiting);
             if waiting.is_ended {
                 return true;
             }
             waiting.closer = Some(std::thread::current());
             drop(waiting);
             if !wait() {
-                return self.waiting().is_ended;
+                return lock(&self.waiting).is_ended;
             }
         }
     }
@@ -191,7 +188,7 @@ impl Bridge {
 
     /// A thread's call has ended.
     fn answer_now(&self, number: u64, answer: Answer) {
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         let threads = &mut waiting.threads;
         if threads.given_up.remove(&number) {
             threads.there += 1;
@@ -208,7 +205,7 @@ impl Bridge {
 
     /// Keeps the answer of a loop until `send`; returns how many are kept.
     fn keep(&self, number: u64, answer: Answer) -> usize {
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         // Nobody waits for the answer of a record that was given up.
         if let Some(awaited) = waiting.answers.remove(&number) {
             waiting.answered.push((awaited.answer, answer));
@@ -226,7 +223,7 @@ impl Bridge {
 
     /// Waits for the next record, for a thread; `None` when the thread is to end.
     fn next_waiting(&self) -> Option<(u64, Value, bool)> {
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         // One whose call was given up, and returned after all, may be one too many.
         let is_wanted = waiting.threads.there <= waiting.threads.most + 1;
         waiting.threads.idle += 1;
@@ -314,7 +311,7 @@ impl Bridge {
         { reader }.read_exact(&mut [0])?;
         self.told.store(false, Ordering::Release);
         let (begin, cancel) = {
-            let mut waiting = self.waiting();
+            let mut waiting = lock(&self.waiting);
             (std::mem::take(&mut waiting.begin), std::mem::take(&mut waiting.cancel))
         };
         let begin = begin.into_iter().map(|(number, value)| Ok((number, value.into_object(py)?)));
@@ -323,7 +320,7 @@ impl Bridge {
 
     /// The call for a record begins on the loop.
     fn begins(&self, number: u64) {
-        if let Some(awaited) = self.waiting().answers.get(&number) {
+        if let Some(awaited) = lock(&self.waiting).answers.get(&number) {
             awaited.begun.get_or_init(Instant::now);
         }
     }
@@ -337,7 +334,7 @@ impl Bridge {
 
     /// A thread that was to be started cannot be.
     fn not_started(&self) {
-        self.waiting().threads.there -= 1;
+        lock(&self.waiting).threads.there -= 1;
     }
 
     /// Answers for a record with what goes on. Returns, as `failed` does, how many answers of a loop are to be sent on.
@@ -347,13 +344,13 @@ impl Bridge {
 
     /// Answers for a record with an exception.
     fn failed(&self, py: Python<'_>, number: u64, exception: Bound<'_, PyAny>) -> usize {
-        self.answer(number, Err(Refused::Raised(Raised::new(py, PyErr::from_value(exception), None))))
+        self.answer(number, Err(Refused::Raised(Raised::new(py, PyErr::from_value(exception)))))
     }
 
     /// Sends the answers of a loop on to the task. Several at a time, as it is woken for them. Says whether something
     /// waits to be taken.
     fn send(&self) -> bool {
-        let answered = std::mem::take(&mut self.waiting().answered);
+        let answered = std::mem::take(&mut lock(&self.waiting).answered);
         for (asked, answer) in answered {
             // As in `answer_now`.
             let _ = asked.send(answer);
@@ -363,7 +360,7 @@ impl Bridge {
 
     /// Threads end when they have ended their calls.
     fn close(&self) {
-        let mut waiting = self.waiting();
+        let mut waiting = lock(&self.waiting);
         waiting.is_closed = true;
         let unwanted = std::mem::take(&mut waiting.begin);
         Self::end_if_over(waiting);
@@ -373,7 +370,7 @@ impl Bridge {
 
     /// All that ran on a loop has ended.
     fn ended(&self) {
-        end(&mut self.waiting());
+        end(&mut lock(&self.waiting));
     }
 }
 

@@ -18,18 +18,11 @@ use sage::{AtRecord, BoxError, CloseContext, OpenContext, StopReason};
 use crate::Record;
 use crate::blocks::{MOST_RECORDS, Pace};
 use crate::cutter::Loop;
-use crate::error::{NotAwaited, Raised};
+use crate::error::{NotAwaited, Raised, attempt};
+use crate::object::Object;
 use crate::records::Records;
 use crate::stage::{Form, Stage};
 use crate::thread::{self, attach, call, call_method};
-
-/// Calls the method `close` of an adapter.
-pub(crate) fn close(py: Python<'_>, adapter: &Py<PyAny>) -> Result<(), BoxError> {
-    match call_method(py, adapter, "close") {
-        Ok(_) => Ok(()),
-        Err(exception) => Err(Raised::new(py, exception, None).into()),
-    }
-}
 
 /// How a chain is run.
 #[derive(Clone, Copy)]
@@ -55,7 +48,7 @@ impl Manner {
 /// looked for from the end of the chain on, and within a stage from the innermost loop on.
 pub(crate) struct Chain {
     /// Makes the adapter: an attribute `stages`, and methods `blame(exception)` and `close()`.
-    make: Py<PyAny>,
+    make: Object,
     adapter: Option<Py<PyAny>>,
     stages: Vec<Stage>,
     of: Option<Arc<Loop>>,
@@ -69,7 +62,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) fn new(make: Py<PyAny>, manner: Manner) -> Self {
+    pub(crate) fn new(make: Object, manner: Manner) -> Self {
         Self {
             make,
             adapter: None,
@@ -85,14 +78,11 @@ impl Chain {
 
     pub(crate) fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
         self.of = Some(thread::watched());
-        attach(|py| {
-            let raised = |exception| Raised::new(py, exception, None);
-            let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
-            let adapter = call(self.make.bind(py), &replica, None).map_err(raised)?;
+        attempt(|py| {
+            let adapter = self.make.made(py, cx.replica, cx.parallelism)?;
             let adapter = self.adapter.insert(adapter.unbind()).bind(py);
-            let stages =
-                || adapter.getattr("stages")?.try_iter()?.map(|stage| Stage::of(&stage?)).collect::<PyResult<_>>();
-            self.stages = stages().map_err(raised)?;
+            let stages = adapter.getattr("stages")?.try_iter()?.map(|stage| Stage::of(&stage?));
+            self.stages = stages.collect::<PyResult<_>>()?;
             Ok(())
         })
     }
@@ -266,7 +256,7 @@ impl Chain {
     fn blamed(&self, py: Python<'_>, exception: PyErr, record: Option<u64>) -> BoxError {
         if self.manner.most == 1 {
             // The engine knows which record it was, and one function is all there is.
-            return Raised::new(py, exception, None).error();
+            return Raised::new(py, exception).error();
         }
         // With its traceback, which the value alone need not have.
         let raised = exception.clone_ref(py).into_value(py);
@@ -274,7 +264,7 @@ impl Chain {
             let blamed = adapter.call_method1(py, intern!(py, "blame"), (raised,));
             blamed.and_then(|blamed| blamed.extract::<Option<(String, String)>>(py)).ok().flatten()
         });
-        let raised = Raised::new(py, exception, function);
+        let raised = Raised::by(py, exception, function);
         match record {
             Some(record) => AtRecord::new(record, raised).into(),
             None => raised.into(),
@@ -284,10 +274,7 @@ impl Chain {
     /// Has sinks make final what they wrote.
     pub(crate) fn publish(&mut self) -> Result<(), BoxError> {
         let Some(adapter) = &self.adapter else { return Ok(()) };
-        attach(|py| match call_method(py, adapter, "publish") {
-            Ok(_) => Ok(()),
-            Err(exception) => Err(Raised::new(py, exception, None).into()),
-        })
+        Ok(attempt(|py| call_method(py, adapter, "publish").map(drop))?)
     }
 
     pub(crate) fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
@@ -297,19 +284,16 @@ impl Chain {
             StopReason::Signal(_) => "signal",
             _ => "else",
         };
-        attach(|py| {
+        let closed = attempt(|py| {
             self.drop_rest(py);
             self.stages.clear();
             let Some(adapter) = self.adapter.take() else { return Ok(()) };
             let told = adapter.call_method1(py, intern!(py, "ended"), (ending,));
-            let closed = close(py, &adapter);
-            let raised = |exception| Raised::new(py, exception, None);
-            let notes: Vec<String> = told
-                .and_then(|_| adapter.call_method0(py, intern!(py, "notes")))
-                .and_then(|notes| notes.extract(py))
-                .map_err(raised)?;
-            notes.into_iter().for_each(|note| cx.note(note));
-            closed
-        })
+            let closed = call_method(py, &adapter, "close");
+            let notes = told.and_then(|_| adapter.call_method0(py, intern!(py, "notes")))?;
+            notes.extract::<Vec<String>>(py)?.into_iter().for_each(|note| cx.note(note));
+            closed.map(drop)
+        });
+        Ok(closed?)
     }
 }

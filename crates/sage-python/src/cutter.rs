@@ -15,7 +15,7 @@
 
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use pyo3::ffi::PyObject;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use sage::OsThread;
+
+use crate::thread::lock;
 
 /// Between two looks at the loops that run.
 pub(crate) const TICK: Duration = Duration::from_millis(3);
@@ -99,7 +101,7 @@ impl Cutter {
         let shared = Some(self.0.clone());
         let (cut, run, out) = (AtomicBool::new(false), AtomicU64::new(0), AtomicPtr::new(ptr::null_mut()));
         let watched = Arc::new(Loop { cut, run, out, shared });
-        let mut state = self.0.lock();
+        let mut state = lock(&self.0.state);
         state.loops.push((watched.clone(), None));
         if !state.ticks && !state.is_closed {
             let shared = self.0.clone();
@@ -117,7 +119,7 @@ impl Cutter {
 
     /// The thread of these loops has ended.
     pub(crate) fn forget(&self, watched: &Arc<Loop>) {
-        let mut state = self.0.lock();
+        let mut state = lock(&self.0.state);
         state.loops.retain(|(other, _)| !Arc::ptr_eq(other, watched));
         if state.is_over() {
             drop(state);
@@ -127,7 +129,7 @@ impl Cutter {
 
     /// Ends the thread, and waits until it has ended.
     pub(crate) fn close(&self) {
-        let mut state = self.0.lock();
+        let mut state = lock(&self.0.state);
         state.is_closed = true;
         let threads = std::mem::take(&mut state.threads);
         drop(state);
@@ -151,14 +153,10 @@ impl Drop for Cutter {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     #[cold]
     fn wake(&self) {
         // Under the lock, so that the cutter does not fall asleep between its look and this.
-        let state = self.lock();
+        let state = lock(&self.state);
         self.sleeps.store(false, Ordering::Relaxed);
         drop(state);
         self.changed.notify_all();
@@ -166,7 +164,7 @@ impl Shared {
 
     /// What the thread does.
     fn tick(&self) -> OsThread {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         loop {
             let ticking = self.changed.wait_timeout_while(state, TICK, |state| !state.is_over());
             state = ticking.unwrap_or_else(PoisonError::into_inner).0;

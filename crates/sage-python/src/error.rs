@@ -5,6 +5,8 @@ use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTypeError
 use pyo3::prelude::*;
 use sage::{BoxError, Fatal};
 
+use crate::thread::attach;
+
 create_exception!(sage, SubmitError, PyRuntimeError, "The pipeline cannot be run as it is declared.");
 create_exception!(sage, ServiceError, PyRuntimeError, "A service does not exist, or does not take calls.");
 create_exception!(
@@ -27,10 +29,20 @@ pub(crate) struct Raised {
 /// How much of a function's name a message shows.
 const NAME_CHARS: usize = 200;
 
+/// Attaches the calling thread, as [`attach`] does, for Python code that may raise.
+pub(crate) fn attempt<R>(act: impl for<'py> FnOnce(Python<'py>) -> PyResult<R>) -> Result<R, Raised> {
+    attach(|py| act(py).map_err(|exception| Raised::new(py, exception)))
+}
+
 impl Raised {
+    /// Where a task runs one function only, or it does not matter which.
+    pub(crate) fn new(py: Python<'_>, exception: PyErr) -> Self {
+        Self::by(py, exception, None)
+    }
+
     /// `function` is the one that raised it, where a task runs several, and with what it was at work, if there is more
     /// to say.
-    pub(crate) fn new(py: Python<'_>, exception: PyErr, function: Option<(String, String)>) -> Self {
+    pub(crate) fn by(py: Python<'_>, exception: PyErr, function: Option<(String, String)>) -> Self {
         let exception = unwrapped(py, exception);
         let kind = exception.get_type(py).name().map_or_else(|_| "exception".to_owned(), |name| name.to_string());
         let text = exception.value(py).str().map_or_else(|_| String::new(), |text| text.to_string());

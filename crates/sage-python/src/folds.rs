@@ -11,10 +11,11 @@ use pyo3::types::{PyList, PyTuple};
 use sage::{BoxError, Count, DataStream, FoldFunction, Pipe, Sliding, Stream, Timed, Tumbling, Windowed};
 
 use crate::Record;
-use crate::error::Raised;
+use crate::error::attempt;
+use crate::object::Object;
 use crate::records::Records;
 use crate::spec::{Spec, Windows};
-use crate::steps::{Step, copy};
+use crate::steps::Step;
 use crate::thread::{self, attach, call};
 use crate::value::{Key, Value};
 use crate::windows::{at_its_time, ended, parted, result};
@@ -23,27 +24,19 @@ use crate::windows::{at_its_time, ended, parted, result};
 const BLOCK_RECORDS: usize = 256;
 
 /// What a window has of its records.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Folded {
     /// A tuple of what they were made, none before the first block.
-    so_far: Option<Py<PyAny>>,
+    so_far: Option<Object>,
     /// Those that wait; a record may be in several windows.
     waiting: Vec<Arc<Record>>,
-}
-
-impl Clone for Folded {
-    /// Of the initial one, which is the only one that the engine clones, as windows that fire again keep their records.
-    fn clone(&self) -> Self {
-        let so_far = self.so_far.as_ref().map(|so_far| attach(|py| so_far.clone_ref(py)));
-        Self { so_far, waiting: self.waiting.clone() }
-    }
 }
 
 impl Folded {
     fn take(&mut self, record: &Arc<Record>, function: &Py<PyAny>) -> Result<(), BoxError> {
         self.waiting.push(Arc::clone(record));
         if self.waiting.len() >= BLOCK_RECORDS {
-            attach(|py| self.fold(py, function).map_err(|exception| Raised::new(py, exception, None)))?;
+            attempt(|py| self.fold(py, function))?;
         }
         Ok(())
     }
@@ -59,7 +52,7 @@ impl Folded {
         let arguments = (so_far, records.object(py)).into_pyobject(py)?;
         let of = thread::watched();
         records.begin(py, &of, usize::MAX);
-        self.so_far = Some(of.run(None, || call(function.bind(py), &arguments, None))?.unbind());
+        self.so_far = Some(of.run(None, || call(function.bind(py), &arguments, None))?.into());
         // Those that it has not come to within its time wait again, while the engine sees what is asked of it.
         self.waiting.extend(records.rest(py).into_iter().map(|record| Arc::new(Record::of(record))));
         Ok(())
@@ -79,13 +72,8 @@ fn folded(window: Timed<Windowed<Arc<Key>, Folded>>) -> Record {
 }
 
 /// The function of a program that folds.
-struct Folding(Py<PyAny>);
-
-impl Clone for Folding {
-    fn clone(&self) -> Self {
-        Self(copy(&self.0))
-    }
-}
+#[derive(Clone)]
+struct Folding(Object);
 
 impl FoldFunction<Folded, &Arc<Record>> for Folding {
     fn fold(&mut self, folded: &mut Folded, record: &Arc<Record>) -> Result<(), BoxError> {
@@ -100,7 +88,7 @@ pub(crate) fn window<P: Pipe<Out = Record>>(
     spec: &Spec,
 ) -> PyResult<Vec<DataStream<Record>>> {
     let &Spec::Window { windows, by_clock, late, .. } = spec else { return Err(step.refused()) };
-    let (start, function) = (Folded::default(), Folding(copy(&step.make)));
+    let (start, function) = (Folded::default(), Folding(step.make.clone()));
     if by_clock {
         let keyed = stream.map(Arc::new).key_by(|record| record.key());
         return Ok(match windows {

@@ -6,7 +6,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::error::Raised;
+use crate::error::{Raised, attempt};
 use crate::json;
 use crate::spec::Role;
 use crate::thread::{attach, call};
@@ -168,24 +168,21 @@ impl Link {
     /// What the reference gives.
     #[cold]
     pub(crate) fn reference(&self, value: Value) -> Result<Value, Raised> {
-        attach(|py| {
-            let result = || {
-                let arguments = (value.into_object(py)?,).into_pyobject(py)?;
-                let result = call(self.reference.bind(py), &arguments, None)?;
-                Ok(if matches!(self.role, Role::FlatMap) {
+        attempt(|py| {
+            let result = call(self.reference.bind(py), &(value.into_object(py)?,).into_pyobject(py)?, None)?;
+            Ok(match self.role {
+                Role::FlatMap => {
                     Value::List(result.try_iter()?.map(|item| Ok(Value::of(&item?))).collect::<PyResult<_>>()?)
-                } else {
-                    Value::of(&result)
-                })
-            };
-            result().map_err(|exception| Raised::new(py, exception, None))
+                }
+                _ => Value::of(&result),
+            })
         })
     }
 }
 
 #[cold]
 pub(crate) fn raised(exception: PyErr) -> Raised {
-    attach(|py| Raised::new(py, exception, None))
+    attach(|py| Raised::new(py, exception))
 }
 
 /// Whether Python takes a value for true.
@@ -200,7 +197,7 @@ pub(crate) fn is_true(value: &Value) -> Result<bool, Raised> {
         Value::Tuple(items) => !items.is_empty(),
         Value::List(items) => !items.is_empty(),
         Value::Dict(pairs) => !pairs.is_empty(),
-        Value::Object(object) => attach(|py| object.bind(py).is_truthy()).map_err(raised)?,
+        Value::Object(object) => attempt(|py| object.bind(py).is_truthy())?,
     })
 }
 
@@ -209,12 +206,9 @@ pub(crate) fn summand(value: Value) -> Result<Value, Raised> {
     if matches!(value, Value::Int(_) | Value::Float(_)) {
         return Ok(value);
     }
-    attach(|py| {
-        let summand = || {
-            let function = py.import("sage._states")?.getattr("summand")?;
-            Ok(Value::of(&call(&function, &(value.into_object(py)?,).into_pyobject(py)?, None)?))
-        };
-        summand().map_err(|exception| Raised::new(py, exception, None))
+    attempt(|py| {
+        let function = py.import("sage._states")?.getattr("summand")?;
+        Ok(Value::of(&call(&function, &(value.into_object(py)?,).into_pyobject(py)?, None)?))
     })
 }
 
@@ -231,8 +225,5 @@ pub(crate) fn added(one: Value, other: Value) -> Result<Value, Raised> {
         (Value::Float(a), Value::Int(b)) => return Ok(Value::Float(a + *b as f64)),
         _ => {}
     }
-    attach(|py| {
-        let sum = || Ok(Value::of(&one.into_object(py)?.add(other.into_object(py)?)?));
-        sum().map_err(|exception| Raised::new(py, exception, None))
-    })
+    attempt(|py| Ok(Value::of(&one.into_object(py)?.add(other.into_object(py)?)?)))
 }

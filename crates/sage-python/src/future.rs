@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use sage::{CallError, ServiceHandle, ServiceState};
 
 use crate::error::ServiceError;
 use crate::service::{PythonService, refused};
-use crate::thread::{self, attach};
+use crate::thread::{self, attach, lock};
 use crate::workers::{Begun, MOST_THREADS, Work, Workers, entering, is_worker, leaving, spin_until};
 
 /// How often a thread that waits sees to the signals of its program.
@@ -78,14 +78,10 @@ enum Stage {
 }
 
 impl Call {
-    fn stage(&self) -> MutexGuard<'_, Stage> {
-        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Nobody waits for it any more. If it has not begun, it is not made. The calling thread is attached and holds no
     /// lock, as what is dropped may have the program's objects.
     fn give_up(&self) {
-        let mut stage = self.stage();
+        let mut stage = lock(&self.stage);
         if matches!(*stage, Stage::Waiting(_) | Stage::Running) {
             let before = std::mem::replace(&mut *stage, Stage::Dropped);
             drop(stage);
@@ -95,7 +91,7 @@ impl Call {
 
     /// Takes it to make it, if nobody has and somebody wants it. The calling thread is attached.
     fn claim(&self) -> Option<Inside> {
-        let mut stage = self.stage();
+        let mut stage = lock(&self.stage);
         if !matches!(*stage, Stage::Waiting(_)) {
             return None;
         }
@@ -111,7 +107,7 @@ impl Call {
         if spin_until(is_over) {
             return true;
         }
-        let stage = self.stage();
+        let stage = lock(&self.stage);
         self.is_awaited.store(true, Ordering::Relaxed);
         drop(self.ended.wait_timeout_while(stage, limit, |_| !is_over()));
         is_over()
@@ -120,7 +116,7 @@ impl Call {
     /// Wakes whoever waits for it.
     fn tell(&self) {
         self.is_over.store(true, Ordering::Release);
-        let stage = self.stage();
+        let stage = lock(&self.stage);
         let is_awaited = self.is_awaited.load(Ordering::Relaxed);
         drop(stage);
         if is_awaited {
@@ -135,7 +131,7 @@ impl Call {
             Poll::Ready(Err(error)) => Err(refused(&error)),
             Poll::Pending => unreachable!("it waits for nothing"),
         };
-        let mut stage = self.stage();
+        let mut stage = lock(&self.stage);
         if matches!(*stage, Stage::Running) {
             *stage = Stage::Ended(result);
         } else {
@@ -169,7 +165,7 @@ impl Work for Call {
     }
 
     fn is_wanted(&self) -> bool {
-        matches!(*self.stage(), Stage::Waiting(_))
+        matches!(*lock(&self.stage), Stage::Waiting(_))
     }
 
     fn service(&self) -> usize {
@@ -332,7 +328,7 @@ pub(crate) fn result(
         }
         py.check_signals()?;
     }
-    match &*call.stage() {
+    match &*lock(&call.stage) {
         Stage::Ended(Ok(value)) => Ok(value.clone_ref(py)),
         Stage::Ended(Err(error)) => Err(error.clone_ref(py)),
         _ => Err(ServiceError::new_err(NOT_MADE)),

@@ -10,7 +10,7 @@ use std::ffi::{c_int, c_void};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::ended::Ended;
 use crate::heed;
 use crate::kafka::Offsets;
 use crate::rows::Rows;
-use crate::thread::{self, Scope, attach};
+use crate::thread::{self, Scope, attach, lock};
 use crate::workers::Workers;
 
 /// A job that was started.
@@ -82,13 +82,9 @@ impl Job {
         }
     }
 
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// `None` if it was waited for.
     fn live(&self) -> PyResult<Option<Arc<Live>>> {
-        match &*self.phase() {
+        match &*lock(&self.phase) {
             Phase::Live(_) if self.process != std::process::id() => Err(forked("this job belongs to the process that")),
             Phase::Live(live) => Ok(Some(live.clone())),
             Phase::Ended(_) => Ok(None),
@@ -103,7 +99,7 @@ impl Job {
     }
 
     fn with<R>(&self, look: impl FnOnce(&Ended) -> Option<R>) -> Option<R> {
-        match &*self.phase() {
+        match &*lock(&self.phase) {
             Phase::Ended(ended) => look(ended),
             Phase::Live(_) => None,
         }
@@ -153,7 +149,7 @@ struct OnEnd(Mutex<Option<Py<PyAny>>>);
 
 impl OnEnd {
     fn call(&self) {
-        let callback = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let callback = lock(&self.0).take();
         let Some(callback) = callback else { return };
         attach(|py| {
             if let Err(exception) = callback.call0(py) {
@@ -258,7 +254,7 @@ impl Job {
             py.detach(|| drop(live));
             let ended = Ended::of(result, uncommitted, &self.rows);
             // Not dropped while it is locked: the program's objects may look at the job when they are released.
-            let before = std::mem::replace(&mut *self.phase(), Phase::Ended(Box::new(ended)));
+            let before = std::mem::replace(&mut *lock(&self.phase), Phase::Ended(Box::new(ended)));
             drop(before);
         }
         if raised.is_some() && !is_over {
@@ -276,7 +272,7 @@ impl Job {
     /// Whether it is over, and was waited for.
     #[getter]
     fn is_over(&self) -> bool {
-        matches!(&*self.phase(), Phase::Ended(_))
+        matches!(&*lock(&self.phase), Phase::Ended(_))
     }
 
     /// Ends the sources; what is in flight is finished.

@@ -14,29 +14,21 @@ use crate::value::{Key, Value};
 use crate::windows::{at_its_time, seconds};
 
 /// What a pair has on either side: a record, or `None` where it has no partner.
-trait Side {
-    fn value(self) -> Value;
+fn side(record: impl Into<Option<Record>>) -> Value {
+    record.into().map_or(Value::None, |record| record.value)
 }
 
-impl Side for Record {
-    fn value(self) -> Value {
-        self.value
-    }
+fn pair<A: Into<Option<Record>>, B: Into<Option<Record>>>((key, left, right): (Arc<Key>, A, B)) -> Record {
+    Record::from(Value::Tuple([key.value(), side(left), side(right)].into()))
 }
 
-impl Side for Option<Record> {
-    fn value(self) -> Value {
-        self.map_or(Value::None, |record| record.value)
-    }
-}
-
-fn pair<A: Side, B: Side>((key, left, right): (Arc<Key>, A, B)) -> Record {
-    Record::from(Value::Tuple([key.value(), left.value(), right.value()].into()))
-}
-
-fn pair_in_window<A: Side, B: Side>(pair: Timed<Windowed<Arc<Key>, (A, B)>>) -> Record {
+fn pair_in_window<A, B>(pair: Timed<Windowed<Arc<Key>, (A, B)>>) -> Record
+where
+    A: Into<Option<Record>>,
+    B: Into<Option<Record>>,
+{
     let Windowed { key, window, value: (left, right) } = pair.value;
-    let fields = [key.value(), seconds(window.start), seconds(window.end), left.value(), right.value()];
+    let fields = [key.value(), seconds(window.start), seconds(window.end), side(left), side(right)];
     Record { time: pair.time.millis(), ..Record::from(Value::Tuple(fields.into())) }
 }
 

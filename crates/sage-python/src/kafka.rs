@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::str;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -16,10 +16,10 @@ use sage::{BoxError, CloseContext, DataStream, Environment, FinishContext, OpenC
 use sage_connectors::{KafkaOffsets, KafkaRecord, KafkaSink, KafkaSource, OffsetReset};
 
 use crate::Record;
-use crate::error::Raised;
+use crate::error::attempt;
 use crate::spec::{Reset, Spec};
 use crate::steps::Step;
-use crate::thread::attach;
+use crate::thread::{attach, lock};
 use crate::value::Value;
 
 /// Where the sources of a job stood at their end, to be committed when the job has succeeded.
@@ -139,10 +139,7 @@ impl Written {
         if waiting.is_empty() {
             return Ok(());
         }
-        let messages: Vec<Message> = attach(|py| {
-            let messages = waiting.into_iter().map(|record| Message::of(record, py));
-            messages.collect::<PyResult<_>>().map_err(|exception| Raised::new(py, exception, None))
-        })?;
+        let messages: Vec<Message> = attempt(|py| waiting.into_iter().map(|record| Message::of(record, py)).collect())?;
         messages.into_iter().try_for_each(|message| self.sink.write(message))
     }
 }
@@ -185,12 +182,8 @@ struct Brokers(MockCluster<'static, DefaultProducerContext>);
 unsafe impl Send for Brokers {}
 
 impl KafkaCluster {
-    fn brokers(&self) -> MutexGuard<'_, Option<Brokers>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn with<R: Send>(&self, py: Python<'_>, look: impl FnOnce(&Brokers) -> R + Send) -> PyResult<R> {
-        let result = py.detach(|| self.brokers().as_ref().map(look));
+        let result = py.detach(|| lock(&self.0).as_ref().map(look));
         result.ok_or_else(|| PyRuntimeError::new_err("the cluster is closed"))
     }
 }
@@ -219,7 +212,7 @@ impl KafkaCluster {
     /// Ends the brokers, and waits until their threads have ended.
     fn close(&self, py: Python<'_>) {
         py.detach(|| {
-            drop(self.brokers().take());
+            drop(lock(&self.0).take());
             OsThread::await_exiting();
         });
     }

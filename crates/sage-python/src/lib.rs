@@ -32,6 +32,7 @@ mod kafka;
 mod kafka;
 mod method;
 mod native;
+mod object;
 mod plan;
 mod policies;
 mod records;
@@ -72,7 +73,7 @@ struct Record {
 impl Record {
     fn of(object: Bound<'_, PyAny>) -> Self {
         let weight = u32::try_from(weight::weight(&object)).unwrap_or(u32::MAX);
-        Self { weight, ..Self::from(Value::Object(object.unbind())) }
+        Self { weight, ..Self::from(Value::Object(object.into())) }
     }
 
     /// About how many bytes it holds, whichever thread asks.

@@ -14,7 +14,7 @@ use sage::{AtRecord, Emit, Fault, Operator};
 use crate::Record;
 use crate::blocks::MOST_RECORDS;
 use crate::cutter::TICK;
-use crate::error::Raised;
+use crate::error::{Raised, attempt};
 use crate::functions::{Function, Link, Piece, added, each_word, is_true, raised, summand};
 use crate::spec::Role;
 use crate::thread::attach;
@@ -109,7 +109,7 @@ impl Native {
         // How many of the links are done already.
         let mut done = Vec::new();
         if self.blocks || waiting.iter().any(|record| matches!(record.value, Value::Object(_))) {
-            attach(|py| {
+            attempt(|py| {
                 if self.blocks {
                     let blocks = std::mem::take(&mut waiting);
                     for block in blocks {
@@ -120,8 +120,7 @@ impl Native {
                 }
                 done = self.make_values(py, &mut waiting);
                 Ok(())
-            })
-            .map_err(raised)?;
+            })?;
         }
         done.resize(waiting.len(), 0);
         let has_objects = waiting.iter().any(|record| matches!(record.value, Value::Object(_)));

@@ -5,9 +5,10 @@ use sage::{BoxError, DataStream, DeadLetter, ErrorPolicy, Pipe, Retry, Stream};
 
 use crate::Record;
 use crate::error::Raised;
+use crate::object::Object;
 use crate::rows::functions_of;
 use crate::spec::Seconds;
-use crate::steps::{Step, copy, timed};
+use crate::steps::{Step, timed};
 use crate::thread::attach;
 use crate::value::Value;
 
@@ -17,7 +18,7 @@ struct Attempts {
     attempts: u32,
     first: Seconds,
     longest: Seconds,
-    on: Py<PyAny>,
+    on: Object,
 }
 
 /// How many records may be left out.
@@ -44,7 +45,7 @@ impl Policy {
     /// How often functions are called again; `None` if they are not.
     pub(crate) fn retry(&self) -> Option<Retry> {
         let Attempts { attempts, first, longest, on } = self.retry.as_ref()?;
-        let classes = copy(on);
+        let classes = on.clone();
         let is_one =
             move |raised: &Raised| attach(|py| matches!(raised.exception.matches(py, classes.bind(py)), Ok(true)));
         let retry = Retry::up_to(*attempts).backoff(first.0, longest.0);

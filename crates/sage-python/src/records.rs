@@ -12,7 +12,7 @@
 //! Its fields are touched by the thread that drives it, while attached unless something else is said. It takes no part
 //! in collections of cycles: nothing that it refers to can get hold of it.
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::c_void;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +25,7 @@ use pyo3::types::{PyList, PyType};
 
 use crate::blocks::MOST_RECORDS;
 use crate::cutter::{ENDLESS, Loop};
+use crate::vectorcall;
 
 type Next = unsafe extern "C-unwind" fn(*mut PyObject) -> *mut PyObject;
 
@@ -351,26 +352,15 @@ pub(crate) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
         };
         // The type refers to them as long as it lives, which is for ever.
         let methods = Box::leak(Box::new([method, ffi::PyMethodDef::zeroed()]));
-        let mut slots = [
+        let slots = [
             (ffi::Py_tp_iter, ffi::PyObject_SelfIter as ffi::getiterfunc as *mut c_void),
             (ffi::Py_tp_iternext, next as Next as *mut c_void),
             (ffi::Py_tp_dealloc, dealloc as ffi::destructor as *mut c_void),
             (ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
-            (0, ptr::null_mut()),
-        ]
-        .map(|(slot, pfunc): (c_int, *mut c_void)| ffi::PyType_Slot { slot, pfunc });
-        let flags = ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_IMMUTABLETYPE | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
-        let mut spec = ffi::PyType_Spec {
-            name: c"sage._sage.Records".as_ptr(),
-            basicsize: c_int::try_from(size_of::<Inner>()).expect("an object is small"),
-            itemsize: 0,
-            flags: c_uint::try_from(flags).expect("these flags are of the lower half"),
-            slots: slots.as_mut_ptr(),
-        };
-        // SAFETY: the spec is whole; what it points to is copied, but for the name and the methods, which live for
-        // ever.
-        let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec)) }?;
-        Ok::<_, PyErr>(made.cast_into::<PyType>()?.unbind())
+        ];
+        let flags = ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+        // SAFETY: the functions are of the kinds that belong there; the methods live for ever.
+        unsafe { vectorcall::class::<Inner>(py, c"sage._sage.Records", flags, &slots) }.map(Bound::unbind)
     })?;
     Ok(made.bind(py))
 }

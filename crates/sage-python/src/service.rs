@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use sage::{BoxError, CallError, HookContext, Service, ServiceHandle};
 
-use crate::error::{Raised, ServiceError};
+use crate::error::{ServiceError, attempt};
 use crate::future::{self, Call, Request, ServiceFuture, check_timeout};
 use crate::thread::{attach, call, call_method};
 use crate::workers::Workers;
@@ -33,22 +33,16 @@ impl Drop for PythonService {
 impl PythonService {
     /// Makes the service by calling the package's factory.
     pub(crate) fn make(factory: &Py<PyAny>, workers: &Arc<Workers>) -> Result<Self, BoxError> {
-        attach(|py| {
-            let make = || {
-                let hooks = call(factory.bind(py), &PyTuple::empty(py), None)?.unbind();
-                let instance = hooks.getattr(py, intern!(py, "instance"))?;
-                workers.hold();
-                Ok(Self { hooks, instance, workers: workers.clone() })
-            };
-            make().map_err(|exception| Raised::new(py, exception, None).into())
-        })
+        Ok(attempt(|py| {
+            let hooks = call(factory.bind(py), &PyTuple::empty(py), None)?.unbind();
+            let instance = hooks.getattr(py, intern!(py, "instance"))?;
+            workers.hold();
+            Ok(Self { hooks, instance, workers: workers.clone() })
+        })?)
     }
 
     fn hook(&self, name: &str) -> Result<(), BoxError> {
-        attach(|py| match call_method(py, &self.hooks, name) {
-            Ok(_) => Ok(()),
-            Err(exception) => Err(Raised::new(py, exception, None).into()),
-        })
+        Ok(attempt(|py| call_method(py, &self.hooks, name).map(drop))?)
     }
 
     /// A method of the user's object.

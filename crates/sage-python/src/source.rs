@@ -8,8 +8,9 @@ use pyo3::types::PyIterator;
 use sage::{BoxError, CloseContext, Next, Source, SourceContext};
 
 use crate::Record;
-use crate::error::Raised;
-use crate::thread::{attach, call, next};
+use crate::error::{Raised, attempt};
+use crate::object::Object;
+use crate::thread::{attach, call_method, next};
 
 /// How many records of a container are asked for at a time.
 const MOST_RECORDS: usize = 512;
@@ -24,7 +25,7 @@ pub(crate) struct Nothing;
 /// Gives what an iterator gives.
 pub(crate) struct Iterated {
     /// Makes the function's adapter: an iterable, perhaps with a method `close`.
-    make: Py<PyAny>,
+    make: Object,
     adapter: Option<Py<PyAny>>,
     iterator: Option<Py<PyIterator>>,
     ready: VecDeque<Record>,
@@ -37,12 +38,12 @@ pub(crate) struct Iterated {
 
 impl Iterated {
     /// Reads a container, whose records are all there.
-    pub(crate) fn all_there(make: Py<PyAny>) -> Self {
+    pub(crate) fn all_there(make: Object) -> Self {
         Self { most: MOST_RECORDS, ..Self::one_by_one(make) }
     }
 
     /// Reads an iterator that may wait for its next record.
-    pub(crate) fn one_by_one(make: Py<PyAny>) -> Self {
+    pub(crate) fn one_by_one(make: Object) -> Self {
         Self { make, adapter: None, iterator: None, ready: VecDeque::new(), end: None, most: 1 }
     }
 
@@ -57,7 +58,7 @@ impl Iterated {
                     Some(Ok(record)) if record.is(&nothing) => return,
                     Some(Ok(record)) => self.ready.push_back(Record::of(record)),
                     Some(Err(exception)) => {
-                        self.end = Some(Err(Raised::new(py, exception, None)));
+                        self.end = Some(Err(Raised::new(py, exception)));
                         return;
                     }
                     None => {
@@ -74,14 +75,11 @@ impl Source for Iterated {
     type Item = Record;
 
     fn open(&mut self, cx: &SourceContext) -> Result<(), BoxError> {
-        attach(|py| {
-            let raised = |exception| Raised::new(py, exception, None);
-            let replica = (cx.replica, cx.parallelism).into_pyobject(py).map_err(raised)?;
-            let made = call(self.make.bind(py), &replica, None);
-            let adapter = self.adapter.insert(made.map_err(raised)?.unbind());
-            self.iterator = Some(adapter.bind(py).try_iter().map_err(raised)?.unbind());
+        Ok(attempt(|py| {
+            let adapter = self.adapter.insert(self.make.made(py, cx.replica, cx.parallelism)?.unbind());
+            self.iterator = Some(adapter.bind(py).try_iter()?.unbind());
             Ok(())
-        })
+        })?)
     }
 
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Record>, BoxError> {
@@ -110,13 +108,10 @@ impl Source for Iterated {
     }
 
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
-        attach(|py| {
+        Ok(attempt(|py| {
             self.ready.clear();
             self.iterator = None;
-            match self.adapter.take() {
-                Some(adapter) => crate::chain::close(py, &adapter),
-                None => Ok(()),
-            }
-        })
+            self.adapter.take().map_or(Ok(()), |adapter| call_method(py, &adapter, "close").map(drop))
+        })?)
     }
 }

@@ -5,33 +5,26 @@
 
 use std::time::Duration;
 
-use pyo3::prelude::*;
 use pyo3::types::PyList;
 use sage::{DataStream, Pipe, Stream};
 
 use crate::Record;
 use crate::chain::Chain;
 use crate::chained::ChainOperator;
-use crate::steps::{Step, copy};
+use crate::object::Object;
+use crate::steps::Step;
 use crate::thread::attach;
 use crate::value::Value;
 
 /// A list that has the state of a key, or nothing yet. It is made when the first record of its key comes.
-#[derive(Default)]
-struct Cell(Option<Py<PyList>>);
-
-impl Clone for Cell {
-    /// Of the initial one, which is the only one that the engine clones.
-    fn clone(&self) -> Self {
-        Self(self.0.as_ref().map(|list| attach(|py| list.clone_ref(py))))
-    }
-}
+#[derive(Clone, Default)]
+struct Cell(Option<Object>);
 
 /// Gives a record the cell of its key.
 fn with_cell(cell: &mut Cell, record: Record) -> Record {
     attach(|py| {
-        let list = cell.0.get_or_insert_with(|| PyList::empty(py).unbind());
-        let cell = Value::Object(list.clone_ref(py).into_any());
+        let list = cell.0.get_or_insert_with(|| PyList::empty(py).into_any().into());
+        let cell = Value::Object(list.bind(py).clone().into());
         Record { value: Value::Tuple([cell, record.value].into()), ..record }
     })
 }
@@ -47,8 +40,8 @@ pub(crate) fn expiring<P: Pipe<Out = Record>>(
     if !has_function {
         return keyed.distinct().parallelism(step.parallelism).named(&*step.name).boxed();
     }
-    let (make, manner) = (copy(&step.make), step.manner());
+    let (make, manner) = (step.make.clone(), step.manner());
     let cells = keyed.map_with_state(Cell::default(), with_cell);
     let cells = cells.parallelism(step.parallelism).named(format!("states of {}", step.name));
-    cells.operator(move || ChainOperator(Chain::new(copy(&make), manner))).named(&*step.name).boxed()
+    cells.operator(move || ChainOperator(Chain::new(make.clone(), manner))).named(&*step.name).boxed()
 }

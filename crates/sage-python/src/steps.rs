@@ -15,6 +15,7 @@ use crate::chained::{ChainOperator, ChainSink};
 use crate::error::SubmitError;
 use crate::kafka::Offsets;
 use crate::native::{Native, Parts};
+use crate::object::Object;
 use crate::policies::{Policy, policed};
 use crate::rows::{Rows, Told};
 use crate::source::Iterated;
@@ -30,7 +31,7 @@ pub(crate) struct Step {
     pub(crate) spec: Py<Spec>,
     inputs: Vec<(usize, usize)>,
     outputs: Vec<usize>,
-    pub(crate) make: Py<PyAny>,
+    pub(crate) make: Object,
     pub(crate) parallelism: usize,
     pub(crate) strategy: Strategy,
     takes: Form,
@@ -57,7 +58,7 @@ pub(crate) type Loops = HashMap<String, Feedback<Record>>;
 enum Input {
     /// A container that nothing else reads: it is read in the task of the step, as two threads that need the
     /// interpreter would only wait for each other.
-    Container { name: String, make: Py<PyAny> },
+    Container { name: String, make: Object },
     /// The records of a task.
     Stream(DataStream<Record>),
 }
@@ -90,7 +91,7 @@ pub(crate) fn declare(py: Python<'_>, env: &Environment, steps: Vec<Step>, offse
                 input => vec![input.stream(env)],
             },
             (Some(Input::Container { name, make }), true) if takes_blocks(&step) => {
-                let blocks = env.from_source(move |_replica| Blocks::new(copy(&make))).named(name).weigh(Record::held);
+                let blocks = env.from_source(move |_replica| Blocks::new(make.clone())).named(name).weigh(Record::held);
                 functions(py, blocks, &step, Some(1), true)?
             }
             (Some(Input::Container { name, make }), true) => follow(py, container(env, name, make), &step, &mut loops)?,
@@ -118,7 +119,7 @@ pub(crate) fn declare(py: Python<'_>, env: &Environment, steps: Vec<Step>, offse
 
 /// The stream of a step that reads none.
 fn begin(env: &Environment, step: &Step, loops: &mut Loops, offsets: &Offsets) -> PyResult<Input> {
-    let (name, make) = (step.name.clone(), copy(&step.make));
+    let (name, make) = (step.name.clone(), step.make.clone());
     Ok(match step.spec.get() {
         Spec::Source { all_there: true } => Input::Container { name, make },
         Spec::Future { limit } => {
@@ -129,7 +130,7 @@ fn begin(env: &Environment, step: &Step, loops: &mut Loops, offsets: &Offsets) -
         spec @ Spec::KafkaSource { .. } => Input::Stream(kafka::source(env, step, spec, offsets)?),
         // A source that may wait for its next record has a task of its own: so what came before goes on meanwhile.
         _ => {
-            let source = env.from_source(move |_replica| Iterated::one_by_one(copy(&make)));
+            let source = env.from_source(move |_replica| Iterated::one_by_one(make.clone()));
             Input::Stream(match step.policy.retry() {
                 Some(retry) => source.retry(retry).named(name).weigh(Record::held).boxed(),
                 None => source.named(name).weigh(Record::held).boxed(),
@@ -144,13 +145,8 @@ fn takes_blocks(step: &Step) -> bool {
     is_function && step.parallelism == 1 && step.policy.is_none()
 }
 
-fn container(env: &Environment, name: String, make: Py<PyAny>) -> Stream<impl Pipe<Out = Record> + use<>> {
-    env.from_source(move |_replica| Iterated::all_there(copy(&make))).named(name).weigh(Record::held)
-}
-
-/// Another reference to a Python object, for another replica.
-pub(crate) fn copy(object: &Py<PyAny>) -> Py<PyAny> {
-    attach(|py| object.clone_ref(py))
+fn container(env: &Environment, name: String, make: Object) -> Stream<impl Pipe<Out = Record> + use<>> {
+    env.from_source(move |_replica| Iterated::all_there(make.clone())).named(name).weigh(Record::held)
 }
 
 /// Gives every step that follows all records.
@@ -174,12 +170,12 @@ pub(crate) fn functions<P: Pipe<Out = Record>>(
     replicas: Option<usize>,
     blocks: bool,
 ) -> PyResult<Vec<DataStream<Record>>> {
-    let (make, manner) = (copy(&step.make), Manner { blocks, ..step.manner() });
+    let (make, manner) = (step.make.clone(), Manner { blocks, ..step.manner() });
     let replicas = replicas.filter(|_| !blocks);
     match step.spec.get() {
         Spec::Chain { ends: true, .. } if step.policy.is_none() => {
             let sink =
-                stream.sink_to(move |_replica| ChainSink::new(Chain::new(copy(&make), manner))).named(&*step.name);
+                stream.sink_to(move |_replica| ChainSink::new(Chain::new(make.clone(), manner))).named(&*step.name);
             if let Some(replicas) = replicas {
                 sink.parallelism(replicas);
             }
@@ -187,7 +183,7 @@ pub(crate) fn functions<P: Pipe<Out = Record>>(
         }
         Spec::Chain { ends, splits } => {
             let manner = if step.policy.is_none() { manner } else { Manner { most: 1, ..manner } };
-            let chain = stream.operator(move || ChainOperator(Chain::new(copy(&make), manner))).named(&*step.name);
+            let chain = stream.operator(move || ChainOperator(Chain::new(make.clone(), manner))).named(&*step.name);
             let outputs = match replicas {
                 Some(replicas) => policed(chain.parallelism(replicas), step),
                 None => policed(chain, step),

@@ -16,8 +16,8 @@ use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::mem::transmute;
 use std::ptr::NonNull;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::ffi::{self, PyObject};
@@ -57,6 +57,11 @@ pub(crate) fn end_attaching(py: Python<'_>) {
 #[pyfunction]
 pub(crate) fn await_end(py: Python<'_>, thread: i32) {
     py.detach(|| OsThread::of_number(thread).await_end(OsThread::LINGER));
+}
+
+/// Locks, also where a thread has panicked: what is behind these locks is whole between any two lines.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn park() -> ! {

@@ -11,23 +11,16 @@ use sage::{
 };
 
 use crate::Record;
-use crate::chain::close;
-use crate::error::Raised;
+use crate::error::attempt;
+use crate::object::Object;
 use crate::policies::policed;
-use crate::steps::{Step, copy};
-use crate::thread::{self, attach};
+use crate::steps::Step;
+use crate::thread::{attach, call, call_method};
 use crate::value::Key;
 
 /// The state of a key. A new key has none.
-#[derive(Default)]
-struct State(Option<Py<PyAny>>);
-
-impl Clone for State {
-    /// Of the initial one, which is the only one that the engine clones.
-    fn clone(&self) -> Self {
-        Self(self.0.as_ref().map(copy))
-    }
-}
+#[derive(Clone, Default)]
+struct State(Option<Object>);
 
 /// Something that a call wants done.
 #[derive(FromPyObject)]
@@ -39,17 +32,12 @@ enum Wish {
 }
 
 /// Runs the functions of a step.
+#[derive(Clone)]
 struct Runner {
     /// Makes the object that has the methods `record` and `timer`, which return the state, what is to be done and
     /// whether the key is to be forgotten, and `close`.
-    make: Py<PyAny>,
-    made: Option<Py<PyAny>>,
-}
-
-impl Clone for Runner {
-    fn clone(&self) -> Self {
-        Self { make: copy(&self.make), made: None }
-    }
+    make: Object,
+    made: Option<Object>,
 }
 
 type Cx<'a, 'o> = KeyContext<'a, 'o, Arc<Key>, Record>;
@@ -63,20 +51,17 @@ impl Runner {
         subject: impl FnOnce(Python<'_>) -> PyResult<Bound<'_, PyAny>>,
         cx: &mut Cx<'_, '_>,
     ) -> Result<(), BoxError> {
-        let wishes = attach(|py| {
-            let call = || {
-                let Some(made) = &self.made else { return Ok(Vec::new()) };
-                let kept = state.0.as_ref().map(|state| state.clone_ref(py));
-                let arguments = (kept, cx.key().object(py)?, cx.now().millis(), cx.watermark().millis(), subject(py)?);
-                let result = thread::call(&made.bind(py).getattr(name)?, &arguments.into_pyobject(py)?, None)?;
-                let (kept, wishes, forget): (Py<PyAny>, Vec<Wish>, bool) = result.extract()?;
-                state.0 = Some(kept);
-                if forget {
-                    cx.forget();
-                }
-                Ok(wishes)
-            };
-            call().map_err(|exception| Raised::new(py, exception, None))
+        let wishes = attempt(|py| {
+            let Some(made) = &self.made else { return Ok(Vec::new()) };
+            let kept = state.0.as_ref().map(|state| state.clone_ref(py));
+            let arguments = (kept, cx.key().object(py)?, cx.now().millis(), cx.watermark().millis(), subject(py)?);
+            let result = call(&made.bind(py).getattr(name)?, &arguments.into_pyobject(py)?, None)?;
+            let (kept, wishes, forget): (Object, Vec<Wish>, bool) = result.extract()?;
+            state.0 = Some(kept);
+            if forget {
+                cx.forget();
+            }
+            Ok(wishes)
         })?;
         let timer = |at, by_clock| {
             let at = Timestamp::from_millis(at);
@@ -97,11 +82,7 @@ impl Runner {
 
 impl ProcessFunction<Record, Arc<Key>, State, Record> for Runner {
     fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
-        self.made = Some(attach(|py| {
-            let replica = (cx.replica, cx.parallelism).into_pyobject(py);
-            let made = replica.and_then(|replica| thread::call(self.make.bind(py), &replica, None));
-            made.map(Bound::unbind).map_err(|exception| Raised::new(py, exception, None))
-        })?);
+        self.made = Some(attempt(|py| self.make.made(py, cx.replica, cx.parallelism).map(Object::from))?);
         Ok(())
     }
 
@@ -115,13 +96,14 @@ impl ProcessFunction<Record, Arc<Key>, State, Record> for Runner {
     }
 
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
-        attach(|py| self.made.take().map_or(Ok(()), |made| close(py, &made)))
+        let Some(made) = self.made.take() else { return Ok(()) };
+        Ok(attempt(|py| call_method(py, &made, "close").map(drop))?)
     }
 }
 
 /// Runs the functions of a step on a keyed stream.
 pub(crate) fn process<P: Pipe<Out = Record>>(stream: Stream<P>, step: &Step) -> Vec<DataStream<Record>> {
-    let runner = Runner { make: copy(&step.make), made: None };
+    let runner = Runner { make: step.make.clone(), made: None };
     let processed = stream.key_by(Record::key).process_with(State::default(), runner);
     policed(processed.parallelism(step.parallelism).named(&*step.name), step)
 }

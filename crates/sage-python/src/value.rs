@@ -18,17 +18,17 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, 
 use pyo3::{IntoPyObjectExt, PyTypeInfo, intern};
 use sage::BoxError;
 
-use crate::error::Raised;
+use crate::error::{Raised, attempt};
+use crate::object::Object;
 use crate::thread::attach;
 
 /// How many parts a key may have, tuples included, to become a value.
 const MOST_PARTS: usize = 64;
 
 /// A value of a record.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Value {
-    /// A Python object. One that is dropped by a thread that is not attached is released when the next thread attaches.
-    Object(Py<PyAny>),
+    Object(Object),
     None,
     Bool(bool),
     Int(i64),
@@ -65,7 +65,7 @@ impl Value {
         } else if let Ok(bytes) = object.cast_exact::<PyBytes>() {
             return Self::Bytes(bytes.as_bytes().into());
         }
-        Self::Object(object.clone().unbind())
+        Self::Object(object.clone().into())
     }
 
     /// The value of a key: small tuples of plain values become values as well, so that they compare without the
@@ -74,7 +74,7 @@ impl Value {
         if object.cast::<PyFloat>().is_ok_and(|number| number.value().is_nan()) {
             return Self::Float(f64::NAN);
         }
-        Self::plain(object, &mut MOST_PARTS.clone()).unwrap_or_else(|| Self::Object(object.clone().unbind()))
+        Self::plain(object, &mut MOST_PARTS.clone()).unwrap_or_else(|| Self::Object(object.clone().into()))
     }
 
     /// The value of an object that is plain in all its parts, if there is room for as many.
@@ -133,14 +133,12 @@ impl Value {
             (Self::Tuple(one), Self::Tuple(other)) => {
                 one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.is_same_key(other))
             }
-            (Self::Object(_), _) | (_, Self::Object(_)) => attach(|py| {
-                let equal = || {
-                    let (one, other) = (self.clone().into_object(py)?, other.clone().into_object(py)?);
-                    // An object is the same key as itself, whatever it says.
-                    Ok(one.is(&other) || one.eq(other)?)
-                };
-                equal().unwrap_or_else(|exception| throw(Raised::new(py, exception, None)))
-            }),
+            (Self::Object(_), _) | (_, Self::Object(_)) => attempt(|py| {
+                let (one, other) = (self.clone().into_object(py)?, other.clone().into_object(py)?);
+                // An object is the same key as itself, whatever it says.
+                Ok(one.is(&other) || one.eq(other)?)
+            })
+            .unwrap_or_else(|raised| throw(raised)),
             _ => false,
         }
     }
@@ -150,24 +148,6 @@ impl Value {
 pub(crate) fn throw(raised: Raised) -> ! {
     let error: BoxError = raised.into();
     std::panic::resume_unwind(Box::new(error))
-}
-
-impl Clone for Value {
-    /// Attaches where it is an object.
-    fn clone(&self) -> Self {
-        match self {
-            Self::Object(object) => attach(|py| Self::Object(object.clone_ref(py))),
-            Self::None => Self::None,
-            Self::Bool(truth) => Self::Bool(*truth),
-            Self::Int(number) => Self::Int(*number),
-            Self::Float(number) => Self::Float(*number),
-            Self::Text(text) => Self::Text(text.clone()),
-            Self::Bytes(bytes) => Self::Bytes(bytes.clone()),
-            Self::Tuple(items) => Self::Tuple(items.clone()),
-            Self::List(items) => Self::List(items.clone()),
-            Self::Dict(pairs) => Self::Dict(pairs.clone()),
-        }
-    }
 }
 
 /// A number, as keys compare: `1`, `1.0` and `True` are the same.

@@ -1,7 +1,7 @@
 //! CPython's protocol *vectorcall*: the arguments of a call as they lie on the interpreter's stack, and types that take
 //! them so.
 
-use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_int, c_uint, c_ulong, c_void};
 use std::mem::offset_of;
 use std::ptr;
 
@@ -44,25 +44,11 @@ impl<T: Called> Callable<T> {
             (ffi::Py_tp_call, ffi::PyVectorcall_Call as ffi::ternaryfunc as *mut c_void),
             (ffi::Py_tp_dealloc, Self::dealloc as ffi::destructor as *mut c_void),
             (ffi::Py_tp_members, members.as_mut_ptr().cast()),
-            (0, ptr::null_mut()),
         ];
-        let slots = slots.iter().copied().chain(own);
-        let mut slots: Vec<_> = slots.map(|(slot, pfunc)| ffi::PyType_Slot { slot, pfunc }).collect();
-        let flags = ffi::Py_TPFLAGS_DEFAULT
-            | ffi::Py_TPFLAGS_HAVE_VECTORCALL
-            | ffi::Py_TPFLAGS_IMMUTABLETYPE
-            | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
-        let mut spec = ffi::PyType_Spec {
-            name: name.as_ptr(),
-            basicsize: c_int::try_from(size_of::<Self>()).expect("an object is small"),
-            itemsize: 0,
-            flags: c_uint::try_from(flags).expect("these flags are of the lower half"),
-            slots: slots.as_mut_ptr(),
-        };
-        // SAFETY: the spec is whole, by what the caller promises; what it points to is copied, but for the names, which
-        // are static.
-        let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec)) }?;
-        Ok(made.cast_into::<PyType>()?.unbind())
+        let slots: Vec<_> = slots.iter().copied().chain(own).collect();
+        let flags = ffi::Py_TPFLAGS_HAVE_VECTORCALL | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+        // SAFETY: by what the caller promises; the members are copied, but for their names, which are static.
+        unsafe { class::<Self>(py, name, flags, &slots) }.map(Bound::unbind)
     }
 
     /// Makes an object.
@@ -110,6 +96,31 @@ impl<T: Called> Callable<T> {
         };
         returned(py, called.call(py, &stack))
     }
+}
+
+/// Makes a type of CPython's own that a program cannot change, whose objects have the layout of `T`.
+///
+/// # Safety
+/// The slots hold what belongs there: functions of the right kinds, and tables that are copied or live for ever.
+pub(crate) unsafe fn class<'py, T>(
+    py: Python<'py>,
+    name: &'static CStr,
+    flags: c_ulong,
+    slots: &[(c_int, *mut c_void)],
+) -> PyResult<Bound<'py, PyType>> {
+    let flags = flags | ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_IMMUTABLETYPE;
+    let slots = slots.iter().copied().chain([(0, ptr::null_mut())]);
+    let mut slots: Vec<_> = slots.map(|(slot, pfunc)| ffi::PyType_Slot { slot, pfunc }).collect();
+    let mut spec = ffi::PyType_Spec {
+        name: name.as_ptr(),
+        basicsize: c_int::try_from(size_of::<T>()).expect("an object is small"),
+        itemsize: 0,
+        flags: c_uint::try_from(flags).expect("these flags are of the lower half"),
+        slots: slots.as_mut_ptr(),
+    };
+    // SAFETY: the spec is whole, by what the caller promises; it is copied, but for the name, which is static.
+    let made = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec)) }?;
+    Ok(made.cast_into::<PyType>()?)
 }
 
 /// A member of a type, which cannot be written.

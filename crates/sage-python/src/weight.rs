@@ -11,7 +11,7 @@ use std::ptr;
 
 use pyo3::ffi::{self, PyObject, PyTypeObject};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyFrozenSet, PyInt, PyList, PySet, PyString, PyTuple};
 
 use crate::value::Value;
 
@@ -137,30 +137,23 @@ fn weighed(object: &Bound<'_, PyAny>) -> usize {
         return own + going.weight;
     }
     // The rest of a large container is as those that were looked at.
-    let entries = object.len_of_container().unwrap_or(going.looked_at).max(going.looked_at);
+    let entries = length(object).unwrap_or(going.looked_at).max(going.looked_at);
     own + going.weight / going.looked_at * entries
 }
 
-trait Container {
-    /// How many items a built-in container has.
-    fn len_of_container(&self) -> Option<usize>;
-}
-
-impl Container for Bound<'_, PyAny> {
-    fn len_of_container(&self) -> Option<usize> {
-        use pyo3::types::{PyFrozenSet, PyList, PySet, PyTuple};
-        if let Ok(list) = self.cast::<PyList>() {
-            return Some(list.len());
-        }
-        if let Ok(tuple) = self.cast::<PyTuple>() {
-            return Some(tuple.len());
-        }
-        if let Ok(dict) = self.cast_exact::<PyDict>() {
-            return Some(dict.len());
-        }
-        let set = self.cast_exact::<PySet>().map(|set| set.len());
-        set.or_else(|_| self.cast_exact::<PyFrozenSet>().map(|set| set.len())).ok()
+/// How many items a built-in container has.
+fn length(object: &Bound<'_, PyAny>) -> Option<usize> {
+    if let Ok(list) = object.cast::<PyList>() {
+        return Some(list.len());
     }
+    if let Ok(tuple) = object.cast::<PyTuple>() {
+        return Some(tuple.len());
+    }
+    if let Ok(dict) = object.cast_exact::<PyDict>() {
+        return Some(dict.len());
+    }
+    let set = object.cast_exact::<PySet>().map(|set| set.len());
+    set.or_else(|_| object.cast_exact::<PyFrozenSet>().map(|set| set.len())).ok()
 }
 
 /// Adds an object that another one refers to. Stops when enough were looked at.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use sage::{OsThread, WorksFor};
 
-use crate::thread::Scope;
+use crate::thread::{Scope, lock};
 
 /// How many calls of a job are under way at once on threads of their own.
 pub(crate) const MOST_THREADS: usize = 64;
@@ -96,15 +96,13 @@ struct Thread {
     handle: JoinHandle<()>,
 }
 
-/// The numbers of the services whose code a thread runs: one, or that of a call and those of the calls it has made
-/// itself. And which thread that is.
 #[derive(Default)]
-struct Inside(Mutex<Vec<usize>>, OnceLock<OsThread>);
-
-impl Inside {
-    fn services(&self) -> MutexGuard<'_, Vec<usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+struct Inside {
+    /// The numbers of the services whose code a thread runs: one, or that of a call and those of the calls it has made
+    /// itself.
+    services: Mutex<Vec<usize>>,
+    /// Which thread that is.
+    thread: OnceLock<OsThread>,
 }
 
 impl Workers {
@@ -126,12 +124,12 @@ impl Workers {
         if let Some(job) = WorksFor::here() {
             self.shared.job.get_or_init(|| job);
         }
-        self.shared.lock().services += 1;
+        lock(&self.shared.state).services += 1;
     }
 
     /// A service was freed.
     pub(crate) fn release(&self) {
-        let mut state = self.shared.lock();
+        let mut state = lock(&self.shared.state);
         state.services -= 1;
         if state.services == 0 {
             self.shared.wake.notify_all();
@@ -141,7 +139,7 @@ impl Workers {
     /// Has a thread run this, if there is room for it.
     pub(crate) fn begin(&self, work: Arc<dyn Work>) -> Begun {
         let mut unwanted = VecDeque::new();
-        let mut state = self.shared.lock();
+        let mut state = lock(&self.shared.state);
         if state.is_closed {
             return Begun::Over;
         }
@@ -169,12 +167,12 @@ impl Workers {
     pub(crate) fn wait_for_room(&self, limit: Duration) {
         let is_full =
             |state: &mut State| state.queue.len() >= self.shared.most_queued && !state.is_closed && !state.is_cancelled;
-        drop(self.shared.room.wait_timeout_while(self.shared.lock(), limit, is_full));
+        drop(self.shared.room.wait_timeout_while(lock(&self.shared.state), limit, is_full));
     }
 
     /// Nobody waits for room any more, as the job is cancelled.
     pub(crate) fn cancel(&self) {
-        self.shared.lock().is_cancelled = true;
+        lock(&self.shared.state).is_cancelled = true;
         self.shared.room.notify_all();
     }
 
@@ -218,14 +216,14 @@ impl Workers {
 
     /// The threads that are inside a service, by its number.
     pub(crate) fn inside(&self, service: usize) -> Vec<RawPthread> {
-        let state = self.shared.lock();
-        let inside = state.threads.iter().filter(|thread| thread.inside.services().contains(&service));
+        let state = lock(&self.shared.state);
+        let inside = state.threads.iter().filter(|thread| lock(&thread.inside.services).contains(&service));
         inside.map(|thread| thread.handle.as_pthread_t()).collect()
     }
 
     /// Ends the threads, and waits for those that are not inside a call. The calling thread is not attached.
     pub(crate) fn close(&self) {
-        let mut state = self.shared.lock();
+        let mut state = lock(&self.shared.state);
         state.is_closed = true;
         let queue = std::mem::take(&mut state.queue);
         let threads = std::mem::take(&mut state.threads);
@@ -235,10 +233,10 @@ impl Workers {
         drop(state);
         queue.iter().for_each(|work| work.refuse());
         for Thread { inside, handle } in threads {
-            if inside.services().is_empty() {
+            if lock(&inside.services).is_empty() {
                 // A worker does not panic: what it runs catches Python's exceptions.
                 let _ended = handle.join();
-                inside.1.get().into_iter().for_each(|thread| _ = thread.await_end(OsThread::LINGER));
+                inside.thread.get().into_iter().for_each(|thread| _ = thread.await_end(OsThread::LINGER));
             }
         }
     }
@@ -246,23 +244,19 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.shared.lock().is_closed = true;
+        lock(&self.shared.state).is_closed = true;
         self.shared.wake.notify_all();
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// What one thread does.
     fn run(&self, inside: Arc<Inside>) {
-        inside.1.get_or_init(OsThread::current);
+        inside.thread.get_or_init(OsThread::current);
         INSIDE.set(Some(inside.clone()));
         self.job.get().into_iter().for_each(|job| job.enter());
         let _within = self.scope.enter();
-        self.lock().starting -= 1;
+        lock(&self.state).starting -= 1;
         while let Some(work) = self.next(&inside) {
             work.run();
         }
@@ -270,7 +264,7 @@ impl Shared {
 
     /// The next call; `None` when the thread is to end.
     fn next(&self, inside: &Inside) -> Option<Arc<dyn Work>> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         loop {
             if state.is_closed {
                 return None;
@@ -280,7 +274,7 @@ impl Shared {
                 if state.queue.len() + 1 == self.most_queued {
                     self.room.notify_all();
                 }
-                let mut services = inside.services();
+                let mut services = lock(&inside.services);
                 services.clear();
                 services.push(work.service());
                 return Some(work);
@@ -292,7 +286,7 @@ impl Shared {
                 state.spinning += 1;
                 drop(state);
                 let found = spin_until(|| self.queued.load(Ordering::Acquire) > 0);
-                state = self.lock();
+                state = lock(&self.state);
                 state.spinning -= 1;
                 if found || !state.queue.is_empty() {
                     continue;
@@ -325,7 +319,7 @@ pub(crate) fn is_worker() -> bool {
 pub(crate) fn entering(service: usize) {
     INSIDE.with_borrow(|inside| {
         if let Some(inside) = inside {
-            inside.services().push(service);
+            lock(&inside.services).push(service);
         }
     });
 }
@@ -335,7 +329,7 @@ pub(crate) fn entering(service: usize) {
 pub(crate) fn leaving() {
     INSIDE.with_borrow(|inside| {
         if let Some(inside) = inside {
-            inside.services().pop();
+            lock(&inside.services).pop();
         }
     });
 }

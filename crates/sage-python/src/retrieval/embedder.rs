@@ -10,45 +10,26 @@ use super::store::Hit;
 use super::vector::Vector;
 
 /// A quotation that answers a question, and where it stands.
-#[pyclass(frozen, eq, module = "sage.services")]
-#[derive(Clone, PartialEq)]
-pub(crate) struct Answer(sage_services::Answer);
+#[pyclass(frozen, eq, get_all, module = "sage.services")]
+#[derive(PartialEq)]
+pub(crate) struct Answer {
+    /// One or two neighbouring sentences.
+    text: String,
+    /// The name of the document.
+    path: String,
+    /// The first line of the quotation, counted from 1.
+    first_line: usize,
+    /// The last line of the quotation, inclusive.
+    last_line: usize,
+    /// The share of the question's words found in the quotation or in the titles above it, weighted by their rarity: 0
+    /// to 1.
+    coverage: f32,
+}
 
 #[pymethods]
 impl Answer {
-    /// One or two neighbouring sentences.
-    #[getter]
-    fn text(&self) -> &str {
-        &self.0.text
-    }
-
-    /// The name of the document.
-    #[getter]
-    fn path(&self) -> &str {
-        &self.0.path
-    }
-
-    /// The first line of the quotation, counted from 1.
-    #[getter]
-    fn first_line(&self) -> usize {
-        self.0.first_line
-    }
-
-    /// The last line of the quotation, inclusive.
-    #[getter]
-    fn last_line(&self) -> usize {
-        self.0.last_line
-    }
-
-    /// The share of the question's words found in the quotation or in the titles above it, weighted by their rarity: 0
-    /// to 1.
-    #[getter]
-    fn coverage(&self) -> f32 {
-        self.0.coverage
-    }
-
     fn __repr__(&self) -> String {
-        format!("<Answer {:?} at {}:{}>", self.0.text, self.0.path, self.0.first_line)
+        format!("<Answer {:?} at {}:{}>", self.text, self.path, self.first_line)
     }
 }
 
@@ -167,7 +148,14 @@ impl Embedder {
         let max_chars = max_chars.map_or(Ok(480), |given| whole("max_chars", given, 1..=usize::MAX))?;
         let hits = passages(hits)?;
         let extractor = Extractor::new(min_coverage, max_chars);
-        Ok(py.detach(|| extractor.answer(&self.0, question, &hits)).map(Answer))
+        let answer = py.detach(|| extractor.answer(&self.0, question, &hits));
+        Ok(answer.map(|sage_services::Answer { text, path, first_line, last_line, coverage }| Answer {
+            text,
+            path: path.to_string(),
+            first_line,
+            last_line,
+            coverage,
+        }))
     }
 
     fn __repr__(&self) -> String {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use sage_services::DocumentError;
 
 use super::arguments::kind;
-use crate::thread::attach;
+use crate::thread::{attach, lock};
 
 type Walk = Box<dyn Iterator<Item = Result<PathBuf, DocumentError>> + Send>;
 
@@ -30,7 +30,7 @@ impl Documents {
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<OsString>> {
         loop {
-            match py.detach(|| self.walk.lock().unwrap_or_else(PoisonError::into_inner).next()) {
+            match py.detach(|| lock(&self.walk).next()) {
                 Some(Ok(path)) => return Ok(Some(path.into_os_string())),
                 Some(Err(error)) => match &self.on_error {
                     Some(on_error) => drop(on_error.call1(py, (raised(error).into_value(py),))?),
