@@ -5,7 +5,8 @@ use std::path::Path;
 use sage::{BoxError, CloseContext, Next, Source, SourceContext};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{Format, InputError, Walk};
+use crate::error::InputError;
+use crate::walk::{Format, Walk};
 
 /// A line or a CSV record that could not be parsed, with its text.
 ///

@@ -1,24 +1,16 @@
-//! Which files a source reads, how they are shared among replicas, and what can go wrong with them.
+//! Which files a source reads.
 //!
-//! Invariants: a source has one file open at a time. It reads files in the order of their paths. Every read error names
-//! the file, and the line if there is one.
-//!
-//! Knows nothing of formats; a [`Format`] reads the file.
+//! Knows nothing of formats, and opens no file: `walk.rs` does.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::vec;
 
 use glob::{MatchOptions, Pattern};
-use sage::{BoxError, SourceContext, WhileOpening};
 
-use crate::bad_line::BadLine;
 use crate::encoding::Encoding;
-use crate::open::{Input, open};
+use crate::error::InputError;
 
 /// The files a source reads: one file, or those that match a glob pattern.
 ///
@@ -60,7 +52,7 @@ use crate::open::{Input, open};
 pub struct Files {
     which: Which,
     pub(crate) max_record_bytes: usize,
-    encoding: Encoding,
+    pub(crate) encoding: Encoding,
 }
 
 #[derive(Debug, Clone)]
@@ -116,7 +108,8 @@ impl Files {
         Self { which, max_record_bytes: Self::DEFAULT_MAX_RECORD_BYTES, encoding: Encoding::Utf8 }
     }
 
-    fn list(&self) -> Result<Vec<PathBuf>, InputError> {
+    /// The files there are now, sorted by path.
+    pub(crate) fn list(&self) -> Result<Vec<PathBuf>, InputError> {
         let pattern = match &self.which {
             Which::Path(path) => return Ok(vec![path.clone()]),
             Which::Pattern(pattern) => pattern,
@@ -210,213 +203,5 @@ impl From<&Path> for Files {
 impl From<PathBuf> for Files {
     fn from(path: PathBuf) -> Self {
         Self::path(path)
-    }
-}
-
-/// Why records could not be read from files.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InputError {
-    /// The pattern is not a glob pattern.
-    #[error("`{pattern}` is not a glob pattern")]
-    Pattern {
-        /// The pattern.
-        pattern: String,
-        /// What is wrong with it.
-        source: glob::PatternError,
-    },
-    /// No file matches the pattern.
-    #[error("no file matches `{pattern}`; check the path and the folder the program runs in")]
-    NoMatch {
-        /// The pattern.
-        pattern: String,
-    },
-    /// A file could not be listed or opened; it may have vanished since it was listed.
-    #[error("cannot open {}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// A file could not be read, or could not be unpacked.
-    #[error("{}:{line}: cannot read on", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The line that was being read, from 1.
-        line: u64,
-        /// The system's or the decoder's reason.
-        source: io::Error,
-    },
-    /// A compressed file ends in the middle: it was cut off, or is still being written.
-    #[error("{}:{line}: the compressed file ends early; it was cut off or is still being written", path.display())]
-    Truncated {
-        /// The file.
-        path: PathBuf,
-        /// The line that was being read, from 1.
-        line: u64,
-    },
-    /// A line or record is longer than [`Files::max_record_bytes`].
-    #[error("{}:{line}: the record is longer than {limit_bytes} bytes; see `Files::max_record_bytes`", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-        /// The line it begins at, from 1.
-        line: u64,
-        /// The limit.
-        limit_bytes: usize,
-    },
-    /// A line or record is malformed. A source's `lenient` form gives these as records.
-    #[error(transparent)]
-    Malformed(BadLine),
-    /// An option has a value it cannot have.
-    #[error("{option} {why}")]
-    Option {
-        /// The option.
-        option: &'static str,
-        /// What is wrong with its value.
-        why: &'static str,
-    },
-}
-
-impl InputError {
-    /// Makes the error of reading `path` at `line`.
-    pub(crate) fn reading(path: &Path, line: u64, source: io::Error) -> Self {
-        let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::UnexpectedEof => Self::Truncated { path, line },
-            _ => Self::Read { path, line, source },
-        }
-    }
-
-    /// The same once more.
-    fn again(&self) -> Self {
-        let copy = |source: &io::Error| io::Error::new(source.kind(), source.to_string());
-        match self {
-            Self::Pattern { pattern, .. } | Self::NoMatch { pattern } => Self::NoMatch { pattern: pattern.clone() },
-            Self::Open { path, source } => Self::Open { path: path.clone(), source: copy(source) },
-            Self::Read { path, line, source } => Self::Read { path: path.clone(), line: *line, source: copy(source) },
-            Self::Truncated { path, line } => Self::Truncated { path: path.clone(), line: *line },
-            Self::TooLong { path, line, limit_bytes } => {
-                Self::TooLong { path: path.clone(), line: *line, limit_bytes: *limit_bytes }
-            }
-            Self::Malformed(bad) => Self::Malformed(bad.clone()),
-            Self::Option { option, why } => Self::Option { option, why },
-        }
-    }
-
-    /// The error as a source reports it: a file that cannot be opened is not a record that cannot be read.
-    #[cold]
-    pub(crate) fn told(self) -> BoxError {
-        match self {
-            Self::Open { .. } => WhileOpening::new(self).into(),
-            other => other.into(),
-        }
-    }
-}
-
-/// A file that was opened, for a format to read.
-pub(crate) struct OpenFile {
-    pub(crate) path: Arc<Path>,
-    pub(crate) input: Input,
-    pub(crate) encoding: Encoding,
-    pub(crate) max_record_bytes: usize,
-}
-
-/// How the bytes of a file become records.
-pub(crate) trait Format: Send + 'static {
-    /// The records.
-    type Item: Send + 'static;
-    /// One file, being read.
-    type Reader: Send;
-
-    /// Checks the options.
-    fn check(&self) -> Result<(), InputError> {
-        Ok(())
-    }
-
-    /// Begins with a file.
-    fn begin(&self, file: OpenFile) -> Result<Self::Reader, InputError>;
-
-    /// The next record, or the text that is not one; `None` at the end of the file.
-    fn next(&self, reader: &mut Self::Reader) -> Result<Option<Parsed<Self::Item>>, InputError>;
-}
-
-/// A record, or the text that is not one. The text is in a box, so that the enum is small.
-pub(crate) type Parsed<T> = Result<T, Box<BadLine>>;
-
-/// The files of one replica, one after the other.
-pub(crate) struct Walk<F: Format> {
-    files: Files,
-    format: F,
-    left: vec::IntoIter<PathBuf>,
-    reader: Option<F::Reader>,
-    /// Why no more can be read. Reading on would give the rest as if nothing were missing.
-    stuck: Option<InputError>,
-}
-
-impl<F: Format> Walk<F> {
-    pub(crate) fn new(files: Files, format: F) -> Self {
-        Self { files, format, left: Vec::new().into_iter(), reader: None, stuck: None }
-    }
-
-    pub(crate) fn format_mut(&mut self) -> &mut F {
-        &mut self.format
-    }
-
-    pub(crate) fn open(&mut self, cx: &SourceContext) -> Result<(), InputError> {
-        self.format.check()?;
-        let files = self.files.list()?;
-        self.left = files.into_iter().skip(cx.replica).step_by(cx.parallelism.max(1)).collect::<Vec<_>>().into_iter();
-        Ok(())
-    }
-
-    #[inline]
-    pub(crate) fn next(&mut self) -> Result<Option<Parsed<F::Item>>, InputError> {
-        loop {
-            if let Some(reader) = &mut self.reader {
-                match self.format.next(reader) {
-                    Ok(Some(parsed)) => return Ok(Some(parsed)),
-                    Ok(None) => self.reader = None,
-                    Err(error) => return Err(self.stick(error)),
-                }
-            }
-            if let Some(stuck) = &self.stuck {
-                return Err(stuck.again());
-            }
-            // One that cannot be opened stays the next: it may be there when the source is asked again.
-            let Some(path) = self.left.as_slice().first().cloned() else { return Ok(None) };
-            let encoding = self.files.encoding;
-            let input = match open(&path, encoding) {
-                Ok(input) => input,
-                Err(source) => return Err(InputError::Open { path, source }),
-            };
-            self.left.next();
-            let max_record_bytes = self.files.max_record_bytes;
-            let file = OpenFile { path: path.into(), input, encoding, max_record_bytes };
-            match self.format.begin(file) {
-                Ok(reader) => self.reader = Some(reader),
-                Err(error) => return Err(self.stick(error)),
-            }
-        }
-    }
-
-    /// Stops reading. The source may be asked again, and must not go on after what it could not read.
-    #[cold]
-    pub(crate) fn stick(&mut self, error: InputError) -> InputError {
-        self.reader = None;
-        self.stuck = Some(error.again());
-        error
-    }
-
-    pub(crate) fn close(&mut self) {
-        self.reader = None;
-    }
-}
-
-impl<F: Format> fmt::Debug for Walk<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Walk").field("files", &self.files).field("left", &self.left.len()).finish_non_exhaustive()
     }
 }

@@ -11,9 +11,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::bad_line::{BadLine, Lenient, strict_source};
-use crate::files::{Files, Format, InputError, OpenFile, Parsed, Walk};
+use crate::error::{InputError, OutputError};
+use crate::files::Files;
 use crate::lines::Lines;
-use crate::output::{Output, OutputError};
+use crate::output::Output;
+use crate::walk::{Format, OpenFile, Parsed, Walk};
 
 /// Reads a `T` from each line of JSON; see [`Files`] for which files, in what order, and how large.
 ///
@@ -168,10 +170,8 @@ impl<T: Serialize + Send + 'static> Sink for JsonlSink<T> {
     }
 
     fn flush(&mut self) -> Result<(), BoxError> {
-        match &mut self.output {
-            Some(output) => output.flush().map_err(|source| output.failed(source).into()),
-            None => Ok(()),
-        }
+        let Some(output) = &mut self.output else { return Ok(()) };
+        output.flush().map_err(|source| output.failed(source).into())
     }
 
     fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {

@@ -182,6 +182,7 @@
 mod bad_line;
 mod csv;
 mod encoding;
+mod error;
 mod files;
 mod jsonl;
 #[cfg(feature = "kafka")]
@@ -189,16 +190,18 @@ mod kafka;
 mod lines;
 mod open;
 mod output;
+mod target;
 mod text;
 mod ticks;
+mod walk;
 
 pub use bad_line::BadLine;
 pub use csv::{CsvSink, CsvSource};
 pub use encoding::Encoding;
-pub use files::{Files, InputError};
+pub use error::{InputError, OutputError};
+pub use files::Files;
 pub use jsonl::{JsonlSink, JsonlSource};
 #[cfg(feature = "kafka")]
 pub use kafka::{BadRecord, KafkaError, KafkaOffsets, KafkaRecord, KafkaSink, KafkaSource, OffsetReset};
-pub use output::OutputError;
 pub use text::{TextSink, TextSource};
 pub use ticks::{Tick, Ticks};

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use crate::bad_line::BadLine;
 use crate::encoding::Encoding;
-use crate::files::{InputError, OpenFile};
+use crate::error::InputError;
 use crate::open::Input;
+use crate::walk::OpenFile;
 
 /// A buffer that one long line made larger than this is freed.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;

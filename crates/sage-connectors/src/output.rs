@@ -8,108 +8,26 @@
 //! Whenever an `Output` is dropped, also by a panic, the temporary file is gone. Who may not read the target may not
 //! read the temporary file.
 //!
-//! Knows nothing of formats, and uses the system only through a [`Disk`].
+//! Knows nothing of formats, and writes only through a [`Disk`]; where a file lies and who may read it is in
+//! `target.rs`.
 
-use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
 use sage::{BoxError, CloseContext, OpenContext, StopReason};
 use tempfile::TempPath;
 
+use crate::error::OutputError;
 use crate::open::Compression;
+use crate::target::{beside, folder, in_place, mode_of, part};
 
 const BUFFER_BYTES: usize = 128 << 10;
-/// The mode of a new file, before the process's mask.
-const NEW_FILE_MODE: u32 = 0o666;
-const PRIVATE_MODE: u32 = 0o600;
-/// As many links as Linux follows, and its error for more.
-const MOST_LINKS: u32 = 40;
-const TOO_MANY_LINKS: i32 = 40;
-/// The bits of a mode that say who may do what.
-const MODE_BITS: u32 = 0o777;
-
-/// Why a file could not be written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OutputError {
-    /// The file could not be created beside its target; the folder may not exist or may not be written to.
-    #[error("cannot create a file for {}; check that its folder exists and may be written to", path.display())]
-    Create {
-        /// The target.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// The target is a folder.
-    #[error("{} is a folder, not a file", path.display())]
-    Folder {
-        /// The target.
-        path: PathBuf,
-    },
-    /// The target is a device or a pipe, which cannot be split into parts.
-    #[error("{} is not a regular file, and {parallelism} replicas cannot share it; use one", path.display())]
-    Shared {
-        /// The target.
-        path: PathBuf,
-        /// How many replicas the sink has.
-        parallelism: usize,
-    },
-    /// The target's extension asks for a compression that is not written: `.zst`.
-    #[error("{} cannot be written: of the compressed formats, only `.gz` is", path.display())]
-    Compression {
-        /// The target.
-        path: PathBuf,
-    },
-    /// Writing failed; the disk may be full.
-    #[error("cannot write {}", path.display())]
-    Write {
-        /// The target.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// A record cannot be written in this format.
-    #[error("{}: the record cannot be written in this format", path.display())]
-    Record {
-        /// The target.
-        path: PathBuf,
-        /// What is in the way.
-        source: BoxError,
-    },
-    /// An error policy let a record pass that could not be written, and half of it may be in the file. So the file does
-    /// not appear.
-    #[error("{} was not made, because an earlier write to it failed", path.display())]
-    Incomplete {
-        /// The target.
-        path: PathBuf,
-    },
-    /// Everything was written, and the file could not be given its name.
-    #[error("cannot rename the finished file to {}", path.display())]
-    Rename {
-        /// The target.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// An option has a value it cannot have.
-    #[error("{option} {why}")]
-    Option {
-        /// The option.
-        option: &'static str,
-        /// What is wrong with its value.
-        why: &'static str,
-    },
-    /// The sink was not opened before it was written to.
-    #[error("the sink is not open")]
-    NotOpen,
-}
 
 /// The system calls on a file, so that a test can play the disk.
-trait Disk: Write + Send + std::fmt::Debug {
+pub(crate) trait Disk: Write + Send + std::fmt::Debug {
     /// Gives the file the permissions of the one that it replaces.
     fn set_mode(&self, mode: u32) -> io::Result<()>;
     /// Waits until the content is on the disk.
@@ -232,24 +150,18 @@ impl Output {
         let Self { target, writer, temporary, .. } = self;
         let Some(temporary) = temporary else { return Ok(None) };
         // What cannot be written any more is missing at its end, where the file is not complete anyway.
-        let file = match writer.into_inner() {
-            Ok(packer) => packer.finish().ok(),
-            Err(error) => {
-                drop(error.into_inner().into_parts());
-                None
-            }
-        };
+        match writer.into_inner() {
+            Ok(packer) => drop(packer.finish()),
+            Err(error) => drop(error.into_inner().into_parts()),
+        }
         let mut partial = target.into_os_string();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
         if fs::metadata(&temporary).is_ok_and(|about| about.len() == 0) {
             return Ok(None);
         }
-        match file {
-            Some(file) => file.rename(temporary, &partial),
-            None => temporary.persist(&partial).map_err(|error| error.error),
-        }
-        .map_err(|source| OutputError::Rename { path: partial.clone(), source })?;
+        let kept = temporary.persist(&partial);
+        kept.map_err(|error| OutputError::Rename { path: partial.clone(), source: error.error })?;
         Ok(Some(partial))
     }
 
@@ -324,108 +236,11 @@ impl Write for Packer {
     }
 }
 
-/// Opens a device or a pipe.
-fn in_place(path: &Path, parallelism: usize) -> Result<(PathBuf, File), OutputError> {
-    let path = path.to_owned();
-    if parallelism > 1 {
-        return Err(OutputError::Shared { path, parallelism });
-    }
-    match OpenOptions::new().write(true).open(&path) {
-        Ok(file) => Ok((path, file)),
-        Err(source) => Err(OutputError::Create { path, source }),
-    }
-}
-
-/// Makes a temporary file beside the target; if the target is a link, beside the file it leads to.
-fn beside(target: PathBuf, private: bool) -> Result<(PathBuf, File, TempPath), OutputError> {
-    let target = match end_of_links(target.clone()) {
-        Ok(target) => target,
-        Err(source) => return Err(OutputError::Create { path: target, source }),
-    };
-    if target.is_dir() {
-        return Err(OutputError::Folder { path: target });
-    }
-    let replaced = mode_of(&target);
-    let mode = if private || replaced.is_some() { PRIVATE_MODE } else { NEW_FILE_MODE };
-    let made = tempfile::Builder::new()
-        .prefix(".sage-")
-        .suffix(".tmp")
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(folder(&target))
-        .and_then(|made| replaced.map_or(Ok(()), |mode| made.as_file().set_mode(mode)).map(|()| made.into_parts()));
-    match made {
-        Ok((file, temporary)) => Ok((target, file, temporary)),
-        Err(source) => Err(OutputError::Create { path: target, source }),
-    }
-}
-
-/// Where a link leads, even if there is no file yet.
-fn end_of_links(mut target: PathBuf) -> io::Result<PathBuf> {
-    for _ in 0..MOST_LINKS {
-        if !target.is_symlink() {
-            return Ok(target);
-        }
-        target = folder(&target).join(fs::read_link(&target)?);
-    }
-    Err(io::Error::from_raw_os_error(TOO_MANY_LINKS))
-}
-
-/// The mode of the existing file, if there is one.
-fn mode_of(target: &Path) -> Option<u32> {
-    fs::metadata(target).ok().map(|about| about.mode() & MODE_BITS)
-}
-
-fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// The file of one replica: the path itself if it is the only one, otherwise with its number before the extension.
-fn part(path: &Path, replica: usize, parallelism: usize) -> PathBuf {
-    if parallelism == 1 {
-        return path.to_owned();
-    }
-    let mut extension = OsString::new();
-    let mut stem = path.to_owned();
-    if Compression::of(path) != Compression::None {
-        extension = dotted(path);
-        stem.set_extension("");
-    }
-    let mut inner = dotted(&stem);
-    inner.push(extension);
-    stem.set_extension("");
-    let mut name = stem.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".part-{replica:05}-of-{parallelism:05}"));
-    name.push(inner);
-    path.with_file_name(name)
-}
-
-/// The extension with its dot, or nothing.
-fn dotted(path: &Path) -> OsString {
-    let mut dotted = OsString::new();
-    if let Some(extension) = path.extension() {
-        dotted.push(".");
-        dotted.push(extension);
-    }
-    dotted
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-
-    #[test]
-    fn parts_are_numbered_before_the_extensions() {
-        let named = |path: &str| part(Path::new(path), 3, 12).to_str().unwrap().to_owned();
-        assert_eq!(named("out/v1.2-a.jsonl.gz"), "out/v1.2-a.part-00003-of-00012.jsonl.gz");
-        assert_eq!(named("a.csv"), "a.part-00003-of-00012.csv");
-        assert_eq!(named("/x/plain"), "/x/plain.part-00003-of-00012");
-        assert_eq!(part(Path::new("a.csv"), 0, 1), Path::new("a.csv"));
-    }
 
     /// What was done, in order.
     type Journal = Arc<Mutex<Vec<String>>>;
@@ -522,25 +337,5 @@ mod tests {
                 assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "{fails}");
             }
         }
-    }
-
-    #[test]
-    fn nobody_may_read_the_temporary_file_who_may_not_read_the_target() {
-        let dir = tempfile::tempdir().unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & MODE_BITS;
-        for expected in [0o600, 0o640, 0o444, 0o777] {
-            let target = dir.path().join(format!("{expected:o}"));
-            fs::write(&target, "old").unwrap();
-            fs::set_permissions(&target, Permissions::from_mode(expected)).unwrap();
-            for private in [false, true] {
-                let (_, _, temporary) = beside(target.clone(), private).unwrap();
-                assert_eq!(mode(&temporary), expected);
-            }
-        }
-        let (_, _, private) = beside(dir.path().join("new"), true).unwrap();
-        assert_eq!(mode(&private), 0o600);
-        let (usual, (_, _, temporary)) = (dir.path().join("usual"), beside(dir.path().join("new"), false).unwrap());
-        fs::write(&usual, "").unwrap();
-        assert_eq!(mode(&temporary), mode(&usual));
     }
 }

@@ -9,9 +9,11 @@ use std::str;
 use sage::{BoxError, CloseContext, FinishContext, Line, OpenContext, Sink, Source};
 
 use crate::bad_line::{BadLine, Lenient, strict_source};
-use crate::files::{Files, Format, InputError, OpenFile, Parsed, Walk};
+use crate::error::{InputError, OutputError};
+use crate::files::Files;
 use crate::lines::Lines;
-use crate::output::{Output, OutputError};
+use crate::output::Output;
+use crate::walk::{Format, OpenFile, Parsed, Walk};
 
 /// Reads files line by line, as [`sage::Line`]; see [`Files`] for which files, in what order, and how large.
 ///
@@ -128,10 +130,8 @@ impl<T: Display + Send + 'static> Sink for TextSink<T> {
     }
 
     fn flush(&mut self) -> Result<(), BoxError> {
-        match &mut self.output {
-            Some(output) => output.flush().map_err(|source| output.failed(source).into()),
-            None => Ok(()),
-        }
+        let Some(output) = &mut self.output else { return Ok(()) };
+        output.flush().map_err(|source| output.failed(source).into())
     }
 
     fn finish(&mut self, _cx: &FinishContext) -> Result<(), BoxError> {

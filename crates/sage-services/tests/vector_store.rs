@@ -1,7 +1,10 @@
-//! The vector store against a model: any sequence of changes, then a search, compared with sorting everything.
+//! The vector store: what it refuses, replaces and frees, and against a model: any sequence of changes, then a search,
+//! compared with sorting everything.
+
+use std::sync::Arc;
 
 use proptest::prelude::*;
-use sage_services::VectorStore;
+use sage_services::{Hit, Record, StoreError, VectorStore};
 
 #[derive(Debug, Clone)]
 enum Change {
@@ -64,4 +67,100 @@ proptest! {
             prop_assert!(pair[0].score > pair[1].score || (pair[0].score == pair[1].score && pair[0].id < pair[1].id));
         }
     }
+}
+
+fn ids<P>(hits: &[Hit<P>]) -> Vec<&str> {
+    hits.iter().map(|hit| &*hit.id).collect()
+}
+
+#[test]
+fn equal_scores_come_in_the_order_of_their_ids() {
+    let store = VectorStore::new(2);
+    for id in ["c", "a", "b", "d"] {
+        store.upsert(id, &[3.0, 0.0], ()).unwrap();
+    }
+    assert_eq!(ids(&store.search(&[1.0, 0.0], 3).unwrap()), ["a", "b", "c"]);
+}
+
+#[test]
+fn an_equal_id_is_replaced() {
+    let store = VectorStore::new(2);
+    assert!(!store.upsert("a", &[1.0, 0.0], 1).unwrap());
+    assert!(store.upsert("a", &[0.0, 1.0], 2).unwrap());
+    assert_eq!((store.len(), store.get("a"), store.get("b")), (1, Some(2), None));
+    assert_eq!(store.search(&[0.0, 5.0], 9).unwrap()[0].score, 1.0);
+}
+
+#[test]
+fn unusable_vectors_are_refused() {
+    let store = VectorStore::new(2);
+    assert_eq!(store.upsert("a", &[1.0], ()), Err(StoreError::DimensionMismatch { expected: 2, found: 1 }));
+    assert_eq!(store.upsert("a", &[0.0, f32::NAN], ()), Err(StoreError::NotFinite { index: 1 }));
+    assert_eq!(store.upsert("a", &[f32::INFINITY, 0.0], ()), Err(StoreError::NotFinite { index: 0 }));
+    assert_eq!(store.upsert("a", &[0.0, -0.0], ()), Err(StoreError::ZeroVector));
+    assert_eq!(store.search(&[0.0, 0.0], 1), Err(StoreError::ZeroVector));
+    assert_eq!(store.search(&[1.0, 0.0], 0), Err(StoreError::NoResultsAsked));
+    assert_eq!(store.upsert_batch([record("a", &[1.0, 2.0]), record("b", &[0.0; 2])]), Err(StoreError::ZeroVector));
+    assert!(store.is_empty());
+    assert_eq!(store.upsert("huge", &[f32::MAX, f32::MAX], ()), Ok(false));
+}
+
+fn record(id: &str, vector: &[f32]) -> Record<()> {
+    Record { id: id.into(), vector: vector.to_vec(), payload: () }
+}
+
+#[test]
+fn a_full_store_still_replaces() {
+    let store = VectorStore::new(1).with_max_records(2);
+    store.upsert_batch([record("a", &[1.0]), record("a", &[2.0]), record("b", &[1.0])]).unwrap();
+    let full = StoreError::Full { max_records: 2 };
+    assert_eq!(store.upsert("c", &[1.0], ()), Err(full.clone()));
+    assert_eq!(store.upsert_batch([record("b", &[1.0]), record("c", &[1.0])]), Err(full));
+    assert_eq!(store.upsert("a", &[1.0], ()), Ok(true));
+}
+
+#[test]
+fn clearing_drops_the_payloads() {
+    let store = VectorStore::new(1);
+    let payload = Arc::new(());
+    store.upsert("a", &[1.0], Arc::clone(&payload)).unwrap();
+    store.clear();
+    assert_eq!((store.len(), Arc::strong_count(&payload)), (0, 1));
+}
+
+#[test]
+fn a_job_releases_the_records_when_it_ends() {
+    let env = sage::Environment::local("store");
+    let store = env.register_service("store", || VectorStore::new(1)).build();
+    let payload = Arc::new(());
+    let mine = Arc::clone(&payload);
+    env.from_collection(vec!["a", "b"])
+        .try_sink(move |id| store.try_call(|store| store.upsert(id, &[1.0], Arc::clone(&mine)).map(drop)));
+    let report = env.run().unwrap();
+    assert_eq!((report.services[0].state, report.services[0].calls), (sage::ServiceState::Cleaned, 2));
+    drop(env);
+    assert_eq!(Arc::strong_count(&payload), 1);
+}
+
+#[test]
+fn searches_run_beside_changes() {
+    let store = VectorStore::new(8);
+    std::thread::scope(|scope| {
+        for writer in 0..2_u32 {
+            let store = &store;
+            scope.spawn(move || {
+                for i in 0..500 {
+                    store.upsert(format!("{writer}-{i}"), &[1.0 + i as f32; 8], i).unwrap();
+                    if i % 3 == 0 {
+                        assert_eq!(store.delete(&format!("{writer}-{i}")), Some(i));
+                    }
+                }
+            });
+        }
+        for _ in 0..200 {
+            let hits = store.search(&[1.0; 8], 5).unwrap();
+            assert!(hits.windows(2).all(|pair| pair[0].score >= pair[1].score));
+        }
+    });
+    assert_eq!(store.len(), 2 * (500 - 167));
 }

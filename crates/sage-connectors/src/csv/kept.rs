@@ -1,6 +1,5 @@
 //! Keeps the text of the CSV record that is being read, to limit its length and to show it when it is bad.
 
-use std::fmt;
 use std::io::{self, Read};
 
 use crate::open::Input;
@@ -61,7 +60,8 @@ impl Read for Kept {
 }
 
 /// The record is longer than it may be.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the record is too long")]
 pub(crate) struct TooMuch;
 
 impl TooMuch {
@@ -69,14 +69,6 @@ impl TooMuch {
         error.get_ref().is_some_and(|inner| inner.is::<Self>())
     }
 }
-
-impl fmt::Display for TooMuch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the record is too long")
-    }
-}
-
-impl std::error::Error for TooMuch {}
 
 /// Whether a quoted field of this record is still open where the text ends. A quote opens a field only at its
 /// beginning; two within it stand for one.

@@ -10,7 +10,8 @@ use sage::{BoxError, CloseContext, FinishContext, OpenContext, Sink};
 use serde::Serialize;
 
 use super::source::check_delimiter;
-use crate::output::{Output, OutputError};
+use crate::error::OutputError;
+use crate::output::Output;
 
 /// Writes each record as a record of CSV to a file that appears when it is complete.
 ///

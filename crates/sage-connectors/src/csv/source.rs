@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use super::kept::{Kept, TooMuch, quote_is_open};
 use crate::bad_line::{BadLine, Lenient, strict_source};
 use crate::encoding::Encoding;
-use crate::files::{Files, Format, InputError, OpenFile, Parsed, Walk};
+use crate::error::InputError;
+use crate::files::Files;
+use crate::walk::{Format, OpenFile, Parsed, Walk};
 
 /// Bytes that the parser reads at a time.
 const BUFFER_BYTES: usize = 64 << 10;

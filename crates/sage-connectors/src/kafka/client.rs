@@ -7,6 +7,7 @@ use std::time::Duration;
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError as ClientError;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::types::{RDKafkaConfRes, RDKafkaErrorCode};
 use sage::OsThread;
@@ -62,7 +63,7 @@ impl Settings {
         let context = Context { secrets: self.secrets().into(), told: Mutex::default() };
         config.create_with_context(context).map_err(|error| match error {
             // The description and the value are left out, for the value may be a secret.
-            rdkafka::error::KafkaError::ClientConfig(kind, _, key, _) => {
+            ClientError::ClientConfig(kind, _, key, _) => {
                 let unknown = kind == RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN;
                 let why = if unknown { "is unknown" } else { "has a value that librdkafka does not take" };
                 KafkaError::Setting { key, why: why.to_owned() }
@@ -189,7 +190,7 @@ impl ClientContext for Context {
         tracing::debug!("librdkafka's statistics: {statistics}");
     }
 
-    fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
+    fn error(&self, error: ClientError, reason: &str) {
         let code = error.rdkafka_error_code();
         // It only sums up what was told before.
         if code == Some(RDKafkaErrorCode::AllBrokersDown) && self.told().last_error.is_some() {
@@ -209,8 +210,7 @@ impl ProducerContext for Context {
         match result {
             Ok(_) => told.acknowledged += 1,
             Err((error, _)) if told.failed.is_none() => {
-                let code = error.rdkafka_error_code();
-                let mut why = code.map_or_else(|| error.to_string(), |code| code.to_string());
+                let mut why = words(error);
                 if let Some(last) = &told.last_error {
                     why = format!("{why}; {last}");
                 }
@@ -219,6 +219,11 @@ impl ProducerContext for Context {
             Err(_) => {}
         }
     }
+}
+
+/// What an error says: its code, if it has one, without what the code is wrapped in.
+pub(super) fn words(error: &ClientError) -> String {
+    error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string())
 }
 
 /// Whether an error goes away once a broker can be reached again.
@@ -312,31 +317,15 @@ mod tests {
 
     #[test]
     fn statistics_are_logged_without_secrets() {
-        use std::io::{self, Write};
-        use std::sync::Arc;
-
-        #[derive(Clone, Default)]
-        struct Log(Arc<Mutex<Vec<u8>>>);
-        impl Write for Log {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().unwrap().extend_from_slice(bytes);
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-
-        let log = Log::default();
-        let into = log.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(move || into.clone()).finish();
+        let (log, into) = std::io::pipe().unwrap();
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG);
+        let subscriber = subscriber.with_writer(Mutex::new(into)).finish();
         let context = Context { secrets: Box::new(["hunter2".to_owned()]), told: Mutex::default() };
         tracing::subscriber::with_default(subscriber, || {
             context.stats_raw(br#"{"name":"hunter2","rx":1}"#);
             context.log(RDKafkaLogLevel::Error, "SASL", "refused hunter2");
         });
-        let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let logged = std::io::read_to_string(log).unwrap();
         assert!(logged.contains(r#""name":"***","rx":1"#) && logged.contains("refused ***"), "{logged}");
     }
 }

@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError as ClientError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::client::{Context, Settings};
+use super::client::{Context, Settings, words};
 use super::error::KafkaError;
 
 /// When offsets are committed.
@@ -116,11 +116,7 @@ pub(super) fn commit(
     offsets: &Offsets,
     patience: Duration,
 ) -> Result<(), KafkaError> {
-    let failed = |error: ClientError| {
-        let code = error.rdkafka_error_code();
-        let why = code.map_or_else(|| error.to_string(), |code| code.to_string());
-        KafkaError::Commit { group: group.to_owned(), why }
-    };
+    let failed = |error: ClientError| KafkaError::Commit { group: group.to_owned(), why: words(&error) };
     let mut list = TopicPartitionList::new();
     for ((topic, partition), offset) in offsets {
         list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(failed)?;

@@ -18,7 +18,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 use sage::{CloseContext, Next, SourceContext, StopReason};
 
-use super::client::{Context, Settings, passes};
+use super::client::{Context, Settings, passes, words};
 use super::error::KafkaError;
 use super::offsets::{Commit, commit};
 use super::record::KafkaRecord;
@@ -192,12 +192,12 @@ impl Reader {
                 self.trouble.get_or_insert(Trouble { since: now, probed: now });
                 Ok(())
             }
-            code => Err(self.failed(code, &error)),
+            _ => Err(self.failed(&error)),
         }
     }
 
-    fn failed(&self, code: Option<RDKafkaErrorCode>, error: &ClientError) -> KafkaError {
-        let told = code.map_or_else(|| error.to_string(), |code| code.to_string());
+    fn failed(&self, error: &ClientError) -> KafkaError {
+        let told = words(error);
         let why = match &self.consumer {
             Some(consumer) => consumer.context().reason(&told),
             None => told.clone(),
@@ -292,7 +292,7 @@ impl Reader {
             let Some(Err(error)) = consumer.poll(Duration::ZERO) else { continue };
             match error.rdkafka_error_code() {
                 Some(code) if passes(code) => {}
-                code => return Err(self.failed(code, &error)),
+                _ => return Err(self.failed(&error)),
             }
         }
         Ok(())
@@ -303,7 +303,7 @@ impl Reader {
         let consumer = self.consumer.as_ref().ok_or(KafkaError::NotOpen)?;
         let again = |error: ClientError| match error.rdkafka_error_code() {
             Some(code) if passes(code) => Attempt::Again(code),
-            code => Attempt::Failed(self.failed(code, &error)),
+            _ => Attempt::Failed(self.failed(&error)),
         };
         let mut parts = Vec::new();
         let mut list = TopicPartitionList::new();
