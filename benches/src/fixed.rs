@@ -66,7 +66,7 @@ fn ours_one_task() -> Result<u64> {
 
 fn ours_one_hop() -> Result<u64> {
     let env = Environment::local("ten-records-one-hop");
-    let sum = env.from_iter(0..RECORDS).map(|n| n + 1).boxed().fold(0, |sum, n| *sum += n).collect();
+    let sum = env.from_iter(0..RECORDS).map(|n| n + 1).on_another_thread().fold(0, |sum, n| *sum += n).collect();
     env.run()?;
     only(sum.take())
 }

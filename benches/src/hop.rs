@@ -119,7 +119,7 @@ pub(crate) fn ours_in_source(records: u64) -> Result<u64> {
         .map(scramble)
         .filter(|&x| keep(x))
         .map(stir)
-        .boxed()
+        .on_another_thread()
         .fold(0u64, |sum, x| *sum = sum.wrapping_add(x))
         .collect();
     env.run()?;
@@ -130,7 +130,7 @@ pub(crate) fn ours_in_sink(records: u64) -> Result<u64> {
     let env = Environment::local("hop-sink");
     let sum = env
         .from_factory(move |_replica| 0..black_box(records))
-        .boxed()
+        .on_another_thread()
         .map(scramble)
         .filter(|&x| keep(x))
         .map(stir)

@@ -125,7 +125,8 @@ impl OutOfOrder {
     /// next record, which may then be late. Default: a replica never counts as idle.
     ///
     /// The engine looks at the time when it asks the replica for a batch and there is none. So a source should answer
-    /// [`Next::Idle`](crate::Next::Idle) rather than block, or be separated by [`boxed`](crate::Stream::boxed).
+    /// [`Next::Idle`](crate::Next::Idle) rather than block, or be separated by
+    /// [`on_another_thread`](crate::Stream::on_another_thread).
     #[must_use]
     pub const fn idle_after(self, limit: Duration) -> Self {
         Self { idle_after: Some(limit), ..self }

@@ -34,7 +34,7 @@ where
 
 /// Ends a step that joins.
 fn ended<P: ParallelStep>(joined: Stream<P>, step: &Step, pair: fn(P::Out) -> Record) -> DataStream<Record> {
-    joined.parallelism(step.parallelism).named(&*step.name).map(pair).boxed()
+    joined.parallelism(step.parallelism).named(&*step.name).map(pair).on_another_thread()
 }
 
 /// Joins in windows, of which records of the left side and of the right one come out alone if `sides` says so.
@@ -65,7 +65,7 @@ pub(crate) fn zip(
     max_ahead: usize,
 ) -> DataStream<Record> {
     let pairs = left.zip(right).max_ahead(max_ahead).named(&*step.name);
-    pairs.map(|(left, right)| Record::from(Value::Tuple([left.value, right.value].into()))).boxed()
+    pairs.map(|(left, right)| Record::from(Value::Tuple([left.value, right.value].into()))).on_another_thread()
 }
 
 /// Joins two keyed streams; in windows of event time, where the step has some.

@@ -63,7 +63,12 @@ pub(crate) fn source(env: &Environment, step: &Step, spec: &Spec, offsets: &Offs
         }
         settings.iter().fold(source, |source, (key, value)| source.setting(key, value))
     };
-    Ok(env.from_source(make_source).parallelism(step.parallelism).named(&*step.name).weigh(Record::held).boxed())
+    Ok(env
+        .from_source(make_source)
+        .parallelism(step.parallelism)
+        .named(&*step.name)
+        .weigh(Record::held)
+        .on_another_thread())
 }
 
 /// The value of a record; `None` where it has none.

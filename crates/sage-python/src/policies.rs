@@ -73,7 +73,7 @@ impl Given for Record {
 
 impl Given for Vec<Record> {
     fn records<P: Pipe<Out = Self>>(stream: Stream<P>, step: &Step) -> DataStream<Record> {
-        stream.flat_map(|records| records).named(functions_of(&step.name)).boxed()
+        stream.flat_map(|records| records).named(functions_of(&step.name)).on_another_thread()
     }
 }
 
@@ -101,7 +101,7 @@ where
         return vec![Given::records(stream, step)];
     }
     let (stream, letters) = stream.dead_letters();
-    vec![Given::records(stream, step), letters.map(letter).boxed()]
+    vec![Given::records(stream, step), letters.map(letter).on_another_thread()]
 }
 
 /// What a program sees of a record that failed.

@@ -112,7 +112,7 @@ pub(crate) fn follow<P: Pipe<Out = Record>>(
         }
         Spec::Expiring { after, has_function } => vec![states::expiring(stream, step, after.0, *has_function)],
         Spec::Process {} => timers::process(stream, step),
-        Spec::Take { most } => vec![stream.take(*most).named(&*step.name).boxed()],
+        Spec::Take { most } => vec![stream.take(*most).named(&*step.name).on_another_thread()],
         Spec::KafkaSink { .. } => kafka::sink(stream, step, spec).map(|()| Vec::new())?,
         Spec::Fill { future } => {
             let Some(feedback) = loops.remove(future) else {

@@ -38,10 +38,10 @@ pub(crate) fn expiring<P: Pipe<Out = Record>>(
 ) -> DataStream<Record> {
     let keyed = stream.key_by(Record::key).expire_after(after);
     if !has_function {
-        return keyed.distinct().parallelism(step.parallelism).named(&*step.name).boxed();
+        return keyed.distinct().parallelism(step.parallelism).named(&*step.name).on_another_thread();
     }
     let (make, manner) = (step.make.clone(), step.manner());
     let cells = keyed.map_with_state(Cell::default(), with_cell);
     let cells = cells.parallelism(step.parallelism).named(format!("states of {}", step.name));
-    cells.operator(move || ChainOperator(Chain::new(make.clone(), manner))).named(&*step.name).boxed()
+    cells.operator(move || ChainOperator(Chain::new(make.clone(), manner))).named(&*step.name).on_another_thread()
 }

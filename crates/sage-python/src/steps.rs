@@ -66,7 +66,7 @@ enum Input {
 impl Input {
     fn stream(self, env: &Environment) -> DataStream<Record> {
         match self {
-            Self::Container { name, make } => container(env, name, make).boxed(),
+            Self::Container { name, make } => container(env, name, make).on_another_thread(),
             Self::Stream(stream) => stream,
         }
     }
@@ -105,12 +105,13 @@ pub(crate) fn declare(py: Python<'_>, env: &Environment, steps: Vec<Step>, offse
                 (_, before) => {
                     inputs.extend(before);
                     let first = last.stream(env);
-                    let all = inputs.into_iter().fold(first, |all, next| all.union(next.stream(env)).boxed());
+                    let all =
+                        inputs.into_iter().fold(first, |all, next| all.union(next.stream(env)).on_another_thread());
                     follow(py, all, &step, &mut loops)?
                 }
             },
         };
-        outputs.push(after.into_iter().zip(&step.outputs).map(|(stream, count)| fork(stream, *count)).collect());
+        outputs.push(after.into_iter().zip(&step.outputs).map(|(stream, count)| tee(stream, *count)).collect());
         rows.cuts_off |= matches!(step.spec.get(), Spec::Take { .. } | Spec::Zip { .. });
         rows.add(env, step);
     }
@@ -132,8 +133,8 @@ fn begin(env: &Environment, step: &Step, loops: &mut Loops, offsets: &Offsets) -
         _ => {
             let source = env.from_source(move |_replica| Iterated::one_by_one(make.clone()));
             Input::Stream(match step.policy.retry() {
-                Some(retry) => source.retry(retry).named(name).weigh(Record::held).boxed(),
-                None => source.named(name).weigh(Record::held).boxed(),
+                Some(retry) => source.retry(retry).named(name).weigh(Record::held).on_another_thread(),
+                None => source.named(name).weigh(Record::held).on_another_thread(),
             })
         }
     })
@@ -150,11 +151,11 @@ fn container(env: &Environment, name: String, make: Object) -> Stream<impl Pipe<
 }
 
 /// Gives every step that follows all records.
-fn fork(stream: DataStream<Record>, count: usize) -> Vec<Input> {
+fn tee(stream: DataStream<Record>, count: usize) -> Vec<Input> {
     let mut outputs = Vec::new();
     let mut rest = stream;
     for _ in 1..count {
-        let [one, other] = rest.fork();
+        let [one, other] = rest.tee();
         outputs.push(Input::Stream(one));
         rest = other;
     }
@@ -201,8 +202,8 @@ pub(crate) fn functions<P: Pipe<Out = Record>>(
             let factory = move || attach(|py| Native::new(py, &parts, blocks).expect("it was made before"));
             let chain = stream.operator(factory).named(&*step.name);
             Ok(vec![match replicas {
-                Some(replicas) => chain.parallelism(replicas).boxed(),
-                None => chain.boxed(),
+                Some(replicas) => chain.parallelism(replicas).on_another_thread(),
+                None => chain.on_another_thread(),
             }])
         }
         _ => Err(step.refused()),
@@ -218,15 +219,15 @@ pub(crate) fn ended(mut outputs: Vec<DataStream<Record>>, step: &Step) -> Vec<Da
 /// Parts the first output of a step by its keys, which say whether a record was accepted.
 fn split(mut outputs: Vec<DataStream<Record>>, step: &Step) -> Vec<DataStream<Record>> {
     let (accepted, others) = outputs.remove(0).split(|record| record.key().is_true());
-    let both = [accepted.named(format!("sides of {}", step.name)).boxed(), others];
+    let both = [accepted.named(format!("sides of {}", step.name)).on_another_thread(), others];
     both.into_iter().chain(outputs).collect()
 }
 
 /// Begins the watermark of a stream whose records have just been given their times.
 pub(crate) fn timed<P: Pipe<Out = Record>>(stream: Stream<P>, step: &Step) -> DataStream<Record> {
-    let Some(Times { out_of_order, idle_after }) = &step.times else { return stream.boxed() };
+    let Some(Times { out_of_order, idle_after }) = &step.times else { return stream.on_another_thread() };
     let order = OutOfOrder::by(out_of_order.0);
     let order = idle_after.iter().fold(order, |order, limit| order.idle_after(limit.0));
     let stream = stream.with_timestamps(|record: &Record| Timestamp::from_millis(record.time), order);
-    stream.map(|timed| timed.value).boxed()
+    stream.map(|timed| timed.value).on_another_thread()
 }

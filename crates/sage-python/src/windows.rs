@@ -49,7 +49,7 @@ fn values(_key: &Arc<Key>, _window: Window, records: &[Record]) -> Value {
 
 /// Ends a step of windows.
 pub(crate) fn ended<P: ParallelStep>(stream: Stream<P>, step: &Step, result: fn(P::Out) -> Record) -> Outputs {
-    vec![stream.parallelism(step.parallelism).named(&*step.name).map(result).boxed()]
+    vec![stream.parallelism(step.parallelism).named(&*step.name).map(result).on_another_thread()]
 }
 
 /// Ends a step of windows; its second output are the records that came too late, if they are asked for.
@@ -65,7 +65,7 @@ pub(crate) fn parted<P: WindowStep>(
     }
     let (stream, late) = stream.split_late();
     let mut outputs = ended(stream, step, result);
-    outputs.push(late.map(move |late| record(late.value)).boxed());
+    outputs.push(late.map(move |late| record(late.value)).on_another_thread());
     outputs
 }
 

@@ -155,9 +155,9 @@ fn bad_lines_can_be_written_and_read_again() {
     let kept = dir.path().join("bad.jsonl");
     let into = kept.clone();
     let env = Environment::local("keep");
-    let [good, rest] = env.from_source(move |_| JsonlSource::<u32>::new(path.clone()).lenient()).fork();
+    let [good, rest] = env.from_source(move |_| JsonlSource::<u32>::new(path.clone()).lenient()).tee();
     let good = good.flat_map(Result::ok).collect();
-    let [rest, also] = rest.flat_map(Result::err).fork();
+    let [rest, also] = rest.flat_map(Result::err).tee();
     rest.sink_to(move |_| JsonlSink::new(into.clone()));
     let bad = also.collect();
     env.run().unwrap();

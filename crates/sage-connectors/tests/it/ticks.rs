@@ -80,7 +80,13 @@ fn a_cancel_and_a_pause_end_a_wait() {
 #[test]
 fn a_take_behind_an_exchange_ends_the_wait_for_a_tick() {
     let env = Environment::local("clock");
-    let first = env.from_source(|_| Ticks::every(HOUR)).boxed().map(|tick| tick.number).boxed().take(1).collect();
+    let first = env
+        .from_source(|_| Ticks::every(HOUR))
+        .on_another_thread()
+        .map(|tick| tick.number)
+        .on_another_thread()
+        .take(1)
+        .collect();
     let began = Instant::now();
     env.run().unwrap();
     assert_eq!(first.take(), [0]);

@@ -48,7 +48,7 @@ fn failing(dir: &Path, at: fn() -> Result<(), BoxError>) {
     let [one, two, three] = env
         .from_iter(0..100_000_u32)
         .try_map(move |number| if number == 50_000 { at().map(|()| number) } else { Ok(number) })
-        .fork();
+        .tee();
     one.sink_to(move |_| TextSink::new(text.clone()));
     two.sink_to(move |_| JsonlSink::new(json.clone()));
     three.map(|number| (number,)).sink_to(move |_| CsvSink::new(csv.clone()));
@@ -173,7 +173,7 @@ fn a_private_file_is_its_owners_alone() {
     let targets = ["a.txt", "b.jsonl", "c.csv"].map(|name| dir.path().join(name));
     let [text, json, csv] = targets.clone();
     let env = Environment::local("private");
-    let [one, two, three] = env.from_iter([1]).fork();
+    let [one, two, three] = env.from_iter([1]).tee();
     one.sink_to(move |_| TextSink::new(text.clone()).private());
     two.sink_to(move |_| JsonlSink::new(json.clone()).private());
     three.map(|n| (n,)).sink_to(move |_| CsvSink::new(csv.clone()).private());
@@ -212,7 +212,7 @@ fn a_disk_that_is_full_leaves_nothing() {
 fn a_device_that_is_full_fails_and_stays() {
     for numbers in [100_000_u32, 1] {
         let env = Environment::local("full");
-        let [one, two, three] = env.from_iter(0..numbers).fork();
+        let [one, two, three] = env.from_iter(0..numbers).tee();
         one.sink_to(|_| TextSink::new("/dev/null"));
         two.sink_to(|_| JsonlSink::new("/dev/full"));
         three.map(|n| (n,)).sink_to(|_| CsvSink::new("/dev/null"));

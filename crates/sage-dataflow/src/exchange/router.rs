@@ -277,7 +277,7 @@ impl<T: Clone + Send> Push<T> for Broadcast<T> {
     lanes_end_of_chain!();
 }
 
-/// Every record to each of several routers: the end of a forked stream.
+/// Every record to each of several routers: the end of a stream that `tee` splits.
 pub(crate) struct Tee<R> {
     branches: Vec<(R, bool)>,
 }

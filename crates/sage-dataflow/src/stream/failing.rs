@@ -155,7 +155,7 @@ impl<P: WindowStep> Stream<P> {
     /// let env = Environment::local("late").batch_records(1);
     /// let (counts, late) = env
     ///     .from_iter([1_000, 5_000, 9_000, 1_500])
-    ///     .boxed() // a batch each: the watermark comes between two batches
+    ///     .on_another_thread() // a batch each: the watermark comes between two batches
     ///     .with_timestamps(|&millis| Timestamp::from_millis(millis), OutOfOrder::by(Duration::ZERO))
     ///     .key_by(|_| ())
     ///     .window(Tumbling::of(Duration::from_secs(2)))

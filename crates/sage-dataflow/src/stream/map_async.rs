@@ -13,7 +13,7 @@ use crate::graph::Head;
 use crate::graph::wiring::BuildContext;
 use crate::ids::{EdgeId, NodeId};
 use crate::submit_error::SubmitError;
-use crate::task::{AsyncFunction, AsyncParts, AsyncTask, Fallible, MAX_CAPACITY, Order, Policy, Since, Sure, Task};
+use crate::task::{AsyncFunction, AsyncParts, AsyncTask, Fallible, MAX_IN_FLIGHT, Order, Policy, Since, Sure, Task};
 
 /// An inlet, and the async operator that takes its records.
 pub struct MapAsync<I, F: AsyncFunction<I>> {
@@ -86,12 +86,12 @@ impl<I: Send + 'static, F: AsyncFunction<I>> Step for MapAsync<I, F> {
 }
 
 impl<P: Pipe> Stream<P> {
-    /// Replaces each record by the output of a future: `function` makes one from each record. Up to `capacity` futures
+    /// Replaces each record by the output of a future: `function` makes one from each record. Up to `in_flight` futures
     /// are in flight in each replica, 1 to 1,048,576; any other number is a [`SubmitError::OperatorOption`].
     ///
-    /// When `capacity` records are in flight, the operator takes no more until one has left: that is backpressure. It
+    /// When `in_flight` records are in flight, the operator takes no more until one has left: that is backpressure. It
     /// sends a result on at once, even while no record comes in. Each record in flight takes the memory of its future,
-    /// or of its result while that waits for its turn, and some 200 bytes more. Unused capacity takes no memory.
+    /// or of its result while that waits for its turn, and some 200 bytes more.
     ///
     /// The futures run on the operator's own thread, one at a time, inside the job's tokio runtime. So timers and I/O
     /// work in them, and a future that computes for long holds up the others. A cancel drops them; a drain and the end
@@ -120,7 +120,7 @@ impl<P: Pipe> Stream<P> {
     /// [`SubmitError::OperatorOption`]: crate::SubmitError::OperatorOption
     pub fn map_async<U, F>(
         self,
-        capacity: usize,
+        in_flight: usize,
         order: Order,
         function: F,
     ) -> Stream<MapAsync<P::Out, Sure<F, P::Out>>>
@@ -129,7 +129,7 @@ impl<P: Pipe> Stream<P> {
         U::Output: Send + 'static,
         F: FnMut(P::Out) -> U + Clone + Send + 'static,
     {
-        self.asynchronous("map-async", capacity, order, Sure::new(function))
+        self.asynchronous("map-async", in_flight, order, Sure::new(function))
     }
 
     /// As [`map_async`](Self::map_async), for futures that may return an error. An error fails the job, and the report
@@ -152,7 +152,7 @@ impl<P: Pipe> Stream<P> {
     /// ```
     pub fn try_map_async<O, E, U, F>(
         self,
-        capacity: usize,
+        in_flight: usize,
         order: Order,
         function: F,
     ) -> Stream<MapAsync<P::Out, Fallible<F, P::Out, O, E>>>
@@ -162,23 +162,23 @@ impl<P: Pipe> Stream<P> {
         U: Future<Output = Result<O, E>> + Send + 'static,
         F: FnMut(P::Out) -> U + Clone + Send + 'static,
     {
-        self.asynchronous("try-map-async", capacity, order, Fallible::new(function))
+        self.asynchronous("try-map-async", in_flight, order, Fallible::new(function))
     }
 
     /// As [`map_async`](Self::map_async), for a function with `open` and `close`, such as one that holds a connection.
     pub fn map_async_with<F: AsyncFunction<P::Out>>(
         self,
-        capacity: usize,
+        in_flight: usize,
         order: Order,
         function: F,
     ) -> Stream<MapAsync<P::Out, F>> {
-        self.asynchronous("map-async", capacity, order, function)
+        self.asynchronous("map-async", in_flight, order, function)
     }
 
     fn asynchronous<F: AsyncFunction<P::Out>>(
         self,
         kind: &'static str,
-        capacity: usize,
+        in_flight: usize,
         order: Order,
         function: F,
     ) -> Stream<MapAsync<P::Out, F>> {
@@ -194,12 +194,12 @@ impl<P: Pipe> Stream<P> {
         };
         let node = graph.with(|graph| {
             let node = graph.add_node(kind, false);
-            if !(1..=MAX_CAPACITY).contains(&capacity) {
-                graph.add_mistake(node, format!("the capacity is {capacity}; it may be 1 to 1048576"));
+            if !(1..=MAX_IN_FLIGHT).contains(&in_flight) {
+                graph.add_mistake(node, format!("`in_flight` is {in_flight}; it may be 1 to 1048576"));
             }
             node
         });
-        let policy = Policy { capacity, order, timeout: None, retry: None, copy: None, letters: false };
+        let policy = Policy { in_flight, order, timeout: None, retry: None, copy: None, letters: false };
         let inlet_pipe = FromInlet::new(inlet, Replicas::Any);
         let pipe = MapAsync { inlet: inlet_pipe, function, policy, since: None, letters: None, node };
         Stream { graph, pipe, nodes: vec![node], head: Head::Inlet(inlet) }

@@ -1,8 +1,9 @@
 //! Streams: how a program describes a pipeline.
 //!
 //! A [`Stream`] is a chain under construction: each operator wraps the pipe before it, so that the compiler makes one
-//! loop of the chain. Where records have to change threads (another parallelism, keys over replicas, a union, a fork,
-//! [`boxed`](Stream::boxed)), the chain goes to the graph, and the stream goes on from an inlet: a [`DataStream`].
+//! loop of the chain. Where records have to change threads (another parallelism, keys over replicas, a union, a tee,
+//! [`on_another_thread`](Stream::on_another_thread)), the chain goes to the graph, and the stream goes on from an
+//! inlet: a [`DataStream`].
 
 mod connected;
 pub(crate) mod factory;
@@ -65,11 +66,11 @@ pub struct Stream<P: Pipe> {
 /// use sage::{DataStream, Environment};
 ///
 /// fn shout(words: DataStream<String>) -> DataStream<String> {
-///     words.map(|word| word.to_uppercase()).boxed()
+///     words.map(|word| word.to_uppercase()).on_another_thread()
 /// }
 ///
 /// let env = Environment::local("shout");
-/// let shouted = shout(env.from_iter(["a".to_owned()]).boxed()).collect();
+/// let shouted = shout(env.from_iter(["a".to_owned()]).on_another_thread()).collect();
 /// env.run()?;
 /// assert_eq!(shouted.take(), ["A"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -333,11 +334,17 @@ impl<P: Pipe> Stream<P> {
         self
     }
 
-    /// Ends the chain here: the operators that follow run on another thread.
-    pub fn boxed(self) -> DataStream<P::Out> {
+    /// Ends the chain here: the operators that follow run on another thread, in as many replicas as this chain.
+    pub fn on_another_thread(self) -> DataStream<P::Out> {
         let parallelism = self.replicas();
         let (graph, inlet) = self.exchange(Partitioning::Forward, parallelism, RoundRobin::new);
         Self::from_inlet(graph, inlet, Replicas::Any)
+    }
+
+    /// The former name of [`on_another_thread`](Self::on_another_thread).
+    #[deprecated(since = "0.1.0", note = "use `on_another_thread`")]
+    pub fn boxed(self) -> DataStream<P::Out> {
+        self.on_another_thread()
     }
 
     /// Deals the records out in turn to `replicas` replicas of the next chain. Order is lost between the replicas.
@@ -378,7 +385,7 @@ impl<P: Pipe> Stream<P> {
 
     /// Splits the stream into `N` streams, each with every record. A slow branch slows the others down. A branch that
     /// ends early, after a [`take`](Self::take), does not hold them up.
-    pub fn fork<const N: usize>(self) -> [DataStream<P::Out>; N]
+    pub fn tee<const N: usize>(self) -> [DataStream<P::Out>; N]
     where
         P::Out: Clone,
     {
@@ -396,6 +403,15 @@ impl<P: Pipe> Stream<P> {
             Ok(Tee::new(edges.iter().map(|&edge| cx.round_robin::<P::Out>(edge)).collect()))
         });
         targets.map(|(_, inlet)| Self::from_inlet(graph.clone(), inlet, Replicas::Any))
+    }
+
+    /// The former name of [`tee`](Self::tee).
+    #[deprecated(since = "0.1.0", note = "use `tee`")]
+    pub fn fork<const N: usize>(self) -> [DataStream<P::Out>; N]
+    where
+        P::Out: Clone,
+    {
+        self.tee()
     }
 
     fn replicas(&self) -> usize {

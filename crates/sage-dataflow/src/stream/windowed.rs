@@ -24,8 +24,8 @@ impl<P: Pipe> Stream<P> {
     /// the last one counts.
     ///
     /// While a source blocks inside its own `next`, its watermark does not advance, though its records have gone on.
-    /// Put [`boxed`](Self::boxed) between the source and `with_timestamps`, or let the source answer
-    /// [`Next::Idle`](crate::Next::Idle).
+    /// Put [`on_another_thread`](Self::on_another_thread) between the source and `with_timestamps`, or let the source
+    /// answer [`Next::Idle`](crate::Next::Idle).
     ///
     /// ```
     /// use std::time::Duration;
@@ -204,7 +204,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// `window`.
     ///
     /// In the chain of a source that blocks inside its own `next`, windows fire only when it returns. Put
-    /// [`boxed`](crate::Stream::boxed) behind such a source, or let it wait with
+    /// [`on_another_thread`](crate::Stream::on_another_thread) behind such a source, or let it wait with
     /// [`SourceContext::wait`](crate::SourceContext::wait), which ends when a window is due.
     ///
     /// ```

@@ -24,7 +24,7 @@ use std::time::Instant;
 
 pub use asynchronous::{AsyncError, AsyncFunction, Order};
 pub(crate) use asynchronous::{
-    AsyncTask, Fallible, MAX_CAPACITY, Parts as AsyncParts, Policy, Polling, Rouse, Since, Sure,
+    AsyncTask, Fallible, MAX_IN_FLIGHT, Parts as AsyncParts, Policy, Polling, Rouse, Since, Sure,
 };
 pub(crate) use inlet::InletTask;
 pub use pace::{excuse, excused};

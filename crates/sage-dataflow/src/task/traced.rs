@@ -30,13 +30,13 @@ fn declare(env: &Environment) {
     let one = one.flat_map_into(|n, out| out.push(n)).operator(|| Passes).parallelism(3).take(10_000);
     let (tried, dead) = one.try_map(Ok::<u64, Fault_>).retry(Retry::up_to(2)).dead_letters();
     dead.sink(drop);
-    let [first, second, third] = tried.fork();
+    let [first, second, third] = tried.tee();
     let (odd, even) = first.split(|n| n % 2 == 1);
     let (well, ill) = odd.map(Ok::<u64, u64>).split_ok();
     ill.union(even).rebalance(2).broadcast(2).partition_by(2, |n, replicas| *n as usize % replicas).sink(drop);
     well.fold(0, |sum, n| *sum += n).sink(drop);
     second.reduce(|a, b| a + b).sink(drop);
-    third.boxed().count().sink(drop);
+    third.on_another_thread().count().sink(drop);
     let keyed = || numbers().rebalance(2).key_by(|n| n % 3);
     keyed().fold(0, |sum, n| *sum += n).sink(drop);
     keyed().reduce(|a, b| a + b).sink(drop);

@@ -319,10 +319,16 @@ fn parity_an_async_call_in_flight_is_drained_and_one_that_is_dropped_holds_nothi
 fn parity_none_zero_and_empty_text_are_data() {
     leak_free(|_| {
         let env = Environment::local("falsy");
-        let nones = env.from_iter([Some(1), None, Some(0)]).boxed().map(|it| it).parallelism(2).boxed().collect();
-        let zeros = env.from_iter([0, 1, 0]).boxed().collect();
-        let texts = env.from_iter(["", "a", ""]).boxed().collect();
-        let flags = env.from_iter([false, true, false]).boxed().collect();
+        let nones = env
+            .from_iter([Some(1), None, Some(0)])
+            .on_another_thread()
+            .map(|it| it)
+            .parallelism(2)
+            .on_another_thread()
+            .collect();
+        let zeros = env.from_iter([0, 1, 0]).on_another_thread().collect();
+        let texts = env.from_iter(["", "a", ""]).on_another_thread().collect();
+        let flags = env.from_iter([false, true, false]).on_another_thread().collect();
         env.run().unwrap();
         assert_eq!(sorted(nones.take()), [None, Some(0), Some(1)]);
         assert_eq!((zeros.take(), flags.take()), (vec![0, 1, 0], vec![false, true, false]));
@@ -344,7 +350,7 @@ fn parity_two_environments_in_two_threads_both_get_all_records() {
                         both.wait();
                     }
                 };
-                let got = env.from_iter(base..base + 100).inspect(meet).boxed().collect();
+                let got = env.from_iter(base..base + 100).inspect(meet).on_another_thread().collect();
                 env.run().unwrap();
                 got.take()
             })
@@ -456,7 +462,7 @@ fn parity_a_pipeline_that_serves_another_ends_when_the_work_is_done() {
         let answers = asked.collect();
         env.from_source(move |_| Requests(bridge.clone()))
             .map(|(n, answer)| (n * n, answer))
-            .boxed()
+            .on_another_thread()
             .try_sink(|(n, answer): Request| answer.send(n));
         let report = env.run().unwrap();
         assert_eq!(answers.take(), (0..50).map(|n| n * n).collect::<Vec<_>>());
@@ -555,7 +561,7 @@ fn parity_a_sink_that_stalls_behind_a_full_queue_loses_nothing() {
         let kept = got.clone();
         let read = Journal::new();
         let noted = read.clone();
-        env.from_iter(0..1000_u64).inspect(move |n| noted.note(n)).boxed().sink(move |n| {
+        env.from_iter(0..1000_u64).inspect(move |n| noted.note(n)).on_another_thread().sink(move |n| {
             held.pass();
             kept.lock().unwrap().push(n);
         });
@@ -606,7 +612,7 @@ fn parity_jobs_leak_no_descriptor() {
         let job = || {
             let env = Environment::local("descriptors");
             let db = Probe::new("db", &Journal::new()).register(&env).build();
-            env.from_iter(0..100_u64).try_map(move |n| db.call(|_| n)).rebalance(2).boxed().sink(|_| {});
+            env.from_iter(0..100_u64).try_map(move |n| db.call(|_| n)).rebalance(2).on_another_thread().sink(|_| {});
             env.run().unwrap();
         };
         job();
@@ -625,7 +631,7 @@ fn parity_nothing_is_logged_per_record() {
         let lines_of = |records: u64| {
             let dir = tempfile::tempdir().unwrap();
             let env = Environment::local("logs").log_files(dir.path());
-            env.from_iter(0..records).boxed().sink(|_| {});
+            env.from_iter(0..records).on_another_thread().sink(|_| {});
             env.run().unwrap();
             let session = std::fs::read_dir(dir.path().join("jobmanager")).unwrap().next().unwrap().unwrap();
             let logs = ["Dispatcher.log", "Error.log"].map(|name| session.path().join(name));

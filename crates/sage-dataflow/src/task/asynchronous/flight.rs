@@ -1,7 +1,7 @@
 //! The futures that are in flight, and the results that have not left.
 //!
-//! Each record has a slot from the moment it is taken until its result leaves; there are as many slots as the capacity,
-//! at most, and they are used again: a future is made in the place of an earlier one, and nothing is allocated for it.
+//! Each record has a slot from the moment it is taken until its result leaves; slots are made as they are
+//! needed and used again: a future is made in the place of an earlier one, and nothing is allocated for it.
 //!
 //! Wakers. Each slot has one, for good. Waking puts the slot on a list (`wakes.rs`) and rouses the task. A waker that
 //! outlives its future wakes the future that is in the slot by then; polling a future without need does no harm.
@@ -259,8 +259,8 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
     }
 
     /// How many records may be.
-    pub(crate) fn capacity(&self) -> usize {
-        self.policy.capacity
+    pub(crate) fn most(&self) -> usize {
+        self.policy.in_flight
     }
 
     /// Whether records that fail leave as dead letters.
@@ -270,7 +270,7 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
 
     /// Whether another record has to wait.
     pub(crate) fn is_full(&self) -> bool {
-        self.taken() >= self.policy.capacity
+        self.taken() >= self.policy.in_flight
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -279,9 +279,9 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
 
     /// Makes and first polls the future of a record. There is room for it. An error comes with its slot.
     pub(crate) fn start(&mut self, record: I, number: u64) -> Result<(), (u32, BoxError)> {
-        debug_assert!(!self.is_full(), "the capacity is never exceeded");
+        debug_assert!(!self.is_full(), "no more are in flight than may be");
         let index = self.vacant.pop().unwrap_or_else(|| {
-            let index = u32::try_from(self.slots.len()).expect("the capacity is far below this");
+            let index = u32::try_from(self.slots.len()).expect("far fewer may be in flight");
             self.slots.push(Slot::new(index, &self.woken));
             index
         });

@@ -11,8 +11,8 @@ use crate::operator::clone_by_function;
 /// The order in which the results of [`map_async`](crate::Stream::map_async) leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Order {
-    /// In the order of the records. A slow future holds back the results behind it, which count towards the capacity
-    /// until they leave.
+    /// In the order of the records. A slow future holds back the results behind it, which count as in flight until
+    /// they leave.
     Ordered,
     /// As the futures complete. The order of the stream is lost.
     Unordered,
@@ -35,7 +35,7 @@ pub(crate) type Since<U> = fn(&U) -> Option<std::time::Instant>;
 
 /// How the futures of one operator are run.
 pub(crate) struct Policy<I> {
-    pub(crate) capacity: usize,
+    pub(crate) in_flight: usize,
     pub(crate) order: Order,
     pub(crate) timeout: Option<Duration>,
     pub(crate) retry: Option<Retry>,
@@ -52,7 +52,7 @@ impl<I> Clone for Policy<I> {
 }
 
 /// The futures an operator may have in flight.
-pub(crate) const MAX_CAPACITY: usize = 1 << 20;
+pub(crate) const MAX_IN_FLIGHT: usize = 1 << 20;
 
 /// Makes a future of each record, as the closure of [`map_async`](crate::Stream::map_async) does. Implement it for a
 /// function that needs `open` and `close`.

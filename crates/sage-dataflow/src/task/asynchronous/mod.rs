@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use flight::Flight;
 pub use function::{AsyncError, AsyncFunction, Order};
-pub(crate) use function::{Fallible, MAX_CAPACITY, Policy, Since, Sure};
+pub(crate) use function::{Fallible, MAX_IN_FLIGHT, Policy, Since, Sure};
 use parting::Parting;
 use polling::Rouser;
 pub(crate) use polling::{Polling, Rouse};
@@ -90,7 +90,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
     pub(crate) fn new(parts: Parts<I, F, N>) -> Self {
         let Parts { mut inbox, function, policy, since, next, letters, circle, polling, control, place, .. } = parts;
         let Place { node, context, errors, emitted, late: _ } = place;
-        inbox.works_on(policy.capacity);
+        inbox.works_on(policy.in_flight);
         Self {
             inbox,
             pace: FlightPace { at: Instant::now(), in_flight: 0, spent: Duration::ZERO, finished: 0 },
@@ -135,8 +135,8 @@ impl FlightPace {
     }
 
     /// Learns how things stand after a step that began at `began`. Returns how many records were finished since the
-    /// last time that there were any, and how long they took a task that has `capacity` of them in flight.
-    fn step(&mut self, began: Instant, taken: u64, in_flight: usize, capacity: usize) -> Option<(usize, Duration)> {
+    /// last time that there were any, and how long they took a task that has up to `most` of them in flight.
+    fn step(&mut self, began: Instant, taken: u64, in_flight: usize, most: usize) -> Option<(usize, Duration)> {
         let now = Instant::now();
         self.in_flight = in_flight;
         self.at = now;
@@ -145,7 +145,7 @@ impl FlightPace {
         if count == 0 {
             return None;
         }
-        let in_turn = std::mem::take(&mut self.spent) / u32::try_from(capacity).unwrap_or(u32::MAX).max(1);
+        let in_turn = std::mem::take(&mut self.spent) / u32::try_from(most).unwrap_or(u32::MAX).max(1);
         Some((usize::try_from(count).unwrap_or(usize::MAX), in_turn.max(now.duration_since(began))))
     }
 }
@@ -349,7 +349,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
         let step = self.work(cx);
         cx.resume(self.node, self.taken);
         let in_flight = self.flight.taken();
-        if let Some((records, time)) = self.pace.step(began, self.taken, in_flight, self.flight.capacity()) {
+        if let Some((records, time)) = self.pace.step(began, self.taken, in_flight, self.flight.most()) {
             self.inbox.took(records, time);
         }
         step

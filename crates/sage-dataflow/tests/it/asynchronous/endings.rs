@@ -160,8 +160,8 @@ fn a_task_that_waits_for_futures_sees_that_its_reader_has_ended() {
         let env = Environment::local("gone");
         let (desk, gate) = (Desk::new(), Desk::new());
         let (held, other) = (desk.clone(), gate.clone());
-        let waits = env.from_iter(0..4_u64).map_async(4, Order::Ordered, move |n| held.visit(n)).boxed();
-        let goes = env.from_iter(4..5_u64).map_async(4, Order::Ordered, move |n| other.visit(n)).boxed();
+        let waits = env.from_iter(0..4_u64).map_async(4, Order::Ordered, move |n| held.visit(n)).on_another_thread();
+        let goes = env.from_iter(4..5_u64).map_async(4, Order::Ordered, move |n| other.visit(n)).on_another_thread();
         let taken = waits.union(goes).take(1).collect();
         let job = env.submit().unwrap();
         desk.await_waiting(4);

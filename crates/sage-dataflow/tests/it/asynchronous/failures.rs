@@ -330,8 +330,8 @@ fn a_panic_is_not_tried_again_and_a_timeout_spans_all_attempts() {
 fn contract_05_a_capacity_or_number_of_attempts_out_of_range_is_refused_before_anything_starts() {
     leak_free(|_| {
         for (capacity, attempts, expected) in [
-            (0, 1, "`fetch`: the capacity is 0; it may be 1 to 1048576"),
-            ((1 << 20) + 1, 1, "`fetch`: the capacity is 1048577; it may be 1 to 1048576"),
+            (0, 1, "`fetch`: `in_flight` is 0; it may be 1 to 1048576"),
+            ((1 << 20) + 1, 1, "`fetch`: `in_flight` is 1048577; it may be 1 to 1048576"),
             (1, 0, "`fetch`: a retry makes at least one attempt in all"),
         ] {
             let env = Environment::local("refused");

@@ -203,12 +203,13 @@ fn it_stands_anywhere_in_a_pipeline_and_runs_again() {
         for inline in [false, true] {
             let env = Environment::local("anywhere").batch_records(2).queue_batches(2);
             let env = if inline { env.inline() } else { env };
-            let [left, right] = env.from_collection((0..40_u64).collect()).fork();
+            let [left, right] = env.from_collection((0..40_u64).collect()).tee();
             let left = left.map_async(3, Order::Unordered, wander);
             let right = right.map_async(1, Order::Ordered, wander).named("right").map_async(5, Order::Ordered, wander);
             let both = left.union(right).map_async(4, Order::Unordered, wander);
             let counts = both.key_by(|n| *n).count().parallelism(2);
-            let copies = counts.broadcast(2).map_async(2, Order::Unordered, |pair| async move { pair }).boxed();
+            let copies =
+                counts.broadcast(2).map_async(2, Order::Unordered, |pair| async move { pair }).on_another_thread();
             let out = copies.map_async(9, Order::Ordered, |pair| async move { pair }).collect();
             for _ in 0..2 {
                 env.run().unwrap();
@@ -222,7 +223,7 @@ fn it_stands_anywhere_in_a_pipeline_and_runs_again() {
 #[test]
 fn it_begins_a_chain_at_an_inlet_that_is_there_already() {
     let env = Environment::local("explain");
-    env.from_iter(0..3_u64).boxed().map_async(2, Order::Ordered, wander).map(|n| n).sink(|_| {});
+    env.from_iter(0..3_u64).on_another_thread().map_async(2, Order::Ordered, wander).map(|n| n).sink(|_| {});
     env.from_iter(0..3_u64).map(|n| n).map_async(2, Order::Ordered, wander).parallelism(2).sink(|_| {});
     insta::assert_snapshot!(env.explain().to_string(), @r"
     environment `explain`: 4 chains, 5 tasks
@@ -261,7 +262,7 @@ fn full_lanes_behind_it_are_waited_for() {
             .from_iter(0..3000_u64)
             .map_async(64, Order::Ordered, wander)
             .flat_map(|n| [n, n])
-            .boxed()
+            .on_another_thread()
             .map(|n| n)
             .broadcast(2)
             .map(|n| n)

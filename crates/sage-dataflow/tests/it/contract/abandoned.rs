@@ -24,7 +24,7 @@ fn contract_07a_a_task_that_never_comes_back_is_named_and_its_later_calls_are_re
                 later.note(db.call(Probed::touch).unwrap_err());
             })
             .named("holder")
-            .boxed()
+            .on_another_thread()
             .sink(|()| {});
         let job = env.submit().unwrap();
         gate.await_arrivals(1);

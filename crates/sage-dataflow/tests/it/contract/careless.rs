@@ -83,11 +83,11 @@ enum Way {
     Hash,
     Chosen,
     Broadcast,
-    Fork,
+    Tee,
     Split,
 }
 
-const WAYS: [Way; 7] = [Way::Forward, Way::RoundRobin, Way::Hash, Way::Chosen, Way::Broadcast, Way::Fork, Way::Split];
+const WAYS: [Way; 7] = [Way::Forward, Way::RoundRobin, Way::Hash, Way::Chosen, Way::Broadcast, Way::Tee, Way::Split];
 
 fn small(name: &str) -> Environment {
     Environment::local(name).signals(SignalPolicy::Off).batch_records(3).queue_batches(2)
@@ -104,18 +104,18 @@ where
         stream.operator(move || Reads(reader.clone())).sink(|()| {});
     };
     match way {
-        Way::Forward => read(stream.boxed()),
+        Way::Forward => read(stream.on_another_thread()),
         Way::RoundRobin => read(stream.rebalance(3)),
         Way::Hash => {
             let keyed = stream.key_by(|record| record.number % 7);
-            read(keyed.map_with_state((), |(), record| record).parallelism(3).boxed());
+            read(keyed.map_with_state((), |(), record| record).parallelism(3).on_another_thread());
         }
         Way::Chosen => read(stream.partition_by(3, |record, replicas| record.number as usize % replicas)),
         Way::Broadcast => read(stream.broadcast(3)),
-        Way::Fork => stream.fork::<3>().into_iter().for_each(read),
+        Way::Tee => stream.tee::<3>().into_iter().for_each(read),
         Way::Split => {
             let (even, odd) = stream.split(|record| record.number % 2 == 0);
-            read(even.boxed());
+            read(even.on_another_thread());
             read(odd);
         }
     }
@@ -209,7 +209,7 @@ impl Operator for Catches {
 #[test]
 fn contract_26_a_clone_that_panics_fails_the_job_also_where_the_panic_is_caught() {
     leak_free(|_| {
-        for (way, fatal) in [Way::Broadcast, Way::Fork].into_iter().flat_map(|way| (1..=8).map(move |n| (way, n))) {
+        for (way, fatal) in [Way::Broadcast, Way::Tee].into_iter().flat_map(|way| (1..=8).map(move |n| (way, n))) {
             // What is caught is the last thing that happens, or not.
             for last in [4, 1000] {
                 let env = small("clones");
@@ -334,7 +334,7 @@ fn contract_26_ignoring_a_failure_while_finishing_does_no_harm() {
         // Behind an exchange, where the reader wants no more.
         let env = small("finish");
         let (main, dead) = env.from_iter(0..5).operator(|| AtTheEnd).dead_letters();
-        let (main, dead) = (main.boxed().take(10).collect(), dead.collect());
+        let (main, dead) = (main.on_another_thread().take(10).collect(), dead.collect());
         env.run().unwrap();
         assert_eq!((main.take(), dead.take().len()), ((0..10).collect(), 1));
     });

@@ -90,7 +90,10 @@ fn contract_01_a_job_that_fails_tells_who_failed() {
         let env = Environment::local("changes");
         let journal = Journal::new();
         Probe::new("db", &journal).in_cleanup(|_| Err("lock stays".into())).register(&env).build();
-        env.from_factory(|_| 0_u64..).boxed().try_sink(|n| if n == 100 { Err("broke") } else { Ok(()) }).named("shop");
+        env.from_factory(|_| 0_u64..)
+            .on_another_thread()
+            .try_sink(|n| if n == 100 { Err("broke") } else { Ok(()) })
+            .named("shop");
         let job = env.submit().unwrap();
         failed(job.wait());
         let states = states(&all(&job));

@@ -87,11 +87,13 @@ fn contract_24_memory_does_not_grow_with_the_number_of_records() {
             let journal = Journal::new();
             let noted = journal.clone();
             let at = [records / 10, records - 1];
-            env.from_iter(0..records).boxed().map(|n| n).parallelism(2).boxed().sink(move |n| {
-                if at.contains(&n) {
-                    noted.note(allocated_bytes());
-                }
-            });
+            env.from_iter(0..records).on_another_thread().map(|n| n).parallelism(2).on_another_thread().sink(
+                move |n| {
+                    if at.contains(&n) {
+                        noted.note(allocated_bytes());
+                    }
+                },
+            );
             env.run().unwrap();
             let allocated: Vec<u64> = journal.events().iter().map(|bytes| bytes.parse().unwrap()).collect();
             allocated[1].saturating_sub(allocated[0])
@@ -156,7 +158,7 @@ fn contract_25_a_job_waits_for_records_without_using_the_processor() {
                     held.pass()
                 }
             })
-            .boxed()
+            .on_another_thread()
             .map(|n| n)
             .parallelism(2)
             .sink(|_| {});

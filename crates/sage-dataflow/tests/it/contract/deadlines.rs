@@ -22,7 +22,7 @@ fn contract_04_a_drain_past_its_deadline_becomes_a_cancel_and_times_out() {
             }
         });
         // The sink takes its time for each record: three of them outlast the deadline.
-        numbers.boxed().sink(|_| {
+        numbers.on_another_thread().sink(|_| {
             let slow = Instant::now() + SHORT / 2;
             while Instant::now() < slow {
                 thread::yield_now();
@@ -64,7 +64,7 @@ fn contract_04_a_source_stuck_in_the_users_iterator_is_abandoned_after_drain_and
             held.pass();
             None::<u64>
         });
-        env.from_iter(iterator).named("feed").boxed().sink(|_| {});
+        env.from_iter(iterator).named("feed").on_another_thread().sink(|_| {});
         let job = env.submit().unwrap();
         gate.await_arrivals(1);
         job.drain();

@@ -91,7 +91,7 @@ fn contract_16_a_consumer_slower_by_a_thousand_times_gets_everything_through_a_b
             .inspect(move |_| {
                 making.fetch_add(1, Ordering::SeqCst);
             })
-            .boxed()
+            .on_another_thread()
             .inspect(move |_| {
                 in_flight.fetch_max(made.load(Ordering::SeqCst) - written, Ordering::SeqCst);
                 written += 1;
@@ -115,7 +115,7 @@ fn contract_16_a_consumer_slower_by_a_thousand_times_gets_everything_through_a_b
 fn contract_16_filters_joins_and_empty_sources_end_exactly() {
     leak_free(|_| {
         let env = Environment::local("nothing");
-        let none = env.from_iter(0..1000_u64).filter(|_| false).boxed().filter(|_| true).collect();
+        let none = env.from_iter(0..1000_u64).filter(|_| false).on_another_thread().filter(|_| true).collect();
         let empty = env.from_iter(std::iter::empty::<u64>()).rebalance(4).collect();
         let counts = env.from_iter(0..0_u64).union(env.from_iter(0..7)).rebalance(3).count().collect();
         let keyed = env.from_iter(0..1_u64).rebalance(3).key_by(|n| *n).count().parallelism(4).collect();
@@ -203,7 +203,7 @@ fn contract_16_an_endless_source_is_cancelled_while_it_is_blocked_on_a_full_chan
             (0_u64..).inspect(move |_| read.note("read"))
         })
         .operator(move || counting.clone())
-        .boxed()
+        .on_another_thread()
         .sink(move |_| held.pass());
         let job = env.submit().unwrap();
         gate.await_arrivals(1);
@@ -229,7 +229,7 @@ fn contract_16_an_endless_source_is_drained_while_it_is_blocked_on_a_full_channe
                 let read = read.clone();
                 (0_u64..).inspect(move |_| read.note("read"))
             })
-            .boxed()
+            .on_another_thread()
             .inspect(move |_| held.pass())
             .collect();
         let job = env.submit().unwrap();
@@ -259,7 +259,12 @@ fn contract_16_an_operator_that_stops_by_itself_never_makes_a_success_that_lost_
     leak_free(|_| {
         for stop in [Stop::Cancelled, Stop::Failed] {
             let env = Environment::local("quitter");
-            let out = env.from_iter(0..100_u64).operator(move || Quitter(stop)).named("quitter").boxed().collect();
+            let out = env
+                .from_iter(0..100_u64)
+                .operator(move || Quitter(stop))
+                .named("quitter")
+                .on_another_thread()
+                .collect();
             let report = crate::probes::failed(env.run());
             assert_eq!(report.outcome, sage::Outcome::Failed);
             assert!(out.take().len() <= 5);
@@ -274,8 +279,8 @@ fn contract_17_no_value_of_the_record_type_ends_a_source() {
         let nested = vec![None, Some(None), Some(Some(0)), Some(None)];
         let mut left = nested.clone().into_iter();
         let generated = env.from_generator(move || Ok::<_, BoxError>(left.next())).rebalance(2).collect();
-        let results = env.from_iter([Err(0), Ok(""), Err(0)]).boxed().collect();
-        let stops = env.from_iter([false; 1000]).boxed().filter(|stop| !stop).count().collect();
+        let results = env.from_iter([Err(0), Ok(""), Err(0)]).on_another_thread().collect();
+        let stops = env.from_iter([false; 1000]).on_another_thread().filter(|stop| !stop).count().collect();
         env.run().unwrap();
         assert_eq!(sorted(generated.take()), sorted(nested));
         assert_eq!(results.take(), [Err(0), Ok(""), Err(0)]);

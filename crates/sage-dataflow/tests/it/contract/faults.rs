@@ -34,7 +34,7 @@ fn run_faulty_in(env: Environment, declare: impl Fn(&Environment)) -> JobReport 
     Probe::new("bystander", &journal).register(&env).build();
     let bystander = CountingSink::default();
     let counts = bystander.counts.clone();
-    env.from_iter(0_u64..).boxed().sink_to(move |_| bystander.clone()).named("beside");
+    env.from_iter(0_u64..).on_another_thread().sink_to(move |_| bystander.clone()).named("beside");
     declare(&env);
     let report = failed(env.run());
     assert_eq!(report.outcome, Outcome::Failed, "{report}");
@@ -57,7 +57,7 @@ fn contract_15_a_failing_function_is_attributed_to_its_operator_and_record() {
         for panics in [false, true] {
             let report = run_faulty(|env| {
                 let fails = move |n| if n == 7 { fault(panics).map(|()| n) } else { Ok(n) };
-                env.from_iter(1..=20_u64).boxed().map(|n| n).try_map(fails).named("bad").sink(|_| {});
+                env.from_iter(1..=20_u64).on_another_thread().map(|n| n).try_map(fails).named("bad").sink(|_| {});
             });
             assert_first_cause(&report, "operator `bad`, record 7", panics);
             let bad = report.operator("bad").unwrap();
@@ -256,13 +256,13 @@ fn contract_15_a_panic_with_an_error_is_that_error() {
 fn contract_15_a_panic_in_the_drop_of_a_record_is_caught() {
     leak_free(|_| {
         let report = run_faulty(|env| {
-            env.from_iter(0..10).map(|n| PanicsInDrop(n == 4)).boxed().sink(drop).named("bad");
+            env.from_iter(0..10).map(|n| PanicsInDrop(n == 4)).on_another_thread().sink(drop).named("bad");
         });
         let cause = report.first_cause.unwrap();
         assert_eq!(cause.to_string(), "operator `bad`, record 5: panicked: drop broke");
         // Records that nobody takes any more are dropped as well.
         let report = run_faulty(|env| {
-            env.from_iter(0..).map(|_| PanicsInDrop(true)).boxed().sink(std::mem::forget);
+            env.from_iter(0..).map(|_| PanicsInDrop(true)).on_another_thread().sink(std::mem::forget);
             env.from_iter(0..100).try_sink(|n| if n == 99 { Err("broke") } else { Ok(()) });
         });
         assert!(report.first_cause.is_some());

@@ -29,7 +29,7 @@ fn contract_08_finish_may_still_emit_and_call_services() {
         let env = Environment::local("finish");
         let journal = Journal::new();
         let db = Probe::new("db", &journal).register(&env).build();
-        let out = env.from_iter(0..10_u64).operator(move || Last(db.clone())).boxed().collect();
+        let out = env.from_iter(0..10_u64).operator(move || Last(db.clone())).on_another_thread().collect();
         env.run().unwrap();
         assert_eq!(out.take(), (0..10_000).collect::<Vec<_>>());
     });
@@ -44,7 +44,7 @@ fn contract_08_finish_does_not_run_after_a_failure_downstream_or_a_cancel() {
             let (counts, journal) = (counting.counts.clone(), counting.journal.clone());
             env.from_iter(0_u64..)
                 .operator(move || counting.clone())
-                .boxed()
+                .on_another_thread()
                 .try_sink(|n| if n == 20 { Err("broke") } else { Ok(()) });
             assert_eq!(failed(env.run()).outcome, Outcome::Failed);
             assert_eq!((counts.finished(), counts.closed()), (0, 1));
@@ -53,7 +53,7 @@ fn contract_08_finish_does_not_run_after_a_failure_downstream_or_a_cancel() {
         let env = Environment::local("finish");
         let counting = Counting::default();
         let counts = counting.counts.clone();
-        env.from_factory(|_| 0_u64..).operator(move || counting.clone()).boxed().sink(|_| {});
+        env.from_factory(|_| 0_u64..).operator(move || counting.clone()).on_another_thread().sink(|_| {});
         let job = running(&env);
         cancelled(&job);
         assert_eq!((counts.finished(), counts.closed()), (0, 1));

@@ -38,7 +38,7 @@ fn in_each_way(declare: impl Fn(&Environment), check: impl Fn(&JobReport)) {
         let running = Arc::new(AtomicBool::new(false));
         let its_own = running.clone();
         env.from_iter(0_u64..)
-            .boxed()
+            .on_another_thread()
             .inspect(move |_| its_own.store(true, Ordering::SeqCst))
             .named("beside")
             .sink(|_| {});
@@ -289,7 +289,7 @@ fn contract_26_records_that_nobody_takes_may_panic_when_they_are_dropped() {
         let records = (0..100).map(move |n| Counted(counts.clone(), n > 0));
         env.from_iter(records)
             .named("source")
-            .boxed()
+            .on_another_thread()
             .map(move |record| {
                 sink_gate.pass();
                 std::mem::forget(record);
@@ -356,7 +356,7 @@ fn contract_26_traits_of_records_and_keys_may_panic() {
         }
         in_each_way(
             |env| {
-                let [one, other] = env.from_factory(|_| [Touchy("clone")]).fork();
+                let [one, other] = env.from_factory(|_| [Touchy("clone")]).tee();
                 one.sink(|_| {});
                 other.sink(|_| {});
             },

@@ -93,7 +93,7 @@ fn contract_11_dropping_the_environment_and_every_handle_leaves_the_job_running(
                 held.pass();
                 in_operator.call(Probed::touch).map(|()| n)
             })
-            .boxed()
+            .on_another_thread()
             .collect();
         let job = env.submit().unwrap();
         gate.await_arrivals(1);

@@ -132,7 +132,7 @@ impl Operator for Leaves {
 fn contract_14_what_an_operator_leaves_behind_is_told_and_keeps_nobody_from_ending_well() {
     leak_free(|_| {
         let env = Environment::local("left");
-        let out = env.from_iter(0..10_000_u64).operator(|| Leaves).named("leaves").boxed().collect();
+        let out = env.from_iter(0..10_000_u64).operator(|| Leaves).named("leaves").on_another_thread().collect();
         let report = failed(env.run());
         assert_eq!((report.outcome, report.cleanliness), (Outcome::Succeeded, Cleanliness::Unclean));
         assert_eq!(report.left[0].why, "of `leaves`: a thread of its own");

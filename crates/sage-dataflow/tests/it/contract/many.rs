@@ -159,9 +159,9 @@ fn the_work_for_operators_grows_with_their_number() {
 fn contract_03_ten_thousand_operators_that_wait_for_each_other_run_or_say_what_is_missing() {
     leak_free(|_| {
         let env = Environment::local("threads");
-        let mut stream = env.from_iter(0..3_u64).boxed();
+        let mut stream = env.from_iter(0..3_u64).on_another_thread();
         for _ in 0..5_000 {
-            stream = stream.map(|n| n + 1).boxed();
+            stream = stream.map(|n| n + 1).on_another_thread();
         }
         let last = stream.collect();
         match env.run() {

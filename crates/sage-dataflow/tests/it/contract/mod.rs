@@ -49,7 +49,7 @@ fn add_held_pipeline(env: &Environment, gate: &Gate) {
 
 /// An endless pipeline.
 fn add_endless_pipeline(env: &Environment) {
-    env.from_factory(|_| 0_u64..).boxed().sink(|_| {});
+    env.from_factory(|_| 0_u64..).on_another_thread().sink(|_| {});
 }
 
 /// Waits until a job is in a state.

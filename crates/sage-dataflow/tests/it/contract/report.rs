@@ -20,7 +20,7 @@ fn figures(report: &JobReport) -> Vec<(&str, u64, u64, u64)> {
 fn the_figures_of_every_operator_are_exact() {
     leak_free(|_| {
         let env = Environment::local("figures");
-        let [left, right] = env.from_iter(0..100_u64).filter(|n| n % 2 == 0).fork();
+        let [left, right] = env.from_iter(0..100_u64).filter(|n| n % 2 == 0).tee();
         left.flat_map(|n| [n, n]).parallelism(2).key_by(|n| n % 10).count().parallelism(3).sink(|_| {});
         right.take(7).union(env.from_iter(0..5)).sink(|_| {});
         let report = env.run().unwrap();
@@ -61,7 +61,7 @@ fn live_metrics_show_the_work_so_far() {
                     held.pass()
                 }
             })
-            .boxed()
+            .on_another_thread()
             .sink(move |_| seen.note("seen"));
         let job = env.submit().unwrap();
         journal.await_events("seen", 500);
@@ -177,7 +177,7 @@ fn eventful_report() -> JobReport {
     env.from_iter(0..200_u64)
         .try_map(move |n| db.try_call(|_| if n == 150 { Err("row 150") } else { Ok(n) }))
         .named("look up")
-        .boxed()
+        .on_another_thread()
         .sink(|_| {});
     failed(env.run())
 }
@@ -267,7 +267,7 @@ fn log_files_are_written_only_if_asked_and_hold_nothing_per_record() {
             let env = Environment::local("logs").log_files(&logs);
             let journal = Journal::new();
             Probe::new("db", &journal).register(&env).build();
-            env.from_iter(0..records).boxed().sink(|_| {});
+            env.from_iter(0..records).on_another_thread().sink(|_| {});
             env.run().unwrap();
             let session = fs::read_dir(logs.join("jobmanager")).unwrap().next().unwrap().unwrap();
             assert!(session.file_name().to_str().unwrap().starts_with("session_"));
@@ -359,7 +359,9 @@ fn the_hosts_own_tracing_subscriber_hears_of_the_job_and_nothing_per_record() {
             let env = Environment::local("traced");
             let journal = Journal::new();
             Probe::new("db", &journal).register(&env).build();
-            env.from_iter(0..records).boxed().try_sink(move |n| if fails && n == 5 { Err("broke") } else { Ok(()) });
+            env.from_iter(0..records)
+                .on_another_thread()
+                .try_sink(move |n| if fails && n == 5 { Err("broke") } else { Ok(()) });
             let run = tracing::subscriber::with_default(listener.clone(), || env.run());
             assert_eq!(run.is_err(), fails);
             listener.0

@@ -374,11 +374,14 @@ fn contract_13_a_closing_operator_is_told_the_reason_and_its_deadline() {
             let numbers = env.from_factory(|_| 0_u64..);
             if of_source {
                 // The source's own chain fails; the sink is another task.
-                numbers.try_map(|n| if n == 9 { Err("broke") } else { Ok(n) }).boxed().sink_to(sink(&journal));
+                numbers
+                    .try_map(|n| if n == 9 { Err("broke") } else { Ok(n) })
+                    .on_another_thread()
+                    .sink_to(sink(&journal));
                 failed(env.run());
                 continue;
             }
-            numbers.boxed().sink_to(sink(&journal));
+            numbers.on_another_thread().sink_to(sink(&journal));
             let job = running(&env);
             if end {
                 job.drain();

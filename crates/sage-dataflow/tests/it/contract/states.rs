@@ -89,7 +89,7 @@ fn contract_01_a_paused_job_takes_no_records_until_it_is_resumed() {
         let env = Environment::local("pause");
         let journal = Journal::new();
         let noted = journal.clone();
-        env.from_factory(|_| 0_u64..).boxed().sink(move |n| {
+        env.from_factory(|_| 0_u64..).on_another_thread().sink(move |n| {
             if n % 1000 == 0 {
                 noted.note("thousand")
             }
@@ -131,7 +131,7 @@ fn contract_01_a_paused_job_can_be_drained_and_every_record_read_reaches_the_sin
         let env = Environment::local("pause");
         let journal = Journal::new();
         let noted = journal.clone();
-        let out = env.from_factory(|_| 0_u64..).inspect(move |_| noted.note("read")).boxed().collect();
+        let out = env.from_factory(|_| 0_u64..).inspect(move |_| noted.note("read")).on_another_thread().collect();
         let job = env.submit().unwrap();
         journal.await_events("read", 100);
         job.pause();

@@ -95,7 +95,7 @@ fn contract_03_a_cancel_drops_what_is_in_flight_and_says_so() {
         let env = Environment::local("cancel");
         let journal = Journal::new();
         let read = journal.clone();
-        env.from_factory(|_| 0_u64..).inspect(move |_| read.note("read")).boxed().sink(|_| {});
+        env.from_factory(|_| 0_u64..).inspect(move |_| read.note("read")).on_another_thread().sink(|_| {});
         let job = env.submit().unwrap();
         journal.await_events("read", 1000);
         let report = cancelled(&job);
@@ -206,7 +206,7 @@ fn contract_03_a_cancel_is_seen_at_the_next_record() {
             numbers.operator(move || counting.clone()).sink(move |_| held.pass());
         }),
         ("after an exchange", |env, counting, held| {
-            let numbers = env.from_factory(|_| 0_u64..).boxed();
+            let numbers = env.from_factory(|_| 0_u64..).on_another_thread();
             numbers.operator(move || counting.clone()).sink(move |_| held.pass());
         }),
         ("many of one record", |env, counting, held| {
@@ -262,7 +262,7 @@ fn contract_27_a_source_whose_quick_records_turn_slow_stops_behind_the_one_that_
                 let (gate, behind) = (Gate::new(), Arc::default());
                 let numbers = env.from_factory(|_| 0_u64..).inspect(turns_slow(&gate, &behind));
                 if hop {
-                    numbers.boxed().sink(|_| {});
+                    numbers.on_another_thread().sink(|_| {});
                 } else {
                     numbers.sink(|_| {});
                 }
@@ -288,7 +288,7 @@ fn contract_27_a_chain_behind_a_hop_that_turns_slow_is_cancelled_behind_the_reco
     leak_free(|_| {
         let env = Environment::local("turns slow");
         let (gate, behind) = (Gate::new(), Arc::default());
-        env.from_factory(|_| 0_u64..).boxed().inspect(turns_slow(&gate, &behind)).sink(|_| {});
+        env.from_factory(|_| 0_u64..).on_another_thread().inspect(turns_slow(&gate, &behind)).sink(|_| {});
         let job = env.submit().unwrap();
         gate.await_arrivals(1);
         job.cancel();

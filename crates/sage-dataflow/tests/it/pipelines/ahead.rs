@@ -75,14 +75,14 @@ fn reads_to(expected: usize, most: usize, declare: impl FnOnce(&Environment, &Co
 #[test]
 fn contract_28_two_records_wait_for_a_sink_that_is_held_up() {
     reads(3, |env, read, gate| {
-        counted(env, read).boxed().sink(move |_| gate.pass());
+        counted(env, read).on_another_thread().sink(move |_| gate.pass());
     });
 }
 
 #[test]
 fn contract_28_two_records_wait_for_an_operator_that_is_held_up() {
     reads(3, |env, read, gate| {
-        counted(env, read).boxed().inspect(move |_| gate.pass()).collect();
+        counted(env, read).on_another_thread().inspect(move |_| gate.pass()).collect();
     });
 }
 
@@ -127,7 +127,7 @@ fn contract_28_two_records_wait_where_each_goes_to_several() {
         counted(env, read).broadcast(3).sink(move |_| gate.pass());
     });
     reads(3, |env, read, gate| {
-        let [held, free] = counted(env, read).fork();
+        let [held, free] = counted(env, read).tee();
         held.sink(move |_| gate.pass());
         free.sink(drop);
     });
@@ -145,7 +145,7 @@ fn contract_28_what_waits_for_an_inlet_is_shared_by_those_that_send_to_it() {
 #[test]
 fn contract_28_a_task_that_is_held_up_by_another_is_as_slow_as_that() {
     reads_to(5, 7, |env, read, gate| {
-        counted(env, read).boxed().map(|n| n).boxed().sink(move |_| gate.pass());
+        counted(env, read).on_another_thread().map(|n| n).on_another_thread().sink(move |_| gate.pass());
     });
 }
 
@@ -194,7 +194,7 @@ fn contract_28_the_report_tells_the_bound_that_held_a_task_back_and_what_was_dro
     leak_free(|_| {
         let (env, read, gate) = (Environment::local("told"), Count::default(), Gate::new());
         let held = gate.clone();
-        counted(&env, &read).named("numbers").boxed().sink(move |_| held.pass());
+        counted(&env, &read).named("numbers").on_another_thread().sink(move |_| held.pass());
         let job = env.submit().unwrap();
         until("the source waits", || job.unfinished() == 3);
         cancel(&job);
@@ -212,7 +212,7 @@ fn contract_28_the_report_tells_the_bound_that_held_a_task_back_and_what_was_dro
 fn contract_28_a_take_reads_about_as_many_as_it_takes() {
     leak_free(|_| {
         let (env, read) = (Environment::local("take"), Count::default());
-        let taken = counted(&env, &read).boxed().take(5).collect();
+        let taken = counted(&env, &read).on_another_thread().take(5).collect();
         env.run().unwrap();
         assert_eq!(taken.take(), [0, 1, 2, 3, 4]);
         assert!(read.get() <= 10, "{} were read", read.get());
@@ -262,7 +262,7 @@ impl Drop for Heavy {
 /// How records get to the sink.
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    Boxed,
+    OtherThread,
     Rebalanced(usize),
     Partitioned(usize),
     Gathered(usize),
@@ -273,7 +273,7 @@ impl Way {
     /// How many lanes there are.
     fn lanes(self) -> usize {
         match self {
-            Self::Boxed | Self::Asynchronous(_) => 1,
+            Self::OtherThread | Self::Asynchronous(_) => 1,
             Self::Rebalanced(lanes) | Self::Partitioned(lanes) | Self::Gathered(lanes) => lanes,
         }
     }
@@ -281,7 +281,7 @@ impl Way {
 
 fn ways() -> impl Strategy<Value = Way> {
     prop_oneof![
-        Just(Way::Boxed),
+        Just(Way::OtherThread),
         (1..4_usize).prop_map(Way::Rebalanced),
         (1..4_usize).prop_map(Way::Partitioned),
         (1..4_usize).prop_map(Way::Gathered),
@@ -320,7 +320,7 @@ proptest! {
             record.bytes
         };
         let out = match way {
-            Way::Boxed => records.boxed().map(arrived).collect(),
+            Way::OtherThread => records.on_another_thread().map(arrived).collect(),
             Way::Rebalanced(replicas) => records.rebalance(replicas).map(arrived).collect(),
             Way::Partitioned(replicas) => {
                 records.partition_by(replicas, |record, replicas| record.bytes % replicas).map(arrived).collect()
@@ -352,7 +352,7 @@ fn contract_28_a_quick_task_is_held_back_by_bytes() {
         })
         .named("records")
         .weigh(|record| record.bytes)
-        .boxed()
+        .on_another_thread()
         .sink(move |mut record: Heavy| {
             record.arrive();
             std::hint::black_box(&mut record);
@@ -376,7 +376,7 @@ fn contract_28_records_of_one_size_are_bound_by_their_bytes() {
                 ahead.fetch_max((n as usize + 1).saturating_sub(arrived.get()), Ordering::SeqCst);
                 [n as u8; 4096]
             })
-            .boxed();
+            .on_another_thread();
         let count = numbers.inspect(move |_| counter.add()).count().collect();
         env.run().unwrap();
         assert_eq!(count.take(), [20_000]);
@@ -392,7 +392,7 @@ fn contract_28_a_task_that_turns_slow_is_sent_no_more_than_it_was_quick_with() {
     leak_free(|_| {
         let (env, read, gate) = (Environment::local("turns"), Count::default(), Gate::new());
         let held = gate.clone();
-        counted(&env, &read).boxed().sink(move |n| {
+        counted(&env, &read).on_another_thread().sink(move |n| {
             if n >= 20 {
                 held.pass();
             }
@@ -411,6 +411,6 @@ fn contract_28_a_task_that_turns_slow_is_sent_no_more_than_it_was_quick_with() {
 #[test]
 fn the_bytes_of_an_edge_are_checked_before_the_job_starts() {
     let env = Environment::local("none").queue_bytes(0);
-    env.from_iter([1]).boxed().sink(drop);
+    env.from_iter([1]).on_another_thread().sink(drop);
     assert_eq!(env.submit().map(drop).unwrap_err().to_string(), "queue_bytes is 0; it may be 1 or more");
 }

@@ -235,7 +235,7 @@ fn windows_by_the_clock_fire_behind_an_exchange_and_behind_policies() {
         let (counts, letters) = bench
             .env
             .from_source(bench.source())
-            .boxed()
+            .on_another_thread()
             .inspect(move |n| came.note(n))
             .key_by(|_| ())
             .window_by_clock(Tumbling::of(ms(10)))
@@ -381,8 +381,9 @@ fn an_idle_source_is_told_by_the_clock() {
         let bench: Bench<i64, i64> = Bench::new(0);
         let (silent, source) = testing::source::<i64>();
         let order = OutOfOrder::by(Duration::ZERO).idle_after(ms(60_000));
-        let left = bench.env.from_source(bench.source()).with_timestamps(|n| at(*n), order).boxed();
-        let right = bench.env.from_source(move |_| source.clone()).with_timestamps(|n| at(*n), order).boxed();
+        let left = bench.env.from_source(bench.source()).with_timestamps(|n| at(*n), order).on_another_thread();
+        let right =
+            bench.env.from_source(move |_| source.clone()).with_timestamps(|n| at(*n), order).on_another_thread();
         let both = left.union(right).key_by(|_| ()).window(Tumbling::of(ms(10)));
         both.count().map(|count| count.value.window.start.millis()).sink_to(bench.sink());
         let job = bench.submit();

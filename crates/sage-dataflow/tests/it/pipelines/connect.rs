@@ -141,15 +141,15 @@ fn take_behind_connected_streams_ends_them_all() {
 }
 
 #[test]
-fn unions_and_forks_before_and_behind_connected_streams() {
+fn unions_and_tees_before_and_behind_connected_streams() {
     leak_free(|_| {
         for inline in [false, true] {
             let env = Environment::local("shapes");
             let env = if inline { env.inline() } else { env };
             let numbers = env.from_iter(0..300_u64).union(env.from_iter(300..1000_u64));
-            let [left, right] = numbers.fork();
+            let [left, right] = numbers.tee();
             let joined = left.connect(right.map(|n| n as i64)).co_map(|n| n, |n| n as u64).parallelism(2);
-            let [first, second] = joined.fork();
+            let [first, second] = joined.tee();
             let out = first.union(second.filter(|n| *n < 10)).count().collect();
             env.run().unwrap();
             assert_eq!(out.take(), [2020]);

@@ -50,9 +50,9 @@ fn the_text_of_explain_shows_chains_exchanges_and_services() {
     let store = env.register_service("store", || Idle).build();
     env.register_service("index", || Idle).after(&store).after("cache").build();
     env.register_service("cache", || Idle).build();
-    let [orders, audit] = env.from_iter(["a"]).named("orders").map(|order| order).named("clean").fork();
+    let [orders, audit] = env.from_iter(["a"]).named("orders").map(|order| order).named("clean").tee();
     let counted = orders.key_by(|order| *order).count().parallelism(4).named("per-customer");
-    counted.map(|(order, _)| order).boxed().union(env.from_iter(["b"])).sink(|_| {}).named("shop");
+    counted.map(|(order, _)| order).on_another_thread().union(env.from_iter(["b"])).sink(|_| {}).named("shop");
     audit.rebalance(2).broadcast(3).write_lines("audit.txt");
     assert_snapshot!(env.explain(), @"
     environment `orders`: 10 chains, 22 tasks
@@ -140,19 +140,19 @@ fn a_stream_without_a_sink_is_refused_by_its_last_operator() {
     );
     assert_refused(
         |env| {
-            drop(env.from_iter([1]).named("loose").boxed());
+            drop(env.from_iter([1]).named("loose").on_another_thread());
             env
         },
         &expected("loose"),
     );
     assert_refused(
         |env| {
-            let [used, unused] = env.from_iter([1]).named("forked").fork();
+            let [used, unused] = env.from_iter([1]).named("teed").tee();
             used.sink(|_| {});
             drop(unused);
             env
         },
-        &expected("forked"),
+        &expected("teed"),
     );
 }
 
@@ -302,7 +302,7 @@ fn durations_without_end_are_taken_as_no_limit() {
             .time_limit(Duration::MAX)
             .flush_interval(Duration::MAX);
         env.register_service("idle", || Idle).build();
-        let out = env.from_collection(vec![1, 2]).boxed().collect();
+        let out = env.from_collection(vec![1, 2]).on_another_thread().collect();
         env.run().unwrap();
         assert_eq!(out.take(), [1, 2]);
         let job = env.submit().unwrap();
@@ -328,7 +328,7 @@ fn a_stream_of_another_environment_is_refused() {
 fn a_name_for_nothing_is_refused() {
     assert_refused(
         |env| {
-            env.from_iter([1]).boxed().named("nothing").sink(|_| {});
+            env.from_iter([1]).on_another_thread().named("nothing").sink(|_| {});
             env
         },
         "`.named(\"nothing\")` stands after an exchange, which has no name; put it after an operator",

@@ -142,7 +142,7 @@ impl Kind {
                     assert_eq!(result.time, window.last());
                     (window.start.millis(), window.end.millis(), result.value.key, result.value.value)
                 });
-                outcome.boxed()
+                outcome.on_another_thread()
             }};
         }
         match self {
@@ -177,7 +177,7 @@ proptest! {
         leak_free(|_| {
             let given = if in_order { sorted(events.clone()) } else { events.clone() };
             let env = Environment::local("ends").batch_records(batch_records);
-            let timed = env.from_iter(given).boxed().with_timestamps(time_of, OutOfOrder::by(bound)).boxed();
+            let timed = env.from_iter(given).on_another_thread().with_timestamps(time_of, OutOfOrder::by(bound)).on_another_thread();
             let out = kind.run_on(timed, lateness, replicas).collect();
             let report = env.run().expect("the job succeeds");
             assert_eq!(late(&report), 0, "{report}");
@@ -196,7 +196,7 @@ proptest! {
     ) {
         leak_free(|_| {
             let env = Environment::local("ends").batch_records(1);
-            let timed = env.from_iter(events.clone()).boxed().with_timestamps(time_of, OutOfOrder::by(bound)).boxed();
+            let timed = env.from_iter(events.clone()).on_another_thread().with_timestamps(time_of, OutOfOrder::by(bound)).on_another_thread();
             let kind = if session { Kind::Session(size) } else { Kind::Tumbling(size) };
             let out = kind.run_on(timed, lateness, 1).collect();
             let report = env.run().expect("the job succeeds");
@@ -277,8 +277,9 @@ proptest! {
 /// A job of these times in order, in windows of ten seconds and more, without anything late.
 fn counted(times: &[i64], gather: impl FnOnce(DataStream<Timed<i64>>) -> DataStream<u64>) -> (u64, u64) {
     let env = Environment::local("ends").batch_records(1);
-    let timed = env.from_iter(times.to_vec()).boxed();
-    let timed = timed.with_timestamps(|time| Timestamp::from_millis(*time), OutOfOrder::by(Duration::ZERO)).boxed();
+    let timed = env.from_iter(times.to_vec()).on_another_thread();
+    let timed =
+        timed.with_timestamps(|time| Timestamp::from_millis(*time), OutOfOrder::by(Duration::ZERO)).on_another_thread();
     let counts = gather(timed).collect();
     let report = env.run().expect("the job succeeds");
     (counts.take().into_iter().sum(), late(&report))
@@ -291,10 +292,22 @@ fn the_last_moment_is_in_a_window_of_every_kind() {
         let all = (times.len() as u64, 0);
         let key = |_: &Timed<i64>| ();
         let value = |count: Timed<sage::Windowed<(), u64>>| count.value.value;
-        assert_eq!(counted(times, |it| it.key_by(key).window(Session::gap(ms(gap))).count().map(value).boxed()), all);
-        assert_eq!(counted(times, |it| it.key_by(key).window(Tumbling::of(ms(gap))).count().map(value).boxed()), all);
-        assert_eq!(counted(times, |it| it.key_by(key).window(Tumbling::of(ms(1))).count().map(value).boxed()), all);
-        assert_eq!(counted(times, |it| it.key_by(key).window(Count::of(2)).count().map(value).boxed()), all);
+        assert_eq!(
+            counted(times, |it| it.key_by(key).window(Session::gap(ms(gap))).count().map(value).on_another_thread()),
+            all
+        );
+        assert_eq!(
+            counted(times, |it| it.key_by(key).window(Tumbling::of(ms(gap))).count().map(value).on_another_thread()),
+            all
+        );
+        assert_eq!(
+            counted(times, |it| it.key_by(key).window(Tumbling::of(ms(1))).count().map(value).on_another_thread()),
+            all
+        );
+        assert_eq!(
+            counted(times, |it| it.key_by(key).window(Count::of(2)).count().map(value).on_another_thread()),
+            all
+        );
     }
 }
 
@@ -303,7 +316,7 @@ fn a_window_of_windows_has_the_last_moment_too() {
     let twice = |timed: DataStream<Timed<i64>>| {
         let inner = timed.key_by(|_| ()).window(Session::gap(ms(7))).count();
         let outer = inner.key_by(|_| ()).window(Tumbling::of(ms(1000)));
-        outer.fold(0, |sum, inner| *sum += inner.value).map(|sum| sum.value.value).boxed()
+        outer.fold(0, |sum, inner| *sum += inner.value).map(|sum| sum.value.value).on_another_thread()
     };
     assert_eq!(counted(&[i64::MAX - 3, i64::MAX, i64::MAX], twice), (3, 0));
 }
@@ -324,7 +337,7 @@ fn timers_at_the_end_of_time_are_called_and_end() {
                 cx.push(std::mem::take(seen));
             },
         );
-        process.boxed()
+        process.on_another_thread()
     });
     assert_eq!(out, (3, 0));
 }

@@ -18,7 +18,7 @@ fn ends<T: Send + 'static>(
 ) {
     let (feed, source) = testing::source::<T>();
     records.into_iter().for_each(|record| feed.send(record));
-    declare(env.from_source(move |_| source.clone()).parallelism(replicas).boxed());
+    declare(env.from_source(move |_| source.clone()).parallelism(replicas).on_another_thread());
     let job = env.submit().expect("it can be submitted");
     let ended = job.wait_timeout(PATIENCE).is_some();
     job.cancel();
@@ -36,11 +36,19 @@ fn a_take_behind_exchanges_ends_a_source_that_waits() {
     leak_free(|_| {
         for (batch, replicas) in [(1, 1), (4096, 1), (1, 3), (7, 3)] {
             ends(&env(batch), [7_u32, 8, 9], replicas, |stream| drop(stream.take(1).collect()));
-            ends(&env(batch), [7_u32], replicas, |stream| drop(stream.boxed().map(|n| n).boxed().take(1).collect()));
-            ends(&env(batch), [], replicas, |stream: DataStream<u32>| drop(stream.boxed().take(0).collect()));
+            ends(&env(batch), [7_u32], replicas, |stream| {
+                drop(stream.on_another_thread().map(|n| n).on_another_thread().take(1).collect())
+            });
+            ends(&env(batch), [], replicas, |stream: DataStream<u32>| {
+                drop(stream.on_another_thread().take(0).collect())
+            });
             ends(&env(batch), [1, 1, 2], replicas, |stream| drop(stream.distinct().parallelism(2).take(2).collect()));
-            ends(&env(batch), [1, 2, 3], replicas, |stream| drop(stream.take(2).boxed().map(|n| n).boxed().collect()));
-            ends(&env(batch), [5], replicas, |stream| drop(stream.flat_map(|n| 0..n).take(3).boxed().collect()));
+            ends(&env(batch), [1, 2, 3], replicas, |stream| {
+                drop(stream.take(2).on_another_thread().map(|n| n).on_another_thread().collect())
+            });
+            ends(&env(batch), [5], replicas, |stream| {
+                drop(stream.flat_map(|n| 0..n).take(3).on_another_thread().collect())
+            });
         }
     });
 }
@@ -55,25 +63,25 @@ fn a_take_behind_futures_ends_a_source_that_waits() {
             // The rest is in flight, and never ends.
             ends(&env(batch), 0..6, 1, |stream| {
                 let waits = |n: u64| async move { if n > 0 { std::future::pending().await } else { n } };
-                drop(stream.map_async(4, order, waits).boxed().take(1).collect());
+                drop(stream.map_async(4, order, waits).on_another_thread().take(1).collect());
             });
         }
     });
 }
 
 #[test]
-fn a_fork_whose_branches_all_have_enough_ends_a_source_that_waits() {
+fn a_tee_whose_branches_all_have_enough_ends_a_source_that_waits() {
     leak_free(|_| {
         for batch in [1, 4096] {
             ends(&env(batch), [1, 2, 3], 1, |stream| {
-                let [left, right] = stream.map(|n| n).fork();
-                drop((left.take(2).collect(), right.map(|n| n).boxed().take(3).collect()));
+                let [left, right] = stream.map(|n| n).tee();
+                drop((left.take(2).collect(), right.map(|n| n).on_another_thread().take(3).collect()));
             });
-            ends(&env(batch), [1, 2, 3], 1, |stream| drop(stream.broadcast(3).boxed().take(9).collect()));
+            ends(&env(batch), [1, 2, 3], 1, |stream| drop(stream.broadcast(3).on_another_thread().take(9).collect()));
             // The one way is fused to its sink, the other is not.
             ends(&env(batch), [1, 2, 3], 1, |stream| {
                 let (even, odd) = stream.split(|n| n % 2 == 0);
-                drop((even.take(1).collect(), odd.boxed().take(2).collect()));
+                drop((even.take(1).collect(), odd.on_another_thread().take(2).collect()));
             });
         }
     });
@@ -88,7 +96,7 @@ fn what_reads_several_streams_ends_all_sources_that_wait() {
             ends(&short, ["a", "b"], 1, |stream| drop(stream.zip(other).collect()));
             let (env, (_feed, source)) = (env(batch), testing::source::<u32>());
             let other = env.from_source(move |_| source.clone());
-            ends(&env, [1, 2], 1, |stream| drop(stream.union(other).boxed().take(2).collect()));
+            ends(&env, [1, 2], 1, |stream| drop(stream.union(other).on_another_thread().take(2).collect()));
         }
     });
 }
@@ -102,7 +110,7 @@ fn a_loop_whose_readers_have_enough_ends_a_source_that_waits() {
             let looped = env(batch);
             let (again, feedback) = looped.feedback("again");
             ends(&looped, [1_u64], 1, |stream| {
-                let [out, back] = stream.union(again).map(|n| n + 1).parallelism(replicas).fork();
+                let [out, back] = stream.union(again).map(|n| n + 1).parallelism(replicas).tee();
                 feedback.fill(back);
                 drop(out.take(3).collect());
             });
@@ -110,10 +118,10 @@ fn a_loop_whose_readers_have_enough_ends_a_source_that_waits() {
             let looped = env(batch);
             let (again, feedback) = looped.feedback("again");
             ends(&looped, [1_u64, 2, 3], 1, |stream| {
-                let [out, on] = stream.union(again).map(|n| n + 1).parallelism(replicas).fork();
-                let (back, done) = on.boxed().split(|n| *n < 3);
+                let [out, on] = stream.union(again).map(|n| n + 1).parallelism(replicas).tee();
+                let (back, done) = on.on_another_thread().split(|n| *n < 3);
                 feedback.fill(back.map_async(4, Order::Ordered, |n| async move { n }));
-                drop((out.take(1).collect(), done.boxed().take(2).collect()));
+                drop((out.take(1).collect(), done.on_another_thread().take(2).collect()));
             });
         }
         // One that nobody reads is run for what its functions do.
@@ -151,7 +159,7 @@ fn every_wait_of_a_source_ends_when_nobody_wants_more() {
         for until in [true, false] {
             let env = Environment::local("enough");
             // Several that have had enough, at different times, do not count as all.
-            let [one, two, all] = env.from_source(move |_| Naps { left: 5, until }).fork();
+            let [one, two, all] = env.from_source(move |_| Naps { left: 5, until }).tee();
             let (one, two, all) = (one.take(1).collect(), two.take(3).collect(), all.take(5).collect());
             let job = env.submit().unwrap();
             let ended = job.wait_timeout(PATIENCE).is_some();

@@ -183,7 +183,7 @@ fn a_share_of_errors_is_judged_at_the_end_and_before() {
         let run = |records: u32, nth: u32, share: f64| {
             let env = Environment::local("share");
             env.from_iter(0..records)
-                .boxed()
+                .on_another_thread()
                 .try_map(move |n| if n % nth == 0 { Err("every nth") } else { Ok(n) })
                 .on_error(ErrorPolicy::skip().at_most_share(share))
                 .sink(|_| {});

@@ -122,7 +122,7 @@ fn two_loops_in_a_row_end_one_after_the_other() {
     feedback.fill(even.map(|n| n / 2));
     let (second, feedback) = env.feedback("second");
     let (open, done) = odd.union(second).split(|&n| n > 9);
-    feedback.fill(open.map(|n| n - 2).boxed());
+    feedback.fill(open.map(|n| n - 2).on_another_thread());
     let sums = done.fold(0_u64, |sum, n| *sum += n).collect();
     env.run().unwrap();
     let odd_part = |mut n: u64| {
@@ -149,7 +149,7 @@ fn a_loop_ends_when_nobody_wants_its_records() {
     leak_free(|_| {
         let env = Environment::local("enough");
         let (again, feedback) = env.feedback("again");
-        let [on, back] = env.from_iter([0_u64]).union(again).map(|n| n + 1).take(1000).fork();
+        let [on, back] = env.from_iter([0_u64]).union(again).map(|n| n + 1).take(1000).tee();
         feedback.fill(back);
         let last = on.collect();
         env.run().unwrap();
@@ -163,7 +163,7 @@ fn a_failure_in_a_loop_fails_the_job() {
         let env = Environment::local("failing");
         let (again, feedback) = env.feedback("again");
         let round = env.from_iter([0_u64]).union(again).try_map(|n| if n < 100 { Ok(n + 1) } else { Err("too far") });
-        let [on, back] = round.fork();
+        let [on, back] = round.tee();
         feedback.fill(back);
         on.sink(|_| {});
         let error = env.run().unwrap_err();
@@ -178,7 +178,7 @@ fn contract_04_a_loop_that_never_ends_is_cancelled() {
         let (again, feedback) = env.feedback("again");
         let gate = Gate::new();
         let seen_enough = gate.clone();
-        let [on, back] = env.from_iter(0..50_u64).union(again).fork();
+        let [on, back] = env.from_iter(0..50_u64).union(again).tee();
         feedback.fill(back);
         let mut seen = 0;
         on.sink(move |_| {
@@ -199,7 +199,7 @@ fn a_loop_that_makes_more_than_it_ends_fails_at_its_limit() {
     leak_free(|_| {
         let env = Environment::local("growing");
         let (again, feedback) = env.feedback("again");
-        let [on, back] = env.from_iter([1_u64]).union(again).flat_map(|n| [n, n]).fork();
+        let [on, back] = env.from_iter([1_u64]).union(again).flat_map(|n| [n, n]).tee();
         feedback.limit(5_000).fill(back);
         on.sink(|_| {});
         let error = env.run().unwrap_err();

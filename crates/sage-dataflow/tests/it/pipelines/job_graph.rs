@@ -16,7 +16,7 @@ fn declare(env: &Environment) {
     let (numbers, dead) = numbers.try_map(|text| text.parse::<u64>()).named("parse").dead_letters();
     dead.sink(|_| {}).named("dead");
     let (again, feedback) = env.feedback("again");
-    let (odd, even) = numbers.boxed().union(again).split(|n| n % 2 == 1);
+    let (odd, even) = numbers.on_another_thread().union(again).split(|n| n % 2 == 1);
     feedback.fill(even.map(|n| n / 2));
     odd.key_by(|n| n % 3).count().parallelism(2).named("counts").sink(|_| {});
 }
@@ -107,7 +107,7 @@ fn a_job_tells_the_graph_it_was_submitted_with_and_reports_by_its_names() {
 fn a_stream_that_has_no_sink_yet_is_no_part_of_the_graph() {
     let env = Environment::local("unfinished");
     env.from_iter([1]).sink(|_| {});
-    let open = env.from_iter([1]).boxed().map(|n| n);
+    let open = env.from_iter([1]).on_another_thread().map(|n| n);
     let graph = env.graph();
     assert_eq!((graph.chains.len(), graph.edges.len()), (2, 0));
     open.sink(|_| {});

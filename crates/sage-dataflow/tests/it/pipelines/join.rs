@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn a_source_joined_with_itself_through_a_fork_ends(
+    fn a_source_joined_with_itself_through_a_tee_ends(
         keys in vec(0..20_u64, 0..600),
         replicas in 1..4_usize,
         batch_records in 1..9_usize,
@@ -113,7 +113,7 @@ proptest! {
             let env = Environment::local("diamond").batch_records(batch_records).queue_batches(2);
             let env = if inline { env.inline() } else { env };
             let expected = keys.iter().map(|key| keys.iter().filter(|other| *other == key).count() as u64).sum::<u64>();
-            let [left, right] = env.from_collection(keys).fork();
+            let [left, right] = env.from_collection(keys).tee();
             let pairs = left.key_by(|n| *n).join(right.map(|n| n).key_by(|n| *n)).inner().parallelism(replicas);
             let count = pairs.count().collect();
             env.run().expect("nothing in it fails");
@@ -123,14 +123,14 @@ proptest! {
 }
 
 #[test]
-fn joins_follow_joins_unions_and_forks() {
+fn joins_follow_joins_unions_and_tees() {
     leak_free(|_| {
         let env = Environment::local("shapes");
-        let [ours, theirs] = env.from_iter(0..500_u64).union(env.from_iter(500..1000_u64)).fork();
+        let [ours, theirs] = env.from_iter(0..500_u64).union(env.from_iter(500..1000_u64)).tee();
         let third = env.from_iter((0..1000_u64).step_by(10));
         let pairs = ours.key_by(|n| *n).join(theirs.key_by(|n| *n)).inner().parallelism(2);
         let triples = pairs.key_by(|pair| pair.0).join(third.key_by(|n| *n)).left().parallelism(3);
-        let [matched, alone] = triples.fork();
+        let [matched, alone] = triples.tee();
         let (matched, alone) = (matched.filter(|(_, _, n)| n.is_some()), alone.filter(|(_, _, n)| n.is_none()));
         let counts = matched.count().union(alone.count()).collect();
         env.run().unwrap();
@@ -210,7 +210,7 @@ fn contract_16_joined_sources_of_which_either_is_slow_lose_nothing() {
                         seen.note("fast is through");
                     }
                 });
-                let (slow, fast) = (slow.boxed(), fast.boxed());
+                let (slow, fast) = (slow.on_another_thread(), fast.on_another_thread());
                 let (left, right) = if slow_is_left { (slow, fast) } else { (fast, slow) };
                 let out = left.key_by(|n| *n).join(right.key_by(|n| *n)).full().parallelism(replicas).collect();
                 let job = env.submit().unwrap();
@@ -235,7 +235,7 @@ fn a_side_too_large_for_its_limit_fails_the_job_and_says_which() {
             let big = env.from_iter(0..11_u64);
             // Has no record and never ends by itself: left records are only gathered until the right side ends.
             let silent = env.from_iter(0_u64..).filter(|_| false);
-            let (big, silent) = (big.boxed(), silent.boxed());
+            let (big, silent) = (big.on_another_thread(), silent.on_another_thread());
             let (left, right) = if side == "left" { (big, silent) } else { (silent, big) };
             let joined = left.key_by(|n| *n).join(right.key_by(|n| *n)).max_records(10).inner();
             joined.named("big-join").sink(|_| {});

@@ -167,10 +167,10 @@ fn a_broadcast_into_a_sink_of_other_parallelism_keeps_every_copy() {
 }
 
 #[test]
-fn a_fork_gives_every_branch_every_record() {
+fn a_tee_gives_every_branch_every_record() {
     leak_free(|_| {
-        let env = Environment::local("fork");
-        let [even, odd, all] = env.from_iter(0..1000_u64).map(|n| n).fork();
+        let env = Environment::local("tee");
+        let [even, odd, all] = env.from_iter(0..1000_u64).map(|n| n).tee();
         let even = even.filter(|n| n % 2 == 0).count().collect();
         let odd = odd.filter(|n| n % 2 == 1).count().collect();
         let all = all.collect();
@@ -181,12 +181,12 @@ fn a_fork_gives_every_branch_every_record() {
 }
 
 #[test]
-fn a_stream_that_begins_at_a_boundary_can_be_forked_at_once() {
+fn a_stream_that_begins_at_a_boundary_can_be_teed_at_once() {
     leak_free(|_| {
-        let env = Environment::local("fork");
-        let [left, right] = env.from_iter(0..10_u64).boxed().fork();
+        let env = Environment::local("tee");
+        let [left, right] = env.from_iter(0..10_u64).on_another_thread().tee();
         let (left, right) = (left.collect(), right.collect());
-        let [third, fourth] = env.from_iter(0..5_u64).union(env.from_iter(5..9)).fork();
+        let [third, fourth] = env.from_iter(0..5_u64).union(env.from_iter(5..9)).tee();
         let (third, fourth) = (third.collect(), fourth.collect());
         env.run().unwrap();
         assert_eq!((left.take().len(), right.take().len()), (10, 10));
@@ -195,10 +195,10 @@ fn a_stream_that_begins_at_a_boundary_can_be_forked_at_once() {
 }
 
 #[test]
-fn a_fork_goes_on_when_one_branch_has_taken_enough() {
+fn a_tee_goes_on_when_one_branch_has_taken_enough() {
     leak_free(|_| {
-        let env = Environment::local("fork");
-        let [first, all] = env.from_iter(0..100_000_u64).fork();
+        let env = Environment::local("tee");
+        let [first, all] = env.from_iter(0..100_000_u64).tee();
         let first = first.take(3).collect();
         let all = all.count().collect();
         env.run().unwrap();
@@ -277,13 +277,13 @@ fn an_operator_is_closed_once_per_replica_wherever_it_fails() {
 }
 
 #[test]
-fn functions_on_streams_can_be_written_with_the_boxed_type() {
+fn functions_on_streams_can_be_written_with_a_type_to_name() {
     fn doubled(numbers: DataStream<u64>) -> DataStream<u64> {
-        numbers.map(|n| n * 2).boxed()
+        numbers.map(|n| n * 2).on_another_thread()
     }
     leak_free(|_| {
         let env = Environment::local("typed");
-        let out = doubled(doubled(env.from_iter(1..4).boxed())).collect();
+        let out = doubled(doubled(env.from_iter(1..4).on_another_thread())).collect();
         env.run().unwrap();
         assert_eq!(out.take(), [4, 8, 12]);
     });
@@ -319,14 +319,18 @@ fn an_operator_that_holds_records_back_flushes_them_when_no_more_are_waiting() {
             let (received, sink) = sage::testing::sink();
             let env = Environment::local("hundreds");
             let numbers = env.from_source(move |_| source.clone());
-            let numbers = if exchanged { numbers.boxed().map(|n| n).boxed() } else { numbers.boxed() };
+            let numbers = if exchanged {
+                numbers.on_another_thread().map(|n| n).on_another_thread()
+            } else {
+                numbers.on_another_thread()
+            };
             let hundreds = numbers.operator(Hundreds::default);
             let hundreds = match mourned {
-                false => hundreds.boxed(),
+                false => hundreds.on_another_thread(),
                 true => {
                     let (hundreds, letters) = hundreds.dead_letters();
                     letters.sink(|_| {});
-                    hundreds.boxed()
+                    hundreds.on_another_thread()
                 }
             };
             hundreds.flat_map(|hundred| hundred).sink_to(move |_| sink.clone());

@@ -25,8 +25,8 @@ enum Step {
     Broadcast { replicas: usize },
     /// Merges with another source.
     Union { records: Vec<i64> },
-    /// Forks and merges again.
-    ForkAndUnion,
+    /// Tees and merges again.
+    TeeAndUnion,
     /// Counts all there is.
     Count,
 }
@@ -40,7 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => replicas.clone().prop_map(|replicas| Step::Rebalance { replicas }),
         1 => (1..3_usize).prop_map(|replicas| Step::Broadcast { replicas }),
         2 => vec(-50..50_i64, 0..40).prop_map(|records| Step::Union { records }),
-        1 => Just(Step::ForkAndUnion),
+        1 => Just(Step::TeeAndUnion),
         1 => Just(Step::Count),
     ]
 }
@@ -71,22 +71,24 @@ fn pipeline() -> impl Strategy<Value = Pipeline> {
 impl Step {
     fn apply(&self, env: &Environment, stream: DataStream<i64>) -> DataStream<i64> {
         match self.clone() {
-            Self::Fused { add, keep, copies } => {
-                stream.map(move |n| n + add).filter(move |n| n % keep == 0).flat_map(move |n| vec![n; copies]).boxed()
-            }
-            Self::Parallel { add, replicas } => stream.map(move |n| n + add).parallelism(replicas).boxed(),
+            Self::Fused { add, keep, copies } => stream
+                .map(move |n| n + add)
+                .filter(move |n| n % keep == 0)
+                .flat_map(move |n| vec![n; copies])
+                .on_another_thread(),
+            Self::Parallel { add, replicas } => stream.map(move |n| n + add).parallelism(replicas).on_another_thread(),
             Self::KeyCount { keys, replicas } => {
                 let counted = stream.key_by(move |n| n.rem_euclid(keys)).count().parallelism(replicas);
-                counted.map(|(key, count)| key * 1000 + count as i64).boxed()
+                counted.map(|(key, count)| key * 1000 + count as i64).on_another_thread()
             }
             Self::Rebalance { replicas } => stream.rebalance(replicas),
             Self::Broadcast { replicas } => stream.broadcast(replicas),
             Self::Union { records } => stream.union(env.from_collection(records)),
-            Self::ForkAndUnion => {
-                let [left, right] = stream.fork();
+            Self::TeeAndUnion => {
+                let [left, right] = stream.tee();
                 left.map(|n| n).union(right)
             }
-            Self::Count => stream.count().map(|count| count as i64).boxed(),
+            Self::Count => stream.count().map(|count| count as i64).on_another_thread(),
         }
     }
 
@@ -108,7 +110,7 @@ impl Step {
                 records.extend(others);
                 records
             }
-            Self::ForkAndUnion => records.repeat(2),
+            Self::TeeAndUnion => records.repeat(2),
             Self::Count => vec![records.len() as i64],
         }
     }
@@ -126,7 +128,7 @@ proptest! {
             let env = if pipeline.inline { env.inline() } else { env };
             let sources = pipeline.sources.clone();
             let source = env.from_factory(move |replica| sources[replica].clone()).parallelism(pipeline.sources.len());
-            let stream = pipeline.steps.iter().fold(source.boxed(), |stream, step| step.apply(&env, stream));
+            let stream = pipeline.steps.iter().fold(source.on_another_thread(), |stream, step| step.apply(&env, stream));
             let out = stream.collect();
             let report = env.run().expect("nothing in it fails");
             let all = pipeline.sources.concat();

@@ -12,14 +12,15 @@ use crate::probes::{failed, sorted};
 fn values_that_look_like_nothing_flow_like_any_other() {
     leak_free(|_| {
         let env = Environment::local("falsy");
-        let zeros = env.from_iter([0, 0, 1, 0_u8]).boxed().collect();
-        let flags = env.from_iter([false, true, false]).boxed().collect();
-        let texts = env.from_iter(["", "a", ""]).boxed().collect();
-        let lists = env.from_iter([vec![], vec![0_u8], vec![]]).boxed().collect();
-        let options = env.from_iter([None, Some(0_u8), None]).boxed().collect();
-        let units = env.from_iter([(), (), ()]).boxed().collect();
+        let zeros = env.from_iter([0, 0, 1, 0_u8]).on_another_thread().collect();
+        let flags = env.from_iter([false, true, false]).on_another_thread().collect();
+        let texts = env.from_iter(["", "a", ""]).on_another_thread().collect();
+        let lists = env.from_iter([vec![], vec![0_u8], vec![]]).on_another_thread().collect();
+        let options = env.from_iter([None, Some(0_u8), None]).on_another_thread().collect();
+        let units = env.from_iter([(), (), ()]).on_another_thread().collect();
         let mut given = vec![Some(None), Some(Some(0)), None].into_iter();
-        let generated = env.from_generator(move || Ok::<_, BoxError>(given.next().flatten())).boxed().collect();
+        let generated =
+            env.from_generator(move || Ok::<_, BoxError>(given.next().flatten())).on_another_thread().collect();
         let keys =
             env.from_iter([None, Some(""), Some("a"), Some("")]).key_by(|key| *key).count().parallelism(2).collect();
         env.run().unwrap();
@@ -37,9 +38,9 @@ fn values_that_look_like_nothing_flow_like_any_other() {
 #[test]
 fn records_need_not_be_clone() {
     leak_free(|_| {
-        let env = Environment::local("boxed");
+        let env = Environment::local("another thread");
         let calls = (0..100_u64).map(|n| -> Box<dyn FnOnce() -> u64 + Send> { Box::new(move || n * 2) });
-        let out = env.from_iter(calls).rebalance(3).map(|call| call()).boxed().collect();
+        let out = env.from_iter(calls).rebalance(3).map(|call| call()).on_another_thread().collect();
         env.run().unwrap();
         assert_eq!(sorted(out.take()), (0..100).map(|n| n * 2).collect::<Vec<_>>());
     });
@@ -89,7 +90,7 @@ fn every_record_is_dropped_once_however_the_job_ends() {
                 })
                 .parallelism(2)
                 .rebalance(3)
-                .boxed()
+                .on_another_thread()
             };
             let environment = || Environment::local("dropped").batch_records(batch_records).queue_batches(2);
 

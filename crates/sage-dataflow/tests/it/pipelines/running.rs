@@ -10,7 +10,7 @@ use crate::probes::{Gate, failed, sorted};
 
 /// One of everything, and what it gives.
 fn everything(env: &Environment) -> impl FnOnce() -> Vec<String> + use<> {
-    let [left, right] = env.from_collection((0..200_u64).collect()).map(|n| n * 3).fork();
+    let [left, right] = env.from_collection((0..200_u64).collect()).map(|n| n * 3).tee();
     let per_key = left
         .filter(|n| n % 2 == 0)
         .key_by(|n| n % 7)
@@ -18,7 +18,7 @@ fn everything(env: &Environment) -> impl FnOnce() -> Vec<String> + use<> {
         .parallelism(3)
         .map(|(key, sum)| format!("{key}:{sum}"));
     let copies = right.rebalance(2).flat_map(|n| vec![n; (n % 3) as usize]).broadcast(2).count();
-    let taken = env.from_factory(|_| 0_u64..).boxed().take(4).reduce(|a, b| a + b);
+    let taken = env.from_factory(|_| 0_u64..).on_another_thread().take(4).reduce(|a, b| a + b);
     let (per_key, copies, taken) = (per_key.collect(), copies.collect(), taken.collect());
     move || {
         let mut all = sorted(per_key.take());
@@ -43,8 +43,12 @@ fn inline_runs_every_function_on_the_calling_thread() {
     leak_free(|_| {
         let env = Environment::local("inline").inline();
         let here = thread::current().id();
-        let on_thread =
-            env.from_iter(0..10).boxed().map(move |_| thread::current().id() == here).parallelism(2).collect();
+        let on_thread = env
+            .from_iter(0..10)
+            .on_another_thread()
+            .map(move |_| thread::current().id() == here)
+            .parallelism(2)
+            .collect();
         env.run().unwrap();
         assert_eq!(on_thread.take(), [true; 10]);
     });
@@ -54,7 +58,7 @@ fn inline_runs_every_function_on_the_calling_thread() {
 fn inline_names_operator_and_record_of_a_failure() {
     leak_free(|_| {
         let env = Environment::local("inline").inline();
-        env.from_iter(0..10).boxed().map(|n| assert!(n < 5, "too big")).named("small").sink(|()| {});
+        env.from_iter(0..10).on_another_thread().map(|n| assert!(n < 5, "too big")).named("small").sink(|()| {});
         let report = failed(env.run());
         assert_eq!(report.first_cause.unwrap().to_string(), "operator `small`, record 6: panicked: too big");
     });
@@ -64,7 +68,8 @@ fn inline_names_operator_and_record_of_a_failure() {
 fn several_pipelines_and_sinks_run_in_one_environment() {
     leak_free(|_| {
         let env = Environment::local("several");
-        let outs: Vec<_> = (0..8_u64).map(|start| env.from_iter(start..start + 100).boxed().collect()).collect();
+        let outs: Vec<_> =
+            (0..8_u64).map(|start| env.from_iter(start..start + 100).on_another_thread().collect()).collect();
         let report = env.run().unwrap();
         for (start, out) in (0..8).zip(outs) {
             assert_eq!(out.take(), (start..start + 100).collect::<Vec<_>>());
@@ -197,7 +202,7 @@ fn run_inside_an_async_runtime_is_refused_and_run_async_works() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let env = Environment::local("async");
-            let out = env.from_collection(vec![1, 2, 3]).boxed().collect();
+            let out = env.from_collection(vec![1, 2, 3]).on_another_thread().collect();
             assert!(matches!(env.run(), Err(RunError::Submit(SubmitError::InsideRuntime))));
             let report = env.run_async().await.unwrap();
             assert!(report.is_success());
@@ -286,7 +291,11 @@ fn what_a_host_does_around_threads_is_done_on_each_and_may_panic() {
             assert!(begun != 0, "at the beginning");
             Around(sender.clone(), begun == 1)
         });
-        let threads = env.from_iter([0]).map(|_| thread::current().id()).boxed().map(|id| (id, thread::current().id()));
+        let threads = env
+            .from_iter([0])
+            .map(|_| thread::current().id())
+            .on_another_thread()
+            .map(|id| (id, thread::current().id()));
         let threads = threads.collect();
         env.run().unwrap();
         drop(env);

@@ -96,7 +96,7 @@ fn the_parallelism_of_a_sink_after_a_boundary_adds_no_hop() {
         let seen = Arc::new(AtomicUsize::new(0));
         let counter = seen.clone();
         env.from_iter(0..100)
-            .boxed()
+            .on_another_thread()
             .sink(move |_| {
                 counter.fetch_add(1, Ordering::Relaxed);
             })

@@ -250,7 +250,7 @@ fn a_source_reads_no_further_ahead_than_its_lanes_hold() {
             reads.fetch_add(1, Ordering::SeqCst);
         });
         let ahead = most_ahead.clone();
-        env.from_iter(items).boxed().sink(move |_| {
+        env.from_iter(items).on_another_thread().sink(move |_| {
             let written = written.fetch_add(1, Ordering::SeqCst);
             let lead = read.load(Ordering::SeqCst).saturating_sub(written) as usize;
             ahead.fetch_max(lead, Ordering::SeqCst);

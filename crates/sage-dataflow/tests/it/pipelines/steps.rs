@@ -45,7 +45,7 @@ fn what_is_said_of_a_step_comes_in_any_order() {
         let texts = ["1", "x", "3"];
         let run = |declare: fn(Stream<Box_>) -> (DataStream<u32>, DataStream<DeadLetter<&'static str>>)| {
             let env = Environment::local("order");
-            let (numbers, dead) = declare(env.from_iter(texts).boxed());
+            let (numbers, dead) = declare(env.from_iter(texts).on_another_thread());
             let (numbers, dead) = (numbers.collect(), dead.collect());
             let report = env.run().unwrap();
             let parse = report.operator("parse").unwrap().clone();
@@ -55,21 +55,29 @@ fn what_is_said_of_a_step_comes_in_any_order() {
         };
         run(|texts| {
             let (numbers, dead) = parsed(texts).named("parse").parallelism(2).retry(no_wait()).dead_letters();
-            (numbers.boxed(), dead)
+            (numbers.on_another_thread(), dead)
         });
         run(|texts| {
             let (numbers, dead) = texts.try_map(|text| text.parse::<u32>()).dead_letters();
-            (numbers.retry(no_wait()).parallelism(2).named("parse").boxed(), dead)
+            (numbers.retry(no_wait()).parallelism(2).named("parse").on_another_thread(), dead)
         });
         run(|texts| {
             let (numbers, dead) =
                 texts.try_map(|text| text.parse::<u32>()).retry(no_wait()).parallelism(2).dead_letters();
-            (numbers.named("parse").on_error(ErrorPolicy::fail()).boxed(), dead)
+            (numbers.named("parse").on_error(ErrorPolicy::fail()).on_another_thread(), dead)
         });
         run(|texts| {
             let parse = |text: &'static str| std::future::ready(text.parse::<u32>());
             let (numbers, dead) = texts.try_map_async(4, Order::Unordered, parse).dead_letters();
-            (numbers.parallelism(2).timeout(Duration::from_secs(60)).retry(no_wait()).named("parse").boxed(), dead)
+            (
+                numbers
+                    .parallelism(2)
+                    .timeout(Duration::from_secs(60))
+                    .retry(no_wait())
+                    .named("parse")
+                    .on_another_thread(),
+                dead,
+            )
         });
     });
 }
@@ -89,17 +97,17 @@ fn late_records_are_split_off_before_or_after_the_replicas() {
             let env = Environment::local("late").batch_records(1);
             let windows = env
                 .from_iter([1_000, 5_000, 9_000, 1_500])
-                .boxed()
+                .on_another_thread()
                 .with_timestamps(|&millis| Timestamp::from_millis(millis), OutOfOrder::by(Duration::ZERO))
                 .key_by(|_| ())
                 .window(Tumbling::of(Duration::from_secs(2)))
                 .count();
             let (counts, late) = if first {
                 let (counts, late) = windows.split_late();
-                (counts.parallelism(2).boxed(), late)
+                (counts.parallelism(2).on_another_thread(), late)
             } else {
                 let (counts, late) = windows.parallelism(2).split_late();
-                (counts.boxed(), late)
+                (counts.on_another_thread(), late)
             };
             let (counts, late) = (counts.collect(), late.collect());
             env.run().unwrap();
@@ -203,10 +211,15 @@ fn functions_that_fail_and_have_something_to_open_are_asked_once_and_their_polic
     leak_free(|_| {
         type Declare = fn(DataStream<&'static str>, Fallible) -> DataStream<u32>;
         let declared: [(Declare, &[u32]); 5] = [
-            (|texts, f| texts.fold_with(0, f).on_error(ErrorPolicy::skip()).boxed(), &[4]),
+            (|texts, f| texts.fold_with(0, f).on_error(ErrorPolicy::skip()).on_another_thread(), &[4]),
             (
                 |texts, f| {
-                    texts.key_by(|_| ()).fold_with(0, f).on_error(ErrorPolicy::skip()).map(|pair| pair.1).boxed()
+                    texts
+                        .key_by(|_| ())
+                        .fold_with(0, f)
+                        .on_error(ErrorPolicy::skip())
+                        .map(|pair| pair.1)
+                        .on_another_thread()
                 },
                 &[4],
             ),
@@ -214,16 +227,23 @@ fn functions_that_fail_and_have_something_to_open_are_asked_once_and_their_polic
                 |texts, f| {
                     let timed = texts.with_timestamps(|_| Timestamp::from_millis(0), OutOfOrder::by(Duration::ZERO));
                     let windows = timed.key_by(|_| ()).window(Tumbling::of(Duration::from_secs(1)));
-                    windows.fold_with(0, f).on_error(ErrorPolicy::skip()).map(|sum| sum.value.value).boxed()
+                    windows.fold_with(0, f).on_error(ErrorPolicy::skip()).map(|sum| sum.value.value).on_another_thread()
                 },
                 &[4],
             ),
-            (|texts, f| texts.key_by(|_| ()).process_with(0, f).on_error(ErrorPolicy::skip()).boxed(), &[1, 4]),
-            (|texts, f| texts.map_async_with(4, Order::Ordered, f).on_error(ErrorPolicy::skip()).boxed(), &[1, 3]),
+            (
+                |texts, f| texts.key_by(|_| ()).process_with(0, f).on_error(ErrorPolicy::skip()).on_another_thread(),
+                &[1, 4],
+            ),
+            (
+                |texts, f| texts.map_async_with(4, Order::Ordered, f).on_error(ErrorPolicy::skip()).on_another_thread(),
+                &[1, 3],
+            ),
         ];
         for (number, (declare, expected)) in declared.into_iter().enumerate() {
             let (journal, env) = (Journal::default(), Environment::local("fallible"));
-            let results = declare(env.from_iter(["1", "x", "3"]).boxed(), Fallible(journal.clone())).collect();
+            let results =
+                declare(env.from_iter(["1", "x", "3"]).on_another_thread(), Fallible(journal.clone())).collect();
             let report = env.run().unwrap();
             assert_eq!(results.take(), expected, "{number}");
             assert_eq!(*journal.lock().unwrap(), ["open", "close"], "{number}");
@@ -329,7 +349,7 @@ fn a_watermark_does_not_overtake_records_that_an_operator_holds_back() {
         let counts = env
             .from_iter(0..10_000_i64)
             .with_timestamps(|&n| Timestamp::from_millis(n), OutOfOrder::by(Duration::ZERO))
-            .boxed()
+            .on_another_thread()
             .operator(HoldsTimed::default)
             .key_by(|_| ())
             .window(Tumbling::of(Duration::from_millis(7)))

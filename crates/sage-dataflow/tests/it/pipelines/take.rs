@@ -25,7 +25,7 @@ fn take_ends_endless_sources_across_exchanges() {
             .parallelism(3)
             .rebalance(2)
             .map(|record| record)
-            .boxed()
+            .on_another_thread()
             .take(100)
             .collect();
         let report = env.run().unwrap();
@@ -40,17 +40,17 @@ fn take_ends_a_source_that_has_nothing_more_to_send() {
     leak_free(|_| {
         let env = Environment::local("take");
         // After the tenth record nothing passes the filter, so the source never meets the end by sending.
-        let taken = env.from_iter(0_u64..).filter(|n| *n < 10).boxed().take(10).collect();
+        let taken = env.from_iter(0_u64..).filter(|n| *n < 10).on_another_thread().take(10).collect();
         env.run().unwrap();
         assert_eq!(taken.take(), (0..10).collect::<Vec<_>>());
     });
 }
 
 #[test]
-fn take_ends_all_branches_of_a_fork_and_a_union() {
+fn take_ends_all_branches_of_a_tee_and_a_union() {
     leak_free(|_| {
         let env = Environment::local("take");
-        let [left, right] = env.from_iter(0_u64..).union(env.from_iter(0_u64..)).map(|n| n).fork();
+        let [left, right] = env.from_iter(0_u64..).union(env.from_iter(0_u64..)).map(|n| n).tee();
         let left = left.take(10).collect();
         let right = right.take(2000).collect();
         env.run().unwrap();

@@ -40,7 +40,7 @@ fn a_source_that_waits_for_its_feed_ends_with_a_drain_and_a_cancel() {
         let (feed, source) = testing::source::<u32>();
         let (received, sink) = testing::sink();
         let env = Environment::local("waiting");
-        env.from_source(move |_| source.clone()).boxed().sink_to(move |_| sink.clone());
+        env.from_source(move |_| source.clone()).on_another_thread().sink_to(move |_| sink.clone());
         let job = env.submit().unwrap();
         feed.send(1);
         received.wait_for(1);

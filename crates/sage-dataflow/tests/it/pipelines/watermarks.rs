@@ -18,7 +18,7 @@ fn fires(shape: &str, through: impl Fn(DataStream<Record>) -> DataStream<Record>
         let timed = env
             .from_source(move |_| source.clone())
             .with_timestamps(|millis| Timestamp::from_millis(*millis), OutOfOrder::by(Duration::ZERO))
-            .boxed();
+            .on_another_thread();
         through(timed)
             .key_by(|_| ())
             .window(Tumbling::of(Duration::from_secs(1)))
@@ -39,12 +39,12 @@ fn fires(shape: &str, through: impl Fn(DataStream<Record>) -> DataStream<Record>
 #[test]
 fn watermarks_get_through_every_shape() {
     fires("as it is", |stream| stream);
-    fires("boxed", |stream| stream.map(|timed| timed).boxed());
-    fires("two replicas", |stream| stream.map(|timed| timed).parallelism(2).boxed());
+    fires("on another thread", |stream| stream.map(|timed| timed).on_another_thread());
+    fires("two replicas", |stream| stream.map(|timed| timed).parallelism(2).on_another_thread());
     fires("the main way of a split", |stream| {
         let (main, side) = stream.split(|_| true);
         side.sink(|_| {});
-        main.boxed()
+        main.on_another_thread()
     });
     fires("the side way of a split", |stream| {
         let (main, side) = stream.split(|_| false);
@@ -54,16 +54,16 @@ fn watermarks_get_through_every_shape() {
     fires("dead letters", |stream| {
         let (alive, dead) = stream.try_map(Ok::<_, String>).dead_letters();
         dead.sink(|_| {});
-        alive.boxed()
+        alive.on_another_thread()
     });
-    fires("retries", |stream| stream.try_map(Ok::<_, String>).retry(Retry::up_to(2)).boxed());
-    fires("fork and union", |stream| {
-        let [one, other] = stream.fork();
+    fires("retries", |stream| stream.try_map(Ok::<_, String>).retry(Retry::up_to(2)).on_another_thread());
+    fires("tee and union", |stream| {
+        let [one, other] = stream.tee();
         one.union(other.filter(|_| false))
     });
     fires("connect", |stream| {
-        let [one, other] = stream.fork();
-        one.connect(other.filter(|_| false)).co_map(|timed| timed, |timed| timed).boxed()
+        let [one, other] = stream.tee();
+        one.connect(other.filter(|_| false)).co_map(|timed| timed, |timed| timed).on_another_thread()
     });
     for order in [Order::Ordered, Order::Unordered] {
         fires("async", move |stream| {
@@ -71,11 +71,11 @@ fn watermarks_get_through_every_shape() {
                 tokio::task::yield_now().await;
                 timed
             };
-            stream.map_async(4, order, yielding).boxed()
+            stream.map_async(4, order, yielding).on_another_thread()
         });
     }
     fires("a partition", |stream| stream.partition_by(3, |timed, n| timed.value as usize % n));
     fires("keyed state", |stream| {
-        stream.key_by(|timed| timed.value % 3).map_with_state((), |(), timed| timed).parallelism(2).boxed()
+        stream.key_by(|timed| timed.value % 3).map_with_state((), |(), timed| timed).parallelism(2).on_another_thread()
     });
 }

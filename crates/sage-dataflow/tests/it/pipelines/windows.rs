@@ -129,12 +129,12 @@ impl Kind {
                         .apply(|_, _, values| values.iter().flat_map(|value| value.1.clone()).collect::<Vec<u32>>())
                         .parallelism(replicas)
                         .map(outcome)
-                        .boxed(),
+                        .on_another_thread(),
                     Way::Fold => windowed
                         .fold(Vec::new(), |ids: &mut Vec<u32>, value: &(u8, Vec<u32>)| ids.extend(&value.1))
                         .parallelism(replicas)
                         .map(outcome)
-                        .boxed(),
+                        .on_another_thread(),
                     Way::Reduce => windowed
                         .reduce(|mut a, b| {
                             a.1.extend(b.1);
@@ -144,7 +144,7 @@ impl Kind {
                         .map(|result| {
                             outcome(result.map(|it| Windowed { key: it.key, window: it.window, value: it.value.1 }))
                         })
-                        .boxed(),
+                        .on_another_thread(),
                 }
             }};
         }
@@ -211,8 +211,8 @@ proptest! {
             let events = env.from_factory(move |replica| given[replica].clone()).parallelism(sources.len());
             let order = OutOfOrder::by(ms(bound as u64));
             let timed = match exchanged {
-                true => events.boxed().with_timestamps(time_of, order).boxed(),
-                false => events.with_timestamps(time_of, order).boxed(),
+                true => events.on_another_thread().with_timestamps(time_of, order).on_another_thread(),
+                false => events.with_timestamps(time_of, order).on_another_thread(),
             };
             let out = kind.run_on(timed, way, replicas, 0).collect();
             let report = env.run().expect("the job succeeds");
@@ -233,7 +233,7 @@ proptest! {
             // One source: windows by count follow the order of arrival.
             let events = events.concat();
             let env = Environment::local("windows").batch_records(batch_records);
-            let timed = env.from_collection(events.clone()).with_timestamps(time_of, OutOfOrder::by(ms(5))).boxed();
+            let timed = env.from_collection(events.clone()).with_timestamps(time_of, OutOfOrder::by(ms(5))).on_another_thread();
             let kind = Kind::Count(size);
             let out = kind.run_on(timed, way, replicas, 0).collect();
             env.run().expect("the job succeeds");
@@ -254,7 +254,7 @@ proptest! {
         leak_free(|_| {
             let events = sources.concat();
             let env = Environment::local("windows").batch_records(batch_records);
-            let timed = env.from_iter(slowly(events.clone())).with_timestamps(time_of, OutOfOrder::by(ms(0))).boxed();
+            let timed = env.from_iter(slowly(events.clone())).with_timestamps(time_of, OutOfOrder::by(ms(0))).on_another_thread();
             let out = kind.run_on(timed, way, replicas, 100_000).collect();
             let report = env.run().expect("the job succeeds");
             assert!(report.operators.iter().all(|operator| operator.late == 0), "late:\n{report}");
@@ -388,7 +388,7 @@ fn the_slower_of_two_sources_holds_windows_back() {
 
 #[test]
 fn an_idle_source_holds_nothing_back() {
-    for boxed in [false, true] {
+    for apart in [false, true] {
         leak_free(|_| {
             let (sender, silent) = channel();
             let journal = Journal::new();
@@ -396,9 +396,9 @@ fn an_idle_source_holds_nothing_back() {
             let order = in_order().idle_after(ms(20));
             let silent = env.from_source(one_shot(Told(silent)));
             // Behind an exchange the chain with the timestamps waits for records, and has to wake by itself.
-            let silent = match boxed {
-                true => silent.boxed().with_timestamps(time_of, order).boxed(),
-                false => silent.with_timestamps(time_of, order).boxed(),
+            let silent = match apart {
+                true => silent.on_another_thread().with_timestamps(time_of, order).on_another_thread(),
+                false => silent.with_timestamps(time_of, order).on_another_thread(),
             };
             let (busy_sender, busy) = channel();
             let busy = env.from_source(one_shot(Told(busy))).with_timestamps(time_of, in_order());
@@ -577,19 +577,23 @@ fn windows_follow_windows() {
 fn watermarks_go_through_exchanges() {
     type Shape = fn(DataStream<Timed<Event>>) -> DataStream<Timed<Event>>;
     let shapes: [(&str, Shape, u64); 6] = [
-        ("boxed", |stream| stream.boxed(), 1),
+        ("on another thread", |stream| stream.on_another_thread(), 1),
         ("rebalance", |stream| stream.rebalance(3), 1),
         ("broadcast", |stream| stream.broadcast(2), 2),
         (
-            "fork",
+            "tee",
             |stream| {
-                let [left, right] = stream.fork();
+                let [left, right] = stream.tee();
                 left.union(right)
             },
             2,
         ),
-        ("operators", |stream| stream.filter(|timed| timed.value.0 >= 0).map(|timed| timed).parallelism(2).boxed(), 1),
-        ("flat-map", |stream| stream.flat_map(|timed| vec![timed; 3]).boxed(), 3),
+        (
+            "operators",
+            |stream| stream.filter(|timed| timed.value.0 >= 0).map(|timed| timed).parallelism(2).on_another_thread(),
+            1,
+        ),
+        ("flat-map", |stream| stream.flat_map(|timed| vec![timed; 3]).on_another_thread(), 3),
     ];
     for (name, shape, copies) in shapes {
         leak_free(|_| {
@@ -597,7 +601,8 @@ fn watermarks_go_through_exchanges() {
             let journal = Journal::new();
             let env = Environment::local(name);
             let noted = journal.clone();
-            let timed = env.from_source(one_shot(Told(receiver))).with_timestamps(time_of, in_order()).boxed();
+            let timed =
+                env.from_source(one_shot(Told(receiver))).with_timestamps(time_of, in_order()).on_another_thread();
             shape(timed)
                 .key_by(|timed| timed.value.1)
                 .window(Tumbling::of(ms(10)))
@@ -706,7 +711,7 @@ fn an_environment_with_windows_runs_again() {
 fn windows_of_nothing_are_refused_before_anything_starts() {
     let problem = |declare: &dyn Fn(DataStream<Timed<Event>>)| {
         let env = Environment::local("windows");
-        declare(env.from_iter([(1_i64, 0_u8, 0_u32)]).with_timestamps(time_of, in_order()).boxed());
+        declare(env.from_iter([(1_i64, 0_u8, 0_u32)]).with_timestamps(time_of, in_order()).on_another_thread());
         match env.run() {
             Err(RunError::Submit(SubmitError::OperatorOption { operator, message: problem })) => {
                 assert_eq!(operator, "wrong");

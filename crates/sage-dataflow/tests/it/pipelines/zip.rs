@@ -27,13 +27,13 @@ proptest! {
     }
 
     #[test]
-    fn both_branches_of_a_fork_meet_again(records in 0..500_u64, batch_records in 1..9_usize, inline in any::<bool>()) {
+    fn both_branches_of_a_tee_meet_again(records in 0..500_u64, batch_records in 1..9_usize, inline in any::<bool>()) {
         leak_free(|_| {
             let env = Environment::local("diamond").batch_records(batch_records).queue_batches(2);
             let env = if inline { env.inline() } else { env };
-            let [left, right] = env.from_iter(0..records).fork();
+            let [left, right] = env.from_iter(0..records).tee();
             // The branches are of unequal length, in chains and in what they hold.
-            let pairs = left.zip(right.boxed().map(|n| n * 2).boxed()).collect();
+            let pairs = left.zip(right.on_another_thread().map(|n| n * 2).on_another_thread()).collect();
             env.run().expect("nothing in it fails");
             assert_eq!(pairs.take(), (0..records).map(|n| (n, n * 2)).collect::<Vec<_>>());
         });
@@ -62,7 +62,8 @@ fn the_end_of_the_shorter_stream_ends_one_that_has_nothing_more_to_send() {
     leak_free(|_| {
         let env = Environment::local("silent");
         // After the tenth record nothing passes the filter, so the source never meets the end by sending.
-        let pairs = env.from_iter(0_u64..).filter(|n| *n < 10).boxed().zip(env.from_iter(0..10_u64)).collect();
+        let pairs =
+            env.from_iter(0_u64..).filter(|n| *n < 10).on_another_thread().zip(env.from_iter(0..10_u64)).collect();
         env.run().unwrap();
         assert_eq!(pairs.take().len(), 10);
     });
@@ -95,7 +96,7 @@ fn contract_16_zipped_streams_of_which_one_is_slow_lose_nothing() {
                 seen.note("fast is through");
             }
         });
-        let pairs = slow.boxed().zip(fast.boxed()).collect();
+        let pairs = slow.on_another_thread().zip(fast.on_another_thread()).collect();
         let job = env.submit().unwrap();
         gate.await_arrivals(1);
         journal.await_events("fast is through", 1);
@@ -112,8 +113,8 @@ fn a_stream_too_far_ahead_fails_the_job_and_says_which() {
         for side in ["left", "right"] {
             let env = Environment::local("ahead");
             // Has no record and never ends by itself.
-            let silent = env.from_iter(0_u64..).filter(|_| false).boxed();
-            let fast = env.from_iter(0..11_u64).boxed();
+            let silent = env.from_iter(0_u64..).filter(|_| false).on_another_thread();
+            let fast = env.from_iter(0..11_u64).on_another_thread();
             let (left, right) = if side == "left" { (fast, silent) } else { (silent, fast) };
             left.zip(right).max_ahead(10).named("pairs").sink(|_| {});
             let report = failed(env.run());

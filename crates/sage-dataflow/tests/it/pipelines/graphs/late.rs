@@ -85,8 +85,9 @@ impl Arrivals {
         let events: Vec<Event> = self.events().collect();
         let source = move |_| OneByOne { events: events.clone().into_iter(), between: false };
         let bound = OutOfOrder::by(ms(self.bound));
-        let timed = env.from_source(source).with_timestamps(|event| Timestamp::from_millis(event.0), bound).boxed();
-        let timed = (0..self.exchanges).fold(timed, |timed, _| timed.map(|timed| timed).boxed());
+        let timed =
+            env.from_source(source).with_timestamps(|event| Timestamp::from_millis(event.0), bound).on_another_thread();
+        let timed = (0..self.exchanges).fold(timed, |timed, _| timed.map(|timed| timed).on_another_thread());
         let (fired, late) = in_windows!(self.windows, |kind| {
             let windowed = timed.key_by(|timed| timed.value.1).window(kind).allowed_lateness(ms(self.lateness));
             let ids = windowed.apply(|_, _, events: &[Event]| events.iter().map(|event| event.2).collect::<Vec<_>>());

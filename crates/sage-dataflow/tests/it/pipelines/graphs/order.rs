@@ -21,8 +21,8 @@ pub(super) enum Orderly {
     /// The main way of a split, or the other.
     Split(u64, bool),
     /// The second of two branches.
-    Fork,
-    Boxed,
+    Tee,
+    OtherThread,
     PartitionByKey(usize),
     /// A state per key: the sum of its values so far.
     Sums(usize),
@@ -45,8 +45,8 @@ pub(super) fn orderly() -> impl Strategy<Value = Orderly> {
         nth().prop_map(Orderly::Retry),
         nth().prop_map(Orderly::Alive),
         (nth(), any::<bool>()).prop_map(|(nth, main)| Orderly::Split(nth, main)),
-        Just(Orderly::Fork),
-        Just(Orderly::Boxed),
+        Just(Orderly::Tee),
+        Just(Orderly::OtherThread),
         n().prop_map(Orderly::PartitionByKey),
         n().prop_map(Orderly::Sums),
         n().prop_map(Orderly::Distinct),
@@ -67,42 +67,44 @@ fn length(records: u64, values: Vec<u64>) -> u64 {
 }
 
 pub(super) fn declare(env: &Environment, records: Vec<Record>, steps: &[Orderly]) -> DataStream<Record> {
-    steps.iter().fold(env.from_collection(records).boxed(), |stream, step| match *step {
-        Orderly::Map => stream.map(changed).boxed(),
-        Orderly::Filter(nth) => stream.filter(move |record| record.1 % nth == 0).boxed(),
+    steps.iter().fold(env.from_collection(records).on_another_thread(), |stream, step| match *step {
+        Orderly::Map => stream.map(changed).on_another_thread(),
+        Orderly::Filter(nth) => stream.filter(move |record| record.1 % nth == 0).on_another_thread(),
         Orderly::FlatMap(times) => {
-            stream.flat_map(move |(key, value)| (0..times).map(move |time| (key, value + time))).boxed()
+            stream.flat_map(move |(key, value)| (0..times).map(move |time| (key, value + time))).on_another_thread()
         }
-        Orderly::Skip(nth) => stream.try_map(failing(nth)).on_error(budget()).boxed(),
-        Orderly::Retry(nth) => stream.try_map(failing_once(nth, |record: &Record| record.1)).retry(retry()).boxed(),
+        Orderly::Skip(nth) => stream.try_map(failing(nth)).on_error(budget()).on_another_thread(),
+        Orderly::Retry(nth) => {
+            stream.try_map(failing_once(nth, |record: &Record| record.1)).retry(retry()).on_another_thread()
+        }
         Orderly::Alive(nth) => {
             let (alive, dead) = stream.try_map(failing(nth)).dead_letters();
             dead.sink(|_| {});
-            alive.boxed()
+            alive.on_another_thread()
         }
         Orderly::Split(nth, main) => {
             let (one, other) = stream.split(move |record| record.1 % nth == 0);
-            let (kept, left) = if main { (one.boxed(), other) } else { (other, one.boxed()) };
+            let (kept, left) = if main { (one.on_another_thread(), other) } else { (other, one.on_another_thread()) };
             left.sink(|_| {});
             kept
         }
-        Orderly::Fork => {
-            let [one, other] = stream.fork();
+        Orderly::Tee => {
+            let [one, other] = stream.tee();
             one.sink(|_| {});
             other
         }
-        Orderly::Boxed => stream.boxed(),
+        Orderly::OtherThread => stream.on_another_thread(),
         Orderly::PartitionByKey(n) => stream.key_by(key).partition(n),
         Orderly::Sums(n) => {
             let add = |sum: &mut u64, (key, value): Record| {
                 *sum = (*sum + value) % 1009;
                 (key, *sum)
             };
-            stream.key_by(key).map_with_state(0, add).parallelism(n).boxed()
+            stream.key_by(key).map_with_state(0, add).parallelism(n).on_another_thread()
         }
         // Equal records have equal keys, but the records of a key go to different replicas.
         Orderly::Distinct(n) => {
-            stream.key_by(key).partition(n).key_by(|record| *record).distinct().parallelism(1).boxed()
+            stream.key_by(key).partition(n).key_by(|record| *record).distinct().parallelism(1).on_another_thread()
         }
         Orderly::Async(capacity) => {
             let yielding = |record: Record| async move {
@@ -111,19 +113,19 @@ pub(super) fn declare(env: &Environment, records: Vec<Record>, steps: &[Orderly]
                 }
                 record
             };
-            stream.map_async(capacity, Order::Ordered, yielding).boxed()
+            stream.map_async(capacity, Order::Ordered, yielding).on_another_thread()
         }
         Orderly::Counted(size, n) => {
             let timed = stream.with_timestamps(|_| Timestamp::from_millis(0), by(0));
             let windows = timed.key_by(|timed| timed.value.0).window(Count::of(size));
             let values = windows.apply(|_, _, records: &[Record]| records.iter().map(|record| record.1).collect());
             let values = values.parallelism(n).map(|result| (result.value.key, result.value.value));
-            values.map(|(key, values): (u8, Vec<u64>)| (key, length(values.len() as u64, values))).boxed()
+            values.map(|(key, values): (u8, Vec<u64>)| (key, length(values.len() as u64, values))).on_another_thread()
         }
         Orderly::Zip => {
             // In one replica both branches have the same order.
-            let [one, other] = stream.rebalance(1).fork();
-            one.zip(other).map(|(a, b)| zipped(a, b)).boxed()
+            let [one, other] = stream.rebalance(1).tee();
+            one.zip(other).map(|(a, b)| zipped(a, b)).on_another_thread()
         }
     })
 }
@@ -140,8 +142,8 @@ pub(super) fn interpret(records: Vec<Record>, steps: &[Orderly]) -> Vec<Record> 
             Orderly::Skip(nth) | Orderly::Alive(nth) => all.filter(|record| record.1 % nth != 0).collect(),
             Orderly::Split(nth, main) => all.filter(|record| (record.1 % nth == 0) == main).collect(),
             Orderly::Retry(_)
-            | Orderly::Fork
-            | Orderly::Boxed
+            | Orderly::Tee
+            | Orderly::OtherThread
             | Orderly::PartitionByKey(_)
             | Orderly::Async(_)
             | Orderly::Zip => all.collect(),

@@ -90,7 +90,7 @@ pub(super) enum Step {
     /// How many of the first so many records there are.
     Take(u64),
     /// Two branches of one stream, one of them changed, merged again.
-    Fork,
+    Tee,
     /// Five branches of one stream in one operator.
     Five,
     /// Both ways of a split, one of them changed, merged again.
@@ -117,8 +117,8 @@ pub(super) enum Inside {
     /// A state per key that tells how many records it has seen.
     Visits,
     Async,
-    /// Both the loop and the way out are branches of a fork.
-    Fork,
+    /// Both the loop and the way out are branches of a tee.
+    Tee,
 }
 
 /// What becomes of two streams.
@@ -162,14 +162,14 @@ pub(super) enum Timely {
     Skip(u64),
     DeadLetters(u64),
     Retry(u64),
-    Boxed,
+    OtherThread,
     Rebalance,
     Broadcast,
     PartitionBy,
     PartitionByKey,
     State,
     Distinct,
-    Fork,
+    Tee,
     Split(u64),
     Async { capacity: usize, ordered: bool },
     Window { windows: Windows, way: Way, lateness: u64 },
@@ -285,7 +285,7 @@ pub(super) fn steps() -> impl Strategy<Value = Step> {
         Just(Inside::Partition),
         Just(Inside::Visits),
         Just(Inside::Async),
-        Just(Inside::Fork)
+        Just(Inside::Tee)
     ];
     let nth = || 1..5_u64;
     let flat = prop_oneof![
@@ -310,7 +310,7 @@ pub(super) fn steps() -> impl Strategy<Value = Step> {
         (0..150_u64).prop_map(Step::Take),
     ];
     let apart = prop_oneof![
-        Just(Step::Fork),
+        Just(Step::Tee),
         Just(Step::Five),
         nth().prop_map(Step::Split),
         nth().prop_map(Step::SplitOk),
@@ -347,7 +347,7 @@ fn timely() -> impl Strategy<Value = Timely> {
         nth().prop_map(Timely::Retry),
     ];
     let spread = prop_oneof![
-        Just(Timely::Boxed),
+        Just(Timely::OtherThread),
         Just(Timely::Rebalance),
         Just(Timely::Broadcast),
         Just(Timely::PartitionBy),
@@ -356,7 +356,7 @@ fn timely() -> impl Strategy<Value = Timely> {
     let other = prop_oneof![
         Just(Timely::State),
         Just(Timely::Distinct),
-        Just(Timely::Fork),
+        Just(Timely::Tee),
         nth().prop_map(Timely::Split),
         (1..9_usize, any::<bool>()).prop_map(|(capacity, ordered)| Timely::Async { capacity, ordered }),
     ];

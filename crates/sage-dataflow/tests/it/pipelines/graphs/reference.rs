@@ -106,7 +106,7 @@ pub(super) fn one(step: Step, replicas: usize, records: Vec<Record>) -> Vec<Reco
         Step::Visits => visits(records.into_iter().map(|record| record.0)),
         Step::Whole => vec![(0, records.iter().map(|record| record.1).sum())],
         Step::Take(limit) => vec![(0, limit.min(records.len() as u64))],
-        Step::Fork => records.iter().copied().map(changed).chain(records.iter().copied()).collect(),
+        Step::Tee => records.iter().copied().map(changed).chain(records.iter().copied()).collect(),
         Step::Five => {
             let five = |(key, value): Record| (0..5).map(move |branch| (key, value + branch));
             records.into_iter().flat_map(five).collect()
@@ -215,9 +215,9 @@ fn timely(step: Timely, replicas: usize, records: Vec<Timed<Record>>) -> Vec<Tim
         Timely::Skip(nth) => untimed(Step::Skip(nth)),
         Timely::DeadLetters(nth) | Timely::Split(nth) => untimed(Step::Split(nth)),
         Timely::Broadcast => untimed(Step::Broadcast),
-        Timely::Fork => untimed(Step::Fork),
+        Timely::Tee => untimed(Step::Tee),
         Timely::Retry(_)
-        | Timely::Boxed
+        | Timely::OtherThread
         | Timely::Rebalance
         | Timely::PartitionBy
         | Timely::PartitionByKey

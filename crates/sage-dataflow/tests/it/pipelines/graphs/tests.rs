@@ -202,26 +202,26 @@ fn random_graphs_that_fail_are_clean() {
             let fatal_for = move |record: Record| if record == poison { Err("poison") } else { Ok(record) };
             let stream = match fatal {
                 Fatal::Sink => {
-                    let [stream, fatal] = stream.fork();
+                    let [stream, fatal] = stream.tee();
                     fatal.try_sink(move |record| fatal_for(record).map(drop)).named("fatal");
                     stream
                 }
-                Fatal::Error => stream.try_map(fatal_for).named("fatal").parallelism(replicas).boxed(),
+                Fatal::Error => stream.try_map(fatal_for).named("fatal").parallelism(replicas).on_another_thread(),
                 Fatal::Panic => {
                     let panics = move |record| fatal_for(record).unwrap_or_else(|poison| panic!("{poison}"));
-                    stream.map(panics).named("fatal").parallelism(replicas).boxed()
+                    stream.map(panics).named("fatal").parallelism(replicas).on_another_thread()
                 }
                 Fatal::Async => {
                     let fails = move |record: Record| async move { fatal_for(record) };
                     let results = stream.try_map_async(4, sage::Order::Unordered, fails);
-                    results.named("fatal").parallelism(replicas).boxed()
+                    results.named("fatal").parallelism(replicas).on_another_thread()
                 }
                 Fatal::Budget => {
                     // All fail, in one replica, and all but one may.
                     let allowed = expected.len() as u64 - 1;
                     let all_fail = |record: Record| if record.0 < u8::MAX { Err("poison") } else { Ok(record) };
                     let failing = stream.rebalance(1).try_map(all_fail).named("fatal");
-                    failing.on_error(ErrorPolicy::skip().at_most(allowed)).boxed()
+                    failing.on_error(ErrorPolicy::skip().at_most(allowed)).on_another_thread()
                 }
             };
             builder.one(behind, replicas, stream).sink(|_| {});

@@ -81,7 +81,7 @@ fn told(way: Way) -> impl FnMut(Timed<Windowed<u8, Vec<u64>>>) -> Timed<Record> 
 impl Builder<'_> {
     pub(super) fn declare_clocked(&self, clocked: &Clocked) -> TimedStream {
         match clocked {
-            Tree::Leaf(Clock::Stamped(plan)) => self.declare(plan).with_timestamps(stamp, by(SPAN)).boxed(),
+            Tree::Leaf(Clock::Stamped(plan)) => self.declare(plan).with_timestamps(stamp, by(SPAN)).on_another_thread(),
             Tree::Leaf(Clock::Events(events)) => {
                 let (events, held_by) = (*events, self.held_by.clone());
                 let source = move |replica| Open {
@@ -90,7 +90,7 @@ impl Builder<'_> {
                 };
                 let stream = self.env.from_source(source).parallelism(events.replicas);
                 let timed = stream.with_timestamps(|timed: &Timed<Record>| timed.time, by(events.bound));
-                timed.map(|timed| timed.value).boxed()
+                timed.map(|timed| timed.value).on_another_thread()
             }
             Tree::One(step, n, inner) => one(*step, *n, self.declare_clocked(inner)),
             Tree::Two(meeting, n, left, right) => {
@@ -105,31 +105,31 @@ fn one(step: Timely, n: usize, stream: TimedStream) -> TimedStream {
         |nth: u64| move |timed: Timed<Record>| if timed.value.1.is_multiple_of(nth) { Err("nth") } else { Ok(timed) };
     let changing = |timed: Timed<Record>| timed.map(changed);
     match step {
-        Timely::Map => stream.map(changing).parallelism(n).boxed(),
-        Timely::Filter(nth) => stream.filter(move |timed| timed.value.1 % nth == 0).parallelism(n).boxed(),
+        Timely::Map => stream.map(changing).parallelism(n).on_another_thread(),
+        Timely::Filter(nth) => stream.filter(move |timed| timed.value.1 % nth == 0).parallelism(n).on_another_thread(),
         Timely::FlatMap(times) => {
             let copies =
                 move |timed: Timed<Record>| (0..times).map(move |time| timed.map(|(key, value)| (key, value + time)));
-            stream.flat_map(copies).parallelism(n).boxed()
+            stream.flat_map(copies).parallelism(n).on_another_thread()
         }
-        Timely::Skip(nth) => stream.try_map(failing(nth)).parallelism(n).on_error(budget()).boxed(),
+        Timely::Skip(nth) => stream.try_map(failing(nth)).parallelism(n).on_error(budget()).on_another_thread(),
         Timely::DeadLetters(nth) => {
             let (alive, dead) = stream.try_map(failing(nth)).parallelism(n).dead_letters();
             alive.union(dead.map(move |letter| changing(letter.record)))
         }
         Timely::Retry(nth) => {
             let once = failing_once(nth, |timed: &Timed<Record>| timed.value.1);
-            stream.try_map(once).parallelism(n).retry(retry()).boxed()
+            stream.try_map(once).parallelism(n).retry(retry()).on_another_thread()
         }
-        Timely::Boxed => stream.boxed(),
+        Timely::OtherThread => stream.on_another_thread(),
         Timely::Rebalance => stream.rebalance(n),
         Timely::Broadcast => stream.broadcast(copies(n)),
         Timely::PartitionBy => stream.partition_by(n, |timed, n| timed.value.1 as usize % n),
         Timely::PartitionByKey => stream.key_by(key).partition(n),
-        Timely::State => stream.key_by(key).map_with_state((), |(), timed| timed).parallelism(n).boxed(),
-        Timely::Distinct => stream.distinct().parallelism(n).boxed(),
-        Timely::Fork => {
-            let [one, other] = stream.fork();
+        Timely::State => stream.key_by(key).map_with_state((), |(), timed| timed).parallelism(n).on_another_thread(),
+        Timely::Distinct => stream.distinct().parallelism(n).on_another_thread(),
+        Timely::Tee => {
+            let [one, other] = stream.tee();
             one.map(changing).union(other)
         }
         Timely::Split(nth) => {
@@ -143,7 +143,7 @@ fn one(step: Timely, n: usize, stream: TimedStream) -> TimedStream {
                 }
                 timed
             };
-            stream.map_async(capacity, order(ordered), yielding).parallelism(n).boxed()
+            stream.map_async(capacity, order(ordered), yielding).parallelism(n).on_another_thread()
         }
         Timely::Window { windows, way, lateness } => {
             in_windows!(windows, |kind| {
@@ -153,22 +153,22 @@ fn one(step: Timely, n: usize, stream: TimedStream) -> TimedStream {
                         .apply(|_, _, records: &[Record]| records.iter().map(|record| record.1).collect())
                         .parallelism(n)
                         .map(told(way))
-                        .boxed(),
+                        .on_another_thread(),
                     Way::Fold => windowed
                         .fold(Vec::new(), |values: &mut Vec<u64>, record: &Record| values.push(record.1))
                         .parallelism(n)
                         .map(told(way))
-                        .boxed(),
+                        .on_another_thread(),
                     Way::Reduce => windowed
                         .reduce(|a, b| a.max(b))
                         .parallelism(n)
                         .map(|result| result.map(|it| (it.key, digest(it.window, vec![it.value.1]))))
-                        .boxed(),
+                        .on_another_thread(),
                     Way::Count => windowed
                         .count()
                         .parallelism(n)
                         .map(|result| result.map(|it| (it.key, digest(it.window, vec![it.value]))))
-                        .boxed(),
+                        .on_another_thread(),
                 }
             })
         }
@@ -178,7 +178,9 @@ fn one(step: Timely, n: usize, stream: TimedStream) -> TimedStream {
 fn meet(meeting: Meeting, n: usize, a: TimedStream, b: TimedStream) -> TimedStream {
     match meeting {
         Meeting::Union => a.union(b),
-        Meeting::Connect => a.connect(b).co_map(|timed| timed.map(changed), |timed| timed).parallelism(n).boxed(),
+        Meeting::Connect => {
+            a.connect(b).co_map(|timed| timed.map(changed), |timed| timed).parallelism(n).on_another_thread()
+        }
         Meeting::Join { size, every, joins } => {
             // Equal records are one: joins of joins would grow without bound.
             let joined = a.distinct().key_by(key).join(b.distinct().key_by(key));
@@ -213,7 +215,7 @@ where
             paired(it.key, a.map(|a| a.1), b.map(|b| b.1))
         })
     };
-    joined.map(told).distinct().boxed()
+    joined.map(told).distinct().on_another_thread()
 }
 
 /// All records, and how many there were in each window of so many.
@@ -223,7 +225,7 @@ pub(super) fn counted(stream: TimedStream, size: u64, n: usize) -> DataStream<Re
         all.push((*key, records.len() as u64));
         all
     });
-    windows.parallelism(n).flat_map(|result| result.value.value).boxed()
+    windows.parallelism(n).flat_map(|result| result.value.value).on_another_thread()
 }
 
 /// All records again, be they in a window or late.
