@@ -153,6 +153,15 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f"; it takes {', '.join(f'`{other}`' for other in known)}" if known else ""
 
 
+def like(name: str, there: Iterable[str], none: str) -> str:
+    """The end of a message about a name that is not there: the names that were perhaps meant, or all."""
+    from difflib import get_close_matches  # only for a message
+
+    there = list(there)
+    names = ", ".join(get_close_matches(name, there, n=3) or there) or none
+    return f"did you mean one of these: {names}?"
+
+
 def parameters(cls: Any) -> Mapping[str, inspect.Parameter]:
     """The parameters of a constructor, by name; none of a type without a signature, such as ``int``."""
     try:

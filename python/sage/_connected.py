@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import check_call
 from ._functions import BaseCoMapFunction, BaseJoinFunction
 from ._kinds import COJOIN, COMAP, KEYBY, KEYTAG, PROCESS, TAG, Kind
 from ._policies import Policy
 from ._process import CoProcessFunction
 from ._sage import Spec, Strategy
-from ._stream import DataStream, check_parallelism, name_of
+from ._stream import DataStream, check_class, check_parallelism, name_of
 from ._transformation import Transformation
 
 if TYPE_CHECKING:
@@ -77,10 +76,9 @@ class ConnectedStreams:
                 step = replace(before, kind=KEYTAG, index=index, policy=Policy())
                 if not any(before is read for other in environment.pipeline for read, _ in other.inputs):
                     environment.pipeline.remove(before)
+                environment._declare(step)
             else:
-                tagged.append((stream._ours(TAG, index=index)._step, 0))
-                continue
-            environment._declare(step)
+                step = stream._ours(TAG, index=index)._step
             tagged.append((step, 0))
         return tagged
 
@@ -91,8 +89,7 @@ class ConnectedStreams:
         parallelism = check_parallelism(parallelism)
         name = self._environment._named(name or name_of(function))
         step = Transformation(kind, name, made, self._tagged(), parallelism, spec=spec)
-        self._environment._declare(step)
-        joined = DataStream(self._environment, step)
+        joined = self._environment._declare(step)
         for before, _ in step.inputs:
             if before.kind is TAG:
                 DataStream(self._environment, before)._belongs(joined, f"input {before.index}")
@@ -102,10 +99,8 @@ class ConnectedStreams:
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
         """Replaces each record of stream N by the result of method ``mapN`` of a ``BaseCoMapFunction`` class."""
-        if not (isinstance(function, type) and issubclass(function, BaseCoMapFunction)):
-            raise TypeError(f"`comap` needs a BaseCoMapFunction class, not {function!r}")
+        check_class("comap", BaseCoMapFunction, function, args, kwargs)
         self._check_methods(function, "map")
-        check_call(function, args, kwargs, ("name", "parallelism"))
         return self._gathered(COMAP, function, args, kwargs, parallelism, name)
 
     def _check_methods(self, function: type, what: str) -> None:
@@ -129,10 +124,8 @@ class ConnectedStreams:
         order; between streams there is no order. For timers of event time, each stream needs ``with_timestamps`` before
         its ``keyby``.
         """
-        if not (isinstance(function, type) and issubclass(function, CoProcessFunction)):
-            raise TypeError(f"`coprocess` needs a CoProcessFunction class, not {function!r}")
+        check_class("coprocess", CoProcessFunction, function, args, kwargs)
         self._check_methods(function, "on_record")
-        check_call(function, args, kwargs, ("name", "parallelism"))
         if not self._have_keys():
             raise ValueError("all streams of a `coprocess` need a key: use `keyby` before it, with the strategy `hash`")
         return self._gathered(PROCESS, function, args, kwargs, parallelism, name, Spec.Process())
@@ -142,9 +135,7 @@ class ConnectedStreams:
     ) -> DataStream:
         """Joins two streams with keys, by a ``BaseJoinFunction`` class. ``keyby`` gives streams their keys. Records of
         equal keys go to the same replica."""
-        if not (isinstance(function, type) and issubclass(function, BaseJoinFunction)):
-            raise TypeError(f"`join` needs a BaseJoinFunction class, not {function!r}")
-        check_call(function, args, kwargs, ("name", "parallelism"))
+        check_class("join", BaseJoinFunction, function, args, kwargs)
         if len(self._streams) != 2:
             raise ValueError(f"`join` takes two streams, not {len(self._streams)}")
         if not self._have_keys():

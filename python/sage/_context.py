@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ._arguments import like
 from ._config import Timeouts
 from ._handles import ServiceHandle
 from ._job_loop import JobLoop
@@ -73,11 +74,7 @@ def _handle(handles: dict[str, Handle], name: str) -> Handle:
     try:
         return handles[name]
     except KeyError:
-        from difflib import get_close_matches  # only for this message
-
-        close = get_close_matches(name, handles, n=3)
-        there = ", ".join(close or sorted(handles)) or "none is registered"
-        raise KeyError(f"there is no service `{name}`; did you mean one of these: {there}?") from None
+        raise KeyError(f"there is no service `{name}`; {like(name, sorted(handles), 'none is registered')}") from None
 
 
 def _call(
@@ -113,6 +110,12 @@ class InJob:
     """The base of functions and services: ``ctx``, and the name, logger and services it gives."""
 
     ctx: Context
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    #: For `check_call`: what is given to a class without a constructor of its own, nothing would read.
+    __init__._takes_anything = True  # type: ignore[attr-defined]
 
     @property
     def name(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -137,17 +136,3 @@ def _sync_folder(path: str) -> None:
         pass
     finally:
         os.close(folder)
-
-
-def told_of(kept: list[str]) -> str | None:
-    """Names on standard error the unfinished files of a job that a signal ended. Returns the message."""
-    if not kept:
-        return None
-    files, kept[:] = sorted(kept), []
-    few = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
-    said = f"interrupted: what was written so far is in {few}"
-    try:
-        print(said, file=sys.stderr, flush=True)
-    except (OSError, ValueError, AttributeError):
-        pass  # nobody can see it
-    return said

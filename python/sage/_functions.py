@@ -51,12 +51,6 @@ class BaseFunction(InJob):
     call ``super().__init__()``.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    #: For `check_call`: what is given to a class without a constructor of its own, nothing would read.
-    __init__._takes_anything = True  # type: ignore[attr-defined]
-
     def execute(self, *args: Any) -> Any:
         """Processes one record. Override it."""
         raise NotImplementedError(f"{type(self).__name__} has no `execute`")
@@ -99,10 +93,8 @@ class BatchFunction(BaseFunction):
     _ends_with_none = True
 
 
-class SimpleBatchFunction(BatchFunction):
-    """Gives the records of an iterable; ``None`` is one like others."""
-
-    _ends_with_none = False
+class FromIterator(BaseFunction):
+    """Gives what an iterator gives."""
 
     def __init__(self, records: Iterable[Any]) -> None:
         self._records: Iterator[Any] = iter(records)
@@ -117,6 +109,12 @@ class SimpleBatchFunction(BatchFunction):
 
 
 _END = StopSignal("end of the records")
+
+
+class SimpleBatchFunction(FromIterator, BatchFunction):
+    """Gives the records of an iterable; ``None`` is one like others."""
+
+    _ends_with_none = False
 
 
 class Raising:

@@ -46,6 +46,17 @@ def tell_interrupted(sources: Sources, report: Mapping[str, Any]) -> None:
     _tell(f"{word}: {done} done" + (f", {_records(dropped)} dropped" if dropped else ""))
 
 
+def told_of(kept: list[str]) -> str | None:
+    """Names on standard error the unfinished files of a job that a signal ended. Returns the message."""
+    if not kept:
+        return None
+    files, kept[:] = sorted(kept), []
+    few = ", ".join(files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
+    said = f"interrupted: what was written so far is in {few}"
+    _tell(said)
+    return said
+
+
 def _records(number: int) -> str:
     return f"{number:,} record" + ("" if number == 1 else "s")
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TextIO
 
 from ._arguments import shown
 from ._files import Output
-from ._functions import Raising, SimpleBatchFunction, SinkFunction, SourceFunction, StopSignal
+from ._functions import FromIterator, SimpleBatchFunction, SinkFunction, SourceFunction
 
 #: By which names a mapping may give the path of a file.
 _PATHS = ("path", "file_path", "data_path")
@@ -85,7 +85,7 @@ def _named(error: OSError, path: str) -> OSError:
     return type(error)(error.errno, error.strerror, path)
 
 
-class FileSource(SourceFunction):
+class FileSource(FromIterator, SourceFunction):
     """Gives each line of a text file, without its end: ``env.from_source(FileSource, "names.txt")``.
 
     A line ends with ``\\n`` or ``\\r\\n``; a byte order mark is not part of the first. ``encoding`` is UTF-8 by
@@ -95,22 +95,11 @@ class FileSource(SourceFunction):
 
     def __init__(self, path: Any, encoding: str | None = None, errors: str | None = None) -> None:
         self._lines = _Lines(path, encoding, errors)
-        self._next: Iterator[str] = iter(self._lines)
-
-    def execute(self) -> Any:
-        """The next line."""
-        try:
-            return next(self._next, _END)
-        except BaseException as exception:
-            self._next = Raising(exception)
-            raise
+        super().__init__(self._lines)
 
     def close(self) -> None:
         """Closes the file."""
         self._lines.file.close()
-
-
-_END = StopSignal("end of file")
 
 
 class JSONLBatch(SimpleBatchFunction):

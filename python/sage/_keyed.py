@@ -9,12 +9,12 @@ from typing import Any
 
 from . import _kinds as kinds
 from . import ops
-from ._arguments import check_call, length, seconds, whole
+from ._arguments import length, seconds, whole
 from ._awaiting import awaited
 from ._process import ProcessFunction
 from ._sage import Spec, Strategy
 from ._states import Folding, State, summand
-from ._stream import DataStream, check_function, check_plain, name_of
+from ._stream import DataStream, check_class, check_function, check_plain, name_of
 from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired, Windows
 
 #: How many records of each stream a replica of a join may keep in memory.
@@ -146,9 +146,7 @@ class KeyedStream(DataStream):
     ) -> DataStream:
         """Calls a ``ProcessFunction`` for each record with the state of its key, and for each timer that such a call
         has set. The records it pushes go on."""
-        if not (isinstance(function, type) and issubclass(function, ProcessFunction)):
-            raise TypeError(f"`process` needs a ProcessFunction class, not {function!r}")
-        check_call(function, args, kwargs, ("name", "parallelism"))
+        check_class("process", ProcessFunction, function, args, kwargs)
         return self._add(kinds.PROCESS, function, name, parallelism, args, kwargs, spec=Spec.Process())
 
     def window(self, windows: Windows) -> WindowedStream:

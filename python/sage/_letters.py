@@ -10,6 +10,7 @@ only described. Whatever a record is, and whatever its methods do, its letter is
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -139,9 +140,7 @@ def _zone(zone: tzinfo | None) -> Any:
 
 def _read_zone(zone: Any) -> tzinfo | None:
     if isinstance(zone, str):
-        from zoneinfo import ZoneInfo  # only for such zones
-
-        return ZoneInfo(zone)
+        return _imported("zoneinfo", "ZoneInfo", zone)  # type: ignore[no-any-return]
     return None if zone is None else timezone(timedelta(microseconds=zone))
 
 
@@ -193,22 +192,9 @@ def _write_imported(kind: type) -> Callable[[_Writer, Any], Any] | None:
     return _WRITE_IMPORTED[module] if is_it else None
 
 
-def _read_decimal(text: str) -> Any:
-    from decimal import Decimal
-
-    return Decimal(text)
-
-
-def _read_fraction(parts: list[Any]) -> Any:
-    from fractions import Fraction
-
-    return Fraction(*map(_read, parts))
-
-
-def _read_uuid(text: str) -> Any:
-    from uuid import UUID
-
-    return UUID(text)
+def _imported(module: str, name: str, *args: Any) -> Any:
+    """An object of a class whose module is imported only when a file has one."""
+    return getattr(importlib.import_module(module), name)(*args)
 
 
 def _read_moment(kind: Any) -> Callable[[list[Any]], Any]:
@@ -235,9 +221,9 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "date": date.fromisoformat,
     "time": _read_moment(time),
     "timedelta": lambda parts: timedelta(*parts),
-    "Decimal": _read_decimal,
-    "Fraction": _read_fraction,
-    "UUID": _read_uuid,
+    "Decimal": lambda text: _imported("decimal", "Decimal", text),
+    "Fraction": lambda parts: _imported("fractions", "Fraction", *map(_read, parts)),
+    "UUID": lambda text: _imported("uuid", "UUID", text),
 }
 
 

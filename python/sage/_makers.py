@@ -17,7 +17,7 @@ from ._context import Context, JobContext, ServiceCalls
 from ._functions import Executed, executed, instance, is_function_class
 from ._job_loop import JobLoop
 from ._kinds import BATCH, ITERABLE, Link, Part
-from ._process import CoProcessFunction, CoRunner, Runner
+from ._process import Runner
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,7 @@ class ProcessMaker(Maker):
 
     def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Runner:
         (part,) = self.parts
-        function = self._instance(part, calls, replica, parallelism)
-        is_connected = isinstance(function, CoProcessFunction)
-        return CoRunner(function, part.inputs, calls.loop) if is_connected else Runner(function, calls.loop)
+        return Runner(self._instance(part, calls, replica, parallelism), part.inputs, calls.loop)
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,12 @@ class Pipeline:
         if self._is_closed:
             raise RuntimeError(f"`{self.name}` is closed; make a new environment")
 
-    def _declare(self, step: Transformation) -> None:
-        """Adds a step. With one that ends a stream, it is a pipeline to be submitted."""
+    def _declare(self, step: Transformation) -> DataStream:
+        """Adds a step; returns what comes out. With one that ends a stream, it is a pipeline to be submitted."""
         self.pipeline.append(step)
         if step.kind.ends and self._run is None:
             declared.add(self)
+        return DataStream(self, step)
 
     def _named(self, name: str) -> str:
         """The name of a new step, with a number where it is taken."""
@@ -76,8 +77,7 @@ class Pipeline:
         parallelism = check_parallelism(parallelism)
         spec = spec or Spec.Source()
         step = Transformation(kind, self._named(name), made, parallelism=parallelism, spec=spec, policy=policy)
-        self._declare(step)
-        return DataStream(self, step)
+        return self._declare(step)
 
     def from_batch(self, records: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
         """Begins a stream with the records of a ``BatchFunction`` class, or of any iterable. ``None`` in a list is a

@@ -86,14 +86,11 @@ Done = tuple[Any, list[tuple[Any, ...]], bool]
 class Runner:
     """Calls the function of a replica for the engine."""
 
-    def __init__(self, function: Any, loop: JobLoop) -> None:
+    def __init__(self, function: Any, streams: int, loop: JobLoop) -> None:
         self._function = function
         self._loop = loop
-        self._take: Callable[[Any, KeyContext], Any] = self._taker()
-
-    def _taker(self) -> Callable[[Any, KeyContext], Any]:
-        """What takes a record."""
-        return self._function.on_record  # type: ignore[no-any-return]
+        is_connected = isinstance(function, CoProcessFunction)
+        self._take: Callable[[Any, KeyContext], Any] = _taker(function, streams) if is_connected else function.on_record
 
     def record(self, state: Any, key: Any, now: int, watermark: int, record: Any) -> Done:
         """Takes a record."""
@@ -114,18 +111,12 @@ class Runner:
         close_all([self._function], self._loop)
 
 
-class CoRunner(Runner):
-    """The same for connected streams: a record comes with its key and the number of its stream."""
+def _taker(function: CoProcessFunction, streams: int) -> Callable[[Any, KeyContext], Any]:
+    """What takes a record of connected streams, which comes with its key and the number of its stream."""
+    methods = [getattr(function, f"on_record{index}") for index in range(streams)]
 
-    def __init__(self, function: Any, streams: int, loop: JobLoop) -> None:
-        self._streams = streams
-        super().__init__(function, loop)
+    def take(tagged: tuple[Any, int, Any], context: KeyContext) -> Any:
+        _key, index, record = tagged
+        return methods[index](record, context)
 
-    def _taker(self) -> Callable[[Any, KeyContext], Any]:
-        methods = [getattr(self._function, f"on_record{index}") for index in range(self._streams)]
-
-        def take(tagged: tuple[Any, int, Any], context: KeyContext) -> Any:
-            _key, index, record = tagged
-            return methods[index](record, context)
-
-        return take
+    return take

@@ -30,8 +30,7 @@ from typing import Any
 from . import _sage
 from ._arguments import warn
 from ._context import ServiceCalls
-from ._files import told_of
-from ._interrupted import Sources, tell_interrupted, tell_stopping
+from ._interrupted import Sources, tell_interrupted, tell_stopping, told_of
 from ._job import attach
 
 #: What `signal` wraps: it makes enumerations of all it gives, which for a small job is a twentieth of its time.

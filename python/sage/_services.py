@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ._arguments import like
 from ._awaiting import check_hook
 from ._context import InJob
 from ._job_loop import JobLoop
@@ -16,12 +17,6 @@ class BaseService(InJob):
     Every hook runs once; ``cleanup`` runs whatever happened before. Hooks may be ``async``: they run on the event loop
     of the job's async functions. A subclass need not call ``super().__init__()``.
     """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    #: For `check_call`: what is given to a class without a constructor of its own, nothing would read.
-    __init__._takes_anything = True  # type: ignore[attr-defined]
 
     def setup(self) -> None:
         """Acquires the resources of the service."""
@@ -78,14 +73,7 @@ class Hooks:
         """The exception to raise when a call raised this one. If the method does not exist, it names those that do."""
         if hasattr(self.instance, method):
             return error
-        there = [
-            name
-            for name in dir(self.instance)
-            if not name.startswith("_") and callable(getattr(self.instance, name))
-        ]
-        from difflib import get_close_matches  # only for this message
-
-        close = get_close_matches(method, there, n=3)
-        names = ", ".join(close or there) or "it has none"
+        public = [name for name in dir(self.instance) if not name.startswith("_")]
+        there = [name for name in public if callable(getattr(self.instance, name))]
         kind = type(self.instance).__name__
-        return AttributeError(f"`{kind}` has no method `{method}`; did you mean one of these: {names}?")
+        return AttributeError(f"`{kind}` has no method `{method}`; {like(method, there, 'it has none')}")

@@ -72,9 +72,7 @@ class DataStream:
         parallelism = check_parallelism(parallelism)
         name = self._environment._named(name or (kind.name if function is None else name_of(function)))
         made = function, args, kwargs or {}
-        step = Transformation(kind, name, made, self._inputs(), parallelism, **does)
-        self._environment._declare(step)
-        return DataStream(self._environment, step)
+        return self._environment._declare(Transformation(kind, name, made, self._inputs(), parallelism, **does))
 
     def _ours(
         self, kind: kinds.Kind, function: Any = None, parallelism: int = 1, *, is_aside: bool = True, **does: Any
@@ -84,8 +82,7 @@ class DataStream:
         parallelism = check_parallelism(parallelism)
         inputs = self._inputs()
         step = Transformation(kind, "", (function, (), {}), inputs, parallelism, is_aside=is_aside, **does)
-        self._environment._declare(step)
-        return DataStream(self._environment, step)
+        return self._environment._declare(step)
 
     def _belongs(self, owner: DataStream, what: str) -> DataStream:
         """Makes its step a part of another one. Returns this stream."""
@@ -350,6 +347,13 @@ def name_of(function: Any) -> str:
 def check_parallelism(parallelism: Any) -> int:
     """The number of replicas, if it can be one."""
     return whole("parallelism", parallelism, 1, MOST_REPLICAS)
+
+
+def check_class(method: str, base: type, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raises for what is no class below ``base``, and for arguments that its constructor does not take."""
+    if not (isinstance(function, type) and issubclass(function, base)):
+        raise TypeError(f"`{method}` needs a {base.__name__} class, not {function!r}")
+    check_call(function, args, kwargs, ("name", "parallelism"))
 
 
 def check_plain(kind: str, function: Any, name: str | None = None) -> None:

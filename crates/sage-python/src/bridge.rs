@@ -103,7 +103,6 @@ impl Bridge {
     }
 
     /// Hands a record over; gives its number, its answer, and when its call begins.
-    #[expect(clippy::type_complexity, reason = "taken apart in one place")]
     pub(crate) fn ask(
         &self,
         value: Value,
@@ -302,7 +301,6 @@ impl Bridge {
 
     /// The records that a loop is to begin with, each with a number, and the numbers of those that were given up. Waits
     /// for nothing.
-    #[expect(clippy::type_complexity, reason = "a pair of lists, for Python")]
     fn take<'py>(&self, py: Python<'py>) -> PyResult<(Vec<(u64, Bound<'py, PyAny>)>, Vec<u64>)> {
         let Some((reader, _)) = &self.pipe else { return Ok((Vec::new(), Vec::new())) };
         if !self.told.load(Ordering::Acquire) {

@@ -129,17 +129,17 @@ impl Native {
             records.try_for_each(|(record, done)| self.apply(record, done, out))?;
         }
         while records.len() > 0 {
-            let mut held = Results(Vec::new());
+            let mut held: Vec<Record> = Vec::new();
             let begun = Instant::now();
             let applied: Result<(), Fault> = attach(|_py| {
                 // What is called for objects may take long.
-                while held.0.len() < MOST_RECORDS && begun.elapsed() < TICK {
+                while held.len() < MOST_RECORDS && begun.elapsed() < TICK {
                     let Some((record, done)) = records.next() else { break };
                     self.apply(record, done, &mut held)?;
                 }
                 Ok(())
             });
-            held.0.into_iter().try_for_each(|record| out.emit(record))?;
+            held.into_iter().try_for_each(|record| out.emit(record))?;
             applied?;
             out.look()?;
         }
@@ -178,11 +178,9 @@ impl Native {
 }
 
 /// Results that cannot go on yet, as a thread that is attached must not wait.
-struct Results(Vec<Record>);
-
-impl Emit<Record> for Results {
+impl Emit<Record> for Vec<Record> {
     fn emit(&mut self, record: Record) -> Result<(), Fault> {
-        self.0.push(record);
+        self.push(record);
         Ok(())
     }
 }

@@ -57,12 +57,9 @@ impl Iterated {
                 match next(iterator) {
                     Some(Ok(record)) if record.is(&nothing) => return,
                     Some(Ok(record)) => self.ready.push_back(Record::of(record)),
-                    Some(Err(exception)) => {
-                        self.end = Some(Err(Raised::new(py, exception)));
-                        return;
-                    }
-                    None => {
-                        self.end = Some(Ok(()));
+                    end => {
+                        let end = end.transpose().map_err(|exception| Raised::new(py, exception));
+                        self.end = Some(end.map(drop));
                         return;
                     }
                 }

@@ -126,7 +126,7 @@ struct Records {
     reader: Reader<Kept>,
     path: Arc<Path>,
     encoding: Encoding,
-    max_bytes: usize,
+    max_record_bytes: usize,
     delimiter: u8,
     record: StringRecord,
     names: Option<StringRecord>,
@@ -140,15 +140,7 @@ impl Records {
             .delimiter(delimiter)
             .buffer_capacity(BUFFER_BYTES)
             .from_reader(Kept::new(input));
-        Self {
-            reader,
-            path,
-            encoding,
-            max_bytes: max_record_bytes,
-            delimiter,
-            record: StringRecord::new(),
-            names: None,
-        }
+        Self { reader, path, encoding, max_record_bytes, delimiter, record: StringRecord::new(), names: None }
     }
 
     #[inline]
@@ -157,14 +149,14 @@ impl Records {
         parse: impl FnOnce(&StringRecord, Option<&StringRecord>) -> csv::Result<R>,
     ) -> Result<Option<Parsed<R>>, InputError> {
         let from = self.reader.position().clone();
-        let room = (self.max_bytes as u64).saturating_add(2 * BUFFER_BYTES as u64);
+        let room = (self.max_record_bytes as u64).saturating_add(2 * BUFFER_BYTES as u64);
         self.reader.get_mut().begin(from.byte(), room);
         let read = self.reader.read_record(&mut self.record);
         let to = self.reader.position().byte();
         if matches!(read, Ok(false)) {
             return Ok(None);
         }
-        if to - from.byte() > self.max_bytes as u64 && self.text(&from, to).1.len() > self.max_bytes {
+        if to - from.byte() > self.max_record_bytes as u64 && self.text(&from, to).1.len() > self.max_record_bytes {
             return Err(self.too_long(&from, to));
         }
         let parsed = match read.and_then(|_| parse(&self.record, self.names.as_ref())).map_err(csv::Error::into_kind) {
@@ -198,7 +190,7 @@ impl Records {
     #[cold]
     fn too_long(&self, from: &Position, to: u64) -> InputError {
         let (path, line) = (PathBuf::from(&*self.path), self.text(from, to).0);
-        InputError::TooLong { path, line, limit_bytes: self.max_bytes }
+        InputError::TooLong { path, line, limit_bytes: self.max_record_bytes }
     }
 
     #[cold]
