@@ -82,8 +82,8 @@ pub use job::{
 pub use key::KeySelector;
 pub use metrics::BlockedBy;
 pub use operator::{
-    Aggregate, Fires, FoldFunction, In2, In3, In4, In5, JoinError, KeyContext, LateRecords, Output, ProcessFunction,
-    SetsApart, Timer, ZipError,
+    Aggregate, FoldFunction, In2, In3, In4, In5, JoinError, KeyContext, LateRecords, OpenWindows, Output,
+    ProcessFunction, Timer, ZipError,
 };
 pub use service::{
     AsyncService, CallError, Dependency, Hook, HookContext, Service, ServiceBuilder, ServiceHandle, ServiceRef,
@@ -93,8 +93,8 @@ pub use sink::{Collected, Sink, WriteError};
 pub use source::{Line, Next, ReadError, Source, SourceContext};
 pub use stream::pipe::{ParallelStep, Pipe, Step, WindowStep};
 pub use stream::{
-    Aligned, ByClock, ConnectedStreams, DataStream, ExpiringStream, Feedback, JoinedStreams, KeyedStream, SinkHandle,
-    Stream, WindowedJoin, WindowedStream, Windowing, WindowsOf,
+    Aligned, ByClock, ConnectedStreams, DataStream, EventWindows, ExpiringStream, Feedback, JoinedStreams, KeyedStream,
+    SinkHandle, Stream, WindowedJoin, WindowedStream, Windowing, WindowsOf,
 };
 pub use submit_error::{LogError, SubmitError};
 pub use task::{AsyncError, AsyncFunction, Order};

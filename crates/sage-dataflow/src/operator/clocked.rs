@@ -4,21 +4,14 @@
 //! fires at its end, on the task's own thread, even if no record comes, and no record is late.
 
 use std::convert::Infallible;
-use std::marker::PhantomData;
 
+use super::window::OpenWindows;
 use crate::BoxError;
-use crate::chain::{CloseContext, Fault, Flags, OpenContext, Outlet, Signal, Stage};
+use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::clock::Clock;
 use crate::key::KeySelector;
 use crate::mark::Mark;
 use crate::time::{Timed, Timestamp};
-
-/// Window operators that know when they fire next. Only the engine implements it.
-pub trait Fires: Stage {
-    /// The watermark at which the first window fires, or one before it: `i64::MAX` while none is open.
-    #[doc(hidden)]
-    fn fires_at(&self) -> i64;
-}
 
 /// Selects the key of a record by the value in it.
 #[derive(Debug, Clone)]
@@ -49,8 +42,8 @@ impl<T, S: KeySelector<T>> KeySelector<Timed<T>> for OfValue<S> {
 }
 
 /// Windows that go by the clock.
-pub struct Clocked<O, T> {
-    windows: O,
+pub struct Clocked<W> {
+    windows: W,
     clock: Option<Clock>,
     /// The latest time that a record was given or that windows fired at; it never goes back.
     now: i64,
@@ -58,26 +51,24 @@ pub struct Clocked<O, T> {
     due: i64,
     fired: i64,
     sent: Mark,
-    records: PhantomData<fn(T)>,
 }
 
-impl<O, T> Clocked<O, T> {
-    pub(crate) fn new(windows: O) -> Self {
-        let (now, due, fired, sent) = (i64::MIN, i64::MAX, i64::MIN, Mark::NONE);
-        Self { windows, clock: None, now, due, fired, sent, records: PhantomData }
+impl<W> Clocked<W> {
+    pub(crate) fn new(windows: W) -> Self {
+        Self { windows, clock: None, now: i64::MIN, due: i64::MAX, fired: i64::MIN, sent: Mark::NONE }
     }
 }
 
-impl<O: Clone, T> Clone for Clocked<O, T> {
+impl<W: Clone> Clone for Clocked<W> {
     fn clone(&self) -> Self {
         Self::new(self.windows.clone())
     }
 }
 
-impl<T: Send + 'static, O: Fires<In = Timed<T>, Side = Infallible>> Clocked<O, T> {
+impl<W: OpenWindows> Clocked<W> {
     /// Looks at the clock, and fires what is due.
     #[inline(always)]
-    fn tick(&mut self, out: &mut impl Outlet<O::Out, Infallible>) -> Result<(), Fault> {
+    fn tick(&mut self, out: &mut impl Emit<Timed<W::Out>>) -> Result<(), Fault> {
         if let Some(clock) = &self.clock {
             // The last moment stands for the end of input.
             self.now = self.now.max(clock.now().millis().min(i64::MAX - 1));
@@ -86,19 +77,18 @@ impl<T: Send + 'static, O: Fires<In = Timed<T>, Side = Infallible>> Clocked<O, T
     }
 
     #[cold]
-    fn fire(&mut self, watermark: i64, out: &mut impl Outlet<O::Out, Infallible>) -> Result<(), Fault> {
+    fn fire(&mut self, watermark: i64, out: &mut impl Emit<Timed<W::Out>>) -> Result<(), Fault> {
         self.fired = watermark;
-        self.windows.signal(Signal::Watermark(Mark { millis: watermark, idle: false }), out)?;
+        self.windows.advance(watermark, out)?;
         self.due = self.windows.fires_at();
         Ok(())
     }
 }
 
-impl<T: Send + 'static, O: Fires<In = Timed<T>, Side = Infallible>> Stage for Clocked<O, T> {
-    type In = T;
-    type Out = O::Out;
+impl<W: OpenWindows> Stage for Clocked<W> {
+    type In = W::Value;
+    type Out = Timed<W::Out>;
     type Side = Infallible;
-
     const FLAGS: Flags = Flags { begins_watermarks: true, ..Flags::ANY };
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
@@ -107,9 +97,9 @@ impl<T: Send + 'static, O: Fires<In = Timed<T>, Side = Infallible>> Stage for Cl
     }
 
     #[inline(always)]
-    fn process(&mut self, record: T, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+    fn process(&mut self, record: W::Value, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         self.tick(out)?;
-        self.windows.process(Timed { time: Timestamp::from_millis(self.now), value: record }, out)?;
+        self.windows.take(Timed { time: Timestamp::from_millis(self.now), value: record }, out)?;
         if self.due == i64::MAX {
             self.due = self.windows.fires_at();
         }
@@ -120,7 +110,7 @@ impl<T: Send + 'static, O: Fires<In = Timed<T>, Side = Infallible>> Stage for Cl
         match signal {
             Signal::Time if self.due < i64::MAX => self.tick(out),
             Signal::Finish => {
-                self.windows.signal(Signal::Finish, out)?;
+                self.windows.advance(i64::MAX, out)?;
                 (self.fired, self.due) = (i64::MAX, i64::MAX);
                 Ok(())
             }

@@ -1,8 +1,10 @@
-//! Late records: where they go, and how many there are.
+//! Windows as an operator, and their late records: where they go, and how many there are.
 
 use std::convert::Infallible;
 
-use crate::chain::{Fault, Outlet, Stage};
+use super::window::OpenWindows;
+use crate::BoxError;
+use crate::chain::{CloseContext, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::time::Timed;
 
 /// Where late records go. Only the engine implements it.
@@ -53,33 +55,59 @@ impl<T: Send + 'static> LateRecords<T> for SetApart {
     }
 }
 
-/// The late records of an operator.
-pub(super) struct Late<L> {
+/// Windows as an operator: what is open, and where late records go.
+#[derive(Clone)]
+pub struct Windows<W, L> {
+    open: W,
     to: L,
-    pub(super) records: u64,
+    late: u64,
 }
 
-impl<L: Clone> Late<L> {
-    pub(super) fn new(to: &L) -> Self {
-        Self { to: to.clone(), records: 0 }
+impl<W, L> Windows<W, L> {
+    pub(crate) fn new(open: W, to: L) -> Self {
+        Self { open, to, late: 0 }
     }
 
-    pub(super) fn take<T, M>(&mut self, record: Timed<T>, out: &mut impl Outlet<M, L::Side>) -> Result<(), Fault>
-    where
-        L: LateRecords<T>,
-    {
-        self.records += 1;
-        self.to.take(record, out)
+    /// The same windows, whose late records go elsewhere.
+    pub(crate) fn with_late<M>(self, to: M) -> Windows<W, M> {
+        Windows::new(self.open, to)
     }
 }
 
-/// Windows whose late records can be set apart on a second stream. Only the engine implements it.
-pub trait SetsApart: Stage {
-    /// The records in the windows.
-    type Record: Send + 'static;
-    /// The same windows, with their late records set apart.
-    type Apart: Stage<In = Self::In, Out = Self::Out, Side = Timed<Self::Record>>;
+impl<W: OpenWindows, L: LateRecords<W::Value>> Stage for Windows<W, L> {
+    type In = Timed<W::Value>;
+    type Out = Timed<W::Out>;
+    type Side = L::Side;
+    const FLAGS: Flags = Flags { side: L::BY_THE_SIDE, counts_late: W::COUNTS_LATE, ..Flags::ANY };
 
-    #[doc(hidden)]
-    fn apart(&self) -> Self::Apart;
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.open.open(cx)
+    }
+
+    #[inline(always)]
+    fn process(&mut self, record: Self::In, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
+        match self.open.take(record, out)? {
+            None => Ok(()),
+            Some(record) => {
+                self.late += 1;
+                self.to.take(record, out)
+            }
+        }
+    }
+
+    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
+        match signal {
+            Signal::Watermark(mark) => self.open.advance(mark.millis, out),
+            Signal::Finish => self.open.advance(i64::MAX, out),
+            _ => Ok(()),
+        }
+    }
+
+    fn late(&self) -> u64 {
+        self.late
+    }
+
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.open.close(cx)
+    }
 }

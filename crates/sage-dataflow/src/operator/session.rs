@@ -13,23 +13,20 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 
 use super::aggregate::Aggregate;
-use super::clocked::Fires;
 use super::grid::Lateness;
-use super::late::{Dropped, Late, LateRecords, SetApart, SetsApart};
-use super::window::result;
+use super::window::{OpenWindows, result};
 use crate::BoxError;
-use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
+use crate::chain::{CloseContext, Emit, Fault, OpenContext};
 use crate::key::KeySelector;
 use crate::time::{Timed, Timestamp, Window, Windowed, whole_millis};
 
 /// `window` with sessions.
-pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L> {
+pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
     /// How long after its first moment a record's own window has its last one: the gap less a millisecond.
     reach: u64,
     lateness: Lateness,
     key: S,
     aggregate: A,
-    to: L,
     slot_of: HashMap<S::Key, usize, RandomState>,
     slots: Vec<Slot<S::Key, T, A::State>>,
     free: Vec<usize>,
@@ -37,7 +34,6 @@ pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, 
     watermark: i64,
     /// Sessions that end then or before take no more records.
     expiry: i64,
-    late: Late<L>,
 }
 
 /// The sessions of a key, which do not overlap, by time. A slot without a key is free.
@@ -84,27 +80,20 @@ impl<T, V> Open<T, V> {
     }
 }
 
-impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> SessionWindows<S, T, A, L> {
-    /// The same windows, empty, whose late records go elsewhere.
-    pub(super) fn with_late<M: LateRecords<T>>(&self, to: M) -> SessionWindows<S, T, A, M> {
-        SessionWindows::reaching(self.reach, self.lateness, self.key.clone(), self.aggregate.clone(), to)
-    }
-
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SessionWindows<S, T, A> {
     /// Sessions that end after `gap`, in whole milliseconds; none of all time is longer than the longest that is told
     /// apart.
-    pub(crate) fn new(gap: Duration, lateness: Lateness, key: S, aggregate: A, to: L) -> Self {
+    pub(crate) fn new(gap: Duration, lateness: Lateness, key: S, aggregate: A) -> Self {
         let reach = u64::try_from(whole_millis(gap).max(1) - 1).unwrap_or(u64::MAX);
-        Self::reaching(reach, lateness, key, aggregate, to)
+        Self::reaching(reach, lateness, key, aggregate)
     }
 
-    fn reaching(reach: u64, lateness: Lateness, key: S, aggregate: A, to: L) -> Self {
+    fn reaching(reach: u64, lateness: Lateness, key: S, aggregate: A) -> Self {
         Self {
             reach,
             lateness,
             key,
             aggregate,
-            late: Late::new(&to),
-            to,
             slot_of: HashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -184,28 +173,6 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
         }
     }
 
-    /// Fires what has ended, in the order of the timers, and forgets what is past its lateness.
-    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>) -> Result<(), Fault>
-    where
-        S::Key: Clone,
-    {
-        if watermark <= self.watermark {
-            return Ok(());
-        }
-        self.watermark = watermark;
-        self.expiry = self.lateness.expiry(watermark);
-        while let Some(&Reverse((deadline, slot))) = self.timers.peek() {
-            if deadline > watermark {
-                break;
-            }
-            self.timers.pop();
-            if self.slots[slot].timer == Some(deadline) && self.slots[slot].key.is_some() {
-                self.fire(slot, out)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Does what is due in a slot.
     fn fire(&mut self, slot: usize, out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>) -> Result<(), Fault>
     where
@@ -233,92 +200,72 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Se
     }
 }
 
-impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Clone for SessionWindows<S, T, A, L> {
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> Clone for SessionWindows<S, T, A> {
     fn clone(&self) -> Self {
-        self.with_late(self.to.clone())
+        Self::reaching(self.reach, self.lateness, self.key.clone(), self.aggregate.clone())
     }
 }
 
-impl<S, T, A, L> Stage for SessionWindows<S, T, A, L>
+impl<S, T, A> OpenWindows for SessionWindows<S, T, A>
 where
     S: KeySelector<Timed<T>>,
     S::Key: Clone,
     T: Send + 'static,
     A: Aggregate<S::Key, T>,
-    L: LateRecords<T>,
 {
-    type In = Timed<T>;
-    type Out = Timed<Windowed<S::Key, A::Out>>;
-    type Side = L::Side;
-    const FLAGS: Flags = Flags { side: L::BY_THE_SIDE, counts_late: true, ..Flags::ANY };
+    type Value = T;
+    type Out = Windowed<S::Key, A::Out>;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.aggregate.open(cx)
     }
 
     #[inline(always)]
-    fn process(&mut self, record: Timed<T>, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
+    fn take(&mut self, record: Timed<T>, out: &mut impl Emit<Timed<Self::Out>>) -> Result<Option<Timed<T>>, Fault> {
         let last = record.time.millis().saturating_add_unsigned(self.reach);
         let is_late = last.saturating_add(1) <= self.expiry;
         let Some(slot) = self.slot(&record, is_late) else {
-            return self.late.take(record, out);
+            return Ok(Some(record));
         };
-        match self.place(slot, record, is_late)? {
-            Ok(index) => {
-                let session = &mut self.slots[slot].sessions[index];
-                session.fired = false;
-                let deadline = session.end();
-                if deadline <= self.watermark {
-                    return self.fire(slot, out);
-                }
-                self.set_timer(slot, deadline);
+        let index = match self.place(slot, record, is_late)? {
+            Ok(index) => index,
+            Err(record) => return Ok(Some(record)),
+        };
+        let session = &mut self.slots[slot].sessions[index];
+        session.fired = false;
+        let deadline = session.end();
+        if deadline <= self.watermark {
+            self.fire(slot, out)?;
+        } else {
+            self.set_timer(slot, deadline);
+        }
+        Ok(None)
+    }
+
+    /// Fires what has ended, in the order of the timers, and forgets what is past its lateness.
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Self::Out>>) -> Result<(), Fault> {
+        if watermark <= self.watermark {
+            return Ok(());
+        }
+        self.watermark = watermark;
+        self.expiry = self.lateness.expiry(watermark);
+        while let Some(&Reverse((deadline, slot))) = self.timers.peek() {
+            if deadline > watermark {
+                break;
             }
-            Err(record) => return self.late.take(record, out),
+            self.timers.pop();
+            if self.slots[slot].timer == Some(deadline) && self.slots[slot].key.is_some() {
+                self.fire(slot, out)?;
+            }
         }
         Ok(())
     }
 
-    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
-        match signal {
-            Signal::Watermark(mark) => self.advance(mark.millis, out),
-            Signal::Finish => self.advance(i64::MAX, out),
-            _ => Ok(()),
-        }
-    }
-
-    fn late(&self) -> u64 {
-        self.late.records
+    fn fires_at(&self) -> i64 {
+        self.timers.peek().map_or(i64::MAX, |Reverse((deadline, _))| *deadline)
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         self.aggregate.close(cx)
-    }
-}
-
-impl<S, T, A, L> Fires for SessionWindows<S, T, A, L>
-where
-    S: KeySelector<Timed<T>>,
-    S::Key: Clone,
-    T: Send + 'static,
-    A: Aggregate<S::Key, T>,
-    L: LateRecords<T>,
-{
-    fn fires_at(&self) -> i64 {
-        self.timers.peek().map_or(i64::MAX, |Reverse((deadline, _))| *deadline)
-    }
-}
-
-impl<S, T, A> SetsApart for SessionWindows<S, T, A, Dropped>
-where
-    S: KeySelector<Timed<T>>,
-    S::Key: Clone,
-    T: Send + 'static,
-    A: Aggregate<S::Key, T>,
-{
-    type Record = T;
-    type Apart = SessionWindows<S, T, A, SetApart>;
-
-    fn apart(&self) -> Self::Apart {
-        self.with_late(SetApart)
     }
 }

@@ -11,20 +11,47 @@
 //! is looked at that has nothing to fire. The window of the last record is at hand.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::marker::PhantomData;
 
 use foldhash::fast::RandomState;
 
 use super::aggregate::Aggregate;
-use super::clocked::Fires;
 use super::grid::{Grid, Lateness};
 use super::keyed::state_of;
-use super::late::{Dropped, Late, LateRecords, SetApart, SetsApart};
 use crate::BoxError;
-use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
+use crate::chain::{CloseContext, Emit, Fault, OpenContext};
 use crate::key::KeySelector;
 use crate::time::{Timed, Timestamp, Window, Windowed};
+
+/// The windows that are open, and what each key has in them. Only the engine implements it.
+pub trait OpenWindows: Clone + Send + 'static {
+    /// The value of a record.
+    type Value: Send + 'static;
+    /// The value of a result.
+    type Out: Send + 'static;
+
+    /// Whether a record can come too late.
+    #[doc(hidden)]
+    const COUNTS_LATE: bool = true;
+
+    #[doc(hidden)]
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault>;
+    /// Takes a record, or gives it back if it is too late.
+    #[doc(hidden)]
+    fn take(
+        &mut self,
+        record: Timed<Self::Value>,
+        out: &mut impl Emit<Timed<Self::Out>>,
+    ) -> Result<Option<Timed<Self::Value>>, Fault>;
+    /// Fires the windows that end at `watermark` or before, the earliest first.
+    #[doc(hidden)]
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Self::Out>>) -> Result<(), Fault>;
+    /// The watermark at which the first window fires, or one before it: `i64::MAX` while none is open.
+    #[doc(hidden)]
+    fn fires_at(&self) -> i64;
+    #[doc(hidden)]
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError>;
+}
 
 /// What a window gives.
 pub(super) fn result<K, O>(key: K, window: Window, value: O) -> Timed<Windowed<K, O>> {
@@ -34,12 +61,11 @@ pub(super) fn result<K, O>(key: K, window: Window, value: O) -> Timed<Windowed<K
 type Table<K, V> = HashMap<K, V, RandomState>;
 
 /// Tumbling and sliding windows.
-pub struct AlignedWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L> {
+pub struct AlignedWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
     grid: Grid,
     lateness: Lateness,
     key: S,
     aggregate: A,
-    to: L,
     /// The tumbling window of the last record, if it has not fired: where it begins, and its first and last moment.
     at_hand: i128,
     first: i64,
@@ -52,19 +78,16 @@ pub struct AlignedWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, 
     watermark: i64,
     /// Windows that end then or before take no more records.
     expiry: i64,
-    late: Late<L>,
     records: PhantomData<fn(T)>,
 }
 
-impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> AlignedWindows<S, T, A, L> {
-    pub(crate) fn new(grid: Grid, lateness: Lateness, key: S, aggregate: A, to: L) -> Self {
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, A> {
+    pub(crate) fn new(grid: Grid, lateness: Lateness, key: S, aggregate: A) -> Self {
         Self {
             grid,
             lateness,
             key,
             aggregate,
-            late: Late::new(&to),
-            to,
             at_hand: 0,
             first: i64::MAX,
             last: i64::MIN,
@@ -75,11 +98,6 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
             expiry: i64::MIN,
             records: PhantomData,
         }
-    }
-
-    /// The same windows, empty, whose late records go elsewhere.
-    pub(super) fn with_late<M: LateRecords<T>>(&self, to: M) -> AlignedWindows<S, T, A, M> {
-        AlignedWindows::new(self.grid, self.lateness, self.key.clone(), self.aggregate.clone(), to)
     }
 
     /// Puts the window at hand, if there is one, among the others.
@@ -118,15 +136,15 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
     fn elsewhere(
         &mut self,
         record: Timed<T>,
-        out: &mut impl Outlet<Timed<Windowed<S::Key, A::Out>>, L::Side>,
-    ) -> Result<(), Fault>
+        out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>,
+    ) -> Result<Option<Timed<T>>, Fault>
     where
         S::Key: Clone,
     {
         let grid = self.grid;
         let (mut start, last) = grid.around(record.time.millis());
         if grid.end(last) <= self.expiry {
-            return self.late.take(record, out);
+            return Ok(Some(record));
         }
         while start < last {
             if grid.end(start) > self.expiry {
@@ -141,15 +159,17 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
         if grid.is_tumbling() && !again {
             self.take_up(last);
             let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
-            return self.aggregate.take(state, record.value);
+            return self.aggregate.take(state, record.value).map(|()| None);
         }
         let table = self.others.entry(last).or_insert_with(|| std::mem::take(&mut self.spare));
         let state = state_of!(*table, S, self.key, record, || self.aggregate.start());
         if again {
             self.aggregate.add(state, &record.value)?;
-            return self.fire_again(last, &record, out);
+            self.fire_again(last, &record, out)?;
+        } else {
+            self.aggregate.take(state, record.value)?;
         }
-        self.aggregate.take(state, record.value)
+        Ok(None)
     }
 
     /// Emits what a late record has changed, if its window has fired.
@@ -172,12 +192,39 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
             None => Ok(()),
         }
     }
+}
 
-    /// Fires the windows that end at `watermark` or before, the earliest first.
-    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>) -> Result<(), Fault>
-    where
-        S::Key: Clone,
-    {
+impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> Clone for AlignedWindows<S, T, A> {
+    fn clone(&self) -> Self {
+        Self::new(self.grid, self.lateness, self.key.clone(), self.aggregate.clone())
+    }
+}
+
+impl<S, T, A> OpenWindows for AlignedWindows<S, T, A>
+where
+    S: KeySelector<Timed<T>>,
+    S::Key: Clone,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+{
+    type Value = T;
+    type Out = Windowed<S::Key, A::Out>;
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.aggregate.open(cx)
+    }
+
+    #[inline(always)]
+    fn take(&mut self, record: Timed<T>, out: &mut impl Emit<Timed<Self::Out>>) -> Result<Option<Timed<T>>, Fault> {
+        let time = record.time.millis();
+        if time < self.first || self.last < time {
+            return self.elsewhere(record, out);
+        }
+        let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
+        self.aggregate.take(state, record.value).map(|()| None)
+    }
+
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Self::Out>>) -> Result<(), Fault> {
         if watermark <= self.watermark {
             return Ok(());
         }
@@ -221,84 +268,14 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Al
         }
         Ok(())
     }
-}
 
-impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>, L: LateRecords<T>> Clone for AlignedWindows<S, T, A, L> {
-    fn clone(&self) -> Self {
-        self.with_late(self.to.clone())
-    }
-}
-
-impl<S, T, A, L> Stage for AlignedWindows<S, T, A, L>
-where
-    S: KeySelector<Timed<T>>,
-    S::Key: Clone,
-    T: Send + 'static,
-    A: Aggregate<S::Key, T>,
-    L: LateRecords<T>,
-{
-    type In = Timed<T>;
-    type Out = Timed<Windowed<S::Key, A::Out>>;
-    type Side = L::Side;
-    const FLAGS: Flags = Flags { side: L::BY_THE_SIDE, counts_late: true, ..Flags::ANY };
-
-    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
-        self.aggregate.open(cx)
-    }
-
-    #[inline(always)]
-    fn process(&mut self, record: Timed<T>, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
-        let time = record.time.millis();
-        if time < self.first || self.last < time {
-            return self.elsewhere(record, out);
-        }
-        let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
-        self.aggregate.take(state, record.value)
-    }
-
-    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
-        match signal {
-            Signal::Watermark(mark) => self.advance(mark.millis, out),
-            Signal::Finish => self.advance(i64::MAX, out),
-            _ => Ok(()),
-        }
-    }
-
-    fn late(&self) -> u64 {
-        self.late.records
-    }
-
-    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
-        self.aggregate.close(cx)
-    }
-}
-
-impl<S, T, A, L> Fires for AlignedWindows<S, T, A, L>
-where
-    S: KeySelector<Timed<T>>,
-    S::Key: Clone,
-    T: Send + 'static,
-    A: Aggregate<S::Key, T>,
-    L: LateRecords<T>,
-{
     fn fires_at(&self) -> i64 {
         let at_hand = if self.first <= self.last { self.last.saturating_add(1) } else { i64::MAX };
         self.others.keys().next().map_or(at_hand, |start| at_hand.min(self.grid.end(*start)))
     }
-}
 
-impl<S, T, A> SetsApart for AlignedWindows<S, T, A, Dropped>
-where
-    S: KeySelector<Timed<T>>,
-    S::Key: Clone,
-    T: Send + 'static,
-    A: Aggregate<S::Key, T>,
-{
-    type Record = T;
-    type Apart = AlignedWindows<S, T, A, SetApart>;
-
-    fn apart(&self) -> Self::Apart {
-        self.with_late(SetApart)
+    fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
+        self.aggregate.close(cx)
     }
 }
 
@@ -330,9 +307,14 @@ impl<V> Tally<V> {
         self.last = self.last.max(time);
     }
 
-    fn window(&self) -> Window {
+    fn finish<K, T, A>(self, key: K, aggregate: &mut A) -> Timed<Windowed<K, A::Out>>
+    where
+        A: Aggregate<K, T, State = V>,
+    {
         let end = Timestamp::from_millis(self.last.millis().saturating_add(1));
-        Window { start: self.first, end }
+        let window = Window { start: self.first, end };
+        let value = aggregate.finish(&key, window, self.state);
+        result(key, window, value)
     }
 }
 
@@ -348,64 +330,49 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> Clone for CountWindow
     }
 }
 
-impl<S, T, A> Stage for CountWindows<S, T, A>
+impl<S, T, A> OpenWindows for CountWindows<S, T, A>
 where
     S: KeySelector<Timed<T>>,
     T: Send + 'static,
     A: Aggregate<S::Key, T>,
 {
-    type In = Timed<T>;
-    type Out = Timed<Windowed<S::Key, A::Out>>;
-    type Side = Infallible;
-    const FLAGS: Flags = Flags::ANY;
+    type Value = T;
+    type Out = Windowed<S::Key, A::Out>;
+    const COUNTS_LATE: bool = false;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.aggregate.open(cx)
     }
 
     #[inline(always)]
-    fn process(&mut self, record: Timed<T>, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
+    fn take(&mut self, record: Timed<T>, out: &mut impl Emit<Timed<Self::Out>>) -> Result<Option<Timed<T>>, Fault> {
         let tally = state_of!(self.open, S, self.key, record, || Tally::new(self.aggregate.start()));
         tally.see(record.time);
         if tally.records < self.size {
-            return self.aggregate.take(&mut tally.state, record.value);
+            return self.aggregate.take(&mut tally.state, record.value).map(|()| None);
         }
         self.aggregate.add(&mut tally.state, &record.value)?;
         let selected = self.key.select(&record);
-        match self.open.remove_entry(S::lookup(&selected)) {
-            Some((key, tally)) => {
-                let window = tally.window();
-                let value = self.aggregate.finish(&key, window, tally.state);
-                out.emit(result(key, window, value))
-            }
-            None => Ok(()),
+        if let Some((key, tally)) = self.open.remove_entry(S::lookup(&selected)) {
+            out.emit(tally.finish(key, &mut self.aggregate))?;
         }
+        Ok(None)
     }
 
-    fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
-        if signal != Signal::Finish {
+    /// The open windows end with the input alone.
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Self::Out>>) -> Result<(), Fault> {
+        if watermark < i64::MAX {
             return Ok(());
         }
-        for (key, tally) in std::mem::take(&mut self.open) {
-            let window = tally.window();
-            let value = self.aggregate.finish(&key, window, tally.state);
-            out.emit(result(key, window, value))?;
-        }
-        Ok(())
+        let open = std::mem::take(&mut self.open);
+        open.into_iter().try_for_each(|(key, tally)| out.emit(tally.finish(key, &mut self.aggregate)))
+    }
+
+    fn fires_at(&self) -> i64 {
+        i64::MAX
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         self.aggregate.close(cx)
-    }
-}
-
-impl<S, T, A> Fires for CountWindows<S, T, A>
-where
-    S: KeySelector<Timed<T>>,
-    T: Send + 'static,
-    A: Aggregate<S::Key, T>,
-{
-    fn fires_at(&self) -> i64 {
-        i64::MAX
     }
 }

@@ -8,7 +8,7 @@ use crate::exchange::{ByKey, Lanes, Partitioning, RoundRobin};
 use crate::graph::wiring::BuildContext;
 use crate::ids::{EdgeId, NodeId};
 use crate::key::KeySelector;
-use crate::operator::SetsApart;
+use crate::operator::{Dropped, OpenWindows, SetApart, Windows};
 
 /// The operator may run in several replicas.
 #[derive(Debug, Clone, Copy)]
@@ -155,18 +155,15 @@ pub struct Apart<F> {
     pub(super) edge: EdgeId,
 }
 
-impl<F: Factory> Factory for Apart<F>
-where
-    F::Operator: SetsApart,
-{
-    type Operator = <F::Operator as SetsApart>::Apart;
+impl<W: OpenWindows, F: Factory<Operator = Windows<W, Dropped>>> Factory for Apart<F> {
+    type Operator = Windows<W, SetApart>;
     type Side = RoundRobin<SideOf<Self>>;
     type Replicas = F::Replicas;
     type Router = F::Router;
     const PARTITIONING: Partitioning = F::PARTITIONING;
 
     fn make(&self) -> Self::Operator {
-        self.factory.make().apart()
+        self.factory.make().with_late(SetApart)
     }
 
     fn side(&self, cx: &mut BuildContext<'_>) -> Self::Side {

@@ -7,7 +7,7 @@ use crate::chain::{DeadLetter, ErrorPolicy, NotKept, Retry, Stage};
 use crate::exchange::Partitioning;
 use crate::graph::Head;
 use crate::ids::{EdgeId, NodeId};
-use crate::operator::{SetsApart, Split, SplitOk};
+use crate::operator::{Dropped, OpenWindows, Split, SplitOk, Windows};
 use crate::source::{RetriedSource, SourceFactory};
 use crate::time::Timed;
 
@@ -172,14 +172,14 @@ impl<P: WindowStep> Stream<P> {
     }
 }
 
-impl<P, F, K> WindowStep for Then<P, F, K>
+impl<P, W, F, K> WindowStep for Then<P, F, K>
 where
-    P: Pipe,
-    F: Factory<Replicas = Many>,
-    F::Operator: SetsApart<In = P::Out>,
+    P: Pipe<Out = Timed<W::Value>>,
+    W: OpenWindows,
+    F: Factory<Operator = Windows<W, Dropped>, Replicas = Many>,
     K: Keeping<P::Out>,
 {
-    type Late = <F::Operator as SetsApart>::Record;
+    type Late = W::Value;
     type Apart = Then<P, Apart<F>, K>;
 
     fn split_late(stream: Stream<Self>) -> (Stream<Self::Apart>, DataStream<Timed<Self::Late>>) {

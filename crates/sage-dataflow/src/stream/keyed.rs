@@ -11,8 +11,8 @@ use crate::exchange::{ByKey, Partitioning};
 use crate::graph::Head;
 use crate::key::KeySelector;
 use crate::operator::{
-    Distinct, Expiring, FoldFunction, ForEver, KeyContext, KeyedAggregate, KeyedFlatMap, KeyedFold, KeyedMap,
-    KeyedReduce, OnBoth, Output, Process, ProcessFunction, Timer, TopK,
+    Distinct, Expiring, FlatMapWithState, FoldFunction, Folding, ForEver, Gather, GatherByKey, Keeps, KeyContext,
+    MapWithState, OnBoth, Output, Process, ProcessFunction, Reducing, StateFunction, Timer, Top, WithState, counting,
 };
 
 /// A stream grouped by key.
@@ -33,7 +33,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         A: Clone + Send + 'static,
         G: FnMut(&mut A, P::Out) + Clone + Send + 'static,
     {
-        self.folded(initial, function)
+        self.gather("keyed-fold", Folding::new(initial, function))
     }
 
     /// As [`fold`](Self::fold), for a function that may fail, or that has something to open and close.
@@ -42,16 +42,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         A: Clone + Send + 'static,
         F: FoldFunction<A, P::Out>,
     {
-        self.folded(initial, function)
-    }
-
-    fn folded<A, F>(self, initial: A, function: F) -> Aggregated<P, KeyedFold<S, F, P::Out, A>, S>
-    where
-        A: Clone + Send + 'static,
-        F: FoldFunction<A, P::Out>,
-    {
-        let operator = KeyedFold::new(self.key.clone(), initial, function);
-        self.keyed("keyed-fold", operator)
+        self.gather("keyed-fold", Folding::new(initial, function))
     }
 
     /// Reduces the records of each key to one. At the end of input, emits a pair of key and record for each key, in no
@@ -60,15 +51,13 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     where
         G: FnMut(P::Out, P::Out) -> P::Out + Clone + Send + 'static,
     {
-        let operator = KeyedReduce::new(self.key.clone(), function);
-        self.keyed("keyed-reduce", operator)
+        self.gather("keyed-reduce", Reducing(function))
     }
 
     /// Counts the records of each key. At the end of input, emits a pair of key and number for each key, in no
     /// particular order.
     pub fn count(self) -> Stream<impl ParallelStep<In = P::Out, Out = (S::Key, u64)>> {
-        let operator = KeyedFold::new(self.key.clone(), 0, |records: &mut u64, _record| *records += 1);
-        self.keyed("keyed-count", operator)
+        self.gather("keyed-count", counting())
     }
 
     /// Folds the records of each key into an accumulator that starts as a clone of `initial`. At the end of input,
@@ -85,8 +74,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         G: FnMut(&mut A, P::Out) + Clone + Send + 'static,
         H: FnMut(A) -> R + Clone + Send + 'static,
     {
-        let operator = KeyedAggregate::new(self.key.clone(), initial, function, result);
-        self.keyed("keyed-aggregate", operator)
+        self.gather("keyed-aggregate", Folding { initial, function, result })
     }
 
     /// Replaces each record by the result of `function`, which gets the state of the record's key and the record. A
@@ -112,8 +100,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         O: Send + 'static,
         G: FnMut(&mut A, P::Out) -> O + Clone + Send + 'static,
     {
-        let operator = KeyedMap::new(self.key.clone(), initial, function, ForEver::new());
-        self.keyed("map-with-state", operator)
+        self.with_state("map-with-state", initial, MapWithState(function), ForEver::new())
     }
 
     /// As [`map_with_state`](Self::map_with_state), for a function that pushes any number of records.
@@ -127,8 +114,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         O: Send + 'static,
         G: FnMut(&mut A, P::Out, &mut Output<'_, O>) + Clone + Send + 'static,
     {
-        let operator = KeyedFlatMap::new(self.key.clone(), initial, function, ForEver::new());
-        self.keyed("flat-map-with-state", operator)
+        self.with_state("flat-map-with-state", initial, FlatMapWithState(function), ForEver::new())
     }
 
     /// Forgets the state of a key when no record of it has come for `ttl` (1 ms or more) by the environment's
@@ -230,8 +216,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
 
     /// Emits the first record of each key at once, and drops the others. All keys are kept until the end of input.
     pub fn distinct(self) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>> {
-        let operator = Distinct::new(self.key.clone(), ForEver::new());
-        self.keyed("distinct", operator)
+        self.with_state("distinct", false, Distinct, ForEver::new())
     }
 
     /// Keeps, for each key, the `most` records (1 or more) with the highest `rank`; of equal ranks the earlier. At the
@@ -245,8 +230,8 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         R: Ord + Send + 'static,
         G: FnMut(&P::Out) -> R + Clone + Send + 'static,
     {
-        let operator = TopK::new(self.key.clone(), most, rank);
-        self.keyed("top-k", operator).checked((most == 0).then_some("it keeps at least one record of each key"))
+        self.gather("top-k", Top::new(most, rank))
+            .checked((most == 0).then_some("it keeps at least one record of each key"))
     }
 
     /// Deals the records out to `replicas` replicas of the next chain. Equal keys go to the same replica.
@@ -256,6 +241,29 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         let router = move |lanes, _replica| ByKey::new(lanes, key.clone(), node);
         let (graph, inlet) = stream.exchange(Partitioning::Hash, replicas, router);
         Stream::<P>::from_inlet(graph, inlet, Replicas::Fixed)
+    }
+
+    fn gather<G: Gather<P::Out>>(self, kind: &'static str, gather: G) -> Aggregated<P, GatherByKey<S, G, P::Out>, S> {
+        let operator = GatherByKey::new(self.key.clone(), gather);
+        self.keyed(kind, operator)
+    }
+
+    /// Adds an operator that calls `function` with the state of each key, kept in `states`.
+    fn with_state<A, O, F, B>(
+        self,
+        kind: &'static str,
+        initial: A,
+        function: F,
+        states: B,
+    ) -> Aggregated<P, WithState<S, F, P::Out, A, O, B>, S>
+    where
+        A: Clone + Send + 'static,
+        O: Send + 'static,
+        F: StateFunction<P::Out, A, O>,
+        B: Keeps<S::Key, A>,
+    {
+        let operator = WithState::new(self.key.clone(), initial, function, states);
+        self.keyed(kind, operator)
     }
 
     pub(super) fn keyed<O>(self, kind: &'static str, operator: O) -> Aggregated<P, O, S>
@@ -300,8 +308,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
         O: Send + 'static,
         G: FnMut(&mut A, P::Out) -> O + Clone + Send + 'static,
     {
-        let operator = KeyedMap::new(self.keyed.key.clone(), initial, function, Expiring::new(self.ttl));
-        self.expiring("map-with-state", operator)
+        self.with_state("map-with-state", initial, MapWithState(function))
     }
 
     /// As [`KeyedStream::flat_map_with_state`].
@@ -315,22 +322,27 @@ impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
         O: Send + 'static,
         G: FnMut(&mut A, P::Out, &mut Output<'_, O>) + Clone + Send + 'static,
     {
-        let operator = KeyedFlatMap::new(self.keyed.key.clone(), initial, function, Expiring::new(self.ttl));
-        self.expiring("flat-map-with-state", operator)
+        self.with_state("flat-map-with-state", initial, FlatMapWithState(function))
     }
 
     /// As [`KeyedStream::distinct`], but the first record of a key after the key was forgotten is emitted too.
     pub fn distinct(self) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>> {
-        let operator = Distinct::new(self.keyed.key.clone(), Expiring::new(self.ttl));
-        self.expiring("distinct", operator)
+        self.with_state("distinct", false, Distinct)
     }
 
-    fn expiring<O>(self, kind: &'static str, operator: O) -> Aggregated<P, O, S>
+    fn with_state<A, O, F>(
+        self,
+        kind: &'static str,
+        initial: A,
+        function: F,
+    ) -> Aggregated<P, WithState<S, F, P::Out, A, O, Expiring<S::Key, A>>, S>
     where
-        O: Stage<In = P::Out, Side = Infallible> + Clone,
+        A: Clone + Send + 'static,
+        O: Send + 'static,
+        F: StateFunction<P::Out, A, O>,
     {
         let problem = (self.ttl.as_millis() < 1)
             .then_some("its states expire in less than 1 ms; give `expire_after` a longer time");
-        self.keyed.keyed(kind, operator).checked(problem)
+        self.keyed.with_state(kind, initial, function, Expiring::new(self.ttl)).checked(problem)
     }
 }

@@ -28,7 +28,7 @@ pub use keyed::{ExpiringStream, KeyedStream};
 use pipe::{FromInlet, FromSource, Keeping, MaybeExchanged, ParallelStep, Pipe, Replicas, Step, Then};
 pub use sinks::SinkHandle;
 pub use window_join::{Aligned, WindowedJoin};
-pub use windowed::{ByClock, WindowedStream, Windowing, WindowsOf};
+pub use windowed::{ByClock, EventWindows, WindowedStream, Windowing, WindowsOf};
 
 use crate::BoxError;
 use crate::chain::{NotKept, Operator, Push, Stage};
@@ -39,7 +39,8 @@ use crate::graph::{Chain, Edge, Head, Mistake, SharedGraph};
 use crate::ids::{ChainId, EdgeId, InletId, NodeId};
 use crate::key::{Borrowed, Computed, Whole};
 use crate::operator::{
-    Count, Filter, FlatMap, FlatMapInto, Fold, FoldFunction, Inspect, Map, Output, Reduce, Take, TryMap,
+    Filter, FlatMap, FlatMapInto, FoldFunction, Folding, Gather, GatherAll, Inspect, Map, Output, Reducing, Take,
+    TryMap, counting,
 };
 use crate::source::{PerReplica, Source, SourceFactory};
 use crate::submit_error::SubmitError;
@@ -225,7 +226,7 @@ impl<P: Pipe> Stream<P> {
         A: Clone + Send + 'static,
         F: FnMut(&mut A, P::Out) + Clone + Send + 'static,
     {
-        self.folded(initial, function)
+        self.gather("fold", Folding::new(initial, function))
     }
 
     /// As [`fold`](Self::fold), for a function that may fail, or that has something to open and close: see
@@ -235,15 +236,7 @@ impl<P: Pipe> Stream<P> {
         A: Clone + Send + 'static,
         F: FoldFunction<A, P::Out>,
     {
-        self.folded(initial, function)
-    }
-
-    fn folded<A, F>(self, initial: A, function: F) -> Stream<impl Step<In = P::Out, Out = A>>
-    where
-        A: Clone + Send + 'static,
-        F: FoldFunction<A, P::Out>,
-    {
-        self.gathered().then_made("fold", Cloned::<_, One>::new(Fold::new(initial, function)))
+        self.gather("fold", Folding::new(initial, function))
     }
 
     /// Reduces the whole stream to one record, and emits it at the end of input; emits none if the stream is empty.
@@ -252,12 +245,12 @@ impl<P: Pipe> Stream<P> {
     where
         F: FnMut(P::Out, P::Out) -> P::Out + Clone + Send + 'static,
     {
-        self.gathered().then_made("reduce", Cloned::<_, One>::new(Reduce::new(function)))
+        self.gather("reduce", Reducing(function))
     }
 
     /// Counts the records of the whole stream, and emits the number at the end of input. Runs in one replica.
     pub fn count(self) -> Stream<impl Step<In = P::Out, Out = u64>> {
-        self.gathered().then_made("count", Cloned::<_, One>::new(Count::new()))
+        self.gather("count", counting())
     }
 
     /// Groups the records by key for the next operator. Equal keys go to the same replica.
@@ -443,6 +436,14 @@ impl<P: Pipe> Stream<P> {
     fn from_inlet(graph: SharedGraph, inlet: InletId, replicas: Replicas) -> DataStream<P::Out> {
         let pipe = FromInlet::new(inlet, replicas);
         Stream { graph, pipe, nodes: Vec::new(), head: Head::Inlet(inlet) }
+    }
+
+    fn gather<G: Gather<P::Out>>(
+        self,
+        kind: &'static str,
+        gather: G,
+    ) -> Stream<Then<MaybeExchanged<P>, Cloned<GatherAll<G, P::Out>, One>>> {
+        self.gathered().then_made(kind, Cloned::new(GatherAll::new(gather)))
     }
 
     /// Brings the stream into one replica.

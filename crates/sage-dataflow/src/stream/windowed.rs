@@ -10,8 +10,8 @@ use crate::chain::Stage;
 use crate::key::KeySelector;
 use crate::operator::grid::{Grid, Lateness};
 use crate::operator::{
-    Aggregate, AlignedWindows, Applied, Clocked, CountWindows, Counted, Dropped, Fires, FoldFunction, Folded, HandedTo,
-    LateRecords, OfValue, Reduced, SessionWindows, Timestamps,
+    Aggregate, AlignedWindows, Applied, Clocked, CountWindows, Counted, Dropped, FoldFunction, Folded, HandedTo,
+    LateRecords, OfValue, OpenWindows, Reduced, SessionWindows, Timestamps, Windows,
 };
 use crate::time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 
@@ -99,79 +99,22 @@ pub trait Windowing<S: KeySelector<R>, R, A: Aggregate<S::Key, Self::Value>, L>:
     fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L) -> Self::Operator;
 }
 
-impl<S, T, A, L> Windowing<S, Timed<T>, A, L> for Tumbling
+impl<S, T, A, L, W> Windowing<S, Timed<T>, A, L> for W
 where
     S: KeySelector<Timed<T>>,
-    S::Key: Clone,
     T: Send + 'static,
     A: Aggregate<S::Key, T>,
     L: LateRecords<T, Side = Infallible>,
+    W: EventWindows<S, T, A> + WindowsOf<Timed<T>, Value = T>,
 {
-    type Operator = AlignedWindows<S, T, A, L>;
+    type Operator = Windows<W::Open, L>;
 
     fn problem(&self) -> Option<String> {
-        Tumbling::problem(self).map(str::to_owned)
+        EventWindows::problem(self)
     }
 
     fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L) -> Self::Operator {
-        AlignedWindows::new(Grid::new(self.size, self.size), lateness, key, aggregate, late)
-    }
-}
-
-impl<S, T, A, L> Windowing<S, Timed<T>, A, L> for Sliding
-where
-    S: KeySelector<Timed<T>>,
-    S::Key: Clone,
-    T: Send + 'static,
-    A: Aggregate<S::Key, T>,
-    L: LateRecords<T, Side = Infallible>,
-{
-    type Operator = AlignedWindows<S, T, A, L>;
-
-    fn problem(&self) -> Option<String> {
-        Sliding::problem(self)
-    }
-
-    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L) -> Self::Operator {
-        AlignedWindows::new(Grid::new(self.size, self.every), lateness, key, aggregate, late)
-    }
-}
-
-impl<S, T, A, L> Windowing<S, Timed<T>, A, L> for Session
-where
-    S: KeySelector<Timed<T>>,
-    S::Key: Clone,
-    T: Send + 'static,
-    A: Aggregate<S::Key, T>,
-    L: LateRecords<T, Side = Infallible>,
-{
-    type Operator = SessionWindows<S, T, A, L>;
-
-    fn problem(&self) -> Option<String> {
-        (self.gap.as_millis() < 1)
-            .then(|| "the gap between sessions is shorter than 1 ms; give `Session::gap` a longer time".to_owned())
-    }
-
-    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L) -> Self::Operator {
-        SessionWindows::new(self.gap, lateness, key, aggregate, late)
-    }
-}
-
-impl<S, T, A, L> Windowing<S, Timed<T>, A, L> for Count
-where
-    S: KeySelector<Timed<T>>,
-    T: Send + 'static,
-    A: Aggregate<S::Key, T>,
-    L: LateRecords<T, Side = Infallible>,
-{
-    type Operator = CountWindows<S, T, A>;
-
-    fn problem(&self) -> Option<String> {
-        (self.records == 0).then(|| "the windows have no record; give `Count::of` 1 at least".to_owned())
-    }
-
-    fn operator(self, _lateness: Lateness, key: S, aggregate: A, _late: L) -> Self::Operator {
-        CountWindows::new(self.records, key, aggregate)
+        Windows::new(self.open(lateness, key, aggregate), late)
     }
 }
 
@@ -180,17 +123,96 @@ where
     S: KeySelector<R>,
     R: Send + 'static,
     A: Aggregate<S::Key, R>,
-    W: Windowing<OfValue<S>, Timed<R>, A, Dropped> + WindowsOf<Timed<R>, Value = R>,
-    W::Operator: Fires<Side = Infallible>,
+    W: EventWindows<OfValue<S>, R, A>,
 {
-    type Operator = Clocked<W::Operator, R>;
+    type Operator = Clocked<W::Open>;
 
     fn problem(&self) -> Option<String> {
         self.0.problem()
     }
 
-    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: Dropped) -> Self::Operator {
-        Clocked::new(self.0.operator(lateness, OfValue(key), aggregate, late))
+    fn operator(self, lateness: Lateness, key: S, aggregate: A, _late: Dropped) -> Self::Operator {
+        Clocked::new(self.0.open(lateness, OfValue(key), aggregate))
+    }
+}
+
+/// Windows over the times of records, of event time or given by the clock. Only the engine implements it.
+pub trait EventWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>>: Send + 'static {
+    /// What is open.
+    type Open: OpenWindows<Value = T, Out = Windowed<S::Key, A::Out>>;
+
+    #[doc(hidden)]
+    fn problem(&self) -> Option<String>;
+    #[doc(hidden)]
+    fn open(self, lateness: Lateness, key: S, aggregate: A) -> Self::Open;
+}
+
+impl<S, T, A> EventWindows<S, T, A> for Tumbling
+where
+    S: KeySelector<Timed<T>, Key: Clone>,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+{
+    type Open = AlignedWindows<S, T, A>;
+
+    fn problem(&self) -> Option<String> {
+        Tumbling::problem(self).map(str::to_owned)
+    }
+
+    fn open(self, lateness: Lateness, key: S, aggregate: A) -> Self::Open {
+        AlignedWindows::new(Grid::new(self.size, self.size), lateness, key, aggregate)
+    }
+}
+
+impl<S, T, A> EventWindows<S, T, A> for Sliding
+where
+    S: KeySelector<Timed<T>, Key: Clone>,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+{
+    type Open = AlignedWindows<S, T, A>;
+
+    fn problem(&self) -> Option<String> {
+        Sliding::problem(self)
+    }
+
+    fn open(self, lateness: Lateness, key: S, aggregate: A) -> Self::Open {
+        AlignedWindows::new(Grid::new(self.size, self.every), lateness, key, aggregate)
+    }
+}
+
+impl<S, T, A> EventWindows<S, T, A> for Session
+where
+    S: KeySelector<Timed<T>, Key: Clone>,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+{
+    type Open = SessionWindows<S, T, A>;
+
+    fn problem(&self) -> Option<String> {
+        (self.gap.as_millis() < 1)
+            .then(|| "the gap between sessions is shorter than 1 ms; give `Session::gap` a longer time".to_owned())
+    }
+
+    fn open(self, lateness: Lateness, key: S, aggregate: A) -> Self::Open {
+        SessionWindows::new(self.gap, lateness, key, aggregate)
+    }
+}
+
+impl<S, T, A> EventWindows<S, T, A> for Count
+where
+    S: KeySelector<Timed<T>>,
+    T: Send + 'static,
+    A: Aggregate<S::Key, T>,
+{
+    type Open = CountWindows<S, T, A>;
+
+    fn problem(&self) -> Option<String> {
+        (self.records == 0).then(|| "the windows have no record; give `Count::of` 1 at least".to_owned())
+    }
+
+    fn open(self, _lateness: Lateness, key: S, aggregate: A) -> Self::Open {
+        CountWindows::new(self.records, key, aggregate)
     }
 }
 
