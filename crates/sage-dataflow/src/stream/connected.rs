@@ -20,8 +20,6 @@ use crate::ids::{InletId, NodeId};
 use crate::key::KeySelector;
 use crate::operator::zip::DEFAULT_AHEAD;
 use crate::operator::{CoMap, CoProcess, In2, In3, In4, In5, Of, Output, Slot, Zip};
-use crate::submit_error::SubmitError;
-use crate::task::Task;
 use crate::time::Timestamp;
 
 /// Two to five streams that go into one operator. Each has its own type of records.
@@ -274,9 +272,10 @@ impl<T: Send + 'static> Joint<T> {
             });
             return;
         }
-        let Stream { graph, pipe, nodes, head } = stream;
-        let wrapped = Stream { graph, pipe: Wrapped::<_, T, INPUT> { before: pipe, sum: PhantomData }, nodes, head };
-        let edge = wrapped.exchange_into(partitioning, self.inlet, router);
+        let (stream, edge) = stream.edge_to(partitioning, self.inlet);
+        stream.end(move |cx: &mut BuildContext<'_>| {
+            Ok(Wrap::<N, T, INPUT> { next: router(cx.writers::<T>(edge), cx.replica), sum: PhantomData })
+        });
         // Its lanes carry the records of this input alone, which are weighed as they are bare.
         let connect = |plan: &EdgePlan<'_>| {
             let weigh = plan.weights.of::<T::Part>();
@@ -311,25 +310,7 @@ impl<T: Send + 'static> Joint<T> {
     }
 }
 
-/// A pipe whose records are wrapped as those of one input. It is no operator: it has no node and counts nothing.
-struct Wrapped<P, T, const INPUT: usize> {
-    before: P,
-    sum: PhantomData<fn() -> T>,
-}
-
-impl<P, T, const INPUT: usize> Pipe for Wrapped<P, T, INPUT>
-where
-    P: Pipe,
-    T: Slot<INPUT, Part = P::Out>,
-{
-    type Out = T;
-
-    fn build<N: Push<T> + 'static>(&self, cx: &mut BuildContext<'_>, next: N) -> Result<Box<dyn Task>, SubmitError> {
-        self.before.build(cx, Wrap::<N, T, INPUT> { next, sum: PhantomData })
-    }
-}
-
-/// Wraps each record for what follows.
+/// Wraps each record as one of its input, for the router. It is no operator: it has no node and counts nothing.
 struct Wrap<N, T, const INPUT: usize> {
     next: N,
     sum: PhantomData<fn() -> T>,

@@ -42,12 +42,10 @@ impl<F: SourceFactory> Stream<FromSource<F>> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn retry(self, retry: Retry) -> Stream<FromSource<RetriedSource<F>>> {
-        let FromSource { factory, node } = self.pipe;
         if let Some(message) = retry.mistake() {
-            self.graph.with(|graph| graph.add_mistake(node, message));
+            self.graph.with(|graph| graph.add_mistake(self.pipe.node, message));
         }
-        let pipe = FromSource { factory: RetriedSource { factory, retry }, node };
-        Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head }
+        self.with_pipe(|FromSource { factory, node }| FromSource { factory: RetriedSource { factory, retry }, node })
     }
 }
 
@@ -119,8 +117,7 @@ impl<P: Step> Stream<P> {
     where
         P::In: Clone,
     {
-        let Self { graph, pipe, nodes, head } = self;
-        Stream { graph, pipe: pipe.keep(P::In::clone, to), nodes, head }
+        self.with_pipe(|pipe| pipe.keep(P::In::clone, to))
     }
 
     /// Notes what is wrong with the step just added.
@@ -184,10 +181,10 @@ where
 
     fn split_late(stream: Stream<Self>) -> (Stream<Self::Apart>, DataStream<Timed<Self::Late>>) {
         let (edge, late) = stream.side(stream.pipe.node);
-        let Stream { graph, pipe, nodes, head } = stream;
-        let Then { before, factory, keeping, node } = pipe;
-        let pipe = Then { before, factory: Apart { factory, edge }, keeping, node };
-        (Stream { graph, pipe, nodes, head }, late)
+        let stream = stream.with_pipe(|Then { before, factory, keeping, node }| {
+            Then { before, factory: Apart { factory, edge }, keeping, node }
+        });
+        (stream, late)
     }
 }
 
@@ -208,9 +205,7 @@ impl<P: Pipe> Stream<P> {
         let node = self.graph.with(|graph| graph.add_node(kind, false));
         self.nodes.push(node);
         let (edge, side) = self.side(node);
-        let Self { graph, pipe: before, nodes, head } = self;
-        let pipe = Then { before, factory: Beside { operator, edge }, keeping: NotKept, node };
-        (Stream { graph, pipe, nodes, head }, side)
+        (self.with_pipe(|before| Then { before, factory: Beside { operator, edge }, keeping: NotKept, node }), side)
     }
 
     /// A stream that begins beside the operator at `node`, and the edge that leads there.

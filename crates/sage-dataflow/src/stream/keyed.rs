@@ -273,9 +273,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         let Self { stream, key } = self;
         let replicas = stream.replicas();
         if replicas == 1 {
-            let pipe = MaybeExchanged::Fused(stream.pipe);
-            let stream = Stream { graph: stream.graph, pipe, nodes: stream.nodes, head: stream.head };
-            return stream.then_made(kind, Keyed { operator, key });
+            return stream.with_pipe(MaybeExchanged::Fused).then_made(kind, Keyed { operator, key });
         }
         // The key function runs before the exchange, in the name of the operator after it.
         let node = stream.graph.with(|graph| graph.add_node(kind, false));

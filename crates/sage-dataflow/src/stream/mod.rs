@@ -111,12 +111,13 @@ where
 {
     /// Spreads the input of the operator just added over `replicas` replicas.
     fn spread_before(self, replicas: usize) -> Stream<Then<MaybeExchanged<P>, F, K>> {
-        let Then { before, factory, keeping, node } = self.pipe;
-        if let Some(inlet) = before.retarget(F::PARTITIONING) {
+        if let Some(inlet) = self.pipe.before.retarget(F::PARTITIONING) {
             self.graph.with(|graph| graph.inlets[inlet.0].parallelism = replicas);
-            let pipe = Then { before: MaybeExchanged::Fused(before), factory, keeping, node };
-            return Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head };
+            return self.with_pipe(|Then { before, factory, keeping, node }| {
+                Then { before: MaybeExchanged::Fused(before), factory, keeping, node }
+            });
         }
+        let Then { before, factory, keeping, node } = self.pipe;
         let mut nodes = self.nodes;
         nodes.pop();
         let before = Stream { graph: self.graph, pipe: before, nodes, head: self.head };
@@ -429,8 +430,12 @@ impl<P: Pipe> Stream<P> {
     {
         let node = self.graph.with(|graph| graph.add_node(kind, F::Operator::FLAGS.one_to_one));
         self.nodes.push(node);
-        let pipe = Then { before: self.pipe, factory, keeping: NotKept, node };
-        Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head }
+        self.with_pipe(|before| Then { before, factory, keeping: NotKept, node })
+    }
+
+    /// The same stream, with a longer pipe.
+    fn with_pipe<Q: Pipe>(self, with: impl FnOnce(P) -> Q) -> Stream<Q> {
+        Stream { graph: self.graph, pipe: with(self.pipe), nodes: self.nodes, head: self.head }
     }
 
     fn from_inlet(graph: SharedGraph, inlet: InletId, replicas: Replicas) -> DataStream<P::Out> {
@@ -449,8 +454,7 @@ impl<P: Pipe> Stream<P> {
     /// Brings the stream into one replica.
     fn gathered(self) -> Stream<MaybeExchanged<P>> {
         if self.replicas() == 1 {
-            let pipe = MaybeExchanged::Fused(self.pipe);
-            return Stream { graph: self.graph, pipe, nodes: self.nodes, head: self.head };
+            return self.with_pipe(MaybeExchanged::Fused);
         }
         let (graph, inlet) = self.exchange(Partitioning::Gather, 1, RoundRobin::new);
         let pipe = MaybeExchanged::Exchanged(FromInlet::new(inlet, Replicas::Own));
