@@ -13,6 +13,11 @@ impl Mark {
     /// What holds before the first watermark: every time may come.
     pub(crate) const NONE: Self = Self { millis: i64::MIN, idle: false };
 
+    /// Whether it is the one of the end of input, behind which no record comes at all.
+    pub(crate) fn is_last(self) -> bool {
+        self.millis == i64::MAX
+    }
+
     /// What holds for the merged input of several, each with its own; `None` without any.
     ///
     /// The slowest counts, of those that are not idle. Where all are, the fastest does: nothing is to come that could

@@ -20,6 +20,7 @@ use super::stage::{Emit, Outlet, Stage};
 use crate::control::JobControl;
 use crate::guarded::Guarded;
 use crate::ids::NodeId;
+use crate::mark::Mark;
 use crate::metrics::Counter;
 use crate::time::Timestamp;
 
@@ -67,6 +68,8 @@ struct Rest {
     errors: Errors,
     emitted: Arc<Counter>,
     late: Option<Arc<Counter>>,
+    /// The last watermark, which is on its way: it goes on behind all that the operator emits at the end.
+    last: Option<Mark>,
 }
 
 /// What is known of a link when it is compiled. As constants of their own they keep what they rule out from being
@@ -104,7 +107,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
             emitted: 0,
             life: Life::New,
             control: context.control.clone(),
-            rest: Box::new(Rest { context, errors, emitted, late }),
+            rest: Box::new(Rest { context, errors, emitted, late, last: None }),
         }
     }
 
@@ -402,12 +405,19 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
         let heeded = self.call(at, |operator, ways| operator.signal(signal, ways));
         match (signal, heeded) {
             (Signal::InputEnded(_), heeded) => return heeded,
+            (Signal::Watermark(mark), heeded) if mark.is_last() => {
+                self.rest.last = Some(mark);
+                return heeded;
+            }
             (Signal::Finish, Ok(()) | Err(Fault::Stop(Stop::Satisfied))) => self.rest.errors.finish(at.record())?,
             (_, heeded) => heeded?,
         }
-        if matches!(signal, Signal::Time | Signal::Finish)
-            && let Some(mark) = self.operator.watermark()
-        {
+        let watermark = match signal {
+            Signal::Time => self.operator.watermark(),
+            Signal::Finish => self.operator.watermark().or(self.rest.last),
+            _ => None,
+        };
+        if let Some(mark) = watermark {
             match self.pass(Signal::Watermark(mark), at) {
                 Err(Fault::Stop(Stop::Satisfied)) if signal == Signal::Finish => {}
                 passed => passed?,

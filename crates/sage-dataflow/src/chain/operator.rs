@@ -65,7 +65,10 @@ pub trait Operator: Send + 'static {
         Ok(())
     }
 
-    /// Runs at the end of input, and may still emit. Does not run after a failure or a cancel.
+    /// Runs at the end of input, and may still emit: before the last watermark, [`Timestamp::MAX`], goes on. Does not
+    /// run after a failure or a cancel.
+    ///
+    /// [`Timestamp::MAX`]: crate::Timestamp::MAX
     fn finish(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
         let _ = out;
         Ok(())

@@ -181,8 +181,11 @@ where
 
     fn split_late(stream: Stream<Self>) -> (Stream<Self::Apart>, DataStream<Timed<Self::Late>>) {
         let (edge, late) = stream.side(stream.pipe.node);
-        let stream = stream.with_pipe(|Then { before, factory, keeping, node }| {
-            Then { before, factory: Apart { factory, edge }, keeping, node }
+        let stream = stream.with_pipe(|Then { before, factory, keeping, node }| Then {
+            before,
+            factory: Apart { factory, edge },
+            keeping,
+            node,
         });
         (stream, late)
     }

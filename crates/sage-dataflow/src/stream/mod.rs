@@ -113,8 +113,11 @@ where
     fn spread_before(self, replicas: usize) -> Stream<Then<MaybeExchanged<P>, F, K>> {
         if let Some(inlet) = self.pipe.before.retarget(F::PARTITIONING) {
             self.graph.with(|graph| graph.inlets[inlet.0].parallelism = replicas);
-            return self.with_pipe(|Then { before, factory, keeping, node }| {
-                Then { before: MaybeExchanged::Fused(before), factory, keeping, node }
+            return self.with_pipe(|Then { before, factory, keeping, node }| Then {
+                before: MaybeExchanged::Fused(before),
+                factory,
+                keeping,
+                node,
             });
         }
         let Then { before, factory, keeping, node } = self.pipe;

@@ -115,8 +115,8 @@ fn contract_25_a_job_without_services_has_no_thread_but_its_tasks() {
                 watch.expect_left(&["watcher", "collection-1"]);
                 gate.open();
             });
-            assert!(watcher.is_ok());
             env.run().unwrap();
+            watcher.unwrap().join().unwrap();
         });
     });
 }

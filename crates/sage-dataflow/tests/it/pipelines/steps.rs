@@ -268,6 +268,99 @@ fn an_error_of_a_timer_fails_the_job_whatever_the_policy() {
 }
 
 #[test]
+fn an_error_of_a_timer_is_no_dead_letter() {
+    leak_free(|_| {
+        let env = Environment::local("timer");
+        let sums = env.from_iter(["1", "9"]).key_by(|_| ()).process_with(0, Fallible(Journal::default()));
+        let (sums, letters) = sums.dead_letters();
+        let letters = letters.collect();
+        sums.sink(|_| {});
+        let cause = failed(env.run()).first_cause.unwrap();
+        assert_eq!(cause.message, "no timer is expected");
+        assert!(letters.take().is_empty());
+    });
+}
+
+/// Fails on each record at first, after it has changed the state, set a timer and pushed.
+#[derive(Clone)]
+struct FailsAtFirst;
+
+impl ProcessFunction<u32, (), u32, String> for FailsAtFirst {
+    fn on_record(
+        &mut self,
+        attempts: &mut u32,
+        record: u32,
+        key: &mut KeyContext<'_, '_, (), String>,
+    ) -> Result<(), BoxError> {
+        *attempts += 1;
+        key.set(Timer::Event(Timestamp::from_millis((*attempts).into())));
+        key.push(format!("{record} at attempt {attempts}"));
+        if *attempts % 2 == 1 { Err("try again".into()) } else { Ok(()) }
+    }
+    fn on_timer(
+        &mut self,
+        _attempts: &mut u32,
+        timer: Timer,
+        key: &mut KeyContext<'_, '_, (), String>,
+    ) -> Result<(), BoxError> {
+        key.push(format!("timer {}", timer.moment().millis()));
+        Ok(())
+    }
+}
+
+#[test]
+fn an_attempt_of_process_that_failed_leaves_its_state_and_timers_and_emits_nothing() {
+    leak_free(|_| {
+        let env = Environment::local("again");
+        let emitted = env
+            .from_iter([7, 8])
+            .with_timestamps(|_| Timestamp::from_millis(0), OutOfOrder::by(Duration::ZERO))
+            .map(|timed| timed.value)
+            .key_by(|_| ())
+            .process_with(0, FailsAtFirst)
+            .retry(no_wait())
+            .collect();
+        env.run().unwrap();
+        let emitted = emitted.take();
+        assert_eq!(emitted[..2], ["7 at attempt 2", "8 at attempt 4"]);
+        assert_eq!(emitted[2..], [1, 2, 3, 4].map(|moment| format!("timer {moment}")));
+    });
+}
+
+#[test]
+fn a_retry_that_a_cancel_ends_emits_nothing() {
+    leak_free(|_| {
+        let (env, journal, emitted) = (Environment::local("cancelled"), Journal::default(), Journal::default());
+        let (calls, called) = std::sync::mpsc::channel();
+        let (noted, out) = (journal.clone(), emitted.clone());
+        env.from_iter([1])
+            .operator(move || Pushes(noted.clone(), calls.clone()))
+            .retry(Retry::up_to(3).backoff(Duration::from_secs(3600), Duration::from_secs(3600)))
+            .sink(move |_| out.lock().expect("nobody panics with the lock").push("emitted"));
+        let job = env.submit().unwrap();
+        called.recv().unwrap();
+        job.cancel();
+        assert!(job.wait().is_err());
+        assert_eq!((journal.lock().unwrap().len(), emitted.lock().unwrap().len()), (1, 0));
+    });
+}
+
+/// Emits each record, and fails.
+struct Pushes(Journal, std::sync::mpsc::Sender<()>);
+
+impl Operator for Pushes {
+    type In = i32;
+    type Out = i32;
+
+    fn process(&mut self, record: i32, out: &mut impl Emit<i32>) -> Result<(), Fault> {
+        self.0.lock().expect("nobody panics with the lock").push("called");
+        out.emit(record)?;
+        self.1.send(()).expect("the test is here");
+        Err(Fault::Error("try again".into()))
+    }
+}
+
+#[test]
 fn the_last_record_of_an_operator_that_has_enough_is_not_lost_where_outputs_are_held() {
     leak_free(|_| {
         for way in ["retry", "letters", "skip"] {

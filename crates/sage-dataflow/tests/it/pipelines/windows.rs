@@ -8,8 +8,8 @@ use std::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sage::{
-    BoxError, Count, DataStream, Environment, Next, OutOfOrder, RunError, Session, Sliding, Source, SourceContext,
-    SubmitError, Timed, Timestamp, Tumbling, Window, Windowed,
+    BoxError, Count, DataStream, Emit, Environment, Fault, Next, Operator, Order, OutOfOrder, RunError, Session,
+    Sliding, Source, SourceContext, SubmitError, Timed, Timestamp, Tumbling, Window, Windowed,
 };
 
 use crate::leaks::leak_free;
@@ -742,4 +742,56 @@ fn windows_of_nothing_are_refused_before_anything_starts() {
         })
         .contains("idle_after")
     );
+}
+
+/// Emits what it was given when its input has ended.
+struct AtTheEnd(Vec<Timed<i64>>);
+
+impl Operator for AtTheEnd {
+    type In = Timed<i64>;
+    type Out = Timed<i64>;
+
+    fn process(&mut self, record: Timed<i64>, _out: &mut impl Emit<Timed<i64>>) -> Result<(), Fault> {
+        self.0.push(record);
+        Ok(())
+    }
+
+    fn finish(&mut self, out: &mut impl Emit<Timed<i64>>) -> Result<(), Fault> {
+        self.0.drain(..).try_for_each(|record| out.emit(record))
+    }
+}
+
+#[test]
+fn what_an_operator_emits_at_the_end_of_input_is_not_late_behind_it() {
+    type Gathered = fn(DataStream<Timed<i64>>) -> DataStream<Timed<i64>>;
+    let gathered: [(&str, Gathered); 6] = [
+        ("operator", |timed| timed.operator(|| AtTheEnd(Vec::new())).boxed()),
+        ("fused", |timed| timed.operator(|| AtTheEnd(Vec::new())).map(|timed| timed).boxed().filter(|_| true).boxed()),
+        ("reduce", |timed| timed.key_by(|timed| timed.value).reduce(|_, last| last).map(|pair| pair.1).boxed()),
+        ("async", |timed| {
+            let slowly = |timed: Timed<i64>| async move {
+                tokio::task::yield_now().await;
+                timed
+            };
+            timed.operator(|| AtTheEnd(Vec::new())).map_async(4, Order::Unordered, slowly).boxed()
+        }),
+        ("fold", |timed| timed.fold(Vec::new(), Vec::push).flat_map(|records| records).boxed()),
+        ("count windows", |timed| {
+            let windows = timed.key_by(|timed| timed.value).window(Count::of(3)).apply(|n, _, _| *n);
+            windows.map(|it| Timed { time: it.time, value: it.value.value }).boxed()
+        }),
+    ];
+    for (name, gathered) in gathered {
+        leak_free(|_| {
+            let env = Environment::local(name);
+            // No watermark but the last one comes before the end.
+            let order = OutOfOrder::by(ms(60_000));
+            let timed = env.from_iter(0..10_i64).with_timestamps(|&n| Timestamp::from_millis(n), order).boxed();
+            let windows = gathered(timed).key_by(|_| ()).window(Tumbling::of(ms(2))).count().named("windows");
+            let counted = windows.map(|it| it.value.value).collect();
+            let report = env.run().expect("the job succeeds");
+            let late = report.operator("windows").expect("it is there").late;
+            assert_eq!((counted.take(), late), (vec![2; 5], 0), "{name}");
+        });
+    }
 }
