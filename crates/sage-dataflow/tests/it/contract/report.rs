@@ -144,7 +144,7 @@ fn calls_through_one_handle_from_many_threads_are_counted_exactly() {
             let call = || (0..5000).for_each(|n| assert_eq!(db.call(|_| n).unwrap(), n));
             let threads = [(); 4].map(|()| scope.spawn(call));
             // The scope alone would not wait for the threads' very ends.
-            threads.map(|thread| thread.join().unwrap());
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
         });
         // A service may call itself while it serves.
         db.call(|_| db.call(|_| ())).unwrap().unwrap();

@@ -765,20 +765,29 @@ impl Operator for AtTheEnd {
 fn what_an_operator_emits_at_the_end_of_input_is_not_late_behind_it() {
     type Gathered = fn(DataStream<Timed<i64>>) -> DataStream<Timed<i64>>;
     let gathered: [(&str, Gathered); 6] = [
-        ("operator", |timed| timed.operator(|| AtTheEnd(Vec::new())).boxed()),
-        ("fused", |timed| timed.operator(|| AtTheEnd(Vec::new())).map(|timed| timed).boxed().filter(|_| true).boxed()),
-        ("reduce", |timed| timed.key_by(|timed| timed.value).reduce(|_, last| last).map(|pair| pair.1).boxed()),
+        ("operator", |timed| timed.operator(|| AtTheEnd(Vec::new())).on_another_thread()),
+        ("fused", |timed| {
+            timed
+                .operator(|| AtTheEnd(Vec::new()))
+                .map(|timed| timed)
+                .on_another_thread()
+                .filter(|_| true)
+                .on_another_thread()
+        }),
+        ("reduce", |timed| {
+            timed.key_by(|timed| timed.value).reduce(|_, last| last).map(|pair| pair.1).on_another_thread()
+        }),
         ("async", |timed| {
             let slowly = |timed: Timed<i64>| async move {
                 tokio::task::yield_now().await;
                 timed
             };
-            timed.operator(|| AtTheEnd(Vec::new())).map_async(4, Order::Unordered, slowly).boxed()
+            timed.operator(|| AtTheEnd(Vec::new())).map_async(4, Order::Unordered, slowly).on_another_thread()
         }),
-        ("fold", |timed| timed.fold(Vec::new(), Vec::push).flat_map(|records| records).boxed()),
+        ("fold", |timed| timed.fold(Vec::new(), Vec::push).flat_map(|records| records).on_another_thread()),
         ("count windows", |timed| {
             let windows = timed.key_by(|timed| timed.value).window(Count::of(3)).apply(|n, _, _| *n);
-            windows.map(|it| Timed { time: it.time, value: it.value.value }).boxed()
+            windows.map(|it| Timed { time: it.time, value: it.value.value }).on_another_thread()
         }),
     ];
     for (name, gathered) in gathered {
@@ -786,7 +795,8 @@ fn what_an_operator_emits_at_the_end_of_input_is_not_late_behind_it() {
             let env = Environment::local(name);
             // No watermark but the last one comes before the end.
             let order = OutOfOrder::by(ms(60_000));
-            let timed = env.from_iter(0..10_i64).with_timestamps(|&n| Timestamp::from_millis(n), order).boxed();
+            let timed =
+                env.from_iter(0..10_i64).with_timestamps(|&n| Timestamp::from_millis(n), order).on_another_thread();
             let windows = gathered(timed).key_by(|_| ()).window(Tumbling::of(ms(2))).count().named("windows");
             let counted = windows.map(|it| it.value.value).collect();
             let report = env.run().expect("the job succeeds");
