@@ -93,14 +93,8 @@ impl Marked {
 
 impl Read for Marked {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.begun {
-            self.begin()?;
-        }
-        if self.at == self.head.len() {
-            return self.input.read(buffer);
-        }
-        let read = (&self.head[self.at..]).read(buffer)?;
-        self.at += read;
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
         Ok(read)
     }
 }

@@ -18,9 +18,10 @@ const KEPT_BUFFER_BYTES: usize = 1 << 20;
 
 pub(crate) struct Lines {
     input: Input,
-    path: Arc<Path>,
+    pub(crate) path: Arc<Path>,
     encoding: Encoding,
-    number: u64,
+    /// The number of the line that was read last, from 1.
+    pub(crate) number: u64,
     max_bytes: usize,
     buffer: Vec<u8>,
 }
@@ -29,15 +30,6 @@ impl Lines {
     pub(crate) fn new(file: OpenFile) -> Self {
         let OpenFile { path, input, encoding, max_record_bytes } = file;
         Self { input, path, encoding, number: 0, max_bytes: max_record_bytes, buffer: Vec::new() }
-    }
-
-    pub(crate) fn path(&self) -> &Arc<Path> {
-        &self.path
-    }
-
-    /// The number of the line that was read last, from 1.
-    pub(crate) fn number(&self) -> u64 {
-        self.number
     }
 
     /// Reads the next line, without its end.

@@ -69,7 +69,7 @@ impl Format for TextFormat {
         let Some(line) = lines.next()? else { return Ok(None) };
         let text = str::from_utf8(line).map(str::to_owned);
         Ok(Some(match text {
-            Ok(text) => Ok(Line { path: lines.path().clone(), number: lines.number(), text }),
+            Ok(text) => Ok(Line { path: lines.path.clone(), number: lines.number, text }),
             Err(error) => Err(lines.not_text(error)),
         }))
     }

@@ -50,7 +50,7 @@ pub(crate) type Parsed<T> = Result<T, Box<BadLine>>;
 /// The files of one replica, one after the other.
 pub(crate) struct Walk<F: Format> {
     files: Files,
-    format: F,
+    pub(crate) format: F,
     left: vec::IntoIter<PathBuf>,
     reader: Option<F::Reader>,
     /// Why no more can be read. Reading on would give the rest as if nothing were missing.
@@ -60,10 +60,6 @@ pub(crate) struct Walk<F: Format> {
 impl<F: Format> Walk<F> {
     pub(crate) fn new(files: Files, format: F) -> Self {
         Self { files, format, left: Vec::new().into_iter(), reader: None, stuck: None }
-    }
-
-    pub(crate) fn format_mut(&mut self) -> &mut F {
-        &mut self.format
     }
 
     pub(crate) fn open(&mut self, cx: &SourceContext) -> Result<(), InputError> {

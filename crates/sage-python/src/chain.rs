@@ -16,7 +16,7 @@ use pyo3::types::{PyList, PyTuple};
 use sage::{AtRecord, BoxError, CloseContext, OpenContext, StopReason};
 
 use crate::Record;
-use crate::blocks::{MOST_RECORDS, Pace};
+use crate::blocks::Pace;
 use crate::cutter::Loop;
 use crate::error::{NotAwaited, Raised, attempt};
 use crate::object::Object;
@@ -33,12 +33,6 @@ pub(crate) struct Manner {
     pub(crate) most: usize,
     /// Whether blocks of a container come, which wait for no others.
     pub(crate) blocks: bool,
-}
-
-impl Manner {
-    pub(crate) fn new(takes: Form, gives: Form) -> Self {
-        Self { takes, gives, most: MOST_RECORDS, blocks: false }
-    }
 }
 
 /// The functions of a task, and the records that wait for them.

@@ -98,9 +98,7 @@ impl State {
 impl Cutter {
     /// Watches over the loops of one more thread.
     pub(crate) fn watch(&self) -> Arc<Loop> {
-        let shared = Some(self.0.clone());
-        let (cut, run, out) = (AtomicBool::new(false), AtomicU64::new(0), AtomicPtr::new(ptr::null_mut()));
-        let watched = Arc::new(Loop { cut, run, out, shared });
+        let watched = Arc::new(Loop { shared: Some(self.0.clone()), ..Loop::default() });
         let mut state = lock(&self.0.state);
         state.loops.push((watched.clone(), None));
         if !state.ticks && !state.is_closed {

@@ -56,6 +56,7 @@ impl Link {
 }
 
 /// A value on its way through the chain; a text may be a part of another one.
+#[derive(Clone)]
 pub(crate) enum Piece<'a> {
     Text(&'a str),
     Value(Value),
@@ -67,13 +68,6 @@ impl Piece<'_> {
             Self::Text(text) => Some(text),
             Self::Value(Value::Text(text)) => Some(text),
             Self::Value(_) => None,
-        }
-    }
-
-    fn value(&self) -> Value {
-        match self {
-            Self::Text(text) => Value::Text((*text).into()),
-            Self::Value(value) => value.clone(),
         }
     }
 
@@ -104,7 +98,7 @@ impl Link {
     pub(crate) fn call(&self, piece: &Piece<'_>) -> Result<Value, Raised> {
         match self.plainly(piece) {
             Some(result) => Ok(result),
-            None => self.reference(piece.value()),
+            None => self.reference(piece.clone().into_value()),
         }
     }
 
@@ -112,7 +106,7 @@ impl Link {
     pub(crate) fn plainly(&self, piece: &Piece<'_>) -> Option<Value> {
         let text = || piece.text();
         Some(match &self.function {
-            Function::Identity => piece.value(),
+            Function::Identity => piece.clone().into_value(),
             Function::Split(None) => {
                 let mut words = Vec::new();
                 each_word::<()>(text()?, |word| {

@@ -273,15 +273,10 @@ fn time_left(until: Option<Instant>) -> Option<Duration> {
 /// What becomes of a call on another thread.
 #[pyclass(frozen, module = "sage._sage")]
 pub(crate) struct ServiceFuture {
-    call: Arc<Call>,
-    what: String,
-    timeout: Option<f64>,
-}
-
-impl ServiceFuture {
-    pub(crate) fn new(call: Arc<Call>, what: String, timeout: Option<f64>) -> Self {
-        Self { call, what, timeout }
-    }
+    pub(crate) call: Arc<Call>,
+    /// What is said of it when the time is up, but for the time.
+    pub(crate) what: String,
+    pub(crate) timeout: Option<f64>,
 }
 
 /// The timeout, if a call could keep it.

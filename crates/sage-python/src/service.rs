@@ -199,7 +199,7 @@ impl Handle {
         let what = format!("service `{}` did not answer `{method}`", self.name);
         let late = || format!("{what} within {} s", timeout.unwrap_or_default());
         let call = self.begin(py, method, args, kwargs, check_timeout(timeout)?, late)?;
-        Ok(ServiceFuture::new(call, what, timeout))
+        Ok(ServiceFuture { call, what, timeout })
     }
 
     /// Ends the threads that make calls of this job, which is over.

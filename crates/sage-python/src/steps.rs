@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use sage::{DataStream, Environment, Feedback, OutOfOrder, Pipe, Stream, Timestamp};
 
 use crate::Record;
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, MOST_RECORDS};
 use crate::chain::{Chain, Manner};
 use crate::chained::{ChainOperator, ChainSink};
 use crate::error::SubmitError;
@@ -43,7 +43,7 @@ pub(crate) struct Step {
 
 impl Step {
     pub(crate) fn manner(&self) -> Manner {
-        Manner::new(self.takes, self.gives)
+        Manner { takes: self.takes, gives: self.gives, most: MOST_RECORDS, blocks: false }
     }
 
     pub(crate) fn refused(&self) -> PyErr {

@@ -26,9 +26,10 @@ use crate::thread::attach;
 const MOST_PARTS: usize = 64;
 
 /// A value of a record.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) enum Value {
     Object(Object),
+    #[default]
     None,
     Bool(bool),
     Int(i64),
@@ -171,7 +172,7 @@ impl Number {
 }
 
 /// The key of a record: its hash, the same in every run but for objects whose class says otherwise, and the value.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Key {
     pub(crate) hash: u64,
     value: Value,
@@ -232,12 +233,6 @@ impl Key {
 
     pub(crate) fn value(&self) -> Value {
         self.value.clone()
-    }
-}
-
-impl Default for Key {
-    fn default() -> Self {
-        Self { hash: 0, value: Value::None }
     }
 }
 

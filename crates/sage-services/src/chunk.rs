@@ -244,18 +244,10 @@ impl Packer<'_> {
             // Nothing was added to the repeated lines, which the passage before holds.
             return None;
         }
-        let mut range = &self.lines[open.start..open.end];
-        while let [first, rest @ ..] = range
-            && first.text.trim().is_empty()
-        {
-            range = rest;
-        }
-        while let [rest @ .., last] = range
-            && last.text.trim().is_empty()
-        {
-            range = rest;
-        }
-        let (first, last) = (range.first()?, range.last()?);
+        let lines = &self.lines[open.start..open.end];
+        let holds_text = |line: &Line<'_>| !line.text.trim().is_empty();
+        let (first, last) = (lines.iter().position(holds_text)?, lines.iter().rposition(holds_text)?);
+        let range = &lines[first..=last];
         let mut text = String::with_capacity(range.iter().map(|line| line.text.len() + 1).sum());
         for (position, line) in range.iter().enumerate() {
             if position > 0 && !line.continues {
@@ -266,8 +258,8 @@ impl Packer<'_> {
         self.passages.push(Passage {
             path: Arc::clone(&self.path),
             index: self.passages.len(),
-            first_line: first.number,
-            last_line: last.number,
+            first_line: lines[first].number,
+            last_line: lines[last].number,
             heading: Arc::clone(&self.heading),
             text,
         });

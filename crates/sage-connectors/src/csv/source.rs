@@ -63,14 +63,14 @@ impl<T: DeserializeOwned + Send + 'static> CsvSource<T> {
 
     /// Says whether the first record of each file names the fields. Default: true.
     pub fn headers(mut self, headers: bool) -> Self {
-        self.0.format_mut().headers = headers;
+        self.0.format.headers = headers;
         self
     }
 
     /// Sets the byte between fields: any ASCII character except a double quote and a line end; with another, the source
     /// does not open. Default: `,`.
     pub fn delimiter(mut self, delimiter: u8) -> Self {
-        self.0.format_mut().delimiter = delimiter;
+        self.0.format.delimiter = delimiter;
         self
     }
 

@@ -79,19 +79,19 @@ impl Embedder {
     /// Embeds a text to be compared with others of its kind.
     fn embed(&self, py: Python<'_>, text: &str) -> PyResult<Vector> {
         let text = filled("text", text)?;
-        Ok(Vector::new(py.detach(|| self.0.embed(text))))
+        Ok(Vector(py.detach(|| self.0.embed(text)).into()))
     }
 
     /// Embeds a passage to be found by questions, and counts its words, so that they know the rare ones.
     fn embed_passage(&self, py: Python<'_>, text: &str) -> PyResult<Vector> {
         let text = filled("text", text)?;
-        Ok(Vector::new(py.detach(|| self.0.embed_passage(text))))
+        Ok(Vector(py.detach(|| self.0.embed_passage(text)).into()))
     }
 
     /// Embeds a question: rare words weigh more, and words that no passage holds nothing.
     fn embed_query(&self, py: Python<'_>, text: &str) -> PyResult<Vector> {
         let text = filled("text", text)?;
-        Ok(Vector::new(py.detach(|| self.0.embed_query(text))))
+        Ok(Vector(py.detach(|| self.0.embed_query(text)).into()))
     }
 
     /// How rare a word is, as a natural logarithm: 0 when no passage holds it, small when most do, 1 before the first

@@ -11,7 +11,7 @@ use pyo3::types::PyString;
 use sage_services::DocumentError;
 
 use super::arguments::kind;
-use crate::thread::{attach, lock};
+use crate::thread::lock;
 
 type Walk = Box<dyn Iterator<Item = Result<PathBuf, DocumentError>> + Send>;
 
@@ -53,22 +53,19 @@ impl Documents {
 pub(crate) fn documents(
     folder: PathBuf,
     extensions: &Bound<'_, PyAny>,
-    on_error: Option<Py<PyAny>>,
+    on_error: Option<Bound<'_, PyAny>>,
 ) -> PyResult<Documents> {
     if extensions.is_instance_of::<PyString>() {
         return Err(PyTypeError::new_err(
             "`extensions` is a list of extensions, not one extension; write it as [\"md\"]",
         ));
     }
-    if let Some(other) = on_error.as_ref()
-        && !attach(|py| other.bind(py).is_callable())
-    {
-        let found = attach(|py| kind(other.bind(py)));
-        return Err(PyTypeError::new_err(format!("`on_error` is a function, not {found}")));
+    if let Some(other) = on_error.as_ref().filter(|other| !other.is_callable()) {
+        return Err(PyTypeError::new_err(format!("`on_error` is a function, not {}", kind(other))));
     }
     let extensions: Vec<String> = extensions.try_iter()?.map(|one| one?.extract()).collect::<PyResult<_>>()?;
     let walk: Walk = Box::new(sage_services::documents(&folder, &extensions));
-    Ok(Documents { walk: Mutex::new(walk), on_error })
+    Ok(Documents { walk: Mutex::new(walk), on_error: on_error.map(Bound::unbind) })
 }
 
 /// The text of a file.

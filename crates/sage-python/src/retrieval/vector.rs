@@ -15,13 +15,7 @@ use super::arguments::kind;
 /// A sequence that cannot be changed: ``len(vector)``, ``vector[0]``, ``list(vector)``;
 /// ``numpy.asarray(vector.tolist())``.
 #[pyclass(frozen, sequence, module = "sage.services")]
-pub(crate) struct Vector(Arc<[f32]>);
-
-impl Vector {
-    pub(super) fn new(coordinates: Vec<f32>) -> Self {
-        Self(coordinates.into())
-    }
-}
+pub(crate) struct Vector(pub(super) Arc<[f32]>);
 
 #[pymethods]
 impl Vector {
