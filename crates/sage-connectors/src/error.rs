@@ -51,7 +51,7 @@ pub enum InputError {
         /// The line that was being read, from 1.
         line: u64,
     },
-    /// A line or record is longer than [`Files::max_record_bytes`].
+    /// A line or record is longer than [`Files::max_record_bytes`](crate::Files::max_record_bytes).
     #[error("{}:{line}: the record is longer than {limit_bytes} bytes; see `Files::max_record_bytes`", path.display())]
     TooLong {
         /// The file.

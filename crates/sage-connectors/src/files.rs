@@ -33,7 +33,7 @@ use crate::error::InputError;
 /// # Malformed lines
 ///
 /// A malformed line or CSV record fails the job, and the error names the file and the line. A `lenient` source instead
-/// gives it as a [`BadLine`] among the records, which you can skip and count or send elsewhere.
+/// gives it as a [`BadLine`](crate::BadLine) among the records, which you can skip and count or send elsewhere.
 ///
 /// # Files that change
 ///
