@@ -40,16 +40,17 @@ pub(crate) struct Folding<A, F, G> {
     pub(crate) result: G,
 }
 
-impl<A, F> Folding<A, F, fn(A) -> A> {
-    /// The result is the accumulator.
-    pub(crate) fn new(initial: A, function: F) -> Self {
-        Self { initial, function, result: std::convert::identity }
-    }
+/// A fold whose result is the accumulator.
+pub(crate) fn folding<A: 'static, F>(
+    initial: A,
+    function: F,
+) -> Folding<A, F, impl FnMut(A) -> A + Clone + Send + 'static> {
+    Folding { initial, function, result: std::convert::identity }
 }
 
 /// Counts records.
 pub(crate) fn counting<I>() -> impl Gather<I, State = u64, Out = u64> {
-    Folding::new(0, |records: &mut u64, _record: I| *records += 1)
+    folding(0, |records: &mut u64, _record: I| *records += 1)
 }
 
 impl<I, A, R, F, G> Gather<I> for Folding<A, F, G>

@@ -29,7 +29,7 @@ pub use connect::{In2, In3, In4, In5};
 pub(crate) use filter::{Filter, Take};
 pub(crate) use function::OnBoth;
 pub use function::{FoldFunction, ProcessFunction};
-pub(crate) use gather::{Folding, Gather, GatherAll, GatherByKey, Reducing, Top, counting};
+pub(crate) use gather::{Folding, Gather, GatherAll, GatherByKey, Reducing, Top, counting, folding};
 pub use join::JoinError;
 pub(crate) use join::{Full, Inner, Join, Joining, Left};
 pub(crate) use keyed::{Distinct, FlatMapWithState, MapWithState, StateFunction, WithState};

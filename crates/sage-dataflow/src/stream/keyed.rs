@@ -13,6 +13,7 @@ use crate::key::KeySelector;
 use crate::operator::{
     Distinct, Expiring, FlatMapWithState, FoldFunction, Folding, ForEver, Gather, GatherByKey, Keeps, KeyContext,
     MapWithState, OnBoth, Output, Process, ProcessFunction, Reducing, StateFunction, Timer, Top, WithState, counting,
+    folding,
 };
 
 /// A stream grouped by key.
@@ -33,7 +34,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         A: Clone + Send + 'static,
         G: FnMut(&mut A, P::Out) + Clone + Send + 'static,
     {
-        self.gather("keyed-fold", Folding::new(initial, function))
+        self.gather("keyed-fold", folding(initial, function))
     }
 
     /// As [`fold`](Self::fold), for a function that may fail, or that has something to open and close.
@@ -42,7 +43,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         A: Clone + Send + 'static,
         F: FoldFunction<A, P::Out>,
     {
-        self.gather("keyed-fold", Folding::new(initial, function))
+        self.gather("keyed-fold", folding(initial, function))
     }
 
     /// Reduces the records of each key to one. At the end of input, emits a pair of key and record for each key, in no

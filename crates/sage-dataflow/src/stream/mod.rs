@@ -39,8 +39,8 @@ use crate::graph::{Chain, Edge, Head, Mistake, SharedGraph};
 use crate::ids::{ChainId, EdgeId, InletId, NodeId};
 use crate::key::{Borrowed, Computed, Whole};
 use crate::operator::{
-    Filter, FlatMap, FlatMapInto, FoldFunction, Folding, Gather, GatherAll, Inspect, Map, Output, Reducing, Take,
-    TryMap, counting,
+    Filter, FlatMap, FlatMapInto, FoldFunction, Gather, GatherAll, Inspect, Map, Output, Reducing, Take, TryMap,
+    counting, folding,
 };
 use crate::source::{PerReplica, Source, SourceFactory};
 use crate::submit_error::SubmitError;
@@ -230,7 +230,7 @@ impl<P: Pipe> Stream<P> {
         A: Clone + Send + 'static,
         F: FnMut(&mut A, P::Out) + Clone + Send + 'static,
     {
-        self.gather("fold", Folding::new(initial, function))
+        self.gather("fold", folding(initial, function))
     }
 
     /// As [`fold`](Self::fold), for a function that may fail, or that has something to open and close: see
@@ -240,7 +240,7 @@ impl<P: Pipe> Stream<P> {
         A: Clone + Send + 'static,
         F: FoldFunction<A, P::Out>,
     {
-        self.gather("fold", Folding::new(initial, function))
+        self.gather("fold", folding(initial, function))
     }
 
     /// Reduces the whole stream to one record, and emits it at the end of input; emits none if the stream is empty.
