@@ -50,11 +50,6 @@ class Flight:
     patience_left: float
 
 
-def runner(flight: Flight, make: Callable[[], Any], is_async: bool, loop: JobLoop) -> LoopRunner | ThreadRunner:
-    """Makes the runner of a replica, whose function is what ``make`` gives."""
-    return LoopRunner(flight, make, loop) if is_async else ThreadRunner(flight, make, loop)
-
-
 def _method(function: Any) -> Callable[[Any], Any]:
     # Of a class with `execute`, an object was made.
     called: Callable[[Any], Any] = function.execute if hasattr(function, "execute") else function

@@ -90,6 +90,7 @@ class Chain:
         gives: Form = Form(),  # noqa: B008
     ) -> None:
         self._functions = functions
+        self._files = [function for function in functions if isinstance(function, FileSink)]
         #: Where functions are closed whose ``close`` is async.
         self._loop = loop
         self._last = links[-1].name if links else ""
@@ -133,19 +134,17 @@ class Chain:
 
     def publish(self) -> None:
         """Has sinks make final what they wrote."""
-        for function in self._functions:
-            if isinstance(function, FileSink):
-                function._finish()
+        for file in self._files:
+            file._finish()
 
     def ended(self, ending: str) -> None:
         """How the job ended: by the ``end`` of its input, a ``signal``, or something ``else``."""
-        for function in self._functions:
-            if isinstance(function, FileSink):
-                function._ended(ending)
+        for file in self._files:
+            file._ended(ending)
 
     def notes(self) -> list[str]:
         """The notes of the functions for the report, when they are closed."""
-        return [note for function in self._functions if isinstance(function, FileSink) for note in function.notes]
+        return [note for file in self._files for note in file.notes]
 
     def close(self) -> None:
         """Closes the functions, the last one first."""

@@ -73,14 +73,15 @@ class FlightMaker(Maker):
 
     def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Any:
         # Here, as few programs need asyncio, which takes long to import.
-        from ._async import Flight, runner
+        from ._async import Flight, LoopRunner, ThreadRunner
 
         (part,) = self.parts
         timeouts = self.job.timeouts
         flight = Flight(part.kind, part.name, self.in_flight, self.is_timed, timeouts.cancel, timeouts.drain)
         is_class = is_function_class(part.made[0])
         function = partial(self._instance, part, calls, replica, parallelism) if is_class else lambda: part.made[0]
-        return runner(flight, function, self.is_async, calls.loop)
+        runner = LoopRunner if self.is_async else ThreadRunner
+        return runner(flight, function, calls.loop)
 
 
 @dataclass(frozen=True)
