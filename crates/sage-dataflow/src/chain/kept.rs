@@ -87,36 +87,40 @@ impl<I> Keeper<I> {
     /// Has the operator `process` a record as often as it may.
     pub(super) fn work<M, S>(
         &mut self,
-        record: I,
+        mut record: I,
         cx: &OpenContext,
         mut process: impl FnMut(I) -> (Vec<Leaves<M, S>>, Result<(), Fault>),
     ) -> Worked<I, M, S> {
         self.taken += 1;
         let (mut attempts, mut last) = (1, self.retry.as_ref().map_or(1, |retry| retry.attempts));
-        let mut record = Some(record);
         loop {
-            let kept = (attempts < last || self.letters.is_some()).then_some(&record).and_then(Option::as_ref);
-            let kept = kept.map(self.copy);
-            let Some(given) = std::mem::replace(&mut record, kept) else { unreachable!("it is kept for each attempt") };
-            let (emitted, ended) = process(given);
+            let kept = (attempts < last || self.letters.is_some()).then(|| (self.copy)(&record));
+            let (emitted, ended) = process(record);
             let Err(Fault::Error(error)) = ended else { return Worked::Done(emitted, ended) };
-            if attempts < last && self.retry.as_ref().is_some_and(|retry| retry.is_for(&error)) {
-                tracing::debug!(error = chain_of(&*error), attempts, "asked again");
-                match self.wait(attempts, cx) {
-                    Ok(until) => last = until,
-                    Err(stop) => return Worked::Done(Vec::new(), Err(stop.into())),
-                }
-                attempts += 1;
-                continue;
+            let again = attempts < last && self.retry.as_ref().is_some_and(|retry| retry.is_for(&error));
+            record = match kept {
+                Some(kept) if again => kept,
+                kept => return self.given_up(kept, attempts, error, cx),
+            };
+            tracing::debug!(error = chain_of(&*error), attempts, "asked again");
+            match self.wait(attempts, cx) {
+                Ok(until) => last = until,
+                Err(stop) => return Worked::Done(Vec::new(), Err(stop.into())),
             }
-            let error = match &self.retry {
-                Some(retry) => retry.given_up(attempts, error),
-                None => error,
-            };
-            return match record.filter(|_| self.letters.is_some() && !Fatal::is(&error)) {
-                Some(record) => Worked::Dead(self.letter(record, &error, cx)),
-                None => Worked::Failed(error),
-            };
+            attempts += 1;
+        }
+    }
+
+    /// What comes of a record that has failed for good.
+    #[cold]
+    fn given_up<M, S>(&mut self, kept: Option<I>, attempts: u32, error: BoxError, cx: &OpenContext) -> Worked<I, M, S> {
+        let error = match &self.retry {
+            Some(retry) => retry.given_up(attempts, error),
+            None => error,
+        };
+        match kept.filter(|_| self.letters.is_some() && !Fatal::is(&error)) {
+            Some(record) => Worked::Dead(self.letter(record, &error, cx)),
+            None => Worked::Failed(error),
         }
     }
 

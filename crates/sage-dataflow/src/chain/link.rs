@@ -184,26 +184,17 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
         ended
     }
 
-    /// Passes a signal on, by all ways out that want records; the end of input by all there are.
+    /// Passes a signal on by all ways out, each whatever came of the others.
     fn pass(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
         if Known::<O, H>::ONE_WAY {
             return self.next.signal(signal, at);
         }
         let Self { next, side, handling, open, .. } = self;
-        let ends = signal == Signal::Finish;
-        let mut passed = Ok(());
-        if open[MAIN] || ends {
-            passed = still(next.signal(signal, at), &mut open[MAIN]);
+        let passed = signalled(next, signal, at, &mut open[MAIN]).and(signalled(side, signal, at, &mut open[SIDE]));
+        match handling.keeper().and_then(|keeper| keeper.letters()) {
+            Some(letters) => passed.and(signalled(letters, signal, at, &mut open[LETTERS])),
+            None => passed,
         }
-        if open[SIDE] || (ends && Known::<O, H>::SIDE) {
-            passed = passed.and(still(side.signal(signal, at), &mut open[SIDE]));
-        }
-        if let Some(letters) = handling.keeper().and_then(|keeper| keeper.letters())
-            && (open[LETTERS] || ends)
-        {
-            passed = passed.and(still(letters.signal(signal, at), &mut open[LETTERS]));
-        }
-        passed
     }
 
     fn open_ways(&mut self, at: &mut Position) -> Result<(), Fault> {
@@ -228,6 +219,16 @@ pub(crate) fn still(passed: Result<(), Fault>, open: &mut bool) -> Result<(), Fa
         }
         passed => passed,
     }
+}
+
+/// Passes a signal on by a way out, if that still wants records; the end of input in any case.
+pub(crate) fn signalled<T>(
+    next: &mut (impl Push<T> + ?Sized),
+    signal: Signal,
+    at: &mut Position,
+    open: &mut bool,
+) -> Result<(), Fault> {
+    if *open || signal == Signal::Finish { still(next.signal(signal, at), open) } else { Ok(()) }
 }
 
 /// Pushes a record, and attends at once.

@@ -1,6 +1,6 @@
 //! Where the results of an async operator go: on along its chain, or to the dead letters.
 
-use crate::chain::{DeadLetter, Fault, Position, Push, Signal, Stop, TaskContext, sent, still};
+use crate::chain::{DeadLetter, Fault, Position, Push, Signal, Stop, TaskContext, sent, signalled, still};
 use crate::time::Timestamp;
 
 /// The rest of a chain, and the way of dead letters if there is one. Either may end before the other.
@@ -51,15 +51,8 @@ impl<T, N: Push<T>, I> Push<Leaving<T, I>> for Parting<N, I> {
 
     fn signal(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
         let Some(letters) = &mut self.letters else { return self.next.signal(signal, at) };
-        let ends = signal == Signal::Finish;
-        let mut passed = Ok(());
-        if self.is_open || ends {
-            passed = still(self.next.signal(signal, at), &mut self.is_open);
-        }
-        if self.takes_letters || ends {
-            passed = passed.and(still(letters.signal(signal, at), &mut self.takes_letters));
-        }
-        passed
+        let passed = signalled(&mut self.next, signal, at, &mut self.is_open);
+        passed.and(signalled(&mut **letters, signal, at, &mut self.takes_letters))
     }
 
     fn close(&mut self, cx: &mut TaskContext) {
