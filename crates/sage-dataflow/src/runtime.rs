@@ -23,14 +23,14 @@ pub(crate) struct HookTimedOut;
 /// is lent is left as it is.
 #[derive(Debug, Default)]
 pub(crate) struct JobRuntime {
-    slot: Mutex<Slot>,
-    threads: Arc<Threads>,
+    state: Mutex<RuntimeState>,
+    threads: Arc<RuntimeThreads>,
     /// What its own threads are marked with.
     job: Option<WorksFor>,
 }
 
 #[derive(Debug, Default)]
-enum Slot {
+enum RuntimeState {
     #[default]
     Unused,
     Running(Runtime),
@@ -40,7 +40,7 @@ enum Slot {
 
 /// The threads of the runtime that have started and not ended, those of blocking tasks included.
 #[derive(Debug, Default)]
-struct Threads(Mutex<Alive>);
+struct RuntimeThreads(Mutex<Alive>);
 
 #[derive(Debug, Default)]
 struct Alive {
@@ -64,17 +64,17 @@ const RUNTIME_THREADS: usize = 2;
 impl JobRuntime {
     /// That of the host, if it lends one.
     pub(crate) fn new(lent: Option<Handle>, job: WorksFor) -> Self {
-        let slot = Mutex::new(lent.map_or(Slot::Unused, Slot::Lent));
-        Self { slot, threads: Arc::default(), job: Some(job) }
+        let state = Mutex::new(lent.map_or(RuntimeState::Unused, RuntimeState::Lent));
+        Self { state, threads: Arc::default(), job: Some(job) }
     }
 
     pub(crate) fn handle(&self) -> Result<Handle, RuntimeError> {
-        let mut slot = lock(&self.slot);
-        match &*slot {
-            Slot::Running(runtime) => Ok(runtime.handle().clone()),
-            Slot::Lent(handle) => Ok(handle.clone()),
-            Slot::Closed => Err(RuntimeError::Closed),
-            Slot::Unused => {
+        let mut state = lock(&self.state);
+        match &*state {
+            RuntimeState::Running(runtime) => Ok(runtime.handle().clone()),
+            RuntimeState::Lent(handle) => Ok(handle.clone()),
+            RuntimeState::Closed => Err(RuntimeError::Closed),
+            RuntimeState::Unused => {
                 let (started, stopped, job) = (self.threads.clone(), self.threads.clone(), self.job);
                 let runtime = Builder::new_multi_thread()
                     .worker_threads(RUNTIME_THREADS)
@@ -88,7 +88,7 @@ impl JobRuntime {
                     .build()
                     .map_err(RuntimeError::Start)?;
                 let handle = runtime.handle().clone();
-                *slot = Slot::Running(runtime);
+                *state = RuntimeState::Running(runtime);
                 Ok(handle)
             }
         }
@@ -112,8 +112,8 @@ impl JobRuntime {
 
     /// Shuts the job's own runtime down, waiting for its threads for `timeout` at most. Returns how many are left.
     pub(crate) fn close(&self, timeout: Duration) -> usize {
-        let slot = std::mem::replace(&mut *lock(&self.slot), Slot::Closed);
-        let Slot::Running(runtime) = slot else { return 0 };
+        let state = std::mem::replace(&mut *lock(&self.state), RuntimeState::Closed);
+        let RuntimeState::Running(runtime) = state else { return 0 };
         // tokio joins its threads, however long a user's thread-local values take to be dropped: on a thread of its
         // own.
         let deadline = Instant::now() + timeout;
@@ -141,7 +141,7 @@ impl JobRuntime {
 /// How much longer than what it waits for tokio may take.
 const GRACE: Duration = Duration::from_millis(100);
 
-impl Threads {
+impl RuntimeThreads {
     fn leave(&self) {
         let mut alive = lock(&self.0);
         alive.running -= 1;

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
-use super::{Backend, Event, Ground, TaskId, Unit, Within};
+use super::{Backend, Begun, Event, Ground, TaskId, Unit};
 use crate::control::{Control, StopReason};
 use crate::task::{Runner, Step};
 
@@ -60,7 +60,7 @@ impl Backend for InlineBackend {
     fn spawn(&mut self, unit: Unit) -> io::Result<()> {
         match unit {
             Unit::Task(plan) => self.tasks.push_back((plan.id, self.ground.runner(plan))),
-            Unit::Service(plan) => plan.run(&self.ground.runtime, &self.ground.events, Within::default()),
+            Unit::Service(plan) => plan.run(&self.ground.runtime, &self.ground.events, Begun::default()),
             Unit::Discard(values) => super::discard(values, &self.ground.events),
         }
         Ok(())

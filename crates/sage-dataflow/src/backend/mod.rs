@@ -205,8 +205,8 @@ pub(crate) struct Threads {
 
 impl Threads {
     /// What is to be dropped when the calling thread has nothing more to do.
-    fn begin(&self) -> Within {
-        Within(self.begin.as_ref().and_then(|begin| guard(|| begin()).inspect_err(log).ok()))
+    fn begin(&self) -> Begun {
+        Begun(self.begin.as_ref().and_then(|begin| guard(|| begin()).inspect_err(log).ok()))
     }
 }
 
@@ -218,9 +218,9 @@ impl fmt::Debug for Threads {
 
 /// What the host has begun on this thread.
 #[derive(Default)]
-pub(crate) struct Within(Option<Box<dyn Any>>);
+pub(crate) struct Begun(Option<Box<dyn Any>>);
 
-impl Drop for Within {
+impl Drop for Begun {
     fn drop(&mut self) {
         let begun = self.0.take();
         drop(guard(move || drop(begun)).inspect_err(log));
@@ -247,7 +247,7 @@ impl Ground {
 impl ServicePlan {
     /// Runs on the calling thread, reporting each step. `begun` is what the host has begun on it, and ends before the
     /// last report: whoever gets that waits for the thread.
-    pub(crate) fn run(self, runtime: &JobRuntime, events: &EventSender, begun: Within) {
+    pub(crate) fn run(self, runtime: &JobRuntime, events: &EventSender, begun: Begun) {
         let Self { entry, action } = self;
         let service = entry.id;
         let _within = crate::service::Within::enter(service);
@@ -283,7 +283,7 @@ impl ServicePlan {
         free: bool,
         runtime: &JobRuntime,
         events: &EventSender,
-        begun: Within,
+        begun: Begun,
     ) {
         let Some(mut end) = entry.instance.cleanup(reason, deadline, runtime) else { return };
         if free {

@@ -34,7 +34,7 @@ pub(crate) enum Control {
 pub(crate) struct JobControl {
     /// On a cache line of its own: every task reads it for every record.
     word: CachePadded<AtomicU8>,
-    inner: Mutex<Inner>,
+    inner: Mutex<Steering>,
     clock: Clock,
 }
 
@@ -42,7 +42,7 @@ pub(crate) struct JobControl {
 pub(crate) static CANCELLED: AtomicU8 = AtomicU8::new(Control::Cancel as u8);
 
 #[derive(Debug)]
-struct Inner {
+struct Steering {
     threads: Vec<Thread>,
     reason: StopReason,
     deadline: Option<Instant>,
@@ -50,7 +50,7 @@ struct Inner {
 
 impl JobControl {
     pub(crate) fn new(clock: Clock) -> Self {
-        let inner = Inner { threads: Vec::new(), reason: StopReason::EndOfInput, deadline: None };
+        let inner = Steering { threads: Vec::new(), reason: StopReason::EndOfInput, deadline: None };
         Self { word: CachePadded::new(AtomicU8::new(Control::Run as u8)), inner: Mutex::new(inner), clock }
     }
 

@@ -15,16 +15,16 @@ use crate::mark::{Between, Mark, Numbered};
 
 /// A record of an odd size, which counts how often it is dropped.
 #[derive(Debug)]
-struct Counted {
+struct OddRecord {
     number: u64,
     drops: Rc<Cell<usize>>,
     _rest: [u8; 5],
 }
 
 // SAFETY: the test has one thread.
-unsafe impl Send for Counted {}
+unsafe impl Send for OddRecord {}
 
-impl Drop for Counted {
+impl Drop for OddRecord {
     fn drop(&mut self) {
         self.drops.set(self.drops.get() + 1);
     }
@@ -44,12 +44,12 @@ impl Wait for Never {
 
 struct All<'a>(&'a mut Vec<u64>);
 
-impl Taker<Counted> for All<'_> {
+impl Taker<OddRecord> for All<'_> {
     type Refusal = std::convert::Infallible;
     fn look(&mut self) -> Result<(), Self::Refusal> {
         Ok(())
     }
-    fn take(&mut self, record: Counted) -> Result<(), Self::Refusal> {
+    fn take(&mut self, record: OddRecord) -> Result<(), Self::Refusal> {
         self.0.push(record.number);
         Ok(())
     }
@@ -58,7 +58,7 @@ impl Taker<Counted> for All<'_> {
 
 /// What a careless caller does.
 #[derive(Debug, Clone, Copy)]
-enum Act {
+enum Deed {
     /// Pushes, and attends if it is asked to.
     Push,
     /// Pushes, whatever it is asked to.
@@ -72,23 +72,23 @@ enum Act {
     Leave(bool),
 }
 
-fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let act = prop_oneof![
-        8 => Just(Act::Push),
-        6 => Just(Act::Careless),
-        2 => Just(Act::Attend),
-        1 => (0..9_i64).prop_map(Act::Watermark),
-        1 => Just(Act::Probe),
-        3 => Just(Act::Read),
+fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let deed = prop_oneof![
+        8 => Just(Deed::Push),
+        6 => Just(Deed::Careless),
+        2 => Just(Deed::Attend),
+        1 => (0..9_i64).prop_map(Deed::Watermark),
+        1 => Just(Deed::Probe),
+        3 => Just(Deed::Read),
     ];
-    let end = prop_oneof![3 => Just(vec![]), 1 => any::<bool>().prop_map(|well| vec![Act::Leave(well)])];
-    (proptest::collection::vec(act.clone(), 0..60), end, proptest::collection::vec(act, 0..20))
+    let end = prop_oneof![3 => Just(vec![]), 1 => any::<bool>().prop_map(|well| vec![Deed::Leave(well)])];
+    (proptest::collection::vec(deed.clone(), 0..60), end, proptest::collection::vec(deed, 0..20))
         .prop_map(|(before, end, after)| [before, end, after].concat())
 }
 
 /// Does it all to one lane. Returns the records that were read, whether the lane ended well, how many were pushed and
 /// how many dropped, and whether one was pushed that came too early.
-fn run(acts: &[Act], capacity: usize, opened: bool) -> (Vec<u64>, bool, u64, usize) {
+fn run(deeds: &[Deed], capacity: usize, opened: bool) -> (Vec<u64>, bool, u64, usize) {
     let (drops, signal) = (Rc::new(Cell::new(0)), Arc::new(ReaderState::new()));
     let (mut writer, reader) = lane(Size::blocks(capacity, Depth { slow: 2, fast: 3 }), signal.clone(), Never);
     let mut inbox = Some(Inbox::new(vec![reader], signal, Duration::ZERO));
@@ -96,27 +96,27 @@ fn run(acts: &[Act], capacity: usize, opened: bool) -> (Vec<u64>, bool, u64, usi
     if opened {
         writer.open();
     }
-    for &act in acts {
-        match act {
-            Act::Push | Act::Careless => {
-                let record = Counted { number: pushed, drops: drops.clone(), _rest: [7; 5] };
+    for &deed in deeds {
+        match deed {
+            Deed::Push | Deed::Careless => {
+                let record = OddRecord { number: pushed, drops: drops.clone(), _rest: [7; 5] };
                 pushed += 1;
-                if writer.push(record) == Pushed::Attend && matches!(act, Act::Push) {
+                if writer.push(record) == Pushed::Attend && matches!(deed, Deed::Push) {
                     let _ = writer.attend();
                 }
             }
-            Act::Attend => _ = writer.attend(),
-            Act::Watermark(millis) => _ = writer.put(Between::Watermark(Mark { millis, idle: millis == 0 })),
-            Act::Probe => {
+            Deed::Attend => _ = writer.attend(),
+            Deed::Watermark(millis) => _ = writer.put(Between::Watermark(Mark { millis, idle: millis == 0 })),
+            Deed::Probe => {
                 round += 1;
                 let _ = writer.put(Between::Numbered(Numbered::Probe, round));
             }
-            Act::Read => {
+            Deed::Read => {
                 if let Some(inbox) = &mut inbox {
                     let _ = inbox.poll(&mut All(&mut read));
                 }
             }
-            Act::Leave(well) => {
+            Deed::Leave(well) => {
                 if let Some(mut inbox) = inbox.take()
                     && well
                 {
@@ -147,11 +147,11 @@ proptest! {
 
     #[test]
     fn contract_26_a_push_that_nobody_attends_to_harms_nobody(
-        acts in acts(), capacity in 1..6_usize, opened in prop::bool::weighted(0.9),
+        deeds in deeds(), capacity in 1..6_usize, opened in prop::bool::weighted(0.9),
     ) {
-        let (read, ended_well, pushed, dropped) = run(&acts, capacity, opened);
+        let (read, ended_well, pushed, dropped) = run(&deeds, capacity, opened);
         prop_assert_eq!(dropped as u64, pushed, "each record is dropped once");
-        let left = acts.iter().any(|act| matches!(act, Act::Leave(_)));
+        let left = deeds.iter().any(|deed| matches!(deed, Deed::Leave(_)));
         if ended_well && !left {
             prop_assert_eq!(read, (0..pushed).collect::<Vec<_>>(), "a lane that ends well has lost nothing");
         } else {

@@ -114,13 +114,13 @@ impl Cause {
 
     /// The origin, in words.
     pub fn place(&self) -> impl fmt::Display + '_ {
-        Place(&self.origin)
+        OriginText(&self.origin)
     }
 }
 
-struct Place<'a>(&'a Origin);
+struct OriginText<'a>(&'a Origin);
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for OriginText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Origin::Operator { name, replica, parallelism, record, phase } => {

@@ -18,7 +18,7 @@ use super::changes::Noted;
 use super::figures::Figures;
 use super::handle::JobShared;
 use super::log::SessionLog;
-use super::plan::{Deadlines, Stage, TaskRecord};
+use super::plan::{Deadlines, TaskRecord, TaskStage};
 use super::report::{Cleanliness, JobReport, Outcome, PhaseTimes};
 use super::state::JobState;
 use super::supervisor::Supervisor;
@@ -234,7 +234,7 @@ impl Dispatcher {
     fn report(&mut self, started: SystemTime, began: Instant) -> JobReport {
         let figures = &self.figures;
         let ended = self.tasks.iter().zip(&figures.graph().tasks).filter_map(|(task, described)| match &task.stage {
-            Stage::Ended(outcome) => Some((described.chain - 1, outcome)),
+            TaskStage::Ended(outcome) => Some((described.chain - 1, outcome)),
             _ => None,
         });
         let mut causes = std::mem::take(&mut self.causes).into_iter();

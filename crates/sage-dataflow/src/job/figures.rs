@@ -19,7 +19,7 @@ use crate::task::TaskOutcome;
 pub(crate) struct Figures {
     graph: Arc<JobGraph>,
     /// In the order of the report.
-    operators: Vec<Operator>,
+    operators: Vec<OperatorFigures>,
     unfinished: Unfinished,
     services: Vec<Arc<ServiceEntry>>,
     /// Those of the services when the job was over. The next job of their environment counts on with them.
@@ -27,7 +27,7 @@ pub(crate) struct Figures {
 }
 
 /// What the replicas of one operator count.
-struct Operator {
+struct OperatorFigures {
     node: NodeId,
     /// Its chain, and its place in it.
     place: (usize, usize),
@@ -56,12 +56,12 @@ impl Figures {
         services: Vec<Arc<ServiceEntry>>,
     ) -> Self {
         let Counters { taken, nodes, unfinished } = counters;
-        let mut operators: Vec<Operator> = Vec::new();
+        let mut operators: Vec<OperatorFigures> = Vec::new();
         for (index, chain) in graph.chains.iter().enumerate() {
             for (position, &node) in chain.nodes.iter().enumerate() {
                 let is_source = position == 0 && matches!(chain.head, Head::Source { .. });
                 let NodeCounters { emitted, passed, late } = nodes[node.0 as usize].clone();
-                operators.push(Operator {
+                operators.push(OperatorFigures {
                     node,
                     place: (index, position),
                     is_source,
@@ -143,12 +143,12 @@ impl Figures {
 
     fn operator_report(
         &self,
-        operator: &Operator,
+        operator: &OperatorFigures,
         records_in: u64,
         fatal: u64,
         times: Option<&TaskTimes>,
     ) -> OperatorReport {
-        let Operator { place: (chain, position), emitted, passed, late, .. } = operator;
+        let OperatorFigures { place: (chain, position), emitted, passed, late, .. } = operator;
         let chain = &self.graph.chains[*chain];
         let failed = fatal + passed.iter().map(|passed| passed.skipped.records()).sum::<u64>();
         let mut report = OperatorReport {
@@ -173,7 +173,7 @@ impl Figures {
         report
     }
 
-    fn find(&self, node: NodeId) -> Option<&Operator> {
+    fn find(&self, node: NodeId) -> Option<&OperatorFigures> {
         self.operators.iter().find(|operator| operator.node == node)
     }
 

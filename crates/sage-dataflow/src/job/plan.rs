@@ -49,17 +49,17 @@ impl Deadlines {
 /// One task as the dispatcher tracks it.
 pub(crate) struct TaskRecord {
     pub(crate) cursor: Arc<Cursor>,
-    pub(crate) stage: Stage,
+    pub(crate) stage: TaskStage,
 }
 
-pub(crate) enum Stage {
+pub(crate) enum TaskStage {
     Waiting(TaskBody),
     Running,
     Ended(TaskOutcome),
     Abandoned,
 }
 
-impl Stage {
+impl TaskStage {
     pub(crate) fn state(&self) -> TaskState {
         match self {
             Self::Waiting(_) => TaskState::Created,
@@ -76,10 +76,10 @@ impl Stage {
 
 impl TaskRecord {
     pub(crate) fn new(task: Box<dyn Task>) -> Self {
-        Self { cursor: Arc::default(), stage: Stage::Waiting(TaskBody::InProcess(task)) }
+        Self { cursor: Arc::default(), stage: TaskStage::Waiting(TaskBody::InProcess(task)) }
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        matches!(self.stage, Stage::Running)
+        matches!(self.stage, TaskStage::Running)
     }
 }

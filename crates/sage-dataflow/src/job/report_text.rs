@@ -38,12 +38,12 @@ impl fmt::Display for JobReport {
         }
         self.write_operators(f)?;
         if self.dropped > 0 {
-            writeln!(f, "  dropped: {} that had been read", Count(self.dropped, "record"))?;
+            writeln!(f, "  dropped: {} that had been read", Amount(self.dropped, "record"))?;
         }
         for operator in &self.operators {
             let name = Short(&operator.name, LINE_CHARS);
             if operator.retries > 0 {
-                writeln!(f, "  {name}: retried {}", Count(operator.retries, "time"))?;
+                writeln!(f, "  {name}: retried {}", Amount(operator.retries, "time"))?;
             }
             if let Some(error) = &operator.first_error {
                 writeln!(f, "  {name}: first error that the policy let pass: {error}")?;
@@ -93,9 +93,9 @@ impl JobReport {
 
 fn write_service(service: &ServiceReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let ServiceReport { name, state, calls, errors, p50, p99, setup, cleanup, .. } = service;
-    write!(f, "  service {}: {state}, {}", Short(name, LINE_CHARS), Count(*calls, "call"))?;
+    write!(f, "  service {}: {state}, {}", Short(name, LINE_CHARS), Amount(*calls, "call"))?;
     if *errors > 0 {
-        write!(f, ", {}", Count(*errors, "error"))?;
+        write!(f, ", {}", Amount(*errors, "error"))?;
     }
     for (what, time) in [("p50", p50), ("p99", p99), ("setup", setup), ("cleanup", cleanup)] {
         if let Some(time) = time {
@@ -109,9 +109,9 @@ fn write_service(service: &ServiceReport, f: &mut fmt::Formatter<'_>) -> fmt::Re
 const TABLE_CHARS: usize = 60;
 
 /// A number of things, in words.
-struct Count(u64, &'static str);
+struct Amount(u64, &'static str);
 
-impl fmt::Display for Count {
+impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}{}", self.0, self.1, if self.0 == 1 { "" } else { "s" })
     }

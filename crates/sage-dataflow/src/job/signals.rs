@@ -77,7 +77,7 @@ const NUDGES: [Duration; 6] = [
 const SIGNALS: [libc::c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
 /// What is known of signals in one process. Never freed.
-struct Process {
+struct ProcessSignals {
     id: libc::pid_t,
     /// The signals that the handler stands in for, a bit each.
     handled: AtomicU64,
@@ -120,13 +120,13 @@ struct Job {
     id: u64,
 }
 
-impl fmt::Debug for Process {
+impl fmt::Debug for ProcessSignals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Process").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("ProcessSignals").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
-impl Process {
+impl ProcessSignals {
     fn new() -> Box<Self> {
         let switch = Switch { taken: [false; 2], on: false, listening: false, urges: false };
         let mut made = Box::new(Self {
@@ -283,7 +283,7 @@ impl Process {
     }
 }
 
-fn listen(process: &'static Process) -> ! {
+fn listen(process: &'static ProcessSignals) -> ! {
     let mut nudges = [].iter();
     loop {
         match nudges.next() {
@@ -332,7 +332,7 @@ pub(crate) fn settle() {
 }
 
 /// A job's wish to be told of signals, until it is dropped.
-pub(crate) struct Listening(Option<(&'static Process, u64)>);
+pub(crate) struct Listening(Option<(&'static ProcessSignals, u64)>);
 
 impl Listening {
     /// Starts telling the job behind `events`.

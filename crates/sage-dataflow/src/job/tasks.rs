@@ -6,7 +6,7 @@ use std::any::Any;
 use super::cause::{Cause, CauseKind, Leftover, Origin};
 use super::changes::Noted;
 use super::dispatcher::Dispatcher;
-use super::plan::{Stage, TaskRecord};
+use super::plan::{TaskRecord, TaskStage};
 use super::state::{JobState, TaskState};
 use crate::backend::{TaskId, TaskPlan, Unit, UnitId};
 use crate::chain::{During, Failure, LeftBehind};
@@ -18,12 +18,12 @@ impl Dispatcher {
         self.advance(JobState::Running);
         for index in 0..self.tasks.len() {
             let (name, TaskRecord { cursor, stage }) = (self.task(index).name.clone(), &mut self.tasks[index]);
-            let Stage::Waiting(body) = std::mem::replace(stage, Stage::Running) else {
+            let TaskStage::Waiting(body) = std::mem::replace(stage, TaskStage::Running) else {
                 unreachable!("tasks are started once");
             };
             let plan = TaskPlan { id: TaskId(index), name, body, cursor: cursor.clone() };
             if let Err(error) = self.backend.spawn(Unit::Task(plan)) {
-                self.tasks[index].stage = Stage::Ended(TaskOutcome::never_ran());
+                self.tasks[index].stage = TaskStage::Ended(TaskOutcome::never_ran());
                 self.note_task(index, TaskState::Created);
                 let message = format!("no thread could be started for task `{}`: {error}", self.task(index).name);
                 self.fail(Cause::new(Origin::Job, CauseKind::Spawn, message));
@@ -44,7 +44,7 @@ impl Dispatcher {
     }
 
     /// A task has come to another stage of its life; returns that before.
-    fn task_becomes(&mut self, index: usize, stage: Stage) -> Stage {
+    fn task_becomes(&mut self, index: usize, stage: TaskStage) -> TaskStage {
         let before = std::mem::replace(&mut self.tasks[index].stage, stage);
         self.note_task(index, before.state());
         before
@@ -72,7 +72,7 @@ impl Dispatcher {
         }
         let (failures, complete) = (outcome.failures.clone(), outcome.ending == Ending::Finished);
         self.notes.extend(outcome.notes.iter().cloned());
-        self.task_becomes(task.0, Stage::Ended(outcome));
+        self.task_becomes(task.0, TaskStage::Ended(outcome));
         let figures = self.figures.clone();
         let name = &figures.graph().tasks[task.0].name;
         self.trace(|| tracing::debug!(task = name, complete, "task ended"));
@@ -135,7 +135,7 @@ impl Dispatcher {
             return;
         }
         let is_incomplete =
-            |task: &TaskRecord| matches!(&task.stage, Stage::Ended(outcome) if outcome.ending != Ending::Finished);
+            |task: &TaskRecord| matches!(&task.stage, TaskStage::Ended(outcome) if outcome.ending != Ending::Finished);
         let Some(task) = self.tasks.iter().position(is_incomplete) else { return };
         let message = "an operator stopped it before the end of its input, without an error".to_owned();
         self.fail(Cause::new(self.origin_of(TaskId(task)).1, CauseKind::Error, message));
@@ -147,7 +147,7 @@ impl Dispatcher {
             if !self.tasks[index].is_running() {
                 continue;
             }
-            self.task_becomes(index, Stage::Abandoned);
+            self.task_becomes(index, TaskStage::Abandoned);
             let (chain, records) = (self.task(index).chain, self.tasks[index].cursor.records());
             let chain = self.figures.graph().chains[chain - 1].way();
             let message = format!(
@@ -166,8 +166,8 @@ impl Dispatcher {
     pub(super) fn drop_waiting_tasks(&mut self) {
         let mut waiting: Vec<Box<dyn Any + Send>> = Vec::new();
         for index in 0..self.tasks.len() {
-            if matches!(self.tasks[index].stage, Stage::Waiting(_)) {
-                waiting.push(Box::new(self.task_becomes(index, Stage::Ended(TaskOutcome::never_ran()))));
+            if matches!(self.tasks[index].stage, TaskStage::Waiting(_)) {
+                waiting.push(Box::new(self.task_becomes(index, TaskStage::Ended(TaskOutcome::never_ran()))));
             }
         }
         self.discard(waiting);

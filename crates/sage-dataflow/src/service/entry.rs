@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call_error::CallError;
-use super::gate::{Gate, Tally};
+use super::gate::{CallCounts, Gate};
 use super::histogram::Histogram;
 use super::instance::Instance;
 use super::life::Life;
@@ -42,7 +42,7 @@ pub(crate) struct ServiceEntry {
 #[derive(Default)]
 pub(crate) struct Measured {
     /// What the gate had counted before.
-    before: Tally,
+    before: CallCounts,
     pub(crate) setup: Option<Duration>,
     pub(crate) cleanup: Option<Duration>,
     /// Calls that were inside when it was given up.
@@ -67,7 +67,7 @@ impl ServiceEntry {
     pub(crate) fn reset(&self) {
         self.life.reset();
         self.latency.clear();
-        *lock(&self.run) = Measured { before: self.gate().tally(), ..Measured::default() };
+        *lock(&self.run) = Measured { before: self.gate().counts(), ..Measured::default() };
     }
 
     /// Something was measured in this run.
@@ -79,7 +79,7 @@ impl ServiceEntry {
     pub(crate) fn report(&self) -> ServiceReport {
         let (state, run) = (self.state(), lock(&self.run));
         // In this order: a call that ends meanwhile is not counted twice.
-        let tally = self.gate().tally();
+        let counts = self.gate().counts();
         let calls_inside = match state {
             ServiceState::Ready | ServiceState::Stopping => self.gate().inside(),
             _ => run.calls_inside,
@@ -87,9 +87,9 @@ impl ServiceEntry {
         ServiceReport {
             name: self.name.clone(),
             state,
-            calls: tally.calls - run.before.calls + calls_inside,
+            calls: counts.calls - run.before.calls + calls_inside,
             calls_inside,
-            errors: tally.errors - run.before.errors,
+            errors: counts.errors - run.before.errors,
             p50: self.latency.quantile(0.5),
             p99: self.latency.quantile(0.99),
             setup: run.setup,

@@ -83,7 +83,7 @@ pub(crate) struct Gate {
 #[derive(Debug, Default)]
 struct Slots {
     live: Vec<Arc<Slot>>,
-    retired: Tally,
+    retired: CallCounts,
 }
 
 impl Slots {
@@ -94,7 +94,7 @@ impl Slots {
 
 /// What has passed a gate and come out again so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct CallCounts {
     pub(crate) calls: u64,
     pub(crate) errors: u64,
 }
@@ -238,9 +238,9 @@ impl Gate {
         lock(&self.slots).inside()
     }
 
-    pub(crate) fn tally(&self) -> Tally {
+    pub(crate) fn counts(&self) -> CallCounts {
         let slots = lock(&self.slots);
-        slots.live.iter().fold(slots.retired, |sum, slot| Tally {
+        slots.live.iter().fold(slots.retired, |sum, slot| CallCounts {
             calls: sum.calls + slot.calls(),
             errors: sum.errors + slot.errors.load(Ordering::Relaxed),
         })

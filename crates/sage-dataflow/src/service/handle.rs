@@ -33,10 +33,10 @@ const SAMPLE_EVERY: u64 = 64;
 /// do not slow each other down. A call takes a few nanoseconds more than calling the value itself. Outside a run,
 /// before the service is ready and once it stops, calls return [`CallError::NotServing`].
 pub struct ServiceHandle<S> {
-    inner: Arc<Inner<S>>,
+    inner: Arc<Shared<S>>,
 }
 
-struct Inner<S> {
+struct Shared<S> {
     entry: Arc<ServiceEntry>,
     cell: Arc<Cell<S>>,
     slot: Arc<Slot>,
@@ -45,7 +45,7 @@ struct Inner<S> {
     noted: AtomicU32,
 }
 
-impl<S> Drop for Inner<S> {
+impl<S> Drop for Shared<S> {
     fn drop(&mut self) {
         self.entry.gate().retire(&self.slot);
     }
@@ -65,7 +65,7 @@ impl<S> std::fmt::Debug for ServiceHandle<S> {
 
 /// Counts a call out when it ends, also by a panic.
 struct Inside<'a, S> {
-    inner: &'a Inner<S>,
+    inner: &'a Shared<S>,
     pass: Pass,
 }
 
@@ -92,7 +92,7 @@ impl<S> Drop for Inside<'_, S> {
 impl<S> ServiceHandle<S> {
     fn of(entry: Arc<ServiceEntry>, cell: Arc<Cell<S>>, registry: Weak<Registry>) -> Self {
         let slot = entry.gate().slot();
-        Self { inner: Arc::new(Inner { entry, cell, slot, registry, noted: AtomicU32::new(u32::MAX) }) }
+        Self { inner: Arc::new(Shared { entry, cell, slot, registry, noted: AtomicU32::new(u32::MAX) }) }
     }
 
     /// Returns the name under which the service is registered.
@@ -263,7 +263,7 @@ fn alike(one: &str, other: &str) -> bool {
 
 /// A reference to a service, for as long as an async call to it runs.
 pub struct ServiceRef<S> {
-    inner: Arc<Inner<S>>,
+    inner: Arc<Shared<S>>,
     pass: Pass,
 }
 

@@ -15,13 +15,13 @@ use super::sync::{Condvar, Mutex, PoisonError, lock};
 /// The life of one service.
 #[derive(Debug)]
 pub(crate) struct Life {
-    stage: Mutex<Stage>,
+    stage: Mutex<ServiceStage>,
     changed: Condvar,
     gate: Gate,
 }
 
 #[derive(Debug)]
-struct Stage {
+struct ServiceStage {
     state: ServiceState,
     /// The job is stopping: whoever waits for the service to start waits in vain.
     no_start: bool,
@@ -29,7 +29,7 @@ struct Stage {
 
 impl Life {
     pub(crate) fn new() -> Self {
-        let stage = Stage { state: ServiceState::Registered, no_start: false };
+        let stage = ServiceStage { state: ServiceState::Registered, no_start: false };
         Self { stage: Mutex::new(stage), changed: Condvar::new(), gate: Gate::new() }
     }
 
@@ -60,7 +60,7 @@ impl Life {
 
     /// Back to `Registered`, for another run.
     pub(crate) fn reset(&self) {
-        *lock(&self.stage) = Stage { state: ServiceState::Registered, no_start: false };
+        *lock(&self.stage) = ServiceStage { state: ServiceState::Registered, no_start: false };
     }
 
     /// Ends every wait for a start, now and later.

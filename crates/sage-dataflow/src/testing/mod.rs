@@ -61,21 +61,21 @@ pub fn run_to_vec<T>(declare: impl FnOnce(&Environment) -> Collected<T>) -> Resu
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a test wants a [`TestSource`] to do next.
-enum Order<T> {
+enum Request<T> {
     Send(T),
     End,
     Fail(BoxError),
 }
 
-/// What is ordered, and who waits for it.
-struct Orders<T> {
-    state: Mutex<Ordered<T>>,
+/// What is requested, and who waits for it.
+struct Requests<T> {
+    state: Mutex<Requested<T>>,
     /// Notified when a replica has asked for more and there was none.
     ran_dry: Condvar,
 }
 
-struct Ordered<T> {
-    queue: VecDeque<Order<T>>,
+struct Requested<T> {
+    queue: VecDeque<Request<T>>,
     /// The threads of the replicas that are open.
     threads: Vec<Thread>,
     /// How many of them have found nothing since they last gave a record.
@@ -86,13 +86,13 @@ struct Ordered<T> {
 ///
 /// With several replicas, each record goes to the replica that asks first, and an end or an error reaches one of them.
 pub fn source<T: Send + 'static>() -> (Feed<T>, TestSource<T>) {
-    let ordered = Ordered { queue: VecDeque::new(), threads: Vec::new(), dry: 0 };
-    let orders = Arc::new(Orders { state: Mutex::new(ordered), ran_dry: Condvar::new() });
-    (Feed(orders.clone()), TestSource(orders, false))
+    let requested = Requested { queue: VecDeque::new(), threads: Vec::new(), dry: 0 };
+    let requests = Arc::new(Requests { state: Mutex::new(requested), ran_dry: Condvar::new() });
+    (Feed(requests.clone()), TestSource(requests, false))
 }
 
 /// Feeds a [`TestSource`]. Cloneable. Only [`settle`](Self::settle) blocks. Dropping it does not end the source.
-pub struct Feed<T>(Arc<Orders<T>>);
+pub struct Feed<T>(Arc<Requests<T>>);
 
 impl<T> Clone for Feed<T> {
     fn clone(&self) -> Self {
@@ -101,9 +101,9 @@ impl<T> Clone for Feed<T> {
 }
 
 impl<T> Feed<T> {
-    fn order(&self, order: Order<T>) {
+    fn request(&self, request: Request<T>) {
         let mut state = lock(&self.0.state);
-        state.queue.push_back(order);
+        state.queue.push_back(request);
         state.threads.iter().for_each(Thread::unpark);
     }
 
@@ -124,23 +124,23 @@ impl<T> Feed<T> {
 
     /// Makes the source give `record`, after those sent before.
     pub fn send(&self, record: T) {
-        self.order(Order::Send(record));
+        self.request(Request::Send(record));
     }
 
     /// Makes the source end, after the records sent before.
     pub fn end(&self) {
-        self.order(Order::End);
+        self.request(Request::End);
     }
 
     /// Makes the source fail with `error`, after the records sent before.
     pub fn fail(&self, error: impl Into<BoxError>) {
-        self.order(Order::Fail(error.into()));
+        self.request(Request::Fail(error.into()));
     }
 }
 
 /// A source that gives the records that its [`Feed`] sends. While it waits, a drain or a cancel ends it, and so does it
 /// when no reader wants more records.
-pub struct TestSource<T>(Arc<Orders<T>>, bool);
+pub struct TestSource<T>(Arc<Requests<T>>, bool);
 
 impl<T> Clone for TestSource<T> {
     fn clone(&self) -> Self {
@@ -162,8 +162,8 @@ impl<T: Send + 'static> Source for TestSource<T> {
             cx.wait_until(|| !lock(&self.0.state).queue.is_empty());
         }
         let mut state = lock(&self.0.state);
-        let order = state.queue.pop_front();
-        match (std::mem::replace(&mut self.1, order.is_none()), order.is_none()) {
+        let request = state.queue.pop_front();
+        match (std::mem::replace(&mut self.1, request.is_none()), request.is_none()) {
             (false, true) => state.dry += 1,
             (true, false) => state.dry -= 1,
             _ => {}
@@ -172,10 +172,10 @@ impl<T: Send + 'static> Source for TestSource<T> {
             self.0.ran_dry.notify_all();
         }
         drop(state);
-        match order {
-            Some(Order::Send(record)) => Ok(Next::Record(record)),
-            Some(Order::End) => Ok(Next::End),
-            Some(Order::Fail(error)) => Err(error),
+        match request {
+            Some(Request::Send(record)) => Ok(Next::Record(record)),
+            Some(Request::End) => Ok(Next::End),
+            Some(Request::Fail(error)) => Err(error),
             None => Ok(Next::Idle),
         }
     }

@@ -21,10 +21,10 @@ pub(super) struct Block<T> {
     idle: AtomicBool,
     /// The round of each numbered signal that passes before the first record, likewise.
     rounds: PerNumbered<AtomicU64>,
-    slots: [Slot<T>; 0],
+    slots: [RecordSlot<T>; 0],
 }
 
-pub(super) type Slot<T> = UnsafeCell<MaybeUninit<T>>;
+pub(super) type RecordSlot<T> = UnsafeCell<MaybeUninit<T>>;
 
 /// What lies behind the last slot in builds with debug assertions, and is there still when the block is used again or
 /// freed, unless somebody wrote past the end.
@@ -33,7 +33,7 @@ const GUARD_BYTES: usize = if cfg!(debug_assertions) { 16 } else { 0 };
 
 impl<T> Block<T> {
     fn layout(capacity: usize) -> Layout {
-        let slots = Layout::array::<Slot<T>>(capacity).expect("a block is far smaller than the address space");
+        let slots = Layout::array::<RecordSlot<T>>(capacity).expect("a block is far smaller than the address space");
         let (layout, offset) = Layout::new::<Self>().extend(slots).expect("as above");
         debug_assert_eq!(offset, size_of::<Self>(), "the empty `slots` gives a block the alignment of its slots");
         let (layout, _) = layout.extend(Layout::new::<[u8; GUARD_BYTES]>()).expect("as above");
@@ -79,7 +79,7 @@ impl<T> Block<T> {
         unsafe {
             block.write(header);
             for index in 0..capacity {
-                Self::slots(block).add(index).write(Slot::new(MaybeUninit::uninit()));
+                Self::slots(block).add(index).write(RecordSlot::new(MaybeUninit::uninit()));
             }
             Self::guard(block).write(GUARD);
         }
@@ -91,7 +91,7 @@ impl<T> Block<T> {
     /// # Safety
     /// `block` came from [`Block::allocate`] and was not freed.
     #[inline(always)]
-    pub(super) unsafe fn slots(block: *mut Self) -> *mut Slot<T> {
+    pub(super) unsafe fn slots(block: *mut Self) -> *mut RecordSlot<T> {
         // SAFETY: the slots begin where the header ends, see `layout`.
         unsafe { block.add(1) }.cast()
     }

@@ -315,14 +315,14 @@ impl<T> Reader<T> {
     #[inline(always)]
     unsafe fn hand<X: Taker<T>>(&mut self, count: usize, taker: &mut X) -> Result<(), X::Refusal> {
         /// Says how far the reader got when the loop is left, by its end, a refusal or a panic.
-        struct Progress<'a, T, X: Taker<T>> {
+        struct HowFar<'a, T, X: Taker<T>> {
             next: usize,
             read: &'a mut usize,
             taken: &'a mut usize,
             taker: &'a mut X,
             records: PhantomData<fn(T)>,
         }
-        impl<T, X: Taker<T>> Drop for Progress<'_, T, X> {
+        impl<T, X: Taker<T>> Drop for HowFar<'_, T, X> {
             #[inline(always)]
             fn drop(&mut self) {
                 let count = self.next - *self.read;
@@ -334,7 +334,7 @@ impl<T> Reader<T> {
         // SAFETY: `look` found records, so the reader has a block.
         let slots = unsafe { Block::slots(self.block) };
         let (next, read, taken) = (self.read, &mut self.read, &mut self.taken);
-        let mut progress = Progress { next, read, taken, taker, records: PhantomData };
+        let mut progress = HowFar { next, read, taken, taker, records: PhantomData };
         let end = progress.next + count;
         while progress.next < end {
             progress.taker.look()?;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::ptr;
 use std::time::Duration;
 
-use super::block::{Block, Slot};
+use super::block::{Block, RecordSlot};
 use super::mark::{Between, Mark, Numbered, PerNumbered};
 use super::metrics::BlockedBy;
 use super::sync::{Arc, Instant, Ordering, SPINS, YIELDS, fence, publish_fence, thread};
@@ -29,7 +29,7 @@ const FEW_RECORDS: usize = 64;
 /// like lead back to the lane. So nobody's mistake makes a push write past the end of a block.
 pub(crate) struct Writer<T, W: Wait> {
     /// Those of the open block, or of the spare one; the header lies right before them.
-    slots: *mut Slot<T>,
+    slots: *mut RecordSlot<T>,
     len: usize,
     far: Box<Far<T, W>>,
 }

@@ -17,13 +17,13 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{c_int, c_void, sigaction, siginfo_t};
 
-use super::Process;
+use super::ProcessSignals;
 use crate::sync::lock;
 
 /// Signals are numbered from 1 to 64.
 pub(super) const NUMBERS: usize = 65;
 
-static PROCESS: AtomicPtr<Process> = AtomicPtr::new(null_mut());
+static PROCESS: AtomicPtr<ProcessSignals> = AtomicPtr::new(null_mut());
 
 /// What each signal did before it was taken over last; null if it never was.
 static BEFORE: [AtomicPtr<sigaction>; NUMBERS] = [const { AtomicPtr::new(null_mut()) }; NUMBERS];
@@ -52,7 +52,7 @@ impl Taken {
 
 /// What is known of signals in this process. A forked one has neither the threads of the other nor its locks, which may
 /// have been held, and gets its own.
-pub(super) fn here() -> &'static Process {
+pub(super) fn here() -> &'static ProcessSignals {
     // SAFETY: null, or a process's own that is never freed.
     let found = || unsafe { PROCESS.load(Ordering::Acquire).as_ref() };
     loop {
@@ -62,7 +62,7 @@ pub(super) fn here() -> &'static Process {
         {
             return process;
         }
-        let made = Box::into_raw(Process::new());
+        let made = Box::into_raw(ProcessSignals::new());
         let current = current.map_or(null_mut(), |process| from_ref(process).cast_mut());
         if PROCESS.compare_exchange(current, made, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // Another thread was first. SAFETY: nobody else has seen this one.
@@ -117,7 +117,7 @@ pub(super) fn before(signal: c_int) -> Option<&'static sigaction> {
     unsafe { BEFORE.get(number(signal))?.load(Ordering::Acquire).as_ref() }
 }
 
-impl Process {
+impl ProcessSignals {
     /// Has the handler stand in for what a signal does, until it was given back as often; says whether that could be. A
     /// signal that is ignored goes on being ignored. `flags` are the handler's where it replaces no function.
     pub(super) fn take(&self, signal: c_int, flags: c_int) -> bool {

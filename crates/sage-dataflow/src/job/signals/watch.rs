@@ -6,7 +6,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use super::dispositions::{bit, here, signals_of};
-use super::{NUDGES, Process, SIGNALS};
+use super::{NUDGES, ProcessSignals, SIGNALS};
 
 /// Makes signals end [`JobHandle::wait_watching`](crate::JobHandle::wait_watching), until it is dropped. For a host
 /// such as an interpreter, whose handlers only note that a signal came, and whose first thread acts on it between two
@@ -18,7 +18,7 @@ use super::{NUDGES, Process, SIGNALS};
 /// inside another.
 #[derive(Debug)]
 pub struct SignalWatch {
-    process: &'static Process,
+    process: &'static ProcessSignals,
     /// Those that were taken over.
     signals: u64,
     waker: Waker,
@@ -27,9 +27,9 @@ pub struct SignalWatch {
 }
 
 /// Wakes who watches.
-struct Rouse(&'static Process);
+struct WatchWaker(&'static ProcessSignals);
 
-impl Wake for Rouse {
+impl Wake for WatchWaker {
     fn wake(self: Arc<Self>) {
         self.0.host.post();
     }
@@ -47,7 +47,7 @@ impl SignalWatch {
             true => set | bit(signal),
             false => set,
         });
-        Self { process, signals: set, waker: Waker::from(Arc::new(Rouse(process))), waits: AtomicUsize::new(0) }
+        Self { process, signals: set, waker: Waker::from(Arc::new(WatchWaker(process))), waits: AtomicUsize::new(0) }
     }
 
     /// Returns the signals that have come since the last call, each once, in the order of their numbers.

@@ -32,7 +32,7 @@ pub(crate) struct Flight<I, F: AsyncFunction<I>> {
     function: F,
     policy: Policy<I>,
     since: Option<Since<F::Future>>,
-    slots: Vec<Slot<I, F>>,
+    slots: Vec<FlightSlot<I, F>>,
     vacant: Vec<u32>,
     /// Slots in the order in which their results leave: in order, all that are taken; else those that are done.
     leaving: VecDeque<u32>,
@@ -70,7 +70,7 @@ impl Wake for SlotWaker {
     }
 }
 
-struct Slot<I, F: AsyncFunction<I>> {
+struct FlightSlot<I, F: AsyncFunction<I>> {
     /// Which record of the task's input it holds, from 1.
     record: u64,
     future: Pin<Box<Option<F::Future>>>,
@@ -110,7 +110,7 @@ fn note_begin<U>(begun: &mut Option<Instant>, future: Option<&U>, since: Since<U
     *begun = begun.or_else(|| future.and_then(since).map(Instant::from_std));
 }
 
-impl<I, F: AsyncFunction<I>> Slot<I, F> {
+impl<I, F: AsyncFunction<I>> FlightSlot<I, F> {
     fn new(slot: u32, woken: &Arc<Woken>) -> Self {
         let wake = Arc::new(SlotWaker { slot, queued: Queued::new(), woken: woken.clone() });
         Self {
@@ -282,7 +282,7 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
         debug_assert!(!self.is_full(), "no more are in flight than may be");
         let index = self.vacant.pop().unwrap_or_else(|| {
             let index = u32::try_from(self.slots.len()).expect("far fewer may be in flight");
-            self.slots.push(Slot::new(index, &self.woken));
+            self.slots.push(FlightSlot::new(index, &self.woken));
             index
         });
         if self.policy.order == Order::Ordered {

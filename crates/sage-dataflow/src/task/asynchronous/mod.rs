@@ -187,7 +187,7 @@ impl Failing {
 const LONG_BATCH: Duration = Duration::from_millis(1);
 
 /// Why the task takes no more records from its inbox for now.
-enum Refusal {
+enum NoMore {
     /// Every slot is taken, or there are others to attend to.
     Enough,
     Stop(Stop),
@@ -205,24 +205,24 @@ struct Intake<'a, I, F: AsyncFunction<I>> {
 }
 
 impl<I, F: AsyncFunction<I>> Taker<I> for Intake<'_, I, F> {
-    type Refusal = Refusal;
-    fn look(&mut self) -> Result<(), Refusal> {
+    type Refusal = NoMore;
+    fn look(&mut self) -> Result<(), NoMore> {
         if self.control.load() == Control::Cancel {
-            return Err(Refusal::Stop(Stop::Cancelled));
+            return Err(NoMore::Stop(Stop::Cancelled));
         }
         let others_wait = self.flight.has_result() || self.flight.is_roused();
         if self.flight.is_full() || (others_wait && self.began.elapsed() > LONG_BATCH) {
-            return Err(Refusal::Enough);
+            return Err(NoMore::Enough);
         }
         Ok(())
     }
 
-    fn take(&mut self, record: I) -> Result<(), Refusal> {
+    fn take(&mut self, record: I) -> Result<(), NoMore> {
         *self.taken += 1;
         self.cx.resume(self.node, *self.taken);
         let Err((slot, error)) = self.flight.start(record, *self.taken) else { return Ok(()) };
         let settled = self.failing.settle(self.flight, slot, error, *self.taken);
-        settled.map_err(|fault| Refusal::Stop(self.cx.fault(fault)))
+        settled.map_err(|fault| NoMore::Stop(self.cx.fault(fault)))
     }
 
     fn took(&mut self, _count: usize) {}
@@ -259,7 +259,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
         // A wait for fuller batches would begin anew with each completion, and might never end.
         inbox.hurry();
         match inbox.poll(&mut Intake { flight, taken, node: *node, control, failing, cx, began: Instant::now() }) {
-            Ok(Polled::Taken) | Err(Refusal::Enough) => Ok(true),
+            Ok(Polled::Taken) | Err(NoMore::Enough) => Ok(true),
             Ok(Polled::Nothing) => Ok(false),
             Ok(Polled::Between(between)) => {
                 self.held = Some(between);
@@ -270,7 +270,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
                 Ok(true)
             }
             Ok(Polled::Aborted) => Err(Stop::Cancelled),
-            Err(Refusal::Stop(stop)) => Err(stop),
+            Err(NoMore::Stop(stop)) => Err(stop),
         }
     }
 

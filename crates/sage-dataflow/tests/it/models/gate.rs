@@ -99,7 +99,7 @@ fn check(callers: &'static [Option<u64>], one_slot: bool) {
         shared.0.value.with_mut(|value| unsafe { *value = 0 });
         let inside: u64 = threads.into_iter().map(|thread| u64::from(thread.join().expect("no call panics"))).sum();
         assert!(!call(&shared, &common, Some(99)), "a call got in after the gate was closed");
-        assert_eq!(shared.0.gate.tally().calls, inside);
+        assert_eq!(shared.0.gate.counts().calls, inside);
     });
 }
 
