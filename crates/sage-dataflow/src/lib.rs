@@ -39,6 +39,7 @@
 compile_error!("sage runs on Linux only: its signal handling and its checks of what is left use Linux interfaces");
 
 mod backend;
+mod between;
 mod chain;
 mod clock;
 mod control;
@@ -49,7 +50,6 @@ mod guarded;
 mod ids;
 mod job;
 mod key;
-mod mark;
 mod metrics;
 mod operator;
 mod runtime;

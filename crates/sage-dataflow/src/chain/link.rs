@@ -17,10 +17,10 @@ use super::push::Push;
 use super::refusal::Leave;
 use super::signal::Signal;
 use super::stage::{Emit, Outlet, Stage};
+use crate::between::Watermark;
 use crate::control::JobControl;
 use crate::guarded::Guarded;
 use crate::ids::NodeId;
-use crate::mark::Mark;
 use crate::metrics::Counter;
 use crate::time::Timestamp;
 
@@ -69,7 +69,7 @@ struct Rest {
     emitted: Arc<Counter>,
     late: Option<Arc<Counter>>,
     /// The last watermark, which is on its way: it goes on behind all that the operator emits at the end.
-    last: Option<Mark>,
+    last: Option<Watermark>,
 }
 
 /// What is known of a link when it is compiled. As constants of their own they keep what they rule out from being
@@ -406,8 +406,8 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
         let heeded = self.call(at, |operator, ways| operator.signal(signal, ways));
         match (signal, heeded) {
             (Signal::InputEnded(_), heeded) => return heeded,
-            (Signal::Watermark(mark), heeded) if mark.is_last() => {
-                self.rest.last = Some(mark);
+            (Signal::Watermark(watermark), heeded) if watermark.is_last() => {
+                self.rest.last = Some(watermark);
                 return heeded;
             }
             (Signal::Finish, Ok(()) | Err(Fault::Stop(Stop::Satisfied))) => self.rest.errors.finish(at.record())?,
@@ -418,8 +418,8 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
             Signal::Finish => self.operator.watermark().or(self.rest.last),
             _ => None,
         };
-        if let Some(mark) = watermark {
-            match self.pass(Signal::Watermark(mark), at) {
+        if let Some(watermark) = watermark {
+            match self.pass(Signal::Watermark(watermark), at) {
                 Err(Fault::Stop(Stop::Satisfied)) if signal == Signal::Finish => {}
                 passed => passed?,
             }

@@ -1,6 +1,6 @@
 //! The signals that travel along a chain between records.
 
-use crate::mark::{Between, Mark, Numbered};
+use crate::between::{Between, Numbered, Watermark};
 
 /// Something that travels along a chain in its place among the records.
 ///
@@ -12,7 +12,7 @@ pub enum Signal {
     /// No record is waiting: buffered records are to be written out. Comes after [`Time`](Self::Time).
     Flush,
     /// Every earlier record was pushed, but for late ones.
-    Watermark(Mark),
+    Watermark(Watermark),
     /// A probe of a loop, in its numbered round: every record before it was pushed.
     Probe(u64),
     /// This input of the inbox, counted from 0, has ended: all its records were pushed. Only the first operator of a
@@ -40,7 +40,7 @@ impl Signal {
     /// What it is in a lane, if lanes carry it.
     pub(crate) fn between(self) -> Option<Between> {
         match self {
-            Self::Watermark(mark) => Some(Between::Watermark(mark)),
+            Self::Watermark(watermark) => Some(Between::Watermark(watermark)),
             Self::Probe(round) => Some(Between::Numbered(Numbered::Probe, round)),
             // A reader sees to its own time; ends of lanes are no signals.
             Self::Time | Self::Flush | Self::InputEnded(_) | Self::Finish => None,
@@ -53,7 +53,7 @@ impl Signal {
 impl From<Between> for Signal {
     fn from(between: Between) -> Self {
         match between {
-            Between::Watermark(mark) => Self::Watermark(mark),
+            Between::Watermark(watermark) => Self::Watermark(watermark),
             Between::Numbered(Numbered::Probe, round) => Self::Probe(round),
             #[cfg(test)]
             Between::Numbered(Numbered::Trace, round) => Self::Trace(round),

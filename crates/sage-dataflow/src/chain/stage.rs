@@ -7,7 +7,7 @@ use super::context::{CloseContext, OpenContext};
 use super::fault::Fault;
 use super::signal::Signal;
 use crate::BoxError;
-use crate::mark::Mark;
+use crate::between::Watermark;
 use crate::time::Timestamp;
 
 /// What a stage promises of itself, known when its chain is compiled. A chain relies on it for its safety.
@@ -101,7 +101,7 @@ pub trait Stage: Send + 'static {
     }
 
     /// The watermark that holds from here on, if that is news. Asked after [`Signal::Time`] and [`Signal::Finish`].
-    fn watermark(&mut self) -> Option<Mark> {
+    fn watermark(&mut self) -> Option<Watermark> {
         None
     }
 

@@ -17,7 +17,7 @@ mod weight;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{mark, metrics, sync};
+use crate::{between, metrics, sync};
 
 pub(crate) use circle::{Circle, Wanting};
 pub use feedback::FeedbackError;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::lane::{Depth, Inbox, Polled, Pushed, ReaderState, Refused, Size, Taker, Wait, lane};
-use crate::mark::{Between, Mark, Numbered};
+use crate::between::{Between, Numbered, Watermark};
 
 /// A record of an odd size, which counts how often it is dropped.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ fn run(deeds: &[Deed], capacity: usize, opened: bool) -> (Vec<u64>, bool, u64, u
                 }
             }
             Deed::Attend => _ = writer.attend(),
-            Deed::Watermark(millis) => _ = writer.put(Between::Watermark(Mark { millis, idle: millis == 0 })),
+            Deed::Watermark(millis) => _ = writer.put(Between::Watermark(Watermark { millis, idle: millis == 0 })),
             Deed::Probe => {
                 round += 1;
                 let _ = writer.put(Between::Numbered(Numbered::Probe, round));
@@ -178,7 +178,7 @@ fn a_push_that_is_attended_to_late_has_lost_nothing() {
     let _inbox = Inbox::new(vec![reader], signal, Duration::ZERO);
     writer.open();
     assert_eq!(writer.push(1), Pushed::Attend);
-    let none = Between::Watermark(Mark::NONE);
+    let none = Between::Watermark(Watermark::NONE);
     assert_eq!((writer.put(none), writer.put(none)), (Ok(()), Ok(())));
     assert_eq!((writer.attend(), writer.push(2), writer.finish()), (Ok(()), Pushed::Attend, Ok(())));
 }

@@ -7,10 +7,10 @@ use std::convert::Infallible;
 
 use super::window::OpenWindows;
 use crate::BoxError;
+use crate::between::Watermark;
 use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::clock::Clock;
 use crate::key::KeySelector;
-use crate::mark::Mark;
 use crate::time::{Timed, Timestamp};
 
 /// Selects the key of a record by the value in it.
@@ -50,12 +50,12 @@ pub struct Clocked<W> {
     /// When the first window fires.
     due: i64,
     fired: i64,
-    sent: Mark,
+    sent: Watermark,
 }
 
 impl<W> Clocked<W> {
     pub(crate) fn new(windows: W) -> Self {
-        Self { windows, clock: None, now: i64::MIN, due: i64::MAX, fired: i64::MIN, sent: Mark::NONE }
+        Self { windows, clock: None, now: i64::MIN, due: i64::MAX, fired: i64::MIN, sent: Watermark::NONE }
     }
 }
 
@@ -123,9 +123,9 @@ impl<W: OpenWindows> Stage for Clocked<W> {
     }
 
     /// Idle while no window is open, so that nobody waits for one.
-    fn watermark(&mut self) -> Option<Mark> {
-        let mark = Mark { millis: self.fired, idle: self.due == i64::MAX && self.fired < i64::MAX };
-        (std::mem::replace(&mut self.sent, mark) != mark).then_some(mark)
+    fn watermark(&mut self) -> Option<Watermark> {
+        let watermark = Watermark { millis: self.fired, idle: self.due == i64::MAX && self.fired < i64::MAX };
+        (std::mem::replace(&mut self.sent, watermark) != watermark).then_some(watermark)
     }
 
     fn wake_at(&self) -> Option<Timestamp> {

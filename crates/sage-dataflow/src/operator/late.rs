@@ -97,7 +97,7 @@ impl<W: OpenWindows, L: LateRecords<W::Value>> Stage for Windows<W, L> {
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
         match signal {
-            Signal::Watermark(mark) => self.open.advance(mark.millis, out),
+            Signal::Watermark(watermark) => self.open.advance(watermark.millis, out),
             Signal::Finish => self.open.advance(i64::MAX, out),
             _ => Ok(()),
         }

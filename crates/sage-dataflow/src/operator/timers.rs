@@ -316,7 +316,7 @@ where
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
         match signal {
             Signal::Time => self.tick(out),
-            Signal::Watermark(mark) => self.advance(mark.millis, out),
+            Signal::Watermark(watermark) => self.advance(watermark.millis, out),
             Signal::Finish => {
                 self.advance(i64::MAX, out)?;
                 self.ending = true;

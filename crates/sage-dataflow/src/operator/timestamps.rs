@@ -5,9 +5,9 @@
 use std::convert::Infallible;
 use std::marker::PhantomData;
 
+use crate::between::Watermark;
 use crate::chain::{Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::clock::Clock;
-use crate::mark::Mark;
 use crate::time::{OutOfOrder, Timed, Timestamp};
 
 /// `with_timestamps`: emits each record with its time; between batches, the latest time minus the bound as the
@@ -17,7 +17,7 @@ pub(crate) struct Timestamps<F, I> {
     order: OutOfOrder,
     latest: i64,
     records: u64,
-    sent: Mark,
+    sent: Watermark,
     /// How many records there were when it was last asked for a watermark, and since when there have been as many.
     seen: u64,
     since: Timestamp,
@@ -28,7 +28,7 @@ pub(crate) struct Timestamps<F, I> {
 
 impl<F, I> Timestamps<F, I> {
     pub(crate) fn new(function: F, order: OutOfOrder) -> Self {
-        let (latest, sent) = (i64::MIN, Mark::NONE);
+        let (latest, sent) = (i64::MIN, Watermark::NONE);
         let since = Timestamp::MIN;
         let (clock, types) = (None, PhantomData);
         Self { function, order, latest, records: 0, sent, seen: 0, since, clock, ended: false, types }
@@ -82,15 +82,15 @@ where
         Ok(())
     }
 
-    fn watermark(&mut self) -> Option<Mark> {
-        let mark = if self.ended {
-            Mark { millis: i64::MAX, idle: false }
+    fn watermark(&mut self) -> Option<Watermark> {
+        let watermark = if self.ended {
+            Watermark { millis: i64::MAX, idle: false }
         } else {
             // The last watermark is kept for the end of input, so that a record of the last moment can still come.
             let reached = Timestamp::from_millis(self.latest).earlier(self.order.bound).millis();
-            Mark { millis: reached.min(i64::MAX - 1), idle: self.is_idle() }
+            Watermark { millis: reached.min(i64::MAX - 1), idle: self.is_idle() }
         };
-        (std::mem::replace(&mut self.sent, mark) != mark).then_some(mark)
+        (std::mem::replace(&mut self.sent, watermark) != watermark).then_some(watermark)
     }
 
     fn wake_at(&self) -> Option<Timestamp> {

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::pace::Work;
 use super::{Step, Task};
+use crate::between::Between;
 use crate::chain::{Fault, Position, Push, Signal, Stop, TaskContext};
 use crate::control::{Control, JobControl};
 use crate::exchange::lane::{Inbox, Polled, Taker};
 use crate::exchange::{Circle, Gauge, Returned, Rounds};
-use crate::mark::Between;
 use crate::metrics::Counter;
 
 /// The chain behind an inbox.

@@ -4,7 +4,7 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::mem::MaybeUninit;
 use std::ptr;
 
-use super::mark::{Mark, Numbered, PerNumbered};
+use super::between::{Numbered, PerNumbered, Watermark};
 use super::sync::{AtomicBool, AtomicI64, AtomicPtr, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
 /// The header of a block; its slots follow it in the same allocation, so that one pointer leads to both.
@@ -70,8 +70,8 @@ impl<T> Block<T> {
             limit: AtomicUsize::new(capacity),
             capacity,
             next: AtomicPtr::new(ptr::null_mut()),
-            millis: AtomicI64::new(Mark::NONE.millis),
-            idle: AtomicBool::new(Mark::NONE.idle),
+            millis: AtomicI64::new(Watermark::NONE.millis),
+            idle: AtomicBool::new(Watermark::NONE.idle),
             rounds: Default::default(),
             slots: [],
         };
@@ -97,16 +97,16 @@ impl<T> Block<T> {
     }
 
     /// Sets the watermark that holds before the first record. The writer's, while there is no record.
-    pub(super) fn set_mark(&self, mark: Mark) {
-        self.millis.store(mark.millis, Ordering::Release);
-        self.idle.store(mark.idle, Ordering::Release);
+    pub(super) fn set_watermark(&self, watermark: Watermark) {
+        self.millis.store(watermark.millis, Ordering::Release);
+        self.idle.store(watermark.idle, Ordering::Release);
     }
 
     /// The watermark that holds before the first record, for a reader that has just read a length of `len`. Final if
     /// that is not zero; and then a record has come, so that nothing is idle.
-    pub(super) fn mark(&self, len: usize) -> Mark {
+    pub(super) fn watermark(&self, len: usize) -> Watermark {
         let idle = len == 0 && self.idle.load(Ordering::Acquire);
-        Mark { millis: self.millis.load(Ordering::Acquire), idle }
+        Watermark { millis: self.millis.load(Ordering::Acquire), idle }
     }
 
     /// Sets the round of a signal that passes before the first record. The writer's, while there is no record.

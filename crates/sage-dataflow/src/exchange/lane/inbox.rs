@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::allowance::Allowance;
-use super::mark::{Between, Mark, Numbered, PerNumbered};
+use super::between::{Between, Numbered, PerNumbered, Watermark};
 use super::reader::{Found, Reader, Taker};
 use super::sync::{Arc, Ordering, SPINS, YIELDS, fence, park_for, park_within, thread};
 use super::{ANY, BROKEN, FULL, GONE, RUNNING, ReaderState};
@@ -27,7 +27,7 @@ pub(crate) struct Inbox<T> {
     /// Inputs whose lanes have all finished and been emptied, and that nobody was told of yet.
     ended: Vec<usize>,
     /// The watermark of all the lanes together, as it was last handed on; it never goes back.
-    mark: Mark,
+    watermark: Watermark,
     /// The round of each signal that has passed all the lanes, as it was last handed on.
     rounds: PerNumbered<u64>,
 }
@@ -58,7 +58,7 @@ impl<T> Inbox<T> {
             overdue: None,
             satisfied: false,
             ended: Vec::new(),
-            mark: Mark::NONE,
+            watermark: Watermark::NONE,
             rounds: Default::default(),
         };
         inbox.works_on(1);
@@ -117,10 +117,10 @@ impl<T> Inbox<T> {
                     self.lanes.rotate_left(1);
                     looked += 1;
                 }
-                Found::Marked(mark) => {
-                    self.lanes[0].heed(mark);
-                    if let Some(mark) = self.advance() {
-                        return Ok(Polled::Between(Between::Watermark(mark)));
+                Found::Watermark(watermark) => {
+                    self.lanes[0].heed(watermark);
+                    if let Some(watermark) = self.advance() {
+                        return Ok(Polled::Between(Between::Watermark(watermark)));
                     }
                 }
                 Found::Signalled(signal, round) => {
@@ -131,8 +131,8 @@ impl<T> Inbox<T> {
                 }
                 Found::Finished => {
                     self.lane_finished();
-                    if let Some(mark) = self.advance() {
-                        return Ok(Polled::Between(Between::Watermark(mark)));
+                    if let Some(watermark) = self.advance() {
+                        return Ok(Polled::Between(Between::Watermark(watermark)));
                     }
                 }
                 Found::Aborted => return Ok(Polled::Aborted),
@@ -167,10 +167,10 @@ impl<T> Inbox<T> {
     }
 
     /// What the watermarks of the lanes come to, if that is news. A lane that has ended no longer counts.
-    fn advance(&mut self) -> Option<Mark> {
-        let mark = Mark::merged(self.lanes.iter().filter_map(Reader::mark))?;
-        let mark = Mark { millis: mark.millis.max(self.mark.millis), ..mark };
-        (std::mem::replace(&mut self.mark, mark) != mark).then_some(mark)
+    fn advance(&mut self) -> Option<Watermark> {
+        let watermark = Watermark::merged(self.lanes.iter().filter_map(Reader::watermark))?;
+        let watermark = Watermark { millis: watermark.millis.max(self.watermark.millis), ..watermark };
+        (std::mem::replace(&mut self.watermark, watermark) != watermark).then_some(watermark)
     }
 
     /// A signal that has passed all the lanes, if that is news.

@@ -59,7 +59,7 @@ use crossbeam_utils::CachePadded;
 use sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, OnceLock, Ordering, Thread, UnsafeCell, drop_record};
 
 use super::metrics::BlockedBy;
-use super::{mark, metrics, sync};
+use super::{between, metrics, sync};
 pub(crate) use inbox::{Inbox, Polled};
 pub(crate) use reader::{Reader, Taker};
 pub(crate) use tally::Tally;

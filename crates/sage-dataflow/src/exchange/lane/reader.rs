@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 use std::ptr;
 
+use super::between::{Numbered, PerNumbered, Watermark};
 use super::block::Block;
-use super::mark::{Mark, Numbered, PerNumbered};
 use super::sync::{Arc, Ordering, fence};
 use super::{FINISHED, Lane, OPEN, Tally};
 
@@ -19,7 +19,7 @@ pub(crate) struct Reader<T> {
     /// How many records may wait; `usize::MAX` for as many as the blocks hold.
     allowed: usize,
     /// The watermark that was last found and heeded.
-    mark: Mark,
+    watermark: Watermark,
     /// The round of each signal that was last found and heeded.
     rounds: PerNumbered<u64>,
     lane: Arc<Lane<T>>,
@@ -38,7 +38,7 @@ unsafe impl<T: Send> Send for Reader<T> {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     /// A watermark that holds from here on; to be answered by [`Reader::heed`].
-    Marked(Mark),
+    Watermark(Watermark),
     /// A signal that passes here, in its round; to be answered by [`Reader::pass`].
     Signalled(Numbered, u64),
     /// Records to take, and whether they are the rest of a block that gets no more.
@@ -62,7 +62,7 @@ impl<T> Reader<T> {
             taken: 0,
             told: 0,
             allowed,
-            mark: Mark::NONE,
+            watermark: Watermark::NONE,
             rounds: Default::default(),
             input: 0,
             in_loop: false,
@@ -88,8 +88,8 @@ impl<T> Reader<T> {
     }
 
     /// The watermark that was last heeded; `None` if nobody is to wait for one.
-    pub(super) fn mark(&self) -> Option<Mark> {
-        (!self.from_head).then_some(self.mark)
+    pub(super) fn watermark(&self) -> Option<Watermark> {
+        (!self.from_head).then_some(self.watermark)
     }
 
     /// The round of a signal that has passed here; `None` if it is not awaited here.
@@ -106,8 +106,8 @@ impl<T> Reader<T> {
     }
 
     /// Takes note of a watermark that was found.
-    pub(super) fn heed(&mut self, mark: Mark) {
-        self.mark = mark;
+    pub(super) fn heed(&mut self, watermark: Watermark) {
+        self.watermark = watermark;
     }
 
     /// Looks for records, moving on to the next block where this one is used up.
@@ -222,9 +222,9 @@ impl<T> Reader<T> {
             let block = unsafe { &*self.block };
             let len = block.len.load(Ordering::Acquire);
             if self.read == 0 {
-                let mark = block.mark(len);
-                if mark != self.mark {
-                    return Some(Found::Marked(mark));
+                let watermark = block.watermark(len);
+                if watermark != self.watermark {
+                    return Some(Found::Watermark(watermark));
                 }
                 for &signal in Numbered::ALL {
                     let round = block.round(signal);

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::ptr;
 use std::time::Duration;
 
+use super::between::{Between, Numbered, PerNumbered, Watermark};
 use super::block::{Block, RecordSlot};
-use super::mark::{Between, Mark, Numbered, PerNumbered};
 use super::metrics::BlockedBy;
 use super::sync::{Arc, Instant, Ordering, SPINS, YIELDS, fence, publish_fence, thread};
 use super::{ABORTED, ANY, FINISHED, Lane, Pushed, RUNNING, ReaderState, Refused, Wait};
@@ -49,7 +49,7 @@ struct Far<T, W> {
     /// or if its last block is full and was not attended to. A record that was lost so stays in its length.
     spare: *mut Block<T>,
     /// The watermark that was last written.
-    mark: Mark,
+    watermark: Watermark,
     /// The round of each signal that was last written.
     rounds: PerNumbered<u64>,
     signal: Arc<ReaderState>,
@@ -137,7 +137,7 @@ impl<T, W: Wait> Writer<T, W> {
         let spare = Block::allocate(1);
         // SAFETY: nobody else knows of the block.
         unsafe { &*spare }.limit.store(0, Ordering::Relaxed);
-        let (mark, refused) = (Mark::NONE, None);
+        let (watermark, refused) = (Watermark::NONE, None);
         let (allowed_before, brisk) = (0, true);
         let weighing = None;
         let far = Far {
@@ -148,7 +148,7 @@ impl<T, W: Wait> Writer<T, W> {
             pace,
             refused,
             spare,
-            mark,
+            watermark,
             rounds: Default::default(),
             signal,
             lane,
@@ -350,17 +350,17 @@ impl<T, W: Wait> Far<T, W> {
         let block = unsafe { &*self.tail.block };
         let empty = block.len.load(Ordering::Relaxed) == 0;
         // A record has ended idleness by itself.
-        self.mark.idle &= empty;
+        self.watermark.idle &= empty;
         match between {
-            Between::Watermark(mark) if mark == self.mark => return Ok(()),
-            Between::Watermark(mark) => self.mark = mark,
+            Between::Watermark(watermark) if watermark == self.watermark => return Ok(()),
+            Between::Watermark(watermark) => self.watermark = watermark,
             Between::Numbered(signal, round) => self.rounds[signal as usize] = round,
         }
         if !empty {
             self.open_block()?;
         } else {
             match between {
-                Between::Watermark(mark) => block.set_mark(mark),
+                Between::Watermark(watermark) => block.set_watermark(watermark),
                 Between::Numbered(signal, round) => block.set_round(signal, round),
             }
         }
@@ -387,7 +387,7 @@ impl<T, W: Wait> Far<T, W> {
             self.signal.wake();
         }
         if block.len.load(Ordering::Relaxed) >= block.capacity || self.is_heavy() {
-            self.mark.idle = false;
+            self.watermark.idle = false;
             self.open_block()?;
         }
         self.wait_for_bytes()?;
@@ -501,7 +501,7 @@ impl<T, W: Wait> Far<T, W> {
     fn link(&mut self, block: *mut Block<T>) {
         // SAFETY: nobody else knows of the block yet.
         let fresh = unsafe { &*block };
-        fresh.set_mark(self.mark);
+        fresh.set_watermark(self.watermark);
         Numbered::ALL.iter().for_each(|&signal| fresh.set_round(signal, self.rounds[signal as usize]));
         // One more may wait, as it might before a watermark closed the block before this.
         fresh.limit.store(1, Ordering::Relaxed);

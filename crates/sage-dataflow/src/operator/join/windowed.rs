@@ -180,7 +180,7 @@ where
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
         match signal {
-            Signal::Watermark(mark) => self.advance(mark.millis, out),
+            Signal::Watermark(watermark) => self.advance(watermark.millis, out),
             Signal::Finish => self.advance(i64::MAX, out),
             _ => Ok(()),
         }

@@ -31,12 +31,12 @@ use tokio::runtime::Handle;
 
 use super::inlet::is_wanted;
 use super::{Step, Task};
+use crate::between::Between;
 use crate::chain::{DeadLetter, Errors, Fatal, Fault, OpenContext, Place, Push, Signal, Stop, TaskContext};
 use crate::control::{Control, JobControl};
 use crate::exchange::Circle;
 use crate::exchange::lane::{Inbox, Polled, Taker};
 use crate::ids::NodeId;
-use crate::mark::Between;
 use crate::metrics::Counter;
 use crate::runtime::enter;
 use crate::sync::{FOREVER, park_for};

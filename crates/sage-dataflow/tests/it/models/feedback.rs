@@ -53,10 +53,10 @@ mod sync {
     }
 }
 
+#[path = "../../../src/between.rs"]
+mod between;
 #[path = "../../../src/exchange/lane/mod.rs"]
 mod engine;
-#[path = "../../../src/mark.rs"]
-mod mark;
 #[path = "../../../src/metrics.rs"]
 mod metrics;
 #[path = "../../../src/exchange/rounds.rs"]
@@ -64,8 +64,8 @@ mod rounds;
 
 use std::time::Duration;
 
+use between::{Between, Numbered};
 use engine::{Depth, Inbox, Polled, Pushed, Reader, ReaderState, Size, Taker, Wait, Writer, lane};
-use mark::{Between, Numbered};
 use rounds::{Returned, Rounds};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;

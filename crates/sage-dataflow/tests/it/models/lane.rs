@@ -48,16 +48,16 @@ mod sync {
     }
 }
 
+#[path = "../../../src/between.rs"]
+mod between;
 #[path = "../../../src/exchange/lane/mod.rs"]
 mod engine;
-#[path = "../../../src/mark.rs"]
-mod mark;
 #[path = "../../../src/metrics.rs"]
 mod metrics;
 
 use std::time::Duration;
 
-use mark::{Between, Mark};
+use between::{Between, Watermark};
 
 use engine::{Depth, Inbox, Polled, Pushed, ReaderState, Refused, Size, Taker, Wait, Writer, lane};
 use loom::thread;
@@ -250,8 +250,8 @@ fn see(inbox: &mut Inbox<Counted>, enough: impl Fn(&[Seen]) -> bool) -> Vec<Seen
     seen
 }
 
-const fn at(millis: i64) -> Mark {
-    Mark { millis, idle: false }
+const fn at(millis: i64) -> Watermark {
+    Watermark { millis, idle: false }
 }
 
 /// One record, a watermark, a record, a watermark, over lanes of blocks of `capacity`.
@@ -350,7 +350,7 @@ fn the_slowest_lane_that_is_not_idle_counts() {
         slow.open();
         slow.put(Between::Watermark(at(2))).unwrap();
         let mut seen = see(&mut inbox, |seen| seen.contains(&Seen::Watermark(2)) && seen.contains(&Seen::Record(9)));
-        slow.put(Between::Watermark(Mark { millis: 2, idle: true })).unwrap();
+        slow.put(Between::Watermark(Watermark { millis: 2, idle: true })).unwrap();
         seen.extend(see(&mut inbox, |seen| seen.contains(&Seen::Watermark(5))));
         let mut fast = producer.join().unwrap();
         fast.finish().expect("nothing was lost");

@@ -1,15 +1,15 @@
-//! The marks between the records of a lane: watermarks and numbered signals.
+//! What lies between the records of a lane: watermarks and numbered signals.
 
 /// A watermark: no record of an earlier time is to come, in milliseconds since the epoch; and whether the input is
 /// idle, so that nobody should wait for its watermark. Records are the business of whoever reads it: an idle input that
 /// gives one is not idle any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
+pub struct Watermark {
     pub(crate) millis: i64,
     pub(crate) idle: bool,
 }
 
-impl Mark {
+impl Watermark {
     /// What holds before the first watermark: every time may come.
     pub(crate) const NONE: Self = Self { millis: i64::MIN, idle: false };
 
@@ -22,11 +22,11 @@ impl Mark {
     ///
     /// The slowest counts, of those that are not idle. Where all are, the fastest does: nothing is to come that could
     /// be late.
-    pub(crate) fn merged(marks: impl Iterator<Item = Self> + Clone) -> Option<Self> {
-        let active = marks.clone().filter(|mark| !mark.idle).map(|mark| mark.millis).min();
+    pub(crate) fn merged(watermarks: impl Iterator<Item = Self> + Clone) -> Option<Self> {
+        let active = watermarks.clone().filter(|watermark| !watermark.idle).map(|watermark| watermark.millis).min();
         match active {
             Some(millis) => Some(Self { millis, idle: false }),
-            None => marks.map(|mark| mark.millis).max().map(|millis| Self { millis, idle: true }),
+            None => watermarks.map(|watermark| watermark.millis).max().map(|millis| Self { millis, idle: true }),
         }
     }
 }
@@ -34,7 +34,7 @@ impl Mark {
 /// Something between two records of a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Between {
-    Watermark(Mark),
+    Watermark(Watermark),
     /// This signal, in its round.
     Numbered(Numbered, u64),
 }
