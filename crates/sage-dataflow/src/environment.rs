@@ -100,25 +100,37 @@ impl Environment {
         self
     }
 
-    /// How many records a batch between two threads holds, 1 to 1,048,576. Default: as many as fill 32 KiB, but at
-    /// least 64 and at most 4096.
-    pub fn batch_records(mut self, records: usize) -> Self {
-        self.options.batch_records = Some(records);
+    /// How many records a block holds, 1 to 1,048,576: records go from thread to thread in blocks. Default: as many as
+    /// fill 32 KiB, but at least 64 and at most 4096.
+    pub fn block_records(mut self, records: usize) -> Self {
+        self.options.block_records = Some(records);
         self
     }
 
-    /// How many batches may wait in the channel between two threads, 2 to 65,536. Default: 8. While the reader deals
-    /// with each batch in less than 0.2 ms, the channels of one producer may hold 64 in all, and each at least 8.
+    /// How many blocks may wait in the lane between two threads, 2 to 65,536. Default: 8. While the reader deals with
+    /// each block in less than 0.2 ms, the lanes of one producer may hold 64 in all, and each at least 8.
     ///
     /// Before a task that is slow, or has not yet shown that it is quick, fewer records wait: as many as it deals with
     /// in 10 ms, or twice as many as it works on at once if that is more.
-    pub fn queue_batches(mut self, batches: usize) -> Self {
-        self.options.queue_batches = Some(batches);
+    pub fn queue_blocks(mut self, blocks: usize) -> Self {
+        self.options.queue_blocks = Some(blocks);
         self
     }
 
-    /// How many bytes may wait on an edge: in all the channels between two operators that do not share a thread. 1 or
-    /// more; default 64 MiB. Each channel has an equal share. A record larger than that share passes alone.
+    /// The former name of [`block_records`](Self::block_records).
+    #[deprecated(since = "0.1.0", note = "use `block_records`")]
+    pub fn batch_records(self, records: usize) -> Self {
+        self.block_records(records)
+    }
+
+    /// The former name of [`queue_blocks`](Self::queue_blocks).
+    #[deprecated(since = "0.1.0", note = "use `queue_blocks`")]
+    pub fn queue_batches(self, batches: usize) -> Self {
+        self.queue_blocks(batches)
+    }
+
+    /// How many bytes may wait on an edge: in all the lanes between two operators that do not share a thread. 1 or more;
+    /// default 64 MiB. Each lane has an equal share. A record larger than that share passes alone.
     ///
     /// The bytes of a record are an estimate: the size of its type, plus the memory it holds elsewhere where that is
     /// known; see [`Stream::weigh`](crate::Stream::weigh). Only [`Feedback::limit`] bounds the records that go back to
@@ -128,7 +140,7 @@ impl Environment {
         self
     }
 
-    /// How long a record may wait for its batch to fill while records come fast. Records that come slowly do not wait.
+    /// How long a record may wait for its block to fill while records come fast. Records that come slowly do not wait.
     /// Default: 1 ms.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         // Zero is the inline backend's word for "nobody waits".

@@ -25,18 +25,26 @@ impl Counter {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum BlockedBy {
-    /// The channel was full of batches.
-    Batches,
+    /// The lane was full of blocks.
+    #[serde(alias = "batches")]
+    Blocks,
     /// As many records waited as the next task works on in 10 ms, or twice as many as it works on at once.
     Pace,
     /// As many bytes waited as the edge may hold.
     Bytes,
 }
 
+impl BlockedBy {
+    /// The former name of [`Blocks`](Self::Blocks).
+    #[deprecated(since = "0.1.0", note = "use `Blocks`")]
+    #[expect(non_upper_case_globals, reason = "programs write it as the variant that it was")]
+    pub const Batches: Self = Self::Blocks;
+}
+
 impl fmt::Display for BlockedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Batches => "batches",
+            Self::Blocks => "blocks",
             Self::Pace => "pace",
             Self::Bytes => "bytes",
         })
@@ -72,7 +80,7 @@ impl Blocked {
 
     /// What bound it longest, if it waited at all.
     pub(crate) fn mostly(&self) -> Option<BlockedBy> {
-        let all = [BlockedBy::Batches, BlockedBy::Pace, BlockedBy::Bytes];
+        let all = [BlockedBy::Blocks, BlockedBy::Pace, BlockedBy::Bytes];
         let longest = all.into_iter().max_by_key(|bound| self.0[*bound as usize])?;
         (!self.total().is_zero()).then_some(longest)
     }

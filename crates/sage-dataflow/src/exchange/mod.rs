@@ -1,5 +1,5 @@
 //! How records get from task to task: bounded lanes of record blocks, and the partitioning, which chooses a lane for
-//! each record. Users know a lane as a channel, and a block as a batch.
+//! each record.
 //!
 //! Knows nothing of operators, of services, or of who runs a chain.
 
@@ -35,7 +35,7 @@ pub(crate) use weight::{Weigh, Weights};
 pub enum Partitioning {
     /// Replica *i* sends to replica *i*.
     Forward,
-    /// Each record to the next replica in turn. Order is kept per channel only.
+    /// Each record to the next replica in turn. Order is kept in each lane only: from one replica to one other.
     RoundRobin,
     /// Records with equal keys to the same replica, by a stable hash. Order is kept per key.
     Hash,

@@ -15,9 +15,9 @@ pub(crate) type ConnectEdge = dyn Fn(&EdgePlan<'_>) -> EdgeEnds + Send;
 #[derive(Debug, Clone)]
 pub(crate) struct LaneOptions {
     /// Records per block; `None` for as many as fill 32 KiB, 64 to 4096.
-    pub(crate) batch_records: Option<usize>,
+    pub(crate) block_records: Option<usize>,
     /// Blocks in flight in a lane; `None` for 8, and more while they move fast.
-    pub(crate) queue_batches: Option<usize>,
+    pub(crate) queue_blocks: Option<usize>,
     /// Bytes in all the lanes of an edge.
     pub(crate) queue_bytes: usize,
     /// Lanes are unbounded: nobody could make room while a task waits.
@@ -40,8 +40,8 @@ impl LaneOptions {
         let bytes = size_of::<T>().max(1);
         let records = (share / bytes).max(1);
         let fitting = (BLOCK_BYTES / bytes).clamp(64, 4096).min((records / 4).max(1));
-        let capacity = self.batch_records.unwrap_or(fitting);
-        let depth = match self.queue_batches {
+        let capacity = self.block_records.unwrap_or(fitting);
+        let depth = match self.queue_blocks {
             _ if self.inline => return Size::blocks(capacity, Depth::UNBOUNDED),
             Some(blocks) => Depth { slow: blocks, fast: blocks },
             None => Depth { slow: SLOW_BLOCKS, fast: (FAST_BLOCKS / lanes.max(1)).max(SLOW_BLOCKS) },

@@ -37,8 +37,8 @@ pub(crate) struct Options {
     pub(crate) deadlines: Deadlines,
     pub(crate) time_limit: Option<Duration>,
     pub(crate) log_dir: Option<PathBuf>,
-    pub(crate) batch_records: Option<usize>,
-    pub(crate) queue_batches: Option<usize>,
+    pub(crate) block_records: Option<usize>,
+    pub(crate) queue_blocks: Option<usize>,
     pub(crate) queue_bytes: usize,
     pub(crate) flush_interval: Duration,
     pub(crate) clock: Option<Clock>,
@@ -55,8 +55,8 @@ impl Default for Options {
             deadlines: Deadlines::default(),
             time_limit: None,
             log_dir: None,
-            batch_records: None,
-            queue_batches: None,
+            block_records: None,
+            queue_blocks: None,
             queue_bytes: 64 << 20,
             flush_interval: Duration::from_millis(1),
             clock: None,
@@ -68,8 +68,8 @@ impl Default for Options {
 }
 
 /// The range of the two sizes of a lane.
-const MAX_BATCH_RECORDS: usize = 1 << 20;
-const MAX_QUEUE_BATCHES: usize = 1 << 16;
+const MAX_BLOCK_RECORDS: usize = 1 << 20;
+const MAX_QUEUE_BLOCKS: usize = 1 << 16;
 /// The range of a thread's stack.
 const MIN_STACK_BYTES: usize = 64 << 10;
 const MAX_STACK_BYTES: usize = 1 << 40;
@@ -81,10 +81,10 @@ impl Options {
             value if (min..=max).contains(&value) => Ok(()),
             value => Err(SubmitError::Option { option, value, range }),
         };
-        let batch_records = self.batch_records.unwrap_or(1);
-        check("batch_records", batch_records, 1, MAX_BATCH_RECORDS, "it may be 1 to 1048576")?;
-        let queue_batches = self.queue_batches.unwrap_or(2);
-        check("queue_batches", queue_batches, 2, MAX_QUEUE_BATCHES, "it may be 2 to 65536")?;
+        let block_records = self.block_records.unwrap_or(1);
+        check("block_records", block_records, 1, MAX_BLOCK_RECORDS, "it may be 1 to 1048576")?;
+        let queue_blocks = self.queue_blocks.unwrap_or(2);
+        check("queue_blocks", queue_blocks, 2, MAX_QUEUE_BLOCKS, "it may be 2 to 65536")?;
         check("queue_bytes", self.queue_bytes, 1, usize::MAX, "it may be 1 or more")?;
         let stack_bytes = self.threads.stack_bytes.unwrap_or(MIN_STACK_BYTES);
         check("stack_bytes", stack_bytes, MIN_STACK_BYTES, MAX_STACK_BYTES, "it may be 65536 to 1099511627776")
@@ -122,8 +122,8 @@ pub(crate) fn prepare(
     let job = WorksFor::new_job();
     let runtime = Arc::new(JobRuntime::new(options.runtime.clone(), job));
     let lanes = LaneOptions {
-        batch_records: options.batch_records,
-        queue_batches: options.queue_batches,
+        block_records: options.block_records,
+        queue_blocks: options.queue_blocks,
         queue_bytes: options.queue_bytes,
         inline: options.inline,
         flush_interval: if options.inline { Duration::ZERO } else { options.flush_interval },

@@ -82,14 +82,14 @@ pub trait Source: Send + 'static {
     /// be lost.
     fn next(&mut self, cx: &SourceContext) -> Result<Next<Self::Item>, BoxError>;
 
-    /// Whether it gives batches of records, which the operator behind it takes from the source while it works on them.
+    /// Whether it gives blocks of records, which the operator behind it takes from the source while it works on them.
     #[doc(hidden)]
     fn in_blocks(&self) -> bool {
         false
     }
 
-    /// How many records were taken of its last batch, if they come [`in_blocks`](Self::in_blocks). Called when the
-    /// chain is done with the batch: for the counts in the report and the pace of the task.
+    /// How many records were taken of its last block, if they come [`in_blocks`](Self::in_blocks). Called when the
+    /// chain is done with the block: for the counts in the report and the pace of the task.
     #[doc(hidden)]
     fn taken(&self) -> u64 {
         1

@@ -25,7 +25,7 @@ use crate::time::Timestamp;
 /// Two to five streams that go into one operator. Each has its own type of records.
 ///
 /// [`Stream::connect`] and [`KeyedStream::connect`] make it. Add an operator to it: [`co_map`], or `co_process` on
-/// streams grouped by key. Records of one stream keep their order per channel, or per key. Between streams there is no
+/// streams grouped by key. Records of one stream keep their order in each lane, or per key. Between streams there is no
 /// order.
 ///
 /// ```

@@ -134,7 +134,7 @@ impl<P: ParallelStep> Stream<P> {
     /// Runs the operator just added, and those after it, in `replicas` replicas.
     ///
     /// The records are spread over them by key after [`key_by`](Stream::key_by), else in turn, through bounded
-    /// channels. Order is kept per key after `key_by`, else per channel.
+    /// lanes, one for each pair of replicas. Order is kept per key after `key_by`, else in each lane.
     pub fn parallelism(self, replicas: usize) -> Stream<P::Spread> {
         P::spread(self, replicas)
     }
@@ -149,10 +149,10 @@ impl<P: WindowStep> Stream<P> {
     /// use std::time::Duration;
     /// use sage::{Environment, OutOfOrder, Timestamp, Tumbling};
     ///
-    /// let env = Environment::local("late").batch_records(1);
+    /// let env = Environment::local("late").block_records(1);
     /// let (counts, late) = env
     ///     .from_iter([1_000, 5_000, 9_000, 1_500])
-    ///     .on_another_thread() // a batch each: the watermark comes between two batches
+    ///     .on_another_thread() // in blocks of one record: the watermark comes between two
     ///     .with_timestamps(|&millis| Timestamp::from_millis(millis), OutOfOrder::by(Duration::ZERO))
     ///     .key_by(|_| ())
     ///     .window(Tumbling::of(Duration::from_secs(2)))

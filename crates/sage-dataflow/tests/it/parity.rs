@@ -496,7 +496,7 @@ impl Operator for SlowReplica {
 #[test]
 fn parity_a_slow_replica_loses_nothing() {
     leak_free(|_| {
-        let env = Environment::local("replicas").batch_records(1);
+        let env = Environment::local("replicas").block_records(1);
         let gate = Gate::new();
         let (held, read) = (gate.clone(), Journal::new());
         let last = read.clone();
@@ -555,7 +555,7 @@ fn parity_a_join_of_lists_of_unequal_length_is_exact() {
 #[test]
 fn parity_a_sink_that_stalls_behind_a_full_queue_loses_nothing() {
     leak_free(|_| {
-        let env = Environment::local("stall").batch_records(1).queue_batches(2);
+        let env = Environment::local("stall").block_records(1).queue_blocks(2);
         let gate = Gate::new();
         let (held, got) = (gate.clone(), Arc::new(Mutex::new(Vec::new())));
         let kept = got.clone();

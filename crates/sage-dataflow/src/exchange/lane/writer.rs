@@ -493,7 +493,7 @@ impl<T, W: Wait> Far<T, W> {
             let room = depth / 2;
             self.lane.wake_at.store(usize::MAX, Ordering::Relaxed);
             self.lane.room.store(room, Ordering::Relaxed);
-            self.wait_for_room(BlockedBy::Batches, |far| far.lane.outstanding() <= room)?;
+            self.wait_for_room(BlockedBy::Blocks, |far| far.lane.outstanding() <= room)?;
         }
     }
 
@@ -547,7 +547,7 @@ impl<T, W: Wait> Far<T, W> {
                 return Ok(());
             }
             self.signal.wake();
-            if bound == BlockedBy::Batches || !self.is_called() {
+            if bound == BlockedBy::Blocks || !self.is_called() {
                 self.wait.park_blocked();
             }
         }

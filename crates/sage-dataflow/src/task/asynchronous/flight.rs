@@ -38,7 +38,7 @@ pub(crate) struct Flight<I, F: AsyncFunction<I>> {
     leaving: VecDeque<u32>,
     woken: Arc<Woken>,
     /// The list that is being worked off, and how far that is.
-    batch: Vec<u32>,
+    list: Vec<u32>,
     worked_off: usize,
     /// How many further attempts were made.
     retries: u64,
@@ -231,7 +231,7 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
             vacant: Vec::new(),
             leaving: VecDeque::new(),
             woken,
-            batch: Vec::new(),
+            list: Vec::new(),
             worked_off: 0,
             retries: 0,
             hurried: false,
@@ -295,17 +295,17 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
     /// Takes the list of the slots that were woken, unless there is something left of the last one. Returns whether
     /// there are any.
     pub(crate) fn look(&mut self) -> bool {
-        if self.worked_off == self.batch.len() {
-            self.batch.clear();
+        if self.worked_off == self.list.len() {
+            self.list.clear();
             self.worked_off = 0;
-            self.woken.wakes.take(&mut self.batch);
+            self.woken.wakes.take(&mut self.list);
         }
-        self.worked_off < self.batch.len()
+        self.worked_off < self.list.len()
     }
 
     /// The record in a slot that was woken and is to be polled.
     pub(crate) fn next_woken(&mut self) -> Option<(u32, u64)> {
-        while let Some(&index) = self.batch.get(self.worked_off) {
+        while let Some(&index) = self.list.get(self.worked_off) {
             self.worked_off += 1;
             let slot = &self.slots[index as usize];
             slot.wake.queued.take_back();

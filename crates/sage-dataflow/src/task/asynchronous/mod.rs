@@ -256,7 +256,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
     fn take(&mut self, cx: &mut TaskContext) -> Result<bool, Stop> {
         let Self { inbox, flight, taken, node, control, failing, .. } = self;
         let _inside = self.runtime.as_ref().map(enter);
-        // A wait for fuller batches would begin anew with each completion, and might never end.
+        // A wait for fuller blocks would begin anew with each completion, and might never end.
         inbox.hurry();
         match inbox.poll(&mut Intake { flight, taken, node: *node, control, failing, cx, began: Instant::now() }) {
             Ok(Polled::Taken) | Err(NoMore::Enough) => Ok(true),

@@ -12,7 +12,7 @@ use crate::probes::{Journal, Probe, failed, sorted};
 fn backends(test: impl Fn(Environment)) {
     leak_free(|_| {
         for inline in [false, true] {
-            let env = Environment::local("endings").batch_records(4).queue_batches(2);
+            let env = Environment::local("endings").block_records(4).queue_blocks(2);
             test(if inline { env.inline() } else { env });
         }
     });

@@ -25,7 +25,7 @@ struct Case {
     replicas: usize,
     /// Without a retry, one.
     attempts: Option<u32>,
-    batch_records: usize,
+    block_records: usize,
 }
 
 impl Case {
@@ -60,13 +60,13 @@ fn case() -> impl Strategy<Value = Case> {
     let order = prop_oneof![Just(Order::Ordered), Just(Order::Unordered)];
     let attempts = prop_oneof![Just(None), (1..4_u32).prop_map(Some)];
     (fates, 1..9_usize, order, 1..4_usize, attempts, 1..20_usize).prop_map(
-        |(fates, capacity, order, replicas, attempts, batch_records)| Case {
+        |(fates, capacity, order, replicas, attempts, block_records)| Case {
             fates,
             capacity,
             order,
             replicas,
             attempts,
-            batch_records,
+            block_records,
         },
     )
 }
@@ -132,7 +132,7 @@ proptest! {
     #[test]
     fn dead_letters_and_results_are_what_a_loop_gives(case in case()) {
         leak_free(|_| {
-            let env = Environment::local("letters").batch_records(case.batch_records);
+            let env = Environment::local("letters").block_records(case.block_records);
             let alive = Alive::default();
             let (good, dead) = fetch!(env, case, alive).dead_letters();
             let (good, dead) = (good.collect(), dead.collect());
@@ -161,7 +161,7 @@ proptest! {
     fn what_is_skipped_is_left_out_within_its_budget(case in case(), allowed in 0..40_u64) {
         leak_free(|_| {
             let case = Case { replicas: 1, ..case.clone() };
-            let env = Environment::local("skipped").batch_records(case.batch_records);
+            let env = Environment::local("skipped").block_records(case.block_records);
             let alive = Alive::default();
             let stream = fetch!(env, case, alive).on_error(ErrorPolicy::skip().at_most(allowed));
             let good = stream.collect();
@@ -336,7 +336,7 @@ fn a_panic_is_no_dead_letter_and_either_way_may_end_first() {
 #[test]
 fn contract_04_a_cancel_ends_an_async_operator_whose_letters_have_no_room() {
     leak_free(|_| {
-        let env = Environment::local("full").batch_records(1).queue_batches(2);
+        let env = Environment::local("full").block_records(1).queue_blocks(2);
         let gate = crate::probes::Gate::new();
         let held = gate.clone();
         let sink = CountingSink::default();

@@ -72,7 +72,7 @@ fn out_of_order_results_leave_as_they_complete() {
 fn the_capacity_is_used_and_never_exceeded() {
     leak_free(|_| {
         for (order, inline) in [(Order::Ordered, false), (Order::Unordered, false), (Order::Ordered, true)] {
-            let env = Environment::local("capacity").batch_records(5);
+            let env = Environment::local("capacity").block_records(5);
             let env = if inline { env.inline() } else { env };
             let desk = Desk::new();
             let counted = desk.clone();
@@ -99,7 +99,7 @@ fn the_capacity_is_used_and_never_exceeded() {
 #[test]
 fn a_full_operator_takes_no_more_records() {
     leak_free(|_| {
-        let env = Environment::local("backpressure").batch_records(1).queue_batches(2);
+        let env = Environment::local("backpressure").block_records(1).queue_blocks(2);
         let desk = Desk::new();
         let (read, lead) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (reading, leading, held, done) = (read.clone(), lead.clone(), desk.clone(), Arc::new(AtomicU64::new(0)));
@@ -173,7 +173,7 @@ fn a_sink_is_flushed_when_nothing_is_complete() {
 #[test]
 fn each_replica_has_a_capacity_and_an_order_of_its_own() {
     leak_free(|_| {
-        let env = Environment::local("replicas").batch_records(3);
+        let env = Environment::local("replicas").block_records(3);
         let desk = Desk::new();
         let held = desk.clone();
         let out = env
@@ -201,7 +201,7 @@ fn each_replica_has_a_capacity_and_an_order_of_its_own() {
 fn it_stands_anywhere_in_a_pipeline_and_runs_again() {
     leak_free(|_| {
         for inline in [false, true] {
-            let env = Environment::local("anywhere").batch_records(2).queue_batches(2);
+            let env = Environment::local("anywhere").block_records(2).queue_blocks(2);
             let env = if inline { env.inline() } else { env };
             let [left, right] = env.from_collection((0..40_u64).collect()).tee();
             let left = left.map_async(3, Order::Unordered, wander);
@@ -257,7 +257,7 @@ impl sage::Service for Unit {}
 #[test]
 fn full_lanes_behind_it_are_waited_for() {
     leak_free(|_| {
-        let env = Environment::local("narrow").batch_records(1).queue_batches(2);
+        let env = Environment::local("narrow").block_records(1).queue_blocks(2);
         let out = env
             .from_iter(0..3000_u64)
             .map_async(64, Order::Ordered, wander)
@@ -354,13 +354,13 @@ proptest! {
         replicas in 1..4_usize,
         ordered in any::<bool>(),
         inline in prop::bool::weighted(0.2),
-        batch_records in prop::option::of(1..50_usize),
+        block_records in prop::option::of(1..50_usize),
     ) {
         leak_free(|_| {
             let env = Environment::local("property");
             let env = if inline { env.inline() } else { env };
-            let env = match batch_records {
-                Some(records) => env.batch_records(records).queue_batches(2),
+            let env = match block_records {
+                Some(records) => env.block_records(records).queue_blocks(2),
                 None => env,
             };
             let order = if ordered { Order::Ordered } else { Order::Unordered };

@@ -90,7 +90,7 @@ enum Way {
 const WAYS: [Way; 7] = [Way::Forward, Way::RoundRobin, Way::Hash, Way::Chosen, Way::Broadcast, Way::Tee, Way::Split];
 
 fn small(name: &str) -> Environment {
-    Environment::local(name).signals(SignalPolicy::Off).batch_records(3).queue_batches(2)
+    Environment::local(name).signals(SignalPolicy::Off).block_records(3).queue_blocks(2)
 }
 
 /// Leads `stream` to several readers, each of which is asked for every record what becomes of it.

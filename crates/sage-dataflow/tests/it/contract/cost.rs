@@ -83,7 +83,7 @@ fn contract_24_memory_does_not_grow_with_the_number_of_records() {
         let growth_over = |records: u64| {
             // Lanes grow to their limit when one thread is slower than another: at most 4 lanes of 8 blocks of 32 KiB
             // here.
-            let env = Environment::local("flat").queue_batches(8);
+            let env = Environment::local("flat").queue_blocks(8);
             let journal = Journal::new();
             let noted = journal.clone();
             let at = [records / 10, records - 1];

@@ -41,7 +41,7 @@ fn contract_16_two_sources_of_which_one_is_slow_lose_nothing() {
 #[test]
 fn contract_16_two_replicas_of_which_one_is_slow_lose_nothing() {
     leak_free(|_| {
-        let env = Environment::local("slow-replica").batch_records(2).queue_batches(2);
+        let env = Environment::local("slow-replica").block_records(2).queue_blocks(2);
         let gate = Gate::new();
         let held = gate.clone();
         let (fast, done) = (Arc::new(AtomicU64::new(0)), gate.clone());
@@ -81,7 +81,7 @@ fn contract_16_union_branches_of_unequal_length_lose_nothing() {
 #[test]
 fn contract_16_a_consumer_slower_by_a_thousand_times_gets_everything_through_a_bounded_queue() {
     leak_free(|_| {
-        let env = Environment::local("slow-sink").batch_records(16).queue_batches(4);
+        let env = Environment::local("slow-sink").block_records(16).queue_blocks(4);
         let (made, most_in_flight) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (making, in_flight) = (made.clone(), most_in_flight.clone());
         let count = 5000_u64;
@@ -194,7 +194,7 @@ fn contract_16_a_source_that_idles_does_not_hold_back_what_it_has_sent() {
 #[test]
 fn contract_16_an_endless_source_is_cancelled_while_it_is_blocked_on_a_full_channel() {
     leak_free(|_| {
-        let env = Environment::local("full").batch_records(1).queue_batches(2);
+        let env = Environment::local("full").block_records(1).queue_blocks(2);
         let (gate, journal) = (Gate::new(), Journal::new());
         let (held, read) = (gate.clone(), journal.clone());
         let counting = Counting { journal: journal.clone(), ..Counting::default() };
@@ -221,7 +221,7 @@ fn contract_16_an_endless_source_is_cancelled_while_it_is_blocked_on_a_full_chan
 #[test]
 fn contract_16_an_endless_source_is_drained_while_it_is_blocked_on_a_full_channel() {
     leak_free(|_| {
-        let env = Environment::local("full").batch_records(1).queue_batches(2);
+        let env = Environment::local("full").block_records(1).queue_blocks(2);
         let (gate, journal) = (Gate::new(), Journal::new());
         let (held, read) = (gate.clone(), journal.clone());
         let out = env

@@ -39,7 +39,7 @@ fn contract_08_finish_may_still_emit_and_call_services() {
 fn contract_08_finish_does_not_run_after_a_failure_downstream_or_a_cancel() {
     leak_free(|_| {
         for _ in 0..100 {
-            let env = Environment::local("finish").batch_records(1).queue_batches(2);
+            let env = Environment::local("finish").block_records(1).queue_blocks(2);
             let counting = Counting::default();
             let (counts, journal) = (counting.counts.clone(), counting.journal.clone());
             env.from_iter(0_u64..)
@@ -64,7 +64,7 @@ fn contract_08_finish_does_not_run_after_a_failure_downstream_or_a_cancel() {
 fn contract_08_finish_does_not_run_and_no_total_is_emitted_after_a_failure_upstream() {
     leak_free(|_| {
         for fails_at in 0..60 {
-            let env = Environment::local("finish").batch_records(4).queue_batches(2);
+            let env = Environment::local("finish").block_records(4).queue_blocks(2);
             let counting = Counting::default();
             let (counts, total) = (counting.counts.clone(), Journal::new());
             let emitted = total.clone();
@@ -188,7 +188,7 @@ fn contract_08_a_sink_does_not_finish_after_a_failure_before_it_or_in_it() {
         for fails_at in 0..60 {
             let sink = CountingSink::default();
             let (counts, journal) = (sink.counts.clone(), sink.journal.clone());
-            let env = Environment::local("upstream").batch_records(4).queue_batches(2);
+            let env = Environment::local("upstream").block_records(4).queue_blocks(2);
             env.from_iter(0_u64..60)
                 .try_map(move |n| if n == fails_at { Err("broke") } else { Ok(n) })
                 .sink_to(move |_| sink.clone())

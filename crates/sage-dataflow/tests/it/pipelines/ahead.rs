@@ -304,7 +304,7 @@ proptest! {
     ) {
         let waiting = Bytes::default();
         let env = Environment::local("bytes").queue_bytes(BOUND);
-        let env = if let Some(records) = batch { env.batch_records(records) } else { env };
+        let env = if let Some(records) = batch { env.block_records(records) } else { env };
         let sources = if let Way::Gathered(sources) = way { sources } else { 1 };
         let (source_sizes, counted) = (sizes.clone(), waiting.clone());
         let records = env

@@ -212,7 +212,7 @@ fn contract_15_a_failure_in_the_key_function_of_either_stream_is_blamed_on_the_o
 #[test]
 fn contract_16_connected_streams_of_which_one_is_slow_lose_nothing() {
     leak_free(|_| {
-        let env = Environment::local("slow").batch_records(4).queue_batches(2);
+        let env = Environment::local("slow").block_records(4).queue_blocks(2);
         let gate = Gate::new();
         let held = gate.clone();
         let journal = Journal::new();
@@ -302,10 +302,10 @@ proptest! {
         left in vec(0..6_u64, 0..200),
         right in vec(0..6_u64, 0..200),
         replicas in 1..6_usize,
-        batch_records in 1..65_usize,
+        block_records in 1..65_usize,
     ) {
         leak_free(|_| {
-            let env = Environment::local("state").batch_records(batch_records).queue_batches(2);
+            let env = Environment::local("state").block_records(block_records).queue_blocks(2);
             let numbered = |records: &[u64]| records.iter().copied().zip(0..).collect::<Vec<(u64, usize)>>();
             let a = env.from_collection(numbered(&left)).key_by(|record| record.0);
             let b = env.from_collection(numbered(&right)).key_by(|record| record.0);

@@ -253,19 +253,19 @@ fn an_option_out_of_range_is_refused() {
             expected,
         );
     };
-    refused(|env| env.batch_records(0), "batch_records is 0; it may be 1 to 1048576");
-    refused(|env| env.batch_records(1 << 21), "batch_records is 2097152; it may be 1 to 1048576");
-    refused(|env| env.queue_batches(1), "queue_batches is 1; it may be 2 to 65536");
-    refused(|env| env.queue_batches(1 << 17), "queue_batches is 131072; it may be 2 to 65536");
+    refused(|env| env.block_records(0), "block_records is 0; it may be 1 to 1048576");
+    refused(|env| env.block_records(1 << 21), "block_records is 2097152; it may be 1 to 1048576");
+    refused(|env| env.queue_blocks(1), "queue_blocks is 1; it may be 2 to 65536");
+    refused(|env| env.queue_blocks(1 << 17), "queue_blocks is 131072; it may be 2 to 65536");
 }
 
 #[test]
 fn a_refused_environment_keeps_its_one_shot_sources() {
     leak_free(|_| {
-        let env = Environment::local("refused").batch_records(0);
+        let env = Environment::local("refused").block_records(0);
         let out = env.from_iter([1, 2]).collect();
         assert!(matches!(env.submit(), Err(SubmitError::Option { .. })));
-        let env = env.batch_records(1);
+        let env = env.block_records(1);
         env.run().unwrap();
         assert_eq!(out.take(), [1, 2]);
     });

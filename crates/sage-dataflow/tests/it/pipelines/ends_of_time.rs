@@ -172,11 +172,11 @@ proptest! {
         ],
         lateness in prop_oneof![Just(Duration::ZERO), Just(ms(i64::MAX as u64)), Just(Duration::MAX)],
         replicas in 1..3_usize,
-        batch_records in 1..9_usize,
+        block_records in 1..9_usize,
     ) {
         leak_free(|_| {
             let given = if in_order { sorted(events.clone()) } else { events.clone() };
-            let env = Environment::local("ends").batch_records(batch_records);
+            let env = Environment::local("ends").block_records(block_records);
             let timed = env.from_iter(given).on_another_thread().with_timestamps(time_of, OutOfOrder::by(bound)).on_another_thread();
             let out = kind.run_on(timed, lateness, replicas).collect();
             let report = env.run().expect("the job succeeds");
@@ -195,7 +195,7 @@ proptest! {
         lateness in prop_oneof![Just(Duration::ZERO), length()],
     ) {
         leak_free(|_| {
-            let env = Environment::local("ends").batch_records(1);
+            let env = Environment::local("ends").block_records(1);
             let timed = env.from_iter(events.clone()).on_another_thread().with_timestamps(time_of, OutOfOrder::by(bound)).on_another_thread();
             let kind = if session { Kind::Session(size) } else { Kind::Tumbling(size) };
             let out = kind.run_on(timed, lateness, 1).collect();
@@ -213,11 +213,11 @@ proptest! {
         times in 1..4_u32,
         left in events(),
         right in events(),
-        batch_records in 1..9_usize,
+        block_records in 1..9_usize,
     ) {
         leak_free(|_| {
             let size = every.saturating_mul(times);
-            let env = Environment::local("ends").batch_records(batch_records);
+            let env = Environment::local("ends").block_records(block_records);
             let timed = |events: &[Event]| {
                 let order = OutOfOrder::by(Duration::MAX);
                 env.from_iter(events.to_vec()).with_timestamps(time_of, order).key_by(|event| event.value.1)
@@ -276,7 +276,7 @@ proptest! {
 
 /// A job of these times in order, in windows of ten seconds and more, without anything late.
 fn counted(times: &[i64], gather: impl FnOnce(DataStream<Timed<i64>>) -> DataStream<u64>) -> (u64, u64) {
-    let env = Environment::local("ends").batch_records(1);
+    let env = Environment::local("ends").block_records(1);
     let timed = env.from_iter(times.to_vec()).on_another_thread();
     let timed =
         timed.with_timestamps(|time| Timestamp::from_millis(*time), OutOfOrder::by(Duration::ZERO)).on_another_thread();

@@ -27,8 +27,8 @@ fn ends<T: Send + 'static>(
 }
 
 /// Blocks of the given size: one that is full with its first record has to be attended to.
-fn env(batch_records: usize) -> Environment {
-    Environment::local("enough").batch_records(batch_records)
+fn env(block_records: usize) -> Environment {
+    Environment::local("enough").block_records(block_records)
 }
 
 #[test]

@@ -446,8 +446,8 @@ fn dead_letters_carry_the_record_and_what_is_known_of_its_failure() {
 #[test]
 fn dead_letters_over_replicas_lose_nothing() {
     leak_free(|_| {
-        for batch_records in [1, 7, 64] {
-            let env = Environment::local("dead").batch_records(batch_records);
+        for block_records in [1, 7, 64] {
+            let env = Environment::local("dead").block_records(block_records);
             let (even, odd) = env
                 .from_iter(0..10_000_u32)
                 .try_map(|n| if n % 2 == 0 { Ok(n) } else { Err("odd") })
@@ -498,7 +498,7 @@ fn either_way_of_a_split_may_end_first() {
 #[test]
 fn contract_16_a_side_that_is_slow_holds_the_other_up_and_loses_nothing() {
     leak_free(|_| {
-        let env = Environment::local("slow-side").batch_records(2).queue_batches(2);
+        let env = Environment::local("slow-side").block_records(2).queue_blocks(2);
         let gate = Gate::new();
         let held = gate.clone();
         let (fast, slow) = env.from_iter(0..1000_u64).split(|n| n % 2 == 0);
@@ -528,7 +528,7 @@ fn a_side_stream_without_a_sink_is_named() {
 #[test]
 fn a_split_is_cancelled_while_its_side_is_blocked() {
     leak_free(|_| {
-        let env = Environment::local("blocked").batch_records(1).queue_batches(2);
+        let env = Environment::local("blocked").block_records(1).queue_blocks(2);
         let gate = Gate::new();
         let held = gate.clone();
         let (main, side) = env.from_factory(|_| 0_u64..).split(|_| false);

@@ -258,7 +258,7 @@ proptest! {
         parallelism in 1..5_usize,
         batch in 1..40_usize,
     ) {
-        let env = Environment::local("collatz").batch_records(batch);
+        let env = Environment::local("collatz").block_records(batch);
         let counts = counted(&env, numbers.clone(), parallelism);
         env.run().unwrap();
         prop_assert_eq!(sorted(&counts), expected(&numbers));

@@ -49,19 +49,19 @@ struct Case {
     right: Vec<u8>,
     sources: usize,
     replicas: usize,
-    batch_records: usize,
+    block_records: usize,
     inline: bool,
 }
 
 fn case() -> impl Strategy<Value = Case> {
     let side = || prop_oneof![vec(0..4_u8, 0..30), vec(0..60_u8, 0..120), vec(any::<u8>(), 0..3)];
     (side(), side(), 1..3_usize, 1..6_usize, 1..65_usize, prop::bool::weighted(0.2)).prop_map(
-        |(left, right, sources, replicas, batch_records, inline)| Case {
+        |(left, right, sources, replicas, block_records, inline)| Case {
             left,
             right,
             sources,
             replicas,
-            batch_records,
+            block_records,
             inline,
         },
     )
@@ -73,7 +73,7 @@ fn part(records: &[Record], replica: usize, replicas: usize) -> Vec<Record> {
 }
 
 fn run(case: &Case, kind: Kind) -> Vec<Full> {
-    let env = Environment::local("join").batch_records(case.batch_records).queue_batches(2);
+    let env = Environment::local("join").block_records(case.block_records).queue_blocks(2);
     let env = if case.inline { env.inline() } else { env };
     let (left, right, sources) = (records(&case.left), records(&case.right), case.sources);
     let left = env.from_factory(move |replica| part(&left, replica, sources)).parallelism(sources);
@@ -106,11 +106,11 @@ proptest! {
     fn a_source_joined_with_itself_through_a_tee_ends(
         keys in vec(0..20_u64, 0..600),
         replicas in 1..4_usize,
-        batch_records in 1..9_usize,
+        block_records in 1..9_usize,
         inline in any::<bool>(),
     ) {
         leak_free(|_| {
-            let env = Environment::local("diamond").batch_records(batch_records).queue_batches(2);
+            let env = Environment::local("diamond").block_records(block_records).queue_blocks(2);
             let env = if inline { env.inline() } else { env };
             let expected = keys.iter().map(|key| keys.iter().filter(|other| *other == key).count() as u64).sum::<u64>();
             let [left, right] = env.from_collection(keys).tee();
@@ -197,7 +197,7 @@ fn contract_16_joined_sources_of_which_either_is_slow_lose_nothing() {
     leak_free(|_| {
         for slow_is_left in [false, true] {
             for replicas in [1, 3] {
-                let env = Environment::local("slow").batch_records(4).queue_batches(2);
+                let env = Environment::local("slow").block_records(4).queue_blocks(2);
                 let (gate, journal) = (Gate::new(), Journal::new());
                 let (held, seen) = (gate.clone(), journal.clone());
                 let slow = env.from_iter(0..1000_u64).inspect(move |n| {

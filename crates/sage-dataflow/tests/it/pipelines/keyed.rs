@@ -226,10 +226,10 @@ proptest! {
     fn keyed_operators_agree_with_a_loop(
         records in prop::collection::vec((0_u8..6, 0_u32..50), 0..200),
         parallelism in 1_usize..5,
-        batch_records in 1_usize..65,
+        block_records in 1_usize..65,
         k in 1_usize..5,
     ) {
-        let env = Environment::local("keyed").batch_records(batch_records);
+        let env = Environment::local("keyed").block_records(block_records);
         let stream = || env.from_iter(records.clone()).key_by(|pair| pair.0);
         let sums = stream().fold(0, |sum, pair| *sum += pair.1).parallelism(parallelism).collect();
         let largest = stream().reduce(|a, b| a.max(b)).parallelism(parallelism).collect();

@@ -50,19 +50,19 @@ struct Pipeline {
     /// The records of each replica of the source.
     sources: Vec<Vec<i64>>,
     steps: Vec<Step>,
-    batch_records: usize,
-    queue_batches: usize,
+    block_records: usize,
+    queue_blocks: usize,
     inline: bool,
 }
 
 fn pipeline() -> impl Strategy<Value = Pipeline> {
     let sources = vec(vec(-50..50_i64, 0..60), 1..4);
     (sources, vec(step(), 0..5), 1..8_usize, 2..5_usize, prop::bool::weighted(0.2)).prop_map(
-        |(sources, steps, batch_records, queue_batches, inline)| Pipeline {
+        |(sources, steps, block_records, queue_blocks, inline)| Pipeline {
             sources,
             steps,
-            batch_records,
-            queue_batches,
+            block_records,
+            queue_blocks,
             inline,
         },
     )
@@ -123,8 +123,8 @@ proptest! {
     fn random_pipelines_give_what_a_plain_loop_gives(pipeline in pipeline()) {
         leak_free(|_| {
             let env = Environment::local("random")
-                .batch_records(pipeline.batch_records)
-                .queue_batches(pipeline.queue_batches);
+                .block_records(pipeline.block_records)
+                .queue_blocks(pipeline.queue_blocks);
             let env = if pipeline.inline { env.inline() } else { env };
             let sources = pipeline.sources.clone();
             let source = env.from_factory(move |replica| sources[replica].clone()).parallelism(pipeline.sources.len());
@@ -145,11 +145,11 @@ proptest! {
         sources in 1..4_usize,
         replicas in 1..4_usize,
         records in 0..300_u64,
-        batch_records in 1..8_usize,
-        queue_batches in 2..5_usize,
+        block_records in 1..8_usize,
+        queue_blocks in 2..5_usize,
     ) {
         leak_free(|_| {
-            let env = Environment::local("order").batch_records(batch_records).queue_batches(queue_batches);
+            let env = Environment::local("order").block_records(block_records).queue_blocks(queue_blocks);
             let seen: Seen = Arc::default();
             let into = seen.clone();
             env.from_factory(move |source| (0..records).map(move |n| (source, n)))
@@ -170,11 +170,11 @@ proptest! {
     fn order_is_kept_per_key(
         replicas in 1..5_usize,
         keys in vec("[a-c]{0,2}", 0..200),
-        batch_records in 1..8_usize,
-        queue_batches in 2..5_usize,
+        block_records in 1..8_usize,
+        queue_blocks in 2..5_usize,
     ) {
         leak_free(|_| {
-            let env = Environment::local("order").batch_records(batch_records).queue_batches(queue_batches);
+            let env = Environment::local("order").block_records(block_records).queue_blocks(queue_blocks);
             let mut expected: BTreeMap<String, Vec<usize>> = BTreeMap::new();
             keys.iter().enumerate().for_each(|(at, key)| expected.entry(key.clone()).or_default().push(at));
             let records: Vec<_> = keys.iter().cloned().enumerate().collect();
@@ -194,10 +194,10 @@ proptest! {
         sources in 1..4_usize,
         records in 0..200_u64,
         limit in 0..300_u64,
-        batch_records in 1..8_usize,
+        block_records in 1..8_usize,
     ) {
         leak_free(|_| {
-            let env = Environment::local("take").batch_records(batch_records).queue_batches(2);
+            let env = Environment::local("take").block_records(block_records).queue_blocks(2);
             let taken = env.from_factory(move |_| 0..records).parallelism(sources).take(limit).collect();
             env.run().expect("nothing in it fails");
             assert_eq!(taken.take().len() as u64, limit.min(records * sources as u64));

@@ -80,7 +80,7 @@ impl Drop for Counted {
 #[test]
 fn every_record_is_dropped_once_however_the_job_ends() {
     leak_free(|_| {
-        for batch_records in [1, 3, 64] {
+        for block_records in [1, 3, 64] {
             let alive = Arc::new(AtomicUsize::new(0));
             let records = |env: &Environment| {
                 let alive = alive.clone();
@@ -92,7 +92,7 @@ fn every_record_is_dropped_once_however_the_job_ends() {
                 .rebalance(3)
                 .on_another_thread()
             };
-            let environment = || Environment::local("dropped").batch_records(batch_records).queue_batches(2);
+            let environment = || Environment::local("dropped").block_records(block_records).queue_blocks(2);
 
             let env = environment();
             records(&env).take(100).sink(|_| {});

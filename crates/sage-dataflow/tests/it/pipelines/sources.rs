@@ -242,7 +242,7 @@ fn a_line_without_end_does_not_fill_the_memory() {
 #[test]
 fn a_source_reads_no_further_ahead_than_its_lanes_hold() {
     leak_free(|_| {
-        let env = Environment::local("bounded").batch_records(2).queue_batches(2);
+        let env = Environment::local("bounded").block_records(2).queue_blocks(2);
         let (read, written) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let most_ahead = Arc::new(AtomicUsize::new(0));
         let reads = read.clone();

@@ -94,7 +94,7 @@ impl<P: Pipe> Inner for Stream<P> {
 fn late_records_are_split_off_before_or_after_the_replicas() {
     leak_free(|_| {
         for first in [true, false] {
-            let env = Environment::local("late").batch_records(1);
+            let env = Environment::local("late").block_records(1);
             let windows = env
                 .from_iter([1_000, 5_000, 9_000, 1_500])
                 .on_another_thread()
@@ -438,7 +438,7 @@ impl Operator for HoldsTimed {
 #[test]
 fn a_watermark_does_not_overtake_records_that_an_operator_holds_back() {
     leak_free(|_| {
-        let env = Environment::local("held-back").batch_records(4);
+        let env = Environment::local("held-back").block_records(4);
         let counts = env
             .from_iter(0..10_000_i64)
             .with_timestamps(|&n| Timestamp::from_millis(n), OutOfOrder::by(Duration::ZERO))

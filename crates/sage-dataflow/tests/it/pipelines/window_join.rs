@@ -61,7 +61,7 @@ struct Case {
     size: u64,
     every: u64,
     replicas: usize,
-    batch_records: usize,
+    block_records: usize,
     inline: bool,
 }
 
@@ -93,17 +93,17 @@ prop_compose! {
         every in 1..10_u64,
         tumbling in any::<bool>(),
         replicas in 1..5_usize,
-        batch_records in 1..33_usize,
+        block_records in 1..33_usize,
         inline in prop::bool::weighted(0.2),
     ) -> Case {
         let size = size.max(every);
         let every = if tumbling { size } else { every };
-        Case { left, right, bound, size, every, replicas, batch_records, inline }
+        Case { left, right, bound, size, every, replicas, block_records, inline }
     }
 }
 
 fn run(case: &Case, kind: Kind) -> Vec<Pair> {
-    let env = Environment::local("window-join").batch_records(case.batch_records).queue_batches(2);
+    let env = Environment::local("window-join").block_records(case.block_records).queue_blocks(2);
     let env = if case.inline { env.inline() } else { env };
     let timed = |events: &[Vec<Event>]| {
         let (events, replicas) = (events.to_vec(), events.len());

@@ -200,12 +200,12 @@ proptest! {
         way in way(),
         (bound, sources) in (0..12_i64).prop_flat_map(|bound| (Just(bound), sources(bound))),
         replicas in 1..5_usize,
-        batch_records in 1..65_usize,
+        block_records in 1..65_usize,
         exchanged in any::<bool>(),
         inline in prop::bool::weighted(0.2),
     ) {
         leak_free(|_| {
-            let env = Environment::local("windows").batch_records(batch_records);
+            let env = Environment::local("windows").block_records(block_records);
             let env = if inline { env.inline() } else { env };
             let given = sources.clone();
             let events = env.from_factory(move |replica| given[replica].clone()).parallelism(sources.len());
@@ -227,12 +227,12 @@ proptest! {
         way in way(),
         events in sources(5),
         replicas in 1..5_usize,
-        batch_records in 1..65_usize,
+        block_records in 1..65_usize,
     ) {
         leak_free(|_| {
             // One source: windows by count follow the order of arrival.
             let events = events.concat();
-            let env = Environment::local("windows").batch_records(batch_records);
+            let env = Environment::local("windows").block_records(block_records);
             let timed = env.from_collection(events.clone()).with_timestamps(time_of, OutOfOrder::by(ms(5))).on_another_thread();
             let kind = Kind::Count(size);
             let out = kind.run_on(timed, way, replicas, 0).collect();
@@ -249,11 +249,11 @@ proptest! {
         way in way(),
         sources in sources(40),
         replicas in 1..4_usize,
-        batch_records in 1..65_usize,
+        block_records in 1..65_usize,
     ) {
         leak_free(|_| {
             let events = sources.concat();
-            let env = Environment::local("windows").batch_records(batch_records);
+            let env = Environment::local("windows").block_records(block_records);
             let timed = env.from_iter(slowly(events.clone())).with_timestamps(time_of, OutOfOrder::by(ms(0))).on_another_thread();
             let out = kind.run_on(timed, way, replicas, 100_000).collect();
             let report = env.run().expect("the job succeeds");
@@ -355,7 +355,7 @@ fn the_slower_of_two_sources_holds_windows_back() {
     leak_free(|_| {
         let gate = Gate::new();
         let journal = Journal::new();
-        let env = Environment::local("windows").batch_records(1);
+        let env = Environment::local("windows").block_records(1);
         let passed = gate.clone();
         let slow = env.from_iter([1, 2, 3]).map(move |n| {
             passed.pass();
@@ -552,7 +552,7 @@ fn a_late_record_merges_sessions_that_have_fired() {
 fn windows_follow_windows() {
     leak_free(|_| {
         let events: Vec<Event> = (0..1000).map(|n| (n - 300, (n % 3) as u8, 0)).collect();
-        let env = Environment::local("windows").batch_records(7);
+        let env = Environment::local("windows").block_records(7);
         let totals = env
             .from_collection(events)
             .with_timestamps(time_of, in_order())

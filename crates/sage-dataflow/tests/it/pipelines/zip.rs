@@ -13,11 +13,11 @@ proptest! {
     fn zip_pairs_as_iterators_do(
         left in 0..300_u64,
         right in 0..300_u64,
-        batch_records in 1..65_usize,
+        block_records in 1..65_usize,
         inline in any::<bool>(),
     ) {
         leak_free(|_| {
-            let env = Environment::local("zip").batch_records(batch_records).queue_batches(2);
+            let env = Environment::local("zip").block_records(block_records).queue_blocks(2);
             let env = if inline { env.inline() } else { env };
             let pairs = env.from_iter(0..left).zip(env.from_iter((0..right).map(|n| n.to_string()))).collect();
             env.run().expect("nothing in it fails");
@@ -27,9 +27,9 @@ proptest! {
     }
 
     #[test]
-    fn both_branches_of_a_tee_meet_again(records in 0..500_u64, batch_records in 1..9_usize, inline in any::<bool>()) {
+    fn both_branches_of_a_tee_meet_again(records in 0..500_u64, block_records in 1..9_usize, inline in any::<bool>()) {
         leak_free(|_| {
-            let env = Environment::local("diamond").batch_records(batch_records).queue_batches(2);
+            let env = Environment::local("diamond").block_records(block_records).queue_blocks(2);
             let env = if inline { env.inline() } else { env };
             let [left, right] = env.from_iter(0..records).tee();
             // The branches are of unequal length, in chains and in what they hold.
@@ -83,7 +83,7 @@ fn wide_streams_are_gathered_and_take_ends_all() {
 #[test]
 fn contract_16_zipped_streams_of_which_one_is_slow_lose_nothing() {
     leak_free(|_| {
-        let env = Environment::local("slow").batch_records(4).queue_batches(2);
+        let env = Environment::local("slow").block_records(4).queue_blocks(2);
         let (gate, journal) = (Gate::new(), Journal::new());
         let (held, seen) = (gate.clone(), journal.clone());
         let slow = env.from_iter(0..1000_u64).inspect(move |n| {

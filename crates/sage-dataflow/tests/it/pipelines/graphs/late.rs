@@ -37,7 +37,7 @@ pub(super) struct Arrivals {
     replicas: usize,
     /// So many task boundaries between the source and the windows.
     exchanges: usize,
-    batch_records: usize,
+    block_records: usize,
 }
 
 impl Smaller for Arrivals {
@@ -60,10 +60,10 @@ prop_compose! {
         lateness in prop_oneof![Just(0), 0..60_u64],
         replicas in 1..5_usize,
         exchanges in 0..3_usize,
-        batch_records in 1..9_usize,
+        block_records in 1..9_usize,
     ) -> Arrivals {
         let events = events.into_iter().enumerate().map(|(n, (time, key))| (n as i64 * pace + time / 2, key)).collect();
-        Arrivals { events, windows, bound, lateness, replicas, exchanges, batch_records }
+        Arrivals { events, windows, bound, lateness, replicas, exchanges, block_records }
     }
 }
 
@@ -81,7 +81,7 @@ impl Arrivals {
 
     /// By the engine.
     pub(super) fn run(&self) -> Result<Outcome, TestCaseError> {
-        let env = Environment::local("late").batch_records(self.batch_records).queue_batches(2);
+        let env = Environment::local("late").block_records(self.block_records).queue_blocks(2);
         let events: Vec<Event> = self.events().collect();
         let source = move |_| OneByOne { events: events.clone().into_iter(), between: false };
         let bound = OutOfOrder::by(ms(self.bound));

@@ -23,31 +23,31 @@ use crate::probes::{PATIENCE, sorted};
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Options {
     /// The defaults of the engine, if none.
-    batches: Option<Batches>,
+    blocks: Option<Blocks>,
     inline: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Batches {
+struct Blocks {
     records: usize,
     queue: usize,
     flush_micros: u64,
 }
 
 fn options(inline: f64) -> impl Strategy<Value = Options> {
-    let batches = (1..65_usize, 2..9_usize, 1..5000_u64);
-    let batches = batches.prop_map(|(records, queue, flush_micros)| Batches { records, queue, flush_micros });
-    let options = (prop::option::weighted(0.7, batches), prop::bool::weighted(inline));
-    options.prop_map(|(batches, inline)| Options { batches, inline })
+    let blocks = (1..65_usize, 2..9_usize, 1..5000_u64);
+    let blocks = blocks.prop_map(|(records, queue, flush_micros)| Blocks { records, queue, flush_micros });
+    let options = (prop::option::weighted(0.7, blocks), prop::bool::weighted(inline));
+    options.prop_map(|(blocks, inline)| Options { blocks, inline })
 }
 
 impl Options {
     fn environment(self) -> Environment {
         // A graph that hangs fails, so that it can be made smaller and printed.
         let mut env = Environment::local("graph").time_limit(PATIENCE);
-        if let Some(Batches { records, queue, flush_micros }) = self.batches {
+        if let Some(Blocks { records, queue, flush_micros }) = self.blocks {
             let flush = Duration::from_micros(flush_micros);
-            env = env.batch_records(records).queue_batches(queue).flush_interval(flush);
+            env = env.block_records(records).queue_blocks(queue).flush_interval(flush);
         }
         if self.inline { env.inline() } else { env }
     }
@@ -55,7 +55,7 @@ impl Options {
 
 impl Smaller for Options {
     fn smaller(&self) -> Vec<Self> {
-        let plain = Self { batches: None, inline: false };
+        let plain = Self { blocks: None, inline: false };
         (*self != plain).then_some(plain).into_iter().collect()
     }
 }
