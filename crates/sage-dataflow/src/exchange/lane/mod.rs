@@ -45,9 +45,11 @@
 //! that. The loom model puts the fence in (`publish_fence`) and checks everything else.
 
 pub(super) mod allowance;
+mod attending;
 mod block;
 mod inbox;
 mod reader;
+mod room;
 mod tally;
 mod writer;
 
