@@ -14,8 +14,10 @@
 
 mod flight;
 mod function;
+mod pace;
 mod parting;
 mod polling;
+mod slot;
 mod wakes;
 
 use std::sync::Arc;
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 use flight::Flight;
 pub use function::{AsyncError, AsyncFunction, Order};
 pub(crate) use function::{Fallible, MAX_IN_FLIGHT, Policy, Since, Sure};
+use pace::FlightPace;
 use parting::Parting;
 use polling::Rouser;
 pub(crate) use polling::{Polling, Rouse};
@@ -93,7 +96,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
         inbox.works_on(policy.in_flight);
         Self {
             inbox,
-            pace: FlightPace { at: Instant::now(), in_flight: 0, spent: Duration::ZERO, finished: 0 },
+            pace: FlightPace::new(),
             in_flight: parts.in_flight,
             dropped: 0,
             flight: Flight::new(function, policy, since, Rouser::new(&polling)),
@@ -112,41 +115,6 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
             emitted_so_far: emitted,
             failing: Box::new(Failing { errors, context, letters: 0 }),
         }
-    }
-}
-
-/// How long the records of a task are in flight.
-struct FlightPace {
-    /// When it was last measured, and how many were in flight from then on.
-    at: Instant,
-    in_flight: usize,
-    /// Time in flight, summed over the records, since one was last finished.
-    spent: Duration,
-    /// How many records were finished so far.
-    finished: u64,
-}
-
-impl FlightPace {
-    /// Adds the time up to `now`.
-    fn pass(&mut self, now: Instant) {
-        let passed = now.duration_since(self.at);
-        self.spent += passed.saturating_mul(u32::try_from(self.in_flight).unwrap_or(u32::MAX));
-        self.at = now;
-    }
-
-    /// Learns how things stand after a step that began at `began`. Returns how many records were finished since the
-    /// last time that there were any, and how long they took a task that has up to `most` of them in flight.
-    fn step(&mut self, began: Instant, taken: u64, in_flight: usize, most: usize) -> Option<(usize, Duration)> {
-        let now = Instant::now();
-        self.in_flight = in_flight;
-        self.at = now;
-        let finished = taken - in_flight as u64;
-        let count = finished - std::mem::replace(&mut self.finished, finished);
-        if count == 0 {
-            return None;
-        }
-        let in_turn = std::mem::take(&mut self.spent) / u32::try_from(most).unwrap_or(u32::MAX).max(1);
-        Some((usize::try_from(count).unwrap_or(usize::MAX), in_turn.max(now.duration_since(began))))
     }
 }
 
