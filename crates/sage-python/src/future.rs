@@ -54,8 +54,8 @@ impl Request {
     }
 }
 
-type Result = PyResult<Py<PyAny>>;
-type Inside = Pin<Box<dyn Future<Output = std::result::Result<Result, CallError>> + Send>>;
+type Answer = PyResult<Py<PyAny>>;
+type Inside = Pin<Box<dyn Future<Output = Result<Answer, CallError>> + Send>>;
 
 /// A call that another thread makes.
 pub(crate) struct Call {
@@ -72,7 +72,7 @@ enum Stage {
     /// Inside the gate, which keeps the service from being cleaned, and not begun.
     Waiting(Inside),
     Running,
-    Ended(Result),
+    Ended(Answer),
     /// Nobody wants the result, or there will be none.
     Dropped,
 }

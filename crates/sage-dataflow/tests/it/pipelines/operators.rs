@@ -314,7 +314,7 @@ impl Operator for Hundreds {
 #[test]
 fn an_operator_that_holds_records_back_flushes_them_when_no_more_are_waiting() {
     leak_free(|_| {
-        for (exchanged, mourned) in [(false, false), (true, false), (false, true)] {
+        for (exchanged, lettered) in [(false, false), (true, false), (false, true)] {
             let (feed, source) = sage::testing::source();
             let (received, sink) = sage::testing::sink();
             let env = Environment::local("hundreds");
@@ -325,7 +325,7 @@ fn an_operator_that_holds_records_back_flushes_them_when_no_more_are_waiting() {
                 numbers.on_another_thread()
             };
             let hundreds = numbers.operator(Hundreds::default);
-            let hundreds = match mourned {
+            let hundreds = match lettered {
                 false => hundreds.on_another_thread(),
                 true => {
                     let (hundreds, letters) = hundreds.dead_letters();
