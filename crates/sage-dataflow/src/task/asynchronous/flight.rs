@@ -25,8 +25,8 @@ use crate::chain::DeadLetter;
 
 /// The futures of one task.
 pub(crate) struct Flight<I, F: AsyncFunction<I>> {
-    function: F,
-    policy: Policy<I>,
+    pub(super) function: F,
+    pub(super) policy: Policy<I>,
     since: Option<Since<F::Future>>,
     slots: Vec<FlightSlot<I, F>>,
     vacant: Vec<u32>,
@@ -37,9 +37,9 @@ pub(crate) struct Flight<I, F: AsyncFunction<I>> {
     list: Vec<u32>,
     worked_off: usize,
     /// How many further attempts were made.
-    retries: u64,
+    pub(super) retries: u64,
     /// Whether they do not wait any more.
-    hurried: bool,
+    pub(super) hurried: bool,
 }
 
 impl<I, F: AsyncFunction<I>> Flight<I, F> {
@@ -60,11 +60,6 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
         }
     }
 
-    /// What makes the futures.
-    pub(crate) fn function(&mut self) -> &mut F {
-        &mut self.function
-    }
-
     /// How many records are in flight, or have a result that has not left.
     pub(crate) fn taken(&self) -> usize {
         self.slots.len() - self.vacant.len()
@@ -78,16 +73,6 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
     /// Whether a future was woken since the last look.
     pub(crate) fn is_roused(&self) -> bool {
         self.woken.wakes.is_roused()
-    }
-
-    /// How many records may be.
-    pub(crate) fn most(&self) -> usize {
-        self.policy.in_flight
-    }
-
-    /// Whether records that fail leave as dead letters.
-    pub(crate) fn has_letters(&self) -> bool {
-        self.policy.letters
     }
 
     /// Whether another record has to wait.
@@ -159,16 +144,6 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
     pub(crate) fn hurry(&mut self) {
         self.hurried = true;
         self.slots.iter().filter(|slot| slot.pausing).for_each(|slot| slot.wake.wake_by_ref());
-    }
-
-    /// Whether [`hurry`](Self::hurry) was called.
-    pub(crate) fn is_hurried(&self) -> bool {
-        self.hurried
-    }
-
-    /// How many further attempts were made so far.
-    pub(crate) fn retries(&self) -> u64 {
-        self.retries
     }
 
     /// Takes the record back that has failed in a slot, where it was kept, with its number and how often it was tried.

@@ -136,7 +136,7 @@ impl Failing {
         error: BoxError,
         taken: u64,
     ) -> Result<(), Fault> {
-        if flight.has_letters()
+        if flight.policy.letters
             && !Fatal::is(&error)
             && let Some((record, number, attempts)) = flight.take_failed(slot)
         {
@@ -272,7 +272,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
 
     /// Futures that are woken over and over, and give nothing, count as idle: others are to have their turn.
     fn work(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
-        if !self.flight.is_hurried() && self.control.load() == Control::Drain {
+        if !self.flight.hurried && self.control.load() == Control::Drain {
             self.flight.hurry();
         }
         self.poll(cx)?;
@@ -303,7 +303,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
         let runtime = self.polling.runtime.handle();
         self.runtime = Some(runtime.map_err(|error| cx.fault(error.into()))?);
         self.opened = true;
-        let opened = self.flight.function().open(&self.failing.context);
+        let opened = self.flight.function.open(&self.failing.context);
         opened.map_err(|error| cx.fault(Fault::Error(error)))?;
         cx.run(&mut self.next, |next, at| next.open(at))
     }
@@ -317,7 +317,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
         let step = self.work(cx);
         cx.resume(self.node, self.taken);
         let in_flight = self.flight.taken();
-        if let Some((records, time)) = self.pace.step(began, self.taken, in_flight, self.flight.most()) {
+        if let Some((records, time)) = self.pace.step(began, self.taken, in_flight, self.flight.policy.in_flight) {
             self.inbox.took(records, time);
         }
         step
@@ -327,7 +327,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
         let (flight, control, wake_at) = (&self.flight, &self.control, self.next.wake_at());
         let (clock, wanted) = (control.clock(), || is_wanted(&self.next, self.circle.as_ref()));
         // Once the futures were told of a drain it is no news.
-        let news = if flight.is_hurried() { Control::Cancel } else { Control::Drain };
+        let news = if flight.hurried { Control::Cancel } else { Control::Drain };
         let interrupted = || flight.is_roused() || control.load() >= news || !wanted() || clock.is_due(wake_at);
         let limit = wake_at.and_then(|moment| clock.until(moment));
         if interrupted() {
@@ -345,7 +345,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
         self.taken_so_far.publish(self.taken);
         self.in_flight.publish((self.flight.taken() + self.dropped) as u64);
         self.emitted_so_far.publish(self.emitted);
-        self.failing.context.passed.retries.publish(self.flight.retries());
+        self.failing.context.passed.retries.publish(self.flight.retries);
         self.next.publish();
     }
 
@@ -373,7 +373,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
             });
         }
         if std::mem::take(&mut self.opened) {
-            let function = self.flight.function();
+            let function = &mut self.flight.function;
             cx.closing(self.node, |close| function.close(close));
         }
         self.next.close(cx);
