@@ -1,8 +1,9 @@
 //! Options of the step just added: its error policy, retry, dead letters and parallelism; and splits of a stream.
 
+use super::boundary::edge;
 use super::factory::{Apart, Beside, Factory, Many};
 use super::pipe::{FromInlet, FromSource, KeepTo, Keeping, ParallelStep, Pipe, Replicas, Step, Then, WindowStep};
-use super::{DataStream, Stream, edge};
+use super::{DataStream, Stream};
 use crate::chain::{DeadLetter, ErrorPolicy, NotKept, Retry, Stage};
 use crate::exchange::Partitioning;
 use crate::graph::Head;

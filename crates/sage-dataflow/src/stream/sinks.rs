@@ -4,8 +4,9 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use super::Stream;
+use super::boundary::edge;
 use super::pipe::{FromInlet, Pipe, Replicas};
-use super::{Stream, edge};
 use crate::BoxError;
 use crate::chain::ErrorPolicy;
 use crate::exchange::Partitioning;
