@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::{Backend, Begun, Event, Ground, TaskId, Unit};
 use crate::control::{Control, StopReason};
-use crate::task::{Runner, Step};
+use crate::task::{Runner, Stepped};
 
 /// Runs every unit on the thread that waits for events.
 pub(crate) struct InlineBackend {
@@ -31,8 +31,8 @@ impl InlineBackend {
         while index < self.tasks.len() {
             let (id, runner) = &mut self.tasks[index];
             match runner.turn() {
-                Some(Step::Idle) => index += 1,
-                Some(Step::Again | Step::End) => {
+                Some(Stepped::Idle) => index += 1,
+                Some(Stepped::Again | Stepped::End) => {
                     worked = true;
                     if runner.is_source() {
                         index += 1;

@@ -104,7 +104,7 @@ impl TaskContext {
         part: impl FnOnce(&mut C, &mut Position) -> Result<R, Fault>,
     ) -> Result<R, Stop> {
         let result = {
-            let mut kept = Kept { at: self.at, to: &mut self.at };
+            let mut kept = WrittenBack { at: self.at, to: &mut self.at };
             on_stack(chain, |chain| part(chain, &mut kept.at))
         };
         result.map_err(|fault| self.fault(fault))
@@ -215,12 +215,12 @@ impl TaskContext {
 }
 
 /// Writes the position back when its loop is left.
-struct Kept<'a> {
+struct WrittenBack<'a> {
     at: Position,
     to: &'a mut Position,
 }
 
-impl Drop for Kept<'_> {
+impl Drop for WrittenBack<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         *self.to = self.at;

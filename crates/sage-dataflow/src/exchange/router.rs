@@ -17,17 +17,17 @@ use crate::key::KeySelector;
 /// The seed of the partitioning hash. Fixed, so that a key goes to the same replica in every run and process.
 const PARTITION_SEED: u64 = 0x5A6E_0001;
 
-type Lane<T> = Writer<T, Waiting>;
+type LaneWriter<T> = Writer<T, Waiting>;
 
 /// The lanes of one producer.
 pub struct Lanes<T> {
-    all: Vec<Lane<T>>,
+    all: Vec<LaneWriter<T>>,
     in_loop: bool,
 }
 
 impl<T: Send> Lanes<T> {
     /// The lanes `all`, which lie in a loop or do not.
-    pub(crate) fn new(all: Vec<Lane<T>>, in_loop: bool) -> Self {
+    pub(crate) fn new(all: Vec<LaneWriter<T>>, in_loop: bool) -> Self {
         Self { all, in_loop }
     }
 
@@ -38,13 +38,13 @@ impl<T: Send> Lanes<T> {
 
     /// A lane whose reader has ended swallows its records, as long as another wants them.
     fn attend(&mut self) -> Result<(), Fault> {
-        self.each(Lane::attend)
+        self.each(LaneWriter::attend)
     }
 
     /// Passes a signal on to every lane, as far as lanes carry it.
     fn signal(&mut self, signal: Signal) -> Result<(), Fault> {
         match (signal, signal.between()) {
-            (Signal::Finish, _) => self.each(Lane::finish),
+            (Signal::Finish, _) => self.each(LaneWriter::finish),
             (_, Some(between)) => self.each(|lane| lane.put(between)),
             (_, None) => Ok(()),
         }
@@ -53,7 +53,7 @@ impl<T: Send> Lanes<T> {
     /// Acts on every lane, also when one has refused or no reader is left: a chain that is satisfied still finishes,
     /// and what it then emits needs room in all of them.
     #[inline(always)]
-    fn each(&mut self, act: impl Fn(&mut Lane<T>) -> Result<(), Refused>) -> Result<(), Fault> {
+    fn each(&mut self, act: impl Fn(&mut LaneWriter<T>) -> Result<(), Refused>) -> Result<(), Fault> {
         let (mut gone, mut broken) = (false, None);
         for lane in &mut self.all {
             match act(lane) {
@@ -70,7 +70,7 @@ impl<T: Send> Lanes<T> {
     }
 
     fn wanted(&self, outside: bool) -> bool {
-        !(outside && self.in_loop || self.all.iter().all(Lane::reader_gone))
+        !(outside && self.in_loop || self.all.iter().all(LaneWriter::reader_gone))
     }
 }
 
@@ -100,7 +100,7 @@ struct Overrun;
 macro_rules! lanes_end_of_chain {
     () => {
         fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {
-            self.lanes.all.iter_mut().for_each(Lane::open);
+            self.lanes.all.iter_mut().for_each(LaneWriter::open);
             Ok(())
         }
         fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
@@ -121,7 +121,7 @@ macro_rules! lanes_end_of_chain {
 /// Each record to the next lane; also the router to a single lane, which lies apart, so that its chain can keep it in
 /// registers.
 pub struct RoundRobin<T> {
-    single: Option<Lane<T>>,
+    single: Option<LaneWriter<T>>,
     lanes: Lanes<T>,
     next: usize,
 }
@@ -134,7 +134,7 @@ impl<T: Send> RoundRobin<T> {
         Self { single, lanes, next }
     }
 
-    fn each(&mut self) -> impl Iterator<Item = &mut Lane<T>> {
+    fn each(&mut self) -> impl Iterator<Item = &mut LaneWriter<T>> {
         self.single.iter_mut().chain(&mut self.lanes.all)
     }
 }
@@ -151,7 +151,7 @@ impl<T: Send> Push<T> for RoundRobin<T> {
     }
 
     fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {
-        self.each().for_each(Lane::open);
+        self.each().for_each(LaneWriter::open);
         Ok(())
     }
 
@@ -364,7 +364,7 @@ mod tests {
             writer
         });
         let mut lanes = Lanes::new(all.collect(), false);
-        lanes.all.iter_mut().for_each(Lane::open);
+        lanes.all.iter_mut().for_each(LaneWriter::open);
         let record = Arc::new(());
         // Each of them fills its block.
         (0..3).for_each(|lane| assert_eq!(lanes.all[lane].push(record.clone()), Pushed::Attend));

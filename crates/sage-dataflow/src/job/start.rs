@@ -26,7 +26,7 @@ use crate::runtime::JobRuntime;
 use crate::service::{Registry, ServiceState, StartEnded, order};
 use crate::submit_error::SubmitError;
 use crate::sync::lock;
-use crate::task::{Polling, Rouse};
+use crate::task::{Polling, RouseThread};
 use crate::thread::OwnThread;
 
 /// What an environment says of its jobs.
@@ -145,7 +145,7 @@ pub(crate) fn prepare(
     let listening = Listening::start(options.signals, &events).map_err(SubmitError::Threads)?;
     // Last of what can fail: building takes the sources that can be read once.
     let inline = || options.inline.then(|| events.clone());
-    let rouse = inline().map(|events| Arc::new(move || events.send(Event::Roused)) as Rouse);
+    let rouse = inline().map(|events| Arc::new(move || events.send(Event::Roused)) as RouseThread);
     let polling = Polling { runtime: runtime.clone(), rouse };
     let (tasks, counters) = build(&graph, &index, &control, &lanes, polling)?;
     let figures = Arc::new(Figures::new(job_graph, &graph, counters, services.clone()));

@@ -16,7 +16,7 @@ use crate::chain::{Fault, Flags, Outlet, Stage};
 use crate::key::KeySelector;
 
 /// The place of one input in a sum type.
-pub(crate) trait Slot<const INPUT: usize>: Send + 'static {
+pub(crate) trait HasInput<const INPUT: usize>: Send + 'static {
     /// The records of the input.
     type Part: Send + 'static;
     /// Wraps a record of the input.
@@ -33,7 +33,7 @@ pub(crate) struct Of<S, const INPUT: usize>(pub(crate) S);
 
 impl<T, S, const INPUT: usize> KeySelector<T> for Of<S, INPUT>
 where
-    T: Slot<INPUT>,
+    T: HasInput<INPUT>,
     S: KeySelector<T::Part>,
 {
     type Key = S::Key;
@@ -153,7 +153,7 @@ macro_rules! inputs {
         $(inputs!(@slot $In $all $Variant $index);)+
     };
     (@slot $In:ident [$($All:ident),+] $Variant:ident $index:tt) => {
-        impl<$($All: Send + 'static),+> Slot<$index> for $In<$($All),+> {
+        impl<$($All: Send + 'static),+> HasInput<$index> for $In<$($All),+> {
             type Part = $Variant;
 
             #[inline(always)]

@@ -24,7 +24,7 @@ pub(crate) mod zip;
 pub use aggregate::Aggregate;
 pub(crate) use aggregate::{Applied, Counted, Folded, Reduced};
 pub(crate) use clocked::{Clocked, OfValue};
-pub(crate) use connect::{CoMap, CoProcess, Of, Slot};
+pub(crate) use connect::{CoMap, CoProcess, HasInput, Of};
 pub use connect::{In2, In3, In4, In5};
 pub(crate) use filter::{Filter, Take};
 pub(crate) use function::OnBoth;

@@ -28,7 +28,7 @@ pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> 
     key: S,
     aggregate: A,
     slot_of: HashMap<S::Key, usize, RandomState>,
-    slots: Vec<Slot<S::Key, T, A::State>>,
+    slots: Vec<KeySessions<S::Key, T, A::State>>,
     free: Vec<usize>,
     timers: BinaryHeap<Reverse<(i64, usize)>>,
     watermark: i64,
@@ -37,7 +37,7 @@ pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> 
 }
 
 /// The sessions of a key, which do not overlap, by time. A slot without a key is free.
-struct Slot<K, T, V> {
+struct KeySessions<K, T, V> {
     key: Option<K>,
     sessions: Vec<Open<T, V>>,
     /// The timer that counts, if there is one; others in the heap are out of date.
@@ -117,7 +117,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SessionWindows<S, T, 
         }
         let key = S::into_key(key);
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { key: None, sessions: Vec::new(), timer: None });
+            self.slots.push(KeySessions { key: None, sessions: Vec::new(), timer: None });
             self.slots.len() - 1
         });
         self.slots[slot].key = Some(key.clone());
@@ -179,7 +179,7 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> SessionWindows<S, T, 
         S::Key: Clone,
     {
         let (watermark, expiry, lateness) = (self.watermark, self.expiry, self.lateness);
-        let Slot { key, sessions, timer } = &mut self.slots[slot];
+        let KeySessions { key, sessions, timer } = &mut self.slots[slot];
         let Some(key) = key else { return Ok(()) };
         for session in sessions.iter_mut().filter(|session| !session.fired && session.end() <= watermark) {
             session.fired = true;

@@ -128,7 +128,7 @@ impl Timers {
 }
 
 /// A key, its state and its timers. A slot without a key is free.
-struct Slot<K, A> {
+struct KeyState<K, A> {
     kept: Option<(K, A)>,
     timers: Timers,
 }
@@ -142,7 +142,7 @@ pub(crate) struct Process<S: KeySelector<I>, F, I, A, O> {
     initial: A,
     function: F,
     slot_of: HashMap<S::Key, usize, RandomState>,
-    slots: Vec<Slot<S::Key, A>>,
+    slots: Vec<KeyState<S::Key, A>>,
     free: Vec<usize>,
     event: Queue,
     clocked: Queue,
@@ -201,7 +201,7 @@ where
                 slot
             }
             None => {
-                self.slots.push(Slot { kept, timers: Timers::default() });
+                self.slots.push(KeyState { kept, timers: Timers::default() });
                 self.slots.len() - 1
             }
         };
@@ -218,7 +218,7 @@ where
         act: impl FnOnce(&mut F, &mut A, &mut KeyContext<'_, '_, S::Key, O>) -> Result<(), BoxError>,
     ) -> Result<(), Fault> {
         let Self { slots, function, clock, watermark, ending, .. } = self;
-        let Slot { kept, timers } = &mut slots[slot];
+        let KeyState { kept, timers } = &mut slots[slot];
         let Some((key, state)) = kept else { return Ok(()) };
         let (mut forgotten, mut done) = (false, Ok(()));
         let (watermark, ending) = (Timestamp::from_millis(*watermark), *ending);

@@ -284,19 +284,19 @@ pub struct CountWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
     size: u64,
     key: S,
     aggregate: A,
-    open: Table<S::Key, Tally<A::State>>,
+    open: Table<S::Key, OpenCount<A::State>>,
     records: PhantomData<fn(T)>,
 }
 
 /// An open window by count.
-struct Tally<V> {
+struct OpenCount<V> {
     records: u64,
     first: Timestamp,
     last: Timestamp,
     state: V,
 }
 
-impl<V> Tally<V> {
+impl<V> OpenCount<V> {
     fn new(state: V) -> Self {
         Self { records: 0, first: Timestamp::MAX, last: Timestamp::MIN, state }
     }
@@ -346,7 +346,7 @@ where
 
     #[inline(always)]
     fn take(&mut self, record: Timed<T>, out: &mut impl Emit<Timed<Self::Out>>) -> Result<Option<Timed<T>>, Fault> {
-        let tally = state_of!(self.open, S, self.key, record, || Tally::new(self.aggregate.start()));
+        let tally = state_of!(self.open, S, self.key, record, || OpenCount::new(self.aggregate.start()));
         tally.see(record.time);
         if tally.records < self.size {
             return self.aggregate.take(&mut tally.state, record.value).map(|()| None);

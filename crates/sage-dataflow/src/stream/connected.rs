@@ -19,7 +19,7 @@ use crate::graph::{Head, Mistake, SharedGraph};
 use crate::ids::{InletId, NodeId};
 use crate::key::KeySelector;
 use crate::operator::zip::DEFAULT_AHEAD;
-use crate::operator::{CoMap, CoProcess, In2, In3, In4, In5, Of, Output, Slot, Zip};
+use crate::operator::{CoMap, CoProcess, HasInput, In2, In3, In4, In5, Of, Output, Zip};
 use crate::time::Timestamp;
 
 /// Two to five streams that go into one operator. Each has its own type of records.
@@ -262,7 +262,7 @@ impl<T: Send + 'static> Joint<T> {
         router: impl Fn(crate::exchange::Lanes<T>, usize) -> N + Send + 'static,
     ) where
         P: Pipe,
-        T: Slot<INPUT, Part = P::Out>,
+        T: HasInput<INPUT, Part = P::Out>,
         N: Push<T> + 'static,
     {
         if !self.graph.is(&stream.graph) {
@@ -291,7 +291,7 @@ impl<T: Send + 'static> Joint<T> {
     where
         P: Pipe,
         S: KeySelector<P::Out>,
-        T: Slot<INPUT, Part = P::Out>,
+        T: HasInput<INPUT, Part = P::Out>,
     {
         let KeyedStream { stream, key } = keyed;
         let (key, node) = (Of::<S, INPUT>(key), self.node);
@@ -316,7 +316,7 @@ struct Wrap<N, T, const INPUT: usize> {
     sum: PhantomData<fn() -> T>,
 }
 
-impl<T: Slot<INPUT>, N: Push<T>, const INPUT: usize> Push<T::Part> for Wrap<N, T, INPUT> {
+impl<T: HasInput<INPUT>, N: Push<T>, const INPUT: usize> Push<T::Part> for Wrap<N, T, INPUT> {
     fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
         self.next.open(at)
     }

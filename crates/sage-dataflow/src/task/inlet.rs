@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::pace::Work;
-use super::{Step, Task};
+use super::{Stepped, Task};
 use crate::between::Between;
 use crate::chain::{Fault, Position, Push, Signal, Stop, TaskContext};
 use crate::control::{Control, JobControl};
@@ -12,13 +12,13 @@ use crate::exchange::{Circle, Gauge, Returned, Rounds};
 use crate::metrics::Counter;
 
 /// The chain behind an inbox.
-struct Chain<'a, N> {
+struct ToChain<'a, N> {
     next: &'a mut N,
     at: &'a mut Position,
     control: &'a JobControl,
 }
 
-impl<T, N: Push<T>> Taker<T> for Chain<'_, N> {
+impl<T, N: Push<T>> Taker<T> for ToChain<'_, N> {
     type Refusal = Fault;
 
     /// A record may take long, and a batch of them for ever.
@@ -85,18 +85,18 @@ impl<T: Send, N: Push<T>> InletTask<T, N> {
     /// Passes on what came between records. A probe that has come back to the head of its loop ends that, or sends the
     /// next one.
     #[cold]
-    fn signalled(&mut self, signal: Signal, cx: &mut TaskContext) -> Result<Step, Stop> {
+    fn signalled(&mut self, signal: Signal, cx: &mut TaskContext) -> Result<Stepped, Stop> {
         let signal = match (signal, &mut self.head) {
             (Signal::Probe(round), Some(head)) => match head.rounds.returned(round, cx.records()) {
                 Returned::Again(next) => Signal::Probe(next),
                 Returned::Ended => {
                     head.gauge.end();
-                    return Ok(Step::End);
+                    return Ok(Stepped::End);
                 }
             },
             (signal, _) => signal,
         };
-        cx.run(&mut self.next, |next, at| next.signal(signal, at)).map(|()| Step::Again)
+        cx.run(&mut self.next, |next, at| next.signal(signal, at)).map(|()| Stepped::Again)
     }
 }
 
@@ -109,14 +109,14 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
         }
     }
 
-    fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
+    fn step(&mut self, cx: &mut TaskContext) -> Result<Stepped, Stop> {
         if !is_wanted(&self.next, self.circle.as_ref()) {
             return Err(Stop::Satisfied);
         }
         let before = cx.records();
         let work = Work::begin();
         let (inbox, control) = (&mut self.inbox, &*self.control);
-        let polled = cx.run(&mut self.next, |next, at| inbox.poll(&mut Chain { next, at, control }));
+        let polled = cx.run(&mut self.next, |next, at| inbox.poll(&mut ToChain { next, at, control }));
         let took = u32::try_from(cx.records() - before).unwrap_or(u32::MAX);
         let polled = match polled {
             Err(Stop::Attend) => cx.run(&mut self.next, |next, at| next.attend(at)).map(|()| Polled::Taken)?,
@@ -138,9 +138,9 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
         }
         match polled {
             Polled::Between(numbered @ Between::Numbered(..)) => self.signalled(numbered.into(), cx),
-            Polled::Taken | Polled::Between(Between::Watermark(_)) => Ok(Step::Again),
-            Polled::Nothing => Ok(Step::Idle),
-            Polled::Finished => Ok(Step::End),
+            Polled::Taken | Polled::Between(Between::Watermark(_)) => Ok(Stepped::Again),
+            Polled::Nothing => Ok(Stepped::Idle),
+            Polled::Finished => Ok(Stepped::End),
             Polled::Aborted => Err(Stop::Cancelled),
         }
     }

@@ -24,7 +24,7 @@ use std::time::Instant;
 
 pub use asynchronous::{AsyncError, AsyncFunction, Order};
 pub(crate) use asynchronous::{
-    AsyncTask, Fallible, MAX_IN_FLIGHT, Parts as AsyncParts, Policy, Polling, Rouse, Since, Sure,
+    AsyncTask, Fallible, MAX_IN_FLIGHT, Parts as AsyncParts, Policy, Polling, RouseThread, Since, Sure,
 };
 pub(crate) use inlet::InletTask;
 pub use pace::{excuse, excused};
@@ -37,7 +37,7 @@ use crate::metrics::TaskTimes;
 
 /// What a call of [`Task::step`] came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum Stepped {
     /// There may be more to do at once.
     Again,
     /// Nothing to do until [`Task::wait`] returns.
@@ -51,7 +51,7 @@ pub trait Task: Send {
     /// Opens the source and every operator.
     fn open(&mut self, cx: &mut TaskContext) -> Result<(), Stop>;
     /// Processes one batch, or finds that there is none.
-    fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop>;
+    fn step(&mut self, cx: &mut TaskContext) -> Result<Stepped, Stop>;
     /// Waits until a step may find something.
     fn wait(&mut self, cx: &mut TaskContext);
     /// Makes the counters visible.
@@ -113,7 +113,7 @@ impl Runner {
     /// Runs to the end on the calling thread.
     pub(crate) fn run(mut self) -> TaskOutcome {
         while let Some(step) = self.turn() {
-            if step == Step::Idle {
+            if step == Stepped::Idle {
                 self.wait();
             }
         }
@@ -121,7 +121,7 @@ impl Runner {
     }
 
     /// One piece of work; `None` once the task has nothing more to do but [`Runner::end`].
-    pub(crate) fn turn(&mut self) -> Option<Step> {
+    pub(crate) fn turn(&mut self) -> Option<Stepped> {
         if self.ending.is_some() {
             return None;
         }
@@ -130,18 +130,18 @@ impl Runner {
             self.guarded(|task, cx| task.step(cx))
         } else {
             self.opened = true;
-            self.guarded(|task, cx| task.open(cx)).map(|()| Step::Again)
+            self.guarded(|task, cx| task.open(cx)).map(|()| Stepped::Again)
         };
         let stepped = match stepped {
             Ok(_) | Err(Stop::Satisfied) if self.cx.control().load() == Control::Cancel => Err(Stop::Cancelled),
-            Ok(Step::Idle) => self.guarded(|task, cx| task.signal(Signal::Flush, cx)).map(|()| Step::Idle),
+            Ok(Stepped::Idle) => self.guarded(|task, cx| task.signal(Signal::Flush, cx)).map(|()| Stepped::Idle),
             other => other,
         };
         if let Some(task) = &mut self.task {
             task.publish(&self.cx);
         }
         self.ending = match stepped {
-            Ok(Step::End) | Err(Stop::Satisfied) => Some(self.finish()),
+            Ok(Stepped::End) | Err(Stop::Satisfied) => Some(self.finish()),
             Ok(step) => return Some(step),
             // What is left of a failing chain: it was attended to, or has failed since.
             Err(Stop::Cancelled | Stop::Attend) => Some(Ending::Cancelled),

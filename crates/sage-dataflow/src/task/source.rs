@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Step, Task};
+use super::{Stepped, Task};
 use crate::chain::{Fault, Position, Push, Signal, Stop, TaskContext};
 use crate::control::Control;
 use crate::guarded::Guarded;
@@ -69,23 +69,23 @@ fn one<S: Source, N: Push<S::Item>>(
     stride: &mut Stride<'_>,
     node: NodeId,
     context: &SourceContext,
-) -> Result<Step, Fault> {
+) -> Result<Stepped, Fault> {
     match source.next(context).map_err(Fault::Error)? {
         Next::Record(record) if source.in_blocks() => {
             let pushed = next.push(record, stride.at);
             stride.taken += source.taken();
             pushed?;
             stride.at.enter(node);
-            Ok(Step::Again)
+            Ok(Stepped::Again)
         }
         Next::Record(record) => {
             stride.taken += 1;
             next.push(record, stride.at)?;
             stride.at.enter(node);
-            Ok(Step::Again)
+            Ok(Stepped::Again)
         }
-        Next::Idle => Ok(Step::Idle),
-        Next::End => Ok(Step::End),
+        Next::Idle => Ok(Stepped::Idle),
+        Next::End => Ok(Stepped::End),
     }
 }
 
@@ -98,16 +98,16 @@ fn batch<S: Source, N: Push<S::Item>>(
     limit: u64,
     node: NodeId,
     context: &SourceContext,
-) -> Result<Step, Fault> {
+) -> Result<Stepped, Fault> {
     at.enter(node);
     let (end, control) = (at.record() + limit, context.control());
     while at.record() < end && control.running() {
         match one(source, next, &mut Stride { at, taken: 0 }, node, context)? {
-            Step::Again => {}
+            Stepped::Again => {}
             step => return Ok(step),
         }
     }
-    Ok(Step::Again)
+    Ok(Stepped::Again)
 }
 
 /// Takes as many records as a batch may have, where those before were quick: in strides, over which the compiler
@@ -119,7 +119,7 @@ fn quick_batch<S: Source, N: Push<S::Item>>(
     at: &mut Position,
     node: NodeId,
     context: &SourceContext,
-) -> Result<Step, Fault> {
+) -> Result<Stepped, Fault> {
     at.enter(node);
     let (end, control) = (at.record() + MAX_BATCH_RECORDS, context.control());
     while at.record() < end && control.running() {
@@ -127,12 +127,12 @@ fn quick_batch<S: Source, N: Push<S::Item>>(
         // Records that were quick may turn slow at any moment.
         while stride.taken < STRIDE_RECORDS && control.running_at_a_glance() {
             match one(source, next, &mut stride, node, context)? {
-                Step::Again => {}
+                Stepped::Again => {}
                 step => return Ok(step),
             }
         }
     }
-    Ok(Step::Again)
+    Ok(Stepped::Again)
 }
 
 impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
@@ -146,11 +146,11 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
         })
     }
 
-    fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
+    fn step(&mut self, cx: &mut TaskContext) -> Result<Stepped, Stop> {
         match cx.control().load() {
             Control::Run => {}
-            Control::Pause => return Ok(Step::Idle),
-            Control::Drain => return Ok(Step::End),
+            Control::Pause => return Ok(Stepped::Idle),
+            Control::Drain => return Ok(Stepped::End),
             Control::Cancel => return Err(Stop::Cancelled),
         }
         self.context.look_for_readers();
@@ -170,15 +170,15 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
         let took = start.elapsed();
         self.pace(took);
         let step = match pumped {
-            Err(Stop::Attend) => cx.run(&mut self.chain, |(_, next), at| next.attend(at)).map(|()| Step::Again)?,
+            Err(Stop::Attend) => cx.run(&mut self.chain, |(_, next), at| next.attend(at)).map(|()| Stepped::Again)?,
             pumped => pumped?,
         };
         cx.run_in_place(|at| self.chain.1.signal(Signal::Time, at))?;
-        if step == Step::Idle || took > LONG_BATCH {
+        if step == Stepped::Idle || took > LONG_BATCH {
             self.signal(Signal::Flush, cx)?;
         }
         // A source waits by itself; the task waits only while it is paused.
-        Ok(if step == Step::Idle { Step::Again } else { step })
+        Ok(if step == Stepped::Idle { Stepped::Again } else { step })
     }
 
     fn wait(&mut self, cx: &mut TaskContext) {

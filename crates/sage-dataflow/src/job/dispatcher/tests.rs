@@ -17,7 +17,7 @@ use crate::job::supervisor::GRACE;
 use crate::service::{
     Blocking, Hook, HookContext, HookTimeouts, Registry, Service, ServiceBuilder, ServiceState, Typed,
 };
-use crate::task::{Step, Task};
+use crate::task::{Stepped, Task};
 
 struct Nothing;
 impl Service for Nothing {}
@@ -27,7 +27,7 @@ impl Task for NoTask {
     fn open(&mut self, _cx: &mut TaskContext) -> Result<(), Stop> {
         unreachable!("the fake backend runs no task")
     }
-    fn step(&mut self, _cx: &mut TaskContext) -> Result<Step, Stop> {
+    fn step(&mut self, _cx: &mut TaskContext) -> Result<Stepped, Stop> {
         unreachable!("the fake backend runs no task")
     }
     fn wait(&mut self, _cx: &mut TaskContext) {}

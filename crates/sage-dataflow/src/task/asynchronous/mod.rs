@@ -29,11 +29,11 @@ pub(crate) use function::{Fallible, MAX_IN_FLIGHT, Policy, Since, Sure};
 use pace::FlightPace;
 use parting::Parting;
 use polling::Rouser;
-pub(crate) use polling::{Polling, Rouse};
+pub(crate) use polling::{Polling, RouseThread};
 use tokio::runtime::Handle;
 
 use super::inlet::is_wanted;
-use super::{Step, Task};
+use super::{Stepped, Task};
 use crate::between::Between;
 use crate::chain::{DeadLetter, Errors, Fatal, Fault, OpenContext, Place, Push, Signal, Stop, TaskContext};
 use crate::control::{Control, JobControl};
@@ -271,7 +271,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
     }
 
     /// Futures that are woken over and over, and give nothing, count as idle: others are to have their turn.
-    fn work(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
+    fn work(&mut self, cx: &mut TaskContext) -> Result<Stepped, Stop> {
         if !self.flight.hurried && self.control.load() == Control::Drain {
             self.flight.hurry();
         }
@@ -289,9 +289,9 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
         }
         cx.run_in_place(|at| self.next.signal(Signal::Time, at))?;
         Ok(match worked {
-            _ if self.ended && self.flight.is_empty() => Step::End,
-            true => Step::Again,
-            false => Step::Idle,
+            _ if self.ended && self.flight.is_empty() => Stepped::End,
+            true => Stepped::Again,
+            false => Stepped::Idle,
         })
     }
 }
@@ -308,7 +308,7 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> Task for AsyncTask
         cx.run(&mut self.next, |next, at| next.open(at))
     }
 
-    fn step(&mut self, cx: &mut TaskContext) -> Result<Step, Stop> {
+    fn step(&mut self, cx: &mut TaskContext) -> Result<Stepped, Stop> {
         if !is_wanted(&self.next, self.circle.as_ref()) {
             return Err(Stop::Satisfied);
         }

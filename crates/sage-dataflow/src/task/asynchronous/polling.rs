@@ -7,7 +7,7 @@ use std::thread::Thread;
 use crate::runtime::JobRuntime;
 
 /// Rouses a thread that runs several tasks.
-pub(crate) type Rouse = Arc<dyn Fn() + Send + Sync>;
+pub(crate) type RouseThread = Arc<dyn Fn() + Send + Sync>;
 
 /// Where the tasks of one job poll futures.
 #[derive(Clone)]
@@ -15,13 +15,13 @@ pub(crate) struct Polling {
     /// Started when the first of them needs it.
     pub(crate) runtime: Arc<JobRuntime>,
     /// How the one thread is roused that runs all tasks, on the inline backend.
-    pub(crate) rouse: Option<Rouse>,
+    pub(crate) rouse: Option<RouseThread>,
 }
 
 /// Rouses one task.
 pub(crate) struct Rouser {
     thread: OnceLock<Thread>,
-    rouse: Option<Rouse>,
+    rouse: Option<RouseThread>,
 }
 
 impl Rouser {
