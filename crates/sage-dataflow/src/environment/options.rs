@@ -79,8 +79,8 @@ impl Environment {
         self.queue_blocks(batches)
     }
 
-    /// How many bytes may wait on an edge: in all the lanes between two operators that do not share a thread. 1 or more;
-    /// default 64 MiB. Each lane has an equal share. A record larger than that share passes alone.
+    /// How many bytes may wait on an edge: in all the lanes between two operators that do not share a thread. 1 or
+    /// more; default 64 MiB. Each lane has an equal share. A record larger than that share passes alone.
     ///
     /// The bytes of a record are an estimate: the size of its type, plus the memory it holds elsewhere where that is
     /// known; see [`Stream::weigh`](crate::Stream::weigh). Only [`Feedback::limit`](crate::Feedback::limit) bounds the

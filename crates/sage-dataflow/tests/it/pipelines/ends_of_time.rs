@@ -177,7 +177,8 @@ proptest! {
         leak_free(|_| {
             let given = if in_order { sorted(events.clone()) } else { events.clone() };
             let env = Environment::local("ends").block_records(block_records);
-            let timed = env.from_iter(given).on_another_thread().with_timestamps(time_of, OutOfOrder::by(bound)).on_another_thread();
+            let timed = env.from_iter(given).on_another_thread();
+            let timed = timed.with_timestamps(time_of, OutOfOrder::by(bound)).on_another_thread();
             let out = kind.run_on(timed, lateness, replicas).collect();
             let report = env.run().expect("the job succeeds");
             assert_eq!(late(&report), 0, "{report}");
@@ -196,7 +197,8 @@ proptest! {
     ) {
         leak_free(|_| {
             let env = Environment::local("ends").block_records(1);
-            let timed = env.from_iter(events.clone()).on_another_thread().with_timestamps(time_of, OutOfOrder::by(bound)).on_another_thread();
+            let timed = env.from_iter(events.clone()).on_another_thread();
+            let timed = timed.with_timestamps(time_of, OutOfOrder::by(bound)).on_another_thread();
             let kind = if session { Kind::Session(size) } else { Kind::Tumbling(size) };
             let out = kind.run_on(timed, lateness, 1).collect();
             let report = env.run().expect("the job succeeds");

@@ -128,7 +128,8 @@ proptest! {
             let env = if pipeline.inline { env.inline() } else { env };
             let sources = pipeline.sources.clone();
             let source = env.from_factory(move |replica| sources[replica].clone()).parallelism(pipeline.sources.len());
-            let stream = pipeline.steps.iter().fold(source.on_another_thread(), |stream, step| step.apply(&env, stream));
+            let source = source.on_another_thread();
+            let stream = pipeline.steps.iter().fold(source, |stream, step| step.apply(&env, stream));
             let out = stream.collect();
             let report = env.run().expect("nothing in it fails");
             let all = pipeline.sources.concat();

@@ -233,7 +233,8 @@ proptest! {
             // One source: windows by count follow the order of arrival.
             let events = events.concat();
             let env = Environment::local("windows").block_records(block_records);
-            let timed = env.from_collection(events.clone()).with_timestamps(time_of, OutOfOrder::by(ms(5))).on_another_thread();
+            let order = OutOfOrder::by(ms(5));
+            let timed = env.from_collection(events.clone()).with_timestamps(time_of, order).on_another_thread();
             let kind = Kind::Count(size);
             let out = kind.run_on(timed, way, replicas, 0).collect();
             env.run().expect("the job succeeds");
@@ -254,7 +255,7 @@ proptest! {
         leak_free(|_| {
             let events = sources.concat();
             let env = Environment::local("windows").block_records(block_records);
-            let timed = env.from_iter(slowly(events.clone())).with_timestamps(time_of, OutOfOrder::by(ms(0))).on_another_thread();
+            let timed = env.from_iter(slowly(events.clone())).with_timestamps(time_of, in_order()).on_another_thread();
             let out = kind.run_on(timed, way, replicas, 100_000).collect();
             let report = env.run().expect("the job succeeds");
             assert!(report.operators.iter().all(|operator| operator.late == 0), "late:\n{report}");
