@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sage::{
@@ -467,6 +468,32 @@ fn contract_29_what_interrupts_the_hosts_first_thread_is_put_back() {
     process.await_line("running");
     process.signal(libc::SIGINT);
     ends_with_code(process, 0, &["host", "put back"]);
+}
+
+#[test]
+fn contract_29_a_signal_after_another_thread_has_begun_to_exit_does_no_harm() {
+    const NAME: &str = "signals::contract_29_a_signal_after_another_thread_has_begun_to_exit_does_no_harm";
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    extern "C" fn note(_signal: libc::c_int) {
+        TAKEN.store(true, Ordering::SeqCst);
+    }
+    // Runs when the standard library has freed what it keeps for the first thread, such as a stack for signals.
+    extern "C" fn interrupt_the_first_thread() {
+        // SAFETY: sends a signal to the first thread of this process, whose number is the process's.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), libc::getpid(), libc::SIGINT) };
+        while !TAKEN.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        say("taken");
+    }
+    if role().is_some() {
+        interrupt_by(libc::SIGINT, note);
+        // SAFETY: registers a function of the right kind.
+        unsafe { libc::atexit(interrupt_the_first_thread) };
+        let _job = patient(SignalPolicy::Drain).submit().expect("it can be submitted");
+        exit(0);
+    }
+    ends_with_code(Process::start(NAME, "child"), 0, &["taken"]);
 }
 
 #[test]

@@ -140,8 +140,10 @@ impl ProcessSignals {
                 // SAFETY: empties a set that is there.
                 unsafe { libc::sigemptyset(&mut new.sa_mask) };
             }
-            // A host whose function is to interrupt what its threads wait in goes on interrupting it.
-            new.sa_flags = new.sa_flags & !libc::SA_RESETHAND | libc::SA_SIGINFO | libc::SA_ONSTACK;
+            // A host whose function is to interrupt what its threads wait in goes on interrupting it. Unless the host
+            // asks for it, the handler runs on the thread's own stack: an exit begun by another thread may already have
+            // freed the other one, and the signal would then end the process.
+            new.sa_flags = new.sa_flags & !libc::SA_RESETHAND | libc::SA_SIGINFO;
             new.sa_sigaction = on_signal as *const () as libc::sighandler_t;
             disposition(signal, Some(&new));
         }
