@@ -14,6 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ._awaiting import UNAWAITED, UNUSED, refuse
@@ -41,6 +42,8 @@ class Flight:
 
     kind: Kind
     name: str
+    #: Counts a result that is no record.
+    count_none: Callable[[], int]
     #: How many records are in flight.
     most: int
     #: Whether each has a limited time.
@@ -74,7 +77,7 @@ class ThreadRunner:
         self._loop = loop
         self._function = make()
         self.bridge = Bridge(min(flight.most, MOST_THREADS))
-        self._results = _results(flight.kind, self._function)
+        self._results = _results(flight, self._function)
         self._refused = UNUSED if flight.kind is SINK else UNAWAITED
         #: That of the task's thread: what the program had set when it submitted the job.
         self._context = copy_context()
@@ -308,7 +311,7 @@ class LoopRunner:
                 return [result async for result in function(record)]
 
             return generated, _as_it_is
-        results = _results(self._flight.kind, self._function)
+        results = _results(self._flight, self._function)
         if not isinstance(self._function, FlatMapFunction):
             return function, results
 
@@ -326,8 +329,20 @@ def _as_it_is(results: list[Any], _record: Any) -> list[Any]:
     return results
 
 
-def _results(kind: Kind, function: Any) -> Callable[[Any, Any], list[Any]]:
-    return _collected if isinstance(function, FlatMapFunction) or kind.result is None else kind.result
+def _results(flight: Flight, function: Any) -> Callable[[Any, Any], list[Any]]:
+    kind = flight.kind
+    if isinstance(function, FlatMapFunction) or kind.result is None:
+        return _collected
+    return partial(_some, flight.count_none, kind.result) if kind.drops_none else kind.result
+
+
+def _some(
+    count_none: Callable[[], int], results: Callable[[Any, Any], list[Any]], result: Any, record: Any
+) -> list[Any]:
+    if result is None:
+        count_none()
+        return []
+    return results(result, record)
 
 
 def _collected(results: Any, _record: Any) -> list[Any]:

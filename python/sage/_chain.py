@@ -11,7 +11,7 @@ loops, over what a function made of one record. The next loop goes on where it w
 one over what is left of that, which has the lines behind it: see ``Stage.rest``.
 
 Names in a loop: ``x`` the record, ``k`` its key, ``t`` its time in milliseconds, ``c`` the cell of its key, ``y`` what
-a function returned; ``fN`` the function of link N, ``sN`` what it keeps, and ``eN`` what makes an
+a function returned; ``fN`` the function of link N, ``sN`` what it keeps or counts by, and ``eN`` what makes an
 iterator of what it made.
 
 What has to be awaited is refused, so that no work is lost in silence. To look at each result would take a tenth of the
@@ -36,6 +36,7 @@ from ._awaiting import UNAWAITED, UNUSED, check_hook, refuse
 from ._io import FileSink
 from ._job_loop import JobLoop
 from ._kinds import SAME_NAN, SINK, Kind, Link
+from ._nones import Nones
 from ._sage import Records, records
 from ._states import Folding, summand
 
@@ -86,8 +87,9 @@ class Chain:
         links: list[Link],
         functions: list[Any],
         loop: JobLoop,
-        takes: Form = Form(),  # noqa: B008
-        gives: Form = Form(),  # noqa: B008
+        takes: Form,
+        gives: Form,
+        nones: Nones,
     ) -> None:
         self._functions = functions
         self._files = [function for function in functions if isinstance(function, FileSink)]
@@ -104,14 +106,14 @@ class Chain:
             if loops >= _MOST_LOOPS or len(part) >= _MOST_LINKS:
                 # What comes with a record so far goes on with it.
                 between = _form(part, takes)
-                self.stages.append(Stage(part, takes, between, self._names))
+                self.stages.append(Stage(part, takes, between, self._names, nones))
                 part, takes, loops = [], between, 0
             part.append(link)
             loops += link.kind.loops
             if link.kind.at_end:
-                self.stages.append(Stage(part, takes, None, self._names))
+                self.stages.append(Stage(part, takes, None, self._names, nones))
                 part, takes, loops = [], Form(), 0
-        self.stages.append(Stage(part, takes, gives, self._names))
+        self.stages.append(Stage(part, takes, gives, self._names, nones))
 
     def unawaited(self, result: Any) -> Exception:
         """The error for a result of the last function that is not awaited."""
@@ -160,7 +162,7 @@ def _form(links: list[Link], takes: Form) -> Form:
 class Stage:
     """One loop: ``run(records, out)`` takes records from an iterator and appends its results to a list."""
 
-    def __init__(self, links: list[Link], takes: Form, gives: Form | None, names: _Names) -> None:
+    def __init__(self, links: list[Link], takes: Form, gives: Form | None, names: _Names, nones: Nones) -> None:
         #: The iterators of its inner loops, the outermost first.
         self.levels: list[Records] = []
         #: What it gives at the end of input, where that is all it gives.
@@ -169,6 +171,8 @@ class Stage:
         self._scope: dict[str, Any] = {"same_nan": same_nan, "millis": millis, "summand": summand, **_REFUSING}
         for index, link in enumerate(links):
             self._scope[f"f{index}"] = link.call
+            if link.kind.drops_none:
+                self._scope[f"s{index}"] = nones.counter(link.name)
             if link.kind.keep is not None:
                 self._scope[f"s{index}"], results = link.kind.keep(link)
                 self._scope[f"s{index}new"] = link.state.new

@@ -8,10 +8,10 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ._arguments import meant, seconds
+from ._arguments import meant, seconds, truth
 
 #: What the engine reads of the ``config`` of an environment; the sections, with their keys.
-KEYS = ("timeouts", "most_queued_calls", "queue_bytes", "on_signal", "log_dir")
+KEYS = ("timeouts", "most_queued_calls", "queue_bytes", "on_signal", "log_dir", "keep_none")
 
 
 class Timeouts(NamedTuple):
@@ -42,6 +42,7 @@ def check_config(config: dict[Any, Any]) -> None:
                 raise ValueError(f"`config` has a key `{key}`, which nothing reads{meant(like, KEYS)}")
     timeouts_of(config)
     on_signal_of(config)
+    keep_none_of(config)
 
 
 def timeouts_of(config: Mapping[Any, Any]) -> Timeouts:
@@ -61,6 +62,11 @@ def on_signal_of(config: Mapping[Any, Any]) -> str:
     if word not in ("drain", "finish"):
         raise ValueError(f'`on_signal` of `config` is "drain" or "finish", not {word!r}')
     return str(word)
+
+
+def keep_none_of(config: Mapping[Any, Any]) -> bool:
+    """Whether results of maps that are ``None`` are records, where the step does not say."""
+    return truth("`keep_none` of `config`", config.get("keep_none", False))
 
 
 def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:

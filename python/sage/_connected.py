@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ._functions import BaseCoMapFunction, BaseJoinFunction
-from ._kinds import COJOIN, COMAP, KEYBY, KEYTAG, PROCESS, TAG, Kind
+from ._kinds import COJOIN, COMAP, COMAP_SOME, KEYBY, KEYTAG, PROCESS, TAG, Kind
 from ._policies import Policy
 from ._process import CoProcessFunction
 from ._sage import Spec, Strategy
@@ -96,12 +96,21 @@ class ConnectedStreams:
         return joined
 
     def comap(
-        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
+        self,
+        function: Any,
+        *args: Any,
+        parallelism: int = 1,
+        name: str | None = None,
+        keep_none: bool | None = None,
+        **kwargs: Any,
     ) -> DataStream:
-        """Replaces each record of stream N by the result of method ``mapN`` of a ``BaseCoMapFunction`` class."""
+        """Replaces each record of stream N by the result of method ``mapN`` of a ``BaseCoMapFunction`` class.
+
+        A result that is ``None`` is no record, unless ``keep_none`` is true: see ``DataStream.map``."""
         check_class("comap", BaseCoMapFunction, function, args, kwargs)
         self._check_methods(function, "map")
-        return self._gathered(COMAP, function, args, kwargs, parallelism, name)
+        kind = COMAP if self._environment._keeps_none(keep_none) else COMAP_SOME
+        return self._gathered(kind, function, args, kwargs, parallelism, name)
 
     def _check_methods(self, function: type, what: str) -> None:
         """Raises if a class has no method for one of the streams."""

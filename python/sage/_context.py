@@ -12,6 +12,7 @@ from ._arguments import like
 from ._config import Timeouts
 from ._handles import ServiceHandle
 from ._job_loop import JobLoop
+from ._nones import Nones
 from ._sage import Binding, caller
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class ServiceCalls:
         self._handles: dict[str, Handle] = {}
         #: Files that sinks of the job left unfinished, as a signal ended it.
         self.kept: list[str] = []
+        #: Results of the job's functions that are no records.
+        self.nones = Nones()
         #: ``call_service`` as functions have it.
         self.call = caller(self._handles, _call, _item)
 

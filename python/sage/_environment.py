@@ -69,15 +69,16 @@ class LocalEnvironment(Pipeline):
     estimated from a sample of the records and one level of the objects they refer to. ``"on_signal"``: what the first
     SIGINT or SIGTERM does: after ``"drain"`` (the default) the job ends as interrupted and files are not made final;
     ``"finish"`` is like ``stop``: sinks finish, and the job succeeds. ``"log_dir"``: a folder such as ``".sage/logs"``
-    for log files of each job; by default there are none. Every other key is the program's own, but a key that looks
-    like a misspelt one of these is an error.
+    for log files of each job; by default there are none. ``"keep_none"``: whether the ``None`` that a ``map`` returns
+    is a record, where the step does not say; it is read when the step is declared (default: ``False``). Every other key
+    is the program's own, but a key that looks like a misspelt one of these is an error.
     """
 
     def __init__(self, name: str = "localenvironment", config: Mapping[str, Any] | None = None) -> None:
         super().__init__(name)
         if config is not None and not isinstance(config, Mapping):
             raise TypeError(f"`config` is a mapping, not {config!r}; `load_config` reads a file")
-        self.config: dict[str, Any] = dict(config or {})
+        self.config = dict(config or {})
         check_config(self.config)
         self._after: dict[str, list[str]] = {}
         self._bindings: dict[str, _sage.Binding] = {}

@@ -71,7 +71,10 @@ class Kind:
     #: Whether it gives each record a time, and keeps the one that it has.
     gives_time: bool = False
     keeps_time: bool = False
-    #: Whether it gives one record for each that it takes, and goes on in the chain that gave the records their times.
+    #: Whether its results that are ``None`` are no records: they are counted, by ``{s}()``.
+    drops_none: bool = False
+    #: Whether it gives one record for each that it takes, but for such results; and goes on in the chain that gave the
+    #: records their times.
     one_to_one: bool = False
     follows_times: bool = False
     #: How the engine runs it without the interpreter, given a function of `sage.ops`.
@@ -97,21 +100,21 @@ class Kind:
         return sum(line.startswith("for ") for line in self.lines)
 
     def __post_init__(self) -> None:
-        _TABLE[self.name] = self
+        _TABLE[self.name, self.drops_none] = self
 
     def __repr__(self) -> str:
         return self.name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _named, (self.name,)
+        return _named, (self.name, self.drops_none)
 
 
-_TABLE: dict[str, Kind] = {}
+_TABLE: dict[tuple[str, bool], Kind] = {}
 
 
-def _named(name: str) -> Kind:
+def _named(name: str, drops_none: bool) -> Kind:
     """The row of this name, which is the same object in each process."""
-    return _TABLE[name]
+    return _TABLE[name, drops_none]
 
 
 def flattened(made: Made, function: Any) -> Callable[[Any], Iterable[Any]]:
@@ -151,7 +154,8 @@ def _keytag(part: Part, function: Any) -> list[Link]:
 
 def _comap(part: Part, function: Any) -> list[Link]:
     maps: list[Callable[[Any], Any]] = [getattr(function, f"map{index}") for index in range(part.inputs)]
-    return [Link(MAP, lambda tagged: maps[tagged[1]](tagged[2]), part.name)]
+    kind = MAP_SOME if part.kind.drops_none else MAP
+    return [Link(kind, lambda tagged: maps[tagged[1]](tagged[2]), part.name)]
 
 
 def _cojoin(part: Part, function: Any) -> list[Link]:
@@ -176,6 +180,12 @@ SAME_NAN = ("try:", " if k != k: k = same_nan(k)", "except Exception: pass")
 MAP = Kind(
     "map", ("x = {f}(x)",), ("x = {f}(x)", _refused("x")), base=MapFunction, native=Role.Map,
     one_to_one=True, keeps_time=True, follows_times=True, result=lambda result, _record: [result],
+)
+# A record that is left out has to have its time noted all the same, so this does not follow times.
+MAP_SOME = Kind(
+    "map", ("x = {f}(x)", "if x is None: {s}(); continue"),
+    ("x = {f}(x)", _refused("x"), "if x is None: {s}(); continue"), base=MapFunction,
+    drops_none=True, one_to_one=True, keeps_time=True, result=lambda result, _record: [result],
 )
 FILTER = Kind(
     "filter", ("if not {f}(x): continue",), ("y = {f}(x)", _refused("y"), "if not y: continue"),
@@ -243,6 +253,7 @@ KEYTAG = Kind(
     "keytag", links=_keytag, gives_key=True, spreads=True, keeps_time=True, one_to_one=True, follows_times=True
 )
 COMAP = Kind("comap", links=_comap, one_to_one=True)
+COMAP_SOME = Kind("comap", links=_comap, one_to_one=True, drops_none=True)
 COJOIN = Kind("cojoin", links=_cojoin)
 
 # What the engine does.

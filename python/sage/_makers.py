@@ -60,7 +60,7 @@ class ChainMaker(Maker):
                     raise
                 made.append(function)
             links += part.kind.links(part, function)
-        return Chain(links, made, calls.loop, self.takes, self.gives)
+        return Chain(links, made, calls.loop, self.takes, self.gives, calls.nones)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class FlightMaker(Maker):
 
         (part,) = self.parts
         timeouts = self.job.timeouts
-        flight = Flight(part.kind, part.name, self.in_flight, self.is_timed, timeouts.cancel, timeouts.drain)
+        count_none, patience = calls.nones.counter(part.name), (timeouts.cancel, timeouts.drain)
+        flight = Flight(part.kind, part.name, count_none, self.in_flight, self.is_timed, *patience)
         is_class = is_function_class(part.made[0])
         function = partial(self._instance, part, calls, replica, parallelism) if is_class else lambda: part.made[0]
         runner = LoopRunner if self.is_async else ThreadRunner

@@ -9,7 +9,8 @@ from inspect import isgeneratorfunction
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ._arguments import SAGE_ONLY, check_call, check_none_left, parameters, seconds, text, warn, whole
+from ._arguments import SAGE_ONLY, check_call, check_none_left, parameters, seconds, text, truth, warn, whole
+from ._config import keep_none_of
 from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
 from ._kinds import BATCH, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
 from ._policies import Policy, retried
@@ -40,6 +41,7 @@ class Pipeline:
 
     def __init__(self, name: str) -> None:
         self.name = text("the name of an environment", name)
+        self.config: dict[str, Any] = {}
         self.pipeline: list[Transformation] = []
         self._services: dict[str, Made] = {}
         self._names: dict[str, int] = {}
@@ -57,6 +59,10 @@ class Pipeline:
         if step.kind.ends and self._run is None:
             declared.add(self)
         return DataStream(self, step)
+
+    def _keeps_none(self, keep_none: bool | None) -> bool:
+        """Whether results of a map that are ``None`` are records, from what its step says."""
+        return keep_none_of(self.config) if keep_none is None else truth("`keep_none`", keep_none)
 
     def _named(self, name: str) -> str:
         """The name of a new step, with a number where it is taken."""
@@ -209,7 +215,8 @@ class Pipeline:
         if function is None:
             return stream
         name = f"{stream._step.name} {name_of(function)}"
-        values = stream.map(function, parallelism=parallelism, name=name, on_error=on_error, retry=retry)
+        policies = {"on_error": on_error, "retry": retry}
+        values = stream.map(function, parallelism=parallelism, name=name, keep_none=True, **policies)
         return values._belongs(stream, "")
 
     def from_future(self, name: str, *, limit: int | None = None) -> DataStream:

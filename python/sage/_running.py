@@ -56,6 +56,9 @@ class Run:
         self._calls = calls
         #: Files that sinks left unfinished, as a signal ended the job.
         self.kept = calls.kept
+        #: Results of its functions that are no records.
+        self.nones = calls.nones
+        self._has_said = False
         #: The message about them.
         self.said: str | None = None
         #: Whether the program was told how the job ended.
@@ -82,6 +85,7 @@ class Run:
                     leave_signals()
                 self._calls.close()
                 self._tell_end()
+                self._say_nones()
                 self.said = told_of(self.kept) or self.said
 
     @property
@@ -101,6 +105,12 @@ class Run:
         if self.sources is not None and not self._is_stopping:
             self._is_stopping = True
             tell_stopping(self.job.unfinished())
+
+    def _say_nones(self) -> None:
+        with _lock:
+            has_said, self._has_said = self._has_said, True
+        if not has_said:
+            self.nones.say(self.name)
 
     def _tell_end(self) -> None:
         sources, self.sources = self.sources, None

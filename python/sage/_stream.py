@@ -8,8 +8,9 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from . import _kinds as kinds
+from . import ops
 from ._arguments import check_call, length, meant, seconds, shown, truth, warn, whole
-from ._functions import BaseFunction, is_function_class
+from ._functions import BaseFunction, MapFunction, is_function_class
 from ._io import FileSink, PrintSink
 from ._letters import Letter
 from ._policies import OPTIONS, policy, split_options
@@ -121,10 +122,23 @@ class DataStream:
         return stream
 
     def map(
-        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
+        self,
+        function: Any,
+        *args: Any,
+        parallelism: int = 1,
+        name: str | None = None,
+        keep_none: bool | None = None,
+        **kwargs: Any,
     ) -> DataStream:
-        """Replaces each record by the result of the function."""
-        return self._then(kinds.MAP, function, args, kwargs, parallelism, name)
+        """Replaces each record by the result of the function.
+
+        A result that is ``None`` is no record. The job's report counts such results, and at the end of the job a line
+        in the log of the environment says how many there were. With ``keep_none=True`` they are records like others.
+        The default is ``"keep_none"`` of the environment's ``config``. Functions of ``sage.ops`` always keep them.
+        """
+        keeps = self._environment._keeps_none(keep_none) or isinstance(function, ops.Op)
+        kind = kinds.MAP if keeps else kinds.MAP_SOME
+        return self._then(kind, function, args, kwargs, parallelism, name)
 
     def filter(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
@@ -285,7 +299,8 @@ class DataStream:
         function = serializer(value_serializer, key)
         name = name or f"to {topic}"
         policies = {"on_error": on_error, "retry": retry}
-        pairs = self.map(function, parallelism=parallelism, name=f"{name} {name_of(function)}", **policies)
+        named = f"{name} {name_of(function)}"
+        pairs = self.map(function, parallelism=parallelism, name=named, keep_none=True, **policies)
         pairs._belongs(pairs._add(kinds.TO_KAFKA, None, name, parallelism, spec=spec), "")
         return self
 
@@ -388,13 +403,13 @@ def check_function(kind: kinds.Kind, function: Any, args: tuple[Any, ...], kwarg
 
 def _check_generator(kind: kinds.Kind, function: Any) -> None:
     """Raises for a generator function where the generator would not be gone through; warns where that is unusual."""
-    if kind is kinds.MAP and function is print:
-        warn("`print` returns None, and `map` replaces each record by that; `stream.print()` ends a stream so")
+    if kind.base is MapFunction and function is print:
+        warn("`print` returns None, and a `map` drops what becomes None; `stream.print()` ends a stream so")
     call = function.execute if is_function_class(function) else function
     if type(call) is not FunctionType or not call.__code__.co_flags & inspect.CO_GENERATOR:
         return
     name = name_of(function)
     if kind.no_generator:
         raise TypeError(f"`{name}` is a generator function, and {kind.no_generator}; use `return`, not `yield`")
-    if kind is kinds.MAP:
+    if kind.base is MapFunction:
         warn(f"`{name}` is a generator function: `map` makes each record a generator, `flatmap` gives what it yields")

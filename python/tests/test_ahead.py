@@ -199,7 +199,7 @@ class Slotted:
 @pytest.mark.parametrize("record", [type, Document, len, [type, int, len], {1, 2}, iter([1]), ValueError("x"), None])
 def test_anything_can_be_weighed(record: Any) -> None:
     env = LocalEnvironment("anything")
-    records = env.from_batch(iter([record] * 3)).map(lambda it: it, parallelism=2).collect()
+    records = env.from_batch(iter([record] * 3)).map(lambda it: it, parallelism=2, keep_none=True).collect()
     env.submit(autostop=True)
     assert len(records) == 3
 

@@ -254,6 +254,15 @@ def test_none_in_a_list() -> None:
     assert got == [1, None, 2]
 
 
+@row("a `map` or `mapN` returns `None`")
+def test_a_map_that_returns_none() -> None:
+    env = LocalEnvironment("filtered")
+    got = env.from_batch(range(5)).map(lambda n: n or None, name="some").collect()
+    job = env.submit(autostop=True)
+    assert got == [1, 2, 3, 4]
+    assert any("1 of `some`" in note and "keep_none=True" in note for note in job.report.data["notes"])
+
+
 @row("`keyby` with falsy keys, or with a lambda")
 def test_keyby_with_falsy_keys_or_with_a_lambda() -> None:
     seen: dict[Any, set[int]] = {}

@@ -48,7 +48,8 @@ def outcome(call: Any) -> tuple[str, str]:
 def test_each_does_what_its_reference_does(op: ops.Op, kind: str) -> None:
     def run(function: Any, record: Any) -> Any:
         env = LocalEnvironment("one")
-        got = getattr(env.from_batch([record]), kind)(function).collect()
+        keep = {"keep_none": True} if kind == "map" else {}
+        got = getattr(env.from_batch([record]), kind)(function, **keep).collect()
         env.submit(autostop=True)
         return got
 

@@ -17,16 +17,21 @@ pub(crate) struct Ended {
 
 impl Ended {
     /// `uncommitted` is why the offsets of a job that has succeeded could not be committed.
-    pub(crate) fn of(result: Result<JobReport, RunError>, uncommitted: Option<String>, rows: &Rows) -> Self {
+    pub(crate) fn of(
+        py: Python<'_>,
+        result: Result<JobReport, RunError>,
+        uncommitted: Option<String>,
+        rows: &Rows,
+    ) -> Self {
         match result {
             Ok(mut report) => {
-                rows.tell(&mut report);
+                rows.tell(py, &mut report);
                 Self { report: Some(report), error: uncommitted }
             }
             Err(mut error) => {
                 let mut report = None;
                 if let RunError::Job(error) = &mut error {
-                    rows.tell(&mut error.report);
+                    rows.tell(py, &mut error.report);
                     report = Some(error.report.clone());
                 }
                 let mut words = error.to_string();

@@ -252,7 +252,7 @@ impl Job {
             let committed = if result.is_ok() { py.detach(|| live.offsets.commit()) } else { Ok(()) };
             let uncommitted = committed.err().map(|error| format!("job `{}` has succeeded, but {error}", self.id));
             py.detach(|| drop(live));
-            let ended = Ended::of(result, uncommitted, &self.rows);
+            let ended = Ended::of(py, result, uncommitted, &self.rows);
             // Not dropped while it is locked: the program's objects may look at the job when they are released.
             let before = std::mem::replace(&mut *lock(&self.phase), Phase::Ended(Box::new(ended)));
             drop(before);

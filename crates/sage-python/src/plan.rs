@@ -101,7 +101,8 @@ pub(crate) fn start(
     }
     bind.call1((handles,))?;
     let offsets = Offsets::new();
-    let rows = declare(py, &env, steps, &offsets)?;
+    let mut rows = declare(py, &env, steps, &offsets)?;
+    rows.nones = Some(run.getattr("nones")?.unbind());
     let job = py.detach(|| env.submit()).map_err(|error| SubmitError::new_err(error.to_string()))?;
     run.setattr("job", Job::new(env, job, rows, offsets, workers, finishes, scope))
 }

@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use sage::{CauseKind, Environment, FunctionReport, JobMetrics, JobReport, OperatorReport, Origin, Outcome};
 
@@ -34,7 +35,12 @@ pub(crate) struct Rows {
     declared: usize,
     /// Whether something may cut off what functions do.
     pub(crate) cuts_off: bool,
+    /// In Python: how many results of each step were `None` and so no records; see `python/sage/_nones.py`.
+    pub(crate) nones: Option<Py<PyAny>>,
 }
+
+/// How many results of each step were `None` and so no records, by its name.
+type Nones = HashMap<String, u64>;
 
 impl Rows {
     pub(crate) fn new(steps: &[Step]) -> Self {
@@ -74,16 +80,25 @@ impl Rows {
         metrics.operators.into_iter().filter_map(sink).collect()
     }
 
+    /// The results that were no records, and what the report is to say of them.
+    fn nones(&self, py: Python<'_>) -> (Nones, Vec<String>) {
+        let told = self.nones.as_ref().map(|nones| nones.call_method0(py, intern!(py, "told")));
+        // They are counts only, for which a job that is over is not to fail.
+        told.and_then(|told| told.ok()?.extract(py).ok()).unwrap_or_default()
+    }
+
     /// Has a report tell of the program's steps.
-    pub(crate) fn tell(&self, report: &mut JobReport) {
+    pub(crate) fn tell(&self, py: Python<'_>, report: &mut JobReport) {
         let is_whole = report.outcome == Outcome::Succeeded && !self.cuts_off;
+        let (nones, notes) = self.nones(py);
+        report.notes.extend(notes);
         let (mut rows, mut parts, mut row_of) = (Vec::new(), Vec::new(), HashMap::new());
         for operator in std::mem::take(&mut report.operators) {
             let Some((number, place)) = self.place(&operator.name) else { continue };
             let told = &self.steps[number].1;
             if place == Some(Ordering::Equal) {
                 row_of.insert(number, rows.len());
-                rows.push(told.row_of(operator, is_whole));
+                rows.push(told.row_of(operator, &nones, is_whole));
             } else {
                 // Behind a sink nothing comes out.
                 let ends = place == Some(Ordering::Greater) && self.steps[told.row].1.sink.is_some();
@@ -131,27 +146,36 @@ pub(crate) fn functions_of(step: &str) -> String {
 }
 
 impl Told {
-    fn row_of(&self, mut row: OperatorReport, is_whole: bool) -> OperatorReport {
+    fn row_of(&self, mut row: OperatorReport, nones: &Nones, is_whole: bool) -> OperatorReport {
         if self.sink.is_some() {
             // Whether it is a sink of the engine's or not, nothing comes out of it; it has written them.
-            row.records_out = row.records_in.saturating_sub(row.failed);
+            let dropped: u64 = (0..self.functions.len()).map(|index| self.dropped(index, nones)).sum();
+            row.records_out = row.records_in.saturating_sub(row.failed + dropped);
         }
         if is_whole {
-            row.functions = self.counted(&row);
+            row.functions = self.counted(&row, nones);
         }
         row
     }
 
+    /// How many results of one of its functions were no records.
+    fn dropped(&self, index: usize, nones: &Nones) -> u64 {
+        self.functions[index].0.as_ref().and_then(|name| nones.get(name)).copied().unwrap_or_default()
+    }
+
     /// What each function has taken and given. Nothing is counted between them: so it is known as far as they give one
-    /// record for each.
-    fn counted(&self, row: &OperatorReport) -> Vec<FunctionReport> {
+    /// record for each, or none where that is counted.
+    fn counted(&self, row: &OperatorReport, nones: &Nones) -> Vec<FunctionReport> {
         let mut between = vec![Some(row.records_in)];
-        for (_, one_to_one) in &self.functions {
-            between.push(between.last().copied().flatten().filter(|_| *one_to_one));
+        for (index, (_, one_to_one)) in self.functions.iter().enumerate() {
+            let before = between[index].filter(|_| *one_to_one);
+            between.push(before.map(|records| records.saturating_sub(self.dropped(index, nones))));
         }
         if self.sink.is_none() {
+            let mut behind = row.records_out;
             for (index, (_, one_to_one)) in self.functions.iter().enumerate().rev() {
-                between[index + 1] = between[index + 1].or(Some(row.records_out));
+                between[index + 1] = between[index + 1].or(Some(behind));
+                behind += self.dropped(index, nones);
                 if !one_to_one {
                     break;
                 }
