@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from ._awaiting import UNAWAITED, UNUSED, refuse
-from ._functions import COLLECTED, FlatMapFunction
+from ._functions import COLLECTED, FlatMapFunction, several
 from ._job_loop import JobLoop
 from ._kinds import FLATMAP, SINK, Kind
 from ._loop import OWNER, Owner, stack_of_task
@@ -347,4 +347,4 @@ def _some(
 
 def _collected(results: Any, _record: Any) -> list[Any]:
     """Of a function that may have collected its results instead of returning them."""
-    return [] if results is None else list(results)
+    return several(results)

@@ -67,8 +67,18 @@ class FilterFunction(BaseFunction):
     """Keeps the records for which ``execute(record)`` is true."""
 
 
+class _Itself:
+    """``self.out`` of a function that collects: the function. A program may assign another object."""
+
+    def __get__(self, function: Any, _owner: Any = None) -> Any:
+        return self if function is None else function
+
+
 class FlatMapFunction(BaseFunction):
-    """Replaces each record by the records that ``execute(record)`` returns, or passes to ``self.collect``."""
+    """Replaces each record by the records that ``execute(record)`` passes to ``self.collect``, or to
+    ``self.out.collect``, and those that it returns."""
+
+    out = _Itself()
 
     def collect(self, record: Any) -> None:
         """Emits a record."""
@@ -84,13 +94,16 @@ class SinkFunction(BaseFunction):
 
 
 class SourceFunction(BaseFunction):
-    """Makes a record each time ``execute()`` is called, until that returns a ``StopSignal``."""
+    """Makes a record each time ``execute()`` is called, until that returns a ``StopSignal``.
+
+    How a function is used says what ``None`` is, whatever its class: in ``from_source`` it has nothing just now, in
+    ``from_batch`` it has no more."""
 
 
 class BatchFunction(BaseFunction):
-    """Makes a record each time ``execute()`` is called, until that returns ``None`` or a ``StopSignal``."""
+    """Makes a record each time ``execute()`` is called, until that returns ``None`` or a ``StopSignal``.
 
-    _ends_with_none = True
+    In ``from_source``, ``None`` is nothing just now: see ``SourceFunction``."""
 
 
 class FromIterator(BaseFunction):
@@ -114,7 +127,7 @@ _END = StopSignal("end of the records")
 class SimpleBatchFunction(FromIterator, BatchFunction):
     """Gives the records of an iterable; ``None`` is one like others."""
 
-    _ends_with_none = False
+    _gives_none = True
 
 
 class Raising:
@@ -190,6 +203,19 @@ def is_function_class(function: Any) -> bool:
     )
 
 
+def several(result: Any) -> list[Any]:
+    """The records that the result of a flatmap is: those of an iterable; a text, bytes or any other object is one, and
+    ``None`` is none."""
+    if result is None:
+        return []
+    return [result] if isinstance(result, (str, bytes)) or not _is_iterable(result) else list(result)
+
+
+def _is_iterable(result: Any) -> bool:
+    kind = type(result)
+    return getattr(kind, "__iter__", None) is not None or hasattr(kind, "__getitem__")
+
+
 def called(made: Made, function: Any) -> Callable[..., Any]:
     """The callable of a replica's function that is called for each record."""
     call: Callable[..., Any] = function.execute if is_function_class(made[0]) else function
@@ -229,20 +255,22 @@ class Executed:
 
 
 def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[Any]:
-    """Calls a source of this name until it says that there is no more. ``is_batch`` is how a class that is none of ours
-    is meant."""
+    """Calls a source of this name until it says that there is no more: one of a batch says so with ``None`` too."""
     execute = called(made, function)
-    if isinstance(function, BaseFunction):
-        is_batch = isinstance(function, BatchFunction)
-    ends_with_none = is_batch and getattr(function, "_ends_with_none", True)
+    gives_none = getattr(function, "_gives_none", False)
     while True:
         record = execute()
         if type(record) in UNAWAITED:
             raise refuse(name, record)
-        if isinstance(record, StopSignal) or (record is None and ends_with_none):
+        if record is None and not gives_none:
+            if is_batch:
+                return
+            # It has nothing just now: the engine sees whether the job goes on.
+            yield Nothing
+        elif isinstance(record, StopSignal):
             return
-        # A source that has nothing just now says so with `None`: the engine then sees whether the job goes on.
-        yield Nothing if record is None and not is_batch else record
+        else:
+            yield record
 
 
 def wrap_lambda(function: Callable[..., Any], base: type[BaseFunction] = MapFunction) -> type[BaseFunction]:

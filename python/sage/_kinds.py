@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _states
 from ._functions import BaseFunction, FilterFunction, FlatMapFunction, KeyByFunction, Made
-from ._functions import MapFunction, SinkFunction, called
+from ._functions import MapFunction, SinkFunction, called, several
 from ._sage import Role
 from ._states import Kept, State
 
@@ -118,14 +118,14 @@ def _named(name: str, drops_none: bool) -> Kind:
 
 
 def flattened(made: Made, function: Any) -> Callable[[Any], Iterable[Any]]:
-    """What gives an iterable for each record."""
+    """What gives the records for each record."""
     if not isinstance(function, FlatMapFunction):
         return called(made, function)
 
     def call(record: Any) -> Iterable[Any]:
         returned = function.execute(record)
         collected = function.__dict__.pop("_collected", [])
-        return collected if returned is None else [*collected, *returned]
+        return [*collected, *several(returned)] if collected else returned
 
     return call
 
@@ -163,8 +163,7 @@ def _cojoin(part: Part, function: Any) -> list[Link]:
 
     def join(tagged: Tagged) -> Any:
         key, tag, payload = tagged
-        joined = execute(payload, key, tag)
-        return () if joined is None else joined
+        return execute(payload, key, tag)
 
     return [Link(FLATMAP, join, part.name)]
 
@@ -194,7 +193,7 @@ FILTER = Kind(
 )
 FLATMAP = Kind(
     "flatmap", ("for x in {e}({f}(x)):",), links=_flatmap, base=FlatMapFunction, native=Role.FlatMap, keeps_time=True,
-    result=lambda results, _record: list(results),
+    result=lambda result, _record: several(result),
 )
 SPLIT = Kind(
     "split", ("k = True if {f}(x) else False",), ("y = {f}(x)", _refused("y"), "k = True if y else False"),

@@ -87,7 +87,8 @@ class Pipeline:
 
     def from_batch(self, records: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
         """Begins a stream with the records of a ``BatchFunction`` class, or of any iterable. ``None`` in a list is a
-        record like others. If the iterator has ``close``, as generators have, it is closed when the job is over; but an
+        record like others. A class of any other kind that has ``execute`` ends as a ``BatchFunction`` does, when that
+        returns ``None`` or a ``StopSignal``. If the iterator has ``close``, as generators have, it is closed when the job is over; but an
         iterator made for ``with``, such as a file, is not."""
         if is_function_class(records):
             kwargs = _for_constructor(records, args, kwargs)
@@ -111,7 +112,8 @@ class Pipeline:
     def from_source(self, function: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
         """Begins a stream with the records of a ``SourceFunction`` class, or of a callable that returns one at a time.
 
-        The stream ends when a ``StopSignal`` is returned, or with the job. ``KafkaSourceFunction`` is
+        The stream ends when a ``StopSignal`` is returned, or with the job. The class may be of any kind that has
+        ``execute``; ``None`` means that there is no record just now. ``KafkaSourceFunction`` is
         ``from_kafka_source``.
 
         ``retry``, a number of attempts or a ``Retry``, calls the function again when it raised. Attempts count from its

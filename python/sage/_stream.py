@@ -149,7 +149,9 @@ class DataStream:
     def flatmap(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Replaces each record by the items of the iterable that the function returns. Also called ``flat_map``."""
+        """Replaces each record by the items of the iterable that the function returns. A text, ``bytes``, or an object
+        that is not iterable is one record; ``None`` is none, but one in an iterable is a record. Also called
+        ``flat_map``."""
         return self._then(kinds.FLATMAP, function, args, kwargs, parallelism, name)
 
     #: The name in Rust.

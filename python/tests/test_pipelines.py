@@ -11,6 +11,7 @@ import pytest
 
 from sage import (
     BaseCoMapFunction,
+    BaseFunction,
     BaseJoinFunction,
     BatchFunction,
     DataStream,
@@ -250,11 +251,73 @@ def test_a_declaration_that_raises_leaves_the_pipeline_as_it_was(declare: Callab
     assert got == ["1", "2"]
 
 
-def test_a_flatmap_that_returns_no_iterable_names_its_operator() -> None:
+class Broken:
+    def __iter__(self) -> Any:
+        raise TypeError("no records in here")
+
+
+def test_a_flatmap_whose_result_cannot_be_gone_through_names_its_operator() -> None:
     env = LocalEnvironment("flat")
-    env.from_batch([1]).flatmap(lambda n: n, name="flat").sink(print)
+    env.from_batch([1]).flatmap(lambda n: Broken(), name="flat").sink(print)
     with pytest.raises(JobFailed, match="record 1: in `flat`: TypeError"):
         env.submit(autostop=True)
+
+
+class Collects(FlatMapFunction):
+    def execute(self, result: Any) -> Any:
+        self.collect("first")
+        self.out.collect("second")
+        return result
+
+
+class CollectsLater(FlatMapFunction):
+    async def execute(self, result: Any) -> Any:
+        self.out.collect("first")
+        self.collect("second")
+        return result
+
+
+async def itself(result: Any) -> Any:
+    return result
+
+
+@pytest.mark.parametrize(
+    ("result", "records"),
+    [("ab", ["ab"]), (b"ab", [b"ab"]), ("", [""]), (5, [5]), (len, [len]), (None, []), ((), []), ([None], [None])],
+    ids=repr,
+)
+def test_a_flatmap_gives_what_it_collects_and_what_it_returns(result: Any, records: list[Any]) -> None:
+    env = LocalEnvironment("flat")
+    stream = env.from_batch([result])
+    plain, later = stream.flatmap(lambda it: it).collect(), stream.flatmap(itself).collect()
+    failing, threads = stream.flatmap(lambda it: it, on_error="skip"), stream.flatmap(lambda it: it, in_flight=2)
+    others = failing.collect(), threads.collect()
+    both, both_later = stream.flatmap(Collects).collect(), stream.flatmap(CollectsLater).collect()
+    both_on_threads = stream.flatmap(Collects, in_flight=2).collect()
+    env.submit(autostop=True)
+    assert plain == later == others[0] == others[1] == records
+    assert both == both_later == both_on_threads == ["first", "second", *records]
+
+
+@pytest.mark.parametrize("base", [SourceFunction, BatchFunction, BaseFunction, MapFunction, object])
+@pytest.mark.parametrize("end", [None, StopSignal("over")], ids=["none", "signal"])
+def test_a_batch_and_a_source_may_be_of_any_class(base: type, end: Any) -> None:
+    given = iter([1, 2, end, 3])
+    paused = iter([1, None, 2, StopSignal("over"), 3])
+    batch = type("Batch", (base,), {"execute": lambda self: next(given)})
+    source = type("Source", (base,), {"execute": lambda self: next(paused)})
+    env = LocalEnvironment("any")
+    of_batch, of_source = env.from_batch(batch).collect(), env.from_source(source).collect()
+    env.submit(autostop=True)
+    assert of_batch == of_source == [1, 2]
+
+
+@pytest.mark.parametrize("base", [SourceFunction, BatchFunction, BaseFunction, FilterFunction, object])
+def test_a_map_takes_any_class_with_execute(base: type) -> None:
+    env = LocalEnvironment("any")
+    got = env.from_batch([1, 2]).map(type("Half", (base,), {"execute": lambda self, n=None: n / 2})).collect()
+    env.submit(autostop=True)
+    assert got == [0.5, 1.0]
 
 
 class Seen(SinkFunction):

@@ -198,7 +198,7 @@ unsafe fn read(inner: *mut Inner, object: *mut PyObject) -> bool {
     // SAFETY: as promised; references are counted, and what was read before is let go last, when all fields hold again.
     unsafe {
         forget(inner);
-        if ffi::PyList_CheckExact(object) != 0 {
+        if is_list(object) {
             ffi::Py_INCREF(object);
             (*inner).list = object;
         } else {
@@ -303,7 +303,9 @@ unsafe extern "C-unwind" fn over(object: *mut PyObject, results: *mut PyObject) 
     // SAFETY: called by an attached thread with an object of this type; the list of results is alive while its loop
     // runs.
     unsafe {
-        if !read(inner, results) {
+        let is_read =
+            if is_list(results) || !is_one(results) { read(inner, results) } else { read_one(inner, results) };
+        if !is_read {
             return ptr::null_mut();
         }
         let of = &*(*inner).of;
@@ -313,6 +315,52 @@ unsafe extern "C-unwind" fn over(object: *mut PyObject, results: *mut PyObject) 
         }
         ffi::Py_INCREF(object);
         object
+    }
+}
+
+#[inline]
+unsafe fn is_list(object: *mut PyObject) -> bool {
+    // SAFETY: attached, as those who ask are.
+    unsafe { ffi::PyList_CheckExact(object) != 0 }
+}
+
+/// Whether a result of a function is one record, or `None`, and not several: a text, bytes, or what is not iterable.
+/// What has to be awaited is neither, and cannot be read.
+///
+/// # Safety
+/// Attached.
+unsafe fn is_one(result: *mut PyObject) -> bool {
+    // SAFETY: as promised.
+    unsafe {
+        let kind = ffi::Py_TYPE(result);
+        if kind == &raw mut ffi::PyCoro_Type || kind == &raw mut ffi::PyAsyncGen_Type {
+            return false;
+        }
+        let is_iterable = (*kind).tp_iter.is_some() || ffi::PySequence_Check(result) != 0;
+        !is_iterable || ffi::PyUnicode_Check(result) != 0 || ffi::PyBytes_Check(result) != 0
+    }
+}
+
+/// Has it read one record; of `None`, nothing. Says whether it can, and leaves an exception if not.
+///
+/// # Safety
+/// Attached.
+#[cold]
+unsafe fn read_one(inner: *mut Inner, record: *mut PyObject) -> bool {
+    // SAFETY: as promised; the list takes over a reference to the record, and `read` counts one of its own.
+    unsafe {
+        let is_none = ffi::Py_IsNone(record) != 0;
+        let list = ffi::PyList_New(isize::from(!is_none));
+        if list.is_null() {
+            return false;
+        }
+        if !is_none {
+            ffi::Py_INCREF(record);
+            ffi::PyList_SET_ITEM(list, 0, record);
+        }
+        let is_read = read(inner, list);
+        ffi::Py_DECREF(list);
+        is_read
     }
 }
 
