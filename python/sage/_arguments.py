@@ -12,9 +12,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-#: Keywords that programs for SAGE give to sources: there is no polling here that they could pace, and no progress log.
-SAGE_ONLY = frozenset({"delay", "progress_log_interval", "total_count"})
-
 #: How many characters a message has of a value.
 _MOST_SAID = 200
 

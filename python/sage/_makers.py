@@ -6,7 +6,7 @@ process and make the functions there. ``make`` gets the live objects of the proc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import GeneratorType
@@ -17,6 +17,7 @@ from ._context import Context, JobContext, ServiceCalls
 from ._functions import Executed, executed, instance, is_function_class
 from ._job_loop import JobLoop
 from ._kinds import BATCH, ITERABLE, Link, Part
+from ._pace import Pace, Paced
 from ._process import Runner
 
 
@@ -100,29 +101,36 @@ class SourceMaker(Maker):
 
     #: Whether it is called again after it has raised.
     is_retried: bool = False
+    pace: Pace = Pace()
 
     def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Records:
         (part,) = self.parts
+        pace = partial(Paced, pace=self.pace, logger=self.job.logger.getChild(part.name)) if self.pace else None
         if part.kind is ITERABLE:
-            return Records(part.made[0], [], calls.loop)
+            return Records(part.made[0], [], calls.loop, pace)
         function = self._instance(part, calls, replica, parallelism)
         made = [function] if isinstance(part.made[0], type) else []
         if self.is_retried:
-            return Records(Executed(part.made, function, part.name), made, calls.loop)
-        return Records(executed(part.made, function, part.kind is BATCH, part.name), made, calls.loop)
+            return Records(Executed(part.made, function, part.name), made, calls.loop, pace)
+        return Records(executed(part.made, function, part.kind is BATCH, part.name), made, calls.loop, pace)
 
 
 class Records:
     """A source: an iterable that is closed."""
 
-    def __init__(self, records: Iterable[Any], made: list[Any], loop: JobLoop) -> None:
+    def __init__(
+        self, records: Iterable[Any], made: list[Any], loop: JobLoop, pace: Callable[[Any], Paced] | None = None
+    ) -> None:
         self.records = records
+        self._pace = pace
         self._made = made
         self._loop = loop
         self._iterator: Any = None
 
     def __iter__(self) -> Iterator[Any]:
         iterator = self._iterator = iter(self.records)
+        if self._pace is not None:
+            return self._pace(iterator)
         return iterator if isinstance(iterator, (GeneratorType, Executed)) else _given(iterator)
 
     def close(self) -> None:

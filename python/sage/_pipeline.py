@@ -9,10 +9,11 @@ from inspect import isgeneratorfunction
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ._arguments import SAGE_ONLY, check_call, check_none_left, parameters, seconds, text, truth, warn, whole
+from ._arguments import check_call, check_none_left, parameters, seconds, text, truth, warn, whole
 from ._config import keep_none_of
 from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
 from ._kinds import BATCH, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
+from ._pace import Pace, taken
 from ._policies import Policy, retried
 from ._sage import Spec
 from ._stream import DataStream, check_not_async, check_parallelism, name_of
@@ -79,21 +80,25 @@ class Pipeline:
         spec: Spec | None = None,
         parallelism: int = 1,
         policy: Policy = Policy(),  # noqa: B008
+        pace: Pace = Pace(),  # noqa: B008
     ) -> DataStream:
         parallelism = check_parallelism(parallelism)
         spec = spec or Spec.Source()
-        step = Transformation(kind, self._named(name), made, parallelism=parallelism, spec=spec, policy=policy)
+        step = Transformation(kind, self._named(name), made, parallelism=parallelism, spec=spec)
+        step.policy, step.pace = policy, pace
         return self._declare(step)
 
     def from_batch(self, records: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
         """Begins a stream with the records of a ``BatchFunction`` class, or of any iterable. ``None`` in a list is a
         record like others. A class of any other kind that has ``execute`` ends as a ``BatchFunction`` does, when that
-        returns ``None`` or a ``StopSignal``. If the iterator has ``close``, as generators have, it is closed when the job is over; but an
+        returns ``None`` or a ``StopSignal``. Without ``delay``, which is as for ``from_source``, it is read as fast as
+        the next step takes the records. If the iterator has ``close``, as generators have, it is closed when the job is over; but an
         iterator made for ``with``, such as a file, is not."""
+        pace = taken(kwargs)
         if is_function_class(records):
-            kwargs = _for_constructor(records, args, kwargs)
+            check_call(records, args, kwargs, _OPTIONS)
             check_not_async("from_batch", records, name)
-            return self._source(BATCH, name or name_of(records), (records, args, kwargs))
+            return self._source(BATCH, name or name_of(records), (records, args, kwargs), pace=pace)
         if not isinstance(records, Iterable):
             hint = ""
             if isinstance(records, BaseFunction):
@@ -101,9 +106,9 @@ class Pipeline:
             elif callable(records):
                 hint = f"; pass what `{name_of(records)}` returns, by calling it"
             raise TypeError(f"`from_batch` needs a BatchFunction class or an iterable, not {records!r}{hint}")
-        check_none_left("from_batch", args, {key: kwargs[key] for key in kwargs.keys() - SAGE_ONLY}, ("name",))
+        check_none_left("from_batch", args, kwargs, _OPTIONS)
         _warn_of(records)
-        return self._source(ITERABLE, name or "batch", (records, (), {}))
+        return self._source(ITERABLE, name or "batch", (records, (), {}), pace=pace)
 
     def from_collection(self, records: Any, *args: Any, **kwargs: Any) -> DataStream:
         """As ``from_batch``."""
@@ -115,6 +120,11 @@ class Pipeline:
         The stream ends when a ``StopSignal`` is returned, or with the job. The class may be of any kind that has
         ``execute``; ``None`` means that there is no record just now. ``KafkaSourceFunction`` is
         ``from_kafka_source``.
+
+        ``delay`` is how many seconds pass between two calls. Without it, the function is called as fast as the next
+        step takes the records. ``progress_log_interval`` logs a line of level ``INFO`` each time so many records were
+        read; ``total_count``, which that line says too, is how many there will be. None of the three is passed to the
+        constructor of a class.
 
         ``retry``, a number of attempts or a ``Retry``, calls the function again when it raised. Attempts count from its
         last record on. The object stays the same, so a function reconnects in ``execute``. It must not skip a record
@@ -135,14 +145,14 @@ class Pipeline:
             )
         takes_retry = isinstance(function, type) and "retry" in parameters(function)
         retry = None if takes_retry else retried(kwargs.pop("retry", None))
+        pace = taken(kwargs)
         if isinstance(function, type):
-            kwargs = _for_constructor(function, args, kwargs)
+            check_call(function, args, kwargs, _OPTIONS)
         else:
-            known = ("name", "retry")
-            check_none_left("from_source", args, {key: kwargs[key] for key in kwargs.keys() - SAGE_ONLY}, known)
+            check_none_left("from_source", args, kwargs, (*_OPTIONS, "retry"))
         check_not_async("from_source", function, name)
         made = function, args, kwargs
-        return self._source(SOURCE, name or name_of(function), made, policy=Policy(retry))
+        return self._source(SOURCE, name or name_of(function), made, policy=Policy(retry), pace=pace)
 
     def from_kafka_source(
         self,
@@ -231,12 +241,8 @@ class Pipeline:
         return self._source(FUTURE, name, spec=Spec.Future(limit))
 
 
-def _for_constructor(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The keywords for the constructor of a source: without those that SAGE reads itself, unless it has them too."""
-    own = parameters(cls)
-    kwargs = {key: value for key, value in kwargs.items() if key not in SAGE_ONLY or key in own}
-    check_call(cls, args, kwargs, ("name",))
-    return kwargs
+#: What the methods take beside a function and the arguments of its constructor.
+_OPTIONS = ("name", "delay", "progress_log_interval", "total_count")
 
 
 def _warn_of(records: Any) -> None:

@@ -161,8 +161,8 @@ def _asked(run: list[Transformation], takes: Form, gives: Form, job: JobContext)
             spec = Spec.Chain(ends=last.kind.ends, splits=last.kind is SPLIT)
             return spec, ChainMaker(parts, job, takes, gives)
         case Spec.Source():
-            is_container = first.kind is ITERABLE and type(first.made[0]) in _CONTAINERS
-            return Spec.Source(all_there=is_container), SourceMaker(parts, job, is_retried=bool(first.policy))
+            is_container = first.kind is ITERABLE and type(first.made[0]) in _CONTAINERS and not first.pace
+            return Spec.Source(all_there=is_container), SourceMaker(parts, job, bool(first.policy), first.pace)
         case Spec.Async(in_flight=most, timeout=timeout):
             return first.spec, FlightMaker(parts, job, most, timeout is not None, first.is_awaited)
         case Spec.Process():

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ._functions import Made
 from ._kinds import KEYBY, Kind, Part
+from ._pace import Pace
 from ._policies import Policy
 from ._sage import Spec, Strategy
 from ._states import State
@@ -47,6 +48,8 @@ class Transformation:
     policy: Policy = Policy()
     #: Of what gives each record a time.
     times: Times | None = None
+    #: Of a source, how fast it is read.
+    pace: Pace = Pace()
     #: Whether a stream that comes from the future is filled.
     is_filled: bool = False
     #: The step of the program that this one of the package's is a part of, and what errors call it then. It is aside

@@ -215,7 +215,7 @@ def test_what_sage_programs_pass_is_taken() -> None:
 
     env = LocalEnvironment("sage", {"engine_host": "127.0.0.1", "model": {"timeout": 3}, "fault_tolerance": {}})
     polled = env.from_batch(Polls, 2, delay=0.1, progress_log_interval=5, total_count=2).collect()
-    own = env.from_source(Slow, delay=2.5).collect()
+    own = env.from_source(Slow, 2.5, delay=0.01).collect()
     plain = env.from_batch([1], delay=0.1).map(Configured, {"a": 1}, anything=2).collect()
     env.submit(autostop=True)
     assert (polled, own, plain) == ([1, 0], [2.5], [{"anything": 2}])

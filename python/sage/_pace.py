@@ -1,0 +1,72 @@
+"""The pace of sources and batches, as SAGE's keywords ask for it: how long they wait between two polls, and how often
+they log their progress."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ._arguments import seconds, whole
+from ._sage import Nothing
+
+#: How long a source waits at a time, in seconds, before the engine sees whether the job goes on.
+_SLICE = 0.01
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a program asks for."""
+
+    #: How many seconds are between two polls.
+    delay: float = 0.0
+    #: After how many records each time a line is logged; how many records there will be. Zero if neither was said.
+    progress_log_interval: int = 0
+    total_count: int = 0
+
+    def __bool__(self) -> bool:
+        return self != Pace()
+
+
+def taken(kwargs: dict[str, Any]) -> Pace:
+    """Takes the keywords of the pace out of those that a program gave. Of ``None``, as of zero, there is no effect."""
+    delay, interval, total = (kwargs.pop(name, None) for name in Pace.__dataclass_fields__)
+    return Pace(
+        seconds("`delay`", delay or 0.0, hint="; leave it out for none"),
+        whole("`progress_log_interval`", interval or 0, 0),
+        whole("`total_count`", total or 0, 0),
+    )
+
+
+class Paced:
+    """Gives what an iterator gives, at a pace."""
+
+    def __init__(self, records: Iterator[Any], pace: Pace, logger: logging.Logger) -> None:
+        self._records = records
+        self._pace = pace
+        self._logger = logger
+        self._due = 0.0
+        self._count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        left = self._due - time.monotonic() if self._due else 0.0
+        if left > 0:
+            time.sleep(min(left, _SLICE))
+            return Nothing
+        record = next(self._records)
+        if self._pace.delay:
+            self._due = time.monotonic() + self._pace.delay
+        if record is not Nothing:
+            self._count += 1
+            self._log()
+        return record
+
+    def _log(self) -> None:
+        interval, total = self._pace.progress_log_interval, self._pace.total_count
+        if interval and (self._count % interval == 0 or self._count == total):
+            self._logger.info("%s records read" + (" of %s" if total else ""), self._count, *([total] if total else []))
