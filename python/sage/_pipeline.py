@@ -92,8 +92,8 @@ class Pipeline:
         """Begins a stream with the records of a ``BatchFunction`` class, or of any iterable. ``None`` in a list is a
         record like others. A class of any other kind that has ``execute`` ends as a ``BatchFunction`` does, when that
         returns ``None`` or a ``StopSignal``. Without ``delay``, which is as for ``from_source``, it is read as fast as
-        the next step takes the records. If the iterator has ``close``, as generators have, it is closed when the job is over; but an
-        iterator made for ``with``, such as a file, is not."""
+        the next step takes the records. If the iterator has ``close``, as generators have, it is closed when the job is
+        over; but an iterator made for ``with``, such as a file, is not."""
         pace = taken(kwargs)
         if is_function_class(records):
             check_call(records, args, kwargs, _OPTIONS)

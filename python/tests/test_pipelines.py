@@ -251,14 +251,14 @@ def test_a_declaration_that_raises_leaves_the_pipeline_as_it_was(declare: Callab
     assert got == ["1", "2"]
 
 
-class Broken:
+class NoRecords:
     def __iter__(self) -> Any:
         raise TypeError("no records in here")
 
 
 def test_a_flatmap_whose_result_cannot_be_gone_through_names_its_operator() -> None:
     env = LocalEnvironment("flat")
-    env.from_batch([1]).flatmap(lambda n: Broken(), name="flat").sink(print)
+    env.from_batch([1]).flatmap(lambda n: NoRecords(), name="flat").sink(print)
     with pytest.raises(JobFailed, match="record 1: in `flat`: TypeError"):
         env.submit(autostop=True)
 
