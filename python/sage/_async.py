@@ -18,7 +18,8 @@ from functools import partial
 from typing import Any
 
 from ._awaiting import UNAWAITED, UNUSED, refuse
-from ._functions import COLLECTED, FlatMapFunction, several
+from ._chain import close_all
+from ._functions import COLLECTED, FlatMapFunction, endings, hook, several
 from ._job_loop import JobLoop
 from ._kinds import FLATMAP, SINK, Kind
 from ._loop import OWNER, Owner, stack_of_task
@@ -142,9 +143,8 @@ class ThreadRunner:
         for thread in ended:
             joined(thread)
         left = [f"a call has not returned; its thread is left, here:\n{where_stuck(t.ident or 0)}" for t in stuck]
-        close = getattr(self._function, "close", None)
-        if hasattr(self._function, "execute") and callable(close):
-            self._loop.awaited(close())
+        if hasattr(self._function, "execute"):
+            close_all([self._function], self._loop)
         return _told(left) if left else None
 
     def blocked(self) -> str:
@@ -188,6 +188,16 @@ class LoopRunner:
         # Of this task, and so of those that are begun from here on.
         OWNER.set(self._owner)
         self._function = self._make()
+        setup = hook(self._function, "setup")
+        try:
+            if setup is not None and inspect.isawaitable(setting_up := setup()):
+                await setting_up
+        except BaseException:
+            try:
+                await self._close()
+            except BaseException:
+                pass  # what failed first is what the job fails by
+            raise
         self._call, self._results = self._called(_method(self._function))
         self._loop.loop.add_reader(self.bridge.fileno(), self._take)
 
@@ -248,12 +258,17 @@ class LoopRunner:
     async def _close(self) -> None:
         OWNER.set(self._owner)
         await self._owner.buried()
-        close = getattr(self._function, "close", None)
-        if hasattr(self._function, "execute") and callable(close):
-            closing = close()
-            if inspect.isawaitable(closing):
-                await closing
+        ends = endings(self._function) if hasattr(self._function, "execute") else []
         self._function = None
+        failed: BaseException | None = None
+        for _, end in ends:
+            try:
+                if inspect.isawaitable(ending := end()):
+                    await ending
+            except BaseException as exception:  # whatever it is, the rest is called as well
+                failed = failed or exception
+        if failed is not None:
+            raise failed
 
     def blocked(self) -> str:
         """Why nothing can be awaited any more."""

@@ -33,6 +33,7 @@ from zlib import crc32
 
 from ._arguments import millis
 from ._awaiting import UNAWAITED, UNUSED, check_hook, refuse
+from ._functions import endings
 from ._io import FileSink
 from ._job_loop import JobLoop
 from ._kinds import SAME_NAN, SINK, Kind, Link
@@ -270,17 +271,16 @@ def _loop(
 
 
 def close_all(functions: list[Any], loop: JobLoop) -> None:
-    """Calls ``close`` of each that has one, and awaits it on ``loop`` where it is async; raises the first exception
-    when all have been called.
+    """Calls ``teardown`` and ``close`` of each that has them, and awaits them on ``loop`` where they are async; raises
+    the first exception when all have been called.
 
     Those are objects that were made for this task: what a program passed in ready-made is its own to close.
     """
     failed: BaseException | None = None
     for function in reversed(functions):
-        close = getattr(function, "close", None)
-        if callable(close):
+        for name, end in endings(function):
             try:
-                check_hook(f"{type(function).__name__}.close", loop.awaited(close()))
+                check_hook(f"{type(function).__name__}.{name}", loop.awaited(end()))
             except BaseException as exception:  # whatever it is, the others are closed as well
                 failed = failed or exception
     if failed is not None:

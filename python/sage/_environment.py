@@ -20,7 +20,7 @@ from ._kinds import ITERABLE
 from ._makers import Maker
 from ._pickling import refuse
 from ._pipeline import FORGOTTEN, Pipeline, declared
-from ._plan import plan
+from ._plan import without_sink, plan
 from ._progress import shown
 from ._running import Run, start
 from ._services import Hooks
@@ -185,6 +185,8 @@ class LocalEnvironment(Pipeline):
         if self.is_running:
             raise RuntimeError(f"`{self.name}` is running; wait for it, or stop it")
         iterators = self._iterators()
+        if names := ", ".join(f"`{step.name}`" for step in without_sink(self.pipeline)):
+            warn(f"{names}: no sink follows, so the records are counted and dropped; end with `sink` or `collect`")
         context = self._context()
         calls = ServiceCalls(context, self._bindings)
         services = [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ._awaiting import UNAWAITED, check_hook, refuse
@@ -49,6 +51,9 @@ class BaseFunction(InJob):
 
     The engine sets ``ctx`` before the constructor runs, so a constructor may call services too. A subclass need not
     call ``super().__init__()``.
+
+    If a subclass has ``setup(context)``, it is called once, after the constructor, and ``teardown(context)`` once at
+    the end, before ``close``, whatever happened. Methods of these names that take no context are the program's own.
     """
 
     def execute(self, *args: Any) -> Any:
@@ -232,6 +237,24 @@ def instance(made: Made, context: Context) -> Any:
         made_instance.ctx = context
     check_hook(f"{function.__name__}.__init__", made_instance.__init__(*args, **kwargs))
     return made_instance
+
+
+def hook(function: Any, name: str) -> Callable[[], Any] | None:
+    """The method of this name of a function, with its context, if it has one that takes that."""
+    method = getattr(function, name, None) if isinstance(function, BaseFunction) else None
+    if not callable(method):
+        return None
+    try:
+        inspect.signature(method).bind(function.ctx)
+    except (TypeError, ValueError):
+        return None
+    return partial(method, function.ctx)
+
+
+def endings(function: Any) -> list[tuple[str, Callable[[], Any]]]:
+    """What is called of a function at its end, in this order, with the names of the methods."""
+    calls = ("teardown", hook(function, "teardown")), ("close", getattr(function, "close", None))
+    return [(name, call) for name, call in calls if callable(call)]
 
 
 class Executed:

@@ -12,9 +12,10 @@ from functools import partial
 from types import GeneratorType
 from typing import Any
 
+from ._awaiting import check_hook
 from ._chain import Chain, Form, close_all
 from ._context import Context, JobContext, ServiceCalls
-from ._functions import Executed, executed, instance, is_function_class
+from ._functions import Executed, executed, hook, instance, is_function_class
 from ._job_loop import JobLoop
 from ._kinds import BATCH, ITERABLE, Link, Part
 from ._pace import Pace, Paced
@@ -36,9 +37,24 @@ class Maker:
         """What makes it for a replica in this process."""
         return partial(self.make, calls)
 
-    def _instance(self, part: Part, calls: ServiceCalls, replica: int, parallelism: int) -> Any:
+    def _made(self, part: Part, calls: ServiceCalls, replica: int, parallelism: int) -> Any:
         logger = self.job.logger.getChild(part.name)
         return instance(part.made, Context(part.name, calls, logger, replica, parallelism))
+
+    def _instance(self, part: Part, calls: ServiceCalls, replica: int, parallelism: int) -> Any:
+        """As ``_made``, set up."""
+        function = self._made(part, calls, replica, parallelism)
+        setup = hook(function, "setup")
+        if setup is not None:
+            try:
+                check_hook(f"{type(function).__name__}.setup", calls.loop.awaited(setup()))
+            except BaseException:
+                try:
+                    close_all([function], calls.loop)
+                except BaseException:
+                    pass  # what failed first is what the job fails by
+                raise
+        return function
 
 
 @dataclass(frozen=True)
@@ -81,7 +97,9 @@ class FlightMaker(Maker):
         count_none, patience = calls.nones.counter(part.name), (timeouts.cancel, timeouts.drain)
         flight = Flight(part.kind, part.name, count_none, self.in_flight, self.is_timed, *patience)
         is_class = is_function_class(part.made[0])
-        function = partial(self._instance, part, calls, replica, parallelism) if is_class else lambda: part.made[0]
+        # On a loop, the runner sets it up.
+        make = self._made if self.is_async else self._instance
+        function = partial(make, part, calls, replica, parallelism) if is_class else lambda: part.made[0]
         runner = LoopRunner if self.is_async else ThreadRunner
         return runner(flight, function, calls.loop)
 

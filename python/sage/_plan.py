@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ._chain import Form
 from ._context import JobContext
-from ._kinds import FUTURE, ITERABLE, SINK, SPLIT
+from ._kinds import COMAP, COMAP_SOME, FUTURE, ITERABLE, MAP, MAP_SOME, SINK, SPLIT
 from ._makers import ChainMaker, FlightMaker, Maker, ProcessMaker, SourceMaker
 from ._policies import Policy
 from ._sage import Spec, Strategy, SubmitError
@@ -61,14 +61,34 @@ class Step:
 #: What has all its records, so that several can be taken at a time.
 _CONTAINERS = {list, tuple, range, str, bytes, dict, set, frozenset}
 
+#: What a pipeline may end in though it is no sink.
+_MAPS = (MAP, MAP_SOME, COMAP, COMAP_SOME)
+
 #: So many functions that run together are named in the name of their operator.
 _MOST_NAMED = 20
+
+
+def without_sink(pipeline: list[Transformation]) -> list[Transformation]:
+    """The maps of a program that nothing follows: their records are counted and dropped."""
+    read = {before for step in pipeline for before in step.inputs}
+    return [step for step in pipeline if step.kind in _MAPS and step.owner is None and (step, 0) not in read]
+
+
+def _dropped(_record: Any) -> None:
+    """Stands for the sink of what has none."""
+
+
+def _end(of: Transformation) -> Transformation:
+    end = Transformation(SINK, f"end of {of.name}", (_dropped, (), {}), [(of, 0)], of.parallelism)
+    end.owner, end.told, end.is_aside = of, of.name, True
+    return end
 
 
 def plan(pipeline: list[Transformation], job: JobContext) -> list[Step]:
     """The plan of a pipeline. Raises ``SubmitError`` for one that cannot run."""
     if not pipeline:
         raise SubmitError(f"`{job.environment}` has no pipeline; begin one with `from_batch`")
+    pipeline = [*pipeline, *map(_end, without_sink(pipeline))]
     readers: _Readers = {}
     for step in pipeline:
         for before in step.inputs:

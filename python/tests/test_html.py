@@ -146,7 +146,9 @@ def test_an_explanation_in_words() -> None:
     env = LocalEnvironment("told")
     env.register_service("db", BaseService)
     stream = env.from_batch([1]).map(abs, parallelism=2)
-    assert "cannot run yet: the stream behind `abs` has no sink" in env.explain()
+    early = LocalEnvironment("early")
+    early.from_batch([1]).filter(abs)
+    assert "cannot run yet: the stream behind `abs` has no sink" in early.explain()
     stream.sink(print)
     assert env.explain().splitlines() == [
         "environment `told`",

@@ -211,7 +211,7 @@ def test_a_declaration_that_cannot_run_is_refused() -> None:
     with pytest.raises(SubmitError, match="has no pipeline"):
         LocalEnvironment("empty").submit()
     env = LocalEnvironment("open")
-    env.from_batch([1]).map(lambda n: n)
+    env.from_batch([1]).filter(lambda n: n)
     with pytest.raises(SubmitError, match="`lambda` has no sink"):
         env.submit()
     env = LocalEnvironment("wrong")
