@@ -99,7 +99,8 @@ impl<W: OpenWindows> Stage for Clocked<W> {
     #[inline(always)]
     fn process(&mut self, record: W::Value, out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
         self.tick(out)?;
-        self.windows.take(Timed { time: Timestamp::from_millis(self.now), value: record }, out)?;
+        let record = Timed { time: Timestamp::from_millis(self.now), value: record };
+        self.windows.take(record, out, |_never_late, _out| Ok(()))?;
         if self.due == i64::MAX {
             self.due = self.windows.fires_at();
         }

@@ -86,13 +86,11 @@ impl<W: OpenWindows, L: LateRecords<W::Value>> Stage for Windows<W, L> {
 
     #[inline(always)]
     fn process(&mut self, record: Self::In, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
-        match self.open.take(record, out)? {
-            None => Ok(()),
-            Some(record) => {
-                self.late += 1;
-                self.to.take(record, out)
-            }
-        }
+        let Self { open, to, late } = self;
+        open.take(record, out, |record, out| {
+            *late += 1;
+            to.take(record, out)
+        })
     }
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {

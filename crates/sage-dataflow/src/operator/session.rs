@@ -221,25 +221,29 @@ where
     }
 
     #[inline(always)]
-    fn take(&mut self, record: Timed<T>, out: &mut impl Emit<Timed<Self::Out>>) -> Result<Option<Timed<T>>, Fault> {
+    fn take<E: Emit<Timed<Self::Out>>>(
+        &mut self,
+        record: Timed<T>,
+        out: &mut E,
+        late: impl FnOnce(Timed<T>, &mut E) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let last = record.time.millis().saturating_add_unsigned(self.reach);
         let is_late = last.saturating_add(1) <= self.expiry;
         let Some(slot) = self.slot(&record, is_late) else {
-            return Ok(Some(record));
+            return late(record, out);
         };
         let index = match self.place(slot, record, is_late)? {
             Ok(index) => index,
-            Err(record) => return Ok(Some(record)),
+            Err(record) => return late(record, out),
         };
         let session = &mut self.slots[slot].sessions[index];
         session.fired = false;
         let deadline = session.end();
         if deadline <= self.watermark {
-            self.fire(slot, out)?;
-        } else {
-            self.set_timer(slot, deadline);
+            return self.fire(slot, out);
         }
-        Ok(None)
+        self.set_timer(slot, deadline);
+        Ok(())
     }
 
     /// Fires what has ended, in the order of the timers, and forgets what is past its lateness.

@@ -36,13 +36,14 @@ pub trait OpenWindows: Clone + Send + 'static {
 
     #[doc(hidden)]
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault>;
-    /// Takes a record, or gives it back if it is too late.
+    /// Takes a record, or calls `late` with it if it comes too late.
     #[doc(hidden)]
-    fn take(
+    fn take<E: Emit<Timed<Self::Out>>>(
         &mut self,
         record: Timed<Self::Value>,
-        out: &mut impl Emit<Timed<Self::Out>>,
-    ) -> Result<Option<Timed<Self::Value>>, Fault>;
+        out: &mut E,
+        late: impl FnOnce(Timed<Self::Value>, &mut E) -> Result<(), Fault>,
+    ) -> Result<(), Fault>;
     /// Fires the windows that end at `watermark` or before, the earliest first.
     #[doc(hidden)]
     fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Self::Out>>) -> Result<(), Fault>;
@@ -133,18 +134,19 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, 
 
     /// Takes a record that is not in the window at hand.
     #[inline(never)]
-    fn elsewhere(
+    fn elsewhere<E: Emit<Timed<Windowed<S::Key, A::Out>>>>(
         &mut self,
         record: Timed<T>,
-        out: &mut impl Emit<Timed<Windowed<S::Key, A::Out>>>,
-    ) -> Result<Option<Timed<T>>, Fault>
+        out: &mut E,
+        late: impl FnOnce(Timed<T>, &mut E) -> Result<(), Fault>,
+    ) -> Result<(), Fault>
     where
         S::Key: Clone,
     {
         let grid = self.grid;
         let (mut start, last) = grid.around(record.time.millis());
         if grid.end(last) <= self.expiry {
-            return Ok(Some(record));
+            return late(record, out);
         }
         while start < last {
             if grid.end(start) > self.expiry {
@@ -159,17 +161,15 @@ impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, 
         if grid.is_tumbling() && !again {
             self.take_up(last);
             let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
-            return self.aggregate.take(state, record.value).map(|()| None);
+            return self.aggregate.take(state, record.value);
         }
         let table = self.others.entry(last).or_insert_with(|| std::mem::take(&mut self.spare));
         let state = state_of!(*table, S, self.key, record, || self.aggregate.start());
         if again {
             self.aggregate.add(state, &record.value)?;
-            self.fire_again(last, &record, out)?;
-        } else {
-            self.aggregate.take(state, record.value)?;
+            return self.fire_again(last, &record, out);
         }
-        Ok(None)
+        self.aggregate.take(state, record.value)
     }
 
     /// Emits what a late record has changed, if its window has fired.
@@ -215,13 +215,18 @@ where
     }
 
     #[inline(always)]
-    fn take(&mut self, record: Timed<T>, out: &mut impl Emit<Timed<Self::Out>>) -> Result<Option<Timed<T>>, Fault> {
+    fn take<E: Emit<Timed<Self::Out>>>(
+        &mut self,
+        record: Timed<T>,
+        out: &mut E,
+        late: impl FnOnce(Timed<T>, &mut E) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let time = record.time.millis();
         if time < self.first || self.last < time {
-            return self.elsewhere(record, out);
+            return self.elsewhere(record, out, late);
         }
         let state = state_of!(self.table, S, self.key, record, || self.aggregate.start());
-        self.aggregate.take(state, record.value).map(|()| None)
+        self.aggregate.take(state, record.value)
     }
 
     fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Self::Out>>) -> Result<(), Fault> {
@@ -345,18 +350,23 @@ where
     }
 
     #[inline(always)]
-    fn take(&mut self, record: Timed<T>, out: &mut impl Emit<Timed<Self::Out>>) -> Result<Option<Timed<T>>, Fault> {
+    fn take<E: Emit<Timed<Self::Out>>>(
+        &mut self,
+        record: Timed<T>,
+        out: &mut E,
+        _late: impl FnOnce(Timed<T>, &mut E) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let tally = state_of!(self.open, S, self.key, record, || OpenCount::new(self.aggregate.start()));
         tally.see(record.time);
         if tally.records < self.size {
-            return self.aggregate.take(&mut tally.state, record.value).map(|()| None);
+            return self.aggregate.take(&mut tally.state, record.value);
         }
         self.aggregate.add(&mut tally.state, &record.value)?;
         let selected = self.key.select(&record);
-        if let Some((key, tally)) = self.open.remove_entry(S::lookup(&selected)) {
-            out.emit(tally.finish(key, &mut self.aggregate))?;
+        match self.open.remove_entry(S::lookup(&selected)) {
+            Some((key, tally)) => out.emit(tally.finish(key, &mut self.aggregate)),
+            None => Ok(()),
         }
-        Ok(None)
     }
 
     /// The open windows end with the input alone.
