@@ -50,17 +50,22 @@ const WAYS: usize = 3;
 /// An operator fused to the rest of its chain: `next`, and `side` if it has a second way out.
 pub(crate) struct Link<O: Stage, N, W, H> {
     operator: Guarded<O>,
-    next: N,
-    side: W,
+    outs: Outs<N, W>,
     handling: H,
-    /// Which ways out still want records.
-    open: [bool; WAYS],
-    node: NodeId,
-    emitted: u64,
     life: Life,
     control: Arc<JobControl>,
     /// What is needed seldom, so that little has to be moved to the stack and back.
     rest: Box<Rest>,
+}
+
+/// What an operator emits to, together: so that what an operator is handed is a few pointers.
+struct Outs<N, W> {
+    next: N,
+    side: W,
+    /// Which ways out still want records.
+    open: [bool; WAYS],
+    node: NodeId,
+    emitted: u64,
 }
 
 struct Rest {
@@ -99,12 +104,8 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
         let letters = handling.keeper().is_some_and(|keeper| keeper.has_letters());
         Self {
             operator: Guarded::new(operator, Some(node)),
-            next,
-            side,
+            outs: Outs { next, side, open: [true, Known::<O, H>::SIDE, letters], node, emitted: 0 },
             handling,
-            open: [true, Known::<O, H>::SIDE, letters],
-            node,
-            emitted: 0,
             life: Life::New,
             control: context.control.clone(),
             rest: Box::new(Rest { context, errors, emitted, late, last: None }),
@@ -113,9 +114,9 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
 
     #[inline(always)]
     fn parts<'a>(&'a mut self, at: &'a mut Position) -> (&'a mut O, Ways<'a, O, N, W, H>) {
-        let Self { operator, next, side, open, node, emitted, control, rest, .. } = self;
+        let Self { operator, outs, control, rest, .. } = self;
         let leave = Leave::new(control, &mut rest.errors.refusal);
-        (&mut **operator, Ways { next, side, open, at, node: *node, emitted, leave, of: PhantomData })
+        (&mut **operator, Ways { outs, at, leave, of: PhantomData })
     }
 
     /// Has the operator do something that may emit.
@@ -125,7 +126,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
         at: &mut Position,
         act: impl FnOnce(&mut O, &mut Ways<'_, O, N, W, H>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        at.enter(self.node);
+        at.enter(self.outs.node);
         let (operator, mut ways) = self.parts(at);
         let done = act(operator, &mut ways);
         if Known::<O, H>::MANY && ways.leave.is_refused() { self.rest.errors.refusal.settle(done) } else { done }
@@ -158,9 +159,9 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
             Worked::Done(records, ended) => self.release(records, ended, at),
             Worked::Failed(error) => self.rest.errors.judge(error, at.record()),
             Worked::Dead(letter) => {
-                let Some(letters) = keeper.letters().filter(|_| self.open[LETTERS]) else { return Ok(()) };
-                still(sent(letters, letter, at), &mut self.open[LETTERS])?;
-                if self.open == [false; WAYS] { Err(Stop::Satisfied.into()) } else { Ok(()) }
+                let Some(letters) = keeper.letters().filter(|_| self.outs.open[LETTERS]) else { return Ok(()) };
+                still(sent(letters, letter, at), &mut self.outs.open[LETTERS])?;
+                if self.outs.open == [false; WAYS] { Err(Stop::Satisfied.into()) } else { Ok(()) }
             }
         }
     }
@@ -187,9 +188,9 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
     /// Passes a signal on by all ways out, each whatever came of the others.
     fn pass(&mut self, signal: Signal, at: &mut Position) -> Result<(), Fault> {
         if Known::<O, H>::ONE_WAY {
-            return self.next.signal(signal, at);
+            return self.outs.next.signal(signal, at);
         }
-        let Self { next, side, handling, open, .. } = self;
+        let Self { outs: Outs { next, side, open, .. }, handling, .. } = self;
         let passed = signalled(next, signal, at, &mut open[MAIN]).and(signalled(side, signal, at, &mut open[SIDE]));
         match handling.keeper().and_then(|keeper| keeper.letters()) {
             Some(letters) => passed.and(signalled(letters, signal, at, &mut open[LETTERS])),
@@ -199,14 +200,14 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
 
     fn open_ways(&mut self, at: &mut Position) -> Result<(), Fault> {
         if Known::<O, H>::ONE_WAY {
-            return self.next.open(at);
+            return self.outs.next.open(at);
         }
-        self.side.open(at)?;
+        self.outs.side.open(at)?;
         if let Some(letters) = self.handling.keeper().and_then(|keeper| keeper.letters()) {
             letters.open(at)?;
         }
         // The others may still want some.
-        still(self.next.open(at), &mut self.open[MAIN])
+        still(self.outs.next.open(at), &mut self.outs.open[MAIN])
     }
 }
 
@@ -243,12 +244,8 @@ pub(crate) fn sent<T>(next: &mut (impl Push<T> + ?Sized), record: T, at: &mut Po
 
 /// The ways out of an operator.
 struct Ways<'a, O, N, W, H> {
-    next: &'a mut N,
-    side: &'a mut W,
-    open: &'a mut [bool; WAYS],
+    outs: &'a mut Outs<N, W>,
     at: &'a mut Position,
-    node: NodeId,
-    emitted: &'a mut u64,
     leave: Leave<'a>,
     of: PhantomData<(O, H)>,
 }
@@ -266,28 +263,28 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Ways<'_, O
         if Known::<O, H>::MANY {
             self.leave.look()?;
         }
-        let Self { next, side, open, at, emitted, leave, .. } = self;
+        let Self { outs: Outs { next, side, open, emitted, .. }, at, leave, .. } = self;
         let unwinding = leave.unless_it_panics();
         let (way, left) = match record {
             Leaves::Main(record) if open[MAIN] => {
-                **emitted += 1;
-                (MAIN, sent(*next, record, at))
+                *emitted += 1;
+                (MAIN, sent(next, record, at))
             }
-            Leaves::Side(record) if open[SIDE] => (SIDE, sent(*side, record, at)),
+            Leaves::Side(record) if open[SIDE] => (SIDE, sent(side, record, at)),
             Leaves::Main(_) | Leaves::Side(_) => (MAIN, Ok(())),
         };
         std::mem::forget(unwinding);
         match left {
             Ok(()) => {}
             Err(Fault::Stop(Stop::Satisfied)) => {
-                self.open[way] = false;
-                if *self.open == [false; WAYS] {
+                self.outs.open[way] = false;
+                if self.outs.open == [false; WAYS] {
                     return Err(self.told(Stop::Satisfied.into()));
                 }
             }
             Err(fault) => return Err(self.told(fault)),
         }
-        self.at.enter(self.node);
+        self.at.enter(self.outs.node);
         if self.leave.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(()) }
     }
 }
@@ -302,33 +299,33 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Emit<O::Ou
             self.leave.look()?;
         }
         if Known::<O, H>::COUNTS {
-            *self.emitted += 1;
+            self.outs.emitted += 1;
         }
         if Known::<O, H>::AT_MOST_ONE {
-            return self.next.push(record, self.at);
+            return self.outs.next.push(record, self.at);
         }
         if Known::<O, H>::PASSES_ON {
-            match self.next.push(record, self.at) {
-                Err(Fault::Stop(Stop::Attend)) => self.next.attend(self.at)?,
+            match self.outs.next.push(record, self.at) {
+                Err(Fault::Stop(Stop::Attend)) => self.outs.next.attend(self.at)?,
                 pushed => pushed?,
             }
-            self.at.enter(self.node);
+            self.at.enter(self.outs.node);
             return if self.leave.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(()) };
         }
         let unwinding = self.leave.unless_it_panics();
-        let pushed = self.next.push(record, self.at);
+        let pushed = self.outs.next.push(record, self.at);
         std::mem::forget(unwinding);
         match pushed {
             Ok(()) => {}
             // What emits many attends between them, and not only when its loop is left.
             Err(Fault::Stop(Stop::Attend)) => {
-                if let Err(fault) = self.next.attend(self.at) {
+                if let Err(fault) = self.outs.next.attend(self.at) {
                     return Err(self.leave.refuse(fault));
                 }
             }
             Err(fault) => return Err(self.leave.refuse(fault)),
         }
-        self.at.enter(self.node);
+        self.at.enter(self.outs.node);
         Ok(())
     }
 
@@ -352,7 +349,7 @@ where
 
 impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In> for Link<O, N, W, H> {
     fn open(&mut self, at: &mut Position) -> Result<(), Fault> {
-        at.enter(self.node);
+        at.enter(self.outs.node);
         self.life = Life::Open;
         match self.operator.open(&self.rest.context) {
             Ok(()) => self.open_ways(at),
@@ -364,7 +361,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
 
     #[inline(always)]
     fn push(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
-        at.enter(self.node);
+        at.enter(self.outs.node);
         if H::KEEPS {
             return self.push_kept(record, at);
         }
@@ -381,7 +378,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
         match processed {
             Ok(()) => Ok(()),
             // Where the position is elsewhere, it is the error of an operator behind this one.
-            Err(Fault::Error(error)) if at.is_at(self.node) => self.rest.errors.judge(error, at.record()),
+            Err(Fault::Error(error)) if at.is_at(self.outs.node) => self.rest.errors.judge(error, at.record()),
             Err(fault) => Err(fault),
         }
     }
@@ -389,7 +386,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
     #[inline(always)]
     fn attend(&mut self, at: &mut Position) -> Result<(), Fault> {
         if Known::<O, H>::ONE_WAY {
-            self.next.attend(at)?;
+            self.outs.next.attend(at)?;
         }
         // Its last record has filled a block: that was told first.
         if self.operator.is_satisfied() { Err(Stop::Satisfied.into()) } else { Ok(()) }
@@ -429,9 +426,9 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
 
     fn wanted(&self, outside: bool) -> bool {
         if Known::<O, H>::ONE_WAY {
-            return self.next.wanted(outside);
+            return self.outs.next.wanted(outside);
         }
-        let Self { next, side, handling, open, .. } = self;
+        let Self { outs: Outs { next, side, open, .. }, handling, .. } = self;
         (open[MAIN] && next.wanted(outside))
             || (open[SIDE] && side.wanted(outside))
             || (open[LETTERS] && handling.letters_wanted(outside))
@@ -439,28 +436,28 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
 
     fn publish(&mut self) {
         if Known::<O, H>::COUNTS || Known::<O, H>::SEVERAL {
-            self.rest.emitted.publish(self.emitted);
+            self.rest.emitted.publish(self.outs.emitted);
         }
         if let Some(late) = &self.rest.late {
             late.publish(self.operator.late());
         }
-        self.next.publish();
+        self.outs.next.publish();
     }
 
     fn close(&mut self, cx: &mut TaskContext) {
         if self.life == Life::Open {
             self.life = Life::Closed;
             let operator = &mut self.operator;
-            cx.closing(self.node, |close| operator.close(close));
+            cx.closing(self.outs.node, |close| operator.close(close));
         }
-        self.side.close(cx);
+        self.outs.side.close(cx);
         if let Some(letters) = self.handling.keeper().and_then(|keeper| keeper.letters()) {
             letters.close(cx);
         }
-        self.next.close(cx);
+        self.outs.next.close(cx);
     }
 
     fn wake_at(&self) -> Option<Timestamp> {
-        self.operator.wake_at().into_iter().chain(self.next.wake_at()).min()
+        self.operator.wake_at().into_iter().chain(self.outs.next.wake_at()).min()
     }
 }
