@@ -1,8 +1,5 @@
-//! The link that fuses an operator to the rest of its chain, and handles its failures.
-//!
-//! An operator may have several ways out: its stream, a side stream, and the stream of its dead letters. Each may end
-//! before the others; records emitted there are then dropped, and the chain ends when all have ended. If there are
-//! several, a push is attended to at once.
+//! The link that fuses an operator to the rest of its chain, by one way out or several (`ways.rs`), and handles its
+//! failures.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -17,6 +14,7 @@ use super::push::Push;
 use super::refusal::Leave;
 use super::signal::Signal;
 use super::stage::{Emit, Outlet, Stage};
+use super::ways::{Known, LETTERS, MAIN, Outs, SIDE, WAYS, Ways, sent, signalled, still};
 use crate::between::Watermark;
 use crate::control::JobControl;
 use crate::guarded::Guarded;
@@ -41,12 +39,6 @@ pub(crate) struct Place {
     pub(crate) late: Option<Arc<Counter>>,
 }
 
-/// The ways out of an operator.
-const MAIN: usize = 0;
-const SIDE: usize = 1;
-const LETTERS: usize = 2;
-const WAYS: usize = 3;
-
 /// An operator fused to the rest of its chain: `next`, and `side` if it has a second way out.
 pub(crate) struct Link<O: Stage, N, W, H> {
     operator: Guarded<O>,
@@ -58,16 +50,6 @@ pub(crate) struct Link<O: Stage, N, W, H> {
     rest: Box<Rest>,
 }
 
-/// What an operator emits to, together: so that what an operator is handed is a few pointers.
-struct Outs<N, W> {
-    next: N,
-    side: W,
-    /// Which ways out still want records.
-    open: [bool; WAYS],
-    node: NodeId,
-    emitted: u64,
-}
-
 struct Rest {
     context: OpenContext,
     errors: Errors,
@@ -75,27 +57,6 @@ struct Rest {
     late: Option<Arc<Counter>>,
     /// The last watermark, which is on its way: it goes on behind all that the operator emits at the end.
     last: Option<Watermark>,
-}
-
-/// What is known of a link when it is compiled. As constants of their own they keep what they rule out from being
-/// compiled at all, also where nothing is optimised.
-struct Known<O, H>(PhantomData<(O, H)>);
-
-impl<O: Stage, H: Handling<O::In>> Known<O, H> {
-    /// Its operator has several ways out.
-    const SEVERAL: bool = O::FLAGS.side || H::KEEPS;
-    const ONE_WAY: bool = !Self::SEVERAL;
-    /// One call may emit more than one record.
-    const MANY: bool = O::FLAGS.many;
-    const AT_MOST_ONE: bool = !O::FLAGS.many;
-    /// Outputs may have to be held until a record has succeeded.
-    const HOLDS: bool = O::FLAGS.many && !O::FLAGS.gathers;
-    /// The operator may go on whatever it is told, and has to be watched.
-    const WATCHED: bool = O::FLAGS.many && !O::FLAGS.passes_on;
-    const PASSES_ON: bool = O::FLAGS.passes_on;
-    const COUNTS: bool = !O::FLAGS.one_to_one;
-    const SIDE: bool = O::FLAGS.side;
-    const BEGINS_WATERMARKS: bool = O::FLAGS.begins_watermarks;
 }
 
 impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N, W, H> {
@@ -208,142 +169,6 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
         }
         // The others may still want some.
         still(self.outs.next.open(at), &mut self.outs.open[MAIN])
-    }
-}
-
-/// Notes that one of the ways out wants nothing more, which is no reason to end.
-pub(crate) fn still(passed: Result<(), Fault>, open: &mut bool) -> Result<(), Fault> {
-    match passed {
-        Err(Fault::Stop(Stop::Satisfied)) => {
-            *open = false;
-            Ok(())
-        }
-        passed => passed,
-    }
-}
-
-/// Passes a signal on by a way out, if that still wants records; the end of input in any case.
-pub(crate) fn signalled<T>(
-    next: &mut (impl Push<T> + ?Sized),
-    signal: Signal,
-    at: &mut Position,
-    open: &mut bool,
-) -> Result<(), Fault> {
-    if *open || signal == Signal::Finish { still(next.signal(signal, at), open) } else { Ok(()) }
-}
-
-/// Pushes a record, and attends at once.
-#[inline(always)]
-pub(crate) fn sent<T>(next: &mut (impl Push<T> + ?Sized), record: T, at: &mut Position) -> Result<(), Fault> {
-    match next.push(record, at) {
-        Ok(()) => Ok(()),
-        Err(Fault::Stop(Stop::Attend)) => next.attend(at),
-        Err(fault) => Err(fault),
-    }
-}
-
-/// The ways out of an operator.
-struct Ways<'a, O, N, W, H> {
-    outs: &'a mut Outs<N, W>,
-    at: &'a mut Position,
-    leave: Leave<'a>,
-    of: PhantomData<(O, H)>,
-}
-
-impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Ways<'_, O, N, W, H> {
-    /// What the operator is told.
-    #[cold]
-    fn told(&mut self, fault: Fault) -> Fault {
-        if Known::<O, H>::MANY { self.leave.refuse(fault) } else { fault }
-    }
-
-    /// Emits by one of several ways, unless it has ended.
-    #[inline(always)]
-    fn emit_by(&mut self, record: Leaves<O::Out, O::Side>) -> Result<(), Fault> {
-        if Known::<O, H>::MANY {
-            self.leave.look()?;
-        }
-        let Self { outs: Outs { next, side, open, emitted, .. }, at, leave, .. } = self;
-        let unwinding = leave.unless_it_panics();
-        let (way, left) = match record {
-            Leaves::Main(record) if open[MAIN] => {
-                *emitted += 1;
-                (MAIN, sent(next, record, at))
-            }
-            Leaves::Side(record) if open[SIDE] => (SIDE, sent(side, record, at)),
-            Leaves::Main(_) | Leaves::Side(_) => (MAIN, Ok(())),
-        };
-        std::mem::forget(unwinding);
-        match left {
-            Ok(()) => {}
-            Err(Fault::Stop(Stop::Satisfied)) => {
-                self.outs.open[way] = false;
-                if self.outs.open == [false; WAYS] {
-                    return Err(self.told(Stop::Satisfied.into()));
-                }
-            }
-            Err(fault) => return Err(self.told(fault)),
-        }
-        self.at.enter(self.outs.node);
-        if self.leave.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(()) }
-    }
-}
-
-impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Emit<O::Out> for Ways<'_, O, N, W, H> {
-    #[inline(always)]
-    fn emit(&mut self, record: O::Out) -> Result<(), Fault> {
-        if Known::<O, H>::SEVERAL {
-            return self.emit_by(Leaves::Main(record));
-        }
-        if Known::<O, H>::WATCHED {
-            self.leave.look()?;
-        }
-        if Known::<O, H>::COUNTS {
-            self.outs.emitted += 1;
-        }
-        if Known::<O, H>::AT_MOST_ONE {
-            return self.outs.next.push(record, self.at);
-        }
-        if Known::<O, H>::PASSES_ON {
-            match self.outs.next.push(record, self.at) {
-                Err(Fault::Stop(Stop::Attend)) => self.outs.next.attend(self.at)?,
-                pushed => pushed?,
-            }
-            self.at.enter(self.outs.node);
-            return if self.leave.is_cancelled() { Err(Stop::Cancelled.into()) } else { Ok(()) };
-        }
-        let unwinding = self.leave.unless_it_panics();
-        let pushed = self.outs.next.push(record, self.at);
-        std::mem::forget(unwinding);
-        match pushed {
-            Ok(()) => {}
-            // What emits many attends between them, and not only when its loop is left.
-            Err(Fault::Stop(Stop::Attend)) => {
-                if let Err(fault) = self.outs.next.attend(self.at) {
-                    return Err(self.leave.refuse(fault));
-                }
-            }
-            Err(fault) => return Err(self.leave.refuse(fault)),
-        }
-        self.at.enter(self.outs.node);
-        Ok(())
-    }
-
-    fn look(&mut self) -> Result<(), Fault> {
-        self.leave.look()
-    }
-}
-
-impl<O, N, W, H> Outlet<O::Out, O::Side> for Ways<'_, O, N, W, H>
-where
-    O: Stage,
-    N: Push<O::Out>,
-    W: Push<O::Side>,
-    H: Handling<O::In>,
-{
-    #[inline(always)]
-    fn emit_side(&mut self, record: O::Side) -> Result<(), Fault> {
-        self.emit_by(Leaves::Side(record))
     }
 }
 
