@@ -11,6 +11,8 @@ from typing import Any
 
 from ._awaiting import UNAWAITED, check_hook, refuse
 from ._context import Context, InJob
+from ._metronome import lock_of, releasing
+from ._pace import SLICE
 from ._sage import Nothing
 
 #: What SAGE programs import of several modules.
@@ -236,6 +238,9 @@ def instance(made: Made, context: Context) -> Any:
     if isinstance(made_instance, BaseFunction):
         made_instance.ctx = context
     check_hook(f"{function.__name__}.__init__", made_instance.__init__(*args, **kwargs))
+    lock = lock_of(made_instance) if isinstance(made_instance, SinkFunction) else None
+    if lock is not None:
+        made_instance.__dict__["execute"] = releasing(made_instance.execute, lock)
     return made_instance
 
 
@@ -281,7 +286,10 @@ def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[A
     """Calls a source of this name until it says that there is no more: one of a batch says so with ``None`` too."""
     execute = called(made, function)
     gives_none = getattr(function, "_gives_none", False)
+    lock = lock_of(function)
     while True:
+        while lock is not None and not lock.wait_for_release(SLICE):
+            yield Nothing
         record = execute()
         if type(record) in UNAWAITED:
             raise refuse(name, record)
@@ -293,6 +301,8 @@ def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[A
         elif isinstance(record, StopSignal):
             return
         else:
+            if lock is not None:
+                lock.lock_after_send()
             yield record
 
 

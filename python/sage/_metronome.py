@@ -1,10 +1,12 @@
-"""A steady beat, for sources that give their records at a pace."""
+"""Metronomes: a steady beat, for sources that give their records at a pace; and a lock, for one record at a time."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from inspect import iscoroutinefunction
+from typing import Any, overload
 
 from ._arguments import seconds
 
@@ -47,6 +49,67 @@ class Metronome:
         return self._beat if self.wait() else StopSignal("metronome")
 
 
-def create_metronome(interval: float = 1.0) -> Metronome:
-    """A metronome that beats every ``interval`` seconds."""
-    return Metronome(interval)
+class Lock:
+    """Has a source give one record at a time, as SAGE's metronome does.
+
+    A source and a sink share it: each has the attributes ``use_metronome = True`` and ``metronome``. The source waits
+    until it is released before it makes a record, and locks it with each record; the sink releases it behind each. A
+    program releases it once to begin. A record that does not reach the sink has to be released by whoever drops it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._released = threading.Event()
+
+    def wait_for_release(self, timeout: float | None = None) -> bool:
+        """Waits until it is released, or for ``timeout`` seconds; says whether it is."""
+        return self._released.wait(timeout)
+
+    def release_once(self) -> None:
+        """Lets the source make one record."""
+        self._released.set()
+
+    #: The name under which SAGE releases it at the end.
+    force_release = release_once
+
+    def lock_after_send(self) -> None:
+        """Has the source wait for the next release."""
+        self._released.clear()
+
+
+@overload
+def create_metronome(name: str = ...) -> Lock: ...
+@overload
+def create_metronome(name: float) -> Metronome: ...
+
+
+def create_metronome(name: str | float = "metronome") -> Lock | Metronome:
+    """A ``Lock`` of this name; or, of a number of seconds, a ``Metronome`` that beats so often."""
+    return Lock(name) if isinstance(name, str) else Metronome(name)
+
+
+def lock_of(function: object) -> Lock | None:
+    """The lock that a function goes by, if it does."""
+    lock = getattr(function, "metronome", None) if getattr(function, "use_metronome", False) is True else None
+    return lock if isinstance(lock, Lock) else None
+
+
+def releasing(execute: Callable[..., Any], lock: Lock) -> Callable[..., Any]:
+    """As ``execute`` of a sink, and releases the lock, whatever happened."""
+    if iscoroutinefunction(execute):
+
+        async def execute_later(record: Any) -> Any:
+            try:
+                return await execute(record)
+            finally:
+                lock.release_once()
+
+        return execute_later
+
+    def execute_once(record: Any) -> Any:
+        try:
+            return execute(record)
+        finally:
+            lock.release_once()
+
+    return execute_once

@@ -13,7 +13,7 @@ from ._arguments import seconds, whole
 from ._sage import Nothing
 
 #: How long a source waits at a time, in seconds, before the engine sees whether the job goes on.
-_SLICE = 0.01
+SLICE = 0.01
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Paced:
     def __next__(self) -> Any:
         left = self._due - time.monotonic() if self._due else 0.0
         if left > 0:
-            time.sleep(min(left, _SLICE))
+            time.sleep(min(left, SLICE))
             return Nothing
         record = next(self._records)
         if self._pace.delay:

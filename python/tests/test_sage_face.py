@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sage import JobFailed, LocalEnvironment, MapFunction, SubmitError
+from sage import BatchFunction, JobFailed, LocalEnvironment, MapFunction, SinkFunction, SubmitError
 from sage.common.core.functions.future_function import FutureFunction
 from sage.common.core.functions.simple_batch_function import SimpleBatchFunction
 from sage.common.utils.config.loader import load_config
@@ -153,6 +153,57 @@ def test_a_metronome_beats_at_its_pace_and_is_a_source() -> None:
     assert beats[0] == 0 and beats == sorted(set(beats)) and time.monotonic() - begin > 0.05
     with pytest.raises(ValueError, match="more than 0"):
         create_metronome(0)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_metronome_with_a_name_lets_one_record_through_at_a_time(is_async: bool) -> None:
+    lock = create_metronome("one by one")
+    seen: list[str] = []
+
+    class Ask(BatchFunction):
+        use_metronome = True
+        metronome = lock
+        n = 0
+
+        def execute(self) -> Any:
+            self.n += 1
+            seen.append(f"ask {self.n}")
+            return self.n if self.n < 4 else None
+
+    class Answer(SinkFunction):
+        use_metronome = True
+
+        def __init__(self) -> None:
+            self.metronome = lock
+
+        def execute(self, n: int) -> None:
+            seen.append(f"answer {n}")
+
+    class AnswerLater(Answer):
+        async def execute(self, n: int) -> None:  # type: ignore[override]
+            seen.append(f"answer {n}")
+
+    env = LocalEnvironment()
+    assert lock.name == "one by one" and not lock.wait_for_release(0)
+    lock.release_once()
+    env.from_batch(Ask).map(lambda n: n).sink(AnswerLater if is_async else Answer)
+    run(env)
+    assert seen == [what for n in (1, 2, 3) for what in (f"ask {n}", f"answer {n}")] + ["ask 4"]
+
+
+def test_a_source_that_waits_for_a_metronome_can_be_stopped() -> None:
+    class Waits(SourceFunction):
+        use_metronome = True
+        metronome = create_metronome()
+
+        def execute(self) -> Any:
+            raise AssertionError("nobody released it")
+
+    env = LocalEnvironment()
+    got = env.from_source(Waits).collect()
+    env.submit()
+    env.stop()
+    assert got == []
 
 
 def test_a_configuration_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
