@@ -1,7 +1,8 @@
 """Sources and sinks of files and of the terminal, as SAGE programs use them.
 
-Each takes its options as arguments, or as one mapping, such as a section of a configuration file. A file is opened when
-the job starts and closed when it ends. An error of reading or writing names the file.
+Each takes its options as arguments, or as one mapping, such as a section of a configuration file. Given a mapping, as
+SAGE programs do, they read and write as SAGE's do; each says how. A file is opened when the job starts and closed when
+it ends. An error of reading or writing names the file.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, TextIO
 
-from ._arguments import shown
+from ._arguments import shown, truth
 from ._files import Output
 from ._functions import FromIterator, SimpleBatchFunction, SinkFunction, SourceFunction
 
@@ -28,6 +29,17 @@ def _path_of(where: Any) -> str:
             raise ValueError(f"a configuration of a file needs one of {', '.join(_PATHS)}: {dict(where)!r}")
         where = where[names[0]]
     return os.fsdecode(where)
+
+
+def _pair_of(record: Any) -> tuple[Any, Any] | None:
+    """The question and the answer that a record is, if it is both: a tuple of two, or a mapping of them."""
+    if isinstance(record, tuple) and len(record) == 2:
+        return record
+    if isinstance(record, Mapping):
+        question = record.get("query", record.get("question"))
+        answer = record.get("answer", record.get("response"))
+        return None if question is None or answer is None else (question, answer)
+    return None
 
 
 def _option(where: Any, name: str, given: str | None, default: str) -> str:
@@ -63,6 +75,11 @@ class _Lines:
         else:
             self.file = open(self.path, encoding=self._encoding, errors=self._errors, newline="\n")
 
+    def rewind(self) -> None:
+        """Begins with the first line again."""
+        self.file.seek(0)
+        self.number = 0
+
     def __iter__(self) -> Iterator[str]:
         try:
             for line in self.file:
@@ -91,11 +108,25 @@ class FileSource(FromIterator, SourceFunction):
     A line ends with ``\\n`` or ``\\r\\n``; a byte order mark is not part of the first. ``encoding`` is UTF-8 by
     default. ``errors`` says what to do with bytes that are not text in it: ``"strict"`` fails, naming the line;
     ``"replace"``, ``"ignore"``, ``"surrogateescape"`` and others are as in ``bytes.decode``.
+
+    Of a mapping, such as ``{"data_path": "names.txt"}``, lines come without the white space around them, and
+    ``"loop_reading": True`` reads the file again and again.
     """
 
     def __init__(self, path: Any, encoding: str | None = None, errors: str | None = None) -> None:
         self._lines = _Lines(path, encoding, errors)
-        super().__init__(self._lines)
+        is_again = isinstance(path, Mapping) and truth("`loop_reading`", path.get("loop_reading", False))
+        super().__init__(self._stripped(is_again) if isinstance(path, Mapping) else self._lines)
+
+    def _stripped(self, is_again: bool) -> Iterator[Any]:
+        while True:
+            for line in self._lines:
+                yield line.strip()
+            if not is_again:
+                return
+            if self._lines.number == 0:
+                yield None  # nothing just now: an empty file may get lines
+            self._lines.rewind()
 
     def close(self) -> None:
         """Closes the file."""
@@ -104,10 +135,13 @@ class FileSource(FromIterator, SourceFunction):
 
 class JSONLBatch(SimpleBatchFunction):
     """Gives the value of each line of JSON in a file: ``env.from_batch(JSONLBatch, "questions.jsonl")``. Empty
-    lines are left out. ``encoding`` and ``errors`` are as for ``FileSource``."""
+    lines are left out. ``encoding`` and ``errors`` are as for ``FileSource``.
+
+    Of a mapping, such as ``{"data_path": "questions.jsonl"}``, an object with a ``query`` gives only that."""
 
     def __init__(self, path: Any, encoding: str | None = None, errors: str | None = None) -> None:
         self._lines = _Lines(path, encoding, errors)
+        self._has_queries = isinstance(path, Mapping)
         super().__init__(self._values())
 
     def _values(self) -> Iterator[Any]:
@@ -117,7 +151,8 @@ class JSONLBatch(SimpleBatchFunction):
                     value = json.loads(line)
                 except (ValueError, RecursionError) as error:
                     raise ValueError(f"{self._lines.path}, line {self._lines.number}: {error}") from error
-                yield value
+                is_query = self._has_queries and isinstance(value, dict) and "query" in value
+                yield value["query"] if is_query else value
 
     def close(self) -> None:
         """Closes the file."""
@@ -134,10 +169,18 @@ class FileSink(SinkFunction):
 
     ``mode="a"`` appends each line at once to the file, from any number of replicas. The lines stay, however the job
     ends.
+
+    Of a mapping with ``"file_path"``, a relative path is below ``.sage/output``, and a tuple of a question and an
+    answer becomes two lines and one of dashes.
     """
 
     def __init__(self, path: Any, mode: str | None = None) -> None:
         self._path = _path_of(path)
+        #: Whether it writes as SAGE's sink does.
+        self._has_pairs = isinstance(path, Mapping) and "file_path" in path
+        if self._has_pairs and not os.path.isabs(self._path):
+            self._path = os.path.join(".sage", "output", self._path)
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
         mode = _option(path, "mode", mode, "w")
         if mode not in ("w", "a"):
             raise ValueError(f"a mode is `w` or `a`, not {mode!r}: {self._path}")
@@ -154,17 +197,22 @@ class FileSink(SinkFunction):
 
     def execute(self, record: Any) -> None:
         """Writes a line."""
+        text = self._answered(record) if self._has_pairs else f"{record}\n"
         if self._output is not None:
-            self._output.write(f"{record}\n")
+            self._output.write(text)
             return
         if self._file is None:
             raise ValueError(f"{self._path} was closed")
         try:
-            self._file.write(f"{record}\n")
+            self._file.write(text)
         except OSError as error:
             raise _named(error, self._path) from error
         except UnicodeEncodeError as error:
             raise ValueError(f"{self._path} is written in UTF-8, and this record cannot be: {error}") from error
+
+    def _answered(self, record: Any) -> str:
+        pair = _pair_of(record) if isinstance(record, tuple) else None
+        return f"{record}\n" if pair is None else f"[Q] Question: {pair[0]}\n[A] Answer  : {pair[1]}\n{_DASHES}"
 
     def _finish(self) -> None:
         """Makes the file final. The engine has this called when all records have come."""
@@ -196,6 +244,30 @@ class FileSink(SinkFunction):
                 raise _named(error, self._path) from error
 
 
+_DASHES = "-" * 40 + "\n"
+
+
+class MemWriteSink(FileSink):
+    """Writes the texts of each record, with their numbers, and a line of dashes behind them:
+    ``stream.sink(MemWriteSink, {"file_path": "memory.txt"})``, by default ``mem_output.txt``. The texts are those in a
+    tuple or a list, or the record itself. Otherwise it is as ``FileSink``."""
+
+    def __init__(self, config: Any = None, mode: str | None = None) -> None:
+        has_path = not isinstance(config, Mapping) or any(name in config for name in _PATHS)
+        super().__init__(config if config is not None and has_path else {"file_path": "mem_output.txt"}, mode)
+        self._has_pairs = True
+        self._count = 0
+
+    def _answered(self, record: Any) -> str:
+        if isinstance(record, tuple):
+            texts = [part for part in record if isinstance(part, str)]
+        else:
+            texts = record if isinstance(record, list) else [record]
+        numbered = "".join(f"[{number}] {text}\n" for number, text in enumerate(texts, self._count + 1))
+        self._count += len(texts)
+        return numbered + _DASHES
+
+
 class PrintSink(SinkFunction):
     """Prints each record. If there is a ``prefix``, it comes first, then ``separator``."""
 
@@ -209,9 +281,32 @@ class PrintSink(SinkFunction):
 
 
 class TerminalSink(PrintSink):
-    """Prints each record. A mapping may give ``prefix``, ``separator`` and ``colored``; its other keys have no
-    effect."""
+    """Prints each record; a question and its answer as two lines. They are a tuple, or a mapping with ``query`` or
+    ``question``, and ``answer`` or ``response``. A mapping may give ``prefix``, ``separator`` and ``colored``; its
+    other keys have no effect."""
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         names = ("prefix", "separator", "colored")
         super().__init__(**{name: value for name, value in (config or {}).items() if name in names})
+
+    def execute(self, record: Any) -> None:
+        """Prints a line, or two."""
+        pair = _pair_of(record)
+        if pair is None:
+            super().execute(record)
+        else:
+            super().execute(f"[TerminalSink]: [Q] Question :{pair[0]}")
+            super().execute(f"[TerminalSink]: [A] Answer :{pair[1]}")
+
+
+class RetriveSink(PrintSink):
+    """Prints a question and the texts found for it, as two lines. The spelling is SAGE's."""
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+
+    def execute(self, record: tuple[Any, Any]) -> None:
+        """Prints both."""
+        question, chunks = record
+        super().execute(f"[Q] Question :{question}")
+        super().execute(f"[A] Chunks :{chunks}")

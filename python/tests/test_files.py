@@ -56,7 +56,7 @@ def test_lines_of_a_file(written: bytes, options: dict[str, Any], expected: list
     env = LocalEnvironment("configured")
     got = env.from_source(FileSource, {"data_path": str(path), **options}).collect()
     env.submit(autostop=True)
-    assert got == expected
+    assert got == [line.strip() for line in expected], "of a mapping, without the white space around them"
 
 
 def test_values_of_json_lines_behind_a_byte_order_mark(tmp_path: Path) -> None:

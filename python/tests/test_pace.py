@@ -104,13 +104,13 @@ def test_the_constructor_never_gets_them(caplog: pytest.LogCaptureFixture) -> No
 
 def test_progress_is_logged_when_it_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "sage"):
-        env = LocalEnvironment("told")
+        env = LocalEnvironment("progress")
         env.from_batch(range(7), name="some", progress_log_interval=3, total_count=7).collect()
         env.from_batch(range(4), name="silent", total_count=4).collect()
         env.submit(autostop=True)
-    lines = [record.message for record in caplog.records if record.name == "sage.told.some"]
+    lines = [record.message for record in caplog.records if record.name == "sage.progress.some"]
     assert lines == ["3 records read of 7", "6 records read of 7", "7 records read of 7"]
-    assert not [record for record in caplog.records if record.name == "sage.told.silent"]
+    assert not [record for record in caplog.records if record.name == "sage.progress.silent"]
 
 
 @pytest.mark.parametrize(("wrong", "said"), [({"delay": -1}, "`delay`"), ({"total_count": "many"}, "`total_count`")])

@@ -19,7 +19,7 @@ from sage.core.communication.metronome import create_metronome
 from sage.foundation import FilterFunction, FlatMapFunction, SourceFunction, wrap_lambda
 from sage.libs.foundation.io.sink import FileSink as LaterFileSink
 from sage.libs.io_utils.batch import JSONLBatch
-from sage.libs.io_utils.sink import FileSink, PrintSink, TerminalSink
+from sage.libs.io_utils.sink import FileSink, MemWriteSink, PrintSink, RetriveSink, TerminalSink
 from sage.libs.io_utils.source import FileSource
 from sage.runtime import Packet
 
@@ -82,7 +82,64 @@ def test_values_of_json_lines_null_among_them(tmp_path: Path) -> None:
     env = LocalEnvironment()
     records = env.from_batch(JSONLBatch, {"data_path": str(questions)}).collect()
     run(env)
+    assert records == ["why", None, [1, 2]], "of a mapping, as in SAGE"
+    env = LocalEnvironment()
+    records = env.from_batch(JSONLBatch, questions).collect()
+    run(env)
     assert records == [{"query": "why"}, None, [1, 2]]
+
+
+def test_a_file_source_of_a_mapping_strips_lines_and_reads_again(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("  Zoë \n\n\tAdam")
+    env = LocalEnvironment()
+    plain = env.from_source(FileSource, names).collect()
+    stripped = env.from_source(FileSource, {"data_path": str(names)}).collect()
+    again = env.from_source(FileSource, {"data_path": str(names), "loop_reading": True}).take(7).collect()
+    run(env)
+    assert plain == ["  Zoë ", "", "\tAdam"] and stripped == ["Zoë", "", "Adam"]
+    assert again == ["Zoë", "", "Adam", "Zoë", "", "Adam", "Zoë"]
+
+
+def test_an_empty_file_that_is_read_again_waits_for_lines(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    env = LocalEnvironment()
+    first = env.from_source(FileSource, {"data_path": str(empty), "loop_reading": True}).take(1).collect()
+    env.submit()
+    empty.write_text("come\n")
+    env.wait()
+    assert first == ["come"]
+
+
+def test_questions_and_answers_are_written_as_sage_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pairs = [("why", "so"), {"question": "how", "response": "thus"}]
+    env = LocalEnvironment()
+    stream = env.from_batch(pairs[:1])
+    stream.sink(FileSink, {"file_path": "answers.txt"}).sink(FileSink, "plain.txt").sink(MemWriteSink)
+    stream.sink(FileSink, {"file_path": str(tmp_path / "absolute.txt")})
+    env.from_batch([["a", 1], "b", ("c", 2), 3]).sink(MemWriteSink, {"file_path": "sub/memory.txt"})
+    run(env)
+    output, dashes = tmp_path / ".sage" / "output", "-" * 40
+    answered = f"[Q] Question: why\n[A] Answer  : so\n{dashes}\n"
+    assert (output / "answers.txt").read_text() == (tmp_path / "absolute.txt").read_text() == answered
+    assert (tmp_path / "plain.txt").read_text() == "('why', 'so')\n"
+    assert (output / "mem_output.txt").read_text() == f"[1] why\n[2] so\n{dashes}\n"
+    memory = ["[1] a", "[2] 1", dashes, "[3] b", dashes, "[4] c", dashes, "[5] 3", dashes]
+    assert (output / "sub" / "memory.txt").read_text().splitlines() == memory
+    env = LocalEnvironment()
+    env.from_batch(pairs).sink(TerminalSink, {})
+    run(env)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["[TerminalSink]: [Q] Question :why", "[TerminalSink]: [A] Answer :so"]
+    assert lines[2:] == ["[TerminalSink]: [Q] Question :how", "[TerminalSink]: [A] Answer :thus"]
+    env = LocalEnvironment()
+    env.from_batch([("why", ["a", "b"])]).sink(RetriveSink, {})
+    run(env)
+    assert capsys.readouterr().out.splitlines() == ["[Q] Question :why", "[A] Chunks :['a', 'b']"]
 
 
 def test_records_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
