@@ -31,8 +31,8 @@ pub(super) struct Outs<N, W> {
     pub(super) emitted: u64,
 }
 
-/// What is known of an operator's link when it is compiled. As constants of their own they keep what they rule out from being
-/// compiled at all, also where nothing is optimised.
+/// What is known of an operator's link when it is compiled. As constants of their own they keep what they rule out
+/// from being compiled at all, also where nothing is optimised.
 pub(super) struct Known<O, H>(PhantomData<(O, H)>);
 
 impl<O: Stage, H: Handling<O::In>> Known<O, H> {
