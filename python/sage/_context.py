@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._arguments import like
 from ._config import Timeouts
@@ -109,10 +109,41 @@ class Context:
         self.parallelism = parallelism
 
 
-class InJob:
-    """The base of functions and services: ``ctx``, and the name, logger and services it gives."""
+_T = TypeVar("_T")
 
-    ctx: Context
+
+class _OfJob(cached_property[_T]):
+    """A property that is the context's. Outside a job it raises, or passes calls on to the context that a test has set,
+    whichever that is at the moment."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is None or isinstance(instance.ctx, Context):
+            return super().__get__(instance, owner)
+        if instance.ctx is None:
+            kind = type(instance).__name__
+            raise RuntimeError(
+                f"{instance._context_kind} context not initialized: `{kind}` is in no job, and only jobs have services; submit "
+                "a pipeline that uses it, or set its `ctx` to an object with the methods `call_service` and "
+                "`call_service_async`, as a test may do"
+            )
+        # As SAGE's, which fakes of programs expect.
+        return partial(getattr(instance.ctx, self.attrname or ""), timeout=None, method=None)
+
+
+class InJob:
+    """The base of functions and services: ``ctx``, and the name, logger and services it gives.
+
+    Outside a job, as in a test of the class by itself, ``ctx`` is ``None``, the name is that of the class, the logger
+    is ``logging``'s of that name, and there are no services.
+    """
+
+    ctx: Context = None  # type: ignore[assignment]
+
+    #: A logger to use instead of the context's, if a constructor sets it.
+    _logger: Any = None
+
+    #: The context that errors speak of.
+    _context_kind = "Runtime"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -123,20 +154,24 @@ class InJob:
     @property
     def name(self) -> str:
         """The name of the operator or service."""
-        return self.ctx.name
+        return type(self).__name__ if self.ctx is None else self.ctx.name
 
     @property
     def logger(self) -> logging.Logger:
         """A logger for this operator or service."""
-        return self.ctx.logger
+        logger: logging.Logger | None = self._logger
+        if logger is not None:
+            return logger
+        return logging.getLogger(type(self).__name__) if self.ctx is None else self.ctx.logger
 
     # Kept in the object's own `__dict__`, where they are found first: they are looked up for each record.
-    @cached_property
+    @_OfJob
     def call_service(self) -> Caller:
-        """Calls a service: ``self.call_service("db", x, method="search", timeout=1.0)``."""
+        """Calls a service: ``self.call_service("db", x, method="search", timeout=1.0)``. Outside a job, this is a
+        ``RuntimeError``."""
         return self.ctx.call_service
 
-    @cached_property
+    @_OfJob
     def call_service_async(self) -> Callable[..., ServiceFuture]:
         """Calls a service on another thread: returns a future with ``result(timeout)`` and ``done()``.
 

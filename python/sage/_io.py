@@ -184,7 +184,7 @@ class FileSink(SinkFunction):
         mode = _option(path, "mode", mode, "w")
         if mode not in ("w", "a"):
             raise ValueError(f"a mode is `w` or `a`, not {mode!r}: {self._path}")
-        context = getattr(self, "ctx", None)
+        context = self.ctx
         self._kept: list[str] = [] if context is None else context.kept
         if mode == "w" and context is not None and context.parallelism > 1:
             raise ValueError(f"replicas would replace what the others wrote to {self._path}; give it mode='a'")

@@ -18,6 +18,8 @@ class BaseService(InJob):
     of the job's async functions. A subclass need not call ``super().__init__()``.
     """
 
+    _context_kind = "Service"
+
     def setup(self) -> None:
         """Acquires the resources of the service."""
 
