@@ -122,9 +122,9 @@ class _OfJob(cached_property[_T]):
         if instance.ctx is None:
             kind = type(instance).__name__
             raise RuntimeError(
-                f"{instance._context_kind} context not initialized: `{kind}` is in no job, and only jobs have services; submit "
-                "a pipeline that uses it, or set its `ctx` to an object with the methods `call_service` and "
-                "`call_service_async`, as a test may do"
+                f"{instance._context_kind} context not initialized: `{kind}` is in no job, and a job has services. "
+                "Submit a pipeline that uses it; or, in a test, set its `ctx` to an object with `call_service` and "
+                "`call_service_async`"
             )
         # As SAGE's, which fakes of programs expect.
         return partial(getattr(instance.ctx, self.attrname or ""), timeout=None, method=None)
