@@ -4,7 +4,7 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo logs test test-kafka test-python test-install wheel python check bench bench-python nextest
+.PHONY: help demo logs test test-kafka test-python test-install wheel python parity check bench bench-python nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ test-python: python ## Run the tests of the Python package
 	.venv/bin/stubtest sage._sage --ignore-disjoint-bases --allowlist python/stubtest-allowlist.txt
 	.venv/bin/pytest --quiet
 	$(MAKE) --no-print-directory test-install
+
+parity: python ## Run the examples of SAGE=checkout that need only its kernel: right, wrong, missing
+	.venv/bin/pip install --quiet --disable-pip-version-check python-dotenv
+	.venv/bin/python benches/parity/run.py "$(or $(SAGE),$(error say SAGE=folder, a checkout of SAGE or of sage-tutorials))"
 
 # Makes a wheel of what the tests built, without compiling again, and installs it into an empty environment.
 test-install: .venv/tools

@@ -1,0 +1,286 @@
+#!/usr/bin/env python3
+"""Runs the examples of a checkout of SAGE on this package, and says which are right, wrong or missing something.
+
+An example counts if it imports nothing of SAGE but its kernel and its sources and sinks. It runs unmodified, in a
+process, a copy of the examples and a home of its own, with a time limit. `facts.json` says what a right engine makes of
+it: a row is about every file whose path ends in one of `files`; of several, the one with the longest such path. It has
+
+  last       a text of the last line printed that is not empty
+  lines      texts, and how many lines printed have each: a number, or [least, most], where most may be null
+  order      texts of lines printed one after another, with others between them
+  error      a text on stderr; without it, there must be no traceback
+  exit       the exit code; 0 unless said
+  interrupt  of a program that does not end: seconds until it gets a SIGINT
+  seconds    the time limit; 60 unless said
+  why        what is special about it
+
+`missing` means that an example imports a name that this package lacks; docs/parity.md says which come later. `unknown`
+means that there are no facts. The exit code is 1 if an example is wrong, and 2 if there is nothing to run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE.parents[1] / "docs" / "parity.md"
+PACKAGE = Path(str(importlib.util.find_spec("sage").origin)).parent  # type: ignore[union-attr]
+
+#: How a checkout of each era is recognized, and where its examples are.
+ERAS = {
+    "October 2025": ("examples/tutorials/core-api", "examples"),
+    "December 2025": ("examples/tutorials/L3-kernel", "examples"),
+    "the tutorials of 2026": ("L3-kernel", "."),
+}
+
+#: The modules of SAGE that an example may import to count.
+KERNEL = re.compile(
+    r"sage\.(core|kernel|foundation|runtime|stream|common\.(core|utils)|libs\.(io_utils|foundation\.io))\b"
+)
+
+
+class Verdict(NamedTuple):
+    """What became of one example."""
+
+    word: str
+    why: str = ""
+    seconds: float = 0.0
+
+
+class Ended(NamedTuple):
+    """How a process ended: its exit code, or `None` if it was killed, what it wrote, how many processes it left."""
+
+    code: int | None
+    lines: list[str]
+    errors: str
+    left: int
+    seconds: float
+
+
+def era_of(checkout: Path) -> tuple[str, Path]:
+    """The era of a checkout, and the folder of its examples."""
+    for name, (mark, folder) in ERAS.items():
+        if (checkout / mark).is_dir():
+            return name, checkout / folder
+    marks = ", ".join(mark for mark, _ in ERAS.values())
+    raise SystemExit2(f"{checkout} has no examples of SAGE's: none of these folders is there: {marks}")
+
+
+class SystemExit2(SystemExit):
+    """Ends the program with a line on stderr and the exit code of a usage error."""
+
+    def __init__(self, text: str) -> None:
+        print(text, file=sys.stderr)
+        super().__init__(2)
+
+
+def imports(tree: ast.Module, everywhere: bool) -> Iterator[tuple[str, str | None]]:
+    """The modules that a file imports, each with a name taken from it; those inside functions only if `everywhere`."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield from ((node.module, alias.name) for alias in node.names)
+        elif everywhere or not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            todo.extend(ast.iter_child_nodes(node))
+
+
+def examples(folder: Path, rows: list[dict[str, Any]]) -> Iterator[Path]:
+    """The programs that need nothing of SAGE but its kernel, and those that there are facts about."""
+    for file in sorted(folder.rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        if "__main__" not in text:
+            continue
+        modules = {module for module, _ in imports(ast.parse(text), everywhere=True) if module.split(".")[0] == "sage"}
+        is_known = facts_of(file.relative_to(folder), rows) is not None
+        if all(KERNEL.match(module) for module in modules) and (modules or is_known):
+            yield file
+
+
+def lacks(file: Path, states: dict[str, str]) -> str:
+    """The first name that an example imports at its start and that is not there, or nothing."""
+    siblings = {other.stem for other in file.parent.glob("*.py")}
+    for module, name in imports(ast.parse(file.read_text(encoding="utf-8")), everywhere=False):
+        top = module.split(".")[0]
+        if top in siblings:
+            found = lacks(file.parent / f"{top}.py", states) if f"{top}.py" != file.name else ""
+            if found:
+                return found
+        elif top != "sage":
+            if top not in sys.stdlib_module_names and importlib.util.find_spec(top) is None:
+                return f"{top}, a package that is not installed"
+        elif not is_there(module, name):
+            whole = f"{module}.{name}" if name else module
+            return f"{whole} ({states.get(whole, 'not named in docs/parity.md')})"
+    return ""
+
+
+def is_there(module: str, name: str | None) -> bool:
+    """Whether this package has a module, and the name in it."""
+    try:
+        owner = importlib.import_module(module)
+        return name is None or hasattr(owner, name) or bool(importlib.import_module(f"{module}.{name}"))
+    except ImportError:
+        return False
+
+
+def states() -> dict[str, str]:
+    """What docs/parity.md says of each name: there, open or later."""
+    rows = re.findall(r"^\| `(sage\.[\w.]+)` \| (.+) \| (\w+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return {f"{module}.{name}": state for module, names, state in rows for name in re.findall(r"`(\w+)`", names)}
+
+
+def facts_of(file: Path, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row about a file."""
+    fitting = [(len(end), row) for row in rows for end in row["files"] if f"/{file}".endswith(f"/{end}")]
+    return max(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+
+def ran(file: Path, folder: Path, facts: dict[str, Any], log: Path | None) -> Ended:
+    """Runs an example in a copy of all of them, without the checkout's own `sage`."""
+    with tempfile.TemporaryDirectory(prefix="parity-", ignore_cleanup_errors=True) as name:
+        place = Path(name)
+        copy = place / "checkout" / folder.name
+        shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+        program = copy / file.relative_to(folder)
+        for made in ["home", "tmp"]:
+            (place / made).mkdir()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("SAGE", "PYTHON"))}
+        environment |= {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "PYTHONIOENCODING": "utf-8"}
+        with (place / "out").open("wb") as out, (place / "err").open("wb") as err:
+            start = time.monotonic()
+            process = subprocess.Popen(
+                [sys.executable, program.name],
+                cwd=program.parent,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+            code = awaited(process, facts)
+            seconds = time.monotonic() - start
+            left = ended_group(process.pid)
+        printed, errors = ((place / name).read_text(encoding="utf-8", errors="replace") for name in ["out", "err"])
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(f"{printed}\n--- stderr\n{errors}", encoding="utf-8")
+        return Ended(code, printed.splitlines(), errors, left, seconds)
+
+
+def awaited(process: subprocess.Popen[bytes], facts: dict[str, Any]) -> int | None:
+    """The exit code of a process, interrupted if its facts say so; `None` if it takes longer than its limit."""
+    try:
+        if "interrupt" in facts:
+            try:
+                return process.wait(facts["interrupt"])
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)
+        return process.wait(facts.get("seconds", 60))
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
+
+
+def ended_group(group: int) -> int:
+    """How many processes an example has left; they are killed."""
+    left = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        left += fields[2] == str(group) and fields[0] != "Z"
+    if left:
+        os.killpg(group, signal.SIGKILL)
+    return left
+
+
+def wrongs(ended: Ended, facts: dict[str, Any]) -> Iterator[str]:
+    """What is not as the facts say."""
+    if ended.code is None:
+        yield f"it did not end within {facts.get('seconds', 60)} s"
+    elif ended.code != facts.get("exit", 0):
+        yield f"exit code {ended.code}, not {facts.get('exit', 0)}"
+    if facts.get("error", "") not in ended.errors:
+        yield f"{facts['error']!r} is not on stderr"
+    if "error" not in facts and "Traceback" in ended.errors:
+        yield f"stderr has a traceback: {ended.errors.strip().splitlines()[-1]}"
+    if ended.left:
+        yield f"{ended.left} processes are left"
+    for text, count in facts.get("lines", {}).items():
+        least, most = count if isinstance(count, list) else (count, count)
+        found = sum(text in line for line in ended.lines)
+        if found < least or (most is not None and found > most):
+            yield f"{text!r} is in {found} lines, not {least if least == most else f'{least} to {most}'}"
+    rest = iter(ended.lines)
+    for text in facts.get("order", []):
+        if not any(text in line for line in rest):
+            yield f"{text!r} is missing, or too early"
+            break
+    last = next((line for line in reversed(ended.lines) if line.strip()), "")
+    if facts.get("last", "") not in last:
+        yield f"the last line is {last[:60]!r}, without {facts['last']!r}"
+
+
+def judged(file: Path, folder: Path, missing: str, rows: list[dict[str, Any]], keep: Path | None) -> Verdict:
+    """Runs an example, unless something is missing, and compares it with the facts."""
+    if missing:
+        return Verdict("missing", missing)
+    short = file.relative_to(folder)
+    facts = facts_of(short, rows)
+    ended = ran(file, folder, facts or {}, keep / short.with_suffix(".txt") if keep else None)
+    if facts is None:
+        return Verdict("unknown", f"no facts; exit code {ended.code}", ended.seconds)
+    why = "; ".join(wrongs(ended, facts))
+    return Verdict("wrong", why, ended.seconds) if why else Verdict("right", facts.get("why", ""), ended.seconds)
+
+
+def main() -> int:
+    """Reads the command line, runs the examples, prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkout", type=Path, help="a checkout of SAGE, of sage-tutorials or of sage-examples")
+    parser.add_argument("--only", metavar="TEXT", default="", help="only examples with this text in their path")
+    parser.add_argument("--at-once", metavar="N", type=int, default=1, help="how many run at once (default 1)")
+    parser.add_argument("--keep", metavar="FOLDER", type=Path, help="write there what each example printed")
+    parser.add_argument("--facts", metavar="FILE", type=Path, default=HERE / "facts.json", help="other facts")
+    options = parser.parse_args()
+    era, folder = era_of(options.checkout.resolve())
+    rows, known = json.loads(options.facts.read_text(encoding="utf-8")), states()
+    files = [file for file in examples(folder, rows) if options.only in str(file.relative_to(folder))]
+    if not files:
+        raise SystemExit2(f"no example of {options.checkout} has {options.only!r} in its path")
+    print(f"{len(files)} examples of {era} that need only the kernel, on {PACKAGE}", flush=True)
+    missing = [lacks(file, known) for file in files]
+    counts: dict[str, int] = {}
+    with ThreadPoolExecutor(options.at_once) as pool:
+        verdicts = pool.map(lambda file, name: judged(file, folder, name, rows, options.keep), files, missing)
+        for file, verdict in zip(files, verdicts, strict=True):
+            counts[verdict.word] = counts.get(verdict.word, 0) + 1
+            name = str(file.relative_to(folder))
+            print(f"{verdict.word:8} {verdict.seconds:5.1f} s  {name:70} {verdict.why}".rstrip(), flush=True)
+    print(", ".join(f"{word} {counts.get(word, 0)}" for word in ["right", "wrong", "missing", "unknown"]))
+    return 1 if counts.get("wrong") else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
