@@ -44,7 +44,7 @@ test-python: python ## Run the tests of the Python package
 
 parity: python ## Run the examples of SAGE=checkout that need only its kernel: right, wrong, missing
 	.venv/bin/pip install --quiet --disable-pip-version-check python-dotenv
-	.venv/bin/python benches/parity/run.py "$(or $(SAGE),$(error say SAGE=folder, a checkout of SAGE or of sage-tutorials))"
+	.venv/bin/python benches/parity/run.py "$(or $(SAGE),$(error say SAGE=folder, where a checkout of SAGE is))"
 
 # Makes a wheel of what the tests built, without compiling again, and installs it into an empty environment.
 test-install: .venv/tools

@@ -198,6 +198,17 @@ def check_call(cls: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], optio
         raise TypeError(f"`{name}{signature}` cannot be called with what is given: {error}") from None
 
 
+def name_too(cls: Any, name: str | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Adds the name that a program gives a step to the arguments of its class, if its constructor has a parameter for
+    that, or takes any: classes show it. Constructors of our base classes read nothing."""
+    if name is None or getattr(cls.__init__, "_takes_anything", False):
+        return
+    own = parameters(cls)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values())
+    if (takes_any or "name" in own) and "name" not in list(own)[: len(args)]:
+        kwargs["name"] = name
+
+
 def check_none_left(method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Iterable[str]) -> None:
     """Raises for arguments of a method that nothing reads."""
     for unknown in kwargs:

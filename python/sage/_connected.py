@@ -107,7 +107,7 @@ class ConnectedStreams:
         """Replaces each record of stream N by the result of method ``mapN`` of a ``BaseCoMapFunction`` class.
 
         A result that is ``None`` is no record, unless ``keep_none`` is true: see ``DataStream.map``."""
-        check_class("comap", BaseCoMapFunction, function, args, kwargs)
+        check_class("comap", BaseCoMapFunction, function, args, kwargs, name)
         self._check_methods(function, "map")
         kind = COMAP if self._environment._keeps_none(keep_none) else COMAP_SOME
         return self._gathered(kind, function, args, kwargs, parallelism, name)
@@ -133,7 +133,7 @@ class ConnectedStreams:
         order; between streams there is no order. For timers of event time, each stream needs ``with_timestamps`` before
         its ``keyby``.
         """
-        check_class("coprocess", CoProcessFunction, function, args, kwargs)
+        check_class("coprocess", CoProcessFunction, function, args, kwargs, name)
         self._check_methods(function, "on_record")
         if not self._have_keys():
             raise ValueError("all streams of a `coprocess` need a key: use `keyby` before it, with the strategy `hash`")
@@ -144,7 +144,7 @@ class ConnectedStreams:
     ) -> DataStream:
         """Joins two streams with keys, by a ``BaseJoinFunction`` class. ``keyby`` gives streams their keys. Records of
         equal keys go to the same replica."""
-        check_class("join", BaseJoinFunction, function, args, kwargs)
+        check_class("join", BaseJoinFunction, function, args, kwargs, name)
         if len(self._streams) != 2:
             raise ValueError(f"`join` takes two streams, not {len(self._streams)}")
         if not self._have_keys():

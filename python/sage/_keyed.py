@@ -146,7 +146,7 @@ class KeyedStream(DataStream):
     ) -> DataStream:
         """Calls a ``ProcessFunction`` for each record with the state of its key, and for each timer that such a call
         has set. The records it pushes go on."""
-        check_class("process", ProcessFunction, function, args, kwargs)
+        check_class("process", ProcessFunction, function, args, kwargs, name)
         return self._add(kinds.PROCESS, function, name, parallelism, args, kwargs, spec=Spec.Process())
 
     def window(self, windows: Windows) -> WindowedStream:
@@ -303,7 +303,7 @@ class WindowedStream:
         """Adds the step for late records, which are the second output of the windows."""
         if self._late is not None:
             late = DataStream(windows._environment, windows._step, 1)
-            late.sink(self._late, name=f"late for {stream._step.name}")
+            late._then(kinds.SINK, self._late, (), {}, 1, f"late for {stream._step.name}", is_given=False)
 
 
 class JoinedStreams:

@@ -9,7 +9,7 @@ from inspect import isgeneratorfunction
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ._arguments import check_call, check_none_left, parameters, seconds, text, truth, warn, whole
+from ._arguments import check_call, check_none_left, name_too, parameters, seconds, text, truth, warn, whole
 from ._config import keep_none_of
 from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
 from ._kinds import BATCH, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
@@ -96,6 +96,7 @@ class Pipeline:
         over; but an iterator made for ``with``, such as a file, is not."""
         pace = taken(kwargs)
         if is_function_class(records):
+            name_too(records, name, args, kwargs)
             check_call(records, args, kwargs, _OPTIONS)
             check_not_async("from_batch", records, name)
             return self._source(BATCH, name or name_of(records), (records, args, kwargs), pace=pace)
@@ -147,6 +148,7 @@ class Pipeline:
         retry = None if takes_retry else retried(kwargs.pop("retry", None))
         pace = taken(kwargs)
         if isinstance(function, type):
+            name_too(function, name, args, kwargs)
             check_call(function, args, kwargs, _OPTIONS)
         else:
             check_none_left("from_source", args, kwargs, (*_OPTIONS, "retry"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _kinds as kinds
 from . import ops
-from ._arguments import check_call, length, meant, seconds, shown, truth, warn, whole
+from ._arguments import check_call, length, meant, name_too, seconds, shown, truth, warn, whole
 from ._functions import BaseFunction, MapFunction, is_function_class
 from ._io import FileSink, PrintSink
 from ._letters import Letter
@@ -39,9 +39,10 @@ class DataStream:
 
     A function may be a class with the arguments of its constructor, an ``async def`` function, or any callable.
     Besides the arguments of a constructor, ``map``, ``filter``, ``flatmap``, ``split`` and ``sink`` take these
-    keywords, unless the constructor has a parameter of that name:
+    keywords; those of the last two rows only where the constructor has no parameter of that name:
 
-    - ``name``: the operator's name in the report; ``parallelism``: the number of its replicas (default 1);
+    - ``name``: the operator's name in the report, which a constructor gets as well if it has a parameter ``name`` or
+      takes any keyword; ``parallelism``: the number of its replicas (default 1);
     - ``on_error``: ``"fail"`` (the default), ``"skip"``, a ``Skip`` or a ``DeadLetterQueue``; ``retry``: a number of
       attempts or a ``Retry``. With either, the function is called for one record at a time, and a failing record emits
       nothing;
@@ -93,10 +94,18 @@ class DataStream:
         return self
 
     def _then(
-        self, kind: kinds.Kind, function: Any, args: Any, kwargs: Any, parallelism: int, name: str | None
+        self,
+        kind: kinds.Kind,
+        function: Any,
+        args: Any,
+        kwargs: Any,
+        parallelism: int,
+        name: str | None,
+        is_given: bool = True,
     ) -> DataStream:
+        """Adds a step with a function; ``is_given`` says that the program gave its name."""
         options = split_options(function, kwargs)
-        check_function(kind, function, args, kwargs)
+        check_function(kind, function, args, kwargs, name if is_given else None)
         told, dead = policy(options)
         is_awaited = is_async(function)
         spec = None
@@ -116,7 +125,7 @@ class DataStream:
                 dead._streams.append(letters)
             else:
                 name = f"dead letters of {stream._step.name}"
-                end = letters._then(kinds.SINK, dead.to, dead.args, dict(dead.kwargs), 1, name)
+                end = letters._then(kinds.SINK, dead.to, dead.args, dict(dead.kwargs), 1, name, is_given=False)
                 step = end._belongs(stream, "")._step
                 step.told, step.is_aside = step.name, True
         return stream
@@ -366,10 +375,13 @@ def check_parallelism(parallelism: Any) -> int:
     return whole("parallelism", parallelism, 1, MOST_REPLICAS)
 
 
-def check_class(method: str, base: type, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_class(
+    method: str, base: type, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None
+) -> None:
     """Raises for what is no class below ``base``, and for arguments that its constructor does not take."""
     if not (isinstance(function, type) and issubclass(function, base)):
         raise TypeError(f"`{method}` needs a {base.__name__} class, not {function!r}")
+    name_too(function, name, args, kwargs)
     check_call(function, args, kwargs, ("name", "parallelism"))
 
 
@@ -379,7 +391,9 @@ def check_plain(kind: str, function: Any, name: str | None = None) -> None:
     check_not_async(kind, function, name)
 
 
-def check_function(kind: kinds.Kind, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def check_function(
+    kind: kinds.Kind, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None
+) -> None:
     """Raises for what cannot be called, and for arguments that nothing would read."""
     base = "" if kind.base is None else kind.base.__name__
     if isinstance(function, BaseFunction):
@@ -389,6 +403,7 @@ def check_function(kind: kinds.Kind, function: Any, args: tuple[Any, ...], kwarg
         raise TypeError(f"`{kind.name}` needs a function or a {base}, not {function!r}{hint}")
     _check_generator(kind, function)
     if is_function_class(function):
+        name_too(function, name, args, kwargs)
         check_call(function, args, kwargs, _KEYWORDS)
         return
     for unknown in kwargs:

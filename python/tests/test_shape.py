@@ -9,6 +9,7 @@ import pytest
 from sage import (
     BaseCoMapFunction,
     BatchFunction,
+    DeadLetterQueue,
     FilterFunction,
     JobFailed,
     LocalEnvironment,
@@ -198,3 +199,69 @@ def test_setup_and_teardown_are_called_once_each_whatever_happens(source: str, e
         # Of a class that two steps have, the lives run side by side.
         times = life.count("made")
         assert sorted(life) == sorted(LIFE * times) and (times > 1 or life == LIFE), name
+
+
+class Named(SinkFunction):
+    """Takes any keyword, as SAGE's programs do, and keeps what it got."""
+
+    got: list[Any] = []
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.got.append((args, kwargs))
+
+    def execute(self, record: Any) -> None:
+        self.got.append(self.name)
+
+
+class NamedMap(MapFunction):
+    def __init__(self, name: str = "nobody", size: int = 1) -> None:
+        super().__init__()
+        self.told = f"{name} {size}"
+
+    def execute(self, record: Any) -> Any:
+        return self.told
+
+
+class NamedSource(BatchFunction):
+    def __init__(self, name: str = "nobody") -> None:
+        super().__init__()
+        self.told: str | None = name
+
+    def execute(self) -> str | None:
+        told, self.told = self.told, None
+        return told
+
+
+class NamedMerge(Same):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        Named.got.append(kwargs)
+
+
+def test_a_name_is_the_steps_and_goes_to_a_constructor_that_takes_it() -> None:
+    Named.got = []
+    env = LocalEnvironment("names")
+    env.from_batch([1]).sink(Named, 2, name="ends", color="red")
+    env.submit(autostop=True)
+    assert Named.got == [((2,), {"name": "ends", "color": "red"}), "ends"]
+
+    env = LocalEnvironment("names")
+    first = env.from_batch(NamedSource, name="begins")
+    given = first.map(NamedMap, name="maps", size=3).collect()
+    positional = first.map(NamedMap, "mine", name="other").collect()
+    plain = first.map(NamedMap).collect()
+    second = env.from_source(NamedSource, name="goes on")
+    merged = first.connect(second.take(1)).comap(NamedMerge, name="merges").collect()
+    env.submit(autostop=True)
+    assert (given, positional, plain) == (["maps 3"], ["mine 1"], ["nobody 1"])
+    assert sorted(merged) == ["begins", "goes on"] and Named.got[2:] == [{"name": "merges"}]
+
+
+def test_a_name_that_the_program_did_not_give_goes_to_no_constructor() -> None:
+    Named.got = []
+    env = LocalEnvironment("names")
+    env.from_batch([0]).map(lambda n: 1 // n, on_error=DeadLetterQueue(Named)).sink(Named)
+    env.submit(autostop=True)
+    assert [got for got in Named.got if isinstance(got, tuple)] == [((), {}), ((), {})]
+    assert len(Named.got) == 3
