@@ -36,11 +36,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
+
+import sage
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "parity.md"
-PACKAGE = Path(str(importlib.util.find_spec("sage").origin)).parent  # type: ignore[union-attr]
+PACKAGE = Path(sage.__file__).parent
 
 #: How a checkout of each era is recognized, and where its examples are.
 ERAS = {
@@ -53,6 +55,9 @@ ERAS = {
 KERNEL = re.compile(
     r"sage\.(core|kernel|foundation|runtime|stream|common\.(core|utils)|libs\.(io_utils|foundation\.io))\b"
 )
+
+#: The process groups of the examples that run just now.
+RUNNING: set[int] = set()
 
 
 class Verdict(NamedTuple):
@@ -79,15 +84,13 @@ def era_of(checkout: Path) -> tuple[str, Path]:
         if (checkout / mark).is_dir():
             return name, checkout / folder
     marks = ", ".join(mark for mark, _ in ERAS.values())
-    raise SystemExit2(f"{checkout} has no examples of SAGE's: none of these folders is there: {marks}")
+    refuse(f"{checkout} has no examples of SAGE's: none of these folders is there: {marks}")
 
 
-class SystemExit2(SystemExit):
-    """Ends the program with a line on stderr and the exit code of a usage error."""
-
-    def __init__(self, text: str) -> None:
-        print(text, file=sys.stderr)
-        super().__init__(2)
+def refuse(text: str) -> NoReturn:
+    """Ends the program: there is nothing to run."""
+    print(text, file=sys.stderr)
+    sys.exit(2)
 
 
 def imports(tree: ast.Module, everywhere: bool) -> Iterator[tuple[str, str | None]]:
@@ -116,20 +119,19 @@ def examples(folder: Path, rows: list[dict[str, Any]]) -> Iterator[Path]:
 
 
 def lacks(file: Path, states: dict[str, str]) -> str:
-    """The first name that an example imports at its start and that is not there, or nothing."""
-    siblings = {other.stem for other in file.parent.glob("*.py")}
-    for module, name in imports(ast.parse(file.read_text(encoding="utf-8")), everywhere=False):
-        top = module.split(".")[0]
-        if top in siblings:
-            found = lacks(file.parent / f"{top}.py", states) if f"{top}.py" != file.name else ""
-            if found:
-                return found
-        elif top != "sage":
-            if top not in sys.stdlib_module_names and importlib.util.find_spec(top) is None:
-                return f"{top}, a package that is not installed"
-        elif not is_there(module, name):
-            whole = f"{module}.{name}" if name else module
-            return f"{whole} ({states.get(whole, 'not named in docs/parity.md')})"
+    """The first name that an example, or a file beside it, imports at its start and that is missing; or nothing."""
+    todo = [file]
+    for source in todo:
+        for module, name in imports(ast.parse(source.read_text(encoding="utf-8")), everywhere=False):
+            top, whole = module.split(".")[0], f"{module}.{name}" if name else module
+            beside = file.parent / f"{top}.py"
+            if beside.exists():
+                todo += [beside] if beside not in todo else []
+            elif top != "sage":
+                if top not in sys.stdlib_module_names and importlib.util.find_spec(top) is None:
+                    return f"{top}, a package that is not installed"
+            elif states.get(whole) != "there" and not is_there(module, name):
+                return f"{whole} ({states.get(whole, 'not named in docs/parity.md')})"
     return ""
 
 
@@ -176,9 +178,11 @@ def ran(file: Path, folder: Path, facts: dict[str, Any], log: Path | None) -> En
                 stderr=err,
                 start_new_session=True,
             )
+            RUNNING.add(process.pid)
             code = awaited(process, facts)
             seconds = time.monotonic() - start
             left = ended_group(process.pid)
+            RUNNING.discard(process.pid)
         printed, errors = ((place / name).read_text(encoding="utf-8", errors="replace") for name in ["out", "err"])
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -270,16 +274,21 @@ def main() -> int:
     rows, known = json.loads(options.facts.read_text(encoding="utf-8")), states()
     files = [file for file in examples(folder, rows) if options.only in str(file.relative_to(folder))]
     if not files:
-        raise SystemExit2(f"no example of {options.checkout} has {options.only!r} in its path")
+        refuse(f"no example of {options.checkout} has {options.only!r} in its path")
     print(f"{len(files)} examples of {era} that need only the kernel, on {PACKAGE}", flush=True)
     missing = [lacks(file, known) for file in files]
     counts: dict[str, int] = {}
-    with ThreadPoolExecutor(options.at_once) as pool:
-        verdicts = pool.map(lambda file, name: judged(file, folder, name, rows, options.keep), files, missing)
+    pool = ThreadPoolExecutor(options.at_once)
+    verdicts = pool.map(lambda file, name: judged(file, folder, name, rows, options.keep), files, missing)
+    try:
         for file, verdict in zip(files, verdicts, strict=True):
             counts[verdict.word] = counts.get(verdict.word, 0) + 1
             name = str(file.relative_to(folder))
             print(f"{verdict.word:8} {verdict.seconds:5.1f} s  {name:70} {verdict.why}".rstrip(), flush=True)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for group in list(RUNNING):
+            os.killpg(group, signal.SIGKILL)
     print(", ".join(f"{word} {counts.get(word, 0)}" for word in ["right", "wrong", "missing", "unknown"]))
     return 1 if counts.get("wrong") else 0
 
