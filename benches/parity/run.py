@@ -7,6 +7,7 @@ it: a row is about every file whose path ends in one of `files`; of several, the
 
   last       a text of the last line printed that is not empty
   counts     texts, and how often each is printed: a number, or [least, most], where most may be null
+  logged     the same for stderr
   order      texts printed one after another, with others between them
   exit       the exit code, or several; 0 unless said
   error      a text on stderr if the exit code is not 0; without it, there must be no traceback
@@ -232,11 +233,12 @@ def wrongs(ended: Ended, facts: dict[str, Any]) -> Iterator[str]:
         yield f"stderr has a traceback: {ended.errors.strip().splitlines()[-1]}"
     if ended.left:
         yield f"{ended.left} processes are left"
-    for text, count in facts.get("counts", {}).items():
-        least, most = count if isinstance(count, list) else (count, count)
-        found = ended.printed.count(text)
-        if found < least or (most is not None and found > most):
-            yield f"{text!r} is printed {found} times, not {least if least == most else f'{least} to {most}'}"
+    for key, word, output in [("counts", "printed", ended.printed), ("logged", "logged", ended.errors)]:
+        for text, count in facts.get(key, {}).items():
+            least, most = count if isinstance(count, list) else (count, count)
+            found = output.count(text)
+            if found < least or (most is not None and found > most):
+                yield f"{text!r} is {word} {found} times, not {least if least == most else f'{least} to {most}'}"
     rest = ended.printed
     for text in facts.get("order", []):
         _, found_text, rest = rest.partition(text)

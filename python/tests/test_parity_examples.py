@@ -58,7 +58,7 @@ def checkout(tmp_path: Path) -> Path:
     squares = {"counts": {"square": 3, "square 4": [1, None]}, "order": ["square 1", "square 9"], "last": "done"}
     facts = [
         {"files": ["core-api/right.py"], **squares},
-        {"files": ["wrong.py"], "counts": {"square": 4}, "order": ["square 9", "square 1"], "last": "over"},
+        {"files": ["wrong.py"], "counts": {"square": 4}, "logged": {"x": 1}, "order": ["square 9", "square 1"], "last": "no"},
         {"files": ["right.py"], "exit": 3},
         {"files": ["endless.py"], "interrupt": 2, "seconds": 30, "exit": 130, "counts": {"tick": [2, None]}},
     ]
@@ -81,7 +81,8 @@ def test_examples_are_right_wrong_missing_or_unknown(checkout: Path) -> None:
     assert {name: row.split()[0] for name, row in told.items()} == {
         "right.py": "right", "wrong.py": "wrong", "new.py": "unknown", "remote.py": "missing", "endless.py": "wrong"
     }  # fmt: skip
-    assert "'square' is printed 3 times, not 4; 'square 1' is not printed, or too early; the last line is" in told["wrong.py"]
+    assert "'square' is printed 3 times, not 4; 'x' is logged 0 times, not 1; 'square 1' is not" in told["wrong.py"]
+    assert told["wrong.py"].endswith("the last line is 'done', without 'no'")
     assert "sage.core.api.remote_environment.RemoteEnvironment (later)" in told["remote.py"]
     assert told["endless.py"].endswith("1 processes are left")
     assert totals == "right 1, wrong 2, missing 1, unknown 1"
