@@ -56,9 +56,10 @@ def checkout(tmp_path: Path) -> Path:
     (folder / "library.py").write_text(LIBRARY, encoding="utf-8")
     (folder / "outside.py").write_text("import sage.libs.rag.generator\n" + dedent(SQUARES), encoding="utf-8")
     squares = {"counts": {"square": 3, "square 4": [1, None]}, "order": ["square 1", "square 9"], "last": "done"}
-    facts = [
+    facts = [  # fmt: skip
         {"files": ["core-api/right.py"], **squares},
-        {"files": ["wrong.py"], "counts": {"square": 4}, "logged": {"x": 1}, "order": ["square 9", "square 1"], "last": "no"},
+        {"files": ["wrong.py"], "counts": {"square": 4}, "logged": {"x": 1}, "order": ["square 9", "square 1"],
+         "last": "no"},
         {"files": ["right.py"], "exit": 3},
         {"files": ["endless.py"], "interrupt": 2, "seconds": 30, "exit": 130, "counts": {"tick": [2, None]}},
     ]
