@@ -76,8 +76,8 @@ pub use graph::{Explain, GraphChain, GraphEdge, GraphOperator, GraphService, Gra
 pub use ids::NodeId;
 pub use job::{
     Cause, CauseKind, Changes, Cleanliness, Deadlines, FunctionReport, JobError, JobHandle, JobMetrics, JobReport,
-    JobState, Leftover, OperatorReport, Origin, Outcome, PhaseTimes, RunError, SignalPolicy, SignalWatch, StateChange,
-    TaskState, Transition,
+    JobState, Leftover, OperatorReport, Origin, Outcome, PhaseTimes, PreparedJob, RunError, SignalPolicy, SignalWatch,
+    StateChange, TaskState, Transition,
 };
 pub use key::KeySelector;
 pub use metrics::BlockedBy;

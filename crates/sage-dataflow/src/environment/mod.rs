@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::BoxError;
 use crate::graph::{Explain, Index, JobGraph, SharedGraph};
-use crate::job::start::{self, Claims, Options, Prepared};
+use crate::job::start::{self, Claims, Options, PreparedJob};
 use crate::job::{Deadlines, JobHandle, JobReport, RunError, checked, signals};
 use crate::runtime::is_inside_async;
 use crate::service::{
@@ -254,7 +254,7 @@ impl Environment {
     /// # Errors
     /// A [`SubmitError`] that says why the job did not start. Nothing is left running then.
     pub fn submit(&self) -> Result<JobHandle, SubmitError> {
-        self.prepare()?.submit()
+        self.prepare()?.start()
     }
 
     /// As [`run`](Self::run), without blocking the calling thread. Dropping the future cancels the job and blocks until
@@ -263,7 +263,22 @@ impl Environment {
         self.submit()?.wait_async().await
     }
 
-    fn prepare(&self) -> Result<Prepared, SubmitError> {
+    /// Puts the job together and does not start it yet, for those who must know its id, its graph or its folder before
+    /// anything of it runs.
+    ///
+    /// ```
+    /// let env = sage::Environment::local("words");
+    /// env.from_iter(["a", "b"]).sink(|_| {});
+    /// let job = env.prepare()?;
+    /// assert_eq!(job.graph().tasks.len(), 1);
+    /// job.start()?.wait()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit). Until the job has been started and is over, or is dropped, the environment makes no
+    /// other. One that is dropped has taken the sources that can be read only once.
+    pub fn prepare(&self) -> Result<PreparedJob, SubmitError> {
         start::prepare(&self.name, &self.options, &self.graph, &self.registry, &self.claims)
     }
 }

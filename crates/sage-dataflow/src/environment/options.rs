@@ -42,9 +42,11 @@ impl Environment {
         self
     }
 
-    /// Writes each job's log files below `dir`, conventionally `.sage/logs`: `Dispatcher.log` and `Error.log` in
-    /// `jobmanager/session_<time>/`. They hold nothing per record, and only their owner may read them (mode 0600).
-    /// Default: no log files.
+    /// Writes each job's log files below `dir`, conventionally `.sage/logs`. In `jobmanager/session_<time>/` there are
+    /// `Dispatcher.log`, which tells how the tasks ended and each service was cleaned, `Error.log` with each failure,
+    /// and a folder for the environment: see [`JobHandle::log_dir`](crate::JobHandle::log_dir). They hold nothing per
+    /// record, and only their owner may read them (mode 0600). Default: the folder that the environment variable
+    /// `SAGE_LOG_DIR` names, and no log files without it.
     pub fn log_files(mut self, dir: impl Into<PathBuf>) -> Self {
         self.options.log_dir = Some(dir.into());
         self

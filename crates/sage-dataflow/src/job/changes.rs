@@ -175,8 +175,8 @@ impl ChangeLog {
 ///
 /// As an iterator it blocks until the next change has come about, and ends when the job has. On a thread that the job
 /// waits for, see [`WorksFor`], and in a process that was forked from the job's it does not wait: it ends where the
-/// changes do that have come about.
-#[derive(Debug)]
+/// changes do that have come about. A clone goes on where it was cloned.
+#[derive(Debug, Clone)]
 pub struct Changes {
     log: Arc<ChangeLog>,
     process: u32,

@@ -98,8 +98,8 @@ impl Dispatcher {
         }
     }
 
-    pub(crate) fn shared(&self) -> Arc<JobShared> {
-        self.shared.clone()
+    pub(crate) fn shared(&self) -> &Arc<JobShared> {
+        &self.shared
     }
 
     /// Runs the job to its end, once.

@@ -10,11 +10,11 @@ use std::time::Instant;
 use super::cause::{Cause, CauseKind, Leftover, Origin};
 use super::dispatcher::Dispatcher;
 use super::report::Outcome;
-use super::state::JobState;
+use super::state::{JobState, TaskState};
 use crate::backend::{Backend, Unit, UnitId};
 use crate::control::{Control, StopReason};
 use crate::guarded::What;
-use crate::service::HookEnd;
+use crate::service::{HookEnd, ServiceState};
 use crate::thread::{PROBE_TIMEOUT, ProbeHangs};
 
 impl Dispatcher {
@@ -40,10 +40,15 @@ impl Dispatcher {
         let reason = self.reason.get_or_insert(StopReason::EndOfInput).clone();
         self.shared.registry().no_more_starts();
         self.drop_waiting_tasks();
+        self.log_tasks();
         self.advance(JobState::Stopping);
 
         // 3. The services stop and are cleaned, each after all that use it.
+        let started = self.supervisor.count(|state| state != ServiceState::Registered);
+        self.log.dispatcher(format_args!("services to clean: {started}"));
         self.stop_services(&reason);
+        let cleaned = self.supervisor.count(|state| state == ServiceState::Cleaned);
+        self.log.dispatcher(format_args!("services cleaned: {cleaned} of {started}"));
         self.discard_strays();
 
         // 4. The async runtime ends, and with it the last threads.
@@ -57,6 +62,14 @@ impl Dispatcher {
         self.shared.registry().end();
         self.phases.stop = self.backend.now() - tasks_over;
         self.advance(JobState::Ended);
+    }
+
+    fn log_tasks(&mut self) {
+        let ends = [TaskState::Finished, TaskState::Cancelled, TaskState::Failed, TaskState::Abandoned];
+        let count = |end| self.tasks.iter().filter(|task| task.stage.state() == end).count();
+        let counted = ends.map(|end| (count(end), end)).into_iter().filter(|(count, _)| *count > 0);
+        let counted: Vec<_> = counted.map(|(count, end)| format!("{count} {end}")).collect();
+        self.log.dispatcher(format_args!("tasks ended: {}", counted.join(", ")));
     }
 
     /// Tells the tasks to end. They are watched by `take_task_event`.

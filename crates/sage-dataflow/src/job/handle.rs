@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub(crate) struct JobShared {
     figures: Arc<Figures>,
     registry: Arc<Registry>,
     job: WorksFor,
+    log_dir: Option<PathBuf>,
     /// `None` if the engine failed and there is no report.
     end: Rendezvous<Option<JobReport>>,
 }
@@ -42,9 +44,11 @@ impl JobShared {
         figures: Arc<Figures>,
         registry: Arc<Registry>,
         job: WorksFor,
+        log_dir: Option<PathBuf>,
     ) -> Self {
         let changes = Arc::new(ChangeLog::new(figures.graph().clone(), job));
-        Self { id, process: std::process::id(), changes, events, figures, registry, job, end: Rendezvous::new() }
+        let process = std::process::id();
+        Self { id, process, changes, events, figures, registry, job, log_dir, end: Rendezvous::new() }
     }
 
     pub(crate) fn id(&self) -> &str {
@@ -53,6 +57,14 @@ impl JobShared {
 
     pub(crate) fn job(&self) -> WorksFor {
         self.job
+    }
+
+    pub(super) fn graph(&self) -> &JobGraph {
+        self.figures.graph()
+    }
+
+    pub(super) fn log_dir(&self) -> Option<&Path> {
+        self.log_dir.as_deref()
     }
 
     pub(super) fn changes(&self) -> &ChangeLog {
@@ -198,9 +210,15 @@ impl JobHandle {
         Changes::new(self.shared.changes.clone(), self.shared.process)
     }
 
+    /// The folder `env_<environment>` beside the job's log files, for what its functions write; `None` if it has no log
+    /// files. See [`Environment::log_files`](crate::Environment::log_files).
+    pub fn log_dir(&self) -> Option<&Path> {
+        self.shared.log_dir()
+    }
+
     /// What the job consists of.
     pub fn graph(&self) -> &JobGraph {
-        self.shared.figures.graph()
+        self.shared.graph()
     }
 
     /// Returns the figures of its operators so far, up to their latest batches, and of its services up to now.

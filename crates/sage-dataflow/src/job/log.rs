@@ -1,13 +1,14 @@
 //! The optional log files of one session: the events of the job, nothing per record.
 //!
-//! `<dir>/jobmanager/session_<time>/` holds `Dispatcher.log` (every change of state) and `Error.log` (every
-//! failure). A line that cannot be written is dropped with a warning: a full disk must not end a job.
+//! `<dir>/jobmanager/session_<time>/` holds `Dispatcher.log` (every change of state), `Error.log` (every failure) and
+//! `env_<environment>/`, a folder for what the environment's own functions write. A line that cannot be written is
+//! dropped with a warning: a full disk must not end a job.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::guarded::guard;
@@ -21,11 +22,12 @@ pub(crate) struct SessionLog(Option<Files>);
 struct Files {
     dispatcher: File,
     error: File,
+    environment: PathBuf,
 }
 
 impl SessionLog {
-    /// Opens the files of a new session below `dir`.
-    pub(crate) fn open(dir: &Path) -> Result<Self, LogError> {
+    /// Opens the files of a new session below `dir`, for a job of this environment.
+    pub(crate) fn open(dir: &Path, environment: &str) -> Result<Self, LogError> {
         let parent = dir.join("jobmanager");
         let failed = |source| LogError { path: parent.clone(), source };
         fs::create_dir_all(&parent).map_err(failed)?;
@@ -46,7 +48,14 @@ impl SessionLog {
         let open = |name| OpenOptions::new().write(true).create_new(true).mode(0o600).open(session.join(name));
         let dispatcher = open("Dispatcher.log").map_err(failed)?;
         let error = open("Error.log").map_err(failed)?;
-        Ok(Self(Some(Files { dispatcher, error })))
+        let environment = session.join(folder_of(environment));
+        DirBuilder::new().mode(0o700).create(&environment).map_err(failed)?;
+        Ok(Self(Some(Files { dispatcher, error, environment })))
+    }
+
+    /// The folder of the environment.
+    pub(crate) fn environment(&self) -> Option<&Path> {
+        self.0.as_ref().map(|files| files.environment.as_path())
     }
 
     pub(super) fn dispatcher(&mut self, line: fmt::Arguments<'_>) {
@@ -60,6 +69,16 @@ impl SessionLog {
             write(&mut files.error, line);
         }
     }
+}
+
+/// The name of an environment's folder. A file system takes 255 bytes, and a `/` would lead elsewhere.
+fn folder_of(environment: &str) -> String {
+    const MOST_BYTES: usize = 200;
+    let plain = |letter: char| if letter.is_alphanumeric() || "-_.".contains(letter) { letter } else { '_' };
+    let ends = environment.char_indices().map(|(at, letter)| at + letter.len_utf8());
+    let end = ends.take_while(|end| *end <= MOST_BYTES).last().unwrap_or(0);
+    let letters = environment[..end].chars().map(plain);
+    "env_".chars().chain(letters).collect()
 }
 
 fn write(file: &mut File, line: fmt::Arguments<'_>) {

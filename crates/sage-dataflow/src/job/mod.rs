@@ -25,6 +25,7 @@ pub use handle::{JobError, JobHandle, RunError};
 pub use plan::Deadlines;
 pub use report::{Cleanliness, FunctionReport, JobMetrics, JobReport, OperatorReport, Outcome, PhaseTimes};
 pub use signals::{SignalPolicy, SignalWatch};
+pub use start::PreparedJob;
 pub use state::{JobState, TaskState};
 
 use crate::{sync, thread};

@@ -1,6 +1,7 @@
 //! Puts a job together: makes tasks, services and a dispatcher over a backend from an environment's declarations.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -110,7 +111,7 @@ pub(crate) fn prepare(
     graph: &SharedGraph,
     registry: &Arc<Registry>,
     claims: &Claims,
-) -> Result<Prepared, SubmitError> {
+) -> Result<PreparedJob, SubmitError> {
     let in_use = InUse::claim(name, claims)?;
     options.check()?;
     let services = registry.all();
@@ -138,8 +139,8 @@ pub(crate) fn prepare(
         let first_services = services.iter().filter(|entry| entry.after.is_empty()).count();
         room::check(job_graph.tasks.len().max(first_services) + 1)?;
     }
-    let log = match &options.log_dir {
-        Some(dir) => SessionLog::open(dir)?,
+    let log = match options.log_dir.clone().or_else(log_dir_of_process) {
+        Some(dir) => SessionLog::open(&dir, name)?,
         None => SessionLog::default(),
     };
     let listening = Listening::start(options.signals, &events).map_err(SubmitError::Threads)?;
@@ -155,7 +156,8 @@ pub(crate) fn prepare(
     let started = inline()
         .map(|events| Arc::new(move |service, end| events.send(Event::StartEnded { service, end })) as StartEnded);
     registry.begin(&services, runtime.clone(), started);
-    let shared = Arc::new(JobShared::new(job_id(), events.clone(), figures, registry.clone(), job));
+    let log_dir = log.environment().map(Path::to_owned);
+    let shared = Arc::new(JobShared::new(job_id(), events.clone(), figures, registry.clone(), job, log_dir));
     let (stuck_probe, threads) = (options.stuck_probe.clone(), options.threads.clone());
     let ground = Ground { control, runtime: runtime.clone(), events, queue, stuck_probe, job, threads };
     let backend: Box<dyn Backend + Send> = match options.inline {
@@ -163,7 +165,12 @@ pub(crate) fn prepare(
         false => Box::new(LocalBackend::new(ground)),
     };
     let dispatcher = Dispatcher::new(backend, options.deadlines, options.time_limit, tasks, runtime, shared, log);
-    Ok(Prepared { dispatcher, in_use, _listening: listening })
+    Ok(PreparedJob { dispatcher, in_use, _listening: listening })
+}
+
+/// Where the process is told to write log files, for environments that do not say.
+fn log_dir_of_process() -> Option<PathBuf> {
+    std::env::var_os("SAGE_LOG_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
 
 fn build(
@@ -179,14 +186,37 @@ fn build(
     })
 }
 
-/// A job ready to run.
-pub(crate) struct Prepared {
+/// A job that is put together and has not started: see [`Environment::prepare`](crate::Environment::prepare). If it is
+/// dropped, nothing of it runs.
+#[must_use = "nothing runs before `start`"]
+pub struct PreparedJob {
     dispatcher: Dispatcher,
     in_use: InUse,
     _listening: Listening,
 }
 
-impl Prepared {
+impl fmt::Debug for PreparedJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreparedJob").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+impl PreparedJob {
+    /// The id that the job will have, unique on this machine.
+    pub fn id(&self) -> &str {
+        self.dispatcher.shared().id()
+    }
+
+    /// What it consists of.
+    pub fn graph(&self) -> &JobGraph {
+        self.dispatcher.shared().graph()
+    }
+
+    /// As [`JobHandle::log_dir`].
+    pub fn log_dir(&self) -> Option<&Path> {
+        self.dispatcher.shared().log_dir()
+    }
+
     /// The report; `None` if the engine itself panicked.
     pub(crate) fn run(self) -> Option<JobReport> {
         let Self { mut dispatcher, mut in_use, _listening } = self;
@@ -197,9 +227,12 @@ impl Prepared {
         report
     }
 
-    /// Runs on a thread of its own.
-    pub(crate) fn submit(self) -> Result<JobHandle, SubmitError> {
-        let shared = self.dispatcher.shared();
+    /// Starts it, on a thread of its own.
+    ///
+    /// # Errors
+    /// [`SubmitError::Threads`] if there is no thread for it. Nothing has run then.
+    pub fn start(self) -> Result<JobHandle, SubmitError> {
+        let shared = self.dispatcher.shared().clone();
         let end = shared.clone();
         // Under guard where no thread is to be had: what it dropped then is users' chains.
         let prepared = Guarded::new(self, None);

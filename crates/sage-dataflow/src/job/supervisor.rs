@@ -70,6 +70,11 @@ impl Supervisor {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
+    /// How many services are in such a state.
+    pub(super) fn count(&self, is: impl Fn(ServiceState) -> bool) -> usize {
+        self.services.iter().filter(|record| is(record.entry.state())).count()
+    }
+
     pub(super) fn name(&self, service: ServiceId) -> &str {
         &self.services[service.0 as usize].entry.name
     }

@@ -98,7 +98,7 @@ fn run(script: &Script) -> Ran {
     let job = WorksFor::new_job();
     let runtime = Arc::new(JobRuntime::default());
     registry.begin(&services, runtime.clone(), None);
-    let shared = Arc::new(JobShared::new("id".to_owned(), events, figures, registry, job));
+    let shared = Arc::new(JobShared::new("id".to_owned(), events, figures, registry, job, None));
     let fake = FakeBackend::new(script.services.clone(), script.tasks.clone(), script.commands.clone());
     let log = fake.log.clone();
     let files = SessionLog::default();

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use sage::{Cause, Environment, JobHandle, JobMetrics, JobReport, Origin, Outcome, ServiceHandle, ServiceState};
+use sage::{
+    Cause, Environment, JobHandle, JobMetrics, JobReport, Origin, Outcome, ServiceHandle, ServiceState, SubmitError,
+};
 
 use super::{add_pipeline, cancelled};
 use crate::leaks::leak_free;
@@ -271,6 +273,7 @@ fn log_files_are_written_only_if_asked_and_hold_nothing_per_record() {
             env.from_iter(0..records).on_another_thread().sink(|_| {});
             env.run().unwrap();
             let session = fs::read_dir(logs.join("jobmanager")).unwrap().next().unwrap().unwrap();
+            assert!(session.path().join("env_logs").is_dir(), "a folder for what functions write");
             assert!(session.file_name().to_str().unwrap().starts_with("session_"));
             for name in ["Dispatcher.log", "Error.log"] {
                 let mode = fs::metadata(session.path().join(name)).unwrap().permissions().mode();
@@ -282,7 +285,10 @@ fn log_files_are_written_only_if_asked_and_hold_nothing_per_record() {
                 ["Dispatcher.log", "Error.log"]
             );
             assert_eq!(found[1].1, "", "nothing went wrong");
-            assert!(found[0].1.contains("service db cleaned") && found[0].1.contains("job ended"), "{}", found[0].1);
+            let told =
+                ["tasks ended: 2 finished", "services to clean: 1", "service db cleaned", "services cleaned: 1 of 1"];
+            let places: Vec<_> = told.iter().map(|line| found[0].1.find(line).expect(line)).collect();
+            assert!(places.is_sorted() && found[0].1.contains("job ended"), "{}", found[0].1);
             found[0].1.lines().count()
         };
         assert_eq!(lines_of(10), lines_of(10_000));
@@ -303,6 +309,31 @@ fn log_files_of_a_failure_name_it_and_two_sessions_at_once_do_not_mix() {
         assert!(
             errors.iter().all(|text| text.contains("operator `sink-1`, record 1: broke") && text.lines().count() == 1)
         );
+    });
+}
+
+#[test]
+fn a_prepared_job_tells_what_it_will_be_and_one_that_is_dropped_runs_nothing() {
+    leak_free(|_| {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Environment::local("to/come").log_files(dir.path());
+        let journal = Journal::new();
+        Probe::new("db", &journal).register(&env).build();
+        let taken = env.from_iter(0..3).on_another_thread().collect();
+        drop(env.prepare().unwrap());
+        assert!(journal.events().is_empty(), "no service was made");
+
+        let again = Environment::local("to/come").log_files(dir.path());
+        let taken_again = again.from_iter(0..3).on_another_thread().collect();
+        let prepared = again.prepare().unwrap();
+        assert!(matches!(again.submit(), Err(SubmitError::AlreadyRunning { .. })));
+        let (id, tasks) = (prepared.id().to_owned(), prepared.graph().tasks.len());
+        let folder = prepared.log_dir().expect("log files were asked for").to_owned();
+        assert_eq!((tasks, folder.file_name().and_then(|name| name.to_str())), (2, Some("env_to_come")));
+        let job = prepared.start().unwrap();
+        assert_eq!((job.id(), job.log_dir()), (id.as_str(), Some(folder.as_path())));
+        job.wait().unwrap();
+        assert_eq!((taken.take(), taken_again.take()), (vec![], vec![0, 1, 2]));
     });
 }
 
