@@ -74,8 +74,8 @@ class ConnectedStreams:
             before = stream._step
             if before.kind is KEYBY:
                 step = replace(before, kind=KEYTAG, index=index, policy=Policy())
-                if not any(before is read for other in environment.pipeline for read, _ in other.inputs):
-                    environment.pipeline.remove(before)
+                if not any(before is read for other in environment._steps for read, _ in other.inputs):
+                    environment._steps.remove(before)
                 environment._declare(step)
             else:
                 step = stream._ours(TAG, index=index)._step

@@ -45,11 +45,15 @@ class ServiceCalls:
         self.kept: list[str] = []
         #: Results of the job's functions that are no records.
         self.nones = Nones()
+        #: The job's id, and the folder for what its functions write, if it has log files: both from `bind` on.
+        self.job_id: str | None = None
+        self.log_dir: str | None = None
         #: ``call_service`` as functions have it.
         self.call = caller(self._handles, _call, _item)
 
-    def bind(self, handles: dict[str, Handle]) -> None:
-        """The services of the job, before anything of it runs."""
+    def bind(self, handles: dict[str, Handle], job_id: str, log_dir: str | None) -> None:
+        """The services of the job, its id and its folder, before anything of it runs."""
+        self.job_id, self.log_dir = job_id, log_dir
         self._handles.update(handles)
         for name, binding in self._typed.items():
             binding.bind(handles[name])

@@ -9,21 +9,22 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 from . import _sage
 from ._arguments import check_call, seconds, text, truth, warn, whole
-from ._awaiting import check_hook
 from ._config import Timeouts, check_config, on_signal_of, timeouts_of
 from ._context import Context, JobContext, ServiceCalls
-from ._functions import Made, allocate
 from ._handles import ServiceHandle, name_of_service
 from ._interrupted import Sources
 from ._job import JobId, Report
+from ._jobmanager import JobInfo, JobManager, known
 from ._kinds import ITERABLE
 from ._makers import Maker
 from ._pickling import refuse
 from ._pipeline import FORGOTTEN, Pipeline, declared
-from ._plan import without_sink, plan
+from ._plan import Step, plan, without_sink
 from ._progress import shown
 from ._running import Run, start
-from ._services import Hooks
+from ._scheduler import BaseScheduler, Started, asked, completes, scheduler_of
+from ._services import Hooks, ServiceFactory
+from ._session import written_to
 from ._stacks import where_stuck
 from ._stream import name_of
 from ._transformation import Transformation
@@ -51,6 +52,8 @@ class _Options(NamedTuple):
     log_dir: Any
     #: Is asked for the stack of a thread that missed a deadline.
     where_stuck: Callable[[int], str | None] = where_stuck
+    #: Is asked about the tasks before they start.
+    ask: Callable[[list[tuple[str, list[str], int, int]]], None] | None = None
 
 
 class LocalEnvironment(Pipeline):
@@ -69,12 +72,25 @@ class LocalEnvironment(Pipeline):
     estimated from a sample of the records and one level of the objects they refer to. ``"on_signal"``: what the first
     SIGINT or SIGTERM does: after ``"drain"`` (the default) the job ends as interrupted and files are not made final;
     ``"finish"`` is like ``stop``: sinks finish, and the job succeeds. ``"log_dir"``: a folder such as ``".sage/logs"``
-    for log files of each job; by default there are none. ``"keep_none"``: whether the ``None`` that a ``map`` returns
-    is a record, where the step does not say; it is read when the step is declared (default: ``False``). Every other key
-    is the program's own, but a key that looks like a misspelt one of these is an error.
+    for log files of each job; by default that of the environment variable ``SAGE_LOG_DIR``, or none. ``"keep_none"``:
+    whether the ``None`` that a ``map`` returns is a record, where the step does not say; it is read when the step is
+    declared (default: ``False``). Every other key is the program's own, but a key that looks like a misspelt one of
+    these is an error.
+
+    ``scheduler`` is ``"fifo"`` (the default), ``"load_aware"``, or an object with ``make_decision``: see
+    ``sage.runtime.BaseScheduler``. ``enable_monitoring`` has no effect: every job has a ``report``.
     """
 
-    def __init__(self, name: str = "localenvironment", config: Mapping[str, Any] | None = None) -> None:
+    #: Where its jobs run.
+    platform = "local"
+
+    def __init__(
+        self,
+        name: str = "localenvironment",
+        config: Mapping[str, Any] | None = None,
+        scheduler: Any = None,
+        enable_monitoring: bool = False,
+    ) -> None:
         super().__init__(name)
         if config is not None and not isinstance(config, Mapping):
             raise TypeError(f"`config` is a mapping, not {config!r}; `load_config` reads a file")
@@ -83,13 +99,45 @@ class LocalEnvironment(Pipeline):
         self._after: dict[str, list[str]] = {}
         self._bindings: dict[str, _sage.Binding] = {}
         self._consumed: set[Transformation] = set()
+        #: Is asked about each task before it starts: see ``BaseScheduler``.
+        self.scheduler = scheduler_of(scheduler)
+        self._started = self.scheduler._started if isinstance(self.scheduler, BaseScheduler) else Started()
+        self.enable_monitoring = truth("`enable_monitoring`", enable_monitoring)
+        #: What ``submit`` has returned; ``None`` before, and after ``close``.
+        self.env_uuid: JobId | None = None
 
-    @cached_property
-    def env_uuid(self) -> str:
-        """A UUID of this environment."""
-        from uuid import uuid4  # takes longer than most of the package
+    @property
+    def uuid(self) -> JobId | None:
+        """As ``env_uuid``."""
+        return self.env_uuid
 
-        return str(uuid4())
+    @property
+    def service_factories(self) -> dict[str, ServiceFactory]:
+        """What makes each registered service, by its name."""
+        return dict(self._services)
+
+    @property
+    def jobmanager(self) -> JobManager:
+        """The jobs of this process, by their ids."""
+        return JobManager()
+
+    @property
+    def client(self) -> JobManager:
+        """As ``jobmanager``: it answers the same questions, and there is no daemon to ask."""
+        return JobManager()
+
+    @property
+    def env_base_dir(self) -> str | None:
+        """The folder for what functions of the job write, beside the job's log files; ``None`` if it has none. It is
+        known from ``submit`` on."""
+        return None if self._run is None else self._run.log_dir
+
+    def get_scheduler_metrics(self) -> dict[str, Any]:
+        """How many tasks of this environment's scheduler were started, and how soon: see ``BaseScheduler``."""
+        metrics = getattr(self.scheduler, "get_metrics", None)
+        if callable(metrics):
+            return dict(metrics())
+        return self._started.metrics(type(self.scheduler).__name__, self.platform)
 
     @cached_property
     def logger(self) -> logging.Logger:
@@ -104,19 +152,25 @@ class LocalEnvironment(Pipeline):
             declared.discard(self)
         self.close()
 
-    def register_service(self, name: str, service: Any, *args: Any, **kwargs: Any) -> None:
-        """Registers a service, given as a class with the arguments of its constructor."""
+    def register_service(self, name: str, service: Any, *args: Any, **kwargs: Any) -> ServiceFactory:
+        """Registers a service, given as a class with the arguments of its constructor. Returns what makes it."""
         if not callable(service):
             raise TypeError(f"`register_service` needs a class, not {service!r}")
-        check_call(service, args, kwargs)
-        self._register(name, (service, args, kwargs))
+        factory = ServiceFactory(name, service, args, kwargs)
+        self._register(name, factory)
+        return factory
 
-    def register_service_factory(self, name: str, factory: Any) -> None:
-        """Registers a service that a function makes."""
-        if not callable(factory):
-            raise TypeError(f"`register_service_factory` needs a function, not {factory!r}")
-        check_call(factory, (), {})
-        self._register(name, (factory, (), {}))
+    def register_service_factory(self, name: str, factory: Any) -> Any:
+        """Registers a service that a function makes, or what ``register_service`` returned, or another object with
+        ``create_service(context)``. Returns it."""
+        made = factory
+        if isinstance(factory, type) or not callable(getattr(factory, "create_service", None)):
+            if not callable(factory):
+                raise TypeError(f"`register_service_factory` needs a function, or an object with `create_service`, "
+                                f"not {factory!r}")
+            made = ServiceFactory(name, factory)
+        self._register(name, made)
+        return factory
 
     def service(
         self,
@@ -145,22 +199,20 @@ class LocalEnvironment(Pipeline):
             raise TypeError(f"`service` needs a class or a function that makes the service, not {service!r}")
         if isinstance(args, (str, bytes)) or not isinstance(args, Iterable):
             raise TypeError(f"`args` is a tuple of arguments for `{name_of(service)}`, not {args!r}")
-        args, kwargs = tuple(args), dict(kwargs or {})
-        check_call(service, args, kwargs)
+        factory = ServiceFactory(name, service, tuple(args), dict(kwargs or {}))
         if timeout is not None:
             timeout = seconds("a timeout", timeout, more=True, hint="; leave it out for none")
         if isinstance(after, (str, ServiceHandle)):
             after = (after,)
         names = [name_of_service(other, self._bindings) for other in after]
-        self._register(name, (service, args, kwargs), names)
+        self._register(name, factory, names)
         return cast(T, ServiceHandle(self._bindings[name], service, timeout))
 
-    def _register(self, name: str, made: Made, after: list[str] | None = None) -> None:
-        self._check_open()
+    def _register(self, name: str, factory: Any, after: list[str] | None = None) -> None:
         text("the name of a service", name)
         if name in self._services:
             raise ValueError(f"there is a service `{name}` already; choose another name")
-        self._services[name] = made
+        self._services[name] = factory
         self._after[name] = after or []
         self._bindings[name] = _sage.Binding(name)
 
@@ -178,55 +230,74 @@ class LocalEnvironment(Pipeline):
 
         An environment may be submitted again when its job is over.
         """
-        self._check_open()
-        declared.discard(self)
         truth("`autostop`", autostop)
+        return self._submit(JobInfo(self, autostop), autostop, progress)
+
+    def _submit(self, info: JobInfo, waits: bool, progress: bool | None = None) -> JobId:
+        """Runs the job, which the job manager knows by ``info``, and perhaps waits for it."""
+        declared.discard(self)
         check_config(self.config)
         if self.is_running:
             raise RuntimeError(f"`{self.name}` is running; wait for it, or stop it")
         iterators = self._iterators()
-        if names := ", ".join(f"`{step.name}`" for step in without_sink(self.pipeline)):
+        if names := ", ".join(f"`{step.name}`" for step in without_sink(self._steps)):
             warn(f"{names}: no sink follows, so the records are counted and dropped; end with `sink` or `collect`")
         context = self._context()
         calls = ServiceCalls(context, self._bindings)
         services = [
-            _Registration(name, self._factory(name, made, calls), self._after[name])
-            for name, made in self._services.items()
+            _Registration(name, self._factory(name, factory, calls), self._after[name])
+            for name, factory in self._services.items()
         ]
-        options = self._options(context)
         run = Run(calls, self.name)
         if progress is not False:
-            run.sources = Sources(self.pipeline)
+            run.sources = Sources(self._steps)
 
         def begin(is_on_main: bool) -> None:
             try:
-                steps = plan(self.pipeline, context)
+                steps = plan(self._steps, context)
+                options = self._options(context, steps)
                 for step in steps:
                     if isinstance(step.make, Maker):
                         step.make = step.make.here(calls)
-                _sage.start(run, options, is_on_main, steps, services, calls.bind)
+
+                def bind(handles: dict[str, _sage.Handle], job_id: str, log_dir: str | None) -> None:
+                    calls.bind(handles, job_id, log_dir)
+                    if log_dir is not None:
+                        run.at_end.append(written_to(log_dir, self.logger))
+
+                _sage.start(run, options, is_on_main, steps, services, bind)
             except BaseException:
                 if not run.goes_on:
                     calls.close()
+                    run.ends()
                 raise
 
         try:
             start(run, begin)
-            self._run = run
-            self._consumed.update(iterators)
-            job = JobId(run)
-            if autostop:
-                with shown(run.job, self.pipeline, self.name, progress):
+            job = self._begun(run, info, iterators)
+            if waits:
+                with shown(run.job, self._steps, self.name, progress):
                     job.wait()
         except BaseException as error:
             if not run.goes_on:
                 raise
             # A handler of a signal has raised it while this thread did not wait.
-            self._run = run
-            self._consumed.update(iterators)
-            job = JobId(run)
+            job = self._begun(run, info, iterators)
             job._wait(before=error)
         return job
+
+    def _begun(self, run: Run, info: JobInfo, iterators: list[Transformation]) -> JobId:
+        self._run = run
+        self._consumed.update(iterators)
+        self.env_uuid = JobId(run)
+        if run.info is None:
+            info.begins(run)
+            known(info)
+            self._started.count(run)
+            run.at_end += completes(self.scheduler, run)
+            if run.job.is_over:
+                run.ends()
+        return self.env_uuid
 
     async def submit_async(self) -> JobId:
         """Runs the job while the event loop goes on, and returns when the job is over. Raises what ``submit`` raises.
@@ -239,7 +310,7 @@ class LocalEnvironment(Pipeline):
 
     def _iterators(self) -> list[Transformation]:
         """The sources that can be read only once. Raises if an earlier job has read one."""
-        once = [step for step in self.pipeline if step.kind is ITERABLE and isinstance(step.made[0], Iterator)]
+        once = [step for step in self._steps if step.kind is ITERABLE and isinstance(step.made[0], Iterator)]
         for step in once:
             if step in self._consumed:
                 raise _sage.SubmitError(
@@ -279,11 +350,15 @@ class LocalEnvironment(Pipeline):
             self.wait()
 
     def close(self) -> None:
-        """As ``stop``, and closes the environment: it can declare and submit nothing more."""
-        self._is_closed = True
+        """As ``stop``, and lets go of the pipeline: another one may be declared then. Services stay registered."""
         if self in declared:
             declared.discard(self)
             warn(FORGOTTEN.format(f"`{self.name}`"))
+        for step in self._steps:
+            step.is_closed = True
+        self._steps, self._names = [], {}
+        self._consumed.clear()
+        self.env_uuid = None
         self.stop()
 
     def explain(self) -> str:
@@ -293,12 +368,12 @@ class LocalEnvironment(Pipeline):
 
         declared.discard(self)
         lines = [f"environment `{self.name}`"]
-        for step in [step for step in self.pipeline if step.owner is None]:
+        for step in [step for step in self._steps if step.owner is None]:
             inputs = ", ".join(before.name for before in step.before)
             lines.append(f"  {step.name}: {described(step)}" + (f" ← {inputs}" if inputs else ""))
         lines += [f"  service {name}" for name in self._services]
         try:
-            steps = plan(self.pipeline, self._context())
+            steps = plan(self._steps, self._context())
         except _sage.SubmitError as error:
             return "\n".join([*lines, f"cannot run yet: {error}"])
         rows = [step for number, step in enumerate(steps) if step.told.row == number]
@@ -312,36 +387,27 @@ class LocalEnvironment(Pipeline):
         from ._html import graph
 
         declared.discard(self)
-        return graph(self.pipeline, self._services)
+        return graph(self._steps, self._services)
 
     def set_console_log_level(self, level: str) -> None:
         """Sets the lowest level of messages of this environment that are shown: ``"DEBUG"``, ``"INFO"``, ``"WARNING"``,
         …"""
+        names = logging.getLevelNamesMapping() if hasattr(logging, "getLevelNamesMapping") else logging._nameToLevel
+        if not isinstance(level, str) or level.upper() not in names:
+            raise ValueError(f"a level is one of {', '.join(names)}, not {level!r}")
         self.logger.setLevel(level.upper())
 
-    def _factory(self, name: str, made: Made, calls: ServiceCalls) -> Any:
-        service, args, kwargs = made
+    def _factory(self, name: str, factory: Any, calls: ServiceCalls) -> Any:
         context = Context(name, calls, self.logger.getChild(name))
+        return lambda: Hooks(lambda: factory.create_service(context), calls.loop)
 
-        def make() -> Any:
-            if not isinstance(service, type):
-                return service(*args, **kwargs)
-            made_instance = allocate(service, args, kwargs)
-            try:
-                made_instance.ctx = context
-            except AttributeError:
-                pass  # a class with slots has no place for it
-            check_hook(f"{service.__name__}.__init__", made_instance.__init__(*args, **kwargs))
-            return made_instance
-
-        return lambda: Hooks(make, calls.loop)
-
-    def _options(self, context: JobContext) -> _Options:
+    def _options(self, context: JobContext, steps: list[Step]) -> _Options:
         config = self.config
         queued_calls = whole("`most_queued_calls`", config.get("most_queued_calls", 1000), 1, 10_000_000)
         queue_bytes = whole("`queue_bytes`", config.get("queue_bytes", 64 << 20), 1, 1 << 62)
         finishes, folder = on_signal_of(config) == "finish", config.get("log_dir")
-        return _Options(self.name, finishes, context.timeouts, queued_calls, queue_bytes, folder)
+        ask = asked(self.scheduler, steps)
+        return _Options(self.name, finishes, context.timeouts, queued_calls, queue_bytes, folder, ask=ask)
 
     def _context(self) -> JobContext:
         return JobContext(self.name, tuple(self._services), timeouts_of(self.config))

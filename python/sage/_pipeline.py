@@ -12,7 +12,7 @@ from weakref import WeakSet
 from ._arguments import check_call, check_none_left, name_too, parameters, seconds, text, truth, warn, whole
 from ._config import keep_none_of
 from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
-from ._kinds import BATCH, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
+from ._kinds import BATCH, FILL, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
 from ._pace import Pace, taken
 from ._policies import Policy, retried
 from ._sage import Spec
@@ -21,6 +21,7 @@ from ._transformation import NOTHING, Transformation
 
 if TYPE_CHECKING:
     from ._running import Run
+    from ._services import ServiceFactory
 
 #: Those with a stream that ends, of which nobody has asked for anything yet.
 declared: WeakSet[Pipeline] = WeakSet()
@@ -43,20 +44,34 @@ class Pipeline:
     def __init__(self, name: str) -> None:
         self.name = text("the name of an environment", name)
         self.config: dict[str, Any] = {}
-        self.pipeline: list[Transformation] = []
-        self._services: dict[str, Made] = {}
+        self._steps: list[Transformation] = []
+        self._services: dict[str, ServiceFactory] = {}
         self._names: dict[str, int] = {}
         #: The job submitted last.
         self._run: Run | None = None
-        self._is_closed = False
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise RuntimeError(f"`{self.name}` is closed; make a new environment")
+    @property
+    def pipeline(self) -> list[Transformation]:
+        """The steps that the program has declared, in their order.
+
+        Each has its ``function_class``, its ``basename`` (the name of that class, with ``_1``, ``_2``, … behind it from
+        the second on), its ``parallelism``, and its ``upstreams``, the steps whose records it takes.
+        """
+        steps = [step for step in self._steps if step.owner is None and step.kind is not FILL]
+        names: dict[str, int] = {}
+        for step in steps:
+            name = step.function_class.__name__
+            number = names[name] = names.get(name, -1) + 1
+            step.basename = f"{name}_{number}" if number else name
+        return steps
 
     def _declare(self, step: Transformation) -> DataStream:
         """Adds a step; returns what comes out. With one that ends a stream, it is a pipeline to be submitted."""
-        self.pipeline.append(step)
+        for before, _ in step.inputs:
+            if before.is_closed:
+                name = before.told or before.name
+                raise RuntimeError(f"the stream of `{name}` was closed with its pipeline; begin a new stream")
+        self._steps.append(step)
         if step.kind.ends and self._run is None:
             declared.add(self)
         return DataStream(self, step)
@@ -67,7 +82,6 @@ class Pipeline:
 
     def _named(self, name: str) -> str:
         """The name of a new step, with a number where it is taken."""
-        self._check_open()
         text("the name of a step", name)
         number = self._names[name] = self._names.get(name, 0) + 1
         return name if number == 1 else f"{name}-{number}"

@@ -56,6 +56,8 @@ class Step:
     policy: Policy
     times: Times | None
     told: Told
+    #: The steps of the program that it is made of.
+    of: tuple[Transformation, ...] = ()
 
 
 #: What has all its records, so that several can be taken at a time.
@@ -165,8 +167,9 @@ def _planned(
         # Of one replica, records are together whatever their keys.
         strategy = first.inputs[0][0].strategy
     name, policy = _name(run), last.policy
+    of = tuple(step for step in run if step.owner is None)
     return Step(
-        name, spec, inputs, outputs, make, first.parallelism, strategy, takes, gives, policy, times, Told(name)
+        name, spec, inputs, outputs, make, first.parallelism, strategy, takes, gives, policy, times, Told(name), of
     )
 
 

@@ -22,16 +22,20 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from signal import SIGTERM
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _sage
 from ._arguments import warn
 from ._context import ServiceCalls
 from ._interrupted import Sources, tell_interrupted, tell_stopping, told_of
 from ._job import attach
+
+if TYPE_CHECKING:
+    from ._jobmanager import JobInfo
 
 #: What `signal` wraps: it makes enumerations of all it gives, which for a small job is a twentieth of its time.
 _signals: Any = importlib.import_module("_signal")
@@ -53,6 +57,11 @@ class Run:
     def __init__(self, calls: ServiceCalls, name: str) -> None:
         #: That of its environment.
         self.name = name
+        #: When it was submitted, in seconds since 1970; and as the job manager knows it.
+        self.submitted = time.time()
+        self.info: JobInfo | None = None
+        #: What else is called when it is over.
+        self.at_end: list[Callable[[], None]] = []
         self._calls = calls
         #: Files that sinks left unfinished, as a signal ended the job.
         self.kept = calls.kept
@@ -84,6 +93,7 @@ class Run:
                     _running.discard(self)
                     leave_signals()
                 self._calls.close()
+                self.ends()
                 self._tell_end()
                 self._say_nones()
                 self.said = told_of(self.kept) or self.said
@@ -111,6 +121,20 @@ class Run:
             has_said, self._has_said = self._has_said, True
         if not has_said:
             self.nones.say(self.name)
+
+    def ends(self) -> None:
+        """It is over, or was not started."""
+        if self.info is not None:
+            self.info.ends(self)
+        with _lock:
+            calls, self.at_end = self.at_end, []
+        for call in calls:
+            call()
+
+    @property
+    def log_dir(self) -> str | None:
+        """The folder for what its functions write, if it has log files."""
+        return self._calls.log_dir
 
     def _tell_end(self) -> None:
         sources, self.sources = self.sources, None

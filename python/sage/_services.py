@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ._arguments import like
+from ._arguments import check_call, like, shown, text
 from ._awaiting import check_hook
-from ._context import InJob
+from ._context import Context, InJob
+from ._functions import allocate
 from ._job_loop import JobLoop
 
 
@@ -31,6 +32,42 @@ class BaseService(InJob):
 
     def cleanup(self) -> None:
         """Releases all resources."""
+
+
+class ServiceFactory:
+    """Makes a service: of a class with the arguments of its constructor, or by a function.
+
+    ``register_service`` returns one, and ``register_service_factory`` takes one.
+    """
+
+    def __init__(
+        self,
+        service_name: str,
+        service_class: Callable[..., Any],
+        service_args: tuple[Any, ...] = (),
+        service_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.service_name = text("the name of a service", service_name)
+        self.service_class = service_class
+        self.service_args = tuple(service_args)
+        self.service_kwargs = dict(service_kwargs or {})
+        check_call(service_class, self.service_args, self.service_kwargs)
+
+    def create_service(self, ctx: Context | None = None) -> Any:
+        """Makes one, which has the context ``ctx``."""
+        made, args, kwargs = self.service_class, self.service_args, self.service_kwargs
+        if not isinstance(made, type):
+            return made(*args, **kwargs)
+        service: Any = allocate(made, args, kwargs)
+        try:
+            service.ctx = ctx
+        except AttributeError:
+            pass  # a class with slots has no place for it
+        check_hook(f"{made.__name__}.__init__", service.__init__(*args, **kwargs))
+        return service
+
+    def __repr__(self) -> str:
+        return f"ServiceFactory({self.service_name!r}, {shown(getattr(self.service_class, '__name__', ''))})"
 
 
 class Hooks:

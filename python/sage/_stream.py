@@ -80,7 +80,6 @@ class DataStream:
         self, kind: kinds.Kind, function: Any = None, parallelism: int = 1, *, is_aside: bool = True, **does: Any
     ) -> DataStream:
         """Adds a step that is a part of one of the program's: see ``_belongs``."""
-        self._environment._check_open()
         parallelism = check_parallelism(parallelism)
         inputs = self._inputs()
         step = Transformation(kind, "", (function, (), {}), inputs, parallelism, is_aside=is_aside, **does)
@@ -322,7 +321,7 @@ class DataStream:
     def _repr_html_(self) -> str:
         from ._html import graph
 
-        return graph(self._environment.pipeline, self._environment._services, self._step)
+        return graph(self._environment._steps, self._environment._services, self._step)
 
     def collect(self) -> list[Any]:
         """Ends the stream: returns a list, to which the job appends each record."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from ._functions import Made
-from ._kinds import KEYBY, Kind, Part
+from ._functions import BaseFunction, FutureFunction, KafkaSourceFunction, Made, SimpleBatchFunction
+from ._kinds import FUTURE, ITERABLE, KAFKA, KEYBY, Kind, Part
 from ._pace import Pace
 from ._policies import Policy
 from ._sage import Spec, Strategy
@@ -57,6 +58,10 @@ class Transformation:
     owner: Transformation | None = None
     told: str = ""
     is_aside: bool = False
+    #: Whether the program has closed the pipeline that it was in.
+    is_closed: bool = False
+    #: See ``Pipeline.pipeline``, which sets it.
+    basename: str = ""
     _timed: bool | None = None
 
     @property
@@ -83,6 +88,20 @@ class Transformation:
         while step.owner is not None:
             step = step.owner
         return step
+
+    @cached_property
+    def function_class(self) -> type:
+        """The class of its functions; where they have none, one that is called as they are."""
+        function = self.made[0]
+        if isinstance(function, type):
+            return function
+        stands_for = {ITERABLE: SimpleBatchFunction, FUTURE: FutureFunction, KAFKA: KafkaSourceFunction}.get(self.kind)
+        return stands_for or type(self.name, (self.kind.base or BaseFunction,), {})
+
+    @property
+    def upstreams(self) -> list[Transformation]:
+        """As ``before``, by SAGE's name."""
+        return self.before
 
     @property
     def before(self) -> list[Transformation]:

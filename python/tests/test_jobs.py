@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sage import BaseService, JobFailed, LocalEnvironment, SubmitError
+from sage import BaseService, JobFailed, LocalEnvironment, MapFunction, SubmitError
 from sage import _running
 
 
@@ -137,21 +137,44 @@ def test_an_environment_runs_again_when_its_sources_can() -> None:
         once.submit()
 
 
-def test_a_closed_environment_says_what_to_do() -> None:
-    env = LocalEnvironment("shut")
-    stream = env.from_batch([1])
-    stream.sink(print)
+class Totals(BaseService):
+    def setup(self) -> None:
+        self.total = 0
+
+    def add(self, n: int) -> int:
+        self.total += n
+        return self.total
+
+
+class Added(MapFunction):
+    def execute(self, n: int) -> Any:
+        return self.call_service("totals", n, method="add")
+
+
+def test_after_close_another_pipeline_may_be_declared_and_the_old_streams_say_that_they_are_closed() -> None:
+    env = LocalEnvironment("again")
+    env.register_service("totals", Totals)
+    stream = env.from_batch([1, 2], name="numbers")
+    first = stream.map(lambda n: n).collect()
+    env.submit(autostop=True)
     env.close()
-    declare: list[Any] = [
-        lambda: env.from_batch([1]),
-        lambda: env.from_source(int),
+    assert (first, env.pipeline, env.env_uuid) == ([1, 2], [], None)
+    late: list[Any] = [
         lambda: stream.map(str),
-        lambda: env.register_service("s", BaseService),
-        env.submit,
+        lambda: stream.keyby(len).count(),
+        lambda: stream.connect(stream).map(str),
     ]
-    for use in declare:
-        with pytest.raises(RuntimeError, match="`shut` is closed; make a new environment"):
+    for use in late:
+        with pytest.raises(RuntimeError, match="the stream of `numbers` was closed with its pipeline; begin a new"):
             use()
+    assert env.pipeline == []
+    second = env.from_batch([3], name="numbers").map(Added).collect()
+    assert [step.name for step in env.pipeline] == ["numbers", "Added", "collect"], "names begin anew"
+    env.submit(autostop=True)
+    assert (first, second) == ([1, 2], [3]), "services stay registered"
+    env.close()
+    with pytest.raises(SubmitError, match="`again` has no pipeline"):
+        env.submit()
 
 
 def test_a_job_is_awaited_while_the_loop_goes_on() -> None:

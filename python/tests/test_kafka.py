@@ -332,7 +332,7 @@ def test_secrets_are_not_told(capfd: pytest.CaptureFixture[str], caplog: pytest.
             env.from_batch([1]).to_kafka(NOBODY, "t", **secret)
         else:
             env.from_kafka_source(NOBODY, "t", "g", **secret).collect()
-        told += [repr(env.pipeline), repr(plan(env.pipeline, env._context()))]
+        told += [repr(env.pipeline), repr(plan(env._steps, env._context()))]
         with pytest.raises(JobFailed, match="cannot connect") as failed:
             env.submit(autostop=True)
         told += [str(failed.value), repr(failed.value.report.data), str(failed.value.report)]

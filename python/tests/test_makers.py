@@ -42,7 +42,7 @@ def through(chain, records):
 answers = []
 for maker, records in pickle.load(sys.stdin.buffer):
     calls = ServiceCalls(maker.job, {})
-    calls.bind({name: Service(name) for name in maker.job.services})
+    calls.bind({name: Service(name) for name in maker.job.services}, "a job", None)
     made = maker.make(calls, 1, 2)
     answers.append(through(made, records) if hasattr(made, "stages") else list(made) if hasattr(made, "records") else
                    type(made).__name__)
@@ -70,7 +70,7 @@ def in_a_worker(work: list[tuple[Maker, list[Any]]]) -> list[Any]:
 
 
 def makers(env: LocalEnvironment) -> list[Maker]:
-    return [step.make for step in plan(env.pipeline, env._context()) if isinstance(step.make, Maker)]
+    return [step.make for step in plan(env._steps, env._context()) if isinstance(step.make, Maker)]
 
 
 class Asking(MapFunction):

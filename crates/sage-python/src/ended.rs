@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use sage::{AsyncError, CauseKind, JobReport, RunError};
 
 use crate::error::Raised;
+use crate::history::History;
 use crate::rows::Rows;
 
 /// What a job came to.
@@ -13,6 +14,8 @@ pub(crate) struct Ended {
     pub(crate) report: Option<JobReport>,
     /// Why it did not succeed, in the words of the engine.
     pub(crate) error: Option<String>,
+    /// The changes of state on the way.
+    pub(crate) history: Option<History>,
 }
 
 impl Ended {
@@ -22,11 +25,13 @@ impl Ended {
         result: Result<JobReport, RunError>,
         uncommitted: Option<String>,
         rows: &Rows,
+        history: History,
     ) -> Self {
+        let history = Some(history);
         match result {
             Ok(mut report) => {
                 rows.tell(py, &mut report);
-                Self { report: Some(report), error: uncommitted }
+                Self { report: Some(report), error: uncommitted, history }
             }
             Err(mut error) => {
                 let mut report = None;
@@ -43,7 +48,7 @@ impl Ended {
                     let stuck = report.attached.iter().filter(|cause| cause.kind == CauseKind::Timeout);
                     words.extend(stuck.map(|cause| format!("\n{cause}")));
                 }
-                Self { report, error: Some(words) }
+                Self { report, error: Some(words), history }
             }
         }
     }

@@ -22,6 +22,7 @@ use sage::{Environment, JobHandle, RunError};
 
 use crate::ended::Ended;
 use crate::heed;
+use crate::history::{History, Told};
 use crate::kafka::Offsets;
 use crate::rows::Rows;
 use crate::thread::{self, Scope, attach, lock};
@@ -251,8 +252,9 @@ impl Job {
             py.detach(|| self.scope.cutter.close());
             let committed = if result.is_ok() { py.detach(|| live.offsets.commit()) } else { Ok(()) };
             let uncommitted = committed.err().map(|error| format!("job `{}` has succeeded, but {error}", self.id));
+            let history = History::of(&live.handle);
             py.detach(|| drop(live));
-            let ended = Ended::of(py, result, uncommitted, &self.rows);
+            let ended = Ended::of(py, result, uncommitted, &self.rows, history);
             // Not dropped while it is locked: the program's objects may look at the job when they are released.
             let before = std::mem::replace(&mut *lock(&self.phase), Phase::Ended(Box::new(ended)));
             drop(before);
@@ -320,6 +322,15 @@ impl Job {
     fn state(&self) -> PyResult<String> {
         let live = self.live()?;
         Ok(live.map_or_else(|| "ended".to_owned(), |live| format!("{:?}", live.handle.status()).to_lowercase()))
+    }
+
+    /// What has become of the job, its tasks and its services so far: see `History`.
+    fn history(&self) -> PyResult<Vec<Told>> {
+        let history = match self.live()? {
+            Some(live) => Some(History::of(&live.handle)),
+            None => self.with(|ended| ended.history.clone()),
+        };
+        Ok(history.map_or_else(Vec::new, History::told))
     }
 
     /// How many records each sink has taken so far; empty once the job was waited for.

@@ -22,6 +22,7 @@ mod folds;
 mod functions;
 mod future;
 mod heed;
+mod history;
 mod job;
 mod joins;
 mod json;

@@ -1,12 +1,12 @@
 //! Makes a job from the plan of a pipeline, which the Python package makes.
 
 use std::os::unix::thread::RawPthread;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sage::{Deadlines, Environment, SignalPolicy};
+use sage::{Deadlines, Environment, JobGraph, SignalPolicy};
 
 use crate::error::SubmitError;
 use crate::job::{Job, check_process};
@@ -35,6 +35,7 @@ pub(crate) struct Options {
     queue_bytes: usize,
     log_dir: Option<PathBuf>,
     where_stuck: Py<PyAny>,
+    ask: Option<Py<PyAny>>,
 }
 
 #[derive(FromPyObject)]
@@ -50,7 +51,8 @@ struct Timeouts {
 const LEAST_STACK_BYTES: usize = 64 << 10;
 
 /// Starts a job, and sets it as the attribute `job` of `run`: where it is returned, what a handler of signals raises at
-/// that moment would have it dropped. `bind` is given the handles of the services, by name, before anything runs.
+/// that moment would have it dropped. `bind` is given the handles of the services, by name, the job's id and the folder
+/// of its log files, before anything runs.
 ///
 /// `is_on_main` says whether the interpreter's main thread is the one that submits: its handlers end the program at a
 /// signal.
@@ -65,7 +67,7 @@ pub(crate) fn start(
     bind: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     check_process()?;
-    let Options { name, finishes, timeouts, most_queued_calls, queue_bytes, log_dir, where_stuck } = options;
+    let Options { name, finishes, timeouts, most_queued_calls, queue_bytes, log_dir, where_stuck, ask } = options;
     let Timeouts { setup, drain, cancel, stop, cleanup } = timeouts;
     let [setup, drain, cancel, stop, cleanup] = [setup, drain, cancel, stop, cleanup].map(|time| time.0);
     let where_stuck = Arc::new(where_stuck);
@@ -99,12 +101,27 @@ pub(crate) fn start(
         }
         handles.set_item(name.clone(), Handle::new(name, number, builder.build(), workers.clone()))?;
     }
-    bind.call1((handles,))?;
     let offsets = Offsets::new();
     let mut rows = declare(py, &env, steps, &offsets)?;
     rows.nones = Some(run.getattr("nones")?.unbind());
-    let job = py.detach(|| env.submit()).map_err(|error| SubmitError::new_err(error.to_string()))?;
+    let refused = |error: sage::SubmitError| SubmitError::new_err(error.to_string());
+    let prepared = py.detach(|| env.prepare()).map_err(refused)?;
+    bind.call1((handles, prepared.id(), prepared.log_dir().map(Path::as_os_str)))?;
+    if let Some(ask) = ask {
+        ask.call1(py, (tasks_of(prepared.graph()),))?;
+    }
+    let job = py.detach(|| prepared.start()).map_err(refused)?;
     run.setattr("job", Job::new(env, job, rows, offsets, workers, finishes, scope))
+}
+
+/// The tasks of a job: the name, the operators, which replica it is, and of how many.
+fn tasks_of(graph: &JobGraph) -> Vec<(&str, Vec<&str>, usize, usize)> {
+    let told = graph.tasks.iter().map(|task| {
+        let chain = &graph.chains[task.chain - 1];
+        let operators = chain.operators.iter().map(|operator| operator.name.as_str()).collect();
+        (task.name.as_str(), operators, task.replica, chain.parallelism)
+    });
+    told.collect()
 }
 
 fn stack_of(where_stuck: &Py<PyAny>, thread: RawPthread) -> Option<String> {

@@ -1,7 +1,19 @@
-"""The environment and services, as SAGE programs import them."""
+"""The environment, services and jobs, as SAGE programs import them."""
 
 from sage._environment import LocalEnvironment
 from sage._functions import Packet, StopSignal
+from sage._jobmanager import JobManager
+from sage._scheduler import BaseScheduler, FIFOScheduler, LoadAwareScheduler, PlacementDecision
 from sage._services import BaseService
 
-__all__ = ["BaseService", "LocalEnvironment", "Packet", "StopSignal"]
+__all__ = [
+    "BaseScheduler",
+    "BaseService",
+    "FIFOScheduler",
+    "JobManager",
+    "LoadAwareScheduler",
+    "LocalEnvironment",
+    "Packet",
+    "PlacementDecision",
+    "StopSignal",
+]
