@@ -390,12 +390,15 @@ class LocalEnvironment(Pipeline):
         return graph(self._steps, self._services)
 
     def set_console_log_level(self, level: str) -> None:
-        """Sets the lowest level of messages of this environment that are shown: ``"DEBUG"``, ``"INFO"``, ``"WARNING"``,
-        …"""
+        """Shows the messages of this environment, its functions and its services from a level on: ``"DEBUG"``,
+        ``"INFO"``, ``"WARNING"``, … They go where the program has set up ``logging`` to write them; else to stderr."""
+        from ._logging import show_on_console  # only where it is asked for
+
         names = logging.getLevelNamesMapping() if hasattr(logging, "getLevelNamesMapping") else logging._nameToLevel
         if not isinstance(level, str) or level.upper() not in names:
             raise ValueError(f"a level is one of {', '.join(names)}, not {level!r}")
         self.logger.setLevel(level.upper())
+        show_on_console(self.logger)
 
     def _factory(self, name: str, factory: Any, calls: ServiceCalls) -> Any:
         context = Context(name, calls, self.logger.getChild(name))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterable
 from typing import Any
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class CustomLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
@@ -47,10 +50,26 @@ class CustomLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
         logging.getLogger("sage").setLevel(logging.DEBUG)
 
 
+class _Console(logging.Handler):
+    """Writes messages to stderr, unless the program has set up ``logging`` itself: that shows them then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not (logging.getLogger().handlers or logging.getLogger("sage").handlers):
+            print(self.format(record), file=sys.stderr)
+
+
+def show_on_console(logger: logging.Logger) -> None:
+    """Shows the messages of a logger where nobody else does, which is on stderr."""
+    if not any(isinstance(handler, _Console) for handler in logger.handlers):
+        console = _Console()
+        console.setFormatter(logging.Formatter(_FORMAT))
+        logger.addHandler(console)
+
+
 def _handler(output: str, level: str | int) -> logging.Handler:
     handler: logging.Handler = logging.StreamHandler()
     if output != "console":
         handler = logging.FileHandler(output, encoding="utf-8", delay=True)
     handler.setLevel(level.upper() if isinstance(level, str) else level)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter(_FORMAT))
     return handler

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,32 @@ def test_a_logger_by_name_is_one_of_logging(caplog: pytest.LogCaptureFixture) ->
         ("sage.by name", "heard"),
         ("sage.by keyword", "too"),
     ]
+
+
+def test_the_messages_of_functions_are_shown_from_a_level_on(capsys: pytest.CaptureFixture[str]) -> None:
+    class Chatty(MapFunction):
+        def execute(self, data: int) -> int:
+            self.logger.debug("too quiet %d", data)
+            self.logger.info("at work on %d", data)
+            return data
+
+    env = LocalEnvironment("chatty")
+    root, handlers = logging.getLogger(), logging.getLogger().handlers
+    for level in ["INFO", "info"]:
+        env.set_console_log_level(level)
+    try:
+        root.handlers = []
+        env.from_batch([7]).map(Chatty, name="works").sink(lambda data: None)
+        env.submit(autostop=True)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith(" INFO sage.chatty.works: at work on 7")
+        # A program that sets up logging gets them there, once.
+        heard = StringIO()
+        root.handlers = [logging.StreamHandler(heard)]
+        env.submit(autostop=True)
+        assert heard.getvalue() == "at work on 7\n" and capsys.readouterr().err == ""
+    finally:
+        root.handlers = handlers
 
 
 def test_log_files_are_written_only_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
