@@ -13,6 +13,7 @@ it: a row is about every file whose path ends in one of `files`; of several, the
   error      a text on stderr if the exit code is not 0; without it, there must be no traceback
   interrupt  of a program that does not end: seconds until it gets a SIGINT
   seconds    the time limit; 60 unless said
+  needs      a name, as `module.name`, without which it cannot work although it imports nothing that is missing
   why        what is special about it
 
 `missing` means that an example imports a name that this package lacks; docs/parity.md says which come later. `unknown`
@@ -119,8 +120,11 @@ def examples(folder: Path, rows: list[dict[str, Any]]) -> Iterator[Path]:
             yield file
 
 
-def lacks(file: Path, states: dict[str, str]) -> str:
-    """The first name that an example, or a file beside it, imports at its start and that is missing; or nothing."""
+def lacks(file: Path, needs: str, states: dict[str, str]) -> str:
+    """The first name that an example needs, or that it or a file beside it imports at its start, and that is missing;
+    or nothing."""
+    if needs and not is_there(*needs.rsplit(".", 1)):
+        return f"{needs} ({states.get(needs, 'not named in docs/parity.md')})"
     todo = [file]
     for source in todo:
         for module, name in imports(ast.parse(source.read_text(encoding="utf-8")), everywhere=False):
@@ -278,7 +282,8 @@ def main() -> int:
     if not files:
         refuse(f"no example of {options.checkout} has {options.only!r} in its path")
     print(f"{len(files)} examples of {era} that need only the kernel, on {PACKAGE}", flush=True)
-    missing = [lacks(file, known) for file in files]
+    needs = [(facts_of(file.relative_to(folder), rows) or {}).get("needs", "") for file in files]
+    missing = [lacks(file, name, known) for file, name in zip(files, needs, strict=True)]
     counts: dict[str, int] = {}
     pool = ThreadPoolExecutor(options.at_once)
     verdicts = pool.map(lambda file, name: judged(file, folder, name, rows, options.keep), files, missing)

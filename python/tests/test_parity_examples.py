@@ -50,7 +50,7 @@ def checkout(tmp_path: Path) -> Path:
     """A checkout with one example of each kind, and the facts beside it."""
     folder = tmp_path / "checkout" / "examples" / "tutorials" / "core-api"
     folder.mkdir(parents=True)
-    programs = {"right": SQUARES, "wrong": SQUARES, "new": SQUARES, "remote": REMOTE, "endless": ENDLESS}
+    programs = dict.fromkeys(["right", "wrong", "new", "daemon"], SQUARES) | {"remote": REMOTE, "endless": ENDLESS}
     for name, text in programs.items():
         (folder / f"{name}.py").write_text(dedent(text), encoding="utf-8")
     (folder / "library.py").write_text(LIBRARY, encoding="utf-8")
@@ -61,6 +61,7 @@ def checkout(tmp_path: Path) -> Path:
         {"files": ["wrong.py"], "counts": {"square": 4}, "logged": {"x": 1}, "order": ["square 9", "square 1"],
          "last": "no"},
         {"files": ["right.py"], "exit": 3},
+        {"files": ["daemon.py"], "needs": "sage.core.api.remote_environment.RemoteEnvironment"},
         {"files": ["endless.py"], "interrupt": 2, "seconds": 30, "exit": 130, "counts": {"tick": [2, None]}},
     ]
     (tmp_path / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -77,16 +78,18 @@ def test_examples_are_right_wrong_missing_or_unknown(checkout: Path) -> None:
     ran = parity(checkout, "--facts", facts, "--at-once", "2", "--keep", checkout.parent / "kept")
     assert ran.returncode == 1, ran.stderr
     heading, *rows, totals = ran.stdout.splitlines()
-    assert heading.startswith("5 examples of October 2025")
+    assert heading.startswith("6 examples of October 2025")
     told = {row.split()[3].rpartition("/")[2]: row for row in rows}
     assert {name: row.split()[0] for name, row in told.items()} == {
-        "right.py": "right", "wrong.py": "wrong", "new.py": "unknown", "remote.py": "missing", "endless.py": "wrong"
+        "right.py": "right", "wrong.py": "wrong", "new.py": "unknown", "remote.py": "missing", "daemon.py": "missing",
+        "endless.py": "wrong",
     }  # fmt: skip
     assert "'square' is printed 3 times, not 4; 'x' is logged 0 times, not 1; 'square 1' is not" in told["wrong.py"]
     assert told["wrong.py"].endswith("the last line is 'done', without 'no'")
-    assert "sage.core.api.remote_environment.RemoteEnvironment (later)" in told["remote.py"]
+    for name in ["remote.py", "daemon.py"]:
+        assert "sage.core.api.remote_environment.RemoteEnvironment (later" in told[name]
     assert told["endless.py"].endswith("1 processes are left")
-    assert totals == "right 1, wrong 2, missing 1, unknown 1"
+    assert totals == "right 1, wrong 2, missing 2, unknown 1"
     assert "square 9" in (checkout.parent / "kept" / "tutorials" / "core-api" / "right.txt").read_text(encoding="utf-8")
 
 
