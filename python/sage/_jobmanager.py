@@ -100,10 +100,10 @@ class JobInfo:
         job = run.job
         if self._ended is not None or self._run() is not run:
             return
-        history = job.history()
+        self._ended = job.ended_at or time.time()
         self.error_message = job.error or (None if job.signal is None else f"ended by signal {job.signal}")
-        self._left = [(what, name, state) for _, what, name, state in history if state == "abandoned"]
-        self._ended = history[-1][0] if history else time.time()
+        if self.error_message is not None:
+            self._left = [(what, name, state) for _, what, name, state in job.history() if state == "abandoned"]
 
     @property
     def uuid(self) -> str:

@@ -44,6 +44,7 @@ impl History {
     }
 }
 
-fn seconds(at: SystemTime) -> f64 {
+/// In seconds since 1970.
+pub(crate) fn seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -22,7 +22,7 @@ use sage::{Environment, JobHandle, RunError};
 
 use crate::ended::Ended;
 use crate::heed;
-use crate::history::{History, Told};
+use crate::history::{self, History, Told};
 use crate::kafka::Offsets;
 use crate::rows::Rows;
 use crate::thread::{self, Scope, attach, lock};
@@ -341,6 +341,12 @@ impl Job {
     /// How many records have been read and are not finished; none once the job was waited for.
     fn unfinished(&self) -> PyResult<u64> {
         Ok(self.live()?.map_or(0, |live| live.handle.unfinished()))
+    }
+
+    /// When it was over, in seconds since 1970, once the job was waited for.
+    #[getter]
+    fn ended_at(&self) -> Option<f64> {
+        self.with(|ended| ended.report.as_ref().map(|report| history::seconds(report.started + report.elapsed)))
     }
 
     /// The report as JSON, once the job was waited for.
