@@ -1,4 +1,4 @@
-"""Functions that work on several records at a time: async ones on the job's event loop, others on threads.
+"""Async functions, which work on several records at a time on the job's event loop.
 
 The engine decides how many records are in flight, in which order their results go on, how long each may take, and what
 happens to those that fail. This module begins records, awaits them and gives them up, and waits for the rest at the
@@ -10,146 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
 from collections.abc import Awaitable, Callable
-from contextvars import copy_context
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ._awaiting import UNAWAITED, UNUSED, refuse
-from ._chain import close_all
-from ._functions import COLLECTED, FlatMapFunction, endings, hook, several
+from ._functions import COLLECTED, FlatMapFunction, endings, hook
+from ._in_flight import Flight, as_it_is, method_of, results_of, told
 from ._job_loop import JobLoop
-from ._kinds import FLATMAP, SINK, Kind
+from ._kinds import FLATMAP, SINK
 from ._loop import OWNER, Owner, stack_of_task
 from ._sage import Bridge
-from ._stacks import where_stuck
-from ._threads import joined, started
-
-#: How many threads call a function that is not async, at most.
-MOST_THREADS = 256
 
 #: How many answers the engine is woken for at once, at most. The loop goes on while it works on them.
 _ANSWERS = 16
-
-#: How many of those that are left are told in full.
-_MOST_TOLD = 3
-
-
-@dataclass(frozen=True)
-class Flight:
-    """How a step works on several records at a time."""
-
-    kind: Kind
-    name: str
-    #: Counts a result that is no record.
-    count_none: Callable[[], int]
-    #: How many records are in flight.
-    most: int
-    #: Whether each has a limited time.
-    is_timed: bool
-    #: How long calls that were given up may take to end, in seconds, and what a function leaves behind.
-    patience: float
-    patience_left: float
-
-
-def _method(function: Any) -> Callable[[Any], Any]:
-    # Of a class with `execute`, an object was made.
-    called: Callable[[Any], Any] = function.execute if hasattr(function, "execute") else function
-    return called
-
-
-def _told(left: list[str]) -> str:
-    more = [f"and {len(left) - _MOST_TOLD} more"] if len(left) > _MOST_TOLD else []
-    return "\n".join([*left[:_MOST_TOLD], *more])
-
-
-class ThreadRunner:
-    """Calls the function of a replica on threads, each for one record at a time.
-
-    The function is made and closed on the task's thread. A call that has taken too long keeps its thread until it
-    returns, while another thread takes its place: see ``Bridge``.
-    """
-
-    def __init__(self, flight: Flight, make: Callable[[], Any], loop: JobLoop) -> None:
-        self.patience = flight.patience
-        self._name = flight.name
-        self._loop = loop
-        self._function = make()
-        self.bridge = Bridge(min(flight.most, MOST_THREADS))
-        self._results = _results(flight, self._function)
-        self._refused = UNUSED if flight.kind is SINK else UNAWAITED
-        #: That of the task's thread: what the program had set when it submitted the job.
-        self._context = copy_context()
-        self._guard = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._inside: set[threading.Thread] = set()
-        self._start()
-
-    def _start(self) -> None:
-        with self._guard:
-            for thread in self._threads:
-                if not thread.is_alive():
-                    joined(thread)
-            self._threads = [thread for thread in self._threads if thread.is_alive()]
-            self._threads.append(started(self._run, f"sage-{self._name}"))
-
-    def _run(self) -> None:
-        self._context.copy().run(self._work)
-
-    def _work(self) -> None:
-        bridge, results, call = self.bridge, self._results, _method(self._function)
-        thread = threading.current_thread()
-        while (taken := bridge.next()) is not None:
-            number, record, is_last = taken
-            if is_last:
-                try:
-                    self._start()
-                except RuntimeError:  # the system gives no more
-                    bridge.not_started()
-            self._inside.add(thread)
-            try:
-                collected: list[Any] = []
-                COLLECTED.set(collected)
-                # What was returned is gone through here, as a generator does its work then.
-                answer = [*results(self._checked(call(record)), record)]
-                answer = [*collected, *answer] if collected else answer
-            except BaseException as exception:  # whatever it is, the engine has to hear of it
-                self._inside.discard(thread)
-                bridge.failed(number, exception)
-            else:
-                self._inside.discard(thread)
-                bridge.done(number, answer)
-                del answer
-            del taken, record, collected
-
-    def _checked(self, returned: Any) -> Any:
-        if type(returned) in self._refused:
-            raise refuse(self._name, returned)
-        return returned
-
-    def begin_close(self, _is_cancelled: bool) -> float:
-        """Ends the threads that are in no call. Returns how long to wait for the others, in seconds."""
-        self.bridge.close()
-        return self.patience
-
-    def finish_close(self) -> str | None:
-        """Closes the function. Returns a description of the work that has not ended, if any."""
-        with self._guard:
-            stuck = [thread for thread in self._threads if thread in self._inside]
-            ended = [thread for thread in self._threads if thread not in stuck]
-            self._threads = stuck
-        for thread in ended:
-            joined(thread)
-        left = [f"a call has not returned; its thread is left, here:\n{where_stuck(t.ident or 0)}" for t in stuck]
-        if hasattr(self._function, "execute"):
-            close_all([self._function], self._loop)
-        return _told(left) if left else None
-
-    def blocked(self) -> str:
-        """Threads never block the others."""
-        return ""
 
 
 class LoopRunner:
@@ -158,8 +31,13 @@ class LoopRunner:
     The function is made, called and closed on that loop, so that it may have clients that belong to one.
     """
 
-    def __init__(self, flight: Flight, make: Callable[[], Any], loop: JobLoop) -> None:
+    def __init__(
+        self, flight: Flight, make: Callable[[], Any], loop: JobLoop, anew: Callable[..., Any] | None = None
+    ) -> None:
         self.bridge = Bridge()
+        #: What makes the function anew when it raises, if something does.
+        self._anew = anew
+        self._replica: Any = None
         self.patience = flight.patience
         self._flight = flight
         self._make = make
@@ -187,19 +65,49 @@ class LoopRunner:
     async def _begin(self) -> None:
         # Of this task, and so of those that are begun from here on.
         OWNER.set(self._owner)
-        self._function = self._make()
-        setup = hook(self._function, "setup")
+        if self._anew is None:
+            self._function = await self._set_up()
+            self._call, self._results = self._called(self._function)
+        else:
+            from ._loop_replica import LoopReplica
+
+            how = {"kind": LoopReplica, "make": self._set_up, "bind": self._bound, "end": self._end_function}
+            self._replica = self._anew(**how, pause=None)
+            await self._replica.begin_later()
+            self._call, self._results = self._replica.answer, as_it_is
+        self._loop.loop.add_reader(self.bridge.fileno(), self._take)
+
+    async def _set_up(self) -> Any:
+        """A new function, ready for use."""
+        function = self._make()
+        setup = hook(function, "setup")
         try:
             if setup is not None and inspect.isawaitable(setting_up := setup()):
                 await setting_up
         except BaseException:
             try:
-                await self._close()
+                await self._end_function(function)
             except BaseException:
                 pass  # what failed first is what the job fails by
             raise
-        self._call, self._results = self._called(_method(self._function))
-        self._loop.loop.add_reader(self.bridge.fileno(), self._take)
+        return function
+
+    def _bound(self, function: Any) -> list[Callable[[Any], Awaitable[list[Any]]]]:
+        """What gives all that goes on of a record."""
+        call, results = self._called(function)
+
+        async def answer(record: Any) -> list[Any]:
+            result = await call(record)
+            if type(result) in self._refused:
+                raise refuse(self._flight.name, result)
+            return results(result, record)
+
+        return [answer]
+
+    def hurry(self) -> None:
+        """The job is drained: what waits to be tried again is tried at once."""
+        if self._replica is not None:
+            self._loop.loop.call_soon_threadsafe(self._replica.hurry)
 
     def begin_close(self, is_cancelled: bool) -> float:
         """Cancels the calls that still run, and with ``is_cancelled`` also the tasks that the function left behind.
@@ -219,6 +127,7 @@ class LoopRunner:
             self._is_ending = True
             self._loop.loop.remove_reader(self.bridge.fileno())
             tasks = [*self._tasks.values(), *(self._owner.tasks if is_cancelled else [])]
+            tasks += [] if self._replica is None else self._replica.tasks
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -253,15 +162,17 @@ class LoopRunner:
             self._job_loop.release()
         if loop.broken:
             raise loop.broken.pop(0)
-        return _told(left) if left else None
+        return told(left) if left else None
 
     async def _close(self) -> None:
         OWNER.set(self._owner)
         await self._owner.buried()
-        ends = endings(self._function) if hasattr(self._function, "execute") else []
-        self._function = None
+        function, self._function = self._function, None
+        await (self._end_function(function) if self._replica is None else self._replica.close_later())
+
+    async def _end_function(self, function: Any) -> None:
         failed: BaseException | None = None
-        for _, end in ends:
+        for _, end in endings(function) if hasattr(function, "execute") else []:
             try:
                 if inspect.isawaitable(ending := end()):
                     await ending
@@ -313,11 +224,10 @@ class LoopRunner:
         if not self._is_ending and self.bridge.send():
             self._take()
 
-    def _called(
-        self, function: Callable[[Any], Any]
-    ) -> tuple[Callable[[Any], Awaitable[Any]], Callable[[Any, Any], list[Any]]]:
+    def _called(self, made: Any) -> tuple[Callable[[Any], Awaitable[Any]], Callable[[Any, Any], list[Any]]]:
         """What is called with a record and awaited, and what makes a list of what goes on of the result and the
         record."""
+        function = method_of(made)
         if inspect.isasyncgenfunction(function) or inspect.isasyncgenfunction(getattr(function, "__call__", None)):
             if self._flight.kind is not FLATMAP:
                 raise TypeError(f"`{self._flight.name}` is an async generator: those are for `flatmap`")
@@ -325,9 +235,9 @@ class LoopRunner:
             async def generated(record: Any) -> list[Any]:
                 return [result async for result in function(record)]
 
-            return generated, _as_it_is
-        results = _results(self._flight, self._function)
-        if not isinstance(self._function, FlatMapFunction):
+            return generated, as_it_is
+        results = results_of(self._flight, made)
+        if not isinstance(made, FlatMapFunction):
             return function, results
 
         async def collecting(record: Any) -> list[Any]:
@@ -337,29 +247,4 @@ class LoopRunner:
             returned = results(await function(record), record)
             return [*collected, *returned]
 
-        return collecting, _as_it_is
-
-
-def _as_it_is(results: list[Any], _record: Any) -> list[Any]:
-    return results
-
-
-def _results(flight: Flight, function: Any) -> Callable[[Any, Any], list[Any]]:
-    kind = flight.kind
-    if isinstance(function, FlatMapFunction) or kind.result is None:
-        return _collected
-    return partial(_some, flight.count_none, kind.result) if kind.drops_none else kind.result
-
-
-def _some(
-    count_none: Callable[[], int], results: Callable[[Any, Any], list[Any]], result: Any, record: Any
-) -> list[Any]:
-    if result is None:
-        count_none()
-        return []
-    return results(result, record)
-
-
-def _collected(results: Any, _record: Any) -> list[Any]:
-    """Of a function that may have collected its results instead of returning them."""
-    return several(results)
+        return collecting, as_it_is

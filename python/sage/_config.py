@@ -6,12 +6,15 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._arguments import meant, seconds, truth
 
+if TYPE_CHECKING:
+    from ._faults import Faults
+
 #: What the engine reads of the ``config`` of an environment; the sections, with their keys.
-KEYS = ("timeouts", "most_queued_calls", "queue_bytes", "on_signal", "log_dir", "keep_none")
+KEYS = ("timeouts", "most_queued_calls", "queue_bytes", "on_signal", "log_dir", "keep_none", "fault_tolerance")
 
 
 class Timeouts(NamedTuple):
@@ -43,6 +46,7 @@ def check_config(config: dict[Any, Any]) -> None:
     timeouts_of(config)
     on_signal_of(config)
     keep_none_of(config)
+    faults_of(config)
 
 
 def timeouts_of(config: Mapping[Any, Any]) -> Timeouts:
@@ -67,6 +71,16 @@ def on_signal_of(config: Mapping[Any, Any]) -> str:
 def keep_none_of(config: Mapping[Any, Any]) -> bool:
     """Whether results of maps that are ``None`` are records, where the step does not say."""
     return truth("`keep_none` of `config`", config.get("keep_none", False))
+
+
+def faults_of(config: Mapping[Any, Any]) -> Faults | None:
+    """What becomes of functions that raise; ``None`` where the first exception is the job's."""
+    given = config.get("fault_tolerance")
+    if given is None:
+        return None
+    from ._faults import read  # few programs say it
+
+    return read(given)
 
 
 def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from ._nones import Nones
 from ._sage import Binding, caller
 
 if TYPE_CHECKING:
+    from ._faults import Faults
+    from ._restarts import Restarts
     from ._sage import Caller, Handle, ServiceFuture
 
 
@@ -26,6 +28,8 @@ class JobContext:
     environment: str
     services: tuple[str, ...]
     timeouts: Timeouts
+    #: What becomes of functions that raise, if that is said.
+    faults: Faults | None = None
 
     @property
     def logger(self) -> logging.Logger:
@@ -48,6 +52,12 @@ class ServiceCalls:
         #: The job's id, and the folder for what its functions write, if it has log files: both from `bind` on.
         self.job_id: str | None = None
         self.log_dir: str | None = None
+        #: How often its functions were made anew, where they may be.
+        self.restarts: Restarts | None = None
+        if job.faults is not None:
+            from ._restarts import Restarts
+
+            self.restarts = Restarts()
         #: ``call_service`` as functions have it.
         self.call = caller(self._handles, _call, _item)
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 from . import _sage
 from ._arguments import check_call, seconds, text, truth, warn, whole
-from ._config import Timeouts, check_config, on_signal_of, timeouts_of
+from ._config import Timeouts, check_config, faults_of, on_signal_of, timeouts_of
 from ._context import Context, JobContext, ServiceCalls
 from ._handles import ServiceHandle, name_of_service
 from ._interrupted import Sources
@@ -74,8 +74,9 @@ class LocalEnvironment(Pipeline):
     ``"finish"`` is like ``stop``: sinks finish, and the job succeeds. ``"log_dir"``: a folder such as ``".sage/logs"``
     for log files of each job; by default that of the environment variable ``SAGE_LOG_DIR``, or none. ``"keep_none"``:
     whether the ``None`` that a ``map`` returns is a record, where the step does not say; it is read when the step is
-    declared (default: ``False``). Every other key is the program's own, but a key that looks like a misspelt one of
-    these is an error.
+    declared (default: ``False``). ``"fault_tolerance"``: a new instance takes the place of a function that raised, and
+    the record is tried again; the keys of the mapping are SAGE's, see docs/coming-from-sage.md (default: ``None``).
+    Every other key is the program's own, but a key that looks like a misspelt one of these is an error.
 
     ``scheduler`` is ``"fifo"`` (the default), ``"load_aware"``, or an object with ``make_decision``: see
     ``sage.runtime.BaseScheduler``. ``enable_monitoring`` has no effect: every job has a ``report``.
@@ -413,4 +414,4 @@ class LocalEnvironment(Pipeline):
         return _Options(self.name, finishes, context.timeouts, queued_calls, queue_bytes, folder, ask=ask)
 
     def _context(self) -> JobContext:
-        return JobContext(self.name, tuple(self._services), timeouts_of(self.config))
+        return JobContext(self.name, tuple(self._services), timeouts_of(self.config), faults_of(self.config))

@@ -12,7 +12,6 @@ from typing import Any
 from ._awaiting import UNAWAITED, check_hook, refuse
 from ._context import Context, InJob
 from ._metronome import lock_of, releasing
-from ._pace import SLICE
 from ._sage import Nothing
 
 #: What SAGE programs import of several modules.
@@ -288,8 +287,8 @@ def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[A
     gives_none = getattr(function, "_gives_none", False)
     lock = lock_of(function)
     while True:
-        while lock is not None and not lock.wait_for_release(SLICE):
-            yield Nothing
+        while lock is not None and (wait := lock.awaited()) is not None:
+            yield wait
         record = execute()
         if type(record) in UNAWAITED:
             raise refuse(name, record)

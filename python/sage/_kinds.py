@@ -123,7 +123,11 @@ def flattened(made: Made, function: Any) -> Callable[[Any], Iterable[Any]]:
         return called(made, function)
 
     def call(record: Any) -> Iterable[Any]:
-        returned = function.execute(record)
+        try:
+            returned = function.execute(record)
+        except BaseException:
+            function.__dict__.pop("_collected", None)  # they are not those of the next record
+            raise
         collected = function.__dict__.pop("_collected", [])
         return [*collected, *several(returned)] if collected else returned
 

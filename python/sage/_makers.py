@@ -7,7 +7,7 @@ process and make the functions there. ``make`` gets the live objects of the proc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import GeneratorType
 from typing import Any
@@ -19,6 +19,7 @@ from ._functions import Executed, executed, hook, instance, is_function_class
 from ._job_loop import JobLoop
 from ._kinds import BATCH, ITERABLE, Link, Part
 from ._pace import Pace, Paced
+from ._policies import Retry
 from ._process import Runner
 
 
@@ -28,9 +29,11 @@ class Maker:
 
     parts: tuple[Part, ...]
     job: JobContext
+    #: How often functions are called again before they are made anew, in a job that does that.
+    retry: Retry | None = field(default=None, kw_only=True)
 
-    def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Any:
-        """Makes it for a replica, which calls services by ``calls``."""
+    def make(self, calls: ServiceCalls, replica: int, parallelism: int, pause: Any = None) -> Any:
+        """Makes it for a replica, which calls services by ``calls``. ``pause`` waits between two attempts."""
         raise NotImplementedError
 
     def here(self, calls: ServiceCalls) -> Any:
@@ -56,6 +59,14 @@ class Maker:
                 raise
         return function
 
+    def is_restarted(self, part: Part) -> bool:
+        """Whether its function is made anew when it raises."""
+        if self.job.faults is None:
+            return False
+        from ._restarted import is_restarted
+
+        return is_restarted(part.made[0])
+
 
 @dataclass(frozen=True)
 class ChainMaker(Maker):
@@ -64,19 +75,26 @@ class ChainMaker(Maker):
     takes: Form = Form()
     gives: Form = Form()
 
-    def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Chain:
+    def make(self, calls: ServiceCalls, replica: int, parallelism: int, pause: Any = None) -> Chain:
         links: list[Link] = []
         made: list[Any] = []
         for part in self.parts:
             function = part.made[0]
-            if is_function_class(function):
-                try:
+            try:
+                if self.is_restarted(part):
+                    from ._restarted import chained
+
+                    anew, linked = chained(self, part, calls, replica, parallelism, pause)
+                    made.append(anew)
+                    links += linked
+                    continue
+                if is_function_class(function):
                     function = self._instance(part, calls, replica, parallelism)
-                except BaseException:
-                    close_all(made, calls.loop)
-                    raise
-                made.append(function)
-            links += part.kind.links(part, function)
+                    made.append(function)
+                links += part.kind.links(part, function)
+            except BaseException:
+                close_all(made, calls.loop)
+                raise
         return Chain(links, made, calls.loop, self.takes, self.gives, calls.nones)
 
 
@@ -88,9 +106,15 @@ class FlightMaker(Maker):
     is_timed: bool = False
     is_async: bool = False
 
-    def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Any:
-        # Here, as few programs need asyncio, which takes long to import.
-        from ._async import Flight, LoopRunner, ThreadRunner
+    def make(self, calls: ServiceCalls, replica: int, parallelism: int, pause: Any = None) -> Any:
+        from ._in_flight import Flight, ThreadRunner
+
+        runner: Any = ThreadRunner
+        if self.is_async:
+            # Here, as few programs need asyncio, which takes long to import.
+            from ._async import LoopRunner
+
+            runner = LoopRunner
 
         (part,) = self.parts
         timeouts = self.job.timeouts
@@ -100,16 +124,24 @@ class FlightMaker(Maker):
         # On a loop, the runner sets it up.
         make = self._made if self.is_async else self._instance
         function = partial(make, part, calls, replica, parallelism) if is_class else lambda: part.made[0]
-        runner = LoopRunner if self.is_async else ThreadRunner
-        return runner(flight, function, calls.loop)
+        anew = None
+        if self.is_restarted(part):
+            from ._restarted import replica_of
+
+            anew = partial(replica_of, self, part, calls, replica, parallelism)
+        return runner(flight, function, calls.loop, anew)
 
 
 @dataclass(frozen=True)
 class ProcessMaker(Maker):
     """Of a function that is called for records and timers."""
 
-    def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Runner:
+    def make(self, calls: ServiceCalls, replica: int, parallelism: int, pause: Any = None) -> Any:
         (part,) = self.parts
+        if self.is_restarted(part):
+            from ._restarted import Processed
+
+            return Processed(self, part, calls, replica, parallelism, pause)
         return Runner(self._instance(part, calls, replica, parallelism), part.inputs, calls.loop)
 
 
@@ -121,11 +153,16 @@ class SourceMaker(Maker):
     is_retried: bool = False
     pace: Pace = Pace()
 
-    def make(self, calls: ServiceCalls, replica: int, parallelism: int) -> Records:
+    def make(self, calls: ServiceCalls, replica: int, parallelism: int, pause: Any = None) -> Records:
         (part,) = self.parts
         pace = partial(Paced, pace=self.pace, logger=self.job.logger.getChild(part.name)) if self.pace else None
         if part.kind is ITERABLE:
             return Records(part.made[0], [], calls.loop, pace)
+        if self.is_restarted(part):
+            from ._restarted import sourced
+
+            anew, records = sourced(self, part, calls, replica, parallelism)
+            return Records(records, [anew], calls.loop, pace)
         function = self._instance(part, calls, replica, parallelism)
         made = [function] if isinstance(part.made[0], type) else []
         if self.is_retried:

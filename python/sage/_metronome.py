@@ -9,6 +9,7 @@ from inspect import iscoroutinefunction
 from typing import Any, overload
 
 from ._arguments import seconds
+from ._sage import Wait
 
 
 class Metronome:
@@ -60,14 +61,29 @@ class Lock:
     def __init__(self, name: str) -> None:
         self.name = name
         self._released = threading.Event()
+        self._guard = threading.Lock()
+        #: Those of sources that wait for the release.
+        self._waits: list[Wait] = []
 
     def wait_for_release(self, timeout: float | None = None) -> bool:
         """Waits until it is released, or for ``timeout`` seconds; says whether it is."""
         return self._released.wait(timeout)
 
+    def awaited(self) -> Wait | None:
+        """What the engine waits for, until it is released; ``None`` if it is."""
+        with self._guard:
+            if self._released.is_set():
+                return None
+            self._waits.append(Wait())
+            return self._waits[-1]
+
     def release_once(self) -> None:
         """Lets the source make one record."""
-        self._released.set()
+        with self._guard:
+            waits, self._waits = self._waits, []
+            self._released.set()
+        for wait in waits:
+            wait.end()
 
     #: The name under which SAGE releases it at the end.
     force_release = release_once

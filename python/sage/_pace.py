@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._arguments import seconds, whole
-from ._sage import Nothing
-
-#: How long a source waits at a time, in seconds, before the engine sees whether the job goes on.
-SLICE = 0.01
+from ._sage import Nothing, Wait
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,10 @@ class Paced:
     def __next__(self) -> Any:
         left = self._due - time.monotonic() if self._due else 0.0
         if left > 0:
-            time.sleep(min(left, SLICE))
-            return Nothing
+            return Wait(left)
         record = next(self._records)
+        if type(record) is Wait:
+            return record
         if self._pace.delay:
             self._due = time.monotonic() + self._pace.delay
         if record is not Nothing:

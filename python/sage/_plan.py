@@ -3,7 +3,7 @@ one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ._chain import Form
@@ -167,6 +167,9 @@ def _planned(
         # Of one replica, records are together whatever their keys.
         strategy = first.inputs[0][0].strategy
     name, policy = _name(run), last.policy
+    if policy.retry is not None and isinstance(make, Maker) and make.is_restarted(last.part):
+        # It comes before a new instance, which the package makes.
+        make, policy = replace(make, retry=policy.retry), replace(policy, retry=None)
     of = tuple(step for step in run if step.owner is None)
     return Step(
         name, spec, inputs, outputs, make, first.parallelism, strategy, takes, gives, policy, times, Told(name), of

@@ -67,6 +67,7 @@ class Run:
         self.kept = calls.kept
         #: Results of its functions that are no records.
         self.nones = calls.nones
+        self.restarts = calls.restarts
         self._has_said = False
         #: The message about them.
         self.said: str | None = None
@@ -94,6 +95,8 @@ class Run:
                     leave_signals()
                 self._calls.close()
                 self.ends()
+                if self.restarts is not None:
+                    self.restarts.over(self.job.error is None)
                 self._tell_end()
                 self._say_nones()
                 self.said = told_of(self.kept) or self.said

@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
-from sage import BatchFunction, DataStream, LocalEnvironment, SourceFunction, StopSignal
+from sage import BatchFunction, DataStream, LocalEnvironment, SinkFunction, SourceFunction, StopSignal
+from sage._metronome import Lock
+from sage._pace import Paced
+from sage._sage import Wait
 
 
 class Polled(SourceFunction):
@@ -82,6 +85,62 @@ def test_a_long_delay_holds_nothing_up(end: str) -> None:
     except RuntimeError:
         assert end == "cancel"
     assert time.monotonic() - began < 5
+
+
+def test_a_delay_is_one_wait_however_long_and_whatever_wakes_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    polls: list[Any] = []
+    ask = Paced.__next__
+    monkeypatch.setattr(Paced, "__next__", lambda paced: (polls.append(ask(paced)), polls[-1])[1])
+    env, come = LocalEnvironment("idle"), threading.Event()
+    env.from_batch([1, 2], delay=3600).sink(lambda n: come.set())
+    job = env.submit()
+    assert come.wait(10)
+    for _ in range(3):
+        # Each wakes the source, which then waits on.
+        job.pause()
+        job.resume()
+    job.drain()
+    job.wait()
+    # A job that is told to end at once may do so before the wait.
+    assert polls[0] == 1 and len(polls) <= 2 and all(type(poll) is Wait for poll in polls[1:])
+
+
+def test_nobody_looks_again_and_again_whether_a_metronome_was_released() -> None:
+    class Looked(Lock):
+        looks = 0
+
+        def awaited(self) -> Any:
+            self.looks += 1
+            return super().awaited()
+
+    lock = Looked("slow")
+
+    class Ask(BatchFunction):
+        use_metronome = True
+        metronome = lock
+        n = 0
+
+        def execute(self) -> Any:
+            self.n += 1
+            return self.n if self.n < 4 else None
+
+    class Answer(SinkFunction):
+        use_metronome = True
+        metronome = lock
+
+        def execute(self, n: int) -> None:
+            got.append(n)
+
+    got: list[int] = []
+    env = LocalEnvironment("locked")
+    env.from_batch(Ask).sink(Answer)
+    job = env.submit()
+    job.pause()
+    job.resume()
+    lock.release_once()
+    job.wait()
+    # Once before each poll, and once more where it had to wait.
+    assert got == [1, 2, 3] and lock.looks <= 8
 
 
 class WithDelay(Batch):

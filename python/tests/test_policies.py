@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 import sage._policies
-from sage import DeadLetter, JobFailed, Letter, LocalEnvironment, MapFunction, Retry, Skip, read_letters
+from sage import (
+    DeadLetter,
+    FlatMapFunction,
+    JobFailed,
+    Letter,
+    LocalEnvironment,
+    MapFunction,
+    Retry,
+    Skip,
+    read_letters,
+)
 
 
 def tens(n: int) -> int:
@@ -167,3 +177,19 @@ def test_policies_that_cannot_be() -> None:
 def test_the_examples_in_docstrings_run() -> None:
     failed, attempted = doctest.testmod(sage._policies)
     assert failed == 0 and attempted > 0
+
+
+def test_what_a_flatmap_collected_for_a_record_that_failed_is_none_of_the_next_one_or_the_next_attempt() -> None:
+    class Collecting(FlatMapFunction):
+        calls = 0
+
+        def execute(self, n: int) -> None:
+            type(self).calls += 1
+            self.collect(n)
+            if n == 2 or type(self).calls == 1:
+                raise ValueError("too late")
+
+    env = LocalEnvironment("collected")
+    out = env.from_batch([1, 2, 3]).flatmap(Collecting, retry=Retry(2, first=0.0), on_error="skip").collect()
+    env.submit(autostop=True)
+    assert out == [1, 3]

@@ -164,6 +164,12 @@ impl AsyncFunction<Record> for Caller {
         output
     }
 
+    fn hurry(&mut self) {
+        let Some(meeting) = &self.meeting else { return };
+        // It only sets what is waited for.
+        attach(|py| meeting.runner.call_method0(py, intern!(py, "hurry"))).map_or_else(drop, drop);
+    }
+
     /// What the function has left behind is waited for: as long as the runner says, less if the task has to end before.
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         let Some(meeting) = self.meeting.take() else { return Ok(()) };

@@ -23,6 +23,7 @@ use crate::object::Object;
 use crate::records::Records;
 use crate::stage::{Form, Stage};
 use crate::thread::{self, attach, call, call_method};
+use crate::waits::Cancelled;
 
 /// How a chain is run.
 #[derive(Clone, Copy)]
@@ -73,7 +74,7 @@ impl Chain {
     pub(crate) fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
         self.of = Some(thread::watched());
         attempt(|py| {
-            let adapter = self.make.made(py, cx.replica, cx.parallelism)?;
+            let adapter = self.make.made_pausing(py, cx)?;
             let adapter = self.adapter.insert(adapter.unbind()).bind(py);
             let stages = adapter.getattr("stages")?.try_iter()?.map(|stage| Stage::of(&stage?));
             self.stages = stages.collect::<PyResult<_>>()?;
@@ -178,10 +179,13 @@ impl Chain {
             self.pace.took(given, begun.elapsed());
         }
         let ran = ran.and_then(|carried| self.ran(py, number, level, &records, carried, &out));
-        ran.map_err(|exception| {
+        ran.or_else(|exception| {
             self.drop_rest(py);
+            if exception.is_instance_of::<Cancelled>(py) {
+                return Ok(Vec::new());
+            }
             let record = (self.ended.unwrap_or_default() == 0).then_some(self.before);
-            self.blamed(py, exception, record)
+            Err(self.blamed(py, exception, record))
         })
     }
 
@@ -260,8 +264,8 @@ impl Chain {
         });
         let raised = Raised::by(py, exception, function);
         match record {
-            Some(record) => AtRecord::new(record, raised).into(),
-            None => raised.into(),
+            Some(record) => AtRecord::new(record, raised.error()).into(),
+            None => raised.error(),
         }
     }
 

@@ -2,8 +2,9 @@
 
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTypeError};
+use pyo3::intern;
 use pyo3::prelude::*;
-use sage::{BoxError, Fatal};
+use sage::{BoxError, Fatal, RetriesExhausted};
 
 use crate::thread::attach;
 
@@ -15,6 +16,12 @@ create_exception!(
     PyTypeError,
     "A function returned something to await, and nothing awaits it."
 );
+create_exception!(
+    sage._sage,
+    StateNotKept,
+    PyRuntimeError,
+    "The state of a function cannot be kept as its checkpoint."
+);
 
 /// An exception that Python code raised.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +31,8 @@ pub(crate) struct Raised {
     pub(crate) exception: PyErr,
     message: String,
     is_fatal: bool,
+    /// How often the function was called, where it was called again.
+    attempts: Option<u32>,
 }
 
 /// How much of a function's name a message shows.
@@ -53,12 +62,19 @@ impl Raised {
             message = format!("in `{name}{more}`{at}: {message}");
         }
         let is_fatal = is_fatal(py, &exception);
-        Self { exception, message, is_fatal }
+        // Of the package's own: see `_restarts.py`.
+        let attempts = exception.value(py).getattr(intern!(py, "_sage_attempts"));
+        let attempts = attempts.and_then(|attempts| attempts.extract()).ok();
+        Self { exception, message, is_fatal, attempts }
     }
 
     /// As an error of a record, of which a policy may say what becomes of it.
     pub(crate) fn error(self) -> BoxError {
-        if self.is_fatal { Fatal::new(self).into() } else { self.into() }
+        match self.attempts {
+            _ if self.is_fatal => Fatal::new(self).into(),
+            Some(attempts) => RetriesExhausted { attempts, source: self.into() }.into(),
+            None => self.into(),
+        }
     }
 }
 
@@ -66,7 +82,7 @@ impl Raised {
 /// record.
 fn is_fatal(py: Python<'_>, exception: &PyErr) -> bool {
     if exception.is_instance_of::<PyException>(py) {
-        return exception.is_instance_of::<NotAwaited>(py);
+        return exception.is_instance_of::<NotAwaited>(py) || exception.is_instance_of::<StateNotKept>(py);
     }
     // A function that gives up a call of its own may raise it; it says nothing of the program.
     exception.get_type(py).name().map_or(true, |name| name != "CancelledError")

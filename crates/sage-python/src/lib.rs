@@ -49,6 +49,7 @@ mod thread;
 mod timers;
 mod value;
 mod vectorcall;
+mod waits;
 mod weight;
 mod windows;
 mod workers;
@@ -132,7 +133,7 @@ mod _sage {
     use crate::{
         bridge::Bridge,
         call_service::caller,
-        error::{NotAwaited, ServiceError, SubmitError},
+        error::{NotAwaited, ServiceError, StateNotKept, SubmitError},
         future::ServiceFuture,
         job::{Job, WorksFor},
         method::Binding,
@@ -142,5 +143,6 @@ mod _sage {
         source::Nothing,
         spec::{Reset, Role, Spec, Strategy},
         thread::{await_end, end_attaching},
+        waits::{Cancelled, Pause, Wait},
     };
 }

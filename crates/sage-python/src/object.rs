@@ -3,8 +3,10 @@
 use std::ops::Deref;
 
 use pyo3::prelude::*;
+use sage::OpenContext;
 
 use crate::thread::{attach, call};
+use crate::waits::Pause;
 
 /// A Python object, such as what a step makes its functions with for each replica. One that is dropped by a thread that
 /// is not attached is released when the next thread attaches.
@@ -15,6 +17,11 @@ impl Object {
     /// What the object makes for a replica, by a call.
     pub(crate) fn made<'py>(&self, py: Python<'py>, replica: usize, of: usize) -> PyResult<Bound<'py, PyAny>> {
         call(self.0.bind(py), &(replica, of).into_pyobject(py)?, None)
+    }
+
+    /// The same of functions that may be tried again on the task's thread, after a pause.
+    pub(crate) fn made_pausing<'py>(&self, py: Python<'py>, cx: &OpenContext) -> PyResult<Bound<'py, PyAny>> {
+        call(self.0.bind(py), &(cx.replica, cx.parallelism, Pause::of(cx)).into_pyobject(py)?, None)
     }
 
     pub(crate) fn into_bound(self, py: Python<'_>) -> Bound<'_, PyAny> {

@@ -104,6 +104,7 @@ pub(crate) fn start(
     let offsets = Offsets::new();
     let mut rows = declare(py, &env, steps, &offsets)?;
     rows.nones = Some(run.getattr("nones")?.unbind());
+    rows.restarts = Some(run.getattr("restarts")?.unbind());
     let refused = |error: sage::SubmitError| SubmitError::new_err(error.to_string());
     let prepared = py.detach(|| env.prepare()).map_err(refused)?;
     bind.call1((handles, prepared.id(), prepared.log_dir().map(Path::as_os_str)))?;

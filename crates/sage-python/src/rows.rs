@@ -37,10 +37,16 @@ pub(crate) struct Rows {
     pub(crate) cuts_off: bool,
     /// In Python: how many results of each step were `None` and so no records; see `python/sage/_nones.py`.
     pub(crate) nones: Option<Py<PyAny>>,
+    /// In Python: how often functions were made anew; see `python/sage/_restarts.py`.
+    pub(crate) restarts: Option<Py<PyAny>>,
 }
 
 /// How many results of each step were `None` and so no records, by its name.
 type Nones = HashMap<String, u64>;
+
+/// How often the functions of each step were made anew, how many records' changes of their states were lost, and how
+/// often they were called again as they were; by its name.
+type Restarts = HashMap<String, (u64, u64, u64)>;
 
 impl Rows {
     pub(crate) fn new(steps: &[Step]) -> Self {
@@ -87,10 +93,17 @@ impl Rows {
         told.and_then(|told| told.ok()?.extract(py).ok()).unwrap_or_default()
     }
 
+    fn restarts(&self, py: Python<'_>) -> Restarts {
+        let told = self.restarts.as_ref().map(|restarts| restarts.call_method0(py, intern!(py, "told")));
+        // As above.
+        told.and_then(|told| told.ok()?.extract(py).ok()).unwrap_or_default()
+    }
+
     /// Has a report tell of the program's steps.
     pub(crate) fn tell(&self, py: Python<'_>, report: &mut JobReport) {
         let is_whole = report.outcome == Outcome::Succeeded && !self.cuts_off;
         let (nones, notes) = self.nones(py);
+        let restarts = self.restarts(py);
         report.notes.extend(notes);
         let (mut rows, mut parts, mut row_of) = (Vec::new(), Vec::new(), HashMap::new());
         for operator in std::mem::take(&mut report.operators) {
@@ -98,7 +111,7 @@ impl Rows {
             let told = &self.steps[number].1;
             if place == Some(Ordering::Equal) {
                 row_of.insert(number, rows.len());
-                rows.push(told.row_of(operator, &nones, is_whole));
+                rows.push(told.row_of(operator, &nones, &restarts, is_whole));
             } else {
                 // Behind a sink nothing comes out.
                 let ends = place == Some(Ordering::Greater) && self.steps[told.row].1.sink.is_some();
@@ -146,7 +159,13 @@ pub(crate) fn functions_of(step: &str) -> String {
 }
 
 impl Told {
-    fn row_of(&self, mut row: OperatorReport, nones: &Nones, is_whole: bool) -> OperatorReport {
+    fn row_of(&self, mut row: OperatorReport, nones: &Nones, restarts: &Restarts, is_whole: bool) -> OperatorReport {
+        let functions = self.functions.iter().filter_map(|(name, _)| name.as_ref()).filter(|name| **name != self.name);
+        for (restarted, lost, retried) in functions.chain([&self.name]).filter_map(|name| restarts.get(name)) {
+            row.restarts += restarted;
+            row.state_lost += lost;
+            row.retries += retried;
+        }
         if self.sink.is_some() {
             // Whether it is a sink of the engine's or not, nothing comes out of it; it has written them.
             let dropped: u64 = (0..self.functions.len()).map(|index| self.dropped(index, nones)).sum();

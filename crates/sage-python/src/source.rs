@@ -11,6 +11,7 @@ use crate::Record;
 use crate::error::{Raised, attempt};
 use crate::object::Object;
 use crate::thread::{attach, call_method, next};
+use crate::waits::{Wait, Waiting};
 
 /// How many records of a container are asked for at a time.
 const MOST_RECORDS: usize = 512;
@@ -29,6 +30,8 @@ pub(crate) struct Iterated {
     adapter: Option<Py<PyAny>>,
     iterator: Option<Py<PyIterator>>,
     ready: VecDeque<Record>,
+    /// What it said that it waits for.
+    waiting: Option<Waiting>,
     /// What came instead of a record, behind those that are ready.
     end: Option<Result<(), Raised>>,
     /// How many records are asked for at a time: one where the next may take as long as it likes, so that it holds back
@@ -44,7 +47,7 @@ impl Iterated {
 
     /// Reads an iterator that may wait for its next record.
     pub(crate) fn one_by_one(make: Object) -> Self {
-        Self { make, adapter: None, iterator: None, ready: VecDeque::new(), end: None, most: 1 }
+        Self { make, adapter: None, iterator: None, ready: VecDeque::new(), waiting: None, end: None, most: 1 }
     }
 
     /// Asks the iterator for records.
@@ -52,10 +55,14 @@ impl Iterated {
         let Some(iterator) = &self.iterator else { return };
         attach(|py| {
             let iterator = iterator.bind(py);
-            let nothing = py.get_type::<Nothing>();
+            let (nothing, waits) = (py.get_type::<Nothing>(), py.get_type::<Wait>());
             while self.ready.len() < self.most {
                 match next(iterator) {
                     Some(Ok(record)) if record.is(&nothing) => return,
+                    Some(Ok(record)) if record.is_exact_instance(&waits) => {
+                        self.waiting = record.cast_into().ok().map(|wait| Waiting::begin(wait.unbind()));
+                        return;
+                    }
                     Some(Ok(record)) => self.ready.push_back(Record::of(record)),
                     end => {
                         let end = end.transpose().map_err(|exception| Raised::new(py, exception));
@@ -85,6 +92,12 @@ impl Source for Iterated {
         if cx.interrupted() {
             return Ok(Next::Idle);
         }
+        if self.waiting.as_ref().is_some_and(|waiting| !waiting.is_over(cx)) {
+            return Ok(Next::Idle);
+        }
+        if self.waiting.is_some() {
+            attach(|_py| self.waiting = None);
+        }
         if self.ready.is_empty() && self.end.is_none() {
             self.fill();
         }
@@ -98,7 +111,9 @@ impl Source for Iterated {
             }
             Some(Err(raised)) => Err(raised.error()),
             None => {
-                cx.wait(PAUSE);
+                if self.waiting.is_none() {
+                    cx.wait(PAUSE);
+                }
                 Ok(Next::Idle)
             }
         }
@@ -107,6 +122,7 @@ impl Source for Iterated {
     fn close(&mut self, _cx: &CloseContext) -> Result<(), BoxError> {
         Ok(attempt(|py| {
             self.ready.clear();
+            self.waiting = None;
             self.iterator = None;
             self.adapter.take().map_or(Ok(()), |adapter| call_method(py, &adapter, "close").map(drop))
         })?)

@@ -17,6 +17,7 @@ use crate::policies::policed;
 use crate::steps::Step;
 use crate::thread::{attach, call, call_method};
 use crate::value::Key;
+use crate::waits::Cancelled;
 
 /// The state of a key. A new key has none.
 #[derive(Clone, Default)]
@@ -55,7 +56,10 @@ impl Runner {
             let Some(made) = &self.made else { return Ok(Vec::new()) };
             let kept = state.0.as_ref().map(|state| state.clone_ref(py));
             let arguments = (kept, cx.key().object(py)?, cx.now().millis(), cx.watermark().millis(), subject(py)?);
-            let result = call(&made.bind(py).getattr(name)?, &arguments.into_pyobject(py)?, None)?;
+            let result = match call(&made.bind(py).getattr(name)?, &arguments.into_pyobject(py)?, None) {
+                Err(exception) if exception.is_instance_of::<Cancelled>(py) => return Ok(Vec::new()),
+                result => result?,
+            };
             let (kept, wishes, forget): (Object, Vec<Wish>, bool) = result.extract()?;
             state.0 = Some(kept);
             if forget {
@@ -82,7 +86,7 @@ impl Runner {
 
 impl ProcessFunction<Record, Arc<Key>, State, Record> for Runner {
     fn open(&mut self, cx: &OpenContext) -> Result<(), BoxError> {
-        self.made = Some(attempt(|py| self.make.made(py, cx.replica, cx.parallelism).map(Object::from))?);
+        self.made = Some(attempt(|py| self.make.made_pausing(py, cx).map(Object::from))?);
         Ok(())
     }
 

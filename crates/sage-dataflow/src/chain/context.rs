@@ -1,12 +1,13 @@
 //! The contexts with which the engine opens, finishes and closes operators, sources and sinks.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::fault::Stop;
 use super::policy::Passed;
 use crate::clock::Clock;
 use crate::control::{Control, JobControl, StopReason};
-use crate::sync::lock;
+use crate::sync::{lock, park_for};
 
 /// The argument of `open`: an operator's or sink's replica, its name, and the job's clock.
 #[derive(Debug, Clone)]
@@ -31,6 +32,17 @@ impl OpenContext {
     /// Returns a flag that tells whether the job is being cancelled, for the whole life of the operator or sink.
     pub fn cancelling(&self) -> Cancelling {
         Cancelling(self.control.clone())
+    }
+
+    /// Waits for `duration` before something that failed is tried again, as a retry does: on the task's own thread,
+    /// while it works on a record. Returns whether the whole time has passed; if not, the job is drained, and the next
+    /// attempt should be the last. Returns [`Stop::Cancelled`] once the job is being cancelled.
+    pub fn pause(&self, duration: Duration) -> Result<bool, Stop> {
+        park_for(duration, || self.control.load() < Control::Drain);
+        match self.control.load() {
+            Control::Cancel => Err(Stop::Cancelled),
+            control => Ok(control < Control::Drain),
+        }
     }
 }
 

@@ -7,9 +7,7 @@ use super::letters::DeadLetter;
 use super::push::Push;
 use super::retry::{RetriesExhausted, Retry};
 use crate::BoxError;
-use crate::control::Control;
 use crate::guarded::chain_of;
-use crate::sync::park_for;
 
 /// What becomes of the records on which an operator fails, as its chain was compiled for.
 pub trait Handling<I>: Send {
@@ -131,17 +129,12 @@ impl<I> Keeper<I> {
         self.retries += 1;
         let Some(retry) = &self.retry else { return Ok(1) };
         cx.passed.retries.publish(self.retries);
-        park_for(retry.wait(failures), || cx.control.load() < Control::Drain);
-        match cx.control.load() {
-            Control::Cancel => Err(Stop::Cancelled),
-            Control::Drain => Ok(failures + 1),
-            Control::Run | Control::Pause => Ok(retry.attempts),
-        }
+        Ok(if cx.pause(retry.wait(failures))? { retry.attempts } else { failures + 1 })
     }
 
     #[cold]
     fn letter(&mut self, record: I, error: &BoxError, cx: &OpenContext) -> DeadLetter<I> {
-        let attempts = error.downcast_ref::<RetriesExhausted>().map_or(1, |exhausted| exhausted.attempts);
+        let attempts = RetriesExhausted::attempts_of(error).unwrap_or(1);
         self.dead += 1;
         DeadLetter::new(record, self.taken, attempts, &**error, cx, self.dead)
     }

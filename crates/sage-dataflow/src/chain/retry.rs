@@ -112,6 +112,13 @@ pub struct RetriesExhausted {
     pub source: BoxError,
 }
 
+impl RetriesExhausted {
+    /// How many attempts an error tells of; `None` if it is another one.
+    pub(crate) fn attempts_of(error: &BoxError) -> Option<u32> {
+        error.downcast_ref::<Self>().map(|exhausted| exhausted.attempts)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

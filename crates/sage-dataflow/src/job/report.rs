@@ -65,6 +65,13 @@ pub struct OperatorReport {
     pub failed: u64,
     /// How many further attempts a [`retry`](crate::Stream::retry) made.
     pub retries: u64,
+    /// How often a new instance took the place of a function that had failed, as the Python package's
+    /// `fault_tolerance` does.
+    #[serde(default)]
+    pub restarts: u64,
+    /// The records whose changes to the state of such a function were lost with it.
+    #[serde(default)]
+    pub state_lost: u64,
     /// The first error that did not fail the job, of one of its replicas.
     pub first_error: Option<String>,
     /// The records that came too late for their window: dropped, passed to `late_to`, or sent to the stream of

@@ -45,6 +45,13 @@ impl fmt::Display for JobReport {
             if operator.retries > 0 {
                 writeln!(f, "  {name}: retried {}", Amount(operator.retries, "time"))?;
             }
+            if operator.restarts > 0 {
+                write!(f, "  {name}: restarted {}", Amount(operator.restarts, "time"))?;
+                if operator.state_lost > 0 {
+                    write!(f, ", and lost what {} had changed in its state", Amount(operator.state_lost, "record"))?;
+                }
+                writeln!(f)?;
+            }
             if let Some(error) = &operator.first_error {
                 writeln!(f, "  {name}: first error that the policy let pass: {error}")?;
             }

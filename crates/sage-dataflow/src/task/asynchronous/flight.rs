@@ -143,6 +143,7 @@ impl<I, F: AsyncFunction<I>> Flight<I, F> {
     /// Has every further attempt made at once from here on, as the last one of its record.
     pub(crate) fn hurry(&mut self) {
         self.hurried = true;
+        self.function.hurry();
         self.slots.iter().filter(|slot| slot.pausing).for_each(|slot| slot.wake.wake_by_ref());
     }
 

@@ -74,6 +74,10 @@ pub trait AsyncFunction<I>: Clone + Send + 'static {
     /// Turns a future's output into a record or an error.
     fn result(output: <Self::Future as Future>::Output) -> Result<Self::Out, BoxError>;
 
+    /// Runs once when the job is drained while futures are in flight or may follow. A future that waits to try
+    /// something again should do so at once, for the last time.
+    fn hurry(&mut self) {}
+
     /// Releases what `open` acquired, when all futures are done or dropped. Runs exactly once after `open` was called,
     /// whether or not `open` succeeded.
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {

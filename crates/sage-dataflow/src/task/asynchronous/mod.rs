@@ -35,7 +35,9 @@ use tokio::runtime::Handle;
 use super::inlet::is_wanted;
 use super::{Stepped, Task};
 use crate::between::Between;
-use crate::chain::{DeadLetter, Errors, Fatal, Fault, OpenContext, Place, Push, Signal, Stop, TaskContext};
+use crate::chain::{
+    DeadLetter, Errors, Fatal, Fault, OpenContext, Place, Push, RetriesExhausted, Signal, Stop, TaskContext,
+};
 use crate::control::{Control, JobControl};
 use crate::exchange::Circle;
 use crate::exchange::lane::{Inbox, Polled, Taker};
@@ -141,6 +143,7 @@ impl Failing {
             && let Some((record, number, attempts)) = flight.take_failed(slot)
         {
             self.letters += 1;
+            let attempts = RetriesExhausted::attempts_of(&error).unwrap_or(attempts);
             let letter = DeadLetter::new(record, number, attempts, &*error, &self.context, self.letters);
             flight.replace(slot, letter);
             return Ok(());
