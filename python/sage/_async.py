@@ -104,10 +104,14 @@ class LoopRunner:
 
         return [answer]
 
+    @property
+    def has_pauses(self) -> bool:
+        """Whether something waits to be tried again, and is to be told of a drain."""
+        return self._replica is not None
+
     def hurry(self) -> None:
         """The job is drained: what waits to be tried again is tried at once."""
-        if self._replica is not None:
-            self._loop.loop.call_soon_threadsafe(self._replica.hurry)
+        self._loop.loop.call_soon_threadsafe(self._replica.hurry)
 
     def begin_close(self, is_cancelled: bool) -> float:
         """Cancels the calls that still run, and with ``is_cancelled`` also the tasks that the function left behind.

@@ -167,10 +167,14 @@ class ThreadRunner:
 
         return [answer]
 
+    @property
+    def has_pauses(self) -> bool:
+        """Whether something waits to be tried again, and is to be told of a drain."""
+        return self._replica is not None
+
     def hurry(self) -> None:
         """The job is drained: what waits to be tried again is tried at once."""
-        if self._replica is not None:
-            self._pause.hurry()
+        self._pause.hurry()
 
     def begin_close(self, _is_cancelled: bool) -> float:
         """Ends the threads that are in no call. Returns how long to wait for the others, in seconds."""

@@ -172,6 +172,9 @@ class LoopReplica(Replica):
 
     async def close_later(self) -> None:
         """As ``close``."""
+        self._is_over = True
+        for task in self.tasks:
+            task.cancel()
         for made in list(self._old):
             await self._end_later(made)
         last, self.made = self.made, None

@@ -17,7 +17,7 @@ from ._chain import Chain, Form, close_all
 from ._context import Context, JobContext, ServiceCalls
 from ._functions import Executed, executed, hook, instance, is_function_class
 from ._job_loop import JobLoop
-from ._kinds import BATCH, ITERABLE, Link, Part
+from ._kinds import BATCH, FOLDED, ITERABLE, Link, Part
 from ._pace import Pace, Paced
 from ._policies import Retry
 from ._process import Runner
@@ -61,7 +61,8 @@ class Maker:
 
     def is_restarted(self, part: Part) -> bool:
         """Whether its function is made anew when it raises."""
-        if self.job.faults is None:
+        # What folds a window is called by the engine too.
+        if self.job.faults is None or part.kind is FOLDED:
             return False
         from ._restarted import is_restarted
 

@@ -25,7 +25,7 @@ from ._functions import is_function_class
 from ._kinds import Part
 from ._policies import Retry
 from ._restarts import Restarts
-from ._sage import NotAwaited, StateNotKept
+from ._sage import Cancelled, NotAwaited, StateNotKept
 
 if TYPE_CHECKING:
     from ._context import JobContext
@@ -132,6 +132,8 @@ class Replica:
 
     def took_over(self, function: Any) -> None:
         """A new object is there, with its state."""
+        if self._is_over:
+            raise Cancelled("the job is over")
         self.made, self._broken = self._bound(function), None
         self.restarts.count(self.name, restarts=1)
 
@@ -354,6 +356,7 @@ class Replica:
 
     def close(self) -> None:
         """Ends the object that is there, and those that still have calls under way."""
+        self._is_over = True
         for made in list(self._old):
             self._end_old(made)
         last, self.made = self.made, None

@@ -249,6 +249,57 @@ def test_a_drain_leaves_one_last_attempt() -> None:
     assert once.calls == [2, 2]
 
 
+class Built(MapFunction):
+    """Its second object takes its time."""
+
+    made = 0
+    closed: list[int] = []
+    building, go = threading.Event(), threading.Event()
+
+    def __init__(self) -> None:
+        type(self).made += 1
+        self.number = Built.made
+        if self.number == 2:
+            self.building.set()
+            assert self.go.wait(30)
+
+    def execute(self, n: int) -> int:
+        raise ValueError(f"bad {n}")
+
+    def close(self) -> None:
+        self.closed.append(self.number)
+
+
+class BuiltLater(Built):
+    async def execute(self, n: int) -> int:  # type: ignore[override]
+        return super().execute(n)
+
+    def __init__(self) -> None:
+        Built.made += 1
+        self.number = Built.made
+
+    async def setup(self, context: Any) -> None:
+        if self.number == 2:
+            self.building.set()
+            await asyncio.get_running_loop().run_in_executor(None, self.go.wait, 30)
+
+
+@pytest.mark.parametrize("way", ["map", "in flight", "async"])
+def test_an_instance_that_is_being_made_when_the_job_is_cancelled_is_closed_once(way: str) -> None:
+    Built.made = 0
+    Built.closed.clear(), Built.building.clear(), Built.go.clear()
+    env = tolerant("built", max_attempts=1)
+    options = {"in_flight": 1} if way == "in flight" else {}
+    env.from_batch([1]).map(BuiltLater if way == "async" else Built, **options).collect()
+    job = env.submit()
+    assert Built.building.wait(30)
+    job.cancel()
+    Built.go.set()
+    with pytest.raises(JobFailed, match="cancelled"):
+        job.wait()
+    assert Built.closed == [1, 2] and Built.made == 2
+
+
 # Sources.
 
 

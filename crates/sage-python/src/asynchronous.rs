@@ -31,10 +31,12 @@ use crate::thread::{attach, call, call_method};
 /// Where a task has its records worked on.
 struct Meeting {
     bridge: Py<Bridge>,
-    /// Has the methods `begin_close`, `finish_close` and `blocked`.
+    /// Has the methods `begin_close`, `finish_close`, `blocked` and `hurry`.
     runner: Py<PyAny>,
     /// How long a call that was given up may take to end.
     patience: Duration,
+    /// Whether the runner has to be told of a drain.
+    has_pauses: bool,
     /// Whether somebody looks if the loop still runs.
     is_watched: AtomicBool,
 }
@@ -142,7 +144,8 @@ impl Caller {
             let bridge = runner.getattr(intern!(py, "bridge"))?.cast::<Bridge>()?.clone().unbind();
             let patience = Duration::try_from_secs_f64(runner.getattr(intern!(py, "patience"))?.extract()?);
             let patience = patience.unwrap_or(Duration::MAX);
-            Ok(Meeting { bridge, runner: runner.unbind(), patience, is_watched: AtomicBool::new(false) })
+            let has_pauses = runner.getattr(intern!(py, "has_pauses"))?.extract()?;
+            Ok(Meeting { bridge, runner: runner.unbind(), patience, has_pauses, is_watched: AtomicBool::new(false) })
         })
     }
 }
@@ -165,7 +168,7 @@ impl AsyncFunction<Record> for Caller {
     }
 
     fn hurry(&mut self) {
-        let Some(meeting) = &self.meeting else { return };
+        let Some(meeting) = self.meeting.as_ref().filter(|meeting| meeting.has_pauses) else { return };
         // It only sets what is waited for.
         attach(|py| meeting.runner.call_method0(py, intern!(py, "hurry"))).map_or_else(drop, drop);
     }
