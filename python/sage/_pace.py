@@ -55,7 +55,7 @@ class Paced:
         if left > 0:
             return Wait(left)
         record = next(self._records)
-        if type(record) is Wait:
+        if type(record) is Wait and record is not Nothing:
             return record
         if self._pace.delay:
             self._due = time.monotonic() + self._pace.delay

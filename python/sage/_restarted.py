@@ -17,7 +17,7 @@ from ._kinds import BATCH, FLATMAP, Kind, Link, Part
 from ._process import Done, Runner
 from ._replica import FATAL, Replica, tell_attempts
 from ._restarts import Halt
-from ._sage import Nothing, Wait
+from ._sage import Wait
 from .ops import Op
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _records(replica: Replica) -> Iterator[Any]:
         try:
             # A generator that has raised is over: each attempt has its own.
             for record in made.calls[0]():
-                if record is not Nothing and type(record) is not Wait:
+                if type(record) is not Wait:
                     failures = calls = 0
                     replica.done(made)
                     if replica.is_due():

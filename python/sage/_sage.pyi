@@ -29,12 +29,11 @@ class WorksFor:
     def enter(self) -> None: ...
 
 @final
-class Nothing: ...
-
-@final
 class Wait:
     def __new__(cls, seconds: float | None = None) -> Wait: ...
     def end(self) -> None: ...
+
+Nothing: Wait
 
 @final
 class Pause:

@@ -114,6 +114,7 @@ mod _sage {
         // SAFETY: the thread is attached.
         match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {
             0 => {
+                module.add("Nothing", crate::waits::Wait::a_moment())?;
                 module.add("Records", crate::records::class(module.py())?)?;
                 module.add("Attributes", crate::attributes::attributes_type(module.py())?)
             }
@@ -140,7 +141,6 @@ mod _sage {
         plan::start,
         records::records,
         service::Handle,
-        source::Nothing,
         spec::{Reset, Role, Spec, Strategy},
         thread::{await_end, end_attaching},
         waits::{Cancelled, Pause, Wait},

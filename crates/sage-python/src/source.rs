@@ -1,7 +1,6 @@
 //! Sources whose records come from a Python iterator.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyIterator;
@@ -15,13 +14,6 @@ use crate::waits::{Wait, Waiting};
 
 /// How many records of a container are asked for at a time.
 const MOST_RECORDS: usize = 512;
-
-/// How long an iterator that has nothing just now is left in peace.
-const PAUSE: Duration = Duration::from_millis(1);
-
-/// What an iterator gives, the class itself, when it has no record just now.
-#[pyclass(frozen, module = "sage._sage")]
-pub(crate) struct Nothing;
 
 /// Gives what an iterator gives.
 pub(crate) struct Iterated {
@@ -54,11 +46,11 @@ impl Iterated {
     fn fill(&mut self) {
         let Some(iterator) = &self.iterator else { return };
         attach(|py| {
+            self.waiting = None;
             let iterator = iterator.bind(py);
-            let (nothing, waits) = (py.get_type::<Nothing>(), py.get_type::<Wait>());
+            let waits = py.get_type::<Wait>();
             while self.ready.len() < self.most {
                 match next(iterator) {
-                    Some(Ok(record)) if record.is(&nothing) => return,
                     Some(Ok(record)) if record.is_exact_instance(&waits) => {
                         self.waiting = record.cast_into().ok().map(|wait| Waiting::begin(wait.unbind()));
                         return;
@@ -92,13 +84,10 @@ impl Source for Iterated {
         if cx.interrupted() {
             return Ok(Next::Idle);
         }
-        if self.waiting.as_ref().is_some_and(|waiting| !waiting.is_over(cx)) {
-            return Ok(Next::Idle);
-        }
-        if self.waiting.is_some() {
-            attach(|_py| self.waiting = None);
-        }
         if self.ready.is_empty() && self.end.is_none() {
+            if self.waiting.as_ref().is_some_and(|waiting| !waiting.is_over(cx)) {
+                return Ok(Next::Idle);
+            }
             self.fill();
         }
         if let Some(record) = self.ready.pop_front() {
@@ -110,12 +99,7 @@ impl Source for Iterated {
                 Ok(Next::End)
             }
             Some(Err(raised)) => Err(raised.error()),
-            None => {
-                if self.waiting.is_none() {
-                    cx.wait(PAUSE);
-                }
-                Ok(Next::Idle)
-            }
+            None => Ok(Next::Idle),
         }
     }
 

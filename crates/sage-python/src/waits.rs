@@ -44,6 +44,16 @@ pub(crate) struct Wait {
     waiting: Mutex<Option<Thread>>,
 }
 
+/// How long an iterator that has nothing just now is left in peace.
+const MOMENT: Duration = Duration::from_millis(1);
+
+impl Wait {
+    /// What it gives then.
+    pub(crate) fn a_moment() -> Self {
+        Self { seconds: Some(MOMENT), is_ended: AtomicBool::new(false), waiting: Mutex::new(None) }
+    }
+}
+
 #[pymethods]
 impl Wait {
     #[new]
