@@ -23,12 +23,12 @@ from ._functions import (
     MapFunction,
     SinkFunction,
     SourceFunction,
-    StopSignal,
 )
 from ._handles import ServiceHandle
 from ._job import JobFailed, JobId, Report
 from ._keyed import JoinedStreams, KeyedStream, WindowedStream
 from ._letters import Letter, read_letters
+from ._packet import StopSignal
 from ._policies import DeadLetter, DeadLetterQueue, Retry, Skip
 from ._process import CoProcessFunction, KeyContext, ProcessFunction, Timer
 from ._services import BaseService

@@ -150,6 +150,22 @@ def meant(name: str, known: Iterable[str]) -> str:
     return f"; it takes {', '.join(f'`{other}`' for other in known)}" if known else ""
 
 
+#: How like two keys are, from 0 to 1, for one to be the other misspelt.
+_LIKENESS = 0.85
+
+
+def check_spelling(what: str, given: Iterable[Any], known: Iterable[str]) -> None:
+    """Raises for a key of a configuration that looks like a misspelt known one. Every other key is the program's."""
+    known = list(known)
+    for key in given:
+        if isinstance(key, str) and key not in known:
+            from difflib import get_close_matches  # only for keys that are not ours
+
+            similar = key.lower().replace("-", "_").replace(" ", "_")
+            if get_close_matches(similar, known, cutoff=_LIKENESS):
+                raise ValueError(f"{what} has a key `{key}`, which nothing reads{meant(similar, known)}")
+
+
 def like(name: str, there: Iterable[str], none: str) -> str:
     """The end of a message about a name that is not there: the names that were perhaps meant, or all."""
     from difflib import get_close_matches  # only for a message

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._arguments import meant, seconds, truth
+from ._arguments import check_spelling, meant, seconds, truth
 
 if TYPE_CHECKING:
     from ._faults import Faults
@@ -27,22 +28,12 @@ class Timeouts(NamedTuple):
     cleanup: float = 10.0
 
 
-#: How like two keys are, from 0 to 1, for one to be the other misspelt.
-_LIKENESS = 0.85
-
-
 def check_config(config: dict[Any, Any]) -> None:
     """Raises for a key that looks like one of ours misspelt, and for what one of ours cannot be.
 
     Every other key is the program's own.
     """
-    for key in config:
-        if isinstance(key, str) and key not in KEYS:
-            from difflib import get_close_matches  # only for keys that are not ours
-
-            like = key.lower().replace("-", "_").replace(" ", "_")
-            if get_close_matches(like, KEYS, cutoff=_LIKENESS):
-                raise ValueError(f"`config` has a key `{key}`, which nothing reads{meant(like, KEYS)}")
+    check_spelling("`config`", config, KEYS)
     timeouts_of(config)
     on_signal_of(config)
     keep_none_of(config)
@@ -83,8 +74,18 @@ def faults_of(config: Mapping[Any, Any]) -> Faults | None:
     return read(given)
 
 
-def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
+#: What marks the folder of a project.
+_MARKS = ("setup.py", "pyproject.toml", ".git", "config")
+
+
+def load_config(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """Reads a YAML file whose top level is a mapping; an empty one is ``{}``. Needs PyYAML.
+
+    A relative path is looked for in the current folder, and then in that of the project; a bare name in the project's
+    folder ``config``. The project is the nearest folder above the calling program's file that has a ``pyproject.toml``,
+    ``setup.py``, ``.git`` or ``config``. Without a path, this reads the first of these files that there is: the one
+    that the environment variable ``SAGE_CONFIG`` names, ``config/config.yaml`` of the project, ``sage/config.yaml`` in
+    the user's folder for configurations (``~/.config``), and there in the system's (``/etc/xdg``).
 
     Raises ``OSError`` if the file cannot be read, and ``ValueError`` if it is not such a YAML file. Both name the file.
     """
@@ -92,14 +93,39 @@ def load_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         yaml: Any = importlib.import_module("yaml")
     except ModuleNotFoundError as error:
         raise ImportError("`load_config` needs PyYAML: pip install 'sage-dataflow[yaml]'", name="yaml") from error
-    path = os.fspath(path)
+    places = _places(path, sys._getframe(1).f_globals.get("__file__"))
+    found = next((place for place in places if os.path.exists(place)), None)
+    if found is None:
+        raise FileNotFoundError(f"no configuration is there: {', '.join(places)}")
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(found, encoding="utf-8") as file:
             config = yaml.safe_load(file)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        raise ValueError(f"{found} is not YAML: {error}") from error
     if config is None:
         return {}
     if not isinstance(config, dict):
-        raise ValueError(f"the top level of {path} is a {type(config).__name__}, not a mapping")
+        raise ValueError(f"the top level of {found} is a {type(config).__name__}, not a mapping")
     return config
+
+
+def _places(path: str | os.PathLike[str] | None, caller: str | None) -> list[str]:
+    """Where a configuration may be that a program in the file ``caller`` asks for."""
+    folder = os.path.dirname(os.path.abspath(caller)) if caller else os.getcwd()
+    project = folder
+    while not any(os.path.exists(os.path.join(project, mark)) for mark in _MARKS):
+        above = os.path.dirname(project)
+        if above == project:
+            project = folder
+            break
+        project = above
+    if path is not None:
+        path = os.fspath(path)
+        is_bare = os.path.basename(path) == path
+        # Of an absolute path, both are that path.
+        return list(dict.fromkeys([path, os.path.join(project, "config" if is_bare else "", path)]))
+    named = os.environ.get("SAGE_CONFIG")
+    users = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    systems = (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(os.pathsep)[0]
+    places = [os.path.join(project, "config"), os.path.join(users, "sage"), os.path.join(systems, "sage")]
+    return [*([os.path.join(project, named)] if named else []), *(os.path.join(p, "config.yaml") for p in places)]

@@ -55,9 +55,10 @@ class ConnectedStreams:
         self._merged().print(prefix, separator, colored)
         return self
 
-    def keyby(self, function: Any, *, strategy: str = "hash") -> ConnectedStreams:
+    def keyby(self, key_selector: Any, strategy: str = "hash") -> ConnectedStreams:
         """As ``DataStream.keyby``, with one function for all streams or a list with one for each."""
-        functions = function if isinstance(function, (list, tuple)) else [function] * len(self._streams)
+        is_list = isinstance(key_selector, (list, tuple))
+        functions = key_selector if is_list else [key_selector] * len(self._streams)
         if len(functions) != len(self._streams):
             raise ValueError(
                 f"{len(self._streams)} streams need as many functions, or one for all, not {len(functions)}"

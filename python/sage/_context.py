@@ -18,6 +18,7 @@ from ._sage import Binding, caller
 if TYPE_CHECKING:
     from ._faults import Faults
     from ._restarts import Restarts
+    from ._running import Run
     from ._sage import Caller, Handle, ServiceFuture
 
 
@@ -45,6 +46,10 @@ class ServiceCalls:
         self.loop = JobLoop(job.timeouts.cleanup)
         self._typed = typed
         self._handles: dict[str, Handle] = {}
+        self.environment = job.environment
+        self._keys: dict[tuple[str, int], CurrentKey] = {}
+        #: The job, until it is over: set by ``Run``.
+        self.run: Run | None = None
         #: Files that sinks of the job left unfinished, as a signal ended it.
         self.kept: list[str] = []
         #: Results of the job's functions that are no records.
@@ -71,6 +76,7 @@ class ServiceCalls:
     def close(self) -> None:
         """The job is over: ends the threads that made calls, and lets go of the services, which refer to their
         factories, as these refer to this object."""
+        self.run = None
         # Several may have waited for the job.
         handles = dict(self._handles)
         self._handles.clear()
@@ -80,8 +86,12 @@ class ServiceCalls:
                 self._typed[name].unbind(handle)
         self.loop.abandon()
 
+    def key_of(self, name: str, replica: int) -> CurrentKey:
+        """The key of the record that a replica of a step works on."""
+        return self._keys.setdefault((name, replica), CurrentKey())
+
     def asynchronous(
-        self, name: str, /, *args: Any, method: str = "process", timeout: float | None = None, **kwargs: Any
+        self, name: str, /, *args: Any, method: str | None = None, timeout: float | None = None, **kwargs: Any
     ) -> ServiceFuture:
         """As a call, on another thread: returns at once, unless as many calls wait for a thread as may."""
         return _handle(self._handles, name).call_async(method, args, kwargs, timeout)
@@ -99,7 +109,7 @@ def _call(
     name: str,
     /,
     *args: Any,
-    method: str = "process",
+    method: str | None = None,
     timeout: float | None = None,
     **kwargs: Any,
 ) -> Any:
@@ -110,10 +120,38 @@ def _item(handles: dict[str, Handle], name: str) -> Any:
     return ServiceHandle(Binding(name, _handle(handles, name)))
 
 
+class CurrentKey:
+    """The key of the record that a replica works on."""
+
+    def __init__(self) -> None:
+        self.value: Any = None
+
+    def set(self, value: Any) -> None:
+        """Sets it."""
+        self.value = value
+
+
+#: Stands for a key that is not told.
+UNKNOWN = CurrentKey()
+
+#: The states of a job that is to end.
+_ENDING = ("draining", "stopping", "ended")
+
+
 class Context:
     """The context that a function or service has as ``self.ctx``."""
 
-    def __init__(self, name: str, calls: ServiceCalls, logger: logging.Logger, replica: int = 0, parallelism: int = 1):
+    def __init__(
+        self,
+        name: str,
+        calls: ServiceCalls,
+        logger: logging.Logger,
+        replica: int = 0,
+        parallelism: int = 1,
+        *,
+        is_source: bool = False,
+        key: CurrentKey | None = None,
+    ) -> None:
         self.name = name
         self.logger = logger
         self.call_service = calls.call
@@ -121,6 +159,65 @@ class Context:
         self.kept = calls.kept
         self.replica = replica
         self.parallelism = parallelism
+        self.env_name = calls.environment
+        self._calls = calls
+        self._is_source = is_source
+        self._stops = False
+        #: Ends the source, from when it is read on.
+        self._end: Callable[[], None] | None = None
+        self._key = key or CurrentKey()
+
+    @property
+    def parallel_index(self) -> int:
+        """The number of the replica, from 0 on: SAGE's name of ``replica``."""
+        return self.replica
+
+    @property
+    def env_uuid(self) -> str | None:
+        """The id of the job."""
+        return self._calls.job_id
+
+    @property
+    def env_base_dir(self) -> str | None:
+        """The folder for what functions of the job write, beside its log files; ``None`` if it has none."""
+        return self._calls.log_dir
+
+    def get_service(self, name: str) -> Any:
+        """A handle of a service, whose methods are the service's."""
+        return self.call_service[name]
+
+    def is_stop_requested(self) -> bool:
+        """Whether the job is to end, or this function has asked for it."""
+        run = self._calls.run
+        return self._stops or run is None or run.begun.state in _ENDING
+
+    def request_stop(self) -> None:
+        """Ends the source that calls it, behind the record that it is making. Any other function or service ends all
+        sources of the job by it, as the environment's ``stop`` does; what is under way is finished."""
+        self._stops = True
+        run = self._calls.run
+        if self._end is not None:
+            self._end()
+        elif not self._is_source and run is not None:
+            run.begun.drain()
+
+    def get_key(self) -> Any:
+        """The key of the record that the function works on: that of the nearest ``keyby`` before it, or ``None``.
+
+        Keys come along to classes whose code mentions this method, or that say ``uses_key = True``; elsewhere it
+        raises ``RuntimeError`` behind a ``keyby``. So it does where several records are worked on at a time. Steps that
+        make new records, such as a ``comap``, a window or a count, give records that have no key.
+        """
+        if self._key is UNKNOWN:
+            raise RuntimeError(
+                f"`{self.name}` was not told the keys of its records: set `uses_key = True` in its class, if that does "
+                "not mention `get_key`; or leave out `in_flight` and `async`, if it works on several records at a time"
+            )
+        return self._key.value
+
+    def set_current_key(self, key: Any) -> None:
+        """Sets what ``get_key`` returns."""
+        self._key.set(key)
 
 
 _T = TypeVar("_T")
@@ -181,13 +278,15 @@ class InJob:
     # Kept in the object's own `__dict__`, where they are found first: they are looked up for each record.
     @_OfJob
     def call_service(self) -> Caller:
-        """Calls a service: ``self.call_service("db", x, method="search", timeout=1.0)``. Outside a job, this is a
+        """Calls a service: ``self.call_service("db", x, method="search", timeout=1.0)``. Without ``method``, it is the
+        first of ``process``, ``execute`` and ``call`` that the service has. Outside a job, this is a
         ``RuntimeError``."""
         return self.ctx.call_service
 
     @_OfJob
     def call_service_async(self) -> Callable[..., ServiceFuture]:
-        """Calls a service on another thread: returns a future with ``result(timeout)`` and ``done()``.
+        """Calls a service on another thread: returns a ``ServiceFuture``, with ``result(timeout)``, ``done()`` and the
+        other methods of a ``concurrent.futures.Future``.
 
         Up to 64 such calls of a job run at once, and 1,000 more wait for a thread (``"most_queued_calls"`` of the
         environment's ``config``). Beyond that, this method waits until there is room, for ``timeout`` seconds if that

@@ -153,25 +153,27 @@ class LocalEnvironment(Pipeline):
             declared.discard(self)
         self.close()
 
-    def register_service(self, name: str, service: Any, *args: Any, **kwargs: Any) -> ServiceFactory:
+    def register_service(
+        self, service_name: str, service_class: Any, *args: Any, **kwargs: Any
+    ) -> ServiceFactory:
         """Registers a service, given as a class with the arguments of its constructor. Returns what makes it."""
-        if not callable(service):
-            raise TypeError(f"`register_service` needs a class, not {service!r}")
-        factory = ServiceFactory(name, service, args, kwargs)
-        self._register(name, factory)
+        if not callable(service_class):
+            raise TypeError(f"`register_service` needs a class, not {service_class!r}")
+        factory = ServiceFactory(service_name, service_class, args, kwargs)
+        self._register(service_name, factory)
         return factory
 
-    def register_service_factory(self, name: str, factory: Any) -> Any:
+    def register_service_factory(self, service_name: str, service_factory: Any) -> Any:
         """Registers a service that a function makes, or what ``register_service`` returned, or another object with
         ``create_service(context)``. Returns it."""
-        made = factory
-        if isinstance(factory, type) or not callable(getattr(factory, "create_service", None)):
-            if not callable(factory):
-                raise TypeError(f"`register_service_factory` needs a function, or an object with `create_service`, "
-                                f"not {factory!r}")
-            made = ServiceFactory(name, factory)
-        self._register(name, made)
-        return factory
+        made = service_factory
+        if isinstance(made, type) or not callable(getattr(made, "create_service", None)):
+            if not callable(made):
+                needs = "`register_service_factory` needs a function, or an object with `create_service`"
+                raise TypeError(f"{needs}, not {made!r}")
+            made = ServiceFactory(service_name, made)
+        self._register(service_name, made)
+        return service_factory
 
     def service(
         self,

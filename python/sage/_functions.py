@@ -5,46 +5,26 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from types import CodeType, FunctionType
 from typing import Any
 
+from ._arguments import said
 from ._awaiting import UNAWAITED, check_hook, refuse
 from ._context import Context, InJob
 from ._metronome import lock_of, releasing
+from ._packet import StopSignal
 from ._sage import Nothing
 
 #: What SAGE programs import of several modules.
 __all__ = [
     *("BaseFunction", "BatchFunction", "FilterFunction", "FlatMapFunction", "KeyByFunction", "MapFunction"),
     *("BaseCoMapFunction", "BaseJoinFunction", "SinkFunction", "SourceFunction", "wrap_lambda"),
+    *("Collector", "FutureFunction"),
 ]
 
 #: What ``collect`` adds to where several records are worked on at a time, each in a context of its own.
 COLLECTED: ContextVar[list[Any] | None] = ContextVar("collected", default=None)
-
-
-class StopSignal:
-    """Returned by a ``BatchFunction`` or ``SourceFunction`` that has no more records."""
-
-    def __init__(self, name: str = "stop", source: Any = None) -> None:
-        self.name = name
-        self.source = source
-
-    def __repr__(self) -> str:
-        return f"StopSignal({self.name!r})"
-
-
-@dataclass(frozen=True)
-class Packet:
-    """A record with its key, and with the number of its stream among several connected ones.
-
-    Functions get records, never packets. A packet that a program makes is a record like others.
-    """
-
-    payload: Any
-    key: Any = None
-    tag: int = 0
 
 
 class BaseFunction(InJob):
@@ -94,6 +74,35 @@ class FlatMapFunction(BaseFunction):
             return
         self.__dict__.setdefault("_collected", []).append(record)
 
+    def insert_collector(self, collector: Collector) -> None:
+        """Has a collector of the program take what it collects: for a test of the function by itself."""
+        collector.logger = self.logger
+        self.__dict__.update(out=collector, collect=collector.collect)
+
+
+class Collector:
+    """Takes what a ``FlatMapFunction`` collects: see ``FlatMapFunction.insert_collector``."""
+
+    def __init__(self, logger: Any = None) -> None:
+        self.logger = logger
+        self._collected_data: list[Any] = []
+
+    def collect(self, data: Any) -> None:
+        """Takes a record."""
+        self._collected_data.append(data)
+
+    def get_collected_data(self) -> list[Any]:
+        """The records so far."""
+        return list(self._collected_data)
+
+    def get_collected_count(self) -> int:
+        """How many there are."""
+        return len(self._collected_data)
+
+    def clear(self) -> None:
+        """Forgets them."""
+        self._collected_data.clear()
+
 
 class SinkFunction(BaseFunction):
     """Takes each record by ``execute(record)``."""
@@ -130,6 +139,10 @@ class FromIterator(BaseFunction):
 _END = StopSignal("end of the records")
 
 
+def _ended() -> StopSignal:
+    return _END
+
+
 class SimpleBatchFunction(FromIterator, BatchFunction):
     """Gives the records of an iterable; ``None`` is one like others."""
 
@@ -152,9 +165,17 @@ class Raising:
 class FutureFunction(BaseFunction):
     """Stands for a stream that another one fills: see ``from_future`` and ``fill_future``, which need no function."""
 
-    def execute(self, *args: Any) -> Any:
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
         """Raises: a future stream gets its records from the stream that fills it."""
-        raise RuntimeError("a future stream is made by `from_future` and filled by `fill_future`, not executed")
+        raise RuntimeError(
+            "a FutureFunction is a placeholder and should not be called directly: a future stream is made by "
+            "`from_future` and filled by `fill_future`"
+        )
+
+    __call__ = call = execute
+
+    def __repr__(self) -> str:
+        return "FutureFunction(placeholder)"
 
 
 class KafkaSourceFunction(SourceFunction):
@@ -179,9 +200,32 @@ class KafkaSourceFunction(SourceFunction):
 class KeyByFunction(BaseFunction):
     """Gives the key of each record: the result of ``execute(record)``."""
 
+    def validate_key(self, key: Any) -> bool:
+        """Whether it can be a key, as it has a hash."""
+        try:
+            hash(key)
+        except TypeError:
+            return False
+        return True
+
+    def extract_with_validation(self, data: Any) -> Any:
+        """The key of a record. Raises ``ValueError`` for one that has no hash."""
+        key = self.execute(data)
+        if not self.validate_key(key):
+            raise ValueError(f"Invalid partition key of `{self.name}`, as it has no hash: {said(key)}")
+        return key
+
+    __call__ = extract_with_validation
+
 
 class BaseCoMapFunction(BaseFunction):
     """Replaces each record of the connected stream number N by what ``mapN(record)`` returns."""
+
+    is_comap = True
+
+    def execute(self, *args: Any) -> Any:
+        """Raises: its methods are ``map0``, ``map1`` and so on."""
+        raise NotImplementedError(f"`{type(self).__name__}` should have mapN methods, and its `execute` is not called")
 
 
 class BaseJoinFunction(BaseFunction):
@@ -220,6 +264,30 @@ def several(result: Any) -> list[Any]:
 def _is_iterable(result: Any) -> bool:
     kind = type(result)
     return getattr(kind, "__iter__", None) is not None or hasattr(kind, "__getitem__")
+
+
+def asks_key(function: Any) -> bool:
+    """Whether the code of a class of functions mentions ``get_key``, or the class says ``uses_key = True``. Only where
+    a function asks for them do the keys of records come along."""
+    if not (isinstance(function, type) and issubclass(function, BaseFunction)):
+        return False
+    if getattr(function, "uses_key", False):
+        return True
+    classes = [cls for cls in function.__mro__ if not cls.__module__.startswith(("sage._", "builtins"))]
+    found = [value for cls in classes for value in vars(cls).values() if isinstance(value, _METHODS)]
+    found += [getattr(value, name) for value in found for name in _WRAPS if hasattr(value, name)]
+    return any(_mentions(getattr(value, "__code__", None)) for value in found)
+
+
+#: What a class has its code in, and where of these the function is that was wrapped.
+_METHODS = (FunctionType, staticmethod, classmethod, property, cached_property)
+_WRAPS = ("__func__", "__wrapped__", "fget", "func")
+
+
+def _mentions(code: Any) -> bool:
+    if not isinstance(code, CodeType):
+        return False
+    return "get_key" in code.co_names or "get_key" in code.co_consts or any(map(_mentions, code.co_consts))
 
 
 def called(made: Made, function: Any) -> Callable[..., Any]:
@@ -284,6 +352,16 @@ class Executed:
 def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[Any]:
     """Calls a source of this name until it says that there is no more: one of a batch says so with ``None`` too."""
     execute = called(made, function)
+
+    def end() -> None:
+        nonlocal execute
+        execute = _ended
+
+    context = getattr(function, "ctx", None)
+    if isinstance(context, Context):
+        context._end = end
+        if context._stops:
+            return
     gives_none = getattr(function, "_gives_none", False)
     lock = lock_of(function)
     while True:
@@ -305,15 +383,54 @@ def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[A
             yield record
 
 
-def wrap_lambda(function: Callable[..., Any], base: type[BaseFunction] = MapFunction) -> type[BaseFunction]:
+#: What functions ``wrap_lambda`` makes, by their names.
+_WRAPPED: dict[str, type[BaseFunction]] = {
+    "map": MapFunction,
+    "filter": FilterFunction,
+    "flatmap": FlatMapFunction,
+    "sink": SinkFunction,
+    "source": SourceFunction,
+    "keyby": KeyByFunction,
+}
+
+
+def wrap_lambda(
+    func: Callable[..., Any],
+    func_type: str | type[BaseFunction] | None = None,
+    *,
+    base: type[BaseFunction] | None = None,
+) -> type[BaseFunction]:
     """Makes a function class of a callable: its ``execute`` calls the function.
+
+    ``func_type`` is ``"map"``, ``"filter"``, ``"flatmap"``, ``"sink"``, ``"source"`` or ``"keyby"``, or a class to make
+    a subclass of, as is ``base``. Without either, the signature decides: a function without parameters is a source, one
+    that is annotated to return ``bool`` a filter, a ``list[…]`` a flatmap, ``None`` a sink, and any other a map.
 
     Streams take callables directly; this is for programs that pass classes on.
     """
-    if not callable(function):
-        raise TypeError(f"`wrap_lambda` needs a callable, not {function!r}")
-    if not (isinstance(base, type) and issubclass(base, BaseFunction)):
-        raise TypeError(f"`wrap_lambda` makes a subclass of a function class, not of {base!r}")
-    name = getattr(function, "__name__", type(function).__name__)
-    module = getattr(function, "__module__", None) or __name__
-    return type(name, (base,), {"execute": staticmethod(function), "__module__": module, "__doc__": function.__doc__})
+    if not callable(func):
+        raise TypeError(f"`wrap_lambda` needs a callable, not {func!r}")
+    wanted = base or func_type or _type_of(func)
+    if isinstance(wanted, str):
+        if wanted not in _WRAPPED:
+            raise ValueError(f"`wrap_lambda` makes {', '.join(map(repr, _WRAPPED))}, not {wanted!r}")
+        wanted = _WRAPPED[wanted]
+    if not (isinstance(wanted, type) and issubclass(wanted, BaseFunction)):
+        raise TypeError(f"`wrap_lambda` makes a subclass of a function class, not of {wanted!r}")
+    name = getattr(func, "__name__", type(func).__name__)
+    module = getattr(func, "__module__", None) or __name__
+    return type(name, (wanted,), {"execute": staticmethod(func), "__module__": module, "__doc__": func.__doc__})
+
+
+def _type_of(func: Callable[..., Any]) -> str:
+    """What a function looks like by its signature."""
+    try:
+        signature = inspect.signature(func, eval_str=True)
+    except (TypeError, ValueError, NameError):
+        return "map"  # it has none, or one with names that are not there
+    returns = signature.return_annotation
+    if len(signature.parameters) != 1:
+        return "map" if signature.parameters else "source"
+    if returns is None or returns is bool:
+        return "sink" if returns is None else "filter"
+    return "flatmap" if getattr(returns, "__origin__", None) is list else "map"

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import builtins
 import codecs
+import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, BinaryIO, TextIO
 
-from ._arguments import shown, truth
+from ._arguments import shown, truth, whole
 from ._files import Output
 from ._functions import FromIterator, SimpleBatchFunction, SinkFunction, SourceFunction
 
@@ -28,6 +30,8 @@ def _path_of(where: Any) -> str:
         if len(names) != 1:
             raise ValueError(f"a configuration of a file needs one of {', '.join(_PATHS)}: {dict(where)!r}")
         where = where[names[0]]
+    if where is None:
+        raise ValueError(f"a file needs its path, or a `config` with one of {', '.join(_PATHS)}")
     return os.fsdecode(where)
 
 
@@ -113,7 +117,10 @@ class FileSource(FromIterator, SourceFunction):
     ``"loop_reading": True`` reads the file again and again.
     """
 
-    def __init__(self, path: Any, encoding: str | None = None, errors: str | None = None) -> None:
+    def __init__(
+        self, path: Any = None, encoding: str | None = None, errors: str | None = None, *, config: Any = None
+    ) -> None:
+        path = config if path is None else path
         self._lines = _Lines(path, encoding, errors)
         is_again = isinstance(path, Mapping) and truth("`loop_reading`", path.get("loop_reading", False))
         super().__init__(self._stripped(is_again) if isinstance(path, Mapping) else self._lines)
@@ -139,7 +146,10 @@ class JSONLBatch(SimpleBatchFunction):
 
     Of a mapping, such as ``{"data_path": "questions.jsonl"}``, an object with a ``query`` gives only that."""
 
-    def __init__(self, path: Any, encoding: str | None = None, errors: str | None = None) -> None:
+    def __init__(
+        self, path: Any = None, encoding: str | None = None, errors: str | None = None, *, config: Any = None
+    ) -> None:
+        path = config if path is None else path
         self._lines = _Lines(path, encoding, errors)
         self._has_queries = isinstance(path, Mapping)
         super().__init__(self._values())
@@ -159,6 +169,36 @@ class JSONLBatch(SimpleBatchFunction):
         self._lines.file.close()
 
 
+class HFDatasetBatch(SimpleBatchFunction):
+    """Gives the questions of a data set of Hugging Face with their answers, as ``{"query": …, "references": […]}``:
+    ``env.from_batch(HFDatasetBatch, {"hf_dataset_name": "org/name"})``. They are the fields ``question`` and
+    ``golden_answers``.
+
+    Of the data set, ``hf_dataset_config`` names a configuration and ``hf_split`` a part, by default ``"train"``;
+    ``max_samples`` is how many records to give at most. It is read as the records are taken. Needs ``datasets``.
+    """
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        if not isinstance(config, Mapping) or "hf_dataset_name" not in config:
+            raise ValueError(f"`HFDatasetBatch` needs a `config` with the `hf_dataset_name`, not {config!r}")
+        try:
+            self._load: Any = importlib.import_module("datasets").load_dataset
+        except ModuleNotFoundError as error:
+            hint = "`HFDatasetBatch` needs datasets: pip install 'sage-dataflow[datasets]'"
+            raise ImportError(hint, name="datasets") from error
+        self.config = config
+        self.hf_name, self.hf_config = config["hf_dataset_name"], config.get("hf_dataset_config")
+        self.hf_split, self.max_samples = config.get("hf_split", "train"), config.get("max_samples")
+        if self.max_samples is not None:
+            whole("`max_samples`", self.max_samples, 0)
+        super().__init__(self._examples())
+
+    def _examples(self) -> Iterator[Any]:
+        records = self._load(self.hf_name, self.hf_config, split=self.hf_split, streaming=True)
+        for record in islice(records, self.max_samples):
+            yield {"query": record.get("question", ""), "references": record.get("golden_answers") or []}
+
+
 class FileSink(SinkFunction):
     """Writes each record to a file in UTF-8, as a line: ``stream.sink(FileSink, "results.txt")``.
 
@@ -174,7 +214,8 @@ class FileSink(SinkFunction):
     answer becomes two lines and one of dashes.
     """
 
-    def __init__(self, path: Any, mode: str | None = None) -> None:
+    def __init__(self, path: Any = None, mode: str | None = None, *, config: Any = None) -> None:
+        path = (config if path is None else path) or {"file_path": "qa_output.txt"}
         self._path = _path_of(path)
         #: Whether it writes as SAGE's sink does.
         self._has_pairs = isinstance(path, Mapping) and "file_path" in path
@@ -269,9 +310,13 @@ class MemWriteSink(FileSink):
 
 
 class PrintSink(SinkFunction):
-    """Prints each record. If there is a ``prefix``, it comes first, then ``separator``."""
+    """Prints each record. If there is a ``prefix``, it comes first, then ``separator``. SAGE's does not print every
+    record, and says so in a line of its own unless it is ``quiet``; here there is no such line."""
 
-    def __init__(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> None:
+    def __init__(
+        self, prefix: str = "", separator: str = " | ", colored: bool = False, quiet: bool = False
+    ) -> None:
+        self.prefix, self.separator, self.colored, self.quiet = prefix, separator, colored, quiet
         lead = f"{prefix}{separator}" if prefix else ""
         self._lead = f"\x1b[36m{lead}\x1b[0m" if colored and lead else lead
 

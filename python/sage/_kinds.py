@@ -28,6 +28,9 @@ class Part:
     index: int
     inputs: int
     state: State
+    #: Whether records come to it from behind a `keyby`, and whether its function asks for their keys.
+    has_key: bool = False
+    asks_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,10 @@ class Kind:
     #: Whether it begins a stream, or ends one.
     begins: bool = False
     ends: bool = False
-    #: Whether it needs a key, gives each record one, and has records spread by it.
+    #: Whether it needs a key, gives each record one, keeps the one that it has, and has records spread by it.
     needs_key: bool = False
     gives_key: bool = False
+    keeps_key: bool = False
     spreads: bool = False
     #: Whether it gives each record a time, and keeps the one that it has.
     gives_time: bool = False
@@ -115,6 +119,11 @@ _TABLE: dict[tuple[str, bool], Kind] = {}
 def _named(name: str, drops_none: bool) -> Kind:
     """The row of this name, which is the same object in each process."""
     return _TABLE[name, drops_none]
+
+
+def has_key_behind(kind: Kind, has_key: bool) -> bool:
+    """Whether records have a key in a loop behind a step, given whether they have one before it."""
+    return kind.gives_key or (has_key and not kind.at_end)
 
 
 def flattened(made: Made, function: Any) -> Callable[[Any], Iterable[Any]]:
@@ -181,23 +190,23 @@ SAME_NAN = ("try:", " if k != k: k = same_nan(k)", "except Exception: pass")
 
 # Functions of a program.
 MAP = Kind(
-    "map", ("x = {f}(x)",), ("x = {f}(x)", _refused("x")), base=MapFunction, native=Role.Map,
+    "map", ("x = {f}(x)",), ("x = {f}(x)", _refused("x")), base=MapFunction, native=Role.Map, keeps_key=True,
     one_to_one=True, keeps_time=True, follows_times=True, result=lambda result, _record: [result],
 )
 # A record that is left out has to have its time noted all the same, so this does not follow times.
 MAP_SOME = Kind(
     "map", ("x = {f}(x)", "if x is None: {s}(); continue"),
-    ("x = {f}(x)", _refused("x"), "if x is None: {s}(); continue"), base=MapFunction,
+    ("x = {f}(x)", _refused("x"), "if x is None: {s}(); continue"), base=MapFunction, keeps_key=True,
     drops_none=True, one_to_one=True, keeps_time=True, result=lambda result, _record: [result],
 )
 FILTER = Kind(
     "filter", ("if not {f}(x): continue",), ("y = {f}(x)", _refused("y"), "if not y: continue"),
-    base=FilterFunction, no_generator="a generator is always true", native=Role.Filter, keeps_time=True,
+    base=FilterFunction, no_generator="a generator is always true", native=Role.Filter, keeps_time=True, keeps_key=True,
     result=lambda result, record: [record] if result else [],
 )
 FLATMAP = Kind(
     "flatmap", ("for x in {e}({f}(x)):",), links=_flatmap, base=FlatMapFunction, native=Role.FlatMap, keeps_time=True,
-    result=lambda result, _record: several(result),
+    keeps_key=True, result=lambda result, _record: several(result),
 )
 SPLIT = Kind(
     "split", ("k = True if {f}(x) else False",), ("y = {f}(x)", _refused("y"), "k = True if y else False"),
@@ -217,8 +226,12 @@ KEYBY = Kind(
 )
 TIMESTAMPS = Kind(
     "timestamps", ("t = millis({f}(x))",), ("y = {f}(x)", _refused("y"), "t = millis(y)"),
-    gives_time=True, one_to_one=True,
+    gives_time=True, keeps_key=True, one_to_one=True,
 )
+#: Gives the key of each record to the context of the function behind it.
+TOLD_KEY = Kind("told key", ("{f}(k)",), one_to_one=True)
+#: The same where it comes in the record: see ``_tag``.
+TOLD_TAGGED_KEY = Kind("told tagged key", ("{f}(x[0])",), one_to_one=True)
 
 # States of keys.
 WHOLE = Kind("whole", ("k = None",), gives_key=True, one_to_one=True)
@@ -235,14 +248,16 @@ FOLD = Kind("fold", (_STEP,), (_STEP, _refused("{s}[k]")), keep=_states.folded, 
 _STEP = "{s}[k], x = {f}({s}[k] if k in {s} else {s}new(), x)"
 _IN_CELLS = "c, x = x", "if not c: c.append({s}new())", "c[0], x = {f}(c[0], x)"
 MAP_WITH_STATE = Kind(
-    "map_with_state", (_STEP,), keep=_states.each, needs_key=True, one_to_one=True,
+    "map_with_state", (_STEP,), keep=_states.each, needs_key=True, keeps_key=True, one_to_one=True,
     in_cells=Kind("map_with_cell", _IN_CELLS, keep=_states.nothing, one_to_one=True),
 )
 FLATMAP_WITH_STATE = Kind(
-    "flatmap_with_state", (_STEP, "for x in {e}(x):"), keep=_states.each, needs_key=True,
+    "flatmap_with_state", (_STEP, "for x in {e}(x):"), keep=_states.each, needs_key=True, keeps_key=True,
     in_cells=Kind("flatmap_with_cell", (*_IN_CELLS, "for x in {e}(x):"), keep=_states.nothing),
 )
-DISTINCT = Kind("distinct", ("if k in {s}: continue", "{s}.add(k)"), keep=_states.seen, needs_key=True)
+DISTINCT = Kind(
+    "distinct", ("if k in {s}: continue", "{s}.add(k)"), keep=_states.seen, needs_key=True, keeps_key=True
+)
 TOP_K = Kind("top_k", ("{s}(k, x)",), keep=_states.ranked, at_end=True, needs_key=True)
 _STEP = "if x is not {s}.last: {s}.so_far = {f}({s}.so_far, x); continue"
 FOLDED = Kind(

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from types import GeneratorType
-from typing import Any
+from typing import Any, ClassVar
 
 from ._awaiting import check_hook
 from ._chain import Chain, Form, close_all
-from ._context import Context, JobContext, ServiceCalls
+from ._context import UNKNOWN, Context, JobContext, ServiceCalls
 from ._functions import Executed, executed, hook, instance, is_function_class
 from ._job_loop import JobLoop
-from ._kinds import BATCH, FOLDED, ITERABLE, Link, Part
+from ._kinds import BATCH, COJOIN, COMAP, COMAP_SOME, FOLDED, ITERABLE, TOLD_KEY, TOLD_TAGGED_KEY
+from ._kinds import Link, Part, has_key_behind
 from ._pace import Pace, Paced
 from ._policies import Retry
 from ._process import Runner
@@ -32,6 +33,9 @@ class Maker:
     #: How often functions are called again before they are made anew, in a job that does that.
     retry: Retry | None = field(default=None, kw_only=True)
 
+    #: Whether functions that ask for it are told the key of each record.
+    tells_keys: ClassVar[bool] = False
+
     def make(self, calls: ServiceCalls, replica: int, parallelism: int, pause: Any = None) -> Any:
         """Makes it for a replica, which calls services by ``calls``. ``pause`` waits between two attempts."""
         raise NotImplementedError
@@ -42,7 +46,12 @@ class Maker:
 
     def _made(self, part: Part, calls: ServiceCalls, replica: int, parallelism: int) -> Any:
         logger = self.job.logger.getChild(part.name)
-        return instance(part.made, Context(part.name, calls, logger, replica, parallelism))
+        key = None
+        if part.has_key:
+            is_told = part.asks_key and self.tells_keys
+            key = calls.key_of(part.name, replica) if is_told else UNKNOWN
+        context = Context(part.name, calls, logger, replica, parallelism, is_source=part.kind.begins, key=key)
+        return instance(part.made, context)
 
     def _instance(self, part: Part, calls: ServiceCalls, replica: int, parallelism: int) -> Any:
         """As ``_made``, set up."""
@@ -76,10 +85,15 @@ class ChainMaker(Maker):
     takes: Form = Form()
     gives: Form = Form()
 
+    tells_keys: ClassVar[bool] = True
+
     def make(self, calls: ServiceCalls, replica: int, parallelism: int, pause: Any = None) -> Chain:
         links: list[Link] = []
         made: list[Any] = []
+        has_key = self.takes.keyed
         for part in self.parts:
+            links += _told_key(part, calls, replica, has_key)
+            has_key = has_key_behind(part.kind, has_key)
             function = part.made[0]
             try:
                 if self.is_restarted(part):
@@ -97,6 +111,14 @@ class ChainMaker(Maker):
                 close_all(made, calls.loop)
                 raise
         return Chain(links, made, calls.loop, self.takes, self.gives, calls.nones)
+
+
+def _told_key(part: Part, calls: ServiceCalls, replica: int, has_key: bool) -> list[Link]:
+    """What tells a function the key of each record, if it asks for that and there is one."""
+    is_tagged = part.kind in (COMAP, COMAP_SOME, COJOIN)
+    if not part.asks_key or not (has_key or is_tagged):
+        return []
+    return [Link(TOLD_TAGGED_KEY if is_tagged else TOLD_KEY, calls.key_of(part.name, replica).set, part.name)]
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Metronome:
             yield self._beat
 
     def __call__(self) -> object:
-        from ._functions import StopSignal
+        from ._packet import StopSignal
 
         return self._beat if self.wait() else StopSignal("metronome")
 

@@ -102,32 +102,32 @@ class Pipeline:
         step.policy, step.pace = policy, pace
         return self._declare(step)
 
-    def from_batch(self, records: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
+    def from_batch(self, source: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
         """Begins a stream with the records of a ``BatchFunction`` class, or of any iterable. ``None`` in a list is a
         record like others. A class of any other kind that has ``execute`` ends as a ``BatchFunction`` does, when that
         returns ``None`` or a ``StopSignal``. Without ``delay``, which is as for ``from_source``, it is read as fast as
         the next step takes the records. If the iterator has ``close``, as generators have, it is closed when the job is
         over; but an iterator made for ``with``, such as a file, is not."""
         pace = taken(kwargs)
-        if is_function_class(records):
-            name_too(records, name, args, kwargs)
-            check_call(records, args, kwargs, _OPTIONS)
-            check_not_async("from_batch", records, name)
-            return self._source(BATCH, name or name_of(records), (records, args, kwargs), pace=pace)
-        if not isinstance(records, Iterable):
+        if is_function_class(source):
+            name_too(source, name, args, kwargs)
+            check_call(source, args, kwargs, _OPTIONS)
+            check_not_async("from_batch", source, name)
+            return self._source(BATCH, name or name_of(source), (source, args, kwargs), pace=pace)
+        if not isinstance(source, Iterable):
             hint = ""
-            if isinstance(records, BaseFunction):
-                hint = f"; pass the class `{type(records).__name__}` and its arguments, not an object of it"
-            elif callable(records):
-                hint = f"; pass what `{name_of(records)}` returns, by calling it"
-            raise TypeError(f"`from_batch` needs a BatchFunction class or an iterable, not {records!r}{hint}")
+            if isinstance(source, BaseFunction):
+                hint = f"; pass the class `{type(source).__name__}` and its arguments, not an object of it"
+            elif callable(source):
+                hint = f"; pass what `{name_of(source)}` returns, by calling it"
+            raise TypeError(f"`from_batch` needs a BatchFunction class or an iterable, not {source!r}{hint}")
         check_none_left("from_batch", args, kwargs, _OPTIONS)
-        _warn_of(records)
-        return self._source(ITERABLE, name or "batch", (records, (), {}), pace=pace)
+        _warn_of(source)
+        return self._source(ITERABLE, name or "batch", (source, (), {}), pace=pace)
 
-    def from_collection(self, records: Any, *args: Any, **kwargs: Any) -> DataStream:
+    def from_collection(self, function: Any, *args: Any, **kwargs: Any) -> DataStream:
         """As ``from_batch``."""
-        return self.from_batch(records, *args, **kwargs)
+        return self.from_batch(function, *args, **kwargs)
 
     def from_source(self, function: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
         """Begins a stream with the records of a ``SourceFunction`` class, or of a callable that returns one at a time.

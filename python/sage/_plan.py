@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ._chain import Form
 from ._context import JobContext
-from ._kinds import COMAP, COMAP_SOME, FUTURE, ITERABLE, MAP, MAP_SOME, SINK, SPLIT
+from ._kinds import COJOIN, COMAP, COMAP_SOME, FUTURE, ITERABLE, MAP, MAP_SOME, SINK, SPLIT, has_key_behind
 from ._makers import ChainMaker, FlightMaker, Maker, ProcessMaker, SourceMaker
 from ._policies import Policy
 from ._sage import Spec, Strategy, SubmitError
@@ -66,6 +66,9 @@ _CONTAINERS = {list, tuple, range, str, bytes, dict, set, frozenset}
 #: What a pipeline may end in though it is no sink.
 _MAPS = (MAP, MAP_SOME, COMAP, COMAP_SOME)
 
+#: What takes records with the number of their stream, and with their key.
+_JOINT = (COMAP, COMAP_SOME, COJOIN)
+
 #: So many functions that run together are named in the name of their operator.
 _MOST_NAMED = 20
 
@@ -91,6 +94,10 @@ def plan(pipeline: list[Transformation], job: JobContext) -> list[Step]:
     if not pipeline:
         raise SubmitError(f"`{job.environment}` has no pipeline; begin one with `from_batch`")
     pipeline = [*pipeline, *map(_end, without_sink(pipeline))]
+    for step in pipeline:
+        inputs = [before for before, _ in step.inputs]
+        step.has_key = any(before.kind.spreads or (before.kind.keeps_key and before.has_key) for before in inputs)
+    with_keys = _with_keys(pipeline)
     readers: _Readers = {}
     for step in pipeline:
         for before in step.inputs:
@@ -106,9 +113,10 @@ def plan(pipeline: list[Transformation], job: JobContext) -> list[Step]:
             position[step] = len(steps)
         runs.append(run)
         _check(run[-1], readers)
-        inputs = [(position[before], output) for before, output in first.inputs]
+        places = [(position[before], output) for before, output in first.inputs]
         outputs = [len(readers.get((run[-1], output), [])) for output in (0, 1, 2)]
-        steps.append(_planned(run, inputs, outputs, job))
+        are_keys_read = any(reader in with_keys for reader in readers.get((run[-1], 0), []))
+        steps.append(_planned(run, places, outputs, job, _forms(run, first in with_keys, are_keys_read)))
     for number, (planned, run) in enumerate(zip(steps, runs)):
         planned.told = _told(planned.name, number, run, position)
     return steps
@@ -144,6 +152,18 @@ def _run(first: Transformation, readers: _Readers) -> list[Transformation]:
     return run
 
 
+def _with_keys(pipeline: list[Transformation]) -> set[Transformation]:
+    """The steps to which records bring their keys along, as a function there or behind asks for them."""
+    found: set[Transformation] = set()
+    asked = [step for step in pipeline if step.asks_key and step.kind not in _JOINT]
+    while asked:
+        step = asked.pop()
+        if step not in found:
+            found.add(step)
+            asked += [before for before, _ in step.inputs if before.kind.keeps_key and before.has_key]
+    return found
+
+
 def _check(last: Transformation, readers: _Readers) -> None:
     if not last.kind.ends and not readers.get((last, 0)):
         of = "of" if last.kind.begins else "behind"
@@ -156,10 +176,14 @@ def _check(last: Transformation, readers: _Readers) -> None:
 
 
 def _planned(
-    run: list[Transformation], inputs: list[tuple[int, int]], outputs: list[int], job: JobContext
+    run: list[Transformation],
+    inputs: list[tuple[int, int]],
+    outputs: list[int],
+    job: JobContext,
+    forms: tuple[Form, Form],
 ) -> Step:
     first, last = run[0], run[-1]
-    takes, gives = _forms(run)
+    takes, gives = forms
     times = next((step.times for step in run if step.times is not None), None)
     spec, make = _asked(run, takes, gives, job)
     strategy = Strategy.RoundRobin
@@ -207,9 +231,15 @@ def _name(run: list[Transformation]) -> str:
     return " → ".join(names)
 
 
-def _forms(run: list[Transformation]) -> tuple[Form, Form]:
+def _forms(run: list[Transformation], are_keys_asked: bool, are_keys_read: bool) -> tuple[Form, Form]:
+    """What comes with each record into a run and out of it. Keys do where they are needed: where a function in it or
+    before a key of its own asks for them, or one behind it."""
     first, last = run[0], run[-1]
     sets_times = any(step.kind.gives_time for step in run)
     comes_timed = bool(first.inputs) and all(before.is_timed for before, _ in first.inputs)
-    takes = Form(first.kind.needs_key and first.spec is None, comes_timed and last.is_timed and not sets_times)
-    return takes, Form(last.kind.gives_key, last.is_timed)
+    takes_key = first.spec is None and (first.kind.needs_key or are_keys_asked)
+    has_key = takes_key
+    for step in run:
+        has_key = has_key_behind(step.kind, has_key)
+    gives_key = last.kind.gives_key or (are_keys_read and has_key and last.kind.keeps_key)
+    return Form(takes_key, comes_timed and last.is_timed and not sets_times), Form(gives_key, last.is_timed)

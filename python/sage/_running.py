@@ -63,6 +63,7 @@ class Run:
         #: What else is called when it is over.
         self.at_end: list[Callable[[], None]] = []
         self._calls = calls
+        calls.run = self
         #: Files that sinks left unfinished, as a signal ended the job.
         self.kept = calls.kept
         #: Results of its functions that are no records.
@@ -100,6 +101,14 @@ class Run:
                 self._tell_end()
                 self._say_nones()
                 self.said = told_of(self.kept) or self.said
+
+    @property
+    def begun(self) -> _sage.Job:
+        """The job, also for tasks of it that ask before ``start`` has returned."""
+        if not hasattr(self, "job"):
+            with _lock:
+                _lock.wait_for(lambda: hasattr(self, "job"))
+        return self.job
 
     @property
     def goes_on(self) -> bool:

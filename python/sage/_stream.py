@@ -176,16 +176,28 @@ class DataStream:
         return stream, DataStream(self._environment, stream._step, 1)
 
     def keyby(
-        self, function: Any, *args: Any, strategy: str = "hash", name: str | None = None, **kwargs: Any
+        self,
+        function: Any,
+        *args: Any,
+        strategy: str = "hash",
+        parallelism: int | None = None,
+        name: str | None = None,
+        **kwargs: Any,
     ) -> KeyedStream:
         """Gives each record a key, and spreads the records over the replicas of the next step. With
         ``strategy="hash"``, records of equal keys go to the same replica; with ``"broadcast"``, every record goes to
-        each replica; with ``"round_robin"``, records go to the replicas in turn."""
+        each replica; with ``"round_robin"``, records go to the replicas in turn. The strategy may also come right
+        behind the function, as in SAGE.
+
+        Without ``parallelism``, the function has as many replicas as the step before it."""
         from ._keyed import KeyedStream
 
+        if args and isinstance(args[0], str) and args[0] in _STRATEGIES:
+            strategy, args = args[0], args[1:]
         if strategy not in _STRATEGIES:
             raise ValueError(f"a strategy is one of {', '.join(_STRATEGIES)}, not {strategy!r}")
-        parallelism = 1 if self._others else self._step.parallelism
+        if parallelism is None:
+            parallelism = 1 if self._others else self._step.parallelism
         step = self._then(kinds.KEYBY, function, args, kwargs, parallelism, name)._step
         step.strategy = _STRATEGIES[strategy]
         return KeyedStream(self._environment, step)
@@ -254,9 +266,10 @@ class DataStream:
         both._others = [other]
         return both._add(kinds.ZIP, spec=Spec.Zip(max_ahead))
 
-    def fill_future(self, future: DataStream) -> None:
-        """Ends the stream: its records go round, and come out of ``future``, which ``from_future`` made. The loop ends
+    def fill_future(self, future_stream: DataStream) -> None:
+        """Ends the stream: its records go round, and come out of the stream that ``from_future`` made. The loop ends
         when its sources have ended and no record is left in it."""
+        future = future_stream
         if future._step.kind is not kinds.FUTURE:
             raise TypeError("`fill_future` needs a stream that `from_future` made")
         if future._environment is not self._environment:
@@ -370,8 +383,8 @@ def name_of(function: Any) -> str:
 
 
 def check_parallelism(parallelism: Any) -> int:
-    """The number of replicas, if it can be one."""
-    return whole("parallelism", parallelism, 1, MOST_REPLICAS)
+    """The number of replicas, if it can be one; 1 of ``None``."""
+    return 1 if parallelism is None else whole("parallelism", parallelism, 1, MOST_REPLICAS)
 
 
 def check_class(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from ._functions import BaseFunction, FutureFunction, KafkaSourceFunction, Made, SimpleBatchFunction
+from ._functions import BaseFunction, FutureFunction, KafkaSourceFunction, Made, SimpleBatchFunction, asks_key
 from ._kinds import FUTURE, ITERABLE, KAFKA, KEYBY, Kind, Part
 from ._pace import Pace
 from ._policies import Policy
@@ -62,6 +62,8 @@ class Transformation:
     is_closed: bool = False
     #: See ``Pipeline.pipeline``, which sets it.
     basename: str = ""
+    #: Whether records come to it from behind a `keyby`: the plan finds out.
+    has_key: bool = False
     _timed: bool | None = None
 
     @property
@@ -129,9 +131,15 @@ class Transformation:
         return isinstance(op, Op) and (not self.kind.loops or op.name == "split")
 
     @property
+    def asks_key(self) -> bool:
+        """Whether its function asks for the keys of records, where they have some."""
+        return self.has_key and asks_key(self.made[0])
+
+    @property
     def part(self) -> Part:
         """It without the steps before it."""
         kind = self.kind
         if isinstance(self.spec, Spec.Expiring) and kind.in_cells is not None:
             kind = kind.in_cells
-        return Part(kind, self.told or self.name, self.made, self.index, len(self.inputs), self.state)
+        name, inputs = self.told or self.name, len(self.inputs)
+        return Part(kind, name, self.made, self.index, inputs, self.state, self.has_key, self.asks_key)

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from sage import BaseService, FlatMapFunction, LocalEnvironment, MapFunction, SinkFunction
+from sage.common.core.functions.flatmap_collector import Collector
 from sage.libs.io_utils.sink import FileSink
 
 
@@ -93,10 +94,14 @@ def test_what_a_function_collects_by_hand_can_be_seen(tmp_path: Any) -> None:
             for word in line.split():
                 self.out.collect(word)
 
-    words = Words()
-    words.collect = collected = Mock()  # type: ignore[method-assign]
+    words, collector = Words(), Collector()
+    words.insert_collector(collector)
     words.execute("a b")
-    assert [call.args for call in collected.call_args_list] == [("a",), ("b",)]
+    words.collect("c")
+    assert collector.get_collected_data() == ["a", "b", "c"] and collector.get_collected_count() == 3
+    assert collector.logger is words.logger
+    collector.clear()
+    assert collector.get_collected_data() == []
     sink = FileSink(tmp_path / "out.txt")
     sink.execute("line")
     sink.close()

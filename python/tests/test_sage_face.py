@@ -17,12 +17,11 @@ from sage.common.core.functions.simple_batch_function import SimpleBatchFunction
 from sage.common.utils.config.loader import load_config
 from sage.common.utils.logging.custom_logger import CustomLogger
 from sage.core.communication.metronome import create_metronome
-from sage.foundation import FilterFunction, FlatMapFunction, SourceFunction, wrap_lambda
+from sage.foundation import SourceFunction
 from sage.libs.foundation.io.sink import FileSink as LaterFileSink
 from sage.libs.io_utils.batch import JSONLBatch
 from sage.libs.io_utils.sink import FileSink, MemWriteSink, PrintSink, RetriveSink, TerminalSink
 from sage.libs.io_utils.source import FileSource
-from sage.runtime import Packet
 
 
 def run(env: LocalEnvironment) -> None:
@@ -146,7 +145,7 @@ def test_questions_and_answers_are_written_as_sage_does(
 def test_records_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     env = LocalEnvironment()
     stream = env.from_batch(["a"])
-    stream.sink(PrintSink, "answer", ": ").sink(TerminalSink, {"prefix": "t", "model": "x"}).sink(
+    stream.sink(PrintSink, "answer", ": ", quiet=True).sink(TerminalSink, {"prefix": "t", "model": "x"}).sink(
         TerminalSink
     ).print("p")
     run(env)
@@ -160,35 +159,9 @@ def test_a_simple_batch_has_every_record() -> None:
     assert records == [1, None, 2]
 
 
-def test_a_wrapped_lambda_is_a_function_class() -> None:
-    double = wrap_lambda(lambda n: 2 * n)
-    assert issubclass(double, MapFunction)
-    env = LocalEnvironment()
-    odd = wrap_lambda(lambda n: n % 4 == 2, FilterFunction)
-    records = (
-        env.from_batch([1, 2, 3])
-        .map(double)
-        .filter(odd)
-        .flatmap(wrap_lambda(lambda n: [n, n], FlatMapFunction))
-        .collect()
-    )
-    run(env)
-    assert records == [2, 2, 6, 6]
-    for wrong in [(3,), (len, int), (len, "map")]:
-        with pytest.raises(TypeError):
-            wrap_lambda(*wrong)  # type: ignore[arg-type]
-
-
 def test_a_future_function_says_what_to_use() -> None:
     with pytest.raises(RuntimeError, match="from_future"):
         FutureFunction().execute()
-
-
-def test_a_packet_is_a_record_like_others() -> None:
-    env = LocalEnvironment()
-    records = env.from_batch([1, 2]).map(lambda n: Packet(n, key="k")).collect()
-    run(env)
-    assert records == [Packet(1, "k", 0), Packet(2, "k")] and records[0].payload == 1
 
 
 def test_a_metronome_beats_at_its_pace_and_is_a_source() -> None:

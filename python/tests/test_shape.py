@@ -12,6 +12,7 @@ from sage import (
     DeadLetterQueue,
     FilterFunction,
     JobFailed,
+    KeyByFunction,
     LocalEnvironment,
     MapFunction,
     SinkFunction,
@@ -265,3 +266,26 @@ def test_a_name_that_the_program_did_not_give_goes_to_no_constructor() -> None:
     env.submit(autostop=True)
     assert [got for got in Named.got if isinstance(got, tuple)] == [((), {}), ((), {})]
     assert len(Named.got) == 3
+
+
+def test_a_strategy_may_come_right_behind_the_function_of_a_keyby() -> None:
+    class Field(KeyByFunction):
+        def __init__(self, field: str = "a") -> None:
+            self.field = field
+
+        def execute(self, record: dict[str, int]) -> int:
+            return record[self.field]
+
+    env = LocalEnvironment()
+    records = env.from_batch([{"a": 1, "b": n} for n in range(6)])
+    by_a = records.keyby(Field, "hash", parallelism=2).count().collect()
+    by_b = records.keyby(Field, "hash", "b").count(parallelism=None).collect()  # type: ignore[arg-type]
+    plain = records.keyby(Field, "b").count().collect()
+    everywhere = records.keyby(Field, "broadcast").map(lambda n: n, parallelism=3).collect()
+    streams = records.connect(records).keyby(lambda record: record["a"], "hash")
+    both = streams.map(lambda record: record["b"], parallelism=None).collect()
+    env.submit(autostop=True)
+    assert by_a == [(1, 6)] and sorted(by_b) == sorted(plain) == [(n, 1) for n in range(6)]
+    assert len(everywhere) == 18 and sorted(both) == sorted([*range(6)] * 2)
+    with pytest.raises(ValueError, match="a strategy is one of hash"):
+        streams.keyby(Field, "range")

@@ -77,7 +77,7 @@ fn call_now<'py>(py: Python<'py>, caller: &Caller, stack: &Stack<'py>) -> Option
     let handle = caller.handles.bind(py).get_item(object(name)).ok()??;
     let handle = handle.cast_into::<Handle>().ok()?;
 
-    let mut method = intern!(py, "process").clone();
+    let mut method = None;
     // The arguments of the method: a place for its object, and those that are not ours.
     let mut few = [ptr::null_mut(); FEW];
     let mut many = Vec::new();
@@ -94,7 +94,8 @@ fn call_now<'py>(py: Python<'py>, caller: &Caller, stack: &Stack<'py>) -> Option
         let all_names = object(&stack.names).cast_into::<PyTuple>().ok()?;
         for (name, value) in all_names.iter_borrowed().zip(named) {
             if is_named(&name, intern!(py, "method")) {
-                method = object(value).cast_into::<PyString>().ok()?;
+                let value = object(value);
+                method = if value.is_none() { None } else { Some(value.cast_into::<PyString>().ok()?) };
             } else if is_named(&name, intern!(py, "timeout")) {
                 if !object(value).is_none() {
                     return None;
@@ -113,7 +114,7 @@ fn call_now<'py>(py: Python<'py>, caller: &Caller, stack: &Stack<'py>) -> Option
         let positional = rest.len() | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
         Stack::new(py, all.as_mut_ptr().add(1), positional, names)
     };
-    handle.get().call_now(|service| stack.call(service, &method))
+    handle.get().call_now(|service| stack.call(service, method.as_ref().unwrap_or_else(|| service.usual(py))))
 }
 
 /// So many arguments need no memory of their own.

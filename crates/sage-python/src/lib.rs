@@ -8,6 +8,7 @@
 //!     records, and never waits for a channel, a service or a job while attached.
 //!  2. A Python exception is carried as the object it is, and comes out of the call that ran the job.
 
+mod async_call;
 mod asynchronous;
 mod attributes;
 mod blocks;

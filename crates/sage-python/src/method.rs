@@ -143,5 +143,5 @@ fn call_slowly<'py>(
         )));
     };
     let (args, kwargs) = stack.collect()?;
-    handle.get().call(py, method.name.bind(py), &args, Some(&kwargs), method.timeout)
+    handle.get().call(py, Some(method.name.bind(py)), &args, Some(&kwargs), method.timeout)
 }

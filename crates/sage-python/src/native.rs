@@ -200,15 +200,15 @@ impl<E: Emit<Record>> Rest<'_, E> {
     fn apply(&mut self, links: &[Link], piece: Piece<'_>, key: Option<Arc<Key>>) -> Result<(), Fault> {
         let Some((link, rest)) = links.split_first() else { return self.arrive(piece, key) };
         match (link.role, &link.function) {
-            (Role::Map, Function::Identity) => self.apply(rest, piece, None),
+            (Role::Map, Function::Identity) => self.apply(rest, piece, key),
             (Role::Map, _) => {
                 let result = self.made(link.call(&piece))?;
-                self.apply(rest, Piece::Value(result), None)
+                self.apply(rest, Piece::Value(result), key)
             }
             (Role::Filter, _) => {
                 let result = self.made(link.call(&piece))?;
                 if self.made(is_true(&result))? {
-                    self.apply(rest, piece, None)?;
+                    self.apply(rest, piece, key)?;
                 }
                 Ok(())
             }
@@ -221,8 +221,10 @@ impl<E: Emit<Record>> Rest<'_, E> {
             (Role::FlatMap, Function::Split(separator)) if piece.text().is_some() => {
                 let text = piece.text().unwrap_or_default();
                 match separator {
-                    None => each_word(text, |word| self.apply(rest, Piece::Text(word), None)),
-                    Some(part) => text.split(&**part).try_for_each(|part| self.apply(rest, Piece::Text(part), None)),
+                    None => each_word(text, |word| self.apply(rest, Piece::Text(word), key.clone())),
+                    Some(part) => {
+                        text.split(&**part).try_for_each(|part| self.apply(rest, Piece::Text(part), key.clone()))
+                    }
                 }
             }
             (_, _) => {
@@ -233,7 +235,7 @@ impl<E: Emit<Record>> Rest<'_, E> {
                         other => vec![other],
                     },
                 };
-                items.into_iter().try_for_each(|item| self.apply(rest, Piece::Value(item), None))
+                items.into_iter().try_for_each(|item| self.apply(rest, Piece::Value(item), key.clone()))
             }
         }
     }

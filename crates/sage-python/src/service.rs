@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::PyAttributeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use sage::{BoxError, CallError, HookContext, Service, ServiceHandle};
 
+use crate::async_call::{self, Call, Request};
 use crate::error::{ServiceError, attempt};
-use crate::future::{self, Call, Request, ServiceFuture, check_timeout};
+use crate::future::{self, ServiceFuture, check_timeout};
 use crate::thread::{attach, call, call_method};
 use crate::workers::Workers;
 
@@ -21,8 +23,13 @@ pub(crate) struct PythonService {
     hooks: Py<PyAny>,
     /// The user's object.
     pub(crate) instance: Py<PyAny>,
+    /// The name of the method that calls mean which name none, from the first of them on.
+    usual: PyOnceLock<Py<PyString>>,
     workers: Arc<Workers>,
 }
+
+/// The methods that calls which name none may mean: the first of them that a service has.
+const USUAL: [&str; 3] = ["process", "execute", "call"];
 
 impl Drop for PythonService {
     fn drop(&mut self) {
@@ -37,7 +44,7 @@ impl PythonService {
             let hooks = call(factory.bind(py), &PyTuple::empty(py), None)?.unbind();
             let instance = hooks.getattr(py, intern!(py, "instance"))?;
             workers.hold();
-            Ok(Self { hooks, instance, workers: workers.clone() })
+            Ok(Self { hooks, instance, usual: PyOnceLock::new(), workers: workers.clone() })
         })?)
     }
 
@@ -46,8 +53,29 @@ impl PythonService {
     }
 
     /// A method of the user's object.
-    pub(crate) fn method<'py>(&self, py: Python<'py>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn method<'py>(
+        &self,
+        py: Python<'py>,
+        name: Option<&Bound<'py, PyString>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let name = name.unwrap_or_else(|| self.usual(py));
         self.instance.bind(py).getattr(name).map_err(|error| self.explain(py, name, error))
+    }
+
+    /// The name of the method that a call means which names none.
+    #[inline]
+    pub(crate) fn usual<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, PyString> {
+        self.usual.get(py).map_or_else(|| self.find_usual(py), |name| name.bind(py))
+    }
+
+    #[cold]
+    fn find_usual<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, PyString> {
+        let instance = self.instance.bind(py);
+        let is_there = |name: &str| instance.getattr(name).is_ok_and(|method| method.is_callable());
+        match USUAL.into_iter().find(|name| is_there(name)) {
+            Some(name) => self.usual.get_or_init(py, || PyString::intern(py, name).unbind()).bind(py),
+            None => intern!(py, "process"),
+        }
     }
 
     /// The exception of a call: where it is that there is no such method, it names those that are close.
@@ -118,36 +146,42 @@ impl Handle {
     fn first_call<'py>(
         &self,
         py: Python<'py>,
-        method: &Bound<'py, PyString>,
+        method: Option<&Bound<'py, PyString>>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (method, args, kwargs) =
-            (method.clone().unbind(), args.clone().unbind(), kwargs.map(|kw| kw.clone().unbind()));
+        let method = method.map(|method| method.clone().unbind());
+        let (args, kwargs) = (args.clone().unbind(), kwargs.map(|kwargs| kwargs.clone().unbind()));
         let called = py.detach(|| {
             self.handle.call(|service| {
                 attach(|py| {
                     // Said now already, as the call may call this service again.
                     self.serves.store(true, Ordering::Relaxed);
                     let kwargs = kwargs.as_ref().map(|kwargs| kwargs.bind(py));
-                    call(&service.method(py, method.bind(py))?, args.bind(py), kwargs).map(Bound::unbind)
+                    let method = service.method(py, method.as_ref().map(|method| method.bind(py)))?;
+                    call(&method, args.bind(py), kwargs).map(Bound::unbind)
                 })
             })
         });
         called.map_err(|error| refused(&error))?.map(|result| result.into_bound(py))
     }
 
+    fn late(&self, method: Option<&Bound<'_, PyString>>) -> String {
+        let method = method.map_or(USUAL[0].into(), |method| method.to_string_lossy());
+        format!("service `{}` did not answer `{method}`", self.name)
+    }
+
     fn begin(
         &self,
         py: Python<'_>,
-        method: &Bound<'_, PyString>,
+        method: Option<&Bound<'_, PyString>>,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
         limit: Option<Duration>,
         late: impl FnOnce() -> String,
     ) -> PyResult<Arc<Call>> {
         let request = Request::new(py, self.number, method, args, kwargs)?;
-        future::begin(py, &self.handle, &self.workers, &self.serves, request, limit, late)
+        async_call::begin(py, &self.handle, &self.workers, &self.serves, request, limit, late)
     }
 }
 
@@ -159,25 +193,23 @@ impl Handle {
         &self.name
     }
 
-    /// Calls a method of the service, on this thread; with a timeout, in seconds, on another. What it raises is raised
-    /// here.
+    /// Calls a method of the service, or the usual one of `None`, on this thread; with a timeout, in seconds, on
+    /// another. What it raises is raised here.
     #[pyo3(signature = (method, args, kwargs=None, timeout=None))]
     pub(crate) fn call<'py>(
         &self,
         py: Python<'py>,
-        method: &Bound<'py, PyString>,
+        method: Option<&Bound<'py, PyString>>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         if let Some(limit) = check_timeout(timeout)? {
             let begun = Instant::now();
-            let late = || {
-                format!("service `{}` did not answer `{method}` within {} s", self.name, timeout.unwrap_or_default())
-            };
+            let late = || format!("{} within {} s", self.late(method), timeout.unwrap_or_default());
             let call = self.begin(py, method, args, kwargs, Some(limit), late)?;
             let left = limit.saturating_sub(begun.elapsed());
-            return future::result(py, &call, Some(left), true, late).map(|result| result.into_bound(py));
+            return future::answer(py, &call, Some(left), true, late)?.map(|result| result.into_bound(py));
         }
         match self.call_now(|service| call(&service.method(py, method)?, args, kwargs)) {
             Some(called) => called?,
@@ -191,12 +223,12 @@ impl Handle {
     fn call_async(
         &self,
         py: Python<'_>,
-        method: &Bound<'_, PyString>,
+        method: Option<&Bound<'_, PyString>>,
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
         timeout: Option<f64>,
     ) -> PyResult<ServiceFuture> {
-        let what = format!("service `{}` did not answer `{method}`", self.name);
+        let what = self.late(method);
         let late = || format!("{what} within {} s", timeout.unwrap_or_default());
         let call = self.begin(py, method, args, kwargs, check_timeout(timeout)?, late)?;
         Ok(ServiceFuture { call, what, timeout })

@@ -1,1 +1,5 @@
-"""Part of the import paths of SAGE programs."""
+"""One of the names SAGE programs import."""
+
+from sage._environment import LocalEnvironment
+
+__all__ = ["LocalEnvironment"]

@@ -1,8 +1,9 @@
 """The environment, services and jobs, as SAGE programs import them."""
 
 from sage._environment import LocalEnvironment
-from sage._functions import Packet, StopSignal
+from sage._flownet import FlowNetEnvironment
 from sage._jobmanager import JobManager
+from sage._packet import Packet, StopSignal
 from sage._scheduler import BaseScheduler, FIFOScheduler, LoadAwareScheduler, PlacementDecision
 from sage._services import BaseService
 
@@ -10,6 +11,7 @@ __all__ = [
     "BaseScheduler",
     "BaseService",
     "FIFOScheduler",
+    "FlowNetEnvironment",
     "JobManager",
     "LoadAwareScheduler",
     "LocalEnvironment",

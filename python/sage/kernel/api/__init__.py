@@ -1,5 +1,6 @@
-"""The environment, as SAGE programs import it."""
+"""The environments, as SAGE programs import them."""
 
 from sage._environment import LocalEnvironment
+from sage._flownet import FlownetEnvironment
 
-__all__ = ["LocalEnvironment"]
+__all__ = ["FlownetEnvironment", "LocalEnvironment"]

@@ -1,5 +1,5 @@
-"""The batches of files, as SAGE programs import them."""
+"""The batches of files and data sets, as SAGE programs import them."""
 
-from sage._io import JSONLBatch
+from sage._io import HFDatasetBatch, JSONLBatch
 
-__all__ = ["JSONLBatch"]
+__all__ = ["HFDatasetBatch", "JSONLBatch"]

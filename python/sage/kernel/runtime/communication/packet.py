@@ -1,5 +1,5 @@
 """One of the names SAGE programs import."""
 
-from sage._functions import Packet, StopSignal
+from sage._packet import Packet, StopSignal
 
 __all__ = ["Packet", "StopSignal"]

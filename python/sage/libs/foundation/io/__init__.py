@@ -1,1 +1,6 @@
-"""Part of the import paths of SAGE programs."""
+"""The sources and sinks of files, sockets and the terminal, as SAGE programs import them."""
+
+from sage._io import FileSink, FileSource, MemWriteSink, PrintSink, RetriveSink, TerminalSink
+from sage._sockets import SocketSource
+
+__all__ = ["FileSink", "FileSource", "MemWriteSink", "PrintSink", "RetriveSink", "SocketSource", "TerminalSink"]
