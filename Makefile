@@ -4,7 +4,8 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo logs test test-kafka test-python test-install wheel python parity check bench bench-python nextest
+.PHONY: help demo logs test test-kafka test-python test-install wheel python parity
+.PHONY: parity-page check bench bench-python nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +46,9 @@ test-python: python ## Run the tests of the Python package
 parity: python ## Run the examples of SAGE=checkout that need only its kernel: right, wrong, missing
 	.venv/bin/pip install --quiet --disable-pip-version-check python-dotenv
 	.venv/bin/python benches/parity/run.py "$(or $(SAGE),$(error say SAGE=folder, where a checkout of SAGE is))"
+
+parity-page: .venv/tools ## Write the tables of docs/parity.md from python/tests/parity_table
+	cd python/tests && ../../.venv/bin/python -m parity_table
 
 # Makes a wheel of what the tests built, without compiling again, and installs it into an empty environment.
 test-install: .venv/tools

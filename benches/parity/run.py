@@ -150,9 +150,10 @@ def is_there(module: str, name: str | None) -> bool:
 
 
 def states() -> dict[str, str]:
-    """What docs/parity.md says of each name: there, open or later."""
-    rows = re.findall(r"^\| `(sage\.[\w.]+)` \| (.+) \| (\w+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    return {f"{module}.{name}": state for module, names, state in rows for name in re.findall(r"`(\w+)`", names)}
+    """What docs/parity.md says of each name: there, or later and what it needs."""
+    row = r"^\| `(\w+)` \| .* \| (`sage[^|]*`) \| ([^|]+) \|$"
+    rows = re.findall(row, PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    return {f"{module}.{name}": state for name, places, state in rows for module in re.findall(r"`([\w.]+)`", places)}
 
 
 def facts_of(file: Path, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
