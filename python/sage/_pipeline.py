@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from inspect import isgeneratorfunction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakSet
 
 from ._arguments import check_call, check_none_left, name_too, parameters, seconds, text, truth, warn, whole
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 #: Those with a stream that ends, of which nobody has asked for anything yet.
 declared: WeakSet[Pipeline] = WeakSet()
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
 FORGOTTEN = "{} was declared and never submitted, so nothing ran: call `submit(autostop=True)`"
 
 
@@ -36,6 +39,20 @@ def _warn_of_declared() -> None:
     if forgotten and not hasattr(sys, "last_value"):
         names = ", ".join(f"`{name}`" for name in forgotten[:3]) + (", …" if len(forgotten) > 3 else "")
         warn(FORGOTTEN.format(names))
+
+
+def _behind_class(method: _Method) -> _Method:
+    """Has a method take the class of a Kafka source in front, as in SAGE since December 2025."""
+
+    @wraps(method)
+    def call(self: Pipeline, *args: Any, source_class: Any = None, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], type):
+            source_class, args = args[0], args[1:]
+        if source_class not in (None, KafkaSourceFunction):
+            raise TypeError(f"the engine reads the topics itself, not {source_class!r}; use `from_source` for that")
+        return method(self, *args, **kwargs)
+
+    return cast(_Method, call)
 
 
 class Pipeline:
@@ -170,6 +187,7 @@ class Pipeline:
         made = function, args, kwargs
         return self._source(SOURCE, name or name_of(function), made, policy=Policy(retry), pace=pace)
 
+    @_behind_class
     def from_kafka_source(
         self,
         bootstrap_servers: str | list[str],

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sage import JobFailed, JobId, LocalEnvironment, MapFunction, SourceFunction, StopSignal, _flownet
+from sage.libs.foundation.io.source import KafkaSource
 from sage.testing import KafkaCluster
 
 from . import later, of, run, there
@@ -78,6 +79,12 @@ def from_kafka_source(_: Any) -> None:
         env.submit(autostop=True)
         options = {"until_end": True, "metadata": False}
         assert run(lambda env: env.from_kafka_source(servers, "parity", "group", "earliest", **options)) == [1]
+        options = {**options, "bootstrap_servers": servers, "topic": "parity", "group_id": "later"}
+        options["auto_offset_reset"] = "earliest"
+        assert run(lambda env: env.from_kafka_source(KafkaSource, **options)) == [1]
+        assert run(lambda env: env.from_kafka_source(source_class=KafkaSource, **options)) == []
+        with pytest.raises(TypeError, match="use `from_source` for that"):
+            env.from_kafka_source(dict, **options)
 
 
 class _Adds:

@@ -173,7 +173,11 @@ def simple_batch(SimpleBatchFunction: Any) -> None:
     assert run(lambda env: env.from_batch(SimpleBatchFunction, [1, None, 2])) == [1, None, 2]
 
 
+_KAFKA = "sage.libs.io_utils.source sage.libs.foundation.io.source sage.libs.foundation.io"
+
+
 @there("KafkaSourceFunction", "*args, **kwargs", "sage.core.api.function.kafka_source")
+@there("KafkaSource", "*args, **kwargs", _KAFKA)
 def kafka(KafkaSourceFunction: Any) -> None:
     with pytest.raises(TypeError, match="pass `KafkaSourceFunction` to `from_source`"):
         KafkaSourceFunction()
