@@ -204,3 +204,4 @@ def flownet_environment(FlownetEnvironment: Any) -> None:
 
 
 later("RemoteEnvironment", "sage.core.api.remote_environment sage.kernel.api.remote_environment", "remote jobs")
+later("NodeSelector", "sage.kernel.scheduler.node_selector", "remote jobs")
