@@ -208,8 +208,8 @@ def test_a_retry_comes_first_then_a_new_instance_and_on_error_last(is_async: boo
     out = env.from_batch([1, 2, 3]).map(Later if is_async else Failing, **policy, name="failing").collect()
     job = env.submit(autostop=True)
     assert sorted(out) == [1, 3]
-    # Two attempts of each object with the record 2.
-    assert [calls.count(number) for number in (1, 2, 3)] in ([3, 2, 3], [4, 2, 2])
+    # Two attempts of each object with the record 2; the record 3 may be in flight with any of them.
+    assert [calls.count(number) for number in (1, 2, 3)] in ([3, 2, 3], [3, 3, 2], [4, 2, 2])
     (letter,) = letters
     assert (letter.record, letter.attempts) == (2, 6) and letter.errors == ["gave up after 6 attempts", "OSError: by 3"]
     failing = row(job, "failing")
@@ -287,10 +287,11 @@ def test_what_the_end_of_a_replaced_instance_raises_is_told(options: dict[str, A
                 raise OSError(f"close {self.number}")
 
     env, seen = tolerant("ends"), Counted()
-    out = env.from_batch([1, 2]).map(Ends, seen, 2, **options).collect()
+    env.from_batch([1, 2]).map(Ends, seen, 2, **options).collect()
+    # Of two that end at the same time, either may be the first.
     with pytest.raises(JobFailed, match="close [12]; OSError: close [12]"):
         env.submit(autostop=True)
-    assert sorted(out) == [10, 20]
+    assert seen.made == 3
 
 
 # Without it.
