@@ -10,11 +10,10 @@ from types import CodeType, FunctionType
 from typing import Any
 
 from ._arguments import said
-from ._awaiting import UNAWAITED, check_hook, refuse
+from ._awaiting import check_hook
 from ._context import Context, InJob
 from ._metronome import lock_of, releasing
 from ._packet import StopSignal
-from ._sage import Nothing
 
 #: What SAGE programs import of several modules.
 __all__ = [
@@ -137,10 +136,6 @@ class FromIterator(BaseFunction):
 
 
 _END = StopSignal("end of the records")
-
-
-def _ended() -> StopSignal:
-    return _END
 
 
 class SimpleBatchFunction(FromIterator, BatchFunction):
@@ -327,60 +322,6 @@ def endings(function: Any) -> list[tuple[str, Callable[[], Any]]]:
     """What is called of a function at its end, in this order, with the names of the methods."""
     calls = ("teardown", hook(function, "teardown")), ("close", getattr(function, "close", None))
     return [(name, call) for name, call in calls if callable(call)]
-
-
-class Executed:
-    """Calls a source as ``executed`` does, and again after it has raised, which a generator could not."""
-
-    def __init__(self, made: Made, function: Any, name: str) -> None:
-        self._arguments = made, function, False, name
-        self._records = executed(*self._arguments)
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            return next(self._records)
-        except StopIteration:
-            raise
-        except BaseException:
-            self._records = executed(*self._arguments)
-            raise
-
-
-def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[Any]:
-    """Calls a source of this name until it says that there is no more: one of a batch says so with ``None`` too."""
-    execute = called(made, function)
-
-    def end() -> None:
-        nonlocal execute
-        execute = _ended
-
-    context = getattr(function, "ctx", None)
-    if isinstance(context, Context):
-        context._end = end
-        if context._stops:
-            return
-    gives_none = getattr(function, "_gives_none", False)
-    lock = lock_of(function)
-    while True:
-        while lock is not None and (wait := lock.awaited()) is not None:
-            yield wait
-        record = execute()
-        if type(record) in UNAWAITED:
-            raise refuse(name, record)
-        if record is None and not gives_none:
-            if is_batch:
-                return
-            # It has nothing just now: the engine sees whether the job goes on.
-            yield Nothing
-        elif isinstance(record, StopSignal):
-            return
-        else:
-            if lock is not None:
-                lock.lock_after_send()
-            yield record
 
 
 #: What functions ``wrap_lambda`` makes, by their names.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._awaiting import UNAWAITED
 from ._chain import close_all
-from ._functions import executed, is_function_class, several
+from ._executed import executed
+from ._functions import is_function_class, several
 from ._io import FileSink
 from ._kinds import BATCH, FLATMAP, Kind, Link, Part
 from ._process import Done, Runner
