@@ -74,8 +74,12 @@ class ConnectedStreams:
         for index, stream in enumerate(self._streams):
             before = stream._step
             if before.kind is KEYBY:
-                step = replace(before, kind=KEYTAG, index=index, policy=Policy())
-                if not any(before is read for other in environment._steps for read, _ in other.inputs):
+                step = replace(before, kind=KEYTAG, index=index, policy=Policy(), is_replaced=False)
+                is_read = any(before is read for other in environment._steps for read, _ in other.inputs)
+                if before.is_replaced or is_read:
+                    step.name = environment._named(f"{before.name} again")
+                else:
+                    before.is_replaced = True
                     environment._steps.remove(before)
                 environment._declare(step)
             else:

@@ -88,6 +88,9 @@ class Pipeline:
             if before.is_closed:
                 name = before.told or before.name
                 raise RuntimeError(f"the stream of `{name}` was closed with its pipeline; begin a new stream")
+            if before.is_replaced:
+                before.is_replaced, before.name = False, self._named(f"{before.name} again")
+                self._steps.append(before)
         self._steps.append(step)
         if step.kind.ends and self._run is None:
             declared.add(self)

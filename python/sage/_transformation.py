@@ -60,6 +60,8 @@ class Transformation:
     is_aside: bool = False
     #: Whether the program has closed the pipeline that it was in.
     is_closed: bool = False
+    #: Of a ``keyby``, whether one that says as well which stream its records are of has taken its place.
+    is_replaced: bool = False
     #: See ``Pipeline.pipeline``, which sets it.
     basename: str = ""
     #: Whether records come to it from behind a `keyby`: the plan finds out.

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from sage import (
+    BaseCoMapFunction,
+    BaseJoinFunction,
     Count,
     DeadLetter,
     FilterFunction,
@@ -232,3 +234,37 @@ def test_sides_and_letters_leave_no_record_behind() -> None:
     del records, env, one, two, dead
     gc.collect()
     assert not any(record() for record in watched)
+
+
+class Both(BaseCoMapFunction):
+    def map0(self, n: int) -> tuple[str, int]:
+        return "left", n
+
+    def map1(self, n: int) -> tuple[str, int]:
+        return "right", n
+
+
+class Pairs(BaseJoinFunction):
+    def execute(self, payload: Any, key: Any, tag: int) -> list[Any]:
+        return [(key, tag)]
+
+
+def test_streams_with_keys_may_be_connected_and_read_as_often_as_a_program_likes() -> None:
+    env = LocalEnvironment("again")
+    left, right = (env.from_batch([1, 2]).keyby(lambda n: n) for _ in range(2))
+    connected = left.connect(right)
+    mapped, joined = connected.comap(Both).collect(), connected.join(Pairs).collect()
+    counted = left.count().collect()
+    once_more = left.connect(right).comap(Both).collect()
+    run(env)
+    assert sorted(mapped) == sorted(once_more) == [("left", 1), ("left", 2), ("right", 1), ("right", 2)]
+    assert sorted(joined) == [(1, 0), (1, 1), (2, 0), (2, 1)] and sorted(counted) == [(1, 1), (2, 1)]
+
+
+def test_a_stream_with_keys_that_is_read_may_be_connected_as_well() -> None:
+    env = LocalEnvironment("before")
+    left, right = (env.from_batch([1, 2]).keyby(lambda n: n) for _ in range(2))
+    counted = left.count().collect()
+    mapped = left.connect(right).comap(Both).collect()
+    run(env)
+    assert sorted(counted) == [(1, 1), (2, 1)] and len(mapped) == 4
