@@ -20,8 +20,8 @@ mod semaphore;
 mod watch;
 
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use self::dispositions::{Taken, before, bit, disposition, here, is_function, raise, raise_here};
@@ -178,7 +178,15 @@ impl ProcessSignals {
     fn install(&'static self, switch: &mut Switch) -> std::io::Result<()> {
         if !switch.listening {
             // Never joined: it ends with the process, and runs no user code.
-            drop(std::thread::Builder::new().name("sage-signals".to_owned()).spawn(move || listen(self))?);
+            let begun = Arc::new(Barrier::new(2));
+            let begins = begun.clone();
+            let run = move || {
+                begins.wait();
+                listen(self);
+            };
+            drop(std::thread::Builder::new().name("sage-signals".to_owned()).spawn(run)?);
+            // Until it runs it has no name of its own, and whoever counts threads tells it from others by that.
+            begun.wait();
             switch.listening = true;
         }
         switch.on = true;
