@@ -141,7 +141,10 @@ class Run:
         with _lock:
             calls, self.at_end = self.at_end, []
         for call in calls:
-            call()
+            try:
+                call()
+            except Exception as error:  # such as a full disk: the job has ended as it has
+                warn(f"at the end of `{self.name}`: {type(error).__name__}: {error}")
 
     @property
     def log_dir(self) -> str | None:

@@ -176,6 +176,20 @@ def test_the_log_of_a_session_tells_of_tasks_and_services_to_the_end(tmp_path: P
     assert "after the job" not in own.read_text()
 
 
+def test_a_log_that_cannot_be_closed_changes_nothing_of_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: logging.Handler) -> None:
+        raise OSError("no space left")
+
+    env = LocalEnvironment("full", {"log_dir": tmp_path})
+    seen = env.from_batch([1]).collect()
+    with monkeypatch.context() as patched, pytest.warns(UserWarning, match="at the end of `full`: OSError: no space"):
+        patched.setattr(logging.FileHandler, "close", full)
+        env.submit(autostop=True)
+    assert seen == [1] and env.jobmanager.jobs[str(env.env_uuid)].status == "stopped"
+
+
 def test_the_log_of_a_session_names_what_failed(tmp_path: Path) -> None:
     class Stuck(BaseService):
         def cleanup(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -128,6 +129,12 @@ def test_any_object_with_make_decision_is_a_scheduler() -> None:
     assert env.scheduler.last == "batch"
     assert env.get_scheduler_metrics()["scheduler_type"] == "Plain"
     assert env.get_scheduler_metrics()["total_scheduled"] == 1
+
+    asked: list[Any] = []
+    env = LocalEnvironment("without a class", scheduler=SimpleNamespace(make_decision=asked.append))
+    env.from_batch([1]).collect()
+    env.submit(autostop=True)
+    assert [node.name for node in asked] == ["batch"]
 
 
 def test_a_delay_of_a_decision_is_waited_for_before_anything_starts() -> None:
