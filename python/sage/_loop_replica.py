@@ -61,7 +61,7 @@ class LoopReplica(Replica):
                 try:
                     await self._replaced(made, exception, is_last)
                 except Exception as last:
-                    tell_attempts(last, calls[0])
+                    tell_attempts(last, calls[0], is_fatal=self.made is None)
                     raise
                 is_last = self._hurried.is_set()
             except BaseException:

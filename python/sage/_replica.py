@@ -213,7 +213,7 @@ class Replica:
                 try:
                     is_last = self._replace(made, exception, is_last)
                 except Exception as last:
-                    tell_attempts(last, calls[0])
+                    tell_attempts(last, calls[0], is_fatal=self.made is None)
                     raise
             except BaseException:
                 self._leave(made)
@@ -367,8 +367,11 @@ class Replica:
             self.raise_errors()
 
 
-def tell_attempts(exception: BaseException, attempts: int) -> None:
-    """Says of an exception how many calls were made with its record, for the engine to tell."""
-    if attempts > 1:
-        with suppress(Exception):  # a class may refuse to have an attribute set
-            exception._sage_attempts = attempts  # type: ignore[attr-defined]
+def tell_attempts(exception: Any, attempts: int, is_fatal: bool = False) -> None:
+    """Says of an exception how many calls were made with its record, for the engine to tell. It is fatal where no other
+    record can be worked on, as no new object could be made: that is no fault of this record."""
+    with suppress(Exception):  # a class may refuse to have an attribute set
+        if is_fatal:
+            exception._sage_is_fatal = True
+        if attempts > 1:
+            exception._sage_attempts = attempts

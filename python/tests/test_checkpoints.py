@@ -177,6 +177,24 @@ def test_a_state_that_could_not_be_restored_is_an_error_at_once(tmp_path: Path) 
         env.submit(autostop=True)
 
 
+@pytest.mark.parametrize("kind", WITH_STATE)
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_a_job_whose_function_cannot_be_made_anew_fails_whatever_its_step_says_of_records(
+    kind: str, on_error: str, tmp_path: Path
+) -> None:
+    function, options = WITH_STATE[kind]
+
+    class Lost(function):  # type: ignore[misc]
+        def restore_state(self, state: dict[str, Any]) -> None:
+            raise OSError("no state is there")
+
+    env = checkpointed(tmp_path, 0.0)
+    env.from_batch([1, 2, 3]).map(Lost, Once(2), on_error=on_error, **options).collect()
+    with pytest.raises(JobFailed, match="no state is there") as failed:
+        env.submit(autostop=True)
+    assert isinstance(failed.value.__cause__, OSError)
+
+
 class Kept(Numbers):
     def get_state(self) -> dict[str, Any]:
         return {"n": self.n}

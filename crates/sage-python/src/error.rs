@@ -61,10 +61,10 @@ impl Raised {
             let (name, more) = end.map_or((function.as_str(), ""), |end| (&function[..end], "…"));
             message = format!("in `{name}{more}`{at}: {message}");
         }
-        let is_fatal = is_fatal(py, &exception);
-        // Of the package's own: see `_restarts.py`.
-        let attempts = exception.value(py).getattr(intern!(py, "_sage_attempts"));
-        let attempts = attempts.and_then(|attempts| attempts.extract()).ok();
+        // Of the package's own: see `_replica.py`.
+        let told = |name| exception.value(py).getattr(name);
+        let is_fatal = is_fatal(py, &exception) || told(intern!(py, "_sage_is_fatal")).is_ok();
+        let attempts = told(intern!(py, "_sage_attempts")).and_then(|attempts| attempts.extract()).ok();
         Self { exception, message, is_fatal, attempts }
     }
 
