@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 from . import _sage
-from ._arguments import check_call, seconds, text, truth, warn, whole
+from ._arguments import check_call, said, seconds, text, truth, warn, whole
 from ._config import Timeouts, check_config, faults_of, on_signal_of, timeouts_of
 from ._context import Context, JobContext, ServiceCalls
 from ._handles import ServiceHandle, name_of_service
@@ -104,8 +104,6 @@ class LocalEnvironment(Pipeline):
         self.scheduler = scheduler_of(scheduler)
         self._started = self.scheduler._started if isinstance(self.scheduler, BaseScheduler) else Started()
         self.enable_monitoring = truth("`enable_monitoring`", enable_monitoring)
-        #: What ``submit`` has returned; ``None`` before, and after ``close``.
-        self.env_uuid: JobId | None = None
 
     @property
     def uuid(self) -> JobId | None:
@@ -137,7 +135,10 @@ class LocalEnvironment(Pipeline):
         """How many tasks of this environment's scheduler were started, and how soon: see ``BaseScheduler``."""
         metrics = getattr(self.scheduler, "get_metrics", None)
         if callable(metrics):
-            return dict(metrics())
+            told = metrics()
+            if not isinstance(told, Mapping):
+                raise TypeError(f"`get_metrics` of a scheduler returns a mapping, not {said(told)}")
+            return dict(told)
         return self._started.metrics(type(self.scheduler).__name__, self.platform)
 
     @cached_property

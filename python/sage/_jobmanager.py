@@ -82,6 +82,8 @@ class JobInfo:
         self.dispatcher = Dispatcher(self)
         self._environment = weakref.ref(environment)
         self._size = sum(step.owner is None for step in environment._steps)
+        # Of its pipeline, which the environment may close.
+        self._steps = [weakref.ref(step) for step in environment._steps[:1]]
         self._created = time.time()
         self._ids: list[str] = []
 
@@ -114,6 +116,11 @@ class JobInfo:
     def environment(self) -> LocalEnvironment | None:
         """Its environment; ``None`` if the program has let go of that."""
         return self._environment()
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether the program has let go of its pipeline."""
+        return any((step := there()) is None or step.is_closed for there in self._steps)
 
     @property
     def status(self) -> str:
@@ -185,7 +192,10 @@ class JobInfo:
             "is_running": dispatcher.is_running,
         }
         if environment is not None:
-            told["scheduler_metrics"] = environment.get_scheduler_metrics()
+            try:
+                told["scheduler_metrics"] = environment.get_scheduler_metrics()
+            except Exception as error:  # of a scheduler of the program's own
+                told["scheduler_metrics"] = {"error": f"{type(error).__name__}: {error}"}
         if self._ended is not None:
             told["stop_time"] = _text(self._ended)
         if self.error_message is not None:
@@ -294,15 +304,16 @@ class JobManager:
         if info is None:
             return _not_found(env_uuid)
         environment = info.environment
-        if environment is None:
-            return _answer(info.uuid, "failed", "the program has let go of its environment, so it cannot run again")
+        if environment is None or info._is_closed:
+            gone = "environment" if environment is None else "pipeline"
+            return _answer(info.uuid, "failed", f"the program has let go of its {gone}, so it cannot run again")
         try:
             if info._ended is None:
                 self._end(info, "drain")
             environment._submit(info, waits=False)
         except Exception as error:
             return _answer(info.uuid, "failed", f"{error}")
-        return _answer(info.uuid, "running", f"it was submitted again, for the {info.restart_count}. time")
+        return _answer(info.uuid, "running", f"it was submitted again: restart {info.restart_count}")
 
     #: The other name of it.
     resume_job = continue_job

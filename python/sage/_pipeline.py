@@ -21,6 +21,7 @@ from ._stream import DataStream, check_not_async, check_parallelism, name_of
 from ._transformation import NOTHING, Transformation
 
 if TYPE_CHECKING:
+    from ._job import JobId
     from ._running import Run
     from ._services import ServiceFactory
 
@@ -66,6 +67,8 @@ class Pipeline:
         self._names: dict[str, int] = {}
         #: The job submitted last.
         self._run: Run | None = None
+        #: What ``submit`` has returned; ``None`` before, and after ``close``.
+        self.env_uuid: JobId | None = None
 
     @property
     def pipeline(self) -> list[Transformation]:
@@ -92,7 +95,7 @@ class Pipeline:
                 before.is_replaced, before.name = False, self._named(f"{before.name} again")
                 self._steps.append(before)
         self._steps.append(step)
-        if step.kind.ends and self._run is None:
+        if step.kind.ends and self.env_uuid is None:
             declared.add(self)
         return DataStream(self, step)
 

@@ -525,6 +525,16 @@ def test_one_that_is_closed_without_having_run_warns_then() -> None:
             raise KeyError
 
 
+def test_one_that_came_after_a_closed_one_warns_too() -> None:
+    env = LocalEnvironment("second")
+    env.from_batch([1]).collect()
+    env.submit(autostop=True)
+    env.close()
+    env.from_batch([2]).collect()
+    with pytest.warns(UserWarning, match="`second` was declared and never submitted"):
+        env.close()
+
+
 LEFT = """
 import sys, threading
 from sage import LocalEnvironment

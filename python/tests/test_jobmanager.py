@@ -247,6 +247,40 @@ def test_what_cannot_run_again_says_why(manager: JobManager) -> None:
     assert answer["status"] == "failed" and "environment" in answer["message"]
 
 
+def test_a_job_whose_pipeline_was_closed_does_not_run_that_which_came_after(manager: JobManager) -> None:
+    env = LocalEnvironment("closed")
+    env.from_batch([1]).collect()
+    job = env.submit(autostop=True)
+    env.close()
+    seen = env.from_batch([2]).collect()
+    answer = manager.continue_job(job)
+    assert answer["status"] == "failed" and "let go of its pipeline" in answer["message"]
+    assert seen == [] and env.env_uuid is None and manager.get_job_status(job)["restart_count"] == 0
+    next_job = env.submit(autostop=True)
+    assert manager.continue_job(next_job)["status"] == "running"
+    env.stop()
+    assert seen == [2] and manager.get_job_status(next_job)["restart_count"] == 1
+
+
+@pytest.mark.parametrize("metrics", [None, LookupError("none kept")])
+def test_metrics_of_a_scheduler_that_are_none_do_not_keep_the_status(manager: JobManager, metrics: Any) -> None:
+    class Mute:
+        def make_decision(self, node: Any) -> None:
+            pass
+
+        def get_metrics(self) -> Any:
+            if metrics is not None:
+                raise metrics
+
+    env = LocalEnvironment("mute", scheduler=Mute())
+    env.from_batch([1]).collect()
+    told = manager.get_job_status(env.submit(autostop=True))
+    assert told["status"] == "stopped"
+    with pytest.raises((TypeError, LookupError), match="returns a mapping, not None|none kept") as failed:
+        env.get_scheduler_metrics()
+    assert told["scheduler_metrics"] == {"error": f"{failed.type.__name__}: {failed.value}"}
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_deleted_job_is_ended_and_forgotten(manager: JobManager, force: bool) -> None:
     env = LocalEnvironment("gone")
