@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
@@ -125,6 +126,14 @@ def text(what: str, value: Any) -> str:
     if "\0" in value:
         raise ValueError(f"{what} cannot have a NUL in it: {said(value)}")
     return value
+
+
+def folder(what: str, value: Any) -> str:
+    """The path of a folder: a text, or an object for one, such as a ``Path``."""
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ValueError(f"{what} is the path of a folder, not {said(value)}")
+    return path
 
 
 def shown(value: str) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._arguments import check_spelling, meant, seconds, truth
+from ._arguments import check_spelling, folder, meant, seconds, truth
 
 if TYPE_CHECKING:
     from ._faults import Faults
@@ -37,6 +37,7 @@ def check_config(config: dict[Any, Any]) -> None:
     timeouts_of(config)
     on_signal_of(config)
     keep_none_of(config)
+    log_dir_of(config)
     faults_of(config)
 
 
@@ -62,6 +63,12 @@ def on_signal_of(config: Mapping[Any, Any]) -> str:
 def keep_none_of(config: Mapping[Any, Any]) -> bool:
     """Whether results of maps that are ``None`` are records, where the step does not say."""
     return truth("`keep_none` of `config`", config.get("keep_none", False))
+
+
+def log_dir_of(config: Mapping[Any, Any]) -> str | None:
+    """The folder for log files; ``None`` where the configuration does not say."""
+    given = config.get("log_dir")
+    return None if given is None else folder("`log_dir` of `config`", given)
 
 
 def faults_of(config: Mapping[Any, Any]) -> Faults | None:

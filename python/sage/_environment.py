@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 from . import _sage
 from ._arguments import check_call, said, seconds, text, truth, warn, whole
-from ._config import Timeouts, check_config, faults_of, on_signal_of, timeouts_of
+from ._config import Timeouts, check_config, faults_of, log_dir_of, on_signal_of, timeouts_of
 from ._context import Context, JobContext, ServiceCalls
 from ._handles import ServiceHandle, name_of_service
 from ._interrupted import Sources
@@ -412,7 +412,7 @@ class LocalEnvironment(Pipeline):
         config = self.config
         queued_calls = whole("`most_queued_calls`", config.get("most_queued_calls", 1000), 1, 10_000_000)
         queue_bytes = whole("`queue_bytes`", config.get("queue_bytes", 64 << 20), 1, 1 << 62)
-        finishes, folder = on_signal_of(config) == "finish", config.get("log_dir")
+        finishes, folder = on_signal_of(config) == "finish", log_dir_of(config)
         ask = asked(self.scheduler, steps)
         return _Options(self.name, finishes, context.timeouts, queued_calls, queue_bytes, folder, ask=ask)
 

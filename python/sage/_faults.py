@@ -3,12 +3,11 @@ It is read from ``config["fault_tolerance"]``, which has SAGE's keys."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._arguments import _number, meant, said, seconds, text, whole
+from ._arguments import _number, folder, meant, said, seconds, whole
 
 
 @dataclass(frozen=True)
@@ -59,16 +58,10 @@ def _factor(what: str, value: Any) -> float:
     return factor
 
 
-def _folder(what: str, value: Any) -> str:
-    if not isinstance(value, (str, os.PathLike)) or not (folder := text(what, os.fspath(value))):
-        raise ValueError(f"{what} is the path of a folder, not {said(value)}")
-    return folder
-
-
 #: What each key is checked by.
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "delay": _time, "initial_delay": _time, "max_delay": _time, "checkpoint_interval": _time,
-    "interval_seconds": _length, "multiplier": _factor, "checkpoint_dir": _folder,
+    "interval_seconds": _length, "multiplier": _factor, "checkpoint_dir": folder,
     "max_attempts": whole, "max_failures_per_interval": whole, "max_recovery_attempts": whole,
 }
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ._session import LogFile
+
 #: An output and the level from which on messages go there.
 _Outputs = Iterable[tuple[str | os.PathLike[str], str | int]]
 
@@ -185,7 +187,7 @@ def show_on_console(logger: logging.Logger) -> None:
         logger.addHandler(console)
 
 
-class _File(logging.FileHandler):
+class _File(LogFile):
     def _open(self) -> io.TextIOWrapper:
         os.makedirs(os.path.dirname(self.baseFilename), exist_ok=True)
         return super()._open()

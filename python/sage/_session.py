@@ -8,7 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 
-class _Private(logging.FileHandler):
+class LogFile(logging.FileHandler):
+    """A file that is opened with the first message. One that cannot be is an error of logging, not of the program that
+    logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+
+class _Private(LogFile):
     """A file that only its owner may read."""
 
     def _open(self) -> Any:

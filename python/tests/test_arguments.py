@@ -233,6 +233,9 @@ def test_what_sage_programs_pass_is_taken() -> None:
         ({"timeouts": {"cleanup": "1"}}, "the timeout `cleanup`"),
         ({"timeouts": {"drain": float("nan")}}, "the timeout `drain`"),
         ({"timeouts": 5}, "a mapping of names to seconds"),
+        ({"log_dir": 5}, "`log_dir` of `config` is the path of a folder, not 5"),
+        ({"log_dir": ""}, "`log_dir` of `config` is the path of a folder, not ''"),
+        ({"log_dir": b"logs"}, "`log_dir` of `config` is the path of a folder"),
         ("config.yaml", "`load_config` reads a file"),
     ],
 )

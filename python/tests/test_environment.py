@@ -190,6 +190,21 @@ def test_a_log_that_cannot_be_closed_changes_nothing_of_the_job(
     assert seen == [1] and env.jobmanager.jobs[str(env.env_uuid)].status == "stopped"
 
 
+def test_a_log_that_cannot_be_written_changes_nothing_of_the_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Removes(MapFunction):
+        def execute(self, n: int) -> int:
+            Path(self.ctx.env_base_dir or "").rmdir()
+            self.logger.warning("record %s", n)
+            return n
+
+    env = LocalEnvironment("removed", {"log_dir": tmp_path})
+    seen = env.from_batch([1]).map(Removes).collect()
+    env.submit(autostop=True)
+    assert seen == [1] and "FileNotFoundError" in capsys.readouterr().err
+
+
 def test_the_log_of_a_session_names_what_failed(tmp_path: Path) -> None:
     class Stuck(BaseService):
         def cleanup(self) -> None:

@@ -112,6 +112,16 @@ def test_outputs_of_a_logger_are_added_changed_and_removed(tmp_path: Path) -> No
     log.remove_output(0)
 
 
+def test_an_output_that_cannot_be_opened_is_no_error_of_the_program(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    log = CustomLogger([("app.log", "INFO")], "unopened", log_base_folder=tmp_path / "file")
+    log.info("unheard")
+    assert "FileExistsError" in capsys.readouterr().err
+    log.remove_output(0)
+
+
 def test_a_logger_is_made_by_its_name_or_its_outputs(capsys: pytest.CaptureFixture[str]) -> None:
     pairs = [("console", "INFO")]
     made = [CustomLogger("made"), CustomLogger("made", pairs), CustomLogger(pairs, name="made")]
