@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, BinaryIO, TextIO
 
-from ._arguments import shown, truth, whole
+from ._arguments import said, shown, truth, whole
 from ._files import Output
 from ._functions import FromIterator, SimpleBatchFunction, SinkFunction, SourceFunction
 
@@ -28,11 +28,16 @@ def _path_of(where: Any) -> str:
     if isinstance(where, Mapping):
         names = [name for name in _PATHS if name in where]
         if len(names) != 1:
-            raise ValueError(f"a configuration of a file needs one of {', '.join(_PATHS)}: {dict(where)!r}")
+            raise ValueError(f"a configuration of a file needs one of {', '.join(_PATHS)}; it has {_keys(where)}")
         where = where[names[0]]
     if where is None:
         raise ValueError(f"a file needs its path, or a `config` with one of {', '.join(_PATHS)}")
     return os.fsdecode(where)
+
+
+def _keys(config: Mapping[Any, Any]) -> str:
+    """The keys of a configuration, whose values may be secret."""
+    return said(list(config))
 
 
 def _pair_of(record: Any) -> tuple[Any, Any] | None:
@@ -180,7 +185,8 @@ class HFDatasetBatch(SimpleBatchFunction):
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         if not isinstance(config, Mapping) or "hf_dataset_name" not in config:
-            raise ValueError(f"`HFDatasetBatch` needs a `config` with the `hf_dataset_name`, not {config!r}")
+            has = f"which has {_keys(config)}" if isinstance(config, Mapping) else f"not {said(config)}"
+            raise ValueError(f"`HFDatasetBatch` needs a `config` with the `hf_dataset_name`, {has}")
         try:
             self._load: Any = importlib.import_module("datasets").load_dataset
         except ModuleNotFoundError as error:

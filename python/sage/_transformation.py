@@ -25,7 +25,7 @@ class Times(NamedTuple):
     idle_after: float | None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Transformation:
     """A step of a pipeline."""
 
@@ -67,6 +67,10 @@ class Transformation:
     #: Whether records come to it from behind a `keyby`: the plan finds out.
     has_key: bool = False
     _timed: bool | None = None
+
+    def __repr__(self) -> str:
+        # What its function was made with may be secret, and the steps before it show all that were before them.
+        return f"Transformation({self.name!r})"
 
     @property
     def is_timed(self) -> bool:

@@ -44,6 +44,7 @@ def test_the_pipeline_has_the_programs_steps_with_their_classes_names_and_upstre
         ("FutureFunction", 1, []),
     ]
     assert [step.function_class for step in env.pipeline][1:4] == [Doubled, Doubled, Kept]
+    assert f"{env.pipeline[:2]}" == "[Transformation('batch'), Transformation('Doubled')]"
     assert env.pipeline[1] is env.pipeline[1] and env.pipeline[1].function_class is Doubled
     assert env.enable_monitoring is True and env.platform == "local"
 

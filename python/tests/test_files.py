@@ -59,6 +59,11 @@ def test_lines_of_a_file(written: bytes, options: dict[str, Any], expected: list
     assert got == [line.strip() for line in expected], "of a mapping, without the white space around them"
 
 
+def test_an_error_of_a_configuration_does_not_tell_its_values() -> None:
+    with pytest.raises(ValueError, match=r"one of path, file_path, data_path; it has \['token'\]"):
+        FileSource({"token": "s3cret"})
+
+
 def test_values_of_json_lines_behind_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "values.jsonl"
     path.write_bytes('{"a": "é\r"}\r\n\r\n[1]'.replace("\r\"", '\\r"').encode("utf-8-sig"))

@@ -177,5 +177,6 @@ def test_a_data_set_gives_questions_and_answers(tmp_path: Path, monkeypatch: pyt
     expected = [("small test", ["yes"]), ("what", []), ("", [])]
     assert records == [{"query": query, "references": references} for query, references in expected]
     assert first == [{"query": "None train", "references": ["yes"]}]
-    with pytest.raises(ValueError, match="hf_dataset_name"):
-        HFDatasetBatch({"name": "org/questions"})
+    with pytest.raises(ValueError, match=r"hf_dataset_name`, which has \['name', 'token'\]") as failed:
+        HFDatasetBatch({"name": "org/questions", "token": "s3cret"})
+    assert "s3cret" not in str(failed.value)
