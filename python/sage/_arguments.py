@@ -180,8 +180,8 @@ def like(name: str, there: Iterable[str], none: str) -> str:
     from difflib import get_close_matches  # only for a message
 
     there = list(there)
-    names = ", ".join(get_close_matches(name, there, n=3) or there) or none
-    return f"did you mean one of these: {names}?"
+    names = ", ".join(get_close_matches(name, there, n=3) or there)
+    return f"did you mean one of these: {names}?" if names else none
 
 
 def parameters(cls: Any) -> Mapping[str, inspect.Parameter]:

@@ -367,8 +367,8 @@ def _type_of(func: Callable[..., Any]) -> str:
     """What a function looks like by its signature."""
     try:
         signature = inspect.signature(func, eval_str=True)
-    except (TypeError, ValueError, NameError):
-        return "map"  # it has none, or one with names that are not there
+    except Exception:
+        return "map"  # it has none, or annotations that mean something else
     returns = signature.return_annotation
     if len(signature.parameters) != 1:
         return "map" if signature.parameters else "source"

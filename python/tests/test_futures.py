@@ -130,3 +130,11 @@ def test_a_service_with_none_of_the_usual_methods_is_named() -> None:
     env.from_batch([1]).sink(type("Ask", (SinkFunction,), {"execute": lambda self, n: self.call_service("db", n)}))
     with pytest.raises(JobFailed, match="`Db` has no method `process`; did you mean one of these: search"):
         env.submit(autostop=True)
+
+
+def test_a_service_without_methods_has_none_that_was_meant() -> None:
+    env = LocalEnvironment()
+    env.register_service("db", object)
+    env.from_batch([1]).sink(type("Ask", (SinkFunction,), {"execute": lambda self, n: self.call_service("db", n)}))
+    with pytest.raises(JobFailed, match="`object` has no method `process`; it has none$"):
+        env.submit(autostop=True)
