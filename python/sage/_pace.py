@@ -31,9 +31,9 @@ def taken(kwargs: dict[str, Any]) -> Pace:
     """Takes the keywords of the pace out of those that a program gave. Of ``None``, as of zero, there is no effect."""
     delay, interval, total = (kwargs.pop(name, None) for name in Pace.__dataclass_fields__)
     return Pace(
-        seconds("`delay`", delay or 0.0, hint="; leave it out for none"),
-        whole("`progress_log_interval`", interval or 0, 0),
-        whole("`total_count`", total or 0, 0),
+        seconds("`delay`", 0.0 if delay is None else delay, hint="; leave it out for none"),
+        whole("`progress_log_interval`", 0 if interval is None else interval, 0),
+        whole("`total_count`", 0 if total is None else total, 0),
     )
 
 

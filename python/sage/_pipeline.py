@@ -249,6 +249,11 @@ class Pipeline:
         whole("`max_poll_records`", max_poll_records, 1, 1 << 31)
         if not isinstance(group_id, str) or not group_id:
             raise ValueError(f"`group_id` is a text that is not empty, not {group_id!r}")
+        if taken(kafka_config):
+            raise TypeError(
+                "topics are read as fast as the next step takes their records: `from_kafka_source` has no `delay`, "
+                "`progress_log_interval` or `total_count`"
+            )
         topics = names("topic", topic)
         spec = Spec.KafkaSource(
             servers=servers_of(bootstrap_servers),

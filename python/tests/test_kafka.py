@@ -373,6 +373,7 @@ def test_what_cannot_be_written_says_why(cluster: KafkaCluster) -> None:
         {"parallelism": 0},
         {"value_deserializer": "xml"},
         {"value_deserializer": 3},
+        {"delay": 1.0},
     ],
 )
 def test_arguments_are_checked_at_once(arguments: dict[str, Any]) -> None:

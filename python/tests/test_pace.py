@@ -174,7 +174,10 @@ def test_progress_is_logged_when_it_is_asked_for(caplog: pytest.LogCaptureFixtur
     assert not [record for record in caplog.records if record.name == "sage.progress.silent"]
 
 
-@pytest.mark.parametrize(("wrong", "said"), [({"delay": -1}, "`delay`"), ({"total_count": "many"}, "`total_count`")])
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"delay": -1}, "`delay`"), ({"delay": ""}, "`delay`"), ({"total_count": "many"}, "`total_count`")],
+)
 def test_what_cannot_be_a_pace_is_an_error(wrong: dict[str, Any], said: str) -> None:
     env = LocalEnvironment("wrong")
     for declare in (lambda: env.from_batch([1], **wrong), lambda: env.from_source(Polled, [], **wrong)):
