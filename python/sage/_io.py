@@ -337,6 +337,8 @@ class TerminalSink(PrintSink):
     other keys have no effect."""
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        if not isinstance(config, (Mapping, type(None))):
+            raise TypeError(f"`TerminalSink` takes a configuration, a mapping, not {said(config)}")
         names = ("prefix", "separator", "colored")
         super().__init__(**{name: value for name, value in (config or {}).items() if name in names})
 

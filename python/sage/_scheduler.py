@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import seconds, text, whole
+from ._arguments import said, seconds, text, whole
 
 if TYPE_CHECKING:
     from ._plan import Step
@@ -197,6 +197,10 @@ def asked(scheduler: Any, steps: list[Step]) -> Callable[[list[tuple[str, list[s
         for name, operators, replica, parallelism in tasks:
             of = tuple(step for operator in operators for step in made_of.get(operator, ()))
             decision = scheduler.make_decision(TaskNode(name, of, of[0] if of else None, replica, parallelism))
+            if decision is not None and not hasattr(decision, "delay"):
+                raise TypeError(
+                    f"`make_decision` of a scheduler returns a `PlacementDecision`, or `None`, not {said(decision)}"
+                )
             delay = seconds("`delay` of a scheduler's decision", getattr(decision, "delay", 0.0))
             if delay:
                 time.sleep(delay)

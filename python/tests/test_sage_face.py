@@ -136,6 +136,8 @@ def test_questions_and_answers_are_written_as_sage_does(
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["[TerminalSink]: [Q] Question :why", "[TerminalSink]: [A] Answer :so"]
     assert lines[2:] == ["[TerminalSink]: [Q] Question :how", "[TerminalSink]: [A] Answer :thus"]
+    with pytest.raises(TypeError, match="`TerminalSink` takes a configuration, a mapping, not 'answer'"):
+        TerminalSink("answer")  # type: ignore[arg-type]
     env = LocalEnvironment()
     env.from_batch([("why", ["a", "b"])]).sink(RetriveSink, {})
     run(env)

@@ -155,6 +155,15 @@ def test_a_delay_that_is_none_starts_nothing(delay: Any) -> None:
     assert made == [] and not env.is_running and env.env_uuid is None
 
 
+@pytest.mark.parametrize("decision", [5, "now", {"delay": 1}])
+def test_what_is_no_decision_starts_nothing(decision: Any) -> None:
+    env = LocalEnvironment("wrong", scheduler=SimpleNamespace(make_decision=lambda node: decision))
+    seen = env.from_batch([1]).collect()
+    with pytest.raises(TypeError, match="`make_decision` of a scheduler returns a `PlacementDecision`, or `None`"):
+        env.submit(autostop=True)
+    assert seen == [] and not env.is_running
+
+
 def test_a_scheduler_that_raises_starts_nothing_and_one_that_fails_at_the_end_changes_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
