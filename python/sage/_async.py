@@ -240,8 +240,8 @@ class LoopRunner:
                 return [result async for result in function(record)]
 
             return generated, as_it_is
-        results = results_of(self._flight, made)
-        if not isinstance(made, FlatMapFunction):
+        results = results_of(self._flight)
+        if self._flight.kind is not FLATMAP or not isinstance(made, FlatMapFunction):
             return function, results
 
         async def collecting(record: Any) -> list[Any]:

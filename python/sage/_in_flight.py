@@ -12,9 +12,9 @@ from typing import Any
 
 from ._awaiting import UNAWAITED, UNUSED, refuse
 from ._chain import close_all
-from ._functions import COLLECTED, FlatMapFunction, several
+from ._functions import COLLECTED
 from ._job_loop import JobLoop
-from ._kinds import SINK, Kind
+from ._kinds import FLATMAP, SINK, Kind
 from ._sage import Bridge
 from ._stacks import where_stuck
 from ._threads import joined, started
@@ -58,10 +58,9 @@ def as_it_is(results: list[Any], _record: Any) -> list[Any]:
     return results
 
 
-def results_of(flight: Flight, function: Any) -> Callable[[Any, Any], list[Any]]:
+def results_of(flight: Flight) -> Callable[[Any, Any], list[Any]]:
     kind = flight.kind
-    if isinstance(function, FlatMapFunction) or kind.result is None:
-        return _collected
+    assert kind.result is not None, "what works on several records at a time is of a kind that has it"
     return partial(_some, flight.count_none, kind.result) if kind.drops_none else kind.result
 
 
@@ -72,11 +71,6 @@ def _some(
         count_none()
         return []
     return results(result, record)
-
-
-def _collected(results: Any, _record: Any) -> list[Any]:
-    """Of a function that may have collected its results instead of returning them."""
-    return several(results)
 
 
 class ThreadRunner:
@@ -123,7 +117,7 @@ class ThreadRunner:
     def _work(self) -> None:
         bridge = self.bridge
         if self._replica is None:
-            results, call = results_of(self._flight, self._function), method_of(self._function)
+            results, call = results_of(self._flight), method_of(self._function)
         else:
             results, call = as_it_is, partial(self._replica.run, 0)
         thread = threading.current_thread()
@@ -140,7 +134,7 @@ class ThreadRunner:
                 COLLECTED.set(collected)
                 # What was returned is gone through here, as a generator does its work then.
                 answer = [*results(self._checked(call(record)), record)]
-                answer = [*collected, *answer] if collected else answer
+                answer = self._with(collected, answer)
             except BaseException as exception:  # whatever it is, the engine has to hear of it
                 self._inside.discard(thread)
                 bridge.failed(number, exception)
@@ -150,6 +144,9 @@ class ThreadRunner:
                 del answer
             del taken, record, collected
 
+    def _with(self, collected: list[Any], returned: list[Any]) -> list[Any]:
+        return [*collected, *returned] if collected and self._flight.kind is FLATMAP else returned
+
     def _checked(self, returned: Any) -> Any:
         if type(returned) in self._refused:
             raise refuse(self._flight.name, returned)
@@ -157,13 +154,12 @@ class ThreadRunner:
 
     def _bound(self, function: Any) -> list[Callable[[Any], list[Any]]]:
         """What gives all that goes on of a record."""
-        results, call = results_of(self._flight, function), method_of(function)
+        results, call = results_of(self._flight), method_of(function)
 
         def answer(record: Any) -> list[Any]:
             collected: list[Any] = []
             COLLECTED.set(collected)
-            returned = [*results(self._checked(call(record)), record)]
-            return [*collected, *returned]
+            return self._with(collected, [*results(self._checked(call(record)), record)])
 
         return [answer]
 

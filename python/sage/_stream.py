@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import _kinds as kinds
 from . import ops
 from ._arguments import check_call, length, meant, name_too, seconds, shown, truth, warn, whole
-from ._functions import BaseFunction, MapFunction, is_function_class
+from ._functions import BaseFunction, FlatMapFunction, MapFunction, is_function_class
 from ._io import FileSink, PrintSink
 from ._letters import Letter
 from ._policies import OPTIONS, policy, split_options
@@ -414,6 +414,8 @@ def check_function(
         hint = f"; pass the class `{type(function).__name__}` and its arguments" if hasattr(function, "execute") else ""
         raise TypeError(f"`{kind.name}` needs a function or a {base}, not {function!r}{hint}")
     _check_generator(kind, function)
+    if kind is not kinds.FLATMAP and isinstance(function, type) and issubclass(function, FlatMapFunction):
+        warn(f"`{kind.name}` of `{name_of(function)}`, a FlatMapFunction: what it collects goes nowhere; use `flatmap`")
     if is_function_class(function):
         name_too(function, name, args, kwargs)
         check_call(function, args, kwargs, _KEYWORDS)

@@ -172,6 +172,23 @@ def test_none_from_elsewhere_is_a_record(caplog: pytest.LogCaptureFixture) -> No
     assert not caplog.records
 
 
+class TwiceLater(FlatMapFunction):
+    async def execute(self, record: Any) -> list[Any]:
+        self.collect(record)
+        return [None]
+
+
+@pytest.mark.parametrize(("function", "more"), [(Twice, {}), (Twice, {"in_flight": 2}), (TwiceLater, {})])
+def test_the_step_says_what_a_result_is_not_the_class(function: Any, more: dict[str, Any]) -> None:
+    env = LocalEnvironment("classes")
+    numbers = env.from_batch([1, 2])
+    flat = numbers.flatmap(function, **more).collect()
+    with pytest.warns(UserWarning, match="a FlatMapFunction: what it collects goes nowhere; use `flatmap`"):
+        mapped, kept = numbers.map(function, **more).collect(), numbers.filter(function, **more).collect()
+    ran(env)
+    assert (flat, mapped, kept) == ([1, None, 2, None], [[None], [None]], [1, 2])
+
+
 def test_a_loop_ends_by_none() -> None:
     env = LocalEnvironment("loop")
     around = env.from_future("around")
