@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ._arguments import _number, folder, meant, said, seconds, whole
@@ -43,14 +44,6 @@ class Faults:
             return self.longest
 
 
-def _time(what: str, value: Any) -> float:
-    return seconds(what, value)
-
-
-def _length(what: str, value: Any) -> float:
-    return seconds(what, value, more=True)
-
-
 def _factor(what: str, value: Any) -> float:
     factor = _number(value)
     if factor is None or not 1 <= factor < float("inf"):
@@ -60,8 +53,8 @@ def _factor(what: str, value: Any) -> float:
 
 #: What each key is checked by.
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "delay": _time, "initial_delay": _time, "max_delay": _time, "checkpoint_interval": _time,
-    "interval_seconds": _length, "multiplier": _factor, "checkpoint_dir": folder,
+    "delay": seconds, "initial_delay": seconds, "max_delay": seconds, "checkpoint_interval": seconds,
+    "interval_seconds": partial(seconds, more=True), "multiplier": _factor, "checkpoint_dir": folder,
     "max_attempts": whole, "max_failures_per_interval": whole, "max_recovery_attempts": whole,
 }
 
