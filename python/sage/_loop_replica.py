@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from ._checkpoints import not_kept
-from ._replica import FATAL, Made, Replica, tell_attempts
+from ._replica import FATAL, Attempts, Made, Replica
 
 
 class LoopReplica(Replica):
@@ -48,22 +48,19 @@ class LoopReplica(Replica):
 
     async def answer(self, record: Any) -> list[Any]:
         """As ``run``."""
-        is_last, calls = False, [0]
+        attempts = Attempts(self)
         while True:
             made = await self._entered()
             try:
-                answer = await self._tried_later(made.calls[0], record, calls)
+                answer = await self._tried_later(made.calls[0], record, attempts)
             except FATAL:
                 await self._left(made)
                 raise
             except Exception as exception:
                 await self._left(made)
-                try:
-                    await self._replaced(made, exception, is_last)
-                except Exception as last:
-                    tell_attempts(last, calls[0], is_fatal=self.made is None)
-                    raise
-                is_last = self._hurried.is_set()
+                with attempts:
+                    await self._replaced(made, exception, attempts)
+                attempts.is_last = self._hurried.is_set()
             except BaseException:
                 await self._left(made)
                 raise
@@ -72,10 +69,10 @@ class LoopReplica(Replica):
                 answered: list[Any] = answer
                 return answered
 
-    async def _tried_later(self, call: Callable[[Any], Awaitable[Any]], record: Any, calls: list[int]) -> Any:
+    async def _tried_later(self, call: Callable[[Any], Awaitable[Any]], record: Any, attempts: Attempts) -> Any:
         failures, is_last = 0, self.retry is None
         while True:
-            calls[0] += 1
+            attempts.count += 1
             try:
                 return await call(record)
             except Exception as exception:
@@ -132,36 +129,38 @@ class LoopReplica(Replica):
             raise not_kept(self.name, error) from error
         self.kept(state)
 
-    async def _replaced(self, made: Made, exception: BaseException, is_last: bool) -> None:
+    async def _replaced(self, made: Made, exception: BaseException, attempts: Attempts) -> None:
         while self._busy is not None:
             await asyncio.shield(self._busy)
         if made is self.made:
-            delay = self.failed(exception, is_last)
-            self._begin(self._renew_later(self.retire(exception), delay))
+            delay = self.failed(exception, attempts.is_last)
+            self._begin(self._renew_later(self.retire(exception), delay, attempts))
             assert self._busy is not None, "it was begun"
             await asyncio.shield(self._busy)
-        elif is_last:
+        elif attempts.is_last:
             raise exception
 
-    async def _renew_later(self, ended: Made | None, delay: float) -> None:
+    async def _renew_later(self, ended: Made | None, delay: float, attempts: Attempts) -> None:
         if ended is not None:
             await self._end_later(ended)
         while True:
-            is_last = not await self._rest(delay)
+            attempts.is_last = not await self._rest(delay)
             try:
-                function = await self.make()
-                try:
-                    if (state := self.state()) is not None and isawaitable(restored := function.restore_state(state)):
-                        await restored
-                    self.took_over(function)
-                except BaseException:
-                    with suppress(Exception):  # what failed first is what is told
-                        await self.end(function)
-                    raise
-                return
-            except Exception as failed:
-                self._broken = failed
-                delay = self.failed(failed, is_last)
+                return await self._renewed()
+            except Exception as exception:
+                delay = self.not_made(exception, attempts)
+
+    async def _renewed(self) -> None:
+        """As ``renew``."""
+        function = await self.make()
+        try:
+            if (state := self.state()) is not None and isawaitable(restored := function.restore_state(state)):
+                await restored
+            self.took_over(function)
+        except BaseException:
+            with suppress(Exception):  # what failed first is what is told
+                await self.end(function)
+            raise
 
     async def _end_later(self, made: Made) -> None:
         if self.forget(made):

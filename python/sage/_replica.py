@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -42,6 +42,29 @@ class Made:
     calls: list[Callable[..., Any]]
     inside: int = 0
     is_old: bool = False
+
+
+class Attempts:
+    """What was tried for one record: calls, and new objects that could not be made. An exception that leaves a ``with``
+    of it tells the engine how often. It is fatal where no object is there any more, which is no fault of this record."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.count = 0
+        #: Whether the next is the last, as the job is drained.
+        self.is_last = False
+        self._replica = replica
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, exception: Any, _trace: object) -> None:
+        if kind is None or not issubclass(kind, Exception):
+            return
+        with suppress(Exception):  # a class may refuse to have an attribute set
+            if self._replica.made is None:
+                exception._sage_is_fatal = True
+            if self.count > 1:
+                exception._sage_attempts = self.count
 
 
 @dataclass(eq=False)
@@ -118,6 +141,12 @@ class Replica:
         again = "a new instance takes over" if is_function_class(self.part.made[0]) else "it is called again"
         self.logger.warning("%s: %s; %s in %g s", type(exception).__name__, exception, again, delay)
         return delay
+
+    def not_made(self, exception: BaseException, attempts: Attempts) -> float:
+        """As ``failed``, of the making of a new one for a record."""
+        attempts.count += 1
+        self._broken = exception
+        return self.failed(exception, attempts.is_last)
 
     def retire(self, exception: BaseException) -> Made | None:
         """There is no object any more. Returns the one to be ended, unless it has calls under way."""
@@ -200,21 +229,18 @@ class Replica:
 
     def run(self, index: int, *arguments: Any) -> Any:
         """Calls one of the calls, of whichever object is there, until it succeeds or no more is to be made."""
-        is_last, calls = False, [0]
+        attempts = Attempts(self)
         while True:
             made = self._enter()
             try:
-                result = self._tried(made.calls[index], arguments, calls)
+                result = self._tried(made.calls[index], arguments, attempts)
             except FATAL:
                 self._leave(made)
                 raise
             except Exception as exception:
                 self._leave(made)
-                try:
-                    is_last = self._replace(made, exception, is_last)
-                except Exception as last:
-                    tell_attempts(last, calls[0], is_fatal=self.made is None)
-                    raise
+                with attempts:
+                    self._replace(made, exception, attempts)
             except BaseException:
                 self._leave(made)
                 raise
@@ -222,11 +248,11 @@ class Replica:
                 self._leave(made, is_done=index == 0)
                 return result
 
-    def _tried(self, call: Callable[..., Any], arguments: tuple[Any, ...], calls: list[int]) -> Any:
+    def _tried(self, call: Callable[..., Any], arguments: tuple[Any, ...], attempts: Attempts) -> Any:
         """Calls it as often as the step's retry says."""
         failures, is_last = 0, self.retry is None
         while True:
-            calls[0] += 1
+            attempts.count += 1
             try:
                 return call(*arguments)
             except Exception as exception:
@@ -290,37 +316,36 @@ class Replica:
         if ends:
             self._end_old(made)
 
-    def _replace(self, made: Made, exception: BaseException, is_last: bool) -> bool:
-        """Has a new object take the place of one that raised; says whether the next attempt is the last. Raises the
-        exception if there is to be none."""
+    def _replace(self, made: Made, exception: BaseException, attempts: Attempts) -> None:
+        """Has a new object take the place of one that raised. Raises the exception if there is to be none."""
         with self._change:
             self._change.wait_for(lambda: not self._is_busy)
             if made is not self.made:
                 # The failure of another record has had it replaced.
-                if is_last:
+                if attempts.is_last:
                     raise exception
-                return is_last
-            delay = self.failed(exception, is_last)
+                return
+            delay = self.failed(exception, attempts.is_last)
             self._is_busy = True
             ended = self.retire(exception)
         try:
             if ended is not None:
                 self._end_old(ended)
-            return self._renew(exception, delay)
+            for rest in self.renewals(delay, attempts):
+                attempts.is_last = not self.pause(rest)
         finally:
             with self._change:
                 self._is_busy = False
                 self._change.notify_all()
 
-    def _renew(self, exception: BaseException, delay: float) -> bool:
+    def renewals(self, delay: float, attempts: Attempts) -> Iterator[float]:
+        """Makes a new object after each of these delays, until one could be made. Raises if that was the last."""
         while True:
-            is_last = not self.pause(delay)
+            yield delay
             try:
-                self.renew()
-                return is_last
-            except Exception as failed:
-                self._broken = failed
-                delay = self.failed(failed, is_last)
+                return self.renew()
+            except Exception as exception:
+                delay = self.not_made(exception, attempts)
 
     def renew(self) -> None:
         """Makes a new object, and gives it the state that was kept."""
@@ -365,13 +390,3 @@ class Replica:
                 self.end(last.function)
         finally:
             self.raise_errors()
-
-
-def tell_attempts(exception: Any, attempts: int, is_fatal: bool = False) -> None:
-    """Says of an exception how many calls were made with its record, for the engine to tell. It is fatal where no other
-    record can be worked on, as no new object could be made: that is no fault of this record."""
-    with suppress(Exception):  # a class may refuse to have an attribute set
-        if is_fatal:
-            exception._sage_is_fatal = True
-        if attempts > 1:
-            exception._sage_attempts = attempts

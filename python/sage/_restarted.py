@@ -16,7 +16,7 @@ from ._functions import is_function_class, several
 from ._io import FileSink
 from ._kinds import BATCH, FLATMAP, Kind, Link, Part
 from ._process import Done, Runner
-from ._replica import FATAL, Replica, tell_attempts
+from ._replica import FATAL, Attempts, Replica
 from ._restarts import Halt
 from ._sage import Wait
 from .ops import Op
@@ -125,7 +125,7 @@ def _gathered(results: Any) -> Any:
 def _records(replica: Replica) -> Iterator[Any]:
     """The records of a source that is made anew when it raises. Its waits are the engine's, so that they end with the
     job, which does not ask again then."""
-    failures = calls = 0
+    failures, attempts = 0, Attempts(replica)
     while True:
         made = replica.made
         assert made is not None, "it was made before it is read"
@@ -133,7 +133,7 @@ def _records(replica: Replica) -> Iterator[Any]:
             # A generator that has raised is over: each attempt has its own.
             for record in made.calls[0]():
                 if type(record) is not Wait:
-                    failures = calls = 0
+                    failures = attempts.count = 0
                     replica.done(made)
                     if replica.is_due():
                         replica.keep()
@@ -142,22 +142,15 @@ def _records(replica: Replica) -> Iterator[Any]:
         except FATAL:
             raise
         except Exception as exception:
-            failures, calls = failures + 1, calls + 1
+            failures, attempts.count = failures + 1, attempts.count + 1
             if replica.is_retried(exception, failures):
                 yield Wait(replica.wait(failures))
                 continue
-            try:
+            with attempts:
                 delay = replica.failed(exception)
-            except Exception as last:
-                tell_attempts(last, calls)
-                raise
             replica.retire(exception)
             replica.end_old()
         failures = 0
-        while True:
-            yield Wait(delay)
-            try:
-                replica.renew()
-                break
-            except Exception as failed:
-                delay = replica.failed(failed)
+        with attempts:
+            for rest in replica.renewals(delay, attempts):
+                yield Wait(rest)

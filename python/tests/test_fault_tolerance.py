@@ -101,6 +101,40 @@ def test_attempts_that_are_exhausted_fail_the_job_with_the_programs_exception(st
     assert "record 2" in str(failed.value) and failed.value.report.data["cleanliness"] == "clean"
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("how", ["map", "in_flight", "async", "source"])
+@pytest.mark.parametrize("not_made", [(2, 3), (2, 3, 4)])
+def test_an_instance_that_could_not_be_made_is_an_attempt_as_well(
+    strategy: str, how: str, not_made: tuple[int, ...]
+) -> None:
+    tries: list[str] = []
+
+    class Fails(MapFunction):
+        def __init__(self) -> None:
+            if len(tries) + 1 in not_made:
+                tries.append("constructor")
+                raise OSError("not made")
+
+        def execute(self, n: int = 0) -> int:
+            tries.append("call")
+            raise ValueError("bad")
+
+    class Later(Fails):
+        async def execute(self, n: int = 0) -> int:  # type: ignore[override]
+            return super().execute(n)
+
+    env = LocalEnvironment("not made", {"fault_tolerance": STRATEGIES[strategy]})
+    if how == "source":
+        env.from_source(Fails).collect()
+    else:
+        options = {"in_flight": 2} if how == "in_flight" else {}
+        env.from_batch([1]).map(Later if how == "async" else Fails, **options).collect()
+    with pytest.raises(JobFailed, match="gave up after 4 attempts"):
+        env.submit(autostop=True)
+    last = ["call"] if len(not_made) == 2 else ["constructor"]
+    assert tries == ["call", "constructor", "constructor", *last]
+
+
 def test_failures_count_over_the_whole_run_of_a_replica() -> None:
     env, calls = tolerant("count", max_attempts=2), list[int]()
 

@@ -70,11 +70,12 @@ impl Raised {
 
     /// As an error of a record, of which a policy may say what becomes of it.
     pub(crate) fn error(self) -> BoxError {
-        match self.attempts {
-            _ if self.is_fatal => Fatal::new(self).into(),
+        let is_fatal = self.is_fatal;
+        let error: BoxError = match self.attempts {
             Some(attempts) => RetriesExhausted { attempts, source: self.into() }.into(),
             None => self.into(),
-        }
+        };
+        if is_fatal { Fatal::new(error).into() } else { error }
     }
 }
 
