@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import cached_property, partial
 from types import CodeType, FunctionType
@@ -234,10 +235,18 @@ class BaseJoinFunction(BaseFunction):
 Made = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
-def allocate(cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Makes an object without running its constructor, so that attributes for the constructor can be set first."""
+def constructed(
+    cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any], context: Context | None, kinds: Any = object
+) -> Any:
+    """Makes an object of a class of functions or services. If it is of these kinds, it has its context before its
+    constructor runs."""
     new = cls.__new__
-    return new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
+    made = new(cls) if new is object.__new__ else new(cls, *args, **kwargs)
+    if isinstance(made, kinds):
+        with suppress(AttributeError):  # a class with slots has no place for it
+            made.ctx = context
+    check_hook(f"{cls.__name__}.__init__", made.__init__(*args, **kwargs))
+    return made
 
 
 def is_function_class(function: Any) -> bool:
@@ -296,10 +305,7 @@ def instance(made: Made, context: Context) -> Any:
     function, args, kwargs = made
     if not isinstance(function, type):
         return function
-    made_instance = allocate(function, args, kwargs)
-    if isinstance(made_instance, BaseFunction):
-        made_instance.ctx = context
-    check_hook(f"{function.__name__}.__init__", made_instance.__init__(*args, **kwargs))
+    made_instance = constructed(function, args, kwargs, context, BaseFunction)
     lock = lock_of(made_instance) if isinstance(made_instance, SinkFunction) else None
     if lock is not None:
         made_instance.__dict__["execute"] = releasing(made_instance.execute, lock)

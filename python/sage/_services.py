@@ -8,7 +8,7 @@ from typing import Any
 from ._arguments import check_call, like, shown, text
 from ._awaiting import check_hook
 from ._context import Context, InJob
-from ._functions import allocate
+from ._functions import constructed
 from ._job_loop import JobLoop
 
 
@@ -58,13 +58,7 @@ class ServiceFactory:
         made, args, kwargs = self.service_class, self.service_args, self.service_kwargs
         if not isinstance(made, type):
             return made(*args, **kwargs)
-        service: Any = allocate(made, args, kwargs)
-        try:
-            service.ctx = ctx
-        except AttributeError:
-            pass  # a class with slots has no place for it
-        check_hook(f"{made.__name__}.__init__", service.__init__(*args, **kwargs))
-        return service
+        return constructed(made, args, kwargs, ctx)
 
     def __repr__(self) -> str:
         return f"ServiceFactory({self.service_name!r}, {shown(getattr(self.service_class, '__name__', ''))})"
