@@ -24,7 +24,7 @@ from ._progress import shown
 from ._running import Run, start
 from ._scheduler import BaseScheduler, Started, asked, completes, scheduler_of
 from ._services import Hooks, ServiceFactory
-from ._session import written_to
+from ._session import OF_JOB, written_to
 from ._stacks import where_stuck
 from ._stream import name_of
 from ._transformation import Transformation
@@ -269,7 +269,11 @@ class LocalEnvironment(Pipeline):
                     if log_dir is not None:
                         run.at_end.append(written_to(log_dir, self.logger))
 
-                _sage.start(run, options, is_on_main, steps, services, bind)
+                outer = OF_JOB.set(object())
+                try:
+                    _sage.start(run, options, is_on_main, steps, services, bind)
+                finally:
+                    OF_JOB.reset(outer)
             except BaseException:
                 if not run.goes_on:
                     calls.close()

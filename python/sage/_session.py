@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
+
+#: What stands for the job that a thread works for. Threads of the engine have it with the context of the submitter.
+OF_JOB: ContextVar[object] = ContextVar("of_job", default=None)
 
 
 class LogFile(logging.FileHandler):
@@ -28,9 +32,11 @@ class _Private(LogFile):
 
 
 def written_to(folder: str, logger: logging.Logger) -> Callable[[], None]:
-    """Writes what is logged below ``logger`` to ``Environment.log`` in this folder, from the first message on. Returns
-    what ends it."""
-    handler = _Private(os.path.join(folder, "Environment.log"), delay=True)
+    """Writes what is logged below ``logger`` to ``Environment.log`` in this folder, from the first message on: by the
+    job of the calling thread, and by threads that are no job's. Another one may have the same name, and so the same
+    logger. Returns what ends it."""
+    handler, job = _Private(os.path.join(folder, "Environment.log"), delay=True), OF_JOB.get()
+    handler.addFilter(lambda _record: OF_JOB.get() in (None, job))
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger.addHandler(handler)
 

@@ -13,16 +13,18 @@ from time import monotonic
 from typing import Any
 
 from ._sage import WorksFor, await_end
+from ._session import OF_JOB
 from ._stacks import where_stuck
 
 
 def started(run: Callable[..., None], name: str, *args: Any) -> threading.Thread:
     """Starts a thread that works for the same job as this one."""
-    job = WorksFor.here()
+    job, of_job = WorksFor.here(), OF_JOB.get()
 
     def begin() -> None:
         if job is not None:
             job.enter()
+        OF_JOB.set(of_job)
         run(*args)
 
     # Linux keeps 15 bytes of a thread's name.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,52 @@ def test_the_log_of_a_session_tells_of_tasks_and_services_to_the_end(tmp_path: P
     assert stat.S_IMODE(own.stat().st_mode) == 0o600 and stat.S_IMODE(folder.stat().st_mode) == 0o700
     env.logger.warning("after the job")
     assert "after the job" not in own.read_text()
+
+
+def test_two_environments_of_one_name_write_into_their_own_logs_only(tmp_path: Path) -> None:
+    both, met = threading.Barrier(2, timeout=60), threading.Barrier(3, timeout=60)
+
+    class Tells(MapFunction):
+        def execute(self, who: str) -> str:
+            both.wait()
+            self.logger.warning("map %s", who)
+            both.wait()
+            return who
+
+    class TellsLater(MapFunction):
+        async def execute(self, who: str) -> str:
+            self.logger.warning("async %s", who)
+            return who
+
+    class TellsBeside(MapFunction):
+        def execute(self, who: str) -> str:
+            self.logger.warning("thread %s %s", who, self.call_service_async("teller", who).result())
+            met.wait()
+            met.wait()
+            return who
+
+    class Teller(BaseService):
+        def process(self, who: str) -> str:
+            self.logger.warning("service %s", who)
+            return who
+
+    def declared(who: str) -> LocalEnvironment:
+        env = LocalEnvironment("one", {"log_dir": tmp_path / who})
+        env.register_service("teller", Teller)
+        env.from_batch([who]).map(Tells).map(TellsLater).map(TellsBeside, in_flight=2).collect()
+        return env
+
+    environments = {who: declared(who) for who in ("first", "second")}
+    for env in environments.values():
+        env.submit()
+    met.wait()
+    environments["first"].logger.warning("of none")
+    met.wait()
+    for who, env in environments.items():
+        env.wait()
+        *_, folder = session(tmp_path / who)
+        said = [line.rpartition(": ")[2] for line in (folder / "Environment.log").read_text().splitlines()]
+        assert sorted(said) == [f"async {who}", f"map {who}", "of none", f"service {who}", f"thread {who} {who}"]
 
 
 def test_a_log_that_cannot_be_closed_changes_nothing_of_the_job(
