@@ -12,7 +12,7 @@ use crate::probes::{Journal, Probe, failed};
 const PART: &str = "SAGE_LIMITS_PART";
 
 /// Runs `part` in a child that is this test again, and fails as it does.
-fn in_child(test: &str, variables: &[(&str, &str)], part: impl FnOnce()) {
+pub(super) fn in_child(test: &str, variables: &[(&str, &str)], part: impl FnOnce()) {
     if std::env::var_os(PART).is_some() {
         return part();
     }
