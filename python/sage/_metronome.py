@@ -16,6 +16,9 @@ class Metronome:
     """Beats every ``interval`` seconds, counted from the first. Beats that nobody waited for are missed, not made up.
 
     Called, it waits for the next beat and returns its number, so that it is a source by itself; ``stop`` ends it.
+
+    A wait in a source ends before its beat when nothing more is wanted of the source; in another function of a job,
+    which may keep to a pace until its records are worked on, when the job is cancelled.
     """
 
     def __init__(self, interval: float) -> None:
@@ -24,9 +27,11 @@ class Metronome:
         self._beat = -1
         self._stopped = threading.Event()
         self._lock = threading.Lock()
+        #: Those of tasks that wait for a beat.
+        self._waits: set[Wait] = set()
 
     def wait(self) -> bool:
-        """Waits for the next beat; the first is at once. ``False`` when it was stopped."""
+        """Waits for the next beat; the first is at once. ``False`` when it was stopped, or the wait was cut off."""
         with self._lock:
             now = time.monotonic()
             if self._begin is None:
@@ -34,11 +39,23 @@ class Metronome:
             due = max(self._beat + 1, int((now - self._begin) / self.interval))
             self._beat = due
             rest = self._begin + due * self.interval - now
-        return not self._stopped.wait(rest) if rest > 0 else not self._stopped.is_set()
+        return (rest <= 0 or self._rest(rest)) and not self._stopped.is_set()
+
+    def _rest(self, rest: float) -> bool:
+        wait = Wait(rest)
+        self._waits.add(wait)
+        try:
+            # `stop` may have come before the wait was among those that it ends.
+            is_whole = False if self._stopped.is_set() else wait.here()
+        finally:
+            self._waits.discard(wait)
+        return not self._stopped.wait(rest) if is_whole is None else is_whole
 
     def stop(self) -> None:
         """Ends the beats, and wakes the thread that waits."""
         self._stopped.set()
+        for wait in tuple(self._waits):
+            wait.end()
 
     def __iter__(self) -> Iterator[int]:
         while self.wait():

@@ -32,8 +32,13 @@ class WorksFor:
 class Wait:
     def __new__(cls, seconds: float | None = None) -> Wait: ...
     def end(self) -> None: ...
+    def here(self) -> bool | None: ...
 
 Nothing: Wait
+
+def wait_in_source(
+    seconds: float | None = None, descriptor: int | None = None, is_writable: bool = False
+) -> bool | None: ...
 
 @final
 class Pause:

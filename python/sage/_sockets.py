@@ -1,7 +1,7 @@
 """A source that reads messages from a socket, as SAGE programs use it.
 
-It never waits for longer than a moment at a time, neither for messages nor for a connection, so that it ends with its
-job at once; but looking up the address of a host's name is up to the system.
+Its waits, for messages and for a connection, are the engine's, so that it ends with its job at once; but looking up the
+address of a host's name is up to the system.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from typing import Any
 from ._arguments import check_spelling, seconds, text, truth, whole
 from ._functions import SourceFunction
 from ._packet import StopSignal
+from ._sage import wait_in_source
 
-#: How long it waits at a time, in seconds, before the engine sees whether the job goes on.
+#: How long it waits at a time, in seconds, where the engine does not ask it: in a test of the class by itself.
 _MOMENT = 0.01
 
 _OPTIONS: dict[str, Any] = {
@@ -94,15 +95,15 @@ class SocketSource(SourceFunction):
         self._messages: deque[str] = deque()
 
     def execute(self) -> Any:
-        """The next message; ``None`` if there is none within a moment."""
+        """The next message; ``None`` if there is none yet, and the engine has something else to do."""
         if not self._messages:
             try:
                 if self.is_connected:
                     self._read()
-                elif time.monotonic() >= self._next:
+                elif (rest := self._next - time.monotonic()) <= 0:
                     self._connect()
-                else:
-                    time.sleep(min(_MOMENT, self._next - time.monotonic()))
+                elif rest < float("inf") and wait_in_source(rest) is None:
+                    time.sleep(min(_MOMENT, rest))
             except OSError as error:
                 self._broken(error)
         if self._messages:
@@ -139,7 +140,7 @@ class SocketSource(SourceFunction):
             code = self._socket.connect_ex(address)
             if code not in (0, errno.EINPROGRESS, errno.EINTR):
                 raise OSError(code, os.strerror(code))
-        if not self._waited(select.POLLOUT):
+        if not self._waited(select.POLLOUT, self._until - time.monotonic()):
             if time.monotonic() > self._until:
                 raise TimeoutError(f"no answer within {self.timeout:g} s")
             return
@@ -152,9 +153,13 @@ class SocketSource(SourceFunction):
         if self.load_balancing:
             self._send("register")
 
-    def _waited(self, event: int) -> bool:
-        """Waits a moment for an event of the socket; says whether it has come."""
+    def _waited(self, event: int, limit: float | None = None) -> bool:
+        """Waits for an event of the socket, for ``limit`` seconds at most; says whether it has come."""
         assert self._socket is not None
+        limit = None if limit is None else max(0.0, limit)
+        has_come = wait_in_source(limit, self._socket.fileno(), event == select.POLLOUT)
+        if has_come is not None:
+            return has_come
         poll = select.poll()
         poll.register(self._socket, event)
         return bool(poll.poll(_MOMENT * 1000))

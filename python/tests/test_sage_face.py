@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from io import StringIO
 from pathlib import Path
@@ -186,6 +187,78 @@ def test_a_metronome_beats_at_its_pace_and_is_a_source() -> None:
     assert beats[0] == 0 and beats == sorted(set(beats)) and time.monotonic() - begin > 0.05
     with pytest.raises(ValueError, match="more than 0"):
         create_metronome(0)
+
+
+#: A beat that nobody waits for.
+HOUR = 3600.0
+
+
+@pytest.mark.parametrize("end", ["stop", "cancel", "take", "metronome"])
+def test_a_source_that_waits_for_a_beat_ends_with_its_job(end: str) -> None:
+    metronome, first = create_metronome(HOUR), threading.Event()
+
+    class Beats(SourceFunction):
+        def execute(self) -> Any:
+            return metronome()
+
+    env = LocalEnvironment("beats")
+    stream = env.from_source(Beats)
+    got = (stream.take(1) if end == "take" else stream).map(lambda beat: first.set() or beat).collect()
+    job = env.submit()
+    assert first.wait(60)
+    # It waits on when the job goes on after a pause.
+    job.pause()
+    job.resume()
+    if end == "cancel":
+        job.cancel()
+        with pytest.raises(JobFailed, match="cancelled"):
+            job.wait()
+    elif end == "metronome":
+        metronome.stop()
+        job.wait()
+    else:
+        env.stop() if end == "stop" else job.wait()
+    assert end == "cancel" or got == [0]
+
+
+def test_a_function_keeps_to_the_beat_until_its_job_is_cancelled() -> None:
+    quick, slow, waits = create_metronome(0.01), create_metronome(HOUR), threading.Event()
+    times: list[float] = []
+
+    def paced(n: int) -> int:
+        quick.wait()
+        times.append(time.monotonic())
+        return n
+
+    def held(n: int) -> int:
+        slow.wait()
+        waits.set()
+        return n
+
+    env = LocalEnvironment("paced")
+    got = env.from_batch([1, 2, 3]).map(paced).collect()
+    env.submit()
+    env.stop()
+    assert len(got) == len(times) and all(b - a > 0.005 for a, b in zip(times, times[1:]))
+    env = LocalEnvironment("held")
+    env.from_batch([1, 2, 3]).map(held).collect()
+    job = env.submit()
+    assert waits.wait(60)
+    job.cancel()
+    with pytest.raises(JobFailed, match="cancelled"):
+        job.wait()
+
+
+def test_outside_of_a_job_a_beat_is_waited_for_and_can_be_stopped() -> None:
+    metronome = create_metronome(0.01)
+    begin = time.monotonic()
+    assert metronome.wait() and metronome.wait() and time.monotonic() - begin >= 0.01
+    metronome = create_metronome(HOUR)
+    assert metronome.wait()
+    stopper = threading.Thread(target=metronome.stop)
+    stopper.start()
+    assert not metronome.wait()
+    stopper.join()
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -94,8 +94,27 @@ def test_without_reconnect_no_connection_is_an_error() -> None:
     assert isinstance(failed.value.__cause__, ConnectionError)
 
 
+class Asked(SocketSource):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def execute(self) -> Any:
+        self.asked += 1
+        type(self).asked = self.asked
+        return super().execute()
+
+
+@pytest.fixture
+def no_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that looked after each moment whether its job goes on would look after an hour."""
+    monkeypatch.setattr("sage._sockets._MOMENT", 3600.0)
+
+
+@pytest.mark.usefixtures("no_moments")
 @pytest.mark.parametrize("has_sent", [False, True])
-def test_it_ends_with_its_job_while_the_other_side_is_silent(has_sent: bool) -> None:
+@pytest.mark.parametrize("stop", ["drain", "cancel", "pause"])
+def test_it_ends_with_its_job_while_the_other_side_is_silent(has_sent: bool, stop: str) -> None:
     accepted, over = threading.Event(), threading.Event()
 
     def talk(client: socket.socket) -> None:
@@ -105,14 +124,74 @@ def test_it_ends_with_its_job_while_the_other_side_is_silent(has_sent: bool) -> 
 
     with server(talk) as port:
         env = LocalEnvironment("silent")
-        got = env.from_source(SocketSource, port=port).collect()
-        env.submit()
+        got = env.from_source(Asked, port=port).collect()
+        job = env.submit()
         assert accepted.wait(60)
+        if stop == "pause":
+            job.pause()
+            job.resume()
         begin = time.monotonic()
-        env.stop()
-        assert time.monotonic() - begin < 2
+        if stop == "cancel":
+            job.cancel()
+            with pytest.raises(JobFailed, match="cancelled"):
+                job.wait()
+        else:
+            env.stop()
+        assert time.monotonic() - begin < 20
         over.set()
-    assert got == []
+    # To connect, for each wait, and after each wait that was cut off.
+    assert got == [] and Asked.asked <= 8
+
+
+@pytest.mark.usefixtures("no_moments")
+def test_it_takes_what_comes_as_it_comes_and_ends_when_nobody_wants_more() -> None:
+    came, over = threading.Semaphore(0), threading.Event()
+
+    def talk(client: socket.socket) -> None:
+        for n in range(3):
+            client.sendall(f"{n}\n".encode())
+            # The next is sent when this one was seen, so each comes while the source waits or is about to.
+            assert came.acquire(timeout=60)
+        over.wait(60)
+
+    def see(message: str) -> str:
+        came.release()
+        return message
+
+    with server(talk) as port:
+        env = LocalEnvironment("comes")
+        got = env.from_source(Asked, port=port).take(3).map(see).collect()
+        env.submit(autostop=True)
+        over.set()
+    assert got == ["0", "1", "2"] and Asked.asked <= 12
+
+
+@pytest.mark.usefixtures("no_moments")
+def test_it_ends_with_its_job_while_it_waits_to_connect_again(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    warned = threading.Event()
+    handler = logging.Handler()
+    handler.emit = lambda record: warned.set()  # type: ignore[method-assign]
+    env = LocalEnvironment("again")
+    env.logger.addHandler(handler)
+    try:
+        env.from_source(SocketSource, port=port, reconnect_interval=3600.0).collect()
+        env.submit()
+        assert warned.wait(60)
+        env.stop()
+    finally:
+        env.logger.removeHandler(handler)
+
+
+def test_outside_of_a_job_it_waits_for_a_moment_only() -> None:
+    over = threading.Event()
+    with server(lambda client: (client.sendall(b"one\n"), over.wait(60))) as port:
+        source = SocketSource(port=port)
+        got = next(message for message in (source.execute() for _ in range(1000)) if message is not None)
+        source.close()
+        over.set()
+    assert got == "one"
 
 
 def test_datagrams_are_received() -> None:

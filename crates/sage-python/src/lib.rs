@@ -144,6 +144,6 @@ mod _sage {
         service::Handle,
         spec::{Reset, Role, Spec, Strategy},
         thread::{await_end, end_attaching},
-        waits::{Cancelled, Pause, Wait},
+        waits::{Cancelled, Pause, Wait, wait_in_source},
     };
 }

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use sage::OpenContext;
 
 use crate::thread::{attach, call};
-use crate::waits::Pause;
+use crate::waits::{self, Pause};
 
 /// A Python object, such as what a step makes its functions with for each replica. One that is dropped by a thread that
 /// is not attached is released when the next thread attaches.
@@ -21,6 +21,7 @@ impl Object {
 
     /// The same of functions that may be tried again on the task's thread, after a pause.
     pub(crate) fn made_pausing<'py>(&self, py: Python<'py>, cx: &OpenContext) -> PyResult<Bound<'py, PyAny>> {
+        waits::enter(cx);
         call(self.0.bind(py), &(cx.replica, cx.parallelism, Pause::of(cx)).into_pyobject(py)?, None)
     }
 

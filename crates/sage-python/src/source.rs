@@ -10,7 +10,7 @@ use crate::Record;
 use crate::error::{Raised, attempt};
 use crate::object::Object;
 use crate::thread::{attach, call_method, next};
-use crate::waits::{Wait, Waiting};
+use crate::waits::{Wait, Waiting, ask};
 
 /// How many records of a container are asked for at a time.
 const MOST_RECORDS: usize = 512;
@@ -88,7 +88,7 @@ impl Source for Iterated {
             if self.waiting.as_ref().is_some_and(|waiting| !waiting.is_over(cx)) {
                 return Ok(Next::Idle);
             }
-            self.fill();
+            ask(cx, || self.fill());
         }
         if let Some(record) = self.ready.pop_front() {
             return Ok(Next::Record(record));

@@ -1,6 +1,9 @@
 //! Waits of Python code that end at once when their job does: between two attempts of a function, and of a source for
 //! its next record.
 
+use std::cell::{Cell, RefCell};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Thread};
@@ -9,7 +12,7 @@ use std::time::{Duration, Instant};
 use pyo3::create_exception;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
-use sage::{OpenContext, SourceContext};
+use sage::{Cancelling, OpenContext, SourceContext};
 
 use crate::spec::Seconds;
 use crate::thread::lock;
@@ -63,11 +66,99 @@ impl Wait {
         Self { seconds, is_ended: AtomicBool::new(false), waiting: Mutex::new(None) }
     }
 
-    /// Ends a wait without a number of seconds.
+    /// Ends a wait without a number of seconds, or one of `here`.
     fn end(&self) {
         self.is_ended.store(true, Ordering::Release);
         lock(&self.waiting).iter().for_each(Thread::unpark);
     }
+
+    /// Waits on the calling thread, in the midst of a function of a job. Says whether the whole time has passed; if
+    /// not, another thread has ended the wait, nothing more is wanted of the source that waits, or the job is
+    /// cancelled. `None`, without a wait, if the thread runs no task.
+    fn here(&self, py: Python<'_>) -> Option<bool> {
+        with_source(|source| match source {
+            Some(source) => Some(self.park(py, || source.is_ending())),
+            None => HERE.with_borrow(Option::clone).map(|task| self.park(py, || task.has_begun())),
+        })
+    }
+}
+
+impl Wait {
+    /// Parks the calling thread, which whatever makes `is_ending` true unparks. Says whether the whole time has passed.
+    fn park(&self, py: Python<'_>, is_ending: impl Fn() -> bool + Sync) -> bool {
+        let until = Instant::now() + self.seconds.unwrap_or(LONGEST).min(LONGEST);
+        *lock(&self.waiting) = Some(thread::current());
+        py.detach(|| {
+            while !self.is_ended.load(Ordering::Acquire) && !is_ending() {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return true;
+                }
+                thread::park_timeout(left);
+            }
+            false
+        })
+    }
+}
+
+/// Waits for so many seconds, or for ever, in the midst of a source that can say that it has no record just now; or
+/// until a descriptor can be read, or written. Says whether that, or the whole time, has come; if not, the engine has
+/// something to do first. `None`, without a wait, if the engine does not ask a source on this thread.
+#[pyfunction]
+#[pyo3(signature = (seconds=None, descriptor=None, is_writable=false))]
+pub(crate) fn wait_in_source(
+    py: Python<'_>,
+    seconds: Option<Seconds>,
+    descriptor: Option<RawFd>,
+    is_writable: bool,
+) -> PyResult<Option<bool>> {
+    let limit = seconds.map_or(LONGEST, |seconds| seconds.0.min(LONGEST));
+    with_source(|source| {
+        let Some(source) = source else { return Ok(None) };
+        let waited = py.detach(|| match descriptor {
+            None => Ok(source.wait(limit)),
+            Some(descriptor) => {
+                // SAFETY: the caller has it open. If another thread closes it, the wait is for whatever has its number.
+                let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+                if is_writable {
+                    source.wait_writable(descriptor, limit)
+                } else {
+                    source.wait_readable(descriptor, limit)
+                }
+            }
+        });
+        Ok(Some(waited?))
+    })
+}
+
+thread_local! {
+    /// The context of the source that the engine asks for a record on this thread just now; null if it asks none.
+    static ASKING: Cell<*const SourceContext> = const { Cell::new(ptr::null()) };
+    /// The job whose functions this thread calls.
+    static HERE: RefCell<Option<Cancelling>> = const { RefCell::new(None) };
+}
+
+/// The calling thread calls the functions of this job's task, until it ends.
+pub(crate) fn enter(cx: &OpenContext) {
+    HERE.set(Some(cx.cancelling()));
+}
+
+/// Asks a source for records. Waits in the midst of that are the source's.
+pub(crate) fn ask<R>(cx: &SourceContext, ask: impl FnOnce() -> R) -> R {
+    struct Asked(*const SourceContext);
+    impl Drop for Asked {
+        fn drop(&mut self) {
+            ASKING.set(self.0);
+        }
+    }
+    let _asked = Asked(ASKING.replace(cx));
+    ask()
+}
+
+/// Does something with the source that the engine asks for a record on this thread.
+fn with_source<R>(act: impl FnOnce(Option<&SourceContext>) -> R) -> R {
+    // SAFETY: it is set as long as `ask` runs, which has the reference and has called whoever calls this.
+    act(unsafe { ASKING.get().as_ref() })
 }
 
 /// A source's wait that has begun.

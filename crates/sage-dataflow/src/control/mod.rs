@@ -1,8 +1,10 @@
 //! The word with which a job steers its tasks, and the threads to wake when the word changes.
 //!
 //! Invariants: the word only moves `Run ⇄ Pause → Drain → Cancel`, never back; a thread is woken after every change
-//! made later than its registration, so a wait that checks the word and then parks misses nothing.
+//! made later than its registration, so a wait that checks the word and then parks misses nothing. The same holds for
+//! a bell and a wait in poll(2).
 
+mod bell;
 mod reason;
 mod works_for;
 
@@ -11,7 +13,8 @@ use std::time::Instant;
 use crossbeam_utils::CachePadded;
 
 use crate::clock::{Clock, Rouse};
-use crate::sync::{AtomicU8, Mutex, Ordering, Thread, lock, thread};
+use crate::sync::{Arc, AtomicU8, Mutex, Ordering, Thread, lock, thread};
+pub(crate) use bell::{Bell, Ready};
 pub use reason::StopReason;
 pub use works_for::WorksFor;
 
@@ -44,13 +47,23 @@ pub(crate) static CANCELLED: AtomicU8 = AtomicU8::new(Control::Cancel as u8);
 #[derive(Debug)]
 struct Steering {
     threads: Vec<Thread>,
+    /// Those of sources that have waited for a descriptor.
+    bells: Vec<Arc<Bell>>,
     reason: StopReason,
     deadline: Option<Instant>,
 }
 
+impl Steering {
+    /// Wakes every thread.
+    fn wake(&self) {
+        self.threads.iter().for_each(Thread::unpark);
+        self.bells.iter().for_each(|bell| bell.ring());
+    }
+}
+
 impl JobControl {
     pub(crate) fn new(clock: Clock) -> Self {
-        let inner = Steering { threads: Vec::new(), reason: StopReason::EndOfInput, deadline: None };
+        let inner = Steering { threads: Vec::new(), bells: Vec::new(), reason: StopReason::EndOfInput, deadline: None };
         Self { word: CachePadded::new(AtomicU8::new(Control::Run as u8)), inner: Mutex::new(inner), clock }
     }
 
@@ -115,6 +128,21 @@ impl JobControl {
         lock(&self.inner).threads.push(thread::current());
     }
 
+    /// Adds a bell to those rung by a change, until it is taken out.
+    pub(crate) fn hang(&self, bell: Arc<Bell>) {
+        lock(&self.inner).bells.push(bell);
+    }
+
+    /// Takes a bell out, so that its descriptor is closed with what the caller has of it.
+    pub(crate) fn take_down(&self, bell: &Arc<Bell>) {
+        lock(&self.inner).bells.retain(|other| !Arc::ptr_eq(other, bell));
+    }
+
+    /// Rings the bells: a task has ended, whose records a source may still wait to make.
+    pub(crate) fn ring(&self) {
+        lock(&self.inner).bells.iter().for_each(|bell| bell.ring());
+    }
+
     /// Moves on to `control`, for `reason`, to be done by `deadline`; a step back is ignored.
     pub(crate) fn advance(&self, control: Control, reason: StopReason, deadline: Option<Instant>) {
         debug_assert!(control >= Control::Drain, "pausing has its own method");
@@ -125,7 +153,7 @@ impl JobControl {
         inner.reason = reason;
         inner.deadline = deadline;
         self.word.store(control as u8, Ordering::SeqCst);
-        inner.threads.iter().for_each(Thread::unpark);
+        inner.wake();
     }
 
     /// Pauses or resumes; says whether that changed anything.
@@ -136,7 +164,7 @@ impl JobControl {
             return false;
         }
         self.word.store(to as u8, Ordering::SeqCst);
-        inner.threads.iter().for_each(Thread::unpark);
+        inner.wake();
         true
     }
 
@@ -154,6 +182,6 @@ impl JobControl {
 impl Rouse for JobControl {
     /// Wakes every thread, to look at the clock.
     fn rouse(&self) {
-        lock(&self.inner).threads.iter().for_each(Thread::unpark);
+        lock(&self.inner).wake();
     }
 }

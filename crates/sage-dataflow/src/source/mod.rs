@@ -5,9 +5,11 @@ mod files;
 mod iterators;
 mod retry;
 
-use std::sync::Arc;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 pub(crate) use factory::SourceFactory;
 pub(crate) use factory::{OneShot, PerReplica, PerRun};
@@ -19,7 +21,7 @@ pub(crate) use retry::RetriedSource;
 use crate::BoxError;
 use crate::chain::{CloseContext, Passed};
 use crate::clock::Clock;
-use crate::control::JobControl;
+use crate::control::{Bell, Control, JobControl, Ready};
 use crate::exchange::lane::ReaderState;
 use crate::time::Timestamp;
 
@@ -122,6 +124,8 @@ pub struct SourceContext {
     readers: Vec<Arc<ReaderState>>,
     /// How many of them had ended when the task last looked whether anybody wants more.
     gone: AtomicUsize,
+    /// Ends a wait for a descriptor, from the first such wait on.
+    bell: OnceLock<Arc<Bell>>,
 }
 
 impl SourceContext {
@@ -133,7 +137,7 @@ impl SourceContext {
         readers: Vec<Arc<ReaderState>>,
     ) -> Self {
         let (due, gone) = (AtomicI64::new(i64::MAX), AtomicUsize::new(0));
-        Self { replica, parallelism, control, passed, due, readers, gone }
+        Self { replica, parallelism, control, passed, due, readers, gone, bell: OnceLock::new() }
     }
 
     pub(crate) fn control(&self) -> &JobControl {
@@ -149,6 +153,13 @@ impl SourceContext {
     /// one of its readers wants no more records. If no reader does, the source is not asked again.
     pub fn interrupted(&self) -> bool {
         !self.control.running() || self.count_gone() != self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing more is wanted of the source: the job is drained or cancelled, or none of its readers wants more
+    /// records. A pause is none of these. A change unparks the source's thread.
+    pub fn is_ending(&self) -> bool {
+        let is_read = self.readers.is_empty() || self.count_gone() < self.readers.len();
+        self.control.load() >= Control::Drain || !is_read
     }
 
     fn count_gone(&self) -> usize {
@@ -187,5 +198,56 @@ impl SourceContext {
     /// [`Next::Idle`].
     pub fn wait(&self, duration: Duration) -> bool {
         self.park(duration, || true)
+    }
+
+    /// Waits until `descriptor` is readable, or broken; or, as [`wait`](Self::wait) does, for `limit`, or until
+    /// something else is to be done. Returns whether it is readable; if not, answer [`Next::Idle`]. The first call
+    /// opens one more descriptor, which is closed when the source's task ends.
+    ///
+    /// # Errors
+    /// That of the system, such as that it has no more descriptors.
+    pub fn wait_readable(&self, descriptor: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+        self.wait_ready(descriptor, Ready::Read, limit)
+    }
+
+    /// As [`wait_readable`](Self::wait_readable), until it is writable, as a socket is when it is connected.
+    ///
+    /// # Errors
+    /// As for [`wait_readable`](Self::wait_readable).
+    pub fn wait_writable(&self, descriptor: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+        self.wait_ready(descriptor, Ready::Write, limit)
+    }
+
+    fn wait_ready(&self, descriptor: BorrowedFd<'_>, ready: Ready, limit: Duration) -> io::Result<bool> {
+        let bell = match self.bell.get() {
+            Some(bell) => bell,
+            None => {
+                let bell = Arc::new(Bell::new()?);
+                self.control.hang(bell.clone());
+                self.bell.get_or_init(|| bell)
+            }
+        };
+        let begun = Instant::now();
+        loop {
+            let due = Timestamp::from_millis(self.due.load(Ordering::Relaxed));
+            let (clock, due) = (self.clock(), (due < Timestamp::MAX).then_some(due));
+            let left = limit.saturating_sub(begun.elapsed());
+            if self.interrupted() || clock.is_due(due) {
+                return Ok(false);
+            }
+            let until_due = due.and_then(|due| clock.until(due)).unwrap_or(left);
+            if bell.wait(descriptor, ready, left.min(until_due))? {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+impl Drop for SourceContext {
+    fn drop(&mut self) {
+        self.bell.get().iter().for_each(|bell| self.control.take_down(bell));
     }
 }

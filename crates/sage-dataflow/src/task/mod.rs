@@ -196,6 +196,8 @@ impl Runner {
             if let Err(panic) = guard(move || drop(task)) {
                 self.cx.dropped(None, panic);
             }
+            // Its inbox is gone: a source that has written to it may have nobody left to wait for.
+            self.cx.control().ring();
             take_dropped().into_iter().for_each(|(node, panic)| self.cx.dropped(node, panic));
         }
         if ending == Ending::Finished && self.cx.has_failed() {

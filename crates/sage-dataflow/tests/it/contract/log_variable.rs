@@ -27,7 +27,7 @@ fn the_variable_sage_log_dir_asks_for_log_files_where_the_environment_does_not_s
                 match run(Environment::local("asked")) {
                     None => assert_eq!(asked, ""),
                     Some(folder) => {
-                        assert!(asked != "" && folder.starts_with(asked), "{folder:?}");
+                        assert!(!asked.is_empty() && folder.starts_with(asked), "{folder:?}");
                         let told = std::fs::read_to_string(folder.with_file_name("Dispatcher.log")).unwrap();
                         assert!(told.contains("task"), "{told}");
                     }
