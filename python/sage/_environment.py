@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
@@ -19,10 +20,10 @@ from ._kinds import ITERABLE
 from ._makers import Maker
 from ._pickling import refuse
 from ._pipeline import FORGOTTEN, Pipeline, declared
-from ._plan import Step, plan, without_sink
+from ._plan import plan, without_sink
 from ._progress import shown
 from ._running import Run, start
-from ._scheduler import BaseScheduler, Started, asked, completes, scheduler_of
+from ._scheduler import BaseScheduler, Started, completes, delays, scheduler_of
 from ._services import Hooks, ServiceFactory
 from ._session import OF_JOB, written_to
 from ._stacks import where_stuck
@@ -52,8 +53,6 @@ class _Options(NamedTuple):
     log_dir: Any
     #: Is asked for the stack of a thread that missed a deadline.
     where_stuck: Callable[[int], str | None] = where_stuck
-    #: Is asked about the tasks before they start.
-    ask: Callable[[list[tuple[str, list[str], int, int]]], None] | None = None
 
 
 class LocalEnvironment(Pipeline):
@@ -237,13 +236,24 @@ class LocalEnvironment(Pipeline):
         truth("`autostop`", autostop)
         return self._submit(JobInfo(self, autostop), autostop, progress)
 
-    def _submit(self, info: JobInfo, waits: bool, progress: bool | None = None) -> JobId:
-        """Runs the job, which the job manager knows by ``info``, and perhaps waits for it."""
+    def _begins(self) -> tuple[list[Transformation], Iterator[float]]:
+        """Checks whether a job may begin. Returns the sources that it reads for good, and what asks the scheduler."""
         declared.discard(self)
         check_config(self.config)
         if self.is_running:
             raise RuntimeError(f"`{self.name}` is running; wait for it, or stop it")
-        iterators = self._iterators()
+        return self._iterators(), delays(self.scheduler, lambda: plan(self._steps, self._context()))
+
+    def _submit(
+        self, info: JobInfo, waits: bool, progress: bool | None = None, submitted: float | None = None
+    ) -> JobId:
+        """Runs the job, which the job manager knows by ``info``, and perhaps waits for it. If it says when the job was
+        ``submitted``, the scheduler was asked."""
+        iterators, asked = self._begins()
+        if submitted is None:
+            submitted = time.time()
+            for delay in asked:
+                time.sleep(delay)
         if names := ", ".join(f"`{step.name}`" for step in without_sink(self._steps)):
             warn(f"{names}: no sink follows, so the records are counted and dropped; end with `sink` or `collect`")
         context = self._context()
@@ -252,14 +262,14 @@ class LocalEnvironment(Pipeline):
             _Registration(name, self._factory(name, factory, calls), self._after[name])
             for name, factory in self._services.items()
         ]
-        run = Run(calls, self.name)
+        run = Run(calls, self.name, submitted)
         if progress is not False:
             run.sources = Sources(self._steps)
 
         def begin(is_on_main: bool) -> None:
             try:
                 steps = plan(self._steps, context)
-                options = self._options(context, steps)
+                options = self._options(context)
                 for step in steps:
                     if isinstance(step.make, Maker):
                         step.make = step.make.here(calls)
@@ -312,7 +322,12 @@ class LocalEnvironment(Pipeline):
 
         If the task that awaits it is cancelled, it cancels the job, and raises ``CancelledError`` after the cleanup.
         """
-        job = self.submit()
+        submitted = time.time()
+        for delay in self._begins()[1]:
+            import asyncio  # takes longer than all the package
+
+            await asyncio.sleep(delay)
+        job = self._submit(JobInfo(self, False), False, submitted=submitted)
         await job._until_over()
         return job
 
@@ -412,13 +427,12 @@ class LocalEnvironment(Pipeline):
         context = Context(name, calls, self.logger.getChild(name))
         return lambda: Hooks(lambda: factory.create_service(context), calls.loop)
 
-    def _options(self, context: JobContext, steps: list[Step]) -> _Options:
+    def _options(self, context: JobContext) -> _Options:
         config = self.config
         queued_calls = whole("`most_queued_calls`", config.get("most_queued_calls", 1000), 1, 10_000_000)
         queue_bytes = whole("`queue_bytes`", config.get("queue_bytes", 64 << 20), 1, 1 << 62)
         finishes, folder = on_signal_of(config) == "finish", log_dir_of(config)
-        ask = asked(self.scheduler, steps)
-        return _Options(self.name, finishes, context.timeouts, queued_calls, queue_bytes, folder, ask=ask)
+        return _Options(self.name, finishes, context.timeouts, queued_calls, queue_bytes, folder)
 
     def _context(self) -> JobContext:
         return JobContext(self.name, tuple(self._services), timeouts_of(self.config), faults_of(self.config))

@@ -46,7 +46,7 @@ class Made:
 
 class Attempts:
     """What was tried for one record: calls, and new objects that could not be made. An exception that leaves a ``with``
-    of it tells the engine how often. It is fatal where no object is there any more, which is no fault of this record."""
+    of it tells the engine how often. It is fatal where no object is there any more: that is no fault of this record."""
 
     def __init__(self, replica: Replica) -> None:
         self.count = 0

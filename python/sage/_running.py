@@ -22,7 +22,6 @@ import json
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from signal import SIGTERM
 from types import FrameType
@@ -54,11 +53,11 @@ class Run:
     #: From the start on.
     job: _sage.Job
 
-    def __init__(self, calls: ServiceCalls, name: str) -> None:
+    def __init__(self, calls: ServiceCalls, name: str, submitted: float) -> None:
         #: That of its environment.
         self.name = name
         #: When it was submitted, in seconds since 1970; and as the job manager knows it.
-        self.submitted = time.time()
+        self.submitted = submitted
         self.info: JobInfo | None = None
         #: What else is called when it is over.
         self.at_end: list[Callable[[], None]] = []

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ._arguments import said, seconds, text, whole
+from ._sage import tasks
 
 if TYPE_CHECKING:
     from ._plan import Step
@@ -30,7 +30,7 @@ class PlacementDecision:
 
     target_node: str | None = None
     resource_requirements: dict[str, Any] | None = None
-    #: How many seconds ``submit`` waits before it goes on to the next task.
+    #: How many seconds ``submit`` waits before it goes on to the next task; ``submit_async`` awaits them.
     delay: float = 0.0
     immediate: bool = True
     placement_strategy: str = "default"
@@ -186,26 +186,22 @@ def scheduler_of(scheduler: Any) -> Any:
     return scheduler
 
 
-def asked(scheduler: Any, steps: list[Step]) -> Callable[[list[tuple[str, list[str], int, int]]], None] | None:
-    """What the engine calls before it starts the tasks of a job, with their names, operators and numbers of replicas;
-    ``None`` if the scheduler has nothing to say."""
+def delays(scheduler: Any, planned: Callable[[], list[Step]]) -> Iterator[float]:
+    """Asks a scheduler about the tasks of a job. Gives how long to wait before the next question, where it says so."""
     if getattr(scheduler.make_decision, "__func__", None) is FIFOScheduler.make_decision:
-        return None
+        return
+    steps = planned()
     made_of = {step.name: step.of for step in steps}
-
-    def ask(tasks: list[tuple[str, list[str], int, int]]) -> None:
-        for name, operators, replica, parallelism in tasks:
-            of = tuple(step for operator in operators for step in made_of.get(operator, ()))
-            decision = scheduler.make_decision(TaskNode(name, of, of[0] if of else None, replica, parallelism))
-            if decision is not None and not hasattr(decision, "delay"):
-                raise TypeError(
-                    f"`make_decision` of a scheduler returns a `PlacementDecision`, or `None`, not {said(decision)}"
-                )
-            delay = seconds("`delay` of a scheduler's decision", getattr(decision, "delay", 0.0))
-            if delay:
-                time.sleep(delay)
-
-    return ask
+    for name, operators, replica, parallelism in tasks(steps):
+        of = tuple(step for operator in operators for step in made_of.get(operator, ()))
+        decision = scheduler.make_decision(TaskNode(name, of, of[0] if of else None, replica, parallelism))
+        if decision is not None and not hasattr(decision, "delay"):
+            raise TypeError(
+                f"`make_decision` of a scheduler returns a `PlacementDecision`, or `None`, not {said(decision)}"
+            )
+        delay = seconds("`delay` of a scheduler's decision", getattr(decision, "delay", 0.0))
+        if delay:
+            yield delay
 
 
 def completes(scheduler: Any, run: Run) -> list[Callable[[], None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from types import SimpleNamespace
 from typing import Any
@@ -142,6 +143,33 @@ def test_a_delay_of_a_decision_is_waited_for_before_anything_starts() -> None:
     env.from_batch([1]).collect()
     env.submit(autostop=True)
     assert env.get_scheduler_metrics()["avg_latency_ms"] >= 40
+
+
+def test_a_delay_is_awaited_by_submit_async_while_the_event_loop_goes_on() -> None:
+    made: list[int] = []
+
+    def declared(scheduler: Asked) -> LocalEnvironment:
+        env = LocalEnvironment("awaited", scheduler=scheduler)
+        env.register_service("s", lambda: made.append(1))
+        env.from_batch([1]).collect()
+        return env
+
+    async def run() -> None:
+        scheduler = Asked(delay=3600.0)
+        env = declared(scheduler)
+        held = asyncio.ensure_future(env.submit_async())
+        while not scheduler.asked:
+            await asyncio.sleep(0)
+        held.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await held
+        assert made == [] and not env.is_running and env.env_uuid is None
+        env = declared(Asked(delay=0.02))
+        job = await env.submit_async()
+        assert job.report.outcome == "succeeded" and made == [1]
+        assert env.get_scheduler_metrics()["avg_latency_ms"] >= 20
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("delay", [-1, "soon", float("nan")])

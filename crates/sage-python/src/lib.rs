@@ -139,7 +139,7 @@ mod _sage {
         future::ServiceFuture,
         job::{Job, WorksFor},
         method::Binding,
-        plan::start,
+        plan::{start, tasks},
         records::records,
         service::Handle,
         spec::{Reset, Role, Spec, Strategy},

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sage::{Deadlines, Environment, JobGraph, SignalPolicy};
+use sage::{Deadlines, Environment, SignalPolicy};
 
 use crate::error::SubmitError;
 use crate::job::{Job, check_process};
@@ -35,7 +35,6 @@ pub(crate) struct Options {
     queue_bytes: usize,
     log_dir: Option<PathBuf>,
     where_stuck: Py<PyAny>,
-    ask: Option<Py<PyAny>>,
 }
 
 #[derive(FromPyObject)]
@@ -67,7 +66,7 @@ pub(crate) fn start(
     bind: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     check_process()?;
-    let Options { name, finishes, timeouts, most_queued_calls, queue_bytes, log_dir, where_stuck, ask } = options;
+    let Options { name, finishes, timeouts, most_queued_calls, queue_bytes, log_dir, where_stuck } = options;
     let Timeouts { setup, drain, cancel, stop, cleanup } = timeouts;
     let [setup, drain, cancel, stop, cleanup] = [setup, drain, cancel, stop, cleanup].map(|time| time.0);
     let where_stuck = Arc::new(where_stuck);
@@ -108,21 +107,23 @@ pub(crate) fn start(
     let refused = |error: sage::SubmitError| SubmitError::new_err(error.to_string());
     let prepared = py.detach(|| env.prepare()).map_err(refused)?;
     bind.call1((handles, prepared.id(), prepared.log_dir().map(Path::as_os_str)))?;
-    if let Some(ask) = ask {
-        ask.call1(py, (tasks_of(prepared.graph()),))?;
-    }
     let job = py.detach(|| prepared.start()).map_err(refused)?;
     run.setattr("job", Job::new(env, job, rows, offsets, workers, finishes, scope))
 }
 
-/// The tasks of a job: the name, the operators, which replica it is, and of how many.
-fn tasks_of(graph: &JobGraph) -> Vec<(&str, Vec<&str>, usize, usize)> {
-    let told = graph.tasks.iter().map(|task| {
+/// The tasks that a job of these steps will have: the name, the operators, which replica it is, and of how many.
+#[pyfunction]
+pub(crate) fn tasks(py: Python<'_>, steps: Vec<Step>) -> PyResult<Vec<(String, Vec<String>, usize, usize)>> {
+    check_process()?;
+    let env = Environment::local("tasks");
+    declare(py, &env, steps, &Offsets::new())?;
+    let mut graph = env.graph();
+    let told = std::mem::take(&mut graph.tasks).into_iter().map(|task| {
         let chain = &graph.chains[task.chain - 1];
-        let operators = chain.operators.iter().map(|operator| operator.name.as_str()).collect();
-        (task.name.as_str(), operators, task.replica, chain.parallelism)
+        let operators = chain.operators.iter().map(|operator| operator.name.clone()).collect();
+        (task.name, operators, task.replica, chain.parallelism)
     });
-    told.collect()
+    Ok(told.collect())
 }
 
 fn stack_of(where_stuck: &Py<PyAny>, thread: RawPthread) -> Option<String> {
