@@ -253,6 +253,23 @@ def test_a_log_that_cannot_be_written_changes_nothing_of_the_job(
     assert seen == [1] and "FileNotFoundError" in capsys.readouterr().err
 
 
+def test_the_folder_of_an_environment_is_found_from_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = LocalEnvironment("relative", {"log_dir": "logs"})
+    env.from_batch([1]).collect()
+    env.submit(autostop=True)
+    *_, folder = session(tmp_path / "logs")
+    assert env.env_base_dir == str(folder)
+
+
+def test_log_files_that_cannot_be_are_an_error_that_says_why(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    env = LocalEnvironment("nowhere", {"log_dir": tmp_path / "file"})
+    env.from_batch([1]).collect()
+    with pytest.raises(SubmitError, match="cannot write log files in .*; choose another directory: Not a directory"):
+        env.submit(autostop=True)
+
+
 def test_the_log_of_a_session_names_what_failed(tmp_path: Path) -> None:
     class Stuck(BaseService):
         def cleanup(self) -> None:

@@ -1,5 +1,6 @@
 //! Makes a job from the plan of a pipeline, which the Python package makes.
 
+use std::error::Error;
 use std::os::unix::thread::RawPthread;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -104,7 +105,10 @@ pub(crate) fn start(
     let mut rows = declare(py, &env, steps, &offsets)?;
     rows.nones = Some(run.getattr("nones")?.unbind());
     rows.restarts = Some(run.getattr("restarts")?.unbind());
-    let refused = |error: sage::SubmitError| SubmitError::new_err(error.to_string());
+    let refused = |error: sage::SubmitError| {
+        let why = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+        SubmitError::new_err(format!("{error}{why}"))
+    };
     let prepared = py.detach(|| env.prepare()).map_err(refused)?;
     bind.call1((handles, prepared.id(), prepared.log_dir().map(Path::as_os_str)))?;
     let job = py.detach(|| prepared.start()).map_err(refused)?;

@@ -210,8 +210,8 @@ impl JobHandle {
         Changes::new(self.shared.changes.clone(), self.shared.process)
     }
 
-    /// The folder `env_<environment>` beside the job's log files, for what its functions write; `None` if it has no log
-    /// files. See [`Environment::log_files`](crate::Environment::log_files).
+    /// The folder `env_<environment>` beside the job's log files, for what its functions write, as an absolute path;
+    /// `None` if it has no log files. See [`Environment::log_files`](crate::Environment::log_files).
     pub fn log_dir(&self) -> Option<&Path> {
         self.shared.log_dir()
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::guarded::guard;
@@ -29,6 +29,9 @@ impl SessionLog {
     /// Opens the files of a new session below `dir`, for a job of this environment.
     pub(crate) fn open(dir: &Path, environment: &str) -> Result<Self, LogError> {
         let parent = dir.join("jobmanager");
+        let failed = |source| LogError { path: parent.clone(), source };
+        // The program may go to another folder while the job runs.
+        let parent = path::absolute(&parent).map_err(failed)?;
         let failed = |source| LogError { path: parent.clone(), source };
         fs::create_dir_all(&parent).map_err(failed)?;
         let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
