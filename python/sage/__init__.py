@@ -1,5 +1,8 @@
 """Dataflow pipelines whose operators call managed services, with a shutdown that leaves nothing behind."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 try:
     from ._sage import ServiceError, ServiceFuture, SubmitError
 except ImportError as error:
@@ -26,14 +29,34 @@ from ._functions import (
 )
 from ._handles import ServiceHandle
 from ._job import JobFailed, JobId, Report
-from ._keyed import JoinedStreams, KeyedStream, WindowedStream
-from ._letters import Letter, read_letters
 from ._packet import StopSignal
 from ._policies import DeadLetter, DeadLetterQueue, Retry, Skip
 from ._process import CoProcessFunction, KeyContext, ProcessFunction, Timer
 from ._services import BaseService
 from ._stream import DataStream
-from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired
+
+if TYPE_CHECKING:
+    from ._keyed import JoinedStreams, KeyedStream, WindowedStream
+    from ._letters import Letter, read_letters
+    from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired
+else:
+    #: Which modules have the names that many programs do without: each is imported when it is first asked for.
+    _LATER = {
+        "_keyed": ("JoinedStreams", "KeyedStream", "WindowedStream"),
+        "_letters": ("Letter", "read_letters"),
+        "_windows": ("Count", "Paired", "Session", "Sliding", "Tumbling", "Windowed", "WindowPaired"),
+    }
+
+    def __getattr__(name: str) -> Any:
+        for module, names in _LATER.items():
+            if name in names:
+                found = globals()[name] = getattr(import_module(f".{module}", __name__), name)
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 _installed.warn()
 

@@ -34,6 +34,8 @@ def said(value: Any) -> str:
 
 def whole(what: str, value: Any, least: int = 1, most: int = _MOST_COUNT) -> int:
     """The value as an ``int``, if it is a whole number within these limits; one of numpy's is, a ``bool`` is not."""
+    if type(value) is int and least <= value <= most:
+        return value
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
@@ -119,6 +121,8 @@ def text(what: str, value: Any) -> str:
     """The value, if it is a text that can be written in UTF-8 and has no NUL in it, as a name must be."""
     if not isinstance(value, str):
         raise TypeError(f"{what} is a text, not {said(value)}")
+    if value.isprintable():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -138,7 +142,8 @@ def folder(what: str, value: Any) -> str:
 
 def shown(value: str) -> str:
     """The text for display only: a mark replaces each part that cannot be written in UTF-8."""
-    return value.encode("utf-8", "replace").decode().replace("\0", "?")
+    # What is printable has neither halves of characters nor NULs.
+    return value if value.isprintable() else value.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 def truth(what: str, value: Any) -> bool:

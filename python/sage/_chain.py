@@ -25,10 +25,9 @@ from __future__ import annotations
 import builtins
 import linecache
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from ._arguments import millis
@@ -44,8 +43,7 @@ from ._states import Folding, summand
 _REFUSING = {"unawaited": UNAWAITED, "unused": UNUSED, "refuse": refuse}
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """The values that come before each record into a chain or out of it: its key, its time."""
 
     keyed: bool = False

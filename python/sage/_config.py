@@ -33,6 +33,8 @@ def check_config(config: dict[Any, Any]) -> None:
 
     Every other key is the program's own.
     """
+    if not config:
+        return
     check_spelling("`config`", config, KEYS)
     timeouts_of(config)
     on_signal_of(config)
@@ -43,7 +45,9 @@ def check_config(config: dict[Any, Any]) -> None:
 
 def timeouts_of(config: Mapping[Any, Any]) -> Timeouts:
     """The deadlines of a configuration."""
-    timeouts = config.get("timeouts", {})
+    if "timeouts" not in config:
+        return Timeouts()
+    timeouts = config["timeouts"]
     if not isinstance(timeouts, Mapping):
         raise TypeError(f"`timeouts` of `config` is a mapping of names to seconds, not {timeouts!r}")
     for name in timeouts:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._functions import BaseCoMapFunction, BaseJoinFunction
 from ._kinds import COJOIN, COMAP, COMAP_SOME, KEYBY, KEYTAG, PROCESS, TAG, Kind
-from ._policies import Policy
+from ._policies import FAIL
 from ._process import CoProcessFunction
 from ._sage import Spec, Strategy
 from ._stream import DataStream, check_class, check_parallelism, name_of
@@ -74,7 +74,7 @@ class ConnectedStreams:
         for index, stream in enumerate(self._streams):
             before = stream._step
             if before.kind is KEYBY:
-                step = replace(before, kind=KEYTAG, index=index, policy=Policy(), is_replaced=False)
+                step = replace(before, kind=KEYTAG, index=index, policy=FAIL, is_replaced=False)
                 is_read = any(before is read for other in environment._steps for read, _ in other.inputs)
                 if before.is_replaced or is_read:
                     step.name = environment._named(f"{before.name} again")

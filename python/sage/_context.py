@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ._arguments import like
 from ._config import Timeouts
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from ._sage import Caller, Handle, ServiceFuture
 
 
-@dataclass(frozen=True)
-class JobContext:
+class JobContext(NamedTuple):
     """What functions know of their job, as data: services by their names."""
 
     environment: str

@@ -254,7 +254,9 @@ class LocalEnvironment(Pipeline):
             submitted = time.time()
             for delay in asked:
                 time.sleep(delay)
-        if names := ", ".join(f"`{step.name}`" for step in without_sink(self._steps)):
+        open_ends = without_sink(self._steps)
+        if open_ends:
+            names = ", ".join(f"`{step.name}`" for step in open_ends)
             warn(f"{names}: no sink follows, so the records are counted and dropped; end with `sink` or `collect`")
         context = self._context()
         calls = ServiceCalls(context, self._bindings)
@@ -268,7 +270,7 @@ class LocalEnvironment(Pipeline):
 
         def begin(is_on_main: bool) -> None:
             try:
-                steps = plan(self._steps, context)
+                steps = plan(self._steps, context, open_ends)
                 options = self._options(context)
                 for step in steps:
                     if isinstance(step.make, Maker):

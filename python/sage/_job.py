@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,8 @@ class Report:
     @cached_property
     def data(self) -> dict[str, Any]:
         """The whole report, as the engine gives it: lists, texts, numbers, and times in ``secs`` and ``nanos``."""
+        import json  # few programs read it
+
         read: dict[str, Any] = json.loads(self._json)
         return read
 

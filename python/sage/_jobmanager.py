@@ -217,10 +217,13 @@ def _moment(moment: float) -> datetime:
 def known(info: JobInfo) -> None:
     """Remembers a job."""
     _known[info.uuid] = info
-    if len(_known) > MOST_ENDED:
-        ended = [uuid for uuid, other in list(_known.items()) if other._ended is not None or other._run() is None]
-        for uuid in ended[: len(_known) - MOST_ENDED]:
+    if len(_known) <= MOST_ENDED:
+        return
+    for uuid, other in list(_known.items()):
+        if other._ended is not None or other._run() is None:
             _known.pop(uuid, None)
+            if len(_known) <= MOST_ENDED:
+                return
 
 
 class JobManager:

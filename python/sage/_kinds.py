@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from . import _states
 from ._functions import BaseFunction, FilterFunction, FlatMapFunction, KeyByFunction, Made
@@ -17,7 +18,7 @@ from ._sage import Role
 from ._states import Kept, State
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Part:
     """A step as its functions need to know it, without the steps before it."""
 
@@ -33,8 +34,7 @@ class Part:
     asks_key: bool = False
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(NamedTuple):
     """One function of a chain."""
 
     kind: Kind
@@ -48,7 +48,7 @@ def _plain(part: Part, function: Any) -> list[Link]:
     return [Link(part.kind, called(part.made, function), part.name, part.state)]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class Kind:
     """A kind of step."""
 
@@ -93,12 +93,12 @@ class Kind:
     #: How many outputs it has before that of its dead letters.
     outputs: int = 1
 
-    @property
+    @cached_property
     def is_function(self) -> bool:
         """Whether it can be a part of a chain."""
         return bool(self.lines) or self.links is not _plain
 
-    @property
+    @cached_property
     def loops(self) -> int:
         """How many loops its lines begin."""
         return sum(line.startswith("for ") for line in self.lines)

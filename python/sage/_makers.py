@@ -25,7 +25,7 @@ from ._policies import Retry
 from ._process import Runner
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Maker:
     """Makes what runs the functions of steps that run together."""
 
@@ -79,7 +79,7 @@ class Maker:
         return is_restarted(part.made[0])
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class ChainMaker(Maker):
     """Of functions that follow each other."""
 
@@ -93,7 +93,8 @@ class ChainMaker(Maker):
         made: list[Any] = []
         has_key = self.takes.keyed
         for part in self.parts:
-            links += _told_key(part, calls, replica, has_key)
+            if part.asks_key:
+                links += _told_key(part, calls, replica, has_key)
             has_key = has_key_behind(part.kind, has_key)
             function = part.made[0]
             try:
@@ -115,14 +116,14 @@ class ChainMaker(Maker):
 
 
 def _told_key(part: Part, calls: ServiceCalls, replica: int, has_key: bool) -> list[Link]:
-    """What tells a function the key of each record, if it asks for that and there is one."""
+    """What tells a function that asks for it the key of each record, if there is one."""
     is_tagged = part.kind in (COMAP, COMAP_SOME, COJOIN)
-    if not part.asks_key or not (has_key or is_tagged):
+    if not has_key and not is_tagged:
         return []
     return [Link(TOLD_TAGGED_KEY if is_tagged else TOLD_KEY, calls.key_of(part.name, replica).set, part.name)]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class FlightMaker(Maker):
     """Of a function that several records are worked on with at a time."""
 
@@ -156,7 +157,7 @@ class FlightMaker(Maker):
         return runner(flight, function, calls.loop, anew)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class ProcessMaker(Maker):
     """Of a function that is called for records and timers."""
 
@@ -169,7 +170,7 @@ class ProcessMaker(Maker):
         return Runner(self._instance(part, calls, replica, parallelism), part.inputs, calls.loop)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class SourceMaker(Maker):
     """Of a source."""
 

@@ -6,15 +6,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ._arguments import seconds, whole
 from ._sage import Nothing, Wait
 
 
-@dataclass(frozen=True)
-class Pace:
+class Pace(NamedTuple):
     """What a program asks for."""
 
     #: How many seconds are between two polls.
@@ -24,12 +22,14 @@ class Pace:
     total_count: int = 0
 
     def __bool__(self) -> bool:
-        return self != Pace()
+        return any(self)
 
 
 def taken(kwargs: dict[str, Any]) -> Pace:
     """Takes the keywords of the pace out of those that a program gave. Of ``None``, as of zero, there is no effect."""
-    delay, interval, total = (kwargs.pop(name, None) for name in Pace.__dataclass_fields__)
+    if kwargs.keys().isdisjoint(Pace._fields):
+        return Pace()
+    delay, interval, total = (kwargs.pop(name, None) for name in Pace._fields)
     return Pace(
         seconds("`delay`", 0.0 if delay is None else delay, hint="; leave it out for none"),
         whole("`progress_log_interval`", 0 if interval is None else interval, 0),

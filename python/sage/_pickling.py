@@ -6,7 +6,6 @@ they cannot be written, or not be read there, a ``RemoteCause`` stands for them.
 
 from __future__ import annotations
 
-import pickle
 import traceback
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -41,6 +40,8 @@ class _Packed(NamedTuple):
 
 
 def _packed(exception: BaseException) -> _Packed:
+    import pickle  # here and below, as few programs need it
+
     try:
         text = str(exception)
     except Exception:
@@ -64,6 +65,8 @@ def _packed(exception: BaseException) -> _Packed:
 
 def _unpacked(packed: _Packed) -> BaseException:
     if packed.pickled is not None:
+        import pickle
+
         try:
             exception = pickle.loads(packed.pickled)
             if isinstance(exception, BaseException):

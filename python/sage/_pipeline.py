@@ -15,7 +15,7 @@ from ._config import keep_none_of
 from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
 from ._kinds import BATCH, FILL, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
 from ._pace import Pace, taken
-from ._policies import Policy, retried
+from ._policies import FAIL, Policy, retried
 from ._sage import Spec
 from ._stream import DataStream, check_not_async, check_parallelism, name_of
 from ._transformation import NOTHING, Transformation
@@ -116,7 +116,7 @@ class Pipeline:
         made: Made = NOTHING,
         spec: Spec | None = None,
         parallelism: int = 1,
-        policy: Policy = Policy(),  # noqa: B008
+        policy: Policy = FAIL,
         pace: Pace = Pace(),  # noqa: B008
     ) -> DataStream:
         parallelism = check_parallelism(parallelism)

@@ -33,7 +33,7 @@ class Told(NamedTuple):
     sink: str | None = None
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Step:
     """A step of the plan that the engine runs."""
 
@@ -55,19 +55,20 @@ class Step:
     gives: Form
     policy: Policy
     times: Times | None
-    told: Told
     #: The steps of the program that it is made of.
-    of: tuple[Transformation, ...] = ()
+    of: tuple[Transformation, ...]
+    #: From the end of ``plan`` on.
+    told: Told = Told("")
 
 
 #: What has all its records, so that several can be taken at a time.
 _CONTAINERS = {list, tuple, range, str, bytes, dict, set, frozenset}
 
 #: What a pipeline may end in though it is no sink.
-_MAPS = (MAP, MAP_SOME, COMAP, COMAP_SOME)
+_MAPS = frozenset((MAP, MAP_SOME, COMAP, COMAP_SOME))
 
 #: What takes records with the number of their stream, and with their key.
-_JOINT = (COMAP, COMAP_SOME, COJOIN)
+_JOINT = frozenset((COMAP, COMAP_SOME, COJOIN))
 
 #: So many functions that run together are named in the name of their operator.
 _MOST_NAMED = 20
@@ -89,14 +90,20 @@ def _end(of: Transformation) -> Transformation:
     return end
 
 
-def plan(pipeline: list[Transformation], job: JobContext) -> list[Step]:
-    """The plan of a pipeline. Raises ``SubmitError`` for one that cannot run."""
+def plan(
+    pipeline: list[Transformation], job: JobContext, open_ends: list[Transformation] | None = None
+) -> list[Step]:
+    """The plan of a pipeline, whose maps ``without_sink`` may be known. Raises ``SubmitError`` for one that cannot
+    run."""
     if not pipeline:
         raise SubmitError(f"`{job.environment}` has no pipeline; begin one with `from_batch`")
-    pipeline = [*pipeline, *map(_end, without_sink(pipeline))]
+    open_ends = without_sink(pipeline) if open_ends is None else open_ends
+    pipeline = [*pipeline, *map(_end, open_ends)]
     for step in pipeline:
-        inputs = [before for before, _ in step.inputs]
-        step.has_key = any(before.kind.spreads or (before.kind.keeps_key and before.has_key) for before in inputs)
+        step.has_key = False
+        for source, _ in step.inputs:
+            if source.kind.spreads or (source.kind.keeps_key and source.has_key):
+                step.has_key = True
     with_keys = _with_keys(pipeline)
     readers: _Readers = {}
     for step in pipeline:
@@ -115,7 +122,7 @@ def plan(pipeline: list[Transformation], job: JobContext) -> list[Step]:
         _check(run[-1], readers)
         places = [(position[before], output) for before, output in first.inputs]
         outputs = [len(readers.get((run[-1], output), [])) for output in (0, 1, 2)]
-        are_keys_read = any(reader in with_keys for reader in readers.get((run[-1], 0), []))
+        are_keys_read = not with_keys.isdisjoint(readers.get((run[-1], 0), []))
         steps.append(_planned(run, places, outputs, job, _forms(run, first in with_keys, are_keys_read)))
     for number, (planned, run) in enumerate(zip(steps, runs)):
         planned.told = _told(planned.name, number, run, position)
@@ -133,12 +140,12 @@ def _told(name: str, number: int, run: list[Transformation], position: dict[Tran
 def _run(first: Transformation, readers: _Readers) -> list[Transformation]:
     """The steps that run together, from this one on."""
     run = [first]
-    is_timed = first.kind.gives_time
+    is_timed, is_native = first.kind.gives_time, first.is_native
     while run[-1].is_function and run[-1].kind is not SPLIT and len(after := readers.get((run[-1], 0), [])) == 1:
         step = after[0]
         if (
             not step.is_function
-            or step.is_native != first.is_native
+            or step.is_native != is_native
             or step.parallelism != first.parallelism
             or len(step.inputs) != 1
         ):
@@ -193,11 +200,9 @@ def _planned(
     name, policy = _name(run), last.policy
     if policy.retry is not None and isinstance(make, Maker) and make.is_restarted(last.part):
         # It comes before a new instance, which the package makes.
-        make, policy = replace(make, retry=policy.retry), replace(policy, retry=None)
+        make, policy = replace(make, retry=policy.retry), policy._replace(retry=None)
     of = tuple(step for step in run if step.owner is None)
-    return Step(
-        name, spec, inputs, outputs, make, first.parallelism, strategy, takes, gives, policy, times, Told(name), of
-    )
+    return Step(name, spec, inputs, outputs, make, first.parallelism, strategy, takes, gives, policy, times, of)
 
 
 def _asked(run: list[Transformation], takes: Form, gives: Form, job: JobContext) -> tuple[Spec, Any]:
@@ -235,11 +240,11 @@ def _forms(run: list[Transformation], are_keys_asked: bool, are_keys_read: bool)
     """What comes with each record into a run and out of it. Keys do where they are needed: where a function in it or
     before a key of its own asks for them, or one behind it."""
     first, last = run[0], run[-1]
-    sets_times = any(step.kind.gives_time for step in run)
     comes_timed = bool(first.inputs) and all(before.is_timed for before, _ in first.inputs)
     takes_key = first.spec is None and (first.kind.needs_key or are_keys_asked)
-    has_key = takes_key
+    has_key, sets_times = takes_key, False
     for step in run:
         has_key = has_key_behind(step.kind, has_key)
+        sets_times = sets_times or step.kind.gives_time
     gives_key = last.kind.gives_key or (are_keys_read and has_key and last.kind.keeps_key)
     return Form(takes_key, comes_timed and last.is_timed and not sets_times), Form(gives_key, last.is_timed)

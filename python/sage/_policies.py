@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._arguments import parameters, seconds, whole
-from ._letters import LetterFile
 
 if TYPE_CHECKING:
     from ._stream import DataStream
@@ -69,9 +68,13 @@ class DeadLetterQueue:
             return
         if not callable(to) and not isinstance(to, (str, PathLike)):
             raise TypeError(f"dead letters go to the path of a file, a function or a SinkFunction class, not to {to!r}")
-        self.to = to if callable(to) else LetterFile
-        self.args: tuple[Any, ...] = args if callable(to) else (fspath(to),)
+        self.args: tuple[Any, ...] = args
         self.kwargs = kwargs
+        self.to = to
+        if not callable(to):
+            from ._letters import LetterFile  # here, as few programs need it
+
+            self.to, self.args = LetterFile, (fspath(to),)
 
     @property
     def letters(self) -> DataStream:
@@ -101,14 +104,13 @@ OPTIONS = ("on_error", "retry", "in_flight", "ordered", "timeout")
 
 def split_options(function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Takes the keywords that are options of the operator out of those for the constructor, and returns them."""
-    if not any(name in kwargs for name in OPTIONS):
+    if kwargs.keys().isdisjoint(OPTIONS):
         return {}
     own = parameters(function) if isinstance(function, type) else {}
     return {name: kwargs.pop(name) for name in OPTIONS if name in kwargs and name not in own}
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(NamedTuple):
     """The engine's policy for a record that fails by itself."""
 
     retry: Retry | None = None
@@ -116,7 +118,11 @@ class Policy:
     letters: bool = False
 
     def __bool__(self) -> bool:
-        return self.letters or not (self.retry is None and self.skip is None)
+        return any(self)
+
+
+#: Of most steps: the first exception fails the job.
+FAIL = Policy()
 
 
 def retried(retry: Any) -> Retry | None:
@@ -138,6 +144,8 @@ def retried(retry: Any) -> Retry | None:
 
 def policy(options: dict[str, Any]) -> tuple[Policy, DeadLetterQueue | None]:
     """The engine's policy from the options ``on_error`` and ``retry``, and the place of dead letters."""
+    if not options:
+        return FAIL, None
     retry = retried(options.get("retry"))
     on_error = options.get("on_error", "fail")
     if on_error == "skip":

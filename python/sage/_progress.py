@@ -49,12 +49,12 @@ def shown(job: _sage.Job, pipeline: Iterable[Transformation], name: str, wanted:
 
 def _is_seen(pipeline: Iterable[Transformation]) -> bool:
     """Whether there is a place for the line where nothing else is printed by the job itself."""
-    from ._io import PrintSink
-
     if _is_notebook():
         return True
     if not _is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
         return False
+    from ._io import PrintSink
+
     functions = [step.made[0] for step in pipeline]
     return not any(f is print or (isinstance(f, type) and issubclass(f, PrintSink)) for f in functions)
 

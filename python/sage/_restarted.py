@@ -5,7 +5,6 @@ they do is in ``_replica``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +64,7 @@ def chained(
     anew = replica_of(maker, part, calls, number, parallelism, bind=partial(_called, part), pause=pause or Halt())
     first, *others = part.kind.links(part, anew.begin())
     # What follows the first is the package's.
-    return anew, [replace(first, call=partial(anew.run, 0)), *others]
+    return anew, [first._replace(call=partial(anew.run, 0)), *others]
 
 
 def sourced(

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import atexit
 import importlib
-import json
 import os
 import sys
 import threading
@@ -153,6 +152,8 @@ class Run:
     def _tell_end(self) -> None:
         sources, self.sources = self.sources, None
         if sources is not None and (self._is_stopping or self.job.signal is not None):
+            import json  # only for a job that a signal ended
+
             tell_interrupted(sources, json.loads(self.job.report_json or "{}"))
 
 
@@ -180,9 +181,9 @@ def leave_signals() -> None:
     """Restores the handler of SIGTERM when all jobs are over. The engine calls it whenever a job is over."""
     if _starting or threading.current_thread() is not threading.main_thread():
         return
-    if any(run.job.state != "ended" for run in list(_running)):
+    if _signals.getsignal(SIGTERM) is not _end_program:
         return
-    if _signals.getsignal(SIGTERM) is _end_program:
+    if all(run.job.state == "ended" for run in list(_running)):
         _signals.signal(SIGTERM, _signals.SIG_DFL)
 
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._arguments import said, seconds, text, whole
 from ._sage import tasks
@@ -65,8 +65,7 @@ class PlacementDecision:
         return cls(delay=delay_seconds, immediate=False, reason=reason or f"after {delay_seconds} s")
 
 
-@dataclass(frozen=True)
-class TaskNode:
+class TaskNode(NamedTuple):
     """A task that is about to start: one replica of steps that run on one thread."""
 
     #: As in the report, with ``/`` and the number of the replica where there are several.

@@ -6,9 +6,8 @@ import copy
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._arguments import said
 
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from ._kinds import Link
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """How a step keeps a state."""
 
     #: What it starts as: a value, copied for each key, or a function that makes one.

@@ -12,7 +12,6 @@ from . import ops
 from ._arguments import check_call, length, meant, name_too, seconds, shown, truth, warn, whole
 from ._functions import BaseFunction, FlatMapFunction, MapFunction, is_function_class
 from ._io import FileSink, PrintSink
-from ._letters import Letter
 from ._policies import OPTIONS, policy, split_options
 from ._sage import Spec, Strategy
 from ._transformation import Times, Transformation
@@ -118,6 +117,8 @@ class DataStream:
         does = {"policy": told, "spec": spec, "is_awaited": is_awaited}
         stream = self._add(kind, function, name, parallelism, args, kwargs, **does)
         if dead is not None:
+            from ._letters import Letter  # here, as few programs need it
+
             letters = DataStream(self._environment, stream._step, kind.outputs)._ours(kinds.MAP, Letter._make)
             letters._belongs(stream, "letters")._step.told = f"letters of {stream._step.name}"
             if dead.to is None:
@@ -413,10 +414,11 @@ def check_function(
     if not callable(function):
         hint = f"; pass the class `{type(function).__name__}` and its arguments" if hasattr(function, "execute") else ""
         raise TypeError(f"`{kind.name}` needs a function or a {base}, not {function!r}{hint}")
-    _check_generator(kind, function)
+    is_class = is_function_class(function)
+    _check_generator(kind, function, function.execute if is_class else function)
     if kind is not kinds.FLATMAP and isinstance(function, type) and issubclass(function, FlatMapFunction):
         warn(f"`{kind.name}` of `{name_of(function)}`, a FlatMapFunction: what it collects goes nowhere; use `flatmap`")
-    if is_function_class(function):
+    if is_class:
         name_too(function, name, args, kwargs)
         check_call(function, args, kwargs, _KEYWORDS)
         return
@@ -432,11 +434,11 @@ def check_function(
         raise TypeError(f"`{name_of(function)}` is called with a record; bind other arguments with functools.partial")
 
 
-def _check_generator(kind: kinds.Kind, function: Any) -> None:
-    """Raises for a generator function where the generator would not be gone through; warns where that is unusual."""
+def _check_generator(kind: kinds.Kind, function: Any, call: Any) -> None:
+    """Raises where what is called is a generator function and the generator would not be gone through; warns where that
+    is unusual."""
     if kind.base is MapFunction and function is print:
         warn("`print` returns None, and a `map` drops what becomes None; `stream.print()` ends a stream so")
-    call = function.execute if is_function_class(function) else function
     if type(call) is not FunctionType or not call.__code__.co_flags & inspect.CO_GENERATOR:
         return
     name = name_of(function)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ._functions import BaseFunction, FutureFunction, KafkaSourceFunction, Made, SimpleBatchFunction, asks_key
 from ._kinds import FUTURE, ITERABLE, KAFKA, KEYBY, Kind, Part
 from ._pace import Pace
-from ._policies import Policy
+from ._policies import FAIL, Policy
 from ._sage import Spec, Strategy
 from ._states import State
 from .ops import Op
@@ -46,7 +46,7 @@ class Transformation:
     #: What its function keeps.
     state: State = State()
     #: What becomes of records on which its function raises.
-    policy: Policy = Policy()
+    policy: Policy = FAIL
     #: Of what gives each record a time.
     times: Times | None = None
     #: Of a source, how fast it is read.
@@ -122,7 +122,7 @@ class Transformation:
     @property
     def is_function(self) -> bool:
         """Whether it can be one of several that run together."""
-        return self.kind.is_function and self.spec is None and not self.policy
+        return self.kind.is_function and self.spec is None and self.policy == FAIL
 
     @property
     def is_native(self) -> bool:
@@ -145,7 +145,7 @@ class Transformation:
     def part(self) -> Part:
         """It without the steps before it."""
         kind = self.kind
-        if isinstance(self.spec, Spec.Expiring) and kind.in_cells is not None:
+        if kind.in_cells is not None and isinstance(self.spec, Spec.Expiring):
             kind = kind.in_cells
         name, inputs = self.told or self.name, len(self.inputs)
         return Part(kind, name, self.made, self.index, inputs, self.state, self.has_key, self.asks_key)

@@ -15,7 +15,6 @@ called for them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +67,8 @@ def contains(part: str) -> Op:
 
 def parse_json() -> Op:
     """The value of a text that is JSON, as ``json.loads``."""
+    import json  # only where it is needed
+
     return Op("parse_json", json.loads)
 
 

@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -432,3 +433,20 @@ def test_contract_27_a_source_that_was_quick_is_ended_behind_one_slow_record(kin
     except JobFailed:
         assert how == "cancel"
     assert slow <= told + 1
+
+
+def test_only_a_job_that_takes_longer_than_a_tick_has_a_thread_that_ends_its_loops() -> None:
+    def cutters() -> int:
+        return sum((task / "comm").read_text().strip() == "sage-cutter" for task in Path("/proc/self/task").iterdir())
+
+    def look(_record: int) -> None:
+        seen.append(cutters())
+        # Several ticks.
+        threading.Event().wait(0.02)
+
+    seen: list[int] = []
+    env = LocalEnvironment("ticks")
+    env.from_batch([6]).flatmap(range).sink(look)
+    env.submit(autostop=True)
+    assert (seen[0], seen[-1]) == (0, 1)
+    assert cutters() == 0

@@ -252,7 +252,8 @@ unsafe extern "C-unwind" fn next(object: *mut PyObject) -> *mut PyObject {
     // are referred to; what calls a program's code does not hold on to a field across it.
     unsafe {
         let index = (*inner).index;
-        if index >= (*inner).end || ((*(*inner).of).cut.load(Ordering::Relaxed) && index > (*inner).begun) {
+        let of = &*(*inner).of;
+        if index >= (*inner).end || (of.is_marked() && index > (*inner).begun && of.is_over()) {
             return ptr::null_mut();
         }
         let list = (*inner).list;
@@ -311,7 +312,7 @@ unsafe extern "C-unwind" fn over(object: *mut PyObject, results: *mut PyObject) 
         let of = &*(*inner).of;
         let out = of.out.load(Ordering::Relaxed);
         if !out.is_null() && ffi::PyList_GET_SIZE(out) >= MOST_RESULTS {
-            of.cut.store(true, Ordering::Relaxed);
+            of.cut();
         }
         ffi::Py_INCREF(object);
         object

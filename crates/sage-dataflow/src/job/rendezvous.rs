@@ -40,9 +40,10 @@ impl<R: Clone> Rendezvous<R> {
         let wakers = {
             let mut pending = lock(&self.result);
             pending.result.get_or_insert(result);
-            self.done.notify_all();
             std::mem::take(&mut pending.wakers)
         };
+        // Not under the lock, which a waiter that wakes would only wait for.
+        self.done.notify_all();
         for waker in wakers {
             // It is the code of whoever waits; one that panics keeps no other from being woken.
             if let Err(payload) = catch_unwind(move || waker.wake()) {
