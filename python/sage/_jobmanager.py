@@ -79,7 +79,6 @@ class JobInfo:
         self.autostop = autostop
         self.restart_count = 0
         self.error_message: str | None = None
-        self.dispatcher = Dispatcher(self)
         self._environment = weakref.ref(environment)
         self._size = sum(step.owner is None for step in environment._steps)
         # Of its pipeline, which the environment may close.
@@ -106,6 +105,11 @@ class JobInfo:
         self.error_message = job.error or (None if job.signal is None else f"ended by signal {job.signal}")
         if self.error_message is not None:
             self._left = [(what, name, state) for _, what, name, state in job.history() if state == "abandoned"]
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What runs of it."""
+        return Dispatcher(self)
 
     @property
     def uuid(self) -> str:
