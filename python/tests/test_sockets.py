@@ -95,19 +95,24 @@ def test_without_reconnect_no_connection_is_an_error() -> None:
 
 
 class Asked(SocketSource):
-    """Counts how often it is asked."""
+    """Counts how often it is asked, and tells when it is about to wait for what follows ``sent``."""
 
     asked = 0
+    sent: bytes | None = None
+    waits = threading.Event()
 
     def execute(self) -> Any:
         self.asked += 1
         type(self).asked = self.asked
+        if self.is_connected and self._buffer == self.sent:
+            self.waits.set()
         return super().execute()
 
 
 @pytest.fixture
 def no_moments(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source that looked after each moment whether its job goes on would look after an hour."""
+    Asked.asked, Asked.sent = 0, None
     monkeypatch.setattr("sage._sockets._MOMENT", 3600.0)
 
 
@@ -115,18 +120,18 @@ def no_moments(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("has_sent", [False, True])
 @pytest.mark.parametrize("stop", ["drain", "cancel", "pause"])
 def test_it_ends_with_its_job_while_the_other_side_is_silent(has_sent: bool, stop: str) -> None:
-    accepted, over = threading.Event(), threading.Event()
+    over = threading.Event()
+    Asked.sent, Asked.waits = b"no end" if has_sent else b"", threading.Event()
 
     def talk(client: socket.socket) -> None:
-        client.sendall(b"no end" if has_sent else b"")
-        accepted.set()
+        client.sendall(Asked.sent or b"")
         over.wait(60)
 
     with server(talk) as port:
         env = LocalEnvironment("silent")
         got = env.from_source(Asked, port=port).collect()
         job = env.submit()
-        assert accepted.wait(60)
+        assert Asked.waits.wait(60)
         if stop == "pause":
             job.pause()
             job.resume()
