@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 try:
-    from ._sage import ServiceError, ServiceFuture, SubmitError
+    from ._sage import ServiceError, ServiceFuture, SubmitError, WorkerLost
 except ImportError as error:
     if "subinterpreter" not in str(error):
         raise
@@ -106,6 +106,7 @@ __all__ = [
     "WindowPaired",
     "Windowed",
     "WindowedStream",
+    "WorkerLost",
     "ops",
     "read_letters",
 ]

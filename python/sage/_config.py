@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ._faults import Faults
 
 #: What the engine reads of the ``config`` of an environment; the sections, with their keys.
-KEYS = ("timeouts", "most_queued_calls", "queue_bytes", "on_signal", "log_dir", "keep_none", "fault_tolerance")
+KEYS = ("timeouts", "most_queued_calls", "queue_bytes", "on_signal", "log_dir", "keep_none", "fault_tolerance", "on_worker_loss")
 
 
 class Timeouts(NamedTuple):
@@ -26,6 +26,25 @@ class Timeouts(NamedTuple):
     cancel: float = 10.0
     stop: float = 10.0
     cleanup: float = 10.0
+
+
+def check_workers(workers: Any) -> str | None:
+    """Where functions are to run: ``None`` or ``"processes"``."""
+    if workers is None or workers == "processes":
+        return workers and str(workers)
+    raise ValueError(f'`workers` is "processes", or None for threads of this process, not {workers!r}')
+
+
+def check_worker_loss(what: str, word: Any) -> str:
+    """What is to become of a worker that ends by itself."""
+    if word not in ("fail", "restart"):
+        raise ValueError(f'{what} is "fail" or "restart", not {word!r}')
+    return str(word)
+
+
+def worker_loss_of(config: Mapping[Any, Any]) -> str:
+    """The same, where a step does not say it."""
+    return check_worker_loss("`on_worker_loss` of `config`", config.get("on_worker_loss", "fail"))
 
 
 def check_config(config: dict[Any, Any]) -> None:
@@ -41,6 +60,7 @@ def check_config(config: dict[Any, Any]) -> None:
     keep_none_of(config)
     log_dir_of(config)
     faults_of(config)
+    worker_loss_of(config)
 
 
 def timeouts_of(config: Mapping[Any, Any]) -> Timeouts:

@@ -16,6 +16,7 @@ from ._sage import Binding, caller
 
 if TYPE_CHECKING:
     from ._faults import Faults
+    from ._processes import Guard, WorkerTold
     from ._restarts import Restarts
     from ._running import Run
     from ._sage import Caller, Handle, ServiceFuture
@@ -29,6 +30,10 @@ class JobContext(NamedTuple):
     timeouts: Timeouts
     #: What becomes of functions that raise, if that is said.
     faults: Faults | None = None
+    #: Where functions run whose steps do not say it.
+    workers: str | None = None
+    #: What becomes of a worker that ends by itself, where a step does not say it.
+    on_worker_loss: str = "fail"
 
     @property
     def logger(self) -> logging.Logger:
@@ -52,6 +57,8 @@ class ServiceCalls:
         self.kept: list[str] = []
         #: Results of the job's functions that are no records.
         self.nones = Nones()
+        #: What worker processes have told at their end.
+        self.workers: list[WorkerTold] = []
         #: The job's id, and the folder for what its functions write, if it has log files: both from `bind` on.
         self.job_id: str | None = None
         self.log_dir: str | None = None
@@ -63,6 +70,13 @@ class ServiceCalls:
             self.restarts = Restarts()
         #: ``call_service`` as functions have it.
         self.call = caller(self._handles, _call, _item)
+
+    @cached_property
+    def guard(self) -> Guard:
+        """What starts the job's worker processes."""
+        from ._processes import Guard  # few jobs have some
+
+        return Guard()
 
     def bind(self, handles: dict[str, Handle], job_id: str, log_dir: str | None) -> None:
         """The services of the job, its id and its folder, before anything of it runs."""

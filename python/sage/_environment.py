@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 from . import _sage
 from ._arguments import check_call, said, seconds, text, truth, warn, whole
-from ._config import Timeouts, check_config, faults_of, log_dir_of, on_signal_of, timeouts_of
+from ._config import Timeouts, check_config, check_workers, faults_of, log_dir_of, on_signal_of, timeouts_of
+from ._config import worker_loss_of
 from ._context import Context, JobContext, ServiceCalls
 from ._handles import ServiceHandle, name_of_service
 from ._interrupted import Sources
@@ -75,10 +76,16 @@ class LocalEnvironment(Pipeline):
     whether the ``None`` that a ``map`` returns is a record, where the step does not say; it is read when the step is
     declared (default: ``False``). ``"fault_tolerance"``: a new instance takes the place of a function that raised, and
     the record is tried again; the keys of the mapping are SAGE's, see docs/coming-from-sage.md (default: ``None``).
+    ``"on_worker_loss"``: what becomes of a worker process that ends by itself, where a step does not say it: see
+    ``DataStream`` (default: ``"fail"``).
     Every other key is the program's own, but a key that looks like a misspelt one of these is an error.
 
     ``scheduler`` is ``"fifo"`` (the default), ``"load_aware"``, or an object with ``make_decision``: see
     ``sage.runtime.BaseScheduler``. ``enable_monitoring`` has no effect: every job has a ``report``.
+
+    ``workers="processes"`` runs each replica of a function in a process of its own, so that Python code uses more than
+    one core; what a function needs is pickled with cloudpickle. Sources, sinks, windows and services stay in this
+    process. How many replicas there are is as before: say ``parallelism``.
     """
 
     #: Where its jobs run.
@@ -90,8 +97,12 @@ class LocalEnvironment(Pipeline):
         config: Mapping[str, Any] | None = None,
         scheduler: Any = None,
         enable_monitoring: bool = False,
+        *,
+        workers: str | None = None,
     ) -> None:
         super().__init__(name)
+        #: Where functions run whose steps do not say it.
+        self.workers = check_workers(workers)
         if config is not None and not isinstance(config, Mapping):
             raise TypeError(f"`config` is a mapping, not {config!r}; `load_config` reads a file")
         self.config = dict(config or {})
@@ -402,8 +413,7 @@ class LocalEnvironment(Pipeline):
         except _sage.SubmitError as error:
             return "\n".join([*lines, f"cannot run yet: {error}"])
         rows = [step for number, step in enumerate(steps) if step.told.row == number]
-        run = [f"  [{step.name}]" + (f" ×{step.parallelism}" if step.parallelism > 1 else "") for step in rows]
-        return "\n".join([*lines, "runs as", *run])
+        return "\n".join([*lines, "runs as", *map(_run_as, rows)])
 
     def __reduce__(self) -> NoReturn:
         refuse(f"environment `{self.name}`", "make one where it is to be used")
@@ -437,4 +447,13 @@ class LocalEnvironment(Pipeline):
         return _Options(self.name, finishes, context.timeouts, queued_calls, queue_bytes, folder)
 
     def _context(self) -> JobContext:
-        return JobContext(self.name, tuple(self._services), timeouts_of(self.config), faults_of(self.config))
+        timeouts, faults = timeouts_of(self.config), faults_of(self.config)
+        loss = worker_loss_of(self.config)
+        return JobContext(self.name, tuple(self._services), timeouts, faults, self.workers, loss)
+
+
+def _run_as(step: Step) -> str:
+    """A line of ``explain``."""
+    times = f" ×{step.parallelism}" if step.parallelism > 1 else ""
+    where = getattr(step.make, "where", "")
+    return f"  [{step.name}]{times}" + (f" in {where}" if where else "")

@@ -24,6 +24,10 @@ class Nones:
         self._counters.append((step, counter))
         return counter.__next__
 
+    def add(self, step: str, number: int) -> None:
+        """Counts so many that a worker has counted."""
+        self._counters.append((step, count(number)))
+
     def told(self) -> tuple[dict[str, int], list[str]]:
         """The counts, by step, of those that have any; and what is to be said of them. For when the job is over."""
         if self._counts is None:

@@ -39,7 +39,8 @@ class _Packed(NamedTuple):
     instead: tuple[str, str, str]
 
 
-def _packed(exception: BaseException) -> _Packed:
+def packed_exception(exception: BaseException) -> _Packed:
+    """An exception for another process."""
     import pickle  # here and below, as few programs need it
 
     try:
@@ -63,7 +64,8 @@ def _packed(exception: BaseException) -> _Packed:
     return _Packed(pickled, (type(exception).__qualname__, text, told))
 
 
-def _unpacked(packed: _Packed) -> BaseException:
+def unpacked_exception(packed: _Packed) -> BaseException:
+    """The exception there, or what stands for it."""
     if packed.pickled is not None:
         import pickle
 
@@ -81,7 +83,7 @@ def reduced(failed: JobFailed) -> tuple[Any, ...]:
     causes: list[_Packed] = []
     cause = failed.__cause__
     while cause is not None and len(causes) < _MOST_CAUSES:
-        causes.append(_packed(cause))
+        causes.append(packed_exception(cause))
         cause = cause.__cause__
     return _restored, (type(failed), str(failed), failed.report, causes, getattr(failed, "__notes__", None))
 
@@ -92,7 +94,7 @@ def _restored(
     failed = cls(message, report)
     last: BaseException = failed
     for packed in causes:
-        cause = _unpacked(packed)
+        cause = unpacked_exception(packed)
         last.__cause__ = cause
         last = cause
     if notes is not None:

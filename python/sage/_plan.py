@@ -115,7 +115,7 @@ def plan(
     for first in pipeline:
         if first in position:
             continue
-        run = _run(first, readers)
+        run = _run(first, readers, job)
         for step in run:
             position[step] = len(steps)
         runs.append(run)
@@ -137,10 +137,10 @@ def _told(name: str, number: int, run: list[Transformation], position: dict[Tran
     return Told(name, number, False, functions, last.name if last.kind is SINK else None)
 
 
-def _run(first: Transformation, readers: _Readers) -> list[Transformation]:
+def _run(first: Transformation, readers: _Readers, job: JobContext) -> list[Transformation]:
     """The steps that run together, from this one on."""
     run = [first]
-    is_timed, is_native = first.kind.gives_time, first.is_native
+    is_timed, is_native, elsewhere = first.kind.gives_time, first.is_native, first.elsewhere(job)
     while run[-1].is_function and run[-1].kind is not SPLIT and len(after := readers.get((run[-1], 0), [])) == 1:
         step = after[0]
         if (
@@ -148,6 +148,7 @@ def _run(first: Transformation, readers: _Readers) -> list[Transformation]:
             or step.is_native != is_native
             or step.parallelism != first.parallelism
             or len(step.inputs) != 1
+            or step.elsewhere(job) != elsewhere
         ):
             break
         if run[-1].kind.spreads and step.parallelism != 1:
@@ -201,6 +202,11 @@ def _planned(
     if policy.retry is not None and isinstance(make, Maker) and make.is_restarted(last.part):
         # It comes before a new instance, which the package makes.
         make, policy = replace(make, retry=policy.retry), policy._replace(retry=None)
+    where = first.elsewhere(job)
+    if isinstance(make, ChainMaker) and where is not None:
+        from ._remote import elsewhere
+
+        make = elsewhere(make, *where)
     of = tuple(step for step in run if step.owner is None)
     return Step(name, spec, inputs, outputs, make, first.parallelism, strategy, takes, gives, policy, times, of)
 
@@ -213,7 +219,8 @@ def _asked(run: list[Transformation], takes: Form, gives: Form, job: JobContext)
         case None if first.is_native:
             return Spec.Native(), [(step.kind.native, step.made[0]) for step in run]
         case None:
-            spec = Spec.Chain(ends=last.kind.ends, splits=last.kind is SPLIT)
+            is_elsewhere = first.elsewhere(job) is not None
+            spec = Spec.Chain(ends=last.kind.ends, splits=last.kind is SPLIT, elsewhere=is_elsewhere)
             return spec, ChainMaker(parts, job, takes, gives)
         case Spec.Source():
             is_container = first.kind is ITERABLE and type(first.made[0]) in _CONTAINERS and not first.pace

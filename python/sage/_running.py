@@ -67,6 +67,8 @@ class Run:
         #: Results of its functions that are no records.
         self.nones = calls.nones
         self.restarts = calls.restarts
+        #: What its worker processes have told at their end.
+        self.workers = calls.workers
         self._has_said = False
         #: The message about them.
         self.said: str | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import _kinds as kinds
 from . import ops
 from ._arguments import check_call, length, meant, name_too, seconds, shown, truth, warn, whole
+from ._config import check_worker_loss, check_workers
 from ._functions import BaseFunction, FlatMapFunction, MapFunction, is_function_class
 from ._io import FileSink, PrintSink
 from ._policies import OPTIONS, policy, split_options
@@ -47,7 +48,12 @@ class DataStream:
       nothing;
     - ``in_flight``: how many records are worked on at the same time, 1 to 1,048,576; the default for ``async def``
       functions is 64. With it, a function that is not async is called on threads, at most 256. ``ordered=False`` sends
-      results on as they come. ``timeout`` is how long each record may take, in seconds from the begin of its call.
+      results on as they come. ``timeout`` is how long each record may take, in seconds from the begin of its call;
+    - ``workers``: ``"processes"`` runs the function in a process of its own for each of its replicas, ``None`` on a
+      thread; the default is that of the environment. ``parallelism`` is what it was. ``on_worker_loss`` says what
+      becomes of a process that ends by itself, such as one that was killed: ``"fail"`` (the default) fails the job,
+      ``"restart"`` starts another one, which gets the records again that the first one had. So some records may be
+      worked on, and go on, more than once. It is for functions that keep no state.
     """
 
     def __init__(self, environment: Pipeline, step: Transformation, output: int = 0) -> None:
@@ -114,7 +120,11 @@ class DataStream:
         elif "ordered" in options or "timeout" in options:
             named = name or name_of(function)
             raise ValueError(f"`ordered` and `timeout` are for functions that are async or have `in_flight`: `{named}`")
-        does = {"policy": told, "spec": spec, "is_awaited": is_awaited}
+        does: dict[str, Any] = {"policy": told, "spec": spec, "is_awaited": is_awaited}
+        if "on_worker_loss" in options:
+            does["on_worker_loss"] = check_worker_loss("`on_worker_loss`", options["on_worker_loss"])
+        if "workers" in options:
+            does["workers"] = _workers(options["workers"], kind, spec is not None, name or name_of(function))
         stream = self._add(kind, function, name, parallelism, args, kwargs, **does)
         if dead is not None:
             from ._letters import Letter  # here, as few programs need it
@@ -342,6 +352,15 @@ class DataStream:
         records: list[Any] = []
         self.sink(records.append, name="collect")
         return records
+
+
+def _workers(given: Any, kind: kinds.Kind, is_flight: bool, name: str) -> str | None:
+    """Where a function runs whose step says it."""
+    workers = check_workers(given)
+    if workers is not None and (kind.ends or is_flight):
+        what = "a sink" if kind.ends else "a function that is async or has `in_flight`"
+        raise ValueError(f"`{name}` is {what}, which runs in the job's own process; leave out `workers`")
+    return workers
 
 
 def _flight(kind: kinds.Kind, options: dict[str, Any]) -> Spec:

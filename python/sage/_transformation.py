@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._functions import BaseFunction, FutureFunction, KafkaSourceFunction, Made, SimpleBatchFunction, asks_key
 from ._kinds import FUTURE, ITERABLE, KAFKA, KEYBY, Kind, Part
@@ -14,8 +14,15 @@ from ._sage import Spec, Strategy
 from ._states import State
 from .ops import Op
 
+if TYPE_CHECKING:
+    from ._context import JobContext
+
 #: Of a step without a function.
 NOTHING: Made = (None, (), {})
+
+
+#: Of a step that does not say itself where it runs.
+AS_ENVIRONMENT = ""
 
 
 class Times(NamedTuple):
@@ -43,6 +50,10 @@ class Transformation:
     spec: Spec | None = None
     #: Whether its function is awaited.
     is_awaited: bool = False
+    #: Where its function runs: ``None`` in this process, ``"processes"`` in workers, or as the environment says.
+    workers: str | None = AS_ENVIRONMENT
+    #: What becomes of a worker that ends by itself, where the step says it.
+    on_worker_loss: str | None = None
     #: What its function keeps.
     state: State = State()
     #: What becomes of records on which its function raises.
@@ -123,6 +134,13 @@ class Transformation:
     def is_function(self) -> bool:
         """Whether it can be one of several that run together."""
         return self.kind.is_function and self.spec is None and self.policy == FAIL
+
+    def elsewhere(self, job: JobContext) -> tuple[str, str] | None:
+        """Where its function runs, if not in this process, and what becomes of a worker that ends by itself."""
+        workers = job.workers if self.workers == AS_ENVIRONMENT else self.workers
+        if workers is None or self.spec is not None or not self.kind.is_function or self.kind.ends or self.is_native:
+            return None
+        return workers, self.on_worker_loss or job.on_worker_loss
 
     @property
     def is_native(self) -> bool:

@@ -66,7 +66,7 @@ mod time;
 
 pub use chain::{
     AtRecord, BudgetExceeded, Cancelling, CloseContext, DeadLetter, Emit, ErrorPolicy, Fatal, Fault, FinishContext,
-    LeftBehind, OpenContext, Operator, RetriesExhausted, Retry, Stop, WhileOpening,
+    JobBell, LeftBehind, OpenContext, Operator, RetriesExhausted, Retry, Stop, WhileOpening,
 };
 pub use clock::Clock;
 pub use control::{StopReason, WorksFor};
@@ -77,7 +77,7 @@ pub use ids::NodeId;
 pub use job::{
     Cause, CauseKind, Changes, Cleanliness, Deadlines, FunctionReport, JobError, JobHandle, JobMetrics, JobReport,
     JobState, Leftover, OperatorReport, Origin, Outcome, PhaseTimes, PreparedJob, RunError, SignalPolicy, SignalWatch,
-    StateChange, TaskState, Transition,
+    StateChange, TaskState, Transition, WorkerReport,
 };
 pub use key::KeySelector;
 pub use metrics::BlockedBy;

@@ -36,6 +36,30 @@ pub(crate) struct Manner {
     pub(crate) blocks: bool,
 }
 
+/// What a function raised.
+pub(crate) struct Failure {
+    pub(crate) exception: PyErr,
+    /// Which one it was, of several, and with what it was at work, if there is more to say.
+    pub(crate) function: Option<(String, String)>,
+    /// How many records the functions were given by then, this one included; `None` at the end of input.
+    pub(crate) record: Option<u64>,
+}
+
+impl Failure {
+    /// As an error of the operator; `is_alone` where that is one function, at work on one record.
+    pub(crate) fn error(self, py: Python<'_>, is_alone: bool) -> BoxError {
+        let Self { exception, function, record } = self;
+        if is_alone {
+            return Raised::new(py, exception).error();
+        }
+        let raised = Raised::by(py, exception, function);
+        match record {
+            Some(record) => AtRecord::new(record, raised.error()).into(),
+            None => raised.error(),
+        }
+    }
+}
+
 /// The functions of a task, and the records that wait for them.
 ///
 /// They are stages, each a loop of its own: see `python/sage/_chain.py`. What a stage gives is what the next one takes.
@@ -72,14 +96,29 @@ impl Chain {
     }
 
     pub(crate) fn open(&mut self, cx: &OpenContext) -> Result<(), Raised> {
-        self.of = Some(thread::watched());
         attempt(|py| {
             let adapter = self.make.made_pausing(py, cx)?;
-            let adapter = self.adapter.insert(adapter.unbind()).bind(py);
-            let stages = adapter.getattr("stages")?.try_iter()?.map(|stage| Stage::of(&stage?));
-            self.stages = stages.collect::<PyResult<_>>()?;
-            Ok(())
+            self.begin(adapter, thread::watched())
         })
+    }
+
+    /// Takes its functions; `of` are the loops of this thread.
+    pub(crate) fn begin(&mut self, adapter: Bound<'_, PyAny>, of: Arc<Loop>) -> PyResult<()> {
+        self.of = Some(of);
+        let py = adapter.py();
+        let adapter = self.adapter.insert(adapter.unbind()).bind(py);
+        let stages = adapter.getattr("stages")?.try_iter()?.map(|stage| Stage::of(&stage?));
+        self.stages = stages.collect::<PyResult<_>>()?;
+        Ok(())
+    }
+
+    /// Gives the first functions a list of records that nobody else has, in the form that they take them in. All that
+    /// it was given before has to be done.
+    pub(crate) fn feed(&mut self, records: Bound<'_, PyList>) -> PyResult<()> {
+        if let Some(first) = self.stages.first_mut() {
+            first.records = Some(Records::of_list(records)?);
+        }
+        Ok(())
     }
 
     /// Takes a record; says whether it is time to run.
@@ -94,11 +133,20 @@ impl Chain {
         if self.waiting.is_empty() && self.stages.is_empty() {
             return Ok(None);
         }
-        attach(|py| {
-            let next = self.next(py).map_err(|exception| self.blamed(py, exception, None))?;
-            let Some((stage, level)) = next else { return Ok(None) };
-            self.run(py, stage, level).map(Some)
-        })
+        let form = self.manner.gives;
+        let ran = |chain: &mut Self, py: Python<'_>| chain.worked(py, |object| form.record(object));
+        attach(|py| ran(self, py).map_err(|failure| self.error(py, failure)))
+    }
+
+    /// The same on an attached thread; `made` makes of a result what goes on.
+    pub(crate) fn worked<'py, R>(
+        &mut self,
+        py: Python<'py>,
+        made: impl Fn(Bound<'py, PyAny>) -> PyResult<R>,
+    ) -> Result<Option<Vec<R>>, Failure> {
+        let next = self.next(py).map_err(|exception| self.failure(py, exception, None))?;
+        let Some((stage, level)) = next else { return Ok(None) };
+        self.run(py, stage, level, made).map(Some)
     }
 
     /// The loop that is to be run.
@@ -147,7 +195,13 @@ impl Chain {
     }
 
     /// Runs one loop.
-    fn run(&mut self, py: Python<'_>, number: usize, level: Option<usize>) -> Result<Vec<Record>, BoxError> {
+    fn run<'py, R>(
+        &mut self,
+        py: Python<'py>,
+        number: usize,
+        level: Option<usize>,
+        made: impl Fn(Bound<'py, PyAny>) -> PyResult<R>,
+    ) -> Result<Vec<R>, Failure> {
         let most = self.most(number, level);
         let (Some(of), stage) = (&self.of, &self.stages[number]) else { return Ok(Vec::new()) };
         let records = match level {
@@ -178,14 +232,14 @@ impl Chain {
             self.before += given as u64;
             self.pace.took(given, begun.elapsed());
         }
-        let ran = ran.and_then(|carried| self.ran(py, number, level, &records, carried, &out));
+        let ran = ran.and_then(|carried| self.ran(py, number, level, &records, carried, &out, made));
         ran.or_else(|exception| {
             self.drop_rest(py);
             if exception.is_instance_of::<Cancelled>(py) {
                 return Ok(Vec::new());
             }
             let record = (self.ended.unwrap_or_default() == 0).then_some(self.before);
-            Err(self.blamed(py, exception, record))
+            Err(self.failure(py, exception, record))
         })
     }
 
@@ -208,15 +262,17 @@ impl Chain {
     }
 
     /// Notes what is left behind a loop, and says what comes out of the chain.
-    fn ran(
+    #[allow(clippy::too_many_arguments)]
+    fn ran<'py, R>(
         &mut self,
-        py: Python<'_>,
+        py: Python<'py>,
         number: usize,
         level: Option<usize>,
         records: &Records,
-        carried: Bound<'_, PyAny>,
-        out: &Bound<'_, PyList>,
-    ) -> PyResult<Vec<Record>> {
+        carried: Bound<'py, PyAny>,
+        out: &Bound<'py, PyList>,
+        made: impl Fn(Bound<'py, PyAny>) -> PyResult<R>,
+    ) -> PyResult<Vec<R>> {
         let is_last = number + 1 == self.stages.len();
         let is_first = number == 0 && level.is_none();
         let stage = &mut self.stages[number];
@@ -228,13 +284,12 @@ impl Chain {
         if is_last {
             let mut results = Vec::with_capacity(out.len());
             for object in out {
-                let result =
-                    self.awaited(object).and_then(|object| self.manner.gives.record(object)).inspect_err(|_| {
-                        // Of a key that cannot be one, it is known which record it is where each record has made one.
-                        if is_first && records.given() == out.len() {
-                            self.before -= (out.len() - 1 - results.len()) as u64;
-                        }
-                    })?;
+                let result = self.awaited(object).and_then(&made).inspect_err(|_| {
+                    // Of a key that cannot be one, it is known which record it is where each record has made one.
+                    if is_first && records.given() == out.len() {
+                        self.before -= (out.len() - 1 - results.len()) as u64;
+                    }
+                })?;
                 results.push(result);
             }
             return Ok(results);
@@ -251,22 +306,19 @@ impl Chain {
         self.stages.iter_mut().for_each(|stage| stage.drop_rest(py));
     }
 
-    fn blamed(&self, py: Python<'_>, exception: PyErr, record: Option<u64>) -> BoxError {
-        if self.manner.most == 1 {
-            // The engine knows which record it was, and one function is all there is.
-            return Raised::new(py, exception).error();
-        }
+    fn failure(&self, py: Python<'_>, exception: PyErr, record: Option<u64>) -> Failure {
         // With its traceback, which the value alone need not have.
         let raised = exception.clone_ref(py).into_value(py);
         let function = self.adapter.as_ref().and_then(|adapter| {
             let blamed = adapter.call_method1(py, intern!(py, "blame"), (raised,));
             blamed.and_then(|blamed| blamed.extract::<Option<(String, String)>>(py)).ok().flatten()
         });
-        let raised = Raised::by(py, exception, function);
-        match record {
-            Some(record) => AtRecord::new(record, raised.error()).into(),
-            None => raised.error(),
-        }
+        Failure { exception, function, record }
+    }
+
+    fn error(&self, py: Python<'_>, failure: Failure) -> BoxError {
+        // Of one record, the engine knows which one it was, and one function is all there is.
+        failure.error(py, self.manner.most == 1)
     }
 
     /// Has sinks make final what they wrote.

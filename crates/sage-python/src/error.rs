@@ -17,6 +17,12 @@ create_exception!(
     "A function returned something to await, and nothing awaits it."
 );
 create_exception!(
+    sage,
+    WorkerLost,
+    PyRuntimeError,
+    "A worker process has ended though nobody asked it to."
+);
+create_exception!(
     sage._sage,
     StateNotKept,
     PyRuntimeError,
@@ -83,7 +89,9 @@ impl Raised {
 /// record.
 fn is_fatal(py: Python<'_>, exception: &PyErr) -> bool {
     if exception.is_instance_of::<PyException>(py) {
-        return exception.is_instance_of::<NotAwaited>(py) || exception.is_instance_of::<StateNotKept>(py);
+        return exception.is_instance_of::<NotAwaited>(py)
+            || exception.is_instance_of::<StateNotKept>(py)
+            || exception.is_instance_of::<WorkerLost>(py);
     }
     // A function that gives up a call of its own may raise it; it says nothing of the program.
     exception.get_type(py).name().map_or(true, |name| name != "CancelledError")

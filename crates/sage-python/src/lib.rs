@@ -38,6 +38,7 @@ mod object;
 mod plan;
 mod policies;
 mod records;
+mod remote;
 mod retrieval;
 mod rows;
 mod service;
@@ -115,6 +116,7 @@ mod _sage {
         // SAFETY: the thread is attached.
         match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {
             0 => {
+                module.add("version", env!("CARGO_PKG_VERSION"))?;
                 module.add("Nothing", crate::waits::Wait::a_moment())?;
                 module.add("Records", crate::records::class(module.py())?)?;
                 module.add("Attributes", crate::attributes::attributes_type(module.py())?)
@@ -135,12 +137,13 @@ mod _sage {
     use crate::{
         bridge::Bridge,
         call_service::caller,
-        error::{NotAwaited, ServiceError, StateNotKept, SubmitError},
+        error::{NotAwaited, ServiceError, StateNotKept, SubmitError, WorkerLost},
         future::ServiceFuture,
         job::{Job, WorksFor},
         method::Binding,
         plan::{start, tasks},
         records::records,
+        remote::{Channel, WorkerChain, die_with_parent},
         service::Handle,
         spec::{Reset, Role, Spec, Strategy},
         thread::{await_end, end_attaching},

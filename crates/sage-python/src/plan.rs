@@ -104,6 +104,7 @@ pub(crate) fn start(
     let offsets = Offsets::new();
     let mut rows = declare(py, &env, steps, &offsets)?;
     rows.nones = Some(run.getattr("nones")?.unbind());
+    rows.workers = Some(run.getattr("workers")?.unbind());
     rows.restarts = Some(run.getattr("restarts")?.unbind());
     let refused = |error: sage::SubmitError| {
         let why = error.source().map(|source| format!(": {source}")).unwrap_or_default();

@@ -6,8 +6,9 @@ use std::collections::{HashMap, HashSet};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use sage::{CauseKind, Environment, FunctionReport, JobMetrics, JobReport, OperatorReport, Origin, Outcome};
+use sage::{CauseKind, Environment, FunctionReport, JobMetrics, JobReport, OperatorReport, Origin, Outcome, WorkerReport};
 
+use crate::spec::Seconds;
 use crate::steps::Step;
 
 /// How a step is told of: see `python/sage/_plan.py`.
@@ -39,6 +40,27 @@ pub(crate) struct Rows {
     pub(crate) nones: Option<Py<PyAny>>,
     /// In Python: how often functions were made anew; see `python/sage/_restarts.py`.
     pub(crate) restarts: Option<Py<PyAny>>,
+    /// In Python: the list of what workers have told at their end; see `python/sage/_remote.py`.
+    pub(crate) workers: Option<Py<PyAny>>,
+}
+
+/// What a worker has told at its end.
+#[derive(FromPyObject)]
+struct Worker {
+    operator: String,
+    replica: usize,
+    pid: u32,
+    node: String,
+    cpu: Seconds,
+    peak_bytes: u64,
+    end: String,
+}
+
+impl Worker {
+    fn report(self) -> WorkerReport {
+        let Self { operator, replica, pid, node, cpu, peak_bytes, end } = self;
+        WorkerReport { operator, replica, pid, node, cpu: cpu.0, peak_bytes, end }
+    }
 }
 
 /// How many results of each step were `None` and so no records, by its name.
@@ -105,6 +127,10 @@ impl Rows {
         let (nones, notes) = self.nones(py);
         let restarts = self.restarts(py);
         report.notes.extend(notes);
+        // As above.
+        let workers = self.workers.as_ref().map(|workers| workers.extract::<Vec<Worker>>(py));
+        report.workers = workers.and_then(Result::ok).unwrap_or_default().into_iter().map(Worker::report).collect();
+        report.workers.sort_by(|one, other| (&one.operator, one.replica).cmp(&(&other.operator, other.replica)));
         let (mut rows, mut parts, mut row_of) = (Vec::new(), Vec::new(), HashMap::new());
         for operator in std::mem::take(&mut report.operators) {
             let Some((number, place)) = self.place(&operator.name) else { continue };

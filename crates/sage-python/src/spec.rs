@@ -64,8 +64,10 @@ pub(crate) enum Spec {
         commits: bool,
     },
     /// Functions in Python that follow each other. What comes out are two streams, by what each record has as its key,
-    /// where it `splits` them, and nothing where the last is a sink, which `ends` the stream.
-    Chain { ends: bool, splits: bool },
+    /// where it `splits` them, and nothing where the last is a sink, which `ends` the stream. They run in a worker
+    /// where they are `elsewhere`.
+    #[pyo3(constructor = (ends, splits, elsewhere=false))]
+    Chain { ends: bool, splits: bool, elsewhere: bool },
     /// Functions of `sage.ops`, which run without the interpreter.
     Native {},
     /// A function that several records are worked on with at a time. Nothing comes out where it `ends` the stream.

@@ -37,6 +37,14 @@ impl Form {
         Ok(PyTuple::new(py, parts)?.into_any())
     }
 
+    /// What the functions gave, if it can be a record.
+    pub(crate) fn checked<'py>(self, object: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if self.keyed {
+            Key::of(&object.cast::<PyTuple>()?.get_item(0)?)?;
+        }
+        Ok(object)
+    }
+
     /// The record that an object is which the functions gave.
     #[inline]
     pub(crate) fn record(self, object: Bound<'_, PyAny>) -> PyResult<Record> {

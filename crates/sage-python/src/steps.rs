@@ -17,6 +17,7 @@ use crate::kafka::Offsets;
 use crate::native::{Native, Parts};
 use crate::object::Object;
 use crate::policies::{Policy, policed};
+use crate::remote::RemoteChain;
 use crate::rows::{Rows, Told};
 use crate::source::Iterated;
 use crate::spec::{Spec, Strategy, Times, follow};
@@ -142,7 +143,7 @@ fn begin(env: &Environment, step: &Step, loops: &mut Loops, offsets: &Offsets) -
 
 /// Whether a step works on the records of a container in the container's own task, several at a time.
 fn takes_blocks(step: &Step) -> bool {
-    let is_function = matches!(step.spec.get(), Spec::Chain { .. } | Spec::Native {});
+    let is_function = matches!(step.spec.get(), Spec::Chain { elsewhere: false, .. } | Spec::Native {});
     is_function && step.parallelism == 1 && step.policy.is_none()
 }
 
@@ -182,7 +183,16 @@ pub(crate) fn functions<P: Pipe<Out = Record>>(
             }
             Ok(Vec::new())
         }
-        Spec::Chain { ends, splits } => {
+        Spec::Chain { splits, elsewhere: true, .. } => {
+            let manner = if step.policy.is_none() { manner } else { Manner { most: 1, ..manner } };
+            let chain = stream.operator(move || RemoteChain::new(make.clone(), manner)).named(&*step.name);
+            let outputs = match replicas {
+                Some(replicas) => policed(chain.parallelism(replicas), step),
+                None => policed(chain, step),
+            };
+            Ok(if *splits { split(outputs, step) } else { outputs })
+        }
+        Spec::Chain { ends, splits, .. } => {
             let manner = if step.policy.is_none() { manner } else { Manner { most: 1, ..manner } };
             let chain = stream.operator(move || ChainOperator(Chain::new(make.clone(), manner))).named(&*step.name);
             let outputs = match replicas {

@@ -27,6 +27,10 @@ impl Pause {
     pub(crate) fn of(cx: &OpenContext) -> Self {
         Self(cx.clone())
     }
+
+    pub(crate) fn cancelling(&self) -> Cancelling {
+        self.0.cancelling()
+    }
 }
 
 #[pymethods]

@@ -1,12 +1,14 @@
 //! The contexts with which the engine opens, finishes and closes operators, sources and sinks.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::fault::Stop;
 use super::policy::Passed;
 use crate::clock::Clock;
-use crate::control::{Control, JobControl, StopReason};
+use crate::control::{Bell, Control, JobControl, StopReason};
 use crate::sync::{lock, park_for};
 
 /// The argument of `open`: an operator's or sink's replica, its name, and the job's clock.
@@ -55,6 +57,44 @@ impl Cancelling {
     /// Whether the job is being cancelled. Once true, it stays true.
     pub fn has_begun(&self) -> bool {
         self.0.load() == Control::Cancel
+    }
+
+    /// A descriptor that becomes readable whenever the job asks something else of its tasks, such as to cancel: for an
+    /// operator that waits in poll(2) for what the engine knows nothing of. Look at [`has_begun`](Self::has_begun)
+    /// after this call and after each [`JobBell::silence`], before the wait: then no cancel is missed.
+    ///
+    /// # Errors
+    /// If the system gives no descriptor.
+    pub fn bell(&self) -> io::Result<JobBell> {
+        let bell = Arc::new(Bell::new()?);
+        self.0.hang(bell.clone());
+        Ok(JobBell { bell, control: self.0.clone() })
+    }
+}
+
+/// A descriptor that a job makes readable, until this is dropped: see [`Cancelling::bell`].
+#[derive(Debug)]
+pub struct JobBell {
+    bell: Arc<Bell>,
+    control: Arc<JobControl>,
+}
+
+impl JobBell {
+    /// Makes it unreadable until the job asks for something else again.
+    pub fn silence(&self) {
+        self.bell.silence();
+    }
+}
+
+impl AsFd for JobBell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+impl Drop for JobBell {
+    fn drop(&mut self) {
+        self.control.take_down(&self.bell);
     }
 }
 

@@ -19,7 +19,7 @@ mod signal;
 mod stage;
 mod ways;
 
-pub use context::{Cancelling, CloseContext, FinishContext, LeftBehind, OpenContext};
+pub use context::{Cancelling, CloseContext, FinishContext, JobBell, LeftBehind, OpenContext};
 pub(crate) use failure::{During, Failure};
 pub use fault::{AtRecord, Fatal, Fault, Stop, WhileOpening};
 pub(crate) use kept::{Handling, Keeper, NotKept};

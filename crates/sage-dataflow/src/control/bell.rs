@@ -1,7 +1,7 @@
 //! Wakes a thread that waits for a descriptor in poll(2), which no unpark ends.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// What a descriptor is waited for.
@@ -33,7 +33,8 @@ impl Bell {
         unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), size_of_val(&one)) };
     }
 
-    fn silence(&self) {
+    /// Makes it unreadable until the next ring.
+    pub(crate) fn silence(&self) {
         let mut count = 0_u64;
         // It fails where nobody has rung.
         // SAFETY: eight bytes are written.
@@ -61,5 +62,11 @@ impl Bell {
         }
         // A descriptor that is closed or broken is ready as well: whoever uses it is told.
         Ok(polled[0].revents != 0)
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

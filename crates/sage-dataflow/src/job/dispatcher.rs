@@ -254,6 +254,7 @@ impl Dispatcher {
             dropped: if self.outcome.is_none() { 0 } else { figures.unfinished() },
             operators: figures.operator_reports(ended),
             services: figures.services_at_end(),
+            workers: Vec::new(),
         };
         self.log.dispatcher(format_args!("{report}"));
         self.trace(|| tracing::info!(outcome = %report.outcome, clean = report.left.is_empty(), "job over"));

@@ -107,6 +107,25 @@ pub struct FunctionReport {
     pub records_out: Option<u64>,
 }
 
+/// A process in which functions of an operator ran, as in the Python package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// The operator.
+    pub operator: String,
+    /// Which of its replicas.
+    pub replica: usize,
+    /// The process, and the machine it ran on.
+    pub pid: u32,
+    /// The machine's name; empty for the one of the job.
+    pub node: String,
+    /// The time it has used of processors.
+    pub cpu: Duration,
+    /// The most memory it had at a time, in bytes.
+    pub peak_bytes: u64,
+    /// How it ended, in words.
+    pub end: String,
+}
+
 /// How long each phase of a job took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhaseTimes {
@@ -157,6 +176,9 @@ pub struct JobReport {
     pub operators: Vec<OperatorReport>,
     /// Its services, in the order of their registration.
     pub services: Vec<ServiceReport>,
+    /// The processes in which its functions ran, if they did not run in this one.
+    #[serde(default)]
+    pub workers: Vec<WorkerReport>,
 }
 
 impl JobReport {

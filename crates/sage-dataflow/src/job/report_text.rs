@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::cause::{LINE_CHARS, Short};
-use super::report::{Cleanliness, FunctionReport, JobReport, OperatorReport};
+use super::report::{Cleanliness, FunctionReport, JobReport, OperatorReport, WorkerReport};
 use crate::service::ServiceReport;
 
 /// A chain that was blocked this long gets the reason in its row.
@@ -56,8 +56,17 @@ impl fmt::Display for JobReport {
                 writeln!(f, "  {name}: first error that the policy let pass: {error}")?;
             }
         }
-        self.services.iter().try_for_each(|service| write_service(service, f))
+        self.services.iter().try_for_each(|service| write_service(service, f))?;
+        self.workers.iter().try_for_each(|worker| write_worker(worker, f))
     }
+}
+
+fn write_worker(worker: &WorkerReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let WorkerReport { operator, replica, pid, node, cpu, peak_bytes, end } = worker;
+    let on = if node.is_empty() { String::new() } else { format!(" on {node}") };
+    let mib = peak_bytes.div_ceil(1 << 20);
+    let name = Short(operator, LINE_CHARS);
+    writeln!(f, "  worker {replica} of {name}: process {pid}{on}, {cpu:.1?} of processor time, {mib} MiB, {end}")
 }
 
 impl JobReport {

@@ -1,0 +1,76 @@
+//! [`WorkerChain`]: a chain in the process that it was sent to.
+
+use std::sync::Mutex;
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+
+use crate::chain::{Chain, Failure, Manner};
+use crate::cutter::Cutter;
+use crate::object::Object;
+use crate::stage::Form;
+use crate::thread::lock;
+
+/// The functions of one replica, which run over lists of records.
+#[pyclass(frozen, module = "sage._sage")]
+pub(crate) struct WorkerChain {
+    chain: Mutex<Chain>,
+    gives: Form,
+    cutter: Cutter,
+}
+
+/// An exception that a function raised, which function that was, and at which record: see [`Failure`].
+type Told<'py> = (Bound<'py, PyAny>, Option<(String, String)>, Option<u64>);
+
+#[pymethods]
+impl WorkerChain {
+    /// Of functions that were made; with each record goes what these forms say.
+    #[new]
+    fn new(adapter: Bound<'_, PyAny>, takes: Form, gives: Form) -> PyResult<Self> {
+        let manner = Manner { takes, gives, most: crate::blocks::MOST_RECORDS, blocks: false };
+        let cutter = Cutter::default();
+        let mut chain = Chain::new(Object::from(adapter.clone()), manner);
+        chain.begin(adapter, cutter.watch())?;
+        Ok(Self { chain: Mutex::new(chain), gives, cutter })
+    }
+
+    /// Gives it a list of records, which it takes over, when it has done what it had before.
+    fn feed(&self, records: Bound<'_, PyList>) -> PyResult<()> {
+        lock(&self.chain).feed(records)
+    }
+
+    /// Says that there are no more records.
+    fn finish(&self) {
+        lock(&self.chain).ended = Some(0);
+    }
+
+    /// Works for some milliseconds, or until the function that is at work returns. Returns the results, or ``None``
+    /// where nothing was left to do; and what a function raised, which ends all of it.
+    #[allow(clippy::type_complexity)]
+    fn work<'py>(&self, py: Python<'py>) -> PyResult<(Option<Bound<'py, PyList>>, Option<Told<'py>>)> {
+        let gives = self.gives;
+        let worked = lock(&self.chain).worked(py, |object| gives.checked(object));
+        Ok(match worked {
+            Ok(None) => (None, None),
+            Ok(Some(results)) => (Some(PyList::new(py, results)?), None),
+            Err(Failure { exception, function, record }) => {
+                (None, Some((exception.into_value(py).into_bound(py).into_any(), function, record)))
+            }
+        })
+    }
+
+    /// Ends the thread that ends loops.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.cutter.close());
+    }
+}
+
+/// From here on this process is killed when the one that started it ends.
+#[pyfunction]
+pub(crate) fn die_with_parent() -> PyResult<()> {
+    // SAFETY: it changes what the system does at the end of another process.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().into()),
+    }
+}

@@ -1,0 +1,162 @@
+"""The worker processes of a job, and their guard: see ``_guard.py``.
+
+Workers are started by the guard, which the first of them starts and the last one ends. A pid is signalled by the guard
+as well, which has not reaped it then.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+_FLAGS: Any = importlib.import_module("subprocess")
+
+#: How long a worker that has closed its socket may take to be gone, in seconds, before it is killed.
+_LINGERS = 5.0
+
+
+class WorkerTold(NamedTuple):
+    """What becomes of a worker: see ``WorkerReport`` in Rust."""
+
+    operator: str
+    replica: int
+    pid: int
+    node: str
+    #: In seconds.
+    cpu: float
+    peak_bytes: int
+    end: str
+
+
+class Guard:
+    """Starts the workers of one job, and ends what they leave."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def start(self, argv: list[str], stdin: socket.socket, pipe: int) -> None:
+        """Starts a process; it is held until ``release``."""
+        with self._lock:
+            if self._socket is None:
+                ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_guard.py")
+                with its:
+                    # A session of its own: what a terminal sends to the program's group is not for workers.
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-I", "-S", file], stdin=its.fileno(), start_new_session=True
+                    )
+                self._socket = ours
+            socket.send_fds(self._socket, [json.dumps(["start", argv]).encode()], [stdin.fileno(), pipe])
+            self._holders += 1
+
+    def signal(self, pid: int, number: int) -> None:
+        """Sends a signal to a worker, unless it has ended."""
+        with self._lock, suppress(OSError):
+            if self._socket is not None:
+                self._socket.send(json.dumps(["signal", pid, int(number)]).encode())
+
+    def release(self) -> int:
+        """A worker has ended. With the last one, the guard ends, and this says how many processes workers had left."""
+        with self._lock:
+            self._holders -= 1
+            if self._holders or self._process is None or self._socket is None:
+                return 0
+            self._socket.close()
+            self._socket = None
+            process, self._process = self._process, None
+            return max(process.wait(), 0)
+
+
+class Process:
+    """A worker process, and the socket to it."""
+
+    def __init__(self, guard: Guard, argv: list[str]) -> None:
+        self._guard = guard
+        self.socket, its = socket.socketpair()
+        told, pipe = os.pipe()
+        self._pipe: int | None = told
+        try:
+            guard.start(argv, its, pipe)
+        except BaseException:
+            self.socket.close()
+            os.close(told)
+            raise
+        finally:
+            its.close()
+            os.close(pipe)
+        self._read = b""
+        #: As ``waitpid`` gives it, when it is known.
+        self._status: int | None = None
+        #: What it has used, when it has ended: seconds of processors, and bytes at a time.
+        self.cpu = 0.0
+        self.peak_bytes = 0
+        line = self._line(None)
+        if not line.isdigit():
+            self.end()
+            raise OSError(f"a worker could not be started: {line or 'the guard of the workers has ended'}")
+        self.pid = int(line)
+
+    def _line(self, timeout: float | None) -> str:
+        """The next line that the guard tells of it; an empty one if there is none."""
+        while b"\n" not in self._read:
+            poll = select.poll()
+            assert self._pipe is not None, "it is open"
+            poll.register(self._pipe, select.POLLIN)
+            if not poll.poll(None if timeout is None else timeout * 1000):
+                return ""
+            if not (more := os.read(self._pipe, 4096)):
+                return ""
+            self._read += more
+        line, _, self._read = self._read.partition(b"\n")
+        return line.decode()
+
+    def signal(self, number: int) -> None:
+        """Sends it a signal, unless it has ended."""
+        self._guard.signal(self.pid, number)
+
+    def ended(self, timeout: float) -> str | None:
+        """How it has ended; ``None`` if it has not within so many seconds."""
+        if self._status is None:
+            line = "" if self._pipe is None else self._line(timeout)
+            if not line:
+                return None
+            number, cpu, kilobytes = line.split()
+            self._status, self.cpu, self.peak_bytes = int(number), float(cpu), int(kilobytes) << 10
+        status = self._status
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            with suppress(ValueError):
+                return f"was killed by {signal.Signals(number).name}"
+            return f"was killed by signal {number}"
+        return f"ended with exit code {os.WEXITSTATUS(status)}"
+
+    def end(self) -> int:
+        """Waits until it is gone, and kills it if it does not go. Says how many processes all the workers have left, if
+        it is the last of them."""
+        self.socket.close()
+        try:
+            if hasattr(self, "pid") and self.ended(_LINGERS) is None:
+                self.signal(signal.SIGKILL)
+                self.ended(_LINGERS)
+            return self._guard.release()
+        finally:
+            pipe, self._pipe = self._pipe, None
+            if pipe is not None:
+                os.close(pipe)
+
+
+def command() -> list[str]:
+    """What starts a worker, with the flags of this interpreter."""
+    return [sys.executable, *_FLAGS._args_from_interpreter_flags(), "-m", "sage.worker"]

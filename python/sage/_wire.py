@@ -1,0 +1,41 @@
+"""What goes between a job and its workers: the kinds of frames, and how objects become parts of them."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+#: Of a worker, when it has begun: its version. Of the parent then: what it is to run; of the worker: that it is ready.
+HELLO, INIT, READY = 1, 2, 3
+#: Of the parent: records, or that there are no more. Of the worker: results, or what a function raised.
+BATCH, FINISH, RESULT, FAILED = 4, 5, 6, 7
+#: Of the parent: that it is to end. Of the worker: that it has begun to, and that all of its functions are closed.
+CLOSE, CLOSING, CLOSED = 8, 9, 10
+#: A call of a service, by a function's own thread if its id is odd, and what it has come to.
+CALL, RETURN = 11, 12
+#: Of the worker: a line that was printed, a record of `logging`, and that a function asks for the job's end.
+LINE, LOG, STOP = 13, 14, 15
+#: Of the worker: a name of the program's main module that it needs; of the parent: what that is.
+NAME, NAMED = 16, 17
+
+#: What is smaller is copied: that costs less than another part.
+LEAST_APART = 64 << 10
+
+
+def packed(value: Any) -> list[Any]:
+    """The parts of a frame: an object as ``pickle`` has it, and its large buffers, which are not copied."""
+    parts: list[Any] = []
+
+    def stays(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < LEAST_APART:
+            return True
+        parts.append(raw)
+        return False
+
+    return [pickle.dumps(value, 5, buffer_callback=stays), *parts]
+
+
+def unpacked(first: bytes, others: list[bytearray]) -> Any:
+    """The object that parts stand for."""
+    return pickle.loads(first, buffers=others)

@@ -1,0 +1,347 @@
+"""Runs the functions of one replica for a job in another process: what the worker program does.
+
+A job starts it; see ``_remote.py`` for the other side. Its standard input is the socket to the job. It ends when the
+job says so, when the socket is closed, or with the process that started it.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import types
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ._context import JobContext, ServiceCalls, _call
+from ._handles import ServiceHandle
+from ._pickling import packed_exception, unpacked_exception
+from ._sage import Channel, WorkerChain, caller, die_with_parent, version
+from ._wire import BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, HELLO, INIT, LINE, LOG, NAME, NAMED, READY
+from ._wire import RESULT, RETURN, STOP, packed, unpacked
+
+#: How many calls of a function's own threads may be under way, as in a job's own process.
+_MOST_CALLS = 64
+
+
+class Link:
+    """The socket to the job. Several threads may wait for answers: one of them reads, and hands on what is not its
+    own."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._change = threading.Condition()
+        self._is_reading = False
+        self._answers: dict[int, Any] = {}
+        #: What the job has sent besides.
+        self._frames: list[tuple[int, Any]] = []
+        self._numbers = itertools.count(1)
+        self._main = threading.get_ident()
+
+    def send(self, kind: int, value: Any, number: int = 0) -> None:
+        """Sends a frame."""
+        self._channel.send(kind, number, packed(value))
+
+    def ask(self, kind: int, value: Any) -> Any:
+        """Sends a question, and waits for the answer."""
+        number = next(self._numbers) * 2 + (threading.get_ident() != self._main)
+        self.send(kind, value, number)
+        return self._wait(number)
+
+    def next(self) -> tuple[int, Any]:
+        """What the job has sent besides answers: the kind and the value. For the main thread."""
+        kind, (first, others) = self._wait(None)
+        return kind, unpacked(first, others)
+
+    def _wait(self, number: int | None) -> Any:
+        while True:
+            with self._change:
+                while True:
+                    if number is None and self._frames:
+                        return self._frames.pop(0)
+                    if number in self._answers:
+                        return unpacked(*self._answers.pop(number))
+                    if not self._is_reading:
+                        break
+                    self._change.wait()
+                self._is_reading = True
+            try:
+                kind, came, first, others = self._channel.receive()
+            except BaseException:
+                with self._change:
+                    self._is_reading = False
+                    self._change.notify_all()
+                raise
+            with self._change:
+                self._is_reading = False
+                if kind in (RETURN, NAMED):
+                    self._answers[came] = first, others
+                else:
+                    self._frames.append((kind, (first, others)))
+                self._change.notify_all()
+
+
+class RemoteService:
+    """A service of the job, by its name."""
+
+    def __init__(self, link: Link, name: str) -> None:
+        self._link = link
+        self.name = name
+
+    def call(self, method: str | None, args: Any, kwargs: dict[str, Any], timeout: float | None) -> Any:
+        """Calls it."""
+        is_result, value = self._link.ask(CALL, (self.name, method, args, kwargs, timeout))
+        if is_result:
+            return value
+        raise unpacked_exception(value)
+
+    def method(self, method: str, timeout: float | None) -> Any:
+        """What calls a method of it."""
+        return lambda *args, **kwargs: self.call(method, args, kwargs, timeout)
+
+
+class Calls(ServiceCalls):
+    """Calls the services of the job."""
+
+    def __init__(self, job: JobContext, link: Link) -> None:
+        super().__init__(job, {})
+        self._link = link
+        self._threads: ThreadPoolExecutor | None = None
+        services: Any = self._handles
+        services.update({name: RemoteService(link, name) for name in job.services})
+        self.call = caller(services, _call, lambda _, name: ServiceHandle(binding(name)))
+
+    def asynchronous(
+        self, name: str, /, *args: Any, method: str | None = None, timeout: float | None = None, **kwargs: Any
+    ) -> Any:
+        """As a call, on another thread: returns a future."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_MOST_CALLS, "sage-calls")
+        return self._threads.submit(self.call, name, *args, method=method, timeout=timeout, **kwargs)
+
+    def end(self) -> None:
+        """Waits for what is under way."""
+        if self._threads is not None:
+            self._threads.shutdown()
+
+
+class Printed(io.TextIOBase):
+    """Standard output or error: sends whole lines to the job."""
+
+    def __init__(self, link: Link, stream: str) -> None:
+        self._link = link
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        """Writes text."""
+        with self._lock:
+            *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._link.send(LINE, (self._stream, line))
+        return len(text)
+
+    def finish(self) -> None:
+        """What was begun is a line."""
+        if self._begun:
+            self.write("\n")
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+
+class Logged(logging.Handler):
+    """Sends what is logged to the job, whose handlers see to it."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__()
+        self._link = link
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Sends a record, as text where it could not be pickled."""
+        try:
+            told = dict(record.__dict__, msg=record.getMessage(), args=None, exc_info=None)
+            if record.exc_info:
+                told["exc_text"] = record.exc_text or logging.Formatter().formatException(record.exc_info)
+            told = {name: value for name, value in told.items() if isinstance(value, (str, int, float, type(None)))}
+            self._link.send(LOG, told)
+        except Exception:
+            self.handleError(record)
+
+
+class Main(types.ModuleType):
+    """Stands for the main module of the program: it has what records and functions turn out to need of it."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__("__main__")
+        self.__dict__["_link"] = link
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        is_there, value = self._link.ask(NAME, name)
+        if not is_there:
+            raise AttributeError(value.decode())
+        found = self.__dict__[name] = pickle.loads(value)
+        return found
+
+
+class Worker:
+    """The functions of a replica, and the job that they work for."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._is_ending = False
+        self._chain: WorkerChain | None = None
+        self._functions: Any = None
+        self._calls: Calls | None = None
+
+    def end(self, *_: Any) -> None:
+        """The handler of SIGTERM: what is under way is dropped behind the record that is worked on."""
+        self._is_ending = True
+
+    def pause(self, seconds: float) -> bool:
+        """Between two attempts: says whether all of the time has passed."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._is_ending:
+            time.sleep(min(left, 0.05))
+        return not self._is_ending
+
+    def run(self) -> None:
+        """Runs until the job says that it is over."""
+        self._link.send(HELLO, version)
+        while True:
+            kind, value = self._link.next()
+            if kind == INIT:
+                self._begin(value)
+            elif kind == BATCH and not self._is_ending:
+                self._work(value)
+            elif kind == FINISH and not self._is_ending:
+                assert self._chain is not None, "it has begun"
+                self._chain.finish()
+                self._work(None)
+            elif kind == CLOSE:
+                self._close()
+                return
+
+    def _begin(self, told: dict[str, Any]) -> None:
+        sys.path[:] = told["path"]
+        for name, level in told["levels"].items():
+            logging.getLogger(name or None).setLevel(level)
+        failure = None
+        try:
+            maker = pickle.loads(told["pickled"])
+            calls = self._calls = Calls(maker.job, self._link)
+            calls.job_id, calls.log_dir = told["job_id"], told["log_dir"]
+            self._functions = maker.make(calls, told["replica"], told["parallelism"], self.pause)
+            self._chain = WorkerChain(self._functions, maker.takes, maker.gives)
+        except BaseException as exception:
+            failure = packed_exception(exception)
+        self._link.send(READY, failure)
+
+    def _work(self, records: list[Any] | None) -> None:
+        assert self._chain is not None, "it has begun"
+        begun = time.perf_counter()
+        if records is not None:
+            self._chain.feed(records)
+            del records
+        gathered: list[Any] = []
+        sent = begun
+        while not self._is_ending:
+            results, failure = self._chain.work()
+            if failure is not None:
+                exception, function, record = failure
+                self._link.send(FAILED, (packed_exception(exception), function, record))
+                return
+            if results is None:
+                self._answer(gathered, time.perf_counter() - begun)
+                return
+            gathered += results
+            now = time.perf_counter()
+            if gathered and now - sent > _SOON:
+                self._answer(gathered, None)
+                gathered, sent = [], now
+
+    def _answer(self, results: list[Any], took: float | None) -> None:
+        try:
+            self._link.send(RESULT, (results, took))
+        except Exception as error:
+            if isinstance(error, (EOFError, OSError)):
+                raise
+            self._link.send(FAILED, (packed_exception(_unsendable(results, error)), None, None))
+
+    def _close(self) -> None:
+        self._link.send(CLOSING, None)
+        self._chain, chain = None, self._chain
+        failure, nones = None, {}
+        try:
+            if chain is not None:
+                chain.close()
+            if self._functions is not None:
+                self._functions.close()
+        except BaseException as exception:
+            failure = packed_exception(exception)
+        if self._calls is not None:
+            self._calls.end()
+            nones = self._calls.nones.told()[0]
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, Printed):
+                stream.finish()
+        self._link.send(CLOSED, (failure, nones))
+
+
+#: What has come out goes on after so many seconds, though the batch is not done.
+_SOON = 0.005
+
+
+def _unsendable(results: list[Any], error: Exception) -> Exception:
+    """Says which result it is that cannot be pickled."""
+    for result in results:
+        try:
+            packed(result)
+        except Exception as exception:
+            kind = type(result).__qualname__
+            return TypeError(
+                f"a result of type `{kind}` cannot be pickled, and so not leave its worker: "
+                f"{type(exception).__name__}: {exception}"
+            )
+    return error
+
+
+#: That of this process, when it is a worker.
+_link: Link
+
+
+def binding(name: str) -> Any:
+    """What calls a service of the job, for handles."""
+    return RemoteService(_link, name)
+
+
+def main() -> None:
+    """Runs the worker."""
+    global _link
+    die_with_parent()
+    descriptor = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    link = _link = Link(Channel(descriptor))
+    sys.modules["__main__"] = Main(link)
+    sys.argv[:] = [""]
+    sys.stdout, sys.stderr = Printed(link, "out"), Printed(link, "err")
+    logging.root.addHandler(Logged(link))
+    ours = Worker(link)
+    signal.signal(signal.SIGTERM, ours.end)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        ours.run()
+    except EOFError:
+        os._exit(1)  # the job's process is gone
