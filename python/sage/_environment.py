@@ -21,7 +21,7 @@ from ._kinds import ITERABLE
 from ._makers import Maker
 from ._pickling import refuse
 from ._pipeline import FORGOTTEN, Pipeline, declared
-from ._plan import plan, without_sink
+from ._plan import Step, plan, without_sink
 from ._progress import shown
 from ._running import Run, start
 from ._scheduler import BaseScheduler, Started, completes, delays, scheduler_of

@@ -136,10 +136,10 @@ class Process:
             self._status, self.cpu, self.peak_bytes = int(number), float(cpu), int(kilobytes) << 10
         status = self._status
         if os.WIFSIGNALED(status):
-            number = os.WTERMSIG(status)
+            sent = os.WTERMSIG(status)
             with suppress(ValueError):
-                return f"was killed by {signal.Signals(number).name}"
-            return f"was killed by signal {number}"
+                return f"was killed by {signal.Signals(sent).name}"
+            return f"was killed by signal {sent}"
         return f"ended with exit code {os.WEXITSTATUS(status)}"
 
     def end(self) -> int:

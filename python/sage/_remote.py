@@ -46,7 +46,7 @@ class Answer(NamedTuple):
     failure: tuple[BaseException, tuple[str, str] | None, int | None] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class RemoteMaker(Maker):
     """Of functions that follow each other, in a worker."""
 

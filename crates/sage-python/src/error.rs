@@ -16,12 +16,7 @@ create_exception!(
     PyTypeError,
     "A function returned something to await, and nothing awaits it."
 );
-create_exception!(
-    sage,
-    WorkerLost,
-    PyRuntimeError,
-    "A worker process has ended though nobody asked it to."
-);
+create_exception!(sage, WorkerLost, PyRuntimeError, "A worker process has ended though nobody asked it to.");
 create_exception!(
     sage._sage,
     StateNotKept,

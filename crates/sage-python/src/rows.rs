@@ -6,7 +6,9 @@ use std::collections::{HashMap, HashSet};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use sage::{CauseKind, Environment, FunctionReport, JobMetrics, JobReport, OperatorReport, Origin, Outcome, WorkerReport};
+use sage::{
+    CauseKind, Environment, FunctionReport, JobMetrics, JobReport, OperatorReport, Origin, Outcome, WorkerReport,
+};
 
 use crate::spec::Seconds;
 use crate::steps::Step;

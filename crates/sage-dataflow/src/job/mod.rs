@@ -23,7 +23,9 @@ pub use changes::{Changes, StateChange, Transition};
 pub(crate) use handle::checked;
 pub use handle::{JobError, JobHandle, RunError};
 pub use plan::Deadlines;
-pub use report::{Cleanliness, FunctionReport, JobMetrics, JobReport, OperatorReport, Outcome, PhaseTimes, WorkerReport};
+pub use report::{
+    Cleanliness, FunctionReport, JobMetrics, JobReport, OperatorReport, Outcome, PhaseTimes, WorkerReport,
+};
 pub use signals::{SignalPolicy, SignalWatch};
 pub use start::PreparedJob;
 pub use state::{JobState, TaskState};

@@ -64,7 +64,9 @@ impl RemoteChain {
         let sent = attempt(|py| {
             let objects = gathered.into_iter().map(|record| takes.object(record, py));
             let list = PyList::new(py, objects.collect::<PyResult<Vec<_>>>()?)?;
-            adapter.iter().try_for_each(|adapter| adapter.call_method1(py, intern!(py, "send"), (list.clone(),)).map(drop))
+            adapter
+                .iter()
+                .try_for_each(|adapter| adapter.call_method1(py, intern!(py, "send"), (list.clone(),)).map(drop))
         });
         self.unless_cancelled(sent.map_err(Raised::error), out)
     }

@@ -23,6 +23,9 @@ const HEAD: usize = 16;
 /// How much is read at a time of what is small, and how much room for a part is made at a time.
 const PIECE: usize = 128 << 10;
 
+/// How much is read at a time of what is large: sockets hold less.
+const MOST_AT_ONCE: usize = 1 << 20;
+
 /// What came.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Frame {
@@ -84,7 +87,7 @@ impl Reader {
             // What is left of a large part goes where it is to be.
             Some(part) if missing >= PIECE && self.at == self.end => {
                 let before = part.len();
-                part.resize(before + missing.min(before.max(PIECE)), 0);
+                part.resize(before + missing.min(MOST_AT_ONCE), 0);
                 let count = read(&mut part[before..]);
                 part.truncate(before + count.as_ref().map_or(0, |count| *count));
                 count?
