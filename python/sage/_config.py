@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ._faults import Faults
 
 #: What the engine reads of the ``config`` of an environment; the sections, with their keys.
-KEYS = ("timeouts", "most_queued_calls", "queue_bytes", "on_signal", "log_dir", "keep_none", "fault_tolerance", "on_worker_loss")
+KEYS = (
+    *("timeouts", "most_queued_calls", "queue_bytes", "on_signal", "log_dir", "keep_none"),
+    *("fault_tolerance", "on_worker_loss"),
+)
 
 
 class Timeouts(NamedTuple):

@@ -16,7 +16,12 @@ GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 FROM_SAGE = (ROOT / "docs" / "coming-from-sage.md").read_text(encoding="utf-8")
 
 #: The first lines that each example of the guide prints.
-PRINTS = [["apples 60", "pears 135", "price list closed"], ["store: 2 texts written"], ["['WHO', 'WHY']"]]
+PRINTS = [
+    ["apples 60", "pears 135", "price list closed"],
+    ["store: 2 texts written"],
+    ["['WHO', 'WHY']"],
+    ["1000 digests of 2 workers"],
+]
 
 
 def examples(page: str) -> list[str]:

@@ -36,6 +36,9 @@ pub(crate) struct Manner {
     pub(crate) blocks: bool,
 }
 
+/// A loop: the number of its stage, and of the loop within that.
+type Place = (usize, Option<usize>);
+
 /// What a function raised.
 pub(crate) struct Failure {
     pub(crate) exception: PyErr,
@@ -135,7 +138,7 @@ impl Chain {
         }
         let form = self.manner.gives;
         let ran = |chain: &mut Self, py: Python<'_>| chain.worked(py, |object| form.record(object));
-        attach(|py| ran(self, py).map_err(|failure| self.error(py, failure)))
+        attach(|py| ran(self, py).map_err(|failure| self.error(py, *failure)))
     }
 
     /// The same on an attached thread; `made` makes of a result what goes on.
@@ -143,14 +146,14 @@ impl Chain {
         &mut self,
         py: Python<'py>,
         made: impl Fn(Bound<'py, PyAny>) -> PyResult<R>,
-    ) -> Result<Option<Vec<R>>, Failure> {
+    ) -> Result<Option<Vec<R>>, Box<Failure>> {
         let next = self.next(py).map_err(|exception| self.failure(py, exception, None))?;
-        let Some((stage, level)) = next else { return Ok(None) };
-        self.run(py, stage, level, made).map(Some)
+        let Some(place) = next else { return Ok(None) };
+        self.run(py, place, made).map(Some)
     }
 
     /// The loop that is to be run.
-    fn next(&mut self, py: Python<'_>) -> PyResult<Option<(usize, Option<usize>)>> {
+    fn next(&mut self, py: Python<'_>) -> PyResult<Option<Place>> {
         loop {
             let left = |(number, stage): (usize, &Stage)| Some((number, stage.left(py)?));
             if let Some(next) = self.stages.iter().enumerate().rev().find_map(left) {
@@ -198,10 +201,9 @@ impl Chain {
     fn run<'py, R>(
         &mut self,
         py: Python<'py>,
-        number: usize,
-        level: Option<usize>,
+        (number, level): Place,
         made: impl Fn(Bound<'py, PyAny>) -> PyResult<R>,
-    ) -> Result<Vec<R>, Failure> {
+    ) -> Result<Vec<R>, Box<Failure>> {
         let most = self.most(number, level);
         let (Some(of), stage) = (&self.of, &self.stages[number]) else { return Ok(Vec::new()) };
         let records = match level {
@@ -232,7 +234,7 @@ impl Chain {
             self.before += given as u64;
             self.pace.took(given, begun.elapsed());
         }
-        let ran = ran.and_then(|carried| self.ran(py, number, level, &records, carried, &out, made));
+        let ran = ran.and_then(|carried| self.ran(py, (number, level), &records, carried, &out, made));
         ran.or_else(|exception| {
             self.drop_rest(py);
             if exception.is_instance_of::<Cancelled>(py) {
@@ -262,12 +264,10 @@ impl Chain {
     }
 
     /// Notes what is left behind a loop, and says what comes out of the chain.
-    #[allow(clippy::too_many_arguments)]
     fn ran<'py, R>(
         &mut self,
         py: Python<'py>,
-        number: usize,
-        level: Option<usize>,
+        (number, level): Place,
         records: &Records,
         carried: Bound<'py, PyAny>,
         out: &Bound<'py, PyList>,
@@ -306,14 +306,14 @@ impl Chain {
         self.stages.iter_mut().for_each(|stage| stage.drop_rest(py));
     }
 
-    fn failure(&self, py: Python<'_>, exception: PyErr, record: Option<u64>) -> Failure {
+    fn failure(&self, py: Python<'_>, exception: PyErr, record: Option<u64>) -> Box<Failure> {
         // With its traceback, which the value alone need not have.
         let raised = exception.clone_ref(py).into_value(py);
         let function = self.adapter.as_ref().and_then(|adapter| {
             let blamed = adapter.call_method1(py, intern!(py, "blame"), (raised,));
             blamed.and_then(|blamed| blamed.extract::<Option<(String, String)>>(py)).ok().flatten()
         });
-        Failure { exception, function, record }
+        Box::new(Failure { exception, function, record })
     }
 
     fn error(&self, py: Python<'_>, failure: Failure) -> BoxError {

@@ -22,6 +22,9 @@ pub(crate) struct WorkerChain {
 /// An exception that a function raised, which function that was, and at which record: see [`Failure`].
 type Told<'py> = (Bound<'py, PyAny>, Option<(String, String)>, Option<u64>);
 
+/// Results, and what was raised.
+type Worked<'py> = (Option<Bound<'py, PyList>>, Option<Told<'py>>);
+
 #[pymethods]
 impl WorkerChain {
     /// Of functions that were made; with each record goes what these forms say.
@@ -46,14 +49,14 @@ impl WorkerChain {
 
     /// Works for some milliseconds, or until the function that is at work returns. Returns the results, or ``None``
     /// where nothing was left to do; and what a function raised, which ends all of it.
-    #[allow(clippy::type_complexity)]
-    fn work<'py>(&self, py: Python<'py>) -> PyResult<(Option<Bound<'py, PyList>>, Option<Told<'py>>)> {
+    fn work<'py>(&self, py: Python<'py>) -> PyResult<Worked<'py>> {
         let gives = self.gives;
         let worked = lock(&self.chain).worked(py, |object| gives.checked(object));
         Ok(match worked {
             Ok(None) => (None, None),
             Ok(Some(results)) => (Some(PyList::new(py, results)?), None),
-            Err(Failure { exception, function, record }) => {
+            Err(failure) => {
+                let Failure { exception, function, record } = *failure;
                 (None, Some((exception.into_value(py).into_bound(py).into_any(), function, record)))
             }
         })
