@@ -20,8 +20,10 @@ from typing import Any, NamedTuple
 
 _FLAGS: Any = importlib.import_module("subprocess")
 
-#: How long a worker that has closed its socket may take to be gone, in seconds, before it is killed.
+#: How long a worker that has closed its socket may take to be gone, in seconds, before it is sent SIGTERM; and then,
+#: before it is killed.
 _LINGERS = 5.0
+_PATIENCE = 0.5
 
 
 class WorkerTold(NamedTuple):
@@ -142,14 +144,16 @@ class Process:
             return f"was killed by signal {sent}"
         return f"ended with exit code {os.WEXITSTATUS(status)}"
 
-    def end(self) -> int:
-        """Waits until it is gone, and kills it if it does not go. Says how many processes all the workers have left, if
-        it is the last of them."""
+    def end(self, lingers: float = _LINGERS) -> int:
+        """Waits for so many seconds until it is gone, then asks it to go, and kills it if it does not. Says how many
+        processes all the workers have left, if it is the last of them."""
         self.socket.close()
         try:
-            if hasattr(self, "pid") and self.ended(_LINGERS) is None:
-                self.signal(signal.SIGKILL)
-                self.ended(_LINGERS)
+            if hasattr(self, "pid") and self.ended(lingers) is None:
+                self.signal(signal.SIGTERM)
+                if self.ended(_PATIENCE) is None:
+                    self.signal(signal.SIGKILL)
+                    self.ended(_LINGERS)
             return self._guard.release()
         finally:
             pipe, self._pipe = self._pipe, None

@@ -7,10 +7,7 @@ it serves the calls of services that the functions make.
 
 from __future__ import annotations
 
-import logging
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._kinds import Part
 from ._makers import ChainMaker, Maker
-from ._portable import dumped, pickled
-from ._pickling import packed_exception, unpacked_exception
-from ._processes import Process, WorkerTold, command
-from ._sage import Channel, SubmitError, WorkerLost, version
-from ._wire import BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, HELLO, INIT, LINE, LOG, NAME, NAMED, READY
-from ._wire import RESULT, RETURN, STOP, packed, unpacked
+from ._portable import pickled
+from ._pickling import unpacked_exception
+from ._sage import SubmitError, WorkerLost
+from ._wire import BATCH, CLOSE, CLOSED, CLOSING, FAILED, FINISH, INIT, READY, RESULT
+from ._worker_process import Closed, WorkerProcess, left_behind
 
 if TYPE_CHECKING:
     from ._context import ServiceCalls
@@ -88,8 +84,7 @@ class RemoteChain:
         self._replica = replica
         self._parallelism = parallelism
         self._pause = pause
-        self._process: Process | None = None
-        self._channel: Channel | None = None
+        self._worker: WorkerProcess | None = None
         #: The batches under way; of the end of input, ``None``. How many records were before them, and how many
         #: before the first one that this worker was given.
         self._batches: list[list[Any] | None] = []
@@ -99,16 +94,8 @@ class RemoteChain:
         self._losses = 0
         self._replaced = 0
         self._again = 0
-        #: Whether the worker was told to end; and whether it has ended by itself.
-        self._is_closing = False
+        #: Whether the worker has ended by itself.
         self._is_lost = False
-
-    @property
-    def _told(self) -> str:
-        """What messages call the worker."""
-        which = f" {self._replica}" if self._parallelism > 1 else ""
-        pid = f" (process {self._process.pid})" if self._process is not None else ""
-        return f"the worker{which} of `{self._maker.name}`{pid}"
 
     def open(self) -> None:
         """Starts the worker, which makes the functions."""
@@ -116,23 +103,16 @@ class RemoteChain:
 
     def _begin(self) -> None:
         self._is_lost = False
-        self._process = Process(self._calls.guard, command())
-        self._channel = Channel(os.dup(self._process.socket.fileno()), self._pause)
-        its = self._next(HELLO)
-        if its != version:
-            raise RuntimeError(f"{self._told} has version {its} of the package, and not {version}")
-        self._send(
-            INIT,
-            {
-                "path": sys.path,
-                "pickled": self._maker.pickled,
-                "replica": self._replica,
-                "parallelism": self._parallelism,
-                "job_id": self._calls.job_id,
-                "log_dir": self._calls.log_dir,
-                "levels": _levels(),
-            },
-        )
+        name = self._maker.name
+        which = f" {self._replica}" if self._parallelism > 1 else ""
+        who, label = f"the worker{which} of `{name}`", f"{name}{which}"
+        worker = self._worker = WorkerProcess(self._calls, who, name, self._replica, label, self._pause)
+        try:
+            worker.greet()
+        except Closed:
+            raise self._lost() from None
+        told = {"pickled": self._maker.pickled, "replica": self._replica, "parallelism": self._parallelism}
+        self._send(INIT, {**worker.circumstances(), **told})
         failure = self._next(READY)
         if failure is not None:
             raise unpacked_exception(failure)
@@ -184,50 +164,44 @@ class RemoteChain:
         """Has the worker close its functions, and ends it. ``left`` is how long that may take. Returns what is to be
         noted in the report."""
         notes: list[str] = []
-        if self._process is None:
+        worker = self._worker
+        if worker is None:
             return notes
         failure = None
         try:
-            if self._channel is not None and not self._is_lost:
-                failure = self._closed(is_whole, left, notes)
+            if not self._is_lost:
+                failure = self._closed(worker, is_whole, left, notes)
         finally:
-            if left_behind := self._ended():
-                what = "1 process" if left_behind == 1 else f"{left_behind} processes"
-                notes.append(f"{what} that functions in workers had started and left was killed")
+            notes += left_behind(self._ended())
             if self._replaced:
                 records = f"{self._again:,} records were sent again, and may have been worked on twice"
-                notes.append(f"{self._told} took the place of {self._replaced} that were lost: {records}")
+                notes.append(f"{worker.told} took the place of {self._replaced} that were lost: {records}")
         if failure is not None:
             raise failure
         return notes
 
     def _ended(self) -> int:
-        """Ends the process, and keeps what it has come to. Says how many processes the workers have left, if it is the
-        last of them."""
-        self._channel = None
-        process, self._process = self._process, None
-        if process is None:
-            return 0
-        left = process.end()
-        end = process.ended(0.0) or "has not ended"
-        told = WorkerTold(self._maker.name, self._replica, process.pid, "", process.cpu, process.peak_bytes, end)
-        self._calls.workers.append(told)
-        return left
+        """Ends the process. Says how many processes the workers have left, if it is the last of them."""
+        worker, self._worker = self._worker, None
+        return 0 if worker is None else worker.end()
 
-    def _closed(self, is_whole: bool, left: float | None, notes: list[str]) -> BaseException | None:
-        assert self._channel is not None and self._process is not None, "it is open"
+    def _closed(
+        self, worker: WorkerProcess, is_whole: bool, left: float | None, notes: list[str]
+    ) -> BaseException | None:
         try:
             if not is_whole:
-                self._process.signal(signal.SIGTERM)
-            self._is_closing = True
+                worker.signal(signal.SIGTERM)
+            worker.is_closing = True
             grace = None if is_whole else _GRACE
-            self._channel.send(CLOSE, 0, packed(is_whole), False, grace)
+            worker.send(CLOSE, is_whole, timeout=grace)
             self._next(CLOSING, grace)
             failure, nones = self._next(CLOSED, left)
         except TimeoutError:
-            self._process.signal(signal.SIGKILL)
-            notes.append(f"{self._told} was killed: a function had not returned {_GRACE:g} s after it was to end")
+            worker.signal(signal.SIGKILL)
+            notes.append(f"{worker.told} was killed: a function had not returned {_GRACE:g} s after it was to end")
             return None
+        except Closed:
+            return self._lost() if is_whole else None
         except WorkerLost as lost:
             return lost if is_whole else None
         for step, number in nones.items():
@@ -237,117 +211,33 @@ class RemoteChain:
     # Frames.
 
     def _send(self, kind: int, value: Any) -> None:
-        assert self._channel is not None, "it is open"
+        assert self._worker is not None, "it has begun"
         try:
-            self._channel.send(kind, 0, packed(value))
-        except EOFError:
+            self._worker.send(kind, value)
+        except Closed:
             raise self._lost() from None
 
     def _next(self, kind: int, timeout: float | None = None) -> Any:
         """What comes in the next frame of this kind. Does meanwhile what the worker asks for."""
-        assert self._channel is not None, "it is open"
+        assert self._worker is not None, "it has begun"
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if until is None else max(until - time.monotonic(), 0.0)
             try:
-                came, number, first, others = self._channel.receive(left, not self._is_closing)
-            except EOFError:
+                came, number, value = self._worker.next(left)
+            except Closed:
                 raise self._lost() from None
-            value = unpacked(first, others)
             if came == kind:
                 return Answer(*value) if kind == RESULT else value
             if came == FAILED and kind == RESULT:
                 exception, function, record = value
                 record = None if record is None else record + self._first
                 return Answer([], None, (unpacked_exception(exception), function, record))
-            if came in _ASKED:
-                _ASKED[came](self, number, value)
+            self._worker.heed(came, number, value)
 
     def _lost(self) -> WorkerLost:
-        assert self._process is not None, "it is open"
+        assert self._worker is not None, "it has begun"
         self._is_lost = True
-        how = self._process.ended(1.0) or "has closed its connection"
         under_way = sum(len(batch or []) for batch in self._batches)
         had = f"; it had the records {self._before + 1:,} to {self._before + under_way:,}" if under_way else ""
-        return WorkerLost(f"{self._told} {how}{had}")
-
-    # What a worker asks for.
-
-    def _called(self, number: int, call: Any) -> None:
-        """A call of a service: on this thread, which waits anyway, or if it is not the worker's main thread that calls,
-        on another one."""
-        name, method, args, kwargs, timeout = call
-        if number % 2 == 0:
-            try:
-                result = True, self._calls.call(name, *args, method=method, timeout=timeout, **kwargs)
-            except BaseException as exception:
-                result = False, exception
-            self._return(number, *result)
-            return
-        try:
-            future = self._calls.asynchronous(name, *args, method=method, timeout=timeout, **kwargs)
-        except BaseException as exception:
-            self._return(number, False, exception)
-            return
-        future.add_done_callback(lambda done: self._returned(number, done))
-
-    def _returned(self, number: int, done: Any) -> None:
-        try:
-            result = True, done.result()
-        except BaseException as exception:
-            result = False, exception
-        self._return(number, *result)
-
-    def _return(self, number: int, is_result: bool, value: Any) -> None:
-        channel = self._channel
-        if channel is None:
-            return  # it has ended meanwhile
-        try:
-            parts = packed((is_result, value if is_result else packed_exception(value)))
-        except Exception as error:
-            told = TypeError(f"the result of a service cannot be taken to a worker: {type(error).__name__}: {error}")
-            parts = packed((False, packed_exception(told)))
-        try:
-            channel.send(RETURN, number, parts, not self._is_closing)
-        except (EOFError, OSError):
-            pass  # whoever waits for its results is told
-
-    def _printed(self, _number: int, line: tuple[str, str]) -> None:
-        stream, text = line
-        which = f" {self._replica}" if self._parallelism > 1 else ""
-        print(f"[{self._maker.name}{which}] {text}", file=sys.stderr if stream == "err" else sys.stdout, flush=True)
-
-    def _logged(self, _number: int, record: dict[str, Any]) -> None:
-        logger = logging.getLogger(record["name"])
-        if logger.isEnabledFor(record["levelno"]):
-            logger.handle(logging.makeLogRecord(record))
-
-    def _stop(self, _number: int, _nothing: Any) -> None:
-        run = self._calls.run
-        if run is not None:
-            run.begun.drain()
-
-    def _named(self, number: int, name: str) -> None:
-        """A name of the main module, which is not the main module there."""
-        try:
-            found = True, dumped(getattr(sys.modules["__main__"], name))
-        except Exception as error:
-            found = False, f"{type(error).__name__}: {error}".encode()
-        if self._channel is not None:
-            self._channel.send(NAMED, number, packed(found), not self._is_closing)
-
-
-def _levels() -> dict[str, int]:
-    """The levels of all loggers that have one; that of the root by an empty name."""
-    known = logging.root.manager.loggerDict.items()
-    levels = {name: logger.level for name, logger in known if isinstance(logger, logging.Logger) and logger.level}
-    return {"": logging.root.level, **levels}
-
-
-_ASKED: dict[int, Callable[[RemoteChain, int, Any], None]] = {
-    CALL: RemoteChain._called,
-    LINE: RemoteChain._printed,
-    LOG: RemoteChain._logged,
-    STOP: RemoteChain._stop,
-    NAME: RemoteChain._named,
-}
+        return WorkerLost(f"{self._worker.told} {self._worker.how()}{had}")

@@ -1,0 +1,209 @@
+"""A worker process as its job sees it: its start, the frames to and from it, what it asks for, and what it came to.
+
+Chains of functions (``_remote.py``) and services of their own processes (``_isolated.py``) have one each.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ._pickling import packed_exception
+from ._portable import dumped
+from ._processes import Process, WorkerTold, command
+from ._sage import Channel, version
+from ._wire import CALL, HELLO, LINE, LOG, NAME, NAMED, RETURN, STOP, packed, unpacked
+
+if TYPE_CHECKING:
+    from ._context import ServiceCalls
+
+
+class Closed(Exception):
+    """The process has ended, or has closed its connection."""
+
+
+class WorkerProcess:
+    """A process, and the socket to it. It has begun when it was made."""
+
+    def __init__(
+        self, calls: ServiceCalls, who: str, name: str, replica: int = 0, label: str = "", pause: Any = None
+    ) -> None:
+        self._calls = calls
+        self._who = who
+        #: What the report calls it, and what its lines begin with.
+        self._name = name
+        self._replica = replica
+        self._label = label or name
+        #: Whether its waits go on though the job is being cancelled, as it was told to end.
+        self.is_closing = False
+        self.process = Process(calls.guard, command())
+        #: ``None`` when it has ended.
+        self.channel: Channel | None = None
+        try:
+            self.channel = Channel(os.dup(self.process.socket.fileno()), pause)
+        except BaseException:
+            self.process.end()
+            raise
+
+    @property
+    def told(self) -> str:
+        """What messages call it."""
+        return f"{self._who} (process {self.process.pid})"
+
+    def greet(self, timeout: float | None = None) -> None:
+        """Waits until it has begun. Raises ``RuntimeError`` for one of another version."""
+        kind, _, its = self.next(timeout)
+        if kind != HELLO or its != version:
+            raise RuntimeError(f"{self.told} has version {its} of the package, and not {version}")
+
+    def circumstances(self) -> dict[str, Any]:
+        """What each process has to know of its job's."""
+        calls = self._calls
+        return {"path": sys.path, "job_id": calls.job_id, "log_dir": calls.log_dir, "levels": _levels()}
+
+    def send(self, kind: int, value: Any, number: int = 0, timeout: float | None = None) -> None:
+        """Sends a frame. Raises ``Closed``."""
+        self._send(kind, number, packed(value), timeout)
+
+    def _send(self, kind: int, number: int, parts: list[Any], timeout: float | None = None) -> None:
+        try:
+            self._open().send(kind, number, parts, not self.is_closing, timeout)
+        except EOFError:
+            raise Closed from None
+
+    def next(self, timeout: float | None = None) -> tuple[int, int, Any]:
+        """The next frame: its kind, its number and what is in it. Raises ``Closed``."""
+        kind, number, first, others = self.receive(timeout)
+        return kind, number, unpacked(first, others)
+
+    def receive(self, timeout: float | None = None) -> tuple[int, int, bytes, list[bytearray]]:
+        """As ``next``, without looking into it."""
+        try:
+            return self._open().receive(timeout, not self.is_closing)
+        except EOFError:
+            raise Closed from None
+
+    def _open(self) -> Channel:
+        """The channel; no variable has it, which the traceback of an exception would keep, and with it descriptors."""
+        if self.channel is None:
+            raise Closed
+        return self.channel
+
+    def how(self) -> str:
+        """How it has ended, when ``Closed`` was raised."""
+        return self.process.ended(1.0) or "has closed its connection"
+
+    def end(self) -> int:
+        """Ends the process, and keeps what it has come to. Says how many processes all of the job's have left, if it is
+        the last of them."""
+        self.channel = None
+        process = self.process
+        left = process.end()
+        end = process.ended(0.0) or "has not ended"
+        told = WorkerTold(self._name, self._replica, process.pid, "", process.cpu, process.peak_bytes, end)
+        self._calls.workers.append(told)
+        return left
+
+    def signal(self, number: int) -> None:
+        """Sends it a signal, unless it has ended."""
+        self.process.signal(number)
+
+    # What it asks for.
+
+    def heed(self, kind: int, number: int, value: Any) -> None:
+        """Does what it asks for by a frame, if that is none of its answers."""
+        if kind in _ASKED:
+            _ASKED[kind](self, number, value)
+
+    def call(self, number: int, call: Any) -> None:
+        """Calls a service for it, on this thread."""
+        name, method, args, kwargs, timeout = call
+        try:
+            result = True, self._calls.call(name, *args, method=method, timeout=timeout, **kwargs)
+        except BaseException as exception:
+            result = False, exception
+        self._return(number, *result)
+
+    def call_beside(self, number: int, call: Any) -> None:
+        """Has another thread call a service for it."""
+        name, method, args, kwargs, timeout = call
+        try:
+            future = self._calls.asynchronous(name, *args, method=method, timeout=timeout, **kwargs)
+        except BaseException as exception:
+            self._return(number, False, exception)
+            return
+        future.add_done_callback(lambda done: self._returned(number, done))
+
+    def _called(self, number: int, call: Any) -> None:
+        """On this thread, which waits anyway, or if it is not the worker's main thread that calls, on another one."""
+        (self.call if number % 2 == 0 else self.call_beside)(number, call)
+
+    def _returned(self, number: int, done: Any) -> None:
+        try:
+            result = True, done.result()
+        except BaseException as exception:
+            result = False, exception
+        self._return(number, *result)
+
+    def _return(self, number: int, is_result: bool, value: Any) -> None:
+        try:
+            parts = packed((is_result, value if is_result else packed_exception(value)))
+        except Exception as error:
+            told = TypeError(f"the result of a service cannot be taken to a worker: {type(error).__name__}: {error}")
+            parts = packed((False, packed_exception(told)))
+        try:
+            self._send(RETURN, number, parts)
+        except (Closed, OSError):
+            pass  # whoever waits for its results is told
+
+    def _printed(self, _number: int, line: tuple[str, str]) -> None:
+        stream, text = line
+        print(f"[{self._label}] {text}", file=sys.stderr if stream == "err" else sys.stdout, flush=True)
+
+    def _logged(self, _number: int, record: dict[str, Any]) -> None:
+        logger = logging.getLogger(record["name"])
+        if logger.isEnabledFor(record["levelno"]):
+            logger.handle(logging.makeLogRecord(record))
+
+    def _stop(self, _number: int, _nothing: Any) -> None:
+        run = self._calls.run
+        if run is not None:
+            run.begun.drain()
+
+    def _named(self, number: int, name: str) -> None:
+        """A name of the main module, which is not the main module there."""
+        try:
+            found = True, dumped(getattr(sys.modules["__main__"], name))
+        except Exception as error:
+            found = False, f"{type(error).__name__}: {error}".encode()
+        try:
+            self.send(NAMED, found, number)
+        except Closed:
+            pass  # as above
+
+
+def left_behind(count: int) -> list[str]:
+    """What the report notes of processes that ``WorkerProcess.end`` says were left."""
+    if not count:
+        return []
+    what = "1 process" if count == 1 else f"{count} processes"
+    return [f"{what} that functions in workers had started and left was killed"]
+
+
+def _levels() -> dict[str, int]:
+    """The levels of all loggers that have one; that of the root by an empty name."""
+    known = logging.root.manager.loggerDict.items()
+    levels = {name: logger.level for name, logger in known if isinstance(logger, logging.Logger) and logger.level}
+    return {"": logging.root.level, **levels}
+
+
+_ASKED: dict[int, Callable[[WorkerProcess, int, Any], None]] = {
+    CALL: WorkerProcess._called,
+    LINE: WorkerProcess._printed,
+    LOG: WorkerProcess._logged,
+    STOP: WorkerProcess._stop,
+    NAME: WorkerProcess._named,
+}
