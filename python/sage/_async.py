@@ -31,6 +31,9 @@ class LoopRunner:
     The function is made, called and closed on that loop, so that it may have clients that belong to one.
     """
 
+    #: For the report, at the end.
+    notes: tuple[str, ...] = ()
+
     def __init__(
         self, flight: Flight, make: Callable[[], Any], loop: JobLoop, anew: Callable[..., Any] | None = None
     ) -> None:

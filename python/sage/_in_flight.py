@@ -80,6 +80,9 @@ class ThreadRunner:
     returns, while another thread takes its place: see ``Bridge``.
     """
 
+    #: For the report, at the end.
+    notes: tuple[str, ...] = ()
+
     def __init__(
         self, flight: Flight, make: Callable[[], Any], loop: JobLoop, anew: Callable[..., Any] | None = None
     ) -> None:

@@ -37,6 +37,8 @@ class _Packed(NamedTuple):
 
     pickled: bytes | None
     instead: tuple[str, str, str]
+    #: What the package has noted of it: see ``_replica.py``.
+    noted: dict[str, Any] = {}  # noqa: RUF012
 
 
 def packed_exception(exception: BaseException) -> _Packed:
@@ -61,7 +63,8 @@ def packed_exception(exception: BaseException) -> _Packed:
             pickled = None
     except Exception:
         pickled = None
-    return _Packed(pickled, (type(exception).__qualname__, text, told))
+    noted = {name: value for name, value in vars(exception).items() if name.startswith("_sage_")}
+    return _Packed(pickled, (type(exception).__qualname__, text, told), noted)
 
 
 def unpacked_exception(packed: _Packed) -> BaseException:
@@ -75,7 +78,9 @@ def unpacked_exception(packed: _Packed) -> BaseException:
                 return exception
         except Exception:
             pass  # its class is not there in this process
-    return RemoteCause(*packed.instead)
+    cause = RemoteCause(*packed.instead)
+    vars(cause).update(packed.noted)
+    return cause
 
 
 def reduced(failed: JobFailed) -> tuple[Any, ...]:

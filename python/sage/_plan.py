@@ -203,7 +203,7 @@ def _planned(
         # It comes before a new instance, which the package makes.
         make, policy = replace(make, retry=policy.retry), policy._replace(retry=None)
     where = first.elsewhere(job)
-    if isinstance(make, ChainMaker) and where is not None:
+    if isinstance(make, (ChainMaker, FlightMaker)) and where is not None:
         from ._remote import elsewhere
 
         make = elsewhere(make, *where)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._kinds import Part
-from ._makers import ChainMaker, Maker
+from ._makers import ChainMaker, FlightMaker, Maker
 from ._portable import pickled
 from ._pickling import unpacked_exception
 from ._sage import SubmitError, WorkerLost
@@ -24,12 +24,13 @@ from ._worker_process import Closed, WorkerProcess, left_behind
 if TYPE_CHECKING:
     from ._context import ServiceCalls
 
-#: How long a function may go on after a cancel before its worker is killed, in seconds.
-_GRACE = 1.0
+#: How long a function may go on after a cancel before its worker is killed, in seconds, and half of what the job waits
+#: then at most.
+GRACE = 1.0
 
 
 #: So many workers in a row may be lost with the same records.
-_MOST_LOSSES = 2
+MOST_LOSSES = 2
 
 
 class Answer(NamedTuple):
@@ -42,6 +43,14 @@ class Answer(NamedTuple):
     failure: tuple[BaseException, tuple[str, str] | None, int | None] | None = None
 
 
+class Failed(NamedTuple):
+    """What a function has raised in a worker: the exception, which function it was, and at which record."""
+
+    exception: Any
+    function: tuple[str, str] | None
+    record: int | None
+
+
 @dataclass(eq=False, repr=False)
 class RemoteMaker(Maker):
     """Of functions that follow each other, in a worker."""
@@ -50,9 +59,16 @@ class RemoteMaker(Maker):
     pickled: bytes = b""
     where: str = ""
     is_replaced: bool = False
+    #: Whether several records are in flight; and whether something waits to be tried again there.
+    is_flight: bool = False
+    has_pauses: bool = False
 
-    def make(self, calls: ServiceCalls, replica: int, parallelism: int, pause: Any = None) -> RemoteChain:
-        return RemoteChain(self, calls, replica, parallelism, pause)
+    def make(self, calls: ServiceCalls, replica: int, parallelism: int, pause: Any = None) -> Any:
+        if not self.is_flight:
+            return RemoteChain(self, calls, replica, parallelism, pause)
+        from ._remote_flight import RemoteFlight  # few jobs have some
+
+        return RemoteFlight(self, calls, replica, parallelism, pause)
 
     @property
     def name(self) -> str:
@@ -60,22 +76,24 @@ class RemoteMaker(Maker):
         return " → ".join(part.name for part in self.parts)
 
 
-def elsewhere(maker: ChainMaker, where: str, on_worker_loss: str) -> RemoteMaker:
+def elsewhere(maker: ChainMaker | FlightMaker, where: str, on_worker_loss: str) -> RemoteMaker:
     """The same in a worker. Raises ``SubmitError`` if it cannot be taken there."""
     is_replaced = on_worker_loss == "restart"
     if is_replaced and (keeps := [part.name for part in maker.parts if _keeps(part)]):
         raise SubmitError(
             f"`{keeps[0]}` keeps a state, which is lost with its worker: it cannot have `on_worker_loss=\"restart\"`"
         )
-    data = pickled(maker)
-    return RemoteMaker(maker.parts, maker.job, pickled=data, where=where, is_replaced=is_replaced)
+    data, is_flight = pickled(maker), isinstance(maker, FlightMaker)
+    has_pauses = is_flight and any(map(maker.is_restarted, maker.parts))
+    made = RemoteMaker(maker.parts, maker.job, pickled=data, where=where, is_replaced=is_replaced)
+    return replace(made, is_flight=is_flight, has_pauses=has_pauses)
 
 
 def _keeps(part: Part) -> bool:
     return part.kind.keep is not None or callable(getattr(part.made[0], "get_state", None))
 
 
-class RemoteChain:
+class Remote:
     """The functions of one replica, in a worker of their own."""
 
     def __init__(self, maker: RemoteMaker, calls: ServiceCalls, replica: int, parallelism: int, pause: Any) -> None:
@@ -85,21 +103,12 @@ class RemoteChain:
         self._parallelism = parallelism
         self._pause = pause
         self._worker: WorkerProcess | None = None
-        #: The batches under way; of the end of input, ``None``. How many records were before them, and how many
-        #: before the first one that this worker was given.
-        self._batches: list[list[Any] | None] = []
-        self._before = 0
-        self._first = 0
-        #: How often the first of these was lost with its worker; and of all workers, how often, with how many records.
+        #: How often the same records were lost with a worker; and of all workers, how often, with how many records.
         self._losses = 0
         self._replaced = 0
         self._again = 0
         #: Whether the worker has ended by itself.
         self._is_lost = False
-
-    def open(self) -> None:
-        """Starts the worker, which makes the functions."""
-        self._begin()
 
     def _begin(self) -> None:
         self._is_lost = False
@@ -117,6 +126,101 @@ class RemoteChain:
         if failure is not None:
             raise unpacked_exception(failure)
 
+    def _over(self, worker: WorkerProcess) -> list[str]:
+        """Ends the last of the processes. Returns what is to be noted in the report."""
+        notes = left_behind(self._ended())
+        if self._replaced:
+            records = f"{self._again:,} records were sent again, and may have been worked on twice"
+            notes.append(f"{worker.told} took the place of {self._replaced} that were lost: {records}")
+        return notes
+
+    def _ended(self) -> int:
+        """Ends the process. Says how many processes the workers have left, if it is the last of them."""
+        worker, self._worker = self._worker, None
+        return 0 if worker is None else worker.end()
+
+    def _closed(
+        self, worker: WorkerProcess, is_whole: bool, left: float | None, notes: list[str]
+    ) -> BaseException | None:
+        try:
+            if not is_whole:
+                worker.signal(signal.SIGTERM)
+            worker.is_closing = True
+            grace = min(GRACE, self._maker.job.timeouts.cancel / 2)
+            limit = None if is_whole else grace
+            worker.send(CLOSE, is_whole, timeout=limit)
+            self._next(CLOSING, limit)
+            told = self._next(CLOSED, left)
+        except TimeoutError:
+            worker.signal(signal.SIGKILL)
+            notes.append(f"{worker.told} was killed: a function had not returned {grace:g} s after it was to end")
+            return None
+        except Closed:
+            return self._lost() if is_whole else None
+        except WorkerLost as lost:
+            return lost if is_whole else None
+        return self._counted(told)
+
+    def _counted(self, told: dict[str, Any]) -> BaseException | None:
+        """Adds what the worker has counted to the job's counts. Returns the exception that closing has raised."""
+        for step, number in told["nones"].items():
+            self._calls.nones.add(step, number)
+        if self._calls.restarts is not None:
+            self._calls.restarts.add(*told["restarts"])
+        failure = told["failure"]
+        return None if failure is None else unpacked_exception(failure)
+
+    # Frames.
+
+    def _send(self, kind: int, value: Any) -> None:
+        assert self._worker is not None, "it has begun"
+        try:
+            self._worker.send(kind, value)
+        except Closed:
+            raise self._lost() from None
+
+    def _next(self, kind: int, timeout: float | None = None) -> Any:
+        """What comes in the next frame of this kind. Does meanwhile what the worker asks for."""
+        assert self._worker is not None, "it has begun"
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if until is None else max(until - time.monotonic(), 0.0)
+            try:
+                came, number, value = self._worker.next(left)
+            except Closed:
+                raise self._lost() from None
+            if came == kind:
+                return value
+            if came == FAILED and kind == RESULT:
+                return Failed(*value)
+            self._worker.heed(came, number, value)
+
+    def _lost(self) -> WorkerLost:
+        assert self._worker is not None, "it has begun"
+        self._is_lost = True
+        had = self._had()
+        return WorkerLost(f"{self._worker.told} {self._worker.how()}{had and f'; it had {had}'}")
+
+    def _had(self) -> str:
+        """The records under way, in words."""
+        raise NotImplementedError
+
+
+class RemoteChain(Remote):
+    """Of functions that follow each other: works on batches."""
+
+    def __init__(self, maker: RemoteMaker, calls: ServiceCalls, replica: int, parallelism: int, pause: Any) -> None:
+        super().__init__(maker, calls, replica, parallelism, pause)
+        #: The batches under way; of the end of input, ``None``. How many records were before them, and how many
+        #: before the first one that this worker was given.
+        self._batches: list[list[Any] | None] = []
+        self._before = 0
+        self._first = 0
+
+    def open(self) -> None:
+        """Starts the worker, which makes the functions."""
+        self._begin()
+
     def send(self, records: list[Any]) -> None:
         """Sends a batch."""
         self._batches.append(records)
@@ -131,11 +235,22 @@ class RemoteChain:
         """The next answer."""
         answer: Answer | None = None
         while answer is None:
-            answer = self._retried(lambda: self._next(RESULT))
+            answer = self._retried(self._answered)
         if answer.took is not None or answer.failure is not None:
             self._losses = 0
             self._before += len(self._batches.pop(0) or [])
         return answer
+
+    def _answered(self) -> Answer:
+        told = self._next(RESULT)
+        if not isinstance(told, Failed):
+            return Answer(*told)
+        record = None if told.record is None else told.record + self._first
+        return Answer([], None, (unpacked_exception(told.exception), told.function, record))
+
+    def _had(self) -> str:
+        under_way = sum(len(batch or []) for batch in self._batches)
+        return f"the records {self._before + 1:,} to {self._before + under_way:,}" if under_way else ""
 
     def _retried(self, act: Callable[[], Any]) -> Any:
         """Does something with the worker. If that is lost, another one takes its place, which gets all batches again,
@@ -145,7 +260,7 @@ class RemoteChain:
         except WorkerLost as lost:
             while True:
                 self._losses += 1
-                if not self._maker.is_replaced or self._losses > _MOST_LOSSES:
+                if not self._maker.is_replaced or self._losses > MOST_LOSSES:
                     raise lost
                 self._replaced += 1
                 self._again += sum(len(batch or []) for batch in self._batches)
@@ -172,72 +287,7 @@ class RemoteChain:
             if not self._is_lost:
                 failure = self._closed(worker, is_whole, left, notes)
         finally:
-            notes += left_behind(self._ended())
-            if self._replaced:
-                records = f"{self._again:,} records were sent again, and may have been worked on twice"
-                notes.append(f"{worker.told} took the place of {self._replaced} that were lost: {records}")
+            notes += self._over(worker)
         if failure is not None:
             raise failure
         return notes
-
-    def _ended(self) -> int:
-        """Ends the process. Says how many processes the workers have left, if it is the last of them."""
-        worker, self._worker = self._worker, None
-        return 0 if worker is None else worker.end()
-
-    def _closed(
-        self, worker: WorkerProcess, is_whole: bool, left: float | None, notes: list[str]
-    ) -> BaseException | None:
-        try:
-            if not is_whole:
-                worker.signal(signal.SIGTERM)
-            worker.is_closing = True
-            grace = None if is_whole else _GRACE
-            worker.send(CLOSE, is_whole, timeout=grace)
-            self._next(CLOSING, grace)
-            failure, nones = self._next(CLOSED, left)
-        except TimeoutError:
-            worker.signal(signal.SIGKILL)
-            notes.append(f"{worker.told} was killed: a function had not returned {_GRACE:g} s after it was to end")
-            return None
-        except Closed:
-            return self._lost() if is_whole else None
-        except WorkerLost as lost:
-            return lost if is_whole else None
-        for step, number in nones.items():
-            self._calls.nones.add(step, number)
-        return None if failure is None else unpacked_exception(failure)
-
-    # Frames.
-
-    def _send(self, kind: int, value: Any) -> None:
-        assert self._worker is not None, "it has begun"
-        try:
-            self._worker.send(kind, value)
-        except Closed:
-            raise self._lost() from None
-
-    def _next(self, kind: int, timeout: float | None = None) -> Any:
-        """What comes in the next frame of this kind. Does meanwhile what the worker asks for."""
-        assert self._worker is not None, "it has begun"
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if until is None else max(until - time.monotonic(), 0.0)
-            try:
-                came, number, value = self._worker.next(left)
-            except Closed:
-                raise self._lost() from None
-            if came == kind:
-                return Answer(*value) if kind == RESULT else value
-            if came == FAILED and kind == RESULT:
-                exception, function, record = value
-                record = None if record is None else record + self._first
-                return Answer([], None, (unpacked_exception(exception), function, record))
-            self._worker.heed(came, number, value)
-
-    def _lost(self) -> WorkerLost:
-        assert self._worker is not None, "it has begun"
-        self._is_lost = True
-        under_way = sum(len(batch or []) for batch in self._batches)
-        had = f"; it had the records {self._before + 1:,} to {self._before + under_way:,}" if under_way else ""
-        return WorkerLost(f"{self._worker.told} {self._worker.how()}{had}")

@@ -35,6 +35,19 @@ class Restarts:
         with self._guard:
             return {step: tuple(counts) for step, counts in self._counts.items()}
 
+    def add(self, counts: dict[str, tuple[int, ...]], files: list[str]) -> None:
+        """What a worker has counted, and the files that it wrote."""
+        for step, counted in counts.items():
+            self.count(step, *counted)
+        for path in files:
+            self.wrote(path)
+
+    @property
+    def files(self) -> list[str]:
+        """Those of the checkpoints."""
+        with self._guard:
+            return sorted(self._files)
+
     def over(self, is_success: bool) -> None:
         """The job is over. Of one that succeeded, nobody needs the files; of another, they can be looked at."""
         with self._guard:

@@ -124,7 +124,7 @@ class DataStream:
         if "on_worker_loss" in options:
             does["on_worker_loss"] = check_worker_loss("`on_worker_loss`", options["on_worker_loss"])
         if "workers" in options:
-            does["workers"] = _workers(options["workers"], kind, spec is not None, name or name_of(function))
+            does["workers"] = _workers(options["workers"], kind, name or name_of(function))
         stream = self._add(kind, function, name, parallelism, args, kwargs, **does)
         if dead is not None:
             from ._letters import Letter  # here, as few programs need it
@@ -354,12 +354,11 @@ class DataStream:
         return records
 
 
-def _workers(given: Any, kind: kinds.Kind, is_flight: bool, name: str) -> str | None:
+def _workers(given: Any, kind: kinds.Kind, name: str) -> str | None:
     """Where a function runs whose step says it."""
     workers = check_workers(given)
-    if workers is not None and (kind.ends or is_flight):
-        what = "a sink" if kind.ends else "a function that is async or has `in_flight`"
-        raise ValueError(f"`{name}` is {what}, which runs in the job's own process; leave out `workers`")
+    if workers is not None and kind.ends:
+        raise ValueError(f"`{name}` is a sink, which runs in the job's own process; leave out `workers`")
     return workers
 
 

@@ -135,10 +135,16 @@ class Transformation:
         """Whether it can be one of several that run together."""
         return self.kind.is_function and self.spec is None and self.policy == FAIL
 
+    @property
+    def is_flight(self) -> bool:
+        """Whether several records are worked on at a time."""
+        return isinstance(self.spec, Spec.Async)
+
     def elsewhere(self, job: JobContext) -> tuple[str, str] | None:
         """Where its function runs, if not in this process, and what becomes of a worker that ends by itself."""
         workers = job.workers if self.workers == AS_ENVIRONMENT else self.workers
-        if workers is None or self.spec is not None or not self.kind.is_function or self.kind.ends or self.is_native:
+        is_chain = self.spec is None and self.kind.is_function
+        if workers is None or not (is_chain or self.is_flight) or self.kind.ends or self.is_native:
             return None
         return workers, self.on_worker_loss or job.on_worker_loss
 

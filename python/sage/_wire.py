@@ -17,6 +17,9 @@ CALL, RETURN = 11, 12
 LINE, LOG, STOP = 13, 14, 15
 #: Of the worker: a name of the program's main module that it needs; of the parent: what that is.
 NAME, NAMED = 16, 17
+#: Of functions that work on several records at a time. Of the parent: records with their numbers, numbers that nobody
+#: waits for any more, and that nothing is to wait for another try. Of the worker: what became of records.
+ASK, CANCEL, HURRY, ANSWER = 18, 19, 20, 21
 
 #: What is smaller is copied: that costs less than another part.
 LEAST_APART = 64 << 10

@@ -17,14 +17,19 @@ import threading
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 from ._context import JobContext, ServiceCalls, _call
 from ._handles import ServiceHandle
+from ._makers import FlightMaker
 from ._pickling import packed_exception, unpacked_exception
 from ._sage import Channel, WorkerChain, caller, die_with_parent, version
 from ._wire import BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, HELLO, INIT, LINE, LOG, NAME, NAMED, READY
 from ._wire import RESULT, RETURN, STOP, packed, unpacked
+
+if TYPE_CHECKING:
+    from ._worker_flight import WorkerFlight
 
 #: How many calls of a function's own threads may be under way, as in a job's own process.
 _MOST_CALLS = 64
@@ -39,6 +44,9 @@ class Link:
         self._change = threading.Condition()
         self._is_reading = False
         self._answers: dict[int, Any] = {}
+        #: Whether a thread always reads; and where the answers go that others wait for then, each for its own.
+        self.is_read = False
+        self._waiters: dict[int, SimpleQueue[Any]] = {}
         #: What the job has sent besides.
         self._frames: list[tuple[int, Any]] = []
         self._numbers = itertools.count(1)
@@ -50,9 +58,14 @@ class Link:
 
     def ask(self, kind: int, value: Any) -> Any:
         """Sends a question, and waits for the answer."""
-        number = next(self._numbers) * 2 + (threading.get_ident() != self._main)
+        is_main = threading.get_ident() == self._main
+        number = next(self._numbers) * 2 + (not is_main)
+        if is_main or not self.is_read:
+            self.send(kind, value, number)
+            return self._wait(number)
+        answer = self._waiters[number] = SimpleQueue()
         self.send(kind, value, number)
-        return self._wait(number)
+        return unpacked(*answer.get())
 
     def next(self) -> tuple[int, Any]:
         """What the job has sent besides answers: the kind and the value. For the main thread."""
@@ -80,7 +93,9 @@ class Link:
                 raise
             with self._change:
                 self._is_reading = False
-                if kind in (RETURN, NAMED):
+                if came in self._waiters:
+                    self._waiters.pop(came).put((first, others))
+                elif kind in (RETURN, NAMED):
                     self._answers[came] = first, others
                 else:
                     self._frames.append((kind, (first, others)))
@@ -201,6 +216,7 @@ class Worker:
         self._link = link
         self._is_ending = False
         self._chain: WorkerChain | None = None
+        self._flight: WorkerFlight | None = None
         self._functions: Any = None
         self._calls: Calls | None = None
 
@@ -229,8 +245,10 @@ class Worker:
                 self._chain.finish()
                 self._work(None)
             elif kind == CLOSE:
-                self._close()
+                self._close(value)
                 return
+            elif self._flight is not None:
+                self._flight.heed(kind, value)
 
     def _begin(self, told: dict[str, Any]) -> None:
         sys.path[:] = told["path"]
@@ -241,8 +259,14 @@ class Worker:
             maker = pickle.loads(told["pickled"])
             calls = self._calls = Calls(maker.job, self._link)
             calls.job_id, calls.log_dir = told["job_id"], told["log_dir"]
-            self._functions = maker.make(calls, told["replica"], told["parallelism"], self.pause)
-            self._chain = WorkerChain(self._functions, maker.takes, maker.gives)
+            functions = maker.make(calls, told["replica"], told["parallelism"], self.pause)
+            if isinstance(maker, FlightMaker):
+                from ._worker_flight import WorkerFlight  # many workers have none
+
+                self._flight = WorkerFlight(self._link, functions, maker.is_timed)
+            else:
+                self._functions = functions
+                self._chain = WorkerChain(functions, maker.takes, maker.gives)
         except BaseException as exception:
             failure = packed_exception(exception)
         self._link.send(READY, failure)
@@ -276,33 +300,41 @@ class Worker:
         except Exception as error:
             if isinstance(error, (EOFError, OSError)):
                 raise
-            self._link.send(FAILED, (packed_exception(_unsendable(results, error)), None, None))
+            self._link.send(FAILED, (packed_exception(unsendable(results, error)), None, None))
 
-    def _close(self) -> None:
+    def _close(self, is_whole: bool) -> None:
+        told: dict[str, Any] = {"failure": None, "left": None, "nones": {}, "restarts": ({}, [])}
+        if self._flight is not None:
+            self._flight.end(is_whole)
         self._link.send(CLOSING, None)
         self._chain, chain = None, self._chain
-        failure, nones = None, {}
         try:
+            if self._flight is not None:
+                told["left"] = self._flight.close()
             if chain is not None:
                 chain.close()
             if self._functions is not None:
                 self._functions.close()
         except BaseException as exception:
-            failure = packed_exception(exception)
-        if self._calls is not None:
-            self._calls.end()
-            nones = self._calls.nones.told()[0]
+            told["failure"] = packed_exception(exception)
+        if (calls := self._calls) is not None:
+            calls.end()
+            told["nones"] = calls.nones.told()[0]
+            if calls.restarts is not None:
+                told["restarts"] = calls.restarts.told(), calls.restarts.files
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, Printed):
                 stream.finish()
-        self._link.send(CLOSED, (failure, nones))
+        self._link.send(CLOSED, told)
+        if self._flight is not None:
+            self._flight.over()
 
 
 #: What has come out goes on after so many seconds, though the batch is not done.
 _SOON = 0.005
 
 
-def _unsendable(results: list[Any], error: Exception) -> Exception:
+def unsendable(results: list[Any], error: Exception) -> Exception:
     """Says which result it is that cannot be pickled."""
     for result in results:
         try:

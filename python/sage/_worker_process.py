@@ -86,6 +86,17 @@ class WorkerProcess:
         except EOFError:
             raise Closed from None
 
+    def next_beside(self, descriptor: int) -> tuple[int, int, Any] | None:
+        """As ``next``, whether or not the job is being cancelled; ``None`` when a descriptor can be read instead."""
+        try:
+            came = self._open().receive_beside(descriptor)
+        except EOFError:
+            raise Closed from None
+        if came is None:
+            return None
+        kind, number, first, others = came
+        return kind, number, unpacked(first, others)
+
     def _open(self) -> Channel:
         """The channel; no variable has it, which the traceback of an exception would keep, and with it descriptors."""
         if self.channel is None:

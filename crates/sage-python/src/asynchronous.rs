@@ -31,7 +31,7 @@ use crate::thread::{attach, call, call_method};
 /// Where a task has its records worked on.
 struct Meeting {
     bridge: Py<Bridge>,
-    /// Has the methods `begin_close`, `finish_close`, `blocked` and `hurry`.
+    /// Has the methods `begin_close`, `finish_close`, `blocked` and `hurry`, and afterwards `notes` for the report.
     runner: Py<PyAny>,
     /// How long a call that was given up may take to end.
     patience: Duration,
@@ -140,7 +140,7 @@ struct Caller {
 impl Caller {
     fn meet(&self, cx: &OpenContext) -> Result<Meeting, Raised> {
         attempt(|py| {
-            let runner = self.make.made(py, cx.replica, cx.parallelism)?;
+            let runner = self.make.made_pausing(py, cx)?;
             let bridge = runner.getattr(intern!(py, "bridge"))?.cast::<Bridge>()?.clone().unbind();
             let patience = Duration::try_from_secs_f64(runner.getattr(intern!(py, "patience"))?.extract()?);
             let patience = patience.unwrap_or(Duration::MAX);
@@ -196,6 +196,8 @@ impl AsyncFunction<Record> for Caller {
         });
         let left = attempt(|py| {
             let left = call_method(py, &meeting.runner, "finish_close")?.extract::<Option<String>>();
+            let notes = meeting.runner.getattr(py, intern!(py, "notes"))?.extract::<Vec<String>>(py)?;
+            notes.into_iter().for_each(|note| cx.note(note));
             // Here, as the descriptors of a bridge are to be closed by now.
             drop(meeting);
             left

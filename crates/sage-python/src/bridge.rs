@@ -1,5 +1,6 @@
 //! The meeting point of a task's thread and the threads that call its function: the thread of an event loop, or several
-//! threads, each with one record.
+//! threads, each with one record. In a worker process there is no task: records come from its job, and answers go there
+//! by way of an [`Outbox`].
 //!
 //! The task's thread attaches at no time while it hands records over and takes results: neither waits for the
 //! interpreter because of the other.
@@ -24,6 +25,8 @@ use tokio::sync::oneshot;
 
 use crate::Record;
 use crate::error::Raised;
+use crate::remote::{Crossing, News, Outbox};
+use crate::spec::Seconds;
 use crate::thread::lock;
 use crate::value::Value;
 
@@ -43,8 +46,17 @@ const MOST_GIVEN_UP: usize = 256;
 
 /// A record that somebody waits for.
 struct Awaited {
-    answer: oneshot::Sender<Answer>,
+    asker: Asker,
     begun: Arc<OnceLock<Instant>>,
+}
+
+/// Who waits for an answer.
+enum Asker {
+    Task(oneshot::Sender<Answer>),
+    /// The job of this worker, which is also told when a call begins if its time is limited.
+    Job {
+        is_timed: bool,
+    },
 }
 
 #[derive(Default)]
@@ -55,7 +67,7 @@ struct Waiting {
     /// For a loop: what was given up and it has not been told of.
     cancel: Vec<u64>,
     /// For a loop: answers that were not sent on.
-    answered: Vec<(oneshot::Sender<Answer>, Answer)>,
+    answered: Vec<(u64, Asker, Answer)>,
     threads: Threads,
     /// Why nothing is begun any more.
     stuck: Option<String>,
@@ -86,9 +98,57 @@ pub(crate) struct Bridge {
     pipe: Option<(PipeReader, PipeWriter)>,
     /// A byte is in the pipe while this is set, or about to be: the loop has been told that something waits.
     told: AtomicBool,
+    outbox: Outbox,
 }
 
 impl Bridge {
+    /// Gives an answer to whoever waits for it. Nothing is locked.
+    fn reply(&self, number: u64, asker: Asker, answer: Answer) {
+        match asker {
+            // Whoever gave it up in this moment has no use for it.
+            Asker::Task(sender) => drop(sender.send(answer)),
+            Asker::Job { .. } => self.outbox.post(number, News::Answer(answer)),
+        }
+    }
+
+    /// The call for a record begins.
+    fn begun(&self, waiting: &Waiting, number: u64) {
+        let Some(awaited) = waiting.answers.get(&number) else { return };
+        let is_first = awaited.begun.set(Instant::now()).is_ok();
+        if is_first && matches!(awaited.asker, Asker::Job { is_timed: true }) {
+            self.outbox.post(number, News::Begun);
+        }
+    }
+
+    fn end(&self, waiting: &mut Waiting) {
+        waiting.is_ended = true;
+        if let Some(closer) = waiting.closer.take() {
+            closer.unpark();
+        }
+        self.outbox.end();
+    }
+
+    /// Answers all that is waited for, now and from now on, with why it cannot be.
+    fn refuse_all(&self, mut waiting: MutexGuard<'_, Waiting>, why: &str) {
+        waiting.stuck.get_or_insert_with(|| why.to_owned());
+        let (begin, answers) = (std::mem::take(&mut waiting.begin), std::mem::take(&mut waiting.answers));
+        let unbegun: HashSet<u64> = begin.iter().map(|(number, _)| *number).collect();
+        let begun: Vec<u64> = answers.keys().copied().filter(|number| !unbegun.contains(number)).collect();
+        let threads = &mut waiting.threads;
+        if threads.most > 0 {
+            threads.there -= begun.len();
+            threads.calling -= begun.len();
+            threads.given_up.extend(begun);
+        } else {
+            waiting.cancel.extend(begun);
+        }
+        drop(waiting);
+        drop(begin);
+        for (number, awaited) in answers {
+            self.reply(number, awaited.asker, Err(Refused::Stuck(why.to_owned())));
+        }
+    }
+
     /// Tells the loop, or a thread, that something waits.
     fn tell(&self) {
         match &self.pipe {
@@ -116,7 +176,7 @@ impl Bridge {
         waiting.next += 1;
         let number = waiting.next;
         waiting.begin.push_back((number, value));
-        waiting.answers.insert(number, Awaited { answer: sender, begun: begun.clone() });
+        waiting.answers.insert(number, Awaited { asker: Asker::Task(sender), begun: begun.clone() });
         drop(waiting);
         self.tell();
         Ok((number, answer, begun))
@@ -146,7 +206,7 @@ impl Bridge {
                     "{MOST_GIVEN_UP} calls that took longer than their timeout have not returned; \
                      no more of them may keep a thread, so give the operation they wait for a timeout of its own"
                 );
-                refuse_all(waiting, &message);
+                self.refuse_all(waiting, &message);
             }
         }
         self.tell();
@@ -160,7 +220,7 @@ impl Bridge {
 
     /// Nothing is begun any more, and nothing that was begun is waited for.
     pub(crate) fn is_stuck(&self, why: &str) {
-        refuse_all(lock(&self.waiting), why);
+        self.refuse_all(lock(&self.waiting), why);
     }
 
     /// Waits until all calls have ended, for as long as `wait` has the thread wait; it says when no longer.
@@ -178,10 +238,10 @@ impl Bridge {
         }
     }
 
-    fn end_if_over(mut waiting: MutexGuard<'_, Waiting>) {
+    fn end_if_over(&self, mut waiting: MutexGuard<'_, Waiting>) {
         let threads = &waiting.threads;
         if waiting.is_closed && threads.calling == 0 && threads.given_up.is_empty() {
-            end(&mut waiting);
+            self.end(&mut waiting);
         }
     }
 
@@ -194,11 +254,18 @@ impl Bridge {
         } else {
             threads.calling -= 1;
         }
-        let awaited = waiting.answers.remove(&number);
-        Self::end_if_over(waiting);
-        if let Some(awaited) = awaited {
-            // Whoever gave it up in this moment has no use for it.
-            let _ = awaited.answer.send(answer);
+        match waiting.answers.remove(&number).map(|awaited| awaited.asker) {
+            Some(Asker::Job { .. }) => {
+                // Before the end is told, behind which no answer comes.
+                self.outbox.post(number, News::Answer(answer));
+                self.end_if_over(waiting);
+            }
+            asker => {
+                self.end_if_over(waiting);
+                if let Some(asker) = asker {
+                    self.reply(number, asker, answer);
+                }
+            }
         }
     }
 
@@ -207,7 +274,7 @@ impl Bridge {
         let mut waiting = lock(&self.waiting);
         // Nobody waits for the answer of a record that was given up.
         if let Some(awaited) = waiting.answers.remove(&number) {
-            waiting.answered.push((awaited.answer, answer));
+            waiting.answered.push((number, awaited.asker, answer));
         }
         waiting.answered.len()
     }
@@ -243,42 +310,11 @@ impl Bridge {
             return None;
         };
         waiting.threads.calling += 1;
-        if let Some(awaited) = waiting.answers.get(&number) {
-            awaited.begun.get_or_init(Instant::now);
-        }
+        self.begun(&waiting, number);
         let threads = &mut waiting.threads;
         let is_last = threads.idle == 0 && threads.there < threads.most + 1;
         threads.there += usize::from(is_last);
         Some((number, value, is_last))
-    }
-}
-
-fn end(waiting: &mut Waiting) {
-    waiting.is_ended = true;
-    if let Some(closer) = waiting.closer.take() {
-        closer.unpark();
-    }
-}
-
-/// Answers all that is waited for, now and from now on, with why it cannot be.
-fn refuse_all(mut waiting: MutexGuard<'_, Waiting>, why: &str) {
-    waiting.stuck.get_or_insert_with(|| why.to_owned());
-    let (begin, answers) = (std::mem::take(&mut waiting.begin), std::mem::take(&mut waiting.answers));
-    let unbegun: HashSet<u64> = begin.iter().map(|(number, _)| *number).collect();
-    let begun: Vec<u64> = answers.keys().copied().filter(|number| !unbegun.contains(number)).collect();
-    let threads = &mut waiting.threads;
-    if threads.most > 0 {
-        threads.there -= begun.len();
-        threads.calling -= begun.len();
-        threads.given_up.extend(begun);
-    } else {
-        waiting.cancel.extend(begun);
-    }
-    drop(waiting);
-    drop(begin);
-    for awaited in answers.into_values() {
-        // As in `answer_now`.
-        let _ = awaited.answer.send(Err(Refused::Stuck(why.to_owned())));
     }
 }
 
@@ -291,7 +327,7 @@ impl Bridge {
         let pipe = if threads == 0 { Some(pipe()?) } else { None };
         let threads = Threads { most: threads, there: 1, ..Threads::default() };
         let waiting = Mutex::new(Waiting { threads, ..Waiting::default() });
-        Ok(Self { waiting, ready: Condvar::new(), told: AtomicBool::new(false), pipe })
+        Ok(Self { waiting, ready: Condvar::new(), told: AtomicBool::new(false), pipe, outbox: Outbox::default() })
     }
 
     /// The descriptor that is readable while something waits for a loop.
@@ -318,9 +354,7 @@ impl Bridge {
 
     /// The call for a record begins on the loop.
     fn begins(&self, number: u64) {
-        if let Some(awaited) = lock(&self.waiting).answers.get(&number) {
-            awaited.begun.get_or_init(Instant::now);
-        }
+        self.begun(&lock(&self.waiting), number);
     }
 
     /// The next record that a thread is to work on, with its number, and whether another thread is to be started;
@@ -349,9 +383,8 @@ impl Bridge {
     /// waits to be taken.
     fn send(&self) -> bool {
         let answered = std::mem::take(&mut lock(&self.waiting).answered);
-        for (asked, answer) in answered {
-            // As in `answer_now`.
-            let _ = asked.send(answer);
+        for (number, asker, answer) in answered {
+            self.reply(number, asker, answer);
         }
         self.told.load(Ordering::Acquire)
     }
@@ -361,14 +394,70 @@ impl Bridge {
         let mut waiting = lock(&self.waiting);
         waiting.is_closed = true;
         let unwanted = std::mem::take(&mut waiting.begin);
-        Self::end_if_over(waiting);
+        self.end_if_over(waiting);
         self.ready.notify_all();
         drop(unwanted);
     }
 
     /// All that ran on a loop has ended.
     fn ended(&self) {
-        end(&mut lock(&self.waiting));
+        self.end(&mut lock(&self.waiting));
+    }
+
+    /// Wakes whoever waits by the descriptor, as a record does.
+    fn wake(&self) {
+        self.tell();
+    }
+
+    /// Nothing is begun any more, and nothing that was begun is waited for.
+    fn refuse(&self, why: &str) {
+        self.is_stuck(why);
+    }
+
+    /// In a worker: records of its job, each with the job's number for it.
+    fn hand_over(&self, records: Vec<(u64, Bound<'_, PyAny>)>, is_timed: bool) {
+        for (number, record) in records {
+            let value = Value::of(&record);
+            let mut waiting = lock(&self.waiting);
+            if let Some(stuck) = &waiting.stuck {
+                let answer = Err(Refused::Stuck(stuck.clone()));
+                drop(waiting);
+                self.outbox.post(number, News::Answer(answer));
+                continue;
+            }
+            waiting.begin.push_back((number, value));
+            waiting.answers.insert(number, Awaited { asker: Asker::Job { is_timed }, begun: Arc::default() });
+            drop(waiting);
+            self.tell();
+        }
+    }
+
+    /// In a worker: its job does not wait for a record any more. Says whether that was begun.
+    fn cancel(&self, number: u64) -> bool {
+        self.give_up(number)
+    }
+
+    /// Whether a loop has not taken notice that this record was given up.
+    fn is_unnoticed(&self, number: u64) -> bool {
+        self.is_untold(number)
+    }
+
+    /// In a worker: waits for what its job is to be told of, each with the number of the record, a word for what it is,
+    /// and the results, the exception or the text. `None` when nothing more comes.
+    fn answers<'py>(&self, py: Python<'py>) -> PyResult<Option<Vec<Crossing<'py>>>> {
+        self.outbox.take(py)
+    }
+
+    /// Waits until all calls have ended, for so many seconds at most. Says whether they have.
+    fn wait_ended(&self, py: Python<'_>, seconds: Seconds) -> bool {
+        let until = Instant::now().checked_add(seconds.0);
+        py.detach(|| {
+            self.await_end(|| {
+                let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
+                std::thread::park_timeout(left);
+                !left.is_zero()
+            })
+        })
     }
 }
 

@@ -73,6 +73,8 @@ impl Event {
 enum Broken {
     Cancelled,
     Interrupted,
+    /// Something else can be read.
+    Besides,
     Late,
     End,
     Failed(io::Error),
@@ -91,7 +93,7 @@ impl Broken {
     fn raised(self) -> PyErr {
         match self {
             Self::Cancelled => Cancelled::new_err("the job is being cancelled"),
-            Self::Interrupted => PyOSError::new_err("interrupted"),
+            Self::Interrupted | Self::Besides => PyOSError::new_err("interrupted"),
             Self::Late => PyTimeoutError::new_err("nothing came in time"),
             Self::End => PyEOFError::new_err("the other side has closed the connection"),
             Self::Failed(error) => error.into(),
@@ -104,6 +106,8 @@ impl Broken {
 struct Patience {
     until: Option<Instant>,
     heeds_cancel: bool,
+    /// A descriptor that ends the wait when it can be read; -1 for none.
+    besides: RawFd,
 }
 
 #[pymethods]
@@ -143,7 +147,7 @@ impl Channel {
         let head = head(kind, id, &lengths).map_err(PyValueError::new_err)?;
         let mut pieces = vec![Piece { start: head.as_ptr(), length: head.len() }];
         pieces.extend(parts.iter().map(|part| Piece { start: part.buf_ptr().cast(), length: part.len_bytes() }));
-        let patience = Patience { until: until(timeout), heeds_cancel };
+        let patience = Patience { until: until(timeout), heeds_cancel, besides: -1 };
         self.going_on(py, || {
             let _writing = lock(&self.writing);
             let mut rest = Pieces(&mut pieces);
@@ -160,19 +164,34 @@ impl Channel {
     /// The next frame: its kind, its id, its first part as ``bytes`` and the others as a list of ``bytearray``. Raises
     /// ``TimeoutError`` after so many seconds, ``EOFError`` at the end, and `Cancelled`.
     #[pyo3(signature = (timeout=None, heeds_cancel=true))]
-    fn receive<'py>(
-        &self,
-        py: Python<'py>,
-        timeout: Option<Seconds>,
-        heeds_cancel: bool,
-    ) -> PyResult<(u8, u64, Bound<'py, PyBytes>, Bound<'py, PyList>)> {
-        let patience = Patience { until: until(timeout), heeds_cancel };
+    fn receive<'py>(&self, py: Python<'py>, timeout: Option<Seconds>, heeds_cancel: bool) -> PyResult<Came<'py>> {
+        let patience = Patience { until: until(timeout), heeds_cancel, besides: -1 };
         let frame = self.going_on(py, || self.read(patience))?;
-        let mut parts = frame.parts.iter();
-        let first = PyBytes::new(py, parts.next().map_or(&[], Vec::as_slice));
-        let others = PyList::new(py, parts.map(|part| PyByteArray::new(py, part)))?;
-        Ok((frame.kind, frame.id, first, others))
+        came(py, &frame)
     }
+
+    /// The same, or ``None`` when a descriptor can be read and there is no frame.
+    fn receive_beside<'py>(&self, py: Python<'py>, descriptor: RawFd) -> PyResult<Option<Came<'py>>> {
+        let patience = Patience { until: None, heeds_cancel: false, besides: descriptor };
+        match self.going_on(py, || match self.read(patience) {
+            Ok(frame) => Ok(Some(frame)),
+            Err(Broken::Besides) => Ok(None),
+            Err(broken) => Err(broken),
+        })? {
+            Some(frame) => came(py, &frame).map(Some),
+            None => Ok(None),
+        }
+    }
+}
+
+/// A frame for Python: its kind, its id, its first part and the others.
+type Came<'py> = (u8, u64, Bound<'py, PyBytes>, Bound<'py, PyList>);
+
+fn came<'py>(py: Python<'py>, frame: &Frame) -> PyResult<Came<'py>> {
+    let mut parts = frame.parts.iter();
+    let first = PyBytes::new(py, parts.next().map_or(&[], Vec::as_slice));
+    let others = PyList::new(py, parts.map(|part| PyByteArray::new(py, part)))?;
+    Ok((frame.kind, frame.id, first, others))
 }
 
 fn until(timeout: Option<Seconds>) -> Option<Instant> {
@@ -298,6 +317,7 @@ impl Channel {
             asked(self.socket.as_raw_fd(), if to_write { libc::POLLOUT | libc::POLLIN } else { libc::POLLIN }),
             asked(job.map_or(-1, |job| job.bell.as_fd().as_raw_fd()), libc::POLLIN),
             asked(if to_write { -1 } else { self.came.0.as_raw_fd() }, libc::POLLIN),
+            asked(patience.besides, libc::POLLIN),
         ];
         // SAFETY: they are there.
         let found = unsafe { libc::poll(asked.as_mut_ptr(), asked.len() as _, left.map_or(-1, in_millis)) };
@@ -310,6 +330,9 @@ impl Channel {
         }
         if let Some(job) = job.filter(|_| asked[1].revents != 0) {
             job.bell.silence();
+        }
+        if asked[3].revents != 0 && asked[0].revents == 0 {
+            return Err(Broken::Besides);
         }
         if to_write && asked[0].revents & libc::POLLIN != 0 {
             return match self.reader.try_lock() {

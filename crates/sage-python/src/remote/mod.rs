@@ -3,9 +3,11 @@
 
 mod channel;
 mod operator;
+mod outbox;
 mod wire;
 mod worker;
 
 pub(crate) use channel::Channel;
 pub(crate) use operator::RemoteChain;
+pub(crate) use outbox::{Crossing, News, Outbox};
 pub(crate) use worker::{WorkerChain, die_with_parent};
