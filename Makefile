@@ -4,7 +4,7 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo logs test test-kafka test-python test-install wheel python parity
+.PHONY: help demo logs test test-kafka test-python test-install test-ray wheel python parity
 .PHONY: parity-page check bench bench-python nextest
 
 help: ## Show this list
@@ -20,6 +20,7 @@ test: nextest test-kafka test-python ## Run every test
 	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
+	$(MAKE) --no-print-directory test-ray
 
 # A feature of its own: it compiles librdkafka once, which takes one to three minutes.
 test-kafka: nextest ## Run the tests of the Kafka connectors
@@ -49,6 +50,17 @@ parity: python ## Run the examples of SAGE=checkout that need only its kernel: r
 
 parity-page: .venv/tools ## Write the tables of docs/parity.md from python/tests/parity_table
 	cd python/tests && ../../.venv/bin/python -m parity_table
+
+# Ray comes into an environment of its own, with the wheel; it begins once.
+test-ray: test-install .venv-ray/tools ## Run the tests of functions on a Ray cluster
+	.venv-ray/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall \
+		target/fresh/wheel/*.whl
+	.venv-ray/bin/pytest --quiet python/ray_tests
+
+.venv-ray/tools: python/ray_tests/requirements.txt
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/pip install --quiet --disable-pip-version-check -r python/ray_tests/requirements.txt
+	touch .venv-ray/tools
 
 # Makes a wheel of what the tests built, without compiling again, and installs it into an empty environment.
 test-install: .venv/tools

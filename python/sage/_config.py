@@ -13,11 +13,12 @@ from ._arguments import check_spelling, folder, meant, seconds, truth
 
 if TYPE_CHECKING:
     from ._faults import Faults
+    from .ray._cluster import Settings
 
 #: What the engine reads of the ``config`` of an environment; the sections, with their keys.
 KEYS = (
     *("timeouts", "most_queued_calls", "queue_bytes", "on_signal", "log_dir", "keep_none"),
-    *("fault_tolerance", "on_worker_loss"),
+    *("fault_tolerance", "on_worker_loss", "ray"),
 )
 
 
@@ -32,10 +33,10 @@ class Timeouts(NamedTuple):
 
 
 def check_workers(workers: Any) -> str | None:
-    """Where functions are to run: ``None`` or ``"processes"``."""
-    if workers is None or workers == "processes":
+    """Where functions are to run: ``None``, ``"processes"`` or ``"ray"``."""
+    if workers is None or workers in ("processes", "ray"):
         return workers and str(workers)
-    raise ValueError(f'`workers` is "processes", or None for threads of this process, not {workers!r}')
+    raise ValueError(f'`workers` is "processes", "ray", or None for threads of this process, not {workers!r}')
 
 
 def check_worker_loss(what: str, word: Any) -> str:
@@ -48,6 +49,18 @@ def check_worker_loss(what: str, word: Any) -> str:
 def worker_loss_of(config: Mapping[Any, Any]) -> str:
     """The same, where a step does not say it."""
     return check_worker_loss("`on_worker_loss` of `config`", config.get("on_worker_loss", "fail"))
+
+
+def ray_of(config: Mapping[Any, Any]) -> Settings | None:
+    """What a configuration says of the Ray cluster of its workers, if that is anything."""
+    given = config.get("ray")
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise TypeError(f"`ray` of `config` is a mapping, not {given!r}")
+    from .ray._cluster import settings  # few programs have one
+
+    return settings(given)
 
 
 def check_config(config: dict[Any, Any]) -> None:
@@ -64,6 +77,7 @@ def check_config(config: dict[Any, Any]) -> None:
     log_dir_of(config)
     faults_of(config)
     worker_loss_of(config)
+    ray_of(config)
 
 
 def timeouts_of(config: Mapping[Any, Any]) -> Timeouts:

@@ -17,6 +17,7 @@ from ._sage import Binding, caller
 if TYPE_CHECKING:
     from ._faults import Faults
     from ._processes import Guard, WorkerTold
+    from .ray._cluster import Cluster
     from ._restarts import Restarts
     from ._running import Run
     from ._sage import Caller, Handle, ServiceFuture
@@ -57,6 +58,8 @@ class ServiceCalls:
         self.kept: list[str] = []
         #: Results of the job's functions that are no records.
         self.nones = Nones()
+        #: The Ray cluster of the job's workers, if there are such.
+        self.cluster: Cluster = None  # type: ignore[assignment]
         #: What worker processes have told at their end.
         self.workers: list[WorkerTold] = []
         #: The job's id, and the folder for what its functions write, if it has log files: both from `bind` on.
@@ -81,6 +84,8 @@ class ServiceCalls:
     def bind(self, handles: dict[str, Handle], job_id: str, log_dir: str | None) -> None:
         """The services of the job, its id and its folder, before anything of it runs."""
         self.job_id, self.log_dir = job_id, log_dir
+        if self.cluster is not None:
+            self.cluster.job = job_id
         self._handles.update(handles)
         for name, binding in self._typed.items():
             binding.bind(handles[name])

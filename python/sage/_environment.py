@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 from . import _sage
 from ._arguments import check_call, said, seconds, text, truth, warn, whole
 from ._config import Timeouts, check_config, check_workers, faults_of, log_dir_of, on_signal_of, timeouts_of
-from ._config import worker_loss_of
+from ._config import ray_of, worker_loss_of
 from ._context import Context, JobContext, ServiceCalls
 from ._handles import ServiceHandle, name_of_service
 from ._interrupted import Sources
@@ -283,6 +283,12 @@ class LocalEnvironment(Pipeline):
             try:
                 steps = plan(self._steps, context, open_ends)
                 options = self._options(context)
+                on_ray = [(step.name, step.parallelism) for step in steps if getattr(step.make, "where", "") == "ray"]
+                if on_ray:
+                    from .ray._cluster import joined
+
+                    calls.cluster = joined(ray_of(self.config), on_ray, context.timeouts.setup)
+                    run.at_end.append(calls.cluster.leave)
                 for step in steps:
                     if isinstance(step.make, Maker):
                         step.make = step.make.here(calls)

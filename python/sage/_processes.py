@@ -109,6 +109,11 @@ class Process:
             self.end()
             raise OSError(f"a worker could not be started: {line or 'the guard of the workers has ended'}")
         self.pid = int(line)
+        #: The machine, where that is not this one.
+        self.node = ""
+
+    def began(self, pid: int, node: str) -> None:
+        """It says what it is, which the guard has told already."""
 
     def _line(self, timeout: float | None) -> str:
         """The next line that the guard tells of it; an empty one if there is none."""

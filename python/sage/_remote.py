@@ -115,7 +115,8 @@ class Remote:
         name = self._maker.name
         which = f" {self._replica}" if self._parallelism > 1 else ""
         who, label = f"the worker{which} of `{name}`", f"{name}{which}"
-        worker = self._worker = WorkerProcess(self._calls, who, name, self._replica, label, self._pause)
+        where = self._maker.where
+        worker = self._worker = WorkerProcess(self._calls, who, name, self._replica, label, self._pause, where)
         try:
             worker.greet()
         except Closed:

@@ -49,11 +49,12 @@ class DataStream:
     - ``in_flight``: how many records are worked on at the same time, 1 to 1,048,576; the default for ``async def``
       functions is 64. With it, a function that is not async is called on threads, at most 256. ``ordered=False`` sends
       results on as they come. ``timeout`` is how long each record may take, in seconds from the begin of its call;
-    - ``workers``: ``"processes"`` runs the function in a process of its own for each of its replicas, ``None`` on a
-      thread; the default is that of the environment. ``parallelism`` is what it was. ``on_worker_loss`` says what
-      becomes of a process that ends by itself, such as one that was killed: ``"fail"`` (the default) fails the job,
-      ``"restart"`` starts another one, which gets the records again that the first one had. So some records may be
-      worked on, and go on, more than once. It is for functions that keep no state.
+    - ``workers``: ``"processes"`` runs the function in a process of its own for each of its replicas, ``"ray"`` in an
+      actor of a Ray cluster (see ``sage.ray``), ``None`` on a thread; the default is that of the environment.
+      ``parallelism`` is what it was. ``on_worker_loss`` says what becomes of a process that ends by itself, such as one
+      that was killed: ``"fail"`` (the default) fails the job, ``"restart"`` starts another one, which gets the records
+      again that the first one had. So some records may be worked on, and go on, more than once. It is for functions
+      that keep no state.
     """
 
     def __init__(self, environment: Pipeline, step: Transformation, output: int = 0) -> None:

@@ -12,11 +12,14 @@ import logging
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import time
 import types
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -233,7 +236,7 @@ class Worker:
 
     def run(self) -> None:
         """Runs until the job says that it is over."""
-        self._link.send(HELLO, version)
+        self._link.send(HELLO, (version, os.getpid(), socket.gethostname()))
         while True:
             kind, value = self._link.next()
             if kind == INIT:
@@ -357,23 +360,35 @@ def binding(name: str) -> Any:
     return RemoteService(_link, name)
 
 
+@contextmanager
+def standing_in(link: Link) -> Iterator[None]:
+    """Makes this process the job's: its main module, and where what is printed and logged goes."""
+    global _link
+    _link, logged = link, Logged(link)
+    before = sys.modules["__main__"], sys.argv[:], sys.stdout, sys.stderr
+    sys.modules["__main__"], sys.argv[:] = Main(link), [""]
+    sys.stdout, sys.stderr = Printed(link, "out"), Printed(link, "err")
+    logging.root.addHandler(logged)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(logged)
+        sys.modules["__main__"], sys.argv[:], sys.stdout, sys.stderr = before
+
+
 def main() -> None:
     """Runs the worker."""
-    global _link
     die_with_parent()
     descriptor = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    link = _link = Link(Channel(descriptor))
-    sys.modules["__main__"] = Main(link)
-    sys.argv[:] = [""]
-    sys.stdout, sys.stderr = Printed(link, "out"), Printed(link, "err")
-    logging.root.addHandler(Logged(link))
+    link = Link(Channel(descriptor))
     ours = Worker(link)
     signal.signal(signal.SIGTERM, ours.end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        ours.run()
+        with standing_in(link):
+            ours.run()
     except EOFError:
         os._exit(1)  # the job's process is gone

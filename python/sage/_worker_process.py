@@ -29,7 +29,14 @@ class WorkerProcess:
     """A process, and the socket to it. It has begun when it was made."""
 
     def __init__(
-        self, calls: ServiceCalls, who: str, name: str, replica: int = 0, label: str = "", pause: Any = None
+        self,
+        calls: ServiceCalls,
+        who: str,
+        name: str,
+        replica: int = 0,
+        label: str = "",
+        pause: Any = None,
+        where: str = "processes",
     ) -> None:
         self._calls = calls
         self._who = who
@@ -39,7 +46,11 @@ class WorkerProcess:
         self._label = label or name
         #: Whether its waits go on though the job is being cancelled, as it was told to end.
         self.is_closing = False
-        self.process = Process(calls.guard, command())
+        self.process: Any = None
+        if where == "ray":
+            self.process = calls.cluster.worker(name, replica, pause)
+        else:
+            self.process = Process(calls.guard, command())
         #: ``None`` when it has ended.
         self.channel: Channel | None = None
         try:
@@ -51,13 +62,16 @@ class WorkerProcess:
     @property
     def told(self) -> str:
         """What messages call it."""
-        return f"{self._who} (process {self.process.pid})"
+        on = f" on {self.process.node}" if self.process.node else ""
+        return f"{self._who} (process {self.process.pid}{on})"
 
     def greet(self, timeout: float | None = None) -> None:
         """Waits until it has begun. Raises ``RuntimeError`` for one of another version."""
         kind, _, its = self.next(timeout)
-        if kind != HELLO or its != version:
+        its, *here = its if kind == HELLO else ("?",)
+        if its != version:
             raise RuntimeError(f"{self.told} has version {its} of the package, and not {version}")
+        self.process.began(*here)
 
     def circumstances(self) -> dict[str, Any]:
         """What each process has to know of its job's."""
@@ -112,9 +126,9 @@ class WorkerProcess:
         the last of them."""
         self.channel = None
         process = self.process
-        left = process.end()
+        left: int = process.end()
         end = process.ended(0.0) or "has not ended"
-        told = WorkerTold(self._name, self._replica, process.pid, "", process.cpu, process.peak_bytes, end)
+        told = WorkerTold(self._name, self._replica, process.pid, process.node, process.cpu, process.peak_bytes, end)
         self._calls.workers.append(told)
         return left
 

@@ -367,7 +367,7 @@ def test_a_step_says_where_it_runs() -> None:
     assert os.getpid() not in pids
     with pytest.raises(ValueError, match="sink"):
         env.from_batch([1]).sink(print, workers="processes")
-    with pytest.raises(ValueError, match='"processes", or None'):
+    with pytest.raises(ValueError, match='"processes", "ray", or None'):
         LocalEnvironment("x", workers="threads")
 
 

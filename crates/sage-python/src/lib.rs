@@ -147,6 +147,6 @@ mod _sage {
         service::Handle,
         spec::{Reset, Role, Spec, Strategy},
         thread::{await_end, end_attaching},
-        waits::{Cancelled, Pause, Wait, wait_in_source},
+        waits::{Bell, Cancelled, Pause, Wait, wait_in_source},
     };
 }

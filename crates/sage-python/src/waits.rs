@@ -2,7 +2,7 @@
 //! its next record.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use pyo3::create_exception;
 use pyo3::exceptions::PyBaseException;
 use pyo3::prelude::*;
-use sage::{Cancelling, OpenContext, SourceContext};
+use sage::{Cancelling, JobBell, OpenContext, SourceContext};
 
 use crate::spec::Seconds;
 use crate::thread::lock;
@@ -39,6 +39,34 @@ impl Pause {
     /// last. Raises `Cancelled`.
     fn __call__(&self, py: Python<'_>, seconds: Seconds) -> PyResult<bool> {
         py.detach(|| self.0.pause(seconds.0)).map_err(|_| Cancelled::new_err("the job is being cancelled"))
+    }
+}
+
+/// Tells waits in ``poll`` that the job asks something else of its tasks.
+#[pyclass(frozen, module = "sage._sage")]
+pub(crate) struct Bell {
+    bell: JobBell,
+    cancelling: Cancelling,
+}
+
+#[pymethods]
+impl Bell {
+    /// That of a replica's `pause`.
+    #[new]
+    fn new(pause: &Pause) -> PyResult<Self> {
+        let cancelling = pause.cancelling();
+        Ok(Self { bell: cancelling.bell()?, cancelling })
+    }
+
+    /// The descriptor, which is readable then.
+    fn fileno(&self) -> i32 {
+        self.bell.as_fd().as_raw_fd()
+    }
+
+    /// Takes note of it; says whether the job is being cancelled.
+    fn heed(&self) -> bool {
+        self.bell.silence();
+        self.cancelling.has_begun()
     }
 }
 

@@ -1,0 +1,45 @@
+"""Jobs whose functions run on a Ray cluster: see ``RayEnvironment``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .._environment import LocalEnvironment
+from ._cluster import check_address
+
+__all__ = ["RayEnvironment"]
+
+
+class RayEnvironment(LocalEnvironment):
+    """As ``LocalEnvironment(name, workers="ray")``: functions run in actors of a Ray cluster.
+
+    The cluster is the one that this process uses already (``ray.init``), else the one at ``address`` or of the
+    environment variable ``RAY_ADDRESS``, and is left as it is when the job is over. If there is none, one is begun on
+    this machine, and ended with the job. ``namespace`` is that of the actors.
+
+    ``config["ray"]`` may have ``num_cpus`` (default 1), ``num_gpus``, ``memory``, ``resources`` and
+    ``scheduling_strategy``, as ``ray.remote`` takes them, for each worker, and ``runtime_env``.
+
+    Workers dial back to this program: it has to run on the cluster, as by ``ray job submit``. What goes between is not
+    encrypted.
+    """
+
+    #: Where its jobs run.
+    platform = "ray"
+
+    def __init__(
+        self,
+        name: str = "rayenvironment",
+        config: Mapping[str, Any] | None = None,
+        scheduler: Any = None,
+        enable_monitoring: bool = False,
+        *,
+        address: str | None = None,
+        namespace: str | None = None,
+    ) -> None:
+        check_address(address)
+        given = dict(config or {})
+        said = {"address": address, "namespace": namespace}
+        given["ray"] = {**given.get("ray", {}), **{key: value for key, value in said.items() if value is not None}}
+        super().__init__(name, given, scheduler, enable_monitoring, workers="ray")

@@ -1,0 +1,32 @@
+"""What an actor does: the worker program, in the actor's own process."""
+
+from __future__ import annotations
+
+import resource
+
+from .._dial import dial
+from .._sage import Channel
+from .._worker import Link, Worker, standing_in
+
+_worker: Worker | None = None
+
+
+def run(host: str, port: int, key: bytes) -> tuple[float, int]:
+    """Runs the functions of a replica until the job says that it is over, or is gone. Returns what the process has
+    used: seconds of processors, and the most bytes that it had."""
+    global _worker
+    link = Link(Channel(dial(host, port, key).detach()))
+    worker = _worker = Worker(link)
+    with standing_in(link):
+        try:
+            worker.run()
+        except EOFError:
+            pass  # the job's process is gone
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime, used.ru_maxrss << 10
+
+
+def end() -> None:
+    """What is under way is dropped behind the record that is worked on."""
+    if _worker is not None:
+        _worker.end()
