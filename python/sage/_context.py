@@ -62,6 +62,8 @@ class ServiceCalls:
         self.cluster: Cluster = None  # type: ignore[assignment]
         #: What worker processes have told at their end.
         self.workers: list[WorkerTold] = []
+        #: What else the report is to note.
+        self.notes: list[str] = []
         #: The job's id, and the folder for what its functions write, if it has log files: both from `bind` on.
         self.job_id: str | None = None
         self.log_dir: str | None = None
@@ -102,6 +104,12 @@ class ServiceCalls:
             if name in self._typed:
                 self._typed[name].unbind(handle)
         self.loop.abandon()
+
+    def lost(self, name: str) -> None:
+        """The process of a service is gone."""
+        handle = self._handles.get(name)
+        if handle is not None:
+            handle.lost()
 
     def key_of(self, name: str, replica: int) -> CurrentKey:
         """The key of the record that a replica of a step works on."""

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
 from . import _sage
-from ._arguments import check_call, said, seconds, text, truth, warn, whole
+from ._arguments import check_call, parameters, said, seconds, text, truth, warn, whole
 from ._config import Timeouts, check_config, check_workers, faults_of, log_dir_of, on_signal_of, timeouts_of
 from ._config import ray_of, worker_loss_of
 from ._context import Context, JobContext, ServiceCalls
@@ -40,6 +40,8 @@ class _Registration(NamedTuple):
     name: str
     factory: Any
     after: list[str]
+    #: In a process of its own.
+    isolated: bool
 
 
 class _Options(NamedTuple):
@@ -109,6 +111,8 @@ class LocalEnvironment(Pipeline):
         check_config(self.config)
         self._after: dict[str, list[str]] = {}
         self._bindings: dict[str, _sage.Binding] = {}
+        #: The services that have processes of their own.
+        self._isolated: set[str] = set()
         self._consumed: set[Transformation] = set()
         #: Is asked about each task before it starts: see ``BaseScheduler``.
         self.scheduler = scheduler_of(scheduler)
@@ -167,11 +171,17 @@ class LocalEnvironment(Pipeline):
     def register_service(
         self, service_name: str, service_class: Any, *args: Any, **kwargs: Any
     ) -> ServiceFactory:
-        """Registers a service, given as a class with the arguments of its constructor. Returns what makes it."""
+        """Registers a service, given as a class with the arguments of its constructor. Returns what makes it.
+
+        ``remote=True`` gives it a process of its own, as ``isolated`` of ``service`` does; unless the constructor has
+        an argument of that name."""
         if not callable(service_class):
             raise TypeError(f"`register_service` needs a class, not {service_class!r}")
+        is_isolated = False
+        if "remote" in kwargs and "remote" not in parameters(service_class):
+            is_isolated = truth("`remote`", kwargs.pop("remote"))
         factory = ServiceFactory(service_name, service_class, args, kwargs)
-        self._register(service_name, factory)
+        self._register(service_name, factory, is_isolated=is_isolated)
         return factory
 
     def register_service_factory(self, service_name: str, service_factory: Any) -> Any:
@@ -195,6 +205,7 @@ class LocalEnvironment(Pipeline):
         *,
         after: Iterable[Any] = (),
         timeout: float | None = None,
+        isolated: bool = False,
     ) -> T:
         """Registers a service, given as a class or as a function that makes it. Returns its handle.
 
@@ -208,6 +219,12 @@ class LocalEnvironment(Pipeline):
         ``after`` names the services that this one uses, as handles or names: it starts after them, and is cleaned
         before them. The engine also notices calls to services that are not declared here. ``timeout`` limits each call
         through this handle, in seconds: after it the caller gets a ``TimeoutError``, while the call itself goes on.
+
+        ``isolated=True`` gives the service a process of its own: what it does takes no time of this process's
+        interpreter, and its end is not the program's. The service, the arguments of its calls and their results are
+        pickled. Calls run there at the same time, as here. A hook or call that never ends is ended with the process, at
+        its deadline. If the process ends by itself, calls raise ``ServiceError``, and the report says that the service
+        is lost and was not cleaned.
         """
         if not callable(service):
             raise TypeError(f"`service` needs a class or a function that makes the service, not {service!r}")
@@ -219,16 +236,20 @@ class LocalEnvironment(Pipeline):
         if isinstance(after, (str, ServiceHandle)):
             after = (after,)
         names = [name_of_service(other, self._bindings) for other in after]
-        self._register(name, factory, names)
+        self._register(name, factory, names, truth("`isolated`", isolated))
         return cast(T, ServiceHandle(self._bindings[name], service, timeout))
 
-    def _register(self, name: str, factory: Any, after: list[str] | None = None) -> None:
+    def _register(
+        self, name: str, factory: Any, after: list[str] | None = None, is_isolated: bool = False
+    ) -> None:
         text("the name of a service", name)
         if name in self._services:
             raise ValueError(f"there is a service `{name}` already; choose another name")
         self._services[name] = factory
         self._after[name] = after or []
         self._bindings[name] = _sage.Binding(name)
+        if is_isolated:
+            self._isolated.add(name)
 
     def submit(self, autostop: bool = False, *, progress: bool | None = None) -> JobId:
         """Runs the job. With ``autostop``, waits until it is over and everything is stopped and cleaned. Without,
@@ -272,7 +293,7 @@ class LocalEnvironment(Pipeline):
         context = self._context()
         calls = ServiceCalls(context, self._bindings)
         services = [
-            _Registration(name, self._factory(name, factory, calls), self._after[name])
+            _Registration(name, self._factory(name, factory, calls, context), self._after[name], name in self._isolated)
             for name, factory in self._services.items()
         ]
         run = Run(calls, self.name, submitted)
@@ -413,7 +434,8 @@ class LocalEnvironment(Pipeline):
         for step in [step for step in self._steps if step.owner is None]:
             inputs = ", ".join(before.name for before in step.before)
             lines.append(f"  {step.name}: {described(step)}" + (f" ← {inputs}" if inputs else ""))
-        lines += [f"  service {name}" for name in self._services]
+        where = {name: " in a process of its own" for name in self._isolated}
+        lines += [f"  service {name}{where.get(name, '')}" for name in self._services]
         try:
             steps = plan(self._steps, self._context())
         except _sage.SubmitError as error:
@@ -441,9 +463,15 @@ class LocalEnvironment(Pipeline):
         self.logger.setLevel(level.upper())
         show_on_console(self.logger)
 
-    def _factory(self, name: str, factory: Any, calls: ServiceCalls) -> Any:
+    def _factory(self, name: str, factory: Any, calls: ServiceCalls, job: JobContext) -> Any:
+        if name in self._isolated:
+            from ._isolated import IsolatedHooks  # few environments have some
+            from ._portable import pickled_service
+
+            pickled = pickled_service(name, factory, job)
+            return lambda left: IsolatedHooks(name, pickled, calls, left)
         context = Context(name, calls, self.logger.getChild(name))
-        return lambda: Hooks(lambda: factory.create_service(context), calls.loop)
+        return lambda _left: Hooks(lambda: factory.create_service(context), calls.loop)
 
     def _options(self, context: JobContext) -> _Options:
         config = self.config

@@ -18,6 +18,7 @@ from typing import Any
 
 from ._arguments import warn
 from ._handles import ServiceHandle
+from ._context import JobContext
 from ._makers import Maker
 from ._sage import SubmitError
 
@@ -45,6 +46,21 @@ def pickled(maker: Maker) -> bytes:
         raise SubmitError(
             f"{where} cannot be taken to a worker process: {_said(why)}; make it in the constructor of a function "
             "class, keep it in a service, or run the step with `workers=None`"
+        ) from error
+
+
+def pickled_service(name: str, factory: Any, job: JobContext) -> bytes:
+    """What makes a service, pickled with what it knows of its job. Raises ``SubmitError`` with what cannot be taken to
+    a process."""
+    try:
+        return dumped((factory, name, job))
+    except SubmitError:
+        raise
+    except Exception as error:
+        path, why = _culprit(factory, f"service `{name}`", 0) or (f"service `{name}`", error)
+        raise SubmitError(
+            f"{path} cannot be taken to a process of its own: {_said(why)}; make it in the constructor or in `setup` "
+            "of the service, or leave out `isolated`"
         ) from error
 
 

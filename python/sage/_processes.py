@@ -99,6 +99,8 @@ class Process:
             its.close()
             os.close(pipe)
         self._read = b""
+        #: Of those that ask how it has ended.
+        self._lock = threading.Lock()
         #: As ``waitpid`` gives it, when it is known.
         self._status: int | None = None
         #: What it has used, when it has ended: seconds of processors, and bytes at a time.
@@ -135,13 +137,14 @@ class Process:
 
     def ended(self, timeout: float) -> str | None:
         """How it has ended; ``None`` if it has not within so many seconds."""
-        if self._status is None:
-            line = "" if self._pipe is None else self._line(timeout)
-            if not line:
-                return None
-            number, cpu, kilobytes = line.split()
-            self._status, self.cpu, self.peak_bytes = int(number), float(cpu), int(kilobytes) << 10
-        status = self._status
+        with self._lock:
+            if self._status is None:
+                line = "" if self._pipe is None else self._line(timeout)
+                if not line:
+                    return None
+                number, cpu, kilobytes = line.split()
+                self._status, self.cpu, self.peak_bytes = int(number), float(cpu), int(kilobytes) << 10
+            status = self._status
         if os.WIFSIGNALED(status):
             sent = os.WTERMSIG(status)
             with suppress(ValueError):
@@ -166,6 +169,7 @@ class Process:
                 os.close(pipe)
 
 
-def command() -> list[str]:
+def command(program: str = "") -> list[str]:
     """What starts a worker, with the flags of this interpreter."""
-    return [sys.executable, *_FLAGS._args_from_interpreter_flags(), "-m", "sage.worker"]
+    flags: list[str] = _FLAGS._args_from_interpreter_flags()
+    return [sys.executable, *flags, "-m", "sage.worker", *([program] if program else [])]

@@ -69,6 +69,8 @@ class Run:
         self.restarts = calls.restarts
         #: What its worker processes have told at their end.
         self.workers = calls.workers
+        #: What else the report is to note.
+        self.notes = calls.notes
         self._has_said = False
         #: The message about them.
         self.said: str | None = None

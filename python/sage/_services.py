@@ -34,6 +34,10 @@ class BaseService(InJob):
         """Releases all resources."""
 
 
+#: A call that names no method means the first of these that a service has.
+USUAL = ("process", "execute", "call")
+
+
 class ServiceFactory:
     """Makes a service: of a class with the arguments of its constructor, or by a function.
 
@@ -65,7 +69,8 @@ class ServiceFactory:
 
 
 class Hooks:
-    """The hooks of a service, as the engine calls them. Classes that do not extend ``BaseService`` work too."""
+    """The hooks of a service, as the engine calls them, with the seconds that are left for each. Classes that do not
+    extend ``BaseService`` work too."""
 
     def __init__(self, made: Callable[[], Any], loop: JobLoop) -> None:
         self._loop = loop
@@ -86,16 +91,16 @@ class Hooks:
                 check_hook(f"{type(self.instance).__name__}.{name}", returned)
                 return
 
-    def setup(self) -> None:
+    def setup(self, _left: float = 0.0) -> None:
         """Runs ``setup``, then ``start`` or ``start_running``."""
         self._call("setup")
         self._call("start", "start_running")
 
-    def stop(self) -> None:
+    def stop(self, _left: float = 0.0) -> None:
         """Runs ``stop`` or ``terminate``."""
         self._call("stop", "terminate")
 
-    def cleanup(self) -> None:
+    def cleanup(self, _left: float = 0.0) -> None:
         """Runs ``cleanup`` or ``close``."""
         try:
             self._call("cleanup", "close")
@@ -106,7 +111,15 @@ class Hooks:
         """The exception to raise when a call raised this one. If the method does not exist, it names those that do."""
         if hasattr(self.instance, method):
             return error
-        public = [name for name in dir(self.instance) if not name.startswith("_")]
-        there = [name for name in public if callable(getattr(self.instance, name))]
-        kind = type(self.instance).__name__
-        return AttributeError(f"`{kind}` has no method `{method}`; {like(method, there, 'it has none')}")
+        return no_method(type(self.instance).__name__, method, methods_of(self.instance))
+
+
+def methods_of(instance: Any) -> list[str]:
+    """The names of the public methods of a service."""
+    public = [name for name in dir(instance) if not name.startswith("_")]
+    return [name for name in public if callable(getattr(instance, name, None))]
+
+
+def no_method(kind: str, method: str, there: list[str]) -> AttributeError:
+    """What is raised for a method that a class of services does not have."""
+    return AttributeError(f"`{kind}` has no method `{method}`; {like(method, there, 'it has none')}")

@@ -20,6 +20,11 @@ NAME, NAMED = 16, 17
 #: Of functions that work on several records at a time. Of the parent: records with their numbers, numbers that nobody
 #: waits for any more, and that nothing is to wait for another try. Of the worker: what became of records.
 ASK, CANCEL, HURRY, ANSWER = 18, 19, 20, 21
+#: Of a service in a process of its own. Of the parent: what makes it, a hook to run, a call, and that nobody waits for
+#: that any more. Of the process: what one of these has come to.
+SERVE, HOOK, INVOKE, DROP, INVOKED = 24, 25, 26, 27, 28
+#: Of a worker: how far is the job? The answer is as to a name.
+STATE = 29
 
 #: What is smaller is copied: that costs less than another part.
 LEAST_APART = 64 << 10

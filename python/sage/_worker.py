@@ -29,7 +29,7 @@ from ._makers import FlightMaker
 from ._pickling import packed_exception, unpacked_exception
 from ._sage import Channel, WorkerChain, caller, die_with_parent, version
 from ._wire import BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, HELLO, INIT, LINE, LOG, NAME, NAMED, READY
-from ._wire import RESULT, RETURN, STOP, packed, unpacked
+from ._wire import RESULT, RETURN, STATE, STOP, packed, unpacked
 
 if TYPE_CHECKING:
     from ._worker_flight import WorkerFlight
@@ -55,9 +55,17 @@ class Link:
         self._numbers = itertools.count(1)
         self._main = threading.get_ident()
 
+    def greet(self) -> None:
+        """Says that it has begun, and what it is."""
+        self.send(HELLO, (version, os.getpid(), socket.gethostname()))
+
     def send(self, kind: int, value: Any, number: int = 0) -> None:
         """Sends a frame."""
-        self._channel.send(kind, number, packed(value))
+        self.send_parts(kind, number, packed(value))
+
+    def send_parts(self, kind: int, number: int, parts: list[Any]) -> None:
+        """Sends a frame of what is packed."""
+        self._channel.send(kind, number, parts)
 
     def ask(self, kind: int, value: Any) -> Any:
         """Sends a question, and waits for the answer."""
@@ -124,11 +132,33 @@ class RemoteService:
         return lambda *args, **kwargs: self.call(method, args, kwargs, timeout)
 
 
+class JobElsewhere:
+    """The job, for functions and services that ask how far it is, or ask for its end."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    @property
+    def begun(self) -> JobElsewhere:
+        """See ``Run.begun``."""
+        return self
+
+    @property
+    def state(self) -> str:
+        """How far it is."""
+        return str(self._link.ask(STATE, None))
+
+    def drain(self) -> None:
+        """Ends the sources."""
+        self._link.send(STOP, None)
+
+
 class Calls(ServiceCalls):
     """Calls the services of the job."""
 
     def __init__(self, job: JobContext, link: Link) -> None:
         super().__init__(job, {})
+        self.run: Any = JobElsewhere(link)
         self._link = link
         self._threads: ThreadPoolExecutor | None = None
         services: Any = self._handles
@@ -236,7 +266,7 @@ class Worker:
 
     def run(self) -> None:
         """Runs until the job says that it is over."""
-        self._link.send(HELLO, (version, os.getpid(), socket.gethostname()))
+        self._link.greet()
         while True:
             kind, value = self._link.next()
             if kind == INIT:
@@ -378,17 +408,25 @@ def standing_in(link: Link) -> Iterator[None]:
 
 def main() -> None:
     """Runs the worker."""
+    link: Link
     die_with_parent()
     descriptor = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    link = Link(Channel(descriptor))
-    ours = Worker(link)
-    signal.signal(signal.SIGTERM, ours.end)
+    if sys.argv[1:] == ["service"]:
+        from ._served import Served, ServiceLink  # most workers run functions
+
+        served = ServiceLink(Channel(descriptor))
+        link, run = served, Served(served).run
+    else:
+        link = Link(Channel(descriptor))
+        worker = Worker(link)
+        run = worker.run
+        signal.signal(signal.SIGTERM, worker.end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with standing_in(link):
-            ours.run()
+            run()
     except EOFError:
         os._exit(1)  # the job's process is gone

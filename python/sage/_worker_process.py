@@ -9,13 +9,14 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ._pickling import packed_exception
 from ._portable import dumped
 from ._processes import Process, WorkerTold, command
 from ._sage import Channel, version
-from ._wire import CALL, HELLO, LINE, LOG, NAME, NAMED, RETURN, STOP, packed, unpacked
+from ._wire import CALL, HELLO, LINE, LOG, NAME, NAMED, RETURN, STATE, STOP, packed, unpacked
 
 if TYPE_CHECKING:
     from ._context import ServiceCalls
@@ -37,6 +38,7 @@ class WorkerProcess:
         label: str = "",
         pause: Any = None,
         where: str = "processes",
+        program: str = "",
     ) -> None:
         self._calls = calls
         self._who = who
@@ -50,7 +52,7 @@ class WorkerProcess:
         if where == "ray":
             self.process = calls.cluster.worker(name, replica, pause)
         else:
-            self.process = Process(calls.guard, command())
+            self.process = Process(calls.guard, command(program))
         #: ``None`` when it has ended.
         self.channel: Channel | None = None
         try:
@@ -80,9 +82,10 @@ class WorkerProcess:
 
     def send(self, kind: int, value: Any, number: int = 0, timeout: float | None = None) -> None:
         """Sends a frame. Raises ``Closed``."""
-        self._send(kind, number, packed(value), timeout)
+        self.send_parts(kind, number, packed(value), timeout)
 
-    def _send(self, kind: int, number: int, parts: list[Any], timeout: float | None = None) -> None:
+    def send_parts(self, kind: int, number: int, parts: list[Any], timeout: float | None = None) -> None:
+        """As ``send``, of what is packed already."""
         try:
             self._open().send(kind, number, parts, not self.is_closing, timeout)
         except EOFError:
@@ -121,12 +124,12 @@ class WorkerProcess:
         """How it has ended, when ``Closed`` was raised."""
         return self.process.ended(1.0) or "has closed its connection"
 
-    def end(self) -> int:
-        """Ends the process, and keeps what it has come to. Says how many processes all of the job's have left, if it is
-        the last of them."""
+    def end(self, lingers: float | None = None) -> int:
+        """Ends the process, which has so many seconds to end by itself, and keeps what it has come to. Says how many
+        processes all of the job's have left, if it is the last of them."""
         self.channel = None
         process = self.process
-        left: int = process.end()
+        left: int = process.end() if lingers is None else process.end(lingers)
         end = process.ended(0.0) or "has not ended"
         told = WorkerTold(self._name, self._replica, process.pid, process.node, process.cpu, process.peak_bytes, end)
         self._calls.workers.append(told)
@@ -150,7 +153,7 @@ class WorkerProcess:
             result = True, self._calls.call(name, *args, method=method, timeout=timeout, **kwargs)
         except BaseException as exception:
             result = False, exception
-        self._return(number, *result)
+        self.answer(number, *result)
 
     def call_beside(self, number: int, call: Any) -> None:
         """Has another thread call a service for it."""
@@ -158,7 +161,7 @@ class WorkerProcess:
         try:
             future = self._calls.asynchronous(name, *args, method=method, timeout=timeout, **kwargs)
         except BaseException as exception:
-            self._return(number, False, exception)
+            self.answer(number, False, exception)
             return
         future.add_done_callback(lambda done: self._returned(number, done))
 
@@ -171,16 +174,17 @@ class WorkerProcess:
             result = True, done.result()
         except BaseException as exception:
             result = False, exception
-        self._return(number, *result)
+        self.answer(number, *result)
 
-    def _return(self, number: int, is_result: bool, value: Any) -> None:
+    def answer(self, number: int, is_result: bool, value: Any) -> None:
+        """Says what a call of a service has come to."""
         try:
             parts = packed((is_result, value if is_result else packed_exception(value)))
         except Exception as error:
             told = TypeError(f"the result of a service cannot be taken to a worker: {type(error).__name__}: {error}")
             parts = packed((False, packed_exception(told)))
         try:
-            self._send(RETURN, number, parts)
+            self.send_parts(RETURN, number, parts)
         except (Closed, OSError):
             pass  # whoever waits for its results is told
 
@@ -197,6 +201,11 @@ class WorkerProcess:
         run = self._calls.run
         if run is not None:
             run.begun.drain()
+
+    def _state(self, number: int, _nothing: Any) -> None:
+        run = self._calls.run
+        with suppress(Closed):  # as above
+            self.send(NAMED, "ended" if run is None else run.begun.state, number)
 
     def _named(self, number: int, name: str) -> None:
         """A name of the main module, which is not the main module there."""
@@ -215,7 +224,7 @@ def left_behind(count: int) -> list[str]:
     if not count:
         return []
     what = "1 process" if count == 1 else f"{count} processes"
-    return [f"{what} that functions in workers had started and left was killed"]
+    return [f"{what} that workers had started and left was killed"]
 
 
 def _levels() -> dict[str, int]:
@@ -230,5 +239,6 @@ _ASKED: dict[int, Callable[[WorkerProcess, int, Any], None]] = {
     LINE: WorkerProcess._printed,
     LOG: WorkerProcess._logged,
     STOP: WorkerProcess._stop,
+    STATE: WorkerProcess._state,
     NAME: WorkerProcess._named,
 }

@@ -561,7 +561,7 @@ def test_a_process_that_a_function_has_left_is_ended(workers: LocalEnvironment) 
     left = workers.from_batch([1]).map(_leave_process).collect()
     report = workers.submit(autostop=True).report
     assert not Path(f"/proc/{left[0]}").exists()
-    assert "1 process that functions in workers had started" in str(report)
+    assert "1 process that workers had started" in str(report)
 
 
 def _leave_process(n: int) -> int:

@@ -86,8 +86,8 @@ pub use operator::{
     ProcessFunction, Timer, ZipError,
 };
 pub use service::{
-    AsyncService, CallError, Dependency, Hook, HookContext, Service, ServiceBuilder, ServiceHandle, ServiceRef,
-    ServiceReport, ServiceState,
+    AsyncService, CallError, Dependency, Hook, HookContext, HookEnded, Service, ServiceBuilder, ServiceHandle,
+    ServiceRef, ServiceReport, ServiceState,
 };
 pub use sink::{Collected, Sink, WriteError};
 pub use source::{Line, Next, ReadError, Source, SourceContext};

@@ -1,10 +1,10 @@
 //! Errors on their way from Python into a job's report, and back.
 
 use pyo3::create_exception;
-use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTypeError};
+use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTimeoutError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use sage::{BoxError, Fatal, RetriesExhausted};
+use sage::{BoxError, Fatal, HookEnded, RetriesExhausted};
 
 use crate::thread::attach;
 
@@ -17,6 +17,12 @@ create_exception!(
     "A function returned something to await, and nothing awaits it."
 );
 create_exception!(sage, WorkerLost, PyRuntimeError, "A worker process has ended though nobody asked it to.");
+create_exception!(
+    sage._sage,
+    HookOverdue,
+    PyTimeoutError,
+    "A hook of a service in a process of its own did not end by its deadline, and that process is ended."
+);
 create_exception!(
     sage._sage,
     StateNotKept,
@@ -67,6 +73,14 @@ impl Raised {
         let is_fatal = is_fatal(py, &exception) || told(intern!(py, "_sage_is_fatal")).is_ok();
         let attempts = told(intern!(py, "_sage_attempts")).and_then(|attempts| attempts.extract()).ok();
         Self { exception, message, is_fatal, attempts }
+    }
+
+    /// As an error of a hook.
+    pub(crate) fn of_hook(self) -> BoxError {
+        if attach(|py| self.exception.is_instance_of::<HookOverdue>(py)) {
+            return HookEnded(self.message).into();
+        }
+        self.into()
     }
 
     /// As an error of a record, of which a policy may say what becomes of it.

@@ -137,7 +137,7 @@ mod _sage {
     use crate::{
         bridge::Bridge,
         call_service::caller,
-        error::{NotAwaited, ServiceError, StateNotKept, SubmitError, WorkerLost},
+        error::{HookOverdue, NotAwaited, ServiceError, StateNotKept, SubmitError, WorkerLost},
         future::ServiceFuture,
         job::{Job, WorksFor},
         method::Binding,
@@ -147,6 +147,6 @@ mod _sage {
         service::Handle,
         spec::{Reset, Role, Spec, Strategy},
         thread::{await_end, end_attaching},
-        waits::{Bell, Cancelled, Pause, Wait, wait_in_source},
+        waits::{Bell, Cancelled, Pause, Wait, is_cancelled_here, wait_in_source},
     };
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::os::unix::thread::RawPthread;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -24,6 +25,8 @@ pub(crate) struct Registration {
     name: String,
     factory: Py<PyAny>,
     after: Vec<String>,
+    /// In a process of its own.
+    isolated: bool,
 }
 
 /// How a job is run: see `python/sage/_environment.py` for what the fields are.
@@ -49,6 +52,9 @@ struct Timeouts {
 
 /// The least that the engine takes; `threading.stack_size` takes half of it.
 const LEAST_STACK_BYTES: usize = 64 << 10;
+
+/// How long after a deadline the process of a service is gone, at most: see `python/sage/_isolated.py`.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// Starts a job, and sets it as the attribute `job` of `run`: where it is returned, what a handler of signals raises at
 /// that moment would have it dropped. `bind` is given the handles of the services, by name, the job's id and the folder
@@ -91,11 +97,15 @@ pub(crate) fn start(
     env = env.around_threads(move || around.enter());
     let handles = PyDict::new(py);
     let workers = Workers::new(most_queued_calls, scope.clone());
-    for (number, Registration { name, factory, after }) in services.into_iter().enumerate() {
+    for (number, Registration { name, factory, after, isolated }) in services.into_iter().enumerate() {
         let made_for = workers.clone();
-        let mut builder = env.register_service_with(name.clone(), move |_cx| PythonService::make(&factory, &made_for));
+        let mut builder =
+            env.register_service_with(name.clone(), move |cx| PythonService::make(&factory, &made_for, cx));
         let (stuck, its_workers) = (where_stuck.clone(), workers.clone());
         builder = builder.where_calls_stuck(move || stacks_of(&stuck, &its_workers.inside(number)));
+        if isolated {
+            builder = builder.hooks_end_within(GRACE);
+        }
         for dependency in after {
             builder = builder.after(dependency.as_str());
         }
@@ -105,6 +115,7 @@ pub(crate) fn start(
     let mut rows = declare(py, &env, steps, &offsets)?;
     rows.nones = Some(run.getattr("nones")?.unbind());
     rows.workers = Some(run.getattr("workers")?.unbind());
+    rows.notes = Some(run.getattr("notes")?.unbind());
     rows.restarts = Some(run.getattr("restarts")?.unbind());
     let refused = |error: sage::SubmitError| {
         let why = error.source().map(|source| format!(": {source}")).unwrap_or_default();

@@ -44,6 +44,8 @@ pub(crate) struct Rows {
     pub(crate) restarts: Option<Py<PyAny>>,
     /// In Python: the list of what workers have told at their end; see `python/sage/_remote.py`.
     pub(crate) workers: Option<Py<PyAny>>,
+    /// In Python: the list of what else the report is to note.
+    pub(crate) notes: Option<Py<PyAny>>,
 }
 
 /// What a worker has told at its end.
@@ -129,6 +131,8 @@ impl Rows {
         let (nones, notes) = self.nones(py);
         let restarts = self.restarts(py);
         report.notes.extend(notes);
+        let notes = self.notes.as_ref().map(|notes| notes.extract::<Vec<String>>(py));
+        report.notes.extend(notes.and_then(Result::ok).unwrap_or_default());
         // As above.
         let workers = self.workers.as_ref().map(|workers| workers.extract::<Vec<Worker>>(py));
         report.workers = workers.and_then(Result::ok).unwrap_or_default().into_iter().map(Worker::report).collect();

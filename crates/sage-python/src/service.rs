@@ -12,9 +12,9 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use sage::{BoxError, CallError, HookContext, Service, ServiceHandle};
 
 use crate::async_call::{self, Call, Request};
-use crate::error::{ServiceError, attempt};
+use crate::error::{Raised, ServiceError, attempt};
 use crate::future::{self, ServiceFuture, check_timeout};
-use crate::thread::{attach, call, call_method};
+use crate::thread::{attach, call};
 use crate::workers::Workers;
 
 /// A service in Python.
@@ -39,17 +39,20 @@ impl Drop for PythonService {
 
 impl PythonService {
     /// Makes the service by calling the package's factory.
-    pub(crate) fn make(factory: &Py<PyAny>, workers: &Arc<Workers>) -> Result<Self, BoxError> {
-        Ok(attempt(|py| {
-            let hooks = call(factory.bind(py), &PyTuple::empty(py), None)?.unbind();
+    pub(crate) fn make(factory: &Py<PyAny>, workers: &Arc<Workers>, cx: &HookContext) -> Result<Self, BoxError> {
+        let made = attempt(|py| {
+            let hooks = call(factory.bind(py), &left(cx).into_pyobject(py)?, None)?.unbind();
             let instance = hooks.getattr(py, intern!(py, "instance"))?;
             workers.hold();
             Ok(Self { hooks, instance, usual: PyOnceLock::new(), workers: workers.clone() })
-        })?)
+        });
+        made.map_err(Raised::of_hook)
     }
 
-    fn hook(&self, name: &str) -> Result<(), BoxError> {
-        Ok(attempt(|py| call_method(py, &self.hooks, name).map(drop))?)
+    fn hook(&self, name: &str, cx: &HookContext) -> Result<(), BoxError> {
+        let called =
+            attempt(|py| call(&self.hooks.bind(py).getattr(name)?, &left(cx).into_pyobject(py)?, None).map(drop));
+        called.map_err(Raised::of_hook)
     }
 
     /// A method of the user's object.
@@ -91,17 +94,22 @@ impl PythonService {
     }
 }
 
+/// The arguments of the package's hooks: how many seconds are left until the deadline.
+fn left(cx: &HookContext) -> (f64,) {
+    (cx.remaining().as_secs_f64(),)
+}
+
 impl Service for PythonService {
-    fn setup(&self, _cx: &HookContext) -> Result<(), BoxError> {
-        self.hook("setup")
+    fn setup(&self, cx: &HookContext) -> Result<(), BoxError> {
+        self.hook("setup", cx)
     }
 
-    fn stop(&self, _cx: &HookContext) -> Result<(), BoxError> {
-        self.hook("stop")
+    fn stop(&self, cx: &HookContext) -> Result<(), BoxError> {
+        self.hook("stop", cx)
     }
 
-    fn cleanup(&self, _cx: &HookContext) -> Result<(), BoxError> {
-        self.hook("cleanup")
+    fn cleanup(&self, cx: &HookContext) -> Result<(), BoxError> {
+        self.hook("cleanup", cx)
     }
 }
 
@@ -232,6 +240,11 @@ impl Handle {
         let late = || format!("{what} within {} s", timeout.unwrap_or_default());
         let call = self.begin(py, method, args, kwargs, check_timeout(timeout)?, late)?;
         Ok(ServiceFuture { call, what, timeout })
+    }
+
+    /// Says that the process of its own, in which the service ran, is gone: no more calls are taken.
+    fn lost(&self, py: Python<'_>) {
+        py.detach(|| self.handle.lost());
     }
 
     /// Ends the threads that make calls of this job, which is over.

@@ -133,6 +133,13 @@ impl Wait {
     }
 }
 
+/// Whether the job whose functions the calling thread calls is being cancelled; not so on a thread that calls none.
+#[pyfunction]
+pub(crate) fn is_cancelled_here() -> bool {
+    with_source(|source| source.is_some_and(SourceContext::is_cancelled))
+        || HERE.with_borrow(|task| task.as_ref().is_some_and(Cancelling::has_begun))
+}
+
 /// Waits for so many seconds, or for ever, in the midst of a source that can say that it has no record just now; or
 /// until a descriptor can be read, or written. Says whether that, or the whole time, has come; if not, the engine has
 /// something to do first. `None`, without a wait, if the engine does not ask a source on this thread.

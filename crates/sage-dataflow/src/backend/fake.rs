@@ -111,7 +111,7 @@ impl FakeBackend {
     }
 
     fn hook(&mut self, script: Scripted, hook: Hook, event: impl FnOnce(HookEnd) -> Event) -> bool {
-        let failure = |what| HookFailure { hook, what, timed_out: false, also: Vec::new() };
+        let failure = |what| HookFailure { hook, what, timed_out: false, is_gone: false, also: Vec::new() };
         let end = match script.act {
             Act::Hangs => return false,
             Act::Good => Ok(()),

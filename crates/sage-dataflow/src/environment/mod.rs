@@ -3,6 +3,7 @@
 mod options;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::BoxError;
 use crate::graph::{Explain, Index, JobGraph, SharedGraph};
@@ -212,7 +213,7 @@ impl Environment {
 
     fn hook_timeouts(&self) -> HookTimeouts {
         let Deadlines { setup, stop, cleanup, .. } = self.options.deadlines;
-        HookTimeouts { setup, stop, cleanup }
+        HookTimeouts { setup, stop, cleanup, grace: Duration::ZERO }
     }
 
     /// Returns the names of the sources, operators and sinks in the order of their declaration, skipping the first

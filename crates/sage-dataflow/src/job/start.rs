@@ -250,7 +250,9 @@ impl PreparedJob {
 
 /// What may still be using the environment's functions and services after a job.
 fn still_running(report: &JobReport) -> Option<String> {
-    let abandoned = report.services.iter().find(|service| service.state == ServiceState::Abandoned);
+    let is_left = |name: &str| report.left.iter().any(|left| left.what == format!("service `{name}`"));
+    let mut services = report.services.iter();
+    let abandoned = services.find(|service| service.state == ServiceState::Abandoned && is_left(&service.name));
     let mut causes = report.first_cause.iter().chain(&report.attached);
     let stuck = causes.find_map(|cause| match &cause.origin {
         Origin::Task { name, .. } => Some(format!("task `{name}`")),

@@ -116,9 +116,8 @@ impl Dispatcher {
         let record = &mut self.supervisor.services[index];
         let entry = record.entry.clone();
         let deadline = now + entry.timeouts.setup;
-        let given_up = if entry.instance.ends_itself() { deadline + GRACE } else { deadline };
         record.began = Some(now);
-        self.supervisor.runs(index, Some(Hook::Setup), Some(given_up));
+        self.supervisor.runs(index, Some(Hook::Setup), Some(deadline + grace(&entry)));
         let action = ServiceAction::Start { deadline };
         if let Err(error) = self.backend.spawn(Unit::Service(ServicePlan { entry: entry.clone(), action })) {
             let origin = Origin::Service { name: entry.name.clone(), hook: Hook::Setup };
@@ -152,8 +151,8 @@ impl Dispatcher {
             Err(failure) => {
                 let cause = Cause::of_hook(&entry, &failure);
                 self.supervisor.turns.is_due(index);
-                if failure.timed_out {
-                    self.supervisor.services[index].overdue = true;
+                self.supervisor.services[index].overdue |= failure.timed_out;
+                if failure.timed_out && !failure.is_gone {
                     self.leave(index, format!("its {} failed: {}", failure.hook, cause.message));
                 }
                 self.fail(cause);
@@ -163,7 +162,8 @@ impl Dispatcher {
 
     /// Stops and cleans every service that was started, each after all that use it.
     pub(super) fn stop_services(&mut self, reason: &StopReason) {
-        let is_live = |record: &ServiceRecord| !is_over(record.entry.state());
+        // None has come to its end; one that is lost has still to let go of what it has here.
+        let is_live = |record: &ServiceRecord| record.entry.state() != ServiceState::Registered;
         self.supervisor.turns.stop(self.supervisor.services.iter().map(is_live).collect());
         loop {
             let known = self.supervisor.turns.observed();
@@ -183,15 +183,19 @@ impl Dispatcher {
         let record = &self.supervisor.services[index];
         let timeouts = record.entry.timeouts;
         let now = self.backend.now();
-        let action = match record.entry.state() {
-            ServiceState::Ready => {
-                self.service_becomes(index, ServiceState::Stopping);
+        let grace = grace(&record.entry).max(GRACE);
+        let state = record.entry.state();
+        let action = match state {
+            ServiceState::Ready | ServiceState::Lost if record.running.is_none() && record.stuck.is_none() => {
+                self.service_becomes(index, if state == ServiceState::Lost { state } else { ServiceState::Stopping });
                 let deadline = now + timeouts.stop;
                 // The wait for calls inside ends itself; only a `stop` that does not come back is given up.
-                self.supervisor.runs(index, Some(Hook::Stop), Some(deadline + GRACE));
+                self.supervisor.runs(index, Some(Hook::Stop), Some(deadline + grace));
                 ServiceAction::Shutdown { reason: reason.clone(), deadline, cleanup: timeouts.cleanup }
             }
-            ServiceState::Initialising if record.running.is_none() => self.clean_alone(index, reason),
+            ServiceState::Initialising | ServiceState::Lost if record.running.is_none() => {
+                self.clean_alone(index, reason)
+            }
             _ => return,
         };
         self.supervisor.services[index].began = Some(now);
@@ -203,8 +207,9 @@ impl Dispatcher {
         self.service_becomes(index, ServiceState::Cleaning);
         let record = &self.supervisor.services[index];
         let deadline = self.backend.now() + record.entry.timeouts.cleanup;
+        let grace = grace(&record.entry);
         let action = ServiceAction::Cleanup { reason: reason.clone(), deadline, free: record.stuck.is_none() };
-        self.supervisor.runs(index, Some(Hook::Cleanup), Some(deadline));
+        self.supervisor.runs(index, Some(Hook::Cleanup), Some(deadline + grace));
         action
     }
 
@@ -227,8 +232,7 @@ impl Dispatcher {
         }
         let entry = record.entry.clone();
         entry.measure(|run| run.calls_inside = calls_inside);
-        let grace = if entry.instance.ends_itself() { GRACE } else { Duration::ZERO };
-        self.supervisor.runs(index, Some(Hook::Cleanup), Some(now + entry.timeouts.cleanup + grace));
+        self.supervisor.runs(index, Some(Hook::Cleanup), Some(now + entry.timeouts.cleanup + grace(&entry)));
         // Done already where the hooks run on a thread of this process.
         self.service_becomes(index, ServiceState::Cleaning);
         if let Err(failure) = end {
@@ -254,6 +258,7 @@ impl Dispatcher {
             return;
         }
         let abandoned = record.stuck.is_some() || record.overdue;
+        let is_lost = record.entry.state() == ServiceState::Lost;
         let state = match end {
             Err(failure) => {
                 self.hook_failed(index, &failure);
@@ -262,7 +267,7 @@ impl Dispatcher {
             Ok(()) if abandoned => ServiceState::Abandoned,
             Ok(()) => ServiceState::Cleaned,
         };
-        self.end_service(index, state);
+        self.end_service(index, if is_lost { ServiceState::Lost } else { state });
     }
 
     /// What a stuck `cleanup` held up has run.
@@ -331,7 +336,9 @@ impl Dispatcher {
 
     fn hook_failed(&mut self, index: usize, failure: &HookFailure) {
         let cause = Cause::of_hook(&self.supervisor.services[index].entry, failure);
-        self.leave(index, format!("its {} failed: {}", failure.hook, cause.message));
+        if !failure.is_gone {
+            self.leave(index, format!("its {} failed: {}", failure.hook, cause.message));
+        }
         self.attach(cause);
         failure.also.iter().for_each(|failure| self.hook_failed(index, failure));
     }
@@ -374,7 +381,7 @@ impl Dispatcher {
     }
 }
 
-/// Whether nothing more will happen to a service: it has ended, or it was never started.
-fn is_over(state: ServiceState) -> bool {
-    state.is_terminal() || state == ServiceState::Registered
+/// How much longer than its deadline a hook of a service takes at most before it is given up.
+fn grace(entry: &ServiceEntry) -> Duration {
+    if entry.instance.ends_itself() { GRACE } else { entry.timeouts.grace }
 }

@@ -85,6 +85,14 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
         self
     }
 
+    /// Says that a hook past its deadline ends by itself, at most so much later, and that the engine is to wait for
+    /// that: as that of a service in a process of its own, which is killed then. Such a hook returns
+    /// [`HookEnded`](crate::HookEnded). Default: zero.
+    pub fn hooks_end_within(mut self, grace: Duration) -> Self {
+        self.timeouts.grace = grace.min(FOREVER);
+        self
+    }
+
     /// Registers the service and returns its handle. A name used twice is an error when the environment is submitted.
     pub fn build(self) -> ServiceHandle<S> {
         enable_heavy_fences();

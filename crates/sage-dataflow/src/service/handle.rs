@@ -104,6 +104,14 @@ impl<S> ServiceHandle<S> {
     pub fn state(&self) -> ServiceState {
         self.inner.entry.state()
     }
+
+    /// Says that the process in which the service's code runs is gone. From here on the service is
+    /// [`ServiceState::Lost`]: calls get [`CallError::NotServing`]. Its hooks are called at its turn all the same, so
+    /// that they release what is in this process, and their errors tell what is left. Does nothing unless the service
+    /// is being started, serves, or is being stopped.
+    pub fn lost(&self) {
+        self.inner.entry.advance(ServiceState::Lost);
+    }
 }
 
 impl<S: Send + Sync + 'static> ServiceHandle<S> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{AsyncService, CleanupActions, Hook, HookContext, Service};
+use super::{AsyncService, CleanupActions, Hook, HookContext, HookEnded, Service};
 use crate::BoxError;
 use crate::control::StopReason;
 use crate::guarded::{What, drop_guarded, guard};
@@ -28,6 +28,8 @@ pub(crate) struct HookFailure {
     pub(crate) what: What,
     /// The hook was cut off at its deadline.
     pub(crate) timed_out: bool,
+    /// Then nothing of it is left: see [`HookEnded`].
+    pub(crate) is_gone: bool,
     /// What else went wrong in the same step.
     pub(crate) also: Vec<HookFailure>,
 }
@@ -181,10 +183,11 @@ fn hook_end(hook: Hook, end: Result<Result<(), BoxError>, What>) -> HookEnd {
     match end {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
-            let timed_out = error.is::<HookTimedOut>();
-            Err(HookFailure { hook, what: What::error(error), timed_out, also: Vec::new() })
+            let is_gone = error.is::<HookEnded>();
+            let timed_out = is_gone || error.is::<HookTimedOut>();
+            Err(HookFailure { hook, what: What::error(error), timed_out, is_gone, also: Vec::new() })
         }
-        Err(what) => Err(HookFailure { hook, what, timed_out: false, also: Vec::new() }),
+        Err(what) => Err(HookFailure { hook, what, timed_out: false, is_gone: false, also: Vec::new() }),
     }
 }
 

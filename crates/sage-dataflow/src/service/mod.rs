@@ -266,4 +266,13 @@ pub(crate) struct HookTimeouts {
     pub(crate) setup: Duration,
     pub(crate) stop: Duration,
     pub(crate) cleanup: Duration,
+    /// How much longer a hook takes at most that ends by itself at its deadline.
+    pub(crate) grace: Duration,
 }
+
+/// The error of a hook that did not end by its deadline and was ended, together with all that it could leave behind:
+/// that of a service in a process of its own, which is killed. The service becomes [`ServiceState::Abandoned`], and the
+/// job may be clean all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HookEnded(pub String);

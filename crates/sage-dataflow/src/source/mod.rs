@@ -162,6 +162,11 @@ impl SourceContext {
         self.control.load() >= Control::Drain || !is_read
     }
 
+    /// Whether the job is being cancelled. A change unparks the source's thread.
+    pub fn is_cancelled(&self) -> bool {
+        self.control.load() == Control::Cancel
+    }
+
     fn count_gone(&self) -> usize {
         self.readers.iter().filter(|reader| reader.is_gone()).count()
     }

@@ -73,7 +73,8 @@ fn one_task(chain: usize) -> GraphTask {
 
 fn run(script: &Script) -> Ran {
     let registry = Registry::new();
-    let timeouts = HookTimeouts { setup: DEADLINES.setup, stop: DEADLINES.stop, cleanup: DEADLINES.cleanup };
+    let Deadlines { setup, stop, cleanup, .. } = DEADLINES;
+    let timeouts = HookTimeouts { setup, stop, cleanup, grace: Duration::ZERO };
     for (index, service) in script.services.iter().enumerate() {
         let constructor = Arc::new(|_: &HookContext| Ok(Nothing));
         let mut builder = ServiceBuilder::new(registry.clone(), format!("s{index}"), timeouts, move |cell| {

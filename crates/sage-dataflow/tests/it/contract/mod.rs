@@ -10,6 +10,7 @@ mod changes;
 mod cost;
 mod deadlines;
 mod descriptors;
+mod elsewhere;
 mod ends;
 mod faults;
 mod finish;
