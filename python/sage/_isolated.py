@@ -155,9 +155,8 @@ class Isolated:
         try:
             return self._asked(INVOKE, (method, args, kwargs), f"`{method}`", None)
         except Late:
-            raise ServiceError(
-                f"service `{self._name}` did not answer `{method}` within {AFTER_CANCEL:g} s after the job was cancelled"
-            ) from None
+            late = f"within {AFTER_CANCEL:g} s after the job was cancelled"
+            raise ServiceError(f"service `{self._name}` did not answer `{method}` {late}") from None
 
     async def awaited(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls an async method of the service."""

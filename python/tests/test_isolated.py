@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import logging
 import os
 import signal
@@ -569,3 +570,23 @@ def test_contract_18_the_terminals_sigint_is_for_the_program_alone(tmp_path: Pat
     os.killpg(running.pid, signal.SIGINT)
     out, _ = running.communicate(timeout=120)
     assert out.splitlines() == ["[store] stopped", "[store] cleaned", f"interrupted {['ended with exit code 0'] * 3}"]
+
+
+class AsksItsJob(MapFunction):
+    def execute(self, n: int) -> bool:
+        asked: bool = self.ctx.is_stop_requested()
+        if n == 3:
+            self.ctx.request_stop()
+        return asked or bool(self.call_service("job", n))
+
+
+class KnowsItsJob(BaseService):
+    def process(self, n: int) -> bool:
+        return self.ctx.is_stop_requested()
+
+
+def test_functions_and_services_ask_how_far_their_job_is(env: LocalEnvironment) -> None:
+    env.register_service("job", KnowsItsJob, remote=True)
+    records = env.from_batch(itertools.count()).map(AsksItsJob).collect()
+    env.submit(autostop=True)
+    assert records[0] is False

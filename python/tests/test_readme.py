@@ -21,6 +21,7 @@ PRINTS = [
     ["store: 2 texts written"],
     ["['WHO', 'WHY']"],
     ["1000 digests of 2 workers"],
+    ["cleaned"],
 ]
 
 
