@@ -301,8 +301,15 @@ class StandIn:
         isolated, made = self.__dict__["_sage"]
         if name in USUAL and name not in made.usual:
             raise AttributeError(name)
-        call = isolated.awaited if name in made.awaited else isolated.call
-        found = self.__dict__[name] = lambda *args, **kwargs: call(name, args, kwargs)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return isolated.call(name, args, kwargs)
+
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            return await isolated.awaited(name, args, kwargs)
+
+        awaited.__qualname__ = name
+        found = self.__dict__[name] = awaited if name in made.awaited else call
         return found
 
 

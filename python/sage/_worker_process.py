@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ._pickling import packed_exception
@@ -178,6 +179,12 @@ class WorkerProcess:
 
     def answer(self, number: int, is_result: bool, value: Any) -> None:
         """Says what a call of a service has come to."""
+        if isinstance(value, CoroutineType):
+            value.close()
+            is_result, value = False, TypeError(
+                f"`{value.__qualname__}` of a service is async, and cannot be awaited in a worker: only functions with "
+                "`workers=None` can; or make it a plain method, which functions call by `call_service_async`"
+            )
         try:
             parts = packed((is_result, value if is_result else packed_exception(value)))
         except Exception as error:
