@@ -597,3 +597,27 @@ def test_functions_and_services_ask_how_far_their_job_is(env: LocalEnvironment) 
     records = env.from_batch(itertools.count()).map(AsksItsJob).collect()
     env.submit(autostop=True)
     assert records[0] is False
+
+
+def test_a_process_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
+    monkeypatch.setattr("sage._worker_process.version", "0.0.9")
+    env = LocalEnvironment("version")
+    env.register_service("store", Store, log, remote=True)
+    env.from_batch([1]).collect()
+    error = failed(env)
+    assert "of the package, and not 0.0.9" in str(error) and error.report.data["left"] == [] and log.lines == []
+
+
+def test_a_process_that_is_stopped_is_killed_at_the_deadline(log: Log) -> None:
+    env = LocalEnvironment("stopped", SHORT)
+    store = env.service("store", Store, (log,), isolated=True)
+
+    def stop(n: int) -> int:
+        pid = store.pid()
+        os.kill(pid, signal.SIGSTOP)
+        return n
+
+    env.from_batch([1]).map(stop).collect()
+    report = env.submit(autostop=True).report
+    assert report.data["left"] == [] and report.services["store"]["state"] == "abandoned"
+    assert [worker["end"] for worker in report.data["workers"]] == ["was killed by SIGKILL"]
