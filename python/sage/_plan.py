@@ -206,7 +206,7 @@ def _planned(
     if isinstance(make, (ChainMaker, FlightMaker)) and where is not None:
         from ._remote import elsewhere
 
-        make = elsewhere(make, *where)
+        make = elsewhere(make, *where, bool(policy))
     of = tuple(step for step in run if step.owner is None)
     return Step(name, spec, inputs, outputs, make, first.parallelism, strategy, takes, gives, policy, times, of)
 

@@ -61,6 +61,8 @@ class RemoteMaker(Maker):
     is_replaced: bool = False
     #: Whether several records are in flight; and whether something waits to be tried again there.
     is_flight: bool = False
+    #: Whether the job is told what has come of each record, as a policy decides on them.
+    is_judged: bool = False
     has_pauses: bool = False
 
     def make(self, calls: ServiceCalls, replica: int, parallelism: int, pause: Any = None) -> Any:
@@ -76,7 +78,7 @@ class RemoteMaker(Maker):
         return " → ".join(part.name for part in self.parts)
 
 
-def elsewhere(maker: ChainMaker | FlightMaker, where: str, on_worker_loss: str) -> RemoteMaker:
+def elsewhere(maker: ChainMaker | FlightMaker, where: str, on_worker_loss: str, is_judged: bool) -> RemoteMaker:
     """The same in a worker. Raises ``SubmitError`` if it cannot be taken there."""
     is_replaced = on_worker_loss == "restart"
     if is_replaced and (keeps := [part.name for part in maker.parts if _keeps(part)]):
@@ -86,7 +88,7 @@ def elsewhere(maker: ChainMaker | FlightMaker, where: str, on_worker_loss: str) 
     data, is_flight = pickled(maker), isinstance(maker, FlightMaker)
     has_pauses = is_flight and any(map(maker.is_restarted, maker.parts))
     made = RemoteMaker(maker.parts, maker.job, pickled=data, where=where, is_replaced=is_replaced)
-    return replace(made, is_flight=is_flight, has_pauses=has_pauses)
+    return replace(made, is_flight=is_flight, has_pauses=has_pauses, is_judged=is_judged)
 
 
 def _keeps(part: Part) -> bool:
@@ -122,7 +124,7 @@ class Remote:
         except Closed:
             raise self._lost() from None
         told = {"pickled": self._maker.pickled, "replica": self._replica, "parallelism": self._parallelism}
-        self._send(INIT, {**worker.circumstances(), **told})
+        self._send(INIT, {**worker.circumstances(), **told, "is_judged": self._maker.is_judged})
         failure = self._next(READY)
         if failure is not None:
             raise unpacked_exception(failure)
@@ -217,6 +219,8 @@ class RemoteChain(Remote):
         self._batches: list[list[Any] | None] = []
         self._before = 0
         self._first = 0
+        #: Answers that came before that to a record which is tried again.
+        self._early: list[Answer] = []
 
     def open(self) -> None:
         """Starts the worker, which makes the functions."""
@@ -234,9 +238,33 @@ class RemoteChain(Remote):
 
     def receive(self) -> Answer:
         """The next answer."""
+        return self._early.pop(0) if self._early else self._received()
+
+    def again(self, record: Any) -> Answer:
+        """Has the worker work on a record once more, behind the batches under way. Returns the answer."""
+        self.send([record])
+        outcomes: list[Any] = []
+        while True:
+            is_its = len(self._batches) == 1
+            answer = self._received()
+            if not is_its:
+                self._early.append(answer)
+                continue
+            outcomes += answer.results
+            if not self._batches:
+                self._before -= 1
+                return answer._replace(results=outcomes)
+
+    def _received(self) -> Answer:
         answer: Answer | None = None
         while answer is None:
             answer = self._retried(self._answered)
+        if self._maker.is_judged and answer.results:
+            # Another worker does not get them again.
+            batch = self._batches[0]
+            assert batch is not None, "these were its records"
+            self._before += len(answer.results)
+            del batch[: len(answer.results)]
         if answer.took is not None or answer.failure is not None:
             self._losses = 0
             self._before += len(self._batches.pop(0) or [])
@@ -245,7 +273,10 @@ class RemoteChain(Remote):
     def _answered(self) -> Answer:
         told = self._next(RESULT)
         if not isinstance(told, Failed):
-            return Answer(*told)
+            results, took = told
+            if self._maker.is_judged:
+                results = [each if type(each) is list else unpacked_exception(each) for each in results]
+            return Answer(results, took)
         record = None if told.record is None else told.record + self._first
         return Answer([], None, (unpacked_exception(told.exception), told.function, record))
 

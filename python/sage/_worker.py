@@ -250,6 +250,7 @@ class Worker:
         self._is_ending = False
         self._chain: WorkerChain | None = None
         self._flight: WorkerFlight | None = None
+        self._is_judged = False
         self._functions: Any = None
         self._calls: Calls | None = None
 
@@ -272,7 +273,7 @@ class Worker:
             if kind == INIT:
                 self._begin(value)
             elif kind == BATCH and not self._is_ending:
-                self._work(value)
+                (self._work_each if self._is_judged else self._work)(value)
             elif kind == FINISH and not self._is_ending:
                 assert self._chain is not None, "it has begun"
                 self._chain.finish()
@@ -298,7 +299,7 @@ class Worker:
 
                 self._flight = WorkerFlight(self._link, functions, maker.is_timed)
             else:
-                self._functions = functions
+                self._functions, self._is_judged = functions, told["is_judged"]
                 self._chain = WorkerChain(functions, maker.takes, maker.gives)
         except BaseException as exception:
             failure = packed_exception(exception)
@@ -326,6 +327,23 @@ class Worker:
             if gathered and now - sent > _SOON:
                 self._answer(gathered, None)
                 gathered, sent = [], now
+
+    def _work_each(self, records: list[Any]) -> None:
+        """Says what has come of each record."""
+        assert self._chain is not None, "it has begun"
+        begun, waiting, is_done = time.perf_counter(), iter(records), False
+        while not is_done and not self._is_ending:
+            outcomes, is_done = self._chain.each(waiting)
+            # What is no `Exception` ends the job.
+            self._is_ending |= any(not isinstance(each, (list, Exception)) for each in outcomes)
+            told = [each if type(each) is list else packed_exception(each) for each in outcomes]
+            took = time.perf_counter() - begun if is_done else None
+            try:
+                self._link.send(RESULT, (told, took))
+            except Exception as error:
+                if isinstance(error, (EOFError, OSError)):
+                    raise
+                self._link.send(RESULT, ([_sendable(each) for each in told], took))
 
     def _answer(self, results: list[Any], took: float | None) -> None:
         try:
@@ -365,6 +383,15 @@ class Worker:
 
 #: What has come out goes on after so many seconds, though the batch is not done.
 _SOON = 0.005
+
+
+def _sendable(outcome: Any) -> Any:
+    """What has come of a record, as its results or what was raised; that they cannot be pickled, if so."""
+    try:
+        packed(outcome)
+        return outcome
+    except Exception as error:
+        return packed_exception(unsendable(outcome, error))
 
 
 def unsendable(results: list[Any], error: Exception) -> Exception:

@@ -81,7 +81,7 @@ impl Given for Vec<Record> {
 /// they are asked for.
 pub(crate) fn policed<P>(stream: Stream<P>, step: &Step) -> Vec<DataStream<Record>>
 where
-    P: sage::Step<In = Record, Out: Given>,
+    P: sage::Step<In: Into<Record> + Clone, Out: Given>,
 {
     if step.policy.is_none() {
         return vec![Given::records(stream, step)];
@@ -95,18 +95,21 @@ where
 
 fn lettered<P>(stream: Stream<P>, step: &Step) -> Vec<DataStream<Record>>
 where
-    P: sage::Step<In = Record, Out: Given>,
+    P: sage::Step<In: Into<Record> + Clone, Out: Given>,
 {
     if !step.policy.letters {
         return vec![Given::records(stream, step)];
     }
     let (stream, letters) = stream.dead_letters();
-    vec![Given::records(stream, step), letters.map(letter).on_another_thread()]
+    let name = step.name.clone();
+    let letters = letters.map(move |letter| crossing(letter, name.clone()));
+    vec![Given::records(stream, step), letters.on_another_thread()]
 }
 
-/// What a program sees of a record that failed.
-fn letter(letter: DeadLetter<Record>) -> Record {
-    let DeadLetter { record, operator, replica, position, attempts, errors, time_ms } = letter;
+/// What a program sees of a record that failed, at an operator of this name.
+fn crossing(letter: DeadLetter<impl Into<Record>>, operator: String) -> Record {
+    let DeadLetter { record, replica, position, attempts, errors, time_ms, .. } = letter;
+    let record = record.into();
     let when = record.time;
     let text = |text: String| Value::Text(text.into());
     let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));

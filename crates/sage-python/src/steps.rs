@@ -17,8 +17,8 @@ use crate::kafka::Offsets;
 use crate::native::{Native, Parts};
 use crate::object::Object;
 use crate::policies::{Policy, policed};
-use crate::remote::RemoteChain;
-use crate::rows::{Rows, Told};
+use crate::remote::{Judge, Outcome, RemoteChain};
+use crate::rows::{Rows, Told, functions_of};
 use crate::source::Iterated;
 use crate::spec::{Spec, Strategy, Times, follow};
 use crate::stage::Form;
@@ -184,11 +184,23 @@ pub(crate) fn functions<P: Pipe<Out = Record>>(
             Ok(Vec::new())
         }
         Spec::Chain { splits, elsewhere: true, .. } => {
-            let manner = if step.policy.is_none() { manner } else { Manner { most: 1, ..manner } };
-            let chain = stream.operator(move || RemoteChain::new(make.clone(), manner)).named(&*step.name);
-            let outputs = match replicas {
-                Some(replicas) => policed(chain.parallelism(replicas), step),
-                None => policed(chain, step),
+            let outputs = if step.policy.is_none() {
+                let chain =
+                    stream.operator(move || RemoteChain::<Record>::new(make.clone(), manner)).named(&*step.name);
+                match replicas {
+                    Some(replicas) => policed(chain.parallelism(replicas), step),
+                    None => policed(chain, step),
+                }
+            } else {
+                let chain =
+                    stream.operator(move || RemoteChain::<Outcome>::new(make.clone(), manner)).named(&*step.name);
+                let judged = || functions_of(&step.name);
+                match replicas {
+                    Some(replicas) => {
+                        policed(chain.parallelism(replicas).operator(Judge::default).named(judged()), step)
+                    }
+                    None => policed(chain.operator(Judge::default).named(judged()), step),
+                }
             };
             Ok(if *splits { split(outputs, step) } else { outputs })
         }

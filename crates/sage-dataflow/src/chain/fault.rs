@@ -39,6 +39,17 @@ impl From<Stop> for Fault {
     }
 }
 
+impl Fault {
+    /// The same of the record with this number, if that is known.
+    #[cold]
+    pub(super) fn at(self, record: Option<u64>) -> Self {
+        match (self, record) {
+            (Self::Error(error), Some(record)) => Self::Error(AtRecord::new(record, error).into()),
+            (fault, _) => fault,
+        }
+    }
+}
+
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Fault {
     #[cold]
     fn from(error: E) -> Self {
@@ -62,6 +73,15 @@ impl AtRecord {
     /// Wraps `error`. `record` is the record's number among those that the operator or sink took, from 1.
     pub fn new(record: u64, error: impl Into<BoxError>) -> Self {
         Self { record, error: error.into() }
+    }
+
+    /// The error inside, for a policy to decide on, and the number of the record, if it is known.
+    #[cold]
+    pub(super) fn apart(error: BoxError) -> (BoxError, Option<u64>) {
+        match error.downcast::<Self>() {
+            Ok(at) => (at.error, Some(at.record)),
+            Err(error) => (error, None),
+        }
     }
 }
 

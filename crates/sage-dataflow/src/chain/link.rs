@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::context::OpenContext;
-use super::fault::{Fault, Stop};
+use super::fault::{AtRecord, Fault, Stop};
 use super::held::{Held, Leaves};
 use super::kept::{Handling, Worked};
 use super::policy::Errors;
@@ -98,7 +98,10 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
     fn push_held(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
         let mut held = Held::new(&self.control);
         match self.operator.process(record, &mut held) {
-            Err(Fault::Error(error)) => self.rest.errors.judge(error, at.record()),
+            Err(Fault::Error(error)) => {
+                let (error, place) = AtRecord::apart(error);
+                self.rest.errors.judge(error, place.unwrap_or(at.record())).map_err(|fault| fault.at(place))
+            }
             ended => {
                 let records = held.records;
                 self.release(records, ended, at)
@@ -111,14 +114,20 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
     fn push_kept(&mut self, record: O::In, at: &mut Position) -> Result<(), Fault> {
         let Self { operator, handling, control, rest, .. } = self;
         let Some(keeper) = handling.keeper() else { return Ok(()) };
+        let mut place = None;
         let worked = keeper.work(record, &rest.context, |record| {
             let mut held = Held::new(control);
             let ended = operator.process(record, &mut held);
-            (held.records, ended)
+            let Err(Fault::Error(error)) = ended else { return (held.records, ended) };
+            let (error, record) = AtRecord::apart(error);
+            place = record;
+            (held.records, Err(Fault::Error(error)))
         });
         match worked {
             Worked::Done(records, ended) => self.release(records, ended, at),
-            Worked::Failed(error) => self.rest.errors.judge(error, at.record()),
+            Worked::Failed(error) => {
+                self.rest.errors.judge(error, place.unwrap_or(at.record())).map_err(|fault| fault.at(place))
+            }
             Worked::Dead(letter) => {
                 let Some(letters) = keeper.letters().filter(|_| self.outs.open[LETTERS]) else { return Ok(()) };
                 still(sent(letters, letter, at), &mut self.outs.open[LETTERS])?;

@@ -4,10 +4,12 @@
 mod channel;
 mod operator;
 mod outbox;
+mod outcome;
 mod wire;
 mod worker;
 
 pub(crate) use channel::Channel;
 pub(crate) use operator::RemoteChain;
 pub(crate) use outbox::{Crossing, News, Outbox};
+pub(crate) use outcome::{Judge, Outcome};
 pub(crate) use worker::{WorkerChain, die_with_parent};

@@ -3,8 +3,13 @@
 //! Records are gathered and sent as batches, of which two are under way at most: so the worker has the next one when
 //! it is done with one. It answers a batch in pieces, each with what has come out since the last. Nothing is held back
 //! from a watermark, a probe or the end of input: before these, all results are waited for.
+//!
+//! Where a step has an error policy, what comes back is an [`Outcome`](super::Outcome) of each record, which the
+//! operator behind judges.
 
 use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::intern;
@@ -18,41 +23,69 @@ use crate::chain::{Failure, Manner};
 use crate::error::{Raised, attempt};
 use crate::object::Object;
 use crate::spec::Seconds;
+use crate::stage::Form;
 use crate::thread::{attach, call_method};
 use crate::waits::Cancelled;
 
 /// How many batches a worker has at most.
 const MOST_UNDER_WAY: usize = 2;
 
+/// What comes back from a worker: records, or an outcome of each record that was sent.
+pub(crate) trait Comes: Send + Sized + 'static {
+    /// Whether the records that were sent are kept for it.
+    const KEEPS: bool;
+
+    /// Of one of the results of a worker; `kept` are the records that wait for theirs.
+    fn from_worker(result: Bound<'_, PyAny>, of: &Arc<Sent>, kept: &mut VecDeque<Record>) -> PyResult<Self>;
+}
+
+impl Comes for Record {
+    const KEEPS: bool = false;
+
+    fn from_worker(result: Bound<'_, PyAny>, of: &Arc<Sent>, _kept: &mut VecDeque<Record>) -> PyResult<Self> {
+        of.gives.record(result)
+    }
+}
+
+/// A worker that records are sent to.
+pub(crate) struct Sent {
+    pub(super) adapter: Py<PyAny>,
+    pub(super) takes: Form,
+    pub(super) gives: Form,
+}
+
 /// A chain of one replica, in a worker of its own.
-pub(crate) struct RemoteChain {
+pub(crate) struct RemoteChain<T> {
     /// Makes the adapter, which starts the worker: see `python/sage/_remote.py`.
     make: Object,
     manner: Manner,
-    adapter: Option<Py<PyAny>>,
+    worker: Option<Arc<Sent>>,
     gathered: Vec<Record>,
+    kept: VecDeque<Record>,
     /// How many records each batch under way has.
     under_way: VecDeque<usize>,
     pace: Pace,
+    comes: PhantomData<fn() -> T>,
 }
 
 /// What a worker has answered.
 #[derive(FromPyObject)]
-struct Answer<'py> {
-    results: Bound<'py, PyList>,
+pub(super) struct Answer<'py> {
+    pub(super) results: Bound<'py, PyList>,
     /// Of the last answer to a batch, how long the worker was at work on it.
     took: Option<Seconds>,
-    failure: Option<(Bound<'py, PyAny>, Option<(String, String)>, Option<u64>)>,
+    pub(super) failure: Option<(Bound<'py, PyAny>, Option<(String, String)>, Option<u64>)>,
 }
 
-impl RemoteChain {
+impl<T: Comes> RemoteChain<T> {
     pub(crate) fn new(make: Object, manner: Manner) -> Self {
         let pace = Pace::new(manner.most);
-        Self { make, manner, adapter: None, gathered: Vec::new(), under_way: VecDeque::new(), pace }
+        let (gathered, kept, under_way) = (Vec::new(), VecDeque::new(), VecDeque::new());
+        Self { make, manner, worker: None, gathered, kept, under_way, pace, comes: PhantomData }
     }
 
     /// Sends what was gathered, when the worker has room for it.
-    fn send(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+    fn send(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {
         while self.under_way.len() >= MOST_UNDER_WAY {
             self.receive(out)?;
         }
@@ -60,31 +93,32 @@ impl RemoteChain {
             return Ok(());
         }
         self.under_way.push_back(self.gathered.len());
-        let (takes, gathered, adapter) = (self.manner.takes, std::mem::take(&mut self.gathered), &self.adapter);
+        let (takes, gathered, worker) = (self.manner.takes, std::mem::take(&mut self.gathered), &self.worker);
+        if T::KEEPS {
+            self.kept.extend(gathered.iter().cloned());
+        }
         let sent = attempt(|py| {
             let objects = gathered.into_iter().map(|record| takes.object(record, py));
             let list = PyList::new(py, objects.collect::<PyResult<Vec<_>>>()?)?;
-            adapter
-                .iter()
-                .try_for_each(|adapter| adapter.call_method1(py, intern!(py, "send"), (list.clone(),)).map(drop))
+            worker.iter().try_for_each(|to| to.adapter.call_method1(py, intern!(py, "send"), (list.clone(),)).map(drop))
         });
         self.unless_cancelled(sent.map_err(Raised::error), out)
     }
 
     /// Takes an answer, and emits what is in it.
-    fn receive(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
-        let is_alone = self.manner.most == 1;
-        let (gives, adapter) = (self.manner.gives, &self.adapter);
+    fn receive(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {
+        let (worker, kept) = (&self.worker, &mut self.kept);
         let received = attach(|py| {
-            let Some(adapter) = adapter else { return Ok((Vec::new(), Some(Duration::ZERO))) };
+            let Some(worker) = worker else { return Ok((Vec::new(), Some(Duration::ZERO))) };
             let raised = |exception: PyErr| Raised::new(py, exception).error();
-            let answer = adapter.call_method0(py, intern!(py, "receive")).map_err(raised)?;
+            let answer = worker.adapter.call_method0(py, intern!(py, "receive")).map_err(raised)?;
             let Answer { results, took, failure } = answer.extract(py).map_err(raised)?;
             if let Some((exception, function, record)) = failure {
                 let exception = PyErr::from_value(exception);
-                return Err(Failure { exception, function, record }.error(py, is_alone));
+                return Err(Failure { exception, function, record }.error(py, false));
             }
-            let records = results.iter().map(|object| gives.record(object)).collect::<PyResult<Vec<_>>>();
+            let records = results.iter().map(|object| T::from_worker(object, worker, kept));
+            let records = records.collect::<PyResult<Vec<_>>>();
             Ok((records.map_err(raised)?, took.map(|took| took.0)))
         });
         match received {
@@ -98,20 +132,16 @@ impl RemoteChain {
                 out.look()
             }
             Err(error) => {
-                // Nothing of what is behind it goes on; of one record alone, the next one is another try.
+                // Nothing of what is behind it goes on.
                 self.under_way.clear();
                 self.unless_cancelled(Err(error), out)
             }
         }
     }
 
-    /// What a wait that the job has ended has raised is no error: the engine says so itself.
-    fn unless_cancelled(&mut self, result: Result<(), BoxError>, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+    fn unless_cancelled(&mut self, result: Result<(), BoxError>, out: &mut impl Emit<T>) -> Result<(), Fault> {
         let Err(error) = result else { return Ok(()) };
-        let is_cancelled = |raised: &Raised| attach(|py| raised.exception.is_instance_of::<Cancelled>(py));
-        // What is no exception of a record is kept in another error.
-        let raised = error.downcast_ref::<Raised>().or_else(|| error.source().and_then(|source| source.downcast_ref()));
-        if raised.is_some_and(is_cancelled) {
+        if is_cancelled(&error) {
             self.gathered.clear();
             self.under_way.clear();
             out.look()?;
@@ -119,7 +149,7 @@ impl RemoteChain {
         Err(Fault::Error(error))
     }
 
-    fn run(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+    fn run(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {
         self.send(out)?;
         while !self.under_way.is_empty() {
             self.receive(out)?;
@@ -128,15 +158,22 @@ impl RemoteChain {
     }
 }
 
-impl Operator for RemoteChain {
+/// What a wait that the job has ended has raised is no error: the engine says so itself.
+pub(super) fn is_cancelled(error: &BoxError) -> bool {
+    // What is no exception of a record is kept in another error.
+    let raised = error.downcast_ref::<Raised>().or_else(|| error.source().and_then(|source| source.downcast_ref()));
+    raised.is_some_and(|raised: &Raised| attach(|py| raised.exception.is_instance_of::<Cancelled>(py)))
+}
+
+impl<T: Comes> Operator for RemoteChain<T> {
     type In = Record;
-    type Out = Record;
+    type Out = T;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
-        let adapter = &mut self.adapter;
+        let (worker, Manner { takes, gives, .. }) = (&mut self.worker, self.manner);
         let opened = attempt(|py| {
-            let made = self.make.made_pausing(py, cx)?;
-            call_method(py, adapter.insert(made.unbind()), "open").map(drop)
+            let adapter = self.make.made_pausing(py, cx)?.unbind();
+            call_method(py, &worker.insert(Arc::new(Sent { adapter, takes, gives })).adapter, "open").map(drop)
         });
         match opened {
             Err(_) if cx.cancelling().has_begun() => Err(Stop::Cancelled.into()),
@@ -145,24 +182,20 @@ impl Operator for RemoteChain {
         }
     }
 
-    fn process(&mut self, record: Record, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+    fn process(&mut self, record: Record, out: &mut impl Emit<T>) -> Result<(), Fault> {
         self.gathered.push(record);
-        match self.manner.most {
-            1 => self.run(out),
-            _ if self.gathered.len() >= self.pace.records => self.send(out),
-            _ => Ok(()),
-        }
+        if self.gathered.len() >= self.pace.records { self.send(out) } else { Ok(()) }
     }
 
-    fn flush(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+    fn flush(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {
         self.run(out)
     }
 
-    fn finish(&mut self, out: &mut impl Emit<Record>) -> Result<(), Fault> {
+    fn finish(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {
         self.run(out)?;
-        let adapter = &self.adapter;
+        let worker = &self.worker;
         let finished = attempt(|py| {
-            adapter.iter().try_for_each(|adapter| adapter.call_method0(py, intern!(py, "finish")).map(drop))
+            worker.iter().try_for_each(|worker| worker.adapter.call_method0(py, intern!(py, "finish")).map(drop))
         });
         self.unless_cancelled(finished.map_err(Raised::error), out)?;
         self.under_way.push_back(0);
@@ -171,10 +204,11 @@ impl Operator for RemoteChain {
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         self.gathered.clear();
+        self.kept.clear();
         let is_whole = self.under_way.is_empty() && matches!(cx.reason(), StopReason::EndOfInput | StopReason::Drain);
         let closed = attempt(|py| {
-            let Some(adapter) = self.adapter.take() else { return Ok(()) };
-            let notes = adapter.call_method1(py, intern!(py, "close"), (is_whole,))?;
+            let Some(worker) = self.worker.take() else { return Ok(()) };
+            let notes = worker.adapter.call_method1(py, intern!(py, "close"), (is_whole,))?;
             notes.extract::<Vec<String>>(py)?.into_iter().for_each(|note| cx.note(note));
             Ok(())
         });

@@ -1,15 +1,19 @@
 //! [`WorkerChain`]: a chain in the process that it was sent to.
 
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::{PyIterator, PyList};
 
 use crate::chain::{Chain, Failure, Manner};
 use crate::cutter::Cutter;
 use crate::object::Object;
 use crate::stage::Form;
 use crate::thread::lock;
+
+/// What has come out goes on after so long.
+const SOON: Duration = Duration::from_millis(5);
 
 /// The functions of one replica, which run over lists of records.
 #[pyclass(frozen, module = "sage._sage")]
@@ -60,6 +64,33 @@ impl WorkerChain {
                 (None, Some((exception.into_value(py).into_bound(py).into_any(), function, record)))
             }
         })
+    }
+
+    /// Works on records one by one, for some milliseconds. Returns, for each, the list of its results or what its
+    /// function raised; and whether none is left.
+    fn each<'py>(&self, records: Bound<'py, PyIterator>) -> PyResult<(Vec<Bound<'py, PyAny>>, bool)> {
+        let (py, gives, begun) = (records.py(), self.gives, Instant::now());
+        let mut outcomes = Vec::new();
+        for record in records {
+            let mut chain = lock(&self.chain);
+            chain.feed(PyList::new(py, [record?])?)?;
+            let results = PyList::empty(py);
+            let raised = loop {
+                match chain.worked(py, |object| gives.checked(object)) {
+                    Ok(None) => break None,
+                    Ok(Some(some)) => some.into_iter().try_for_each(|result| results.append(result))?,
+                    Err(failure) => break Some(failure.exception),
+                }
+            };
+            outcomes.push(match raised {
+                None => results.into_any(),
+                Some(exception) => exception.into_value(py).into_bound(py).into_any(),
+            });
+            if begun.elapsed() > SOON {
+                return Ok((outcomes, false));
+            }
+        }
+        Ok((outcomes, true))
     }
 
     /// Ends the thread that ends loops.

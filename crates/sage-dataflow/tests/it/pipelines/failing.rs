@@ -148,6 +148,30 @@ impl Operator for InThrees {
 }
 
 #[test]
+fn policies_decide_on_the_error_inside_and_the_report_tells_the_record() {
+    leak_free(|_| {
+        let records = [2, 4, 6, 8, 9, 10];
+        let retry = |attempts| {
+            let retry = Retry::up_to(attempts).backoff(Duration::ZERO, Duration::ZERO);
+            retry.when(|error| error.to_string() == "odd")
+        };
+        let env = Environment::local("threes");
+        let threes = env.from_iter(records).operator(InThrees::default).named("threes");
+        let out = threes.on_error(ErrorPolicy::skip()).retry(retry(2)).collect();
+        let report = env.run().unwrap();
+        // At the second attempt it looks at nothing, as it waits for two more.
+        assert_eq!((report.operators[1].failed, report.operators[1].retries), (0, 1));
+        assert_eq!(out.take(), [2, 4, 6, 10]);
+
+        let env = Environment::local("threes");
+        let out = env.from_iter(records).operator(InThrees::default).named("threes").retry(retry(1)).collect();
+        let cause = failed(env.run()).first_cause.unwrap();
+        assert_eq!(cause.to_string(), "operator `threes`, record 5: gave up after 1 attempts: odd");
+        drop(out);
+    });
+}
+
+#[test]
 fn an_operator_of_several_records_at_a_time_tells_which_one_failed() {
     leak_free(|_| {
         for (records, place) in [(vec![2, 4, 6, 8, 9, 10], "record 5"), (vec![2, 4, 6, 9], "record 4")] {
