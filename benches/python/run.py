@@ -25,7 +25,7 @@ from rows import Figure, Row
 from workloads import QUICK_SIZES, SIZES
 
 HERE = Path(__file__).parent
-WORKLOADS = ("p1", "p2", "p3", "p4", "p6", "p7")
+WORKLOADS = ("p1", "p2", "p3", "p4", "p5", "proc", "p6", "p7")
 
 #: The longest that a process may take, in seconds.
 PATIENCE = 900
@@ -36,6 +36,11 @@ LONGEST_REASON = 120
 LEAST_ROUNDS = 5
 
 UNITS = {"p1": ("ns/record", 1e9), "p2": ("µs/line", 1e6), "p3": ("ns/call", 1e9), "p4": ("µs/await", 1e6)}
+UNITS |= {"p5": ("µs/record", 1e6), "ints": ("ns/record", 1e9), "dicts": ("µs/record", 1e6)}
+UNITS |= {"large": ("µs/record", 1e6), "calls": ("µs/call", 1e6)}
+
+#: Workloads of several processes, in which no peer takes part.
+SPREAD = ("p5", "ints", "dicts", "large", "calls")
 
 
 class Failed(Exception):
@@ -83,7 +88,7 @@ class Bench:
         unit, scale = UNITS[workload]
         costs: dict[str, list[float]] = defaultdict(list)
         notes: dict[str, str] = {}
-        taking_part = ["sage", *self._peers()]
+        taking_part = ["sage", *([] if workload in SPREAD else self._peers())]
         for turn in range(self.rounds):
             first = turn % len(taking_part)
             for system in taking_part[first:] + taking_part[:first]:
@@ -91,7 +96,8 @@ class Bench:
                     continue
                 ours = system == "sage"
                 try:
-                    lines = self._contend("loop,sage" if ours else system, workload, self.sizes[workload], turn=turn)
+                    own = "loop,pools,sage" if workload in SPREAD else "loop,sage"
+                    lines = self._contend(own if ours else system, workload, self.sizes[workload], turn=turn)
                 except Failed as error:
                     if ours:
                         raise
@@ -120,7 +126,7 @@ class Bench:
         self, name: str, figures: dict[str, Figure], ours: str, other: str, versus: str, times: float | None = None
     ) -> None:
         """A row of our variant beside a loop; ``times`` is the part of the loop's speed that was promised, if any."""
-        unit, _ = UNITS[name[:2]]
+        unit, _ = UNITS[name.split("_")[0]]
         at_most = None if times is None else 1 / times
         meaning = f"≥ {times:g}× its speed" if times else ""
         self.rows.append(rows.compare(name, unit, figures[ours], versus, figures[other], at_most, meaning))
@@ -147,6 +153,30 @@ class Bench:
     def p4(self) -> None:
         figures = self.throughput("p4")
         self.against("p4_asyncio", figures, "sage", "loop", "asyncio's gather with a semaphore", 1)
+
+    def p5(self) -> None:
+        """Two processes at work: the loop, what two of them could do at best, and the best pool."""
+        figures = self.throughput("p5")
+        self.against("p5_loop", figures, "sage", "loop", "loop", 1.9)
+        self.against("p5_halves", figures, "sage", "halves", "two plain processes, half the input each", 0.95)
+        self._best_pool("p5", figures, 1.0)
+
+    def proc(self) -> None:
+        """What it costs to have functions in processes."""
+        ints = self.throughput("ints")
+        self.against("ints_threads", ints, "sage_processes", "sage", "ours on threads", 0.5)
+        self._best_pool("dicts", self.throughput("dicts"), 1.2)
+        self._best_pool("large", self.throughput("large"), 2.0)
+        calls = self.throughput("calls")
+        self.rows.append(rows.limit("calls_from_worker", "µs/call", calls["sage"], 20))
+        begins = [self._contend("sage", "begin", 1, repeats=5)[0]["seconds"] * 1e3 for _ in range(self.rounds)]
+        self.rows.append(rows.limit("proc_begin", "ms", Figure.of(begins), 150))
+
+    def _best_pool(self, workload: str, figures: dict[str, Figure], times: float) -> None:
+        pools = {name: figure.median for name, figure in figures.items() if name.startswith("pool_")}
+        best = min(pools, key=lambda name: pools[name])
+        versus = f"Pool.imap, chunks of {best.removeprefix('pool_')}"
+        self.against(f"{workload}_pool", figures, "sage", best, versus, times)
 
     def p6(self) -> None:
         """Fixed costs: of the import, of a small job, of a program, of the end of a job, and of the package."""

@@ -6,15 +6,23 @@ only one workload needs are imported where it does: the memory of P7 shall be a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 #: Records of each workload, and of a quick run.
 SIZES = {"p1": 1_000_000, "p2": 500_000, "p3": 200_000, "p4": 2_000}
+SIZES |= {"p5": 20_000, "ints": 1_000_000, "dicts": 200_000, "large": 400, "calls": 50_000}
 QUICK_SIZES = {"p1": 50_000, "p2": 5_000, "p3": 10_000, "p4": 400}
+QUICK_SIZES |= {"p5": 1_000, "ints": 50_000, "dicts": 10_000, "large": 20, "calls": 2_000}
+
+#: How many processes work where several do.
+PROCESSES = 2
+
+#: How often the loop of P5 goes round: some 200 µs of Python.
+SPINS = 4_000
 
 #: What P4 has in flight at most, and how long each of its records waits, in seconds.
 IN_FLIGHT = 200
@@ -33,6 +41,25 @@ def keep(n: int) -> bool:
 
 def shift(n: int) -> int:
     return n - 7
+
+
+def spin(n: int) -> int:
+    x = 0
+    for i in range(SPINS):
+        x += i ^ n
+    return x
+
+
+def enrich(doc: dict[str, Any]) -> dict[str, Any]:
+    return {"id": doc["id"], "text": doc["text"].upper(), "length": len(doc["text"])}
+
+
+def reverse(data: bytes) -> bytes:
+    return data[::-1]
+
+
+#: Where replicas give their results in whatever order, and what they are sorted by.
+UNORDERED: dict[str, Callable[[Any], Any]] = {"p5": int, "dicts": lambda doc: doc["id"], "large": bytes}
 
 
 class Total:
@@ -95,8 +122,12 @@ class Waits:
         return n
 
 
-def source(workload: str, size: int, folder: Path) -> list[str] | range:
+def source(workload: str, size: int, folder: Path) -> list[Any] | range:
     """The input of a workload: numbers, or for P2 lines, which are made once and kept in ``folder``."""
+    if workload == "dicts":
+        return [{"id": n, "text": f"the text of number {n}", "tags": ["a", "b"]} for n in range(size)]
+    if workload == "large":
+        return [bytes([n % 256]) * (1 << 20) for n in range(size)]
     if workload != "p2":
         return range(size)
     file = folder / f"python-lines-{size}.txt"

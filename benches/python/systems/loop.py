@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from workloads import IN_FLIGHT, Counter, Total, Waits, keep, key, scale, shift, split, step
+from workloads import IN_FLIGHT, Counter, Total, Waits, enrich, keep, key, reverse, scale, shift, spin, split, step
 
 
 def p1(source: Any) -> Any:
@@ -82,10 +82,27 @@ def p4(source: Any) -> Any:
     return asyncio.run(all_of_them()), waits.most
 
 
+def p5(source: Any) -> Any:
+    return [spin(n) for n in source]
+
+
+def dicts(source: Any) -> Any:
+    return [enrich(doc) for doc in source]
+
+
+def large(source: Any) -> Any:
+    return [reverse(data) for data in source]
+
+
 CONTENDERS = {
     "p1": {"loop": p1},
     "p2": {"loop": p2, "loop_fold": p2_fold},
     "p3": {"loop": p3, "loop_bound": p3_bound},
     "p4": {"loop": p4},
+    "p5": {"loop": p5},
+    "ints": {"loop": p1},
+    "dicts": {"loop": dicts},
+    "large": {"loop": large},
+    "calls": {"loop": p3},
 }
 PARTS: dict[str, int] = {}

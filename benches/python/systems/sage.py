@@ -6,7 +6,8 @@ from time import perf_counter
 from typing import Any
 
 from sage import LocalEnvironment, MapFunction, ops
-from workloads import IN_FLIGHT, Counter, Total, Waits, keep, key, scale, shift, split, step
+from workloads import IN_FLIGHT, PROCESSES, Counter, Total, Waits
+from workloads import enrich, keep, key, reverse, scale, shift, spin, split, step
 
 #: The limit of a call in the variants that have one, in seconds. It is never reached.
 TIMEOUT = 5.0
@@ -110,6 +111,48 @@ def p4(source: Any) -> Any:
     return results, waits.most
 
 
+def _spread(function: Any, source: Any, processes: int = PROCESSES) -> Any:
+    """Over processes, a replica each; in whatever order."""
+    env = LocalEnvironment("spread", workers="processes")
+    results = env.from_batch(source).map(function, parallelism=processes).collect()
+    env.submit(autostop=True)
+    return results
+
+
+def p5(source: Any) -> Any:
+    return _spread(spin, source)
+
+
+def p1_processes(source: Any) -> Any:
+    total = Total()
+    env = LocalEnvironment("p1", workers="processes")
+    env.from_batch(source).map(scale).filter(keep).map(shift).sink(total.take)
+    env.submit(autostop=True)
+    return total.answer()
+
+
+def dicts(source: Any) -> Any:
+    return _spread(enrich, source)
+
+
+def large(source: Any) -> Any:
+    return _spread(reverse, source)
+
+
+def calls(source: Any) -> Any:
+    total = Total()
+    env = LocalEnvironment("calls", workers="processes")
+    env.register_service("counter", Counter)
+    env.from_batch(source).map(Calls).sink(total.take)
+    env.submit(autostop=True)
+    return total.answer()
+
+
+def begin(source: Any) -> Any:
+    """A job of one worker and hardly a record."""
+    return _spread(scale, source, 1)
+
+
 def last_to_return(source: Any) -> float:
     """The seconds from the sink's last record to the return of ``submit``, of a job with a service."""
     total = Total()
@@ -138,6 +181,12 @@ CONTENDERS = {
         "sage_handle_timeout": p3_handle_timeout,
     },
     "p4": {"sage": p4},
+    "p5": {"sage": p5},
+    "ints": {"sage": p1, "sage_processes": p1_processes},
+    "dicts": {"sage": dicts},
+    "large": {"sage": large},
+    "calls": {"sage": calls},
+    "begin": {"sage": begin},
     "return": {"sage": last_to_return},
 }
 PARTS: dict[str, int] = {}
