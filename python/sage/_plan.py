@@ -195,7 +195,8 @@ def _planned(
     times = next((step.times for step in run if step.times is not None), None)
     spec, make = _asked(run, takes, gives, job)
     strategy = Strategy.RoundRobin
-    if first.is_function and first.parallelism > 1 and any(before.kind.spreads for before, _ in first.inputs):
+    is_called = first.kind.is_function and (first.spec is None or isinstance(first.spec, Spec.Async))
+    if is_called and first.parallelism > 1 and any(before.kind.spreads for before, _ in first.inputs):
         # Of one replica, records are together whatever their keys.
         strategy = first.inputs[0][0].strategy
     name, policy = _name(run), last.policy

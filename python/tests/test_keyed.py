@@ -14,6 +14,7 @@ from sage import (
     JobFailed,
     KeyContext,
     LocalEnvironment,
+    MapFunction,
     ProcessFunction,
     Session,
     Sliding,
@@ -51,6 +52,27 @@ def test_count_reduce_and_fold(parallelism: int) -> None:
     assert dict(sums) == {key: (key, sum(numbers)) for key, numbers in by_key.items()}
     assert dict(lists) == by_key
     assert dict(totals) == {key: 100 + sum(numbers) for key, numbers in by_key.items()}
+
+
+class Where(MapFunction):
+    def execute(self, n: int) -> tuple[int, int]:
+        return n % 3, self.ctx.replica
+
+
+class WhereLater(MapFunction):
+    async def execute(self, n: int) -> tuple[int, int]:
+        return n % 3, self.ctx.replica
+
+
+@pytest.mark.parametrize("options", [{}, {"on_error": "skip"}, {"retry": 2}, {"in_flight": 2}], ids=str)
+@pytest.mark.parametrize("function", [Where, WhereLater])
+def test_the_records_of_a_key_come_to_one_replica_whatever_options_a_step_has(
+    function: type[MapFunction], options: dict[str, Any]
+) -> None:
+    env = LocalEnvironment("keys")
+    found = env.from_batch(range(60)).keyby(lambda n: n % 3).map(function, parallelism=2, **options).collect()
+    env.submit(autostop=True)
+    assert len(found) == 60 and len(set(found)) == 3
 
 
 def test_aggregates_without_a_key_also_of_nothing() -> None:

@@ -213,6 +213,7 @@ impl AsyncFunction<Record> for Caller {
 pub(crate) fn asynchronous<P: Pipe<Out = Record>>(
     stream: Stream<P>,
     step: &Step,
+    replicas: Option<usize>,
     in_flight: usize,
     ordered: bool,
     timeout: Option<Seconds>,
@@ -220,7 +221,10 @@ pub(crate) fn asynchronous<P: Pipe<Out = Record>>(
     let order = if ordered { Order::Ordered } else { Order::Unordered };
     let function = Caller { make: step.make.clone(), meeting: None };
     let stream = stream.map_async_with(in_flight, order, function);
-    let mut stream = stream.named(&*step.name).parallelism(step.parallelism);
+    let mut stream = stream.named(&*step.name);
+    if let Some(replicas) = replicas {
+        stream = stream.parallelism(replicas);
+    }
     if let Some(limit) = timeout {
         stream = stream.timeout_since(limit.0, Asked::begun);
     }

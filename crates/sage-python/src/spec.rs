@@ -108,10 +108,6 @@ pub(crate) fn follow<P: Pipe<Out = Record>>(
     Ok(match spec {
         Spec::Window { folds: true, .. } => folds::window(stream, step, spec)?,
         Spec::Window { .. } => windows::window(stream, step, spec)?,
-        Spec::Async { in_flight, ordered, timeout, ends } => {
-            let outputs = asynchronous(stream, step, *in_flight, *ordered, *timeout);
-            if *ends { ended(outputs, step) } else { outputs }
-        }
         Spec::Expiring { after, has_function } => vec![states::expiring(stream, step, after.0, *has_function)],
         Spec::Process {} => timers::process(stream, step),
         Spec::Take { most } => vec![stream.take(*most).named(&*step.name).on_another_thread()],
@@ -123,18 +119,32 @@ pub(crate) fn follow<P: Pipe<Out = Record>>(
             feedback.fill(stream);
             Vec::new()
         }
-        Spec::Chain { .. } | Spec::Native {} => match step.strategy {
+        Spec::Chain { .. } | Spec::Native {} | Spec::Async { .. } => match step.strategy {
             Strategy::Hash => {
                 let choose = |record: &Record, replicas: usize| (record.hash() % replicas as u64) as usize;
-                functions(py, stream.partition_by(step.parallelism, choose), step, None, false)?
+                spread(py, stream.partition_by(step.parallelism, choose), step, None)?
             }
-            Strategy::Broadcast => functions(py, stream.broadcast(step.parallelism), step, None, false)?,
-            Strategy::RoundRobin => functions(py, stream, step, Some(step.parallelism), false)?,
+            Strategy::Broadcast => spread(py, stream.broadcast(step.parallelism), step, None)?,
+            Strategy::RoundRobin => spread(py, stream, step, Some(step.parallelism))?,
         },
         Spec::Source { .. } | Spec::Future { .. } | Spec::KafkaSource { .. } | Spec::Join { .. } | Spec::Zip { .. } => {
             return Err(step.refused());
         }
     })
+}
+
+/// Runs functions on a stream: in so many replicas, or as many as it has.
+fn spread<P: Pipe<Out = Record>>(
+    py: Python<'_>,
+    stream: Stream<P>,
+    step: &Step,
+    replicas: Option<usize>,
+) -> PyResult<Vec<DataStream<Record>>> {
+    let Spec::Async { in_flight, ordered, timeout, ends } = step.spec.get() else {
+        return functions(py, stream, step, replicas, false);
+    };
+    let outputs = asynchronous(stream, step, replicas, *in_flight, *ordered, *timeout);
+    Ok(if *ends { ended(outputs, step) } else { outputs })
 }
 
 /// Where a group of readers begins that has committed no offset.
