@@ -184,11 +184,13 @@ impl SourceContext {
     /// Parks the calling thread while `pending` holds, for `limit` at most. Returns early when it is interrupted, or
     /// something behind the source is due; says whether it has not.
     fn park(&self, limit: Duration, pending: impl Fn() -> bool) -> bool {
+        let begun = Instant::now();
         let due = Timestamp::from_millis(self.due.load(Ordering::Relaxed));
         let (clock, due) = (self.clock(), (due < Timestamp::MAX).then_some(due));
         let until_due = due.and_then(|due| clock.until(due)).filter(|until_due| *until_due < limit);
         crate::sync::park_for(until_due.unwrap_or(limit), || pending() && !self.interrupted() && !clock.is_due(due));
-        !self.interrupted() && until_due.is_none() && !clock.is_due(due)
+        // A pause that interrupted it may be over again.
+        begun.elapsed() >= limit && !self.interrupted() && until_due.is_none() && !clock.is_due(due)
     }
 
     /// Waits until `ready` returns true, the job is paused, drained or cancelled, a reader wants no more records, or a
