@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ import time
 import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -248,6 +249,9 @@ class Worker:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._is_ending = False
+        #: The first is readable from then on. No lock, which a handler of signals may find taken by its own thread.
+        self._ends, self._ended = os.pipe()
+        os.set_blocking(self._ended, False)
         self._chain: WorkerChain | None = None
         self._flight: WorkerFlight | None = None
         self._is_judged = False
@@ -257,12 +261,12 @@ class Worker:
     def end(self, *_: Any) -> None:
         """The handler of SIGTERM: what is under way is dropped behind the record that is worked on."""
         self._is_ending = True
+        with suppress(BlockingIOError):
+            os.write(self._ended, b"x")
 
     def pause(self, seconds: float) -> bool:
         """Between two attempts: says whether all of the time has passed."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._is_ending:
-            time.sleep(min(left, 0.05))
+        select.select([self._ends], [], [], min(seconds, threading.TIMEOUT_MAX))
         return not self._is_ending
 
     def run(self) -> None:

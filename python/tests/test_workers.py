@@ -632,3 +632,21 @@ def test_classes_of_the_main_module_cross(tmp_path: Path) -> None:
 
 def test_workers_have_the_version_of_their_job() -> None:
     assert sage._sage.version
+
+
+class Touches(MapFunction):
+    def execute(self, path: str) -> None:
+        Path(path).touch()
+        raise OSError("again")
+
+
+def test_a_pause_before_a_new_instance_ends_with_the_job(tmp_path: Path) -> None:
+    faults = {"strategy": "restart", "restart_strategy": "fixed", "max_attempts": 3, "delay": 3600}
+    env = LocalEnvironment("pause", {"fault_tolerance": faults}, workers="processes")
+    env.from_batch([str(tmp_path / "called")]).map(Touches).collect()
+    job = env.submit()
+    wait_for(tmp_path / "called")
+    job.cancel()
+    with pytest.raises(JobFailed) as raised:
+        job.wait()
+    assert "was killed" not in str(raised.value.report)
