@@ -17,7 +17,7 @@ from ._kinds import Part
 from ._makers import ChainMaker, FlightMaker, Maker
 from ._portable import pickled
 from ._pickling import unpacked_exception
-from ._sage import SubmitError, WorkerLost
+from ._sage import Channel, SubmitError, WorkerLost
 from ._wire import BATCH, CLOSE, CLOSED, CLOSING, FAILED, FINISH, INIT, READY, RESULT
 from ._worker_process import Closed, WorkerProcess, left_behind
 
@@ -182,16 +182,20 @@ class Remote:
         except Closed:
             raise self._lost() from None
 
-    def _next(self, kind: int, timeout: float | None = None) -> Any:
-        """What comes in the next frame of this kind. Does meanwhile what the worker asks for."""
+    def _next(self, kind: int, timeout: float | None = None, waits: bool = True) -> Any:
+        """What comes in the next frame of this kind. Does meanwhile what the worker asks for. Unless it is to be waited
+        for, ``None`` if it is not there."""
         assert self._worker is not None, "it has begun"
         until = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if until is None else max(until - time.monotonic(), 0.0)
             try:
-                came, number, value = self._worker.next(left)
+                frame = self._worker.next(left) if waits else self._worker.next_now()
             except Closed:
                 raise self._lost() from None
+            if frame is None:
+                return None
+            came, number, value = frame
             if came == kind:
                 return value
             if came == FAILED and kind == RESULT:
@@ -236,9 +240,14 @@ class RemoteChain(Remote):
         self._batches.append(None)
         self._retried(lambda: self._send(FINISH, None))
 
-    def receive(self) -> Answer:
-        """The next answer."""
-        return self._early.pop(0) if self._early else self._received()
+    @property
+    def channel(self) -> Channel | None:
+        """The connection to the worker."""
+        return None if self._worker is None else self._worker.channel
+
+    def receive(self, waits: bool) -> Answer | None:
+        """The next answer. Unless it is to be waited for, ``None`` if it is not there."""
+        return self._early.pop(0) if self._early else self._received(waits)
 
     def again(self, record: Any) -> Answer:
         """Has the worker work on a record once more, behind the batches under way. Returns the answer."""
@@ -246,7 +255,8 @@ class RemoteChain(Remote):
         outcomes: list[Any] = []
         while True:
             is_its = len(self._batches) == 1
-            answer = self._received()
+            answer = self._received(True)
+            assert answer is not None, "it was waited for"
             if not is_its:
                 self._early.append(answer)
                 continue
@@ -255,10 +265,10 @@ class RemoteChain(Remote):
                 self._before -= 1
                 return answer._replace(results=outcomes)
 
-    def _received(self) -> Answer:
-        answer: Answer | None = None
-        while answer is None:
-            answer = self._retried(self._answered)
+    def _received(self, waits: bool) -> Answer | None:
+        while (answer := self._retried(lambda: self._answered(waits))) is None:
+            if not waits:
+                return None
         if self._maker.is_judged and answer.results:
             # Another worker does not get them again.
             batch = self._batches[0]
@@ -270,8 +280,10 @@ class RemoteChain(Remote):
             self._before += len(self._batches.pop(0) or [])
         return answer
 
-    def _answered(self) -> Answer:
-        told = self._next(RESULT)
+    def _answered(self, waits: bool) -> Answer | None:
+        told = self._next(RESULT, waits=waits)
+        if told is None:
+            return None
         if not isinstance(told, Failed):
             results, took = told
             if self._maker.is_judged:

@@ -97,6 +97,10 @@ class WorkerProcess:
         kind, number, first, others = self.receive(timeout)
         return kind, number, unpacked(first, others)
 
+    def next_now(self) -> tuple[int, int, Any] | None:
+        """As ``next``; ``None`` when there is none."""
+        return self._opened(lambda: self._open().receive_now())
+
     def receive(self, timeout: float | None = None) -> tuple[int, int, bytes, list[bytearray]]:
         """As ``next``, without looking into it."""
         try:
@@ -106,8 +110,12 @@ class WorkerProcess:
 
     def next_beside(self, descriptor: int) -> tuple[int, int, Any] | None:
         """As ``next``, whether or not the job is being cancelled; ``None`` when a descriptor can be read instead."""
+        return self._opened(lambda: self._open().receive_beside(descriptor))
+
+    @staticmethod
+    def _opened(receive: Callable[[], Any]) -> tuple[int, int, Any] | None:
         try:
-            came = self._open().receive_beside(descriptor)
+            came = receive()
         except EOFError:
             raise Closed from None
         if came is None:

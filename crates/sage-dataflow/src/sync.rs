@@ -11,6 +11,8 @@ pub(crate) use std::thread::{self, Thread};
 use std::time::Duration;
 pub(crate) use std::time::Instant;
 
+pub(crate) use crate::control::Bell;
+
 /// An `UnsafeCell` with loom's closure interface.
 #[derive(Debug)]
 #[repr(transparent)]

@@ -47,6 +47,11 @@ impl Step {
         Manner { takes: self.takes, gives: self.gives, most: MOST_RECORDS, blocks: false }
     }
 
+    /// Whether its functions run in workers: then its task waits for their results, and not for a source.
+    fn is_elsewhere(&self) -> bool {
+        matches!(self.spec.get(), Spec::Chain { elsewhere: true, .. })
+    }
+
     pub(crate) fn refused(&self) -> PyErr {
         SubmitError::new_err(format!("`{}` cannot stand at this place", self.name))
     }
@@ -95,7 +100,9 @@ pub(crate) fn declare(py: Python<'_>, env: &Environment, steps: Vec<Step>, offse
                 let blocks = env.from_source(move |_replica| Blocks::new(make.clone())).named(name).weigh(Record::held);
                 functions(py, blocks, &step, Some(1), true)?
             }
-            (Some(Input::Container { name, make }), true) => follow(py, container(env, name, make), &step, &mut loops)?,
+            (Some(Input::Container { name, make }), true) if !step.is_elsewhere() => {
+                follow(py, container(env, name, make), &step, &mut loops)?
+            }
             (Some(last), _) => match (step.spec.get(), inputs.pop()) {
                 (spec @ Spec::Join { .. }, Some(left)) => {
                     vec![joins::join(left.stream(env), last.stream(env), &step, spec)?]

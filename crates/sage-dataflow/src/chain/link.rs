@@ -2,6 +2,7 @@
 //! failures.
 
 use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::context::OpenContext;
@@ -293,5 +294,10 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
 
     fn wake_at(&self) -> Option<Timestamp> {
         self.operator.wake_at().into_iter().chain(self.outs.next.wake_at()).min()
+    }
+
+    fn awaits<'a>(&'a self, descriptors: &mut Vec<BorrowedFd<'a>>) {
+        descriptors.extend(self.operator.awaits());
+        self.outs.next.awaits(descriptors);
     }
 }

@@ -1,6 +1,7 @@
 //! The operators that users write: the [`Operator`] trait, and how the engine runs one.
 
 use std::convert::Infallible;
+use std::os::fd::BorrowedFd;
 
 use super::context::{CloseContext, OpenContext};
 use super::fault::Fault;
@@ -65,6 +66,21 @@ pub trait Operator: Send + 'static {
         Ok(())
     }
 
+    /// Emits what has come of work that goes on outside of the task, such as in another process, and gives it more.
+    /// Takes the place of [`flush`](Operator::flush) between two batches of input; runs also when the input was found
+    /// empty, and when the descriptor of [`awaits`](Operator::awaits) can be read. It does not wait for that work, and
+    /// may hold back what has none of its results yet. The default is `flush`.
+    fn progress(&mut self, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        self.flush(out)
+    }
+
+    /// While work goes on outside of the task: what can be read when [`progress`](Operator::progress) has more to do.
+    /// The task waits for that besides its input. One that cannot, as it begins with a source or runs on the inline
+    /// backend, calls `flush` in place of such a wait.
+    fn awaits(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// Runs at the end of input, and may still emit: before the last watermark, [`Timestamp::MAX`], goes on. Does not
     /// run after a failure or a cancel.
     ///
@@ -100,6 +116,7 @@ impl<O: Operator> Stage for O {
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<O::Out, Infallible>) -> Result<(), Fault> {
         match signal {
             Signal::Finish => self.finish(out),
+            Signal::Time => self.progress(out),
             // What it holds back comes before what follows it.
             _ if signal.follows_records() => self.flush(out),
             _ => Ok(()),
@@ -108,5 +125,9 @@ impl<O: Operator> Stage for O {
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         Operator::close(self, cx)
+    }
+
+    fn awaits(&self) -> Option<BorrowedFd<'_>> {
+        Operator::awaits(self)
     }
 }

@@ -1,6 +1,7 @@
 //! [`Push`]: the rest of a chain, seen from the operator before it.
 
 use std::convert::Infallible;
+use std::os::fd::BorrowedFd;
 
 use super::fault::Fault;
 use super::position::{Position, TaskContext};
@@ -28,6 +29,10 @@ pub trait Push<T>: Send {
     /// When, by the job's clock, [`Signal::Time`] is to come though no record has; `None` for when one has.
     fn wake_at(&self) -> Option<Timestamp> {
         None
+    }
+    /// Adds the descriptors that can be read when [`Signal::Time`] is to come though no record has.
+    fn awaits<'a>(&'a self, descriptors: &mut Vec<BorrowedFd<'a>>) {
+        let _ = descriptors;
     }
 }
 

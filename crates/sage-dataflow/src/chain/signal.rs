@@ -7,8 +7,11 @@ use crate::between::{Between, Numbered, Watermark};
 /// To add one: give it a variant here; the compiler then shows the places that decide on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// A batch is over, or the moment of [`Push::wake_at`](super::Push::wake_at) has come.
+    /// A batch is over, the moment of [`Push::wake_at`](super::Push::wake_at) has come, or one of
+    /// [`Push::awaits`](super::Push::awaits) can be read.
     Time,
+    /// The task may wait for long, and not for what goes on outside of it: that is to be waited for now.
+    Settle,
     /// No record is waiting: buffered records are to be written out. Comes after [`Time`](Self::Time).
     Flush,
     /// Every earlier record was pushed, but for late ones.
@@ -30,7 +33,7 @@ impl Signal {
     #[inline(always)]
     pub(crate) fn follows_records(self) -> bool {
         match self {
-            Self::Time | Self::Watermark(_) | Self::Probe(_) => true,
+            Self::Time | Self::Settle | Self::Watermark(_) | Self::Probe(_) => true,
             Self::Flush | Self::InputEnded(_) | Self::Finish => false,
             #[cfg(test)]
             Self::Trace(_) => true,
@@ -43,7 +46,7 @@ impl Signal {
             Self::Watermark(watermark) => Some(Between::Watermark(watermark)),
             Self::Probe(round) => Some(Between::Numbered(Numbered::Probe, round)),
             // A reader sees to its own time; ends of lanes are no signals.
-            Self::Time | Self::Flush | Self::InputEnded(_) | Self::Finish => None,
+            Self::Time | Self::Settle | Self::Flush | Self::InputEnded(_) | Self::Finish => None,
             #[cfg(test)]
             Self::Trace(round) => Some(Between::Numbered(Numbered::Trace, round)),
         }

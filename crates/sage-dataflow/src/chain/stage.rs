@@ -3,6 +3,8 @@
 //! Built-in operators implement it, and the engine turns a user's [`Operator`](super::Operator) into one. A stage may
 //! have a second way out, to another stream, and heeds the [`Signal`]s that travel along the chain.
 
+use std::os::fd::BorrowedFd;
+
 use super::context::{CloseContext, OpenContext};
 use super::fault::Fault;
 use super::signal::Signal;
@@ -107,6 +109,11 @@ pub trait Stage: Send + 'static {
 
     /// When, by the job's clock, it is to be told [`Signal::Time`] though no record has come.
     fn wake_at(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// As [`Operator::awaits`](super::Operator::awaits), for [`Signal::Time`].
+    fn awaits(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 

@@ -26,7 +26,7 @@ impl Bell {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(descriptor) }))
     }
 
-    pub(super) fn ring(&self) {
+    pub(crate) fn ring(&self) {
         let one = 1_u64;
         // It fails only where it rings already as loudly as it can.
         // SAFETY: eight bytes are read.
@@ -44,24 +44,30 @@ impl Bell {
     /// Waits until `descriptor` is `ready`, or the bell has rung since the last wait, for `limit` at most. Returns
     /// whether the descriptor is. May return early.
     pub(crate) fn wait(&self, descriptor: BorrowedFd<'_>, ready: Ready, limit: Duration) -> io::Result<bool> {
+        self.wait_any(&[descriptor], ready, limit)
+    }
+
+    /// As [`wait`](Self::wait), for several.
+    pub(crate) fn wait_any(&self, those: &[BorrowedFd<'_>], ready: Ready, limit: Duration) -> io::Result<bool> {
         let events = match ready {
             Ready::Read => libc::POLLIN,
             Ready::Write => libc::POLLOUT,
         };
-        let mut polled = [(descriptor.as_raw_fd(), events), (self.0.as_raw_fd(), libc::POLLIN)]
-            .map(|(fd, events)| libc::pollfd { fd, events, revents: 0 });
+        let those = those.iter().map(|descriptor| (descriptor.as_raw_fd(), events));
+        let all = [(self.0.as_raw_fd(), libc::POLLIN)].into_iter().chain(those);
+        let mut polled: Vec<_> = all.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 }).collect();
         // Rounded up, so that nobody looks at the clock again and again within the last millisecond.
         let limit = i32::try_from(limit.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-        // SAFETY: the array is as long as is said.
+        // SAFETY: the vector is as long as is said.
         if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, limit) } < 0 {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::Interrupted { Ok(false) } else { Err(error) };
         }
-        if polled[1].revents != 0 {
+        if polled[0].revents != 0 {
             self.silence();
         }
         // A descriptor that is closed or broken is ready as well: whoever uses it is told.
-        Ok(polled[0].revents != 0)
+        Ok(polled[1..].iter().any(|other| other.revents != 0))
     }
 }
 

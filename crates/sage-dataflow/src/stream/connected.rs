@@ -5,6 +5,7 @@
 //! several inputs.
 
 use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::Stream;
@@ -349,5 +350,9 @@ impl<T: HasInput<INPUT>, N: Push<T>, const INPUT: usize> Push<T::Part> for Wrap<
 
     fn wake_at(&self) -> Option<Timestamp> {
         self.next.wake_at()
+    }
+
+    fn awaits<'a>(&'a self, descriptors: &mut Vec<BorrowedFd<'a>>) {
+        self.next.awaits(descriptors);
     }
 }

@@ -1,15 +1,17 @@
 //! A chain that begins with an inbox.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::pace::Work;
 use super::{Stepped, Task};
 use crate::between::Between;
 use crate::chain::{Fault, Position, Push, Signal, Stop, TaskContext};
-use crate::control::{Control, JobControl};
+use crate::control::{Bell, Control, JobControl, Ready};
 use crate::exchange::lane::{Inbox, Polled, Taker};
 use crate::exchange::{Circle, Gauge, Returned, Rounds};
 use crate::metrics::Counter;
+use crate::sync::FOREVER;
 
 /// The chain behind an inbox.
 struct ToChain<'a, N> {
@@ -57,6 +59,28 @@ pub(crate) struct InletTask<T, N> {
     head: Option<LoopHead>,
     taken: Arc<Counter>,
     control: Arc<JobControl>,
+    beside: Beside,
+}
+
+/// Work of the chain's that goes on outside of the task.
+#[derive(Default)]
+struct Beside {
+    /// Ends a wait for it, from the first one on.
+    bell: Option<Arc<Bell>>,
+    /// How long the task was at it since it last took records.
+    spent: Duration,
+}
+
+impl Beside {
+    /// A wait for it is to come.
+    fn hang(&mut self, control: &JobControl) -> Result<(), Fault> {
+        if self.bell.is_none() {
+            let bell = Arc::new(Bell::new().map_err(|error| Fault::Error(error.into()))?);
+            control.hang(bell.clone());
+            self.bell = Some(bell);
+        }
+        Ok(())
+    }
 }
 
 impl<T: Send, N: Push<T>> InletTask<T, N> {
@@ -70,7 +94,7 @@ impl<T: Send, N: Push<T>> InletTask<T, N> {
         control: Arc<JobControl>,
     ) -> Self {
         let head = gauge.map(|gauge| LoopHead { rounds: Rounds::new(), gauge });
-        Self { inbox, next, circle, head, taken, control }
+        Self { inbox, next, circle, head, taken, control, beside: Beside::default() }
     }
 
     /// Outside the loop over records, which must not pay for the call.
@@ -80,6 +104,21 @@ impl<T: Send, N: Push<T>> InletTask<T, N> {
             Err(Stop::Attend) => cx.run(&mut self.next, |next, at| next.attend(at)),
             told => told,
         }
+    }
+
+    /// Whether work goes on outside of the task. It is waited for besides the input, or here, if that cannot be.
+    fn goes_on_beside(&mut self, is_idle: bool, cx: &mut TaskContext) -> Result<bool, Stop> {
+        let mut awaited = Vec::new();
+        self.next.awaits(&mut awaited);
+        if awaited.is_empty() {
+            return Ok(false);
+        }
+        if self.inbox.can_wait() {
+            self.beside.hang(&self.control).map_err(|fault| cx.fault(fault))?;
+        } else if is_idle {
+            cx.run(&mut self.next, |next, at| next.signal(Signal::Settle, at))?;
+        }
+        Ok(true)
     }
 
     /// Passes on what came between records. A probe that has come back to the head of its loop ends that, or sends the
@@ -130,7 +169,12 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
         }
         cx.run_in_place(|at| self.next.signal(Signal::Time, at))?;
         // With what comes behind it: a chain that waits for room is as slow as what it waits for.
-        if took > 0 {
+        if self.goes_on_beside(matches!(polled, Polled::Nothing), cx)? {
+            self.beside.spent += work.time();
+            if took > 0 {
+                self.inbox.took(took as usize, std::mem::take(&mut self.beside.spent));
+            }
+        } else if took > 0 {
             self.inbox.took(took as usize, work.time());
         }
         if let Some(head) = &self.head {
@@ -149,7 +193,20 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
         let (control, wake_at) = (&self.control, self.next.wake_at());
         let (clock, wanted) = (control.clock(), || is_wanted(&self.next, self.circle.as_ref()));
         let interrupted = || control.load() == Control::Cancel || !wanted() || clock.is_due(wake_at);
-        self.inbox.wait(interrupted, wake_at.and_then(|moment| clock.until(moment)));
+        let limit = wake_at.and_then(|moment| clock.until(moment));
+        let mut awaited = Vec::new();
+        self.next.awaits(&mut awaited);
+        match &self.beside.bell {
+            Some(bell) if !awaited.is_empty() => {
+                let began = Instant::now();
+                self.inbox.wait_by(bell, interrupted, limit, |limit| {
+                    // If it fails, whoever reads is told why.
+                    bell.wait_any(&awaited, Ready::Read, limit.unwrap_or(FOREVER)).unwrap_or(true)
+                });
+                self.beside.spent += began.elapsed();
+            }
+            _ => self.inbox.wait(interrupted, limit),
+        }
     }
 
     fn publish(&mut self, cx: &TaskContext) {
@@ -167,6 +224,7 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
 
     fn close(&mut self, cx: &mut TaskContext) {
         self.next.close(cx);
+        self.beside.bell.take().iter().for_each(|bell| self.control.take_down(bell));
     }
 
     fn is_source(&self) -> bool {

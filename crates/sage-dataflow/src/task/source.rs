@@ -149,7 +149,7 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
     fn step(&mut self, cx: &mut TaskContext) -> Result<Stepped, Stop> {
         match cx.control().load() {
             Control::Run => {}
-            Control::Pause => return Ok(Stepped::Idle),
+            Control::Pause => return self.signal(Signal::Settle, cx).map(|()| Stepped::Idle),
             Control::Drain => return Ok(Stepped::End),
             Control::Cancel => return Err(Stop::Cancelled),
         }
@@ -175,6 +175,7 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
         };
         cx.run_in_place(|at| self.chain.1.signal(Signal::Time, at))?;
         if step == Stepped::Idle || took > LONG_BATCH {
+            self.signal(Signal::Settle, cx)?;
             self.signal(Signal::Flush, cx)?;
         }
         // A source waits by itself; the task waits only while it is paused.

@@ -7,7 +7,7 @@
 //!     that the interpreter has a handler for.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -170,6 +170,14 @@ impl Channel {
         came(py, &frame)
     }
 
+    /// The same, or ``None`` when none is there.
+    fn receive_now<'py>(&self, py: Python<'py>) -> PyResult<Option<Came<'py>>> {
+        match self.going_on(py, || self.read_now())? {
+            Some(frame) => came(py, &frame).map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The same, or ``None`` when a descriptor can be read and there is no frame.
     fn receive_beside<'py>(&self, py: Python<'py>, descriptor: RawFd) -> PyResult<Option<Came<'py>>> {
         let patience = Patience { until: None, heeds_cancel: false, besides: descriptor };
@@ -265,6 +273,17 @@ impl Channel {
                 written -= count;
             }
         }
+    }
+
+    /// Whether a frame is there, or it is known that none will come: then whoever reads is told why.
+    pub(super) fn has_frame(&self) -> bool {
+        let mut reader = lock(&self.reader);
+        reader.is_ready() || self.fill(&mut reader).is_err() || reader.is_ready()
+    }
+
+    /// Can be read when bytes have come.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     fn read(&self, patience: Patience) -> Result<Frame, Broken> {

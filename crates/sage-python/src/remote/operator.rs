@@ -1,14 +1,16 @@
 //! [`RemoteChain`]: an operator whose functions run in a worker process.
 //!
 //! Records are gathered and sent as batches, of which two are under way at most: so the worker has the next one when
-//! it is done with one. It answers a batch in pieces, each with what has come out since the last. Nothing is held back
-//! from a watermark, a probe or the end of input: before these, all results are waited for.
+//! it is done with one. It answers a batch in pieces, each with what has come out since the last. The task takes records
+//! meanwhile, and waits for these and for answers at once. Nothing is held back from a watermark, a probe or the end of
+//! input: before these, all results are waited for.
 //!
 //! Where a step has an error policy, what comes back is an [`Outcome`](super::Outcome) of each record, which the
 //! operator behind judges.
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyList;
 use sage::{BoxError, CloseContext, Emit, Fault, OpenContext, Operator, Stop, StopReason};
 
+use super::channel::Channel;
 use crate::Record;
 use crate::blocks::Pace;
 use crate::chain::{Failure, Manner};
@@ -54,6 +57,12 @@ pub(crate) struct Sent {
     pub(super) gives: Form,
 }
 
+impl Sent {
+    fn channel(&self, py: Python<'_>) -> PyResult<Option<Py<Channel>>> {
+        self.adapter.getattr(py, intern!(py, "channel"))?.extract(py).map_err(PyErr::from)
+    }
+}
+
 /// A chain of one replica, in a worker of its own.
 pub(crate) struct RemoteChain<T> {
     /// Makes the adapter, which starts the worker: see `python/sage/_remote.py`.
@@ -62,8 +71,12 @@ pub(crate) struct RemoteChain<T> {
     worker: Option<Arc<Sent>>,
     gathered: Vec<Record>,
     kept: VecDeque<Record>,
+    /// The connection to the worker.
+    channel: Option<Py<Channel>>,
     /// How many records each batch under way has.
     under_way: VecDeque<usize>,
+    /// Whether a record has come since the task last looked whether there are more.
+    has_come: bool,
     pace: Pace,
     comes: PhantomData<fn() -> T>,
 }
@@ -81,13 +94,14 @@ impl<T: Comes> RemoteChain<T> {
     pub(crate) fn new(make: Object, manner: Manner) -> Self {
         let pace = Pace::new(manner.most);
         let (gathered, kept, under_way) = (Vec::new(), VecDeque::new(), VecDeque::new());
-        Self { make, manner, worker: None, gathered, kept, under_way, pace, comes: PhantomData }
+        let (worker, channel, comes) = (None, None, PhantomData);
+        Self { make, manner, worker, gathered, kept, channel, under_way, has_come: false, pace, comes }
     }
 
     /// Sends what was gathered, when the worker has room for it.
     fn send(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {
         while self.under_way.len() >= MOST_UNDER_WAY {
-            self.receive(out)?;
+            self.receive(true, out)?;
         }
         if self.gathered.is_empty() {
             return Ok(());
@@ -105,36 +119,39 @@ impl<T: Comes> RemoteChain<T> {
         self.unless_cancelled(sent.map_err(Raised::error), out)
     }
 
-    /// Takes an answer, and emits what is in it.
-    fn receive(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {
-        let (worker, kept) = (&self.worker, &mut self.kept);
+    /// Takes an answer, and emits what is in it; waits for it, if so wanted. Returns whether it was there.
+    fn receive(&mut self, waits: bool, out: &mut impl Emit<T>) -> Result<bool, Fault> {
+        let (worker, kept, channel) = (&self.worker, &mut self.kept, &mut self.channel);
         let received = attach(|py| {
-            let Some(worker) = worker else { return Ok((Vec::new(), Some(Duration::ZERO))) };
+            let Some(worker) = worker else { return Ok(Some((Vec::new(), Some(Duration::ZERO)))) };
             let raised = |exception: PyErr| Raised::new(py, exception).error();
-            let answer = worker.adapter.call_method0(py, intern!(py, "receive")).map_err(raised)?;
-            let Answer { results, took, failure } = answer.extract(py).map_err(raised)?;
+            let answer = worker.adapter.call_method1(py, intern!(py, "receive"), (waits,)).map_err(raised)?;
+            // Another worker may have taken its place.
+            *channel = worker.channel(py).map_err(raised)?;
+            let Some(Answer { results, took, failure }) = answer.extract(py).map_err(raised)? else { return Ok(None) };
             if let Some((exception, function, record)) = failure {
                 let exception = PyErr::from_value(exception);
                 return Err(Failure { exception, function, record }.error(py, false));
             }
             let records = results.iter().map(|object| T::from_worker(object, worker, kept));
             let records = records.collect::<PyResult<Vec<_>>>();
-            Ok((records.map_err(raised)?, took.map(|took| took.0)))
+            Ok(Some((records.map_err(raised)?, took.map(|took| took.0))))
         });
         match received {
-            Ok((records, took)) => {
+            Ok(None) => Ok(false),
+            Ok(Some((records, took))) => {
                 if let Some(took) = took
                     && let Some(count) = self.under_way.pop_front()
                 {
                     self.pace.took(count, took);
                 }
                 records.into_iter().try_for_each(|record| out.emit(record))?;
-                out.look()
+                out.look().map(|()| true)
             }
             Err(error) => {
                 // Nothing of what is behind it goes on.
                 self.under_way.clear();
-                self.unless_cancelled(Err(error), out)
+                self.unless_cancelled(Err(error), out).map(|()| true)
             }
         }
     }
@@ -149,10 +166,17 @@ impl<T: Comes> RemoteChain<T> {
         Err(Fault::Error(error))
     }
 
+    /// Whether the worker has sent something, or is lost. Of one whose records are judged, answers may have come before
+    /// that to a record which was tried again.
+    fn may_be_answered(&self) -> bool {
+        let has_sent = || self.channel.as_ref().is_some_and(|channel| channel.get().has_frame());
+        !self.under_way.is_empty() && (T::KEEPS || has_sent())
+    }
+
     fn run(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {
         self.send(out)?;
         while !self.under_way.is_empty() {
-            self.receive(out)?;
+            self.receive(true, out)?;
         }
         Ok(())
     }
@@ -170,10 +194,13 @@ impl<T: Comes> Operator for RemoteChain<T> {
     type Out = T;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
-        let (worker, Manner { takes, gives, .. }) = (&mut self.worker, self.manner);
+        let (worker, channel, Manner { takes, gives, .. }) = (&mut self.worker, &mut self.channel, self.manner);
         let opened = attempt(|py| {
             let adapter = self.make.made_pausing(py, cx)?.unbind();
-            call_method(py, &worker.insert(Arc::new(Sent { adapter, takes, gives })).adapter, "open").map(drop)
+            let worker = worker.insert(Arc::new(Sent { adapter, takes, gives }));
+            call_method(py, &worker.adapter, "open")?;
+            *channel = worker.channel(py)?;
+            Ok(())
         });
         match opened {
             Err(_) if cx.cancelling().has_begun() => Err(Stop::Cancelled.into()),
@@ -184,11 +211,24 @@ impl<T: Comes> Operator for RemoteChain<T> {
 
     fn process(&mut self, record: Record, out: &mut impl Emit<T>) -> Result<(), Fault> {
         self.gathered.push(record);
+        self.has_come = true;
         if self.gathered.len() >= self.pace.records { self.send(out) } else { Ok(()) }
     }
 
     fn flush(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {
         self.run(out)
+    }
+
+    fn progress(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {
+        while self.may_be_answered() && self.receive(false, out)? {}
+        // A second batch is to be a full one, unless no more records are there.
+        let are_more = std::mem::take(&mut self.has_come);
+        let room = if are_more { 1 } else { MOST_UNDER_WAY };
+        if self.under_way.len() < room { self.send(out) } else { Ok(()) }
+    }
+
+    fn awaits(&self) -> Option<BorrowedFd<'_>> {
+        self.channel.as_ref().filter(|_| !self.under_way.is_empty()).map(|channel| channel.get().descriptor())
     }
 
     fn finish(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {
@@ -205,6 +245,7 @@ impl<T: Comes> Operator for RemoteChain<T> {
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         self.gathered.clear();
         self.kept.clear();
+        self.channel = None;
         let is_whole = self.under_way.is_empty() && matches!(cx.reason(), StopReason::EndOfInput | StopReason::Drain);
         let closed = attempt(|py| {
             let Some(worker) = self.worker.take() else { return Ok(()) };

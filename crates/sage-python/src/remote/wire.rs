@@ -71,6 +71,11 @@ impl Reader {
         self.ready.pop_front()
     }
 
+    /// Whether there is one.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Whether nothing of a frame was read that is not there as a whole.
     #[cfg(test)]
     pub(crate) fn is_between(&self) -> bool {

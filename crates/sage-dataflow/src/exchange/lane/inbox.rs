@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::allowance::Allowance;
 use super::between::{Between, Numbered, PerNumbered, Watermark};
 use super::reader::{Found, Reader, Taker};
-use super::sync::{Arc, Ordering, SPINS, YIELDS, fence, park_for, park_within, thread};
+use super::sync::{Arc, Bell, Instant, Ordering, SPINS, YIELDS, fence, park_for, park_within, thread};
 use super::{ANY, BROKEN, FULL, GONE, RUNNING, ReaderState};
 
 /// The records a reader must have taken in one go to count its stream as fast.
@@ -215,6 +215,36 @@ impl<T> Inbox<T> {
             self.lanes.iter().for_each(Reader::call_writer);
             fence(Ordering::SeqCst);
         }
+    }
+
+    /// Whether its task can wait, and not only return to others.
+    pub(crate) fn can_wait(&self) -> bool {
+        !self.flush_interval.is_zero()
+    }
+
+    /// As [`wait`](Self::wait), or until `rest` says that something else has come. It waits for that, for so long at
+    /// most, and returns when the bell rings.
+    pub(crate) fn wait_by(
+        &mut self,
+        bell: &Arc<Bell>,
+        interrupted: impl Fn() -> bool,
+        limit: Option<Duration>,
+        mut rest: impl FnMut(Option<Duration>) -> bool,
+    ) {
+        self.signal.bell.get_or_init(|| bell.clone());
+        self.hurry();
+        self.announce(ANY);
+        let began = Instant::now();
+        let mut left = Some(self.flush_interval);
+        while !self.ready() && self.signal.mode.load(Ordering::Acquire) == ANY && !interrupted() {
+            if rest(left.into_iter().chain(limit).min()) || (left.is_none() && limit.is_some()) {
+                break;
+            }
+            // Only a look after the first interval may be followed by a wait without limit.
+            let passed = Instant::now().duration_since(began);
+            left = self.flush_interval.checked_sub(passed).filter(|left| !left.is_zero());
+        }
+        self.signal.mode.store(RUNNING, Ordering::Relaxed);
     }
 
     /// Waits until a look may find something or the thread is unparked for another reason. Returns at

@@ -58,7 +58,7 @@ use std::time::Duration;
 
 use block::Block;
 use crossbeam_utils::CachePadded;
-use sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, OnceLock, Ordering, Thread, UnsafeCell, drop_record};
+use sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Bell, OnceLock, Ordering, Thread, UnsafeCell, drop_record};
 
 use super::metrics::BlockedBy;
 use super::{between, metrics, sync};
@@ -120,11 +120,14 @@ pub(crate) enum Refused {
 pub(crate) struct ReaderState {
     mode: CachePadded<AtomicU8>,
     reader: OnceLock<Thread>,
+    /// Ends its waits in poll(2), from the first of them on.
+    bell: OnceLock<Arc<Bell>>,
 }
 
 impl ReaderState {
     pub(crate) fn new() -> Self {
-        Self { mode: CachePadded::new(AtomicU8::new(RUNNING)), reader: OnceLock::new() }
+        let (reader, bell) = (OnceLock::new(), OnceLock::new());
+        Self { mode: CachePadded::new(AtomicU8::new(RUNNING)), reader, bell }
     }
 
     /// Whether the reader has ended, and how.
@@ -144,8 +147,9 @@ impl ReaderState {
     fn wake(&self) {
         let woken = self.mode.compare_exchange(ANY, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
             || self.mode.compare_exchange(FULL, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-        if woken && let Some(reader) = self.reader.get() {
-            reader.unpark();
+        if woken {
+            self.reader.get().iter().for_each(|reader| reader.unpark());
+            self.bell.get().iter().for_each(|bell| bell.ring());
         }
     }
 }

@@ -294,7 +294,10 @@ impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N>
         Ok(match worked {
             _ if self.ended && self.flight.is_empty() => Stepped::End,
             true => Stepped::Again,
-            false => Stepped::Idle,
+            false => {
+                cx.run(&mut self.next, |next, at| next.signal(Signal::Settle, at))?;
+                Stepped::Idle
+            }
         })
     }
 }

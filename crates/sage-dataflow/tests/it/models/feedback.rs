@@ -47,6 +47,14 @@ mod sync {
         thread::yield_now();
     }
 
+    /// No model waits in poll(2).
+    #[derive(Debug)]
+    pub(crate) struct Bell;
+
+    impl Bell {
+        pub(crate) fn ring(&self) {}
+    }
+
     pub(crate) fn park_within(limit: Option<std::time::Duration>) {
         assert!(limit.is_none(), "no model waits for a time");
         thread::park();

@@ -42,6 +42,14 @@ mod sync {
     /// writer to its end, and the waits without limit that follow would never be tried.
     pub(crate) fn park_for(_interval: std::time::Duration, _pending: impl Fn() -> bool) {}
 
+    /// No model waits in poll(2).
+    #[derive(Debug)]
+    pub(crate) struct Bell;
+
+    impl Bell {
+        pub(crate) fn ring(&self) {}
+    }
+
     pub(crate) fn park_within(limit: Option<std::time::Duration>) {
         assert!(limit.is_none(), "no model waits for a time");
         thread::park();
