@@ -39,6 +39,7 @@
 compile_error!("sage runs on Linux only: its signal handling and its checks of what is left use Linux interfaces");
 
 mod backend;
+mod bell;
 mod between;
 mod chain;
 mod clock;

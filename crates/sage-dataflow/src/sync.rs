@@ -11,7 +11,7 @@ pub(crate) use std::thread::{self, Thread};
 use std::time::Duration;
 pub(crate) use std::time::Instant;
 
-pub(crate) use crate::control::Bell;
+pub(crate) use crate::bell::Bell;
 
 /// An `UnsafeCell` with loom's closure interface.
 #[derive(Debug)]

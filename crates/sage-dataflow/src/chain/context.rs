@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::fault::Stop;
 use super::policy::Passed;
+use crate::bell::Bell;
 use crate::clock::Clock;
-use crate::control::{Bell, Control, JobControl, StopReason};
+use crate::control::{Control, JobControl, StopReason};
 use crate::sync::{lock, park_for};
 
 /// The argument of `open`: an operator's or sink's replica, its name, and the job's clock.

@@ -4,7 +4,6 @@
 //! made later than its registration, so a wait that checks the word and then parks misses nothing. The same holds for
 //! a bell and a wait in poll(2).
 
-mod bell;
 mod reason;
 mod works_for;
 
@@ -12,9 +11,9 @@ use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
+use crate::bell::Bell;
 use crate::clock::{Clock, Rouse};
 use crate::sync::{Arc, AtomicU8, Mutex, Ordering, Thread, lock, thread};
-pub(crate) use bell::{Bell, Ready};
 pub use reason::StopReason;
 pub use works_for::WorksFor;
 

@@ -64,6 +64,7 @@ enum Deed {
     /// Pushes, whatever it is asked to.
     Careless,
     Attend,
+    AttendNow,
     Watermark(i64),
     Probe,
     /// The reader takes what is there.
@@ -77,6 +78,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
         8 => Just(Deed::Push),
         6 => Just(Deed::Careless),
         2 => Just(Deed::Attend),
+        2 => Just(Deed::AttendNow),
         1 => (0..9_i64).prop_map(Deed::Watermark),
         1 => Just(Deed::Probe),
         3 => Just(Deed::Read),
@@ -106,6 +108,7 @@ fn run(deeds: &[Deed], capacity: usize, opened: bool) -> (Vec<u64>, bool, u64, u
                 }
             }
             Deed::Attend => _ = writer.attend(),
+            Deed::AttendNow => _ = writer.attend_now(),
             Deed::Watermark(millis) => _ = writer.put(Between::Watermark(Watermark { millis, idle: millis == 0 })),
             Deed::Probe => {
                 round += 1;

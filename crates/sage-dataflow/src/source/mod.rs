@@ -19,9 +19,10 @@ pub(crate) use iterators::{GeneratorSource, IterSource};
 pub(crate) use retry::RetriedSource;
 
 use crate::BoxError;
+use crate::bell::{Bell, Ready};
 use crate::chain::{CloseContext, Passed};
 use crate::clock::Clock;
-use crate::control::{Bell, Control, JobControl, Ready};
+use crate::control::{Control, JobControl};
 use crate::exchange::lane::ReaderState;
 use crate::time::Timestamp;
 

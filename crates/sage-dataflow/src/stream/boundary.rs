@@ -41,7 +41,8 @@ impl<P: Pipe> Stream<P> {
         self.on_another_thread()
     }
 
-    /// Deals the records out in turn to `replicas` replicas of the next chain. Order is lost between the replicas.
+    /// Deals the records out in turn to `replicas` replicas of the next chain; one that has no room is passed over, so
+    /// that it holds up no other. Order is lost between the replicas.
     pub fn rebalance(self, replicas: usize) -> DataStream<P::Out> {
         let (graph, inlet) = self.exchange(Partitioning::RoundRobin, replicas, RoundRobin::new);
         Self::from_inlet(graph, inlet, Replicas::Any)

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::pace::Work;
 use super::{Stepped, Task};
+use crate::bell::{Bell, Ready};
 use crate::between::Between;
 use crate::chain::{Fault, Position, Push, Signal, Stop, TaskContext};
-use crate::control::{Bell, Control, JobControl, Ready};
+use crate::control::{Control, JobControl};
 use crate::exchange::lane::{Inbox, Polled, Taker};
 use crate::exchange::{Circle, Gauge, Returned, Rounds};
 use crate::metrics::Counter;

@@ -4,6 +4,7 @@ use std::ptr;
 
 use super::between::{Between, Numbered, PerNumbered, Watermark};
 use super::block::Block;
+use super::metrics::BlockedBy;
 use super::room::{Pace, Weighing};
 use super::sync::{Arc, Ordering, fence};
 use super::{ABORTED, ANY, Lane, ReaderState, Refused, Wait};
@@ -17,6 +18,9 @@ pub(super) struct Far<T, W> {
     pub(super) allowed_before: usize,
     pub(super) brisk: bool,
     pub(super) pace: Pace,
+    /// Whether it waits for room; and if it does not, at which bound it would have.
+    pub(super) waits: bool,
+    pub(super) bound: BlockedBy,
     /// Set once the lane takes no more records.
     pub(super) refused: Option<Refused>,
     /// A block of one slot, this half's own. What is pushed into it is dropped by that push: once the lane has refused,
@@ -54,6 +58,8 @@ impl<T, W: Wait> Far<T, W> {
             allowed_before: 0,
             brisk: true,
             pace: Pace::new(),
+            waits: true,
+            bound: BlockedBy::Blocks,
             refused: None,
             spare,
             watermark: Watermark::NONE,
@@ -82,6 +88,23 @@ impl<T, W: Wait> Far<T, W> {
         }
         let attended = self.try_attend();
         self.open_after(attended)
+    }
+
+    /// As [`attend`](Self::attend), but for the waits: then the lane is [full](Refused::Full).
+    #[cold]
+    #[inline(never)]
+    pub(super) fn attend_now(&mut self) -> (*mut Block<T>, Result<(), Refused>) {
+        if let Some(refused) = self.refused {
+            return (self.spare, Err(refused));
+        }
+        self.waits = false;
+        let attended = self.try_attend();
+        self.waits = true;
+        match attended {
+            // What is pushed nevertheless is lost.
+            Err(Refused::Full) => (self.spare, attended),
+            _ => self.open_after(attended),
+        }
     }
 
     /// The block that is open after an attempt at the lane's; one that failed is the last.

@@ -58,7 +58,9 @@ use std::time::Duration;
 
 use block::Block;
 use crossbeam_utils::CachePadded;
-use sync::{Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Bell, OnceLock, Ordering, Thread, UnsafeCell, drop_record};
+use sync::{
+    Arc, AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Bell, OnceLock, Ordering, Thread, UnsafeCell, drop_record,
+};
 
 use super::metrics::BlockedBy;
 use super::{between, metrics, sync};
@@ -113,6 +115,8 @@ pub(crate) enum Refused {
     Interrupted,
     /// A push came before the one that had filled a block was attended to, and its record is lost.
     Overrun,
+    /// There is no room now, and it was not to be waited for. The only one after which the lane goes on.
+    Full,
 }
 
 /// How the reading task says what it waits for; one for all the lanes it reads.

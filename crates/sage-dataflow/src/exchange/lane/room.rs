@@ -202,6 +202,10 @@ impl<T, W: Wait> Far<T, W> {
     }
 
     fn wait_for_room(&mut self, bound: BlockedBy, has_room: impl Fn(&Self) -> bool) -> Result<(), Refused> {
+        if !self.waits {
+            self.bound = bound;
+            return self.wait_at(bound, has_room);
+        }
         let began = Instant::now();
         let waited = self.wait_at(bound, has_room);
         self.wait.was_blocked(bound, Instant::now().duration_since(began));
@@ -220,10 +224,19 @@ impl<T, W: Wait> Far<T, W> {
                 return Ok(());
             }
             self.signal.wake();
+            if !self.waits {
+                // The reader unparks it all the same.
+                return Err(Refused::Full);
+            }
             if bound == BlockedBy::Blocks || !self.is_called() {
                 self.wait.park_blocked();
             }
         }
+    }
+
+    /// Whether the reader has said, since the lane was found full, that it has room.
+    pub(super) fn was_called(&self) -> bool {
+        !self.lane.writer_waits.load(Ordering::Acquire)
     }
 
     /// Whether the reader called within a short while: a quick one is allowed more and more, and each time calls at

@@ -1,6 +1,7 @@
 //! What pipelines compute: every operator, source and sink, alone and combined.
 
 mod ahead;
+mod beside;
 mod clock;
 mod connect;
 mod declaration;
