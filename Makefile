@@ -4,7 +4,7 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo logs test test-kafka test-python test-install test-ray wheel python parity
+.PHONY: help demo demo-ray logs test test-kafka test-python test-install test-ray wheel python parity
 .PHONY: parity-page check bench bench-python nextest
 
 help: ## Show this list
@@ -12,6 +12,11 @@ help: ## Show this list
 
 demo: ## Answer questions about this repository's documents, then clean up
 	$(CARGO) run --release --quiet -p sage-services --example rag
+
+demo-ray: wheel .venv-ray/tools ## Read thousands of files on threads, in processes and on a Ray cluster of two nodes
+	.venv-ray/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall \
+		target/wheels/*.whl
+	.venv-ray/bin/python examples/python/rag_on_ray.py
 
 logs: ## Count the lines of /var/log, or of LOGS=folder, by the hour; results in target/logs
 	$(CARGO) run --release --quiet -p sage-connectors --example logs -- $(LOGS) --out target/logs

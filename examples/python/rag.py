@@ -2,13 +2,16 @@
 
 It is ``examples/rag.rs`` in Python: one job, with two native services and one written here.
 
-    walk ─ read ─ chunk ─┬─ index ─┬─ count ─ ask ─ answer ─ print
-                         └─ index ─┘
+    walk ─ read ─ note ─ chunk ─┬─ index ─┬─ count ─ ask ─ answer ─ print
+                                └─ index ─┘
 
 ``embedder`` and ``store`` are the engine's own and compute without the interpreter's lock, so two replicas of
 ``index`` use two cores. ``memory`` is written in Python and calls the other two. The questions are asked when the last
 passage is stored, because ``count`` gives its one record at the end of its input; a signal before that ends the walk,
 and no question is asked of half an index.
+
+With ``--workers``, ``read``, ``chunk`` and ``index`` run in processes of their own, or in actors of a Ray cluster,
+whose nodes must have the folder. The services stay here.
 """
 
 from __future__ import annotations
@@ -72,8 +75,18 @@ class Memory(Service):
 
 
 @dataclass
+class Document:
+    """What was read of a file, or what kept it from being read."""
+
+    name: str = ""
+    text: str = ""
+    is_utf8: bool = True
+    trouble: str = ""
+
+
+@dataclass
 class Notes:
-    """Notes that the functions take beside their records. Only one task changes each number."""
+    """Notes that the functions of this process take beside their records. Only one task changes each number."""
 
     documents: int = 0
     passages: int = 0
@@ -83,7 +96,7 @@ class Notes:
     named: list[str] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
 
-    def pass_over(self, error: Exception) -> None:
+    def pass_over(self, error: Exception | str) -> None:
         self.passed_over += 1
         self.named.append(f"passed over: {error}")
 
@@ -105,25 +118,31 @@ def declare(env: LocalEnvironment, arguments: argparse.Namespace, notes: Notes) 
     store = env.service("store", VectorStore, after=[embedder])
     memory = env.service("memory", Memory, (embedder, store, arguments.passages), after=[embedder, store])
     folder: Path = arguments.folder
+    workers: str | None = arguments.workers
     chunker = Chunker()
 
     def walk() -> Iterator[str]:
         yield from documents(folder, arguments.ext, on_error=notes.pass_over)
         notes.all_read = True
 
-    def read(path: str) -> list[tuple[str, str]]:
+    def read(path: str) -> Document:
         try:
             document = read_document(path)
         except (OSError, ValueError) as error:
-            notes.pass_over(error)
-            return []
+            return Document(trouble=str(error))
         # A name need not be UTF-8 either.
         name = os.fsencode(Path(path).relative_to(folder)).decode("utf-8", "replace")
+        return Document(name, document.text, document.is_utf8)
+
+    def note(document: Document) -> bool:
+        if document.trouble:
+            notes.pass_over(document.trouble)
+            return False
         if not document.is_utf8:
             notes.not_utf8 += 1
-            notes.named.append(f"read with U+FFFD in the place of what is not UTF-8: `{name}`")
+            notes.named.append(f"read with U+FFFD in the place of what is not UTF-8: `{document.name}`")
         notes.documents += 1
-        return [(name, document.text)]
+        return True
 
     def index(passage: Passage) -> Passage:
         vector = embedder.embed_passage(passage.text_with_heading())
@@ -138,9 +157,10 @@ def declare(env: LocalEnvironment, arguments: argparse.Namespace, notes: Notes) 
 
     (
         env.from_batch(walk(), name="walk")
-        .flatmap(read, name="read")
-        .flatmap(lambda document: chunker.chunks(*document), name="chunk")
-        .map(index, parallelism=arguments.parallelism, name="index")
+        .map(read, name="read", workers=workers)
+        .filter(note, name="note")
+        .flatmap(lambda document: chunker.chunks(document.name, document.text), name="chunk", workers=workers)
+        .map(index, parallelism=arguments.parallelism, name="index", workers=workers)
         .count()
         .flatmap(ask, name="ask")
         .map(lambda question: (question, memory.answer(question)), name="answer")
@@ -159,12 +179,17 @@ def summarise(report: Report, notes: Notes) -> None:
         print(name, service["state"])
 
 
-def run(arguments: argparse.Namespace) -> int:
+def answered(arguments: argparse.Namespace) -> tuple[Notes, Report]:
+    """Runs the job. Raises ``JobFailed``."""
     notes = Notes()
     env = LocalEnvironment("rag")
     declare(env, arguments, notes)
+    return notes, env.submit(autostop=True).report
+
+
+def run(arguments: argparse.Namespace) -> int:
     try:
-        report = env.submit(autostop=True).report
+        notes, report = answered(arguments)
     except JobFailed as failed:
         print(f"error: {failed}", file=sys.stderr)
         return 1
@@ -221,7 +246,8 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     add("-q", "--question", action="append", type=question, metavar="TEXT", help="a question; may be repeated")
     add("--questions", metavar="FILE", help="a file of questions, one a line; - is standard input")
     add("--ext", help="extensions of the files to read, as md,rs,py; md,markdown,txt,rst,html,htm unless given")
-    add("--parallelism", type=number(64), default=2, metavar="N", help="threads that embed and store, 1 to 64 (2)")
+    add("--parallelism", type=number(64), default=2, metavar="N", help="replicas of `index`, 1 to 64 (2)")
+    add("--workers", choices=["processes", "ray"], help="have workers read, chunk and index; threads do unless given")
     add("--passages", type=number(RETRIEVED), default=5, metavar="N", help="passages an answer is from, 1 to 50 (5)")
     add("--report", type=Path, metavar="FILE", help="write the answers and the job's report to this file, as JSON")
     arguments = parser.parse_args(given)

@@ -266,8 +266,10 @@ class RemoteChain(Remote):
                 return answer._replace(results=outcomes)
 
     def _received(self, waits: bool) -> Answer | None:
-        while (answer := self._retried(lambda: self._answered(waits))) is None:
-            if not waits:
+        answer: Answer | None = None
+        while answer is None:
+            answer = self._retried(lambda: self._answered(waits))
+            if answer is None and not waits:
                 return None
         if self._maker.is_judged and answer.results:
             # Another worker does not get them again.

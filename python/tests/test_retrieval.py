@@ -19,7 +19,9 @@ import pytest
 import sage.services
 from sage import JobFailed, LocalEnvironment, MapFunction
 from sage.services import (
+    Answer,
     Chunker,
+    DocumentText,
     Embedder,
     Hit,
     Passage,
@@ -173,8 +175,14 @@ def test_vectors_passages_and_hits_are_values() -> None:
     assert (passage.first_line, passage.last_line, passage.text) == (5, 7, "# Sinks\n\nSinks write.")
     assert passage.id == "stop.md#000001" and passage.text_with_heading() == "Sinks\n# Sinks\n\nSinks write."
     assert [len(Chunker().chunks("x", STOPPING, format)) for format in ("markdown", "text", None)] == [2, 1, 1]
-    for value in (vector, passage, Hit("a", 0.5, passage)):
+    answer = Answer("They stop.", "stop.md", 1, 1, 0.5)
+    for value in (vector, passage, Hit("a", 0.5, passage), answer):
         assert pickle.loads(pickle.dumps(value)) == value
+    assert len(pickle.dumps(Embedder(1024).embed("stop"))) < 5000
+    chunker = pickle.loads(pickle.dumps(Chunker(20, 30, 10)))
+    assert chunker.chunks("stop.md", STOPPING) == Chunker(20, 30, 10).chunks("stop.md", STOPPING)
+    text = pickle.loads(pickle.dumps(DocumentText("It stops.", False)))
+    assert (text.text, text.is_utf8) == ("It stops.", False)
     assert len({passage, pickle.loads(pickle.dumps(passage))}) == 1
 
 

@@ -34,7 +34,8 @@ pub(crate) use weight::{Weigh, Weights};
 pub enum Partitioning {
     /// Replica *i* sends to replica *i*.
     Forward,
-    /// Each record to the next replica in turn that has room. Order is kept in each lane only: from one replica to one other.
+    /// Each record to the next replica in turn that has room. Order is kept in each lane only: from one replica to one
+    /// other.
     RoundRobin,
     /// Records with equal keys to the same replica, by a stable hash. Order is kept per key.
     Hash,

@@ -1,9 +1,9 @@
 //! [`RemoteChain`]: an operator whose functions run in a worker process.
 //!
 //! Records are gathered and sent as batches, of which two are under way at most: so the worker has the next one when
-//! it is done with one. It answers a batch in pieces, each with what has come out since the last. The task takes records
-//! meanwhile, and waits for these and for answers at once. Nothing is held back from a watermark, a probe or the end of
-//! input: before these, all results are waited for.
+//! it is done with one. It answers a batch in pieces, each with what has come out since the last. The task takes
+//! records meanwhile, and waits for these and for answers at once. Nothing is held back from a watermark, a probe or
+//! the end of input: before these, all results are waited for.
 //!
 //! Where a step has an error policy, what comes back is an [`Outcome`](super::Outcome) of each record, which the
 //! operator behind judges.

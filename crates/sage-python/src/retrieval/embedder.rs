@@ -28,6 +28,16 @@ pub(crate) struct Answer {
 
 #[pymethods]
 impl Answer {
+    /// For answers that were found by something else than an ``Embedder``.
+    #[new]
+    fn new(text: String, path: String, first_line: usize, last_line: usize, coverage: f32) -> Self {
+        Self { text, path, first_line, last_line, coverage }
+    }
+
+    fn __getnewargs__(&self) -> (&str, &str, usize, usize, f32) {
+        (&self.text, &self.path, self.first_line, self.last_line, self.coverage)
+    }
+
     fn __repr__(&self) -> String {
         format!("<Answer {:?} at {}:{}>", self.text, self.path, self.first_line)
     }

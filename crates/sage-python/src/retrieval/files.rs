@@ -77,6 +77,20 @@ pub(crate) struct DocumentText {
     is_utf8: bool,
 }
 
+#[pymethods]
+impl DocumentText {
+    /// For texts that were read by something else than ``read_document``.
+    #[new]
+    #[pyo3(signature = (text, is_utf8=true))]
+    fn new(text: String, is_utf8: bool) -> Self {
+        Self { text, is_utf8 }
+    }
+
+    fn __getnewargs__(&self) -> (&str, bool) {
+        (&self.text, self.is_utf8)
+    }
+}
+
 /// Reads a file as text.
 ///
 /// Raises ``OSError``, of the kind that ``open`` raises, when it cannot be read, and ``ValueError`` when it holds a

@@ -108,7 +108,11 @@ impl Passage {
 /// >>> [passage.first_line for passage in Chunker().chunks("guide.md", "# Stops\n\nIn order.\n\n# Starts\n\nToo.")]
 /// [1, 5]
 #[pyclass(frozen, module = "sage.services")]
-pub(crate) struct Chunker(sage_services::Chunker);
+pub(crate) struct Chunker {
+    chunker: sage_services::Chunker,
+    /// What it was made of.
+    given: (usize, usize, usize),
+}
 
 #[pymethods]
 impl Chunker {
@@ -137,7 +141,11 @@ impl Chunker {
                  {target}, {max} and {overlap} do not fit"
             )));
         }
-        Ok(Self(sage_services::Chunker::new(target, max, overlap)))
+        Ok(Self { chunker: sage_services::Chunker::new(target, max, overlap), given: (target, max, overlap) })
+    }
+
+    fn __getnewargs__(&self) -> (usize, usize, usize) {
+        self.given
     }
 
     /// Cuts a document into passages, in order; none when every line is blank.
@@ -155,6 +163,6 @@ impl Chunker {
                 return Err(PyValueError::new_err(format!("`format` is markdown, html or text, not {other:?}")));
             }
         };
-        Ok(py.detach(|| self.0.chunks(path, format, text).into_iter().map(Passage).collect()))
+        Ok(py.detach(|| self.chunker.chunks(path, format, text).into_iter().map(Passage).collect()))
     }
 }

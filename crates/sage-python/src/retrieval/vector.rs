@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyIterator, PyList, PyTuple};
 
 use super::arguments::kind;
 
@@ -54,8 +54,10 @@ impl Vector {
         self.0 == other.0
     }
 
-    fn __getnewargs__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyList>,)> {
-        Ok((self.tolist(py)?,))
+    /// Four bytes a coordinate, which a list of floats has more than twice of.
+    fn __getnewargs__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>,)> {
+        let bytes: Vec<u8> = self.0.iter().flat_map(|x| x.to_ne_bytes()).collect();
+        Ok((py.import("array")?.call_method1("array", ("f", PyBytes::new(py, &bytes)))?,))
     }
 
     fn __repr__(&self) -> String {
