@@ -161,38 +161,15 @@ def test_a_function_that_hangs_is_ended_and_all_is_clean(env: RayEnvironment, tm
     assert raised.value.report.data["left"] == [] and "was killed" in str(raised.value.report)
 
 
-def test_a_node_that_is_lost_is_noticed(cluster: Cluster, tmp_path: Path) -> None:
-    node = cluster.add_node(num_cpus=1, resources={"second": 1})
-    env = RayEnvironment("lost", {"ray": {"resources": {"second": 1}}})
-    env.from_batch([str(tmp_path / "hung")]).map(hang).collect()
-    job = env.submit()
-    wait_for(tmp_path / "hung")
-    begun = time.monotonic()
-    cluster.remove_node(node, allow_graceful=False)
-    with pytest.raises(JobFailed) as raised:
-        job.wait()
-    assert isinstance(raised.value.__cause__, WorkerLost)
-    assert time.monotonic() - begun < 15, "of which 5 s are the goal, on an idle machine"
-
-
 def test_what_can_never_be_placed_is_refused(env: RayEnvironment) -> None:
     many = RayEnvironment("many")
     many.from_batch([1]).map(fail_at_five, parallelism=9).collect()
-    with pytest.raises(SubmitError, match="take CPU 9 at once; the cluster has CPU [45]"):
+    with pytest.raises(SubmitError, match="take CPU 9 at once; the cluster has CPU 4"):
         many.submit(autostop=True)
     much = RayEnvironment("much", {"ray": {"num_gpus": 1}})
     much.from_batch([1]).map(fail_at_five).collect()
     with pytest.raises(SubmitError, match="a worker of `fail_at_five` takes CPU 1, GPU 1, which no node has"):
         much.submit(autostop=True)
-
-
-def test_many_jobs_leave_nothing() -> None:
-    for number in range(10):
-        env = RayEnvironment("one of many")
-        records = env.from_batch(range(4)).map(lambda n: n + 1, parallelism=2).collect()
-        env.submit(autostop=True)
-        assert sorted(records) == [1, 2, 3, 4], number
-        assert _actor_processes() == []
 
 
 OWN = """

@@ -11,6 +11,7 @@ import itertools
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _CLUSTER = ("address", "namespace", "runtime_env")
 _TAKES = ("num_cpus", "num_gpus", "memory", "resources", "scheduling_strategy")
 
+#: How long the daemon of a node may take to answer, in seconds.
+_ANSWERS = 1.0
 
 _TOKEN = secrets.token_hex(32)
 
@@ -37,6 +40,25 @@ class Settings(NamedTuple):
     runtime_env: dict[str, Any] | None = None
     #: The options of ``ray.remote`` that say what a worker takes.
     takes: dict[str, Any] = {}  # noqa: RUF012
+
+
+class Node(NamedTuple):
+    """A node of the cluster, by Ray's id, and where Ray's daemon on it listens."""
+
+    name: str
+    host: str
+    port: int
+
+    def is_there(self) -> bool:
+        """Whether that takes a connection. Ray itself says it only after many missed heartbeats."""
+        try:
+            socket.create_connection((self.host, self.port), timeout=_ANSWERS).close()
+            return True
+        except OSError:
+            return False
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.host}"
 
 
 def settings(given: Mapping[str, Any]) -> Settings:
@@ -155,8 +177,15 @@ class Cluster:
         """Starts a worker for a replica of an operator."""
         from ._actors import Actor
 
-        told = f"sage {self.job} {name} {replica} {next(self._numbers)}"
-        return Actor(self, told, self.settings.takes, pause, self.patience)
+        told, takes = f"sage {self.job} {name} {replica} {next(self._numbers)}", self.settings.takes
+        return Actor(self, told, takes, lambda: self.check([(name, 1, takes)]), pause, self.patience)
+
+    def node(self, name: str) -> Node | None:
+        """A node, by its id."""
+        for told in self.ray.nodes():
+            if told["NodeID"] == name:
+                return Node(name, told["NodeManagerAddress"], told["NodeManagerPort"])
+        return None
 
     @property
     def host(self) -> str:
