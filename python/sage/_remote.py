@@ -18,7 +18,7 @@ from ._makers import ChainMaker, FlightMaker, Maker
 from ._portable import pickled
 from ._pickling import unpacked_exception
 from ._sage import Channel, SubmitError, WorkerLost
-from ._wire import BATCH, CLOSE, CLOSED, CLOSING, FAILED, FINISH, INIT, READY, RESULT
+from ._wire import BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, INIT, READY, RESULT
 from ._worker_process import Closed, WorkerProcess, left_behind
 
 if TYPE_CHECKING:
@@ -187,10 +187,12 @@ class Remote:
         for, ``None`` if it is not there."""
         assert self._worker is not None, "it has begun"
         until = None if timeout is None else time.monotonic() + timeout
+        # A function that has called a service may well call it again.
+        has_called = False
         while True:
             left = None if until is None else max(until - time.monotonic(), 0.0)
             try:
-                frame = self._worker.next(left) if waits else self._worker.next_now()
+                frame = self._worker.next(left) if waits else self._worker.next_now(has_called)
             except Closed:
                 raise self._lost() from None
             if frame is None:
@@ -201,6 +203,7 @@ class Remote:
             if came == FAILED and kind == RESULT:
                 return Failed(*value)
             self._worker.heed(came, number, value)
+            has_called = came == CALL
 
     def _lost(self) -> WorkerLost:
         assert self._worker is not None, "it has begun"

@@ -45,8 +45,11 @@ class Link:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._change = threading.Condition()
+        self._lock = threading.Lock()
+        self._change = threading.Condition(self._lock)
         self._is_reading = False
+        #: How many threads wait for the one that reads.
+        self._waiting = 0
         self._answers: dict[int, Any] = {}
         #: Whether a thread always reads; and where the answers go that others wait for then, each for its own.
         self.is_read = False
@@ -74,7 +77,7 @@ class Link:
         number = next(self._numbers) * 2 + (not is_main)
         if is_main or not self.is_read:
             self.send(kind, value, number)
-            return self._wait(number)
+            return unpacked(*self._wait(number))
         answer = self._waiters[number] = SimpleQueue()
         self.send(kind, value, number)
         return unpacked(*answer.get())
@@ -86,24 +89,26 @@ class Link:
 
     def _wait(self, number: int | None) -> Any:
         while True:
-            with self._change:
+            with self._lock:
                 while True:
                     if number is None and self._frames:
                         return self._frames.pop(0)
                     if number in self._answers:
-                        return unpacked(*self._answers.pop(number))
+                        return self._answers.pop(number)
                     if not self._is_reading:
                         break
+                    self._waiting += 1
                     self._change.wait()
+                    self._waiting -= 1
                 self._is_reading = True
             try:
                 kind, came, first, others = self._channel.receive()
             except BaseException:
-                with self._change:
+                with self._lock:
                     self._is_reading = False
                     self._change.notify_all()
                 raise
-            with self._change:
+            with self._lock:
                 self._is_reading = False
                 if came in self._waiters:
                     self._waiters.pop(came).put((first, others))
@@ -111,7 +116,8 @@ class Link:
                     self._answers[came] = first, others
                 else:
                     self._frames.append((kind, (first, others)))
-                self._change.notify_all()
+                if self._waiting:
+                    self._change.notify_all()
 
 
 class RemoteService:

@@ -97,9 +97,9 @@ class WorkerProcess:
         kind, number, first, others = self.receive(timeout)
         return kind, number, unpacked(first, others)
 
-    def next_now(self) -> tuple[int, int, Any] | None:
-        """As ``next``; ``None`` when there is none."""
-        return self._opened(lambda: self._open().receive_now())
+    def next_now(self, awaits: bool) -> tuple[int, int, Any] | None:
+        """As ``next``; ``None`` when there is none, nor comes at once where it is awaited."""
+        return self._opened(lambda: self._open().receive_now(awaits))
 
     def receive(self, timeout: float | None = None) -> tuple[int, int, bytes, list[bytearray]]:
         """As ``next``, without looking into it."""

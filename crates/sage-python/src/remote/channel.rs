@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::buffer::PyBuffer;
@@ -27,6 +28,8 @@ use crate::waits::{Cancelled, Pause};
 pub(crate) struct Channel {
     socket: OwnedFd,
     reader: Mutex<Reader>,
+    /// Whether the last wait for a frame was a short one.
+    is_brisk: AtomicBool,
     /// Held while a frame is written.
     writing: Mutex<()>,
     /// Woken when a thread that writes has read a frame, which one that waits to read may have missed.
@@ -39,6 +42,9 @@ struct JobWatch {
     cancelling: Cancelling,
     bell: JobBell,
 }
+
+/// A wait that takes no longer is worth some looks before the thread sleeps.
+const SHORT: Duration = Duration::from_micros(50);
 
 /// A descriptor that is readable when it was woken.
 struct Event(OwnedFd);
@@ -126,7 +132,14 @@ impl Channel {
                 Some(JobWatch { bell: cancelling.bell()?, cancelling })
             }
         };
-        Ok(Self { socket, reader: Mutex::default(), writing: Mutex::new(()), came: Event::new()?, job })
+        Ok(Self {
+            socket,
+            reader: Mutex::default(),
+            is_brisk: AtomicBool::new(false),
+            writing: Mutex::new(()),
+            came: Event::new()?,
+            job,
+        })
     }
 
     /// Writes a frame; waits for room. Parts are what has a contiguous buffer, such as ``bytes``.
@@ -170,9 +183,9 @@ impl Channel {
         came(py, &frame)
     }
 
-    /// The same, or ``None`` when none is there.
-    fn receive_now<'py>(&self, py: Python<'py>) -> PyResult<Option<Came<'py>>> {
-        match self.going_on(py, || self.read_now())? {
+    /// The same, or ``None`` when none is there, nor comes at once where one is awaited.
+    fn receive_now<'py>(&self, py: Python<'py>, awaits: bool) -> PyResult<Option<Came<'py>>> {
+        match self.going_on(py, || if awaits { self.read_at_once() } else { self.read_now() })? {
             Some(frame) => came(py, &frame).map(Some),
             None => Ok(None),
         }
@@ -288,10 +301,26 @@ impl Channel {
 
     fn read(&self, patience: Patience) -> Result<Frame, Broken> {
         loop {
-            if let Some(frame) = self.read_now()? {
+            let found = if self.is_brisk.load(Ordering::Relaxed) { self.read_at_once() } else { self.read_now() };
+            if let Some(frame) = found? {
                 return Ok(frame);
             }
+            let began = Instant::now();
             self.wait(false, patience)?;
+            self.is_brisk.store(began.elapsed() < SHORT, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads what comes within a short while: calls to and fro are quicker than a thread that sleeps is woken. Others
+    /// that need the processor have it meanwhile.
+    fn read_at_once(&self) -> Result<Option<Frame>, Broken> {
+        let began = Instant::now();
+        loop {
+            let found = self.read_now()?;
+            if found.is_some() || began.elapsed() > SHORT {
+                return Ok(found);
+            }
+            std::thread::yield_now();
         }
     }
 
