@@ -33,6 +33,7 @@ class WorkerTold(NamedTuple):
     replica: int
     pid: int
     node: str
+    guard: str
     #: In seconds.
     cpu: float
     peak_bytes: int
@@ -84,8 +85,11 @@ class Guard:
 class Process:
     """A worker process, and the socket to it."""
 
+    #: What ends it when this process is killed.
+    guard = "subreaper"
+
     def __init__(self, guard: Guard, argv: list[str]) -> None:
-        self._guard = guard
+        self._started_by = guard
         self.socket, its = socket.socketpair()
         told, pipe = os.pipe()
         self._pipe: int | None = told
@@ -133,7 +137,7 @@ class Process:
 
     def signal(self, number: int) -> None:
         """Sends it a signal, unless it has ended."""
-        self._guard.signal(self.pid, number)
+        self._started_by.signal(self.pid, number)
 
     def ended(self, timeout: float) -> str | None:
         """How it has ended; ``None`` if it has not within so many seconds."""
@@ -162,7 +166,7 @@ class Process:
                 if self.ended(_PATIENCE) is None:
                     self.signal(signal.SIGKILL)
                     self.ended(_LINGERS)
-            return self._guard.release()
+            return self._started_by.release()
         finally:
             pipe, self._pipe = self._pipe, None
             if pipe is not None:

@@ -140,7 +140,8 @@ class WorkerProcess:
         process = self.process
         left: int = process.end() if lingers is None else process.end(lingers)
         end = process.ended(0.0) or "has not ended"
-        told = WorkerTold(self._name, self._replica, process.pid, process.node, process.cpu, process.peak_bytes, end)
+        where = process.pid, process.node, process.guard
+        told = WorkerTold(self._name, self._replica, *where, process.cpu, process.peak_bytes, end)
         self._calls.workers.append(told)
         return left
 

@@ -445,6 +445,7 @@ def test_the_report_tells_of_each_worker(workers: LocalEnvironment) -> None:
     told = report.data["workers"]
     assert [(worker["operator"], worker["replica"]) for worker in told] == [("mine", 0), ("mine", 1)]
     assert {worker["pid"] for worker in told} == set(pids)
+    assert {worker["guard"] for worker in told} == {"subreaper"}
     assert all(worker["peak_bytes"] > 1 << 20 and worker["cpu"]["nanos"] > 0 for worker in told)
     assert "worker 1 of mine: process" in str(report)
     assert "[mine] ×2 in processes" in workers.explain()

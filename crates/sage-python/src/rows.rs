@@ -55,6 +55,7 @@ struct Worker {
     replica: usize,
     pid: u32,
     node: String,
+    guard: String,
     cpu: Seconds,
     peak_bytes: u64,
     end: String,
@@ -62,8 +63,8 @@ struct Worker {
 
 impl Worker {
     fn report(self) -> WorkerReport {
-        let Self { operator, replica, pid, node, cpu, peak_bytes, end } = self;
-        WorkerReport { operator, replica, pid, node, cpu: cpu.0, peak_bytes, end }
+        let Self { operator, replica, pid, node, guard, cpu, peak_bytes, end } = self;
+        WorkerReport { operator, replica, pid, node, guard, cpu: cpu.0, peak_bytes, end }
     }
 }
 

@@ -59,6 +59,9 @@ def _actor_class() -> type:
 class Actor:
     """A worker, and the socket to it: what ``Process`` is for a process of this machine."""
 
+    #: See ``Process``.
+    guard = "ray"
+
     def __init__(
         self,
         cluster: Cluster,

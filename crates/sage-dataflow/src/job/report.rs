@@ -118,6 +118,9 @@ pub struct WorkerReport {
     pub pid: u32,
     /// The machine's name; empty for the one of the job.
     pub node: String,
+    /// What ends it, and what it has started, when the job's process is killed: `subreaper` for a process of the job's
+    /// that adopts what workers leave, `ray` for the cluster.
+    pub guard: String,
     /// The time it has used of processors.
     pub cpu: Duration,
     /// The most memory it had at a time, in bytes.

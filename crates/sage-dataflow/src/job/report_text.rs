@@ -62,11 +62,12 @@ impl fmt::Display for JobReport {
 }
 
 fn write_worker(worker: &WorkerReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let WorkerReport { operator, replica, pid, node, cpu, peak_bytes, end } = worker;
+    let WorkerReport { operator, replica, pid, node, guard, cpu, peak_bytes, end } = worker;
     let on = if node.is_empty() { String::new() } else { format!(" on {node}") };
     let mib = peak_bytes.div_ceil(1 << 20);
     let name = Short(operator, LINE_CHARS);
-    writeln!(f, "  worker {replica} of {name}: process {pid}{on}, {cpu:.1?} of processor time, {mib} MiB, {end}")
+    let used = format_args!("{cpu:.1?} of processor time, {mib} MiB");
+    writeln!(f, "  worker {replica} of {name}: process {pid}{on}, guard: {guard}, {used}, {end}")
 }
 
 impl JobReport {
