@@ -89,6 +89,13 @@ def ours(wheel: Path) -> Path:
     return _install("sage", str(wheel), "--force-reinstall", "--no-index")
 
 
+def on_ray(wheel: Path) -> Path:
+    """The interpreter of an environment that has Ray beside our wheel."""
+    _install("on_ray", PEERS["ray"].requirement, "--only-binary=:all:")
+    _install("on_ray", "cloudpickle==3.1.3", "--only-binary=:all:")
+    return _install("on_ray", str(wheel), "--force-reinstall", "--no-index", "--no-deps")
+
+
 _WEIGH = """
 import json
 from importlib.metadata import distributions

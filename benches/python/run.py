@@ -22,10 +22,10 @@ import machine
 import rows
 from installs import FOLDER, PEERS, ROOT, InstallError
 from rows import Figure, Row
-from workloads import QUICK_SIZES, SIZES
+from workloads import PROCESSES, QUICK_SIZES, SIZES
 
 HERE = Path(__file__).parent
-WORKLOADS = ("p1", "p2", "p3", "p4", "p5", "proc", "p6", "p7")
+WORKLOADS = ("p1", "p2", "p3", "p4", "p5", "proc", "ray", "p6", "p7")
 
 #: The longest that a process may take, in seconds.
 PATIENCE = 900
@@ -38,6 +38,7 @@ LEAST_ROUNDS = 5
 UNITS = {"p1": ("ns/record", 1e9), "p2": ("µs/line", 1e6), "p3": ("ns/call", 1e9), "p4": ("µs/await", 1e6)}
 UNITS |= {"p5": ("µs/record", 1e6), "ints": ("ns/record", 1e9), "dicts": ("µs/record", 1e6)}
 UNITS |= {"large": ("µs/record", 1e6), "calls": ("µs/call", 1e6)}
+UNITS |= {"keyed": ("µs/record", 1e6), "many": ("s", 1.0)}
 
 #: Workloads of several processes, in which no peer takes part.
 SPREAD = ("p5", "ints", "dicts", "large", "calls")
@@ -63,6 +64,11 @@ class Bench:
         else:
             wheel = self.wheel = arguments.wheel or _told("building the wheel", installs.build)
             self.pythons["sage"] = _told("installing it", lambda: installs.ours(wheel))
+        if arguments.ray_python:
+            self.pythons["on_ray"] = arguments.ray_python
+        elif self.wheel and arguments.peers == "all" and "ray" in self.only:
+            wheel = self.wheel
+            self.pythons["on_ray"] = _told("installing it beside Ray", lambda: installs.on_ray(wheel))
         for name, peer in PEERS.items():
             if arguments.peers == "none":
                 continue
@@ -81,7 +87,7 @@ class Bench:
         self.rows.append(rows.missing(f"{workload or self.only[0]}_{name}", why))
 
     def _peers(self) -> list[str]:
-        return [name for name in self.pythons if name != "sage"]
+        return [name for name in self.pythons if name in PEERS]
 
     def throughput(self, workload: str) -> dict[str, Figure]:
         """The cost per record of every variant of every system, by the variant's name; rows for the peers."""
@@ -171,6 +177,35 @@ class Bench:
         self.rows.append(rows.limit("calls_from_worker", "µs/call", calls["sage"], 20))
         begins = [self._contend("sage", "begin", 1, repeats=5)[0]["seconds"] * 1e3 for _ in range(self.rounds)]
         self.rows.append(rows.limit("proc_begin", "ms", Figure.of(begins), 150))
+
+    def ray(self) -> None:
+        """Functions in actors of a Ray cluster that runs already."""
+        if "on_ray" not in self.pythons:
+            self.rows.append(rows.missing("ray", "Ray (large; only with --peers all or --ray-python)"))
+            return
+        ints, p5, keyed = (self._on_ray(workload) for workload in ("ints", "p5", "keyed"))
+        self.against("ints_on_ray", ints, "ray", "processes", "ours in processes", 0.6)
+        self.against("ints_ray_data", ints, "ray", "data", "Ray Data", 5)
+        self.against("p5_on_ray", p5, "ray", "loop", "loop", 1.7)
+        self.against("keyed_on_ray", keyed, "ray", "processes", "ours in processes")
+        # Promised are 150,000 records a second and processor.
+        self.rows.append(rows.limit("keyed_on_ray_limit", "µs/record", keyed["ray"], 1e6 / 150_000 / PROCESSES))
+        # Promised are 30,000 calls a second.
+        self.rows.append(rows.limit("calls_on_ray", "µs/call", self._on_ray("calls")["ray"], 1e6 / 30_000))
+        many = self._on_ray("many")
+        beyond = Figure(max(0.0, many["ray"].median - many["actors"].median), many["ray"].spread)
+        self.rows.append(rows.limit("many_on_ray", "s beyond as many empty actors", beyond, 4))
+
+    def _on_ray(self, workload: str) -> dict[str, Figure]:
+        """As ``throughput``, of what runs where Ray is."""
+        _, scale = UNITS[workload]
+        costs: dict[str, list[float]] = defaultdict(list)
+        for turn in range(self.rounds):
+            for line in self._contend("loop,on_ray", workload, self.sizes[workload], turn=turn):
+                if line["wrong"]:
+                    raise Failed(f"{line['variant']} on {workload}: {line['wrong']}")
+                costs[line["variant"]].append(line["seconds"] / line["records"] * scale)
+        return {variant: Figure.of(values) for variant, values in costs.items()}
 
     def _best_pool(self, workload: str, figures: dict[str, Figure], times: float) -> None:
         pools = {name: figure.median for name, figure in figures.items() if name.startswith("pool_")}
@@ -303,6 +338,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--wheel", type=Path, help="measure this wheel instead of building one")
     given.add_argument("--python", type=Path, help="measure the package that this interpreter finds; builds nothing")
+    parser.add_argument("--ray-python", type=Path, help="measure the package on Ray that this interpreter finds")
     parser.add_argument("--out", type=Path, help="file for the figures (default: target/bench/python.json)")
     return parser.parse_args(arguments)
 

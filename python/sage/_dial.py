@@ -39,6 +39,8 @@ class Listener:
         self._key = secret()
         self._socket = socket.create_server((host, 0), backlog=_MOST_WAITING)
         self._socket.setblocking(False)
+        #: Connections that have not shown yet who they are, by their descriptors.
+        self._waiting: dict[int, _Waiting] = {}
 
     @property
     def address(self) -> tuple[str, int, bytes]:
@@ -47,35 +49,31 @@ class Listener:
         return host, port, self._key
 
     def accepted(self, wakes: list[int], until: float) -> socket.socket | None:
-        """The connection of the worker. Others are closed. ``None`` when one of the descriptors is readable, or at that
-        moment of the clock ``time.monotonic``."""
-        waiting: dict[int, _Waiting] = {}
-        try:
-            while (now := time.monotonic()) < until:
-                for descriptor in [found for found, other in waiting.items() if other.until <= now]:
-                    waiting.pop(descriptor).socket.close()
-                poll = select.poll()
-                for descriptor in [self._socket.fileno(), *wakes, *waiting]:
-                    poll.register(descriptor, select.POLLIN)
-                next_end = min([until, *(other.until for other in waiting.values())])
-                for descriptor, _ in poll.poll(math.ceil((next_end - now) * 1000)):
-                    if descriptor in wakes:
-                        return None
-                    if descriptor == self._socket.fileno():
-                        self._accept(waiting)
-                    elif (connection := self._heard(waiting, descriptor)) is not None:
-                        return connection
-            return None
-        finally:
-            for other in waiting.values():
-                other.socket.close()
+        """The connection of the worker. ``None`` when one of the descriptors is readable, or at that moment of the
+        clock ``time.monotonic``; the next call goes on then with the connections that there are."""
+        waiting = self._waiting
+        while (now := time.monotonic()) < until:
+            for descriptor in [found for found, other in waiting.items() if other.until <= now]:
+                waiting.pop(descriptor).socket.close()
+            poll = select.poll()
+            for descriptor in [self._socket.fileno(), *wakes, *waiting]:
+                poll.register(descriptor, select.POLLIN)
+            next_end = min([until, *(other.until for other in waiting.values())])
+            for descriptor, _ in poll.poll(math.ceil((next_end - now) * 1000)):
+                if descriptor in wakes:
+                    return None
+                if descriptor == self._socket.fileno():
+                    self._accept()
+                elif (connection := self._heard(descriptor)) is not None:
+                    return connection
+        return None
 
-    def _accept(self, waiting: dict[int, _Waiting]) -> None:
+    def _accept(self) -> None:
         try:
             connection, _ = self._socket.accept()
         except OSError:
             return  # it is gone again
-        if len(waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= _MOST_WAITING:
             connection.close()
             return
         connection.setblocking(False)
@@ -85,10 +83,10 @@ class Listener:
         except OSError:
             connection.close()
             return
-        waiting[connection.fileno()] = _Waiting(connection, ours)
+        self._waiting[connection.fileno()] = _Waiting(connection, ours)
 
-    def _heard(self, waiting: dict[int, _Waiting], descriptor: int) -> socket.socket | None:
-        other = waiting[descriptor]
+    def _heard(self, descriptor: int) -> socket.socket | None:
+        other = self._waiting[descriptor]
         try:
             more = other.socket.recv(2 * _BYTES - len(other.read))
         except OSError:
@@ -96,7 +94,7 @@ class Listener:
         other.read += more
         if more and len(other.read) < 2 * _BYTES:
             return None
-        del waiting[descriptor]
+        del self._waiting[descriptor]
         its, proof = other.read[:_BYTES], other.read[_BYTES:]
         if not more or not hmac.compare_digest(proof, _proof(self._key, b"worker", other.ours, its)):
             other.socket.close()
@@ -107,8 +105,10 @@ class Listener:
         return other.socket
 
     def close(self) -> None:
-        """Listens no more."""
+        """Listens no more, and closes the connections that are not the worker's."""
         self._socket.close()
+        while self._waiting:
+            self._waiting.popitem()[1].socket.close()
 
 
 class _Waiting:

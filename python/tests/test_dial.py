@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import select
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -38,6 +40,7 @@ def test_a_worker_with_the_secret_is_let_in_though_strangers_knock(listener: Lis
     worker.start()
     connection = listener.accepted([], later())
     worker.join()
+    listener.close()
     assert connection is not None
     dialled[0].sendall(b"hello")
     assert connection.recv(5) == b"hello"
@@ -45,6 +48,49 @@ def test_a_worker_with_the_secret_is_let_in_though_strangers_knock(listener: Lis
     assert len(garbage.recv(1000)) == 32 and _is_closed(garbage)
     assert len(silent.recv(1000)) == 32 and _is_closed(silent)
     for each in (silent, garbage, connection, *dialled):
+        each.close()
+
+
+def test_a_worker_that_is_half_way_is_waited_for_by_the_next_call(listener: Listener) -> None:
+    """The thread that waits looks now and then whether the worker can still come."""
+    host, port, key = listener.address
+    wakes, wake = os.pipe()
+    worker = socket.create_connection((host, port))
+    os.write(wake, b"x")
+    received = b""
+    while not received:
+        assert listener.accepted([wakes], later()) is None
+        with suppress(BlockingIOError):
+            received = worker.recv(32, socket.MSG_DONTWAIT)
+    ours = bytes(32)
+    worker.sendall(ours + hmac.digest(key, b"worker" + received + ours, "sha256"))
+    connection = listener.accepted([], later())
+    assert connection is not None and len(worker.recv(32)) == 32
+    for each in (worker, connection):
+        each.close()
+    for descriptor in (wakes, wake):
+        os.close(descriptor)
+
+
+def test_only_so_many_strangers_wait(listener: Listener) -> None:
+    host, port, key = listener.address
+    strangers = [socket.create_connection((host, port)) for _ in range(64)]
+    assert listener.accepted([], later(0.0)) is None
+    dialled: list[socket.socket] = []
+    accepted: list[socket.socket | None] = []
+    listens = threading.Thread(target=lambda: accepted.append(listener.accepted([], later())))
+    listens.start()
+    for stranger in strangers:
+        assert len(stranger.recv(32)) == 32
+    beyond = socket.create_connection((host, port))
+    assert _is_closed(beyond)
+    strangers.pop().close()
+    while not dialled:
+        with suppress(ConnectionError):  # the place of the one that has gone is not free yet
+            dialled.append(dial(host, port, key))
+    listens.join()
+    assert accepted[0] is not None
+    for each in (beyond, accepted[0], *dialled, *strangers):
         each.close()
 
 

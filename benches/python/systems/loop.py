@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from workloads import IN_FLIGHT, Counter, Total, Waits, enrich, keep, key, reverse, scale, shift, spin, split, step
+from workloads import IN_FLIGHT, Counter, Total, Waits
+from workloads import bucket, enrich, keep, key, reverse, scale, shift, spin, split, step
 
 
 def p1(source: Any) -> Any:
@@ -94,6 +95,14 @@ def large(source: Any) -> Any:
     return [reverse(data) for data in source]
 
 
+def keyed(source: Any) -> Any:
+    counts: dict[int, int] = {}
+    for n in source:
+        its = bucket(n)
+        counts[its] = step(counts.get(its, 0), n)
+    return counts
+
+
 CONTENDERS = {
     "p1": {"loop": p1},
     "p2": {"loop": p2, "loop_fold": p2_fold},
@@ -103,6 +112,7 @@ CONTENDERS = {
     "ints": {"loop": p1},
     "dicts": {"loop": dicts},
     "large": {"loop": large},
+    "keyed": {"loop": keyed},
     "calls": {"loop": p3},
 }
 PARTS: dict[str, int] = {}

@@ -10,15 +10,15 @@ import ray.data
 from workloads import IN_FLIGHT, Counter, Total, Waits, keep, key, scale, shift, split
 
 
-def _started() -> None:
+def started() -> None:
     """Starts Ray's processes, once: before the first timed run, except where a whole program is measured."""
     if not ray.is_initialized():
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         ray.data.DataContext.get_current().enable_progress_bars = False
 
 
 def p1(source: Any) -> Any:
-    _started()
+    started()
     total = Total()
     rows = ray.data.range(len(source)).map(lambda row: {"n": scale(row["id"])}).filter(lambda row: keep(row["n"]))
     for row in rows.map(lambda row: {"n": shift(row["n"])}).iter_rows():
@@ -28,7 +28,7 @@ def p1(source: Any) -> Any:
 
 def p2(source: Any) -> Any:
     """In as many partitions as there are processors: with its default, 200, a job takes about twice as long."""
-    _started()
+    started()
     lines = ray.data.from_items(source)
     words = lines.flat_map(lambda row: [{"word": key(word)} for word in split(row["item"])])
     return {row["word"]: row["count()"] for row in words.groupby("word", num_partitions=2).count().iter_rows()}
@@ -36,7 +36,7 @@ def p2(source: Any) -> Any:
 
 def p3(source: Any) -> Any:
     """Each result is waited for before the next call."""
-    _started()
+    started()
     total = Total()
     counter = ray.remote(Counter).remote()
     for n in source:
@@ -46,7 +46,7 @@ def p3(source: Any) -> Any:
 
 
 def p3_pipelined(source: Any) -> Any:
-    _started()
+    started()
     total = Total()
     counter = ray.remote(Counter).remote()
     for result in ray.get([counter.add.remote(n) for n in source]):
@@ -61,7 +61,7 @@ class _Waits(Waits):
 
 
 def p4(source: Any) -> Any:
-    _started()
+    started()
     waits = ray.remote(_Waits).options(max_concurrency=IN_FLIGHT).remote()
     results = ray.get([waits.fetch.remote(n) for n in source])
     most = ray.get(waits.how_many.remote())

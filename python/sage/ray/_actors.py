@@ -177,8 +177,9 @@ class Actor:
         except self._ray.exceptions.GetTimeoutError:
             pass
         except Exception as error:
+            # That of a function is at the end, behind where it was raised.
             text = str(error).strip().splitlines()
-            how = f"has ended: {text[0] if text else type(error).__name__}"
+            how = f"has ended: {text[-1] if text else type(error).__name__}"
         if self._is_killed:
             return how and "was killed"
         # Ray says only after a while what it was.
