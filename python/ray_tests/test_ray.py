@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import ray
+from elsewhere import failed, hang, wait_for
 from ray.cluster_utils import Cluster
 
 from sage import BaseService, DataStream, JobFailed, LocalEnvironment, MapFunction, SubmitError, WorkerLost
@@ -54,12 +55,6 @@ def _actor_processes() -> list[int]:
 @pytest.fixture
 def env() -> RayEnvironment:
     return RayEnvironment("on-ray")
-
-
-def failed(env: LocalEnvironment) -> JobFailed:
-    with pytest.raises(JobFailed) as raised:
-        env.submit(autostop=True)
-    return raised.value
 
 
 PIPELINES: dict[str, Callable[[DataStream], DataStream]] = {
@@ -136,19 +131,6 @@ def test_an_actor_that_dies_is_named(env: RayEnvironment, function: Callable[[in
     error = failed(env)
     assert isinstance(error.__cause__, WorkerLost) and f"the worker of `{function.__name__}`" in str(error.__cause__)
     assert "it had the record" in str(error.__cause__) and error.report.data["left"] == []
-
-
-def hang(path: str) -> None:
-    Path(path).touch()
-    while True:
-        pass
-
-
-def wait_for(path: Path) -> None:
-    until = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def test_a_function_that_hangs_is_ended_and_all_is_clean(env: RayEnvironment, tmp_path: Path) -> None:

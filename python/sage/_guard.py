@@ -2,7 +2,7 @@
 
 It runs as a program by itself, of the standard library alone, so that it is there at once. It is a subreaper: what a
 worker started and left becomes its child, whatever session it is in. When the other end of its socket is closed, as the
-job has ended or its process was killed, it kills all that is below it, and ends; its exit status says how many
+job has ended, or when its process is gone, it kills all that is below it, and ends; its exit status says how many
 processes that were, 200 at most.
 
 A message on its socket is a line of JSON: ``["start", argv]``, which comes with two descriptors, the worker's standard
@@ -47,18 +47,27 @@ def main() -> int:
     poll = select.poll()
     poll.register(channel, select.POLLIN)
     poll.register(wakes, select.POLLIN)
+    # What the program has forked off may hold the other end of the socket for longer than the program is there.
+    try:
+        program = os.pidfd_open(int(sys.argv[1]))
+    except ProcessLookupError:
+        return 0
+    poll.register(program, select.POLLIN)
     while True:
         for descriptor, _ in poll.poll():
             if descriptor == wakes:
                 with suppress(BlockingIOError):
                     os.read(wakes, 4096)
                 _reap()
-            elif not _heed(channel):
+            elif descriptor == program or not _heed(channel):
                 return min(_end_all(), _MOST_TOLD)
 
 
 def _heed(channel: socket.socket) -> bool:
     message, descriptors, _, _ = socket.recv_fds(channel, _MOST_BYTES, 2)
+    for descriptor in descriptors:
+        # Nobody is to inherit them: whatever holds a worker's socket hides the worker's end.
+        os.set_inheritable(descriptor, False)
     if not message:
         return False
     kind, *arguments = json.loads(message)

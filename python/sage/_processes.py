@@ -58,7 +58,7 @@ class Guard:
                 with its:
                     # A session of its own: what a terminal sends to the program's group is not for workers.
                     self._process = subprocess.Popen(
-                        [sys.executable, "-I", "-S", file], stdin=its.fileno(), start_new_session=True
+                        [sys.executable, "-I", "-S", file, str(os.getpid())], stdin=its.fileno(), start_new_session=True
                     )
                 self._socket = ours
             socket.send_fds(self._socket, [json.dumps(["start", argv]).encode()], [stdin.fileno(), pipe])

@@ -17,7 +17,7 @@ from ._kinds import Part
 from ._makers import ChainMaker, FlightMaker, Maker
 from ._portable import pickled
 from ._pickling import unpacked_exception
-from ._sage import Channel, SubmitError, WorkerLost
+from ._sage import Cancelled, Channel, SubmitError, WorkerLost
 from ._wire import BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, INIT, READY, RESULT
 from ._worker_process import Closed, WorkerProcess, left_behind
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: then at most.
 GRACE = 1.0
 
+#: Of what the job waits after a cancel, the part that closing may take before the worker is killed.
+CLOSES = 0.75
 
 #: So many workers in a row may be lost with the same records.
 MOST_LOSSES = 2
@@ -142,18 +144,16 @@ class Remote:
         worker, self._worker = self._worker, None
         return 0 if worker is None else worker.end()
 
-    def _closed(
-        self, worker: WorkerProcess, is_whole: bool, left: float | None, notes: list[str]
-    ) -> BaseException | None:
+    def _closed(self, worker: WorkerProcess, is_whole: bool, notes: list[str]) -> BaseException | None:
+        grace = min(GRACE, self._maker.job.timeouts.cancel / 2)
         try:
             if not is_whole:
                 worker.signal(signal.SIGTERM)
             worker.is_closing = True
-            grace = min(GRACE, self._maker.job.timeouts.cancel / 2)
-            limit = None if is_whole else grace
-            worker.send(CLOSE, is_whole, timeout=limit)
-            self._next(CLOSING, limit)
-            told = self._next(CLOSED, left)
+            worker.send(CLOSE, is_whole, timeout=grace)
+            if not is_whole:
+                self._next(CLOSING, grace)
+            told = self._closes(worker, is_whole, notes)
         except TimeoutError:
             worker.signal(signal.SIGKILL)
             notes.append(f"{worker.told} was killed: a function had not returned {grace:g} s after it was to end")
@@ -162,7 +162,26 @@ class Remote:
             return self._lost() if is_whole else None
         except WorkerLost as lost:
             return lost if is_whole else None
-        return self._counted(told)
+        return None if told is None else self._counted(told)
+
+    def _closes(self, worker: WorkerProcess, is_whole: bool, notes: list[str]) -> dict[str, Any] | None:
+        """What the worker has come to, when its functions are closed. It may take its time for that until the job is
+        cancelled: ``None`` if it was killed then."""
+        limit = self._maker.job.timeouts.cancel * CLOSES
+        told: dict[str, Any]
+        try:
+            try:
+                worker.is_closing = not is_whole
+                told = self._next(CLOSED, None if is_whole else limit)
+            except Cancelled:
+                worker.is_closing = True
+                worker.signal(signal.SIGTERM)
+                told = self._next(CLOSED, limit)
+            return told
+        except TimeoutError:
+            worker.signal(signal.SIGKILL)
+            notes.append(f"{worker.told} was killed: a function had not closed {limit:g} s after the job was cancelled")
+            return None
 
     def _counted(self, told: dict[str, Any]) -> BaseException | None:
         """Adds what the worker has counted to the job's counts. Returns the exception that closing has raised."""
@@ -175,10 +194,10 @@ class Remote:
 
     # Frames.
 
-    def _send(self, kind: int, value: Any) -> None:
+    def _send(self, kind: int, value: Any) -> int:
         assert self._worker is not None, "it has begun"
         try:
-            self._worker.send(kind, value)
+            return self._worker.send(kind, value)
         except Closed:
             raise self._lost() from None
 
@@ -233,10 +252,10 @@ class RemoteChain(Remote):
         """Starts the worker, which makes the functions."""
         self._begin()
 
-    def send(self, records: list[Any]) -> None:
-        """Sends a batch."""
+    def send(self, records: list[Any]) -> int:
+        """Sends a batch. Returns how many bytes it has, as far as that is known."""
         self._batches.append(records)
-        self._retried(lambda: self._send(BATCH, records))
+        return self._retried(lambda: self._send(BATCH, records)) or 0
 
     def finish(self) -> None:
         """Says that there are no more records: it answers with what it kept until now."""
@@ -324,9 +343,8 @@ class RemoteChain(Remote):
                 except WorkerLost as again:
                     lost = again
 
-    def close(self, is_whole: bool, left: float | None = None) -> list[str]:
-        """Has the worker close its functions, and ends it. ``left`` is how long that may take. Returns what is to be
-        noted in the report."""
+    def close(self, is_whole: bool) -> list[str]:
+        """Has the worker close its functions, and ends it. Returns what is to be noted in the report."""
         notes: list[str] = []
         worker = self._worker
         if worker is None:
@@ -334,7 +352,7 @@ class RemoteChain(Remote):
         failure = None
         try:
             if not self._is_lost:
-                failure = self._closed(worker, is_whole, left, notes)
+                failure = self._closed(worker, is_whole, notes)
         finally:
             notes += self._over(worker)
         if failure is not None:

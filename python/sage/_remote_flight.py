@@ -16,7 +16,7 @@ from ._pickling import unpacked_exception
 from ._remote import GRACE, MOST_LOSSES, Remote, RemoteMaker
 from ._sage import Bridge, Cancelled, WorkerLost
 from ._threads import joined, started
-from ._wire import ANSWER, ASK, CANCEL, CLOSE, CLOSED, CLOSING, HURRY
+from ._wire import ANSWER, ASK, CANCEL, CLOSE, CLOSING, HURRY
 from ._worker_process import Closed, WorkerProcess
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class RemoteFlight(Remote):
         except BaseException:
             worker = self._worker
             if worker is not None and not self._is_lost:
-                self._closed(worker, False, None, self.notes)
+                self._closed(worker, False, self.notes)
             self._ended()
             # As in `finish_close`.
             del self.bridge
@@ -77,8 +77,10 @@ class RemoteFlight(Remote):
     def _is_over(self) -> bool:
         """Works with a worker until its function is closed, or it is lost and another has taken its place."""
         try:
-            while self._told is None:
+            while not self._has_ended:
                 self._step()
+            assert self._worker is not None and self._is_whole is not None, "it was told to close"
+            self._told = self._closes(self._worker, self._is_whole, self.notes)
             return True
         except WorkerLost as lost:
             while True:
@@ -148,8 +150,6 @@ class RemoteFlight(Remote):
         elif kind == CLOSING:
             self._has_ended = True
             self.bridge.ended()
-        elif kind == CLOSED:
-            self._told = value
         else:
             worker.heed(kind, number, value)
 

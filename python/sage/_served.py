@@ -19,7 +19,6 @@ from typing import Any
 
 from ._context import Context
 from ._pickling import packed_exception
-from ._sage import Channel
 from ._services import USUAL, Hooks, methods_of
 from ._threads import Threads
 from ._wire import CLOSE, DROP, HOOK, INVOKE, INVOKED, NAMED, RETURN, SERVE, packed, unpacked
@@ -35,8 +34,8 @@ _CALL: ContextVar[int] = ContextVar("call", default=0)
 class ServiceLink(Link):
     """The socket to the job, which the main thread reads."""
 
-    def __init__(self, channel: Channel) -> None:
-        super().__init__(channel)
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor)
         self._asked = itertools.count(1)
         self._answered: dict[int, SimpleQueue[tuple[bytes, list[bytearray]]]] = {}
 

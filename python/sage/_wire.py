@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 from typing import Any
 
+from ._sage import most_frame_bytes
+
 #: Of a worker, when it has begun: its version. Of the parent then: what it is to run; of the worker: that it is ready.
 HELLO, INIT, READY = 1, 2, 3
 #: Of the parent: records, or that there are no more. Of the worker: results, or what a function raised.
@@ -31,7 +33,8 @@ LEAST_APART = 64 << 10
 
 
 def packed(value: Any) -> list[Any]:
-    """The parts of a frame: an object as ``pickle`` has it, and its large buffers, which are not copied."""
+    """The parts of a frame: an object as ``pickle`` has it, and its large buffers, which are not copied. Raises
+    ``ValueError`` if they have too many bytes for one."""
     parts: list[Any] = []
 
     def stays(buffer: pickle.PickleBuffer) -> bool:
@@ -41,7 +44,19 @@ def packed(value: Any) -> list[Any]:
         parts.append(raw)
         return False
 
-    return [pickle.dumps(value, 5, buffer_callback=stays), *parts]
+    made = [pickle.dumps(value, 5, buffer_callback=stays), *parts]
+    if (count := size(made)) > most_frame_bytes:
+        for each in (made, parts):
+            each.clear()  # the traceback would keep them
+        raise ValueError(
+            f"it has {count:,} bytes, and what goes to another process has at most {most_frame_bytes:,} at a time"
+        )
+    return made
+
+
+def size(parts: list[Any]) -> int:
+    """How many bytes these parts have."""
+    return sum(map(len, parts))
 
 
 def unpacked(first: bytes, others: list[bytearray]) -> Any:

@@ -17,12 +17,13 @@ import socket
 import sys
 import threading
 import time
+import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._context import JobContext, ServiceCalls, _call
 from ._handles import ServiceHandle
@@ -43,8 +44,11 @@ class Link:
     """The socket to the job. Several threads may wait for answers: one of them reads, and hands on what is not its
     own."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._channel: Channel | Forked = Channel(descriptor)
+        #: What else a process is to forget that a function has forked off.
+        self.forgets: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
         self._change = threading.Condition(self._lock)
         self._is_reading = False
@@ -69,7 +73,19 @@ class Link:
 
     def send_parts(self, kind: int, number: int, parts: list[Any]) -> None:
         """Sends a frame of what is packed."""
-        self._channel.send(kind, number, parts)
+        try:
+            self._channel.send(kind, number, parts)
+        except OSError:
+            leave()
+
+    def forked(self) -> None:
+        """This process is one that a function has forked off. It lets go of the socket, which is the worker's."""
+        nothing = os.open(os.devnull, os.O_RDWR)
+        # Another thread, which is not there, may have been at work with the channel, so that it stays.
+        os.dup2(nothing, self._descriptor, inheritable=False)
+        os.close(nothing)
+        self._channel = Forked()
+        self.forgets()
 
     def ask(self, kind: int, value: Any) -> Any:
         """Sends a question, and waits for the answer."""
@@ -118,6 +134,36 @@ class Link:
                     self._frames.append((kind, (first, others)))
                 if self._waiting:
                     self._change.notify_all()
+
+
+class Forked:
+    """In place of the channel, where a function has forked off a process: that is none of the job's, and ends when it
+    comes out of the function."""
+
+    def send(self, kind: int, _number: int, parts: list[Any]) -> None:
+        """Prints what was printed or logged, as nobody else does."""
+        if kind in (CALL, NAME, STATE, STOP):
+            raise RuntimeError("a process that a function has forked off cannot ask its job for anything")
+        if kind == LINE:
+            stream, text = unpacked(parts[0], parts[1:])
+            os.write(2 if stream == "err" else 1, f"{text}\n".encode())
+        elif kind == LOG:
+            record = unpacked(parts[0], parts[1:])
+            os.write(2, f"{record['levelname']}:{record['name']}:{record['msg']}\n".encode())
+        else:
+            os._exit(kind == FAILED)
+
+    def receive(self) -> Any:
+        """Ends the process."""
+        os._exit(0)
+
+
+def leave() -> NoReturn:
+    """Ends the process for the error at hand, which it cannot tell its job: such as after a function has closed the
+    descriptor of its socket."""
+    with suppress(Exception):
+        traceback.print_exc(file=sys.__stderr__)
+    os._exit(1)
 
 
 class RemoteService:
@@ -263,6 +309,15 @@ class Worker:
         self._is_judged = False
         self._functions: Any = None
         self._calls: Calls | None = None
+        link.forgets = self._forget
+
+    def _forget(self) -> None:
+        """In a process that a function has forked off, that function is the last."""
+        self._is_ending = True
+        if self._chain is not None:
+            self._chain.cut()
+        if self._flight is not None:
+            self._flight.forget()
 
     def end(self, *_: Any) -> None:
         """The handler of SIGTERM: what is under way is dropped behind the record that is worked on."""
@@ -353,7 +408,9 @@ class Worker:
             except Exception as error:
                 if isinstance(error, (EOFError, OSError)):
                     raise
-                self._link.send(RESULT, ([_sendable(each) for each in told], took))
+                # What is one of them too many for a frame goes in several.
+                for number, each in enumerate(told, 1):
+                    self._link.send(RESULT, ([_sendable(each)], took if number == len(told) else None))
 
     def _answer(self, results: list[Any], took: float | None) -> None:
         try:
@@ -361,7 +418,14 @@ class Worker:
         except Exception as error:
             if isinstance(error, (EOFError, OSError)):
                 raise
-            self._link.send(FAILED, (packed_exception(unsendable(results, error)), None, None))
+            told = unsendable(results, error)
+            if told is not error or len(results) == 1:
+                self._link.send(FAILED, (packed_exception(told), None, None))
+                return
+            # They are too large for one frame together.
+            half = len(results) // 2
+            self._answer(results[:half], None)
+            self._answer(results[half:], took)
 
     def _close(self, is_whole: bool) -> None:
         told: dict[str, Any] = {"failure": None, "left": None, "nones": {}, "restarts": ({}, [])}
@@ -418,12 +482,21 @@ def unsendable(results: list[Any], error: Exception) -> Exception:
     return error
 
 
-#: That of this process, when it is a worker.
-_link: Link
+#: That of this process, while it is a worker.
+_link: Link | None = None
+
+
+def _forked() -> None:
+    if _link is not None:
+        _link.forked()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def binding(name: str) -> Any:
     """What calls a service of the job, for handles."""
+    assert _link is not None, "it is a worker"
     return RemoteService(_link, name)
 
 
@@ -441,6 +514,7 @@ def standing_in(link: Link) -> Iterator[None]:
     finally:
         logging.root.removeHandler(logged)
         sys.modules["__main__"], sys.argv[:], sys.stdout, sys.stderr = before
+        _link = None
 
 
 def main() -> None:
@@ -454,10 +528,10 @@ def main() -> None:
     if sys.argv[1:] == ["service"]:
         from ._served import Served, ServiceLink  # most workers run functions
 
-        served = ServiceLink(Channel(descriptor))
+        served = ServiceLink(descriptor)
         link, run = served, Served(served).run
     else:
-        link = Link(Channel(descriptor))
+        link = Link(descriptor)
         worker = Worker(link)
         run = worker.run
         signal.signal(signal.SIGTERM, worker.end)
@@ -467,3 +541,5 @@ def main() -> None:
             run()
     except EOFError:
         os._exit(1)  # the job's process is gone
+    except BaseException:
+        leave()

@@ -57,7 +57,7 @@ class WorkerFlight:
     def _send(self, answers: list[tuple[int, str, Any]]) -> None:
         try:
             self._link.send(ANSWER, answers)
-        except (EOFError, OSError):
+        except EOFError:
             pass  # the job is gone, and the main thread sees it
         except Exception as error:
             if len(answers) > 1:
@@ -68,6 +68,10 @@ class WorkerFlight:
 
             number, _, results = answers[0]
             self._send([(number, "raised", packed_exception(unsendable(results, error)))])
+
+    def forget(self) -> None:
+        """In a process that a function has forked off: the first answer ends it, as there is nobody to send it to."""
+        started(self._send_all, "sage-answers")
 
     def end(self, is_whole: bool) -> None:
         """Ends what is in flight, and waits for it as long as it may take."""

@@ -17,7 +17,7 @@ from ._pickling import packed_exception
 from ._portable import dumped
 from ._processes import Process, WorkerTold, command
 from ._sage import Channel, version
-from ._wire import CALL, HELLO, LINE, LOG, NAME, NAMED, RETURN, STATE, STOP, packed, unpacked
+from ._wire import CALL, HELLO, LINE, LOG, NAME, NAMED, RETURN, STATE, STOP, packed, size, unpacked
 
 if TYPE_CHECKING:
     from ._context import ServiceCalls
@@ -81,9 +81,11 @@ class WorkerProcess:
         calls = self._calls
         return {"path": sys.path, "job_id": calls.job_id, "log_dir": calls.log_dir, "levels": _levels()}
 
-    def send(self, kind: int, value: Any, number: int = 0, timeout: float | None = None) -> None:
-        """Sends a frame. Raises ``Closed``."""
-        self.send_parts(kind, number, packed(value), timeout)
+    def send(self, kind: int, value: Any, number: int = 0, timeout: float | None = None) -> int:
+        """Sends a frame; returns how many bytes it has. Raises ``Closed``."""
+        parts = packed(value)
+        self.send_parts(kind, number, parts, timeout)
+        return size(parts)
 
     def send_parts(self, kind: int, number: int, parts: list[Any], timeout: float | None = None) -> None:
         """As ``send``, of what is packed already."""

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_workers import children, failed, no_processes, wait_for  # noqa: F401
+from elsewhere import failed, no_processes, wait_for  # noqa: F401 (a fixture)
 
 from sage import BaseService, JobFailed, LocalEnvironment, MapFunction, ServiceError, SinkFunction, SubmitError
 from sage import WorkerLost
 
 pytest.importorskip("cloudpickle")
+pytestmark = pytest.mark.usefixtures("no_processes")
 
 
 @pytest.fixture(params=[None, "processes"], ids=["threads", "processes"])

@@ -12,23 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_workers import Refuses, failed, no_processes, wait_for  # noqa: F401 (a fixture that every test uses)
+from elsewhere import WHERE, env, failed, no_processes, wait_for, workers  # noqa: F401 (fixtures)
+from test_workers import Refuses
 
 from sage import BaseService, DeadLetterQueue, JobFailed, LocalEnvironment, MapFunction, Retry, WorkerLost
 
 pytest.importorskip("cloudpickle")
 
-WHERE = [None, "processes"]
-
-
-@pytest.fixture(params=WHERE, ids=["threads", "processes"])
-def env(request: pytest.FixtureRequest) -> LocalEnvironment:
-    return LocalEnvironment("where", workers=request.param)
-
-
-@pytest.fixture
-def workers() -> LocalEnvironment:
-    return LocalEnvironment("workers", workers="processes")
+pytestmark = pytest.mark.usefixtures("no_processes")
 
 
 async def later(n: int) -> int:

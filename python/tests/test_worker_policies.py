@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_workers import failed, no_processes  # noqa: F401 (a fixture that every test uses)
+from elsewhere import WHERE, failed, no_processes  # noqa: F401 (a fixture)
 
 from sage import BaseService, DataStream, DeadLetterQueue, FlatMapFunction, LocalEnvironment, MapFunction, Retry, Skip
 from sage import JobFailed, WorkerLost
 
 pytest.importorskip("cloudpickle")
 
-WHERE = [None, "processes"]
+pytestmark = pytest.mark.usefixtures("no_processes")
 
 
 def fail_at_sevens(n: int) -> int:

@@ -13,12 +13,13 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from elsewhere import WHERE, env, failed, hang, is_there, no_processes, wait_for, workers  # noqa: F401
 
 import sage
 from sage import BaseService, DataStream, DeadLetterQueue, FlatMapFunction, JobFailed, LocalEnvironment, MapFunction
@@ -26,47 +27,7 @@ from sage import Retry, SubmitError, WorkerLost
 
 pytest.importorskip("cloudpickle")
 
-#: Where functions run.
-WHERE = [None, "processes"]
-
-
-@pytest.fixture(params=WHERE, ids=["threads", "processes"])
-def env(request: pytest.FixtureRequest) -> LocalEnvironment:
-    return LocalEnvironment("where", workers=request.param)
-
-
-@pytest.fixture
-def workers() -> LocalEnvironment:
-    return LocalEnvironment("workers", workers="processes")
-
-
-def children() -> set[int]:
-    """The processes below this one."""
-    parents = {}
-    for folder in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            stat = Path(f"/proc/{folder}/stat").read_text()
-        except OSError:
-            continue
-        parents[int(folder)] = int(stat.rpartition(")")[2].split()[1])
-    found = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {os.getpid()}
-
-
-@pytest.fixture(autouse=True)
-def no_processes() -> Iterator[None]:
-    """Nothing is left, zombies included."""
-    before = children()
-    yield
-    assert children() == before
-
-
-def failed(env: LocalEnvironment) -> JobFailed:
-    with pytest.raises(JobFailed) as raised:
-        env.submit(autostop=True)
-    return raised.value
+pytestmark = pytest.mark.usefixtures("no_processes")
 
 
 # What is the same.
@@ -451,24 +412,10 @@ def test_the_report_tells_of_each_worker(workers: LocalEnvironment) -> None:
     assert "[mine] ×2 in processes" in workers.explain()
 
 
-def hang(n: int) -> None:
-    Path(os.environ["HUNG"]).touch()
-    while True:
-        pass
-
-
-def wait_for(path: Path) -> None:
-    until = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def test_a_function_that_hangs_is_ended_and_all_is_clean(
-    workers: LocalEnvironment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    workers: LocalEnvironment, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("HUNG", str(tmp_path / "hung"))
-    workers.from_batch([1]).map(hang).collect()
+    workers.from_batch([str(tmp_path / "hung")]).map(hang).collect()
     job = workers.submit()
     wait_for(tmp_path / "hung")
     job.cancel()
@@ -595,16 +542,9 @@ def test_contract_20_the_end_of_the_parent_ends_all_below_it(tmp_path: Path) -> 
     program.kill()
     program.wait()
     until = time.monotonic() + 2
-    while left := [pid for pid in pids if _is_there(pid)]:
+    while left := [pid for pid in pids if is_there(pid)]:
         assert time.monotonic() < until, f"{left} are there 2 s after the end of their parent"
         time.sleep(0.005)
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 MAIN = """

@@ -117,6 +117,7 @@ mod _sage {
         match unsafe { ffi::PyInterpreterState_GetID(ffi::PyInterpreterState_Get()) } {
             0 => {
                 module.add("version", env!("CARGO_PKG_VERSION"))?;
+                module.add("most_frame_bytes", crate::remote::MOST_BYTES)?;
                 module.add("Nothing", crate::waits::Wait::a_moment())?;
                 module.add("Records", crate::records::class(module.py())?)?;
                 module.add("Attributes", crate::attributes::attributes_type(module.py())?)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 
 from .._dial import dial
-from .._sage import Channel
 from .._worker import Link, Worker, standing_in
 
 _worker: Worker | None = None
@@ -15,7 +14,7 @@ def run(host: str, port: int, key: bytes) -> tuple[float, int]:
     """Runs the functions of a replica until the job says that it is over, or is gone. Returns what the process has
     used: seconds of processors, and the most bytes that it had."""
     global _worker
-    link = Link(Channel(dial(host, port, key).detach()))
+    link = Link(dial(host, port, key).detach())
     worker = _worker = Worker(link)
     with standing_in(link):
         try:

@@ -12,4 +12,5 @@ pub(crate) use channel::Channel;
 pub(crate) use operator::RemoteChain;
 pub(crate) use outbox::{Crossing, News, Outbox};
 pub(crate) use outcome::{Judge, Outcome};
+pub(crate) use wire::MOST_BYTES;
 pub(crate) use worker::{WorkerChain, die_with_parent};

@@ -33,6 +33,9 @@ use crate::waits::Cancelled;
 /// How many batches a worker has at most.
 const MOST_UNDER_WAY: usize = 2;
 
+/// As many records go into a batch as would have had so many bytes in the last one.
+const BATCH_BYTES: usize = 4 << 20;
+
 /// What comes back from a worker: records, or an outcome of each record that was sent.
 pub(crate) trait Comes: Send + Sized + 'static {
     /// Whether the records that were sent are kept for it.
@@ -78,6 +81,8 @@ pub(crate) struct RemoteChain<T> {
     /// Whether a record has come since the task last looked whether there are more.
     has_come: bool,
     pace: Pace,
+    /// How many records a batch may have for their size.
+    most: usize,
     comes: PhantomData<fn() -> T>,
 }
 
@@ -95,7 +100,8 @@ impl<T: Comes> RemoteChain<T> {
         let pace = Pace::new(manner.most);
         let (gathered, kept, under_way) = (Vec::new(), VecDeque::new(), VecDeque::new());
         let (worker, channel, comes) = (None, None, PhantomData);
-        Self { make, manner, worker, gathered, kept, channel, under_way, has_come: false, pace, comes }
+        let most = manner.most;
+        Self { make, manner, worker, gathered, kept, channel, under_way, has_come: false, pace, most, comes }
     }
 
     /// Sends what was gathered, when the worker has room for it.
@@ -106,7 +112,8 @@ impl<T: Comes> RemoteChain<T> {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        self.under_way.push_back(self.gathered.len());
+        let count = self.gathered.len();
+        self.under_way.push_back(count);
         let (takes, gathered, worker) = (self.manner.takes, std::mem::take(&mut self.gathered), &self.worker);
         if T::KEEPS {
             self.kept.extend(gathered.iter().cloned());
@@ -114,9 +121,14 @@ impl<T: Comes> RemoteChain<T> {
         let sent = attempt(|py| {
             let objects = gathered.into_iter().map(|record| takes.object(record, py));
             let list = PyList::new(py, objects.collect::<PyResult<Vec<_>>>()?)?;
-            worker.iter().try_for_each(|to| to.adapter.call_method1(py, intern!(py, "send"), (list.clone(),)).map(drop))
+            let Some(worker) = worker else { return Ok(0) };
+            worker.adapter.call_method1(py, intern!(py, "send"), (list,))?.extract::<usize>(py)
         });
-        self.unless_cancelled(sent.map_err(Raised::error), out)
+        match sent {
+            Ok(bytes) => self.most = BATCH_BYTES * count / bytes.max(1),
+            Err(raised) => self.unless_cancelled(Err(raised.error()), out)?,
+        }
+        Ok(())
     }
 
     /// Takes an answer, and emits what is in it; waits for it, if so wanted. Returns whether it was there.
@@ -212,7 +224,7 @@ impl<T: Comes> Operator for RemoteChain<T> {
     fn process(&mut self, record: Record, out: &mut impl Emit<T>) -> Result<(), Fault> {
         self.gathered.push(record);
         self.has_come = true;
-        if self.gathered.len() >= self.pace.records { self.send(out) } else { Ok(()) }
+        if self.gathered.len() >= self.pace.records.min(self.most) { self.send(out) } else { Ok(()) }
     }
 
     fn flush(&mut self, out: &mut impl Emit<T>) -> Result<(), Fault> {

@@ -26,6 +26,9 @@ const PIECE: usize = 128 << 10;
 /// How much is read at a time of what is large: sockets hold less.
 const MOST_AT_ONCE: usize = 1 << 20;
 
+/// Room is made by a copy of these, which is fast in every build.
+static ROOM: [u8; MOST_AT_ONCE] = [0; MOST_AT_ONCE];
+
 /// What came.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Frame {
@@ -58,8 +61,10 @@ pub(crate) struct Reader {
     read: Vec<u8>,
     at: usize,
     end: usize,
-    /// The frame whose parts are read, and the lengths of those that are not there yet, the next one last.
+    /// The frame whose parts are read, how much of the last of these was read, behind which there may be room, and the
+    /// lengths of those that are not there yet, the next one last.
     frame: Frame,
+    filled: usize,
     lengths: Vec<usize>,
     is_inside: bool,
     ready: VecDeque<Frame>,
@@ -84,18 +89,19 @@ impl Reader {
 
     /// Reads once by `read`, which is given room and says how much of it it has filled; returns that.
     pub(crate) fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
-        let missing = match (self.lengths.last(), self.frame.parts.last()) {
-            (Some(length), Some(part)) if self.is_inside => length - part.len(),
+        let missing = match self.lengths.last() {
+            Some(length) if self.is_inside => length - self.filled,
             _ => 0,
         };
         let count = match self.frame.parts.last_mut() {
             // What is left of a large part goes where it is to be.
             Some(part) if missing >= PIECE && self.at == self.end => {
-                let before = part.len();
-                part.resize(before + missing.min(MOST_AT_ONCE), 0);
-                let count = read(&mut part[before..]);
-                part.truncate(before + count.as_ref().map_or(0, |count| *count));
-                count?
+                if part.len() == self.filled {
+                    part.extend_from_slice(&ROOM[..missing.min(MOST_AT_ONCE)]);
+                }
+                let count = read(&mut part[self.filled..])?;
+                self.filled += count;
+                count
             }
             _ => {
                 self.read.copy_within(self.at..self.end, 0);
@@ -120,12 +126,16 @@ impl Reader {
             while let Some(length) = self.lengths.last() {
                 let Some(part) = self.frame.parts.last_mut() else { break };
                 let left = &self.read[self.at..self.end];
-                let count = left.len().min(length - part.len());
-                part.extend_from_slice(&left[..count]);
-                self.at += count;
-                if part.len() < *length {
+                let count = left.len().min(length - self.filled);
+                if count > 0 {
+                    part.truncate(self.filled);
+                    part.extend_from_slice(&left[..count]);
+                    (self.at, self.filled) = (self.at + count, self.filled + count);
+                }
+                if self.filled < *length {
                     return Ok(());
                 }
+                self.filled = 0;
                 self.lengths.pop();
                 if !self.lengths.is_empty() {
                     self.frame.parts.push(Vec::new());

@@ -1,13 +1,14 @@
 //! [`WorkerChain`]: a chain in the process that it was sent to.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList};
 
 use crate::chain::{Chain, Failure, Manner};
-use crate::cutter::Cutter;
+use crate::cutter::{Cutter, Loop};
 use crate::object::Object;
 use crate::stage::Form;
 use crate::thread::lock;
@@ -21,6 +22,9 @@ pub(crate) struct WorkerChain {
     chain: Mutex<Chain>,
     gives: Form,
     cutter: Cutter,
+    of: Arc<Loop>,
+    /// Whether it is to end behind the record that is worked on.
+    is_cut: AtomicBool,
 }
 
 /// An exception that a function raised, which function that was, and at which record: see [`Failure`].
@@ -37,8 +41,9 @@ impl WorkerChain {
         let manner = Manner { takes, gives, most: crate::blocks::MOST_RECORDS, blocks: false };
         let cutter = Cutter::default();
         let mut chain = Chain::new(Object::from(adapter.clone()), manner);
-        chain.begin(adapter, cutter.watch())?;
-        Ok(Self { chain: Mutex::new(chain), gives, cutter })
+        let of = cutter.watch();
+        chain.begin(adapter, of.clone())?;
+        Ok(Self { chain: Mutex::new(chain), gives, cutter, of, is_cut: AtomicBool::new(false) })
     }
 
     /// Gives it a list of records, which it takes over, when it has done what it had before.
@@ -86,11 +91,17 @@ impl WorkerChain {
                 None => results.into_any(),
                 Some(exception) => exception.into_value(py).into_bound(py).into_any(),
             });
-            if begun.elapsed() > SOON {
+            if begun.elapsed() > SOON || self.is_cut.load(Ordering::Relaxed) {
                 return Ok((outcomes, false));
             }
         }
         Ok((outcomes, true))
+    }
+
+    /// Has the loop that runs end behind the record that is worked on.
+    fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+        self.of.cut();
     }
 
     /// Ends the thread that ends loops.
