@@ -48,11 +48,14 @@ def main() -> int:
     poll.register(channel, select.POLLIN)
     poll.register(wakes, select.POLLIN)
     # What the program has forked off may hold the other end of the socket for longer than the program is there.
+    program = -1
     try:
         program = os.pidfd_open(int(sys.argv[1]))
+        poll.register(program, select.POLLIN)
     except ProcessLookupError:
         return 0
-    poll.register(program, select.POLLIN)
+    except OSError:
+        pass  # before Linux 5.3, and in some sandboxes, the socket alone tells
     while True:
         for descriptor, _ in poll.poll():
             if descriptor == wakes:
