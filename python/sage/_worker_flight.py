@@ -70,8 +70,9 @@ class WorkerFlight:
             self._send([(number, "raised", packed_exception(unsendable(results, error)))])
 
     def forget(self) -> None:
-        """In a process that a function has forked off: the first answer ends it, as there is nobody to send it to."""
-        started(self._send_all, "sage-answers")
+        """In a process that a function has forked off: it ends when its call is over, or its loop goes on with others."""
+        if self._bridge is not None:
+            self._bridge.forked()
 
     def end(self, is_whole: bool) -> None:
         """Ends what is in flight, and waits for it as long as it may take."""

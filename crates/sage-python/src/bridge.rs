@@ -99,9 +99,19 @@ pub(crate) struct Bridge {
     /// A byte is in the pipe while this is set, or about to be: the loop has been told that something waits.
     told: AtomicBool,
     outbox: Outbox,
+    /// Whether this process was forked off by a call of the function.
+    is_copy: AtomicBool,
 }
 
 impl Bridge {
+    /// Ends a process that was forked off by a call, when that is over: what waits here is its parent's.
+    fn unless_copy(&self, status: i32) {
+        if self.is_copy.load(Ordering::Relaxed) {
+            // SAFETY: it ends this process, as its parent's hooks are not its own.
+            unsafe { libc::_exit(status) };
+        }
+    }
+
     /// Gives an answer to whoever waits for it. Nothing is locked.
     fn reply(&self, number: u64, asker: Asker, answer: Answer) {
         match asker {
@@ -327,7 +337,14 @@ impl Bridge {
         let pipe = if threads == 0 { Some(pipe()?) } else { None };
         let threads = Threads { most: threads, there: 1, ..Threads::default() };
         let waiting = Mutex::new(Waiting { threads, ..Waiting::default() });
-        Ok(Self { waiting, ready: Condvar::new(), told: AtomicBool::new(false), pipe, outbox: Outbox::default() })
+        Ok(Self {
+            waiting,
+            ready: Condvar::new(),
+            told: AtomicBool::new(false),
+            pipe,
+            outbox: Outbox::default(),
+            is_copy: AtomicBool::new(false),
+        })
     }
 
     /// The descriptor that is readable while something waits for a loop.
@@ -338,6 +355,7 @@ impl Bridge {
     /// The records that a loop is to begin with, each with a number, and the numbers of those that were given up. Waits
     /// for nothing.
     fn take<'py>(&self, py: Python<'py>) -> PyResult<(Vec<(u64, Bound<'py, PyAny>)>, Vec<u64>)> {
+        self.unless_copy(0);
         let Some((reader, _)) = &self.pipe else { return Ok((Vec::new(), Vec::new())) };
         if !self.told.load(Ordering::Acquire) {
             return Ok((Vec::new(), Vec::new()));
@@ -360,6 +378,7 @@ impl Bridge {
     /// The next record that a thread is to work on, with its number, and whether another thread is to be started;
     /// `None` when the thread is to end.
     fn next<'py>(&self, py: Python<'py>) -> PyResult<Option<(u64, Bound<'py, PyAny>, bool)>> {
+        self.unless_copy(0);
         let taken = py.detach(|| self.next_waiting());
         taken.map(|(number, value, is_last)| Ok((number, value.into_object(py)?, is_last))).transpose()
     }
@@ -371,11 +390,13 @@ impl Bridge {
 
     /// Answers for a record with what goes on. Returns, as `failed` does, how many answers of a loop are to be sent on.
     fn done(&self, number: u64, results: &Bound<'_, PyList>) -> usize {
+        self.unless_copy(0);
         self.answer(number, Ok(results.iter().map(Record::of).collect()))
     }
 
     /// Answers for a record with an exception.
     fn failed(&self, py: Python<'_>, number: u64, exception: Bound<'_, PyAny>) -> usize {
+        self.unless_copy(1);
         self.answer(number, Err(Refused::Raised(Raised::new(py, PyErr::from_value(exception)))))
     }
 
@@ -397,6 +418,11 @@ impl Bridge {
         self.end_if_over(waiting);
         self.ready.notify_all();
         drop(unwanted);
+    }
+
+    /// This process was forked off by a call: it ends when that is over.
+    fn forked(&self) {
+        self.is_copy.store(true, Ordering::Relaxed);
     }
 
     /// All that ran on a loop has ended.
