@@ -70,7 +70,8 @@ class WorkerFlight:
             self._send([(number, "raised", packed_exception(unsendable(results, error)))])
 
     def forget(self) -> None:
-        """In a process that a function has forked off: it ends when its call is over, or its loop goes on with others."""
+        """In a process that a function has forked off: it ends when its call is over, or its loop goes on with
+        others."""
         if self._bridge is not None:
             self._bridge.forked()
 
