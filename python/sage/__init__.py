@@ -12,42 +12,68 @@ except ImportError as error:
         "`sage` runs in the main interpreter of a process only, not in a subinterpreter; use processes"
     ) from error
 
-from . import _installed, ops
-from ._connected import ConnectedStreams
-from ._environment import LocalEnvironment
-from ._functions import (
-    BaseCoMapFunction,
-    BaseFunction,
-    BaseJoinFunction,
-    BatchFunction,
-    FilterFunction,
-    FlatMapFunction,
-    KeyByFunction,
-    MapFunction,
-    SinkFunction,
-    SourceFunction,
-)
-from ._handles import ServiceHandle
-from ._job import JobFailed, JobId, Report
-from ._packet import StopSignal
-from ._policies import DeadLetter, DeadLetterQueue, Retry, Skip
-from ._process import CoProcessFunction, KeyContext, ProcessFunction, Timer
-from ._services import BaseService
-from ._stream import DataStream
+from . import _installed
 
 if TYPE_CHECKING:
+    from . import ops
+    from ._connected import ConnectedStreams
+    from ._environment import LocalEnvironment
+    from ._functions import (
+        BaseCoMapFunction,
+        BaseFunction,
+        BaseJoinFunction,
+        BatchFunction,
+        FilterFunction,
+        FlatMapFunction,
+        KeyByFunction,
+        MapFunction,
+        SinkFunction,
+        SourceFunction,
+    )
+    from ._handles import ServiceHandle
+    from ._job import JobFailed, JobId, Report
     from ._keyed import JoinedStreams, KeyedStream, WindowedStream
     from ._letters import Letter, read_letters
+    from ._packet import StopSignal
+    from ._policies import DeadLetter, DeadLetterQueue, Retry, Skip
+    from ._process import CoProcessFunction, KeyContext, ProcessFunction, Timer
+    from ._services import BaseService
+    from ._services import BaseService as Service
+    from ._stream import DataStream
     from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired
 else:
-    #: Which modules have the names that many programs do without: each is imported when it is first asked for.
+    #: Which modules have the names: each is imported when one of them is first asked for, as a worker process and many
+    #: a program does without most.
     _LATER = {
+        "_connected": ("ConnectedStreams",),
+        "_environment": ("LocalEnvironment",),
+        "_functions": (
+            "BaseCoMapFunction",
+            "BaseFunction",
+            "BaseJoinFunction",
+            "BatchFunction",
+            "FilterFunction",
+            "FlatMapFunction",
+            "KeyByFunction",
+            "MapFunction",
+            "SinkFunction",
+            "SourceFunction",
+        ),
+        "_handles": ("ServiceHandle",),
+        "_job": ("JobFailed", "JobId", "Report"),
         "_keyed": ("JoinedStreams", "KeyedStream", "WindowedStream"),
         "_letters": ("Letter", "read_letters"),
+        "_packet": ("StopSignal",),
+        "_policies": ("DeadLetter", "DeadLetterQueue", "Retry", "Skip"),
+        "_process": ("CoProcessFunction", "KeyContext", "ProcessFunction", "Timer"),
+        "_services": ("BaseService", "Service"),
+        "_stream": ("DataStream",),
         "_windows": ("Count", "Paired", "Session", "Sliding", "Tumbling", "Windowed", "WindowPaired"),
     }
 
     def __getattr__(name: str) -> Any:
+        if name == "ops":
+            return import_module(".ops", __name__)
         for module, names in _LATER.items():
             if name in names:
                 found = globals()[name] = getattr(import_module(f".{module}", __name__), name)
@@ -59,9 +85,6 @@ else:
 
 
 _installed.warn()
-
-#: The name for new code.
-Service = BaseService
 
 __all__ = [
     "BaseCoMapFunction",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import codecs
 import importlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -160,10 +159,12 @@ class JSONLBatch(SimpleBatchFunction):
         super().__init__(self._values())
 
     def _values(self) -> Iterator[Any]:
+        from json import loads  # few programs need it
+
         for line in self._lines:
             if line.strip():
                 try:
-                    value = json.loads(line)
+                    value = loads(line)
                 except (ValueError, RecursionError) as error:
                     raise ValueError(f"{self._lines.path}, line {self._lines.number}: {error}") from error
                 is_query = self._has_queries and isinstance(value, dict) and "query" in value

@@ -7,7 +7,6 @@ as well, which has not reaped it then.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import select
 import signal
@@ -52,23 +51,32 @@ class Guard:
     def start(self, argv: list[str], stdin: socket.socket, pipe: int) -> None:
         """Starts a process; it is held until ``release``."""
         with self._lock:
+            handed = (stdin.fileno(), pipe)
             if self._socket is None:
-                ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_guard.py")
-                with its:
-                    # A session of its own: what a terminal sends to the program's group is not for workers.
-                    self._process = subprocess.Popen(
-                        [sys.executable, "-I", "-S", file, str(os.getpid())], stdin=its.fileno(), start_new_session=True
-                    )
-                self._socket = ours
-            socket.send_fds(self._socket, [json.dumps(["start", argv]).encode()], [stdin.fileno(), pipe])
+                self._begin(argv, handed)
+            else:
+                socket.send_fds(self._socket, [_message("start", *argv)], handed)
             self._holders += 1
+
+    def _begin(self, argv: list[str], handed: tuple[int, int]) -> None:
+        """Starts the guard, which starts the first worker."""
+        file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_guard.py")
+        guard = [sys.executable, "-I", "-S", file, str(os.getpid()), *map(str, handed), *argv]
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with its:
+                # A session of its own: what a terminal sends to the program's group is not for workers.
+                self._process = subprocess.Popen(guard, stdin=its.fileno(), pass_fds=handed, start_new_session=True)
+        except BaseException:
+            ours.close()
+            raise
+        self._socket = ours
 
     def signal(self, pid: int, number: int) -> None:
         """Sends a signal to a worker, unless it has ended."""
         with self._lock, suppress(OSError):
             if self._socket is not None:
-                self._socket.send(json.dumps(["signal", pid, int(number)]).encode())
+                self._socket.send(_message("signal", str(pid), str(int(number))))
 
     def release(self) -> int:
         """A worker has ended. With the last one, the guard ends, and this says how many processes workers had left."""
@@ -80,6 +88,10 @@ class Guard:
             self._socket = None
             process, self._process = self._process, None
             return max(process.wait(), 0)
+
+
+def _message(*words: str) -> bytes:
+    return os.fsencode("\0".join(words))
 
 
 class Process:

@@ -34,6 +34,10 @@ class BaseService(InJob):
         """Releases all resources."""
 
 
+#: The name for new code.
+Service = BaseService
+
+
 #: A call that names no method means the first of these that a service has.
 USUAL = ("process", "execute", "call")
 

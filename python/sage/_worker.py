@@ -13,14 +13,12 @@ import os
 import pickle
 import select
 import signal
-import socket
 import sys
 import threading
 import time
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -34,6 +32,8 @@ from ._wire import BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, HELLO, I
 from ._wire import RESULT, RETURN, STATE, STOP, packed, unpacked
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from ._worker_flight import WorkerFlight
 
 #: How many calls of a function's own threads may be under way, as in a job's own process.
@@ -65,7 +65,7 @@ class Link:
 
     def greet(self) -> None:
         """Says that it has begun, and what it is."""
-        self.send(HELLO, (version, os.getpid(), socket.gethostname()))
+        self.send(HELLO, (version, os.getpid(), os.uname().nodename))
 
     def send(self, kind: int, value: Any, number: int = 0) -> None:
         """Sends a frame."""
@@ -223,6 +223,8 @@ class Calls(ServiceCalls):
     ) -> Any:
         """As a call, on another thread: returns a future."""
         if self._threads is None:
+            from concurrent.futures import ThreadPoolExecutor  # few functions need it
+
             self._threads = ThreadPoolExecutor(_MOST_CALLS, "sage-calls")
         return self._threads.submit(self.call, name, *args, method=method, timeout=timeout, **kwargs)
 
