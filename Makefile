@@ -46,6 +46,7 @@ python: .venv/tools ## Build the Python package into .venv
 test-python: python ## Run the tests of the Python package
 	.venv/bin/mypy --strict python/sage examples/python
 	.venv/bin/stubtest sage._sage --ignore-disjoint-bases --allowlist python/stubtest-allowlist.txt
+	$(CARGO) test --quiet -p sage-python --features kafka --test wire
 	.venv/bin/pytest --quiet
 	$(MAKE) --no-print-directory test-install
 
@@ -88,7 +89,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features kafka -- -D warnings
 	$(CARGO) clippy -p sage-python -- -D warnings
-	$(CARGO) clippy -p sage-python --features kafka -- -D warnings
+	$(CARGO) clippy -p sage-python --all-targets --features kafka -- -D warnings
 	.ci/notices.py --check
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka

@@ -37,7 +37,7 @@ class ServiceLink(Link):
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
         self._asked = itertools.count(1)
-        self._answered: dict[int, SimpleQueue[tuple[bytes, list[bytearray]]]] = {}
+        self._answered: dict[int, SimpleQueue[tuple[bytes, list[bytes | bytearray]]]] = {}
 
     def ask(self, kind: int, value: Any) -> Any:
         """Sends a question, and waits for the answer. Its number has that of the call that it comes from, whose caller
@@ -50,7 +50,7 @@ class ServiceLink(Link):
         finally:
             del self._answered[number]
 
-    def receive(self) -> tuple[int, int, bytes, list[bytearray]]:
+    def receive(self) -> tuple[int, int, bytes, list[bytes | bytearray]]:
         """The next frame that is no answer."""
         while True:
             came = self._channel.receive()
@@ -88,7 +88,7 @@ class Served:
             if isinstance(stream, Printed):
                 stream.finish()
 
-    def _serve(self, kind: int, number: int, first: bytes, others: list[bytearray]) -> None:
+    def _serve(self, kind: int, number: int, first: bytes, others: list[bytes | bytearray]) -> None:
         before = _CALL.set(number)
         try:
             value = unpacked(first, others)

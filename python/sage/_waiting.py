@@ -17,7 +17,7 @@ AFTER_CANCEL = 1.0
 _SOON = 0.05
 
 #: What whoever waits is given: a kind, a number and the parts of a frame.
-Came = tuple[int, int, bytes, list[bytearray]]
+Came = tuple[int, int, bytes, list[bytes | bytearray]]
 
 
 class Late(Exception):

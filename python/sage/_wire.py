@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import pickle
 from typing import Any
 
@@ -31,6 +32,10 @@ STATE = 29
 #: What is smaller is copied: that costs less than another part.
 LEAST_APART = 64 << 10
 
+#: Where large ``bytes`` are looked for: in containers of so many items at most, that deep in each other.
+_FEW = 64
+_DEPTH = 3
+
 
 def packed(value: Any) -> list[Any]:
     """The parts of a frame: an object as ``pickle`` has it, and its large buffers, which are not copied. Raises
@@ -54,11 +59,30 @@ def packed(value: Any) -> list[Any]:
     return made
 
 
+def packed_records(value: Any) -> list[Any]:
+    """As ``packed``, of records or results: large ``bytes`` in them are not copied either."""
+    return packed(_apart(value, _DEPTH))
+
+
+def _apart(value: Any, depth: int) -> Any:
+    kind = type(value)
+    if kind is bytes:
+        return pickle.PickleBuffer(value) if len(value) >= LEAST_APART else value
+    # Of many records, none is large: batches are bounded in bytes.
+    if depth == 0 or kind not in (list, tuple, dict) or len(value) > _FEW:
+        return value
+    items = list(value.values()) if kind is dict else value
+    changed = [_apart(item, depth - 1) for item in items]
+    if all(map(operator.is_, changed, items)):
+        return value
+    return dict(zip(value, changed)) if kind is dict else kind(changed)
+
+
 def size(parts: list[Any]) -> int:
     """How many bytes these parts have."""
     return sum(map(len, parts))
 
 
-def unpacked(first: bytes, others: list[bytearray]) -> Any:
+def unpacked(first: bytes, others: list[bytes | bytearray]) -> Any:
     """The object that parts stand for."""
     return pickle.loads(first, buffers=others)

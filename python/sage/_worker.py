@@ -29,7 +29,7 @@ from ._makers import FlightMaker
 from ._pickling import packed_exception, unpacked_exception
 from ._sage import Channel, WorkerChain, caller, die_with_parent, version
 from ._wire import BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, HELLO, INIT, LINE, LOG, NAME, NAMED, READY
-from ._wire import RESULT, RETURN, STATE, STOP, packed, unpacked
+from ._wire import RESULT, RETURN, STATE, STOP, packed, packed_records, unpacked
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -69,7 +69,7 @@ class Link:
 
     def send(self, kind: int, value: Any, number: int = 0) -> None:
         """Sends a frame."""
-        self.send_parts(kind, number, packed(value))
+        self.send_parts(kind, number, (packed_records if kind == RESULT else packed)(value))
 
     def send_parts(self, kind: int, number: int, parts: list[Any]) -> None:
         """Sends a frame of what is packed."""

@@ -17,7 +17,8 @@ from ._pickling import packed_exception
 from ._portable import dumped
 from ._processes import Process, WorkerTold, command
 from ._sage import Channel, version
-from ._wire import CALL, HELLO, LINE, LOG, NAME, NAMED, RETURN, STATE, STOP, packed, size, unpacked
+from ._wire import BATCH, CALL, HELLO, LINE, LOG, NAME, NAMED, RETURN, STATE, STOP, packed, packed_records, size
+from ._wire import unpacked
 
 if TYPE_CHECKING:
     from ._context import ServiceCalls
@@ -83,7 +84,7 @@ class WorkerProcess:
 
     def send(self, kind: int, value: Any, number: int = 0, timeout: float | None = None) -> int:
         """Sends a frame; returns how many bytes it has. Raises ``Closed``."""
-        parts = packed(value)
+        parts = (packed_records if kind == BATCH else packed)(value)
         self.send_parts(kind, number, parts, timeout)
         return size(parts)
 
@@ -103,7 +104,7 @@ class WorkerProcess:
         """As ``next``; ``None`` when there is none, nor comes at once where it is awaited."""
         return self._opened(lambda: self._open().receive_now(awaits))
 
-    def receive(self, timeout: float | None = None) -> tuple[int, int, bytes, list[bytearray]]:
+    def receive(self, timeout: float | None = None) -> tuple[int, int, bytes, list[bytes | bytearray]]:
         """As ``next``, without looking into it."""
         try:
             return self._open().receive(timeout, not self.is_closing)

@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,7 +142,8 @@ class Stops(MapFunction):
         if where == self.where:
             self.told.with_suffix(".new").write_text(str(os.getpid()))
             self.told.with_suffix(".new").rename(self.told)
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread, which would go on for a while if another one took it.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     def execute(self, n: int) -> int:
         self.stop("execute")

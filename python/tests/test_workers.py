@@ -310,6 +310,40 @@ def test_much_goes_both_ways_at_once(env: LocalEnvironment) -> None:
     assert records == [data, data]
 
 
+@dataclass
+class Page:
+    data: bytes
+
+
+LARGE = os.urandom(64 << 10)
+RECORDS_WITH_BYTES = [
+    LARGE,
+    LARGE[:-1],
+    LARGE * 20,
+    bytearray(LARGE),
+    (1, LARGE, bytearray(LARGE), [LARGE]),
+    {"name": "a", "image": LARGE, "pages": [LARGE, b"", {"deep": LARGE}]},
+    [LARGE] * 70,
+    {LARGE: 1},
+    Page(LARGE),
+]
+
+
+def with_kind(record: Any) -> Any:
+    if isinstance(record, bytearray):
+        record[0] ^= 1  # can be written to
+        record[0] ^= 1
+    return type(record), record
+
+
+@pytest.mark.parametrize("options", [{}, {"in_flight": 2}, {"on_error": "skip"}], ids=["batches", "in flight", "judged"])
+def test_large_bytes_come_as_what_they_are(env: LocalEnvironment, options: dict[str, Any]) -> None:
+    records = env.from_batch(RECORDS_WITH_BYTES).map(with_kind, **options).collect()
+    env.submit(autostop=True)
+    assert records == [(type(record), record) for record in RECORDS_WITH_BYTES]
+    assert type(records[4][1][2]) is bytearray and type(records[5][1]["image"]) is bytes
+
+
 # What only workers have.
 
 

@@ -7,6 +7,7 @@
 //!     that the interpreter has a handler for.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,20 +15,22 @@ use std::time::{Duration, Instant};
 
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyEOFError, PyOSError, PyTimeoutError, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyList};
 use sage::{Cancelling, JobBell};
 
-use super::wire::{Frame, Reader, head};
+use super::wire::{Frame, Part, Reader, Room, Span, head};
 use crate::spec::Seconds;
-use crate::thread::lock;
+use crate::thread::{attach, lock};
 use crate::waits::{Cancelled, Pause};
 
 /// Frames to and from another process, by a stream socket, which it owns.
 #[pyclass(frozen, module = "sage._sage")]
 pub(crate) struct Channel {
     socket: OwnedFd,
-    reader: Mutex<Reader>,
+    /// Taken only by threads that are not attached, as whoever has it may attach.
+    reader: Mutex<Reader<Kept>>,
     /// Whether the last wait for a frame was a short one.
     is_brisk: AtomicBool,
     /// Held while a frame is written.
@@ -156,8 +159,8 @@ impl Channel {
         if parts.iter().any(|part| !part.is_c_contiguous()) {
             return Err(PyValueError::new_err("a part of a frame is not contiguous"));
         }
-        let lengths: Vec<_> = parts.iter().map(|part| part.len_bytes()).collect();
-        let head = head(kind, id, &lengths).map_err(PyValueError::new_err)?;
+        let spans = parts.iter().map(|part| Span { length: part.len_bytes(), is_writable: !part.readonly() });
+        let head = head(kind, id, &spans.collect::<Vec<_>>()).map_err(PyValueError::new_err)?;
         let mut pieces = vec![Piece { start: head.as_ptr(), length: head.len() }];
         pieces.extend(parts.iter().map(|part| Piece { start: part.buf_ptr().cast(), length: part.len_bytes() }));
         let patience = Patience { until: until(timeout), heeds_cancel, besides: -1 };
@@ -174,19 +177,19 @@ impl Channel {
         })
     }
 
-    /// The next frame: its kind, its id, its first part as ``bytes`` and the others as a list of ``bytearray``. Raises
-    /// ``TimeoutError`` after so many seconds, ``EOFError`` at the end, and `Cancelled`.
+    /// The next frame: its kind, its id, its first part and a list of the others: ``bytes``, or ``bytearray`` if what
+    /// was sent is writable. Raises ``TimeoutError`` after so many seconds, ``EOFError`` at the end, and `Cancelled`.
     #[pyo3(signature = (timeout=None, heeds_cancel=true))]
     fn receive<'py>(&self, py: Python<'py>, timeout: Option<Seconds>, heeds_cancel: bool) -> PyResult<Came<'py>> {
         let patience = Patience { until: until(timeout), heeds_cancel, besides: -1 };
         let frame = self.going_on(py, || self.read(patience))?;
-        came(py, &frame)
+        came(py, frame)
     }
 
     /// The same, or ``None`` when none is there, nor comes at once where one is awaited.
     fn receive_now<'py>(&self, py: Python<'py>, awaits: bool) -> PyResult<Option<Came<'py>>> {
         match self.going_on(py, || if awaits { self.read_at_once() } else { self.read_now() })? {
-            Some(frame) => came(py, &frame).map(Some),
+            Some(frame) => came(py, frame).map(Some),
             None => Ok(None),
         }
     }
@@ -199,20 +202,59 @@ impl Channel {
             Err(Broken::Besides) => Ok(None),
             Err(broken) => Err(broken),
         })? {
-            Some(frame) => came(py, &frame).map(Some),
+            Some(frame) => came(py, frame).map(Some),
             None => Ok(None),
         }
     }
 }
 
 /// A frame for Python: its kind, its id, its first part and the others.
-type Came<'py> = (u8, u64, Bound<'py, PyBytes>, Bound<'py, PyList>);
+type Came<'py> = (u8, u64, Bound<'py, PyAny>, Bound<'py, PyList>);
 
-fn came<'py>(py: Python<'py>, frame: &Frame) -> PyResult<Came<'py>> {
-    let mut parts = frame.parts.iter();
-    let first = PyBytes::new(py, parts.next().map_or(&[], Vec::as_slice));
-    let others = PyList::new(py, parts.map(|part| PyByteArray::new(py, part)))?;
-    Ok((frame.kind, frame.id, first, others))
+fn came(py: Python<'_>, Frame { kind, id, parts }: Frame<Kept>) -> PyResult<Came<'_>> {
+    let mut parts = parts.into_iter().map(|part| match part {
+        Part::Large(kept) => kept.object.into_bound(py),
+        Part::Small(bytes, span) if span.is_writable => PyByteArray::new(py, &bytes).into_any(),
+        Part::Small(bytes, _) => PyBytes::new(py, &bytes).into_any(),
+    });
+    let first = parts.next().unwrap_or_else(|| PyBytes::new(py, &[]).into_any());
+    Ok((kind, id, first, PyList::new(py, parts.collect::<Vec<_>>())?))
+}
+
+/// A large part, in memory of Python's: nothing has to be copied from there.
+struct Kept {
+    object: Py<PyAny>,
+    start: *mut MaybeUninit<u8>,
+    length: usize,
+}
+
+// SAFETY: `start` is where the bytes of `object` are, which is as long there; it is only used by who has this exclusively.
+unsafe impl Send for Kept {}
+
+impl Room for Kept {
+    fn new(length: usize, is_writable: bool) -> io::Result<Self> {
+        let made = attach(|py| {
+            let size = isize::try_from(length)?;
+            // SAFETY: without a source, they give a new object with room for as many bytes, or an exception.
+            let (object, start) = unsafe {
+                let none = std::ptr::null();
+                if is_writable {
+                    let made = ffi::PyByteArray_FromStringAndSize(none, size);
+                    (Bound::from_owned_ptr_or_err(py, made)?, ffi::PyByteArray_AsString(made))
+                } else {
+                    let made = ffi::PyBytes_FromStringAndSize(none, size);
+                    (Bound::from_owned_ptr_or_err(py, made)?, ffi::PyBytes_AsString(made))
+                }
+            };
+            PyResult::Ok(Self { object: object.unbind(), start: start.cast(), length })
+        });
+        made.map_err(|raised| io::Error::other(raised.to_string()))
+    }
+
+    fn bytes(&mut self) -> &mut [MaybeUninit<u8>] {
+        // SAFETY: there is so much room, and nobody else has the object before the frame is there.
+        unsafe { std::slice::from_raw_parts_mut(self.start, self.length) }
+    }
 }
 
 fn until(timeout: Option<Seconds>) -> Option<Instant> {
@@ -299,7 +341,7 @@ impl Channel {
         self.socket.as_fd()
     }
 
-    fn read(&self, patience: Patience) -> Result<Frame, Broken> {
+    fn read(&self, patience: Patience) -> Result<Frame<Kept>, Broken> {
         loop {
             let found = if self.is_brisk.load(Ordering::Relaxed) { self.read_at_once() } else { self.read_now() };
             if let Some(frame) = found? {
@@ -313,7 +355,7 @@ impl Channel {
 
     /// Reads what comes within a short while: calls to and fro are quicker than a thread that sleeps is woken. Others
     /// that need the processor have it meanwhile.
-    fn read_at_once(&self) -> Result<Option<Frame>, Broken> {
+    fn read_at_once(&self) -> Result<Option<Frame<Kept>>, Broken> {
         let began = Instant::now();
         loop {
             let found = self.read_now()?;
@@ -325,7 +367,7 @@ impl Channel {
     }
 
     /// Reads what there is; returns the next frame, if it is there.
-    fn read_now(&self) -> Result<Option<Frame>, Broken> {
+    fn read_now(&self) -> Result<Option<Frame<Kept>>, Broken> {
         let mut reader = lock(&self.reader);
         if let Some(frame) = reader.next() {
             return Ok(Some(frame));
@@ -335,7 +377,7 @@ impl Channel {
     }
 
     /// Reads once, if there is something.
-    fn fill(&self, reader: &mut Reader) -> Result<(), Broken> {
+    fn fill(&self, reader: &mut Reader<Kept>) -> Result<(), Broken> {
         let filled = reader.fill(|room| {
             let (start, length) = (room.as_mut_ptr().cast(), room.len());
             // SAFETY: the room is there.
