@@ -336,7 +336,7 @@ def with_kind(record: Any) -> Any:
     return type(record), record
 
 
-@pytest.mark.parametrize("options", [{}, {"in_flight": 2}, {"on_error": "skip"}], ids=["batches", "in flight", "judged"])
+@pytest.mark.parametrize("options", [{}, {"in_flight": 2}, {"on_error": "skip"}], ids=["plain", "in flight", "judged"])
 def test_large_bytes_come_as_what_they_are(env: LocalEnvironment, options: dict[str, Any]) -> None:
     records = env.from_batch(RECORDS_WITH_BYTES).map(with_kind, **options).collect()
     env.submit(autostop=True)

@@ -228,7 +228,8 @@ struct Kept {
     length: usize,
 }
 
-// SAFETY: `start` is where the bytes of `object` are, which is as long there; it is only used by who has this exclusively.
+// SAFETY: `start` is where the bytes of `object` are, as long as that is there; it is only used by who has this
+// exclusively.
 unsafe impl Send for Kept {}
 
 impl Room for Kept {
