@@ -91,6 +91,14 @@ def test_batches_are_smaller_where_records_are_larger(workers: LocalEnvironment)
     assert report.data["workers"][0]["peak_bytes"] < 150 << 20
 
 
+def test_a_large_record_is_there_once_in_its_worker(workers: LocalEnvironment) -> None:
+    large = bytes(256 << 20)
+    records = workers.from_batch([large]).map(lambda record: record).collect()
+    report = workers.submit(autostop=True).report
+    assert records == [large]
+    assert report.data["workers"][0]["peak_bytes"] < 350 << 20
+
+
 class Huge:
     """Has more bytes than one frame may have, none of which takes memory."""
 
