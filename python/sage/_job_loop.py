@@ -9,7 +9,7 @@ left on the loop are cancelled.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ class JobLoop:
     def __init__(self, patience: float) -> None:
         #: How long what is left on it may take to end, in seconds.
         self.patience = patience
+        #: Called on the loop's thread when the loop can run no more.
+        self.on_failure: Callable[[], object] | None = None
         self._guard = threading.Lock()
         self._holders = 0
         self._running: Loop | None = None
@@ -56,7 +58,7 @@ class JobLoop:
             if self._running is None:
                 from ._loop import Loop  # asyncio takes longer to import than all the package
 
-                self._running = Loop()
+                self._running = Loop(self.on_failure)
             return self._running
 
     def awaited(self, result: Any) -> Any:

@@ -217,7 +217,7 @@ class WindowedStream:
         """Emits the number of records of each key and window. Keeps no records."""
         counts = self._keyed._add(kinds.WINDOW, None, "count", parallelism, spec=self._spec(counts=True))
         self._late_behind(counts, counts)
-        return counts._ours(kinds.MAP, Windowed._make)._belongs(counts, "results")
+        return counts._ours(kinds.MAP, Windowed._make, workers=None)._belongs(counts, "results")
 
     def apply(self, function: Callable[[Any, float, float, list[Any]], Any], *, parallelism: int = 1) -> DataStream:
         """Emits the result of ``function(key, start, end, records)`` for all records of a key and window. The records
@@ -349,4 +349,4 @@ class JoinedStreams:
         spec = Spec.Join(lefts, rights, self._max_records, self._windows)
         make = Paired._make if self._windows is None else WindowPaired._make
         joined = merged._add(kinds.JOIN, None, name, parallelism, spec=spec)
-        return joined._ours(kinds.MAP, make)._belongs(joined, "pairs")
+        return joined._ours(kinds.MAP, make, workers=None)._belongs(joined, "pairs")

@@ -76,7 +76,8 @@ class Owner:
 class Loop:
     """The loop with its thread. The thread that makes it works for the job."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_failure: Callable[[], object] | None = None) -> None:
+        self._on_failure = on_failure
         self.loop = asyncio.new_event_loop()
         #: What a program's task has ended the loop with.
         self.broken: list[BaseException] = []
@@ -102,6 +103,8 @@ class Loop:
                 self.loop.run_forever()
             except BaseException as exception:  # such as the `SystemExit` of a task, which ends a loop
                 self.broken.append(exception)
+                if self._on_failure is not None and isinstance(exception, Exception):
+                    self._on_failure()  # the loop itself is broken: what a task raises comes not here
         self.loop.close()
 
     def run(self, awaitable: Awaitable[Any]) -> Any:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._kinds import Part
 from ._makers import ChainMaker, FlightMaker, Maker
 from ._portable import pickled
-from ._pickling import unpacked_exception
+from ._pickling import packed_exception, unpacked_exception
 from ._sage import Cancelled, Channel, SubmitError, WorkerLost
-from ._wire import BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, INIT, READY, RESULT
+from ._wire import BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, INIT, PART, READY, RESULT, packed
+from ._wire import packed_records, size
 from ._worker_process import Closed, WorkerProcess, left_behind
 
 if TYPE_CHECKING:
@@ -195,11 +196,15 @@ class Remote:
     # Frames.
 
     def _send(self, kind: int, value: Any) -> int:
+        return self._send_parts(kind, packed(value))
+
+    def _send_parts(self, kind: int, parts: list[Any]) -> int:
         assert self._worker is not None, "it has begun"
         try:
-            return self._worker.send(kind, value)
+            self._worker.send_parts(kind, 0, parts)
         except Closed:
             raise self._lost() from None
+        return size(parts)
 
     def _next(self, kind: int, timeout: float | None = None, waits: bool = True) -> Any:
         """What comes in the next frame of this kind. Does meanwhile what the worker asks for. Unless it is to be waited
@@ -255,12 +260,38 @@ class RemoteChain(Remote):
     def send(self, records: list[Any]) -> int:
         """Sends a batch. Returns how many bytes it has, as far as that is known."""
         self._batches.append(records)
-        return self._retried(lambda: self._send(BATCH, records)) or 0
+        return self._retried(lambda: self._give(records)) or 0
 
     def finish(self) -> None:
         """Says that there are no more records: it answers with what it kept until now."""
         self._batches.append(None)
         self._retried(lambda: self._send(FINISH, None))
+
+    def _give(self, records: list[Any]) -> int:
+        try:
+            parts = packed_records(records)
+        except Exception:
+            return sum(self._give_each(records))
+        return self._send_parts(BATCH, parts)
+
+    def _give_each(self, records: list[Any]) -> Iterator[int]:
+        """Gives the records of a batch one by one: one of them cannot be sent, or all are too large for one frame. What
+        cannot be sent comes back as the failure of its record, at its turn."""
+        number = self._before - self._first
+        for batch in self._batches:
+            if batch is records:
+                break
+            number += len(batch or [])
+        for left, record in zip(range(len(records) - 1, -1, -1), records):
+            number += 1
+            try:
+                parts = packed_records((record, None, number, left == 0))
+            except Exception as error:
+                yield self._send(PART, (None, packed_exception(error), number, left == 0))
+                if not self._maker.is_judged:
+                    return
+            else:
+                yield self._send_parts(PART, parts)
 
     @property
     def channel(self) -> Channel | None:
@@ -338,7 +369,7 @@ class RemoteChain(Remote):
                     self._begin()
                     self._first = self._before
                     for batch in self._batches:
-                        self._send(FINISH if batch is None else BATCH, batch)
+                        self._send(FINISH, None) if batch is None else self._give(batch)
                     return None
                 except WorkerLost as again:
                     lost = again

@@ -7,21 +7,19 @@ wait in the job; async methods run on the event loop of the service's hooks.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import pickle
 import signal
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
-from queue import SimpleQueue
 from typing import Any
 
 from ._context import Context
 from ._pickling import packed_exception
 from ._services import USUAL, Hooks, methods_of
 from ._threads import Threads
-from ._wire import CLOSE, DROP, HOOK, INVOKE, INVOKED, NAMED, RETURN, SERVE, packed, unpacked
+from ._wire import AWAITED, CLOSE, DROP, HOOK, INVOKE, INVOKED, NAMED, RETURN, SERVE, packed, unpacked
 from ._worker import Calls, Link, Printed
 
 #: How many hooks and calls are under way at most. Callers of a job have threads of their own, which are fewer.
@@ -36,29 +34,25 @@ class ServiceLink(Link):
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor)
-        self._asked = itertools.count(1)
-        self._answered: dict[int, SimpleQueue[tuple[bytes, list[bytes | bytearray]]]] = {}
+        self.is_read = True
 
-    def ask(self, kind: int, value: Any) -> Any:
-        """Sends a question, and waits for the answer. Its number has that of the call that it comes from, whose caller
-        then answers it."""
-        number = (_CALL.get() << 32) | next(self._asked) % (1 << 32)
-        answer = self._answered[number] = SimpleQueue()
-        try:
-            self.send(kind, value, number)
-            return unpacked(*answer.get())
-        finally:
-            del self._answered[number]
+    def _number(self) -> int:
+        """It has that of the call that the question comes from, whose caller then answers it."""
+        return (_CALL.get() << 32) | next(self._numbers) % (1 << 32)
+
+    def _reads_here(self) -> bool:
+        return False
 
     def receive(self) -> tuple[int, int, bytes, list[bytes | bytearray]]:
         """The next frame that is no answer."""
         while True:
             came = self._channel.receive()
-            if came[0] not in (RETURN, NAMED):
+            if came[0] == AWAITED:
+                self._waiters[came[1]].put(None)
+            elif came[0] in (RETURN, NAMED):
+                self._waiters.pop(came[1]).put(came[2:])
+            else:
                 return came
-            answer = self._answered.get(came[1])
-            if answer is not None:
-                answer.put(came[2:])
 
 
 class Served:

@@ -130,7 +130,8 @@ class DataStream:
         if dead is not None:
             from ._letters import Letter  # here, as few programs need it
 
-            letters = DataStream(self._environment, stream._step, kind.outputs)._ours(kinds.MAP, Letter._make)
+            failed = DataStream(self._environment, stream._step, kind.outputs)
+            letters = failed._ours(kinds.MAP, Letter._make, workers=None)
             letters._belongs(stream, "letters")._step.told = f"letters of {stream._step.name}"
             if dead.to is None:
                 dead._streams.append(letters)

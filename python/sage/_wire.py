@@ -28,6 +28,10 @@ ASK, CANCEL, HURRY, ANSWER = 18, 19, 20, 21
 SERVE, HOOK, INVOKE, DROP, INVOKED = 24, 25, 26, 27, 28
 #: Of a worker: how far is the job? The answer is as to a name.
 STATE = 29
+#: Of the parent: one record of a batch that does not go into a frame, or why that record cannot be sent.
+PART = 30
+#: Of the parent: the result of a call is awaited, and comes later. The worker says by ``DROP`` that it is not wanted.
+AWAITED = 31
 
 #: What is smaller is copied: that costs less than another part.
 LEAST_APART = 64 << 10

@@ -13,6 +13,7 @@ import os
 import pickle
 import select
 import signal
+import stat
 import sys
 import threading
 import time
@@ -21,20 +22,23 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ._context import JobContext, ServiceCalls, _call
 from ._handles import ServiceHandle
 from ._makers import FlightMaker
 from ._pickling import packed_exception, unpacked_exception
 from ._sage import Channel, WorkerChain, caller, die_with_parent, version
-from ._wire import BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, HELLO, INIT, LINE, LOG, NAME, NAMED, READY
-from ._wire import RESULT, RETURN, STATE, STOP, packed, packed_records, unpacked
+from ._wire import AWAITED, BATCH, CALL, CLOSE, CLOSED, CLOSING, FAILED, FINISH, HELLO, INIT, LINE, LOG, NAME, NAMED
+from ._wire import PART, READY, RESULT, RETURN, STATE, STOP, packed, packed_records, unpacked
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
+    from ._later import Later
     from ._worker_flight import WorkerFlight
+
+_Waiter = TypeVar("_Waiter", "SimpleQueue[Any]", "Later")
 
 #: How many calls of a function's own threads may be under way, as in a job's own process.
 _MOST_CALLS = 64
@@ -57,7 +61,9 @@ class Link:
         self._answers: dict[int, Any] = {}
         #: Whether a thread always reads; and where the answers go that others wait for then, each for its own.
         self.is_read = False
-        self._waiters: dict[int, SimpleQueue[Any]] = {}
+        self._waiters: dict[int, SimpleQueue[Any] | Later] = {}
+        #: Methods of services that have turned out to be async: coroutines need not wait to be told so.
+        self._async: set[tuple[Any, ...]] = set()
         #: What the job has sent besides.
         self._frames: list[tuple[int, Any]] = []
         self._numbers = itertools.count(1)
@@ -89,14 +95,47 @@ class Link:
 
     def ask(self, kind: int, value: Any) -> Any:
         """Sends a question, and waits for the answer."""
-        is_main = threading.get_ident() == self._main
-        number = next(self._numbers) * 2 + (not is_main)
-        if is_main or not self.is_read:
+        number = self._number()
+        if self._reads_here():
             self.send(kind, value, number)
             return unpacked(*self._wait(number))
-        answer = self._waiters[number] = SimpleQueue()
-        self.send(kind, value, number)
-        return unpacked(*answer.get())
+        return unpacked(*self._sent(number, kind, value, SimpleQueue()).get())
+
+    def call(self, call: tuple[Any, ...]) -> Any:
+        """Calls a service. A method that is async gives its result; in a coroutine, something to await, as it does in
+        the job's process."""
+        if (loop := _loop_here()) is None:
+            return outcome(*self.ask(CALL, (*call, False)))
+        from ._later import Later, given  # asyncio is there already
+
+        if self._reads_here():
+            is_result, value, was_awaited = self.ask(CALL, (*call, False))
+            return (given if was_awaited else outcome)(is_result, value, was_awaited)
+        service_and_method, is_known = call[:2], call[:2] in self._async
+        later = Later(self, self._number(), loop, is_known)
+        self._sent(later.number, CALL, (*call, not is_known), later)
+        if not is_known and (answer := later.get()) is not None:
+            return outcome(*unpacked(*answer))
+        self._async.add(service_and_method)
+        return later.awaited()
+
+    def _number(self) -> int:
+        """That of the next question; an odd one, if it is not the main thread's."""
+        return next(self._numbers) * 2 + (threading.get_ident() != self._main)
+
+    def _reads_here(self) -> bool:
+        """Whether this thread itself reads what it waits for."""
+        return not self.is_read or threading.get_ident() == self._main
+
+    def _sent(self, number: int, kind: int, value: Any, waiter: _Waiter) -> _Waiter:
+        """Sends a question whose answer another thread reads, for ``waiter``."""
+        self._waiters[number] = waiter
+        try:
+            self.send(kind, value, number)
+        except BaseException:
+            del self._waiters[number]
+            raise
+        return waiter
 
     def next(self) -> tuple[int, Any]:
         """What the job has sent besides answers: the kind and the value. For the main thread."""
@@ -126,7 +165,9 @@ class Link:
                 raise
             with self._lock:
                 self._is_reading = False
-                if came in self._waiters:
+                if kind == AWAITED:
+                    self._waiters[came].put(None)
+                elif came in self._waiters:
                     self._waiters.pop(came).put((first, others))
                 elif kind in (RETURN, NAMED):
                     self._answers[came] = first, others
@@ -166,6 +207,19 @@ def leave() -> NoReturn:
     os._exit(1)
 
 
+def outcome(is_result: bool, value: Any, _was_awaited: bool) -> Any:
+    """What a call of a service has come to."""
+    if is_result:
+        return value
+    raise unpacked_exception(value)
+
+
+def _loop_here() -> Any:
+    """The event loop that runs on this thread, if one does."""
+    asyncio: Any = sys.modules.get("asyncio.events")  # it is there, if one does
+    return None if asyncio is None else asyncio._get_running_loop()
+
+
 class RemoteService:
     """A service of the job, by its name."""
 
@@ -175,10 +229,7 @@ class RemoteService:
 
     def call(self, method: str | None, args: Any, kwargs: dict[str, Any], timeout: float | None) -> Any:
         """Calls it."""
-        is_result, value = self._link.ask(CALL, (self.name, method, args, kwargs, timeout))
-        if is_result:
-            return value
-        raise unpacked_exception(value)
+        return self._link.call((self.name, method, args, kwargs, timeout))
 
     def method(self, method: str, timeout: float | None) -> Any:
         """What calls a method of it."""
@@ -213,6 +264,8 @@ class Calls(ServiceCalls):
         super().__init__(job, {})
         self.run: Any = JobElsewhere(link)
         self._link = link
+        # Such as after a function has closed the loop's descriptors.
+        self.loop.on_failure = leave
         self._threads: ThreadPoolExecutor | None = None
         services: Any = self._handles
         services.update({name: RemoteService(link, name) for name in job.services})
@@ -341,6 +394,8 @@ class Worker:
                 self._begin(value)
             elif kind == BATCH and not self._is_ending:
                 (self._work_each if self._is_judged else self._work)(value)
+            elif kind == PART and not self._is_ending:
+                self._work_part(*value)
             elif kind == FINISH and not self._is_ending:
                 assert self._chain is not None, "it has begun"
                 self._chain.finish()
@@ -372,7 +427,21 @@ class Worker:
             failure = packed_exception(exception)
         self._link.send(READY, failure)
 
-    def _work(self, records: list[Any] | None) -> None:
+    def _work_part(self, record: Any, failure: Any, number: int, is_last: bool) -> None:
+        """Works on one record of a batch, or says what the job has told of one that it could not send."""
+        if failure is None:
+            (self._work_each if self._is_judged else self._work)([record], is_last)
+        elif self._is_judged:
+            self._link.send(RESULT, ([failure], 0.0 if is_last else None))
+        else:
+            self._fail(failure, None, number)
+
+    def _fail(self, failure: Any, function: tuple[str, str] | None, number: int | None) -> None:
+        """The job fails by this: nothing of what has been sent behind it is worked on."""
+        self._is_ending = True
+        self._link.send(FAILED, (failure, function, number))
+
+    def _work(self, records: list[Any] | None, is_last: bool = True) -> None:
         assert self._chain is not None, "it has begun"
         begun = time.perf_counter()
         if records is not None:
@@ -384,10 +453,10 @@ class Worker:
             results, failure = self._chain.work()
             if failure is not None:
                 exception, function, record = failure
-                self._link.send(FAILED, (packed_exception(exception), function, record))
+                self._fail(packed_exception(exception), function, record)
                 return
             if results is None:
-                self._answer(gathered, time.perf_counter() - begun)
+                self._answer(gathered, time.perf_counter() - begun if is_last else None)
                 return
             gathered += results
             now = time.perf_counter()
@@ -395,7 +464,7 @@ class Worker:
                 self._answer(gathered, None)
                 gathered, sent = [], now
 
-    def _work_each(self, records: list[Any]) -> None:
+    def _work_each(self, records: list[Any], is_last: bool = True) -> None:
         """Says what has come of each record."""
         assert self._chain is not None, "it has begun"
         begun, waiting, is_done = time.perf_counter(), iter(records), False
@@ -404,7 +473,7 @@ class Worker:
             # What is no `Exception` ends the job.
             self._is_ending |= any(not isinstance(each, (list, Exception)) for each in outcomes)
             told = [each if type(each) is list else packed_exception(each) for each in outcomes]
-            took = time.perf_counter() - begun if is_done else None
+            took = time.perf_counter() - begun if is_done and is_last else None
             try:
                 self._link.send(RESULT, (told, took))
             except Exception as error:
@@ -422,7 +491,7 @@ class Worker:
                 raise
             told = unsendable(results, error)
             if told is not error or len(results) == 1:
-                self._link.send(FAILED, (packed_exception(told), None, None))
+                self._fail(packed_exception(told), None, None)
                 return
             # They are too large for one frame together.
             half = len(results) // 2
@@ -519,9 +588,26 @@ def standing_in(link: Link) -> Iterator[None]:
         _link = None
 
 
+#: For whoever starts it by hand.
+_STRANGER = (
+    "sage.worker: a job starts this program itself, with a socket as its standard input; to have functions run in "
+    'worker processes, start your own program, with `LocalEnvironment("x", workers="processes")` in it'
+)
+
+
+def _is_socket(descriptor: int) -> bool:
+    try:
+        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False
+
+
 def main() -> None:
     """Runs the worker."""
     link: Link
+    if not _is_socket(0):
+        print(_STRANGER, file=sys.stderr)
+        sys.exit(2)
     die_with_parent()
     descriptor = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)

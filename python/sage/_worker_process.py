@@ -8,17 +8,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ._pickling import packed_exception
 from ._portable import dumped
 from ._processes import Process, WorkerTold, command
-from ._sage import Channel, version
-from ._wire import BATCH, CALL, HELLO, LINE, LOG, NAME, NAMED, RETURN, STATE, STOP, packed, packed_records, size
-from ._wire import unpacked
+from ._sage import Cancelled, Channel, version
+from ._wire import AWAITED, CALL, DROP, HELLO, LINE, LOG, NAME, NAMED, RETURN, STATE, STOP, packed, size, unpacked
 
 if TYPE_CHECKING:
     from ._context import ServiceCalls
@@ -50,6 +49,8 @@ class WorkerProcess:
         self._label = label or name
         #: Whether its waits go on though the job is being cancelled, as it was told to end.
         self.is_closing = False
+        #: What is awaited for it, by the numbers of its calls.
+        self._awaited: dict[int, Any] = {}
         self.process: Any = None
         if where == "ray":
             self.process = calls.cluster.worker(name, replica, pause)
@@ -57,9 +58,12 @@ class WorkerProcess:
             self.process = Process(calls.guard, command(program))
         #: ``None`` when it has ended.
         self.channel: Channel | None = None
+        # What services give it to await is awaited there.
+        calls.loop.hold()
         try:
             self.channel = Channel(os.dup(self.process.socket.fileno()), pause)
         except BaseException:
+            calls.loop.release()
             self.process.end()
             raise
 
@@ -84,7 +88,7 @@ class WorkerProcess:
 
     def send(self, kind: int, value: Any, number: int = 0, timeout: float | None = None) -> int:
         """Sends a frame; returns how many bytes it has. Raises ``Closed``."""
-        parts = (packed_records if kind == BATCH else packed)(value)
+        parts = packed(value)
         self.send_parts(kind, number, parts, timeout)
         return size(parts)
 
@@ -139,6 +143,8 @@ class WorkerProcess:
     def end(self, lingers: float | None = None) -> int:
         """Ends the process, which has so many seconds to end by itself, and keeps what it has come to. Says how many
         processes all of the job's have left, if it is the last of them."""
+        for number in list(self._awaited):
+            self._drop(number)
         self.channel = None
         process = self.process
         left: int = process.end() if lingers is None else process.end(lingers)
@@ -146,6 +152,7 @@ class WorkerProcess:
         where = process.pid, process.node, process.guard
         told = WorkerTold(self._name, self._replica, *where, process.cpu, process.peak_bytes, end)
         self._calls.workers.append(told)
+        self._calls.loop.release()
         return left
 
     def signal(self, number: int) -> None:
@@ -161,47 +168,86 @@ class WorkerProcess:
 
     def call(self, number: int, call: Any) -> None:
         """Calls a service for it, on this thread."""
-        name, method, args, kwargs, timeout = call
+        name, method, args, kwargs, timeout, is_later = call
         try:
             result = True, self._calls.call(name, *args, method=method, timeout=timeout, **kwargs)
         except BaseException as exception:
             result = False, exception
-        self.answer(number, *result)
+        self.answer(number, *result, is_later)
 
     def call_beside(self, number: int, call: Any) -> None:
         """Has another thread call a service for it."""
-        name, method, args, kwargs, timeout = call
+        name, method, args, kwargs, timeout, is_later = call
         try:
             future = self._calls.asynchronous(name, *args, method=method, timeout=timeout, **kwargs)
         except BaseException as exception:
             self.answer(number, False, exception)
             return
-        future.add_done_callback(lambda done: self._returned(number, done))
+        future.add_done_callback(lambda done: self._returned(number, done, is_later))
 
     def _called(self, number: int, call: Any) -> None:
         """On this thread, which waits anyway, or if it is not the worker's main thread that calls, on another one."""
         (self.call if number % 2 == 0 else self.call_beside)(number, call)
 
-    def _returned(self, number: int, done: Any) -> None:
+    def _returned(self, number: int, done: Any, is_later: bool) -> None:
         try:
             result = True, done.result()
         except BaseException as exception:
             result = False, exception
-        self.answer(number, *result)
+        self.answer(number, *result, is_later)
 
-    def answer(self, number: int, is_result: bool, value: Any) -> None:
-        """Says what a call of a service has come to."""
-        if isinstance(value, CoroutineType):
-            value.close()
-            is_result, value = False, TypeError(
-                f"`{value.__qualname__}` of a service is async, and cannot be awaited in a worker: only functions with "
-                "`workers=None` can; or make it a plain method, which functions call by `call_service_async`"
-            )
+    def answer(self, number: int, is_result: bool, value: Any, is_later: bool = False) -> None:
+        """Says what a call of a service has come to. What is to be awaited for that is, on the job's loop; with
+        ``is_later`` the worker is told, and goes on meanwhile."""
+        if not is_result or not hasattr(type(value), "__await__"):
+            self._answer(number, is_result, value)
+            return
         try:
-            parts = packed((is_result, value if is_result else packed_exception(value)))
+            begun = self._calls.loop.begun()
+            if begun.thread is threading.current_thread():
+                raise RuntimeError(
+                    "an async function waits here, on the job's event loop, for a service that calls an async method "
+                    "of another one, which is to run on that loop: make what the function calls async, and await it"
+                )
+            loop = begun.loop
+            if is_later:
+                self.send(AWAITED, None, number)
+            loop.call_soon_threadsafe(self._await, number, value, loop)
+        except RuntimeError as error:  # or the loop has ended
+            with suppress(AttributeError):  # it is no coroutine
+                value.close()
+            self._answer(number, False, error, True)
+        except (Closed, OSError):
+            pass  # as below
+
+    def _await(self, number: int, awaitable: Any, loop: Any) -> None:
+        """On the loop."""
+        from asyncio import Task  # it is there already
+
+        async def settle() -> None:
+            try:
+                result = True, await awaitable
+            except BaseException as exception:  # the loop has to go on, whatever it is
+                result = False, exception
+            self._awaited.pop(number, None)
+            with suppress(Cancelled):  # the worker is ended
+                self._answer(number, *result, True)
+
+        self._awaited[number] = Task(settle(), loop=loop)
+
+    def _drop(self, number: int, _nothing: Any = None) -> None:
+        """Nobody waits for this any more."""
+        task = self._awaited.get(number)
+        if task is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                task.get_loop().call_soon_threadsafe(task.cancel)
+
+    def _answer(self, number: int, is_result: bool, value: Any, was_awaited: bool = False) -> None:
+        try:
+            parts = packed((is_result, value if is_result else packed_exception(value), was_awaited))
         except Exception as error:
             told = TypeError(f"the result of a service cannot be taken to a worker: {type(error).__name__}: {error}")
-            parts = packed((False, packed_exception(told)))
+            parts = packed((False, packed_exception(told), was_awaited))
         try:
             self.send_parts(RETURN, number, parts)
         except (Closed, OSError):
@@ -255,6 +301,7 @@ def _levels() -> dict[str, int]:
 
 _ASKED: dict[int, Callable[[WorkerProcess, int, Any], None]] = {
     CALL: WorkerProcess._called,
+    DROP: WorkerProcess._drop,
     LINE: WorkerProcess._printed,
     LOG: WorkerProcess._logged,
     STOP: WorkerProcess._stop,

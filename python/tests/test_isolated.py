@@ -144,13 +144,6 @@ def test_async_methods_are_awaited_and_run_at_the_same_time(log: Log) -> None:
     assert time.perf_counter() - begun < 64 * 0.02 + 10  # a job that hangs
 
 
-def test_async_methods_are_not_for_functions_in_workers(log: Log) -> None:
-    env = LocalEnvironment("async", workers="processes")
-    store = env.service("store", Store, (log,), isolated=True)
-    env.from_batch([1]).map(lambda n: store.slow(n)).collect()
-    assert "`slow` of a service is async, and cannot be awaited in a worker" in str(failed(env))
-
-
 @pytest.mark.parametrize("both", [True, False], ids=["both isolated", "one isolated"])
 def test_a_call_leads_to_another_service_and_back(env: LocalEnvironment, log: Log, both: bool) -> None:
     a = env.service("a", Store, (log, "b"), isolated=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 import pickle
+import pty
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 from elsewhere import failed, no_processes, wait_for, workers  # noqa: F401 (fixtures)
 
-from sage import BaseService, JobFailed, LocalEnvironment, MapFunction, Report, WorkerLost
+from sage import BaseService, DeadLetterQueue, JobFailed, LocalEnvironment, MapFunction, Report, Retry, WorkerLost
 
 pytest.importorskip("cloudpickle")
 pytestmark = pytest.mark.usefixtures("no_processes")
@@ -126,6 +128,10 @@ def test_what_is_too_large_for_a_frame_is_refused_by_the_limit(tmp_path: Path, o
     env.from_batch([0, Huge(str(tmp_path / "huge"))]).map(lambda n: n, name="takes", **options).sink(id, workers=None)
     error = str(failed(env))
     assert "`takes`, record 2" in error and "at most 4,294,967,296" in error
+    env = LocalEnvironment("first", workers="processes")
+    given = [Huge(str(tmp_path / "huge")), 0, 1]
+    env.from_batch(given).map(lambda n: n, name="takes", **options).sink(id, workers=None)
+    assert "`takes`, record 1" in str(failed(env))
     env = LocalEnvironment("result", workers="processes")
     env.from_batch(range(3)).map(Grows, str(tmp_path / "huge"), name="grows", **options).sink(id, workers=None)
     error = str(failed(env))
@@ -134,6 +140,34 @@ def test_what_is_too_large_for_a_frame_is_refused_by_the_limit(tmp_path: Path, o
     records = env.from_batch(range(3)).map(Grows, str(tmp_path / "huge"), on_error="skip", **options).collect()
     env.submit(autostop=True)
     assert records == [0, 2]
+
+
+@BOTH
+@pytest.mark.parametrize("retry", [None, Retry(2, 0.0)], ids=["at once", "retried"])
+def test_what_cannot_be_sent_to_a_worker_is_an_error_of_its_record(
+    workers: LocalEnvironment, tmp_path: Path, options: dict[str, Any], retry: Retry | None
+) -> None:
+    (tmp_path / "huge").touch()
+    given = [0, Huge(str(tmp_path / "huge")), 2, lambda: 3, 4]
+    dead = DeadLetterQueue()
+    stream = workers.from_batch(given).map(lambda n: n, name="takes", on_error=dead, retry=retry, **options)
+    records, letters = stream.collect(), dead.letters.map(tuple, workers=None).collect()
+    report = workers.submit(autostop=True).report
+    assert records == [0, 2, 4] and [letter[0] for letter in letters] == [given[1], given[3]]
+    assert "at most 4,294,967,296" in str(letters[0]) and "pickle" in str(letters[1])
+    (row,) = (row for row in report.data["operators"] if "takes" in row["name"])
+    assert (row["failed"], row["retries"]) == (2, 0 if retry is None else 2)
+
+
+def test_what_is_too_large_for_a_frame_together_is_not_alone(
+    workers: LocalEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sage._wire.most_frame_bytes", 100_000)
+    data = [bytes([n]) * 40_000 for n in range(6)]
+    for options in ({}, {"on_error": "skip"}):
+        records = workers.from_batch(data).map(lambda record: record, **options).collect()
+        workers.submit(autostop=True)
+        assert records == data
 
 
 # A worker is stopped.
@@ -224,6 +258,20 @@ def test_contract_14_a_close_that_hangs_is_ended_with_its_worker(tmp_path: Path,
 
 
 # What is no worker of this job.
+
+
+@pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "null"])
+@pytest.mark.parametrize("arguments", [[], ["service"], ["--help"]], ids=["none", "service", "help"])
+def test_whoever_starts_a_worker_by_hand_is_told_what_it_is(is_terminal: bool, arguments: list[str]) -> None:
+    ours, its = pty.openpty() if is_terminal else (-1, os.open(os.devnull, os.O_RDONLY))
+    ran = subprocess.run(
+        [sys.executable, "-m", "sage.worker", *arguments], stdin=its, capture_output=True, text=True, timeout=60
+    )
+    for descriptor in (ours, its):
+        if descriptor != -1:
+            os.close(descriptor)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("sage.worker: a job starts this program itself") and ran.stderr.count("\n") == 1
 
 
 def test_a_worker_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch, workers: LocalEnvironment) -> None:
@@ -366,9 +414,19 @@ def closes_all(n: int) -> int:
     return n
 
 
+async def closes_all_later(n: int) -> int:
+    await asyncio.sleep(0.001)
+    closes_all(n)
+    await asyncio.sleep(0.001)
+    return n
+
+
 @BOTH
-def test_a_worker_whose_descriptors_are_closed_is_lost(workers: LocalEnvironment, options: dict[str, Any]) -> None:
-    workers.from_batch(range(3)).map(closes_all, on_error="skip", **options).collect()
+@pytest.mark.parametrize("function", [closes_all, closes_all_later], ids=["plain", "async"])
+def test_a_worker_whose_descriptors_are_closed_is_lost(
+    workers: LocalEnvironment, function: Callable[[int], Any], options: dict[str, Any]
+) -> None:
+    workers.from_batch(range(3)).map(function, on_error="skip", **options).collect()
     error = failed(workers)
     assert isinstance(error.__cause__, WorkerLost) and "ended with exit code 1" in str(error.__cause__)
     assert error.report.data["left"] == []

@@ -22,8 +22,8 @@ import pytest
 from elsewhere import WHERE, env, failed, hang, is_there, no_processes, wait_for, workers  # noqa: F401
 
 import sage
-from sage import BaseService, DataStream, DeadLetterQueue, FlatMapFunction, JobFailed, LocalEnvironment, MapFunction
-from sage import Retry, SubmitError, WorkerLost
+from sage import BaseService, Count, DataStream, DeadLetterQueue, FlatMapFunction, JobFailed, LocalEnvironment
+from sage import MapFunction, Retry, SubmitError, WorkerLost
 
 pytest.importorskip("cloudpickle")
 
@@ -364,6 +364,17 @@ def test_a_step_says_where_it_runs() -> None:
         env.from_batch([1]).sink(print, workers="processes")
     with pytest.raises(ValueError, match='"processes", "ray", or None'):
         LocalEnvironment("x", workers="threads")
+
+
+def test_steps_of_the_package_itself_have_no_workers(workers: LocalEnvironment) -> None:
+    dead = DeadLetterQueue()
+    numbers = workers.from_batch(range(8)).map(fail_at_five, on_error=dead, workers=None)
+    keyed = numbers.keyby(is_even, workers=None)
+    counts, pairs = keyed.window(Count(2)).count().collect(), keyed.join(keyed).inner().collect()
+    letters = dead.letters.collect()
+    report = workers.submit(autostop=True).report
+    assert len(counts) == 4 and len(pairs) == 3 * 3 + 4 * 4 and len(letters) == 1
+    assert report.data["workers"] == [] and "in processes" not in workers.explain()
 
 
 def kill(n: int) -> int:
