@@ -112,7 +112,8 @@ class LocalEnvironment(Pipeline):
         self._after: dict[str, list[str]] = {}
         self._bindings: dict[str, _sage.Binding] = {}
         #: The services that have processes of their own.
-        self._isolated: set[str] = set()
+        #: Services in processes of their own, and how often another process takes the place of one that ends.
+        self._isolated: dict[str, int] = {}
         self._consumed: set[Transformation] = set()
         #: Is asked about each task before it starts: see ``BaseScheduler``.
         self.scheduler = scheduler_of(scheduler)
@@ -206,6 +207,7 @@ class LocalEnvironment(Pipeline):
         after: Iterable[Any] = (),
         timeout: float | None = None,
         isolated: bool = False,
+        restarts: int = 0,
     ) -> T:
         """Registers a service, given as a class or as a function that makes it. Returns its handle.
 
@@ -224,7 +226,8 @@ class LocalEnvironment(Pipeline):
         interpreter, and its end is not the program's. The service, the arguments of its calls and their results are
         pickled. Calls run there at the same time, as here. A hook or call that never ends is ended with the process, at
         its deadline. If the process ends by itself, calls raise ``ServiceError``, and the report says that the service
-        is lost and was not cleaned.
+        is lost and was not cleaned. With ``restarts``, another process takes its place, so many times at most: calls
+        inside fail all the same, later ones wait until the new service is set up. None begins once the job stops.
         """
         if not callable(service):
             raise TypeError(f"`service` needs a class or a function that makes the service, not {service!r}")
@@ -236,11 +239,14 @@ class LocalEnvironment(Pipeline):
         if isinstance(after, (str, ServiceHandle)):
             after = (after,)
         names = [name_of_service(other, self._bindings) for other in after]
-        self._register(name, factory, names, truth("`isolated`", isolated))
+        is_isolated, restarts = truth("`isolated`", isolated), whole("`restarts`", restarts, 0)
+        if restarts and not is_isolated:
+            raise ValueError("`restarts` is for services in processes of their own; add `isolated=True`")
+        self._register(name, factory, names, is_isolated, restarts)
         return cast(T, ServiceHandle(self._bindings[name], service, timeout))
 
     def _register(
-        self, name: str, factory: Any, after: list[str] | None = None, is_isolated: bool = False
+        self, name: str, factory: Any, after: list[str] | None = None, is_isolated: bool = False, restarts: int = 0
     ) -> None:
         text("the name of a service", name)
         if name in self._services:
@@ -249,7 +255,7 @@ class LocalEnvironment(Pipeline):
         self._after[name] = after or []
         self._bindings[name] = _sage.Binding(name)
         if is_isolated:
-            self._isolated.add(name)
+            self._isolated[name] = restarts
 
     def submit(self, autostop: bool = False, *, progress: bool | None = None) -> JobId:
         """Runs the job. With ``autostop``, waits until it is over and everything is stopped and cleaned. Without,
@@ -465,11 +471,12 @@ class LocalEnvironment(Pipeline):
 
     def _factory(self, name: str, factory: Any, calls: ServiceCalls, job: JobContext) -> Any:
         if name in self._isolated:
-            from ._isolated import IsolatedHooks  # few environments have some
+            from ._isolated import Isolated, IsolatedHooks  # few environments have some
             from ._portable import pickled_service
 
             pickled = pickled_service(name, factory, job)
-            return lambda left: IsolatedHooks(name, pickled, calls, left)
+            restarts, setup = self._isolated[name], job.timeouts.setup
+            return lambda left: IsolatedHooks(Isolated(name, pickled, calls, restarts, setup), left)
         context = Context(name, calls, self.logger.getChild(name))
         return lambda _left: Hooks(lambda: factory.create_service(context), calls.loop)
 

@@ -6,16 +6,20 @@ calls of other services that its own call leads to there: so to the engine they 
 here. One thread reads what the process sends, and gives it to whoever waits.
 
 Invariants:
- 1. The engine knows that the process is gone before those that waited for it do.
+ 1. The engine knows that the process is gone before those that waited for it do, unless another takes its place.
  2. Whoever waits is given an answer, or is told that there will be none: when the process is gone, when the service has
     stopped, or a moment after the job was cancelled.
  3. The process is gone when ``cleanup`` or a failed constructor returns, whatever it was at.
+ 4. Another process takes the place of one that is gone only while the service serves: after its ``setup``, and before
+    its ``stop`` begins, which waits for one that is being set up. No call goes to another process than it began with.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -40,8 +44,11 @@ _GRACE = 1.0
 #: Of the time that ``stop`` has, the part that is kept for calls to end whose answers are not waited for any more.
 _KEPT = 0.25
 
-#: For whoever waits, in place of an answer: the process is gone, or the service has stopped.
-_GONE, _STOPPED = -1, -2
+#: So often is looked whether a process that begins too late is there to be killed, in seconds.
+_SOON = 0.05
+
+#: For whoever waits, in place of an answer: the process is gone, the service has stopped, or another process has begun.
+_GONE, _STOPPED, _BEGUN = -1, -2, -3
 
 
 class Made(NamedTuple):
@@ -58,9 +65,11 @@ class Made(NamedTuple):
 class Isolated:
     """A service in a process of its own."""
 
-    def __init__(self, name: str, calls: ServiceCalls) -> None:
+    def __init__(self, name: str, pickled: bytes, calls: ServiceCalls, restarts: int, setup: float) -> None:
         self._name = name
+        self._pickled = pickled
         self._calls = calls
+        self._setup = setup
         #: Guards what follows.
         self._change = threading.Condition()
         #: Whoever waits, by the number of its call.
@@ -70,18 +79,33 @@ class Isolated:
         self._is_stopped = False
         self._is_ending = False
         self._how: str | None = None
-        self._reader: threading.Thread | None = None
-        self._worker = WorkerProcess(calls, f"the process of service `{name}`", name, program="service")
+        #: How many processes may take the place of others; whether one may now; and while one begins, who waits for it.
+        self._restarts = restarts
+        self._serves = False
+        self._beginning: list[Waiting | Awaiting] | None = None
+        #: How earlier processes have ended.
+        self._lost: list[str] = []
+        self._readers: list[threading.Thread] = []
+        self._worker = self._process()
 
-    def begin(self, pickled: bytes, left: float) -> Made:
+    def _process(self) -> WorkerProcess:
+        who = f"the process of service `{self._name}`"
+        process = WorkerProcess(self._calls, who, self._name, program="service")
+        self._is_there = True
+        return process
+
+    def _make(self, until: float) -> Made:
+        self._worker.greet(left_until(until))
+        self._readers.append(started(self._read, f"sage-{self._name}", self._worker))
+        told = {**self._worker.circumstances(), "pickled": self._pickled}
+        return Made(*self._asked(SERVE, told, "its constructor", until))
+
+    def begin(self, left: float) -> Made:
         """Has the process make the service."""
         until = monotonic() + left
         is_late = False
         try:
-            self._worker.greet(left)
-            self._reader = started(self._read, f"sage-{self._name}")
-            told = {**self._worker.circumstances(), "pickled": pickled}
-            return Made(*self._asked(SERVE, told, "its constructor", until))
+            return self._make(until)
         except BaseException as error:
             is_late = isinstance(error, (Late, TimeoutError)) and monotonic() > until
             lost = f"{self._worker.told} {self._worker.how()}" if isinstance(error, Closed) else ""
@@ -99,13 +123,26 @@ class Isolated:
         except Late:
             raise _overdue(left) from None
 
+    def setup(self, left: float) -> None:
+        """As ``hook``; from then on, another process may take the place of this one."""
+        self.hook("setup", left)
+        with self._change:
+            self._serves = self._restarts > 0
+
     def stop(self, left: float) -> None:
         """As ``hook``, and waits for the calls inside. Those that do not end are given up."""
         left *= 1 - _KEPT
         until = monotonic() + left
+        with self._change:
+            self._serves, self._restarts = False, 0
+            # One that is late is killed, as soon as there is a process.
+            patience = left / 2
+            while not self._change.wait_for(lambda: self._beginning is None, patience):
+                self._worker.signal(signal.SIGKILL)
+                patience = _SOON
         try:
             if self._how is None:
-                self.hook("stop", left)
+                self.hook("stop", left_until(until) or 0.0)
         finally:
             with self._change:
                 self._change.wait_for(lambda: not self._waiting, left_until(until))
@@ -123,9 +160,15 @@ class Isolated:
         until = monotonic() + left
         is_late = False
         try:
+            lost = [f"{how}, and its cleanup could not run" for how in self._lost]
             if self._how is not None:
-                raise WorkerLost(f"{self._worker.told} {self._how}, and its cleanup could not run")
-            self.hook("cleanup", left)
+                lost.append(f"{self._worker.told} {self._how}, and its cleanup could not run")
+            else:
+                self.hook("cleanup", left)
+            if lost:
+                # The engine knows it of a service that no other process took the place of.
+                self._calls.lost(self._name)
+                raise WorkerLost("; ".join(lost))
         except HookOverdue:
             is_late = True
             raise
@@ -141,12 +184,40 @@ class Isolated:
             with suppress(Closed, OSError):
                 worker.send(CLOSE, None)
             worker.process.ended(max(until - monotonic(), _GRACE))
+        if self._is_there:
+            self._release(worker)
+        for reader in self._readers:
+            joined(reader)
+
+    def _release(self, worker: WorkerProcess) -> None:
+        self._is_there = False
         with worker.process.socket.dup() as ours:
             self._calls.notes += left_behind(worker.end(0.0))
             with suppress(OSError):
                 ours.shutdown(socket.SHUT_RDWR)  # processes that it has left may have the other end
-            if self._reader is not None:
-                joined(self._reader)
+
+    # Another process takes the place of one that is gone.
+
+    def _replace(self, lost: WorkerProcess, how: str) -> None:
+        """On the thread that has read what the former one sent."""
+        self._lost.append(f"{lost.told} {how}")
+        _logger(self._calls).warning("%s; another takes its place", self._lost[-1])
+        try:
+            self._release(lost)
+            self._worker = self._process()
+            until = monotonic() + self._setup
+            self._make(until)
+            self.hook("setup", left_until(until) or 0.0)
+        except BaseException as error:
+            self._calls.lost(self._name)
+            with self._change:
+                self._how = self._how or f"could not be set up: {type(error).__name__}: {error}"
+        with self._change:
+            self._serves = self._how is None and self._restarts > 0
+            waiting, self._beginning = self._beginning or [], None
+            self._change.notify_all()
+        for each in waiting:
+            each.put((_BEGUN, 0, b"", []))
 
     # Calls.
 
@@ -161,13 +232,16 @@ class Isolated:
     async def awaited(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls an async method of the service."""
         waiting = Awaiting(asyncio.get_running_loop())
-        number = self._begin(INVOKE, waiting)
+        while (begun := self._begin(INVOKE, waiting)) is None:
+            await waiting.future
+            waiting = Awaiting(asyncio.get_running_loop())
+        worker, number = begun
         try:
-            self._send(INVOKE, number, (method, args, kwargs), f"`{method}`")
+            self._send(worker, INVOKE, number, (method, args, kwargs), f"`{method}`")
             return self._answer(INVOKE, await waiting.future, f"`{method}`")
         except asyncio.CancelledError:
             with suppress(Closed, OSError):
-                self._worker.send(DROP, None, number)
+                worker.send(DROP, None, number)
             raise
         finally:
             self._forget(number)
@@ -175,32 +249,39 @@ class Isolated:
     def _asked(self, kind: int, value: Any, what: str, until: float | None) -> Any:
         """Sends something, and waits for what comes of it."""
         waiting = Waiting()
-        number = self._begin(kind, waiting)
+        while (begun := self._begin(kind, waiting)) is None:
+            waiting.get(until)
+        worker, number = begun
         try:
-            self._send(kind, number, value, what)
+            self._send(worker, kind, number, value, what)
             while True:
                 came = waiting.get(until)
                 if came[0] != CALL:
                     return self._answer(kind, came, what)
-                self._serve(self._worker.call, came)
+                self._serve(worker, worker.call, came)
         finally:
             self._forget(number)
 
-    def _begin(self, kind: int, waiting: Waiting | Awaiting) -> int:
+    def _begin(self, kind: int, waiting: Waiting | Awaiting) -> tuple[WorkerProcess, int] | None:
+        """The process that is to be asked, and a number for what comes of it. ``None`` for a call while another process
+        begins: ``waiting`` is told when it has."""
         with self._change:
+            if self._beginning is not None and kind == INVOKE:
+                self._beginning.append(waiting)
+                return None
             if self._how is not None or (self._is_stopped and kind == INVOKE):
                 state = "stopping" if self._how is None else "lost"
                 raise ServiceError(f"service `{self._name}` is not serving: it is {state}")
             number = next(self._numbers) % (1 << 32)
             self._waiting[number] = waiting
-        return number
+            return self._worker, number
 
     def _forget(self, number: int) -> None:
         with self._change:
             del self._waiting[number]
             self._change.notify_all()
 
-    def _send(self, kind: int, number: int, value: Any, what: str) -> None:
+    def _send(self, worker: WorkerProcess, kind: int, number: int, value: Any, what: str) -> None:
         try:
             parts = packed(value)
         except Exception as error:
@@ -210,12 +291,12 @@ class Isolated:
                 f"{type(why).__name__}: {why}"
             ) from None
         with suppress(Closed):  # who reads tells whoever waits
-            self._worker.send_parts(kind, number, parts)
+            worker.send_parts(kind, number, parts)
 
     def _answer(self, kind: int, came: Came, what: str) -> Any:
         if came[0] == _GONE:
             lost = WorkerLost if kind != INVOKE else ServiceError
-            raise lost(f"{self._worker.told} {self._how} while it was in {what}")
+            raise lost(f"{came[2].decode()} while it was in {what}")
         if came[0] == _STOPPED:
             raise ServiceError(f"service `{self._name}` has stopped, and {what} had not returned")
         try:
@@ -229,27 +310,34 @@ class Isolated:
 
     # The thread that reads.
 
-    def _read(self) -> None:
+    def _read(self, worker: WorkerProcess) -> None:
         while True:
             try:
-                came = self._worker.receive()
+                came = worker.receive()
             except Exception:  # it is gone, or what it sends is nothing that can be read
                 break
             with suppress(Exception):  # such as of the program's own stream, where a line is printed
-                self._deliver(came)
+                self._deliver(worker, came)
         with self._change:
             is_ending = self._is_ending
-        if not is_ending:
-            how = self._worker.how()
-            self._calls.lost(self._name)
-            with self._change:
-                self._how = how
+        how = "was ended" if is_ending else worker.how()
         with self._change:
-            waiting = list(self._waiting.values())
+            is_replaced = self._serves and not is_ending
+            if is_replaced:
+                self._serves, self._restarts, self._beginning = False, self._restarts - 1, []
+                waiting = list(self._waiting.values())
+        if not is_replaced:
+            if not is_ending:
+                self._calls.lost(self._name)
+            with self._change:
+                self._how = self._how if is_ending else how
+                waiting = list(self._waiting.values())
         for each in waiting:
-            each.put((_GONE, 0, b"", []))
+            each.put((_GONE, 0, f"{worker.told} {how}".encode(), []))
+        if is_replaced:
+            self._replace(worker, how)
 
-    def _deliver(self, came: Came) -> None:
+    def _deliver(self, worker: WorkerProcess, came: Came) -> None:
         kind, number, first, others = came
         if kind == INVOKED:
             waiting = self._waiting.get(number)
@@ -261,19 +349,24 @@ class Isolated:
             if isinstance(waiting, Waiting):
                 waiting.put(came)
             else:
-                self._serve(self._worker.call_beside, came)
+                self._serve(worker, worker.call_beside, came)
         else:
-            self._worker.heed(kind, number, unpacked(first, others))
+            worker.heed(kind, number, unpacked(first, others))
 
-    def _serve(self, serve: Callable[[int, Any], None], came: Came) -> None:
+    @staticmethod
+    def _serve(worker: WorkerProcess, serve: Callable[[int, Any], None], came: Came) -> None:
         """Calls another service for it."""
         _, number, first, others = came
         try:
             call = unpacked(first, others)
         except Exception as error:
-            self._worker.answer(number, False, error)
+            worker.answer(number, False, error)
         else:
             serve(number, call)
+
+
+def _logger(calls: ServiceCalls) -> logging.Logger:
+    return logging.getLogger(f"sage.{calls.environment}")
 
 
 def _overdue(left: float) -> HookOverdue:
@@ -316,14 +409,14 @@ class StandIn:
 class IsolatedHooks:
     """As ``Hooks``, of a service in a process of its own."""
 
-    def __init__(self, name: str, pickled: bytes, calls: ServiceCalls, left: float) -> None:
-        self._isolated = Isolated(name, calls)
-        self._made = self._isolated.begin(pickled, left)
+    def __init__(self, isolated: Isolated, left: float) -> None:
+        self._isolated = isolated
+        self._made = isolated.begin(left)
         self.instance = StandIn(self._isolated, self._made)
 
     def setup(self, left: float) -> None:
         """Runs ``setup``, then ``start`` or ``start_running``."""
-        self._isolated.hook("setup", left)
+        self._isolated.setup(left)
 
     def stop(self, left: float) -> None:
         """Runs ``stop`` or ``terminate``, and has calls end."""

@@ -285,8 +285,8 @@ def test_a_worker_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("import os, time; os.write(0, b'GET / HTTP/1.1' * 9); time.sleep(1000)", "this is no frame of version 1"),
-        ("import os, time; os.write(0, bytes([1, 1]) + bytes([255] * 99)); time.sleep(1000)", "this is no frame"),
+        ("import os, time; os.write(0, b'GET / HTTP/1.1' * 9); time.sleep(1000)", "this is no frame of version 2"),
+        ("import os, time; os.write(0, bytes([2, 1]) + bytes([255] * 99)); time.sleep(1000)", "this is no frame"),
         ("pass", "ended with exit code 0"),
     ],
     ids=["garbage", "nearly a frame", "nothing"],
