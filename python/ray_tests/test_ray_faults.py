@@ -129,7 +129,7 @@ def test_isolated_services_call_each_other(env: RayEnvironment, capsys: pytest.C
     report = env.submit(autostop=True).report
     assert records == ["ababa"]
     assert {name: service["state"] for name, service in report.services.items()} == {"a": "cleaned", "b": "cleaned"}
-    assert len(report.data["workers"]) == 3
+    assert [worker["guard"] for worker in report.data["workers"]] == ["ray"] * 3
     out = capsys.readouterr().out
     assert out.count("[a] a is cleaned\n") == out.count("[b] b is cleaned\n") == 1
 
@@ -234,7 +234,7 @@ def test_a_worker_that_can_be_placed_no_more_ends_the_job(cluster: Cluster) -> N
     begun = time.monotonic()
     cluster.remove_node(node)
     # Ray may have begun to start it there, as the holder went with the node.
-    refused = "a worker of `doubled_on_a_thread` takes CPU 1, second 1, which no node has"
+    refused = "a worker of `doubled_on_a_thread` takes CPU 1, second 1, (which no node has|and no node that has it)"
     with pytest.raises(JobFailed, match=f"{refused}|a worker could not be started on Ray: has ended"):
         job.wait()
     assert time.monotonic() - begun < IN_TIME

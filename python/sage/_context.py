@@ -17,7 +17,7 @@ from ._sage import Binding, caller
 if TYPE_CHECKING:
     from ._faults import Faults
     from ._processes import Guard, WorkerTold
-    from .ray._cluster import Cluster
+    from ._places import Place
     from ._restarts import Restarts
     from ._running import Run
     from ._sage import Caller, Handle, ServiceFuture
@@ -58,8 +58,8 @@ class ServiceCalls:
         self.kept: list[str] = []
         #: Results of the job's functions that are no records.
         self.nones = Nones()
-        #: The Ray cluster of the job's workers, if there are such.
-        self.cluster: Cluster = None  # type: ignore[assignment]
+        #: Where the workers of steps and services run, if that is not on this machine: by their makers, and by names.
+        self.places: Mapping[Any, Place] = {}
         #: What worker processes have told at their end.
         self.workers: list[WorkerTold] = []
         #: What else the report is to note.
@@ -83,11 +83,13 @@ class ServiceCalls:
 
         return Guard()
 
+    def place(self, of: Any) -> Place:
+        """Where the workers of a step or of a service run."""
+        return self.places.get(of) or self.guard
+
     def bind(self, handles: dict[str, Handle], job_id: str, log_dir: str | None) -> None:
         """The services of the job, its id and its folder, before anything of it runs."""
         self.job_id, self.log_dir = job_id, log_dir
-        if self.cluster is not None:
-            self.cluster.job = job_id
         self._handles.update(handles)
         for name, binding in self._typed.items():
             binding.bind(handles[name])

@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple, NoReturn, TypeVar, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
 
 from . import _sage
 from ._arguments import check_call, parameters, said, seconds, text, truth, warn, whole
@@ -31,6 +32,9 @@ from ._stacks import where_stuck
 from ._stream import name_of
 from ._transformation import Transformation
 
+if TYPE_CHECKING:
+    from .ray._cluster import Cluster
+
 T = TypeVar("T")
 
 
@@ -42,6 +46,15 @@ class _Registration(NamedTuple):
     after: list[str]
     #: In a process of its own.
     isolated: bool
+
+
+class _Isolation(NamedTuple):
+    """Of a service in a process of its own."""
+
+    #: How often another process takes the place of one that ends.
+    restarts: int = 0
+    #: What it takes of a Ray cluster.
+    takes: Mapping[str, Any] = MappingProxyType({})
 
 
 class _Options(NamedTuple):
@@ -87,7 +100,7 @@ class LocalEnvironment(Pipeline):
 
     ``workers="processes"`` runs each replica of a function in a process of its own, so that Python code uses more than
     one core; what a function needs is pickled with cloudpickle. Sources, sinks, windows and services stay in this
-    process. How many replicas there are is as before: say ``parallelism``.
+    process. How many replicas there are is as before: say ``parallelism``. ``workers="ray"``: see ``sage.ray``.
     """
 
     #: Where its jobs run.
@@ -112,8 +125,7 @@ class LocalEnvironment(Pipeline):
         self._after: dict[str, list[str]] = {}
         self._bindings: dict[str, _sage.Binding] = {}
         #: The services that have processes of their own.
-        #: Services in processes of their own, and how often another process takes the place of one that ends.
-        self._isolated: dict[str, int] = {}
+        self._isolated: dict[str, _Isolation] = {}
         self._consumed: set[Transformation] = set()
         #: Is asked about each task before it starts: see ``BaseScheduler``.
         self.scheduler = scheduler_of(scheduler)
@@ -182,7 +194,7 @@ class LocalEnvironment(Pipeline):
         if "remote" in kwargs and "remote" not in parameters(service_class):
             is_isolated = truth("`remote`", kwargs.pop("remote"))
         factory = ServiceFactory(service_name, service_class, args, kwargs)
-        self._register(service_name, factory, is_isolated=is_isolated)
+        self._register(service_name, factory, isolation=_Isolation() if is_isolated else None)
         return factory
 
     def register_service_factory(self, service_name: str, service_factory: Any) -> Any:
@@ -208,6 +220,7 @@ class LocalEnvironment(Pipeline):
         timeout: float | None = None,
         isolated: bool = False,
         restarts: int = 0,
+        ray: Mapping[str, Any] | None = None,
     ) -> T:
         """Registers a service, given as a class or as a function that makes it. Returns its handle.
 
@@ -228,6 +241,8 @@ class LocalEnvironment(Pipeline):
         its deadline. If the process ends by itself, calls raise ``ServiceError``, and the report says that the service
         is lost and was not cleaned. With ``restarts``, another process takes its place, so many times at most: calls
         inside fail all the same, later ones wait until the new service is set up. None begins once the job stops.
+        With ``workers="ray"`` the process is an actor of the cluster, and ``ray`` says what that takes, as it does for
+        a step: see ``DataStream``.
         """
         if not callable(service):
             raise TypeError(f"`service` needs a class or a function that makes the service, not {service!r}")
@@ -242,11 +257,18 @@ class LocalEnvironment(Pipeline):
         is_isolated, restarts = truth("`isolated`", isolated), whole("`restarts`", restarts, 0)
         if restarts and not is_isolated:
             raise ValueError("`restarts` is for services in processes of their own; add `isolated=True`")
-        self._register(name, factory, names, is_isolated, restarts)
+        takes: dict[str, Any] = {}
+        if ray is not None:
+            from .ray._demands import takes as checked  # few programs have one
+
+            if not is_isolated:
+                raise ValueError(f"`ray` is for a service in an actor of its own: add `isolated=True` to `{name}`")
+            takes = checked(f"`ray` of service `{name}`", ray)
+        self._register(name, factory, names, _Isolation(restarts, takes) if is_isolated else None)
         return cast(T, ServiceHandle(self._bindings[name], service, timeout))
 
     def _register(
-        self, name: str, factory: Any, after: list[str] | None = None, is_isolated: bool = False, restarts: int = 0
+        self, name: str, factory: Any, after: list[str] | None = None, isolation: _Isolation | None = None
     ) -> None:
         text("the name of a service", name)
         if name in self._services:
@@ -254,8 +276,8 @@ class LocalEnvironment(Pipeline):
         self._services[name] = factory
         self._after[name] = after or []
         self._bindings[name] = _sage.Binding(name)
-        if is_isolated:
-            self._isolated[name] = restarts
+        if isolation is not None:
+            self._isolated[name] = isolation
 
     def submit(self, autostop: bool = False, *, progress: bool | None = None) -> JobId:
         """Runs the job. With ``autostop``, waits until it is over and everything is stopped and cleaned. Without,
@@ -310,18 +332,18 @@ class LocalEnvironment(Pipeline):
             try:
                 steps = plan(self._steps, context, open_ends)
                 options = self._options(context)
-                on_ray = [(step.name, step.parallelism) for step in steps if getattr(step.make, "where", "") == "ray"]
-                if on_ray:
-                    from .ray._cluster import joined
-
-                    calls.cluster = joined(ray_of(self.config), on_ray, context.timeouts.setup)
-                    run.at_end.append(calls.cluster.leave)
+                cluster = self._cluster(steps, context)
+                if cluster is not None:
+                    calls.places = cluster.places
+                    run.at_end.append(cluster.leave)
                 for step in steps:
                     if isinstance(step.make, Maker):
                         step.make = step.make.here(calls)
 
                 def bind(handles: dict[str, _sage.Handle], job_id: str, log_dir: str | None) -> None:
                     calls.bind(handles, job_id, log_dir)
+                    if cluster is not None:
+                        cluster.job = job_id
                     if log_dir is not None:
                         run.at_end.append(written_to(log_dir, self.logger))
 
@@ -330,6 +352,8 @@ class LocalEnvironment(Pipeline):
                     _sage.start(run, options, is_on_main, steps, services, bind)
                 finally:
                     OF_JOB.reset(outer)
+                if cluster is not None:
+                    run.job.on_end(cluster.release)  # though nobody may wait for it
             except BaseException:
                 if not run.goes_on:
                     calls.close()
@@ -440,7 +464,7 @@ class LocalEnvironment(Pipeline):
         for step in [step for step in self._steps if step.owner is None]:
             inputs = ", ".join(before.name for before in step.before)
             lines.append(f"  {step.name}: {described(step)}" + (f" ← {inputs}" if inputs else ""))
-        where = {name: " in a process of its own" for name in self._isolated}
+        where = dict.fromkeys(self._isolated, f" in {'an actor' if self.workers == 'ray' else 'a process'} of its own")
         lines += [f"  service {name}{where.get(name, '')}" for name in self._services]
         try:
             steps = plan(self._steps, self._context())
@@ -475,10 +499,23 @@ class LocalEnvironment(Pipeline):
             from ._portable import pickled_service
 
             pickled = pickled_service(name, factory, job)
-            restarts, setup = self._isolated[name], job.timeouts.setup
+            restarts, setup = self._isolated[name].restarts, job.timeouts.setup
             return lambda left: IsolatedHooks(Isolated(name, pickled, calls, restarts, setup), left)
         context = Context(name, calls, self.logger.getChild(name))
         return lambda _left: Hooks(lambda: factory.create_service(context), calls.loop)
+
+    def _cluster(self, steps: list[Step], job: JobContext) -> Cluster | None:
+        """The Ray cluster of the workers that are there."""
+        on_ray = [step for step in steps if getattr(step.make, "where", "") == "ray"]
+        services = self._isolated if self.workers == "ray" else {}
+        if not on_ray and not services:
+            return None
+        from .ray._cluster import joined
+        from .ray._demands import Demand
+
+        demands = [Demand(step.make, step.make.name, False, step.parallelism, step.make.takes) for step in on_ray]
+        demands += [Demand(name, name, True, 1, told.takes) for name, told in services.items()]
+        return joined(ray_of(self.config), demands, job.timeouts.setup, self.logger)
 
     def _options(self, context: JobContext) -> _Options:
         config = self.config

@@ -86,11 +86,14 @@ class Isolated:
         #: How earlier processes have ended.
         self._lost: list[str] = []
         self._readers: list[threading.Thread] = []
+        #: When the first process began, of the clock ``monotonic``.
+        self._begun = monotonic()
         self._worker = self._process()
 
     def _process(self) -> WorkerProcess:
         who = f"the process of service `{self._name}`"
-        process = WorkerProcess(self._calls, who, self._name, program="service")
+        place = self._calls.place(self._name)
+        process = WorkerProcess(self._calls, place, who, self._name, program="service", left=self._setup)
         self._is_there = True
         return process
 
@@ -102,7 +105,7 @@ class Isolated:
 
     def begin(self, left: float) -> Made:
         """Has the process make the service."""
-        until = monotonic() + left
+        until = self._begun + left
         is_late = False
         try:
             return self._make(until)
@@ -204,8 +207,8 @@ class Isolated:
         _logger(self._calls).warning("%s; another takes its place", self._lost[-1])
         try:
             self._release(lost)
-            self._worker = self._process()
             until = monotonic() + self._setup
+            self._worker = self._process()
             self._make(until)
             self.hook("setup", left_until(until) or 0.0)
         except BaseException as error:

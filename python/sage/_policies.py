@@ -99,7 +99,7 @@ class DeadLetterQueue:
 DeadLetter = DeadLetterQueue
 
 #: Keywords that say how an operator runs, unless the constructor of its class has one of that name.
-OPTIONS = ("on_error", "retry", "in_flight", "ordered", "timeout", "workers", "on_worker_loss")
+OPTIONS = ("on_error", "retry", "in_flight", "ordered", "timeout", "workers", "on_worker_loss", "ray")
 
 
 def split_options(function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:

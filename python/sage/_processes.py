@@ -40,7 +40,7 @@ class WorkerTold(NamedTuple):
 
 
 class Guard:
-    """Starts the workers of one job, and ends what they leave."""
+    """The place of workers that are processes of this machine: starts those of one job, and ends what they leave."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -48,7 +48,11 @@ class Guard:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
-    def start(self, argv: list[str], stdin: socket.socket, pipe: int) -> None:
+    def start(self, name: str, replica: int, pause: Any, program: str, left: float | None) -> Process:
+        """Starts a worker: see ``Place``."""
+        return Process(self, command(program))
+
+    def spawn(self, argv: list[str], stdin: socket.socket, pipe: int) -> None:
         """Starts a process; it is held until ``release``."""
         with self._lock:
             handed = (stdin.fileno(), pipe)
@@ -106,7 +110,7 @@ class Process:
         told, pipe = os.pipe()
         self._pipe: int | None = told
         try:
-            guard.start(argv, its, pipe)
+            guard.spawn(argv, its, pipe)
         except BaseException:
             self.socket.close()
             os.close(told)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._kinds import Part
@@ -61,6 +61,8 @@ class RemoteMaker(Maker):
     #: Their maker, pickled; where the workers are, and whether another takes the place of one that ends by itself.
     pickled: bytes = b""
     where: str = ""
+    #: What each takes of a Ray cluster, where their steps say it.
+    takes: Mapping[str, Any] = field(default_factory=dict)
     is_replaced: bool = False
     #: Whether several records are in flight; and whether something waits to be tried again there.
     is_flight: bool = False
@@ -81,7 +83,9 @@ class RemoteMaker(Maker):
         return " → ".join(part.name for part in self.parts)
 
 
-def elsewhere(maker: ChainMaker | FlightMaker, where: str, on_worker_loss: str, is_judged: bool) -> RemoteMaker:
+def elsewhere(
+    maker: ChainMaker | FlightMaker, where: str, on_worker_loss: str, takes: Mapping[str, Any], is_judged: bool
+) -> RemoteMaker:
     """The same in a worker. Raises ``SubmitError`` if it cannot be taken there."""
     is_replaced = on_worker_loss == "restart"
     if is_replaced and (keeps := [part.name for part in maker.parts if _keeps(part)]):
@@ -90,7 +94,7 @@ def elsewhere(maker: ChainMaker | FlightMaker, where: str, on_worker_loss: str, 
         )
     data, is_flight = pickled(maker), isinstance(maker, FlightMaker)
     has_pauses = is_flight and any(map(maker.is_restarted, maker.parts))
-    made = RemoteMaker(maker.parts, maker.job, pickled=data, where=where, is_replaced=is_replaced)
+    made = RemoteMaker(maker.parts, maker.job, pickled=data, where=where, is_replaced=is_replaced, takes=takes)
     return replace(made, is_flight=is_flight, has_pauses=has_pauses, is_judged=is_judged)
 
 
@@ -120,8 +124,8 @@ class Remote:
         name = self._maker.name
         which = f" {self._replica}" if self._parallelism > 1 else ""
         who, label = f"the worker{which} of `{name}`", f"{name}{which}"
-        where = self._maker.where
-        worker = self._worker = WorkerProcess(self._calls, who, name, self._replica, label, self._pause, where)
+        place = self._calls.place(self._maker)
+        worker = self._worker = WorkerProcess(self._calls, place, who, name, self._replica, label, self._pause)
         try:
             worker.greet()
         except Closed:

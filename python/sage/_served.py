@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
-import signal
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -68,7 +67,6 @@ class Served:
 
     def run(self) -> None:
         """Runs until the job says that it is over."""
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self._link.greet()
         while True:
             kind, number, first, others = self._link.receive()

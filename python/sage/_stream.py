@@ -54,7 +54,8 @@ class DataStream:
       ``parallelism`` is what it was. ``on_worker_loss`` says what becomes of a process that ends by itself, such as one
       that was killed: ``"fail"`` (the default) fails the job, ``"restart"`` starts another one, which gets the records
       again that the first one had. So some records may be worked on, and go on, more than once. It is for functions
-      that keep no state.
+      that keep no state. ``ray`` says what each worker takes where it is an actor, as ``ray`` of ``config`` does, such
+      as ``ray={"num_cpus": 0.5, "num_gpus": 1}``; what it does not say is as there. Elsewhere it has no effect.
     """
 
     def __init__(self, environment: Pipeline, step: Transformation, output: int = 0) -> None:
@@ -126,6 +127,8 @@ class DataStream:
             does["on_worker_loss"] = check_worker_loss("`on_worker_loss`", options["on_worker_loss"])
         if "workers" in options:
             does["workers"] = _workers(options["workers"], kind, name or name_of(function))
+        if "ray" in options:
+            does["ray"] = _ray(options, kind, name or name_of(function))
         stream = self._add(kind, function, name, parallelism, args, kwargs, **does)
         if dead is not None:
             from ._letters import Letter  # here, as few programs need it
@@ -362,6 +365,17 @@ def _workers(given: Any, kind: kinds.Kind, name: str) -> str | None:
     if workers is not None and kind.ends:
         raise ValueError(f"`{name}` is a sink, which runs in the job's own process; leave out `workers`")
     return workers
+
+
+def _ray(options: dict[str, Any], kind: kinds.Kind, name: str) -> dict[str, Any]:
+    """What a worker takes whose step says it."""
+    from .ray._demands import takes  # few programs have one
+
+    if kind.ends:
+        raise ValueError(f"`{name}` is a sink, which runs in the job's own process; leave out `ray`")
+    if options.get("workers", "ray") != "ray":
+        raise ValueError(f"`ray` is for workers of a Ray cluster, which `{name}` has none of; leave out one of both")
+    return takes(f"`ray` of `{name}`", options["ray"])
 
 
 def _flight(kind: kinds.Kind, options: dict[str, Any]) -> Spec:

@@ -54,6 +54,8 @@ class Transformation:
     workers: str | None = AS_ENVIRONMENT
     #: What becomes of a worker that ends by itself, where the step says it.
     on_worker_loss: str | None = None
+    #: What each of its workers takes of a Ray cluster, where the step says it.
+    ray: dict[str, Any] = field(default_factory=dict)
     #: What its function keeps.
     state: State = State()
     #: What becomes of records on which its function raises.
@@ -140,13 +142,14 @@ class Transformation:
         """Whether several records are worked on at a time."""
         return isinstance(self.spec, Spec.Async)
 
-    def elsewhere(self, job: JobContext) -> tuple[str, str] | None:
-        """Where its function runs, if not in this process, and what becomes of a worker that ends by itself."""
+    def elsewhere(self, job: JobContext) -> tuple[str, str, dict[str, Any]] | None:
+        """Where its function runs, if not in this process, what becomes of a worker that ends by itself, and what a
+        worker takes."""
         workers = job.workers if self.workers == AS_ENVIRONMENT else self.workers
         is_chain = self.spec is None and self.kind.is_function
         if workers is None or not (is_chain or self.is_flight) or self.kind.ends or self.is_native:
             return None
-        return workers, self.on_worker_loss or job.on_worker_loss
+        return workers, self.on_worker_loss or job.on_worker_loss, self.ray if workers == "ray" else {}
 
     @property
     def is_native(self) -> bool:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
     from ._later import Later
+    from ._served import Served
     from ._worker_flight import WorkerFlight
 
 _Waiter = TypeVar("_Waiter", "SimpleQueue[Any]", "Later")
@@ -602,9 +603,19 @@ def _is_socket(descriptor: int) -> bool:
         return False
 
 
+def begun(descriptor: int, program: str) -> tuple[Link, Worker | Served]:
+    """The socket to the job, and what works for it: ``"service"``, or the functions of a replica."""
+    if program == "service":
+        from ._served import Served, ServiceLink  # most workers run functions
+
+        served = ServiceLink(descriptor)
+        return served, Served(served)
+    link = Link(descriptor)
+    return link, Worker(link)
+
+
 def main() -> None:
     """Runs the worker."""
-    link: Link
     if not _is_socket(0):
         print(_STRANGER, file=sys.stderr)
         sys.exit(2)
@@ -613,20 +624,12 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    if sys.argv[1:] == ["service"]:
-        from ._served import Served, ServiceLink  # most workers run functions
-
-        served = ServiceLink(descriptor)
-        link, run = served, Served(served).run
-    else:
-        link = Link(descriptor)
-        worker = Worker(link)
-        run = worker.run
-        signal.signal(signal.SIGTERM, worker.end)
+    link, works = begun(descriptor, "".join(sys.argv[1:]))
+    signal.signal(signal.SIGTERM, works.end if isinstance(works, Worker) else signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with standing_in(link):
-            run()
+            works.run()
     except EOFError:
         os._exit(1)  # the job's process is gone
     except BaseException:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from ._pickling import packed_exception
 from ._portable import dumped
-from ._processes import Process, WorkerTold, command
+from ._processes import WorkerTold
 from ._sage import Cancelled, Channel, version
 from ._wire import AWAITED, CALL, DROP, HELLO, LINE, LOG, NAME, NAMED, RETURN, STATE, STOP, packed, size, unpacked
 
 if TYPE_CHECKING:
     from ._context import ServiceCalls
+    from ._places import Place, Started
+    from ._sage import Pause
 
 
 class Closed(Exception):
@@ -33,13 +35,14 @@ class WorkerProcess:
     def __init__(
         self,
         calls: ServiceCalls,
+        place: Place,
         who: str,
         name: str,
         replica: int = 0,
         label: str = "",
-        pause: Any = None,
-        where: str = "processes",
+        pause: Pause | None = None,
         program: str = "",
+        left: float | None = None,
     ) -> None:
         self._calls = calls
         self._who = who
@@ -51,11 +54,7 @@ class WorkerProcess:
         self.is_closing = False
         #: What is awaited for it, by the numbers of its calls.
         self._awaited: dict[int, Any] = {}
-        self.process: Any = None
-        if where == "ray":
-            self.process = calls.cluster.worker(name, replica, pause)
-        else:
-            self.process = Process(calls.guard, command(program))
+        self.process: Started = place.start(name, replica, pause, program, left)
         #: ``None`` when it has ended.
         self.channel: Channel | None = None
         # What services give it to await is awaited there.
@@ -147,7 +146,7 @@ class WorkerProcess:
             self._drop(number)
         self.channel = None
         process = self.process
-        left: int = process.end() if lingers is None else process.end(lingers)
+        left = process.end() if lingers is None else process.end(lingers)
         end = process.ended(0.0) or "has not ended"
         where = process.pid, process.node, process.guard
         told = WorkerTold(self._name, self._replica, *where, process.cpu, process.peak_bytes, end)

@@ -18,8 +18,13 @@ class RayEnvironment(LocalEnvironment):
     environment variable ``RAY_ADDRESS``, and is left as it is when the job is over. If there is none, one is begun on
     this machine, and ended with the job. ``namespace`` is that of the actors.
 
-    ``config["ray"]`` may have ``num_cpus`` (default 1), ``num_gpus``, ``memory``, ``resources`` and
-    ``scheduling_strategy``, as ``ray.remote`` takes them, for each worker, and ``runtime_env``.
+    ``config["ray"]`` may have ``num_cpus`` (default 1), ``num_gpus``, ``memory`` (in bytes), ``resources`` and
+    ``scheduling_strategy``, as ``ray.remote`` takes them, for each worker. In place of the last, ``placement_group`` is
+    ``"PACK"``, ``"SPREAD"``, ``"STRICT_PACK"`` or ``"STRICT_SPREAD"``: the workers of each step are placed together, or
+    on different nodes, by a placement group of Ray's, which goes with the job. ``ray=`` of a step or of an isolated
+    service says the same for its workers. ``config["ray"]`` may have ``runtime_env`` as well. What the cluster can
+    never give is refused by ``submit``, unless it begins nodes by itself: workers wait for these, up to the timeout
+    ``setup``.
 
     Workers dial back to this program: it has to run on the cluster, as by ``ray job submit``. What goes between is not
     encrypted.

@@ -5,20 +5,21 @@ from __future__ import annotations
 import resource
 
 from .._dial import dial
-from .._worker import Link, Worker, standing_in
+from .._worker import Worker, begun, standing_in
 
 _worker: Worker | None = None
 
 
-def run(host: str, port: int, key: bytes) -> tuple[float, int]:
-    """Runs the functions of a replica until the job says that it is over, or is gone. Returns what the process has
-    used: seconds of processors, and the most bytes that it had."""
+def run(host: str, port: int, key: bytes, program: str) -> tuple[float, int]:
+    """Runs the functions of a replica, or a service, until the job says that it is over, or is gone. Returns what the
+    process has used: seconds of processors, and the most bytes that it had."""
     global _worker
-    link = Link(dial(host, port, key).detach())
-    worker = _worker = Worker(link)
+    link, works = begun(dial(host, port, key).detach(), program)
+    if isinstance(works, Worker):
+        _worker = works
     with standing_in(link):
         try:
-            worker.run()
+            works.run()
         except EOFError:
             pass  # the job's process is gone
     used = resource.getrusage(resource.RUSAGE_SELF)

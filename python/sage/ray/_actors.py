@@ -39,14 +39,14 @@ def _actor_class() -> type:
             ray: Any = importlib.import_module("ray")
             return os.getpid(), socket.gethostname(), ray.get_runtime_context().get_node_id()
 
-        def run(self, host: str, port: int, key: bytes) -> tuple[str, float, int]:
+        def run(self, host: str, port: int, key: bytes, program: str) -> tuple[str, float, int]:
             import socket
 
             try:
                 from sage.ray._actor import run
             except ImportError as error:
                 return f"the node {socket.gethostname()} has no package `sage` that can be used: {error}", 0.0, 0
-            return "", *run(host, port, key)
+            return "", *run(host, port, key, program)
 
         def end(self) -> None:
             from sage.ray._actor import end
@@ -65,11 +65,11 @@ class Actor:
     def __init__(
         self,
         cluster: Cluster,
-        name: str,
-        takes: dict[str, Any],
-        check: Callable[[], None],
+        options: dict[str, Any],
+        check: Callable[[], str | None],
         pause: Pause | None,
         patience: float,
+        program: str,
     ) -> None:
         self._cluster = cluster
         self._ray = cluster.ray
@@ -83,7 +83,7 @@ class Actor:
         #: Its node, when that is known; and how it was lost with that.
         self._on: Node | None = None
         self._lost = ""
-        options = {"max_concurrency": 2, "max_restarts": 0, "max_task_retries": 0, "name": name, **takes}
+        options = {"max_concurrency": 2, "max_restarts": 0, "max_task_retries": 0, **options}
         if cluster.settings.namespace is not None:
             options["namespace"] = cluster.settings.namespace
         #: Becomes readable when it has ended.
@@ -92,7 +92,7 @@ class Actor:
             self._actor = self._ray.remote(_actor_class()).options(**options).remote()
             try:
                 self._where = self._actor.where.remote()
-                self.socket = self._dialled(check, pause, time.monotonic() + patience)
+                self.socket = self._dialled(program, check, pause, patience)
             except BaseException:
                 self._kill()
                 with suppress(Exception):  # it has not begun
@@ -103,14 +103,16 @@ class Actor:
             self._close()
             raise
 
-    def _dialled(self, check: Callable[[], None], pause: Pause | None, until: float) -> socket.socket:
+    def _dialled(
+        self, program: str, check: Callable[[], str | None], pause: Pause | None, patience: float
+    ) -> socket.socket:
         listener = Listener(self._cluster.host)
         bell = None if pause is None else Bell(pause)
         try:
-            self._run = self._actor.run.remote(*listener.address)
+            self._run = self._actor.run.remote(*listener.address, program)
             self._run.future().add_done_callback(self._ended)
             wakes = [self._told.fileno(), *([] if bell is None else [bell.fileno()])]
-            begun = time.monotonic()
+            until = time.monotonic() + patience
             while True:
                 # Nodes come and go.
                 connection = listener.accepted(wakes, min(time.monotonic() + _SOON, until))
@@ -121,10 +123,10 @@ class Actor:
                     raise Cancelled("the job is being cancelled")
                 if (how := self.ended(0.0)) is not None:
                     raise SubmitError(f"a worker could not be started on Ray: {how}")
-                check()
+                lacks = check()
                 if time.monotonic() >= until:
-                    waited = until - begun
-                    raise SubmitError(f"Ray has not placed a worker within {waited:.3g} s, as others use the cluster")
+                    why = lacks or "what it takes is in use"
+                    raise SubmitError(f"Ray has not placed a worker within {patience:.3g} s: {why}")
             self._learn(None)
             return connection
         except self._ray.exceptions.RayError as error:
@@ -195,6 +197,8 @@ class Actor:
             with suppress(Exception):
                 self._ray.kill(self._actor, no_restart=True)
             self._await_gone()
+            if self._is_killed:
+                self.ended(_SOON)  # which Ray is told by its node
         finally:
             self._close()
         return 0

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
+import logging
 import os
 import secrets
 import signal
 import socket
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._arguments import check_spelling, meant
 from .._sage import SubmitError
+from ._demands import TAKES, Demand, amounts, check_names, fit, refused, shown, takes
 
 if TYPE_CHECKING:
+    from .._sage import Pause
     from ._actors import Actor
 
-#: What a configuration says of the cluster, and of what each worker takes of it.
+#: What a configuration says of the cluster.
 _CLUSTER = ("address", "namespace", "runtime_env")
-_TAKES = ("num_cpus", "num_gpus", "memory", "resources", "scheduling_strategy")
+
+#: Resources of each node that a job is not told of unless it takes some.
+_OF_MACHINE = ("memory", "object_store_memory")
 
 #: How long the daemon of a node may take to answer, in seconds.
 _ANSWERS = 1.0
@@ -38,7 +44,7 @@ class Settings(NamedTuple):
     address: str | None = None
     namespace: str | None = None
     runtime_env: dict[str, Any] | None = None
-    #: The options of ``ray.remote`` that say what a worker takes.
+    #: What a worker takes, as ``takes`` gives it.
     takes: dict[str, Any] = {}  # noqa: RUF012
 
 
@@ -63,17 +69,13 @@ class Node(NamedTuple):
 
 def settings(given: Mapping[str, Any]) -> Settings:
     """Reads them. Raises ``ValueError`` and ``TypeError``."""
-    known = (*_CLUSTER, *_TAKES)
-    check_spelling("`ray` of `config`", given, known)
-    for name in given:
-        if name not in known:
-            raise ValueError(f"`ray` of `config` has no `{name}`{meant(str(name), known)}")
+    check_names("`ray` of `config`", given, (*_CLUSTER, *TAKES))
     address = given.get("address")
     if address is not None and not isinstance(address, str):
         raise TypeError(f"the address of a Ray cluster is a text, not {address!r}")
     check_address(address)
-    takes = {"num_cpus": 1, **{name: given[name] for name in _TAKES if name in given}}
-    return Settings(address, given.get("namespace"), given.get("runtime_env"), takes)
+    said = takes("`ray` of `config`", {name: given[name] for name in TAKES if name in given})
+    return Settings(address, given.get("namespace"), given.get("runtime_env"), {"num_cpus": 1, **said})
 
 
 def check_address(address: str | None) -> None:
@@ -85,12 +87,12 @@ def check_address(address: str | None) -> None:
         )
 
 
-def joined(chosen: Settings | None, workers: list[tuple[str, int]], patience: float) -> Cluster:
-    """The cluster for a job's workers: the name of each step and how many workers it has. Raises ``SubmitError`` if
-    there is none, or if they can never have what they take."""
-    cluster = Cluster(chosen or settings({}), patience)
+def joined(chosen: Settings | None, demands: list[Demand], patience: float, logger: logging.Logger) -> Cluster:
+    """The cluster for a job's workers. Raises ``SubmitError`` if there is none, or if they can never have what they
+    take."""
+    cluster = Cluster(chosen or settings({}), patience, logger)
     try:
-        cluster.check([(step, count, cluster.settings.takes) for step, count in workers])
+        cluster.prepare(demands)
     except BaseException:
         cluster.leave()
         raise
@@ -100,13 +102,21 @@ def joined(chosen: Settings | None, workers: list[tuple[str, int]], patience: fl
 class Cluster:
     """A cluster, while a job uses it."""
 
-    def __init__(self, chosen: Settings, patience: float) -> None:
+    def __init__(self, chosen: Settings, patience: float, logger: logging.Logger) -> None:
         self.settings = chosen
+        self._logger = logger
         #: How long a worker may take to be there, in seconds.
         self.patience = patience
         #: The id of the job, when it is known.
         self.job = ""
-        self._numbers = itertools.count()
+        #: Of actors, whose names are of their job.
+        self.numbers = itertools.count()
+        #: Where the workers of each step and service run; and the placement groups of the job.
+        self.places: dict[Any, OnRay] = {}
+        self._groups: list[Any] = []
+        self._lock = threading.Lock()
+        #: What was said to be waited for.
+        self._waits_for: set[str] = set()
         self._before = _Host()
         try:
             self.ray: Any = importlib.import_module("ray")
@@ -150,50 +160,79 @@ class Cluster:
         if address != used:
             raise SubmitError(f"this process uses the Ray cluster at {used} already, and not the one at {address}")
 
-    def check(self, demands: list[tuple[str, int, dict[str, Any]]]) -> None:
-        """Raises ``SubmitError`` for workers that can never have what they are to take: the name of a step, how many
-        workers it has, and what each takes."""
+    def prepare(self, demands: list[Demand]) -> None:
+        """Checks what the workers of a job take, and makes their places."""
+        demands = [demand._replace(takes=self._whole(demand.takes)) for demand in demands]
+        self.check(demands)
+        for demand in demands:
+            options = {name: given for name, given in demand.takes.items() if name != "placement_group"}
+            if (how := demand.takes.get("placement_group")) is not None:
+                bundles = [amounts(demand.takes)] * demand.workers
+                group = self.ray.util.placement_group(bundles, how, name=f"sage {demand.name}")
+                self._groups.append(group)
+                strategies: Any = importlib.import_module("ray.util.scheduling_strategies")
+                options["scheduling_strategy"] = strategies.PlacementGroupSchedulingStrategy(group)
+            self.places[demand.of] = OnRay(self, demand, options)
+
+    def _whole(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """What a worker takes whose step says a part of it."""
+        said = dict(self.settings.takes)
+        if "placement_group" in own or "scheduling_strategy" in own:
+            said.pop("placement_group", None)
+            said.pop("scheduling_strategy", None)
+        return {**said, **own}
+
+    def check(self, demands: list[Demand]) -> str | None:
+        """Raises ``SubmitError`` for workers that can never have what they are to take. If the cluster grows by itself,
+        says what is waited for instead."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        has = {name: sum(node.get(name, 0.0) for node in nodes) for name in {name for node in nodes for name in node}}
-        asked = {name for _, _, takes in demands for name in _amounts(takes)}
-        told = sorted((name, amount) for name, amount in has.items() if name in asked or not _is_internal(name))
-        shown = ", ".join(f"{name} {amount:g}" for name, amount in told)
-        total: dict[str, float] = {}
-        for step, count, takes in demands:
-            needs = _amounts(takes)
-            for name, amount in needs.items():
-                total[name] = total.get(name, 0.0) + amount * count
-            if not any(all(node.get(name, 0.0) >= amount for name, amount in needs.items()) for node in nodes):
-                lacks = ", ".join(f"{name} {amount:g}" for name, amount in needs.items())
-                raise SubmitError(f"a worker of `{step}` takes {lacks}, which no node has; the cluster has {shown}")
-        for name, amount in total.items():
-            if amount > has.get(name, 0.0) + 1e-9:
-                raise SubmitError(
-                    f"the workers of this job take {name} {amount:g} at once; the cluster has {shown}: say less "
-                    "`parallelism`, or a smaller `num_cpus` in `ray` of `config`"
-                )
+        why = refused(demands, nodes)
+        if why is None:
+            return None
+        has: dict[str, float] = {}
+        asked = {name for demand in demands for name in amounts(demand.takes)}
+        for name, amount in (item for node in nodes for item in node.items()):
+            if name in asked or not _is_internal(name):
+                has[name] = has.get(name, 0.0) + amount
+        why = f"{why}; the cluster has {shown(dict(sorted(has.items())))}"
+        if not grows(self.ray):
+            raise SubmitError(f"{why}: say less by `ray`, of a step or of `config`, or less `parallelism`")
+        if why not in self._waits_for:
+            self._waits_for.add(why)
+            self._logger.warning("%s; it grows by itself, which is waited for up to %g s", why, self.patience)
+        return why
 
-    def worker(self, name: str, replica: int, pause: Any) -> Actor:
-        """Starts a worker for a replica of an operator."""
-        from ._actors import Actor
-
-        told, takes = f"sage {self.job} {name} {replica} {next(self._numbers)}", self.settings.takes
-        return Actor(self, told, takes, lambda: self.check([(name, 1, takes)]), pause, self.patience)
+    def check_there(self, demand: Demand) -> str | None:
+        """As ``check``, of a worker that waits for its place. A node that does not answer is none, though Ray may say
+        that only after a while."""
+        why = self.check([demand])
+        if why is None:
+            needs = amounts(demand.takes)
+            nodes = [_node(node) for node in self.ray.nodes() if node["Alive"] and fit(node["Resources"], needs)]
+            if not any(node.is_there() for node in nodes):
+                raise SubmitError(f"{demand.one} takes {shown(needs)}, and no node that has it answers")
+        return why
 
     def node(self, name: str) -> Node | None:
         """A node, by its id."""
-        for told in self.ray.nodes():
-            if told["NodeID"] == name:
-                return Node(name, told["NodeManagerAddress"], told["NodeManagerPort"])
-        return None
+        return next((_node(told) for told in self.ray.nodes() if told["NodeID"] == name), None)
 
     @property
     def host(self) -> str:
         """The address of this node, where workers reach it."""
         return str(self.ray.util.get_node_ip_address())
 
+    def release(self) -> None:
+        """Removes the placement groups."""
+        with self._lock:
+            groups, self._groups = self._groups, []
+            for group in groups:
+                with suppress(Exception):  # the program has left the cluster
+                    self.ray.util.remove_placement_group(group)
+
     def leave(self) -> None:
         """The job is over: ends the cluster if it was begun for it, or leaves it."""
+        self.release()
         if self._is_ours:
             try:
                 self.ray.shutdown()
@@ -201,14 +240,50 @@ class Cluster:
                 self._before.restore()
 
 
-def _amounts(takes: Mapping[str, Any]) -> dict[str, float]:
-    named = {"CPU": takes.get("num_cpus"), "GPU": takes.get("num_gpus"), "memory": takes.get("memory")}
-    named.update(takes.get("resources") or {})
-    return {name: float(amount) for name, amount in named.items() if amount}
+class OnRay:
+    """The place of the workers of a step or of a service."""
+
+    def __init__(self, cluster: Cluster, demand: Demand, options: dict[str, Any]) -> None:
+        self._cluster = cluster
+        self._demand = demand
+        #: As ``ray.remote`` takes them.
+        self._options = options
+
+    def start(self, name: str, replica: int, pause: Pause | None, program: str, left: float | None) -> Actor:
+        """See ``Place``."""
+        from ._actors import Actor
+
+        cluster = self._cluster
+        options = {"name": f"sage {cluster.job} {name} {replica} {next(cluster.numbers)}", **self._options}
+        patience = cluster.patience if left is None else left
+        return Actor(cluster, options, lambda: cluster.check_there(self._demand), pause, patience, program)
+
+
+def grows(ray: Any) -> bool:
+    """Whether a cluster begins more nodes by itself when they are needed, as far as it tells: there are two versions of
+    what begins them, and services that sell clusters say it in a third way."""
+    with suppress(Exception):  # of parts of Ray's that are its own, and may be others in another version
+        config = importlib.import_module("ray._private.state").state.get_cluster_config()
+        if config is not None:
+            kinds = config.node_group_configs
+            return any(kind.max_count == -1 or kind.max_count > kind.min_count for kind in kinds)
+        if importlib.import_module("ray.autoscaler.v2.utils").is_autoscaler_v2(fetch_from_server=True):
+            return any("ray.io/node-group" in node["Labels"] for node in ray.nodes())
+        store = importlib.import_module("ray.experimental.internal_kv")
+        told = json.loads(store._internal_kv_get("__autoscaling_status") or "{}")
+        found = (told.get("autoscaler_report") or {}).get("node_type_mapping") or {}
+        # Nodes that were begun by hand are of a kind of their own each.
+        return any(kind != f"node_{node}" for node, kind in found.items())
+    return False
+
+
+def _node(told: Mapping[str, Any]) -> Node:
+    return Node(told["NodeID"], told["NodeManagerAddress"], told["NodeManagerPort"])
 
 
 def _is_internal(name: str) -> bool:
-    return name.startswith("node:") or name in ("memory", "object_store_memory")
+    # Those of placement groups as well.
+    return name.startswith(("node:", "bundle_group_")) or "_group_" in name or name in _OF_MACHINE
 
 
 class _Host:
