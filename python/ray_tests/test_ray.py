@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import ray
-from elsewhere import failed, hang, wait_for
+from elsewhere import children, failed, hang, wait_for
 from ray.cluster_utils import Cluster
 
 from sage import BaseService, DataStream, JobFailed, LocalEnvironment, MapFunction, SubmitError, WorkerLost
@@ -41,13 +41,21 @@ def nothing_left(cluster: Cluster) -> Iterator[None]:
 
 
 def _actor_processes() -> list[int]:
-    found = []
+    """Those of this cluster: others may run on this machine."""
+    found, ours = [], children()
+    logs = str(ray._private.worker._global_node.get_session_dir_path())
     for folder in filter(str.isdigit, os.listdir("/proc")):
         try:
             line = Path(f"/proc/{folder}/cmdline").read_bytes() or Path(f"/proc/{folder}/comm").read_bytes()
         except OSError:
             continue
-        if b"SageWorker" in line:
+        if b"SageWorker" not in line:
+            continue
+        try:
+            is_ours = int(folder) in ours or os.readlink(f"/proc/{folder}/fd/2").startswith(logs)
+        except OSError:
+            is_ours = False
+        if is_ours:
             found.append(int(folder))
     return found
 
