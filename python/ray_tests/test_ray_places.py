@@ -262,6 +262,21 @@ def test_a_service_whose_actor_dies_is_lost_and_its_calls_fail(env: RayEnvironme
     assert error.report.services["db"]["state"] == "lost"
 
 
+def test_another_actor_takes_the_place_of_one_that_dies(env: RayEnvironment, tmp_path: Path) -> None:
+    class DiesOnce(BaseService):
+        def process(self, n: int) -> int:
+            if not (tmp_path / "died").exists():
+                (tmp_path / "died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return n
+
+    db = env.service("db", DiesOnce, isolated=True, restarts=1)
+    records = env.from_batch(range(3)).map(lambda n: db.process(n), on_error="skip").collect()
+    error = failed(env)
+    assert records == [1, 2] and "its cleanup could not run" in str(error.report)
+    assert [each["guard"] for each in error.report.data["workers"] if each["operator"] == "db"] == ["ray", "ray"]
+
+
 def test_a_hook_that_hangs_is_ended_with_its_actor(tmp_path: Path) -> None:
     class Hangs(BaseService):
         def cleanup(self) -> None:
