@@ -103,6 +103,26 @@ def test_steps_and_services_that_have_no_place_together_are_refused_at_once(env:
     assert time.monotonic() - begun < 2
 
 
+# Before any node is lost: Ray gives up what it has sent to one that it does not know to be gone.
+def test_what_is_in_use_is_waited_for_and_told(env: RayEnvironment) -> None:
+    class Holder:
+        """Takes all that there is."""
+
+        def is_there(self) -> bool:
+            return True
+
+    holder = ray.remote(Holder).options(num_cpus=4).remote()
+    ray.get(holder.is_there.remote())
+    try:
+        env.config["timeouts"] = {"setup": 1.0}
+        env.service("db", BaseService, isolated=True)
+        env.from_batch([1]).map(given).collect()
+        error = failed(env)
+    finally:
+        ray.kill(holder)
+    assert re.search("Ray has not placed a worker within .* s: what it takes is in use", str(error))
+
+
 # Placed.
 
 
@@ -290,22 +310,3 @@ def test_a_hook_that_hangs_is_ended_with_its_actor(tmp_path: Path) -> None:
     assert report.services["db"]["state"] == "abandoned" and report.data["left"] == []
     ends = {each["operator"]: each["end"] for each in report.data["workers"]}
     assert ends["db"] == "was killed"
-
-
-def test_what_is_in_use_is_waited_for_and_told(env: RayEnvironment) -> None:
-    class Holder:
-        """Takes all that there is."""
-
-        def is_there(self) -> bool:
-            return True
-
-    holder = ray.remote(Holder).options(num_cpus=4).remote()
-    ray.get(holder.is_there.remote())
-    try:
-        env.config["timeouts"] = {"setup": 1.0}
-        env.service("db", BaseService, isolated=True)
-        env.from_batch([1]).map(given).collect()
-        error = failed(env)
-    finally:
-        ray.kill(holder)
-    assert re.search("Ray has not placed a worker within .* s: what it takes is in use", str(error))
