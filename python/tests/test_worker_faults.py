@@ -295,7 +295,7 @@ def test_a_worker_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch,
 def test_what_does_not_speak_as_a_worker_is_refused(
     monkeypatch: pytest.MonkeyPatch, workers: LocalEnvironment, code: str, why: str, options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr("sage._worker_process.command", lambda _="": [sys.executable, "-c", code])
+    monkeypatch.setattr("sage._processes.command", lambda _="": [sys.executable, "-c", code])
     workers.from_batch([1]).map(lambda n: n, name="stranger", **options).collect()
     error = failed(workers)
     assert why in str(error) and "`stranger`" in str(error) and error.report.data["left"] == []
