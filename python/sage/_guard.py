@@ -90,6 +90,7 @@ def main() -> None:
         return
     except OSError:
         pass  # before Linux 5.3, and in some sandboxes, the socket alone tells
+    _reap()  # the first worker may have ended before there was a handler
     while True:
         for descriptor, _ in poll.poll():
             if descriptor == wakes:
