@@ -90,22 +90,45 @@ pub(crate) fn drop_record(drop: impl FnOnce()) {
     crate::guarded::drop_guarded(None, drop);
 }
 
-/// How often a reader of a lane looks again before it parks.
-pub(crate) const SPINS: usize = 64;
+/// How often a thread looks again before it parks.
+const SPINS: usize = 64;
 
 /// How often it then lets others run and looks again, before it parks. Waking a thread that has parked takes tens of
 /// microseconds on a virtual machine, which is most of what a small job takes.
-pub(crate) const YIELDS: usize = 50;
+const YIELDS: usize = 50;
+
+/// Looks for a short while whether something has come, for which it is not worth to park.
+#[inline]
+pub(crate) fn comes_soon(mut has_come: impl FnMut() -> bool) -> bool {
+    for _ in 0..SPINS {
+        if has_come() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    for _ in 0..YIELDS {
+        if has_come() {
+            return true;
+        }
+        thread::yield_now();
+    }
+    false
+}
 
 /// A hundred years: what a longer duration from a user is taken as, so that a clock can be moved on by it.
 pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Parks the calling thread while `pending` holds, for `interval` at most.
 pub(crate) fn park_for(interval: Duration, pending: impl Fn() -> bool) {
+    pause_for(interval, pending, park_within);
+}
+
+/// As [`park_for`], by a wait of another kind: `pause`, for so long at most.
+pub(crate) fn pause_for(interval: Duration, pending: impl Fn() -> bool, pause: impl Fn(Option<Duration>)) {
     let deadline = Instant::now() + interval.min(FOREVER);
     while pending() {
         match deadline.checked_duration_since(Instant::now()) {
-            Some(left) if !left.is_zero() => thread::park_timeout(left),
+            Some(left) if !left.is_zero() => pause(Some(left)),
             _ => return,
         }
     }

@@ -11,9 +11,8 @@ use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
-use crate::bell::Bell;
-use crate::clock::{Clock, Rouse};
-use crate::sync::{Arc, AtomicU8, Mutex, Ordering, Thread, lock, thread};
+use super::clock::{Clock, Rouse};
+use super::sync::{Arc, AtomicU8, Bell, Mutex, Ordering, Thread, lock, thread};
 pub use reason::StopReason;
 pub use works_for::WorksFor;
 

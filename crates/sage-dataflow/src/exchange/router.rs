@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
-use super::lane::{Pushed, Refused, Writer};
+use super::lane::{Dealer, Pushed, Refused, Writer};
 use crate::chain::{Fault, Position, Push, Signal, Stop, TaskContext};
 use crate::exchange::Waiting;
 use crate::guarded::Guarded;
@@ -119,67 +119,20 @@ macro_rules! lanes_end_of_chain {
     };
 }
 
-/// Each record to the next lane, but for those that have no room: a slow replica holds up no other. Also the router to
-/// a single lane, which lies apart, so that its chain can keep it in registers.
+/// Each record to the next lane, but for those that have no room. Also the router to a single lane, which lies apart, so
+/// that its chain can keep it in registers.
 pub struct RoundRobin<T> {
     single: Option<LaneWriter<T>>,
     lanes: Lanes<T>,
-    /// The lane of the next record. It has room, unless the last push asked for attention.
-    next: usize,
-    /// Which lanes had none when they were last looked at, and how many these are.
-    full: Box<[bool]>,
-    count: usize,
+    dealer: Dealer,
 }
 
 impl<T: Send> RoundRobin<T> {
     /// Starts at lane `first`, so that the replicas of a chain do not all begin with the same one.
     pub(crate) fn new(mut lanes: Lanes<T>, first: usize) -> Self {
-        let next = first % lanes.all.len();
+        let dealer = Dealer::new(lanes.all.len(), first);
         let single = if lanes.all.len() == 1 { lanes.all.pop() } else { None };
-        let full = vec![false; lanes.all.len()].into();
-        Self { single, lanes, next, full, count: 0 }
-    }
-
-    /// Goes on to the next lane that has room. Asks for attention if there is none.
-    #[cold]
-    #[inline(never)]
-    fn pass_over(&mut self, pushed: Pushed, lane: usize) -> Result<(), Fault> {
-        if pushed == Pushed::Attend {
-            self.look(lane)?;
-        }
-        self.next = (lane + 1) % self.full.len();
-        let has_room = self.find()?;
-        // Where nobody reads the lane, it is asked whether anybody wants more.
-        passed(if has_room && !self.lanes.all[self.next].reader_gone() { Pushed::Done } else { Pushed::Attend })
-    }
-
-    /// Goes on to a lane that has room, from the next one on. Returns whether there is one.
-    fn find(&mut self) -> Result<bool, Fault> {
-        for _ in 0..self.full.len() {
-            if !self.full[self.next] || self.look(self.next)? {
-                return Ok(true);
-            }
-            self.next = (self.next + 1) % self.full.len();
-        }
-        Ok(false)
-    }
-
-    /// Attends to a lane, and says whether it has room. One that nobody reads has: it takes its part of the records.
-    fn look(&mut self, lane: usize) -> Result<bool, Fault> {
-        let full = match self.lanes.all[lane].attend_now() {
-            Ok(()) | Err(Refused::ReaderGone) => false,
-            Err(Refused::Full) => true,
-            Err(refused) => return Err(stopped(refused)),
-        };
-        self.mark(lane, full);
-        Ok(!full)
-    }
-
-    fn mark(&mut self, lane: usize, full: bool) {
-        if self.full[lane] != full {
-            self.full[lane] = full;
-            self.count = if full { self.count + 1 } else { self.count - 1 };
-        }
+        Self { single, lanes, dealer }
     }
 
     fn each(&mut self) -> impl Iterator<Item = &mut LaneWriter<T>> {
@@ -193,13 +146,7 @@ impl<T: Send> Push<T> for RoundRobin<T> {
         if let Some(lane) = &mut self.single {
             return passed(lane.push(record));
         }
-        let lane = self.next;
-        let pushed = self.lanes.all[lane].push(record);
-        if pushed == Pushed::Done && self.count == 0 {
-            self.next = if lane + 1 == self.lanes.all.len() { 0 } else { lane + 1 };
-            return Ok(());
-        }
-        self.pass_over(pushed, lane)
+        self.dealer.push(&mut self.lanes.all, record).map_err(stopped).and_then(passed)
     }
 
     fn open(&mut self, _at: &mut Position) -> Result<(), Fault> {
@@ -210,17 +157,10 @@ impl<T: Send> Push<T> for RoundRobin<T> {
     #[inline(always)]
     fn attend(&mut self, _at: &mut Position) -> Result<(), Fault> {
         match &mut self.single {
-            Some(lane) => lane.attend().map_err(stopped),
-            None => {
-                while !self.find()? {
-                    LaneWriter::park_for_any(&mut self.lanes.all).map_err(stopped)?;
-                }
-                if self.lanes.all[self.next].reader_gone() && !self.lanes.wanted(false) {
-                    return Err(stopped(Refused::ReaderGone));
-                }
-                Ok(())
-            }
+            Some(lane) => lane.attend(),
+            None => self.dealer.attend(&mut self.lanes.all),
         }
+        .map_err(stopped)
     }
 
     fn wanted(&self, outside: bool) -> bool {

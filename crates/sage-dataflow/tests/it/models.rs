@@ -2,9 +2,13 @@
 //!
 //! Each module includes the engine's own source file and gives it, as `super::sync`, the checker's primitives.
 
+mod beside;
+mod dealer;
 mod feedback;
 mod gate;
 mod lane;
 mod life;
 mod rendezvous;
+mod under_loom;
+mod under_shuttle;
 mod wakes;

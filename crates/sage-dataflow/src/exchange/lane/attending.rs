@@ -18,7 +18,7 @@ pub(super) struct Far<T, W> {
     pub(super) allowed_before: usize,
     pub(super) brisk: bool,
     pub(super) pace: Pace,
-    /// Whether it waits for room; and if it does not, at which bound it would have.
+    /// Whether it waits for room, and at which bound there was none when it was last looked for.
     pub(super) waits: bool,
     pub(super) bound: BlockedBy,
     /// Set once the lane takes no more records.

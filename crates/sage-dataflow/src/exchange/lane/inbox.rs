@@ -1,12 +1,13 @@
 //! The input of a task: the reading ends of all the lanes that lead to it, and the waiting for them.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::allowance::Allowance;
 use super::between::{Between, Numbered, PerNumbered, Watermark};
 use super::reader::{Found, Reader, Taker};
-use super::sync::{Arc, Bell, Instant, Ordering, SPINS, YIELDS, fence, park_for, park_within, thread};
+use super::sync::{Arc, Bell, Ordering, comes_soon, fence, park_within, pause_for, thread};
 use super::{ANY, BROKEN, FULL, GONE, RUNNING, ReaderState};
 
 /// The records a reader must have taken in one go to count its stream as fast.
@@ -222,56 +223,47 @@ impl<T> Inbox<T> {
         !self.flush_interval.is_zero()
     }
 
-    /// As [`wait`](Self::wait), or until `rest` says that something else has come. It waits for that, for so long at
-    /// most, and returns when the bell rings.
+    /// Waits until a look may find something or the thread is unparked for another reason. Returns at
+    /// once when `interrupted` says so, and after `limit` at the latest.
+    pub(crate) fn wait(&mut self, interrupted: impl Fn() -> bool, limit: Option<Duration>) {
+        if comes_soon(|| self.ready() || interrupted()) {
+            return;
+        }
+        self.signal.reader.get_or_init(thread::current);
+        self.wait_for(if self.eager { ANY } else { FULL }, interrupted, limit, park_within);
+    }
+
+    /// As [`wait`](Self::wait), for something else besides. `pause` waits for that, for so long at most, and returns
+    /// whether it has come; early when the bell rings.
     pub(crate) fn wait_by(
         &mut self,
         bell: &Arc<Bell>,
         interrupted: impl Fn() -> bool,
         limit: Option<Duration>,
-        mut rest: impl FnMut(Option<Duration>) -> bool,
+        pause: impl Fn(Option<Duration>) -> bool,
     ) {
         self.signal.bell.get_or_init(|| bell.clone());
         self.hurry();
-        self.announce(ANY);
-        let began = Instant::now();
-        let mut left = Some(self.flush_interval);
-        while !self.ready() && self.signal.mode.load(Ordering::Acquire) == ANY && !interrupted() {
-            if rest(left.into_iter().chain(limit).min()) || (left.is_none() && limit.is_some()) {
-                break;
-            }
-            // Only a look after the first interval may be followed by a wait without limit.
-            let passed = Instant::now().duration_since(began);
-            left = self.flush_interval.checked_sub(passed).filter(|left| !left.is_zero());
-        }
-        self.signal.mode.store(RUNNING, Ordering::Relaxed);
+        let has_come = Cell::new(false);
+        self.wait_for(ANY, || has_come.get() || interrupted(), limit, |limit| has_come.set(pause(limit)));
     }
 
-    /// Waits until a look may find something or the thread is unparked for another reason. Returns at
-    /// once when `interrupted` says so, and after `limit` at the latest.
-    pub(crate) fn wait(&mut self, interrupted: impl Fn() -> bool, limit: Option<Duration>) {
-        for _ in 0..SPINS {
-            if self.ready() {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-        for () in std::iter::repeat_n((), YIELDS) {
-            if self.ready() || interrupted() {
-                return;
-            }
-            thread::yield_now();
-        }
-        self.signal.reader.get_or_init(thread::current);
-        let mode = if self.eager { ANY } else { FULL };
+    fn wait_for(
+        &mut self,
+        mode: u8,
+        interrupted: impl Fn() -> bool,
+        limit: Option<Duration>,
+        pause: impl Fn(Option<Duration>),
+    ) {
         self.announce(mode);
         if !self.ready() {
             let signal = &self.signal;
             let waiting = || signal.mode.load(Ordering::Acquire) == mode && !interrupted();
-            park_for(self.flush_interval, waiting);
+            let interval = limit.map_or(self.flush_interval, |limit| limit.min(self.flush_interval));
+            pause_for(interval, waiting, &pause);
             if waiting() && !self.ready() {
                 match mode {
-                    ANY => park_within(limit),
+                    ANY => pause(limit),
                     _ => self.overdue = Some(0),
                 }
             }

@@ -47,6 +47,7 @@
 pub(super) mod allowance;
 mod attending;
 mod block;
+mod dealer;
 mod inbox;
 mod reader;
 mod room;
@@ -64,6 +65,7 @@ use sync::{
 
 use super::metrics::BlockedBy;
 use super::{between, metrics, sync};
+pub(crate) use dealer::Dealer;
 pub(crate) use inbox::{Inbox, Polled};
 pub(crate) use reader::{Reader, Taker};
 pub(crate) use tally::Tally;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::attending::Far;
 use super::block::Block;
 use super::metrics::BlockedBy;
-use super::sync::{Instant, Ordering, SPINS, YIELDS, fence, thread};
+use super::sync::{Instant, Ordering, comes_soon, fence};
 use super::{RUNNING, Refused, Wait};
 
 /// A reader that releases a block within this time is fast: what is in flight then is milliseconds of work.
@@ -202,17 +202,7 @@ impl<T, W: Wait> Far<T, W> {
     }
 
     fn wait_for_room(&mut self, bound: BlockedBy, has_room: impl Fn(&Self) -> bool) -> Result<(), Refused> {
-        if !self.waits {
-            self.bound = bound;
-            return self.wait_at(bound, has_room);
-        }
-        let began = Instant::now();
-        let waited = self.wait_at(bound, has_room);
-        self.wait.was_blocked(bound, Instant::now().duration_since(began));
-        waited
-    }
-
-    fn wait_at(&mut self, bound: BlockedBy, has_room: impl Fn(&Self) -> bool) -> Result<(), Refused> {
+        self.bound = bound;
         loop {
             if self.wait.interrupted() {
                 return Err(Refused::Interrupted);
@@ -228,37 +218,24 @@ impl<T, W: Wait> Far<T, W> {
                 // The reader unparks it all the same.
                 return Err(Refused::Full);
             }
-            if bound == BlockedBy::Blocks || !self.is_called() {
-                self.wait.park_blocked();
-            }
+            Self::park(&mut [self]);
         }
     }
 
-    /// Whether the reader has said, since the lane was found full, that it has room.
-    pub(super) fn was_called(&self) -> bool {
-        !self.lane.writer_waits.load(Ordering::Acquire)
-    }
-
-    /// Whether the reader called within a short while: a quick one is allowed more and more, and each time calls at
-    /// once.
-    fn is_called(&mut self) -> bool {
-        let waits = || self.lane.writer_waits.load(Ordering::Acquire);
-        if self.brisk {
-            for _ in 0..SPINS {
-                if !waits() {
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-            for () in std::iter::repeat_n((), YIELDS) {
-                if !waits() {
-                    return true;
-                }
-                thread::yield_now();
-            }
+    /// Parks the thread, as all of `these` lanes were found full since it last parked. It may be unparked early.
+    pub(super) fn park(these: &mut [&mut Self]) {
+        let (began, bound) = (Instant::now(), these[0].bound);
+        // A reader says that it has room. A quick one is allowed more and more, and does so at once each time; but the
+        // blocks of a single lane take longer.
+        let is_called = || these.iter().any(|far| !far.lane.writer_waits.load(Ordering::Acquire));
+        let looks = bound != BlockedBy::Blocks || these.len() > 1;
+        let is_brisk = looks && these.iter().any(|far| far.brisk);
+        let called = is_brisk && comes_soon(is_called) || looks && is_called();
+        these.iter_mut().for_each(|far| far.brisk = called);
+        if !called {
+            these[0].wait.park_blocked();
         }
-        self.brisk = !waits();
-        self.brisk
+        these[0].wait.was_blocked(bound, Instant::now().duration_since(began));
     }
 }
 

@@ -5,7 +5,7 @@ use super::attending::Far;
 use super::between::Between;
 use super::block::{Block, RecordSlot};
 use super::room::Weighing;
-use super::sync::{Arc, Instant, Ordering, YIELDS, publish_fence, thread};
+use super::sync::{Arc, Ordering, publish_fence, thread};
 use super::{FINISHED, Lane, Pushed, ReaderState, Refused, Wait};
 
 /// The sending half of a lane. Call [`Writer::open`] before the first push.
@@ -114,28 +114,8 @@ impl<T, W: Wait> Writer<T, W> {
     }
 
     /// Parks the thread, as all of `these` lanes were found full since it last parked. It may be unparked early.
-    pub(crate) fn park_for_any(these: &mut [Self]) -> Result<(), Refused> {
-        let [first, ..] = these else { return Ok(()) };
-        if first.far.wait.interrupted() {
-            return Err(Refused::Interrupted);
-        }
-        let (began, bound) = (Instant::now(), first.far.bound);
-        // As in the wait for one of them.
-        let brisk = these.iter().any(|lane| lane.far.brisk);
-        let mut looks = if brisk { YIELDS } else { 0 };
-        let called = || these.iter().any(|lane| lane.far.was_called());
-        while looks > 0 && !called() {
-            thread::yield_now();
-            looks -= 1;
-        }
-        let called = called();
-        these.iter_mut().for_each(|lane| lane.far.brisk = called);
-        let [first, ..] = these else { return Ok(()) };
-        if !called {
-            first.far.wait.park_blocked();
-        }
-        first.far.wait.was_blocked(bound, Instant::now().duration_since(began));
-        Ok(())
+    pub(super) fn park_for_any(these: &mut [Self]) {
+        Far::park(&mut these.iter_mut().map(|lane| &mut *lane.far).collect::<Vec<_>>());
     }
 
     /// Puts a watermark or a signal behind all that was written. May wait for room, as [`Writer::attend`] does; the

@@ -134,7 +134,7 @@ fn contract_09_actions_run_after_cleanup_on_every_ordinary_end_and_may_register_
 
 #[test]
 fn contract_09_actions_run_though_cleanup_hangs() {
-    leak_free(|_| {
+    leak_free(|watch| {
         // A backtrace takes longer than the deadline.
         std::panic::set_hook(Box::new(|_| {}));
         for fails in ["nothing", "an action", "all"] {
@@ -178,6 +178,7 @@ fn contract_09_actions_run_though_cleanup_hangs() {
             gate.open();
             journal.await_events("db cleanup ended", 1);
             journal.await_events("first action", 1);
+            watch.await_left(&[]);
         }
         drop(std::panic::take_hook());
     });

@@ -5,79 +5,19 @@
 //! source ══ joint ══ worker (×1 or ×2) ══ head ══ joint
 //! ```
 
-#![expect(dead_code, reason = "the engine's files are compiled whole; a model uses a part of them")]
-#![expect(unreachable_pub, reason = "what the engine's public traits name is public in its file")]
-
-mod sync {
-    pub(crate) use std::sync::OnceLock;
-    pub(crate) use std::time::Instant;
-
-    pub(crate) use shuttle::sync::Arc;
-    pub(crate) use shuttle::sync::atomic::{
-        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence,
-    };
-    pub(crate) use shuttle::thread::{self, Thread};
-
-    pub(crate) const SPINS: usize = 1;
-    pub(crate) const YIELDS: usize = 0;
-
-    /// Shuttle checks orders of events, not accesses.
-    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
-
-    impl<T> UnsafeCell<T> {
-        pub(crate) fn new(value: T) -> Self {
-            Self(std::cell::UnsafeCell::new(value))
-        }
-        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
-            f(self.0.get())
-        }
-        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
-            f(self.0.get())
-        }
-    }
-
-    pub(crate) fn publish_fence() {}
-
-    pub(crate) fn drop_record(drop: impl FnOnce()) {
-        drop();
-    }
-
-    /// Time does not pass in a model: a timed wait ends at once.
-    pub(crate) fn park_for(_interval: std::time::Duration, _pending: impl Fn() -> bool) {
-        thread::yield_now();
-    }
-
-    /// No model waits in poll(2).
-    #[derive(Debug)]
-    pub(crate) struct Bell;
-
-    impl Bell {
-        pub(crate) fn ring(&self) {}
-    }
-
-    pub(crate) fn park_within(limit: Option<std::time::Duration>) {
-        assert!(limit.is_none(), "no model waits for a time");
-        thread::park();
-    }
-}
-
-#[path = "../../../src/between.rs"]
-mod between;
-#[path = "../../../src/exchange/lane/mod.rs"]
-mod engine;
-#[path = "../../../src/metrics.rs"]
-mod metrics;
 #[path = "../../../src/exchange/rounds.rs"]
 mod rounds;
 
 use std::time::Duration;
 
-use between::{Between, Numbered};
-use engine::{Depth, Inbox, Polled, Pushed, Reader, ReaderState, Size, Taker, Wait, Writer, lane};
 use rounds::{Returned, Rounds};
 use shuttle::sync::atomic::{AtomicUsize, Ordering};
 use shuttle::thread;
-use sync::Arc;
+
+use super::under_shuttle::between::{Between, Numbered};
+use super::under_shuttle::engine::{Depth, Inbox, Polled, Pushed, Reader, ReaderState, Size, Wait, Writer, lane};
+use super::under_shuttle::sync::Arc;
+use super::under_shuttle::{Records, TWO};
 
 struct Parking;
 
@@ -86,11 +26,9 @@ impl Wait for Parking {
         false
     }
     fn park_blocked(&mut self) {
-        thread::park();
+        super::under_shuttle::sync::thread::park();
     }
 }
-
-const TWO: Depth = Depth { slow: 2, fast: 2 };
 
 type Out = Writer<u32, Parking>;
 
@@ -98,20 +36,6 @@ fn push(to: &mut Out, record: u32) {
     if to.push(record) == Pushed::Attend {
         to.attend().unwrap_or_else(|_| panic!("no reader ends before its writers"));
     }
-}
-
-struct Records<'a>(&'a mut Vec<u32>);
-
-impl Taker<u32> for Records<'_> {
-    type Refusal = std::convert::Infallible;
-    fn look(&mut self) -> Result<(), Self::Refusal> {
-        Ok(())
-    }
-    fn take(&mut self, record: u32) -> Result<(), Self::Refusal> {
-        self.0.push(record);
-        Ok(())
-    }
-    fn took(&mut self, _count: usize) {}
 }
 
 /// Runs a task until its input ends, or until `probed` ends it.

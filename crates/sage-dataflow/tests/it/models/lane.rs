@@ -1,130 +1,13 @@
 //! A lane under loom: every record once, in order, and nobody sleeps while there is something to do.
 
-#![expect(dead_code, reason = "the engine's file is compiled whole; a model uses a part of it")]
-#![expect(unreachable_pub, reason = "what the engine's public traits name is public in its file")]
-
-mod sync {
-    pub(crate) use std::sync::OnceLock;
-
-    pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::{
-        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence,
-    };
-    pub(crate) use loom::thread::{self, Thread};
-
-    pub(crate) const SPINS: usize = 1;
-    pub(crate) const YIELDS: usize = 0;
-
-    /// Time does not pass in a model.
-    #[derive(Clone, Copy)]
-    pub(crate) struct Instant;
-
-    impl Instant {
-        pub(crate) fn now() -> Self {
-            Self
-        }
-        pub(crate) fn duration_since(self, _earlier: Self) -> std::time::Duration {
-            std::time::Duration::ZERO
-        }
-    }
-
-    pub(crate) fn drop_record(drop: impl FnOnce()) {
-        drop();
-    }
-
-    /// The fence that real machines do without; see the engine's file.
-    pub(crate) fn publish_fence() {
-        fence(Ordering::SeqCst);
-    }
-
-    /// Time does not pass in a model: a timed wait ends at once. It must not yield either: loom would then run the
-    /// writer to its end, and the waits without limit that follow would never be tried.
-    pub(crate) fn park_for(_interval: std::time::Duration, _pending: impl Fn() -> bool) {}
-
-    /// No model waits in poll(2).
-    #[derive(Debug)]
-    pub(crate) struct Bell;
-
-    impl Bell {
-        pub(crate) fn ring(&self) {}
-    }
-
-    pub(crate) fn park_within(limit: Option<std::time::Duration>) {
-        assert!(limit.is_none(), "no model waits for a time");
-        thread::park();
-    }
-}
-
-#[path = "../../../src/between.rs"]
-mod between;
-#[path = "../../../src/exchange/lane/mod.rs"]
-mod engine;
-#[path = "../../../src/metrics.rs"]
-mod metrics;
-
 use std::time::Duration;
 
-use between::{Between, Watermark};
-
-use engine::{Depth, Inbox, Polled, Pushed, ReaderState, Refused, Size, Taker, Wait, Writer, lane};
 use loom::thread;
-use sync::Arc;
 
-struct Parking;
-
-impl Wait for Parking {
-    fn interrupted(&self) -> bool {
-        false
-    }
-    fn park_blocked(&mut self) {
-        thread::park();
-    }
-}
-
-/// How many records were dropped.
-type Drops = std::sync::Arc<std::sync::atomic::AtomicU32>;
-
-/// A record that tells when it is dropped.
-#[derive(Debug)]
-struct Counted(u32, Drops);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    }
-}
-
-fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = Some(preemptions);
-    model.check(check);
-}
-
-const TWO: Depth = Depth { slow: 2, fast: 2 };
-
-/// Pushes as a task does.
-fn push(writer: &mut Writer<Counted, Parking>, record: Counted) -> Result<(), Refused> {
-    match writer.push(record) {
-        Pushed::Done => Ok(()),
-        Pushed::Attend => writer.attend(),
-    }
-}
-
-/// Takes all it is given.
-struct All<'a>(&'a mut Vec<u32>);
-
-impl Taker<Counted> for All<'_> {
-    type Refusal = std::convert::Infallible;
-    fn look(&mut self) -> Result<(), Self::Refusal> {
-        Ok(())
-    }
-    fn take(&mut self, record: Counted) -> Result<(), Self::Refusal> {
-        self.0.push(record.0);
-        Ok(())
-    }
-    fn took(&mut self, _count: usize) {}
-}
+use super::under_loom::between::{Between, Watermark};
+use super::under_loom::engine::{Depth, Inbox, Polled, ReaderState, Size, Writer, lane};
+use super::under_loom::sync::Arc;
+use super::under_loom::{All, Counted, Drops, Parking, TWO, model, push};
 
 /// Reads until the end; `Err` if the writer gave up.
 fn read_all(mut inbox: Inbox<Counted>) -> Result<Vec<u32>, Vec<u32>> {
