@@ -1,0 +1,48 @@
+//! The `sage` command as a library: the binary calls [`main`], and so does whoever hosts it.
+//!
+//! `sage run` starts a program and is its reaper: see `run`.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod run;
+
+/// Runs jobs, and ends all that they leave.
+#[derive(Debug, Parser)]
+#[command(name = "sage", version, after_help = EXIT_CODES)]
+struct Sage {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    it succeeded, and left nothing
+  1    it failed, or was cancelled, timed out or killed
+  2    the command line is wrong
+  3    something is left, or was and had to be ended
+  130  ended by SIGINT
+  143  ended by SIGTERM";
+
+/// Runs the command with these arguments, of which the first is its own name, and returns its exit code. `python` is
+/// the interpreter for Python programs that are started without saying which: without it, that of the active virtual
+/// environment, or `python3`.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, python: Option<&Path>) -> ExitCode {
+    let code = match Sage::try_parse_from(arguments) {
+        Ok(Sage { command: Command::Run(args) }) => run::run(&args, python),
+        Err(error) => {
+            // Nobody reads what cannot be written.
+            let _ = error.print();
+            error.exit_code().try_into().unwrap_or(2)
+        }
+    };
+    ExitCode::from(code)
+}

@@ -1,0 +1,7 @@
+//! The `sage` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sage_cli::main(std::env::args_os(), None)
+}

@@ -1,0 +1,5 @@
+//! The `sage` command as its users have it: arguments, output, exit codes, signals, and what is left.
+
+mod marked;
+mod run;
+mod terminal;
