@@ -12,6 +12,7 @@
 //! closed, and `sage run` becomes the parent of what the warden had.
 
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use self::ended::Ended;
@@ -50,14 +51,14 @@ pub(crate) fn run(args: &Args, python: Option<&Path>) -> u8 {
     let program = match Program::find(Path::new(file), arguments, python) {
         Ok(program) => program,
         Err(error) => {
-            eprintln!("sage: {error}");
+            say(&error.to_string());
             return USAGE;
         }
     };
     match reaper::run(&program) {
         Ok(ended) => told(&program, &ended, args.json),
         Err(error) => {
-            eprintln!("sage: {} could not be run: {error}", program.name());
+            say(&format!("{} could not be run: {error}", program.name()));
             1
         }
     }
@@ -66,12 +67,17 @@ pub(crate) fn run(args: &Args, python: Option<&Path>) -> u8 {
 /// The exit code for what the command line has wrong.
 const USAGE: u8 = 2;
 
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "sage: {line}");
+}
+
 fn told(program: &Program, ended: &Ended, json: bool) -> u8 {
     for line in ended.lines(program.name()) {
-        eprintln!("sage: {line}");
+        say(&line);
     }
     if json {
-        println!("{}", ended.json(program.name()));
+        // Nobody reads what cannot be written.
+        let _ = writeln!(io::stdout(), "{}", ended.json(program.name()));
     }
     ended.exit_code()
 }

@@ -215,6 +215,16 @@ fn a_program_that_is_no_program_is_a_failure() {
 }
 
 #[test]
+fn nobody_has_to_read_what_it_says() {
+    let (folder, marked) = (folder(), Marked::new());
+    let run = marked.script(folder.path(), "exit 5");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" >&- 2>&-"]).arg(run.get_program()).args(["run", "--json"]);
+    shell.args(run.get_args().skip(1));
+    assert_eq!(shell.status().expect("the shell runs").code(), Some(1));
+}
+
+#[test]
 fn help_teaches() {
     let output = Marked::new().sage(&["run", "--help"]).output().expect("sage runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
