@@ -76,13 +76,13 @@ fn gathered(link: &Link, signals: &SignalFd, children: &Children) -> Ended {
             continue;
         }
         match link.next() {
-            Some(Told::NotStarted(error)) => ended.not_started = Some(error),
+            Some(Told::NotStarted(error)) => (ended.not_started, is_told) = (Some(error), true),
             Some(Told::Ended(how)) => ended.how = Some(how),
             Some(Told::Left(names)) => (ended.left, is_told) = (names, true),
             None => {
-                // Of a warden that was killed, this process has all that it had.
+                // Of a warden that was killed, this process has all that it had. Another one is about to end.
                 let left = children.end_all(!is_told);
-                ended.is_lost = !is_told && ended.not_started.is_none() && ended.at_once.is_none();
+                ended.is_lost = !is_told && ended.at_once.is_none();
                 ended.left.extend(left);
                 return ended;
             }
