@@ -35,8 +35,8 @@ pub(super) fn run(program: &Program) -> io::Result<Ended> {
     prctl::set_child_subreaper(true)?;
     let children = Children::watch()?;
     let (ours, its) = Link::pair()?;
-    // SAFETY: this process has one thread, or its others hold nothing that the warden needs: it makes system calls, takes
-    // memory, and ends without running what the process has registered for its end.
+    // SAFETY: this process has one thread. The warden makes system calls, takes memory, and ends without running what
+    // the process has registered for its end.
     match unsafe { unistd::fork()? } {
         ForkResult::Child => {
             drop((ours, signals, children));

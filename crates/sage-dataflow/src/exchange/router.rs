@@ -119,8 +119,8 @@ macro_rules! lanes_end_of_chain {
     };
 }
 
-/// Each record to the next lane, but for those that have no room. Also the router to a single lane, which lies apart, so
-/// that its chain can keep it in registers.
+/// Each record to the next lane, but for those that have no room. Also the router to a single lane, which lies apart,
+/// so that its chain can keep it in registers.
 pub struct RoundRobin<T> {
     single: Option<LaneWriter<T>>,
     lanes: Lanes<T>,
