@@ -630,6 +630,8 @@ def main() -> None:
     try:
         with standing_in(link):
             works.run()
+        # One that was sent before the job said that it is over may come late, and is not what has ended this process.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except EOFError:
         os._exit(1)  # the job's process is gone
     except BaseException:
