@@ -14,11 +14,14 @@ use nix::sys::signal::{self, SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-use super::message::How;
+use super::message::{How, Left};
 
 /// How long what is left may take to end by itself, and then after SIGTERM.
 const GRACE: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_millis(700);
+
+/// After so long, what could not be killed is left.
+const LONGEST: Duration = Duration::from_millis(2000);
 
 /// The most that are named.
 const MOST_NAMED: usize = 20;
@@ -45,9 +48,9 @@ impl Children {
         while let Ok(Some(_)) = self.ended.read_signal() {}
     }
 
-    /// Ends all that is below, and returns the names of what did not end by itself: waits a little, asks the rest to
-    /// end, and kills it; or kills all `at_once`.
-    pub(super) fn end_all(&self, at_once: bool) -> Vec<String> {
+    /// Ends all that is below, and returns what did not end by itself: waits a little, asks the rest to end, and kills
+    /// it; or kills all `at_once`.
+    pub(super) fn end_all(&self, at_once: bool) -> Left {
         let begun = Instant::now();
         let mut named: Vec<(Pid, String)> = Vec::new();
         let mut asked: Vec<Pid> = Vec::new();
@@ -56,6 +59,11 @@ impl Children {
                 continue;
             }
             let passed = begun.elapsed();
+            if passed >= LONGEST {
+                let there = children();
+                let (there, ended) = named.into_iter().partition(|(pid, _)| there.contains(pid));
+                return Left { ended: names(ended), there: names(there) };
+            }
             let (is_over, kills) = (at_once || passed >= GRACE, at_once || passed >= GRACE + PATIENCE);
             if is_over {
                 for pid in children() {
@@ -72,27 +80,35 @@ impl Children {
                     }
                 }
             }
-            let until = if is_over { GRACE + PATIENCE } else { GRACE };
-            self.wait(if kills { None } else { Some(until.saturating_sub(passed)) });
+            let until = if kills {
+                LONGEST
+            } else if is_over {
+                GRACE + PATIENCE
+            } else {
+                GRACE
+            };
+            self.wait(until.saturating_sub(passed));
         }
-        let count = named.len();
-        let mut names: Vec<_> = named.into_iter().take(MOST_NAMED).map(|(_, name)| name).collect();
-        if count > MOST_NAMED {
-            names.push(format!("and {} more", count - MOST_NAMED));
-        }
-        names
+        Left { ended: names(named), there: Vec::new() }
     }
 
     /// Waits until a child has ended, or so long.
-    fn wait(&self, limit: Option<Duration>) {
+    fn wait(&self, limit: Duration) {
         let mut asked = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
-        let limit = limit.map_or(PollTimeout::NONE, |limit| {
-            PollTimeout::try_from(limit.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-        });
+        let limit = PollTimeout::try_from(limit.as_millis() + 1).unwrap_or(PollTimeout::MAX);
         // If it is interrupted, the caller looks and waits again.
         let _ = nix::poll::poll(&mut asked, limit);
         self.heed();
     }
+}
+
+fn names(named: Vec<(Pid, String)>) -> Vec<String> {
+    let count = named.len();
+    let mut names: Vec<_> = named.into_iter().take(MOST_NAMED).map(|(_, name)| name).collect();
+    if count > MOST_NAMED {
+        names.push(format!("and {} more", count - MOST_NAMED));
+    }
+    names
 }
 
 /// Reaps those that have ended, and says which and how; `None` when there are no children.

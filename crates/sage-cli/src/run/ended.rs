@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use serde::Serialize;
 
-use super::message::How;
+use super::message::{How, Left};
 
 /// What has become of a program.
 #[derive(Debug, Default)]
@@ -12,8 +12,7 @@ pub(super) struct Ended {
     pub(super) how: Option<How>,
     /// Why it was not started.
     pub(super) not_started: Option<String>,
-    /// What it left, and what had to be ended.
-    pub(super) left: Vec<String>,
+    pub(super) left: Left,
     /// Whether its warden was killed.
     pub(super) is_lost: bool,
     /// The number of the third signal, which ended it at once.
@@ -29,7 +28,9 @@ struct Told<'a> {
     ended: Option<How>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
+    /// What it left and had to be ended, and what could not be.
     left: &'a [String],
+    there: &'a [String],
 }
 
 const FAILED: u8 = 1;
@@ -42,7 +43,8 @@ impl Ended {
         if let Some(number) = self.at_once {
             return by_signal(number);
         }
-        if !self.left.is_empty() && !self.is_lost {
+        let is_left = !self.left.there.is_empty() || !self.left.ended.is_empty() && !self.is_lost;
+        if is_left {
             return UNCLEAN;
         }
         match self.how {
@@ -78,8 +80,12 @@ impl Ended {
             }
             _ => {}
         }
-        if !self.left.is_empty() && !self.is_lost {
-            lines.push(format!("{program} left processes, which were ended: {}", self.left.join(", ")));
+        if !self.left.ended.is_empty() && !self.is_lost {
+            lines.push(format!("{program} left processes, which were ended: {}", self.left.ended.join(", ")));
+        }
+        if !self.left.there.is_empty() {
+            let there = self.left.there.join(", ");
+            lines.push(format!("{program} left processes that could not be killed, and are there: {there}"));
         }
         lines
     }
@@ -94,7 +100,8 @@ impl Ended {
             _ => "failed",
         };
         let (ended, error) = (self.how, self.not_started.as_deref());
-        let told = Told { program, outcome, exit_code, ended, error, left: &self.left };
+        let Left { ended: left, there } = &self.left;
+        let told = Told { program, outcome, exit_code, ended, error, left, there };
         serde_json::to_string(&told).unwrap_or_default()
     }
 }

@@ -14,8 +14,17 @@ pub(super) enum Told {
     NotStarted(String),
     /// It has ended.
     Ended(How),
-    /// Nothing of it is left: those were, and had to be ended.
-    Left(Vec<String>),
+    /// What it left.
+    Left(Left),
+}
+
+/// What a program left, by names of processes.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Left {
+    /// Those had to be ended.
+    pub(super) ended: Vec<String>,
+    /// Those could not be: of another user, or inside a call of the system that does not return.
+    pub(super) there: Vec<String>,
 }
 
 /// How a process has ended.

@@ -78,12 +78,15 @@ fn gathered(link: &Link, signals: &SignalFd, children: &Children) -> Ended {
         match link.next() {
             Some(Told::NotStarted(error)) => (ended.not_started, is_told) = (Some(error), true),
             Some(Told::Ended(how)) => ended.how = Some(how),
-            Some(Told::Left(names)) => (ended.left, is_told) = (names, true),
+            Some(Told::Left(left)) => (ended.left, is_told) = (left, true),
             None => {
                 // Of a warden that was killed, this process has all that it had. Another one is about to end.
                 let left = children.end_all(!is_told);
                 ended.is_lost = !is_told && ended.at_once.is_none();
-                ended.left.extend(left);
+                ended.left.ended.extend(left.ended);
+                // What the warden could not kill has become this one's.
+                ended.left.there.retain(|name| !left.there.contains(name));
+                ended.left.there.extend(left.there);
                 return ended;
             }
         }

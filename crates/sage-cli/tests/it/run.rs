@@ -98,7 +98,7 @@ fn the_outcome_is_told_as_json() {
         serde_json::from_str(text.lines().last().expect("a line")).expect("it is JSON")
     };
     let expected = serde_json::json!({
-        "program": file, "outcome": "succeeded", "exit_code": 0, "ended": {"exited": 0}, "left": [],
+        "program": file, "outcome": "succeeded", "exit_code": 0, "ended": {"exited": 0}, "left": [], "there": [],
     });
     assert_eq!(told("echo out"), expected);
     let killed = told("kill -9 $$");
