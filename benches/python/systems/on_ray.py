@@ -84,7 +84,7 @@ def begin(workers: str, source: Any) -> None:
 
 
 CONTENDERS = {
-    "begin": {**_both(begin), "data": peer.p1},
+    "begin": _both(begin),
     "ints": {**_both(p1), "data": peer.p1},
     "p5": _both(p5),
     "keyed": _both(keyed),
