@@ -55,14 +55,15 @@ impl Children {
         let mut named: Vec<(Pid, String)> = Vec::new();
         let mut asked: Vec<Pid> = Vec::new();
         while let Some(ended) = reap() {
-            if !ended.is_empty() {
-                continue;
-            }
             let passed = begun.elapsed();
             if passed >= LONGEST {
                 let there = children();
-                let (there, ended) = named.into_iter().partition(|(pid, _)| there.contains(pid));
-                return Left { ended: names(ended), there: names(there) };
+                named.retain(|(pid, _)| !there.contains(pid));
+                let there = there.into_iter().map(|pid| (pid, name_of(pid))).collect();
+                return Left { ended: names(named), there: names(there) };
+            }
+            if !ended.is_empty() {
+                continue;
             }
             let (is_over, kills) = (at_once || passed >= GRACE, at_once || passed >= GRACE + PATIENCE);
             if is_over {
