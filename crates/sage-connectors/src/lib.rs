@@ -42,7 +42,7 @@
 //!
 //! A file sink writes to a temporary file in the folder of its target, named `.sage-` with random letters and `.tmp`.
 //! When the sink's own task has processed all of its records, at the end of input or of a
-//! [drain](sage::JobHandle::drain), the sink [finishes](sage::Sink::finish): it writes out what is buffered, syncs the
+//! [drain](sage::JobView::drain), the sink [finishes](sage::Sink::finish): it writes out what is buffered, syncs the
 //! file to the disk (`fsync`), gives it the target's name by one rename, and syncs the folder as far as the file system
 //! can. In every other case `close` removes the temporary file: after a failure or a panic in any task the sink depends
 //! on, after a cancel and a time limit. To end an endless job and have the file, drain it.

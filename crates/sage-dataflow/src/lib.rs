@@ -77,8 +77,8 @@ pub use graph::{Explain, GraphChain, GraphEdge, GraphOperator, GraphService, Gra
 pub use ids::NodeId;
 pub use job::{
     Cause, CauseKind, Changes, Cleanliness, Deadlines, FunctionReport, JobError, JobHandle, JobMetrics, JobReport,
-    JobState, Leftover, OperatorReport, Origin, Outcome, PhaseTimes, PreparedJob, RunError, SignalPolicy, SignalWatch,
-    StateChange, TaskState, Transition, WorkerReport,
+    JobState, JobView, Leftover, OperatorReport, Origin, Outcome, PhaseTimes, PreparedJob, RunError, SignalPolicy,
+    SignalWatch, StateChange, TaskState, Transition, WorkerReport,
 };
 pub use key::KeySelector;
 pub use metrics::BlockedBy;

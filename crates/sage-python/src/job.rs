@@ -279,7 +279,7 @@ impl Job {
 
     /// Ends the sources; what is in flight is finished.
     fn drain(&self, py: Python<'_>) -> PyResult<()> {
-        self.command(py, JobHandle::drain)
+        self.command(py, |job| job.drain())
     }
 
     /// Ends everything; what is in flight is dropped.
@@ -292,12 +292,12 @@ impl Job {
 
     /// Has the sources wait.
     fn pause(&self, py: Python<'_>) -> PyResult<()> {
-        self.command(py, JobHandle::pause)
+        self.command(py, |job| job.pause())
     }
 
     /// Has them go on.
     fn resume(&self, py: Python<'_>) -> PyResult<()> {
-        self.command(py, JobHandle::resume)
+        self.command(py, |job| job.resume())
     }
 
     /// Has `callback` called when the job is over, on a thread of the engine, or at once if it is over.

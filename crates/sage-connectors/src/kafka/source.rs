@@ -43,7 +43,7 @@ type Parse<T> = dyn Fn(&KafkaRecord<'_>) -> Result<T, BoxError> + Send + Sync;
 /// From one run to the next:
 ///
 /// - Offsets are committed once, in `close`, and only if the source's task has ended well: at the end of input, or of a
-///   [drain](sage::JobHandle::drain). After a failure in a task before that, a cancel, a time limit, a signal or a
+///   [drain](sage::JobView::drain). After a failure in a task before that, a cancel, a time limit, a signal or a
 ///   crash nothing is committed, and the next run gives every record of this one again. An endless job should be ended
 ///   by a drain, or by a signal under [`SignalPolicy::Finish`](sage::SignalPolicy::Finish).
 /// - What is committed was *handed downstream*: through every operator and sink in the source's own chain, and

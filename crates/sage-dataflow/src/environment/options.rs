@@ -44,7 +44,7 @@ impl Environment {
 
     /// Writes each job's log files below `dir`, conventionally `.sage/logs`. In `jobmanager/session_<time>/` there are
     /// `Dispatcher.log`, which tells how the tasks ended and each service was cleaned, `Error.log` with each failure,
-    /// and a folder for the environment: see [`JobHandle::log_dir`](crate::JobHandle::log_dir). They hold nothing per
+    /// and a folder for the environment: see [`JobView::log_dir`](crate::JobView::log_dir). They hold nothing per
     /// record, and only their owner may read them (mode 0600). Default: the folder that the environment variable
     /// `SAGE_LOG_DIR` names, and no log files without it.
     pub fn log_files(mut self, dir: impl Into<PathBuf>) -> Self {

@@ -10,7 +10,7 @@ use crate::service::ServiceEntry;
 /// The physical graph of a job: its chains, their tasks, how records get from one to the next, and its services.
 ///
 /// [`Environment::graph`](crate::Environment::graph) tells how a job will run,
-/// [`JobHandle::graph`](crate::JobHandle::graph) how one does. Streams that have no sink yet are left out.
+/// [`JobView::graph`](crate::JobView::graph) how one does. Streams that have no sink yet are left out.
 ///
 /// ```
 /// let env = sage::Environment::local("words");

@@ -20,7 +20,7 @@ use crate::graph::JobGraph;
 use crate::service::ServiceState;
 use crate::sync::{Condvar, FOREVER, Mutex, PoisonError, lock};
 
-/// One change of state; see [`JobHandle::changes`](crate::JobHandle::changes).
+/// One change of state; see [`JobView::changes`](crate::JobView::changes).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StateChange {
@@ -171,7 +171,7 @@ impl ChangeLog {
     }
 }
 
-/// The changes of state of a job, from its first one on: see [`JobHandle::changes`](crate::JobHandle::changes).
+/// The changes of state of a job, from its first one on: see [`JobView::changes`](crate::JobView::changes).
 ///
 /// As an iterator it blocks until the next change has come about, and ends when the job has. On a thread that the job
 /// waits for, see [`WorksFor`], and in a process that was forked from the job's it does not wait: it ends where the

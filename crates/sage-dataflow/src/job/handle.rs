@@ -2,23 +2,25 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::cause::{LINE_CHARS, Short};
-use super::changes::{ChangeLog, Changes};
+use super::changes::ChangeLog;
 use super::figures::Figures;
 use super::rendezvous::Rendezvous;
-use super::report::{JobMetrics, JobReport, Outcome};
+use super::report::{JobReport, Outcome};
 use super::signals::{self, SignalWatch};
 use super::state::JobState;
-use crate::backend::{Command, Event, EventSender};
-use crate::control::{StopReason, WorksFor};
+use super::view::JobView;
+use crate::backend::EventSender;
+use crate::control::WorksFor;
 use crate::graph::JobGraph;
 use crate::guarded::chain_of;
-use crate::service::{CallError, Registry};
+use crate::service::Registry;
 use crate::submit_error::SubmitError;
 use crate::sync::FOREVER;
 
@@ -67,12 +69,25 @@ impl JobShared {
         self.log_dir.as_deref()
     }
 
-    pub(super) fn changes(&self) -> &ChangeLog {
+    pub(super) fn changes(&self) -> &Arc<ChangeLog> {
         &self.changes
     }
 
     pub(super) fn figures(&self) -> &Arc<Figures> {
         &self.figures
+    }
+
+    /// Whether this process was forked from the job's.
+    pub(super) fn is_forked(&self) -> bool {
+        self.process != std::process::id()
+    }
+
+    pub(super) fn events(&self) -> &EventSender {
+        &self.events
+    }
+
+    pub(super) fn process(&self) -> u32 {
+        self.process
     }
 
     pub(super) fn registry(&self) -> &Registry {
@@ -89,9 +104,19 @@ impl JobShared {
 /// Several threads may call its methods, and every caller that waits gets the same report. Dropping the handle before
 /// the job is over cancels the job, and blocks until everything is stopped and cleaned, for the sum of the phase
 /// deadlines at most. So no job runs on unwatched. On a thread that the job itself waits for, dropping only cancels.
+///
+/// What it can be asked and told without waiting is at [`JobView`], to which it dereferences.
 #[must_use = "dropping the handle cancels the job"]
 pub struct JobHandle {
-    shared: Arc<JobShared>,
+    view: JobView,
+}
+
+impl Deref for JobHandle {
+    type Target = JobView;
+
+    fn deref(&self) -> &JobView {
+        &self.view
+    }
 }
 
 impl fmt::Debug for JobHandle {
@@ -102,12 +127,7 @@ impl fmt::Debug for JobHandle {
 
 impl JobHandle {
     pub(crate) fn new(shared: Arc<JobShared>) -> Self {
-        Self { shared }
-    }
-
-    /// Returns the job's id, unique on this machine.
-    pub fn id(&self) -> &str {
-        self.shared.id()
+        Self { view: JobView::new(shared) }
     }
 
     /// Waits until the job is over, with everything stopped and cleaned. Blocks as long as the job runs.
@@ -118,7 +138,7 @@ impl JobHandle {
     /// see [`WorksFor`].
     pub fn wait(&self) -> Result<JobReport, RunError> {
         self.check_may_wait()?;
-        self.waited(self.shared.end.wait().flatten())
+        self.waited(self.view.shared().end().wait().flatten())
     }
 
     /// As [`wait`](Self::wait), but waits for `timeout` at most. Returns `None` when that has passed and the job goes
@@ -127,7 +147,7 @@ impl JobHandle {
         if let Err(error) = self.check_may_poll(timeout) {
             return Some(Err(error));
         }
-        let report = self.shared.end.wait_timeout(timeout.min(FOREVER));
+        let report = self.view.shared().end().wait_timeout(timeout.min(FOREVER));
         report.map(|report| self.waited(report))
     }
 
@@ -138,7 +158,7 @@ impl JobHandle {
         if let Err(error) = self.check_may_poll(timeout.unwrap_or(FOREVER)) {
             return Some(Err(error));
         }
-        let ended = || self.shared.end.poll(watch.waker());
+        let ended = || self.view.shared().end().poll(watch.waker());
         let report = ended().or_else(|| {
             watch.wait(timeout.map(|timeout| timeout.min(FOREVER)));
             ended()
@@ -151,93 +171,10 @@ impl JobHandle {
         checked(report)
     }
 
-    fn is_forked(&self) -> bool {
-        self.shared.process != std::process::id()
-    }
-
     /// As [`wait`](Self::wait), without blocking the calling thread. Dropping the future stops the wait, not the job.
     pub async fn wait_async(&self) -> Result<JobReport, RunError> {
         self.check_may_wait()?;
-        checked(poll_fn(|cx| self.shared.end.poll(cx.waker()).map_or(Poll::Pending, Poll::Ready)).await)
-    }
-
-    /// Asks the job to end its sources and finish the records in flight. Returns at once. The job then succeeds, or
-    /// times out at [`Deadlines::drain`](crate::Deadlines::drain).
-    pub fn drain(&self) {
-        self.command(Command::Drain(StopReason::Drain));
-    }
-
-    /// Asks the job to drop the records in flight and clean up. Returns at once.
-    pub fn cancel(&self) {
-        self.command(Command::Cancel(StopReason::Cancel));
-    }
-
-    /// Asks the sources to stop reading until [`resume`](Self::resume). Records in flight are processed. Returns at
-    /// once.
-    pub fn pause(&self) {
-        self.command(Command::Pause);
-    }
-
-    /// Asks paused sources to go on. Returns at once.
-    pub fn resume(&self) {
-        self.command(Command::Resume);
-    }
-
-    /// Returns the job's state.
-    pub fn status(&self) -> JobState {
-        self.shared.changes.job_state()
-    }
-
-    /// Every change of state of the job, its tasks and its services, from the first on, in the order in which they come
-    /// about. Each `Changes` tells all of them, at the pace of whoever reads it; the job waits for none.
-    ///
-    /// ```
-    /// use sage::{Environment, JobState, Transition};
-    ///
-    /// let env = Environment::local("watched");
-    /// env.from_iter([1, 2]).sink(|_| {});
-    /// let job = env.submit()?;
-    /// let states = job.changes().filter_map(|change| match change.transition {
-    ///     Transition::Job { to, .. } => Some(to),
-    ///     _ => None,
-    /// });
-    /// let expected = [JobState::Starting, JobState::Running, JobState::Stopping, JobState::Ended];
-    /// assert!(states.eq(expected));
-    /// job.wait()?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn changes(&self) -> Changes {
-        Changes::new(self.shared.changes.clone(), self.shared.process)
-    }
-
-    /// The folder `env_<environment>` beside the job's log files, for what its functions write, as an absolute path;
-    /// `None` if it has no log files. See [`Environment::log_files`](crate::Environment::log_files).
-    pub fn log_dir(&self) -> Option<&Path> {
-        self.shared.log_dir()
-    }
-
-    /// What the job consists of.
-    pub fn graph(&self) -> &JobGraph {
-        self.shared.graph()
-    }
-
-    /// Returns the figures of its operators so far, up to their latest batches, and of its services up to now.
-    pub fn metrics(&self) -> JobMetrics {
-        self.shared.figures.metrics()
-    }
-
-    /// Returns how many records have been read and are not finished: they wait between tasks, a task works on them, or
-    /// they are in flight in [`map_async`](crate::Stream::map_async). A drain finishes them. The number is exact while
-    /// tasks wait for each other; while records move fast, it may miss a few batches.
-    pub fn unfinished(&self) -> u64 {
-        self.shared.figures.unfinished()
-    }
-
-    /// Calls `health` of every service on the calling thread, and returns each service's name with the result. A
-    /// service that is not serving gives [`CallError::NotServing`]. Empty once the job is over.
-    pub fn health(&self) -> Vec<(String, Result<(), CallError>)> {
-        let Some(runtime) = self.shared.registry.runtime() else { return Vec::new() };
-        self.shared.registry.all().iter().map(|entry| (entry.name.clone(), entry.health(&runtime))).collect()
+        checked(poll_fn(|cx| self.view.shared().end().poll(cx.waker()).map_or(Poll::Pending, Poll::Ready)).await)
     }
 
     /// As `check_may_wait`, for a time; with none, a thread that the job waits for may look as well.
@@ -250,29 +187,25 @@ impl JobHandle {
 
     /// Whether the calling thread may wait for the job: not if the job waits for that thread.
     fn check_may_wait(&self) -> Result<(), RunError> {
-        if self.is_forked() {
+        if self.view.shared().is_forked() {
             return Err(RunError::Forked);
         }
-        if WorksFor::here() == Some(self.shared.job) && self.status() != JobState::Ended {
+        if WorksFor::here() == Some(self.view.shared().job()) && self.status() != JobState::Ended {
             return Err(RunError::WaitsForItself { job: self.id().to_owned() });
         }
         Ok(())
-    }
-
-    fn command(&self, command: Command) {
-        self.shared.events.send(Event::Command(command));
     }
 }
 
 impl Drop for JobHandle {
     fn drop(&mut self) {
-        if self.is_forked() {
+        if self.view.shared().is_forked() {
             return;
         }
         self.cancel();
         // The job cannot end before the function that drops its handle has returned.
         if self.check_may_wait().is_ok() {
-            self.shared.end.wait();
+            self.view.shared().end().wait();
         }
     }
 }
@@ -297,7 +230,7 @@ pub enum RunError {
     #[error(transparent)]
     Job(Box<JobError>),
     /// A thread that works for the job waited for the job. A function or service of the job can end it with
-    /// [`drain`](JobHandle::drain) or [`cancel`](JobHandle::cancel), which return at once.
+    /// [`drain`](JobView::drain) or [`cancel`](JobView::cancel), which return at once.
     #[error(
         "job `{job}` would wait for itself: it cannot end before this function or service returns; \
          call `drain` or `cancel` instead, which return at once, or wait outside the job"

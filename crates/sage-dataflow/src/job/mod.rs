@@ -17,6 +17,7 @@ mod state;
 mod supervisor;
 mod tasks;
 mod turns;
+mod view;
 
 pub use cause::{Cause, CauseKind, Leftover, Origin};
 pub use changes::{Changes, StateChange, Transition};
@@ -29,5 +30,6 @@ pub use report::{
 pub use signals::{SignalPolicy, SignalWatch};
 pub use start::PreparedJob;
 pub use state::{JobState, TaskState};
+pub use view::JobView;
 
 use crate::{sync, thread};

@@ -39,7 +39,7 @@ pub enum SignalPolicy {
     /// before the job and raises the signal again, which by default ends the process. For a library in a host program.
     #[default]
     Drain,
-    /// As `Drain`, but the first signal acts as [`JobHandle::drain`](crate::JobHandle::drain): sinks make their records
+    /// As `Drain`, but the first signal acts as [`JobView::drain`](crate::JobView::drain): sinks make their records
     /// final, and the job succeeds. For endless jobs that a signal ends, as in a container.
     Finish,
     /// As `Drain`. In addition, when the last listening job is over, the signal is raised again if the host had left it

@@ -16,6 +16,7 @@ use super::log::SessionLog;
 use super::plan::{Deadlines, TaskRecord};
 use super::report::JobReport;
 use super::signals::{Listening, SignalPolicy};
+use super::view::JobView;
 use crate::backend::inline::InlineBackend;
 use crate::backend::local::LocalBackend;
 use crate::backend::{Backend, Event, Ground, StuckProbe, Threads, event_queue, room};
@@ -212,9 +213,14 @@ impl PreparedJob {
         self.dispatcher.shared().graph()
     }
 
-    /// As [`JobHandle::log_dir`].
+    /// As [`JobView::log_dir`].
     pub fn log_dir(&self) -> Option<&Path> {
         self.dispatcher.shared().log_dir()
+    }
+
+    /// The job, for whoever watches it: from its first change of state on.
+    pub fn view(&self) -> JobView {
+        JobView::new(self.dispatcher.shared().clone())
     }
 
     /// The report; `None` if the engine itself panicked.

@@ -82,7 +82,7 @@ pub trait Service: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Returns an error if the service is not working properly. [`JobHandle::health`](crate::JobHandle::health) calls
+    /// Returns an error if the service is not working properly. [`JobView::health`](crate::JobView::health) calls
     /// it.
     fn health(&self) -> Result<(), BoxError> {
         Ok(())

@@ -55,7 +55,7 @@ pub trait Sink: Send + 'static {
     }
 
     /// Makes the written records final: commits a transaction, gives a file its name. Runs once in each replica when
-    /// its input, or a [drain](crate::JobHandle::drain), has ended well: after the last record and the last `flush`,
+    /// its input, or a [drain](crate::JobView::drain), has ended well: after the last record and the last `flush`,
     /// before `close`. It does not run if the replica's task knows by then of a failure, a cancel, a time limit or a
     /// signal; `close` then discards what was written.
     ///

@@ -1,0 +1,23 @@
+//! What the parts of the job manager say to each other, and where they find each other.
+//!
+//! ```text
+//! sage job …, Python, a browser ── HTTP, JSON (`job`, `client`) ──> the daemon
+//!                                                                     │ dials
+//!                                        lines of JSON (`message`)    ▼
+//! the program's jobs ──────────── dial ─────────────────────> the reaper (`sage run`)
+//! (`Reporting`)
+//! ```
+//!
+//! The reaper is the parent of one program, and outlives the daemon. All that is told of a job is in the folder of that
+//! job (`home`), which the reaper writes: whoever starts anew reads it there.
+//!
+//! It knows nothing of HTTP routes, of records or of how a program is run.
+
+pub mod home;
+pub mod job;
+pub mod message;
+pub mod outcome;
+mod report;
+pub mod socket;
+
+pub use report::{Reporter, Reporting, SOCKET_VARIABLE, ToldJob, run};

@@ -1,0 +1,223 @@
+//! The program's side: tells the reaper of a job, and does what the reaper says.
+//!
+//! Two threads for each job, both joined before its end is told: one writes its changes of state as they come about,
+//! one reads commands and answers them. Nothing is written otherwise, and the job waits for neither. If the reaper is
+//! gone or does not read, the job goes on untold.
+
+use std::env;
+use std::io::{self, BufReader, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use sage::{Environment, JobHandle, JobReport, JobView, RunError, SubmitError};
+use serde::Serialize;
+
+use crate::message::{self, Begins, Command, Dialled, Figures, FromEngine, ToEngine};
+use crate::socket;
+
+/// The variable with the path of the reaper's socket.
+pub const SOCKET_VARIABLE: &str = "SAGE_JOB_SOCKET";
+
+/// How long the reaper may take to read a message, and to note the end of a job.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// As [`Environment::run`], and tells the job manager, or `sage run`, if the program runs under one.
+///
+/// ```
+/// let env = sage::Environment::local("told");
+/// env.from_iter([1, 2, 3]).sink(|_| {});
+/// let report = sage_api::run(&env)?;
+/// # Ok::<(), sage::RunError>(())
+/// ```
+///
+/// # Errors
+/// Those of [`Environment::run`]. Whether the job can be told of is not one.
+pub fn run(env: &Environment) -> Result<JobReport, RunError> {
+    match Reporter::find() {
+        None => env.run(),
+        Some(reporter) => reporter.submit(env)?.wait(),
+    }
+}
+
+/// Where the jobs of this program are to be told of.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    socket: PathBuf,
+}
+
+impl Reporter {
+    /// That of `SAGE_JOB_SOCKET`; `None` if the program does not run under a reaper.
+    pub fn find() -> Option<Self> {
+        let socket = env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty())?;
+        Some(Self { socket: socket.into() })
+    }
+
+    /// The reaper that listens at this path.
+    pub fn at(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// As [`Environment::submit`], and tells of the job.
+    ///
+    /// # Errors
+    /// Those of [`Environment::submit`].
+    pub fn submit(&self, env: &Environment) -> Result<ToldJob, SubmitError> {
+        let prepared = env.prepare()?;
+        let view = prepared.view();
+        let handle = prepared.start()?;
+        Ok(ToldJob { handle, reporting: self.begins(&view).ok() })
+    }
+
+    /// Tells of a job that begins.
+    ///
+    /// # Errors
+    /// Nobody listens, or there are no more threads or descriptors. The job can go on untold.
+    pub fn begins(&self, job: &JobView) -> io::Result<Reporting> {
+        let link = Arc::new(Link::dial(&self.socket)?);
+        link.tell(&Dialled::Job(Begins {
+            version: message::VERSION,
+            job: job.id().to_owned(),
+            environment: job.graph().environment.clone(),
+            pid: std::process::id(),
+            log_folder: job.log_dir().map(|folder| folder.display().to_string()),
+            graph: job.graph().clone(),
+        }))?;
+        let (noted, is_noted) = mpsc::channel();
+        let mut reporting = Reporting { link: link.clone(), threads: Vec::new(), is_noted };
+        let (told, view) = (link.clone(), job.clone());
+        reporting.spawn("sage-commands", move || obey(&told, &view, &noted))?;
+        let changes = job.changes();
+        reporting.spawn("sage-changes", move || {
+            for change in changes {
+                if link.tell(&FromEngine::Changed(change)).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(reporting)
+    }
+}
+
+/// A job that the reaper is told of.
+#[derive(Debug)]
+#[must_use = "dropping it cancels the job"]
+pub struct ToldJob {
+    // Before the reporting, which waits for the job's end.
+    handle: JobHandle,
+    reporting: Option<Reporting>,
+}
+
+impl ToldJob {
+    /// The job.
+    pub fn handle(&self) -> &JobHandle {
+        &self.handle
+    }
+
+    /// As [`JobHandle::wait`], until the reaper has noted the end.
+    ///
+    /// # Errors
+    /// Those of [`JobHandle::wait`].
+    pub fn wait(self) -> Result<JobReport, RunError> {
+        let ended = self.handle.wait();
+        if let Some(reporting) = self.reporting {
+            reporting.ended(ended.as_ref().ok().or_else(|| ended.as_ref().err().and_then(RunError::report)));
+        }
+        ended
+    }
+}
+
+/// A job that the reaper is being told of. Dropped, it waits until the job is over, and tells nothing of its end.
+#[derive(Debug)]
+pub struct Reporting {
+    link: Arc<Link>,
+    threads: Vec<JoinHandle<()>>,
+    is_noted: Receiver<()>,
+}
+
+impl Reporting {
+    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = Builder::new().name(name.to_owned()).stack_size(256 << 10).spawn(body);
+        self.threads.push(thread.inspect_err(|_| self.link.hang_up())?);
+        Ok(())
+    }
+
+    /// Tells of the job's end, after which nothing of this is left: the job has to be over. Returns when the reaper has
+    /// noted it, or after some seconds.
+    pub fn ended(mut self, report: Option<&JobReport>) {
+        // All its changes are told before its end is: the last thread tells them.
+        if let Some(changes) = self.threads.pop() {
+            joined(changes);
+        }
+        let told = report.map(|report| self.link.tell(&FromEngine::Ended(Box::new(report.clone()))));
+        if let Some(Ok(())) = told {
+            // It was noted, or the reaper is gone, or has no time.
+            let _ = self.is_noted.recv_timeout(PATIENCE);
+        }
+    }
+}
+
+impl Drop for Reporting {
+    fn drop(&mut self) {
+        self.link.hang_up();
+        self.threads.drain(..).for_each(joined);
+    }
+}
+
+/// Neither thread runs code that may panic.
+fn joined(thread: JoinHandle<()>) {
+    let _ = thread.join();
+}
+
+fn obey(link: &Link, job: &JobView, noted: &Sender<()>) {
+    let begun = Instant::now();
+    let mut lines = BufReader::new(&link.stream);
+    while let Ok(Some(told)) = message::next(&mut lines) {
+        match told {
+            ToEngine::Do(Command::Drain) => job.drain(),
+            ToEngine::Do(Command::Cancel) => job.cancel(),
+            ToEngine::Do(Command::Pause) => job.pause(),
+            ToEngine::Do(Command::Resume) => job.resume(),
+            ToEngine::Figures { request } => {
+                let (elapsed, metrics, unfinished) = (begun.elapsed(), job.metrics(), job.unfinished());
+                let figures = Box::new(Figures { elapsed, metrics, unfinished });
+                if link.tell(&FromEngine::Figures { request, figures }).is_err() {
+                    return;
+                }
+            }
+            // Nobody may wait for it any more.
+            ToEngine::Noted => drop(noted.send(())),
+        }
+    }
+}
+
+/// The connection. Of what was written to it once without success, nothing more is.
+#[derive(Debug)]
+struct Link {
+    stream: UnixStream,
+    writes: Mutex<()>,
+}
+
+impl Link {
+    fn dial(path: &std::path::Path) -> io::Result<Self> {
+        let stream = socket::connect(path)?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self { stream, writes: Mutex::new(()) })
+    }
+
+    fn tell(&self, message: &impl Serialize) -> io::Result<()> {
+        let line = message::line(message)?;
+        // A line of one thread is not torn by one of the other.
+        let _writes = self.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        (&self.stream).write_all(&line).inspect_err(|_| self.hang_up())
+    }
+
+    fn hang_up(&self) {
+        // It fails if the reaper is gone.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
