@@ -13,6 +13,7 @@
 //!
 //! It knows nothing of HTTP routes, of records or of how a program is run.
 
+pub mod api;
 pub mod home;
 pub mod job;
 pub mod message;
