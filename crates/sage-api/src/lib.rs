@@ -14,6 +14,8 @@
 //! It knows nothing of HTTP routes, of records or of how a program is run.
 
 pub mod api;
+#[cfg(feature = "client")]
+pub mod client;
 pub mod home;
 pub mod job;
 pub mod message;

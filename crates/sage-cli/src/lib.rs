@@ -3,8 +3,7 @@
 //! `sage run` starts a program and is its reaper: see `run`.
 
 use std::ffi::OsString;
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
@@ -32,17 +31,24 @@ Exit codes:
   130  ended by SIGINT
   143  ended by SIGTERM";
 
-/// Runs the command with these arguments, of which the first is its own name, and returns its exit code. `python` is
-/// the interpreter for Python programs that are started without saying which: without it, that of the active virtual
-/// environment, or `python3`.
-pub fn main(arguments: impl IntoIterator<Item = OsString>, python: Option<&Path>) -> ExitCode {
-    let code = match Sage::try_parse_from(arguments) {
-        Ok(Sage { command: Command::Run(args) }) => run::run(&args, python),
+/// What hosts the command.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// What starts the command anew, before its arguments: the binary, or an interpreter and what it is given.
+    pub itself: Vec<OsString>,
+    /// The interpreter for Python programs that are started without saying which: without it, that of the active
+    /// virtual environment, or `python3`.
+    pub python: Option<PathBuf>,
+}
+
+/// Runs the command with these arguments, of which the first is its own name, and returns its exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, host: &Host) -> u8 {
+    match Sage::try_parse_from(arguments) {
+        Ok(Sage { command: Command::Run(args) }) => run::run(&args, host.python.as_deref()),
         Err(error) => {
             // Nobody reads what cannot be written.
             let _ = error.print();
             error.exit_code().try_into().unwrap_or(2)
         }
-    };
-    ExitCode::from(code)
+    }
 }
