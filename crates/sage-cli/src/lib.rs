@@ -7,6 +7,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+mod job;
+mod limits;
+mod output;
+mod place;
 mod run;
 
 /// Runs jobs, and ends all that they leave.
@@ -20,6 +24,7 @@ struct Sage {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Job(job::Args),
 }
 
 const EXIT_CODES: &str = "\
@@ -45,6 +50,7 @@ pub struct Host {
 pub fn main(arguments: impl IntoIterator<Item = OsString>, host: &Host) -> u8 {
     match Sage::try_parse_from(arguments) {
         Ok(Sage { command: Command::Run(args) }) => run::run(&args, host.python.as_deref()),
+        Ok(Sage { command: Command::Job(args) }) => job::run(&args),
         Err(error) => {
             // Nobody reads what cannot be written.
             let _ = error.print();
