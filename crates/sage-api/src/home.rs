@@ -8,6 +8,7 @@
 //!     lock                            locked by the daemon while it lives
 //!     socket                          HTTP as well, for this user's processes
 //!     records.sqlite
+//!     numbers                         no job has a greater number
 //!     jobs/<id>/                      of one job: see `JobFolder`
 //!   logs/jobmanager/session_<time>/   the daemon's log, and those of the jobs' environments
 //! ```
@@ -89,6 +90,11 @@ impl ManagerFolder {
         self.0.join("records.sqlite")
     }
 
+    /// The file with a number that no job's is greater than, for when the records are made anew.
+    pub fn numbers(&self) -> PathBuf {
+        self.0.join("numbers")
+    }
+
     /// The folder with a folder for each job.
     pub fn jobs(&self) -> PathBuf {
         self.0.join("jobs")
@@ -143,6 +149,21 @@ impl JobFolder {
         self.0.join("socket")
     }
 
+    /// There once the daemon has tried to start the reaper: a job without it was never started. Written by the daemon.
+    pub fn starting(&self) -> PathBuf {
+        self.0.join("starting")
+    }
+
+    /// What the reaper itself says on its standard error.
+    pub fn reaper_log(&self) -> PathBuf {
+        self.0.join("reaper.log")
+    }
+
+    /// The files of the run before this many restarts, once the job was started anew.
+    pub fn earlier(&self, restart_count: u32) -> PathBuf {
+        self.0.join(format!("earlier-{restart_count}"))
+    }
+
     /// Which process the reaper is, a [`ReaperIs`](crate::outcome::ReaperIs): written by it before it starts the
     /// program.
     pub fn reaper(&self) -> PathBuf {
@@ -161,7 +182,8 @@ impl JobFolder {
     }
 
     /// What has become of the program, a [`ProgramEnd`](crate::outcome::ProgramEnd): written by the reaper, and on the
-    /// disk before it ends.
+    /// disk before it ends. The daemon writes it for a job that was never started, and for one whose reaper and warden
+    /// are both gone without having written it.
     pub fn outcome(&self) -> PathBuf {
         self.0.join("outcome.json")
     }

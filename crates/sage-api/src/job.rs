@@ -4,13 +4,14 @@
 //! milliseconds since 1970.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What a client asks for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a client asks for. What is printed for debugging has no values of variables, and no payload.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobRequest {
     /// The job's name, 1 to 200 characters. Not unique.
@@ -30,6 +31,20 @@ pub struct JobRequest {
     /// What it may take.
     #[serde(default)]
     pub limits: Limits,
+}
+
+impl fmt::Debug for JobRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.variables.keys().collect();
+        f.debug_struct("JobRequest")
+            .field("name", &self.name)
+            .field("program", &self.program.without_payload())
+            .field("folder", &self.folder)
+            .field("variables", &names)
+            .field("autostop", &self.autostop)
+            .field("limits", &self.limits)
+            .finish()
+    }
 }
 
 /// What is to be run.
@@ -53,9 +68,19 @@ pub enum Program {
         python: PathBuf,
         /// What only `python -m sage.worker --job` reads, in base64. Kept in a file of its own: absent in what is
         /// stored.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         payload: String,
     },
+}
+
+impl Program {
+    /// The same without the payload, as it is stored and shown.
+    pub fn without_payload(&self) -> Self {
+        match self {
+            Self::Environment { python, .. } => Self::Environment { python: python.clone(), payload: String::new() },
+            file @ Self::File { .. } => file.clone(),
+        }
+    }
 }
 
 /// What a job may take. What is absent is not limited.
@@ -186,6 +211,26 @@ impl State {
         matches!(self, S::Succeeded | S::Failed | S::Cancelled | S::TimedOut | S::Lost)
     }
 
+    /// All there are.
+    pub const ALL: [Self; 11] = [
+        Self::Queued,
+        Self::Starting,
+        Self::Running,
+        Self::Paused,
+        Self::Draining,
+        Self::Stopping,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+        Self::TimedOut,
+        Self::Lost,
+    ];
+
+    /// The state that this word is for.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+
     /// The word for it, as in JSON.
     pub fn word(self) -> &'static str {
         match self {
@@ -200,6 +245,34 @@ impl State {
             Self::Cancelled => "cancelled",
             Self::TimedOut => "timed_out",
             Self::Lost => "lost",
+        }
+    }
+}
+
+/// The variables that a job is given as the daemon has them, unless it names them itself.
+pub const PASSED_ON: [&str; 8] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR"];
+
+/// The variable with the id of its job, in every process of a job.
+pub const ID_VARIABLE: &str = "SAGE_JOB_ID";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_printed_without_the_values_of_its_variables() {
+        let text =
+            r#"{"name": "a", "program": {"file": {"path": "/x"}}, "folder": "/", "variables": {"KEY": "secret"}}"#;
+        let request: JobRequest = serde_json::from_str(text).unwrap();
+        let printed = format!("{request:?} {request:#?}");
+        assert!(printed.contains("KEY") && !printed.contains("secret"), "{printed}");
+    }
+
+    #[test]
+    fn every_state_has_a_word_of_its_own_which_is_that_of_its_json() {
+        for state in State::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.word());
+            assert_eq!(State::of_word(state.word()), Some(state));
         }
     }
 }

@@ -11,12 +11,13 @@
 //! The reaper is the parent of one program, and outlives the daemon. All that is told of a job is in the folder of that
 //! job (`home`), which the reaper writes: whoever starts anew reads it there.
 //!
-//! It knows nothing of HTTP routes, of records or of how a program is run.
+//! It knows nothing of how HTTP is spoken, how records are kept or how a program is run.
 
 pub mod api;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod home;
+pub mod http;
 pub mod job;
 pub mod message;
 pub mod outcome;
