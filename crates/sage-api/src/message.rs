@@ -117,11 +117,12 @@ pub enum FromReaper {
         /// The length of the output since its begin, whatever of it is still kept.
         output: u64,
     },
-    /// There is a new line in `events.jsonl`.
+    /// There is a new line in `events.jsonl`; or, if its length is as before, that file is full and the line is only
+    /// told.
     Event {
         /// The line.
         line: Event,
-        /// The length of the file with it.
+        /// The length of the file now.
         events: u64,
     },
     /// The program has written: the length of its output now.

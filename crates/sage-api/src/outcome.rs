@@ -1,6 +1,7 @@
 //! What has become of a program, and which process its reaper is.
 
 use std::collections::BTreeMap;
+use std::{fs, io};
 
 use sage::{Cleanliness, Outcome};
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,23 @@ pub struct Process {
     pub boot: String,
 }
 
+impl Process {
+    /// The process that has this number now.
+    ///
+    /// # Errors
+    /// There is none, or the system does not say.
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim_end().to_owned();
+        let stat = fs::read(format!("/proc/{pid}/stat"))?;
+        // The name in it may have any characters; what follows has fields 3 and up.
+        let after_name = stat.iter().rposition(|byte| *byte == b')').map_or(0, |end| end + 1);
+        let fields = String::from_utf8_lossy(&stat[after_name..]).into_owned();
+        let start_ticks = fields.split_whitespace().nth(19).and_then(|ticks| ticks.parse().ok());
+        let start_ticks = start_ticks.ok_or_else(|| io::Error::other("/proc says no start of the process"))?;
+        Ok(Self { pid, start_ticks, boot })
+    }
+}
+
 /// How a limit is enforced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,4 +84,17 @@ pub enum Enforced {
     Reaper,
     /// Not at all, and why.
     No(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_apart_by_its_start() {
+        let me = Process::of(std::process::id()).unwrap();
+        assert_eq!(Process::of(std::process::id()).unwrap(), me);
+        assert!(me.start_ticks >= Process::of(1).unwrap().start_ticks);
+        assert_eq!(Process::of(u32::MAX).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
 }
