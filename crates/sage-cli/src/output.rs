@@ -49,7 +49,7 @@ pub(crate) fn object(value: &impl Serialize) {
 /// A moment in milliseconds since 1970, as the clock on the wall shows it.
 pub(crate) fn moment(at_ms: u64) -> String {
     let at = i64::try_from(at_ms).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
-    at.map_or_else(String::new, |at| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string())
+    at.map_or_else(String::new, |at| at.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 /// So many milliseconds, such as `1h 2m 3s`; below ten seconds with a digit behind the point.
