@@ -9,6 +9,42 @@ use crate::job::{JobRecord, JobSpec, State};
 use crate::message::{Event, Figures};
 use crate::outcome::{ProgramEnd, ReaperIs};
 
+/// The longest body of `POST /jobs`, in bytes.
+pub const MOST_BYTES_OF_A_JOB: usize = 64 << 20;
+
+/// The longest body of any other request, in bytes.
+pub const MOST_BYTES_OF_A_REQUEST: usize = 64 << 10;
+
+/// The most bytes of an output or a log file that one answer has.
+pub const MOST_BYTES_OF_A_PIECE: u64 = 1 << 20;
+
+/// The most jobs that one answer lists.
+pub const MOST_JOBS: u64 = 1000;
+
+/// How many jobs are listed, if nobody says how many.
+pub const USUAL_JOBS: u64 = 100;
+
+/// The most events that one answer has.
+pub const MOST_EVENTS: u64 = 10_000;
+
+/// The shortest prefix of an id that names a job.
+pub const SHORTEST_PREFIX: usize = 4;
+
+/// The header that says where a piece of a file begins, in bytes.
+pub const FROM_HEADER: &str = "x-sage-from";
+
+/// The header that says where the next piece of a file begins.
+pub const NEXT_HEADER: &str = "x-sage-next";
+
+/// The header that says how long the file is.
+pub const LENGTH_HEADER: &str = "x-sage-length";
+
+/// The header with the token that scripts of a page send back; forms have it in the field `csrf`.
+pub const CSRF_HEADER: &str = "x-csrf-token";
+
+/// The cookie of a browser's session.
+pub const SESSION_COOKIE: &str = "sage_session";
+
 /// Why a request was not served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {

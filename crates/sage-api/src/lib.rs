@@ -17,7 +17,6 @@ pub mod api;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod home;
-pub mod http;
 pub mod job;
 pub mod message;
 pub mod outcome;
