@@ -71,7 +71,7 @@ mod tests {
     fn amounts_of_memory_are_read_as_people_write_them() {
         let read = ["1048576", "512M", "2G", "2GiB", "4 mb"].map(|text| bytes(text).unwrap());
         assert_eq!(read, [1 << 20, 512 << 20, 2 << 30, 2 << 30, 4 << 20]);
-        for wrong in ["", "M", "-1", "1.5G", "12Q", "99999999999999999999", "9999999T", "10"] {
+        for wrong in ["", "M", "-1", "1.5G", "12Q", "99999999999999999999", "99999999T", "10"] {
             assert!(bytes(wrong).unwrap_err().contains("memory"), "{wrong}");
         }
     }

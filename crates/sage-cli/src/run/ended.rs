@@ -1,9 +1,18 @@
-//! What has become of a program, as an exit code, in words and as JSON.
+//! What has become of a program: what is known of it, its exit code, and how it is told in words and as JSON.
+//!
+//! How it ended and why follows from that: see `verdict.rs`.
+
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use sage::{Cleanliness, Outcome};
+use sage_api::message::Command;
+use sage_api::outcome::ProgramEnd;
 use serde::Serialize;
 
-use super::message::{How, Left};
+use super::events::now_ms;
+use super::message::{How, Left, Usage};
+use super::reports::Reports;
 
 /// What has become of a program.
 #[derive(Debug, Default)]
@@ -12,11 +21,24 @@ pub(super) struct Ended {
     pub(super) how: Option<How>,
     /// Why it was not started.
     pub(super) not_started: Option<String>,
+    /// Whether that was found before anything was started.
+    pub(super) is_refused: bool,
     pub(super) left: Left,
-    /// Whether its warden was killed.
+    /// Whether its warden was killed, or what watched that.
     pub(super) is_lost: bool,
     /// The number of the third signal, which ended it at once.
     pub(super) at_once: Option<i32>,
+    /// Whether it was killed because somebody asked for it.
+    pub(super) is_killed: bool,
+    /// Whether it was sent a signal that ends it.
+    pub(super) is_signalled: bool,
+    /// What its jobs were asked to end by.
+    pub(super) asked: Option<Command>,
+    /// Its time, if that was over.
+    pub(super) out_of_time: Option<Duration>,
+    /// What its jobs reported.
+    pub(super) reports: Reports,
+    pub(super) usage: Usage,
 }
 
 #[derive(Serialize)]
@@ -28,32 +50,68 @@ struct Told<'a> {
     ended: Option<How>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
-    /// What it left and had to be ended, and what could not be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    /// The processes that it left and had to be ended, and what could not be.
     left: &'a [String],
     there: &'a [String],
+    /// What its jobs left.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    jobs_left: Vec<String>,
 }
 
 const FAILED: u8 = 1;
+/// What the command line has wrong, or a job's folder.
+pub(super) const USAGE: u8 = 2;
 const UNCLEAN: u8 = 3;
 /// As shells have it, plus the number of the signal.
 const SIGNALLED: u8 = 128;
 
 impl Ended {
+    /// Nothing was started.
+    pub(super) fn refused(error: String) -> Self {
+        Self { not_started: Some(error), is_refused: true, ..Self::default() }
+    }
+
     pub(super) fn exit_code(&self) -> u8 {
         if let Some(number) = self.at_once {
             return by_signal(number);
         }
-        let is_left = !self.left.there.is_empty() || !self.left.ended.is_empty() && !self.is_lost;
-        if is_left {
+        if self.is_refused {
+            return USAGE;
+        }
+        if self.is_left() || self.how == Some(How::Exited(UNCLEAN.into())) {
             return UNCLEAN;
         }
         match self.how {
-            Some(How::Exited(code)) => match u8::try_from(code) {
-                Ok(code @ (0..=3 | 130 | 143)) => code,
-                _ => FAILED,
-            },
-            Some(How::Signalled(number)) => by_signal(number),
-            None => FAILED,
+            _ if self.outcome() == Outcome::Succeeded => 0,
+            Some(How::Exited(code @ (1 | 2 | 130 | 143))) => u8::try_from(code).unwrap_or(FAILED),
+            Some(How::Signalled(number)) if !self.is_killed => by_signal(number),
+            _ => FAILED,
+        }
+    }
+
+    /// Whether something was left, which may have been ended since.
+    fn is_left(&self) -> bool {
+        let had_to_be_ended = !self.left.ended.is_empty() && !self.is_lost && !self.is_killed;
+        !self.left.there.is_empty() || had_to_be_ended || self.reports.is_unclean()
+    }
+
+    /// What is told to the job manager.
+    pub(super) fn program_end(&self) -> ProgramEnd {
+        let is_clean = !self.is_left() && self.how != Some(How::Exited(UNCLEAN.into()));
+        let cleanliness = if is_clean { Cleanliness::Clean } else { Cleanliness::Unclean };
+        let left = self.left.there.iter().cloned().chain(self.reports.left()).collect();
+        ProgramEnd {
+            outcome: self.outcome(),
+            cleanliness,
+            exit_code: self.exit_code(),
+            why: self.why(),
+            ended: self.left.ended.clone(),
+            left,
+            at_ms: now_ms(),
+            peak_bytes: self.usage.peak_bytes,
+            cpu_ms: self.usage.cpu_ms,
         }
     }
 
@@ -65,18 +123,21 @@ impl Ended {
         } else if self.is_lost {
             lines.push(format!("the process that watched {program} was killed, so it was ended"));
         }
+        if let Some(time) = self.out_of_time {
+            lines.push(format!("{program} was ended: its time of {} was over", humantime::format_duration(time)));
+        }
         match self.how {
             Some(How::Exited(code)) if !matches!(code, 0..=3 | 130 | 143) => {
                 lines.push(format!("{program} ended with exit code {code}"));
             }
             Some(How::Signalled(number)) => {
-                let name = Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |it| it.to_string());
-                let maybe = if number == Signal::SIGKILL as i32 && self.at_once.is_none() {
+                let expected = self.at_once.is_some() || self.is_killed;
+                let maybe = if number == Signal::SIGKILL as i32 && !expected {
                     ", perhaps because the system had no memory left"
                 } else {
                     ""
                 };
-                lines.push(format!("{program} was killed by {name}{maybe}"));
+                lines.push(format!("{program} was killed by {}{maybe}", name_of(number)));
             }
             _ => {}
         }
@@ -86,6 +147,9 @@ impl Ended {
         if !self.left.there.is_empty() {
             let there = self.left.there.join(", ");
             lines.push(format!("{program} left processes that could not be killed, and are there: {there}"));
+        }
+        for left in self.reports.left() {
+            lines.push(format!("{program} is not clean: {left}"));
         }
         lines
     }
@@ -97,13 +161,20 @@ impl Ended {
             0 => "succeeded",
             UNCLEAN => "unclean",
             130 | 143 => "ended_by_signal",
+            _ if self.out_of_time.is_some() => "timed_out",
             _ => "failed",
         };
         let (ended, error) = (self.how, self.not_started.as_deref());
         let Left { ended: left, there } = &self.left;
-        let told = Told { program, outcome, exit_code, ended, error, left, there };
+        let (why, jobs_left) = (self.why(), self.reports.left());
+        let told = Told { program, outcome, exit_code, ended, error, why, left, there, jobs_left };
         serde_json::to_string(&told).unwrap_or_default()
     }
+}
+
+/// The name of a signal, if it has one.
+pub(super) fn name_of(number: i32) -> String {
+    Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |it| it.to_string())
 }
 
 /// The exit code after a signal: that of the two which end a job in order, or of a failure.

@@ -3,7 +3,9 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, MsgFlags, Shutdown, SockFlag, SockType};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType};
+use nix::sys::time::{TimeVal, TimeValLike};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -12,14 +14,29 @@ use serde::{Deserialize, Serialize};
 pub(super) enum Told {
     /// The program could not be started, and why.
     NotStarted(String),
+    /// It was started, as this process.
+    Started(i32),
     /// It has ended.
     Ended(How),
-    /// What it left.
-    Left(Left),
+    /// What it left, and what all its processes have used.
+    Left(Left, Usage),
+}
+
+/// What the warden is told. When it finds the other side gone without [`Done`](Self::Done), it ends the program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// To start the program.
+    Start,
+    /// To send the program the signal of this number.
+    Send(i32),
+    /// To kill the program and all that it has started.
+    Kill,
+    /// To end: all is noted.
+    Done,
 }
 
 /// What a program left, by names of processes.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Left {
     /// Those had to be ended.
     pub(super) ended: Vec<String>,
@@ -37,9 +54,25 @@ pub(super) enum How {
     Signalled(i32),
 }
 
-/// A signal that the program is to be sent, by its number.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Send(pub(super) i32);
+/// What the processes of a program have used that have ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Usage {
+    /// The most memory that one of them had at a time, in bytes.
+    pub(super) peak_bytes: u64,
+    /// The time of processors, in milliseconds.
+    pub(super) cpu_ms: u64,
+}
+
+impl Usage {
+    /// That of all that was below this process and has ended.
+    pub(super) fn below() -> Self {
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Self::default() };
+        let milliseconds = |time: TimeVal| u64::try_from(time.num_milliseconds()).unwrap_or(0);
+        // The system says it in KiB.
+        let peak_bytes = u64::try_from(usage.max_rss()).unwrap_or(0) << 10;
+        Self { peak_bytes, cpu_ms: milliseconds(usage.user_time()) + milliseconds(usage.system_time()) }
+    }
+}
 
 /// One end of a connection that keeps messages apart.
 #[derive(Debug)]
@@ -65,12 +98,6 @@ impl Link {
         let Ok(text) = serde_json::to_vec(message) else { return };
         // Who is gone need not be told.
         let _ = socket::send(self.0.as_raw_fd(), &text, MsgFlags::MSG_NOSIGNAL);
-    }
-
-    /// Tells the other side nothing more: it finds that this one is gone, and what it tells is heard.
-    pub(super) fn hang_up(&self) {
-        // It fails if the other side is gone.
-        let _ = socket::shutdown(self.0.as_raw_fd(), Shutdown::Write);
     }
 
     /// The next message; `None` when the other side is gone.

@@ -3,26 +3,41 @@
 //! Two processes see to it, each of which adopts what is left below it (a *subreaper*):
 //!
 //! ```text
-//! sage run          hands on signals, says what has become of the program       reaper.rs
+//! sage run          hears jobs and the daemon, notes what happens               reaper.rs
 //!  └─ its warden    starts the program, waits for it, ends what it leaves       warden.rs
-//!      └─ program
+//!      └─ program   its jobs dial the socket of `sage run`                      desk.rs
 //! ```
 //!
 //! If one of the two is killed, the other ends all that is below: the warden sees that its socket to `sage run` is
 //! closed, and `sage run` becomes the parent of what the warden had.
+//!
+//! In the foreground the program has the terminal, and nothing is written. For a job of the job manager all is written
+//! to the job's folder (`seat.rs`): events (`events.rs`), output (`output.rs`) and the outcome (`verdict.rs`).
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use self::ended::Ended;
+use sage_api::job::JobSpec;
+
+use self::ended::{Ended, USAGE};
 use self::program::Program;
+use self::seat::Seat;
 
 mod below;
+mod desk;
 mod ended;
+mod events;
+mod files;
 mod message;
+mod output;
+mod peers;
 mod program;
 mod reaper;
+mod reports;
+mod seat;
+mod session;
+mod verdict;
 mod warden;
 
 /// Run a program and end all that it leaves.
@@ -40,12 +55,19 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
 
+    /// Run the job of the job manager whose folder this is
+    #[arg(long, value_name = "PATH", hide = true, conflicts_with_all = ["json", "python", "program"])]
+    folder: Option<PathBuf>,
+
     /// A Python file or a program, and what it is given
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["PROGRAM", "ARGUMENTS"])]
+    #[arg(required_unless_present = "folder", trailing_var_arg = true, allow_hyphen_values = true, value_names = ["PROGRAM", "ARGUMENTS"])]
     program: Vec<OsString>,
 }
 
 pub(crate) fn run(args: &Args, python: Option<&Path>) -> u8 {
+    if let Some(folder) = &args.folder {
+        return run_job(folder);
+    }
     let python = args.python.as_deref().or(python);
     let Some((file, arguments)) = args.program.split_first() else { return USAGE };
     let program = match Program::find(Path::new(file), arguments, python) {
@@ -55,7 +77,7 @@ pub(crate) fn run(args: &Args, python: Option<&Path>) -> u8 {
             return USAGE;
         }
     };
-    match reaper::run(&program) {
+    match watched(program.clone(), &Seat::private()) {
         Ok(ended) => told(&program, &ended, args.json),
         Err(error) => {
             say(&format!("{} could not be run: {error}", program.name()));
@@ -64,8 +86,34 @@ pub(crate) fn run(args: &Args, python: Option<&Path>) -> u8 {
     }
 }
 
-/// The exit code for what the command line has wrong.
-const USAGE: u8 = 2;
+/// Runs the job of this folder, whose outcome is there when this returns.
+fn run_job(path: &Path) -> u8 {
+    if let Some(code) = session::lead() {
+        return code;
+    }
+    let seat = match Seat::job(path) {
+        Ok(seat) => seat,
+        Err(error) => {
+            say(&error);
+            return USAGE;
+        }
+    };
+    let Some(folder) = seat.folder() else { return USAGE };
+    let read = files::read_json::<JobSpec>(&folder.spec()).map_err(|error| format!("its job.json: {error}"));
+    let program = read.and_then(|job| Program::of_job(&job, folder).map_err(|error| error.to_string()));
+    let ended = match program.map(|program| watched(program, &seat)) {
+        Ok(Ok(ended)) => return ended.exit_code(),
+        Ok(Err(error)) => Ended::refused(error.to_string()),
+        Err(error) => Ended::refused(error),
+    };
+    seat.outcome(&ended);
+    ended.exit_code()
+}
+
+fn watched(mut program: Program, seat: &Seat) -> io::Result<Ended> {
+    program.variables.extend(seat.socket().map(|socket| (sage_api::SOCKET_VARIABLE, socket.into_os_string())));
+    reaper::run(&program, seat)
+}
 
 fn say(line: &str) {
     let _ = writeln!(io::stderr(), "sage: {line}");

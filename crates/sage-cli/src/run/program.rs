@@ -5,13 +5,23 @@ use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use sage_api::home::JobFolder;
+use sage_api::job::{JobSpec, Program as Submitted};
+
+/// The variable with the id of a job of the job manager, by which its processes are found.
+const JOB_VARIABLE: &str = "SAGE_JOB_ID";
+
 /// What is to be started.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Program {
     name: String,
     /// The file to execute, and its arguments.
     pub(super) file: PathBuf,
     pub(super) arguments: Vec<OsString>,
+    /// The folder to start it in, if that is not this process's.
+    pub(super) folder: Option<PathBuf>,
+    /// Variables of its environment, besides those of this process.
+    pub(super) variables: Vec<(&'static str, OsString)>,
 }
 
 /// Why there is nothing to start.
@@ -31,6 +41,8 @@ pub(super) enum NoProgram {
     NoPython(PathBuf),
     #[error("there is no interpreter {0}")]
     NoInterpreter(PathBuf),
+    #[error("there is no folder {0} to run it in")]
+    NoFolder(PathBuf),
 }
 
 impl Program {
@@ -46,7 +58,7 @@ impl Program {
                 None => interpreter().ok_or_else(|| NoProgram::NoPython(path.to_owned()))?,
             };
             let arguments = [path.as_os_str().to_owned()].into_iter().chain(arguments.iter().cloned()).collect();
-            return Ok(Self { name, file, arguments });
+            return Ok(Self { arguments, ..Self::new(name, file) });
         }
         let file = match found(path) {
             Some(file) => file,
@@ -55,7 +67,34 @@ impl Program {
             None if is_bare(path) => return Err(NoProgram::Unknown(path.to_owned())),
             None => return Err(NoProgram::Missing(path.to_owned())),
         };
-        Ok(Self { name, file, arguments: arguments.to_vec() })
+        Ok(Self { arguments: arguments.to_vec(), ..Self::new(name, file) })
+    }
+
+    /// That of a job of the job manager.
+    pub(super) fn of_job(job: &JobSpec, folder: &JobFolder) -> Result<Self, NoProgram> {
+        if !job.folder.is_dir() {
+            return Err(NoProgram::NoFolder(job.folder.clone()));
+        }
+        let mut program = match &job.program {
+            Submitted::File { path, arguments, python } => {
+                let arguments: Vec<_> = arguments.iter().map(OsString::from).collect();
+                // An absolute path stays as it is.
+                Self::find(&job.folder.join(path), &arguments, python.as_deref())?
+            }
+            Submitted::Environment { python, .. } => {
+                let file = found(python).ok_or_else(|| NoProgram::NoInterpreter(python.clone()))?;
+                let arguments = ["-m", "sage.worker", "--job"].map(OsString::from).into_iter();
+                let arguments = arguments.chain([folder.payload().into_os_string()]).collect();
+                Self { arguments, ..Self::new(job.name.clone(), file) }
+            }
+        };
+        program.folder = Some(job.folder.clone());
+        program.variables.push((JOB_VARIABLE, job.id.clone().into()));
+        Ok(program)
+    }
+
+    fn new(name: String, file: PathBuf) -> Self {
+        Self { name, file, arguments: Vec::new(), folder: None, variables: Vec::new() }
     }
 
     /// As the user has called it.

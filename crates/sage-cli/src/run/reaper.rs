@@ -1,19 +1,32 @@
-//! `sage run` itself: starts the warden, hands on signals, and gathers what has become of the program.
+//! `sage run` itself: starts the warden, hands on signals, hears the program's jobs and the daemon, and gathers what
+//! has become of the program.
+//!
+//! One thread, which waits for whatever comes next. The outcome is written when nothing of the program is left, and
+//! before those are let go who watch.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::{self, ForkResult};
+use nix::unistd::{self, ForkResult, Pid};
+use sage_api::message::{self, Happened};
+use sage_api::outcome::{Process, ReaperIs};
 
-use super::below::Children;
+use super::below::{self, Children};
+use super::desk::{Desk, Wish};
 use super::ended::Ended;
-use super::message::{Link, Send, Told};
+use super::events::Events;
+use super::message::{Link, Order, Told, Usage};
+use super::output::Output;
+use super::peers::Peers;
 use super::program::Program;
-use super::warden;
+use super::seat::Seat;
+use super::warden::Warden;
 
 /// What is handed on to the program.
 const HANDED_ON: [Signal; 6] =
@@ -25,8 +38,11 @@ const MOST_SIGNALS: usize = 3;
 /// What the kernel says of a signal that a terminal has sent: to this process and to the program alike.
 const BY_THE_TERMINAL: i32 = 0x80;
 
-/// Runs a program, until nothing of it is left.
-pub(super) fn run(program: &Program) -> io::Result<Ended> {
+/// How long those who watch may take to read the end.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Runs a program, until nothing of it is left and that is noted.
+pub(super) fn run(program: &Program, seat: &Seat) -> io::Result<Ended> {
     let handed_on: SigSet = HANDED_ON.into_iter().collect();
     let mut blocked = handed_on;
     blocked.add(Signal::SIGCHLD);
@@ -35,59 +51,184 @@ pub(super) fn run(program: &Program) -> io::Result<Ended> {
     prctl::set_child_subreaper(true)?;
     let children = Children::watch()?;
     let (ours, its) = Link::pair()?;
+    let (kept, output) = seat.folder().map(Output::keep).transpose()?.unzip();
     // SAFETY: this process has one thread. The warden makes system calls, takes memory, and ends without running what
     // the process has registered for its end.
-    match unsafe { unistd::fork()? } {
+    let warden = match unsafe { unistd::fork()? } {
         ForkResult::Child => {
-            drop((ours, signals, children));
-            warden::run(program, &its, usual);
+            drop((ours, signals, children, kept));
+            Warden { program, seat, link: its, usual, output }.run();
             // SAFETY: it ends the process.
             unsafe { nix::libc::_exit(0) }
         }
-        ForkResult::Parent { .. } => drop(its),
-    }
-    let ended = gathered(&ours, &signals, &children);
+        ForkResult::Parent { child } => child,
+    };
+    drop((its, output));
+    let begun = begin(seat, warden);
+    let ended = match begun {
+        Ok(desk) => Reaper::new(ours, signals, children, warden, desk, kept).gather(seat),
+        Err(error) => {
+            let ended = Ended::refused(error.to_string());
+            seat.outcome(&ended);
+            end(&ours, warden);
+            ended
+        }
+    };
     usual.thread_set_mask()?;
     Ok(ended)
 }
 
-fn gathered(link: &Link, signals: &SignalFd, children: &Children) -> Ended {
-    let (mut ended, mut count, mut is_told) = (Ended::default(), 0, false);
-    loop {
-        let mut asked = [
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(link.descriptor().as_fd(), PollFlags::POLLIN),
-        ];
-        // If it was interrupted, nothing is found below.
-        let _ = nix::poll::poll(&mut asked, PollTimeout::NONE);
-        let [signalled, told] = asked.map(|asked| asked.any().unwrap_or(false));
-        while let (true, Ok(Some(info))) = (signalled, signals.read_signal()) {
-            let number = info.ssi_signo as i32;
-            let ends = [Signal::SIGINT, Signal::SIGTERM].iter().any(|signal| *signal as i32 == number);
-            count += usize::from(ends);
-            if ends && count == MOST_SIGNALS {
-                ended.at_once = Some(number);
-                link.hang_up();
-            } else if info.ssi_code != BY_THE_TERMINAL {
-                link.tell(&Send(number));
+/// Listens, and says who the reaper is: all that has to be before the program is started.
+fn begin(seat: &Seat, warden: Pid) -> io::Result<Desk> {
+    let peers = seat.socket().map_or_else(|| Ok(Peers::none()), |socket| Peers::listen(&socket))?;
+    let events = seat.folder().map_or_else(|| Ok(Events::default()), |folder| Events::of(&folder.events()))?;
+    if seat.folder().is_some() {
+        let process = Process::of(std::process::id())?;
+        let warden = Some(Process::of(warden.as_raw().cast_unsigned())?);
+        seat.taken(&ReaperIs { process, warden, limits: BTreeMap::new() })?;
+    }
+    Ok(Desk::new(peers, events))
+}
+
+/// Lets the warden end, and reaps it.
+fn end(link: &Link, warden: Pid) {
+    link.tell(&Order::Done);
+    while link.next::<Told>().is_some() {}
+    // It has closed its end, and is about to end.
+    let _ = nix::sys::wait::waitpid(warden, None);
+}
+
+struct Reaper {
+    link: Link,
+    signals: SignalFd,
+    children: Children,
+    warden: Pid,
+    desk: Desk,
+    output: Option<Output>,
+    ended: Ended,
+    /// How many signals have come that end a program.
+    count: usize,
+    /// All of the program has ended.
+    is_over: bool,
+}
+
+impl Reaper {
+    fn new(link: Link, signals: SignalFd, children: Children, warden: Pid, desk: Desk, output: Option<Output>) -> Self {
+        let ended = Ended::default();
+        Self { link, signals, children, warden, desk, output, ended, count: 0, is_over: false }
+    }
+
+    fn gather(mut self, seat: &Seat) -> Ended {
+        self.link.tell(&Order::Start);
+        while !self.is_over {
+            self.turn();
+        }
+        // 1. What it has told and printed.
+        self.desk.end();
+        if let Some(output) = &mut self.output {
+            output.end();
+            self.desk.tell_output(output.length());
+        }
+        self.ended.asked = self.desk.asked_to_end();
+        self.ended.reports = self.desk.take_reports();
+        // 2. On the disk.
+        seat.outcome(&self.ended);
+        // 3. Those who watch, and the warden.
+        self.desk.farewell(FAREWELL);
+        if !self.ended.is_lost {
+            end(&self.link, self.warden);
+        }
+        seat.leave();
+        self.ended
+    }
+
+    /// Waits for what comes next, and does what it asks for.
+    fn turn(&mut self) {
+        let (signalled, told, printed, dialled) = self.wait();
+        if signalled {
+            self.heed_signals();
+        }
+        if printed && let Some(output) = &mut self.output {
+            output.take();
+            self.desk.tell_output(output.length());
+        }
+        for (number, found) in dialled {
+            for wish in self.desk.heed(number, found) {
+                match wish {
+                    Wish::Terminate => self.send(Signal::SIGTERM as i32),
+                    Wish::Kill => self.kill(),
+                }
             }
         }
-        if !told {
-            continue;
+        if told {
+            self.heed_warden();
         }
-        match link.next() {
-            Some(Told::NotStarted(error)) => (ended.not_started, is_told) = (Some(error), true),
-            Some(Told::Ended(how)) => ended.how = Some(how),
-            Some(Told::Left(left)) => (ended.left, is_told) = (left, true),
+    }
+
+    fn wait(&self) -> (bool, bool, bool, Vec<(u64, PollFlags)>) {
+        let wants = PollFlags::POLLIN;
+        let mut asked =
+            vec![PollFd::new(self.signals.as_fd(), wants), PollFd::new(self.link.descriptor().as_fd(), wants)];
+        let output = self.output.as_ref().and_then(Output::descriptor);
+        asked.extend(output.map(|output| PollFd::new(output, wants)));
+        let first = asked.len();
+        let mut numbers = Vec::new();
+        for (number, it) in self.desk.asked() {
+            numbers.push(number);
+            asked.push(it);
+        }
+        // If it was interrupted, nothing is found below.
+        let _ = nix::poll::poll(&mut asked, PollTimeout::NONE);
+        let found = |at: usize| asked.get(at).is_some_and(|it| it.any().unwrap_or(false));
+        let dialled = numbers.into_iter().zip(&asked[first..]);
+        let dialled =
+            dialled.filter_map(|(number, it)| Some((number, it.revents().filter(|found| !found.is_empty())?)));
+        (found(0), found(1), first > 2 && found(2), dialled.collect())
+    }
+
+    fn heed_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let number = info.ssi_signo as i32;
+            let ends = [Signal::SIGINT, Signal::SIGTERM].iter().any(|signal| *signal as i32 == number);
+            self.count += usize::from(ends);
+            self.ended.is_signalled |= ends;
+            if ends && self.count == MOST_SIGNALS {
+                self.ended.at_once = Some(number);
+                self.kill();
+            } else if info.ssi_code != BY_THE_TERMINAL {
+                self.send(number);
+            }
+        }
+    }
+
+    /// Sends the program a signal.
+    fn send(&mut self, number: i32) {
+        self.desk.note(Happened::Told(message::Told::Signal(number)));
+        self.link.tell(&Order::Send(number));
+    }
+
+    /// Kills all of the program, unless it has ended.
+    fn kill(&mut self) {
+        if self.ended.how.is_none() && !self.ended.is_killed {
+            self.ended.is_killed = true;
+            self.desk.note(Happened::Told(message::Told::Killed));
+            self.link.tell(&Order::Kill);
+        }
+    }
+
+    fn heed_warden(&mut self) {
+        match self.link.next() {
+            Some(Told::NotStarted(error)) => self.ended.not_started = Some(error),
+            Some(Told::Started(pid)) => self.desk.note(Happened::Started { pid: pid.cast_unsigned() }),
+            Some(Told::Ended(how)) => self.ended.how = Some(how),
+            Some(Told::Left(left, usage)) => {
+                (self.ended.left, self.ended.usage, self.is_over) = (left, usage, true);
+            }
             None => {
-                // Of a warden that was killed, this process has all that it had. Another one is about to end.
-                let left = children.end_all(!is_told);
-                ended.is_lost = !is_told && ended.at_once.is_none();
-                ended.left.ended.extend(left.ended);
-                // What the warden could not kill has become this one's.
-                ended.left.there.retain(|name| !left.there.contains(name));
-                ended.left.there.extend(left.there);
-                return ended;
+                // Of a warden that was killed, this process has all that it had.
+                self.ended.left = self.children.end_all(true);
+                (self.ended.usage, self.ended.is_lost, self.is_over) = (Usage::below(), true, true);
+                below::reap();
             }
         }
     }

@@ -1,0 +1,78 @@
+//! A job that counts, for trying out what `sage run` and the job manager do with jobs.
+//!
+//! ```text
+//! counting                 counts until it is told to end
+//!   records=N              counts to N
+//!   pace=TIME              waits so many milliseconds between two records
+//!   wait=PATH              begins when a line can be read there, for example from a named pipe
+//!   fail=N                 fails on record N
+//!   unclean                has a service that cannot be cleaned
+//!   tolerant               ends with exit code 0, whatever becomes of the job
+//! ```
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use sage::{BoxError, Cleanliness, Environment, HookContext, Outcome, RunError, Service, SignalPolicy};
+
+/// Counts how often it was asked.
+struct Counter {
+    is_unclean: bool,
+}
+
+impl Service for Counter {
+    fn cleanup(&self, _: &HookContext) -> Result<(), BoxError> {
+        if self.is_unclean { Err("the counter is stuck".into()) } else { Ok(()) }
+    }
+}
+
+fn main() -> ExitCode {
+    let given: BTreeMap<String, String> = std::env::args()
+        .skip(1)
+        .map(|word| word.split_once('=').map_or((word.clone(), String::new()), |(name, is)| (name.into(), is.into())))
+        .collect();
+    let number = |name: &str| given.get(name).map(|text| text.parse::<u64>().expect("it is a number"));
+    let (records, fails, pace) = (number("records"), number("fail"), number("pace").map(Duration::from_millis));
+    let wait = given.get("wait").cloned();
+    let is_unclean = given.contains_key("unclean");
+
+    let env = Environment::local("counting").signals(SignalPolicy::Exit);
+    let counter = env.register_service("counter", move || Counter { is_unclean }).build();
+    let mut count = 0;
+    let counting = env.from_generator(move || -> Result<Option<u64>, BoxError> {
+        if count == 0
+            && let Some(path) = &wait
+        {
+            BufReader::new(std::fs::File::open(path)?).read_line(&mut String::new())?;
+        } else if let Some(pace) = pace {
+            std::thread::sleep(pace);
+        }
+        count += 1;
+        Ok(records.is_none_or(|records| count <= records).then_some(count))
+    });
+    let checked = counting.try_map(move |count| match fails {
+        Some(fails) if fails == count => Err(format!("{count} is too many")),
+        _ => Ok(count),
+    });
+    checked.try_sink(move |_| counter.call(|_| ()));
+
+    match sage_api::run(&env) {
+        Err(error) if !given.contains_key("tolerant") => {
+            eprintln!("{error}");
+            ExitCode::from(code_of(&error))
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn code_of(error: &RunError) -> u8 {
+    match error.report() {
+        Some(report) if report.cleanliness == Cleanliness::Unclean => 3,
+        Some(report) if report.outcome == Outcome::Cancelled => {
+            report.signal().and_then(|number| u8::try_from(128 + number).ok()).unwrap_or(1)
+        }
+        _ => 1,
+    }
+}

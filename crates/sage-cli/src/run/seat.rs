@@ -1,0 +1,157 @@
+//! Where a reaper sits: the folder that it listens in, and writes to if that is a job's.
+//!
+//! A program in the foreground has a private folder, only for the socket, which is gone when the program is. A job of
+//! the job manager has the folder that it was submitted with.
+
+use std::env;
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{geteuid, mkdtemp};
+use sage_api::home::JobFolder;
+use sage_api::outcome::ReaperIs;
+use sage_api::socket;
+
+use super::ended::Ended;
+use super::files::write_json;
+use super::message::{Left, Usage};
+use super::say;
+
+/// The most folders of others that are looked at, whether they are left.
+const MOST_LOOKED_AT: usize = 64;
+
+/// Where a reaper sits.
+#[derive(Debug)]
+pub(super) enum Seat {
+    /// Nowhere: jobs cannot tell.
+    Nowhere,
+    /// In a private folder.
+    Private(PathBuf),
+    /// In the folder of a job, which is locked as long as the reaper or the warden lives.
+    Job {
+        folder: JobFolder,
+        /// Held, not read.
+        _lock: File,
+    },
+}
+
+impl Seat {
+    /// A private folder, in that of the user's session, or in one of this user's below `/tmp`.
+    pub(super) fn private() -> Self {
+        let session = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+        let of_session = session.map(|folder| folder.join("sage"));
+        let of_user = PathBuf::from(format!("/tmp/sage-{}", geteuid()));
+        let mut why = None;
+        for folder in of_session.into_iter().chain([of_user]) {
+            match private_folder(&folder) {
+                Ok(made) => return Self::Private(made),
+                Err(error) => why = Some(format!("in {}: {error}", folder.display())),
+            }
+        }
+        let why = why.unwrap_or_default();
+        say(&format!("jobs run, but cannot tell of themselves: there is no folder for a socket {why}"));
+        Self::Nowhere
+    }
+
+    /// The folder of a job.
+    ///
+    /// # Errors
+    /// In words.
+    pub(super) fn job(path: &Path) -> Result<Self, String> {
+        let path = fs::canonicalize(path).map_err(|error| format!("there is no folder {}: {error}", path.display()))?;
+        let lock = File::open(&path).map_err(|error| error.to_string())?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(format!("{} has a reaper already", path.display())),
+            Err(TryLockError::Error(error)) => return Err(format!("{} cannot be locked: {error}", path.display())),
+        }
+        let folder = JobFolder::at(path);
+        if folder.outcome().exists() {
+            return Err(format!("the job of {} is over: see its outcome.json", folder.path().display()));
+        }
+        Ok(Self::Job { folder, _lock: lock })
+    }
+
+    /// The job's folder, if it is one.
+    pub(super) fn folder(&self) -> Option<&JobFolder> {
+        match self {
+            Self::Job { folder, .. } => Some(folder),
+            Self::Nowhere | Self::Private(_) => None,
+        }
+    }
+
+    /// Where to listen.
+    pub(super) fn socket(&self) -> Option<PathBuf> {
+        match self {
+            Self::Nowhere => None,
+            Self::Private(folder) => Some(folder.join("socket")),
+            Self::Job { folder, .. } => Some(folder.socket()),
+        }
+    }
+
+    /// Says which process the reaper is.
+    pub(super) fn taken(&self, reaper: &ReaperIs) -> io::Result<()> {
+        self.folder().map_or(Ok(()), |folder| write_json(&folder.reaper(), reaper))
+    }
+
+    /// Says what has become of the program: on the disk when this returns. Nobody can dial any more.
+    pub(super) fn outcome(&self, ended: &Ended) {
+        let Self::Job { folder, .. } = self else { return };
+        // Somebody may have removed it.
+        let _ = fs::remove_file(folder.socket());
+        if let Err(error) = write_json(&folder.outcome(), &ended.program_end()) {
+            say(&format!("what has become of the job could not be written to {}: {error}", folder.path().display()));
+        }
+    }
+
+    /// The reaper was killed: its warden does what it would have done.
+    pub(super) fn lost(&self, left: Left, usage: Usage) {
+        // It may have been killed after it had noted all.
+        if self.folder().is_some_and(|folder| !folder.outcome().exists()) {
+            self.outcome(&Ended { is_lost: true, left, usage, ..Ended::default() });
+        }
+        self.leave();
+    }
+
+    /// Removes what is not needed any more.
+    pub(super) fn leave(&self) {
+        if let Self::Private(folder) = self {
+            remove(folder);
+        }
+    }
+}
+
+/// A new folder in this one, which is made if it is not there, and has to be this user's alone.
+fn private_folder(parent: &Path) -> io::Result<PathBuf> {
+    match DirBuilder::new().mode(0o700).create(parent) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let about = fs::symlink_metadata(parent)?;
+    if !about.is_dir() || about.uid() != geteuid().as_raw() || about.mode() & 0o077 != 0 {
+        return Err(io::Error::other("it is not a folder of this user's alone"));
+    }
+    remove_left(parent);
+    Ok(mkdtemp(&parent.join(format!("run-{}-XXXXXX", std::process::id())))?)
+}
+
+/// Removes the folders of those that were killed together with their wardens: nobody listens there.
+fn remove_left(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten().take(MOST_LOOKED_AT) {
+        let path = entry.path();
+        // One that is being made has no socket yet.
+        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        if socket::connect(&path.join("socket")).is_err_and(refused) {
+            remove(&path);
+        }
+    }
+}
+
+fn remove(folder: &Path) {
+    // Somebody may have removed it, or put something there, which is not ours.
+    let _ = fs::remove_file(folder.join("socket"));
+    let _ = fs::remove_dir(folder);
+}

@@ -1,0 +1,104 @@
+//! How a program ended, and why: what follows from what is known.
+//!
+//! A success is what the program says itself, with exit code 0. But a program that was asked to end by a cancel, or
+//! whose time was over, has to have succeeded by the reports of its jobs.
+
+use nix::sys::signal::Signal;
+use sage::Outcome;
+use sage_api::message::Command;
+
+use super::ended::{Ended, name_of};
+use super::message::How;
+use super::reports::line;
+
+/// The exit codes of programs that were ended by SIGINT and SIGTERM.
+const BY_SIGNAL: [i32; 2] = [128 + Signal::SIGINT as i32, 128 + Signal::SIGTERM as i32];
+
+impl Ended {
+    /// How it ended.
+    pub(super) fn outcome(&self) -> Outcome {
+        if self.not_started.is_some() {
+            return Outcome::Failed;
+        }
+        if self.is_lost {
+            return Outcome::Lost;
+        }
+        if self.out_of_time.is_some() && !self.has_succeeded() {
+            return Outcome::TimedOut;
+        }
+        if self.is_killed || self.at_once.is_some() {
+            return Outcome::Cancelled;
+        }
+        if self.has_succeeded() {
+            return Outcome::Succeeded;
+        }
+        match &self.reports.worst {
+            Some((outcome @ (Outcome::Cancelled | Outcome::TimedOut), _)) => return *outcome,
+            Some(_) => return Outcome::Failed,
+            None => {}
+        }
+        if self.asked == Some(Command::Cancel) || self.is_signalled || self.was_ended_by_signal() {
+            return Outcome::Cancelled;
+        }
+        Outcome::Failed
+    }
+
+    /// Why it did not succeed, or what is left, in a line.
+    pub(super) fn why(&self) -> Option<String> {
+        let why = match self.outcome() {
+            Outcome::Succeeded => None,
+            Outcome::Lost => Some("the process that watched it was killed, so it was ended".to_owned()),
+            Outcome::TimedOut if self.out_of_time.is_some() => {
+                let time = self.out_of_time.unwrap_or_default();
+                Some(format!("its time of {} was over", humantime::format_duration(time)))
+            }
+            _ if let Some(number) = self.at_once => {
+                Some(format!("ended at once by the third signal, {}", name_of(number)))
+            }
+            _ if self.is_killed => Some("killed".to_owned()),
+            _ if let Some(error) = &self.not_started => Some(format!("it could not be started: {error}")),
+            _ if let Some((_, why)) = &self.reports.worst => Some(why.clone()),
+            Outcome::Cancelled if self.asked == Some(Command::Cancel) => Some("cancelled".to_owned()),
+            _ => self.end_in_words(),
+        };
+        let left = self.left_in_words();
+        match (why, left) {
+            (None, left) => left,
+            (why, None) => why.map(|why| line(&why)),
+            (Some(why), Some(left)) => Some(format!("{}; {left}", line(&why))),
+        }
+    }
+
+    fn end_in_words(&self) -> Option<String> {
+        Some(match self.how? {
+            How::Exited(code) if BY_SIGNAL.contains(&code) => format!("ended by {}", name_of(code - 128)),
+            How::Exited(code) => format!("it ended with exit code {code}"),
+            How::Signalled(number) => format!("killed by {}", name_of(number)),
+        })
+    }
+
+    fn left_in_words(&self) -> Option<String> {
+        let named = |words: &str, names: &[String]| (!names.is_empty()).then(|| format!("{words}{}", names.join(", ")));
+        let ended = if self.is_lost || self.is_killed { &[][..] } else { &self.left.ended };
+        let left = [
+            named("could not be killed: ", &self.left.there),
+            named("not clean: ", &self.reports.left()),
+            named("left processes, which were ended: ", ended),
+        ];
+        let left: Vec<_> = left.into_iter().flatten().collect();
+        (!left.is_empty()).then(|| line(&left.join("; ")))
+    }
+
+    fn has_succeeded(&self) -> bool {
+        let was_to_end_early = self.asked == Some(Command::Cancel) || self.out_of_time.is_some();
+        self.how == Some(How::Exited(0)) && (!was_to_end_early || self.reports.all_succeeded())
+    }
+
+    fn was_ended_by_signal(&self) -> bool {
+        match self.how {
+            Some(How::Exited(code)) => BY_SIGNAL.contains(&code),
+            Some(How::Signalled(number)) => [Signal::SIGINT, Signal::SIGTERM].iter().any(|it| *it as i32 == number),
+            None => false,
+        }
+    }
+}
