@@ -22,7 +22,7 @@ use super::reports::Reports;
 const MOST_WATCHERS: usize = 32;
 /// So much is read of a job once the program is over: a line and what is before it, in chunks.
 const MOST_READS_AT_THE_END: usize = 1024;
-/// The most requests for figures that wait for answers.
+/// The most requests for figures that wait for answers, of all watchers together.
 const MOST_REQUESTS: usize = 256;
 
 /// Who has dialled.
@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Job {
         id: String,
         is_over: bool,
+        /// It was asked for figures, and has not answered. It is asked once at a time, whoever asks.
+        is_asked: bool,
     },
     Watch {
         /// The length of the output that it was told last.
@@ -50,6 +52,13 @@ pub(super) enum Wish {
     Kill,
 }
 
+#[derive(Debug)]
+struct Request {
+    job: u64,
+    watcher: u64,
+    number: u64,
+}
+
 /// The connections of the jobs and the watchers, and what is known by them.
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -60,9 +69,8 @@ pub(super) struct Desk {
     /// What jobs that begin later are told as well.
     asked: Option<Command>,
     is_paused: bool,
-    /// Requests for figures: the number that jobs were told, who asks, and the number that they gave.
-    requests: VecDeque<(u64, u64, u64)>,
-    next_request: u64,
+    /// Who waits for figures of which job, and the number that they gave the request.
+    requests: VecDeque<Request>,
     reports: Reports,
     wishes: Vec<Wish>,
 }
@@ -70,17 +78,7 @@ pub(super) struct Desk {
 impl Desk {
     pub(super) fn new(peers: Peers<Kind>, events: Events) -> Self {
         let (requests, reports) = (VecDeque::new(), Reports::default());
-        Self {
-            peers,
-            events,
-            output: 0,
-            asked: None,
-            is_paused: false,
-            requests,
-            next_request: 1,
-            reports,
-            wishes: Vec::new(),
-        }
+        Self { peers, events, output: 0, asked: None, is_paused: false, requests, reports, wishes: Vec::new() }
     }
 
     /// What to wait for, by number.
@@ -239,16 +237,17 @@ impl Desk {
                 Dialled::Job(begins) => self.begins(number, begins)?,
                 Dialled::Watch { .. } => self.watches(number)?,
             },
-            Some(Kind::Job { id, is_over }) => {
-                let (job, is_over) = (id.clone(), *is_over);
+            Some(Kind::Job { id, is_over, is_asked }) => {
+                let job = id.clone();
                 match serde_json::from_slice(line).map_err(nonsense)? {
-                    _ if is_over => return Err("it went on after the end of its job".into()),
+                    _ if *is_over => return Err("it went on after the end of its job".into()),
                     FromEngine::Changed(change) => self.note(Happened::Changed { job, change }),
-                    FromEngine::Figures { request, figures } => self.answer(request, job, figures),
+                    FromEngine::Figures { figures, .. } => {
+                        *is_asked = false;
+                        self.answer(number, &job, &figures);
+                    }
                     FromEngine::Ended(report) => {
-                        if let Some(Kind::Job { is_over, .. }) = self.peers.kind(number) {
-                            *is_over = true;
-                        }
+                        *is_over = true;
                         self.reports.add(&report);
                         self.note(Happened::Ended { job, report });
                         if self.events.sync() {
@@ -276,7 +275,7 @@ impl Desk {
             return Err(format!("a job speaks version {}, and this is version {VERSION}", begins.version));
         }
         if let Some(kind) = self.peers.kind(number) {
-            *kind = Kind::Job { id: begins.job.clone(), is_over: false };
+            *kind = Kind::Job { id: begins.job.clone(), is_over: false, is_asked: false };
         }
         self.note(Happened::Begins(Box::new(begins)));
         let paused = self.is_paused.then_some(Command::Pause);
@@ -299,22 +298,26 @@ impl Desk {
     }
 
     /// Asks all jobs for figures.
-    fn ask(&mut self, watcher: u64, theirs: u64) {
-        let request = self.next_request;
-        self.next_request += 1;
-        self.requests.push_back((request, watcher, theirs));
-        if self.requests.len() > MOST_REQUESTS {
-            self.requests.pop_front();
+    fn ask(&mut self, watcher: u64, number: u64) {
+        let line = line_of(&ToEngine::Figures { request: 0 });
+        for job in self.jobs() {
+            self.requests.push_back(Request { job, watcher, number });
+            if let Some(Kind::Job { is_asked: is_asked @ false, .. }) = self.peers.kind(job) {
+                *is_asked = true;
+                self.tell(job, line.clone());
+            }
         }
-        let line = line_of(&ToEngine::Figures { request });
-        for number in self.jobs() {
-            self.tell(number, line.clone());
+        while self.requests.len() > MOST_REQUESTS {
+            self.requests.pop_front();
         }
     }
 
-    fn answer(&mut self, request: u64, job: String, figures: Box<message::Figures>) {
-        // Nobody may wait for it any more.
-        if let Some((_, watcher, request)) = self.requests.iter().find(|(ours, ..)| *ours == request).copied() {
+    /// Answers those who wait for figures of this job.
+    fn answer(&mut self, from: u64, job: &str, figures: &message::Figures) {
+        let (answered, waiting) = self.requests.drain(..).partition(|request| request.job == from);
+        self.requests = waiting;
+        for Request { watcher, number: request, .. } in answered {
+            let (job, figures) = (job.to_owned(), Box::new(figures.clone()));
             self.tell(watcher, line_of(&FromReaper::Figures { request, job, figures }));
         }
     }
@@ -323,20 +326,26 @@ impl Desk {
         self.peers.kinds().filter(|(_, kind)| matches!(kind, Kind::Watch { .. })).map(|(number, _)| number).collect()
     }
 
-    /// Those that are not over.
+    /// Those that are not over, and can be told something.
     fn jobs(&self) -> Vec<u64> {
         let runs = |kind: &Kind| matches!(kind, Kind::Job { is_over: false, .. });
-        self.peers.kinds().filter(|(_, kind)| runs(kind)).map(|(number, _)| number).collect()
+        let jobs = self.peers.kinds().filter(|(number, kind)| runs(kind) && !self.peers.is_deaf(*number));
+        jobs.map(|(number, _)| number).collect()
     }
 
     fn tell(&mut self, number: u64, line: Line) {
-        if !self.peers.tell(number, line) {
-            self.remove(number);
+        if self.peers.tell(number, line) {
+            return;
+        }
+        match self.peers.kind(number) {
+            // What it tells is still of use.
+            Some(Kind::Job { .. }) => self.peers.deafen(number),
+            _ => self.remove(number),
         }
     }
 
     fn remove(&mut self, number: u64) {
-        if let Some(Kind::Job { id: job, is_over: false }) = self.peers.remove(number) {
+        if let Some(Kind::Job { id: job, is_over: false, .. }) = self.peers.remove(number) {
             self.note(Happened::Gone { job });
         }
     }

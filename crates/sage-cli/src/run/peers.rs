@@ -181,11 +181,11 @@ impl<K: Default> Peers<K> {
     }
 
     /// Sends a line, now or when there is room, and says whether the other side reads what it is told.
-    #[must_use = "a connection whose other side does not is to be removed"]
+    #[must_use = "a connection whose other side does not is to be removed or deafened"]
     pub(super) fn tell(&mut self, number: u64, line: Line) -> bool {
         let Some(peer) = self.peers.get_mut(&number).filter(|peer| !peer.is_deaf) else { return true };
         if peer.unsent_bytes > MOST_UNSENT {
-            self.complain("one was dropped that does not read what it is told");
+            self.complain("one does not read what it is told, and is told nothing more");
             return false;
         }
         peer.unsent_bytes += line.len();
@@ -204,9 +204,7 @@ impl<K: Default> Peers<K> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => {
                     // It is gone. What it has sent before is still to be read.
-                    peer.is_deaf = true;
-                    peer.unsent.clear();
-                    (peer.sent, peer.unsent_bytes) = (0, 0);
+                    self.deafen(number);
                     return;
                 }
             }
@@ -216,6 +214,20 @@ impl<K: Default> Peers<K> {
                 peer.sent = 0;
             }
         }
+    }
+
+    /// Sends nothing more to it.
+    pub(super) fn deafen(&mut self, number: u64) {
+        if let Some(peer) = self.peers.get_mut(&number) {
+            peer.is_deaf = true;
+            peer.unsent.clear();
+            (peer.sent, peer.unsent_bytes) = (0, 0);
+        }
+    }
+
+    /// Whether nothing is sent to it any more.
+    pub(super) fn is_deaf(&self, number: u64) -> bool {
+        self.peers.get(&number).is_none_or(|peer| peer.is_deaf)
     }
 
     /// Whether nothing waits to be sent to it.

@@ -2,6 +2,9 @@
 
 mod folder;
 mod job;
+mod killed;
 mod marked;
 mod run;
+mod seen;
+mod strangers;
 mod terminal;
