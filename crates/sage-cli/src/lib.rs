@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 mod job;
+mod jobmanager;
 mod limits;
 mod output;
 mod place;
@@ -25,6 +26,7 @@ struct Sage {
 enum Command {
     Run(run::Args),
     Job(job::Args),
+    Jobmanager(jobmanager::Args),
 }
 
 const EXIT_CODES: &str = "\
@@ -51,6 +53,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, host: &Host) -> u8 {
     match Sage::try_parse_from(arguments) {
         Ok(Sage { command: Command::Run(args) }) => run::run(&args, host.python.as_deref()),
         Ok(Sage { command: Command::Job(args) }) => job::run(&args),
+        Ok(Sage { command: Command::Jobmanager(args) }) => jobmanager::run(&args, host),
         Err(error) => {
             // Nobody reads what cannot be written.
             let _ = error.print();

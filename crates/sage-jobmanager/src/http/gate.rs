@@ -1,0 +1,191 @@
+//! The one layer that every request passes, of whatever route: which host it was sent to, from which page, who sends it,
+//! and how large it is.
+//!
+//! 1. A foreign `Host` or `Origin` is refused first, so that a page elsewhere learns nothing (DNS rebinding).
+//! 2. Then whoever shows neither the token nor a session's cookie, but for the routes that say so themselves.
+//! 3. Then what changes something, comes with a cookie and has no token of the session's (CSRF).
+//! 4. Only then the body is read, of which the size and the time are limited.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::LengthLimitError;
+use sage_api::api::{CSRF_HEADER, MOST_BYTES_OF_A_JOB, MOST_BYTES_OF_A_REQUEST, SESSION_COOKIE};
+use tokio::time::timeout;
+
+use super::App;
+use super::answer::Refused;
+use super::routes::is_open;
+use crate::auth::{Caller, Session};
+
+/// How long a body may take to come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where a request has come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Door {
+    Tcp,
+    Socket,
+}
+
+/// The hosts that requests may name.
+#[derive(Debug, Clone)]
+pub(crate) struct Hosts(Vec<String>);
+
+impl Hosts {
+    /// Those of a daemon that listens at this address.
+    pub(crate) fn at(host: IpAddr, port: u16) -> Self {
+        let given = match host {
+            IpAddr::V4(host) => format!("{host}:{port}"),
+            IpAddr::V6(host) => format!("[{host}]:{port}"),
+        };
+        Self(vec![format!("127.0.0.1:{port}"), format!("localhost:{port}"), format!("[::1]:{port}"), given])
+    }
+
+    fn has(&self, host: &str, door: Door) -> bool {
+        let is_own = self.0.iter().any(|own| own.eq_ignore_ascii_case(host));
+        is_own || door == Door::Socket && host.eq_ignore_ascii_case("localhost")
+    }
+}
+
+pub(super) async fn gate(State(app): State<App>, request: Request, next: Next) -> Response {
+    match pass(&app, request).await {
+        Ok(request) => next.run(request).await,
+        Err(refused) => refused.into_response(),
+    }
+}
+
+async fn pass(app: &App, request: Request) -> Result<Request, Refused> {
+    let door = request.extensions().get::<Door>().copied().unwrap_or(Door::Tcp);
+    check_host(app, &request, door)?;
+    check_origin(app, request.headers(), door)?;
+    let is_job = request.method() == Method::POST && request.uri().path() == "/api/v1/jobs";
+    let open = is_open(request.method(), request.uri().path());
+    let caller = match (open, caller(app, request.headers())) {
+        (_, Some(caller)) => Some(caller),
+        (true, None) => None,
+        (false, None) => {
+            let words = "show the token: `Authorization: Bearer <token>`; it is in the file `token` of the job \
+                         manager's folder, and `sage jobmanager status` prints a link for a browser";
+            return Err(Refused::new(StatusCode::UNAUTHORIZED, "unauthorized", words));
+        }
+    };
+    let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+    let session = match &caller {
+        Some(Caller::Session(session)) if changes && !open => Some(session.clone()),
+        _ => None,
+    };
+    let is_form = has_form(request.headers());
+    if let Some(session) = session.as_ref().filter(|_| !is_form) {
+        check_csrf(session, one(request.headers(), &HeaderName::from_static(CSRF_HEADER)))?;
+    }
+    let (mut head, body) = request.into_parts();
+    let body = read(app, body, if is_job { MOST_BYTES_OF_A_JOB } else { MOST_BYTES_OF_A_REQUEST }).await?;
+    if let Some(session) = session.filter(|_| is_form) {
+        let header = one(&head.headers, &HeaderName::from_static(CSRF_HEADER)).map(str::to_owned);
+        check_csrf(&session, header.or_else(|| field(&body, "csrf")).as_deref())?;
+    }
+    if let Some(caller) = caller {
+        head.extensions.insert(caller);
+    }
+    Ok(Request::from_parts(head, Body::from(body)))
+}
+
+fn foreign(words: String) -> Refused {
+    Refused::new(StatusCode::FORBIDDEN, "foreign", words)
+}
+
+fn check_host(app: &App, request: &Request, door: Door) -> Result<(), Refused> {
+    let named = one(request.headers(), &HOST).filter(|host| app.hosts.has(host, door));
+    let is_own = match request.uri().authority() {
+        Some(authority) => app.hosts.has(authority.as_str(), door),
+        None => true,
+    };
+    if named.is_some() && is_own {
+        return Ok(());
+    }
+    let own = app.hosts.0.first().map_or("", String::as_str);
+    Err(foreign(format!("the header `Host` does not name this job manager: it is http://{own}")))
+}
+
+fn check_origin(app: &App, headers: &HeaderMap, door: Door) -> Result<(), Refused> {
+    if !headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    let origin = one(headers, &ORIGIN);
+    let host = origin.and_then(|origin| origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")));
+    match host {
+        Some(host) if app.hosts.has(host, door) => Ok(()),
+        _ => Err(foreign("the request comes from the page of another site (header `Origin`)".to_owned())),
+    }
+}
+
+/// The value of a header that is there once.
+fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?;
+    if values.next().is_some() { None } else { value.to_str().ok() }
+}
+
+/// Who has sent it. A token that is wrong is not made good by a cookie.
+fn caller(app: &App, headers: &HeaderMap) -> Option<Caller> {
+    if headers.contains_key(AUTHORIZATION) {
+        let (scheme, token) = one(headers, &AUTHORIZATION)?.split_once(' ')?;
+        let is_good = scheme.eq_ignore_ascii_case("bearer") && app.auth.is_token(token.trim());
+        return is_good.then_some(Caller::Token);
+    }
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let (_, cookie) = pairs.find(|(name, _)| *name == SESSION_COOKIE)?;
+    app.auth.session(cookie).map(Caller::Session)
+}
+
+fn check_csrf(session: &Session, sent: Option<&str>) -> Result<(), Refused> {
+    if sent.is_some_and(|sent| session.is_csrf(sent)) {
+        return Ok(());
+    }
+    let words = "with a session's cookie, what changes something needs the session's token, in the field `csrf` of a \
+                 form or the header `X-CSRF-Token`: load the page anew";
+    Err(Refused::new(StatusCode::FORBIDDEN, "no_csrf_token", words))
+}
+
+fn has_form(headers: &HeaderMap) -> bool {
+    one(headers, &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"))
+}
+
+/// A field of a form.
+pub(super) fn field(form: &Bytes, name: &str) -> Option<String> {
+    let fields: Vec<(String, String)> = serde_urlencoded::from_bytes(form).ok()?;
+    fields.into_iter().find(|(field, _)| field == name).map(|(_, value)| value)
+}
+
+async fn read(app: &App, body: Body, most: usize) -> Result<Bytes, Refused> {
+    let large = if most > MOST_BYTES_OF_A_REQUEST { Some(app.large.acquire().await) } else { None };
+    let read = timeout(PATIENCE, to_bytes(body, most)).await;
+    drop(large);
+    match read {
+        Ok(Ok(body)) => Ok(body),
+        Err(_) => {
+            let words = format!("the body did not come within {} s", PATIENCE.as_secs());
+            Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "late", words))
+        }
+        Ok(Err(error)) => {
+            let is_long = std::error::Error::source(&error).is_some_and(|source| source.is::<LengthLimitError>());
+            if is_long {
+                let words = format!("the body is longer than {most} bytes");
+                return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", words));
+            }
+            Err(Refused::new(
+                StatusCode::BAD_REQUEST,
+                "malformed",
+                format!("the body did not come as a whole: {error}"),
+            ))
+        }
+    }
+}
