@@ -54,7 +54,7 @@ fn bytes(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     let wrong = |_| format!("`{text}` is not a time: give a number with ms, s, m or h, such as 90s");
     let time = humantime::parse_duration(text).map_err(wrong)?;
     if time < Duration::from_millis(1) {

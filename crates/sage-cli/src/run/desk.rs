@@ -165,16 +165,15 @@ impl Desk {
         self.peers.accept();
         self.peers.close();
         for number in self.peers.numbers() {
-            if matches!(self.peers.kind(number), Some(Kind::Watch { .. })) {
-                continue;
-            }
             // Whoever still writes is none of its processes.
             for _ in 0..MOST_READS_AT_THE_END {
-                if !self.read(number) {
+                if self.is_watcher(number) || !self.read(number) {
                     break;
                 }
             }
-            self.remove(number);
+            if !self.is_watcher(number) {
+                self.remove(number);
+            }
         }
         self.wishes.clear();
     }
@@ -320,6 +319,10 @@ impl Desk {
             let (job, figures) = (job.to_owned(), Box::new(figures.clone()));
             self.tell(watcher, line_of(&FromReaper::Figures { request, job, figures }));
         }
+    }
+
+    fn is_watcher(&mut self, number: u64) -> bool {
+        matches!(self.peers.kind(number), Some(Kind::Watch { .. }))
     }
 
     fn watchers(&self) -> Vec<u64> {

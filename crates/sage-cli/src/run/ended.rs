@@ -10,6 +10,7 @@ use sage_api::message::Command;
 use sage_api::outcome::ProgramEnd;
 use serde::Serialize;
 
+use super::bounds::Bounds;
 use super::events::now_ms;
 use super::message::{How, Left, Usage};
 use super::reports::Reports;
@@ -39,6 +40,12 @@ pub(super) struct Ended {
     /// What its jobs reported.
     pub(super) reports: Reports,
     pub(super) usage: Usage,
+    /// The memory that it may have, if it was killed because it took more.
+    pub(super) out_of_memory: Option<u64>,
+    /// The memory that each of its processes may have.
+    pub(super) memory_of_each: Option<u64>,
+    /// The time that each of its processes may use processors.
+    pub(super) cpu_of_each: Option<Duration>,
 }
 
 #[derive(Serialize)]
@@ -71,6 +78,12 @@ impl Ended {
     /// Nothing was started.
     pub(super) fn refused(error: String) -> Self {
         Self { not_started: Some(error), is_refused: true, ..Self::default() }
+    }
+
+    /// Notes what its bounds had to do with its end.
+    pub(super) fn take_note_of(&mut self, bounds: &Bounds) {
+        self.out_of_memory = bounds.memory_exceeded();
+        (self.memory_of_each, self.cpu_of_each) = (bounds.memory_of_each(), bounds.cpu());
     }
 
     pub(super) fn exit_code(&self) -> u8 {
@@ -130,6 +143,7 @@ impl Ended {
             Some(How::Exited(code)) if !matches!(code, 0..=3 | 130 | 143) => {
                 lines.push(format!("{program} ended with exit code {code}"));
             }
+            _ if let Some(words) = self.bound_in_words() => lines.push(format!("{program} was ended: {words}")),
             Some(How::Signalled(number)) => {
                 let expected = self.at_once.is_some() || self.is_killed;
                 let maybe = if number == Signal::SIGKILL as i32 && !expected {

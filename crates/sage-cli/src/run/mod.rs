@@ -17,14 +17,19 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use sage_api::job::JobSpec;
+use sage_api::job::{AFTER_TIME, JobSpec};
 
+use self::bounds::Bounds;
 use self::ended::{Ended, USAGE};
 use self::program::Program;
 use self::seat::Seat;
+use crate::limits::{self, LimitArgs};
 
 mod below;
+mod bounds;
+mod cgroup;
 mod desk;
 mod ended;
 mod events;
@@ -55,6 +60,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
 
+    #[command(flatten)]
+    limits: LimitArgs,
+
+    /// How long it may take to clean up when its --time is over, before it is killed [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = limits::time, requires = "time")]
+    grace: Option<Duration>,
+
     /// Run the job of the job manager whose folder this is
     #[arg(long, value_name = "PATH", hide = true, conflicts_with_all = ["json", "python", "program"])]
     folder: Option<PathBuf>,
@@ -77,7 +89,8 @@ pub(crate) fn run(args: &Args, python: Option<&Path>) -> u8 {
             return USAGE;
         }
     };
-    match watched(program.clone(), &Seat::private()) {
+    let bounds = Bounds::of(args.limits.limits(), args.grace.unwrap_or(AFTER_TIME));
+    match watched(program.clone(), &bounds, &Seat::private()) {
         Ok(ended) => told(&program, &ended, args.json),
         Err(error) => {
             say(&format!("{} could not be run: {error}", program.name()));
@@ -100,8 +113,11 @@ fn run_job(path: &Path) -> u8 {
     };
     let Some(folder) = seat.folder() else { return USAGE };
     let read = files::read_json::<JobSpec>(&folder.spec()).map_err(|error| format!("its job.json: {error}"));
-    let program = read.and_then(|job| Program::of_job(&job, folder).map_err(|error| error.to_string()));
-    let ended = match program.map(|program| watched(program, &seat)) {
+    let program = read.and_then(|job| {
+        let program = Program::of_job(&job, folder).map_err(|error| error.to_string())?;
+        Ok((program, Bounds::of(job.limits, AFTER_TIME)))
+    });
+    let ended = match program.map(|(program, bounds)| watched(program, &bounds, &seat)) {
         Ok(Ok(ended)) => return ended.exit_code(),
         Ok(Err(error)) => Ended::refused(error.to_string()),
         Err(error) => Ended::refused(error),
@@ -110,9 +126,12 @@ fn run_job(path: &Path) -> u8 {
     ended.exit_code()
 }
 
-fn watched(mut program: Program, seat: &Seat) -> io::Result<Ended> {
+fn watched(mut program: Program, bounds: &Bounds, seat: &Seat) -> io::Result<Ended> {
     program.variables.extend(seat.socket().map(|socket| (sage_api::SOCKET_VARIABLE, socket.into_os_string())));
-    reaper::run(&program, seat)
+    reaper::run(&program, bounds, seat).inspect_err(|_| {
+        bounds.remove();
+        seat.leave();
+    })
 }
 
 fn say(line: &str) {

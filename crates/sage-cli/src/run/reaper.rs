@@ -4,20 +4,20 @@
 //! One thread, which waits for whatever comes next. The outcome is written when nothing of the program is left, and
 //! before those are let go who watch.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{self, ForkResult, Pid};
-use sage_api::message::{self, Happened};
+use sage_api::message::{self, Command, Happened};
 use sage_api::outcome::{Process, ReaperIs};
 
 use super::below::{self, Children};
+use super::bounds::Bounds;
 use super::desk::{Desk, Wish};
 use super::ended::Ended;
 use super::events::Events;
@@ -42,7 +42,7 @@ const BY_THE_TERMINAL: i32 = 0x80;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Runs a program, until nothing of it is left and that is noted.
-pub(super) fn run(program: &Program, seat: &Seat) -> io::Result<Ended> {
+pub(super) fn run(program: &Program, bounds: &Bounds, seat: &Seat) -> io::Result<Ended> {
     let handed_on: SigSet = HANDED_ON.into_iter().collect();
     let mut blocked = handed_on;
     blocked.add(Signal::SIGCHLD);
@@ -57,16 +57,36 @@ pub(super) fn run(program: &Program, seat: &Seat) -> io::Result<Ended> {
     let warden = match unsafe { unistd::fork()? } {
         ForkResult::Child => {
             drop((ours, signals, children, kept));
-            Warden { program, seat, link: its, usual, output }.run();
+            Warden { program, seat, bounds, link: its, usual, output }.run();
             // SAFETY: it ends the process.
             unsafe { nix::libc::_exit(0) }
         }
         ForkResult::Parent { child } => child,
     };
     drop((its, output));
-    let begun = begin(seat, warden);
+    let begun = begin(seat, bounds, warden);
     let ended = match begun {
-        Ok(desk) => Reaper::new(ours, signals, children, warden, desk, kept).gather(seat),
+        Ok(desk) => {
+            let ended = Ended::default();
+            let (cancel_at, kill_at) = (None, None);
+            let (is_started, is_over) = (false, false);
+            let reaper = Reaper {
+                bounds,
+                link: ours,
+                signals,
+                children,
+                warden,
+                desk,
+                output: kept,
+                ended,
+                count: 0,
+                cancel_at,
+                kill_at,
+                is_started,
+                is_over,
+            };
+            reaper.gather(seat)
+        }
         Err(error) => {
             let ended = Ended::refused(error.to_string());
             seat.outcome(&ended);
@@ -74,18 +94,19 @@ pub(super) fn run(program: &Program, seat: &Seat) -> io::Result<Ended> {
             ended
         }
     };
+    bounds.remove();
     usual.thread_set_mask()?;
     Ok(ended)
 }
 
 /// Listens, and says who the reaper is: all that has to be before the program is started.
-fn begin(seat: &Seat, warden: Pid) -> io::Result<Desk> {
+fn begin(seat: &Seat, bounds: &Bounds, warden: Pid) -> io::Result<Desk> {
     let peers = seat.socket().map_or_else(|| Ok(Peers::none()), |socket| Peers::listen(&socket))?;
     let events = seat.folder().map_or_else(|| Ok(Events::default()), |folder| Events::of(&folder.events()))?;
     if seat.folder().is_some() {
         let process = Process::of(std::process::id())?;
         let warden = Some(Process::of(warden.as_raw().cast_unsigned())?);
-        seat.taken(&ReaperIs { process, warden, limits: BTreeMap::new() })?;
+        seat.taken(&ReaperIs { process, warden, limits: bounds.enforced().clone() })?;
     }
     Ok(Desk::new(peers, events))
 }
@@ -98,7 +119,8 @@ fn end(link: &Link, warden: Pid) {
     let _ = nix::sys::wait::waitpid(warden, None);
 }
 
-struct Reaper {
+struct Reaper<'a> {
+    bounds: &'a Bounds,
     link: Link,
     signals: SignalFd,
     children: Children,
@@ -108,16 +130,17 @@ struct Reaper {
     ended: Ended,
     /// How many signals have come that end a program.
     count: usize,
+    /// When the program's time is over, and when that for its cleanup is.
+    cancel_at: Option<Instant>,
+    kill_at: Option<Instant>,
+    /// Whether the warden has said what came of the start. Nobody is heard before, so that a program's start is noted
+    /// before what its jobs tell.
+    is_started: bool,
     /// All of the program has ended.
     is_over: bool,
 }
 
-impl Reaper {
-    fn new(link: Link, signals: SignalFd, children: Children, warden: Pid, desk: Desk, output: Option<Output>) -> Self {
-        let ended = Ended::default();
-        Self { link, signals, children, warden, desk, output, ended, count: 0, is_over: false }
-    }
-
+impl Reaper<'_> {
     fn gather(mut self, seat: &Seat) -> Ended {
         self.link.tell(&Order::Start);
         while !self.is_over {
@@ -131,6 +154,7 @@ impl Reaper {
         }
         self.ended.asked = self.desk.asked_to_end();
         self.ended.reports = self.desk.take_reports();
+        self.ended.take_note_of(self.bounds);
         // 2. On the disk.
         seat.outcome(&self.ended);
         // 3. Those who watch, and the warden.
@@ -145,8 +169,12 @@ impl Reaper {
     /// Waits for what comes next, and does what it asks for.
     fn turn(&mut self) {
         let (signalled, told, printed, dialled) = self.wait();
+        self.heed_clock();
         if signalled {
             self.heed_signals();
+        }
+        if told {
+            self.heed_warden();
         }
         if printed && let Some(output) = &mut self.output {
             output.take();
@@ -160,9 +188,6 @@ impl Reaper {
                 }
             }
         }
-        if told {
-            self.heed_warden();
-        }
     }
 
     fn wait(&self) -> (bool, bool, bool, Vec<(u64, PollFlags)>) {
@@ -173,12 +198,12 @@ impl Reaper {
         asked.extend(output.map(|output| PollFd::new(output, wants)));
         let first = asked.len();
         let mut numbers = Vec::new();
-        for (number, it) in self.desk.asked() {
+        for (number, it) in self.desk.asked().filter(|_| self.is_started) {
             numbers.push(number);
             asked.push(it);
         }
         // If it was interrupted, nothing is found below.
-        let _ = nix::poll::poll(&mut asked, PollTimeout::NONE);
+        let _ = nix::poll::poll(&mut asked, self.longest());
         let found = |at: usize| asked.get(at).is_some_and(|it| it.any().unwrap_or(false));
         let dialled = numbers.into_iter().zip(&asked[first..]);
         let dialled =
@@ -201,6 +226,33 @@ impl Reaper {
         }
     }
 
+    /// How long nothing is to be done unless something comes.
+    fn longest(&self) -> PollTimeout {
+        let Some(next) = [self.cancel_at, self.kill_at].into_iter().flatten().min() else { return PollTimeout::NONE };
+        // Not before it: a millisecond more.
+        let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+    }
+
+    fn heed_clock(&mut self) {
+        let now = Instant::now();
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.cancel_at) {
+            self.cancel_at = None;
+            let Some((time, after)) = self.bounds.time().filter(|_| self.ended.how.is_none()) else { return };
+            self.ended.out_of_time = Some(time);
+            self.kill_at = now.checked_add(after);
+            if !self.desk.tell_jobs(Command::Cancel, message::Told::OutOfTime) {
+                self.desk.note(Happened::Told(message::Told::OutOfTime));
+                self.send(Signal::SIGTERM as i32);
+            }
+        }
+        if is_due(self.kill_at) {
+            self.kill_at = None;
+            self.kill();
+        }
+    }
+
     /// Sends the program a signal.
     fn send(&mut self, number: i32) {
         self.desk.note(Happened::Told(message::Told::Signal(number)));
@@ -218,14 +270,19 @@ impl Reaper {
 
     fn heed_warden(&mut self) {
         match self.link.next() {
-            Some(Told::NotStarted(error)) => self.ended.not_started = Some(error),
-            Some(Told::Started(pid)) => self.desk.note(Happened::Started { pid: pid.cast_unsigned() }),
+            Some(Told::NotStarted(error)) => (self.ended.not_started, self.is_started) = (Some(error), true),
+            Some(Told::Started(pid)) => {
+                self.is_started = true;
+                self.desk.note(Happened::Started { pid: pid.cast_unsigned() });
+                self.cancel_at = self.bounds.time().and_then(|(time, _)| Instant::now().checked_add(time));
+            }
             Some(Told::Ended(how)) => self.ended.how = Some(how),
             Some(Told::Left(left, usage)) => {
                 (self.ended.left, self.ended.usage, self.is_over) = (left, usage, true);
             }
             None => {
                 // Of a warden that was killed, this process has all that it had.
+                self.bounds.kill();
                 self.ended.left = self.children.end_all(true);
                 (self.ended.usage, self.ended.is_lost, self.is_over) = (Usage::below(), true, true);
                 below::reap();

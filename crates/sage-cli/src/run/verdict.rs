@@ -3,10 +3,13 @@
 //! A success is what the program says itself, with exit code 0. But a program that was asked to end by a cancel, or
 //! whose time was over, has to have succeeded by the reports of its jobs.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 use sage::Outcome;
 use sage_api::message::Command;
 
+use super::bounds::amount;
 use super::ended::{Ended, name_of};
 use super::message::How;
 use super::reports::line;
@@ -70,11 +73,36 @@ impl Ended {
     }
 
     fn end_in_words(&self) -> Option<String> {
+        if let Some(words) = self.bound_in_words() {
+            return Some(words);
+        }
         Some(match self.how? {
             How::Exited(code) if BY_SIGNAL.contains(&code) => format!("ended by {}", name_of(code - 128)),
             How::Exited(code) => format!("it ended with exit code {code}"),
             How::Signalled(number) => format!("killed by {}", name_of(number)),
         })
+    }
+
+    /// The bound that ended it, as far as that is known.
+    pub(super) fn bound_in_words(&self) -> Option<String> {
+        if let Some(bytes) = self.out_of_memory {
+            return Some(format!("it took more than {} of memory", amount(bytes)));
+        }
+        let cpu = |time| format!("it used processors for more than {}", humantime::format_duration(time));
+        let How::Signalled(number) = self.how? else { return None };
+        match Signal::try_from(number).ok()? {
+            Signal::SIGXCPU => Some(cpu(self.cpu_of_each?)),
+            // It comes to those who do not heed the other.
+            Signal::SIGKILL => {
+                let was_used = |time: &Duration| u128::from(self.usage.cpu_ms) >= time.as_millis();
+                self.cpu_of_each.filter(was_used).map(cpu)
+            }
+            Signal::SIGABRT => {
+                let bytes = amount(self.memory_of_each?);
+                Some(format!("killed by SIGABRT, perhaps because its processes may have only {bytes} of memory each"))
+            }
+            _ => None,
+        }
     }
 
     fn left_in_words(&self) -> Option<String> {

@@ -11,7 +11,8 @@ use nix::sys::signal::{self, SigSet, Signal};
 use nix::unistd::{self, Pid};
 
 use super::below::{self, Children};
-use super::message::{How, Link, Order, Told, Usage};
+use super::bounds::Bounds;
+use super::message::{How, Left, Link, Order, Told, Usage};
 use super::program::Program;
 use super::seat::Seat;
 
@@ -20,6 +21,7 @@ pub(super) struct Warden<'a> {
     pub(super) program: &'a Program,
     /// Where `sage run` sits, which the warden leaves in order if that is killed.
     pub(super) seat: &'a Seat,
+    pub(super) bounds: &'a Bounds,
     pub(super) link: Link,
     /// The mask of signals for the program.
     pub(super) usual: SigSet,
@@ -32,7 +34,7 @@ impl Warden<'_> {
     pub(super) fn run(mut self) {
         let Ok(children) = prctl::set_child_subreaper(true).and_then(|()| Children::watch()) else { return };
         if !matches!(self.link.next(), Some(Order::Start)) {
-            self.seat.lost(children.end_all(true), Usage::below());
+            self.lost(children.end_all(true));
             return;
         }
         let at_once = match self.start() {
@@ -45,6 +47,9 @@ impl Warden<'_> {
                 false
             }
         };
+        if at_once {
+            self.bounds.kill();
+        }
         let left = children.end_all(at_once);
         self.link.tell(&Told::Left(left.clone(), Usage::below()));
         loop {
@@ -52,9 +57,15 @@ impl Warden<'_> {
                 Some(Order::Done) => return,
                 // There is nothing left to be told.
                 Some(_) => {}
-                None => return self.seat.lost(left, Usage::below()),
+                None => return self.lost(left),
             }
         }
+    }
+
+    /// Does what `sage run` would have done: that was killed.
+    fn lost(&self, left: Left) {
+        self.seat.lost(left, Usage::below());
+        self.bounds.remove();
     }
 
     /// Waits until the program has ended, or is to be killed, which is returned.
@@ -105,6 +116,7 @@ impl Warden<'_> {
         if let Some(output) = self.output.take() {
             command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         }
+        let enter = self.bounds.enter()?;
         let before = move || {
             usual.thread_set_mask()?;
             // For when this process and `sage run` are killed at once.
@@ -112,7 +124,7 @@ impl Warden<'_> {
             if unistd::getppid() != warden {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            Ok(())
+            enter()
         };
         // SAFETY: it only makes system calls.
         unsafe { command.pre_exec(before) };

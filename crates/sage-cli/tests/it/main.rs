@@ -3,6 +3,7 @@
 mod folder;
 mod job;
 mod killed;
+mod limits;
 mod marked;
 mod run;
 mod seen;
