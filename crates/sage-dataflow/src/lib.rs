@@ -78,10 +78,10 @@ pub use ids::NodeId;
 pub use job::{
     Cause, CauseKind, Changes, Cleanliness, Deadlines, FunctionReport, JobError, JobHandle, JobMetrics, JobReport,
     JobState, JobView, Leftover, OperatorReport, Origin, Outcome, PhaseTimes, PreparedJob, RunError, SignalPolicy,
-    SignalWatch, StateChange, TaskState, Transition, WorkerReport,
+    SignalWatch, StateChange, TaskMetrics, TaskState, Transition, WorkerReport,
 };
 pub use key::KeySelector;
-pub use metrics::BlockedBy;
+pub use metrics::{BlockedBy, Doing};
 pub use operator::{
     Aggregate, FoldFunction, In2, In3, In4, In5, JoinError, KeyContext, LateRecords, OpenWindows, Output,
     ProcessFunction, Timer, ZipError,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,82 @@ impl Counter {
 
     pub(crate) fn records(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a task is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Doing {
+    /// It has not begun, as services start first.
+    NotStarted,
+    /// It works on records.
+    Busy,
+    /// It waits for records or completions.
+    Idle,
+    /// It waits for room downstream.
+    Blocked,
+    /// Its source waits for [`resume`](crate::JobView::resume).
+    Paused,
+    /// It is over.
+    Ended,
+}
+
+/// What a task is doing and since when: written by the task, where it begins and ends a wait, read by anyone.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    begun: Instant,
+    /// The nanoseconds from `begun` until it began to do this, times 8, and which it is.
+    now: AtomicU64,
+}
+
+const BUSY: u64 = 1;
+const IDLE: u64 = 2;
+const ENDED: u64 = 3;
+/// And which bound it is.
+const BLOCKED: u64 = 4;
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self { begun: Instant::now(), now: AtomicU64::new(0) }
+    }
+}
+
+impl Activity {
+    pub(crate) fn busy(&self, since: Instant) {
+        self.set(BUSY, since);
+    }
+
+    pub(crate) fn idle(&self, since: Instant) {
+        self.set(IDLE, since);
+    }
+
+    pub(crate) fn blocked(&self, bound: BlockedBy, since: Instant) {
+        self.set(BLOCKED + bound as u64, since);
+    }
+
+    pub(crate) fn ended(&self) {
+        self.set(ENDED, Instant::now());
+    }
+
+    fn set(&self, doing: u64, since: Instant) {
+        let since = since.saturating_duration_since(self.begun).as_nanos() as u64;
+        self.now.store(since << 3 | doing, Ordering::Relaxed);
+    }
+
+    /// What it is doing, for how long, and the bound that holds it up.
+    pub(crate) fn look(&self) -> (Doing, Duration, Option<BlockedBy>) {
+        let now = self.now.load(Ordering::Relaxed);
+        let (doing, bound) = match now & 7 {
+            0 => (Doing::NotStarted, None),
+            BUSY => (Doing::Busy, None),
+            IDLE => (Doing::Idle, None),
+            ENDED => (Doing::Ended, None),
+            BLOCKED => (Doing::Blocked, Some(BlockedBy::Blocks)),
+            bound => (Doing::Blocked, Some(if bound == BLOCKED + 1 { BlockedBy::Pace } else { BlockedBy::Bytes })),
+        };
+        (doing, self.begun.elapsed().saturating_sub(Duration::from_nanos(now >> 3)), bound)
     }
 }
 

@@ -12,18 +12,29 @@ use crate::BoxError;
 use crate::control::{JobControl, StopReason};
 use crate::guarded::{What, guard};
 use crate::ids::NodeId;
-use crate::metrics::{Blocked, TaskTimes};
+use crate::metrics::{Activity, Blocked, TaskTimes};
 
 const NO_OPERATOR: u32 = u32::MAX;
 
-/// How far a task has got, readable from outside at any moment.
+/// How far a task has got and what it is doing, readable from outside at any moment.
 #[derive(Debug, Default)]
-pub(crate) struct Cursor(AtomicU64);
+pub(crate) struct Cursor {
+    records: AtomicU64,
+    activity: Arc<Activity>,
+}
 
 impl Cursor {
+    pub(crate) fn new(activity: Arc<Activity>) -> Self {
+        Self { records: AtomicU64::new(0), activity }
+    }
+
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
     /// How many records it had taken when its current batch began.
     pub(crate) fn records(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.records.load(Ordering::Relaxed)
     }
 }
 
@@ -127,7 +138,7 @@ impl TaskContext {
     pub(crate) fn begin(&mut self, during: During) {
         self.during = during;
         if during == During::Record {
-            self.cursor.0.store(self.at.record, Ordering::Relaxed);
+            self.cursor.records.store(self.at.record, Ordering::Relaxed);
         }
     }
 
@@ -208,8 +219,11 @@ impl TaskContext {
 
     pub(crate) fn idle<R>(&mut self, wait: impl FnOnce(&mut Self) -> R) -> R {
         let start = Instant::now();
+        self.cursor.activity.idle(start);
         let result = wait(self);
-        self.times.idle += start.elapsed();
+        let end = Instant::now();
+        self.cursor.activity.busy(end);
+        self.times.idle += end.duration_since(start);
         result
     }
 }

@@ -358,7 +358,7 @@ mod tests {
         let mut inboxes = Vec::new();
         let all = (0..3).map(|_| {
             let signal = Arc::new(ReaderState::new());
-            let wait = Waiting::new(control.clone());
+            let wait = Waiting::new(control.clone(), Arc::default());
             let (writer, reader) = lane(Size::blocks(1, Depth { slow: 2, fast: 2 }), signal.clone(), wait);
             inboxes.push(Inbox::new(vec![reader], signal, Duration::from_millis(1)));
             writer

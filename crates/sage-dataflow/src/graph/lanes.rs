@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::control::JobControl;
 use crate::exchange::lane::{Depth, Reader, ReaderState, Size, Tally, Writer, lane};
 use crate::exchange::{Waiting, Weigh, Weights};
+use crate::metrics::Activity;
 
 /// Makes the lanes of an edge.
 pub(crate) type ConnectEdge = dyn Fn(&EdgePlan<'_>) -> EdgeEnds + Send;
@@ -62,6 +63,8 @@ pub(crate) struct EdgePlan<'a> {
     pub(super) options: &'a LaneOptions,
     pub(crate) weights: &'a Weights,
     pub(super) control: &'a Arc<JobControl>,
+    /// Of the tasks that send, one for each producer.
+    pub(super) activities: &'a [Arc<Activity>],
 }
 
 /// The two ends of an edge's lanes, erased: `Vec<Vec<Writer<T, Waiting>>>` by producer, `Vec<Vec<Reader<T>>>` by
@@ -91,7 +94,7 @@ pub(crate) fn connect_weighed<T: Send + 'static>(plan: &EdgePlan<'_>, weigh: Opt
             if plan.one_to_one && consumer != producer {
                 continue;
             }
-            let wait = Waiting::new(plan.control.clone());
+            let wait = Waiting::new(plan.control.clone(), plan.activities[producer].clone());
             let (writer, reader) = lane(size, signal.clone(), wait);
             let writer = match &weigh {
                 Some(weigh) if size.bytes < usize::MAX => writer.weighing(weigh.clone()),

@@ -10,7 +10,7 @@ use crate::exchange::lane::{Inbox, Reader, ReaderState, Tally, Writer};
 use crate::exchange::{Circle, Gauge, Lanes, Partitioning, RoundRobin, Waiting, Wanting};
 use crate::guarded::guard;
 use crate::ids::{EdgeId, InletId, NodeId};
-use crate::metrics::Counter;
+use crate::metrics::{Activity, Counter};
 use crate::source::SourceContext;
 use crate::submit_error::SubmitError;
 use crate::task::{Polling, Task};
@@ -70,8 +70,8 @@ impl Unfinished {
     }
 }
 
-/// The tasks of a run, chain by chain, each replica by replica, and what they count.
-pub(crate) type Built = (Vec<Box<dyn Task>>, Counters);
+/// The tasks of a run, chain by chain, each replica by replica, with what tells what it is doing; and what they count.
+pub(crate) type Built = (Vec<(Box<dyn Task>, Arc<Activity>)>, Counters);
 
 /// Builds the tasks of a validated graph.
 pub(crate) fn build(
@@ -86,16 +86,19 @@ pub(crate) fn build(
         .iter()
         .map(|inlet| (0..inlet.parallelism).map(|_| Arc::new(ReaderState::new())).collect())
         .collect();
+    let activities: Vec<Vec<Arc<Activity>>> =
+        graph.chains.iter().map(|chain| (0..graph.parallelism(chain)).map(|_| Arc::default()).collect()).collect();
     let edges: Vec<EdgeEnds> = graph
         .edges
         .iter()
         .map(|edge| {
-            let producers = index.chain_of(edge.from).map_or(0, |chain| graph.parallelism(&graph.chains[chain]));
+            let activities = index.chain_of(edge.from).map_or(&[][..], |chain| &activities[chain]);
+            let producers = activities.len();
             let signals = &signals[edge.to.0];
             let one_to_one = edge.partitioning == Partitioning::Forward && producers == signals.len();
             let feeds = graph.inlets[edge.to.0].feeds.is_some();
             let weights = &graph.weights;
-            (edge.connect)(&EdgePlan { producers, signals, one_to_one, feeds, options, weights, control })
+            (edge.connect)(&EdgePlan { producers, signals, one_to_one, feeds, options, weights, control, activities })
         })
         .collect();
     let gauges = graph.inlets.iter().map(|inlet| inlet.feeds.map(|_| Arc::default())).collect();
@@ -110,7 +113,7 @@ pub(crate) fn build(
     let mut tasks = Vec::new();
     for (number, chain) in graph.chains.iter().enumerate() {
         let parallelism = graph.parallelism(chain);
-        for replica in 0..parallelism {
+        for (replica, activity) in activities[number].iter().enumerate() {
             let mut cx = BuildContext {
                 graph,
                 index,
@@ -127,7 +130,7 @@ pub(crate) fn build(
                 let operator = cx.building.map_or_else(String::new, |node| cx.name(node));
                 Err(SubmitError::Factory { operator, message: what.to_string() })
             })?;
-            tasks.push(task);
+            tasks.push((task, activity.clone()));
         }
     }
     Ok((tasks, wiring.counters))

@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
 
-use super::report::{JobMetrics, OperatorReport};
-use crate::chain::{During, Passed};
+use super::report::{JobMetrics, OperatorReport, TaskMetrics};
+use crate::chain::{Cursor, During, Passed};
 use crate::graph::wiring::{Counters, NodeCounters, Unfinished};
 use crate::graph::{Graph, Head, JobGraph};
 use crate::ids::NodeId;
-use crate::metrics::{Counter, TaskTimes};
+use crate::metrics::{Counter, Doing, TaskTimes};
 use crate::service::{ServiceEntry, ServiceReport};
 use crate::sync::lock;
 use crate::task::TaskOutcome;
@@ -21,6 +21,8 @@ pub(crate) struct Figures {
     /// In the order of the report.
     operators: Vec<OperatorFigures>,
     unfinished: Unfinished,
+    /// How far each task has got, in the order of the graph's.
+    cursors: Vec<Arc<Cursor>>,
     services: Vec<Arc<ServiceEntry>>,
     /// Those of the services when the job was over. The next job of their environment counts on with them.
     at_end: OnceLock<Vec<ServiceReport>>,
@@ -54,6 +56,7 @@ impl Figures {
         graph: &Graph,
         counters: Counters,
         services: Vec<Arc<ServiceEntry>>,
+        cursors: Vec<Arc<Cursor>>,
     ) -> Self {
         let Counters { taken, nodes, unfinished } = counters;
         let mut operators: Vec<OperatorFigures> = Vec::new();
@@ -79,7 +82,7 @@ impl Figures {
                 });
             }
         }
-        Self { graph: job_graph, operators, unfinished, services, at_end: OnceLock::new() }
+        Self { graph: job_graph, operators, unfinished, cursors, services, at_end: OnceLock::new() }
     }
 
     pub(crate) fn graph(&self) -> &Arc<JobGraph> {
@@ -90,10 +93,21 @@ impl Figures {
         &self.services
     }
 
-    /// What the job has done so far.
-    pub(crate) fn metrics(&self) -> JobMetrics {
+    /// What the job has done so far, and is doing; sources do nothing while it `is_paused`.
+    pub(crate) fn metrics(&self, is_paused: bool) -> JobMetrics {
         let services = self.at_end.get().cloned().unwrap_or_else(|| self.service_reports());
-        JobMetrics { operators: self.operator_reports([]), services }
+        JobMetrics { operators: self.operator_reports([]), services, tasks: self.task_metrics(is_paused) }
+    }
+
+    fn task_metrics(&self, is_paused: bool) -> Vec<TaskMetrics> {
+        let tasks = self.graph.tasks.iter().zip(&self.cursors);
+        let metrics = tasks.map(|(task, cursor)| {
+            let (doing, since, blocked_by) = cursor.activity().look();
+            let reads = || self.operators.iter().any(|it| it.is_source && it.place.0 + 1 == task.chain);
+            let doing = if doing == Doing::Idle && is_paused && reads() { Doing::Paused } else { doing };
+            TaskMetrics { name: task.name.clone(), chain: task.chain, doing, since, blocked_by }
+        });
+        metrics.collect()
     }
 
     /// The figures of the services when the job is over, once and for all.

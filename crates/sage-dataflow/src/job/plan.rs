@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::state::TaskState;
 use crate::backend::TaskBody;
 use crate::chain::Cursor;
+use crate::metrics::Activity;
 use crate::sync::FOREVER;
 use crate::task::{Ending, Task, TaskOutcome};
 
@@ -75,8 +76,8 @@ impl TaskStage {
 }
 
 impl TaskRecord {
-    pub(crate) fn new(task: Box<dyn Task>) -> Self {
-        Self { cursor: Arc::default(), stage: TaskStage::Waiting(TaskBody::InProcess(task)) }
+    pub(crate) fn new(task: Box<dyn Task>, activity: Arc<Activity>) -> Self {
+        Self { cursor: Arc::new(Cursor::new(activity)), stage: TaskStage::Waiting(TaskBody::InProcess(task)) }
     }
 
     pub(crate) fn is_running(&self) -> bool {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cause::{Cause, Leftover};
 use crate::control::StopReason;
-use crate::metrics::BlockedBy;
+use crate::metrics::{BlockedBy, Doing};
 use crate::service::ServiceReport;
 
 /// How a job ended.
@@ -218,6 +218,25 @@ pub struct JobMetrics {
     /// The services of the job, as in its [report](JobReport::services).
     #[serde(default)]
     pub services: Vec<ServiceReport>,
+    /// What its tasks are doing, in the order of the [graph](crate::JobGraph::tasks).
+    #[serde(default)]
+    pub tasks: Vec<TaskMetrics>,
+}
+
+/// What a task is doing at the moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct TaskMetrics {
+    /// Its name, that of a [`GraphTask`](crate::GraphTask).
+    pub name: String,
+    /// The number of its chain, from 1.
+    pub chain: usize,
+    /// What it is doing.
+    pub doing: Doing,
+    /// For how long. A wait for less than some microseconds is not told.
+    pub since: Duration,
+    /// The limit that holds it back, while it is [blocked](Doing::Blocked).
+    pub blocked_by: Option<BlockedBy>,
 }
 
 impl JobMetrics {

@@ -150,9 +150,10 @@ pub(crate) fn prepare(
     let rouse = inline().map(|events| Arc::new(move || events.send(Event::Roused)) as RouseThread);
     let polling = Polling { runtime: runtime.clone(), rouse };
     let (tasks, counters) = build(&graph, &index, &control, &lanes, polling)?;
-    let figures = Arc::new(Figures::new(job_graph, &graph, counters, services.clone()));
+    let tasks: Vec<_> = tasks.into_iter().map(|(task, activity)| TaskRecord::new(task, activity)).collect();
+    let cursors = tasks.iter().map(|task| task.cursor.clone()).collect();
+    let figures = Arc::new(Figures::new(job_graph, &graph, counters, services.clone(), cursors));
     drop(graph);
-    let tasks = tasks.into_iter().map(TaskRecord::new).collect();
     services.iter().for_each(|entry| entry.reset());
     let started = inline()
         .map(|events| Arc::new(move |service, end| events.send(Event::StartEnded { service, end })) as StartEnded);

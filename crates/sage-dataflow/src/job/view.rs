@@ -102,7 +102,7 @@ impl JobView {
 
     /// Returns the figures of its operators so far, up to their latest batches, and of its services up to now.
     pub fn metrics(&self) -> JobMetrics {
-        self.shared.figures().metrics()
+        self.shared.figures().metrics(self.status() == JobState::Paused)
     }
 
     /// Returns how many records have been read and are not finished: they wait between tasks, a task works on them, or

@@ -93,6 +93,7 @@ impl TaskOutcome {
 pub(crate) struct Runner {
     task: Option<Box<dyn Task>>,
     cx: TaskContext,
+    cursor: Arc<Cursor>,
     started: Instant,
     ending: Option<Ending>,
     opened: bool,
@@ -106,8 +107,8 @@ impl fmt::Debug for Runner {
 
 impl Runner {
     pub(crate) fn new(task: Box<dyn Task>, control: Arc<JobControl>, cursor: Arc<Cursor>) -> Self {
-        let cx = TaskContext::new(control, cursor);
-        Self { task: Some(task), cx, started: Instant::now(), ending: None, opened: false }
+        let cx = TaskContext::new(control, cursor.clone());
+        Self { task: Some(task), cx, cursor, started: Instant::now(), ending: None, opened: false }
     }
 
     /// Runs to the end on the calling thread.
@@ -130,6 +131,7 @@ impl Runner {
             self.guarded(|task, cx| task.step(cx))
         } else {
             self.opened = true;
+            self.cursor.activity().busy(Instant::now());
             self.guarded(|task, cx| task.open(cx)).map(|()| Stepped::Again)
         };
         let stepped = match stepped {
@@ -203,6 +205,7 @@ impl Runner {
         if ending == Ending::Finished && self.cx.has_failed() {
             ending = Ending::Failed;
         }
+        self.cursor.activity().ended();
         let (failures, notes, times) = self.cx.end(self.started.elapsed());
         TaskOutcome { ending, failures, notes, times }
     }

@@ -92,6 +92,10 @@ pub(crate) trait Wait {
     fn interrupted(&self) -> bool;
     /// Parks the calling thread until it is unparked.
     fn park_blocked(&mut self);
+    /// Is told that the thread is about to park, which bound it waits at, and since when.
+    fn blocks(&mut self, bound: BlockedBy, since: sync::Instant) {
+        let (_, _) = (bound, since);
+    }
     /// Is told how long a wait was, and which bound it waited at.
     fn was_blocked(&mut self, bound: BlockedBy, time: Duration) {
         let (_, _) = (bound, time);

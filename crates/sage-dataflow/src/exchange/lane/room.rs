@@ -233,6 +233,7 @@ impl<T, W: Wait> Far<T, W> {
         let called = is_brisk && comes_soon(is_called) || looks && is_called();
         these.iter_mut().for_each(|far| far.brisk = called);
         if !called {
+            these[0].wait.blocks(bound, began);
             these[0].wait.park_blocked();
         }
         these[0].wait.was_blocked(bound, Instant::now().duration_since(began));

@@ -85,7 +85,7 @@ fn run(script: &Script) -> Ran {
         }
         builder.build();
     }
-    let tasks = script.tasks.iter().map(|_| TaskRecord::new(Box::new(NoTask))).collect();
+    let tasks = script.tasks.iter().map(|_| TaskRecord::new(Box::new(NoTask), Arc::default())).collect();
     let services = registry.all();
     let graph = Arc::new(JobGraph {
         environment: "test".to_owned(),
@@ -94,7 +94,7 @@ fn run(script: &Script) -> Ran {
         services: services.iter().map(|entry| GraphService { name: entry.name.clone(), after: Vec::new() }).collect(),
         edges: Vec::new(),
     });
-    let figures = Arc::new(Figures::new(graph, &Graph::default(), Counters::default(), services.clone()));
+    let figures = Arc::new(Figures::new(graph, &Graph::default(), Counters::default(), services.clone(), Vec::new()));
     let (events, _queue) = event_queue();
     let job = WorksFor::new_job();
     let runtime = Arc::new(JobRuntime::default());

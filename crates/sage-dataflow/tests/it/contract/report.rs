@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sage::{
-    Cause, Environment, JobHandle, JobMetrics, JobReport, Origin, Outcome, ServiceHandle, ServiceState, SubmitError,
+    Cause, Doing, Environment, JobHandle, JobMetrics, JobReport, JobView, Origin, Outcome, ServiceHandle, ServiceState,
+    SubmitError,
 };
 
 use super::{add_pipeline, cancelled};
@@ -409,4 +410,43 @@ fn the_hosts_own_tracing_subscriber_hears_of_the_job_and_nothing_per_record() {
             of_failure.events()
         );
     });
+}
+
+/// What a job's tasks are doing, as names.
+fn doing(job: &JobHandle) -> Vec<(String, Doing)> {
+    job.metrics().tasks.into_iter().map(|task| (task.name, task.doing)).collect()
+}
+
+/// Waits until the tasks are doing this: a task says so just before it parks, which nothing else tells.
+fn wait_until(job: &JobHandle, expected: &[(&str, Doing)]) {
+    let is_so = || doing(job).iter().map(|(name, doing)| (name.as_str(), *doing)).eq(expected.iter().copied());
+    let begun = std::time::Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?} in place of {expected:?}", doing(job));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_tasks_are_doing_can_be_asked_at_any_moment() {
+    let env = Environment::local("doing");
+    let gate = Gate::new();
+    let held = gate.clone();
+    // More than the lane holds.
+    env.from_iter(0..10_000_000_u64).on_another_thread().sink(move |_| held.pass());
+    let job = env.submit().unwrap();
+    let names: Vec<_> = job.graph().tasks.iter().map(|task| task.name.clone()).collect();
+    let [first, second] = [names[0].as_str(), names[1].as_str()];
+    wait_until(&job, &[(first, Doing::Blocked), (second, Doing::Busy)]);
+    let task = &job.metrics().tasks[0];
+    assert!(task.blocked_by.is_some() && task.chain == 1, "{task:?}");
+    job.pause();
+    gate.open();
+    wait_until(&job, &[(first, Doing::Paused), (second, Doing::Idle)]);
+    job.resume();
+    job.drain();
+    let view = JobView::clone(&job);
+    job.wait().unwrap();
+    let last: Vec<_> = view.metrics().tasks.into_iter().map(|task| task.doing).collect();
+    assert_eq!(last, [Doing::Ended, Doing::Ended]);
 }
