@@ -18,13 +18,13 @@ use tokio::sync::{mpsc, watch};
 use crate::arrivals::Arrivals;
 use crate::auth::Auth;
 use crate::connections::Server;
+use crate::folder;
 use crate::http::{App, Hosts, router};
 use crate::jobs::{JobError, JobOptions, Jobs};
 use crate::lock::{Lock, NoLock};
 use crate::log::Log;
 use crate::retention::{self, Retention};
 use crate::store::{Store, StoreError};
-use crate::{folder, page};
 
 /// How many jobs run at once, if nothing else is said.
 const USUAL_LIMIT: usize = 8;
@@ -183,11 +183,7 @@ async fn run(options: Options, manager: &ManagerFolder, log: &Log) -> Result<(),
     let port = tcp.local_addr()?.port();
     let app = App::new(jobs.clone(), auth, Hosts::at(host, port), address.clone(), log.folder.clone(), end);
     let is_ending = app.is_ending.clone();
-    let server = Server {
-        router: router(app.clone(), page::routes()),
-        is_ending: is_ending.subscribe(),
-        open: watch::Sender::new(0),
-    };
+    let server = Server { router: router(app.clone()), is_ending: is_ending.subscribe(), open: watch::Sender::new(0) };
     folder::write_json(&manager.address(), &address).map_err(wrong)?;
     tracing::info!(http = %address.http, version = %address.version, "listens");
     if let Some(ready) = ready {

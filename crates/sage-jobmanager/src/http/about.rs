@@ -12,7 +12,12 @@ use super::jobs::body;
 use crate::clock::now_ms;
 
 pub(super) async fn info(State(app): State<App>) -> Result<Json<Info>, Refused> {
-    Ok(Json(Info {
+    Ok(Json(info_of(&app)?))
+}
+
+/// What the job manager is.
+pub(crate) fn info_of(app: &App) -> Result<Info, Refused> {
+    Ok(Info {
         version: app.address.version.clone(),
         session: app.address.session.clone(),
         pid: app.address.pid,
@@ -21,7 +26,7 @@ pub(super) async fn info(State(app): State<App>) -> Result<Json<Info>, Refused> 
         log_folder: app.log_folder.display().to_string(),
         jobs: app.jobs.counts()?,
         queue: app.jobs.queue(),
-    }))
+    })
 }
 
 pub(super) async fn health(State(app): State<App>) -> Result<Json<Health>, Refused> {

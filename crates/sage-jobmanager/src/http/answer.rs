@@ -1,4 +1,4 @@
-//! What is answered when something is not done: JSON under `/api`, a line of text elsewhere.
+//! What is answered when something is not done: JSON, and in the place of that a page for a browser, by `gate`.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use sage_api::api::ApiError;
 
 use crate::jobs::JobError;
+use crate::page;
 
 /// Why a request is not served.
 #[derive(Debug, Clone)]
@@ -22,10 +23,24 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// The page that says so.
+    pub(super) fn page(&self) -> Response {
+        match self.code {
+            "unauthorized" => page::login(self.status, None),
+            "wrong_token" | "void_link" => page::login(self.status, Some(&self.words)),
+            _ => page::refused(self.status, &self.words),
+        }
+    }
+}
+
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let Self { status, code, words } = self;
-        (status, Json(ApiError { error: words, code: code.to_owned() })).into_response()
+        let told = ApiError { error: self.words.clone(), code: self.code.to_owned() };
+        let mut response = (self.status, Json(told)).into_response();
+        // For the layer, if it is a browser that asks.
+        response.extensions_mut().insert(self);
+        response
     }
 }
 

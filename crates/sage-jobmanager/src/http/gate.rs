@@ -23,6 +23,7 @@ use super::App;
 use super::answer::Refused;
 use super::routes::is_open;
 use crate::auth::{Caller, Session};
+use crate::page;
 
 /// How long a body may take to come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,9 +56,14 @@ impl Hosts {
 }
 
 pub(super) async fn gate(State(app): State<App>, request: Request, next: Next) -> Response {
-    match pass(&app, request).await {
+    let shows_pages = page::is_wanted(request.headers()) && !request.uri().path().starts_with("/api/");
+    let response = match pass(&app, request).await {
         Ok(request) => next.run(request).await,
         Err(refused) => refused.into_response(),
+    };
+    match response.extensions().get::<Refused>() {
+        Some(refused) if shows_pages => refused.page(),
+        _ => response,
     }
 }
 

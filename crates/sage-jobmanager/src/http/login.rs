@@ -4,9 +4,9 @@ use axum::Extension;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION, REFERRER_POLICY, SET_COOKIE};
+use axum::http::header::{CACHE_CONTROL, LOCATION, REFERRER_POLICY, SET_COOKIE};
 use axum::http::{StatusCode, Uri};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use sage_api::api::{LoginLink, NewToken, SESSION_COOKIE};
 use serde::Deserialize;
 
@@ -16,13 +16,7 @@ use super::gate::field;
 use super::jobs::query;
 use crate::auth::{Caller, Session};
 use crate::jobs::JobError;
-
-const FORM: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>SAGE: log in</title>\
-    <meta name=\"viewport\" content=\"width=device-width\"><h1>Log in to the job manager</h1>\
-    <form method=\"post\" action=\"/login\"><p><label>Token <input type=\"password\" name=\"token\" autofocus \
-    autocomplete=\"off\" required></label> <button>Log in</button></p></form><p>The token is in the file \
-    <code>token</code> of the job manager's folder; <code>sage jobmanager status</code> prints a link that needs none.\
-    </p></html>";
+use crate::page;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -32,7 +26,7 @@ struct ByLink {
 
 pub(super) async fn by_link(State(app): State<App>, uri: Uri) -> Result<Response, Refused> {
     let ByLink { code } = query(&uri)?;
-    let Some(code) = code else { return Ok(form()) };
+    let Some(code) = code else { return Ok(page::login(StatusCode::OK, None)) };
     match app.auth.use_link(&code).map_err(JobError::from)? {
         Some(session) => Ok(begun(&session)),
         None => {
@@ -48,7 +42,7 @@ pub(super) async fn by_token(State(app): State<App>, bytes: Bytes) -> Result<Res
             let session = app.auth.begin_session().map_err(JobError::from)?;
             Ok(begun(&session))
         }
-        _ => Err(Refused::new(StatusCode::UNAUTHORIZED, "unauthorized", "this is not the token of this job manager")),
+        _ => Err(Refused::new(StatusCode::UNAUTHORIZED, "wrong_token", "this is not the token of this job manager")),
     }
 }
 
@@ -67,15 +61,6 @@ pub(super) async fn rotate(State(app): State<App>) -> Result<Json<NewToken>, Ref
 pub(super) async fn link(State(app): State<App>) -> Result<Json<LoginLink>, Refused> {
     let code = app.auth.new_link().map_err(JobError::from)?;
     Ok(Json(LoginLink { url: format!("http://{}/login?code={code}", app.address.http) }))
-}
-
-fn form() -> Response {
-    let headers = [
-        (CONTENT_SECURITY_POLICY, "default-src 'none'; form-action 'self'; frame-ancestors 'none'"),
-        (CACHE_CONTROL, "no-store"),
-        (REFERRER_POLICY, "no-referrer"),
-    ];
-    (headers, Html(FORM)).into_response()
 }
 
 fn begun(session: &Session) -> Response {

@@ -23,9 +23,11 @@ use sage_api::api::Running;
 use sage_api::home::Address;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+pub(crate) use self::about::info_of as info;
 pub(crate) use self::answer::Refused;
 pub(crate) use self::gate::{Door, Hosts};
 pub use self::routes::{Listed, listed};
+pub(crate) use self::routes::{Route, row};
 use crate::auth::Auth;
 use crate::jobs::Jobs;
 
@@ -89,10 +91,9 @@ impl App {
     }
 }
 
-/// All routes, with the layer that they pass. `page` has those of the page.
-pub(crate) fn router(app: App, page: Router<App>) -> Router {
-    routes::api()
-        .merge(page)
+/// All routes, with the layer that they pass.
+pub(crate) fn router(app: App) -> Router {
+    routes::all()
         .fallback(async || Refused::new(StatusCode::NOT_FOUND, "not_found", "there is no such page"))
         .method_not_allowed_fallback(async || {
             Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this is not done with this method")

@@ -5,9 +5,10 @@ use axum::http::Method;
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::{App, about, files, jobs, login, metrics, stream};
+use crate::page;
 
 /// A route.
-pub(super) struct Route {
+pub(crate) struct Route {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     /// Whether it is for everybody: without token and session.
@@ -31,8 +32,8 @@ pub struct Listed {
     pub is_open: bool,
 }
 
-/// A row of the table.
-const fn row(
+/// A row of a table.
+pub(crate) const fn row(
     method: &'static str,
     path: &'static str,
     about: &'static str,
@@ -88,9 +89,14 @@ pub(super) const ROUTES: &[Route] = &[
     row("POST", "/logout", "Ends a session", || post(login::logout)),
 ];
 
-/// All routes but those of the page.
+/// All routes, those of the page last.
 pub fn listed() -> impl Iterator<Item = Listed> {
-    ROUTES.iter().map(|Route { method, path, about, is_open, .. }| Listed { method, path, about, is_open: *is_open })
+    ROUTES.iter().chain(page::ROUTES).map(|Route { method, path, about, is_open, .. }| Listed {
+        method,
+        path,
+        about,
+        is_open: *is_open,
+    })
 }
 
 /// Whether this is served without token and session.
@@ -100,6 +106,6 @@ pub(super) fn is_open(method: &Method, path: &str) -> bool {
     ROUTES.iter().any(|route| route.is_open && route.method == method && route.path == path)
 }
 
-pub(super) fn api() -> Router<App> {
-    ROUTES.iter().fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+pub(super) fn all() -> Router<App> {
+    ROUTES.iter().chain(page::ROUTES).fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
 }
