@@ -29,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long requests that are being served may take when the daemon ends.
 const LAST: Duration = Duration::from_secs(2);
 
-/// The most bytes of the head of a request.
-const MOST_HEAD: usize = 64 << 10;
+/// How many bytes of the head of a request are enough to refuse it, if it is not complete.
+const MOST_HEAD: usize = 32 << 10;
 
 /// How long to wait when there are no more descriptors.
 const FULL: Duration = Duration::from_millis(100);
@@ -57,10 +57,10 @@ impl Server {
                 Ok((stream, _)) => {
                     let connection = self.connection(Door::Tcp, place);
                     drop(tokio::spawn(async move {
-                        if stream.set_nodelay(true).is_ok() && is_http(&stream).await {
-                            connection.serve(stream).await;
-                        } else {
-                            answer_old(stream).await;
+                        match first_byte(&stream).await {
+                            Some(0) => answer_old(stream).await,
+                            Some(_) => connection.serve(stream).await,
+                            None => {}
                         }
                     }));
                 }
@@ -150,14 +150,14 @@ async fn full(error: &io::Error) {
     sleep(FULL).await;
 }
 
-/// Whether what comes may be HTTP. SAGE's own protocol begins with the length of a message, of which the first byte is
-/// zero.
-async fn is_http(stream: &TcpStream) -> bool {
+/// The first byte that comes; `None` if none does. SAGE's own protocol begins with the length of a message, of which it
+/// is zero.
+async fn first_byte(stream: &TcpStream) -> Option<u8> {
+    stream.set_nodelay(true).ok()?;
     let mut first = [0];
     match timeout(PATIENCE, stream.peek(&mut first)).await {
-        Ok(Ok(1)) => first != [0],
-        // Nothing comes: it is closed.
-        _ => true,
+        Ok(Ok(1)) => Some(first[0]),
+        _ => None,
     }
 }
 

@@ -4,6 +4,7 @@ mod folder;
 mod job;
 mod killed;
 mod limits;
+mod manager;
 mod marked;
 mod run;
 mod seen;

@@ -20,6 +20,11 @@ impl Marked {
         Self(format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
     }
 
+    /// The variable that is the mark.
+    pub(crate) fn variable(&self) -> (String, String) {
+        (NAME.to_owned(), self.0.clone())
+    }
+
     /// `sage` with these arguments.
     pub(crate) fn sage(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sage"));

@@ -51,8 +51,13 @@ pub(super) fn query<T: DeserializeOwned>(uri: &axum::http::Uri) -> Result<T, Ref
 
 /// What the body of a request says.
 pub(super) fn body<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
+    let refuse = |words| Refused::new(StatusCode::BAD_REQUEST, "malformed", words);
+    // A list would be taken for the fields in their order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(refuse("the body has to be a JSON object".to_owned()));
+    }
     let words = |error| format!("the body is no JSON of the kind that is needed: {error}");
-    serde_json::from_slice(body).map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "malformed", words(error)))
+    serde_json::from_slice(body).map_err(|error| refuse(words(error)))
 }
 
 pub(super) async fn submit(State(app): State<App>, bytes: Bytes) -> Result<Response, Refused> {
