@@ -134,7 +134,7 @@ struct Reaper<'a> {
     cancel_at: Option<Instant>,
     kill_at: Option<Instant>,
     /// Whether the warden has said what came of the start. Nobody is heard before, so that a program's start is noted
-    /// before what its jobs tell.
+    /// before what its jobs tell and what it prints.
     is_started: bool,
     /// All of the program has ended.
     is_over: bool,
@@ -194,7 +194,7 @@ impl Reaper<'_> {
         let wants = PollFlags::POLLIN;
         let mut asked =
             vec![PollFd::new(self.signals.as_fd(), wants), PollFd::new(self.link.descriptor().as_fd(), wants)];
-        let output = self.output.as_ref().and_then(Output::descriptor);
+        let output = self.output.as_ref().filter(|_| self.is_started).and_then(Output::descriptor);
         asked.extend(output.map(|output| PollFd::new(output, wants)));
         let first = asked.len();
         let mut numbers = Vec::new();

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{geteuid, mkdtemp};
 use sage_api::home::JobFolder;
 use sage_api::outcome::ReaperIs;
-use sage_api::socket;
 
 use super::ended::Ended;
 use super::files::write_json;
@@ -22,19 +21,21 @@ use super::say;
 /// The most folders of others that are looked at, whether they are left.
 const MOST_LOOKED_AT: usize = 64;
 
+/// How often a folder is made anew that was removed at once.
+const MOST_TRIES: usize = 8;
+
+/// A folder that is locked as long as the reaper or the warden lives. Held, not read.
+type Held = File;
+
 /// Where a reaper sits.
 #[derive(Debug)]
 pub(super) enum Seat {
     /// Nowhere: jobs cannot tell.
     Nowhere,
     /// In a private folder.
-    Private(PathBuf),
-    /// In the folder of a job, which is locked as long as the reaper or the warden lives.
-    Job {
-        folder: JobFolder,
-        /// Held, not read.
-        _lock: File,
-    },
+    Private { folder: PathBuf, _lock: Held },
+    /// In the folder of a job.
+    Job { folder: JobFolder, _lock: Held },
 }
 
 impl Seat {
@@ -46,7 +47,7 @@ impl Seat {
         let mut why = None;
         for folder in of_session.into_iter().chain([of_user]) {
             match private_folder(&folder) {
-                Ok(made) => return Self::Private(made),
+                Ok((folder, lock)) => return Self::Private { folder, _lock: lock },
                 Err(error) => why = Some(format!("in {}: {error}", folder.display())),
             }
         }
@@ -78,7 +79,7 @@ impl Seat {
     pub(super) fn folder(&self) -> Option<&JobFolder> {
         match self {
             Self::Job { folder, .. } => Some(folder),
-            Self::Nowhere | Self::Private(_) => None,
+            Self::Nowhere | Self::Private { .. } => None,
         }
     }
 
@@ -86,7 +87,7 @@ impl Seat {
     pub(super) fn socket(&self) -> Option<PathBuf> {
         match self {
             Self::Nowhere => None,
-            Self::Private(folder) => Some(folder.join("socket")),
+            Self::Private { folder, .. } => Some(folder.join("socket")),
             Self::Job { folder, .. } => Some(folder.socket()),
         }
     }
@@ -117,14 +118,14 @@ impl Seat {
 
     /// Removes what is not needed any more.
     pub(super) fn leave(&self) {
-        if let Self::Private(folder) = self {
+        if let Self::Private { folder, .. } = self {
             remove(folder);
         }
     }
 }
 
 /// A new folder in this one, which is made if it is not there, and has to be this user's alone.
-fn private_folder(parent: &Path) -> io::Result<PathBuf> {
+fn private_folder(parent: &Path) -> io::Result<(PathBuf, Held)> {
     match DirBuilder::new().mode(0o700).create(parent) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -134,17 +135,27 @@ fn private_folder(parent: &Path) -> io::Result<PathBuf> {
         return Err(io::Error::other("it is not a folder of this user's alone"));
     }
     remove_left(parent);
-    Ok(mkdtemp(&parent.join(format!("run-{}-XXXXXX", std::process::id())))?)
+    for _ in 0..MOST_TRIES {
+        let made = mkdtemp(&parent.join(format!("run-{}-XXXXXX", std::process::id())))?;
+        // Until it is locked, whoever removes what is left may take it for that.
+        let locked = File::open(&made).and_then(|lock| lock.lock().map(|()| lock));
+        if let Ok(lock) = locked
+            && made.exists()
+        {
+            return Ok((made, lock));
+        }
+    }
+    Err(io::Error::other("what is made there is removed"))
 }
 
-/// Removes the folders of those that were killed together with their wardens: nobody listens there.
+/// Removes the folders of those that were killed together with their wardens: nobody locks them any more.
 fn remove_left(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten().take(MOST_LOOKED_AT) {
         let path = entry.path();
-        // One that is being made has no socket yet.
-        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        if socket::connect(&path.join("socket")).is_err_and(refused) {
+        if let Ok(folder) = File::open(&path)
+            && folder.try_lock().is_ok()
+        {
             remove(&path);
         }
     }

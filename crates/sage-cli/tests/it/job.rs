@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sage::{JobState, Transition};
 use sage_api::home::JobFolder;
 use sage_api::job::{JobSpec, Limits, Program};
@@ -115,6 +117,16 @@ impl Job {
     }
 }
 
+impl Drop for Job {
+    fn drop(&mut self) {
+        // Of a test that has failed: its reaper outlives it.
+        for (pid, _) in self.marked.processes() {
+            // It may be gone already.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
 pub(crate) struct Watcher {
     lines: BufReader<UnixStream>,
     /// As it was told first.
@@ -135,30 +147,34 @@ impl Watcher {
         message::next(&mut self.lines).expect("it is a message")
     }
 
-    /// Waits for such an event.
-    pub(crate) fn until(&mut self, wanted: impl Fn(&Happened) -> bool) -> Event {
+    /// Waits for such an event from now on.
+    pub(crate) fn until(&mut self, wanted: impl Fn(&Happened) -> bool) {
         loop {
             match self.next().expect("there is more") {
-                FromReaper::Event { line, .. } if wanted(&line.what) => return line,
+                FromReaper::Event { line, .. } if wanted(&line.what) => return,
                 _ => {}
             }
         }
     }
 
-    /// Waits until a job comes into a state, unless it has been in it when this began to watch.
+    /// Waits for such an event, unless there was one before this began to watch.
+    pub(crate) fn until_once(&mut self, job: &Job, wanted: impl Fn(&Happened) -> bool) {
+        let text = fs::read(job.folder.events()).expect("they are there");
+        let length = usize::try_from(self.events).expect("it is small");
+        let before = std::str::from_utf8(&text[..length]).expect("it is text");
+        if !before.lines().any(|line| wanted(&serde_json::from_str::<Event>(line).expect("an event").what)) {
+            self.until(wanted);
+        }
+    }
+
+    /// Waits until a job comes into a state, unless it was in it before this began to watch.
     pub(crate) fn until_state(&mut self, job: &Job, wanted: JobState) {
-        let wanted = |what: &Happened| match what {
+        self.until_once(job, |what| match what {
             Happened::Changed { change, .. } => {
                 matches!(change.transition, Transition::Job { to, .. } if to == wanted)
             }
             _ => false,
-        };
-        let text = fs::read(job.folder.events()).expect("they are there");
-        let before = String::from_utf8(text[..self.events as usize].to_vec()).expect("it is text");
-        let was = before.lines().any(|line| wanted(&serde_json::from_str::<Event>(line).expect("an event").what));
-        if !was {
-            self.until(wanted);
-        }
+        });
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sage::{Cleanliness, Outcome};
+use sage::{Cleanliness, JobState, Outcome};
 use sage_api::message::Happened;
 use sage_api::outcome::{Process, ProgramEnd};
 
@@ -56,7 +56,7 @@ fn contract_20_if_both_are_killed_the_program_ends_and_nobody_says_how() {
     let job = Job::counting(&["pace=1"]);
     let mut reaper = job.start();
     let is = job.reaper();
-    job.watch().until(|what| matches!(what, Happened::Begins(_)));
+    job.watch().until_once(&job, |what| matches!(what, Happened::Begins(_)));
     // Stopped, neither sees the other's end.
     let warden = is.warden.expect("it has one");
     kill(Pid::from_raw(warden.pid.cast_signed()), Signal::SIGSTOP).expect("it is there");
@@ -88,7 +88,7 @@ fn a_job_that_is_gone_is_told_and_is_no_success() {
     let job = Job::counting(&["pace=1"]);
     let reaper = job.start();
     let mut watcher = job.watch();
-    watcher.until(|what| matches!(what, Happened::Changed { .. }));
+    watcher.until_state(&job, JobState::Running);
     let Happened::Started { pid } = job.events()[0].what else { panic!("{:?}", job.events()) };
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).expect("it is there");
     watcher.until(|what| matches!(what, Happened::Gone { .. }));
