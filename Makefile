@@ -4,7 +4,7 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo demo-ray logs test test-kafka test-python test-install test-ray wheel python parity
+.PHONY: help demo demo-ray logs test test-kafka test-python test-install test-page test-ray wheel python parity
 .PHONY: parity-page check bench bench-python nextest
 
 help: ## Show this list
@@ -25,6 +25,7 @@ test: nextest test-kafka test-python ## Run every test
 	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
+	$(MAKE) --no-print-directory test-page
 	$(MAKE) --no-print-directory test-ray
 
 # A feature of its own: it compiles librdkafka once, which takes one to three minutes.
@@ -67,6 +68,17 @@ test-ray: test-install .venv-ray/tools ## Run the tests of functions on a Ray cl
 	$(PYTHON) -m venv .venv-ray
 	.venv-ray/bin/pip install --quiet --disable-pip-version-check -r python/ray_tests/requirements.txt
 	touch .venv-ray/tools
+
+# Debian's Chromium looks at the page of a real job manager.
+test-page: .venv-page/tools ## Run the tests of the job manager's page, in Chromium
+	@command -v chromium >/dev/null || { echo "the tests of the page need Chromium: apt-get install chromium"; exit 1; }
+	$(CARGO) build --quiet -p sage-cli --bins --examples
+	.venv-page/bin/pytest --quiet python/page_tests
+
+.venv-page/tools: python/page_tests/requirements.txt
+	$(PYTHON) -m venv .venv-page
+	.venv-page/bin/pip install --quiet --disable-pip-version-check -r python/page_tests/requirements.txt
+	touch .venv-page/tools
 
 # Makes a wheel of what the tests built, without compiling again, and installs it into an empty environment.
 test-install: .venv/tools

@@ -206,7 +206,7 @@ fn timeline(seen: &Seen<'_>) -> Markup {
     html! {
         h2 { "Timeline" }
         @if hidden > 0 { p.note { (hidden) " earlier events are in " a href={ "/api/v1/jobs/" (seen.detail.record.id) "/events" } { "the events" } } }
-        ol.timeline id="timeline" { @for event in &events[hidden..] { (told(event)) } }
+        ol.timeline id="timeline" tabindex="0" aria-label="Timeline" { @for event in &events[hidden..] { (told(event)) } }
     }
 }
 
@@ -246,7 +246,7 @@ fn output(seen: &Seen<'_>) -> Markup {
         p.note {
             label { input type="checkbox" id="follow" checked[!seen.detail.record.state.is_over()]; " Follow" } " "
             a href={ "/jobs/" (id) "/output" } { "All of it" }
-            @for file in seen.files { " · " a href={ "/jobs/" (id) "/logs/" (file) } { (file) } }
+            @for file in seen.files { " · " a href={ "/jobs/" (id) "/logs/" (file) } title=(file) { (file.rsplit('/').next().unwrap_or(file)) } }
         }
         pre.output id="output" tabindex="0" role="log" aria-label="Output of the job" { (seen.output) }
     }

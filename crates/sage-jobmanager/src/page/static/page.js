@@ -115,7 +115,7 @@
         const soft = getComputedStyle(document.documentElement).getPropertyValue("--soft").trim();
         const axis = { stroke: soft, grid: { stroke: soft + "33" }, ticks: { stroke: soft + "33" } };
         chart.plot = new uPlot({ title: "records per second, from sources", width: Math.min(place.clientWidth, 900), height: 180, legend: { show: false },
-          cursor: { show: false }, axes: [axis, { ...axis, size: 70, values: (_, values) => values.map(inShort) }], series: [{}, { stroke: colour, width: 2 }] },
+          cursor: { show: false }, axes: [{ ...axis, values: (_, times) => times.map((at) => new Date(at * 1000).toTimeString().slice(0, 8)) }, { ...axis, size: 70, values: (_, values) => values.map(inShort) }], series: [{}, { stroke: colour, width: 2, points: { show: false } }] },
           [chart.times, chart.rates], place);
         addEventListener("resize", () => chart.plot.setSize({ width: Math.min(place.clientWidth, 900), height: 180 }));
       } else chart.plot.setData([chart.times, chart.rates]);

@@ -1,0 +1,86 @@
+"""A real job manager, and a real browser that looks at its page."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+SAGE = ROOT / "target/debug/sage"
+COUNTING = ROOT / "target/debug/examples/counting"
+
+
+class Manager:
+    """A job manager with a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._environ = {**os.environ, "SAGE_HOME": str(folder)}
+        self.start()
+
+    def start(self) -> None:
+        self.url = "http://" + self.told("jobmanager", "start", "--port", "0")["Daemon"]
+
+    def run(self, *words: object, code: int = 0) -> str:
+        """What `sage` prints, which has to end with this exit code."""
+        command = [str(SAGE), *(str(word) for word in words)]
+        done = subprocess.run(command, env=self._environ, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, (command, done.returncode, done.stdout, done.stderr)
+        return done.stdout
+
+    def told(self, *words: object) -> dict[str, object]:
+        """What `sage` tells as JSON."""
+        told = json.loads(self.run(words[0], "--json", *words[1:]))
+        assert isinstance(told, dict)
+        return told
+
+    def submit(self, *arguments: str, name: str = "counting", program: Path = COUNTING) -> str:
+        """Submits a job, and returns its id."""
+        return str(self.told("job", "submit", "--port", "0", "--name", name, program, *arguments)["id"])
+
+    def job(self, verb: str, job: str, *words: str) -> dict[str, object]:
+        return self.told("job", verb, "--port", "0", *words, job)
+
+    def link(self) -> str:
+        return str(self.told("jobmanager", "link", "--port", "0")["Page"])
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[Manager]:
+    manager = Manager(tmp_path / "sage")
+    yield manager
+    manager.run("jobmanager", "stop", "--port", "0", "--jobs", "cancel")
+
+
+@pytest.fixture
+def context(chromium: Browser, manager: Manager, request: pytest.FixtureRequest) -> Iterator[BrowserContext]:
+    """A browser that is logged in, and in which nothing goes wrong but what a test is marked to `expect`."""
+    context = chromium.new_context(viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(15_000)
+    wrong: list[str] = []
+    context.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    context.on("weberror", lambda error: wrong.append(str(error.error)))
+    page = context.new_page()
+    page.goto(manager.link())
+    page.close()
+    yield context
+    context.close()
+    expected = [word for mark in request.node.iter_markers("expects") for word in mark.args]
+    assert [words for words in wrong if not any(word in words for word in expected)] == []
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
