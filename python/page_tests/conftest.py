@@ -23,7 +23,7 @@ class Manager:
         self.start()
 
     def start(self) -> None:
-        self.url = "http://" + self.told("jobmanager", "start", "--port", "0")["Daemon"]
+        self.url = "http://" + str(self.told("jobmanager", "start", "--port", "0")["daemon"])
 
     def run(self, *words: object, code: int = 0) -> str:
         """What `sage` prints, which has to end with this exit code."""
@@ -46,7 +46,7 @@ class Manager:
         return self.told("job", verb, "--port", "0", *words, job)
 
     def link(self) -> str:
-        return str(self.told("jobmanager", "link", "--port", "0")["Page"])
+        return str(self.told("jobmanager", "link", "--port", "0")["page"])
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ use sage_api::api::{Running, Shutdown};
 use sage_api::client::{Client, ClientError, address};
 use sage_api::home::{DEFAULT_PORT, Home, ManagerFolder};
 use sage_jobmanager::{Options, ServeError, serve};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::place::home;
 use crate::{Host, output};
@@ -144,7 +144,7 @@ pub(crate) fn run(args: &Args, host: &Host) -> u8 {
     match done(args, host) {
         Ok(told) => {
             if args.json {
-                told.iter().for_each(output::object);
+                told.iter().for_each(|facts| output::object(&object(facts)));
             } else if !verb.is_empty() && told.is_some() {
                 output::done(format_args!("Operation '{verb}' completed successfully"));
             }
@@ -160,9 +160,12 @@ pub(crate) fn run(args: &Args, host: &Host) -> u8 {
     }
 }
 
-/// What is printed of what was done, a line for each thing.
-fn lines(told: &Value) {
-    for (name, value) in told.as_object().into_iter().flatten() {
+/// What there is to be told, thing by thing.
+type Facts = Vec<(&'static str, Value)>;
+
+/// Prints a line for each thing.
+fn lines(facts: &Facts) {
+    for (name, value) in facts {
         match value {
             Value::String(value) => output::line(format_args!("{name}: {value}")),
             value => output::line(format_args!("{name}: {value}")),
@@ -170,8 +173,13 @@ fn lines(told: &Value) {
     }
 }
 
+/// As JSON, by names as programs write them.
+fn object(facts: &Facts) -> Map<String, Value> {
+    facts.iter().map(|(name, value)| (name.to_lowercase().replace(' ', "_"), value.clone())).collect()
+}
+
 /// Does it, and returns what there is to be told.
-fn done(args: &Args, host: &Host) -> Result<Option<Value>, ManagerError> {
+fn done(args: &Args, host: &Host) -> Result<Option<Facts>, ManagerError> {
     let home = home()?;
     let folder = home.manager(args.port);
     match &args.verb {
@@ -189,12 +197,12 @@ fn done(args: &Args, host: &Host) -> Result<Option<Value>, ManagerError> {
         }
         Verb::Status => status(args, &home),
         Verb::Kill => killed(args, &folder),
-        Verb::Link => Ok(Some(json!({ "Page": Client::find(&home, args.port)?.login_link()?.url }))),
+        Verb::Link => Ok(Some(vec![("Page", json!(Client::find(&home, args.port)?.login_link()?.url))])),
         Verb::RotateToken => {
             Client::find(&home, args.port)?.rotate_token()?;
-            Ok(Some(json!({ "Token": format!("a new one is in {}", folder.token().display()) })))
+            Ok(Some(vec![("Token", json!(format!("a new one is in {}", folder.token().display())))]))
         }
-        Verb::Version => Ok(Some(json!({ "SAGE": env!("CARGO_PKG_VERSION") }))),
+        Verb::Version => Ok(Some(vec![("SAGE", json!(env!("CARGO_PKG_VERSION")))])),
     }
 }
 
@@ -210,7 +218,7 @@ fn foreground(args: &Args, start: &Start, home: Home, host: &Host) -> Result<(),
 }
 
 /// Starts it as a session of its own, whose errors are in a file.
-fn started(args: &Args, start: &Start, home: &Home, host: &Host) -> Result<Option<Value>, ManagerError> {
+fn started(args: &Args, start: &Start, home: &Home, host: &Host) -> Result<Option<Facts>, ManagerError> {
     if let Ok(client) = Client::find(home, args.port)
         && client.health().is_ok()
     {
@@ -220,7 +228,7 @@ fn started(args: &Args, start: &Start, home: &Home, host: &Host) -> Result<Optio
     let errors = folder.path().join("stderr.log");
     let mut child = spawn(args, start, &folder, &errors, host).map_err(ManagerError::Starting)?;
     if start.no_wait {
-        return Ok(Some(json!({ "Process": child.id() })));
+        return Ok(Some(vec![("Process", json!(child.id()))]));
     }
     let lines = child.stdout.take().map(BufReader::new);
     let (tell, begins) = mpsc::channel();
@@ -262,19 +270,24 @@ fn spawn(
 }
 
 /// Where it is, and a link.
-fn told(client: &Client, what: &str) -> Result<Value, ManagerError> {
+fn told(client: &Client, what: &str) -> Result<Facts, ManagerError> {
     let info = client.info()?;
-    Ok(json!({ "Job manager": what, "Daemon": info.http, "Process": info.pid, "Page": client.login_link()?.url }))
+    Ok(vec![
+        ("Job manager", json!(what)),
+        ("Daemon", json!(info.http)),
+        ("Process", json!(info.pid)),
+        ("Page", json!(client.login_link()?.url)),
+    ])
 }
 
-fn stopped(args: &Args, home: &Home, jobs: Running) -> Result<Option<Value>, ManagerError> {
+fn stopped(args: &Args, home: &Home, jobs: Running) -> Result<Option<Facts>, ManagerError> {
     let client = Client::find(home, args.port)?;
     let running = client.info()?.queue.running;
     client.shutdown(Shutdown { jobs })?;
     let limit = if jobs == Running::Leave { END } else { JOBS_END };
     wait_for_end(&home.manager(args.port), limit)?;
     let goes_on = if jobs == Running::Leave { running } else { 0 };
-    Ok(Some(json!({ "Jobs that go on": goes_on })))
+    Ok(Some(vec![("Jobs that go on", json!(goes_on))]))
 }
 
 /// Whether a daemon lives: it holds the lock.
@@ -296,28 +309,28 @@ fn wait_for_end(folder: &ManagerFolder, limit: Duration) -> Result<(), ManagerEr
     }
 }
 
-fn status(args: &Args, home: &Home) -> Result<Option<Value>, ManagerError> {
+fn status(args: &Args, home: &Home) -> Result<Option<Facts>, ManagerError> {
     let client = Client::find(home, args.port)?;
     let (health, info) = (client.health()?, client.info()?);
     let queue = info.queue;
-    Ok(Some(json!({
-        "Health Status": health.status,
-        "Jobs": health.jobs_count,
-        "Running": format!("{} of {} at a time, {} queued", queue.running, queue.limit, queue.queued),
-        "Session": info.session,
-        "Process": info.pid,
-        "Daemon": info.http,
-        "Log folder": info.log_folder,
-        "Version": info.version,
-        "Page": client.login_link()?.url,
-    })))
+    Ok(Some(vec![
+        ("Health Status", json!(health.status)),
+        ("Jobs", json!(health.jobs_count)),
+        ("Running", json!(format!("{} of {} at a time, {} queued", queue.running, queue.limit, queue.queued))),
+        ("Session", json!(info.session)),
+        ("Process", json!(info.pid)),
+        ("Daemon", json!(info.http)),
+        ("Log folder", json!(info.log_folder)),
+        ("Version", json!(info.version)),
+        ("Page", json!(client.login_link()?.url)),
+    ]))
 }
 
-fn killed(args: &Args, folder: &ManagerFolder) -> Result<Option<Value>, ManagerError> {
+fn killed(args: &Args, folder: &ManagerFolder) -> Result<Option<Facts>, ManagerError> {
     let address = address(folder).filter(|_| is_held(folder)).ok_or(ClientError::NotRunning { port: args.port })?;
     // The daemon that holds the lock has written this, so the process is that one.
     let pid = Pid::from_raw(address.pid.cast_signed());
     kill(pid, Signal::SIGKILL).map_err(|error| ManagerError::Killing(error.into()))?;
     wait_for_end(folder, END)?;
-    Ok(Some(json!({ "Killed": address.pid })))
+    Ok(Some(vec![("Killed", json!(address.pid))]))
 }

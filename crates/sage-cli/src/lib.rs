@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+mod doctor;
 mod job;
 mod jobmanager;
 mod limits;
@@ -27,6 +28,7 @@ enum Command {
     Run(run::Args),
     Job(job::Args),
     Jobmanager(jobmanager::Args),
+    Doctor(doctor::Args),
 }
 
 const EXIT_CODES: &str = "\
@@ -54,6 +56,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, host: &Host) -> u8 {
         Ok(Sage { command: Command::Run(args) }) => run::run(&args, host.python.as_deref()),
         Ok(Sage { command: Command::Job(args) }) => job::run(&args),
         Ok(Sage { command: Command::Jobmanager(args) }) => jobmanager::run(&args, host),
+        Ok(Sage { command: Command::Doctor(args) }) => doctor::run(&args, host),
         Err(error) => {
             // Nobody reads what cannot be written.
             let _ = error.print();

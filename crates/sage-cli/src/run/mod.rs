@@ -27,6 +27,8 @@ use self::program::Program;
 use self::seat::Seat;
 use crate::limits::{self, LimitArgs};
 
+pub(crate) use self::program::interpreter;
+
 mod below;
 mod bounds;
 mod cgroup;
@@ -74,6 +76,11 @@ pub(crate) struct Args {
     /// A Python file or a program, and what it is given
     #[arg(required_unless_present = "folder", trailing_var_arg = true, allow_hyphen_values = true, value_names = ["PROGRAM", "ARGUMENTS"])]
     program: Vec<OsString>,
+}
+
+/// Whether a program's memory and processes can be bounded by a control group, and why not.
+pub(crate) fn may_make_cgroup() -> Result<(), String> {
+    cgroup::Cgroup::make(Some(1 << 30), Some(1000)).map(|made| made.remove())
 }
 
 pub(crate) fn run(args: &Args, python: Option<&Path>) -> u8 {

@@ -104,7 +104,7 @@ impl Program {
 }
 
 /// The interpreter of the active virtual environment, or the first one of `PATH`.
-fn interpreter() -> Option<PathBuf> {
+pub(crate) fn interpreter() -> Option<PathBuf> {
     let environment = env::var_os("VIRTUAL_ENV").map(|folder| Path::new(&folder).join("bin/python"));
     let own = environment.filter(|python| is_executable(python));
     own.or_else(|| ["python3", "python"].into_iter().find_map(|name| in_path(Path::new(name))))
