@@ -116,8 +116,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, BoxError> {
     let notes = Notes::new(arguments);
     let env = Environment::local("rag").signals(SignalPolicy::Exit);
     declare(&env, arguments, &task, &notes);
-    let job = env.submit()?;
+    // The job manager shows it, if one runs this.
+    let job = sage_api::submit(&env)?;
     let ended = watch(&job, &notes.bar);
+    drop(job);
 
     let report = match &ended {
         Ok(report) => report,

@@ -23,4 +23,4 @@ pub mod outcome;
 mod report;
 pub mod socket;
 
-pub use report::{Reporter, Reporting, SOCKET_VARIABLE, ToldJob, run};
+pub use report::{Reporter, Reporting, SOCKET_VARIABLE, ToldJob, run, submit};

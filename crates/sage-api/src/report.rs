@@ -7,6 +7,7 @@
 use std::env;
 use std::io::{self, BufReader, Write};
 use std::net::Shutdown;
+use std::ops::Deref;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -44,6 +45,17 @@ pub fn run(env: &Environment) -> Result<JobReport, RunError> {
     }
 }
 
+/// As [`Environment::submit`], and tells the job manager, or `sage run`, if the program runs under one.
+///
+/// # Errors
+/// Those of [`Environment::submit`].
+pub fn submit(env: &Environment) -> Result<ToldJob, SubmitError> {
+    match Reporter::find() {
+        None => Ok(ToldJob { handle: env.submit()?, reporting: Mutex::default() }),
+        Some(reporter) => reporter.submit(env),
+    }
+}
+
 /// Where the jobs of this program are to be told of.
 #[derive(Debug, Clone)]
 pub struct Reporter {
@@ -70,7 +82,7 @@ impl Reporter {
         let prepared = env.prepare()?;
         let view = prepared.view();
         let handle = prepared.start()?;
-        Ok(ToldJob { handle, reporting: self.begins(&view).ok() })
+        Ok(ToldJob { handle, reporting: Mutex::new(self.begins(&view).ok()) })
     }
 
     /// Tells of a job that begins.
@@ -103,31 +115,48 @@ impl Reporter {
     }
 }
 
-/// A job that the reaper is told of.
+/// A job of which the reaper is told, if the program runs under one. It dereferences to the job's handle.
+///
+/// Dropping it before the job is over cancels the job, and blocks until it is over, as for a [`JobHandle`].
 #[derive(Debug)]
 #[must_use = "dropping it cancels the job"]
 pub struct ToldJob {
-    // Before the reporting, which waits for the job's end.
     handle: JobHandle,
-    reporting: Option<Reporting>,
+    /// Until the end is told.
+    reporting: Mutex<Option<Reporting>>,
+}
+
+impl Deref for ToldJob {
+    type Target = JobHandle;
+
+    fn deref(&self) -> &JobHandle {
+        &self.handle
+    }
 }
 
 impl ToldJob {
-    /// The job.
-    pub fn handle(&self) -> &JobHandle {
-        &self.handle
-    }
-
-    /// As [`JobHandle::wait`], until the reaper has noted the end.
+    /// As [`JobHandle::wait`], and until the reaper has noted the end.
     ///
     /// # Errors
     /// Those of [`JobHandle::wait`].
-    pub fn wait(self) -> Result<JobReport, RunError> {
+    pub fn wait(&self) -> Result<JobReport, RunError> {
         let ended = self.handle.wait();
-        if let Some(reporting) = self.reporting {
+        let reporting = match &ended {
+            Err(RunError::WaitsForItself { .. } | RunError::Forked) => None,
+            _ => self.reporting.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        };
+        if let Some(reporting) = reporting {
             reporting.ended(ended.as_ref().ok().or_else(|| ended.as_ref().err().and_then(RunError::report)));
         }
         ended
+    }
+}
+
+impl Drop for ToldJob {
+    fn drop(&mut self) {
+        self.handle.cancel();
+        // Whoever wants to know has waited.
+        drop(self.wait());
     }
 }
 

@@ -151,3 +151,23 @@ fn a_reaper_that_does_not_read_holds_the_end_up_for_some_seconds_at_most() {
     Reporter::at(played.socket()).submit(&env).unwrap().wait().unwrap();
     assert!(before.elapsed() < Duration::from_secs(10));
 }
+
+#[test]
+fn a_job_that_is_dropped_is_cancelled_and_its_end_told() {
+    let played = Played::new();
+    let env = Environment::local("dropped");
+    env.from_generator(|| Ok::<_, std::io::Error>(Some(1))).sink(|_| {});
+    let job = Reporter::at(played.socket()).submit(&env).unwrap();
+    let mut told = played.accept();
+    let heard = thread::spawn(move || {
+        told.begins();
+        loop {
+            if let FromEngine::Ended(report) = told.next().unwrap() {
+                told.tell(ToEngine::Noted);
+                return report.outcome;
+            }
+        }
+    });
+    drop(job);
+    assert_eq!(heard.join().unwrap(), Outcome::Cancelled);
+}
