@@ -47,6 +47,7 @@ pub const SESSION_COOKIE: &str = "sage_session";
 
 /// Why a request was not served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ApiError {
     /// In words: what, where, what next.
     pub error: String,
@@ -56,6 +57,7 @@ pub struct ApiError {
 
 /// Some of the jobs, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobPage {
     /// These.
     pub jobs: Vec<JobRecord>,
@@ -67,6 +69,7 @@ pub struct JobPage {
 
 /// All about a job but its events, output and figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobDetail {
     /// As in the list.
     pub record: JobRecord,
@@ -82,6 +85,7 @@ pub struct JobDetail {
 
 /// A job of the engine in a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EngineJob {
     /// Its id.
     pub id: String,
@@ -99,8 +103,10 @@ pub struct EngineJob {
 
 /// Some of the events of a job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct EventPage {
     /// These, in their order.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<Object>))]
     pub events: Vec<Event>,
     /// What `after` has to be for those that come next.
     pub next: u64,
@@ -108,6 +114,7 @@ pub struct EventPage {
 
 /// The graphs of a program's jobs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Graphs {
     /// In the order in which they began.
     pub jobs: Vec<GraphOf>,
@@ -115,15 +122,18 @@ pub struct Graphs {
 
 /// The graph of a job of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct GraphOf {
     /// The job's id.
     pub id: String,
     /// Its graph.
+    #[cfg_attr(feature = "schema", schema(value_type = Object))]
     pub graph: JobGraph,
 }
 
 /// The figures of a program's jobs that run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FiguresNow {
     /// In the order in which they began.
     pub jobs: Vec<FiguresOf>,
@@ -131,22 +141,27 @@ pub struct FiguresNow {
 
 /// The figures of a job of the engine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct FiguresOf {
     /// The job's id.
     pub id: String,
     /// Its figures.
+    #[cfg_attr(feature = "schema", schema(value_type = Object))]
     pub figures: Figures,
 }
 
 /// The reports of a program's jobs that are over.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Reports {
     /// In the order in which they ended.
+    #[cfg_attr(feature = "schema", schema(value_type = Vec<Object>))]
     pub jobs: Vec<JobReport>,
 }
 
 /// The log files of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LogFiles {
     /// By name.
     pub files: Vec<LogFile>,
@@ -154,6 +169,7 @@ pub struct LogFiles {
 
 /// A log file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LogFile {
     /// Its name.
     pub name: String,
@@ -163,6 +179,7 @@ pub struct LogFile {
 
 /// The job manager.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Info {
     /// Its version.
     pub version: String,
@@ -184,6 +201,7 @@ pub struct Info {
 
 /// The queue of a job manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Queue {
     /// How many jobs may run at a time.
     pub limit: u64,
@@ -195,6 +213,7 @@ pub struct Queue {
 
 /// That a job manager works.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Health {
     /// `healthy`.
     pub status: String,
@@ -206,6 +225,7 @@ pub struct Health {
 
 /// How many jobs a cleanup has deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Deleted {
     /// So many.
     pub deleted: u64,
@@ -213,6 +233,7 @@ pub struct Deleted {
 
 /// The new token, after a rotation.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct NewToken {
     /// 64 hexadecimal digits.
     pub token: String,
@@ -226,6 +247,7 @@ impl std::fmt::Debug for NewToken {
 
 /// A link that opens the page once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct LoginLink {
     /// It is good for ten minutes.
     pub url: String,
@@ -234,6 +256,7 @@ pub struct LoginLink {
 /// How a job manager is to end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Shutdown {
     /// What becomes of the jobs that run.
     #[serde(default)]
@@ -243,6 +266,7 @@ pub struct Shutdown {
 /// What becomes of the jobs that run when their job manager ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Running {
     /// They go on, and the next job manager has them.
     #[default]

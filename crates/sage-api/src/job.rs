@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 /// What a client asks for. What is printed for debugging has no values of variables, and no payload.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobRequest {
     /// The job's name, 1 to 200 characters. Not unique.
     pub name: String,
     /// What is to be run.
     pub program: Program,
     /// The folder that it is run in, as an absolute path.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub folder: PathBuf,
     /// Environment variables and their values, which are never written to a file. A variable that is not named here is
     /// not passed on, but for `PATH`, `HOME`, `USER`, `LOGNAME`, `LANG`, `LC_ALL`, `TZ` and `TMPDIR` as the daemon has
@@ -50,21 +52,25 @@ impl fmt::Debug for JobRequest {
 /// What is to be run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Program {
     /// A program or a Python file.
     File {
         /// Its absolute path, or one in the job's folder.
+        #[cfg_attr(feature = "schema", schema(value_type = String))]
         path: PathBuf,
         /// Its arguments.
         #[serde(default)]
         arguments: Vec<String>,
         /// The interpreter, for a Python file: without it, that of the variable `VIRTUAL_ENV`, or `python3`.
         #[serde(default)]
+        #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
         python: Option<PathBuf>,
     },
     /// An environment of the Python package.
     Environment {
         /// The interpreter, an absolute path.
+        #[cfg_attr(feature = "schema", schema(value_type = String))]
         python: PathBuf,
         /// What only `python -m sage.worker --job` reads, in base64. Kept in a file of its own: absent in what is
         /// stored.
@@ -86,6 +92,7 @@ impl Program {
 /// What a job may take. What is absent is not limited.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Limits {
     /// Memory, in bytes.
     pub memory_bytes: Option<u64>,
@@ -103,6 +110,7 @@ pub const AFTER_TIME: Duration = Duration::from_secs(30);
 /// What may be limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Limit {
     /// See [`Limits::memory_bytes`].
     Memory,
@@ -116,6 +124,7 @@ pub enum Limit {
 
 /// What the daemon keeps of a request: `job.json`. It has the names of the variables, and no values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobSpec {
     /// The job's id.
     pub id: String,
@@ -126,6 +135,7 @@ pub struct JobSpec {
     /// See [`JobRequest::program`].
     pub program: Program,
     /// See [`JobRequest::folder`].
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub folder: PathBuf,
     /// The names of the variables that were given.
     pub variables: Vec<String>,
@@ -138,11 +148,13 @@ pub struct JobSpec {
     /// How often it was started anew.
     pub restart_count: u32,
     /// Where its environments write their log files.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub log_folder: PathBuf,
 }
 
 /// A job, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct JobRecord {
     /// Its id, a UUID.
     pub id: String,
@@ -159,6 +171,7 @@ pub struct JobRecord {
     /// What is run, as it would be typed.
     pub program: String,
     /// The folder that it is run in.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub folder: PathBuf,
     /// When it was submitted.
     pub submitted_ms: u64,
@@ -179,6 +192,7 @@ pub struct JobRecord {
 /// What a job of the job manager is doing, or how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum State {
     /// It waits until fewer others run.
     Queued,

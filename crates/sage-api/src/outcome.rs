@@ -10,10 +10,13 @@ use crate::job::Limit;
 
 /// What has become of a program: `outcome.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ProgramEnd {
     /// How it ended.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub outcome: Outcome,
     /// Whether it left anything behind.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub cleanliness: Cleanliness,
     /// The exit code of `sage run`: 0 succeeded and clean, 1 failed, cancelled, timed out or lost, 2 not started,
     /// 3 unclean, 130 and 143 ended by SIGINT and SIGTERM.
@@ -34,6 +37,7 @@ pub struct ProgramEnd {
 
 /// Which process a reaper is: `reaper.json`. A pid alone may be another process's by the time it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ReaperIs {
     /// The process.
     #[serde(flatten)]
@@ -46,6 +50,7 @@ pub struct ReaperIs {
 
 /// A process, told apart from any other that had or will have its number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Process {
     /// Its number.
     pub pid: u32,
@@ -75,6 +80,7 @@ impl Process {
 /// How a limit is enforced.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub enum Enforced {
     /// By a control group of the program's, for all its processes together.
     Cgroup,

@@ -11,12 +11,16 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, ORIGIN};
-use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HOST, ORIGIN, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::LengthLimitError;
 use sage_api::api::{CSRF_HEADER, MOST_BYTES_OF_A_JOB, MOST_BYTES_OF_A_REQUEST, SESSION_COOKIE};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::App;
@@ -61,11 +65,25 @@ pub(super) async fn gate(State(app): State<App>, request: Request, next: Next) -
         Ok(request) => next.run(request).await,
         Err(refused) => refused.into_response(),
     };
-    match response.extensions().get::<Refused>() {
+    let mut response = match response.extensions().get::<Refused>() {
         Some(refused) if shows_pages => refused.page(),
         _ => response,
+    };
+    // What says nothing itself is to be neither kept, nor framed, nor taken for what it is not.
+    for (name, value) in ALWAYS {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
+    response
 }
+
+/// What every answer says of itself, unless it says something else.
+const ALWAYS: [(HeaderName, &str); 5] = [
+    (CACHE_CONTROL, "no-store"),
+    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (REFERRER_POLICY, "no-referrer"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+];
 
 async fn pass(app: &App, request: Request) -> Result<Request, Refused> {
     let door = request.extensions().get::<Door>().copied().unwrap_or(Door::Tcp);
@@ -92,7 +110,7 @@ async fn pass(app: &App, request: Request) -> Result<Request, Refused> {
         check_csrf(session, one(request.headers(), &HeaderName::from_static(CSRF_HEADER)))?;
     }
     let (mut head, body) = request.into_parts();
-    let body = read(app, body, if is_job { MOST_BYTES_OF_A_JOB } else { MOST_BYTES_OF_A_REQUEST }).await?;
+    let body = read(&app.large, body, if is_job { MOST_BYTES_OF_A_JOB } else { MOST_BYTES_OF_A_REQUEST }).await?;
     if let Some(session) = session.filter(|_| is_form) {
         let header = one(&head.headers, &HeaderName::from_static(CSRF_HEADER)).map(str::to_owned);
         check_csrf(&session, header.or_else(|| field(&body, "csrf")).as_deref())?;
@@ -171,10 +189,13 @@ pub(super) fn field(form: &Bytes, name: &str) -> Option<String> {
     fields.into_iter().find(|(field, _)| field == name).map(|(_, value)| value)
 }
 
-async fn read(app: &App, body: Body, most: usize) -> Result<Bytes, Refused> {
-    let large = if most > MOST_BYTES_OF_A_REQUEST { Some(app.large.acquire().await) } else { None };
-    let read = timeout(PATIENCE, to_bytes(body, most)).await;
-    drop(large);
+async fn read(large: &Semaphore, body: Body, most: usize) -> Result<Bytes, Refused> {
+    let reading = async {
+        // A place is kept while a long one is read.
+        let _place = if most > MOST_BYTES_OF_A_REQUEST { Some(large.acquire().await) } else { None };
+        to_bytes(body, most).await
+    };
+    let read = timeout(PATIENCE, reading).await;
     match read {
         Ok(Ok(body)) => Ok(body),
         Err(_) => {
@@ -193,5 +214,47 @@ async fn read(app: &App, body: Body, most: usize) -> Result<Bytes, Refused> {
                 format!("the body did not come as a whole: {error}"),
             ))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use hyper::body::Frame;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A body of which a byte comes now and then.
+    struct Trickles(Pin<Box<tokio::time::Sleep>>, Duration);
+
+    impl hyper::body::Body for Trickles {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            let Self(sleep, each) = &mut *self;
+            std::task::ready!(Future::poll(sleep.as_mut(), cx));
+            sleep.as_mut().reset(Instant::now() + *each);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_waited_for_half_a_minute_and_one_that_is_long_not_at_all() {
+        let large = Semaphore::new(1);
+        let begun = Instant::now();
+        let each = Duration::from_millis(700);
+        let body = Body::new(Trickles(Box::pin(tokio::time::sleep(each)), each));
+        let refused = read(&large, body, MOST_BYTES_OF_A_JOB).await.unwrap_err();
+        assert_eq!((refused.into_response().status(), begun.elapsed()), (StatusCode::REQUEST_TIMEOUT, PATIENCE));
+        let refused = read(&large, Body::from("xxxx"), 3).await.unwrap_err();
+        assert_eq!(refused.into_response().status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(read(&large, Body::from("xxx"), 3).await.unwrap(), "xxx");
     }
 }

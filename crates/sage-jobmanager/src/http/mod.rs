@@ -9,6 +9,7 @@ mod gate;
 mod jobs;
 mod login;
 mod metrics;
+mod openapi;
 mod routes;
 mod stream;
 

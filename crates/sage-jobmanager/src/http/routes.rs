@@ -4,7 +4,7 @@ use axum::Router;
 use axum::http::Method;
 use axum::routing::{MethodRouter, delete, get, post};
 
-use super::{App, about, files, jobs, login, metrics, stream};
+use super::{App, about, files, jobs, login, metrics, openapi, stream};
 use crate::page;
 
 /// A route.
@@ -12,7 +12,7 @@ pub(crate) struct Route {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
     /// Whether it is for everybody: without token and session.
-    is_open: bool,
+    pub(super) is_open: bool,
     /// What it does, in a line.
     pub(super) about: &'static str,
     handler: fn() -> MethodRouter<App>,
@@ -81,6 +81,7 @@ pub(super) const ROUTES: &[Route] = &[
     }),
     row("POST", "/api/v1/login-link", "Makes a link that opens the page once", || post(login::link)),
     row("POST", "/api/v1/shutdown", "Ends the job manager", || post(about::shutdown)),
+    row("GET", "/api/v1/openapi.json", "Shows this document", || get(openapi::openapi)),
     row("GET", "/metrics", "Shows figures of the job manager for Prometheus", || get(metrics::metrics)),
     open("GET", "/healthz", "Says that the process lives", || get(about::healthz)),
     open("GET", "/readyz", "Says that all jobs of an earlier run are found", || get(about::readyz)),

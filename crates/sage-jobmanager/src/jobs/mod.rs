@@ -98,7 +98,7 @@ struct Inner {
     table: Mutex<Table>,
     /// The last change of a record.
     changed: watch::Sender<u64>,
-    /// How many jobs were found at the start and are neither dialled nor over.
+    /// How many jobs were found at the start of which it is not known whether they live.
     adopting: watch::Sender<usize>,
     /// A job has ended: something may have to be deleted.
     ended: Notify,
@@ -170,7 +170,7 @@ impl Jobs {
         }
     }
 
-    /// Whether every job that was found at the start is dialled, or over.
+    /// Whether it is known of every job that was found at the start whether it lives.
     pub(crate) fn is_ready(&self) -> bool {
         *self.0.adopting.borrow() == 0
     }

@@ -159,6 +159,8 @@ impl<'j> Supervisor<'j> {
             again = Some((Instant::now() + AGAIN.0, AGAIN.0));
         }
         self.dial().await;
+        // It may not listen yet, but it lives.
+        self.is_known();
         loop {
             let (has_link, figures) = (self.link.is_some(), self.figures.due());
             tokio::select! {
@@ -213,10 +215,9 @@ impl<'j> Supervisor<'j> {
             }
         }
         self.link = Some(link);
-        self.is_known();
     }
 
-    /// It is dialled, or over: what was found at the start is known now.
+    /// Its reaper lives, or it is over: what was found at the start is known now.
     fn is_known(&mut self) {
         if std::mem::take(&mut self.is_adopting) {
             self.jobs.0.adopting.send_modify(|count| *count -= 1);
