@@ -42,6 +42,10 @@ def test_a_running_job_is_seen_live_and_drained(page: Page, manager: Manager) ->
     expect(cell(page, "generator-1", "doing")).to_have_text("paused: waits for a resume")
     page.get_by_role("button", name="Resume").click()
     expect(page.locator(".state")).to_have_text("running")
+    page.get_by_role("link", name="Where its threads are").click()
+    expect(page.get_by_role("row", name="generator-1")).to_contain_text("busy")
+    expect(page.locator("details").filter(has_text="generator-1")).to_contain_text("waits")
+    page.go_back()
     page.get_by_role("link", name="Drain").click()
     expect(page.locator("main")).to_contain_text("what is in flight is finished")
     page.get_by_role("button", name="Drain").click()
@@ -178,7 +182,7 @@ def test_screen_readers_and_phones_can_use_it(chromium: Browser, manager: Manage
     context = chromium.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
     page = context.new_page()
     page.goto(manager.url)
-    paths = ["/", "/about", f"/jobs/{over}", f"/jobs/{fails}", f"/jobs/{runs}", f"/jobs/{runs}/kill", f"/jobs/{over}/output"]
+    paths = ["/", "/about", f"/jobs/{over}", f"/jobs/{fails}", f"/jobs/{runs}", f"/jobs/{runs}/kill", f"/jobs/{runs}/threads", f"/jobs/{over}/output"]
     found = {"login": Axe().run(page).response["violations"]}
     page.goto(manager.link())
     for path in paths:

@@ -22,5 +22,6 @@ pub mod message;
 pub mod outcome;
 mod report;
 pub mod socket;
+mod threads;
 
 pub use report::{Reporter, Reporting, SOCKET_VARIABLE, ToldJob, run, submit};

@@ -72,6 +72,23 @@ pub struct Figures {
     pub metrics: JobMetrics,
     /// The records that have been read and are not finished.
     pub unfinished: u64,
+    /// Where the threads of its process are, [`MOST_THREADS`] at most.
+    #[serde(default)]
+    pub threads: Vec<ThreadNow>,
+}
+
+/// So many threads are told of.
+pub const MOST_THREADS: usize = 64;
+
+/// Where a thread is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThreadNow {
+    /// Its name, 15 bytes at most: the begin of the name of the task that it works for, say.
+    pub name: String,
+    /// What the system says of it, in words.
+    pub state: String,
+    /// The stack of its code, the innermost call last, where the language can tell it.
+    pub stack: Option<String>,
 }
 
 /// What a job of the program is told.

@@ -1,7 +1,7 @@
 //! The program's side: tells the reaper of a job, and does what the reaper says.
 //!
-//! Two threads for each job, both joined before its end is told: one writes its changes of state as they come about,
-//! one reads commands and answers them. Nothing is written otherwise, and the job waits for neither. If the reaper is
+//! Three threads for each job, all joined before its end has been told: one writes its changes of state as they come
+//! about, one reads commands, and one answers with figures. Nothing is written otherwise, and the job waits for neither. If the reaper is
 //! gone or does not read, the job goes on untold.
 
 use std::env;
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use sage::{Environment, JobHandle, JobReport, JobView, RunError, SubmitError};
 use serde::Serialize;
 
-use crate::message::{self, Begins, Command, Dialled, Figures, FromEngine, ToEngine};
-use crate::socket;
+use crate::message::{self, Begins, Command, Dialled, Figures, FromEngine, ThreadNow, ToEngine};
+use crate::{socket, threads};
 
 /// The variable with the path of the reaper's socket.
 pub const SOCKET_VARIABLE: &str = "SAGE_JOB_SOCKET";
@@ -90,6 +90,19 @@ impl Reporter {
     /// # Errors
     /// Nobody listens, or there are no more threads or descriptors. The job can go on untold.
     pub fn begins(&self, job: &JobView) -> io::Result<Reporting> {
+        self.begins_with(job, threads::of_this_process)
+    }
+
+    /// As [`Self::begins`], with what tells where the threads of the process are, for figures. It runs on a thread of its
+    /// own, which keeps no command waiting, and is waited for at the job's end.
+    ///
+    /// # Errors
+    /// Those of [`Self::begins`].
+    pub fn begins_with(
+        &self,
+        job: &JobView,
+        threads: impl Fn() -> Vec<ThreadNow> + Send + 'static,
+    ) -> io::Result<Reporting> {
         let link = Arc::new(Link::dial(&self.socket)?);
         link.tell(&Dialled::Job(Begins {
             version: message::VERSION,
@@ -101,10 +114,14 @@ impl Reporter {
         }))?;
         let (noted, is_noted) = mpsc::channel();
         let mut reporting = Reporting { link: link.clone(), threads: Vec::new(), is_noted };
+        let (ask, asked) = mpsc::channel();
         let (told, view) = (link.clone(), job.clone());
-        reporting.spawn("sage-commands", move || obey(&told, &view, &noted))?;
+        let [commands, changing, figures] = threads::OWN;
+        reporting.spawn(commands, move || obey(&told, &view, &noted, &ask))?;
+        let (told, view) = (link.clone(), job.clone());
+        reporting.spawn(figures, move || answer(&told, &view, &asked, threads))?;
         let changes = job.changes();
-        reporting.spawn("sage-changes", move || {
+        reporting.spawn(changing, move || {
             for change in changes {
                 if link.tell(&FromEngine::Changed(change)).is_err() {
                     return;
@@ -202,8 +219,19 @@ fn joined(thread: JoinHandle<()>) {
     let _ = thread.join();
 }
 
-fn obey(link: &Link, job: &JobView, noted: &Sender<()>) {
+/// Answers those who ask for figures, by the number of the request.
+fn answer(link: &Link, job: &JobView, asked: &Receiver<u64>, threads: impl Fn() -> Vec<ThreadNow>) {
     let begun = Instant::now();
+    while let Ok(request) = asked.recv() {
+        let (elapsed, metrics, unfinished) = (begun.elapsed(), job.metrics(), job.unfinished());
+        let figures = Box::new(Figures { elapsed, metrics, unfinished, threads: threads() });
+        if link.tell(&FromEngine::Figures { request, figures }).is_err() {
+            return;
+        }
+    }
+}
+
+fn obey(link: &Link, job: &JobView, noted: &Sender<()>, ask: &Sender<u64>) {
     let mut lines = BufReader::new(&link.stream);
     while let Ok(Some(told)) = message::next(&mut lines) {
         match told {
@@ -211,13 +239,8 @@ fn obey(link: &Link, job: &JobView, noted: &Sender<()>) {
             ToEngine::Do(Command::Cancel) => job.cancel(),
             ToEngine::Do(Command::Pause) => job.pause(),
             ToEngine::Do(Command::Resume) => job.resume(),
-            ToEngine::Figures { request } => {
-                let (elapsed, metrics, unfinished) = (begun.elapsed(), job.metrics(), job.unfinished());
-                let figures = Box::new(Figures { elapsed, metrics, unfinished });
-                if link.tell(&FromEngine::Figures { request, figures }).is_err() {
-                    return;
-                }
-            }
+            // It fails if that thread is gone, as the reaper is.
+            ToEngine::Figures { request } => drop(ask.send(request)),
             // Nobody may wait for it any more.
             ToEngine::Noted => drop(noted.send(())),
         }

@@ -141,6 +141,11 @@ pub(super) async fn log(
     text(&app, &job, &name, &piece)
 }
 
+pub(super) async fn threads(State(app): State<App>, Path(job): Path<String>) -> Result<Response, Refused> {
+    let record = app.jobs.record(&job)?;
+    Ok(ok(job_page::threads(&record, &app.jobs.figures(&record.id).await?)))
+}
+
 fn unknown(action: &str) -> Refused {
     let words = format!("a job cannot be told to {action:?}");
     Refused::new(StatusCode::NOT_FOUND, "not_found", words)

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 use sage::{JobReport, OperatorReport, ServiceReport, Transition};
-use sage_api::api::{EventPage, FiguresOf, GraphOf, JobDetail};
+use sage_api::api::{EventPage, FiguresNow, FiguresOf, GraphOf, JobDetail};
 use sage_api::job::{JobRecord, Program, State};
 use sage_api::message::{Event, Happened, Told};
 
@@ -65,6 +65,7 @@ pub(crate) fn page(seen: &Seen<'_>, viewer: Viewer<'_>) -> Markup {
                 (facts(seen))
                 @if !seen.graphs.is_empty() { h2 { "Graph" } p.legend {
                     span.key.busy { "busy" } span.key.idle { "waits for records" } span.key.blocked { "blocked: waits for room downstream" }
+                @if !job.state.is_over() { a href={ "/jobs/" (job.id) "/threads" } { "Where its threads are" } }
                 } }
                 @for (index, graph) in seen.graphs.iter().enumerate() { (graph_of(seen, graph, index + 1 == seen.graphs.len())) }
                 @if !job.state.is_over() { div id="chart" aria-hidden="true" {} }
@@ -256,6 +257,35 @@ fn output(seen: &Seen<'_>) -> Markup {
 fn letters(seen: &Seen<'_>) -> Markup {
     let notes: Vec<&String> = seen.reports.iter().flat_map(|report| &report.notes).collect();
     html! { @if !notes.is_empty() { h2 { "Notes" } ul { @for note in notes { li { (note) } } } } }
+}
+
+/// Where the threads of a job are, task by task.
+pub(crate) fn threads(job: &JobRecord, now: &FiguresNow) -> Markup {
+    let title = format!("Threads of {} #{}", job.name, job.number);
+    let content = html! {
+        p { a href={ "/jobs/" (job.id) } { (job.name) " #" (job.number) } }
+        h1 { "Threads" }
+        p.note { "As of now: load the page again to see whether they have moved." }
+        @for of in &now.jobs { section {
+            div.scroll tabindex="0" role="group" aria-label="Tasks" { table {
+                caption { "Tasks" }
+                thead { tr { th scope="col" { "Task" } th scope="col" { "Doing" } th.n scope="col" { "For" } } }
+                tbody { @for task in &of.figures.metrics.tasks { tr {
+                    th scope="row" { (task.name) }
+                    td { (format!("{:?}", task.doing).to_lowercase()) @if let Some(bound) = task.blocked_by { ": too many " (bound) " wait" } }
+                    td.n { (brief(task.since)) }
+                } } }
+            } }
+            @for thread in &of.figures.threads { details open[thread.stack.is_some()] {
+                summary { code { (thread.name) } " " (thread.state) }
+                @match &thread.stack {
+                    Some(stack) => pre { (stack) },
+                    None => p.note { "Its language tells no stack." },
+                }
+            } }
+        } }
+    };
+    shell::page(&title, None, content)
 }
 
 /// All output of a job, or one of its log files, a piece at a time.

@@ -28,6 +28,7 @@ pub(crate) const ROUTES: &[Route] = &[
     row("GET", "/jobs/{job}", "The page of a job", || get(handlers::job)),
     row("GET", "/jobs/{job}/output", "The page with a job's output", || get(handlers::output)),
     row("GET", "/jobs/{job}/logs/{*name}", "The page with a log file", || get(handlers::log)),
+    row("GET", "/jobs/{job}/threads", "The page with where a job's threads are", || get(handlers::threads)),
     row("GET", "/jobs/{job}/{action}", "The page that asks whether a job is to be told to do this", || {
         get(handlers::confirm)
     }),

@@ -171,8 +171,9 @@
       const by = { blocks: "the batches", pace: "10 ms of work", bytes: "the bytes" };
       const count = (now) => tasks.filter((task) => task.doing === now).length;
       const blocked = tasks.find((task) => task.doing === "blocked");
-      if (blocked) return { now: "blocked", word: "blocked", words: `blocked: ${by[blocked.blocked_by] || "what"} that may wait downstream are there` };
-      if (count("busy")) return { now: "busy", word: "busy", words: tasks.length > 1 ? `busy: ${count("busy")} of ${tasks.length} tasks` : "busy" };
+      const long = (task) => { const s = ns(task.since) / 1e9; return s >= 2 ? ` for ${lasting(s * 1000)}` : ""; };
+      if (blocked) return { now: "blocked", word: "blocked", words: `blocked${long(blocked)}: ${by[blocked.blocked_by] || "what"} that may wait downstream are there` };
+      if (count("busy")) return { now: "busy", word: "busy", words: tasks.length > 1 ? `busy: ${count("busy")} of ${tasks.length} tasks` : "busy" + long(tasks[0]) };
       if (count("paused")) return { now: "idle", word: "paused", words: "paused: waits for a resume" };
       return { now: "idle", word: "idle", words: "idle: waits for records" };
     };
