@@ -6,6 +6,7 @@ mod kills;
 mod life;
 mod records;
 mod stream;
+mod verbs;
 
 use std::collections::BTreeMap;
 use std::fs;
