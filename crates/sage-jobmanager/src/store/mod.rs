@@ -8,6 +8,8 @@
 //! It knows nothing of processes, and of which job is doing what.
 
 mod rebuild;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
