@@ -349,6 +349,7 @@ impl Desk {
 
     fn remove(&mut self, number: u64) {
         if let Some(Kind::Job { id: job, is_over: false, .. }) = self.peers.remove(number) {
+            self.reports.miss();
             self.note(Happened::Gone { job });
         }
     }

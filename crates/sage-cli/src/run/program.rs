@@ -6,10 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use sage_api::home::JobFolder;
-use sage_api::job::{JobSpec, Program as Submitted};
-
-/// The variable with the id of a job of the job manager, by which its processes are found.
-const JOB_VARIABLE: &str = "SAGE_JOB_ID";
+use sage_api::job::{ID_VARIABLE, JobSpec, Program as Submitted};
 
 /// What is to be started.
 #[derive(Debug, Clone)]
@@ -89,7 +86,7 @@ impl Program {
             }
         };
         program.folder = Some(job.folder.clone());
-        program.variables.push((JOB_VARIABLE, job.id.clone().into()));
+        program.variables.push((ID_VARIABLE, job.id.clone().into()));
         Ok(program)
     }
 

@@ -10,9 +10,9 @@ const MOST_CHARACTERS: usize = 300;
 /// What is kept of the reports.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
-    /// How many there are.
+    /// How many jobs are over.
     count: u64,
-    /// How many of those succeeded.
+    /// How many of those reported that they succeeded.
     succeeded: u64,
     /// How the latest job ended that did not succeed, and why.
     pub(super) worst: Option<(Outcome, String)>,
@@ -38,7 +38,12 @@ impl Reports {
         }
     }
 
-    /// Whether there are some, and all say that the job succeeded.
+    /// A job is gone without a report.
+    pub(super) fn miss(&mut self) {
+        self.count += 1;
+    }
+
+    /// Whether there were jobs, and all reported that they succeeded.
     pub(super) fn all_succeeded(&self) -> bool {
         self.count > 0 && self.succeeded == self.count
     }
@@ -51,7 +56,9 @@ impl Reports {
     /// What the jobs have left, by name.
     pub(super) fn left(&self) -> Vec<String> {
         let mut left = self.left.clone();
-        if self.left_count > left.len() {
+        if self.left_count > 0 && left.is_empty() {
+            left.push("something that its job does not name".to_owned());
+        } else if self.left_count > left.len() {
             left.push(format!("and {} more", self.left_count - left.len()));
         }
         left

@@ -6,6 +6,7 @@ mod killed;
 mod limits;
 mod manager;
 mod marked;
+mod played;
 mod run;
 mod seen;
 mod strangers;
