@@ -6,6 +6,8 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sage::{Cleanliness, Environment, JobReport, Outcome};
 use sage_api::message::{
     self, Begins, Command, Dialled, Figures, FromEngine, FromReaper, Happened, ToEngine, ToReaper, Told, VERSION,
@@ -156,4 +158,45 @@ fn a_job_is_asked_for_figures_once_whoever_asks() {
     drop(played);
     end(&job);
     assert_eq!(job.ended(reaper).0.outcome, Outcome::Succeeded);
+}
+
+/// A report of more than a socket holds, or of about half of that.
+fn long(report: &JobReport, bytes: usize) -> FromEngine {
+    let mut report = report.clone();
+    report.notes.push("x".repeat(bytes));
+    FromEngine::Ended(Box::new(report))
+}
+
+#[test]
+fn who_watches_is_let_go_when_it_has_read_the_end() {
+    let (job, reaper) = patient();
+    let mut watcher = job.watch();
+    let mut played = Played::begin(&job, "long");
+    let report = long(&played.report, 1 << 20);
+    played.tell(&report);
+    assert_eq!(played.next(), Some(ToEngine::Noted));
+    drop(played);
+    end(&job);
+    // Only now does it read.
+    until("the outcome is written", || job.folder.outcome().exists().then_some(()));
+    watcher.until(|what| matches!(what, Happened::Ended { report, .. } if report.notes[0].len() == 1 << 20));
+    while watcher.next().is_some() {}
+    assert_eq!(job.ended(reaper).0.outcome, Outcome::Succeeded);
+}
+
+#[test]
+fn what_a_job_told_while_the_reaper_had_no_time_is_heard() {
+    let (job, reaper) = patient();
+    let stopped = Pid::from_raw(reaper.id().cast_signed());
+    kill(stopped, Signal::SIGSTOP).expect("it is there");
+    let mut played = Played::begin(&job, "unheard");
+    let report = long(&played.report, 140 << 10);
+    played.tell(&report);
+    drop(played);
+    end(&job);
+    until("only the reaper and its warden are left", || (job.marked.processes().len() == 2).then_some(()));
+    kill(stopped, Signal::SIGCONT).expect("it is there");
+    assert_eq!(job.ended(reaper).0.outcome, Outcome::Succeeded);
+    let told = job.events();
+    assert!(matches!(told.last().expect("there are some").what, Happened::Ended { .. }), "{:?}", told.len());
 }
