@@ -41,7 +41,7 @@ impl Bounds {
             if limits.processes.is_some() {
                 let how = match &made {
                     Ok(_) => Enforced::Cgroup,
-                    Err(why) => Enforced::No(format!("it takes a control group: {why}")),
+                    Err(why) => Enforced::No(format!("it takes a control group, and {why}")),
                 };
                 enforced.insert(Limit::Processes, how);
             }

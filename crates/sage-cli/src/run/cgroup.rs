@@ -41,6 +41,8 @@ impl Cgroup {
     fn make_in(parent: &Path, memory_bytes: Option<u64>, processes: Option<u64>) -> io::Result<Self> {
         remove_left(parent);
         let made = Self(parent.join(format!("{NAME}{}", std::process::id())));
+        // Of another process, which had this number and was killed.
+        let _ = fs::remove_dir(&made.0);
         fs::create_dir(&made.0)?;
         let bounded = made.bound(memory_bytes, processes);
         bounded.inspect_err(|_| made.remove()).map(|()| made)

@@ -101,7 +101,7 @@ fn whether_the_number_of_processes_is_bounded_is_said() {
     match &job.reaper().limits[&Limit::Processes] {
         Enforced::Cgroup => assert!(output.contains("ork"), "it cannot fork: {output}, {end:?}"),
         Enforced::No(why) => {
-            assert!(why.starts_with("it takes a control group: ") && why.len() > 30, "{why}");
+            assert!(why.starts_with("it takes a control group, and ") && why.len() > 30, "{why}");
             assert_eq!(output, "all\n", "{end:?}");
         }
         other => panic!("{other:?}"),
