@@ -4,7 +4,7 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo demo-ray logs test test-kafka test-python test-install test-page test-ray wheel python parity
+.PHONY: help demo demo-jobmanager demo-ray logs test test-kafka test-python test-install test-page test-ray wheel python parity
 .PHONY: parity-page check bench bench-python nextest
 
 help: ## Show this list
@@ -17,6 +17,10 @@ demo-ray: wheel .venv-ray/tools ## Read thousands of files on threads, in proces
 	.venv-ray/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall \
 		target/wheels/*.whl
 	.venv-ray/bin/python examples/python/rag_on_ray.py
+
+demo-jobmanager: python ## Run the demo under a job manager, from Rust and Python: watched, drained, run again
+	$(CARGO) build --release --quiet -p sage-services --example rag
+	.venv/bin/python examples/python/jobmanager.py target/release/examples/rag
 
 logs: ## Count the lines of /var/log, or of LOGS=folder, by the hour; results in target/logs
 	$(CARGO) run --release --quiet -p sage-connectors --example logs -- $(LOGS) --out target/logs

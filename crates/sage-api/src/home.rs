@@ -181,6 +181,12 @@ impl JobFolder {
         self.0.join(format!("output-{start:016}.log"))
     }
 
+    /// What is to be cleaned outside of the program: a [`Cleanup`](crate::message::Cleanup) or the number of one that is
+    /// done a line, written by the reaper.
+    pub fn cleanups(&self) -> PathBuf {
+        self.0.join("cleanups.jsonl")
+    }
+
     /// What has become of the program, a [`ProgramEnd`](crate::outcome::ProgramEnd): written by the reaper, and on the
     /// disk before it ends. The daemon writes it for a job that was never started, and for one whose reaper and warden
     /// are both gone without having written it.

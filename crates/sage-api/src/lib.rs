@@ -14,6 +14,7 @@
 //! It knows nothing of how HTTP is spoken, how records are kept or how a program is run.
 
 pub mod api;
+mod cleanup;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod home;
@@ -24,4 +25,5 @@ mod report;
 pub mod socket;
 mod threads;
 
+pub use cleanup::ExternalCleanup;
 pub use report::{Reporter, Reporting, SOCKET_VARIABLE, ToldJob, run, submit};

@@ -22,11 +22,37 @@ pub const MOST_BYTES: usize = 32 << 20;
 pub enum Dialled {
     /// A job of the program begins: [`FromEngine`] follows, and [`ToEngine`] is expected.
     Job(Begins),
+    /// The program has made something outside of it: [`Journalled`] is expected, once that is on the disk.
+    Cleanup(Cleanup),
+    /// The program has removed it again: [`Journalled`] is expected, once that is on the disk.
+    Cleaned {
+        /// The number of the cleanup.
+        id: u64,
+    },
     /// The daemon watches: [`FromReaper`] is expected, and [`ToReaper`] follows.
     Watch {
         /// Its [`VERSION`].
         version: u32,
     },
+}
+
+/// What removes something outside of the program: a table, a folder, a virtual machine. The reaper runs it when the
+/// program and all that it started are gone and it was not done, at least once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cleanup {
+    /// The [`VERSION`] of the messages.
+    pub version: u32,
+    /// What it removes, for people.
+    pub name: String,
+    /// What does it: a program and its arguments, in the folder of the program that asks for it.
+    pub command: Vec<String>,
+}
+
+/// The answer to [`Dialled::Cleanup`] and [`Dialled::Cleaned`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journalled {
+    /// The number of the cleanup.
+    pub id: u64,
 }
 
 /// A job of the program, at its begin.
@@ -197,6 +223,13 @@ pub enum Happened {
     Gone {
         /// The job's id.
         job: String,
+    },
+    /// Something that the program had made outside of itself was removed by a command, as the program is gone.
+    Cleaned {
+        /// What it is, for people.
+        name: String,
+        /// Why the command failed, if it did.
+        why: Option<String>,
     },
     /// The program was told to do something.
     Told(Told),

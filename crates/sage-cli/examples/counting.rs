@@ -6,6 +6,7 @@
 //!   pace=TIME              waits so many milliseconds between two records
 //!   wait=PATH              begins when a line can be read there, for example from a named pipe
 //!   fail=N                 fails on record N
+//!   outside=PATH           has a service that makes a folder there, and journals how to remove it
 //!   unclean                has a service that cannot be cleaned
 //!   tolerant               ends with exit code 0, whatever becomes of the job
 //! ```
@@ -13,17 +14,40 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use sage::{BoxError, Cleanliness, Environment, HookContext, Outcome, RunError, Service, SignalPolicy};
+use sage_api::ExternalCleanup;
 
 /// Counts how often it was asked.
 struct Counter {
     is_unclean: bool,
+    outside: Option<Outside>,
+}
+
+/// A folder that a program which is killed would leave.
+struct Outside {
+    path: String,
+    journalled: Mutex<Option<ExternalCleanup>>,
 }
 
 impl Service for Counter {
+    fn setup(&self, _: &HookContext) -> Result<(), BoxError> {
+        if let Some(Outside { path, journalled }) = &self.outside {
+            let cleanup = ExternalCleanup::journal(&format!("folder {path}"), ["rmdir", path])?;
+            *journalled.lock().expect("nobody panics under it") = Some(cleanup);
+            std::fs::create_dir(path)?;
+        }
+        Ok(())
+    }
+
     fn cleanup(&self, _: &HookContext) -> Result<(), BoxError> {
+        if let Some(Outside { path, journalled }) = &self.outside {
+            std::fs::remove_dir(path)?;
+            let cleanup = journalled.lock().expect("nobody panics under it").take();
+            cleanup.map_or(Ok(()), ExternalCleanup::done)?;
+        }
         if self.is_unclean { Err("the counter is stuck".into()) } else { Ok(()) }
     }
 }
@@ -39,7 +63,12 @@ fn main() -> ExitCode {
     let is_unclean = given.contains_key("unclean");
 
     let env = Environment::local("counting").signals(SignalPolicy::Exit);
-    let counter = env.register_service("counter", move || Counter { is_unclean }).build();
+    let outside = given.get("outside").cloned();
+    let counter = move || {
+        let outside = outside.clone().map(|path| Outside { path, journalled: Mutex::default() });
+        Counter { is_unclean, outside }
+    };
+    let counter = env.register_service("counter", counter).build();
     let mut count = 0;
     let counting = env.from_generator(move || -> Result<Option<u64>, BoxError> {
         if count == 0

@@ -62,7 +62,7 @@ impl Progress {
                 self.alone = Some(State::Draining);
             }
             Happened::Told(Told::Killed) => self.alone = Some(State::Stopping),
-            Happened::Told(Told::Do(Command::Pause | Command::Resume)) => {}
+            Happened::Told(Told::Do(Command::Pause | Command::Resume)) | Happened::Cleaned { .. } => {}
         }
     }
 

@@ -45,3 +45,26 @@ pub(crate) fn spawn(
     // It is waited for by whoever opens its pid.
     Ok(command.spawn()?.id())
 }
+
+/// Has a job's cleanups run whose reaper and warden are gone; returns what failed, in words. Takes as long as they do.
+pub(crate) fn clean(
+    sage: &[OsString],
+    files: &JobFolder,
+    variables: &BTreeMap<String, String>,
+) -> io::Result<Vec<String>> {
+    let Some((program, arguments)) = sage.split_first() else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not known what starts `sage`"));
+    };
+    let log = OpenOptions::new().append(true).create(true).mode(0o600).open(files.reaper_log())?;
+    let mut command = Command::new(program);
+    command.args(arguments).args(["run", "--cleanup", "--folder"]).arg(files.path());
+    command.env_clear();
+    command.envs(PASSED_ON.iter().filter_map(|name| Some((name, env::var_os(name)?))));
+    command.envs(variables);
+    command.current_dir(files.path()).stdin(Stdio::null()).stderr(log);
+    let ended = command.output()?;
+    if !ended.status.success() {
+        return Err(io::Error::other(format!("{}", ended.status)));
+    }
+    Ok(String::from_utf8_lossy(&ended.stdout).lines().map(str::to_owned).collect())
+}

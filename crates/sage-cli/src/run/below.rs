@@ -94,7 +94,7 @@ impl Children {
     }
 
     /// Waits until a child has ended, or so long.
-    fn wait(&self, limit: Duration) {
+    pub(super) fn wait(&self, limit: Duration) {
         let mut asked = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
         let limit = PollTimeout::try_from(limit.as_millis() + 1).unwrap_or(PollTimeout::MAX);
         // If it is interrupted, the caller looks and waits again.

@@ -6,17 +6,22 @@
 //!  3. A job is told only once its end is on the disk.
 
 use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use sage_api::message::{
-    self, Begins, Command, Dialled, FromEngine, FromReaper, Happened, ToEngine, ToReaper, Told, VERSION,
+    self, Begins, Command, Dialled, FromEngine, FromReaper, Happened, Journalled, ToEngine, ToReaper, Told, VERSION,
 };
 use serde::Serialize;
 
+use super::below::Children;
+use super::cleanups::Cleanups;
 use super::events::Events;
 use super::peers::{Line, Peers};
 use super::reports::Reports;
+use super::seat::not_cleaned;
 
 /// The most that may watch at a time.
 const MOST_WATCHERS: usize = 32;
@@ -72,13 +77,24 @@ pub(super) struct Desk {
     /// Who waits for figures of which job, and the number that they gave the request.
     requests: VecDeque<Request>,
     reports: Reports,
+    cleanups: Cleanups,
     wishes: Vec<Wish>,
 }
 
 impl Desk {
-    pub(super) fn new(peers: Peers<Kind>, events: Events) -> Self {
+    pub(super) fn new(peers: Peers<Kind>, events: Events, cleanups: Cleanups) -> Self {
         let (requests, reports) = (VecDeque::new(), Reports::default());
-        Self { peers, events, output: 0, asked: None, is_paused: false, requests, reports, wishes: Vec::new() }
+        Self {
+            peers,
+            events,
+            output: 0,
+            asked: None,
+            is_paused: false,
+            requests,
+            reports,
+            cleanups,
+            wishes: Vec::new(),
+        }
     }
 
     /// What to wait for, by number.
@@ -235,6 +251,14 @@ impl Desk {
             Some(Kind::Unknown) => match serde_json::from_slice(line).map_err(nonsense)? {
                 Dialled::Job(begins) => self.begins(number, begins)?,
                 Dialled::Watch { .. } => self.watches(number)?,
+                Dialled::Cleanup(cleanup) => {
+                    let journalled = self.cleanups.journal(cleanup);
+                    self.journalled(number, journalled)?;
+                }
+                Dialled::Cleaned { id } => {
+                    let journalled = self.cleanups.done(id).map(|()| id);
+                    self.journalled(number, journalled)?;
+                }
             },
             Some(Kind::Job { id, is_over, is_asked }) => {
                 let job = id.clone();
@@ -282,6 +306,23 @@ impl Desk {
             self.tell(number, line_of(&ToEngine::Do(command)));
         }
         Ok(())
+    }
+
+    /// Answers that something is on the disk.
+    fn journalled(&mut self, number: u64, id: io::Result<u64>) -> Result<(), String> {
+        let id = id.map_err(|error| format!("a cleanup could not be written down: {error}"))?;
+        self.tell(number, line_of(&Journalled { id }));
+        Ok(())
+    }
+
+    /// Runs what is to be cleaned outside of the program, which is gone, and returns what failed, in words.
+    pub(super) fn clean(&mut self, children: &Children, folder: Option<&Path>) -> Vec<String> {
+        let mut failed = Vec::new();
+        for (name, why) in self.cleanups.run(children, folder) {
+            failed.extend(why.as_ref().map(|why| not_cleaned(&name, why)));
+            self.note(Happened::Cleaned { name, why });
+        }
+        failed
     }
 
     fn watches(&mut self, number: u64) -> Result<(), String> {

@@ -39,6 +39,8 @@ pub(super) struct Ended {
     pub(super) out_of_time: Option<Duration>,
     /// What its jobs reported.
     pub(super) reports: Reports,
+    /// What it has made outside of itself, and could not be removed, in words.
+    pub(super) not_cleaned: Vec<String>,
     pub(super) usage: Usage,
     /// The memory that it may have, if it was killed because it took more.
     pub(super) out_of_memory: Option<u64>,
@@ -107,14 +109,14 @@ impl Ended {
     /// Whether something was left, which may have been ended since.
     fn is_left(&self) -> bool {
         let had_to_be_ended = !self.left.ended.is_empty() && !self.is_lost && !self.is_killed;
-        !self.left.there.is_empty() || had_to_be_ended || self.reports.is_unclean()
+        !self.left.there.is_empty() || !self.not_cleaned.is_empty() || had_to_be_ended || self.reports.is_unclean()
     }
 
     /// What is told to the job manager.
     pub(super) fn program_end(&self) -> ProgramEnd {
         let is_clean = !self.is_left() && self.how != Some(How::Exited(UNCLEAN.into()));
         let cleanliness = if is_clean { Cleanliness::Clean } else { Cleanliness::Unclean };
-        let left = self.left.there.iter().cloned().chain(self.reports.left()).collect();
+        let left = self.left.there.iter().chain(&self.not_cleaned).cloned().chain(self.reports.left()).collect();
         ProgramEnd {
             outcome: self.outcome(),
             cleanliness,
@@ -162,6 +164,9 @@ impl Ended {
             let there = self.left.there.join(", ");
             lines.push(format!("{program} left processes that could not be killed, and are there: {there}"));
         }
+        for left in &self.not_cleaned {
+            lines.push(format!("{program} left {left}"));
+        }
         for left in self.reports.left() {
             lines.push(format!("{program} is not clean: {left}"));
         }
@@ -180,7 +185,8 @@ impl Ended {
         };
         let (ended, error) = (self.how, self.not_started.as_deref());
         let Left { ended: left, there } = &self.left;
-        let (why, jobs_left) = (self.why(), self.reports.left());
+        let (why, mut jobs_left) = (self.why(), self.reports.left());
+        jobs_left.extend(self.not_cleaned.iter().cloned());
         let told = Told { program, outcome, exit_code, ended, error, why, left, there, jobs_left };
         serde_json::to_string(&told).unwrap_or_default()
     }

@@ -32,6 +32,7 @@ pub(crate) use self::program::interpreter;
 mod below;
 mod bounds;
 mod cgroup;
+mod cleanups;
 mod desk;
 mod ended;
 mod events;
@@ -73,6 +74,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH", hide = true, conflicts_with_all = ["json", "python", "program"])]
     folder: Option<PathBuf>,
 
+    /// Remove what the job of --folder has made outside of itself: all of it is gone, and so is its reaper
+    #[arg(long, hide = true, requires = "folder")]
+    cleanup: bool,
+
     /// A Python file or a program, and what it is given
     #[arg(required_unless_present = "folder", trailing_var_arg = true, allow_hyphen_values = true, value_names = ["PROGRAM", "ARGUMENTS"])]
     program: Vec<OsString>,
@@ -85,7 +90,7 @@ pub(crate) fn may_make_cgroup() -> Result<(), String> {
 
 pub(crate) fn run(args: &Args, python: Option<&Path>) -> u8 {
     if let Some(folder) = &args.folder {
-        return run_job(folder);
+        return if args.cleanup { clean_job(folder) } else { run_job(folder) };
     }
     let python = args.python.as_deref().or(python);
     let Some((file, arguments)) = args.program.split_first() else { return USAGE };
@@ -101,6 +106,20 @@ pub(crate) fn run(args: &Args, python: Option<&Path>) -> u8 {
         Ok(ended) => told(&program, &ended, args.json),
         Err(error) => {
             say(&format!("{} could not be run: {error}", program.name()));
+            1
+        }
+    }
+}
+
+/// Runs what is to be cleaned outside of the job of this folder, and says what has failed, a line each.
+fn clean_job(path: &Path) -> u8 {
+    match Seat::job(path).and_then(|seat| seat.clean().map_err(|error| error.to_string())) {
+        Ok(failed) => {
+            failed.iter().for_each(|line| drop(writeln!(io::stdout(), "{line}")));
+            0
+        }
+        Err(error) => {
+            say(&error);
             1
         }
     }

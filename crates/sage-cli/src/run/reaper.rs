@@ -18,6 +18,7 @@ use sage_api::outcome::{Process, ReaperIs};
 
 use super::below::{self, Children};
 use super::bounds::Bounds;
+use super::cleanups::Cleanups;
 use super::desk::{Desk, Wish};
 use super::ended::Ended;
 use super::events::Events;
@@ -108,7 +109,7 @@ fn begin(seat: &Seat, bounds: &Bounds, warden: Pid) -> io::Result<Desk> {
         let warden = Some(Process::of(warden.as_raw().cast_unsigned())?);
         seat.taken(&ReaperIs { process, warden, limits: bounds.enforced().clone() })?;
     }
-    Ok(Desk::new(peers, events))
+    Ok(Desk::new(peers, events, Cleanups::of(seat.cleanups())))
 }
 
 /// Lets the warden end, and reaps it.
@@ -155,9 +156,12 @@ impl Reaper<'_> {
         self.ended.asked = self.desk.asked_to_end();
         self.ended.reports = self.desk.take_reports();
         self.ended.take_note_of(self.bounds);
-        // 2. On the disk.
+        // 2. What it has made outside of itself.
+        let folder = seat.folder_of_program();
+        self.ended.not_cleaned = self.desk.clean(&self.children, folder.as_deref());
+        // 3. On the disk.
         seat.outcome(&self.ended);
-        // 3. Those who watch, and the warden.
+        // 4. Those who watch, and the warden.
         self.desk.farewell(FAREWELL);
         if !self.ended.is_lost {
             end(&self.link, self.warden);

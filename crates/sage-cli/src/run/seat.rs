@@ -9,12 +9,16 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{geteuid, mkdtemp};
 use sage_api::home::JobFolder;
+use sage_api::job::JobSpec;
 use sage_api::outcome::ReaperIs;
 
+use super::below::Children;
+use super::cleanups::Cleanups;
 use super::ended::Ended;
-use super::files::write_json;
+use super::files::{read_json, write_json};
 use super::message::{Left, Usage};
 use super::say;
 
@@ -23,6 +27,14 @@ const MOST_LOOKED_AT: usize = 64;
 
 /// How often a folder is made anew that was removed at once.
 const MOST_TRIES: usize = 8;
+
+/// The file of what is to be cleaned, in a private folder.
+const CLEANUPS: &str = "cleanups.jsonl";
+
+/// What is said of a cleanup that failed.
+pub(super) fn not_cleaned(name: &str, why: &str) -> String {
+    format!("{name}, whose cleanup failed: {why}")
+}
 
 /// A folder that is locked as long as the reaper or the warden lives. Held, not read.
 type Held = File;
@@ -92,6 +104,31 @@ impl Seat {
         }
     }
 
+    /// The file of what is to be cleaned outside of the program.
+    pub(super) fn cleanups(&self) -> Option<PathBuf> {
+        match self {
+            Self::Nowhere => None,
+            Self::Private { folder, .. } => Some(folder.join(CLEANUPS)),
+            Self::Job { folder, .. } => Some(folder.cleanups()),
+        }
+    }
+
+    /// Where that is cleaned: in the program's folder.
+    pub(super) fn folder_of_program(&self) -> Option<PathBuf> {
+        let spec = read_json::<JobSpec>(&self.folder()?.spec()).ok()?;
+        Some(spec.folder)
+    }
+
+    /// Runs what is to be cleaned outside of the program, which is gone with its reaper, and returns what failed.
+    pub(super) fn clean(&self) -> io::Result<Vec<String>> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        mask.thread_block()?;
+        let children = Children::watch()?;
+        let cleaned = Cleanups::of(self.cleanups()).run(&children, self.folder_of_program().as_deref());
+        Ok(cleaned.into_iter().filter_map(|(name, why)| Some(not_cleaned(&name, &why?))).collect())
+    }
+
     /// Says which process the reaper is.
     pub(super) fn taken(&self, reaper: &ReaperIs) -> io::Result<()> {
         self.folder().map_or(Ok(()), |folder| write_json(&folder.reaper(), reaper))
@@ -109,9 +146,16 @@ impl Seat {
 
     /// The reaper was killed: its warden does what it would have done.
     pub(super) fn lost(&self, left: Left, usage: Usage) {
+        if self.folder().is_none() {
+            match self.clean() {
+                Ok(failed) => failed.iter().for_each(|line| say(line)),
+                Err(error) => say(&error.to_string()),
+            }
+        }
         // It may have been killed after it had noted all.
         if self.folder().is_some_and(|folder| !folder.outcome().exists()) {
-            self.outcome(&Ended { is_lost: true, left, usage, ..Ended::default() });
+            let not_cleaned = self.clean().unwrap_or_else(|error| vec![error.to_string()]);
+            self.outcome(&Ended { is_lost: true, left, usage, not_cleaned, ..Ended::default() });
         }
         self.leave();
     }
@@ -164,5 +208,6 @@ fn remove_left(parent: &Path) {
 fn remove(folder: &Path) {
     // Somebody may have removed it, or put something there, which is not ours.
     let _ = fs::remove_file(folder.join("socket"));
+    let _ = fs::remove_file(folder.join(CLEANUPS));
     let _ = fs::remove_dir(folder);
 }

@@ -110,6 +110,7 @@ impl Ended {
         let ended = if self.is_lost || self.is_killed { &[][..] } else { &self.left.ended };
         let left = [
             named("could not be killed: ", &self.left.there),
+            named("left ", &self.not_cleaned),
             named("not clean: ", &self.reports.left()),
             named("left processes, which were ended: ", ended),
         ];

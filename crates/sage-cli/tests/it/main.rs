@@ -6,6 +6,7 @@ mod killed;
 mod limits;
 mod manager;
 mod marked;
+mod outside;
 mod played;
 mod run;
 mod seen;

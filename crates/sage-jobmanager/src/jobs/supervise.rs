@@ -29,6 +29,9 @@ use crate::{folder, record, spawn};
 /// How long a warden may take to end what a reaper that is gone has left.
 const WARDEN: Duration = Duration::from_secs(10);
 
+/// As long as it may take if it removes what the job has made outside of itself.
+const CLEANING: Duration = Duration::from_secs(600);
+
 /// How long lines of a reaper that is gone are read.
 const REST: Duration = Duration::from_secs(2);
 
@@ -381,8 +384,9 @@ impl<'j> Supervisor<'j> {
             self.warden = warden.and_then(|warden| Opened::recorded(&warden).ok().flatten());
         }
         // Even if there is an outcome: nothing of the job lives when it is said to be over.
+        let patience = if self.files.cleanups().exists() { CLEANING } else { WARDEN };
         if let Some(warden) = self.warden.take()
-            && timeout(WARDEN, warden.ended()).await.is_err()
+            && timeout(patience, warden.ended()).await.is_err()
         {
             tracing::error!(job = %self.live.spec.id, "its warden does not end, and is killed");
             if warden.signal(Signal::SIGKILL).is_ok() {
@@ -399,9 +403,25 @@ impl<'j> Supervisor<'j> {
         end
     }
 
+    /// Removes what the job has made outside of itself, as its reaper would have done; what failed, in words.
+    async fn clean(&self) -> Vec<String> {
+        if !self.files.cleanups().exists() {
+            return Vec::new();
+        }
+        let spec = &self.live.spec;
+        // Those that are gone with an earlier job manager are done without.
+        let variables = self.jobs.table().values.of(&spec.id, &spec.variables).unwrap_or_default();
+        let (sage, files) = (self.jobs.0.options.sage.clone(), self.files.clone());
+        let cleaned = tokio::task::spawn_blocking(move || spawn::clean(&sage, &files, &variables)).await;
+        cleaned.map_err(io::Error::other).flatten().unwrap_or_else(|error| {
+            vec![format!("what it has made outside of itself: `sage run --cleanup` failed: {error}")]
+        })
+    }
+
     /// Nobody has said how it ended: ends what is left of it, and says so.
     async fn lost(&self) -> ProgramEnd {
-        let Swept { ended, left } = sweep(&self.live.spec.id).await;
+        let Swept { ended, mut left } = sweep(&self.live.spec.id).await;
+        left.extend(self.clean().await);
         tracing::warn!(job = %self.live.spec.id, ?ended, ?left, "its reaper is gone without an outcome");
         let end = if self.files.reaper().exists() || !left.is_empty() {
             let why = "the process that watched it was killed, and nobody saw how it ended";

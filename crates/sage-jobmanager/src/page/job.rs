@@ -233,6 +233,8 @@ pub(crate) fn words_of(event: &Event) -> (&'static str, String) {
             ("job", format!("job `{}` {}, {clean}", report.environment, report.outcome))
         }
         Happened::Gone { .. } => ("job", "a job is gone without a report".to_owned()),
+        Happened::Cleaned { name, why: None } => ("program", format!("removed as the program is gone: {name}")),
+        Happened::Cleaned { name, why: Some(why) } => ("program", format!("not removed: {name}: {why}")),
         Happened::Told(Told::Do(command)) => ("command", format!("told to {}", word(command))),
         Happened::Told(Told::Signal(number)) => ("command", format!("sent signal {number}")),
         Happened::Told(Told::Killed) => ("command", "killed".to_owned()),

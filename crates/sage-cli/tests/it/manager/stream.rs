@@ -28,6 +28,7 @@ fn a_stream_tells_events_in_their_order_the_record_the_output_and_the_end() {
                     Happened::Ended { .. } => "ended",
                     Happened::Gone { .. } => "gone",
                     Happened::Told(_) => "told",
+                    Happened::Cleaned { .. } => "cleaned",
                 });
                 if kinds.len() == 4 {
                     std::fs::write(&gate, "go\n").expect("it is read");

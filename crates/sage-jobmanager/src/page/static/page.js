@@ -85,6 +85,7 @@
       changed: ({ change: { job, task, service } }) =>
         job ? ["job", `job: ${job.to}`] : task ? ["task", `task \`${task.name}\`: ${task.to}`] : ["service", `service \`${service.name}\`: ${service.to}`],
       ended: ({ report }) => ["job", `job \`${report.environment}\` ${words(report.outcome)}, ${report.cleanliness}`],
+      cleaned: ({ name, why }) => ["program", why ? `not removed: ${name}: ${why}` : `removed as the program is gone: ${name}`],
       gone: () => ["job", "a job is gone without a report"],
       told: (told) => ["command", told === "killed" ? "killed" : told === "out_of_time" ? "its time was over: told to cancel"
         : told.do ? `told to ${told.do}` : `sent signal ${told.signal}`],
