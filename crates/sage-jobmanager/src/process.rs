@@ -95,3 +95,30 @@ fn open(pid: u32) -> io::Result<Option<OwnedFd>> {
         error => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[expect(clippy::zombie_processes, reason = "it is reaped as an opened child")]
+    #[tokio::test]
+    async fn a_process_is_opened_only_if_it_is_the_one_that_was_recorded() {
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let recorded = Process::of(child.id()).unwrap();
+        let opened = Opened::recorded(&recorded).unwrap().unwrap();
+        // The number of another one, before this one or in another run of the system.
+        let earlier = Process { start_ticks: recorded.start_ticks - 1, ..recorded.clone() };
+        let other_run = Process { boot: "another".to_owned(), ..recorded.clone() };
+        assert!(Opened::recorded(&earlier).unwrap().is_none() && Opened::recorded(&other_run).unwrap().is_none());
+        let as_child = Opened::child(child.id()).unwrap();
+        opened.signal(Signal::SIGKILL).unwrap();
+        opened.ended().await;
+        // It is reaped here, and its number is free.
+        as_child.ended().await;
+        assert!(Opened::recorded(&recorded).unwrap().is_none() && Opened::now(child.id()).unwrap().is_none());
+        // What is gone is no error.
+        opened.signal(Signal::SIGKILL).unwrap();
+    }
+}

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, fs};
 
-use sage_api::api::Running;
 use sage_api::home::{Address, DEFAULT_PORT, Home, ManagerFolder};
 use sage_api::socket;
 use tokio::net::{TcpListener, UnixListener};
@@ -143,7 +142,7 @@ pub fn serve(options: Options) -> Result<(), ServeError> {
         NoLock::Held(pid) => ServeError::Runs { folder: manager.path().to_owned(), pid },
         NoLock::System(source) => wrong(source),
     })?;
-    let log = Log::begin(&options.home.logs()).map_err(wrong)?;
+    let log = Log::begin(&options.home.logs(), options.retention.age).map_err(wrong)?;
     let (threads, keep) = FILE_THREADS;
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -193,13 +192,23 @@ async fn run(options: Options, manager: &ManagerFolder, log: &Log) -> Result<(),
         tokio::join!(server.serve_tcp(tcp), server.serve_socket(unix), retention::run(jobs.clone()));
     };
     let ended = async {
+        let mut signalled = async || {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        };
+        let how = tokio::select! {
+            why = signalled() => return why,
+            how = ends.recv() => how.unwrap_or_default(),
+        };
+        tracing::info!(jobs = ?how, "told to end");
+        jobs.close();
         tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-            Some(how) = ends.recv() => {
-                tracing::info!(jobs = ?how, "told to end");
-                jobs.close();
-                if how != Running::Leave && let Err(error) = jobs.end_all(how).await {
+            // Then those that are left run on.
+            why = signalled() => why,
+            ended = jobs.end_all(how) => {
+                if let Err(error) = ended {
                     tracing::error!(error = &error as &dyn std::error::Error, "not all jobs have ended");
                 }
                 "a request"

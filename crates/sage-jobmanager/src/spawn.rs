@@ -9,7 +9,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use nix::unistd;
+use nix::sys::signal::{self, Signal};
+use nix::sys::wait::waitpid;
+use nix::unistd::{self, Pid};
 use sage_api::home::JobFolder;
 use sage_api::job::{ID_VARIABLE, JobSpec, PASSED_ON};
 
@@ -67,4 +69,12 @@ pub(crate) fn clean(
         return Err(io::Error::other(format!("{}", ended.status)));
     }
     Ok(String::from_utf8_lossy(&ended.stdout).lines().map(str::to_owned).collect())
+}
+
+/// Kills a reaper that nobody has waited for, so that the pid is its own.
+pub(crate) fn kill(pid: u32) -> io::Result<()> {
+    let pid = Pid::from_raw(pid.cast_signed());
+    signal::kill(pid, Signal::SIGKILL)?;
+    waitpid(pid, None)?;
+    Ok(())
 }

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use sage::Outcome;
-use sage_api::api::Running;
-use sage_api::job::{AFTER_TIME, JobRecord, JobSpec};
+use sage_api::api::{MOST_JOBS, Running};
+use sage_api::job::{AFTER_TIME, JobRecord, JobSpec, State};
 use sage_api::message::Command;
 use tokio::time::timeout;
 
 use super::find::blocking;
 use super::{JobError, Jobs, Waiting};
 use crate::live::{Live, ToJob};
+use crate::store::Asked;
 use crate::{folder, record};
 
 /// How long jobs may take to drain before they are cancelled, when the job manager ends.
@@ -118,6 +119,7 @@ impl Jobs {
             // What is in the folder counts, at the next start.
             tracing::error!(job = %id, %error, "it cannot be started anew");
             self.table().put(record);
+            self.tell_changed();
             return Err(error);
         }
         let queued = self.table().enqueue(spec);
@@ -208,14 +210,14 @@ impl Jobs {
     pub(crate) async fn delete_all(&self) -> Result<u64, JobError> {
         self.end_all(Running::Cancel).await?;
         let mut deleted = 0;
+        let states = State::ALL.into_iter().filter(|state| state.is_over()).collect();
+        let over = Asked { states, limit: MOST_JOBS, ..Asked::default() };
         loop {
-            let asked = crate::store::Asked { limit: sage_api::api::MOST_JOBS, ..Default::default() };
-            let jobs = self.page(&asked)?.jobs;
-            let over: Vec<_> = jobs.into_iter().filter(|record| record.state.is_over()).collect();
-            if over.is_empty() {
+            let jobs = self.page(&over)?.jobs;
+            if jobs.is_empty() {
                 return Ok(deleted);
             }
-            for record in over {
+            for record in jobs {
                 match self.delete(&record.id, false).await {
                     Ok(()) => deleted += 1,
                     // Somebody else has.

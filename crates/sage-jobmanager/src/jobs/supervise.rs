@@ -83,7 +83,8 @@ impl Jobs {
         let end = match variables {
             Err(name) => record::not_started(sage::Outcome::Failed, gone(&name)),
             Ok(variables) => match self.spawned(&live, variables).await {
-                Ok(reaper) => Supervisor::new(&self, &live, false).watch(reaper, inbox).await,
+                Ok(Some(reaper)) => Supervisor::new(&self, &live, false).watch(reaper, inbox).await,
+                Ok(None) => Supervisor::new(&self, &live, false).ended().await,
                 Err(error) => {
                     let why = format!("its reaper could not be started: {error}");
                     record::not_started(sage::Outcome::Failed, why)
@@ -93,12 +94,20 @@ impl Jobs {
         self.end(&live, &end).await;
     }
 
-    async fn spawned(&self, live: &Live, variables: BTreeMap<String, String>) -> io::Result<Opened> {
+    /// Starts a reaper; `None` if it had to be killed, because it could not be watched.
+    async fn spawned(&self, live: &Live, variables: BTreeMap<String, String>) -> io::Result<Option<Opened>> {
         let (files, spec, sage) = (self.files(&live.spec.id), live.spec.clone(), self.0.options.sage.clone());
         let spawn = move || spawn::spawn(&sage, &files, &spec, &variables);
         let pid = tokio::task::spawn_blocking(spawn).await.map_err(io::Error::other)??;
         tracing::info!(job = %live.spec.id, pid, "its reaper is started");
-        Opened::child(pid)
+        match Opened::child(pid) {
+            Ok(reaper) => Ok(Some(reaper)),
+            Err(error) => {
+                tracing::error!(job = %live.spec.id, %error, "its reaper cannot be watched, and is killed");
+                spawn::kill(pid)?;
+                Ok(None)
+            }
+        }
     }
 
     /// Watches a job that an earlier job manager has started.

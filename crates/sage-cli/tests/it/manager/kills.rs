@@ -11,7 +11,8 @@ use nix::unistd::Pid;
 use sage_api::client::Filter;
 use sage_api::home::JobFolder;
 use sage_api::job::State;
-use sage_api::outcome::ReaperIs;
+use sage_api::message::{Event, Happened};
+use sage_api::outcome::{Process, ReaperIs};
 
 use super::User;
 
@@ -63,14 +64,19 @@ fn contract_21_nothing_is_lost_left_or_called_a_success_however_often_what_is_ki
                 "setsid sleep 1000 & child=$!; sleep 0.{pause:03}; kill -9 $child; wait $child; echo > {}",
                 done.display()
             );
-            match daemon.client.submit(&user.shell(&script)) {
+            let mut request = user.shell(&script);
+            if random.next(2) == 0 {
+                // One that waits is started by the next daemon then.
+                request.variables.clear();
+            }
+            match daemon.client.submit(&request) {
                 Ok(record) => drop(submitted.insert(record.id, done)),
                 Err(error) => panic!("seed {seed}, round {round}: {error}"),
             }
         }
         std::thread::sleep(Duration::from_millis(random.next(150)));
         // Some reaper, warden or program is killed before, some after the daemon.
-        let victims: Vec<_> = submitted.keys().filter_map(|id| victim(&files(id), random.next(6))).collect();
+        let victims: Vec<_> = submitted.keys().flat_map(|id| victims(&files(id), random.next(8))).collect();
         let (before, after) = victims.split_at(victims.len() / 2);
         end(before);
         daemon.kill();
@@ -92,6 +98,8 @@ fn contract_21_nothing_is_lost_left_or_called_a_success_however_often_what_is_ki
         if over.state == State::Succeeded {
             assert!(done.exists(), "seed {seed}: {over:?} has not done all");
         }
+        let left = processes_of(id);
+        assert!(left.is_empty(), "seed {seed}: {over:?} is over, and there are {left:?}");
         let outcome = fs::read_to_string(files(id).outcome()).expect("the outcome is on the disk");
         assert!(outcome.contains(over.state.word()), "seed {seed}: {over:?}: {outcome}");
     }
@@ -116,18 +124,37 @@ fn end(victims: &[Pid]) {
     }
 }
 
-/// A process of a job that is to be killed.
-fn victim(files: &JobFolder, which: u64) -> Option<Pid> {
-    let reaper: ReaperIs = serde_json::from_slice(&fs::read(files.reaper()).ok()?).ok()?;
-    // Its pid may be another process's if it is over.
+/// The processes of a job that are to be killed: its reaper, its warden, both, or its program.
+fn victims(files: &JobFolder, which: u64) -> Vec<Pid> {
+    let reaper = fs::read(files.reaper()).ok().and_then(|text| serde_json::from_slice::<ReaperIs>(&text).ok());
+    let Some(ReaperIs { process, warden: Some(warden), .. }) = reaper else { return Vec::new() };
+    let program = fs::read_to_string(files.events()).ok().and_then(|events| {
+        match serde_json::from_str::<Event>(events.lines().next()?).ok()?.what {
+            Happened::Started { pid } => Process::of(pid).ok(),
+            _ => None,
+        }
+    });
+    // A pid may be another process's if the job is over.
     if files.outcome().exists() {
-        return None;
+        return Vec::new();
     }
-    let process = match which {
-        0 => reaper.process,
-        1 => reaper.warden?,
-        _ => return None,
+    let chosen = match which {
+        0 => vec![process],
+        1 => vec![warden],
+        2 => vec![process, warden],
+        3 => program.into_iter().collect(),
+        _ => Vec::new(),
     };
-    let now = sage_api::outcome::Process::of(process.pid).ok()?;
-    (now == process).then(|| Pid::from_raw(process.pid.cast_signed()))
+    let lives = |process: &Process| Process::of(process.pid).is_ok_and(|now| now == *process);
+    chosen.into_iter().filter(lives).map(|process| Pid::from_raw(process.pid.cast_signed())).collect()
+}
+
+/// The processes of a job, which carry its id.
+fn processes_of(id: &str) -> Vec<String> {
+    let mark = format!("SAGE_JOB_ID={id}");
+    let entries = fs::read_dir("/proc").expect("there is /proc").flatten();
+    let variables = entries.filter_map(|entry| Some((fs::read(entry.path().join("environ")).ok()?, entry.path())));
+    let marked =
+        variables.filter(|(variables, _)| variables.split(|byte| *byte == 0).any(|one| one == mark.as_bytes()));
+    marked.map(|(_, path)| fs::read_to_string(path.join("cmdline")).unwrap_or_default()).collect()
 }
