@@ -142,10 +142,10 @@ impl Ended {
             lines.push(format!("{program} was ended: its time of {} was over", humantime::format_duration(time)));
         }
         match self.how {
+            _ if let Some(words) = self.bound_in_words() => lines.push(format!("{program} was ended: {words}")),
             Some(How::Exited(code)) if !matches!(code, 0..=3 | 130 | 143) => {
                 lines.push(format!("{program} ended with exit code {code}"));
             }
-            _ if let Some(words) = self.bound_in_words() => lines.push(format!("{program} was ended: {words}")),
             Some(How::Signalled(number)) => {
                 let expected = self.at_once.is_some() || self.is_killed;
                 let maybe = if number == Signal::SIGKILL as i32 && !expected {

@@ -85,6 +85,9 @@ impl Ended {
 
     /// The bound that ended it, as far as that is known.
     pub(super) fn bound_in_words(&self) -> Option<String> {
+        if self.how == Some(How::Exited(0)) {
+            return None;
+        }
         if let Some(bytes) = self.out_of_memory {
             return Some(format!("it took more than {} of memory", amount(bytes)));
         }
@@ -129,5 +132,65 @@ impl Ended {
             Some(How::Signalled(number)) => [Signal::SIGINT, Signal::SIGTERM].iter().any(|it| *it as i32 == number),
             None => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{Left, Usage};
+    use super::*;
+
+    fn is(ended: &Ended) -> (Outcome, u8, String) {
+        (ended.outcome(), ended.exit_code(), ended.why().unwrap_or_default())
+    }
+
+    fn exited(code: i32) -> Ended {
+        Ended { how: Some(How::Exited(code)), ..Ended::default() }
+    }
+
+    fn killed(number: i32) -> Ended {
+        Ended { how: Some(How::Signalled(number)), ..Ended::default() }
+    }
+
+    #[test]
+    fn a_bound_that_was_exceeded_is_the_reason() {
+        let ended = Ended { out_of_memory: Some(64 << 20), ..killed(9) };
+        assert_eq!(is(&ended), (Outcome::Failed, 1, "it took more than 64 MiB of memory".into()));
+        assert_eq!(ended.lines("app"), ["app was ended: it took more than 64 MiB of memory"]);
+        // A process of it was killed, and the program went on.
+        assert_eq!(is(&Ended { out_of_memory: Some(1), ..exited(0) }), (Outcome::Succeeded, 0, String::new()));
+        let ended = Ended { memory_of_each: Some(1536), ..killed(6) };
+        let why = "killed by SIGABRT, perhaps because its processes may have only 1536 bytes of memory each";
+        assert_eq!(is(&ended), (Outcome::Failed, 1, why.into()));
+        let time = Some(Duration::from_secs(90));
+        let ended = Ended { cpu_of_each: time, ..killed(Signal::SIGXCPU as i32) };
+        assert_eq!(is(&ended), (Outcome::Failed, 1, "it used processors for more than 1m 30s".into()));
+        let late = Ended { cpu_of_each: time, usage: Usage { peak_bytes: 0, cpu_ms: 95_000 }, ..killed(9) };
+        assert_eq!(is(&late).2, "it used processors for more than 1m 30s");
+        let early = Ended { usage: Usage::default(), ..late };
+        assert_eq!(is(&early).2, "killed by SIGKILL");
+    }
+
+    #[test]
+    fn what_was_asked_for_is_no_failure_and_no_success() {
+        let asked = |asked, ended| Ended { asked: Some(asked), ..ended };
+        assert_eq!(is(&asked(Command::Drain, exited(0))), (Outcome::Succeeded, 0, String::new()));
+        assert_eq!(is(&asked(Command::Cancel, exited(0))), (Outcome::Cancelled, 1, "cancelled".into()));
+        assert_eq!(is(&asked(Command::Cancel, exited(1))), (Outcome::Cancelled, 1, "cancelled".into()));
+        assert_eq!(is(&asked(Command::Drain, exited(1))).0, Outcome::Failed);
+        let timed = Ended { out_of_time: Some(Duration::from_secs(300)), ..killed(9) };
+        assert_eq!(is(&timed), (Outcome::TimedOut, 1, "its time of 5m was over".into()));
+        let at_once = Ended { at_once: Some(15), is_killed: true, ..Ended::default() };
+        assert_eq!(is(&at_once), (Outcome::Cancelled, 143, "ended at once by the third signal, SIGTERM".into()));
+    }
+
+    #[test]
+    fn what_cannot_be_killed_is_named_whatever_else() {
+        let left = Left { ended: vec!["a (process 1)".into()], there: vec!["b (process 2)".into()] };
+        let killed = Ended { is_killed: true, left: left.clone(), ..Ended::default() };
+        assert_eq!(is(&killed), (Outcome::Cancelled, 3, "killed; could not be killed: b (process 2)".into()));
+        let lost = Ended { is_lost: true, left, ..Ended::default() };
+        assert_eq!((lost.outcome(), lost.exit_code()), (Outcome::Lost, 3));
+        assert_eq!(lost.program_end().left, ["b (process 2)"]);
     }
 }
