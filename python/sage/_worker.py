@@ -605,6 +605,8 @@ def _is_socket(descriptor: int) -> bool:
 
 def begun(descriptor: int, program: str) -> tuple[Link, Worker | Served]:
     """The socket to the job, and what works for it: ``"service"``, or the functions of a replica."""
+    # What functions here run is a part of the job, and not a job of the program that its reaper is told of.
+    os.environ.pop("SAGE_JOB_SOCKET", None)
     if program == "service":
         from ._served import Served, ServiceLink  # most workers run functions
 

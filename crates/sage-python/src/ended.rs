@@ -1,8 +1,8 @@
 //! How a job ended.
 
-use pyo3::exceptions::PyTimeoutError;
+use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
-use sage::{AsyncError, CauseKind, JobReport, RunError};
+use sage::{AsyncError, CauseKind, JobError, JobReport, RunError};
 
 use crate::error::Raised;
 use crate::history::History;
@@ -41,12 +41,7 @@ impl Ended {
                 }
                 let mut words = error.to_string();
                 if let Some(report) = &report {
-                    let untold = report.first_cause.iter().filter(|cause| !words.contains(&cause.message));
-                    let untold: Vec<_> = untold.map(|cause| format!(": {}", cause.message)).collect();
-                    words.extend(untold);
-                    // What is stuck, and where.
-                    let stuck = report.attached.iter().filter(|cause| cause.kind == CauseKind::Timeout);
-                    words.extend(stuck.map(|cause| format!("\n{cause}")));
+                    add_causes(&mut words, report);
                 }
                 Self { report, error: Some(words), history }
             }
@@ -65,4 +60,28 @@ impl Ended {
         })?;
         Some(exception.into_value(py).into_any())
     }
+}
+
+/// Adds to the words of an error what they do not say of the report's causes.
+fn add_causes(words: &mut String, report: &JobReport) {
+    let untold = report.first_cause.iter().filter(|cause| !words.contains(&cause.message));
+    let untold: Vec<_> = untold.map(|cause| format!(": {}", cause.message)).collect();
+    words.extend(untold);
+    // What is stuck, and where.
+    let stuck = report.attached.iter().filter(|cause| cause.kind == CauseKind::Timeout);
+    words.extend(stuck.map(|cause| format!("\n{cause}")));
+}
+
+/// The report of another process's job, from its JSON: in words, and why the job did not succeed, if it did not.
+#[pyfunction]
+pub(crate) fn read_report(json: &str) -> PyResult<(String, Option<String>)> {
+    let report: JobReport = serde_json::from_str(json).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    let (text, is_success) = (report.to_string(), report.is_success());
+    if is_success {
+        return Ok((text, None));
+    }
+    let failed = JobError { report };
+    let mut words = failed.to_string();
+    add_causes(&mut words, &failed.report);
+    Ok((text, Some(words)))
 }

@@ -18,7 +18,8 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use sage::{Environment, JobHandle, RunError};
+use sage::{Environment, JobHandle, JobReport, RunError};
+use sage_api::Reporting;
 
 use crate::ended::Ended;
 use crate::heed;
@@ -54,12 +55,25 @@ struct Live {
     handle: JobHandle,
     /// Committed when it is known that the job has succeeded.
     offsets: Offsets,
+    /// Of a program that runs under a reaper, which is told of the end: by one of those who wait for it, and the others
+    /// wait for that. Dropped after the handle, as it waits for the job's end.
+    reporting: Mutex<Option<Reporting>>,
+}
+
+impl Live {
+    /// Tells the reaper of the end; nothing of that is left then.
+    fn tell(&self, report: Option<&JobReport>) {
+        let mut reporting = lock(&self.reporting);
+        if let Some(reporting) = reporting.take() {
+            reporting.ended(report);
+        }
+    }
 }
 
 impl Job {
     pub(crate) fn new(
         env: Environment,
-        handle: JobHandle,
+        (handle, reporting): (JobHandle, Option<Reporting>),
         rows: Rows,
         offsets: Offsets,
         workers: Arc<Workers>,
@@ -71,6 +85,7 @@ impl Job {
         if pin!(handle.wait_async()).poll(&mut Context::from_waker(&waker)).is_ready() {
             waker.wake();
         }
+        let live = Live { _env: env, handle, offsets, reporting: Mutex::new(reporting) };
         Self {
             id,
             process: std::process::id(),
@@ -79,7 +94,7 @@ impl Job {
             rows,
             workers,
             scope,
-            phase: Mutex::new(Phase::Live(Arc::new(Live { _env: env, handle, offsets }))),
+            phase: Mutex::new(Phase::Live(Arc::new(live))),
         }
     }
 
@@ -253,8 +268,11 @@ impl Job {
             let committed = if result.is_ok() { py.detach(|| live.offsets.commit()) } else { Ok(()) };
             let uncommitted = committed.err().map(|error| format!("job `{}` has succeeded, but {error}", self.id));
             let history = History::of(&live.handle);
-            py.detach(|| drop(live));
             let ended = Ended::of(py, result, uncommitted, &self.rows, history);
+            py.detach(|| {
+                live.tell(ended.report.as_ref());
+                drop(live);
+            });
             // Not dropped while it is locked: the program's objects may look at the job when they are released.
             let before = std::mem::replace(&mut *lock(&self.phase), Phase::Ended(Box::new(ended)));
             drop(before);

@@ -16,6 +16,7 @@ mod bridge;
 mod call_service;
 mod chain;
 mod chained;
+mod command;
 mod cutter;
 mod ended;
 mod error;
@@ -138,6 +139,8 @@ mod _sage {
     use crate::{
         bridge::Bridge,
         call_service::caller,
+        command::command,
+        ended::read_report,
         error::{HookOverdue, NotAwaited, ServiceError, StateNotKept, SubmitError, WorkerLost},
         future::ServiceFuture,
         job::{Job, WorksFor},

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use sage::{Deadlines, Environment, SignalPolicy};
+use sage_api::Reporter;
 
 use crate::error::SubmitError;
 use crate::job::{Job, check_process};
@@ -123,7 +124,15 @@ pub(crate) fn start(
     };
     let prepared = py.detach(|| env.prepare()).map_err(refused)?;
     bind.call1((handles, prepared.id(), prepared.log_dir().map(Path::as_os_str)))?;
-    let job = py.detach(|| prepared.start()).map_err(refused)?;
+    let reporter = Reporter::find();
+    let view = reporter.as_ref().map(|_| prepared.view());
+    let job = py.detach(|| {
+        let handle = prepared.start()?;
+        // A job that cannot be told of goes on untold.
+        let reporting = reporter.zip(view).and_then(|(reporter, view)| reporter.begins(&view).ok());
+        Ok((handle, reporting))
+    });
+    let job = job.map_err(refused)?;
     run.setattr("job", Job::new(env, job, rows, offsets, workers, finishes, scope))
 }
 
