@@ -11,7 +11,7 @@ import dis
 import importlib
 import io
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -20,7 +20,10 @@ from ._arguments import warn
 from ._handles import ServiceHandle
 from ._context import JobContext
 from ._makers import Maker
-from ._sage import SubmitError
+from ._sage import Binding, SubmitError
+
+#: The class of methods of handles.
+METHOD: Any = type(Binding("").method(""))
 
 #: How far into what a function needs is looked for what cannot be pickled.
 _MOST_LEVELS = 6
@@ -33,7 +36,7 @@ _CONTAINERS = (list, dict, set, deque, bytearray)
 def pickled(maker: Maker) -> bytes:
     """A maker, pickled. Raises ``SubmitError`` with what cannot be taken to a worker."""
     for part in maker.parts:
-        for name in sorted(set(_shared(part.made[0]))):
+        for name in sorted(set(shared(part.made[0]))):
             warn(
                 f"`{part.name}` changes `{name}`, of which each worker has a copy: the program does not see that; "
                 "return what is to be known, or keep it in a service"
@@ -41,10 +44,10 @@ def pickled(maker: Maker) -> bytes:
     try:
         return dumped(maker)
     except Exception as error:
-        culprit = next(filter(None, (_culprit(part.made, f"`{part.name}`", 0) for part in maker.parts)), None)
-        where, why = culprit or (", ".join(f"`{part.name}`" for part in maker.parts), error)
+        found = next(filter(None, (culprit(part.made, f"`{part.name}`") for part in maker.parts)), None)
+        where, why = found or (", ".join(f"`{part.name}`" for part in maker.parts), error)
         raise SubmitError(
-            f"{where} cannot be taken to a worker process: {_said(why)}; make it in the constructor of a function "
+            f"{where} cannot be taken to a worker process: {said_of(why)}; make it in the constructor of a function "
             "class, keep it in a service, or run the step with `workers=None`"
         ) from error
 
@@ -57,37 +60,56 @@ def pickled_service(name: str, factory: Any, job: JobContext) -> bytes:
     except SubmitError:
         raise
     except Exception as error:
-        path, why = _culprit(factory, f"service `{name}`", 0) or (f"service `{name}`", error)
+        path, why = culprit(factory, f"service `{name}`") or (f"service `{name}`", error)
         raise SubmitError(
-            f"{path} cannot be taken to a process of its own: {_said(why)}; make it in the constructor or in `setup` "
+            f"{path} cannot be taken to a process of its own: {said_of(why)}; make it in the constructor or in `setup` "
             "of the service, or leave out `isolated`"
         ) from error
 
 
-def _said(error: BaseException) -> str:
+def said_of(error: BaseException) -> str:
+    """An exception, in words."""
     return f"{type(error).__name__}: {error}"
 
 
 def dumped(value: Any) -> bytes:
     """Any object, as it is taken to a worker."""
+    return dumped_all(_to_worker, lambda: value)
+
+
+def _to_worker(value: Any) -> Any:
+    if isinstance(value, ServiceHandle):
+        binding, cls, timeout = value.__dict__["_sage"]
+        return _handle, (binding.name, cls, timeout)
+    if isinstance(value, METHOD):
+        return _method, (value.__self__.name, value.__name__, value.timeout)
+    return NotImplemented
+
+
+def dumped_all(reduced: Callable[[Any], Any], *values: Callable[[], Any]) -> bytes:
+    """Several objects, pickled one after the other; each is asked for when those before it are. ``reduced`` says how to
+    pickle some objects, as ``reducer_override`` does."""
     try:
         cloudpickle: Any = importlib.import_module("cloudpickle")
     except ModuleNotFoundError:
         raise SubmitError(
-            "worker processes need cloudpickle, which takes functions to them: pip install 'sage-dataflow[processes]'"
+            "what runs in another process needs cloudpickle, which takes functions there: "
+            "pip install 'sage-dataflow[processes]'"
         ) from None
 
     class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         def reducer_override(self, value: Any) -> Any:
-            if isinstance(value, ServiceHandle):
-                binding, cls, timeout = value.__dict__["_sage"]
-                return _handle, (binding.name, cls, timeout)
+            told = reduced(value)
+            if told is not NotImplemented:
+                return told
             if isinstance(value, io.IOBase) and not isinstance(value, (io.BytesIO, io.StringIO)):
                 raise TypeError(f"an open file, {getattr(value, 'name', value)!r}, belongs to its process")
             return super().reducer_override(value)
 
     file = io.BytesIO()
-    Pickler(file, protocol=5).dump(value)
+    pickler = Pickler(file, protocol=5)
+    for value in values:
+        pickler.dump(value())
     return file.getvalue()
 
 
@@ -98,7 +120,14 @@ def _handle(name: str, cls: Any, timeout: float | None) -> ServiceHandle:
     return ServiceHandle(binding(name), cls, timeout)
 
 
-def _culprit(value: Any, path: str, level: int) -> tuple[str, Exception] | None:
+def _method(name: str, method: str, timeout: float | None) -> Any:
+    """In a worker: a method of such a handle."""
+    from ._worker import binding
+
+    return binding(name).method(method, timeout)
+
+
+def culprit(value: Any, path: str, level: int = 0) -> tuple[str, Exception] | None:
     """The innermost part of a value that cannot be pickled, and why."""
     try:
         dumped(value)
@@ -106,7 +135,7 @@ def _culprit(value: Any, path: str, level: int) -> tuple[str, Exception] | None:
     except Exception as error:
         if level < _MOST_LEVELS:
             for inner, name in _parts(value):
-                found = _culprit(inner, f"{name} of {path}" if name else path, level + 1)
+                found = culprit(inner, f"{name} of {path}" if name else path, level + 1)
                 if found is not None:
                     return found
         return path, error
@@ -147,7 +176,7 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*inner)
 
 
-def _shared(function: Any) -> Iterator[str]:
+def shared(function: Any) -> Iterator[str]:
     """The names of containers outside of a function that it changes."""
     if not isinstance(function, FunctionType):
         return

@@ -12,6 +12,7 @@ use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::mem::offset_of;
 
+use pyo3::IntoPyObjectExt;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -82,7 +83,8 @@ impl Binding {
     #[pyo3(signature = (name, timeout=None))]
     fn method<'py>(this: &Bound<'py, Self>, name: &str, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();
-        let method = Method { binding: this.clone().unbind(), name: PyString::intern(py, name).unbind(), timeout };
+        let (name, limit) = (PyString::intern(py, name).unbind(), timeout.into_py_any(py)?);
+        let method = Method { binding: this.clone().unbind(), name, timeout, limit };
         // SAFETY: the type is that of methods.
         unsafe { Callable::make(method_type(py)?, method) }
     }
@@ -93,6 +95,8 @@ struct Method {
     binding: Py<Binding>,
     name: Py<PyString>,
     timeout: Option<f64>,
+    /// The same, for who takes the method to another process.
+    limit: Py<PyAny>,
 }
 
 impl Called for Method {
@@ -112,9 +116,13 @@ impl Called for Method {
 fn method_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static TYPE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let made = TYPE.get_or_try_init(py, || {
-        let members = [member(c"__name__", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.name))];
+        let members = [
+            member(c"__name__", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.name)),
+            member(c"__self__", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.binding)),
+            member(c"timeout", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.limit)),
+        ];
         let slots = [(ffi::Py_tp_repr, repr as ffi::reprfunc as *mut c_void)];
-        // SAFETY: the member is a field that holds an object, and the function is of the kind that belongs there.
+        // SAFETY: the members are fields that hold objects, and the function is of the kind that belongs there.
         unsafe { Callable::<Method>::class(py, c"sage._sage.Method", &members, &slots) }
     })?;
     Ok(made.bind(py))
