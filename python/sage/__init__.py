@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ._packet import StopSignal
     from ._policies import DeadLetter, DeadLetterQueue, Retry, Skip
     from ._process import CoProcessFunction, KeyContext, ProcessFunction, Timer
+    from ._remote_environment import RemoteEnvironment
     from ._services import BaseService
     from ._services import BaseService as Service
     from ._stream import DataStream
@@ -66,6 +67,7 @@ else:
         "_packet": ("StopSignal",),
         "_policies": ("DeadLetter", "DeadLetterQueue", "Retry", "Skip"),
         "_process": ("CoProcessFunction", "KeyContext", "ProcessFunction", "Timer"),
+        "_remote_environment": ("RemoteEnvironment",),
         "_services": ("BaseService", "Service"),
         "_stream": ("DataStream",),
         "_windows": ("Count", "Paired", "Session", "Sliding", "Tumbling", "Windowed", "WindowPaired"),
@@ -111,6 +113,7 @@ __all__ = [
     "MapFunction",
     "Paired",
     "ProcessFunction",
+    "RemoteEnvironment",
     "Report",
     "Retry",
     "Service",

@@ -42,7 +42,7 @@ class Unit(NamedTuple):
 
 
 #: The states of tasks and services that are gone. What is abandoned is not: it is left.
-_GONE = {"finished", "cancelled", "failed", "cleaned", "cleanup failed", "lost"}
+GONE = {"finished", "cancelled", "failed", "cleaned", "cleanup failed", "lost"}
 
 
 class Dispatcher:
@@ -149,7 +149,7 @@ class JobInfo:
         states: dict[tuple[str, str], str] = {}
         for _, what, name, state in run.job.history():
             states[what, name] = state
-        return [(what, name, state) for (what, name), state in states.items() if state not in _GONE]
+        return [(what, name, state) for (what, name), state in states.items() if state not in GONE]
 
     @property
     def start_time(self) -> datetime:
@@ -165,11 +165,7 @@ class JobInfo:
     def get_runtime(self) -> str:
         """How long it has run, as ``1h 2m 3s``."""
         self._settled()
-        minutes, left = divmod(int((self._ended or time.time()) - self._began), 60)
-        hours, minutes = divmod(minutes, 60)
-        parts = ((hours, "h"), (minutes, "m"), (left, "s"))
-        first = next((place for place, (number, _) in enumerate(parts) if number), 2)
-        return " ".join(f"{number}{unit}" for number, unit in parts[first:])
+        return runtime((self._ended or time.time()) - self._began)
 
     def get_summary(self) -> dict[str, Any]:
         """Its ids, name, status and times, as ``list_jobs`` gives them."""
@@ -177,10 +173,10 @@ class JobInfo:
             "uuid": self.uuid,
             "name": self.name,
             "status": self.status,
-            "start_time": _text(self._began),
+            "start_time": moment_text(self._began),
             "runtime": self.get_runtime(),
             "restart_count": self.restart_count,
-            "last_update": _text(self._ended or time.time()),
+            "last_update": moment_text(self._ended or time.time()),
             "autostop": self.autostop,
         }
 
@@ -201,14 +197,24 @@ class JobInfo:
             except Exception as error:  # of a scheduler of the program's own
                 told["scheduler_metrics"] = {"error": f"{type(error).__name__}: {error}"}
         if self._ended is not None:
-            told["stop_time"] = _text(self._ended)
+            told["stop_time"] = moment_text(self._ended)
         if self.error_message is not None:
             told["error"] = self.error_message
         times = {"created_at": self._created, "started_at": self._began, "completed_at": self._ended}
         return {**told, **times, "env_name": self.name, "pipeline_size": self._size, "running": bool(tasks or services)}
 
 
-def _text(moment: float) -> str:
+def runtime(seconds: float) -> str:
+    """A length of time, as ``1h 2m 3s``."""
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "m"), (left, "s"))
+    first = next((place for place, (number, _) in enumerate(parts) if number), 2)
+    return " ".join(f"{number}{unit}" for number, unit in parts[first:])
+
+
+def moment_text(moment: float) -> str:
+    """A moment, in seconds since 1970, as SAGE writes it."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
@@ -276,7 +282,7 @@ class JobManager:
     def get_job_status(self, env_uuid: str) -> dict[str, Any]:
         """What is known of a job: its name, its status, its times, how many tasks and services it has."""
         info = self._find(env_uuid)
-        return {"success": False, **_not_found(env_uuid)} if info is None else {"success": True, **info.get_status()}
+        return {"success": False, **not_found(env_uuid)} if info is None else {"success": True, **info.get_status()}
 
     def list_jobs(self) -> list[dict[str, Any]]:
         """The id, name, status and times of each job."""
@@ -288,7 +294,7 @@ class JobManager:
 
         ``status`` is ``stopped``; or ``failed``, with the error as the ``message``."""
         info = self._find(env_uuid)
-        return _not_found(env_uuid) if info is None else self._end(info, "drain")
+        return not_found(env_uuid) if info is None else self._end(info, "drain")
 
     def _end(self, info: JobInfo, how: str) -> dict[str, Any]:
         run = info._settled()
@@ -297,30 +303,30 @@ class JobManager:
             try:
                 run.wait()
             except RuntimeError as error:  # a function of the job's has asked for it
-                return _answer(info.uuid, "failed", f"{error}")
+                return answer(info.uuid, "failed", f"{error}")
             run.is_told = True
         if info.status == "failed" and how == "drain":
             self.logger.error("job %s of `%s` failed: %s", info.uuid, info.name, info.error_message)
-            return _answer(info.uuid, "failed", f"{info.error_message}")
-        return _answer(info.uuid, "stopped", "it has ended, and everything is cleaned")
+            return answer(info.uuid, "failed", f"{info.error_message}")
+        return answer(info.uuid, "stopped", "it has ended, and everything is cleaned")
 
     def continue_job(self, env_uuid: str) -> dict[str, Any]:
         """Submits a job anew, from its beginning, when it is over; one that runs is ended before. It keeps its id here,
         and its ``restart_count`` grows by one."""
         info = self._find(env_uuid)
         if info is None:
-            return _not_found(env_uuid)
+            return not_found(env_uuid)
         environment = info.environment
         if environment is None or info._is_closed:
             gone = "environment" if environment is None else "pipeline"
-            return _answer(info.uuid, "failed", f"the program has let go of its {gone}, so it cannot run again")
+            return answer(info.uuid, "failed", f"the program has let go of its {gone}, so it cannot run again")
         try:
             if info._ended is None:
                 self._end(info, "drain")
             environment._submit(info, waits=False)
         except Exception as error:
-            return _answer(info.uuid, "failed", f"{error}")
-        return _answer(info.uuid, "running", f"it was submitted again: restart {info.restart_count}")
+            return answer(info.uuid, "failed", f"{error}")
+        return answer(info.uuid, "running", f"it was submitted again: restart {info.restart_count}")
 
     #: The other name of it.
     resume_job = continue_job
@@ -329,16 +335,16 @@ class JobManager:
         """Ends a job and forgets it. With ``force``, the records in flight are dropped."""
         info = self._find(env_uuid)
         if info is None:
-            return _not_found(env_uuid)
+            return not_found(env_uuid)
         ended = self._end(info, "cancel" if truth("`force`", force) else "drain")
         if info._ended is None:
             return ended
-        self.deleted_jobs[info.uuid] = {"deleted_at": _text(time.time()), "final_status": info.status,
+        self.deleted_jobs[info.uuid] = {"deleted_at": moment_text(time.time()), "final_status": info.status,
                                         **info.get_summary()}
         while len(self.deleted_jobs) > MOST_ENDED:
             self.deleted_jobs.pop(next(iter(self.deleted_jobs)))
         _known.pop(info.uuid, None)
-        return _answer(info.uuid, "deleted", "it has ended, and is forgotten")
+        return answer(info.uuid, "deleted", "it has ended, and is forgotten")
 
     def cleanup_all_jobs(self) -> dict[str, Any]:
         """Ends and forgets every job; records in flight are dropped."""
@@ -369,12 +375,14 @@ class JobManager:
                 JobManager.instance = None
 
 
-def _answer(uuid: str, status: str, message: str) -> dict[str, Any]:
+def answer(uuid: str, status: str, message: str) -> dict[str, Any]:
+    """What is answered to a command."""
     return {"uuid": uuid, "status": status, "message": message}
 
 
-def _not_found(uuid: str) -> dict[str, Any]:
-    return _answer(uuid, "not_found", f"there is no job `{uuid}`; `list_jobs` names those there are")
+def not_found(uuid: str) -> dict[str, Any]:
+    """What is answered where there is no such job."""
+    return answer(uuid, "not_found", f"there is no job `{uuid}`; `list_jobs` names those there are")
 
 
 # A forked process has none of the jobs.

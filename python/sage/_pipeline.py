@@ -68,7 +68,7 @@ class Pipeline:
         #: The job submitted last.
         self._run: Run | None = None
         #: What ``submit`` has returned; ``None`` before, and after ``close``.
-        self.env_uuid: JobId | None = None
+        self.env_uuid: str | None = None
 
     @property
     def pipeline(self) -> list[Transformation]:

@@ -129,6 +129,10 @@ class BaseScheduler(ABC):
     def _started(self) -> Started:
         return Started()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What was started in this process was not in another.
+        return {name: value for name, value in vars(self).items() if name != "_started"}
+
     @abstractmethod
     def make_decision(self, task_node: TaskNode) -> PlacementDecision:
         """What to do with a task. ``submit`` calls it, on its thread, for each task of the job, before anything is

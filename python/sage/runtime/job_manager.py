@@ -3,3 +3,8 @@
 from sage._jobmanager import JobManager
 
 __all__ = ["JobManager"]
+
+if __name__ == "__main__":
+    from sage._command import daemon
+
+    daemon()

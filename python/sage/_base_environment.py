@@ -1,0 +1,261 @@
+"""What all environments have: services, a configuration, and how they show what is declared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
+
+from . import _sage
+from ._arguments import check_call, parameters, seconds, text, truth, warn, whole
+from ._config import check_config, check_workers, faults_of, timeouts_of, worker_loss_of
+from ._context import JobContext
+from ._handles import ServiceHandle, name_of_service
+from ._pickling import refuse
+from ._pipeline import FORGOTTEN, Pipeline, declared
+from ._plan import Step, plan, without_sink
+from ._scheduler import scheduler_of
+from ._services import ServiceFactory
+from ._stream import name_of
+from ._transformation import Transformation
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+
+
+class Isolation(NamedTuple):
+    """Of a service in a process of its own."""
+
+    #: How often another process takes the place of one that ends.
+    restarts: int = 0
+    #: What it takes of a Ray cluster.
+    takes: Mapping[str, Any] = MappingProxyType({})
+
+
+class BaseEnvironment(Pipeline):
+    """Declares pipelines and the services they call. Where they run, its subclasses say."""
+
+    #: Where its jobs run.
+    platform = ""
+
+    def __init__(
+        self,
+        name: str,
+        config: Mapping[str, Any] | None = None,
+        scheduler: Any = None,
+        enable_monitoring: bool = False,
+        *,
+        workers: str | None = None,
+    ) -> None:
+        super().__init__(name)
+        #: Where functions run whose steps do not say it.
+        self.workers = check_workers(workers)
+        if config is not None and not isinstance(config, Mapping):
+            raise TypeError(f"`config` is a mapping, not {config!r}; `load_config` reads a file")
+        self.config = dict(config or {})
+        check_config(self.config)
+        self._after: dict[str, list[str]] = {}
+        self._bindings: dict[str, _sage.Binding] = {}
+        #: The services that have processes of their own.
+        self._isolated: dict[str, Isolation] = {}
+        #: Is asked about each task before it starts: see ``BaseScheduler``.
+        self.scheduler = scheduler_of(scheduler)
+        self.enable_monitoring = truth("`enable_monitoring`", enable_monitoring)
+
+    def close(self) -> Any:
+        """Ends the job, and lets go of the pipeline."""
+        raise NotImplementedError
+
+    def _let_go(self) -> None:
+        """Lets go of the pipeline."""
+        if self in declared:
+            declared.discard(self)
+            warn(FORGOTTEN.format(f"`{self.name}`"))
+        for step in self._steps:
+            step.is_closed = True
+        self._steps, self._names = [], {}
+        self.env_uuid = None
+
+    def _warn_of_open_ends(self) -> list[Transformation]:
+        """Warns of the steps that nothing follows, and gives them."""
+        open_ends = without_sink(self._steps)
+        if open_ends:
+            names = ", ".join(f"`{step.name}`" for step in open_ends)
+            warn(f"{names}: no sink follows, so the records are counted and dropped; end with `sink` or `collect`")
+        return open_ends
+
+    @property
+    def uuid(self) -> str | None:
+        """As ``env_uuid``."""
+        return self.env_uuid
+
+    @property
+    def service_factories(self) -> dict[str, ServiceFactory]:
+        """What makes each registered service, by its name."""
+        return dict(self._services)
+
+    @cached_property
+    def logger(self) -> logging.Logger:
+        """The logger of this environment, ``sage.`` and its name."""
+        return logging.getLogger(f"sage.{self.name}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *exception: object) -> None:
+        if kind is not None:
+            declared.discard(self)
+        self.close()
+
+    def register_service(
+        self, service_name: str, service_class: Any, *args: Any, **kwargs: Any
+    ) -> ServiceFactory:
+        """Registers a service, given as a class with the arguments of its constructor. Returns what makes it.
+
+        ``remote=True`` gives it a process of its own, as ``isolated`` of ``service`` does; unless the constructor has
+        an argument of that name."""
+        if not callable(service_class):
+            raise TypeError(f"`register_service` needs a class, not {service_class!r}")
+        is_isolated = False
+        if "remote" in kwargs and "remote" not in parameters(service_class):
+            is_isolated = truth("`remote`", kwargs.pop("remote"))
+        factory = ServiceFactory(service_name, service_class, args, kwargs)
+        self._register(service_name, factory, isolation=Isolation() if is_isolated else None)
+        return factory
+
+    def register_service_factory(self, service_name: str, service_factory: Any) -> Any:
+        """Registers a service that a function makes, or what ``register_service`` returned, or another object with
+        ``create_service(context)``. Returns it."""
+        made = service_factory
+        if isinstance(made, type) or not callable(getattr(made, "create_service", None)):
+            if not callable(made):
+                needs = "`register_service_factory` needs a function, or an object with `create_service`"
+                raise TypeError(f"{needs}, not {made!r}")
+            made = ServiceFactory(service_name, made)
+        self._register(service_name, made)
+        return service_factory
+
+    def service(
+        self,
+        name: str,
+        service: Callable[..., T],
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        after: Iterable[Any] = (),
+        timeout: float | None = None,
+        isolated: bool = False,
+        restarts: int = 0,
+        ray: Mapping[str, Any] | None = None,
+    ) -> T:
+        """Registers a service, given as a class or as a function that makes it. Returns its handle.
+
+        With ``db = env.service("db", VectorDB)``, a type checker sees ``db`` as a ``VectorDB`` and checks
+        ``db.search(q, k=4)``. At run time it is a ``ServiceHandle``: its methods call the service of the job that is
+        running. Functions and other services may hold the handle, or one of its methods. It has no attributes but
+        methods. The methods raise the service's exceptions, and ``ServiceError`` while no job runs or once the service
+        has stopped. An ``async`` method returns its coroutine; for the engine, the call ends when the method has
+        returned it.
+
+        ``after`` names the services that this one uses, as handles or names: it starts after them, and is cleaned
+        before them. The engine also notices calls to services that are not declared here. ``timeout`` limits each call
+        through this handle, in seconds: after it the caller gets a ``TimeoutError``, while the call itself goes on.
+
+        ``isolated=True`` gives the service a process of its own: what it does takes no time of this process's
+        interpreter, and its end is not the program's. The service, the arguments of its calls and their results are
+        pickled. Calls run there at the same time, as here. A hook or call that never ends is ended with the process, at
+        its deadline. If the process ends by itself, calls raise ``ServiceError``, and the report says that the service
+        is lost and was not cleaned. With ``restarts``, another process takes its place, so many times at most: calls
+        inside fail all the same, later ones wait until the new service is set up. None begins once the job stops.
+        With ``workers="ray"`` the process is an actor of the cluster, and ``ray`` says what that takes, as it does for
+        a step: see ``DataStream``.
+        """
+        if not callable(service):
+            raise TypeError(f"`service` needs a class or a function that makes the service, not {service!r}")
+        if isinstance(args, (str, bytes)) or not isinstance(args, Iterable):
+            raise TypeError(f"`args` is a tuple of arguments for `{name_of(service)}`, not {args!r}")
+        factory = ServiceFactory(name, service, tuple(args), dict(kwargs or {}))
+        if timeout is not None:
+            timeout = seconds("a timeout", timeout, more=True, hint="; leave it out for none")
+        if isinstance(after, (str, ServiceHandle)):
+            after = (after,)
+        names = [name_of_service(other, self._bindings) for other in after]
+        is_isolated, restarts = truth("`isolated`", isolated), whole("`restarts`", restarts, 0)
+        if restarts and not is_isolated:
+            raise ValueError("`restarts` is for services in processes of their own; add `isolated=True`")
+        takes: dict[str, Any] = {}
+        if ray is not None:
+            from .ray._demands import takes as checked  # few programs have one
+
+            if not is_isolated:
+                raise ValueError(f"`ray` is for a service in an actor of its own: add `isolated=True` to `{name}`")
+            takes = checked(f"`ray` of service `{name}`", ray)
+        self._register(name, factory, names, Isolation(restarts, takes) if is_isolated else None)
+        return cast(T, ServiceHandle(self._bindings[name], service, timeout))
+
+    def _register(
+        self, name: str, factory: Any, after: list[str] | None = None, isolation: Isolation | None = None
+    ) -> None:
+        text("the name of a service", name)
+        if name in self._services:
+            raise ValueError(f"there is a service `{name}` already; choose another name")
+        self._services[name] = factory
+        self._after[name] = after or []
+        self._bindings[name] = _sage.Binding(name)
+        if isolation is not None:
+            self._isolated[name] = isolation
+
+    def explain(self) -> str:
+        """Describes the declared pipeline: each step with the steps whose records it takes, and which steps run as
+        one."""
+        from ._html import described
+
+        declared.discard(self)
+        lines = [f"environment `{self.name}`"]
+        for step in [step for step in self._steps if step.owner is None]:
+            inputs = ", ".join(before.name for before in step.before)
+            lines.append(f"  {step.name}: {described(step)}" + (f" ← {inputs}" if inputs else ""))
+        where = dict.fromkeys(self._isolated, f" in {'an actor' if self.workers == 'ray' else 'a process'} of its own")
+        lines += [f"  service {name}{where.get(name, '')}" for name in self._services]
+        try:
+            steps = plan(self._steps, self._context())
+        except _sage.SubmitError as error:
+            return "\n".join([*lines, f"cannot run yet: {error}"])
+        rows = [step for number, step in enumerate(steps) if step.told.row == number]
+        return "\n".join([*lines, "runs as", *map(_run_as, rows)])
+
+    def __reduce__(self) -> NoReturn:
+        refuse(f"environment `{self.name}`", "make one where it is to be used")
+
+    def _repr_html_(self) -> str:
+        from ._html import graph
+
+        declared.discard(self)
+        return graph(self._steps, self._services)
+
+    def set_console_log_level(self, level: str) -> None:
+        """Shows the messages of this environment, its functions and its services from a level on: ``"DEBUG"``,
+        ``"INFO"``, ``"WARNING"``, … They go where the program has set up ``logging`` to write them; else to stderr."""
+        from ._logging import show_on_console  # only where it is asked for
+
+        names = logging.getLevelNamesMapping() if hasattr(logging, "getLevelNamesMapping") else logging._nameToLevel
+        if not isinstance(level, str) or level.upper() not in names:
+            raise ValueError(f"a level is one of {', '.join(names)}, not {level!r}")
+        self.logger.setLevel(level.upper())
+        show_on_console(self.logger)
+
+    def _context(self) -> JobContext:
+        timeouts, faults = timeouts_of(self.config), faults_of(self.config)
+        loss = worker_loss_of(self.config)
+        return JobContext(self.name, tuple(self._services), timeouts, faults, self.workers, loss)
+
+
+def _run_as(step: Step) -> str:
+    """A line of ``explain``."""
+    times = f" ×{step.parallelism}" if step.parallelism > 1 else ""
+    where = getattr(step.make, "where", "")
+    return f"  [{step.name}]{times}" + (f" in {where}" if where else "")
