@@ -29,6 +29,9 @@ _LONGEST_LINE = 64 << 20
 #: As much of its output as one answer has, in bytes.
 _PIECE = 1 << 20
 
+#: Where events of a job's own jobs begin that a stream is to tell: behind all that are kept.
+_NO_EVENTS = 1 << 40
+
 _LOCAL = ("127.0.0.1", "localhost", "::1", "")
 
 
@@ -117,7 +120,8 @@ class Daemon:
     def stream(self, job: str, until: float | None = None) -> Generator[Happened, None, None]:
         """What happens to a job from now on: first ``record``, and last ``over``. Raises ``TimeoutError`` at the moment
         ``until``, by ``time.monotonic``."""
-        with self._answered("GET", _of(job, "stream"), None, self.timeout) as (answer, connected):
+        path = f"{_of(job, 'stream')}?after={_NO_EVENTS}"
+        with self._answered("GET", path, None, self.timeout) as (answer, connected):
             # The other machine may be gone.
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             connected.settimeout(None)
@@ -209,6 +213,8 @@ def _read(answer: http.client.HTTPResponse, most: int = _MOST_BYTES) -> bytes:
     read = answer.read(most + 1)
     if len(read) > most:
         raise Broken(f"an answer of a job manager has more than {most:,} bytes")
+    if answer.length:
+        raise http.client.IncompleteRead(read, answer.length)
     return read
 
 
@@ -223,7 +229,7 @@ def _events(answer: http.client.HTTPResponse, before: Callable[[], None]) -> Ite
         size += len(line)
         if size > _LONGEST_LINE:
             raise Broken(f"an event of a job manager has more than {_LONGEST_LINE:,} bytes")
-        field, _, value = line.decode().rstrip("\r\n").partition(":")
+        field, _, value = line.decode(errors="replace").rstrip("\r\n").partition(":")
         value = value.removeprefix(" ")
         if field == "event":
             name = value
@@ -231,8 +237,18 @@ def _events(answer: http.client.HTTPResponse, before: Callable[[], None]) -> Ite
             lines.append(value)
         elif not field and not value:
             if lines:
-                yield Happened(name, json.loads("\n".join(lines)))
+                yield _happened(name, "\n".join(lines))
             name, lines, size = "", [], 0
+
+
+def _happened(name: str, data: str) -> Happened:
+    try:
+        told = json.loads(data)
+    except ValueError as error:
+        raise Broken(f"an event of a job manager is no JSON: {error}") from error
+    if name == "error":
+        raise Refused(f"the job manager has ended a stream: {told.get('error', told)}", 500, "failed")
+    return Happened(name, told)
 
 
 class _OverSocket(http.client.HTTPConnection):

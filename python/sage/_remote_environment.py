@@ -83,6 +83,7 @@ class RemoteEnvironment(BaseEnvironment):
         """The environment as bytes, as ``JobManagerClient.submit_job`` takes it."""
         from ._payload import packed
 
+        declared.discard(self)
         return packed(self)
 
     def submit(self, autostop: bool = False) -> str:
@@ -96,7 +97,6 @@ class RemoteEnvironment(BaseEnvironment):
         is over. The third raises it at once. If this program ends otherwise, by a SIGTERM say, the job goes on.
         """
         truth("`autostop`", autostop)
-        declared.discard(self)
         # What cannot run is refused here.
         plan(self._steps, self._context(), self._warn_of_open_ends())
         missing = [name for name in self.variables if name not in os.environ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -23,6 +24,16 @@ _PATIENCE = 30.0
 _FIRST, _LONGEST = 0.05, 1.0
 
 
+#: What the job is told at the first Ctrl-C and the second, and what is said of it.
+_STOPS = (
+    ("drain", "stopping: finishing what is in flight; Ctrl-C again to drop it"),
+    ("cancel", "stopping: dropping what is in flight; Ctrl-C again to wait no more"),
+)
+
+#: What was raised, as the message of a cause tells it: perhaps where, the class, and the text of the exception.
+_RAISED = re.compile(r"(?:in `.*?`: )?(?P<kind>[A-Za-z_][\w.]*)(?:: (?P<text>.*))?", re.DOTALL)
+
+
 class Watch:
     """Waits for a job."""
 
@@ -33,27 +44,36 @@ class Watch:
         #: How much of its output was shown, in bytes.
         self._shown = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        #: How often Ctrl-C has come.
-        self._interrupts = 0
+        #: How often Ctrl-C has come, and of how many the job was told.
+        self._interrupts = self._told = 0
 
     def until_over(self, timeout: float | None = None) -> Report | None:
         """Waits until the job is over, or for so many seconds: its report, or ``None``. Raises what
         ``RemoteEnvironment.submit`` raises."""
         until = None if timeout is None else time.monotonic() + timeout
-        lost, pause = None, _FIRST
         while True:
             try:
-                with closing(self._daemon.stream(self._job, until)) as stream:
-                    for happened in stream:
-                        lost, pause = None, _FIRST
-                        if happened.name == "output":
-                            self._show(happened.data["output"])
-                        elif happened.name == "over":
-                            self._show(None)
-                            return self._ended(happened.data)
-            except KeyboardInterrupt:
-                self._interrupted()
-                continue
+                if self._told < self._interrupts:
+                    self._stop()
+                record = self._record(until)
+                return None if record is None else self._ended(record)
+            except KeyboardInterrupt as error:
+                if hasattr(error, "report"):
+                    raise
+                self._interrupts += 1
+                if self._interrupts > len(_STOPS):
+                    if self._told < len(_STOPS):
+                        self._tell("cancel")
+                    waits = f"job {self._job} of `{self._name}` is being cancelled, and was not waited for"
+                    raise KeyboardInterrupt(waits) from None
+
+    def _record(self, until: float | None) -> Mapping[str, Any] | None:
+        """Waits until the job is over: its record. Goes on with the job manager that comes after one that ends."""
+        lost, pause = None, _FIRST
+        while True:
+            begun = time.monotonic()
+            try:
+                return self._streamed(until)
             except TimeoutError:
                 return None
             except Refused as error:
@@ -62,18 +82,28 @@ class Watch:
                 raise
             except (Broken, NoJobManager) as error:
                 now = time.monotonic()
-                lost = now if lost is None else lost
+                if lost is None or now - begun > _LONGEST:
+                    lost, pause = now, _FIRST
                 if now - lost > _PATIENCE:
                     raise RuntimeError(
                         f"the job manager is gone while `{self._name}` was waited for, and job {self._job} goes on "
                         f"without it: {error}"
                     ) from error
-            # Nothing tells when it listens again; and one that ends tells all that it has before.
-            try:
-                time.sleep(pause)
-            except KeyboardInterrupt:
-                self._interrupted()
+            # Nothing tells when another one listens.
+            time.sleep(pause)
             pause = min(pause * 2, _LONGEST)
+
+    def _streamed(self, until: float | None) -> Mapping[str, Any]:
+        with closing(self._daemon.stream(self._job, until)) as stream:
+            for happened in stream:
+                if happened.name == "output":
+                    self._show(happened.data["output"])
+                elif happened.name == "over":
+                    self._show(None)
+                    record: Mapping[str, Any] = happened.data
+                    return record
+        # So it does when it ends, and when the job is deleted: the next attempt says which.
+        raise Broken(f"{self._daemon} has ended the stream")
 
     def _show(self, length: int | None) -> None:
         """Shows the output up to this byte, or to its end."""
@@ -88,16 +118,16 @@ class Watch:
         if length is None:
             print(self._decoder.decode(b"", True), end="", flush=True)
 
-    def _interrupted(self) -> None:
-        """Ctrl-C has come: drains the job, then cancels it, then waits no more."""
-        self._interrupts += 1
-        if self._interrupts > 2:
-            raise KeyboardInterrupt(f"job {self._job} of `{self._name}` is being cancelled, and was not waited for")
-        how = "drain" if self._interrupts == 1 else "cancel"
-        what = "finishing what is in flight" if how == "drain" else "dropping what is in flight"
-        _say(f"stopping: {what}; Ctrl-C again to {'drop it' if how == 'drain' else 'wait no more'}")
+    def _stop(self) -> None:
+        """Ctrl-C has come."""
+        command, line = _STOPS[self._interrupts - 1]
+        _say(line)
+        self._tell(command)
+        self._told = self._interrupts
+
+    def _tell(self, command: str) -> None:
         try:
-            self._daemon.of(self._job, how, "POST")
+            self._daemon.of(self._job, command, "POST")
         except (Refused, Broken, NoJobManager) as error:
             # It may be over; else the next one may reach it.
             if not isinstance(error, Refused) or error.status != 409:
@@ -117,7 +147,8 @@ class Watch:
             raise ends
         if is_success(record):
             return report
-        if why is None:
+        if why is None or found is None or found["outcome"] != record["state"]:
+            # The program has failed, though its jobs have not, or something else has ended them.
             why = f"job `{self._name}` {_word(record)}"
             why += f": {record['why']}" if record["why"] else ""
         raise JobFailed(why, report) from _cause(found)
@@ -133,10 +164,10 @@ def _cause(report: Mapping[str, Any] | None) -> RemoteCause | None:
     cause = report and report.get("first_cause")
     if not cause or cause["kind"] != "error":
         return None
-    kind, _, text = cause["message"].partition(": ")
-    if not kind.replace(".", "_").isidentifier():
-        kind, text = "Exception", cause["message"]
-    return RemoteCause(kind, text, cause["message"])
+    message = cause["message"]
+    found = _RAISED.fullmatch(message)
+    kind, text = (found["kind"], found["text"] or "") if found else ("Exception", message)
+    return RemoteCause(kind, text, message)
 
 
 def _say(line: str) -> None:

@@ -24,10 +24,10 @@ SQUARES = """
 """
 
 REMOTE = """
-    from sage.core.api.remote_environment import RemoteEnvironment
+    from sage.kernel.scheduler.node_selector import NodeSelector
 
     if __name__ == "__main__":
-        RemoteEnvironment("far").submit()
+        NodeSelector()
 """
 
 #: Prints for ever; on Ctrl-C it leaves a child behind.
@@ -61,7 +61,7 @@ def checkout(tmp_path: Path) -> Path:
         {"files": ["wrong.py"], "counts": {"square": 4}, "logged": {"x": 1}, "order": ["square 9", "square 1"],
          "last": "no"},
         {"files": ["right.py"], "exit": 3},
-        {"files": ["daemon.py"], "needs": "sage.core.api.remote_environment.RemoteEnvironment"},
+        {"files": ["daemon.py"], "needs": "sage.kernel.scheduler.node_selector.NodeSelector"},
         {"files": ["endless.py"], "interrupt": 2, "seconds": 30, "exit": 130, "counts": {"tick": [2, None]}},
     ]
     (tmp_path / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
@@ -87,7 +87,7 @@ def test_examples_are_right_wrong_missing_or_unknown(checkout: Path) -> None:
     assert "'square' is printed 3 times, not 4; 'x' is logged 0 times, not 1; 'square 1' is not" in told["wrong.py"]
     assert told["wrong.py"].endswith("the last line is 'done', without 'no'")
     for name in ["remote.py", "daemon.py"]:
-        assert "sage.core.api.remote_environment.RemoteEnvironment (later" in told[name]
+        assert "sage.kernel.scheduler.node_selector.NodeSelector (later" in told[name]
     assert told["endless.py"].endswith("1 processes are left")
     assert totals == "right 1, wrong 2, missing 2, unknown 1"
     assert "square 9" in (checkout.parent / "kept" / "tutorials" / "core-api" / "right.txt").read_text(encoding="utf-8")

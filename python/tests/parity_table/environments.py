@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from daemons import RunningDaemon
 
-from sage import JobFailed, JobId, LocalEnvironment, MapFunction, SourceFunction, StopSignal, _flownet
+from sage import JobFailed, JobId, LocalEnvironment, MapFunction, RemoteEnvironment, SourceFunction, StopSignal
+from sage import _flownet
 from sage.libs.foundation.io.source import KafkaSource
 from sage.testing import KafkaCluster
 
@@ -203,5 +209,76 @@ def flownet_environment(FlownetEnvironment: Any) -> None:
     assert issubclass(FlownetEnvironment, LocalEnvironment) and FlownetEnvironment().name == "flownet_environment"
 
 
-later("RemoteEnvironment", "sage.core.api.remote_environment sage.kernel.api.remote_environment", "remote jobs")
+_REMOTE = "sage.core.api.remote_environment sage.kernel.api.remote_environment sage.kernel.api sage"
+
+
+@contextmanager
+def _job_manager() -> Iterator[int]:
+    """The port of a job manager that is this user's."""
+    with TemporaryDirectory() as home, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("SAGE_HOME", home)
+        running = RunningDaemon(Path(home))
+        try:
+            yield running.port
+        finally:
+            running.end()
+
+
+@there("RemoteEnvironment", 'name="remote_environment", config=None, host="127.0.0.1", port=19001', _REMOTE)
+def remote_environment(_: Any) -> None:
+    env = RemoteEnvironment("far", host="localhost", port=4)
+    assert env.config == {"engine_host": "localhost", "engine_port": 4} and env.client.port == env.daemon_port == 4
+
+
+@of("RemoteEnvironment", "submit", "autostop=False")
+@of("RemoteEnvironment", "wait", "timeout=None")
+@of("RemoteEnvironment", "is_running")
+@of("RemoteEnvironment", "stop", "")
+@of("RemoteEnvironment", "close", "")
+@of("RemoteEnvironment", "client")
+@of("RemoteEnvironment", "health_check", "")
+@of("RemoteEnvironment", "get_job_status", "")
+@of("RemoteEnvironment", "get_scheduler_metrics", "")
+def remote_job(_: Any) -> None:
+    pytest.importorskip("cloudpickle")
+    with _job_manager() as port:
+        env = RemoteEnvironment(port=port)
+        assert env.health_check()["daemon_status"]["jobs_count"] == 0
+        env.from_batch([1]).sink(print)
+        uuid = env.submit(autostop=True)
+        assert env.get_job_status()["job_status"]["uuid"] == uuid and not env.is_running
+        assert env.wait().outcome == "succeeded" and env.get_scheduler_metrics()["platform"] == "remote"
+        assert env.stop()["status"] == env.close()["status"] == "stopped" and env.env_uuid is None
+
+
+@there(
+    "JobManagerClient",
+    'host="127.0.0.1", port=19001, timeout=30.0',
+    "sage.kernel.jobmanager.jobmanager_client sage.kernel.runtime.jobmanager_client sage.runtime.jobmanager_client",
+)
+@of("JobManagerClient", "submit_job", "serialized_data, autostop=False")
+@of("JobManagerClient", "get_job_status", "job_uuid")
+@of("JobManagerClient", "pause_job", "job_uuid")
+@of("JobManagerClient", "continue_job", "job_uuid")
+@of("JobManagerClient", "delete_job", "job_uuid, force=False")
+@of("JobManagerClient", "list_jobs", "")
+@of("JobManagerClient", "health_check", "")
+@of("JobManagerClient", "get_server_info", "")
+@of("JobManagerClient", "cleanup_all_jobs", "")
+@of("JobManagerClient", "receive_node_stop_signal", "job_uuid, node_name")
+def job_manager_client(JobManagerClient: Any) -> None:
+    pytest.importorskip("cloudpickle")
+    with _job_manager() as port:
+        client, env = JobManagerClient(port=port), RemoteEnvironment(port=port)
+        assert client.health_check()["status"] == client.list_jobs()["status"] == "success"
+        env.from_batch([1]).sink(print)
+        job = client.submit_job(env.serialized())["job_uuid"]
+        assert client.pause_job(job)["uuid"] == job and client.continue_job(job)["status"] == "running"
+        assert client.receive_node_stop_signal(job, "node")["status"] == "success"
+        assert client.delete_job(job, force=True)["status"] == "deleted"
+        assert client.get_job_status(job)["job_status"]["status"] == "not_found"
+        assert client.get_server_info()["server_info"]["jobs"] == []
+        assert client.cleanup_all_jobs()["message"] == "Cleaned up 0 jobs"
+
+
 later("NodeSelector", "sage.kernel.scheduler.node_selector", "remote jobs")
