@@ -6,10 +6,10 @@
 use std::env;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::{geteuid, mkdtemp};
 use sage_api::home::JobFolder;
 use sage_api::job::JobSpec;
@@ -28,8 +28,9 @@ const MOST_LOOKED_AT: usize = 64;
 /// How often a folder is made anew that was removed at once.
 const MOST_TRIES: usize = 8;
 
-/// The file of what is to be cleaned, in a private folder.
+/// In a private folder: the file of what is to be cleaned, and a link to the folder that the program was started in.
 const CLEANUPS: &str = "cleanups.jsonl";
+const FOLDER: &str = "folder";
 
 /// What is said of a cleanup that failed.
 pub(super) fn not_cleaned(name: &str, why: &str) -> String {
@@ -115,17 +116,20 @@ impl Seat {
 
     /// Where that is cleaned: in the program's folder.
     pub(super) fn folder_of_program(&self) -> Option<PathBuf> {
-        let spec = read_json::<JobSpec>(&self.folder()?.spec()).ok()?;
-        Some(spec.folder)
+        match self {
+            Self::Nowhere => None,
+            Self::Private { folder, .. } => fs::read_link(folder.join(FOLDER)).ok(),
+            Self::Job { folder, .. } => Some(read_json::<JobSpec>(&folder.spec()).ok()?.folder),
+        }
     }
 
     /// Runs what is to be cleaned outside of the program, which is gone with its reaper, and returns what failed.
     pub(super) fn clean(&self) -> io::Result<Vec<String>> {
-        let mut mask = SigSet::empty();
-        mask.add(Signal::SIGCHLD);
-        mask.thread_block()?;
+        let ended = SigSet::from(Signal::SIGCHLD);
+        let usual = ended.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let children = Children::watch()?;
         let cleaned = Cleanups::of(self.cleanups()).run(&children, self.folder_of_program().as_deref());
+        usual.thread_set_mask()?;
         Ok(cleaned.into_iter().filter_map(|(name, why)| Some(not_cleaned(&name, &why?))).collect())
     }
 
@@ -186,28 +190,37 @@ fn private_folder(parent: &Path) -> io::Result<(PathBuf, Held)> {
         if let Ok(lock) = locked
             && made.exists()
         {
+            // Without it what is left is cleaned in the folder of whoever cleans it.
+            let _ = env::current_dir().and_then(|folder| symlink(folder, made.join(FOLDER)));
             return Ok((made, lock));
         }
     }
     Err(io::Error::other("what is made there is removed"))
 }
 
-/// Removes the folders of those that were killed together with their wardens: nobody locks them any more.
+/// Removes the folders of those that were killed together with their wardens, which nobody locks any more, and what
+/// their programs have made outside of themselves.
 fn remove_left(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten().take(MOST_LOOKED_AT) {
         let path = entry.path();
-        if let Ok(folder) = File::open(&path)
-            && folder.try_lock().is_ok()
+        if let Ok(lock) = File::open(&path)
+            && lock.try_lock().is_ok()
         {
-            remove(&path);
+            let left = Seat::Private { folder: path, _lock: lock };
+            match left.clean() {
+                Ok(failed) => failed.iter().for_each(|line| say(&format!("an earlier program left {line}"))),
+                Err(error) => say(&format!("what an earlier program left is not removed: {error}")),
+            }
+            left.leave();
         }
     }
 }
 
 fn remove(folder: &Path) {
     // Somebody may have removed it, or put something there, which is not ours.
-    let _ = fs::remove_file(folder.join("socket"));
-    let _ = fs::remove_file(folder.join(CLEANUPS));
+    for name in ["socket", CLEANUPS, FOLDER] {
+        let _ = fs::remove_file(folder.join(name));
+    }
     let _ = fs::remove_dir(folder);
 }

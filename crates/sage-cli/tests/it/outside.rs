@@ -135,3 +135,32 @@ fn contract_21_if_reaper_and_warden_are_killed_the_job_manager_removes_it() {
     assert_eq!((record.state, record.clean), (State::Lost, Some(true)), "{record:?}");
     assert!(!outside.path.exists());
 }
+
+#[test]
+fn contract_20_in_the_foreground_what_both_killed_left_is_removed_by_the_next() {
+    let (marked, session) = (Marked::new(), tempfile::tempdir().unwrap());
+    let program = counting();
+    let sage = |arguments: &[&str]| {
+        let mut sage = marked.sage(&[&["run"], arguments].concat());
+        sage.env("XDG_RUNTIME_DIR", session.path());
+        sage
+    };
+    // A path that means something in the folder of the program alone.
+    let mut killed = sage(&[program.to_str().unwrap(), "pace=1", "outside=made"]);
+    let mut killed = killed.current_dir(session.path()).spawn().unwrap();
+    let made = session.path().join("made");
+    until("it is made", || made.exists().then_some(()));
+    let pid = |process: u32| Pid::from_raw(process.cast_signed());
+    let of_sage = marked.processes().into_iter().filter(|(_, name)| name == "sage");
+    let warden = of_sage.map(|(pid, _)| pid.cast_unsigned()).find(|pid| *pid != killed.id()).expect("it has one");
+    kill(pid(warden), Signal::SIGSTOP).unwrap();
+    kill_hard(killed.id());
+    kill_hard(warden);
+    killed.wait().unwrap();
+    marked.are_gone();
+    assert!(made.exists(), "nobody was there to remove it");
+    let next = sage(&["/bin/true"]).current_dir("/").output().unwrap();
+    assert_eq!((next.status.code(), next.stderr.as_slice()), (Some(0), b"".as_slice()));
+    assert!(!made.exists());
+    assert_eq!(fs::read_dir(session.path().join("sage")).unwrap().count(), 0);
+}
