@@ -65,29 +65,8 @@ pub(super) fn run(program: &Program, bounds: &Bounds, seat: &Seat) -> io::Result
         ForkResult::Parent { child } => child,
     };
     drop((its, output));
-    let begun = begin(seat, bounds, warden);
-    let ended = match begun {
-        Ok(desk) => {
-            let ended = Ended::default();
-            let (cancel_at, kill_at) = (None, None);
-            let (is_started, is_over) = (false, false);
-            let reaper = Reaper {
-                bounds,
-                link: ours,
-                signals,
-                children,
-                warden,
-                desk,
-                output: kept,
-                ended,
-                count: 0,
-                cancel_at,
-                kill_at,
-                is_started,
-                is_over,
-            };
-            reaper.gather(seat)
-        }
+    let ended = match begin(seat, bounds, warden) {
+        Ok(desk) => Reaper::new(bounds, ours, signals, children, warden, desk, kept).gather(seat),
         Err(error) => {
             let ended = Ended::refused(error.to_string());
             seat.outcome(&ended);
@@ -141,7 +120,34 @@ struct Reaper<'a> {
     is_over: bool,
 }
 
-impl Reaper<'_> {
+impl<'a> Reaper<'a> {
+    fn new(
+        bounds: &'a Bounds,
+        link: Link,
+        signals: SignalFd,
+        children: Children,
+        warden: Pid,
+        desk: Desk,
+        output: Option<Output>,
+    ) -> Self {
+        let (ended, cancel_at, kill_at) = (Ended::default(), None, None);
+        Self {
+            bounds,
+            link,
+            signals,
+            children,
+            warden,
+            desk,
+            output,
+            ended,
+            count: 0,
+            cancel_at,
+            kill_at,
+            is_started: false,
+            is_over: false,
+        }
+    }
+
     fn gather(mut self, seat: &Seat) -> Ended {
         self.link.tell(&Order::Start);
         while !self.is_over {

@@ -1,7 +1,7 @@
 //! Where a reaper sits: the folder that it listens in, and writes to if that is a job's.
 //!
-//! A program in the foreground has a private folder, only for the socket, which is gone when the program is. A job of
-//! the job manager has the folder that it was submitted with.
+//! A program in the foreground has a private folder, for the socket and what is to be cleaned outside of it, which is
+//! gone when the program is. A job of the job manager has the folder that it was submitted with.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, TryLockError};
