@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //!  1. What is answered is on the disk.
-//!  2. A command is run until a run of it has succeeded, or failed, and that is on the disk: at least once.
+//!  2. A command is run until a run of it has succeeded, or failed, and that is on the disk: at least once, if there is
+//!     time for all.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -24,8 +25,9 @@ use super::files::{created, sync_folder};
 const MOST: usize = 1000;
 /// What is read of a file.
 const MOST_BYTES: u64 = 64 << 20;
-/// How long a command may take.
+/// How long a command may take, and all together.
 const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE_FOR_ALL: Duration = Duration::from_secs(60);
 
 /// A line of the file.
 #[derive(Debug, Serialize, Deserialize)]
@@ -111,10 +113,21 @@ impl Cleanups {
 
     /// Runs those that are open, in this folder, what was made last first. All of the program is gone.
     pub(super) fn run(&mut self, children: &Children, folder: Option<&Path>) -> Vec<Cleaned> {
+        self.run_within(PATIENCE_FOR_ALL, children, folder)
+    }
+
+    fn run_within(&mut self, patience: Duration, children: &Children, folder: Option<&Path>) -> Vec<Cleaned> {
         let mut cleaned = Vec::new();
+        let until = Instant::now() + patience;
         while let Some((id, cleanup)) = self.open.last_key_value() {
             let (id, name) = (*id, cleanup.name.clone());
-            let ran = command(&cleanup.command, children, folder).err();
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.open.remove(&id);
+                cleaned.push((name, Some(format!("there was no time for it within {} s", patience.as_secs()))));
+                continue;
+            }
+            let ran = command(&cleanup.command, children, folder, left.min(PATIENCE)).err();
             // If that cannot be written, another run of it does no harm.
             let _ = self.done(id);
             self.open.remove(&id);
@@ -124,7 +137,7 @@ impl Cleanups {
     }
 }
 
-fn command(words: &[String], children: &Children, folder: Option<&Path>) -> Result<(), String> {
+fn command(words: &[String], children: &Children, folder: Option<&Path>, patience: Duration) -> Result<(), String> {
     let Some((program, arguments)) = words.split_first() else { return Err("there is no command".to_owned()) };
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(io::stderr()).process_group(0);
@@ -135,7 +148,7 @@ fn command(words: &[String], children: &Children, folder: Option<&Path>) -> Resu
     unsafe { command.pre_exec(|| Ok(SigSet::empty().thread_set_mask()?)) };
     let mut child = command.spawn().map_err(|error| format!("{program} could not be started: {error}"))?;
     let group = Pid::from_raw(child.id().cast_signed());
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + patience;
     let ended = loop {
         match child.try_wait() {
             Ok(Some(status)) if status.success() => break Ok(()),
@@ -145,7 +158,7 @@ fn command(words: &[String], children: &Children, folder: Option<&Path>) -> Resu
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            break Err(format!("{program} did not end within {} s", PATIENCE.as_secs()));
+            break Err(format!("{program} did not end within {} s", patience.as_secs()));
         }
         children.wait(left);
     };
@@ -154,4 +167,25 @@ fn command(words: &[String], children: &Children, folder: Option<&Path>) -> Resu
     // It has ended, or is about to.
     let _ = child.wait();
     ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_is_no_time_for_is_named_and_stays_written_down() {
+        let folder = tempfile::tempdir().expect("a folder is made");
+        let path = Some(folder.path().join("cleanups.jsonl"));
+        let mut cleanups = Cleanups::of(path.clone());
+        for name in ["one", "other"] {
+            let (name, command) = (name.to_owned(), vec!["false".to_owned()]);
+            cleanups.journal(Cleanup { version: message::VERSION, name, command }).expect("it is written");
+        }
+        let children = Children::watch().expect("it is watched");
+        let cleaned = cleanups.run_within(Duration::ZERO, &children, None);
+        let why = Some("there was no time for it within 0 s".to_owned());
+        assert_eq!(cleaned, [("other".to_owned(), why.clone()), ("one".to_owned(), why)]);
+        assert_eq!(Cleanups::of(path).open.len(), 2);
+    }
 }
