@@ -8,7 +8,7 @@ use sage_api::api::{
     ApiError, CSRF_HEADER, Deleted, EventPage, FiguresNow, Graphs, Health, Info, JobDetail, JobPage, LogFiles,
     LoginLink, MOST_BYTES_OF_A_PIECE, MOST_EVENTS, MOST_JOBS, NewToken, Reports, SESSION_COOKIE, Shutdown, USUAL_JOBS,
 };
-use sage_api::job::{JobRecord, JobRequest};
+use sage_api::job::{JobRecord, JobRequest, State as JobState};
 use serde_json::{Value, json};
 use utoipa::openapi::path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn, Paths};
 use utoipa::openapi::request_body::RequestBodyBuilder;
@@ -16,8 +16,8 @@ use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{
-    ComponentsBuilder, Content, HttpMethod, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required,
-    Response, ResponseBuilder, Schema, Type,
+    ComponentsBuilder, Content, HttpMethod, InfoBuilder, Object, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
+    Required, Response, ResponseBuilder, Schema, Type,
 };
 use utoipa::{PartialSchema, ToSchema};
 
@@ -36,8 +36,8 @@ enum Answers {
 struct Said {
     status: u16,
     answers: Answers,
-    /// Of the query: a name, a type, and what it is.
-    query: Vec<(&'static str, Type, String)>,
+    /// Of the query: a name, its schema, and what it is.
+    query: Vec<(&'static str, Object, String)>,
     /// The schema of the body, and whether there has to be one.
     body: Option<(&'static str, bool)>,
 }
@@ -52,7 +52,21 @@ fn json_of(schema: &'static str) -> Said {
 
 impl Said {
     fn query(mut self, name: &'static str, kind: Type, about: impl Into<String>) -> Self {
-        self.query.push((name, kind, about.into()));
+        self.query.push((name, ObjectBuilder::new().schema_type(kind).build(), about.into()));
+        self
+    }
+
+    /// A whole number from the least to the most, if there is a most.
+    fn whole(mut self, name: &'static str, least: u64, most: Option<u64>, about: impl Into<String>) -> Self {
+        let schema = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least)).maximum(most);
+        self.query.push((name, schema.build(), about.into()));
+        self
+    }
+
+    /// Text like this regular expression.
+    fn like(mut self, name: &'static str, pattern: String, about: impl Into<String>) -> Self {
+        let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern));
+        self.query.push((name, schema.build(), about.into()));
         self
     }
 
@@ -67,19 +81,17 @@ fn said(route: &Route) -> Option<Said> {
     let piece = || {
         let limit = format!("The most bytes, 1 to {MOST_BYTES_OF_A_PIECE}.");
         let from = "The first byte, or minus how many before the end.";
-        answers(200, Answers::Text("text/plain")).query("from", Type::Integer, from).query(
-            "limit",
-            Type::Integer,
-            limit,
-        )
+        let text = answers(200, Answers::Text("text/plain")).query("from", Type::Integer, from);
+        text.whole("limit", 1, Some(MOST_BYTES_OF_A_PIECE), limit)
     };
+    let states = JobState::ALL.map(JobState::word).join("|");
     Some(match (route.method, route.path) {
         ("POST", "/api/v1/jobs") => answers(201, Answers::Json("JobRecord")).body("JobRequest", true),
         ("GET", "/api/v1/jobs") => json_of("JobPage")
-            .query("state", Type::String, "States, separated by commas; all without it.")
+            .like("state", format!("^(({states})(,({states}))*)?$"), "States, separated by commas; all without it.")
             .query("name", Type::String, "What the names have in them, whatever the case.")
-            .query("before", Type::Integer, "Jobs with smaller numbers.")
-            .query("limit", Type::Integer, format!("The most jobs, 1 to {MOST_JOBS}; {USUAL_JOBS} without it.")),
+            .whole("before", 0, None, "Jobs with smaller numbers.")
+            .whole("limit", 1, Some(MOST_JOBS), format!("The most jobs, 1 to {MOST_JOBS}; {USUAL_JOBS} without it.")),
         ("GET", "/api/v1/jobs/{job}") => json_of("JobDetail"),
         ("DELETE", "/api/v1/jobs/{job}") => answers(204, Answers::Nothing).query(
             "force",
@@ -87,15 +99,15 @@ fn said(route: &Route) -> Option<Said> {
             "Whether a job that is not over is cancelled, and killed after 30 s.",
         ),
         ("GET", "/api/v1/jobs/{job}/events") => json_of("EventPage")
-            .query("after", Type::Integer, "Events that begin at this byte or later.")
-            .query("limit", Type::Integer, format!("The most events, 1 to {MOST_EVENTS}.")),
+            .whole("after", 0, None, "Events that begin at this byte or later.")
+            .whole("limit", 1, Some(MOST_EVENTS), format!("The most events, 1 to {MOST_EVENTS}.")),
         ("GET", "/api/v1/jobs/{job}/graph") => json_of("Graphs"),
         ("GET", "/api/v1/jobs/{job}/figures") => json_of("FiguresNow"),
         ("GET", "/api/v1/jobs/{job}/report") => json_of("Reports"),
         ("GET", "/api/v1/jobs/{job}/output" | "/api/v1/jobs/{job}/logs/{*name}") => piece(),
         ("GET", "/api/v1/jobs/{job}/logs") => json_of("LogFiles"),
         ("GET", "/api/v1/jobs/{job}/stream") => answers(200, Answers::Text("text/event-stream"))
-            .query("after", Type::Integer, "Events that begin at this byte or later.")
+            .whole("after", 0, None, "Events that begin at this byte or later.")
             .query("figures", Type::String, "`1` to be told figures, four times a second."),
         ("GET", "/api/v1/stream") => answers(200, Answers::Text("text/event-stream")),
         ("POST", path) if path.starts_with("/api/v1/jobs/{job}/") => answers(202, Answers::Json("JobRecord")),
@@ -167,11 +179,16 @@ fn operation(route: &Route, said: Said) -> OperationBuilder {
         .response(said.status.to_string(), response(&said.answers));
     for (name, about) in [("job", "An id, a number, or the begin of an id."), ("name", "The name of a log file.")] {
         if route.path.contains(&format!("{{{name}}}")) || route.path.contains(&format!("{{*{name}}}")) {
-            operation = operation.parameter(parameter(name, ParameterIn::Path, Type::String, about));
+            operation = operation.parameter(parameter(
+                name,
+                ParameterIn::Path,
+                ObjectBuilder::new().schema_type(Type::String).build(),
+                about,
+            ));
         }
     }
-    for (name, kind, about) in &said.query {
-        operation = operation.parameter(parameter(name, ParameterIn::Query, kind.clone(), about));
+    for (name, schema, about) in &said.query {
+        operation = operation.parameter(parameter(name, ParameterIn::Query, schema.clone(), about));
     }
     if let Some((schema, is_needed)) = said.body {
         let required = if is_needed { Required::True } else { Required::False };
@@ -192,9 +209,8 @@ fn operation(route: &Route, said: Said) -> OperationBuilder {
         .securities(Some([SecurityRequirement::new("token", none), SecurityRequirement::new("session", none)]))
 }
 
-fn parameter(name: &str, place: ParameterIn, kind: Type, about: &str) -> Parameter {
+fn parameter(name: &str, place: ParameterIn, schema: Object, about: &str) -> Parameter {
     let required = if matches!(place, ParameterIn::Path) { Required::True } else { Required::False };
-    let schema = ObjectBuilder::new().schema_type(kind).build();
     ParameterBuilder::new()
         .name(name)
         .parameter_in(place)
