@@ -35,6 +35,7 @@ mod progress;
 mod record;
 mod retention;
 mod serve;
+mod signals;
 mod spawn;
 mod store;
 mod sweep;

@@ -11,7 +11,6 @@ use sage_api::home::{Address, DEFAULT_PORT, Home, ManagerFolder};
 use sage_api::socket;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::arrivals::Arrivals;
@@ -23,6 +22,7 @@ use crate::jobs::{JobError, JobOptions, Jobs};
 use crate::lock::{Lock, NoLock};
 use crate::log::Log;
 use crate::retention::{self, Retention};
+use crate::signals::Signals;
 use crate::store::{Store, StoreError};
 
 /// How many jobs run at once, if nothing else is said.
@@ -163,10 +163,7 @@ pub fn serve(options: Options) -> Result<(), ServeError> {
 
 async fn run(options: Options, manager: &ManagerFolder, log: &Log) -> Result<(), ServeError> {
     let wrong = |source| ServeError::Folder { folder: manager.path().to_owned(), source };
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // Its terminal may be closed.
-    let _hang_up = signal(SignalKind::hangup())?;
+    let signals = Signals::read()?;
     let auth = Auth::open(manager).map_err(wrong)?;
     let store = Store::open(manager)?;
     let arrivals = Arrivals::new()?;
@@ -192,10 +189,12 @@ async fn run(options: Options, manager: &ManagerFolder, log: &Log) -> Result<(),
         tokio::join!(server.serve_tcp(tcp), server.serve_socket(unix), retention::run(jobs.clone()));
     };
     let ended = async {
-        let mut signalled = async || {
-            tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
+        // Without signals, a request can end it.
+        let signalled = async || match signals.end().await {
+            Ok(name) => name,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "signals cannot be read");
+                std::future::pending().await
             }
         };
         let how = tokio::select! {

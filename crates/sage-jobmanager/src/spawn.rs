@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::{self, Signal};
+use nix::sys::signal::{self, SigSet, Signal};
 use nix::sys::wait::waitpid;
 use nix::unistd::{self, Pid};
 use sage_api::home::JobFolder;
@@ -43,9 +43,16 @@ pub(crate) fn spawn(
     command.current_dir(files.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     // SAFETY: it makes one system call.
     unsafe { command.pre_exec(|| unistd::setsid().map(drop).map_err(Into::into)) };
+    unblock(&mut command);
     folder::note_starting(files)?;
     // It is waited for by whoever opens its pid.
     Ok(command.spawn()?.id())
+}
+
+/// Has no signal blocked in what is started, as those are that the daemon reads.
+fn unblock(command: &mut Command) {
+    // SAFETY: it makes one system call.
+    unsafe { command.pre_exec(|| SigSet::empty().thread_set_mask().map_err(Into::into)) };
 }
 
 /// Has a job's cleanups run whose reaper and warden are gone; returns what failed, in words. Takes as long as they do.
@@ -64,6 +71,7 @@ pub(crate) fn clean(
     command.envs(PASSED_ON.iter().filter_map(|name| Some((name, env::var_os(name)?))));
     command.envs(variables);
     command.current_dir(files.path()).stdin(Stdio::null()).stderr(log);
+    unblock(&mut command);
     let ended = command.output()?;
     if !ended.status.success() {
         return Err(io::Error::other(format!("{}", ended.status)));
