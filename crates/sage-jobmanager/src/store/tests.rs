@@ -67,6 +67,9 @@ fn a_page_of_a_hundred_thousand_jobs_takes_milliseconds_whatever_is_asked() {
         ("of a state that no job is in", asked(&[State::Running], "", None), 0, 0),
         ("of two states", asked(&[State::Failed, State::Succeeded], "", None), most, 101),
         ("by a name", asked(&[], "JOB 99", None), 1111, 101),
+        ("by a name that one has", asked(&[], "job 1 of", None), 1, 1),
+        ("by a name that nobody has", asked(&[], "nobody", Some(90_000)), 0, 0),
+        ("by what would be a pattern", asked(&[], "job_1%", None), 0, 0),
         ("by a name and a state", asked(&[State::Failed], "JOB 99", None), 22, 22),
     ];
     for (what, asked, total, count) in cases {
