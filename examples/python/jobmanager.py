@@ -86,18 +86,25 @@ def read(job: str, port: int) -> int:
     """How many documents a job has read, as its report tells."""
     shown = told("job", "show", "--port", str(port), job)
     operators = [operator for report in shown["reports"] for operator in report["operators"]]
-    return next(operator["records_out"] for operator in operators if operator["name"] == "read")
+    return most_read(operators)
+
+
+def most_read(operators: list[dict[str, Any]]) -> int:
+    """How many documents the operator has taken that reads them: with those behind it, in Python."""
+    return max((one["records_in"] for one in operators if one["name"].split(" ")[0] == "read"), default=0)
 
 
 def half_way(job: str, port: int) -> None:
     """Watches a job, and drains it when it has read some documents."""
     watching = [sys.executable, "-m", "sage", "job", "watch", "--json", "--refresh", "0.1", "--port", str(port), job]
+    is_drained = False
     with subprocess.Popen(watching, stdout=subprocess.PIPE, text=True) as watched:
         assert watched.stdout is not None
         for line in watched.stdout:
             figures = [one for of in json.loads(line)["figures"] for one in of["figures"]["metrics"]["operators"]]
-            so_far = max((operator["records_out"] for operator in figures if operator["name"] == "read"), default=0)
-            if so_far >= SOME:
+            so_far = most_read(figures)
+            if so_far >= SOME and not is_drained:
+                is_drained = True
                 print(f"{so_far} documents are read: draining it")
                 sage("job", "drain", "--port", str(port), job)
     shown = told("job", "show", "--port", str(port), job)

@@ -20,12 +20,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sage import JobFailed, LocalEnvironment, Report, Service
+from sage import BatchFunction, JobFailed, LocalEnvironment, RemoteEnvironment, Report, Service
 from sage.services import Answer, Chunker, Embedder, Passage, VectorStore, documents, read_document
 
 #: Asked when no folder is given.
@@ -112,7 +111,20 @@ class Notes:
         print(f"A: {answer.text}\n   {answer.path}:{answer.first_line}{last}\n")
 
 
-def declare(env: LocalEnvironment, arguments: argparse.Namespace, notes: Notes) -> None:
+class Walk(BatchFunction):
+    """The paths of the documents. It is made where the job runs, so that the job may run anywhere."""
+
+    def __init__(self, folder: Path, extensions: list[str], notes: Notes) -> None:
+        self.notes = notes
+        self.paths = documents(folder, extensions, on_error=notes.pass_over)
+
+    def execute(self) -> str | None:
+        path = next(self.paths, None)
+        self.notes.all_read = path is None
+        return path
+
+
+def declare(env: LocalEnvironment | RemoteEnvironment, arguments: argparse.Namespace, notes: Notes) -> None:
     """Declares the services and the stream."""
     embedder = env.service("embedder", Embedder)
     store = env.service("store", VectorStore, after=[embedder])
@@ -120,10 +132,6 @@ def declare(env: LocalEnvironment, arguments: argparse.Namespace, notes: Notes) 
     folder: Path = arguments.folder
     workers: str | None = arguments.workers
     chunker = Chunker()
-
-    def walk() -> Iterator[str]:
-        yield from documents(folder, arguments.ext, on_error=notes.pass_over)
-        notes.all_read = True
 
     def read(path: str) -> Document:
         try:
@@ -156,7 +164,7 @@ def declare(env: LocalEnvironment, arguments: argparse.Namespace, notes: Notes) 
         return arguments.question if stored and notes.all_read else []
 
     (
-        env.from_batch(walk(), name="walk")
+        env.from_batch(Walk, folder, arguments.ext, notes, name="walk")
         .map(read, name="read", workers=workers)
         .filter(note, name="note")
         .flatmap(lambda document: chunker.chunks(document.name, document.text), name="chunk", workers=workers)

@@ -54,7 +54,7 @@ pub struct Host {
 pub fn main(arguments: impl IntoIterator<Item = OsString>, host: &Host) -> u8 {
     match Sage::try_parse_from(arguments) {
         Ok(Sage { command: Command::Run(args) }) => run::run(&args, host.python.as_deref()),
-        Ok(Sage { command: Command::Job(args) }) => job::run(&args),
+        Ok(Sage { command: Command::Job(args) }) => job::run(&args, host.python.as_deref()),
         Ok(Sage { command: Command::Jobmanager(args) }) => jobmanager::run(&args, host),
         Ok(Sage { command: Command::Doctor(args) }) => doctor::run(&args, host),
         Err(error) => {

@@ -1,6 +1,6 @@
 //! `sage job`: submits jobs to a job manager, lists and shows them, and tells them to end.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use sage_api::client::{Action, Client, ClientError};
@@ -70,8 +70,8 @@ enum Verb {
     Info,
 }
 
-pub(crate) fn run(args: &Args) -> u8 {
-    match asked(args) {
+pub(crate) fn run(args: &Args, python: Option<&Path>) -> u8 {
+    match asked(args, python) {
         Ok(code) => code,
         Err(error) => output::failed(&error, args.json),
     }
@@ -94,10 +94,10 @@ enum JobError {
     Gone,
 }
 
-fn asked(args: &Args) -> Result<u8, JobError> {
+fn asked(args: &Args, python: Option<&Path>) -> Result<u8, JobError> {
     let (client, json) = (args.place.client()?, args.json);
     match &args.verb {
-        Verb::Submit(args) => return submit::run(&client, args, json),
+        Verb::Submit(args) => return submit::run(&client, args, python, json),
         Verb::List(args) => list::run(&client, args, json)?,
         Verb::Monitor(args) => list::monitor(&client, args, json)?,
         Verb::Show(args) => show::run(&client, args, json)?,

@@ -23,7 +23,8 @@ pub(super) struct Args {
     #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
     variables: Vec<String>,
 
-    /// The interpreter for a Python program [default: that of the active virtual environment, or python3]
+    /// The interpreter for a Python program [default: the one that `sage` came with, that of the active virtual
+    /// environment, or python3]
     #[arg(long, value_name = "PATH")]
     python: Option<PathBuf>,
 
@@ -39,8 +40,9 @@ pub(super) struct Args {
     program: Vec<OsString>,
 }
 
-pub(super) fn run(client: &Client, args: &Args, json: bool) -> Result<u8, JobError> {
-    let record = client.submit(&request(args)?)?;
+/// `python` is the interpreter that hosts this command, if one does.
+pub(super) fn run(client: &Client, args: &Args, python: Option<&Path>, json: bool) -> Result<u8, JobError> {
+    let record = client.submit(&request(args, python)?)?;
     if !args.wait {
         if json {
             output::object(&record);
@@ -63,7 +65,7 @@ pub(super) fn run(client: &Client, args: &Args, json: bool) -> Result<u8, JobErr
     follow::until_over(client, &record.id, json)
 }
 
-fn request(args: &Args) -> Result<JobRequest, JobError> {
+fn request(args: &Args, host: Option<&Path>) -> Result<JobRequest, JobError> {
     let text = |text: OsString| text.into_string().map_err(|text| JobError::NotText(text.display().to_string()));
     let mut words = args.program.iter().cloned().map(text);
     let program = words.next().transpose()?.unwrap_or_default();
@@ -76,7 +78,7 @@ fn request(args: &Args) -> Result<JobRequest, JobError> {
         return Err(JobError::NoFile(program.into()));
     }
     let name = args.name.clone().unwrap_or_else(|| name_of(Path::new(&program)));
-    let python = args.python.as_ref().map(|python| folder.join(python));
+    let python = args.python.as_deref().or(host).map(|python| folder.join(python));
     let program = Program::File { path, arguments, python };
     let limits: Limits = args.limits.limits();
     Ok(JobRequest { name, program, folder, variables: variables(&args.variables)?, autostop: true, limits })

@@ -78,7 +78,7 @@ impl Jobs {
         }
         if record.state.is_over() {
             let (state, word) = (record.state.word(), action.word());
-            return Err(JobError::Conflict(format!("the job is {state}: what is over cannot be {word}")));
+            return Err(JobError::Conflict(format!("the job is over ({state}), and cannot be {word} any more")));
         }
         if matches!(action, Action::Pause | Action::Resume) {
             let word = action.word();
