@@ -5,6 +5,7 @@ mod adopt;
 mod kills;
 mod life;
 mod records;
+mod reused;
 mod stream;
 mod verbs;
 
