@@ -3,43 +3,32 @@
 //! It waits for events alone: a line of the reaper, its end (by a descriptor of its process), a request, or something
 //! new in the job's folder while the reaper does not listen yet.
 
+mod figures;
+mod reaped;
+
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use sage_api::api::{FiguresNow, FiguresOf};
 use sage_api::home::JobFolder;
 use sage_api::message::{FromReaper, ToReaper, VERSION};
 use sage_api::outcome::{ProgramEnd, ReaperIs};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::figures::Asking;
 use super::Jobs;
 use crate::link::Link;
 use crate::live::{Live, ToJob};
 use crate::process::Opened;
 use crate::progress::read_events;
-use crate::sweep::{Swept, processes_of, sweep};
+use crate::sweep::processes_of;
 use crate::{folder, record, spawn};
-
-/// How long a warden may take to end what a reaper that is gone has left.
-const WARDEN: Duration = Duration::from_secs(10);
-
-/// As long as it may take if it removes what the job has made outside of itself.
-const CLEANING: Duration = Duration::from_secs(600);
 
 /// How long lines of a reaper that is gone are read.
 const REST: Duration = Duration::from_secs(2);
-
-/// How long jobs may take to answer with figures.
-const FIGURES: Duration = Duration::from_secs(2);
-
-/// How often figures are asked for while somebody watches them.
-const EACH_FIGURES: Duration = Duration::from_millis(250);
 
 /// When a reaper that has hung up is dialled again: first, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -57,19 +46,6 @@ struct Supervisor<'j> {
     events: u64,
     figures: Asking,
     is_adopting: bool,
-}
-
-/// The figures that are being asked for.
-#[derive(Default)]
-struct Asking {
-    request: u64,
-    /// How many jobs have not answered.
-    missing: usize,
-    until: Option<Instant>,
-    answers: Vec<FiguresOf>,
-    waiting: Vec<oneshot::Sender<FiguresNow>>,
-    /// When they are asked for next, if somebody watches.
-    next: Option<Instant>,
 }
 
 impl Jobs {
@@ -262,14 +238,8 @@ impl<'j> Supervisor<'j> {
                 self.note_progress();
             }
             FromReaper::Output { output } => self.live.seen.send_modify(|seen| seen.output = seen.output.max(output)),
-            FromReaper::Figures { request, job, figures } if request == self.figures.request => {
-                self.figures.answers.push(FiguresOf { id: job, figures: *figures });
-                self.figures.missing = self.figures.missing.saturating_sub(1);
-                if self.figures.missing == 0 {
-                    self.answer();
-                }
-            }
-            FromReaper::Figures { .. } | FromReaper::Here { .. } => {}
+            FromReaper::Figures { request, job, figures } => self.figures_come(request, job, *figures),
+            FromReaper::Here { .. } => {}
         }
     }
 
@@ -309,17 +279,8 @@ impl<'j> Supervisor<'j> {
                 }
                 return;
             }
-            ToJob::Figures(answer) => {
-                self.figures.waiting.push(answer);
-                if self.figures.until.is_none() {
-                    self.ask().await;
-                }
-                return;
-            }
-            ToJob::WatchFigures => {
-                self.figures.next.get_or_insert_with(Instant::now);
-                return;
-            }
+            ToJob::Figures(answer) => return self.ask_for(answer).await,
+            ToJob::WatchFigures => return self.figures.watch(),
         };
         let is_told = match &mut self.link {
             Some(link) => link.tell(told).await.is_ok(),
@@ -329,136 +290,6 @@ impl<'j> Supervisor<'j> {
             self.held.push(told);
         }
     }
-
-    /// Some time has come: for new figures, or for doing without those that are missing.
-    async fn ask_or_answer(&mut self) {
-        if self.figures.until.is_some() {
-            self.answer();
-        } else if self.live.figures.receiver_count() > 0 {
-            self.ask().await;
-        } else {
-            self.figures.next = None;
-        }
-    }
-
-    async fn ask(&mut self) {
-        let asking = &mut self.figures;
-        asking.request += 1;
-        asking.answers.clear();
-        asking.missing = self.live.known().progress.live_jobs();
-        asking.until = Some(Instant::now() + FIGURES);
-        let told = match &mut self.link {
-            Some(link) if asking.missing > 0 => link.tell(ToReaper::Figures { request: asking.request }).await.is_ok(),
-            _ => false,
-        };
-        if !told {
-            self.answer();
-        }
-    }
-
-    fn answer(&mut self) {
-        let asking = &mut self.figures;
-        asking.until = None;
-        if asking.next.is_some() {
-            asking.next = Some(Instant::now() + EACH_FIGURES);
-        }
-        // What comes later is no answer any more.
-        asking.request += 1;
-        let mut jobs = std::mem::take(&mut asking.answers);
-        let known = self.live.known();
-        jobs.sort_by_key(|of| known.progress.jobs().iter().position(|job| job.id == of.id));
-        drop(known);
-        let now = FiguresNow { jobs };
-        for waiting in asking.waiting.drain(..) {
-            // Nobody may wait for it any more.
-            let _ = waiting.send(now.clone());
-        }
-        if self.live.figures.receiver_count() > 0 && !now.jobs.is_empty() {
-            self.live.figures.send_replace(Arc::new(now));
-        }
-    }
-
-    /// The reaper has ended: what has become of the job.
-    async fn ended(mut self) -> ProgramEnd {
-        // What it has said before, and what it has written.
-        let rest = Instant::now() + REST;
-        while let Some(link) = &mut self.link {
-            match tokio::time::timeout_at(rest, link.next()).await {
-                Ok(Ok(Some(line))) => self.hear(line),
-                _ => self.link = None,
-            }
-        }
-        if self.warden.is_none() {
-            let warden = self.reaper_is().and_then(|is| is.warden);
-            self.warden = warden.and_then(|warden| Opened::recorded(&warden).ok().flatten());
-        }
-        // Even if there is an outcome: nothing of the job lives when it is said to be over.
-        let patience = if self.files.cleanups().exists() { CLEANING } else { WARDEN };
-        if let Some(warden) = self.warden.take()
-            && timeout(patience, warden.ended()).await.is_err()
-        {
-            tracing::error!(job = %self.live.spec.id, "its warden does not end, and is killed");
-            if warden.signal(Signal::SIGKILL).is_ok() {
-                warden.ended().await;
-            }
-        }
-        self.catch_up(u64::MAX);
-        let end = match folder::outcome(&self.files) {
-            Some(end) => end,
-            None => self.lost().await,
-        };
-        self.answer();
-        self.is_known();
-        end
-    }
-
-    /// Removes what the job has made outside of itself, as its reaper would have done; what failed, in words.
-    async fn clean(&self) -> Vec<String> {
-        if !self.files.cleanups().exists() {
-            return Vec::new();
-        }
-        let spec = &self.live.spec;
-        // Those that are gone with an earlier job manager are done without.
-        let variables = self.jobs.table().values.of(&spec.id, &spec.variables).unwrap_or_default();
-        let (sage, files) = (self.jobs.0.options.sage.clone(), self.files.clone());
-        let cleaned = tokio::task::spawn_blocking(move || spawn::clean(&sage, &files, &variables)).await;
-        cleaned.map_err(io::Error::other).flatten().unwrap_or_else(|error| {
-            vec![format!("what it has made outside of itself: `sage run --cleanup` failed: {error}")]
-        })
-    }
-
-    /// Nobody has said how it ended: ends what is left of it, and says so.
-    async fn lost(&self) -> ProgramEnd {
-        let Swept { ended, mut left } = sweep(&self.live.spec.id).await;
-        left.extend(self.clean().await);
-        tracing::warn!(job = %self.live.spec.id, ?ended, ?left, "its reaper is gone without an outcome");
-        let end = if self.files.reaper().exists() || !left.is_empty() {
-            let why = "the process that watched it was killed, and nobody saw how it ended";
-            record::lost(why.to_owned(), ended, left)
-        } else {
-            // It says who it is before it starts anything.
-            let why = format!("its reaper ended before it started the program{}", last_line(&self.files.reaper_log()));
-            record::not_started(sage::Outcome::Failed, why)
-        };
-        let (files, written) = (self.files.clone(), end.clone());
-        let write = move || folder::write_json(&files.outcome(), &written);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
-            // The next job manager finds the same.
-            tracing::error!(job = %self.live.spec.id, %error, "its outcome cannot be written");
-        }
-        end
-    }
-}
-
-/// The last line of a short file, behind a colon.
-fn last_line(path: &Path) -> String {
-    let mut text = Vec::new();
-    if let Ok(file) = File::open(path) {
-        // What cannot be read is not said.
-        let _ = file.take(64 << 10).read_to_end(&mut text);
-    }
-    let text = String::from_utf8_lossy(&text);
-    text.lines().next_back().map(|line| format!(": {line}")).unwrap_or_default()
 }
 
 /// In a line, why a job that is not over does not run.
@@ -472,13 +303,6 @@ fn why_not_running(state: sage_api::job::State) -> Option<String> {
         _ => return None,
     };
     Some(words.to_owned())
-}
-
-impl Asking {
-    /// When something is to be done.
-    fn due(&self) -> Option<Instant> {
-        self.until.or(self.next)
-    }
 }
 
 async fn next(link: &mut Option<Link>) -> io::Result<Option<FromReaper>> {
