@@ -11,6 +11,7 @@ from itertools import dropwhile
 from typing import TYPE_CHECKING
 
 from ._arguments import shown
+from ._own_threads import system_numbers
 
 if TYPE_CHECKING:
     from traceback import FrameSummary
@@ -56,6 +57,18 @@ def where_stuck(thread: int, besides: tuple[str, ...] = ()) -> str | None:
     if besides and all(call.filename.startswith((_PACKAGE, *besides)) for call in stack):
         return None
     return programs_part(stack)
+
+
+def running(most: int) -> list[tuple[int, str]]:
+    """The threads that run Python code, ``most`` at most, but for the one that asks: the number that the system has for
+    each, and its stack."""
+    numbers = {thread.ident: thread.native_id for thread in threading.enumerate()} | system_numbers
+    asks, found = threading.get_ident(), []
+    for thread in sys._current_frames():
+        number, stack = numbers.get(thread), None if thread == asks else where_stuck(thread)
+        if number and stack and len(found) < most:
+            found.append((number, stack))
+    return found
 
 
 def programs_part(stack: list[FrameSummary]) -> str:

@@ -216,3 +216,25 @@ def test_a_job_goes_on_where_nobody_listens(there: str, tmp_path: Path, monkeypa
     records = env.from_batch([1]).map(Plus).collect()
     env.submit(autostop=True)
     assert records == [2]
+
+
+def test_where_the_threads_of_a_job_are_is_told_with_their_python_stacks(reaper: Reaper) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    def stuck_here(n: int) -> int:
+        inside.set()
+        go.wait()
+        return n
+
+    env = LocalEnvironment("stuck")
+    env.from_batch([1]).map(stuck_here).sink(print, name="told")
+    env.submit()
+    assert inside.wait(60)
+    reaper.say({"figures": {"request": 7}})
+    figures = reaper.until(lambda said: "figures" in said)["figures"]
+    assert figures["request"] == 7
+    threads = figures["figures"]["threads"]
+    assert [thread for thread in threads if thread["stack"] and "in stuck_here" in thread["stack"]], threads
+    assert not any(thread["name"] in ("sage-commands", "sage-changes", "sage-figures") for thread in threads)
+    go.set()
+    env.close()

@@ -27,3 +27,4 @@ mod threads;
 
 pub use cleanup::ExternalCleanup;
 pub use report::{Reporter, Reporting, SOCKET_VARIABLE, ToldJob, run, submit};
+pub use threads::threads_of_this_process;

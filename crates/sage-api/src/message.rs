@@ -109,6 +109,8 @@ pub const MOST_THREADS: usize = 64;
 /// Where a thread is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadNow {
+    /// Its number in the system.
+    pub number: u32,
     /// Its name, 15 bytes at most: the begin of the name of the task that it works for, say.
     pub name: String,
     /// What the system says of it, in words.

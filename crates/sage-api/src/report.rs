@@ -90,7 +90,7 @@ impl Reporter {
     /// # Errors
     /// Nobody listens, or there are no more threads or descriptors. The job can go on untold.
     pub fn begins(&self, job: &JobView) -> io::Result<Reporting> {
-        self.begins_with(job, threads::of_this_process)
+        self.begins_with(job, threads::threads_of_this_process)
     }
 
     /// As [`Self::begins`], with what tells where the threads of the process are, for figures. It runs on a thread of its

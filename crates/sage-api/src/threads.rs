@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::message::{MOST_THREADS, ThreadNow};
 
-/// The threads of this process, but for the one that asks and those that tell of jobs.
-pub(crate) fn of_this_process() -> Vec<ThreadNow> {
+/// Where the threads of this process are, as the system tells it: all but those that tell of jobs, 64 at most.
+pub fn threads_of_this_process() -> Vec<ThreadNow> {
     let Ok(threads) = fs::read_dir("/proc/self/task") else { return Vec::new() };
     let threads = threads.flatten().filter_map(|thread| look(&thread.path()));
     threads.filter(|thread| !OWN.contains(&thread.name.as_str())).take(MOST_THREADS).collect()
@@ -17,6 +17,7 @@ pub(crate) const OWN: [&str; 3] = ["sage-commands", "sage-changes", "sage-figure
 
 /// `None` if it has ended meanwhile.
 fn look(thread: &Path) -> Option<ThreadNow> {
+    let number = thread.file_name()?.to_str()?.parse().ok()?;
     let name = fs::read_to_string(thread.join("comm")).ok()?.trim_end().to_owned();
     let stat = fs::read_to_string(thread.join("stat")).ok()?;
     let state = stat.rsplit_once(')')?.1.trim_start().chars().next()?;
@@ -29,5 +30,5 @@ fn look(thread: &Path) -> Option<ThreadNow> {
         (_, Some(wait)) => format!("waits ({wait})"),
         _ => "waits".to_owned(),
     };
-    Some(ThreadNow { name, state, stack: None })
+    Some(ThreadNow { number, name, state, stack: None })
 }

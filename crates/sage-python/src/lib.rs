@@ -45,6 +45,7 @@ mod rows;
 mod service;
 mod source;
 mod spec;
+mod stacks;
 mod stage;
 mod states;
 mod steps;

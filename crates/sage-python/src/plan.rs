@@ -16,6 +16,7 @@ use crate::job::{Job, check_process};
 use crate::kafka::Offsets;
 use crate::service::{Handle, PythonService};
 use crate::spec::Seconds;
+use crate::stacks;
 use crate::steps::{Step, declare};
 use crate::thread::{Scope, attach};
 use crate::workers::Workers;
@@ -129,7 +130,8 @@ pub(crate) fn start(
     let job = py.detach(|| {
         let handle = prepared.start()?;
         // A job that cannot be told of goes on untold.
-        let reporting = reporter.zip(view).and_then(|(reporter, view)| reporter.begins(&view).ok());
+        let reporting =
+            reporter.zip(view).and_then(|(reporter, view)| reporter.begins_with(&view, stacks::threads).ok());
         Ok((handle, reporting))
     });
     let job = job.map_err(refused)?;
