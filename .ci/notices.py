@@ -38,6 +38,9 @@ BUNDLED = {
 #: Crates that have no text in them, and the crate of the same authors whose text it is.
 SAME_AUTHORS = {"rdkafka-sys": "rdkafka"}
 
+#: Crates that have none and are given on the terms of the Apache licence, whose text names no authors: it is ours too.
+APACHE = {"maud"}
+
 
 def cargo(*arguments: str) -> str:
     """What a command of cargo prints."""
@@ -86,9 +89,12 @@ def notices() -> str:
         texts = texts_of(name, Path(package["manifest_path"]).parent)
         if name not in texts:
             other = by_name.get(SAME_AUTHORS.get(name, ""))
-            if other is None:
+            if name in APACHE and "Apache-2.0" in (package["license"] or ""):
+                texts[name] = read(ROOT / "LICENSE-APACHE")
+            elif other is None:
                 sys.exit(f"{name} {version} has no text of its licence ({package['license']}); see .ci/notices.py")
-            texts[name] = texts_of(other["name"], Path(other["manifest_path"]).parent)[other["name"]]
+            else:
+                texts[name] = texts_of(other["name"], Path(other["manifest_path"]).parent)[other["name"]]
         terms, home = package["license"] or "see below", package["repository"] or ""
         table.append(f"{name} {version}: {terms}\n    {home}".rstrip())
         for owner, text in texts.items():

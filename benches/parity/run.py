@@ -173,6 +173,8 @@ def ran(file: Path, folder: Path, facts: dict[str, Any], log: Path | None) -> En
             (place / made).mkdir()
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("SAGE", "PYTHON"))}
         environment |= {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "PYTHONIOENCODING": "utf-8"}
+        # Some start `python3`, as in a virtual environment that is active.
+        environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), environment.get("PATH", os.defpath)])
         with (place / "out").open("wb") as out, (place / "err").open("wb") as err:
             start = time.monotonic()
             process = subprocess.Popen(
