@@ -17,8 +17,9 @@ from ._plan import plan
 from ._remote_jobs import OVER
 from ._scheduler import Started
 
-#: The environment variables that a job has as its program, besides those that the program names.
-_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONUTF8", "PYTHONHASHSEED", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+#: The environment variables that a job has as its program, besides those that the program names. They are few, as a job
+#: that has one cannot be started by a job manager that was started anew.
+_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONUTF8", "PYTHONHASHSEED", "LD_LIBRARY_PATH", "RAY_ADDRESS")
 
 #: What a job may take: see `Limits` of the job manager.
 _LIMITS = ("memory_bytes", "processes", "cpu_ms", "time_ms")
@@ -36,7 +37,7 @@ class RemoteEnvironment(BaseEnvironment):
     of the main module by value; other modules are imported there, from the same places. The job has this program's
     interpreter, folder and arguments, and copies of what its functions refer to: end a stream with a ``sink`` that
     writes to a file, say, as ``collect`` would gather records in another process. Of the environment variables it has
-    those that Python itself reads, such as ``PYTHONPATH``, and those that ``variables`` names. Their values are not
+    ``PYTHONPATH`` and others that Python and Ray read, and those that ``variables`` names. Their values are not
     stored: the job manager refuses to start a job anew whose values it no longer has.
 
     ``limits`` says what a job may take: ``memory_bytes``, ``processes``, ``cpu_ms`` and ``time_ms``. ``config``,
@@ -103,8 +104,6 @@ class RemoteEnvironment(BaseEnvironment):
         if missing:
             raise ValueError(f"`variables` names `{missing[0]}`, and there is no environment variable of that name")
         variables = {name: os.environ[name] for name in (*_VARIABLES, *self.variables) if name in os.environ}
-        # Modules in the program's folder do not get in the way of the package's own: see `_submitted.py`.
-        variables["PYTHONSAFEPATH"] = "1"
         try:
             record = self.client.send(self.serialized(), autostop, variables, self.limits)
         except (NoJobManager, Broken, Refused) as error:

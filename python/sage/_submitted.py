@@ -58,7 +58,10 @@ def _become(header: _payload.Header) -> types.ModuleType:
     sys.path[:] = header.path
     sys.argv[:] = header.argv
     if not header.safe_path:
-        # The job manager's client has set it for this process, so that modules in the folder do not get in the way.
+        # The reaper has set it for this process: modules in the folder were not to be in the way of the package's.
         os.environ.pop("PYTHONSAFEPATH", None)
+    if sys.prefix != sys.base_prefix:
+        # As a shell has it where a virtual environment is active.
+        os.environ["VIRTUAL_ENV"] = sys.prefix
     program = sys.modules["__main__"] = types.ModuleType("__main__")
     return program

@@ -35,8 +35,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon]
 def manager(running: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningDaemon]:
     """That job manager, as this program's; nothing of its jobs is left when a test is over."""
     monkeypatch.setenv("SAGE_HOME", str(running.home))
-    # Jobs import what is in this file.
-    monkeypatch.setenv("PYTHONPATH", os.path.dirname(__file__))
     yield running
     RemoteEnvironment(port=running.port).client.cleanup_all_jobs()
     assert running.left() == []
@@ -284,7 +282,10 @@ except KeyboardInterrupt as interrupt:
 def program(manager: RunningDaemon, tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py"), str(manager.port), str(tmp_path / "gate"), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    variables = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=variables
+    )
 
 
 def test_ctrl_c_drains_the_job_and_the_program_ends_when_it_is_over(
@@ -335,7 +336,6 @@ def test_submit_goes_on_waiting_when_the_job_manager_is_started_anew(
     manager = RunningDaemon(tmp_path / "home")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("SAGE_HOME", str(manager.home))
-        patched.setenv("PYTHONPATH", os.path.dirname(__file__))
         notes = Noted(tmp_path / "notes")
         env = RemoteEnvironment("survives", port=manager.port)
         env.register_service("letters", Letters, notes)
@@ -349,6 +349,11 @@ def test_submit_goes_on_waiting_when_the_job_manager_is_started_anew(
         gate.meet()
         waits.join(60)
         assert ended == [env.env_uuid] and notes.lines == ["initialised", "used", "X", "cleaned, not running"]
+        # What is kept of a job is enough to run it again.
+        assert env.client.continue_job(ended[0])["status"] == "running"
+        gate.meet()
+        gate.meet()
+        assert env.client.until_over(ended[0])["state"] == "succeeded"
     assert manager.end() == 0 and manager.left() == []
 
 
@@ -366,13 +371,13 @@ def test_a_job_has_the_variables_that_were_named_and_no_others(
 ) -> None:
     monkeypatch.setenv("MY_KEY", "secret")
     monkeypatch.setenv("MY_OTHER", "kept")
+    monkeypatch.setenv("PYTHONPATH", "/a/folder")
     env = RemoteEnvironment("variables", port=manager.port, variables=["MY_KEY"])
     names = ["MY_KEY", "MY_OTHER", "SAGE_TOKEN", "PYTHONSAFEPATH", "PYTHONPATH"]
     env.from_batch(names).map(lambda name: f"{name}={os.environ.get(name)}").sink(print)
     job = env.submit(autostop=True)
-    here = os.path.dirname(__file__)
     assert capfd.readouterr().out.splitlines() == [
-        "MY_KEY=secret", "MY_OTHER=None", "SAGE_TOKEN=None", "PYTHONSAFEPATH=None", f"PYTHONPATH={here}",
+        "MY_KEY=secret", "MY_OTHER=None", "SAGE_TOKEN=None", "PYTHONSAFEPATH=None", "PYTHONPATH=/a/folder",
     ]
     kept = [file for file in manager.folder.rglob("*") if file.is_file() and job in str(file)]
     assert kept and not any(b"secret" in file.read_bytes() for file in kept if not file.name.startswith("output"))

@@ -82,7 +82,9 @@ impl Program {
                 let file = found(python).ok_or_else(|| NoProgram::NoInterpreter(python.clone()))?;
                 let arguments = ["-m", "sage.worker", "--job"].map(OsString::from).into_iter();
                 let arguments = arguments.chain([folder.payload().into_os_string()]).collect();
-                Self { arguments, ..Self::new(job.name.clone(), file) }
+                // Modules in the job's folder are not in the way of the package's. `sage.worker` takes it out again.
+                let variables = vec![("PYTHONSAFEPATH", "1".into())];
+                Self { arguments, variables, ..Self::new(job.name.clone(), file) }
             }
         };
         program.folder = Some(job.folder.clone());
