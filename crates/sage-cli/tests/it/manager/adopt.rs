@@ -107,3 +107,30 @@ fn a_job_whose_start_was_noted_and_never_came_is_said_not_to_have_started() {
     assert_eq!(again.restart_count, 1);
     assert_eq!(daemon.until_over(&second.id).state, State::Succeeded);
 }
+
+#[test]
+fn contract_21_whoever_has_the_number_of_a_reaper_that_is_gone_is_left_alone() {
+    let user = User::new();
+    let daemon = user.daemon(&[]);
+    let job = daemon.submit(&user.counting(&["pace=1"])).id;
+    daemon.until_state(&job, State::Running);
+    let mut reaper = daemon.client.job(&job).expect("there is one").reaper.expect("it is started");
+    daemon.kill();
+    let warden = reaper.warden.clone().expect("there is one");
+    // Stopped, it does not see the other's end, and nobody writes an outcome.
+    for (pid, signal) in
+        [(warden.pid, Signal::SIGSTOP), (reaper.process.pid, Signal::SIGKILL), (warden.pid, Signal::SIGKILL)]
+    {
+        kill(Pid::from_raw(pid.cast_signed()), signal).expect("it is there");
+    }
+    // As if the system had given both numbers again: to a process of this test, which began at another time.
+    let mut innocent = std::process::Command::new("sleep").arg("1000").spawn().expect("it runs");
+    reaper.process.pid = innocent.id();
+    reaper.warden = Some(sage_api::outcome::Process { pid: innocent.id(), ..warden });
+    fs::write(user.manager().job(&job).reaper(), serde_json::to_vec(&reaper).unwrap()).unwrap();
+    let daemon = user.daemon(&[]);
+    assert_eq!(daemon.until_over(&job).state, State::Lost);
+    assert!(innocent.try_wait().unwrap().is_none(), "it was ended");
+    innocent.kill().unwrap();
+    innocent.wait().unwrap();
+}
