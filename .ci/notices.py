@@ -35,6 +35,15 @@ BUNDLED = {
     "zstd-sys": {"zstd": "zstd/LICENSE"},
 }
 
+#: What lies in this repository and is others' work: its name and version, its terms and home, and where its text is.
+VENDORED = [
+    (
+        "uPlot 1.6.32",
+        "MIT\n    https://github.com/leeoniya/uPlot",
+        "crates/sage-jobmanager/src/page/static/uplot-LICENSE",
+    )
+]
+
 #: Crates that have no text in them, and the crate of the same authors whose text it is.
 SAME_AUTHORS = {"rdkafka-sys": "rdkafka"}
 
@@ -99,6 +108,9 @@ def notices() -> str:
         table.append(f"{name} {version}: {terms}\n    {home}".rstrip())
         for owner, text in texts.items():
             owners.setdefault(text, []).append(owner)
+    for name, terms, path in VENDORED:
+        table.append(f"{name}: {terms}")
+        owners.setdefault(read(ROOT / path), []).append(name)
     rule = "=" * 80
     parts = [
         "This package is linked with the works below. Each of them is given on the terms that are named beside it; the "

@@ -255,10 +255,10 @@ class Bench:
         if self.wheel is None:
             self.rows.append(rows.missing("p6_wheel", "the limit (no wheel was built: --python)"))
             return
-        self.rows.append(rows.limit("p6_wheel", "MB", Figure(self.wheel.stat().st_size / 1e6), 12))
+        self.rows.append(rows.limit("p6_wheel", "MB", Figure(self.wheel.stat().st_size / 1e6), 20))
         megabytes, packages = installs.weigh(self.pythons["sage"])
         ours = Figure(megabytes)
-        self.rows.append(rows.limit("p6_installed", "MB", ours, 20))
+        self.rows.append(rows.limit("p6_installed", "MB", ours, 60))
         self.rows.append(rows.limit("p6_packages", "packages", Figure(packages), 1))
         for name in self._peers():
             megabytes, packages = installs.weigh(self.pythons[name])
