@@ -17,10 +17,10 @@ use sage_api::outcome::{Process, ReaperIs};
 use super::User;
 
 /// Numbers that are told again by their seed.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self, below: u64) -> u64 {
+    pub(super) fn next(&mut self, below: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -31,11 +31,11 @@ impl Random {
 /// What a program of these jobs writes when it has done all.
 const DONE: &str = "done";
 
-fn rounds() -> u64 {
+pub(super) fn rounds() -> u64 {
     std::env::var("SAGE_KILL_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20)
 }
 
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     std::env::var("SAGE_KILL_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
@@ -150,7 +150,7 @@ fn victims(files: &JobFolder, which: u64) -> Vec<Pid> {
 }
 
 /// The processes of a job, which carry its id.
-fn processes_of(id: &str) -> Vec<String> {
+pub(super) fn processes_of(id: &str) -> Vec<String> {
     let mark = format!("SAGE_JOB_ID={id}");
     let entries = fs::read_dir("/proc").expect("there is /proc").flatten();
     let variables = entries.filter_map(|entry| Some((fs::read(entry.path().join("environ")).ok()?, entry.path())));

@@ -2,6 +2,7 @@
 
 mod access;
 mod adopt;
+mod changed;
 mod kills;
 mod life;
 mod records;
