@@ -13,7 +13,7 @@ use sage_api::message::{Command, Event, Happened, MOST_BYTES, Told};
 const MOST_ENDED: usize = 1000;
 
 /// What has happened to a program so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
     jobs: Vec<EngineJob>,
     started_ms: Option<u64>,

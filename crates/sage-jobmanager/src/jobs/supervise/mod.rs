@@ -30,6 +30,9 @@ use crate::{folder, record, spawn};
 /// How long lines of a reaper that is gone are read.
 const REST: Duration = Duration::from_secs(2);
 
+/// How many bytes of events are read without letting others have their turn.
+const MANY: u64 = 256 << 10;
+
 /// When a reaper that has hung up is dialled again: first, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -185,7 +188,7 @@ impl<'j> Supervisor<'j> {
                 if version != VERSION {
                     tracing::warn!(job = %self.live.spec.id, version, "its reaper is of another version");
                 }
-                self.catch_up(events);
+                self.catch_up(events).await;
                 self.live.seen.send_modify(|seen| seen.output = seen.output.max(output));
             }
             other => {
@@ -213,15 +216,29 @@ impl<'j> Supervisor<'j> {
     }
 
     /// Reads the events of the file up to this length.
-    fn catch_up(&mut self, until: u64) {
-        let Self { live, files, events, .. } = self;
-        let read = read_events(&files.events(), *events, until, &mut |event, _| {
-            live.known().progress.note(&event);
-            true
-        });
+    async fn catch_up(&mut self, until: u64) {
+        let (path, from) = (self.files.events(), self.events);
+        let length = path.metadata().map_or(0, |about| about.len());
+        let mut progress = self.live.known().progress.clone();
+        let read = move || {
+            let read = read_events(&path, from, until, &mut |event, _| {
+                progress.note(&event);
+                true
+            });
+            (progress, read)
+        };
+        // Many take a while, which others are not to wait for.
+        let read = match length.min(until).saturating_sub(from) {
+            ..MANY => Ok(read()),
+            _ => tokio::task::spawn_blocking(read).await,
+        };
         match read {
-            Ok(at) => self.events = at,
-            Err(error) => tracing::warn!(job = %self.live.spec.id, %error, "its events cannot be read"),
+            Ok((progress, Ok(at))) => {
+                self.live.known().progress = progress;
+                self.events = at;
+            }
+            Ok((_, Err(error))) => tracing::warn!(job = %self.live.spec.id, %error, "its events cannot be read"),
+            Err(error) => tracing::error!(job = %self.live.spec.id, %error, "its events were not read"),
         }
         self.note_progress();
     }

@@ -46,7 +46,7 @@ impl Supervisor<'_> {
                 warden.ended().await;
             }
         }
-        self.catch_up(u64::MAX);
+        self.catch_up(u64::MAX).await;
         let end = match folder::outcome(&self.files) {
             Some(end) => end,
             None => self.lost().await,
