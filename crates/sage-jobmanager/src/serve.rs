@@ -125,6 +125,17 @@ fn process(pid: Option<u32>) -> String {
 /// Runs a job manager in this thread, until SIGINT or SIGTERM or a request ends it. Its jobs run on, unless the request
 /// says otherwise: the next job manager of this folder takes them up.
 ///
+/// ```no_run
+/// use sage_jobmanager::{Options, serve};
+///
+/// let home = sage_api::home::Home::find().ok_or("neither SAGE_HOME nor HOME is set")?;
+/// let mut options = Options::new(home, vec!["/usr/local/bin/sage".into()]);
+/// options.limit = 4;
+/// options.ready = Some(Box::new(|address| println!("http://{}", address.http)));
+/// serve(options)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// See [`ServeError`]. Nothing is left then.
 pub fn serve(options: Options) -> Result<(), ServeError> {

@@ -15,12 +15,13 @@ impl Jobs {
         let files = self.files(&live.spec.id);
         let (written, is_written) = (end.clone(), files.outcome().exists());
         let finish = move || {
-            if !is_written && let Err(error) = folder::write_json(&files.outcome(), &written) {
-                tracing::error!(%error, "an outcome cannot be written");
-            }
-            folder::size(files.path())
+            let written = if is_written { Ok(()) } else { folder::write_json(&files.outcome(), &written) };
+            (written, folder::size(files.path()))
         };
-        let bytes = tokio::task::spawn_blocking(finish).await.unwrap_or_default();
+        let (noted, bytes) = tokio::task::spawn_blocking(finish).await.unwrap_or((Ok(()), 0));
+        if let Err(error) = noted {
+            tracing::error!(job = %live.spec.id, %error, "its outcome cannot be written");
+        }
         let mut record = live.record();
         record::end(&mut record, end);
         live.known().record = record.clone();

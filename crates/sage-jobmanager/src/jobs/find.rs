@@ -38,7 +38,8 @@ impl Jobs {
             return Err(not_found());
         }
         let mut table = self.table();
-        let number = job.parse().ok().filter(|_| job.bytes().all(|byte| byte.is_ascii_digit()));
+        // With a zero or a sign in front it is none.
+        let number = job.parse().ok().filter(|number: &u64| number.to_string() == job);
         if let Some(number) = number
             && let Some(record) = table.store.by_number(number)?
         {

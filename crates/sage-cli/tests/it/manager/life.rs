@@ -203,7 +203,7 @@ fn jobs_are_listed_by_state_and_name_page_by_page_and_called_by_number_and_prefi
     assert_eq!(page("succeeded", "alpha", None, None), (vec![3, 1], 2, None));
     assert_eq!(daemon.record(&ids[1][..8]).number, 2);
     assert_eq!(daemon.record("3").id, ids[2]);
-    for nobody in ["9", "zzzz", "..", &ids[0][..3], "%00"] {
+    for nobody in ["9", "01", "+1", "zzzz", "..", &ids[0][..3], "%00"] {
         assert_eq!(refused(daemon.client.job(nobody)).0, 404, "{nobody}");
     }
     let unknown = Filter { states: "happy".to_owned(), ..Filter::default() };
