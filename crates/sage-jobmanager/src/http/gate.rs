@@ -65,6 +65,14 @@ pub(super) async fn gate(State(app): State<App>, request: Request, next: Next) -
         Ok(request) => next.run(request).await,
         Err(refused) => refused.into_response(),
     };
+    // What is refused before a route has it, such as a path that is no text.
+    let is_ours = response.extensions().get::<Refused>().is_some();
+    let response = match response.status().is_client_error() && !is_ours {
+        true => {
+            Refused::new(response.status(), "malformed", "the path is not understood: it is no UTF-8").into_response()
+        }
+        false => response,
+    };
     let mut response = match response.extensions().get::<Refused>() {
         Some(refused) if shows_pages => refused.page(),
         _ => response,

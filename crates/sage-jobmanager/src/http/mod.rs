@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
 use sage_api::api::Running;
@@ -99,6 +100,8 @@ pub(crate) fn router(app: App) -> Router {
         .method_not_allowed_fallback(async || {
             Refused::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this is not done with this method")
         })
+        // The layer has read the body by then, with limits of its own.
+        .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(app.clone(), gate::gate))
         .with_state(app)
 }

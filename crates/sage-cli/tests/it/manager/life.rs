@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::{Signal, kill};
 use sage_api::api::{Running, Shutdown};
 use sage_api::client::{Action, Filter};
-use sage_api::job::State;
+use sage_api::job::{Program, State};
 use sage_api::outcome::Process;
 
 use super::{User, refused};
@@ -148,6 +148,27 @@ fn a_job_is_deleted_with_its_folder_and_one_that_runs_only_by_force() {
 }
 
 #[test]
+fn a_payload_of_many_megabytes_is_kept_as_it_is_for_the_job_alone() {
+    let user = User::new();
+    let daemon = user.daemon(&[]);
+    let mut request = user.shell("");
+    // Three bytes for each four characters.
+    let payload = "AAEC/v//".repeat(3 << 20);
+    request.program = Program::Environment { python: "/bin/true".into(), payload };
+    let job = daemon.submit(&request);
+    assert_eq!(daemon.until_over(&job.id).state, State::Succeeded);
+    let files = user.manager().job(&job.id);
+    let kept = fs::read(files.payload()).expect("it is there");
+    assert_eq!(kept.len(), 18 << 20);
+    assert!(kept.chunks(6).all(|chunk| chunk == [0, 1, 2, 0xfe, 0xff, 0xff]));
+    assert_eq!(files.payload().metadata().expect("it is there").permissions().mode() & 0o777, 0o600);
+    // Nowhere else.
+    let spec = daemon.client.job(&job.id).expect("there is one").spec;
+    assert_eq!(spec.program, Program::Environment { python: "/bin/true".into(), payload: String::new() });
+    assert!(fs::metadata(files.spec()).expect("it is there").len() < 1000);
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_in_words() {
     let user = User::new();
     let daemon = user.daemon(&[]);
@@ -164,7 +185,7 @@ fn what_makes_no_sense_is_refused_in_words() {
         (&|it| drop(it.variables.insert("SAGE_JOB_ID".to_owned(), String::new())), "is set by the job manager"),
         (
             &|it| {
-                it.program = sage_api::job::Program::Environment { python: "/bin/sh".into(), payload: "%".to_owned() };
+                it.program = Program::Environment { python: "/bin/sh".into(), payload: "%".to_owned() };
             },
             "is no base64",
         ),
