@@ -5,7 +5,7 @@ NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
 .PHONY: help demo demo-jobmanager demo-ray logs test test-kafka test-python test-install test-page test-ray wheel python parity
-.PHONY: parity-page check bench bench-python nextest
+.PHONY: parity-page check bench bench-jobmanager bench-python nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -115,6 +115,10 @@ bench: ## Measure against hand-written loops and a peer; writes target/bench/res
 
 bench-python: .venv/tools ## Measure the Python package against loops and peers; writes target/bench/python.json
 	.venv/bin/python benches/python/run.py
+
+bench-jobmanager: python ## Measure the job manager; writes target/bench/jobmanager.json
+	$(CARGO) build --release --quiet -p sage-cli --bins --examples
+	.venv/bin/python benches/jobmanager/run.py
 
 # The test runner is installed once, where it is missing.
 nextest:

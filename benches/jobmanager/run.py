@@ -12,6 +12,7 @@ import argparse
 import http.client
 import json
 import os
+import socket
 import sqlite3
 import statistics
 import subprocess
@@ -36,13 +37,13 @@ LIMIT = 120
 class Manager:
     """A job manager with a folder of its own."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+        self.folder, self.port = folder, str(port)
         self.environ = {**os.environ, "SAGE_HOME": str(folder)}
-        started = self.sage("jobmanager", "--json", "start", "--port", "0", *options)
+        started = self.sage("jobmanager", "--json", "start", "--port", self.port, *options)
         told = json.loads(started)
         self.at, self.pid = told["daemon"], told["process"]
-        self.token = (folder / "jobmanager/0/token").read_text().strip()
+        self.token = (folder / "jobmanager" / self.port / "token").read_text().strip()
 
     def sage(self, *words: str) -> str:
         done = subprocess.run([SAGE, *words], env=self.environ, capture_output=True, text=True, timeout=LIMIT, check=False)
@@ -94,13 +95,13 @@ class Manager:
 
 
 @contextmanager
-def manager(*options: str) -> Iterator[Manager]:
+def manager(*options: str, port: int = 0) -> Iterator[Manager]:
     with tempfile.TemporaryDirectory() as folder:
-        made = Manager(Path(folder), *options)
+        made = Manager(Path(folder), *options, port=port)
         try:
             yield made
         finally:
-            made.sage("jobmanager", "stop", "--port", "0", "--jobs", "cancel")
+            made.sage("jobmanager", "stop", "--port", made.port, "--jobs", "cancel")
 
 
 def row(name: str, ours: float, unit: str, goal: float, *, note: str = "") -> dict[str, Any]:
@@ -125,6 +126,38 @@ def first_instruction(python: str) -> Iterator[dict[str, Any]]:
                 jobs.over(job)
                 took.append((int(jobs.ask("GET", f"/api/v1/jobs/{job}/output")) - begun) / 1e6)
             yield row(name, statistics.median(took), "ms", goal, note=f"worst {max(took):.0f}")
+
+
+#: What a program for a remote environment does: it says when it submits, and its function when it is called.
+REMOTE = """
+import time
+from sage import RemoteEnvironment
+
+def now(_):
+    print("first", time.time_ns())
+
+for _ in range(15):
+    env = RemoteEnvironment("first", port=PORT)
+    env.from_batch([1]).sink(now)
+    print("begun", time.time_ns())
+    env.submit(autostop=True)
+"""
+
+
+def first_record(python: str) -> Iterator[dict[str, Any]]:
+    """From `submit` of a remote environment to the first call of a function of it, which is to tell the time."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with manager(port=port) as jobs:
+        program = REMOTE.replace("PORT", str(port))
+        done = subprocess.run(
+            [python, "-c", program], env=jobs.environ, capture_output=True, text=True, timeout=LIMIT, check=True
+        )
+        times = [int(line.split()[1]) / 1e6 for line in done.stdout.splitlines()]
+        took = [first - begun for begun, first in zip(times[::2], times[1::2], strict=True)]
+        name = "submit to first call, remote environment"
+        yield row(name, statistics.median(took), "ms", 250, note=f"worst {max(took):.0f}")
 
 
 def idle() -> Iterator[dict[str, Any]]:
@@ -256,6 +289,7 @@ def main() -> int:
     arguments = parser.parse_args()
     measures: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
         "first_instruction": lambda: first_instruction(arguments.python),
+        "first_record": lambda: first_record(arguments.python),
         "idle": idle,
         "event": event_to_client,
         "many": lambda: many(arguments.python),
