@@ -9,6 +9,7 @@ use sage_api::api::{Deleted, EventPage, FiguresNow, Graphs, JobDetail, JobPage, 
 use sage_api::job::{JobRecord, JobRequest, State as JobState};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::task::spawn_blocking;
 
 use super::App;
 use super::answer::Refused;
@@ -61,8 +62,9 @@ pub(super) fn body<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
 }
 
 pub(super) async fn submit(State(app): State<App>, bytes: Bytes) -> Result<Response, Refused> {
-    let request: JobRequest = body(&bytes)?;
-    drop(bytes);
+    // A long one takes a while, which others are not to wait for.
+    let parse = move || body::<JobRequest>(&bytes);
+    let request = spawn_blocking(parse).await.map_err(std::io::Error::other).map_err(JobError::from)??;
     let record = app.jobs.submit(request).await?;
     Ok((StatusCode::CREATED, Json(record)).into_response())
 }

@@ -36,8 +36,8 @@ use crate::jobs::Jobs;
 /// How many streams there are at once.
 const MOST_STREAMS: usize = 64;
 
-/// How many bodies of jobs are read at once.
-const MOST_LARGE: usize = 4;
+/// How many requests of jobs, which may be long, are served at once.
+const MOST_LARGE: usize = 2;
 
 /// What the routes work with.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub(crate) struct Parts {
     pub(crate) started_ms: u64,
     pub(crate) log_folder: PathBuf,
     pub(crate) streams: Arc<Semaphore>,
-    pub(crate) large: Semaphore,
+    pub(crate) large: Arc<Semaphore>,
     /// Who asks for the end, and what becomes of the jobs.
     pub(crate) end: mpsc::Sender<Running>,
     /// Whether the daemon is ending: streams end then.
@@ -86,7 +86,7 @@ impl App {
             started_ms: crate::clock::now_ms(),
             log_folder,
             streams: Arc::new(Semaphore::new(MOST_STREAMS)),
-            large: Semaphore::new(MOST_LARGE),
+            large: Arc::new(Semaphore::new(MOST_LARGE)),
             end,
             is_ending: watch::Sender::new(false),
         }))

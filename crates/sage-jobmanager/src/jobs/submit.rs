@@ -1,12 +1,14 @@
 //! Takes a job: checks what was asked for, writes its folder, and lets it wait for its turn.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sage_api::SOCKET_VARIABLE;
 use sage_api::job::{ID_VARIABLE, JobRecord, JobRequest, JobSpec, Limits, Program};
+use tokio::task::spawn_blocking;
 
 use super::{JobError, Jobs, MOST_WAITING};
 use crate::clock::now_ms;
@@ -27,8 +29,14 @@ impl Jobs {
     /// # Errors
     /// [`JobError::Refused`] says what is wrong with the request; [`JobError::TooMany`] that 10,000 jobs wait; others
     /// that the job manager cannot write.
-    pub(crate) async fn submit(&self, request: JobRequest) -> Result<JobRecord, JobError> {
-        let payload = checked(&request)?;
+    pub(crate) async fn submit(&self, mut request: JobRequest) -> Result<JobRecord, JobError> {
+        // Decoding takes a while, and so may folders on other machines.
+        let check = move || {
+            let payload = checked(&request)?;
+            request.program = request.program.without_payload();
+            Ok::<_, JobError>((request, payload))
+        };
+        let (request, payload) = spawn_blocking(check).await.map_err(io::Error::other)??;
         let number = {
             let mut table = self.table();
             if table.is_closing {
@@ -49,7 +57,7 @@ impl Jobs {
             id: id.clone(),
             number,
             name: request.name,
-            program: request.program.without_payload(),
+            program: request.program,
             folder: request.folder,
             variables: request.variables.keys().cloned().collect(),
             autostop: request.autostop,
@@ -63,7 +71,7 @@ impl Jobs {
             let submitted = folder::submit(&files, &written, payload.as_deref());
             submitted.inspect_err(|_| drop(folder::delete(&files)))
         };
-        tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other)??;
+        spawn_blocking(write).await.map_err(io::Error::other)??;
         let record = {
             let mut table = self.table();
             table.values.keep(&id, request.variables);
