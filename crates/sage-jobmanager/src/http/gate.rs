@@ -37,6 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LONG: usize = 1 << 20;
 
 /// The place of a request of a job, as long as that is served.
+#[derive(Debug)]
 struct Place {
     _permit: OwnedSemaphorePermit,
     is_long: bool,
