@@ -10,7 +10,7 @@ use sage_api::client::{Action, Filter};
 use sage_api::job::{Program, State};
 use sage_api::outcome::Process;
 
-use super::{User, refused};
+use super::{Daemon, User, refused};
 use crate::job::until;
 
 #[test]
@@ -166,6 +166,9 @@ fn a_payload_of_many_megabytes_is_kept_as_it_is_for_the_job_alone() {
     let spec = daemon.client.job(&job.id).expect("there is one").spec;
     assert_eq!(spec.program, Program::Environment { python: "/bin/true".into(), payload: String::new() });
     assert!(fs::metadata(files.spec()).expect("it is there").len() < 1000);
+    // Neither is it kept in memory.
+    let kilobytes = resident_kilobytes(&daemon);
+    assert!(kilobytes <= 40 << 10, "{kilobytes} kB");
 }
 
 #[test]
@@ -273,9 +276,7 @@ fn a_daemon_that_does_nothing_takes_no_time_and_little_memory() {
     let (before, switched) = (ticks(), switches());
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert!(ticks() - before <= 1 && switches() - switched <= 1, "{} ticks", ticks() - before);
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is there");
-    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    let kilobytes = resident_kilobytes(&daemon);
     assert!(kilobytes <= 30 << 10, "{kilobytes} kB");
 }
 
@@ -315,6 +316,12 @@ fn contract_20_a_job_whose_reaper_and_warden_are_killed_is_lost_and_nothing_of_i
     let left = user.marked.processes();
     assert!(left.iter().all(|(pid, _)| *pid == daemon.pid().as_raw()), "{left:?}");
     assert!(user.manager().job(&job.id).outcome().exists());
+}
+
+fn resident_kilobytes(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it lives");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is there");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 fn all_files(folder: &Path) -> Vec<PathBuf> {
