@@ -90,8 +90,9 @@ env.submit(autostop=True)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_go_to_the_program_which_cleans_up(tmp_path: Path, number: signal.Signals, code: int) -> None:
     (tmp_path / "program.py").write_text(JOB)
+    command = [*SAGE, "run", "--json", "program.py"]
     with subprocess.Popen(
-        [*SAGE, "run", "--json", "program.py"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as ran:
         assert ran.stdout is not None and ran.stdout.readline() == "runs\n"
         ran.send_signal(number)
@@ -108,7 +109,7 @@ def test_it_refuses_a_process_with_other_threads(tmp_path: Path) -> None:
 
 
 def test_it_is_light(tmp_path: Path) -> None:
-    loaded = "import sys; from sage._command import itself; print(sorted(name for name in sys.modules if 'sage' in name))"
+    loaded = "import sys; from sage._command import itself; print(sorted(m for m in sys.modules if 'sage' in m))"
     told = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, timeout=60, check=True).stdout
     assert told == "['sage', 'sage._command', 'sage._installed', 'sage._sage']\n"
     took = []

@@ -9,6 +9,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,10 @@ class Reaper:
     def close(self) -> None:
         self.notes.set()
         self._listens.shutdown(socket.SHUT_RDWR)
+        if self._link is not None:
+            # Of a test that has failed, the job may be there.
+            with suppress(OSError):
+                self._link.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listens.close()
         if self._link is not None:
