@@ -27,6 +27,7 @@ class Reaper:
         self._listens.listen()
         self._told: queue.Queue[Any] = queue.Queue()
         self._link: socket.socket | None = None
+        self._has_come = threading.Event()
         #: Whether the end of a job is noted, which the job waits for.
         self.notes = threading.Event()
         self.notes.set()
@@ -38,6 +39,7 @@ class Reaper:
             self._link, _ = self._listens.accept()
         except OSError:
             return  # nobody came
+        self._has_come.set()
         with self._link.makefile("rb") as lines:
             for line in lines:
                 said = json.loads(line)
@@ -48,7 +50,7 @@ class Reaper:
         self._told.put(None)
 
     def say(self, message: Any) -> None:
-        assert self._link is not None
+        assert self._has_come.wait(60) and self._link is not None
         self._link.sendall(json.dumps(message).encode() + b"\n")
 
     def next(self) -> Any:
