@@ -63,7 +63,7 @@ def running(most: int) -> list[tuple[int, str]]:
     """The threads that run Python code, ``most`` at most, but for the one that asks: the number that the system has for
     each, and its stack."""
     numbers = {thread.ident: thread.native_id for thread in threading.enumerate()} | system_numbers
-    asks, found = threading.get_ident(), []
+    asks, found = threading.get_ident(), list[tuple[int, str]]()
     for thread in sys._current_frames():
         number, stack = numbers.get(thread), None if thread == asks else where_stuck(thread)
         if number and stack and len(found) < most:

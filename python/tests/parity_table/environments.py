@@ -281,4 +281,4 @@ def job_manager_client(JobManagerClient: Any) -> None:
         assert client.cleanup_all_jobs()["message"] == "Cleaned up 0 jobs"
 
 
-later("NodeSelector", "sage.kernel.scheduler.node_selector", "remote jobs")
+later("NodeSelector", "sage.kernel.scheduler.node_selector", "nodes that are chosen by name")
