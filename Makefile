@@ -4,8 +4,8 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo demo-jobmanager demo-ray logs test test-kafka test-python test-install test-page test-ray wheel python parity
-.PHONY: parity-page check bench bench-jobmanager bench-python nextest
+.PHONY: help demo demo-jobmanager demo-ray logs test test-kafka test-python test-install test-page test-ray
+.PHONY: wheel python parity parity-page check bench bench-jobmanager bench-python nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

@@ -1,4 +1,4 @@
-"""Measures the job manager: how soon a program begins, what many jobs at once and many records cost, what idleness costs.
+"""Measures the job manager: how soon a program begins; what many jobs at once, many records and idleness cost.
 
     cargo build --release -p sage-cli --bins --examples
     python3 benches/jobmanager/run.py [--python .venv/bin/python] [--out target/bench/jobmanager.json]
@@ -46,7 +46,8 @@ class Manager:
         self.token = (folder / "jobmanager" / self.port / "token").read_text().strip()
 
     def sage(self, *words: str) -> str:
-        done = subprocess.run([SAGE, *words], env=self.environ, capture_output=True, text=True, timeout=LIMIT, check=False)
+        command = [SAGE, *words]
+        done = subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=LIMIT, check=False)
         if done.returncode:
             raise RuntimeError(f"{words}: {done.stdout}{done.stderr}")
         return done.stdout

@@ -1,5 +1,5 @@
-"""Runs the demo under a job manager, from Rust and from Python. Each is watched, drained half-way, and run again, to its
-end this time. Then the job manager is stopped, and nothing is left.
+"""Runs the demo under a job manager, from Rust and from Python. Each is watched, drained half-way, and run again, to
+its end this time. Then the job manager is stopped, and nothing is left.
 
     python examples/python/jobmanager.py target/release/examples/rag
 

@@ -181,8 +181,8 @@ impl JobFolder {
         self.0.join(format!("output-{start:016}.log"))
     }
 
-    /// What is to be cleaned outside of the program: a [`Cleanup`](crate::message::Cleanup) or the number of one that is
-    /// done a line, written by the reaper.
+    /// What is to be cleaned outside of the program: a [`Cleanup`](crate::message::Cleanup) or the number of one that
+    /// is done a line, written by the reaper.
     pub fn cleanups(&self) -> PathBuf {
         self.0.join("cleanups.jsonl")
     }

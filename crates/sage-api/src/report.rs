@@ -1,8 +1,8 @@
 //! The program's side: tells the reaper of a job, and does what the reaper says.
 //!
 //! Three threads for each job, all joined before its end has been told: one writes its changes of state as they come
-//! about, one reads commands, and one answers with figures. Nothing is written otherwise, and the job waits for neither. If the reaper is
-//! gone or does not read, the job goes on untold.
+//! about, one reads commands, and one answers with figures. Nothing is written otherwise, and the job waits for
+//! neither. If the reaper is gone or does not read, the job goes on untold.
 
 use std::env;
 use std::io::{self, BufReader, Write};
@@ -93,8 +93,8 @@ impl Reporter {
         self.begins_with(job, threads::threads_of_this_process)
     }
 
-    /// As [`Self::begins`], with what tells where the threads of the process are, for figures. It runs on a thread of its
-    /// own, which keeps no command waiting, and is waited for at the job's end.
+    /// As [`Self::begins`], with what tells where the threads of the process are, for figures. It runs on a thread of
+    /// its own, which keeps no command waiting, and is waited for at the job's end.
     ///
     /// # Errors
     /// Those of [`Self::begins`].

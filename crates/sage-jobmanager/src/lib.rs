@@ -12,8 +12,8 @@
 //! takes no processor's time when nothing happens.
 //!
 //! What it knows of a job is in the job's folder, most of it written by the job's reaper: so it may be killed at any
-//! moment. The next one takes up the jobs that live, ends what is left of those whose reaper was killed as well, and says
-//! of none that it has succeeded without having read so.
+//! moment. The next one takes up the jobs that live, ends what is left of those whose reaper was killed as well, and
+//! says of none that it has succeeded without having read so.
 //!
 //! It knows nothing of how a program is run, and of the engine no more than what its jobs tell.
 

@@ -1,5 +1,5 @@
-//! The daemon's log: `jobmanager.log` in the folder of its session, for this user only. It has no secrets: neither tokens
-//! nor codes of links nor values of variables are ever given to it.
+//! The daemon's log: `jobmanager.log` in the folder of its session, for this user only. It has no secrets: neither
+//! tokens nor codes of links nor values of variables are ever given to it.
 //!
 //! The folder of a session is deleted when no job has log files there any more and it is old, or there are many; not
 //! while its daemon lives, which holds a lock on its log.
@@ -94,7 +94,8 @@ impl Write for Line<'_> {
     }
 }
 
-/// Deletes sessions that are over and have nothing of a job: those that ended longer ago, and all but the latest of them.
+/// Deletes sessions that are over and have nothing of a job: those that ended longer ago, and all but the latest of
+/// them.
 fn tidy(logs: &Path, age: Duration, most: usize) -> io::Result<()> {
     let mut idle = Vec::new();
     for entry in fs::read_dir(logs)? {

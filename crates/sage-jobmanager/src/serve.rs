@@ -84,7 +84,10 @@ pub enum ServeError {
     #[error("a job manager that runs no job at once runs none: the limit is 1 at least")]
     NoJobs,
     /// There is one already.
-    #[error("a job manager runs already in {}{}: `sage jobmanager status` tells about it", folder.display(), process(*pid))]
+    #[error(
+        "a job manager runs already in {}{}: `sage jobmanager status` tells about it",
+        folder.display(), process(*pid)
+    )]
     Runs {
         /// Its folder.
         folder: PathBuf,

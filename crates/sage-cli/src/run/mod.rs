@@ -79,7 +79,8 @@ pub(crate) struct Args {
     cleanup: bool,
 
     /// A Python file or a program, and what it is given
-    #[arg(required_unless_present = "folder", trailing_var_arg = true, allow_hyphen_values = true, value_names = ["PROGRAM", "ARGUMENTS"])]
+    #[arg(required_unless_present = "folder", trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_names = ["PROGRAM", "ARGUMENTS"])]
     program: Vec<OsString>,
 }
 

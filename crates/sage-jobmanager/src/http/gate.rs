@@ -1,5 +1,5 @@
-//! The one layer that every request passes, of whatever route: which host it was sent to, from which page, who sends it,
-//! and how large it is.
+//! The one layer that every request passes, of whatever route: which host it was sent to, from which page, who sends
+//! it, and how large it is.
 //!
 //! 1. A foreign `Host` or `Origin` is refused first, so that a page elsewhere learns nothing (DNS rebinding).
 //! 2. Then whoever shows neither the token nor a session's cookie, but for the routes that say so themselves.

@@ -151,7 +151,8 @@ fn document() -> OpenApi {
                 &format!("Of a browser. What changes something needs the header `{CSRF_HEADER}` as well."),
             ))),
         );
-    let about = "Runs jobs, each in a process of its own under a reaper, and loses none when it is killed. `{job}` is an \
+    let about = "Runs jobs, each in a process of its own under a reaper, and loses none when it is killed. \
+        `{job}` is an \
                  id, a number, or the first four or more characters of an id.";
     let info = InfoBuilder::new()
         .title("The job manager of SAGE")

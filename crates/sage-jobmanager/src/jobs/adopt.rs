@@ -1,5 +1,5 @@
-//! What a job manager does at its start with the jobs that are not over: those of reapers that live it watches on, those
-//! that wait it lets wait, and of those whose reaper is gone it finds out how they ended.
+//! What a job manager does at its start with the jobs that are not over: those of reapers that live it watches on,
+//! those that wait it lets wait, and of those whose reaper is gone it finds out how they ended.
 
 use std::path::PathBuf;
 

@@ -2,7 +2,8 @@
 //! answers what is asked about them. HTTP and the page are made of its methods.
 //!
 //! 1. Everything runs on one thread; its lock is held for moments, and never while something is waited for.
-//! 2. A job is in one place: it waits (`waiting`), lives (`live`), is being changed by one request (`busy`), or is over.
+//! 2. A job is in one place: it waits (`waiting`), lives (`live`), is being changed by one request (`busy`), or is
+//!    over.
 //! 3. A record that says that a job is over is written after its outcome is on the disk.
 
 mod act;

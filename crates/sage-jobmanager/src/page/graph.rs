@@ -41,14 +41,15 @@ struct Laid {
 /// The picture of a graph; its parts have the names of operators as `data-` attributes, for the figures.
 pub(crate) fn svg(graph: &JobGraph, job: &str) -> Markup {
     if graph.chains.is_empty() || graph.chains.len() > MOST_CHAINS {
-        return html! { p.note { "The graph has " (graph.chains.len()) " chains; the table below lists their operators." } };
+        let count = graph.chains.len();
+        return html! { p.note { "The graph has " (count) " chains; the table below lists their operators." } };
     }
     let laid = Laid::new(graph);
     let (width, height) = laid.size;
     html! {
         div.scroll tabindex="0" role="group" aria-label={ "Graph of " (graph.environment) } {
             svg.graph viewBox={ "0 0 " (width) " " (height) } width=(width) height=(height) role="img"
-                aria-label={ (graph.chains.len()) " chains and " (graph.edges.len()) " exchanges; the table below has their figures" }
+                aria-label={ (graph.chains.len()) " chains, " (graph.edges.len()) " exchanges: the table has figures" }
                 data-job=(job) {
                 defs {
                     marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7"
@@ -151,7 +152,9 @@ impl Laid {
                 text.doing x=(x + width - 10) y=(y + 15) text-anchor="end" data-doing=(chain.number) {}
                 @for (line, operator) in chain.operators.iter().enumerate() {
                     @let y = y + HEAD + LINE * i32::try_from(line).unwrap_or(0) + 15;
-                    text.operator x=(x + 10) y=(y) { (short(&operator.name)) title { (operator.name) ", " (operator.kind) } }
+                    text.operator x=(x + 10) y=(y) {
+                        (short(&operator.name)) title { (operator.name) ", " (operator.kind) }
+                    }
                     text.count x=(x + width - 10) y=(y) text-anchor="end" data-count=(operator.name) {}
                 }
             }

@@ -48,6 +48,11 @@ pub(crate) fn consequence(action: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether an action drops what cannot be had again.
+fn is_hard(action: &str) -> bool {
+    matches!(action, "kill" | "delete")
+}
+
 /// The page of a job.
 pub(crate) fn page(seen: &Seen<'_>, viewer: Viewer<'_>) -> Markup {
     let job = &seen.detail.record;
@@ -55,7 +60,8 @@ pub(crate) fn page(seen: &Seen<'_>, viewer: Viewer<'_>) -> Markup {
         &format!("{} #{}", job.name, job.number),
         Some("job"),
         html! {
-            div.job data-job=(job.id) data-events=(seen.events.next) data-output=(seen.output_next) data-over[job.state.is_over()] {
+            div.job data-job=(job.id) data-events=(seen.events.next) data-output=(seen.output_next)
+                data-over[job.state.is_over()] {
                 div.title {
                     h1 { (job.name) " " small { "#" (job.number) } }
                     (state(job))
@@ -64,10 +70,13 @@ pub(crate) fn page(seen: &Seen<'_>, viewer: Viewer<'_>) -> Markup {
                 p.why role="status" data-part="why" { @if let Some(why) = &job.why { (why) } }
                 (facts(seen))
                 @if !seen.graphs.is_empty() { h2 { "Graph" } p.legend {
-                    span.key.busy { "busy" } span.key.idle { "waits for records" } span.key.blocked { "blocked: waits for room downstream" }
+                    span.key.busy { "busy" } span.key.idle { "waits for records" }
+                    span.key.blocked { "blocked: waits for room downstream" }
                 @if !job.state.is_over() { a href={ "/jobs/" (job.id) "/threads" } { "Where its threads are" } }
                 } }
-                @for (index, graph) in seen.graphs.iter().enumerate() { (graph_of(seen, graph, index + 1 == seen.graphs.len())) }
+                @for (index, graph) in seen.graphs.iter().enumerate() {
+                    (graph_of(seen, graph, index + 1 == seen.graphs.len()))
+                }
                 @if !job.state.is_over() { div id="chart" aria-hidden="true" {} }
                 (timeline(seen))
                 (output(seen))
@@ -82,9 +91,11 @@ fn buttons(job: &JobRecord, viewer: Viewer<'_>) -> Markup {
         div.actions data-part="actions" {
             @for (action, word) in actions(job.state) {
                 @if consequence(action).is_some() {
-                    a.button.danger[*action == "kill" || *action == "delete"] href={ "/jobs/" (job.id) "/" (action) } { (word) }
+                    a.button.danger[is_hard(action)] href={ "/jobs/" (job.id) "/" (action) } { (word) }
                 } @else {
-                    form method="post" action={ "/jobs/" (job.id) "/" (action) } { (shell::csrf(viewer)) button { (word) } }
+                    form method="post" action={ "/jobs/" (job.id) "/" (action) } {
+                        (shell::csrf(viewer)) button { (word) }
+                    }
                 }
             }
         }
@@ -103,7 +114,7 @@ pub(crate) fn confirm(job: &JobRecord, action: &str, viewer: Viewer<'_>) -> Opti
             p { (consequence) }
             form.actions method="post" action={ "/jobs/" (job.id) "/" (action) } {
                 (shell::csrf(viewer))
-                button.danger[action == "kill" || action == "delete"] autofocus { (word) }
+                button.danger[is_hard(action)] autofocus { (word) }
                 a.button href={ "/jobs/" (job.id) } { "Back" }
             }
         },
@@ -120,8 +131,12 @@ fn facts(seen: &Seen<'_>) -> Markup {
             @if let Some(started) = job.started_ms { dt { "Started" } dd { (moment(started)) } }
             dt { "Runtime" } dd data-part="runtime" { (runtime(job).map(lasting).unwrap_or_default()) }
             @if job.restart_count > 0 { dt { "Run again" } dd { (job.restart_count) " times" } }
-            @if !spec.variables.is_empty() { dt { "Variables" } dd { (spec.variables.join(", ")) " (their values are not kept)" } }
-            @if let Program::File { python: Some(python), .. } = &spec.program { dt { "Interpreter" } dd { code { (python.display()) } } }
+            @if !spec.variables.is_empty() {
+                dt { "Variables" } dd { (spec.variables.join(", ")) " (their values are not kept)" }
+            }
+            @if let Program::File { python: Some(python), .. } = &spec.program {
+                dt { "Interpreter" } dd { code { (python.display()) } }
+            }
             @if let Some(reaper) = reaper { @for (limit, enforced) in &reaper.limits {
                 dt { "Limit: " (format!("{limit:?}").to_lowercase()) } dd { (format!("{enforced:?}").to_lowercase()) }
             } }
@@ -152,7 +167,8 @@ fn graph_of(seen: &Seen<'_>, of: &GraphOf, is_last: bool) -> Markup {
                     thead { tr { th scope="col" { "Operator" } th.n scope="col" { "In" } th.n scope="col" { "Out" }
                         th.n scope="col" { "Per second" } th.n scope="col" { "Failed" } th scope="col" { "Doing" } } }
                     tbody { @for chain in &of.graph.chains { @for operator in &chain.operators {
-                        (operator_row(&operator.name, chain.number, operators.and_then(|all| all.iter().find(|one| one.name == operator.name))))
+                        @let figures = operators.and_then(|all| all.iter().find(|one| one.name == operator.name));
+                        (operator_row(&operator.name, chain.number, figures))
                     } } }
                 }
             }
@@ -160,9 +176,11 @@ fn graph_of(seen: &Seen<'_>, of: &GraphOf, is_last: bool) -> Markup {
                 table.services {
                     caption { "Services" }
                     thead { tr { th scope="col" { "Service" } th scope="col" { "State" } th.n scope="col" { "Calls" }
-                        th.n scope="col" { "In flight" } th.n scope="col" { "Errors" } th.n scope="col" { "Median" } th.n scope="col" { "99th percentile" } } }
+                        th.n scope="col" { "In flight" } th.n scope="col" { "Errors" }
+                        th.n scope="col" { "Median" } th.n scope="col" { "99th percentile" } } }
                     tbody { @for service in &of.graph.services {
-                        (service_row(&service.name, services.and_then(|all| all.iter().find(|one| one.name == service.name))))
+                        @let figures = services.and_then(|all| all.iter().find(|one| one.name == service.name));
+                        (service_row(&service.name, figures))
                     } }
                 }
             } }
@@ -179,7 +197,9 @@ fn operator_row(name: &str, chain: usize, figures: Option<&OperatorReport>) -> M
             td.n data-part="out" { (number(|it| it.records_out)) }
             td.n data-part="rate" {}
             td.n data-part="failed" { (number(|it| it.failed)) }
-            td data-part="doing" { @if let Some(error) = figures.and_then(|it| it.first_error.as_ref()) { "first error: " (error) } }
+            td data-part="doing" {
+                @if let Some(error) = figures.and_then(|it| it.first_error.as_ref()) { "first error: " (error) }
+            }
         }
     }
 }
@@ -206,8 +226,13 @@ fn timeline(seen: &Seen<'_>) -> Markup {
     let hidden = events.len().saturating_sub(MOST_EVENTS);
     html! {
         h2 { "Timeline" }
-        @if hidden > 0 { p.note { (hidden) " earlier events are in " a href={ "/api/v1/jobs/" (seen.detail.record.id) "/events" } { "the events" } } }
-        ol.timeline id="timeline" tabindex="0" aria-label="Timeline" { @for event in &events[hidden..] { (told(event)) } }
+        @if hidden > 0 { p.note {
+            (hidden) " earlier events are in "
+            a href={ "/api/v1/jobs/" (seen.detail.record.id) "/events" } { "the events" }
+        } }
+        ol.timeline id="timeline" tabindex="0" aria-label="Timeline" {
+            @for event in &events[hidden..] { (told(event)) }
+        }
     }
 }
 
@@ -249,7 +274,10 @@ fn output(seen: &Seen<'_>) -> Markup {
         p.note {
             label { input type="checkbox" id="follow" checked[!seen.detail.record.state.is_over()]; " Follow" } " "
             a href={ "/jobs/" (id) "/output" } { "All of it" }
-            @for file in seen.files { " · " a href={ "/jobs/" (id) "/logs/" (file) } title=(file) { (file.rsplit('/').next().unwrap_or(file)) } }
+            @for file in seen.files {
+                " · "
+                a href={ "/jobs/" (id) "/logs/" (file) } title=(file) { (file.rsplit('/').next().unwrap_or(file)) }
+            }
         }
         pre.output id="output" tabindex="0" role="log" aria-label="Output of the job" { (seen.output) }
     }
@@ -274,7 +302,10 @@ pub(crate) fn threads(job: &JobRecord, now: &FiguresNow) -> Markup {
                 thead { tr { th scope="col" { "Task" } th scope="col" { "Doing" } th.n scope="col" { "For" } } }
                 tbody { @for task in &of.figures.metrics.tasks { tr {
                     th scope="row" { (task.name) }
-                    td { (format!("{:?}", task.doing).to_lowercase()) @if let Some(bound) = task.blocked_by { ": too many " (bound) " wait" } }
+                    td {
+                        (format!("{:?}", task.doing).to_lowercase())
+                        @if let Some(bound) = task.blocked_by { ": too many " (bound) " wait" }
+                    }
                     td.n { (brief(task.since)) }
                 } } }
             } }
@@ -307,8 +338,12 @@ pub(crate) fn text(
             h1 { (what) }
             p.note { "Bytes " (from) " to " (next) " of " (length) }
             nav.pieces aria-label="Pieces" {
-                @if from > 0 { a href={ "?from=" (from.saturating_sub(piece)) } { "Before" } a href="?from=0" { "Begin" } }
-                @if next < length { a href={ "?from=" (next) } { "Next" } a href={ "?from=" (length.saturating_sub(piece)) } { "End" } }
+                @if from > 0 {
+                a href={ "?from=" (from.saturating_sub(piece)) } { "Before" } a href="?from=0" { "Begin" }
+            }
+                @if next < length {
+                a href={ "?from=" (next) } { "Next" } a href={ "?from=" (length.saturating_sub(piece)) } { "End" }
+            }
             }
             pre.output tabindex="0" { (text) }
         },

@@ -118,7 +118,8 @@ pub(crate) fn about(info: &Info) -> Markup {
                 dt { "Listens at" } dd { (info.http) }
                 dt { "Process" } dd { (info.pid) }
                 dt { "Log folder" } dd { code { (info.log_folder) } }
-                dt { "Jobs that run" } dd { (queue.running) " of " (queue.limit) " at a time, " (queue.queued) " queued" }
+                dt { "Jobs that run" }
+            dd { (queue.running) " of " (queue.limit) " at a time, " (queue.queued) " queued" }
                 @for (state, count) in &info.jobs { dt { (state) } dd { (count) } }
             }
             p { "What can be asked over HTTP is described in " a href="/api/v1/openapi.json" { "an OpenAPI document" }

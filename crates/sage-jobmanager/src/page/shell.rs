@@ -64,8 +64,11 @@ pub(crate) fn login(wrong: Option<&str>) -> Markup {
                 main {
                     h1 { "Log in to the job manager" }
                     @if let Some(wrong) = wrong { p role="alert" { strong { (wrong) } } }
-                    p { "Open the link that " code { "sage jobmanager link" } " prints, or give the token: it is in the file "
-                        code { "token" } " of the job manager's folder." }
+                    p {
+                        "Open the link that " code { "sage jobmanager link" } " prints, or give the token: it is in "
+                        "the file "
+                        code { "token" } " of the job manager's folder."
+                    }
                     form method="post" action="/login" {
                         p { label for="token" { "Token" } }
                         p { input id="token" name="token" type="password" autocomplete="current-password" required; }

@@ -164,8 +164,8 @@ impl Store {
         }
     }
 
-    /// Whether the records were made anew from the folders since this was last asked: what only the daemon knows of jobs
-    /// that run is missing then.
+    /// Whether the records were made anew from the folders since this was last asked: what only the daemon knows of
+    /// jobs that run is missing then.
     pub(crate) fn take_rebuilt(&mut self) -> bool {
         std::mem::take(&mut self.was_rebuilt)
     }

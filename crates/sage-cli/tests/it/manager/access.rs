@@ -154,7 +154,8 @@ fn the_token_begins_a_session_and_a_wrong_one_does_not() {
     for (sent, expected) in [(token, 303), ("0".repeat(64), 401), (String::new(), 401)] {
         let body = format!("token={sent}");
         let (status, _) = daemon.raw(&format!(
-            "POST /login HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-www-form-urlencoded\r\nConnection: close\r\n\
+            "POST /login HTTP/1.1\r\nHost: {}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+             Connection: close\r\n\
              Content-Length: {}\r\n\r\n{body}",
             daemon.http,
             body.len()

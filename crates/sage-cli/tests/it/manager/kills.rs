@@ -1,5 +1,5 @@
-//! The daemon, reapers and jobs are killed at random moments, again and again: no process is left, no record is lost, and
-//! nothing is said to have succeeded that did not.
+//! The daemon, reapers and jobs are killed at random moments, again and again: no process is left, no record is lost,
+//! and nothing is said to have succeeded that did not.
 
 use std::collections::BTreeMap;
 use std::fs;

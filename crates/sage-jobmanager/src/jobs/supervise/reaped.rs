@@ -1,5 +1,5 @@
-//! What has become of a job whose reaper has ended: its outcome, or, if nobody has written one, what is left to be ended
-//! and removed.
+//! What has become of a job whose reaper has ended: its outcome, or, if nobody has written one, what is left to be
+//! ended and removed.
 
 use std::fs::File;
 use std::io::{self, Read};
