@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pip
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -149,6 +150,15 @@ def test_rag_says_what_is_wrong(tmp_path: Path) -> None:
         ran = run("rag.py", *arguments)
         assert ran.returncode in (1, 2) and words in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
     assert "Example: rag.py docs" in run("rag.py", "--help").stdout
+
+
+def test_jobmanager() -> None:
+    # What it runs need not be written in Rust; the folder has some hundred files.
+    command = [sys.executable, str(EXAMPLES / "jobmanager.py"), str(EXAMPLES / "rag.py"), "--folder", pip.__path__[0]]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count("it succeeded, and is clean: drained") == 2
+    assert ran.stdout.endswith("no process of it or of its jobs is left\n")
 
 
 @pytest.mark.parametrize("example", sorted(path.name for path in EXAMPLES.glob("*.py")))

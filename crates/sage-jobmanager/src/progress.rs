@@ -152,6 +152,9 @@ pub(crate) fn read_events(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(from),
         Err(error) => return Err(error),
     };
+    if from >= file.metadata()?.len() {
+        return Ok(from);
+    }
     let mut at = from;
     let mut lines = BufReader::new(file);
     io::Seek::seek(&mut lines, io::SeekFrom::Start(from))?;
