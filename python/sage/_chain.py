@@ -32,7 +32,7 @@ from zlib import crc32
 
 from ._arguments import millis
 from ._awaiting import UNAWAITED, UNUSED, check_hook, refuse
-from ._functions import endings
+from ._functions import Noting, endings
 from ._io import FileSink
 from ._job_loop import JobLoop
 from ._kinds import SAME_NAN, SINK, Kind, Link
@@ -92,6 +92,7 @@ class Chain:
     ) -> None:
         self._functions = functions
         self._files = [function for function in functions if isinstance(function, FileSink)]
+        self._noting = [function for function in functions if isinstance(function, Noting)]
         #: Where functions are closed whose ``close`` is async.
         self._loop = loop
         self._last = links[-1].name if links else ""
@@ -145,7 +146,7 @@ class Chain:
 
     def notes(self) -> list[str]:
         """The notes of the functions for the report, when they are closed."""
-        return [note for file in self._files for note in file.notes]
+        return [note for function in self._noting for note in function.notes]
 
     def close(self) -> None:
         """Closes the functions, the last one first."""

@@ -108,6 +108,13 @@ class SinkFunction(BaseFunction):
     """Takes each record by ``execute(record)``."""
 
 
+class Noting:
+    """A function of the package's own that has something to tell the report when it is closed."""
+
+    #: What the report is to tell.
+    notes: list[str]
+
+
 class SourceFunction(BaseFunction):
     """Makes a record each time ``execute()`` is called, until that returns a ``StopSignal``.
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TextIO
 
 from ._arguments import said, shown, truth, whole
 from ._files import Output
-from ._functions import FromIterator, SimpleBatchFunction, SinkFunction, SourceFunction
+from ._functions import FromIterator, Noting, SimpleBatchFunction, SinkFunction, SourceFunction
 
 #: By which names a mapping may give the path of a file.
 _PATHS = ("path", "file_path", "data_path")
@@ -206,7 +206,7 @@ class HFDatasetBatch(SimpleBatchFunction):
             yield {"query": record.get("question", ""), "references": record.get("golden_answers") or []}
 
 
-class FileSink(SinkFunction):
+class FileSink(SinkFunction, Noting):
     """Writes each record to a file in UTF-8, as a line: ``stream.sink(FileSink, "results.txt")``.
 
     The file appears when it is complete, and replaces the file of that name: when the job's input has ended, or the job

@@ -20,7 +20,8 @@ from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from os import PathLike
 from typing import Any, NamedTuple
 
-from ._functions import SinkFunction
+from ._arguments import shown
+from ._functions import Noting, SinkFunction
 
 #: How deep the containers of a record may be nested to be written, and how many parts it may have.
 _MOST_DEPTH, _MOST_PARTS = 100, 1_000_000
@@ -281,11 +282,13 @@ def line_of(letter: Letter) -> str:
         return json.dumps({"record": None, "exact": False, "repr": _described(record), **fields})
 
 
-class LetterFile(SinkFunction):
+class LetterFile(SinkFunction, Noting):
     """Appends letters to a file, a line each. A new file can be read by its owner only."""
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._count = 0
+        self.notes: list[str] = []
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # A line that a job could not write to its end, as it was killed, is not to spoil the first of this one.
         size = os.fstat(self._file).st_size
@@ -300,10 +303,15 @@ class LetterFile(SinkFunction):
         except OSError as error:
             raise OSError(error.errno, error.strerror, self._path) from error
         self._begin = b""
+        self._count += 1
 
     def close(self) -> None:
         """Closes the file."""
         os.close(self._file)
+        if self._count:
+            path = os.path.abspath(self._path)
+            letters = "1 dead letter is" if self._count == 1 else f"{self._count} dead letters are"
+            self.notes.append(f"{letters} in {shown(path)}: `sage.read_letters({path!r})` gives the records back")
 
 
 def read_letters(path: str | PathLike[str]) -> Iterator[Letter]:

@@ -271,3 +271,14 @@ def test_replicas_write_whole_lines(tmp_path: Path) -> None:
     env.from_batch(records).map(fail, parallelism=3, on_error=DeadLetter(path)).collect()
     env.submit(autostop=True)
     assert sorted(letter.record for letter in read_letters(path)) == records
+
+
+def test_the_report_says_where_dead_letters_are(tmp_path: Path) -> None:
+    path = tmp_path / "dead.jsonl"
+    for numbers, expected in (([1, 2], []), ([1, -1], ["1 dead letter is"]), ([-1, -2], ["2 dead letters are"])):
+        env = LocalEnvironment("noted")
+        env.from_batch(numbers).map(chr, on_error=DeadLetter(str(path))).sink(str)
+        notes = env.submit(autostop=True).report.data["notes"]
+        gives = f"`sage.read_letters({str(path)!r})` gives the records back"
+        assert notes == [f"{words} in {path}: {gives}" for words in expected]
+    assert [letter.record for letter in read_letters(path)] == [-1, -1, -2]
