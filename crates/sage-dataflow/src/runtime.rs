@@ -1,7 +1,8 @@
 //! The async runtime of a job: its own, or one that its host lends it; and whether the calling thread may block.
 
 use std::cell::Cell;
-use std::sync::{Arc, Mutex};
+use std::io;
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,7 @@ impl JobRuntime {
             RuntimeState::Lent(handle) => Ok(handle.clone()),
             RuntimeState::Closed => Err(RuntimeError::Closed),
             RuntimeState::Unused => {
+                try_threads().map_err(RuntimeError::Start)?;
                 let (started, stopped, job) = (self.threads.clone(), self.threads.clone(), self.job);
                 let runtime = Builder::new_multi_thread()
                     .worker_threads(RUNTIME_THREADS)
@@ -210,4 +212,21 @@ fn is_counted() -> bool {
         }
     }
     false
+}
+/// Whether there are as many threads to be had as the runtime has: one that gets none while it is built panics, and leaves
+/// behind the descriptors that it has opened.
+fn try_threads() -> io::Result<()> {
+    let (held, ends) = mpsc::channel::<()>();
+    let (ends, mut tried, mut refused) = (Arc::new(Mutex::new(ends)), Vec::new(), None);
+    for _ in 0..RUNTIME_THREADS {
+        let ends = ends.clone();
+        // It ends when nobody holds it any more.
+        match OwnThread::spawn("sage-async", move || _ = lock(&ends).recv()) {
+            Ok(thread) => tried.push(thread),
+            Err(error) => refused = Some(error),
+        }
+    }
+    drop(held);
+    tried.into_iter().for_each(OwnThread::join);
+    refused.map_or(Ok(()), Err)
 }
