@@ -213,8 +213,8 @@ fn is_counted() -> bool {
     }
     false
 }
-/// Whether there are as many threads to be had as the runtime has: one that gets none while it is built panics, and leaves
-/// behind the descriptors that it has opened.
+/// Whether there are as many threads to be had as the runtime has: one that gets none while it is built panics, and
+/// leaves behind the descriptors that it has opened.
 fn try_threads() -> io::Result<()> {
     let (held, ends) = mpsc::channel::<()>();
     let (ends, mut tried, mut refused) = (Arc::new(Mutex::new(ends)), Vec::new(), None);

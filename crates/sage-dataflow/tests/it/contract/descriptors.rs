@@ -31,10 +31,12 @@ impl Source for Bytes {
 
     fn next(&mut self, cx: &SourceContext) -> Result<Next<u8>, BoxError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        assert!(cx.wait_writable(self.from.as_fd(), HOUR)?, "a socket can be written to at once");
+        // It can be written to at once, unless the job is paused or ended just then: by now that may be over.
+        if !cx.wait_writable(self.from.as_fd(), HOUR)? {
+            return Ok(Next::Idle);
+        }
         self.waits.open();
         if !cx.wait_readable(self.from.as_fd(), HOUR)? {
-            assert!(cx.interrupted(), "it has not been an hour");
             return Ok(Next::Idle);
         }
         let mut byte = [0];
