@@ -15,6 +15,10 @@ CONFIG = """
 [parameters]
 "path.job" = 1
 
+# 503 says that too many ask at once.
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "3xx", "4xx", 503]
+
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", 401, 403, 404, 409, 422, 503]
 

@@ -77,13 +77,14 @@ pub(super) async fn job(
 ) -> Result<Response, Refused> {
     let detail = app.jobs.detail(&job).await?;
     let id = &detail.record.id;
+    // First: what comes about from here on is told by the stream, and is not missing on the page.
+    let events = latest_events(&app, id).await?;
     let (graphs, reports) = (app.jobs.graphs(id).await?.jobs, app.jobs.reports(id).await?.jobs);
     // There are none when it is over, or not begun.
     let figures = match app.jobs.figures(id).await {
         Ok(figures) => figures.jobs,
         Err(_) => Vec::new(),
     };
-    let events = latest_events(&app, id).await?;
     let output = app.jobs.output(id, -i64::try_from(OUTPUT).unwrap_or(i64::MAX), OUTPUT).await?;
     let files: Vec<_> = app.jobs.log_files(id).await?.files.into_iter().map(|file| file.name).collect();
     let seen = Seen {

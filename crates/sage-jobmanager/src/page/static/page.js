@@ -32,6 +32,14 @@
     if (record.started_ms) set($("[data-part=runtime]", within), lasting((record.ended_ms || Date.now()) - record.started_ms));
   };
 
+  // Nothing if the job manager is away, which the stream says.
+  const text = async (address) => {
+    try {
+      const answer = await fetch(address);
+      return answer.ok ? { answer, text: await answer.text() } : null;
+    } catch { return null; }
+  };
+
   const follow = (address, heard) => {
     const source = new EventSource(address);
     for (const [name, act] of Object.entries(heard)) source.addEventListener(name, (event) => act(JSON.parse(event.data), event));
@@ -65,13 +73,13 @@
       try {
         do {
           again = false;
-          const answer = await fetch(`/api/v1/jobs/${id}/output?from=${next}`);
-          if (!answer.ok) return;
-          const text = await answer.text();
+          const got = await text(`/api/v1/jobs/${id}/output?from=${next}`);
+          if (!got) return;
+          const { answer } = got;
           next = Number(answer.headers.get("X-Sage-Next"));
           again ||= next < Number(answer.headers.get("X-Sage-Length"));
           // The latest 256 kB: all of it is a page of its own.
-          output.append(text);
+          output.append(got.text);
           if (output.textContent.length > 262144) output.textContent = output.textContent.slice(-262144);
           output.scrollTop = output.scrollHeight;
         } while (again && box.checked);
@@ -90,10 +98,16 @@
       told: (told) => ["command", told === "killed" ? "killed" : told === "out_of_time" ? "its time was over: told to cancel"
         : told.do ? `told to ${told.do}` : `sent signal ${told.signal}`],
     };
+    // The page anew, if the job manager is there; else when it is again.
+    let isOld = false;
+    const reload = async () => {
+      isOld = true;
+      if (await text(location.href)) location.reload();
+    };
     const happened = (event) => {
       const kind = Object.keys(named).find((name) => name in event);
       if (!kind) return;
-      if (kind === "begins" || kind === "ended") return void setTimeout(() => location.reload(), 150);
+      if (kind === "begins" || kind === "ended") return void reload();
       const [what, text] = named[kind](event[kind]), item = document.createElement("li"), time = document.createElement("time");
       item.dataset.kind = what;
       time.textContent = clock(event.at_ms);
@@ -179,8 +193,23 @@
       return { now: "idle", word: "idle", words: "idle: waits for records" };
     };
 
+    // What can be done about the job in its new state, as the page would have it.
+    const renew = async () => {
+      const got = await text(location.href);
+      if (!got) return;
+      const fresh = $("[data-part=actions]", new DOMParser().parseFromString(got.text, "text/html"));
+      const actions = $("[data-part=actions]"), focused = actions.contains(document.activeElement) && document.activeElement.textContent;
+      if (!fresh) return;
+      actions.replaceWith(fresh);
+      if (focused) [...fresh.querySelectorAll("a, button")].find((element) => element.textContent === focused)?.focus();
+    };
+    let state = $("[data-part=state]", page).dataset.state;
+
     const source = follow(`/api/v1/jobs/${id}/stream?figures=1&after=${page.dataset.events}`, {
-      record: (record) => showRecord(record, page),
+      record: (record) => {
+        showRecord(record, page);
+        if (record.state !== state) { state = record.state; renew(); }
+      },
       happened,
       figures,
       output: ({ output: length }) => { if (length > next && box.checked) more(); },
@@ -188,9 +217,10 @@
         source.close();
         showRecord(record, page);
         // With its report and what can be done now.
-        location.reload();
+        reload();
       },
     });
+    source.addEventListener("open", () => { if (isOld) reload(); });
   };
 
   const pages = { jobs, job };
