@@ -269,6 +269,17 @@ pub const PASSED_ON: [&str; 8] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "LC
 /// The variable with the id of its job, in every process of a job.
 pub const ID_VARIABLE: &str = "SAGE_JOB_ID";
 
+/// So many milliseconds as people read them, such as `1h 2m 3s`; below ten seconds with a digit behind the point.
+pub fn lasting(ms: u64) -> String {
+    let seconds = ms / 1000;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0..10) => format!("{:.1}s", ms as f64 / 1000.0),
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m {seconds}s"),
+        (hours, minutes, seconds) => format!("{hours}h {minutes}m {seconds}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

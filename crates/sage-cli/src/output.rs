@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal, Write};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+pub(crate) use sage_api::job::lasting;
 use serde::Serialize;
 
 /// Prints a line. Nobody reads what cannot be written.
@@ -50,17 +51,6 @@ pub(crate) fn object(value: &impl Serialize) {
 pub(crate) fn moment(at_ms: u64) -> String {
     let at = i64::try_from(at_ms).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
     at.map_or_else(String::new, |at| at.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string())
-}
-
-/// So many milliseconds, such as `1h 2m 3s`; below ten seconds with a digit behind the point.
-pub(crate) fn lasting(ms: u64) -> String {
-    let seconds = ms / 1000;
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, 0..10) => format!("{:.1}s", ms as f64 / 1000.0),
-        (0, 0, seconds) => format!("{seconds}s"),
-        (0, minutes, seconds) => format!("{minutes}m {seconds}s"),
-        (hours, minutes, seconds) => format!("{hours}h {minutes}m {seconds}s"),
-    }
 }
 
 /// A table with lines around its cells.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use sage_api::job::JobRecord;
+pub(crate) use sage_api::job::lasting;
 
 /// A moment in milliseconds since 1970, as the clock on the wall shows it.
 pub(crate) fn moment(at_ms: u64) -> String {
@@ -19,17 +20,6 @@ pub(crate) fn time_of_day(at_ms: u64) -> String {
 fn formatted(at_ms: u64, format: &str) -> String {
     let at = i64::try_from(at_ms).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
     at.map_or_else(String::new, |at| at.to_zoned_datetime(TimeZone::system()).strftime(format).to_string())
-}
-
-/// So many milliseconds, such as `1h 2m 3s`.
-pub(crate) fn lasting(ms: u64) -> String {
-    let seconds = ms / 1000;
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, 0..10) => format!("{:.1}s", ms as f64 / 1000.0),
-        (0, 0, seconds) => format!("{seconds}s"),
-        (0, minutes, seconds) => format!("{minutes}m {seconds}s"),
-        (hours, minutes, seconds) => format!("{hours}h {minutes}m {seconds}s"),
-    }
 }
 
 /// A short time, such as `1.3 ms`.
