@@ -83,7 +83,7 @@ pub use job::{
 pub use key::KeySelector;
 pub use metrics::{BlockedBy, Doing};
 pub use operator::{
-    Aggregate, FoldFunction, In2, In3, In4, In5, JoinError, KeyContext, LateRecords, OpenWindows, Output,
+    Aggregate, FoldFunction, In2, In3, In4, In5, JoinError, KeyContext, LateRecords, OnSignal, OpenWindows, Output,
     ProcessFunction, Timer, ZipError,
 };
 pub use service::{

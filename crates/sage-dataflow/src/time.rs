@@ -176,6 +176,10 @@ pub struct Windowed<K, V> {
     pub window: Window,
     /// The result.
     pub value: V,
+    /// Whether the job ended before the window did, so that records of the window may be missing: see
+    /// [`OnSignal::Emit`](crate::OnSignal::Emit).
+    #[serde(default)]
+    pub partial: bool,
 }
 
 fn too_short(duration: Duration) -> bool {

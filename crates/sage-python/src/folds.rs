@@ -68,7 +68,10 @@ impl Folded {
 
 /// The result of a window; attached once for all its records.
 fn folded(window: Timed<Windowed<Arc<Key>, Folded>>) -> Record {
-    result(window.map(|Windowed { key, window, value }| Windowed { key, window, value: attach(|_py| value.value()) }))
+    result(window.map(|Windowed { key, window, value, partial }| {
+        let value = attach(|_py| value.value());
+        Windowed { key, window, value, partial }
+    }))
 }
 
 /// The function of a program that folds.

@@ -27,7 +27,7 @@ where
     A: Into<Option<Record>>,
     B: Into<Option<Record>>,
 {
-    let Windowed { key, window, value: (left, right) } = pair.value;
+    let Windowed { key, window, value: (left, right), .. } = pair.value;
     let fields = [key.value(), seconds(window.start), seconds(window.end), side(left), side(right)];
     Record { time: pair.time.millis(), ..Record::from(Value::Tuple(fields.into())) }
 }

@@ -30,15 +30,15 @@ pub(crate) fn seconds(time: Timestamp) -> Value {
 
 /// A result, as the functions behind a window get it: key, begin and end of the window, and what was gathered.
 pub(crate) fn result(result: Timed<Windowed<Arc<Key>, Value>>) -> Record {
-    let Windowed { key, window, value } = result.value;
+    let Windowed { key, window, value, .. } = result.value;
     let fields = [key.value(), seconds(window.start), seconds(window.end), value];
     Record { time: result.time.millis(), ..Record::from(Value::Tuple(fields.into())) }
 }
 
 fn counted(count: Timed<Windowed<Arc<Key>, u64>>) -> Record {
-    result(count.map(|Windowed { key, window, value }| {
+    result(count.map(|Windowed { key, window, value, partial }| {
         let value = Value::Int(i64::try_from(value).unwrap_or(i64::MAX));
-        Windowed { key, window, value }
+        Windowed { key, window, value, partial }
     }))
 }
 

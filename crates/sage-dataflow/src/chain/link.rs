@@ -36,8 +36,14 @@ pub(crate) struct Place {
     pub(crate) context: OpenContext,
     pub(crate) errors: Errors,
     pub(crate) emitted: Arc<Counter>,
-    /// Where late records are counted, by an operator that has some.
-    pub(crate) late: Option<Arc<Counter>>,
+    /// Of an operator that has windows.
+    pub(crate) windows: Option<WindowCounters>,
+}
+
+/// What an operator of windows counts besides.
+pub(crate) struct WindowCounters {
+    pub(crate) late: Arc<Counter>,
+    pub(crate) dropped: Arc<Counter>,
 }
 
 /// An operator fused to the rest of its chain: `next`, and `side` if it has a second way out.
@@ -55,14 +61,14 @@ struct Rest {
     context: OpenContext,
     errors: Errors,
     emitted: Arc<Counter>,
-    late: Option<Arc<Counter>>,
+    windows: Option<WindowCounters>,
     /// The last watermark, which is on its way: it goes on behind all that the operator emits at the end.
     last: Option<Watermark>,
 }
 
 impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N, W, H> {
     pub(crate) fn new(operator: O, next: N, side: W, mut handling: H, place: Place) -> Self {
-        let Place { node, context, errors, emitted, late } = place;
+        let Place { node, context, errors, emitted, windows } = place;
         let letters = handling.keeper().is_some_and(|keeper| keeper.has_letters());
         Self {
             operator: Guarded::new(operator, Some(node)),
@@ -70,7 +76,7 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Link<O, N,
             handling,
             life: Life::New,
             control: context.control.clone(),
-            rest: Box::new(Rest { context, errors, emitted, late, last: None }),
+            rest: Box::new(Rest { context, errors, emitted, windows, last: None }),
         }
     }
 
@@ -273,8 +279,9 @@ impl<O: Stage, N: Push<O::Out>, W: Push<O::Side>, H: Handling<O::In>> Push<O::In
         if Known::<O, H>::COUNTS || Known::<O, H>::SEVERAL {
             self.rest.emitted.publish(self.outs.emitted);
         }
-        if let Some(late) = &self.rest.late {
+        if let Some(WindowCounters { late, dropped }) = &self.rest.windows {
             late.publish(self.operator.late());
+            dropped.publish(self.operator.dropped_windows());
         }
         self.outs.next.publish();
     }

@@ -24,7 +24,7 @@ pub(crate) use failure::{During, Failure};
 pub use fault::{AtRecord, Fatal, Fault, Stop, WhileOpening};
 pub(crate) use kept::{Handling, Keeper, NotKept};
 pub use letters::DeadLetter;
-pub(crate) use link::{Link, Place};
+pub(crate) use link::{Link, Place, WindowCounters};
 pub use operator::Operator;
 pub use policy::{BudgetExceeded, ErrorPolicy};
 pub(crate) use policy::{Errors, Passed};

@@ -27,8 +27,8 @@ pub struct Flags {
     pub(crate) side: bool,
     /// Watermarks begin here: it lets none pass that come from before it.
     pub(crate) begins_watermarks: bool,
-    /// It counts records that come too late.
-    pub(crate) counts_late: bool,
+    /// It has windows: it counts records that come too late, and windows it drops.
+    pub(crate) has_windows: bool,
 }
 
 impl Flags {
@@ -40,7 +40,7 @@ impl Flags {
         passes_on: false,
         side: false,
         begins_watermarks: false,
-        counts_late: false,
+        has_windows: false,
     };
     /// At most one record for each.
     pub(crate) const AT_MOST_ONE: Self = Self { many: false, ..Self::ANY };
@@ -119,6 +119,11 @@ pub trait Stage: Send + 'static {
 
     /// How many records came too late so far.
     fn late(&self) -> u64 {
+        0
+    }
+
+    /// How many windows it has dropped, because something other than the end of input ended the job.
+    fn dropped_windows(&self) -> u64 {
         0
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::lanes::{EdgeEnds, EdgePlan, LaneOptions};
 use super::{Edge, Graph, Head, Index};
-use crate::chain::{Errors, OpenContext, Passed, Place, Push};
+use crate::chain::{Errors, OpenContext, Passed, Place, Push, WindowCounters};
 use crate::control::JobControl;
 use crate::exchange::lane::{Inbox, Reader, ReaderState, Tally, Writer};
 use crate::exchange::{Circle, Gauge, Lanes, Partitioning, RoundRobin, Waiting, Wanting};
@@ -49,8 +49,9 @@ pub(crate) struct NodeCounters {
     pub(crate) emitted: Vec<Arc<Counter>>,
     /// What it let pass, in whichever chain: a key function runs before the exchange to its operator.
     pub(crate) passed: Vec<Arc<Passed>>,
-    /// Records that came too late, if it looks for such.
+    /// Records that came too late, and windows that were dropped, if it has windows.
     pub(crate) late: Vec<Arc<Counter>>,
+    pub(crate) dropped_windows: Vec<Arc<Counter>>,
 }
 
 /// The records of a run that were read and are not finished.
@@ -248,9 +249,10 @@ impl BuildContext<'_> {
         self.wiring.polling.clone()
     }
 
-    /// A new counter of what comes too late for this replica of `node`.
-    pub(crate) fn late(&mut self, node: NodeId) -> Arc<Counter> {
-        counting(&mut self.counters(node).late)
+    /// New counters for the windows of this replica of `node`.
+    fn windows(&mut self, node: NodeId) -> WindowCounters {
+        let counters = self.counters(node);
+        WindowCounters { late: counting(&mut counters.late), dropped: counting(&mut counters.dropped_windows) }
     }
 
     pub(crate) fn name(&self, node: NodeId) -> String {
@@ -271,10 +273,10 @@ impl BuildContext<'_> {
         RoundRobin::new(self.writers(edge), self.replica)
     }
 
-    /// The place of the operator at `node`, which counts late records or does not.
-    pub(crate) fn place(&mut self, node: NodeId, counts_late: bool) -> Place {
+    /// The place of the operator at `node`, which has windows or has none.
+    pub(crate) fn place(&mut self, node: NodeId, has_windows: bool) -> Place {
         let (context, errors, emitted) = (self.open_context(node), self.errors(node), self.emitted(node));
-        Place { node, context, errors, emitted, late: counts_late.then(|| self.late(node)) }
+        Place { node, context, errors, emitted, windows: has_windows.then(|| self.windows(node)) }
     }
 
     /// The context of the source at `node`, the head of its chain, which is built last.

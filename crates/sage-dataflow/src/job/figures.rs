@@ -40,6 +40,7 @@ struct OperatorFigures {
     /// What it let pass.
     passed: Vec<Arc<Passed>>,
     late: Vec<Arc<Counter>>,
+    dropped_windows: Vec<Arc<Counter>>,
 }
 
 /// Where the records an operator took are counted.
@@ -63,7 +64,7 @@ impl Figures {
         for (index, chain) in graph.chains.iter().enumerate() {
             for (position, &node) in chain.nodes.iter().enumerate() {
                 let is_source = position == 0 && matches!(chain.head, Head::Source { .. });
-                let NodeCounters { emitted, passed, late } = nodes[node.0 as usize].clone();
+                let NodeCounters { emitted, passed, late, dropped_windows } = nodes[node.0 as usize].clone();
                 operators.push(OperatorFigures {
                     node,
                     place: (index, position),
@@ -79,6 +80,7 @@ impl Figures {
                     },
                     passed,
                     late,
+                    dropped_windows,
                 });
             }
         }
@@ -162,7 +164,7 @@ impl Figures {
         fatal: u64,
         times: Option<&TaskTimes>,
     ) -> OperatorReport {
-        let OperatorFigures { place: (chain, position), emitted, passed, late, .. } = operator;
+        let OperatorFigures { place: (chain, position), emitted, passed, late, dropped_windows, .. } = operator;
         let chain = &self.graph.chains[*chain];
         let failed = fatal + passed.iter().map(|passed| passed.skipped.records()).sum::<u64>();
         let mut report = OperatorReport {
@@ -178,6 +180,7 @@ impl Figures {
             retries: passed.iter().map(|passed| passed.retries.records()).sum(),
             first_error: passed.iter().find_map(|passed| lock(&passed.first).clone()),
             late: records(late),
+            dropped_windows: records(dropped_windows),
             ..OperatorReport::default()
         };
         if let Some(TaskTimes { total, blocked, idle }) = times {

@@ -78,6 +78,10 @@ pub struct OperatorReport {
     /// `split_late`.
     #[serde(default)]
     pub late: u64,
+    /// The windows of all keys that were open when a signal or the time limit ended the job, and were dropped: see
+    /// [`OnSignal`](crate::OnSignal).
+    #[serde(default)]
+    pub dropped_windows: u64,
     /// The number of its chain. Operators of one chain share one thread per replica, and so share the three times
     /// below.
     pub chain: usize,

@@ -97,6 +97,9 @@ impl JobReport {
             if operator.late > 0 {
                 write!(f, "  {} late", operator.late)?;
             }
+            if operator.dropped_windows > 0 {
+                write!(f, "  {} dropped", Amount(operator.dropped_windows, "open window"))?;
+            }
             writeln!(f)?;
             for FunctionReport { name, records_in, records_out } in &operator.functions {
                 let name = format!("  {}", Short(name, TABLE_CHARS));

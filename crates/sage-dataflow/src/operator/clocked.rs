@@ -5,7 +5,8 @@
 
 use std::convert::Infallible;
 
-use super::window::OpenWindows;
+use super::cut::{AsPartial, Cut, End};
+use super::window::{OpenWindows, WindowedOf};
 use crate::BoxError;
 use crate::between::Watermark;
 use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
@@ -51,24 +52,25 @@ pub struct Clocked<W> {
     due: i64,
     fired: i64,
     sent: Watermark,
+    cut: Cut,
 }
 
 impl<W> Clocked<W> {
-    pub(crate) fn new(windows: W) -> Self {
-        Self { windows, clock: None, now: i64::MIN, due: i64::MAX, fired: i64::MIN, sent: Watermark::NONE }
+    pub(crate) fn new(windows: W, cut: Cut) -> Self {
+        Self { windows, clock: None, now: i64::MIN, due: i64::MAX, fired: i64::MIN, sent: Watermark::NONE, cut }
     }
 }
 
 impl<W: Clone> Clone for Clocked<W> {
     fn clone(&self) -> Self {
-        Self::new(self.windows.clone())
+        Self::new(self.windows.clone(), self.cut.clone())
     }
 }
 
 impl<W: OpenWindows> Clocked<W> {
     /// Looks at the clock, and fires what is due.
     #[inline(always)]
-    fn tick(&mut self, out: &mut impl Emit<Timed<W::Out>>) -> Result<(), Fault> {
+    fn tick(&mut self, out: &mut impl Emit<Timed<WindowedOf<W>>>) -> Result<(), Fault> {
         if let Some(clock) = &self.clock {
             // The last moment stands for the end of input.
             self.now = self.now.max(clock.now().millis().min(i64::MAX - 1));
@@ -77,7 +79,7 @@ impl<W: OpenWindows> Clocked<W> {
     }
 
     #[cold]
-    fn fire(&mut self, watermark: i64, out: &mut impl Emit<Timed<W::Out>>) -> Result<(), Fault> {
+    fn fire(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<W>>>) -> Result<(), Fault> {
         self.fired = watermark;
         self.windows.advance(watermark, out)?;
         self.due = self.windows.fires_at();
@@ -87,12 +89,13 @@ impl<W: OpenWindows> Clocked<W> {
 
 impl<W: OpenWindows> Stage for Clocked<W> {
     type In = W::Value;
-    type Out = Timed<W::Out>;
+    type Out = Timed<WindowedOf<W>>;
     type Side = Infallible;
-    const FLAGS: Flags = Flags { begins_watermarks: true, ..Flags::ANY };
+    const FLAGS: Flags = Flags { begins_watermarks: true, has_windows: true, ..Flags::ANY };
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.clock = Some(cx.clock().clone());
+        self.cut.open(cx);
         self.windows.open(cx)
     }
 
@@ -111,7 +114,11 @@ impl<W: OpenWindows> Stage for Clocked<W> {
         match signal {
             Signal::Time if self.due < i64::MAX => self.tick(out),
             Signal::Finish => {
-                self.windows.advance(i64::MAX, out)?;
+                match self.cut.end() {
+                    End::Whole => self.windows.advance(i64::MAX, out)?,
+                    End::Partial => self.windows.advance(i64::MAX, &mut AsPartial(out))?,
+                    End::Dropped => self.cut.dropped += self.windows.discard(),
+                }
                 (self.fired, self.due) = (i64::MAX, i64::MAX);
                 Ok(())
             }
@@ -121,6 +128,10 @@ impl<W: OpenWindows> Stage for Clocked<W> {
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
         self.windows.close(cx)
+    }
+
+    fn dropped_windows(&self) -> u64 {
+        self.cut.dropped
     }
 
     /// Idle while no window is open, so that nobody waits for one.

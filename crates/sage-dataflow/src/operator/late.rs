@@ -2,9 +2,10 @@
 
 use std::convert::Infallible;
 
-use super::window::OpenWindows;
+use super::cut::{AsPartial, Cut, End};
+use super::window::{OpenWindows, WindowedOf};
 use crate::BoxError;
-use crate::chain::{CloseContext, Fault, Flags, OpenContext, Outlet, Signal, Stage};
+use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::time::Timed;
 
 /// Where late records go. Only the engine implements it.
@@ -61,32 +62,48 @@ pub struct Windows<W, L> {
     open: W,
     to: L,
     late: u64,
+    cut: Cut,
 }
 
 impl<W, L> Windows<W, L> {
-    pub(crate) fn new(open: W, to: L) -> Self {
-        Self { open, to, late: 0 }
+    pub(crate) fn new(open: W, to: L, cut: Cut) -> Self {
+        Self { open, to, late: 0, cut }
     }
 
     /// The same windows, whose late records go elsewhere.
     pub(crate) fn with_late<M>(self, to: M) -> Windows<W, M> {
-        Windows::new(self.open, to)
+        Windows::new(self.open, to, self.cut)
+    }
+}
+
+impl<W: OpenWindows, L> Windows<W, L> {
+    /// Fires or drops the windows that are open, after the last record.
+    fn end(&mut self, out: &mut impl Emit<Timed<WindowedOf<W>>>) -> Result<(), Fault> {
+        match self.cut.end() {
+            End::Whole => self.open.advance(i64::MAX, out),
+            End::Partial => self.open.advance(i64::MAX, &mut AsPartial(out)),
+            End::Dropped => {
+                self.cut.dropped += self.open.discard();
+                Ok(())
+            }
+        }
     }
 }
 
 impl<W: OpenWindows, L: LateRecords<W::Value>> Stage for Windows<W, L> {
     type In = Timed<W::Value>;
-    type Out = Timed<W::Out>;
+    type Out = Timed<WindowedOf<W>>;
     type Side = L::Side;
-    const FLAGS: Flags = Flags { side: L::BY_THE_SIDE, counts_late: W::COUNTS_LATE, ..Flags::ANY };
+    const FLAGS: Flags = Flags { side: L::BY_THE_SIDE, has_windows: true, ..Flags::ANY };
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.cut.open(cx);
         self.open.open(cx)
     }
 
     #[inline(always)]
     fn process(&mut self, record: Self::In, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
-        let Self { open, to, late } = self;
+        let Self { open, to, late, .. } = self;
         open.take(record, out, |record, out| {
             *late += 1;
             to.take(record, out)
@@ -95,14 +112,18 @@ impl<W: OpenWindows, L: LateRecords<W::Value>> Stage for Windows<W, L> {
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
         match signal {
-            Signal::Watermark(watermark) => self.open.advance(watermark.millis, out),
-            Signal::Finish => self.open.advance(i64::MAX, out),
+            Signal::Watermark(watermark) if !watermark.is_last() => self.open.advance(watermark.millis, out),
+            Signal::Watermark(_) | Signal::Finish => self.end(out),
             _ => Ok(()),
         }
     }
 
     fn late(&self) -> u64 {
         self.late
+    }
+
+    fn dropped_windows(&self) -> u64 {
+        self.cut.dropped
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {

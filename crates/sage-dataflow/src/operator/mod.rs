@@ -3,8 +3,10 @@
 //! Knows nothing of other tasks, of services, or of how operators get into a graph.
 
 mod aggregate;
+mod batch;
 mod clocked;
 mod connect;
+mod cut;
 mod filter;
 mod function;
 mod gather;
@@ -23,9 +25,12 @@ pub(crate) mod zip;
 
 pub use aggregate::Aggregate;
 pub(crate) use aggregate::{Applied, Counted, Folded, Reduced};
+pub(crate) use batch::Batch;
 pub(crate) use clocked::{Clocked, OfValue};
 pub(crate) use connect::{CoMap, CoProcess, HasInput, Of};
 pub use connect::{In2, In3, In4, In5};
+pub(crate) use cut::Cut;
+pub use cut::OnSignal;
 pub(crate) use filter::{Filter, Take};
 pub(crate) use function::OnBoth;
 pub use function::{FoldFunction, ProcessFunction};

@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 
 use super::aggregate::Aggregate;
 use super::grid::Lateness;
-use super::window::{OpenWindows, result};
+use super::window::{OpenWindows, WindowedOf, result};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, OpenContext};
 use crate::key::KeySelector;
@@ -214,14 +214,15 @@ where
     A: Aggregate<S::Key, T>,
 {
     type Value = T;
-    type Out = Windowed<S::Key, A::Out>;
+    type Key = S::Key;
+    type Result = A::Out;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.aggregate.open(cx)
     }
 
     #[inline(always)]
-    fn take<E: Emit<Timed<Self::Out>>>(
+    fn take<E: Emit<Timed<WindowedOf<Self>>>>(
         &mut self,
         record: Timed<T>,
         out: &mut E,
@@ -247,7 +248,7 @@ where
     }
 
     /// Fires what has ended, in the order of the timers, and forgets what is past its lateness.
-    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Self::Out>>) -> Result<(), Fault> {
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault> {
         if watermark <= self.watermark {
             return Ok(());
         }
@@ -267,6 +268,13 @@ where
 
     fn fires_at(&self) -> i64 {
         self.timers.peek().map_or(i64::MAX, |Reverse((deadline, _))| *deadline)
+    }
+
+    fn discard(&mut self) -> u64 {
+        (self.slot_of, self.free) = (HashMap::default(), Vec::new());
+        self.timers.clear();
+        let sessions = std::mem::take(&mut self.slots).into_iter().flat_map(|slot| slot.sessions);
+        sessions.filter(|session| !session.fired).count() as u64
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {

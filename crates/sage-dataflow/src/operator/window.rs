@@ -27,18 +27,16 @@ use crate::time::{Timed, Timestamp, Window, Windowed};
 pub trait OpenWindows: Clone + Send + 'static {
     /// The value of a record.
     type Value: Send + 'static;
+    /// The key of a result.
+    type Key: Send + 'static;
     /// The value of a result.
-    type Out: Send + 'static;
-
-    /// Whether a record can come too late.
-    #[doc(hidden)]
-    const COUNTS_LATE: bool = true;
+    type Result: Send + 'static;
 
     #[doc(hidden)]
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault>;
     /// Takes a record, or calls `late` with it if it comes too late.
     #[doc(hidden)]
-    fn take<E: Emit<Timed<Self::Out>>>(
+    fn take<E: Emit<Timed<WindowedOf<Self>>>>(
         &mut self,
         record: Timed<Self::Value>,
         out: &mut E,
@@ -46,17 +44,23 @@ pub trait OpenWindows: Clone + Send + 'static {
     ) -> Result<(), Fault>;
     /// Fires the windows that end at `watermark` or before, the earliest first.
     #[doc(hidden)]
-    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Self::Out>>) -> Result<(), Fault>;
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault>;
     /// The watermark at which the first window fires, or one before it: `i64::MAX` while none is open.
     #[doc(hidden)]
     fn fires_at(&self) -> i64;
+    /// Drops the windows that have not fired, those of each key, and returns how many there were.
+    #[doc(hidden)]
+    fn discard(&mut self) -> u64;
     #[doc(hidden)]
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError>;
 }
 
+/// What windows give.
+pub(crate) type WindowedOf<W> = Windowed<<W as OpenWindows>::Key, <W as OpenWindows>::Result>;
+
 /// What a window gives.
 pub(super) fn result<K, O>(key: K, window: Window, value: O) -> Timed<Windowed<K, O>> {
-    Timed { time: window.last(), value: Windowed { key, window, value } }
+    Timed { time: window.last(), value: Windowed { key, window, value, partial: false } }
 }
 
 type Table<K, V> = HashMap<K, V, RandomState>;
@@ -208,14 +212,15 @@ where
     A: Aggregate<S::Key, T>,
 {
     type Value = T;
-    type Out = Windowed<S::Key, A::Out>;
+    type Key = S::Key;
+    type Result = A::Out;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.aggregate.open(cx)
     }
 
     #[inline(always)]
-    fn take<E: Emit<Timed<Self::Out>>>(
+    fn take<E: Emit<Timed<WindowedOf<Self>>>>(
         &mut self,
         record: Timed<T>,
         out: &mut E,
@@ -229,7 +234,7 @@ where
         self.aggregate.take(state, record.value)
     }
 
-    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Self::Out>>) -> Result<(), Fault> {
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault> {
         if watermark <= self.watermark {
             return Ok(());
         }
@@ -277,6 +282,13 @@ where
     fn fires_at(&self) -> i64 {
         let at_hand = if self.first <= self.last { self.last.saturating_add(1) } else { i64::MAX };
         self.others.keys().next().map_or(at_hand, |start| at_hand.min(self.grid.end(*start)))
+    }
+
+    fn discard(&mut self) -> u64 {
+        self.put_back();
+        let (grid, watermark) = (self.grid, self.watermark);
+        let open = std::mem::take(&mut self.others).into_iter().filter(|(start, _)| grid.end(*start) > watermark);
+        open.map(|(_, table)| table.len() as u64).sum()
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {
@@ -342,15 +354,15 @@ where
     A: Aggregate<S::Key, T>,
 {
     type Value = T;
-    type Out = Windowed<S::Key, A::Out>;
-    const COUNTS_LATE: bool = false;
+    type Key = S::Key;
+    type Result = A::Out;
 
     fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
         self.aggregate.open(cx)
     }
 
     #[inline(always)]
-    fn take<E: Emit<Timed<Self::Out>>>(
+    fn take<E: Emit<Timed<WindowedOf<Self>>>>(
         &mut self,
         record: Timed<T>,
         out: &mut E,
@@ -370,7 +382,7 @@ where
     }
 
     /// The open windows end with the input alone.
-    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<Self::Out>>) -> Result<(), Fault> {
+    fn advance(&mut self, watermark: i64, out: &mut impl Emit<Timed<WindowedOf<Self>>>) -> Result<(), Fault> {
         if watermark < i64::MAX {
             return Ok(());
         }
@@ -380,6 +392,10 @@ where
 
     fn fires_at(&self) -> i64 {
         i64::MAX
+    }
+
+    fn discard(&mut self) -> u64 {
+        std::mem::take(&mut self.open).len() as u64
     }
 
     fn close(&mut self, cx: &CloseContext) -> Result<(), BoxError> {

@@ -20,6 +20,7 @@ mod windowed;
 
 use std::convert::Infallible;
 use std::hash::Hash;
+use std::time::Duration;
 
 pub use connected::ConnectedStreams;
 use factory::{Cloned, Factory, Made, Many, One};
@@ -37,7 +38,7 @@ use crate::graph::{Head, Mistake, SharedGraph};
 use crate::ids::NodeId;
 use crate::key::{Borrowed, Computed, Whole};
 use crate::operator::{
-    Filter, FlatMap, FlatMapInto, FoldFunction, Gather, GatherAll, Inspect, Map, Output, Reducing, Take, TryMap,
+    Batch, Filter, FlatMap, FlatMapInto, FoldFunction, Gather, GatherAll, Inspect, Map, Output, Reducing, Take, TryMap,
     counting, folding,
 };
 use crate::source::{PerReplica, Source, SourceFactory};
@@ -185,6 +186,50 @@ impl<P: Pipe> Stream<P> {
         F: Fn() -> O + Send + 'static,
     {
         self.then_made("operator", Made(factory))
+    }
+
+    /// Gathers the records into batches of `size`, in their order. The last batch comes at the end of input, and of
+    /// every drain, with the records it has. Each replica makes batches of its own.
+    ///
+    /// A `size` of 0 is a [`SubmitError::OperatorOption`](crate::SubmitError::OperatorOption).
+    ///
+    /// ```
+    /// let env = sage::Environment::local("batches");
+    /// let sums = env.from_iter(1..=5).batch(2).map(|batch| batch.iter().sum::<i32>()).collect();
+    /// env.run()?;
+    /// assert_eq!(sums.take(), [3, 7, 5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch(self, size: usize) -> Stream<impl ParallelStep<In = P::Out, Out = Vec<P::Out>>> {
+        self.batches(size, None)
+    }
+
+    /// As [`batch`](Self::batch), but a batch also goes on when its first record came `within` ago, by the
+    /// environment's [`clock`](crate::Environment::clock), to the millisecond.
+    ///
+    /// In the chain of a source that blocks inside its own `next`, that happens only when it returns. Put
+    /// [`on_another_thread`](Self::on_another_thread) behind such a source.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let env = sage::Environment::local("batches");
+    /// let batches = env.from_iter(1..=3).batch_within(100, Duration::from_millis(50)).collect();
+    /// env.run()?;
+    /// assert_eq!(batches.take(), [[1, 2, 3]]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch_within(
+        self,
+        size: usize,
+        within: Duration,
+    ) -> Stream<impl ParallelStep<In = P::Out, Out = Vec<P::Out>>> {
+        self.batches(size, Some(within))
+    }
+
+    fn batches(self, size: usize, within: Option<Duration>) -> Stream<Then<P, Cloned<Batch<P::Out>>>> {
+        let problem = (size == 0).then(|| "a batch of 0 records is never full; give it 1 at least".to_owned());
+        self.then("batch", Batch::new(size, within)).checked(problem)
     }
 
     /// Keeps the first `count` records and then ends the stream, and the part upstream of it. Runs in one replica.

@@ -265,7 +265,7 @@ where
     ) -> Result<Box<dyn Task>, SubmitError> {
         cx.building(self.node);
         let (side, handling) = (self.factory.side(cx), self.keeping.handling(cx));
-        let place = cx.place(self.node, F::Operator::FLAGS.counts_late);
+        let place = cx.place(self.node, F::Operator::FLAGS.has_windows);
         self.before.build(cx, Link::new(self.factory.make(), next, side, handling, place))
     }
 }

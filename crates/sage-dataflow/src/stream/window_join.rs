@@ -11,7 +11,7 @@ use crate::key::KeySelector;
 use crate::operator::grid::Grid;
 use crate::operator::join::limit_problem;
 use crate::operator::join::windowed::{Pairing, WindowJoin};
-use crate::operator::{Full, In2, Inner, Left};
+use crate::operator::{Cut, Full, In2, Inner, Left, OnSignal};
 use crate::time::{Sliding, Timed, Tumbling, Windowed};
 
 /// Windows that begin at the same times for every key: [`Tumbling`] or [`Sliding`]. Only the engine implements it.
@@ -52,6 +52,7 @@ pub struct WindowedJoin<P: Pipe, S, Q: Pipe, R, W> {
     right: KeyedStream<Q, R>,
     windows: W,
     max_records: usize,
+    on_signal: OnSignal,
 }
 
 /// What a join in windows gives.
@@ -68,8 +69,9 @@ where
     /// the same window. Both streams may be endless.
     ///
     /// A window is kept in memory until the slower stream's watermark reaches its end. Then its pairs come out and it
-    /// is freed. Windows come out in the order of their ends, keys within a window in no order; at the end of input,
-    /// and of a drain, all windows come out. A record that comes after its window is dropped, and
+    /// is freed. Windows come out in the order of their ends, keys within a window in no order; at the end of input
+    /// all windows come out, and at that of a drain, but for one by a signal: see
+    /// [`on_signal`](WindowedJoin::on_signal). A record that comes after its window is dropped, and
     /// [`OperatorReport::late`](crate::OperatorReport::late) counts it: there is no allowed lateness, so let the bound
     /// of [`OutOfOrder`](crate::OutOfOrder) cover the disorder. A record is cloned for each window it is in, and for
     /// each match; put large records behind an `Arc`.
@@ -99,7 +101,7 @@ where
     /// ```
     pub fn window<W: Aligned>(self, windows: W) -> WindowedJoin<P, S, Q, R, W> {
         let Self { left, right, max_records } = self;
-        WindowedJoin { left, right, windows, max_records }
+        WindowedJoin { left, right, windows, max_records, on_signal: OnSignal::Drop }
     }
 }
 
@@ -119,6 +121,13 @@ where
     /// is a [`SubmitError::OperatorOption`](crate::SubmitError::OperatorOption).
     pub fn max_records(mut self, records: usize) -> Self {
         self.max_records = records;
+        self
+    }
+
+    /// Says what becomes of windows that are open when a signal, or the environment's time limit, drains the job.
+    /// Default: [`OnSignal::Drop`].
+    pub fn on_signal(mut self, on_signal: OnSignal) -> Self {
+        self.on_signal = on_signal;
         self
     }
 
@@ -145,12 +154,13 @@ where
         self,
         kind: &'static str,
     ) -> Stream<impl ParallelStep<In = In2<Timed<A>, Timed<B>>, Out = Paired<S::Key, J::Out>>> {
-        let Self { left, right, windows, max_records } = self;
+        let Self { left, right, windows, max_records, on_signal } = self;
         let (problem, (size, every)) = (windows.problem(), windows.size_and_step());
         let grid = Grid::new(size, every);
         let replicas = left.stream.replicas().max(right.stream.replicas());
         let joint = Joint::new(&left.stream.graph, kind, false, replicas);
-        let operator = WindowJoin::<_, _, _, _, _, J>::new(left.key.clone(), right.key.clone(), grid, max_records);
+        let (keys, cut) = ((left.key.clone(), right.key.clone()), Cut::new(on_signal));
+        let operator = WindowJoin::<_, _, _, _, _, J>::new(keys.0, keys.1, grid, max_records, cut);
         joint.keyed_input::<0, _, _>(left);
         joint.keyed_input::<1, _, _>(right);
         joint.then(Cloned::new(operator)).checked(problem).checked(limit_problem(max_records))

@@ -10,8 +10,8 @@ use crate::chain::Stage;
 use crate::key::KeySelector;
 use crate::operator::grid::{Grid, Lateness};
 use crate::operator::{
-    Aggregate, AlignedWindows, Applied, Clocked, CountWindows, Counted, Dropped, FoldFunction, Folded, HandedTo,
-    LateRecords, OfValue, OpenWindows, Reduced, SessionWindows, Timestamps, Windows,
+    Aggregate, AlignedWindows, Applied, Clocked, CountWindows, Counted, Cut, Dropped, FoldFunction, Folded, HandedTo,
+    LateRecords, OfValue, OnSignal, OpenWindows, Reduced, SessionWindows, Timestamps, Windows,
 };
 use crate::time::{Count, OutOfOrder, Session, Sliding, Timed, Timestamp, Tumbling, Window, Windowed};
 
@@ -96,7 +96,7 @@ pub trait Windowing<S: KeySelector<R>, R, A: Aggregate<S::Key, Self::Value>, L>:
     #[doc(hidden)]
     fn problem(&self) -> Option<String>;
     #[doc(hidden)]
-    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L) -> Self::Operator;
+    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L, cut: Cut) -> Self::Operator;
 }
 
 impl<S, T, A, L, W> Windowing<S, Timed<T>, A, L> for W
@@ -113,8 +113,8 @@ where
         EventWindows::problem(self)
     }
 
-    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L) -> Self::Operator {
-        Windows::new(self.open(lateness, key, aggregate), late)
+    fn operator(self, lateness: Lateness, key: S, aggregate: A, late: L, cut: Cut) -> Self::Operator {
+        Windows::new(self.open(lateness, key, aggregate), late, cut)
     }
 }
 
@@ -131,15 +131,15 @@ where
         self.0.problem()
     }
 
-    fn operator(self, lateness: Lateness, key: S, aggregate: A, _late: Dropped) -> Self::Operator {
-        Clocked::new(self.0.open(lateness, OfValue(key), aggregate))
+    fn operator(self, lateness: Lateness, key: S, aggregate: A, _late: Dropped, cut: Cut) -> Self::Operator {
+        Clocked::new(self.0.open(lateness, OfValue(key), aggregate), cut)
     }
 }
 
 /// Windows over the times of records, of event time or given by the clock. Only the engine implements it.
 pub trait EventWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>>: Send + 'static {
     /// What is open.
-    type Open: OpenWindows<Value = T, Out = Windowed<S::Key, A::Out>>;
+    type Open: OpenWindows<Value = T, Key = S::Key, Result = A::Out>;
 
     #[doc(hidden)]
     fn problem(&self) -> Option<String>;
@@ -254,7 +254,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn window_by_clock<W>(self, windows: W) -> WindowedStream<P, S, ByClock<W>, Dropped> {
-        WindowedStream { keyed: self, windows: ByClock(windows), lateness: Duration::ZERO, late: Dropped }
+        WindowedStream::new(self, ByClock(windows))
     }
 }
 
@@ -267,10 +267,10 @@ where
     /// Cuts the records of each key into windows of event time, for the next aggregation.
     ///
     /// A window fires when the watermark reaches its end. Windows fire in the order of their ends, keys within a window
-    /// in no order. At the end of input, and of a drain, all windows fire. The memory of a key's window is freed when
-    /// it fires.
+    /// in no order. At the end of input all windows fire, and at that of a drain, but for one by a signal: see
+    /// [`on_signal`](WindowedStream::on_signal). The memory of a key's window is freed when it fires.
     pub fn window<W>(self, windows: W) -> WindowedStream<P, S, W, Dropped> {
-        WindowedStream { keyed: self, windows, lateness: Duration::ZERO, late: Dropped }
+        WindowedStream::new(self, windows)
     }
 }
 
@@ -284,6 +284,21 @@ pub struct WindowedStream<P: Pipe, S, W, L> {
     windows: W,
     lateness: Duration,
     late: L,
+    on_signal: OnSignal,
+}
+
+impl<P: Pipe, S, W> WindowedStream<P, S, W, Dropped> {
+    fn new(keyed: KeyedStream<P, S>, windows: W) -> Self {
+        Self { keyed, windows, lateness: Duration::ZERO, late: Dropped, on_signal: OnSignal::Drop }
+    }
+}
+
+impl<P: Pipe, S, W, L> WindowedStream<P, S, W, L> {
+    /// Says what becomes of windows that are open when a signal, or the environment's time limit, drains the job.
+    /// Default: [`OnSignal::Drop`].
+    pub fn on_signal(self, on_signal: OnSignal) -> Self {
+        Self { on_signal, ..self }
+    }
 }
 
 impl<P, T, S, W, L> WindowedStream<P, S, W, L>
@@ -309,7 +324,8 @@ where
     where
         F: FnMut(Timed<T>) + Clone + Send + 'static,
     {
-        WindowedStream { keyed: self.keyed, windows: self.windows, lateness: self.lateness, late: HandedTo(function) }
+        let Self { keyed, windows, lateness, on_signal, .. } = self;
+        WindowedStream { keyed, windows, lateness, late: HandedTo(function), on_signal }
     }
 }
 
@@ -382,7 +398,8 @@ where
     {
         let problem = self.windows.problem();
         let key = self.keyed.key.clone();
-        let operator = self.windows.operator(Lateness::new(self.lateness), key, aggregate, self.late);
+        let (lateness, cut) = (Lateness::new(self.lateness), Cut::new(self.on_signal));
+        let operator = self.windows.operator(lateness, key, aggregate, self.late, cut);
         self.keyed.keyed(kind, operator).checked(problem)
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sage::{
-    BoxError, CloseContext, Deadlines, Environment, FinishContext, HookContext, JobHandle, JobState, Next, Service,
-    SignalPolicy, SignalWatch, Sink, Source, SourceContext,
+    BoxError, CloseContext, Deadlines, Environment, FinishContext, HookContext, JobHandle, JobState, Next, OnSignal,
+    OutOfOrder, Service, SignalPolicy, SignalWatch, Sink, Source, SourceContext, Timed, Timestamp, Tumbling, Windowed,
 };
 
 const ROLE: &str = "SAGE_SIGNALS_ROLE";
@@ -662,4 +662,64 @@ fn contract_29_a_watched_signal_ends_a_wait_whichever_thread_takes_it() {
         exit(0);
     }
     ends_with_code(Process::start(NAME, "child"), 0, &["true"]);
+}
+
+/// Counts the records of a second, which is open when the signal comes, in windows that say what becomes of them then.
+fn minute(on_signal: OnSignal, policy: SignalPolicy) -> Environment {
+    let env = Environment::local("minute").signals(policy);
+    let order = OutOfOrder::by(Duration::ZERO);
+    let records = env.from_source(|_| Patient { said: false }).inspect(|_| say("running"));
+    let [timed, by_clock] = records.tee();
+    let told = |kind: &'static str| {
+        move |count: Timed<Windowed<u32, u64>>| {
+            let Windowed { value, partial, .. } = count.value;
+            say(&format!("{kind}: {value}{}", if partial { ", partial" } else { "" }));
+        }
+    };
+    let keyed = timed.with_timestamps(|_| Timestamp::from_millis(500), order).key_by(|record| record.value);
+    keyed.window(Tumbling::of(Duration::from_secs(1))).on_signal(on_signal).count().named("tumbling").sink(told("a"));
+    let windows = by_clock.key_by(|record| *record).window_by_clock(Tumbling::of(Duration::from_secs(3600 * 24 * 365)));
+    windows.on_signal(on_signal).count().named("clocked").sink(told("b"));
+    env
+}
+
+#[test]
+fn contract_18_windows_that_a_signal_cut_are_dropped_and_counted_or_marked_as_partial() {
+    const NAME: &str =
+        "signals::contract_18_windows_that_a_signal_cut_are_dropped_and_counted_or_marked_as_partial";
+    if let Some(role) = role() {
+        let env = match &*role {
+            "drop" => minute(OnSignal::Drop, SignalPolicy::Drain),
+            "emit" => minute(OnSignal::Emit, SignalPolicy::Drain),
+            _ => minute(OnSignal::Drop, SignalPolicy::Finish),
+        };
+        let report = match env.run() {
+            Ok(report) => report,
+            Err(error) => error.report().expect("the job was started").clone(),
+        };
+        for name in ["tumbling", "clocked"] {
+            let operator = report.operator(name).expect("it is in the report");
+            say(&format!("{name} dropped {}", operator.dropped_windows));
+        }
+        say(&report.to_string());
+        exit(0);
+    }
+    let ended = |role| {
+        let mut process = Process::start(NAME, role);
+        process.await_line("running");
+        process.signal(libc::SIGINT);
+        let (rest, status) = process.end();
+        assert_eq!(status.code(), Some(0), "{rest}");
+        rest
+    };
+    let has = |text: &str, line: &str| text.lines().any(|other| other == line);
+    let dropped = ended("drop");
+    assert!(has(&dropped, "tumbling dropped 1") && has(&dropped, "clocked dropped 1"), "{dropped}");
+    assert!(!has(&dropped, "a: 1") && !dropped.contains("partial"), "{dropped}");
+    assert!(dropped.contains("1 open window dropped"), "{dropped}");
+    let emitted = ended("emit");
+    assert!(has(&emitted, "a: 1, partial") && has(&emitted, "b: 1, partial"), "{emitted}");
+    assert!(has(&emitted, "tumbling dropped 0"), "{emitted}");
+    let finished = ended("finish");
+    assert!(has(&finished, "a: 1") && has(&finished, "b: 1") && has(&finished, "clocked dropped 0"), "{finished}");
 }

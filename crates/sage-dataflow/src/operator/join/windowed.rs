@@ -14,9 +14,10 @@ use std::marker::PhantomData;
 use foldhash::fast::RandomState;
 
 use super::{Full, Inner, JoinError, Left};
-use crate::chain::{Emit, Fault, Flags, Outlet, Signal, Stage};
+use crate::chain::{Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::key::KeySelector;
 use crate::operator::connect::In2;
+use crate::operator::cut::{AsPartial, Cut, End};
 use crate::operator::grid::Grid;
 use crate::operator::keyed::state_of;
 use crate::operator::window::result;
@@ -66,19 +67,20 @@ pub(crate) struct WindowJoin<S, R, A, B, K, J> {
     right: usize,
     watermark: i64,
     late: u64,
+    cut: Cut,
     joining: PhantomData<fn() -> J>,
 }
 
 impl<S, R, A, B, K, J> WindowJoin<S, R, A, B, K, J> {
-    pub(crate) fn new(left_key: S, right_key: R, grid: Grid, max_records: usize) -> Self {
+    pub(crate) fn new(left_key: S, right_key: R, grid: Grid, max_records: usize, cut: Cut) -> Self {
         let (windows, watermark, joining) = (BTreeMap::new(), i64::MIN, PhantomData);
-        Self { left_key, right_key, grid, max_records, windows, left: 0, right: 0, watermark, late: 0, joining }
+        Self { left_key, right_key, grid, max_records, windows, left: 0, right: 0, watermark, late: 0, cut, joining }
     }
 }
 
 impl<S: Clone, R: Clone, A, B, K, J> Clone for WindowJoin<S, R, A, B, K, J> {
     fn clone(&self) -> Self {
-        Self::new(self.left_key.clone(), self.right_key.clone(), self.grid, self.max_records)
+        Self::new(self.left_key.clone(), self.right_key.clone(), self.grid, self.max_records, self.cut.clone())
     }
 }
 
@@ -168,7 +170,12 @@ where
     type In = In2<Timed<A>, Timed<B>>;
     type Out = Timed<Windowed<S::Key, J::Out>>;
     type Side = Infallible;
-    const FLAGS: Flags = Flags { counts_late: true, ..Flags::GATHERS };
+    const FLAGS: Flags = Flags { has_windows: true, ..Flags::GATHERS };
+
+    fn open(&mut self, cx: &OpenContext) -> Result<(), Fault> {
+        self.cut.open(cx);
+        Ok(())
+    }
 
     #[inline(always)]
     fn process(&mut self, record: Self::In, _out: &mut impl Outlet<Self::Out, Infallible>) -> Result<(), Fault> {
@@ -180,13 +187,26 @@ where
 
     fn signal(&mut self, signal: Signal, out: &mut impl Outlet<Self::Out, Self::Side>) -> Result<(), Fault> {
         match signal {
-            Signal::Watermark(watermark) => self.advance(watermark.millis, out),
-            Signal::Finish => self.advance(i64::MAX, out),
+            Signal::Watermark(watermark) if !watermark.is_last() => self.advance(watermark.millis, out),
+            Signal::Watermark(_) | Signal::Finish => match self.cut.end() {
+                End::Whole => self.advance(i64::MAX, out),
+                End::Partial => self.advance(i64::MAX, &mut AsPartial(out)),
+                End::Dropped => {
+                    let open = std::mem::take(&mut self.windows);
+                    self.cut.dropped += open.values().map(|table| table.len() as u64).sum::<u64>();
+                    (self.left, self.right) = (0, 0);
+                    Ok(())
+                }
+            },
             _ => Ok(()),
         }
     }
 
     fn late(&self) -> u64 {
         self.late
+    }
+
+    fn dropped_windows(&self) -> u64 {
+        self.cut.dropped
     }
 }

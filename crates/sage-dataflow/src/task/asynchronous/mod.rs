@@ -94,7 +94,7 @@ pub(crate) struct Parts<I, F: AsyncFunction<I>, N> {
 impl<I: Send + 'static, F: AsyncFunction<I>, N: Push<F::Out>> AsyncTask<I, F, N> {
     pub(crate) fn new(parts: Parts<I, F, N>) -> Self {
         let Parts { mut inbox, function, policy, since, next, letters, circle, polling, control, place, .. } = parts;
-        let Place { node, context, errors, emitted, late: _ } = place;
+        let Place { node, context, errors, emitted, windows: _ } = place;
         inbox.works_on(policy.in_flight);
         Self {
             inbox,

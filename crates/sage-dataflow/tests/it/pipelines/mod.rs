@@ -1,6 +1,7 @@
 //! What pipelines compute: every operator, source and sink, alone and combined.
 
 mod ahead;
+mod batch;
 mod beside;
 mod clock;
 mod connect;

@@ -28,7 +28,7 @@ fn time_of(event: &Event) -> Timestamp {
 }
 
 pub(super) fn outcome(result: Timed<Windowed<u8, Vec<u32>>>) -> Outcome {
-    let Timed { time, value: Windowed { key, window, mut value } } = result;
+    let Timed { time, value: Windowed { key, window, mut value, .. } } = result;
     assert_eq!(time, window.last());
     value.sort_unstable();
     (window.start.millis(), window.end.millis(), key, value)

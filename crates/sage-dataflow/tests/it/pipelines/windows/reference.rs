@@ -116,7 +116,7 @@ impl Kind {
                         })
                         .parallelism(replicas)
                         .map(|result| {
-                            outcome(result.map(|it| Windowed { key: it.key, window: it.window, value: it.value.1 }))
+                            outcome(result.map(|it| Windowed { key: it.key, window: it.window, value: it.value.1, partial: it.partial }))
                         })
                         .on_another_thread(),
                 }
