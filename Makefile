@@ -4,8 +4,8 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo demo-jobmanager demo-ray logs test test-kafka test-python test-install test-page test-ray
-.PHONY: wheel python parity parity-page check bench bench-jobmanager bench-python nextest
+.PHONY: help demo demo-jobmanager demo-ray docs logs test test-docs test-kafka test-python test-install test-page
+.PHONY: test-ray wheel python parity parity-page check bench bench-jobmanager bench-python nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,7 @@ test: nextest test-kafka test-python ## Run every test
 	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
+	$(MAKE) --no-print-directory test-docs
 	$(MAKE) --no-print-directory test-page
 	$(MAKE) --no-print-directory test-ray
 
@@ -54,6 +55,22 @@ test-python: python ## Run the tests of the Python package
 	$(CARGO) test --quiet -p sage-python --features kafka --test wire
 	.venv/bin/pytest --quiet
 	$(MAKE) --no-print-directory test-install
+
+# The reference is read from the package's sources and, for what is written in Rust, from the compiled module. The pages
+# of Rust are those that `cargo doc` has made, if it has run.
+docs: python .venv-docs/tools ## Build the site of the documentation into target/site
+	rm -rf target/site
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs --quiet build --strict
+	@if [ -d target/doc/sage ]; then cp -r target/doc target/site/rust; \
+	else echo "without pages of Rust: run \`cargo doc --no-deps\` before"; fi
+
+test-docs: docs ## Run the tests of the site of the documentation
+	PYTHONPATH=python .venv-docs/bin/pytest --quiet python/docs_tests
+
+.venv-docs/tools: docs/requirements.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r docs/requirements.txt
+	touch .venv-docs/tools
 
 parity: python ## Run the examples of SAGE=checkout that need only its kernel: right, wrong, missing
 	.venv/bin/pip install --quiet --disable-pip-version-check python-dotenv

@@ -72,26 +72,37 @@ Windows = Tumbling | Sliding | Session | Count
 class Windowed(NamedTuple):
     """The result of a window."""
 
+    #: The key of the records.
     key: Any
-    #: When the window begins, and when it ends. The end is not part of the window.
+    #: When the window begins, in seconds since 1970.
     start: float
+    #: When it ends, which is not part of the window.
     end: float
+    #: What the step behind the windows has made of the records.
     value: Any
 
 
 class Paired(NamedTuple):
     """Two records of equal keys, from a join; ``None`` stands for a missing partner."""
 
+    #: The key of both.
     key: Any
+    #: The record of the left stream.
     left: Any
+    #: The record of the right stream.
     right: Any
 
 
 class WindowPaired(NamedTuple):
-    """Two records of equal keys in one window."""
+    """Two records of equal keys in one window; ``None`` stands for a missing partner."""
 
+    #: The key of both.
     key: Any
+    #: When the window begins, in seconds since 1970.
     start: float
+    #: When it ends, which is not part of the window.
     end: float
+    #: The record of the left stream.
     left: Any
+    #: The record of the right stream.
     right: Any

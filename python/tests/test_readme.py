@@ -1,4 +1,4 @@
-"""The Python examples of the README and of two pages of docs/ run, and print what is said."""
+"""The Python examples of the README and of the pages of docs/ run, and print what is said."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import sage
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
-FROM_SAGE = (ROOT / "docs" / "coming-from-sage.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+GUIDE = (DOCS / "guide.md").read_text(encoding="utf-8")
+FROM_SAGE = (DOCS / "coming-from-sage.md").read_text(encoding="utf-8")
 
 #: The first lines that each example of the guide prints.
 PRINTS = [
@@ -87,12 +90,22 @@ def test_the_rust_names_in_the_tables_of_the_guide_exist() -> None:
     assert names_in_tables(2) - public - {"println", "Ok"} == set()
 
 
-def test_the_examples_for_programs_of_sage_print_what_the_page_says(tmp_path: Path) -> None:
-    shown = re.findall(r"```python\n(.*?)```\n\nIt prints\n\n```text\n(.*?)```", FROM_SAGE, re.DOTALL)
-    assert len(shown) == FROM_SAGE.count("```python") > 3
+@pytest.mark.parametrize("page", ["coming-from-sage", "index", "tutorial"])
+def test_the_examples_of_a_page_print_what_it_says(page: str, tmp_path: Path) -> None:
+    """They run in one folder, one after another: some read what those before have written."""
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```python\n(.*?)```\n\nIt prints\n\n```text\n(.*?)```", text, re.DOTALL)
+    assert len(shown) == text.count("```python") > 0
     for example, prints in shown:
         ran = run(example, tmp_path)
-        assert (ran.returncode, ran.stdout, ran.stderr) == (0, prints, "")
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert without_times(ran.stdout.rstrip()) == without_times(prints.rstrip())
+
+
+def test_every_python_example_of_the_documentation_is_run() -> None:
+    """An example that cannot run by itself is marked `py`, not `python`."""
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if examples(page.read_text(encoding="utf-8"))}
+    assert pages == {"coming-from-sage.md", "guide.md", "index.md", "tutorial.md"}
 
 
 def test_the_import_paths_for_programs_of_sage_exist() -> None:
