@@ -685,8 +685,7 @@ fn minute(on_signal: OnSignal, policy: SignalPolicy) -> Environment {
 
 #[test]
 fn contract_18_windows_that_a_signal_cut_are_dropped_and_counted_or_marked_as_partial() {
-    const NAME: &str =
-        "signals::contract_18_windows_that_a_signal_cut_are_dropped_and_counted_or_marked_as_partial";
+    const NAME: &str = "signals::contract_18_windows_that_a_signal_cut_are_dropped_and_counted_or_marked_as_partial";
     if let Some(role) = role() {
         let env = match &*role {
             "drop" => minute(OnSignal::Drop, SignalPolicy::Drain),

@@ -116,7 +116,12 @@ impl Kind {
                         })
                         .parallelism(replicas)
                         .map(|result| {
-                            outcome(result.map(|it| Windowed { key: it.key, window: it.window, value: it.value.1, partial: it.partial }))
+                            outcome(result.map(|it| Windowed {
+                                key: it.key,
+                                window: it.window,
+                                value: it.value.1,
+                                partial: it.partial,
+                            }))
                         })
                         .on_another_thread(),
                 }
