@@ -15,7 +15,19 @@ from ._process import ProcessFunction
 from ._sage import Spec, Strategy
 from ._states import Folding, State, summand
 from ._stream import DataStream, check_class, check_function, check_plain, name_of
-from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired, Windows
+from ._windows import (
+    Count,
+    Paired,
+    Session,
+    Sliding,
+    Tumbling,
+    Windowed,
+    WindowPaired,
+    Windows,
+    emits_cut,
+    window_paired,
+    windowed,
+)
 
 #: How many records of each stream a replica of a join may keep in memory.
 MAX_RECORDS = 100_000_000
@@ -149,19 +161,24 @@ class KeyedStream(DataStream):
         check_class("process", ProcessFunction, function, args, kwargs, name)
         return self._add(kinds.PROCESS, function, name, parallelism, args, kwargs, spec=Spec.Process())
 
-    def window(self, windows: Windows) -> WindowedStream:
+    def window(self, windows: Windows, *, on_signal: str = "drop") -> WindowedStream:
         """Cuts the records of each key into windows of event time, which ``with_timestamps`` gave them. A window fires
-        when all records that may be in it have come."""
+        when all records that may be in it have come.
+
+        ``on_signal`` says what becomes of windows that are open when SIGINT or SIGTERM drains the job: ``"drop"`` (the
+        default) drops them, and the report has their number; ``"emit"`` has them fire with the records they have, and
+        their results are ``is_partial``. Where a signal is to be like ``stop``, by ``"on_signal": "finish"`` of the
+        environment's ``config``, they fire as at the end of input."""
         if not self._step.is_timed and not isinstance(windows, Count):
             raise ValueError(
                 "windows of event time need `with_timestamps` before the `keyby`; or use `window_by_clock`"
             )
-        return WindowedStream(self, windows, by_clock=False)
+        return WindowedStream(self, windows, by_clock=False, emits_cut=emits_cut(on_signal))
 
-    def window_by_clock(self, windows: Tumbling | Sliding | Session) -> WindowedStream:
+    def window_by_clock(self, windows: Tumbling | Sliding | Session, *, on_signal: str = "drop") -> WindowedStream:
         """Cuts the records of each key into windows of processing time: a record is in the windows that are
-        open when it comes."""
-        return WindowedStream(self, windows, by_clock=True)
+        open when it comes. ``on_signal`` is as for ``window``."""
+        return WindowedStream(self, windows, by_clock=True, emits_cut=emits_cut(on_signal))
 
     def join(self, right: KeyedStream) -> JoinedStreams:
         """Joins this stream, the left one, with another by their keys. Both must end, or be joined in windows. The
@@ -183,7 +200,7 @@ def _expiry(expire_after: Any) -> float:
 class WindowedStream:
     """A keyed stream in windows. Results are ``Windowed`` tuples: key, start and end of the window, value."""
 
-    def __init__(self, keyed: KeyedStream, windows: Windows, *, by_clock: bool) -> None:
+    def __init__(self, keyed: KeyedStream, windows: Windows, *, by_clock: bool, emits_cut: bool) -> None:
         if not isinstance(windows, (Tumbling, Sliding, Session, Count)):
             raise TypeError(f"windows are Tumbling, Sliding, Session or Count, not {windows!r}")
         if by_clock and isinstance(windows, Count):
@@ -192,6 +209,7 @@ class WindowedStream:
         self._windows = windows._checked()
         self._lateness = 0.0
         self._by_clock = by_clock
+        self._emits_cut = emits_cut
         self._late: Callable[[Any], Any] | None = None
 
     def allowed_lateness(self, seconds: float) -> WindowedStream:
@@ -217,16 +235,21 @@ class WindowedStream:
         """Emits the number of records of each key and window. Keeps no records."""
         counts = self._keyed._add(kinds.WINDOW, None, "count", parallelism, spec=self._spec(counts=True))
         self._late_behind(counts, counts)
-        return counts._ours(kinds.MAP, Windowed._make, workers=None)._belongs(counts, "results")
+        return counts._ours(kinds.MAP, self._make, workers=None)._belongs(counts, "results")
+
+    @property
+    def _make(self) -> Callable[[tuple[Any, ...]], Windowed]:
+        """What makes a result of its fields."""
+        return windowed if self._emits_cut else Windowed._make
 
     def apply(self, function: Callable[[Any, float, float, list[Any]], Any], *, parallelism: int = 1) -> DataStream:
         """Emits the result of ``function(key, start, end, records)`` for all records of a key and window. The records
         are kept until the window fires."""
         check_plain("apply", function)
-        name = name_of(function)
+        name, make = name_of(function), self._make
 
         def apply(window: tuple[Any, ...]) -> Windowed:
-            return Windowed._make((*window[:3], awaited(name, function(*window))))
+            return make((*window[:3], awaited(name, function(*window[:4])), *window[4:]))
 
         return self._gathered(kinds.MAP, apply, name, parallelism)
 
@@ -271,13 +294,15 @@ class WindowedStream:
         """Folds by ``step``, which begins with what ``first`` returns: that may take it from the records."""
         check_plain(name, function)
 
-        def windowed(window: tuple[Any, ...]) -> Windowed:
-            return Windowed._make((*window[:3], awaited(name, window[3])))
+        make = self._make
+
+        def made(window: tuple[Any, ...]) -> Windowed:
+            return make((*window[:3], awaited(name, window[3]), *window[4:]))
 
         # Else all records of a window are there when it fires.
         is_open = not (isinstance(self._windows, Session) or self._lateness)
         fold = _in_blocks(step, first) if is_open else None
-        return self._gathered(kinds.FOLDED, step, name, parallelism, fold, State(partial(Folding, first, windowed)))
+        return self._gathered(kinds.FOLDED, step, name, parallelism, fold, State(partial(Folding, first, made)))
 
     def _gathered(
         self,
@@ -296,8 +321,8 @@ class WindowedStream:
         return stream
 
     def _spec(self, counts: bool = False, folds: bool = False) -> Spec:
-        late = self._late is not None
-        return Spec.Window(self._windows, counts, folds, self._lateness, by_clock=self._by_clock, late=late)
+        cut, late = self._emits_cut, self._late is not None
+        return Spec.Window(self._windows, counts, folds, self._lateness, self._by_clock, late, cut)
 
     def _late_behind(self, windows: DataStream, stream: DataStream) -> None:
         """Adds the step for late records, which are the second output of the windows."""
@@ -315,14 +340,16 @@ class JoinedStreams:
         self._right = right
         self._windows: Tumbling | Sliding | None = None
         self._max_records = MAX_RECORDS
+        self._emits_cut = False
 
-    def window(self, windows: Tumbling | Sliding) -> JoinedStreams:
-        """Joins only records in the same window of event time. So the streams may be endless."""
+    def window(self, windows: Tumbling | Sliding, *, on_signal: str = "drop") -> JoinedStreams:
+        """Joins only records in the same window of event time. So the streams may be endless. ``on_signal`` is as for
+        ``KeyedStream.window``."""
         if not isinstance(windows, (Tumbling, Sliding)):
             raise TypeError(f"streams are joined in Tumbling or Sliding windows, not in {windows!r}")
         if not (self._left._step.is_timed and self._right._step.is_timed):
             raise ValueError("both streams need `with_timestamps` before their `keyby`")
-        self._windows = windows._checked()
+        self._windows, self._emits_cut = windows._checked(), emits_cut(on_signal)
         return self
 
     def max_records(self, records: int) -> JoinedStreams:
@@ -346,7 +373,7 @@ class JoinedStreams:
     def _joined(self, name: str, lefts: bool, rights: bool, parallelism: int) -> DataStream:
         merged = DataStream(self._left._environment, self._left._step)
         merged._others = [self._right]
-        spec = Spec.Join(lefts, rights, self._max_records, self._windows)
-        make = Paired._make if self._windows is None else WindowPaired._make
+        spec = Spec.Join(lefts, rights, self._max_records, self._windows, self._emits_cut)
+        make = Paired._make if self._windows is None else window_paired if self._emits_cut else WindowPaired._make
         joined = merged._add(kinds.JOIN, None, name, parallelism, spec=spec)
         return joined._ours(kinds.MAP, make, workers=None)._belongs(joined, "pairs")

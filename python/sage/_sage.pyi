@@ -198,16 +198,20 @@ class Spec:
     @final
     class Window(Spec):
         def __new__(
-            cls, windows: Any, counts: bool, folds: bool, lateness: float, by_clock: bool, late: bool
+            cls, windows: Any, counts: bool, folds: bool, lateness: float, by_clock: bool, late: bool, emits_cut: bool
         ) -> Spec.Window: ...
 
     @final
     class Join(Spec):
-        def __new__(cls, lefts: bool, rights: bool, max_records: int, windows: Any) -> Spec.Join: ...
+        def __new__(cls, lefts: bool, rights: bool, max_records: int, windows: Any, emits_cut: bool) -> Spec.Join: ...
 
     @final
     class Zip(Spec):
         def __new__(cls, max_ahead: int) -> Spec.Zip: ...
+
+    @final
+    class Batch(Spec):
+        def __new__(cls, size: int, within: float | None = None) -> Spec.Batch: ...
 
     @final
     class Take(Spec):

@@ -119,7 +119,7 @@ class Folding:
         """Takes a window; returns the records that are to be folded, and ``last``."""
         so_far, left = ((), window[3]) if type(window[3]) is list else window[3]
         left = [*left, self.last]
-        self._window = window[:3]
+        self._window = window
         self.so_far = so_far[0] if so_far else self._first(left)
         return left
 
@@ -131,7 +131,7 @@ class Folding:
         """The result of the window."""
         window, so_far = self._window, self.so_far
         self._window = self.so_far = None
-        return self._made((*window, so_far))
+        return self._made((*window[:3], so_far, *window[4:]))
 
 
 class _Top:

@@ -30,6 +30,9 @@ _KEYWORDS = ("name", "parallelism", *OPTIONS)
 #: In how many replicas a step may run: each has a thread.
 MOST_REPLICAS = 65_536
 
+#: How many records a batch may have.
+MOST_BATCHED = 1 << 24
+
 #: How many records an async function has in flight unless a program says otherwise.
 _IN_FLIGHT = 64
 
@@ -231,6 +234,48 @@ class DataStream:
         idle = None if idle_after is None else seconds("`idle_after`", idle_after)
         return self._add(kinds.TIMESTAMPS, function, times=Times(length("`out_of_order`", out_of_order), idle))
 
+    def batch(self, size: int, *, within: float | None = None, name: str | None = None) -> DataStream:
+        """Gathers the records into lists of ``size``, in their order. With ``within``, a list also goes on when its
+        first record came so many seconds ago. The end of input and every drain, also one by a signal, send on what is
+        there. The lists have no key and no time.
+
+        >>> from sage import LocalEnvironment
+        >>> env = LocalEnvironment("batches")
+        >>> batches = env.from_batch(range(5)).batch(2).collect()
+        >>> _ = env.submit(autostop=True)
+        >>> batches
+        [[0, 1], [2, 3], [4]]
+        """
+        return self._add(kinds.BATCHED, name=name or f"batch of {size}", spec=_batches(size, within))
+
+    def map_batches(
+        self,
+        function: Any,
+        size: int,
+        *args: Any,
+        within: float | None = None,
+        parallelism: int = 1,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> DataStream:
+        """Calls the function with lists of ``size`` records, as ``batch`` makes them, and emits the items of what it
+        returns, one record each: for functions that are faster for many records at once, such as an embedding model.
+
+        The function may be a class or async, and takes the keywords of ``flatmap``. With ``on_error`` and ``retry`` a
+        list fails as a whole, and is the record of a dead letter.
+
+        >>> from sage import LocalEnvironment
+        >>> env = LocalEnvironment("batches")
+        >>> shares = env.from_batch([1, 3, 5]).map_batches(lambda ns: [n / sum(ns) for n in ns], 2).collect()
+        >>> _ = env.submit(autostop=True)
+        >>> shares
+        [0.25, 0.75, 1.0]
+        """
+        batches = self._ours(kinds.BATCHED, is_aside=False, spec=_batches(size, within))
+        mapped = batches._then(kinds.FLATMAP, function, args, kwargs, parallelism, name)
+        batches._belongs(mapped, "batches")
+        return mapped
+
     def take(self, count: int) -> DataStream:
         """Keeps the first ``count`` records, and then ends the sources."""
         return self._add(kinds.TAKE, spec=Spec.Take(whole("what `take` takes", count, 0)))
@@ -357,6 +402,13 @@ class DataStream:
         records: list[Any] = []
         self.sink(records.append, name="collect")
         return records
+
+
+def _batches(size: Any, within: Any) -> Spec:
+    """How records are gathered."""
+    size = whole("the size of a batch", size, 1, MOST_BATCHED)
+    time = None if within is None else seconds("`within`", within, more=True, hint="; leave it out for none")
+    return Spec.Batch(size, time)
 
 
 def _workers(given: Any, kind: kinds.Kind, name: str) -> str | None:

@@ -81,6 +81,18 @@ class Windowed(NamedTuple):
     #: What the step behind the windows has made of the records.
     value: Any
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether a signal ended the job before the window was over, so that records of it may be missing: see
+        ``KeyedStream.window``."""
+        return isinstance(self, PartialWindowed)
+
+
+class PartialWindowed(Windowed):
+    """The result of a window that a signal cut."""
+
+    __slots__ = ()
+
 
 class Paired(NamedTuple):
     """Two records of equal keys, from a join; ``None`` stands for a missing partner."""
@@ -106,3 +118,31 @@ class WindowPaired(NamedTuple):
     left: Any
     #: The record of the right stream.
     right: Any
+
+    @property
+    def is_partial(self) -> bool:
+        """As that of ``Windowed``: a partner may be missing."""
+        return isinstance(self, PartialWindowPaired)
+
+
+class PartialWindowPaired(WindowPaired):
+    """Two records of one window that a signal cut."""
+
+    __slots__ = ()
+
+
+def windowed(fields: tuple[Any, ...]) -> Windowed:
+    """The result of these fields, which has one more behind its own if it is partial."""
+    return Windowed._make(fields) if len(fields) == 4 else PartialWindowed._make(fields[:4])
+
+
+def window_paired(fields: tuple[Any, ...]) -> WindowPaired:
+    """The same of two records."""
+    return WindowPaired._make(fields) if len(fields) == 5 else PartialWindowPaired._make(fields[:5])
+
+
+def emits_cut(on_signal: Any) -> bool:
+    """Whether windows that a signal cuts are emitted, and not dropped, by a program's word for it."""
+    if on_signal not in ("drop", "emit"):
+        raise ValueError(f'`on_signal` of windows is "drop" or "emit", not {on_signal!r}')
+    return bool(on_signal == "emit")

@@ -18,7 +18,7 @@ use crate::spec::{Spec, Windows};
 use crate::steps::Step;
 use crate::thread::{self, attach, call};
 use crate::value::{Key, Value};
-use crate::windows::{at_its_time, ended, parted, result};
+use crate::windows::{at_its_time, ended, on_signal, parted, result};
 
 /// How many records of a window wait for the function.
 const BLOCK_RECORDS: usize = 256;
@@ -90,17 +90,18 @@ pub(crate) fn window<P: Pipe<Out = Record>>(
     step: &Step,
     spec: &Spec,
 ) -> PyResult<Vec<DataStream<Record>>> {
-    let &Spec::Window { windows, by_clock, late, .. } = spec else { return Err(step.refused()) };
+    let &Spec::Window { windows, by_clock, late, emits_cut, .. } = spec else { return Err(step.refused()) };
+    let on_signal = on_signal(emits_cut);
     let (start, function) = (Folded::default(), Folding(step.make.clone()));
     if by_clock {
         let keyed = stream.map(Arc::new).key_by(|record| record.key());
         return Ok(match windows {
             Windows::Tumbling { size } => {
-                let windowed = keyed.window_by_clock(Tumbling::of(size.0));
+                let windowed = keyed.window_by_clock(Tumbling::of(size.0)).on_signal(on_signal);
                 ended(windowed.fold_with(start, function), step, folded)
             }
             Windows::Sliding { size, every } => {
-                let windowed = keyed.window_by_clock(Sliding::of(size.0, every.0));
+                let windowed = keyed.window_by_clock(Sliding::of(size.0, every.0)).on_signal(on_signal);
                 ended(windowed.fold_with(start, function), step, folded)
             }
             Windows::Session { .. } | Windows::Count { .. } => return Err(step.refused()),
@@ -110,14 +111,17 @@ pub(crate) fn window<P: Pipe<Out = Record>>(
     let late_record = Arc::unwrap_or_clone;
     Ok(match windows {
         Windows::Tumbling { size } => {
-            let windowed = keyed.window(Tumbling::of(size.0));
+            let windowed = keyed.window(Tumbling::of(size.0)).on_signal(on_signal);
             parted(windowed.fold_with(start, function), step, late, folded, late_record)
         }
         Windows::Sliding { size, every } => {
-            let windowed = keyed.window(Sliding::of(size.0, every.0));
+            let windowed = keyed.window(Sliding::of(size.0, every.0)).on_signal(on_signal);
             parted(windowed.fold_with(start, function), step, late, folded, late_record)
         }
-        Windows::Count { records } => ended(keyed.window(Count::of(records)).fold_with(start, function), step, folded),
+        Windows::Count { records } => {
+            let windowed = keyed.window(Count::of(records)).on_signal(on_signal);
+            ended(windowed.fold_with(start, function), step, folded)
+        }
         Windows::Session { .. } => return Err(step.refused()),
     })
 }

@@ -11,7 +11,7 @@ use crate::Record;
 use crate::spec::{Spec, Windows};
 use crate::steps::Step;
 use crate::value::{Key, Value};
-use crate::windows::{at_its_time, seconds};
+use crate::windows::{self, at_its_time, on_signal, seconds};
 
 /// What a pair has on either side: a record, or `None` where it has no partner.
 fn side(record: impl Into<Option<Record>>) -> Value {
@@ -27,9 +27,9 @@ where
     A: Into<Option<Record>>,
     B: Into<Option<Record>>,
 {
-    let Windowed { key, window, value: (left, right), .. } = pair.value;
+    let Windowed { key, window, value: (left, right), partial } = pair.value;
     let fields = [key.value(), seconds(window.start), seconds(window.end), side(left), side(right)];
-    Record { time: pair.time.millis(), ..Record::from(Value::Tuple(fields.into())) }
+    Record { time: pair.time.millis(), ..Record::from(windows::fields(fields, partial)) }
 }
 
 /// Ends a step that joins.
@@ -75,7 +75,7 @@ pub(crate) fn join(
     step: &Step,
     spec: &Spec,
 ) -> PyResult<DataStream<Record>> {
-    let &Spec::Join { lefts, rights, max_records: most, windows } = spec else { return Err(step.refused()) };
+    let &Spec::Join { lefts, rights, max_records: most, windows, emits_cut } = spec else { return Err(step.refused()) };
     let sides = (lefts, rights);
     let Some(windows) = windows else {
         let joined = left.key_by(Record::key).join(right.key_by(Record::key)).max_records(most);
@@ -88,9 +88,13 @@ pub(crate) fn join(
     let left = left.map(at_its_time).key_by(|timed| timed.value.key());
     let joined = left.join(right.map(at_its_time).key_by(|timed| timed.value.key()));
     Ok(match windows {
-        Windows::Tumbling { size } => in_windows(joined.window(Tumbling::of(size.0)).max_records(most), step, sides),
+        Windows::Tumbling { size } => {
+            let windowed = joined.window(Tumbling::of(size.0)).on_signal(on_signal(emits_cut));
+            in_windows(windowed.max_records(most), step, sides)
+        }
         Windows::Sliding { size, every } => {
-            in_windows(joined.window(Sliding::of(size.0, every.0)).max_records(most), step, sides)
+            let windowed = joined.window(Sliding::of(size.0, every.0)).on_signal(on_signal(emits_cut));
+            in_windows(windowed.max_records(most), step, sides)
         }
         Windows::Session { .. } | Windows::Count { .. } => return Err(step.refused()),
     })

@@ -253,6 +253,7 @@ fn fold(row: &mut OperatorReport, place: Option<Ordering>, part: OperatorReport,
     row.failed += part.failed;
     row.retries += part.retries;
     row.late += part.late;
+    row.dropped_windows += part.dropped_windows;
     row.first_error = row.first_error.take().or(part.first_error);
     if timed.insert(part.chain) {
         row.busy += part.busy;

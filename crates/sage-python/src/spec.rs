@@ -16,6 +16,7 @@ use crate::Record;
 use crate::asynchronous::asynchronous;
 use crate::error::SubmitError;
 use crate::steps::{Loops, Step, ended, functions};
+use crate::value::Value;
 use crate::{folds, kafka, states, timers, windows};
 
 /// A time, in seconds where it crosses.
@@ -77,12 +78,24 @@ pub(crate) enum Spec {
     /// A function of states that are forgotten `after` so long, or without one the first records of keys.
     Expiring { after: Seconds, has_function: bool },
     /// Windows of a keyed stream. They gather records, or what a function `folds` them to, or `counts` them; the second
-    /// output are records that come too `late` for them, if they are asked for.
-    Window { windows: Windows, counts: bool, folds: bool, lateness: Seconds, by_clock: bool, late: bool },
+    /// output are records that come too `late` for them, if they are asked for. Those that a signal cuts are dropped, or
+    /// `emits_cut` has them emitted.
+    Window {
+        windows: Windows,
+        counts: bool,
+        folds: bool,
+        lateness: Seconds,
+        by_clock: bool,
+        late: bool,
+        emits_cut: bool,
+    },
     /// Pairs of the records of two keyed streams, and the records of the left or of both without a partner.
-    Join { lefts: bool, rights: bool, max_records: usize, windows: Option<Windows> },
+    Join { lefts: bool, rights: bool, max_records: usize, windows: Option<Windows>, emits_cut: bool },
     /// Pairs of the records of two streams by their order.
     Zip { max_ahead: usize },
+    /// Lists of so many records, or of those that come `within` a time.
+    #[pyo3(constructor = (size, within=None))]
+    Batch { size: usize, within: Option<Seconds> },
     /// The first records.
     Take { most: u64 },
     /// The end of a stream, which goes on as a [`Spec::Future`] of this name.
@@ -110,6 +123,7 @@ pub(crate) fn follow<P: Pipe<Out = Record>>(
         Spec::Window { .. } => windows::window(stream, step, spec)?,
         Spec::Expiring { after, has_function } => vec![states::expiring(stream, step, after.0, *has_function)],
         Spec::Process {} => timers::process(stream, step),
+        Spec::Batch { size, within } => vec![batches(stream, step, *size, *within)],
         Spec::Take { most } => vec![stream.take(*most).named(&*step.name).on_another_thread()],
         Spec::KafkaSink { .. } => kafka::sink(stream, step, spec).map(|()| Vec::new())?,
         Spec::Fill { future } => {
@@ -131,6 +145,20 @@ pub(crate) fn follow<P: Pipe<Out = Record>>(
             return Err(step.refused());
         }
     })
+}
+
+/// Gathers records into lists.
+fn batches<P: Pipe<Out = Record>>(
+    stream: Stream<P>,
+    step: &Step,
+    size: usize,
+    within: Option<Seconds>,
+) -> DataStream<Record> {
+    let list = |batch: Vec<Record>| Record::from(Value::List(batch.into_iter().map(|record| record.value).collect()));
+    match within {
+        Some(Seconds(within)) => stream.batch_within(size, within).named(&*step.name).map(list).on_another_thread(),
+        None => stream.batch(size).named(&*step.name).map(list).on_another_thread(),
+    }
 }
 
 /// Runs functions on a stream: in so many replicas, or as many as it has.

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 use sage::{
-    Count, DataStream, ParallelStep, Pipe, Session, Sliding, Stream, Timed, Timestamp, Tumbling, Window, WindowStep,
-    Windowed,
+    Count, DataStream, OnSignal, ParallelStep, Pipe, Session, Sliding, Stream, Timed, Timestamp, Tumbling, Window,
+    WindowStep, Windowed,
 };
 
 use crate::Record;
@@ -28,11 +28,22 @@ pub(crate) fn seconds(time: Timestamp) -> Value {
     Value::Float(time.millis() as f64 / 1000.0)
 }
 
+/// What becomes of windows that a signal cuts.
+pub(crate) fn on_signal(emits_cut: bool) -> OnSignal {
+    if emits_cut { OnSignal::Emit } else { OnSignal::Drop }
+}
+
+/// What a result has: these fields, and one more behind them if it is partial.
+pub(crate) fn fields<const N: usize>(fields: [Value; N], partial: bool) -> Value {
+    let partial = partial.then_some(Value::Bool(true));
+    Value::Tuple(fields.into_iter().chain(partial).collect())
+}
+
 /// A result, as the functions behind a window get it: key, begin and end of the window, and what was gathered.
 pub(crate) fn result(result: Timed<Windowed<Arc<Key>, Value>>) -> Record {
-    let Windowed { key, window, value, .. } = result.value;
-    let fields = [key.value(), seconds(window.start), seconds(window.end), value];
-    Record { time: result.time.millis(), ..Record::from(Value::Tuple(fields.into())) }
+    let Windowed { key, window, value, partial } = result.value;
+    let fields = fields([key.value(), seconds(window.start), seconds(window.end), value], partial);
+    Record { time: result.time.millis(), ..Record::from(fields) }
 }
 
 fn counted(count: Timed<Windowed<Arc<Key>, u64>>) -> Record {
@@ -77,29 +88,33 @@ pub(crate) fn window<P: Pipe<Out = Record>>(
     step: &Step,
     spec: &Spec,
 ) -> PyResult<Vec<DataStream<Record>>> {
-    let &Spec::Window { windows, counts: is_count, lateness: Seconds(lateness), by_clock, late, .. } = spec else {
+    let &Spec::Window { windows, counts: is_count, lateness: Seconds(lateness), by_clock, late, emits_cut, .. } = spec
+    else {
         return Err(step.refused());
     };
+    let on_signal = on_signal(emits_cut);
     if by_clock {
         let keyed = stream.key_by(Record::key);
         return Ok(match (windows, is_count) {
             (Windows::Tumbling { size }, true) => {
-                ended(keyed.window_by_clock(Tumbling::of(size.0)).count(), step, counted)
+                ended(keyed.window_by_clock(Tumbling::of(size.0)).on_signal(on_signal).count(), step, counted)
             }
             (Windows::Tumbling { size }, false) => {
-                ended(keyed.window_by_clock(Tumbling::of(size.0)).apply(values), step, result)
+                ended(keyed.window_by_clock(Tumbling::of(size.0)).on_signal(on_signal).apply(values), step, result)
             }
             (Windows::Sliding { size, every }, true) => {
-                ended(keyed.window_by_clock(Sliding::of(size.0, every.0)).count(), step, counted)
+                ended(keyed.window_by_clock(Sliding::of(size.0, every.0)).on_signal(on_signal).count(), step, counted)
             }
-            (Windows::Sliding { size, every }, false) => {
-                ended(keyed.window_by_clock(Sliding::of(size.0, every.0)).apply(values), step, result)
-            }
+            (Windows::Sliding { size, every }, false) => ended(
+                keyed.window_by_clock(Sliding::of(size.0, every.0)).on_signal(on_signal).apply(values),
+                step,
+                result,
+            ),
             (Windows::Session { gap }, true) => {
-                ended(keyed.window_by_clock(Session::gap(gap.0)).count(), step, counted)
+                ended(keyed.window_by_clock(Session::gap(gap.0)).on_signal(on_signal).count(), step, counted)
             }
             (Windows::Session { gap }, false) => {
-                ended(keyed.window_by_clock(Session::gap(gap.0)).apply(values), step, result)
+                ended(keyed.window_by_clock(Session::gap(gap.0)).on_signal(on_signal).apply(values), step, result)
             }
             (Windows::Count { .. }, _) => return Err(step.refused()),
         });
@@ -108,30 +123,34 @@ pub(crate) fn window<P: Pipe<Out = Record>>(
     let same = |late| late;
     Ok(match (windows, is_count) {
         (Windows::Tumbling { size }, true) => {
-            let windowed = keyed.window(Tumbling::of(size.0)).allowed_lateness(lateness);
+            let windowed = keyed.window(Tumbling::of(size.0)).allowed_lateness(lateness).on_signal(on_signal);
             parted(windowed.count(), step, late, counted, same)
         }
         (Windows::Tumbling { size }, false) => {
-            let windowed = keyed.window(Tumbling::of(size.0)).allowed_lateness(lateness);
+            let windowed = keyed.window(Tumbling::of(size.0)).allowed_lateness(lateness).on_signal(on_signal);
             parted(windowed.apply(values), step, late, result, same)
         }
         (Windows::Sliding { size, every }, true) => {
-            let windowed = keyed.window(Sliding::of(size.0, every.0)).allowed_lateness(lateness);
+            let windowed = keyed.window(Sliding::of(size.0, every.0)).allowed_lateness(lateness).on_signal(on_signal);
             parted(windowed.count(), step, late, counted, same)
         }
         (Windows::Sliding { size, every }, false) => {
-            let windowed = keyed.window(Sliding::of(size.0, every.0)).allowed_lateness(lateness);
+            let windowed = keyed.window(Sliding::of(size.0, every.0)).allowed_lateness(lateness).on_signal(on_signal);
             parted(windowed.apply(values), step, late, result, same)
         }
         (Windows::Session { gap }, true) => {
-            let windowed = keyed.window(Session::gap(gap.0)).allowed_lateness(lateness);
+            let windowed = keyed.window(Session::gap(gap.0)).allowed_lateness(lateness).on_signal(on_signal);
             parted(windowed.count(), step, late, counted, same)
         }
         (Windows::Session { gap }, false) => {
-            let windowed = keyed.window(Session::gap(gap.0)).allowed_lateness(lateness);
+            let windowed = keyed.window(Session::gap(gap.0)).allowed_lateness(lateness).on_signal(on_signal);
             parted(windowed.apply(values), step, late, result, same)
         }
-        (Windows::Count { records }, true) => ended(keyed.window(Count::of(records)).count(), step, counted),
-        (Windows::Count { records }, false) => ended(keyed.window(Count::of(records)).apply(values), step, result),
+        (Windows::Count { records }, true) => {
+            ended(keyed.window(Count::of(records)).on_signal(on_signal).count(), step, counted)
+        }
+        (Windows::Count { records }, false) => {
+            ended(keyed.window(Count::of(records)).on_signal(on_signal).apply(values), step, result)
+        }
     })
 }
