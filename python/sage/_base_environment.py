@@ -90,17 +90,31 @@ class BaseEnvironment(Pipeline):
 
     @property
     def uuid(self) -> str | None:
-        """As ``env_uuid``."""
+        """As ``env_uuid``.
+
+        >>> LocalEnvironment("new").uuid is None
+        True
+        """
         return self.env_uuid
 
     @property
     def service_factories(self) -> dict[str, ServiceFactory]:
-        """What makes each registered service, by its name."""
+        """What makes each registered service, by its name.
+
+        >>> env = LocalEnvironment("prices")
+        >>> prices = env.service("prices", dict)
+        >>> list(env.service_factories)
+        ['prices']
+        """
         return dict(self._services)
 
     @cached_property
     def logger(self) -> logging.Logger:
-        """The logger of this environment, ``sage.`` and its name."""
+        """The logger of this environment, ``sage.`` and its name.
+
+        >>> LocalEnvironment("orders").logger.name
+        'sage.orders'
+        """
         return logging.getLogger(f"sage.{self.name}")
 
     def __enter__(self) -> Self:
@@ -117,7 +131,21 @@ class BaseEnvironment(Pipeline):
         """Registers a service, given as a class with the arguments of its constructor. Returns what makes it.
 
         ``remote=True`` gives it a process of its own, as ``isolated`` of ``service`` does; unless the constructor has
-        an argument of that name."""
+        an argument of that name.
+
+        >>> class Prices(BaseService):
+        ...     def of(self, fruit):
+        ...         return {"apples": 30}[fruit]
+        >>> class Bill(MapFunction):
+        ...     def execute(self, fruit):
+        ...         return self.call_service("prices", fruit, method="of")
+        >>> env = LocalEnvironment("orders")
+        >>> factory = env.register_service("prices", Prices)
+        >>> bills = env.from_batch(["apples"]).map(Bill).collect()
+        >>> job = env.submit(autostop=True)
+        >>> bills
+        [30]
+        """
         if not callable(service_class):
             raise TypeError(f"`register_service` needs a class, not {service_class!r}")
         is_isolated = False
@@ -129,7 +157,18 @@ class BaseEnvironment(Pipeline):
 
     def register_service_factory(self, service_name: str, service_factory: Any) -> Any:
         """Registers a service that a function makes, or what ``register_service`` returned, or another object with
-        ``create_service(context)``. Returns it."""
+        ``create_service(context)``. Returns it.
+
+        >>> env = LocalEnvironment("lookups")
+        >>> factory = env.register_service_factory("table", lambda: {"apples": 30})
+        >>> class Price(MapFunction):
+        ...     def execute(self, fruit):
+        ...         return self.call_service("table", fruit, method="get")
+        >>> prices = env.from_batch(["apples"]).map(Price).collect()
+        >>> job = env.submit(autostop=True)
+        >>> prices
+        [30]
+        """
         made = service_factory
         if isinstance(made, type) or not callable(getattr(made, "create_service", None)):
             if not callable(made):
@@ -173,6 +212,18 @@ class BaseEnvironment(Pipeline):
         inside fail all the same, later ones wait until the new service is set up. None begins once the job stops.
         With ``workers="ray"`` the process is an actor of the cluster, and ``ray`` says what that takes, as it does for
         a step: see ``DataStream``.
+
+        >>> class Prices(Service):
+        ...     def setup(self):
+        ...         self.cents = {"apples": 30}
+        ...     def of(self, fruit):
+        ...         return self.cents[fruit]
+        >>> env = LocalEnvironment("orders")
+        >>> prices = env.service("prices", Prices)
+        >>> bills = env.from_batch(["apples"]).map(prices.of).collect()
+        >>> job = env.submit(autostop=True)
+        >>> bills
+        [30]
         """
         if not callable(service):
             raise TypeError(f"`service` needs a class or a function that makes the service, not {service!r}")
@@ -211,7 +262,15 @@ class BaseEnvironment(Pipeline):
 
     def explain(self) -> str:
         """Describes the declared pipeline: each step with the steps whose records it takes, and which steps run as
-        one."""
+        one.
+
+        >>> env = LocalEnvironment("squares")
+        >>> squares = env.from_batch([1, 2]).map(lambda n: n * n, name="square").collect()
+        >>> print(env.explain())  # doctest: +ELLIPSIS
+        environment `squares`
+          batch: ...
+          square: ...
+        """
         from ._html import described
 
         declared.discard(self)
@@ -239,7 +298,11 @@ class BaseEnvironment(Pipeline):
 
     def set_console_log_level(self, level: str) -> None:
         """Shows the messages of this environment, its functions and its services from a level on: ``"DEBUG"``,
-        ``"INFO"``, ``"WARNING"``, … They go where the program has set up ``logging`` to write them; else to stderr."""
+        ``"INFO"``, ``"WARNING"``, … They go where the program has set up ``logging`` to write them; else to stderr.
+
+        >>> env = LocalEnvironment("quiet")
+        >>> env.set_console_log_level("ERROR")
+        """
         from ._logging import show_on_console  # only where it is asked for
 
         names = logging.getLevelNamesMapping() if hasattr(logging, "getLevelNamesMapping") else logging._nameToLevel

@@ -19,14 +19,29 @@ if TYPE_CHECKING:
 
 
 class ConnectedStreams:
-    """Connected streams, numbered from 0 in the order in which they were connected."""
+    """Connected streams, numbered from 0 in the order in which they were connected.
+
+    >>> env = LocalEnvironment("both")
+    >>> numbers = env.from_batch([1]).connect(env.from_batch([2])).map(str).collect()
+    >>> job = env.submit(autostop=True)
+    >>> sorted(numbers)
+    ['1', '2']
+    """
 
     def __init__(self, environment: Pipeline, streams: Sequence[DataStream]) -> None:
         self._environment = environment
         self._streams = list(streams)
 
     def connect(self, other: DataStream | ConnectedStreams) -> ConnectedStreams:
-        """Adds a stream, or several."""
+        """Adds a stream, or several.
+
+        >>> env = LocalEnvironment("three")
+        >>> both = env.from_batch([1]).connect(env.from_batch([2]))
+        >>> numbers = both.connect(env.from_batch([3])).map(str).collect()
+        >>> job = env.submit(autostop=True)
+        >>> sorted(numbers)
+        ['1', '2', '3']
+        """
         if not isinstance(other, (DataStream, ConnectedStreams)):
             raise TypeError(f"`connect` needs another stream, not {other!r}")
         more = other._streams if isinstance(other, ConnectedStreams) else [other]
@@ -42,21 +57,56 @@ class ConnectedStreams:
         return merged
 
     def map(self, function: Any, *args: Any, **kwargs: Any) -> DataStream:
-        """As ``DataStream.map``, for the records of all streams."""
+        """As ``DataStream.map``, for the records of all streams.
+
+        >>> env = LocalEnvironment("both")
+        >>> squares = env.from_batch([1]).connect(env.from_batch([2])).map(lambda n: n * n).collect()
+        >>> job = env.submit(autostop=True)
+        >>> sorted(squares)
+        [1, 4]
+        """
         return self._merged().map(function, *args, **kwargs)
 
     def sink(self, function: Any, *args: Any, **kwargs: Any) -> ConnectedStreams:
-        """As ``DataStream.sink``, for the records of all streams."""
+        """As ``DataStream.sink``, for the records of all streams.
+
+        >>> env = LocalEnvironment("both")
+        >>> seen = set()
+        >>> streams = env.from_batch([1]).connect(env.from_batch([2])).sink(seen.add)
+        >>> job = env.submit(autostop=True)
+        >>> seen
+        {1, 2}
+        """
         self._merged().sink(function, *args, **kwargs)
         return self
 
     def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> ConnectedStreams:
-        """As ``DataStream.print``, for the records of all streams."""
+        """As ``DataStream.print``, for the records of all streams.
+
+        >>> env = LocalEnvironment("both")
+        >>> streams = env.from_batch(["tea"]).connect(env.from_batch(["tea"])).print()
+        >>> job = env.submit(autostop=True)
+        tea
+        tea
+        """
         self._merged().print(prefix, separator, colored)
         return self
 
     def keyby(self, key_selector: Any, strategy: str = "hash") -> ConnectedStreams:
-        """As ``DataStream.keyby``, with one function for all streams or a list with one for each."""
+        """As ``DataStream.keyby``, with one function for all streams or a list with one for each.
+
+        >>> class Name(BaseCoMapFunction):
+        ...     def map0(self, order):
+        ...         return f"{order[0]} ordered"
+        ...     def map1(self, payment):
+        ...         return f"{payment['by']} paid"
+        >>> env = LocalEnvironment("shop")
+        >>> both = env.from_batch([("ada", 3)]).connect(env.from_batch([{"by": "ada"}]))
+        >>> told = both.keyby([lambda order: order[0], lambda payment: payment["by"]]).comap(Name).collect()
+        >>> job = env.submit(autostop=True)
+        >>> sorted(told)
+        ['ada ordered', 'ada paid']
+        """
         is_list = isinstance(key_selector, (list, tuple))
         functions = key_selector if is_list else [key_selector] * len(self._streams)
         if len(functions) != len(self._streams):
@@ -111,7 +161,19 @@ class ConnectedStreams:
     ) -> DataStream:
         """Replaces each record of stream N by the result of method ``mapN`` of a ``BaseCoMapFunction`` class.
 
-        A result that is ``None`` is no record, unless ``keep_none`` is true: see ``DataStream.map``."""
+        A result that is ``None`` is no record, unless ``keep_none`` is true: see ``DataStream.map``.
+
+        >>> class Name(BaseCoMapFunction):
+        ...     def map0(self, order):
+        ...         return f"order {order}"
+        ...     def map1(self, payment):
+        ...         return f"payment {payment}"
+        >>> env = LocalEnvironment("shop")
+        >>> told = env.from_batch([1]).connect(env.from_batch([2])).comap(Name).collect()
+        >>> job = env.submit(autostop=True)
+        >>> sorted(told)
+        ['order 1', 'payment 2']
+        """
         check_class("comap", BaseCoMapFunction, function, args, kwargs, name)
         self._check_methods(function, "map")
         kind = COMAP if self._environment._keeps_none(keep_none) else COMAP_SOME
@@ -137,6 +199,20 @@ class ConnectedStreams:
         All streams need a key, by ``keyby``. Records of a key go to the same replica. Those of one stream keep their
         order; between streams there is no order. For timers of event time, each stream needs ``with_timestamps`` before
         its ``keyby``.
+
+        >>> class Balance(CoProcessFunction):
+        ...     def on_record0(self, paid, key):
+        ...         key.state = (key.state or 0) + paid[1]
+        ...         key.push((key.key, key.state))
+        ...     def on_record1(self, spent, key):
+        ...         key.state = (key.state or 0) - spent[1]
+        ...         key.push((key.key, key.state))
+        >>> env = LocalEnvironment("balances")
+        >>> paid, spent = env.from_batch([("ada", 30)]), env.from_batch([("ben", 5)])
+        >>> balances = paid.connect(spent).keyby(lambda each: each[0]).coprocess(Balance).collect()
+        >>> job = env.submit(autostop=True)
+        >>> sorted(balances)
+        [('ada', 30), ('ben', -5)]
         """
         check_class("coprocess", CoProcessFunction, function, args, kwargs, name)
         self._check_methods(function, "on_record")
@@ -148,7 +224,23 @@ class ConnectedStreams:
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
         """Joins two streams with keys, by a ``BaseJoinFunction`` class. ``keyby`` gives streams their keys. Records of
-        equal keys go to the same replica."""
+        equal keys go to the same replica.
+
+        >>> class Pairs(BaseJoinFunction):
+        ...     def __init__(self):
+        ...         self.orders = {}
+        ...     def execute(self, payload, key, tag):
+        ...         if tag == 0:
+        ...             self.orders[key] = payload
+        ...         return [(key, payload)] if tag == 1 else []
+        >>> env = LocalEnvironment("payments")
+        >>> orders = env.from_batch([("ada", "tea")]).keyby(lambda order: order[0])
+        >>> paid = env.from_batch([("ada", 30)]).keyby(lambda payment: payment[0])
+        >>> pairs = orders.connect(paid).join(Pairs).collect()
+        >>> job = env.submit(autostop=True)
+        >>> pairs
+        [('ada', ('ada', 30))]
+        """
         check_class("join", BaseJoinFunction, function, args, kwargs, name)
         if len(self._streams) != 2:
             raise ValueError(f"`join` takes two streams, not {len(self._streams)}")

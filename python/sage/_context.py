@@ -291,12 +291,30 @@ class InJob:
 
     @property
     def name(self) -> str:
-        """The name of the operator or service."""
+        """The name of the operator or service.
+
+        >>> class Tell(MapFunction):
+        ...     def execute(self, record):
+        ...         return f"{self.name}: {record}"
+        >>> env = LocalEnvironment("names")
+        >>> told = env.from_batch([1]).map(Tell, name="teller").collect()
+        >>> job = env.submit(autostop=True)
+        >>> told
+        ['teller: 1']
+        """
         return type(self).__name__ if self.ctx is None else self.ctx.name
 
     @property
     def logger(self) -> logging.Logger:
-        """A logger for this operator or service."""
+        """A logger for this operator or service.
+
+        >>> class Careful(MapFunction):
+        ...     def execute(self, n):
+        ...         self.logger.debug("got %s", n)
+        ...         return n
+        >>> Careful().logger.name
+        'Careful'
+        """
         logger: logging.Logger | None = self._logger
         if logger is not None:
             return logger
@@ -307,7 +325,18 @@ class InJob:
     def call_service(self) -> Caller:
         """Calls a service: ``self.call_service("db", x, method="search", timeout=1.0)``. Without ``method``, it is the
         first of ``process``, ``execute`` and ``call`` that the service has. Outside a job, this is a
-        ``RuntimeError``."""
+        ``RuntimeError``.
+
+        >>> class Price(MapFunction):
+        ...     def execute(self, fruit):
+        ...         return self.call_service("prices", fruit, method="get")
+        >>> env = LocalEnvironment("orders")
+        >>> prices = env.service("prices", lambda: {"apples": 30})
+        >>> found = env.from_batch(["apples"]).map(Price).collect()
+        >>> job = env.submit(autostop=True)
+        >>> found
+        [30]
+        """
         return self.ctx.call_service
 
     @_OfJob
@@ -319,5 +348,16 @@ class InJob:
         environment's ``config``). Beyond that, this method waits until there is room, for ``timeout`` seconds if that
         is given. A service that was itself called in this way gets a ``ServiceError`` instead of waiting, because the
         others may be waiting for it.
+
+        >>> class Both(MapFunction):
+        ...     def execute(self, fruits):
+        ...         asked = [self.call_service_async("prices", fruit, method="get") for fruit in fruits]
+        ...         return [future.result(timeout=10) for future in asked]
+        >>> env = LocalEnvironment("orders")
+        >>> prices = env.service("prices", lambda: {"apples": 30, "pears": 45})
+        >>> found = env.from_batch([("apples", "pears")]).map(Both).collect()
+        >>> job = env.submit(autostop=True)
+        >>> found
+        [[30, 45]]
         """
         return self.ctx.call_service_async

@@ -111,7 +111,15 @@ class LocalEnvironment(BaseEnvironment):
 
     @property
     def jobmanager(self) -> JobManager:
-        """The jobs of this process, by their ids."""
+        """The jobs of this process, by their ids.
+
+        >>> env = LocalEnvironment("seen")
+        >>> stream = env.from_batch([1]).print()
+        >>> job = env.submit(autostop=True)
+        1
+        >>> env.jobmanager.get_job_status(job)["status"]
+        'stopped'
+        """
         return JobManager()
 
     @property
@@ -122,11 +130,27 @@ class LocalEnvironment(BaseEnvironment):
     @property
     def env_base_dir(self) -> str | None:
         """The folder for what functions of the job write, beside the job's log files; ``None`` if it has none. It is
-        known from ``submit`` on."""
+        known from ``submit`` on.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     env = LocalEnvironment("logged", config={"log_dir": folder})
+        ...     numbers = env.from_batch([1]).collect()
+        ...     job = env.submit(autostop=True)
+        ...     env.env_base_dir.startswith(folder)
+        True
+        """
         return None if self._run is None else self._run.log_dir
 
     def get_scheduler_metrics(self) -> dict[str, Any]:
-        """How many tasks of this environment's scheduler were started, and how soon: see ``BaseScheduler``."""
+        """How many tasks of this environment's scheduler were started, and how soon: see ``BaseScheduler``.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> numbers = env.from_batch([1, 2]).collect()
+        >>> job = env.submit(autostop=True)
+        >>> env.get_scheduler_metrics()["total_scheduled"]
+        1
+        """
         metrics = getattr(self.scheduler, "get_metrics", None)
         if callable(metrics):
             told = metrics()
@@ -148,6 +172,14 @@ class LocalEnvironment(BaseEnvironment):
         unless ``progress`` is ``False``.
 
         An environment may be submitted again when its job is over.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> halves = env.from_batch([1, 0]).map(lambda n: 1 / n).collect()
+        >>> try:
+        ...     job = env.submit(autostop=True)
+        ... except JobFailed as error:
+        ...     print(error)
+        job `numbers` failed at operator `lambda → collect`, record 2: in `lambda`: ZeroDivisionError: division by zero
         """
         truth("`autostop`", autostop)
         return self._submit(JobInfo(self, autostop), autostop, progress)
@@ -244,6 +276,15 @@ class LocalEnvironment(BaseEnvironment):
         """Runs the job while the event loop goes on, and returns when the job is over. Raises what ``submit`` raises.
 
         If the task that awaits it is cancelled, it cancels the job, and raises ``CancelledError`` after the cleanup.
+
+        >>> import asyncio
+        >>> async def main():
+        ...     env = LocalEnvironment("squares")
+        ...     squares = env.from_batch([1, 2, 3]).map(lambda n: n * n).collect()
+        ...     await env.submit_async()
+        ...     return squares
+        >>> asyncio.run(main())
+        [1, 4, 9]
         """
         submitted = time.time()
         for delay in self._begins()[1]:
@@ -267,12 +308,31 @@ class LocalEnvironment(BaseEnvironment):
 
     @property
     def job(self) -> JobId | None:
-        """The job that was submitted last."""
+        """The job that was submitted last.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> env.job is None
+        True
+        >>> numbers = env.from_batch([1, 2]).collect()
+        >>> env.submit(autostop=True) == env.job
+        True
+        """
         return None if self._run is None else JobId(self._run)
 
     @property
     def is_running(self) -> bool:
-        """Whether a job of this environment is not over yet."""
+        """Whether a job of this environment is not over yet.
+
+        >>> from itertools import count
+        >>> env = LocalEnvironment("endless")
+        >>> stream = env.from_batch(count()).sink(lambda n: None)
+        >>> job = env.submit()
+        >>> env.is_running
+        True
+        >>> env.stop()
+        >>> env.is_running
+        False
+        """
         return self._run is not None and self._run.state != "ended"
 
     def wait(self, timeout: float | None = None) -> Report | None:
@@ -280,6 +340,12 @@ class LocalEnvironment(BaseEnvironment):
         seconds.
 
         Raises what ``submit`` raises.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> numbers = env.from_batch([1, 2]).collect()
+        >>> job = env.submit()
+        >>> env.wait().outcome, numbers
+        ('succeeded', [1, 2])
         """
         job = self.job
         if job is None:
@@ -290,13 +356,31 @@ class LocalEnvironment(BaseEnvironment):
         """Ends the sources, and waits until the records in flight are finished and everything is cleaned.
 
         Raises what ``submit`` raises, unless that was raised before. Does nothing if no job was submitted.
+
+        >>> from itertools import count
+        >>> env = LocalEnvironment("endless")
+        >>> numbers = env.from_batch(count()).take(1_000_000_000).count().collect()
+        >>> job = env.submit()
+        >>> env.stop()
+        >>> job.report.outcome, len(numbers)
+        ('succeeded', 1)
         """
         if self._run is not None and not self._run.is_told:
             self._run.job.drain()
             self.wait()
 
     def close(self) -> None:
-        """As ``stop``, and lets go of the pipeline: another one may be declared then. Services stay registered."""
+        """As ``stop``, and lets go of the pipeline: another one may be declared then. Services stay registered.
+
+        >>> env = LocalEnvironment("twice")
+        >>> first = env.from_batch([1]).collect()
+        >>> job = env.submit(autostop=True)
+        >>> env.close()
+        >>> second = env.from_batch([2]).collect()
+        >>> job = env.submit(autostop=True)
+        >>> first, second
+        ([1], [2])
+        """
         self._let_go()
         self._consumed.clear()
         self.stop()

@@ -35,22 +35,76 @@ class BaseFunction(InJob):
 
     If a subclass has ``setup(context)``, it is called once, after the constructor, and ``teardown(context)`` once at
     the end, before ``close``, whatever happened. Methods of these names that take no context are the program's own.
+
+    >>> class Scale(MapFunction):
+    ...     def __init__(self, factor):
+    ...         self.factor = factor
+    ...     def execute(self, n):
+    ...         return n * self.factor
+    >>> env = LocalEnvironment("scaled")
+    >>> scaled = env.from_batch([1, 2]).map(Scale, 10).collect()
+    >>> job = env.submit(autostop=True)
+    >>> scaled
+    [10, 20]
     """
 
     def execute(self, *args: Any) -> Any:
-        """Processes one record. Override it."""
+        """Processes one record. Override it.
+
+        >>> class Double(MapFunction):
+        ...     def execute(self, n):
+        ...         return 2 * n
+        >>> Double().execute(4)
+        8
+        """
         raise NotImplementedError(f"{type(self).__name__} has no `execute`")
 
     def close(self) -> None:
-        """Releases what the constructor acquired. Runs once, whatever happened."""
+        """Releases what the constructor acquired. Runs once, whatever happened.
+
+        >>> class Numbered(MapFunction):
+        ...     def __init__(self):
+        ...         self.count = 0
+        ...     def execute(self, line):
+        ...         self.count += 1
+        ...         return f"{self.count} {line}"
+        ...     def close(self):
+        ...         print("lines:", self.count)
+        >>> env = LocalEnvironment("numbered")
+        >>> lines = env.from_batch(["a", "b"]).map(Numbered).collect()
+        >>> job = env.submit(autostop=True)
+        lines: 2
+        """
 
 
 class MapFunction(BaseFunction):
-    """Replaces each record by what ``execute(record)`` returns."""
+    """Replaces each record by what ``execute(record)`` returns.
+
+    >>> class Square(MapFunction):
+    ...     def execute(self, n):
+    ...         return n * n
+    >>> env = LocalEnvironment("squares")
+    >>> squares = env.from_batch([1, 2, 3]).map(Square).collect()
+    >>> job = env.submit(autostop=True)
+    >>> squares
+    [1, 4, 9]
+    """
 
 
 class FilterFunction(BaseFunction):
-    """Keeps the records for which ``execute(record)`` is true."""
+    """Keeps the records for which ``execute(record)`` is true.
+
+    >>> class Longer(FilterFunction):
+    ...     def __init__(self, length):
+    ...         self.length = length
+    ...     def execute(self, word):
+    ...         return len(word) > self.length
+    >>> env = LocalEnvironment("long")
+    >>> words = env.from_batch(["tea", "kettle"]).filter(Longer, 3).collect()
+    >>> job = env.submit(autostop=True)
+    >>> words
+    ['kettle']
+    """
 
 
 class _Itself:
@@ -62,12 +116,34 @@ class _Itself:
 
 class FlatMapFunction(BaseFunction):
     """Replaces each record by the records that ``execute(record)`` passes to ``self.collect``, or to
-    ``self.out.collect``, and those that it returns."""
+    ``self.out.collect``, and those that it returns.
+
+    >>> class Words(FlatMapFunction):
+    ...     def execute(self, line):
+    ...         for word in line.split():
+    ...             self.collect(word)
+    >>> env = LocalEnvironment("words")
+    >>> words = env.from_batch(["good tea", "pot"]).flatmap(Words).collect()
+    >>> job = env.submit(autostop=True)
+    >>> words
+    ['good', 'tea', 'pot']
+    """
 
     out = _Itself()
 
     def collect(self, record: Any) -> None:
-        """Emits a record."""
+        """Emits a record.
+
+        >>> class Twice(FlatMapFunction):
+        ...     def execute(self, word):
+        ...         self.collect(word)
+        ...         self.collect(word)
+        >>> env = LocalEnvironment("twice")
+        >>> words = env.from_batch(["tea"]).flatmap(Twice).collect()
+        >>> job = env.submit(autostop=True)
+        >>> words
+        ['tea', 'tea']
+        """
         collected = COLLECTED.get()
         if collected is not None:
             collected.append(record)
@@ -75,7 +151,19 @@ class FlatMapFunction(BaseFunction):
         self.__dict__.setdefault("_collected", []).append(record)
 
     def insert_collector(self, collector: Collector) -> None:
-        """Has a collector of the program take what it collects: for a test of the function by itself."""
+        """Has a collector of the program take what it collects: for a test of the function by itself.
+
+        >>> from sage.foundation import Collector
+        >>> class Words(FlatMapFunction):
+        ...     def execute(self, line):
+        ...         for word in line.split():
+        ...             self.collect(word)
+        >>> words, collector = Words(), Collector()
+        >>> words.insert_collector(collector)
+        >>> words.execute("good tea")
+        >>> collector.get_collected_data()
+        ['good', 'tea']
+        """
         collector.logger = self.logger
         self.__dict__.update(out=collector, collect=collector.collect)
 
@@ -105,7 +193,20 @@ class Collector:
 
 
 class SinkFunction(BaseFunction):
-    """Takes each record by ``execute(record)``."""
+    """Takes each record by ``execute(record)``.
+
+    >>> class Total(SinkFunction):
+    ...     def __init__(self):
+    ...         self.total = 0
+    ...     def execute(self, n):
+    ...         self.total += n
+    ...     def close(self):
+    ...         print("total:", self.total)
+    >>> env = LocalEnvironment("total")
+    >>> stream = env.from_batch([1, 2, 3]).sink(Total)
+    >>> job = env.submit(autostop=True)
+    total: 6
+    """
 
 
 class Noting:
@@ -119,13 +220,41 @@ class SourceFunction(BaseFunction):
     """Makes a record each time ``execute()`` is called, until that returns a ``StopSignal``.
 
     How a function is used says what ``None`` is, whatever its class: in ``from_source`` it has nothing just now, in
-    ``from_batch`` it has no more."""
+    ``from_batch`` it has no more.
+
+    >>> class Countdown(SourceFunction):
+    ...     def __init__(self, start):
+    ...         self.n = start
+    ...     def execute(self):
+    ...         if self.n == 0:
+    ...             return StopSignal("countdown")
+    ...         self.n -= 1
+    ...         return self.n + 1
+    >>> env = LocalEnvironment("countdown")
+    >>> numbers = env.from_source(Countdown, 3).collect()
+    >>> job = env.submit(autostop=True)
+    >>> numbers
+    [3, 2, 1]
+    """
 
 
 class BatchFunction(BaseFunction):
     """Makes a record each time ``execute()`` is called, until that returns ``None`` or a ``StopSignal``.
 
-    In ``from_source``, ``None`` is nothing just now: see ``SourceFunction``."""
+    In ``from_source``, ``None`` is nothing just now: see ``SourceFunction``.
+
+    >>> class Numbers(BatchFunction):
+    ...     def __init__(self, most):
+    ...         self.n, self.most = 0, most
+    ...     def execute(self):
+    ...         self.n += 1
+    ...         return self.n if self.n <= self.most else None
+    >>> env = LocalEnvironment("numbers")
+    >>> numbers = env.from_batch(Numbers, 3).collect()
+    >>> job = env.submit(autostop=True)
+    >>> numbers
+    [1, 2, 3]
+    """
 
 
 class FromIterator(BaseFunction):
@@ -201,10 +330,24 @@ class KafkaSourceFunction(SourceFunction):
 
 
 class KeyByFunction(BaseFunction):
-    """Gives the key of each record: the result of ``execute(record)``."""
+    """Gives the key of each record: the result of ``execute(record)``.
+
+    >>> class First(KeyByFunction):
+    ...     def execute(self, word):
+    ...         return word[0]
+    >>> env = LocalEnvironment("letters")
+    >>> counts = env.from_batch(["tea", "pot", "tin"]).keyby(First).count().collect()
+    >>> job = env.submit(autostop=True)
+    >>> counts
+    [('t', 2), ('p', 1)]
+    """
 
     def validate_key(self, key: Any) -> bool:
-        """Whether it can be a key, as it has a hash."""
+        """Whether it can be a key, as it has a hash.
+
+        >>> KeyByFunction().validate_key(("ada", 1)), KeyByFunction().validate_key(["ada"])
+        (True, False)
+        """
         try:
             hash(key)
         except TypeError:
@@ -212,7 +355,14 @@ class KeyByFunction(BaseFunction):
         return True
 
     def extract_with_validation(self, data: Any) -> Any:
-        """The key of a record. Raises ``ValueError`` for one that has no hash."""
+        """The key of a record. Raises ``ValueError`` for one that has no hash.
+
+        >>> class First(KeyByFunction):
+        ...     def execute(self, word):
+        ...         return word[0]
+        >>> First().extract_with_validation("tea")
+        't'
+        """
         key = self.execute(data)
         if not self.validate_key(key):
             raise ValueError(f"Invalid partition key of `{self.name}`, as it has no hash: {said(key)}")
@@ -222,7 +372,19 @@ class KeyByFunction(BaseFunction):
 
 
 class BaseCoMapFunction(BaseFunction):
-    """Replaces each record of the connected stream number N by what ``mapN(record)`` returns."""
+    """Replaces each record of the connected stream number N by what ``mapN(record)`` returns.
+
+    >>> class Name(BaseCoMapFunction):
+    ...     def map0(self, order):
+    ...         return f"order {order}"
+    ...     def map1(self, payment):
+    ...         return f"payment {payment}"
+    >>> env = LocalEnvironment("shop")
+    >>> told = env.from_batch([1]).connect(env.from_batch([2])).comap(Name).collect()
+    >>> job = env.submit(autostop=True)
+    >>> sorted(told)
+    ['order 1', 'payment 2']
+    """
 
     is_comap = True
 
@@ -233,7 +395,22 @@ class BaseCoMapFunction(BaseFunction):
 
 class BaseJoinFunction(BaseFunction):
     """Joins two streams: ``execute(payload, key, tag)`` is called for each record of both, with the number of its
-    stream as the tag, and returns a list of results. It keeps its own state for each key."""
+    stream as the tag, and returns a list of results. It keeps its own state for each key.
+
+    >>> class Meet(BaseJoinFunction):
+    ...     def __init__(self):
+    ...         self.seen = {}
+    ...     def execute(self, payload, key, tag):
+    ...         there = self.seen.setdefault(key, [[], []])
+    ...         there[tag].append(payload)
+    ...         return [(payload, other) if tag == 0 else (other, payload) for other in there[1 - tag]]
+    >>> env = LocalEnvironment("meet")
+    >>> left, right = env.from_batch([1, 2]).keyby(abs), env.from_batch([-1, -3]).keyby(abs)
+    >>> pairs = left.connect(right).join(Meet).collect()
+    >>> job = env.submit(autostop=True)
+    >>> pairs
+    [(1, -1)]
+    """
 
     is_join = True
 

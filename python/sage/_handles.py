@@ -15,6 +15,13 @@ class ServiceHandle(Attributes):
     ``LocalEnvironment.service`` returns one. A method is made when it is first asked for, and kept in the
     handle's ``__dict__``: from then on ``db.search`` is a plain attribute. It calls the service of the job that
     runs at the moment.
+
+    >>> env = LocalEnvironment("prices")
+    >>> prices = env.service("prices", lambda: {"apples": 30})
+    >>> found = env.from_batch(["apples"]).map(prices.get).collect()
+    >>> job = env.submit(autostop=True)
+    >>> found
+    [30]
     """
 
     def __init__(self, binding: Binding, cls: Any = None, timeout: float | None = None) -> None:

@@ -17,7 +17,14 @@ Counted = tuple[str, int | None, int | None]
 
 
 class Report:
-    """The report of a job: its outcome, its operators and services, and what is left if it is not clean."""
+    """The report of a job: its outcome, its operators and services, and what is left if it is not clean.
+
+    >>> env = LocalEnvironment("numbers")
+    >>> numbers = env.from_batch([1, 2]).collect()
+    >>> report = env.submit(autostop=True).report
+    >>> report.outcome, report.data["cleanliness"]
+    ('succeeded', 'clean')
+    """
 
     def __init__(self, job: _sage.Job) -> None:
         self._job = job
@@ -42,7 +49,14 @@ class Report:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """The whole report, as the engine gives it: lists, texts, numbers, and times in ``secs`` and ``nanos``."""
+        """The whole report, as the engine gives it: lists, texts, numbers, and times in ``secs`` and ``nanos``.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> numbers = env.from_batch(["1", "two"]).map(int, on_error="skip").collect()
+        >>> report = env.submit(autostop=True).report
+        >>> sum(operator["failed"] for operator in report.data["operators"])
+        1
+        """
         import json  # few programs read it
 
         read: dict[str, Any] = json.loads(self._json)
@@ -50,7 +64,13 @@ class Report:
 
     @property
     def outcome(self) -> str:
-        """The outcome, in one word."""
+        """The outcome, in one word.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> numbers = env.from_batch([1, 2]).collect()
+        >>> env.submit(autostop=True).report.outcome
+        'succeeded'
+        """
         return str(self.data.get("outcome", ""))
 
     @property
@@ -62,13 +82,26 @@ class Report:
         function that drops or adds records, such as that of a ``filter``, unless only functions that return one record
         for each follow. Then the last number is known, except for a sink's. A job that was broken off, or has a
         ``take`` or a ``zip``, has no numbers.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> numbers = env.from_batch(["1", "2"]).map(int).map(abs).collect()
+        >>> env.submit(autostop=True).report.functions
+        {'int → abs → collect': [('int', 2, 2), ('abs', 2, 2), ('collect', 2, 2)]}
         """
         operators = [operator for operator in self.data.get("operators", []) if operator["functions"]]
         return {operator["name"]: [tuple(f.values()) for f in operator["functions"]] for operator in operators}
 
     @property
     def services(self) -> dict[str, dict[str, Any]]:
-        """The report of each service, by its name."""
+        """The report of each service, by its name.
+
+        >>> env = LocalEnvironment("prices")
+        >>> prices = env.service("prices", lambda: {"apples": 30})
+        >>> found = env.from_batch(["apples"]).map(prices.get).collect()
+        >>> report = env.submit(autostop=True).report
+        >>> report.services["prices"]["state"], report.services["prices"]["calls"]
+        ('cleaned', 1)
+        """
         return {service["name"]: service for service in self.data.get("services", [])}
 
     def __str__(self) -> str:
@@ -84,6 +117,12 @@ class JobId(str):
     """The id of a job: a ``str`` with methods to wait for the job and to steer it, from any thread.
 
     A copy means the same job. Pickled to another process, it tells how far the job was at that moment.
+
+    >>> env = LocalEnvironment("numbers")
+    >>> numbers = env.from_batch([1, 2]).collect()
+    >>> job = env.submit()  # returns at once
+    >>> job.wait().outcome, job.state
+    ('succeeded', 'ended')
     """
 
     _run: Run | Elsewhere
@@ -95,7 +134,13 @@ class JobId(str):
 
     @property
     def report(self) -> Report:
-        """The job's report, however the job ended. Waits for the job if it is not over."""
+        """The job's report, however the job ended. Waits for the job if it is not over.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> numbers = env.from_batch([1, 2]).collect()
+        >>> env.submit().report.outcome
+        'succeeded'
+        """
         run = self._run
         if isinstance(run, Elsewhere):
             return run.told()
@@ -114,7 +159,13 @@ class JobId(str):
     @property
     def state(self) -> str:
         """The job's state: ``created``, ``starting``, ``running``, ``paused``, ``draining``, ``stopping`` or
-        ``ended``."""
+        ``ended``.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> numbers = env.from_batch([1, 2]).collect()
+        >>> env.submit(autostop=True).state
+        'ended'
+        """
         return self._run.state
 
     def wait(self, timeout: float | None = None) -> Report | None:
@@ -126,6 +177,16 @@ class JobId(str):
 
         On the main thread, the program's signal handlers run meanwhile, as for ``signal.alarm``. If one raises, the
         exception cancels the job, and is raised when the job is over, with the ``report`` as an attribute.
+
+        >>> from itertools import count
+        >>> env = LocalEnvironment("endless")
+        >>> stream = env.from_batch(count()).sink(lambda n: None)
+        >>> job = env.submit()
+        >>> print(job.wait(timeout=0.01))
+        None
+        >>> job.drain()
+        >>> job.wait().outcome
+        'succeeded'
         """
         return self._wait(timeout)
 
@@ -152,19 +213,57 @@ class JobId(str):
         return report
 
     def drain(self) -> None:
-        """Asks the job to end its sources and finish the records in flight. Returns at once."""
+        """Asks the job to end its sources and finish the records in flight. Returns at once.
+
+        >>> from itertools import count
+        >>> env = LocalEnvironment("endless")
+        >>> stream = env.from_batch(count()).sink(lambda n: None)
+        >>> job = env.submit()
+        >>> job.drain()
+        >>> job.wait().outcome
+        'succeeded'
+        """
         self._run.job.drain()
 
     def cancel(self) -> None:
-        """Asks the job to drop the records in flight and clean up; the job then ends as failed. Returns at once."""
+        """Asks the job to drop the records in flight and clean up; the job then ends as failed. Returns at once.
+
+        >>> from itertools import count
+        >>> env = LocalEnvironment("endless")
+        >>> stream = env.from_batch(count()).sink(lambda n: None)
+        >>> job = env.submit()
+        >>> job.cancel()
+        >>> job.report.outcome
+        'cancelled'
+        """
         self._run.job.cancel()
 
     def pause(self) -> None:
-        """Asks the sources to stop reading until ``resume``. Records in flight are processed. Returns at once."""
+        """Asks the sources to stop reading until ``resume``. Records in flight are processed. Returns at once.
+
+        >>> from itertools import count
+        >>> env = LocalEnvironment("endless")
+        >>> stream = env.from_batch(count()).sink(lambda n: None)
+        >>> job = env.submit()
+        >>> job.pause()
+        >>> job.resume()
+        >>> job.drain()
+        >>> job.wait().outcome
+        'succeeded'
+        """
         self._run.job.pause()
 
     def resume(self) -> None:
-        """Asks paused sources to go on. Returns at once."""
+        """Asks paused sources to go on. Returns at once.
+
+        >>> from itertools import count
+        >>> env = LocalEnvironment("endless")
+        >>> stream = env.from_batch(count()).sink(lambda n: None)
+        >>> job = env.submit()
+        >>> job.pause()
+        >>> job.resume()
+        >>> env.stop()
+        """
         self._run.job.resume()
 
     async def _until_over(self) -> None:
@@ -206,6 +305,14 @@ class JobFailed(RuntimeError):
     Its ``__cause__`` is the exception that was the first cause: the same object, even if it is a ``SystemExit`` or
     ``KeyboardInterrupt`` that a function raised. It can be pickled: a cause that cannot be pickled is replaced by a
     ``RemoteCause``, which describes it.
+
+    >>> env = LocalEnvironment("fails")
+    >>> stream = env.from_batch([0]).map(lambda n: 1 / n).print()
+    >>> try:
+    ...     job = env.submit(autostop=True)
+    ... except JobFailed as error:
+    ...     print(type(error.__cause__).__name__, error.report.outcome)
+    ZeroDivisionError failed
     """
 
     def __init__(self, message: str, report: Report) -> None:

@@ -65,6 +65,12 @@ class KeyedStream(DataStream):
     numbers, ``None``, tuples and frozensets; for other classes their ``__hash__`` decides. So let equal keys be of one
     class: an object that is equal to a plain value may go to another replica. Plain texts next to texts of a class with
     its own ``__hash__`` are an error there.
+
+    >>> env = LocalEnvironment("words")
+    >>> counts = env.from_batch(["tea", "pot", "tea"]).keyby(lambda word: word).count().collect()
+    >>> job = env.submit(autostop=True)
+    >>> counts
+    [('tea', 2), ('pot', 1)]
     """
 
     def _state(
@@ -89,17 +95,39 @@ class KeyedStream(DataStream):
         return stream
 
     def count(self, *, parallelism: int = 1) -> DataStream:
-        """Emits pairs of each key and the number of its records, at the end of input."""
+        """Emits pairs of each key and the number of its records, at the end of input.
+
+        >>> env = LocalEnvironment("lengths")
+        >>> counts = env.from_batch(["tea", "pot", "kettle"]).keyby(len).count().collect()
+        >>> job = env.submit(autostop=True)
+        >>> counts
+        [(3, 2), (6, 1)]
+        """
         return self._state(kinds.COUNT, None, parallelism)
 
     def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """Emits pairs of each key and the sum of its records, or of the results of ``function``, at the end of
-        input."""
+        input.
+
+        >>> env = LocalEnvironment("totals")
+        >>> totals = env.from_batch([1, 2, 3, 4]).keyby(lambda n: n % 2).sum().collect()
+        >>> job = env.submit(autostop=True)
+        >>> totals
+        [(1, 4), (0, 6)]
+        """
         return self._state(kinds.SUM, ops.identity() if function is None else function, parallelism)
 
     def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
         """Emits pairs of each key and one record, at the end of input. Calls ``function(so_far, record)`` for each
-        record of a key but the first."""
+        record of a key but the first.
+
+        >>> env = LocalEnvironment("latest")
+        >>> latest = env.from_batch([("ada", 1), ("ben", 2), ("ada", 3)]).keyby(lambda order: order[0])
+        >>> latest = latest.reduce(lambda before, now: now).collect()
+        >>> job = env.submit(autostop=True)
+        >>> latest
+        [('ada', ('ada', 3)), ('ben', ('ben', 2))]
+        """
         return self._state(kinds.REDUCE, function, parallelism)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
@@ -108,6 +136,13 @@ class KeyedStream(DataStream):
 
         ``initial`` is the first value of a key: a value, which is copied for each key, or a function that makes one,
         such as ``list``.
+
+        >>> env = LocalEnvironment("lists")
+        >>> words = env.from_batch(["tea", "pot", "cup"]).keyby(len)
+        >>> lists = words.fold(list, lambda so_far, word: [*so_far, word]).collect()
+        >>> job = env.submit(autostop=True)
+        >>> lists
+        [(3, ['tea', 'pot', 'cup'])]
         """
         return self._state(kinds.FOLD, function, parallelism, initial=initial)
 
@@ -124,6 +159,14 @@ class KeyedStream(DataStream):
         ``initial`` is as in ``fold``. A state is kept until the end of input. With ``expire_after``, it is forgotten
         when no record of its key has come for so many seconds by the clock; the key's next record finds ``initial``
         again. An expired state is freed within another such time.
+
+        >>> env = LocalEnvironment("running")
+        >>> def add(total, n):
+        ...     return total + n, total + n  # the next state, and what goes on
+        >>> totals = env.from_batch([1, 2, 3]).keyby(lambda n: "all").map_with_state(0, add).collect()
+        >>> job = env.submit(autostop=True)
+        >>> totals
+        [1, 3, 6]
         """
         return self._state(kinds.MAP_WITH_STATE, function, parallelism, expire_after, initial=initial)
 
@@ -136,7 +179,16 @@ class KeyedStream(DataStream):
         expire_after: float | None = None,
     ) -> DataStream:
         """As ``map_with_state``, for a function that returns a pair of the next state and an iterable. Also called
-        ``flat_map_with_state``."""
+        ``flat_map_with_state``.
+
+        >>> env = LocalEnvironment("changes")
+        >>> def changed(before, now):
+        ...     return now, [] if now == before else [now]
+        >>> changes = env.from_batch([1, 1, 2, 2, 1]).keyby(lambda n: "all").flatmap_with_state(None, changed).collect()
+        >>> job = env.submit(autostop=True)
+        >>> changes
+        [1, 2, 1]
+        """
         return self._state(kinds.FLATMAP_WITH_STATE, function, parallelism, expire_after, initial=initial)
 
     #: The name in Rust.
@@ -144,12 +196,26 @@ class KeyedStream(DataStream):
 
     def distinct(self, *, parallelism: int = 1, expire_after: float | None = None) -> DataStream:
         """Keeps the first record of each key; with ``expire_after``, also the first one after so many seconds without a
-        record."""
+        record.
+
+        >>> env = LocalEnvironment("distinct")
+        >>> words = env.from_batch(["tea", "pot", "tea"]).keyby(lambda word: word).distinct().collect()
+        >>> job = env.submit(autostop=True)
+        >>> words
+        ['tea', 'pot']
+        """
         return self._state(kinds.DISTINCT, None, parallelism, expire_after)
 
     def top_k(self, most: int, rank: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """Emits pairs of each key and a list of its ``most`` records with the highest ``rank``, at the end of input; of
-        equal ranks the earlier. Without ``rank``, the records themselves are compared."""
+        equal ranks the earlier. Without ``rank``, the records themselves are compared.
+
+        >>> env = LocalEnvironment("highest")
+        >>> highest = env.from_batch([5, 1, 9, 7]).keyby(lambda n: "all").top_k(2).collect()
+        >>> job = env.submit(autostop=True)
+        >>> highest
+        [('all', [9, 7])]
+        """
         most = whole("`top_k` keeps at least one record of each key: the first argument", most)
         return self._state(kinds.TOP_K, rank, parallelism, most=most)
 
@@ -157,7 +223,19 @@ class KeyedStream(DataStream):
         self, function: type[ProcessFunction], *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
         """Calls a ``ProcessFunction`` for each record with the state of its key, and for each timer that such a call
-        has set. The records it pushes go on."""
+        has set. The records it pushes go on.
+
+        >>> class Alternate(ProcessFunction):
+        ...     def on_record(self, record, key):
+        ...         key.state = not key.state
+        ...         if key.state:
+        ...             key.push(record)
+        >>> env = LocalEnvironment("alternate")
+        >>> records = env.from_batch([1, 2, 3, 4]).keyby(lambda n: "all").process(Alternate).collect()
+        >>> job = env.submit(autostop=True)
+        >>> records
+        [1, 3]
+        """
         check_class("process", ProcessFunction, function, args, kwargs, name)
         return self._add(kinds.PROCESS, function, name, parallelism, args, kwargs, spec=Spec.Process())
 
@@ -168,7 +246,14 @@ class KeyedStream(DataStream):
         ``on_signal`` says what becomes of windows that are open when SIGINT or SIGTERM drains the job: ``"drop"`` (the
         default) drops them, and the report has their number; ``"emit"`` has them fire with the records they have, and
         their results are ``is_partial``. Where a signal is to be like ``stop``, by ``"on_signal": "finish"`` of the
-        environment's ``config``, they fire as at the end of input."""
+        environment's ``config``, they fire as at the end of input.
+
+        >>> env = LocalEnvironment("pairs")
+        >>> pairs = env.from_batch([1, 2, 3]).keyby(lambda n: "all").window(Count(2)).sum().collect()
+        >>> job = env.submit(autostop=True)
+        >>> [window.value for window in pairs]
+        [3, 3]
+        """
         if not self._step.is_timed and not isinstance(windows, Count):
             raise ValueError(
                 "windows of event time need `with_timestamps` before the `keyby`; or use `window_by_clock`"
@@ -177,12 +262,29 @@ class KeyedStream(DataStream):
 
     def window_by_clock(self, windows: Tumbling | Sliding | Session, *, on_signal: str = "drop") -> WindowedStream:
         """Cuts the records of each key into windows of processing time: a record is in the windows that are
-        open when it comes. ``on_signal`` is as for ``window``."""
+        open when it comes. ``on_signal`` is as for ``window``.
+
+        >>> env = LocalEnvironment("seconds")
+        >>> words = env.from_batch(["tea", "tea"]).keyby(lambda word: word)
+        >>> counts = words.window_by_clock(Session(60)).count().collect()
+        >>> job = env.submit(autostop=True)
+        >>> [(window.key, window.value) for window in counts]
+        [('tea', 2)]
+        """
         return WindowedStream(self, windows, by_clock=True, emits_cut=emits_cut(on_signal))
 
     def join(self, right: KeyedStream) -> JoinedStreams:
         """Joins this stream, the left one, with another by their keys. Both must end, or be joined in windows. The
-        right stream is kept in memory, so let it be the smaller one."""
+        right stream is kept in memory, so let it be the smaller one.
+
+        >>> env = LocalEnvironment("join")
+        >>> orders = env.from_batch([("ada", "tea"), ("cy", "pot")]).keyby(lambda order: order[0])
+        >>> towns = env.from_batch([("ada", "Bonn")]).keyby(lambda town: town[0])
+        >>> pairs = orders.join(towns).left().collect()
+        >>> job = env.submit(autostop=True)
+        >>> sorted((pair.left[1], pair.right and pair.right[1]) for pair in pairs)
+        [('pot', None), ('tea', 'Bonn')]
+        """
         if not isinstance(right, KeyedStream):
             raise TypeError(f"`join` needs another keyed stream, not {right!r}; use `keyby` before it")
         if right._environment is not self._environment:
@@ -198,7 +300,15 @@ def _expiry(expire_after: Any) -> float:
 
 
 class WindowedStream:
-    """A keyed stream in windows. Results are ``Windowed`` tuples: key, start and end of the window, value."""
+    """A keyed stream in windows. Results are ``Windowed`` tuples: key, start and end of the window, value.
+
+    >>> env = LocalEnvironment("hours")
+    >>> sales = env.from_batch([(60, 3), (3000, 4), (3700, 5)]).with_timestamps(lambda sale: sale[0])
+    >>> hours = sales.keyby(lambda sale: "all").window(Tumbling(3600)).sum(lambda sale: sale[1]).collect()
+    >>> job = env.submit(autostop=True)
+    >>> [(window.start, window.value) for window in hours]
+    [(0.0, 7), (3600.0, 5)]
+    """
 
     def __init__(self, keyed: KeyedStream, windows: Windows, *, by_clock: bool, emits_cut: bool) -> None:
         if not isinstance(windows, (Tumbling, Sliding, Session, Count)):
@@ -214,14 +324,31 @@ class WindowedStream:
 
     def allowed_lateness(self, seconds: float) -> WindowedStream:
         """Keeps a window's content for so long after it fired. A record that comes within that time makes the window
-        fire again, with all its records. Default: 0."""
+        fire again, with all its records. Default: 0.
+
+        >>> env = LocalEnvironment("late")
+        >>> sales = env.from_batch([1, 12, 2]).with_timestamps(lambda second: second)
+        >>> counts = sales.keyby(lambda second: "all").window(Tumbling(10)).allowed_lateness(60).count().collect()
+        >>> job = env.submit(autostop=True)
+        >>> {window.start: window.value for window in counts}  # the last time that each fired
+        {0.0: 2, 10.0: 1}
+        """
         self._no_clock("allowed_lateness")
         self._lateness = length("`allowed_lateness`", seconds)
         return self
 
     def late_to(self, function: Callable[[Any], Any]) -> WindowedStream:
         """Calls a function with each record that is too late for all its windows, instead of dropping the record.
-        Either way the report has their number."""
+        Either way the report has their number.
+
+        >>> env = LocalEnvironment("late")
+        >>> late = []
+        >>> sales = env.from_batch([1, 12, 2]).with_timestamps(lambda second: second)
+        >>> counts = sales.keyby(lambda second: "all").window(Tumbling(10)).late_to(late.append).count().collect()
+        >>> job = env.submit(autostop=True)
+        >>> len(late) + sum(window.value for window in counts)  # no record is lost
+        3
+        """
         self._no_clock("late_to")
         check_function(kinds.SINK, function, (), {})
         self._late = function
@@ -232,7 +359,14 @@ class WindowedStream:
             raise ValueError(f"`{what}` is for windows of event time; in other windows no record is late")
 
     def count(self, *, parallelism: int = 1) -> DataStream:
-        """Emits the number of records of each key and window. Keeps no records."""
+        """Emits the number of records of each key and window. Keeps no records.
+
+        >>> env = LocalEnvironment("pairs")
+        >>> counts = env.from_batch([1, 2, 3]).keyby(lambda n: "all").window(Count(2)).count().collect()
+        >>> job = env.submit(autostop=True)
+        >>> [window.value for window in counts]
+        [2, 1]
+        """
         counts = self._keyed._add(kinds.WINDOW, None, "count", parallelism, spec=self._spec(counts=True))
         self._late_behind(counts, counts)
         return counts._ours(kinds.MAP, self._make, workers=None)._belongs(counts, "results")
@@ -244,7 +378,16 @@ class WindowedStream:
 
     def apply(self, function: Callable[[Any, float, float, list[Any]], Any], *, parallelism: int = 1) -> DataStream:
         """Emits the result of ``function(key, start, end, records)`` for all records of a key and window. The records
-        are kept until the window fires."""
+        are kept until the window fires.
+
+        >>> env = LocalEnvironment("medians")
+        >>> def median(key, start, end, records):
+        ...     return sorted(records)[len(records) // 2]
+        >>> medians = env.from_batch([5, 1, 9]).keyby(lambda n: "all").window(Count(3)).apply(median).collect()
+        >>> job = env.submit(autostop=True)
+        >>> [window.value for window in medians]
+        [5]
+        """
         check_plain("apply", function)
         name, make = name_of(function), self._make
 
@@ -255,7 +398,14 @@ class WindowedStream:
 
     def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
         """Emits the sum of the records of each key and window, or of the results of ``function``. Keeps records as
-        ``reduce`` does."""
+        ``reduce`` does.
+
+        >>> env = LocalEnvironment("sums")
+        >>> sums = env.from_batch([1, 2, 3, 4]).keyby(lambda n: "all").window(Count(2)).sum().collect()
+        >>> job = env.submit(autostop=True)
+        >>> [window.value for window in sums]
+        [3, 7]
+        """
         of = ops.identity() if function is None else function
 
         def first(left: list[Any]) -> Any:
@@ -269,6 +419,12 @@ class WindowedStream:
         An open window keeps at most 256 of its records. Sessions keep all, because two may become one; so do windows
         with ``allowed_lateness``, because they may fire again. If the function raises, the report names the last of up
         to 256 records that it was called for, or the result of the window.
+
+        >>> env = LocalEnvironment("highest")
+        >>> highest = env.from_batch([1, 5, 3, 4]).keyby(lambda n: "all").window(Count(2)).reduce(max).collect()
+        >>> job = env.submit(autostop=True)
+        >>> [window.value for window in highest]
+        [5, 4]
         """
 
         return self._folded(function, name_of(function), function, lambda left: left.pop(0), parallelism)
@@ -279,6 +435,13 @@ class WindowedStream:
 
         ``initial`` is the first value: a value, which is copied for each key and window, or a function that makes one.
         Records are kept as by ``reduce``.
+
+        >>> env = LocalEnvironment("texts")
+        >>> windows = env.from_batch([1, 2, 3]).keyby(lambda n: "all").window(Count(2))
+        >>> texts = windows.fold("", lambda so_far, n: so_far + str(n)).collect()
+        >>> job = env.submit(autostop=True)
+        >>> [window.value for window in texts]
+        ['12', '3']
         """
         new = State(initial).new
         return self._folded(function, name_of(function), function, lambda left: new(), parallelism)
@@ -333,7 +496,16 @@ class WindowedStream:
 
 class JoinedStreams:
     """Two keyed streams, to be joined. Results are ``Paired`` tuples: key, left and right record; in windows,
-    ``WindowPaired`` tuples."""
+    ``WindowPaired`` tuples.
+
+    >>> env = LocalEnvironment("join")
+    >>> orders = env.from_batch([("ada", "tea")]).keyby(lambda order: order[0])
+    >>> towns = env.from_batch([("ada", "Bonn")]).keyby(lambda town: town[0])
+    >>> pairs = orders.join(towns).inner().collect()
+    >>> job = env.submit(autostop=True)
+    >>> pairs
+    [Paired(key='ada', left=('ada', 'tea'), right=('ada', 'Bonn'))]
+    """
 
     def __init__(self, left: KeyedStream, right: KeyedStream) -> None:
         self._left = left
@@ -344,7 +516,17 @@ class JoinedStreams:
 
     def window(self, windows: Tumbling | Sliding, *, on_signal: str = "drop") -> JoinedStreams:
         """Joins only records in the same window of event time. So the streams may be endless. ``on_signal`` is as for
-        ``KeyedStream.window``."""
+        ``KeyedStream.window``.
+
+        >>> env = LocalEnvironment("minutes")
+        >>> views = env.from_batch([("ada", 5), ("ben", 70)]).with_timestamps(lambda view: view[1])
+        >>> orders = env.from_batch([("ada", 50), ("ben", 130)]).with_timestamps(lambda order: order[1])
+        >>> views, orders = views.keyby(lambda view: view[0]), orders.keyby(lambda order: order[0])
+        >>> pairs = views.join(orders).window(Tumbling(60)).inner().collect()
+        >>> job = env.submit(autostop=True)
+        >>> [(pair.key, pair.start) for pair in pairs]
+        [('ada', 0.0)]
+        """
         if not isinstance(windows, (Tumbling, Sliding)):
             raise TypeError(f"streams are joined in Tumbling or Sliding windows, not in {windows!r}")
         if not (self._left._step.is_timed and self._right._step.is_timed):
@@ -354,20 +536,52 @@ class JoinedStreams:
 
     def max_records(self, records: int) -> JoinedStreams:
         """Sets how many records of each stream a replica may keep in memory. One more fails the job. Default: 100
-        million."""
+        million.
+
+        >>> env = LocalEnvironment("join")
+        >>> left, right = env.from_batch([1, 2]).keyby(abs), env.from_batch([-1, 3]).keyby(abs)
+        >>> pairs = left.join(right).max_records(1000).inner().collect()
+        >>> job = env.submit(autostop=True)
+        >>> pairs
+        [Paired(key=1, left=1, right=-1)]
+        """
         self._max_records = whole("`max_records`", records)
         return self
 
     def inner(self, *, parallelism: int = 1) -> DataStream:
-        """Emits the pairs of records with equal keys."""
+        """Emits the pairs of records with equal keys.
+
+        >>> env = LocalEnvironment("join")
+        >>> left, right = env.from_batch([1, 2]).keyby(abs), env.from_batch([-1, -3]).keyby(abs)
+        >>> pairs = left.join(right).inner().collect()
+        >>> job = env.submit(autostop=True)
+        >>> pairs
+        [Paired(key=1, left=1, right=-1)]
+        """
         return self._joined("inner-join", False, False, parallelism)
 
     def left(self, *, parallelism: int = 1) -> DataStream:
-        """Emits the pairs, and the left records without a partner."""
+        """Emits the pairs, and the left records without a partner.
+
+        >>> env = LocalEnvironment("join")
+        >>> left, right = env.from_batch([1, 2]).keyby(abs), env.from_batch([-1, -3]).keyby(abs)
+        >>> pairs = left.join(right).left().collect()
+        >>> job = env.submit(autostop=True)
+        >>> sorted(pairs)
+        [Paired(key=1, left=1, right=-1), Paired(key=2, left=2, right=None)]
+        """
         return self._joined("left-join", True, False, parallelism)
 
     def full(self, *, parallelism: int = 1) -> DataStream:
-        """Emits the pairs, and the records of both streams without a partner."""
+        """Emits the pairs, and the records of both streams without a partner.
+
+        >>> env = LocalEnvironment("join")
+        >>> left, right = env.from_batch([1, 2]).keyby(abs), env.from_batch([-1, -3]).keyby(abs)
+        >>> pairs = left.join(right).full().collect()
+        >>> job = env.submit(autostop=True)
+        >>> sorted(pair.key for pair in pairs)
+        [1, 2, 3]
+        """
         return self._joined("full-join", True, True, parallelism)
 
     def _joined(self, name: str, lefts: bool, rights: bool, parallelism: int) -> DataStream:

@@ -51,7 +51,16 @@ class _Fields(NamedTuple):
 
 
 class Letter(_Fields):
-    """A record on which a function raised, with what you need to find the cause and to try the record again."""
+    """A record on which a function raised, with what you need to find the cause and to try the record again.
+
+    >>> env = LocalEnvironment("numbers")
+    >>> dead = DeadLetterQueue()
+    >>> numbers = env.from_batch([1, 0]).map(lambda n: 1 / n, on_error=dead).collect()
+    >>> letters = dead.letters.collect()
+    >>> job = env.submit(autostop=True)
+    >>> letters[0].record, letters[0].position, letters[0].attempts, letters[0].errors
+    (0, 2, 1, ['ZeroDivisionError: division by zero'])
+    """
 
     #: Whether ``record`` equals the record that failed. In a letter that was read from a file it may not: an object of
     #: the program's own class is ``None`` there, and an object of a subclass of a built-in type has the built-in type.
@@ -316,7 +325,17 @@ class LetterFile(SinkFunction, Noting):
 
 def read_letters(path: str | PathLike[str]) -> Iterator[Letter]:
     """Reads the letters of a file that ``DeadLetterQueue`` wrote. Each letter's ``is_exact`` tells whether its record
-    equals the one that failed."""
+    equals the one that failed.
+
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "failed.jsonl")
+    ...     env = LocalEnvironment("numbers")
+    ...     numbers = env.from_batch(["1", "two"]).map(int, on_error=DeadLetterQueue(path)).collect()
+    ...     job = env.submit(autostop=True)
+    ...     [letter.record for letter in read_letters(path)]
+    ['two']
+    """
     with open(path, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:

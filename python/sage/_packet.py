@@ -13,6 +13,13 @@ class StopSignal:
 
     ``message``, also called ``name``, ``source`` and ``payload`` are for the program; ``timestamp`` is when it was
     made, in nanoseconds since 1970.
+
+    >>> lines = iter(["one", "two"])
+    >>> env = LocalEnvironment("lines")
+    >>> read = env.from_source(lambda: next(lines, StopSignal("end"))).collect()
+    >>> job = env.submit(autostop=True)
+    >>> read
+    ['one', 'two']
     """
 
     def __init__(

@@ -76,6 +76,11 @@ class Pipeline:
 
         Each has its ``function_class``, its ``basename`` (the name of that class, with ``_1``, ``_2``, … behind it from
         the second on), its ``parallelism``, and its ``upstreams``, the steps whose records it takes.
+
+        >>> env = LocalEnvironment("squares")
+        >>> squares = env.from_batch([1, 2]).map(lambda n: n * n)
+        >>> [step.parallelism for step in env.pipeline]
+        [1, 1]
         """
         steps = [step for step in self._steps if step.owner is None and step.kind is not FILL]
         names: dict[str, int] = {}
@@ -130,7 +135,14 @@ class Pipeline:
         record like others. A class of any other kind that has ``execute`` ends as a ``BatchFunction`` does, when that
         returns ``None`` or a ``StopSignal``. Without ``delay``, which is as for ``from_source``, it is read as fast as
         the next step takes the records. If the iterator has ``close``, as generators have, it is closed when the job is
-        over; but an iterator made for ``with``, such as a file, is not."""
+        over; but an iterator made for ``with``, such as a file, is not.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> numbers = env.from_batch(range(3)).collect()
+        >>> job = env.submit(autostop=True)
+        >>> numbers
+        [0, 1, 2]
+        """
         pace = taken(kwargs)
         if is_function_class(source):
             name_too(source, name, args, kwargs)
@@ -149,7 +161,14 @@ class Pipeline:
         return self._source(ITERABLE, name or "batch", (source, (), {}), pace=pace)
 
     def from_collection(self, function: Any, *args: Any, **kwargs: Any) -> DataStream:
-        """As ``from_batch``."""
+        """As ``from_batch``.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> numbers = env.from_collection([1, 2]).collect()
+        >>> job = env.submit(autostop=True)
+        >>> numbers
+        [1, 2]
+        """
         return self.from_batch(function, *args, **kwargs)
 
     def from_source(self, function: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
@@ -168,6 +187,13 @@ class Pipeline:
         last record on. The object stays the same, so a function reconnects in ``execute``. It must not skip a record
         that it could not read. A generator cannot go on after it has raised. So ``from_batch`` has no ``retry``, and a
         function that reads from a generator must make a new one.
+
+        >>> lines = iter(["one", "two"])
+        >>> env = LocalEnvironment("lines")
+        >>> read = env.from_source(lambda: next(lines, StopSignal("end"))).collect()
+        >>> job = env.submit(autostop=True)
+        >>> read
+        ['one', 'two']
         """
         if function is KafkaSourceFunction:
             return self.from_kafka_source(*args, name=name, **kwargs)
@@ -243,6 +269,18 @@ class Pipeline:
         ``fetch_min_bytes=1`` or ``**{"fetch.min.bytes": 1}``. A setting that does not exist, or that the source sets
         itself, fails the job. Values are neither shown nor logged, because they may be secret, such as
         ``sasl_plain_password``. The client has no TLS.
+
+        >>> from sage.testing import KafkaCluster
+        >>> with KafkaCluster() as cluster:
+        ...     servers = cluster.bootstrap_servers
+        ...     with LocalEnvironment("write") as env:
+        ...         stream = env.from_batch([{"n": 1}]).to_kafka(servers, "numbers")
+        ...         job = env.submit(autostop=True)
+        ...     with LocalEnvironment("read") as env:
+        ...         records = env.from_kafka_source(servers, "numbers", "group", "earliest", until_end=True).collect()
+        ...         job = env.submit(autostop=True)
+        >>> [record["value"] for record in records]
+        [{'n': 1}]
         """
         from ._kafka import deserializer, names, reset_of, servers_of, settings_of
 
@@ -280,6 +318,15 @@ class Pipeline:
         """Begins a stream that another one fills, by ``fill_future``: for records that go round in a loop.
 
         ``limit`` is how many records may wait to go round (default 1,000,000). One more fails the job.
+
+        >>> env = LocalEnvironment("countdown")
+        >>> again = env.from_future("again")
+        >>> less = env.from_batch([3]).connect(again).map(lambda n: n - 1)
+        >>> seen = less.collect()
+        >>> less.filter(lambda n: n > 0).fill_future(again)
+        >>> job = env.submit(autostop=True)
+        >>> seen
+        [2, 1, 0]
         """
         if limit is not None:
             limit = whole("`limit`", limit)

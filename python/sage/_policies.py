@@ -19,6 +19,12 @@ class Skip:
 
     The job fails when one replica would skip more than ``at_most`` records, or has skipped more than the share
     ``at_most_share`` (0.0 to 1.0). Default: no limit.
+
+    >>> env = LocalEnvironment("numbers")
+    >>> numbers = env.from_batch(["1", "two", "3"]).map(int, on_error=Skip(at_most=10)).collect()
+    >>> job = env.submit(autostop=True)
+    >>> numbers
+    [1, 3]
     """
 
     at_most: int | None = None
@@ -34,7 +40,20 @@ class Retry:
     ``on`` is the class of exceptions after which it is called again, or a tuple of classes, such as ``(TimeoutError,
     ConnectionError)``. Any other exception ends the attempts. Default: ``Exception``. ``SystemExit`` and
     ``KeyboardInterrupt``, which are not an ``Exception``, fail the job at once, whatever ``retry`` and ``on_error``
-    say."""
+    say.
+
+    >>> answers = iter([TimeoutError(), "hello"])
+    >>> def ask(question):
+    ...     answer = next(answers)
+    ...     if isinstance(answer, Exception):
+    ...         raise answer
+    ...     return answer
+    >>> env = LocalEnvironment("asked")
+    >>> told = env.from_batch(["who?"]).map(ask, retry=Retry(3, first=0.01, on=TimeoutError)).collect()
+    >>> job = env.submit(autostop=True)
+    >>> told
+    ['hello']
+    """
 
     attempts: int = 3
     first: float = 0.1
@@ -81,6 +100,14 @@ class DeadLetterQueue:
         """The letters of all operators that have this as their ``on_error``, as a stream. It must end in a sink.
 
         Only for a queue without ``to``, and only after those operators were declared.
+
+        >>> env = LocalEnvironment("numbers")
+        >>> dead = DeadLetterQueue()
+        >>> numbers = env.from_batch(["1", "two"]).map(int, on_error=dead).collect()
+        >>> words = dead.letters.map(lambda letter: letter.record).collect()
+        >>> job = env.submit(autostop=True)
+        >>> words
+        ['two']
         """
         from ._connected import ConnectedStreams
 

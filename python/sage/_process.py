@@ -14,7 +14,11 @@ from ._job_loop import JobLoop
 
 
 class Timer(NamedTuple):
-    """A moment at which ``on_timer`` is called."""
+    """A moment at which ``on_timer`` is called.
+
+    >>> Timer(at=60.0, clock=False)
+    Timer(at=60.0, clock=False)
+    """
 
     #: In seconds since 1970.
     at: float
@@ -23,7 +27,18 @@ class Timer(NamedTuple):
 
 
 class KeyContext:
-    """The context of ``on_record`` and ``on_timer``: the key, its state and its timers, and the output."""
+    """The context of ``on_record`` and ``on_timer``: the key, its state and its timers, and the output.
+
+    >>> class Number(ProcessFunction):
+    ...     def on_record(self, record, key):
+    ...         key.state = (key.state or 0) + 1
+    ...         key.push((key.key, key.state))
+    >>> env = LocalEnvironment("numbers")
+    >>> numbers = env.from_batch(["tea", "pot", "tea"]).keyby(lambda word: word).process(Number).collect()
+    >>> job = env.submit(autostop=True)
+    >>> numbers
+    [('tea', 1), ('pot', 1), ('tea', 2)]
+    """
 
     def __init__(self, state: Any, key: Any, now: int, watermark: int) -> None:
         #: The state of the key: ``None`` for a new key. Set it, and the next call finds the new state.
@@ -38,25 +53,92 @@ class KeyContext:
         self._forget = False
 
     def push(self, record: Any) -> None:
-        """Sends a record on."""
+        """Sends a record on.
+
+        >>> class Twice(ProcessFunction):
+        ...     def on_record(self, record, key):
+        ...         key.push(record)
+        ...         key.push(record)
+        >>> env = LocalEnvironment("twice")
+        >>> records = env.from_batch([1]).keyby(abs).process(Twice).collect()
+        >>> job = env.submit(autostop=True)
+        >>> records
+        [1, 1]
+        """
         self._wishes.append((record,))
 
     def set_timer(self, at: float | datetime, *, clock: bool = False) -> None:
         """Sets a timer: ``on_timer`` is called when every record before ``at`` has come; with ``clock``, when the clock
-        reaches ``at``. ``at`` is in seconds since 1970, or a ``datetime``. At the end of input all timers fire."""
+        reaches ``at``. ``at`` is in seconds since 1970, or a ``datetime``. At the end of input all timers fire.
+
+        >>> class LastOfMinute(ProcessFunction):
+        ...     def on_record(self, second, key):
+        ...         key.state = second
+        ...         key.set_timer(second // 60 * 60 + 60)
+        ...     def on_timer(self, timer, key):
+        ...         key.push((timer.at, key.state))
+        >>> env = LocalEnvironment("minutes")
+        >>> seconds = env.from_batch([5, 30, 70]).with_timestamps(lambda second: second)
+        >>> last = seconds.keyby(lambda second: second // 60).process(LastOfMinute).collect()
+        >>> job = env.submit(autostop=True)
+        >>> last
+        [(60.0, 30), (120.0, 70)]
+        """
         self._wishes.append((True, millis(at), clock))
 
     def cancel_timer(self, at: float | datetime, *, clock: bool = False) -> None:
-        """Cancels a timer."""
+        """Cancels a timer.
+
+        >>> class Silence(ProcessFunction):
+        ...     def on_record(self, second, key):
+        ...         if key.state is not None:
+        ...             key.cancel_timer(key.state)
+        ...         key.state = second + 60
+        ...         key.set_timer(key.state)
+        ...     def on_timer(self, timer, key):
+        ...         key.push(f"silent since {timer.at - 60:g}")
+        >>> env = LocalEnvironment("silence")
+        >>> seconds = env.from_batch([5, 30]).with_timestamps(lambda second: second).keyby(lambda second: "all")
+        >>> told = seconds.process(Silence).collect()
+        >>> job = env.submit(autostop=True)
+        >>> told
+        ['silent since 30']
+        """
         self._wishes.append((False, millis(at), clock))
 
     def forget(self) -> None:
-        """Forgets the state of the key, and cancels its timers."""
+        """Forgets the state of the key, and cancels its timers.
+
+        >>> class Pairs(ProcessFunction):
+        ...     def on_record(self, record, key):
+        ...         if key.state is None:
+        ...             key.state = record
+        ...         else:
+        ...             key.push((key.state, record))
+        ...             key.forget()
+        >>> env = LocalEnvironment("pairs")
+        >>> pairs = env.from_batch([1, 2, 3, 4]).keyby(lambda n: "all").process(Pairs).collect()
+        >>> job = env.submit(autostop=True)
+        >>> pairs
+        [(1, 2), (3, 4)]
+        """
         self._forget = True
 
 
 class ProcessFunction(BaseFunction):
-    """A function that is called for each record of a keyed stream, and for each timer that was set."""
+    """A function that is called for each record of a keyed stream, and for each timer that was set.
+
+    >>> class Changes(ProcessFunction):
+    ...     def on_record(self, record, key):
+    ...         if record != key.state:
+    ...             key.push(record)
+    ...         key.state = record
+    >>> env = LocalEnvironment("changes")
+    >>> changes = env.from_batch([1, 1, 2, 1]).keyby(lambda n: "all").process(Changes).collect()
+    >>> job = env.submit(autostop=True)
+    >>> changes
+    [1, 2, 1]
+    """
 
     def on_record(self, record: Any, key: KeyContext) -> None:
         """Called for a record. Override it."""
@@ -72,6 +154,18 @@ class CoProcessFunction(BaseFunction):
 
     All the streams share the state of a key. A record of stream N goes to ``on_recordN(record, key)``. A subclass has
     such a method for each of its streams, from 0.
+
+    >>> class Known(CoProcessFunction):
+    ...     def on_record0(self, name, key):
+    ...         key.state = True
+    ...     def on_record1(self, name, key):
+    ...         key.push((name, bool(key.state)))
+    >>> env = LocalEnvironment("known")
+    >>> names, asked = env.from_batch(["ada"]), env.from_batch(["ben"])
+    >>> told = names.connect(asked).keyby(lambda name: name).coprocess(Known).collect()
+    >>> job = env.submit(autostop=True)
+    >>> told
+    [('ben', False)]
     """
 
     def on_timer(self, timer: Timer, key: KeyContext) -> None:

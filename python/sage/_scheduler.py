@@ -113,7 +113,18 @@ class Started:
 
 
 class BaseScheduler(ABC):
-    """Is asked about each task of a job before it starts: override ``make_decision``."""
+    """Is asked about each task of a job before it starts: override ``make_decision``.
+
+    >>> from sage.runtime import BaseScheduler, PlacementDecision
+    >>> class Noted(BaseScheduler):
+    ...     def make_decision(self, task_node):
+    ...         print("starts", task_node.name)
+    ...         return PlacementDecision.immediate_default("noted")
+    >>> env = LocalEnvironment("noted", scheduler=Noted())
+    >>> squares = env.from_batch([1, 2]).map(lambda n: n * n, name="square").collect()
+    >>> job = env.submit(autostop=True)
+    starts batch
+    """
 
     platform = "local"
 
@@ -140,7 +151,16 @@ class BaseScheduler(ABC):
 
     def get_metrics(self) -> dict[str, Any]:
         """How the tasks were started: ``scheduler_type``, the name of the class; ``total_scheduled``, how many were;
-        ``avg_latency_ms``, how long after ``submit``, on average; ``decisions``, one for each; and ``platform``."""
+        ``avg_latency_ms``, how long after ``submit``, on average; ``decisions``, one for each; and ``platform``.
+
+        >>> from sage.runtime import FIFOScheduler
+        >>> scheduler = FIFOScheduler()
+        >>> env = LocalEnvironment("numbers", scheduler=scheduler)
+        >>> numbers = env.from_batch([1, 2]).collect()
+        >>> job = env.submit(autostop=True)
+        >>> scheduler.get_metrics()["scheduler_type"]
+        'FIFO'
+        """
         return self._started.metrics(type(self).__name__.removesuffix("Scheduler"), self.platform)
 
     def task_completed(self, task_name: str) -> None:

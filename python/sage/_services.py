@@ -17,6 +17,22 @@ class BaseService(InJob):
 
     Every hook runs once; ``cleanup`` runs whatever happened before. Hooks may be ``async``: they run on the event loop
     of the job's async functions. A subclass need not call ``super().__init__()``.
+
+    >>> class Counter(Service):
+    ...     def setup(self):
+    ...         self.calls = 0
+    ...     def next(self):
+    ...         self.calls += 1
+    ...         return self.calls
+    ...     def cleanup(self):
+    ...         print("calls:", self.calls)
+    >>> env = LocalEnvironment("numbered")
+    >>> counter = env.service("counter", Counter)
+    >>> numbered = env.from_batch(["a", "b"]).map(lambda line: (counter.next(), line)).collect()
+    >>> job = env.submit(autostop=True)
+    calls: 2
+    >>> numbered
+    [(1, 'a'), (2, 'b')]
     """
 
     _context_kind = "Service"

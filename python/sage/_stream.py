@@ -59,6 +59,12 @@ class DataStream:
       again that the first one had. So some records may be worked on, and go on, more than once. It is for functions
       that keep no state. ``ray`` says what each worker takes where it is an actor, as ``ray`` of ``config`` does, such
       as ``ray={"num_cpus": 0.5, "num_gpus": 1}``; what it does not say is as there. Elsewhere it has no effect.
+
+    >>> env = LocalEnvironment("words")
+    >>> words = env.from_batch(["good tea", "weak tea"]).flatmap(str.split).filter(lambda word: word != "tea").collect()
+    >>> job = env.submit(autostop=True)
+    >>> words
+    ['good', 'weak']
     """
 
     def __init__(self, environment: Pipeline, step: Transformation, output: int = 0) -> None:
@@ -162,6 +168,12 @@ class DataStream:
         A result that is ``None`` is no record. The job's report counts such results, and at the end of the job a line
         in the log of the environment says how many there were. With ``keep_none=True`` they are records like others.
         The default is ``"keep_none"`` of the environment's ``config``. Functions of ``sage.ops`` always keep them.
+
+        >>> env = LocalEnvironment("squares")
+        >>> squares = env.from_batch([1, 2, 3]).map(lambda n: n * n).collect()
+        >>> job = env.submit(autostop=True)
+        >>> squares
+        [1, 4, 9]
         """
         keeps = self._environment._keeps_none(keep_none) or isinstance(function, ops.Op)
         kind = kinds.MAP if keeps else kinds.MAP_SOME
@@ -170,7 +182,14 @@ class DataStream:
     def filter(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
-        """Keeps the records for which the function's result is true."""
+        """Keeps the records for which the function's result is true.
+
+        >>> env = LocalEnvironment("even")
+        >>> even = env.from_batch(range(6)).filter(lambda n: n % 2 == 0).collect()
+        >>> job = env.submit(autostop=True)
+        >>> even
+        [0, 2, 4]
+        """
         return self._then(kinds.FILTER, function, args, kwargs, parallelism, name)
 
     def flatmap(
@@ -178,7 +197,14 @@ class DataStream:
     ) -> DataStream:
         """Replaces each record by the items of the iterable that the function returns. A text, ``bytes``, or an object
         that is not iterable is one record; ``None`` is none, but one in an iterable is a record. Also called
-        ``flat_map``."""
+        ``flat_map``.
+
+        >>> env = LocalEnvironment("words")
+        >>> words = env.from_batch(["good tea", "weak"]).flatmap(str.split).collect()
+        >>> job = env.submit(autostop=True)
+        >>> words
+        ['good', 'tea', 'weak']
+        """
         return self._then(kinds.FLATMAP, function, args, kwargs, parallelism, name)
 
     #: The name in Rust.
@@ -190,6 +216,13 @@ class DataStream:
         """Splits the stream in two: the records for which the function's result is true, and the others.
 
         Both must end in a sink; either may end before the other.
+
+        >>> env = LocalEnvironment("split")
+        >>> even, odd = env.from_batch(range(5)).split(lambda n: n % 2 == 0)
+        >>> even, odd = even.collect(), odd.collect()
+        >>> job = env.submit(autostop=True)
+        >>> even, odd
+        ([0, 2, 4], [1, 3])
         """
         stream = self._then(kinds.SPLIT, function, args, kwargs, parallelism, name)
         return stream, DataStream(self._environment, stream._step, 1)
@@ -208,7 +241,15 @@ class DataStream:
         each replica; with ``"round_robin"``, records go to the replicas in turn. The strategy may also come right
         behind the function, as in SAGE.
 
-        Without ``parallelism``, the function has as many replicas as the step before it."""
+        Without ``parallelism``, the function has as many replicas as the step before it.
+
+        >>> env = LocalEnvironment("orders")
+        >>> totals = env.from_batch([("ada", 3), ("ben", 5), ("ada", 4)]).keyby(lambda order: order[0])
+        >>> totals = totals.sum(lambda order: order[1]).collect()
+        >>> job = env.submit(autostop=True)
+        >>> totals
+        [('ada', 7), ('ben', 5)]
+        """
         from ._keyed import KeyedStream
 
         if args and isinstance(args[0], str) and args[0] in _STRATEGIES:
@@ -229,6 +270,14 @@ class DataStream:
 
         ``out_of_order``: how many seconds a record may be older than the newest one before it. ``idle_after``: windows
         do not wait for a source that has given no record for so many seconds. Default: they wait.
+
+        >>> env = LocalEnvironment("minutes")
+        >>> clicks = env.from_batch([(5, "ada"), (58, "ada"), (61, "ada")])
+        >>> clicks = clicks.with_timestamps(lambda click: click[0], out_of_order=2).keyby(lambda click: click[1])
+        >>> counts = clicks.window(Tumbling(60)).count().collect()
+        >>> job = env.submit(autostop=True)
+        >>> [(window.key, window.start, window.value) for window in counts]
+        [('ada', 0.0, 2), ('ada', 60.0, 1)]
         """
         check_plain("timestamps", function)
         idle = None if idle_after is None else seconds("`idle_after`", idle_after)
@@ -277,7 +326,15 @@ class DataStream:
         return mapped
 
     def take(self, count: int) -> DataStream:
-        """Keeps the first ``count`` records, and then ends the sources."""
+        """Keeps the first ``count`` records, and then ends the sources.
+
+        >>> from itertools import count
+        >>> env = LocalEnvironment("first")
+        >>> first = env.from_batch(count()).take(3).collect()
+        >>> job = env.submit(autostop=True)
+        >>> first
+        [0, 1, 2]
+        """
         return self._add(kinds.TAKE, spec=Spec.Take(whole("what `take` takes", count, 0)))
 
     def _whole(self) -> KeyedStream:
@@ -287,26 +344,61 @@ class DataStream:
         return KeyedStream(self._environment, Transformation(kinds.WHOLE, "", inputs=self._inputs(), is_aside=True))
 
     def count(self) -> DataStream:
-        """Emits the number of records at the end of input."""
+        """Emits the number of records at the end of input.
+
+        >>> env = LocalEnvironment("count")
+        >>> counted = env.from_batch("abc" for _ in range(10)).count().collect()
+        >>> job = env.submit(autostop=True)
+        >>> counted
+        [10]
+        """
         return self._whole().count()
 
     def sum(self, function: Callable[[Any], Any] | None = None) -> DataStream:
         """Emits the sum of the records, or of the results of ``function``, at the end of input; 0 if there are none.
 
-        It is for numbers, and for values that are added like them. Texts, tuples, lists and ``None`` are errors."""
+        It is for numbers, and for values that are added like them. Texts, tuples, lists and ``None`` are errors.
+
+        >>> env = LocalEnvironment("sum")
+        >>> letters = env.from_batch(["tea", "pot", "cup"]).sum(len).collect()
+        >>> job = env.submit(autostop=True)
+        >>> letters
+        [9]
+        """
         return self._whole().sum(function)
 
     def reduce(self, function: Callable[[Any, Any], Any]) -> DataStream:
-        """Emits one record at the end of input. Calls ``function(so_far, record)`` for each record but the first."""
+        """Emits one record at the end of input. Calls ``function(so_far, record)`` for each record but the first.
+
+        >>> env = LocalEnvironment("longest")
+        >>> longest = env.from_batch(["tea", "kettle", "cup"]).reduce(lambda a, b: max(a, b, key=len)).collect()
+        >>> job = env.submit(autostop=True)
+        >>> longest
+        ['kettle']
+        """
         return self._whole().reduce(function)
 
     def fold(self, initial: Any, function: Callable[[Any, Any], Any]) -> DataStream:
         """Emits one value at the end of input: for each record, ``function(so_far, record)`` returns the next value.
-        ``initial`` is the first value, or a function that makes it."""
+        ``initial`` is the first value, or a function that makes it.
+
+        >>> env = LocalEnvironment("joined")
+        >>> joined = env.from_batch([1, 2, 3]).fold("", lambda so_far, n: so_far + str(n)).collect()
+        >>> job = env.submit(autostop=True)
+        >>> joined
+        ['123']
+        """
         return self._whole().fold(initial, function)
 
     def connect(self, other: DataStream | ConnectedStreams) -> ConnectedStreams:
-        """Connects this stream with one or several others."""
+        """Connects this stream with one or several others.
+
+        >>> env = LocalEnvironment("both")
+        >>> doubled = env.from_batch([1, 2]).connect(env.from_batch([10, 20])).map(lambda n: 2 * n).collect()
+        >>> job = env.submit(autostop=True)
+        >>> sorted(doubled)
+        [2, 4, 20, 40]
+        """
         from ._connected import ConnectedStreams
 
         return ConnectedStreams(self._environment, [self]).connect(other)
@@ -317,6 +409,12 @@ class DataStream:
         Ends with the shorter stream, and ends the steps before the longer one; the rest of its records is dropped. One
         stream may be ``max_ahead`` records ahead of the other. They are kept in memory; one more fails the job. Records
         that come out of several replicas are in no order.
+
+        >>> env = LocalEnvironment("pairs")
+        >>> pairs = env.from_batch(["q1", "q2"]).zip(env.from_batch(["a1", "a2"])).collect()
+        >>> job = env.submit(autostop=True)
+        >>> pairs
+        [('q1', 'a1'), ('q2', 'a2')]
         """
         if not isinstance(other, DataStream):
             raise TypeError(f"`zip` needs another stream, not {other!r}")
@@ -329,7 +427,18 @@ class DataStream:
 
     def fill_future(self, future_stream: DataStream) -> None:
         """Ends the stream: its records go round, and come out of the stream that ``from_future`` made. The loop ends
-        when its sources have ended and no record is left in it."""
+        when its sources have ended and no record is left in it.
+
+        >>> env = LocalEnvironment("halve")
+        >>> again = env.from_future("again")
+        >>> halves = env.from_batch([40]).connect(again).map(lambda n: n // 2)
+        >>> more, done = halves.split(lambda n: n > 5)
+        >>> more.fill_future(again)
+        >>> done = done.collect()
+        >>> job = env.submit(autostop=True)
+        >>> done
+        [5]
+        """
         future = future_stream
         if future._step.kind is not kinds.FUTURE:
             raise TypeError("`fill_future` needs a stream that `from_future` made")
@@ -345,7 +454,15 @@ class DataStream:
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
     ) -> DataStream:
         """Ends the stream: calls the function with each record. Returns this stream, so that it can have several
-        sinks."""
+        sinks.
+
+        >>> env = LocalEnvironment("seen")
+        >>> seen = set()
+        >>> stream = env.from_batch([1, 2, 2]).sink(seen.add)
+        >>> job = env.submit(autostop=True)
+        >>> seen
+        {1, 2}
+        """
         self._then(kinds.SINK, function, args, kwargs, parallelism, name)
         return self
 
@@ -372,6 +489,16 @@ class DataStream:
         When a job has succeeded, every record was acknowledged by all replicas in sync; none was repeated, and within
         a partition they are in their order. A job that runs again writes again. ``connect_timeout`` and
         ``kafka_config`` are as in ``from_kafka_source``.
+
+        >>> from sage.testing import KafkaCluster
+        >>> with KafkaCluster() as cluster, LocalEnvironment("bills") as env:
+        ...     cluster.create_topic("bills")
+        ...     stream = env.from_batch([{"to": "ada", "cents": 30}]).to_kafka(
+        ...         cluster.bootstrap_servers, "bills", key=lambda bill: bill["to"]
+        ...     )
+        ...     report = env.submit(autostop=True).report
+        >>> report.outcome
+        'succeeded'
         """
         from ._kafka import serializer, servers_of, settings_of
 
@@ -389,7 +516,14 @@ class DataStream:
         return self
 
     def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> DataStream:
-        """Ends the stream: prints each record. If there is a ``prefix``, it comes first, then ``separator``."""
+        """Ends the stream: prints each record. If there is a ``prefix``, it comes first, then ``separator``.
+
+        >>> env = LocalEnvironment("show")
+        >>> stream = env.from_batch([1, 2]).print("number")
+        >>> job = env.submit(autostop=True)
+        number | 1
+        number | 2
+        """
         return self.sink(PrintSink, prefix, separator, colored, name="print")
 
     def _repr_html_(self) -> str:
@@ -398,7 +532,14 @@ class DataStream:
         return graph(self._environment._steps, self._environment._services, self._step)
 
     def collect(self) -> list[Any]:
-        """Ends the stream: returns a list, to which the job appends each record."""
+        """Ends the stream: returns a list, to which the job appends each record.
+
+        >>> env = LocalEnvironment("kept")
+        >>> kept = env.from_batch([1, None, 2]).collect()
+        >>> job = env.submit(autostop=True)
+        >>> kept
+        [1, None, 2]
+        """
         records: list[Any] = []
         self.sink(records.append, name="collect")
         return records

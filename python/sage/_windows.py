@@ -18,7 +18,15 @@ _MOST_WINDOWS = 100_000
 @dataclass(frozen=True)
 class Tumbling:
     """Windows of ``size`` seconds that follow each other: each record is in exactly one. They begin at multiples of
-    their size."""
+    their size.
+
+    >>> env = LocalEnvironment("minutes")
+    >>> seconds = env.from_batch([5, 58, 61]).with_timestamps(lambda second: second).keyby(lambda second: "all")
+    >>> counts = seconds.window(Tumbling(60)).count().collect()
+    >>> job = env.submit(autostop=True)
+    >>> [(window.start, window.value) for window in counts]
+    [(0.0, 2), (60.0, 1)]
+    """
 
     size: float
 
@@ -29,7 +37,15 @@ class Tumbling:
 @dataclass(frozen=True)
 class Sliding:
     """Windows of ``size`` seconds, of which one begins every ``every`` seconds. A record is in several, at most in
-    100,000, because each of them is updated for each record."""
+    100,000, because each of them is updated for each record.
+
+    >>> env = LocalEnvironment("minutes")
+    >>> seconds = env.from_batch([65]).with_timestamps(lambda second: second).keyby(lambda second: "all")
+    >>> counts = seconds.window(Sliding(60, every=30)).count().collect()
+    >>> job = env.submit(autostop=True)
+    >>> [(window.start, window.end) for window in counts]
+    [(30.0, 90.0), (60.0, 120.0)]
+    """
 
     size: float
     every: float
@@ -46,7 +62,15 @@ class Sliding:
 
 @dataclass(frozen=True)
 class Session:
-    """Windows that end when a key has no record for ``gap`` seconds."""
+    """Windows that end when a key has no record for ``gap`` seconds.
+
+    >>> env = LocalEnvironment("visits")
+    >>> seconds = env.from_batch([5, 20, 90]).with_timestamps(lambda second: second).keyby(lambda second: "all")
+    >>> visits = seconds.window(Session(30)).count().collect()
+    >>> job = env.submit(autostop=True)
+    >>> [(window.start, window.end, window.value) for window in visits]
+    [(5.0, 50.0, 2), (90.0, 120.0, 1)]
+    """
 
     gap: float
 
@@ -57,7 +81,14 @@ class Session:
 @dataclass(frozen=True)
 class Count:
     """Windows of ``records`` records of a key. At the end of input, a key's last window comes with the records it
-    has."""
+    has.
+
+    >>> env = LocalEnvironment("pairs")
+    >>> sums = env.from_batch([1, 2, 3]).keyby(lambda n: "all").window(Count(2)).sum().collect()
+    >>> job = env.submit(autostop=True)
+    >>> [window.value for window in sums]
+    [3, 3]
+    """
 
     records: int
 
@@ -70,7 +101,15 @@ Windows = Tumbling | Sliding | Session | Count
 
 
 class Windowed(NamedTuple):
-    """The result of a window."""
+    """The result of a window.
+
+    >>> env = LocalEnvironment("minute")
+    >>> seconds = env.from_batch([5, 58]).with_timestamps(lambda second: second).keyby(lambda second: "all")
+    >>> counts = seconds.window(Tumbling(60)).count().collect()
+    >>> job = env.submit(autostop=True)
+    >>> counts[0].key, counts[0].start, counts[0].end, counts[0].value
+    ('all', 0.0, 60.0, 2)
+    """
 
     #: The key of the records.
     key: Any
@@ -95,7 +134,14 @@ class PartialWindowed(Windowed):
 
 
 class Paired(NamedTuple):
-    """Two records of equal keys, from a join; ``None`` stands for a missing partner."""
+    """Two records of equal keys, from a join; ``None`` stands for a missing partner.
+
+    >>> env = LocalEnvironment("join")
+    >>> pairs = env.from_batch([1]).keyby(abs).join(env.from_batch([-1]).keyby(abs)).inner().collect()
+    >>> job = env.submit(autostop=True)
+    >>> pairs[0].key, pairs[0].left, pairs[0].right
+    (1, 1, -1)
+    """
 
     #: The key of both.
     key: Any
@@ -106,7 +152,16 @@ class Paired(NamedTuple):
 
 
 class WindowPaired(NamedTuple):
-    """Two records of equal keys in one window; ``None`` stands for a missing partner."""
+    """Two records of equal keys in one window; ``None`` stands for a missing partner.
+
+    >>> env = LocalEnvironment("join")
+    >>> left = env.from_batch([1]).with_timestamps(lambda n: 5).keyby(abs)
+    >>> right = env.from_batch([-1]).with_timestamps(lambda n: 50).keyby(abs)
+    >>> pairs = left.join(right).window(Tumbling(60)).inner().collect()
+    >>> job = env.submit(autostop=True)
+    >>> pairs
+    [WindowPaired(key=1, start=0.0, end=60.0, left=1, right=-1)]
+    """
 
     #: The key of both.
     key: Any

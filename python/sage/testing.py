@@ -43,15 +43,28 @@ class KafkaCluster:
 
     @property
     def bootstrap_servers(self) -> str:
-        """The addresses of the brokers, with commas between them."""
+        """The addresses of the brokers, with commas between them.
+
+        >>> with KafkaCluster() as cluster:
+        ...     print(cluster.bootstrap_servers.partition(":")[0])
+        127.0.0.1
+        """
         return self._cluster.bootstrap_servers
 
     def create_topic(self, name: str, partitions: int = 1) -> None:
-        """Makes a topic. Raises ``ValueError`` if the topic exists already."""
+        """Makes a topic. Raises ``ValueError`` if the topic exists already.
+
+        >>> with KafkaCluster() as cluster:
+        ...     cluster.create_topic("orders", partitions=3)
+        """
         if not isinstance(partitions, int) or partitions < 1:
             raise ValueError(f"a topic has at least one partition, not {partitions!r}")
         self._cluster.create_topic(name, partitions)
 
     def close(self) -> None:
-        """Ends the brokers, and waits until they are gone. Does nothing a second time."""
+        """Ends the brokers, and waits until they are gone. Does nothing a second time.
+
+        >>> cluster = KafkaCluster()
+        >>> cluster.close()
+        """
         self._cluster.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import os
 import signal
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-import sage.testing
 from sage import DeadLetter, JobFailed, Letter, LocalEnvironment, SinkFunction, ops
 from sage._plan import plan
 from sage.core.api.function.kafka_source import KafkaSourceFunction
@@ -411,7 +409,3 @@ def test_a_cluster_that_is_closed_or_asked_for_nonsense_says_so() -> None:
         cluster.create_topic("u")
     with pytest.raises(ValueError):
         KafkaCluster(brokers=0)
-
-
-def test_the_example_of_the_cluster_runs() -> None:
-    assert doctest.testmod(sage.testing) == (0, 3)

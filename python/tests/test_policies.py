@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import sage._policies
 from sage import (
     DeadLetter,
     FlatMapFunction,
@@ -172,11 +170,6 @@ def test_policies_that_cannot_be() -> None:
         DeadLetter(5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="in_flight"):
         stream.map(tens, timeout=1.0)
-
-
-def test_the_examples_in_docstrings_run() -> None:
-    failed, attempted = doctest.testmod(sage._policies)
-    assert failed == 0 and attempted > 0
 
 
 def test_what_a_flatmap_collected_for_a_record_that_failed_is_none_of_the_next_one_or_the_next_attempt() -> None:
