@@ -123,7 +123,14 @@ class Windowed(NamedTuple):
     @property
     def is_partial(self) -> bool:
         """Whether a signal ended the job before the window was over, so that records of it may be missing: see
-        ``KeyedStream.window``."""
+        ``KeyedStream.window``.
+
+        >>> env = LocalEnvironment("pairs")
+        >>> counts = env.from_batch([1, 2, 3]).keyby(lambda n: "all").window(Count(2)).count().collect()
+        >>> job = env.submit(autostop=True)
+        >>> [window.is_partial for window in counts]
+        [False, False]
+        """
         return isinstance(self, PartialWindowed)
 
 
