@@ -59,7 +59,7 @@ def public() -> Iterator[tuple[str, Any]]:
 def is_method(value: Any) -> bool:
     """Whether it is one of ours, or a property, and no other name of another one."""
     text = getattr(value, "__doc__", None)
-    return hasattr(type(value), "__get__") and bool(text) and not text.startswith("As ``")
+    return hasattr(type(value), "__get__") and bool(text) and not text.startswith("As ")
 
 
 PUBLIC = dict(public())
