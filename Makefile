@@ -4,8 +4,8 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo demo-jobmanager demo-ray docs logs test test-docs test-kafka test-python test-install test-page
-.PHONY: test-ray wheel python parity parity-page check bench bench-jobmanager bench-python nextest
+.PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-kafka test-python test-install
+.PHONY: test-page test-ray wheel python parity parity-page check bench bench-jobmanager bench-python nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,7 @@ test: nextest test-kafka test-python ## Run every test
 	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
+	$(MAKE) --no-print-directory test-cookbook
 	$(MAKE) --no-print-directory test-docs
 	$(MAKE) --no-print-directory test-page
 	$(MAKE) --no-print-directory test-ray
@@ -50,7 +51,7 @@ python: .venv/tools ## Build the Python package into .venv
 	touch .venv/tools
 
 test-python: python ## Run the tests of the Python package
-	.venv/bin/mypy --strict python/sage examples/python
+	.venv/bin/mypy --strict python/sage examples/python --exclude cookbook/
 	.venv/bin/stubtest sage._sage --ignore-disjoint-bases --allowlist python/stubtest-allowlist.txt
 	$(CARGO) test --quiet -p sage-python --features kafka --test wire
 	.venv/bin/pytest --quiet
@@ -84,6 +85,18 @@ test-ray: test-install .venv-ray/tools ## Run the tests of functions on a Ray cl
 	.venv-ray/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall \
 		target/fresh/wheel/*.whl
 	.venv-ray/bin/pytest --quiet python/ray_tests
+
+# The packages that the programs of the cookbook use come into one of their own as well.
+test-cookbook: test-install .venv-cookbook/tools ## Run the programs of the cookbook
+	.venv-cookbook/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall \
+		target/fresh/wheel/*.whl
+	.venv-cookbook/bin/mypy --strict examples/python/cookbook
+	.venv-cookbook/bin/pytest --quiet python/cookbook_tests
+
+.venv-cookbook/tools: python/cookbook_tests/requirements.txt
+	$(PYTHON) -m venv .venv-cookbook
+	.venv-cookbook/bin/pip install --quiet --disable-pip-version-check -r python/cookbook_tests/requirements.txt
+	touch .venv-cookbook/tools
 
 .venv-ray/tools: python/ray_tests/requirements.txt
 	$(PYTHON) -m venv .venv-ray

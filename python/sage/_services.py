@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ._arguments import check_call, like, shown, text
@@ -37,16 +37,16 @@ class BaseService(InJob):
 
     _context_kind = "Service"
 
-    def setup(self) -> None:
+    def setup(self) -> Awaitable[None] | None:
         """Acquires the resources of the service."""
 
-    def start(self) -> None:
+    def start(self) -> Awaitable[None] | None:
         """Starts work that runs beside the calls."""
 
-    def stop(self) -> None:
+    def stop(self) -> Awaitable[None] | None:
         """Makes that work, and running calls, end soon."""
 
-    def cleanup(self) -> None:
+    def cleanup(self) -> Awaitable[None] | None:
         """Releases all resources."""
 
 
