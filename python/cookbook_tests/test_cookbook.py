@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from model_server import model_server
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "examples" / "python" / "cookbook"
@@ -93,6 +95,18 @@ def test_testing_a_pipeline() -> None:
 
 def test_kafka_topics() -> None:
     assert [run("kafka_topics.py")] == says("kafka")
+
+
+def test_the_cells_of_a_notebook(tmp_path: Path) -> None:
+    page = (PAGES / "notebook.md").read_text(encoding="utf-8")
+    cells = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    place = {"metadata": {"path": str(tmp_path)}}
+    done = NotebookClient(notebook, timeout=60, kernel_name="python3", resources=place).execute()
+    drawing, report = (str(cell.outputs[-1].data["text/html"]) for cell in done.cells[:2])
+    assert "<svg" in drawing and "succeeded" in report
+    printed = [cell.outputs[0].text for cell in done.cells[2:] if cell.outputs[0].name == "stdout"]
+    assert printed == says("notebook")
 
 
 @pytest.mark.parametrize("program", sorted(path.name for path in PROGRAMS.iterdir() if path.suffix == ".py"))

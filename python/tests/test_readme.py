@@ -90,7 +90,11 @@ def test_the_rust_names_in_the_tables_of_the_guide_exist() -> None:
     assert names_in_tables(2) - public - {"println", "Ok"} == set()
 
 
-@pytest.mark.parametrize("page", ["coming-from-sage", "index", "tutorial"])
+#: Pages each of whose examples says what it prints.
+PRINTING = ["coming-from-sage", "cookbook/coming-from-others", "index", "tutorial"]
+
+
+@pytest.mark.parametrize("page", PRINTING)
 def test_the_examples_of_a_page_print_what_it_says(page: str, tmp_path: Path) -> None:
     """They run in one folder, one after another: some read what those before have written."""
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
@@ -105,7 +109,8 @@ def test_the_examples_of_a_page_print_what_it_says(page: str, tmp_path: Path) ->
 def test_every_python_example_of_the_documentation_is_run() -> None:
     """An example that cannot run by itself is marked `py`, not `python`."""
     pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if examples(page.read_text(encoding="utf-8"))}
-    assert pages == {"coming-from-sage.md", "guide.md", "index.md", "tutorial.md"}
+    # Cells of a notebook are run by the tests of the cookbook.
+    assert pages == {"guide.md", "cookbook/notebook.md", *(f"{page}.md" for page in PRINTING)}
 
 
 def test_the_import_paths_for_programs_of_sage_exist() -> None:
