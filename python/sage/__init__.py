@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from . import ops
     from ._connected import ConnectedStreams
     from ._environment import LocalEnvironment
+    from ._file_error import BadLine, FileError
     from ._functions import (
         BaseCoMapFunction,
         BaseFunction,
@@ -48,6 +49,7 @@ else:
     _LATER = {
         "_connected": ("ConnectedStreams",),
         "_environment": ("LocalEnvironment",),
+        "_file_error": ("BadLine", "FileError"),
         "_functions": (
             "BaseCoMapFunction",
             "BaseFunction",
@@ -89,6 +91,7 @@ else:
 _installed.warn()
 
 __all__ = [
+    "BadLine",
     "BaseCoMapFunction",
     "BaseFunction",
     "BaseJoinFunction",
@@ -100,6 +103,7 @@ __all__ = [
     "DataStream",
     "DeadLetter",
     "DeadLetterQueue",
+    "FileError",
     "FilterFunction",
     "FlatMapFunction",
     "JobFailed",

@@ -33,10 +33,10 @@ from zlib import crc32
 from ._arguments import millis
 from ._awaiting import UNAWAITED, UNUSED, check_hook, refuse
 from ._functions import Noting, endings
-from ._io import FileSink
 from ._job_loop import JobLoop
 from ._kinds import SAME_NAN, SINK, Kind, Link
 from ._nones import Nones
+from ._output_sink import OutputSink
 from ._sage import Records, records
 from ._states import Folding, summand
 
@@ -91,7 +91,7 @@ class Chain:
         nones: Nones,
     ) -> None:
         self._functions = functions
-        self._files = [function for function in functions if isinstance(function, FileSink)]
+        self._files = [function for function in functions if isinstance(function, OutputSink)]
         self._noting = [function for function in functions if isinstance(function, Noting)]
         #: Where functions are closed whose ``close`` is async.
         self._loop = loop

@@ -11,13 +11,13 @@ import json
 import math
 import os
 import re
-import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
 from zlib import crc32
 
 from ._arguments import said
+from ._files import write_private
 from ._sage import StateNotKept
 
 #: How much of a name the name of a file has.
@@ -54,15 +54,7 @@ class Checkpoint:
     def _write(self, text: str) -> None:
         folder = os.path.dirname(self.path)
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        # Only its owner can read it.
-        file, path = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=folder)
-        try:
-            with open(file, "w", encoding="utf-8") as written:
-                written.write(text)
-            os.replace(path, self.path)
-        except BaseException:
-            os.unlink(path)
-            raise
+        write_private(self.path, text)
 
 
 def not_kept(function: str, error: BaseException) -> StateNotKept:

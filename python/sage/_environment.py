@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import _sage
@@ -297,7 +297,8 @@ class LocalEnvironment(BaseEnvironment):
 
     def _iterators(self) -> list[Transformation]:
         """The sources that can be read only once. Raises if an earlier job has read one."""
-        once = [step for step in self._steps if step.kind is ITERABLE and isinstance(step.made[0], Iterator)]
+        kinds = Iterator, AsyncIterator
+        once = [step for step in self._steps if step.kind is ITERABLE and isinstance(step.made[0], kinds)]
         for step in once:
             if step in self._consumed:
                 raise _sage.SubmitError(

@@ -11,33 +11,42 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from io import TextIOWrapper
+from typing import IO, BinaryIO, cast
+
+from ._packed import check, packed
 
 #: What a new file may be, before the process's mask.
 _NEW_FILE_MODE = 0o666
 
 
 class Output:
-    """A file of text that is being written, in UTF-8: beside its target, unless that is a device or a pipe."""
+    """A file that is being written, of bytes or of text in UTF-8: beside its target, unless that is a device or a pipe.
+    It is packed as its name says: see ``_packed``."""
 
     def __init__(self, path: str) -> None:
+        check(path)
         #: Where a link leads, if the path is one.
         self._target = os.path.realpath(path) if os.path.islink(path) else path
         self._path = path
         self._temporary: str | None = None
-        self._is_broken = False
+        #: Whether something could not be written: there will be no file.
+        self.is_broken = False
         with self._named():
             try:
                 mode = os.stat(self._target).st_mode
             except FileNotFoundError:
                 mode = None
             if mode is None or stat.S_ISREG(mode):
-                self._file = self._beside(mode)
+                self._raw = self._beside(mode)
             else:
                 # What is in the way of a folder, the system says.
-                self._file = open(self._target, "w", encoding="utf-8", newline="")
+                self._raw = open(self._target, "wb")
+        #: Takes bytes, if no text is written.
+        self.binary = packed(path, self._raw)
+        self._file = TextIOWrapper(cast(IO[bytes], self.binary), encoding="utf-8", newline="")
 
-    def _beside(self, mode: int | None) -> TextIO:
+    def _beside(self, mode: int | None) -> BinaryIO:
         """Makes the file. Only users who may read the file it replaces may read it."""
         folder = os.path.dirname(self._target) or "."
         while True:
@@ -50,7 +59,7 @@ class Output:
                 continue
         if mode is not None:
             os.fchmod(file, stat.S_IMODE(mode))
-        return open(file, "w", encoding="utf-8", newline="")
+        return open(file, "wb")
 
     def write(self, text: str) -> None:
         """Writes a text. After an error of writing, there will be no file."""
@@ -58,25 +67,32 @@ class Output:
             with self._named():
                 self._file.write(text)
         except BaseException:
-            self._is_broken = True
+            self.is_broken = True
             raise
 
     def publish(self) -> None:
         """Gives the file its name. Raises if an earlier write failed, even if its error was handled."""
         try:
-            if self._is_broken and self._temporary is not None:
+            if self.is_broken and self._temporary is not None:
                 raise ValueError(f"{self._path} was not made, because an earlier write to it failed")
             with self._named():
-                self._file.flush()
+                self._end()
                 if self._temporary is not None:
                     if os.path.exists(self._target):
-                        os.fchmod(self._file.fileno(), stat.S_IMODE(os.stat(self._target).st_mode))
-                    os.fsync(self._file.fileno())
+                        os.fchmod(self._raw.fileno(), stat.S_IMODE(os.stat(self._target).st_mode))
+                    os.fsync(self._raw.fileno())
                     os.replace(self._temporary, self._target)
                     self._temporary = None
                     _sync_folder(self._target)
         finally:
             self.discard()
+
+    def _end(self) -> None:
+        """Writes what is still in memory, and the end of what is packed."""
+        self._file.flush()
+        if self.binary is not self._raw:
+            self.binary.close()
+            self._raw.flush()
 
     def keep(self) -> str | None:
         """Keeps the written part beside the target, with ``.partial`` behind its name. Returns its path, if anything
@@ -84,7 +100,7 @@ class Output:
         partial = f"{self._target}.partial"
         try:
             try:
-                self._file.flush()
+                self._end()
             except OSError:
                 pass  # only its end is missing, and the file is not complete anyway
             if self._temporary is None or os.stat(self._temporary).st_size == 0:
@@ -100,7 +116,10 @@ class Output:
         """Closes the file, and removes it if it is not the target. Does nothing a second time."""
         temporary, self._temporary = self._temporary, None
         try:
-            self._file.close()
+            try:
+                self._file.close()
+            finally:
+                self._raw.close()
         except OSError:
             if temporary is None:
                 with self._named():
@@ -136,3 +155,17 @@ def _sync_folder(path: str) -> None:
         pass
     finally:
         os.close(folder)
+
+
+def write_private(path: str, text: str) -> None:
+    """Replaces a file of the package's own by one that only its owner can read."""
+    import tempfile  # only where it is needed
+
+    file, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=os.path.dirname(path) or ".")
+    try:
+        with open(file, "w", encoding="utf-8") as written:
+            written.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -441,6 +441,12 @@ def is_function_class(function: Any) -> bool:
     )
 
 
+def is_async_iterable(records: Any) -> bool:
+    """Whether it can be gone through by `async for` only."""
+    kind = type(records)
+    return hasattr(kind, "__aiter__") and not hasattr(kind, "__iter__")
+
+
 def several(result: Any) -> list[Any]:
     """The records that the result of a flatmap is: those of an iterable; a text, bytes or any other object is one, and
     ``None`` is none."""

@@ -8,16 +8,17 @@ it ends. An error of reading or writing names the file.
 from __future__ import annotations
 
 import builtins
-import codecs
 import importlib
 import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, BinaryIO, TextIO
+from typing import Any
 
-from ._arguments import said, shown, truth, whole
-from ._files import Output
-from ._functions import FromIterator, Noting, SimpleBatchFunction, SinkFunction, SourceFunction
+from ._arguments import said, truth, whole
+from ._lines import Lines, named
+from ._output_sink import OutputSink
+from ._packed import is_packed
+from ._functions import FromIterator, SimpleBatchFunction, SinkFunction, SourceFunction
 
 #: By which names a mapping may give the path of a file.
 _PATHS = ("path", "file_path", "data_path")
@@ -57,57 +58,10 @@ def _option(where: Any, name: str, given: str | None, default: str) -> str:
     return default if given is None else given
 
 
-class _Lines:
-    """The lines of a text file, without their ends: ``\\n`` or ``\\r\\n``, and none of the last perhaps.
-
-    A byte order mark at the beginning is not part of the first line.
-    """
-
-    def __init__(self, where: Any, encoding: str | None, errors: str | None) -> None:
-        self.path = _path_of(where)
-        self.number = 0
-        self._encoding = _option(where, "encoding", encoding, "utf-8")
-        self._errors = _option(where, "errors", errors, "strict")
-        try:
-            codecs.lookup_error(self._errors)
-            ends_plainly = "\n".encode(self._encoding) == b"\n"
-        except (LookupError, TypeError) as error:
-            hint = "`encoding` is such as 'utf-8', `errors` such as 'replace'"
-            raise ValueError(f"{self.path}: {error}; {hint}") from error
-        if codecs.lookup(self._encoding).name == "utf-8-sig":
-            self._encoding = "utf-8"
-        # Where a line ends is seen in the bytes, so each can be decoded by itself; not so in UTF-16 and the like.
-        self.file: BinaryIO | TextIO
-        if ends_plainly:
-            self.file = open(self.path, "rb")
-        else:
-            self.file = open(self.path, encoding=self._encoding, errors=self._errors, newline="\n")
-
-    def rewind(self) -> None:
-        """Begins with the first line again."""
-        self.file.seek(0)
-        self.number = 0
-
-    def __iter__(self) -> Iterator[str]:
-        try:
-            for line in self.file:
-                self.number += 1
-                text = line if isinstance(line, str) else line.decode(self._encoding, self._errors)
-                text = text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
-                yield text.removeprefix("\ufeff") if self.number == 1 else text
-        except UnicodeError as error:
-            where = f"line {self.number}" if "b" in getattr(self.file, "mode", "") else f"behind line {self.number}"
-            raise ValueError(
-                f"{self.path}, {where}, is not text in {self._encoding}: {error}; `encoding` names another, "
-                "`errors='replace'` puts a mark in its place"
-            ) from error
-        except OSError as error:
-            raise _named(error, self.path) from error
-
-
-def _named(error: OSError, path: str) -> OSError:
-    """The same error, which says for which file."""
-    return type(error)(error.errno, error.strerror, path)
+def _lines(where: Any, encoding: str | None, errors: str | None) -> Lines:
+    """The lines of a file, with options that may be in its configuration."""
+    encoding, errors = _option(where, "encoding", encoding, "utf-8"), _option(where, "errors", errors, "strict")
+    return Lines(_path_of(where), encoding, errors)
 
 
 class FileSource(FromIterator, SourceFunction):
@@ -125,7 +79,7 @@ class FileSource(FromIterator, SourceFunction):
         self, path: Any = None, encoding: str | None = None, errors: str | None = None, *, config: Any = None
     ) -> None:
         path = config if path is None else path
-        self._lines = _Lines(path, encoding, errors)
+        self._lines = _lines(path, encoding, errors)
         is_again = isinstance(path, Mapping) and truth("`loop_reading`", path.get("loop_reading", False))
         super().__init__(self._stripped(is_again) if isinstance(path, Mapping) else self._lines)
 
@@ -141,7 +95,7 @@ class FileSource(FromIterator, SourceFunction):
 
     def close(self) -> None:
         """Closes the file."""
-        self._lines.file.close()
+        self._lines.close()
 
 
 class JSONLBatch(SimpleBatchFunction):
@@ -154,7 +108,7 @@ class JSONLBatch(SimpleBatchFunction):
         self, path: Any = None, encoding: str | None = None, errors: str | None = None, *, config: Any = None
     ) -> None:
         path = config if path is None else path
-        self._lines = _Lines(path, encoding, errors)
+        self._lines = _lines(path, encoding, errors)
         self._has_queries = isinstance(path, Mapping)
         super().__init__(self._values())
 
@@ -172,7 +126,7 @@ class JSONLBatch(SimpleBatchFunction):
 
     def close(self) -> None:
         """Closes the file."""
-        self._lines.file.close()
+        self._lines.close()
 
 
 class HFDatasetBatch(SimpleBatchFunction):
@@ -206,13 +160,13 @@ class HFDatasetBatch(SimpleBatchFunction):
             yield {"query": record.get("question", ""), "references": record.get("golden_answers") or []}
 
 
-class FileSink(SinkFunction, Noting):
+class FileSink(OutputSink):
     """Writes each record to a file in UTF-8, as a line: ``stream.sink(FileSink, "results.txt")``.
 
     The file appears when it is complete, and replaces the file of that name: when the job's input has ended, or the job
     was told to stop. Until then it has another name in the same folder. A job that fails or is cancelled leaves no
     file; a job that a signal ended leaves its records in ``results.txt.partial``. A device or a pipe is written to at
-    once. There can be only one replica.
+    once. There can be only one replica. A name that ends in ``.gz`` or ``.zst`` has the file packed.
 
     ``mode="a"`` appends each line at once to the file, from any number of replicas. The lines stay, however the job
     ends.
@@ -223,25 +177,20 @@ class FileSink(SinkFunction, Noting):
 
     def __init__(self, path: Any = None, mode: str | None = None, *, config: Any = None) -> None:
         path = (config if path is None else path) or {"file_path": "qa_output.txt"}
-        self._path = _path_of(path)
+        name = _path_of(path)
         #: Whether it writes as SAGE's sink does.
         self._has_pairs = isinstance(path, Mapping) and "file_path" in path
-        if self._has_pairs and not os.path.isabs(self._path):
-            self._path = os.path.join(".sage", "output", self._path)
-            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+        if self._has_pairs and not os.path.isabs(name):
+            name = os.path.join(".sage", "output", name)
+            os.makedirs(os.path.dirname(name), exist_ok=True)
         mode = _option(path, "mode", mode, "w")
         if mode not in ("w", "a"):
-            raise ValueError(f"a mode is `w` or `a`, not {mode!r}: {self._path}")
-        context = self.ctx
-        self._kept: list[str] = [] if context is None else context.kept
-        if mode == "w" and context is not None and context.parallelism > 1:
-            raise ValueError(f"replicas would replace what the others wrote to {self._path}; give it mode='a'")
-        self._ending = "end"
-        #: What the report is to tell.
-        self.notes: list[str] = []
-        self._output = Output(self._path) if mode == "w" else None
+            raise ValueError(f"a mode is `w` or `a`, not {mode!r}: {name}")
+        if mode == "a" and is_packed(name):
+            raise ValueError(f"lines cannot be appended to {name}, which is packed; leave out mode='a'")
+        super().__init__(name, "give it mode='a'", begins=mode == "w")
         # With lines as buffers each is one write, so that those of replicas do not mix.
-        self._file = open(self._path, "a", buffering=1, encoding="utf-8") if mode == "a" else None
+        self._file = open(name, "a", buffering=1, encoding="utf-8") if mode == "a" else None
 
     def execute(self, record: Any) -> None:
         """Writes a line."""
@@ -254,7 +203,7 @@ class FileSink(SinkFunction, Noting):
         try:
             self._file.write(text)
         except OSError as error:
-            raise _named(error, self._path) from error
+            raise named(error, self._path) from error
         except UnicodeEncodeError as error:
             raise ValueError(f"{self._path} is written in UTF-8, and this record cannot be: {error}") from error
 
@@ -262,34 +211,15 @@ class FileSink(SinkFunction, Noting):
         pair = _pair_of(record) if isinstance(record, tuple) else None
         return f"{record}\n" if pair is None else f"[Q] Question: {pair[0]}\n[A] Answer  : {pair[1]}\n{_DASHES}"
 
-    def _finish(self) -> None:
-        """Makes the file final. The engine has this called when all records have come."""
-        output, self._output = self._output, None
-        if output is not None:
-            output.publish()
-
-    def _ended(self, ending: str) -> None:
-        """How the job ended: by the ``end`` of its input, a ``signal``, or something ``else``. Before ``close``."""
-        self._ending = ending
-
     def close(self) -> None:
         """Closes the file; makes it final, if that was not done and the job did not end otherwise."""
-        output, self._output = self._output, None
-        if output is not None and self._ending == "end":
-            output.publish()
-        elif output is not None and self._ending == "signal":
-            partial = output.keep()
-            if partial is not None:
-                self._kept.append(partial)
-                self.notes.append(f"{shown(partial)} has what was written before the job was stopped")
-        elif output is not None:
-            output.discard()
+        super().close()
         file, self._file = self._file, None
         if file is not None:
             try:
                 file.close()
             except OSError as error:
-                raise _named(error, self._path) from error
+                raise named(error, self._path) from error
 
 
 _DASHES = "-" * 40 + "\n"

@@ -107,9 +107,9 @@ class Loop:
                     self._on_failure()  # the loop itself is broken: what a task raises comes not here
         self.loop.close()
 
-    def run(self, awaitable: Awaitable[Any]) -> Any:
+    def run(self, awaitable: Awaitable[Any], where: Callable[[], str] | None = None) -> Any:
         """Awaits a coroutine on the loop while the calling thread waits. Returns its result, or raises its
-        exception."""
+        exception. ``where`` tells where it is, if that is not in the coroutine itself."""
         future: Future[Any] = Future()
         tasks: list[asyncio.Task[None]] = []
 
@@ -125,7 +125,8 @@ class Loop:
         if threading.current_thread() is self.thread:
             raise RuntimeError("what is awaited on the job's loop cannot be waited for by a function that runs on it")
         self.loop.call_soon_threadsafe(begin)
-        with stuck_in(lambda: self.stuck() or (stack_of_task(tasks[0]) if tasks else "")):
+        where = where or (lambda: stack_of_task(tasks[0]) if tasks else "")
+        with stuck_in(lambda: self.stuck() or where()):
             return future.result()
 
     def stuck(self) -> str | None:
@@ -245,10 +246,14 @@ class Loop:
 
 def stack_of_task(task: Any) -> str:
     """Where a task is."""
+    return stack_of(task.get_coro())
+
+
+def stack_of(awaited: Any) -> str:
+    """Where a coroutine or an async generator is."""
     calls: list[traceback.FrameSummary] = []
-    awaited = task.get_coro()
     # What it awaits, which awaits something else in its turn.
-    while (frame := getattr(awaited, "cr_frame", None)) is not None:
+    while (frame := getattr(awaited, "cr_frame", getattr(awaited, "ag_frame", None))) is not None:
         calls += traceback.extract_stack(frame, 1)
-        awaited = awaited.cr_await
+        awaited = awaited.cr_await if hasattr(awaited, "cr_await") else awaited.ag_await
     return programs_part(calls)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import isasyncgenfunction
 from types import GeneratorType
 from typing import Any, ClassVar
 
@@ -16,7 +17,7 @@ from ._awaiting import check_hook
 from ._chain import Chain, Form, close_all
 from ._context import UNKNOWN, Context, JobContext, ServiceCalls
 from ._executed import Executed, executed
-from ._functions import hook, instance, is_function_class
+from ._functions import hook, instance, is_async_iterable, is_function_class
 from ._job_loop import JobLoop
 from ._kinds import BATCH, COJOIN, COMAP, COMAP_SOME, FOLDED, ITERABLE, TOLD_KEY, TOLD_TAGGED_KEY
 from ._kinds import Link, Part, has_key_behind
@@ -182,17 +183,27 @@ class SourceMaker(Maker):
         (part,) = self.parts
         pace = partial(Paced, pace=self.pace, logger=self.job.logger.getChild(part.name)) if self.pace else None
         if part.kind is ITERABLE:
-            return Records(part.made[0], [], calls.loop, pace)
+            records = part.made[0]
+            return Records(_later(records, calls.loop) if is_async_iterable(records) else records, [], calls.loop, pace)
         if self.is_restarted(part):
             from ._restarted import sourced
 
             anew, records = sourced(self, part, calls, replica, parallelism)
             return Records(records, [anew], calls.loop, pace)
         function = self._instance(part, calls, replica, parallelism)
+        if isasyncgenfunction(function):
+            return Records(_later(function(), calls.loop), [], calls.loop, pace)
         made = [function] if isinstance(part.made[0], type) else []
         if self.is_retried:
             return Records(Executed(part.made, function, part.name), made, calls.loop, pace)
         return Records(executed(part.made, function, part.kind is BATCH, part.name), made, calls.loop, pace)
+
+
+def _later(records: Any, loop: JobLoop) -> Iterator[Any]:
+    """What an async iterable gives."""
+    from ._async_records import AsyncRecords  # asyncio takes longer to import than all the package
+
+    return AsyncRecords(records, loop)
 
 
 class Records:

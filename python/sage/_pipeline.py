@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from functools import wraps
-from inspect import isgeneratorfunction
+from inspect import isasyncgenfunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakSet
 
 from ._arguments import check_call, check_none_left, name_too, parameters, seconds, text, truth, warn, whole
 from ._config import keep_none_of
+from ._file_sources import FileSources
 from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
 from ._kinds import BATCH, FILL, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
 from ._pace import Pace, taken
@@ -56,7 +57,7 @@ def _behind_class(method: _Method) -> _Method:
     return cast(_Method, call)
 
 
-class Pipeline:
+class Pipeline(FileSources):
     """The steps that a program declares, and the services beside them."""
 
     def __init__(self, name: str) -> None:
@@ -131,17 +132,26 @@ class Pipeline:
         return self._declare(step)
 
     def from_batch(self, source: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
-        """Begins a stream with the records of a ``BatchFunction`` class, or of any iterable. ``None`` in a list is a
-        record like others. A class of any other kind that has ``execute`` ends as a ``BatchFunction`` does, when that
-        returns ``None`` or a ``StopSignal``. Without ``delay``, which is as for ``from_source``, it is read as fast as
-        the next step takes the records. If the iterator has ``close``, as generators have, it is closed when the job is
-        over; but an iterator made for ``with``, such as a file, is not.
+        """Begins a stream with the records of a ``BatchFunction`` class, of any iterable or async iterable, such as an
+        async generator, which runs on the job's event loop. ``None`` in a list is a record like others. A class of
+        any other kind that has ``execute`` ends as a ``BatchFunction`` does, when that returns ``None`` or a
+        ``StopSignal``. Without ``delay``, which is as for ``from_source``, it is read as fast as the next step takes
+        the records. If the iterator has ``close``, as generators have, it is closed when the job is over; but an
+        iterator made for ``with``, such as a file, is not. So it is with ``aclose`` and ``async with``.
 
         >>> env = LocalEnvironment("numbers")
         >>> numbers = env.from_batch(range(3)).collect()
         >>> job = env.submit(autostop=True)
         >>> numbers
         [0, 1, 2]
+        >>> async def pages():
+        ...     for number in range(3):
+        ...         yield f"page {number}"
+        >>> env = LocalEnvironment("pages")
+        >>> records = env.from_batch(pages()).collect()
+        >>> job = env.submit(autostop=True)
+        >>> records
+        ['page 0', 'page 1', 'page 2']
         """
         pace = taken(kwargs)
         if is_function_class(source):
@@ -149,7 +159,7 @@ class Pipeline:
             check_call(source, args, kwargs, _OPTIONS)
             check_not_async("from_batch", source, name)
             return self._source(BATCH, name or name_of(source), (source, args, kwargs), pace=pace)
-        if not isinstance(source, Iterable):
+        if not isinstance(source, (Iterable, AsyncIterable)):
             hint = ""
             if isinstance(source, BaseFunction):
                 hint = f"; pass the class `{type(source).__name__}` and its arguments, not an object of it"
@@ -173,6 +183,8 @@ class Pipeline:
 
     def from_source(self, function: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
         """Begins a stream with the records of a ``SourceFunction`` class, or of a callable that returns one at a time.
+
+        An async generator function is called once, and its records are those it yields, on the job's event loop.
 
         The stream ends when a ``StopSignal`` is returned, or with the job. The class may be of any kind that has
         ``execute``; ``None`` means that there is no record just now. ``KafkaSourceFunction`` is
@@ -215,7 +227,10 @@ class Pipeline:
             check_call(function, args, kwargs, _OPTIONS)
         else:
             check_none_left("from_source", args, kwargs, (*_OPTIONS, "retry"))
-        check_not_async("from_source", function, name)
+        if not isasyncgenfunction(function):
+            check_not_async("from_source", function, name)
+        elif retry is not None:
+            raise TypeError(f"`{name_of(function)}` is a generator, which cannot go on after it has raised: no `retry`")
         made = function, args, kwargs
         return self._source(SOURCE, name or name_of(function), made, policy=Policy(retry), pace=pace)
 
@@ -343,12 +358,12 @@ def _warn_of(records: Any) -> None:
         parts = "its letters" if isinstance(records, str) else "its bytes, as numbers"
         warn(
             f"`from_batch` of a {type(records).__name__} gives {parts}, one by one; pass `[…]` for one record, "
-            "`FileSource` or `JSONLBatch` for a file, or `list(…)` if that is meant"
+            "`from_text` or `from_jsonl` for a file, or `list(…)` if that is meant"
         )
     elif isinstance(records, dict):
         warn("`from_batch` of a dict gives its keys; pass `d.items()` or `[d]`, or `list(d)` if that is meant")
     elif hasattr(type(records), "__dataframe__"):
         warn(
-            "`from_batch` of a data frame gives its columns; pass its rows: `df.to_dict('records')` of pandas, "
-            "`df.iter_rows(named=True)` of polars, or `list(df)` if that is meant"
+            "`from_batch` of a data frame gives its columns; `from_dataframe` gives its rows; pass `list(df)` if the "
+            "columns are meant"
         )

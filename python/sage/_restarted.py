@@ -12,7 +12,7 @@ from ._awaiting import UNAWAITED
 from ._chain import close_all
 from ._executed import executed
 from ._functions import is_function_class, several
-from ._io import FileSink
+from ._output_sink import OutputSink
 from ._kinds import BATCH, FLATMAP, Kind, Link, Part
 from ._process import Done, Runner
 from ._replica import FATAL, Attempts, Replica
@@ -30,7 +30,7 @@ def is_restarted(function: Any) -> bool:
     package fail again, or would begin anew."""
     module = getattr(function, "__module__", None) or ""
     is_ours = module == "sage" or module.startswith("sage.")
-    is_file = isinstance(function, type) and issubclass(function, FileSink)
+    is_file = isinstance(function, type) and issubclass(function, OutputSink)
     return callable(function) and not (is_ours or is_file or isinstance(function, Op))
 
 

@@ -149,6 +149,19 @@ class Run:
                 warn(f"at the end of `{self.name}`: {type(error).__name__}: {error}")
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every record that its sources gave went through all of it, and no file was left unfinished."""
+        import json  # few jobs are asked
+
+        report = json.loads(self.job.report_json or "{}")
+        if not report or report["left"] or self.kept:
+            return False
+        # A signal drains a job, unless another one or a deadline has cut that short.
+        is_cut = report["attached"] or report["dropped"] or any(row["dropped_windows"] for row in report["operators"])
+        is_drained = self.job.signal is not None and not is_cut
+        return is_drained or report["outcome"] == "succeeded"
+
+    @property
     def log_dir(self) -> str | None:
         """The folder for what its functions write, if it has log files."""
         return self._calls.log_dir

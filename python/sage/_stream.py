@@ -11,8 +11,10 @@ from . import _kinds as kinds
 from . import ops
 from ._arguments import check_call, length, meant, name_too, seconds, shown, truth, warn, whole
 from ._config import check_worker_loss, check_workers
+from ._file_sinks import FileSinks
 from ._functions import BaseFunction, FlatMapFunction, MapFunction, is_function_class
-from ._io import FileSink, PrintSink
+from ._io import PrintSink
+from ._output_sink import OutputSink
 from ._policies import OPTIONS, policy, split_options
 from ._sage import Spec, Strategy
 from ._transformation import Times, Transformation
@@ -37,7 +39,7 @@ MOST_BATCHED = 1 << 24
 _IN_FLIGHT = 64
 
 
-class DataStream:
+class DataStream(FileSinks):
     """The records that come out of a step.
 
     A function may be a class with the arguments of its constructor, an ``async def`` function, or any callable.
@@ -125,7 +127,7 @@ class DataStream:
         is_awaited = is_async(function)
         spec = None
         if "in_flight" in options or is_awaited:
-            if isinstance(function, type) and issubclass(function, FileSink):
+            if isinstance(function, type) and issubclass(function, OutputSink):
                 raise ValueError(f"`{function.__name__}` writes one record at a time, so it takes no `in_flight`")
             spec = _flight(kind, options)
         elif "ordered" in options or "timeout" in options:

@@ -79,9 +79,9 @@ def test_values_of_json_lines_behind_a_byte_order_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("written", "options", "said"),
     [
-        (b"fine\n" * 5000 + b"caf\xe9\n", {}, r"bad\.txt, line 5001, is not text in utf-8.*`encoding` names another"),
-        (b"\xff\n", {"encoding": "ascii"}, r"bad\.txt, line 1, is not text in ascii"),
-        ("a\nb".encode("utf-16") + b"x", {"encoding": "utf-16"}, r"bad\.txt, behind line \d, is not text in utf-16"),
+        (b"fine\n" * 5000 + b"caf\xe9\n", {}, r"bad\.txt, line 5001: not text in utf-8.*`encoding` names another"),
+        (b"\xff\n", {"encoding": "ascii"}, r"bad\.txt, line 1: not text in ascii"),
+        ("a\nb".encode("utf-16") + b"x", {"encoding": "utf-16"}, r"bad\.txt: behind line \d: not text in utf-16"),
         (b"", {"encoding": "no-such"}, r"bad\.txt: unknown encoding: no-such"),
         (b"", {"errors": "no-such"}, r"bad\.txt: unknown error handler name 'no-such'"),
         (b"", {"encoding": "rot13"}, r"bad\.txt"),

@@ -23,6 +23,7 @@ PRINTS = [
     ["apples 60", "pears 135", "price list closed"],
     ["store: 2 texts written"],
     ["['WHO', 'WHY']"],
+    ["asking 1", "asking 2"],
     ["1000 digests of 2 workers"],
     ["cleaned"],
 ]
