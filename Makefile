@@ -4,8 +4,8 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-kafka test-python test-install
-.PHONY: test-page test-ray wheel python parity parity-page check bench bench-jobmanager bench-python nextest
+.PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-formats test-kafka test-python
+.PHONY: test-install test-page test-ray wheel python parity parity-page check bench bench-jobmanager bench-python nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,18 @@ test-python: python ## Run the tests of the Python package
 	$(CARGO) test --quiet -p sage-python --features kafka --test wire
 	.venv/bin/pytest --quiet
 	$(MAKE) --no-print-directory test-install
+	$(MAKE) --no-print-directory test-formats
+
+# Packages for tables and records come into an environment of their own, with the wheel that `test-install` has made.
+test-formats: .venv-formats/tools
+	.venv-formats/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall \
+		target/fresh/wheel/*.whl
+	.venv-formats/bin/pytest --quiet python/format_tests
+
+.venv-formats/tools: python/format_tests/requirements.txt
+	$(PYTHON) -m venv .venv-formats
+	.venv-formats/bin/pip install --quiet --disable-pip-version-check -r python/format_tests/requirements.txt
+	touch .venv-formats/tools
 
 # The reference is read from the package's sources and, for what is written in Rust, from the compiled module. The pages
 # of Rust are those that `cargo doc` has made, if it has run.

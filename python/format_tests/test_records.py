@@ -56,7 +56,8 @@ def copied(source: Path, target: Path, **options: Any) -> None:
 @pytest.mark.usefixtures("kind")
 def test_files_are_packed_with_zstandard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, packed, again = tmp_path / "in.jsonl", tmp_path / "packed.jsonl.zst", tmp_path / "again.jsonl"
-    source.write_text("".join(f'{{"n": {n}, "text": "{'é' * (n % 100)}"}}\n' for n in range(9999)))
+    records = ({"n": n, "text": "é" * (n % 100)} for n in range(9999))
+    source.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
     copied(source, packed)
     assert packed.read_bytes()[:4] == b"\x28\xb5\x2f\xfd" and packed.stat().st_size < source.stat().st_size / 4
     # Each reads what the others wrote, and files that were put behind each other.

@@ -10,6 +10,14 @@ class FileError(ValueError):
 
     ``path`` is the file; ``line`` is the number of the line or of the record in it, from 1, or ``None``; ``why`` says
     what is wrong. Errors of the system, such as a file that is not there, are ``OSError`` as elsewhere.
+
+    >>> env = LocalEnvironment("numbers")
+    >>> _ = env.from_batch([{"n": float("nan")}]).to_jsonl("/dev/null")
+    >>> try:
+    ...     env.submit(autostop=True)
+    ... except JobFailed as failed:
+    ...     print(failed.__cause__)
+    /dev/null: record 1: the field `n` cannot be written: JSON has no form for nan; `None` is written as null
     """
 
     def __init__(self, path: str, why: str, line: int | None = None) -> None:

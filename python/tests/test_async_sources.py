@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import doctest
 import signal
 import subprocess
 import sys
@@ -15,14 +14,6 @@ from typing import Any
 import pytest
 
 from sage import DataStream, JobFailed, LocalEnvironment, SourceFunction, StopSignal
-from sage._pipeline import Pipeline
-
-
-def test_the_example_of_from_batch_runs() -> None:
-    runner = doctest.DocTestRunner()
-    for test in doctest.DocTestFinder().find(Pipeline.from_batch, "from_batch"):
-        runner.run(test)
-    assert runner.summarize() == (0, 6)
 
 
 async def counted(most: int) -> AsyncIterator[int]:

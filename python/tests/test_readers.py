@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import gzip
 import os
 import pickle
@@ -11,20 +10,7 @@ from typing import Any
 
 import pytest
 
-import sage._file_sources
 from sage import BadLine, DataStream, DeadLetterQueue, FileError, JobFailed, LocalEnvironment, read_letters
-
-#: Those that need packages which are not installed for these tests: see `python/format_tests`.
-ELSEWHERE = {"from_parquet", "from_arrow", "from_dataframe"}
-
-
-def test_the_examples_of_the_methods_run() -> None:
-    runner = doctest.DocTestRunner()
-    for test in doctest.DocTestFinder().find(sage._file_sources.FileSources):
-        if test.name.rpartition(".")[2] not in ELSEWHERE:
-            runner.run(test)
-    assert runner.summarize() == (0, 32)
-
 
 def read(begin: Any) -> list[Any]:
     """The records of a stream that this begins."""

@@ -345,7 +345,9 @@ def test_lines_that_are_no_text_are_as_the_policy_says(tmp_path: Path) -> None:
     env.from_tail(path, from_start=True).collect()
     with pytest.raises(JobFailed, match=r"app\.log: at byte 2: not text in utf-8"):
         env.submit(autostop=True)
-    for options, lines in [({"on_error": DeadLetterQueue(dead)}, ["1", "2"]), ({"errors": "replace"}, ["1", "\ufffd", "2"])]:
+    policies: list[tuple[dict[str, Any], list[str]]]
+    policies = [({"on_error": DeadLetterQueue(dead)}, ["1", "2"]), ({"errors": "replace"}, ["1", "\ufffd", "2"])]
+    for options, lines in policies:
         env, seen = LocalEnvironment("lenient"), Seen()
         env.from_tail(path, from_start=True, **options).sink(seen.take)
         env.submit()

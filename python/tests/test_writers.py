@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import gzip
 import json
 import os
@@ -20,16 +19,7 @@ from typing import Any
 
 import pytest
 
-import sage._file_sinks
 from sage import DeadLetterQueue, FileError, JobFailed, LocalEnvironment, read_letters
-
-
-def test_the_examples_of_the_methods_run() -> None:
-    runner = doctest.DocTestRunner()
-    for test in doctest.DocTestFinder().find(sage._file_sinks.FileSinks):
-        if not test.name.endswith("to_parquet"):  # see `python/format_tests`
-            runner.run(test)
-    assert runner.summarize() == (0, 21)
 
 
 def written(records: list[Any], path: Path, method: str = "to_jsonl", **options: Any) -> str:
