@@ -5,7 +5,8 @@ NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
 .PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-formats test-kafka test-python
-.PHONY: test-install test-page test-ray wheel python parity parity-page check bench bench-jobmanager bench-python nextest
+.PHONY: test-install test-page test-ray wheel python parity parity-page check bench bench-jobmanager bench-python
+.PHONY: nextest
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
