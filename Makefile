@@ -5,7 +5,8 @@ NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
 .PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-formats test-kafka test-python
-.PHONY: test-install test-page test-ray wheel python parity parity-page check bench bench-jobmanager bench-python
+.PHONY: test-install test-page test-ray wheel wheels python parity parity-page publishable check bench bench-jobmanager
+.PHONY: bench-python
 .PHONY: nextest
 
 help: ## Show this list
@@ -143,15 +144,30 @@ wheel: .venv/tools ## Build the wheel of the Python package into target/wheels, 
 	@ls -l target/wheels
 	@test -z "$$(find target/wheels -size +20M)" || { echo "the wheel is larger than 20 MB"; exit 1; }
 
-check: ## Run the rest of CI: format, lints, documentation, notices
+# Whether the crates can be packed as they are to be published; what is packed is compiled by `make publishable`.
+CRATES = --workspace --exclude sage-python --exclude sage-benches --allow-dirty --target-dir target/crates
+
+check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features kafka -- -D warnings
 	$(CARGO) clippy -p sage-python -- -D warnings
 	$(CARGO) clippy -p sage-python --all-targets --features kafka -- -D warnings
 	.ci/notices.py --check
+	$(CARGO) package $(CRATES) --no-verify --quiet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
+
+publishable: ## Pack every crate, and compile what was packed; some minutes
+	$(CARGO) package $(CRATES)
+
+wheels: .venv-wheels/tools ## Build wheels for every CPython and processor, and try those that can run here; some hours
+	.venv-wheels/bin/python .ci/wheels.py $(WHEELS)
+
+.venv-wheels/tools: .ci/wheels-requirements.txt
+	$(PYTHON) -m venv .venv-wheels
+	.venv-wheels/bin/pip install --quiet --disable-pip-version-check -r .ci/wheels-requirements.txt
+	touch .venv-wheels/tools
 
 bench: ## Measure against hand-written loops and a peer; writes target/bench/results.json
 	$(CARGO) run --profile bench -p sage-benches --

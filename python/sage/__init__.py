@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 try:
     from ._sage import ServiceError, ServiceFuture, SubmitError, WorkerLost
+    from ._sage import version as _version
 except ImportError as error:
     if "subinterpreter" not in str(error):
         raise
@@ -89,6 +90,9 @@ else:
 
 
 _installed.warn()
+
+#: The version of the package, and of the engine in it.
+__version__ = _version
 
 __all__ = [
     "BadLine",

@@ -1,9 +1,10 @@
-"""Importing warns of other packages that are called `sage`."""
+"""The package says its version; importing it warns of other packages that are called `sage`."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,10 @@ def imported(site: Path) -> str:
     program = f"import sys; sys.path[:0] = [{str(PACKAGES)!r}, {str(site)!r}]; import sage; import sage.runtime"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     return ran.stderr
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert sage.__version__ == metadata.version("sage-dataflow")
 
 
 @pytest.mark.parametrize(

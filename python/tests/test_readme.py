@@ -93,9 +93,11 @@ def test_the_rust_names_in_the_tables_of_the_guide_exist() -> None:
 
 #: Pages each of whose examples says what it prints.
 PRINTING = ["coming-from-sage", "cookbook/coming-from-others", "index", "tutorial"]
+#: The page of the package.
+PACKAGE = "../python/README"
 
 
-@pytest.mark.parametrize("page", PRINTING)
+@pytest.mark.parametrize("page", [*PRINTING, PACKAGE])
 def test_the_examples_of_a_page_print_what_it_says(page: str, tmp_path: Path) -> None:
     """They run in one folder, one after another: some read what those before have written."""
     text = (DOCS / f"{page}.md").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ WIDTH = 120
 
 def files() -> Iterator[Path]:
     """Everything that people write: sources, prose, scripts and manifests."""
-    yield from (ROOT / name for name in ("Makefile", ".ci/run", ".ci/notices.py"))
+    yield from (ROOT / name for name in ("Makefile", "mkdocs.yml", ".ci/run", ".ci/notices.py", ".ci/wheels.py"))
     for folder in [ROOT, *(ROOT / name for name in FOLDERS)]:
         found = folder.glob("*") if folder == ROOT else folder.rglob("*")
         yield from (file for file in found if file.suffix in SUFFIXES)

@@ -110,8 +110,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Any error, shared between a report and its copies.
 pub type SharedError = std::sync::Arc<dyn std::error::Error + Send + Sync>;
 
-/// The examples of the README and of the guide are tests.
+/// The examples of the READMEs and of the guide are tests.
 #[cfg(doctest)]
+#[doc = include_str!("../README.md")]
 #[doc = include_str!("../../../README.md")]
 #[doc = include_str!("../../../docs/guide.md")]
 struct Readme;

@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Builds the wheels of a release into target/wheels, and tries each that can run here: `make wheels`.
+
+    .ci/wheels.py                         all of them
+    .ci/wheels.py --only 3.13-x86_64      these alone; may be given several times
+    .ci/wheels.py --debug                 without optimising, to see whether the recipe works
+
+They are for CPython 3.10 to 3.14, on x86-64 and on arm64, and for systems whose C library is glibc 2.28 or later
+(manylinux_2_28). The compiler and linker of zig, which pip installs, link for that old library and for the other
+processor. A wheel for 3.13t, without the interpreter's lock, is built by `--only 3.13t-x86_64`.
+
+A wheel is tried where its interpreter and its processor are: it is installed alone into an empty environment, and runs
+a program. What could not be tried is named at the end. The command fails if a wheel cannot be built or does not work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "target" / "wheels"
+VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
+COMPATIBILITY = "manylinux_2_28"
+
+#: Runs in the environment of a wheel: a job with a service, threads, a process of its own and a Kafka topic.
+PROGRAM = ROOT / "examples" / "python" / "cookbook" / "kafka_topics.py"
+
+
+def interpreter(version: str) -> str | None:
+    """The interpreter of a version, if there is one here."""
+    found = shutil.which(f"python{version}")
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    others = sorted(str(path) for path in versions.glob(f"*/bin/python{version}"))
+    # What pyenv puts on the path may be a script that says it has no such version.
+    return next((path for path in [*others, found] if path and runs(path, "-c", "")), None)
+
+
+def runs(*command: str) -> bool:
+    """Whether a command succeeds."""
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def build(version: str, processor: str, debug: bool) -> Path:
+    """Builds a wheel. Returns its path."""
+    subprocess.run(["rustup", "target", "add", TARGETS[processor]], cwd=ROOT, check=True)
+    with tempfile.TemporaryDirectory(dir=OUT.parent) as folder:
+        command = ["maturin", "build", "--zig", "--compatibility", COMPATIBILITY, "--target", TARGETS[processor]]
+        command += ["--interpreter", interpreter(version) or f"python{version}", "--out", folder]
+        command += [] if debug else ["--release", "--strip"]
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        # Of its own: the flags of zig would have all else compiled anew.
+        variables = {**os.environ, "PATH": path, "CARGO_TARGET_DIR": str(ROOT / "target" / "zig")}
+        subprocess.run(command, cwd=ROOT, check=True, env=variables)
+        (wheel,) = Path(folder).glob("*.whl")
+        if COMPATIBILITY not in wheel.name or processor not in wheel.name:
+            sys.exit(f"{wheel.name} is not for {COMPATIBILITY} on {processor}")
+        return Path(shutil.move(wheel, OUT / wheel.name))
+
+
+def untried(version: str, processor: str) -> str | None:
+    """Why a wheel cannot be tried here; `None` if it can."""
+    if processor != platform.machine():
+        return f"this machine is {platform.machine()}"
+    return None if interpreter(version) else f"there is no CPython {version} here"
+
+
+def check(wheel: Path, version: str) -> None:
+    """Installs a wheel into an empty environment, and runs a program there."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([interpreter(version) or "", "-m", "venv", folder], check=True)
+        python = f"{folder}/bin/python"
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", str(wheel)]
+        subprocess.run(pip, check=True)
+        subprocess.run([python, str(PROGRAM)], check=True, cwd=folder)
+        subprocess.run([f"{folder}/bin/sage", "--version"], check=True, cwd=folder)
+
+
+def main() -> None:
+    names = [f"{version}-{processor}" for processor in TARGETS for version in VERSIONS]
+    told = argparse.ArgumentParser(description="Builds the wheels of a release.")
+    also = [f"3.13t-{processor}" for processor in TARGETS]
+    told.add_argument("--only", action="append", choices=[*names, *also], metavar="VERSION-PROCESSOR")
+    told.add_argument("--debug", action="store_true")
+    arguments = told.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for name in arguments.only or names:
+        version, _, processor = name.partition("-")
+        wheel = build(version, processor, arguments.debug)
+        subprocess.run([ROOT / ".ci" / "notices.py", wheel], check=True)
+        why = untried(version, processor)
+        if why is None:
+            check(wheel, version)
+        rows.append(f"{wheel.name}: {'works' if why is None else f'not tried, as {why}'}")
+    print(*rows, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
