@@ -126,7 +126,13 @@ def test_arrays_of_objects_are_described_and_warned_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "form",
-    [["|O", [1], "AAAAAAAAAAA="], ["<f8", [2], "AAAAAAAAAAA="], ["<f8", [-1], ""], ["what", [1], ""], ["<f8", [1], "%"]],
+    [
+        ["|O", [1], "AAAAAAAAAAA="],
+        ["<f8", [2], "AAAAAAAAAAA="],
+        ["<f8", [-1], ""],
+        ["what", [1], ""],
+        ["<f8", [1], "%"],
+    ],
 )
 def test_what_is_no_array_is_no_letter(form: Any, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"

@@ -119,10 +119,8 @@ class LetterFile(SinkFunction, Noting):
         key = letter.operator, type(letter.record)
         if key not in self._said:
             self._said.add(key)
-            warn(
-                f"dead letters of `{letter.operator}`: a record of the type `{key[1].__qualname__}` cannot be read back "
-                f"from {self._path}, as {why}; the letter describes it"
-            )
+            what = f"a record of the type `{key[1].__qualname__}` cannot be read back from {self._path}"
+            warn(f"dead letters of `{letter.operator}`: {what}, as {why}; the letter describes it")
 
     def close(self) -> None:
         """Closes the file."""

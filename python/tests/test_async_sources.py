@@ -112,8 +112,10 @@ def test_all_of_it_is_one_task_on_the_loop_of_the_job() -> None:
         finally:
             told.add((asyncio.current_task(), asyncio.get_running_loop(), value.get()))
 
-    assert collected(lambda env: env.from_batch(generator())) == [0, 1, 2]
-    assert len(told) == 1 and {number for _, _, number in told} == {5}
+    for most in (5, 2):  # to its end, or closed before that
+        told.clear()
+        assert collected(lambda env, most=most: env.from_batch(generator()).take(most)) == [0, 1, 2][:most]
+        assert len(told) == 1 and {number for _, _, number in told} == {5}
 
 
 class _Nothing:
@@ -219,9 +221,25 @@ class Client:
         self.closed += 1
 
 
-def test_what_was_lent_is_not_closed() -> None:
-    client = Client()
+class Given:
+    """One that is none of `async with`."""
+
+    closed = 0
+
+    def __aiter__(self) -> Given:
+        return self
+
+    async def __anext__(self) -> int:
+        return 1
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+def test_what_was_given_is_closed_and_what_was_lent_is_not() -> None:
+    client, given = Client(), Given()
     assert collected(lambda env: env.from_batch(client).take(2)) == [1, 1] and client.closed == 0
+    assert collected(lambda env: env.from_batch(given).take(2)) == [1, 1] and given.closed == 1
 
 
 def test_an_end_that_hangs_is_named_and_holds_nothing_up() -> None:

@@ -196,8 +196,8 @@ def test_what_cannot_be_read_back_is_warned_of_once_for_each_operator_and_type(t
     told = sorted(str(warning.message) for warning in caught)
     assert len(told) == 6
     assert told[0] == (
-        f"dead letters of `one`: a record of the type `Connection` cannot be read back from {path}, as there is no form "
-        "for the type `Connection`; the letter describes it"
+        f"dead letters of `one`: a record of the type `Connection` cannot be read back from {path}, "
+        "as there is no form for the type `Connection`; the letter describes it"
     )
     assert [message.split("`")[5] for message in told[:3]] == ["Connection", "function", "Connection"]
     letters = [letter for letter in read_letters(path) if letter.operator == "one"]

@@ -142,9 +142,8 @@ def test_a_file_is_packed_as_its_name_says(tmp_path: Path) -> None:
         getattr(env.from_batch([{"n": 1}]), method)(path)
         env.submit(autostop=True)
         assert gzip.decompress(path.read_bytes()).decode() == text
-        first = path.read_bytes()
-        env.submit(autostop=True)
-        assert path.read_bytes() == first, "equal records make equal files"
+        # Equal records make equal files: there is no time in them.
+        assert path.read_bytes()[4:8] == bytes(4)
 
 
 @pytest.mark.parametrize(
