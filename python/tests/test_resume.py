@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import types
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from sage import BadLine, FileError, JobFailed, LocalEnvironment, Report
+from sage import BadLine, FileError, JobFailed, LocalEnvironment, Report, _payload
 
 
 def lines_of(path: Path) -> list[Any]:
@@ -342,3 +343,17 @@ def test_any_runs_write_what_one_run_writes_and_no_key_twice(seed: int, tmp_path
     assert [json.dumps(record["id"]) for record in lines_of(one)] == list(reference.keys)
     together = [json.dumps(record["id"]) for record in lines_of(out)]
     assert sorted(together) == sorted(reference.keys) and len(set(together)) == len(together)
+
+
+def test_a_job_of_another_process_goes_on_as_well(tmp_path: Path) -> None:
+    pytest.importorskip("cloudpickle")
+    inputs, out = questions(tmp_path / "in.jsonl", 4), tmp_path / "out.jsonl"
+    out.write_text('{"id": 1}\n')
+    env = LocalEnvironment("packed")
+    done = env.from_jsonl(inputs, skip_done=out, on_error="skip")
+    done.map(answer).to_jsonl(out, key=lambda record: record["id"])
+    with pytest.warns(UserWarning, match="never submitted"):
+        packed = _payload.packed(env)
+        env.close()
+    _payload.load(packed, types.ModuleType("main")).submit(autostop=True)
+    assert [record["id"] for record in lines_of(out)] == [1, 0, 2, 3]
