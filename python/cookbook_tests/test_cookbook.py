@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from model_server import model_server
 from nbclient import NotebookClient
@@ -95,6 +101,92 @@ def test_testing_a_pipeline() -> None:
 
 def test_kafka_topics() -> None:
     assert [run("kafka_topics.py")] == says("kafka")
+
+
+def test_folder_to_chroma(tmp_path: Path) -> None:
+    written("folder-to-vector-store", tmp_path)
+    asked = ("notes", "database", "Who wound the clocks of a ship?")
+    for _ in range(2):  # the second time replaces what is there
+        assert [run("folder_to_chroma.py", *asked, folder=tmp_path)] == says("folder-to-vector-store")
+
+
+def test_jsonl_to_llm(tmp_path: Path) -> None:
+    written("jsonl-to-llm", tmp_path)
+    asked: list[str] = []
+    goes_on, is_killed = threading.Event(), threading.Event()
+
+    def answers(messages: list[dict[str, str]]) -> str | int:
+        question = messages[-1]["content"]
+        asked.append(question)
+        if question == "why?" and not is_killed.is_set():
+            goes_on.set()
+            is_killed.wait(60)
+        if question == "?!":
+            return 400
+        return 429 if asked.count(question) == 1 and question == "when?" else question.upper()
+
+    files = ("questions.jsonl", "answers.jsonl")
+    with model_server(answers) as variables:
+        command = [sys.executable, str(PROGRAMS / "jsonl_to_llm.py"), *files]
+        with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **variables}) as killed:
+            assert goes_on.wait(60)
+            wait_for_text(tmp_path / "answers.jsonl", "WHO?")
+            killed.kill()
+        is_killed.set()
+        printed = run("jsonl_to_llm.py", *files, folder=tmp_path, **variables)
+    kept = {record["id"]: record["answer"] for record in map(json.loads, open(tmp_path / "answers.jsonl"))}
+    assert kept == {1: "WHO?", 2: "WHY?", 3: "WHEN?"} and asked.count("who?") == 1
+    assert [printed.replace(str(tmp_path) + "/", "")] == says("jsonl-to-llm")
+
+
+def wait_for_text(path: Path, text: str) -> None:
+    """Waits until a file has a text; nothing tells of another process's file but the system, and not to Python."""
+    until = time.monotonic() + 60
+    while not path.exists() or text not in path.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_tail_to_sqlite(tmp_path: Path) -> None:
+    written("tail-to-sqlite", tmp_path)
+
+    def counts() -> list[tuple[str, str, int]]:
+        with closing(sqlite3.connect(tmp_path / "counts.db")) as database:
+            return database.execute("select * from requests order by minute, user").fetchall()
+
+    def follow(until: int) -> None:
+        """Runs the program until it has counted so many requests, and interrupts it."""
+        command = [sys.executable, str(PROGRAMS / "tail_to_sqlite.py"), "access.log", "counts.db"]
+        with subprocess.Popen(command, cwd=tmp_path) as following:
+            end = time.monotonic() + 60
+            while not (tmp_path / "counts.db").exists() or sum(count for *_, count in tolerant(counts)) < until:
+                assert time.monotonic() < end and following.poll() is None
+                time.sleep(0.02)
+            following.send_signal(signal.SIGINT)
+            assert following.wait(60) == 0
+
+    follow(3)
+    assert counts() == [("2026-11-27 21:05", "ada", 2), ("2026-11-27 21:05", "ben", 1)]
+    with open(tmp_path / "access.log", "a") as log:
+        log.write("2026-11-27T21:06:02 ada GET /cart\n")
+    follow(4)
+    assert counts()[-1] == ("2026-11-27 21:06", "ada", 1) and len(counts()) == 3
+
+
+def tolerant(counts: Callable[[], list[Any]]) -> list[Any]:
+    """What is counted so far; nothing while there is no table yet."""
+    try:
+        return counts()
+    except sqlite3.OperationalError:
+        return []
+
+
+def test_parquet_files(tmp_path: Path) -> None:
+    page = (PAGES / "parquet.md").read_text(encoding="utf-8")
+    (made,) = re.findall(r"```py\n(import pyarrow.*?)```", page, re.DOTALL)
+    subprocess.run([sys.executable, "-c", made], cwd=tmp_path, check=True)
+    assert [run("parquet_files.py", "trips/*.parquet", "speeds.parquet", folder=tmp_path)] == says("parquet")
+    assert pyarrow.parquet.read_table(tmp_path / "speeds.parquet")["speed"].to_pylist() == [36.0, 54.0]
 
 
 def test_the_cells_of_a_notebook(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ def test_lists_of_a_size_come_in_order_and_the_last_has_the_rest() -> None:
     batches = env.from_batch(range(10)).batch(4).collect()
     report = run(env)
     assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert [(o["name"], o["records_in"], o["records_out"]) for o in report.data["operators"]][1] == ("batch of 4", 10, 3)
+    rows = [(row["name"], row["records_in"], row["records_out"]) for row in report.data["operators"]]
+    assert rows[1] == ("batch of 4", 10, 3)
 
 
 def test_records_of_any_kind_are_the_same_objects_in_a_batch() -> None:
