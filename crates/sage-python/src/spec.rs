@@ -78,8 +78,8 @@ pub(crate) enum Spec {
     /// A function of states that are forgotten `after` so long, or without one the first records of keys.
     Expiring { after: Seconds, has_function: bool },
     /// Windows of a keyed stream. They gather records, or what a function `folds` them to, or `counts` them; the second
-    /// output are records that come too `late` for them, if they are asked for. Those that a signal cuts are dropped, or
-    /// `emits_cut` has them emitted.
+    /// output are records that come too `late` for them, if they are asked for. Those that a signal cuts are dropped,
+    /// or `emits_cut` has them emitted.
     Window {
         windows: Windows,
         counts: bool,
