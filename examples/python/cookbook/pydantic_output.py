@@ -44,20 +44,19 @@ class Model(Service):
 
 
 def main() -> None:
-    reviews, out = sys.argv[1], sys.argv[2]
+    reviews, out = sys.argv[1:]
     again = Retry(3, first=0.5, on=(ValidationError, APIConnectionError, APIStatusError))
-    with LocalEnvironment("reviews") as env, open(out, "w", encoding="utf-8") as file:
+    with LocalEnvironment("reviews") as env:
         model = env.service("model", Model)
 
-        async def fill_in(line: str) -> Review:
-            return await model.review(line.strip())
+        async def fill_in(review: str) -> Review:
+            return await model.review(review)
 
         failed = DeadLetterQueue(f"{out}.failed")
-        lines = env.from_batch(open(reviews, encoding="utf-8"))
-        forms = lines.map(fill_in, in_flight=32, timeout=60, retry=again, on_error=failed)
-        forms.sink(lambda form: print(form.model_dump_json(), file=file), name="write")
-        report = env.submit(autostop=True).report
-    print(report.data["operators"][-1]["records_in"], "forms")
+        forms = env.from_text(reviews).map(fill_in, in_flight=32, timeout=60, retry=again, on_error=failed)
+        forms.to_jsonl(out)
+        forms.count().map("{} forms".format).print()
+        env.submit(autostop=True)
 
 
 if __name__ == "__main__":
