@@ -22,6 +22,11 @@ FROM_SAGE = (DOCS / "coming-from-sage.md").read_text(encoding="utf-8")
 PRINTS = [
     ["apples 60", "pears 135", "price list closed"],
     ["store: 2 texts written"],
+    ["['good', 'weak'] [2]"],
+    ["[('ada', 42), ('ben', 5)]", "[('ada', 30), ('ben', 5), ('ada', 42)]"],
+    ["ada 0.0 2", "ada 60.0 1", "ben 0.0 1", "ben 120.0 1"],
+    ["[('pot', None), ('tea', 'Bonn')]"],
+    ["[3, 5] ['two']"],
     ["['WHO', 'WHY']"],
     ["asking 1", "asking 2"],
     ["1000 digests of 2 workers"],
