@@ -7,7 +7,7 @@
 
 They are for CPython 3.10 to 3.14, on x86-64 and on arm64, and for systems whose C library is glibc 2.28 or later
 (manylinux_2_28). The compiler and linker of zig, which pip installs, link for that old library and for the other
-processor. A wheel for 3.13t, without the interpreter's lock, is built by `--only 3.13t-x86_64`.
+processor; `make` must be there as well. A wheel for 3.13t, without the interpreter's lock, is built by `--only 3.13t-x86_64`.
 
 A wheel is tried where its interpreter and its processor are: it is installed alone into an empty environment, and runs
 a program. What could not be tried is named at the end. The command fails if a wheel cannot be built or does not work.
@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "target" / "wheels"
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
-COMPATIBILITY = "manylinux_2_28"
+GLIBC = "2.28"
+COMPATIBILITY = f"manylinux_{GLIBC.replace('.', '_')}"
 
 #: Runs in the environment of a wheel: a job with a service, threads, a process of its own and a Kafka topic.
 PROGRAM = ROOT / "examples" / "python" / "cookbook" / "kafka_topics.py"
@@ -48,16 +49,31 @@ def runs(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+def compilers(processor: str, folder: Path) -> dict[str, str]:
+    """The variables by which librdkafka's own `configure` finds zig; all else that is C is told by maturin."""
+    zig = f"{sys.executable} -m ziglang"
+    made = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    target = f"-target {processor}-linux-gnu.{GLIBC}"
+    for variable, command in (("CC", f"cc {target}"), ("CXX", f"c++ {target}"), ("AR", "ar"), ("RANLIB", "ranlib")):
+        script = folder / variable.lower()
+        script.write_text(f'#!/bin/sh\nexec {zig} {command} "$@"\n')
+        script.chmod(0o755)
+        made[variable] = str(script)
+    return made
+
+
 def build(version: str, processor: str, debug: bool) -> Path:
     """Builds a wheel. Returns its path."""
     subprocess.run(["rustup", "target", "add", TARGETS[processor]], cwd=ROOT, check=True)
+    # Each processor has a folder of its own: cargo does not notice that `CC` is another one.
+    built = ROOT / "target" / "zig" / processor
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {**os.environ, **compilers(processor, built / "compilers"), "PATH": path, "CARGO_TARGET_DIR": str(built)}
     with tempfile.TemporaryDirectory(dir=OUT.parent) as folder:
         command = ["maturin", "build", "--zig", "--compatibility", COMPATIBILITY, "--target", TARGETS[processor]]
         command += ["--interpreter", interpreter(version) or f"python{version}", "--out", folder]
         command += [] if debug else ["--release", "--strip"]
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        # Of its own: the flags of zig would have all else compiled anew.
-        variables = {**os.environ, "PATH": path, "CARGO_TARGET_DIR": str(ROOT / "target" / "zig")}
         subprocess.run(command, cwd=ROOT, check=True, env=variables)
         (wheel,) = Path(folder).glob("*.whl")
         if COMPATIBILITY not in wheel.name or processor not in wheel.name:
