@@ -7,7 +7,8 @@
 
 They are for CPython 3.10 to 3.14, on x86-64 and on arm64, and for systems whose C library is glibc 2.28 or later
 (manylinux_2_28). The compiler and linker of zig, which pip installs, link for that old library and for the other
-processor; `make` must be there as well. A wheel for 3.13t, without the interpreter's lock, is built by `--only 3.13t-x86_64`.
+processor; `make` must be there as well. A wheel for 3.13t, without the interpreter's lock, is built by
+`--only 3.13t-x86_64`.
 
 A wheel is tried where its interpreter and its processor are: it is installed alone into an empty environment, and runs
 a program. What could not be tried is named at the end. The command fails if a wheel cannot be built or does not work.
@@ -68,8 +69,8 @@ def build(version: str, processor: str, debug: bool) -> Path:
     subprocess.run(["rustup", "target", "add", TARGETS[processor]], cwd=ROOT, check=True)
     # Each processor has a folder of its own: cargo does not notice that `CC` is another one.
     built = ROOT / "target" / "zig" / processor
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    variables = {**os.environ, **compilers(processor, built / "compilers"), "PATH": path, "CARGO_TARGET_DIR": str(built)}
+    variables = {**os.environ, **compilers(processor, built / "compilers"), "CARGO_TARGET_DIR": str(built)}
+    variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory(dir=OUT.parent) as folder:
         command = ["maturin", "build", "--zig", "--compatibility", COMPATIBILITY, "--target", TARGETS[processor]]
         command += ["--interpreter", interpreter(version) or f"python{version}", "--out", folder]
