@@ -114,6 +114,14 @@ def test_the_examples_of_a_page_print_what_it_says(page: str, tmp_path: Path) ->
         assert without_times(ran.stdout.rstrip()) == without_times(prints.rstrip())
 
 
+def test_the_pages_of_packages_have_no_links_to_files() -> None:
+    """They are read where no other file of the repository is."""
+    pages = [ROOT / "python" / "README.md", *(ROOT / "crates").glob("*/README.md")]
+    assert len(pages) > 5
+    for page in pages:
+        assert re.findall(r"\]\((?!https://)[^)]*\)", page.read_text(encoding="utf-8")) == [], page
+
+
 def test_every_python_example_of_the_documentation_is_run() -> None:
     """An example that cannot run by itself is marked `py`, not `python`."""
     pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if examples(page.read_text(encoding="utf-8"))}
