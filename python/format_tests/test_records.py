@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import pandas
 import pydantic
 import pytest
 
@@ -31,10 +32,11 @@ def test_numbers_of_numpy_and_models_of_pydantic_have_their_usual_form(tmp_path:
     model = {"id": 2, "at": "2024-01-02T00:00:00", "secret": "**********"}
     expected = [{"id": 1, "x": 0.5, "ok": True, "a": [[1, 0], [0, 1]]}, model, {"id": 3, "model": model}]
     assert [json.loads(line) for line in path.read_text().splitlines()] == expected
-    env = LocalEnvironment("nan")
-    env.from_batch([{"x": numpy.float32("nan")}]).to_jsonl(path)
-    with pytest.raises(JobFailed, match="the field `x` cannot be written: JSON has no form for nan"):
-        env.submit(autostop=True)
+    for missing in (numpy.float32("nan"), pandas.NaT, pandas.NA):
+        env = LocalEnvironment("missing")
+        env.from_batch([{"x": missing}]).to_jsonl(path)
+        with pytest.raises(JobFailed, match="the field `x` cannot be written: JSON has no form for"):
+            env.submit(autostop=True)
 
 
 #: The modules that know Zstandard, where they can be had.

@@ -104,6 +104,7 @@ class Kind:
         return sum(line.startswith("for ") for line in self.lines)
 
     def __post_init__(self) -> None:
+        assert (self.name, self.drops_none) not in _TABLE, "another process finds a kind by its name"
         _TABLE[self.name, self.drops_none] = self
 
     def __repr__(self) -> str:
@@ -284,7 +285,7 @@ WINDOW = Kind("window", keeps_time=True)
 JOIN = Kind("join")
 ZIP = Kind("zip")
 PROCESS = Kind("process")
-BATCHED = Kind("batch")
+BATCHED = Kind("batched")
 TAKE = Kind("take")
 FILL = Kind("fill", ends=True)
 TO_KAFKA = Kind("to_kafka", ends=True)

@@ -37,7 +37,8 @@ def simple(value: Any) -> Any:
     plain = _without_class(value)
     if plain is not value:
         return plain
-    if isinstance(value, (date, time)):  # a `datetime` is a `date`
+    # A `datetime` is a `date`; one of pandas that is missing is not equal to itself.
+    if isinstance(value, (date, time)) and bool(value == value):
         return value.isoformat()
     if isinstance(value, timedelta):
         return value.total_seconds()
