@@ -6,9 +6,9 @@
     .ci/wheels.py --debug                 without optimising, to see whether the recipe works
 
 They are for CPython 3.10 to 3.14, on x86-64 and on arm64, and for systems whose C library is glibc 2.28 or later
-(manylinux_2_28). The compiler and linker of zig, which pip installs, link for that old library and for the other
-processor; `make` must be there as well. A wheel for 3.13t, without the interpreter's lock, is built by
-`--only 3.13t-x86_64`.
+(manylinux_2_28). An interpreter need not be here to build for it; a wheel for 3.14t, without the interpreter's lock, is
+built by `--only 3.14t-x86_64`. The compiler and linker of zig, which pip installs, link for that old library and for
+the other processor. `make` must be here as well.
 
 A wheel is tried where its interpreter and its processor are: it is installed alone into an empty environment, and runs
 a program. What could not be tried is named at the end. The command fails if a wheel cannot be built or does not work.
@@ -61,7 +61,8 @@ def compilers(processor: str, folder: Path) -> dict[str, str]:
         script.write_text(f'#!/bin/sh\nexec {zig} {command} "$@"\n')
         script.chmod(0o755)
         made[variable] = str(script)
-    return made
+    # It links a shared library as well, which nobody needs, with a list of names that are not all there.
+    return {**made, "LDFLAGS": "-Wl,--undefined-version"}
 
 
 def build(version: str, processor: str, debug: bool) -> Path:
@@ -103,7 +104,7 @@ def check(wheel: Path, version: str) -> None:
 def main() -> None:
     names = [f"{version}-{processor}" for processor in TARGETS for version in VERSIONS]
     told = argparse.ArgumentParser(description="Builds the wheels of a release.")
-    also = [f"3.13t-{processor}" for processor in TARGETS]
+    also = [f"3.14t-{processor}" for processor in TARGETS]
     told.add_argument("--only", action="append", choices=[*names, *also], metavar="VERSION-PROCESSOR")
     told.add_argument("--debug", action="store_true")
     arguments = told.parse_args()

@@ -28,6 +28,14 @@ LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 PROGRAM = re.compile(r"^\[`[\w.]+`\]\(([^)\s]+)\)$", re.MULTILINE)
 
 
+def on_config(config: Any) -> Any:
+    """Puts the pages of the guide where the navigation has it."""
+    for part in config.nav:
+        if "Guide" in part:
+            part["Guide"] = list(sections())
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages that are made here."""
     files.remove(files.src_uris["guide.md"])
