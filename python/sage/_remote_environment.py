@@ -43,6 +43,13 @@ class RemoteEnvironment(BaseEnvironment):
     ``limits`` says what a job may take: ``memory_bytes``, ``processes``, ``cpu_ms`` and ``time_ms``. ``config``,
     ``scheduler`` and ``workers`` are as for ``LocalEnvironment``; ``config`` has ``engine_host`` and ``engine_port`` as
     well.
+
+    >>> env = RemoteEnvironment("orders", limits={"memory_bytes": 1 << 30})
+    >>> stream = env.from_batch([1, 2]).map(lambda n: n * n, name="square").print()
+    >>> print(env.explain())  # doctest: +ELLIPSIS
+    environment `orders`
+    ...
+    >>> job = env.submit()  # doctest: +SKIP
     """
 
     #: Where its jobs run.

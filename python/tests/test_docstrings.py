@@ -26,12 +26,14 @@ from sage.runtime import BaseScheduler
 #: Public names, and the classes whose methods theirs inherit.
 OWNERS = [getattr(sage, name) for name in sage.__all__ if name != "ops"]
 OWNERS += [getattr(module, name) for module in (ops, testing) for name in module.__all__]
-OWNERS += [Pipeline, BaseEnvironment, InJob, BaseScheduler, FileSources, FileSinks]
+OWNERS += [Pipeline, BaseEnvironment, InJob, BaseScheduler, FileSources, FileSinks, RayEnvironment]
+
+#: Whose methods need a job manager or a cluster that runs: the example of the class declares a job and does not submit
+#: it. `test_remote_environment.py` and `ray_tests` run some.
+REMOTE = (sage.RemoteEnvironment, RayEnvironment)
 
 #: What has no example here, and why.
 WITHOUT = {
-    # Need a job manager that runs: `test_remote_environment.py` has one. Or a cluster: `ray_tests`.
-    **dict.fromkeys([sage.RemoteEnvironment, RayEnvironment], "runs elsewhere"),
     # Are raised, or returned by what has an example.
     **dict.fromkeys([sage.ServiceError, sage.SubmitError, sage.WorkerLost, sage.ServiceFuture], "written in Rust"),
     # Are what an environment and its functions begin with.
@@ -45,7 +47,6 @@ OVERRIDDEN = {
     "Report.told",
 }
 
-
 #: Methods whose examples need packages that are not here: `format_tests` run these.
 ELSEWHERE = {"FileSources.from_parquet", "FileSources.from_arrow", "FileSources.from_dataframe", "FileSinks.to_parquet"}
 
@@ -55,7 +56,8 @@ def public() -> Iterator[tuple[str, Any]]:
     for owner in dict.fromkeys(OWNERS):
         if owner not in WITHOUT:
             yield owner.__qualname__, owner
-        if inspect.isclass(owner) and WITHOUT.get(owner) in (None, "a base that is not public"):
+        has_methods = WITHOUT.get(owner) in (None, "a base that is not public") and owner not in REMOTE
+        if inspect.isclass(owner) and has_methods:
             fields = getattr(owner, "_fields", ())
             for name, value in vars(owner).items():
                 if not name.startswith("_") and name not in fields and is_method(value):

@@ -28,6 +28,14 @@ class RayEnvironment(LocalEnvironment):
 
     Workers dial back to this program: it has to run on the cluster, as by ``ray job submit``. What goes between is not
     encrypted.
+
+    >>> from sage.ray import RayEnvironment
+    >>> env = RayEnvironment("squares", {"ray": {"num_cpus": 0.5}})
+    >>> squares = env.from_batch([1, 2, 3]).map(lambda n: n * n, parallelism=2).collect()
+    >>> print(env.explain())  # doctest: +ELLIPSIS
+    environment `squares`
+    ...
+    >>> job = env.submit(autostop=True)  # doctest: +SKIP
     """
 
     #: Where its jobs run.
