@@ -220,7 +220,7 @@ def test_a_file_that_is_there_keeps_its_mode_and_its_place(tmp_path: Path) -> No
 
 def test_several_outputs_say_what_is_done_and_need_not_be_there(tmp_path: Path) -> None:
     inputs = questions(tmp_path / "in.jsonl", 5)
-    (tmp_path / "done-1.jsonl").write_text('{"id": 0}\n')
+    (tmp_path / "done-1.jsonl").write_text('\ufeff{"id": 0}\n', encoding="utf-8")
     (tmp_path / "done-2.jsonl").write_text('{"id": 3}\n{"id": 4, "torn')
     for where in (f"{tmp_path}/done-*.jsonl", [tmp_path / "done-1.jsonl", tmp_path / "done-2.jsonl", "nowhere.jsonl"]):
         env = LocalEnvironment("several")
