@@ -49,8 +49,9 @@ class Letter(_Fields):
     """
 
     #: Whether ``record`` equals the record that failed. In a letter that was read from a file it may not: an object of
-    #: the program's own class is ``None`` there, and an object of a subclass of a built-in type has the built-in type.
-    #: For lists and dicts in files of older versions it is unknown, and ``False``.
+    #: a class of the program's that ``as_`` does not give is its fields, an object of a subclass of a built-in type has
+    #: the built-in type, and what there is no form for is ``None``. For lists and dicts in files of older versions it
+    #: is unknown, and ``False``.
     is_exact: bool = True
     #: A description of the record, if ``record`` is not exact.
     repr: str | None = None
