@@ -205,3 +205,9 @@ pub use jsonl::{JsonlSink, JsonlSource};
 pub use kafka::{BadRecord, KafkaError, KafkaOffsets, KafkaRecord, KafkaSink, KafkaSource, OffsetReset};
 pub use text::{TextSink, TextSource};
 pub use ticks::{Tick, Ticks};
+
+/// Tools for tests of pipelines that use Kafka, behind the feature `kafka`.
+#[cfg(feature = "kafka")]
+pub mod testing {
+    pub use crate::kafka::KafkaCluster;
+}

@@ -29,7 +29,7 @@ struct Manual {
 }
 
 /// Whoever waits for a time to come, and looks at the clock when it is roused.
-pub(crate) trait Rouse: Send + Sync {
+pub(crate) trait Rouse: fmt::Debug + Send + Sync {
     fn rouse(&self);
 }
 

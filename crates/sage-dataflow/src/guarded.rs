@@ -97,6 +97,21 @@ pub(crate) fn chain_of(error: &(dyn Error + 'static)) -> String {
     error_chain(error).join(": ")
 }
 
+/// `Debug` by the type's name alone, for what consists of a user's functions and records: none of their code runs.
+macro_rules! opaque {
+    ($name:ident $(< $($argument:tt),+ >)?) => {
+        opaque!([$($($argument),+)?] $name $(< $($argument),+ >)?);
+    };
+    ([$($parameters:tt)*] $name:ident $(< $($argument:tt),+ >)?) => {
+        impl<$($parameters)*> std::fmt::Debug for $name $(< $($argument),+ >)? {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    };
+}
+pub(crate) use opaque;
+
 thread_local! {
     /// The panics of values that were dropped under guard on this thread, and the operators they belonged to.
     static DROPPED: RefCell<Vec<(Option<NodeId>, What)>> = const { RefCell::new(Vec::new()) };

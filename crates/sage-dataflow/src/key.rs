@@ -10,6 +10,29 @@ use std::marker::PhantomData;
 
 use foldhash::fast::RandomState;
 
+use crate::guarded::opaque;
+
+/// What records can be grouped by: a type with `Hash` and `Eq`. Every such type is one.
+///
+/// Floating-point numbers are none, because not each is equal to itself. Group by their bits (`f64::to_bits`), or by a
+/// number they are rounded to.
+#[diagnostic::on_unimplemented(
+    message = "records cannot be grouped by `{Self}`",
+    label = "a key has to have `Hash` and `Eq`",
+    note = "derive them: `#[derive(PartialEq, Eq, Hash)]`; of a float, take `.to_bits()` or round it to an integer"
+)]
+pub trait Key: Hash + Eq + Send + 'static {
+    /// The same type. A stream whose key is none has a type that is wrong by this, so that the compiler tells of no
+    /// other error.
+    #[doc(hidden)]
+    type Own: Hash + Eq + Send + 'static;
+}
+
+#[diagnostic::do_not_recommend]
+impl<K: Hash + Eq + Send + 'static> Key for K {
+    type Own = K;
+}
+
 /// Selects the key of a record. Only the engine implements it.
 pub trait KeySelector<T>: Clone + Send + 'static {
     /// The owned key, as it stands in results.
@@ -49,6 +72,7 @@ pub struct Computed<F, K> {
     function: F,
     keys: PhantomData<fn() -> K>,
 }
+opaque!(Computed<F, K>);
 
 impl<F, K> Computed<F, K> {
     pub(crate) fn new(function: F) -> Self {
@@ -95,6 +119,7 @@ pub struct Borrowed<F, Q: ?Sized> {
     function: F,
     keys: PhantomData<fn(&Q)>,
 }
+opaque!([F, Q: ?Sized] Borrowed<F, Q>);
 
 impl<F, Q: ?Sized> Borrowed<F, Q> {
     pub(crate) fn new(function: F) -> Self {

@@ -80,22 +80,22 @@ pub use job::{
     JobState, JobView, Leftover, OperatorReport, Origin, Outcome, PhaseTimes, PreparedJob, RunError, SignalPolicy,
     SignalWatch, StateChange, TaskMetrics, TaskState, Transition, WorkerReport,
 };
-pub use key::KeySelector;
+pub use key::{Key, KeySelector};
 pub use metrics::{BlockedBy, Doing};
 pub use operator::{
     Aggregate, FoldFunction, In2, In3, In4, In5, JoinError, KeyContext, LateRecords, OnSignal, OpenWindows, Output,
-    ProcessFunction, Timer, ZipError,
+    ProcessFunction, Round, Timer, ZipError,
 };
 pub use service::{
     AsyncService, CallError, Dependency, Hook, HookContext, HookEnded, Service, ServiceBuilder, ServiceHandle,
     ServiceRef, ServiceReport, ServiceState,
 };
 pub use sink::{Collected, Sink, WriteError};
-pub use source::{Line, Next, ReadError, Source, SourceContext};
+pub use source::{ChannelReceiver, Line, Next, ReadError, Source, SourceContext};
 pub use stream::pipe::{ParallelStep, Pipe, Step, WindowStep};
 pub use stream::{
-    Aligned, ByClock, ConnectedStreams, DataStream, EventWindows, ExpiringStream, Feedback, JoinedStreams, KeyedStream,
-    SinkHandle, Stream, WindowedJoin, WindowedStream, Windowing, WindowsOf,
+    Aligned, BroadcastStream, ByClock, ConnectedStreams, DataStream, EventWindows, ExpiringStream, Feedback,
+    InEventTime, JoinedStreams, KeyedStream, SinkHandle, Stream, WindowedJoin, WindowedStream, Windowing, WindowsOf,
 };
 pub use submit_error::{LogError, SubmitError};
 pub use task::{AsyncError, AsyncFunction, Order};
@@ -115,4 +115,5 @@ pub type SharedError = std::sync::Arc<dyn std::error::Error + Send + Sync>;
 #[doc = include_str!("../README.md")]
 #[doc = include_str!("../../../README.md")]
 #[doc = include_str!("../../../docs/guide.md")]
+#[doc = include_str!("../../../docs/recipes-rust.md")]
 struct Readme;

@@ -2,8 +2,10 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, EnterGuard, Handle, Runtime};
@@ -181,6 +183,42 @@ pub(crate) fn enter(handle: &Handle) -> Polls<'_> {
 impl Drop for Polls<'_> {
     fn drop(&mut self) {
         POLLS.set(self.before);
+    }
+}
+
+/// Unparks the thread that polls something, and notes that it did, so that a wait that looks first misses no wake.
+#[derive(Debug)]
+pub(crate) struct Woken {
+    thread: Thread,
+    since: AtomicBool,
+}
+
+impl Woken {
+    /// For the calling thread.
+    pub(crate) fn here() -> Arc<Self> {
+        Arc::new(Self { thread: std::thread::current(), since: AtomicBool::new(false) })
+    }
+
+    /// Says that a poll begins: what wakes from here on counts.
+    pub(crate) fn take_back(&self) {
+        self.since.store(false, Ordering::Release);
+    }
+
+    /// Whether it was woken since the last poll began.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.since.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.since.swap(true, Ordering::AcqRel) {
+            self.thread.unpark();
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! sees it. No type of librdkafka's binding is public.
 
 mod client;
+mod cluster;
 mod error;
 mod offsets;
 mod reader;
@@ -11,6 +12,7 @@ mod record;
 mod sink;
 mod source;
 
+pub use cluster::KafkaCluster;
 pub use error::KafkaError;
 pub use offsets::KafkaOffsets;
 pub use record::{BadRecord, KafkaRecord};

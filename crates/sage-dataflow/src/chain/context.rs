@@ -10,6 +10,7 @@ use super::policy::Passed;
 use crate::bell::Bell;
 use crate::clock::Clock;
 use crate::control::{Control, JobControl, StopReason};
+use crate::runtime::JobRuntime;
 use crate::sync::{lock, park_for};
 
 /// The argument of `open`: an operator's or sink's replica, its name, and the job's clock.
@@ -24,6 +25,8 @@ pub struct OpenContext {
     pub name: String,
     pub(crate) control: Arc<JobControl>,
     pub(crate) passed: Arc<Passed>,
+    /// Where the job polls futures.
+    pub(crate) runtime: Arc<JobRuntime>,
 }
 
 impl OpenContext {

@@ -23,7 +23,17 @@ pub enum Stop {
 
 /// Why a call of an operator ends early: a [`Stop`] of the engine, or the operator's own error.
 ///
-/// `?` turns a [`Stop`], or any `std::error::Error`, into a fault.
+/// `?` turns a [`Stop`], any error, a [`BoxError`] or a text into a fault.
+///
+/// ```
+/// use sage::Fault;
+///
+/// fn half(n: u32) -> Result<u32, Fault> {
+///     if n % 2 == 0 { Ok(n / 2) } else { Err("it is odd".into()) }
+/// }
+///
+/// assert!(matches!(half(3), Err(Fault::Error(error)) if error.to_string() == "it is odd"));
+/// ```
 #[derive(Debug)]
 pub enum Fault {
     /// From [`Emit::emit`](crate::Emit::emit); the operator passes it on.
@@ -50,7 +60,7 @@ impl Fault {
     }
 }
 
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for Fault {
+impl<E: Into<BoxError>> From<E> for Fault {
     #[cold]
     fn from(error: E) -> Self {
         Self::Error(error.into())
@@ -103,6 +113,19 @@ impl WhileOpening {
 
     pub(crate) fn into_inner(self) -> BoxError {
         self.error
+    }
+}
+
+/// An error of the engine's own sinks, which is none: the job was cancelled while the sink waited.
+#[derive(Debug, thiserror::Error)]
+#[error("the job was cancelled")]
+pub(crate) struct WaitCancelled;
+
+impl WaitCancelled {
+    /// What an error of a sink is to the engine.
+    #[cold]
+    pub(crate) fn or_error(error: BoxError) -> Fault {
+        if error.is::<Self>() { Stop::Cancelled.into() } else { Fault::Error(error) }
     }
 }
 

@@ -7,7 +7,7 @@ use super::letters::DeadLetter;
 use super::push::Push;
 use super::retry::{RetriesExhausted, Retry};
 use crate::BoxError;
-use crate::guarded::chain_of;
+use crate::guarded::{chain_of, opaque};
 
 /// What becomes of the records on which an operator fails, as its chain was compiled for.
 pub trait Handling<I>: Send {
@@ -45,6 +45,7 @@ pub struct Keeper<I> {
     dead: u64,
     retries: u64,
 }
+opaque!(Keeper<I>);
 
 impl<I: Send> Handling<I> for Keeper<I> {
     const KEEPS: bool = true;

@@ -21,6 +21,7 @@ mod ways;
 
 pub use context::{Cancelling, CloseContext, FinishContext, JobBell, LeftBehind, OpenContext};
 pub(crate) use failure::{During, Failure};
+pub(crate) use fault::WaitCancelled;
 pub use fault::{AtRecord, Fatal, Fault, Stop, WhileOpening};
 pub(crate) use kept::{Handling, Keeper, NotKept};
 pub use letters::DeadLetter;

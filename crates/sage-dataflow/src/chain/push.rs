@@ -37,6 +37,7 @@ pub trait Push<T>: Send {
 }
 
 /// The way out that an operator does not have.
+#[derive(Debug)]
 pub struct Nowhere;
 
 impl Push<Infallible> for Nowhere {

@@ -7,12 +7,13 @@
 mod reason;
 mod works_for;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_utils::CachePadded;
 
 use super::clock::{Clock, Rouse};
-use super::sync::{Arc, AtomicU8, Bell, Mutex, Ordering, Thread, lock, thread};
+use super::sync::{AtomicU8, Bell, Mutex, Ordering, Thread, lock, thread};
 pub use reason::StopReason;
 pub use works_for::WorksFor;
 
@@ -45,8 +46,8 @@ pub(crate) static CANCELLED: AtomicU8 = AtomicU8::new(Control::Cancel as u8);
 #[derive(Debug)]
 struct Steering {
     threads: Vec<Thread>,
-    /// Those of sources that have waited for a descriptor.
-    bells: Vec<Arc<Bell>>,
+    /// Those of sources that wait otherwise than parked: for a descriptor, or for a channel.
+    bells: Vec<Arc<dyn Rouse>>,
     reason: StopReason,
     deadline: Option<Instant>,
 }
@@ -55,7 +56,7 @@ impl Steering {
     /// Wakes every thread.
     fn wake(&self) {
         self.threads.iter().for_each(Thread::unpark);
-        self.bells.iter().for_each(|bell| bell.ring());
+        self.bells.iter().for_each(|bell| bell.rouse());
     }
 }
 
@@ -127,18 +128,18 @@ impl JobControl {
     }
 
     /// Adds a bell to those rung by a change, until it is taken out.
-    pub(crate) fn hang(&self, bell: Arc<Bell>) {
+    pub(crate) fn hang(&self, bell: Arc<dyn Rouse>) {
         lock(&self.inner).bells.push(bell);
     }
 
     /// Takes a bell out, so that its descriptor is closed with what the caller has of it.
-    pub(crate) fn take_down(&self, bell: &Arc<Bell>) {
-        lock(&self.inner).bells.retain(|other| !Arc::ptr_eq(other, bell));
+    pub(crate) fn take_down<B: Rouse>(&self, bell: &Arc<B>) {
+        lock(&self.inner).bells.retain(|other| !std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(bell)));
     }
 
     /// Rings the bells: a task has ended, whose records a source may still wait to make.
     pub(crate) fn ring(&self) {
-        lock(&self.inner).bells.iter().for_each(|bell| bell.ring());
+        lock(&self.inner).bells.iter().for_each(|bell| bell.rouse());
     }
 
     /// Moves on to `control`, for `reason`, to be done by `deadline`; a step back is ignored.
@@ -174,6 +175,12 @@ impl JobControl {
     /// By when the tasks are to have ended.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         lock(&self.inner).deadline
+    }
+}
+
+impl Rouse for Bell {
+    fn rouse(&self) {
+        self.ring();
     }
 }
 

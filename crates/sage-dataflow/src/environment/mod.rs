@@ -14,7 +14,9 @@ use crate::service::{
     AsyncService, Blocking, CallError, Futures, HookContext, HookTimeouts, Registry, Service, ServiceBuilder,
     ServiceHandle, Typed,
 };
-use crate::source::{GeneratorSource, IterSource, Lines, OneShot, PerReplica, PerRun, Source};
+use crate::source::{
+    ChannelReceiver, GeneratorSource, IterSource, Lines, OneShot, PerReplica, PerRun, Pinned, PolledSource, Source,
+};
 use crate::stream::pipe::FromSource;
 use crate::stream::{DataStream, Feedback, Stream};
 use crate::submit_error::SubmitError;
@@ -112,6 +114,80 @@ impl Environment {
         F: FnMut() -> Result<Option<T>, E> + Send + 'static,
     {
         self.one_shot("generator", GeneratorSource(generator))
+    }
+
+    /// Makes a stream of what is sent into a channel: of `crossbeam_channel`, or of `tokio::sync::mpsc`. It ends when
+    /// the last sender is dropped. The receiver can be read once, as an iterator, by one replica.
+    ///
+    /// While nobody sends, the source waits for nothing but a sender and its job: a drain or a cancel ends it at once.
+    /// Records that are in the channel by then stay there, and the report tells how many they were; to have them
+    /// processed, drop the senders instead. Once the job is over, senders get an error, unless the program holds a
+    /// further receiver of the channel.
+    ///
+    /// A channel with a bound holds its senders back while the job is slower than they are.
+    ///
+    /// ```
+    /// let (sender, receiver) = crossbeam_channel::bounded(100);
+    /// let env = sage::Environment::local("requests");
+    /// let lengths = env.from_channel(receiver).map(|text: &str| text.len()).collect();
+    /// let job = env.submit()?;
+    /// sender.send("first")?;
+    /// sender.send("second")?;
+    /// drop(sender); // the end of input; `job.drain()` would leave what is in the channel
+    /// job.wait()?;
+    /// assert_eq!(lengths.take(), [5, 6]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// **A receiver of `std::sync::mpsc` is refused by the compiler.** Only its `recv` waits for it, which nothing but
+    /// a record or the last sender can end: a drain would have to wait for one, or look again and again. Where a
+    /// library gives such a receiver, let a thread of yours forward what it gets. That thread ends with its senders, or
+    /// with the first record that comes when the job is over.
+    ///
+    /// ```
+    /// # let (events, from_library) = std::sync::mpsc::channel();
+    /// let (sender, receiver) = crossbeam_channel::bounded(0);
+    /// let forwarder = std::thread::spawn(move || from_library.iter().try_for_each(|event| sender.send(event)));
+    ///
+    /// let env = sage::Environment::local("events");
+    /// let seen = env.from_channel(receiver).collect();
+    /// # events.send(1)?;
+    /// # drop(events);
+    /// env.run()?;
+    /// # assert_eq!(seen.take(), [1]);
+    /// # forwarder.join().unwrap()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_channel<R>(&self, receiver: R) -> Stream<FromSource<OneShot<R::Source>>>
+    where
+        R: ChannelReceiver,
+    {
+        self.one_shot("channel", receiver.into_source())
+    }
+
+    /// Makes a stream of the items of an async stream, such as the messages of a connection. The async stream can be
+    /// read once, as an iterator, by one replica.
+    ///
+    /// It is polled on the source's own thread, inside the job's async runtime, so that timers and I/O work in it. A
+    /// drain or a cancel ends a wait for it at once; it is dropped before the job is over. It should not block.
+    ///
+    /// Where items are `Result`s, `.try_map(|item| item)` behind it fails the job with the error of one.
+    ///
+    /// ```
+    /// use futures::stream;
+    ///
+    /// let env = sage::Environment::local("squares");
+    /// let squares = env.from_stream(stream::iter(1..=3)).map(|n| n * n).collect();
+    /// env.run()?;
+    /// assert_eq!(squares.take(), [1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn from_stream<S>(&self, stream: S) -> Stream<FromSource<OneShot<impl Source<Item = S::Item> + use<S>>>>
+    where
+        S: futures_core::Stream + Send + 'static,
+        S::Item: Send + 'static,
+    {
+        self.one_shot("stream", PolledSource::new(Pinned::new(stream)))
     }
 
     /// Makes a stream of the records of sources. For each replica and run, `factory` makes one; its argument is the

@@ -23,7 +23,7 @@ pub(crate) use circle::{Circle, Wanting};
 pub use feedback::FeedbackError;
 pub(crate) use feedback::{FedBack, Gauge};
 pub(crate) use rounds::{Returned, Rounds};
-pub(crate) use router::{Broadcast, ByKey, Chosen, Lanes, RoundRobin, Tee};
+pub(crate) use router::{Broadcast, ByKey, Chosen, Lanes, RoundRobin, Tee, lane_of};
 pub(crate) use waiting::Waiting;
 pub(crate) use weight::{Weigh, Weights};
 

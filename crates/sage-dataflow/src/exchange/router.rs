@@ -3,14 +3,14 @@
 //!
 //! A replica that has ended takes no more records; a router stops its chain when all of them have.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::FixedState;
 
 use super::lane::{Dealer, Pushed, Refused, Writer};
 use crate::chain::{Fault, Position, Push, Signal, Stop, TaskContext};
 use crate::exchange::Waiting;
-use crate::guarded::Guarded;
+use crate::guarded::{Guarded, opaque};
 use crate::ids::NodeId;
 use crate::key::KeySelector;
 
@@ -24,6 +24,7 @@ pub struct Lanes<T> {
     all: Vec<LaneWriter<T>>,
     in_loop: bool,
 }
+opaque!(Lanes<T>);
 
 impl<T: Send> Lanes<T> {
     /// The lanes `all`, which lie in a loop or do not.
@@ -126,6 +127,7 @@ pub struct RoundRobin<T> {
     lanes: Lanes<T>,
     dealer: Dealer,
 }
+opaque!(RoundRobin<T>);
 
 impl<T: Send> RoundRobin<T> {
     /// Starts at lane `first`, so that the replicas of a chain do not all begin with the same one.
@@ -193,6 +195,7 @@ pub struct ByKey<T, S> {
     /// The keyed operator: the key function is its user's code.
     node: NodeId,
 }
+opaque!(ByKey<T, S>);
 
 impl<T, S> ByKey<T, S> {
     pub(crate) fn new(lanes: Lanes<T>, key: S, node: NodeId) -> Self {
@@ -209,10 +212,20 @@ impl<T: Send, S: KeySelector<T>> Push<T> for ByKey<T, S> {
             return self.lanes.send(0, record);
         }
         let hash = self.hash.hash_one(S::lookup(&self.key.select(&record)));
-        let lane = ((u128::from(hash) * self.lanes.all.len() as u128) >> 64) as usize;
+        let lane = scaled(hash, self.lanes.all.len());
         self.lanes.send(lane, record)
     }
     lanes_end_of_chain!();
+}
+
+/// The lane of so many to which [`ByKey`] sends a record of this key.
+pub(crate) fn lane_of(key: &impl Hash, lanes: usize) -> usize {
+    scaled(FixedState::with_seed(PARTITION_SEED).hash_one(key), lanes)
+}
+
+#[inline(always)]
+fn scaled(hash: u64, lanes: usize) -> usize {
+    ((u128::from(hash) * lanes as u128) >> 64) as usize
 }
 
 /// Each record to the lane a function chooses.
@@ -254,21 +267,30 @@ impl<T: Send, F: FnMut(&T, usize) -> usize + Send> Push<T> for Chosen<T, F> {
 /// Every record to every lane.
 pub(crate) struct Broadcast<T> {
     lanes: Lanes<T>,
+    copy: fn(&T) -> T,
 }
 
 impl<T> Broadcast<T> {
-    pub(crate) fn new(lanes: Lanes<T>) -> Self {
-        Self { lanes }
+    pub(crate) fn new(lanes: Lanes<T>) -> Self
+    where
+        T: Clone,
+    {
+        Self::copied(lanes, T::clone)
+    }
+
+    /// With `copy` in the place of `Clone`.
+    pub(crate) fn copied(lanes: Lanes<T>, copy: fn(&T) -> T) -> Self {
+        Self { lanes, copy }
     }
 }
 
-impl<T: Clone + Send> Push<T> for Broadcast<T> {
+impl<T: Send> Push<T> for Broadcast<T> {
     #[inline(always)]
     fn push(&mut self, record: T, _at: &mut Position) -> Result<(), Fault> {
         let last = self.lanes.all.len() - 1;
         let mut attend = Pushed::Done;
         for lane in 0..last {
-            if self.lanes.all[lane].push(record.clone()) == Pushed::Attend {
+            if self.lanes.all[lane].push((self.copy)(&record)) == Pushed::Attend {
                 attend = Pushed::Attend;
             }
         }

@@ -8,7 +8,7 @@ use crate::chain::{Errors, OpenContext, Passed, Place, Push, WindowCounters};
 use crate::control::JobControl;
 use crate::exchange::lane::{Inbox, Reader, ReaderState, Tally, Writer};
 use crate::exchange::{Circle, Gauge, Lanes, Partitioning, RoundRobin, Waiting, Wanting};
-use crate::guarded::guard;
+use crate::guarded::{guard, opaque};
 use crate::ids::{EdgeId, InletId, NodeId};
 use crate::metrics::{Activity, Counter};
 use crate::source::SourceContext;
@@ -190,6 +190,7 @@ pub struct BuildContext<'a> {
     pub(crate) replica: usize,
     pub(crate) parallelism: usize,
 }
+opaque!([] BuildContext<'_>);
 
 impl BuildContext<'_> {
     pub(crate) fn control(&self) -> Arc<JobControl> {
@@ -203,6 +204,7 @@ impl BuildContext<'_> {
             name: self.name(node),
             control: self.control(),
             passed: self.passed(node),
+            runtime: self.wiring.polling.runtime.clone(),
         }
     }
 
@@ -281,8 +283,8 @@ impl BuildContext<'_> {
 
     /// The context of the source at `node`, the head of its chain, which is built last.
     pub(crate) fn source_context(&mut self, node: NodeId) -> SourceContext {
-        let (replica, readers) = ((self.replica, self.parallelism), std::mem::take(&mut self.readers));
-        SourceContext::new(replica, self.control(), self.passed(node), readers)
+        let readers = std::mem::take(&mut self.readers);
+        SourceContext::new(self.open_context(node), readers)
     }
 
     /// The part of this replica's task in its loop, if it is in one, with what comes behind its head; see `circle.rs`.

@@ -4,6 +4,7 @@
 use super::function::FoldFunction;
 use crate::BoxError;
 use crate::chain::{CloseContext, Fault, OpenContext};
+use crate::guarded::opaque;
 use crate::time::Window;
 
 /// An aggregate of a window's records. Only the engine implements it.
@@ -51,6 +52,7 @@ pub struct Folded<A, F> {
     pub(crate) initial: A,
     pub(crate) function: F,
 }
+opaque!(Folded<A, F>);
 
 impl<K, T, A, F> Aggregate<K, T> for Folded<A, F>
 where
@@ -96,6 +98,7 @@ where
 pub struct Reduced<F> {
     pub(crate) function: F,
 }
+opaque!(Reduced<F>);
 
 impl<F> Reduced<F> {
     #[inline(always)]
@@ -147,7 +150,7 @@ where
 }
 
 /// Counts the records.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Counted;
 
 impl<K, T> Aggregate<K, T> for Counted {
@@ -182,6 +185,7 @@ impl<K, T> Aggregate<K, T> for Counted {
 pub struct Applied<F> {
     pub(crate) function: F,
 }
+opaque!(Applied<F>);
 
 impl<K, T, O, F> Aggregate<K, T> for Applied<F>
 where

@@ -11,6 +11,7 @@ use crate::BoxError;
 use crate::between::Watermark;
 use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
 use crate::clock::Clock;
+use crate::guarded::opaque;
 use crate::key::KeySelector;
 use crate::time::{Timed, Timestamp};
 
@@ -54,6 +55,7 @@ pub struct Clocked<W> {
     sent: Watermark,
     cut: Cut,
 }
+opaque!(Clocked<W>);
 
 impl<W> Clocked<W> {
     pub(crate) fn new(windows: W, cut: Cut) -> Self {

@@ -32,7 +32,7 @@ pub(crate) enum End {
 }
 
 /// What an operator of windows knows of the end of its job, and how many windows it has dropped then.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Cut {
     on_signal: OnSignal,
     control: Option<Arc<JobControl>>,

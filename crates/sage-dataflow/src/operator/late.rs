@@ -6,6 +6,7 @@ use super::cut::{AsPartial, Cut, End};
 use super::window::{OpenWindows, WindowedOf};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, Flags, OpenContext, Outlet, Signal, Stage};
+use crate::guarded::opaque;
 use crate::time::Timed;
 
 /// Where late records go. Only the engine implements it.
@@ -19,7 +20,7 @@ pub trait LateRecords<T>: Clone + Send + 'static {
 }
 
 /// Nowhere: they are counted.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Dropped;
 
 impl<T> LateRecords<T> for Dropped {
@@ -33,6 +34,7 @@ impl<T> LateRecords<T> for Dropped {
 /// To a function of the user's.
 #[derive(Clone)]
 pub struct HandedTo<F>(pub(crate) F);
+opaque!(HandedTo<F>);
 
 impl<T, F: FnMut(Timed<T>) + Clone + Send + 'static> LateRecords<T> for HandedTo<F> {
     type Side = Infallible;
@@ -44,7 +46,7 @@ impl<T, F: FnMut(Timed<T>) + Clone + Send + 'static> LateRecords<T> for HandedTo
 }
 
 /// To a stream of their own.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct SetApart;
 
 impl<T: Send + 'static> LateRecords<T> for SetApart {
@@ -64,6 +66,7 @@ pub struct Windows<W, L> {
     late: u64,
     cut: Cut,
 }
+opaque!(Windows<W, L>);
 
 impl<W, L> Windows<W, L> {
     pub(crate) fn new(open: W, to: L, cut: Cut) -> Self {

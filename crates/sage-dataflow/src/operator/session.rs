@@ -17,6 +17,7 @@ use super::grid::Lateness;
 use super::window::{OpenWindows, WindowedOf, result};
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, OpenContext};
+use crate::guarded::opaque;
 use crate::key::KeySelector;
 use crate::time::{Timed, Timestamp, Window, Windowed, whole_millis};
 
@@ -35,6 +36,7 @@ pub struct SessionWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> 
     /// Sessions that end then or before take no more records.
     expiry: i64,
 }
+opaque!([S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>] SessionWindows<S, T, A>);
 
 /// The sessions of a key, which do not overlap, by time. A slot without a key is free.
 struct KeySessions<K, T, V> {

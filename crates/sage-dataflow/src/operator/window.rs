@@ -20,6 +20,7 @@ use super::grid::{Grid, Lateness};
 use super::keyed::state_of;
 use crate::BoxError;
 use crate::chain::{CloseContext, Emit, Fault, OpenContext};
+use crate::guarded::opaque;
 use crate::key::KeySelector;
 use crate::time::{Timed, Timestamp, Window, Windowed};
 
@@ -85,6 +86,7 @@ pub struct AlignedWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> 
     expiry: i64,
     records: PhantomData<fn(T)>,
 }
+opaque!([S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>] AlignedWindows<S, T, A>);
 
 impl<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> AlignedWindows<S, T, A> {
     pub(crate) fn new(grid: Grid, lateness: Lateness, key: S, aggregate: A) -> Self {
@@ -304,6 +306,7 @@ pub struct CountWindows<S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>> {
     open: Table<S::Key, OpenCount<A::State>>,
     records: PhantomData<fn(T)>,
 }
+opaque!([S: KeySelector<Timed<T>>, T, A: Aggregate<S::Key, T>] CountWindows<S, T, A>);
 
 /// An open window by count.
 struct OpenCount<V> {

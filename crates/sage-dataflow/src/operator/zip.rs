@@ -8,6 +8,7 @@ use std::convert::Infallible;
 
 use super::connect::In2;
 use crate::chain::{Fault, Flags, Outlet, Signal, Stage, Stop};
+use crate::guarded::opaque;
 
 /// How many records one stream may be ahead of the other, unless the user says otherwise.
 pub(crate) const DEFAULT_AHEAD: usize = 100_000_000;
@@ -32,6 +33,7 @@ pub struct Zip<A, B> {
     right: Side<B>,
     pub(crate) max_ahead: usize,
 }
+opaque!(Zip<A, B>);
 
 /// What one stream is ahead.
 struct Side<T> {

@@ -1,9 +1,11 @@
 //! [`ServiceBuilder`]: what is said of a service before it is registered.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::HookTimeouts;
+use super::call_error::CallError;
 use super::entry::{CallsProbe, ServiceEntry};
 use super::handle::ServiceHandle;
 use super::histogram::Histogram;
@@ -28,6 +30,14 @@ impl From<&str> for Dependency {
     }
 }
 
+/// What can be called. Nothing implements it: it has the compiler say what a [`ServiceBuilder`] lacks.
+#[diagnostic::on_unimplemented(
+    message = "the service is declared, but not registered",
+    label = "this is still its builder, not a handle that can be called",
+    note = "end the declaration with `.build()`: `let service = env.register_service(..).build();`"
+)]
+pub trait IsBuilt {}
+
 /// A service to be registered: sets its dependencies and timeouts.
 #[must_use = "a service is registered by `build()`"]
 pub struct ServiceBuilder<S> {
@@ -37,6 +47,12 @@ pub struct ServiceBuilder<S> {
     timeouts: HookTimeouts,
     calls_probe: Option<CallsProbe>,
     instance: Box<dyn FnOnce(Arc<Cell<S>>) -> Box<dyn Instance>>,
+}
+
+impl<S> fmt::Debug for ServiceBuilder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceBuilder").field("name", &self.name).field("after", &self.after).finish_non_exhaustive()
+    }
 }
 
 impl<S: Send + Sync + 'static> ServiceBuilder<S> {
@@ -91,6 +107,22 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
     pub fn hooks_end_within(mut self, grace: Duration) -> Self {
         self.timeouts.grace = grace.min(FOREVER);
         self
+    }
+
+    #[doc(hidden)]
+    pub fn call<R>(&self, _call: impl FnOnce(&S) -> R) -> Result<R, CallError>
+    where
+        Self: IsBuilt,
+    {
+        unreachable!("no builder can be called")
+    }
+
+    #[doc(hidden)]
+    pub fn try_call<R, E>(&self, _call: impl FnOnce(&S) -> Result<R, E>) -> Result<R, CallError>
+    where
+        Self: IsBuilt,
+    {
+        unreachable!("no builder can be called")
     }
 
     /// Registers the service and returns its handle. A name used twice is an error when the environment is submitted.

@@ -1,5 +1,6 @@
 //! [`ServiceHandle`]: the typed, cloneable handle through which operators call a service's value directly.
 
+use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
@@ -273,6 +274,12 @@ fn alike(one: &str, other: &str) -> bool {
 pub struct ServiceRef<S> {
     inner: Arc<Shared<S>>,
     pass: Pass,
+}
+
+impl<S> fmt::Debug for ServiceRef<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceRef").field("name", &self.inner.entry.name).finish_non_exhaustive()
+    }
 }
 
 impl<S> Deref for ServiceRef<S> {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::Sink;
 use crate::BoxError;
 use crate::chain::{CloseContext, OpenContext};
+use crate::guarded::opaque;
 use crate::sync::lock;
 
 /// Calls a function with each record.
@@ -17,6 +18,7 @@ pub struct FnSink<F, T> {
     function: F,
     types: PhantomData<fn(T)>,
 }
+opaque!(FnSink<F, T>);
 
 impl<F, T> FnSink<F, T> {
     pub(crate) fn new(function: F) -> Self {
@@ -39,6 +41,7 @@ pub struct TryFnSink<F, T, E> {
     function: F,
     types: PhantomData<fn(T) -> E>,
 }
+opaque!(TryFnSink<F, T, E>);
 
 impl<F, T, E> TryFnSink<F, T, E> {
     pub(crate) fn new(function: F) -> Self {

@@ -1,7 +1,9 @@
 //! A sink as the last link of a chain.
 
 use super::Sink;
-use crate::chain::{Errors, Fault, FinishContext, OpenContext, Position, Push, Signal, Stop, TaskContext};
+use crate::chain::{
+    Errors, Fault, FinishContext, OpenContext, Position, Push, Signal, Stop, TaskContext, WaitCancelled,
+};
 use crate::control::Control;
 use crate::guarded::Guarded;
 use crate::ids::NodeId;
@@ -30,7 +32,7 @@ impl<K: Sink> SinkEnd<K> {
             return Ok(());
         }
         at.enter(self.node);
-        self.sink.flush().map_err(Fault::Error)
+        self.sink.flush().map_err(WaitCancelled::or_error)
     }
 
     fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
@@ -38,7 +40,7 @@ impl<K: Sink> SinkEnd<K> {
         self.errors.finish(at.record())?;
         self.flush(at)?;
         match FinishContext::new(&self.context.control) {
-            Ok(cx) => self.sink.finish(&cx).map_err(Fault::Error),
+            Ok(cx) => self.sink.finish(&cx).map_err(WaitCancelled::or_error),
             Err(_) if self.context.control.load() == Control::Cancel => Err(Stop::Cancelled.into()),
             // Drained by a signal: the records came through, but the job does not succeed.
             Err(_) => Ok(()),
@@ -59,6 +61,7 @@ impl<K: Sink> Push<K::In> for SinkEnd<K> {
         self.dirty = true;
         match self.sink.write(record) {
             Ok(()) => Ok(()),
+            Err(error) if error.is::<WaitCancelled>() => Err(Stop::Cancelled.into()),
             Err(error) => self.errors.judge(error, at.record()),
         }
     }

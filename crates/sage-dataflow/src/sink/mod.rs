@@ -4,10 +4,12 @@
 
 mod builtin;
 mod end;
+mod polled;
 
 pub(crate) use builtin::{CollectSink, FileLines, FnSink, TryFnSink};
 pub use builtin::{Collected, WriteError};
 pub(crate) use end::SinkEnd;
+pub(crate) use polled::PolledSink;
 
 use crate::BoxError;
 use crate::chain::{CloseContext, FinishContext, OpenContext};

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::Source;
+use crate::guarded::opaque;
 use crate::sync::lock;
 
 /// Makes the source of each replica.
@@ -15,6 +16,7 @@ pub trait SourceFactory: Send + 'static {
 
 /// A source that exists already and can be read once.
 pub struct OneShot<S>(pub(crate) Arc<Mutex<Option<S>>>);
+opaque!(OneShot<S>);
 
 impl<S: Source> SourceFactory for OneShot<S> {
     type Source = S;
@@ -25,6 +27,7 @@ impl<S: Source> SourceFactory for OneShot<S> {
 
 /// A function that makes a source per run, for one replica: two would read the same records.
 pub struct PerRun<F>(pub(crate) F);
+opaque!(PerRun<F>);
 
 impl<S: Source, F: Fn() -> S + Send + 'static> SourceFactory for PerRun<F> {
     type Source = S;
@@ -35,6 +38,7 @@ impl<S: Source, F: Fn() -> S + Send + 'static> SourceFactory for PerRun<F> {
 
 /// A function that makes a source per replica and run.
 pub struct PerReplica<F>(pub(crate) F);
+opaque!(PerReplica<F>);
 
 impl<S: Source, F: Fn(usize) -> S + Send + 'static> SourceFactory for PerReplica<F> {
     type Source = S;

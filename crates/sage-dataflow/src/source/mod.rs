@@ -1,8 +1,10 @@
 //! Sources of records: the [`Source`] trait and the built-in sources.
 
+mod channel;
 mod factory;
 mod files;
 mod iterators;
+mod polled;
 mod retry;
 
 use std::io;
@@ -11,19 +13,22 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+pub use channel::ChannelReceiver;
 pub(crate) use factory::SourceFactory;
 pub(crate) use factory::{OneShot, PerReplica, PerRun};
 pub(crate) use files::Lines;
 pub use files::{Line, ReadError};
 pub(crate) use iterators::{GeneratorSource, IterSource};
+pub(crate) use polled::{Pinned, PolledSource};
 pub(crate) use retry::RetriedSource;
 
 use crate::BoxError;
 use crate::bell::{Bell, Ready};
-use crate::chain::{CloseContext, Passed};
+use crate::chain::{CloseContext, OpenContext, Passed};
 use crate::clock::Clock;
 use crate::control::{Control, JobControl};
 use crate::exchange::lane::ReaderState;
+use crate::runtime::JobRuntime;
 use crate::time::Timestamp;
 
 /// A source's answer when the engine asks it for a record.
@@ -117,7 +122,11 @@ pub struct SourceContext {
     pub replica: usize,
     /// How many replicas there are.
     pub parallelism: usize,
+    /// The name of the source.
+    pub name: String,
     control: Arc<JobControl>,
+    /// Where the job polls futures.
+    runtime: Arc<JobRuntime>,
     passed: Arc<Passed>,
     /// When, in milliseconds of the job's clock, the chain behind the source has something to do; `i64::MAX` for never.
     due: AtomicI64,
@@ -130,15 +139,11 @@ pub struct SourceContext {
 }
 
 impl SourceContext {
-    /// That of this replica of so many, whose records go to `readers`.
-    pub(crate) fn new(
-        (replica, parallelism): (usize, usize),
-        control: Arc<JobControl>,
-        passed: Arc<Passed>,
-        readers: Vec<Arc<ReaderState>>,
-    ) -> Self {
+    /// That of a replica whose records go to `readers`.
+    pub(crate) fn new(cx: OpenContext, readers: Vec<Arc<ReaderState>>) -> Self {
+        let OpenContext { replica, parallelism, name, control, passed, runtime } = cx;
         let (due, gone) = (AtomicI64::new(i64::MAX), AtomicUsize::new(0));
-        Self { replica, parallelism, control, passed, due, readers, gone, bell: OnceLock::new() }
+        Self { replica, parallelism, name, control, runtime, passed, due, readers, gone, bell: OnceLock::new() }
     }
 
     pub(crate) fn control(&self) -> &JobControl {
@@ -180,6 +185,17 @@ impl SourceContext {
     /// The job's clock.
     pub fn clock(&self) -> &Clock {
         self.control.clock()
+    }
+
+    /// How long, within `limit`, the source may wait as things stand; `None` if there is something else to be done.
+    fn may_wait(&self, limit: Duration) -> Option<Duration> {
+        let due = Timestamp::from_millis(self.due.load(Ordering::Relaxed));
+        let (clock, due) = (self.clock(), (due < Timestamp::MAX).then_some(due));
+        if self.interrupted() || clock.is_due(due) {
+            return None;
+        }
+        let until_due = due.and_then(|due| clock.until(due));
+        Some(until_due.map_or(limit, |until_due| until_due.min(limit)))
     }
 
     /// Parks the calling thread while `pending` holds, for `limit` at most. Returns early when it is interrupted, or
@@ -237,14 +253,9 @@ impl SourceContext {
         };
         let begun = Instant::now();
         loop {
-            let due = Timestamp::from_millis(self.due.load(Ordering::Relaxed));
-            let (clock, due) = (self.clock(), (due < Timestamp::MAX).then_some(due));
             let left = limit.saturating_sub(begun.elapsed());
-            if self.interrupted() || clock.is_due(due) {
-                return Ok(false);
-            }
-            let until_due = due.and_then(|due| clock.until(due)).unwrap_or(left);
-            if bell.wait(descriptor, ready, left.min(until_due))? {
+            let Some(wait) = self.may_wait(left) else { return Ok(false) };
+            if bell.wait(descriptor, ready, wait)? {
                 return Ok(true);
             }
             if left.is_zero() {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::{Next, Source, SourceContext, SourceFactory};
 use crate::BoxError;
 use crate::chain::{CloseContext, Retry, WhileOpening};
+use crate::guarded::opaque;
 use crate::sync::FOREVER;
 
 /// Makes sources that are asked again.
@@ -12,6 +13,7 @@ pub struct RetriedSource<F> {
     pub(crate) factory: F,
     pub(crate) retry: Retry,
 }
+opaque!(RetriedSource<F>);
 
 impl<F: SourceFactory> SourceFactory for RetriedSource<F> {
     type Source = RetryingSource<F::Source>;
@@ -33,6 +35,7 @@ pub struct RetryingSource<S> {
     /// When it is to be asked again.
     again: Option<Instant>,
 }
+opaque!(RetryingSource<S>);
 
 impl<S: Source> RetryingSource<S> {
     /// Waits until it is to be asked again. Returns whether that is now: the wait may be cut off.

@@ -17,6 +17,7 @@ use crate::exchange::{ByKey, Partitioning, RoundRobin, Weigh};
 use crate::graph::wiring::BuildContext;
 use crate::graph::{EdgePlan, connect_weighed};
 use crate::graph::{Head, Mistake, SharedGraph};
+use crate::guarded::opaque;
 use crate::ids::{InletId, NodeId};
 use crate::key::KeySelector;
 use crate::operator::zip::DEFAULT_AHEAD;
@@ -69,6 +70,7 @@ use crate::time::Timestamp;
 pub struct ConnectedStreams<I> {
     inputs: I,
 }
+opaque!(ConnectedStreams<I>);
 
 /// The stream an operator of several inputs makes.
 type Connected<T, F> = Stream<Then<FromInlet<T>, F>>;
@@ -254,9 +256,13 @@ impl<T: Send + 'static> Joint<T> {
         Self { graph: graph.clone(), node, inlet, records: PhantomData }
     }
 
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Brings a stream to the inlet as input `INPUT`. To be called in the order of the inputs: the inbox numbers them
     /// by their edges.
-    fn input<const INPUT: usize, P, N>(
+    pub(super) fn input<const INPUT: usize, P, N>(
         &self,
         stream: Stream<P>,
         partitioning: Partitioning,

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use crate::chain::{Nowhere, Push, Stage};
 use crate::exchange::{ByKey, Lanes, Partitioning, RoundRobin};
 use crate::graph::wiring::BuildContext;
+use crate::guarded::opaque;
 use crate::ids::{EdgeId, NodeId};
 use crate::key::KeySelector;
 use crate::operator::{Dropped, OpenWindows, SetApart, Windows};
@@ -102,6 +103,7 @@ pub struct Keyed<O, S> {
     pub(super) operator: O,
     pub(super) key: S,
 }
+opaque!(Keyed<O, S>);
 
 impl<O: Stage<Side = Infallible> + Clone, S: KeySelector<O::In>> Factory for Keyed<O, S> {
     type Operator = O;
@@ -154,6 +156,7 @@ pub struct Apart<F> {
     pub(super) factory: F,
     pub(super) edge: EdgeId,
 }
+opaque!(Apart<F>);
 
 impl<W: OpenWindows, F: Factory<Operator = Windows<W, Dropped>>> Factory for Apart<F> {
     type Operator = Windows<W, SetApart>;

@@ -1,5 +1,6 @@
 //! Loops: streams that are fed back.
 
+use std::fmt;
 use std::marker::PhantomData;
 
 use super::pipe::{FromInlet, Pipe, Replicas};
@@ -23,11 +24,23 @@ pub struct Feedback<T> {
     records: PhantomData<fn(T)>,
 }
 
+impl<T> fmt::Debug for Feedback<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.graph.with(|graph| graph.node(self.node).name.clone());
+        f.debug_struct("Feedback").field("name", &name).finish_non_exhaustive()
+    }
+}
+
 impl<T: Send + 'static> Feedback<T> {
     pub(crate) fn new(graph: &SharedGraph, name: String) -> (DataStream<T>, Self) {
+        let (stream, feedback) = Self::of_kind(graph, "feedback");
+        graph.with(|graph| graph.rename(feedback.node, name));
+        (stream, feedback)
+    }
+
+    pub(super) fn of_kind(graph: &SharedGraph, kind: &'static str) -> (DataStream<T>, Self) {
         let (inlet, node) = graph.with(|graph| {
-            let node = graph.add_node("feedback", true);
-            graph.rename(node, name);
+            let node = graph.add_node(kind, true);
             let inlet = graph.add_inlet(1);
             graph.inlets[inlet.0].feeds = Some(Loop { node, limit: DEFAULT_LIMIT });
             (inlet, node)
@@ -48,6 +61,11 @@ impl<T: Send + 'static> Feedback<T> {
             graph.inlets[self.inlet.0].feeds = Some(Loop { node: self.node, limit: records });
         });
         self
+    }
+
+    /// The head of the loop, for an operator that feeds it by a way of its own.
+    pub(super) fn end(self) -> (InletId, NodeId) {
+        (self.inlet, self.node)
     }
 
     /// Feeds the records of `stream` back: they come out of the stream that

@@ -5,6 +5,7 @@ use super::connected::Joint;
 use super::factory::Cloned;
 use super::keyed::KeyedStream;
 use super::pipe::{ParallelStep, Pipe};
+use crate::guarded::opaque;
 use crate::key::KeySelector;
 use crate::operator::join::{DEFAULT_RECORDS, limit_problem};
 use crate::operator::{Full, In2, Inner, Join, Joining, Left};
@@ -17,6 +18,7 @@ pub struct JoinedStreams<P: Pipe, S, Q: Pipe, R> {
     pub(super) right: KeyedStream<Q, R>,
     pub(super) max_records: usize,
 }
+opaque!([P: Pipe, S, Q: Pipe, R] JoinedStreams<P, S, Q, R>);
 
 impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// Joins this stream, the left one, with another that is grouped by a key of the same type.

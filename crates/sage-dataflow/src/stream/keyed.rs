@@ -1,6 +1,7 @@
 //! Streams grouped by key.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::time::Duration;
 
 use super::factory::Keyed;
@@ -9,6 +10,7 @@ use super::{DataStream, Stream};
 use crate::chain::{NotKept, Stage};
 use crate::exchange::{ByKey, Partitioning};
 use crate::graph::Head;
+use crate::guarded::opaque;
 use crate::key::KeySelector;
 use crate::operator::{
     Distinct, Expiring, FlatMapWithState, FoldFunction, Folding, ForEver, Gather, GatherByKey, Keeps, KeyContext,
@@ -21,6 +23,12 @@ use crate::operator::{
 pub struct KeyedStream<P: Pipe, S> {
     pub(super) stream: Stream<P>,
     pub(super) key: S,
+}
+
+impl<P: Pipe, S> fmt::Debug for KeyedStream<P, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedStream").field("stream", &self.stream).finish_non_exhaustive()
+    }
 }
 
 /// The stream a keyed aggregation makes.
@@ -298,6 +306,7 @@ pub struct ExpiringStream<P: Pipe, S> {
     keyed: KeyedStream<P, S>,
     ttl: Duration,
 }
+opaque!([P: Pipe, S] ExpiringStream<P, S>);
 
 impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
     /// As [`KeyedStream::map_with_state`].

@@ -11,6 +11,7 @@ use crate::chain::{DeadLetter, Push};
 use crate::exchange::{Partitioning, RoundRobin};
 use crate::graph::Head;
 use crate::graph::wiring::BuildContext;
+use crate::guarded::opaque;
 use crate::ids::{EdgeId, NodeId};
 use crate::submit_error::SubmitError;
 use crate::task::{AsyncFunction, AsyncParts, AsyncTask, Fallible, MAX_IN_FLIGHT, Order, Policy, Since, Sure, Task};
@@ -24,6 +25,7 @@ pub struct MapAsync<I, F: AsyncFunction<I>> {
     letters: Option<EdgeId>,
     node: NodeId,
 }
+opaque!([I, F: AsyncFunction<I>] MapAsync<I, F>);
 
 impl<I: Send + 'static, F: AsyncFunction<I>> Pipe for MapAsync<I, F> {
     type Out = F::Out;

@@ -6,12 +6,15 @@
 //! inlet: a [`DataStream`].
 
 mod boundary;
+mod broadcast;
 mod connected;
 pub(crate) mod factory;
 mod failing;
 mod feedback;
+mod iterate;
 mod joined;
 mod keyed;
+mod lacking;
 mod map_async;
 pub(crate) mod pipe;
 mod sinks;
@@ -19,14 +22,17 @@ mod window_join;
 mod windowed;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
 
+pub use broadcast::BroadcastStream;
 pub use connected::ConnectedStreams;
 use factory::{Cloned, Factory, Made, Many, One};
 pub use feedback::Feedback;
 pub use joined::JoinedStreams;
 pub use keyed::{ExpiringStream, KeyedStream};
+pub use lacking::InEventTime;
 use pipe::{FromInlet, FromSource, MaybeExchanged, ParallelStep, Pipe, Step, Then};
 pub use sinks::SinkHandle;
 pub use window_join::{Aligned, WindowedJoin};
@@ -34,9 +40,9 @@ pub use windowed::{ByClock, EventWindows, WindowedStream, Windowing, WindowsOf};
 
 use crate::BoxError;
 use crate::chain::{NotKept, Operator, Stage};
-use crate::graph::{Head, Mistake, SharedGraph};
+use crate::graph::{Graph, Head, Mistake, SharedGraph};
 use crate::ids::NodeId;
-use crate::key::{Borrowed, Computed, Whole};
+use crate::key::{Borrowed, Computed, Key, Whole};
 use crate::operator::{
     Batch, Filter, FlatMap, FlatMapInto, FoldFunction, Gather, GatherAll, Inspect, Map, Output, Reducing, Take, TryMap,
     counting, folding,
@@ -75,6 +81,14 @@ pub struct Stream<P: Pipe> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub type DataStream<T> = Stream<FromInlet<T>>;
+
+impl<P: Pipe> fmt::Debug for Stream<P> {
+    /// With the names of the steps of its last chain.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |graph: &Graph| self.nodes.iter().map(|&node| graph.node(node).name.clone()).collect::<Vec<_>>();
+        f.debug_struct("Stream").field("steps", &self.graph.with(|graph| name(graph))).finish_non_exhaustive()
+    }
+}
 
 impl<F: SourceFactory> Stream<FromSource<F>> {
     pub(crate) fn source(graph: &SharedGraph, kind: &'static str, factory: F) -> Self {
@@ -271,9 +285,9 @@ impl<P: Pipe> Stream<P> {
     }
 
     /// Groups the records by key for the next operator. Equal keys go to the same replica.
-    pub fn key_by<K, F>(self, key: F) -> KeyedStream<P, Computed<F, K>>
+    pub fn key_by<K, F>(self, key: F) -> KeyedStream<P, Computed<F, K::Own>>
     where
-        K: Hash + Eq + Send + 'static,
+        K: Key,
         F: FnMut(&P::Out) -> K + Clone + Send + 'static,
     {
         KeyedStream { stream: self, key: Computed::new(key) }
@@ -295,7 +309,7 @@ impl<P: Pipe> Stream<P> {
     pub fn key_by_ref<Q, F>(self, key: F) -> KeyedStream<P, Borrowed<F, Q>>
     where
         Q: Hash + Eq + ToOwned + ?Sized + 'static,
-        Q::Owned: Hash + Eq + Send + 'static,
+        Q::Owned: Key,
         F: FnMut(&P::Out) -> &Q + Clone + Send + 'static,
     {
         KeyedStream { stream: self, key: Borrowed::new(key) }

@@ -10,6 +10,7 @@ use super::{DataStream, Stream};
 use crate::chain::{DeadLetter, Handling, Keeper, Link, NotKept, Push, Retry, Stage};
 use crate::exchange::Partitioning;
 use crate::graph::wiring::BuildContext;
+use crate::guarded::opaque;
 use crate::ids::{EdgeId, InletId, NodeId};
 use crate::source::{Source, SourceFactory};
 use crate::submit_error::SubmitError;
@@ -95,12 +96,14 @@ pub enum KeepTo {
     /// To send those that failed along this edge.
     Letters(EdgeId),
 }
+opaque!(KeepTo);
 
 /// A source at the head of a chain.
 pub struct FromSource<F> {
     pub(crate) factory: F,
     pub(crate) node: NodeId,
 }
+opaque!(FromSource<F>);
 
 impl<F: SourceFactory> Pipe for FromSource<F> {
     type Out = <F::Source as Source>::Item;
@@ -124,6 +127,7 @@ pub struct FromInlet<T> {
     replicas: Replicas,
     records: PhantomData<fn() -> T>,
 }
+opaque!(FromInlet<T>);
 
 /// Who may change the number of replicas that read an inlet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +171,7 @@ pub enum MaybeExchanged<P: Pipe> {
     /// The operator begins a chain.
     Exchanged(FromInlet<P::Out>),
 }
+opaque!([P: Pipe] MaybeExchanged<P>);
 
 impl<P: Pipe> Pipe for MaybeExchanged<P> {
     type Out = P::Out;
@@ -222,6 +227,7 @@ pub struct Kept<I> {
     retry: Option<Retry>,
     letters: Option<EdgeId>,
 }
+opaque!(Kept<I>);
 
 impl<I: Send + 'static> Keeping<I> for Kept<I> {
     type Handling = Keeper<I>;
@@ -248,6 +254,7 @@ pub struct Then<P, F, K = NotKept> {
     pub(crate) keeping: K,
     pub(crate) node: NodeId,
 }
+opaque!(Then<P, F, K>);
 
 impl<P, F, K> Pipe for Then<P, F, K>
 where

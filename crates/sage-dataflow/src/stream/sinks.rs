@@ -1,6 +1,6 @@
 //! Sinks on a stream, and their options.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -13,7 +13,7 @@ use crate::exchange::Partitioning;
 use crate::graph::wiring::BuildContext;
 use crate::graph::{Head, SharedGraph};
 use crate::ids::{ChainId, NodeId};
-use crate::sink::{CollectSink, Collected, FileLines, FnSink, Sink, SinkEnd, TryFnSink};
+use crate::sink::{CollectSink, Collected, FileLines, FnSink, PolledSink, Sink, SinkEnd, TryFnSink};
 use crate::sync::lock;
 
 /// A sink that was added to a stream: sets its name, its error policy and its parallelism.
@@ -54,6 +54,38 @@ impl<P: Pipe> Stream<P> {
         F: Fn(usize) -> K + Send + 'static,
     {
         self.sink_as("sink", factory)
+    }
+
+    /// Ends the stream in an async sink, such as the sending half of a connection or of a channel. Runs in one replica: a
+    /// parallel stream is gathered first.
+    ///
+    /// The sink is polled on its task's own thread, inside the job's async runtime. It is given the next record when it
+    /// says that it is ready, is flushed when no record is waiting, and is closed when its input has ended well, as
+    /// [`Sink::finish`](crate::Sink::finish) says. A cancel ends a wait for it at once; it is dropped before the job is
+    /// over. It can be used once: in a second run, the job fails.
+    ///
+    /// To call an async function with each record, several at a time, use
+    /// [`try_map_async`](Self::try_map_async), which has timeouts and retries, and then `sink(|_| {})`.
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    ///
+    /// let (sender, receiver) = futures::channel::mpsc::channel(8);
+    /// let env = sage::Environment::local("forward");
+    /// env.from_iter(1..=3).map(|n| n * n).forward(sender);
+    /// env.run()?;
+    /// drop(env);
+    /// let got: Vec<i32> = futures::executor::block_on(receiver.collect());
+    /// assert_eq!(got, [1, 4, 9]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn forward<K>(self, sink: K) -> SinkHandle<(), ()>
+    where
+        K: futures_sink::Sink<P::Out, Error: Into<BoxError>> + Send + 'static,
+    {
+        let unused = Arc::new(Mutex::new(Some(sink)));
+        let sink = self.gathered().sink_as("forward", move |_replica| PolledSink::new(unused.clone()));
+        SinkHandle::name_only(sink.graph, sink.node, sink.chain)
     }
 
     /// Ends the stream: gathers the records in memory, for [`Collected::take`] after the run.
@@ -100,6 +132,13 @@ fn sink_end<K: Sink>(factory: &Mutex<impl Fn(usize) -> K>, node: NodeId, cx: &mu
     cx.building(node);
     let sink = lock(factory)(cx.replica);
     SinkEnd::new(sink, node, cx.open_context(node), cx.errors(node))
+}
+
+impl<P, F> fmt::Debug for SinkHandle<P, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.graph.with(|graph| graph.node(self.node).name.clone());
+        f.debug_struct("SinkHandle").field("name", &name).finish_non_exhaustive()
+    }
 }
 
 impl SinkHandle<(), ()> {

@@ -7,6 +7,7 @@ use super::factory::Cloned;
 use super::joined::JoinedStreams;
 use super::pipe::{ParallelStep, Pipe};
 use super::{KeyedStream, Stream};
+use crate::guarded::opaque;
 use crate::key::KeySelector;
 use crate::operator::grid::Grid;
 use crate::operator::join::limit_problem;
@@ -54,6 +55,7 @@ pub struct WindowedJoin<P: Pipe, S, Q: Pipe, R, W> {
     max_records: usize,
     on_signal: OnSignal,
 }
+opaque!([P: Pipe, S, Q: Pipe, R, W] WindowedJoin<P, S, Q, R, W>);
 
 /// What a join in windows gives.
 type Paired<K, V> = Timed<Windowed<K, V>>;

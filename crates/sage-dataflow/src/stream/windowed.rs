@@ -4,9 +4,11 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use super::keyed::Aggregated;
+use super::lacking::InEventTime;
 use super::pipe::{ParallelStep, Pipe};
 use super::{KeyedStream, Stream};
 use crate::chain::Stage;
+use crate::guarded::opaque;
 use crate::key::KeySelector;
 use crate::operator::grid::{Grid, Lateness};
 use crate::operator::{
@@ -256,21 +258,17 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     pub fn window_by_clock<W>(self, windows: W) -> WindowedStream<P, S, ByClock<W>, Dropped> {
         WindowedStream::new(self, ByClock(windows))
     }
-}
 
-impl<P, T, S> KeyedStream<P, S>
-where
-    P: Pipe<Out = Timed<T>>,
-    T: Send + 'static,
-    S: KeySelector<Timed<T>>,
-{
     /// Cuts the records of each key into windows of event time, for the next aggregation.
     ///
     /// A window fires when the watermark reaches its end. Windows fire in the order of their ends, keys within a window
     /// in no order. At the end of input all windows fire, and at that of a drain, but for one by a signal: see
     /// [`on_signal`](WindowedStream::on_signal). The memory of a key's window is freed when it fires.
-    pub fn window<W>(self, windows: W) -> WindowedStream<P, S, W, Dropped> {
-        WindowedStream::new(self, windows)
+    pub fn window<W>(self, windows: W) -> WindowedStream<P, S, W::Same, Dropped>
+    where
+        W: InEventTime<P::Out>,
+    {
+        WindowedStream::new(self, windows.same())
     }
 }
 
@@ -286,6 +284,7 @@ pub struct WindowedStream<P: Pipe, S, W, L> {
     late: L,
     on_signal: OnSignal,
 }
+opaque!([P: Pipe, S, W, L] WindowedStream<P, S, W, L>);
 
 impl<P: Pipe, S, W> WindowedStream<P, S, W, Dropped> {
     fn new(keyed: KeyedStream<P, S>, windows: W) -> Self {

@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 pub use census::Census;
 
 use crate::chain::{CloseContext, FinishContext};
+use crate::guarded::opaque;
 use crate::sync::lock;
 use crate::{BoxError, Clock, Collected, Environment, Next, RunError, Sink, Source, SourceContext, Timestamp};
 
@@ -93,6 +94,7 @@ pub fn source<T: Send + 'static>() -> (Feed<T>, TestSource<T>) {
 
 /// Feeds a [`TestSource`]. Cloneable. Only [`settle`](Self::settle) blocks. Dropping it does not end the source.
 pub struct Feed<T>(Arc<Requests<T>>);
+opaque!(Feed<T>);
 
 impl<T> Clone for Feed<T> {
     fn clone(&self) -> Self {
@@ -141,6 +143,7 @@ impl<T> Feed<T> {
 /// A source that gives the records that its [`Feed`] sends. While it waits, a drain or a cancel ends it, and so does it
 /// when no reader wants more records.
 pub struct TestSource<T>(Arc<Requests<T>>, bool);
+opaque!(TestSource<T>);
 
 impl<T> Clone for TestSource<T> {
     fn clone(&self) -> Self {
@@ -203,6 +206,7 @@ pub fn sink<T: Send + 'static>() -> (Received<T>, TestSink<T>) {
 
 /// The records that a [`TestSink`] got, over all its replicas. Cloneable.
 pub struct Received<T>(Arc<Got<T>>);
+opaque!(Received<T>);
 
 impl<T> Clone for Received<T> {
     fn clone(&self) -> Self {
@@ -242,6 +246,7 @@ impl<T: Clone> Received<T> {
 
 /// A sink that keeps its records for its [`Received`].
 pub struct TestSink<T>(Arc<Got<T>>);
+opaque!(TestSink<T>);
 
 impl<T> Clone for TestSink<T> {
     fn clone(&self) -> Self {

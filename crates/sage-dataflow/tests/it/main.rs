@@ -6,6 +6,7 @@ mod asynchronous;
 mod contract;
 mod layout;
 mod leaks;
+mod mistakes;
 mod models;
 mod parity;
 mod pipelines;

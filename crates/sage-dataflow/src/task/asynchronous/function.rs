@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::BoxError;
 use crate::chain::{CloseContext, OpenContext, Retry};
+use crate::guarded::opaque;
 use crate::operator::clone_by_function;
 
 /// The order in which the results of [`map_async`](crate::Stream::map_async) leave.
@@ -92,6 +93,7 @@ pub struct Sure<F, I> {
     types: PhantomData<fn(I)>,
 }
 clone_by_function!(Sure<I>);
+opaque!(Sure<F, I>);
 
 impl<I, F, U> AsyncFunction<I> for Sure<F, I>
 where
@@ -120,6 +122,7 @@ pub struct Fallible<F, I, O, E> {
     types: PhantomData<fn(I) -> (O, E)>,
 }
 clone_by_function!(Fallible<I, O, E>);
+opaque!(Fallible<F, I, O, E>);
 
 impl<I, F, U, O, E> AsyncFunction<I> for Fallible<F, I, O, E>
 where

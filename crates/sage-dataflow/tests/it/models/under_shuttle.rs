@@ -120,7 +120,7 @@ mod clock {
     #[derive(Debug)]
     pub(crate) struct Clock;
 
-    pub(crate) trait Rouse {
+    pub(crate) trait Rouse: std::fmt::Debug + Send + Sync {
         fn rouse(&self);
     }
 }
