@@ -77,8 +77,8 @@ pub use graph::{Explain, GraphChain, GraphEdge, GraphOperator, GraphService, Gra
 pub use ids::NodeId;
 pub use job::{
     Cause, CauseKind, Changes, Cleanliness, Deadlines, FunctionReport, JobError, JobHandle, JobMetrics, JobReport,
-    JobState, JobView, Leftover, OperatorReport, Origin, Outcome, PhaseTimes, PreparedJob, RunError, SignalPolicy,
-    SignalWatch, StateChange, TaskMetrics, TaskState, Transition, WorkerReport,
+    JobState, JobView, Leftover, OperatorReport, Origin, Outcome, PhaseTimes, PreparedJob, QueueMetrics, RunError,
+    SignalPolicy, SignalWatch, StateChange, TaskMetrics, TaskState, Transition, WorkerReport,
 };
 pub use key::{Key, KeySelector};
 pub use metrics::{BlockedBy, Doing};
@@ -87,8 +87,8 @@ pub use operator::{
     ProcessFunction, Round, Timer, ZipError,
 };
 pub use service::{
-    AsyncService, CallError, Dependency, Hook, HookContext, HookEnded, Service, ServiceBuilder, ServiceHandle,
-    ServiceRef, ServiceReport, ServiceState,
+    AsyncService, CallError, Called, Dependency, Hook, HookContext, HookEnded, OngoingCall, Service, ServiceBuilder,
+    ServiceHandle, ServiceRef, ServiceReport, ServiceState,
 };
 pub use sink::{Collected, Sink, WriteError};
 pub use source::{ChannelReceiver, Line, Next, ReadError, Source, SourceContext};

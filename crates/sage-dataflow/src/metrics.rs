@@ -45,6 +45,24 @@ pub(crate) struct Activity {
     begun: Instant,
     /// The nanoseconds from `begun` until it began to do this, times 8, and which it is.
     now: AtomicU64,
+    /// The nanoseconds from `begun` until it was started, and how many of those since it has waited, in waits that are
+    /// over: for records, and for room.
+    started: AtomicU64,
+    idle: AtomicU64,
+    blocked: AtomicU64,
+}
+
+/// What a task is doing.
+pub(crate) struct Look {
+    pub(crate) doing: Doing,
+    /// For how long.
+    pub(crate) since: Duration,
+    /// The bound that holds it up.
+    pub(crate) bound: Option<BlockedBy>,
+    /// What it has done since it was started.
+    pub(crate) busy: Duration,
+    pub(crate) blocked: Duration,
+    pub(crate) idle: Duration,
 }
 
 const BUSY: u64 = 1;
@@ -55,13 +73,30 @@ const BLOCKED: u64 = 4;
 
 impl Default for Activity {
     fn default() -> Self {
-        Self { begun: Instant::now(), now: AtomicU64::new(0) }
+        let zero = || AtomicU64::new(0);
+        Self { begun: Instant::now(), now: zero(), started: zero(), idle: zero(), blocked: zero() }
     }
 }
 
 impl Activity {
+    /// Its task is started.
+    pub(crate) fn starts(&self, at: Instant) {
+        self.started.store(self.nanos(at), Ordering::Relaxed);
+        self.busy(at);
+    }
+
     pub(crate) fn busy(&self, since: Instant) {
         self.set(BUSY, since);
+    }
+
+    /// It was idle for so long. Only its task's thread calls this, and the next.
+    pub(crate) fn was_idle(&self, time: Duration) {
+        add(&self.idle, time);
+    }
+
+    /// It waited for room for so long.
+    pub(crate) fn was_blocked(&self, time: Duration) {
+        add(&self.blocked, time);
     }
 
     pub(crate) fn idle(&self, since: Instant) {
@@ -77,13 +112,18 @@ impl Activity {
     }
 
     fn set(&self, doing: u64, since: Instant) {
-        let since = since.saturating_duration_since(self.begun).as_nanos() as u64;
-        self.now.store(since << 3 | doing, Ordering::Relaxed);
+        self.now.store(self.nanos(since) << 3 | doing, Ordering::Relaxed);
     }
 
-    /// What it is doing, for how long, and the bound that holds it up.
-    pub(crate) fn look(&self) -> (Doing, Duration, Option<BlockedBy>) {
+    fn nanos(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.begun).as_nanos() as u64
+    }
+
+    /// What it is doing, and has done so far.
+    pub(crate) fn look(&self) -> Look {
         let now = self.now.load(Ordering::Relaxed);
+        let read = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed));
+        let (mut idle, mut blocked) = (read(&self.idle), read(&self.blocked));
         let (doing, bound) = match now & 7 {
             0 => (Doing::NotStarted, None),
             BUSY => (Doing::Busy, None),
@@ -92,8 +132,25 @@ impl Activity {
             BLOCKED => (Doing::Blocked, Some(BlockedBy::Blocks)),
             bound => (Doing::Blocked, Some(if bound == BLOCKED + 1 { BlockedBy::Pace } else { BlockedBy::Bytes })),
         };
-        (doing, self.begun.elapsed().saturating_sub(Duration::from_nanos(now >> 3)), bound)
+        let (at, from) = (self.begun.elapsed(), Duration::from_nanos(now >> 3));
+        let since = at.saturating_sub(from);
+        match doing {
+            Doing::Idle => idle += since,
+            Doing::Blocked => blocked += since,
+            _ => {}
+        }
+        let total = match doing {
+            Doing::NotStarted => Duration::ZERO,
+            Doing::Ended => from.saturating_sub(read(&self.started)),
+            _ => at.saturating_sub(read(&self.started)),
+        };
+        Look { doing, since, bound, busy: total.saturating_sub(idle + blocked), blocked, idle }
     }
+}
+
+/// Adds to what one thread alone adds to.
+fn add(sum: &AtomicU64, time: Duration) {
+    sum.store(sum.load(Ordering::Relaxed) + time.as_nanos() as u64, Ordering::Relaxed);
 }
 
 /// Which limit on the records between two tasks made a task wait.

@@ -13,7 +13,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use sage::{CallError, ServiceHandle, ServiceState};
 
 use crate::error::ServiceError;
-use crate::service::{PythonService, refused};
+use crate::service::{Handle, PythonService, refused};
 use crate::thread::{self, attach, lock};
 use crate::workers::{Begun, MOST_THREADS, Work, Workers, entering, is_worker, leaving, spin_until};
 
@@ -299,7 +299,13 @@ pub(crate) fn begin(
                 NextTime(false).await;
                 attach(|py| {
                     let answer = match entered.state() {
-                        ServiceState::Ready => request.call(py, &instance),
+                        ServiceState::Ready => {
+                            let answer = request.call(py, &instance);
+                            if answer.is_err() {
+                                entered.note_error();
+                            }
+                            answer.and_then(|result| Handle::given(&entered, result.into_bound(py)))
+                        }
                         state => Err(ServiceError::new_err(format!(
                             "service `{}` is not serving: it is {state}",
                             entered.name()

@@ -114,7 +114,7 @@ fn call_now<'py>(py: Python<'py>, caller: &Caller, stack: &Stack<'py>) -> Option
         let positional = rest.len() | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET;
         Stack::new(py, all.as_mut_ptr().add(1), positional, names)
     };
-    handle.get().call_now(|service| stack.call(service, method.as_ref().unwrap_or_else(|| service.usual(py))))
+    handle.get().call_now(py, |service| stack.call(service, method.as_ref().unwrap_or_else(|| service.usual(py))))
 }
 
 /// So many arguments need no memory of their own.

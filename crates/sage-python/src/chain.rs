@@ -7,6 +7,7 @@
 //! where it ended.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use pyo3::ffi;
@@ -81,10 +82,12 @@ pub(crate) struct Chain {
     pub(crate) ended: Option<usize>,
     manner: Manner,
     pace: Pace,
+    /// How many records it has worked on, for those outside.
+    worked: Arc<AtomicU64>,
 }
 
 impl Chain {
-    pub(crate) fn new(make: Object, manner: Manner) -> Self {
+    pub(crate) fn new(make: Object, manner: Manner, worked: Arc<AtomicU64>) -> Self {
         Self {
             make,
             adapter: None,
@@ -95,6 +98,7 @@ impl Chain {
             ended: None,
             manner,
             pace: Pace::new(manner.most),
+            worked,
         }
     }
 
@@ -232,6 +236,7 @@ impl Chain {
         let is_input = number == 0 && level.is_none() && self.ended.unwrap_or_default() == 0;
         if is_input {
             self.before += given as u64;
+            self.worked.store(self.before, Ordering::Relaxed);
             self.pace.took(given, begun.elapsed());
         }
         let ran = ran.and_then(|carried| self.ran(py, (number, level), &records, carried, &out, made));

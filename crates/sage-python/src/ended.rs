@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
-use sage::{AsyncError, CauseKind, JobError, JobReport, RunError};
+use sage::{AsyncError, Cause, CauseKind, JobError, JobReport, RunError};
 
 use crate::error::Raised;
 use crate::history::History;
@@ -64,7 +64,8 @@ impl Ended {
 
 /// Adds to the words of an error what they do not say of the report's causes.
 fn add_causes(words: &mut String, report: &JobReport) {
-    let untold = report.first_cause.iter().filter(|cause| !words.contains(&cause.message));
+    let is_untold = |cause: &&Cause| cause.kind != CauseKind::Stopped && !words.contains(&cause.message);
+    let untold = report.first_cause.iter().filter(is_untold);
     let untold: Vec<_> = untold.map(|cause| format!(": {}", cause.message)).collect();
     words.extend(untold);
     // What is stuck, and where.

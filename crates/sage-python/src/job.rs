@@ -25,6 +25,7 @@ use crate::ended::Ended;
 use crate::heed;
 use crate::history::{self, History, Told};
 use crate::kafka::Offsets;
+use crate::metrics::Metrics;
 use crate::rows::Rows;
 use crate::thread::{self, Scope, attach, lock};
 use crate::workers::Workers;
@@ -351,14 +352,15 @@ impl Job {
         Ok(history.map_or_else(Vec::new, History::told))
     }
 
-    /// How many records each sink has taken so far; empty once the job was waited for.
-    fn taken(&self) -> PyResult<Vec<(String, u64)>> {
-        Ok(self.live()?.map_or_else(Vec::new, |live| self.rows.taken(live.handle.metrics())))
+    /// What it has done so far and is doing, as JSON: see `Metrics`. ``None`` once the job was waited for.
+    fn metrics_json(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        let Some(live) = self.live()? else { return Ok(None) };
+        Ok(py.detach(|| serde_json::to_string(&Metrics::of(&self.rows, &live.handle)).ok()))
     }
 
     /// How many records have been read and are not finished; none once the job was waited for.
     fn unfinished(&self) -> PyResult<u64> {
-        Ok(self.live()?.map_or(0, |live| live.handle.unfinished()))
+        Ok(self.live()?.map_or(0, |live| Metrics::of(&self.rows, &live.handle).unfinished()))
     }
 
     /// When it was over, in seconds since 1970, once the job was waited for.

@@ -33,7 +33,9 @@ mod kafka;
 #[cfg(not(feature = "kafka"))]
 #[path = "no_kafka.rs"]
 mod kafka;
+
 mod method;
+mod metrics;
 mod native;
 mod object;
 mod plan;

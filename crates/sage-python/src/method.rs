@@ -105,7 +105,7 @@ impl Called for Method {
         let current = Binding::current(self.binding.bind(py));
         if let Some(handle) = &current
             && self.timeout.is_none()
-            && let Some(result) = handle.get().call_now(|service| stack.call(service, self.name.bind(py)))
+            && let Some(result) = handle.get().call_now(py, |service| stack.call(service, self.name.bind(py)))
         {
             return result;
         }

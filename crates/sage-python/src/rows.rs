@@ -6,10 +6,9 @@ use std::collections::{HashMap, HashSet};
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use sage::{
-    CauseKind, Environment, FunctionReport, JobMetrics, JobReport, OperatorReport, Origin, Outcome, WorkerReport,
-};
+use sage::{CauseKind, Environment, FunctionReport, JobReport, OperatorReport, Origin, Outcome, WorkerReport};
 
+use crate::metrics::Worked;
 use crate::spec::Seconds;
 use crate::steps::Step;
 
@@ -31,7 +30,7 @@ pub(crate) struct Told {
 /// How the operators of the engine are told of.
 #[derive(Default)]
 pub(crate) struct Rows {
-    steps: Vec<(String, Told)>,
+    steps: Vec<(String, Told, Worked)>,
     /// The step that an operator belongs to, by its name.
     of: HashMap<String, usize>,
     /// How many operators were declared.
@@ -88,14 +87,14 @@ impl Rows {
         for name in new {
             self.of.entry(name).or_insert(self.steps.len());
         }
-        self.steps.push((step.name, step.told));
+        self.steps.push((step.name, step.told, step.worked));
     }
 
     /// The step of an operator, and whether records of the row come to it before or behind that of the row's own step,
     /// which is equal; `None` aside.
     fn place(&self, operator: &str) -> Option<(usize, Option<Ordering>)> {
         let number = *self.of.get(operator)?;
-        let (name, told) = &self.steps[number];
+        let (name, told, _) = &self.steps[number];
         let place = if operator == name {
             Some(number.cmp(&told.row)).filter(|_| !told.is_aside)
         } else {
@@ -104,13 +103,22 @@ impl Rows {
         Some((number, place))
     }
 
-    /// How many records each sink has taken so far.
-    pub(crate) fn taken(&self, metrics: JobMetrics) -> Vec<(String, u64)> {
-        let sink = |operator: OperatorReport| match self.place(&operator.name)? {
-            (number, Some(Ordering::Equal)) => Some((self.steps[number].1.sink.clone()?, operator.records_in)),
-            _ => None,
-        };
-        metrics.operators.into_iter().filter_map(sink).collect()
+    /// The program's step that an operator belongs to; the operator itself, where it belongs to none.
+    pub(crate) fn step_of(&self, operator: &str) -> String {
+        let number = self.of.get(operator).map(|number| self.steps[*number].1.row);
+        number.map_or_else(|| operator.to_owned(), |number| self.steps[number].0.clone())
+    }
+
+    /// What the functions of an operator have worked on.
+    pub(crate) fn worked(&self, operator: &str) -> Option<&Worked> {
+        let (name, _, worked) = &self.steps[*self.of.get(operator)?];
+        (name == operator).then_some(worked)
+    }
+
+    /// Whether the functions of an operator give one record for each.
+    pub(crate) fn is_one_to_one(&self, operator: &str) -> bool {
+        let told = self.of.get(operator).map(|number| &self.steps[*number].1);
+        told.is_some_and(|told| told.functions.iter().all(|(_, is_one_to_one)| *is_one_to_one))
     }
 
     /// The results that were no records, and what the report is to say of them.
@@ -138,25 +146,7 @@ impl Rows {
         let workers = self.workers.as_ref().map(|workers| workers.extract::<Vec<Worker>>(py));
         report.workers = workers.and_then(Result::ok).unwrap_or_default().into_iter().map(Worker::report).collect();
         report.workers.sort_by(|one, other| (&one.operator, one.replica).cmp(&(&other.operator, other.replica)));
-        let (mut rows, mut parts, mut row_of) = (Vec::new(), Vec::new(), HashMap::new());
-        for operator in std::mem::take(&mut report.operators) {
-            let Some((number, place)) = self.place(&operator.name) else { continue };
-            let told = &self.steps[number].1;
-            if place == Some(Ordering::Equal) {
-                row_of.insert(number, rows.len());
-                rows.push(told.row_of(operator, &nones, &restarts, is_whole));
-            } else {
-                // Behind a sink nothing comes out.
-                let ends = place == Some(Ordering::Greater) && self.steps[told.row].1.sink.is_some();
-                parts.push((told.row, place.filter(|_| !ends), operator));
-            }
-        }
-        let mut timed: HashSet<usize> = rows.iter().map(|row| row.chain).collect();
-        for (number, place, part) in parts {
-            let Some(row) = row_of.get(&number) else { continue };
-            fold(&mut rows[*row], place, part, &mut timed);
-        }
-        report.operators = rows;
+        report.operators = self.rows(std::mem::take(&mut report.operators), &nones, &restarts, is_whole);
         for cause in report.first_cause.iter_mut().chain(&mut report.attached) {
             if let Origin::Operator { name, .. } | Origin::Task { name, .. } = &mut cause.origin
                 && let Some(number) = self.of.get(name)
@@ -171,6 +161,40 @@ impl Rows {
             self.retell(&mut left.what);
             self.retell(&mut left.why);
         }
+    }
+
+    /// The rows of a job that runs.
+    pub(crate) fn live(&self, operators: Vec<OperatorReport>) -> Vec<OperatorReport> {
+        self.rows(operators, &Nones::default(), &Restarts::default(), false)
+    }
+
+    /// The figures of operators, by rows.
+    fn rows(
+        &self,
+        operators: Vec<OperatorReport>,
+        nones: &Nones,
+        restarts: &Restarts,
+        is_whole: bool,
+    ) -> Vec<OperatorReport> {
+        let (mut rows, mut parts, mut row_of) = (Vec::new(), Vec::new(), HashMap::new());
+        for operator in operators {
+            let Some((number, place)) = self.place(&operator.name) else { continue };
+            let told = &self.steps[number].1;
+            if place == Some(Ordering::Equal) {
+                row_of.insert(number, rows.len());
+                rows.push(told.row_of(operator, nones, restarts, is_whole));
+            } else {
+                // Behind a sink nothing comes out.
+                let ends = place == Some(Ordering::Greater) && self.steps[told.row].1.sink.is_some();
+                parts.push((told.row, place.filter(|_| !ends), operator));
+            }
+        }
+        let mut timed: HashSet<usize> = rows.iter().map(|row| row.chain).collect();
+        for (number, place, part) in parts {
+            let Some(row) = row_of.get(&number) else { continue };
+            fold(&mut rows[*row], place, part, &mut timed);
+        }
+        rows
     }
 
     /// Has the engine's words on what is left speak of steps, where they are of operators.

@@ -1,20 +1,21 @@
 //! Services that are Python objects, and the handles their users call them by.
 
-use std::sync::Arc;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyAttributeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use sage::{BoxError, CallError, HookContext, Service, ServiceHandle};
+use pyo3::{ffi, intern};
+use sage::{BoxError, CallError, Called, HookContext, OngoingCall, Service, ServiceHandle};
 
 use crate::async_call::{self, Call, Request};
 use crate::error::{Raised, ServiceError, attempt};
 use crate::future::{self, ServiceFuture, check_timeout};
-use crate::thread::{attach, call};
+use crate::thread::{attach, call, lock};
 use crate::workers::Workers;
 
 /// A service in Python.
@@ -113,6 +114,80 @@ impl Service for PythonService {
     }
 }
 
+/// Whether an object is what an `async def` returns.
+#[inline]
+fn is_coroutine(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: if it is one, it is alive, and so has a type.
+    !object.is_null() && unsafe { ffi::Py_TYPE(object) == &raw mut ffi::PyCoro_Type }
+}
+
+/// What a call came to that has returned this object, or null where it raised.
+#[inline]
+fn judged(result: *mut ffi::PyObject) -> Called {
+    match result {
+        null if null.is_null() => Called::Failed,
+        object if is_coroutine(object) => Called::GoesOn,
+        _ => Called::Returned,
+    }
+}
+
+/// A coroutine of a service's: see `counted` in `python/sage/_awaiting.py`, which awaits it.
+#[pyclass(frozen, module = "sage._sage")]
+pub(crate) struct Awaited {
+    handle: Arc<ServiceHandle<PythonService>>,
+    coroutine: Py<PyAny>,
+    ongoing: Mutex<Option<OngoingCall>>,
+    has_begun: AtomicBool,
+}
+
+impl Awaited {
+    /// A coroutine for the caller, which awaits this one.
+    fn of<'py>(coroutine: Bound<'py, PyAny>, handle: Arc<ServiceHandle<PythonService>>) -> PyResult<Bound<'py, PyAny>> {
+        static COUNTED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let py = coroutine.py();
+        let names = [intern!(py, "__name__"), intern!(py, "__qualname__")];
+        let told = names.map(|name| coroutine.getattr(name));
+        let (ongoing, has_begun) = (Mutex::new(None), AtomicBool::new(false));
+        let awaited = Self { handle, coroutine: coroutine.unbind(), ongoing, has_begun };
+        let counted = COUNTED.import(py, "sage._awaiting", "counted")?.call1((awaited,))?;
+        for (name, value) in names.into_iter().zip(told) {
+            counted.setattr(name, value?)?;
+        }
+        Ok(counted)
+    }
+}
+
+#[pymethods]
+impl Awaited {
+    /// The coroutine, which is awaited from here on.
+    fn begin(&self, py: Python<'_>) -> Py<PyAny> {
+        self.has_begun.store(true, Ordering::Relaxed);
+        *lock(&self.ongoing) = Some(self.handle.ongoing());
+        self.coroutine.clone_ref(py)
+    }
+
+    /// It is over.
+    fn end(&self, has_failed: bool) {
+        drop(lock(&self.ongoing).take());
+        if has_failed {
+            self.handle.note_error();
+        }
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if !*self.has_begun.get_mut() {
+            // Nobody has awaited the one that the caller has, which says so itself.
+            attach(|py| {
+                self.coroutine
+                    .call_method0(py, intern!(py, "close"))
+                    .map_or_else(|error| error.write_unraisable(py, None), drop)
+            });
+        }
+    }
+}
+
 /// What is raised for a call that a service does not take.
 pub(crate) fn refused(error: &CallError) -> PyErr {
     ServiceError::new_err(error.to_string())
@@ -140,13 +215,42 @@ impl Handle {
         Self { handle: Arc::new(handle), name, number, serves: AtomicBool::new(false), workers }
     }
 
-    /// Goes through the gate and calls, unless that may have to wait.
+    /// Goes through the gate and calls, unless that may have to wait. What the call gives, and this, is a reference of
+    /// its own, or null where an exception is set.
     #[inline]
-    pub(crate) fn call_now<R>(&self, call: impl FnOnce(&PythonService) -> R) -> Option<PyResult<R>> {
+    pub(crate) fn call_now(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&PythonService) -> *mut ffi::PyObject,
+    ) -> Option<PyResult<*mut ffi::PyObject>> {
         if !self.serves.load(Ordering::Relaxed) {
             return None;
         }
-        Some(self.handle.call(call).map_err(|error| refused(&error)))
+        match self.handle.call_judged(call, |result| judged(*result)) {
+            // SAFETY: it is a reference of its own, which is handed over.
+            Ok(result) if is_coroutine(result) => Some(unsafe { self.going_on(py, result) }),
+            Ok(result) => Some(Ok(result)),
+            Err(error) => Some(Err(refused(&error))),
+        }
+    }
+
+    /// A coroutine that a method has returned, as one that tells the engine how long it was awaited.
+    ///
+    /// # Safety
+    /// It is a reference to a coroutine, and is handed over.
+    #[cold]
+    unsafe fn going_on(&self, py: Python<'_>, coroutine: *mut ffi::PyObject) -> PyResult<*mut ffi::PyObject> {
+        // SAFETY: as promised.
+        let coroutine = unsafe { Bound::from_owned_ptr(py, coroutine) };
+        Awaited::of(coroutine, self.handle.clone()).map(Bound::into_ptr)
+    }
+
+    /// As above.
+    pub(crate) fn given(handle: &Arc<ServiceHandle<PythonService>>, result: Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        if !is_coroutine(result.as_ptr()) {
+            return Ok(result.unbind());
+        }
+        Awaited::of(result, handle.clone()).map(Bound::unbind)
     }
 
     /// A call that may have to wait until the service has started, which takes the interpreter.
@@ -161,7 +265,8 @@ impl Handle {
         let method = method.map(|method| method.clone().unbind());
         let (args, kwargs) = (args.clone().unbind(), kwargs.map(|kwargs| kwargs.clone().unbind()));
         let called = py.detach(|| {
-            self.handle.call(|service| {
+            let judge = |result: &PyResult<Py<PyAny>>| judged(result.as_ref().map_or(ptr::null_mut(), Py::as_ptr));
+            let call = |service: &PythonService| {
                 attach(|py| {
                     // Said now already, as the call may call this service again.
                     self.serves.store(true, Ordering::Relaxed);
@@ -169,9 +274,11 @@ impl Handle {
                     let method = service.method(py, method.as_ref().map(|method| method.bind(py)))?;
                     call(&method, args.bind(py), kwargs).map(Bound::unbind)
                 })
-            })
+            };
+            self.handle.call_judged(call, judge)
         });
-        called.map_err(|error| refused(&error))?.map(|result| result.into_bound(py))
+        let result = called.map_err(|error| refused(&error))??;
+        Ok(Self::given(&self.handle, result.into_bound(py))?.into_bound(py))
     }
 
     fn late(&self, method: Option<&Bound<'_, PyString>>) -> String {
@@ -219,8 +326,19 @@ impl Handle {
             let left = limit.saturating_sub(begun.elapsed());
             return future::answer(py, &call, Some(left), true, late)?.map(|result| result.into_bound(py));
         }
-        match self.call_now(|service| call(&service.method(py, method)?, args, kwargs)) {
-            Some(called) => called?,
+        let called = self.call_now(py, |service| {
+            let called = service.method(py, method).and_then(|method| call(&method, args, kwargs));
+            called.map_or_else(
+                |error| {
+                    error.restore(py);
+                    ptr::null_mut()
+                },
+                Bound::into_ptr,
+            )
+        });
+        match called {
+            // SAFETY: it is a reference of its own, or null with an exception.
+            Some(called) => unsafe { Bound::from_owned_ptr_or_err(py, called?) },
             None => self.first_call(py, method, args, kwargs),
         }
     }

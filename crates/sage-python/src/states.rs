@@ -40,8 +40,9 @@ pub(crate) fn expiring<P: Pipe<Out = Record>>(
     if !has_function {
         return keyed.distinct().parallelism(step.parallelism).named(&*step.name).on_another_thread();
     }
-    let (make, manner) = (step.make.clone(), step.manner());
+    let (make, manner, worked) = (step.make.clone(), step.manner(), step.worked.clone());
     let cells = keyed.map_with_state(Cell::default(), with_cell);
     let cells = cells.parallelism(step.parallelism).named(format!("states of {}", step.name));
-    cells.operator(move || ChainOperator(Chain::new(make.clone(), manner))).named(&*step.name).on_another_thread()
+    let chain = move || ChainOperator(Chain::new(make.clone(), manner, worked.replica()));
+    cells.operator(chain).named(&*step.name).on_another_thread()
 }

@@ -14,6 +14,7 @@ use crate::chain::{Chain, Manner};
 use crate::chained::{ChainOperator, ChainSink};
 use crate::error::SubmitError;
 use crate::kafka::Offsets;
+use crate::metrics::Worked;
 use crate::native::{Native, Parts};
 use crate::object::Object;
 use crate::policies::{Policy, policed};
@@ -40,6 +41,8 @@ pub(crate) struct Step {
     pub(crate) policy: Policy,
     times: Option<Times>,
     pub(crate) told: Told,
+    #[pyo3(default)]
+    pub(crate) worked: Worked,
 }
 
 impl Step {
@@ -180,11 +183,12 @@ pub(crate) fn functions<P: Pipe<Out = Record>>(
     blocks: bool,
 ) -> PyResult<Vec<DataStream<Record>>> {
     let (make, manner) = (step.make.clone(), Manner { blocks, ..step.manner() });
+    let worked = step.worked.clone();
     let replicas = replicas.filter(|_| !blocks);
     match step.spec.get() {
         Spec::Chain { ends: true, .. } if step.policy.is_none() => {
-            let sink =
-                stream.sink_to(move |_replica| ChainSink::new(Chain::new(make.clone(), manner))).named(&*step.name);
+            let chain = move |_replica| ChainSink::new(Chain::new(make.clone(), manner, worked.replica()));
+            let sink = stream.sink_to(chain).named(&*step.name);
             if let Some(replicas) = replicas {
                 sink.parallelism(replicas);
             }
@@ -213,7 +217,8 @@ pub(crate) fn functions<P: Pipe<Out = Record>>(
         }
         Spec::Chain { ends, splits, .. } => {
             let manner = if step.policy.is_none() { manner } else { Manner { most: 1, ..manner } };
-            let chain = stream.operator(move || ChainOperator(Chain::new(make.clone(), manner))).named(&*step.name);
+            let chain = move || ChainOperator(Chain::new(make.clone(), manner, worked.replica()));
+            let chain = stream.operator(chain).named(&*step.name);
             let outputs = match replicas {
                 Some(replicas) => policed(chain.parallelism(replicas), step),
                 None => policed(chain, step),

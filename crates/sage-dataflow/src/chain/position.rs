@@ -224,6 +224,7 @@ impl TaskContext {
         let end = Instant::now();
         self.cursor.activity.busy(end);
         self.times.idle += end.duration_since(start);
+        self.cursor.activity.was_idle(end.duration_since(start));
         result
     }
 }

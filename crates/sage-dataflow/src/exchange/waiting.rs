@@ -42,5 +42,6 @@ impl Wait for Waiting {
 
     fn was_blocked(&mut self, bound: BlockedBy, time: Duration) {
         self.blocked.note(bound, time);
+        self.activity.was_blocked(time);
     }
 }

@@ -57,8 +57,8 @@ pub(crate) struct NodeCounters {
 /// The records of a run that were read and are not finished.
 #[derive(Clone, Default)]
 pub(crate) struct Unfinished {
-    /// In the lanes.
-    tallies: Vec<Arc<Tally>>,
+    /// In the lanes of each edge.
+    edges: Vec<Vec<Arc<Tally>>>,
     /// In flight in each task that polls futures.
     in_flight: Vec<Arc<Counter>>,
 }
@@ -66,8 +66,13 @@ pub(crate) struct Unfinished {
 impl Unfinished {
     /// How many there are: exact while the tasks wait for each other, or are over.
     pub(crate) fn records(&self) -> u64 {
-        let waiting: usize = self.tallies.iter().map(|tally| tally.waiting()).sum();
+        let waiting: usize = self.edges.iter().flatten().map(|tally| tally.waiting()).sum();
         waiting as u64 + self.in_flight.iter().map(|counter| counter.records()).sum::<u64>()
+    }
+
+    /// The lanes of each edge, in the order of the graph's.
+    pub(crate) fn edges(&self) -> &[Vec<Arc<Tally>>] {
+        &self.edges
     }
 }
 
@@ -104,11 +109,11 @@ pub(crate) fn build(
         .collect();
     let gauges = graph.inlets.iter().map(|inlet| inlet.feeds.map(|_| Arc::default())).collect();
     let (loops, circles) = edges_in_loops(graph, index);
-    let tallies = edges.iter().flat_map(|ends| ends.tallies.iter().cloned()).collect();
+    let tallies = edges.iter().map(|ends| ends.tallies.clone()).collect();
     let counters = Counters {
         taken: vec![Vec::new(); graph.chains.len()],
         nodes: vec![NodeCounters::default(); graph.nodes.len()],
-        unfinished: Unfinished { tallies, in_flight: Vec::new() },
+        unfinished: Unfinished { edges: tallies, in_flight: Vec::new() },
     };
     let mut wiring = Wiring { edges, loops, circles, signals, gauges, options: options.clone(), polling, counters };
     let mut tasks = Vec::new();

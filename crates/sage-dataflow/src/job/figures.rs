@@ -5,12 +5,12 @@ use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::RandomState;
 
-use super::report::{JobMetrics, OperatorReport, TaskMetrics};
+use super::report::{JobMetrics, OperatorReport, QueueMetrics, TaskMetrics};
 use crate::chain::{Cursor, During, Passed};
 use crate::graph::wiring::{Counters, NodeCounters, Unfinished};
 use crate::graph::{Graph, Head, JobGraph};
 use crate::ids::NodeId;
-use crate::metrics::{Counter, Doing, TaskTimes};
+use crate::metrics::{Counter, Doing, Look, TaskTimes};
 use crate::service::{ServiceEntry, ServiceReport};
 use crate::sync::lock;
 use crate::task::TaskOutcome;
@@ -98,16 +98,27 @@ impl Figures {
     /// What the job has done so far, and is doing; sources do nothing while it `is_paused`.
     pub(crate) fn metrics(&self, is_paused: bool) -> JobMetrics {
         let services = self.at_end.get().cloned().unwrap_or_else(|| self.service_reports());
-        JobMetrics { operators: self.operator_reports([]), services, tasks: self.task_metrics(is_paused) }
+        let (operators, tasks) = (self.operator_reports([]), self.task_metrics(is_paused));
+        JobMetrics { operators, services, tasks, queues: self.queues() }
+    }
+
+    fn queues(&self) -> Vec<QueueMetrics> {
+        let queues = self.graph.edges.iter().zip(self.unfinished.edges()).map(|(edge, tallies)| {
+            let records = tallies.iter().map(|tally| tally.waiting() as u64).sum();
+            let bytes = tallies.iter().map(|tally| tally.bytes() as u64).sum();
+            QueueMetrics { operator: edge.operator.clone(), from: edge.from, to: edge.to, records, bytes }
+        });
+        queues.collect()
     }
 
     fn task_metrics(&self, is_paused: bool) -> Vec<TaskMetrics> {
         let tasks = self.graph.tasks.iter().zip(&self.cursors);
         let metrics = tasks.map(|(task, cursor)| {
-            let (doing, since, blocked_by) = cursor.activity().look();
+            let Look { doing, since, bound, busy, blocked, idle } = cursor.activity().look();
             let reads = || self.operators.iter().any(|it| it.is_source && it.place.0 + 1 == task.chain);
             let doing = if doing == Doing::Idle && is_paused && reads() { Doing::Paused } else { doing };
-            TaskMetrics { name: task.name.clone(), chain: task.chain, doing, since, blocked_by }
+            let (name, chain) = (task.name.clone(), task.chain);
+            TaskMetrics { name, chain, doing, since, blocked_by: bound, busy, blocked, idle }
         });
         metrics.collect()
     }

@@ -17,7 +17,7 @@ use super::signals::{self, SignalWatch};
 use super::state::JobState;
 use super::view::JobView;
 use crate::backend::EventSender;
-use crate::control::WorksFor;
+use crate::control::{StopReason, WorksFor};
 use crate::graph::JobGraph;
 use crate::guarded::chain_of;
 use crate::service::Registry;
@@ -289,7 +289,7 @@ const MOST_NAMED: usize = 20;
 
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let JobReport { environment, outcome, left, first_cause, .. } = &self.report;
+        let JobReport { environment, outcome, left, first_cause, reason, .. } = &self.report;
         write!(f, "job `{}` {outcome}", Short(environment, LINE_CHARS))?;
         if let (Outcome::Succeeded, [first, ..]) = (outcome, left.as_slice()) {
             return write!(f, " but is not clean: {}: {}", first.what, first.why);
@@ -298,6 +298,8 @@ impl fmt::Display for JobError {
             match cause.error {
                 // The source tells what happened.
                 Some(_) => write!(f, " at {}", cause.place())?,
+                // Its outcome says so.
+                None if *reason == StopReason::Cancel => {}
                 None => write!(f, ": {cause}")?,
             }
         }

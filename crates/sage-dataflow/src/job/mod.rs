@@ -25,7 +25,8 @@ pub(crate) use handle::checked;
 pub use handle::{JobError, JobHandle, RunError};
 pub use plan::Deadlines;
 pub use report::{
-    Cleanliness, FunctionReport, JobMetrics, JobReport, OperatorReport, Outcome, PhaseTimes, TaskMetrics, WorkerReport,
+    Cleanliness, FunctionReport, JobMetrics, JobReport, OperatorReport, Outcome, PhaseTimes, QueueMetrics, TaskMetrics,
+    WorkerReport,
 };
 pub use signals::{SignalPolicy, SignalWatch};
 pub use start::PreparedJob;

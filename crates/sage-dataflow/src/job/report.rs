@@ -225,6 +225,25 @@ pub struct JobMetrics {
     /// What its tasks are doing, in the order of the [graph](crate::JobGraph::tasks).
     #[serde(default)]
     pub tasks: Vec<TaskMetrics>,
+    /// What waits between its chains, in the order of the [graph's edges](crate::JobGraph::edges).
+    #[serde(default)]
+    pub queues: Vec<QueueMetrics>,
+}
+
+/// The records that wait, or are being worked on, behind one exchange between two chains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct QueueMetrics {
+    /// The operator whose records they are.
+    pub operator: String,
+    /// The number of the chain that sends, from 1.
+    pub from: usize,
+    /// The number of the chain that receives, from 1.
+    pub to: usize,
+    /// How many they are: exact while tasks wait for each other, and else up to a few batches off.
+    pub records: u64,
+    /// How many bytes they have, as the sender last knew; zero where records are not weighed.
+    pub bytes: u64,
 }
 
 /// What a task is doing at the moment.
@@ -241,6 +260,15 @@ pub struct TaskMetrics {
     pub since: Duration,
     /// The limit that holds it back, while it is [blocked](Doing::Blocked).
     pub blocked_by: Option<BlockedBy>,
+    /// How long it has worked since it was started.
+    #[serde(default)]
+    pub busy: Duration,
+    /// How long it has waited for room downstream.
+    #[serde(default)]
+    pub blocked: Duration,
+    /// How long it has waited for records, or was paused.
+    #[serde(default)]
+    pub idle: Duration,
 }
 
 impl JobMetrics {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::cause::{LINE_CHARS, Short};
+use super::cause::{CauseKind, LINE_CHARS, Short};
 use super::report::{Cleanliness, FunctionReport, JobReport, OperatorReport, WorkerReport};
 use crate::service::ServiceReport;
 
@@ -24,7 +24,8 @@ impl fmt::Display for JobReport {
             self.elapsed,
             self.reason
         )?;
-        if let Some(cause) = &self.first_cause {
+        // That the job was stopped from outside is said by its reason.
+        if let Some(cause) = self.first_cause.as_ref().filter(|cause| cause.kind != CauseKind::Stopped) {
             writeln!(f, "  cause: {cause}")?;
         }
         for cause in &self.attached {

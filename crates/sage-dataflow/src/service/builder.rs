@@ -12,7 +12,7 @@ use super::histogram::Histogram;
 use super::instance::{Cell, Instance};
 use super::life::Life;
 use super::registry::Registry;
-use crate::sync::{FOREVER, Mutex, enable_heavy_fences};
+use crate::sync::{AtomicU64, FOREVER, Mutex, enable_heavy_fences};
 
 /// A dependency of a service, given by handle or by name.
 #[derive(Debug, Clone)]
@@ -139,6 +139,7 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
                 timeouts,
                 calls_probe: Mutex::new(calls_probe),
                 latency: Histogram::new(),
+                ongoing: AtomicU64::new(0),
                 instance,
                 type_name: std::any::type_name::<S>(),
                 cell: cell.clone(),

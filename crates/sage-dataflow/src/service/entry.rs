@@ -15,7 +15,7 @@ use super::{HookTimeouts, ServiceId};
 use crate::BoxError;
 use crate::guarded::What;
 use crate::runtime::JobRuntime;
-use crate::sync::{Mutex, lock};
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// Tells where the calls of a service are.
 pub(super) type CallsProbe = Arc<dyn Fn() -> Option<String> + Send + Sync>;
@@ -27,6 +27,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) after: Vec<String>,
     pub(crate) timeouts: HookTimeouts,
     pub(crate) latency: Histogram,
+    /// What calls have begun that goes on though they are over.
+    pub(super) ongoing: AtomicU64,
     pub(crate) instance: Box<dyn Instance>,
     /// Tells where calls are that have not ended when the service stops.
     pub(crate) calls_probe: Mutex<Option<CallsProbe>>,
@@ -84,11 +86,13 @@ impl ServiceEntry {
             ServiceState::Ready | ServiceState::Stopping => self.gate().inside(),
             _ => run.calls_inside,
         };
+        // Those are counted already.
+        let ongoing = self.ongoing.load(Ordering::Relaxed);
         ServiceReport {
             name: self.name.clone(),
             state,
             calls: counts.calls - run.before.calls + calls_inside,
-            calls_inside,
+            calls_inside: calls_inside + ongoing,
             errors: counts.errors - run.before.errors,
             p50: self.latency.quantile(0.5),
             p99: self.latency.quantile(0.99),

@@ -37,6 +37,44 @@ pub struct ServiceHandle<S> {
     inner: Arc<Shared<S>>,
 }
 
+/// What a call came to, for [`ServiceHandle::call_judged`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Called {
+    /// It is over.
+    Returned,
+    /// It is over, and its result is an error.
+    Failed,
+    /// Its result stands for something that goes on: see [`ServiceHandle::ongoing`].
+    GoesOn,
+}
+
+/// Something that a call has begun, and that goes on until this is dropped: see [`ServiceHandle::ongoing`].
+#[must_use = "it ends when this is dropped"]
+pub struct OngoingCall {
+    entry: Arc<ServiceEntry>,
+    began: Instant,
+}
+
+impl OngoingCall {
+    fn new(entry: Arc<ServiceEntry>) -> Self {
+        entry.ongoing.fetch_add(1, Ordering::Relaxed);
+        Self { entry, began: Instant::now() }
+    }
+}
+
+impl std::fmt::Debug for OngoingCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OngoingCall").field("service", &self.entry.name).finish_non_exhaustive()
+    }
+}
+
+impl Drop for OngoingCall {
+    fn drop(&mut self) {
+        self.entry.ongoing.fetch_sub(1, Ordering::Relaxed);
+        self.entry.latency.record(self.began.elapsed());
+    }
+}
+
 struct Shared<S> {
     entry: Arc<ServiceEntry>,
     cell: Arc<Cell<S>>,
@@ -140,6 +178,13 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
     /// Calls the service on the calling thread. A panic in `call` unwinds into the caller.
     #[inline(always)]
     pub fn call<R>(&self, call: impl FnOnce(&S) -> R) -> Result<R, CallError> {
+        self.call_judged(call, |_| Called::Returned)
+    }
+
+    /// As [`call`](Self::call); `judge` says from the result what the call came to. So an error that is a value counts
+    /// among the service's errors, and a call that has only begun something is not timed.
+    #[inline(always)]
+    pub fn call_judged<R>(&self, call: impl FnOnce(&S) -> R, judge: impl FnOnce(&R) -> Called) -> Result<R, CallError> {
         let caller = Caller::current();
         let pass = self.enter(caller)?;
         let inside = Inside { inner: &self.inner, pass };
@@ -147,11 +192,27 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         // SAFETY: `inside` keeps this thread inside the gate until the call has ended.
         let service = unsafe { self.inner.cell.get() };
         if pass.ordinal.is_multiple_of(SAMPLE_EVERY) {
-            return Ok(self.timed(|| call(service)));
+            return Ok(self.timed(|| call(service), judge));
         }
         let result = call(service);
+        if judge(&result) == Called::Failed {
+            self.note_error();
+        }
         inside.done();
         Ok(result)
+    }
+
+    /// Says that something that a call has begun, such as a future that it returned, is worked on from now until
+    /// what is returned is dropped. For that long it counts as a call inside, and its time is the call's latency; but
+    /// the service does not wait for it before it cleans up.
+    pub fn ongoing(&self) -> OngoingCall {
+        OngoingCall::new(self.inner.entry.clone())
+    }
+
+    /// Counts an error among those of the service.
+    #[cold]
+    pub fn note_error(&self) {
+        self.inner.slot.errors.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Calls a method that may fail. Its error counts among the service's errors, and comes back as
@@ -247,16 +308,24 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
 
     #[cold]
     #[inline(never)]
-    fn timed<R>(&self, call: impl FnOnce() -> R) -> R {
+    fn timed<R>(&self, call: impl FnOnce() -> R, judge: impl FnOnce(&R) -> Called) -> R {
         let started = Instant::now();
         let result = call();
-        self.inner.entry.latency.record(started.elapsed());
+        let took = started.elapsed();
+        match judge(&result) {
+            Called::Returned => self.inner.entry.latency.record(took),
+            Called::Failed => {
+                self.inner.entry.latency.record(took);
+                self.note_error();
+            }
+            Called::GoesOn => {}
+        }
         result
     }
 
     #[cold]
     fn failed(&self, error: BoxError) -> CallError {
-        self.inner.slot.errors.fetch_add(1, Ordering::Relaxed);
+        self.note_error();
         CallError::Failed { service: self.name().to_owned(), source: Arc::from(error) }
     }
 }

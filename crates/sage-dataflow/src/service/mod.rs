@@ -28,7 +28,7 @@ pub use builder::{Dependency, ServiceBuilder};
 pub use call_error::CallError;
 pub(crate) use caller::Within;
 pub(crate) use entry::ServiceEntry;
-pub use handle::{ServiceHandle, ServiceRef};
+pub use handle::{Called, OngoingCall, ServiceHandle, ServiceRef};
 pub(crate) use instance::{Blocking, Futures, HookEnd, HookFailure, Typed, both};
 pub(crate) use registry::{Registry, StartEnded};
 pub use report::ServiceReport;

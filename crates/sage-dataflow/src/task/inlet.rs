@@ -159,7 +159,11 @@ impl<T: Send, N: Push<T>> Task for InletTask<T, N> {
         let polled = cx.run(&mut self.next, |next, at| inbox.poll(&mut ToChain { next, at, control }));
         let took = u32::try_from(cx.records() - before).unwrap_or(u32::MAX);
         let polled = match polled {
-            Err(Stop::Attend) => cx.run(&mut self.next, |next, at| next.attend(at)).map(|()| Polled::Taken)?,
+            Err(Stop::Attend) => {
+                // It may have to wait for long.
+                self.publish(cx);
+                cx.run(&mut self.next, |next, at| next.attend(at)).map(|()| Polled::Taken)?
+            }
             polled => polled?,
         };
         while let Some(input) = self.inbox.take_ended() {

@@ -131,7 +131,7 @@ impl Runner {
             self.guarded(|task, cx| task.step(cx))
         } else {
             self.opened = true;
-            self.cursor.activity().busy(Instant::now());
+            self.cursor.activity().starts(Instant::now());
             self.guarded(|task, cx| task.open(cx)).map(|()| Stepped::Again)
         };
         let stepped = match stepped {

@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 
 /// Batches are this long at most, in records: how often the counters are published and the clock is read.
 const MAX_BATCH_RECORDS: u64 = 4096;
-const FIRST_BATCH_RECORDS: u64 = 64;
+const FIRST_BATCH_RECORDS: u64 = 1;
 /// How many records a loop over quick ones is unrolled to.
 const STRIDE_RECORDS: u64 = 8;
 /// A batch that takes longer than this makes the next one smaller.
@@ -170,7 +170,11 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
         let took = start.elapsed();
         self.pace(took);
         let step = match pumped {
-            Err(Stop::Attend) => cx.run(&mut self.chain, |(_, next), at| next.attend(at)).map(|()| Stepped::Again)?,
+            Err(Stop::Attend) => {
+                // It may have to wait for long.
+                self.publish(cx);
+                cx.run(&mut self.chain, |(_, next), at| next.attend(at)).map(|()| Stepped::Again)?
+            }
             pumped => pumped?,
         };
         cx.run_in_place(|at| self.chain.1.signal(Signal::Time, at))?;

@@ -40,7 +40,7 @@ impl WorkerChain {
     fn new(adapter: Bound<'_, PyAny>, takes: Form, gives: Form) -> PyResult<Self> {
         let manner = Manner { takes, gives, most: crate::blocks::MOST_RECORDS, blocks: false };
         let cutter = Cutter::default();
-        let mut chain = Chain::new(Object::from(adapter.clone()), manner);
+        let mut chain = Chain::new(Object::from(adapter.clone()), manner, Arc::default());
         let of = cutter.watch();
         chain.begin(adapter, of.clone())?;
         Ok(Self { chain: Mutex::new(chain), gives, cutter, of, is_cut: AtomicBool::new(false) })

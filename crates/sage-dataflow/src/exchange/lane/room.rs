@@ -79,6 +79,11 @@ impl<T> Weighing<T> {
         self.waiting = self.waiting.saturating_add(bytes);
     }
 
+    /// The bytes in all blocks that the reader has not given back.
+    fn bytes(&self) -> usize {
+        self.waiting.saturating_add(self.open)
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.open >= self.most_in_block
     }
@@ -108,6 +113,9 @@ impl<T, W: Wait> Far<T, W> {
     pub(super) fn wait_for_bytes(&mut self) -> Result<(), Refused> {
         let released = self.lane.released.load(Ordering::Acquire);
         let Some(needed) = self.weighing.as_mut().map(|weighing| weighing.needed(released)) else { return Ok(()) };
+        if let Some(weighing) = &self.weighing {
+            self.lane.tally.weighed(weighing.bytes());
+        }
         if needed <= released {
             return Ok(());
         }

@@ -10,15 +10,22 @@ pub(crate) struct Tally {
     written: CachePadded<AtomicUsize>,
     /// Taken by the reader and worked on; what a task keeps in flight counts as that.
     done: CachePadded<AtomicUsize>,
+    /// The bytes in its blocks, where they are weighed, as the writer last knew.
+    bytes: AtomicUsize,
 }
 
 impl Tally {
     pub(super) fn new() -> Self {
-        Self { written: CachePadded::new(AtomicUsize::new(0)), done: CachePadded::new(AtomicUsize::new(0)) }
+        let zero = || AtomicUsize::new(0);
+        Self { written: CachePadded::new(zero()), done: CachePadded::new(zero()), bytes: zero() }
     }
 
     pub(super) fn written(&self, records: usize) {
         self.written.store(records, Ordering::Relaxed);
+    }
+
+    pub(super) fn weighed(&self, bytes: usize) {
+        self.bytes.store(bytes, Ordering::Relaxed);
     }
 
     pub(super) fn done(&self, records: usize) {
@@ -29,5 +36,10 @@ impl Tally {
     pub(crate) fn waiting(&self) -> usize {
         let done = self.done.load(Ordering::Relaxed);
         self.written.load(Ordering::Relaxed).saturating_sub(done)
+    }
+
+    /// About how many bytes wait in the lane: none where its records are not weighed.
+    pub(crate) fn bytes(&self) -> usize {
+        if self.waiting() == 0 { 0 } else { self.bytes.load(Ordering::Relaxed) }
     }
 }
