@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ._job import JobFailed, JobId, Report
     from ._keyed import JoinedStreams, KeyedStream, WindowedStream
     from ._letters import Letter, read_letters
+    from ._metrics import JobMetrics, OperatorMetrics, QueueMetrics, ServiceMetrics, TaskMetrics
     from ._packet import StopSignal
     from ._policies import DeadLetter, DeadLetterQueue, Retry, Skip
     from ._process import CoProcessFunction, KeyContext, ProcessFunction, Timer
@@ -67,6 +68,7 @@ else:
         "_job": ("JobFailed", "JobId", "Report"),
         "_keyed": ("JoinedStreams", "KeyedStream", "WindowedStream"),
         "_letters": ("Letter", "read_letters"),
+        "_metrics": ("JobMetrics", "OperatorMetrics", "QueueMetrics", "ServiceMetrics", "TaskMetrics"),
         "_packet": ("StopSignal",),
         "_policies": ("DeadLetter", "DeadLetterQueue", "Retry", "Skip"),
         "_process": ("CoProcessFunction", "KeyContext", "ProcessFunction", "Timer"),
@@ -112,6 +114,7 @@ __all__ = [
     "FlatMapFunction",
     "JobFailed",
     "JobId",
+    "JobMetrics",
     "JoinedStreams",
     "KeyByFunction",
     "KeyContext",
@@ -119,8 +122,10 @@ __all__ = [
     "Letter",
     "LocalEnvironment",
     "MapFunction",
+    "OperatorMetrics",
     "Paired",
     "ProcessFunction",
+    "QueueMetrics",
     "RemoteEnvironment",
     "Report",
     "Retry",
@@ -128,6 +133,7 @@ __all__ = [
     "ServiceError",
     "ServiceFuture",
     "ServiceHandle",
+    "ServiceMetrics",
     "Session",
     "SinkFunction",
     "Skip",
@@ -135,6 +141,7 @@ __all__ = [
     "SourceFunction",
     "StopSignal",
     "SubmitError",
+    "TaskMetrics",
     "Timer",
     "Tumbling",
     "WindowPaired",

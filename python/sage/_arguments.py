@@ -153,6 +153,11 @@ def truth(what: str, value: Any) -> bool:
     return bool(value)
 
 
+def numbered(number: int, noun: str) -> str:
+    """A number of things, in words."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def meant(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the names that were perhaps meant, or all there are."""
     from difflib import get_close_matches  # only for a message
@@ -165,7 +170,7 @@ def meant(name: str, known: Iterable[str]) -> str:
 
 
 #: How like two keys are, from 0 to 1, for one to be the other misspelt.
-_LIKENESS = 0.85
+LIKENESS = 0.85
 
 
 def check_spelling(what: str, given: Iterable[Any], known: Iterable[str]) -> None:
@@ -176,7 +181,7 @@ def check_spelling(what: str, given: Iterable[Any], known: Iterable[str]) -> Non
             from difflib import get_close_matches  # only for keys that are not ours
 
             similar = key.lower().replace("-", "_").replace(" ", "_")
-            if get_close_matches(similar, known, cutoff=_LIKENESS):
+            if get_close_matches(similar, known, cutoff=LIKENESS):
                 raise ValueError(f"{what} has a key `{key}`, which nothing reads{meant(similar, known)}")
 
 

@@ -3,8 +3,9 @@ an async generator that is not iterated."""
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any
+from typing import Any, Protocol
 
 from ._sage import NotAwaited
 
@@ -39,3 +40,23 @@ def check_hook(name: str, returned: Any) -> None:
     """Raises if a hook returned something, though it should return nothing."""
     if type(returned) in UNUSED:
         raise refuse(name, returned)
+
+
+class Awaited(Protocol):
+    """What the engine has of a coroutine: see ``service.rs``."""
+
+    def begin(self) -> Coroutine[Any, Any, Any]: ...
+    def end(self, has_failed: bool) -> None: ...
+
+
+async def counted(call: Awaited) -> Any:
+    """Awaits a coroutine of a service's, for whom the call of its method has returned it, and tells the engine when it
+    begins and when it is over."""
+    coroutine = call.begin()
+    try:
+        result = await coroutine
+    except BaseException as error:
+        call.end(isinstance(error, Exception))
+        raise
+    call.end(False)
+    return result

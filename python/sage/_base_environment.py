@@ -9,10 +9,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
 
 from . import _sage
-from ._arguments import check_call, parameters, seconds, text, truth, warn, whole
+from ._arguments import check_call, numbered, parameters, seconds, text, truth, warn, whole
 from ._config import check_config, check_workers, faults_of, timeouts_of, worker_loss_of
 from ._context import JobContext
 from ._handles import ServiceHandle, name_of_service
+from ._keywords import spelt
 from ._pickling import refuse
 from ._pipeline import FORGOTTEN, Pipeline, declared
 from ._plan import Step, plan, without_sink
@@ -36,6 +37,7 @@ class Isolation(NamedTuple):
     takes: Mapping[str, Any] = MappingProxyType({})
 
 
+@spelt
 class BaseEnvironment(Pipeline):
     """Declares pipelines and the services they call. Where they run, its subclasses say."""
 
@@ -116,6 +118,14 @@ class BaseEnvironment(Pipeline):
         'sage.orders'
         """
         return logging.getLogger(f"sage.{self.name}")
+
+    def __repr__(self) -> str:
+        steps = numbered(sum(step.owner is None for step in self._steps), "step")
+        return f"<{type(self).__name__} {self.name}, {steps}{self._doing()}>"
+
+    def _doing(self) -> str:
+        """What its job does, for its ``repr``."""
+        return ""
 
     def __enter__(self) -> Self:
         return self

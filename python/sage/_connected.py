@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ._arguments import numbered
 from ._functions import BaseCoMapFunction, BaseJoinFunction
 from ._kinds import COJOIN, COMAP, COMAP_SOME, KEYBY, KEYTAG, PROCESS, TAG, Kind
+from ._keywords import spelt
 from ._policies import FAIL
 from ._process import CoProcessFunction
 from ._sage import Spec, Strategy
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from ._pipeline import Pipeline
 
 
+@spelt
 class ConnectedStreams:
     """Connected streams, numbered from 0 in the order in which they were connected.
 
@@ -31,6 +34,9 @@ class ConnectedStreams:
     def __init__(self, environment: Pipeline, streams: Sequence[DataStream]) -> None:
         self._environment = environment
         self._streams = list(streams)
+
+    def __repr__(self) -> str:
+        return f"<ConnectedStreams {self._merged()._place()}, {numbered(len(self._streams), 'stream')}>"
 
     def connect(self, other: DataStream | ConnectedStreams) -> ConnectedStreams:
         """Adds a stream, or several.

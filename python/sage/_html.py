@@ -14,6 +14,7 @@ from ._kinds import FUTURE
 from ._sage import Spec
 
 if TYPE_CHECKING:
+    from ._job import JobId
     from ._transformation import Transformation
 
 _CHARACTER = 7  # width in pixels at the size of the font below
@@ -135,6 +136,14 @@ def report(data: dict[str, Any]) -> str:
     if services:
         parts.append(_table(("service", "state", "calls", "errors"), services))
     return "\n".join(parts)
+
+
+def job(job: JobId) -> str:
+    """A job: its report if it is over, else how far it is."""
+    state = job.state
+    if state == "ended":
+        return job.report._repr_html_()
+    return f"<p>job <b>{escape(job)}</b>: {state}</p>"
 
 
 def _words(value: Any) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ._keywords import spelt
 from ._pickling import Elsewhere, reduced, reduced_id
 
 if TYPE_CHECKING:
     from . import _sage
+    from ._metrics import JobMetrics
     from ._running import Run
 
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 Counted = tuple[str, int | None, int | None]
 
 
+@spelt
 class Report:
     """The report of a job: its outcome, its operators and services, and what is left if it is not clean.
 
@@ -62,6 +65,35 @@ class Report:
         read: dict[str, Any] = json.loads(self._json)
         return read
 
+    def to_dict(self) -> dict[str, Any]:
+        """The whole report, with times in seconds: lists, texts, numbers, and ``started`` in seconds since 1970.
+
+        >>> from sage import LocalEnvironment
+        >>> env = LocalEnvironment("told")
+        >>> kept = env.from_batch([1, 2]).collect()
+        >>> told = env.submit(autostop=True).report.to_dict()
+        >>> told["outcome"], told["operators"][0]["records_in"], told["elapsed"] < 60.0
+        ('succeeded', 2, True)
+        """
+        told: dict[str, Any] = _plain(self.data)
+        return told
+
+    def to_json(self, indent: int | None = None) -> str:
+        """``to_dict`` as JSON, on one line or with ``indent`` spaces for each level."""
+        import json  # few programs write it
+
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def to_frame(self, rows: str = "operators", *, library: str | None = None) -> Any:
+        """A data frame with a row for each of the ``"operators"``, ``"services"`` or ``"workers"``; times in seconds.
+
+        ``library`` is ``"pandas"`` or ``"polars"``. The default is the one that is installed, of both pandas. Raises
+        ``ImportError`` if there is none.
+        """
+        from ._frames import frame  # few programs make one
+
+        return frame(self.to_dict(), rows, library)
+
     @property
     def outcome(self) -> str:
         """The outcome, in one word.
@@ -107,12 +139,32 @@ class Report:
     def __str__(self) -> str:
         return self._text
 
+    def __repr__(self) -> str:
+        data = self.data
+        if not data:
+            return "<Report: the job was not started>"
+        words = [str(data[what]).replace("_", " ") for what in ("outcome", "cleanliness")]
+        return f"<Report of {data['environment']}: {', '.join(words)}>"
+
     def _repr_html_(self) -> str:
         from ._html import report
 
         return report(self.data)
 
 
+def _plain(value: Any) -> Any:
+    """A part of a report with its times in seconds."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    for seconds, nanos in (("secs", "nanos"), ("secs_since_epoch", "nanos_since_epoch")):
+        if value.keys() == {seconds, nanos}:
+            return value[seconds] + value[nanos] / 1e9
+    return {name: _plain(each) for name, each in value.items()}
+
+
+@spelt
 class JobId(str):
     """The id of a job: a ``str`` with methods to wait for the job and to steer it, from any thread.
 
@@ -147,6 +199,15 @@ class JobId(str):
         run.wait()
         return Report(run.job)
 
+    def __dir__(self) -> list[str]:
+        # Its methods are few; those of a text would hide them.
+        return sorted(name for name in super().__dir__() if name.startswith("__") or not hasattr(str, name))
+
+    def _repr_html_(self) -> str:
+        from ._html import job
+
+        return job(self)
+
     def __copy__(self) -> JobId:
         return self
 
@@ -155,6 +216,22 @@ class JobId(str):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return reduced_id(self)
+
+    def metrics(self) -> JobMetrics:
+        """What the job has done so far and is doing: counts, rates, queues and services. For any thread, while the job
+        runs and when it is over.
+
+        >>> from sage import LocalEnvironment
+        >>> env = LocalEnvironment("counted")
+        >>> kept = env.from_batch(range(1000)).map(abs).collect()
+        >>> metrics = env.submit(autostop=True).metrics()
+        >>> metrics.done, metrics.total, metrics.operators["batch"].records_in
+        (1000, 1000, 1000)
+        """
+        from ._metrics import of_report, of_run  # few programs ask for them
+
+        run = self._run
+        return of_report(self, run.told().data) if isinstance(run, Elsewhere) else of_run(run)
 
     @property
     def state(self) -> str:

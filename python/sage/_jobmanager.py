@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ._arguments import truth
+from ._keywords import spelt
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -236,6 +237,7 @@ def known(info: JobInfo) -> None:
                 return
 
 
+@spelt
 class JobManager:
     """The jobs of this process. There is one: ``JobManager()`` gives the same each time, until ``shutdown``.
 

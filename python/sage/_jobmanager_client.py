@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from ._arguments import seconds, truth
 from ._daemon import Broken, Daemon, Late, NoJobManager, Refused
 from ._jobmanager import answer, moment_text, not_found
+from ._keywords import spelt
 from ._remote_jobs import OVER, detailed, is_success, summary
 
 #: How long the end of a job may take that is forced to end, in seconds: the job manager kills it after half of that.
@@ -49,6 +50,7 @@ def _id(job: Any) -> str:
     return str(job)
 
 
+@spelt
 class JobManagerClient:
     """Asks the job manager at a host and a port. Every answer is a mapping with a ``status``, also where there is no
     job manager: ``error``, with an ``error_code`` and a ``message``. ``timeout`` is how many seconds an answer may

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ._keywords import check_passed_on
 from ._sage import Reset
 from ._stream import is_async, name_of
 from .ops import Op
@@ -32,8 +33,9 @@ class Settings(dict[str, str]):
         return f"Settings({', '.join(self)})"
 
 
-def settings_of(config: dict[str, Any]) -> Settings:
-    """The settings of a client, from those that a program gave."""
+def settings_of(method: Callable[..., Any], config: dict[str, Any]) -> Settings:
+    """The settings of a client, from those that a program gave a method."""
+    check_passed_on(method, config)
     made = Settings()
     for key, value in config.items():
         name = _OTHER_NAMES.get(key) or key.replace("_", ".")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _kinds as kinds
 from . import ops
 from ._arguments import length, seconds, whole
 from ._awaiting import awaited
+from ._keywords import no_attribute, spelt
 from ._process import ProcessFunction
 from ._sage import Spec, Strategy
 from ._states import Folding, State, summand
@@ -57,6 +58,7 @@ def _in_blocks(step: Callable[[Any, Any], Any], first: Callable[[list[Any]], Any
     return fold
 
 
+@spelt
 class KeyedStream(DataStream):
     """A stream whose records have a key.
 
@@ -299,6 +301,7 @@ def _expiry(expire_after: Any) -> float:
     return time
 
 
+@spelt
 class WindowedStream:
     """A keyed stream in windows. Results are ``Windowed`` tuples: key, start and end of the window, value.
 
@@ -321,6 +324,15 @@ class WindowedStream:
         self._by_clock = by_clock
         self._emits_cut = emits_cut
         self._late: Callable[[Any], Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<WindowedStream {self._keyed._place()}, {self._windows!r}>"
+
+    if not TYPE_CHECKING:  # for checkers there is no such attribute
+
+        def __getattr__(self, name):
+            first = "make one record of each window first, by `apply`, `count`, `fold`, `reduce` or `sum`"
+            raise no_attribute(self, name, DataStream, first)
 
     def allowed_lateness(self, seconds: float) -> WindowedStream:
         """Keeps a window's content for so long after it fired. A record that comes within that time makes the window
@@ -494,6 +506,7 @@ class WindowedStream:
             late._then(kinds.SINK, self._late, (), {}, 1, f"late for {stream._step.name}", is_given=False)
 
 
+@spelt
 class JoinedStreams:
     """Two keyed streams, to be joined. Results are ``Paired`` tuples: key, left and right record; in windows,
     ``WindowPaired`` tuples.
@@ -513,6 +526,15 @@ class JoinedStreams:
         self._windows: Tumbling | Sliding | None = None
         self._max_records = MAX_RECORDS
         self._emits_cut = False
+
+    def __repr__(self) -> str:
+        windows = "" if self._windows is None else f", {self._windows!r}"
+        return f"<JoinedStreams {self._merged()._place()}{windows}>"
+
+    if not TYPE_CHECKING:  # for checkers there is no such attribute
+
+        def __getattr__(self, name):
+            raise no_attribute(self, name, DataStream, "say first which pairs, by `inner`, `left` or `full`")
 
     def window(self, windows: Tumbling | Sliding, *, on_signal: str = "drop") -> JoinedStreams:
         """Joins only records in the same window of event time. So the streams may be endless. ``on_signal`` is as for
@@ -584,9 +606,13 @@ class JoinedStreams:
         """
         return self._joined("full-join", True, True, parallelism)
 
-    def _joined(self, name: str, lefts: bool, rights: bool, parallelism: int) -> DataStream:
+    def _merged(self) -> DataStream:
         merged = DataStream(self._left._environment, self._left._step)
         merged._others = [self._right]
+        return merged
+
+    def _joined(self, name: str, lefts: bool, rights: bool, parallelism: int) -> DataStream:
+        merged = self._merged()
         spec = Spec.Join(lefts, rights, self._max_records, self._windows, self._emits_cut)
         make = Paired._make if self._windows is None else window_paired if self._emits_cut else WindowPaired._make
         joined = merged._add(kinds.JOIN, None, name, parallelism, spec=spec)

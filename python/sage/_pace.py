@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ._arguments import seconds, whole
+from ._arguments import parameters, seconds, whole
 from ._sage import Nothing, Wait
 
 
@@ -22,11 +22,17 @@ class Pace(NamedTuple):
     total_count: int = 0
 
     def __bool__(self) -> bool:
-        return any(self)
+        return bool(self.delay or self.progress_log_interval)
 
 
-def taken(kwargs: dict[str, Any]) -> Pace:
-    """Takes the keywords of the pace out of those that a program gave. Of ``None``, as of zero, there is no effect."""
+def taken(kwargs: dict[str, Any], source: Any = None) -> Pace:
+    """Takes the keywords of the pace out of those that a program gave a source. Of ``None``, as of zero, there is no
+    effect. ``total`` is the short name of ``total_count``, unless the constructor of the source has one of that name.
+    """
+    if "total" in kwargs and not (isinstance(source, type) and "total" in parameters(source)):
+        if "total_count" in kwargs:
+            raise TypeError("`total` and `total_count` are the same; give one of them")
+        kwargs["total_count"] = kwargs.pop("total")
     if kwargs.keys().isdisjoint(Pace._fields):
         return Pace()
     delay, interval, total = (kwargs.pop(name, None) for name in Pace._fields)

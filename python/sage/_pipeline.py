@@ -14,6 +14,7 @@ from ._arguments import check_call, check_none_left, name_too, parameters, secon
 from ._config import keep_none_of
 from ._file_sources import FileSources
 from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
+from ._keywords import spelt
 from ._kinds import BATCH, FILL, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
 from ._pace import Pace, taken
 from ._policies import FAIL, Policy, retried
@@ -57,6 +58,7 @@ def _behind_class(method: _Method) -> _Method:
     return cast(_Method, call)
 
 
+@spelt
 class Pipeline(FileSources):
     """The steps that a program declares, and the services beside them."""
 
@@ -137,7 +139,8 @@ class Pipeline(FileSources):
         any other kind that has ``execute`` ends as a ``BatchFunction`` does, when that returns ``None`` or a
         ``StopSignal``. Without ``delay``, which is as for ``from_source``, it is read as fast as the next step takes
         the records. If the iterator has ``close``, as generators have, it is closed when the job is over; but an
-        iterator made for ``with``, such as a file, is not. So it is with ``aclose`` and ``async with``.
+        iterator made for ``with``, such as a file, is not. So it is with ``aclose`` and ``async with``. ``total``
+        is how many records there will be, for the line of progress, where ``len`` does not tell that.
 
         >>> env = LocalEnvironment("numbers")
         >>> numbers = env.from_batch(range(3)).collect()
@@ -153,7 +156,7 @@ class Pipeline(FileSources):
         >>> records
         ['page 0', 'page 1', 'page 2']
         """
-        pace = taken(kwargs)
+        pace = taken(kwargs, source)
         if is_function_class(source):
             name_too(source, name, args, kwargs)
             check_call(source, args, kwargs, _OPTIONS)
@@ -192,8 +195,8 @@ class Pipeline(FileSources):
 
         ``delay`` is how many seconds pass between two calls. Without it, the function is called as fast as the next
         step takes the records. ``progress_log_interval`` logs a line of level ``INFO`` each time so many records were
-        read; ``total_count``, which that line says too, is how many there will be. None of the three is passed to the
-        constructor of a class.
+        read; ``total_count``, which that line and that of progress say too, is how many there will be; ``total`` is the
+        same, unless the constructor of a class takes it. None of these is passed to such a constructor.
 
         ``retry``, a number of attempts or a ``Retry``, calls the function again when it raised. Attempts count from its
         last record on. The object stays the same, so a function reconnects in ``execute``. It must not skip a record
@@ -221,7 +224,7 @@ class Pipeline(FileSources):
             )
         takes_retry = isinstance(function, type) and "retry" in parameters(function)
         retry = None if takes_retry else retried(kwargs.pop("retry", None))
-        pace = taken(kwargs)
+        pace = taken(kwargs, function)
         if isinstance(function, type):
             name_too(function, name, args, kwargs)
             check_call(function, args, kwargs, _OPTIONS)
@@ -315,7 +318,7 @@ class Pipeline(FileSources):
             reset=reset_of(auto_offset_reset),
             buffer_size=whole("`buffer_size`", buffer_size, 1, 10_000_000),
             connect_timeout=seconds("a timeout", connect_timeout, more=True),
-            settings=settings_of(kafka_config),
+            settings=settings_of(self.from_kafka_source, kafka_config),
             until_end=bool(until_end),
             metadata=bool(metadata),
             commits=bool(enable_auto_commit),
@@ -349,7 +352,7 @@ class Pipeline(FileSources):
 
 
 #: What the methods take beside a function and the arguments of its constructor.
-_OPTIONS = ("name", "delay", "progress_log_interval", "total_count")
+_OPTIONS = ("name", "total", "delay", "progress_log_interval", "total_count")
 
 
 def _warn_of(records: Any) -> None:

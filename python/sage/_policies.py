@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from ._arguments import parameters, seconds, whole
+from ._arguments import parameters, said, seconds, whole
+from ._keywords import spelt
 
 if TYPE_CHECKING:
     from ._stream import DataStream
 
 
+@spelt
 @dataclass(frozen=True)
 class Skip:
     """Skips the records on which a function raises an ``Exception``. The report counts them.
@@ -31,6 +33,7 @@ class Skip:
     at_most_share: float | None = None
 
 
+@spelt
 @dataclass(frozen=True)
 class Retry:
     """Calls a function again with a record on which it raised: ``attempts`` times in all (1 or more), ``first`` seconds
@@ -82,7 +85,7 @@ class DeadLetterQueue:
         self, to: str | PathLike[str] | Callable[..., Any] | None = None, *args: Any, **kwargs: Any
     ) -> None:
         self._streams: list[DataStream] = []
-        self.to: Any = None
+        self._given, self.to = to, cast(Any, None)
         if to is None and not args and not kwargs:
             return
         if not callable(to) and not isinstance(to, (str, PathLike)):
@@ -94,6 +97,9 @@ class DeadLetterQueue:
             from ._letters import LetterFile  # here, as few programs need it
 
             self.to, self.args = LetterFile, (fspath(to),)
+
+    def __repr__(self) -> str:
+        return "<DeadLetterQueue>" if self._given is None else f"<DeadLetterQueue to {said(self._given)}>"
 
     @property
     def letters(self) -> DataStream:

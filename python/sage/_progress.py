@@ -1,10 +1,12 @@
-"""A line that tells how far a job is, on a terminal or in a notebook, while `submit` waits for it.
+"""How far a job is, shown while `submit` waits for it: by a line on a terminal or in a notebook, by the packages rich
+or tqdm, or by a function of the program.
 
-It is drawn by a thread of its own: the wait is the same with it and without, and so is what ends it. The line
-is on standard error, drawn at most ten times a second, only where that does not have to wait, and erased when
-the job is over. It is erased as well before the program writes to the terminal by ``sys.stdout`` or
-``sys.stderr``, and drawn again below when what it wrote has ended its line. What writes past these two, such as
-a handler of ``logging`` that was made before, writes over it.
+It is shown by a thread of its own: the wait is the same with it and without, and so is what ends it. On a terminal,
+the line is on standard error, drawn at most ten times a second, only where that does not have to wait. It is erased
+before the program writes to the terminal by ``sys.stdout`` or ``sys.stderr``, and drawn again below when what it wrote
+has ended its line. What writes past these two, such as a handler of ``logging`` that was made before, writes over it.
+When the job is over, a last line says what has become of it, and stays; but not where a signal has ended the job, as
+that is said by another line. In a notebook, all is one output, which is replaced each time.
 """
 
 from __future__ import annotations
@@ -13,43 +15,113 @@ import os
 import select
 import sys
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
+from ._arguments import said, warn
+from ._metrics import JobMetrics, of_run
 from ._sage import await_end
 
 if TYPE_CHECKING:
-    from . import _sage
+    from ._running import Run
     from ._transformation import Transformation
 
-#: In seconds: how long a job takes at least for a line to be drawn unasked, and how often it is drawn.
-_PATIENCE, _INTERVAL = 0.5, 0.1
+#: What a program may say: whether a line is shown, a package, or a function.
+Wanted = bool | str | Callable[[JobMetrics], object] | None
+
+#: The same, in words.
+WORDS = 'True, False, "rich", "tqdm" or a function'
+
+#: In seconds: how long a job takes at least for something to be shown unasked, and how often it is shown on a terminal,
+#: and where lines are kept, as in a file.
+_PATIENCE, INTERVAL, _KEPT = 0.5, 0.1, 10.0
+
+#: How long a function of the program may take, in seconds, before the end of the job does not wait for it any more.
+_LONGEST = 10.0
+
+
+class Shows(Protocol):
+    """What shows how far a job is."""
+
+    #: How many seconds pass until it shows that again.
+    interval: float
+
+    def show(self, metrics: JobMetrics) -> None:
+        """Shows it."""
+
+    def end(self, metrics: JobMetrics, is_told: bool) -> None:
+        """The job is over; ``is_told`` says that another line tells of its end. Only after ``show``."""
+
+
+def chosen(wanted: Wanted, pipeline: Iterable[Transformation]) -> Callable[[], Shows] | None:
+    """What makes what shows how far a job is; ``None`` where nothing is to be shown. Raises where that cannot be."""
+    if isinstance(wanted, str):
+        from . import _bars  # few programs ask for one
+
+        return _bars.of(wanted)
+    if wanted is False or (wanted is None and not _is_seen(pipeline)):
+        return None
+    if wanted is None or wanted is True:
+        if is_notebook():
+            from ._bars import Output
+
+            return Output
+        return lambda: _Line(sys.stderr) if _is_terminal(sys.stderr) else _Kept(sys.stderr)
+    if not callable(wanted):
+        raise TypeError(f"`progress` is {WORDS}, not {said(wanted)}")
+    from ._bars import Told
+
+    return partial(Told, wanted)
 
 
 @contextmanager
-def shown(job: _sage.Job, pipeline: Iterable[Transformation], name: str, wanted: bool | None) -> Iterator[None]:
-    """Shows the progress of a job inside of the block, if it is wanted. ``None`` means: if a user sees it."""
-    if wanted is False or (wanted is None and not _is_seen(pipeline)):
+def shown(run: Run, wanted: Wanted, make: Callable[[], Shows] | None) -> Iterator[None]:
+    """Shows the progress of a job inside of the block."""
+    if make is None:
         yield
         return
+    # Here, and not by a thread that the program knows nothing of.
+    run.input.all()
     over = threading.Event()
-    arguments = (job, name, 0.0 if wanted else _PATIENCE, over)
-    thread = threading.Thread(target=_draw, args=arguments, name="sage-progress", daemon=True)
+    arguments = (run, make, _PATIENCE if wanted is None else 0.0, over)
+    thread = threading.Thread(target=_show, args=arguments, name="sage-progress", daemon=True)
     thread.start()
     try:
         yield
     finally:
         over.set()
-        thread.join()
-        if thread.native_id is not None:
+        thread.join(_LONGEST)
+        if thread.is_alive():
+            warn(f"{said(wanted)} has not returned since the job is over, and is not waited for any more")
+        elif thread.native_id is not None:
             await_end(thread.native_id)
+
+
+def _show(run: Run, make: Callable[[], Shows], patience: float, over: threading.Event) -> None:
+    if over.wait(patience):
+        return
+    try:
+        place = make()
+        with getattr(place, "shared", _alone)():
+            while True:
+                place.show(of_run(run))
+                if over.wait(place.interval):
+                    break
+        place.end(of_run(run), run.job.signal is not None)
+    except Exception:
+        return  # nobody can see it: standard error was closed, or is an object of the program that cannot do this
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    yield
 
 
 def _is_seen(pipeline: Iterable[Transformation]) -> bool:
     """Whether there is a place for the line where nothing else is printed by the job itself."""
-    if _is_notebook():
+    if is_notebook():
         return True
     if not _is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
         return False
@@ -59,31 +131,72 @@ def _is_seen(pipeline: Iterable[Transformation]) -> bool:
     return not any(f is print or (isinstance(f, type) and issubclass(f, PrintSink)) for f in functions)
 
 
-def _is_notebook() -> bool:
+def is_notebook() -> bool:
     get_shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
     return get_shell is not None and type(get_shell()).__name__ == "ZMQInteractiveShell"
 
 
-def _draw(job: _sage.Job, name: str, patience: float, over: threading.Event) -> None:
-    begin = time.monotonic()
-    if over.wait(patience):
-        return
-    place = _Place(sys.stderr)
-    try:
-        with place.shared():
-            while True:
-                place.draw(_line(job.taken(), name, time.monotonic() - begin))
-                if over.wait(_INTERVAL):
-                    break
-    except Exception:
-        return  # nobody can see it: standard error was closed, or is an object of the program that cannot do this
-    finally:
-        place.leave()
+# ---- what is said
 
 
-class _Place:
-    """Where the line is, and what the program writes to the same terminal meanwhile. Who draws never waits for
-    who writes."""
+def line(metrics: JobMetrics) -> str:
+    """How far a job is: ``enrich 636/2,000 32 % 19.9/s ETA 1:08 failed 2 retried 14``."""
+    parts = [metrics.environment, _counts(metrics)]
+    if metrics.total is None:
+        parts.append(minutes(metrics.elapsed))
+    elif metrics.total:
+        parts.append(f"{int(metrics.done / metrics.total * 100)} %")
+    parts += _rate(metrics)
+    if metrics.eta is not None:
+        parts.append(f"ETA {minutes(metrics.eta)}")
+    if metrics.state not in ("running", "starting", "created"):
+        parts.append(metrics.state)
+    return _printable(parts + troubles(metrics))
+
+
+def summary(metrics: JobMetrics) -> str:
+    """What has become of a job: ``enrich 2,000/2,000 in 1:41 19.8/s failed 2 retried 14``."""
+    parts = [metrics.environment, _counts(metrics), f"in {minutes(metrics.elapsed)}", *_rate(metrics)]
+    if metrics.outcome != "succeeded":
+        parts.insert(1, f"{(metrics.outcome or 'left').replace('_', ' ')} at")
+    return _printable(parts + troubles(metrics))
+
+
+def _counts(metrics: JobMetrics) -> str:
+    return f"{metrics.done:,}" if metrics.total is None else f"{metrics.done:,}/{metrics.total:,}"
+
+
+def _rate(metrics: JobMetrics) -> list[str]:
+    if not metrics.done:
+        return []
+    places = 0 if metrics.rate >= 100 else 1 if metrics.rate >= 1 else 2
+    return [f"{metrics.rate:,.{places}f}/s"]
+
+
+def troubles(metrics: JobMetrics) -> list[str]:
+    told = ("failed", metrics.failed), ("retried", metrics.retried)
+    return [f"{word} {number:,}" for word, number in told if number]
+
+
+def minutes(seconds: float) -> str:
+    """A length of time, as ``1:08``."""
+    whole, rest = divmod(int(seconds), 60)
+    hours, whole = divmod(whole, 60)
+    return f"{hours}:{whole:02}:{rest:02}" if hours else f"{whole}:{rest:02}"
+
+
+def _printable(parts: list[str]) -> str:
+    return "".join(character if character.isprintable() else "?" for character in " ".join(parts))
+
+
+# ---- where it is said
+
+
+class _Line:
+    """A line on a terminal, and what the program writes to the same one meanwhile. Who draws never waits for who
+    writes."""
+
+    interval = INTERVAL
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -106,19 +219,35 @@ class _Place:
             for name, stream in after.items():
                 if getattr(sys, name) is stream:  # else the program has put another in its place
                     setattr(sys, name, before[name])
+            # A job that fails to be asked is no reason to leave the line there.
+            with self._when_free():
+                self._erase()
 
-    def draw(self, text: str) -> None:
+    def show(self, metrics: JobMetrics) -> None:
         """Draws the line, if that can be done now."""
-        if not self._lock.acquire(blocking=False):
-            return
-        try:
+        with self._when_free() as is_free:
             # Back to the start at the end, so that what others print is not behind it.
-            if self._is_free and _has_room(self._out):
-                self._out.write(f"\r{text[: _columns() - 1]}\x1b[K\r")
+            if is_free and self._is_free and _has_room(self._out):
+                self._out.write(f"\r{line(metrics)[: _columns() - 1]}\x1b[K\r")
                 self._out.flush()
                 self._is_drawn = True
+
+    def end(self, metrics: JobMetrics, is_told: bool) -> None:
+        """Writes the last line, if that can be done now."""
+        with self._when_free() as is_free:
+            if is_free and not is_told and _has_room(self._out):
+                self._out.write(("" if self._is_free else "\n") + f"{summary(metrics)}\n")
+                self._out.flush()
+
+    @contextmanager
+    def _when_free(self) -> Iterator[bool]:
+        """Nobody else writes inside of the block, if it is told so."""
+        is_free = self._lock.acquire(blocking=False)
+        try:
+            yield is_free
         finally:
-            self._lock.release()
+            if is_free:
+                self._lock.release()
 
     def write(self, stream: TextIO, text: str) -> int:
         """Writes for the program, where the line was."""
@@ -128,14 +257,6 @@ class _Place:
             if text:
                 self._is_free = text.endswith("\n")
             return written
-
-    def leave(self) -> None:
-        """Erases the line, if that can be done now."""
-        if self._lock.acquire(blocking=False):
-            try:
-                self._erase()
-            finally:
-                self._lock.release()
 
     def _erase(self) -> None:
         if not self._is_drawn or not _has_room(self._out):
@@ -151,7 +272,7 @@ class _Place:
 class _Through:
     """A stream of the program whose texts are written where the line is not. All else is the stream's."""
 
-    def __init__(self, stream: TextIO, place: _Place) -> None:
+    def __init__(self, stream: TextIO, place: _Line) -> None:
         self._stream = stream
         self._place = place
 
@@ -159,11 +280,36 @@ class _Through:
         return self._place.write(self._stream, text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        for line in lines:
-            self.write(line)
+        for text in lines:
+            self.write(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class _Kept:
+    """Lines where all that is written stays, as in a file: few of them."""
+
+    interval = _KEPT
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._is_first = True
+
+    def show(self, metrics: JobMetrics) -> None:
+        """Writes a line, but none at the begin."""
+        if not self._is_first:
+            self._write(line(metrics))
+        self._is_first = False
+
+    def end(self, metrics: JobMetrics, is_told: bool) -> None:
+        """Writes the last line."""
+        if not is_told:
+            self._write(summary(metrics))
+
+    def _write(self, text: str) -> None:
+        self._out.write(f"{text}\n")
+        self._out.flush()
 
 
 def _is_terminal(stream: Any) -> bool:
@@ -180,7 +326,7 @@ def _has_room(out: TextIO) -> bool:
         poll.register(out.fileno(), select.POLLOUT)
         return bool(poll.poll(0))
     except (AttributeError, OSError, ValueError):
-        return True  # there is no descriptor, as in a notebook
+        return True  # there is no descriptor
 
 
 def _columns() -> int:
@@ -188,11 +334,3 @@ def _columns() -> int:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
     except (AttributeError, OSError, ValueError):
         return 80
-
-
-def _line(taken: list[tuple[str, int]], name: str, seconds: float) -> str:
-    """What is drawn: the time, and how many records each sink has taken."""
-    counts = ", ".join(f"{sink} {records:,}" for sink, records in taken)
-    minutes, rest = divmod(int(seconds), 60)
-    text = f"{name} {minutes}:{rest:02}  {counts}"
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -12,6 +12,7 @@ from ._base_environment import BaseEnvironment
 from ._daemon import Broken, NoJobManager, Refused
 from ._job import Report
 from ._jobmanager_client import JobManagerClient
+from ._keywords import spelt
 from ._pipeline import declared
 from ._plan import plan
 from ._remote_jobs import OVER
@@ -25,6 +26,7 @@ _VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONUTF8", "PYTHONHASHSEED", "LD_LI
 _LIMITS = ("memory_bytes", "processes", "cpu_ms", "time_ms")
 
 
+@spelt
 class RemoteEnvironment(BaseEnvironment):
     """As ``LocalEnvironment``, but the job manager runs its jobs, each in a process of its own: they go on when this
     program ends.

@@ -31,6 +31,7 @@ from ._arguments import warn
 from ._context import ServiceCalls
 from ._interrupted import Sources, tell_interrupted, tell_stopping, told_of
 from ._job import attach
+from ._metrics import Rates
 
 if TYPE_CHECKING:
     from ._jobmanager import JobInfo
@@ -52,7 +53,7 @@ class Run:
     #: From the start on.
     job: _sage.Job
 
-    def __init__(self, calls: ServiceCalls, name: str, submitted: float) -> None:
+    def __init__(self, calls: ServiceCalls, name: str, submitted: float, sources: Sources) -> None:
         #: That of its environment.
         self.name = name
         #: When it was submitted, in seconds since 1970; and as the job manager knows it.
@@ -76,6 +77,10 @@ class Run:
         self.said: str | None = None
         #: Whether the program was told how the job ended.
         self.is_told = False
+        #: What it reads.
+        self.input = sources
+        #: What its metrics were told from.
+        self.rates = Rates()
         #: For what is said on standard error when a signal ends it; ``None`` where that is to be silent, or was said.
         self.sources: Sources | None = None
         self._is_stopping = False
@@ -102,6 +107,7 @@ class Run:
                     self.restarts.over(self.job.error is None)
                 self._tell_end()
                 self._say_nones()
+                self.input.over()
                 self.said = told_of(self.kept) or self.said
 
     @property

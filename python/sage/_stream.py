@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import _kinds as kinds
 from . import ops
-from ._arguments import check_call, length, meant, name_too, seconds, shown, truth, warn, whole
+from ._arguments import check_call, length, meant, name_too, numbered, seconds, shown, truth, warn, whole
 from ._config import check_worker_loss, check_workers
 from ._file_sinks import FileSinks
 from ._functions import BaseFunction, FlatMapFunction, MapFunction, is_function_class
 from ._io import PrintSink
+from ._keywords import no_attribute, spelt
 from ._output_sink import OutputSink
 from ._policies import OPTIONS, policy, split_options
 from ._sage import Spec, Strategy
-from ._transformation import Times, Transformation
+from ._transformation import Times, Transformation, behind
 
 if TYPE_CHECKING:
     from ._connected import ConnectedStreams
@@ -29,6 +30,9 @@ _STRATEGIES = {"hash": Strategy.Hash, "broadcast": Strategy.Broadcast, "round_ro
 #: What the methods take beside a function and the arguments of its constructor.
 _KEYWORDS = ("name", "parallelism", *OPTIONS)
 
+#: What some of them take besides, by their kinds.
+_OWN = {"map": ("keep_none",), "keyby": ("strategy",)}
+
 #: In how many replicas a step may run: each has a thread.
 MOST_REPLICAS = 65_536
 
@@ -39,6 +43,7 @@ MOST_BATCHED = 1 << 24
 _IN_FLIGHT = 64
 
 
+@spelt
 class DataStream(FileSinks):
     """The records that come out of a step.
 
@@ -74,6 +79,21 @@ class DataStream(FileSinks):
         self._step = step
         self._output = output
         self._others: list[DataStream] = []
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._place()}>"
+
+    def _place(self) -> str:
+        """The name of its environment, and how many steps of the program its records have come through."""
+        steps = len(behind([step for step, _ in self._inputs()]))
+        return f"of {self._environment.name}, {numbered(steps, 'step')}"
+
+    if not TYPE_CHECKING:  # for checkers there is no such attribute
+
+        def __getattr__(self, name):
+            from ._keyed import KeyedStream
+
+            raise no_attribute(self, name, KeyedStream, "it is for streams with a key, so use `keyby` first")
 
     def _inputs(self) -> list[tuple[Transformation, int]]:
         return [(stream._step, stream._output) for stream in [self, *self._others]]
@@ -507,7 +527,7 @@ class DataStream(FileSinks):
         if not isinstance(topic, str) or not topic:
             raise ValueError(f"`topic` is the name of a topic, not {topic!r}")
         timeout = seconds("a timeout", connect_timeout, more=True)
-        servers, settings = servers_of(bootstrap_servers), settings_of(kafka_config)
+        servers, settings = servers_of(bootstrap_servers), settings_of(self.to_kafka, kafka_config)
         spec = Spec.KafkaSink(servers, topic, key is not None, timeout, settings)
         function = serializer(value_serializer, key)
         name = name or f"to {topic}"
@@ -643,17 +663,17 @@ def check_function(
     if not callable(function):
         hint = f"; pass the class `{type(function).__name__}` and its arguments" if hasattr(function, "execute") else ""
         raise TypeError(f"`{kind.name}` needs a function or a {base}, not {function!r}{hint}")
-    is_class = is_function_class(function)
+    is_class, known = is_function_class(function), (*_KEYWORDS, *_OWN.get(kind.name, ()))
     _check_generator(kind, function, function.execute if is_class else function)
     if kind is not kinds.FLATMAP and isinstance(function, type) and issubclass(function, FlatMapFunction):
         warn(f"`{kind.name}` of `{name_of(function)}`, a FlatMapFunction: what it collects goes nowhere; use `flatmap`")
     if is_class:
         name_too(function, name, args, kwargs)
-        check_call(function, args, kwargs, _KEYWORDS)
+        check_call(function, args, kwargs, known)
         return
     for unknown in kwargs:
         raise TypeError(
-            f"`{kind.name}` has no parameter `{unknown}`{meant(unknown, _KEYWORDS)} "
+            f"`{kind.name}` has no parameter `{unknown}`{meant(unknown, known)} "
             f"(to call `{name_of(function)}` with more than a record, use functools.partial)"
         )
     if args and isinstance(function, type):

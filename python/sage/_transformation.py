@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -176,3 +177,14 @@ class Transformation:
             kind = kind.in_cells
         name, inputs = self.told or self.name, len(self.inputs)
         return Part(kind, name, self.made, self.index, inputs, self.state, self.has_key, self.asks_key)
+
+
+def behind(steps: Iterable[Transformation]) -> set[Transformation]:
+    """The steps of the program whose records come out of these, these included."""
+    found = {step.root for step in steps}
+    left = list(found)
+    while left:
+        more = set(left.pop().before) - found
+        found |= more
+        left += more
+    return found

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ._arguments import length, whole
+from ._keywords import spelt
 
 
 #: In so many windows a record may be: the limit of the engine.
 _MOST_WINDOWS = 100_000
 
 
+@spelt
 @dataclass(frozen=True)
 class Tumbling:
     """Windows of ``size`` seconds that follow each other: each record is in exactly one. They begin at multiples of
@@ -34,6 +36,7 @@ class Tumbling:
         return Tumbling(length("the `size` of windows", self.size))
 
 
+@spelt
 @dataclass(frozen=True)
 class Sliding:
     """Windows of ``size`` seconds, of which one begins every ``every`` seconds. A record is in several, at most in
@@ -60,6 +63,7 @@ class Sliding:
         return Sliding(size, every)
 
 
+@spelt
 @dataclass(frozen=True)
 class Session:
     """Windows that end when a key has no record for ``gap`` seconds.
@@ -78,6 +82,7 @@ class Session:
         return Session(length("the `gap` of sessions", self.gap))
 
 
+@spelt
 @dataclass(frozen=True)
 class Count:
     """Windows of ``records`` records of a key. At the end of input, a key's last window comes with the records it

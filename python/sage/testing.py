@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from . import _sage
+from ._keywords import spelt
 
 __all__ = ["KafkaCluster"]
 
 
+@spelt
 class KafkaCluster:
     """Kafka brokers in this process, for tests of pipelines that read and write topics. No Kafka needs to be installed.
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from .._environment import LocalEnvironment
+from .._keywords import spelt
 from ._cluster import check_address
 
 __all__ = ["RayEnvironment"]
 
 
+@spelt
 class RayEnvironment(LocalEnvironment):
     """As ``LocalEnvironment(name, workers="ray")``: functions run in actors of a Ray cluster.
 

@@ -1,0 +1,230 @@
+"""What a job has done so far and is doing, as data."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._running import Run
+
+#: A rate is told over so many seconds, and over so many records; but over no more than the time that is remembered, by
+#: so many moments at most.
+_WINDOW, _RECORDS, _REMEMBERED, _MOST_MOMENTS = 5.0, 10, 60.0, 256
+
+
+@dataclass(frozen=True)
+class OperatorMetrics:
+    """The figures of a step, over all its replicas. Functions that run together are one step here, as in a report."""
+
+    name: str
+    parallelism: int
+    #: The records that it took; of a source, those that it read.
+    records_in: int
+    #: The records that it gave; of a sink, those that it wrote.
+    records_out: int
+    #: The records on which it failed.
+    failed: int
+    #: How many further attempts ``retry`` made.
+    retried: int
+    #: The records that came too late for their windows.
+    late: int
+    #: How many records it took per second, over the last five seconds or ten records, a minute at most; when the job is
+    #: over, over all of it.
+    rate: float
+
+
+@dataclass(frozen=True)
+class ServiceMetrics:
+    """The figures of a service. Of calls, one in 64 is timed, but of async methods each."""
+
+    name: str
+    #: ``registered``, ``initialising``, ``ready``, ``stopping``, ``cleaning``, ``cleaned``, …
+    state: str
+    #: The calls that it took, those in flight included.
+    calls: int
+    #: The calls that it works on at the moment; those of async methods until they were awaited.
+    in_flight: int
+    #: The calls that raised.
+    errors: int
+    #: The median and the 99th percentile of how long calls took, in seconds; ``None`` if none was timed.
+    p50: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True)
+class TaskMetrics:
+    """What a thread of the job does: one replica of the steps that run together. Times are in seconds."""
+
+    name: str
+    #: ``not_started``, ``busy``, ``idle`` (it waits for records), ``blocked`` (it waits for room behind it), ``paused``
+    #: or ``ended``.
+    doing: str
+    #: For how long.
+    since: float
+    #: What holds it back while it is blocked: the ``pace`` of the next task, or the ``bytes`` or ``blocks`` that wait.
+    blocked_by: str | None
+    #: How long it was each, since it was started.
+    busy: float
+    blocked: float
+    idle: float
+
+
+@dataclass(frozen=True)
+class QueueMetrics:
+    """The records that wait between two steps that run on different threads, or are being worked on behind it."""
+
+    #: The step that gives them, and the one that takes them.
+    source: str
+    target: str
+    records: int
+    #: About how many bytes they have.
+    bytes: int
+
+
+@dataclass(frozen=True)
+class JobMetrics:
+    """What a job has done so far and is doing: see ``JobId.metrics``."""
+
+    #: The job's id, and the name of its environment.
+    job: str
+    environment: str
+    #: As ``JobId.state``; and when that is ``ended``, how it came out, in one word.
+    state: str
+    outcome: str | None
+    #: How many seconds it has taken since it was submitted.
+    elapsed: float
+    #: The records that its sources have read, those of them that are finished or dropped, and how many there will be:
+    #: ``None`` if that is not known.
+    read: int
+    done: int
+    total: int | None
+    #: How many records were done per second, over the last five seconds or ten records, a minute at most; when the job
+    #: is over, over all of it.
+    rate: float
+    #: The records on which steps failed, and the further attempts that they made.
+    failed: int
+    retried: int
+    #: The steps and the services, by their names.
+    operators: dict[str, OperatorMetrics] = field(repr=False)
+    services: dict[str, ServiceMetrics] = field(repr=False)
+    #: The job's threads, and the queues between them; none when the job is over.
+    tasks: list[TaskMetrics] = field(repr=False)
+    queues: list[QueueMetrics] = field(repr=False)
+
+    @property
+    def eta(self) -> float | None:
+        """In how many seconds the job will be over, at this rate; ``None`` if that cannot be told."""
+        if self.total is None or not self.rate or self.state == "ended":
+            return None
+        return max(self.total - self.done, 0) / self.rate
+
+
+#: What no step is called.
+_DONE = "\0done"
+
+
+class Rates:
+    """What there was at the last moments that were asked for, of which rates follow."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._begin = time.monotonic()
+        self._moments: deque[tuple[float, dict[str, int]]] = deque([(self._begin, {})], _MOST_MOMENTS)
+
+    def since(self, counts: dict[str, int]) -> tuple[float, dict[str, float]]:
+        """How many seconds it is since the begin, and the rates up to now, where there are these counts."""
+        now, done = time.monotonic(), counts[_DONE]
+        with self._lock:
+            moments = self._moments
+            while len(moments) > 1 and now - moments[1][0] >= _REMEMBERED:
+                moments.popleft()
+            is_enough = (
+                moment
+                for moment in reversed(moments)
+                if now - moment[0] >= _WINDOW and done - moment[1].get(_DONE, 0) >= _RECORDS
+            )
+            then, before = next(is_enough, moments[0])
+            if now - moments[-1][0] >= _REMEMBERED / _MOST_MOMENTS:
+                moments.append((now, counts))
+        seconds = max(now - then, 1e-9)
+        rates = {name: max(count - before.get(name, 0), 0) / seconds for name, count in counts.items()}
+        return now - self._begin, rates
+
+
+def of_run(run: Run) -> JobMetrics:
+    """The metrics of a job of this process."""
+    import json  # few programs ask for them
+
+    state, told = run.state, run.job.metrics_json()
+    data: dict[str, Any] = json.loads(told or run.job.report_json or "{}")
+    names = {"job": run.job.id, "environment": run.name, "state": "ended" if told is None else state}
+    return _metrics(names, data, run.input.names, run.input.all(), run.rates if told is not None else None)
+
+
+def of_report(job: str, data: Mapping[str, Any]) -> JobMetrics:
+    """The metrics of a job of which there is the report."""
+    names = {"job": job, "environment": data.get("environment", ""), "state": "ended"}
+    return _metrics(names, data, frozenset(), None, None)
+
+
+def _metrics(
+    names: dict[str, str], data: Mapping[str, Any], sources: frozenset[str], total: int | None, rates: Rates | None
+) -> JobMetrics:
+    rows = data.get("operators", [])
+    counts = {row["name"]: row["records_in"] for row in rows}
+    read = sum(count for name, count in counts.items() if name in sources)
+    done = max(read - data.get("unfinished", data.get("dropped", 0)), 0)
+    counts[_DONE] = done
+    if rates is not None:
+        elapsed, per_second = rates.since(counts)
+    else:
+        elapsed = _seconds(data.get("elapsed")) or 0.0
+        per_second = {name: count / elapsed if elapsed else 0.0 for name, count in counts.items()}
+    operators = {row["name"]: _operator(row, per_second[row["name"]]) for row in rows}
+    return JobMetrics(
+        **names,
+        outcome=data.get("outcome"),
+        elapsed=elapsed,
+        read=read,
+        done=done,
+        total=total,
+        rate=per_second[_DONE],
+        failed=sum(operator.failed for operator in operators.values()),
+        retried=sum(operator.retried for operator in operators.values()),
+        operators=operators,
+        services={row["name"]: _service(row) for row in data.get("services", [])},
+        tasks=[_task(row) for row in data.get("tasks", [])],
+        queues=[QueueMetrics(row["from"], row["to"], row["records"], row["bytes"]) for row in data.get("queues", [])],
+    )
+
+
+def _operator(row: Mapping[str, Any], rate: float) -> OperatorMetrics:
+    return OperatorMetrics(
+        name=row["name"],
+        parallelism=row["parallelism"],
+        records_in=row["records_in"],
+        records_out=row["records_out"],
+        failed=row["failed"],
+        retried=row["retries"],
+        late=row["late"],
+        rate=rate,
+    )
+
+
+def _service(row: Mapping[str, Any]) -> ServiceMetrics:
+    p50, p99 = _seconds(row["p50"]), _seconds(row["p99"])
+    return ServiceMetrics(row["name"], row["state"], row["calls"], row["calls_inside"], row["errors"], p50, p99)
+
+
+def _task(row: Mapping[str, Any]) -> TaskMetrics:
+    since, busy, blocked, idle = (_seconds(row[name]) or 0.0 for name in ("since", "busy", "blocked", "idle"))
+    return TaskMetrics(row["name"], row["doing"], since, row["blocked_by"], busy, blocked, idle)
+
+
+def _seconds(duration: Mapping[str, int] | None) -> float | None:
+    return None if duration is None else duration["secs"] + duration["nanos"] / 1e9
