@@ -88,7 +88,9 @@ class Tqdm:
     interval = INTERVAL
 
     def __init__(self) -> None:
-        self._make = importlib.import_module("tqdm.auto" if is_notebook() else "tqdm").tqdm
+        bar = importlib.import_module("tqdm.auto" if is_notebook() else "tqdm").tqdm
+        # Without a thread of tqdm's that would stay until the end of the program.
+        self._make: Any = type("Bar", (bar,), {"monitor_interval": 0})
         self._bar: Any = None
 
     def show(self, metrics: JobMetrics) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import AbstractContextManager, ExitStack
+from logging import INFO
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from . import _sage
-from ._arguments import said, truth, whole
+from ._arguments import numbered, said, truth, whole
 from ._base_environment import BaseEnvironment
 from ._config import Timeouts, check_config, log_dir_of, on_signal_of, ray_of
 from ._context import Context, JobContext, ServiceCalls
@@ -53,6 +55,16 @@ class _Options(NamedTuple):
     log_dir: Any
     #: Is asked for the stack of a thread that missed a deadline.
     where_stuck: Callable[[int], str | None] = where_stuck
+
+
+class Observer(Protocol):
+    """What sees the jobs of an environment."""
+
+    def begins(self, run: Run) -> AbstractContextManager[None]:
+        """A job is started inside of the block: its threads have the context of it."""
+
+    def service(self, name: str, instance: Any) -> Any:
+        """What takes the place of a service, for those who call it."""
 
 
 @spelt
@@ -103,6 +115,8 @@ class LocalEnvironment(BaseEnvironment):
         workers: str | None = None,
     ) -> None:
         super().__init__(name, config, scheduler, enable_monitoring, workers=workers)
+        #: What sees its jobs begin and their services being called: see `integrations`.
+        self._observers: list[Observer] = []
         self._consumed: set[Transformation] = set()
         self._started = self.scheduler._started if isinstance(self.scheduler, BaseScheduler) else Started()
 
@@ -239,7 +253,10 @@ class LocalEnvironment(BaseEnvironment):
 
                 outer = OF_JOB.set(object())
                 try:
-                    _sage.start(run, options, is_on_main, steps, services, bind)
+                    with ExitStack() as around:
+                        for observer in self._observers:
+                            around.enter_context(observer.begins(run))
+                        _sage.start(run, options, is_on_main, steps, services, bind)
                 finally:
                     OF_JOB.reset(outer)
                 if cluster is not None:
@@ -272,6 +289,9 @@ class LocalEnvironment(BaseEnvironment):
             info.begins(run)
             known(info)
             self._started.count(run)
+            if self.logger.isEnabledFor(INFO):
+                steps, services = numbered(len(self.pipeline), "step"), numbered(len(self._services), "service")
+                self.logger.info("job %s has begun, with %s and %s", run.job.id, steps, services)
             run.at_end += completes(self.scheduler, run)
             if run.job.is_over:
                 run.ends()
@@ -414,9 +434,23 @@ class LocalEnvironment(BaseEnvironment):
 
             pickled = pickled_service(name, factory, job)
             restarts, setup = self._isolated[name].restarts, job.timeouts.setup
-            return lambda left: IsolatedHooks(Isolated(name, pickled, calls, restarts, setup), left)
+            return self._observed(
+                name, lambda left: IsolatedHooks(Isolated(name, pickled, calls, restarts, setup), left)
+            )
         context = Context(name, calls, self.logger.getChild(name))
-        return lambda _left: Hooks(lambda: factory.create_service(context), calls.loop)
+        return self._observed(name, lambda _left: Hooks(lambda: factory.create_service(context), calls.loop))
+
+    def _observed(self, name: str, make: Callable[[float], Any]) -> Callable[[float], Any]:
+        """What makes the hooks of a service whose calls the observers see."""
+        observers = list(self._observers)
+
+        def made(left: float) -> Any:
+            hooks = make(left)
+            for observer in observers:
+                hooks.instance = observer.service(name, hooks.instance)
+            return hooks
+
+        return made if observers else make
 
     def _cluster(self, steps: list[Step], job: JobContext) -> Cluster | None:
         """The Ray cluster of the workers that are there."""

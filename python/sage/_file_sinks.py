@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _kinds as kinds
 from ._arguments import truth, whole
+from ._keywords import spelt
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ._keys import Key
 
 
+@spelt
 class FileSinks:
     """The methods: a part of ``DataStream``."""
 

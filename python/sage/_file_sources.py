@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._arguments import truth, whole
+from ._keywords import spelt
 from ._kinds import ITERABLE, SOURCE
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ._stream import DataStream
 
 
+@spelt
 class FileSources:
     """The methods: a part of ``Pipeline``."""
 

@@ -68,7 +68,6 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The whole report, with times in seconds: lists, texts, numbers, and ``started`` in seconds since 1970.
 
-        >>> from sage import LocalEnvironment
         >>> env = LocalEnvironment("told")
         >>> kept = env.from_batch([1, 2]).collect()
         >>> told = env.submit(autostop=True).report.to_dict()
@@ -79,7 +78,13 @@ class Report:
         return told
 
     def to_json(self, indent: int | None = None) -> str:
-        """``to_dict`` as JSON, on one line or with ``indent`` spaces for each level."""
+        """``to_dict`` as JSON, on one line or with ``indent`` spaces for each level.
+
+        >>> env = LocalEnvironment("told")
+        >>> kept = env.from_batch([1, 2]).collect()
+        >>> env.submit(autostop=True).report.to_json()[:30]  # doctest: +ELLIPSIS
+        '{"job": "...'
+        """
         import json  # few programs write it
 
         return json.dumps(self.to_dict(), indent=indent)
@@ -87,8 +92,16 @@ class Report:
     def to_frame(self, rows: str = "operators", *, library: str | None = None) -> Any:
         """A data frame with a row for each of the ``"operators"``, ``"services"`` or ``"workers"``; times in seconds.
 
-        ``library`` is ``"pandas"`` or ``"polars"``. The default is the one that is installed, of both pandas. Raises
-        ``ImportError`` if there is none.
+        ``library`` is ``"pandas"`` or ``"polars"``. The default is the one that is installed, of both the one that the
+        program uses already, or pandas. Raises ``ImportError`` if there is none.
+
+        >>> env = LocalEnvironment("told")
+        >>> kept = env.from_batch([1, 2]).collect()
+        >>> report = env.submit(autostop=True).report
+        >>> report.to_frame()[["name", "records_in"]]  # doctest: +SKIP
+                    name  records_in
+        0          batch           2
+        1        collect           2
         """
         from ._frames import frame  # few programs make one
 
@@ -221,7 +234,6 @@ class JobId(str):
         """What the job has done so far and is doing: counts, rates, queues and services. For any thread, while the job
         runs and when it is over.
 
-        >>> from sage import LocalEnvironment
         >>> env = LocalEnvironment("counted")
         >>> kept = env.from_batch(range(1000)).map(abs).collect()
         >>> metrics = env.submit(autostop=True).metrics()

@@ -19,7 +19,14 @@ _WINDOW, _RECORDS, _REMEMBERED, _MOST_MOMENTS = 5.0, 10, 60.0, 256
 
 @dataclass(frozen=True)
 class OperatorMetrics:
-    """The figures of a step, over all its replicas. Functions that run together are one step here, as in a report."""
+    """The figures of a step, over all its replicas. Functions that run together are one step here, as in a report.
+
+    >>> env = LocalEnvironment("figures")
+    >>> kept = env.from_batch([1, 0, 2]).map(lambda n: 1 / n, name="part", on_error="skip").collect()
+    >>> part = env.submit(autostop=True).metrics().operators["part"]
+    >>> part.records_in, part.records_out, part.failed
+    (3, 2, 1)
+    """
 
     name: str
     parallelism: int
@@ -40,7 +47,15 @@ class OperatorMetrics:
 
 @dataclass(frozen=True)
 class ServiceMetrics:
-    """The figures of a service. Of calls, one in 64 is timed, but of async methods each."""
+    """The figures of a service. Of calls, one in 64 is timed, but of async methods each.
+
+    >>> env = LocalEnvironment("figures")
+    >>> prices = env.service("prices", dict, [{"tea": 3}])
+    >>> kept = env.from_batch(["tea", "tea"]).map(prices.get).collect()
+    >>> service = env.submit(autostop=True).metrics().services["prices"]
+    >>> service.calls, service.in_flight, service.errors
+    (2, 0, 0)
+    """
 
     name: str
     #: ``registered``, ``initialising``, ``ready``, ``stopping``, ``cleaning``, ``cleaned``, …
@@ -58,7 +73,17 @@ class ServiceMetrics:
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """What a thread of the job does: one replica of the steps that run together. Times are in seconds."""
+    """What a thread of the job does: one replica of the steps that run together. Times are in seconds.
+
+    >>> from threading import Event
+    >>> env, goes_on = LocalEnvironment("tasks"), Event()
+    >>> kept = env.from_batch([1]).map(lambda n: goes_on.wait(60), name="wait").collect()
+    >>> job = env.submit()
+    >>> [(task.name, task.blocked_by) for task in job.metrics().tasks]
+    [('batch', None)]
+    >>> goes_on.set()
+    >>> report = job.wait()
+    """
 
     name: str
     #: ``not_started``, ``busy``, ``idle`` (it waits for records), ``blocked`` (it waits for room behind it), ``paused``
@@ -76,7 +101,17 @@ class TaskMetrics:
 
 @dataclass(frozen=True)
 class QueueMetrics:
-    """The records that wait between two steps that run on different threads, or are being worked on behind it."""
+    """The records that wait between two steps that run on different threads, or are being worked on behind it.
+
+    >>> from threading import Event
+    >>> env, goes_on = LocalEnvironment("queues"), Event()
+    >>> kept = env.from_batch([1]).map(lambda n: goes_on.wait(60), name="wait", parallelism=2).collect()
+    >>> job = env.submit()
+    >>> [(queue.source, queue.target) for queue in job.metrics().queues]
+    [('batch', 'wait'), ('wait', 'collect')]
+    >>> goes_on.set()
+    >>> report = job.wait()
+    """
 
     #: The step that gives them, and the one that takes them.
     source: str
@@ -88,7 +123,13 @@ class QueueMetrics:
 
 @dataclass(frozen=True)
 class JobMetrics:
-    """What a job has done so far and is doing: see ``JobId.metrics``."""
+    """What a job has done so far and is doing: see ``JobId.metrics``.
+
+    >>> env = LocalEnvironment("figures")
+    >>> kept = env.from_batch(range(1000)).map(abs).collect()
+    >>> env.submit(autostop=True).metrics()  # doctest: +ELLIPSIS
+    JobMetrics(job='...', environment='figures', state='ended', outcome='succeeded', elapsed=..., done=1000, ...)
+    """
 
     #: The job's id, and the name of its environment.
     job: str
@@ -118,7 +159,13 @@ class JobMetrics:
 
     @property
     def eta(self) -> float | None:
-        """In how many seconds the job will be over, at this rate; ``None`` if that cannot be told."""
+        """In how many seconds the job will be over, at this rate; ``None`` if that cannot be told.
+
+        >>> env = LocalEnvironment("figures")
+        >>> kept = env.from_batch([1]).collect()
+        >>> env.submit(autostop=True).metrics().eta is None  # as it is over
+        True
+        """
         if self.total is None or not self.rate or self.state == "ended":
             return None
         return max(self.total - self.done, 0) / self.rate

@@ -145,7 +145,7 @@ def line(metrics: JobMetrics) -> str:
     if metrics.total is None:
         parts.append(minutes(metrics.elapsed))
     elif metrics.total:
-        parts.append(f"{int(metrics.done / metrics.total * 100)} %")
+        parts.append(f"{min(metrics.done * 100 // metrics.total, 100)} %")
     parts += _rate(metrics)
     if metrics.eta is not None:
         parts.append(f"ETA {minutes(metrics.eta)}")

@@ -22,6 +22,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from logging import INFO, getLogger
 from signal import SIGTERM
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ from ._arguments import warn
 from ._context import ServiceCalls
 from ._interrupted import Sources, tell_interrupted, tell_stopping, told_of
 from ._job import attach
-from ._metrics import Rates
+from ._metrics import Rates, of_run
+from ._progress import summary
 
 if TYPE_CHECKING:
     from ._jobmanager import JobInfo
@@ -102,11 +104,16 @@ class Run:
                     _running.discard(self)
                     leave_signals()
                 self._calls.close()
+                with _lock:
+                    has_said, self._has_said = self._has_said, True
+                if not has_said:
+                    self._log_end()
                 self.ends()
                 if self.restarts is not None:
                     self.restarts.over(self.job.error is None)
                 self._tell_end()
-                self._say_nones()
+                if not has_said:
+                    self.nones.say(self.name)
                 self.input.over()
                 self.said = told_of(self.kept) or self.said
 
@@ -136,11 +143,10 @@ class Run:
             self._is_stopping = True
             tell_stopping(self.job.unfinished())
 
-    def _say_nones(self) -> None:
-        with _lock:
-            has_said, self._has_said = self._has_said, True
-        if not has_said:
-            self.nones.say(self.name)
+    def _log_end(self) -> None:
+        logger = getLogger(f"sage.{self.name}")
+        if logger.isEnabledFor(INFO):
+            logger.info("job %s has ended: %s", self.job.id, summary(of_run(self)))
 
     def ends(self) -> None:
         """It is over, or was not started."""

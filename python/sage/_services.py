@@ -88,6 +88,10 @@ class ServiceFactory:
         return f"ServiceFactory({self.service_name!r}, {shown(getattr(self.service_class, '__name__', ''))})"
 
 
+#: The methods of a service that the engine calls itself.
+HOOKS = ("setup", "start", "start_running", "stop", "terminate", "cleanup", "close")
+
+
 class Hooks:
     """The hooks of a service, as the engine calls them, with the seconds that are left for each. Classes that do not
     extend ``BaseService`` work too."""

@@ -20,12 +20,13 @@ from sage._context import InJob
 from sage._file_sinks import FileSinks
 from sage._file_sources import FileSources
 from sage._pipeline import Pipeline
+from sage.integrations import opentelemetry, prometheus
 from sage.ray import RayEnvironment
 from sage.runtime import BaseScheduler
 
 #: Public names, and the classes whose methods theirs inherit.
 OWNERS = [getattr(sage, name) for name in sage.__all__ if name != "ops"]
-OWNERS += [getattr(module, name) for module in (ops, testing) for name in module.__all__]
+OWNERS += [getattr(module, name) for module in (ops, testing, opentelemetry, prometheus) for name in module.__all__]
 OWNERS += [Pipeline, BaseEnvironment, InJob, BaseScheduler, FileSources, FileSinks, RayEnvironment]
 
 #: Whose methods need a job manager or a cluster that runs: the example of the class declares a job and does not submit

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
+import threading
+import time
+import types
 from functools import partial
+from typing import Any
 
 import pytest
+
+from sage import JobMetrics, LocalEnvironment, _progress
+from sage._progress import line, summary
 
 PROGRAM = """
 import sys, time
@@ -216,3 +224,147 @@ sys.stderr.write(f"over {sys.stdout is kept} {kept.getvalue()!r}")
     assert code == 0
     summary, over = screen(written)
     assert summary.startswith("counted 2/2 in") and over == r"over True '1\n2\n'"
+
+
+# ---- what the line says
+
+
+def metrics(**told: Any) -> JobMetrics:
+    """Metrics of which only these matter."""
+    plain = {"job": "1", "environment": "enrich", "state": "running", "outcome": None, "elapsed": 32.0, "read": 0}
+    plain |= {"done": 0, "total": None, "rate": 0.0, "failed": 0, "retried": 0}
+    nothing = {"operators": {}, "services": {}, "tasks": [], "queues": []}
+    return JobMetrics(**{**plain, **nothing, **told})
+
+
+LINES: list[tuple[dict[str, Any], str]] = [
+    (
+        {"done": 636, "total": 2000, "rate": 19.94, "failed": 2, "retried": 14},
+        "enrich 636/2,000 31 % 19.9/s ETA 1:08 failed 2 retried 14",
+    ),
+    ({"total": 2000}, "enrich 0/2,000 0 %"),
+    ({"done": 1636, "rate": 1234.5}, "enrich 1,636 0:32 1,234/s"),
+    ({"done": 1, "total": 100, "rate": 0.02}, "enrich 1/100 1 % 0.02/s ETA 1:22:30"),
+    ({"done": 5, "total": 3, "rate": 2.0}, "enrich 5/3 100 % 2.0/s ETA 0:00"),
+    ({"total": 0}, "enrich 0/0"),
+    ({"done": 3, "total": 9, "rate": 1.0, "state": "paused"}, "enrich 3/9 33 % 1.0/s ETA 0:06 paused"),
+    ({"environment": "a\x1b[2J\nb"}, "a?[2J?b 0 0:32"),
+]
+
+
+@pytest.mark.parametrize(("told", "says"), LINES)
+def test_the_line_says_how_far_the_job_is(told: dict[str, Any], says: str) -> None:
+    assert line(metrics(**told)) == says
+
+
+def test_the_last_line_says_what_has_become_of_it() -> None:
+    over = metrics(state="ended", outcome="succeeded", done=2000, total=2000, elapsed=101.3, rate=19.75, failed=2)
+    assert summary(over) == "enrich 2,000/2,000 in 1:41 19.8/s failed 2"
+    late = metrics(state="ended", outcome="timed_out", done=636, elapsed=32.0, rate=19.9)
+    assert summary(late) == "enrich timed out at 636 in 0:32 19.9/s"
+
+
+# ---- where else it is shown
+
+
+def test_lines_that_are_kept_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    kept = _progress._Kept(written)
+    kept.show(metrics())
+    kept.show(metrics(done=7))
+    kept.end(metrics(state="ended", outcome="succeeded", done=9), False)
+    assert written.getvalue() == "enrich 7 0:32 0.00/s\nenrich 9 in 0:32 0.00/s\n" and kept.interval >= 1.0
+
+
+def slow(records: int = 30) -> LocalEnvironment:
+    env = LocalEnvironment("slow")
+    env.from_batch(range(records)).map(lambda n: time.sleep(0.01) or n).collect()
+    return env
+
+
+def test_a_function_is_told_how_far_the_job_is() -> None:
+    told: list[JobMetrics] = []
+    threads: set[str] = set()
+
+    def tell(each: JobMetrics) -> None:
+        told.append(each)
+        threads.add(threading.current_thread().name)
+
+    slow().submit(autostop=True, progress=tell)
+    counts = [each.done for each in told]
+    assert counts == sorted(counts) and len(counts) >= 3 and threads == {"sage-progress"}
+    assert (told[-1].done, told[-1].total, told[-1].outcome) == (30, 30, "succeeded")
+
+
+def test_a_function_that_raises_is_told_nothing_more_and_the_job_goes_on() -> None:
+    calls = []
+
+    def tell(each: JobMetrics) -> None:
+        calls.append(each)
+        raise ValueError("wrong")
+
+    with pytest.warns(UserWarning, match="was told how far the job is, and is not any more: ValueError: wrong"):
+        job = slow().submit(autostop=True, progress=tell)
+    assert len(calls) == 1 and job.report.outcome == "succeeded"
+
+
+def test_a_function_that_does_not_return_does_not_hold_the_program_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_progress, "_LONGEST", 0.05)
+    goes_on = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def tell(_each: JobMetrics) -> None:
+        threads.append(threading.current_thread())
+        goes_on.wait(60)
+
+    with pytest.warns(UserWarning, match="has not returned since the job is over"):
+        slow().submit(autostop=True, progress=tell)
+    goes_on.set()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.parametrize("package", ["rich", "tqdm"])
+def test_the_bar_of_a_package_is_shown(package: str, capsys: pytest.CaptureFixture[str]) -> None:
+    slow().submit(autostop=True, progress=package)
+    shown = capsys.readouterr()
+    assert shown.out == "" and "30/30" in shown.err and "slow" in shown.err
+
+
+def test_a_package_that_is_not_there_is_named_before_the_job_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    env = slow()
+    with pytest.raises(ImportError, match='`progress="tqdm"` needs the package tqdm: pip install tqdm'):
+        env.submit(autostop=True, progress="tqdm")
+    assert env.job is None
+    words = 'True, False, "rich", "tqdm" or a function'
+    with pytest.raises(ValueError, match=f"`progress` is {words}, not 'tqmd'"):
+        env.submit(autostop=True, progress="tqmd")
+    with pytest.raises(TypeError, match=f"`progress` is {words}, not 5"):
+        env.submit(autostop=True, progress=5)  # type: ignore[arg-type]
+
+
+def test_a_notebook_has_one_output_which_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As IPython's `display` is: it returns what replaces the output.
+    outputs: list[list[str]] = []
+
+    class Handle:
+        def update(self, content: dict[str, str], raw: bool) -> None:
+            assert raw
+            outputs[-1].append(content["text/plain"])
+
+    def display(content: dict[str, str], raw: bool, display_id: bool) -> Handle:
+        assert raw and display_id
+        outputs.append([content["text/plain"]])
+        return Handle()
+
+    python = types.ModuleType("IPython")
+    python.get_ipython = type("ZMQInteractiveShell", (), {})  # type: ignore[attr-defined]
+    shows = types.ModuleType("IPython.display")
+    shows.display = display  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", python)
+    monkeypatch.setitem(sys.modules, "IPython.display", shows)
+    slow(100).submit(autostop=True)
+    slow(1).submit(autostop=True)
+    (texts,) = outputs
+    assert len(texts) >= 3 and texts[-1].startswith("slow 100/100 in 0:0") and texts[0].startswith("slow ")

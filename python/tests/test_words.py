@@ -23,6 +23,8 @@ import pytest
 import sage
 from sage import Count, DataStream, DeadLetterQueue, JobFailed, JobId, LocalEnvironment, Retry, Skip, Tumbling
 from sage._base_environment import BaseEnvironment
+from sage._file_sinks import FileSinks
+from sage._file_sources import FileSources
 from sage._pipeline import Pipeline
 from sage.ray import RayEnvironment
 from sage.runtime.job_manager import JobManager
@@ -170,7 +172,7 @@ def test_a_data_frame_is_made_by_the_library_that_is_there(installed: Callable[[
 CLASSES = [
     *(getattr(sage, name) for name in sage.__all__ if name.endswith(("Stream", "Streams", "Environment"))),
     *(sage.Count, sage.Session, sage.Sliding, sage.Tumbling, sage.Retry, sage.Skip, sage.JobId, sage.Report),
-    *(BaseEnvironment, Pipeline, JobManager, JobManagerClient, KafkaCluster, RayEnvironment),
+    *(BaseEnvironment, Pipeline, FileSinks, FileSources, JobManager, JobManagerClient, KafkaCluster, RayEnvironment),
 ]
 
 
