@@ -21,7 +21,7 @@ from ._kinds import ITERABLE
 from ._makers import Maker
 from ._pipeline import declared
 from ._plan import Step, plan
-from ._progress import Wanted, chosen, shown
+from ._progress import chosen, shown
 from ._running import Run, start
 from ._scheduler import BaseScheduler, Started, completes, delays
 from ._services import Hooks
@@ -30,6 +30,7 @@ from ._stacks import where_stuck
 from ._transformation import Transformation
 
 if TYPE_CHECKING:
+    from ._progress import Wanted
     from .ray._cluster import Cluster
 
 
@@ -297,10 +298,11 @@ class LocalEnvironment(BaseEnvironment):
                 run.ends()
         return self.env_uuid
 
-    async def submit_async(self) -> JobId:
+    async def submit_async(self, *, progress: Wanted = None) -> JobId:
         """Runs the job while the event loop goes on, and returns when the job is over. Raises what ``submit`` raises.
 
         If the task that awaits it is cancelled, it cancels the job, and raises ``CancelledError`` after the cleanup.
+        ``progress`` is as for ``submit``.
 
         >>> import asyncio
         >>> async def main():
@@ -311,13 +313,15 @@ class LocalEnvironment(BaseEnvironment):
         >>> asyncio.run(main())
         [1, 4, 9]
         """
-        submitted = time.time()
+        submitted, shows = time.time(), chosen(progress, self._steps)
         for delay in self._begins()[1]:
             import asyncio  # takes longer than all the package
 
             await asyncio.sleep(delay)
-        job = self._submit(JobInfo(self, False), False, submitted=submitted)
-        await job._until_over()
+        job = self._submit(JobInfo(self, False), False, progress, submitted)
+        assert self._run is not None, "it has just begun"
+        with shown(self._run, progress, shows):
+            await job._until_over()
         return job
 
     def _iterators(self) -> list[Transformation]:

@@ -140,10 +140,15 @@ def report(data: dict[str, Any]) -> str:
 
 def job(job: JobId) -> str:
     """A job: its report if it is over, else how far it is."""
+    from ._pickling import Elsewhere
+    from ._progress import line
+
     state = job.state
     if state == "ended":
         return job.report._repr_html_()
-    return f"<p>job <b>{escape(job)}</b>: {state}</p>"
+    # Of a job of another process it is known how far it was when its id came here.
+    far = state if isinstance(job._run, Elsewhere) else f"{state}, {line(job.metrics())}"
+    return f"<p>job <b>{escape(job)}</b>: {escape(far)}</p>"
 
 
 def _words(value: Any) -> str:

@@ -11,35 +11,38 @@ from collections.abc import Callable
 from functools import update_wrapper
 from inspect import CO_COROUTINE, CO_VARKEYWORDS, signature, unwrap
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ._arguments import LIKENESS, meant
 
-_Class = TypeVar("_Class", bound=type)
+_Named = TypeVar("_Named", bound=Callable[..., Any])
 
 
-def spelt(cls: _Class) -> _Class:
-    """Has the constructor and the public methods of a class name the keyword that was perhaps meant."""
+def spelt(named: _Named) -> _Named:
+    """Has a function, or the constructor and the public methods of a class, name the keyword that was perhaps meant."""
+    if not isinstance(named, type):
+        return cast(_Named, _spelt(cast(FunctionType, named), named.__name__, 0))
+    cls = named
     made: dict[FunctionType, Callable[..., Any]] = {}  # other names of a method are the same object
     for name, method in list(vars(cls).items()):
         if type(method) is FunctionType and (name == "__init__" or not name.startswith("_")):
             if method not in made:
-                made[method] = _spelt(method, cls.__name__ if name == "__init__" else name)
+                made[method] = _spelt(method, cls.__name__ if name == "__init__" else name, 1)
             setattr(cls, name, made[method])
-    return cls
+    return named
 
 
-def _spelt(method: FunctionType, name: str) -> Callable[..., Any]:
+def _spelt(method: FunctionType, name: str, first: int) -> Callable[..., Any]:
     code = unwrap(method).__code__
     names = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
     known = frozenset(names)
-    if code.co_flags & CO_VARKEYWORDS or len(names) < 2:
+    if code.co_flags & CO_VARKEYWORDS or len(names) <= first:
         return method
 
     def check(kwargs: dict[str, Any]) -> None:
         for unknown in kwargs:
             if unknown not in known:
-                raise TypeError(f"`{name}` has no parameter `{unknown}`{meant(unknown, names[1:])}")
+                raise TypeError(f"`{name}` has no parameter `{unknown}`{meant(unknown, names[first:])}")
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if kwargs:

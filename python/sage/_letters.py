@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ._arguments import shown, warn
 from ._forms import Reader, Unwritable, Writer, is_plain
 from ._functions import Noting, SinkFunction
+from ._keywords import spelt
 from ._typed import NotMade, Typed
 
 
@@ -132,6 +133,7 @@ class LetterFile(SinkFunction, Noting):
             self.notes.append(f"{letters} in {shown(path)}: `sage.read_letters({path!r})` gives the records back")
 
 
+@spelt
 def read_letters(path: str | PathLike[str], as_: type | tuple[type, ...] | None = None) -> Iterator[Letter]:
     """Reads the letters of a file that ``DeadLetterQueue`` wrote. Each letter's ``is_exact`` tells whether its record
     equals the one that failed.

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ._rates import DONE, Rates
+
 if TYPE_CHECKING:
     from ._running import Run
-
-#: A rate is told over so many seconds, and over so many records; but over no more than the time that is remembered, by
-#: so many moments at most.
-_WINDOW, _RECORDS, _REMEMBERED, _MOST_MOMENTS = 5.0, 10, 60.0, 256
-
 
 @dataclass(frozen=True)
 class OperatorMetrics:
@@ -171,38 +165,6 @@ class JobMetrics:
         return max(self.total - self.done, 0) / self.rate
 
 
-#: What no step is called.
-_DONE = "\0done"
-
-
-class Rates:
-    """What there was at the last moments that were asked for, of which rates follow."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._begin = time.monotonic()
-        self._moments: deque[tuple[float, dict[str, int]]] = deque([(self._begin, {})], _MOST_MOMENTS)
-
-    def since(self, counts: dict[str, int]) -> tuple[float, dict[str, float]]:
-        """How many seconds it is since the begin, and the rates up to now, where there are these counts."""
-        now, done = time.monotonic(), counts[_DONE]
-        with self._lock:
-            moments = self._moments
-            while len(moments) > 1 and now - moments[1][0] >= _REMEMBERED:
-                moments.popleft()
-            is_enough = (
-                moment
-                for moment in reversed(moments)
-                if now - moment[0] >= _WINDOW and done - moment[1].get(_DONE, 0) >= _RECORDS
-            )
-            then, before = next(is_enough, moments[0])
-            if now - moments[-1][0] >= _REMEMBERED / _MOST_MOMENTS:
-                moments.append((now, counts))
-        seconds = max(now - then, 1e-9)
-        rates = {name: max(count - before.get(name, 0), 0) / seconds for name, count in counts.items()}
-        return now - self._begin, rates
-
-
 def of_run(run: Run) -> JobMetrics:
     """The metrics of a job of this process."""
     import json  # few programs ask for them
@@ -226,7 +188,7 @@ def _metrics(
     counts = {row["name"]: row["records_in"] for row in rows}
     read = sum(count for name, count in counts.items() if name in sources)
     done = max(read - data.get("unfinished", data.get("dropped", 0)), 0)
-    counts[_DONE] = done
+    counts[DONE] = done
     if rates is not None:
         elapsed, per_second = rates.since(counts)
     else:
@@ -240,7 +202,7 @@ def _metrics(
         read=read,
         done=done,
         total=total,
-        rate=per_second[_DONE],
+        rate=per_second[DONE],
         failed=sum(operator.failed for operator in operators.values()),
         retried=sum(operator.retried for operator in operators.values()),
         operators=operators,

@@ -21,15 +21,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TextIO, cast
 
 from ._arguments import said, warn
-from ._metrics import JobMetrics, of_run
 from ._sage import await_end
 
 if TYPE_CHECKING:
+    from ._metrics import JobMetrics
     from ._running import Run
     from ._transformation import Transformation
 
-#: What a program may say: whether a line is shown, a package, or a function.
-Wanted = bool | str | Callable[[JobMetrics], object] | None
+    #: What a program may say: whether a line is shown, a package, or a function.
+    Wanted = bool | str | Callable[[JobMetrics], object] | None
 
 #: The same, in words.
 WORDS = 'True, False, "rich", "tqdm" or a function'
@@ -102,6 +102,8 @@ def shown(run: Run, wanted: Wanted, make: Callable[[], Shows] | None) -> Iterato
 def _show(run: Run, make: Callable[[], Shows], patience: float, over: threading.Event) -> None:
     if over.wait(patience):
         return
+    from ._metrics import of_run  # here, as short jobs need none
+
     try:
         place = make()
         with getattr(place, "shared", _alone)():

@@ -32,8 +32,7 @@ from ._arguments import warn
 from ._context import ServiceCalls
 from ._interrupted import Sources, tell_interrupted, tell_stopping, told_of
 from ._job import attach
-from ._metrics import Rates, of_run
-from ._progress import summary
+from ._rates import Rates
 
 if TYPE_CHECKING:
     from ._jobmanager import JobInfo
@@ -146,6 +145,9 @@ class Run:
     def _log_end(self) -> None:
         logger = getLogger(f"sage.{self.name}")
         if logger.isEnabledFor(INFO):
+            from ._metrics import of_run  # here, as few programs look at metrics
+            from ._progress import summary
+
             logger.info("job %s has ended: %s", self.job.id, summary(of_run(self)))
 
     def ends(self) -> None:

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ._keywords import spelt
+
 __all__ = ["Op", "contains", "field", "identity", "lower", "parse_json", "split", "strip", "to_float", "to_int"]
 
 
@@ -51,6 +53,7 @@ def identity() -> Op:
     return Op("identity", lambda record: record)
 
 
+@spelt
 def split(separator: str | None = None) -> Op:
     """For ``flatmap``: the words of a text, or its parts between separators, as ``str.split``.
 
@@ -80,6 +83,7 @@ def lower() -> Op:
     return Op("lower", lambda text: text.lower())
 
 
+@spelt
 def contains(part: str) -> Op:
     """For ``filter``: whether a text has ``part`` in it.
 
@@ -103,6 +107,7 @@ def parse_json() -> Op:
     return Op("parse_json", json.loads)
 
 
+@spelt
 def field(name: str) -> Op:
     """The value that a ``dict`` has under ``name``; raises ``KeyError`` if it has none.
 

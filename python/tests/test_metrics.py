@@ -13,7 +13,7 @@ import pytest
 
 import sage
 from sage import BaseService, JobFailed, JobId, JobMetrics, LocalEnvironment, Retry
-from sage._metrics import _DONE, Rates
+from sage._rates import DONE, Rates
 
 
 def until(job: JobId, is_so: Callable[[JobMetrics], bool]) -> JobMetrics:
@@ -199,7 +199,7 @@ def test_a_rate_is_that_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> 
     def at(moment: float, done: int) -> float:
         nonlocal now
         now = moment
-        return rates.since({_DONE: done})[1][_DONE]
+        return rates.since({DONE: done})[1][DONE]
 
     assert at(1.0, 1000) == 1000.0
     for second in range(2, 8):

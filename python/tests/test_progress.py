@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import pty
@@ -294,6 +295,12 @@ def test_a_function_is_told_how_far_the_job_is() -> None:
     counts = [each.done for each in told]
     assert counts == sorted(counts) and len(counts) >= 3 and threads == {"sage-progress"}
     assert (told[-1].done, told[-1].total, told[-1].outcome) == (30, 30, "succeeded")
+
+
+def test_it_is_shown_while_an_event_loop_goes_on() -> None:
+    told: list[JobMetrics] = []
+    asyncio.run(slow().submit_async(progress=told.append))
+    assert len(told) >= 3 and told[-1].outcome == "succeeded"
 
 
 def test_a_function_that_raises_is_told_nothing_more_and_the_job_goes_on() -> None:

@@ -2,7 +2,7 @@
 
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyAttributeError;
@@ -135,9 +135,9 @@ fn judged(result: *mut ffi::PyObject) -> Called {
 #[pyclass(frozen, module = "sage._sage")]
 pub(crate) struct Awaited {
     handle: Arc<ServiceHandle<PythonService>>,
-    coroutine: Py<PyAny>,
+    /// Until it is awaited: the interpreter's collector does not see it here.
+    coroutine: Mutex<Option<Py<PyAny>>>,
     ongoing: Mutex<Option<OngoingCall>>,
-    has_begun: AtomicBool,
 }
 
 impl Awaited {
@@ -147,8 +147,7 @@ impl Awaited {
         let py = coroutine.py();
         let names = [intern!(py, "__name__"), intern!(py, "__qualname__")];
         let told = names.map(|name| coroutine.getattr(name));
-        let (ongoing, has_begun) = (Mutex::new(None), AtomicBool::new(false));
-        let awaited = Self { handle, coroutine: coroutine.unbind(), ongoing, has_begun };
+        let awaited = Self { handle, coroutine: Mutex::new(Some(coroutine.unbind())), ongoing: Mutex::default() };
         let counted = COUNTED.import(py, "sage._awaiting", "counted")?.call1((awaited,))?;
         for (name, value) in names.into_iter().zip(told) {
             counted.setattr(name, value?)?;
@@ -159,11 +158,10 @@ impl Awaited {
 
 #[pymethods]
 impl Awaited {
-    /// The coroutine, which is awaited from here on.
-    fn begin(&self, py: Python<'_>) -> Py<PyAny> {
-        self.has_begun.store(true, Ordering::Relaxed);
+    /// Gives the coroutine, once: it is awaited from here on.
+    fn begin(&self) -> Option<Py<PyAny>> {
         *lock(&self.ongoing) = Some(self.handle.ongoing());
-        self.coroutine.clone_ref(py)
+        lock(&self.coroutine).take()
     }
 
     /// It is over.
@@ -177,12 +175,12 @@ impl Awaited {
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        if !*self.has_begun.get_mut() {
+        let coroutine = self.coroutine.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(coroutine) = coroutine {
             // Nobody has awaited the one that the caller has, which says so itself.
             attach(|py| {
-                self.coroutine
-                    .call_method0(py, intern!(py, "close"))
-                    .map_or_else(|error| error.write_unraisable(py, None), drop)
+                let closed = coroutine.call_method0(py, intern!(py, "close"));
+                closed.map_or_else(|error| error.write_unraisable(py, None), drop);
             });
         }
     }

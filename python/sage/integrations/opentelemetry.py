@@ -32,6 +32,7 @@ from .. import _sage
 from .._arguments import whole
 from .._environment import LocalEnvironment
 from .._jobmanager import GONE
+from .._keywords import spelt
 from .._services import HOOKS
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ _Environment = TypeVar("_Environment", bound=LocalEnvironment)
 _RUNNING = "running"
 
 
+@spelt
 def trace(
     env: _Environment, *, tracer_provider: api.TracerProvider | None = None, one_call_in: int = 64
 ) -> _Environment:

@@ -27,11 +27,13 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from .._jobmanager import JobManager
+from .._keywords import spelt
 from .._metrics import JobMetrics, of_run
 
 __all__ = ["JobCollector"]
 
 
+@spelt
 class JobCollector(Collector):
     """Tells a registry of prometheus_client of the jobs of this process, when it is scraped.
 

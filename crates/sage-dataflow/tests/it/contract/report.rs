@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sage::{
-    Cause, Doing, Environment, JobHandle, JobMetrics, JobReport, JobView, Origin, Outcome, ServiceHandle, ServiceState,
-    SubmitError,
+    CallError, Called, Cause, Doing, Environment, JobHandle, JobMetrics, JobReport, JobView, Origin, Outcome,
+    ServiceHandle, ServiceState, SubmitError,
 };
 
 use super::{add_pipeline, cancelled};
@@ -109,6 +109,34 @@ fn live_metrics_of_a_service_are_those_of_the_report_so_far() {
         assert_eq!(job.metrics().services, report.services);
         env.run().unwrap();
         assert_eq!(job.metrics().services, report.services, "another job of the environment is not this one's affair");
+    });
+}
+
+#[test]
+fn a_call_may_say_that_it_has_failed_or_that_something_goes_on() {
+    leak_free(|_| {
+        let env = Environment::local("judged");
+        let (gate, journal) = (Gate::new(), Journal::new());
+        let db = Probe::new("db", &journal).register(&env).build();
+        let held = gate.clone();
+        env.from_iter(0..200_u64).try_sink(move |n| {
+            let judge = |n: &u64| if n.is_multiple_of(2) { Called::Failed } else { Called::GoesOn };
+            db.call_judged(|_| n, judge).map(|_| ())?;
+            if n == 150 {
+                let _ongoing = db.ongoing();
+                held.pass();
+            }
+            Ok::<_, CallError>(())
+        });
+        let job = env.submit().unwrap();
+        gate.await_arrivals(1);
+        let told = job.metrics().services.remove(0);
+        assert_eq!((told.calls, told.calls_inside, told.errors), (151, 1, 76));
+        gate.open();
+        let report = job.wait().unwrap();
+        let told = report.service("db").unwrap();
+        assert_eq!((told.calls, told.calls_inside, told.errors), (200, 0, 100));
+        assert!(told.p99.is_some(), "what went on is timed: {told:?}");
     });
 }
 
@@ -438,8 +466,13 @@ fn what_tasks_are_doing_can_be_asked_at_any_moment() {
     let names: Vec<_> = job.graph().tasks.iter().map(|task| task.name.clone()).collect();
     let [first, second] = [names[0].as_str(), names[1].as_str()];
     wait_until(&job, &[(first, Doing::Blocked), (second, Doing::Busy)]);
-    let task = &job.metrics().tasks[0];
+    let metrics = job.metrics();
+    let task = &metrics.tasks[0];
     assert!(task.blocked_by.is_some() && task.chain == 1, "{task:?}");
+    assert!(task.busy > Duration::ZERO && task.blocked >= task.since, "{task:?}");
+    let [queue] = &metrics.queues[..] else { panic!("{metrics:?}") };
+    assert_eq!((queue.operator.as_str(), queue.from, queue.to), ("iter-1", 1, 2));
+    assert!(queue.records > 0, "{queue:?}");
     job.pause();
     gate.open();
     wait_until(&job, &[(first, Doing::Paused), (second, Doing::Idle)]);
@@ -447,6 +480,10 @@ fn what_tasks_are_doing_can_be_asked_at_any_moment() {
     job.drain();
     let view = JobView::clone(&job);
     job.wait().unwrap();
-    let last: Vec<_> = view.metrics().tasks.into_iter().map(|task| task.doing).collect();
-    assert_eq!(last, [Doing::Ended, Doing::Ended]);
+    let JobMetrics { tasks, queues, .. } = view.metrics();
+    assert!(tasks.iter().all(|task| task.doing == Doing::Ended), "{tasks:?}");
+    // They are over, so these change no more.
+    assert!(tasks[0].busy > Duration::ZERO && tasks[0].blocked > Duration::ZERO && tasks[1].idle > Duration::ZERO);
+    assert_eq!(view.metrics().tasks[0].busy, tasks[0].busy);
+    assert_eq!(queues[0].records, 0);
 }
