@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ._arguments import like
 from ._rates import DONE, Rates
 
 if TYPE_CHECKING:
     from ._running import Run
+
+#: What is between the names of functions that run together.
+_TOGETHER = " → "
 
 @dataclass(frozen=True)
 class OperatorMetrics:
@@ -150,6 +154,23 @@ class JobMetrics:
     #: The job's threads, and the queues between them; none when the job is over.
     tasks: list[TaskMetrics] = field(repr=False)
     queues: list[QueueMetrics] = field(repr=False)
+
+    def step(self, name: str) -> OperatorMetrics:
+        """The figures of a step by its name; of several that run together, those of all of them. Raises ``KeyError`` if
+        there is none.
+
+        >>> env = LocalEnvironment("figures")
+        >>> kept = env.from_batch([1, 2]).map(abs, name="size").filter(bool, name="some").collect()
+        >>> metrics = env.submit(autostop=True).metrics()
+        >>> metrics.step("size").name, metrics.step("size").records_in
+        ('size → some → collect', 2)
+        """
+        found = self.operators.get(name)
+        together = (row for row in self.operators.values() if name in row.name.split(_TOGETHER))
+        row = found or next(together, None)
+        if row is None:
+            raise KeyError(f"there is no step `{name}`; {like(name, self.operators, 'there is none')}")
+        return row
 
     @property
     def eta(self) -> float | None:

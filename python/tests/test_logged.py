@@ -42,11 +42,12 @@ def test_the_line_tells_of_a_failure(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize(
     ("configured", "count"),
-    [("", 0), ("import logging; logging.basicConfig(level=logging.INFO)", 2), ("import logging; logging.basicConfig()", 0)],
+    [("", 0), ("logging.basicConfig(level=logging.INFO)", 2), ("logging.basicConfig()", 0)],
     ids=["not", "to INFO", "to WARNING"],
 )
 def test_nothing_is_printed_unless_the_program_asks_for_it(configured: str, count: int) -> None:
     program = f"""
+import logging
 {configured}
 from sage import LocalEnvironment
 env = LocalEnvironment("quiet")

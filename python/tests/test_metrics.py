@@ -45,15 +45,19 @@ class Steps:
             self._may.release()
 
 
+def numbers(env: LocalEnvironment) -> Any:
+    return env.from_batch(range(20))
+
+
 SHAPES: dict[str, Callable[[LocalEnvironment, Steps], Any]] = {
     "a list": lambda env, steps: env.from_batch(list(range(20))).map(steps, name="enrich").collect(),
-    "a generator": lambda env, steps: env.from_batch((n for n in range(20)), total=20).map(steps, name="enrich").collect(),
-    "a slow source": lambda env, steps: env.from_batch(map(steps, range(20)), total=20).map(abs, name="enrich").collect(),
-    "a policy": lambda env, steps: env.from_batch(range(20)).map(steps, name="enrich", on_error="skip").collect(),
-    "a filter behind": lambda env, steps: env.from_batch(range(20)).map(steps).filter(lambda n: n % 2).collect(),
-    "a thread behind": lambda env, steps: env.from_batch(range(20)).map(steps).keyby(abs).count(parallelism=2).collect(),
-    "in flight": lambda env, steps: env.from_batch(range(20)).map(steps, in_flight=4, ordered=False).collect(),
-    "a sink": lambda env, steps: env.from_batch(range(20)).sink(steps),
+    "a generator": lambda env, steps: env.from_batch((n for n in range(20)), total=20).map(steps).collect(),
+    "a slow source": lambda env, steps: env.from_batch(map(steps, range(20)), total=20).map(abs).collect(),
+    "a policy": lambda env, steps: numbers(env).map(steps, name="enrich", on_error="skip").collect(),
+    "a filter behind": lambda env, steps: numbers(env).map(steps).filter(lambda n: n % 2).collect(),
+    "a thread behind": lambda env, steps: numbers(env).map(steps).keyby(abs).count(parallelism=2).collect(),
+    "in flight": lambda env, steps: numbers(env).map(steps, in_flight=4, ordered=False).collect(),
+    "a sink": lambda env, steps: numbers(env).sink(steps),
 }
 
 

@@ -21,6 +21,7 @@ FROM_SAGE = (DOCS / "coming-from-sage.md").read_text(encoding="utf-8")
 #: The first lines that each example of the guide prints.
 PRINTS = [
     ["apples 60", "pears 135", "price list closed"],
+    ["1000 of 1000 records, 1000 rests"],
     ["store: 2 texts written"],
     ["['good', 'weak'] [2]"],
     ["[('ada', 42), ('ben', 5)]", "[('ada', 30), ('ben', 5), ('ada', 42)]"],

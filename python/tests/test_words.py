@@ -221,7 +221,7 @@ MISSPELT: dict[str, tuple[Callable[[LocalEnvironment], Any], str]] = {
     "retry": (lambda _env: Retry(atempts=3), "`Retry` has no parameter `atempts`; did you mean `attempts`?"),
     "skip": (lambda _env: Skip(atmost=3), "did you mean `at_most`"),
     "window": (lambda _env: Tumbling(sise=3), "did you mean `size`?"),
-    "ops": (lambda _env: sage.ops.split(seperator=","), "`split` has no parameter `seperator`; did you mean `separator`?"),
+    "ops": (lambda _env: sage.ops.split(seperator=","), "did you mean `separator`?"),
     "kafka": (lambda env: env.from_kafka_source("b", "t", "g", untilend=True), "did you mean `until_end`?"),
     "to kafka": (lambda env: env.from_batch([1]).to_kafka("b", "t", paralelism=2), "did you mean `parallelism`?"),
 }
