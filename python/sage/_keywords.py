@@ -64,7 +64,7 @@ def check_passed_on(method: Callable[..., Any], kwargs: dict[str, Any]) -> None:
     from difflib import get_close_matches  # few methods have such
 
     known = [each.name for each in signature(method).parameters.values() if each.kind is not each.VAR_KEYWORD]
-    for unknown in kwargs:
+    for unknown in filter(str.isidentifier, kwargs):  # others are in the spelling of what they are passed on to
         if meant := get_close_matches(unknown, known, n=1, cutoff=LIKENESS):
             raise TypeError(f"`{method.__name__}` has no parameter `{unknown}`; did you mean `{meant[0]}`?")
 
