@@ -111,7 +111,7 @@ def _show(run: Run, make: Callable[[], Shows], patience: float, over: threading.
                 place.show(of_run(run))
                 if over.wait(place.interval):
                     break
-        place.end(of_run(run), run.job.signal is not None)
+        place.end(of_run(run), run.is_signalled)
     except Exception:
         return  # nobody can see it: standard error was closed, or is an object of the program that cannot do this
 

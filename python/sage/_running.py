@@ -136,6 +136,11 @@ class Run:
             leave_signals()
         return state
 
+    @property
+    def is_signalled(self) -> bool:
+        """Whether SIGINT or SIGTERM has come while it ran."""
+        return self._is_stopping or self.job.signal is not None
+
     def stopping(self) -> None:
         """SIGINT or SIGTERM has come while the main thread waits for the job."""
         if self.sources is not None and not self._is_stopping:
@@ -182,7 +187,7 @@ class Run:
 
     def _tell_end(self) -> None:
         sources, self.sources = self.sources, None
-        if sources is not None and (self._is_stopping or self.job.signal is not None):
+        if sources is not None and self.is_signalled:
             import json  # only for a job that a signal ended
 
             tell_interrupted(sources, json.loads(self.job.report_json or "{}"))

@@ -371,13 +371,14 @@ def test_the_messages_of_functions_are_shown_from_a_level_on(capsys: pytest.Capt
         root.handlers = []
         env.from_batch([7]).map(Chatty, name="works").sink(lambda data: None)
         env.submit(autostop=True)
-        (line,) = capsys.readouterr().err.splitlines()
+        (_begun, line, _ended) = capsys.readouterr().err.splitlines()
         assert line.endswith(" INFO sage.chatty.works: at work on 7")
         # A program that sets up logging gets them there, once.
         heard = StringIO()
         root.handlers = [logging.StreamHandler(heard)]
         env.submit(autostop=True)
-        assert heard.getvalue() == "at work on 7\n" and capsys.readouterr().err == ""
+        (_begun, line, _ended) = heard.getvalue().splitlines()
+        assert line == "at work on 7" and capsys.readouterr().err == ""
     finally:
         root.handlers = handlers
 
