@@ -19,7 +19,7 @@ from ._pipeline import FORGOTTEN, Pipeline, declared
 from ._plan import Step, plan, without_sink
 from ._scheduler import scheduler_of
 from ._services import ServiceFactory
-from ._stream import name_of
+from ._given import name_of
 from ._transformation import Transformation
 
 if TYPE_CHECKING:

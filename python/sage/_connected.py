@@ -13,7 +13,8 @@ from ._keywords import spelt
 from ._policies import FAIL
 from ._process import CoProcessFunction
 from ._sage import Spec, Strategy
-from ._stream import DataStream, check_class, check_parallelism, name_of
+from ._given import check_class, check_parallelism, name_of
+from ._stream import DataStream
 from ._transformation import Transformation
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ class ConnectedStreams:
     ['1', '2']
     """
 
-    def __init__(self, environment: Pipeline, streams: Sequence[DataStream]) -> None:
+    def __init__(self, environment: Pipeline, streams: Sequence[DataStream[Any]]) -> None:
         self._environment = environment
         self._streams = list(streams)
 
     def __repr__(self) -> str:
         return f"<ConnectedStreams {self._merged()._place()}, {numbered(len(self._streams), 'stream')}>"
 
-    def connect(self, other: DataStream | ConnectedStreams) -> ConnectedStreams:
+    def connect(self, other: DataStream[Any] | ConnectedStreams) -> ConnectedStreams:
         """Adds a stream, or several.
 
         >>> env = LocalEnvironment("three")
@@ -55,14 +56,14 @@ class ConnectedStreams:
             raise ValueError("streams of two environments cannot be connected")
         return ConnectedStreams(self._environment, [*self._streams, *more])
 
-    def _merged(self) -> DataStream:
+    def _merged(self) -> DataStream[Any]:
         """The records of all of them."""
         first, *others = self._streams
-        merged = DataStream(self._environment, first._step, first._output)
-        merged._others = others
+        merged: DataStream[Any] = DataStream(self._environment, first._step, first._output)
+        merged._others = list(others)
         return merged
 
-    def map(self, function: Any, *args: Any, **kwargs: Any) -> DataStream:
+    def map(self, function: Any, *args: Any, **kwargs: Any) -> DataStream[Any]:
         """As ``DataStream.map``, for the records of all streams.
 
         >>> env = LocalEnvironment("both")
@@ -145,7 +146,7 @@ class ConnectedStreams:
 
     def _gathered(
         self, kind: Kind, function: Any, args: Any, kwargs: Any, parallelism: int, name: str | None, spec: Any = None
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         made = function, args, kwargs
         parallelism = check_parallelism(parallelism)
         name = self._environment._named(name or name_of(function))
@@ -164,7 +165,7 @@ class ConnectedStreams:
         name: str | None = None,
         keep_none: bool | None = None,
         **kwargs: Any,
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         """Replaces each record of stream N by the result of method ``mapN`` of a ``BaseCoMapFunction`` class.
 
         A result that is ``None`` is no record, unless ``keep_none`` is true: see ``DataStream.map``.
@@ -197,7 +198,7 @@ class ConnectedStreams:
 
     def coprocess(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         """Calls method ``on_recordN`` of a ``CoProcessFunction`` class for each record of stream N, and ``on_timer``
         for each timer that such a call has set. All streams share the state of a key. The records that these methods
         push go on.
@@ -228,7 +229,7 @@ class ConnectedStreams:
 
     def join(
         self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         """Joins two streams with keys, by a ``BaseJoinFunction`` class. ``keyby`` gives streams their keys. Records of
         equal keys go to the same replica.
 

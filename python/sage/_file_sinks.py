@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from . import _kinds as kinds
 from ._arguments import truth, whole
+from ._declaring import Output
 from ._keywords import spelt
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._keys import Key
+    from ._types import OnError
 
 
 @spelt
-class FileSinks:
+class FileSinks(Output):
     """The methods: a part of ``DataStream``."""
 
     def to_jsonl(
@@ -26,7 +28,7 @@ class FileSinks:
         path: str | os.PathLike[str],
         *,
         key: Key | None = None,
-        on_error: Any = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
     ) -> Self:
         """Ends the stream: writes each record to a file, as a line of JSON. Returns this stream, so that it can have
@@ -77,7 +79,7 @@ class FileSinks:
         columns: Sequence[str] | None = None,
         header: bool = True,
         delimiter: str = ",",
-        on_error: Any = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
     ) -> Self:
         """Ends the stream: writes each record to a file, as a row of CSV. Returns this stream, so that it can have
@@ -131,7 +133,7 @@ class FileSinks:
         *,
         schema: Any = None,
         group_rows: int = 65_536,
-        on_error: Any = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
     ) -> Self:
         """Ends the stream: writes each record to a file, as a row of Parquet. Returns this stream, so that it can have
@@ -161,6 +163,5 @@ class FileSinks:
     def _end(self, sink: Any, arguments: tuple[Any, ...], on_error: Any, name: str | None) -> Self:
         """Ends the stream in the file that is the first argument."""
         name = name or f"to {os.path.basename(arguments[0])}"
-        then: Any = self._then  # type: ignore[attr-defined]
-        then(kinds.SINK, sink, arguments, {"on_error": on_error}, 1, name, is_given=False)
+        self._then(kinds.SINK, sink, arguments, {"on_error": on_error}, 1, name, is_given=False)
         return self

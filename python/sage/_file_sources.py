@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._keys import Key
     from ._readers import Where
     from ._stream import DataStream
+    from ._types import OnError
 
 
 @spelt
@@ -30,9 +31,9 @@ class FileSources:
         encoding: str = "utf-8",
         errors: str = "strict",
         max_line_bytes: int = 64 << 20,
-        on_error: Any = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         """Begins a stream with the values of files of JSON lines: a dict for each line that is an object. Lines of
         white space are left out.
 
@@ -84,9 +85,9 @@ class FileSources:
         encoding: str = "utf-8",
         errors: str = "strict",
         max_line_bytes: int = 64 << 20,
-        on_error: Any = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
-    ) -> DataStream:
+    ) -> DataStream[dict[str, str]]:
         """Begins a stream with the rows of files of CSV, each as a dict of texts by the names of the columns.
 
         >>> import os, tempfile
@@ -118,9 +119,9 @@ class FileSources:
         encoding: str = "utf-8",
         errors: str = "strict",
         max_line_bytes: int = 64 << 20,
-        on_error: Any = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
-    ) -> DataStream:
+    ) -> DataStream[str]:
         """Begins a stream with the lines of files of text, without their ends: ``\\\\n`` or ``\\\\r\\\\n``.
 
         >>> import os, tempfile
@@ -146,7 +147,7 @@ class FileSources:
         columns: Sequence[str] | None = None,
         batch_rows: int = 1024,
         name: str | None = None,
-    ) -> DataStream:
+    ) -> DataStream[dict[str, Any]]:
         """Begins a stream with the rows of files of Parquet, as dicts. Needs ``pip install pyarrow``.
 
         >>> import os, tempfile
@@ -175,7 +176,7 @@ class FileSources:
         columns: Sequence[str] | None = None,
         batch_rows: int = 1024,
         name: str | None = None,
-    ) -> DataStream:
+    ) -> DataStream[dict[str, Any]]:
         """Begins a stream with the rows of a table of Arrow, as dicts. Needs ``pip install pyarrow``.
 
         >>> import pyarrow
@@ -199,7 +200,7 @@ class FileSources:
 
     def from_dataframe(
         self, frame: Any, *, columns: Sequence[Any] | None = None, name: str | None = None
-    ) -> DataStream:
+    ) -> DataStream[dict[str, Any]]:
         """Begins a stream with the rows of a data frame of pandas or polars, as dicts.
 
         >>> import pandas
@@ -227,9 +228,9 @@ class FileSources:
         encoding: str = "utf-8",
         errors: str = "strict",
         max_line_bytes: int = 64 << 20,
-        on_error: Any = "fail",
+        on_error: OnError = "fail",
         name: str | None = None,
-    ) -> DataStream:
+    ) -> DataStream[str]:
         """Begins an endless stream with the lines that are written to a file from now on, as ``tail -F`` shows them.
 
         >>> import os, tempfile
@@ -266,19 +267,19 @@ class FileSources:
         offsets = None if offset_file is None else path_of(offset_file)
         arguments = path, offsets, truth("`from_start`", from_start), encoding, errors, most
         name = name or f"tail of {os.path.basename(path)}"
-        found: DataStream = self._source(SOURCE, name, (TailSource, arguments, {}))  # type: ignore[attr-defined]
+        found: DataStream[Any] = self._source(SOURCE, name, (TailSource, arguments, {}))  # type: ignore[attr-defined]
         return self._made_of(found, tailed, on_error)
 
-    def _begin(self, records: Any, name: str) -> DataStream:
+    def _begin(self, records: Any, name: str) -> DataStream[Any]:
         """Begins a stream with the records of an object that each job goes through."""
-        stream: DataStream = self._source(ITERABLE, name, (records, (), {}))  # type: ignore[attr-defined]
+        stream: DataStream[Any] = self._source(ITERABLE, name, (records, (), {}))  # type: ignore[attr-defined]
         return stream
 
-    def _read(self, source: Any, name: str | None, read: Any, on_error: Any) -> DataStream:
+    def _read(self, source: Any, name: str | None, read: Any, on_error: Any) -> DataStream[Any]:
         """Begins a stream with what a function makes of what a source finds in files."""
         return self._made_of(self._begin(source, name or source.paths.name), read, on_error)
 
-    def _made_of(self, found: DataStream, read: Any, on_error: Any) -> DataStream:
+    def _made_of(self, found: DataStream[Any], read: Any, on_error: Any) -> DataStream[Any]:
         """What a function makes of what a source finds."""
-        options = {"keep_none": True, "workers": None, "on_error": on_error}
-        return found.map(read, name=f"{found._step.name} {read.__name__}", **options)._belongs(found, "")
+        name = f"{found._step.name} {read.__name__}"
+        return found.map(read, name=name, keep_none=True, workers=None, on_error=on_error)._belongs(found, "")

@@ -48,7 +48,7 @@ class BaseFunction(InJob):
     [10, 20]
     """
 
-    def execute(self, *args: Any) -> Any:
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
         """Processes one record. Override it.
 
         >>> class Double(MapFunction):
@@ -388,7 +388,7 @@ class BaseCoMapFunction(BaseFunction):
 
     is_comap = True
 
-    def execute(self, *args: Any) -> Any:
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
         """Raises: its methods are ``map0``, ``map1`` and so on."""
         raise NotImplementedError(f"`{type(self).__name__}` should have mapN methods, and its `execute` is not called")
 

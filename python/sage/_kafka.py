@@ -8,7 +8,7 @@ from typing import Any
 
 from ._keywords import check_passed_on
 from ._sage import Reset
-from ._stream import is_async, name_of
+from ._given import is_async, name_of
 from .ops import Op
 
 #: What kafka-python has another name for than librdkafka; every other name differs in its dots only.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from . import _kinds as kinds
 from . import ops
@@ -15,7 +15,8 @@ from ._keywords import no_attribute, spelt
 from ._process import ProcessFunction
 from ._sage import Spec, Strategy
 from ._states import Folding, State, summand
-from ._stream import DataStream, check_class, check_function, check_plain, name_of
+from ._given import check_class, check_function, check_plain, name_of
+from ._stream import DataStream, K, T, U
 from ._windows import (
     Count,
     Paired,
@@ -29,6 +30,17 @@ from ._windows import (
     window_paired,
     windowed,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ._types import Seconds
+
+#: What becomes of windows that a signal cuts.
+OnSignal = Literal["drop", "emit"]
+
+#: The state of a key.
+S = TypeVar("S")
 
 #: How many records of each stream a replica of a join may keep in memory.
 MAX_RECORDS = 100_000_000
@@ -59,7 +71,7 @@ def _in_blocks(step: Callable[[Any, Any], Any], first: Callable[[list[Any]], Any
 
 
 @spelt
-class KeyedStream(DataStream):
+class KeyedStream(DataStream[T], Generic[K, T]):
     """A stream whose records have a key.
 
     Keys compare as in a ``dict``, except that all NaN floats are one key. If the next step has several replicas, all
@@ -76,8 +88,8 @@ class KeyedStream(DataStream):
     """
 
     def _state(
-        self, kind: kinds.Kind, function: Any, parallelism: int, expire_after: float | None = None, **keeps: Any
-    ) -> DataStream:
+        self, kind: kinds.Kind, function: Any, parallelism: int, expire_after: Seconds | None = None, **keeps: Any
+    ) -> DataStream[Any]:
         """Adds a step that keeps a state for each key, which may expire."""
         spec = None if expire_after is None else Spec.Expiring(_expiry(expire_after), function is not None)
         # The name of the function to sum up is not a name for a sum.
@@ -96,7 +108,7 @@ class KeyedStream(DataStream):
             self._belongs(stream, "all")
         return stream
 
-    def count(self, *, parallelism: int = 1) -> DataStream:
+    def count(self, *, parallelism: int = 1) -> DataStream[tuple[K, int]]:  # type: ignore[override]
         """Emits pairs of each key and the number of its records, at the end of input.
 
         >>> env = LocalEnvironment("lengths")
@@ -107,7 +119,13 @@ class KeyedStream(DataStream):
         """
         return self._state(kinds.COUNT, None, parallelism)
 
-    def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
+    @overload  # type: ignore[override]
+    def sum(self, function: None = None, *, parallelism: int = 1) -> DataStream[tuple[K, T]]: ...
+
+    @overload
+    def sum(self, function: Callable[[T], U], *, parallelism: int = 1) -> DataStream[tuple[K, U]]: ...
+
+    def sum(self, function: Callable[[T], Any] | None = None, *, parallelism: int = 1) -> DataStream[Any]:
         """Emits pairs of each key and the sum of its records, or of the results of ``function``, at the end of
         input.
 
@@ -119,7 +137,9 @@ class KeyedStream(DataStream):
         """
         return self._state(kinds.SUM, ops.identity() if function is None else function, parallelism)
 
-    def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
+    def reduce(  # type: ignore[override]
+        self, function: Callable[[T, T], T], *, parallelism: int = 1
+    ) -> DataStream[tuple[K, T]]:
         """Emits pairs of each key and one record, at the end of input. Calls ``function(so_far, record)`` for each
         record of a key but the first.
 
@@ -132,7 +152,17 @@ class KeyedStream(DataStream):
         """
         return self._state(kinds.REDUCE, function, parallelism)
 
-    def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
+    @overload  # type: ignore[override]
+    def fold(
+        self, initial: Callable[[], U], function: Callable[[U, T], U], *, parallelism: int = 1
+    ) -> DataStream[tuple[K, U]]: ...
+
+    @overload
+    def fold(
+        self, initial: U, function: Callable[[U, T], U], *, parallelism: int = 1
+    ) -> DataStream[tuple[K, U]]: ...
+
+    def fold(self, initial: Any, function: Callable[[Any, T], Any], *, parallelism: int = 1) -> DataStream[Any]:
         """Emits pairs of each key and one value, at the end of input. For each record, ``function(so_far, record)``
         returns the next value.
 
@@ -148,14 +178,34 @@ class KeyedStream(DataStream):
         """
         return self._state(kinds.FOLD, function, parallelism, initial=initial)
 
+    @overload
+    def map_with_state(
+        self,
+        initial: Callable[[], S],
+        function: Callable[[S, T], tuple[S, U]],
+        *,
+        parallelism: int = 1,
+        expire_after: Seconds | None = None,
+    ) -> DataStream[U]: ...
+
+    @overload
+    def map_with_state(
+        self,
+        initial: S,
+        function: Callable[[S, T], tuple[S, U]],
+        *,
+        parallelism: int = 1,
+        expire_after: Seconds | None = None,
+    ) -> DataStream[U]: ...
+
     def map_with_state(
         self,
         initial: Any,
-        function: Callable[[Any, Any], tuple[Any, Any]],
+        function: Callable[[Any, T], tuple[Any, Any]],
         *,
         parallelism: int = 1,
-        expire_after: float | None = None,
-    ) -> DataStream:
+        expire_after: Seconds | None = None,
+    ) -> DataStream[Any]:
         """Replaces each record: ``function(state, record)`` returns a pair of the key's next state and the new record.
 
         ``initial`` is as in ``fold``. A state is kept until the end of input. With ``expire_after``, it is forgotten
@@ -172,14 +222,34 @@ class KeyedStream(DataStream):
         """
         return self._state(kinds.MAP_WITH_STATE, function, parallelism, expire_after, initial=initial)
 
+    @overload
+    def flatmap_with_state(
+        self,
+        initial: Callable[[], S],
+        function: Callable[[S, T], tuple[S, Iterable[U]]],
+        *,
+        parallelism: int = 1,
+        expire_after: Seconds | None = None,
+    ) -> DataStream[U]: ...
+
+    @overload
+    def flatmap_with_state(
+        self,
+        initial: S,
+        function: Callable[[S, T], tuple[S, Iterable[U]]],
+        *,
+        parallelism: int = 1,
+        expire_after: Seconds | None = None,
+    ) -> DataStream[U]: ...
+
     def flatmap_with_state(
         self,
         initial: Any,
-        function: Callable[[Any, Any], tuple[Any, Any]],
+        function: Callable[[Any, T], tuple[Any, Any]],
         *,
         parallelism: int = 1,
-        expire_after: float | None = None,
-    ) -> DataStream:
+        expire_after: Seconds | None = None,
+    ) -> DataStream[Any]:
         """As ``map_with_state``, for a function that returns a pair of the next state and an iterable. Also called
         ``flat_map_with_state``.
 
@@ -196,7 +266,7 @@ class KeyedStream(DataStream):
     #: The name in Rust.
     flat_map_with_state = flatmap_with_state
 
-    def distinct(self, *, parallelism: int = 1, expire_after: float | None = None) -> DataStream:
+    def distinct(self, *, parallelism: int = 1, expire_after: Seconds | None = None) -> DataStream[T]:
         """Keeps the first record of each key; with ``expire_after``, also the first one after so many seconds without a
         record.
 
@@ -208,7 +278,9 @@ class KeyedStream(DataStream):
         """
         return self._state(kinds.DISTINCT, None, parallelism, expire_after)
 
-    def top_k(self, most: int, rank: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
+    def top_k(
+        self, most: int, rank: Callable[[T], Any] | None = None, *, parallelism: int = 1
+    ) -> DataStream[tuple[K, list[T]]]:
         """Emits pairs of each key and a list of its ``most`` records with the highest ``rank``, at the end of input; of
         equal ranks the earlier. Without ``rank``, the records themselves are compared.
 
@@ -223,7 +295,7 @@ class KeyedStream(DataStream):
 
     def process(
         self, function: type[ProcessFunction], *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         """Calls a ``ProcessFunction`` for each record with the state of its key, and for each timer that such a call
         has set. The records it pushes go on.
 
@@ -241,7 +313,7 @@ class KeyedStream(DataStream):
         check_class("process", ProcessFunction, function, args, kwargs, name)
         return self._add(kinds.PROCESS, function, name, parallelism, args, kwargs, spec=Spec.Process())
 
-    def window(self, windows: Windows, *, on_signal: str = "drop") -> WindowedStream:
+    def window(self, windows: Windows, *, on_signal: OnSignal = "drop") -> WindowedStream[K, T]:
         """Cuts the records of each key into windows of event time, which ``with_timestamps`` gave them. A window fires
         when all records that may be in it have come.
 
@@ -262,7 +334,9 @@ class KeyedStream(DataStream):
             )
         return WindowedStream(self, windows, by_clock=False, emits_cut=emits_cut(on_signal))
 
-    def window_by_clock(self, windows: Tumbling | Sliding | Session, *, on_signal: str = "drop") -> WindowedStream:
+    def window_by_clock(
+        self, windows: Tumbling | Sliding | Session, *, on_signal: OnSignal = "drop"
+    ) -> WindowedStream[K, T]:
         """Cuts the records of each key into windows of processing time: a record is in the windows that are
         open when it comes. ``on_signal`` is as for ``window``.
 
@@ -275,7 +349,7 @@ class KeyedStream(DataStream):
         """
         return WindowedStream(self, windows, by_clock=True, emits_cut=emits_cut(on_signal))
 
-    def join(self, right: KeyedStream) -> JoinedStreams:
+    def join(self, right: KeyedStream[K, U]) -> JoinedStreams[K, T, U]:
         """Joins this stream, the left one, with another by their keys. Both must end, or be joined in windows. The
         right stream is kept in memory, so let it be the smaller one.
 
@@ -302,7 +376,7 @@ def _expiry(expire_after: Any) -> float:
 
 
 @spelt
-class WindowedStream:
+class WindowedStream(Generic[K, T]):
     """A keyed stream in windows. Results are ``Windowed`` tuples: key, start and end of the window, value.
 
     >>> env = LocalEnvironment("hours")
@@ -313,7 +387,7 @@ class WindowedStream:
     [(0.0, 7), (3600.0, 5)]
     """
 
-    def __init__(self, keyed: KeyedStream, windows: Windows, *, by_clock: bool, emits_cut: bool) -> None:
+    def __init__(self, keyed: KeyedStream[K, T], windows: Windows, *, by_clock: bool, emits_cut: bool) -> None:
         if not isinstance(windows, (Tumbling, Sliding, Session, Count)):
             raise TypeError(f"windows are Tumbling, Sliding, Session or Count, not {windows!r}")
         if by_clock and isinstance(windows, Count):
@@ -323,7 +397,7 @@ class WindowedStream:
         self._lateness = 0.0
         self._by_clock = by_clock
         self._emits_cut = emits_cut
-        self._late: Callable[[Any], Any] | None = None
+        self._late: Callable[[T], Any] | None = None
 
     def __repr__(self) -> str:
         return f"<WindowedStream {self._keyed._place()}, {self._windows!r}>"
@@ -334,7 +408,7 @@ class WindowedStream:
             first = "make one record of each window first, by `apply`, `count`, `fold`, `reduce` or `sum`"
             raise no_attribute(self, name, DataStream, first)
 
-    def allowed_lateness(self, seconds: float) -> WindowedStream:
+    def allowed_lateness(self, seconds: Seconds) -> Self:
         """Keeps a window's content for so long after it fired. A record that comes within that time makes the window
         fire again, with all its records. Default: 0.
 
@@ -349,7 +423,7 @@ class WindowedStream:
         self._lateness = length("`allowed_lateness`", seconds)
         return self
 
-    def late_to(self, function: Callable[[Any], Any]) -> WindowedStream:
+    def late_to(self, function: Callable[[T], Any]) -> Self:
         """Calls a function with each record that is too late for all its windows, instead of dropping the record.
         Either way the report has their number.
 
@@ -370,7 +444,7 @@ class WindowedStream:
         if self._by_clock or isinstance(self._windows, Count):
             raise ValueError(f"`{what}` is for windows of event time; in other windows no record is late")
 
-    def count(self, *, parallelism: int = 1) -> DataStream:
+    def count(self, *, parallelism: int = 1) -> DataStream[Windowed[K, int]]:
         """Emits the number of records of each key and window. Keeps no records.
 
         >>> env = LocalEnvironment("pairs")
@@ -384,11 +458,13 @@ class WindowedStream:
         return counts._ours(kinds.MAP, self._make, workers=None)._belongs(counts, "results")
 
     @property
-    def _make(self) -> Callable[[tuple[Any, ...]], Windowed]:
+    def _make(self) -> Callable[[tuple[Any, ...]], Windowed[K, Any]]:
         """What makes a result of its fields."""
         return windowed if self._emits_cut else Windowed._make
 
-    def apply(self, function: Callable[[Any, float, float, list[Any]], Any], *, parallelism: int = 1) -> DataStream:
+    def apply(
+        self, function: Callable[[K, float, float, list[T]], U], *, parallelism: int = 1
+    ) -> DataStream[Windowed[K, U]]:
         """Emits the result of ``function(key, start, end, records)`` for all records of a key and window. The records
         are kept until the window fires.
 
@@ -403,12 +479,18 @@ class WindowedStream:
         check_plain("apply", function)
         name, make = name_of(function), self._make
 
-        def apply(window: tuple[Any, ...]) -> Windowed:
+        def apply(window: tuple[Any, ...]) -> Windowed[K, U]:
             return make((*window[:3], awaited(name, function(*window[:4])), *window[4:]))
 
         return self._gathered(kinds.MAP, apply, name, parallelism)
 
-    def sum(self, function: Callable[[Any], Any] | None = None, *, parallelism: int = 1) -> DataStream:
+    @overload
+    def sum(self, function: None = None, *, parallelism: int = 1) -> DataStream[Windowed[K, T]]: ...
+
+    @overload
+    def sum(self, function: Callable[[T], U], *, parallelism: int = 1) -> DataStream[Windowed[K, U]]: ...
+
+    def sum(self, function: Callable[[T], Any] | None = None, *, parallelism: int = 1) -> DataStream[Any]:
         """Emits the sum of the records of each key and window, or of the results of ``function``. Keeps records as
         ``reduce`` does.
 
@@ -425,7 +507,7 @@ class WindowedStream:
 
         return self._folded(of, "sum", lambda so_far, record: so_far + of(record), first, parallelism)
 
-    def reduce(self, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
+    def reduce(self, function: Callable[[T, T], T], *, parallelism: int = 1) -> DataStream[Windowed[K, T]]:
         """Emits one record for each key and window. Calls ``function(so_far, record)`` for each record but the first.
 
         An open window keeps at most 256 of its records. Sessions keep all, because two may become one; so do windows
@@ -441,7 +523,17 @@ class WindowedStream:
 
         return self._folded(function, name_of(function), function, lambda left: left.pop(0), parallelism)
 
-    def fold(self, initial: Any, function: Callable[[Any, Any], Any], *, parallelism: int = 1) -> DataStream:
+    @overload
+    def fold(
+        self, initial: Callable[[], U], function: Callable[[U, T], U], *, parallelism: int = 1
+    ) -> DataStream[Windowed[K, U]]: ...
+
+    @overload
+    def fold(
+        self, initial: U, function: Callable[[U, T], U], *, parallelism: int = 1
+    ) -> DataStream[Windowed[K, U]]: ...
+
+    def fold(self, initial: Any, function: Callable[[Any, T], Any], *, parallelism: int = 1) -> DataStream[Any]:
         """Emits one value for each key and window. For each record, ``function(so_far, record)`` returns the next
         value.
 
@@ -465,13 +557,13 @@ class WindowedStream:
         step: Callable[[Any, Any], Any],
         first: Callable[[list[Any]], Any],
         parallelism: int,
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         """Folds by ``step``, which begins with what ``first`` returns: that may take it from the records."""
         check_plain(name, function)
 
         make = self._make
 
-        def made(window: tuple[Any, ...]) -> Windowed:
+        def made(window: tuple[Any, ...]) -> Windowed[K, Any]:
             return make((*window[:3], awaited(name, window[3]), *window[4:]))
 
         # Else all records of a window are there when it fires.
@@ -487,7 +579,7 @@ class WindowedStream:
         parallelism: int,
         fold: _Fold | None = None,
         state: State = State(),  # noqa: B008
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         """Adds a step behind the windows, which are a part of it; ``fold`` runs while they are open."""
         spec = self._spec(folds=fold is not None)
         windows = self._keyed._ours(kinds.WINDOW, fold, parallelism, is_aside=False, spec=spec)
@@ -499,17 +591,68 @@ class WindowedStream:
         cut, late = self._emits_cut, self._late is not None
         return Spec.Window(self._windows, counts, folds, self._lateness, self._by_clock, late, cut)
 
-    def _late_behind(self, windows: DataStream, stream: DataStream) -> None:
+    def _late_behind(self, windows: DataStream[Any], stream: DataStream[Any]) -> None:
         """Adds the step for late records, which are the second output of the windows."""
         if self._late is not None:
-            late = DataStream(windows._environment, windows._step, 1)
+            late: DataStream[T] = DataStream(windows._environment, windows._step, 1)
             late._then(kinds.SINK, self._late, (), {}, 1, f"late for {stream._step.name}", is_given=False)
 
 
+class _Join(Generic[K, T, U]):
+    """Two keyed streams, to be joined."""
+
+    def __init__(self, left: KeyedStream[K, T], right: KeyedStream[K, U], max_records: int = MAX_RECORDS) -> None:
+        self._left = left
+        self._right = right
+        self._max_records = max_records
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._merged()._place()}>"
+
+    if not TYPE_CHECKING:  # for checkers there is no such attribute
+
+        def __getattr__(self, name):
+            raise no_attribute(self, name, DataStream, "say first which pairs, by `inner`, `left` or `full`")
+
+    def max_records(self, records: int) -> Self:
+        """Sets how many records of each stream a replica may keep in memory. One more fails the job. Default: 100
+        million.
+
+        >>> env = LocalEnvironment("join")
+        >>> left, right = env.from_batch([1, 2]).keyby(abs), env.from_batch([-1, 3]).keyby(abs)
+        >>> pairs = left.join(right).max_records(1000).inner().collect()
+        >>> job = env.submit(autostop=True)
+        >>> pairs
+        [Paired(key=1, left=1, right=-1)]
+        """
+        self._max_records = whole("`max_records`", records)
+        return self
+
+    def _joined(
+        self,
+        name: str,
+        lefts: bool,
+        rights: bool,
+        parallelism: int,
+        make: Callable[[tuple[Any, ...]], Any] = Paired._make,
+        windows: Tumbling | Sliding | None = None,
+        emits_cut: bool = False,
+    ) -> DataStream[Any]:
+        merged = self._merged()
+        spec = Spec.Join(lefts, rights, self._max_records, windows, emits_cut)
+        joined = merged._add(kinds.JOIN, None, name, parallelism, spec=spec)
+        return joined._ours(kinds.MAP, make, workers=None)._belongs(joined, "pairs")
+
+    def _merged(self) -> DataStream[Any]:
+        """The records of both."""
+        merged: DataStream[Any] = DataStream(self._left._environment, self._left._step)
+        merged._others = [self._right]
+        return merged
+
+
 @spelt
-class JoinedStreams:
-    """Two keyed streams, to be joined. Results are ``Paired`` tuples: key, left and right record; in windows,
-    ``WindowPaired`` tuples.
+class JoinedStreams(_Join[K, T, U]):
+    """Two keyed streams, to be joined. Results are ``Paired`` tuples: key, left and right record.
 
     >>> env = LocalEnvironment("join")
     >>> orders = env.from_batch([("ada", "tea")]).keyby(lambda order: order[0])
@@ -520,23 +663,7 @@ class JoinedStreams:
     [Paired(key='ada', left=('ada', 'tea'), right=('ada', 'Bonn'))]
     """
 
-    def __init__(self, left: KeyedStream, right: KeyedStream) -> None:
-        self._left = left
-        self._right = right
-        self._windows: Tumbling | Sliding | None = None
-        self._max_records = MAX_RECORDS
-        self._emits_cut = False
-
-    def __repr__(self) -> str:
-        windows = "" if self._windows is None else f", {self._windows!r}"
-        return f"<JoinedStreams {self._merged()._place()}{windows}>"
-
-    if not TYPE_CHECKING:  # for checkers there is no such attribute
-
-        def __getattr__(self, name):
-            raise no_attribute(self, name, DataStream, "say first which pairs, by `inner`, `left` or `full`")
-
-    def window(self, windows: Tumbling | Sliding, *, on_signal: str = "drop") -> JoinedStreams:
+    def window(self, windows: Tumbling | Sliding, *, on_signal: OnSignal = "drop") -> WindowedJoin[K, T, U]:
         """Joins only records in the same window of event time. So the streams may be endless. ``on_signal`` is as for
         ``KeyedStream.window``.
 
@@ -553,24 +680,9 @@ class JoinedStreams:
             raise TypeError(f"streams are joined in Tumbling or Sliding windows, not in {windows!r}")
         if not (self._left._step.is_timed and self._right._step.is_timed):
             raise ValueError("both streams need `with_timestamps` before their `keyby`")
-        self._windows, self._emits_cut = windows._checked(), emits_cut(on_signal)
-        return self
+        return WindowedJoin(self, windows._checked(), emits_cut(on_signal))
 
-    def max_records(self, records: int) -> JoinedStreams:
-        """Sets how many records of each stream a replica may keep in memory. One more fails the job. Default: 100
-        million.
-
-        >>> env = LocalEnvironment("join")
-        >>> left, right = env.from_batch([1, 2]).keyby(abs), env.from_batch([-1, 3]).keyby(abs)
-        >>> pairs = left.join(right).max_records(1000).inner().collect()
-        >>> job = env.submit(autostop=True)
-        >>> pairs
-        [Paired(key=1, left=1, right=-1)]
-        """
-        self._max_records = whole("`max_records`", records)
-        return self
-
-    def inner(self, *, parallelism: int = 1) -> DataStream:
+    def inner(self, *, parallelism: int = 1) -> DataStream[Paired[K, T, U]]:
         """Emits the pairs of records with equal keys.
 
         >>> env = LocalEnvironment("join")
@@ -582,7 +694,7 @@ class JoinedStreams:
         """
         return self._joined("inner-join", False, False, parallelism)
 
-    def left(self, *, parallelism: int = 1) -> DataStream:
+    def left(self, *, parallelism: int = 1) -> DataStream[Paired[K, T, U | None]]:
         """Emits the pairs, and the left records without a partner.
 
         >>> env = LocalEnvironment("join")
@@ -594,7 +706,7 @@ class JoinedStreams:
         """
         return self._joined("left-join", True, False, parallelism)
 
-    def full(self, *, parallelism: int = 1) -> DataStream:
+    def full(self, *, parallelism: int = 1) -> DataStream[Paired[K, T | None, U | None]]:
         """Emits the pairs, and the records of both streams without a partner.
 
         >>> env = LocalEnvironment("join")
@@ -606,14 +718,27 @@ class JoinedStreams:
         """
         return self._joined("full-join", True, True, parallelism)
 
-    def _merged(self) -> DataStream:
-        merged = DataStream(self._left._environment, self._left._step)
-        merged._others = [self._right]
-        return merged
 
-    def _joined(self, name: str, lefts: bool, rights: bool, parallelism: int) -> DataStream:
-        merged = self._merged()
-        spec = Spec.Join(lefts, rights, self._max_records, self._windows, self._emits_cut)
-        make = Paired._make if self._windows is None else window_paired if self._emits_cut else WindowPaired._make
-        joined = merged._add(kinds.JOIN, None, name, parallelism, spec=spec)
-        return joined._ours(kinds.MAP, make, workers=None)._belongs(joined, "pairs")
+@spelt
+class WindowedJoin(_Join[K, T, U]):
+    """Two keyed streams, to be joined in windows: ``JoinedStreams.window`` makes it. Results are ``WindowPaired``
+    tuples: key, start and end of the window, left and right record."""
+
+    def __init__(self, streams: JoinedStreams[K, T, U], windows: Tumbling | Sliding, emits_cut: bool) -> None:
+        super().__init__(streams._left, streams._right, streams._max_records)
+        self._in = window_paired if emits_cut else WindowPaired._make, windows, emits_cut
+
+    def __repr__(self) -> str:
+        return f"<WindowedJoin {self._merged()._place()}, {self._in[1]!r}>"
+
+    def inner(self, *, parallelism: int = 1) -> DataStream[WindowPaired[K, T, U]]:
+        """Emits the pairs of records with equal keys in one window."""
+        return self._joined("inner-join", False, False, parallelism, *self._in)
+
+    def left(self, *, parallelism: int = 1) -> DataStream[WindowPaired[K, T, U | None]]:
+        """Emits the pairs, and the left records without a partner in their window."""
+        return self._joined("left-join", True, False, parallelism, *self._in)
+
+    def full(self, *, parallelism: int = 1) -> DataStream[WindowPaired[K, T | None, U | None]]:
+        """Emits the pairs, and the records of both streams without a partner in their window."""
+        return self._joined("full-join", True, True, parallelism, *self._in)

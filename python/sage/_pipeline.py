@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from functools import wraps
 from inspect import isasyncgenfunction, isgeneratorfunction
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from weakref import WeakSet
 
 from ._arguments import check_call, check_none_left, name_too, parameters, seconds, text, truth, warn, whole
@@ -15,17 +15,22 @@ from ._config import keep_none_of
 from ._file_sources import FileSources
 from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
 from ._keywords import spelt
+from ._given import check_not_async, check_parallelism, name_of
 from ._kinds import BATCH, FILL, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
 from ._pace import Pace, taken
 from ._policies import FAIL, Policy, retried
 from ._sage import Spec
-from ._stream import DataStream, check_not_async, check_parallelism, name_of
+from ._stream import DataStream, T
 from ._transformation import NOTHING, Transformation
+from ._types import default, given
 
 if TYPE_CHECKING:
     from ._job import JobId
+    from ._packet import StopSignal
+    from ._policies import Retry
     from ._running import Run
     from ._services import ServiceFactory
+    from ._types import Executes, OnError, Seconds
 
 #: Those with a stream that ends, of which nobody has asked for anything yet.
 declared: WeakSet[Pipeline] = WeakSet()
@@ -93,7 +98,7 @@ class Pipeline(FileSources):
             step.basename = f"{name}_{number}" if number else name
         return steps
 
-    def _declare(self, step: Transformation) -> DataStream:
+    def _declare(self, step: Transformation) -> DataStream[Any]:
         """Adds a step; returns what comes out. With one that ends a stream, it is a pipeline to be submitted."""
         for before, _ in step.inputs:
             if before.is_closed:
@@ -126,14 +131,41 @@ class Pipeline(FileSources):
         parallelism: int = 1,
         policy: Policy = FAIL,
         pace: Pace = Pace(),  # noqa: B008
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         parallelism = check_parallelism(parallelism)
         spec = spec or Spec.Source()
         step = Transformation(kind, self._named(name), made, parallelism=parallelism, spec=spec)
         step.policy, step.pace = policy, pace
         return self._declare(step)
 
-    def from_batch(self, source: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
+    @overload
+    def from_batch(
+        self, source: type[Executes], *args: Any, name: str | None = None, **kwargs: Any
+    ) -> DataStream[Any]: ...
+
+    @overload
+    def from_batch(
+        self,
+        source: Iterable[T] | AsyncIterable[T],
+        *,
+        name: str | None = None,
+        delay: Seconds | None = None,
+        progress_log_interval: int | None = None,
+        total_count: int | None = None,
+        total: int | None = None,
+    ) -> DataStream[T]: ...
+
+    def from_batch(
+        self,
+        source: Any,
+        *args: Any,
+        name: str | None = None,
+        delay: Seconds | None = default(None),
+        progress_log_interval: int | None = default(None),
+        total_count: int | None = default(None),
+        total: int | None = default(None),
+        **kwargs: Any,
+    ) -> DataStream[Any]:
         """Begins a stream with the records of a ``BatchFunction`` class, of any iterable or async iterable, such as an
         async generator, which runs on the job's event loop. ``None`` in a list is a record like others. A class of
         any other kind that has ``execute`` ends as a ``BatchFunction`` does, when that returns ``None`` or a
@@ -156,6 +188,13 @@ class Pipeline(FileSources):
         >>> records
         ['page 0', 'page 1', 'page 2']
         """
+        given(
+            kwargs,
+            delay=delay,
+            progress_log_interval=progress_log_interval,
+            total_count=total_count,
+            total=total,
+        )
         pace = taken(kwargs, source)
         if is_function_class(source):
             name_too(source, name, args, kwargs)
@@ -173,7 +212,13 @@ class Pipeline(FileSources):
         _warn_of(source)
         return self._source(ITERABLE, name or "batch", (source, (), {}), pace=pace)
 
-    def from_collection(self, function: Any, *args: Any, **kwargs: Any) -> DataStream:
+    @overload
+    def from_collection(self, function: type[Executes], *args: Any, **kwargs: Any) -> DataStream[Any]: ...
+
+    @overload
+    def from_collection(self, function: Iterable[T] | AsyncIterable[T], **kwargs: Any) -> DataStream[T]: ...
+
+    def from_collection(self, function: Any, *args: Any, **kwargs: Any) -> DataStream[Any]:
         """As ``from_batch``.
 
         >>> env = LocalEnvironment("numbers")
@@ -184,7 +229,48 @@ class Pipeline(FileSources):
         """
         return self.from_batch(function, *args, **kwargs)
 
-    def from_source(self, function: Any, *args: Any, name: str | None = None, **kwargs: Any) -> DataStream:
+    @overload
+    def from_source(
+        self, function: type[Executes], *args: Any, name: str | None = None, **kwargs: Any
+    ) -> DataStream[Any]: ...
+
+    @overload
+    def from_source(
+        self,
+        function: Callable[[], AsyncIterator[T]],
+        *,
+        name: str | None = None,
+        delay: Seconds | None = None,
+        progress_log_interval: int | None = None,
+        total_count: int | None = None,
+        total: int | None = None,
+    ) -> DataStream[T]: ...
+
+    @overload
+    def from_source(
+        self,
+        function: Callable[[], T | StopSignal | None],
+        *,
+        name: str | None = None,
+        retry: int | Retry | None = None,
+        delay: Seconds | None = None,
+        progress_log_interval: int | None = None,
+        total_count: int | None = None,
+        total: int | None = None,
+    ) -> DataStream[T]: ...
+
+    def from_source(
+        self,
+        function: Any,
+        *args: Any,
+        name: str | None = None,
+        retry: int | Retry | None = default(None),
+        delay: Seconds | None = default(None),
+        progress_log_interval: int | None = default(None),
+        total_count: int | None = default(None),
+        total: int | None = default(None),
+        **kwargs: Any,
+    ) -> DataStream[Any]:
         """Begins a stream with the records of a ``SourceFunction`` class, or of a callable that returns one at a time.
 
         An async generator function is called once, and its records are those it yields, on the job's event loop.
@@ -222,8 +308,16 @@ class Pipeline(FileSources):
                 f"`{name_of(function)}` is a generator function, and `from_source` calls it for each record; "
                 f"use `from_batch({name_of(function)}())`"
             )
+        given(
+            kwargs,
+            retry=retry,
+            delay=delay,
+            progress_log_interval=progress_log_interval,
+            total_count=total_count,
+            total=total,
+        )
         takes_retry = isinstance(function, type) and "retry" in parameters(function)
-        retry = None if takes_retry else retried(kwargs.pop("retry", None))
+        attempts = None if takes_retry else retried(kwargs.pop("retry", None))
         pace = taken(kwargs, function)
         if isinstance(function, type):
             name_too(function, name, args, kwargs)
@@ -232,10 +326,10 @@ class Pipeline(FileSources):
             check_none_left("from_source", args, kwargs, (*_OPTIONS, "retry"))
         if not isasyncgenfunction(function):
             check_not_async("from_source", function, name)
-        elif retry is not None:
+        elif attempts is not None:
             raise TypeError(f"`{name_of(function)}` is a generator, which cannot go on after it has raised: no `retry`")
         made = function, args, kwargs
-        return self._source(SOURCE, name or name_of(function), made, policy=Policy(retry), pace=pace)
+        return self._source(SOURCE, name or name_of(function), made, policy=Policy(attempts), pace=pace)
 
     @_behind_class
     def from_kafka_source(
@@ -254,10 +348,10 @@ class Pipeline(FileSources):
         connect_timeout: float = 10.0,
         parallelism: int = 1,
         name: str | None = None,
-        on_error: Any = "fail",
-        retry: Any = None,
+        on_error: OnError = "fail",
+        retry: int | Retry | None = None,
         **kafka_config: Any,
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         """Begins an endless stream with the records of a Kafka topic, or of several.
 
         With ``until_end``, the stream ends where the partitions ended when the job started.
@@ -328,11 +422,12 @@ class Pipeline(FileSources):
         if function is None:
             return stream
         name = f"{stream._step.name} {name_of(function)}"
-        policies = {"on_error": on_error, "retry": retry}
-        values = stream.map(function, parallelism=parallelism, name=name, keep_none=True, **policies)
+        values: DataStream[Any] = stream.map(
+            function, parallelism=parallelism, name=name, keep_none=True, on_error=on_error, retry=retry
+        )
         return values._belongs(stream, "")
 
-    def from_future(self, name: str, *, limit: int | None = None) -> DataStream:
+    def from_future(self, name: str, *, limit: int | None = None) -> DataStream[Any]:
         """Begins a stream that another one fills, by ``fill_future``: for records that go round in a loop.
 
         ``limit`` is how many records may wait to go round (default 1,000,000). One more fails the job.

@@ -84,7 +84,7 @@ class DeadLetterQueue:
     def __init__(
         self, to: str | PathLike[str] | Callable[..., Any] | None = None, *args: Any, **kwargs: Any
     ) -> None:
-        self._streams: list[DataStream] = []
+        self._streams: list[DataStream[Any]] = []
         self._given, self.to = to, cast(Any, None)
         if to is None and not args and not kwargs:
             return
@@ -102,7 +102,7 @@ class DeadLetterQueue:
         return "<DeadLetterQueue>" if self._given is None else f"<DeadLetterQueue to {said(self._given)}>"
 
     @property
-    def letters(self) -> DataStream:
+    def letters(self) -> DataStream[Any]:
         """The letters of all operators that have this as their ``on_error``, as a stream. It must end in a sink.
 
         Only for a queue without ``to``, and only after those operators were declared.

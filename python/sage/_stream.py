@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, SupportsFloat, TypeVar, cast, overload
 
 from . import _kinds as kinds
 from . import ops
-from ._arguments import check_call, length, meant, name_too, numbered, seconds, shown, truth, warn, whole
-from ._config import check_worker_loss, check_workers
+from ._arguments import length, seconds, whole
 from ._file_sinks import FileSinks
-from ._functions import BaseFunction, FlatMapFunction, MapFunction, is_function_class
+from ._given import batches_of, check_plain, name_of
 from ._io import PrintSink
-from ._keywords import no_attribute, spelt
-from ._output_sink import OutputSink
-from ._policies import OPTIONS, policy, split_options
+from ._keywords import spelt
 from ._sage import Spec, Strategy
-from ._transformation import Times, Transformation, behind
+from ._transformation import Times
+from ._types import default, given
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from typing_extensions import Self, Unpack
+
     from ._connected import ConnectedStreams
-    from ._pipeline import Pipeline
     from ._keyed import KeyedStream
+    from ._policies import Retry
+    from ._types import Executes, OnError, OnWorkerLoss, Options, Places, Seconds, SinkOptions, Workers
 
 _STRATEGIES = {"hash": Strategy.Hash, "broadcast": Strategy.Broadcast, "round_robin": Strategy.RoundRobin}
 
-#: What the methods take beside a function and the arguments of its constructor.
-_KEYWORDS = ("name", "parallelism", *OPTIONS)
+Strategies = Literal["hash", "broadcast", "round_robin"]
 
-#: What some of them take besides, by their kinds.
-_OWN = {"map": ("keep_none",), "keyby": ("strategy",)}
-
-#: In how many replicas a step may run: each has a thread.
-MOST_REPLICAS = 65_536
-
-#: How many records a batch may have.
-MOST_BATCHED = 1 << 24
-
-#: How many records an async function has in flight unless a program says otherwise.
-_IN_FLIGHT = 64
+#: The records of a stream, those behind a step, and keys.
+T = TypeVar("T")
+U = TypeVar("U")
+K = TypeVar("K")
 
 
 @spelt
-class DataStream(FileSinks):
-    """The records that come out of a step.
+class DataStream(FileSinks, Generic[T]):
+    """The records that come out of a step. For type checkers, ``DataStream[T]`` has records of type ``T``.
 
     A function may be a class with the arguments of its constructor, an ``async def`` function, or any callable.
     Besides the arguments of a constructor, ``map``, ``filter``, ``flatmap``, ``split`` and ``sink`` take these
@@ -74,107 +67,38 @@ class DataStream(FileSinks):
     ['good', 'weak']
     """
 
-    def __init__(self, environment: Pipeline, step: Transformation, output: int = 0) -> None:
-        self._environment = environment
-        self._step = step
-        self._output = output
-        self._others: list[DataStream] = []
+    @overload
+    def map(
+        self, function: type[Executes], *args: Any, keep_none: bool | None = None, **kwargs: Any
+    ) -> DataStream[Any]: ...
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._place()}>"
-
-    def _place(self) -> str:
-        """The name of its environment, and how many steps of the program its records have come through."""
-        steps = len(behind([step for step, _ in self._inputs()]))
-        return f"of {self._environment.name}, {numbered(steps, 'step')}"
-
-    if not TYPE_CHECKING:  # for checkers there is no such attribute
-
-        def __getattr__(self, name):
-            from ._keyed import KeyedStream
-
-            raise no_attribute(self, name, KeyedStream, "it is for streams with a key, so use `keyby` first")
-
-    def _inputs(self) -> list[tuple[Transformation, int]]:
-        return [(stream._step, stream._output) for stream in [self, *self._others]]
-
-    def _add(
+    @overload
+    def map(
         self,
-        kind: kinds.Kind,
-        function: Any = None,
-        name: str | None = None,
-        parallelism: int = 1,
-        args: Any = (),
-        kwargs: Any = None,
-        **does: Any,
-    ) -> DataStream:
-        """Adds a step; ``does`` are other fields of it."""
-        parallelism = check_parallelism(parallelism)
-        name = self._environment._named(name or (kind.name if function is None else name_of(function)))
-        made = function, args, kwargs or {}
-        return self._environment._declare(Transformation(kind, name, made, self._inputs(), parallelism, **does))
+        function: Callable[[T], Awaitable[U]],
+        *,
+        keep_none: Literal[True],
+        **options: Unpack[Options],
+    ) -> DataStream[U]: ...
 
-    def _ours(
-        self, kind: kinds.Kind, function: Any = None, parallelism: int = 1, *, is_aside: bool = True, **does: Any
-    ) -> DataStream:
-        """Adds a step that is a part of one of the program's: see ``_belongs``."""
-        parallelism = check_parallelism(parallelism)
-        inputs = self._inputs()
-        step = Transformation(kind, "", (function, (), {}), inputs, parallelism, is_aside=is_aside, **does)
-        return self._environment._declare(step)
+    @overload
+    def map(
+        self, function: Callable[[T], U], *, keep_none: Literal[True], **options: Unpack[Options]
+    ) -> DataStream[U]: ...
 
-    def _belongs(self, owner: DataStream, what: str) -> DataStream:
-        """Makes its step a part of another one. Returns this stream."""
-        step = self._step
-        step.owner, step.told = owner._step, owner._step.name
-        step.name = step.name or self._environment._named(f"{what} of {step.told}")
-        return self
-
-    def _then(
+    @overload
+    def map(
         self,
-        kind: kinds.Kind,
-        function: Any,
-        args: Any,
-        kwargs: Any,
-        parallelism: int,
-        name: str | None,
-        is_given: bool = True,
-    ) -> DataStream:
-        """Adds a step with a function; ``is_given`` says that the program gave its name."""
-        options = split_options(function, kwargs)
-        check_function(kind, function, args, kwargs, name if is_given else None)
-        told, dead = policy(options)
-        is_awaited = is_async(function)
-        spec = None
-        if "in_flight" in options or is_awaited:
-            if isinstance(function, type) and issubclass(function, OutputSink):
-                raise ValueError(f"`{function.__name__}` writes one record at a time, so it takes no `in_flight`")
-            spec = _flight(kind, options)
-        elif "ordered" in options or "timeout" in options:
-            named = name or name_of(function)
-            raise ValueError(f"`ordered` and `timeout` are for functions that are async or have `in_flight`: `{named}`")
-        does: dict[str, Any] = {"policy": told, "spec": spec, "is_awaited": is_awaited}
-        if "on_worker_loss" in options:
-            does["on_worker_loss"] = check_worker_loss("`on_worker_loss`", options["on_worker_loss"])
-        if "workers" in options:
-            does["workers"] = _workers(options["workers"], kind, name or name_of(function))
-        if "ray" in options:
-            does["ray"] = _ray(options, kind, name or name_of(function))
-        stream = self._add(kind, function, name, parallelism, args, kwargs, **does)
-        if dead is not None:
-            from ._letters import Letter  # here, as few programs need it
+        function: Callable[[T], Awaitable[U | None]],
+        *,
+        keep_none: bool | None = None,
+        **options: Unpack[Options],
+    ) -> DataStream[U]: ...
 
-            failed = DataStream(self._environment, stream._step, kind.outputs)
-            letters = failed._ours(kinds.MAP, Letter._make, workers=None)
-            letters._belongs(stream, "letters")._step.told = f"letters of {stream._step.name}"
-            if dead.to is None:
-                dead._streams.append(letters)
-            else:
-                name = f"dead letters of {stream._step.name}"
-                end = letters._then(kinds.SINK, dead.to, dead.args, dict(dead.kwargs), 1, name, is_given=False)
-                step = end._belongs(stream, "")._step
-                step.told, step.is_aside = step.name, True
-        return stream
+    @overload
+    def map(
+        self, function: Callable[[T], U | None], *, keep_none: bool | None = None, **options: Unpack[Options]
+    ) -> DataStream[U]: ...
 
     def map(
         self,
@@ -183,8 +107,16 @@ class DataStream(FileSinks):
         parallelism: int = 1,
         name: str | None = None,
         keep_none: bool | None = None,
+        on_error: OnError = default("fail"),
+        retry: int | Retry | None = default(None),
+        in_flight: int | None = default(None),
+        ordered: bool = default(True),
+        timeout: Seconds | None = default(None),
+        workers: Workers | None = default(None),
+        on_worker_loss: OnWorkerLoss = default("fail"),
+        ray: Mapping[str, Any] | None = default(None),
         **kwargs: Any,
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         """Replaces each record by the result of the function.
 
         A result that is ``None`` is no record. The job's report counts such results, and at the end of the job a line
@@ -197,13 +129,43 @@ class DataStream(FileSinks):
         >>> squares
         [1, 4, 9]
         """
+        given(
+            kwargs,
+            on_error=on_error,
+            retry=retry,
+            in_flight=in_flight,
+            ordered=ordered,
+            timeout=timeout,
+            workers=workers,
+            on_worker_loss=on_worker_loss,
+            ray=ray,
+        )
         keeps = self._environment._keeps_none(keep_none) or isinstance(function, ops.Op)
         kind = kinds.MAP if keeps else kinds.MAP_SOME
         return self._then(kind, function, args, kwargs, parallelism, name)
 
+    @overload
+    def filter(self, function: type[Executes], *args: Any, **kwargs: Any) -> DataStream[T]: ...
+
+    @overload
+    def filter(self, function: Callable[[T], Any], **options: Unpack[Options]) -> DataStream[T]: ...
+
     def filter(
-        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
-    ) -> DataStream:
+        self,
+        function: Any,
+        *args: Any,
+        parallelism: int = 1,
+        name: str | None = None,
+        on_error: OnError = default("fail"),
+        retry: int | Retry | None = default(None),
+        in_flight: int | None = default(None),
+        ordered: bool = default(True),
+        timeout: Seconds | None = default(None),
+        workers: Workers | None = default(None),
+        on_worker_loss: OnWorkerLoss = default("fail"),
+        ray: Mapping[str, Any] | None = default(None),
+        **kwargs: Any,
+    ) -> DataStream[T]:
         """Keeps the records for which the function's result is true.
 
         >>> env = LocalEnvironment("even")
@@ -212,11 +174,46 @@ class DataStream(FileSinks):
         >>> even
         [0, 2, 4]
         """
+        given(
+            kwargs,
+            on_error=on_error,
+            retry=retry,
+            in_flight=in_flight,
+            ordered=ordered,
+            timeout=timeout,
+            workers=workers,
+            on_worker_loss=on_worker_loss,
+            ray=ray,
+        )
         return self._then(kinds.FILTER, function, args, kwargs, parallelism, name)
 
+    @overload
+    def flatmap(self, function: type[Executes], *args: Any, **kwargs: Any) -> DataStream[Any]: ...
+
+    @overload
     def flatmap(
-        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
-    ) -> DataStream:
+        self, function: Callable[[T], Awaitable[Iterable[U] | None]], **options: Unpack[Options]
+    ) -> DataStream[U]: ...
+
+    @overload
+    def flatmap(self, function: Callable[[T], Iterable[U] | None], **options: Unpack[Options]) -> DataStream[U]: ...
+
+    def flatmap(
+        self,
+        function: Any,
+        *args: Any,
+        parallelism: int = 1,
+        name: str | None = None,
+        on_error: OnError = default("fail"),
+        retry: int | Retry | None = default(None),
+        in_flight: int | None = default(None),
+        ordered: bool = default(True),
+        timeout: Seconds | None = default(None),
+        workers: Workers | None = default(None),
+        on_worker_loss: OnWorkerLoss = default("fail"),
+        ray: Mapping[str, Any] | None = default(None),
+        **kwargs: Any,
+    ) -> DataStream[Any]:
         """Replaces each record by the items of the iterable that the function returns. A text, ``bytes``, or an object
         that is not iterable is one record; ``None`` is none, but one in an iterable is a record. Also called
         ``flat_map``.
@@ -227,14 +224,45 @@ class DataStream(FileSinks):
         >>> words
         ['good', 'tea', 'weak']
         """
+        given(
+            kwargs,
+            on_error=on_error,
+            retry=retry,
+            in_flight=in_flight,
+            ordered=ordered,
+            timeout=timeout,
+            workers=workers,
+            on_worker_loss=on_worker_loss,
+            ray=ray,
+        )
         return self._then(kinds.FLATMAP, function, args, kwargs, parallelism, name)
 
     #: The name in Rust.
     flat_map = flatmap
 
+    @overload
     def split(
-        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
-    ) -> tuple[DataStream, DataStream]:
+        self, function: type[Executes], *args: Any, **kwargs: Any
+    ) -> tuple[DataStream[T], DataStream[T]]: ...
+
+    @overload
+    def split(
+        self, function: Callable[[T], Any], **options: Unpack[Places]
+    ) -> tuple[DataStream[T], DataStream[T]]: ...
+
+    def split(
+        self,
+        function: Any,
+        *args: Any,
+        parallelism: int = 1,
+        name: str | None = None,
+        on_error: OnError = default("fail"),
+        retry: int | Retry | None = default(None),
+        workers: Workers | None = default(None),
+        on_worker_loss: OnWorkerLoss = default("fail"),
+        ray: Mapping[str, Any] | None = default(None),
+        **kwargs: Any,
+    ) -> tuple[DataStream[T], DataStream[T]]:
         """Splits the stream in two: the records for which the function's result is true, and the others.
 
         Both must end in a sink; either may end before the other.
@@ -246,18 +274,42 @@ class DataStream(FileSinks):
         >>> even, odd
         ([0, 2, 4], [1, 3])
         """
+        given(kwargs, on_error=on_error, retry=retry, workers=workers, on_worker_loss=on_worker_loss, ray=ray)
         stream = self._then(kinds.SPLIT, function, args, kwargs, parallelism, name)
         return stream, DataStream(self._environment, stream._step, 1)
+
+    @overload
+    def keyby(self, function: type[Executes], *args: Any, **kwargs: Any) -> KeyedStream[Any, T]: ...
+
+    @overload
+    def keyby(
+        self,
+        function: Callable[[T], K],
+        strategy: Strategies = "hash",
+        *,
+        parallelism: int | None = None,
+        name: str | None = None,
+        on_error: OnError = "fail",
+        retry: int | Retry | None = None,
+        workers: Workers | None = None,
+        on_worker_loss: OnWorkerLoss = "fail",
+        ray: Mapping[str, Any] | None = None,
+    ) -> KeyedStream[K, T]: ...
 
     def keyby(
         self,
         function: Any,
         *args: Any,
-        strategy: str = "hash",
+        strategy: Strategies = "hash",
         parallelism: int | None = None,
         name: str | None = None,
+        on_error: OnError = default("fail"),
+        retry: int | Retry | None = default(None),
+        workers: Workers | None = default(None),
+        on_worker_loss: OnWorkerLoss = default("fail"),
+        ray: Mapping[str, Any] | None = default(None),
         **kwargs: Any,
-    ) -> KeyedStream:
+    ) -> KeyedStream[Any, T]:
         """Gives each record a key, and spreads the records over the replicas of the next step. With
         ``strategy="hash"``, records of equal keys go to the same replica; with ``"broadcast"``, every record goes to
         each replica; with ``"round_robin"``, records go to the replicas in turn. The strategy may also come right
@@ -275,18 +327,23 @@ class DataStream(FileSinks):
         from ._keyed import KeyedStream
 
         if args and isinstance(args[0], str) and args[0] in _STRATEGIES:
-            strategy, args = args[0], args[1:]
+            strategy, args = cast(Strategies, args[0]), args[1:]
         if strategy not in _STRATEGIES:
             raise ValueError(f"a strategy is one of {', '.join(_STRATEGIES)}, not {strategy!r}")
         if parallelism is None:
             parallelism = 1 if self._others else self._step.parallelism
+        given(kwargs, on_error=on_error, retry=retry, workers=workers, on_worker_loss=on_worker_loss, ray=ray)
         step = self._then(kinds.KEYBY, function, args, kwargs, parallelism, name)._step
         step.strategy = _STRATEGIES[strategy]
         return KeyedStream(self._environment, step)
 
     def with_timestamps(
-        self, function: Callable[[Any], Any], *, out_of_order: float = 0.0, idle_after: float | None = None
-    ) -> DataStream:
+        self,
+        function: Callable[[T], SupportsFloat | datetime],
+        *,
+        out_of_order: Seconds = 0.0,
+        idle_after: Seconds | None = None,
+    ) -> DataStream[T]:
         """Gives each record its event time, for windows of event time. The function returns seconds since 1970, as a
         number of any kind, or a ``datetime``. Times are rounded to milliseconds.
 
@@ -305,7 +362,7 @@ class DataStream(FileSinks):
         idle = None if idle_after is None else seconds("`idle_after`", idle_after)
         return self._add(kinds.TIMESTAMPS, function, times=Times(length("`out_of_order`", out_of_order), idle))
 
-    def batch(self, size: int, *, within: float | None = None, name: str | None = None) -> DataStream:
+    def batch(self, size: int, *, within: Seconds | None = None, name: str | None = None) -> DataStream[list[T]]:
         """Gathers the records into lists of ``size``, in their order. With ``within``, a list also goes on when its
         first record came so many seconds ago. The end of input and every drain, also one by a signal, send on what is
         there. The lists have no key and no time.
@@ -317,18 +374,51 @@ class DataStream(FileSinks):
         >>> batches
         [[0, 1], [2, 3], [4]]
         """
-        return self._add(kinds.BATCHED, name=name or f"batch of {size}", spec=_batches(size, within))
+        return self._add(kinds.BATCHED, name=name or f"batch of {size}", spec=batches_of(size, within))
+
+    @overload
+    def map_batches(
+        self, function: type[Executes], size: int, *args: Any, within: Seconds | None = None, **kwargs: Any
+    ) -> DataStream[Any]: ...
+
+    @overload
+    def map_batches(
+        self,
+        function: Callable[[list[T]], Awaitable[Iterable[U] | None]],
+        size: int,
+        *,
+        within: Seconds | None = None,
+        **options: Unpack[Options],
+    ) -> DataStream[U]: ...
+
+    @overload
+    def map_batches(
+        self,
+        function: Callable[[list[T]], Iterable[U] | None],
+        size: int,
+        *,
+        within: Seconds | None = None,
+        **options: Unpack[Options],
+    ) -> DataStream[U]: ...
 
     def map_batches(
         self,
         function: Any,
         size: int,
         *args: Any,
-        within: float | None = None,
+        within: Seconds | None = None,
         parallelism: int = 1,
         name: str | None = None,
+        on_error: OnError = default("fail"),
+        retry: int | Retry | None = default(None),
+        in_flight: int | None = default(None),
+        ordered: bool = default(True),
+        timeout: Seconds | None = default(None),
+        workers: Workers | None = default(None),
+        on_worker_loss: OnWorkerLoss = default("fail"),
+        ray: Mapping[str, Any] | None = default(None),
         **kwargs: Any,
-    ) -> DataStream:
+    ) -> DataStream[Any]:
         """Calls the function with lists of ``size`` records, as ``batch`` makes them, and emits the items of what it
         returns, one record each: for functions that are faster for many records at once, such as an embedding model.
 
@@ -342,12 +432,23 @@ class DataStream(FileSinks):
         >>> shares
         [0.25, 0.75, 1.0]
         """
-        batches = self._ours(kinds.BATCHED, is_aside=False, spec=_batches(size, within))
+        given(
+            kwargs,
+            on_error=on_error,
+            retry=retry,
+            in_flight=in_flight,
+            ordered=ordered,
+            timeout=timeout,
+            workers=workers,
+            on_worker_loss=on_worker_loss,
+            ray=ray,
+        )
+        batches = self._ours(kinds.BATCHED, is_aside=False, spec=batches_of(size, within))
         mapped = batches._then(kinds.FLATMAP, function, args, kwargs, parallelism, name)
         batches._belongs(mapped, "batches")
         return mapped
 
-    def take(self, count: int) -> DataStream:
+    def take(self, count: int) -> DataStream[T]:
         """Keeps the first ``count`` records, and then ends the sources.
 
         >>> from itertools import count
@@ -359,13 +460,7 @@ class DataStream(FileSinks):
         """
         return self._add(kinds.TAKE, spec=Spec.Take(whole("what `take` takes", count, 0)))
 
-    def _whole(self) -> KeyedStream:
-        from ._keyed import KeyedStream
-
-        # It is declared with the step that it is a part of.
-        return KeyedStream(self._environment, Transformation(kinds.WHOLE, "", inputs=self._inputs(), is_aside=True))
-
-    def count(self) -> DataStream:
+    def count(self) -> DataStream[int]:
         """Emits the number of records at the end of input.
 
         >>> env = LocalEnvironment("count")
@@ -374,9 +469,15 @@ class DataStream(FileSinks):
         >>> counted
         [10]
         """
-        return self._whole().count()
+        return self._whole().count()  # type: ignore[no-any-return]
 
-    def sum(self, function: Callable[[Any], Any] | None = None) -> DataStream:
+    @overload
+    def sum(self, function: None = None) -> DataStream[T]: ...
+
+    @overload
+    def sum(self, function: Callable[[T], U]) -> DataStream[U]: ...
+
+    def sum(self, function: Callable[[T], Any] | None = None) -> DataStream[Any]:
         """Emits the sum of the records, or of the results of ``function``, at the end of input; 0 if there are none.
 
         It is for numbers, and for values that are added like them. Texts, tuples, lists and ``None`` are errors.
@@ -387,9 +488,9 @@ class DataStream(FileSinks):
         >>> letters
         [9]
         """
-        return self._whole().sum(function)
+        return self._whole().sum(function)  # type: ignore[no-any-return]
 
-    def reduce(self, function: Callable[[Any, Any], Any]) -> DataStream:
+    def reduce(self, function: Callable[[T, T], T]) -> DataStream[T]:
         """Emits one record at the end of input. Calls ``function(so_far, record)`` for each record but the first.
 
         >>> env = LocalEnvironment("longest")
@@ -398,9 +499,15 @@ class DataStream(FileSinks):
         >>> longest
         ['kettle']
         """
-        return self._whole().reduce(function)
+        return self._whole().reduce(function)  # type: ignore[no-any-return]
 
-    def fold(self, initial: Any, function: Callable[[Any, Any], Any]) -> DataStream:
+    @overload
+    def fold(self, initial: Callable[[], U], function: Callable[[U, T], U]) -> DataStream[U]: ...
+
+    @overload
+    def fold(self, initial: U, function: Callable[[U, T], U]) -> DataStream[U]: ...
+
+    def fold(self, initial: Any, function: Callable[[Any, T], Any]) -> DataStream[Any]:
         """Emits one value at the end of input: for each record, ``function(so_far, record)`` returns the next value.
         ``initial`` is the first value, or a function that makes it.
 
@@ -410,9 +517,9 @@ class DataStream(FileSinks):
         >>> joined
         ['123']
         """
-        return self._whole().fold(initial, function)
+        return self._whole().fold(initial, function)  # type: ignore[no-any-return]
 
-    def connect(self, other: DataStream | ConnectedStreams) -> ConnectedStreams:
+    def connect(self, other: DataStream[Any] | ConnectedStreams) -> ConnectedStreams:
         """Connects this stream with one or several others.
 
         >>> env = LocalEnvironment("both")
@@ -425,7 +532,7 @@ class DataStream(FileSinks):
 
         return ConnectedStreams(self._environment, [self]).connect(other)
 
-    def zip(self, other: DataStream, *, max_ahead: int = 100_000_000) -> DataStream:
+    def zip(self, other: DataStream[U], *, max_ahead: int = 100_000_000) -> DataStream[tuple[T, U]]:
         """Emits tuples of the i-th record of this stream and the i-th of the other.
 
         Ends with the shorter stream, and ends the steps before the longer one; the rest of its records is dropped. One
@@ -443,11 +550,11 @@ class DataStream(FileSinks):
         if other._environment is not self._environment:
             raise ValueError("streams of two environments cannot be zipped")
         max_ahead = whole("`max_ahead`", max_ahead)
-        both = DataStream(self._environment, self._step, self._output)
+        both: DataStream[Any] = DataStream(self._environment, self._step, self._output)
         both._others = [other]
         return both._add(kinds.ZIP, spec=Spec.Zip(max_ahead))
 
-    def fill_future(self, future_stream: DataStream) -> None:
+    def fill_future(self, future_stream: DataStream[Any]) -> None:
         """Ends the stream: its records go round, and come out of the stream that ``from_future`` made. The loop ends
         when its sources have ended and no record is left in it.
 
@@ -472,9 +579,25 @@ class DataStream(FileSinks):
         future._step.is_filled = True
         self._add(kinds.FILL, None, f"fill {name}", spec=Spec.Fill(name))
 
+    @overload
+    def sink(self, function: type[Executes], *args: Any, **kwargs: Any) -> Self: ...
+
+    @overload
+    def sink(self, function: Callable[[T], Any], **options: Unpack[SinkOptions]) -> Self: ...
+
     def sink(
-        self, function: Any, *args: Any, parallelism: int = 1, name: str | None = None, **kwargs: Any
-    ) -> DataStream:
+        self,
+        function: Any,
+        *args: Any,
+        parallelism: int = 1,
+        name: str | None = None,
+        on_error: OnError = default("fail"),
+        retry: int | Retry | None = default(None),
+        in_flight: int | None = default(None),
+        ordered: bool = default(True),
+        timeout: Seconds | None = default(None),
+        **kwargs: Any,
+    ) -> Self:
         """Ends the stream: calls the function with each record. Returns this stream, so that it can have several
         sinks.
 
@@ -485,6 +608,7 @@ class DataStream(FileSinks):
         >>> seen
         {1, 2}
         """
+        given(kwargs, on_error=on_error, retry=retry, in_flight=in_flight, ordered=ordered, timeout=timeout)
         self._then(kinds.SINK, function, args, kwargs, parallelism, name)
         return self
 
@@ -492,16 +616,16 @@ class DataStream(FileSinks):
         self,
         bootstrap_servers: str | list[str],
         topic: str,
-        key: Callable[[Any], str | bytes] | None = None,
-        value_serializer: Any = None,
+        key: Callable[[T], str | bytes] | None = None,
+        value_serializer: Literal["json", "string", "bytes"] | Callable[[T], str | bytes] | None = None,
         *,
         connect_timeout: float = 10.0,
         parallelism: int = 1,
         name: str | None = None,
-        on_error: Any = "fail",
-        retry: Any = None,
+        on_error: OnError = "fail",
+        retry: int | Retry | None = None,
         **kafka_config: Any,
-    ) -> DataStream:
+    ) -> Self:
         """Ends the stream: writes each record to a Kafka topic. Returns this stream, so that it can have several sinks.
 
         ``value_serializer`` makes the value of a record: ``"json"`` (the default), ``"string"``, ``"bytes"``, or a
@@ -531,13 +655,14 @@ class DataStream(FileSinks):
         spec = Spec.KafkaSink(servers, topic, key is not None, timeout, settings)
         function = serializer(value_serializer, key)
         name = name or f"to {topic}"
-        policies = {"on_error": on_error, "retry": retry}
         named = f"{name} {name_of(function)}"
-        pairs = self.map(function, parallelism=parallelism, name=named, keep_none=True, **policies)
+        pairs = self.map(
+            function, parallelism=parallelism, name=named, keep_none=True, on_error=on_error, retry=retry
+        )
         pairs._belongs(pairs._add(kinds.TO_KAFKA, None, name, parallelism, spec=spec), "")
         return self
 
-    def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> DataStream:
+    def print(self, prefix: str = "", separator: str = " | ", colored: bool = False) -> Self:
         """Ends the stream: prints each record. If there is a ``prefix``, it comes first, then ``separator``.
 
         >>> env = LocalEnvironment("show")
@@ -553,7 +678,7 @@ class DataStream(FileSinks):
 
         return graph(self._environment._steps, self._environment._services, self._step)
 
-    def collect(self) -> list[Any]:
+    def collect(self) -> list[T]:
         """Ends the stream: returns a list, to which the job appends each record.
 
         >>> env = LocalEnvironment("kept")
@@ -562,136 +687,6 @@ class DataStream(FileSinks):
         >>> kept
         [1, None, 2]
         """
-        records: list[Any] = []
+        records: list[T] = []
         self.sink(records.append, name="collect")
         return records
-
-
-def _batches(size: Any, within: Any) -> Spec:
-    """How records are gathered."""
-    size = whole("the size of a batch", size, 1, MOST_BATCHED)
-    time = None if within is None else seconds("`within`", within, more=True, hint="; leave it out for none")
-    return Spec.Batch(size, time)
-
-
-def _workers(given: Any, kind: kinds.Kind, name: str) -> str | None:
-    """Where a function runs whose step says it."""
-    workers = check_workers(given)
-    if workers is not None and kind.ends:
-        raise ValueError(f"`{name}` is a sink, which runs in the job's own process; leave out `workers`")
-    return workers
-
-
-def _ray(options: dict[str, Any], kind: kinds.Kind, name: str) -> dict[str, Any]:
-    """What a worker takes whose step says it."""
-    from .ray._demands import takes  # few programs have one
-
-    if kind.ends:
-        raise ValueError(f"`{name}` is a sink, which runs in the job's own process; leave out `ray`")
-    if options.get("workers", "ray") != "ray":
-        raise ValueError(f"`ray` is for workers of a Ray cluster, which `{name}` has none of; leave out one of both")
-    return takes(f"`ray` of `{name}`", options["ray"])
-
-
-def _flight(kind: kinds.Kind, options: dict[str, Any]) -> Spec:
-    """How several records are worked on at a time."""
-    if kind.asks_for:
-        raise TypeError(f"{kind.asks_for} of a record cannot come from an async function; get it in a `map` before")
-    in_flight = whole("`in_flight`", options.get("in_flight", _IN_FLIGHT), 1, 1 << 20)
-    timeout = options.get("timeout")
-    if timeout is not None:
-        timeout = seconds("a timeout", timeout, more=True, hint="; leave it out for none")
-    ordered = truth("`ordered`", options.get("ordered", True))
-    return Spec.Async(in_flight, ordered, timeout, kind.ends)
-
-
-def is_async(function: Any) -> bool:
-    """Whether calling it gives something to be awaited: an ``async def``, or a class whose ``execute`` is one."""
-    if isinstance(function, type):
-        function = getattr(function, "execute", None)
-    # Of a function that nothing is marked on, it is known at once. This is asked of every step of every job.
-    if type(function) is BuiltinFunctionType:
-        return False
-    plain = function.__func__ if type(function) is MethodType else function
-    if type(plain) is FunctionType and not plain.__dict__:
-        return bool(plain.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR))
-    calls = function, getattr(function, "__call__", None)
-    return any(inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call) for call in calls)
-
-
-def check_not_async(kind: str, function: Any, name: str | None = None) -> None:
-    """Raises for a function that has to be awaited, where it is not."""
-    if is_async(function):
-        what = f"`{name or name_of(function)}` is async, and `{kind}` awaits nothing"
-        raise TypeError(f"{what}; do the async part in a `map` before it, and give its results to `{kind}`")
-
-
-def name_of(function: Any) -> str:
-    """The default name of an operator."""
-    name = getattr(function, "__name__", None) or type(function).__name__
-    return "lambda" if name == "<lambda>" else shown(str(name))
-
-
-def check_parallelism(parallelism: Any) -> int:
-    """The number of replicas, if it can be one; 1 of ``None``."""
-    return 1 if parallelism is None else whole("parallelism", parallelism, 1, MOST_REPLICAS)
-
-
-def check_class(
-    method: str, base: type, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None
-) -> None:
-    """Raises for what is no class below ``base``, and for arguments that its constructor does not take."""
-    if not (isinstance(function, type) and issubclass(function, base)):
-        raise TypeError(f"`{method}` needs a {base.__name__} class, not {function!r}")
-    name_too(function, name, args, kwargs)
-    check_call(function, args, kwargs, ("name", "parallelism"))
-
-
-def check_plain(kind: str, function: Any, name: str | None = None) -> None:
-    """Raises for what cannot be called with a record, or has to be awaited."""
-    check_function(kinds.MAP, function, (), {})
-    check_not_async(kind, function, name)
-
-
-def check_function(
-    kind: kinds.Kind, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None = None
-) -> None:
-    """Raises for what cannot be called, and for arguments that nothing would read."""
-    base = "" if kind.base is None else kind.base.__name__
-    if isinstance(function, BaseFunction):
-        raise TypeError(f"pass the class `{type(function).__name__}` and its arguments, not an object of it")
-    if not callable(function):
-        hint = f"; pass the class `{type(function).__name__}` and its arguments" if hasattr(function, "execute") else ""
-        raise TypeError(f"`{kind.name}` needs a function or a {base}, not {function!r}{hint}")
-    is_class, known = is_function_class(function), (*_KEYWORDS, *_OWN.get(kind.name, ()))
-    _check_generator(kind, function, function.execute if is_class else function)
-    if kind is not kinds.FLATMAP and isinstance(function, type) and issubclass(function, FlatMapFunction):
-        warn(f"`{kind.name}` of `{name_of(function)}`, a FlatMapFunction: what it collects goes nowhere; use `flatmap`")
-    if is_class:
-        name_too(function, name, args, kwargs)
-        check_call(function, args, kwargs, known)
-        return
-    for unknown in kwargs:
-        raise TypeError(
-            f"`{kind.name}` has no parameter `{unknown}`{meant(unknown, known)} "
-            f"(to call `{name_of(function)}` with more than a record, use functools.partial)"
-        )
-    if args and isinstance(function, type):
-        # A type such as `int` or `str` is a callable like any other.
-        raise TypeError(f"`{function.__name__}` is not a {base}, so it takes no arguments here")
-    if args:
-        raise TypeError(f"`{name_of(function)}` is called with a record; bind other arguments with functools.partial")
-
-
-def _check_generator(kind: kinds.Kind, function: Any, call: Any) -> None:
-    """Raises where what is called is a generator function and the generator would not be gone through; warns where that
-    is unusual."""
-    if kind.base is MapFunction and function is print:
-        warn("`print` returns None, and a `map` drops what becomes None; `stream.print()` ends a stream so")
-    if type(call) is not FunctionType or not call.__code__.co_flags & inspect.CO_GENERATOR:
-        return
-    name = name_of(function)
-    if kind.no_generator:
-        raise TypeError(f"`{name}` is a generator function, and {kind.no_generator}; use `return`, not `yield`")
-    if kind.base is MapFunction:
-        warn(f"`{name}` is a generator function: `map` makes each record a generator, `flatmap` gives what it yields")

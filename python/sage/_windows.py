@@ -5,8 +5,9 @@ Lengths are in seconds, or a ``timedelta``; moments are in seconds since 1970. B
 
 from __future__ import annotations
 
+from collections import namedtuple
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from ._arguments import length, whole
 from ._keywords import spelt
@@ -105,8 +106,48 @@ class Count:
 Windows = Tumbling | Sliding | Session | Count
 
 
-class Windowed(NamedTuple):
-    """The result of a window.
+#: Keys, and the records of streams or what was made of them.
+K = TypeVar("K")
+V = TypeVar("V")
+L = TypeVar("L")
+R = TypeVar("R")
+
+# The oldest Python that the package runs on has no generic named tuples.
+if TYPE_CHECKING:
+
+    class _Windowed(NamedTuple, Generic[K, V]):
+        key: K
+        start: float
+        end: float
+        value: V
+
+    class _Paired(NamedTuple, Generic[K, L, R]):
+        key: K
+        left: L
+        right: R
+
+    class _WindowPaired(NamedTuple, Generic[K, L, R]):
+        key: K
+        start: float
+        end: float
+        left: L
+        right: R
+
+else:
+
+    def _named(*fields):
+        """A named tuple that takes the types of its fields, and forgets them."""
+        members = {"__slots__": (), "__class_getitem__": classmethod(lambda cls, _types: cls)}
+        return type("Fields", (namedtuple("Fields", fields),), members)
+
+    _Windowed = _named("key", "start", "end", "value")
+    _Paired = _named("key", "left", "right")
+    _WindowPaired = _named("key", "start", "end", "left", "right")
+
+
+class Windowed(_Windowed[K, V]):
+    """The result of a window, as a tuple: ``key``; ``start`` and ``end`` of the window in seconds since 1970, of which
+    the end is not part of it; and ``value``, what the step behind the windows has made of the records.
 
     >>> env = LocalEnvironment("minute")
     >>> seconds = env.from_batch([5, 58]).with_timestamps(lambda second: second).keyby(lambda second: "all")
@@ -116,14 +157,7 @@ class Windowed(NamedTuple):
     ('all', 0.0, 60.0, 2)
     """
 
-    #: The key of the records.
-    key: Any
-    #: When the window begins, in seconds since 1970.
-    start: float
-    #: When it ends, which is not part of the window.
-    end: float
-    #: What the step behind the windows has made of the records.
-    value: Any
+    __slots__ = ()
 
     @property
     def is_partial(self) -> bool:
@@ -139,14 +173,15 @@ class Windowed(NamedTuple):
         return isinstance(self, PartialWindowed)
 
 
-class PartialWindowed(Windowed):
+class PartialWindowed(Windowed[K, V]):
     """The result of a window that a signal cut."""
 
     __slots__ = ()
 
 
-class Paired(NamedTuple):
-    """Two records of equal keys, from a join; ``None`` stands for a missing partner.
+class Paired(_Paired[K, L, R]):
+    """Two records of equal keys, from a join, as a tuple: ``key``, ``left`` and ``right``. ``None`` stands for a
+    missing partner.
 
     >>> env = LocalEnvironment("join")
     >>> pairs = env.from_batch([1]).keyby(abs).join(env.from_batch([-1]).keyby(abs)).inner().collect()
@@ -155,16 +190,12 @@ class Paired(NamedTuple):
     (1, 1, -1)
     """
 
-    #: The key of both.
-    key: Any
-    #: The record of the left stream.
-    left: Any
-    #: The record of the right stream.
-    right: Any
+    __slots__ = ()
 
 
-class WindowPaired(NamedTuple):
-    """Two records of equal keys in one window; ``None`` stands for a missing partner.
+class WindowPaired(_WindowPaired[K, L, R]):
+    """Two records of equal keys in one window, as a tuple: ``key``; ``start`` and ``end`` of the window in seconds
+    since 1970, of which the end is not part of it; ``left`` and ``right``. ``None`` stands for a missing partner.
 
     >>> env = LocalEnvironment("join")
     >>> left = env.from_batch([1]).with_timestamps(lambda n: 5).keyby(abs)
@@ -175,16 +206,7 @@ class WindowPaired(NamedTuple):
     [WindowPaired(key=1, start=0.0, end=60.0, left=1, right=-1)]
     """
 
-    #: The key of both.
-    key: Any
-    #: When the window begins, in seconds since 1970.
-    start: float
-    #: When it ends, which is not part of the window.
-    end: float
-    #: The record of the left stream.
-    left: Any
-    #: The record of the right stream.
-    right: Any
+    __slots__ = ()
 
     @property
     def is_partial(self) -> bool:
@@ -192,18 +214,18 @@ class WindowPaired(NamedTuple):
         return isinstance(self, PartialWindowPaired)
 
 
-class PartialWindowPaired(WindowPaired):
+class PartialWindowPaired(WindowPaired[K, L, R]):
     """Two records of one window that a signal cut."""
 
     __slots__ = ()
 
 
-def windowed(fields: tuple[Any, ...]) -> Windowed:
+def windowed(fields: tuple[Any, ...]) -> Windowed[Any, Any]:
     """The result of these fields, which has one more behind its own if it is partial."""
     return Windowed._make(fields) if len(fields) == 4 else PartialWindowed._make(fields[:4])
 
 
-def window_paired(fields: tuple[Any, ...]) -> WindowPaired:
+def window_paired(fields: tuple[Any, ...]) -> WindowPaired[Any, Any, Any]:
     """The same of two records."""
     return WindowPaired._make(fields) if len(fields) == 5 else PartialWindowPaired._make(fields[:5])
 
