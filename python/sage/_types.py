@@ -1,7 +1,7 @@
 """Types for those who check programs: of functions, and of the keywords of the methods that take them.
 
-Knows nothing of how anything runs. ``Unpack`` is for type checkers alone: the oldest Python that the package runs on has
-none.
+Knows nothing of how anything runs. ``Unpack`` is for type checkers alone: the oldest Python that the package runs on
+has none.
 """
 
 from __future__ import annotations
