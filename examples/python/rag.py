@@ -22,7 +22,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sage import BatchFunction, JobFailed, LocalEnvironment, RemoteEnvironment, Report, Service
 from sage.services import Answer, Chunker, Embedder, Passage, VectorStore, documents, read_document
@@ -130,7 +130,7 @@ def declare(env: LocalEnvironment | RemoteEnvironment, arguments: argparse.Names
     store = env.service("store", VectorStore, after=[embedder])
     memory = env.service("memory", Memory, (embedder, store, arguments.passages), after=[embedder, store])
     folder: Path = arguments.folder
-    workers: str | None = arguments.workers
+    workers: Literal["processes", "ray"] | None = arguments.workers
     chunker = Chunker()
 
     def read(path: str) -> Document:

@@ -65,8 +65,8 @@ def main() -> None:
 
     for window in sorted(sold, key=lambda window: (window.start, window.key)):
         print(f"from minute {window.start // MINUTE:.0f}: {window.value} × {window.key}")
-    for window in sorted(visits, key=lambda window: (window.key, window.start)):
-        print(f"{window.key} was there from minute {window.start // MINUTE:.0f} on: {', '.join(window.value)}")
+    for visit in sorted(visits, key=lambda visit: (visit.key, visit.start)):
+        print(f"{visit.key} was there from minute {visit.start // MINUTE:.0f} on: {', '.join(visit.value)}")
     for line in sorted(undecided):
         print(line)
     led = sum(pair.right is not None for pair in pairs)
