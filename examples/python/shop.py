@@ -65,8 +65,8 @@ def main() -> None:
 
     for window in sorted(sold, key=lambda window: (window.start, window.key)):
         print(f"from minute {window.start // MINUTE:.0f}: {window.value} × {window.key}")
-    for visit in sorted(visits, key=lambda visit: (visit.key, visit.start)):
-        print(f"{visit.key} was there from minute {visit.start // MINUTE:.0f} on: {', '.join(visit.value)}")
+    for stay in sorted(visits, key=lambda stay: (stay.key, stay.start)):
+        print(f"{stay.key} was there from minute {stay.start // MINUTE:.0f} on: {', '.join(stay.value)}")
     for line in sorted(undecided):
         print(line)
     led = sum(pair.right is not None for pair in pairs)
