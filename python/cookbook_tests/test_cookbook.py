@@ -6,21 +6,25 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pyarrow.parquet
 import pytest
 from model_server import model_server
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
+
+from sage import read_letters
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "examples" / "python" / "cookbook"
@@ -137,6 +141,75 @@ def test_jsonl_to_llm(tmp_path: Path) -> None:
     kept = {record["id"]: record["answer"] for record in map(json.loads, open(tmp_path / "answers.jsonl"))}
     assert kept == {1: "WHO?", 2: "WHY?", 3: "WHEN?"} and asked.count("who?") == 1
     assert [printed.replace(str(tmp_path) + "/", "")] == says("jsonl-to-llm")
+
+
+@contextmanager
+def judge(*arguments: str, tells_at: int) -> Iterator[tuple[str, threading.Event]]:
+    """A server that is like a model's, and judges its clients. Gives its address, and what is set when it was asked so
+    many times."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("llmock")), "serve", "--port", str(port), *arguments]
+    is_up, is_asked = threading.Event(), threading.Event()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+
+        def read() -> None:
+            asked = 0
+            for line in server.stdout or ():
+                asked += "POST /v1/chat/completions" in line
+                if asked == tells_at:
+                    is_asked.set()
+                if "Uvicorn running" in line:
+                    is_up.set()
+
+        reading = threading.Thread(target=read)
+        reading.start()
+        try:
+            assert is_up.wait(60)
+            yield f"http://127.0.0.1:{port}", is_asked
+        finally:
+            server.kill()
+            reading.join()
+
+
+def test_two_thousand_records_go_through_a_model_once_though_they_are_interrupted(tmp_path: Path) -> None:
+    questions = [{"id": number, "question": f"number {number}?"} for number in range(2_000)]
+    del questions[1_990]["question"]
+    (tmp_path / "in.jsonl").write_text("".join(f"{json.dumps(question)}\n" for question in questions))
+    out = tmp_path / "out.jsonl"
+    limits = "--rpm", "30000", "--tpm", "100000000", "--error-rate", "503=0.02", "--error-rate-429", "0.02"
+    with judge(*limits, "--response-style", "echo", tells_at=400) as (address, is_asked):
+        variables = {"OPENAI_BASE_URL": f"{address}/v1", "OPENAI_API_KEY": "mock-key"}
+        command = [sys.executable, str(PROGRAMS / "jsonl_to_llm.py"), "in.jsonl", "out.jsonl"]
+        options: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, **variables}, "preexec_fn": heeds_interrupts}
+        with subprocess.Popen(command, stderr=subprocess.PIPE, **options) as first:
+            assert is_asked.wait(60)
+            first.send_signal(signal.SIGINT)
+            first.communicate(timeout=60)
+        assert first.returncode == -signal.SIGINT
+        before = ids(out)
+        assert 300 <= len(before) < 2_000
+        printed = run("jsonl_to_llm.py", "in.jsonl", "out.jsonl", folder=tmp_path, **variables)
+        assert f"{len(before):,} records were skipped, as their keys are in out.jsonl" in printed
+        with urlopen(f"{address}/_llmock/verdict") as answer:
+            verdict = json.load(answer)
+    done, (letter,) = ids(out), read_letters(tmp_path / "out.jsonl.failed")
+    assert letter.record == {"id": 1_990}
+    assert done[: len(before)] == before
+    assert sorted(done) == [number for number in range(2_000) if number != 1_990]
+    assert verdict["findings"] == []
+    assert verdict["calls"] == len(done), "nothing was paid for twice"
+
+
+def ids(path: Path) -> list[int]:
+    """The ids of the records of a file."""
+    return [json.loads(line)["id"] for line in path.read_text().splitlines()]
+
+
+def heeds_interrupts() -> None:
+    """Whoever runs the tests in the background has their programs ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for_text(path: Path, text: str) -> None:

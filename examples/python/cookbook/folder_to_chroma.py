@@ -44,6 +44,9 @@ class Store(Service):
         (text,), (metadata,) = (found["documents"] or [[]])[0], (found["metadatas"] or [[]])[0]
         return f"{metadata['path']}:{metadata['line']}: {text}"
 
+    def cleanup(self) -> None:
+        self.client.close()  # type: ignore[attr-defined]
+
 
 def main() -> None:
     folder, database, question = sys.argv[1:]

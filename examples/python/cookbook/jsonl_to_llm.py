@@ -13,17 +13,14 @@ import os
 import sys
 from typing import Any
 
-from openai import APIConnectionError, APITimeoutError, AsyncOpenAI, InternalServerError, RateLimitError
+from openai import AsyncOpenAI
 
-from sage import DeadLetterQueue, LocalEnvironment, Retry, Service
-
-#: What is worth another attempt. A question that the model refuses is not.
-PASSING = (APIConnectionError, APITimeoutError, InternalServerError, RateLimitError)
+from sage import DeadLetterQueue, LocalEnvironment, Service
 
 
 class Model(Service):
     async def setup(self) -> None:
-        self.client = AsyncOpenAI(max_retries=0)  # the step tries again
+        self.client = AsyncOpenAI(max_retries=8)  # waits as long as a busy server says
 
     async def ask(self, question: str) -> str:
         model = os.environ.get("OPENAI_MODEL", "gpt-4o-mini")
@@ -45,8 +42,8 @@ def main() -> None:
             return {**record, "answer": await model.ask(record["question"])}
 
         records = env.from_jsonl(questions, skip_done=answers, key="id")
-        again, failed = Retry(5, first=0.5, on=PASSING), DeadLetterQueue(f"{answers}.failed")
-        asked = records.map(ask, in_flight=32, timeout=120, ordered=False, retry=again, on_error=failed)
+        failed = DeadLetterQueue(f"{answers}.failed")
+        asked = records.map(ask, in_flight=32, timeout=300, ordered=False, on_error=failed)
         asked.to_jsonl(answers, key="id")
         report = env.submit(autostop=True).report
     print(*report.data["notes"], sep="\n")

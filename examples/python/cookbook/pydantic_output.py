@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Literal
 
-from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+from openai import AsyncOpenAI
 from pydantic import BaseModel, Field, ValidationError
 
 from sage import DeadLetterQueue, LocalEnvironment, Retry, Service
@@ -29,7 +29,7 @@ PROMPT = f"Answer with one JSON object of this schema, and nothing else: {Review
 
 class Model(Service):
     async def setup(self) -> None:
-        self.client = AsyncOpenAI(max_retries=0)  # the step tries again
+        self.client = AsyncOpenAI(max_retries=8)  # waits as long as a busy server says
 
     async def review(self, text: str) -> Review:
         answer = await self.client.chat.completions.create(
@@ -45,7 +45,7 @@ class Model(Service):
 
 def main() -> None:
     reviews, out = sys.argv[1:]
-    again = Retry(3, first=0.5, on=(ValidationError, APIConnectionError, APIStatusError))
+    again = Retry(3, first=0.5, on=ValidationError)
     with LocalEnvironment("reviews") as env:
         model = env.service("model", Model)
 
