@@ -9,10 +9,10 @@ use super::KafkaError;
 /// Kafka brokers in this process, for tests of pipelines that read and write topics. No Kafka needs to be installed.
 ///
 /// This is the mock cluster of librdkafka, the client that [`KafkaSource`](crate::KafkaSource) and
-/// [`KafkaSink`](crate::KafkaSink) use. It listens on 127.0.0.1 and speaks Kafka's protocol, so other clients can use it
-/// too. It keeps records in memory: the latest 5 MiB, or 100,000 batches, of each partition. Committed offsets are kept
-/// as long. It checks no credentials. Writing to a topic that does not exist makes it with four partitions. Use it only
-/// in tests.
+/// [`KafkaSink`](crate::KafkaSink) use. It listens on 127.0.0.1 and speaks Kafka's protocol, so other clients can use
+/// it too. It keeps records in memory: the latest 5 MiB, or 100,000 batches, of each partition. Committed offsets are
+/// kept as long. It checks no credentials. Writing to a topic that does not exist makes it with four partitions. Use it
+/// only in tests.
 ///
 /// When it is dropped, the brokers and their threads have ended.
 ///

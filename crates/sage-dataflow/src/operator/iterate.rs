@@ -3,9 +3,10 @@
 //! Two operators in a loop. [`Iterate`] has the states, in several replicas; each sends the messages of a round and,
 //! behind them, a [`Turn::Done`]. [`Barrier`], at the head of the loop, passes messages on, and when all replicas are
 //! done it has them begin the next round. Lanes keep the order: a replica that is to begin a round has all messages of
-//! the round before, and none of a later one. The first round begins likewise, when the input of all replicas has ended:
-//! one that began by itself would send messages to others that have not. Nobody begins a round after the last one, or
-//! after one without a message; then nothing is left in the loop, which ends as loops do (`exchange/rounds.rs`).
+//! the round before, and none of a later one. The first round begins likewise, when the input of all replicas has
+//! ended: one that began by itself would send messages to others that have not. Nobody begins a round after the last
+//! one, or after one without a message; then nothing is left in the loop, which ends as loops do
+//! (`exchange/rounds.rs`).
 
 use std::collections::HashMap;
 use std::fmt;

@@ -23,11 +23,11 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// Works on the states of all keys in rounds, in which keys send each other messages: for algorithms on graphs, and
     /// others that go on until nothing changes any more.
     ///
-    /// While there is input, `load` adds each record to the state of its key, which starts as a clone of `initial`. When
-    /// the input has ended, the rounds begin. In each, `function` is called once for every key: with its state, with
-    /// the messages that were sent to the key in the round before, in no particular order, and with the [`Round`], by
-    /// which it sends messages. A message to a key that has no state makes one. All replicas are done with a round
-    /// before the next one begins.
+    /// While there is input, `load` adds each record to the state of its key, which starts as a clone of `initial`.
+    /// When the input has ended, the rounds begin. In each, `function` is called once for every key: with its state,
+    /// with the messages that were sent to the key in the round before, in no particular order, and with the
+    /// [`Round`], by which it sends messages. A message to a key that has no state makes one. All replicas are done
+    /// with a round before the next one begins.
     ///
     /// The rounds end after `rounds` of them (1 or more), or when no key has sent a message. Then the pairs of key and
     /// state come out, in no particular order. A drain ends the input, and the rounds follow; a cancel ends them.

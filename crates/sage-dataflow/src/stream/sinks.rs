@@ -56,8 +56,8 @@ impl<P: Pipe> Stream<P> {
         self.sink_as("sink", factory)
     }
 
-    /// Ends the stream in an async sink, such as the sending half of a connection or of a channel. Runs in one replica: a
-    /// parallel stream is gathered first.
+    /// Ends the stream in an async sink, such as the sending half of a connection or of a channel. Runs in one replica:
+    /// a parallel stream is gathered first.
     ///
     /// The sink is polled on its task's own thread, inside the job's async runtime. It is given the next record when it
     /// says that it is ready, is flushed when no record is waiting, and is closed when its input has ended well, as
