@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -52,6 +53,15 @@ def parent(span: ReadableSpan) -> int | None:
 def own(span: ReadableSpan) -> int:
     assert span.context is not None
     return span.context.span_id
+
+
+class Slow(BaseService):
+    def plain(self, n: int) -> int:
+        return n
+
+    async def later(self, n: int) -> int:
+        await asyncio.sleep(0.02)
+        return n
 
 
 class Prices(BaseService):
@@ -164,6 +174,25 @@ def test_a_call_that_raises_is_an_error_and_a_wrong_method_is_told_as_ever(trace
     env.submit(autostop=True)
     assert said == ["no price", "`Prices` has no method `off`; did you mean one of these: of?"]
     assert traces.one("prices.of").status.status_code is api.StatusCode.ERROR
+
+
+def test_calls_of_a_service_in_a_process_of_its_own_are_spans(traces: Traces) -> None:
+    env = trace(LocalEnvironment("apart"), tracer_provider=traces.provider, one_call_in=1)
+    prices = env.service("prices", Slow, isolated=True)
+
+    class Wait(MapFunction):
+        async def execute(self, n: int) -> int:
+            return await prices.later(n)
+
+    waited = env.from_batch(range(2)).map(Wait).collect()
+    asked = env.from_batch(range(2)).map(prices.plain).collect()
+    env.submit(autostop=True)
+    assert waited == asked == [0, 1]
+    job = own(traces.one("job apart"))
+    assert [parent(span) for span in traces.named("prices.")] == [job] * 4
+    for span in traces.named("prices.later"):
+        assert span.start_time is not None and span.end_time is not None
+        assert span.end_time - span.start_time >= 10_000_000, "until it was awaited"
 
 
 def test_only_jobs_of_this_process_can_be_traced() -> None:

@@ -155,22 +155,31 @@ def _spanned(tracer: api.Tracer, service: str, method: str, call: Any, every: in
     number = count()
     attributes = {"sage.service": service, "sage.method": method}
 
-    def span() -> Any:
-        return tracer.start_as_current_span(f"{service}.{method}", attributes=attributes)
-
     def plain(*args: Any, **kwargs: Any) -> Any:
         if next(number) % every:
             return call(*args, **kwargs)
-        with span():
-            return call(*args, **kwargs)
+        span = tracer.start_span(f"{service}.{method}", attributes=attributes)
+        try:
+            with api.use_span(span):
+                result = call(*args, **kwargs)
+        except BaseException:
+            span.end()
+            raise
+        if inspect.iscoroutine(result):
+            return _awaited(span, result)
+        span.end()
+        return result
 
     async def awaits(*args: Any, **kwargs: Any) -> Any:
-        if next(number) % every:
-            return await call(*args, **kwargs)
-        with span():
-            return await call(*args, **kwargs)
+        result = plain(*args, **kwargs)
+        return await result
 
     return update_wrapper(awaits if inspect.iscoroutinefunction(call) else plain, call)
+
+
+async def _awaited(span: api.Span, coroutine: Any) -> Any:
+    with api.use_span(span, end_on_exit=True):
+        return await coroutine
 
 
 def _nanos(moment: float | None) -> int | None:
