@@ -47,9 +47,9 @@ def public_names() -> Iterator[set[str]]:
 def members(cls: type) -> set[str]:
     """The public methods and properties that the package gives a class."""
     own = [vars(base).items() for base in cls.__mro__ if base.__module__.partition(".")[0] == "sage"]
-    # The fields of a dataclass are in its signature.
-    fields = getattr(cls, "__dataclass_fields__", {})
-    return {name for items in own for name, value in items if is_method(name, value)} - set(fields)
+    # The fields of a dataclass are in its signature, those of a named tuple in its docstring.
+    fields = {*getattr(cls, "__dataclass_fields__", ()), *getattr(cls, "_fields", ())}
+    return {name for items in own for name, value in items if is_method(name, value)} - fields
 
 
 def is_method(name: str, value: Any) -> bool:
