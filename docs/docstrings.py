@@ -3,6 +3,7 @@
 - An example is what doctest runs: lines from a `>>>` to the next empty line. It is shown as a block of code, where
   Markdown would make a quotation of it.
 - An attribute is described by the comment above it that begins with `#:`.
+- A default that is marked as one, `default(3)`, is shown as it is: `3`.
 - What is written in Rust has its docstrings in the compiled module; griffe reads its stub, which has none.
 """
 
@@ -55,6 +56,8 @@ def complete(obj: griffe.Object) -> None:
         obj.docstring = griffe.Docstring(text, parent=obj)
     if obj.docstring is not None:
         obj.docstring.value = fenced(obj.docstring.value)
+    for parameter in obj.parameters if isinstance(obj, griffe.Function) else ():
+        parameter.default = re.sub(r"^default\((.*)\)$", r"\1", str(parameter.default)) if parameter.default else None
     for member in obj.members.values():
         if not isinstance(member, griffe.Alias):
             complete(member)
