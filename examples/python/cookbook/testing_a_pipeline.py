@@ -17,10 +17,14 @@ class Prices:
         raise ConnectionError("the database is not for tests")
 
 
-def bills(orders: DataStream, prices: Prices, failed: DeadLetterQueue) -> DataStream:
+Order = dict[str, Any]
+Bill = dict[str, Any]
+
+
+def bills(orders: DataStream[Order], prices: Prices, failed: DeadLetterQueue) -> DataStream[Bill]:
     """The pipeline: what each order costs."""
 
-    def bill(order: dict[str, Any]) -> dict[str, Any]:
+    def bill(order: Order) -> Bill:
         return {"to": order["by"], "cents": order["count"] * prices.of(order["of"])}
 
     return orders.map(bill, retry=2, on_error=failed)
@@ -39,7 +43,7 @@ class FakePrices(Prices):
         return {"apples": 30, "pears": 45}[fruit]
 
 
-def run(orders: Iterable[dict[str, Any]], failures: int = 0) -> tuple[list[dict[str, Any]], list[Any], Any]:
+def run(orders: Iterable[Order], failures: int = 0) -> tuple[list[Bill], list[Any], Any]:
     """Runs the pipeline over orders: the bills, the records that failed, and the report."""
     with LocalEnvironment("test") as env:
         failed = DeadLetterQueue()
@@ -71,7 +75,7 @@ def test_an_order_for_what_we_do_not_sell_is_kept_aside() -> None:
 
 
 def test_orders_that_cannot_be_read_fail_the_job() -> None:
-    def broken() -> Iterable[dict[str, Any]]:
+    def broken() -> Iterable[Order]:
         yield APPLES
         raise OSError("the disk is gone")
 
