@@ -94,8 +94,9 @@ pub use sink::{Collected, Sink, WriteError};
 pub use source::{ChannelReceiver, Line, Next, ReadError, Source, SourceContext};
 pub use stream::pipe::{ParallelStep, Pipe, Step, WindowStep};
 pub use stream::{
-    Aligned, BroadcastStream, ByClock, ConnectedStreams, DataStream, EventWindows, ExpiringStream, Feedback,
-    InEventTime, JoinedStreams, KeyedStream, SinkHandle, Stream, WindowedJoin, WindowedStream, Windowing, WindowsOf,
+    Aligned, BroadcastStream, ByClock, ByClockTime, ByEventTime, ConnectedStreams, DataStream, EventWindows,
+    ExpiringStream, Feedback, InEventTime, JoinedStreams, KeyedStream, SinkHandle, Stream, WindowedJoin,
+    WindowedStream, Windowing, WindowsOf,
 };
 pub use submit_error::{LogError, SubmitError};
 pub use task::{AsyncError, AsyncFunction, Order};

@@ -8,6 +8,7 @@ use super::fault::Fault;
 use super::signal::Signal;
 use super::stage::{Emit, Flags, Outlet, Stage};
 use crate::BoxError;
+use crate::time::Timestamp;
 
 /// One step of a chain: takes records, emits records.
 ///
@@ -74,6 +75,66 @@ pub trait Operator: Send + 'static {
         self.flush(out)
     }
 
+    /// Heeds a watermark of event time before it goes on: every record before `watermark` has come, but for late ones.
+    /// May emit. What is held back was emitted by [`flush`](Operator::flush) before. Watermarks come where
+    /// [`with_timestamps`](crate::Stream::with_timestamps) is upstream, none earlier than the one before. The last one,
+    /// [`Timestamp::MAX`], is not heeded: [`finish`](Operator::finish) runs in its place.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sage::{Emit, Environment, Fault, Operator, OutOfOrder, Timed, Timestamp};
+    ///
+    /// /// Puts records in the order of their times.
+    /// #[derive(Default)]
+    /// struct InOrder(Vec<Timed<u32>>);
+    ///
+    /// impl InOrder {
+    ///     fn emit_before(&mut self, time: Timestamp, out: &mut impl Emit<Timed<u32>>) -> Result<(), Fault> {
+    ///         self.0.sort_by_key(|record| record.time);
+    ///         let past = self.0.partition_point(|record| record.time < time);
+    ///         self.0.drain(..past).try_for_each(|record| out.emit(record))
+    ///     }
+    /// }
+    ///
+    /// impl Operator for InOrder {
+    ///     type In = Timed<u32>;
+    ///     type Out = Timed<u32>;
+    ///
+    ///     fn process(&mut self, record: Timed<u32>, _out: &mut impl Emit<Timed<u32>>) -> Result<(), Fault> {
+    ///         self.0.push(record);
+    ///         Ok(())
+    ///     }
+    ///     fn on_watermark(&mut self, watermark: Timestamp, out: &mut impl Emit<Timed<u32>>) -> Result<(), Fault> {
+    ///         self.emit_before(watermark, out)
+    ///     }
+    ///     fn finish(&mut self, out: &mut impl Emit<Timed<u32>>) -> Result<(), Fault> {
+    ///         self.emit_before(Timestamp::MAX, out)
+    ///     }
+    /// }
+    ///
+    /// let env = Environment::local("in-order");
+    /// let numbers = env
+    ///     .from_iter([3, 1, 2, 5, 4])
+    ///     .with_timestamps(|n| Timestamp::from_millis(i64::from(*n)), OutOfOrder::by(Duration::from_millis(2)))
+    ///     .operator(InOrder::default)
+    ///     .map(|record| record.value)
+    ///     .collect();
+    /// env.run()?;
+    /// assert_eq!(numbers.take(), [1, 2, 3, 4, 5]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn on_watermark(&mut self, watermark: Timestamp, out: &mut impl Emit<Self::Out>) -> Result<(), Fault> {
+        let (_, _) = (watermark, out);
+        Ok(())
+    }
+
+    /// When, by the job's [clock](OpenContext::clock), [`progress`](Operator::progress) is to run though no record has
+    /// come: a timer. `None` if there is none. Asked between two batches of input. `progress` may run earlier, and has
+    /// to look at the clock. In the chain of a source that blocks inside its own `next`, it runs when that returns.
+    fn wake_at(&self) -> Option<Timestamp> {
+        None
+    }
+
     /// While work goes on outside of the task: what can be read when [`progress`](Operator::progress) has more to do.
     /// The task waits for that besides its input. One that cannot, as it begins with a source or runs on the inline
     /// backend, calls `flush` in place of such a wait.
@@ -117,6 +178,13 @@ impl<O: Operator> Stage for O {
         match signal {
             Signal::Finish => self.finish(out),
             Signal::Time => self.progress(out),
+            Signal::Watermark(watermark) => {
+                self.flush(out)?;
+                match Timestamp::from_millis(watermark.millis) {
+                    Timestamp::MIN | Timestamp::MAX => Ok(()),
+                    watermark => self.on_watermark(watermark, out),
+                }
+            }
             // What it holds back comes before what follows it.
             _ if signal.follows_records() => self.flush(out),
             _ => Ok(()),
@@ -129,5 +197,9 @@ impl<O: Operator> Stage for O {
 
     fn awaits(&self) -> Option<BorrowedFd<'_>> {
         Operator::awaits(self)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        Operator::wake_at(self)
     }
 }

@@ -9,7 +9,7 @@ use crate::time::{Timed, Windowed};
 /// What becomes of windows that are open when a signal, or the environment's time limit, drains the job: records that
 /// belong to them were not read, so their results would be wrong.
 ///
-/// It does not apply where the job ends as if its input had ended: after [`JobHandle::drain`](crate::JobHandle::drain)
+/// It does not apply where the job ends as if its input had ended: after [`JobView::drain`](crate::JobView::drain)
 /// and under [`SignalPolicy::Finish`](crate::SignalPolicy::Finish) all windows fire. A cancel drops them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

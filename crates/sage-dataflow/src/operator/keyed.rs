@@ -87,18 +87,21 @@ pub(crate) struct WithState<S, F, I, A, O, B> {
     initial: A,
     function: F,
     states: B,
+    /// When a record happened, where that counts.
+    time: fn(&I) -> Timestamp,
     types: PhantomData<fn(I) -> O>,
 }
 
 impl<S, F, I, A, O, B> WithState<S, F, I, A, O, B> {
-    pub(crate) fn new(key: S, initial: A, function: F, states: B) -> Self {
-        Self { key, initial, function, states, types: PhantomData }
+    pub(crate) fn new(key: S, initial: A, function: F, states: B, time: fn(&I) -> Timestamp) -> Self {
+        Self { key, initial, function, states, time, types: PhantomData }
     }
 }
 
 impl<S: KeySelector<I>, F: Clone, I, A: Clone, O, B: Keeps<S::Key, A>> Clone for WithState<S, F, I, A, O, B> {
     fn clone(&self) -> Self {
-        Self::new(self.key.clone(), self.initial.clone(), self.function.clone(), self.states.afresh())
+        let (key, initial, function) = (self.key.clone(), self.initial.clone(), self.function.clone());
+        Self::new(key, initial, function, self.states.afresh(), self.time)
     }
 }
 
@@ -123,13 +126,15 @@ where
 
     #[inline(always)]
     fn process(&mut self, record: I, out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
-        let Self { key, initial, function, states, .. } = self;
-        states.with(key, record, || initial.clone(), |state, record| function.call(state, record, out))
+        let Self { key, initial, function, states, time, .. } = self;
+        states.with(key, record, *time, || initial.clone(), |state, record| function.call(state, record, out))
     }
 
     fn signal(&mut self, signal: Signal, _out: &mut impl Outlet<O, Infallible>) -> Result<(), Fault> {
-        if signal == Signal::Time {
-            self.states.free();
+        match signal {
+            Signal::Time => self.states.free(),
+            Signal::Watermark(watermark) => self.states.advance(Timestamp::from_millis(watermark.millis)),
+            _ => {}
         }
         Ok(())
     }

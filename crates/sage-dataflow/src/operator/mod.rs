@@ -49,7 +49,7 @@ pub use map::Output;
 pub(crate) use map::{FlatMap, FlatMapInto, Inspect, Map, TryMap, clone_by_function};
 pub(crate) use session::SessionWindows;
 pub(crate) use split::{Split, SplitOk};
-pub(crate) use states::{Expiring, ForEver, Keeps};
+pub(crate) use states::{Expiring, ExpiringByEvents, ForEver, Keeps};
 pub(crate) use timers::Process;
 pub use timers::{KeyContext, Timer};
 pub(crate) use timestamps::Timestamps;

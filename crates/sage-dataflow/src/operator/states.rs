@@ -1,4 +1,5 @@
-//! The state of each key of an operator: kept for ever, or until no record of the key has come for a while.
+//! The state of each key of an operator: kept for ever, or until no record of the key has come for a while, by the clock
+//! or by event time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,12 +15,14 @@ pub(crate) trait Keeps<K, V>: Send + 'static {
     #[doc(hidden)]
     fn open(&mut self, clock: &Clock);
 
-    /// Calls `act` with the record and the state of its key; `new` makes the state if the key has none.
+    /// Calls `act` with the record, which happened at `time`, and the state of its key; `new` makes the state if the key
+    /// has none.
     #[doc(hidden)]
     fn with<S: KeySelector<I, Key = K>, I, R>(
         &mut self,
         key: &mut S,
         record: I,
+        time: fn(&I) -> Timestamp,
         new: impl Fn() -> V,
         act: impl FnOnce(&mut V, I) -> R,
     ) -> R;
@@ -31,6 +34,12 @@ pub(crate) trait Keeps<K, V>: Send + 'static {
     /// Frees what has expired.
     #[doc(hidden)]
     fn free(&mut self);
+
+    /// Takes note of a watermark.
+    #[doc(hidden)]
+    fn advance(&mut self, watermark: Timestamp) {
+        let _ = watermark;
+    }
 
     /// The same, empty.
     #[doc(hidden)]
@@ -54,6 +63,7 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
         &mut self,
         key: &mut S,
         record: I,
+        _time: fn(&I) -> Timestamp,
         new: impl Fn() -> V,
         act: impl FnOnce(&mut V, I) -> R,
     ) -> R {
@@ -128,6 +138,7 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
         &mut self,
         selector: &mut S,
         record: I,
+        _time: fn(&I) -> Timestamp,
         new: impl Fn() -> V,
         act: impl FnOnce(&mut V, I) -> R,
     ) -> R {
@@ -165,6 +176,72 @@ impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> fo
         let now = self.clock.now().millis();
         if self.is_turn(now) {
             self.take_turns(now);
+        }
+    }
+
+    fn afresh(&self) -> Self {
+        Self::after(self.ttl_millis)
+    }
+}
+
+/// Forgets a state when no record of its key has come for a while, by the times of the records.
+///
+/// Whether a state has expired is told by two records: the watermark, which comes now or a little later, changes no
+/// result. It frees memory: once in each time to live, all states are looked through.
+pub(crate) struct ExpiringByEvents<K, V> {
+    ttl_millis: u64,
+    states: States<K, Used<V>>,
+    /// The watermark at which the states were last looked through.
+    swept: i64,
+}
+
+impl<K, V> ExpiringByEvents<K, V> {
+    /// Forgets a state that was not used for `ttl`, in whole milliseconds.
+    pub(crate) fn new(ttl: Duration) -> Self {
+        Self::after(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn after(ttl_millis: u64) -> Self {
+        Self { ttl_millis, states: HashMap::default(), swept: i64::MIN }
+    }
+
+    /// Whether `time` is so long after a state's latest record that the state has expired.
+    fn is_over(last: i64, time: i64, ttl_millis: u64) -> bool {
+        time > last && time.abs_diff(last) >= ttl_millis
+    }
+}
+
+impl<K: std::hash::Hash + Eq + Send + 'static, V: Send + 'static> Keeps<K, V> for ExpiringByEvents<K, V> {
+    fn open(&mut self, _clock: &Clock) {}
+
+    fn with<S: KeySelector<I, Key = K>, I, R>(
+        &mut self,
+        key: &mut S,
+        record: I,
+        time: fn(&I) -> Timestamp,
+        new: impl Fn() -> V,
+        act: impl FnOnce(&mut V, I) -> R,
+    ) -> R {
+        let time = time(&record).millis();
+        let used = state_of!(self.states, S, key, record, || Used { state: new(), last: time });
+        if Self::is_over(used.last, time, self.ttl_millis) {
+            used.state = new();
+        }
+        used.last = used.last.max(time);
+        act(&mut used.state, record)
+    }
+
+    fn wake_at(&self) -> Option<Timestamp> {
+        None
+    }
+
+    fn free(&mut self) {}
+
+    fn advance(&mut self, watermark: Timestamp) {
+        let (now, ttl) = (watermark.millis(), self.ttl_millis);
+        if Self::is_over(self.swept, now, ttl) {
+            self.swept = now;
+            self.states.retain(|_, used| !Self::is_over(used.last, now, ttl));
         }
     }
 

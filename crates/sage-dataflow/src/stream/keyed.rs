@@ -4,19 +4,20 @@ use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
+use super::expiring::{ByClockTime, ByEventTime, ExpiringStream};
 use super::factory::Keyed;
+use super::lacking::InEventTime;
 use super::pipe::{FromInlet, MaybeExchanged, ParallelStep, Pipe, Replicas, Then};
 use super::{DataStream, Stream};
 use crate::chain::{NotKept, Stage};
 use crate::exchange::{ByKey, Partitioning};
 use crate::graph::Head;
-use crate::guarded::opaque;
 use crate::key::KeySelector;
 use crate::operator::{
-    Distinct, Expiring, FlatMapWithState, FoldFunction, Folding, ForEver, Gather, GatherByKey, Keeps, KeyContext,
-    MapWithState, OnBoth, Output, Process, ProcessFunction, Reducing, StateFunction, Timer, Top, WithState, counting,
-    folding,
+    Distinct, FlatMapWithState, FoldFunction, Folding, ForEver, Gather, GatherByKey, Keeps, KeyContext, MapWithState,
+    OnBoth, Output, Process, ProcessFunction, Reducing, StateFunction, Timer, Top, WithState, counting, folding,
 };
+use crate::time::Timestamp;
 
 /// A stream grouped by key.
 #[must_use = "a stream that does not end in a sink is an error when its environment is submitted"]
@@ -109,7 +110,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         O: Send + 'static,
         G: FnMut(&mut A, P::Out) -> O + Clone + Send + 'static,
     {
-        self.with_state("map-with-state", initial, MapWithState(function), ForEver::new())
+        self.with_state("map-with-state", initial, MapWithState(function), ForEver::new(), |_| Timestamp::MIN)
     }
 
     /// As [`map_with_state`](Self::map_with_state), for a function that pushes any number of records.
@@ -123,7 +124,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         O: Send + 'static,
         G: FnMut(&mut A, P::Out, &mut Output<'_, O>) + Clone + Send + 'static,
     {
-        self.with_state("flat-map-with-state", initial, FlatMapWithState(function), ForEver::new())
+        self.with_state("flat-map-with-state", initial, FlatMapWithState(function), ForEver::new(), |_| Timestamp::MIN)
     }
 
     /// Forgets the state of a key when no record of it has come for `ttl` (1 ms or more) by the environment's
@@ -145,8 +146,40 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     /// assert_eq!(alerts.take(), ["disk", "heat"]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn expire_after(self, ttl: Duration) -> ExpiringStream<P, S> {
-        ExpiringStream { keyed: self, ttl }
+    pub fn expire_after(self, ttl: Duration) -> ExpiringStream<P, S, ByClockTime> {
+        ExpiringStream { keyed: self, ttl, by: ByClockTime }
+    }
+
+    /// As [`expire_after`](Self::expire_after), by event time: a record that happened `ttl` (1 ms or more) or longer
+    /// after the latest record of its key finds a new state. So results do not depend on when records come. For records
+    /// that have a time, behind [`with_timestamps`](Stream::with_timestamps); what has expired is freed when the
+    /// watermark is up to another `ttl` behind it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use sage::{Environment, OutOfOrder, Timestamp};
+    ///
+    /// // Visits of each user within one stay: a stay ends after ten minutes without one.
+    /// let env = Environment::local("stays");
+    /// let visits = env
+    ///     .from_iter([("ada", 0), ("bob", 1), ("ada", 9), ("ada", 30)])
+    ///     .with_timestamps(|visit| Timestamp::from_millis(visit.1 * 60_000), OutOfOrder::by(Duration::ZERO))
+    ///     .key_by(|visit| visit.value.0)
+    ///     .expire_after_by_time(Duration::from_secs(600))
+    ///     .map_with_state(0, |visits, visit| {
+    ///         *visits += 1;
+    ///         (visit.value.0, *visits)
+    ///     })
+    ///     .collect();
+    /// env.run()?;
+    /// assert_eq!(visits.take(), [("ada", 1), ("bob", 1), ("ada", 2), ("ada", 1)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn expire_after_by_time<D>(self, ttl: D) -> ExpiringStream<P, S, ByEventTime>
+    where
+        D: InEventTime<P::Out, Same = Duration>,
+    {
+        ExpiringStream { keyed: self, ttl: ttl.same(), by: ByEventTime }
     }
 
     /// Calls `on_record` for each record with the state of its key, which starts as a clone of `initial`. Calls
@@ -225,7 +258,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
 
     /// Emits the first record of each key at once, and drops the others. All keys are kept until the end of input.
     pub fn distinct(self) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>> {
-        self.with_state("distinct", false, Distinct, ForEver::new())
+        self.with_state("distinct", false, Distinct, ForEver::new(), |_| Timestamp::MIN)
     }
 
     /// Keeps, for each key, the `most` records (1 or more) with the highest `rank`; of equal ranks the earlier. At the
@@ -258,12 +291,13 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
     }
 
     /// Adds an operator that calls `function` with the state of each key, kept in `states`.
-    fn with_state<A, O, F, B>(
+    pub(super) fn with_state<A, O, F, B>(
         self,
         kind: &'static str,
         initial: A,
         function: F,
         states: B,
+        time: fn(&P::Out) -> Timestamp,
     ) -> Aggregated<P, WithState<S, F, P::Out, A, O, B>, S>
     where
         A: Clone + Send + 'static,
@@ -271,7 +305,7 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
         F: StateFunction<P::Out, A, O>,
         B: Keeps<S::Key, A>,
     {
-        let operator = WithState::new(self.key.clone(), initial, function, states);
+        let operator = WithState::new(self.key.clone(), initial, function, states, time);
         self.keyed(kind, operator)
     }
 
@@ -297,60 +331,5 @@ impl<P: Pipe, S: KeySelector<P::Out>> KeyedStream<P, S> {
             nodes: vec![node],
             head: Head::Inlet(inlet),
         }
-    }
-}
-
-/// A keyed stream for an operator whose states expire. [`KeyedStream::expire_after`] makes it.
-#[must_use = "a stream that does not end in a sink is an error when its environment is submitted"]
-pub struct ExpiringStream<P: Pipe, S> {
-    keyed: KeyedStream<P, S>,
-    ttl: Duration,
-}
-opaque!([P: Pipe, S] ExpiringStream<P, S>);
-
-impl<P: Pipe, S: KeySelector<P::Out>> ExpiringStream<P, S> {
-    /// As [`KeyedStream::map_with_state`].
-    pub fn map_with_state<A, O, G>(self, initial: A, function: G) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
-    where
-        A: Clone + Send + 'static,
-        O: Send + 'static,
-        G: FnMut(&mut A, P::Out) -> O + Clone + Send + 'static,
-    {
-        self.with_state("map-with-state", initial, MapWithState(function))
-    }
-
-    /// As [`KeyedStream::flat_map_with_state`].
-    pub fn flat_map_with_state<A, O, G>(
-        self,
-        initial: A,
-        function: G,
-    ) -> Stream<impl ParallelStep<In = P::Out, Out = O>>
-    where
-        A: Clone + Send + 'static,
-        O: Send + 'static,
-        G: FnMut(&mut A, P::Out, &mut Output<'_, O>) + Clone + Send + 'static,
-    {
-        self.with_state("flat-map-with-state", initial, FlatMapWithState(function))
-    }
-
-    /// As [`KeyedStream::distinct`], but the first record of a key after the key was forgotten is emitted too.
-    pub fn distinct(self) -> Stream<impl ParallelStep<In = P::Out, Out = P::Out>> {
-        self.with_state("distinct", false, Distinct)
-    }
-
-    fn with_state<A, O, F>(
-        self,
-        kind: &'static str,
-        initial: A,
-        function: F,
-    ) -> Aggregated<P, WithState<S, F, P::Out, A, O, Expiring<S::Key, A>>, S>
-    where
-        A: Clone + Send + 'static,
-        O: Send + 'static,
-        F: StateFunction<P::Out, A, O>,
-    {
-        let problem = (self.ttl.as_millis() < 1)
-            .then_some("its states expire in less than 1 ms; give `expire_after` a longer time");
-        self.keyed.with_state(kind, initial, function, Expiring::new(self.ttl)).checked(problem)
     }
 }

@@ -8,6 +8,7 @@
 mod boundary;
 mod broadcast;
 mod connected;
+mod expiring;
 pub(crate) mod factory;
 mod failing;
 mod feedback;
@@ -28,10 +29,11 @@ use std::time::Duration;
 
 pub use broadcast::BroadcastStream;
 pub use connected::ConnectedStreams;
+pub use expiring::{ByClockTime, ByEventTime, ExpiringStream};
 use factory::{Cloned, Factory, Made, Many, One};
 pub use feedback::Feedback;
 pub use joined::JoinedStreams;
-pub use keyed::{ExpiringStream, KeyedStream};
+pub use keyed::KeyedStream;
 pub use lacking::InEventTime;
 use pipe::{FromInlet, FromSource, MaybeExchanged, ParallelStep, Pipe, Step, Then};
 pub use sinks::SinkHandle;

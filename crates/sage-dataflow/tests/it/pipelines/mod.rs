@@ -28,6 +28,7 @@ mod sources;
 mod steps;
 mod take;
 mod testing;
+mod timely;
 mod watermarks;
 mod window_join;
 mod windows;
