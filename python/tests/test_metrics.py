@@ -68,11 +68,12 @@ def test_each_record_of_a_slow_function_is_counted_when_it_is_done(
     env, steps = LocalEnvironment("enrich"), Steps()
     shape(env, steps)
     job = env.submit()
-    for done in range(3):
-        # The next one is being worked on.
-        metrics = until(job, lambda metrics, done=done: metrics.done == done and steps.begun > done)
+    for done in range(7):
+        # The next one is being worked on. A busy machine may end a loop late, which then has two more.
+        is_counted = lambda metrics, done=done: done - 2 <= metrics.done <= done and steps.begun > done  # noqa: E731
+        metrics = until(job, is_counted)
         assert (metrics.total, metrics.outcome) == (20, None)
-        assert metrics.state == "running" or done == 0
+        assert metrics.state == "running" or done < 3
         steps.let(1)
     steps.let(20)
     job.wait()
@@ -86,9 +87,11 @@ def test_records_are_counted_one_by_one_also_when_quick_ones_came_before(records
     env, steps = LocalEnvironment("enrich"), Steps()
     env.from_batch(records()).map(lambda n: n if n < 5000 else steps(n)).collect()
     job = env.submit()
-    for more in range(1, 4):
+    # The first of these are in a loop with quick ones.
+    steps.let(3)
+    for more in range(3, 8):
+        until(job, lambda metrics, more=more: 5000 + more - 2 <= metrics.done <= 5000 + more)
         steps.let(1)
-        until(job, lambda metrics, more=more: metrics.done == 5000 + more)
     steps.let(1000)
     job.wait()
 
