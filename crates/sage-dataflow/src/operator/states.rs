@@ -1,5 +1,5 @@
-//! The state of each key of an operator: kept for ever, or until no record of the key has come for a while, by the clock
-//! or by event time.
+//! The state of each key of an operator: kept for ever, or until no record of the key has come for a while, by the
+//! clock or by event time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,8 +15,8 @@ pub(crate) trait Keeps<K, V>: Send + 'static {
     #[doc(hidden)]
     fn open(&mut self, clock: &Clock);
 
-    /// Calls `act` with the record, which happened at `time`, and the state of its key; `new` makes the state if the key
-    /// has none.
+    /// Calls `act` with the record, which happened at `time`, and the state of its key; `new` makes the state if the
+    /// key has none.
     #[doc(hidden)]
     fn with<S: KeySelector<I, Key = K>, I, R>(
         &mut self,
