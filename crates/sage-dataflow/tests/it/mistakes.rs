@@ -50,12 +50,12 @@ fn first_error(program: &str, lines: usize, errors: usize) -> String {
 fn a_window_without_timestamps_names_with_timestamps() {
     insta::assert_snapshot!(first_error("timestamps_forgotten", 20, 1), @r"
     error[E0277]: the records have no event time
-    --> tests/mistakes/timestamps_forgotten.rs:8:43
+    --> tests/mistakes/timestamps_forgotten.rs:9:20
     |
-    8 |     clicks.key_by(|click| click.0).window(Tumbling::of(Duration::from_secs(1))).count().sink(|_| {});
-    |                                    ------ ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ this needs `with_timestamps` before it
-    |                                    |
-    |                                    required by a bound introduced by this call
+    9 |     by_name.window(Tumbling::of(Duration::from_secs(1))).count().sink(|_| {});
+    |             ------ ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^ this needs `with_timestamps` before it
+    |             |
+    |             required by a bound introduced by this call
     |
     = help: the trait `InEventTime<(&str, {integer})>` is not implemented for `Tumbling`
     = note: add `.with_timestamps(|record| .., OutOfOrder::by(..))` before `key_by`; or use `window_by_clock`

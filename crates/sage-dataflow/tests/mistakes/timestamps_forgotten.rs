@@ -5,5 +5,6 @@ use sage::{Environment, Tumbling};
 fn main() {
     let env = Environment::local("clicks");
     let clicks = env.from_iter([("a", 1), ("b", 2)]).map(|click| click);
-    clicks.key_by(|click| click.0).window(Tumbling::of(Duration::from_secs(1))).count().sink(|_| {});
+    let by_name = clicks.key_by(|click| click.0);
+    by_name.window(Tumbling::of(Duration::from_secs(1))).count().sink(|_| {});
 }
