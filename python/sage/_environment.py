@@ -398,9 +398,17 @@ class LocalEnvironment(BaseEnvironment):
         >>> job.report.outcome, len(numbers)
         ('succeeded', 1)
         """
-        if self._run is not None and not self._run.is_told:
-            self._run.job.drain()
+        run = self._run
+        if run is None or run.is_told:
+            return
+        try:
+            run.job.drain()
             self.wait()
+        except BaseException as error:
+            if not run.goes_on:
+                raise
+            # A handler of a signal has raised it while this thread did not wait.
+            JobId(run)._wait(before=error)
 
     def close(self) -> None:
         """As ``stop``, and lets go of the pipeline: another one may be declared then. Services stay registered.
@@ -421,7 +429,7 @@ class LocalEnvironment(BaseEnvironment):
     def __exit__(self, kind: object, *raised: Any) -> None:
         (exception, traceback) = raised
         try:
-            super().__exit__(kind, *raised)
+            self._ended(kind, *raised)
         except (KeyboardInterrupt, SystemExit) as ends:
             # One signal has ended the block and the job: what it raised in the block is what goes on.
             if not is_by_signal(exception) or type(exception) is not type(ends):
@@ -430,6 +438,16 @@ class LocalEnvironment(BaseEnvironment):
             exception.report = ends.report  # type: ignore[union-attr]
         if is_by_signal(exception):
             leave_out_ours(traceback)
+
+    def _ended(self, kind: object, *raised: Any) -> None:
+        """Ends the block of a ``with``."""
+        try:
+            super().__exit__(kind, *raised)
+        except BaseException as error:
+            if self._run is None or not self._run.goes_on:
+                raise
+            # As in `stop`.
+            JobId(self._run)._wait(before=error)
 
     def _factory(self, name: str, factory: Any, calls: ServiceCalls, job: JobContext) -> Any:
         if name in self._isolated:
