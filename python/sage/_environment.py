@@ -14,7 +14,7 @@ from ._base_environment import BaseEnvironment
 from ._config import Timeouts, check_config, log_dir_of, on_signal_of, ray_of
 from ._context import Context, JobContext, ServiceCalls
 from ._interrupted import Sources, is_by_signal, leave_out_ours
-from ._job import JobId, Report
+from ._job import JobId, Report, heard
 from ._jobmanager import JobInfo, JobManager, known
 from ._keywords import spelt
 from ._kinds import ITERABLE
@@ -277,9 +277,7 @@ class LocalEnvironment(BaseEnvironment):
         except BaseException as error:
             if not run.goes_on:
                 raise
-            # A handler of a signal has raised it while this thread did not wait.
-            job = self._begun(run, info, iterators)
-            job._wait(before=error)
+            job = heard(error, run, lambda: self._begun(run, info, iterators))
         return job
 
     def _begun(self, run: Run, info: JobInfo, iterators: list[Transformation]) -> JobId:
@@ -407,8 +405,7 @@ class LocalEnvironment(BaseEnvironment):
         except BaseException as error:
             if not run.goes_on:
                 raise
-            # A handler of a signal has raised it while this thread did not wait.
-            JobId(run)._wait(before=error)
+            heard(error, run, lambda: JobId(run))
 
     def close(self) -> None:
         """As ``stop``, and lets go of the pipeline: another one may be declared then. Services stay registered.
@@ -444,10 +441,10 @@ class LocalEnvironment(BaseEnvironment):
         try:
             super().__exit__(kind, *raised)
         except BaseException as error:
-            if self._run is None or not self._run.goes_on:
+            run = self._run
+            if run is None or not run.goes_on:
                 raise
-            # As in `stop`.
-            JobId(self._run)._wait(before=error)
+            heard(error, run, lambda: JobId(run))
 
     def _factory(self, name: str, factory: Any, calls: ServiceCalls, job: JobContext) -> Any:
         if name in self._isolated:

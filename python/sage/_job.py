@@ -9,6 +9,8 @@ from ._keywords import spelt
 from ._pickling import Elsewhere, reduced, reduced_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from . import _sage
     from ._metrics import JobMetrics
     from ._running import Run
@@ -386,6 +388,19 @@ class JobId(str):
             run.is_told = True
             raise cancelled
         self.wait()
+
+
+def heard(error: BaseException, run: Run, begun: Callable[[], JobId]) -> JobId:
+    """Waits for a job after a handler of a signal has raised an error while this thread did not wait. The error cancels
+    the job, and is raised when the job is over. What a handler raises before that wait has begun is left out."""
+    while True:
+        try:
+            job = begun()
+            job._wait(before=error)
+            return job
+        except BaseException:
+            if not run.goes_on:
+                raise
 
 
 class JobFailed(RuntimeError):
