@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sage::{DeadLetter, Environment, OutOfOrder, Timestamp, Tumbling, Window, Windowed};
+use sage::{DeadLetter, Environment, OnSignal, OutOfOrder, Timestamp, Tumbling, Window, Windowed};
 use sage_connectors::{JsonlSink, JsonlSource};
 use serde::Serialize;
 
@@ -66,6 +66,7 @@ pub fn count(env: &Environment, task: &Task, notes: &Notes) {
         .named("timestamps")
         .key_by_ref(|entry| &*entry.value.term)
         .window(Tumbling::of(window))
+        .on_signal(OnSignal::Emit) // what was read is shown; the files are not made final
         .count()
         .named("count")
         .split_late();
@@ -75,6 +76,7 @@ pub fn count(env: &Environment, task: &Task, notes: &Notes) {
     counts
         .key_by(|_count| ())
         .window(Tumbling::of(window))
+        .on_signal(OnSignal::Emit)
         .apply(move |(), window, counts: &[Windowed<String, u64>]| TopTerms::new(window, counts, top))
         .named("top")
         .try_map(move |result| {
