@@ -14,7 +14,7 @@ from ._base_environment import BaseEnvironment
 from ._config import Timeouts, check_config, log_dir_of, on_signal_of, ray_of
 from ._context import Context, JobContext, ServiceCalls
 from ._interrupted import Sources, is_by_signal, leave_out_ours
-from ._job import JobId, Report, heard
+from ._job import JobId, Report, heard, may_be_a_handlers
 from ._jobmanager import JobInfo, JobManager, known
 from ._keywords import spelt
 from ._kinds import ITERABLE
@@ -403,7 +403,7 @@ class LocalEnvironment(BaseEnvironment):
             run.job.drain()
             self.wait()
         except BaseException as error:
-            if not run.goes_on:
+            if not may_be_a_handlers(run):
                 raise
             heard(error, run, lambda: JobId(run))
 
@@ -442,7 +442,7 @@ class LocalEnvironment(BaseEnvironment):
             super().__exit__(kind, *raised)
         except BaseException as error:
             run = self._run
-            if run is None or not run.goes_on:
+            if run is None or not may_be_a_handlers(run):
                 raise
             heard(error, run, lambda: JobId(run))
 

@@ -390,6 +390,14 @@ class JobId(str):
         self.wait()
 
 
+def may_be_a_handlers(run: Run) -> bool:
+    """Whether a handler of a signal may have raised what was raised while a job goes on. Only the main thread has such
+    handlers."""
+    import threading
+
+    return run.goes_on and threading.current_thread() is threading.main_thread()
+
+
 def heard(error: BaseException, run: Run, begun: Callable[[], JobId]) -> JobId:
     """Waits for a job after a handler of a signal has raised an error while this thread did not wait. The error cancels
     the job, and is raised when the job is over. What a handler raises before that wait has begun is left out."""
@@ -399,7 +407,7 @@ def heard(error: BaseException, run: Run, begun: Callable[[], JobId]) -> JobId:
             job._wait(before=error)
             return job
         except BaseException:
-            if not run.goes_on:
+            if not may_be_a_handlers(run):
                 raise
 
 
