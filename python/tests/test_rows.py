@@ -71,7 +71,8 @@ def test_an_async_step_with_a_file_of_dead_letters_is_one_row(tmp_path: Path) ->
     assert len(list(sage.read_letters(tmp_path / "dead.jsonl"))) == 2
     assert not re.search(r"\bof llm|map-\d", str(report)) and "of llm" not in report._repr_html_()
     (timed,) = [row for row in report.data["operators"] if row["name"] == "llm"]
-    assert timed["busy"]["nanos"] > 0 and "not 0" in timed["first_error"]
+    # The two that fail are in flight together, and either may be given up first.
+    assert timed["busy"]["nanos"] > 0 and re.search("not [05]", timed["first_error"])
     assert env.explain().splitlines()[1:4] == ["  batch: iterable", "  llm: map ← batch", "  collect: sink ← llm"]
     assert env.explain().splitlines()[5:] == ["  [batch]", "  [llm]", "  [collect]"]
 
