@@ -101,7 +101,7 @@ test-ray: test-install .venv-ray/tools ## Run the tests of functions on a Ray cl
 	.venv-ray/bin/pytest --quiet python/ray_tests
 
 # So do the packages that the programs of the cookbook use.
-test-cookbook: .venv-cookbook/tools ## Run the programs of the cookbook
+test-cookbook: test-install .venv-cookbook/tools ## Run the programs of the cookbook
 	.venv-cookbook/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall \
 		target/fresh/wheel/*.whl
 	.venv-cookbook/bin/mypy --strict examples/python/cookbook
