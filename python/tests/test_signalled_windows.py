@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import sys
-from sage import LocalEnvironment, Tumbling
+from sage import Count, LocalEnvironment, Session, Tumbling
 
 how, kind, on_signal = sys.argv[1:]
 env = LocalEnvironment("minutes", config={"on_signal": how})
@@ -29,8 +29,10 @@ keyed = env.from_source(read, delay=0.01).with_timestamps(lambda n: n / 10).keyb
 if kind == "clock":
     windows = keyed.window_by_clock(Tumbling(1e6), on_signal=on_signal)
 else:
-    windows = keyed.window(Tumbling(60), on_signal=on_signal)
+    shape = {"session": Session(60), "records": Count(100)}.get(kind, Tumbling(60))
+    windows = keyed.window(shape, on_signal=on_signal)
 by = {"clock": windows.count, "count": windows.count, "sum": windows.sum,
+      "session": windows.count, "records": windows.count,
       "fold": lambda: windows.fold(0, lambda so_far, n: so_far + n),
       "apply": lambda: windows.apply(lambda key, start, end, ns: sum(ns))}
 by[kind]().sink(show)
@@ -56,14 +58,14 @@ def ended(*arguments: str) -> list[str]:
     return [line for line in lines if line != "read"]
 
 
-@pytest.mark.parametrize("kind", ["clock", "count", "sum", "fold", "apply"])
+@pytest.mark.parametrize("kind", ["clock", "count", "sum", "fold", "apply", "session", "records"])
 def test_contract_18_windows_that_a_signal_cuts_are_dropped_and_counted(kind: str) -> None:
     assert ended("drain", kind, "drop") == ["dropped 1 True"]
 
 
-@pytest.mark.parametrize("kind", ["clock", "count", "sum", "fold", "apply"])
+@pytest.mark.parametrize("kind", ["clock", "count", "sum", "fold", "apply", "session", "records"])
 def test_contract_18_windows_that_a_signal_cuts_can_be_emitted_as_partial(kind: str) -> None:
-    value = 3 if kind in ("clock", "count") else 6
+    value = 6 if kind in ("sum", "fold", "apply") else 3
     assert ended("drain", kind, "emit") == [f"{kind} {value} True", "dropped 0 False"]
 
 
