@@ -35,7 +35,12 @@ by = {"clock": windows.count, "count": windows.count, "sum": windows.sum,
       "session": windows.count, "records": windows.count,
       "fold": lambda: windows.fold(0, lambda so_far, n: so_far + n),
       "apply": lambda: windows.apply(lambda key, start, end, ns: sum(ns))}
-by[kind]().sink(show)
+if kind == "join":
+    once = env.from_batch([1]).with_timestamps(lambda n: n / 10).keyby(lambda n: "k")
+    pairs = keyed.join(once).window(Tumbling(60), on_signal=on_signal).left()
+    pairs.sink(lambda pair: print(kind, pair.right, pair.is_partial, flush=True))
+else:
+    by[kind]().sink(show)
 try:
     env.submit(autostop=True, progress=False)
 except KeyboardInterrupt:
@@ -71,3 +76,8 @@ def test_contract_18_windows_that_a_signal_cuts_can_be_emitted_as_partial(kind: 
 
 def test_windows_fire_at_a_signal_that_is_like_stop() -> None:
     assert ended("finish", "sum", "drop") == ["sum 6 False", "dropped 0 False"]
+
+
+def test_contract_18_joins_in_windows_that_a_signal_cuts_are_dropped_or_partial() -> None:
+    assert ended("drain", "join", "drop") == ["dropped 1 True"]
+    assert ended("drain", "join", "emit") == [*["join 1 True"] * 3, "dropped 0 False"]
