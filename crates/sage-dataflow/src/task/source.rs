@@ -14,7 +14,9 @@ use crate::time::Timestamp;
 
 /// Batches are this long at most, in records: how often the counters are published and the clock is read.
 const MAX_BATCH_RECORDS: u64 = 4096;
-const FIRST_BATCH_RECORDS: u64 = 1;
+/// The first batch has this many records at most. A batch that is no longer looks at the clock after each of them, and
+/// ends once it is a long one: before the pace of a source is known, and where it is a slow one.
+const FIRST_BATCH_RECORDS: u64 = 64;
 /// How many records a loop over quick ones is unrolled to.
 const STRIDE_RECORDS: u64 = 8;
 /// A batch that takes longer than this makes the next one smaller.
@@ -101,7 +103,8 @@ fn batch<S: Source, N: Push<S::Item>>(
 ) -> Result<Stepped, Fault> {
     at.enter(node);
     let (end, control) = (at.record() + limit, context.control());
-    while at.record() < end && control.running() {
+    let begun = (limit <= FIRST_BATCH_RECORDS).then(Instant::now);
+    while at.record() < end && control.running() && begun.is_none_or(|begun| begun.elapsed() <= LONG_BATCH) {
         match one(source, next, &mut Stride { at, taken: 0 }, node, context)? {
             Stepped::Again => {}
             step => return Ok(step),
