@@ -15,6 +15,7 @@ mod histogram;
 mod instance;
 mod life;
 pub(crate) mod order;
+mod policy;
 mod registry;
 mod report;
 mod state;
