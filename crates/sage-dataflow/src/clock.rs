@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::sync::lock;
@@ -23,9 +24,14 @@ enum Kind {
 
 /// A clock that stands still until it is moved.
 struct Manual {
+    /// When it was made, for whoever counts in instants.
+    since: Instant,
+    at: Timestamp,
     now: AtomicI64,
     /// The jobs to rouse when it is moved.
     jobs: Mutex<Vec<Weak<dyn Rouse>>>,
+    /// The calls to wake when it is moved.
+    calls: Mutex<Vec<Waker>>,
 }
 
 /// Whoever waits for a time to come, and looks at the clock when it is roused.
@@ -41,7 +47,13 @@ impl Clock {
     }
 
     pub(crate) fn manual(now: Timestamp) -> Self {
-        Self(Kind::Manual(Arc::new(Manual { now: AtomicI64::new(now.millis()), jobs: Mutex::default() })))
+        Self(Kind::Manual(Arc::new(Manual {
+            since: Instant::now(),
+            at: now,
+            now: AtomicI64::new(now.millis()),
+            jobs: Mutex::default(),
+            calls: Mutex::default(),
+        })))
     }
 
     /// The time now. Takes about as long as reading the system's clock, and never goes back.
@@ -50,6 +62,35 @@ impl Clock {
             Kind::System { since, at } => at.later(since.elapsed()),
             Kind::Manual(manual) => Timestamp::from_millis(manual.now.load(Ordering::SeqCst)),
         }
+    }
+
+    /// The time now, as an instant. That of a clock that stands still does so as well.
+    pub(crate) fn instant(&self) -> Instant {
+        match &self.0 {
+            Kind::System { .. } => Instant::now(),
+            Kind::Manual(manual) => {
+                let passed = self.now().millis().abs_diff(manual.at.millis());
+                manual.since.checked_add(Duration::from_millis(passed)).unwrap_or(manual.since)
+            }
+        }
+    }
+
+    /// Whether the time of this clock passes by itself.
+    pub(crate) fn runs(&self) -> bool {
+        matches!(self.0, Kind::System { .. })
+    }
+
+    /// Has a call woken when this clock is next moved, unless it is `moment` already, which is told. Only for one that
+    /// does not run by itself.
+    pub(crate) fn wake_at(&self, moment: Instant, waker: &Waker) -> bool {
+        let Kind::Manual(manual) = &self.0 else { return false };
+        // Under the lock, so that a move comes wholly before or after.
+        let mut calls = lock(&manual.calls);
+        let is_due = self.instant() >= moment;
+        if !is_due && !calls.iter().any(|other| other.will_wake(waker)) {
+            calls.push(waker.clone());
+        }
+        is_due
     }
 
     /// How long a thread has to wait until it is `moment`; `None` if it is roused when it comes.
@@ -83,8 +124,13 @@ impl Clock {
     pub(crate) fn advance(&self, duration: Duration) {
         let Kind::Manual(manual) = &self.0 else { return };
         let jobs = lock(&manual.jobs);
-        let now = self.now().later(duration);
-        manual.now.store(now.millis(), Ordering::SeqCst);
+        let calls = {
+            let mut calls = lock(&manual.calls);
+            let now = self.now().later(duration);
+            manual.now.store(now.millis(), Ordering::SeqCst);
+            std::mem::take(&mut *calls)
+        };
+        calls.into_iter().for_each(Waker::wake);
         jobs.iter().filter_map(Weak::upgrade).for_each(|job| job.rouse());
     }
 }

@@ -87,8 +87,9 @@ pub use operator::{
     ProcessFunction, Round, Timer, ZipError,
 };
 pub use service::{
-    AsyncService, CallError, Called, Dependency, Hook, HookContext, HookEnded, OngoingCall, Service, ServiceBuilder,
-    ServiceHandle, ServiceRef, ServiceReport, ServiceState,
+    AsyncService, Batch, Batching, CallError, CallPolicy, Called, Calling, Dependency, Hook, HookContext, HookEnded,
+    Method, MethodBuilder, OngoingCall, Policy, PolicyReport, PolicyService, PolicyServiceBuilder, Refusal, Service,
+    ServiceBuilder, ServiceError, ServiceHandle, ServiceRef, ServiceReport, ServiceState, Verdict, WrongCount,
 };
 pub use sink::{Collected, Sink, WriteError};
 pub use source::{ChannelReceiver, Line, Next, ReadError, Source, SourceContext};

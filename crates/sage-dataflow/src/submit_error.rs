@@ -35,6 +35,14 @@ pub enum SubmitError {
         /// The name.
         name: String,
     },
+    /// A service has a policy that cannot be.
+    #[error("service `{service}`: {message}")]
+    ServicePolicy {
+        /// The service.
+        service: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// A service is declared to come after a service that does not exist.
     #[error("service `{service}` is declared after `{dependency}`, which is not registered")]
     UnknownDependency {

@@ -157,7 +157,7 @@ pub(crate) fn prepare(
     services.iter().for_each(|entry| entry.reset());
     let started = inline()
         .map(|events| Arc::new(move |service, end| events.send(Event::StartEnded { service, end })) as StartEnded);
-    registry.begin(&services, runtime.clone(), started);
+    registry.begin(&services, &control, runtime.clone(), started);
     let log_dir = log.environment().map(Path::to_owned);
     let shared = Arc::new(JobShared::new(job_id(), events.clone(), figures, registry.clone(), job, log_dir));
     let (stuck_probe, threads) = (options.stuck_probe.clone(), options.threads.clone());

@@ -11,6 +11,7 @@ use super::handle::ServiceHandle;
 use super::histogram::Histogram;
 use super::instance::{Cell, Instance};
 use super::life::Life;
+use super::policy::{Policy, PolicyService, PolicyState};
 use super::registry::Registry;
 use crate::sync::{AtomicU64, FOREVER, Mutex, enable_heavy_fences};
 
@@ -46,6 +47,7 @@ pub struct ServiceBuilder<S> {
     after: Vec<String>,
     timeouts: HookTimeouts,
     calls_probe: Option<CallsProbe>,
+    policy: Option<Policy>,
     instance: Box<dyn FnOnce(Arc<Cell<S>>) -> Box<dyn Instance>>,
 }
 
@@ -62,7 +64,15 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
         timeouts: HookTimeouts,
         instance: impl FnOnce(Arc<Cell<S>>) -> Box<dyn Instance> + 'static,
     ) -> Self {
-        Self { registry, name, after: Vec::new(), timeouts, calls_probe: None, instance: Box::new(instance) }
+        Self {
+            registry,
+            name,
+            after: Vec::new(),
+            timeouts,
+            calls_probe: None,
+            policy: None,
+            instance: Box::new(instance),
+        }
     }
 
     /// Declares that this service uses another, given by handle or by name. This one then starts after the other, and
@@ -125,12 +135,24 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
         unreachable!("no builder can be called")
     }
 
+    /// Gives the service a policy for its calls. They are made through [methods](PolicyService::method) then, and in no
+    /// other way.
+    pub fn policy(mut self, policy: Policy) -> PolicyServiceBuilder<S> {
+        self.policy = Some(policy);
+        PolicyServiceBuilder(self)
+    }
+
     /// Registers the service and returns its handle. A name used twice is an error when the environment is submitted.
     pub fn build(self) -> ServiceHandle<S> {
+        self.register().0
+    }
+
+    fn register(self) -> (ServiceHandle<S>, Option<Arc<PolicyState>>) {
         enable_heavy_fences();
         let cell = Arc::new(Cell::new());
         let instance = (self.instance)(cell.clone());
-        let Self { registry, name, after, timeouts, calls_probe, .. } = self;
+        let Self { registry, name, after, timeouts, calls_probe, policy, .. } = self;
+        let policy = policy.map(|policy| Arc::new(PolicyState::new(policy)));
         let entry = registry.add(|id| {
             Arc::new(ServiceEntry {
                 id,
@@ -138,6 +160,7 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
                 after,
                 timeouts,
                 calls_probe: Mutex::new(calls_probe),
+                policy: policy.clone(),
                 latency: Histogram::new(),
                 ongoing: AtomicU64::new(0),
                 instance,
@@ -147,6 +170,20 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
                 run: Mutex::default(),
             })
         });
-        ServiceHandle::new(entry, cell, registry)
+        (ServiceHandle::new(entry, cell, registry), policy)
+    }
+}
+
+/// A service with a policy, to be registered.
+#[must_use = "a service is registered by `build()`"]
+#[derive(Debug)]
+pub struct PolicyServiceBuilder<S>(ServiceBuilder<S>);
+
+impl<S: Send + Sync + 'static> PolicyServiceBuilder<S> {
+    /// Registers the service. A name used twice, and settings that cannot be, are errors when the environment is
+    /// submitted.
+    pub fn build(self) -> PolicyService<S> {
+        let (handle, policy) = self.0.register();
+        PolicyService::new(handle, policy.expect("it was given one"))
     }
 }

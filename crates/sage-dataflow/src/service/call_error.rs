@@ -1,7 +1,9 @@
 //! Why a call of a service did not give a result.
 
 use std::fmt;
+use std::time::Duration;
 
+use super::policy::Refusal;
 use super::state::ServiceState;
 use crate::SharedError;
 
@@ -49,6 +51,34 @@ pub enum CallError {
         /// The error it returned.
         source: SharedError,
     },
+    /// The service's policy did not let the call through.
+    Refused {
+        /// The service.
+        service: String,
+        /// The reason.
+        refusal: Refusal,
+    },
+    /// The last attempt took longer than it might.
+    TimedOut {
+        /// The service.
+        service: String,
+        /// How long an attempt may take.
+        timeout: Duration,
+        /// How many attempts were made.
+        attempts: u32,
+    },
+    /// The call's deadline came before its answer; or would have, after the wait that was due before another attempt.
+    PastDeadline {
+        /// The service.
+        service: String,
+        /// The error of the last attempt that ended.
+        source: Option<SharedError>,
+    },
+    /// The job was cancelled, or the service stopped, while the call waited.
+    Ended {
+        /// The service.
+        service: String,
+    },
     /// The call cannot wait for a future here: the job's async runtime is missing, or the thread must not block.
     Runtime {
         /// The service.
@@ -78,6 +108,17 @@ impl fmt::Display for CallError {
                 write!(f, "service `{service}` waits for the service that calls it, and neither has started")
             }
             Self::Failed { service, .. } => write!(f, "service `{service}` failed"),
+            Self::Refused { service, refusal } => write!(f, "service `{service}` was not called: {refusal}"),
+            Self::TimedOut { service, timeout, attempts: 1 } => {
+                write!(f, "service `{service}` did not answer within {timeout:?}")
+            }
+            Self::TimedOut { service, timeout, attempts } => {
+                write!(f, "service `{service}` did not answer within {timeout:?}, the last of {attempts} times")
+            }
+            Self::PastDeadline { service, .. } => {
+                write!(f, "a call to service `{service}` had no answer by its deadline")
+            }
+            Self::Ended { service } => write!(f, "a call to service `{service}` ended with the job"),
             Self::Runtime { service, .. } => write!(f, "a call to service `{service}` cannot be awaited here"),
         }
     }
@@ -88,6 +129,7 @@ impl std::error::Error for CallError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Failed { source, .. } | Self::Runtime { source, .. } => Some(source.as_ref()),
+            Self::PastDeadline { source: Some(source), .. } => Some(source.as_ref()),
             _ => None,
         }
     }

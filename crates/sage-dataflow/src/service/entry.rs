@@ -9,6 +9,7 @@ use super::gate::{CallCounts, Gate};
 use super::histogram::Histogram;
 use super::instance::Instance;
 use super::life::Life;
+use super::policy::PolicyState;
 use super::report::ServiceReport;
 use super::state::ServiceState;
 use super::{HookTimeouts, ServiceId};
@@ -26,6 +27,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) name: String,
     pub(crate) after: Vec<String>,
     pub(crate) timeouts: HookTimeouts,
+    /// What the calls share of a service that has a policy.
+    pub(crate) policy: Option<Arc<PolicyState>>,
     pub(crate) latency: Histogram,
     /// What calls have begun that goes on though they are over.
     pub(super) ongoing: AtomicU64,
@@ -58,7 +61,12 @@ impl ServiceEntry {
 
     /// Moves to `next`, and says whether that was a legal step; an illegal one changes nothing.
     pub(crate) fn advance(&self, next: ServiceState) -> bool {
-        self.life.advance(next)
+        let advanced = self.life.advance(next);
+        let serves = matches!(next, ServiceState::Initialising | ServiceState::Ready);
+        if let Some(policy) = self.policy.as_ref().filter(|_| advanced && !serves) {
+            policy.stops();
+        }
+        advanced
     }
 
     pub(crate) fn gate(&self) -> &Gate {
@@ -69,6 +77,7 @@ impl ServiceEntry {
     pub(crate) fn reset(&self) {
         self.life.reset();
         self.latency.clear();
+        self.policy.iter().for_each(|policy| policy.reset());
         *lock(&self.run) = Measured { before: self.gate().counts(), ..Measured::default() };
     }
 
@@ -98,6 +107,7 @@ impl ServiceEntry {
             p99: self.latency.quantile(0.99),
             setup: run.setup,
             cleanup: run.cleanup,
+            policy: self.policy.as_ref().map(|policy| policy.report()),
         }
     }
 

@@ -23,7 +23,7 @@ use crate::runtime::is_inside_async;
 /// Why [`ServiceHandle::call_blocking`] does not block.
 #[derive(Debug, thiserror::Error)]
 #[error("blocking would stop the async runtime of the calling thread; await `call_async` instead")]
-struct InsideRuntime;
+pub(super) struct InsideRuntime;
 
 /// One of this many calls through a handle is timed.
 const SAMPLE_EVERY: u64 = 64;

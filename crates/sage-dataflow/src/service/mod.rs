@@ -25,12 +25,16 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-pub use builder::{Dependency, ServiceBuilder};
+pub use builder::{Dependency, PolicyServiceBuilder, ServiceBuilder};
 pub use call_error::CallError;
 pub(crate) use caller::Within;
 pub(crate) use entry::ServiceEntry;
 pub use handle::{Called, OngoingCall, ServiceHandle, ServiceRef};
 pub(crate) use instance::{Blocking, Futures, HookEnd, HookFailure, Typed, both};
+pub use policy::{
+    Batch, Batching, CallPolicy, Calling, Method, MethodBuilder, Policy, PolicyReport, PolicyService, Refusal,
+    ServiceError, Verdict, WrongCount,
+};
 pub(crate) use registry::{Registry, StartEnded};
 pub use report::ServiceReport;
 use serde::{Deserialize, Serialize};

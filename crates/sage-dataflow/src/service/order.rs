@@ -6,12 +6,15 @@ use std::sync::Arc;
 use super::entry::ServiceEntry;
 use crate::submit_error::SubmitError;
 
-/// Checks that names are unique, dependencies exist, and nothing waits for itself.
+/// Checks that names are unique, policies can be, dependencies exist, and nothing waits for itself.
 pub(crate) fn check(services: &[Arc<ServiceEntry>]) -> Result<(), SubmitError> {
     let mut names = HashSet::new();
     for entry in services {
         if !names.insert(entry.name.as_str()) {
             return Err(SubmitError::DuplicateService { name: entry.name.clone() });
+        }
+        if let Some(message) = entry.policy.as_ref().and_then(|policy| policy.mistake()) {
+            return Err(SubmitError::ServicePolicy { service: entry.name.clone(), message });
         }
     }
     for entry in services {

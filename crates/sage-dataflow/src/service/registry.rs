@@ -12,6 +12,7 @@ use super::instance::HookEnd;
 use super::order::declared;
 use super::state::ServiceState;
 use super::uses::Uses;
+use crate::control::JobControl;
 use crate::guarded::drop_guarded;
 use crate::runtime::JobRuntime;
 use crate::sync::{Mutex, PoisonError, lock};
@@ -68,8 +69,15 @@ impl Registry {
     }
 
     /// A run of these services begins. `inline` is given where their hooks run on the dispatcher's own thread.
-    pub(crate) fn begin(&self, services: &[Arc<ServiceEntry>], runtime: Arc<JobRuntime>, inline: Option<StartEnded>) {
+    pub(crate) fn begin(
+        &self,
+        services: &[Arc<ServiceEntry>],
+        control: &Arc<JobControl>,
+        runtime: Arc<JobRuntime>,
+        inline: Option<StartEnded>,
+    ) {
         *lock(&self.uses) = Uses::new(declared(services));
+        services.iter().filter_map(|entry| entry.policy.as_ref()).for_each(|policy| policy.begin(control, &runtime));
         *lock(&self.run) = Some(Run { runtime, inline });
     }
 
@@ -80,6 +88,7 @@ impl Registry {
 
     pub(crate) fn end(&self) {
         *lock(&self.run) = None;
+        self.all().iter().filter_map(|entry| entry.policy.as_ref()).for_each(|policy| policy.end());
     }
 
     pub(crate) fn runtime(&self) -> Option<Arc<JobRuntime>> {

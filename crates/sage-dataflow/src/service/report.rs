@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::policy::PolicyReport;
 use super::state::ServiceState;
 
 /// The figures of one service.
@@ -28,4 +29,7 @@ pub struct ServiceReport {
     pub setup: Option<Duration>,
     /// How long `stop`, the last calls, `cleanup` and drop took.
     pub cleanup: Option<Duration>,
+    /// What its policy did, if it has one.
+    #[serde(default)]
+    pub policy: Option<PolicyReport>,
 }

@@ -98,7 +98,8 @@ fn run(script: &Script) -> Ran {
     let (events, _queue) = event_queue();
     let job = WorksFor::new_job();
     let runtime = Arc::new(JobRuntime::default());
-    registry.begin(&services, runtime.clone(), None);
+    let control = Arc::new(JobControl::new(Clock::system()));
+    registry.begin(&services, &control, runtime.clone(), None);
     let shared = Arc::new(JobShared::new("id".to_owned(), events, figures, registry, job, None));
     let fake = FakeBackend::new(script.services.clone(), script.tasks.clone(), script.commands.clone());
     let log = fake.log.clone();

@@ -1,14 +1,33 @@
 //! The policy of a service: what is done for every caller about a dependency that is slow, limited, paid or not there.
 //!
-//! A call goes through these layers, from the outside in: cache, deadline, fallback, retry, breaker, rate and cost,
-//! concurrency, batch, timeout of the attempt. Each is off unless asked for.
+//! A call goes through these layers, from the outside in: deadline, fallback, retry, batch, timeout of the attempt. Each
+//! is off unless asked for.
 
+mod answer;
+mod batch;
+mod call;
+mod calling;
+mod closing;
+mod failure;
+mod job_time;
+mod method;
+mod refusal;
+mod settings;
+mod state;
 #[cfg(test)]
 mod tests;
 mod time;
 mod turn;
 mod verdict;
+mod within;
 
 use crate::sync;
 
-pub use verdict::Verdict;
+pub use batch::{Batch, Batching, WrongCount};
+pub use calling::Calling;
+pub use method::{Method, MethodBuilder, PolicyService};
+pub use refusal::Refusal;
+pub use settings::{CallPolicy, Policy};
+pub use state::PolicyReport;
+pub(crate) use state::PolicyState;
+pub use verdict::{ServiceError, Verdict};

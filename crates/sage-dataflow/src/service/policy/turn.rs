@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::sync::{Arc, Mutex, lock};
+use super::sync::{Arc, Mutex, drop_record, lock};
 
 /// Waits for what a [`Giver`] gives. `None` if the giver was dropped without giving anything.
 pub(super) struct Turn<T>(Arc<Mutex<Place<T>>>);
@@ -28,6 +28,11 @@ pub(super) fn turn<T>() -> (Giver<T>, Turn<T>) {
     (Giver(place.clone()), Turn(place))
 }
 
+/// Wakes whoever waits. A waker may be a user's, whose panic is nobody else's.
+pub(super) fn wake(waker: Waker) {
+    drop_record(move || waker.wake());
+}
+
 impl<T> Giver<T> {
     /// Gives, and wakes whoever waits. Gives back what nobody waits for any more. Takes a lock for a moment, and drops
     /// nothing inside it.
@@ -37,7 +42,7 @@ impl<T> Giver<T> {
         let waker = waker.take();
         *place = Place::Given(value);
         drop(place);
-        waker.into_iter().for_each(Waker::wake);
+        waker.into_iter().for_each(wake);
         Ok(())
     }
 
@@ -54,7 +59,7 @@ impl<T> Drop for Giver<T> {
             let waker = waker.take();
             *place = Place::Over;
             drop(place);
-            waker.into_iter().for_each(Waker::wake);
+            waker.into_iter().for_each(wake);
         }
     }
 }

@@ -1,6 +1,10 @@
-//! [`Verdict`]: what an error that a service answered with means to its policy.
+//! [`Verdict`]: what an error that a service answered with means to its policy; [`ServiceError`], which says so itself.
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
+
+use crate::{BoxError, Fatal};
 
 /// What an error that a service answered with means to its policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,4 +19,91 @@ pub enum Verdict {
     Throttled(Option<Duration>),
     /// The service is not there.
     Outage,
+}
+
+/// An error of a service that says what it means. A service that knows returns it; its policy finds it, also as the
+/// [source](Error::source) of another error.
+///
+/// ```
+/// use std::time::Duration;
+/// use sage::{ServiceError, Verdict};
+///
+/// let wait = Some(Duration::from_secs(2));
+/// let error = ServiceError::new(Verdict::Throttled(wait), "429 Too Many Requests");
+/// assert_eq!(error.to_string(), "429 Too Many Requests");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[error("{source}")]
+pub struct ServiceError {
+    verdict: Verdict,
+    source: BoxError,
+}
+
+impl ServiceError {
+    /// An error, and what it means.
+    pub fn new(verdict: Verdict, error: impl Into<BoxError>) -> Self {
+        Self { verdict, source: error.into() }
+    }
+
+    /// What it means.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+}
+
+/// Says what an error means.
+pub(super) type Judge = dyn Fn(&BoxError) -> Verdict + Send + Sync;
+
+/// What an error means where nobody says otherwise.
+pub(super) fn usual(error: &BoxError) -> Verdict {
+    if Fatal::is(error) {
+        return Verdict::Bad;
+    }
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error.as_ref());
+    while let Some(error) = cause {
+        if let Some(told) = error.downcast_ref::<ServiceError>() {
+            return told.verdict;
+        }
+        if error.downcast_ref::<io::Error>().is_some_and(|error| is_not_there(error.kind())) {
+            return Verdict::Outage;
+        }
+        cause = error.source();
+    }
+    Verdict::Passing
+}
+
+/// Whether a connection failed because nobody was there, or who was has gone.
+fn is_not_there(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{
+        AddrNotAvailable, BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable,
+        NetworkDown, NetworkUnreachable, NotConnected,
+    };
+    matches!(
+        kind,
+        AddrNotAvailable
+            | BrokenPipe
+            | ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | NetworkDown
+            | NetworkUnreachable
+            | NotConnected
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_says_what_it_means_is_found_behind_others() {
+        let told = ServiceError::new(Verdict::Throttled(None), "busy");
+        let behind = io::Error::other(io::Error::other(told));
+        assert_eq!(usual(&behind.into()), Verdict::Throttled(None));
+        assert_eq!(usual(&io::Error::from(io::ErrorKind::ConnectionRefused).into()), Verdict::Outage);
+        assert_eq!(usual(&io::Error::from(io::ErrorKind::TimedOut).into()), Verdict::Passing);
+        assert_eq!(usual(&"odd".into()), Verdict::Passing);
+        assert_eq!(usual(&Fatal::new("wrong question").into()), Verdict::Bad);
+    }
 }

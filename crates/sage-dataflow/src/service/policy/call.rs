@@ -1,0 +1,325 @@
+//! A call's way through the layers of its policy.
+
+use std::cmp::min;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use pin_project_lite::pin_project;
+
+use super::answer::{Answer, Many, Reached};
+use super::batch::{Batch, Sent, Waiting, send};
+use super::calling::{Attempt, WithDeadline, inherited};
+use super::closing::Ending;
+use super::failure::{BatchFailure, Failure};
+use super::job_time::JobTime;
+use super::method::{Declared, Method};
+use super::state::{PolicyState, count};
+use super::time::Time;
+use super::turn::turn;
+use super::verdict::Verdict;
+use super::within::within;
+use crate::BoxError;
+use crate::guarded::guard;
+use crate::runtime::is_inside_async;
+use crate::service::call_error::CallError;
+use crate::service::handle::InsideRuntime;
+use crate::service::state::ServiceState;
+use crate::sync::{Arc, Ordering};
+
+/// What an attempt came to.
+type Attempted<R> = Result<R, Failure>;
+
+/// The earlier of two moments that there may be.
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(min(one, other)),
+        (one, other) => one.or(other),
+    }
+}
+
+impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
+    /// Makes a call. Dropping the returned future ends it.
+    ///
+    /// # Errors
+    /// [`CallError::Failed`] with the service's error; [`CallError::TimedOut`], [`CallError::PastDeadline`] and
+    /// [`CallError::Refused`] where the policy ends it; [`CallError::Ended`] when the job is cancelled meanwhile;
+    /// [`CallError::NotServing`] outside a run.
+    pub async fn call(&self, request: Q) -> Result<R, CallError> {
+        self.made(request, false).await
+    }
+
+    /// Makes a call from a thread that may block, such as an operator's.
+    ///
+    /// # Errors
+    /// Those of [`call`](Self::call); [`CallError::Runtime`] on a thread of an async runtime, which must not block.
+    pub fn call_blocking(&self, request: Q) -> Result<R, CallError> {
+        let time = self.time()?;
+        if is_inside_async() {
+            return Err(CallError::Runtime { service: self.service(), source: Arc::new(InsideRuntime) });
+        }
+        time.runtime().block_on(self.made(request, true))
+    }
+
+    fn service(&self) -> String {
+        self.declared.service.clone()
+    }
+
+    fn time(&self) -> Result<Arc<JobTime>, CallError> {
+        let failed = |error| CallError::Runtime { service: self.service(), source: Arc::new(error) };
+        let time = self.declared.state.time().map_err(failed)?;
+        time.ok_or_else(|| CallError::NotServing { service: self.service(), state: ServiceState::Registered })
+    }
+
+    async fn made(&self, request: Q, may_block: bool) -> Result<R, CallError> {
+        let (time, state) = (self.time()?, &*self.declared.state);
+        let began = state.begins().then(Instant::now);
+        let call = self.by_deadline(&time, request, may_block);
+        let ended = state.closing.or(Ending::Cancelled, call).await;
+        let ended = ended.unwrap_or_else(|| Err(CallError::Ended { service: self.service() }));
+        if let Some(began) = began {
+            state.took(began.elapsed());
+        }
+        if ended.is_err() {
+            count(&state.counts.failed);
+        }
+        ended
+    }
+
+    /// A fallback may have fallbacks itself.
+    fn made_boxed(
+        &self,
+        request: Q,
+        may_block: bool,
+    ) -> Pin<Box<dyn Future<Output = Result<R, CallError>> + Send + '_>> {
+        Box::pin(self.made(request, may_block))
+    }
+
+    /// The layer of the deadline. A call inside another has that one's, if it is earlier.
+    async fn by_deadline(&self, time: &JobTime, request: Q, may_block: bool) -> Result<R, CallError> {
+        let own = self.call.deadline.map(|deadline| time.now() + deadline);
+        let deadline = earlier(own, inherited());
+        match within(time, deadline, self.with_fallbacks(time, request, deadline, may_block)).await {
+            Some(ended) => ended,
+            None => Err(CallError::PastDeadline { service: self.service(), source: None }),
+        }
+    }
+
+    /// The layer of fallbacks.
+    async fn with_fallbacks(
+        &self,
+        time: &JobTime,
+        request: Q,
+        deadline: Option<Instant>,
+        may_block: bool,
+    ) -> Result<R, CallError> {
+        let Declared { service, state, fallbacks, .. } = &*self.declared;
+        let kept = (!fallbacks.is_empty()).then(|| request.clone());
+        let (failure, attempts) = match self.retried(time, request, deadline, may_block).await {
+            Ok(reply) => return Ok(reply),
+            Err(failed) => failed,
+        };
+        let may_fall_back = failure.may_fall_back();
+        let mut error = failure.told(service, attempts);
+        let Some(request) = kept.filter(|_| may_fall_back) else { return Err(error) };
+        for other in fallbacks {
+            count(&state.counts.fallbacks);
+            // Its policy is whole; its deadline is within this one.
+            let call = WithDeadline { deadline, future: other.made_boxed(request.clone(), may_block) };
+            match call.await {
+                Ok(reply) => return Ok(reply),
+                Err(next) => error = next,
+            }
+        }
+        Err(error)
+    }
+
+    /// The layer of retries.
+    async fn retried(
+        &self,
+        time: &JobTime,
+        request: Q,
+        deadline: Option<Instant>,
+        may_block: bool,
+    ) -> Result<R, (Failure, u32)> {
+        let Some(retry) = &self.call.retry else {
+            let first = Attempt { number: 1, deadline };
+            return self.attempt(time, request, first, may_block).await.map_err(|failure| (failure, 1));
+        };
+        let state = &*self.declared.state;
+        let mut number = 1;
+        loop {
+            let attempt = Attempt { number, deadline };
+            let failure = match self.attempt(time, request.clone(), attempt, may_block).await {
+                Ok(reply) => return Ok(reply),
+                Err(failure) => failure,
+            };
+            if number == retry.attempts || !failure.may_retry(retry) {
+                return Err((failure, number));
+            }
+            let wait = failure.retry_after().unwrap_or_else(|| retry.wait(number));
+            let next = time.now() + wait;
+            if deadline.is_some_and(|deadline| next >= deadline) {
+                return Err((Failure::PastDeadline(failure.into_answered()), number));
+            }
+            count(&state.counts.retries);
+            if state.closing.or(Ending::Stopping, time.sleep_until(next)).await.is_none() {
+                return Err((Failure::Ended, number));
+            }
+            number += 1;
+        }
+    }
+
+    /// One attempt.
+    async fn attempt(&self, time: &JobTime, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
+        let state = &*self.declared.state;
+        count(&state.counts.attempts);
+        let attempted = self.answered(time, request, attempt, may_block).await;
+        match &attempted {
+            Err(Failure::TimedOut { .. }) => count(&state.counts.timed_out),
+            Err(Failure::Refused(_)) => count(&state.counts.refused),
+            _ => {}
+        }
+        attempted
+    }
+
+    /// The layers of the batch and of the timeout, and the service itself.
+    async fn answered(&self, time: &JobTime, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
+        let Declared { state, answer, cost, .. } = &*self.declared;
+        let timeout = self.call.timeout;
+        match answer {
+            Answer::One(answer) => self.timed(time, timeout, answer(request, ending(time, timeout, attempt))).await,
+            Answer::Blocking(answer) if may_block && timeout.is_none() && attempt.deadline.is_none() => {
+                self.judged(answer(request, attempt))
+            }
+            Answer::Blocking(answer) => {
+                let (answer, attempt) = (answer.clone(), ending(time, timeout, attempt));
+                let apart = time.runtime().spawn_blocking(move || answer(request, attempt));
+                let ended = async {
+                    apart.await.unwrap_or_else(|error| match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_) => Err(CallError::Ended { service: self.service() }),
+                    })
+                };
+                self.timed(time, timeout, ended).await
+            }
+            Answer::Many(many) => {
+                let (giver, turn) = turn();
+                let cost = cost.as_ref().map_or(1, |cost| cost(&request));
+                let Attempt { number, deadline } = attempt;
+                let joined = many.queue.join(Waiting { request, attempt: number, deadline, answer: giver }, cost);
+                let batches = Batches { many, state, time };
+                joined.full.into_iter().flatten().for_each(|full| batches.send(full));
+                joined.opened.into_iter().for_each(|number| batches.open(number));
+                match state.closing.or(Ending::Stopping, turn).await {
+                    Some(Some(answered)) => answered.map_err(Failure::from),
+                    Some(None) | None => Err(Failure::Ended),
+                }
+            }
+        }
+    }
+
+    async fn timed(
+        &self,
+        time: &JobTime,
+        timeout: Option<Duration>,
+        answer: impl Future<Output = Reached<R>>,
+    ) -> Attempted<R> {
+        match within(time, timeout.map(|timeout| time.now() + timeout), answer).await {
+            Some(reached) => self.judged(reached),
+            None => Err(Failure::TimedOut { timeout: timeout.unwrap_or_default(), may_retry: true }),
+        }
+    }
+
+    fn judged(&self, reached: Reached<R>) -> Attempted<R> {
+        reached.map_err(Failure::Call)?.map_err(|error| Failure::judged(error, &self.declared.state))
+    }
+}
+
+/// An attempt that ends when it has taken too long.
+fn ending(time: &JobTime, timeout: Option<Duration>, attempt: Attempt) -> Attempt {
+    let end = timeout.map(|timeout| time.now() + timeout);
+    Attempt { deadline: earlier(attempt.deadline, end), ..attempt }
+}
+
+/// Sends the batches of a method, on the job's runtime: a caller that leaves keeps no other from its answer.
+struct Batches<'a, Q, R> {
+    many: &'a Arc<Many<Q, R>>,
+    state: &'a Arc<PolicyState>,
+    time: &'a JobTime,
+}
+
+impl<Q: Send + Sync + 'static, R: Send + 'static> Batches<'_, Q, R> {
+    /// Sends a batch now.
+    fn send(&self, batch: Vec<BatchWaiting<Q, R>>) {
+        let sending = sending(self.many.clone(), self.state.clone(), self.time.clone(), batch);
+        drop(self.time.runtime().spawn(sending));
+    }
+
+    /// Sends the batch of this number when its window has passed, if it is not full before.
+    fn open(&self, number: u64) {
+        let (many, state, time) = (self.many.clone(), self.state.clone(), self.time.clone());
+        drop(self.time.runtime().spawn(async move {
+            let window = many.queue.settings().window();
+            if !window.is_zero() {
+                let end = time.now() + window;
+                let _ = state.closing.or(Ending::Stopping, time.sleep_until(end)).await;
+            }
+            if let Some(batch) = many.queue.take(number) {
+                sending(many, state, time, batch).await;
+            }
+        }));
+    }
+}
+
+type BatchWaiting<Q, R> = Waiting<Q, Result<R, BatchFailure>>;
+
+/// Sends a batch until each of its requests has its answer. A cancel drops it, and its callers have left then.
+async fn sending<Q: Send + Sync + 'static, R: Send + 'static>(
+    many: Arc<Many<Q, R>>,
+    state: Arc<PolicyState>,
+    time: JobTime,
+    batch: Vec<BatchWaiting<Q, R>>,
+) {
+    let (many, state, time) = (&*many, &*state, &time);
+    let answer = |batch: Batch<Q>, number, deadline| async move {
+        count(&state.counts.batches);
+        state.counts.batched.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        let attempt = ending(time, many.timeout, Attempt { number, deadline });
+        let answered = Caught { future: (many.answer)(batch, attempt) };
+        match within(time, many.timeout.map(|timeout| time.now() + timeout), answered).await {
+            None => Sent::Failed(BatchFailure::TimedOut(many.timeout.unwrap_or_default())),
+            Some(Err(panic)) => Sent::Failed(BatchFailure::judged(panic, state)),
+            Some(Ok(Err(refused))) => Sent::Failed(BatchFailure::Call(refused)),
+            Some(Ok(Ok(Err(error)))) => match BatchFailure::judged(error, state) {
+                bad @ BatchFailure::Answered { verdict: Verdict::Bad, .. } => Sent::Rejected(bad),
+                failed => Sent::Failed(failed),
+            },
+            Some(Ok(Ok(Ok(answers)))) => Sent::Answered(
+                answers.into_iter().map(|one| one.map_err(|error| BatchFailure::judged(error, state))).collect(),
+            ),
+        }
+    };
+    let _ = state.closing.or(Ending::Cancelled, send(batch, answer)).await;
+}
+
+pin_project! {
+    /// A future of a user's on a thread of the engine's: its panic is its error.
+    struct Caught<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Caught<F> {
+    type Output = Result<F::Output, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match guard(|| this.future.poll(cx)) {
+            Ok(polled) => polled.map(Ok),
+            Err(what) => Poll::Ready(Err(format!("it panicked: {what}").into())),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! [`Calling`]: what an answer is called with; and the deadline of the call that a thread works on, which travels
+//! inward to the calls that it makes.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use pin_project_lite::pin_project;
+
+use crate::service::handle::ServiceRef;
+
+/// What is known of one attempt of a call.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attempt {
+    pub(super) number: u32,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// The service, and the call that it is to answer. It derefs to the service.
+pub struct Calling<S> {
+    service: ServiceRef<S>,
+    attempt: Attempt,
+}
+
+impl<S> Calling<S> {
+    pub(super) fn new(service: ServiceRef<S>, attempt: Attempt) -> Self {
+        Self { service, attempt }
+    }
+
+    /// The number of this attempt: 1 for the first. That of a batch is that of its first request.
+    pub fn attempt(&self) -> u32 {
+        self.attempt.number
+    }
+
+    /// The moment after which nobody waits for the answer any more. That of a batch is the last of its requests'.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.attempt.deadline
+    }
+}
+
+impl<S> Deref for Calling<S> {
+    type Target = S;
+
+    fn deref(&self) -> &S {
+        &self.service
+    }
+}
+
+impl<S> fmt::Debug for Calling<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calling").field("service", &self.service).field("attempt", &self.attempt).finish()
+    }
+}
+
+thread_local! {
+    /// The deadline of the call that the thread works on.
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// The deadline of the call that the calling thread works on.
+pub(super) fn inherited() -> Option<Instant> {
+    DEADLINE.get()
+}
+
+/// The calling thread works on a call with this deadline, until this is dropped.
+pub(super) struct Under(Option<Instant>);
+
+impl Under {
+    pub(super) fn enter(deadline: Option<Instant>) -> Self {
+        Self(DEADLINE.replace(deadline))
+    }
+}
+
+impl Drop for Under {
+    fn drop(&mut self) {
+        DEADLINE.set(self.0);
+    }
+}
+
+pin_project! {
+    /// A future that is polled under the deadline of its call.
+    pub(super) struct WithDeadline<F> {
+        pub(super) deadline: Option<Instant>,
+        #[pin]
+        pub(super) future: F,
+    }
+}
+
+impl<F: Future> Future for WithDeadline<F> {
+    type Output = F::Output;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let _under = Under::enter(*this.deadline);
+        this.future.poll(cx)
+    }
+}

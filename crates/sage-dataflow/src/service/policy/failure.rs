@@ -1,0 +1,141 @@
+//! [`Failure`]: why an attempt gave no answer, and what becomes of it.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use super::batch::WrongCount;
+use super::refusal::Refusal;
+use super::state::PolicyState;
+use super::verdict::Verdict;
+use crate::service::call_error::CallError;
+use crate::{BoxError, RetriesExhausted, Retry, SharedError};
+
+/// Why an attempt gave no answer.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The service answered with an error.
+    Answered {
+        error: BoxError,
+        verdict: Verdict,
+    },
+    /// It did not answer in time.
+    TimedOut {
+        timeout: Duration,
+        /// Whether it may be sent again. A batch may not.
+        may_retry: bool,
+    },
+    Refused(Refusal),
+    /// The deadline would have passed during the wait for the next attempt.
+    PastDeadline(Option<BoxError>),
+    /// The job was cancelled, or the service stops.
+    Ended,
+    /// The service could not be reached at all.
+    Call(CallError),
+}
+
+impl Failure {
+    /// Whether another service may do better.
+    pub(super) fn may_fall_back(&self) -> bool {
+        match self {
+            Self::Answered { verdict, .. } => *verdict != Verdict::Bad,
+            Self::TimedOut { .. } | Self::Refused(_) => true,
+            Self::PastDeadline(_) | Self::Ended | Self::Call(_) => false,
+        }
+    }
+
+    /// What an error that the service answered with is.
+    pub(super) fn judged(error: BoxError, state: &PolicyState) -> Self {
+        let verdict = (state.policy.judge)(&error);
+        Self::Answered { error, verdict }
+    }
+
+    /// Whether the call may be tried again.
+    pub(super) fn may_retry(&self, retry: &Retry) -> bool {
+        match self {
+            Self::Answered { error, verdict } => *verdict != Verdict::Bad && retry.is_for(error),
+            Self::TimedOut { may_retry, .. } => *may_retry,
+            _ => false,
+        }
+    }
+
+    /// How long the service asked its callers to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Answered { verdict: Verdict::Throttled(wait), .. } => *wait,
+            _ => None,
+        }
+    }
+
+    /// What the caller is told, after so many attempts.
+    pub(super) fn told(self, service: &str, attempts: u32) -> CallError {
+        let service = service.to_owned();
+        match self {
+            Self::Answered { error, .. } if attempts > 1 => {
+                let exhausted = RetriesExhausted { attempts, source: error };
+                CallError::Failed { service, source: SharedError::from(BoxError::from(exhausted)) }
+            }
+            Self::Answered { error, .. } => CallError::Failed { service, source: SharedError::from(error) },
+            Self::TimedOut { timeout, .. } => CallError::TimedOut { service, timeout, attempts },
+            Self::Refused(refusal) => CallError::Refused { service, refusal },
+            Self::PastDeadline(error) => CallError::PastDeadline { service, source: error.map(SharedError::from) },
+            Self::Ended => CallError::Ended { service },
+            Self::Call(error) => error,
+        }
+    }
+
+    /// The error of the service itself.
+    pub(super) fn into_answered(self) -> Option<BoxError> {
+        if let Self::Answered { error, .. } = self { Some(error) } else { None }
+    }
+}
+
+/// Why a batch gave a request no answer. Every request of a batch that failed as a whole gets the same error.
+#[derive(Debug, Clone)]
+pub(super) enum BatchFailure {
+    Answered { error: SharedError, verdict: Verdict },
+    TimedOut(Duration),
+    Call(CallError),
+}
+
+impl BatchFailure {
+    /// What an error that the service answered with is.
+    pub(super) fn judged(error: BoxError, state: &PolicyState) -> Self {
+        let verdict = (state.policy.judge)(&error);
+        Self::Answered { error: SharedError::from(error), verdict }
+    }
+}
+
+impl From<WrongCount> for BatchFailure {
+    fn from(count: WrongCount) -> Self {
+        Self::Answered { error: SharedError::from(BoxError::from(count)), verdict: Verdict::Bad }
+    }
+}
+
+impl From<BatchFailure> for Failure {
+    fn from(failure: BatchFailure) -> Self {
+        match failure {
+            BatchFailure::Answered { error, verdict } => {
+                Self::Answered { error: BoxError::from(Shared(error)), verdict }
+            }
+            BatchFailure::TimedOut(timeout) => Self::TimedOut { timeout, may_retry: false },
+            BatchFailure::Call(error) => Self::Call(error),
+        }
+    }
+}
+
+/// An error that others have as well: it reads as that error.
+#[derive(Debug)]
+struct Shared(SharedError);
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Shared {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}

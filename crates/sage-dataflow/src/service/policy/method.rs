@@ -1,0 +1,227 @@
+//! [`PolicyService`], and its [`Method`]s: what a service with a policy is called through.
+
+use std::fmt;
+
+use super::answer::{self, Answer, Many};
+use super::batch::{Batch, Batching, Queue};
+use super::calling::Calling;
+use super::settings::CallPolicy;
+use super::state::{PolicyReport, PolicyState};
+use crate::BoxError;
+use crate::service::Dependency;
+use crate::service::handle::ServiceHandle;
+use crate::service::state::ServiceState;
+use crate::sync::Arc;
+
+/// A service that is registered with a [`Policy`](crate::Policy). It is called through its methods, which all share the
+/// policy: no call goes past it.
+///
+/// ```
+/// use std::time::Duration;
+/// use sage::{BoxError, Environment, Policy, Retry, Service};
+///
+/// struct Model;
+///
+/// impl Service for Model {}
+///
+/// impl Model {
+///     async fn chat(&self, question: &str) -> Result<String, BoxError> {
+///         Ok(question.to_uppercase())
+///     }
+/// }
+///
+/// let env = Environment::local("chat");
+/// let policy = Policy::new().timeout(Duration::from_secs(20)).retry(Retry::up_to(4));
+/// let model = env.register_service("model", || Model).policy(policy).build();
+/// let chat = model.method("chat", |model, question: String| async move { model.chat(&question).await }).build();
+/// let answers = env
+///     .from_iter(["why?", "how?"])
+///     .map_async(2, sage::Order::Ordered, move |question| {
+///         let chat = chat.clone();
+///         async move { chat.call(question.to_owned()).await }
+///     })
+///     .collect();
+/// env.run()?;
+/// assert_eq!(answers.take(), ["WHY?", "HOW?"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct PolicyService<S> {
+    handle: ServiceHandle<S>,
+    state: Arc<PolicyState>,
+}
+
+impl<S> Clone for PolicyService<S> {
+    fn clone(&self) -> Self {
+        Self { handle: self.handle.clone(), state: self.state.clone() }
+    }
+}
+
+impl<S> fmt::Debug for PolicyService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyService").field("service", &self.handle).finish_non_exhaustive()
+    }
+}
+
+impl<S> From<&PolicyService<S>> for Dependency {
+    fn from(service: &PolicyService<S>) -> Self {
+        Self::from(&service.handle)
+    }
+}
+
+impl<S: Send + Sync + 'static> PolicyService<S> {
+    pub(crate) fn new(handle: ServiceHandle<S>, state: Arc<PolicyState>) -> Self {
+        Self { handle, state }
+    }
+
+    /// Returns the name under which the service is registered.
+    pub fn name(&self) -> &str {
+        self.handle.name()
+    }
+
+    /// Returns the service's state.
+    pub fn state(&self) -> ServiceState {
+        self.handle.state()
+    }
+
+    /// What the policy has done in the run so far.
+    pub fn report(&self) -> PolicyReport {
+        self.state.report()
+    }
+
+    /// Declares a method: a kind of request, and the function that has the service answer one. The function gets the
+    /// service, by a reference that the future may keep.
+    pub fn method<Q, R, E, F>(
+        &self,
+        name: impl Into<String>,
+        answer: impl Fn(Calling<S>, Q) -> F + Send + Sync + 'static,
+    ) -> MethodBuilder<Q, R>
+    where
+        Q: Send + 'static,
+        R: Send + 'static,
+        E: Into<BoxError> + 'static,
+        F: Future<Output = Result<R, E>> + Send + 'static,
+    {
+        self.declare(name.into(), Answer::One(answer::one(self.handle.clone(), answer)))
+    }
+
+    /// As [`method`](Self::method), for a function that blocks. It runs on the thread of a caller that may block and set
+    /// no time; else on a thread of the job's runtime that may.
+    pub fn blocking_method<Q, R, E>(
+        &self,
+        name: impl Into<String>,
+        answer: impl Fn(&S, Q) -> Result<R, E> + Send + Sync + 'static,
+    ) -> MethodBuilder<Q, R>
+    where
+        Q: Send + 'static,
+        R: Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.declare(name.into(), Answer::Blocking(answer::blocking(self.handle.clone(), answer)))
+    }
+
+    /// As [`method`](Self::method), for a function that answers requests together: those of all callers, put together
+    /// as `batching` says. It gives as many answers as it gets requests, in their order. A request that is at fault
+    /// alone has an error among the answers. An error instead of answers is that of every request; if it is
+    /// [`Verdict::Bad`](crate::Verdict::Bad), the batch is cut in halves, until it is known which request is at fault. A
+    /// batch that is not answered in time is not sent again.
+    pub fn batch_method<Q, R, E, F>(
+        &self,
+        name: impl Into<String>,
+        batching: Batching,
+        answer: impl Fn(Calling<S>, Batch<Q>) -> F + Send + Sync + 'static,
+    ) -> MethodBuilder<Q, R>
+    where
+        Q: Send + Sync + 'static,
+        R: Send + 'static,
+        E: Into<BoxError> + 'static,
+        F: Future<Output = Result<Vec<Result<R, BoxError>>, E>> + Send + 'static,
+    {
+        let answer = answer::many(self.handle.clone(), answer);
+        let timeout = self.state.policy.call.timeout;
+        self.state.declare(batching.mistake());
+        self.declare(name.into(), Answer::Many(Arc::new(Many { queue: Queue::new(batching), answer, timeout })))
+    }
+
+    fn declare<Q, R>(&self, name: String, answer: Answer<Q, R>) -> MethodBuilder<Q, R> {
+        let service = self.handle.name().to_owned();
+        let call = self.state.policy.call.clone();
+        MethodBuilder {
+            declared: Declared { service, name, state: self.state.clone(), answer, cost: None, fallbacks: Vec::new() },
+            call,
+        }
+    }
+}
+
+/// What was declared of a method.
+pub(super) struct Declared<Q, R> {
+    pub(super) service: String,
+    pub(super) name: String,
+    pub(super) state: Arc<PolicyState>,
+    pub(super) answer: Answer<Q, R>,
+    pub(super) cost: Option<Box<dyn Fn(&Q) -> u64 + Send + Sync>>,
+    pub(super) fallbacks: Vec<Method<Q, R>>,
+}
+
+/// A method to be declared.
+#[must_use = "a method is declared by `build()`"]
+pub struct MethodBuilder<Q, R> {
+    declared: Declared<Q, R>,
+    call: CallPolicy,
+}
+
+impl<Q, R> fmt::Debug for MethodBuilder<Q, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Declared { service, name, .. } = &self.declared;
+        f.debug_struct("MethodBuilder").field("service", service).field("name", name).finish_non_exhaustive()
+    }
+}
+
+impl<Q, R> MethodBuilder<Q, R> {
+    /// Says what a request costs, such as its tokens. Default: 1.
+    pub fn cost(mut self, cost: impl Fn(&Q) -> u64 + Send + Sync + 'static) -> Self {
+        self.declared.cost = Some(Box::new(cost));
+        self
+    }
+
+    /// A call that fails here, or that the policy lets not through, is made there: to another model, or another store.
+    /// With several, each in turn. A request that is at fault itself ([`Verdict::Bad`](crate::Verdict::Bad)) is not.
+    pub fn fallback(mut self, other: &Method<Q, R>) -> Self {
+        self.declared.fallbacks.push(other.clone());
+        self
+    }
+
+    /// Declares the method.
+    pub fn build(self) -> Method<Q, R> {
+        Method { declared: Arc::new(self.declared), call: Arc::new(self.call) }
+    }
+}
+
+/// A method of a service with a policy: what operators call. Cloneable; clones share the policy.
+pub struct Method<Q, R> {
+    pub(super) declared: Arc<Declared<Q, R>>,
+    pub(super) call: Arc<CallPolicy>,
+}
+
+impl<Q, R> Clone for Method<Q, R> {
+    fn clone(&self) -> Self {
+        Self { declared: self.declared.clone(), call: self.call.clone() }
+    }
+}
+
+impl<Q, R> fmt::Debug for Method<Q, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Declared { service, name, .. } = &*self.declared;
+        let mut shown = f.debug_struct("Method");
+        shown.field("service", service).field("name", name).field("call", &self.call).finish_non_exhaustive()
+    }
+}
+
+impl<Q, R> Method<Q, R> {
+    /// The same method with other settings for the calls through this handle. What callers share, such as limits, stays
+    /// shared.
+    pub fn with_policy(&self, change: impl FnOnce(&mut CallPolicy)) -> Self {
+        let mut call = (*self.call).clone();
+        change(&mut call);
+        Self { declared: self.declared.clone(), call: Arc::new(call) }
+    }
+}

@@ -1,0 +1,49 @@
+//! [`Refusal`]: why a policy did not let a call reach its service.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Why a policy did not let a call reach its service.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// As many calls as may wait for others to end did so.
+    QueueFull {
+        /// How many waited.
+        waiting: usize,
+    },
+    /// The breaker is open, as calls before had failed.
+    BreakerOpen {
+        /// After how long it lets a call through again.
+        reopens_in: Duration,
+    },
+    /// The call alone costs more than may ever be spent at once.
+    CostTooLarge {
+        /// What the call would cost.
+        cost: u64,
+        /// The most that may be spent at once.
+        most: u64,
+    },
+    /// The limit of what may be spent within a time is reached.
+    Spent {
+        /// After how long something may be spent again.
+        reopens_in: Duration,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::QueueFull { waiting } => write!(f, "{waiting} calls wait already, and no more may"),
+            Self::BreakerOpen { reopens_in } => {
+                write!(f, "its breaker is open, as calls have failed; the next may pass in {reopens_in:.1?}")
+            }
+            Self::CostTooLarge { cost, most } => {
+                write!(f, "the call costs {cost}, and at most {most} may be spent at once")
+            }
+            Self::Spent { reopens_in } => {
+                write!(f, "what may be spent is spent; something may be again in {reopens_in:.1?}")
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! [`Policy`]: what is declared of the calls of a service.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::verdict::{Judge, Verdict, usual};
+use crate::sync::{Arc, FOREVER};
+use crate::{BoxError, Retry};
+
+/// What is done for every caller of a service. Each part is off unless it is asked for.
+///
+/// A call goes through the parts in this order: deadline, fallback, retry, batch, timeout.
+///
+/// ```
+/// use std::time::Duration;
+/// use sage::{Policy, Retry};
+///
+/// let policy = Policy::new()
+///     .timeout(Duration::from_secs(20)) // each attempt
+///     .retry(Retry::up_to(4))
+///     .deadline(Duration::from_secs(60)); // the whole call
+/// # let _ = policy;
+/// ```
+#[derive(Clone)]
+pub struct Policy {
+    pub(super) call: CallPolicy,
+    pub(super) judge: Arc<Judge>,
+}
+
+/// The parts of a [`Policy`] that may be others for some calls: see [`Method::with_policy`](super::Method::with_policy).
+#[derive(Clone, Default)]
+pub struct CallPolicy {
+    pub(super) timeout: Option<Duration>,
+    pub(super) deadline: Option<Duration>,
+    pub(super) retry: Option<Retry>,
+}
+
+impl CallPolicy {
+    /// How long one attempt may take, from when it is sent. Then it counts as failed.
+    pub fn timeout(&mut self, timeout: Duration) -> &mut Self {
+        self.timeout = Some(timeout.min(FOREVER));
+        self
+    }
+
+    /// How long a call may take with all its waits and attempts. A call that another service makes to answer a call
+    /// has that one's deadline, if it is earlier.
+    pub fn deadline(&mut self, deadline: Duration) -> &mut Self {
+        self.deadline = Some(deadline.min(FOREVER));
+        self
+    }
+
+    /// How often, and after which waits, a call is tried again.
+    pub fn retry(&mut self, retry: Retry) -> &mut Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    fn mistake(&self) -> Option<String> {
+        let zero = |time: Option<Duration>, what: &str| {
+            time.filter(Duration::is_zero).map(|_| format!("a {what} of zero lets no call succeed"))
+        };
+        zero(self.timeout, "timeout")
+            .or_else(|| zero(self.deadline, "deadline"))
+            .or_else(|| self.retry.as_ref().and_then(Retry::mistake))
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Policy {
+    /// A policy that asks for nothing: calls reach the service as they are.
+    pub fn new() -> Self {
+        Self { call: CallPolicy::default(), judge: Arc::new(usual) }
+    }
+
+    /// See [`CallPolicy::timeout`].
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.call.timeout(timeout);
+        self
+    }
+
+    /// See [`CallPolicy::deadline`].
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.call.deadline(deadline);
+        self
+    }
+
+    /// See [`CallPolicy::retry`].
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.call.retry(retry);
+        self
+    }
+
+    /// Says what an error that the service answers with means. It gets the error as it was returned, and may downcast
+    /// it. Default: see [`ServiceError`](super::ServiceError); a [`Fatal`](crate::Fatal) is [`Verdict::Bad`], a refused
+    /// or broken connection [`Verdict::Outage`], and anything else [`Verdict::Passing`].
+    pub fn judge(mut self, judge: impl Fn(&BoxError) -> Verdict + Send + Sync + 'static) -> Self {
+        self.judge = Arc::new(judge);
+        self
+    }
+
+    /// What is wrong with these settings.
+    pub(crate) fn mistake(&self) -> Option<String> {
+        self.call.mistake()
+    }
+}
+
+impl fmt::Debug for CallPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { timeout, deadline, retry } = self;
+        let mut shown = f.debug_struct("CallPolicy");
+        shown.field("timeout", timeout).field("deadline", deadline).field("retry", retry).finish()
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy").field("call", &self.call).finish_non_exhaustive()
+    }
+}

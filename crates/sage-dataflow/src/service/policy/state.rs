@@ -1,0 +1,204 @@
+//! [`PolicyState`]: what the calls of one service share.
+
+use std::fmt;
+use std::sync::Weak;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::closing::{Closing, Ending};
+use super::job_time::JobTime;
+use super::settings::Policy;
+use crate::clock::Rouse;
+use crate::control::{Control, JobControl};
+use crate::runtime::{JobRuntime, RuntimeError};
+use crate::service::histogram::Histogram;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
+
+/// One of this many calls is timed, the first included.
+const SAMPLE_EVERY: u64 = 8;
+
+/// What the calls of one service share.
+pub(crate) struct PolicyState {
+    pub(super) policy: Policy,
+    pub(super) closing: Closing,
+    pub(super) counts: Counts,
+    latency: Histogram,
+    /// What is wrong with what was declared of a method.
+    mistake: Mutex<Option<String>>,
+    run: Mutex<Option<Run>>,
+}
+
+/// The run in progress.
+struct Run {
+    control: Arc<JobControl>,
+    bell: Arc<CancelBell>,
+    runtime: Arc<JobRuntime>,
+    /// Made at the first call.
+    time: Option<Arc<JobTime>>,
+}
+
+/// What the calls of a run came to.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    calls: AtomicU64,
+    pub(super) attempts: AtomicU64,
+    pub(super) retries: AtomicU64,
+    pub(super) timed_out: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) fallbacks: AtomicU64,
+    pub(super) batches: AtomicU64,
+    pub(super) batched: AtomicU64,
+}
+
+impl Counts {
+    fn all(&self) -> [&AtomicU64; 9] {
+        let Self { calls, attempts, retries, timed_out, refused, failed, fallbacks, batches, batched } = self;
+        [calls, attempts, retries, timed_out, refused, failed, fallbacks, batches, batched]
+    }
+}
+
+/// Adds one. Not a read-modify-write where threads would wait for each other: every layer that is on takes turns anyway.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What the policy of a service has done in a run so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PolicyReport {
+    /// Calls that were begun.
+    pub calls: u64,
+    /// Times that a request was sent, or put into a batch.
+    pub attempts: u64,
+    /// Times that one was tried again.
+    pub retries: u64,
+    /// Attempts that took longer than they might.
+    pub timed_out: u64,
+    /// Calls that the policy did not let through.
+    pub refused: u64,
+    /// Calls that ended in an error, those refused included.
+    pub failed: u64,
+    /// Calls that went on to a fallback.
+    pub fallbacks: u64,
+    /// Batches that were sent, halves of rejected ones included.
+    pub batches: u64,
+    /// Requests that were sent in them.
+    pub batched: u64,
+    /// The time of a call with all its waits, of a sample: half of the calls took no longer. `None` before the first.
+    pub p50: Option<Duration>,
+    /// 99 of a hundred took no longer.
+    pub p99: Option<Duration>,
+}
+
+impl PolicyState {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            closing: Closing::new(),
+            counts: Counts::default(),
+            latency: Histogram::new(),
+            mistake: Mutex::new(None),
+            run: Mutex::new(None),
+        }
+    }
+
+    /// What is wrong with the settings.
+    pub(crate) fn mistake(&self) -> Option<String> {
+        self.policy.mistake().or_else(|| lock(&self.mistake).clone())
+    }
+
+    /// A method is declared, perhaps with settings that cannot be.
+    pub(super) fn declare(&self, mistake: Option<String>) {
+        let mut known = lock(&self.mistake);
+        *known = known.take().or(mistake);
+    }
+
+    /// Another run is to begin.
+    pub(crate) fn reset(&self) {
+        self.closing.reset();
+        self.latency.clear();
+        self.counts.all().iter().for_each(|count| count.store(0, Ordering::Relaxed));
+    }
+
+    /// A run begins.
+    pub(crate) fn begin(self: &Arc<Self>, control: &Arc<JobControl>, runtime: &Arc<JobRuntime>) {
+        let bell = Arc::new(CancelBell { control: Arc::downgrade(control), calls: self.clone() });
+        control.hang(bell.clone());
+        *lock(&self.run) = Some(Run { control: control.clone(), bell, runtime: runtime.clone(), time: None });
+    }
+
+    /// The service stops, or the job is over.
+    pub(crate) fn stops(&self) {
+        self.closing.advance(Ending::Stopping);
+    }
+
+    /// The run is over.
+    pub(crate) fn end(&self) {
+        self.closing.advance(Ending::Cancelled);
+        let run = lock(&self.run).take();
+        if let Some(run) = run {
+            run.control.take_down(&run.bell);
+        }
+    }
+
+    /// The time of the run in progress; `None` if there is no run.
+    pub(super) fn time(&self) -> Result<Option<Arc<JobTime>>, RuntimeError> {
+        let mut run = lock(&self.run);
+        let Some(Run { control, runtime, time, .. }) = &mut *run else { return Ok(None) };
+        if time.is_none() {
+            *time = Some(Arc::new(JobTime::new(control.clock().clone(), runtime.handle()?)));
+        }
+        Ok(time.clone())
+    }
+
+    /// Counts a call. Whether it is to be timed.
+    pub(super) fn begins(&self) -> bool {
+        self.counts.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(SAMPLE_EVERY)
+    }
+
+    pub(super) fn took(&self, time: Duration) {
+        self.latency.record(time);
+    }
+
+    pub(crate) fn report(&self) -> PolicyReport {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = &self.counts;
+        PolicyReport {
+            calls: of(&counts.calls),
+            attempts: of(&counts.attempts),
+            retries: of(&counts.retries),
+            timed_out: of(&counts.timed_out),
+            refused: of(&counts.refused),
+            failed: of(&counts.failed),
+            fallbacks: of(&counts.fallbacks),
+            batches: of(&counts.batches),
+            batched: of(&counts.batched),
+            p50: self.latency.quantile(0.5),
+            p99: self.latency.quantile(0.99),
+        }
+    }
+}
+
+impl fmt::Debug for PolicyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyState").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+/// Rung when the word that steers the job has changed.
+#[derive(Debug)]
+struct CancelBell {
+    /// Which has this bell.
+    control: Weak<JobControl>,
+    calls: Arc<PolicyState>,
+}
+
+impl Rouse for CancelBell {
+    fn rouse(&self) {
+        if self.control.upgrade().is_some_and(|control| control.load() == Control::Cancel) {
+            self.calls.closing.advance(Ending::Cancelled);
+        }
+    }
+}
