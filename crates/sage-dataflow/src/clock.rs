@@ -1,11 +1,13 @@
 //! Processing time: the clock for a job's windows by the clock, timers and expiry.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::guarded::drop_guarded;
 use crate::sync::lock;
 use crate::time::Timestamp;
 
@@ -31,7 +33,58 @@ struct Manual {
     /// The jobs to rouse when it is moved.
     jobs: Mutex<Vec<Weak<dyn Rouse>>>,
     /// The calls to wake when it is moved.
-    calls: Mutex<Vec<Waker>>,
+    calls: Mutex<Calls>,
+    /// Notified when another call waits.
+    came: Condvar,
+}
+
+/// The calls that wait for a clock to be moved.
+#[derive(Default)]
+struct Calls {
+    next: u64,
+    wakers: BTreeMap<u64, Waker>,
+}
+
+/// The place of a call that waits for a clock to be moved.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    clock: Clock,
+    number: Option<u64>,
+}
+
+impl Sleeper {
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, number: None }
+    }
+
+    /// Has the call woken when the clock is next moved, unless it is `moment` already, which is told.
+    pub(crate) fn wake_at(&mut self, moment: Instant, waker: &Waker) -> bool {
+        let Kind::Manual(manual) = &self.clock.0 else { return false };
+        // Under the lock, so that a move comes wholly before or after.
+        let mut calls = lock(&manual.calls);
+        if self.clock.instant() >= moment {
+            return true;
+        }
+        let Calls { next, wakers } = &mut *calls;
+        let number = *self.number.get_or_insert_with(|| {
+            *next += 1;
+            *next
+        });
+        let before = wakers.insert(number, waker.clone());
+        drop(calls);
+        drop(before);
+        manual.came.notify_all();
+        false
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        if let (Kind::Manual(manual), Some(number)) = (&self.clock.0, self.number) {
+            let waker = lock(&manual.calls).wakers.remove(&number);
+            drop(waker);
+        }
+    }
 }
 
 /// Whoever waits for a time to come, and looks at the clock when it is roused.
@@ -53,6 +106,7 @@ impl Clock {
             now: AtomicI64::new(now.millis()),
             jobs: Mutex::default(),
             calls: Mutex::default(),
+            came: Condvar::new(),
         })))
     }
 
@@ -80,17 +134,12 @@ impl Clock {
         matches!(self.0, Kind::System { .. })
     }
 
-    /// Has a call woken when this clock is next moved, unless it is `moment` already, which is told. Only for one that
-    /// does not run by itself.
-    pub(crate) fn wake_at(&self, moment: Instant, waker: &Waker) -> bool {
-        let Kind::Manual(manual) = &self.0 else { return false };
-        // Under the lock, so that a move comes wholly before or after.
-        let mut calls = lock(&manual.calls);
-        let is_due = self.instant() >= moment;
-        if !is_due && !calls.iter().any(|other| other.will_wake(waker)) {
-            calls.push(waker.clone());
-        }
-        is_due
+    /// Waits until so many calls wait for this clock to be moved, for `patience` at most. Returns how many do.
+    pub(crate) fn await_sleepers(&self, count: usize, patience: Duration) -> usize {
+        let Kind::Manual(manual) = &self.0 else { return 0 };
+        let few = |calls: &mut Calls| calls.wakers.len() < count;
+        let calls = manual.came.wait_timeout_while(lock(&manual.calls), patience, few);
+        calls.unwrap_or_else(PoisonError::into_inner).0.wakers.len()
     }
 
     /// How long a thread has to wait until it is `moment`; `None` if it is roused when it comes.
@@ -128,9 +177,9 @@ impl Clock {
             let mut calls = lock(&manual.calls);
             let now = self.now().later(duration);
             manual.now.store(now.millis(), Ordering::SeqCst);
-            std::mem::take(&mut *calls)
+            std::mem::take(&mut calls.wakers)
         };
-        calls.into_iter().for_each(Waker::wake);
+        calls.into_values().for_each(|waker| drop_guarded(None, move || waker.wake()));
         jobs.iter().filter_map(Weak::upgrade).for_each(|job| job.rouse());
     }
 }

@@ -73,6 +73,11 @@ pub(crate) fn guard<R>(code: impl FnOnce() -> R) -> Result<R, What> {
 /// How many sources of an error are told: one that is its own source has no end of them.
 const MOST_SOURCES: usize = 100;
 
+/// An error and its sources.
+pub(crate) fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| guard(|| error.source()).ok().flatten()).take(MOST_SOURCES)
+}
+
 /// The message of an error and of each of its sources.
 pub(crate) fn error_chain(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut texts = Vec::new();

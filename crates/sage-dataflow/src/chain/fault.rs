@@ -1,6 +1,6 @@
 //! Why a call into a chain ends early: [`Stop`], [`Fault`], and the errors with a meaning of their own.
 
-use crate::BoxError;
+use crate::{BoxError, CallError};
 
 /// Why the engine took a record no further.
 ///
@@ -160,9 +160,10 @@ impl Fatal {
         Self { error: error.into() }
     }
 
-    /// Whether an error is one, perhaps with the record it is about.
+    /// Whether an error is one, perhaps with the record it is about. That of a call which ended with the job is one as
+    /// well: it says nothing of the record.
     pub(crate) fn is(error: &BoxError) -> bool {
         let error = error.downcast_ref::<AtRecord>().map_or(error, |at| &at.error);
-        error.is::<Self>()
+        error.is::<Self>() || CallError::tells_of_the_end(&**error)
     }
 }

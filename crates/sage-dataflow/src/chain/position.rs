@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use super::context::CloseContext;
 use super::failure::{During, Failure};
 use super::fault::{AtRecord, Fatal, Fault, Stop, WhileOpening};
-use crate::BoxError;
-use crate::control::{JobControl, StopReason};
+use crate::control::{Control, JobControl, StopReason};
 use crate::guarded::{What, guard};
 use crate::ids::NodeId;
 use crate::metrics::{Activity, Blocked, TaskTimes};
+use crate::{BoxError, CallError};
 
 const NO_OPERATOR: u32 = u32::MAX;
 
@@ -175,6 +175,9 @@ impl TaskContext {
                         Err(error) => (error, self.at.record, self.during),
                     },
                 };
+                if self.control.load() == Control::Cancel && CallError::tells_of_the_end(&*error) {
+                    return Stop::Cancelled;
+                }
                 let error = error.downcast::<Fatal>().map_or_else(|error| error, |fatal| fatal.error);
                 self.push(What::error(error), record, during);
                 Stop::Failed

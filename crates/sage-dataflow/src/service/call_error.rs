@@ -1,11 +1,13 @@
 //! Why a call of a service did not give a result.
 
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
 use super::policy::Refusal;
 use super::state::ServiceState;
 use crate::SharedError;
+use crate::guarded::sources;
 
 /// Why a call of a service gave no result.
 #[derive(Debug, Clone)]
@@ -88,6 +90,14 @@ pub enum CallError {
     },
 }
 
+impl CallError {
+    /// Whether an error is that of a call which ended with the job, or has such a one behind it.
+    pub(crate) fn tells_of_the_end(error: &(dyn Error + 'static)) -> bool {
+        let is_end = |error: &(dyn Error + 'static)| matches!(error.downcast_ref(), Some(Self::Ended { .. }));
+        sources(error).any(is_end)
+    }
+}
+
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -124,9 +134,9 @@ impl fmt::Display for CallError {
     }
 }
 
-impl std::error::Error for CallError {
+impl Error for CallError {
     // By hand, as a derived one gives out the `Arc`, from which the user's own error cannot be downcast.
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Failed { source, .. } | Self::Runtime { source, .. } => Some(source.as_ref()),
             Self::PastDeadline { source: Some(source), .. } => Some(source.as_ref()),

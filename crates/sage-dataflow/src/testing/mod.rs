@@ -291,6 +291,16 @@ pub fn clock(now: Timestamp) -> (ClockHands, Clock) {
 pub struct ClockHands(Clock);
 
 impl ClockHands {
+    /// Waits until `calls` calls of services wait for a time to come: for their deadline, or between two attempts. So a
+    /// test knows that moving the clock on reaches them.
+    ///
+    /// # Panics
+    /// If they do not after 30 seconds.
+    pub fn await_calls(&self, calls: usize) {
+        let waiting = self.0.await_sleepers(calls, PATIENCE);
+        assert!(waiting >= calls, "{waiting} of {calls} calls wait for the clock after {PATIENCE:?}");
+    }
+
     /// Moves the clock on by `duration`, in whole milliseconds, and makes every job that uses it look at the time. Does
     /// not wait for windows or timers to fire.
     pub fn advance(&self, duration: Duration) {

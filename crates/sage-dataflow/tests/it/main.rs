@@ -10,5 +10,6 @@ mod mistakes;
 mod models;
 mod parity;
 mod pipelines;
+mod policies;
 mod probes;
 mod signals;

@@ -46,7 +46,7 @@ impl Failure {
 
     /// What an error that the service answered with is.
     pub(super) fn judged(error: BoxError, state: &PolicyState) -> Self {
-        let verdict = (state.policy.judge)(&error);
+        let (error, verdict) = state.judged(error);
         Self::Answered { error, verdict }
     }
 
@@ -101,7 +101,7 @@ pub(super) enum BatchFailure {
 impl BatchFailure {
     /// What an error that the service answered with is.
     pub(super) fn judged(error: BoxError, state: &PolicyState) -> Self {
-        let verdict = (state.policy.judge)(&error);
+        let (error, verdict) = state.judged(error);
         Self::Answered { error: SharedError::from(error), verdict }
     }
 }

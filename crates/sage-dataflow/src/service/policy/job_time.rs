@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 
 use super::time::Time;
-use crate::clock::Clock;
+use crate::clock::{Clock, Sleeper};
 
 /// The time of a job's clock.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ impl Time for JobTime {
     }
 
     fn sleep_until(&self, moment: Instant) -> JobSleep {
-        JobSleep { time: self.clone(), moment, timer: None }
+        JobSleep { time: self.clone(), moment, timer: None, sleeper: Sleeper::new(self.clock.clone()) }
     }
 }
 
@@ -50,6 +50,7 @@ pin_project! {
         moment: Instant,
         #[pin]
         timer: Option<tokio::time::Sleep>,
+        sleeper: Sleeper,
     }
 }
 
@@ -59,7 +60,7 @@ impl Future for JobSleep {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         if !this.time.clock.runs() {
-            return if this.time.clock.wake_at(*this.moment, cx.waker()) { Poll::Ready(()) } else { Poll::Pending };
+            return if this.sleeper.wake_at(*this.moment, cx.waker()) { Poll::Ready(()) } else { Poll::Pending };
         }
         if this.timer.is_none() {
             // A timer is made where it is known which runtime is to run it.

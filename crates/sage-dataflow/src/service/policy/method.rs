@@ -224,4 +224,12 @@ impl<Q, R> Method<Q, R> {
         change(&mut call);
         Self { declared: self.declared.clone(), call: Arc::new(call) }
     }
+
+    /// How many requests wait for their batch to fill: 0 for a method without batches.
+    pub fn waiting(&self) -> usize {
+        match &self.declared.answer {
+            Answer::Many(many) => many.queue.waiting(),
+            _ => 0,
+        }
+    }
 }

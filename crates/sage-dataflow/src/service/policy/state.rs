@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 use super::closing::{Closing, Ending};
 use super::job_time::JobTime;
 use super::settings::Policy;
+use super::verdict::Verdict;
+use crate::BoxError;
 use crate::clock::Rouse;
 use crate::control::{Control, JobControl};
+use crate::guarded::guard;
 use crate::runtime::{JobRuntime, RuntimeError};
 use crate::service::histogram::Histogram;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
@@ -151,6 +154,15 @@ impl PolicyState {
             *time = Some(Arc::new(JobTime::new(control.clock().clone(), runtime.handle()?)));
         }
         Ok(time.clone())
+    }
+
+    /// What an error that the service answered with means.
+    #[cold]
+    pub(super) fn judged(&self, error: BoxError) -> (BoxError, Verdict) {
+        match guard(|| (self.policy.judge)(&error)) {
+            Ok(verdict) => (error, verdict),
+            Err(panic) => (format!("the policy's `judge` panicked: {panic}").into(), Verdict::Bad),
+        }
     }
 
     /// Counts a call. Whether it is to be timed.

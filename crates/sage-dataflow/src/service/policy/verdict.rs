@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use crate::guarded::sources;
 use crate::{BoxError, Fatal};
 
 /// What an error that a service answered with means to its policy.
@@ -59,17 +60,11 @@ pub(super) fn usual(error: &BoxError) -> Verdict {
     if Fatal::is(error) {
         return Verdict::Bad;
     }
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error.as_ref());
-    while let Some(error) = cause {
-        if let Some(told) = error.downcast_ref::<ServiceError>() {
-            return told.verdict;
-        }
-        if error.downcast_ref::<io::Error>().is_some_and(|error| is_not_there(error.kind())) {
-            return Verdict::Outage;
-        }
-        cause = error.source();
-    }
-    Verdict::Passing
+    let meaning = |error: &(dyn Error + 'static)| match error.downcast_ref::<ServiceError>() {
+        Some(told) => Some(told.verdict),
+        None => error.downcast_ref::<io::Error>().filter(|error| is_not_there(error.kind())).map(|_| Verdict::Outage),
+    };
+    sources(&**error).find_map(meaning).unwrap_or(Verdict::Passing)
 }
 
 /// Whether a connection failed because nobody was there, or who was has gone.

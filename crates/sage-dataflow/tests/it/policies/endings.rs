@@ -1,0 +1,129 @@
+//! A job that ends while calls wait: every wait is ended, and nothing is left.
+
+use std::future::{pending, ready};
+use std::time::Duration;
+
+use sage::{Batch, Batching, BoxError, Environment, JobHandle, Method, Outcome, Policy, Retry};
+
+use super::{Asked, calls, plain};
+use crate::leaks::leak_free;
+use crate::probes::failed;
+
+/// Waits that nothing ends but the job.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A method whose calls wait, and tell when one has begun to.
+type Waits = fn(&Environment, Asked<u32>) -> (Method<u32, String>, Asked<u32>);
+
+fn between_attempts(env: &Environment, asked: Asked<u32>) -> (Method<u32, String>, Asked<u32>) {
+    let service = plain(env, Policy::new().retry(Retry::up_to(2).backoff(LONG, LONG)));
+    let tell = asked.teller();
+    let method = service.method("name", move |_, n| {
+        tell(n);
+        ready(Err::<String, BoxError>("not now".into()))
+    });
+    (method.build(), asked)
+}
+
+fn for_an_answer(env: &Environment, asked: Asked<u32>) -> (Method<u32, String>, Asked<u32>) {
+    let service = plain(env, Policy::new().timeout(LONG));
+    let tell = asked.teller();
+    let method = service.method("name", move |_, n| {
+        tell(n);
+        pending::<Result<String, BoxError>>()
+    });
+    (method.build(), asked)
+}
+
+fn for_the_answer_of_a_batch(env: &Environment, asked: Asked<u32>) -> (Method<u32, String>, Asked<u32>) {
+    let service = plain(env, Policy::new().timeout(LONG));
+    let tell = asked.teller();
+    let method = service.batch_method("name", Batching::of(1), move |_, batch: Batch<u32>| {
+        tell(batch[0]);
+        pending::<Result<Vec<Result<String, BoxError>>, BoxError>>()
+    });
+    (method.build(), asked)
+}
+
+#[track_caller]
+fn cancelled(job: &JobHandle) {
+    job.cancel();
+    let report = failed(job.wait());
+    assert_eq!((report.outcome, report.left.len()), (Outcome::Cancelled, 0), "{report}");
+    assert!(report.attached.is_empty(), "{report}");
+}
+
+#[test]
+fn a_cancel_ends_every_wait_of_a_call() {
+    let waits: [Waits; 3] = [between_attempts, for_an_answer, for_the_answer_of_a_batch];
+    leak_free(|_| {
+        for waits in waits {
+            for blocking in [false, true] {
+                let env = Environment::local("cancelled");
+                let (method, asked) = waits(&env, Asked::new());
+                if blocking {
+                    env.from_iter(0..1).try_map(move |n| method.call_blocking(n)).sink(|_| {});
+                } else {
+                    calls(&env, 0..1, 1, method);
+                }
+                let job = env.submit().unwrap();
+                asked.next();
+                cancelled(&job);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_cancel_ends_the_wait_for_a_batch_to_fill() {
+    leak_free(|_| {
+        for blocking in [false, true] {
+            let env = Environment::local("cancelled");
+            let service = plain(&env, Policy::new());
+            let batching = Batching::of(64).within(LONG);
+            let answer =
+                |_, batch: Batch<u32>| ready(Ok::<_, BoxError>(batch.iter().map(|n| Ok(n.to_string())).collect()));
+            let method = service.batch_method("name", batching, answer).build();
+            let waiting = method.clone();
+            if blocking {
+                env.from_iter(0..1).try_map(move |n| method.call_blocking(n)).sink(|_| {});
+            } else {
+                calls(&env, 0..1, 1, method);
+            }
+            let job = env.submit().unwrap();
+            while waiting.waiting() == 0 {
+                std::thread::yield_now();
+            }
+            cancelled(&job);
+        }
+    });
+}
+
+#[test]
+fn contract_07_a_drain_lets_calls_end_with_their_retries() {
+    leak_free(|_| {
+        let env = Environment::local("drained");
+        let service = plain(&env, Policy::new().retry(Retry::up_to(3).backoff(Duration::from_millis(1), LONG)));
+        let (asked, answer) = (Asked::new(), super::flaky(2));
+        let tell = asked.teller();
+        let method = service.method("name", move |_, n| {
+            tell(n);
+            ready(answer(n))
+        });
+        let (feed, source) = sage::testing::source();
+        let method = method.build();
+        let answers = env
+            .from_source(move |_| source.clone())
+            .try_map_async(1, sage::Order::Ordered, move |n| {
+                let method = method.clone();
+                async move { method.call(n).await }
+            })
+            .collect();
+        let job = env.submit().unwrap();
+        feed.send(5);
+        asked.next();
+        job.drain();
+        job.wait().unwrap();
+        assert_eq!(answers.take(), ["5"]);
+    });
+}
