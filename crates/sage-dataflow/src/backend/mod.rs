@@ -114,6 +114,8 @@ pub(crate) enum Command {
     Cancel(StopReason),
     Pause,
     Resume,
+    /// A service is not there, or is again, for which the sources are to wait.
+    Outage(bool),
 }
 
 /// Sends events to a job's dispatcher; of no effect once that has ended.

@@ -58,6 +58,16 @@ pub(crate) struct Dispatcher {
     pub(super) strays: Vec<Box<dyn Any + Send>>,
     /// A user's probe did not come back: none is asked any more.
     pub(super) is_probe_stuck: bool,
+    pauses: Pauses,
+}
+
+/// Why the sources are to wait.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pauses {
+    /// The caller asked for it.
+    asked: bool,
+    /// Services that are not there, and whose policy is to wait for them.
+    outages: usize,
 }
 
 impl Dispatcher {
@@ -95,6 +105,7 @@ impl Dispatcher {
             discarding: None,
             strays: Vec::new(),
             is_probe_stuck: false,
+            pauses: Pauses::default(),
         }
     }
 
@@ -172,21 +183,31 @@ impl Dispatcher {
         }
     }
 
+    /// Pauses the sources or has them go on, as is asked for.
+    pub(super) fn settle_pauses(&mut self) {
+        let Pauses { asked, outages } = self.pauses;
+        let (from, to) = match asked || outages > 0 {
+            true => (JobState::Running, JobState::Paused),
+            false => (JobState::Paused, JobState::Running),
+        };
+        if self.state == from && self.backend.pause(to == JobState::Paused) {
+            self.advance(to);
+        }
+    }
+
     fn on_command(&mut self, command: Command) {
         let stopped =
             |reason: &StopReason| Some(Cause::new(Origin::Job, CauseKind::Stopped, format!("stopped: {reason}")));
         match command {
-            Command::Pause if self.state == JobState::Running => {
-                if self.backend.pause(true) {
-                    self.advance(JobState::Paused);
-                }
+            Command::Pause | Command::Resume => {
+                self.pauses.asked = matches!(command, Command::Pause);
+                self.settle_pauses();
             }
-            Command::Resume if self.state == JobState::Paused => {
-                if self.backend.pause(false) {
-                    self.advance(JobState::Running);
-                }
+            Command::Outage(begins) => {
+                let outages = self.pauses.outages;
+                self.pauses.outages = if begins { outages + 1 } else { outages.saturating_sub(1) };
+                self.settle_pauses();
             }
-            Command::Pause | Command::Resume => {}
             // Every record has been dealt with; asking for the end again changes nothing.
             Command::Drain(_) | Command::Cancel(_) if self.state == JobState::Stopping => {}
             Command::Drain(reason @ StopReason::Signal(_)) => {

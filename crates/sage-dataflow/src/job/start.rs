@@ -19,13 +19,13 @@ use super::signals::{Listening, SignalPolicy};
 use super::view::JobView;
 use crate::backend::inline::InlineBackend;
 use crate::backend::local::LocalBackend;
-use crate::backend::{Backend, Event, Ground, StuckProbe, Threads, event_queue, room};
+use crate::backend::{Backend, Command, Event, Ground, StuckProbe, Threads, event_queue, room};
 use crate::clock::Clock;
 use crate::control::{JobControl, WorksFor};
 use crate::graph::{Graph, Index, JobGraph, LaneOptions, SharedGraph, validate, wiring};
 use crate::guarded::{Guarded, guard};
 use crate::runtime::JobRuntime;
-use crate::service::{Registry, ServiceState, StartEnded, order};
+use crate::service::{PauseJob, Registry, ServiceState, StartEnded, order};
 use crate::submit_error::SubmitError;
 use crate::sync::lock;
 use crate::task::{Polling, RouseThread};
@@ -157,7 +157,9 @@ pub(crate) fn prepare(
     services.iter().for_each(|entry| entry.reset());
     let started = inline()
         .map(|events| Arc::new(move |service, end| events.send(Event::StartEnded { service, end })) as StartEnded);
-    registry.begin(&services, &control, runtime.clone(), started);
+    let commands = events.clone();
+    let pause: PauseJob = Arc::new(move |pause| commands.send(Event::Command(Command::Outage(pause))));
+    registry.begin(&services, &control, &pause, runtime.clone(), started);
     let log_dir = log.environment().map(Path::to_owned);
     let shared = Arc::new(JobShared::new(job_id(), events.clone(), figures, registry.clone(), job, log_dir));
     let (stuck_probe, threads) = (options.stuck_probe.clone(), options.threads.clone());

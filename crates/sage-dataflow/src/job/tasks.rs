@@ -16,6 +16,7 @@ use crate::task::{Ending, TaskOutcome};
 impl Dispatcher {
     pub(super) fn start_tasks(&mut self) {
         self.advance(JobState::Running);
+        self.settle_pauses();
         for index in 0..self.tasks.len() {
             let (name, TaskRecord { cursor, stage }) = (self.task(index).name.clone(), &mut self.tasks[index]);
             let TaskStage::Waiting(body) = std::mem::replace(stage, TaskStage::Running) else {

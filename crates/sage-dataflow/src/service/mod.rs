@@ -31,6 +31,7 @@ pub(crate) use caller::Within;
 pub(crate) use entry::ServiceEntry;
 pub use handle::{Called, OngoingCall, ServiceHandle, ServiceRef};
 pub(crate) use instance::{Blocking, Futures, HookEnd, HookFailure, Typed, both};
+pub(crate) use policy::PauseJob;
 pub use policy::{
     Batch, Batching, CallPolicy, Calling, Method, MethodBuilder, Policy, PolicyReport, PolicyService, Refusal,
     ServiceError, Verdict, WrongCount,

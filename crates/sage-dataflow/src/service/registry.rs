@@ -10,6 +10,7 @@ use super::caller::Within;
 use super::entry::ServiceEntry;
 use super::instance::HookEnd;
 use super::order::declared;
+use super::policy::PauseJob;
 use super::state::ServiceState;
 use super::uses::Uses;
 use crate::control::JobControl;
@@ -73,11 +74,15 @@ impl Registry {
         &self,
         services: &[Arc<ServiceEntry>],
         control: &Arc<JobControl>,
+        pause: &PauseJob,
         runtime: Arc<JobRuntime>,
         inline: Option<StartEnded>,
     ) {
         *lock(&self.uses) = Uses::new(declared(services));
-        services.iter().filter_map(|entry| entry.policy.as_ref()).for_each(|policy| policy.begin(control, &runtime));
+        services
+            .iter()
+            .filter_map(|entry| entry.policy.as_ref())
+            .for_each(|policy| policy.begin(control, &runtime, pause));
         *lock(&self.run) = Some(Run { runtime, inline });
     }
 

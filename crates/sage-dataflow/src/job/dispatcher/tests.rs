@@ -9,13 +9,14 @@ use super::*;
 use crate::backend::event_queue;
 use crate::backend::fake::{Act, Did, FakeBackend, Happened, Scripted, ServiceScript, TaskScript};
 use crate::chain::{Signal, Stop, TaskContext};
-use crate::control::WorksFor;
+use crate::clock::Clock;
+use crate::control::{JobControl, WorksFor};
 use crate::graph::wiring::Counters;
 use crate::graph::{Graph, GraphChain, GraphService, GraphTask, JobGraph, Placement};
 use crate::job::figures::Figures;
 use crate::job::supervisor::GRACE;
 use crate::service::{
-    Blocking, Hook, HookContext, HookTimeouts, Registry, Service, ServiceBuilder, ServiceState, Typed,
+    Blocking, Hook, HookContext, HookTimeouts, PauseJob, Registry, Service, ServiceBuilder, ServiceState, Typed,
 };
 use crate::task::{Stepped, Task};
 
@@ -99,7 +100,8 @@ fn run(script: &Script) -> Ran {
     let job = WorksFor::new_job();
     let runtime = Arc::new(JobRuntime::default());
     let control = Arc::new(JobControl::new(Clock::system()));
-    registry.begin(&services, &control, runtime.clone(), None);
+    let pause: PauseJob = Arc::new(|_| {});
+    registry.begin(&services, &control, &pause, runtime.clone(), None);
     let shared = Arc::new(JobShared::new("id".to_owned(), events, figures, registry, job, None));
     let fake = FakeBackend::new(script.services.clone(), script.tasks.clone(), script.commands.clone());
     let log = fake.log.clone();

@@ -12,9 +12,11 @@ use super::answer::{Answer, Many, Reached};
 use super::batch::{Batch, Sent, Waiting, send};
 use super::calling::{Attempt, WithDeadline, inherited};
 use super::closing::Ending;
-use super::failure::{BatchFailure, Failure};
+use super::failure::{BatchFailure, Failed, Failure};
 use super::job_time::JobTime;
 use super::method::{Declared, Method};
+use super::outage::{Probe, Released};
+use super::refusal::Refusal;
 use super::state::{PolicyState, count};
 use super::time::Time;
 use super::turn::turn;
@@ -75,9 +77,8 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     async fn made(&self, request: Q, may_block: bool) -> Result<R, CallError> {
         let (time, state) = (self.time()?, &*self.declared.state);
         let began = state.begins().then(Instant::now);
-        let call = self.by_deadline(&time, request, may_block);
-        let ended = state.closing.or(Ending::Cancelled, call).await;
-        let ended = ended.unwrap_or_else(|| Err(CallError::Ended { service: self.service() }));
+        let ended = state.closing.or(Ending::Cancelled, self.through_outages(&time, request, may_block)).await;
+        let ended = ended.unwrap_or(Err(Failure::Ended.told(&self.declared.service, 1)));
         if let Some(began) = began {
             state.took(began.elapsed());
         }
@@ -85,6 +86,47 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             count(&state.counts.failed);
         }
         ended
+    }
+
+    /// The layer of outages, if calls are to be held: those that meet one are made again when it is over.
+    async fn through_outages(&self, time: &JobTime, request: Q, may_block: bool) -> Result<R, CallError> {
+        let state = &*self.declared.state;
+        let Some(at_most) = state.policy.outage else {
+            return self.by_deadline(time, request, may_block).await.map_err(|failed| failed.error);
+        };
+        let hold = async || state.closing.or(Ending::Stopping, state.outage.hold(time, at_most)).await;
+        let mut probe = None;
+        let mut last: Option<CallError> = None;
+        loop {
+            if last.is_some() || state.outage.is_on() {
+                match hold().await {
+                    Some(Released::Over) => {}
+                    Some(Released::Probe(next)) => probe = Some(next),
+                    Some(Released::TooLong) => {
+                        state.pauses(false);
+                        let gone = || Failure::Refused(Refusal::Outage { longer_than: at_most });
+                        return Err(last.unwrap_or_else(|| gone().told(&self.declared.service, 1)));
+                    }
+                    None => return Err(Failure::Ended.told(&self.declared.service, 1)),
+                }
+            }
+            let ended = self.by_deadline(time, request.clone(), may_block).await;
+            match (ended, probe.take()) {
+                (Err(Failed { error, is_outage: true }), probe) => {
+                    if state.outage.met(time.now()) {
+                        state.pauses(true);
+                    }
+                    probe.into_iter().for_each(|probe| probe.meets_it_again(time.now()));
+                    last = Some(error);
+                }
+                (ended, probe) => {
+                    if probe.is_some_and(Probe::ends_it) {
+                        state.pauses(false);
+                    }
+                    return ended.map_err(|failed| failed.error);
+                }
+            }
+        }
     }
 
     /// A fallback may have fallbacks itself.
@@ -97,12 +139,12 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layer of the deadline. A call inside another has that one's, if it is earlier.
-    async fn by_deadline(&self, time: &JobTime, request: Q, may_block: bool) -> Result<R, CallError> {
+    async fn by_deadline(&self, time: &JobTime, request: Q, may_block: bool) -> Result<R, Failed> {
         let own = self.call.deadline.map(|deadline| time.now() + deadline);
         let deadline = earlier(own, inherited());
         match within(time, deadline, self.with_fallbacks(time, request, deadline, may_block)).await {
             Some(ended) => ended,
-            None => Err(CallError::PastDeadline { service: self.service(), source: None }),
+            None => Err(Failed::of(Failure::PastDeadline(None), &self.declared.service, 1)),
         }
     }
 
@@ -113,7 +155,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         request: Q,
         deadline: Option<Instant>,
         may_block: bool,
-    ) -> Result<R, CallError> {
+    ) -> Result<R, Failed> {
         let Declared { service, state, fallbacks, .. } = &*self.declared;
         let kept = (!fallbacks.is_empty()).then(|| request.clone());
         let (failure, attempts) = match self.retried(time, request, deadline, may_block).await {
@@ -121,18 +163,18 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             Err(failed) => failed,
         };
         let may_fall_back = failure.may_fall_back();
-        let mut error = failure.told(service, attempts);
-        let Some(request) = kept.filter(|_| may_fall_back) else { return Err(error) };
+        let mut failed = Failed::of(failure, service, attempts);
+        let Some(request) = kept.filter(|_| may_fall_back) else { return Err(failed) };
         for other in fallbacks {
             count(&state.counts.fallbacks);
             // Its policy is whole; its deadline is within this one.
             let call = WithDeadline { deadline, future: other.made_boxed(request.clone(), may_block) };
             match call.await {
                 Ok(reply) => return Ok(reply),
-                Err(next) => error = next,
+                Err(error) => failed.error = error,
             }
         }
-        Err(error)
+        Err(failed)
     }
 
     /// The layer of retries.

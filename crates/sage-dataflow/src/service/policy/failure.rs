@@ -34,7 +34,26 @@ pub(super) enum Failure {
     Call(CallError),
 }
 
+/// What a call came to that gave no answer.
+pub(super) struct Failed {
+    pub(super) error: CallError,
+    /// The service was not there.
+    pub(super) is_outage: bool,
+}
+
+impl Failed {
+    pub(super) fn of(failure: Failure, service: &str, attempts: u32) -> Self {
+        Self { is_outage: failure.is_outage(), error: failure.told(service, attempts) }
+    }
+}
+
 impl Failure {
+    /// Whether the service was not there.
+    fn is_outage(&self) -> bool {
+        let verdict = matches!(self, Self::Answered { verdict: Verdict::Outage, .. });
+        verdict || matches!(self, Self::Refused(Refusal::BreakerOpen { .. }))
+    }
+
     /// Whether another service may do better.
     pub(super) fn may_fall_back(&self) -> bool {
         match self {

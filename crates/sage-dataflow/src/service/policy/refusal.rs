@@ -29,6 +29,11 @@ pub enum Refusal {
         /// After how long something may be spent again.
         reopens_in: Duration,
     },
+    /// The service was not there for longer than its calls are held.
+    Outage {
+        /// How long they are held at most.
+        longer_than: Duration,
+    },
 }
 
 impl fmt::Display for Refusal {
@@ -41,6 +46,7 @@ impl fmt::Display for Refusal {
             Self::CostTooLarge { cost, most } => {
                 write!(f, "the call costs {cost}, and at most {most} may be spent at once")
             }
+            Self::Outage { longer_than } => write!(f, "it was not there for longer than {longer_than:.1?}"),
             Self::Spent { reopens_in } => {
                 write!(f, "what may be spent is spent; something may be again in {reopens_in:.1?}")
             }

@@ -24,6 +24,7 @@ use crate::{BoxError, Retry};
 #[derive(Clone)]
 pub struct Policy {
     pub(super) call: CallPolicy,
+    pub(super) outage: Option<Duration>,
     pub(super) judge: Arc<Judge>,
 }
 
@@ -74,7 +75,7 @@ impl Default for Policy {
 impl Policy {
     /// A policy that asks for nothing: calls reach the service as they are.
     pub fn new() -> Self {
-        Self { call: CallPolicy::default(), judge: Arc::new(usual) }
+        Self { call: CallPolicy::default(), outage: None, judge: Arc::new(usual) }
     }
 
     /// See [`CallPolicy::timeout`].
@@ -95,6 +96,16 @@ impl Policy {
         self
     }
 
+    /// Pauses the job while the service is not there ([`Verdict::Outage`]): its sources wait, and so do the calls that
+    /// met the outage, when their attempts are used up. One of them at a time is made again after a wait, which is one
+    /// second at first and doubles up to 30; when it comes out otherwise, the job goes on, and the others are made again
+    /// as well, with attempts and deadline anew. After `at_most` the calls fail after all; [`Duration::MAX`] is no limit.
+    /// A drain meanwhile ends by its own deadline. Default: calls fail at once.
+    pub fn pause_on_outage(mut self, at_most: Duration) -> Self {
+        self.outage = Some(at_most.min(FOREVER));
+        self
+    }
+
     /// Says what an error that the service answers with means. It gets the error as it was returned, and may downcast
     /// it. Default: see [`ServiceError`](super::ServiceError); a [`Fatal`](crate::Fatal) is [`Verdict::Bad`], a refused
     /// or broken connection [`Verdict::Outage`], and anything else [`Verdict::Passing`].
@@ -105,7 +116,8 @@ impl Policy {
 
     /// What is wrong with these settings.
     pub(crate) fn mistake(&self) -> Option<String> {
-        self.call.mistake()
+        let zero = self.outage.filter(Duration::is_zero);
+        self.call.mistake().or_else(|| zero.map(|_| "a pause of at most zero is none; leave it out".to_owned()))
     }
 }
 
@@ -119,6 +131,6 @@ impl fmt::Debug for CallPolicy {
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Policy").field("call", &self.call).finish_non_exhaustive()
+        f.debug_struct("Policy").field("call", &self.call).field("outage", &self.outage).finish_non_exhaustive()
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::closing::{Closing, Ending};
 use super::job_time::JobTime;
+use super::outage::Outage;
 use super::settings::Policy;
 use super::verdict::Verdict;
 use crate::BoxError;
@@ -25,6 +26,7 @@ const SAMPLE_EVERY: u64 = 8;
 pub(crate) struct PolicyState {
     pub(super) policy: Policy,
     pub(super) closing: Closing,
+    pub(super) outage: Arc<Outage>,
     pub(super) counts: Counts,
     latency: Histogram,
     /// What is wrong with what was declared of a method.
@@ -32,10 +34,15 @@ pub(crate) struct PolicyState {
     run: Mutex<Option<Run>>,
 }
 
+/// Asks for a pause of a job while a service is not there, or for its end.
+pub(crate) type PauseJob = Arc<dyn Fn(bool) + Send + Sync>;
+
 /// The run in progress.
 struct Run {
     control: Arc<JobControl>,
     bell: Arc<CancelBell>,
+    /// Asks for a pause of the job, or for its end.
+    pause: PauseJob,
     runtime: Arc<JobRuntime>,
     /// Made at the first call.
     time: Option<Arc<JobTime>>,
@@ -89,6 +96,10 @@ pub struct PolicyReport {
     pub batches: u64,
     /// Requests that were sent in them.
     pub batched: u64,
+    /// Times that the service was not there, where calls are held for that.
+    pub outages: u64,
+    /// Calls that were held until it was there again.
+    pub held: u64,
     /// The time of a call with all its waits, of a sample: half of the calls took no longer. `None` before the first.
     pub p50: Option<Duration>,
     /// 99 of a hundred took no longer.
@@ -100,6 +111,7 @@ impl PolicyState {
         Self {
             policy,
             closing: Closing::new(),
+            outage: Outage::new(),
             counts: Counts::default(),
             latency: Histogram::new(),
             mistake: Mutex::new(None),
@@ -121,15 +133,17 @@ impl PolicyState {
     /// Another run is to begin.
     pub(crate) fn reset(&self) {
         self.closing.reset();
+        self.outage.reset();
         self.latency.clear();
         self.counts.all().iter().for_each(|count| count.store(0, Ordering::Relaxed));
     }
 
     /// A run begins.
-    pub(crate) fn begin(self: &Arc<Self>, control: &Arc<JobControl>, runtime: &Arc<JobRuntime>) {
+    pub(crate) fn begin(self: &Arc<Self>, control: &Arc<JobControl>, runtime: &Arc<JobRuntime>, pause: &PauseJob) {
         let bell = Arc::new(CancelBell { control: Arc::downgrade(control), calls: self.clone() });
         control.hang(bell.clone());
-        *lock(&self.run) = Some(Run { control: control.clone(), bell, runtime: runtime.clone(), time: None });
+        let (control, runtime, pause) = (control.clone(), runtime.clone(), pause.clone());
+        *lock(&self.run) = Some(Run { control, bell, pause, runtime, time: None });
     }
 
     /// The service stops, or the job is over.
@@ -144,6 +158,12 @@ impl PolicyState {
         if let Some(run) = run {
             run.control.take_down(&run.bell);
         }
+    }
+
+    /// An outage of the service has begun, or is over.
+    pub(super) fn pauses(&self, pause: bool) {
+        let ask = lock(&self.run).as_ref().map(|run| run.pause.clone());
+        ask.into_iter().for_each(|ask| ask(pause));
     }
 
     /// The time of the run in progress; `None` if there is no run.
@@ -176,7 +196,7 @@ impl PolicyState {
 
     pub(crate) fn report(&self) -> PolicyReport {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let counts = &self.counts;
+        let (counts, outage) = (&self.counts, self.outage.figures());
         PolicyReport {
             calls: of(&counts.calls),
             attempts: of(&counts.attempts),
@@ -187,6 +207,8 @@ impl PolicyState {
             fallbacks: of(&counts.fallbacks),
             batches: of(&counts.batches),
             batched: of(&counts.batched),
+            outages: outage.outages,
+            held: outage.held,
             p50: self.latency.quantile(0.5),
             p99: self.latency.quantile(0.99),
         }

@@ -3,6 +3,7 @@
 mod attempts;
 mod batches;
 mod endings;
+mod outages;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
