@@ -5,6 +5,7 @@
 mod beside;
 mod dealer;
 mod feedback;
+mod flight;
 mod gate;
 mod lane;
 mod life;

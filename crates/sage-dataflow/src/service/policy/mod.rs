@@ -9,7 +9,9 @@ mod call;
 mod calling;
 mod closing;
 mod failure;
+mod flight;
 mod job_time;
+mod key;
 mod method;
 mod outage;
 mod refusal;
@@ -26,6 +28,8 @@ use crate::sync;
 
 pub use batch::{Batch, Batching, WrongCount};
 pub use calling::Calling;
+pub use flight::FlightFigures;
+pub use key::Codec;
 pub use method::{Method, MethodBuilder, PolicyService};
 pub use refusal::Refusal;
 pub use settings::{CallPolicy, Policy};
