@@ -45,6 +45,7 @@ mod chain;
 mod clock;
 mod control;
 mod environment;
+mod error;
 mod exchange;
 mod graph;
 mod guarded;
@@ -53,6 +54,7 @@ mod job;
 mod key;
 mod metrics;
 mod operator;
+mod retry;
 mod runtime;
 mod service;
 mod sink;
@@ -66,12 +68,13 @@ mod thread;
 mod time;
 
 pub use chain::{
-    AtRecord, BudgetExceeded, Cancelling, CloseContext, DeadLetter, Emit, ErrorPolicy, Fatal, Fault, FinishContext,
-    JobBell, LeftBehind, OpenContext, Operator, RetriesExhausted, Retry, Stop, WhileOpening,
+    BudgetExceeded, Cancelling, CloseContext, DeadLetter, Emit, ErrorPolicy, Fault, FinishContext, JobBell, LeftBehind,
+    OpenContext, Operator, Stop,
 };
 pub use clock::Clock;
 pub use control::{StopReason, WorksFor};
 pub use environment::Environment;
+pub use error::{AtRecord, Fatal, WhileOpening};
 pub use exchange::{FeedbackError, Partitioning};
 pub use graph::{Explain, GraphChain, GraphEdge, GraphOperator, GraphService, GraphTask, JobGraph, Placement};
 pub use ids::NodeId;
@@ -86,6 +89,7 @@ pub use operator::{
     Aggregate, FoldFunction, In2, In3, In4, In5, JoinError, KeyContext, LateRecords, OnSignal, OpenWindows, Output,
     ProcessFunction, Round, Timer, ZipError,
 };
+pub use retry::{RetriesExhausted, Retry};
 pub use service::{
     AsyncService, Batch, Batching, CallError, CallPolicy, Called, Calling, Dependency, Hook, HookContext, HookEnded,
     Method, MethodBuilder, OngoingCall, Policy, PolicyReport, PolicyService, PolicyServiceBuilder, Refusal, Service,

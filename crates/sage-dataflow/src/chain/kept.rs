@@ -1,13 +1,14 @@
 //! Records that are kept until their operator is done with them: to try them again, or to send them on as dead letters.
 
 use super::context::OpenContext;
-use super::fault::{Fatal, Fault, Stop};
+use super::fault::{Fault, Stop};
 use super::held::Leaves;
 use super::letters::DeadLetter;
 use super::push::Push;
-use super::retry::{RetriesExhausted, Retry};
 use crate::BoxError;
+use crate::error::Fatal;
 use crate::guarded::{chain_of, opaque};
+use crate::retry::{RetriesExhausted, Retry};
 
 /// What becomes of the records on which an operator fails, as its chain was compiled for.
 pub trait Handling<I>: Send {

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use super::context::OpenContext;
-use super::fault::{AtRecord, Fault, Stop};
+use super::fault::{Fault, Stop};
 use super::held::{Held, Leaves};
 use super::kept::{Handling, Worked};
 use super::policy::Errors;
@@ -18,6 +18,7 @@ use super::stage::{Emit, Outlet, Stage};
 use super::ways::{Known, LETTERS, MAIN, Outs, SIDE, WAYS, Ways, sent, signalled, still};
 use crate::between::Watermark;
 use crate::control::JobControl;
+use crate::error::AtRecord;
 use crate::guarded::Guarded;
 use crate::ids::NodeId;
 use crate::metrics::Counter;

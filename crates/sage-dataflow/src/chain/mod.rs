@@ -14,15 +14,13 @@ mod policy;
 mod position;
 mod push;
 mod refusal;
-mod retry;
 mod signal;
 mod stage;
 mod ways;
 
 pub use context::{Cancelling, CloseContext, FinishContext, JobBell, LeftBehind, OpenContext};
 pub(crate) use failure::{During, Failure};
-pub(crate) use fault::WaitCancelled;
-pub use fault::{AtRecord, Fatal, Fault, Stop, WhileOpening};
+pub use fault::{Fault, Stop};
 pub(crate) use kept::{Handling, Keeper, NotKept};
 pub use letters::DeadLetter;
 pub(crate) use link::{Link, Place, WindowCounters};
@@ -33,7 +31,6 @@ pub(crate) use position::Cursor;
 pub(crate) use position::{Position, TaskContext};
 pub(crate) use push::Nowhere;
 pub(crate) use push::Push;
-pub use retry::{RetriesExhausted, Retry};
 pub(crate) use signal::Signal;
 #[cfg(test)]
 pub(crate) use signal::traced;

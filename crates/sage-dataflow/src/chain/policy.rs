@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::fault::{Fatal, Fault};
+use super::fault::Fault;
 use super::refusal::Refusal;
 use crate::BoxError;
+use crate::error::Fatal;
 use crate::guarded::error_chain;
 use crate::metrics::Counter;
 use crate::sync::lock;

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use super::context::CloseContext;
 use super::failure::{During, Failure};
-use super::fault::{AtRecord, Fatal, Fault, Stop, WhileOpening};
+use super::fault::{Fault, Stop};
+use crate::BoxError;
 use crate::control::{Control, JobControl, StopReason};
+use crate::error::{AtRecord, Fatal, WaitCancelled, WhileOpening};
 use crate::guarded::{What, guard};
 use crate::ids::NodeId;
 use crate::metrics::{Activity, Blocked, TaskTimes};
-use crate::{BoxError, CallError};
 
 const NO_OPERATOR: u32 = u32::MAX;
 
@@ -175,7 +176,7 @@ impl TaskContext {
                         Err(error) => (error, self.at.record, self.during),
                     },
                 };
-                if self.control.load() == Control::Cancel && CallError::tells_of_the_end(&*error) {
+                if self.control.load() == Control::Cancel && WaitCancelled::is_behind(&*error) {
                     return Stop::Cancelled;
                 }
                 let error = error.downcast::<Fatal>().map_or_else(|error| error, |fatal| fatal.error);

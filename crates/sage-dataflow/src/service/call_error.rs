@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::policy::Refusal;
 use super::state::ServiceState;
 use crate::SharedError;
-use crate::guarded::sources;
+use crate::error::WaitCancelled;
 
 /// Why a call of a service gave no result.
 #[derive(Debug, Clone)]
@@ -90,14 +90,6 @@ pub enum CallError {
     },
 }
 
-impl CallError {
-    /// Whether an error is that of a call which ended with the job, or has such a one behind it.
-    pub(crate) fn tells_of_the_end(error: &(dyn Error + 'static)) -> bool {
-        let is_end = |error: &(dyn Error + 'static)| matches!(error.downcast_ref(), Some(Self::Ended { .. }));
-        sources(error).any(is_end)
-    }
-}
-
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -128,7 +120,7 @@ impl fmt::Display for CallError {
             Self::PastDeadline { service, .. } => {
                 write!(f, "a call to service `{service}` had no answer by its deadline")
             }
-            Self::Ended { service } => write!(f, "a call to service `{service}` ended with the job"),
+            Self::Ended { service } => write!(f, "a call to service `{service}` ended before its answer came"),
             Self::Runtime { service, .. } => write!(f, "a call to service `{service}` cannot be awaited here"),
         }
     }
@@ -140,6 +132,8 @@ impl Error for CallError {
         match self {
             Self::Failed { source, .. } | Self::Runtime { source, .. } => Some(source.as_ref()),
             Self::PastDeadline { source: Some(source), .. } => Some(source.as_ref()),
+            // Operators know it by this.
+            Self::Ended { .. } => Some(&WaitCancelled),
             _ => None,
         }
     }

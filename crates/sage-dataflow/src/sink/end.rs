@@ -1,10 +1,9 @@
 //! A sink as the last link of a chain.
 
 use super::Sink;
-use crate::chain::{
-    Errors, Fault, FinishContext, OpenContext, Position, Push, Signal, Stop, TaskContext, WaitCancelled,
-};
+use crate::chain::{Errors, Fault, FinishContext, OpenContext, Position, Push, Signal, Stop, TaskContext};
 use crate::control::Control;
+use crate::error::WaitCancelled;
 use crate::guarded::Guarded;
 use crate::ids::NodeId;
 
@@ -32,7 +31,7 @@ impl<K: Sink> SinkEnd<K> {
             return Ok(());
         }
         at.enter(self.node);
-        self.sink.flush().map_err(WaitCancelled::or_error)
+        self.sink.flush().map_err(Fault::of_wait)
     }
 
     fn finish(&mut self, at: &mut Position) -> Result<(), Fault> {
@@ -40,7 +39,7 @@ impl<K: Sink> SinkEnd<K> {
         self.errors.finish(at.record())?;
         self.flush(at)?;
         match FinishContext::new(&self.context.control) {
-            Ok(cx) => self.sink.finish(&cx).map_err(WaitCancelled::or_error),
+            Ok(cx) => self.sink.finish(&cx).map_err(Fault::of_wait),
             Err(_) if self.context.control.load() == Control::Cancel => Err(Stop::Cancelled.into()),
             // Drained by a signal: the records came through, but the job does not succeed.
             Err(_) => Ok(()),

@@ -12,8 +12,9 @@ use tokio::runtime::Handle;
 
 use super::Sink;
 use crate::BoxError;
-use crate::chain::{CloseContext, FinishContext, OpenContext, WaitCancelled};
+use crate::chain::{CloseContext, FinishContext, OpenContext};
 use crate::control::{Control, JobControl};
+use crate::error::WaitCancelled;
 use crate::runtime::{Woken, enter};
 use crate::sync::{FOREVER, lock, park_for};
 

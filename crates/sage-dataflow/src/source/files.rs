@@ -11,7 +11,8 @@ use glob::{MatchOptions, Pattern};
 
 use super::{Next, Source, SourceContext};
 use crate::BoxError;
-use crate::chain::{CloseContext, WhileOpening};
+use crate::chain::CloseContext;
+use crate::error::WhileOpening;
 
 /// One line of a text file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,8 +4,10 @@ use std::time::Instant;
 
 use super::{Next, Source, SourceContext, SourceFactory};
 use crate::BoxError;
-use crate::chain::{CloseContext, Retry, WhileOpening};
+use crate::chain::CloseContext;
+use crate::error::WhileOpening;
 use crate::guarded::opaque;
+use crate::retry::Retry;
 use crate::sync::FOREVER;
 
 /// Makes sources that are asked again.

@@ -4,11 +4,12 @@ use super::boundary::edge;
 use super::factory::{Apart, Beside, Factory, Many};
 use super::pipe::{FromInlet, FromSource, KeepTo, Keeping, ParallelStep, Pipe, Replicas, Step, Then, WindowStep};
 use super::{DataStream, Stream};
-use crate::chain::{DeadLetter, ErrorPolicy, NotKept, Retry, Stage};
+use crate::chain::{DeadLetter, ErrorPolicy, NotKept, Stage};
 use crate::exchange::Partitioning;
 use crate::graph::Head;
 use crate::ids::{EdgeId, NodeId};
 use crate::operator::{Dropped, OpenWindows, Split, SplitOk, Windows};
+use crate::retry::Retry;
 use crate::source::{RetriedSource, SourceFactory};
 use crate::time::Timed;
 

@@ -7,11 +7,12 @@ use std::marker::PhantomData;
 
 use super::factory::{Factory, Many};
 use super::{DataStream, Stream};
-use crate::chain::{DeadLetter, Handling, Keeper, Link, NotKept, Push, Retry, Stage};
+use crate::chain::{DeadLetter, Handling, Keeper, Link, NotKept, Push, Stage};
 use crate::exchange::Partitioning;
 use crate::graph::wiring::BuildContext;
 use crate::guarded::opaque;
 use crate::ids::{EdgeId, InletId, NodeId};
+use crate::retry::Retry;
 use crate::source::{Source, SourceFactory};
 use crate::submit_error::SubmitError;
 use crate::task::{InletTask, SourceTask, Task};

@@ -8,8 +8,9 @@ use super::batch::WrongCount;
 use super::refusal::Refusal;
 use super::state::PolicyState;
 use super::verdict::Verdict;
+use crate::retry::{RetriesExhausted, Retry};
 use crate::service::call_error::CallError;
-use crate::{BoxError, RetriesExhausted, Retry, SharedError};
+use crate::{BoxError, SharedError};
 
 /// Why an attempt gave no answer.
 #[derive(Debug)]

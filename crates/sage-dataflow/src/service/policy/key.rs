@@ -47,7 +47,7 @@ impl Secret {
     /// A new one, from the system's source of random bytes.
     pub(super) fn random() -> io::Result<Self> {
         let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes)?;
+        getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
         Ok(Self(bytes))
     }
 

@@ -4,8 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::verdict::{Judge, Verdict, usual};
+use crate::BoxError;
+use crate::retry::Retry;
 use crate::sync::{Arc, FOREVER};
-use crate::{BoxError, Retry};
 
 /// What is done for every caller of a service. Each part is off unless it is asked for.
 ///

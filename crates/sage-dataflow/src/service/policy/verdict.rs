@@ -4,8 +4,9 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use crate::BoxError;
+use crate::error::Fatal;
 use crate::guarded::sources;
-use crate::{BoxError, Fatal};
 
 /// What an error that a service answered with means to its policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,9 +5,10 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::BoxError;
-use crate::chain::{CloseContext, OpenContext, Retry};
+use crate::chain::{CloseContext, OpenContext};
 use crate::guarded::opaque;
 use crate::operator::clone_by_function;
+use crate::retry::Retry;
 
 /// The order in which the results of [`map_async`](crate::Stream::map_async) leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

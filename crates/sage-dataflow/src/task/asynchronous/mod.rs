@@ -35,14 +35,14 @@ use tokio::runtime::Handle;
 use super::inlet::is_wanted;
 use super::{Stepped, Task};
 use crate::between::Between;
-use crate::chain::{
-    DeadLetter, Errors, Fatal, Fault, OpenContext, Place, Push, RetriesExhausted, Signal, Stop, TaskContext,
-};
+use crate::chain::{DeadLetter, Errors, Fault, OpenContext, Place, Push, Signal, Stop, TaskContext};
 use crate::control::{Control, JobControl};
+use crate::error::Fatal;
 use crate::exchange::Circle;
 use crate::exchange::lane::{Inbox, Polled, Taker};
 use crate::ids::NodeId;
 use crate::metrics::Counter;
+use crate::retry::RetriesExhausted;
 use crate::runtime::enter;
 use crate::sync::{FOREVER, park_for};
 use crate::{BoxError, sync};

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fault::Fatal;
 use crate::BoxError;
+use crate::error::Fatal;
 
 /// How often, and after which waits, the engine calls an operator again with a record on which it failed, or a source
 /// again for its next record.
