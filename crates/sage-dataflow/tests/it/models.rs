@@ -9,6 +9,7 @@ mod flight;
 mod gate;
 mod lane;
 mod life;
+mod policy;
 mod rendezvous;
 mod under_loom;
 mod under_shuttle;

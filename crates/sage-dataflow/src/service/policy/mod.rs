@@ -5,6 +5,7 @@
 
 mod answer;
 mod batch;
+mod bucket;
 mod call;
 mod calling;
 mod closing;
@@ -12,10 +13,14 @@ mod failure;
 mod flight;
 mod job_time;
 mod key;
+mod limiter;
 mod method;
 mod outage;
+mod rate;
 mod refusal;
+mod reservation;
 mod settings;
+mod spend;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -31,8 +36,10 @@ pub use calling::Calling;
 pub use flight::FlightFigures;
 pub use key::Codec;
 pub use method::{Method, MethodBuilder, PolicyService};
+pub use rate::{Rate, RateFigures};
 pub use refusal::Refusal;
 pub use settings::{CallPolicy, Policy};
+pub use spend::Spend;
 pub use state::PolicyReport;
 pub(crate) use state::{PauseJob, PolicyState};
 pub use verdict::{ServiceError, Verdict};

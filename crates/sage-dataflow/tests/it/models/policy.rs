@@ -1,0 +1,230 @@
+//! The layers of a policy under shuttle: no caller waits for ever, and together they get no more than there is.
+
+#![expect(dead_code, reason = "the engine's files are compiled whole; a model uses a part of them")]
+#![expect(unreachable_pub, reason = "what the engine makes public is public in its file")]
+
+mod sync {
+    pub(crate) use std::sync::PoisonError;
+    use std::time::Duration;
+
+    pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
+
+    pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+    pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A time that a thread of the model moves on to each moment that somebody waits for.
+mod time {
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::sync::PoisonError;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Instant;
+
+    use shuttle::sync::Condvar;
+
+    use super::sync::{Arc, Mutex, lock};
+
+    pub(super) trait Time: Clone + Send + Sync + 'static {
+        type Sleep: Future<Output = ()> + Send;
+        fn now(&self) -> Instant;
+        fn sleep_until(&self, moment: Instant) -> Self::Sleep;
+    }
+
+    #[derive(Clone)]
+    pub(super) struct ModelTime(Arc<(Mutex<Hands>, Condvar)>);
+
+    struct Hands {
+        now: Instant,
+        sleepers: Vec<(Instant, Waker)>,
+        has_ended: bool,
+    }
+
+    impl ModelTime {
+        pub(super) fn new() -> Self {
+            let hands = Hands { now: Instant::now(), sleepers: Vec::new(), has_ended: false };
+            Self(Arc::new((Mutex::new(hands), Condvar::new())))
+        }
+
+        /// Moves the time on until it has ended.
+        pub(super) fn run(&self) {
+            loop {
+                let mut hands = lock(&self.0.0);
+                while hands.sleepers.is_empty() && !hands.has_ended {
+                    hands = self.0.1.wait(hands).unwrap_or_else(PoisonError::into_inner);
+                }
+                if hands.has_ended {
+                    return;
+                }
+                let next = hands.sleepers.iter().map(|(until, _)| *until).min().expect("somebody sleeps");
+                let now = hands.now.max(next);
+                hands.now = now;
+                let (due, rest) = std::mem::take(&mut hands.sleepers).into_iter().partition(|(until, _)| *until <= now);
+                hands.sleepers = rest;
+                drop(hands);
+                let due: Vec<(Instant, Waker)> = due;
+                due.into_iter().for_each(|(_, waker)| waker.wake());
+            }
+        }
+
+        pub(super) fn end(&self) {
+            lock(&self.0.0).has_ended = true;
+            self.0.1.notify_all();
+        }
+    }
+
+    impl Time for ModelTime {
+        type Sleep = Sleep;
+        fn now(&self) -> Instant {
+            lock(&self.0.0).now
+        }
+        fn sleep_until(&self, until: Instant) -> Sleep {
+            Sleep(self.clone(), until)
+        }
+    }
+
+    pub(super) struct Sleep(ModelTime, Instant);
+
+    impl Future for Sleep {
+        type Output = ();
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+            let mut hands = lock(&self.0.0.0);
+            if hands.now >= self.1 {
+                return Poll::Ready(());
+            }
+            hands.sleepers.push((self.1, cx.waker().clone()));
+            drop(hands);
+            self.0.0.1.notify_all();
+            Poll::Pending
+        }
+    }
+}
+
+/// As the engine's, whose own tests cannot run in a model.
+mod within {
+    use std::future::{Future, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
+    use std::time::Instant;
+
+    use super::time::Time;
+
+    pub(super) async fn within<T: Time, F: Future>(time: &T, moment: Option<Instant>, future: F) -> Option<F::Output> {
+        let (mut future, mut sleep) = (pin!(future), pin!(moment.map(|moment| time.sleep_until(moment))));
+        poll_fn(|cx| match (future.as_mut().poll(cx), sleep.as_mut().as_pin_mut()) {
+            (Poll::Ready(output), _) => Poll::Ready(Some(output)),
+            (Poll::Pending, Some(sleep)) => sleep.poll(cx).map(|()| None),
+            (Poll::Pending, None) => Poll::Pending,
+        })
+        .await
+    }
+}
+
+#[path = "../../../src/service/policy/bucket.rs"]
+mod bucket;
+#[path = "../../../src/service/policy/limiter.rs"]
+mod limiter;
+#[path = "../../../src/service/policy/rate.rs"]
+mod rate;
+#[path = "../../../src/service/policy/reservation.rs"]
+mod reservation;
+#[path = "../../../src/service/policy/spend.rs"]
+mod spend;
+#[path = "../../../src/service/policy/turn.rs"]
+mod turn;
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use shuttle::future::block_on;
+use shuttle::thread;
+
+use super::under_shuttle::check;
+use limiter::Limiter;
+use rate::Rate;
+use reservation::Ask;
+use spend::Spend;
+use sync::Arc;
+use time::{ModelTime, Time};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Polls a future once, and tells what it got.
+fn poll_once<F: Future>(future: &mut Pin<Box<F>>) -> Option<F::Output> {
+    block_on(poll_fn(|cx| {
+        Poll::Ready(match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
+    }))
+}
+
+#[test]
+fn callers_of_a_limiter_go_one_a_second_also_when_some_leave() {
+    check(1_000, || {
+        let time = ModelTime::new();
+        let since = time.now();
+        let limiter = Arc::new(Limiter::new(&[Rate::calls(1, SECOND)], &[], since));
+        let clock = thread::spawn({
+            let time = time.clone();
+            move || time.run()
+        });
+        let callers: Vec<_> = [true, false, true, false]
+            .map(|stays| {
+                let (limiter, time) = (limiter.clone(), time.clone());
+                thread::spawn(move || {
+                    let mut reserve = Box::pin(limiter.reserve(&time, time.now(), Ask::default(), None));
+                    if stays {
+                        block_on(reserve).unwrap_or_else(|_| panic!("there is no deadline")).begin();
+                        return;
+                    }
+                    // It may be granted its call before it leaves, or have gone at once and not begin.
+                    drop(poll_once(&mut reserve));
+                })
+            })
+            .into();
+        callers.into_iter().for_each(|caller| caller.join().expect("no caller panics"));
+        time.end();
+        clock.join().expect("the time does not panic");
+        let figures = limiter.figures();
+        assert_eq!((figures.passed, figures.waiting), (2, 0));
+        assert!(time.now() >= since + SECOND, "two within a second");
+    });
+}
+
+/// Nothing comes back but what others give back.
+#[test]
+fn a_refund_finds_the_head_whenever_it_comes() {
+    check(1_000, || {
+        let time = ModelTime::new();
+        let rate = Rate::cost(1, sync::FOREVER).burst(2);
+        let limiter = Arc::new(Limiter::new(&[rate], &[Spend::at_most(1.0, SECOND)], time.now()));
+        let callers: Vec<_> = [0, 1, 2, 3]
+            .map(|caller| {
+                let (limiter, time) = (limiter.clone(), time.clone());
+                thread::spawn(move || {
+                    let (now, ask) = (time.now(), Ask::new(2 - caller % 2, 0.75));
+                    let mut reserve = Box::pin(limiter.reserve(&time, now, ask, None));
+                    match caller {
+                        0 => drop(poll_once(&mut reserve)),
+                        // It has not begun.
+                        1 => drop(block_on(reserve)),
+                        _ => {
+                            let reserved = block_on(reserve).unwrap_or_else(|_| panic!("there is no deadline"));
+                            reserved.settle(time.now(), Ask::default());
+                        }
+                    }
+                })
+            })
+            .into();
+        callers.into_iter().for_each(|caller| caller.join().expect("no caller panics"));
+        let figures = limiter.figures();
+        assert_eq!((figures.passed, figures.waiting, figures.refused), (2, 0, 0));
+    });
+}
