@@ -95,7 +95,7 @@ pub use service::{
     Method, MethodBuilder, OngoingCall, Policy, PolicyReport, PolicyService, PolicyServiceBuilder, Refusal, Service,
     ServiceBuilder, ServiceError, ServiceHandle, ServiceRef, ServiceReport, ServiceState, Verdict, WrongCount,
 };
-pub use service::{Rate, RateFigures, Spend};
+pub use service::{Rate, RateFigures, Spend, Usage};
 pub use sink::{Collected, Sink, WriteError};
 pub use source::{ChannelReceiver, Line, Next, ReadError, Source, SourceContext};
 pub use stream::pipe::{ParallelStep, Pipe, Step, WindowStep};

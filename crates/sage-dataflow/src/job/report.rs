@@ -215,7 +215,7 @@ impl JobReport {
 }
 
 /// The figures of a job's operators and services so far.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct JobMetrics {
     /// The operators of the job, as in its [report](JobReport::operators). Their times are zero until the job is over.
     pub operators: Vec<OperatorReport>,

@@ -36,7 +36,7 @@ pub use policy::{
     Batch, Batching, CallPolicy, Calling, Method, MethodBuilder, Policy, PolicyReport, PolicyService, Refusal,
     ServiceError, Verdict, WrongCount,
 };
-pub use policy::{Rate, RateFigures, Spend};
+pub use policy::{Rate, RateFigures, Spend, Usage};
 pub(crate) use registry::{Registry, StartEnded};
 pub use report::ServiceReport;
 use serde::{Deserialize, Serialize};

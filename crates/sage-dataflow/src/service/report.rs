@@ -8,7 +8,7 @@ use super::policy::PolicyReport;
 use super::state::ServiceState;
 
 /// The figures of one service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceReport {
     /// Its name.
     pub name: String,

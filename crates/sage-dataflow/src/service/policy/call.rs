@@ -14,9 +14,11 @@ use super::calling::{Attempt, WithDeadline, inherited};
 use super::closing::Ending;
 use super::failure::{BatchFailure, Failed, Failure};
 use super::job_time::JobTime;
-use super::method::{Declared, Method};
+use super::layers::Layers;
+use super::method::{Declared, Method, Usage};
 use super::outage::{Probe, Released};
 use super::refusal::Refusal;
+use super::reservation::Ask;
 use super::state::{PolicyState, count};
 use super::time::Time;
 use super::turn::turn;
@@ -57,27 +59,27 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     /// # Errors
     /// Those of [`call`](Self::call); [`CallError::Runtime`] on a thread of an async runtime, which must not block.
     pub fn call_blocking(&self, request: Q) -> Result<R, CallError> {
-        let time = self.time()?;
+        let layers = self.layers()?;
         if is_inside_async() {
             return Err(CallError::Runtime { service: self.service(), source: Arc::new(InsideRuntime) });
         }
-        time.runtime().block_on(self.made(request, true))
+        layers.time.runtime().block_on(self.made(request, true))
     }
 
     fn service(&self) -> String {
         self.declared.service.clone()
     }
 
-    fn time(&self) -> Result<Arc<JobTime>, CallError> {
+    fn layers(&self) -> Result<Arc<Layers>, CallError> {
         let failed = |error| CallError::Runtime { service: self.service(), source: Arc::new(error) };
-        let time = self.declared.state.time().map_err(failed)?;
-        time.ok_or_else(|| CallError::NotServing { service: self.service(), state: ServiceState::Registered })
+        let layers = self.declared.state.layers().map_err(failed)?;
+        layers.ok_or_else(|| CallError::NotServing { service: self.service(), state: ServiceState::Registered })
     }
 
     async fn made(&self, request: Q, may_block: bool) -> Result<R, CallError> {
-        let (time, state) = (self.time()?, &*self.declared.state);
+        let (layers, state) = (self.layers()?, &*self.declared.state);
         let began = state.begins().then(Instant::now);
-        let ended = state.closing.or(Ending::Cancelled, self.through_outages(&time, request, may_block)).await;
+        let ended = state.closing.or(Ending::Cancelled, self.through_outages(&layers, request, may_block)).await;
         let ended = ended.unwrap_or(Err(Failure::Ended.told(&self.declared.service, 1)));
         if let Some(began) = began {
             state.took(began.elapsed());
@@ -89,12 +91,12 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layer of outages, if calls are to be held: those that meet one are made again when it is over.
-    async fn through_outages(&self, time: &JobTime, request: Q, may_block: bool) -> Result<R, CallError> {
+    async fn through_outages(&self, layers: &Layers, request: Q, may_block: bool) -> Result<R, CallError> {
         let state = &*self.declared.state;
         let Some(at_most) = state.policy.outage else {
-            return self.by_deadline(time, request, may_block).await.map_err(|failed| failed.error);
+            return self.by_deadline(layers, request, may_block).await.map_err(|failed| failed.error);
         };
-        let hold = async || state.closing.or(Ending::Stopping, state.outage.hold(time, at_most)).await;
+        let hold = async || state.closing.or(Ending::Stopping, state.outage.hold(&layers.time, at_most)).await;
         let mut probe = None;
         let mut last: Option<CallError> = None;
         loop {
@@ -110,13 +112,13 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                     None => return Err(Failure::Ended.told(&self.declared.service, 1)),
                 }
             }
-            let ended = self.by_deadline(time, request.clone(), may_block).await;
+            let ended = self.by_deadline(layers, request.clone(), may_block).await;
             match (ended, probe.take()) {
                 (Err(Failed { error, is_outage: true }), probe) => {
-                    if state.outage.met(time.now()) {
+                    if state.outage.met(layers.time.now()) {
                         state.pauses(true);
                     }
-                    probe.into_iter().for_each(|probe| probe.meets_it_again(time.now()));
+                    probe.into_iter().for_each(|probe| probe.meets_it_again(layers.time.now()));
                     last = Some(error);
                 }
                 (ended, probe) => {
@@ -139,10 +141,11 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layer of the deadline. A call inside another has that one's, if it is earlier.
-    async fn by_deadline(&self, time: &JobTime, request: Q, may_block: bool) -> Result<R, Failed> {
+    async fn by_deadline(&self, layers: &Layers, request: Q, may_block: bool) -> Result<R, Failed> {
+        let time = &layers.time;
         let own = self.call.deadline.map(|deadline| time.now() + deadline);
         let deadline = earlier(own, inherited());
-        match within(time, deadline, self.with_fallbacks(time, request, deadline, may_block)).await {
+        match within(time, deadline, self.with_fallbacks(layers, request, deadline, may_block)).await {
             Some(ended) => ended,
             None => Err(Failed::of(Failure::PastDeadline(None), &self.declared.service, 1)),
         }
@@ -151,14 +154,14 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     /// The layer of fallbacks.
     async fn with_fallbacks(
         &self,
-        time: &JobTime,
+        layers: &Layers,
         request: Q,
         deadline: Option<Instant>,
         may_block: bool,
     ) -> Result<R, Failed> {
         let Declared { service, state, fallbacks, .. } = &*self.declared;
         let kept = (!fallbacks.is_empty()).then(|| request.clone());
-        let (failure, attempts) = match self.retried(time, request, deadline, may_block).await {
+        let (failure, attempts) = match self.retried(layers, request, deadline, may_block).await {
             Ok(reply) => return Ok(reply),
             Err(failed) => failed,
         };
@@ -180,20 +183,20 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     /// The layer of retries.
     async fn retried(
         &self,
-        time: &JobTime,
+        layers: &Layers,
         request: Q,
         deadline: Option<Instant>,
         may_block: bool,
     ) -> Result<R, (Failure, u32)> {
         let Some(retry) = &self.call.retry else {
             let first = Attempt { number: 1, deadline };
-            return self.attempt(time, request, first, may_block).await.map_err(|failure| (failure, 1));
+            return self.attempt(layers, request, first, may_block).await.map_err(|failure| (failure, 1));
         };
         let state = &*self.declared.state;
         let mut number = 1;
         loop {
             let attempt = Attempt { number, deadline };
-            let failure = match self.attempt(time, request.clone(), attempt, may_block).await {
+            let failure = match self.attempt(layers, request.clone(), attempt, may_block).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
             };
@@ -201,6 +204,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                 return Err((failure, number));
             }
             let wait = failure.retry_after().unwrap_or_else(|| retry.wait(number));
+            let time = &layers.time;
             let next = time.now() + wait;
             if deadline.is_some_and(|deadline| next >= deadline) {
                 return Err((Failure::PastDeadline(failure.into_answered()), number));
@@ -214,10 +218,10 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// One attempt.
-    async fn attempt(&self, time: &JobTime, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
+    async fn attempt(&self, layers: &Layers, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
         let state = &*self.declared.state;
         count(&state.counts.attempts);
-        let attempted = self.answered(time, request, attempt, may_block).await;
+        let attempted = self.limited(layers, request, attempt, may_block).await;
         match &attempted {
             Err(Failure::TimedOut { .. }) => count(&state.counts.timed_out),
             Err(Failure::Refused(_)) => count(&state.counts.refused),
@@ -226,9 +230,38 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         attempted
     }
 
+    /// The layer of rate and cost.
+    async fn limited(&self, layers: &Layers, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
+        let time = &layers.time;
+        let Some(limiter) = &layers.limiter else { return self.answered(time, request, attempt, may_block).await };
+        let Declared { state, price, usage, .. } = &*self.declared;
+        let ask = Ask::new(self.declared.cost(&request), price.as_ref().map_or(0.0, |price| price(&request)));
+        let turn = limiter.reserve(time, time.now(), ask, attempt.deadline);
+        let mut reserved = state.closing.or(Ending::Stopping, turn).await.ok_or(Failure::Ended)??;
+        reserved.begin();
+        let attempted = self.answered(time, request, attempt, may_block).await;
+        match &attempted {
+            Ok(reply) => {
+                if let Some(Usage { cost, spent }) = usage.as_ref().map(|usage| usage(reply)) {
+                    reserved.settle(time.now(), Ask::new(cost, spent));
+                }
+            }
+            Err(failure) => {
+                let now = time.now();
+                if failure.cost_nothing() {
+                    reserved.settle(now, Ask::default());
+                }
+                if let Some(pause) = failure.retry_after() {
+                    limiter.pause_until(now + pause);
+                }
+            }
+        }
+        attempted
+    }
+
     /// The layers of the batch and of the timeout, and the service itself.
     async fn answered(&self, time: &JobTime, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
-        let Declared { state, answer, cost, .. } = &*self.declared;
+        let Declared { state, answer, .. } = &*self.declared;
         let timeout = self.call.timeout;
         match answer {
             Answer::One(answer) => self.timed(time, timeout, answer(request, ending(time, timeout, attempt))).await,
@@ -248,7 +281,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             }
             Answer::Many(many) => {
                 let (giver, turn) = turn();
-                let cost = cost.as_ref().map_or(1, |cost| cost(&request));
+                let cost = self.declared.cost(&request);
                 let Attempt { number, deadline } = attempt;
                 let joined = many.queue.join(Waiting { request, attempt: number, deadline, answer: giver }, cost);
                 let batches = Batches { many, state, time };

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::batch::WrongCount;
+use super::limiter;
 use super::refusal::Refusal;
 use super::state::PolicyState;
 use super::verdict::Verdict;
@@ -33,6 +34,18 @@ pub(super) enum Failure {
     Ended,
     /// The service could not be reached at all.
     Call(CallError),
+}
+
+impl From<limiter::Refusal> for Failure {
+    fn from(refusal: limiter::Refusal) -> Self {
+        use limiter::Refusal as R;
+        Self::Refused(match refusal {
+            R::CostTooLarge { cost, bucket } => Refusal::CostTooLarge { cost, most: bucket },
+            R::Spent { reopens_in } => Refusal::Spent { reopens_in },
+            R::AmountTooLarge { amount, limit } => Refusal::PriceTooLarge { amount, limit },
+            R::PastDeadline { .. } => return Self::PastDeadline(None),
+        })
+    }
 }
 
 /// What a call came to that gave no answer.
@@ -77,6 +90,11 @@ impl Failure {
             Self::TimedOut { may_retry, .. } => *may_retry,
             _ => false,
         }
+    }
+
+    /// Whether the service has certainly done nothing for the call.
+    pub(super) fn cost_nothing(&self) -> bool {
+        matches!(self, Self::Answered { verdict: Verdict::Throttled(_) | Verdict::Outage, .. } | Self::Call(_))
     }
 
     /// How long the service asked its callers to wait.

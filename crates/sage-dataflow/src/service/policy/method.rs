@@ -146,7 +146,16 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
         let service = self.handle.name().to_owned();
         let call = self.state.policy.call.clone();
         MethodBuilder {
-            declared: Declared { service, name, state: self.state.clone(), answer, cost: None, fallbacks: Vec::new() },
+            declared: Declared {
+                service,
+                name,
+                state: self.state.clone(),
+                answer,
+                cost: None,
+                price: None,
+                usage: None,
+                fallbacks: Vec::new(),
+            },
             call,
         }
     }
@@ -159,7 +168,25 @@ pub(super) struct Declared<Q, R> {
     pub(super) state: Arc<PolicyState>,
     pub(super) answer: Answer<Q, R>,
     pub(super) cost: Option<Box<dyn Fn(&Q) -> u64 + Send + Sync>>,
+    pub(super) price: Option<Box<dyn Fn(&Q) -> f64 + Send + Sync>>,
+    pub(super) usage: Option<Box<dyn Fn(&R) -> Usage + Send + Sync>>,
     pub(super) fallbacks: Vec<Method<Q, R>>,
+}
+
+impl<Q, R> Declared<Q, R> {
+    /// What a request costs.
+    pub(super) fn cost(&self, request: &Q) -> u64 {
+        self.cost.as_ref().map_or(1, |cost| cost(request))
+    }
+}
+
+/// What a call did cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usage {
+    /// In the unit of the method's cost, such as tokens.
+    pub cost: u64,
+    /// What was spent on it.
+    pub spent: f64,
 }
 
 /// A method to be declared.
@@ -177,9 +204,24 @@ impl<Q, R> fmt::Debug for MethodBuilder<Q, R> {
 }
 
 impl<Q, R> MethodBuilder<Q, R> {
-    /// Says what a request costs, such as its tokens. Default: 1.
+    /// Says what a request costs, such as its tokens: what [rates of cost](crate::Rate::cost) and batches count. So much
+    /// is taken before each attempt. It comes back when the service says that it has too much to do, or is not there.
+    /// Default: 1.
     pub fn cost(mut self, cost: impl Fn(&Q) -> u64 + Send + Sync + 'static) -> Self {
         self.declared.cost = Some(Box::new(cost));
+        self
+    }
+
+    /// Says what is spent on a request, as far as that is known before: what [spends](crate::Spend) count. Default: 0.
+    pub fn price(mut self, price: impl Fn(&Q) -> f64 + Send + Sync + 'static) -> Self {
+        self.declared.price = Some(Box::new(price));
+        self
+    }
+
+    /// Reads from an answer what the call did cost. What was taken above that comes back; what it cost above that delays
+    /// the next calls. Default: it cost what was taken before.
+    pub fn usage(mut self, usage: impl Fn(&R) -> Usage + Send + Sync + 'static) -> Self {
+        self.declared.usage = Some(Box::new(usage));
         self
     }
 

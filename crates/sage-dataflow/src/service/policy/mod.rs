@@ -1,7 +1,7 @@
 //! The policy of a service: what is done for every caller about a dependency that is slow, limited, paid or not there.
 //!
-//! A call goes through these layers, from the outside in: deadline, fallback, retry, batch, timeout of the attempt. Each
-//! is off unless asked for.
+//! A call goes through these layers, from the outside in: deadline, fallback, retry, rate and cost, batch, timeout of the
+//! attempt. Each is off unless asked for.
 
 mod answer;
 mod batch;
@@ -13,6 +13,7 @@ mod failure;
 mod flight;
 mod job_time;
 mod key;
+mod layers;
 mod limiter;
 mod method;
 mod outage;
@@ -35,7 +36,7 @@ pub use batch::{Batch, Batching, WrongCount};
 pub use calling::Calling;
 pub use flight::FlightFigures;
 pub use key::Codec;
-pub use method::{Method, MethodBuilder, PolicyService};
+pub use method::{Method, MethodBuilder, PolicyService, Usage};
 pub use rate::{Rate, RateFigures};
 pub use refusal::Refusal;
 pub use settings::{CallPolicy, Policy};

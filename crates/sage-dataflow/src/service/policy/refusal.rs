@@ -29,6 +29,13 @@ pub enum Refusal {
         /// After how long something may be spent again.
         reopens_in: Duration,
     },
+    /// The call alone spends more than may ever be spent within the time of a limit.
+    PriceTooLarge {
+        /// What would be spent on the call.
+        amount: f64,
+        /// The most that may be spent.
+        limit: f64,
+    },
     /// The service was not there for longer than its calls are held.
     Outage {
         /// How long they are held at most.
@@ -45,6 +52,9 @@ impl fmt::Display for Refusal {
             }
             Self::CostTooLarge { cost, most } => {
                 write!(f, "the call costs {cost}, and at most {most} may be spent at once")
+            }
+            Self::PriceTooLarge { amount, limit } => {
+                write!(f, "{amount} would be spent on the call, and at most {limit} may be")
             }
             Self::Outage { longer_than } => write!(f, "it was not there for longer than {longer_than:.1?}"),
             Self::Spent { reopens_in } => {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::rate::Rate;
+use super::spend::Spend;
 use super::verdict::{Judge, Verdict, usual};
 use crate::BoxError;
 use crate::retry::Retry;
@@ -10,7 +12,7 @@ use crate::sync::{Arc, FOREVER};
 
 /// What is done for every caller of a service. Each part is off unless it is asked for.
 ///
-/// A call goes through the parts in this order: deadline, fallback, retry, batch, timeout.
+/// A call goes through the parts in this order: deadline, fallback, retry, rate, batch, timeout.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,6 +27,8 @@ use crate::sync::{Arc, FOREVER};
 #[derive(Clone)]
 pub struct Policy {
     pub(super) call: CallPolicy,
+    pub(super) rates: Vec<Rate>,
+    pub(super) spends: Vec<Spend>,
     pub(super) outage: Option<Duration>,
     pub(super) judge: Arc<Judge>,
 }
@@ -76,7 +80,13 @@ impl Default for Policy {
 impl Policy {
     /// A policy that asks for nothing: calls reach the service as they are.
     pub fn new() -> Self {
-        Self { call: CallPolicy::default(), outage: None, judge: Arc::new(usual) }
+        Self {
+            call: CallPolicy::default(),
+            rates: Vec::new(),
+            spends: Vec::new(),
+            outage: None,
+            judge: Arc::new(usual),
+        }
     }
 
     /// See [`CallPolicy::timeout`].
@@ -94,6 +104,21 @@ impl Policy {
     /// See [`CallPolicy::retry`].
     pub fn retry(mut self, retry: Retry) -> Self {
         self.call.retry(retry);
+        self
+    }
+
+    /// Keeps the calls within a rate. They wait for their turn, in the order in which they came. There may be several
+    /// rates, of calls and of cost; see [`MethodBuilder::cost`](super::MethodBuilder::cost). Each attempt counts. When
+    /// the service says after how long it can be called again, nobody calls it before.
+    pub fn rate(mut self, rate: Rate) -> Self {
+        self.rates.push(rate);
+        self
+    }
+
+    /// Keeps what is spent within a limit. There may be several; see
+    /// [`MethodBuilder::price`](super::MethodBuilder::price).
+    pub fn spend(mut self, spend: Spend) -> Self {
+        self.spends.push(spend);
         self
     }
 
@@ -118,7 +143,13 @@ impl Policy {
     /// What is wrong with these settings.
     pub(crate) fn mistake(&self) -> Option<String> {
         let zero = self.outage.filter(Duration::is_zero);
-        self.call.mistake().or_else(|| zero.map(|_| "a pause of at most zero is none; leave it out".to_owned()))
+        let rates = || self.rates.iter().find_map(Rate::mistake);
+        let spends = || self.spends.iter().find_map(Spend::mistake);
+        self.call
+            .mistake()
+            .or_else(rates)
+            .or_else(spends)
+            .or_else(|| zero.map(|_| "a pause of at most zero is none; leave it out".to_owned()))
     }
 }
 
@@ -132,6 +163,9 @@ impl fmt::Debug for CallPolicy {
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Policy").field("call", &self.call).field("outage", &self.outage).finish_non_exhaustive()
+        let Self { call, rates, spends, outage, judge: _ } = self;
+        let mut shown = f.debug_struct("Policy");
+        shown.field("call", call).field("rates", rates).field("spends", spends).field("outage", outage);
+        shown.finish_non_exhaustive()
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::closing::{Closing, Ending};
-use super::job_time::JobTime;
+use super::layers::Layers;
 use super::outage::Outage;
+use super::rate::RateFigures;
 use super::settings::Policy;
 use super::verdict::Verdict;
 use crate::BoxError;
@@ -32,6 +33,8 @@ pub(crate) struct PolicyState {
     /// What is wrong with what was declared of a method.
     mistake: Mutex<Option<String>>,
     run: Mutex<Option<Run>>,
+    /// Of the run in progress, or of the last one, for its report. Made at the first call.
+    layers: Mutex<Option<Arc<Layers>>>,
 }
 
 /// Asks for a pause of a job while a service is not there, or for its end.
@@ -44,8 +47,6 @@ struct Run {
     /// Asks for a pause of the job, or for its end.
     pause: PauseJob,
     runtime: Arc<JobRuntime>,
-    /// Made at the first call.
-    time: Option<Arc<JobTime>>,
 }
 
 /// What the calls of a run came to.
@@ -75,7 +76,7 @@ pub(super) fn count(counter: &AtomicU64) {
 }
 
 /// What the policy of a service has done in a run so far.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PolicyReport {
     /// Calls that were begun.
@@ -96,6 +97,8 @@ pub struct PolicyReport {
     pub batches: u64,
     /// Requests that were sent in them.
     pub batched: u64,
+    /// What its rates and spends did; `None` if there are none.
+    pub rate: Option<RateFigures>,
     /// Times that the service was not there, where calls are held for that.
     pub outages: u64,
     /// Calls that were held until it was there again.
@@ -116,6 +119,7 @@ impl PolicyState {
             latency: Histogram::new(),
             mistake: Mutex::new(None),
             run: Mutex::new(None),
+            layers: Mutex::new(None),
         }
     }
 
@@ -134,6 +138,8 @@ impl PolicyState {
     pub(crate) fn reset(&self) {
         self.closing.reset();
         self.outage.reset();
+        let before = lock(&self.layers).take();
+        drop(before);
         self.latency.clear();
         self.counts.all().iter().for_each(|count| count.store(0, Ordering::Relaxed));
     }
@@ -143,7 +149,7 @@ impl PolicyState {
         let bell = Arc::new(CancelBell { control: Arc::downgrade(control), calls: self.clone() });
         control.hang(bell.clone());
         let (control, runtime, pause) = (control.clone(), runtime.clone(), pause.clone());
-        *lock(&self.run) = Some(Run { control, bell, pause, runtime, time: None });
+        *lock(&self.run) = Some(Run { control, bell, pause, runtime });
     }
 
     /// The service stops, or the job is over.
@@ -166,14 +172,15 @@ impl PolicyState {
         ask.into_iter().for_each(|ask| ask(pause));
     }
 
-    /// The time of the run in progress; `None` if there is no run.
-    pub(super) fn time(&self) -> Result<Option<Arc<JobTime>>, RuntimeError> {
-        let mut run = lock(&self.run);
-        let Some(Run { control, runtime, time, .. }) = &mut *run else { return Ok(None) };
-        if time.is_none() {
-            *time = Some(Arc::new(JobTime::new(control.clock().clone(), runtime.handle()?)));
+    /// What the calls of the run in progress share; `None` if there is no run.
+    pub(super) fn layers(&self) -> Result<Option<Arc<Layers>>, RuntimeError> {
+        let run = lock(&self.run);
+        let Some(Run { control, runtime, .. }) = &*run else { return Ok(None) };
+        let mut layers = lock(&self.layers);
+        if layers.is_none() {
+            *layers = Some(Arc::new(Layers::new(&self.policy, control.clock().clone(), runtime.handle()?)));
         }
-        Ok(time.clone())
+        Ok(layers.clone())
     }
 
     /// What an error that the service answered with means.
@@ -197,6 +204,7 @@ impl PolicyState {
     pub(crate) fn report(&self) -> PolicyReport {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (counts, outage) = (&self.counts, self.outage.figures());
+        let layers = lock(&self.layers).clone();
         PolicyReport {
             calls: of(&counts.calls),
             attempts: of(&counts.attempts),
@@ -207,6 +215,7 @@ impl PolicyState {
             fallbacks: of(&counts.fallbacks),
             batches: of(&counts.batches),
             batched: of(&counts.batched),
+            rate: layers.and_then(|layers| Some(layers.limiter.as_ref()?.figures())),
             outages: outage.outages,
             held: outage.held,
             p50: self.latency.quantile(0.5),

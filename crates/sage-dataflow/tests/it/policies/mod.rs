@@ -3,6 +3,7 @@
 mod attempts;
 mod batches;
 mod endings;
+mod limits;
 mod outages;
 
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -1,0 +1,146 @@
+//! Rates, costs and spends that all callers of a service share.
+
+use std::future::ready;
+use std::sync::Mutex;
+
+use std::time::Duration;
+
+use sage::testing;
+use sage::{
+    BoxError, CallError, Environment, Policy, Rate, Refusal, Retry, ServiceError, Spend, SubmitError, Timestamp, Usage,
+    Verdict,
+};
+
+use super::{Asked, calls, plain};
+use crate::leaks::leak_free;
+use crate::probes::sorted;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn the_callers_of_all_pipelines_keep_to_one_rate() {
+    let (hands, clock) = testing::clock(Timestamp::from_millis(0));
+    let env = Environment::local("rate").clock(clock.clone());
+    let service = plain(&env, Policy::new().rate(Rate::calls(60, MINUTE).burst(1)));
+    let asked = Asked::new();
+    let tell = asked.teller();
+    let name = service.method("name", move |_, n: u32| {
+        tell((clock.now().millis(), n));
+        ready(Ok::<_, BoxError>(n.to_string()))
+    });
+    let name = name.build();
+    calls(&env, 0..5, 5, name.clone());
+    calls(&env, 100..105, 2, name);
+    let job = env.submit().unwrap();
+    // One a second, whoever asks. Only the first in the queue has a timer.
+    let mut at = vec![asked.next().0];
+    for _ in 0..9 {
+        hands.await_calls(1);
+        hands.advance(SECOND - Duration::from_millis(1));
+        hands.await_calls(1);
+        assert!(asked.rest().is_empty());
+        hands.advance(Duration::from_millis(1));
+        at.push(asked.next().0);
+    }
+    assert_eq!(at, (0..10).map(|n| n * 1000).collect::<Vec<_>>());
+    let report = job.wait().unwrap();
+    let rate = report.services[0].policy.as_ref().unwrap().rate.clone().unwrap();
+    assert_eq!((rate.passed, rate.waiting, rate.refused), (10, 0, 0));
+}
+
+#[test]
+fn a_cost_is_taken_before_a_call_and_settled_by_its_answer() {
+    let (hands, clock) = testing::clock(Timestamp::from_millis(0));
+    let env = Environment::local("cost").clock(clock);
+    let service = plain(&env, Policy::new().rate(Rate::cost(100, MINUTE)));
+    let asked = Asked::new();
+    let tell = asked.teller();
+    let name = service.method("name", move |_, n: u32| {
+        tell(n);
+        ready(Ok::<_, BoxError>(n.to_string()))
+    });
+    // Each is thought to cost 80, and does cost 10: the second may follow at once, and the third not.
+    let name = name.cost(|_| 80).usage(|_| Usage { cost: 10, spent: 0.0 }).build();
+    calls(&env, 0..4, 1, name);
+    let job = env.submit().unwrap();
+    assert_eq!([asked.next(), asked.next(), asked.next()], [0, 1, 2]);
+    hands.await_calls(1);
+    assert!(asked.rest().is_empty());
+    hands.advance(6 * SECOND);
+    let report = job.wait().unwrap();
+    assert_eq!(report.services[0].policy.as_ref().unwrap().rate.as_ref().unwrap().cost, 40);
+}
+
+#[test]
+fn what_can_never_be_paid_is_refused_at_once() {
+    leak_free(|_| {
+        let env = Environment::local("dear");
+        let policy = Policy::new().rate(Rate::cost(100, MINUTE)).spend(Spend::at_most(1.0, MINUTE));
+        let name = plain(&env, policy).method("name", |_, n: u32| ready(Ok::<_, BoxError>(n.to_string())));
+        let name = name.cost(|n| u64::from(*n)).price(|n| f64::from(*n) / 50.0).build();
+        env.from_iter([10, 101, 60]).try_sink(move |n| match (n, name.call_blocking(n)) {
+            (10, Ok(_)) => Ok(()),
+            (101, Err(CallError::Refused { refusal: Refusal::CostTooLarge { cost: 101, most: 100 }, .. })) => Ok(()),
+            (60, Err(CallError::Refused { refusal: Refusal::PriceTooLarge { .. }, .. })) => Ok(()),
+            (n, other) => Err(format!("{n}: {other:?}")),
+        });
+        let report = env.run().unwrap();
+        assert_eq!(report.services[0].policy.as_ref().unwrap().refused, 2);
+    });
+}
+
+#[test]
+fn when_a_service_says_how_long_it_wants_to_be_left_alone_nobody_calls_it_before() {
+    let (hands, clock) = testing::clock(Timestamp::from_millis(0));
+    let env = Environment::local("throttled").clock(clock);
+    let policy = Policy::new().rate(Rate::calls(1_000_000, SECOND)).retry(Retry::up_to(2));
+    let asked = Asked::new();
+    let tell = asked.teller();
+    let first = Mutex::new(true);
+    let busy = || ServiceError::new(Verdict::Throttled(Some(30 * SECOND)), "429 Too Many Requests");
+    let name = plain(&env, policy).method("name", move |_, n: u32| {
+        tell(n);
+        let is_first = std::mem::take(&mut *first.lock().unwrap());
+        ready(if is_first { Err(busy()) } else { Ok(n.to_string()) })
+    });
+    // One at a time, so that the second call comes when the first was told to wait.
+    let name = name.build();
+    calls(&env, 0..1, 1, name.clone());
+    let (feed, source) = testing::source();
+    env.from_source(move |_| source.clone()).try_sink(move |n| name.call_blocking(n).map(drop));
+    let job = env.submit().unwrap();
+    assert_eq!(asked.next(), 0);
+    hands.await_calls(1);
+    feed.send(7);
+    // The retry waits for the moment that it was told, and so does the other call, by its place in the queue.
+    hands.await_calls(2);
+    hands.advance(29 * SECOND);
+    hands.await_calls(2);
+    assert!(asked.rest().is_empty());
+    hands.advance(SECOND);
+    feed.end();
+    job.wait().unwrap();
+    assert_eq!(sorted(asked.rest()), [0, 7]);
+}
+
+#[test]
+fn limits_that_let_nothing_pass_are_told_at_submit() {
+    for (policy, told) in [
+        (Policy::new().rate(Rate::calls(0, SECOND)), "a rate of 0 calls lets no call pass"),
+        (Policy::new().rate(Rate::cost(1, Duration::ZERO)), "a rate needs a time longer than zero"),
+        (
+            Policy::new().spend(Spend::at_most(f64::NAN, SECOND)),
+            "a spend of at most NaN is none: give a finite number above 0",
+        ),
+        (Policy::new().pause_on_outage(Duration::ZERO), "a pause of at most zero is none; leave it out"),
+    ] {
+        let env = Environment::local("mistaken");
+        plain(&env, policy);
+        env.from_iter([1]).sink(|_| {});
+        let SubmitError::ServicePolicy { message, .. } = env.submit().expect_err("it cannot be") else {
+            panic!("another error");
+        };
+        assert_eq!(message, told);
+    }
+}
