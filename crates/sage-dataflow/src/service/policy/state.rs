@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::closing::{Closing, Ending};
-use super::layers::Layers;
+use super::layers::{LayerFigures, Layers};
 use super::outage::Outage;
 use super::rate::RateFigures;
 use super::settings::Policy;
@@ -33,8 +33,18 @@ pub(crate) struct PolicyState {
     /// What is wrong with what was declared of a method.
     mistake: Mutex<Option<String>>,
     run: Mutex<Option<Run>>,
-    /// Of the run in progress, or of the last one, for its report. Made at the first call.
-    layers: Mutex<Option<Arc<Layers>>>,
+    layers: Mutex<Kept>,
+}
+
+/// What is kept of what the calls of a run share.
+#[derive(Default)]
+enum Kept {
+    /// There was no call yet.
+    #[default]
+    Nothing,
+    Layers(Arc<Layers>),
+    /// The run is over. Its runtime is not held on to.
+    Figures(LayerFigures),
 }
 
 /// Asks for a pause of a job while a service is not there, or for its end.
@@ -119,7 +129,7 @@ impl PolicyState {
             latency: Histogram::new(),
             mistake: Mutex::new(None),
             run: Mutex::new(None),
-            layers: Mutex::new(None),
+            layers: Mutex::default(),
         }
     }
 
@@ -138,7 +148,7 @@ impl PolicyState {
     pub(crate) fn reset(&self) {
         self.closing.reset();
         self.outage.reset();
-        let before = lock(&self.layers).take();
+        let before = std::mem::take(&mut *lock(&self.layers));
         drop(before);
         self.latency.clear();
         self.counts.all().iter().for_each(|count| count.store(0, Ordering::Relaxed));
@@ -164,6 +174,17 @@ impl PolicyState {
         if let Some(run) = run {
             run.control.take_down(&run.bell);
         }
+        let figures = self.figures();
+        let before = std::mem::replace(&mut *lock(&self.layers), Kept::Figures(figures));
+        drop(before);
+    }
+
+    fn figures(&self) -> LayerFigures {
+        match &*lock(&self.layers) {
+            Kept::Nothing => LayerFigures::default(),
+            Kept::Layers(layers) => layers.figures(),
+            Kept::Figures(figures) => figures.clone(),
+        }
     }
 
     /// An outage of the service has begun, or is over.
@@ -176,11 +197,13 @@ impl PolicyState {
     pub(super) fn layers(&self) -> Result<Option<Arc<Layers>>, RuntimeError> {
         let run = lock(&self.run);
         let Some(Run { control, runtime, .. }) = &*run else { return Ok(None) };
-        let mut layers = lock(&self.layers);
-        if layers.is_none() {
-            *layers = Some(Arc::new(Layers::new(&self.policy, control.clock().clone(), runtime.handle()?)));
+        let mut kept = lock(&self.layers);
+        if let Kept::Layers(layers) = &*kept {
+            return Ok(Some(layers.clone()));
         }
-        Ok(layers.clone())
+        let layers = Arc::new(Layers::new(&self.policy, control.clock().clone(), runtime.handle()?));
+        *kept = Kept::Layers(layers.clone());
+        Ok(Some(layers))
     }
 
     /// What an error that the service answered with means.
@@ -204,7 +227,7 @@ impl PolicyState {
     pub(crate) fn report(&self) -> PolicyReport {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (counts, outage) = (&self.counts, self.outage.figures());
-        let layers = lock(&self.layers).clone();
+        let LayerFigures { rate } = self.figures();
         PolicyReport {
             calls: of(&counts.calls),
             attempts: of(&counts.attempts),
@@ -215,7 +238,7 @@ impl PolicyState {
             fallbacks: of(&counts.fallbacks),
             batches: of(&counts.batches),
             batched: of(&counts.batched),
-            rate: layers.and_then(|layers| Some(layers.limiter.as_ref()?.figures())),
+            rate,
             outages: outage.outages,
             held: outage.held,
             p50: self.latency.quantile(0.5),

@@ -127,3 +127,18 @@ fn contract_07_a_drain_lets_calls_end_with_their_retries() {
         assert_eq!(answers.take(), ["5"]);
     });
 }
+
+#[test]
+fn contract_24_nothing_is_left_of_calls_when_the_run_returns_though_environment_and_methods_live_on() {
+    leak_free(|watch| {
+        let env = Environment::local("left");
+        let policy = Policy::new().timeout(LONG).retry(Retry::up_to(3));
+        let method = plain(&env, policy).method("name", |_, n: u32| ready(Ok::<_, BoxError>(n.to_string()))).build();
+        calls(&env, 0..10, 3, method.clone());
+        let called = method.clone();
+        env.from_iter(0..10).try_sink(move |n| called.call_blocking(n).map(drop));
+        env.run().unwrap();
+        watch.expect_left(&[]);
+        drop(method);
+    });
+}
