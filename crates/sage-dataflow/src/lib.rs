@@ -91,9 +91,10 @@ pub use operator::{
 };
 pub use retry::{RetriesExhausted, Retry};
 pub use service::{
-    AsyncService, Batch, Batching, CallError, CallPolicy, Called, Calling, Dependency, Hook, HookContext, HookEnded,
-    Method, MethodBuilder, OngoingCall, Policy, PolicyReport, PolicyService, PolicyServiceBuilder, Refusal, Service,
-    ServiceBuilder, ServiceError, ServiceHandle, ServiceRef, ServiceReport, ServiceState, Verdict, WrongCount,
+    AsyncService, Batch, Batching, CallError, CallPolicy, Called, Calling, Codec, Dependency, FlightFigures, FullDisk,
+    Hook, HookContext, HookEnded, Journal, JournalFigures, Method, MethodBuilder, OngoingCall, Policy, PolicyReport,
+    PolicyService, PolicyServiceBuilder, Refusal, Service, ServiceBuilder, ServiceError, ServiceHandle, ServiceRef,
+    ServiceReport, ServiceState, StoreError, Verdict, WrongCount,
 };
 pub use service::{Rate, RateFigures, Spend, Usage};
 pub use sink::{Collected, Sink, WriteError};

@@ -33,8 +33,8 @@ pub use handle::{Called, OngoingCall, ServiceHandle, ServiceRef};
 pub(crate) use instance::{Blocking, Futures, HookEnd, HookFailure, Typed, both};
 pub(crate) use policy::PauseJob;
 pub use policy::{
-    Batch, Batching, CallPolicy, Calling, Method, MethodBuilder, Policy, PolicyReport, PolicyService, Refusal,
-    ServiceError, Verdict, WrongCount,
+    Batch, Batching, CallPolicy, Calling, Codec, FlightFigures, FullDisk, Journal, JournalFigures, Method,
+    MethodBuilder, Policy, PolicyReport, PolicyService, Refusal, ServiceError, StoreError, Verdict, WrongCount,
 };
 pub use policy::{Rate, RateFigures, Spend, Usage};
 pub(crate) use registry::{Registry, StartEnded};

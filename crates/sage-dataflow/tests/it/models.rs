@@ -11,6 +11,7 @@ mod lane;
 mod life;
 mod policy;
 mod rendezvous;
+mod store;
 mod under_loom;
 mod under_shuttle;
 mod wakes;

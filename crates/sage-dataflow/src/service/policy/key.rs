@@ -7,7 +7,7 @@
 
 use std::{fmt, io};
 
-use crate::BoxError;
+use super::BoxError;
 
 /// Turns values of a type into bytes and back.
 ///

@@ -12,6 +12,7 @@ mod closing;
 mod failure;
 mod flight;
 mod job_time;
+mod journal;
 mod key;
 mod layers;
 mod limiter;
@@ -23,6 +24,7 @@ mod reservation;
 mod settings;
 mod spend;
 mod state;
+mod store;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -30,11 +32,12 @@ mod turn;
 mod verdict;
 mod within;
 
-use crate::sync;
+use crate::{BoxError, sync};
 
 pub use batch::{Batch, Batching, WrongCount};
 pub use calling::Calling;
 pub use flight::FlightFigures;
+pub use journal::{FullDisk, Journal, JournalFigures};
 pub use key::Codec;
 pub use method::{Method, MethodBuilder, PolicyService, Usage};
 pub use rate::{Rate, RateFigures};
@@ -43,4 +46,5 @@ pub use settings::{CallPolicy, Policy};
 pub use spend::Spend;
 pub use state::PolicyReport;
 pub(crate) use state::{PauseJob, PolicyState};
+pub use store::StoreError;
 pub use verdict::{ServiceError, Verdict};

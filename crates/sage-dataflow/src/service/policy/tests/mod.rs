@@ -1,9 +1,12 @@
 //! The layers, each by itself. Apart from them, as the models compile the layers with primitives of their own.
 
+mod disk;
 mod flight;
+mod journal;
 mod key;
 mod outage;
 mod rate;
+mod store;
 mod turn;
 
 use std::future::Future;
