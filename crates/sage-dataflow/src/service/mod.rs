@@ -36,7 +36,7 @@ pub use policy::{
     Batch, Batching, CallPolicy, Calling, Codec, FlightFigures, FullDisk, Journal, JournalFigures, Method,
     MethodBuilder, Policy, PolicyReport, PolicyService, Refusal, ServiceError, StoreError, Verdict, WrongCount,
 };
-pub use policy::{Rate, RateFigures, Spend, Usage};
+pub use policy::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Usage};
 pub(crate) use registry::{Registry, StartEnded};
 pub use report::ServiceReport;
 use serde::{Deserialize, Serialize};

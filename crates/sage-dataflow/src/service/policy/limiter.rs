@@ -160,7 +160,7 @@ impl Limiter {
 
     pub(super) fn figures(&self) -> RateFigures {
         let state = lock(&self.state);
-        RateFigures { waiting: state.queue.len(), spent: state.spent.plain(), ..state.figures.clone() }
+        RateFigures { waiting: state.queue.len(), spent_billionths: state.spent.billionths(), ..state.figures.clone() }
     }
 
     /// A call that was granted begins, and cannot be given back any more.

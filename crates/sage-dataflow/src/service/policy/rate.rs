@@ -86,7 +86,7 @@ impl Rate {
 }
 
 /// Figures of the rates and spends of a service.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RateFigures {
     /// The calls that were let through, without those that were given back.
@@ -103,6 +103,6 @@ pub struct RateFigures {
     pub pauses: u64,
     /// What the calls that ended have cost.
     pub cost: u64,
-    /// What was spent on them.
-    pub spent: f64,
+    /// What was spent on them, in billionths of its unit.
+    pub spent_billionths: u64,
 }

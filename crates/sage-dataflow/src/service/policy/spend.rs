@@ -54,6 +54,10 @@ impl Amount {
         self.0 as f64 / 1e9
     }
 
+    pub(super) fn billionths(self) -> u64 {
+        u64::try_from(self.0).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }

@@ -12,115 +12,12 @@ mod sync {
 
     pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+    pub(crate) fn drop_record(drop: impl FnOnce()) {
+        drop();
+    }
+
     pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A time that a thread of the model moves on to each moment that somebody waits for.
-mod time {
-    use std::future::Future;
-    use std::pin::Pin;
-    use std::sync::PoisonError;
-    use std::task::{Context, Poll, Waker};
-    use std::time::Instant;
-
-    use shuttle::sync::Condvar;
-
-    use super::sync::{Arc, Mutex, lock};
-
-    pub(super) trait Time: Clone + Send + Sync + 'static {
-        type Sleep: Future<Output = ()> + Send;
-        fn now(&self) -> Instant;
-        fn sleep_until(&self, moment: Instant) -> Self::Sleep;
-    }
-
-    #[derive(Clone)]
-    pub(super) struct ModelTime(Arc<(Mutex<Hands>, Condvar)>);
-
-    struct Hands {
-        now: Instant,
-        sleepers: Vec<(Instant, Waker)>,
-        has_ended: bool,
-    }
-
-    impl ModelTime {
-        pub(super) fn new() -> Self {
-            let hands = Hands { now: Instant::now(), sleepers: Vec::new(), has_ended: false };
-            Self(Arc::new((Mutex::new(hands), Condvar::new())))
-        }
-
-        /// Moves the time on until it has ended.
-        pub(super) fn run(&self) {
-            loop {
-                let mut hands = lock(&self.0.0);
-                while hands.sleepers.is_empty() && !hands.has_ended {
-                    hands = self.0.1.wait(hands).unwrap_or_else(PoisonError::into_inner);
-                }
-                if hands.has_ended {
-                    return;
-                }
-                let next = hands.sleepers.iter().map(|(until, _)| *until).min().expect("somebody sleeps");
-                let now = hands.now.max(next);
-                hands.now = now;
-                let (due, rest) = std::mem::take(&mut hands.sleepers).into_iter().partition(|(until, _)| *until <= now);
-                hands.sleepers = rest;
-                drop(hands);
-                let due: Vec<(Instant, Waker)> = due;
-                due.into_iter().for_each(|(_, waker)| waker.wake());
-            }
-        }
-
-        pub(super) fn end(&self) {
-            lock(&self.0.0).has_ended = true;
-            self.0.1.notify_all();
-        }
-    }
-
-    impl Time for ModelTime {
-        type Sleep = Sleep;
-        fn now(&self) -> Instant {
-            lock(&self.0.0).now
-        }
-        fn sleep_until(&self, until: Instant) -> Sleep {
-            Sleep(self.clone(), until)
-        }
-    }
-
-    pub(super) struct Sleep(ModelTime, Instant);
-
-    impl Future for Sleep {
-        type Output = ();
-        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-            let mut hands = lock(&self.0.0.0);
-            if hands.now >= self.1 {
-                return Poll::Ready(());
-            }
-            hands.sleepers.push((self.1, cx.waker().clone()));
-            drop(hands);
-            self.0.0.1.notify_all();
-            Poll::Pending
-        }
-    }
-}
-
-/// As the engine's, whose own tests cannot run in a model.
-mod within {
-    use std::future::{Future, poll_fn};
-    use std::pin::pin;
-    use std::task::Poll;
-    use std::time::Instant;
-
-    use super::time::Time;
-
-    pub(super) async fn within<T: Time, F: Future>(time: &T, moment: Option<Instant>, future: F) -> Option<F::Output> {
-        let (mut future, mut sleep) = (pin!(future), pin!(moment.map(|moment| time.sleep_until(moment))));
-        poll_fn(|cx| match (future.as_mut().poll(cx), sleep.as_mut().as_pin_mut()) {
-            (Poll::Ready(output), _) => Poll::Ready(Some(output)),
-            (Poll::Pending, Some(sleep)) => sleep.poll(cx).map(|()| None),
-            (Poll::Pending, None) => Poll::Pending,
-        })
-        .await
     }
 }
 
@@ -134,15 +31,21 @@ mod rate;
 mod reservation;
 #[path = "../../../src/service/policy/spend.rs"]
 mod spend;
+#[path = "../../../src/service/policy/time.rs"]
+mod time;
 #[path = "../../../src/service/policy/turn.rs"]
 mod turn;
+#[path = "../../../src/service/policy/within.rs"]
+mod within;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::Poll;
-use std::time::Duration;
+use std::sync::PoisonError;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use shuttle::future::block_on;
+use shuttle::sync::Condvar;
 use shuttle::thread;
 
 use super::under_shuttle::check;
@@ -150,10 +53,79 @@ use limiter::Limiter;
 use rate::Rate;
 use reservation::Ask;
 use spend::Spend;
-use sync::Arc;
-use time::{ModelTime, Time};
+use sync::{Arc, Mutex, lock};
+use time::Time;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// A time that a thread of the model moves on to each moment that somebody waits for.
+#[derive(Clone)]
+struct ModelTime(Arc<(Mutex<Hands>, Condvar)>);
+
+struct Hands {
+    now: Instant,
+    sleepers: Vec<(Instant, Waker)>,
+    has_ended: bool,
+}
+
+impl ModelTime {
+    fn new() -> Self {
+        let hands = Hands { now: Instant::now(), sleepers: Vec::new(), has_ended: false };
+        Self(Arc::new((Mutex::new(hands), Condvar::new())))
+    }
+
+    /// Moves the time on until it has ended.
+    fn run(&self) {
+        loop {
+            let mut hands = lock(&self.0.0);
+            while hands.sleepers.is_empty() && !hands.has_ended {
+                hands = self.0.1.wait(hands).unwrap_or_else(PoisonError::into_inner);
+            }
+            if hands.has_ended {
+                return;
+            }
+            let next = hands.sleepers.iter().map(|(until, _)| *until).min().expect("somebody sleeps");
+            let now = hands.now.max(next);
+            hands.now = now;
+            let (due, rest) = std::mem::take(&mut hands.sleepers).into_iter().partition(|(until, _)| *until <= now);
+            hands.sleepers = rest;
+            drop(hands);
+            let due: Vec<(Instant, Waker)> = due;
+            due.into_iter().for_each(|(_, waker)| waker.wake());
+        }
+    }
+
+    fn end(&self) {
+        lock(&self.0.0).has_ended = true;
+        self.0.1.notify_all();
+    }
+}
+
+impl Time for ModelTime {
+    type Sleep = Sleep;
+    fn now(&self) -> Instant {
+        lock(&self.0.0).now
+    }
+    fn sleep_until(&self, until: Instant) -> Sleep {
+        Sleep(self.clone(), until)
+    }
+}
+
+struct Sleep(ModelTime, Instant);
+
+impl Future for Sleep {
+    type Output = ();
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut hands = lock(&self.0.0.0);
+        if hands.now >= self.1 {
+            return Poll::Ready(());
+        }
+        hands.sleepers.push((self.1, cx.waker().clone()));
+        drop(hands);
+        self.0.0.1.notify_all();
+        Poll::Pending
+    }
+}
 
 /// Polls a future once, and tells what it got.
 fn poll_once<F: Future>(future: &mut Pin<Box<F>>) -> Option<F::Output> {
@@ -167,7 +139,7 @@ fn poll_once<F: Future>(future: &mut Pin<Box<F>>) -> Option<F::Output> {
 
 #[test]
 fn callers_of_a_limiter_go_one_a_second_also_when_some_leave() {
-    check(1_000, || {
+    check(300, || {
         let time = ModelTime::new();
         let since = time.now();
         let limiter = Arc::new(Limiter::new(&[Rate::calls(1, SECOND)], &[], since));
@@ -201,7 +173,7 @@ fn callers_of_a_limiter_go_one_a_second_also_when_some_leave() {
 /// Nothing comes back but what others give back.
 #[test]
 fn a_refund_finds_the_head_whenever_it_comes() {
-    check(1_000, || {
+    check(300, || {
         let time = ModelTime::new();
         let rate = Rate::cost(1, sync::FOREVER).burst(2);
         let limiter = Arc::new(Limiter::new(&[rate], &[Spend::at_most(1.0, SECOND)], time.now()));

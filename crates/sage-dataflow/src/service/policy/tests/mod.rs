@@ -1,5 +1,6 @@
 //! The layers, each by itself. Apart from them, as the models compile the layers with primitives of their own.
 
+mod concurrency;
 mod disk;
 mod flight;
 mod journal;

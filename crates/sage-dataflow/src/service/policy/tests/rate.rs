@@ -326,7 +326,7 @@ fn what_is_spent_refuses_calls_until_it_has_left_the_window() {
     time.advance(hour / 2 + part);
     assert!(time.now() > since);
     assert_eq!(call(0.1, 0.1), Some(Ok(())));
-    assert_eq!(limiter.figures().spent, 1.1);
+    assert_eq!(limiter.figures().spent_billionths, 1_100_000_000);
 }
 
 #[test]
