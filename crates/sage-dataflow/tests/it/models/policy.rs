@@ -7,7 +7,7 @@ mod sync {
     pub(crate) use std::sync::PoisonError;
     use std::time::Duration;
 
-    pub(crate) use shuttle::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     pub(crate) use shuttle::sync::{Arc, Mutex, MutexGuard};
 
     pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -23,8 +23,12 @@ mod sync {
 
 #[path = "../../../src/service/policy/bucket.rs"]
 mod bucket;
+#[path = "../../../src/service/policy/concurrency.rs"]
+mod concurrency;
 #[path = "../../../src/service/policy/limiter.rs"]
 mod limiter;
+#[path = "../../../src/service/policy/line.rs"]
+mod line;
 #[path = "../../../src/service/policy/rate.rs"]
 mod rate;
 #[path = "../../../src/service/policy/reservation.rs"]
@@ -49,11 +53,12 @@ use shuttle::sync::Condvar;
 use shuttle::thread;
 
 use super::under_shuttle::check;
+use concurrency::{Concurrency, Slots};
 use limiter::Limiter;
 use rate::Rate;
 use reservation::Ask;
 use spend::Spend;
-use sync::{Arc, Mutex, lock};
+use sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use time::Time;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -198,5 +203,34 @@ fn a_refund_finds_the_head_whenever_it_comes() {
         callers.into_iter().for_each(|caller| caller.join().expect("no caller panics"));
         let figures = limiter.figures();
         assert_eq!((figures.passed, figures.waiting, figures.refused), (2, 0, 0));
+    });
+}
+
+/// The code of one is stuck, and ends after the others; some of those leave.
+#[test]
+fn a_permit_finds_the_next_caller_whenever_it_comes_back() {
+    check(300, || {
+        let slots = Slots::new(Concurrency::at_most(1).replacements(1));
+        let stuck = block_on(slots.permit()).expect("nobody is there");
+        let inside = Arc::new(AtomicU64::new(0));
+        let callers: Vec<_> = [true, false, true, false]
+            .map(|stays| {
+                let (slots, inside) = (slots.clone(), inside.clone());
+                thread::spawn(move || {
+                    let mut permit = Box::pin(slots.permit());
+                    if !stays {
+                        return drop(poll_once(&mut permit));
+                    }
+                    let _permit = block_on(permit).expect("the queue has room");
+                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+                    inside.fetch_sub(1, Ordering::SeqCst);
+                })
+            })
+            .into();
+        assert!(stuck.replace());
+        callers.into_iter().for_each(|caller| caller.join().expect("no caller panics"));
+        drop(stuck);
+        let figures = slots.figures();
+        assert_eq!((figures.in_flight, figures.stuck, figures.waiting), (0, 0, 0));
     });
 }
