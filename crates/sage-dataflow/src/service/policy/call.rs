@@ -12,13 +12,14 @@ use super::answer::{Answer, Many, Reached};
 use super::batch::{Batch, Sent, Waiting, send};
 use super::calling::{Attempt, WithDeadline, inherited};
 use super::closing::Ending;
+use super::concurrency::Permit;
 use super::failure::{BatchFailure, Failed, Failure};
 use super::job_time::JobTime;
 use super::layers::Layers;
 use super::method::{Declared, Method, Usage};
 use super::outage::{Probe, Released};
 use super::refusal::Refusal;
-use super::reservation::Ask;
+use super::reservation::{Ask, Reservation};
 use super::state::{PolicyState, count};
 use super::time::Time;
 use super::turn::turn;
@@ -230,37 +231,54 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         attempted
     }
 
-    /// The layer of rate and cost.
+    /// The layers of rate and cost, and of concurrency.
     async fn limited(&self, layers: &Layers, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
-        let time = &layers.time;
-        let Some(limiter) = &layers.limiter else { return self.answered(time, request, attempt, may_block).await };
-        let Declared { state, price, usage, .. } = &*self.declared;
-        let ask = Ask::new(self.declared.cost(&request), price.as_ref().map_or(0.0, |price| price(&request)));
-        let turn = limiter.reserve(time, time.now(), ask, attempt.deadline);
-        let mut reserved = state.closing.or(Ending::Stopping, turn).await.ok_or(Failure::Ended)??;
-        reserved.begin();
-        let attempted = self.answered(time, request, attempt, may_block).await;
+        let (Layers { time, limiter, slots }, Declared { state, price, usage, .. }) = (layers, &*self.declared);
+        let mut reserved = None;
+        if let Some(limiter) = limiter {
+            let ask = Ask::new(self.declared.cost(&request), price.as_ref().map_or(0.0, |price| price(&request)));
+            let turn = limiter.reserve(time, time.now(), ask, attempt.deadline);
+            reserved = Some(state.closing.or(Ending::Stopping, turn).await.ok_or(Failure::Ended)??);
+        }
+        let mut permit = None;
+        if let Some(slots) = slots {
+            permit = Some(state.closing.or(Ending::Stopping, slots.permit()).await.ok_or(Failure::Ended)??);
+        }
+        reserved.iter_mut().for_each(Reservation::begin);
+        let attempted = self.answered(time, request, attempt, may_block, &mut permit).await;
         match &attempted {
             Ok(reply) => {
-                if let Some(Usage { cost, spent }) = usage.as_ref().map(|usage| usage(reply)) {
+                permit.iter_mut().for_each(Permit::succeeded);
+                if let (Some(reserved), Some(usage)) = (reserved, usage) {
+                    let Usage { cost, spent } = usage(reply);
                     reserved.settle(time.now(), Ask::new(cost, spent));
                 }
             }
             Err(failure) => {
-                let now = time.now();
-                if failure.cost_nothing() {
-                    reserved.settle(now, Ask::default());
+                if failure.is_throttled() {
+                    permit.iter_mut().for_each(Permit::throttled);
                 }
-                if let Some(pause) = failure.retry_after() {
-                    limiter.pause_until(now + pause);
+                if let Some(reserved) = reserved.filter(|_| failure.cost_nothing()) {
+                    reserved.settle(time.now(), Ask::default());
+                }
+                if let (Some(limiter), Some(pause)) = (limiter, failure.retry_after()) {
+                    limiter.pause_until(time.now() + pause);
                 }
             }
         }
         attempted
     }
 
-    /// The layers of the batch and of the timeout, and the service itself.
-    async fn answered(&self, time: &JobTime, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
+    /// The layers of the batch and of the timeout, and the service itself. A permit stays with code that cannot be
+    /// stopped.
+    async fn answered(
+        &self,
+        time: &JobTime,
+        request: Q,
+        attempt: Attempt,
+        may_block: bool,
+        permit: &mut Option<Permit>,
+    ) -> Attempted<R> {
         let Declared { state, answer, .. } = &*self.declared;
         let timeout = self.call.timeout;
         match answer {
@@ -270,14 +288,21 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             }
             Answer::Blocking(answer) => {
                 let (answer, attempt) = (answer.clone(), ending(time, timeout, attempt));
-                let apart = time.runtime().spawn_blocking(move || answer(request, attempt));
+                let apart = Apart { permit: permit.take().map(Arc::new) };
+                let inside = apart.permit.clone();
+                let ended = time.runtime().spawn_blocking(move || (answer(request, attempt), inside));
                 let ended = async {
-                    apart.await.unwrap_or_else(|error| match error.try_into_panic() {
+                    let ended = ended.await.map_err(|error| match error.try_into_panic() {
                         Ok(panic) => std::panic::resume_unwind(panic),
-                        Err(_) => Err(CallError::Ended { service: self.service() }),
-                    })
+                        Err(_) => CallError::Ended { service: self.service() },
+                    });
+                    let (reached, inside) = ended?;
+                    drop(inside);
+                    reached
                 };
-                self.timed(time, timeout, ended).await
+                let attempted = self.timed(time, timeout, ended).await;
+                *permit = apart.back();
+                attempted
             }
             Answer::Many(many) => {
                 let (giver, turn) = turn();
@@ -309,6 +334,32 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
 
     fn judged(&self, reached: Reached<R>) -> Attempted<R> {
         reached.map_err(Failure::Call)?.map_err(|error| Failure::judged(error, &self.declared.state))
+    }
+}
+
+/// A call whose code runs on another thread, where it cannot be stopped. When its caller leaves, by a timeout, a deadline
+/// or a cancel, the permit stays with the code, and another call may go instead, if the policy allows it.
+struct Apart {
+    permit: Option<Arc<Permit>>,
+}
+
+impl Apart {
+    /// The permit, if the code has ended.
+    fn back(mut self) -> Option<Permit> {
+        match Arc::try_unwrap(self.permit.take()?) {
+            Ok(permit) => Some(permit),
+            Err(with_code) => {
+                self.permit = Some(with_code);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        let stuck = self.permit.take().filter(|permit| Arc::strong_count(permit) > 1);
+        stuck.into_iter().for_each(|permit| _ = permit.replace());
     }
 }
 

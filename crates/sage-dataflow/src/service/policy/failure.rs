@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::batch::WrongCount;
+use super::concurrency::QueueFull;
 use super::limiter;
 use super::refusal::Refusal;
 use super::state::PolicyState;
@@ -45,6 +46,12 @@ impl From<limiter::Refusal> for Failure {
             R::AmountTooLarge { amount, limit } => Refusal::PriceTooLarge { amount, limit },
             R::PastDeadline { .. } => return Self::PastDeadline(None),
         })
+    }
+}
+
+impl From<QueueFull> for Failure {
+    fn from(QueueFull { waiting }: QueueFull) -> Self {
+        Self::Refused(Refusal::QueueFull { waiting })
     }
 }
 
@@ -95,6 +102,11 @@ impl Failure {
     /// Whether the service has certainly done nothing for the call.
     pub(super) fn cost_nothing(&self) -> bool {
         matches!(self, Self::Answered { verdict: Verdict::Throttled(_) | Verdict::Outage, .. } | Self::Call(_))
+    }
+
+    /// Whether the service has too much to do.
+    pub(super) fn is_throttled(&self) -> bool {
+        matches!(self, Self::Answered { verdict: Verdict::Throttled(_), .. })
     }
 
     /// How long the service asked its callers to wait.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::concurrency::Concurrency;
 use super::rate::Rate;
 use super::spend::Spend;
 use super::verdict::{Judge, Verdict, usual};
@@ -12,7 +13,8 @@ use crate::sync::{Arc, FOREVER};
 
 /// What is done for every caller of a service. Each part is off unless it is asked for.
 ///
-/// A call goes through the parts in this order: deadline, fallback, retry, rate, batch, timeout.
+/// A call goes through the parts in this order: deadline, fallback, retry, rate, concurrency,
+/// batch, timeout.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,6 +31,7 @@ pub struct Policy {
     pub(super) call: CallPolicy,
     pub(super) rates: Vec<Rate>,
     pub(super) spends: Vec<Spend>,
+    pub(super) concurrency: Option<Concurrency>,
     pub(super) outage: Option<Duration>,
     pub(super) judge: Arc<Judge>,
 }
@@ -84,6 +87,7 @@ impl Policy {
             call: CallPolicy::default(),
             rates: Vec::new(),
             spends: Vec::new(),
+            concurrency: None,
             outage: None,
             judge: Arc::new(usual),
         }
@@ -122,6 +126,13 @@ impl Policy {
         self
     }
 
+    /// Lets so many calls be under way at once; others wait for their turn, in the order in which they came. A call in a
+    /// batch is under way from when it joins the batch.
+    pub fn concurrency(mut self, concurrency: Concurrency) -> Self {
+        self.concurrency = Some(concurrency);
+        self
+    }
+
     /// Pauses the job while the service is not there ([`Verdict::Outage`]): its sources wait, and so do the calls that
     /// met the outage, when their attempts are used up. One of them at a time is made again after a wait, which is one
     /// second at first and doubles up to 30; when it comes out otherwise, the job goes on, and the others are made again
@@ -145,10 +156,12 @@ impl Policy {
         let zero = self.outage.filter(Duration::is_zero);
         let rates = || self.rates.iter().find_map(Rate::mistake);
         let spends = || self.spends.iter().find_map(Spend::mistake);
+        let concurrency = || self.concurrency.as_ref().and_then(Concurrency::mistake);
         self.call
             .mistake()
             .or_else(rates)
             .or_else(spends)
+            .or_else(concurrency)
             .or_else(|| zero.map(|_| "a pause of at most zero is none; leave it out".to_owned()))
     }
 }
@@ -163,9 +176,10 @@ impl fmt::Debug for CallPolicy {
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { call, rates, spends, outage, judge: _ } = self;
+        let Self { call, rates, spends, concurrency, outage, judge: _ } = self;
         let mut shown = f.debug_struct("Policy");
-        shown.field("call", call).field("rates", rates).field("spends", spends).field("outage", outage);
+        shown.field("call", call).field("rates", rates).field("spends", spends);
+        shown.field("concurrency", concurrency).field("outage", outage);
         shown.finish_non_exhaustive()
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::closing::{Closing, Ending};
+use super::concurrency::ConcurrencyFigures;
 use super::layers::{LayerFigures, Layers};
 use super::outage::Outage;
 use super::rate::RateFigures;
@@ -109,6 +110,8 @@ pub struct PolicyReport {
     pub batched: u64,
     /// What its rates and spends did; `None` if there are none.
     pub rate: Option<RateFigures>,
+    /// What its limit of concurrency did; `None` if there is none.
+    pub concurrency: Option<ConcurrencyFigures>,
     /// Times that the service was not there, where calls are held for that.
     pub outages: u64,
     /// Calls that were held until it was there again.
@@ -227,7 +230,7 @@ impl PolicyState {
     pub(crate) fn report(&self) -> PolicyReport {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (counts, outage) = (&self.counts, self.outage.figures());
-        let LayerFigures { rate } = self.figures();
+        let LayerFigures { rate, concurrency } = self.figures();
         PolicyReport {
             calls: of(&counts.calls),
             attempts: of(&counts.attempts),
@@ -239,6 +242,7 @@ impl PolicyState {
             batches: of(&counts.batches),
             batched: of(&counts.batched),
             rate,
+            concurrency,
             outages: outage.outages,
             held: outage.held,
             p50: self.latency.quantile(0.5),

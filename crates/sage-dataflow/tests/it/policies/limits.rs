@@ -1,19 +1,20 @@
 //! Rates, costs and spends that all callers of a service share.
 
 use std::future::ready;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use std::time::Duration;
 
 use sage::testing;
 use sage::{
-    BoxError, CallError, Environment, Policy, Rate, Refusal, Retry, ServiceError, Spend, SubmitError, Timestamp, Usage,
-    Verdict,
+    BoxError, CallError, Concurrency, Environment, ErrorPolicy, Policy, Rate, Refusal, Retry, ServiceError, Spend,
+    SubmitError, Timestamp, Usage, Verdict,
 };
 
 use super::{Asked, calls, plain};
 use crate::leaks::leak_free;
-use crate::probes::sorted;
+use crate::probes::{Gate, sorted};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -133,6 +134,7 @@ fn limits_that_let_nothing_pass_are_told_at_submit() {
             Policy::new().spend(Spend::at_most(f64::NAN, SECOND)),
             "a spend of at most NaN is none: give a finite number above 0",
         ),
+        (Policy::new().concurrency(Concurrency::at_most(0)), "a concurrency of 0 lets no call pass"),
         (Policy::new().pause_on_outage(Duration::ZERO), "a pause of at most zero is none; leave it out"),
     ] {
         let env = Environment::local("mistaken");
@@ -143,4 +145,117 @@ fn limits_that_let_nothing_pass_are_told_at_submit() {
         };
         assert_eq!(message, told);
     }
+}
+
+#[test]
+fn no_more_calls_are_under_way_than_may_be_whoever_makes_them() {
+    leak_free(|_| {
+        let env = Environment::local("few");
+        let service = plain(&env, Policy::new().concurrency(Concurrency::at_most(3)));
+        let (now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let greatest = most.clone();
+        let name = service.method("name", move |_, n: u32| {
+            let (now, most) = (now.clone(), most.clone());
+            async move {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok::<_, BoxError>(n.to_string())
+            }
+        });
+        let name = name.build();
+        calls(&env, 0..200, 8, name.clone());
+        calls(&env, 0..200, 8, name.clone());
+        env.from_iter(0..50).try_sink(move |n| name.call_blocking(n).map(drop));
+        let report = env.run().unwrap();
+        assert_eq!(greatest.load(Ordering::SeqCst), 3);
+        let concurrency = report.services[0].policy.as_ref().unwrap().concurrency.clone().unwrap();
+        assert_eq!((concurrency.in_flight, concurrency.waiting, concurrency.limit), (0, 0, 3));
+    });
+}
+
+#[test]
+fn one_call_too_many_in_the_queue_is_refused_at_once() {
+    let env = Environment::local("full");
+    let service = plain(&env, Policy::new().concurrency(Concurrency::at_most(1).queue(1)));
+    let (asked, gate) = (Asked::new(), Arc::new(tokio::sync::Notify::new()));
+    let (tell, opened) = (asked.teller(), gate.clone());
+    let name = service.method("name", move |_, n: u32| {
+        tell(n);
+        let opened = opened.clone();
+        async move {
+            opened.notified().await;
+            Ok::<_, BoxError>(n.to_string())
+        }
+    });
+    let name = name.build();
+    let called = move |n| {
+        let (name, gate) = (name.clone(), gate.clone());
+        async move {
+            let ended = name.call(n).await;
+            // The one that is refused ends first, and lets the others go.
+            gate.notify_one();
+            ended
+        }
+    };
+    let ended = env.from_iter(0..3).map_async(3, sage::Order::Unordered, called).collect();
+    env.run().unwrap();
+    let ended = ended.take();
+    assert!(
+        matches!(&ended[0], Err(CallError::Refused { refusal: Refusal::QueueFull { waiting: 1 }, .. })),
+        "{ended:?}"
+    );
+    assert!(ended[1].is_ok() && ended[2].is_ok(), "{ended:?}");
+}
+
+#[test]
+fn a_throttled_service_is_called_less_at_once() {
+    let env = Environment::local("adapts");
+    let retry = Retry::up_to(2).backoff(Duration::ZERO, Duration::ZERO);
+    let service = plain(&env, Policy::new().concurrency(Concurrency::at_most(8).adaptive(1)).retry(retry));
+    let busy = || ServiceError::new(Verdict::Throttled(None), "429 Too Many Requests");
+    let name = service.method("name", move |calling, n: u32| {
+        let is_first = calling.attempt() == 1 && n == 0;
+        ready(if is_first { Err(busy()) } else { Ok(n.to_string()) })
+    });
+    calls(&env, 0..1, 1, name.build());
+    let report = env.run().unwrap();
+    let concurrency = report.services[0].policy.as_ref().unwrap().concurrency.clone().unwrap();
+    assert_eq!((concurrency.cuts, concurrency.limit), (1, 4));
+}
+
+#[test]
+fn code_that_blocks_past_its_timeout_keeps_its_slot_until_it_ends_and_is_replaced_as_often_as_may_be() {
+    leak_free(|_| {
+        let (hands, clock) = testing::clock(Timestamp::from_millis(0));
+        let env = Environment::local("stuck").clock(clock).on_error(ErrorPolicy::skip());
+        let limit = Concurrency::at_most(1).replacements(1);
+        let service = plain(&env, Policy::new().timeout(SECOND).concurrency(limit));
+        let (asked, gate) = (Asked::new(), Gate::new());
+        let (tell, entered) = (asked.teller(), gate.clone());
+        let name = service.blocking_method("name", move |_, n: u32| {
+            tell(n);
+            entered.pass();
+            Ok::<_, BoxError>(n.to_string())
+        });
+        calls(&env, 0..3, 1, name.build());
+        let job = env.submit().unwrap();
+        let figures = || job.metrics().services[0].policy.clone().unwrap().concurrency.unwrap();
+        // The first is stuck, and the second goes in its stead. The third waits for one of them to end.
+        for n in 0..2 {
+            assert_eq!(asked.next(), n);
+            hands.await_calls(1);
+            hands.advance(SECOND);
+        }
+        while figures().waiting == 0 {
+            std::thread::yield_now();
+        }
+        let now = figures();
+        assert_eq!((now.in_flight, now.stuck, now.replaced), (2, 1, 1));
+        assert!(asked.rest().is_empty());
+        gate.open();
+        let report = job.wait().unwrap();
+        assert_eq!(asked.next(), 2);
+        assert_eq!(report.operator("try-map-async-1").unwrap().failed, 2, "{report}");
+    });
 }
