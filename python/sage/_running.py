@@ -11,7 +11,7 @@ Invariants:
     only, the engine sees to it that the signal takes its effect when everything is cleaned. The handler is taken out
     with the last job: by the main thread, which alone can do it, before that runs another line of the program.
  4. While the main thread waits for a job, the program's handlers of signals run. What one raises is raised when the
-    job is over; the job is let go of before.
+    job is over; the job is let go of before. ``Heeding`` in ``_job`` sees to the time before such a wait has begun.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _signals: Any = importlib.import_module("_signal")
 #: May be taken by a signal handler of the program that stops a job. Tells when no job is being started any more.
 _lock = threading.Condition(threading.RLock())
 _running: set[Run] = set()
-_starting = 0
+_starting: set[Run] = set()
 #: In a forked process: the jobs of the other one.
 _not_ours: set[Run] = set()
 
@@ -101,6 +101,7 @@ class Run:
             if self.job.is_over:
                 with _lock:
                     _running.discard(self)
+                    _starting.discard(self)  # an exception of a handler may have kept ``start`` from it
                     leave_signals()
                 self._calls.close()
                 with _lock:
@@ -126,8 +127,9 @@ class Run:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the job was started, is not over, and no exception of a signal has ended the wait for it."""
-        return hasattr(self, "job") and not self.job.is_over and not self.job.is_left
+        """Whether the job was started by this process, is not over, and no exception of a signal has ended the wait for
+        it."""
+        return hasattr(self, "job") and not self.job.is_over and not self.job.is_left and self not in _not_ours
 
     @property
     def state(self) -> str:
@@ -195,20 +197,19 @@ class Run:
 
 def start(run: Run, begin: Callable[[bool], None]) -> None:
     """Starts a job: ``begin`` gives it to the run. It is told whether this is the main thread."""
-    global _starting
     for ended in [run for run in list(_running) if run.job.state == "ended"]:
         ended.wait(0)
     is_on_main = threading.current_thread() is threading.main_thread()
-    with _lock:
-        _starting += 1
     try:
+        with _lock:
+            _starting.add(run)
         if is_on_main and _signals.getsignal(SIGTERM) is _signals.SIG_DFL:
             _signals.signal(SIGTERM, _end_program)
         begin(is_on_main)
         _running.add(run)
     finally:
         with _lock:
-            _starting -= 1
+            _starting.discard(run)
             _lock.notify_all()
             leave_signals()
 
@@ -276,9 +277,9 @@ def _have_ended() -> bool:
 
 
 def _forget() -> None:
-    global _lock, _starting
+    global _lock
     _lock = threading.Condition(threading.RLock())
-    _starting = 0
+    _starting.clear()
     _not_ours.update(_running)
     _running.clear()
     leave_signals()
