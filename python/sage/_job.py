@@ -410,8 +410,8 @@ class Heeding:
     """
 
     def __init__(self, run: Run | None, begun: Callable[[], object] | None = None) -> None:
-        """``run`` is ``None`` if there is no job. ``begun`` is called before the job is waited for here, as the block may
-        not have come to it."""
+        """``run`` is ``None`` if there is no job. ``begun`` is called before the job is waited for here, as the block
+        may not have come to it."""
         self._run = run
         self._begun = begun
 

@@ -188,13 +188,7 @@ class Pipeline(FileSources):
         >>> records
         ['page 0', 'page 1', 'page 2']
         """
-        given(
-            kwargs,
-            delay=delay,
-            progress_log_interval=progress_log_interval,
-            total_count=total_count,
-            total=total,
-        )
+        given(kwargs, locals())
         pace = taken(kwargs, source)
         if is_function_class(source):
             name_too(source, name, args, kwargs)
@@ -308,14 +302,7 @@ class Pipeline(FileSources):
                 f"`{name_of(function)}` is a generator function, and `from_source` calls it for each record; "
                 f"use `from_batch({name_of(function)}())`"
             )
-        given(
-            kwargs,
-            retry=retry,
-            delay=delay,
-            progress_log_interval=progress_log_interval,
-            total_count=total_count,
-            total=total,
-        )
+        given(kwargs, locals())
         takes_retry = isinstance(function, type) and "retry" in parameters(function)
         attempts = None if takes_retry else retried(kwargs.pop("retry", None))
         pace = taken(kwargs, function)
