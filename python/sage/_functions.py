@@ -13,6 +13,7 @@ from typing import Any
 from ._arguments import said
 from ._awaiting import check_hook
 from ._context import Context, InJob
+from ._keywords import spelt
 from ._metronome import lock_of, releasing
 from ._packet import StopSignal
 
@@ -531,6 +532,7 @@ _WRAPPED: dict[str, type[BaseFunction]] = {
 }
 
 
+@spelt
 def wrap_lambda(
     func: Callable[..., Any],
     func_type: str | type[BaseFunction] | None = None,
