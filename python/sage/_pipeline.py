@@ -13,7 +13,8 @@ from weakref import WeakSet
 from ._arguments import check_call, check_none_left, name_too, parameters, seconds, text, truth, warn, whole
 from ._config import keep_none_of
 from ._file_sources import FileSources
-from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
+from ._functions import BaseFunction, KafkaSourceFunction
+from ._made import Made, is_function_class
 from ._keywords import spelt
 from ._given import check_not_async, check_parallelism, name_of
 from ._kinds import BATCH, FILL, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
