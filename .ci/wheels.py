@@ -4,6 +4,8 @@
     .ci/wheels.py                         all of them
     .ci/wheels.py --only 3.13-x86_64      these alone; may be given several times
     .ci/wheels.py --debug                 without optimising, to see whether the recipe works
+    .ci/wheels.py --with 3.14-aarch64=PATH
+                                          tries that wheel by the interpreter there; may be given several times
 
 They are for CPython 3.10 to 3.14, on x86-64 and on arm64, and for systems whose C library is glibc 2.28 or later
 (manylinux_2_28). An interpreter need not be here to build for it; a wheel for 3.14t, without the interpreter's lock, is
@@ -12,6 +14,12 @@ the other processor. `make` must be here as well.
 
 A wheel is tried where its interpreter and its processor are: it is installed alone into an empty environment, and runs
 a program. What could not be tried is named at the end. The command fails if a wheel cannot be built or does not work.
+
+What `--with` names may be a script. For another processor, one that runs an interpreter for it on an emulator:
+
+    exec qemu-aarch64 -L ROOT -0 "$0" ROOT/usr/bin/python3.14 "$@"
+
+`-0 "$0"` tells the interpreter by which name it was called; by that it finds its environment.
 """
 
 from __future__ import annotations
@@ -31,6 +39,9 @@ VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 TARGETS = {"x86_64": "x86_64-unknown-linux-gnu", "aarch64": "aarch64-unknown-linux-gnu"}
 GLIBC = "2.28"
 COMPATIBILITY = f"manylinux_{GLIBC.replace('.', '_')}"
+
+#: How large a wheel may be that is built to be given away; `make wheel` has the same limit.
+MOST_BYTES = 20 * 1024**2
 
 #: Runs in the environment of a wheel: a job with a service, threads, a process of its own and a Kafka topic.
 PROGRAM = ROOT / "examples" / "python" / "cookbook" / "kafka_topics.py"
@@ -80,20 +91,26 @@ def build(version: str, processor: str, debug: bool) -> Path:
         (wheel,) = Path(folder).glob("*.whl")
         if COMPATIBILITY not in wheel.name or processor not in wheel.name:
             sys.exit(f"{wheel.name} is not for {COMPATIBILITY} on {processor}")
+        if not debug and (size := wheel.stat().st_size) > MOST_BYTES:
+            sys.exit(f"{wheel.name} has {size} bytes, and may have {MOST_BYTES} at most")
         return Path(shutil.move(wheel, OUT / wheel.name))
 
 
-def untried(version: str, processor: str) -> str | None:
-    """Why a wheel cannot be tried here; `None` if it can."""
-    if processor != platform.machine():
-        return f"this machine is {platform.machine()}"
-    return None if interpreter(version) else f"there is no CPython {version} here"
+def tried(wheel: Path, version: str, processor: str, told: str | None) -> str:
+    """Tries a wheel, by the interpreter that was told if one was. Returns that it works, or why it could not be tried."""
+    if told is None and processor != platform.machine():
+        return f"not tried, as this machine is {platform.machine()}"
+    python = told or interpreter(version)
+    if python is None:
+        return f"not tried, as there is no CPython {version} here"
+    check(wheel, python)
+    return "works"
 
 
-def check(wheel: Path, version: str) -> None:
+def check(wheel: Path, by: str) -> None:
     """Installs a wheel into an empty environment, and runs a program there."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([interpreter(version) or "", "-m", "venv", folder], check=True)
+        subprocess.run([by, "-m", "venv", folder], check=True)
         python = f"{folder}/bin/python"
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index", str(wheel)]
         subprocess.run(pip, check=True)
@@ -103,21 +120,23 @@ def check(wheel: Path, version: str) -> None:
 
 def main() -> None:
     names = [f"{version}-{processor}" for processor in TARGETS for version in VERSIONS]
+    known = [*names, *(f"3.14t-{processor}" for processor in TARGETS)]
     told = argparse.ArgumentParser(description="Builds the wheels of a release.")
-    also = [f"3.14t-{processor}" for processor in TARGETS]
-    told.add_argument("--only", action="append", choices=[*names, *also], metavar="VERSION-PROCESSOR")
+    told.add_argument("--only", action="append", choices=known, metavar="VERSION-PROCESSOR")
+    told.add_argument("--with", action="append", default=[], dest="by", metavar="VERSION-PROCESSOR=PATH")
     told.add_argument("--debug", action="store_true")
     arguments = told.parse_args()
+    by = dict(pair.partition("=")[::2] for pair in arguments.by)
+    for name, path in by.items():
+        if name not in known or shutil.which(path) is None or not runs(path, "-c", ""):
+            told.error(f"--with {name}={path}: say VERSION-PROCESSOR=PATH, the path of an interpreter that runs")
     OUT.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in arguments.only or names:
         version, _, processor = name.partition("-")
         wheel = build(version, processor, arguments.debug)
         subprocess.run([ROOT / ".ci" / "notices.py", wheel], check=True)
-        why = untried(version, processor)
-        if why is None:
-            check(wheel, version)
-        rows.append(f"{wheel.name}: {'works' if why is None else f'not tried, as {why}'}")
+        rows.append(f"{wheel.name}: {tried(wheel, version, processor, by.get(name))}")
     print(*rows, sep="\n")
 
 
