@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 #: What `signal` wraps: it makes enumerations of all it gives, which for a small job is a twentieth of its time.
 _signals: Any = importlib.import_module("_signal")
 
-#: May be taken by a signal handler of the program that stops a job. Tells when no job is being started any more.
-_lock = threading.Condition(threading.RLock())
+#: May be taken by a signal handler of the program that stops a job. By itself, as an exception of a handler that comes
+#: while a ``Condition`` is entered or left would leave it locked.
+_lock = threading.RLock()
+#: Tells of jobs that have begun, and when none is being started any more.
+_changed = threading.Condition(_lock)
 _running: set[Run] = set()
 _starting: set[Run] = set()
 #: In a forked process: the jobs of the other one.
@@ -122,7 +125,7 @@ class Run:
         """The job, also for tasks of it that ask before ``start`` has returned."""
         if not hasattr(self, "job"):
             with _lock:
-                _lock.wait_for(lambda: hasattr(self, "job"))
+                _changed.wait_for(lambda: hasattr(self, "job"))
         return self.job
 
     @property
@@ -210,7 +213,7 @@ def start(run: Run, begin: Callable[[bool], None]) -> None:
     finally:
         with _lock:
             _starting.discard(run)
-            _lock.notify_all()
+            _changed.notify_all()
             leave_signals()
 
 
@@ -266,7 +269,7 @@ def _have_ended() -> bool:
     """Whether no job is left, and none can come; waits for those that are being started by other threads."""
     try:
         with _lock:
-            _lock.wait_for(lambda: not _starting)
+            _changed.wait_for(lambda: not _starting)
             if _running:
                 return False
             if not _not_ours:
@@ -277,8 +280,9 @@ def _have_ended() -> bool:
 
 
 def _forget() -> None:
-    global _lock
-    _lock = threading.Condition(threading.RLock())
+    global _lock, _changed
+    _lock = threading.RLock()
+    _changed = threading.Condition(_lock)
     _starting.clear()
     _not_ours.update(_running)
     _running.clear()

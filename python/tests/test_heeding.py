@@ -1,27 +1,16 @@
-"""What a handler of a signal raises in a call that waits for a job, at each line of the call before the engine waits.
-
-A tracer sends the signal at one line after the other, so that the interpreter calls the handler there.
-"""
+"""What a signal's handler raises in a call that waits for a job, before the engine waits and hears handlers itself."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
-from types import CodeType, FrameType
 from typing import Any
 
 import pytest
 
-import sage
-from sage import BaseService, LocalEnvironment
+from sage import BaseService, JobId, LocalEnvironment
 from sage import _running
-
-FOLDER = os.path.dirname(sage.__file__)
-
-#: At most so many lines of a call run before it begins to hear handlers: there one raises as if before the call.
-MOST_UNHEARD = 24
 
 
 class Stopped(Exception):
@@ -52,114 +41,66 @@ def endless() -> LocalEnvironment:
     return env
 
 
-def left_by(call: Callable[[], object], at: int, begins: CodeType | None = None) -> tuple[bool, bool]:
-    """Sends the signal at a line of a call, counted from the first one of ``begins``. Says whether the call came so far
-    and whether it left a job behind that nobody waited for."""
-    seen = 0
-    has_begun = begins is None
-    is_sent = False
+def strike(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """Has the handler raise at the beginning of a method, when that is called first."""
+    then, numbers = getattr(owner, name), iter([signal.SIGUSR1])
 
-    def trace(frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal seen, has_begun, is_sent
-        if not frame.f_code.co_filename.startswith(FOLDER):
-            return None
-        has_begun |= frame.f_code is begins
-        if has_begun and event == "line" and not is_sent:
-            if seen == at:
-                is_sent = True
-                sys.settrace(None)
-                signal.raise_signal(signal.SIGUSR1)
-            seen += 1
-        return trace
+    def struck(*args: Any, **kwargs: Any) -> Any:
+        for number in numbers:
+            signal.raise_signal(number)
+        return then(*args, **kwargs)
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
+    monkeypatch.setattr(owner, name, struck)
+
+
+def check_heard(call: Callable[[], object], cleaned: int) -> None:
+    """The call raises what the handler raised, when the job was cancelled and is clean."""
+    with pytest.raises(Stopped) as stopped:
         call()
-    except Stopped:
-        pass
-    finally:
-        sys.settrace(before)
-    return is_sent, any(not run.job.is_over for run in _running._running)
+    assert stopped.value.report.outcome == "cancelled"  # type: ignore[attr-defined]
+    assert Db.cleaned == cleaned + 1 and not _running._running and not _running._starting
 
 
-def drained(env: LocalEnvironment) -> sage.JobId:
-    """A job that ends by itself; it is not over as long as nobody waits for it."""
-    job = env.submit()
-    job.drain()
-    return job
-
-
-def waits(call: Callable[[sage.JobId], object]) -> Callable[[LocalEnvironment], Callable[[], object]]:
-    def prepare(env: LocalEnvironment) -> Callable[[], object]:
-        job = drained(env)
-        return lambda: call(job)
-
-    return prepare
-
-
-def ends(call: Callable[[LocalEnvironment], object]) -> Callable[[LocalEnvironment], Callable[[], object]]:
-    def prepare(env: LocalEnvironment) -> Callable[[], object]:
-        env.submit()
-        return lambda: call(env)
-
-    return prepare
-
-
-manager = LocalEnvironment("manager").jobmanager
-
-#: Each prepares an environment, and gives the call that is to be interrupted.
-CALLS: dict[str, Callable[[LocalEnvironment], Callable[[], object]]] = {
-    "wait": waits(lambda job: job.wait()),
-    "wait with a timeout": waits(lambda job: job.wait(48 * 3600)),
-    "report": waits(lambda job: job.report),
-    "wait of the environment": lambda env: (drained(env), env.wait)[1],
-    "stop": ends(lambda env: env.stop()),
-    "close": ends(lambda env: env.close()),
-    "with": ends(lambda env: env.__exit__(None, None, None)),
-    "job manager": waits(lambda job: manager.pause_job(job)),
+CALLS: dict[str, Callable[[LocalEnvironment, JobId], object]] = {
+    "wait": lambda env, job: job.wait(),
+    "wait with a timeout": lambda env, job: job.wait(48 * 3600),
+    "report": lambda env, job: job.report,
+    "wait of the environment": lambda env, job: env.wait(),
+    "stop": lambda env, job: env.stop(),
+    "close": lambda env, job: env.close(),
+    "with": lambda env, job: env.__exit__(None, None, None),
+    "job manager": lambda env, job: env.jobmanager.pause_job(job),
 }
 
 
-@pytest.mark.parametrize("prepare", CALLS.values(), ids=CALLS.keys())
-def test_contract_18_what_a_handler_raises_at_any_line_of_a_call_that_waits_is_raised_when_the_job_is_over(
-    prepare: Callable[[LocalEnvironment], Callable[[], object]],
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_contract_18_what_a_handler_raises_between_a_call_and_its_wait_is_raised_when_the_job_is_clean(
+    call: Callable[[LocalEnvironment, JobId], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lefts: list[bool] = []
-    while True:
-        env, cleaned = endless(), Db.cleaned
-        is_sent, is_left = left_by(prepare(env), len(lefts))
-        if is_left:
-            env.stop()
-        assert Db.cleaned == cleaned + 1 and not env.is_running
-        if not is_sent:
-            break
-        lefts.append(is_left)
-    unheard = sum(lefts)
-    assert len(lefts) > 40 and unheard <= MOST_UNHEARD
-    assert not any(lefts[unheard:]), "once it hears handlers, it hears them to its end"
+    env, cleaned = endless(), Db.cleaned
+    job = env.submit()
+    strike(monkeypatch, _running.Run, "wait")
+    check_heard(lambda: call(env, job), cleaned)
+
+
+@pytest.mark.parametrize("call", ["close", "with"])
+def test_contract_18_what_a_handler_raises_while_a_pipeline_is_let_go_is_raised_when_the_job_is_clean(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env, cleaned = endless(), Db.cleaned
+    job = env.submit()
+    strike(monkeypatch, LocalEnvironment, "_let_go")
+    check_heard(lambda: CALLS[call](env, job), cleaned)
 
 
 @pytest.mark.parametrize("autostop", [True, False])
-def test_contract_18_what_a_handler_raises_at_any_line_of_a_submit_leaves_no_job(autostop: bool) -> None:
-    lefts: list[bool] = []
-    while True:
-        env = endless()
-        if autostop:
-            env = LocalEnvironment("ends")
-            env.from_batch([1, 2]).sink(str)
-        is_sent, is_left = left_by(lambda: env.submit(autostop), len(lefts), _running.start.__code__)
-        if is_left:
-            env.stop()
-        assert not env.is_running
-        assert not _running._starting, "or the end of the interpreter would wait for it"
-        if not is_sent:
-            break
-        lefts.append(is_left)
-    assert len(lefts) > 100
-    # Without a wait, the last lines of the call are as those after it: the job goes on, and the environment has it.
-    last = 0 if autostop else MOST_UNHEARD
-    assert not any(lefts[: len(lefts) - last])
+def test_contract_18_what_a_handler_raises_when_a_job_has_just_begun_leaves_no_job(
+    autostop: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env, cleaned = endless(), Db.cleaned
+    strike(monkeypatch, LocalEnvironment, "_begun")
+    check_heard(lambda: env.submit(autostop), cleaned)
+    assert env.job is not None and not env.is_running
 
 
 def test_a_timeout_that_is_none_is_refused_and_the_job_goes_on() -> None:
