@@ -4,8 +4,9 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-formats test-kafka test-python
-.PHONY: test-install test-page test-ray wheel wheels python parity parity-page publishable check bench bench-jobmanager
+.PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-formats test-kafka test-parquet
+.PHONY: test-install test-page test-python test-ray wheel wheels python parity parity-page publishable check bench
+.PHONY: bench-jobmanager
 .PHONY: bench-python
 .PHONY: nextest
 
@@ -27,7 +28,7 @@ demo-jobmanager: python ## Run the demo under a job manager, from Rust and Pytho
 logs: ## Count the lines of /var/log, or of LOGS=folder, by the hour; results in target/logs
 	$(CARGO) run --release --quiet -p sage-connectors --example logs -- $(LOGS) --out target/logs
 
-test: nextest test-kafka test-python ## Run every test
+test: nextest test-kafka test-parquet test-python ## Run every test
 	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
@@ -40,6 +41,11 @@ test: nextest test-kafka test-python ## Run every test
 test-kafka: nextest ## Run the tests of the Kafka connectors
 	$(CARGO) nextest run -p sage-connectors --features kafka kafka::
 	$(CARGO) test --doc -p sage-connectors --features kafka kafka
+
+# Apart from Kafka's: with both features, zstd has another feature, and librdkafka would be compiled once more.
+test-parquet: nextest ## Run the tests of the Parquet connectors
+	$(CARGO) nextest run -p sage-connectors --features parquet parquet::
+	$(CARGO) test --doc -p sage-connectors --features parquet parquet
 
 # The interpreter to build the package for.
 PYTHON ?= python3
@@ -151,11 +157,13 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features kafka -- -D warnings
+	$(CARGO) clippy -p sage-connectors --all-targets --features parquet -- -D warnings
 	$(CARGO) clippy -p sage-python -- -D warnings
 	$(CARGO) clippy -p sage-python --all-targets --features kafka -- -D warnings
 	.ci/notices.py --check
 	$(CARGO) package $(CRATES) --no-verify --quiet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features parquet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
 
 publishable: ## Pack every crate, and compile what was packed; some minutes

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -25,6 +25,7 @@ from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
 from sage import read_letters
+from sage._inotify import FILE, FOLDER, Watch
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "examples" / "python" / "cookbook"
@@ -134,7 +135,8 @@ def test_jsonl_to_llm(tmp_path: Path) -> None:
         command = [sys.executable, str(PROGRAMS / "jsonl_to_llm.py"), *files]
         with subprocess.Popen(command, cwd=tmp_path, env={**os.environ, **variables}) as killed:
             assert goes_on.wait(60)
-            wait_for_text(tmp_path / "answers.jsonl", "WHO?")
+            answered = tmp_path / "answers.jsonl"
+            wait_until(lambda: answered.exists() and "WHO?" in answered.read_text(), tmp_path, killed)
             killed.kill()
         is_killed.set()
         printed = run("jsonl_to_llm.py", *files, folder=tmp_path, **variables)
@@ -212,29 +214,37 @@ def heeds_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def wait_for_text(path: Path, text: str) -> None:
-    """Waits until a file has a text; nothing tells of another process's file but the system, and not to Python."""
-    until = time.monotonic() + 60
-    while not path.exists() or text not in path.read_text():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+#: A file in a watched folder was deleted, such as the journal of a database when a transaction is committed.
+DELETE = 0x200
+
+
+def wait_until(has_come: Callable[[], bool], folder: Path, process: subprocess.Popen[Any]) -> None:
+    """Waits until a process has done something in a folder; looks whenever one of the files there has changed."""
+    watch, ends = Watch(), os.pidfd_open(process.pid)
+    try:
+        watch.add(str(folder), FILE | FOLDER | DELETE)
+        while not has_come():
+            ready, _, _ = select.select([watch.descriptor, ends], [], [], 60)
+            assert ready == [watch.descriptor], "it has ended, or 60 s have passed"
+            watch.drain()
+    finally:
+        watch.close()
+        os.close(ends)
 
 
 def test_tail_to_sqlite(tmp_path: Path) -> None:
     written("tail-to-sqlite", tmp_path)
 
     def counts() -> list[tuple[str, str, int]]:
-        with closing(sqlite3.connect(tmp_path / "counts.db")) as database:
+        # It is the program that makes the file.
+        with closing(sqlite3.connect(f"file:{tmp_path}/counts.db?mode=ro", uri=True)) as database:
             return database.execute("select * from requests order by minute, user").fetchall()
 
     def follow(until: int) -> None:
         """Runs the program until it has counted so many requests, and interrupts it."""
         command = [sys.executable, str(PROGRAMS / "tail_to_sqlite.py"), "access.log", "counts.db"]
         with subprocess.Popen(command, cwd=tmp_path) as following:
-            end = time.monotonic() + 60
-            while not (tmp_path / "counts.db").exists() or sum(count for *_, count in tolerant(counts)) < until:
-                assert time.monotonic() < end and following.poll() is None
-                time.sleep(0.02)
+            wait_until(lambda: sum(count for *_, count in tolerant(counts)) >= until, tmp_path, following)
             following.send_signal(signal.SIGINT)
             assert following.wait(60) == 0
 
@@ -247,7 +257,7 @@ def test_tail_to_sqlite(tmp_path: Path) -> None:
 
 
 def tolerant(counts: Callable[[], list[Any]]) -> list[Any]:
-    """What is counted so far; nothing while there is no table yet."""
+    """What is counted so far; nothing while there is no file or no table yet."""
     try:
         return counts()
     except sqlite3.OperationalError:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     )
     from ._handles import ServiceHandle
     from ._job import JobFailed, JobId, Report
-    from ._keyed import JoinedStreams, KeyedStream, WindowedStream
+    from ._joins import JoinedStreams
+    from ._keyed import KeyedStream
     from ._letters import Letter, read_letters
     from ._metrics import JobMetrics, OperatorMetrics, QueueMetrics, ServiceMetrics, TaskMetrics
     from ._packet import StopSignal
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ._services import BaseService
     from ._services import BaseService as Service
     from ._stream import DataStream
+    from ._windowed import WindowedStream
     from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired
 else:
     #: Which modules have the names: each is imported when one of them is first asked for, as a worker process and many
@@ -66,7 +68,8 @@ else:
         ),
         "_handles": ("ServiceHandle",),
         "_job": ("JobFailed", "JobId", "Report"),
-        "_keyed": ("JoinedStreams", "KeyedStream", "WindowedStream"),
+        "_joins": ("JoinedStreams",),
+        "_keyed": ("KeyedStream",),
         "_letters": ("Letter", "read_letters"),
         "_metrics": ("JobMetrics", "OperatorMetrics", "QueueMetrics", "ServiceMetrics", "TaskMetrics"),
         "_packet": ("StopSignal",),
@@ -75,6 +78,7 @@ else:
         "_remote_environment": ("RemoteEnvironment",),
         "_services": ("BaseService", "Service"),
         "_stream": ("DataStream",),
+        "_windowed": ("WindowedStream",),
         "_windows": ("Count", "Paired", "Session", "Sliding", "Tumbling", "Windowed", "WindowPaired"),
     }
 

@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ._awaiting import UNAWAITED, UNUSED, refuse
-from ._functions import COLLECTED, FlatMapFunction, endings, hook
+from ._functions import COLLECTED, FlatMapFunction
+from ._made import endings, hook
 from ._in_flight import Flight, as_it_is, method_of, results_of, told
 from ._job_loop import JobLoop
 from ._kinds import FLATMAP, SINK

@@ -32,7 +32,8 @@ from zlib import crc32
 
 from ._arguments import millis
 from ._awaiting import UNAWAITED, UNUSED, check_hook, refuse
-from ._functions import Noting, endings
+from ._functions import Noting
+from ._made import endings
 from ._job_loop import JobLoop
 from ._kinds import SAME_NAN, SINK, Kind, Link
 from ._nones import Nones

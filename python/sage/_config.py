@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._arguments import check_spelling, folder, meant, seconds, truth
+from ._keywords import spelt
 
 if TYPE_CHECKING:
     from ._faults import Faults
@@ -126,6 +127,7 @@ def faults_of(config: Mapping[Any, Any]) -> Faults | None:
 _MARKS = ("setup.py", "pyproject.toml", ".git", "config")
 
 
+@spelt
 def load_config(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
     """Reads a YAML file whose top level is a mapping; an empty one is ``{}``. Needs PyYAML.
 
@@ -141,7 +143,8 @@ def load_config(path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
         yaml: Any = importlib.import_module("yaml")
     except ModuleNotFoundError as error:
         raise ImportError("`load_config` needs PyYAML: pip install 'sage-dataflow[yaml]'", name="yaml") from error
-    places = _places(path, sys._getframe(1).f_globals.get("__file__"))
+    # Before this frame is that of `spelt`, then the program's.
+    places = _places(path, sys._getframe(2).f_globals.get("__file__"))
     found = next((place for place in places if os.path.exists(place)), None)
     if found is None:
         raise FileNotFoundError(f"no configuration is there: {', '.join(places)}")

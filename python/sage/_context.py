@@ -11,6 +11,7 @@ from ._arguments import like
 from ._config import Timeouts
 from ._handles import ServiceHandle
 from ._job_loop import JobLoop
+from ._keywords import spelt
 from ._nones import Nones
 from ._sage import Binding, caller
 
@@ -165,6 +166,7 @@ UNKNOWN = CurrentKey()
 _ENDING = ("draining", "stopping", "ended")
 
 
+@spelt
 class Context:
     """The context that a function or service has as ``self.ctx``."""
 

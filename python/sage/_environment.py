@@ -14,7 +14,7 @@ from ._base_environment import BaseEnvironment
 from ._config import Timeouts, check_config, log_dir_of, on_signal_of, ray_of
 from ._context import Context, JobContext, ServiceCalls
 from ._interrupted import Sources, is_by_signal, leave_out_ours
-from ._job import JobId, Report, heard, may_be_a_handlers
+from ._job import Heeding, JobId, Report
 from ._jobmanager import JobInfo, JobManager, known
 from ._keywords import spelt
 from ._kinds import ITERABLE
@@ -268,19 +268,15 @@ class LocalEnvironment(BaseEnvironment):
                     run.ends()
                 raise
 
-        try:
+        with Heeding(run, lambda: self._begun(run, info, iterators)):
             start(run, begin)
-            job = self._begun(run, info, iterators)
+            self._begun(run, info, iterators)
             if waits:
                 with shown(run, progress, shows):
-                    job.wait()
-        except BaseException as error:
-            if not run.goes_on:
-                raise
-            job = heard(error, run, lambda: self._begun(run, info, iterators))
-        return job
+                    JobId(run).wait()
+        return JobId(run)
 
-    def _begun(self, run: Run, info: JobInfo, iterators: list[Transformation]) -> JobId:
+    def _begun(self, run: Run, info: JobInfo, iterators: list[Transformation]) -> None:
         self._run = run
         self._consumed.update(iterators)
         self.env_uuid = JobId(run)
@@ -294,7 +290,6 @@ class LocalEnvironment(BaseEnvironment):
             run.at_end += completes(self.scheduler, run)
             if run.job.is_over:
                 run.ends()
-        return self.env_uuid
 
     async def submit_async(self, *, progress: Wanted = None) -> JobId:
         """Runs the job while the event loop goes on, and returns when the job is over. Raises what ``submit`` raises.
@@ -399,13 +394,9 @@ class LocalEnvironment(BaseEnvironment):
         run = self._run
         if run is None or run.is_told:
             return
-        try:
+        with Heeding(run):
             run.job.drain()
-            self.wait()
-        except BaseException as error:
-            if not may_be_a_handlers(run):
-                raise
-            heard(error, run, lambda: JobId(run))
+            JobId(run).wait()
 
     def close(self) -> None:
         """As ``stop``, and lets go of the pipeline: another one may be declared then. Services stay registered.
@@ -419,14 +410,15 @@ class LocalEnvironment(BaseEnvironment):
         >>> first, second
         ([1], [2])
         """
-        self._let_go()
-        self._consumed.clear()
-        self.stop()
+        with Heeding(self._run):
+            self._let_go()
+            self._consumed.clear()
+            self.stop()
 
     def __exit__(self, kind: object, *raised: Any) -> None:
         (exception, traceback) = raised
         try:
-            self._ended(kind, *raised)
+            super().__exit__(kind, *raised)
         except (KeyboardInterrupt, SystemExit) as ends:
             # One signal has ended the block and the job: what it raised in the block is what goes on.
             if not is_by_signal(exception) or type(exception) is not type(ends):
@@ -435,16 +427,6 @@ class LocalEnvironment(BaseEnvironment):
             exception.report = ends.report  # type: ignore[union-attr]
         if is_by_signal(exception):
             leave_out_ours(traceback)
-
-    def _ended(self, kind: object, *raised: Any) -> None:
-        """Ends the block of a ``with``."""
-        try:
-            super().__exit__(kind, *raised)
-        except BaseException as error:
-            run = self._run
-            if run is None or not may_be_a_handlers(run):
-                raise
-            heard(error, run, lambda: JobId(run))
 
     def _factory(self, name: str, factory: Any, calls: ServiceCalls, job: JobContext) -> Any:
         if name in self._isolated:

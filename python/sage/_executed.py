@@ -7,7 +7,7 @@ from typing import Any
 
 from ._awaiting import UNAWAITED, refuse
 from ._context import Context
-from ._functions import Made, called
+from ._made import Made, called
 from ._metronome import lock_of
 from ._packet import StopSignal
 from ._sage import Nothing

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import truth, whole
+from ._arguments import truth
 from ._keywords import spelt
 from ._kinds import ITERABLE, SOURCE
 
@@ -62,9 +62,10 @@ class FileSources:
         a ``Skip`` and a ``DeadLetterQueue`` are as for ``map``. The record of its letter is ``(path, line, text)``.
         """
         from ._keys import check_key
+        from ._lines import LineFormat
         from ._readers import LineSource, Paths, value
 
-        source = LineSource(path, encoding, errors, max_line_bytes, skips_blank=True)
+        source = LineSource(path, LineFormat(encoding, errors, max_line_bytes), skips_blank=True)
         done = None if skip_done is None else Paths(skip_done)
         check_key(key)
         records = self._read(source, name, value, on_error)
@@ -105,11 +106,12 @@ class FileSources:
         a ``BadLine``; the record of its letter is ``(path, line, values)``, with the values or the text. The other
         arguments are as for ``from_jsonl``.
         """
+        from ._lines import LineFormat
         from ._readers import CsvSource, content
         from ._tables import names_of
 
-        names = names_of(columns)
-        source = CsvSource(path, names, delimiter, quotechar, encoding, errors, max_line_bytes)
+        lines = LineFormat(encoding, errors, max_line_bytes)
+        source = CsvSource(path, names_of(columns), delimiter, quotechar, lines)
         return self._read(source, name, content, on_error)
 
     def from_text(
@@ -136,9 +138,11 @@ class FileSources:
 
         The arguments are as for ``from_jsonl``. A line that is not text in ``encoding`` is a ``BadLine``.
         """
+        from ._lines import LineFormat
         from ._readers import LineSource, content
 
-        return self._read(LineSource(path, encoding, errors, max_line_bytes), name, content, on_error)
+        source = LineSource(path, LineFormat(encoding, errors, max_line_bytes))
+        return self._read(source, name, content, on_error)
 
     def from_parquet(
         self,
@@ -257,15 +261,15 @@ class FileSources:
         ``encoding`` is one whose lines end with the byte ``\\n``. A line that is not text in it is a ``BadLine``; the
         record of its letter is ``(path, position, bytes, why)``. The other arguments are as for ``from_jsonl``.
         """
-        from ._lines import check_encoding
+        from ._lines import LineFormat, check_encoding
         from ._tail import TailSource, tailed
         from ._writers import path_of
 
-        path, most = path_of(path), whole("`max_line_bytes`", max_line_bytes)
+        path, lines = path_of(path), LineFormat(encoding, errors, max_line_bytes).checked()
         if not check_encoding(encoding, errors):
             raise ValueError(f"lines in {encoding} do not end with the byte that `\\n` is, and cannot be followed")
         offsets = None if offset_file is None else path_of(offset_file)
-        arguments = path, offsets, truth("`from_start`", from_start), encoding, errors, most
+        arguments = path, offsets, truth("`from_start`", from_start), lines
         name = name or f"tail of {os.path.basename(path)}"
         found: DataStream[Any] = self._source(SOURCE, name, (TailSource, arguments, {}))  # type: ignore[attr-defined]
         return self._made_of(found, tailed, on_error)

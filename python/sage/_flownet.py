@@ -7,10 +7,12 @@ from typing import Any
 
 from ._arguments import warn
 from ._environment import LocalEnvironment
+from ._keywords import spelt
 
 _warned: list[str] = []
 
 
+@spelt
 class FlownetEnvironment(LocalEnvironment):
     """Stands for ``LocalEnvironment``, which replaces it, and says so once: its jobs run on this machine.
 

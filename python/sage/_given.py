@@ -9,7 +9,8 @@ from typing import Any
 from . import _kinds as kinds
 from ._arguments import check_call, meant, name_too, seconds, shown, truth, warn, whole
 from ._config import check_workers
-from ._functions import BaseFunction, FlatMapFunction, MapFunction, is_function_class
+from ._functions import BaseFunction, FlatMapFunction, MapFunction
+from ._made import is_function_class
 from ._policies import OPTIONS
 from ._sage import Spec
 

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from ._arguments import said, truth, whole
-from ._lines import Lines, named
+from ._lines import LineFormat, Lines, named
 from ._output_sink import OutputSink
 from ._packed import is_packed
 from ._functions import FromIterator, SimpleBatchFunction, SinkFunction, SourceFunction
@@ -61,7 +61,7 @@ def _option(where: Any, name: str, given: str | None, default: str) -> str:
 def _lines(where: Any, encoding: str | None, errors: str | None) -> Lines:
     """The lines of a file, with options that may be in its configuration."""
     encoding, errors = _option(where, "encoding", encoding, "utf-8"), _option(where, "errors", errors, "strict")
-    return Lines(_path_of(where), encoding, errors)
+    return Lines(_path_of(where), LineFormat(encoding, errors))
 
 
 class FileSource(FromIterator, SourceFunction):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import cached_property
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
+from ._arguments import seconds
 from ._keywords import spelt
 from ._pickling import Elsewhere, reduced, reduced_id
 
@@ -211,7 +213,8 @@ class JobId(str):
         run = self._run
         if isinstance(run, Elsewhere):
             return run.told()
-        run.wait()
+        with Heeding(run):
+            run.wait()
         return Report(run.job)
 
     def __dir__(self) -> list[str]:
@@ -279,15 +282,22 @@ class JobId(str):
         >>> job.wait().outcome
         'succeeded'
         """
-        return self._wait(timeout)
-
-    def _wait(self, timeout: float | None = None, before: BaseException | None = None) -> Report | None:
-        """``before`` is what a handler of a signal raised since the job was started."""
         run = self._run
+        if timeout is not None:
+            timeout = seconds("`timeout`", timeout, hint="; leave it out for none")
         if isinstance(run, Elsewhere):
             if run.failed is not None:
                 raise run.failed
             return run.told()
+        report = None
+        with Heeding(run):
+            report = self._wait(timeout)
+        return report
+
+    def _wait(self, timeout: float | None = None, before: BaseException | None = None) -> Report | None:
+        """``before`` is what a handler of a signal raised since the job was started."""
+        run = self._run
+        assert not isinstance(run, Elsewhere), "those have no job to wait for"
         if not run.wait(timeout, before):
             return None
         run.is_told = True
@@ -390,25 +400,42 @@ class JobId(str):
         self.wait()
 
 
-def may_be_a_handlers(run: Run) -> bool:
-    """Whether a handler of a signal may have raised what was raised while a job goes on. Only the main thread has such
-    handlers."""
-    import threading
+class Heeding:
+    """The one way into a call that waits for a job: the call is the block of this ``with``.
 
-    return run.goes_on and threading.current_thread() is threading.main_thread()
+    While the engine waits, it sees to the handlers of signals itself. What one raises elsewhere in the block, before
+    that wait has begun, is heard here: it cancels the job as well, and is raised when the job is over. What further
+    handlers raise until then is left out. Only the main thread has such handlers; errors of the block's own are to be
+    raised before it, as they cannot be told from those while the job goes on.
+    """
+
+    def __init__(self, run: Run | None, begun: Callable[[], object] | None = None) -> None:
+        """``run`` is ``None`` if there is no job. ``begun`` is called before the job is waited for here, as the block
+        may not have come to it."""
+        self._run = run
+        self._begun = begun
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        run = self._run
+        if error is None or run is None or not _may_raise(run):
+            return False
+        while True:
+            try:
+                if self._begun is not None:
+                    self._begun()
+                JobId(run)._wait(before=error)
+                return True
+            except BaseException:
+                if not _may_raise(run):
+                    raise
 
 
-def heard(error: BaseException, run: Run, begun: Callable[[], JobId]) -> JobId:
-    """Waits for a job after a handler of a signal has raised an error while this thread did not wait. The error cancels
-    the job, and is raised when the job is over. What a handler raises before that wait has begun is left out."""
-    while True:
-        try:
-            job = begun()
-            job._wait(before=error)
-            return job
-        except BaseException:
-            if not may_be_a_handlers(run):
-                raise
+def _may_raise(run: Run) -> bool:
+    """Whether a handler of a signal may have raised what this thread has raised about a job."""
+    return run.goes_on and current_thread() is main_thread()
 
 
 class JobFailed(RuntimeError):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ._arguments import truth
+from ._job import Heeding
 from ._keywords import spelt
 
 if TYPE_CHECKING:
@@ -301,9 +302,10 @@ class JobManager:
     def _end(self, info: JobInfo, how: str) -> dict[str, Any]:
         run = info._settled()
         if run is not None and info._ended is None:
-            getattr(run.job, how)()
             try:
-                run.wait()
+                with Heeding(run):
+                    getattr(run.job, how)()
+                    run.wait()
             except RuntimeError as error:  # a function of the job's has asked for it
                 return answer(info.uuid, "failed", f"{error}")
             run.is_told = True

@@ -7,7 +7,8 @@ nothing is looked at unless keywords are given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import update_wrapper
 from inspect import CO_COROUTINE, CO_VARKEYWORDS, signature, unwrap
 from types import FunctionType
@@ -25,10 +26,14 @@ def spelt(named: _Named) -> _Named:
     cls = named
     made: dict[FunctionType, Callable[..., Any]] = {}  # other names of a method are the same object
     for name, method in list(vars(cls).items()):
-        if type(method) is FunctionType and (name == "__init__" or not name.startswith("_")):
+        if name != "__init__" and name.startswith("_"):
+            continue
+        if type(method) is FunctionType:
             if method not in made:
                 made[method] = _spelt(method, cls.__name__ if name == "__init__" else name, 1)
             setattr(cls, name, made[method])
+        elif isinstance(method, classmethod):
+            setattr(cls, name, classmethod(_spelt(cast(FunctionType, method.__func__), name, 1)))
     return named
 
 
@@ -42,7 +47,7 @@ def _spelt(method: FunctionType, name: str, first: int) -> Callable[..., Any]:
     def check(kwargs: dict[str, Any]) -> None:
         for unknown in kwargs:
             if unknown not in known:
-                raise TypeError(f"`{name}` has no parameter `{unknown}`{meant(unknown, names[first:])}")
+                raise TypeError(_no_parameter(name, unknown, names[first:]))
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if kwargs:
@@ -57,6 +62,20 @@ def _spelt(method: FunctionType, name: str, first: int) -> Callable[..., Any]:
     # A function of the method's module, or doctest would take it for another's.
     there = FunctionType(made.__code__, method.__globals__, name, None, made.__closure__)
     return update_wrapper(there, method)
+
+
+def _no_parameter(name: str, unknown: str, known: Sequence[str]) -> str:
+    return f"`{name}` has no parameter `{unknown}`{meant(unknown, known)}"
+
+
+def spell(error: TypeError, cls: type) -> None:
+    """Has the interpreter's error for an unknown keyword of a method name the one that was perhaps meant: for a class
+    that is not wrapped, as its methods are called for each record."""
+    told = re.match(rf"{cls.__name__}\.(\w+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if told is not None:
+        name, unknown = told.groups()
+        known = [*signature(getattr(cls, name)).parameters][1:]
+        error.args = (_no_parameter(name, unknown, known),)
 
 
 def check_passed_on(method: Callable[..., Any], kwargs: dict[str, Any]) -> None:

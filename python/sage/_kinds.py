@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from . import _states
-from ._functions import BaseFunction, FilterFunction, FlatMapFunction, KeyByFunction, Made
-from ._functions import MapFunction, SinkFunction, called, several
+from ._functions import BaseFunction, FilterFunction, FlatMapFunction, KeyByFunction, MapFunction, SinkFunction
+from ._made import Made, called, several
 from ._sage import Role
 from ._states import Kept, State
 

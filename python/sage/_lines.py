@@ -9,8 +9,9 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from io import TextIOWrapper
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
+from ._arguments import whole
 from ._file_error import BadLine, FileError
 from ._packed import broken, opened
 
@@ -28,18 +29,31 @@ def check_encoding(encoding: str, errors: str) -> bool:
         raise ValueError(f"{error}; `encoding` is such as 'utf-8', `errors` such as 'replace'") from error
 
 
+class LineFormat(NamedTuple):
+    """How the lines of files are read, as a program says it."""
+
+    encoding: str = "utf-8"
+    #: As in ``bytes.decode``.
+    errors: str = "strict"
+    #: How many bytes a line may have.
+    most: int = MOST_LINE_BYTES
+
+    def checked(self) -> LineFormat:
+        """The same. Raises ``ValueError`` for what there is not."""
+        check_encoding(self.encoding, self.errors)
+        return self._replace(most=whole("`max_line_bytes`", self.most))
+
+
 class Lines:
     """The lines of a file, without their ends."""
 
-    def __init__(
-        self, path: str, encoding: str = "utf-8", errors: str = "strict", most: int = MOST_LINE_BYTES
-    ) -> None:
+    def __init__(self, path: str, format: LineFormat = LineFormat()) -> None:  # noqa: B008
+        encoding, errors, self._most = format
         self.path = path
         #: That of the line that was read last.
         self.number = 0
         self.encoding = encoding
         self._errors = errors
-        self._most = most
         try:
             ends_plainly = check_encoding(encoding, errors)
         except ValueError as error:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ._keywords import spelt
 from ._session import LogFile
 
 #: An output and the level from which on messages go there.
@@ -37,6 +38,7 @@ class _Output:
         return {**told, "level_num": level, "handler_active": is_active}
 
 
+@spelt
 class CustomLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
     """A logger by name, below the logger ``sage``: ``CustomLogger("app")``, or with outputs first.
 
@@ -207,6 +209,7 @@ def _level(level: str | int) -> str | int:
     return level.upper() if isinstance(level, str) else level
 
 
+@spelt
 def get_logger(name: str | None = None) -> CustomLogger:
     """A logger that shows messages on the console, from the level ``INFO`` on."""
     return CustomLogger(name, [("console", "INFO")])

@@ -17,7 +17,7 @@ from ._awaiting import check_hook
 from ._chain import Chain, Form, close_all
 from ._context import UNKNOWN, Context, JobContext, ServiceCalls
 from ._executed import Executed, executed
-from ._functions import hook, instance, is_async_iterable, is_function_class
+from ._made import hook, instance, is_async_iterable, is_function_class
 from ._job_loop import JobLoop
 from ._kinds import BATCH, COJOIN, COMAP, COMAP_SOME, FOLDED, ITERABLE, TOLD_KEY, TOLD_TAGGED_KEY
 from ._kinds import Link, Part, has_key_behind

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ._arguments import like
+from ._keywords import spelt
 from ._rates import DONE, Rates
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class QueueMetrics:
     bytes: int
 
 
+@spelt
 @dataclass(frozen=True)
 class JobMetrics:
     """What a job has done so far and is doing: see ``JobId.metrics``.

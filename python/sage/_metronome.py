@@ -9,9 +9,11 @@ from inspect import iscoroutinefunction
 from typing import Any, overload
 
 from ._arguments import seconds
+from ._keywords import spelt
 from ._sage import Wait
 
 
+@spelt
 class Metronome:
     """Beats every ``interval`` seconds, counted from the first. Beats that nobody waited for are missed, not made up.
 
@@ -67,6 +69,7 @@ class Metronome:
         return self._beat if self.wait() else StopSignal("metronome")
 
 
+@spelt
 class Lock:
     """Has a source give one record at a time, as SAGE's metronome does.
 
@@ -116,6 +119,7 @@ def create_metronome(name: str = ...) -> Lock: ...
 def create_metronome(name: float) -> Metronome: ...
 
 
+@spelt
 def create_metronome(name: str | float = "metronome") -> Lock | Metronome:
     """A ``Lock`` of this name; or, of a number of seconds, a ``Metronome`` that beats so often."""
     return Lock(name) if isinstance(name, str) else Metronome(name)

@@ -7,7 +7,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._keywords import spelt
 
+
+@spelt
 class StopSignal:
     """Returned by a ``BatchFunction`` or ``SourceFunction`` that has no more records.
 
@@ -37,6 +40,7 @@ class StopSignal:
         return f"StopSignal({self.message!r})"
 
 
+@spelt
 @dataclass
 class Packet:
     """A record with its key, and with the number of its stream among several connected ones.

@@ -13,7 +13,8 @@ from weakref import WeakSet
 from ._arguments import check_call, check_none_left, name_too, parameters, seconds, text, truth, warn, whole
 from ._config import keep_none_of
 from ._file_sources import FileSources
-from ._functions import BaseFunction, KafkaSourceFunction, Made, is_function_class
+from ._functions import BaseFunction, KafkaSourceFunction
+from ._made import Made, is_function_class
 from ._keywords import spelt
 from ._given import check_not_async, check_parallelism, name_of
 from ._kinds import BATCH, FILL, FUTURE, ITERABLE, KAFKA, SOURCE, Kind
@@ -188,13 +189,7 @@ class Pipeline(FileSources):
         >>> records
         ['page 0', 'page 1', 'page 2']
         """
-        given(
-            kwargs,
-            delay=delay,
-            progress_log_interval=progress_log_interval,
-            total_count=total_count,
-            total=total,
-        )
+        given(kwargs, locals())
         pace = taken(kwargs, source)
         if is_function_class(source):
             name_too(source, name, args, kwargs)
@@ -308,14 +303,7 @@ class Pipeline(FileSources):
                 f"`{name_of(function)}` is a generator function, and `from_source` calls it for each record; "
                 f"use `from_batch({name_of(function)}())`"
             )
-        given(
-            kwargs,
-            retry=retry,
-            delay=delay,
-            progress_log_interval=progress_log_interval,
-            total_count=total_count,
-            total=total,
-        )
+        given(kwargs, locals())
         takes_retry = isinstance(function, type) and "retry" in parameters(function)
         attempts = None if takes_retry else retried(kwargs.pop("retry", None))
         pace = taken(kwargs, function)

@@ -11,6 +11,7 @@ from ._awaiting import check_hook
 from ._chain import close_all
 from ._functions import BaseFunction
 from ._job_loop import JobLoop
+from ._keywords import spell
 
 
 class Timer(NamedTuple):
@@ -189,14 +190,23 @@ class Runner:
     def record(self, state: Any, key: Any, now: int, watermark: int, record: Any) -> Done:
         """Takes a record."""
         context = KeyContext(state, key, now, watermark)
-        check_hook(f"{type(self._function).__name__}.on_record", self._take(record, context))
+        try:
+            returned = self._take(record, context)
+        except TypeError as error:
+            spell(error, KeyContext)
+            raise
+        check_hook(f"{type(self._function).__name__}.on_record", returned)
         return context.state, context._wishes, context._forget
 
     def timer(self, state: Any, key: Any, now: int, watermark: int, timer: tuple[int, bool]) -> Done:
         """Takes a timer."""
         context = KeyContext(state, key, now, watermark)
         at, clock = timer
-        returned = self._function.on_timer(Timer(at / 1000, clock), context)
+        try:
+            returned = self._function.on_timer(Timer(at / 1000, clock), context)
+        except TypeError as error:
+            spell(error, KeyContext)
+            raise
         check_hook(f"{type(self._function).__name__}.on_timer", returned)
         return context.state, context._wishes, context._forget
 

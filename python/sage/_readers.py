@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from json import JSONDecodeError, loads
 from typing import Any, Union
 
-from ._arguments import said, whole
+from ._arguments import said
 from ._file_error import BadLine, FileError
-from ._lines import MOST_LINE_BYTES, Lines, check_encoding
+from ._lines import LineFormat, Lines
 from ._packed import check
 
 #: A file, a glob pattern, or several of them.
@@ -64,10 +64,9 @@ class Paths:
 class LineSource:
     """The lines of files; perhaps without those that have nothing but white space."""
 
-    def __init__(self, where: Any, encoding: str, errors: str, most: int, *, skips_blank: bool = False) -> None:
+    def __init__(self, where: Any, format: LineFormat, *, skips_blank: bool = False) -> None:
         self.paths = Paths(where)
-        check_encoding(encoding, errors)
-        self._options = encoding, errors, whole("`max_line_bytes`", most)
+        self._line_format = format.checked()
         self._skips_blank = skips_blank
 
     def __iter__(self) -> Iterator[Found]:
@@ -75,7 +74,7 @@ class LineSource:
 
     def _found(self, paths: list[str]) -> Iterator[Found]:
         for path in paths:
-            lines = Lines(path, *self._options)
+            lines = Lines(path, self._line_format)
             try:
                 yield from self._of(lines)
             finally:
@@ -94,10 +93,9 @@ class CsvSource(LineSource):
     """The rows of files of CSV, as dicts."""
 
     def __init__(
-        self, where: Any, columns: list[str] | None, delimiter: str, quotechar: str, encoding: str, errors: str,
-        most: int,
-    ) -> None:  # fmt: skip
-        super().__init__(where, encoding, errors, most)
+        self, where: Any, columns: list[str] | None, delimiter: str, quotechar: str, format: LineFormat
+    ) -> None:
+        super().__init__(where, format)
         self._columns = columns
         self._format: dict[str, Any] = {"delimiter": delimiter, "quotechar": quotechar}
         csv.reader((), **self._format)  # raises for what can be neither

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._checkpoints import Checkpoint, not_kept
 from ._faults import Faults
-from ._functions import is_function_class
+from ._made import is_function_class
 from ._kinds import Part
 from ._policies import Retry
 from ._restarts import Restarts

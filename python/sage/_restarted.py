@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._awaiting import UNAWAITED
 from ._chain import close_all
 from ._executed import executed
-from ._functions import is_function_class, several
+from ._made import is_function_class, several
 from ._output_sink import OutputSink
 from ._kinds import BATCH, FLATMAP, Kind, Link, Part
 from ._process import Done, Runner

@@ -11,7 +11,7 @@ Invariants:
     only, the engine sees to it that the signal takes its effect when everything is cleaned. The handler is taken out
     with the last job: by the main thread, which alone can do it, before that runs another line of the program.
  4. While the main thread waits for a job, the program's handlers of signals run. What one raises is raised when the
-    job is over; the job is let go of before.
+    job is over; the job is let go of before. ``Heeding`` in ``_job`` sees to the time before such a wait has begun.
 """
 
 from __future__ import annotations
@@ -40,10 +40,13 @@ if TYPE_CHECKING:
 #: What `signal` wraps: it makes enumerations of all it gives, which for a small job is a twentieth of its time.
 _signals: Any = importlib.import_module("_signal")
 
-#: May be taken by a signal handler of the program that stops a job. Tells when no job is being started any more.
-_lock = threading.Condition(threading.RLock())
+#: May be taken by a signal handler of the program that stops a job. By itself, as an exception of a handler that comes
+#: while a ``Condition`` is entered or left would leave it locked.
+_lock = threading.RLock()
+#: Tells of jobs that have begun, and when none is being started any more.
+_changed = threading.Condition(_lock)
 _running: set[Run] = set()
-_starting = 0
+_starting: set[Run] = set()
 #: In a forked process: the jobs of the other one.
 _not_ours: set[Run] = set()
 
@@ -101,6 +104,7 @@ class Run:
             if self.job.is_over:
                 with _lock:
                     _running.discard(self)
+                    _starting.discard(self)  # an exception of a handler may have kept ``start`` from it
                     leave_signals()
                 self._calls.close()
                 with _lock:
@@ -121,13 +125,14 @@ class Run:
         """The job, also for tasks of it that ask before ``start`` has returned."""
         if not hasattr(self, "job"):
             with _lock:
-                _lock.wait_for(lambda: hasattr(self, "job"))
+                _changed.wait_for(lambda: hasattr(self, "job"))
         return self.job
 
     @property
     def goes_on(self) -> bool:
-        """Whether the job was started, is not over, and no exception of a signal has ended the wait for it."""
-        return hasattr(self, "job") and not self.job.is_over and not self.job.is_left
+        """Whether the job was started by this process, is not over, and no exception of a signal has ended the wait for
+        it."""
+        return hasattr(self, "job") and not self.job.is_over and not self.job.is_left and self not in _not_ours
 
     @property
     def state(self) -> str:
@@ -195,21 +200,20 @@ class Run:
 
 def start(run: Run, begin: Callable[[bool], None]) -> None:
     """Starts a job: ``begin`` gives it to the run. It is told whether this is the main thread."""
-    global _starting
     for ended in [run for run in list(_running) if run.job.state == "ended"]:
         ended.wait(0)
     is_on_main = threading.current_thread() is threading.main_thread()
-    with _lock:
-        _starting += 1
     try:
+        with _lock:
+            _starting.add(run)
         if is_on_main and _signals.getsignal(SIGTERM) is _signals.SIG_DFL:
             _signals.signal(SIGTERM, _end_program)
         begin(is_on_main)
         _running.add(run)
     finally:
         with _lock:
-            _starting -= 1
-            _lock.notify_all()
+            _starting.discard(run)
+            _changed.notify_all()
             leave_signals()
 
 
@@ -265,7 +269,7 @@ def _have_ended() -> bool:
     """Whether no job is left, and none can come; waits for those that are being started by other threads."""
     try:
         with _lock:
-            _lock.wait_for(lambda: not _starting)
+            _changed.wait_for(lambda: not _starting)
             if _running:
                 return False
             if not _not_ours:
@@ -276,9 +280,10 @@ def _have_ended() -> bool:
 
 
 def _forget() -> None:
-    global _lock, _starting
-    _lock = threading.Condition(threading.RLock())
-    _starting = 0
+    global _lock, _changed
+    _lock = threading.RLock()
+    _changed = threading.Condition(_lock)
+    _starting.clear()
     _not_ours.update(_running)
     _running.clear()
     leave_signals()

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._arguments import said, seconds, text, whole
+from ._keywords import spelt
 from ._sage import tasks
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ._transformation import Transformation
 
 
+@spelt
 @dataclass
 class PlacementDecision:
     """What a scheduler decides about a task. Here ``delay`` has an effect; the rest is for clusters."""
@@ -170,6 +172,7 @@ class BaseScheduler(ABC):
         """Lets go of what it has; by default it has nothing. The program calls it."""
 
 
+@spelt
 class FIFOScheduler(BaseScheduler):
     """Starts the tasks in their order, at once. This is the default."""
 
@@ -181,6 +184,7 @@ class FIFOScheduler(BaseScheduler):
         return PlacementDecision.immediate_default()
 
 
+@spelt
 class LoadAwareScheduler(FIFOScheduler):
     """As ``FIFOScheduler``: see above. ``max_concurrent`` and ``strategy`` are kept, and have no effect here."""
 

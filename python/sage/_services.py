@@ -8,7 +8,7 @@ from typing import Any
 from ._arguments import check_call, like, shown, text
 from ._awaiting import check_hook
 from ._context import Context, InJob
-from ._functions import constructed
+from ._made import constructed
 from ._job_loop import JobLoop
 
 

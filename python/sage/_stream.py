@@ -129,17 +129,7 @@ class DataStream(FileSinks, Generic[T]):
         >>> squares
         [1, 4, 9]
         """
-        given(
-            kwargs,
-            on_error=on_error,
-            retry=retry,
-            in_flight=in_flight,
-            ordered=ordered,
-            timeout=timeout,
-            workers=workers,
-            on_worker_loss=on_worker_loss,
-            ray=ray,
-        )
+        given(kwargs, locals())
         keeps = self._environment._keeps_none(keep_none) or isinstance(function, ops.Op)
         kind = kinds.MAP if keeps else kinds.MAP_SOME
         return self._then(kind, function, args, kwargs, parallelism, name)
@@ -174,17 +164,7 @@ class DataStream(FileSinks, Generic[T]):
         >>> even
         [0, 2, 4]
         """
-        given(
-            kwargs,
-            on_error=on_error,
-            retry=retry,
-            in_flight=in_flight,
-            ordered=ordered,
-            timeout=timeout,
-            workers=workers,
-            on_worker_loss=on_worker_loss,
-            ray=ray,
-        )
+        given(kwargs, locals())
         return self._then(kinds.FILTER, function, args, kwargs, parallelism, name)
 
     @overload
@@ -224,17 +204,7 @@ class DataStream(FileSinks, Generic[T]):
         >>> words
         ['good', 'tea', 'weak']
         """
-        given(
-            kwargs,
-            on_error=on_error,
-            retry=retry,
-            in_flight=in_flight,
-            ordered=ordered,
-            timeout=timeout,
-            workers=workers,
-            on_worker_loss=on_worker_loss,
-            ray=ray,
-        )
+        given(kwargs, locals())
         return self._then(kinds.FLATMAP, function, args, kwargs, parallelism, name)
 
     #: The name in Rust.
@@ -274,7 +244,7 @@ class DataStream(FileSinks, Generic[T]):
         >>> even, odd
         ([0, 2, 4], [1, 3])
         """
-        given(kwargs, on_error=on_error, retry=retry, workers=workers, on_worker_loss=on_worker_loss, ray=ray)
+        given(kwargs, locals())
         stream = self._then(kinds.SPLIT, function, args, kwargs, parallelism, name)
         return stream, DataStream(self._environment, stream._step, 1)
 
@@ -332,7 +302,7 @@ class DataStream(FileSinks, Generic[T]):
             raise ValueError(f"a strategy is one of {', '.join(_STRATEGIES)}, not {strategy!r}")
         if parallelism is None:
             parallelism = 1 if self._others else self._step.parallelism
-        given(kwargs, on_error=on_error, retry=retry, workers=workers, on_worker_loss=on_worker_loss, ray=ray)
+        given(kwargs, locals())
         step = self._then(kinds.KEYBY, function, args, kwargs, parallelism, name)._step
         step.strategy = _STRATEGIES[strategy]
         return KeyedStream(self._environment, step)
@@ -432,17 +402,7 @@ class DataStream(FileSinks, Generic[T]):
         >>> shares
         [0.25, 0.75, 1.0]
         """
-        given(
-            kwargs,
-            on_error=on_error,
-            retry=retry,
-            in_flight=in_flight,
-            ordered=ordered,
-            timeout=timeout,
-            workers=workers,
-            on_worker_loss=on_worker_loss,
-            ray=ray,
-        )
+        given(kwargs, locals())
         batches = self._ours(kinds.BATCHED, is_aside=False, spec=batches_of(size, within))
         mapped = batches._then(kinds.FLATMAP, function, args, kwargs, parallelism, name)
         batches._belongs(mapped, "batches")
@@ -608,7 +568,7 @@ class DataStream(FileSinks, Generic[T]):
         >>> seen
         {1, 2}
         """
-        given(kwargs, on_error=on_error, retry=retry, in_flight=in_flight, ordered=ordered, timeout=timeout)
+        given(kwargs, locals())
         self._then(kinds.SINK, function, args, kwargs, parallelism, name)
         return self
 

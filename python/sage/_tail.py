@@ -24,7 +24,7 @@ from ._file_error import BadLine, FileError
 from ._files import write_private
 from ._functions import SourceFunction
 from ._inotify import FILE, FOLDER, Watch
-from ._lines import not_text, without_end
+from ._lines import LineFormat, not_text, without_end
 from ._sage import wait_in_source
 
 if TYPE_CHECKING:
@@ -78,14 +78,11 @@ def read_offset(path: str) -> Offset | None:
 class TailSource(SourceFunction):
     """Gives the lines of a file as they are written: ``(path, position, text)``."""
 
-    def __init__(
-        self, path: str, offset_file: str | None, from_start: bool, encoding: str, errors: str, most: int
-    ) -> None:
+    def __init__(self, path: str, offset_file: str | None, from_start: bool, format: LineFormat) -> None:
         self._path = path
         self._offset_file = offset_file
         self._from_start = from_start
-        self._encoding, self._errors = encoding, errors
-        self._most = most
+        self._encoding, self._errors, self._most = format
         self._watch: Watch | None = None
         self._watched: int | None = None
         self._file: int | None = None

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._functions import BaseFunction, FutureFunction, KafkaSourceFunction, Made, SimpleBatchFunction, asks_key
+from ._functions import BaseFunction, FutureFunction, KafkaSourceFunction, SimpleBatchFunction
+from ._made import Made, asks_key
 from ._kinds import FUTURE, ITERABLE, KAFKA, KEYBY, Kind, Part
 from ._pace import Pace
 from ._policies import FAIL, Policy

@@ -82,7 +82,14 @@ def default(value: Value) -> Value:
     return cast(Value, _Default(value))
 
 
-def given(kwargs: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """Adds those of the options that a program has given to the other keywords."""
-    kwargs.update({name: value for name, value in options.items() if type(value) is not _Default})
-    return kwargs
+#: The keywords that have such a default: of functions, and of sources.
+_BY_DEFAULT = Options.__annotations__.keys() - {"parallelism", "name"}
+_BY_DEFAULT |= {"delay", "progress_log_interval", "total_count", "total"}
+
+
+def given(kwargs: dict[str, Any], method: Mapping[str, Any]) -> None:
+    """Adds those keywords with a ``default`` that a program has given to the others. ``method`` is ``locals()`` of the
+    method, at its beginning."""
+    for name, value in method.items():
+        if name in _BY_DEFAULT and type(value) is not _Default:
+            kwargs[name] = value

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import namedtuple
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from ._arguments import length, whole
 from ._keywords import spelt
 
+#: What becomes of windows that a signal cuts.
+OnSignal = Literal["drop", "emit"]
 
 #: In so many windows a record may be: the limit of the engine.
 _MOST_WINDOWS = 100_000

@@ -566,7 +566,8 @@ except KeyboardInterrupt:
 def test_contract_18_the_terminals_sigint_is_for_the_program_alone(tmp_path: Path) -> None:
     begun, program = tmp_path / "begun", tmp_path / "program.py"
     program.write_text(PROGRAM.replace("sys.argv[1]", repr(str(begun))))
-    running = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True, process_group=0)
+    command = [sys.executable, str(program)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(begun)
     os.killpg(running.pid, signal.SIGINT)
     out, _ = running.communicate(timeout=120)

@@ -17,9 +17,14 @@ from functools import partial
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from sage import JobMetrics, LocalEnvironment, _progress
 from sage._progress import line, summary
+
+# Its bars have a lock across processes. An interpreter that starts those without a fork has a descriptor more from the
+# first one on, which no job has left.
+tqdm.get_lock()
 
 PROGRAM = """
 import sys, time

@@ -336,6 +336,8 @@ def test_submit_goes_on_waiting_when_the_job_manager_is_started_anew(
     manager = RunningDaemon(tmp_path / "home")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("SAGE_HOME", str(manager.home))
+        # Its value would be gone with the first job manager, and the job could not run again.
+        patched.delenv("PYTHONPATH", raising=False)
         notes = Noted(tmp_path / "notes")
         env = RemoteEnvironment("survives", port=manager.port)
         env.register_service("letters", Letters, notes)

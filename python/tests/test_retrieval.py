@@ -55,6 +55,31 @@ def test_the_examples_of_the_documentation() -> None:
     assert names["Embedder"] and names["VectorStore"] and names["Chunker"] and names["module"]
 
 
+def documented(name: str) -> list[str]:
+    """What the source says of the functions and methods of a name: it is what `help` shows once it is compiled."""
+    folder = Path(__file__).parents[2] / "crates" / "sage-python" / "src" / "retrieval"
+    says = r"((?:^ *///.*\n)+)(?:^ *(?:#\[|signature|text_signature|\)\]).*\n)*^ *(?:pub\(crate\) )?fn (\w+)"
+    found = [each for file in folder.glob("*.rs") for each in re.findall(says, file.read_text("utf-8"), re.MULTILINE)]
+    return [re.sub(r"^ */// ?", "", text, flags=re.MULTILINE) for text, function in found if function == name]
+
+
+METHODS = {
+    name
+    for cls in (Chunker, Embedder, Hit, Passage, Vector, VectorStore, DocumentText)
+    for name, method in vars(cls).items()
+    if not name.startswith("_") and callable(method)
+}
+
+
+@pytest.mark.parametrize("name", sorted(METHODS | {"documents", "read_document"}))
+def test_every_method_has_an_example_that_does_what_it_says(name: str) -> None:
+    told: list[str] = []
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
+    for text in documented(name):
+        runner.run(parser.get_doctest(text, vars(sage.services).copy(), name, None, None), out=told.append)
+    assert runner.tries > 0 and runner.failures == 0, "".join(told)
+
+
 def test_store() -> None:
     store = VectorStore(2)
     payload = {"any": "object"}

@@ -154,33 +154,6 @@ def test_a_with_statement_and_close_heed_handlers() -> None:
         env.submit()
 
 
-@pytest.mark.parametrize("place", ["_let_go", "wait"])
-def test_contract_18_a_handler_that_raises_just_before_a_wait_is_heard_when_the_job_is_clean(
-    place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(*_: Any) -> None:
-        raise Stopped
-
-    then = getattr(LocalEnvironment, place)
-
-    def interrupted(env: LocalEnvironment) -> Any:
-        signal.raise_signal(signal.SIGUSR1)
-        return then(env)
-
-    cleaned: list[bool] = []
-
-    class Held(BaseService):
-        def cleanup(self) -> None:
-            cleaned.append(True)
-
-    monkeypatch.setattr(LocalEnvironment, place, interrupted)
-    with handler(signal.SIGUSR1, stop), pytest.raises(Stopped), LocalEnvironment("with") as env:
-        env.register_service("held", Held)
-        env.from_source(lambda: None, delay=0.01).sink(str)
-        job = env.submit()
-    assert cleaned and job.state == "ended"
-
-
 def test_a_handler_that_raises_again_and_again_harms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     unraisable: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda told: unraisable.append(told.exc_value))

@@ -22,7 +22,9 @@ Complaints = dict[int, str]
 
 def mypy(file: Path, _tmp: Path) -> Complaints:
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", "--output=json", str(file)]
-    environ = {**os.environ, "MYPYPATH": str(PACKAGE)}
+    # Where the package is installed from a wheel, mypy finds it, and refuses to be told where it is.
+    told_of = {} if PACKAGE.name == "site-packages" else {"MYPYPATH": str(PACKAGE)}
+    environ = {**os.environ, **told_of}
     told = subprocess.run(command, capture_output=True, text=True, env=environ)
     assert not told.stderr, told.stderr
     found = [json.loads(line) for line in told.stdout.splitlines()]

@@ -21,11 +21,21 @@ from typing import Any
 import pytest
 
 import sage
-from sage import Count, DataStream, DeadLetterQueue, JobFailed, JobId, LocalEnvironment, Retry, Skip, Tumbling
+from sage import Count, DataStream, DeadLetterQueue, JobFailed, JobId, LocalEnvironment, ProcessFunction, Retry, Skip
+from sage import JobMetrics, StopSignal, Tumbling
 from sage._base_environment import BaseEnvironment
+from sage._context import Context
 from sage._file_sinks import FileSinks
 from sage._file_sources import FileSources
+from sage._flownet import FlownetEnvironment
+from sage._metronome import Lock
 from sage._pipeline import Pipeline
+from sage.common.utils.config.loader import load_config
+from sage.common.utils.logging import get_logger
+from sage.core.communication.metronome import Metronome, create_metronome
+from sage.core.communication.packet import Packet
+from sage.kernel.scheduler import PlacementDecision
+from sage.kernel.scheduler.impl import FIFOScheduler, LoadAwareScheduler
 from sage.ray import RayEnvironment
 from sage.runtime.job_manager import JobManager
 from sage.runtime.jobmanager_client import JobManagerClient
@@ -170,11 +180,13 @@ def test_a_data_frame_is_made_by_the_library_that_is_there(installed: Callable[[
 
 # ---- misspelt keywords
 
-#: The classes whose methods a program calls. It overrides those of the others; a `KeyContext` is asked for each record.
+#: The classes whose methods a program calls. It overrides those of the others; a `KeyContext` is asked for each record,
+#: and looks at what went wrong.
 CLASSES = [
     *(getattr(sage, name) for name in sage.__all__ if name.endswith(("Stream", "Streams", "Environment"))),
     *(sage.Count, sage.Session, sage.Sliding, sage.Tumbling, sage.Retry, sage.Skip, sage.JobId, sage.Report),
     *(BaseEnvironment, Pipeline, FileSinks, FileSources, JobManager, JobManagerClient, KafkaCluster, RayEnvironment),
+    *(Context, FIFOScheduler, FlownetEnvironment, JobMetrics, LoadAwareScheduler, Lock, Metronome, Packet, StopSignal),
 ]
 
 
@@ -223,6 +235,10 @@ MISSPELT: dict[str, tuple[Callable[[LocalEnvironment], Any], str]] = {
     "window": (lambda _env: Tumbling(sise=3), "did you mean `size`?"),
     "ops": (lambda _env: sage.ops.split(seperator=","), "did you mean `separator`?"),
     "kafka": (lambda env: env.from_kafka_source("b", "t", "g", untilend=True), "did you mean `until_end`?"),
+    "configuration": (lambda _env: load_config(pth="x"), "`load_config` has no parameter `pth`; did you mean `path`?"),
+    "metronome": (lambda _env: create_metronome(nme="x"), "`create_metronome` has no parameter `nme`; did you mean"),
+    "logger": (lambda _env: get_logger(nam="x"), "`get_logger` has no parameter `nam`; did you mean `name`?"),
+    "class method": (lambda _env: PlacementDecision.with_delay(delay_second=1), "did you mean `delay_seconds`?"),
     "to kafka": (lambda env: env.from_batch([1]).to_kafka("b", "t", paralelism=2), "did you mean `parallelism`?"),
 }
 
@@ -232,6 +248,27 @@ def test_a_misspelt_keyword_names_the_one_that_was_meant(call: Callable[[LocalEn
     with pytest.raises(TypeError) as raised:
         call(LocalEnvironment("m"))
     assert hint in str(raised.value)
+
+
+@pytest.mark.parametrize("method", ["set_timer", "cancel_timer"])
+def test_a_misspelt_keyword_of_the_context_of_a_key_names_the_one_that_was_meant(method: str) -> None:
+    class Sets(ProcessFunction):
+        def on_record(self, _record: object, key: sage.KeyContext) -> None:
+            getattr(key, method)(60.0, clok=True)
+
+    class SetsLater(ProcessFunction):
+        def on_record(self, record: float, key: sage.KeyContext) -> None:
+            key.set_timer(record)
+
+        def on_timer(self, _timer: object, key: sage.KeyContext) -> None:
+            getattr(key, method)(60.0, clok=True)
+
+    for function in (Sets, SetsLater):
+        env = LocalEnvironment("clok")
+        env.from_batch([1.0]).keyby(lambda n: n).process(function).collect()
+        with pytest.raises(sage.JobFailed, match=f"`{method}` has no parameter `clok`; did you mean `clock`") as failed:
+            env.submit(autostop=True)
+        assert isinstance(failed.value.__cause__, TypeError)
 
 
 def test_methods_look_as_they_are_written() -> None:

@@ -64,6 +64,26 @@ pub enum InputError {
     /// A line or record is malformed. A source's `lenient` form gives these as records.
     #[error(transparent)]
     Malformed(BadLine),
+    /// A file is not one of Parquet, is damaged, or has no such column. With the feature `parquet`.
+    #[error("{}: cannot be read as Parquet, from row {row} on", path.display())]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// The first row that could not be read, from 1.
+        row: u64,
+        /// The decoder's reason.
+        source: BoxError,
+    },
+    /// A row of a Parquet file is not a record. With the feature `parquet`.
+    #[error("{}: row {row} is not a record", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The row, from 1.
+        row: u64,
+        /// What is wrong with it.
+        source: BoxError,
+    },
     /// An option has a value it cannot have.
     #[error("{option} {why}")]
     Option {
@@ -96,6 +116,12 @@ impl InputError {
                 Self::TooLong { path: path.clone(), line: *line, limit_bytes: *limit_bytes }
             }
             Self::Malformed(bad) => Self::Malformed(bad.clone()),
+            Self::Table { path, row, source } => {
+                Self::Table { path: path.clone(), row: *row, source: source.to_string().into() }
+            }
+            Self::Row { path, row, source } => {
+                Self::Row { path: path.clone(), row: *row, source: source.to_string().into() }
+            }
             Self::Option { option, why } => Self::Option { option, why },
         }
     }
@@ -153,6 +179,14 @@ pub enum OutputError {
     /// A record cannot be written in this format.
     #[error("{}: the record cannot be written in this format", path.display())]
     Record {
+        /// The target.
+        path: PathBuf,
+        /// What is in the way.
+        source: BoxError,
+    },
+    /// The records cannot be the columns of a Parquet file. With the feature `parquet`.
+    #[error("{}: the records cannot be columns of Parquet", path.display())]
+    Columns {
         /// The target.
         path: PathBuf,
         /// What is in the way.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str;
 
 use sage::{BoxError, CloseContext, FinishContext, OpenContext, Sink, Source};
@@ -72,8 +72,8 @@ impl<T: DeserializeOwned + Send + 'static> Format for JsonlFormat<T> {
     type Item = T;
     type Reader = Lines;
 
-    fn begin(&self, file: OpenFile) -> Result<Lines, InputError> {
-        Ok(Lines::new(file))
+    fn begin(&self, path: &Path, files: &Files) -> Result<Lines, InputError> {
+        Ok(Lines::new(OpenFile::open(path, files)?))
     }
 
     #[inline]

@@ -1,14 +1,14 @@
-//! Sources and sinks for [`sage`] pipelines: files of text, JSON lines and CSV, compressed or not, a clock, and Kafka
-//! topics.
+//! Sources and sinks for [`sage`] pipelines: files of text, JSON lines and CSV, compressed or not, files of Parquet, a
+//! clock, and Kafka topics.
 //!
 //! They use only the public interface of the engine, so your own source or sink can do all that these do. [The end of
 //! this page](#your-own-source-and-sink) shows one of each.
 //!
 //! | part | what it is | order | again in the next run | what is lost, or comes twice |
 //! |---|---|---|---|---|
-//! | [`TextSource`], [`JsonlSource`], [`CsvSource`] | sources: records of files | files by path, records as in the file; replicas are independent | from the first file on | nothing within a run; there is no resuming |
+//! | [`TextSource`], [`JsonlSource`], [`CsvSource`], `ParquetSource` | sources: records of files | files by path, records as in the file; replicas are independent | from the first file on | nothing within a run; there is no resuming |
 //! | [`Ticks`] | a source: a clock | by number | from tick 0 on | nothing, unless asked to skip |
-//! | [`TextSink`], [`JsonlSink`], [`CsvSink`] | sinks: a file that appears when it is complete | as the records arrive at the replica | replaces the file | every record of a finished task is in its file once, or there is no file |
+//! | [`TextSink`], [`JsonlSink`], [`CsvSink`], `ParquetSink` | sinks: a file that appears when it is complete | as the records arrive at the replica | replaces the file | every record of a finished task is in its file once, or there is no file |
 //! | `KafkaSource` | a source: records of Kafka topics | by offset within a partition; each partition is one replica's | from the offset committed for the group, or as told | nothing within a run; between runs see [Kafka](#kafka) |
 //! | `KafkaSink` | a sink: a Kafka topic | as the records arrive at the replica, within a partition | writes them again | every record of a successful job is acknowledged; once within a run, at least once over several |
 //! | [`Files`] | which files a source reads, in what order and encoding, how large records may be | | | |
@@ -80,6 +80,13 @@
 //! replica, and flushed whenever no record is waiting. Nothing above holds for it.
 //!
 //! A target that ends in `.gz` is compressed. `.zst` can be read but not written.
+//!
+//! # Parquet
+//!
+//! `ParquetSource` and `ParquetSink` come with the feature `parquet`, which is off by default. It compiles the crates
+//! of Arrow, whose types are in `arrow_array` and `arrow_schema`, and zstd, which needs a C compiler. All that is said
+//! of files above holds for these too, with two exceptions: they are compressed inside, and not as a whole; and rows
+//! are written when a row group is full, not whenever no record is waiting.
 //!
 //! # Kafka
 //!
@@ -190,10 +197,15 @@ mod kafka;
 mod lines;
 mod open;
 mod output;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod target;
 mod text;
 mod ticks;
 mod walk;
+
+#[cfg(feature = "parquet")]
+pub use {arrow_array, arrow_schema};
 
 pub use bad_line::BadLine;
 pub use csv::{CsvSink, CsvSource};
@@ -203,6 +215,8 @@ pub use files::Files;
 pub use jsonl::{JsonlSink, JsonlSource};
 #[cfg(feature = "kafka")]
 pub use kafka::{BadRecord, KafkaError, KafkaOffsets, KafkaRecord, KafkaSink, KafkaSource, OffsetReset};
+#[cfg(feature = "parquet")]
+pub use parquet::{ParquetCompression, ParquetSink, ParquetSource};
 pub use text::{TextSink, TextSource};
 pub use ticks::{Tick, Ticks};
 

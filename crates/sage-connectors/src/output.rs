@@ -96,6 +96,12 @@ impl Output {
         &self.target
     }
 
+    /// Whether something could not be written.
+    #[cfg(feature = "parquet")]
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Notes a write that failed: the file will not appear.
     #[cold]
     pub(crate) fn failed(&self, source: io::Error) -> OutputError {

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::Write;
 use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str;
 
 use sage::{BoxError, CloseContext, FinishContext, Line, OpenContext, Sink, Source};
@@ -60,8 +60,8 @@ impl Format for TextFormat {
     type Item = Line;
     type Reader = Lines;
 
-    fn begin(&self, file: OpenFile) -> Result<Lines, InputError> {
-        Ok(Lines::new(file))
+    fn begin(&self, path: &Path, files: &Files) -> Result<Lines, InputError> {
+        Ok(Lines::new(OpenFile::open(path, files)?))
     }
 
     #[inline]

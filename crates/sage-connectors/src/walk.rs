@@ -2,7 +2,7 @@
 //!
 //! Invariants: one file is open at a time; files are read in the order of their paths.
 //!
-//! Knows nothing of formats; a [`Format`] reads the file.
+//! Knows nothing of formats; a [`Format`] opens the file and reads it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,12 +17,21 @@ use crate::error::InputError;
 use crate::files::Files;
 use crate::open::{Input, open};
 
-/// A file that was opened, for a format to read.
+/// A file of text that was opened, for a format to read.
 pub(crate) struct OpenFile {
     pub(crate) path: Arc<Path>,
     pub(crate) input: Input,
     pub(crate) encoding: Encoding,
     pub(crate) max_record_bytes: usize,
+}
+
+impl OpenFile {
+    /// Opens a file of text.
+    pub(crate) fn open(path: &Path, files: &Files) -> Result<Self, InputError> {
+        let Files { encoding, max_record_bytes, .. } = *files;
+        let input = open(path, encoding).map_err(|source| InputError::Open { path: path.to_owned(), source })?;
+        Ok(Self { path: path.into(), input, encoding, max_record_bytes })
+    }
 }
 
 /// How the bytes of a file become records.
@@ -37,8 +46,8 @@ pub(crate) trait Format: Send + 'static {
         Ok(())
     }
 
-    /// Begins with a file.
-    fn begin(&self, file: OpenFile) -> Result<Self::Reader, InputError>;
+    /// Opens a file and begins with it. One that cannot be opened, [`InputError::Open`], may be tried again.
+    fn begin(&self, path: &Path, files: &Files) -> Result<Self::Reader, InputError>;
 
     /// The next record, or the text that is not one; `None` at the end of the file.
     fn next(&self, reader: &mut Self::Reader) -> Result<Option<Parsed<Self::Item>>, InputError>;
@@ -84,15 +93,12 @@ impl<F: Format> Walk<F> {
             }
             // One that cannot be opened stays the next: it may be there when the source is asked again.
             let Some(path) = self.left.as_slice().first().cloned() else { return Ok(None) };
-            let encoding = self.files.encoding;
-            let input = open(&path, encoding).map_err(|source| InputError::Open { path: path.clone(), source })?;
-            self.left.next();
-            let max_record_bytes = self.files.max_record_bytes;
-            let file = OpenFile { path: path.into(), input, encoding, max_record_bytes };
-            match self.format.begin(file) {
+            match self.format.begin(&path, &self.files) {
                 Ok(reader) => self.reader = Some(reader),
+                Err(error @ InputError::Open { .. }) => return Err(error),
                 Err(error) => return Err(self.stick(error)),
             }
+            self.left.next();
         }
     }
 

@@ -109,7 +109,9 @@ impl From<Value> for Record {
     }
 }
 
-#[pymodule]
+// An interpreter without a lock turns it on when it loads this: much here goes through lists and objects that it takes
+// for its own as long as its thread is attached.
+#[pymodule(gil_used = true)]
 mod _sage {
     use pyo3::exceptions::PyImportError;
     use pyo3::ffi;

@@ -76,19 +76,23 @@ fn alone(object: &Bound<'_, PyAny>) -> usize {
         return weight;
     }
     // SAFETY: the object is alive and the thread attached; the type of an object outlives it.
-    let (size, item, flags, is_buffer) = unsafe {
+    let (size, item, is_buffer) = unsafe {
         let of = &*object.get_type_ptr();
-        (of.tp_basicsize, of.tp_itemsize, of.tp_flags, ffi::PyObject_CheckBuffer(object.as_ptr()) == 1)
+        (of.tp_basicsize, of.tp_itemsize, ffi::PyObject_CheckBuffer(object.as_ptr()) == 1)
     };
     let items = match item {
         0 => 0,
         // SAFETY: as above; a type with items is one of objects of variable size.
         item => item.unsigned_abs() * unsafe { ffi::Py_SIZE(object.as_ptr()) }.unsigned_abs(),
     };
-    // Not of a class that a program may have written.
-    let is_static = flags & ffi::Py_TPFLAGS_HEAPTYPE == 0;
-    let held = if is_buffer && is_static { bytes_of(object) } else { 0 };
+    let held = if is_buffer && !is_of_a_class(object) { bytes_of(object) } else { 0 };
     size.unsigned_abs() + items + held
+}
+
+/// Whether it is of a class that a program may have written.
+fn is_of_a_class(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: the type of an object outlives it.
+    unsafe { ffi::PyType_HasFeature(object.get_type_ptr(), ffi::Py_TPFLAGS_HEAPTYPE) != 0 }
 }
 
 /// How many bytes an array, or whatever shows its memory, has.
@@ -127,9 +131,7 @@ fn weighed(object: &Bound<'_, PyAny>) -> usize {
     let (is_collected, traverse) =
         unsafe { (ffi::PyObject_IS_GC(object.as_ptr()) != 0, (*object.get_type_ptr()).tp_traverse) };
     let Some(traverse) = traverse.filter(|_| is_collected) else { return own };
-    // SAFETY: the type of an object outlives it.
-    let is_of_a_class = unsafe { (*object.get_type_ptr()).tp_flags } & ffi::Py_TPFLAGS_HEAPTYPE != 0;
-    let mut going = Going { weight: 0, looked_at: 0, is_of_a_class };
+    let mut going = Going { weight: 0, looked_at: 0, is_of_a_class: is_of_a_class(object) };
     // SAFETY: as `gc.get_referents` does; `look` is given objects that are alive, changes nothing, and runs no code of
     // a program's. `going` outlives the call.
     unsafe { traverse(object.as_ptr(), look, (&raw mut going).cast()) };

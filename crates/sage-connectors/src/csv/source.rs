@@ -105,8 +105,8 @@ impl<T: DeserializeOwned + Send + 'static> Format for CsvFormat<T> {
         check_delimiter(self.delimiter).map_err(|why| InputError::Option { option: "delimiter", why })
     }
 
-    fn begin(&self, file: OpenFile) -> Result<Records, InputError> {
-        let mut records = Records::new(file, self.delimiter);
+    fn begin(&self, path: &Path, files: &Files) -> Result<Records, InputError> {
+        let mut records = Records::new(OpenFile::open(path, files)?, self.delimiter);
         if self.headers
             && let Some(first) = records.next(|record, _| Ok(record.clone()))?
         {

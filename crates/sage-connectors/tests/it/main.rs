@@ -9,6 +9,8 @@ mod files;
 mod kafka;
 mod logs;
 mod malformed;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod parts;
 mod round_trip;
 mod ticks;

@@ -82,23 +82,42 @@ impl Embedder {
     }
 
     /// The number of passages embedded so far.
+    ///
+    /// >>> embedder = Embedder()
+    /// >>> vector = embedder.embed_passage("Services stop in the reverse order.")
+    /// >>> embedder.passages()
+    /// 1
     fn passages(&self) -> u32 {
         self.0.passages()
     }
 
     /// Embeds a text to be compared with others of its kind.
+    ///
+    /// >>> embedder = Embedder(64)
+    /// >>> embedder.embed("weak tea") == embedder.embed("weak tea"), len(embedder.embed("weak tea"))
+    /// (True, 64)
     fn embed(&self, py: Python<'_>, text: &str) -> PyResult<Vector> {
         let text = filled("text", text)?;
         Ok(Vector(py.detach(|| self.0.embed(text)).into()))
     }
 
     /// Embeds a passage to be found by questions, and counts its words, so that they know the rare ones.
+    ///
+    /// >>> embedder = Embedder()
+    /// >>> vector = embedder.embed_passage("Services stop in the reverse order.")
+    /// >>> embedder.rarity("stop") > embedder.rarity("tea")
+    /// True
     fn embed_passage(&self, py: Python<'_>, text: &str) -> PyResult<Vector> {
         let text = filled("text", text)?;
         Ok(Vector(py.detach(|| self.0.embed_passage(text)).into()))
     }
 
     /// Embeds a question: rare words weigh more, and words that no passage holds nothing.
+    ///
+    /// >>> embedder = Embedder()
+    /// >>> vector = embedder.embed_passage("Services stop in the reverse order.")
+    /// >>> embedder.embed_query("stop").is_zero(), embedder.embed_query("tea").is_zero()
+    /// (False, True)
     fn embed_query(&self, py: Python<'_>, text: &str) -> PyResult<Vector> {
         let text = filled("text", text)?;
         Ok(Vector(py.detach(|| self.0.embed_query(text)).into()))
@@ -106,6 +125,12 @@ impl Embedder {
 
     /// How rare a word is, as a natural logarithm: 0 when no passage holds it, small when most do, 1 before the first
     /// passage.
+    ///
+    /// >>> embedder = Embedder()
+    /// >>> before = embedder.rarity("stop")
+    /// >>> vector = embedder.embed_passage("Services stop in the reverse order.")
+    /// >>> before, embedder.rarity("tea")
+    /// (1.0, 0.0)
     fn rarity(&self, py: Python<'_>, word: &str) -> PyResult<f32> {
         let word = filled("word", word)?;
         Ok(py.detach(|| self.0.rarity(word)))
@@ -113,6 +138,11 @@ impl Embedder {
 
     /// Reorders hits whose payloads are passages by the words they share with ``question``, and keeps the best ``keep``
     /// (1 or more, 5 unless given), with new scores from 0 to 1.
+    ///
+    /// >>> embedder, texts = Embedder(), ["Services stop.", "Tasks stop first.", "Tea is hot."]
+    /// >>> hits = [Hit(text, 0.0, Passage("stop.md", text, 1, 1)) for text in texts]
+    /// >>> [hit.id for hit in embedder.rerank("What do tasks do first?", hits, 1)]
+    /// ['Tasks stop first.']
     #[pyo3(signature = (question, hits, keep=None), text_signature = "($self, question, hits, keep=5)")]
     fn rerank(
         &self,
@@ -139,6 +169,12 @@ impl Embedder {
     ///
     /// ``None`` when no sentence holds enough of the question's words: ``min_coverage``, 0 to 1, of their weight. An
     /// answer is cut at ``max_chars`` characters, 480 unless given.
+    ///
+    /// >>> embedder = Embedder()
+    /// >>> passage = Passage("stop.md", "Tasks stop first. Services stop in reverse order.", 1, 1)
+    /// >>> vector = embedder.embed_passage(passage.text)
+    /// >>> embedder.answer("What is it that stops first?", [Hit("1", 1.0, passage)]).text
+    /// 'Tasks stop first. Services stop in reverse order.'
     #[pyo3(
         signature = (question, hits, min_coverage=0.4, max_chars=None),
         text_signature = "($self, question, hits, min_coverage=0.4, max_chars=480)"

@@ -48,6 +48,13 @@ impl Documents {
 /// Extensions are in any case and with or without a dot. Hidden files and folders, ``target`` and ``node_modules`` are
 /// left out; links are not followed, except for ``folder`` itself. A folder that cannot be read raises ``OSError``, or
 /// is given to ``on_error`` as that exception, and the walk goes on behind it.
+///
+/// >>> import os, tempfile
+/// >>> folder = tempfile.mkdtemp()
+/// >>> for name in ("b.md", "a.MD", "c.txt"):
+/// ...     open(os.path.join(folder, name), "w").close()
+/// >>> [os.path.basename(path) for path in documents(folder, ["md"])]
+/// ['a.MD', 'b.md']
 #[pyfunction]
 #[pyo3(signature = (folder, extensions, on_error=None))]
 pub(crate) fn documents(
@@ -95,6 +102,14 @@ impl DocumentText {
 ///
 /// Raises ``OSError``, of the kind that ``open`` raises, when it cannot be read, and ``ValueError`` when it holds a
 /// zero byte, which no text does, or more than 16 MiB.
+///
+/// >>> import os, tempfile
+/// >>> path = os.path.join(tempfile.mkdtemp(), "latin-1.txt")
+/// >>> with open(path, "wb") as file:
+/// ...     _ = file.write(b"caf\xe9")
+/// >>> document = read_document(path)
+/// >>> document.text, document.is_utf8
+/// ('caf�', False)
 #[pyfunction]
 pub(crate) fn read_document(py: Python<'_>, path: PathBuf) -> PyResult<DocumentText> {
     let read = py.detach(|| sage_services::read_document(&path)).map_err(raised)?;

@@ -81,6 +81,10 @@ impl Passage {
     }
 
     /// The text to embed: the heading, then the text.
+    ///
+    /// >>> [passage] = Chunker().chunks("guide.md", "# Stops\n\nIn order.")
+    /// >>> passage.text_with_heading()
+    /// 'Stops\n# Stops\n\nIn order.'
     fn text_with_heading(&self) -> String {
         self.0.text_with_heading()
     }
@@ -152,6 +156,10 @@ impl Chunker {
     ///
     /// ``path`` is the document's name; ``format`` is ``"markdown"``, ``"html"`` or ``"text"``, and follows from the
     /// path's extension unless given.
+    ///
+    /// >>> passages = Chunker().chunks("guide.md", "# Stops\n\nIn order.\n\n# Starts\n\nToo.")
+    /// >>> [(passage.first_line, passage.last_line, passage.heading) for passage in passages]
+    /// [(1, 3, 'Stops'), (5, 7, 'Starts')]
     #[pyo3(signature = (path, text, format=None))]
     fn chunks(&self, py: Python<'_>, path: &str, text: &str, format: Option<&str>) -> PyResult<Vec<Passage>> {
         let format = match format {

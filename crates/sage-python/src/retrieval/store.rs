@@ -115,6 +115,10 @@ impl VectorStore {
     }
 
     /// The number of records stored, as ``len(store)``, for those who have a handle.
+    ///
+    /// >>> store = VectorStore(2)
+    /// >>> store.count()
+    /// 0
     fn count(&self, py: Python<'_>) -> usize {
         py.detach(|| self.0.len())
     }
@@ -122,6 +126,10 @@ impl VectorStore {
     /// Stores a record, replacing the one with an equal id. Returns whether it replaced one.
     ///
     /// Raises ``StoreFull`` for a new id in a full store.
+    ///
+    /// >>> store = VectorStore(2)
+    /// >>> store.upsert("east", [1.0, 0.0]), store.upsert("east", [2.0, 0.0])
+    /// (False, True)
     #[pyo3(signature = (id, vector, payload=None))]
     fn upsert(
         &self,
@@ -139,6 +147,11 @@ impl VectorStore {
     /// the later stays.
     ///
     /// Raises as ``upsert`` does.
+    ///
+    /// >>> store = VectorStore(2)
+    /// >>> store.upsert_batch([("east", [1.0, 0.0], "right"), ("north", [0.0, 1.0], "up")])
+    /// >>> len(store)
+    /// 2
     fn upsert_batch(&self, py: Python<'_>, records: &Bound<'_, PyAny>) -> PyResult<()> {
         let records = records.try_iter()?.map(|record| self::record(&record?)).collect::<PyResult<Vec<_>>>()?;
         py.detach(|| self.0.upsert_batch(records)).map_err(refused)
@@ -148,28 +161,55 @@ impl VectorStore {
     /// when the store holds fewer.
     ///
     /// Raises ``ValueError`` when ``k`` is less than 1.
+    ///
+    /// >>> store = VectorStore(2)
+    /// >>> store.upsert_batch([("east", [1.0, 0.0], "right"), ("north", [0.0, 1.0], "up")])
+    /// >>> [(hit.id, hit.score, hit.payload) for hit in store.search([3.0, 0.0], 1)]
+    /// [('east', 1.0, 'right')]
     fn search(&self, py: Python<'_>, query: &Bound<'_, PyAny>, k: &Bound<'_, PyAny>) -> PyResult<Vec<Hit>> {
         let (query, k) = (coordinates(query)?, whole("k", k, 1..=usize::MAX)?);
         py.detach(|| Ok(self.0.search(&query, k)?.into_iter().map(Hit).collect())).map_err(refused)
     }
 
     /// The payload stored under ``id``, or ``default`` when no record has that id.
+    ///
+    /// >>> store = VectorStore(2)
+    /// >>> store.upsert_batch([("east", [1.0, 0.0], "right")])
+    /// >>> store.get("east"), store.get("west", "none there")
+    /// ('right', 'none there')
     #[pyo3(signature = (id, default=None))]
     fn get(&self, py: Python<'_>, id: &str, default: Option<Py<PyAny>>) -> Option<Py<PyAny>> {
         py.detach(|| self.0.get(id)).map(|payload| payload.clone_ref(py)).or(default)
     }
 
     /// Removes a record and returns its payload; ``None`` when no record has that id.
+    ///
+    /// >>> store = VectorStore(2)
+    /// >>> store.upsert_batch([("east", [1.0, 0.0], "right")])
+    /// >>> store.delete("east"), store.delete("east")
+    /// ('right', None)
     fn delete(&self, py: Python<'_>, id: &str) -> Option<Py<PyAny>> {
         py.detach(|| self.0.delete(id)).map(|payload| payload.clone_ref(py))
     }
 
     /// Removes everything and gives the memory back.
+    ///
+    /// >>> store = VectorStore(2)
+    /// >>> store.upsert_batch([("east", [1.0, 0.0], "right")])
+    /// >>> store.clear()
+    /// >>> len(store)
+    /// 0
     fn clear(&self, py: Python<'_>) {
         py.detach(|| self.0.clear());
     }
 
     /// The hook of the engine: as ``clear``, although handles to the service may live on.
+    ///
+    /// >>> store = VectorStore(2)
+    /// >>> store.upsert_batch([("east", [1.0, 0.0], "right")])
+    /// >>> store.cleanup()
+    /// >>> len(store)
+    /// 0
     fn cleanup(&self, py: Python<'_>) {
         self.clear(py);
     }

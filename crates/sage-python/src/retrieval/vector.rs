@@ -26,12 +26,18 @@ impl Vector {
     }
 
     /// The coordinates, as a list of floats.
+    ///
+    /// >>> Vector([0.5, 1.0]).tolist()
+    /// [0.5, 1.0]
     fn tolist<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         PyList::new(py, self.0.iter())
     }
 
     /// Whether no coordinate differs from 0: the vector has no direction, and a store refuses it. That of a text
     /// without a word is, and that of a question whose words no passage holds.
+    ///
+    /// >>> Vector([0.0, 0.0]).is_zero(), Vector([0.0, 1.0]).is_zero()
+    /// (True, False)
     fn is_zero(&self) -> bool {
         self.0.iter().all(|&x| x == 0.0)
     }
