@@ -96,6 +96,7 @@ pub use service::{
     PolicyService, PolicyServiceBuilder, Refusal, Service, ServiceBuilder, ServiceError, ServiceHandle, ServiceRef,
     ServiceReport, ServiceState, StoreError, Verdict, WrongCount,
 };
+pub use service::{Breaker, BreakerFigures, BreakerState, RetryBudget, RetryFigures};
 pub use service::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Usage};
 pub use sink::{Collected, Sink, WriteError};
 pub use source::{ChannelReceiver, Line, Next, ReadError, Source, SourceContext};

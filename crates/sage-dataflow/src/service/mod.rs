@@ -36,6 +36,7 @@ pub use policy::{
     Batch, Batching, CallPolicy, Calling, Codec, FlightFigures, FullDisk, Journal, JournalFigures, Method,
     MethodBuilder, Policy, PolicyReport, PolicyService, Refusal, ServiceError, StoreError, Verdict, WrongCount,
 };
+pub use policy::{Breaker, BreakerFigures, BreakerState, RetryBudget, RetryFigures};
 pub use policy::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Usage};
 pub(crate) use registry::{Registry, StartEnded};
 pub use report::ServiceReport;

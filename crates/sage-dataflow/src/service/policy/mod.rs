@@ -5,6 +5,7 @@
 
 mod answer;
 mod batch;
+mod breaker;
 mod bucket;
 mod call;
 mod calling;
@@ -23,6 +24,7 @@ mod outage;
 mod rate;
 mod refusal;
 mod reservation;
+mod retry_budget;
 mod settings;
 mod spend;
 mod state;
@@ -37,6 +39,7 @@ mod within;
 use crate::{BoxError, sync};
 
 pub use batch::{Batch, Batching, WrongCount};
+pub use breaker::{Breaker, BreakerFigures, BreakerState};
 pub use calling::Calling;
 pub use concurrency::{Concurrency, ConcurrencyFigures};
 pub use flight::FlightFigures;
@@ -45,6 +48,7 @@ pub use key::Codec;
 pub use method::{Method, MethodBuilder, PolicyService, Usage};
 pub use rate::{Rate, RateFigures};
 pub use refusal::Refusal;
+pub use retry_budget::{RetryBudget, RetryFigures};
 pub use settings::{CallPolicy, Policy};
 pub use spend::Spend;
 pub use state::PolicyReport;

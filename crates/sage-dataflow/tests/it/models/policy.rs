@@ -21,6 +21,21 @@ mod sync {
     }
 }
 
+/// As the engine's, which also says what errors mean.
+mod verdict {
+    use std::time::Duration;
+
+    #[derive(Debug, Clone, Copy)]
+    pub enum Verdict {
+        Bad,
+        Passing,
+        Throttled(Option<Duration>),
+        Outage,
+    }
+}
+
+#[path = "../../../src/service/policy/breaker.rs"]
+mod breaker;
 #[path = "../../../src/service/policy/bucket.rs"]
 mod bucket;
 #[path = "../../../src/service/policy/concurrency.rs"]
@@ -49,10 +64,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use shuttle::future::block_on;
-use shuttle::sync::Condvar;
+use shuttle::sync::{Barrier, Condvar};
 use shuttle::thread;
 
 use super::under_shuttle::check;
+use breaker::{Breaker, BreakerState, Circuit};
 use concurrency::{Concurrency, Slots};
 use limiter::Limiter;
 use rate::Rate;
@@ -60,6 +76,7 @@ use reservation::Ask;
 use spend::Spend;
 use sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 use time::Time;
+use verdict::Verdict;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -232,5 +249,85 @@ fn a_permit_finds_the_next_caller_whenever_it_comes_back() {
         drop(stuck);
         let figures = slots.figures();
         assert_eq!((figures.in_flight, figures.stuck, figures.waiting), (0, 0, 0));
+    });
+}
+
+/// Callers that meet an outage wait until a call may be let through, and make theirs again. The second probe meets it
+/// once more, and some are dropped undecided.
+#[test]
+fn a_breaker_that_opens_holds_up_nobody_for_ever_and_closes_again() {
+    check(300, || {
+        let time = ModelTime::new();
+        let circuit = Arc::new(Circuit::new(Breaker::after_consecutive(1).open_for(SECOND).probes(2)));
+        let calls = Arc::new(AtomicU64::new(0));
+        let clock = thread::spawn({
+            let time = time.clone();
+            move || time.run()
+        });
+        let callers: Vec<_> = [false, false, true]
+            .map(|is_dropped| {
+                let (circuit, time, calls) = (circuit.clone(), time.clone(), calls.clone());
+                thread::spawn(move || {
+                    let mut is_dropped = is_dropped;
+                    loop {
+                        let Ok(passed) = circuit.pass(time.now()) else {
+                            block_on(circuit.opened_again(&time));
+                            continue;
+                        };
+                        if std::mem::take(&mut is_dropped) {
+                            continue;
+                        }
+                        // The first meets the outage, and the third call as well.
+                        let error = [0, 2].contains(&calls.fetch_add(1, Ordering::SeqCst)).then_some(Verdict::Outage);
+                        passed.ended(time.now(), error);
+                        if error.is_none() {
+                            return;
+                        }
+                    }
+                })
+            })
+            .into();
+        callers.into_iter().for_each(|caller| caller.join().expect("no caller panics"));
+        time.end();
+        clock.join().expect("the time does not panic");
+        let figures = circuit.figures();
+        assert!(figures.opened >= 1 && figures.half_opened <= figures.opened, "{figures:?}");
+        assert!(figures.closed <= figures.half_opened, "{figures:?}");
+        // Whatever happened, two calls that go well close it.
+        for _ in 0..2 {
+            let now = circuit.until_probe(time.now()).expect("no probe is under way");
+            if let Ok(passed) = circuit.pass(now) {
+                passed.ended(now, None);
+            }
+        }
+        assert_eq!(circuit.figures().state, BreakerState::Closed);
+    });
+}
+
+#[test]
+fn a_half_open_breaker_lets_no_more_calls_through_than_its_probes() {
+    check(300, || {
+        let since = ModelTime::new().now();
+        let circuit = Arc::new(Circuit::new(Breaker::after_consecutive(1).open_for(SECOND).probes(2)));
+        let late = circuit.clone();
+        let late = late.pass(since).unwrap_or_else(|_| panic!("it is closed"));
+        circuit.pass(since).unwrap_or_else(|_| panic!("it is closed")).ended(since, Some(Verdict::Outage));
+        let all_tried = Arc::new(Barrier::new(4));
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                let (circuit, all_tried) = (circuit.clone(), all_tried.clone());
+                thread::spawn(move || {
+                    let passed = circuit.pass(since + SECOND);
+                    all_tried.wait();
+                    let probes = u64::from(passed.is_ok());
+                    passed.into_iter().for_each(|passed| passed.ended(since + SECOND, None));
+                    probes
+                })
+            })
+            .collect();
+        // It began before the breaker opened.
+        late.ended(since + SECOND, Some(Verdict::Outage));
+        let probes: u64 = callers.into_iter().map(|caller| caller.join().expect("no caller panics")).sum();
+        assert_eq!((probes, circuit.figures().state), (2, BreakerState::Closed));
     });
 }

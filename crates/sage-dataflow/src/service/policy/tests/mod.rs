@@ -1,5 +1,6 @@
 //! The layers, each by itself. Apart from them, as the models compile the layers with primitives of their own.
 
+mod breaker;
 mod concurrency;
 mod disk;
 mod flight;
@@ -7,6 +8,7 @@ mod journal;
 mod key;
 mod outage;
 mod rate;
+mod retry_budget;
 mod store;
 mod turn;
 
