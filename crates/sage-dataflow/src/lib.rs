@@ -91,10 +91,10 @@ pub use operator::{
 };
 pub use retry::{RetriesExhausted, Retry};
 pub use service::{
-    AsyncService, Batch, Batching, CallError, CallPolicy, Called, Calling, Codec, Dependency, FlightFigures, FullDisk,
-    Hook, HookContext, HookEnded, Journal, JournalFigures, Method, MethodBuilder, OngoingCall, Policy, PolicyReport,
-    PolicyService, PolicyServiceBuilder, Refusal, Service, ServiceBuilder, ServiceError, ServiceHandle, ServiceRef,
-    ServiceReport, ServiceState, StoreError, Verdict, WrongCount,
+    AsyncService, Batch, Batching, Cache, CacheFigures, CallError, CallPolicy, Called, Calling, Codec, Dependency,
+    FlightFigures, FullDisk, Hook, HookContext, HookEnded, Journal, JournalFigures, Method, MethodBuilder, OngoingCall,
+    Policy, PolicyReport, PolicyService, PolicyServiceBuilder, Refusal, Service, ServiceBuilder, ServiceError,
+    ServiceHandle, ServiceRef, ServiceReport, ServiceState, StoreError, Verdict, WhenInUse, WrongCount,
 };
 pub use service::{Breaker, BreakerFigures, BreakerState, RetryBudget, RetryFigures};
 pub use service::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Usage};

@@ -33,8 +33,9 @@ pub use handle::{Called, OngoingCall, ServiceHandle, ServiceRef};
 pub(crate) use instance::{Blocking, Futures, HookEnd, HookFailure, Typed, both};
 pub(crate) use policy::PauseJob;
 pub use policy::{
-    Batch, Batching, CallPolicy, Calling, Codec, FlightFigures, FullDisk, Journal, JournalFigures, Method,
-    MethodBuilder, Policy, PolicyReport, PolicyService, Refusal, ServiceError, StoreError, Verdict, WrongCount,
+    Batch, Batching, Cache, CacheFigures, CallPolicy, Calling, Codec, FlightFigures, FullDisk, Journal, JournalFigures,
+    Method, MethodBuilder, Policy, PolicyReport, PolicyService, Refusal, ServiceError, StoreError, Verdict, WhenInUse,
+    WrongCount,
 };
 pub use policy::{Breaker, BreakerFigures, BreakerState, RetryBudget, RetryFigures};
 pub use policy::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Usage};

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::key::{CallKey, MethodKey, TagKey};
+use super::key::{CallKey, Secret, TagKey};
 use super::store::{Disk, FileKind, Folder, Kind, Store, StoreError};
-use super::sync::{Arc, AtomicU64, Ordering};
+use super::sync::{Arc, AtomicU8, AtomicU64, Ordering};
 
 /// Keeps the answers of a run's calls in a folder of its own, so that the same run, started again, makes no call a
 /// second time whose answer was handed on.
@@ -82,8 +82,13 @@ pub(super) struct OpenJournal<D: Disk = File> {
 pub(super) struct Outgoing<D: Disk = File> {
     journal: Arc<OpenJournal<D>>,
     key: CallKey,
-    has_begun: bool,
+    stage: AtomicU8,
 }
+
+/// The stages of a call.
+const WAITS: u8 = 0;
+const BEGUN: u8 = 1;
+const ENDED: u8 = 2;
 
 /// The most bytes of an answer, if nothing else is said: 64 MiB.
 pub(super) const LARGEST: u64 = 64 << 20;
@@ -152,25 +157,21 @@ impl<D: Disk> OpenJournal<D> {
         Arc::new(Self { store, full_disk, begun_not_ended, hits, misses, uncached, _folder: folder })
     }
 
-    pub(super) fn method(&self, service: &str, version: &str, method: &str) -> MethodKey {
-        self.store.method(service, version, method)
-    }
-
-    pub(super) fn tag(&self, tag: &str) -> TagKey {
-        self.store.tag(tag)
+    pub(super) fn secret(&self) -> &Secret {
+        self.store.secret()
     }
 
     /// The bytes of the answer that an equal call has got.
     pub(super) fn get(&self, key: CallKey) -> Result<Option<Vec<u8>>, StoreError> {
         let found = self.store.get(key)?;
-        let count = if found.is_some() { &self.hits } else { &self.misses };
-        count.fetch_add(1, Ordering::Relaxed);
+        self.hits.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
         Ok(found.map(|(bytes, _)| bytes))
     }
 
-    /// A call that is to be made.
+    /// A call that is to be made, as there is no answer.
     pub(super) fn call(self: &Arc<Self>, key: CallKey) -> Outgoing<D> {
-        Outgoing { journal: self.clone(), key, has_begun: false }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        Outgoing { journal: self.clone(), key, stage: AtomicU8::new(WAITS) }
     }
 
     /// Erases the answers of a tag, and says how many. A call that is out meanwhile keeps its answer.
@@ -209,22 +210,20 @@ impl<D: Disk> Outgoing<D> {
     }
 
     /// Says that the call goes out now, before its first attempt does. Further attempts are not told apart.
-    pub(super) fn begins(&mut self) -> Result<(), StoreError> {
-        if self.has_begun {
+    pub(super) fn begins(&self) -> Result<(), StoreError> {
+        if self.stage.compare_exchange(WAITS, BEGUN, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return Ok(());
         }
         match self.journal.store.append(Kind::Begun, self.key, None, &[]) {
-            Ok(()) => self.has_begun = true,
-            Err(StoreError::Full { .. }) if self.journal.full_disk == FullDisk::GoOn => {}
-            Err(error) => return Err(error),
+            Err(StoreError::Full { .. }) if self.journal.full_disk == FullDisk::GoOn => Ok(()),
+            ended => ended,
         }
-        Ok(())
     }
 
     /// Keeps the answer. It may be handed on when this has returned.
-    pub(super) fn answer(mut self, tag: Option<TagKey>, bytes: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn answer(&self, tag: Option<TagKey>, bytes: &[u8]) -> Result<(), StoreError> {
         match self.journal.store.append(Kind::Answer, self.key, tag, bytes) {
-            Ok(()) => self.has_begun = false,
+            Ok(()) => self.stage.store(ENDED, Ordering::Relaxed),
             Err(StoreError::Full { .. }) if self.journal.full_disk == FullDisk::GoOn => {
                 self.journal.uncached.fetch_add(1, Ordering::Relaxed);
             }
@@ -236,7 +235,7 @@ impl<D: Disk> Outgoing<D> {
 
 impl<D: Disk> Drop for Outgoing<D> {
     fn drop(&mut self) {
-        if self.has_begun {
+        if self.stage.load(Ordering::Relaxed) == BEGUN {
             // Without it the next report names the call, which is no harm.
             let _ = self.journal.store.append(Kind::Ended, self.key, None, &[]);
         }

@@ -48,8 +48,7 @@ impl Disk for File {
 /// A folder that this process alone uses.
 pub(in super::super) struct Folder {
     path: PathBuf,
-    /// Locked while it is open.
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -75,7 +74,7 @@ impl Folder {
             }
         }
         lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock })
     }
 
     /// Opens a file in it, which is made if it is not there, and is its user's alone.
@@ -88,9 +87,26 @@ impl Folder {
         self.path.join(name)
     }
 
+    /// Removes a file, if it is there.
+    pub(in super::super) fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.path(name);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::Io { path, source }),
+            _ => Ok(()),
+        }
+    }
+
     /// Returns when the names of its files are on the medium.
     pub(in super::super) fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing alone would not do while a child that is just being made has the file as well. If it fails, the
+        // process' end does it.
+        let _ = self.lock.unlock();
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) use format::{FileKind, Kind, millis};
 use index::{Entry, Index, Place};
 use scan::{ScanError, places_to_bytes, scan};
 
-use super::key::{CallKey, MethodKey, Secret, TagKey};
+use super::key::{CallKey, Secret, TagKey};
 use super::sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock};
 
 /// Answers in a file.
@@ -108,14 +108,9 @@ impl<D: Disk> Store<D> {
         })
     }
 
-    /// For the keys of a method's calls.
-    pub(super) fn method(&self, service: &str, version: &str, method: &str) -> MethodKey {
-        self.secret.method(service, version, method)
-    }
-
-    /// The hash of a tag.
-    pub(super) fn tag(&self, tag: &str) -> TagKey {
-        self.secret.tag(tag)
+    /// What its keys are hashed under.
+    pub(super) fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     /// Appends a frame. Returns when an answer can no longer be lost.

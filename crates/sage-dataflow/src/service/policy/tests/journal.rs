@@ -24,22 +24,23 @@ fn a_run_that_is_started_again_finds_its_answers_and_another_run_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let run = Journal::run(folder.path().join("runs/x"));
     let journal = run.open().unwrap();
-    let method = journal.method("llm", "1", "chat");
-    let mut out = journal.call(key(&method, 1));
+    let method = journal.secret().method("llm", "1", "chat");
+    let out = journal.call(key(&method, 1));
     out.begins().unwrap();
     out.begins().unwrap();
     out.answer(None, b"yes").unwrap();
+    drop(out);
     assert_eq!(journal.get(key(&method, 2)).unwrap(), None);
     drop(journal);
 
     let journal = run.open().unwrap();
-    let method = journal.method("llm", "1", "chat");
+    let method = journal.secret().method("llm", "1", "chat");
     assert_eq!(journal.get(key(&method, 1)).unwrap().as_deref(), Some(&b"yes"[..]));
     let figures = journal.figures();
     assert_eq!((figures.entries, figures.hits, figures.misses), (1, 1, 0));
     assert_eq!(figures.bytes, 64 + 64 + 64 + 3);
     let other = Journal::run(folder.path().join("runs/y")).open().unwrap();
-    assert_ne!(key(&other.method("llm", "1", "chat"), 1), key(&method, 1));
+    assert_ne!(key(&other.secret().method("llm", "1", "chat"), 1), key(&method, 1));
 }
 
 #[test]
@@ -66,8 +67,8 @@ fn a_call_that_ends_without_an_answer_is_not_named() {
     let folder = tempfile::tempdir().unwrap();
     let run = Journal::run(folder.path().join("x"));
     let journal = run.open().unwrap();
-    let method = journal.method("llm", "1", "chat");
-    let [mut failed, mut cut, never] = [1, 2, 3].map(|n| journal.call(key(&method, n)));
+    let method = journal.secret().method("llm", "1", "chat");
+    let [failed, cut, never] = [1, 2, 3].map(|n| journal.call(key(&method, n)));
     failed.begins().unwrap();
     cut.begins().unwrap();
     drop((failed, never));
@@ -85,12 +86,12 @@ fn a_call_that_ends_without_an_answer_is_not_named() {
 fn erased_bytes_and_arguments_are_nowhere_in_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::run(folder.path().join("x")).open().unwrap();
-    let method = journal.method("llm", "1", "chat");
+    let method = journal.secret().method("llm", "1", "chat");
     for n in 0..10 {
-        let tag = journal.tag(if n % 2 == 0 { "Ada" } else { "Grace" });
+        let tag = journal.secret().tag(if n % 2 == 0 { "Ada" } else { "Grace" });
         journal.call(key(&method, n)).answer(Some(tag), format!("answer-{}", n % 2).as_bytes()).unwrap();
     }
-    assert_eq!(journal.erase(journal.tag("Ada")).unwrap(), 5);
+    assert_eq!(journal.erase(journal.secret().tag("Ada")).unwrap(), 5);
     assert_eq!(journal.get(key(&method, 2)).unwrap(), None);
     assert_eq!(journal.figures().erased, 5);
     let found = |text: &str| {
@@ -109,9 +110,9 @@ fn a_full_disk_fails_the_call_or_is_counted() {
         let fake = Fake::default();
         let store = Store::open(fake.clone(), Path::new("x"), FileKind::Journal, false, LARGEST).unwrap();
         let journal = OpenJournal::new(store, full_disk, None);
-        let method = journal.method("llm", "1", "chat");
+        let method = journal.secret().method("llm", "1", "chat");
         fake.room(Some(64 + 10));
-        let mut out = journal.call(key(&method, 1));
+        let out = journal.call(key(&method, 1));
         match full_disk {
             FullDisk::Fail => {
                 let error = out.begins().unwrap_err();
@@ -153,9 +154,9 @@ fn child_that_is_killed() {
         for caller in 0..CALLERS {
             let journal = &journal;
             scope.spawn(move || {
-                let method = journal.method("llm", "1", "chat");
+                let method = journal.secret().method("llm", "1", "chat");
                 for n in (caller..).step_by(CALLERS as usize) {
-                    let mut out = journal.call(key(&method, n));
+                    let out = journal.call(key(&method, n));
                     out.begins().unwrap();
                     let hand_on = || writeln!(std::io::stderr(), "handed on {n}").unwrap();
                     if hands_on_first {
@@ -192,7 +193,7 @@ fn lost_by_a_kill(round: u64, is_mutant: bool) -> usize {
     child.wait().unwrap();
 
     let journal = run.open().unwrap();
-    let method = journal.method("llm", "1", "chat");
+    let method = journal.secret().method("llm", "1", "chat");
     let handed_on = lines.lines().filter_map(|line| line.strip_prefix("handed on ")?.parse().ok());
     let lost = handed_on.filter(|n| match journal.get(key(&method, *n)).unwrap() {
         Some(bytes) => {

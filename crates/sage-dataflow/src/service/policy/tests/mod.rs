@@ -1,10 +1,12 @@
 //! The layers, each by itself. Apart from them, as the models compile the layers with primitives of their own.
 
 mod breaker;
+mod cache;
 mod concurrency;
 mod disk;
 mod flight;
 mod journal;
+mod kept;
 mod key;
 mod outage;
 mod rate;
