@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::line::Line;
 use super::sync::{AtomicU64, FOREVER, Mutex, Ordering, lock};
 use super::time::Time;
 use super::turn::{Giver, turn};
 use super::verdict::Verdict;
+use super::waiters::Waiters;
 use super::within::within;
 
 /// After which failures calls of a service are refused for a while.
@@ -176,7 +176,7 @@ struct State {
     /// Whether each of the last calls failed.
     last: VecDeque<bool>,
     failures: usize,
-    waiting: Line<Option<Giver<()>>>,
+    waiting: Waiters<Option<Giver<()>>>,
     figures: BreakerFigures,
 }
 
@@ -197,7 +197,7 @@ impl Circuit {
             stretch: 0,
             last: VecDeque::with_capacity(settings.window),
             failures: 0,
-            waiting: Line::new(),
+            waiting: Waiters::new(),
             figures: BreakerFigures::default(),
         };
         Self { settings, closed: AtomicU64::new(0), state: Mutex::new(state) }
@@ -245,9 +245,10 @@ impl Circuit {
                 let mut state = lock(&self.state);
                 let Err(Open { reopens_in }) = state.room(now, self.settings.probes) else { return };
                 let (giver, turn) = turn();
-                let place = state.waiting.position(waiting.ticket).and_then(|position| state.waiting.get(position));
+                let place = state.waiting.find(waiting.ticket);
+                let (_, place) = place.expect("it leaves the queue when it is dropped");
                 // Nobody waits for the one before any more: it wakes nobody.
-                drop(place.expect("it leaves the line when it is dropped").replace(giver));
+                drop(place.replace(giver));
                 (turn, reopens_in.map(|time| now + time))
             };
             within(time, moment, turn).await;
@@ -362,7 +363,7 @@ impl Drop for Passed<'_> {
     }
 }
 
-/// A place in the line of those that wait for room, which is left when this is dropped.
+/// A place in the queue of those that wait for room, which is left when this is dropped.
 struct Waiting<'a> {
     circuit: &'a Circuit,
     ticket: u64,
@@ -371,7 +372,7 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut state = lock(&self.circuit.state);
-        let left = state.waiting.position(self.ticket).and_then(|position| state.waiting.remove(position));
+        let left = state.waiting.leave(self.ticket);
         drop(state);
         drop(left);
     }

@@ -8,9 +8,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::line::Line;
 use super::sync::{Arc, AtomicBool, Mutex, Ordering, lock};
 use super::turn::{Giver, Turn, turn};
+use super::waiters::Waiters;
 
 /// How many calls of a service may be under way at once, and how many may wait.
 ///
@@ -109,7 +109,7 @@ struct State {
     out: usize,
     /// How many permits that are out have a replacement.
     replaced: usize,
-    line: Line<Giver<Permit>>,
+    queue: Waiters<Giver<Permit>>,
     /// Successful calls that began since the limit last changed by them.
     successes: usize,
     waited: u64,
@@ -144,7 +144,7 @@ impl Slots {
             limit: settings.most,
             out: 0,
             replaced: 0,
-            line: Line::new(),
+            queue: Waiters::new(),
             successes: 0,
             waited: 0,
             replacements: 0,
@@ -157,29 +157,30 @@ impl Slots {
     /// Waits until a call may be under way. Whoever drops this future leaves the queue; a permit that was meant for it
     /// goes to the next.
     pub(super) async fn permit(self: &Arc<Self>) -> Result<Permit, QueueFull> {
-        let mut waiting = match self.enter()? {
-            Entered::Passed(permit) => return Ok(permit),
-            Entered::Waits(waiting) => waiting,
-        };
-        let given = (&mut waiting.turn).await;
-        Ok(given.expect("a giver leaves the line to give, or because its caller left"))
+        match self.enter()? {
+            Entered::Passed(permit) => Ok(permit),
+            Entered::Waits(waiting) => Ok(waiting.granted().await),
+        }
     }
 
-    fn enter(self: &Arc<Self>) -> Result<Entered<'_>, QueueFull> {
+    /// Lends a permit if nobody waits and there is room; else the call goes to the end of the queue. So most calls make
+    /// no future.
+    #[inline]
+    pub(super) fn enter(self: &Arc<Self>) -> Result<Entered<'_>, QueueFull> {
         let mut state = lock(&self.state);
-        if state.line.is_empty() && state.has_room() {
+        if state.queue.is_empty() && state.has_room() {
             state.out += 1;
             let cuts = state.cuts;
             drop(state);
             return Ok(Entered::Passed(self.new_permit(cuts)));
         }
-        let waiting = state.line.len();
+        let waiting = state.queue.len();
         if waiting >= self.settings.queue {
             state.refused += 1;
             return Err(QueueFull { waiting });
         }
         let (giver, turn) = turn();
-        let ticket = state.line.join(giver);
+        let ticket = state.queue.join(giver);
         Ok(Entered::Waits(Waiting { slots: self, ticket, turn }))
     }
 
@@ -199,7 +200,7 @@ impl Slots {
         ConcurrencyFigures {
             in_flight: state.out,
             limit: state.limit,
-            waiting: state.line.len(),
+            waiting: state.queue.len(),
             waited: state.waited,
             stuck: state.replaced,
             replaced: state.replacements,
@@ -214,11 +215,11 @@ impl State {
         self.out < self.limit.saturating_add(self.replaced)
     }
 
-    /// Takes out of the line whoever may go now.
+    /// Takes out of the queue whoever may go now.
     fn grant(&mut self) -> Granted {
         let mut givers = Vec::new();
         while self.has_room()
-            && let Some(giver) = self.line.pop()
+            && let Some(giver) = self.queue.remove(0)
         {
             self.out += 1;
             self.waited += 1;
@@ -248,22 +249,30 @@ impl State {
 }
 
 /// How a caller entered.
-enum Entered<'a> {
+pub(super) enum Entered<'a> {
     Passed(Permit),
     Waits(Waiting<'a>),
 }
 
-/// A caller's place in the line, which it leaves when this is dropped. A permit in its turn is dropped after that.
-struct Waiting<'a> {
+/// A caller's place in the queue, which it leaves when this is dropped. A permit in its turn is dropped after that.
+pub(super) struct Waiting<'a> {
     slots: &'a Slots,
     ticket: u64,
     turn: Turn<Permit>,
 }
 
+impl Waiting<'_> {
+    /// Waits for this caller's turn.
+    pub(super) async fn granted(mut self) -> Permit {
+        let given = (&mut self.turn).await;
+        given.expect("a giver leaves the queue to give, or because its caller left")
+    }
+}
+
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut state = lock(&self.slots.state);
-        let left = state.line.position(self.ticket).and_then(|position| state.line.remove(position));
+        let left = state.queue.leave(self.ticket);
         drop(state);
         drop(left);
     }
@@ -310,6 +319,9 @@ impl Drop for Permit {
             && state.cuts == self.cuts
         {
             state.adapt(self.end, least, most);
+        }
+        if state.queue.is_empty() {
+            return;
         }
         let granted = state.grant();
         drop(state);

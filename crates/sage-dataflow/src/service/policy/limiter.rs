@@ -9,17 +9,16 @@
 //!
 //! Knows nothing of what a call is.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::bucket::Bucket;
 use super::rate::{Counted, Rate, RateFigures};
-use super::reservation::{Ask, Look, Reservation, Waiting};
+use super::reservation::{Ask, Reservation, Waiting};
 use super::spend::{Amount, Room, Spend, Window};
-use super::sync::{AtomicU64, Mutex, Ordering, lock};
+use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
 use super::time::Time;
 use super::turn::{Giver, Turn, turn};
-use super::within::within;
+use super::waiters::Waiters;
 
 /// Why a call may not be made.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,12 +43,11 @@ pub(super) struct Limiter {
 }
 
 struct State {
-    calls: Vec<Bucket>,
-    costs: Vec<Bucket>,
+    /// With what each counts.
+    buckets: Vec<(Counted, Bucket)>,
     windows: Vec<Window>,
     paused_until: Option<Instant>,
-    queue: VecDeque<Waiter>,
-    next_ticket: u64,
+    queue: Waiters<Waiter>,
     /// The latest time that was told.
     latest: Instant,
     /// The cost of the calls that are not settled: what may still be given back.
@@ -59,8 +57,6 @@ struct State {
 }
 
 struct Waiter {
-    /// Tickets of a queue ascend.
-    ticket: u64,
     ask: Ask,
     deadline: Option<Instant>,
     /// Wakes it; `None` while it is awake.
@@ -86,20 +82,17 @@ pub(super) enum Entered<'a> {
 
 impl Limiter {
     pub(super) fn new(rates: &[Rate], spends: &[Spend], now: Instant) -> Self {
-        let buckets = |of| rates.iter().filter(|rate| rate.of == of).map(|rate| rate.bucket(now)).collect::<Vec<_>>();
         let state = State {
-            calls: buckets(Counted::Calls),
-            costs: buckets(Counted::Cost),
+            buckets: rates.iter().map(|rate| (rate.of, rate.bucket(now))).collect(),
             windows: spends.iter().map(Window::new).collect(),
             paused_until: None,
-            queue: VecDeque::new(),
-            next_ticket: 0,
+            queue: Waiters::new(),
             latest: now,
             reserved: 0,
             figures: RateFigures::default(),
             spent: Amount::default(),
         };
-        let settles = !state.costs.is_empty() || !state.windows.is_empty();
+        let settles = !spends.is_empty() || rates.iter().any(|rate| rate.of == Counted::Cost);
         Self { state: Mutex::new(state), unbegun: AtomicU64::new(0), settles }
     }
 
@@ -112,36 +105,40 @@ impl Limiter {
         ask: Ask,
         deadline: Option<Instant>,
     ) -> Result<Reservation<'_>, Refusal> {
-        let mut waiting = match self.enter(now, ask, deadline)? {
-            Entered::Passed(reservation) => return Ok(reservation),
-            Entered::Waits(waiting) => waiting,
-        };
-        loop {
-            match waiting.look(time.now())? {
-                Look::Passed(reservation) => return Ok(reservation),
-                Look::Waits(turn, moment) => _ = within(time, moment, turn).await,
-            }
+        match self.enter(now, ask, deadline)? {
+            Entered::Passed(reservation) => Ok(reservation),
+            Entered::Waits(waiting) => waiting.granted(time).await,
         }
     }
 
-    /// Lets a call through if nobody is before it and nothing to wait for; else it goes to the end of the queue.
+    /// Lets a call through if nobody is before it and nothing to wait for; else it goes to the end of the queue. So most
+    /// calls make no future.
+    #[inline]
     pub(super) fn enter(&self, now: Instant, ask: Ask, deadline: Option<Instant>) -> Result<Entered<'_>, Refusal> {
         let mut state = lock(&self.state);
         state.pass_time(now);
+        if state.queue.is_empty() && state.may_go(ask) {
+            state.take(ask);
+            self.unbegun.fetch_add(1, Ordering::Relaxed);
+            return Ok(Entered::Passed(Reservation::new(self, ask)));
+        }
+        self.joins(state, ask, deadline)
+    }
+
+    #[cold]
+    fn joins<'a>(
+        &'a self,
+        mut state: MutexGuard<'_, State>,
+        ask: Ask,
+        deadline: Option<Instant>,
+    ) -> Result<Entered<'a>, Refusal> {
         match state.chance(ask, deadline, self.unbegun()) {
-            Chance::Now if state.queue.is_empty() => {
-                state.take(ask);
-                self.unbegun.fetch_add(1, Ordering::Relaxed);
-                Ok(Entered::Passed(Reservation::new(self, ask)))
-            }
             Chance::Refused(refusal) => {
                 state.figures.refused += 1;
                 Err(refusal)
             }
             Chance::Now | Chance::Later(_) => {
-                let ticket = state.next_ticket;
-                state.next_ticket += 1;
-                state.queue.push_back(Waiter { ticket, ask, deadline, giver: None });
+                let ticket = state.queue.join(Waiter { ask, deadline, giver: None });
                 Ok(Entered::Waits(Waiting::new(self, ticket, ask)))
             }
         }
@@ -204,12 +201,11 @@ impl Limiter {
         let mut state = lock(&self.state);
         state.pass_time(now);
         let mut wakes = state.grant(&self.unbegun);
-        let Some(position) = state.position(ticket) else {
+        let Some((position, &mut Waiter { ask, deadline, .. })) = state.queue.find(ticket) else {
             drop(state);
             wake(wakes);
             return Ok(None);
         };
-        let Waiter { ask, deadline, .. } = state.queue[position];
         let looked = match state.chance(ask, deadline, self.unbegun()) {
             Chance::Refused(refusal) => {
                 state.figures.refused += 1;
@@ -219,7 +215,7 @@ impl Limiter {
             chance => {
                 let (giver, turn) = turn();
                 // Nobody waits for the one before any more.
-                wakes.extend(state.queue[position].giver.replace(giver));
+                wakes.extend(state.queue.find(ticket).and_then(|(_, waiter)| waiter.giver.replace(giver)));
                 let moment = if let (0, Chance::Later(moment)) = (position, chance) { moment } else { None };
                 Ok(Some((turn, moment)))
             }
@@ -232,8 +228,8 @@ impl Limiter {
     /// A caller leaves before it has seen that it may go.
     pub(super) fn leave(&self, ticket: u64, ask: Ask) {
         let mut state = lock(&self.state);
-        let left = match state.position(ticket) {
-            Some(position) => state.remove(position),
+        let left = match state.queue.find(ticket) {
+            Some((position, _)) => state.remove(position),
             None => {
                 self.unbegun.fetch_sub(1, Ordering::Relaxed);
                 state.give_back(ask);
@@ -248,16 +244,20 @@ impl Limiter {
 impl State {
     fn pass_time(&mut self, now: Instant) {
         self.latest = self.latest.max(now);
-        self.calls.iter_mut().chain(&mut self.costs).for_each(|bucket| bucket.refill(now));
+        self.buckets.iter_mut().for_each(|(_, bucket)| bucket.refill(now));
         self.windows.iter_mut().for_each(|window| window.pass(now));
     }
 
-    /// Whether a call could go if it were the head. `unbegun` calls may still be given back.
+    /// Whether a call could go now if it were the head.
+    fn may_go(&self, ask: Ask) -> bool {
+        self.paused_until.is_none_or(|until| until <= self.latest)
+            && self.buckets.iter().all(|(of, bucket)| bucket.has(ask.tokens(*of)))
+            && self.windows.iter().all(|window| matches!(window.room(ask.amount), Room::Now))
+    }
+
+    /// What a call would get if it were the head. `unbegun` calls may still be given back.
     fn chance(&self, ask: Ask, deadline: Option<Instant>, unbegun: u64) -> Chance {
         let now = self.latest;
-        if let Some(bucket) = self.costs.iter().map(Bucket::size).find(|&size| ask.cost > size) {
-            return Chance::Refused(Refusal::CostTooLarge { cost: ask.cost, bucket });
-        }
         let mut moment = self.paused_until.map_or(now, |until| until.max(now));
         let mut certain = moment;
         let mut settled = true;
@@ -275,10 +275,13 @@ impl State {
                 }
             }
         }
-        let calls = self.calls.iter().map(|bucket| (bucket, 1, unbegun));
-        let costs = self.costs.iter().map(|bucket| (bucket, ask.cost, self.reserved));
-        for (bucket, tokens, returned) in calls.chain(costs) {
+        for (of, bucket) in &self.buckets {
+            let tokens = ask.tokens(*of);
+            if tokens > bucket.size() {
+                return Chance::Refused(Refusal::CostTooLarge { cost: tokens, bucket: bucket.size() });
+            }
             if !bucket.has(tokens) {
+                let returned = if *of == Counted::Calls { unbegun } else { self.reserved };
                 moment = moment.max(bucket.when(tokens, 0));
                 certain = certain.max(bucket.when(tokens, returned));
             }
@@ -296,8 +299,7 @@ impl State {
     fn take(&mut self, ask: Ask) {
         self.figures.passed += 1;
         self.reserved = self.reserved.saturating_add(ask.cost);
-        self.calls.iter_mut().for_each(|bucket| bucket.take(1));
-        self.costs.iter_mut().for_each(|bucket| bucket.take(ask.cost));
+        self.buckets.iter_mut().for_each(|(of, bucket)| bucket.take(ask.tokens(*of)));
         self.windows.iter_mut().for_each(|window| window.reserve(ask.amount));
     }
 
@@ -306,8 +308,7 @@ impl State {
         self.figures.passed -= 1;
         self.figures.given_back += 1;
         self.reserved = self.reserved.saturating_sub(ask.cost);
-        self.calls.iter_mut().for_each(|bucket| bucket.give_back(1));
-        self.costs.iter_mut().for_each(|bucket| bucket.give_back(ask.cost));
+        self.buckets.iter_mut().for_each(|(of, bucket)| bucket.give_back(ask.tokens(*of)));
         let (now, none) = (self.latest, Amount::default());
         self.windows.iter_mut().for_each(|window| window.settle(ask.amount, none, now));
     }
@@ -316,7 +317,7 @@ impl State {
         self.figures.cost = self.figures.cost.saturating_add(did.cost);
         self.spent = self.spent.plus(did.amount);
         self.reserved = self.reserved.saturating_sub(ask.cost);
-        for bucket in &mut self.costs {
+        for (_, bucket) in self.buckets.iter_mut().filter(|(of, _)| *of == Counted::Cost) {
             bucket.give_back(ask.cost.saturating_sub(did.cost));
             bucket.take(did.cost.saturating_sub(ask.cost));
         }
@@ -327,7 +328,7 @@ impl State {
     /// Grants all that may go now, from the head on. Who then is the head, and was not before, is to look.
     fn grant(&mut self, unbegun: &AtomicU64) -> Wakes {
         let (mut wakes, mut is_new) = (Wakes::new(), false);
-        while let Some(head) = self.queue.front_mut() {
+        while let Some(head) = self.queue.head() {
             let (ask, deadline) = (head.ask, head.deadline);
             match self.chance(ask, deadline, unbegun.load(Ordering::Relaxed)) {
                 Chance::Now => {
@@ -335,7 +336,7 @@ impl State {
                     self.figures.waited += 1;
                     is_new = true;
                     unbegun.fetch_add(1, Ordering::Relaxed);
-                    wakes.extend(self.queue.pop_front().and_then(|granted| granted.giver));
+                    wakes.extend(self.queue.remove(0).and_then(|granted| granted.giver));
                 }
                 Chance::Later(_) if !is_new => break,
                 Chance::Later(_) | Chance::Refused(_) => {
@@ -357,11 +358,7 @@ impl State {
     }
 
     fn wake_head(&mut self) -> Option<Giver<()>> {
-        self.queue.front_mut().and_then(|head| head.giver.take())
-    }
-
-    fn position(&self, ticket: u64) -> Option<usize> {
-        self.queue.binary_search_by_key(&ticket, |waiter| waiter.ticket).ok()
+        self.queue.head().and_then(|head| head.giver.take())
     }
 }
 

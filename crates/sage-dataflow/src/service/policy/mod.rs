@@ -20,7 +20,6 @@ mod kept;
 mod key;
 mod layers;
 mod limiter;
-mod line;
 mod method;
 mod outage;
 mod rate;
@@ -36,6 +35,7 @@ mod tests;
 mod time;
 mod turn;
 mod verdict;
+mod waiters;
 mod within;
 
 use crate::{BoxError, sync};

@@ -3,8 +3,11 @@
 use std::time::Instant;
 
 use super::limiter::{Limiter, Refusal};
+use super::rate::Counted;
 use super::spend::Amount;
+use super::time::Time;
 use super::turn::Turn;
+use super::within::within;
 
 /// What a call asks for before it is made: an estimate.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,10 +21,18 @@ impl Ask {
     pub(super) fn new(cost: u64, amount: f64) -> Self {
         Self { cost, amount: Amount::of(amount) }
     }
+
+    /// What it takes from a bucket that counts calls, or cost.
+    pub(super) fn tokens(&self, of: Counted) -> u64 {
+        match of {
+            Counted::Calls => 1,
+            Counted::Cost => self.cost,
+        }
+    }
 }
 
 /// What a waiting caller sees.
-pub(super) enum Look<'a> {
+enum Look<'a> {
     Passed(Reservation<'a>),
     /// It waits for its turn, or until the moment, and looks again. Only the head has a moment.
     Waits(Turn<()>, Option<Instant>),
@@ -40,8 +51,18 @@ impl<'a> Waiting<'a> {
         Self { limiter, ticket, ask, is_over: false }
     }
 
+    /// Waits for this caller's turn.
+    pub(super) async fn granted<T: Time>(mut self, time: &T) -> Result<Reservation<'a>, Refusal> {
+        loop {
+            match self.look(time.now())? {
+                Look::Passed(reservation) => return Ok(reservation),
+                Look::Waits(turn, moment) => _ = within(time, moment, turn).await,
+            }
+        }
+    }
+
     /// Whether it is this caller's turn. Once it is refused, it has left.
-    pub(super) fn look(&mut self, now: Instant) -> Result<Look<'a>, Refusal> {
+    fn look(&mut self, now: Instant) -> Result<Look<'a>, Refusal> {
         let looked = self.limiter.look(self.ticket, now);
         self.is_over = matches!(looked, Ok(None) | Err(_));
         Ok(match looked? {

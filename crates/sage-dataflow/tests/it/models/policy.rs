@@ -42,8 +42,6 @@ mod bucket;
 mod concurrency;
 #[path = "../../../src/service/policy/limiter.rs"]
 mod limiter;
-#[path = "../../../src/service/policy/line.rs"]
-mod line;
 #[path = "../../../src/service/policy/rate.rs"]
 mod rate;
 #[path = "../../../src/service/policy/reservation.rs"]
@@ -54,6 +52,8 @@ mod spend;
 mod time;
 #[path = "../../../src/service/policy/turn.rs"]
 mod turn;
+#[path = "../../../src/service/policy/waiters.rs"]
+mod waiters;
 #[path = "../../../src/service/policy/within.rs"]
 mod within;
 
