@@ -17,6 +17,7 @@ mod jsonl;
 mod machine;
 mod measure;
 mod memory;
+mod policy;
 mod r1;
 mod r2;
 mod r3;
@@ -52,8 +53,9 @@ const RENOIR_ROWS: [&str; 6] =
 /// count on one thread), r2_exchange (with an exchange of every word), r3 (hash exchange), r4 (hash join), window (a
 /// count per key and second of event time), skip (an error policy where nothing fails), jsonl (JSON lines in and out),
 /// replicas (16 of them on two processors), fixed (a job of ten records), return (last record until run() returns,
-/// three services), service (one call through a handle), async (futures that wait for timers, many at once), memory
-/// (peak over the number of records).
+/// three services), service (one call through a handle), policy (a call with a policy), batch (requests
+/// that go to a service together), async (futures that wait for timers, many at once), memory (peak over the number of
+/// records).
 ///
 /// The exit code is 1 when answers differ or a run fails. A missed goal leaves it 0; the table says MISSED.
 #[derive(Parser, Clone, Debug)]
@@ -110,7 +112,7 @@ fn repository_root() -> PathBuf {
 /// Measures one workload.
 type Measure = fn(&Options) -> Result<Vec<Row>>;
 
-const WORKLOADS: [(&str, Measure); 16] = [
+const WORKLOADS: [(&str, Measure); 18] = [
     ("r1", r1::measure),
     ("hop_source", hop::measure_in_source),
     ("hop_sink", hop::measure_in_sink),
@@ -125,6 +127,8 @@ const WORKLOADS: [(&str, Measure); 16] = [
     ("fixed", fixed::measure),
     ("return", service::measure_return),
     ("service", service::measure_calls),
+    ("policy", policy::measure),
+    ("batch", policy::measure_batches),
     ("async", async_map::measure),
     ("memory", memory::measure),
 ];
