@@ -20,6 +20,7 @@ use super::method::{Declared, Method, Usage};
 use super::outage::{Probe, Released};
 use super::refusal::Refusal;
 use super::reservation::{Ask, Reservation};
+use super::retry_budget;
 use super::state::{PolicyState, count};
 use super::time::Time;
 use super::turn::turn;
@@ -193,7 +194,8 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             let first = Attempt { number: 1, deadline };
             return self.attempt(layers, request, first, may_block).await.map_err(|failure| (failure, 1));
         };
-        let state = &*self.declared.state;
+        let Layers { time, retries, .. } = layers;
+        let closing = &self.declared.state.closing;
         let mut number = 1;
         loop {
             let attempt = Attempt { number, deadline };
@@ -204,14 +206,14 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             if number == retry.attempts || !failure.may_retry(retry) {
                 return Err((failure, number));
             }
-            let wait = failure.retry_after().unwrap_or_else(|| retry.wait(number));
-            let time = &layers.time;
-            let next = time.now() + wait;
-            if deadline.is_some_and(|deadline| next >= deadline) {
-                return Err((Failure::PastDeadline(failure.into_answered()), number));
-            }
-            count(&state.counts.retries);
-            if state.closing.or(Ending::Stopping, time.sleep_until(next)).await.is_none() {
+            let next = match retries.schedule(retry, number, failure.retry_after(), time.now(), deadline) {
+                Ok(next) => next,
+                Err(retry_budget::Refusal::BudgetSpent) => return Err((failure, number)),
+                Err(retry_budget::Refusal::PastDeadline { .. }) => {
+                    return Err((Failure::PastDeadline(failure.into_answered()), number));
+                }
+            };
+            if closing.or(Ending::Stopping, time.sleep_until(next)).await.is_none() {
                 return Err((Failure::Ended, number));
             }
             number += 1;
@@ -222,7 +224,10 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     async fn attempt(&self, layers: &Layers, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
         let state = &*self.declared.state;
         count(&state.counts.attempts);
-        let attempted = self.limited(layers, request, attempt, may_block).await;
+        if attempt.number == 1 {
+            layers.retries.called();
+        }
+        let attempted = self.broken(layers, request, attempt, may_block).await;
         match &attempted {
             Err(Failure::TimedOut { .. }) => count(&state.counts.timed_out),
             Err(Failure::Refused(_)) => count(&state.counts.refused),
@@ -231,9 +236,24 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         attempted
     }
 
+    /// The layer of the breaker.
+    async fn broken(&self, layers: &Layers, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
+        let Layers { time, circuit, .. } = layers;
+        let Some(circuit) = circuit else { return self.limited(layers, request, attempt, may_block).await };
+        let passed = circuit.pass(time.now())?;
+        let attempted = self.limited(layers, request, attempt, may_block).await;
+        match attempted.as_ref().map_err(Failure::verdict) {
+            Ok(_) => passed.ended(time.now(), None),
+            Err(verdict @ Some(_)) => passed.ended(time.now(), verdict),
+            // Nobody knows how it would have ended.
+            Err(None) => {}
+        }
+        attempted
+    }
+
     /// The layers of rate and cost, and of concurrency.
     async fn limited(&self, layers: &Layers, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
-        let (Layers { time, limiter, slots }, Declared { state, price, usage, .. }) = (layers, &*self.declared);
+        let (Layers { time, limiter, slots, .. }, Declared { state, price, usage, .. }) = (layers, &*self.declared);
         let mut reserved = None;
         if let Some(limiter) = limiter {
             let ask = Ask::new(self.declared.cost(&request), price.as_ref().map_or(0.0, |price| price(&request)));

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::batch::WrongCount;
+use super::breaker::Open;
 use super::concurrency::QueueFull;
 use super::limiter;
 use super::refusal::Refusal;
@@ -46,6 +47,12 @@ impl From<limiter::Refusal> for Failure {
             R::AmountTooLarge { amount, limit } => Refusal::PriceTooLarge { amount, limit },
             R::PastDeadline { .. } => return Self::PastDeadline(None),
         })
+    }
+}
+
+impl From<Open> for Failure {
+    fn from(Open { reopens_in }: Open) -> Self {
+        Self::Refused(Refusal::BreakerOpen { reopens_in })
     }
 }
 
@@ -96,6 +103,15 @@ impl Failure {
             Self::Answered { error, verdict } => *verdict != Verdict::Bad && retry.is_for(error),
             Self::TimedOut { may_retry, .. } => *may_retry,
             _ => false,
+        }
+    }
+
+    /// What it tells of the service; `None` if the service was not called, or nobody knows.
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        match self {
+            Self::Answered { verdict, .. } => Some(*verdict),
+            Self::TimedOut { .. } => Some(Verdict::Passing),
+            _ => None,
         }
     }
 

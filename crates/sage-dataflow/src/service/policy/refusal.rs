@@ -14,8 +14,8 @@ pub enum Refusal {
     },
     /// The breaker is open, as calls before had failed.
     BreakerOpen {
-        /// After how long it lets a call through again.
-        reopens_in: Duration,
+        /// After how long it lets a call through again; `None` if that depends on calls that are under way.
+        reopens_in: Option<Duration>,
     },
     /// The call alone costs more than may ever be spent at once.
     CostTooLarge {
@@ -48,7 +48,8 @@ impl fmt::Display for Refusal {
         match self {
             Self::QueueFull { waiting } => write!(f, "{waiting} calls wait already, and no more may"),
             Self::BreakerOpen { reopens_in } => {
-                write!(f, "its breaker is open, as calls have failed; the next may pass in {reopens_in:.1?}")
+                f.write_str("its breaker is open, as calls have failed")?;
+                reopens_in.map_or(Ok(()), |wait| write!(f, "; the next may pass in {wait:.1?}"))
             }
             Self::CostTooLarge { cost, most } => {
                 write!(f, "the call costs {cost}, and at most {most} may be spent at once")

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::breaker::Breaker;
 use super::concurrency::Concurrency;
 use super::rate::Rate;
+use super::retry_budget::RetryBudget;
 use super::spend::Spend;
 use super::verdict::{Judge, Verdict, usual};
 use crate::BoxError;
@@ -13,8 +15,8 @@ use crate::sync::{Arc, FOREVER};
 
 /// What is done for every caller of a service. Each part is off unless it is asked for.
 ///
-/// A call goes through the parts in this order: deadline, fallback, retry, rate, concurrency,
-/// batch, timeout.
+/// A call goes through the parts in this order: deadline, fallback, retry, breaker, rate,
+/// concurrency, batch, timeout.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,6 +31,8 @@ use crate::sync::{Arc, FOREVER};
 #[derive(Clone)]
 pub struct Policy {
     pub(super) call: CallPolicy,
+    pub(super) retry_budget: RetryBudget,
+    pub(super) breaker: Option<Breaker>,
     pub(super) rates: Vec<Rate>,
     pub(super) spends: Vec<Spend>,
     pub(super) concurrency: Option<Concurrency>,
@@ -58,7 +62,8 @@ impl CallPolicy {
         self
     }
 
-    /// How often, and after which waits, a call is tried again.
+    /// How often a call is tried again. Before that it waits for a random part of the retry's wait, so that calls that
+    /// failed together do not come again together; or for as long as the service asked for, 120 seconds at most.
     pub fn retry(&mut self, retry: Retry) -> &mut Self {
         self.retry = Some(retry);
         self
@@ -85,6 +90,8 @@ impl Policy {
     pub fn new() -> Self {
         Self {
             call: CallPolicy::default(),
+            retry_budget: RetryBudget::unlimited(),
+            breaker: None,
             rates: Vec::new(),
             spends: Vec::new(),
             concurrency: None,
@@ -108,6 +115,18 @@ impl Policy {
     /// See [`CallPolicy::retry`].
     pub fn retry(mut self, retry: Retry) -> Self {
         self.call.retry(retry);
+        self
+    }
+
+    /// Allows only so many calls to be retries, of all callers together. Default: no limit.
+    pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
+        self.retry_budget = budget;
+        self
+    }
+
+    /// Refuses calls for a while after too many have failed. Each attempt counts.
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.breaker = Some(breaker);
         self
     }
 
@@ -154,11 +173,14 @@ impl Policy {
     /// What is wrong with these settings.
     pub(crate) fn mistake(&self) -> Option<String> {
         let zero = self.outage.filter(Duration::is_zero);
+        let breaker = || self.breaker.as_ref().and_then(Breaker::mistake);
         let rates = || self.rates.iter().find_map(Rate::mistake);
         let spends = || self.spends.iter().find_map(Spend::mistake);
         let concurrency = || self.concurrency.as_ref().and_then(Concurrency::mistake);
         self.call
             .mistake()
+            .or_else(|| self.retry_budget.mistake())
+            .or_else(breaker)
             .or_else(rates)
             .or_else(spends)
             .or_else(concurrency)
@@ -176,9 +198,10 @@ impl fmt::Debug for CallPolicy {
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { call, rates, spends, concurrency, outage, judge: _ } = self;
+        let Self { call, retry_budget, breaker, rates, spends, concurrency, outage, judge: _ } = self;
         let mut shown = f.debug_struct("Policy");
-        shown.field("call", call).field("rates", rates).field("spends", spends);
+        shown.field("call", call).field("retry_budget", retry_budget).field("breaker", breaker);
+        shown.field("rates", rates).field("spends", spends);
         shown.field("concurrency", concurrency).field("outage", outage);
         shown.finish_non_exhaustive()
     }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::breaker::BreakerFigures;
 use super::closing::{Closing, Ending};
 use super::concurrency::ConcurrencyFigures;
 use super::layers::{LayerFigures, Layers};
 use super::outage::Outage;
 use super::rate::RateFigures;
+use super::retry_budget::RetryFigures;
 use super::settings::Policy;
 use super::verdict::Verdict;
 use crate::BoxError;
@@ -65,7 +67,6 @@ struct Run {
 pub(super) struct Counts {
     calls: AtomicU64,
     pub(super) attempts: AtomicU64,
-    pub(super) retries: AtomicU64,
     pub(super) timed_out: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) failed: AtomicU64,
@@ -75,9 +76,9 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    fn all(&self) -> [&AtomicU64; 9] {
-        let Self { calls, attempts, retries, timed_out, refused, failed, fallbacks, batches, batched } = self;
-        [calls, attempts, retries, timed_out, refused, failed, fallbacks, batches, batched]
+    fn all(&self) -> [&AtomicU64; 8] {
+        let Self { calls, attempts, timed_out, refused, failed, fallbacks, batches, batched } = self;
+        [calls, attempts, timed_out, refused, failed, fallbacks, batches, batched]
     }
 }
 
@@ -94,8 +95,8 @@ pub struct PolicyReport {
     pub calls: u64,
     /// Times that a request was sent, or put into a batch.
     pub attempts: u64,
-    /// Times that one was tried again.
-    pub retries: u64,
+    /// Times that one was tried again, and what kept others from it.
+    pub retries: RetryFigures,
     /// Attempts that took longer than they might.
     pub timed_out: u64,
     /// Calls that the policy did not let through.
@@ -108,6 +109,8 @@ pub struct PolicyReport {
     pub batches: u64,
     /// Requests that were sent in them.
     pub batched: u64,
+    /// What its breaker did; `None` if there is none.
+    pub breaker: Option<BreakerFigures>,
     /// What its rates and spends did; `None` if there are none.
     pub rate: Option<RateFigures>,
     /// What its limit of concurrency did; `None` if there is none.
@@ -230,11 +233,12 @@ impl PolicyState {
     pub(crate) fn report(&self) -> PolicyReport {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (counts, outage) = (&self.counts, self.outage.figures());
-        let LayerFigures { rate, concurrency } = self.figures();
+        let LayerFigures { retries, breaker, rate, concurrency } = self.figures();
         PolicyReport {
             calls: of(&counts.calls),
             attempts: of(&counts.attempts),
-            retries: of(&counts.retries),
+            retries,
+            breaker,
             timed_out: of(&counts.timed_out),
             refused: of(&counts.refused),
             failed: of(&counts.failed),

@@ -2,6 +2,7 @@
 
 mod attempts;
 mod batches;
+mod breakers;
 mod endings;
 mod limits;
 mod outages;
