@@ -7,6 +7,7 @@ mod dealer;
 mod feedback;
 mod flight;
 mod gate;
+mod kept;
 mod lane;
 mod life;
 mod policy;

@@ -11,7 +11,7 @@ pub(super) use memory::Memory;
 use serde::{Deserialize, Serialize};
 
 use super::journal::{LARGEST, largest_mistake};
-use crate::sync::FOREVER;
+use super::sync::FOREVER;
 
 /// Remembers the answers of a method: in memory, on disk, or in both. Errors are not remembered. Calls with equal
 /// arguments that are made at the same time share one.

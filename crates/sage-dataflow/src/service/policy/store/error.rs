@@ -1,7 +1,7 @@
 //! [`StoreError`]: why an answer could not be kept, or found again.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::super::BoxError;
 
@@ -81,6 +81,10 @@ pub enum StoreError {
 fn used_by(process: Option<u32>) -> String {
     match process {
         Some(process) if process == std::process::id() => "already in this process".to_owned(),
+        // A child that was made by fork(2) has its parent's lock for as long as it lives.
+        Some(process) if !Path::new(&format!("/proc/{process}")).exists() => {
+            format!("by a child of process {process}, which is gone")
+        }
         Some(process) => format!("by process {process}"),
         None => "by another process".to_owned(),
     }
