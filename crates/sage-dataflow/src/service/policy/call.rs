@@ -282,7 +282,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                     reserved.settle(time.now(), Ask::default());
                 }
                 if let (Some(limiter), Some(pause)) = (limiter, failure.retry_after()) {
-                    limiter.pause_until(time.now() + pause);
+                    limiter.pause(time.now(), pause);
                 }
             }
         }

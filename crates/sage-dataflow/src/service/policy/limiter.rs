@@ -20,6 +20,9 @@ use super::time::Time;
 use super::turn::{Giver, Turn, turn};
 use super::waiters::Waiters;
 
+/// The longest delay that a service may ask for: what a longer one is taken as.
+pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(120);
+
 /// Why a call may not be made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Refusal {
@@ -144,8 +147,10 @@ impl Limiter {
         }
     }
 
-    /// Nobody is let through before `moment`. An earlier one than before changes nothing.
-    pub(super) fn pause_until(&self, moment: Instant) {
+    /// Nobody is let through until `delay` has passed, for which the service has asked. One that ends before another
+    /// changes nothing.
+    pub(super) fn pause(&self, now: Instant, delay: Duration) {
+        let moment = now + delay.min(LONGEST_DELAY);
         let mut state = lock(&self.state);
         state.figures.pauses += 1;
         state.paused_until = state.paused_until.max(Some(moment));

@@ -11,12 +11,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::bucket::Bucket;
+use super::limiter::LONGEST_DELAY;
 use super::sync::{AtomicU64, Mutex, Ordering, lock};
 use super::time::Time;
 use crate::Retry;
-
-/// The longest delay that a service may ask for: what a longer one is taken as.
-const LONGEST_DELAY: Duration = Duration::from_secs(120);
 
 /// A retry, in the units in which calls earn parts of one.
 const RETRY: u64 = 1_000_000;

@@ -56,7 +56,7 @@ fn in_a_minute(rates: &[Rate], cost: impl Fn(usize) -> u64) -> [u64; 8] {
     let had = [const { Cell::new(0) }; 8];
     let end = time.now() + MINUTE;
     // So that all begin at once.
-    limiter.pause_until(time.now() + Duration::from_nanos(1));
+    limiter.pause(time.now(), Duration::from_nanos(1));
     let mut callers = Callers::new(&time);
     for task in 0..8 {
         let (limiter, time, had, cost) = (&limiter, &time, &had[task], cost(task));
@@ -270,8 +270,8 @@ fn a_pause_holds_all_callers_and_refuses_those_whose_deadline_is_before_its_end(
         callers.call(goes_by(&limiter, &time, costs(0), deadline));
     }
     assert_eq!(callers.run().len(), 1);
-    limiter.pause_until(at(10));
-    limiter.pause_until(at(3));
+    limiter.pause(since, SECOND * 10);
+    limiter.pause(since, SECOND * 3);
     let late = Err(Refusal::PastDeadline { wait: SECOND * 10 });
     assert_eq!(callers.run(), [(1, late)], "at once");
     let comes_late = callers.call(goes_by(&limiter, &time, costs(0), Some(at(9))));
@@ -279,6 +279,16 @@ fn a_pause_holds_all_callers_and_refuses_those_whose_deadline_is_before_its_end(
     assert_eq!(callers.run_until(at(9)), []);
     assert_eq!(callers.run_until(at(11)), [(2, Ok(at(10))), (3, Ok(at(11)))]);
     assert_eq!(limiter.figures().pauses, 2);
+}
+
+#[test]
+fn a_service_that_asks_for_more_than_two_minutes_gets_two_minutes() {
+    let (limiter, time) = limiter(&[Rate::calls(1, SECOND)], &[]);
+    limiter.pause(time.now(), Duration::MAX);
+    let mut callers = Callers::new(&time);
+    let only = callers.call(goes(&limiter, &time, costs(0)));
+    let due = time.now() + MINUTE * 2;
+    assert_eq!(callers.run_until(due), [(only, Ok(due))]);
 }
 
 #[test]
@@ -519,7 +529,7 @@ proptest! {
                     plain.returns(asked[caller] as i64 - cost as i64);
                 }
                 Step::Pauses(nanos) => {
-                    limiter.pause_until(time.now() + Duration::from_nanos(nanos));
+                    limiter.pause(time.now(), Duration::from_nanos(nanos));
                     plain.paused_until = plain.paused_until.max(plain.now + nanos);
                 }
                 Step::Leaves(_) | Step::Ends(..) => {}
