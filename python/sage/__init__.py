@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 try:
-    from ._sage import ServiceError, ServiceFuture, SubmitError, WorkerLost
+    from ._sage import ServiceError, ServiceFuture, ServiceRefused, SubmitError, WorkerLost
     from ._sage import version as _version
 except ImportError as error:
     if "subinterpreter" not in str(error):
@@ -17,6 +17,8 @@ from . import _installed
 
 if TYPE_CHECKING:
     from . import ops
+    from ._batched import batched
+    from ._call_policies import Breaker, Concurrency, Rate, Throttled
     from ._connected import ConnectedStreams
     from ._environment import LocalEnvironment
     from ._file_error import BadLine, FileError
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from ._joins import JoinedStreams
     from ._keyed import KeyedStream
     from ._letters import Letter, read_letters
-    from ._metrics import JobMetrics, OperatorMetrics, QueueMetrics, ServiceMetrics, TaskMetrics
+    from ._metrics import JobMetrics, OperatorMetrics, PolicyMetrics, QueueMetrics, ServiceMetrics, TaskMetrics
     from ._packet import StopSignal
     from ._policies import DeadLetter, DeadLetterQueue, Retry, Skip
     from ._process import CoProcessFunction, KeyContext, ProcessFunction, Timer
@@ -51,6 +53,8 @@ else:
     #: Which modules have the names: each is imported when one of them is first asked for, as a worker process and many
     #: a program does without most.
     _LATER = {
+        "_batched": ("batched",),
+        "_call_policies": ("Breaker", "Concurrency", "Rate", "Throttled"),
         "_connected": ("ConnectedStreams",),
         "_environment": ("LocalEnvironment",),
         "_file_error": ("BadLine", "FileError"),
@@ -71,7 +75,7 @@ else:
         "_joins": ("JoinedStreams",),
         "_keyed": ("KeyedStream",),
         "_letters": ("Letter", "read_letters"),
-        "_metrics": ("JobMetrics", "OperatorMetrics", "QueueMetrics", "ServiceMetrics", "TaskMetrics"),
+        "_metrics": ("JobMetrics", "OperatorMetrics", "PolicyMetrics", "QueueMetrics", "ServiceMetrics", "TaskMetrics"),
         "_packet": ("StopSignal",),
         "_policies": ("DeadLetter", "DeadLetterQueue", "Retry", "Skip"),
         "_process": ("CoProcessFunction", "KeyContext", "ProcessFunction", "Timer"),
@@ -107,7 +111,9 @@ __all__ = [
     "BaseJoinFunction",
     "BaseService",
     "BatchFunction",
+    "Breaker",
     "CoProcessFunction",
+    "Concurrency",
     "ConnectedStreams",
     "Count",
     "DataStream",
@@ -128,8 +134,10 @@ __all__ = [
     "MapFunction",
     "OperatorMetrics",
     "Paired",
+    "PolicyMetrics",
     "ProcessFunction",
     "QueueMetrics",
+    "Rate",
     "RemoteEnvironment",
     "Report",
     "Retry",
@@ -138,6 +146,7 @@ __all__ = [
     "ServiceFuture",
     "ServiceHandle",
     "ServiceMetrics",
+    "ServiceRefused",
     "Session",
     "SinkFunction",
     "Skip",
@@ -146,12 +155,14 @@ __all__ = [
     "StopSignal",
     "SubmitError",
     "TaskMetrics",
+    "Throttled",
     "Timer",
     "Tumbling",
     "WindowPaired",
     "Windowed",
     "WindowedStream",
     "WorkerLost",
+    "batched",
     "ops",
     "read_letters",
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
 
 from . import _sage
-from ._arguments import check_call, numbered, parameters, seconds, text, truth, warn, whole
+from ._arguments import check_call, numbered, parameters, text, truth, warn, whole
+from ._batched import batch_methods
 from ._config import check_config, check_workers, faults_of, timeouts_of, worker_loss_of
 from ._context import JobContext
 from ._handles import ServiceHandle, name_of_service
@@ -24,6 +25,9 @@ from ._transformation import Transformation
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from ._call_policies import Breaker, CallPolicy, Concurrency, Rate, Throttled
+    from ._policies import Retry
 
 T = TypeVar("T")
 
@@ -64,6 +68,8 @@ class BaseEnvironment(Pipeline):
         self._bindings: dict[str, _sage.Binding] = {}
         #: The services that have processes of their own.
         self._isolated: dict[str, Isolation] = {}
+        #: Those that have policies.
+        self._policies: dict[str, CallPolicy] = {}
         #: Is asked about each task before it starts: see ``BaseScheduler``.
         self.scheduler = scheduler_of(scheduler)
         self.enable_monitoring = truth("`enable_monitoring`", enable_monitoring)
@@ -197,6 +203,16 @@ class BaseEnvironment(Pipeline):
         *,
         after: Iterable[Any] = (),
         timeout: float | None = None,
+        deadline: float | None = None,
+        retry: int | Retry | None = None,
+        fallback: Any = (),
+        rate: int | Rate | Sequence[int | Rate] | None = None,
+        cost: Callable[..., int] | None = None,
+        concurrency: int | Concurrency | None = None,
+        breaker: int | Breaker | None = None,
+        retry_budget: float | None = None,
+        pause_on_outage: float | None = None,
+        judge: Callable[[Exception], str | Throttled | None] | None = None,
         isolated: bool = False,
         restarts: int = 0,
         ray: Mapping[str, Any] | None = None,
@@ -211,8 +227,31 @@ class BaseEnvironment(Pipeline):
         returned it.
 
         ``after`` names the services that this one uses, as handles or names: it starts after them, and is cleaned
-        before them. The engine also notices calls to services that are not declared here. ``timeout`` limits each call
-        through this handle, in seconds: after it the caller gets a ``TimeoutError``, while the call itself goes on.
+        before them. The engine also notices calls to services that are not declared here.
+
+        The following settings are the service's policy: what is done for each call, whoever makes it, also by its name
+        or in a worker process. Without any, calls go straight to the service. Times are in seconds; each setting is off
+        by default. ``with_policy`` of the handle gives a handle whose calls have others.
+
+        ``timeout``: how long one attempt may take. Then it raises ``TimeoutError``; an ``async def`` is cancelled,
+        while any other method goes on, on its thread. ``deadline``: how long a call may take with all its waits and
+        attempts; then it raises ``TimeoutError``. Calls that the service makes to answer it have that deadline too.
+        ``retry``: a number of attempts or a ``Retry``. The exception of the last attempt is raised. ``retry_budget``:
+        how many retries there may be for each call, of all callers together, such as 0.2. ``breaker``: after how many
+        failures in a row calls are refused for a while, or a ``Breaker``. ``fallback``:
+        another service, or several: the same method of it is called where this service fails, and starts before it.
+        ``rate``: how many calls a second the service gets, or a ``Rate``, or several; calls beyond it wait. ``cost``: a
+        function that is given the arguments of a call, and says what the call costs, a whole number from 0 on.
+        ``concurrency``: how many calls may be under way at once, or a ``Concurrency``; others wait for their turn.
+        ``pause_on_outage``: while the service is not there, the job pauses, for so many seconds at most; calls are held
+        and made again. ``judge``: a function that is given an exception of the service, and says what it means:
+        ``"bad"`` (the request is at fault: no other attempt, no fallback), ``"passing"``, ``"throttled"`` or a
+        ``Throttled`` with seconds (the service asks for fewer calls), ``"outage"`` (it is not there), or ``None`` for
+        what is usual: a ``ConnectionError`` is an outage, one with ``retry_after`` or the HTTP status 429 is throttled,
+        other statuses from 400 to 499 are bad, and all else is passing.
+
+        A call that the policy does not let through raises ``ServiceRefused``. ``batched`` is for methods that answer
+        requests together.
 
         ``isolated=True`` gives the service a process of its own: what it does takes no time of this process's
         interpreter, and its end is not the program's. The service, the arguments of its calls and their results are
@@ -240,11 +279,18 @@ class BaseEnvironment(Pipeline):
         if isinstance(args, (str, bytes)) or not isinstance(args, Iterable):
             raise TypeError(f"`args` is a tuple of arguments for `{name_of(service)}`, not {args!r}")
         factory = ServiceFactory(name, service, tuple(args), dict(kwargs or {}))
-        if timeout is not None:
-            timeout = seconds("a timeout", timeout, more=True, hint="; leave it out for none")
         if isinstance(after, (str, ServiceHandle)):
             after = (after,)
         names = [name_of_service(other, self._bindings) for other in after]
+        policy: CallPolicy | None = None
+        settings = dict(timeout=timeout, deadline=deadline, retry=retry, fallback=fallback, rate=rate, cost=cost)
+        settings |= dict(concurrency=concurrency, breaker=breaker, retry_budget=retry_budget)
+        settings |= dict(pause_on_outage=pause_on_outage, judge=judge)
+        if any(setting not in (None, ()) for setting in settings.values()):
+            from ._call_policies import call_policy  # few programs have one
+
+            policy = call_policy(partial(name_of_service, known=self._bindings, what="fallback"), **settings)
+            names += [other for other in policy.fallback if other not in names]
         is_isolated, restarts = truth("`isolated`", isolated), whole("`restarts`", restarts, 0)
         if restarts and not is_isolated:
             raise ValueError("`restarts` is for services in processes of their own; add `isolated=True`")
@@ -255,11 +301,16 @@ class BaseEnvironment(Pipeline):
             if not is_isolated:
                 raise ValueError(f"`ray` is for a service in an actor of its own: add `isolated=True` to `{name}`")
             takes = checked(f"`ray` of service `{name}`", ray)
-        self._register(name, factory, names, Isolation(restarts, takes) if is_isolated else None)
-        return cast(T, ServiceHandle(self._bindings[name], service, timeout))
+        self._register(name, factory, names, Isolation(restarts, takes) if is_isolated else None, policy)
+        return cast(T, ServiceHandle(self._bindings[name], service))
 
     def _register(
-        self, name: str, factory: Any, after: list[str] | None = None, isolation: Isolation | None = None
+        self,
+        name: str,
+        factory: Any,
+        after: list[str] | None = None,
+        isolation: Isolation | None = None,
+        policy: CallPolicy | None = None,
     ) -> None:
         text("the name of a service", name)
         if name in self._services:
@@ -269,6 +320,12 @@ class BaseEnvironment(Pipeline):
         self._bindings[name] = _sage.Binding(name)
         if isolation is not None:
             self._isolated[name] = isolation
+        if policy is None and batch_methods(getattr(factory, "service_class", None)):
+            from ._call_policies import CallPolicy
+
+            policy = CallPolicy()
+        if policy is not None:
+            self._policies[name] = policy
 
     def explain(self) -> str:
         """Describes the declared pipeline: each step with the steps whose records it takes, and which steps run as

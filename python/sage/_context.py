@@ -118,6 +118,18 @@ class ServiceCalls:
         """The key of the record that a replica of a step works on."""
         return self._keys.setdefault((name, replica), CurrentKey())
 
+    def made(
+        self, name: str, method: str | None, args: Any, kwargs: dict[str, Any], timeout: float | None, changes: Any
+    ) -> Any:
+        """Makes a call of a worker process."""
+        return _handle(self._handles, name).call(method, args, kwargs, timeout, changes)
+
+    def made_beside(
+        self, name: str, method: str | None, args: Any, kwargs: dict[str, Any], timeout: float | None, changes: Any
+    ) -> ServiceFuture:
+        """The same on another thread."""
+        return _handle(self._handles, name).call_async(method, args, kwargs, timeout, changes)
+
     def asynchronous(
         self, name: str, /, *args: Any, method: str | None = None, timeout: float | None = None, **kwargs: Any
     ) -> ServiceFuture:

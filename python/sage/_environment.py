@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from logging import INFO
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -30,6 +31,7 @@ from ._stacks import where_stuck
 from ._transformation import Transformation
 
 if TYPE_CHECKING:
+    from ._call_policies import CallPolicy
     from ._progress import Wanted
     from .ray._cluster import Cluster
 
@@ -42,6 +44,8 @@ class _Registration(NamedTuple):
     after: list[str]
     #: In a process of its own.
     isolated: bool
+    #: What is done for its calls.
+    policy: Any
 
 
 class _Options(NamedTuple):
@@ -225,8 +229,15 @@ class LocalEnvironment(BaseEnvironment):
         open_ends = self._warn_of_open_ends()
         context = self._context()
         calls = ServiceCalls(context, self._bindings)
+        policies = self._policies_as_run()
         services = [
-            _Registration(name, self._factory(name, factory, calls, context), self._after[name], name in self._isolated)
+            _Registration(
+                name,
+                self._factory(name, factory, calls, context),
+                self._after[name],
+                name in self._isolated,
+                policies.get(name),
+            )
             for name, factory in self._services.items()
         ]
         run = Run(calls, self.name, submitted, Sources(self._steps))
@@ -435,11 +446,24 @@ class LocalEnvironment(BaseEnvironment):
 
             pickled = pickled_service(name, factory, job)
             restarts, setup = self._isolated[name].restarts, job.timeouts.setup
+            cls = getattr(factory, "service_class", None)
             return self._observed(
-                name, lambda left: IsolatedHooks(Isolated(name, pickled, calls, restarts, setup), left)
+                name, lambda left: IsolatedHooks(Isolated(name, pickled, calls, restarts, setup), left, cls)
             )
         context = Context(name, calls, self.logger.getChild(name))
-        return self._observed(name, lambda _left: Hooks(lambda: factory.create_service(context), calls.loop))
+        has_policy = name in self._policies
+        made = partial(Hooks, lambda: factory.create_service(context), calls.loop, has_policy)
+        return self._observed(name, lambda _left: made())
+
+    def _policies_as_run(self) -> dict[str, CallPolicy]:
+        """The policies, as the engine takes them. Services that are fallbacks have one as well."""
+        if not self._policies:
+            return {}
+        from ._call_policies import CallPolicy, judged_by
+
+        others = {other: CallPolicy() for policy in self._policies.values() for other in policy.fallback}
+        policies = others | self._policies
+        return {name: policy._replace(judge=judged_by(policy.judge)) for name, policy in policies.items()}
 
     def _observed(self, name: str, make: Callable[[float], Any]) -> Callable[[float], Any]:
         """What makes the hooks of a service whose calls the observers see."""

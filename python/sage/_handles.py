@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ._pickling import refuse
 from ._sage import Attributes, Binding
+
+if TYPE_CHECKING:
+    from ._call_policies import Changes
+    from ._policies import Retry
 
 
 class ServiceHandle(Attributes):
@@ -24,18 +28,43 @@ class ServiceHandle(Attributes):
     [30]
     """
 
-    def __init__(self, binding: Binding, cls: Any = None, timeout: float | None = None) -> None:
-        self.__dict__["_sage"] = binding, cls, timeout
+    def __init__(self, binding: Binding, cls: Any = None, changes: Changes | None = None) -> None:
+        self.__dict__["_sage"] = binding, cls, changes
+
+    def with_policy(
+        self,
+        *,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        retry: int | Retry | None = None,
+    ) -> ServiceHandle:
+        """A handle of the same service, whose calls have other settings of its policy: see
+        ``LocalEnvironment.service`` for what they are. What is left out stays. What all callers share, such as batches,
+        stays shared. Calls raise ``ServiceError`` if the service has no policy.
+
+        >>> env = LocalEnvironment("prices")
+        >>> prices = env.service("prices", lambda: {"apples": 30}, timeout=20)
+        >>> quick = prices.with_policy(timeout=1)
+        >>> found = env.from_batch(["apples"]).map(quick.get).collect()
+        >>> job = env.submit(autostop=True)
+        >>> found
+        [30]
+        """
+        from ._call_policies import Changes, changes  # few programs have policies
+
+        binding, cls, before = self.__dict__["_sage"]
+        new = {name: value for name, value in changes(timeout, deadline, retry)._asdict().items() if value is not None}
+        return ServiceHandle(binding, cls, (before or Changes())._replace(**new))
 
     def _missing(self, method: str) -> Any:
-        binding, cls, timeout = self.__dict__["_sage"]
+        binding, cls, changes = self.__dict__["_sage"]
         if method.startswith("__"):
             raise AttributeError(f"a handle of a service calls its methods, but not `{method}`")
         if isinstance(cls, type):
             there = inspect.getattr_static(cls, method, None)
             if there is not None and not callable(getattr(cls, method, None)):
                 raise AttributeError(f"`{method}` of service `{binding.name}` is not a method; add one that returns it")
-        called = self.__dict__[method] = binding.method(method, timeout)
+        called = self.__dict__[method] = binding.method(method, changes)
         return called
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -54,7 +83,7 @@ class ServiceHandle(Attributes):
         return f"<handle of service {self.__dict__['_sage'][0].name}>"
 
 
-def name_of_service(service: Any, known: dict[str, Binding]) -> str:
+def name_of_service(service: Any, known: dict[str, Binding], what: str = "after") -> str:
     """The name of a service that is given by its handle or its name. A handle must be one of these services."""
     if isinstance(service, ServiceHandle):
         binding: Binding = service.__dict__["_sage"][0]
@@ -63,4 +92,4 @@ def name_of_service(service: Any, known: dict[str, Binding]) -> str:
         return binding.name
     if isinstance(service, str):
         return service
-    raise TypeError(f"`after` takes handles of services, or their names, not {service!r}")
+    raise TypeError(f"`{what}` takes handles of services, or their names, not {service!r}")

@@ -27,6 +27,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._batched import Together
 from ._pickling import unpacked_exception
 from ._sage import HookOverdue, ServiceError, WorkerLost
 from ._services import USUAL, no_method
@@ -36,6 +37,7 @@ from ._wire import CALL, CLOSE, DROP, HOOK, INVOKE, INVOKED, SERVE, packed, unpa
 from ._worker_process import Closed, WorkerProcess, left_behind
 
 if TYPE_CHECKING:
+    from ._batched import Batching
     from ._context import ServiceCalls
 
 #: How long a process that is to end may take at least, in seconds.
@@ -60,6 +62,8 @@ class Made(NamedTuple):
     methods: list[str]
     usual: list[str]
     awaited: list[str]
+    #: Those that answer requests together.
+    batched: dict[str, Batching]
 
 
 class Isolated:
@@ -405,16 +409,27 @@ class StandIn:
             return await isolated.awaited(name, args, kwargs)
 
         awaited.__qualname__ = name
-        found = self.__dict__[name] = awaited if name in made.awaited else call
+        made_for: Any = awaited if name in made.awaited else call
+        if name in made.batched:
+            together, batching = self.__getattr__(f"{name}.together"), made.batched[name]
+            made_for = Together(together, batching)
+        found = self.__dict__[name] = made_for
         return found
 
 
 class IsolatedHooks:
     """As ``Hooks``, of a service in a process of its own."""
 
-    def __init__(self, isolated: Isolated, left: float) -> None:
+    def __init__(self, isolated: Isolated, left: float, cls: Any = None) -> None:
         self._isolated = isolated
         self._made = isolated.begin(left)
+        for name, batching in self._made.batched.items():
+            # What a request costs is said here, before it is taken there.
+            own = getattr(getattr(cls, name, None), "batching", batching)
+            self._made.batched[name] = own
+        #: The event loop of its job, where async methods that answer requests together are awaited.
+        self.loop = isolated._calls.loop
+        self.loop.hold()
         self.instance = StandIn(self._isolated, self._made)
 
     def setup(self, left: float) -> None:
@@ -427,7 +442,10 @@ class IsolatedHooks:
 
     def cleanup(self, left: float) -> None:
         """Runs ``cleanup`` or ``close``, and ends the process."""
-        self._isolated.cleanup(left)
+        try:
+            self._isolated.cleanup(left)
+        finally:
+            self.loop.release()
 
     def explain(self, method: str, error: AttributeError) -> AttributeError:
         """See ``Hooks.explain``; of calls, the process has done so."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from ._arguments import like
@@ -45,6 +45,44 @@ class OperatorMetrics:
 
 
 @dataclass(frozen=True)
+class PolicyMetrics:
+    """The figures of a service's policy. A call has one attempt or more.
+
+    >>> env = LocalEnvironment("figures")
+    >>> prices = env.service("prices", dict, [{"tea": 3}], retry=3)
+    >>> kept = env.from_batch(["tea", "tea"]).map(prices.get).collect()
+    >>> policy = env.submit(autostop=True).metrics().services["prices"].policy
+    >>> policy.calls, policy.attempts, policy.retries
+    (2, 2, 0)
+    """
+
+    #: The calls that were begun, and those of them that raised: an exception of the service, or one of the policy.
+    calls: int
+    failed: int
+    #: How often a request was sent to the service, or put into a batch; and how often of that it was another time.
+    attempts: int
+    retries: int
+    #: The attempts that took longer than they might.
+    timed_out: int
+    #: The calls that were not let through, and those that went on to a fallback.
+    refused: int
+    fallbacks: int
+    #: The calls that wait for their turn at the moment, as the service's rate or concurrency says, and how often one
+    #: has had to.
+    waiting: int
+    waited: int
+    #: The batches that were sent, and the requests in them.
+    batches: int
+    batched: int
+    #: How often the service was not there, and how many calls were held for that.
+    outages: int
+    held: int
+    #: The median and the 99th percentile of how long calls took with all their waits, in seconds, of a sample.
+    p50: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True)
 class ServiceMetrics:
     """The figures of a service. Of calls, one in 64 is timed, but of async methods each.
 
@@ -68,6 +106,8 @@ class ServiceMetrics:
     #: The median and the 99th percentile of how long calls took, in seconds; ``None`` if none was timed.
     p50: float | None
     p99: float | None
+    #: What its policy did; ``None`` if it has none.
+    policy: PolicyMetrics | None = None
 
 
 @dataclass(frozen=True)
@@ -250,7 +290,16 @@ def _operator(row: Mapping[str, Any], rate: float) -> OperatorMetrics:
 
 def _service(row: Mapping[str, Any]) -> ServiceMetrics:
     p50, p99 = _seconds(row["p50"]), _seconds(row["p99"])
-    return ServiceMetrics(row["name"], row["state"], row["calls"], row["calls_inside"], row["errors"], p50, p99)
+    policy = _policy(row["policy"]) if row.get("policy") else None
+    return ServiceMetrics(row["name"], row["state"], row["calls"], row["calls_inside"], row["errors"], p50, p99, policy)
+
+
+def _policy(row: Mapping[str, Any]) -> PolicyMetrics:
+    counts = {each.name: row.get(each.name) or 0 for each in fields(PolicyMetrics)}
+    counts["retries"] = row["retries"]["scheduled"]
+    limits = [row.get("rate") or {}, row.get("concurrency") or {}]
+    counts |= {name: sum(limit.get(name, 0) for limit in limits) for name in ("waiting", "waited")}
+    return PolicyMetrics(**counts | {"p50": _seconds(row["p50"]), "p99": _seconds(row["p99"])})
 
 
 def _task(row: Mapping[str, Any]) -> TaskMetrics:

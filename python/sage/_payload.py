@@ -78,6 +78,7 @@ class Body(NamedTuple):
     services: dict[str, Any]
     after: dict[str, list[str]]
     isolated: dict[str, Any]
+    policies: dict[str, Any]
 
 
 def here(name: str) -> Header:
@@ -124,6 +125,7 @@ def _parts_of(environment: BaseEnvironment) -> Body:
         environment._services,
         environment._after,
         environment._isolated,
+        environment._policies,
     )
 
 
@@ -138,10 +140,10 @@ def _body(parts: Body, bindings: Iterable[Binding]) -> bytes:
 
     def reduced(value: Any) -> Any:
         if isinstance(value, ServiceHandle):
-            binding, cls, timeout = value.__dict__["_sage"]
-            return _handle, (own(binding), cls, timeout)
+            binding, cls, changes = value.__dict__["_sage"]
+            return _handle, (own(binding), cls, changes)
         if isinstance(value, METHOD):
-            return _method, (own(value.__self__), value.__name__, value.timeout)
+            return _method, (own(value.__self__), value.__name__, value.changes)
         if isinstance(value, Spec):
             kind: Any = type(value)
             return _spec, (_name_of(kind), {name: getattr(value, name) for name in kind.__match_args__})
@@ -217,12 +219,12 @@ def _bound(name: str) -> Binding:
     return _bindings.setdefault(name, Binding(name))
 
 
-def _handle(name: str, cls: Any, timeout: float | None) -> ServiceHandle:
-    return ServiceHandle(_bound(name), cls, timeout)
+def _handle(name: str, cls: Any, changes: Any) -> ServiceHandle:
+    return ServiceHandle(_bound(name), cls, changes)
 
 
-def _method(name: str, method: str, timeout: float | None) -> Any:
-    return _bound(name).method(method, timeout)
+def _method(name: str, method: str, changes: Any) -> Any:
+    return _bound(name).method(method, changes)
 
 
 def check(header: Header) -> None:
@@ -252,5 +254,6 @@ def load(payload: bytes, main: types.ModuleType) -> LocalEnvironment:
     )
     made._steps, made._names = parts.steps, parts.names
     made._after, made._isolated, made._services = parts.after, parts.isolated, parts.services
+    made._policies = parts.policies
     made._bindings = {name: _bound(name) for name in parts.services}
     return made

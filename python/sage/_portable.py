@@ -79,10 +79,10 @@ def dumped(value: Any) -> bytes:
 
 def _to_worker(value: Any) -> Any:
     if isinstance(value, ServiceHandle):
-        binding, cls, timeout = value.__dict__["_sage"]
-        return _handle, (binding.name, cls, timeout)
+        binding, cls, changes = value.__dict__["_sage"]
+        return _handle, (binding.name, cls, changes)
     if isinstance(value, METHOD):
-        return _method, (value.__self__.name, value.__name__, value.timeout)
+        return _method, (value.__self__.name, value.__name__, value.changes)
     return NotImplemented
 
 
@@ -113,18 +113,18 @@ def dumped_all(reduced: Callable[[Any], Any], *values: Callable[[], Any]) -> byt
     return file.getvalue()
 
 
-def _handle(name: str, cls: Any, timeout: float | None) -> ServiceHandle:
+def _handle(name: str, cls: Any, changes: Any) -> ServiceHandle:
     """In a worker: the handle of a service of the job."""
     from ._worker import binding
 
-    return ServiceHandle(binding(name), cls, timeout)
+    return ServiceHandle(binding(name), cls, changes)
 
 
-def _method(name: str, method: str, timeout: float | None) -> Any:
+def _method(name: str, method: str, changes: Any) -> Any:
     """In a worker: a method of such a handle."""
     from ._worker import binding
 
-    return binding(name).method(method, timeout)
+    return binding(name).method(method, changes)
 
 
 def culprit(value: Any, path: str, level: int = 0) -> tuple[str, Exception] | None:

@@ -12,8 +12,10 @@ import pickle
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
+from operator import attrgetter
 from typing import Any
 
+from ._batched import Together
 from ._context import Context
 from ._pickling import packed_exception
 from ._services import USUAL, Hooks, methods_of
@@ -120,8 +122,13 @@ class Served:
         service = hooks.instance
         usual = [name for name in USUAL if callable(getattr(service, name, None))]
         methods = methods_of(service)
-        awaited = [name for name in {*methods, *usual} if _is_async(getattr(service, name))]
-        return type(service).__name__, methods, usual, awaited
+        found = {name: getattr(service, name) for name in {*methods, *usual}}
+        # Called with several requests by another name: see `_invoke`.
+        batched = {name: method for name, method in found.items() if isinstance(method, Together)}
+        found |= {f"{name}.together": method.together for name, method in batched.items()}
+        awaited = [name for name, method in found.items() if _is_async(method)]
+        settings = {name: method.batching._replace(cost=None) for name, method in batched.items()}
+        return type(service).__name__, methods, usual, awaited, settings
 
     def _hook(self, name: str) -> None:
         getattr(self._hooks, name)()
@@ -130,7 +137,7 @@ class Served:
         method, args, kwargs = call
         assert self._hooks is not None, "it was made"
         try:
-            called = getattr(self._hooks.instance, method)
+            called = attrgetter(method)(self._hooks.instance)
         except AttributeError as error:
             raise self._hooks.explain(method, error) from None
         return called(*args, **kwargs)

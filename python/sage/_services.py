@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._arguments import check_call, like, shown, text
 from ._awaiting import check_hook
+from ._batched import batch_methods
 from ._context import Context, InJob
 from ._made import constructed
 from ._job_loop import JobLoop
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ._policies import Retry
 
 
 class BaseService(InJob):
@@ -36,6 +42,24 @@ class BaseService(InJob):
     """
 
     _context_kind = "Service"
+
+    def with_policy(
+        self, *, timeout: float | None = None, deadline: float | None = None, retry: int | Retry | None = None
+    ) -> Self:
+        """Of a handle: a handle of the same service, whose calls have other settings of its policy. See
+        ``ServiceHandle.with_policy``. The service itself has none.
+
+        >>> class Prices(Service):
+        ...     def of(self, fruit):
+        ...         return {"apples": 30}[fruit]
+        >>> env = LocalEnvironment("prices")
+        >>> prices = env.service("prices", Prices, timeout=20)
+        >>> found = env.from_batch(["apples"]).map(prices.with_policy(timeout=1).of).collect()
+        >>> job = env.submit(autostop=True)
+        >>> found
+        [30]
+        """
+        raise RuntimeError("`with_policy` is for handles of services, such as `env.service` returns, not for a service")
 
     def setup(self) -> Awaitable[None] | None:
         """Acquires the resources of the service."""
@@ -96,12 +120,19 @@ class Hooks:
     """The hooks of a service, as the engine calls them, with the seconds that are left for each. Classes that do not
     extend ``BaseService`` work too."""
 
-    def __init__(self, made: Callable[[], Any], loop: JobLoop) -> None:
-        self._loop = loop
+    def __init__(self, made: Callable[[], Any], loop: JobLoop, has_policy: bool = True) -> None:
+        #: The event loop of its job.
+        self.loop = loop
         # What it opens on the loop is closed there.
         loop.hold()
         try:
             self.instance = made()
+            if not has_policy and (batched := batch_methods(type(self.instance))):
+                kind = type(self.instance).__name__
+                raise TypeError(
+                    f"`{batched[0]}` of `{kind}` answers requests together, and the job does not know that before the "
+                    "service is made: register the class itself, or give the service a `deadline`"
+                )
         except BaseException:
             loop.release()
             raise
@@ -111,7 +142,7 @@ class Hooks:
         for name in names:
             hook = getattr(self.instance, name, None)
             if callable(hook):
-                returned = self._loop.awaited(hook())
+                returned = self.loop.awaited(hook())
                 check_hook(f"{type(self.instance).__name__}.{name}", returned)
                 return
 
@@ -129,7 +160,7 @@ class Hooks:
         try:
             self._call("cleanup", "close")
         finally:
-            self._loop.release()
+            self.loop.release()
 
     def explain(self, method: str, error: AttributeError) -> AttributeError:
         """The exception to raise when a call raised this one. If the method does not exist, it names those that do."""

@@ -228,13 +228,15 @@ class RemoteService:
         self._link = link
         self.name = name
 
-    def call(self, method: str | None, args: Any, kwargs: dict[str, Any], timeout: float | None) -> Any:
+    def call(
+        self, method: str | None, args: Any, kwargs: dict[str, Any], timeout: float | None, changes: Any = None
+    ) -> Any:
         """Calls it."""
-        return self._link.call((self.name, method, args, kwargs, timeout))
+        return self._link.call((self.name, method, args, kwargs, timeout, changes))
 
-    def method(self, method: str, timeout: float | None) -> Any:
+    def method(self, method: str, changes: Any) -> Any:
         """What calls a method of it."""
-        return lambda *args, **kwargs: self.call(method, args, kwargs, timeout)
+        return lambda *args, **kwargs: self.call(method, args, kwargs, None, changes)
 
 
 class JobElsewhere:

@@ -167,18 +167,18 @@ class WorkerProcess:
 
     def call(self, number: int, call: Any) -> None:
         """Calls a service for it, on this thread."""
-        name, method, args, kwargs, timeout, is_later = call
+        *asked, is_later = call
         try:
-            result = True, self._calls.call(name, *args, method=method, timeout=timeout, **kwargs)
+            result = True, self._calls.made(*asked)
         except BaseException as exception:
             result = False, exception
         self.answer(number, *result, is_later)
 
     def call_beside(self, number: int, call: Any) -> None:
         """Has another thread call a service for it."""
-        name, method, args, kwargs, timeout, is_later = call
+        *asked, is_later = call
         try:
-            future = self._calls.asynchronous(name, *args, method=method, timeout=timeout, **kwargs)
+            future = self._calls.made_beside(*asked)
         except BaseException as exception:
             self.answer(number, False, exception)
             return

@@ -36,7 +36,8 @@ REMOTE = (sage.RemoteEnvironment, RayEnvironment)
 #: What has no example here, and why.
 WITHOUT = {
     # Are raised, or returned by what has an example.
-    **dict.fromkeys([sage.ServiceError, sage.SubmitError, sage.WorkerLost, sage.ServiceFuture], "written in Rust"),
+    **dict.fromkeys([sage.ServiceError, sage.ServiceRefused, sage.SubmitError], "written in Rust"),
+    **dict.fromkeys([sage.WorkerLost, sage.ServiceFuture], "written in Rust"),
     # Are what an environment and its functions begin with.
     **dict.fromkeys([Pipeline, BaseEnvironment, InJob, FileSources, FileSinks], "a base that is not public"),
 }

@@ -90,6 +90,7 @@ pub use operator::{
     ProcessFunction, Round, Timer, ZipError,
 };
 pub use retry::{RetriesExhausted, Retry};
+pub use service::with_deadline;
 pub use service::{
     AsyncService, Batch, Batching, Cache, CacheFigures, CallError, CallPolicy, Called, Calling, Codec, Dependency,
     FlightFigures, FullDisk, Hook, HookContext, HookEnded, Journal, JournalFigures, Method, MethodBuilder, OngoingCall,

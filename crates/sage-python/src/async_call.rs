@@ -88,6 +88,29 @@ enum Stage {
 }
 
 impl Call {
+    /// One that others than this module's make.
+    pub(crate) fn running(service: usize) -> Arc<Self> {
+        Arc::new(Self::at(service, Stage::Running))
+    }
+
+    /// One that is over.
+    pub(crate) fn over(service: usize, answer: Answer) -> Arc<Self> {
+        let call =
+            Self { is_over: true.into(), callbacks: Mutex::new(None), ..Self::at(service, Stage::Ended(answer)) };
+        Arc::new(call)
+    }
+
+    fn at(service: usize, stage: Stage) -> Self {
+        Self {
+            service,
+            stage: Mutex::new(stage),
+            ended: Condvar::new(),
+            is_over: false.into(),
+            is_awaited: false.into(),
+            callbacks: Mutex::new(Some(Vec::new())),
+        }
+    }
+
     /// Nobody waits for it any more. If it has not begun, it is not made. The calling thread is attached and holds no
     /// lock, as what is dropped may have the program's objects.
     pub(crate) fn give_up(&self) {
@@ -147,7 +170,7 @@ impl Call {
     }
 
     /// It has come to this. Within the call, so that a service waits for what its callers do then.
-    fn end(&self, py: Python<'_>, answer: Answer) {
+    pub(crate) fn end(&self, py: Python<'_>, answer: Answer) {
         let mut stage = lock(&self.stage);
         if matches!(*stage, Stage::Running) {
             *stage = Stage::Ended(answer);
@@ -202,7 +225,7 @@ impl Call {
     }
 
     /// Wakes whoever waits for it.
-    fn tell(&self) {
+    pub(crate) fn tell(&self) {
         self.is_over.store(true, Ordering::Release);
         let stage = lock(&self.stage);
         let is_awaited = self.is_awaited.load(Ordering::Relaxed);
@@ -319,14 +342,7 @@ pub(crate) fn begin(
             };
             caller.call_async(call).await
         });
-        Call {
-            service,
-            stage: Mutex::new(Stage::Waiting(inside)),
-            ended: Condvar::new(),
-            is_over: false.into(),
-            is_awaited: false.into(),
-            callbacks: Mutex::new(Some(Vec::new())),
-        }
+        Call::at(service, Stage::Waiting(inside))
     });
     // Polled once here.
     let enter = || match &mut *lock(&call.stage) {
@@ -367,7 +383,7 @@ pub(crate) fn begin(
 }
 
 /// What is said of a call that had to wait, and whose turn did not come.
-const NOT_MADE: &str = "the call was not made, because the job is over";
+pub(crate) const NOT_MADE: &str = "the call was not made, because the job is over";
 
 /// How long to wait before looking at signals; `None` when the time is up.
 pub(crate) fn time_left(until: Option<Instant>) -> Option<Duration> {

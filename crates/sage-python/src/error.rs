@@ -4,7 +4,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTimeoutError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use sage::{BoxError, Fatal, HookEnded, RetriesExhausted};
+use sage::{BoxError, CallError, Fatal, HookEnded, RetriesExhausted};
 
 use crate::thread::attach;
 
@@ -16,6 +16,7 @@ create_exception!(
     PyTypeError,
     "A function returned something to await, and nothing awaits it."
 );
+create_exception!(sage._sage, CallEnded, ServiceError, "A call of a service has no answer, as the job ends.");
 create_exception!(sage, WorkerLost, PyRuntimeError, "A worker process has ended though nobody asked it to.");
 create_exception!(
     sage._sage,
@@ -75,6 +76,12 @@ impl Raised {
         Self { exception, message, is_fatal, attempts }
     }
 
+    /// The service whose call has ended with the job, if that is what it tells.
+    fn of_the_end(&self, py: Python<'_>) -> Option<String> {
+        let is_end = self.exception.is_instance_of::<CallEnded>(py);
+        is_end.then(|| self.exception.value(py).getattr(intern!(py, "service")).ok()?.extract().ok()).flatten()
+    }
+
     /// As an error of a hook.
     pub(crate) fn of_hook(self) -> BoxError {
         if attach(|py| self.exception.is_instance_of::<HookOverdue>(py)) {
@@ -85,6 +92,9 @@ impl Raised {
 
     /// As an error of a record, of which a policy may say what becomes of it.
     pub(crate) fn error(self) -> BoxError {
+        if let Some(service) = attach(|py| self.of_the_end(py)) {
+            return CallError::Ended { service }.into();
+        }
         let is_fatal = self.is_fatal;
         let error: BoxError = match self.attempts {
             Some(attempts) => RetriesExhausted { attempts, source: self.into() }.into(),

@@ -13,6 +13,7 @@ mod asynchronous;
 mod attributes;
 mod blocks;
 mod bridge;
+mod call_policy;
 mod call_service;
 mod chain;
 mod chained;
@@ -143,10 +144,11 @@ mod _sage {
     #[pymodule_export]
     use crate::{
         bridge::Bridge,
+        call_policy::{PolicyCall, ServiceRefused},
         call_service::caller,
         command::command,
         ended::read_report,
-        error::{HookOverdue, NotAwaited, ServiceError, StateNotKept, SubmitError, WorkerLost},
+        error::{CallEnded, HookOverdue, NotAwaited, ServiceError, StateNotKept, SubmitError, WorkerLost},
         future::ServiceFuture,
         job::{Job, WorksFor},
         method::Binding,

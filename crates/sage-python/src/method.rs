@@ -78,13 +78,14 @@ impl Binding {
         Self::replace(this, None, Some(handle));
     }
 
-    /// A method of the service, whichever job's that is when it is called. With `timeout`, in seconds, another thread
-    /// calls it.
-    #[pyo3(signature = (name, timeout=None))]
-    fn method<'py>(this: &Bound<'py, Self>, name: &str, timeout: Option<f64>) -> PyResult<Bound<'py, PyAny>> {
+    /// A method of the service, whichever job's that is when it is called; with other settings of its policy, if there
+    /// are `changes`.
+    #[pyo3(signature = (name, changes=None))]
+    fn method<'py>(this: &Bound<'py, Self>, name: &str, changes: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();
-        let (name, limit) = (PyString::intern(py, name).unbind(), timeout.into_py_any(py)?);
-        let method = Method { binding: this.clone().unbind(), name, timeout, limit };
+        let (has_changes, changes) = (changes.is_some(), changes.into_py_any(py)?);
+        let name = PyString::intern(py, name).unbind();
+        let method = Method { binding: this.clone().unbind(), name, has_changes, changes };
         // SAFETY: the type is that of methods.
         unsafe { Callable::make(method_type(py)?, method) }
     }
@@ -94,9 +95,9 @@ impl Binding {
 struct Method {
     binding: Py<Binding>,
     name: Py<PyString>,
-    timeout: Option<f64>,
-    /// The same, for who takes the method to another process.
-    limit: Py<PyAny>,
+    has_changes: bool,
+    /// As Python has them: also for who takes the method to another process.
+    changes: Py<PyAny>,
 }
 
 impl Called for Method {
@@ -104,7 +105,7 @@ impl Called for Method {
     fn call<'py>(&self, py: Python<'py>, stack: &Stack<'py>) -> PyResult<*mut ffi::PyObject> {
         let current = Binding::current(self.binding.bind(py));
         if let Some(handle) = &current
-            && self.timeout.is_none()
+            && !self.has_changes
             && let Some(result) = handle.get().call_now(py, |service| stack.call(service, self.name.bind(py)))
         {
             return result;
@@ -119,7 +120,7 @@ fn method_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
         let members = [
             member(c"__name__", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.name)),
             member(c"__self__", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.binding)),
-            member(c"timeout", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.limit)),
+            member(c"changes", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.changes)),
         ];
         let slots = [(ffi::Py_tp_repr, repr as ffi::reprfunc as *mut c_void)];
         // SAFETY: the members are fields that hold objects, and the function is of the kind that belongs there.
@@ -151,5 +152,6 @@ fn call_slowly<'py>(
         )));
     };
     let (args, kwargs) = stack.collect()?;
-    handle.get().call(py, Some(method.name.bind(py)), &args, Some(&kwargs), method.timeout)
+    let changes = method.changes.extract(py)?;
+    handle.get().call(py, Some(method.name.bind(py)), &args, Some(&kwargs), None, changes)
 }

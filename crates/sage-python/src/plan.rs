@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use sage::{Deadlines, Environment, SignalPolicy};
+use sage::{Deadlines, Environment, HookContext, SignalPolicy};
 use sage_api::Reporter;
 
+use crate::call_policy::{All, PolicyCalls, Seen, Settings, Wakes};
 use crate::error::SubmitError;
 use crate::job::{Job, check_process};
 use crate::kafka::Offsets;
@@ -29,6 +30,7 @@ pub(crate) struct Registration {
     after: Vec<String>,
     /// In a process of its own.
     isolated: bool,
+    policy: Option<Settings>,
 }
 
 /// How a job is run: see `python/sage/_environment.py` for what the fields are.
@@ -99,10 +101,13 @@ pub(crate) fn start(
     env = env.around_threads(move || around.enter());
     let handles = PyDict::new(py);
     let workers = Workers::new(most_queued_calls, scope.clone());
-    for (number, Registration { name, factory, after, isolated }) in services.into_iter().enumerate() {
+    let (wakes, with_policies) = (Wakes::new(scope.clone()), All::default());
+    for (number, Registration { name, factory, after, isolated, policy }) in services.into_iter().enumerate() {
         let made_for = workers.clone();
-        let mut builder =
-            env.register_service_with(name.clone(), move |cx| PythonService::make(&factory, &made_for, cx));
+        let seen = policy.is_some().then(Arc::<Seen>::default);
+        let sees = seen.clone();
+        let make = move |cx: &HookContext| PythonService::make(&factory, &made_for, sees.as_ref(), cx);
+        let mut builder = env.register_service_with(name.clone(), make);
         let (stuck, its_workers) = (where_stuck.clone(), workers.clone());
         builder = builder.where_calls_stuck(move || stacks_of(&stuck, &its_workers.inside(number)));
         if isolated {
@@ -111,7 +116,15 @@ pub(crate) fn start(
         for dependency in after {
             builder = builder.after(dependency.as_str());
         }
-        handles.set_item(name.clone(), Handle::new(name, number, builder.build(), workers.clone()))?;
+        let handle = match policy.zip(seen) {
+            None => Handle::new(name.clone(), number, builder.build(), workers.clone()),
+            Some((policy, seen)) => {
+                let (service, its_workers) = (builder.policy(policy.policy()).build(), workers.clone());
+                let calls = PolicyCalls::new(service, policy, number, its_workers, wakes.clone(), seen, &with_policies);
+                Handle::with_policy(name.clone(), number, calls, workers.clone())
+            }
+        };
+        handles.set_item(name, handle)?;
     }
     let offsets = Offsets::new();
     let mut rows = declare(py, &env, steps, &offsets)?;

@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 use sage::{BoxError, DataStream, DeadLetter, ErrorPolicy, Pipe, Retry, Stream};
 
 use crate::Record;
+use crate::call_policy::raised_in;
 use crate::error::Raised;
 use crate::object::Object;
 use crate::rows::functions_of;
@@ -14,11 +15,21 @@ use crate::value::Value;
 
 /// How often functions are called again, and after which exceptions.
 #[derive(FromPyObject)]
-struct Attempts {
+pub(crate) struct Attempts {
     attempts: u32,
     first: Seconds,
     longest: Seconds,
     on: Object,
+}
+
+impl Attempts {
+    pub(crate) fn retry(&self) -> Retry {
+        let classes = self.on.clone();
+        let is_one =
+            move |raised: &Raised| attach(|py| matches!(raised.exception.matches(py, classes.bind(py)), Ok(true)));
+        let retry = Retry::up_to(self.attempts).backoff(self.first.0, self.longest.0);
+        retry.when(move |error: &BoxError| raised_in(&**error).is_some_and(&is_one))
+    }
 }
 
 /// How many records may be left out.
@@ -44,12 +55,7 @@ impl Policy {
 
     /// How often functions are called again; `None` if they are not.
     pub(crate) fn retry(&self) -> Option<Retry> {
-        let Attempts { attempts, first, longest, on } = self.retry.as_ref()?;
-        let classes = on.clone();
-        let is_one =
-            move |raised: &Raised| attach(|py| matches!(raised.exception.matches(py, classes.bind(py)), Ok(true)));
-        let retry = Retry::up_to(*attempts).backoff(first.0, longest.0);
-        Some(retry.when(move |error: &BoxError| error.downcast_ref().is_some_and(&is_one)))
+        self.retry.as_ref().map(Attempts::retry)
     }
 
     pub(crate) fn on_error(&self) -> ErrorPolicy {

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -13,6 +12,7 @@ use pyo3::{ffi, intern};
 use sage::{BoxError, CallError, Called, HookContext, OngoingCall, Service, ServiceHandle};
 
 use crate::async_call::{self, Call, Request};
+use crate::call_policy::{Changes, PolicyCalls, Seen, explain, usual_of};
 use crate::error::{Raised, ServiceError, attempt};
 use crate::future::{self, ServiceFuture, check_timeout};
 use crate::thread::{attach, call, lock};
@@ -27,25 +27,36 @@ pub(crate) struct PythonService {
     /// The name of the method that calls mean which name none, from the first of them on.
     usual: PyOnceLock<Py<PyString>>,
     workers: Arc<Workers>,
+    /// Of a service with a policy.
+    seen: Option<Arc<Seen>>,
 }
 
 /// The methods that calls which name none may mean: the first of them that a service has.
-const USUAL: [&str; 3] = ["process", "execute", "call"];
+pub(crate) const USUAL: [&str; 3] = ["process", "execute", "call"];
 
 impl Drop for PythonService {
     fn drop(&mut self) {
+        self.seen.iter().for_each(|seen| seen.set(None));
         self.workers.release();
     }
 }
 
 impl PythonService {
     /// Makes the service by calling the package's factory.
-    pub(crate) fn make(factory: &Py<PyAny>, workers: &Arc<Workers>, cx: &HookContext) -> Result<Self, BoxError> {
+    pub(crate) fn make(
+        factory: &Py<PyAny>,
+        workers: &Arc<Workers>,
+        seen: Option<&Arc<Seen>>,
+        cx: &HookContext,
+    ) -> Result<Self, BoxError> {
         let made = attempt(|py| {
             let hooks = call(factory.bind(py), &left(cx).into_pyobject(py)?, None)?.unbind();
             let instance = hooks.getattr(py, intern!(py, "instance"))?;
             workers.hold();
-            Ok(Self { hooks, instance, usual: PyOnceLock::new(), workers: workers.clone() })
+            if let Some(seen) = seen {
+                seen.set(Some((hooks.clone_ref(py), instance.clone_ref(py))));
+            }
+            Ok(Self { hooks, instance, usual: PyOnceLock::new(), workers: workers.clone(), seen: seen.cloned() })
         });
         made.map_err(Raised::of_hook)
     }
@@ -74,9 +85,7 @@ impl PythonService {
 
     #[cold]
     fn find_usual<'a, 'py>(&'a self, py: Python<'py>) -> &'a Bound<'py, PyString> {
-        let instance = self.instance.bind(py);
-        let is_there = |name: &str| instance.getattr(name).is_ok_and(|method| method.is_callable());
-        match USUAL.into_iter().find(|name| is_there(name)) {
+        match usual_of(self.instance.bind(py)) {
             Some(name) => self.usual.get_or_init(py, || PyString::intern(py, name).unbind()).bind(py),
             None => intern!(py, "process"),
         }
@@ -85,13 +94,12 @@ impl PythonService {
     /// The exception of a call: where it is that there is no such method, it names those that are close.
     #[cold]
     pub(crate) fn explain(&self, py: Python<'_>, method: &Bound<'_, PyString>, error: PyErr) -> PyErr {
-        if !error.is_instance_of::<PyAttributeError>(py) {
-            return error;
-        }
-        match self.hooks.call_method1(py, intern!(py, "explain"), (method, error.value(py))) {
-            Ok(explained) => PyErr::from_value(explained.into_bound(py)),
-            Err(error) => error,
-        }
+        explain(self.hooks.bind(py), method, error)
+    }
+
+    /// The event loop of its job.
+    pub(crate) fn job_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.hooks.bind(py).getattr(intern!(py, "loop"))
     }
 }
 
@@ -201,6 +209,8 @@ pub(crate) struct Handle {
     /// Whether a call has come through: from then on, none waits for the service to start.
     serves: AtomicBool,
     workers: Arc<Workers>,
+    /// All calls go through it, if there is one. They find it where a call may have to wait: `serves` stays false.
+    policy: Option<Arc<PolicyCalls>>,
 }
 
 impl Handle {
@@ -210,7 +220,13 @@ impl Handle {
         handle: ServiceHandle<PythonService>,
         workers: Arc<Workers>,
     ) -> Self {
-        Self { handle: Arc::new(handle), name, number, serves: AtomicBool::new(false), workers }
+        Self { handle: Arc::new(handle), name, number, serves: AtomicBool::new(false), workers, policy: None }
+    }
+
+    /// That of a service with a policy.
+    pub(crate) fn with_policy(name: String, number: usize, policy: Arc<PolicyCalls>, workers: Arc<Workers>) -> Self {
+        let (handle, serves) = (policy.handle().clone(), AtomicBool::new(false));
+        Self { handle, name, number, serves, workers, policy: Some(policy) }
     }
 
     /// Goes through the gate and calls, unless that may have to wait. What the call gives, and this, is a reference of
@@ -279,6 +295,12 @@ impl Handle {
         Ok(Self::given(&self.handle, result.into_bound(py))?.into_bound(py))
     }
 
+    #[cold]
+    fn no_policy(&self) -> PyErr {
+        let why = "has no policy of which a call could have other settings: give `env.service` some";
+        ServiceError::new_err(format!("service `{}` {why}", self.name))
+    }
+
     fn late(&self, method: Option<&Bound<'_, PyString>>) -> String {
         let method = method.map_or(USUAL[0].into(), |method| method.to_string_lossy());
         format!("service `{}` did not answer `{method}`", self.name)
@@ -307,8 +329,8 @@ impl Handle {
     }
 
     /// Calls a method of the service, or the usual one of `None`, on this thread; with a timeout, in seconds, on
-    /// another. What it raises is raised here.
-    #[pyo3(signature = (method, args, kwargs=None, timeout=None))]
+    /// another. What it raises is raised here. `changes` are other settings of its policy for this call.
+    #[pyo3(signature = (method, args, kwargs=None, timeout=None, changes=None))]
     pub(crate) fn call<'py>(
         &self,
         py: Python<'py>,
@@ -316,7 +338,14 @@ impl Handle {
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
         timeout: Option<f64>,
+        changes: Option<Changes>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(policy) = &self.policy {
+            return policy.call(py, method, args, kwargs, check_timeout(timeout)?, changes.as_ref());
+        }
+        if changes.is_some() {
+            return Err(self.no_policy());
+        }
         if let Some(limit) = check_timeout(timeout)? {
             let begun = Instant::now();
             let late = || format!("{} within {} s", self.late(method), timeout.unwrap_or_default());
@@ -343,7 +372,7 @@ impl Handle {
 
     /// Has another thread call a method of the service. Where as many calls wait for a thread as may, waits until there
     /// is room, for as long as the timeout says.
-    #[pyo3(signature = (method, args, kwargs=None, timeout=None))]
+    #[pyo3(signature = (method, args, kwargs=None, timeout=None, changes=None))]
     fn call_async(
         &self,
         py: Python<'_>,
@@ -351,10 +380,16 @@ impl Handle {
         args: &Bound<'_, PyTuple>,
         kwargs: Option<&Bound<'_, PyDict>>,
         timeout: Option<f64>,
+        changes: Option<Changes>,
     ) -> PyResult<ServiceFuture> {
         let what = self.late(method);
         let late = || format!("{what} within {} s", timeout.unwrap_or_default());
-        let call = self.begin(py, method, args, kwargs, check_timeout(timeout)?, late)?;
+        let limit = check_timeout(timeout)?;
+        let call = match &self.policy {
+            Some(policy) => policy.call_async(py, method, args, kwargs, limit, changes.as_ref(), late)?,
+            None if changes.is_some() => return Err(self.no_policy()),
+            None => self.begin(py, method, args, kwargs, limit, late)?,
+        };
         Ok(ServiceFuture { call, what, timeout })
     }
 
@@ -365,7 +400,10 @@ impl Handle {
 
     /// Ends the threads that make calls of this job, which is over.
     fn close(&self, py: Python<'_>) {
-        py.detach(|| self.workers.close());
+        py.detach(|| {
+            self.policy.iter().for_each(|policy| policy.close());
+            self.workers.close();
+        });
     }
 
     fn __repr__(&self) -> String {

@@ -86,6 +86,8 @@ struct State {
     /// Likewise for threads that were started.
     starting: usize,
     services: usize,
+    /// Calls under way that need no thread all the time.
+    reserved: usize,
     is_cancelled: bool,
     is_closed: bool,
     threads: Vec<Thread>,
@@ -163,10 +165,29 @@ impl Workers {
         begun
     }
 
+    /// As `begin`, however many wait: of those whose callers are few, or have reserved a place.
+    pub(crate) fn begin_always(&self, work: Arc<dyn Work>) -> Begun {
+        let state = lock(&self.shared.state);
+        if state.is_closed { Begun::Over } else { self.add(state, work) }
+    }
+
+    /// Reserves a place for a call that is under way, and needs a thread now and then.
+    pub(crate) fn reserve(&self) -> Result<Reserved, Begun> {
+        let mut state = lock(&self.shared.state);
+        if state.is_closed || state.is_cancelled {
+            return Err(Begun::Over);
+        }
+        if state.waiting() >= self.shared.most_queued {
+            return Err(Begun::Full);
+        }
+        state.reserved += 1;
+        Ok(Reserved(self.shared.clone()))
+    }
+
     /// Waits until there may be room for a call, for `limit` at most. The calling thread is not attached.
     pub(crate) fn wait_for_room(&self, limit: Duration) {
         let is_full =
-            |state: &mut State| state.queue.len() >= self.shared.most_queued && !state.is_closed && !state.is_cancelled;
+            |state: &mut State| state.waiting() >= self.shared.most_queued && !state.is_closed && !state.is_cancelled;
         drop(self.shared.room.wait_timeout_while(lock(&self.shared.state), limit, is_full));
     }
 
@@ -246,6 +267,22 @@ impl Drop for Workers {
     fn drop(&mut self) {
         lock(&self.shared.state).is_closed = true;
         self.shared.wake.notify_all();
+    }
+}
+
+impl State {
+    fn waiting(&self) -> usize {
+        self.queue.len() + self.reserved
+    }
+}
+
+/// A place among the calls that may be under way: see [`Workers::reserve`].
+pub(crate) struct Reserved(Arc<Shared>);
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        lock(&self.0.state).reserved -= 1;
+        self.0.room.notify_all();
     }
 }
 

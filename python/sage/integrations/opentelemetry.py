@@ -30,6 +30,7 @@ except ModuleNotFoundError as missing:
 
 from .. import _sage
 from .._arguments import whole
+from .._batched import Together
 from .._environment import LocalEnvironment
 from .._jobmanager import GONE
 from .._keywords import spelt
@@ -143,7 +144,13 @@ class _Traced:
         if method.startswith("_") or method in HOOKS or not callable(found):
             return found
         # Kept, so that it is found first from here on.
-        kept = self.__dict__[method] = _spanned(tracer, name, method, found, every)
+        made: Any
+        if isinstance(found, Together):
+            # A batch is a call.
+            made = Together(_spanned(tracer, name, method, found.together, every), found.batching)
+        else:
+            made = _spanned(tracer, name, method, found, every)
+        kept = self.__dict__[method] = made
         return kept
 
     def __dir__(self) -> list[str]:

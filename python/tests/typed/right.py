@@ -12,6 +12,8 @@ from typing_extensions import assert_type
 from sage import (
     BaseFunction,
     BatchFunction,
+    Breaker,
+    Concurrency,
     DataStream,
     DeadLetterQueue,
     FilterFunction,
@@ -22,7 +24,9 @@ from sage import (
     MapFunction,
     Paired,
     Report,
+    Rate,
     Retry,
+    Service,
     Session,
     SinkFunction,
     Skip,
@@ -30,6 +34,7 @@ from sage import (
     StopSignal,
     Tumbling,
     Windowed,
+    batched,
     ops,
 )
 
@@ -183,3 +188,38 @@ with LocalEnvironment("run", {"on_signal": "finish"}) as inner:
     job = inner.submit(autostop=True)
     assert_type(job.report, Report)
     assert_type(job.report.outcome, str)
+
+
+class Embedder(Service):
+    @batched(64, within=0.02, cost=len, most_cost=8_000)
+    def embed(self, texts: list[str]) -> list[float | Exception]:
+        return [float(len(text)) for text in texts]
+
+    @batched(64)
+    async def embed_async(self, texts: list[str]) -> list[float]:
+        return [float(len(text)) for text in texts]
+
+    def chat(self, text: str) -> str:
+        return text
+
+
+with_policies = LocalEnvironment("policies")
+small = with_policies.service("small", Embedder)
+embedder = with_policies.service(
+    "embedder",
+    Embedder,
+    timeout=20,
+    deadline=60.0,
+    retry=Retry(4),
+    fallback=small,
+    rate=[10, Rate(cost=8_000, per=60)],
+    cost=lambda text: len(text),
+    concurrency=Concurrency(32, adaptive=2),
+    breaker=Breaker(share=0.8),
+    retry_budget=0.2,
+    pause_on_outage=600,
+    judge=lambda error: "bad" if isinstance(error, ValueError) else None,
+)
+assert_type(with_policies.from_batch(["a"]).map(embedder.embed), DataStream[float])
+assert_type(with_policies.from_batch(["a"]).map(embedder.embed_async), DataStream[float])
+assert_type(embedder.with_policy(timeout=1).chat("a"), str)

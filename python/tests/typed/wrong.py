@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sage import DeadLetterQueue, LocalEnvironment, Retry, Skip, StopSignal, Tumbling
+from sage import DeadLetterQueue, LocalEnvironment, Retry, Service, Skip, StopSignal, Tumbling, batched
 
 env = LocalEnvironment("mistakes")
 texts = env.from_batch(["a"])
@@ -46,3 +46,19 @@ numbers.fold(0, lambda so_far, n: str(n))  # wrong
 numbers.with_timestamps(str)  # wrong
 job = env.submit(autostop=True)
 job.report.outcom  # wrong
+
+
+class Embedder(Service):
+    @batched(64)
+    def embed(self, texts: list[str]) -> list[float]:
+        return [float(len(text)) for text in texts]
+
+
+embedder = env.service("embedder", Embedder, retry=3)
+numbers.map(embedder.embed)  # wrong
+embedder.embed(["a", "b"])  # wrong
+embedder.with_policy(timout=1)  # wrong
+env.service("late", Embedder, timeout="1")  # wrong
+env.service("limited", Embedder, rate="1/s")  # wrong
+env.service("judged", Embedder, judge=lambda error: 3)  # wrong
+batched("64")  # wrong

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cause::{CauseKind, LINE_CHARS, Short};
 use super::report::{Cleanliness, FunctionReport, JobReport, OperatorReport, WorkerReport};
-use crate::service::ServiceReport;
+use crate::service::{PolicyReport, ServiceReport};
 
 /// A chain that was blocked this long gets the reason in its row.
 const TOLD_BLOCKED: Duration = Duration::from_millis(1);
@@ -119,6 +119,34 @@ fn write_service(service: &ServiceReport, f: &mut fmt::Formatter<'_>) -> fmt::Re
         write!(f, ", {}", Amount(*errors, "error"))?;
     }
     for (what, time) in [("p50", p50), ("p99", p99), ("setup", setup), ("cleanup", cleanup)] {
+        if let Some(time) = time {
+            write!(f, ", {what} {time:.1?}")?;
+        }
+    }
+    writeln!(f)?;
+    service.policy.iter().try_for_each(|policy| write_policy(policy, f))
+}
+
+/// What a service's policy did, if it did more than let calls through.
+fn write_policy(policy: &PolicyReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let counts = [
+        (policy.retries.scheduled, "retry", "retries"),
+        (policy.timed_out, "timeout", "timeouts"),
+        (policy.refused, "refused", "refused"),
+        (policy.failed, "failed", "failed"),
+        (policy.fallbacks, "fallback", "fallbacks"),
+        (policy.batches, "batch", "batches"),
+        (policy.outages, "outage", "outages"),
+        (policy.held, "held", "held"),
+    ];
+    if counts.iter().all(|(count, ..)| *count == 0) {
+        return Ok(());
+    }
+    write!(f, "    policy: {}, {}", Amount(policy.calls, "call"), Amount(policy.attempts, "attempt"))?;
+    for (count, one, several) in counts.into_iter().filter(|(count, ..)| *count > 0) {
+        write!(f, ", {count} {}", if count == 1 { one } else { several })?;
+    }
+    for (what, time) in [("p50", policy.p50), ("p99", policy.p99)] {
         if let Some(time) = time {
             write!(f, ", {what} {time:.1?}")?;
         }

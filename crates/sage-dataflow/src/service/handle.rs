@@ -351,6 +351,13 @@ impl<S> fmt::Debug for ServiceRef<S> {
     }
 }
 
+impl<S> ServiceRef<S> {
+    /// The calling thread counts as running the service's code until what is returned is dropped.
+    pub(super) fn within(&self) -> Within {
+        Within::enter(self.inner.entry.id)
+    }
+}
+
 impl<S> Deref for ServiceRef<S> {
     type Target = S;
 

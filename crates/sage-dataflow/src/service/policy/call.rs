@@ -191,14 +191,14 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         may_block: bool,
     ) -> Result<R, (Failure, u32)> {
         let Some(retry) = &self.call.retry else {
-            let first = Attempt { number: 1, deadline };
+            let first = Attempt { number: 1, deadline, permit: None };
             return self.attempt(layers, request, first, may_block).await.map_err(|failure| (failure, 1));
         };
         let Layers { time, retries, .. } = layers;
         let closing = &self.declared.state.closing;
         let mut number = 1;
         loop {
-            let attempt = Attempt { number, deadline };
+            let attempt = Attempt { number, deadline, permit: None };
             let failure = match self.attempt(layers, request.clone(), attempt, may_block).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
@@ -302,7 +302,14 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         let Declared { state, answer, .. } = &*self.declared;
         let timeout = self.call.timeout;
         match answer {
-            Answer::One(answer) => self.timed(time, timeout, answer(request, ending(time, timeout, attempt))).await,
+            Answer::One(answer) => {
+                // Its future may have code of it run on another thread, which then keeps its `Calling`.
+                let apart = Apart { permit: permit.take().map(Arc::new) };
+                let attempt = Attempt { permit: apart.permit.clone(), ..ending(time, timeout, attempt) };
+                let attempted = self.timed(time, timeout, answer(request, attempt)).await;
+                *permit = apart.back();
+                attempted
+            }
             Answer::Blocking(answer) if may_block && timeout.is_none() && attempt.deadline.is_none() => {
                 self.judged(answer(request, attempt))
             }
@@ -327,7 +334,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             Answer::Many(many) => {
                 let (giver, turn) = turn();
                 let cost = self.declared.cost(&request);
-                let Attempt { number, deadline } = attempt;
+                let Attempt { number, deadline, .. } = attempt;
                 let joined = many.queue.join(Waiting { request, attempt: number, deadline, answer: giver }, cost);
                 let batches = Batches { many, state, time };
                 joined.full.into_iter().flatten().for_each(|full| batches.send(full));
@@ -432,7 +439,7 @@ async fn sending<Q: Send + Sync + 'static, R: Send + 'static>(
     let answer = |batch: Batch<Q>, number, deadline| async move {
         count(&state.counts.batches);
         state.counts.batched.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        let attempt = ending(time, many.timeout, Attempt { number, deadline });
+        let attempt = ending(time, many.timeout, Attempt { number, deadline, permit: None });
         let answered = Caught { future: (many.answer)(batch, attempt) };
         match within(time, many.timeout.map(|timeout| time.now() + timeout), answered).await {
             None => Sent::Failed(BatchFailure::TimedOut(many.timeout.unwrap_or_default())),

@@ -11,13 +11,18 @@ use std::time::Instant;
 
 use pin_project_lite::pin_project;
 
+use super::concurrency::Permit;
 use crate::service::handle::ServiceRef;
+use crate::sync::Arc;
 
 /// What is known of one attempt of a call.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Attempt {
     pub(super) number: u32,
     pub(super) deadline: Option<Instant>,
+    /// Stays with code that goes on when nobody waits for it any more.
+    #[expect(dead_code, reason = "it is held, and not looked at")]
+    pub(super) permit: Option<Arc<Permit>>,
 }
 
 /// The service, and the call that it is to answer. It derefs to the service.
@@ -40,6 +45,13 @@ impl<S> Calling<S> {
     pub fn deadline(&self) -> Option<Instant> {
         self.attempt.deadline
     }
+
+    /// Answers on the calling thread, where another one polls the answer's future: the calls that `work` makes to other
+    /// services are this service's, and have this call's deadline.
+    pub fn on_this_thread<R>(&self, work: impl FnOnce(&S) -> R) -> R {
+        let (_within, _under) = (self.service.within(), Under::enter(self.attempt.deadline));
+        work(&self.service)
+    }
 }
 
 impl<S> Deref for Calling<S> {
@@ -52,7 +64,7 @@ impl<S> Deref for Calling<S> {
 
 impl<S> fmt::Debug for Calling<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Calling").field("service", &self.service).field("attempt", &self.attempt).finish()
+        f.debug_struct("Calling").field("service", &self.service).field("attempt", &self.attempt.number).finish()
     }
 }
 
@@ -64,6 +76,13 @@ thread_local! {
 /// The deadline of the call that the calling thread works on.
 pub(super) fn inherited() -> Option<Instant> {
     DEADLINE.get()
+}
+
+/// Gives the calls that `work` begins a deadline, unless theirs is earlier: that of the call which they are a part of,
+/// where the thread alone does not tell it, as in a host with an event loop of its own.
+pub fn with_deadline<R>(deadline: Option<Instant>, work: impl FnOnce() -> R) -> R {
+    let _under = Under::enter(inherited().into_iter().chain(deadline).min());
+    work()
 }
 
 /// The calling thread works on a call with this deadline, until this is dropped.

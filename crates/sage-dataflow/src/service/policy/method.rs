@@ -78,6 +78,12 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
         self.handle.name()
     }
 
+    /// What hosts in another language tell the engine of the service by. Calls through it go past the policy.
+    #[doc(hidden)]
+    pub fn unpoliced(&self) -> &ServiceHandle<S> {
+        &self.handle
+    }
+
     /// Returns the service's state.
     pub fn state(&self) -> ServiceState {
         self.handle.state()

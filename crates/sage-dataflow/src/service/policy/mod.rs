@@ -43,7 +43,7 @@ use crate::{BoxError, sync};
 pub use batch::{Batch, Batching, WrongCount};
 pub use breaker::{Breaker, BreakerFigures, BreakerState};
 pub use cache::{Cache, CacheFigures, WhenInUse};
-pub use calling::Calling;
+pub use calling::{Calling, with_deadline};
 pub use concurrency::{Concurrency, ConcurrencyFigures};
 pub use flight::FlightFigures;
 pub use journal::{FullDisk, Journal, JournalFigures};
