@@ -93,9 +93,10 @@ pub use retry::{RetriesExhausted, Retry};
 pub use service::with_deadline;
 pub use service::{
     AsyncService, Batch, Batching, Cache, CacheFigures, CallError, CallPolicy, Called, Calling, Codec, Dependency,
-    FlightFigures, FullDisk, Hook, HookContext, HookEnded, Journal, JournalFigures, Method, MethodBuilder, OngoingCall,
-    Policy, PolicyReport, PolicyService, PolicyServiceBuilder, Refusal, Service, ServiceBuilder, ServiceError,
-    ServiceHandle, ServiceRef, ServiceReport, ServiceState, StoreError, Verdict, WhenInUse, WrongCount,
+    FlightFigures, FullDisk, Hook, HookContext, HookEnded, Journal, JournalFigures, Keep, KeptFigures, Method,
+    MethodBuilder, OngoingCall, Policy, PolicyReport, PolicyService, PolicyServiceBuilder, Refusal, Service,
+    ServiceBuilder, ServiceError, ServiceHandle, ServiceRef, ServiceReport, ServiceState, StoreError, Verdict,
+    WhenInUse, WrongCount,
 };
 pub use service::{Breaker, BreakerFigures, BreakerState, RetryBudget, RetryFigures};
 pub use service::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Usage};

@@ -2,9 +2,10 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::policy::Refusal;
+use super::policy::{Refusal, StoreError};
 use super::state::ServiceState;
 use crate::SharedError;
 use crate::error::WaitCancelled;
@@ -81,6 +82,13 @@ pub enum CallError {
         /// The service.
         service: String,
     },
+    /// The answer could not be kept, or one that was kept could not be read.
+    Store {
+        /// The service.
+        service: String,
+        /// The reason.
+        source: Arc<StoreError>,
+    },
     /// The call cannot wait for a future here: the job's async runtime is missing, or the thread must not block.
     Runtime {
         /// The service.
@@ -121,6 +129,7 @@ impl fmt::Display for CallError {
                 write!(f, "a call to service `{service}` had no answer by its deadline")
             }
             Self::Ended { service } => write!(f, "a call to service `{service}` ended before its answer came"),
+            Self::Store { service, .. } => write!(f, "the answers of service `{service}` cannot be kept"),
             Self::Runtime { service, .. } => write!(f, "a call to service `{service}` cannot be awaited here"),
         }
     }
@@ -132,6 +141,7 @@ impl Error for CallError {
         match self {
             Self::Failed { source, .. } | Self::Runtime { source, .. } => Some(source.as_ref()),
             Self::PastDeadline { source: Some(source), .. } => Some(source.as_ref()),
+            Self::Store { source, .. } => Some(&**source),
             // Operators know it by this.
             Self::Ended { .. } => Some(&WaitCancelled),
             _ => None,

@@ -35,8 +35,8 @@ pub(crate) use policy::PauseJob;
 pub use policy::with_deadline;
 pub use policy::{
     Batch, Batching, Cache, CacheFigures, CallPolicy, Calling, Codec, FlightFigures, FullDisk, Journal, JournalFigures,
-    Method, MethodBuilder, Policy, PolicyReport, PolicyService, Refusal, ServiceError, StoreError, Verdict, WhenInUse,
-    WrongCount,
+    Keep, KeptFigures, Method, MethodBuilder, Policy, PolicyReport, PolicyService, Refusal, ServiceError, StoreError,
+    Verdict, WhenInUse, WrongCount,
 };
 pub use policy::{Breaker, BreakerFigures, BreakerState, RetryBudget, RetryFigures};
 pub use policy::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Usage};

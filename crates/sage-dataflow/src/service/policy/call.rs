@@ -15,6 +15,8 @@ use super::closing::Ending;
 use super::concurrency::Permit;
 use super::failure::{BatchFailure, Failed, Failure};
 use super::job_time::JobTime;
+use super::journal::Outgoing;
+use super::key::CallKey;
 use super::layers::Layers;
 use super::method::{Declared, Method, Usage};
 use super::outage::{Probe, Released};
@@ -22,6 +24,7 @@ use super::refusal::Refusal;
 use super::reservation::{Ask, Reservation};
 use super::retry_budget;
 use super::state::{PolicyState, count};
+use super::store::StoreError;
 use super::time::Time;
 use super::turn::turn;
 use super::verdict::Verdict;
@@ -33,6 +36,21 @@ use crate::service::call_error::CallError;
 use crate::service::handle::InsideRuntime;
 use crate::service::state::ServiceState;
 use crate::sync::{Arc, Ordering};
+
+/// What a call takes along on its way.
+pub(super) struct Way<'a> {
+    pub(super) layers: &'a Layers,
+    /// Whether the thread that polls the call may block.
+    pub(super) may_block: bool,
+    /// Its place in the journal.
+    pub(super) place: Option<Arc<Outgoing>>,
+}
+
+impl Way<'_> {
+    fn key(&self) -> Option<CallKey> {
+        self.place.as_ref().map(|place| place.key())
+    }
+}
 
 /// What an attempt came to.
 type Attempted<R> = Result<R, Failure>;
@@ -68,6 +86,29 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         layers.time.runtime().block_on(self.made(request, true))
     }
 
+    /// Erases the kept answers that have a [tag](crate::Keep::tag), in memory, on disk and in the journal: their bytes are
+    /// overwritten. Returns how many there were. The answer of a call that is being made is kept nevertheless.
+    ///
+    /// # Errors
+    /// [`CallError::Store`] if a file cannot be read or written; [`CallError::NotServing`] outside a run.
+    pub fn erase(&self, tag: &str) -> Result<u64, CallError> {
+        let layers = self.layers()?;
+        let Some(keep) = &self.declared.keep else { return Ok(0) };
+        let shelf = keep.shelf(&self.declared, &layers);
+        shelf.and_then(|shelf| shelf.erase(tag)).map_err(|error| self.store(Arc::new(error)))
+    }
+
+    /// When a call that is made now is too late.
+    pub(super) fn deadline(&self, layers: &Layers) -> Option<Instant> {
+        let own = self.call.deadline.map(|deadline| layers.time.now() + deadline);
+        earlier(own, inherited())
+    }
+
+    /// What becomes of an answer that could not be kept, or read.
+    pub(super) fn store(&self, source: Arc<StoreError>) -> CallError {
+        CallError::Store { service: self.service(), source }
+    }
+
     fn service(&self) -> String {
         self.declared.service.clone()
     }
@@ -81,8 +122,17 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     async fn made(&self, request: Q, may_block: bool) -> Result<R, CallError> {
         let (layers, state) = (self.layers()?, &*self.declared.state);
         let began = state.begins().then(Instant::now);
-        let ended = state.closing.or(Ending::Cancelled, self.through_outages(&layers, request, may_block)).await;
-        let ended = ended.unwrap_or(Err(Failure::Ended.told(&self.declared.service, 1)));
+        let call = async {
+            match &self.declared.keep {
+                Some(keep) => keep.answer(self, &layers, request, may_block).await,
+                None => {
+                    let way = Way { layers: &layers, may_block, place: None };
+                    self.through_outages(&way, request).await.map_err(Failed::told)
+                }
+            }
+        };
+        let ended = state.closing.or(Ending::Cancelled, call).await;
+        let ended = ended.unwrap_or_else(|| Err(Failure::Ended.told(&self.declared.service, 1)));
         if let Some(began) = began {
             state.took(began.elapsed());
         }
@@ -93,14 +143,15 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layer of outages, if calls are to be held: those that meet one are made again when it is over.
-    async fn through_outages(&self, layers: &Layers, request: Q, may_block: bool) -> Result<R, CallError> {
+    pub(super) async fn through_outages(&self, way: &Way<'_>, request: Q) -> Result<R, Failed> {
+        let layers = way.layers;
         let state = &*self.declared.state;
         let Some(at_most) = state.policy.outage else {
-            return self.by_deadline(layers, request, may_block).await.map_err(|failed| failed.error);
+            return self.by_deadline(way, request).await;
         };
         let hold = async || state.closing.or(Ending::Stopping, state.outage.hold(&layers.time, at_most)).await;
         let mut probe = None;
-        let mut last: Option<CallError> = None;
+        let mut last = None;
         loop {
             if last.is_some() || state.outage.is_on() {
                 match hold().await {
@@ -109,25 +160,25 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                     Some(Released::TooLong) => {
                         state.pauses(false);
                         let gone = || Failure::Refused(Refusal::Outage { longer_than: at_most });
-                        return Err(last.unwrap_or_else(|| gone().told(&self.declared.service, 1)));
+                        return Err(last.unwrap_or_else(|| Failed::of(gone(), &self.declared.service, 1)));
                     }
-                    None => return Err(Failure::Ended.told(&self.declared.service, 1)),
+                    None => return Err(Failed::of(Failure::Ended, &self.declared.service, 1)),
                 }
             }
-            let ended = self.by_deadline(layers, request.clone(), may_block).await;
+            let ended = self.by_deadline(way, request.clone()).await;
             match (ended, probe.take()) {
-                (Err(Failed { error, is_outage: true }), probe) => {
+                (Err(failed @ Failed { is_outage: true, .. }), probe) => {
                     if state.outage.met(layers.time.now()) {
                         state.pauses(true);
                     }
                     probe.into_iter().for_each(|probe| probe.meets_it_again(layers.time.now()));
-                    last = Some(error);
+                    last = Some(failed);
                 }
                 (ended, probe) => {
                     if probe.is_some_and(Probe::ends_it) {
                         state.pauses(false);
                     }
-                    return ended.map_err(|failed| failed.error);
+                    return ended;
                 }
             }
         }
@@ -143,27 +194,19 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layer of the deadline. A call inside another has that one's, if it is earlier.
-    async fn by_deadline(&self, layers: &Layers, request: Q, may_block: bool) -> Result<R, Failed> {
-        let time = &layers.time;
-        let own = self.call.deadline.map(|deadline| time.now() + deadline);
-        let deadline = earlier(own, inherited());
-        match within(time, deadline, self.with_fallbacks(layers, request, deadline, may_block)).await {
+    async fn by_deadline(&self, way: &Way<'_>, request: Q) -> Result<R, Failed> {
+        let (time, deadline) = (&way.layers.time, self.deadline(way.layers));
+        match within(time, deadline, self.with_fallbacks(way, request, deadline)).await {
             Some(ended) => ended,
             None => Err(Failed::of(Failure::PastDeadline(None), &self.declared.service, 1)),
         }
     }
 
     /// The layer of fallbacks.
-    async fn with_fallbacks(
-        &self,
-        layers: &Layers,
-        request: Q,
-        deadline: Option<Instant>,
-        may_block: bool,
-    ) -> Result<R, Failed> {
+    async fn with_fallbacks(&self, way: &Way<'_>, request: Q, deadline: Option<Instant>) -> Result<R, Failed> {
         let Declared { service, state, fallbacks, .. } = &*self.declared;
         let kept = (!fallbacks.is_empty()).then(|| request.clone());
-        let (failure, attempts) = match self.retried(layers, request, deadline, may_block).await {
+        let (failure, attempts) = match self.retried(way, request, deadline).await {
             Ok(reply) => return Ok(reply),
             Err(failed) => failed,
         };
@@ -173,7 +216,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         for other in fallbacks {
             count(&state.counts.fallbacks);
             // Its policy is whole; its deadline is within this one.
-            let call = WithDeadline { deadline, future: other.made_boxed(request.clone(), may_block) };
+            let call = WithDeadline { deadline, future: other.made_boxed(request.clone(), way.may_block) };
             match call.await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => failed.error = error,
@@ -183,23 +226,17 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layer of retries.
-    async fn retried(
-        &self,
-        layers: &Layers,
-        request: Q,
-        deadline: Option<Instant>,
-        may_block: bool,
-    ) -> Result<R, (Failure, u32)> {
+    async fn retried(&self, way: &Way<'_>, request: Q, deadline: Option<Instant>) -> Result<R, (Failure, u32)> {
         let Some(retry) = &self.call.retry else {
-            let first = Attempt { number: 1, deadline, permit: None };
-            return self.attempt(layers, request, first, may_block).await.map_err(|failure| (failure, 1));
+            let first = Attempt { number: 1, deadline, key: way.key(), permit: None };
+            return self.attempt(way, request, first).await.map_err(|failure| (failure, 1));
         };
-        let Layers { time, retries, .. } = layers;
+        let Layers { time, retries, .. } = way.layers;
         let closing = &self.declared.state.closing;
         let mut number = 1;
         loop {
-            let attempt = Attempt { number, deadline, permit: None };
-            let failure = match self.attempt(layers, request.clone(), attempt, may_block).await {
+            let attempt = Attempt { number, deadline, key: way.key(), permit: None };
+            let failure = match self.attempt(way, request.clone(), attempt).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
             };
@@ -221,13 +258,13 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// One attempt.
-    async fn attempt(&self, layers: &Layers, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
+    async fn attempt(&self, way: &Way<'_>, request: Q, attempt: Attempt) -> Attempted<R> {
         let state = &*self.declared.state;
         count(&state.counts.attempts);
         if attempt.number == 1 {
-            layers.retries.called();
+            way.layers.retries.called();
         }
-        let attempted = self.broken(layers, request, attempt, may_block).await;
+        let attempted = self.broken(way, request, attempt).await;
         match &attempted {
             Err(Failure::TimedOut { .. }) => count(&state.counts.timed_out),
             Err(Failure::Refused(_)) => count(&state.counts.refused),
@@ -237,11 +274,11 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layer of the breaker.
-    async fn broken(&self, layers: &Layers, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
-        let Layers { time, circuit, .. } = layers;
-        let Some(circuit) = circuit else { return self.limited(layers, request, attempt, may_block).await };
+    async fn broken(&self, way: &Way<'_>, request: Q, attempt: Attempt) -> Attempted<R> {
+        let Layers { time, circuit, .. } = way.layers;
+        let Some(circuit) = circuit else { return self.limited(way, request, attempt).await };
         let passed = circuit.pass(time.now())?;
-        let attempted = self.limited(layers, request, attempt, may_block).await;
+        let attempted = self.limited(way, request, attempt).await;
         match attempted.as_ref().map_err(Failure::verdict) {
             Ok(_) => passed.ended(time.now(), None),
             Err(verdict @ Some(_)) => passed.ended(time.now(), verdict),
@@ -252,8 +289,8 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layers of rate and cost, and of concurrency.
-    async fn limited(&self, layers: &Layers, request: Q, attempt: Attempt, may_block: bool) -> Attempted<R> {
-        let (Layers { time, limiter, slots, .. }, Declared { state, price, usage, .. }) = (layers, &*self.declared);
+    async fn limited(&self, way: &Way<'_>, request: Q, attempt: Attempt) -> Attempted<R> {
+        let (Layers { time, limiter, slots, .. }, Declared { state, price, usage, .. }) = (way.layers, &*self.declared);
         let mut reserved = None;
         if let Some(limiter) = limiter {
             let ask = Ask::new(self.declared.cost(&request), price.as_ref().map_or(0.0, |price| price(&request)));
@@ -264,8 +301,11 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         if let Some(slots) = slots {
             permit = Some(state.closing.or(Ending::Stopping, slots.permit()).await.ok_or(Failure::Ended)??);
         }
+        if let Some(place) = &way.place {
+            place.begins().map_err(|error| Failure::Call(self.store(Arc::new(error))))?;
+        }
         reserved.iter_mut().for_each(Reservation::begin);
-        let attempted = self.answered(time, request, attempt, may_block, &mut permit).await;
+        let attempted = self.answered(time, request, attempt, way.may_block, &mut permit).await;
         match &attempted {
             Ok(reply) => {
                 permit.iter_mut().for_each(Permit::succeeded);
@@ -439,7 +479,7 @@ async fn sending<Q: Send + Sync + 'static, R: Send + 'static>(
     let answer = |batch: Batch<Q>, number, deadline| async move {
         count(&state.counts.batches);
         state.counts.batched.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        let attempt = ending(time, many.timeout, Attempt { number, deadline, permit: None });
+        let attempt = ending(time, many.timeout, Attempt { number, deadline, key: None, permit: None });
         let answered = Caught { future: (many.answer)(batch, attempt) };
         match within(time, many.timeout.map(|timeout| time.now() + timeout), answered).await {
             None => Sent::Failed(BatchFailure::TimedOut(many.timeout.unwrap_or_default())),

@@ -12,6 +12,7 @@ use std::time::Instant;
 use pin_project_lite::pin_project;
 
 use super::concurrency::Permit;
+use super::key::CallKey;
 use crate::service::handle::ServiceRef;
 use crate::sync::Arc;
 
@@ -23,6 +24,8 @@ pub(super) struct Attempt {
     /// Stays with code that goes on when nobody waits for it any more.
     #[expect(dead_code, reason = "it is held, and not looked at")]
     pub(super) permit: Option<Arc<Permit>>,
+    /// The call's place in the journal.
+    pub(super) key: Option<CallKey>,
 }
 
 /// The service, and the call that it is to answer. It derefs to the service.
@@ -51,6 +54,12 @@ impl<S> Calling<S> {
     pub fn on_this_thread<R>(&self, work: impl FnOnce(&S) -> R) -> R {
         let (_within, _under) = (self.service.within(), Under::enter(self.attempt.deadline));
         work(&self.service)
+    }
+
+    /// The same for every attempt of a call, and for that of a later run that makes the call again: for providers that
+    /// take such a key. 32 hexadecimal digits. `None` for a method that keeps no journal, and for a batch.
+    pub fn idempotency_key(&self) -> Option<String> {
+        self.attempt.key.map(|key| key.to_string())
     }
 }
 

@@ -63,6 +63,7 @@ impl From<QueueFull> for Failure {
 }
 
 /// What a call came to that gave no answer.
+#[derive(Debug, Clone)]
 pub(super) struct Failed {
     pub(super) error: CallError,
     /// The service was not there.
@@ -72,6 +73,16 @@ pub(super) struct Failed {
 impl Failed {
     pub(super) fn of(failure: Failure, service: &str, attempts: u32) -> Self {
         Self { is_outage: failure.is_outage(), error: failure.told(service, attempts) }
+    }
+
+    /// Whether it concerns its caller alone: others that want the same answer go on.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.error, CallError::PastDeadline { .. } | CallError::Ended { .. })
+    }
+
+    /// What the caller is told.
+    pub(super) fn told(self) -> CallError {
+        self.error
     }
 }
 

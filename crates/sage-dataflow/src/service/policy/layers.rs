@@ -2,18 +2,24 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::breaker::{BreakerFigures, Circuit};
+use super::cache::CacheFigures;
 use super::concurrency::{ConcurrencyFigures, Slots};
+use super::flight::FlightFigures;
 use super::job_time::JobTime;
+use super::journal::{Journal, JournalFigures, OpenJournal};
+use super::keep::{self, Shelves};
 use super::limiter::Limiter;
 use super::rate::RateFigures;
 use super::retry_budget::{Retries, RetryFigures};
 use super::settings::Policy;
+use super::store::StoreError;
 use super::time::Time;
 use crate::clock::Clock;
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex, lock};
 
 /// What the calls of one run share: made at the first call, and gone with the last one and the report.
 pub(super) struct Layers {
@@ -23,6 +29,8 @@ pub(super) struct Layers {
     /// `None` if there is no rate and no spend.
     pub(super) limiter: Option<Limiter>,
     pub(super) slots: Option<Arc<Slots>>,
+    pub(super) shelves: Shelves,
+    journal: Mutex<Option<Arc<OpenJournal>>>,
 }
 
 /// What the layers of a run have done.
@@ -32,6 +40,26 @@ pub(super) struct LayerFigures {
     pub(super) breaker: Option<BreakerFigures>,
     pub(super) rate: Option<RateFigures>,
     pub(super) concurrency: Option<ConcurrencyFigures>,
+    pub(super) kept: Vec<KeptFigures>,
+    pub(super) journal: Option<JournalFigures>,
+}
+
+/// What was kept of a method's answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct KeptFigures {
+    /// The method.
+    pub method: String,
+    /// Its cache.
+    pub cache: CacheFigures,
+    /// Equal calls that were made at the same time.
+    pub flight: FlightFigures,
+}
+
+impl KeptFigures {
+    fn of((method, (cache, flight)): (String, (CacheFigures, FlightFigures))) -> Self {
+        Self { method, cache, flight }
+    }
 }
 
 impl Layers {
@@ -43,13 +71,35 @@ impl Layers {
         let is_limited = !rates.is_empty() || !spends.is_empty();
         let limiter = is_limited.then(|| Limiter::new(rates, spends, time.now()));
         let retries = Retries::new(*retry_budget, seed, time.now());
-        Self { time, retries, circuit: breaker.map(Circuit::new), limiter, slots: concurrency.map(Slots::new) }
+        Self {
+            time,
+            retries,
+            circuit: breaker.map(Circuit::new),
+            limiter,
+            slots: concurrency.map(Slots::new),
+            shelves: Mutex::default(),
+            journal: Mutex::default(),
+        }
     }
 
     pub(super) fn figures(&self) -> LayerFigures {
         let concurrency = self.slots.as_ref().map(|slots| slots.figures());
         let breaker = self.circuit.as_ref().map(Circuit::figures);
         let rate = self.limiter.as_ref().map(Limiter::figures);
-        LayerFigures { retries: self.retries.figures(), breaker, rate, concurrency }
+        let (journal, shelves) = (lock(&self.journal).as_ref().map(|journal| journal.figures()), lock(&self.shelves));
+        let kept =
+            shelves.iter().map(|(method, shelf)| (method.clone(), shelf.figures())).map(KeptFigures::of).collect();
+        LayerFigures { retries: self.retries.figures(), breaker, rate, concurrency, kept, journal }
+    }
+
+    /// The journal of this run.
+    pub(super) fn journal(&self, journal: &Journal) -> Result<Arc<OpenJournal>, StoreError> {
+        let mut open = lock(&self.journal);
+        if let Some(open) = &*open {
+            return Ok(open.clone());
+        }
+        let opened = keep::open(journal)?;
+        *open = Some(opened.clone());
+        Ok(opened)
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use super::answer::{self, Answer, Many};
 use super::batch::{Batch, Batching, Queue};
 use super::calling::Calling;
+use super::keep::{Keep, Keeps};
 use super::settings::CallPolicy;
 use super::state::{PolicyReport, PolicyState};
 use crate::BoxError;
@@ -161,6 +162,7 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
                 price: None,
                 usage: None,
                 fallbacks: Vec::new(),
+                keep: None,
             },
             call,
         }
@@ -177,6 +179,7 @@ pub(super) struct Declared<Q, R> {
     pub(super) price: Option<Box<dyn Fn(&Q) -> f64 + Send + Sync>>,
     pub(super) usage: Option<Box<dyn Fn(&R) -> Usage + Send + Sync>>,
     pub(super) fallbacks: Vec<Method<Q, R>>,
+    pub(super) keep: Option<Box<dyn Keeps<Q, R>>>,
 }
 
 impl<Q, R> Declared<Q, R> {
@@ -228,6 +231,53 @@ impl<Q, R> MethodBuilder<Q, R> {
     /// the next calls. Default: it cost what was taken before.
     pub fn usage(mut self, usage: impl Fn(&R) -> Usage + Send + Sync + 'static) -> Self {
         self.declared.usage = Some(Box::new(usage));
+        self
+    }
+
+    /// Keeps answers: in a cache, or in the journal of the run. See [`Keep`].
+    ///
+    /// ```
+    /// use sage::{BoxError, Cache, Codec, Environment, Keep, Policy, Service};
+    ///
+    /// struct Text;
+    ///
+    /// impl Codec<String> for Text {
+    ///     fn encode(&self, value: &String, into: &mut Vec<u8>) -> Result<(), BoxError> {
+    ///         into.extend_from_slice(value.as_bytes());
+    ///         Ok(())
+    ///     }
+    ///     fn decode(&self, bytes: &[u8]) -> Result<String, BoxError> {
+    ///         Ok(std::str::from_utf8(bytes)?.to_owned())
+    ///     }
+    /// }
+    ///
+    /// struct Model;
+    ///
+    /// impl Service for Model {}
+    ///
+    /// let env = Environment::local("kept");
+    /// let model = env.register_service("model", || Model).policy(Policy::new().version("small-1")).build();
+    /// let keep = Keep::new(|question: &String| Some(question.as_bytes().to_vec()), Text);
+    /// let chat = model
+    ///     .method("chat", |_model, question: String| async move { Ok::<_, BoxError>(question.to_uppercase()) })
+    ///     .keep(keep.cache(Cache::new().memory(1_000, 1 << 20)))
+    ///     .build();
+    /// let asked = ["why?", "how?", "why?"].map(str::to_owned);
+    /// let answers = env.from_iter(asked).try_map(move |question| chat.call_blocking(question)).collect();
+    /// let report = env.run()?;
+    /// assert_eq!(answers.take(), ["WHY?", "HOW?", "WHY?"]);
+    /// let policy = report.services[0].policy.as_ref().unwrap();
+    /// assert_eq!((policy.attempts, policy.kept[0].cache.memory_hits), (2, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keep(mut self, keep: Keep<Q, R>) -> Self
+    where
+        Q: Clone + Send + Sync + 'static,
+        R: Clone + Send + Sync + 'static,
+    {
+        let policy = &self.declared.state.policy;
+        self.declared.state.declare(keep.mistake(policy.version.as_deref(), policy.journal.as_ref()));
+        self.declared.keep = Some(Box::new(keep));
         self
     }
 

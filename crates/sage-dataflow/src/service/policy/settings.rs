@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::breaker::Breaker;
 use super::concurrency::Concurrency;
+use super::journal::Journal;
 use super::rate::Rate;
 use super::retry_budget::RetryBudget;
 use super::spend::Spend;
@@ -37,6 +38,8 @@ pub struct Policy {
     pub(super) spends: Vec<Spend>,
     pub(super) concurrency: Option<Concurrency>,
     pub(super) outage: Option<Duration>,
+    pub(super) version: Option<String>,
+    pub(super) journal: Option<Journal>,
     pub(super) judge: Arc<Judge>,
 }
 
@@ -46,6 +49,7 @@ pub struct CallPolicy {
     pub(super) timeout: Option<Duration>,
     pub(super) deadline: Option<Duration>,
     pub(super) retry: Option<Retry>,
+    pub(super) sample: u64,
 }
 
 impl CallPolicy {
@@ -66,6 +70,13 @@ impl CallPolicy {
     /// failed together do not come again together; or for as long as the service asked for, 120 seconds at most.
     pub fn retry(&mut self, retry: Retry) -> &mut Self {
         self.retry = Some(retry);
+        self
+    }
+
+    /// Tells apart equal calls that are to have an answer each, where answers are kept: the first, second and so on of a
+    /// model's. Default: 0.
+    pub fn sample(&mut self, sample: u64) -> &mut Self {
+        self.sample = sample;
         self
     }
 
@@ -96,6 +107,8 @@ impl Policy {
             spends: Vec::new(),
             concurrency: None,
             outage: None,
+            version: None,
+            journal: None,
             judge: Arc::new(usual),
         }
     }
@@ -162,6 +175,20 @@ impl Policy {
         self
     }
 
+    /// Declares the version of the service, as far as its answers depend on it: its code, its model, its prompts. Answers
+    /// are [kept](super::MethodBuilder::keep) for a version, and for no other.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
+    /// Gives the service the journal of a run, in which methods keep their answers: see [`Keep::journal`](super::Keep).
+    /// Several services may have the same.
+    pub fn journal(mut self, journal: Journal) -> Self {
+        self.journal = Some(journal);
+        self
+    }
+
     /// Says what an error that the service answers with means. It gets the error as it was returned, and may downcast
     /// it. Default: see [`ServiceError`](super::ServiceError); a [`Fatal`](crate::Fatal) is [`Verdict::Bad`], a refused
     /// or broken connection [`Verdict::Outage`], and anything else [`Verdict::Passing`].
@@ -184,25 +211,28 @@ impl Policy {
             .or_else(rates)
             .or_else(spends)
             .or_else(concurrency)
+            .or_else(|| self.journal.as_ref().and_then(Journal::mistake))
             .or_else(|| zero.map(|_| "a pause of at most zero is none; leave it out".to_owned()))
     }
 }
 
 impl fmt::Debug for CallPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { timeout, deadline, retry } = self;
+        let Self { timeout, deadline, retry, sample } = self;
         let mut shown = f.debug_struct("CallPolicy");
-        shown.field("timeout", timeout).field("deadline", deadline).field("retry", retry).finish()
+        shown.field("timeout", timeout).field("deadline", deadline).field("retry", retry);
+        shown.field("sample", sample).finish()
     }
 }
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { call, retry_budget, breaker, rates, spends, concurrency, outage, judge: _ } = self;
+        let Self { call, retry_budget, breaker, rates, spends, concurrency, outage, version, journal, judge: _ } = self;
         let mut shown = f.debug_struct("Policy");
         shown.field("call", call).field("retry_budget", retry_budget).field("breaker", breaker);
         shown.field("rates", rates).field("spends", spends);
         shown.field("concurrency", concurrency).field("outage", outage);
+        shown.field("version", version).field("journal", journal);
         shown.finish_non_exhaustive()
     }
 }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::breaker::BreakerFigures;
 use super::closing::{Closing, Ending};
 use super::concurrency::ConcurrencyFigures;
-use super::layers::{LayerFigures, Layers};
+use super::journal::JournalFigures;
+use super::layers::{KeptFigures, LayerFigures, Layers};
 use super::outage::Outage;
 use super::rate::RateFigures;
 use super::retry_budget::RetryFigures;
@@ -115,6 +116,10 @@ pub struct PolicyReport {
     pub rate: Option<RateFigures>,
     /// What its limit of concurrency did; `None` if there is none.
     pub concurrency: Option<ConcurrencyFigures>,
+    /// The methods whose answers were kept.
+    pub kept: Vec<KeptFigures>,
+    /// Its journal; `None` if there is none, or nothing was asked of it.
+    pub journal: Option<JournalFigures>,
     /// Times that the service was not there, where calls are held for that.
     pub outages: u64,
     /// Calls that were held until it was there again.
@@ -233,7 +238,7 @@ impl PolicyState {
     pub(crate) fn report(&self) -> PolicyReport {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (counts, outage) = (&self.counts, self.outage.figures());
-        let LayerFigures { retries, breaker, rate, concurrency } = self.figures();
+        let LayerFigures { retries, breaker, rate, concurrency, kept, journal } = self.figures();
         PolicyReport {
             calls: of(&counts.calls),
             attempts: of(&counts.attempts),
@@ -247,6 +252,8 @@ impl PolicyState {
             batched: of(&counts.batched),
             rate,
             concurrency,
+            kept,
+            journal,
             outages: outage.outages,
             held: outage.held,
             p50: self.latency.quantile(0.5),

@@ -4,6 +4,7 @@ mod attempts;
 mod batches;
 mod breakers;
 mod endings;
+mod kept;
 mod limits;
 mod outages;
 
