@@ -12,6 +12,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -73,9 +74,14 @@ pub(crate) fn guard<R>(code: impl FnOnce() -> R) -> Result<R, What> {
 /// How many sources of an error are told: one that is its own source has no end of them.
 const MOST_SOURCES: usize = 100;
 
-/// An error and its sources.
+/// An error and its sources. An [`io::Error`] gives not the error that was put into it as its source, but that one's:
+/// here it does.
 pub(crate) fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| guard(|| error.source()).ok().flatten()).take(MOST_SOURCES)
+    fn source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inside.map_or_else(|| error.source(), |inside| Some(inside))
+    }
+    std::iter::successors(Some(error), |&error| guard(|| source(error)).ok().flatten()).take(MOST_SOURCES)
 }
 
 /// The message of an error and of each of its sources.

@@ -198,7 +198,7 @@ pub(super) async fn send<Q, R, E, F>(
             super::sync::drop_record(move || drop(unwanted));
         }
     };
-    let mut open = vec![0..all.len()];
+    let mut open: Vec<Range<usize>> = std::iter::once(0..all.len()).collect();
     while let Some(range) = open.pop().filter(|range| !range.is_empty()) {
         let batch = Batch { all: all.clone(), range: range.clone() };
         match answer(batch, attempt.unwrap_or(1), deadline).await {

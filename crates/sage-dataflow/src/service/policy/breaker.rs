@@ -228,14 +228,6 @@ impl Circuit {
         Ok(Passed { circuit: self, stretch: state.stretch, is_over: false })
     }
 
-    /// When a call will be let through; `None` if that depends on probes that are under way.
-    pub(super) fn until_probe(&self, now: Instant) -> Option<Instant> {
-        match lock(&self.state).room(now, self.settings.probes) {
-            Ok(()) => Some(now),
-            Err(Open { reopens_in }) => reopens_in.map(|time| now + time),
-        }
-    }
-
     /// Waits until a call may be let through. Of several that wait, not all may then be.
     pub(super) async fn opened_again<T: Time>(&self, time: &T) {
         let waiting = Waiting { circuit: self, ticket: lock(&self.state).waiting.join(None) };

@@ -150,19 +150,26 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             return self.by_deadline(way, request).await;
         };
         let hold = async || state.closing.or(Ending::Stopping, state.outage.hold(&layers.time, at_most)).await;
+        let ended_with_job = || Failed::of(Failure::Ended, &self.declared.service, 1);
         let mut probe = None;
         let mut last = None;
         loop {
             if last.is_some() || state.outage.is_on() {
                 match hold().await {
                     Some(Released::Over) => {}
-                    Some(Released::Probe(next)) => probe = Some(next),
+                    Some(Released::Probe(next)) => {
+                        probe = Some(next);
+                        if let Some(circuit) = &layers.circuit {
+                            let opens = circuit.opened_again(&layers.time);
+                            state.closing.or(Ending::Stopping, opens).await.ok_or_else(ended_with_job)?;
+                        }
+                    }
                     Some(Released::TooLong) => {
                         state.pauses(false);
                         let gone = || Failure::Refused(Refusal::Outage { longer_than: at_most });
                         return Err(last.unwrap_or_else(|| Failed::of(gone(), &self.declared.service, 1)));
                     }
-                    None => return Err(Failed::of(Failure::Ended, &self.declared.service, 1)),
+                    None => return Err(ended_with_job()),
                 }
             }
             let ended = self.by_deadline(way, request.clone()).await;

@@ -82,14 +82,8 @@ impl Secret {
 }
 
 impl MethodKey {
-    /// The key of a call with these arguments; `None` if they have no canonical form. `sample` tells apart several
-    /// calls with the same arguments that want an answer each.
-    pub(super) fn of<Q>(&self, codec: &dyn Codec<Q>, arguments: &Q, sample: u64) -> Option<CallKey> {
-        let mut bytes = Vec::with_capacity(256);
-        codec.encode(arguments, &mut bytes).ok()?;
-        Some(self.of_bytes(bytes, sample))
-    }
-
+    /// The key of a call with these arguments, in their canonical form. `sample` tells apart several calls with the same
+    /// arguments that want an answer each.
     pub(super) fn of_bytes(&self, mut arguments: Vec<u8>, sample: u64) -> CallKey {
         arguments.extend(sample.to_le_bytes());
         CallKey(shortened(blake3::keyed_hash(&self.0, &arguments).as_bytes()))

@@ -37,9 +37,9 @@ use crate::sync::Arc;
 /// let chat = model.method("chat", |model, question: String| async move { model.chat(&question).await }).build();
 /// let answers = env
 ///     .from_iter(["why?", "how?"])
-///     .map_async(2, sage::Order::Ordered, move |question| {
+///     .try_map_async(2, sage::Order::Ordered, move |question| {
 ///         let chat = chat.clone();
-///         async move { chat.call(question.to_owned()).await }
+///         async move { chat.call(str::to_owned(question)).await }
 ///     })
 ///     .collect();
 /// env.run()?;

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::bucket::Bucket;
 use super::limiter::LONGEST_DELAY;
 use super::sync::{AtomicU64, Mutex, Ordering, lock};
-use super::time::Time;
 use crate::Retry;
 
 /// A retry, in the units in which calls earn parts of one.
@@ -154,20 +153,6 @@ impl Retries {
         {
             self.earned.fetch_add(by_call, Ordering::Relaxed);
         }
-    }
-
-    /// Waits until a call that has failed `failures` times is tried again; as [`schedule`](Self::schedule).
-    pub(super) async fn wait<T: Time>(
-        &self,
-        time: &T,
-        retry: &Retry,
-        failures: u32,
-        asked: Option<Duration>,
-        deadline: Option<Instant>,
-    ) -> Result<(), Refusal> {
-        let moment = self.schedule(retry, failures, asked, time.now(), deadline)?;
-        time.sleep_until(moment).await;
-        Ok(())
     }
 
     /// When to try a call again that has failed `failures` times, 1 or more: after the delay that the service has

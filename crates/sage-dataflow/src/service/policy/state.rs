@@ -37,18 +37,18 @@ pub(crate) struct PolicyState {
     /// What is wrong with what was declared of a method.
     mistake: Mutex<Option<String>>,
     run: Mutex<Option<Run>>,
-    layers: Mutex<Kept>,
+    layers: Mutex<OfRun>,
 }
 
 /// What is kept of what the calls of a run share.
 #[derive(Default)]
-enum Kept {
+enum OfRun {
     /// There was no call yet.
     #[default]
     Nothing,
     Layers(Arc<Layers>),
     /// The run is over. Its runtime is not held on to.
-    Figures(LayerFigures),
+    Figures(Box<LayerFigures>),
 }
 
 /// Asks for a pause of a job while a service is not there, or for its end.
@@ -186,15 +186,15 @@ impl PolicyState {
             run.control.take_down(&run.bell);
         }
         let figures = self.figures();
-        let before = std::mem::replace(&mut *lock(&self.layers), Kept::Figures(figures));
+        let before = std::mem::replace(&mut *lock(&self.layers), OfRun::Figures(Box::new(figures)));
         drop(before);
     }
 
     fn figures(&self) -> LayerFigures {
         match &*lock(&self.layers) {
-            Kept::Nothing => LayerFigures::default(),
-            Kept::Layers(layers) => layers.figures(),
-            Kept::Figures(figures) => figures.clone(),
+            OfRun::Nothing => LayerFigures::default(),
+            OfRun::Layers(layers) => layers.figures(),
+            OfRun::Figures(figures) => (**figures).clone(),
         }
     }
 
@@ -209,11 +209,11 @@ impl PolicyState {
         let run = lock(&self.run);
         let Some(Run { control, runtime, .. }) = &*run else { return Ok(None) };
         let mut kept = lock(&self.layers);
-        if let Kept::Layers(layers) = &*kept {
+        if let OfRun::Layers(layers) = &*kept {
             return Ok(Some(layers.clone()));
         }
         let layers = Arc::new(Layers::new(&self.policy, control.clock().clone(), runtime.handle()?));
-        *kept = Kept::Layers(layers.clone());
+        *kept = OfRun::Layers(layers.clone());
         Ok(Some(layers))
     }
 

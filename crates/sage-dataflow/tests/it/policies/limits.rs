@@ -79,7 +79,7 @@ fn what_can_never_be_paid_is_refused_at_once() {
         let env = Environment::local("dear");
         let policy = Policy::new().rate(Rate::cost(100, MINUTE)).spend(Spend::at_most(1.0, MINUTE));
         let name = plain(&env, policy).method("name", |_, n: u32| ready(Ok::<_, BoxError>(n.to_string())));
-        let name = name.cost(|n| u64::from(*n)).price(|n| f64::from(*n) / 50.0).build();
+        let name = name.cost(|n| u64::from(*n)).price(|n| if *n == 60 { 1.2 } else { 0.1 }).build();
         env.from_iter([10, 101, 60]).try_sink(move |n| match (n, name.call_blocking(n)) {
             (10, Ok(_)) => Ok(()),
             (101, Err(CallError::Refused { refusal: Refusal::CostTooLarge { cost: 101, most: 100 }, .. })) => Ok(()),
