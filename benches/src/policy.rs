@@ -1,7 +1,7 @@
-//! What a policy costs where nothing waits: a call through a method of a service, with no layer (`policy_off`), with the
-//! layers in memory (`policy_layers`), and with timeout and deadline as well (`policy_all`); each beside an async call
-//! through the handle of a service without a policy. And dynamic batches (`batch`): requests to a service that takes
-//! 5 ms for a batch of any size, beside as many batches in a row as there have to be.
+//! What a policy costs where nothing waits: a call through a method of a service, with no layer (`policy_off`), with
+//! the layers in memory (`policy_layers`), and with timeout and deadline as well (`policy_all`); each beside an async
+//! call through the handle of a service without a policy. And dynamic batches (`batch`): requests to a service that
+//! takes 5 ms for a batch of any size, beside as many batches in a row as there have to be.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

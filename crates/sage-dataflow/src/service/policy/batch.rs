@@ -24,8 +24,8 @@ impl Batching {
         Self { requests, cost: u64::MAX, within: Duration::from_millis(10) }
     }
 
-    /// A batch costs at most `cost`, in the units of the method's cost: 1 or more. A request that costs more goes alone.
-    /// Default: no limit.
+    /// A batch costs at most `cost`, in the units of the method's cost: 1 or more. A request that costs more goes
+    /// alone. Default: no limit.
     pub const fn cost(mut self, cost: u64) -> Self {
         self.cost = cost;
         self
@@ -168,8 +168,8 @@ pub struct WrongCount {
     pub answers: usize,
 }
 
-/// Sends a batch, and gives every request its answer. A batch that is rejected is cut in halves, until it is known which
-/// request is at fault.
+/// Sends a batch, and gives every request its answer. A batch that is rejected is cut in halves, until it is known
+/// which request is at fault.
 pub(super) async fn send<Q, R, E, F>(
     waiting: Vec<Waiting<Q, Result<R, E>>>,
     answer: impl Fn(Batch<Q>, u32, Option<Instant>) -> F,

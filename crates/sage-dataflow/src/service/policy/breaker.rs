@@ -1,4 +1,5 @@
-//! [`Breaker`]: when calls of a service that fails are not let through any more; [`Circuit`], which keeps count of them.
+//! [`Breaker`]: when calls of a service that fails are not let through any more; [`Circuit`], which keeps count of
+//! them.
 //!
 //! ```text
 //!           too many of the last calls failed
@@ -70,8 +71,8 @@ impl Breaker {
         self
     }
 
-    /// Opens only once so many calls have been counted: 1 to the number of [those counted](Self::of_last). Default: half
-    /// of that number, rounded up.
+    /// Opens only once so many calls have been counted: 1 to the number of [those counted](Self::of_last). Default:
+    /// half of that number, rounded up.
     pub const fn at_least(mut self, calls: usize) -> Self {
         self.least = Some(calls);
         self

@@ -1,7 +1,7 @@
 //! [`Bucket`]: a token bucket in whole numbers. It drifts by nothing, however long it runs.
 //!
-//! Invariants: a level never exceeds the bucket's size by a whole token, whatever time passes. It may be less than zero:
-//! a debt.
+//! Invariants: a level never exceeds the bucket's size by a whole token, whatever time passes. It may be less than
+//! zero: a debt.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ pub(super) struct Bucket {
     /// In nanoseconds.
     period: i128,
     tokens: u64,
-    /// The level of a full bucket. It has room for what the nanosecond adds beyond the last token, as whoever waits goes
-    /// at the end of a nanosecond: else a bucket of one token would lose it each time.
+    /// The level of a full bucket. It has room for what the nanosecond adds beyond the last token, as whoever waits
+    /// goes at the end of a nanosecond: else a bucket of one token would lose it each time.
     full: i128,
     level: i128,
     /// When the level was right.

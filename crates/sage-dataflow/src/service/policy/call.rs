@@ -86,8 +86,8 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         layers.time.runtime().block_on(self.made(request, true))
     }
 
-    /// Erases the kept answers that have a [tag](crate::Keep::tag), in memory, on disk and in the journal: their bytes are
-    /// overwritten. Returns how many there were. The answer of a call that is being made is kept nevertheless.
+    /// Erases the kept answers that have a [tag](crate::Keep::tag), in memory, on disk and in the journal: their bytes
+    /// are overwritten. Returns how many there were. The answer of a call that is being made is kept nevertheless.
     ///
     /// # Errors
     /// [`CallError::Store`] if a file cannot be read or written; [`CallError::NotServing`] outside a run.
@@ -411,8 +411,8 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 }
 
-/// A call whose code runs on another thread, where it cannot be stopped. When its caller leaves, by a timeout, a deadline
-/// or a cancel, the permit stays with the code, and another call may go instead, if the policy allows it.
+/// A call whose code runs on another thread, where it cannot be stopped. When its caller leaves, by a timeout, a
+/// deadline or a cancel, the permit stays with the code, and another call may go instead, if the policy allows it.
 struct Apart {
     permit: Option<Arc<Permit>>,
 }

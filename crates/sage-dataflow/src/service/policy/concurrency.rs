@@ -289,9 +289,9 @@ impl Permit {
         self.end = End::Throttled;
     }
 
-    /// The call is past its timeout, and its code cannot be stopped: another may go instead, while the permit stays with
-    /// the code. False if no more such replacements are allowed. Once the code has ended, and the permit is dropped, its
-    /// replacement is taken back.
+    /// The call is past its timeout, and its code cannot be stopped: another may go instead, while the permit stays
+    /// with the code. False if no more such replacements are allowed. Once the code has ended, and the permit is
+    /// dropped, its replacement is taken back.
     pub(super) fn replace(&self) -> bool {
         let mut state = lock(&self.slots.state);
         if state.replaced >= self.slots.settings.replacements || self.is_replaced.load(Ordering::Relaxed) {

@@ -1,13 +1,14 @@
 //! Single flight: callers that make equal calls at the same time share one.
 //!
 //! The first caller of a key leads: it makes the call. Those that come meanwhile follow: each gets a copy of the
-//! result, an error included. A leader whose future is dropped, or whose result is its own affair (its deadline), passes
-//! the lead on: the follower that has waited longest makes the call. Nothing is remembered once the call has ended.
+//! result, an error included. A leader whose future is dropped, or whose result is its own affair (its deadline),
+//! passes the lead on: the follower that has waited longest makes the call. Nothing is remembered once the call has
+//! ended.
 //!
 //! Invariants:
 //!  1. A key that is in the table has exactly one [`Lead`], which is held by a caller or lies in a follower's turn.
-//!  2. A result is copied, given and dropped outside of the lock. Where a copy panics, the leader's call panics, and the
-//!     followers that have nothing yet begin again.
+//!  2. A result is copied, given and dropped outside of the lock. Where a copy panics, the leader's call panics, and
+//!     the followers that have nothing yet begin again.
 //!
 //! A call that makes an equal call inside waits for itself: only a deadline ends that.
 

@@ -24,8 +24,8 @@ use crate::sync::{Arc, lock};
 /// Which answers of a method are kept, and how they are known again.
 ///
 /// An answer belongs to the service's name, the [version](crate::Policy::version) that its policy declares, the method,
-/// the arguments in their canonical form, and the [sample](crate::CallPolicy::sample). Errors are never kept. Calls with
-/// equal arguments that are made at the same time share one, and its error.
+/// the arguments in their canonical form, and the [sample](crate::CallPolicy::sample). Errors are never kept. Calls
+/// with equal arguments that are made at the same time share one, and its error.
 ///
 /// See [`MethodBuilder::keep`](super::MethodBuilder::keep) for an example.
 pub struct Keep<Q, R> {

@@ -82,8 +82,8 @@ impl Secret {
 }
 
 impl MethodKey {
-    /// The key of a call with these arguments, in their canonical form. `sample` tells apart several calls with the same
-    /// arguments that want an answer each.
+    /// The key of a call with these arguments, in their canonical form. `sample` tells apart several calls with the
+    /// same arguments that want an answer each.
     pub(super) fn of_bytes(&self, mut arguments: Vec<u8>, sample: u64) -> CallKey {
         arguments.extend(sample.to_le_bytes());
         CallKey(shortened(blake3::keyed_hash(&self.0, &arguments).as_bytes()))

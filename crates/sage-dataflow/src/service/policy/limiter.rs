@@ -114,8 +114,8 @@ impl Limiter {
         }
     }
 
-    /// Lets a call through if nobody is before it and nothing to wait for; else it goes to the end of the queue. So most
-    /// calls make no future.
+    /// Lets a call through if nobody is before it and nothing to wait for; else it goes to the end of the queue. So
+    /// most calls make no future.
     #[inline]
     pub(super) fn enter(&self, now: Instant, ask: Ask, deadline: Option<Instant>) -> Result<Entered<'_>, Refusal> {
         let mut state = lock(&self.state);

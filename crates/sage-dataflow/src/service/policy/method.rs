@@ -111,8 +111,8 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
         self.declare(name.into(), Answer::One(answer::one(self.handle.clone(), answer)))
     }
 
-    /// As [`method`](Self::method), for a function that blocks. It runs on the thread of a caller that may block and set
-    /// no time; else on a thread of the job's runtime that may.
+    /// As [`method`](Self::method), for a function that blocks. It runs on the thread of a caller that may block and
+    /// set no time; else on a thread of the job's runtime that may.
     pub fn blocking_method<Q, R, E>(
         &self,
         name: impl Into<String>,
@@ -129,8 +129,8 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
     /// As [`method`](Self::method), for a function that answers requests together: those of all callers, put together
     /// as `batching` says. It gives as many answers as it gets requests, in their order. A request that is at fault
     /// alone has an error among the answers. An error instead of answers is that of every request; if it is
-    /// [`Verdict::Bad`](crate::Verdict::Bad), the batch is cut in halves, until it is known which request is at fault. A
-    /// batch that is not answered in time is not sent again.
+    /// [`Verdict::Bad`](crate::Verdict::Bad), the batch is cut in halves, until it is known which request is at fault.
+    /// A batch that is not answered in time is not sent again.
     pub fn batch_method<Q, R, E, F>(
         &self,
         name: impl Into<String>,
@@ -213,9 +213,9 @@ impl<Q, R> fmt::Debug for MethodBuilder<Q, R> {
 }
 
 impl<Q, R> MethodBuilder<Q, R> {
-    /// Says what a request costs, such as its tokens: what [rates of cost](crate::Rate::cost) and batches count. So much
-    /// is taken before each attempt. It comes back when the service says that it has too much to do, or is not there.
-    /// Default: 1.
+    /// Says what a request costs, such as its tokens: what [rates of cost](crate::Rate::cost) and batches count. So
+    /// much is taken before each attempt. It comes back when the service says that it has too much to do, or is not
+    /// there. Default: 1.
     pub fn cost(mut self, cost: impl Fn(&Q) -> u64 + Send + Sync + 'static) -> Self {
         self.declared.cost = Some(Box::new(cost));
         self
@@ -227,8 +227,8 @@ impl<Q, R> MethodBuilder<Q, R> {
         self
     }
 
-    /// Reads from an answer what the call did cost. What was taken above that comes back; what it cost above that delays
-    /// the next calls. Default: it cost what was taken before.
+    /// Reads from an answer what the call did cost. What was taken above that comes back; what it cost above that
+    /// delays the next calls. Default: it cost what was taken before.
     pub fn usage(mut self, usage: impl Fn(&R) -> Usage + Send + Sync + 'static) -> Self {
         self.declared.usage = Some(Box::new(usage));
         self

@@ -9,8 +9,8 @@ use super::sync::FOREVER;
 
 /// How many calls, or how much cost, a service gets within a time.
 ///
-/// It is kept by a token bucket: the rate holds in the long run, and up to a [burst](Self::burst) may go at once after a
-/// quieter time. Calls beyond it wait for their turn, in the order in which they came.
+/// It is kept by a token bucket: the rate holds in the long run, and up to a [burst](Self::burst) may go at once after
+/// a quieter time. Calls beyond it wait for their turn, in the order in which they came.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,8 +47,8 @@ impl Rate {
         Self { of: Counted::Cost, amount: cost, per, burst: None }
     }
 
-    /// How many calls, or how much cost, may go at once after a quieter time: 1 or more. A call that alone costs more is
-    /// refused.
+    /// How many calls, or how much cost, may go at once after a quieter time: 1 or more. A call that alone costs more
+    /// is refused.
     ///
     /// Default: of calls, those of half a second, and at least 1, so that no minute has one more in a hundred than the
     /// rate. Of cost, that of the whole time, so that each call within the rate has room; a first or quiet such time is

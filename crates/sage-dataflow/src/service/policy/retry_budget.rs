@@ -45,8 +45,8 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// Allows so many retries for each call: from 0 to 1,000; 0.2 for one in five calls. Up to 100 add up while there is
-    /// nothing to retry.
+    /// Allows so many retries for each call: from 0 to 1,000; 0.2 for one in five calls. Up to 100 add up while there
+    /// is nothing to retry.
     pub const fn share(share: f64) -> Self {
         Self { share: Some(share), floor: 1 }
     }

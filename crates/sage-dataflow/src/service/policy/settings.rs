@@ -43,7 +43,8 @@ pub struct Policy {
     pub(super) judge: Arc<Judge>,
 }
 
-/// The parts of a [`Policy`] that may be others for some calls: see [`Method::with_policy`](super::Method::with_policy).
+/// The parts of a [`Policy`] that may be others for some calls: see
+/// [`Method::with_policy`](super::Method::with_policy).
 #[derive(Clone, Default)]
 pub struct CallPolicy {
     pub(super) timeout: Option<Duration>,
@@ -73,8 +74,8 @@ impl CallPolicy {
         self
     }
 
-    /// Tells apart equal calls that are to have an answer each, where answers are kept: the first, second and so on of a
-    /// model's. Default: 0.
+    /// Tells apart equal calls that are to have an answer each, where answers are kept: the first, second and so on of
+    /// a model's. Default: 0.
     pub fn sample(&mut self, sample: u64) -> &mut Self {
         self.sample = sample;
         self
@@ -158,8 +159,8 @@ impl Policy {
         self
     }
 
-    /// Lets so many calls be under way at once; others wait for their turn, in the order in which they came. A call in a
-    /// batch is under way from when it joins the batch.
+    /// Lets so many calls be under way at once; others wait for their turn, in the order in which they came. A call in
+    /// a batch is under way from when it joins the batch.
     pub fn concurrency(mut self, concurrency: Concurrency) -> Self {
         self.concurrency = Some(concurrency);
         self
@@ -167,16 +168,16 @@ impl Policy {
 
     /// Pauses the job while the service is not there ([`Verdict::Outage`]): its sources wait, and so do the calls that
     /// met the outage, when their attempts are used up. One of them at a time is made again after a wait, which is one
-    /// second at first and doubles up to 30; when it comes out otherwise, the job goes on, and the others are made again
-    /// as well, with attempts and deadline anew. After `at_most` the calls fail after all; [`Duration::MAX`] is no limit.
-    /// A drain meanwhile ends by its own deadline. Default: calls fail at once.
+    /// second at first and doubles up to 30; when it comes out otherwise, the job goes on, and the others are made
+    /// again as well, with attempts and deadline anew. After `at_most` the calls fail after all; [`Duration::MAX`] is
+    /// no limit. A drain meanwhile ends by its own deadline. Default: calls fail at once.
     pub fn pause_on_outage(mut self, at_most: Duration) -> Self {
         self.outage = Some(at_most.min(FOREVER));
         self
     }
 
-    /// Declares the version of the service, as far as its answers depend on it: its code, its model, its prompts. Answers
-    /// are [kept](super::MethodBuilder::keep) for a version, and for no other.
+    /// Declares the version of the service, as far as its answers depend on it: its code, its model, its prompts.
+    /// Answers are [kept](super::MethodBuilder::keep) for a version, and for no other.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
         self

@@ -83,7 +83,8 @@ impl Counts {
     }
 }
 
-/// Adds one. Not a read-modify-write where threads would wait for each other: every layer that is on takes turns anyway.
+/// Adds one. Not a read-modify-write where threads would wait for each other: every layer that is on takes turns
+/// anyway.
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }

@@ -1,4 +1,5 @@
-//! Single flight under shuttle: every caller gets a result, whoever leaves, and equal calls are never made side by side.
+//! Single flight under shuttle: every caller gets a result, whoever leaves, and equal calls are never made side by
+//! side.
 
 #![expect(dead_code, reason = "the engine's files are compiled whole; a model uses a part of them")]
 #![expect(unreachable_pub, reason = "what the engine's files make public is public in its crate")]

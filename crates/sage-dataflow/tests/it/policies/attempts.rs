@@ -74,7 +74,7 @@ fn given_up(error: fn() -> BoxError, policy: Policy) -> (u64, String) {
     let name = service.method("name", move |_, _| ready(Err::<String, _>(error()))).build();
     calls(&env, 0..1, 1, name);
     let report = failed(env.run());
-    (report.services[0].policy.as_ref().unwrap().attempts, call_error(&report))
+    (report.services[0].policy.as_ref().expect("it has one").attempts, call_error(&report))
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn each_request_has_its_own_answer_or_error() {
     let service = plain(&env, Policy::new());
     let batching = Batching::of(4).within(MILLI);
     let name = service.batch_method("name", batching, move |_, batch: Batch<u32>| {
-        let one = |n: &u32| if n % 3 == 0 { Err(format!("not {n}").into()) } else { Ok(n.to_string()) };
+        let one = |n: &u32| if n.is_multiple_of(3) { Err(format!("not {n}").into()) } else { Ok(n.to_string()) };
         ready(Ok::<_, BoxError>(batch.iter().map(one).collect()))
     });
     let name = name.build();
@@ -144,7 +144,7 @@ fn poisoned(poison: Vec<u32>, count: u32) -> (Vec<u32>, Vec<Vec<u32>>) {
         })
         .filter(Option::is_some)
         .collect();
-    env.run().unwrap();
+    env.run().expect("each call ends");
     (failed.take().into_iter().flatten().collect(), asked.rest())
 }
 

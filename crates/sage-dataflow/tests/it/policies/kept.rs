@@ -44,7 +44,7 @@ fn method(
 fn answers(env: &Environment, numbers: Vec<u32>, method: Method<u32, String>) -> Vec<Result<String, String>> {
     let ended =
         env.from_iter(numbers).map(move |n| method.call_blocking(n).map_err(|error| error.to_string())).collect();
-    env.run().unwrap();
+    env.run().expect("each call ends");
     ended.take()
 }
 

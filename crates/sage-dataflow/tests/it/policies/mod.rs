@@ -46,7 +46,7 @@ impl<T: Send + 'static> Asked<T> {
     /// Tells that something was asked.
     pub(super) fn teller(&self) -> impl Fn(T) + Clone + Send + Sync + 'static {
         let told = self.told.clone();
-        move |asked| drop(told.lock().unwrap().send(asked))
+        move |asked| drop(told.lock().expect("no teller panics").send(asked))
     }
 
     /// Waits for the next.
@@ -65,7 +65,7 @@ impl<T: Send + 'static> Asked<T> {
 pub(super) fn flaky(failures: usize) -> impl Fn(u32) -> Result<String, BoxError> + Clone + Send + Sync + 'static {
     let left = Arc::new(Mutex::new(failures));
     move |n| {
-        let mut left = left.lock().unwrap();
+        let mut left = left.lock().expect("no answer panics");
         if *left > 0 {
             *left -= 1;
             return Err("it is tired".into());

@@ -20,8 +20,9 @@ use super::sync::FOREVER;
 /// use std::time::Duration;
 /// use sage::Cache;
 ///
-/// let cache = Cache::new().memory(10_000, 64 << 20).disk("cache/llm", 1 << 30).time_to_live(Duration::from_secs(3600));
-/// # let _ = cache;
+/// let cache = Cache::new().memory(10_000, 64 << 20).disk("cache/llm", 1 << 30);
+/// let for_an_hour = cache.time_to_live(Duration::from_secs(3600));
+/// # let _ = for_an_hour;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {

@@ -6,8 +6,8 @@
 //!  2. Frames stand one after another without gaps. A frame that could be written only in part is cut off.
 //!  3. What is to be erased is said in the file before the first byte is overwritten. Opening finishes it.
 //!
-//! Lock order: `syncing`, then `state`. `state` is held while a frame is written, which takes microseconds; nothing of a
-//! user's runs inside. Knows nothing of answers' types.
+//! Lock order: `syncing`, then `state`. `state` is held while a frame is written, which takes microseconds; nothing of
+//! a user's runs inside. Knows nothing of answers' types.
 
 mod disk;
 mod error;
@@ -153,8 +153,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Erases the answers of a tag, and those that they have replaced, and says how many. They are missing at once; when this returns, their bytes are
-    /// nowhere in the file.
+    /// Erases the answers of a tag, and those that they have replaced, and says how many. They are missing at once;
+    /// when this returns, their bytes are nowhere in the file.
     pub(super) fn erase(&self, tag: TagKey) -> Result<u64, StoreError> {
         let mut state = lock(&self.state);
         let answers = state.index.tagged(tag);

@@ -222,7 +222,8 @@ proptest! {
             match step {
                 Step::Calls => {
                     call(&mut callers, &slots);
-                    if plain.out.len() < plain.limit + plain.out.iter().filter(|out| out.2).count() || plain.line.len() < queue {
+                    let replaced = plain.out.iter().filter(|out| out.2).count();
+                    if plain.out.len() < plain.limit + replaced || plain.line.len() < queue {
                         plain.line.push(calls);
                     }
                     calls += 1;

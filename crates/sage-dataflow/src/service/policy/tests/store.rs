@@ -223,7 +223,11 @@ proptest! {
 
     /// A crash may come at any moment of an erasure: nothing else is lost, and opening finishes it.
     #[test]
-    fn an_erasure_that_a_crash_cut_short_is_finished(until in 0_usize..40, chances in any::<[u64; 4]>(), one in 1..9_u32) {
+    fn an_erasure_that_a_crash_cut_short_is_finished(
+        until in 0_usize..40,
+        chances in any::<[u64; 4]>(),
+        one in 1..9_u32,
+    ) {
         let fake = Fake::default();
         let store = open(&fake);
         put(&store, 1, "one");
