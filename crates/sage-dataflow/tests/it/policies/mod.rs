@@ -6,6 +6,7 @@ mod breakers;
 mod endings;
 mod limits;
 mod outages;
+mod pipelines;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
