@@ -26,6 +26,8 @@ pub(crate) struct Registry {
     services: Mutex<Services>,
     /// Who uses whom in the run in progress.
     uses: Mutex<Uses>,
+    /// The services of the run in progress that are pipelines.
+    pipelines: Mutex<Vec<ServiceId>>,
     run: Mutex<Option<Run>>,
 }
 
@@ -47,7 +49,12 @@ struct Run {
 
 impl Registry {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { services: Mutex::default(), uses: Mutex::default(), run: Mutex::default() })
+        Arc::new(Self {
+            services: Mutex::default(),
+            uses: Mutex::default(),
+            pipelines: Mutex::default(),
+            run: Mutex::default(),
+        })
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<ServiceEntry>> {
@@ -73,12 +80,14 @@ impl Registry {
     pub(crate) fn begin(
         &self,
         services: &[Arc<ServiceEntry>],
+        pipelines: Vec<ServiceId>,
         control: &Arc<JobControl>,
         pause: &PauseJob,
         runtime: Arc<JobRuntime>,
         inline: Option<StartEnded>,
     ) {
         *lock(&self.uses) = Uses::new(declared(services));
+        *lock(&self.pipelines) = pipelines;
         services
             .iter()
             .filter_map(|entry| entry.policy.as_ref())
@@ -106,9 +115,26 @@ impl Registry {
         lock(&self.uses).observed_since(from).to_vec()
     }
 
-    /// Notes that `user` calls `used`, unless that would close a cycle: both serve then, and the stop order stays.
-    pub(crate) fn observe(&self, user: ServiceId, used: ServiceId) {
-        lock(&self.uses).observe(user.0 as usize, used.0 as usize);
+    /// Notes that `user` calls `used`, unless that would close a cycle: both serve then, and the stop order stays. But
+    /// where a pipeline is part of the cycle, it would wait for itself.
+    ///
+    /// # Errors
+    /// The names of the services of such a cycle: `user`, `used` and so on to `user` again.
+    pub(crate) fn observe(&self, user: ServiceId, used: ServiceId) -> Result<(), Vec<String>> {
+        let (user, used) = (user.0 as usize, used.0 as usize);
+        if lock(&self.uses).observe(user, used) {
+            return Ok(());
+        }
+        let (all, pipelines) = (self.all(), lock(&self.pipelines).clone());
+        let uses = lock(&self.uses);
+        let through = |pipeline: ServiceId| uses.way(used, pipeline.0 as usize, user);
+        let Some(way) = pipelines.into_iter().find_map(through) else { return Ok(()) };
+        Err([user].iter().chain(&way).map(|&service| all[service].name.clone()).collect())
+    }
+
+    /// Whether `user` uses `used`, directly or not.
+    pub(crate) fn depends(&self, user: ServiceId, used: ServiceId) -> bool {
+        lock(&self.uses).depends(user.0 as usize, used.0 as usize)
     }
 
     /// Whether a job runs that this service is not part of, as it was registered when the job had begun.
