@@ -220,8 +220,11 @@ impl ProcessSignals {
         let mut jobs = lock(&self.jobs);
         if jobs.is_empty() {
             drop(jobs);
-            // The last job has ended meanwhile: the signal does what it would have done without it.
-            raise_by_default(signal);
+            // The last job has ended meanwhile: the signal does what it would have done without it. A function of the
+            // host's was called when it came. That the host has none by now, as CPython at its end, changes nothing.
+            if !before(signal).is_some_and(is_function) {
+                raise_by_default(signal);
+            }
             return false;
         }
         let is_flag =
