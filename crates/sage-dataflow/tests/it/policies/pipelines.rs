@@ -40,7 +40,7 @@ fn holding(env: &Environment) -> Method<u64, u64> {
 
 /// Where the calls of the first service are.
 fn calls(job: &JobHandle) -> PipelineReport {
-    job.metrics().services[0].pipeline.unwrap()
+    job.metrics().services[0].pipeline.expect("it is a pipeline")
 }
 
 /// A call of the program's, made again until the job has started.
@@ -50,7 +50,7 @@ fn served(call: impl Fn() -> Result<u64, CallError>) -> u64 {
             Err(CallError::NotServing { state: ServiceState::Registered | ServiceState::Initialising, .. }) => {
                 std::thread::yield_now();
             }
-            answer => return answer.unwrap(),
+            answer => return answer.expect("it is answered"),
         }
     }
 }
@@ -182,7 +182,7 @@ fn a_step_may_end_a_call_with_an_error_and_a_second_answer_is_ignored_and_counte
             .register_pipeline("odd", |requests: Requests<u64, String>| {
                 requests.sink(|asked| {
                     let (n, caller) = asked.into_parts();
-                    if n % 2 == 0 {
+                    if n.is_multiple_of(2) {
                         return caller.fail(format!("{n} is even"));
                     }
                     assert!(caller.is_waiting());
@@ -615,7 +615,7 @@ proptest! {
         at_once in 1..8_usize,
         (replicas, callers) in (1..4_usize, 1..16_usize),
     ) {
-        let plain = |n: u64| if n % 5 == 0 { None } else { Some(n * n + 1) };
+        let plain = |n: u64| if n.is_multiple_of(5) { None } else { Some(n * n + 1) };
         let env = Environment::local("plain");
         let square = env
             .register_pipeline("square", |requests| {
