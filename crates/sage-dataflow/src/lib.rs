@@ -73,7 +73,7 @@ pub use chain::{
 };
 pub use clock::Clock;
 pub use control::{StopReason, WorksFor};
-pub use environment::Environment;
+pub use environment::{Environment, PipelineBuilder};
 pub use error::{AtRecord, Fatal, WhileOpening};
 pub use exchange::{FeedbackError, Partitioning};
 pub use graph::{Explain, GraphChain, GraphEdge, GraphOperator, GraphService, GraphTask, JobGraph, Placement};
@@ -90,7 +90,10 @@ pub use operator::{
     ProcessFunction, Round, Timer, ZipError,
 };
 pub use retry::{RetriesExhausted, Retry};
+#[doc(hidden)]
+pub use service::Serves;
 pub use service::with_deadline;
+pub use service::{Asked, Asker, PipelineReport, Unanswered};
 pub use service::{
     AsyncService, Batch, Batching, Cache, CacheFigures, CallError, CallPolicy, Called, Calling, Codec, Dependency,
     FlightFigures, FullDisk, Hook, HookContext, HookEnded, Journal, JournalFigures, Keep, KeptFigures, Method,
@@ -105,7 +108,7 @@ pub use source::{ChannelReceiver, Line, Next, ReadError, Source, SourceContext};
 pub use stream::pipe::{ParallelStep, Pipe, Step, WindowStep};
 pub use stream::{
     Aligned, BroadcastStream, ByClock, ByClockTime, ByEventTime, ConnectedStreams, DataStream, EventWindows,
-    ExpiringStream, Feedback, InEventTime, JoinedStreams, KeyedStream, SinkHandle, Stream, WindowedJoin,
+    ExpiringStream, Feedback, InEventTime, JoinedStreams, KeyedStream, Requests, SinkHandle, Stream, WindowedJoin,
     WindowedStream, Windowing, WindowsOf,
 };
 pub use submit_error::{LogError, SubmitError};

@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 use super::{Backend, Event, Ground, ServiceAction, Unit, UnitId};
 use crate::control::{Control, StopReason};
 use crate::guarded::{Guarded, guard};
-use crate::service::Hook;
+use crate::service::{Hook, Within};
 use crate::sync::lock;
 use crate::thread::{OwnThread, ProbeHangs, ask};
 
@@ -62,7 +62,7 @@ impl Backend for LocalBackend {
         match unit {
             Unit::Task(plan) => {
                 let (id, control, job) = (plan.id, self.ground.control.clone(), self.ground.job);
-                let name = plan.name.clone();
+                let (name, service) = (plan.name.clone(), plan.service);
                 // Where no thread is to be had, the chain is dropped on this one.
                 let runner = Guarded::new(self.ground.runner(plan), None);
                 let threads = self.ground.threads.clone();
@@ -70,6 +70,7 @@ impl Backend for LocalBackend {
                     job.enter();
                     control.register();
                     let begun = threads.begin();
+                    let _within = service.map(Within::enter);
                     let outcome = runner.into_inner().run();
                     drop(begun);
                     events.send(Event::TaskEnded { task: id, outcome: Box::new(outcome) });

@@ -44,6 +44,8 @@ pub(crate) struct TaskPlan {
     pub(crate) name: String,
     pub(crate) body: TaskBody,
     pub(crate) cursor: Arc<Cursor>,
+    /// The service that its pipeline is, if it is one.
+    pub(crate) service: Option<ServiceId>,
 }
 
 /// What a task consists of.

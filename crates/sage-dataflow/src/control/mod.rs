@@ -88,6 +88,12 @@ impl JobControl {
         self.word.load(Ordering::Relaxed) == Control::Run as u8
     }
 
+    /// Whether the source of a pipeline that serves may go on: a drain does not end it.
+    #[inline]
+    pub(crate) fn serving(&self) -> bool {
+        matches!(self.load(), Control::Run | Control::Drain)
+    }
+
     /// As [`running`](Self::running), for a loop that also calls that now and then. It costs nothing where a record is
     /// dealt with by arithmetic alone, which calls nothing and writes no memory: the compiler may then look once for
     /// several records, as it is told that the word cannot have changed meanwhile. So a record of that kind that takes

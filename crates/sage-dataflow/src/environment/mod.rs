@@ -1,17 +1,20 @@
 //! [`Environment`]: declares pipelines and services, and runs them.
 
 mod options;
+mod pipelines;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use pipelines::PipelineBuilder;
+
 use crate::BoxError;
-use crate::graph::{Explain, Index, JobGraph, SharedGraph};
+use crate::graph::{Explain, Index, JobGraph, ServingSource, SharedGraph};
 use crate::job::start::{self, Claims, Options, PreparedJob};
 use crate::job::{Deadlines, JobHandle, JobReport, RunError, checked, signals};
 use crate::runtime::is_inside_async;
 use crate::service::{
-    AsyncService, Blocking, CallError, Futures, HookContext, HookTimeouts, Registry, Service, ServiceBuilder,
+    AsyncService, Blocking, CallError, Futures, HookContext, HookTimeouts, Registry, Serves, Service, ServiceBuilder,
     ServiceHandle, Typed,
 };
 use crate::source::{
@@ -198,6 +201,20 @@ impl Environment {
         F: Fn(usize) -> S + Send + 'static,
     {
         Stream::source(&self.graph, "source", PerReplica(factory))
+    }
+
+    /// As [`from_source`](Self::from_source), for the source of a pipeline that is a service, in one replica: one whose
+    /// [`serves`](Source::serves) says so. It ends when `pipeline` is told.
+    #[doc(hidden)]
+    pub fn from_serving<S, F>(&self, factory: F, pipeline: Arc<dyn Serves>) -> Stream<FromSource<PerReplica<F>>>
+    where
+        S: Source,
+        F: Fn(usize) -> S + Send + 'static,
+    {
+        let stream = Stream::source(&self.graph, "source", PerReplica(factory));
+        let serving = ServingSource { node: stream.node(), service: None, pipeline };
+        self.graph.with(|graph| graph.serving.push(serving));
+        stream
     }
 
     /// Makes a stream of the lines of every file that matches a glob pattern, such as `docs/**/*.md`. It reads the

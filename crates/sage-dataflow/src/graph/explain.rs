@@ -40,7 +40,10 @@ impl Explain {
         for GraphService { name, .. } in services {
             writeln!(dot, "  {} [shape=ellipse];", service(name))?;
         }
-        for GraphService { name, after } in services {
+        for GraphService { name, after, pipeline } in services {
+            if let Some(chain) = pipeline {
+                writeln!(dot, "  {} -> chain{chain} [style=dashed, label=\"calls\"];", service(name))?;
+            }
             for dependency in after {
                 writeln!(dot, "  {} -> {} [style=dashed, label=\"uses\"];", service(name), service(dependency))?;
             }
@@ -67,10 +70,14 @@ impl fmt::Display for Explain {
                 writeln!(f, "    → chain {} ({})", edge.to, edge.partitioning)?;
             }
         }
-        for GraphService { name, after } in services {
+        for GraphService { name, after, pipeline } in services {
+            write!(f, "  service {name}")?;
+            if let Some(chain) = pipeline {
+                write!(f, ", answered by chain {chain}")?;
+            }
             match after.as_slice() {
-                [] => writeln!(f, "  service {name}")?,
-                after => writeln!(f, "  service {name}, after {}", after.join(", "))?,
+                [] => writeln!(f)?,
+                after => writeln!(f, ", after {}", after.join(", "))?,
             }
         }
         Ok(())

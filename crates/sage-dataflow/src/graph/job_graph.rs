@@ -105,6 +105,9 @@ pub struct GraphService {
     pub name: String,
     /// The services it was declared to come after.
     pub after: Vec<String>,
+    /// The number of the chain that takes its calls as records, if a pipeline answers them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<usize>,
 }
 
 impl JobGraph {
@@ -131,7 +134,11 @@ impl JobGraph {
             chains,
             edges: edges.collect(),
             services: services
-                .map(|entry| GraphService { name: entry.name.clone(), after: entry.after.clone() })
+                .map(|entry| {
+                    let serving = graph.serving.iter().find(|serving| serving.service == Some(entry.id));
+                    let pipeline = serving.and_then(|serving| index.chain_of(serving.node)).map(|chain| chain + 1);
+                    GraphService { name: entry.name.clone(), after: entry.after.clone(), pipeline }
+                })
                 .collect(),
         }
     }

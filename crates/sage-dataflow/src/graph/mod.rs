@@ -26,6 +26,7 @@ use wiring::BuildChain;
 use crate::chain::ErrorPolicy;
 use crate::exchange::{Partitioning, Weights};
 use crate::ids::{ChainId, EdgeId, InletId, NodeId};
+use crate::service::{Serves, ServiceId};
 use crate::sync::lock;
 
 /// One transformation as the user wrote it.
@@ -88,6 +89,8 @@ pub(crate) struct Graph {
     pub(crate) chains: Vec<Chain>,
     /// Sources that can be read once, and whether they still can.
     pub(crate) one_shots: Vec<(NodeId, Box<dyn Fn() -> bool + Send>)>,
+    /// The sources of pipelines that are services, in the order in which they were registered.
+    pub(crate) serving: Vec<ServingSource>,
     /// What was declared and cannot be: said when the environment is submitted.
     pub(crate) mistakes: Vec<Mistake>,
     /// The policy of operators and sinks that have none of their own.
@@ -98,6 +101,14 @@ pub(crate) struct Graph {
     names: HashMap<String, usize, RandomState>,
     /// How records are weighed where they wait.
     pub(crate) weights: Weights,
+}
+
+/// The source of a pipeline that is a service.
+pub(crate) struct ServingSource {
+    pub(crate) node: NodeId,
+    /// Its service, if it is known.
+    pub(crate) service: Option<ServiceId>,
+    pub(crate) pipeline: Arc<dyn Serves>,
 }
 
 /// Something that was declared and cannot be.
@@ -227,6 +238,17 @@ impl Index {
     /// The chain that reads an inlet.
     pub(crate) fn reader_of(&self, inlet: InletId) -> Option<usize> {
         self.readers[inlet.0]
+    }
+
+    /// The chains of each pipeline that is a service: that of its source, and those behind it.
+    pub(crate) fn pipelines(&self, graph: &Graph) -> Vec<HashSet<usize>> {
+        let chains = graph.serving.iter().map(|serving| {
+            let Some(head) = self.chain_of(serving.node) else { return HashSet::new() };
+            let mut chains = self.reached_from(graph, head);
+            chains.insert(head);
+            chains
+        });
+        chains.collect()
     }
 
     /// The edges that lead to an inlet, in the order in which they were added.

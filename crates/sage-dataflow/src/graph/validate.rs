@@ -1,5 +1,7 @@
 //! Checks a graph before anything starts.
 
+use std::collections::HashMap;
+
 use super::{Graph, Index, Mistake};
 use crate::ids::{InletId, NodeId};
 use crate::submit_error::SubmitError;
@@ -43,6 +45,7 @@ pub(crate) fn validate(graph: &Graph) -> Result<Index, SubmitError> {
         }
     }
     validate_loops(graph, &index)?;
+    validate_pipelines(graph, &index)?;
     if let Some((node, _)) = graph.one_shots.iter().find(|(_, is_left)| !is_left()) {
         return Err(SubmitError::SourceConsumed { source_name: graph.node(*node).name.clone() });
     }
@@ -74,6 +77,22 @@ fn validate_loops(graph: &Graph, links: &Index) -> Result<(), SubmitError> {
             return Err(wrong(message));
         }
         seen.push((head, name));
+    }
+    Ok(())
+}
+
+/// Checks that no task belongs to two pipelines that are services: neither could end before the other.
+fn validate_pipelines(graph: &Graph, index: &Index) -> Result<(), SubmitError> {
+    let mut of_chain: HashMap<usize, NodeId> = HashMap::new();
+    for (serving, chains) in graph.serving.iter().zip(index.pipelines(graph)) {
+        let shared = chains.into_iter().find_map(|chain| of_chain.insert(chain, serving.node));
+        if let Some(other) = shared {
+            let operator = graph.node(serving.node).name.clone();
+            let other = &graph.node(other).name;
+            let message =
+                format!("it shares operators with the pipeline `{other}`; end each with an `answer` of its own");
+            return Err(SubmitError::OperatorOption { operator, message });
+        }
     }
     Ok(())
 }

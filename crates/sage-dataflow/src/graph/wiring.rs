@@ -287,9 +287,9 @@ impl BuildContext<'_> {
     }
 
     /// The context of the source at `node`, the head of its chain, which is built last.
-    pub(crate) fn source_context(&mut self, node: NodeId) -> SourceContext {
+    pub(crate) fn source_context(&mut self, node: NodeId, serves: bool) -> SourceContext {
         let readers = std::mem::take(&mut self.readers);
-        SourceContext::new(self.open_context(node), readers)
+        SourceContext::new(self.open_context(node), readers, serves)
     }
 
     /// The part of this replica's task in its loop, if it is in one, with what comes behind its head; see `circle.rs`.

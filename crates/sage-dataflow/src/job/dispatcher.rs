@@ -20,6 +20,7 @@ use super::handle::JobShared;
 use super::log::SessionLog;
 use super::plan::{Deadlines, TaskRecord, TaskStage};
 use super::report::{Cleanliness, JobReport, Outcome, PhaseTimes};
+use super::serving::Serving;
 use super::state::JobState;
 use super::supervisor::Supervisor;
 use crate::backend::{Backend, Command, Event};
@@ -58,6 +59,7 @@ pub(crate) struct Dispatcher {
     pub(super) strays: Vec<Box<dyn Any + Send>>,
     /// A user's probe did not come back: none is asked any more.
     pub(super) is_probe_stuck: bool,
+    pub(super) serving: Serving,
     pauses: Pauses,
 }
 
@@ -105,6 +107,7 @@ impl Dispatcher {
             discarding: None,
             strays: Vec::new(),
             is_probe_stuck: false,
+            serving: Serving::default(),
             pauses: Pauses::default(),
         }
     }

@@ -88,6 +88,7 @@ impl Dispatcher {
         if begins {
             self.advance(JobState::Draining);
         }
+        self.settle_serving(None);
     }
 
     /// Waits for one event while tasks run; escalates from drain to cancel to abandonment as deadlines pass.

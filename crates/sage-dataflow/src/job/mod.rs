@@ -11,6 +11,7 @@ pub(crate) mod plan;
 mod rendezvous;
 mod report;
 mod report_text;
+mod serving;
 pub(crate) mod signals;
 pub(crate) mod start;
 mod state;

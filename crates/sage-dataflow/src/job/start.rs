@@ -15,6 +15,7 @@ use super::handle::{JobHandle, JobShared};
 use super::log::SessionLog;
 use super::plan::{Deadlines, TaskRecord};
 use super::report::JobReport;
+use super::serving::Serving;
 use super::signals::{Listening, SignalPolicy};
 use super::view::JobView;
 use crate::backend::inline::InlineBackend;
@@ -133,6 +134,13 @@ pub(crate) fn prepare(
     // Building runs the user's factories, so the graph is not locked meanwhile.
     let graph = graph.take();
     let index = validate(&graph)?;
+    if options.inline
+        && let Some(serving) = graph.serving.first()
+    {
+        let message = "inline, no thread could wait for the answer of a pipeline that is a service".to_owned();
+        return Err(SubmitError::OperatorOption { operator: graph.node(serving.node).name.clone(), message });
+    }
+    let serving = Serving::new(&graph, &index);
     let job_graph = Arc::new(JobGraph::new(name, &graph, &index, services.iter().map(|entry| &**entry)));
     if !options.inline {
         // Before the tasks the services start, at first all that come after no other; besides there is the
@@ -168,7 +176,8 @@ pub(crate) fn prepare(
         true => Box::new(InlineBackend::new(ground)),
         false => Box::new(LocalBackend::new(ground)),
     };
-    let dispatcher = Dispatcher::new(backend, options.deadlines, options.time_limit, tasks, runtime, shared, log);
+    let mut dispatcher = Dispatcher::new(backend, options.deadlines, options.time_limit, tasks, runtime, shared, log);
+    dispatcher.serve(serving);
     Ok(PreparedJob { dispatcher, in_use, _listening: listening })
 }
 

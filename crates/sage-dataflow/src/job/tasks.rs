@@ -17,12 +17,14 @@ impl Dispatcher {
     pub(super) fn start_tasks(&mut self) {
         self.advance(JobState::Running);
         self.settle_pauses();
+        self.serving.open();
         for index in 0..self.tasks.len() {
             let (name, TaskRecord { cursor, stage }) = (self.task(index).name.clone(), &mut self.tasks[index]);
             let TaskStage::Waiting(body) = std::mem::replace(stage, TaskStage::Running) else {
                 unreachable!("tasks are started once");
             };
-            let plan = TaskPlan { id: TaskId(index), name, body, cursor: cursor.clone() };
+            let service = self.serving.service_of(index);
+            let plan = TaskPlan { id: TaskId(index), name, body, cursor: cursor.clone(), service };
             if let Err(error) = self.backend.spawn(Unit::Task(plan)) {
                 self.tasks[index].stage = TaskStage::Ended(TaskOutcome::never_ran());
                 self.note_task(index, TaskState::Created);
@@ -89,6 +91,7 @@ impl Dispatcher {
             }
             self.fail(cause);
         }
+        self.settle_serving(Some(task.0));
     }
 
     /// Something of a task has not ended with it.

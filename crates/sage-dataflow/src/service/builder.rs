@@ -11,7 +11,7 @@ use super::handle::ServiceHandle;
 use super::histogram::Histogram;
 use super::instance::{Cell, Instance};
 use super::life::Life;
-use super::policy::{Policy, PolicyService, PolicyState};
+use super::policy::{Policy, PolicyService, PolicyState, Told};
 use super::registry::Registry;
 use crate::sync::{AtomicU64, FOREVER, Mutex, enable_heavy_fences};
 
@@ -48,6 +48,7 @@ pub struct ServiceBuilder<S> {
     timeouts: HookTimeouts,
     calls_probe: Option<CallsProbe>,
     policy: Option<Policy>,
+    pipeline: Option<Arc<dyn Told>>,
     instance: Box<dyn FnOnce(Arc<Cell<S>>) -> Box<dyn Instance>>,
 }
 
@@ -71,6 +72,7 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
             timeouts,
             calls_probe: None,
             policy: None,
+            pipeline: None,
             instance: Box::new(instance),
         }
     }
@@ -142,6 +144,12 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
         PolicyServiceBuilder(self)
     }
 
+    /// Says that a pipeline answers the calls.
+    pub(crate) fn answered_by(mut self, pipeline: Arc<dyn Told>) -> Self {
+        self.pipeline = Some(pipeline);
+        self
+    }
+
     /// Registers the service and returns its handle. A name used twice is an error when the environment is submitted.
     pub fn build(self) -> ServiceHandle<S> {
         self.register().0
@@ -151,7 +159,7 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
         enable_heavy_fences();
         let cell = Arc::new(Cell::new());
         let instance = (self.instance)(cell.clone());
-        let Self { registry, name, after, timeouts, calls_probe, policy, .. } = self;
+        let Self { registry, name, after, timeouts, calls_probe, policy, pipeline, .. } = self;
         let policy = policy.map(|policy| Arc::new(PolicyState::new(policy)));
         let entry = registry.add(|id| {
             Arc::new(ServiceEntry {
@@ -161,6 +169,7 @@ impl<S: Send + Sync + 'static> ServiceBuilder<S> {
                 timeouts,
                 calls_probe: Mutex::new(calls_probe),
                 policy: policy.clone(),
+                pipeline,
                 latency: Histogram::new(),
                 ongoing: AtomicU64::new(0),
                 instance,

@@ -47,6 +47,13 @@ pub enum CallError {
         /// The service that was called.
         service: String,
     },
+    /// The call would have a pipeline that is a service wait for itself.
+    ReachesItself {
+        /// The service that was called.
+        service: String,
+        /// Who calls whom: the caller first, then the service, and so on to the caller again.
+        way: Vec<String>,
+    },
     /// The service's method returned an error.
     Failed {
         /// The service.
@@ -116,6 +123,10 @@ impl fmt::Display for CallError {
             }
             Self::CyclicCall { service } => {
                 write!(f, "service `{service}` waits for the service that calls it, and neither has started")
+            }
+            Self::ReachesItself { service, way } => {
+                let way = way.join(" → ");
+                write!(f, "service `{service}` was not called: a pipeline would wait for itself, by {way}")
             }
             Self::Failed { service, .. } => write!(f, "service `{service}` failed"),
             Self::Refused { service, refusal } => write!(f, "service `{service}` was not called: {refusal}"),

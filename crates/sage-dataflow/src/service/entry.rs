@@ -9,7 +9,7 @@ use super::gate::{CallCounts, Gate};
 use super::histogram::Histogram;
 use super::instance::Instance;
 use super::life::Life;
-use super::policy::PolicyState;
+use super::policy::{PolicyState, Told};
 use super::report::ServiceReport;
 use super::state::ServiceState;
 use super::{HookTimeouts, ServiceId};
@@ -29,6 +29,8 @@ pub(crate) struct ServiceEntry {
     pub(crate) timeouts: HookTimeouts,
     /// What the calls share of a service that has a policy.
     pub(crate) policy: Option<Arc<PolicyState>>,
+    /// Tells of the calls, if a pipeline answers them.
+    pub(crate) pipeline: Option<Arc<dyn Told>>,
     pub(crate) latency: Histogram,
     /// What calls have begun that goes on though they are over.
     pub(super) ongoing: AtomicU64,
@@ -76,6 +78,7 @@ impl ServiceEntry {
     /// Back to `Registered`, for another run.
     pub(crate) fn reset(&self) {
         self.life.reset();
+        self.gate().forget_callers();
         self.latency.clear();
         self.policy.iter().for_each(|policy| policy.reset());
         *lock(&self.run) = Measured { before: self.gate().counts(), ..Measured::default() };
@@ -108,6 +111,7 @@ impl ServiceEntry {
             setup: run.setup,
             cleanup: run.cleanup,
             policy: self.policy.as_ref().map(|policy| policy.report()),
+            pipeline: self.pipeline.as_ref().map(|pipeline| pipeline.report()),
         }
     }
 

@@ -35,7 +35,12 @@ pub(crate) struct Slot {
     shared_entered: AtomicU64,
     shared_left: AtomicU64,
     pub(crate) errors: AtomicU64,
+    /// The number of the service that last called through the handle, if any: its dependency is noted already.
+    pub(crate) noted: AtomicU64,
 }
+
+/// Where no service is noted.
+const NOBODY: u64 = u64::MAX;
 
 impl Slot {
     fn new() -> Self {
@@ -47,6 +52,7 @@ impl Slot {
             shared_entered: zero(),
             shared_left: zero(),
             errors: zero(),
+            noted: AtomicU64::new(NOBODY),
         }
     }
 
@@ -193,6 +199,11 @@ impl Gate {
     fn wake(&self) {
         drop(lock(&self.slots));
         self.emptied.notify_all();
+    }
+
+    /// Forgets who was noted as a caller: another run begins.
+    pub(crate) fn forget_callers(&self) {
+        lock(&self.slots).live.iter().for_each(|slot| slot.noted.store(NOBODY, Ordering::Relaxed));
     }
 
     /// Lets calls in from now on.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -80,8 +80,6 @@ struct Shared<S> {
     cell: Arc<Cell<S>>,
     slot: Arc<Slot>,
     registry: Weak<Registry>,
-    /// The service that last called through this handle: its dependency is noted already.
-    noted: AtomicU32,
 }
 
 impl<S> Drop for Shared<S> {
@@ -131,12 +129,16 @@ impl<S> Drop for Inside<'_, S> {
 impl<S> ServiceHandle<S> {
     fn of(entry: Arc<ServiceEntry>, cell: Arc<Cell<S>>, registry: Weak<Registry>) -> Self {
         let slot = entry.gate().slot();
-        Self { inner: Arc::new(Shared { entry, cell, slot, registry, noted: AtomicU32::new(u32::MAX) }) }
+        Self { inner: Arc::new(Shared { entry, cell, slot, registry }) }
     }
 
     /// Returns the name under which the service is registered.
     pub fn name(&self) -> &str {
         &self.inner.entry.name
+    }
+
+    pub(crate) fn id(&self) -> ServiceId {
+        self.inner.entry.id
     }
 
     /// Returns the service's state.
@@ -261,11 +263,7 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
 
     #[inline(always)]
     fn enter(&self, caller: Caller) -> Result<Pass, CallError> {
-        if let Some(user) = caller.service
-            && self.inner.noted.load(Ordering::Relaxed) != user.0
-        {
-            self.note(user);
-        }
+        self.note_user(caller.service)?;
         match self.try_enter(caller) {
             Some(pass) => Ok(pass),
             None => self.enter_closed(caller),
@@ -280,12 +278,28 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         }
     }
 
-    #[cold]
-    fn note(&self, user: ServiceId) {
-        if let Some(registry) = self.inner.registry.upgrade() {
-            registry.observe(user, self.inner.entry.id);
-            self.inner.noted.store(user.0, Ordering::Relaxed);
+    /// Notes which service calls, where the call itself is made on another thread.
+    pub(crate) fn note_caller(&self) -> Result<(), CallError> {
+        self.note_user(Caller::current().service)
+    }
+
+    #[inline(always)]
+    fn note_user(&self, user: Option<ServiceId>) -> Result<(), CallError> {
+        match user {
+            Some(user) if self.inner.slot.noted.load(Ordering::Relaxed) != u64::from(user.0) => self.note(user),
+            _ => Ok(()),
         }
+    }
+
+    #[cold]
+    fn note(&self, user: ServiceId) -> Result<(), CallError> {
+        if let Some(registry) = self.inner.registry.upgrade() {
+            let used = &self.inner.entry;
+            let reaches_itself = |way| CallError::ReachesItself { service: used.name.clone(), way };
+            registry.observe(user, used.id).map_err(reaches_itself)?;
+            self.inner.slot.noted.store(u64::from(user.0), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The gate is closed: a service that is called by another's hook while the job starts is started for it.

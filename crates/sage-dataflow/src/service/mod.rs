@@ -31,8 +31,9 @@ pub(crate) use caller::Within;
 pub(crate) use entry::ServiceEntry;
 pub use handle::{Called, OngoingCall, ServiceHandle, ServiceRef};
 pub(crate) use instance::{Blocking, Futures, HookEnd, HookFailure, Typed, both};
-pub(crate) use policy::PauseJob;
 pub use policy::with_deadline;
+pub(crate) use policy::{AT_ONCE, Incoming, PauseJob, Pipeline, Served};
+pub use policy::{Asked, Asker, PipelineReport, Serves, Unanswered};
 pub use policy::{
     Batch, Batching, Cache, CacheFigures, CallPolicy, Calling, Codec, FlightFigures, FullDisk, Journal, JournalFigures,
     Keep, KeptFigures, Method, MethodBuilder, Policy, PolicyReport, PolicyService, Refusal, ServiceError, StoreError,

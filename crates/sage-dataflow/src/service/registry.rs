@@ -106,9 +106,28 @@ impl Registry {
         lock(&self.uses).observed_since(from).to_vec()
     }
 
-    /// Notes that `user` calls `used`, unless that would close a cycle: both serve then, and the stop order stays.
-    pub(crate) fn observe(&self, user: ServiceId, used: ServiceId) {
-        lock(&self.uses).observe(user.0 as usize, used.0 as usize);
+    /// Notes that `user` calls `used`, unless that would close a cycle: both serve then, and the stop order stays. But
+    /// where a pipeline is part of the cycle, it would wait for itself.
+    ///
+    /// # Errors
+    /// The names of the services of such a cycle: `user`, `used` and so on to `user` again.
+    pub(crate) fn observe(&self, user: ServiceId, used: ServiceId) -> Result<(), Vec<String>> {
+        let (user, used) = (user.0 as usize, used.0 as usize);
+        if lock(&self.uses).observe(user, used) {
+            return Ok(());
+        }
+        let all = self.all();
+        let pipelines = (0..all.len()).filter(|&service| all[service].pipeline.is_some());
+        let uses = lock(&self.uses);
+        let Some(way) = pipelines.into_iter().find_map(|pipeline| uses.way(used, pipeline, user)) else {
+            return Ok(());
+        };
+        Err([user].iter().chain(&way).map(|&service| all[service].name.clone()).collect())
+    }
+
+    /// Whether `user` uses `used`, directly or not.
+    pub(crate) fn depends(&self, user: ServiceId, used: ServiceId) -> bool {
+        lock(&self.uses).depends(user.0 as usize, used.0 as usize)
     }
 
     /// Whether a job runs that this service is not part of, as it was registered when the job had begun.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::PolicyReport;
+use super::policy::{PipelineReport, PolicyReport};
 use super::state::ServiceState;
 
 /// The figures of one service.
@@ -32,4 +32,7 @@ pub struct ServiceReport {
     /// What its policy did, if it has one.
     #[serde(default)]
     pub policy: Option<PolicyReport>,
+    /// What its calls have come to, if a pipeline answers them.
+    #[serde(default)]
+    pub pipeline: Option<PipelineReport>,
 }

@@ -7,7 +7,7 @@
 //!     turns, and whichever is found first is moved past the other service: into a gap between two ranks, of which
 //!     there are plenty.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 /// How far ranks are apart when they are given out.
 const GAP: i64 = 1 << 32;
@@ -64,15 +64,51 @@ impl Uses {
         service < self.uses.len()
     }
 
-    /// Notes that `user` uses `used`, unless that would close a cycle.
-    pub(crate) fn observe(&mut self, user: usize, used: usize) {
-        let is_new = user != used && self.has(user) && self.has(used) && !self.known.contains(&(user, used));
-        if is_new && self.put_in_order(user, used) {
-            self.known.insert((user, used));
-            self.uses[user].push(used);
-            self.users[used].push(user);
-            self.observed.push((user, used));
+    /// Notes that `user` uses `used`, unless that would close a cycle; says whether it would not.
+    pub(crate) fn observe(&mut self, user: usize, used: usize) -> bool {
+        if !self.has(user) || !self.has(used) || self.known.contains(&(user, used)) {
+            return true;
         }
+        if user == used || !self.put_in_order(user, used) {
+            return false;
+        }
+        self.known.insert((user, used));
+        self.uses[user].push(used);
+        self.users[used].push(user);
+        self.observed.push((user, used));
+        true
+    }
+
+    /// From `from` to `to`, both included, through `through`: each uses the next. `None` if there is no such way.
+    pub(crate) fn way(&self, from: usize, through: usize, to: usize) -> Option<Vec<usize>> {
+        let mut way = self.shortest(from, through)?;
+        way.extend(self.shortest(through, to)?.into_iter().skip(1));
+        Some(way)
+    }
+
+    fn shortest(&self, from: usize, to: usize) -> Option<Vec<usize>> {
+        if !self.has(from) {
+            return None;
+        }
+        let mut before = HashMap::from([(from, from)]);
+        let mut open = VecDeque::from([from]);
+        while let Some(service) = open.pop_front() {
+            if service == to {
+                let mut way = vec![to];
+                while way[way.len() - 1] != from {
+                    way.push(before[&way[way.len() - 1]]);
+                }
+                way.reverse();
+                return Some(way);
+            }
+            for &used in &self.uses[service] {
+                before.entry(used).or_insert_with(|| {
+                    open.push_back(used);
+                    service
+                });
+            }
+        }
+        None
     }
 
     /// What was seen since `from` uses were known.
@@ -200,7 +236,7 @@ mod tests {
                     }
                     let mut uses = Uses::new(uses);
                     // The outermost calls first, which calls the next, and so on.
-                    (1..services).rev().for_each(|nth| uses.observe(number(nth), number(nth - 1)));
+                    (1..services).rev().for_each(|nth| _ = uses.observe(number(nth), number(nth - 1)));
                     assert_eq!(uses.observed_since(0).len(), if declared { 0 } else { services - 1 });
                     uses.looked_at
                 });
@@ -219,8 +255,12 @@ mod tests {
             for (user, used) in pairs {
                 // What reaches what, found the slow way.
                 let closes = user == used || plain[used][user];
-                uses.observe(user, used);
+                prop_assert_eq!(uses.observe(user, used), !closes);
                 prop_assert_eq!(uses.known.contains(&(user, used)), !closes);
+                let way = uses.way(used, used, user);
+                prop_assert_eq!(way.is_some(), closes);
+                let is_way = |way: Vec<usize>| way.windows(2).all(|step| uses.known.contains(&(step[0], step[1])));
+                prop_assert!(way.is_none_or(is_way));
                 if !closes {
                     for from in 0..12 {
                         for to in 0..12 {

@@ -5,6 +5,7 @@ mod factory;
 mod files;
 mod iterators;
 mod polled;
+mod requests;
 mod retry;
 
 use std::io;
@@ -20,6 +21,7 @@ pub(crate) use files::Lines;
 pub use files::{Line, ReadError};
 pub(crate) use iterators::{GeneratorSource, IterSource};
 pub(crate) use polled::{Pinned, PolledSource};
+pub(crate) use requests::RequestSources;
 pub(crate) use retry::RetriedSource;
 
 use crate::BoxError;
@@ -103,6 +105,14 @@ pub trait Source: Send + 'static {
         1
     }
 
+    /// Whether its records are calls of a pipeline that is a service: it ends when it is told that nobody is left who
+    /// could call, and no drain ends it.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn serves(&self) -> bool {
+        false
+    }
+
     /// Returns the source's position, encoded in its own way, from which a later run can go on; `None` if it has none.
     fn position(&self) -> Option<Vec<u8>> {
         None
@@ -136,14 +146,16 @@ pub struct SourceContext {
     gone: AtomicUsize,
     /// Ends a wait for a descriptor, from the first such wait on.
     bell: OnceLock<Arc<Bell>>,
+    /// See [`Source::serves`].
+    serves: bool,
 }
 
 impl SourceContext {
     /// That of a replica whose records go to `readers`.
-    pub(crate) fn new(cx: OpenContext, readers: Vec<Arc<ReaderState>>) -> Self {
+    pub(crate) fn new(cx: OpenContext, readers: Vec<Arc<ReaderState>>, serves: bool) -> Self {
         let OpenContext { replica, parallelism, name, control, passed, runtime } = cx;
         let (due, gone) = (AtomicI64::new(i64::MAX), AtomicUsize::new(0));
-        Self { replica, parallelism, name, control, runtime, passed, due, readers, gone, bell: OnceLock::new() }
+        Self { replica, parallelism, name, control, runtime, passed, due, readers, gone, bell: OnceLock::new(), serves }
     }
 
     pub(crate) fn control(&self) -> &JobControl {
@@ -158,7 +170,8 @@ impl SourceContext {
     /// Whether the source should stop waiting and answer [`Next::Idle`]: the job is paused, drained or cancelled, or
     /// one of its readers wants no more records. If no reader does, the source is not asked again.
     pub fn interrupted(&self) -> bool {
-        !self.control.running() || self.count_gone() != self.gone.load(Ordering::Relaxed)
+        let goes_on = if self.serves { self.control.serving() } else { self.control.running() };
+        !goes_on || self.count_gone() != self.gone.load(Ordering::Relaxed)
     }
 
     /// Whether nothing more is wanted of the source: the job is drained or cancelled, or none of its readers wants more

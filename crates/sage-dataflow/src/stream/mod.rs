@@ -49,7 +49,7 @@ use crate::operator::{
     Batch, Filter, FlatMap, FlatMapInto, FoldFunction, Gather, GatherAll, Inspect, Map, Output, Reducing, Take, TryMap,
     counting, folding,
 };
-use crate::source::{PerReplica, Source, SourceFactory};
+use crate::source::{PerReplica, RequestSources, Source, SourceFactory};
 
 /// A stream of records of type `P::Out`. Operators added to it are fused into one chain, which runs on one thread.
 ///
@@ -83,6 +83,10 @@ pub struct Stream<P: Pipe> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub type DataStream<T> = Stream<FromInlet<T>>;
+
+/// The calls of a pipeline that is a service, as a stream: see
+/// [`Environment::register_pipeline`](crate::Environment::register_pipeline).
+pub type Requests<Q, R> = Stream<FromSource<RequestSources<Q, R>>>;
 
 impl<P: Pipe> fmt::Debug for Stream<P> {
     /// With the names of the steps of its last chain.

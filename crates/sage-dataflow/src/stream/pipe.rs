@@ -117,7 +117,7 @@ impl<F: SourceFactory> Pipe for FromSource<F> {
         cx.building(self.node);
         let source = self.factory.make(cx.replica);
         let source = source.ok_or_else(|| SubmitError::SourceConsumed { source_name: cx.name(self.node) })?;
-        let context = cx.source_context(self.node);
+        let context = cx.source_context(self.node, source.serves());
         Ok(Box::new(SourceTask::new(source, next, self.node, context, cx.taken())))
     }
 }

@@ -13,6 +13,7 @@ use crate::exchange::Partitioning;
 use crate::graph::wiring::BuildContext;
 use crate::graph::{Head, SharedGraph};
 use crate::ids::{ChainId, NodeId};
+use crate::service::Asked;
 use crate::sink::{CollectSink, Collected, FileLines, FnSink, PolledSink, Sink, SinkEnd, TryFnSink};
 use crate::sync::lock;
 
@@ -105,6 +106,16 @@ impl<P: Pipe> Stream<P> {
         let path = path.into();
         let sink = self.gathered().sink_as("write-lines", move |_replica| FileLines::new(path.clone()));
         SinkHandle::name_only(sink.graph, sink.node, sink.chain)
+    }
+
+    /// Ends a pipeline that is a service: hands each value to the caller that its record carries. See
+    /// [`Environment::register_pipeline`](crate::Environment::register_pipeline).
+    pub fn answer<R>(self) -> SinkHandle<P, impl Fn(usize) -> FnSink<fn(P::Out), P::Out> + Send + 'static>
+    where
+        R: Send + 'static,
+        P: Pipe<Out = Asked<R, R>>,
+    {
+        self.sink_as("answer", |_replica| FnSink::new(Asked::answer as fn(P::Out)))
     }
 
     fn sink_as<K, F>(self, kind: &'static str, factory: F) -> SinkHandle<P, F>

@@ -104,7 +104,9 @@ fn batch<S: Source, N: Push<S::Item>>(
     at.enter(node);
     let (end, control) = (at.record() + limit, context.control());
     let begun = (limit <= FIRST_BATCH_RECORDS).then(Instant::now);
-    while at.record() < end && control.running() && begun.is_none_or(|begun| begun.elapsed() <= LONG_BATCH) {
+    let serves = source.serves();
+    let goes_on = || if serves { control.serving() } else { control.running() };
+    while at.record() < end && goes_on() && begun.is_none_or(|begun| begun.elapsed() <= LONG_BATCH) {
         match one(source, next, &mut Stride { at, taken: 0 }, node, context)? {
             Stepped::Again => {}
             step => return Ok(step),
@@ -152,6 +154,7 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
     fn step(&mut self, cx: &mut TaskContext) -> Result<Stepped, Stop> {
         match cx.control().load() {
             Control::Run => {}
+            Control::Drain if self.chain.0.serves() => {}
             Control::Pause => return self.signal(Signal::Settle, cx).map(|()| Stepped::Idle),
             Control::Drain => return Ok(Stepped::End),
             Control::Cancel => return Err(Stop::Cancelled),
@@ -165,7 +168,7 @@ impl<S: Source, N: Push<S::Item>> Task for SourceTask<S, N> {
         let start = Instant::now();
         let (node, context, limit) = (self.node, &self.context, self.batch_records);
         // Two loops apart: in one function the compiler runs out of registers for both.
-        let pumped = if limit == MAX_BATCH_RECORDS {
+        let pumped = if limit == MAX_BATCH_RECORDS && !self.chain.0.serves() {
             cx.run(&mut self.chain, |(source, next), at| quick_batch(&mut **source, next, at, node, context))
         } else {
             cx.run(&mut self.chain, |(source, next), at| batch(&mut **source, next, at, limit, node, context))

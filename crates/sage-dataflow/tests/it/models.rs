@@ -12,6 +12,7 @@ mod lane;
 mod life;
 mod policy;
 mod rendezvous;
+mod requests;
 mod store;
 mod under_loom;
 mod under_shuttle;

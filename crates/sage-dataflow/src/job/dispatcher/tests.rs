@@ -92,7 +92,10 @@ fn run(script: &Script) -> Ran {
         environment: "test".to_owned(),
         chains: (1..=script.tasks.len()).map(one_operator).collect(),
         tasks: (1..=script.tasks.len()).map(one_task).collect(),
-        services: services.iter().map(|entry| GraphService { name: entry.name.clone(), after: Vec::new() }).collect(),
+        services: services
+            .iter()
+            .map(|entry| GraphService { name: entry.name.clone(), after: Vec::new(), pipeline: None })
+            .collect(),
         edges: Vec::new(),
     });
     let figures = Arc::new(Figures::new(graph, &Graph::default(), Counters::default(), services.clone(), Vec::new()));

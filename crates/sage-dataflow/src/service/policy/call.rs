@@ -346,7 +346,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         may_block: bool,
         permit: &mut Option<Permit>,
     ) -> Attempted<R> {
-        let Declared { state, answer, .. } = &*self.declared;
+        let Declared { state, note_caller, answer, .. } = &*self.declared;
         let timeout = self.call.timeout;
         match answer {
             Answer::One(answer) => {
@@ -361,6 +361,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                 self.judged(answer(request, attempt))
             }
             Answer::Blocking(answer) => {
+                note_caller().map_err(Failure::Call)?;
                 let (answer, attempt) = (answer.clone(), ending(time, timeout, attempt));
                 let apart = Apart { permit: permit.take().map(Arc::new) };
                 let inside = apart.permit.clone();
@@ -379,6 +380,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                 attempted
             }
             Answer::Many(many) => {
+                note_caller().map_err(Failure::Call)?;
                 let (giver, turn) = turn();
                 let cost = self.declared.cost(&request);
                 let Attempt { number, deadline, .. } = attempt;

@@ -9,9 +9,10 @@ use super::keep::{Keep, Keeps};
 use super::settings::CallPolicy;
 use super::state::{PolicyReport, PolicyState};
 use crate::BoxError;
-use crate::service::Dependency;
+use crate::service::call_error::CallError;
 use crate::service::handle::ServiceHandle;
 use crate::service::state::ServiceState;
+use crate::service::{Dependency, ServiceId};
 use crate::sync::Arc;
 
 /// A service that is registered with a [`Policy`](crate::Policy). It is called through its methods, which all share the
@@ -85,6 +86,10 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
         &self.handle
     }
 
+    pub(crate) fn id(&self) -> ServiceId {
+        self.handle.id()
+    }
+
     /// Returns the service's state.
     pub fn state(&self) -> ServiceState {
         self.handle.state()
@@ -149,14 +154,25 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
         self.declare(name.into(), Answer::Many(Arc::new(Many { queue: Queue::new(batching), answer, timeout })))
     }
 
-    fn declare<Q, R>(&self, name: String, answer: Answer<Q, R>) -> MethodBuilder<Q, R> {
+    pub(super) fn handle(&self) -> &ServiceHandle<S> {
+        &self.handle
+    }
+
+    pub(super) fn state_of_calls(&self) -> &Arc<PolicyState> {
+        &self.state
+    }
+
+    pub(super) fn declare<Q, R>(&self, name: String, answer: Answer<Q, R>) -> MethodBuilder<Q, R> {
         let service = self.handle.name().to_owned();
+        let handle = self.handle.clone();
+        let note_caller = Box::new(move || handle.note_caller());
         let call = self.state.policy.call.clone();
         MethodBuilder {
             declared: Declared {
                 service,
                 name,
                 state: self.state.clone(),
+                note_caller,
                 answer,
                 cost: None,
                 price: None,
@@ -174,6 +190,8 @@ pub(super) struct Declared<Q, R> {
     pub(super) service: String,
     pub(super) name: String,
     pub(super) state: Arc<PolicyState>,
+    /// For answers that are made on another thread than the caller's.
+    pub(super) note_caller: Box<dyn Fn() -> Result<(), CallError> + Send + Sync>,
     pub(super) answer: Answer<Q, R>,
     pub(super) cost: Option<Box<dyn Fn(&Q) -> u64 + Send + Sync>>,
     pub(super) price: Option<Box<dyn Fn(&Q) -> f64 + Send + Sync>>,

@@ -7,6 +7,7 @@ mod endings;
 mod kept;
 mod limits;
 mod outages;
+mod pipelines;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
