@@ -253,6 +253,10 @@ class LocalEnvironment(BaseEnvironment):
                     calls.places = cluster.places
                     run.at_end.append(cluster.leave)
                 for step in steps:
+                    if isinstance(step.spec, _sage.Spec.Source) and step.spec.serves:
+                        from ._serving import served  # few programs have such a source
+
+                        step.spec = served(step.of[0].made, self._services, self._isolated)
                     if isinstance(step.make, Maker):
                         step.make = step.make.here(calls)
 

@@ -51,6 +51,7 @@ def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[A
         if context._stops:
             return
     gives_none = getattr(function, "_gives_none", False)
+    awaited = getattr(function, "_awaited", None)
     lock = lock_of(function)
     while True:
         while lock is not None and (wait := lock.awaited()) is not None:
@@ -62,7 +63,7 @@ def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[A
             if is_batch:
                 return
             # It has nothing just now: the engine sees whether the job goes on.
-            yield Nothing
+            yield Nothing if awaited is None else awaited()
         elif isinstance(record, StopSignal):
             return
         else:

@@ -185,7 +185,7 @@ class SourceMaker(Maker):
         if part.kind is ITERABLE:
             records = part.made[0]
             return Records(_later(records, calls.loop) if is_async_iterable(records) else records, [], calls.loop, pace)
-        if self.is_restarted(part):
+        if self.is_restarted(part) and not getattr(part.made[0], "_serves", False):
             from ._restarted import sourced
 
             anew, records = sourced(self, part, calls, replica, parallelism)
@@ -217,6 +217,11 @@ class Records:
         self._made = made
         self._loop = loop
         self._iterator: Any = None
+
+    def end(self) -> None:
+        """Nobody is left who could call the pipeline that this is the source of."""
+        for function in self._made:
+            function._end()
 
     def __iter__(self) -> Iterator[Any]:
         iterator = self._iterator = iter(self.records)

@@ -225,7 +225,9 @@ def _asked(run: list[Transformation], takes: Form, gives: Form, job: JobContext)
             return spec, ChainMaker(parts, job, takes, gives)
         case Spec.Source():
             is_container = first.kind is ITERABLE and type(first.made[0]) in _CONTAINERS and not first.pace
-            return Spec.Source(all_there=is_container), SourceMaker(parts, job, bool(first.policy), first.pace)
+            is_serving = getattr(first.made[0], "_serves", False)
+            spec_of_source = Spec.Source(all_there=is_container, serves=is_serving)
+            return spec_of_source, SourceMaker(parts, job, bool(first.policy), first.pace)
         case Spec.Async(in_flight=most, timeout=timeout):
             return first.spec, FlightMaker(parts, job, most, timeout is not None, first.is_awaited)
         case Spec.Process():

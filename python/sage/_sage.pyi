@@ -173,7 +173,11 @@ class Job:
 class Spec:
     @final
     class Source(Spec):
-        def __new__(cls, all_there: bool = False) -> Spec.Source: ...
+        def __new__(
+            cls, all_there: bool = False, serves: bool = False, service: str | None = None
+        ) -> Spec.Source: ...
+        @property
+        def serves(self) -> bool: ...
 
     @final
     class Future(Spec):

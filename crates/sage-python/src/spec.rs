@@ -45,9 +45,10 @@ impl<'py> IntoPyObject<'py> for Seconds {
 /// What a step is.
 #[pyclass(frozen, module = "sage._sage")]
 pub(crate) enum Spec {
-    /// A source: a container, whose records are `all_there`, or one that may wait for its next record.
-    #[pyo3(constructor = (all_there=false))]
-    Source { all_there: bool },
+    /// A source: a container, whose records are `all_there`, or one that may wait for its next record. One that
+    /// `serves` takes the calls of a pipeline that is a service, of this name if that is known.
+    #[pyo3(constructor = (all_there=false, serves=false, service=None))]
+    Source { all_there: bool, serves: bool, service: Option<String> },
     /// A stream that a [`Spec::Fill`] of its name fills; `limit` records may wait to go round.
     #[pyo3(constructor = (limit=None))]
     Future { limit: Option<usize> },

@@ -4,6 +4,7 @@
 //! is one of records, whatever is behind it. What the functions of a step do is not known here.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use sage::{DataStream, Environment, Feedback, OutOfOrder, Pipe, Stream, Timestamp};
@@ -20,7 +21,7 @@ use crate::object::Object;
 use crate::policies::{Policy, policed};
 use crate::remote::{Judge, Outcome, RemoteChain};
 use crate::rows::{Rows, Told, functions_of};
-use crate::source::Iterated;
+use crate::source::{Iterated, Serving};
 use crate::spec::{Spec, Strategy, Times, follow};
 use crate::stage::Form;
 use crate::thread::attach;
@@ -133,13 +134,20 @@ pub(crate) fn declare(py: Python<'_>, env: &Environment, steps: Vec<Step>, offse
 fn begin(env: &Environment, step: &Step, loops: &mut Loops, offsets: &Offsets) -> PyResult<Input> {
     let (name, make) = (step.name.clone(), step.make.clone());
     Ok(match step.spec.get() {
-        Spec::Source { all_there: true } => Input::Container { name, make },
+        Spec::Source { all_there: true, .. } => Input::Container { name, make },
         Spec::Future { limit } => {
             let (stream, feedback) = env.feedback(&*name);
             loops.insert(name, limit.iter().fold(feedback, |feedback, limit| feedback.limit(*limit)));
             Input::Stream(stream)
         }
         spec @ Spec::KafkaSource { .. } => Input::Stream(kafka::source(env, step, spec, offsets)?),
+        Spec::Source { serves: true, service, .. } => {
+            let serving = Arc::<Serving>::default();
+            let told = serving.clone();
+            let factory = move |_replica| Iterated::serving(make.clone(), serving.clone());
+            let source = env.from_serving(factory, told, service.as_deref());
+            Input::Stream(source.named(name).weigh(Record::held).on_another_thread())
+        }
         // A source that may wait for its next record has a task of its own: so what came before goes on meanwhile.
         _ => {
             let source = env.from_source(move |_replica| Iterated::one_by_one(make.clone()));

@@ -214,14 +214,15 @@ impl Waiting {
     }
 
     /// Goes on with the wait; says whether it is over. If not, the engine has something else to do first.
-    pub(crate) fn is_over(&self, cx: &SourceContext) -> bool {
+    /// What makes `is_cut_off` true, and unparks the thread, cuts off a wait without a number of seconds.
+    pub(crate) fn is_over(&self, cx: &SourceContext, is_cut_off: impl Fn() -> bool) -> bool {
         if let Some(until) = self.until {
             let left = until.saturating_duration_since(Instant::now());
             return left.is_zero() || cx.wait(left);
         }
         let wait = self.wait.get();
         *lock(&wait.waiting) = Some(thread::current());
-        cx.wait_until(|| wait.is_ended.load(Ordering::Acquire));
+        cx.wait_until(|| wait.is_ended.load(Ordering::Acquire) || is_cut_off());
         wait.is_ended.load(Ordering::Acquire)
     }
 }

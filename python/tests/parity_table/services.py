@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from sage import MapFunction
+from sage import MapFunction, StopSignal
+from sage.kernel.api.service import PipelineBridge, PipelineService, PipelineServiceSource
 
 from . import later, of, run, there
 
-_LATER = "sage.kernel.api.service"
+_PIPELINES = "sage.kernel.api.service sage.kernel.api.service.pipeline_service"
 
 
 class Db:
@@ -134,7 +135,77 @@ def future(_: Any) -> None:
     assert within(tell) == (False, False, False) and seen == [True]
 
 
-for _name in ("PipelineBridge", "PipelineRequest", "PipelineService", "PipelineServiceSource", "PipelineServiceSink"):
-    later(_name, _LATER, "pipelines as services")
+@there("PipelineBridge", "", _PIPELINES)
+@of("PipelineBridge", "submit", "payload")
+@of("PipelineBridge", "next", "timeout=0.1")
+@of("PipelineBridge", "close", "")
+@of("PipelineBridge", "is_closed")
+def pipeline_bridge(PipelineBridge: Any) -> None:
+    bridge = PipelineBridge()
+    response = bridge.submit("why?")
+    request = bridge.next(timeout=0)
+    assert request.payload == "why?" and bridge.next(timeout=0) is None
+    request.response_queue.put("because")
+    assert response.get(timeout=1) == "because" and response.maxsize == 1
+    bridge.close()
+    assert bridge.is_closed and isinstance(bridge.next(), StopSignal)
+    with pytest.raises(RuntimeError):
+        bridge.submit("late")
+
+
+@there("PipelineRequest", "payload, response_queue", _PIPELINES)
+def pipeline_request(PipelineRequest: Any) -> None:
+    request = PipelineRequest("payload", response_queue="queue")
+    assert (request.payload, request.response_queue) == ("payload", "queue")
+
+
+@there("PipelineService", "bridge, request_timeout=None", _PIPELINES)
+@of("PipelineService", "process", "message")
+@of("PipelineService", "stop", "")
+def pipeline_service(PipelineService: Any) -> None:
+    bridge = PipelineBridge()
+    service = PipelineService(bridge, 0.01)
+    with pytest.raises(TimeoutError):
+        service.process("nobody answers")
+    with pytest.raises(ValueError):
+        service.process(None)
+    service.stop()
+    assert bridge.is_closed and service.process({"command": "shutdown"}) == {"status": "shutdown_ack"}
+
+
+@there("PipelineServiceSource", "bridge, poll_interval=0.1", _PIPELINES)
+@of("PipelineServiceSource", "execute", "data=None")
+def pipeline_service_source(PipelineServiceSource: Any) -> None:
+    bridge = PipelineBridge()
+    source = PipelineServiceSource(bridge, poll_interval=0.01)
+    bridge.submit({"n": 1}), bridge.submit(2)
+    first, second = source.execute(), source.execute()
+    assert (first["n"], second["data"], source.execute()) == (1, 2, None)
+    assert set(first) == {"n", "_response_queue"} and set(second) == {"data", "_response_queue"}
+    bridge.close()
+    assert isinstance(source.execute(), StopSignal)
+
+
+@there("PipelineServiceSink", "", _PIPELINES)
+@of("PipelineServiceSink", "execute", "data")
+def pipeline_service_sink(PipelineServiceSink: Any) -> None:
+    def tell(function: Any) -> Any:
+        return function.call_service("square", {"n": 3})
+
+    def declare(env: Any) -> Any:
+        bridge = PipelineBridge()
+        env.register_service("square", PipelineService, bridge)
+        requests = env.from_source(PipelineServiceSource, bridge)
+        requests.map(lambda data: {**data, "n": data["n"] ** 2}).sink(PipelineServiceSink)
+
+        class Tell(MapFunction):
+            def execute(self, _record: Any) -> Any:
+                return tell(self)
+
+        return env.from_batch([1]).map(Tell)
+
+    assert run(declare) == [{"n": 9}]
+
+
 later("OpenAIGenerator", "sage.libs.rag.generator sage.middleware.operators.rag", "steps for retrieval")
 later("QAPromptor", "sage.libs.rag.promptor sage.middleware.operators.rag", "steps for retrieval")

@@ -204,15 +204,22 @@ impl Environment {
     }
 
     /// As [`from_source`](Self::from_source), for the source of a pipeline that is a service, in one replica: one whose
-    /// [`serves`](Source::serves) says so. It ends when `pipeline` is told.
+    /// [`serves`](Source::serves) says so. It ends when `pipeline` is told. `service` is the name of the registered
+    /// service that passes calls on to it, if that is known.
     #[doc(hidden)]
-    pub fn from_serving<S, F>(&self, factory: F, pipeline: Arc<dyn Serves>) -> Stream<FromSource<PerReplica<F>>>
+    pub fn from_serving<S, F>(
+        &self,
+        factory: F,
+        pipeline: Arc<dyn Serves>,
+        service: Option<&str>,
+    ) -> Stream<FromSource<PerReplica<F>>>
     where
         S: Source,
         F: Fn(usize) -> S + Send + 'static,
     {
         let stream = Stream::source(&self.graph, "source", PerReplica(factory));
-        let serving = ServingSource { node: stream.node(), service: None, pipeline };
+        let service = service.and_then(|name| self.registry.find(name)).map(|entry| entry.id);
+        let serving = ServingSource { node: stream.node(), service, pipeline };
         self.graph.with(|graph| graph.serving.push(serving));
         stream
     }

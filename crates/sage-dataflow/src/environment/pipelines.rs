@@ -100,8 +100,8 @@ where
         self
     }
 
-    /// Registers the pipeline. A name used twice, of a service or of an operator, and settings that cannot be, are errors
-    /// when the environment is submitted. So is a task that belongs to two such pipelines, and
+    /// Registers the pipeline. A name used twice, of a service or of an operator, and settings that cannot be, are
+    /// errors when the environment is submitted. So is a task that belongs to two such pipelines, and
     /// [`inline`](Environment::inline): it has no thread that could wait for an answer.
     pub fn build(self) -> Method<Q, R> {
         let Self { env, name, after, policy, at_once, pipeline, .. } = self;

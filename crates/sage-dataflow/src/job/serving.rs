@@ -48,6 +48,11 @@ impl Serving {
         Self { pipelines: pipelines.collect(), others: Some(running(None)).filter(|&tasks| tasks > 0), of_task }
     }
 
+    /// The services that they are, as far as that is known.
+    pub(super) fn services(&self) -> Vec<ServiceId> {
+        self.pipelines.iter().filter_map(|serving| serving.service).collect()
+    }
+
     /// The service that a task works for.
     pub(super) fn service_of(&self, task: usize) -> Option<ServiceId> {
         let pipeline = self.of_task.get(task).copied().flatten()?;

@@ -167,7 +167,7 @@ pub(crate) fn prepare(
         .map(|events| Arc::new(move |service, end| events.send(Event::StartEnded { service, end })) as StartEnded);
     let commands = events.clone();
     let pause: PauseJob = Arc::new(move |pause| commands.send(Event::Command(Command::Outage(pause))));
-    registry.begin(&services, &control, &pause, runtime.clone(), started);
+    registry.begin(&services, serving.services(), &control, &pause, runtime.clone(), started);
     let log_dir = log.environment().map(Path::to_owned);
     let shared = Arc::new(JobShared::new(job_id(), events.clone(), figures, registry.clone(), job, log_dir));
     let (stuck_probe, threads) = (options.stuck_probe.clone(), options.threads.clone());

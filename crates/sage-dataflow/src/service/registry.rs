@@ -26,6 +26,8 @@ pub(crate) struct Registry {
     services: Mutex<Services>,
     /// Who uses whom in the run in progress.
     uses: Mutex<Uses>,
+    /// The services of the run in progress that are pipelines.
+    pipelines: Mutex<Vec<ServiceId>>,
     run: Mutex<Option<Run>>,
 }
 
@@ -47,7 +49,12 @@ struct Run {
 
 impl Registry {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { services: Mutex::default(), uses: Mutex::default(), run: Mutex::default() })
+        Arc::new(Self {
+            services: Mutex::default(),
+            uses: Mutex::default(),
+            pipelines: Mutex::default(),
+            run: Mutex::default(),
+        })
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<ServiceEntry>> {
@@ -73,12 +80,14 @@ impl Registry {
     pub(crate) fn begin(
         &self,
         services: &[Arc<ServiceEntry>],
+        pipelines: Vec<ServiceId>,
         control: &Arc<JobControl>,
         pause: &PauseJob,
         runtime: Arc<JobRuntime>,
         inline: Option<StartEnded>,
     ) {
         *lock(&self.uses) = Uses::new(declared(services));
+        *lock(&self.pipelines) = pipelines;
         services
             .iter()
             .filter_map(|entry| entry.policy.as_ref())
@@ -116,12 +125,10 @@ impl Registry {
         if lock(&self.uses).observe(user, used) {
             return Ok(());
         }
-        let all = self.all();
-        let pipelines = (0..all.len()).filter(|&service| all[service].pipeline.is_some());
+        let (all, pipelines) = (self.all(), lock(&self.pipelines).clone());
         let uses = lock(&self.uses);
-        let Some(way) = pipelines.into_iter().find_map(|pipeline| uses.way(used, pipeline, user)) else {
-            return Ok(());
-        };
+        let through = |pipeline: ServiceId| uses.way(used, pipeline.0 as usize, user);
+        let Some(way) = pipelines.into_iter().find_map(through) else { return Ok(()) };
         Err([user].iter().chain(&way).map(|&service| all[service].name.clone()).collect())
     }
 

@@ -99,6 +99,10 @@ impl<S: Source> Source for RetryingSource<S> {
         self.source.in_blocks()
     }
 
+    fn serves(&self) -> bool {
+        self.source.serves()
+    }
+
     fn taken(&self) -> u64 {
         self.source.taken()
     }

@@ -104,7 +104,7 @@ fn run(script: &Script) -> Ran {
     let runtime = Arc::new(JobRuntime::default());
     let control = Arc::new(JobControl::new(Clock::system()));
     let pause: PauseJob = Arc::new(|_| {});
-    registry.begin(&services, &control, &pause, runtime.clone(), None);
+    registry.begin(&services, Vec::new(), &control, &pause, runtime.clone(), None);
     let shared = Arc::new(JobShared::new("id".to_owned(), events, figures, registry, job, None));
     let fake = FakeBackend::new(script.services.clone(), script.tasks.clone(), script.commands.clone());
     let log = fake.log.clone();

@@ -99,8 +99,8 @@ pub(super) enum Reply<R> {
     NotTaken,
 }
 
-/// The caller of a pipeline, who waits for one answer. When the last clone is dropped without an answer, the caller gets
-/// an [`Unanswered`] at once.
+/// The caller of a pipeline, who waits for one answer. When the last clone is dropped without an answer, the caller
+/// gets an [`Unanswered`] at once.
 pub struct Asker<R>(Arc<Caller<R>>);
 
 struct Caller<R> {
@@ -195,8 +195,8 @@ impl<R> fmt::Debug for Asker<R> {
     }
 }
 
-/// The error of a call whose record was dropped before it was answered: a step has filtered it or has failed with it, or
-/// the pipeline has ended. It is [`Verdict::Bad`]: the same request would be dropped again.
+/// The error of a call whose record was dropped before it was answered: a step has filtered it or has failed with it,
+/// or the pipeline has ended. It is [`Verdict::Bad`]: the same request would be dropped again.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the pipeline dropped the record of this call without an answer: a step has filtered it, or has failed with it"

@@ -1,11 +1,11 @@
 //! [`Queue`]: the calls of a pipeline in one run, from when they are made until they are answered.
 //!
 //! Invariants:
-//!  1. A request that was let in is taken by the source, taken back by its caller, or given out by [`close`](Queue::close):
-//!     none is lost, and none is given out twice.
+//!  1. A request that was let in is taken by the source, taken back by its caller, or given out by
+//!     [`close`](Queue::close): none is lost, and none is given out twice.
 //!  2. The source is told of the end once nothing waits any more, and nothing is let in from then on.
-//!  3. The source leaves its waker under the lock under which it found nothing to take. So whoever makes something for it
-//!     to do finds the waker.
+//!  3. The source leaves its waker under the lock under which it found nothing to take. So whoever makes something for
+//!     it to do finds the waker.
 
 use std::collections::VecDeque;
 use std::task::Waker;
