@@ -113,10 +113,17 @@ impl JobReport {
 }
 
 fn write_service(service: &ServiceReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let ServiceReport { name, state, calls, errors, p50, p99, setup, cleanup, .. } = service;
+    let ServiceReport { name, state, calls, errors, p50, p99, setup, cleanup, pipeline, .. } = service;
     write!(f, "  service {}: {state}, {}", Short(name, LINE_CHARS), Amount(*calls, "call"))?;
     if *errors > 0 {
         write!(f, ", {}", Amount(*errors, "error"))?;
+    }
+    if let Some(pipeline) = pipeline {
+        for (count, what) in [(pipeline.unanswered, "unanswered"), (pipeline.answered_again, "answered again")] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
     }
     for (what, time) in [("p50", p50), ("p99", p99), ("setup", setup), ("cleanup", cleanup)] {
         if let Some(time) = time {

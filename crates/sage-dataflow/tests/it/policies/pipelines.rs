@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sage::{
-    CallError, Environment, ErrorPolicy, JobHandle, JobState, Method, Order, Outcome, PipelineReport, Policy, Requests,
-    Retry, ServiceState, SubmitError, Unanswered,
+    Batch, Batching, CallError, Environment, ErrorPolicy, JobHandle, JobState, Method, Order, Outcome, PipelineReport,
+    Policy, Requests, Retry, ServiceState, SubmitError, Unanswered,
 };
 
 use super::{Asked as Heard, plain};
@@ -417,6 +417,26 @@ fn a_pipeline_that_uses_another_ends_before_it_in_whichever_order_they_were_regi
 }
 
 #[test]
+fn one_that_wants_no_more_calls_refuses_them_at_once() {
+    leak_free(|_| {
+        for apart in [false, true] {
+            let env = Environment::local("two");
+            let steps = |requests: Requests<u64, u64>| {
+                if apart {
+                    drop(requests.on_another_thread().take(2).answer());
+                } else {
+                    drop(requests.take(2).answer());
+                }
+            };
+            let two = env.register_pipeline("two", steps).build();
+            let answers = env.from_iter(0..20).map(move |n| two.call_blocking(n).is_ok()).collect();
+            env.run().unwrap();
+            assert_eq!(answers.take(), [vec![true; 2], vec![false; 18]].concat());
+        }
+    });
+}
+
+#[test]
 fn it_can_run_again() {
     leak_free(|_| {
         let env = Environment::local("again");
@@ -459,27 +479,38 @@ fn one_that_calls_itself_gets_an_error_at_once() {
 #[test]
 fn one_that_reaches_itself_through_a_service_gets_an_error_whoever_calls_first() {
     leak_free(|_| {
-        for blocking in [false, true] {
+        for kind in ["awaited", "blocking", "in batches"] {
             for pipeline_first in [false, true] {
                 let env = Environment::local("circle");
                 let own: Arc<Mutex<Option<Method<u64, String>>>> = Arc::default();
-                let (late, model) = (own.clone(), plain(&env, Policy::new()));
-                let ask = if blocking {
-                    let ask = move |_: &super::Plain, n| late.lock().unwrap().clone().unwrap().call_blocking(n);
-                    model.blocking_method("ask", ask).build()
-                } else {
-                    let ask = move |_, n| {
-                        let own = late.lock().unwrap().clone().unwrap();
-                        async move { own.call(n).await }
-                    };
-                    model.method("ask", ask).build()
+                // With a timeout, an answer that blocks is made on a thread of its own.
+                let policy = Policy::new().timeout(crate::probes::PATIENCE);
+                let (late, model) = (own.clone(), plain(&env, policy));
+                let circle = move || late.lock().unwrap().clone().unwrap();
+                let ask = match kind {
+                    "awaited" => {
+                        let ask = move |_, n| {
+                            let circle = circle();
+                            async move { circle.call(n).await }
+                        };
+                        model.method("ask", ask).build()
+                    }
+                    "blocking" => model.blocking_method("ask", move |_, n| circle().call_blocking(n)).build(),
+                    _ => {
+                        let ask = move |_, batch: Batch<u64>| {
+                            let (circle, n) = (circle(), batch[0]);
+                            async move { circle.call(n).await.map(|answer| vec![Ok(answer)]) }
+                        };
+                        model.batch_method("ask", Batching::of(1), ask).build()
+                    }
                 };
                 let inner = ask.clone();
                 let steps = |requests: Requests<u64, String>| {
                     requests
                         .map(move |asked| {
-                            let told = inner.call_blocking(1).unwrap_err().to_string();
-                            asked.with(told)
+                            let error = inner.call_blocking(1).unwrap_err();
+                            let source = std::error::Error::source(&error).map(ToString::to_string);
+                            asked.with(format!("{error}: {source:?}"))
                         })
                         .answer()
                 };
@@ -489,7 +520,13 @@ fn one_that_reaches_itself_through_a_service_gets_an_error_whoever_calls_first()
                 let answers = env.from_collection(vec![1, 2]).map(move |n| first.call_blocking(n)).collect();
                 for _run in 0..2 {
                     env.run().unwrap();
-                    assert_eq!(answers.take().len(), 2);
+                    let answers = answers.take();
+                    let told = |answer: &Result<String, CallError>| match answer {
+                        Ok(answer) => answer.clone(),
+                        Err(error) => format!("{error}: {}", std::error::Error::source(error).unwrap()),
+                    };
+                    let in_time = |answer| told(answer).contains("a pipeline would wait for itself, by ");
+                    assert!(answers.len() == 2 && answers.iter().all(in_time), "{answers:?}");
                 }
                 own.lock().unwrap().take();
             }
