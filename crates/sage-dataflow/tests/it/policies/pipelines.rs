@@ -1,7 +1,7 @@
 //! Pipelines that are services.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -102,9 +102,10 @@ fn tasks_that_block_and_the_program_call_it_at_the_same_time() {
         let job = env.submit().unwrap();
         started.await_arrivals(4);
         std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..50).for_each(|n| assert_eq!(outside.call_blocking(n).unwrap(), 2 * n)));
-            }
+            let call = || (0..50).for_each(|n| assert_eq!(outside.call_blocking(n).unwrap(), 2 * n));
+            let callers = [(); 4].map(|()| scope.spawn(call));
+            // Not left to the scope, which does not wait until the threads are gone.
+            callers.into_iter().for_each(|caller| caller.join().unwrap());
         });
         started.open();
         let report = job.wait().unwrap();
@@ -267,10 +268,10 @@ fn calls_of_the_program_that_were_let_in_are_answered_at_a_drain_and_later_ones_
         // With nobody else to call it, it goes on until it is drained.
         std::thread::scope(|scope| {
             let answers = Heard::new();
-            for n in 0..3 {
+            let callers = [0, 1, 2].map(|n| {
                 let (told, holding) = (answers.teller(), holding.clone());
-                scope.spawn(move || told(served(|| holding.call_blocking(n))));
-            }
+                scope.spawn(move || told(served(|| holding.call_blocking(n))))
+            });
             let first = [answers.next(), answers.next()];
             while calls(&job).inside < 1 {
                 std::thread::yield_now();
@@ -280,6 +281,7 @@ fn calls_of_the_program_that_were_let_in_are_answered_at_a_drain_and_later_ones_
             let mut all = [first[0], first[1], answers.next()];
             all.sort_unstable();
             assert_eq!(all, [0, 1, 2]);
+            callers.into_iter().for_each(|caller| caller.join().unwrap());
         });
         assert!(matches!(holding.call_blocking(1), Err(CallError::NotServing { .. })));
     });
@@ -339,14 +341,21 @@ fn a_cancel_at_any_moment_leaves_nothing() {
             };
             env.from_factory(|_| 0_u64..).try_map_async(16, Order::Unordered, called).sink(|_| {});
             let job = env.submit().unwrap();
+            let over = AtomicBool::new(false);
             std::thread::scope(|scope| {
-                scope.spawn(|| while outside.call_blocking(1).is_ok() {});
+                let caller = scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        drop(outside.call_blocking(1));
+                    }
+                });
                 while seen.load(Ordering::Relaxed) < round * 7 {
                     std::thread::yield_now();
                 }
                 job.cancel();
                 let report = failed(job.wait());
                 assert_eq!((report.outcome, report.left.len()), (Outcome::Cancelled, 0), "{report}");
+                over.store(true, Ordering::Relaxed);
+                caller.join().unwrap();
             });
         }
     });
