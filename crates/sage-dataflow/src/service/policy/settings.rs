@@ -16,8 +16,8 @@ use crate::sync::{Arc, FOREVER};
 
 /// What is done for every caller of a service. Each part is off unless it is asked for.
 ///
-/// A call goes through the parts in this order: deadline, fallback, retry, breaker, rate,
-/// concurrency, batch, timeout.
+/// A call goes through the parts in this order: what is kept of a method, pause, deadline, fallback, retry, breaker,
+/// rate and spend, concurrency, batch, timeout.
 ///
 /// ```
 /// use std::time::Duration;
