@@ -88,11 +88,8 @@ impl Iterated {
 
     /// Closes the bridge, if it is time: what waits there still comes, and then the end.
     fn heed(&mut self) -> Result<(), BoxError> {
-        let Some(serving) = self.serving.as_ref().filter(|serving| serving.is_told.swap(false, Ordering::AcqRel))
-        else {
-            return Ok(());
-        };
-        let Some(adapter) = &self.adapter else { return Ok(()) };
+        let is_time = self.serving.as_ref().is_some_and(|serving| serving.is_told.swap(false, Ordering::AcqRel));
+        let Some(adapter) = self.adapter.as_ref().filter(|_| is_time) else { return Ok(()) };
         Ok(attempt(|py| call_method(py, adapter, "end").map(drop))?)
     }
 
