@@ -53,11 +53,15 @@ def strike(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     monkeypatch.setattr(owner, name, struck)
 
 
-def check_heard(call: Callable[[], object], cleaned: int) -> None:
+#: Calls that drain the job before they wait for it: it may have ended by that when the handler raises.
+DRAINING = {"stop", "close", "with", "job manager"}
+
+
+def check_heard(call: Callable[[], object], cleaned: int, outcomes: tuple[str, ...] = ("cancelled",)) -> None:
     """The call raises what the handler raised, when the job was cancelled and is clean."""
     with pytest.raises(Stopped) as stopped:
         call()
-    assert stopped.value.report.outcome == "cancelled"  # type: ignore[attr-defined]
+    assert stopped.value.report.outcome in outcomes  # type: ignore[attr-defined]
     assert Db.cleaned == cleaned + 1 and not _running._running and not _running._starting
 
 
@@ -73,14 +77,15 @@ CALLS: dict[str, Callable[[LocalEnvironment, JobId], object]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+@pytest.mark.parametrize("call", CALLS)
 def test_contract_18_what_a_handler_raises_between_a_call_and_its_wait_is_raised_when_the_job_is_clean(
-    call: Callable[[LocalEnvironment, JobId], object], monkeypatch: pytest.MonkeyPatch
+    call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env, cleaned = endless(), Db.cleaned
     job = env.submit()
     strike(monkeypatch, _running.Run, "wait")
-    check_heard(lambda: call(env, job), cleaned)
+    outcomes = ("cancelled", "succeeded") if call in DRAINING else ("cancelled",)
+    check_heard(lambda: CALLS[call](env, job), cleaned, outcomes)
 
 
 @pytest.mark.parametrize("call", ["close", "with"])

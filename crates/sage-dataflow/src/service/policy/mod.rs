@@ -1,7 +1,7 @@
 //! The policy of a service: what is done for every caller about a dependency that is slow, limited, paid or not there.
 //!
-//! A call goes through these layers, from the outside in: cache and journal, outage, deadline, fallback, retry, breaker,
-//! rate and cost, concurrency, batch, timeout of the attempt. Each is off unless asked for.
+//! A call goes through these layers, from the outside in: cache and journal, outage, deadline, fallback, retry,
+//! breaker, rate and cost, concurrency, batch, timeout of the attempt. Each is off unless asked for.
 
 mod answer;
 mod batch;
