@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use super::dispatcher::Dispatcher;
 use crate::graph::{Graph, Index};
 use crate::service::{Serves, ServiceId};
 
@@ -64,7 +63,7 @@ impl Serving {
         self.pipelines.iter().for_each(|serving| serving.pipeline.opens());
     }
 
-    fn task_ended(&mut self, task: usize) {
+    pub(super) fn task_ended(&mut self, task: usize) {
         match self.of_task.get(task) {
             Some(&Some(pipeline)) => self.pipelines[pipeline].running -= 1,
             Some(None) => self.others = self.others.map(|tasks| tasks - 1),
@@ -74,7 +73,11 @@ impl Serving {
 
     /// The pipeline that is to end next, if the time has come: nobody is left who could call it. `uses` says whether
     /// one service uses another.
-    fn next(&mut self, is_draining: bool, uses: impl Fn(ServiceId, ServiceId) -> bool) -> Option<Arc<dyn Serves>> {
+    pub(super) fn next(
+        &mut self,
+        is_draining: bool,
+        uses: impl Fn(ServiceId, ServiceId) -> bool,
+    ) -> Option<Arc<dyn Serves>> {
         let is_over = self.others.map_or(is_draining, |tasks| tasks == 0);
         if !is_over || self.pipelines.iter().any(|serving| serving.is_told && serving.running > 0) {
             return None;
@@ -85,22 +88,5 @@ impl Serving {
         let next = &mut self.pipelines[next];
         next.is_told = true;
         Some(next.pipeline.clone())
-    }
-}
-
-impl Dispatcher {
-    /// Sets which pipelines are services.
-    pub(super) fn serve(&mut self, serving: Serving) {
-        self.serving = serving;
-    }
-
-    /// A task has ended, or a drain has begun: tells the pipelines that are to end.
-    pub(super) fn settle_serving(&mut self, ended: Option<usize>) {
-        ended.into_iter().for_each(|task| self.serving.task_ended(task));
-        let registry = self.shared.registry();
-        while let Some(next) = self.serving.next(self.winding_down.is_some(), |user, used| registry.depends(user, used))
-        {
-            next.ends();
-        }
     }
 }

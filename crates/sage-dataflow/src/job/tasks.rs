@@ -7,6 +7,7 @@ use super::cause::{Cause, CauseKind, Leftover, Origin};
 use super::changes::Noted;
 use super::dispatcher::Dispatcher;
 use super::plan::{TaskRecord, TaskStage};
+use super::serving::Serving;
 use super::state::{JobState, TaskState};
 use crate::backend::{TaskId, TaskPlan, Unit, UnitId};
 use crate::chain::{During, Failure, LeftBehind};
@@ -14,6 +15,21 @@ use crate::graph::GraphTask;
 use crate::task::{Ending, TaskOutcome};
 
 impl Dispatcher {
+    /// Sets which pipelines are services.
+    pub(super) fn serve(&mut self, serving: Serving) {
+        self.serving = serving;
+    }
+
+    /// A task has ended, or a drain has begun: tells the pipelines that are to end.
+    pub(super) fn settle_serving(&mut self, ended: Option<usize>) {
+        ended.into_iter().for_each(|task| self.serving.task_ended(task));
+        let registry = self.shared.registry();
+        while let Some(next) = self.serving.next(self.winding_down.is_some(), |user, used| registry.depends(user, used))
+        {
+            next.ends();
+        }
+    }
+
     pub(super) fn start_tasks(&mut self) {
         self.advance(JobState::Running);
         self.settle_pauses();

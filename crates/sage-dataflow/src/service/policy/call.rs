@@ -409,7 +409,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     fn judged(&self, reached: Reached<R>) -> Attempted<R> {
-        reached.map_err(Failure::Call)?.map_err(|error| Failure::judged(error, &self.declared.state))
+        reached.map_err(Failure::Call)?.map_err(|error| Failure::judged(error, &self.declared.state.policy))
     }
 }
 
@@ -492,14 +492,17 @@ async fn sending<Q: Send + Sync + 'static, R: Send + 'static>(
         let answered = Caught { future: (many.answer)(batch, attempt) };
         match within(time, many.timeout.map(|timeout| time.now() + timeout), answered).await {
             None => Sent::Failed(BatchFailure::TimedOut(many.timeout.unwrap_or_default())),
-            Some(Err(panic)) => Sent::Failed(BatchFailure::judged(panic, state)),
+            Some(Err(panic)) => Sent::Failed(BatchFailure::judged(panic, &state.policy)),
             Some(Ok(Err(refused))) => Sent::Failed(BatchFailure::Call(refused)),
-            Some(Ok(Ok(Err(error)))) => match BatchFailure::judged(error, state) {
+            Some(Ok(Ok(Err(error)))) => match BatchFailure::judged(error, &state.policy) {
                 bad @ BatchFailure::Answered { verdict: Verdict::Bad, .. } => Sent::Rejected(bad),
                 failed => Sent::Failed(failed),
             },
             Some(Ok(Ok(Ok(answers)))) => Sent::Answered(
-                answers.into_iter().map(|one| one.map_err(|error| BatchFailure::judged(error, state))).collect(),
+                answers
+                    .into_iter()
+                    .map(|one| one.map_err(|error| BatchFailure::judged(error, &state.policy)))
+                    .collect(),
             ),
         }
     };

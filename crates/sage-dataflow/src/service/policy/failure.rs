@@ -9,7 +9,7 @@ use super::breaker::Open;
 use super::concurrency::QueueFull;
 use super::limiter;
 use super::refusal::Refusal;
-use super::state::PolicyState;
+use super::settings::Policy;
 use super::verdict::Verdict;
 use crate::retry::{RetriesExhausted, Retry};
 use crate::service::call_error::CallError;
@@ -103,8 +103,8 @@ impl Failure {
     }
 
     /// What an error that the service answered with is.
-    pub(super) fn judged(error: BoxError, state: &PolicyState) -> Self {
-        let (error, verdict) = state.judged(error);
+    pub(super) fn judged(error: BoxError, policy: &Policy) -> Self {
+        let (error, verdict) = policy.judged(error);
         Self::Answered { error, verdict }
     }
 
@@ -177,8 +177,8 @@ pub(super) enum BatchFailure {
 
 impl BatchFailure {
     /// What an error that the service answered with is.
-    pub(super) fn judged(error: BoxError, state: &PolicyState) -> Self {
-        let (error, verdict) = state.judged(error);
+    pub(super) fn judged(error: BoxError, policy: &Policy) -> Self {
+        let (error, verdict) = policy.judged(error);
         Self::Answered { error: SharedError::from(error), verdict }
     }
 }

@@ -11,11 +11,11 @@ use super::concurrency::{ConcurrencyFigures, Slots};
 use super::flight::FlightFigures;
 use super::job_time::JobTime;
 use super::journal::{Journal, JournalFigures, OpenJournal};
-use super::keep::{self, Shelves};
 use super::limiter::Limiter;
 use super::rate::RateFigures;
 use super::retry_budget::{Retries, RetryFigures};
 use super::settings::Policy;
+use super::shelves::{self, Shelves};
 use super::store::StoreError;
 use super::time::Time;
 use crate::clock::Clock;
@@ -98,7 +98,7 @@ impl Layers {
         if let Some(open) = &*open {
             return Ok(open.clone());
         }
-        let opened = keep::open(journal)?;
+        let opened = shelves::open(journal)?;
         *open = Some(opened.clone());
         Ok(opened)
     }

@@ -1,13 +1,18 @@
 //! [`PolicyService`], and its [`Method`]s: what a service with a policy is called through.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
 
 use super::answer::{self, Answer, Many};
 use super::batch::{Batch, Batching, Queue};
 use super::calling::Calling;
-use super::keep::{Keep, Keeps};
+use super::keep::Keep;
+use super::layers::Layers;
 use super::settings::CallPolicy;
+use super::shelves::Shelf;
 use super::state::{PolicyReport, PolicyState};
+use super::store::StoreError;
 use crate::BoxError;
 use crate::service::call_error::CallError;
 use crate::service::handle::ServiceHandle;
@@ -183,6 +188,21 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
             call,
         }
     }
+}
+
+/// The answer to come of a call whose answers are kept.
+pub(super) type Answering<'a, R> = Pin<Box<dyn Future<Output = Result<R, CallError>> + Send + 'a>>;
+
+/// The layer, for a method whose answers can be kept.
+pub(super) trait Keeps<Q, R>: Send + Sync {
+    fn answer<'a>(
+        &'a self,
+        method: &'a Method<Q, R>,
+        layers: &'a Layers,
+        request: Q,
+        may_block: bool,
+    ) -> Answering<'a, R>;
+    fn shelf(&self, declared: &Declared<Q, R>, layers: &Layers) -> Result<Arc<dyn Shelf>, StoreError>;
 }
 
 /// What was declared of a method.

@@ -11,6 +11,7 @@ use super::retry_budget::RetryBudget;
 use super::spend::Spend;
 use super::verdict::{Judge, Verdict, usual};
 use crate::BoxError;
+use crate::guarded::guard;
 use crate::retry::Retry;
 use crate::sync::{Arc, FOREVER};
 
@@ -196,6 +197,15 @@ impl Policy {
     pub fn judge(mut self, judge: impl Fn(&BoxError) -> Verdict + Send + Sync + 'static) -> Self {
         self.judge = Arc::new(judge);
         self
+    }
+
+    /// What an error that the service answered with means.
+    #[cold]
+    pub(super) fn judged(&self, error: BoxError) -> (BoxError, Verdict) {
+        match guard(|| (self.judge)(&error)) {
+            Ok(verdict) => (error, verdict),
+            Err(panic) => (format!("the policy's `judge` panicked: {panic}").into(), Verdict::Bad),
+        }
     }
 
     /// What is wrong with these settings.

@@ -15,11 +15,8 @@ use super::outage::Outage;
 use super::rate::RateFigures;
 use super::retry_budget::RetryFigures;
 use super::settings::Policy;
-use super::verdict::Verdict;
-use crate::BoxError;
 use crate::clock::Rouse;
 use crate::control::{Control, JobControl};
-use crate::guarded::guard;
 use crate::runtime::{JobRuntime, RuntimeError};
 use crate::service::histogram::Histogram;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
@@ -216,15 +213,6 @@ impl PolicyState {
         let layers = Arc::new(Layers::new(&self.policy, control.clock().clone(), runtime.handle()?));
         *kept = OfRun::Layers(layers.clone());
         Ok(Some(layers))
-    }
-
-    /// What an error that the service answered with means.
-    #[cold]
-    pub(super) fn judged(&self, error: BoxError) -> (BoxError, Verdict) {
-        match guard(|| (self.policy.judge)(&error)) {
-            Ok(verdict) => (error, verdict),
-            Err(panic) => (format!("the policy's `judge` panicked: {panic}").into(), Verdict::Bad),
-        }
     }
 
     /// Counts a call. Whether it is to be timed.
