@@ -9,7 +9,7 @@ use sage::{Environment, SubmitError, Timestamp};
 
 use super::windows::ms;
 use crate::leaks::leak_free;
-use crate::probes::sorted;
+use crate::probes::{Journal, sorted};
 
 /// What a test does: gives the next number, or moves the clock.
 #[derive(Debug, Clone, Copy)]
@@ -77,12 +77,20 @@ fn a_batch_goes_on_in_time_though_no_record_comes() {
         let (feed, source) = testing::source();
         let (received, sink) = testing::sink();
         let env = Environment::local("batches").clock(clock);
-        let batches = env.from_source(move |_| source.clone()).on_another_thread().batch_within(10, ms(5));
-        batches.on_another_thread().sink_to(move |_| sink.clone());
+        let journal = Journal::new();
+        let notes = journal.clone();
+        let records = env.from_source(move |_| source.clone()).on_another_thread();
+        let kept = records.filter(move |n| {
+            notes.note(n);
+            *n < 3
+        });
+        kept.batch_within(10, ms(5)).on_another_thread().sink_to(move |_| sink.clone());
         let job = env.submit().unwrap();
-        feed.send(1);
-        feed.send(2);
-        feed.settle();
+        // A record is only sent when the one before has come, so 1 and 2 are in the batch when 3 has come.
+        for n in 1..=3 {
+            feed.send(n);
+            journal.await_events(&n.to_string(), 1);
+        }
         hands.advance(ms(5));
         assert_eq!(received.wait_for(1), [[1, 2]]);
         feed.end();
