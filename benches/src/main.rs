@@ -14,6 +14,8 @@ mod fixed;
 mod hop;
 mod inputs;
 mod jsonl;
+mod kept;
+mod limiter;
 mod machine;
 mod measure;
 mod memory;
@@ -54,7 +56,8 @@ const RENOIR_ROWS: [&str; 6] =
 /// count per key and second of event time), skip (an error policy where nothing fails), jsonl (JSON lines in and out),
 /// replicas (16 of them on two processors), fixed (a job of ten records), return (last record until run() returns,
 /// three services), service (one call through a handle), policy (a call with a policy), batch (requests
-/// that go to a service together), async (futures that wait for timers, many at once), memory (peak over the number of
+/// that go to a service together), cache and journal (calls whose answers are kept), limiter (how near to its rate it
+/// keeps eight tasks, over a minute of a clock that is moved), async (futures that wait for timers, many at once), memory (peak over the number of
 /// records).
 ///
 /// The exit code is 1 when answers differ or a run fails. A missed goal leaves it 0; the table says MISSED.
@@ -112,7 +115,7 @@ fn repository_root() -> PathBuf {
 /// Measures one workload.
 type Measure = fn(&Options) -> Result<Vec<Row>>;
 
-const WORKLOADS: [(&str, Measure); 18] = [
+const WORKLOADS: [(&str, Measure); 21] = [
     ("r1", r1::measure),
     ("hop_source", hop::measure_in_source),
     ("hop_sink", hop::measure_in_sink),
@@ -129,6 +132,9 @@ const WORKLOADS: [(&str, Measure); 18] = [
     ("service", service::measure_calls),
     ("policy", policy::measure),
     ("batch", policy::measure_batches),
+    ("cache", kept::measure_caches),
+    ("journal", kept::measure_journal),
+    ("limiter", limiter::measure),
     ("async", async_map::measure),
     ("memory", memory::measure),
 ];

@@ -68,8 +68,9 @@ pub(crate) struct Dispatcher {
 struct Pauses {
     /// The caller asked for it.
     asked: bool,
-    /// Services that are not there, and whose policy is to wait for them.
-    outages: usize,
+    /// Services that are not there, and whose policy is to wait for them. Below zero while the end of an outage has come
+    /// before its beginning: two threads told them.
+    outages: isize,
 }
 
 impl Dispatcher {
@@ -207,8 +208,7 @@ impl Dispatcher {
                 self.settle_pauses();
             }
             Command::Outage(begins) => {
-                let outages = self.pauses.outages;
-                self.pauses.outages = if begins { outages + 1 } else { outages.saturating_sub(1) };
+                self.pauses.outages += if begins { 1 } else { -1 };
                 self.settle_pauses();
             }
             // Every record has been dealt with; asking for the end again changes nothing.

@@ -204,11 +204,11 @@ impl Circuit {
         Self { settings, closed: AtomicU64::new(0), state: Mutex::new(state) }
     }
 
-    /// Lets a call through, or not.
+    /// Lets a call through, or not. Only one that is not closed asks for the time.
     #[inline]
-    pub(super) fn pass(&self, now: Instant) -> Result<Passed<'_>, Open> {
+    pub(super) fn pass(&self, now: impl FnOnce() -> Instant) -> Result<Passed<'_>, Open> {
         match self.closed.load(Ordering::Acquire) {
-            NOT_CLOSED => self.probe(now),
+            NOT_CLOSED => self.probe(now()),
             stretch => Ok(Passed { circuit: self, stretch, is_over: false }),
         }
     }
@@ -271,24 +271,23 @@ impl Circuit {
     }
 
     /// A call of a stretch has ended: whether it failed, or `None` if nobody knows.
-    fn ended(&self, stretch: u64, now: Option<Instant>, failed: Option<bool>) {
+    fn ended(&self, stretch: u64, now: impl FnOnce() -> Instant, failed: Option<bool>) {
         let mut state = lock(&self.state);
         if state.stretch != stretch {
             return;
         }
         let Breaker { window, open, probes, .. } = self.settings;
-        let opens =
-            |now: Option<Instant>| Phase::Open { until: now.expect("who knows tells when") + open.min(FOREVER) };
+        let opens = || Phase::Open { until: now() + open.min(FOREVER) };
         match (&mut state.phase, failed) {
             (Phase::Closed, Some(failed)) => {
                 state.count(failed, window);
                 if state.is_too_much(&self.settings) {
-                    self.enters(&mut state, opens(now));
+                    self.enters(&mut state, opens());
                 }
                 // Nobody waits for room where there is.
                 return;
             }
-            (Phase::HalfOpen { .. }, Some(true)) => self.enters(&mut state, opens(now)),
+            (Phase::HalfOpen { .. }, Some(true)) => self.enters(&mut state, opens()),
             (Phase::HalfOpen { under_way, succeeded }, failed) => {
                 *under_way -= 1;
                 *succeeded += u32::from(failed.is_some());
@@ -340,18 +339,18 @@ pub(super) struct Passed<'a> {
 }
 
 impl Passed<'_> {
-    /// The call has ended, in an error that is judged so or in none.
-    pub(super) fn ended(mut self, now: Instant, error: Option<Verdict>) {
+    /// The call has ended, in an error that is judged so or in none. The time is asked for if the breaker opens.
+    pub(super) fn ended(mut self, now: impl FnOnce() -> Instant, error: Option<Verdict>) {
         self.is_over = true;
         let failed = matches!(error, Some(Verdict::Passing | Verdict::Outage));
-        self.circuit.ended(self.stretch, Some(now), Some(failed));
+        self.circuit.ended(self.stretch, now, Some(failed));
     }
 }
 
 impl Drop for Passed<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            self.circuit.ended(self.stretch, None, None);
+            self.circuit.ended(self.stretch, || unreachable!("what is not known opens nothing"), None);
         }
     }
 }

@@ -12,12 +12,13 @@ use super::answer::{Answer, Many, Reached};
 use super::batch::{Batch, Sent, Waiting, send};
 use super::calling::{Attempt, WithDeadline, inherited};
 use super::closing::Ending;
-use super::concurrency::Permit;
+use super::concurrency::{self, Permit};
 use super::failure::{BatchFailure, Failed, Failure};
 use super::job_time::JobTime;
 use super::journal::Outgoing;
 use super::key::CallKey;
 use super::layers::Layers;
+use super::limiter;
 use super::method::{Declared, Method, Usage};
 use super::outage::{Probe, Released};
 use super::refusal::Refusal;
@@ -71,7 +72,8 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     /// [`CallError::Refused`] where the policy ends it; [`CallError::Ended`] when the job is cancelled meanwhile;
     /// [`CallError::NotServing`] outside a run.
     pub async fn call(&self, request: Q) -> Result<R, CallError> {
-        self.made(request, false).await
+        let layers = self.layers()?;
+        self.made(&layers, request, false).await
     }
 
     /// Makes a call from a thread that may block, such as an operator's.
@@ -83,7 +85,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         if is_inside_async() {
             return Err(CallError::Runtime { service: self.service(), source: Arc::new(InsideRuntime) });
         }
-        layers.time.runtime().block_on(self.made(request, true))
+        layers.time.runtime().block_on(self.made(&layers, request, true))
     }
 
     /// Erases the kept answers that have a [tag](crate::Keep::tag), in memory, on disk and in the journal: their bytes
@@ -119,14 +121,14 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         layers.ok_or_else(|| CallError::NotServing { service: self.service(), state: ServiceState::Registered })
     }
 
-    async fn made(&self, request: Q, may_block: bool) -> Result<R, CallError> {
-        let (layers, state) = (self.layers()?, &*self.declared.state);
+    async fn made(&self, layers: &Layers, request: Q, may_block: bool) -> Result<R, CallError> {
+        let state = &*self.declared.state;
         let began = state.begins().then(Instant::now);
         let call = async {
             match &self.declared.keep {
-                Some(keep) => keep.answer(self, &layers, request, may_block).await,
+                Some(keep) => keep.answer(self, layers, request, may_block).await,
                 None => {
-                    let way = Way { layers: &layers, may_block, place: None };
+                    let way = Way { layers, may_block, place: None };
                     self.through_outages(&way, request).await.map_err(Failed::told)
                 }
             }
@@ -149,13 +151,14 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         let Some(at_most) = state.policy.outage else {
             return self.by_deadline(way, request).await;
         };
-        let hold = async || state.closing.or(Ending::Stopping, state.outage.hold(&layers.time, at_most)).await;
+        let hold =
+            async |probe| state.closing.or(Ending::Stopping, state.outage.hold(probe, &layers.time, at_most)).await;
         let ended_with_job = || Failed::of(Failure::Ended, &self.declared.service, 1);
-        let mut probe = None;
+        let mut probe: Option<Probe> = None;
         let mut last = None;
         loop {
             if last.is_some() || state.outage.is_on() {
-                match hold().await {
+                match hold(probe.take()).await {
                     Some(Released::Over) => {}
                     Some(Released::Probe(next)) => {
                         probe = Some(next);
@@ -165,7 +168,6 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                         }
                     }
                     Some(Released::TooLong) => {
-                        state.pauses(false);
                         let gone = || Failure::Refused(Refusal::Outage { longer_than: at_most });
                         return Err(last.unwrap_or_else(|| Failed::of(gone(), &self.declared.service, 1)));
                     }
@@ -174,17 +176,12 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             }
             let ended = self.by_deadline(way, request.clone()).await;
             match (ended, probe.take()) {
-                (Err(failed @ Failed { is_outage: true, .. }), probe) => {
-                    if state.outage.met(layers.time.now()) {
-                        state.pauses(true);
-                    }
-                    probe.into_iter().for_each(|probe| probe.meets_it_again(layers.time.now()));
+                (Err(failed @ Failed { is_outage: true, .. }), tried) => {
+                    probe = state.outage.met(tried, layers.time.now());
                     last = Some(failed);
                 }
-                (ended, probe) => {
-                    if probe.is_some_and(Probe::ends_it) {
-                        state.pauses(false);
-                    }
+                (ended, tried) => {
+                    tried.into_iter().for_each(Probe::ends_it);
                     return ended;
                 }
             }
@@ -197,7 +194,10 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         request: Q,
         may_block: bool,
     ) -> Pin<Box<dyn Future<Output = Result<R, CallError>> + Send + '_>> {
-        Box::pin(self.made(request, may_block))
+        Box::pin(async move {
+            let layers = self.layers()?;
+            self.made(&layers, request, may_block).await
+        })
     }
 
     /// The layer of the deadline. A call inside another has that one's, if it is earlier.
@@ -284,11 +284,11 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     async fn broken(&self, way: &Way<'_>, request: Q, attempt: Attempt) -> Attempted<R> {
         let Layers { time, circuit, .. } = way.layers;
         let Some(circuit) = circuit else { return self.limited(way, request, attempt).await };
-        let passed = circuit.pass(time.now())?;
+        let passed = circuit.pass(|| time.now())?;
         let attempted = self.limited(way, request, attempt).await;
         match attempted.as_ref().map_err(Failure::verdict) {
-            Ok(_) => passed.ended(time.now(), None),
-            Err(verdict @ Some(_)) => passed.ended(time.now(), verdict),
+            Ok(_) => passed.ended(|| time.now(), None),
+            Err(verdict @ Some(_)) => passed.ended(|| time.now(), verdict),
             // Nobody knows how it would have ended.
             Err(None) => {}
         }
@@ -301,12 +301,24 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         let mut reserved = None;
         if let Some(limiter) = limiter {
             let ask = Ask::new(self.declared.cost(&request), price.as_ref().map_or(0.0, |price| price(&request)));
-            let turn = limiter.reserve(time, time.now(), ask, attempt.deadline);
-            reserved = Some(state.closing.or(Ending::Stopping, turn).await.ok_or(Failure::Ended)??);
+            reserved = Some(match limiter.enter(time.now(), ask, attempt.deadline)? {
+                limiter::Entered::Passed(reserved) => reserved,
+                limiter::Entered::Waits(turn) => {
+                    state.closing.or(Ending::Stopping, turn.granted(time)).await.ok_or(Failure::Ended)??
+                }
+            });
         }
         let mut permit = None;
         if let Some(slots) = slots {
-            permit = Some(state.closing.or(Ending::Stopping, slots.permit()).await.ok_or(Failure::Ended)??);
+            permit = Some(match slots.enter()? {
+                concurrency::Entered::Passed(permit) => permit,
+                concurrency::Entered::Waits(turn) => {
+                    state.closing.or(Ending::Stopping, turn.granted()).await.ok_or(Failure::Ended)?
+                }
+            });
+        }
+        if state.closing.ending() != Ending::Not {
+            return Err(Failure::Ended);
         }
         if let Some(place) = &way.place {
             place.begins().map_err(|error| Failure::Call(self.store(Arc::new(error))))?;

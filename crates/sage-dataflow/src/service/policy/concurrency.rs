@@ -156,6 +156,7 @@ impl Slots {
 
     /// Waits until a call may be under way. Whoever drops this future leaves the queue; a permit that was meant for it
     /// goes to the next.
+    #[cfg(test)]
     pub(super) async fn permit(self: &Arc<Self>) -> Result<Permit, QueueFull> {
         match self.enter()? {
             Entered::Passed(permit) => Ok(permit),

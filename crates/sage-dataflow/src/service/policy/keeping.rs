@@ -21,8 +21,9 @@ where
     fn kept(&self, declared: &Declared<Q, R>, layers: &Layers) -> Result<Arc<Kept<R, Failed>>, StoreError> {
         let mut shelves = lock(&layers.shelves);
         if let Some(shelf) = shelves.get(&declared.name) {
+            // Of another type if a second method was declared after the job was submitted, where that is refused.
             let shelf = shelf.clone().any().downcast();
-            return Ok(shelf.expect("methods have names of their own"));
+            return shelf.map_err(|_| StoreError::SameName { method: declared.name.clone() });
         }
         let disk = DiskCache::open(&self.cache)?.map(Arc::new);
         let journal = match (&declared.state.policy.journal, self.in_journal) {

@@ -16,7 +16,6 @@ use super::rate::{Counted, Rate, RateFigures};
 use super::reservation::{Ask, Reservation, Waiting};
 use super::spend::{Amount, Room, Spend, Window};
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
-use super::time::Time;
 use super::turn::{Giver, Turn, turn};
 use super::waiters::Waiters;
 
@@ -101,7 +100,8 @@ impl Limiter {
 
     /// Waits until a call may be made. A call that certainly cannot go before `deadline` is refused at once. Whoever
     /// drops this future leaves the queue, and gives everything back.
-    pub(super) async fn reserve<T: Time>(
+    #[cfg(test)]
+    pub(super) async fn reserve<T: super::time::Time>(
         &self,
         time: &T,
         now: Instant,

@@ -328,6 +328,9 @@ impl<Q, R> MethodBuilder<Q, R> {
 
     /// Declares the method.
     pub fn build(self) -> Method<Q, R> {
+        if self.declared.keep.is_some() {
+            self.declared.state.declare_keeping(&self.declared.name);
+        }
         Method { declared: Arc::new(self.declared), call: Arc::new(self.call) }
     }
 }

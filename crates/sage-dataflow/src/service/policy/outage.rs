@@ -3,14 +3,15 @@
 //! One of the held calls at a time is the probe: it is made again after a wait that doubles from one to the next. When
 //! it comes out otherwise, the outage is over, and all others are made again.
 //!
-//! Invariant: while there is an outage and calls are held, one of them is the probe. A probe that is dropped hands that
-//! on to the next, also when it was handed on to a call that leaves at this moment.
+//! Invariants: while there is an outage and calls are held, one of them is the probe. A probe that is dropped hands that
+//! on to the next, also when it was handed on to a call that leaves at this moment. The job is asked to pause while there
+//! is an outage and a probe: if every held call has left, it goes on, and its next call is the probe.
 
 use std::collections::VecDeque;
 use std::mem::take;
 use std::time::{Duration, Instant};
 
-use super::sync::{Arc, AtomicBool, Mutex, Ordering, lock};
+use super::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, lock};
 use super::time::Time;
 use super::turn::{Giver, Turn, turn};
 
@@ -25,6 +26,10 @@ pub(super) struct Outage {
     known: Mutex<Known>,
 }
 
+/// Asks for a pause of a job while a service is not there, or for its end. The requests of several threads may come in
+/// another order than they were made in.
+pub(crate) type PauseJob = std::sync::Arc<dyn Fn(bool) + Send + Sync>;
+
 #[derive(Default)]
 struct Known {
     since: Option<Instant>,
@@ -33,6 +38,10 @@ struct Known {
     failed: u32,
     is_probed: bool,
     held: VecDeque<Giver<Next>>,
+    /// What pauses the job of the run.
+    pause: Option<PauseJob>,
+    /// Whether it was asked to.
+    pauses: bool,
     figures: OutageFigures,
 }
 
@@ -74,31 +83,43 @@ impl Outage {
         self.is_on.load(Ordering::Relaxed)
     }
 
-    /// Another run begins. No call is left of the one before.
-    pub(super) fn reset(&self) {
-        let before = take(&mut *lock(&self.known));
+    /// Another run begins, with a job of its own. No call is left of the one before.
+    pub(super) fn reset(&self, pause: Option<PauseJob>) {
+        let before = std::mem::replace(&mut *lock(&self.known), Known { pause, ..Known::default() });
         self.is_on.store(false, Ordering::Relaxed);
         drop(before);
     }
 
-    /// A call has met the outage. Whether it begins with that.
-    pub(super) fn met(&self, now: Instant) -> bool {
-        let mut known = lock(&self.known);
-        if known.since.is_some() {
-            return false;
-        }
-        known.since = Some(now);
-        known.probe = Some(now + FIRST_WAIT);
-        known.failed = 0;
-        known.figures.outages += 1;
-        self.is_on.store(true, Ordering::Relaxed);
-        true
+    /// The run is over: its job is paused no more.
+    pub(super) fn end(&self) {
+        let pause = lock(&self.known).pause.take();
+        drop(pause);
     }
 
-    /// Holds a call until the outage is over, or it has its turn as the probe. One that has lasted for `at_most` is
-    /// given up.
-    pub(super) async fn hold<T: Time>(self: &Arc<Self>, time: &T, at_most: Duration) -> Released {
-        let next = match self.place() {
+    /// A call has met the outage, which begins with that if there was none. If the call is the probe and nobody else is
+    /// held, it stays the probe.
+    pub(super) fn met(self: &Arc<Self>, probe: Option<Probe>, now: Instant) -> Option<Probe> {
+        let mut known = lock(&self.known);
+        if known.since.is_none() {
+            known.since = Some(now);
+            known.probe = Some(now + FIRST_WAIT);
+            known.failed = 0;
+            known.figures.outages += 1;
+            self.is_on.store(true, Ordering::Relaxed);
+        } else if probe.is_some() {
+            known.failed += 1;
+            known.probe = Some(now + FIRST_WAIT.saturating_mul(1 << known.failed.min(5)).min(LONGEST_WAIT));
+        }
+        let stays = known.is_alone();
+        drop(known);
+        // One that does not stay the probe hands it on.
+        probe.filter(|_| stays)
+    }
+
+    /// Holds a call until the outage is over, or it has its turn as the probe, which it may be still. One that has
+    /// lasted for `at_most` is given up.
+    pub(super) async fn hold<T: Time>(self: &Arc<Self>, probe: Option<Probe>, time: &T, at_most: Duration) -> Released {
+        let next = match probe.map_or_else(|| self.place(), |probe| Ok(Next::Probe(probe))) {
             Ok(next) => next,
             Err(waits) => waits.await.unwrap_or(Next::GoOn),
         };
@@ -118,7 +139,7 @@ impl Outage {
         };
         time.sleep_until(at).await;
         if is_last {
-            probe.ends(Next::GiveUp);
+            probe.ends(|| Next::GiveUp);
             return Released::TooLong;
         }
         Released::Probe(probe)
@@ -132,6 +153,7 @@ impl Outage {
         known.figures.held += 1;
         if !known.is_probed {
             known.is_probed = true;
+            known.settle().tell_without(known);
             return Ok(Next::Probe(Probe(self.clone())));
         }
         let (giver, turn) = turn();
@@ -139,15 +161,13 @@ impl Outage {
         Err(turn)
     }
 
-    /// The probe is over, and another held call becomes the probe; those that have left are passed over.
+    /// The probe is over, and another held call becomes the probe.
     fn hand_on(self: &Arc<Self>) {
-        let next = {
-            let mut known = lock(&self.known);
-            let next = known.held.pop_front();
-            known.is_probed = next.is_some();
-            next
-        };
-        // One that has left gives the probe back, which drops it: and so it is handed on from there.
+        let mut known = lock(&self.known);
+        let next = if known.is_alone() { None } else { known.held.pop_front() };
+        known.is_probed = next.is_some();
+        known.settle().tell_without(known);
+        // One that has left at this moment gives the probe back, which drops it: and so it is handed on from there.
         next.into_iter().for_each(|next| drop(next.give(Next::Probe(Probe(self.clone())))));
     }
 
@@ -156,32 +176,48 @@ impl Outage {
     }
 }
 
-impl Probe {
-    /// It has met the outage again.
-    pub(super) fn meets_it_again(self, now: Instant) {
-        let mut known = lock(&self.0.known);
-        known.failed += 1;
-        known.probe = Some(now + FIRST_WAIT.saturating_mul(1 << known.failed.min(5)).min(LONGEST_WAIT));
+impl Known {
+    /// Whether nobody but the probe is held. Forgets those that have left.
+    fn is_alone(&mut self) -> bool {
+        while self.held.pop_front_if(|held| held.is_left()).is_some() {}
+        self.held.is_empty()
+    }
+
+    /// What the job is to be asked, if it has to be asked anew.
+    fn settle(&mut self) -> Request {
+        let pauses = self.since.is_some() && self.is_probed;
+        let is_told = std::mem::replace(&mut self.pauses, pauses) == pauses;
+        Request { pauses, of: self.pause.clone().filter(|_| !is_told) }
+    }
+}
+
+/// Asks a job to pause, or to go on; or nothing.
+struct Request {
+    pauses: bool,
+    of: Option<PauseJob>,
+}
+
+impl Request {
+    /// Makes it once the lock is free.
+    fn tell_without(self, known: MutexGuard<'_, Known>) {
         drop(known);
-        // Its drop hands it on.
+        self.of.into_iter().for_each(|pause| pause(self.pauses));
+    }
+}
+
+impl Probe {
+    /// It has found that the service is there: the outage ends.
+    pub(super) fn ends_it(self) {
+        self.ends(|| Next::GoOn);
     }
 
-    /// It has found that the service is there. Whether the outage ends with that.
-    pub(super) fn ends_it(self) -> bool {
-        self.ends(Next::GoOn)
-    }
-
-    fn ends(self, told: Next) -> bool {
-        let (was_on, held) = {
-            let mut known = lock(&self.0.known);
-            self.0.is_on.store(false, Ordering::Relaxed);
-            (known.since.take().is_some(), take(&mut known.held))
-        };
-        for giver in held {
-            let told = if matches!(told, Next::GiveUp) { Next::GiveUp } else { Next::GoOn };
-            drop(giver.give(told));
-        }
-        was_on
+    fn ends(self, told: impl Fn() -> Next) {
+        let mut known = lock(&self.0.known);
+        self.0.is_on.store(false, Ordering::Relaxed);
+        known.since = None;
+        let held = take(&mut known.held);
+        known.settle().tell_without(known);
+        held.into_iter().for_each(|giver| drop(giver.give(told())));
     }
 }
 

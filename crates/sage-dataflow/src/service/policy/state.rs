@@ -1,5 +1,6 @@
 //! [`PolicyState`]: what the calls of one service share.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Weak;
 use std::time::Duration;
@@ -11,10 +12,11 @@ use super::closing::{Closing, Ending};
 use super::concurrency::ConcurrencyFigures;
 use super::journal::JournalFigures;
 use super::layers::{KeptFigures, LayerFigures, Layers};
-use super::outage::Outage;
+use super::outage::{Outage, PauseJob};
 use super::rate::RateFigures;
 use super::retry_budget::RetryFigures;
 use super::settings::Policy;
+use super::store::StoreError;
 use crate::clock::Rouse;
 use crate::control::{Control, JobControl};
 use crate::runtime::{JobRuntime, RuntimeError};
@@ -31,33 +33,37 @@ pub(crate) struct PolicyState {
     pub(super) outage: Arc<Outage>,
     pub(super) counts: Counts,
     latency: Histogram,
-    /// What is wrong with what was declared of a method.
-    mistake: Mutex<Option<String>>,
-    run: Mutex<Option<Run>>,
-    layers: Mutex<OfRun>,
+    declared: Mutex<DeclaredMethods>,
+    run: Mutex<OfRun>,
 }
 
-/// What is kept of what the calls of a run share.
+/// What is known of the methods that were declared.
+#[derive(Default)]
+struct DeclaredMethods {
+    /// What is wrong with one.
+    mistake: Option<String>,
+    /// The names of those that keep answers.
+    keeping: HashSet<String>,
+}
+
+/// The run in progress, or what is kept of the one before.
 #[derive(Default)]
 enum OfRun {
-    /// There was no call yet.
+    /// There was none yet.
     #[default]
     Nothing,
-    Layers(Arc<Layers>),
-    /// The run is over. Its runtime is not held on to.
+    Run(Run),
+    /// It is over. Its runtime is not held on to.
     Figures(Box<LayerFigures>),
 }
-
-/// Asks for a pause of a job while a service is not there, or for its end.
-pub(crate) type PauseJob = Arc<dyn Fn(bool) + Send + Sync>;
 
 /// The run in progress.
 struct Run {
     control: Arc<JobControl>,
     bell: Arc<CancelBell>,
-    /// Asks for a pause of the job, or for its end.
-    pause: PauseJob,
     runtime: Arc<JobRuntime>,
+    /// Made at the first call.
+    layers: Option<Arc<Layers>>,
 }
 
 /// What the calls of a run came to.
@@ -128,6 +134,16 @@ pub struct PolicyReport {
     pub p99: Option<Duration>,
 }
 
+impl OfRun {
+    fn figures(&self) -> LayerFigures {
+        match self {
+            Self::Run(Run { layers: Some(layers), .. }) => layers.figures(),
+            Self::Nothing | Self::Run(_) => LayerFigures::default(),
+            Self::Figures(figures) => (**figures).clone(),
+        }
+    }
+}
+
 impl PolicyState {
     pub(crate) fn new(policy: Policy) -> Self {
         Self {
@@ -136,28 +152,33 @@ impl PolicyState {
             outage: Outage::new(),
             counts: Counts::default(),
             latency: Histogram::new(),
-            mistake: Mutex::new(None),
-            run: Mutex::new(None),
-            layers: Mutex::default(),
+            declared: Mutex::default(),
+            run: Mutex::default(),
         }
     }
 
     /// What is wrong with the settings.
     pub(crate) fn mistake(&self) -> Option<String> {
-        self.policy.mistake().or_else(|| lock(&self.mistake).clone())
+        self.policy.mistake().or_else(|| lock(&self.declared).mistake.clone())
     }
 
     /// A method is declared, perhaps with settings that cannot be.
     pub(super) fn declare(&self, mistake: Option<String>) {
-        let mut known = lock(&self.mistake);
-        *known = known.take().or(mistake);
+        let mut declared = lock(&self.declared);
+        declared.mistake = declared.mistake.take().or(mistake);
+    }
+
+    /// A method is declared that keeps answers.
+    pub(super) fn declare_keeping(&self, method: &str) {
+        let is_first = lock(&self.declared).keeping.insert(method.to_owned());
+        self.declare((!is_first).then(|| StoreError::SameName { method: method.to_owned() }.to_string()));
     }
 
     /// Another run is to begin.
     pub(crate) fn reset(&self) {
         self.closing.reset();
-        self.outage.reset();
-        let before = std::mem::take(&mut *lock(&self.layers));
+        self.outage.reset(None);
+        let before = std::mem::take(&mut *lock(&self.run));
         drop(before);
         self.latency.clear();
         self.counts.all().iter().for_each(|count| count.store(0, Ordering::Relaxed));
@@ -167,8 +188,9 @@ impl PolicyState {
     pub(crate) fn begin(self: &Arc<Self>, control: &Arc<JobControl>, runtime: &Arc<JobRuntime>, pause: &PauseJob) {
         let bell = Arc::new(CancelBell { control: Arc::downgrade(control), calls: self.clone() });
         control.hang(bell.clone());
-        let (control, runtime, pause) = (control.clone(), runtime.clone(), pause.clone());
-        *lock(&self.run) = Some(Run { control, bell, pause, runtime });
+        self.outage.reset(Some(pause.clone()));
+        let run = Run { control: control.clone(), bell, runtime: runtime.clone(), layers: None };
+        *lock(&self.run) = OfRun::Run(run);
     }
 
     /// The service stops, or the job is over.
@@ -179,40 +201,26 @@ impl PolicyState {
     /// The run is over.
     pub(crate) fn end(&self) {
         self.closing.advance(Ending::Cancelled);
-        let run = lock(&self.run).take();
-        if let Some(run) = run {
+        self.outage.end();
+        let mut run = lock(&self.run);
+        let figures = OfRun::Figures(Box::new(run.figures()));
+        let before = std::mem::replace(&mut *run, figures);
+        drop(run);
+        if let OfRun::Run(run) = before {
             run.control.take_down(&run.bell);
         }
-        let figures = self.figures();
-        let before = std::mem::replace(&mut *lock(&self.layers), OfRun::Figures(Box::new(figures)));
-        drop(before);
-    }
-
-    fn figures(&self) -> LayerFigures {
-        match &*lock(&self.layers) {
-            OfRun::Nothing => LayerFigures::default(),
-            OfRun::Layers(layers) => layers.figures(),
-            OfRun::Figures(figures) => (**figures).clone(),
-        }
-    }
-
-    /// An outage of the service has begun, or is over.
-    pub(super) fn pauses(&self, pause: bool) {
-        let ask = lock(&self.run).as_ref().map(|run| run.pause.clone());
-        ask.into_iter().for_each(|ask| ask(pause));
     }
 
     /// What the calls of the run in progress share; `None` if there is no run.
     pub(super) fn layers(&self) -> Result<Option<Arc<Layers>>, RuntimeError> {
-        let run = lock(&self.run);
-        let Some(Run { control, runtime, .. }) = &*run else { return Ok(None) };
-        let mut kept = lock(&self.layers);
-        if let OfRun::Layers(layers) = &*kept {
+        let mut run = lock(&self.run);
+        let OfRun::Run(Run { control, runtime, layers, .. }) = &mut *run else { return Ok(None) };
+        if let Some(layers) = layers {
             return Ok(Some(layers.clone()));
         }
-        let layers = Arc::new(Layers::new(&self.policy, control.clock().clone(), runtime.handle()?));
-        *kept = OfRun::Layers(layers.clone());
-        Ok(Some(layers))
+        let made = Arc::new(Layers::new(&self.policy, control.clock().clone(), runtime.handle()?));
+        *layers = Some(made.clone());
+        Ok(Some(made))
     }
 
     /// Counts a call. Whether it is to be timed.
@@ -227,7 +235,7 @@ impl PolicyState {
     pub(crate) fn report(&self) -> PolicyReport {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (counts, outage) = (&self.counts, self.outage.figures());
-        let LayerFigures { retries, breaker, rate, concurrency, kept, journal } = self.figures();
+        let LayerFigures { retries, breaker, rate, concurrency, kept, journal } = lock(&self.run).figures();
         PolicyReport {
             calls: of(&counts.calls),
             attempts: of(&counts.attempts),

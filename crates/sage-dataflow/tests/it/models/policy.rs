@@ -42,6 +42,8 @@ mod bucket;
 mod concurrency;
 #[path = "../../../src/service/policy/limiter.rs"]
 mod limiter;
+#[path = "../../../src/service/policy/outage.rs"]
+mod outage;
 #[path = "../../../src/service/policy/rate.rs"]
 mod rate;
 #[path = "../../../src/service/policy/reservation.rs"]
@@ -71,6 +73,7 @@ use super::under_shuttle::check;
 use breaker::{Breaker, BreakerState, Circuit};
 use concurrency::{Concurrency, Slots};
 use limiter::Limiter;
+use outage::{Outage, Released};
 use rate::Rate;
 use reservation::Ask;
 use spend::Spend;
@@ -270,7 +273,7 @@ fn a_breaker_that_opens_holds_up_nobody_for_ever_and_closes_again() {
                 thread::spawn(move || {
                     let mut is_dropped = is_dropped;
                     loop {
-                        let Ok(passed) = circuit.pass(time.now()) else {
+                        let Ok(passed) = circuit.pass(|| time.now()) else {
                             block_on(circuit.opened_again(&time));
                             continue;
                         };
@@ -279,7 +282,7 @@ fn a_breaker_that_opens_holds_up_nobody_for_ever_and_closes_again() {
                         }
                         // The first meets the outage, and the third call as well.
                         let error = [0, 2].contains(&calls.fetch_add(1, Ordering::SeqCst)).then_some(Verdict::Outage);
-                        passed.ended(time.now(), error);
+                        passed.ended(|| time.now(), error);
                         if error.is_none() {
                             return;
                         }
@@ -295,14 +298,14 @@ fn a_breaker_that_opens_holds_up_nobody_for_ever_and_closes_again() {
         assert!(figures.closed <= figures.half_opened, "{figures:?}");
         // Whatever happened, two calls that go well close it.
         for _ in 0..2 {
-            let now = match circuit.pass(time.now()) {
+            let now = match circuit.pass(|| time.now()) {
                 Err(open) => time.now() + open.reopens_in.expect("no probe is under way"),
                 Ok(passed) => {
-                    passed.ended(time.now(), None);
+                    passed.ended(|| time.now(), None);
                     continue;
                 }
             };
-            circuit.pass(now).unwrap_or_else(|_| panic!("its time is over")).ended(now, None);
+            circuit.pass(|| now).unwrap_or_else(|_| panic!("its time is over")).ended(|| now, None);
         }
         assert_eq!(circuit.figures().state, BreakerState::Closed);
     });
@@ -314,24 +317,66 @@ fn a_half_open_breaker_lets_no_more_calls_through_than_its_probes() {
         let since = ModelTime::new().now();
         let circuit = Arc::new(Circuit::new(Breaker::after_consecutive(1).open_for(SECOND).probes(2)));
         let late = circuit.clone();
-        let late = late.pass(since).unwrap_or_else(|_| panic!("it is closed"));
-        circuit.pass(since).unwrap_or_else(|_| panic!("it is closed")).ended(since, Some(Verdict::Outage));
+        let late = late.pass(|| since).unwrap_or_else(|_| panic!("it is closed"));
+        circuit.pass(|| since).unwrap_or_else(|_| panic!("it is closed")).ended(|| since, Some(Verdict::Outage));
         let all_tried = Arc::new(Barrier::new(4));
         let callers: Vec<_> = (0..4)
             .map(|_| {
                 let (circuit, all_tried) = (circuit.clone(), all_tried.clone());
                 thread::spawn(move || {
-                    let passed = circuit.pass(since + SECOND);
+                    let passed = circuit.pass(|| since + SECOND);
                     all_tried.wait();
                     let probes = u64::from(passed.is_ok());
-                    passed.into_iter().for_each(|passed| passed.ended(since + SECOND, None));
+                    passed.into_iter().for_each(|passed| passed.ended(|| since + SECOND, None));
                     probes
                 })
             })
             .collect();
         // It began before the breaker opened.
-        late.ended(since + SECOND, Some(Verdict::Outage));
+        late.ended(|| since + SECOND, Some(Verdict::Outage));
         let probes: u64 = callers.into_iter().map(|caller| caller.join().expect("no caller panics")).sum();
         assert_eq!((probes, circuit.figures().state), (2, BreakerState::Closed));
+    });
+}
+
+/// The first of all attempts meet an outage, which ends then. One caller leaves while it is held.
+#[test]
+fn an_outage_holds_up_nobody_for_ever_and_the_job_goes_on_after_it() {
+    check(300, || {
+        let (time, outage) = (ModelTime::new(), Outage::new());
+        // Above zero, the job pauses.
+        let (pauses, attempts) = (std::sync::Arc::new(Mutex::new(0)), Arc::new(AtomicU64::new(0)));
+        let told = pauses.clone();
+        outage.reset(Some(std::sync::Arc::new(move |pause| *lock(&told) += if pause { 1 } else { -1 })));
+        let clock = thread::spawn({
+            let time = time.clone();
+            move || time.run()
+        });
+        let callers: Vec<_> = [false, true, false]
+            .map(|leaves| {
+                let (outage, time, attempts) = (outage.clone(), time.clone(), attempts.clone());
+                thread::spawn(move || {
+                    let mut probe = None;
+                    while attempts.fetch_add(1, Ordering::SeqCst) < 4 {
+                        probe = outage.met(probe, time.now());
+                        let mut hold = Box::pin(outage.hold(probe.take(), &time, 10_000 * SECOND));
+                        if leaves {
+                            drop(poll_once(&mut hold));
+                            return;
+                        }
+                        match block_on(hold) {
+                            Released::Over => {}
+                            Released::Probe(next) => probe = Some(next),
+                            Released::TooLong => panic!("nobody gives it up"),
+                        }
+                    }
+                    probe.into_iter().for_each(|probe| probe.ends_it());
+                })
+            })
+            .into();
+        callers.into_iter().for_each(|caller| caller.join().expect("no caller panics"));
+        time.end();
+        clock.join().expect("the time does not panic");
+        assert_eq!(*lock(&pauses), 0, "the job is paused for nobody");
     });
 }

@@ -188,3 +188,55 @@ fn what_is_kept_needs_a_version_and_a_journal_that_is_there() {
         assert_eq!(message, told);
     }
 }
+
+#[test]
+fn two_methods_of_one_name_whose_answers_are_kept_are_refused() {
+    let keep = || keep().cache(Cache::new().memory(100, 1 << 20));
+    let env = Environment::local("twice");
+    let service = plain(&env, Policy::new().version("1"));
+    let method = |name: &str| service.method(name, |_, n: u32| ready(Ok::<_, BoxError>(n.to_string())));
+    // Answers that are not kept need no name of their own.
+    let (_kept, _plain, _other) =
+        (method("name").keep(keep()).build(), method("name").build(), method("other").build());
+    let answers = env.from_iter([1]).collect();
+    env.run().unwrap();
+    assert_eq!(answers.take(), [1]);
+    let _second = method("name").keep(keep()).build();
+    let SubmitError::ServicePolicy { message, .. } = env.submit().expect_err("it cannot be") else {
+        panic!("another error");
+    };
+    assert_eq!(message, "another method `name` of this service keeps its answers; declare it once, and clone it");
+}
+
+struct Number;
+
+impl Codec<u32> for Number {
+    fn encode(&self, value: &u32, into: &mut Vec<u8>) -> Result<(), BoxError> {
+        into.extend_from_slice(&value.to_le_bytes());
+        Ok(())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<u32, BoxError> {
+        Ok(u32::from_le_bytes(bytes.try_into()?))
+    }
+}
+
+#[test]
+fn a_second_method_of_one_name_that_is_declared_too_late_fails_its_calls() {
+    leak_free(|_| {
+        let env = Environment::local("late");
+        let service = plain(&env, Policy::new().version("1"));
+        let memory = || Cache::new().memory(100, 1 << 20);
+        let first = service.method("name", |_, n: u32| ready(Ok::<_, BoxError>(n.to_string())));
+        let first = first.keep(keep().cache(memory())).build();
+        let answers = env.from_iter([1]).map(move |n| {
+            let second = service.method("name", |_, n: u32| ready(Ok::<_, BoxError>(n)));
+            let keep = Keep::new(|n: &u32| Some(n.to_le_bytes().to_vec()), Number);
+            let second = second.keep(keep.cache(memory())).build();
+            (first.call_blocking(n).map_err(|error| error.to_string()), second.call_blocking(n).is_err())
+        });
+        let answers = answers.collect();
+        env.run().unwrap();
+        assert_eq!(answers.take(), [(Ok("1".to_owned()), true)]);
+    });
+}

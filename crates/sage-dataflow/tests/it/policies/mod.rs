@@ -45,7 +45,7 @@ impl<T: Send + 'static> Asked<T> {
     }
 
     /// Tells that something was asked.
-    pub(super) fn teller(&self) -> impl Fn(T) + Clone + Send + Sync + 'static {
+    pub(super) fn teller(&self) -> impl Fn(T) + Clone + Send + Sync + use<T> {
         let told = self.told.clone();
         move |asked| drop(told.lock().expect("no teller panics").send(asked))
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sage::testing;
 use sage::{Clock, Environment, JobHandle, JobState, Method, Outcome, Policy, Retry, Timestamp};
 
-use super::{Asked, calls, plain};
+use super::{Asked, Plain, calls, plain};
 use crate::leaks::leak_free;
 use crate::probes::failed;
 
@@ -26,16 +26,20 @@ impl There {
         Self { asked: Asked::new(), is_there: Arc::default() }
     }
 
-    fn method(&self, env: &Environment, policy: Policy) -> Method<u32, String> {
+    fn answer(&self) -> impl Fn(u32) -> Result<String, Error> + Send + Sync + use<> {
         let (tell, is_there) = (self.asked.teller(), self.is_there.clone());
-        let answer = move |n: u32| {
+        move |n| {
             tell(n);
             if is_there.load(Ordering::SeqCst) {
                 Ok(n.to_string())
             } else {
                 Err(Error::from(ErrorKind::ConnectionRefused))
             }
-        };
+        }
+    }
+
+    fn method(&self, env: &Environment, policy: Policy) -> Method<u32, String> {
+        let answer = self.answer();
         plain(env, policy).method("name", move |_, n| ready(answer(n))).build()
     }
 
@@ -165,5 +169,78 @@ fn a_caller_that_pauses_the_job_is_obeyed_after_an_outage() {
         assert_eq!(job.status(), JobState::Paused);
         job.resume();
         job.wait().unwrap();
+    });
+}
+
+#[test]
+fn a_job_waits_for_each_service_that_is_out() {
+    leak_free(|_| {
+        let (hands, clock) = testing::clock(Timestamp::from_millis(0));
+        let (env, [store, model]) = (environment(&clock), [There::not(), There::not()]);
+        let policy = Policy::new().pause_on_outage(3 * SECOND);
+        let (found, registered) = (store.answer(), env.register_service("store", || Plain).policy(policy).build());
+        let find = registered.method("find", move |_, n| ready(found(n))).build();
+        let name = model.method(&env, Policy::new().pause_on_outage(Duration::MAX));
+        let called = move |n| {
+            let (find, name) = (find.clone(), name.clone());
+            async move { if n < 3 { find.call(n).await.or(Ok("given up".to_owned())) } else { name.call(n).await } }
+        };
+        let (feed, source) = testing::source();
+        let (received, sink) = testing::sink();
+        let answers = env.from_source(move |_| source.clone()).try_map_async(4, sage::Order::Unordered, called);
+        answers.sink_to(move |_| sink.clone());
+        let job = env.submit().unwrap();
+        (0..4).for_each(|n| feed.send(n));
+        await_state(&job, JobState::Paused);
+        // Both have a probe that waits for its time.
+        hands.await_calls(2);
+        hands.advance(SECOND);
+        hands.await_calls(2);
+        hands.advance(2 * SECOND);
+        // The store is given up: its three calls end. The model is waited for.
+        assert_eq!(received.wait_for(3), ["given up"; 3]);
+        hands.await_calls(1);
+        assert_eq!(job.status(), JobState::Paused);
+        model.comes();
+        hands.advance(30 * SECOND);
+        assert_eq!(received.wait_for(4)[3], "3");
+        feed.end();
+        let report = job.wait().unwrap();
+        let outages = |name| report.service(name).unwrap().policy.as_ref().unwrap().outages;
+        assert_eq!([outages("store"), outages("plain")], [1, 1]);
+    });
+}
+
+/// The callers limit their calls themselves. When all that are held have left, the job goes on.
+#[test]
+fn a_job_goes_on_when_the_callers_that_are_held_have_left() {
+    leak_free(|_| {
+        let (hands, clock) = testing::clock(Timestamp::from_millis(0));
+        let (env, service) = (environment(&clock), There::not());
+        let method = service.method(&env, Policy::new().pause_on_outage(Duration::MAX));
+        let leave = Arc::new(tokio::sync::Notify::new());
+        let leaves = leave.clone();
+        let called = move |n| {
+            let (method, leaves) = (method.clone(), leaves.clone());
+            async move {
+                tokio::select! {
+                    answer = method.call(n) => answer,
+                    () = leaves.notified() => Ok("left".to_owned()),
+                }
+            }
+        };
+        let (feed, source) = testing::source();
+        let answers = env.from_source(move |_| source.clone()).try_map_async(1, sage::Order::Ordered, called).collect();
+        let job = env.submit().unwrap();
+        for n in 0..2 {
+            feed.send(n);
+            await_state(&job, JobState::Paused);
+            hands.await_calls(1);
+            leave.notify_one();
+            await_state(&job, JobState::Running);
+        }
+        feed.end();
+        job.wait().unwrap();
+        assert_eq!(answers.take(), ["left", "left"]);
     });
 }

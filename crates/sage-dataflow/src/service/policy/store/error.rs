@@ -68,6 +68,12 @@ pub enum StoreError {
         /// What the codec said.
         source: BoxError,
     },
+    /// Two methods of a service have one name, and the answers of both are to be kept under it.
+    #[error("another method `{method}` of this service keeps its answers; declare it once, and clone it")]
+    SameName {
+        /// The name of both.
+        method: String,
+    },
     /// The system refused to read or write.
     #[error("{} cannot be used", path.display())]
     Io {

@@ -16,7 +16,7 @@ const FAILED: Option<Verdict> = Some(Verdict::Passing);
 
 /// Calls that end so, one after the other.
 fn calls(circuit: &Circuit, now: Instant, ends: impl IntoIterator<Item = Option<Verdict>>) {
-    ends.into_iter().for_each(|error| circuit.pass(now).expect("it lets calls through").ended(now, error));
+    ends.into_iter().for_each(|error| circuit.pass(|| now).expect("it lets calls through").ended(|| now, error));
 }
 
 fn state(circuit: &Circuit) -> BreakerState {
@@ -24,11 +24,11 @@ fn state(circuit: &Circuit) -> BreakerState {
 }
 
 fn passes(circuit: &Circuit, now: Instant) -> Passed<'_> {
-    circuit.pass(now).expect("it lets calls through")
+    circuit.pass(|| now).expect("it lets calls through")
 }
 
 fn refusal(circuit: &Circuit, now: Instant) -> Option<Open> {
-    circuit.pass(now).err()
+    circuit.pass(|| now).err()
 }
 
 #[test]
@@ -82,9 +82,9 @@ fn an_open_breaker_lets_probes_through_after_its_time_and_closes_when_all_succee
     let (first, second) = (passes(&circuit, now), passes(&circuit, now));
     assert_eq!((state(&circuit), state(&circuit).to_string()), (BreakerState::HalfOpen, "half open".to_owned()));
     assert_eq!(refusal(&circuit, now), Some(Open { reopens_in: None }));
-    first.ended(now, WELL);
+    first.ended(|| now, WELL);
     assert_eq!(refusal(&circuit, now), Some(Open { reopens_in: None }), "two are enough");
-    second.ended(now, Some(Verdict::Bad));
+    second.ended(|| now, Some(Verdict::Bad));
     assert_eq!(state(&circuit), BreakerState::Closed);
     let figures = circuit.figures();
     assert_eq!((figures.opened, figures.half_opened, figures.closed, figures.refused), (1, 1, 1, 3));
@@ -97,9 +97,9 @@ fn a_probe_that_fails_opens_it_again_and_the_others_count_no_more() {
     calls(&circuit, since, [FAILED]);
     let now = since + SECOND;
     let (first, second) = (passes(&circuit, now), passes(&circuit, now));
-    first.ended(now, FAILED);
+    first.ended(|| now, FAILED);
     assert_eq!(refusal(&circuit, now), Some(Open { reopens_in: Some(SECOND) }));
-    second.ended(now, WELL);
+    second.ended(|| now, WELL);
     assert_eq!(state(&circuit), BreakerState::Open);
     assert_eq!((circuit.figures().opened, circuit.figures().closed), (2, 0));
 }
@@ -110,15 +110,15 @@ fn a_call_that_began_before_it_opened_neither_closes_nor_opens_it() {
     let circuit = Circuit::new(Breaker::after_consecutive(1).open_for(SECOND).probes(1));
     let [well, failed, late, later] = [(); 4].map(|()| passes(&circuit, since));
     calls(&circuit, since, [FAILED]);
-    well.ended(since, WELL);
-    failed.ended(since, FAILED);
+    well.ended(|| since, WELL);
+    failed.ended(|| since, FAILED);
     assert_eq!((state(&circuit), circuit.figures().opened), (BreakerState::Open, 1));
     let now = since + SECOND;
     let probe = passes(&circuit, now);
-    late.ended(now, FAILED);
+    late.ended(|| now, FAILED);
     assert_eq!(state(&circuit), BreakerState::HalfOpen);
-    probe.ended(now, WELL);
-    later.ended(now, FAILED);
+    probe.ended(|| now, WELL);
+    later.ended(|| now, FAILED);
     assert_eq!(state(&circuit), BreakerState::Closed, "it is of the time before");
 }
 
@@ -141,13 +141,13 @@ fn a_probe_that_is_dropped_undecided_makes_room_for_another() {
     let probe = passes(&circuit, time.now());
     let [one, other] = [(); 2].map(|()| callers.call(circuit.opened_again(&time)));
     assert_eq!(callers.run(), []);
-    probe.ended(time.now(), FAILED);
+    probe.ended(|| time.now(), FAILED);
     assert_eq!(callers.run(), [], "it is open again, and they know until when");
     assert_eq!(callers.run_until(time.now() + SECOND), [(one, ()), (other, ())]);
     let probe = passes(&circuit, time.now());
     let last = callers.call(circuit.opened_again(&time));
     assert_eq!(callers.run(), []);
-    probe.ended(time.now(), WELL);
+    probe.ended(|| time.now(), WELL);
     assert_eq!(callers.run(), [(last, ())]);
 }
 
@@ -241,7 +241,7 @@ proptest! {
                         (None, true) => plain.under_way + plain.ends.len() < probes as usize,
                         (None, false) => true,
                     };
-                    let passed = circuit.pass(time.now());
+                    let passed = circuit.pass(|| time.now());
                     prop_assert_eq!(passed.is_ok(), may);
                     if may && plain.until.is_some() {
                         plain.enters(None, true);
@@ -264,7 +264,7 @@ proptest! {
                             continue;
                         }
                     };
-                    passed.ended(time.now(), error);
+                    passed.ended(|| time.now(), error);
                     if stretch == plain.stretch && plain.until.is_none() {
                         plain.under_way -= 1;
                         plain.ends.push(how >= 2);
