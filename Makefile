@@ -4,9 +4,9 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-formats test-kafka test-parquet
-.PHONY: test-install test-page test-python test-ray wheel wheels python parity parity-page publishable check bench
-.PHONY: bench-jobmanager
+.PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-formats test-kafka test-llm
+.PHONY: test-install test-page test-parquet test-python test-ray wheel wheels python parity parity-page publishable
+.PHONY: check bench bench-jobmanager
 .PHONY: bench-python
 .PHONY: nextest
 
@@ -28,7 +28,7 @@ demo-jobmanager: python ## Run the demo under a job manager, from Rust and Pytho
 logs: ## Count the lines of /var/log, or of LOGS=folder, by the hour; results in target/logs
 	$(CARGO) run --release --quiet -p sage-connectors --example logs -- $(LOGS) --out target/logs
 
-test: nextest test-kafka test-parquet test-python ## Run every test
+test: nextest test-kafka test-parquet test-llm test-python ## Run every test
 	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
@@ -46,6 +46,16 @@ test-kafka: nextest ## Run the tests of the Kafka connectors
 test-parquet: nextest ## Run the tests of the Parquet connectors
 	$(CARGO) nextest run -p sage-connectors --features parquet parquet::
 	$(CARGO) test --doc -p sage-connectors --features parquet parquet
+
+# The server that plays a provider comes into an environment of its own.
+test-llm: nextest .venv-llm/tools ## Run the tests of the client of language models
+	$(CARGO) nextest run -p sage-services --features llm --lib --test llm -E 'test(/^llm::/) or binary(=llm)'
+	$(CARGO) test --doc -p sage-services --features llm llm
+
+.venv-llm/tools: crates/sage-services/tests/llm/requirements.txt
+	$(PYTHON) -m venv .venv-llm
+	.venv-llm/bin/pip install --quiet --disable-pip-version-check -r crates/sage-services/tests/llm/requirements.txt
+	touch .venv-llm/tools
 
 # The interpreter to build the package for.
 PYTHON ?= python3
@@ -158,6 +168,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features kafka -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features parquet -- -D warnings
+	$(CARGO) clippy -p sage-services --all-targets --features llm -- -D warnings
 	$(CARGO) clippy -p sage-python -- -D warnings
 	$(CARGO) clippy -p sage-python --all-targets --features kafka -- -D warnings
 	.ci/notices.py --check
@@ -165,6 +176,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features parquet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm
 
 publishable: ## Pack every crate, and compile what was packed; some minutes
 	$(CARGO) package $(CRATES)

@@ -9,6 +9,7 @@
 //! | [`Chunker`] | a function: document to passages with path, lines and headings |
 //! | [`rerank`] | a function: retrieved passages, ordered by the words they share with the question |
 //! | [`Extractor`] | a function: question and passages to the best quotation and its source |
+//! | `llm` | a service, behind the feature of this name: a client of language models |
 //!
 //! ```
 //! use sage::Environment;
@@ -56,6 +57,8 @@ mod documents;
 mod embedder;
 mod html;
 mod layout;
+#[cfg(feature = "llm")]
+pub mod llm;
 mod question;
 mod rerank;
 mod scan;

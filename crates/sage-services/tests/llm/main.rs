@@ -1,0 +1,8 @@
+//! The client of language models against servers that are none of ours, and against one that does what it is told.
+
+#![expect(clippy::unwrap_used, reason = "in a test, also outside of its function")]
+
+mod asked;
+mod llmock;
+mod played;
+mod verdict;
