@@ -99,8 +99,8 @@ impl Fatal {
 
     /// Whether an error is one, perhaps with the record it is about. That of a call which ended with the job is one as
     /// well: it says nothing of the record.
-    pub(crate) fn is(error: &BoxError) -> bool {
-        let error = error.downcast_ref::<AtRecord>().map_or(error, |at| &at.error);
-        error.is::<Self>() || WaitCancelled::is_behind(&**error)
+    pub(crate) fn is(error: &(dyn Error + Send + Sync + 'static)) -> bool {
+        let error = error.downcast_ref::<AtRecord>().map_or(error, |at| &*at.error);
+        error.is::<Self>() || WaitCancelled::is_behind(error)
     }
 }

@@ -1,11 +1,12 @@
 //! [`Retry`]: how often an operator or a source is called again after it failed.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::BoxError;
 use crate::error::Fatal;
+use crate::{BoxError, SharedError};
 
 /// How often, and after which waits, the engine calls an operator again with a record on which it failed, or a source
 /// again for its next record.
@@ -43,7 +44,7 @@ pub struct Retry {
 }
 
 /// Whether to try again after an error.
-type When = dyn Fn(&BoxError) -> bool + Send + Sync;
+type When = dyn Fn(&(dyn Error + Send + Sync + 'static)) -> bool + Send + Sync;
 
 impl Retry {
     /// Allows `attempts` calls in all: 1 or more, where 1 means no retry. The wait is 100 ms after the first failure,
@@ -63,23 +64,23 @@ impl Retry {
     /// Tries again only after an error for which `when` returns true; any other error ends the attempts. `when` gets
     /// the error as it was returned, and may downcast it or look at its [`source`](std::error::Error::source). Default:
     /// every error but a [`Fatal`].
-    pub fn when(mut self, when: impl Fn(&BoxError) -> bool + Send + Sync + 'static) -> Self {
+    pub fn when(mut self, when: impl Fn(&(dyn Error + Send + Sync + 'static)) -> bool + Send + Sync + 'static) -> Self {
         self.when = Some(Arc::new(when));
         self
     }
 
     /// Whether to ask again after this error.
-    pub(crate) fn is_for(&self, error: &BoxError) -> bool {
+    pub(crate) fn is_for(&self, error: &(dyn Error + Send + Sync + 'static)) -> bool {
         !Fatal::is(error) && self.when.as_ref().is_none_or(|when| when(error))
     }
 
     /// What becomes of the error that the last of so many attempts ended in. One that was not to be tried again at all
     /// is told as it is.
     pub(crate) fn given_up(&self, attempts: u32, error: BoxError) -> BoxError {
-        if Fatal::is(&error) || (attempts == 1 && self.attempts > 1) {
+        if Fatal::is(&*error) || (attempts == 1 && self.attempts > 1) {
             return error;
         }
-        RetriesExhausted { attempts, source: error }.into()
+        RetriesExhausted { attempts, source: error.into() }.into()
     }
 
     /// How long to wait after so many failures.
@@ -103,13 +104,24 @@ impl fmt::Debug for Retry {
 }
 
 /// An operator or a source used up its attempts, or failed on a later one with an error that is not to be tried again.
-#[derive(Debug, thiserror::Error)]
-#[error("gave up after {attempts} attempts")]
+#[derive(Debug)]
 pub struct RetriesExhausted {
     /// How many attempts were made.
     pub attempts: u32,
     /// The error of the last attempt.
-    pub source: BoxError,
+    pub source: SharedError,
+}
+
+impl fmt::Display for RetriesExhausted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gave up after {} attempts", self.attempts)
+    }
+}
+
+impl Error for RetriesExhausted {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
 }
 
 impl RetriesExhausted {

@@ -97,7 +97,7 @@ impl Raised {
         }
         let is_fatal = self.is_fatal;
         let error: BoxError = match self.attempts {
-            Some(attempts) => RetriesExhausted { attempts, source: self.into() }.into(),
+            Some(attempts) => RetriesExhausted { attempts, source: BoxError::from(self).into() }.into(),
             None => self.into(),
         };
         if is_fatal { Fatal::new(error).into() } else { error }

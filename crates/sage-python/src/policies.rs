@@ -28,7 +28,7 @@ impl Attempts {
         let is_one =
             move |raised: &Raised| attach(|py| matches!(raised.exception.matches(py, classes.bind(py)), Ok(true)));
         let retry = Retry::up_to(self.attempts).backoff(self.first.0, self.longest.0);
-        retry.when(move |error: &BoxError| raised_in(&**error).is_some_and(&is_one))
+        retry.when(move |error| raised_in(error).is_some_and(&is_one))
     }
 }
 

@@ -97,7 +97,7 @@ impl<I> Keeper<I> {
             let kept = (attempts < last || self.letters.is_some()).then(|| (self.copy)(&record));
             let (emitted, ended) = process(record);
             let Err(Fault::Error(error)) = ended else { return Worked::Done(emitted, ended) };
-            let again = attempts < last && self.retry.as_ref().is_some_and(|retry| retry.is_for(&error));
+            let again = attempts < last && self.retry.as_ref().is_some_and(|retry| retry.is_for(&*error));
             record = match kept {
                 Some(kept) if again => kept,
                 kept => return self.given_up(kept, attempts, error, cx),
@@ -118,7 +118,7 @@ impl<I> Keeper<I> {
             Some(retry) => retry.given_up(attempts, error),
             None => error,
         };
-        match kept.filter(|_| self.letters.is_some() && !Fatal::is(&error)) {
+        match kept.filter(|_| self.letters.is_some() && !Fatal::is(&*error)) {
             Some(record) => Worked::Dead(self.letter(record, &error, cx)),
             None => Worked::Failed(error),
         }

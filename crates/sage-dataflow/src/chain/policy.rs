@@ -154,7 +154,7 @@ impl Errors {
     #[cold]
     #[inline(never)]
     fn unforgiven(&mut self, error: BoxError, taken: u64) -> Option<BoxError> {
-        if !self.policy.skip || Fatal::is(&error) {
+        if !self.policy.skip || Fatal::is(&*error) {
             return Some(error);
         }
         if taken != self.batch.0 {

@@ -61,7 +61,7 @@ impl<S: Source> RetryingSource<S> {
             Ok(opening) => (opening.into_inner(), true),
             Err(error) => (error, false),
         };
-        if self.failures >= self.retry.attempts || !self.retry.is_for(&error) {
+        if self.failures >= self.retry.attempts || !self.retry.is_for(&*error) {
             let error = self.retry.given_up(self.failures, error);
             return Err(if opening { WhileOpening::new(error).into() } else { error });
         }

@@ -49,10 +49,11 @@ where
     E: Into<BoxError> + 'static,
     F: Future<Output = Result<R, E>> + Send + 'static,
 {
-    let answer = Arc::new(answer);
+    // A clone of the handle itself would count calls of its own.
+    let means = Arc::new((service, answer));
     Arc::new(move |request, attempt| {
-        let (service, answer) = (service.clone(), answer.clone());
-        Box::pin(async move { reach(&service, attempt, |calling| answer(calling, request)).await })
+        let means = means.clone();
+        Box::pin(async move { reach(&means.0, attempt, |calling| (means.1)(calling, request)).await })
     })
 }
 
@@ -83,10 +84,10 @@ where
     E: Into<BoxError> + 'static,
     F: Future<Output = Result<Vec<Result<R, BoxError>>, E>> + Send + 'static,
 {
-    let answer = Arc::new(answer);
+    let means = Arc::new((service, answer));
     Box::new(move |batch, attempt| {
-        let (service, answer) = (service.clone(), answer.clone());
-        Box::pin(async move { reach(&service, attempt, |calling| answer(calling, batch)).await })
+        let means = means.clone();
+        Box::pin(async move { reach(&means.0, attempt, |calling| (means.1)(calling, batch)).await })
     })
 }
 

@@ -1,19 +1,18 @@
 //! A call's way through the layers of its policy.
 
-use std::cmp::min;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use pin_project_lite::pin_project;
+use tokio::runtime::RuntimeFlavor;
+use tokio::task::block_in_place;
 
-use super::answer::{Answer, Many, Reached};
-use super::batch::{Batch, Sent, Waiting, send};
-use super::calling::{Attempt, WithDeadline, inherited};
+use super::answer::{Answer, Reached};
+use super::batch::Waiting;
+use super::calling::{Attempt, WithDeadline, earlier, inherited};
 use super::closing::Ending;
 use super::concurrency::{self, Permit};
-use super::failure::{BatchFailure, Failed, Failure};
+use super::failure::{Failed, Failure};
 use super::job_time::JobTime;
 use super::journal::Outgoing;
 use super::key::CallKey;
@@ -24,19 +23,16 @@ use super::outage::{Probe, Released};
 use super::refusal::Refusal;
 use super::reservation::{Ask, Reservation};
 use super::retry_budget;
-use super::state::{PolicyState, count};
+use super::sending::Batches;
+use super::state::count;
 use super::store::StoreError;
 use super::time::Time;
 use super::turn::turn;
-use super::verdict::Verdict;
 use super::within::within;
-use crate::BoxError;
-use crate::guarded::guard;
 use crate::runtime::is_inside_async;
 use crate::service::call_error::CallError;
 use crate::service::handle::InsideRuntime;
-use crate::service::state::ServiceState;
-use crate::sync::{Arc, Ordering};
+use crate::sync::Arc;
 
 /// What a call takes along on its way.
 pub(super) struct Way<'a> {
@@ -55,14 +51,6 @@ impl Way<'_> {
 
 /// What an attempt came to.
 type Attempted<R> = Result<R, Failure>;
-
-/// The earlier of two moments that there may be.
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(min(one, other)),
-        (one, other) => one.or(other),
-    }
-}
 
 impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     /// Makes a call. Dropping the returned future ends it.
@@ -85,7 +73,10 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         if is_inside_async() {
             return Err(CallError::Runtime { service: self.service(), source: Arc::new(InsideRuntime) });
         }
-        layers.time.runtime().block_on(self.made(&layers, request, true))
+        let runtime = layers.time.runtime();
+        // On a runtime of one thread, a service that blocks would keep that thread from what it waits for.
+        let may_block = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
+        runtime.block_on(self.made(&layers, request, may_block))
     }
 
     /// Erases the kept answers that have a [tag](crate::Keep::tag), in memory, on disk and in the journal: their bytes
@@ -118,7 +109,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     fn layers(&self) -> Result<Arc<Layers>, CallError> {
         let failed = |error| CallError::Runtime { service: self.service(), source: Arc::new(error) };
         let layers = self.declared.state.layers().map_err(failed)?;
-        layers.ok_or_else(|| CallError::NotServing { service: self.service(), state: ServiceState::Registered })
+        layers.ok_or_else(|| CallError::NotServing { service: self.service(), state: self.declared.handle.state() })
     }
 
     async fn made(&self, layers: &Layers, request: Q, may_block: bool) -> Result<R, CallError> {
@@ -236,14 +227,14 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     async fn retried(&self, way: &Way<'_>, request: Q, deadline: Option<Instant>) -> Result<R, (Failure, u32)> {
         let Some(retry) = &self.call.retry else {
             let first = Attempt { number: 1, deadline, key: way.key(), permit: None };
-            return self.attempt(way, request, first).await.map_err(|failure| (failure, 1));
+            return self.attempt(way, request, &first).await.map_err(|failure| (failure, 1));
         };
         let Layers { time, retries, .. } = way.layers;
         let closing = &self.declared.state.closing;
         let mut number = 1;
         loop {
             let attempt = Attempt { number, deadline, key: way.key(), permit: None };
-            let failure = match self.attempt(way, request.clone(), attempt).await {
+            let failure = match self.attempt(way, request.clone(), &attempt).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
             };
@@ -265,7 +256,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// One attempt.
-    async fn attempt(&self, way: &Way<'_>, request: Q, attempt: Attempt) -> Attempted<R> {
+    async fn attempt(&self, way: &Way<'_>, request: Q, attempt: &Attempt) -> Attempted<R> {
         let state = &*self.declared.state;
         count(&state.counts.attempts);
         if attempt.number == 1 {
@@ -281,7 +272,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layer of the breaker.
-    async fn broken(&self, way: &Way<'_>, request: Q, attempt: Attempt) -> Attempted<R> {
+    async fn broken(&self, way: &Way<'_>, request: Q, attempt: &Attempt) -> Attempted<R> {
         let Layers { time, circuit, .. } = way.layers;
         let Some(circuit) = circuit else { return self.limited(way, request, attempt).await };
         let passed = circuit.pass(|| time.now())?;
@@ -296,7 +287,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layers of rate and cost, and of concurrency.
-    async fn limited(&self, way: &Way<'_>, request: Q, attempt: Attempt) -> Attempted<R> {
+    async fn limited(&self, way: &Way<'_>, request: Q, attempt: &Attempt) -> Attempted<R> {
         let (Layers { time, limiter, slots, .. }, Declared { state, price, usage, .. }) = (way.layers, &*self.declared);
         let mut reserved = None;
         if let Some(limiter) = limiter {
@@ -354,48 +345,50 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         &self,
         time: &JobTime,
         request: Q,
-        attempt: Attempt,
+        attempt: &Attempt,
         may_block: bool,
         permit: &mut Option<Permit>,
     ) -> Attempted<R> {
-        let Declared { state, note_caller, answer, .. } = &*self.declared;
+        let Declared { state, handle, answer, .. } = &*self.declared;
+        // A batch has its own timeout.
         let timeout = self.call.timeout;
+        let end = timeout.map(|timeout| time.now() + timeout);
+        let inside = |permit: &Apart| Attempt { permit: permit.0.clone(), ..attempt.ending(end) };
         match answer {
             Answer::One(answer) => {
                 // Its future may have code of it run on another thread, which then keeps its `Calling`.
-                let apart = Apart { permit: permit.take().map(Arc::new) };
-                let attempt = Attempt { permit: apart.permit.clone(), ..ending(time, timeout, attempt) };
-                let attempted = self.timed(time, timeout, answer(request, attempt)).await;
+                let apart = Apart(permit.take().map(Arc::new));
+                let attempted = self.timed(time, end, answer(request, inside(&apart))).await;
                 *permit = apart.back();
                 attempted
             }
-            Answer::Blocking(answer) if may_block && timeout.is_none() && attempt.deadline.is_none() => {
-                self.judged(answer(request, attempt))
+            Answer::Blocking(answer) if may_block && end.is_none() && attempt.deadline.is_none() => {
+                // The service may block itself, on what other services answer.
+                self.judged(block_in_place(|| answer(request, attempt.clone())))
             }
             Answer::Blocking(answer) => {
-                note_caller().map_err(Failure::Call)?;
-                let (answer, attempt) = (answer.clone(), ending(time, timeout, attempt));
-                let apart = Apart { permit: permit.take().map(Arc::new) };
-                let inside = apart.permit.clone();
-                let ended = time.runtime().spawn_blocking(move || (answer(request, attempt), inside));
+                handle.note_caller().map_err(Failure::Call)?;
+                let apart = Apart(permit.take().map(Arc::new));
+                let (answer, attempt, kept) = (answer.clone(), inside(&apart), apart.0.clone());
+                let ended = time.runtime().spawn_blocking(move || (answer(request, attempt), kept));
                 let ended = async {
                     let ended = ended.await.map_err(|error| match error.try_into_panic() {
                         Ok(panic) => std::panic::resume_unwind(panic),
                         Err(_) => CallError::Ended { service: self.service() },
                     });
-                    let (reached, inside) = ended?;
-                    drop(inside);
+                    let (reached, kept) = ended?;
+                    drop(kept);
                     reached
                 };
-                let attempted = self.timed(time, timeout, ended).await;
+                let attempted = self.timed(time, end, ended).await;
                 *permit = apart.back();
                 attempted
             }
             Answer::Many(many) => {
-                note_caller().map_err(Failure::Call)?;
+                handle.note_caller().map_err(Failure::Call)?;
                 let (giver, turn) = turn();
                 let cost = self.declared.cost(&request);
-                let Attempt { number, deadline, .. } = attempt;
+                let &Attempt { number, deadline, .. } = attempt;
                 let joined = many.queue.join(Waiting { request, attempt: number, deadline, answer: giver }, cost);
                 let batches = Batches { many, state, time };
                 joined.full.into_iter().flatten().for_each(|full| batches.send(full));
@@ -411,12 +404,15 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     async fn timed(
         &self,
         time: &JobTime,
-        timeout: Option<Duration>,
+        end: Option<Instant>,
         answer: impl Future<Output = Reached<R>>,
     ) -> Attempted<R> {
-        match within(time, timeout.map(|timeout| time.now() + timeout), answer).await {
+        match within(time, end, answer).await {
             Some(reached) => self.judged(reached),
-            None => Err(Failure::TimedOut { timeout: timeout.unwrap_or_default(), may_retry: true }),
+            None => {
+                let timeout = self.call.timeout.unwrap_or_default();
+                Err(Failure::TimedOut { timeout, may_retry: true })
+            }
         }
     }
 
@@ -427,17 +423,15 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
 
 /// A call whose code runs on another thread, where it cannot be stopped. When its caller leaves, by a timeout, a
 /// deadline or a cancel, the permit stays with the code, and another call may go instead, if the policy allows it.
-struct Apart {
-    permit: Option<Arc<Permit>>,
-}
+struct Apart(Option<Arc<Permit>>);
 
 impl Apart {
     /// The permit, if the code has ended.
     fn back(mut self) -> Option<Permit> {
-        match Arc::try_unwrap(self.permit.take()?) {
+        match Arc::try_unwrap(self.0.take()?) {
             Ok(permit) => Some(permit),
             Err(with_code) => {
-                self.permit = Some(with_code);
+                self.0 = Some(with_code);
                 None
             }
         }
@@ -446,97 +440,7 @@ impl Apart {
 
 impl Drop for Apart {
     fn drop(&mut self) {
-        let stuck = self.permit.take().filter(|permit| Arc::strong_count(permit) > 1);
+        let stuck = self.0.take().filter(|permit| Arc::strong_count(permit) > 1);
         stuck.into_iter().for_each(|permit| _ = permit.replace());
-    }
-}
-
-/// An attempt that ends when it has taken too long.
-fn ending(time: &JobTime, timeout: Option<Duration>, attempt: Attempt) -> Attempt {
-    let end = timeout.map(|timeout| time.now() + timeout);
-    Attempt { deadline: earlier(attempt.deadline, end), ..attempt }
-}
-
-/// Sends the batches of a method, on the job's runtime: a caller that leaves keeps no other from its answer.
-struct Batches<'a, Q, R> {
-    many: &'a Arc<Many<Q, R>>,
-    state: &'a Arc<PolicyState>,
-    time: &'a JobTime,
-}
-
-impl<Q: Send + Sync + 'static, R: Send + 'static> Batches<'_, Q, R> {
-    /// Sends a batch now.
-    fn send(&self, batch: Vec<BatchWaiting<Q, R>>) {
-        let sending = sending(self.many.clone(), self.state.clone(), self.time.clone(), batch);
-        drop(self.time.runtime().spawn(sending));
-    }
-
-    /// Sends the batch of this number when its window has passed, if it is not full before.
-    fn open(&self, number: u64) {
-        let (many, state, time) = (self.many.clone(), self.state.clone(), self.time.clone());
-        drop(self.time.runtime().spawn(async move {
-            let window = many.queue.settings().window();
-            if !window.is_zero() {
-                let end = time.now() + window;
-                let _ = state.closing.or(Ending::Stopping, time.sleep_until(end)).await;
-            }
-            if let Some(batch) = many.queue.take(number) {
-                sending(many, state, time, batch).await;
-            }
-        }));
-    }
-}
-
-type BatchWaiting<Q, R> = Waiting<Q, Result<R, BatchFailure>>;
-
-/// Sends a batch until each of its requests has its answer. A cancel drops it, and its callers have left then.
-async fn sending<Q: Send + Sync + 'static, R: Send + 'static>(
-    many: Arc<Many<Q, R>>,
-    state: Arc<PolicyState>,
-    time: JobTime,
-    batch: Vec<BatchWaiting<Q, R>>,
-) {
-    let (many, state, time) = (&*many, &*state, &time);
-    let answer = |batch: Batch<Q>, number, deadline| async move {
-        count(&state.counts.batches);
-        state.counts.batched.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        let attempt = ending(time, many.timeout, Attempt { number, deadline, key: None, permit: None });
-        let answered = Caught { future: (many.answer)(batch, attempt) };
-        match within(time, many.timeout.map(|timeout| time.now() + timeout), answered).await {
-            None => Sent::Failed(BatchFailure::TimedOut(many.timeout.unwrap_or_default())),
-            Some(Err(panic)) => Sent::Failed(BatchFailure::judged(panic, &state.policy)),
-            Some(Ok(Err(refused))) => Sent::Failed(BatchFailure::Call(refused)),
-            Some(Ok(Ok(Err(error)))) => match BatchFailure::judged(error, &state.policy) {
-                bad @ BatchFailure::Answered { verdict: Verdict::Bad, .. } => Sent::Rejected(bad),
-                failed => Sent::Failed(failed),
-            },
-            Some(Ok(Ok(Ok(answers)))) => Sent::Answered(
-                answers
-                    .into_iter()
-                    .map(|one| one.map_err(|error| BatchFailure::judged(error, &state.policy)))
-                    .collect(),
-            ),
-        }
-    };
-    let _ = state.closing.or(Ending::Cancelled, send(batch, answer)).await;
-}
-
-pin_project! {
-    /// A future of a user's on a thread of the engine's: its panic is its error.
-    struct Caught<F> {
-        #[pin]
-        future: F,
-    }
-}
-
-impl<F: Future> Future for Caught<F> {
-    type Output = Result<F::Output, BoxError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        match guard(|| this.future.poll(cx)) {
-            Ok(polled) => polled.map(Ok),
-            Err(what) => Poll::Ready(Err(format!("it panicked: {what}").into())),
-        }
     }
 }

@@ -28,6 +28,21 @@ pub(super) struct Attempt {
     pub(super) key: Option<CallKey>,
 }
 
+impl Attempt {
+    /// The same, but its caller waits no longer than until `end`.
+    pub(super) fn ending(&self, end: Option<Instant>) -> Self {
+        Self { deadline: earlier(self.deadline, end), ..self.clone() }
+    }
+}
+
+/// The earlier of two moments that there may be.
+pub(super) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// The service, and the call that it is to answer. It derefs to the service.
 pub struct Calling<S> {
     service: ServiceRef<S>,
@@ -90,7 +105,7 @@ pub(super) fn inherited() -> Option<Instant> {
 /// Gives the calls that `work` begins a deadline, unless theirs is earlier: that of the call which they are a part of,
 /// where the thread alone does not tell it, as in a host with an event loop of its own.
 pub fn with_deadline<R>(deadline: Option<Instant>, work: impl FnOnce() -> R) -> R {
-    let _under = Under::enter(inherited().into_iter().chain(deadline).min());
+    let _under = Under::enter(earlier(inherited(), deadline));
     work()
 }
 

@@ -1,7 +1,5 @@
 //! [`Failure`]: why an attempt gave no answer, and what becomes of it.
 
-use std::error::Error;
-use std::fmt;
 use std::time::Duration;
 
 use super::batch::WrongCount;
@@ -20,7 +18,7 @@ use crate::{BoxError, SharedError};
 pub(super) enum Failure {
     /// The service answered with an error.
     Answered {
-        error: BoxError,
+        error: SharedError,
         verdict: Verdict,
     },
     /// It did not answer in time.
@@ -31,7 +29,7 @@ pub(super) enum Failure {
     },
     Refused(Refusal),
     /// The deadline would have passed during the wait for the next attempt.
-    PastDeadline(Option<BoxError>),
+    PastDeadline(Option<SharedError>),
     /// The job was cancelled, or the service stops.
     Ended,
     /// The service could not be reached at all.
@@ -105,13 +103,13 @@ impl Failure {
     /// What an error that the service answered with is.
     pub(super) fn judged(error: BoxError, policy: &Policy) -> Self {
         let (error, verdict) = policy.judged(error);
-        Self::Answered { error, verdict }
+        Self::Answered { error: error.into(), verdict }
     }
 
     /// Whether the call may be tried again.
     pub(super) fn may_retry(&self, retry: &Retry) -> bool {
         match self {
-            Self::Answered { error, verdict } => *verdict != Verdict::Bad && retry.is_for(error),
+            Self::Answered { error, verdict } => *verdict != Verdict::Bad && retry.is_for(&**error),
             Self::TimedOut { may_retry, .. } => *may_retry,
             _ => false,
         }
@@ -152,17 +150,17 @@ impl Failure {
                 let exhausted = RetriesExhausted { attempts, source: error };
                 CallError::Failed { service, source: SharedError::from(BoxError::from(exhausted)) }
             }
-            Self::Answered { error, .. } => CallError::Failed { service, source: SharedError::from(error) },
+            Self::Answered { error, .. } => CallError::Failed { service, source: error },
             Self::TimedOut { timeout, .. } => CallError::TimedOut { service, timeout, attempts },
             Self::Refused(refusal) => CallError::Refused { service, refusal },
-            Self::PastDeadline(error) => CallError::PastDeadline { service, source: error.map(SharedError::from) },
+            Self::PastDeadline(source) => CallError::PastDeadline { service, source },
             Self::Ended => CallError::Ended { service },
             Self::Call(error) => error,
         }
     }
 
     /// The error of the service itself.
-    pub(super) fn into_answered(self) -> Option<BoxError> {
+    pub(super) fn into_answered(self) -> Option<SharedError> {
         if let Self::Answered { error, .. } = self { Some(error) } else { None }
     }
 }
@@ -192,27 +190,9 @@ impl From<WrongCount> for BatchFailure {
 impl From<BatchFailure> for Failure {
     fn from(failure: BatchFailure) -> Self {
         match failure {
-            BatchFailure::Answered { error, verdict } => {
-                Self::Answered { error: BoxError::from(Shared(error)), verdict }
-            }
+            BatchFailure::Answered { error, verdict } => Self::Answered { error, verdict },
             BatchFailure::TimedOut(timeout) => Self::TimedOut { timeout, may_retry: false },
             BatchFailure::Call(error) => Self::Call(error),
         }
-    }
-}
-
-/// An error that others have as well: it reads as that error.
-#[derive(Debug)]
-struct Shared(SharedError);
-
-impl fmt::Display for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Error for Shared {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source()
     }
 }

@@ -169,15 +169,14 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
 
     pub(super) fn declare<Q, R>(&self, name: String, answer: Answer<Q, R>) -> MethodBuilder<Q, R> {
         let service = self.handle.name().to_owned();
-        let handle = self.handle.clone();
-        let note_caller = Box::new(move || handle.note_caller());
+        let handle = Box::new(self.handle.clone());
         let call = self.state.policy.call.clone();
         MethodBuilder {
             declared: Declared {
                 service,
                 name,
                 state: self.state.clone(),
-                note_caller,
+                handle,
                 answer,
                 cost: None,
                 price: None,
@@ -205,13 +204,29 @@ pub(super) trait Keeps<Q, R>: Send + Sync {
     fn shelf(&self, declared: &Declared<Q, R>, layers: &Layers) -> Result<Arc<dyn Shelf>, StoreError>;
 }
 
+/// The handle of a service, without its type.
+pub(super) trait Handle: Send + Sync {
+    /// For answers that are made on another thread than the caller's.
+    fn note_caller(&self) -> Result<(), CallError>;
+    fn state(&self) -> ServiceState;
+}
+
+impl<S: Send + Sync + 'static> Handle for ServiceHandle<S> {
+    fn note_caller(&self) -> Result<(), CallError> {
+        self.note_caller()
+    }
+
+    fn state(&self) -> ServiceState {
+        self.state()
+    }
+}
+
 /// What was declared of a method.
 pub(super) struct Declared<Q, R> {
     pub(super) service: String,
     pub(super) name: String,
     pub(super) state: Arc<PolicyState>,
-    /// For answers that are made on another thread than the caller's.
-    pub(super) note_caller: Box<dyn Fn() -> Result<(), CallError> + Send + Sync>,
+    pub(super) handle: Box<dyn Handle>,
     pub(super) answer: Answer<Q, R>,
     pub(super) cost: Option<Box<dyn Fn(&Q) -> u64 + Send + Sync>>,
     pub(super) price: Option<Box<dyn Fn(&Q) -> f64 + Send + Sync>>,

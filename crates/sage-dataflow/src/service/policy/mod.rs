@@ -29,6 +29,7 @@ mod rate;
 mod refusal;
 mod reservation;
 mod retry_budget;
+mod sending;
 mod settings;
 mod shelves;
 mod spend;

@@ -58,7 +58,7 @@ pub(super) type Judge = dyn Fn(&BoxError) -> Verdict + Send + Sync;
 
 /// What an error means where nobody says otherwise.
 pub(super) fn usual(error: &BoxError) -> Verdict {
-    if Fatal::is(error) {
+    if Fatal::is(&**error) {
         return Verdict::Bad;
     }
     let meaning = |error: &(dyn Error + 'static)| match error.downcast_ref::<ServiceError>() {

@@ -139,7 +139,7 @@ impl Failing {
         taken: u64,
     ) -> Result<(), Fault> {
         if flight.policy.letters
-            && !Fatal::is(&error)
+            && !Fatal::is(&*error)
             && let Some((record, number, attempts)) = flight.take_failed(slot)
         {
             self.letters += 1;

@@ -142,7 +142,7 @@ impl<I, F: AsyncFunction<I>> FlightSlot<I, F> {
             }
             self.future.set(None);
             match (F::result(output), &policy.retry) {
-                (Err(error), Some(retry)) if self.last || self.attempt >= retry.attempts || !retry.is_for(&error) => {
+                (Err(error), Some(retry)) if self.last || self.attempt >= retry.attempts || !retry.is_for(&*error) => {
                     return Poll::Ready(Err(retry.given_up(self.attempt, error)));
                 }
                 (Err(_), Some(retry)) => {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sage::testing;
 use sage::{
-    Batch, Batching, BoxError, CallError, Environment, ErrorPolicy, Policy, Retry, ServiceError, SubmitError,
-    Timestamp, Verdict,
+    Batch, Batching, BoxError, CallError, Environment, ErrorPolicy, Fatal, Method, Policy, RetriesExhausted, Retry,
+    ServiceError, SubmitError, Timestamp, Verdict,
 };
 
 use super::{Asked, calls, plain};
@@ -239,4 +239,44 @@ fn a_batch_of_nothing_is_told_at_submit() {
         };
         assert_eq!(message, told);
     }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("tired")]
+struct Tired;
+
+/// Whether and how it is tried again is told by the error itself, which each request of the batch has.
+#[test]
+fn the_error_of_a_batch_is_that_of_each_request() {
+    let env = Environment::local("shared");
+    let retry = Retry::up_to(3).backoff(Duration::ZERO, Duration::ZERO).when(|error| error.is::<Tired>());
+    let service = plain(&env, Policy::new().retry(retry));
+    let asked = Asked::new();
+    let tell = asked.teller();
+    let tired = service.batch_method("tired", Batching::of(2).within(LONG), move |calling, _: Batch<u32>| {
+        tell(calling.attempt());
+        ready(Err::<Vec<Result<String, BoxError>>, _>(Tired))
+    });
+    let fatal = service.batch_method("fatal", Batching::of(1), |_, _: Batch<u32>| {
+        ready(Err::<Vec<Result<String, BoxError>>, _>(Fatal::new(Tired)))
+    });
+    let ended = |method: Method<u32, String>, numbers: std::ops::Range<u32>| {
+        let called = move |n| {
+            let method = method.clone();
+            async move { Ok::<_, BoxError>(method.call(n).await.expect_err("no batch is answered")) }
+        };
+        env.from_iter(numbers).try_map_async(2, sage::Order::Ordered, called).collect()
+    };
+    let (tired, fatal) = (ended(tired.build(), 0..2), ended(fatal.build(), 0..2));
+    env.run().unwrap();
+    for error in tired.take() {
+        let CallError::Failed { source, .. } = error else { panic!("{error}") };
+        let exhausted = source.downcast_ref::<RetriesExhausted>().expect("it was tried again");
+        assert!(exhausted.attempts == 3 && exhausted.source.is::<Tired>());
+    }
+    for error in fatal.take() {
+        let CallError::Failed { source, .. } = error else { panic!("{error}") };
+        assert!(source.is::<Fatal>());
+    }
+    assert_eq!(asked.rest(), [1, 2, 3]);
 }

@@ -3,9 +3,11 @@
 use std::future::{pending, ready};
 use std::time::Duration;
 
-use sage::{Batch, Batching, BoxError, Environment, JobHandle, Method, Outcome, Policy, Retry};
+use sage::{
+    Batch, Batching, BoxError, CallError, Environment, JobHandle, Method, Outcome, Policy, Retry, ServiceState,
+};
 
-use super::{Asked, calls, plain};
+use super::{Asked, Plain, calls, plain};
 use crate::leaks::leak_free;
 use crate::probes::failed;
 
@@ -141,4 +143,39 @@ fn contract_24_nothing_is_left_of_calls_when_the_run_returns_though_environment_
         watch.expect_left(&[]);
         drop(method);
     });
+}
+
+#[test]
+fn a_service_that_blocks_may_call_others_and_wait_for_them() {
+    leak_free(|_| {
+        let lent = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for runtime in [None, Some(lent.handle().clone())] {
+            let env = Environment::local("nested");
+            let env = match runtime {
+                Some(runtime) => env.runtime(runtime),
+                None => env,
+            };
+            let inner = env.register_service("inner", || Plain).policy(Policy::new().retry(Retry::up_to(2))).build();
+            let inner = inner.method("name", |_, n: u32| ready(Ok::<_, BoxError>(n.to_string()))).build();
+            let outer = env.register_service("outer", || Plain).policy(Policy::new().retry(Retry::up_to(2))).build();
+            let outer = outer.blocking_method("name", move |_, n: u32| inner.call_blocking(n)).build();
+            let answers = env.from_iter(0..3).try_map(move |n| outer.call_blocking(n)).collect();
+            env.run().unwrap();
+            assert_eq!(answers.take(), ["0", "1", "2"]);
+        }
+    });
+}
+
+#[test]
+fn a_call_outside_a_run_tells_the_state_of_the_service() {
+    let env = Environment::local("over");
+    let method = plain(&env, Policy::new()).method("name", |_, n: u32| ready(Ok::<_, BoxError>(n.to_string()))).build();
+    let state = |method: &Method<u32, String>| match method.call_blocking(1) {
+        Err(CallError::NotServing { state, .. }) => state,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(state(&method), ServiceState::Registered);
+    calls(&env, 0..1, 1, method.clone());
+    env.run().unwrap();
+    assert_eq!(state(&method), ServiceState::Cleaned);
 }
