@@ -1,7 +1,7 @@
 //! Error policies of a step, and the conversion to the engine's policies.
 
 use pyo3::prelude::*;
-use sage::{BoxError, DataStream, DeadLetter, ErrorPolicy, Pipe, Retry, Stream};
+use sage::{DataStream, DeadLetter, ErrorPolicy, Pipe, Retry, Stream};
 
 use crate::Record;
 use crate::call_policy::raised_in;
