@@ -96,6 +96,13 @@ def on_ray(wheel: Path) -> Path:
     return _install("on_ray", str(wheel), "--force-reinstall", "--no-index", "--no-deps")
 
 
+def limited(wheel: Path) -> Path:
+    """The interpreter of an environment that has, beside our wheel, what programs limit and retry calls with."""
+    for requirement in ("tenacity==9.*", "aiolimiter==1.*"):
+        _install("limited", requirement, "--only-binary=:all:")
+    return _install("limited", str(wheel), "--force-reinstall", "--no-index", "--no-deps")
+
+
 _WEIGH = """
 import json
 from importlib.metadata import distributions

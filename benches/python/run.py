@@ -25,7 +25,7 @@ from rows import Figure, Row
 from workloads import PROCESSES, QUICK_SIZES, SIZES
 
 HERE = Path(__file__).parent
-WORKLOADS = ("p1", "p2", "p3", "p4", "p5", "proc", "ray", "p6", "p7")
+WORKLOADS = ("p1", "p2", "p3", "p4", "p5", "proc", "ray", "p6", "p7", "p8")
 
 #: The longest that a process may take, in seconds.
 PATIENCE = 900
@@ -38,6 +38,7 @@ LEAST_ROUNDS = 5
 UNITS = {"p1": ("ns/record", 1e9), "p2": ("µs/line", 1e6), "p3": ("ns/call", 1e9), "p4": ("µs/await", 1e6)}
 UNITS |= {"p5": ("µs/record", 1e6), "ints": ("ns/record", 1e9), "dicts": ("µs/record", 1e6)}
 UNITS |= {"large": ("µs/record", 1e6), "calls": ("µs/call", 1e6)}
+UNITS |= {"p8": ("µs/call", 1e6)}
 UNITS |= {"keyed": ("µs/record", 1e6), "many": ("s", 1.0), "begin": ("s", 1.0)}
 
 #: Workloads of several processes, in which no peer takes part.
@@ -69,6 +70,9 @@ class Bench:
         elif self.wheel and arguments.peers == "all" and "ray" in self.only:
             wheel = self.wheel
             self.pythons["on_ray"] = _told("installing it beside Ray", lambda: installs.on_ray(wheel))
+        if self.wheel and "p8" in self.only:
+            wheel = self.wheel
+            self.pythons["limited"] = _told("installing it beside tenacity", lambda: installs.limited(wheel))
         for name, peer in PEERS.items():
             if arguments.peers == "none":
                 continue
@@ -282,6 +286,20 @@ class Bench:
                     self._leave_out(system, f"failed: {error}", f"p7_{name}")
                     break
                 self.rows.append(rows.compare(f"p7_{name}_{system}", "MB", ours[size], title, peak))
+
+    def p8(self) -> None:
+        """Calls of a service through retry, rate and concurrency."""
+        if "limited" not in self.pythons:
+            self.rows.append(rows.missing("p8", "tenacity and aiolimiter (no wheel was built: --python)"))
+            return
+        costs: dict[str, list[float]] = defaultdict(list)
+        for turn in range(self.rounds):
+            for line in self._contend("limited", "p8", self.sizes["p8"], turn=turn):
+                if line["wrong"]:
+                    raise Failed(f"{line['variant']} on p8: {line['wrong']}")
+                costs[line["variant"]].append(line["seconds"] / line["records"] * 1e6)
+        figures = {variant: Figure.of(values) for variant, values in costs.items()}
+        self.against("p8_policy", figures, "sage", "asyncio", "asyncio with tenacity and aiolimiter", 1)
 
     def _peak(self, system: str, size: int) -> Figure:
         rounds = self.rounds if system == "sage" else 1

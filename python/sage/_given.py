@@ -12,7 +12,7 @@ from ._config import check_workers
 from ._functions import BaseFunction, FlatMapFunction, MapFunction
 from ._made import is_function_class
 from ._policies import OPTIONS
-from ._sage import Spec
+from ._sage import Binding, Spec
 
 #: What the methods take beside a function and the arguments of its constructor.
 _KEYWORDS = ("name", "parallelism", *OPTIONS)
@@ -78,6 +78,8 @@ def is_async(function: Any) -> bool:
     plain = function.__func__ if type(function) is MethodType else function
     if type(plain) is FunctionType and not plain.__dict__:
         return bool(plain.__code__.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR))
+    if isinstance(getattr(function, "__self__", None), Binding):
+        return bool(function.is_async)
     calls = function, getattr(function, "__call__", None)
     return any(inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call) for call in calls)
 

@@ -60,11 +60,13 @@ class ServiceHandle(Attributes):
         binding, cls, changes = self.__dict__["_sage"]
         if method.startswith("__"):
             raise AttributeError(f"a handle of a service calls its methods, but not `{method}`")
+        is_async = False
         if isinstance(cls, type):
+            is_async = inspect.iscoroutinefunction(getattr(cls, method, None))
             there = inspect.getattr_static(cls, method, None)
             if there is not None and not callable(getattr(cls, method, None)):
                 raise AttributeError(f"`{method}` of service `{binding.name}` is not a method; add one that returns it")
-        called = self.__dict__[method] = binding.method(method, changes)
+        called = self.__dict__[method] = binding.method(method, changes, is_async)
         return called
 
     def __setattr__(self, name: str, value: Any) -> None:

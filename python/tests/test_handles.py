@@ -86,6 +86,21 @@ def test_a_method_of_a_handle_is_a_function_like_others() -> None:
     assert list(run(env, db.search, ["a", "b"])) == [["a"] * 4, ["b"] * 4]
 
 
+@pytest.mark.parametrize("policy", [{}, {"retry": 2, "timeout": 20}])
+def test_an_async_method_of_a_handle_is_awaited_like_an_async_function(policy: dict[str, Any]) -> None:
+    class Model:
+        async def answer(self, n: int) -> int:
+            return n + 1
+
+    env = LocalEnvironment("awaited")
+    model = env.service("model", Model, **policy)
+    answers = env.from_batch(range(5)).map(model.answer, in_flight=2, ordered=True).collect()
+    env.submit(autostop=True)
+    assert answers == [1, 2, 3, 4, 5]
+    with pytest.raises(TypeError, match="cannot come from an async function"):
+        env.from_batch(range(5)).keyby(model.answer)
+
+
 def test_a_handle_called_by_c_code_gets_its_arguments() -> None:
     # `map` lends no place before the arguments, which CPython's own calls do.
     env = LocalEnvironment("builtin")

@@ -103,6 +103,10 @@ def keyed(source: Any) -> Any:
     return counts
 
 
+def p8(source: Any) -> Any:
+    return [n + 1 for n in source]
+
+
 CONTENDERS = {
     "p1": {"loop": p1},
     "p2": {"loop": p2, "loop_fold": p2_fold},
@@ -114,5 +118,6 @@ CONTENDERS = {
     "large": {"loop": large},
     "keyed": {"loop": keyed},
     "calls": {"loop": p3},
+    "p8": {"loop": p8},
 }
 PARTS: dict[str, int] = {}

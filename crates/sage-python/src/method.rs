@@ -80,12 +80,18 @@ impl Binding {
 
     /// A method of the service, whichever job's that is when it is called; with other settings of its policy, if there
     /// are `changes`.
-    #[pyo3(signature = (name, changes=None))]
-    fn method<'py>(this: &Bound<'py, Self>, name: &str, changes: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyAny>> {
+    #[pyo3(signature = (name, changes=None, is_async=false))]
+    fn method<'py>(
+        this: &Bound<'py, Self>,
+        name: &str,
+        changes: Option<Py<PyAny>>,
+        is_async: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();
+        let is_async = is_async.into_py_any(py)?;
         let (has_changes, changes) = (changes.is_some(), changes.into_py_any(py)?);
         let name = PyString::intern(py, name).unbind();
-        let method = Method { binding: this.clone().unbind(), name, has_changes, changes };
+        let method = Method { binding: this.clone().unbind(), name, has_changes, changes, is_async };
         // SAFETY: the type is that of methods.
         unsafe { Callable::make(method_type(py)?, method) }
     }
@@ -98,6 +104,8 @@ struct Method {
     has_changes: bool,
     /// As Python has them: also for who takes the method to another process.
     changes: Py<PyAny>,
+    /// Whether what it returns has to be awaited, as far as the service's class tells.
+    is_async: Py<PyAny>,
 }
 
 impl Called for Method {
@@ -121,6 +129,7 @@ fn method_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
             member(c"__name__", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.name)),
             member(c"__self__", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.binding)),
             member(c"changes", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.changes)),
+            member(c"is_async", ffi::Py_T_OBJECT_EX, offset_of!(Callable<Method>, inner.is_async)),
         ];
         let slots = [(ffi::Py_tp_repr, repr as ffi::reprfunc as *mut c_void)];
         // SAFETY: the members are fields that hold objects, and the function is of the kind that belongs there.

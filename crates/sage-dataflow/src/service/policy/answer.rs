@@ -15,7 +15,7 @@ use crate::sync::Arc;
 pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What reached the service, and what it answered; or why nothing did.
-pub(super) type Reached<T> = Result<Result<T, BoxError>, CallError>;
+pub(super) type Reached<T> = Result<Result<T, BoxError>, Box<CallError>>;
 
 pub(super) type OneFn<Q, R> = dyn Fn(Q, Attempt) -> Boxed<Reached<R>> + Send + Sync;
 pub(super) type BlockingFn<Q, R> = dyn Fn(Q, Attempt) -> Reached<R> + Send + Sync;
@@ -68,7 +68,7 @@ where
 {
     Arc::new(move |request, attempt| {
         let _under = Under::enter(attempt.deadline);
-        service.call_judged(|service| answer(service, request).map_err(Into::into), judged)
+        service.call_judged(|service| answer(service, request).map_err(Into::into), judged).map_err(Box::new)
     })
 }
 

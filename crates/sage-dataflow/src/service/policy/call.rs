@@ -50,7 +50,9 @@ impl Way<'_> {
 }
 
 /// What an attempt came to.
-type Attempted<R> = Result<R, Failure>;
+///
+/// Failures are boxed, here and further out: an answer that is passed on from layer to layer is small then.
+type Attempted<R> = Result<R, Box<Failure>>;
 
 impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     /// Makes a call. Dropping the returned future ends it.
@@ -61,7 +63,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     /// [`CallError::NotServing`] outside a run.
     pub async fn call(&self, request: Q) -> Result<R, CallError> {
         let layers = self.layers()?;
-        self.made(&layers, request, false).await
+        self.made(&layers, request, false).await.map_err(|error| *error)
     }
 
     /// Makes a call from a thread that may block, such as an operator's.
@@ -76,7 +78,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         let runtime = layers.time.runtime();
         // On a runtime of one thread, a service that blocks would keep that thread from what it waits for.
         let may_block = runtime.runtime_flavor() == RuntimeFlavor::MultiThread;
-        runtime.block_on(self.made(&layers, request, may_block))
+        runtime.block_on(self.made(&layers, request, may_block)).map_err(|error| *error)
     }
 
     /// Erases the kept answers that have a [tag](crate::Keep::tag), in memory, on disk and in the journal: their bytes
@@ -112,7 +114,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         layers.ok_or_else(|| CallError::NotServing { service: self.service(), state: self.declared.handle.state() })
     }
 
-    async fn made(&self, layers: &Layers, request: Q, may_block: bool) -> Result<R, CallError> {
+    async fn made(&self, layers: &Layers, request: Q, may_block: bool) -> Result<R, Box<CallError>> {
         let state = &*self.declared.state;
         let began = state.begins().then(Instant::now);
         let call = async {
@@ -125,7 +127,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             }
         };
         let ended = state.closing.or(Ending::Cancelled, call).await;
-        let ended = ended.unwrap_or_else(|| Err(Failure::Ended.told(&self.declared.service, 1)));
+        let ended = ended.unwrap_or_else(|| Err(Box::new(Failure::Ended.told(&self.declared.service, 1))));
         if let Some(began) = began {
             state.took(began.elapsed());
         }
@@ -184,7 +186,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         &self,
         request: Q,
         may_block: bool,
-    ) -> Pin<Box<dyn Future<Output = Result<R, CallError>> + Send + '_>> {
+    ) -> Pin<Box<dyn Future<Output = Result<R, Box<CallError>>> + Send + '_>> {
         Box::pin(async move {
             let layers = self.layers()?;
             self.made(&layers, request, may_block).await
@@ -209,7 +211,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             Err(failed) => failed,
         };
         let may_fall_back = failure.may_fall_back();
-        let mut failed = Failed::of(failure, service, attempts);
+        let mut failed = Failed::of(*failure, service, attempts);
         let Some(request) = kept.filter(|_| may_fall_back) else { return Err(failed) };
         for other in fallbacks {
             count(&state.counts.fallbacks);
@@ -224,7 +226,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layer of retries.
-    async fn retried(&self, way: &Way<'_>, request: Q, deadline: Option<Instant>) -> Result<R, (Failure, u32)> {
+    async fn retried(&self, way: &Way<'_>, request: Q, deadline: Option<Instant>) -> Result<R, (Box<Failure>, u32)> {
         let Some(retry) = &self.call.retry else {
             let first = Attempt { number: 1, deadline, key: way.key(), permit: None };
             return self.attempt(way, request, &first).await.map_err(|failure| (failure, 1));
@@ -245,11 +247,11 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                 Ok(next) => next,
                 Err(retry_budget::Refusal::BudgetSpent) => return Err((failure, number)),
                 Err(retry_budget::Refusal::PastDeadline { .. }) => {
-                    return Err((Failure::PastDeadline(failure.into_answered()), number));
+                    return Err((Failure::PastDeadline(failure.into_answered()).into(), number));
                 }
             };
             if closing.or(Ending::Stopping, time.sleep_until(next)).await.is_none() {
-                return Err((Failure::Ended, number));
+                return Err((Failure::Ended.into(), number));
             }
             number += 1;
         }
@@ -264,9 +266,12 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         }
         let attempted = self.broken(way, request, attempt).await;
         match &attempted {
-            Err(Failure::TimedOut { .. }) => count(&state.counts.timed_out),
-            Err(Failure::Refused(_)) => count(&state.counts.refused),
-            _ => {}
+            Ok(_) => {}
+            Err(failure) => match **failure {
+                Failure::TimedOut { .. } => count(&state.counts.timed_out),
+                Failure::Refused(_) => count(&state.counts.refused),
+                _ => {}
+            },
         }
         attempted
     }
@@ -275,9 +280,9 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     async fn broken(&self, way: &Way<'_>, request: Q, attempt: &Attempt) -> Attempted<R> {
         let Layers { time, circuit, .. } = way.layers;
         let Some(circuit) = circuit else { return self.limited(way, request, attempt).await };
-        let passed = circuit.pass(|| time.now())?;
+        let passed = circuit.pass(|| time.now()).map_err(Failure::from)?;
         let attempted = self.limited(way, request, attempt).await;
-        match attempted.as_ref().map_err(Failure::verdict) {
+        match attempted.as_ref().map_err(|failure| failure.verdict()) {
             Ok(_) => passed.ended(|| time.now(), None),
             Err(verdict @ Some(_)) => passed.ended(|| time.now(), verdict),
             // Nobody knows how it would have ended.
@@ -292,27 +297,25 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         let mut reserved = None;
         if let Some(limiter) = limiter {
             let ask = Ask::new(self.declared.cost(&request), price.as_ref().map_or(0.0, |price| price(&request)));
-            reserved = Some(match limiter.enter(time.now(), ask, attempt.deadline)? {
+            reserved = Some(match limiter.enter(time.now(), ask, attempt.deadline).map_err(Failure::from)? {
                 limiter::Entered::Passed(reserved) => reserved,
                 limiter::Entered::Waits(turn) => {
-                    state.closing.or(Ending::Stopping, turn.granted(time)).await.ok_or(Failure::Ended)??
+                    let granted = state.closing.or(Ending::Stopping, turn.granted(time)).await.ok_or(Failure::Ended)?;
+                    granted.map_err(Failure::from)?
                 }
             });
         }
         let mut permit = None;
         if let Some(slots) = slots {
-            permit = Some(match slots.enter()? {
+            permit = Some(match slots.enter().map_err(Failure::from)? {
                 concurrency::Entered::Passed(permit) => permit,
                 concurrency::Entered::Waits(turn) => {
                     state.closing.or(Ending::Stopping, turn.granted()).await.ok_or(Failure::Ended)?
                 }
             });
         }
-        if state.closing.ending() != Ending::Not {
-            return Err(Failure::Ended);
-        }
         if let Some(place) = &way.place {
-            place.begins().map_err(|error| Failure::Call(self.store(Arc::new(error))))?;
+            place.begins().map_err(|error| Failure::Call(self.store(Arc::new(error)).into()))?;
         }
         reserved.iter_mut().for_each(Reservation::begin);
         let attempted = self.answered(time, request, attempt, way.may_block, &mut permit).await;
@@ -367,7 +370,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                 self.judged(block_in_place(|| answer(request, attempt.clone())))
             }
             Answer::Blocking(answer) => {
-                handle.note_caller().map_err(Failure::Call)?;
+                handle.note_caller().map_err(|error| Failure::Call(error.into()))?;
                 let apart = Apart(permit.take().map(Arc::new));
                 let (answer, attempt, kept) = (answer.clone(), inside(&apart), apart.0.clone());
                 let ended = time.runtime().spawn_blocking(move || (answer(request, attempt), kept));
@@ -385,7 +388,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                 attempted
             }
             Answer::Many(many) => {
-                handle.note_caller().map_err(Failure::Call)?;
+                handle.note_caller().map_err(|error| Failure::Call(error.into()))?;
                 let (giver, turn) = turn();
                 let cost = self.declared.cost(&request);
                 let &Attempt { number, deadline, .. } = attempt;
@@ -394,8 +397,8 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                 joined.full.into_iter().flatten().for_each(|full| batches.send(full));
                 joined.opened.into_iter().for_each(|number| batches.open(number));
                 match state.closing.or(Ending::Stopping, turn).await {
-                    Some(Some(answered)) => answered.map_err(Failure::from),
-                    Some(None) | None => Err(Failure::Ended),
+                    Some(Some(answered)) => answered.map_err(|failure| Box::new(Failure::from(failure))),
+                    Some(None) | None => Err(Failure::Ended.into()),
                 }
             }
         }
@@ -411,13 +414,14 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             Some(reached) => self.judged(reached),
             None => {
                 let timeout = self.call.timeout.unwrap_or_default();
-                Err(Failure::TimedOut { timeout, may_retry: true })
+                Err(Failure::TimedOut { timeout, may_retry: true }.into())
             }
         }
     }
 
     fn judged(&self, reached: Reached<R>) -> Attempted<R> {
-        reached.map_err(Failure::Call)?.map_err(|error| Failure::judged(error, &self.declared.state.policy))
+        let judged = |error| Failure::judged(error, &self.declared.state.policy).into();
+        reached.map_err(Failure::Call)?.map_err(judged)
     }
 }
 

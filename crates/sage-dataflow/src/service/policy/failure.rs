@@ -33,7 +33,7 @@ pub(super) enum Failure {
     /// The job was cancelled, or the service stops.
     Ended,
     /// The service could not be reached at all.
-    Call(CallError),
+    Call(Box<CallError>),
 }
 
 impl From<limiter::Refusal> for Failure {
@@ -63,23 +63,23 @@ impl From<QueueFull> for Failure {
 /// What a call came to that gave no answer.
 #[derive(Debug, Clone)]
 pub(super) struct Failed {
-    pub(super) error: CallError,
+    pub(super) error: Box<CallError>,
     /// The service was not there.
     pub(super) is_outage: bool,
 }
 
 impl Failed {
     pub(super) fn of(failure: Failure, service: &str, attempts: u32) -> Self {
-        Self { is_outage: failure.is_outage(), error: failure.told(service, attempts) }
+        Self { is_outage: failure.is_outage(), error: Box::new(failure.told(service, attempts)) }
     }
 
     /// Whether it concerns its caller alone: others that want the same answer go on.
     pub(super) fn is_own(&self) -> bool {
-        matches!(self.error, CallError::PastDeadline { .. } | CallError::Ended { .. })
+        matches!(*self.error, CallError::PastDeadline { .. } | CallError::Ended { .. })
     }
 
     /// What the caller is told.
-    pub(super) fn told(self) -> CallError {
+    pub(super) fn told(self) -> Box<CallError> {
         self.error
     }
 }
@@ -155,7 +155,7 @@ impl Failure {
             Self::Refused(refusal) => CallError::Refused { service, refusal },
             Self::PastDeadline(source) => CallError::PastDeadline { service, source },
             Self::Ended => CallError::Ended { service },
-            Self::Call(error) => error,
+            Self::Call(error) => *error,
         }
     }
 
@@ -170,7 +170,7 @@ impl Failure {
 pub(super) enum BatchFailure {
     Answered { error: SharedError, verdict: Verdict },
     TimedOut(Duration),
-    Call(CallError),
+    Call(Box<CallError>),
 }
 
 impl BatchFailure {

@@ -69,8 +69,8 @@ where
             match kept.answer(&layers.time, asked, call, Failed::is_own).await {
                 Ok(answer) => Ok(answer),
                 Err(NotKept::Call(failed)) => Err(failed.told()),
-                Err(NotKept::Store(error)) => Err(method.store(error)),
-                Err(NotKept::PastDeadline) => Err(Failure::PastDeadline(None).told(&method.declared.service, 1)),
+                Err(NotKept::Store(error)) => Err(method.store(error).into()),
+                Err(NotKept::PastDeadline) => Err(Failure::PastDeadline(None).told(&method.declared.service, 1).into()),
             }
         })
     }

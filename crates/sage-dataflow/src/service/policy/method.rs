@@ -190,7 +190,7 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
 }
 
 /// The answer to come of a call whose answers are kept.
-pub(super) type Answering<'a, R> = Pin<Box<dyn Future<Output = Result<R, CallError>> + Send + 'a>>;
+pub(super) type Answering<'a, R> = Pin<Box<dyn Future<Output = Result<R, Box<CallError>>> + Send + 'a>>;
 
 /// The layer, for a method whose answers can be kept.
 pub(super) trait Keeps<Q, R>: Send + Sync {

@@ -64,13 +64,17 @@ impl DiskCache {
 
     /// The bytes of the answer of a call, unless it is too old.
     pub(in super::super) fn get(&self, key: CallKey) -> Option<Vec<u8>> {
+        self.get_at(key, SystemTime::now())
+    }
+
+    pub(in super::super) fn get_at(&self, key: CallKey, now: SystemTime) -> Option<Vec<u8>> {
         let found = self.store.get(key).unwrap_or_else(|_| {
             self.uncached.fetch_add(1, Ordering::Relaxed);
             None
         });
         let (bytes, written_at) = found?;
         // One from the future, as the clock was set back, is new.
-        let age = Duration::from_millis(millis(SystemTime::now()).saturating_sub(written_at));
+        let age = Duration::from_millis(millis(now).saturating_sub(written_at));
         if self.lives.is_some_and(|lives| age >= lives) {
             return None;
         }
