@@ -102,7 +102,7 @@ pub use service::{
     WhenInUse, WrongCount,
 };
 pub use service::{Breaker, BreakerFigures, BreakerState, RetryBudget, RetryFigures};
-pub use service::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Usage};
+pub use service::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Tally, TallyFigures, Usage};
 pub use sink::{Collected, Sink, WriteError};
 pub use source::{ChannelReceiver, Line, Next, ReadError, Source, SourceContext};
 pub use stream::pipe::{ParallelStep, Pipe, Step, WindowStep};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cause::{CauseKind, LINE_CHARS, Short};
 use super::report::{Cleanliness, FunctionReport, JobReport, OperatorReport, WorkerReport};
-use crate::service::{PolicyReport, ServiceReport};
+use crate::service::{PolicyReport, ServiceReport, TallyFigures};
 
 /// A chain that was blocked this long gets the reason in its row.
 const TOLD_BLOCKED: Duration = Duration::from_millis(1);
@@ -131,7 +131,21 @@ fn write_service(service: &ServiceReport, f: &mut fmt::Formatter<'_>) -> fmt::Re
         }
     }
     writeln!(f)?;
-    service.policy.iter().try_for_each(|policy| write_policy(policy, f))
+    service.policy.iter().try_for_each(|policy| {
+        write_policy(policy, f)?;
+        policy.tallies.iter().try_for_each(|tally| write_tally(tally, f))
+    })
+}
+
+/// What was read from a service's answers of one kind.
+fn write_tally(tally: &TallyFigures, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let kind: Vec<_> = tally.of.values().map(String::as_str).collect();
+    let kind = if kind.is_empty() { "tally".to_owned() } else { kind.join(" ") };
+    write!(f, "    {}:", Short(&kind, LINE_CHARS))?;
+    for (number, (name, sum)) in tally.sums.iter().enumerate() {
+        write!(f, "{} {name} {}", if number > 0 { "," } else { "" }, (sum * 1e6).round() / 1e6)?;
+    }
+    writeln!(f)
 }
 
 /// What a service's policy did, if it did more than let calls through.

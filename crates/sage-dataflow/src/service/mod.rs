@@ -40,7 +40,7 @@ pub use policy::{
     Verdict, WhenInUse, WrongCount,
 };
 pub use policy::{Breaker, BreakerFigures, BreakerState, RetryBudget, RetryFigures};
-pub use policy::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Usage};
+pub use policy::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Tally, TallyFigures, Usage};
 pub(crate) use registry::{Registry, StartEnded};
 pub use report::ServiceReport;
 use serde::{Deserialize, Serialize};

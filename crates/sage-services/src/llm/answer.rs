@@ -22,6 +22,8 @@ pub struct ChatAnswer {
     pub finish: Option<Finish>,
     /// What the call took of tokens; `None` if the provider does not say.
     pub usage: Option<TokenUsage>,
+    /// The model that was asked.
+    pub requested: String,
     /// The model that has answered, as the provider names it; empty if it does not say.
     pub model: String,
     /// The answer's id; empty if there is none.
@@ -92,8 +94,8 @@ impl ChatAnswer {
         Message::json(json!({"role": "assistant", "content": content, "tool_calls": calls.collect::<Vec<_>>()}))
     }
 
-    /// Reads the body of an answer.
-    pub(super) fn of(body: &Value) -> Result<Self, ServiceError> {
+    /// Reads the body of an answer by the model that was asked.
+    pub(super) fn of(body: &Value, requested: &str) -> Result<Self, ServiceError> {
         let choice = body.get("choices").and_then(|choices| choices.get(0));
         let Some(message) = choice.and_then(|choice| choice.get("message")) else {
             return Err(LlmError::malformed("it has no message"));
@@ -104,6 +106,7 @@ impl ChatAnswer {
             tool_calls: calls.map(tool_call).collect(),
             finish: choice.and_then(|choice| Finish::of(choice.get("finish_reason")?)),
             usage: TokenUsage::of(body),
+            requested: requested.to_owned(),
             model: text(body, "model"),
             id: text(body, "id"),
             refusal: said(message, "refusal"),
@@ -180,8 +183,8 @@ mod tests {
 
     #[test]
     fn unknown_and_missing_fields_are_no_errors() {
-        let bare = ChatAnswer::of(&json!({"choices": [{"message": {"content": "Hi."}}]})).unwrap();
-        assert_eq!(bare, ChatAnswer { text: "Hi.".to_owned(), ..ChatAnswer::default() });
+        let bare = ChatAnswer::of(&json!({"choices": [{"message": {"content": "Hi."}}]}), "m").unwrap();
+        assert_eq!(bare, ChatAnswer { text: "Hi.".to_owned(), requested: "m".to_owned(), ..ChatAnswer::default() });
         let odd = json!({
             "id": 7, "model": null, "service_tier": "new", "usage": {"prompt_tokens": 1, "cost": {"x": 1}},
             "choices": [{
@@ -194,16 +197,16 @@ mod tests {
                 },
             }],
         });
-        let odd = ChatAnswer::of(&odd).unwrap();
+        let odd = ChatAnswer::of(&odd, "m").unwrap();
         assert_eq!((odd.text.as_str(), odd.reasoning.as_deref()), ("ab", Some("hm")));
         assert_eq!(odd.finish, Some(Finish::Other("tired".to_owned())));
         assert_eq!(odd.usage, Some(TokenUsage::new(1, 0)));
         assert_eq!(odd.tool_calls[0].parsed::<Value>().unwrap(), json!({"x": 1}));
         assert_eq!(odd.tool_calls[1], ToolCall::default());
         let silent = json!({"choices": [{"message": {"content": null, "refusal": "No."}}]});
-        assert_eq!(ChatAnswer::of(&silent).unwrap().refusal.as_deref(), Some("No."));
+        assert_eq!(ChatAnswer::of(&silent, "m").unwrap().refusal.as_deref(), Some("No."));
         for useless in [json!({}), json!([]), json!({"choices": []}), json!({"choices": [{}]}), json!(3)] {
-            ChatAnswer::of(&useless).unwrap_err();
+            ChatAnswer::of(&useless, "m").unwrap_err();
         }
     }
 
@@ -213,6 +216,9 @@ mod tests {
         let answer = ChatAnswer { tool_calls: vec![call], ..ChatAnswer::default() };
         let said = serde_json::to_value(answer.message()).unwrap();
         assert_eq!((&said["content"], &said["tool_calls"][0]["function"]["name"]), (&Value::Null, &json!("f")));
-        assert_eq!(ChatAnswer::of(&json!({"choices": [{"message": said}]})).unwrap().tool_calls, answer.tool_calls);
+        assert_eq!(
+            ChatAnswer::of(&json!({"choices": [{"message": said}]}), "m").unwrap().tool_calls,
+            answer.tool_calls
+        );
     }
 }

@@ -84,8 +84,8 @@ impl Llm {
             return self.open(request, key).await?.answer().await;
         }
         let body = request.body(&self.options.model, false);
-        let answer = ChatAnswer::of(&self.ask("chat/completions", &body, key).await?)?;
-        told("chat", self.requested(request), &answer.model, answer.usage);
+        let answer = ChatAnswer::of(&self.ask("chat/completions", &body, key).await?, self.requested(request))?;
+        told("chat", &answer.requested, &answer.model, answer.usage);
         Ok(answer)
     }
 
@@ -123,11 +123,11 @@ impl Llm {
         let response = self.sent("chat/completions", &body, key).await?;
         let is_json =
             response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-        let (body, requested) = (Body::new(response, &self.options)?, self.requested(request).to_owned());
+        let (body, requested) = (Body::new(response, &self.options)?, self.requested(request));
         if is_json {
             // Some servers do not stream. An error is told as such.
-            let answer = ChatAnswer::of(&self.parsed(&body.all().await?)?)?;
-            return Ok(ChatStream::whole(answer, self.options.clone(), requested));
+            let answer = ChatAnswer::of(&self.parsed(&body.all().await?)?, requested)?;
+            return Ok(ChatStream::whole(answer, self.options.clone()));
         }
         Ok(ChatStream::new(body, self.options.clone(), requested))
     }

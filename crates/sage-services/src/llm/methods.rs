@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use sage::{Batch, Batching, BoxError, Calling, Codec, Keep, MethodBuilder, PolicyService, Usage};
+use sage::{Batch, Batching, BoxError, Calling, Codec, Keep, MethodBuilder, PolicyService, Tally, Usage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,7 +17,8 @@ use super::tokens::{TokenUsage, estimated_tokens};
 impl LlmOptions {
     /// Declares a method by which the model is asked. Its cost is in tokens, for [`Rate::cost`](sage::Rate::cost), and
     /// its price in dollars, for [`Spend`](sage::Spend): what a request is likely to take is reserved before, and what
-    /// it did take is settled after. A call with a journal has an idempotency key.
+    /// it did take is settled after. What was taken and spent is in the report, by model, with OpenTelemetry's names:
+    /// [`PolicyReport::tallies`](sage::PolicyReport::tallies). A call with a journal has an idempotency key.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -47,7 +48,8 @@ impl LlmOptions {
             let key = llm.idempotency_key();
             llm.chat_once(&request, key.as_deref()).await
         };
-        let (before, after) = (self.clone(), self.clone());
+        self.warn_of_no_price();
+        let [before, after, told] = [(); 3].map(|()| self.clone());
         llm.method("chat", chat)
             .cost(|request: &ChatRequest| request.estimated_tokens())
             .price(move |request: &ChatRequest| {
@@ -55,9 +57,10 @@ impl LlmOptions {
                 before.spent(request.model.as_deref().unwrap_or(&before.model), &usage)
             })
             .usage(move |answer: &ChatAnswer| {
-                let usage = answer.usage.unwrap_or_else(|| TokenUsage::new(0, estimated_tokens(&answer.text)));
-                Usage { cost: usage.total(), spent: after.spent(&answer.model, &usage) }
+                let usage = usage_of(answer);
+                Usage { cost: usage.total(), spent: after.spent(&answer.requested, &usage) }
             })
+            .tally(move |answer: &ChatAnswer| told.tally("chat", &answer.requested, &usage_of(answer)))
     }
 
     /// Declares a method by which texts are made into vectors. Those of all callers are put together as `batching`
@@ -68,13 +71,17 @@ impl LlmOptions {
             let embeddings = llm.embed(&texts).await?;
             Ok::<_, BoxError>(embeddings.into_iter().map(Ok).collect())
         };
-        let (before, after) = (self.clone(), self.clone());
+        self.warn_of_no_price();
+        let [before, after, told] = [(); 3].map(|()| self.clone());
         llm.batch_method("embed", batching, embed)
             .cost(|text: &String| estimated_tokens(text))
             .price(move |text: &String| before.spent(&before.model, &TokenUsage::new(estimated_tokens(text), 0)))
             .usage(move |embedding: &Embedding| {
                 let usage = TokenUsage::new(embedding.tokens, 0);
-                Usage { cost: usage.total(), spent: after.spent(&embedding.model, &usage) }
+                Usage { cost: usage.total(), spent: after.spent(&after.model, &usage) }
+            })
+            .tally(move |embedding: &Embedding| {
+                told.tally("embeddings", &told.model, &TokenUsage::new(embedding.tokens, 0))
             })
     }
 
@@ -85,12 +92,33 @@ impl LlmOptions {
         Keep::new(move |request: &ChatRequest| request.canonical(&model), Json::new())
     }
 
-    /// What a call of a model costs; nothing, if its price is not known. A provider may name a model otherwise in its
-    /// answer than it is asked for: then it is the price of the options' model.
-    fn spent(&self, model: &str, usage: &TokenUsage) -> f64 {
-        let price = self.prices.of(model).or_else(|| self.prices.of(&self.model));
-        price.map_or(0.0, |price| price.spent(usage))
+    /// A limit of what may be spent would limit nothing.
+    fn warn_of_no_price(&self) {
+        if !self.prices.is_empty() && self.prices.of(&self.model).is_none() {
+            tracing::warn!(model = self.model, "its price is not known, so nothing is counted as spent on it");
+        }
     }
+
+    /// What a call of a model costs; nothing, if its price is not known.
+    fn spent(&self, model: &str, usage: &TokenUsage) -> f64 {
+        self.prices.of(model).map_or(0.0, |price| price.spent(usage))
+    }
+
+    /// What an answer adds to the report, by OpenTelemetry's names. It has none for a cost.
+    fn tally(&self, operation: &str, model: &str, usage: &TokenUsage) -> Tally {
+        Tally::new()
+            .of("gen_ai.operation.name", operation)
+            .of("gen_ai.request.model", model)
+            .add("gen_ai.usage.input_tokens", usage.input as f64)
+            .add("gen_ai.usage.cache_read.input_tokens", usage.cached_input as f64)
+            .add("gen_ai.usage.output_tokens", usage.output as f64)
+            .add("cost", self.spent(model, usage))
+    }
+}
+
+/// What an answer took of tokens; what it is likely to have taken, if its provider does not say.
+fn usage_of(answer: &ChatAnswer) -> TokenUsage {
+    answer.usage.unwrap_or_else(|| TokenUsage::new(0, estimated_tokens(&answer.text)))
 }
 
 /// Makes JSON of values, and values of JSON, where answers are kept.

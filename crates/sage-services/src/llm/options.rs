@@ -115,7 +115,8 @@ impl LlmOptions {
         self
     }
 
-    /// What models cost. Default: [`Prices::known`].
+    /// What models cost. Default: [`Prices::known`]. Say [`Prices::none`] for a model that costs nothing: one whose
+    /// price is not known is warned of.
     pub fn prices(mut self, prices: Prices) -> Self {
         self.prices = Arc::new(prices);
         self

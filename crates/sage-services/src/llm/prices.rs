@@ -105,6 +105,10 @@ impl Prices {
         known(model).or_else(|| known(model.split_once('/')?.1))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A table names some models with their provider, which does not do so itself.
     fn with_short_names(mut self, prices: &HashMap<String, Price>) -> Self {
         let mut named: Vec<_> = prices.iter().collect();

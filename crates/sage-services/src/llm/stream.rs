@@ -26,7 +26,6 @@ pub struct ChatStream {
     pieces: VecDeque<Piece>,
     answer: ChatAnswer,
     options: Arc<LlmOptions>,
-    requested: String,
 }
 
 /// A piece of an answer.
@@ -49,13 +48,13 @@ pub enum Piece {
 }
 
 impl ChatStream {
-    pub(super) fn new(body: Body, options: Arc<LlmOptions>, requested: String) -> Self {
-        let (events, pieces, answer) = (Events::default(), VecDeque::new(), ChatAnswer::default());
-        Self { body: Some(body), events, pieces, answer, options, requested }
+    pub(super) fn new(body: Body, options: Arc<LlmOptions>, requested: &str) -> Self {
+        let answer = ChatAnswer { requested: requested.to_owned(), ..ChatAnswer::default() };
+        Self { body: Some(body), events: Events::default(), pieces: VecDeque::new(), answer, options }
     }
 
     /// An answer that was not sent in pieces after all.
-    pub(super) fn whole(mut answer: ChatAnswer, options: Arc<LlmOptions>, requested: String) -> Self {
+    pub(super) fn whole(mut answer: ChatAnswer, options: Arc<LlmOptions>) -> Self {
         let pieces = Some(answer.text.clone()).filter(|text| !text.is_empty()).map(Piece::Text).into_iter();
         let calls = answer.tool_calls.iter().enumerate().map(|(index, call)| Piece::ToolCall {
             index,
@@ -64,8 +63,8 @@ impl ChatStream {
         });
         let pieces = pieces.chain(calls).collect();
         answer.finish.get_or_insert(Finish::Stop);
-        told("chat", &requested, &answer.model, answer.usage);
-        Self { body: None, events: Events::default(), pieces, answer, options, requested }
+        told("chat", &answer.requested, &answer.model, answer.usage);
+        Self { body: None, events: Events::default(), pieces, answer, options }
     }
 
     /// The next piece; `None` once the answer is whole. Nothing is lost when the future is dropped.
@@ -127,7 +126,7 @@ impl ChatStream {
         if self.answer.finish.is_none() {
             return Err(cut());
         }
-        told("chat", &self.requested, &self.answer.model, self.answer.usage);
+        told("chat", &self.answer.requested, &self.answer.model, self.answer.usage);
         Ok(None)
     }
 

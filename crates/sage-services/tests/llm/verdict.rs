@@ -132,7 +132,12 @@ fn a_limit_of_the_provider_is_kept_by_all_tasks_together() {
     assert_eq!((&verdict["findings"], &verdict["calls"]), (&json!([]), &json!(60)), "{verdict}");
     let billed: u64 = answers.iter().map(|answer| answer.usage.unwrap().total()).sum();
     let spent: f64 = answers.iter().map(|answer| price.spent(&answer.usage.unwrap())).sum();
-    let rate = report.services[0].policy.as_ref().unwrap().rate.as_ref().unwrap();
+    let policy = report.services[0].policy.as_ref().unwrap();
+    let (rate, tallies) = (policy.rate.as_ref().unwrap(), &policy.tallies);
     assert_eq!(rate.cost, billed);
+    assert_eq!((tallies.len(), tallies[0].of["gen_ai.request.model"].as_str()), (1, "gpt-4o-mini"));
+    let tallied = |name: &str| tallies[0].sums[name];
+    assert_eq!(tallied("gen_ai.usage.input_tokens") + tallied("gen_ai.usage.output_tokens"), billed as f64);
+    assert!((tallied("cost") - spent).abs() < 1e-9 && report.to_string().contains("gen_ai.usage.input_tokens"));
     assert!((rate.spent_billionths as f64 / 1e9 - spent).abs() < 1e-6, "{rate:?}, not {spent}");
 }

@@ -293,7 +293,8 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
 
     /// The layers of rate and cost, and of concurrency.
     async fn limited(&self, way: &Way<'_>, request: Q, attempt: &Attempt) -> Attempted<R> {
-        let (Layers { time, limiter, slots, .. }, Declared { state, price, usage, .. }) = (way.layers, &*self.declared);
+        let (Layers { time, limiter, slots, .. }, Declared { state, price, usage, tally, .. }) =
+            (way.layers, &*self.declared);
         let mut reserved = None;
         if let Some(limiter) = limiter {
             let ask = Ask::new(self.declared.cost(&request), price.as_ref().map_or(0.0, |price| price(&request)));
@@ -322,6 +323,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         match &attempted {
             Ok(reply) => {
                 permit.iter_mut().for_each(Permit::succeeded);
+                tally.iter().for_each(|tally| state.tallies.count(tally(reply)));
                 if let (Some(reserved), Some(usage)) = (reserved, usage) {
                     let Usage { cost, spent } = usage(reply);
                     reserved.settle(time.now(), Ask::new(cost, spent));

@@ -13,6 +13,7 @@ use super::settings::CallPolicy;
 use super::shelves::Shelf;
 use super::state::{PolicyReport, PolicyState};
 use super::store::StoreError;
+use super::tally::Tally;
 use crate::BoxError;
 use crate::service::call_error::CallError;
 use crate::service::handle::ServiceHandle;
@@ -181,6 +182,7 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
                 cost: None,
                 price: None,
                 usage: None,
+                tally: None,
                 fallbacks: Vec::new(),
                 keep: None,
             },
@@ -231,6 +233,7 @@ pub(super) struct Declared<Q, R> {
     pub(super) cost: Option<Box<dyn Fn(&Q) -> u64 + Send + Sync>>,
     pub(super) price: Option<Box<dyn Fn(&Q) -> f64 + Send + Sync>>,
     pub(super) usage: Option<Box<dyn Fn(&R) -> Usage + Send + Sync>>,
+    pub(super) tally: Option<Box<dyn Fn(&R) -> Tally + Send + Sync>>,
     pub(super) fallbacks: Vec<Method<Q, R>>,
     pub(super) keep: Option<Box<dyn Keeps<Q, R>>>,
 }
@@ -284,6 +287,32 @@ impl<Q, R> MethodBuilder<Q, R> {
     /// delays the next calls. Default: it cost what was taken before.
     pub fn usage(mut self, usage: impl Fn(&R) -> Usage + Send + Sync + 'static) -> Self {
         self.declared.usage = Some(Box::new(usage));
+        self
+    }
+
+    /// Reads from an answer what it adds to the figures of the service, which the report sums up:
+    /// [`PolicyReport::tallies`]. Each answer that the service gives counts, and none that was kept.
+    ///
+    /// ```
+    /// use sage::{BoxError, Environment, Policy, Service, Tally};
+    ///
+    /// struct Model;
+    ///
+    /// impl Service for Model {}
+    ///
+    /// let env = Environment::local("tallied");
+    /// let model = env.register_service("model", || Model).policy(Policy::new()).build();
+    /// let chat = model
+    ///     .method("chat", |_model, question: &str| async move { Ok::<_, BoxError>(question.to_uppercase()) })
+    ///     .tally(|answer| Tally::new().of("model", "small").add("words", answer.split(' ').count() as f64))
+    ///     .build();
+    /// env.from_iter(["why?", "how come?"]).try_map(move |question| chat.call_blocking(question)).collect();
+    /// let report = env.run()?;
+    /// assert_eq!(report.services[0].policy.as_ref().unwrap().tallies[0].sums["words"], 3.0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tally(mut self, tally: impl Fn(&R) -> Tally + Send + Sync + 'static) -> Self {
+        self.declared.tally = Some(Box::new(tally));
         self
     }
 

@@ -35,6 +35,7 @@ mod shelves;
 mod spend;
 mod state;
 mod store;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -67,4 +68,5 @@ pub use spend::Spend;
 pub use state::PolicyReport;
 pub(crate) use state::PolicyState;
 pub use store::StoreError;
+pub use tally::{Tally, TallyFigures};
 pub use verdict::{ServiceError, Verdict};

@@ -17,6 +17,7 @@ use super::rate::RateFigures;
 use super::retry_budget::RetryFigures;
 use super::settings::Policy;
 use super::store::StoreError;
+use super::tally::{Tallies, TallyFigures};
 use crate::clock::Rouse;
 use crate::control::{Control, JobControl};
 use crate::runtime::{JobRuntime, RuntimeError};
@@ -33,6 +34,7 @@ pub(crate) struct PolicyState {
     pub(super) closing: Closing,
     pub(super) outage: Arc<Outage>,
     pub(super) counts: Counts,
+    pub(super) tallies: Tallies,
     latency: Histogram,
     declared: Mutex<DeclaredMethods>,
     run: Mutex<OfRun>,
@@ -129,7 +131,11 @@ pub struct PolicyReport {
     pub outages: u64,
     /// Calls that were held until it was there again.
     pub held: u64,
-    /// The time of a call with all its waits, of the first 1,024 and one in 64 after them: half of the calls took no longer. `None` before the first.
+    /// What its methods [read](super::MethodBuilder::tally) from answers, summed up.
+    #[serde(default)]
+    pub tallies: Vec<TallyFigures>,
+    /// The time of a call with all its waits, of the first 1,024 and one in 64 after them: half of the calls took no
+    /// longer. `None` before the first.
     pub p50: Option<Duration>,
     /// 99 of a hundred took no longer.
     pub p99: Option<Duration>,
@@ -152,6 +158,7 @@ impl PolicyState {
             closing: Closing::new(),
             outage: Outage::new(),
             counts: Counts::default(),
+            tallies: Tallies::default(),
             latency: Histogram::new(),
             declared: Mutex::default(),
             run: Mutex::default(),
@@ -182,6 +189,7 @@ impl PolicyState {
         let before = std::mem::take(&mut *lock(&self.run));
         drop(before);
         self.latency.clear();
+        self.tallies.clear();
         self.counts.all().iter().for_each(|count| count.store(0, Ordering::Relaxed));
     }
 
@@ -255,6 +263,7 @@ impl PolicyState {
             journal,
             outages: outage.outages,
             held: outage.held,
+            tallies: self.tallies.figures(),
             p50: self.latency.quantile(0.5),
             p99: self.latency.quantile(0.99),
         }

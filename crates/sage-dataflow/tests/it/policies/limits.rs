@@ -9,7 +9,7 @@ use std::time::Duration;
 use sage::testing;
 use sage::{
     BoxError, CallError, Concurrency, Environment, ErrorPolicy, Policy, Rate, Refusal, Retry, ServiceError, Spend,
-    SubmitError, Timestamp, Usage, Verdict,
+    SubmitError, Tally, Timestamp, Usage, Verdict,
 };
 
 use super::{Asked, calls, plain};
@@ -48,6 +48,26 @@ fn the_callers_of_all_pipelines_keep_to_one_rate() {
     let report = job.wait().unwrap();
     let rate = report.services[0].policy.as_ref().unwrap().rate.clone().unwrap();
     assert_eq!((rate.passed, rate.waiting, rate.refused), (10, 0, 0));
+}
+
+#[test]
+fn what_answers_add_up_to_is_reported_without_limits_and_by_kind_for_each_run() {
+    let env = Environment::local("tallied");
+    let service = plain(&env, Policy::new().retry(Retry::up_to(2)));
+    let name = service.method("name", |_, n: u32| {
+        ready(if n == 3 { Err(BoxError::from("no")) } else { Ok::<_, BoxError>(n.to_string()) })
+    });
+    let kind = |answer: &String| if answer.len() > 1 { "long" } else { "short" };
+    let name = name.tally(move |answer| Tally::new().of("kind", kind(answer)).add("digits", answer.len() as f64));
+    let name = name.build();
+    env.from_collection(vec![1, 2, 3, 10, 11]).map(move |n| name.call_blocking(n).is_ok()).sink(|_| {});
+    for _run in 0..2 {
+        let report = env.run().unwrap();
+        let tallies = &report.services[0].policy.as_ref().unwrap().tallies;
+        let sums = tallies.iter().map(|tally| (tally.of["kind"].as_str(), tally.sums["digits"]));
+        assert_eq!(sums.collect::<Vec<_>>(), [("long", 4.0), ("short", 2.0)], "errors add nothing");
+        assert!(report.to_string().contains("    long: digits 4\n    short: digits 2\n"), "{report}");
+    }
 }
 
 #[test]
