@@ -3,7 +3,7 @@
 use std::time::Duration;
 use std::{fs, io};
 
-use sage::{BoxError, Cause, Environment, Retry, Source};
+use sage::{Cause, Environment, Retry, Source};
 use sage_connectors::{BadLine, CsvSource, Encoding, Files, InputError, JsonlSink, JsonlSource, TextSource};
 use serde::{Deserialize, Serialize};
 
@@ -247,11 +247,10 @@ fn a_file_that_is_not_there_yet_is_read_once_it_is_and_else_is_no_record() {
     let path = dir.path().join("later.txt");
     let (made, from) = (path.clone(), path.clone());
     let env = Environment::local("later").inline();
-    let when = move |error: &BoxError| {
+    let again = Retry::up_to(3).backoff(Duration::ZERO, Duration::ZERO).when(move |error| {
         fs::write(&made, "here\n").unwrap();
         matches!(error.downcast_ref(), Some(InputError::Open { .. }))
-    };
-    let again = Retry::up_to(3).backoff(Duration::ZERO, Duration::ZERO).when(when);
+    });
     let lines = env.from_source(move |_| TextSource::new(from.clone())).retry(again).collect();
     env.run().unwrap();
     assert_eq!(lines.take().len(), 1);
