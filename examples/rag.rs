@@ -7,13 +7,17 @@
 //!                      └─ embed ─ upsert ─┘
 //! ```
 //!
-//! Two services stand beside the stream: `embedder` and, started after it and stopped before it, `store`. The questions
+//! Two services stand beside the stream: `embedder` and, started after it and stopped before it, `store`; and `llm`,
+//! where a model is to answer (`rag/model.rs`). The questions
 //! are asked exactly when the last passage is stored, because `count` gives its one record at the end of its input. A
 //! signal in the middle of indexing ends the walk; what was read is stored, and no question is asked of half an index.
 //!
 //! Documents are read one at a time, so only the store grows with the folder. A file that cannot be read, or that is
 //! not text, is counted, named in the summary and skipped. A file that is not UTF-8 is read with U+FFFD for the bytes
 //! that are not. Hidden folders, `target` and `node_modules` are left out, and links are not followed.
+
+#[path = "rag/model.rs"]
+mod model;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -24,7 +28,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::ProgressBar;
-use sage::{BoxError, CallError, Environment, JobHandle, JobReport, RunError, SignalPolicy};
+use model::{Ask, ModelArguments};
+use sage::{BoxError, CallError, Environment, JobHandle, JobReport, Order, RunError, SignalPolicy};
 use sage_services::{
     Answer, Chunker, DocumentError, DocumentText, Extractor, Format, Hit, LexicalEmbedder, Passage, StoreError,
     VectorStore, documents, read_document, rerank,
@@ -34,12 +39,13 @@ use serde_json::json;
 /// Answers questions about a folder of documents, each with the file and the lines the answer comes from.
 ///
 /// Without arguments it reads this repository's own documents and asks a few questions about them. Answers are quoted
-/// word for word; no model is used and nothing is downloaded.
+/// word for word; no model is used and nothing is downloaded. With `--llm`, a language model answers from the passages
+/// that were found: at a provider whose key is in a variable, or on a server of one's own.
 ///
 /// Ctrl-C ends the reading, stores what was read and cleans up; a second one drops what is in flight. The exit code is
 /// 0 when the job succeeded and left nothing behind, 130 after SIGINT, 143 after SIGTERM, else 1.
 #[derive(Parser)]
-#[command(name = "rag", after_help = "Example: rag docs --question 'What stops first?' --report run.json")]
+#[command(name = "rag", after_help = EXAMPLES)]
 struct Arguments {
     /// Folder to read; this repository's documents unless given
     folder: Option<PathBuf>,
@@ -65,7 +71,15 @@ struct Arguments {
     /// Log each document on standard error; twice: also the engine's log
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
+    #[command(flatten)]
+    model: ModelArguments,
 }
+
+/// Shown below the arguments.
+const EXAMPLES: &str = "Examples:
+  rag docs --question 'What stops first?' --report run.json
+  rag docs --questions questions.txt --llm openai --model gpt-4o-mini --rpm 300 --journal runs/monday
+  rag docs --questions questions.txt --llm openai --base-url http://localhost:8080/v1 --model smollm2";
 
 /// Asked when no folder is given.
 const QUESTIONS: &[&str] = &[
@@ -97,6 +111,22 @@ struct Document {
     text: String,
 }
 
+/// What a question is answered with, and where that stands, or the best passage of those that a model was shown.
+pub(crate) struct Answered {
+    text: String,
+    path: Arc<str>,
+    first_line: usize,
+    last_line: usize,
+    /// That of a quotation.
+    coverage: Option<f32>,
+}
+
+impl From<Answer> for Answered {
+    fn from(Answer { text, path, first_line, last_line, coverage }: Answer) -> Self {
+        Self { text, path, first_line, last_line, coverage: Some(coverage) }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let level = match arguments.verbose {
@@ -115,7 +145,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, BoxError> {
     let task = Task::new(arguments)?;
     let notes = Notes::new(arguments);
     let env = Environment::local("rag").signals(SignalPolicy::Exit);
-    declare(&env, arguments, &task, &notes);
+    let ask = arguments.model.declare(&env)?;
+    declare(&env, arguments, &task, &notes, ask);
     // The job manager shows it, if one runs this.
     let job = sage_api::submit(&env)?;
     let ended = watch(&job, &notes.bar);
@@ -142,7 +173,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, BoxError> {
 }
 
 /// Declares the services and the stream.
-fn declare(env: &Environment, arguments: &Arguments, task: &Task, notes: &Notes) {
+fn declare(env: &Environment, arguments: &Arguments, task: &Task, notes: &Notes, ask: Option<Ask>) {
     let embedder = env.register_service("embedder", LexicalEmbedder::default).build();
     let store =
         env.register_service("store", || Store::new(LexicalEmbedder::DEFAULT_DIMENSIONS)).after(&embedder).build();
@@ -154,7 +185,8 @@ fn declare(env: &Environment, arguments: &Arguments, task: &Task, notes: &Notes)
     let (embed, rank, quote, upsert) = (embedder.clone(), embedder.clone(), embedder.clone(), store.clone());
     let keep = arguments.passages;
 
-    env.from_iter(walked)
+    let ranked = env
+        .from_iter(walked)
         .named("walk")
         .flat_map(move |path: PathBuf| read(&folder, &path, &read_notes))
         .named("read")
@@ -189,14 +221,19 @@ fn declare(env: &Environment, arguments: &Arguments, task: &Task, notes: &Notes)
             let hits = rank.call(|embedder| rerank(embedder, &question, hits, keep))?;
             Ok::<_, CallError>((question, hits))
         })
-        .named("rerank")
-        .try_map(move |(question, hits)| {
+        .named("rerank");
+    let print =
+        move |(question, answer): (Arc<str>, Option<Answered>)| print_notes.answered(&question, answer.as_ref());
+    if let Some(ask) = ask {
+        let answered = ranked.try_map_async(arguments.model.in_flight, Order::Ordered, move |(q, hits)| ask(q, hits));
+        answered.named("answer").try_sink(print).named("print");
+    } else {
+        let answered = ranked.try_map(move |(question, hits)| {
             let answer = quote.call(|embedder| Extractor::default().answer(embedder, &question, &hits))?;
-            Ok::<_, CallError>((question, answer))
-        })
-        .named("answer")
-        .try_sink(move |(question, answer)| print_notes.answered(&question, answer.as_ref()))
-        .named("print");
+            Ok::<_, CallError>((question, answer.map(Answered::from)))
+        });
+        answered.named("answer").try_sink(print).named("print");
+    }
 }
 
 /// The paths of the documents, one after the other; sets `all_read` behind the last, which a drain does not reach.
@@ -287,7 +324,7 @@ impl Notes {
     }
 
     /// Prints an answer, and keeps it for the report.
-    fn answered(&self, question: &str, answer: Option<&Answer>) -> io::Result<()> {
+    fn answered(&self, question: &str, answer: Option<&Answered>) -> io::Result<()> {
         if let Some(answers) = &self.answers {
             locked(answers).push(json!({
                 "question": question,
@@ -295,17 +332,17 @@ impl Notes {
                 "path": answer.map(|answer| &*answer.path),
                 "first_line": answer.map(|answer| answer.first_line),
                 "last_line": answer.map(|answer| answer.last_line),
-                "coverage": answer.map(|answer| answer.coverage),
+                "coverage": answer.and_then(|answer| answer.coverage),
             }));
         }
         self.bar.suspend(|| {
             let mut out = io::stdout().lock();
             writeln!(out, "Q: {question}")?;
             match answer {
-                Some(Answer { text, path, first_line, last_line, .. }) if first_line == last_line => {
+                Some(Answered { text, path, first_line, last_line, .. }) if first_line == last_line => {
                     writeln!(out, "A: {text}\n   {path}:{first_line}\n")
                 }
-                Some(Answer { text, path, first_line, last_line, .. }) => {
+                Some(Answered { text, path, first_line, last_line, .. }) => {
                     writeln!(out, "A: {text}\n   {path}:{first_line}-{last_line}\n")
                 }
                 None => writeln!(out, "A: no document answers this\n"),
@@ -349,8 +386,18 @@ fn summarise(report: &JobReport, notes: &Notes) -> io::Result<()> {
     if report.signal().is_some() && asked == 0 {
         writeln!(out, "stopped before all documents were read, so no question was asked")?;
     }
+    for name in begun_not_ended(report) {
+        writeln!(out, "call {name} was out when an earlier run was killed; it may have been made twice")?;
+    }
     writeln!(out, "\n{report}")?;
     report.services.iter().try_for_each(|service| writeln!(out, "{} {}", service.name, service.state))
+}
+
+/// The calls that were out when an earlier run with this journal was killed.
+fn begun_not_ended(report: &JobReport) -> impl Iterator<Item = &str> {
+    let policies = report.services.iter().filter_map(|service| service.policy.as_ref());
+    let journals = policies.filter_map(|policy| policy.journal.as_ref());
+    journals.flat_map(|journal| journal.begun_not_ended.iter().map(String::as_str))
 }
 
 fn write_report(path: &Path, report: &JobReport, notes: &Notes) -> Result<(), BoxError> {

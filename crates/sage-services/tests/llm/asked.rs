@@ -1,6 +1,9 @@
 //! What a client asks llmock for, and gets: answers, tools, JSON, pieces, vectors.
 
-use sage_services::llm::{ChatRequest, Finish, Llm, Message, Piece, Tool};
+use std::time::Duration;
+
+use sage::{Batching, Environment, Order, Policy, Rate, Retry};
+use sage_services::llm::{ChatRequest, Finish, Llm, LlmOptions, Message, Piece, Tool};
 use serde_json::{Value, json};
 
 use crate::llmock::Llmock;
@@ -112,4 +115,36 @@ fn vectors_come_in_the_order_of_their_texts_by_requests_of_allowed_size() {
         assert!(embeddings[0].vector.len() == 1536 && embeddings[0].vector != embeddings[1].vector);
         assert!(llm.embed(&[]).await.unwrap().is_empty());
     });
+}
+
+#[test]
+fn texts_of_all_callers_go_together_and_what_they_took_is_in_the_report() {
+    let served = Llmock::serve(&[]);
+    served.plays(json!([{"type": "fail", "status": 503, "retry_after": 0.2}]));
+    let options = LlmOptions::new("text-embedding-3-small").base_url(served.base_url());
+    let policy = Policy::new().retry(Retry::up_to(3)).rate(Rate::cost(100_000, Duration::from_secs(60)));
+    let env = Environment::local("embedded");
+    let service = options.clone();
+    let llm = env.register_async_service("llm", move || Llm::new(service.clone())).policy(policy).build();
+    let batching = Batching::of(16).within(Duration::from_millis(20));
+    let embed = options.embed_method(&llm, batching).build();
+    let embedded = env
+        .from_iter((0..40).map(|number| format!("a text with number {number}")))
+        .try_map_async(40, Order::Ordered, move |text| {
+            let embed = embed.clone();
+            async move { embed.call(text).await }
+        })
+        .collect();
+    let report = env.run().unwrap();
+    let embedded = embedded.take();
+    let alone = block_on(Llm::new(options).embed(&["a text with number 33".to_owned()])).unwrap();
+    assert_eq!((embedded.len(), &embedded[33].vector), (40, &alone[0].vector));
+    let requests = served.requests();
+    assert!(requests.len() <= 12, "{} requests for 40 texts", requests.len());
+    assert_eq!(served.verdict()["findings"], json!([]));
+    let policy = report.services[0].policy.as_ref().unwrap();
+    let tokens = embedded.iter().map(|embedding| embedding.tokens).sum::<u64>();
+    assert_eq!((policy.rate.as_ref().unwrap().cost, tokens > 40), (tokens, true));
+    assert_eq!(policy.tallies[0].sums["gen_ai.usage.input_tokens"], tokens as f64);
+    assert!(policy.tallies[0].sums["cost"] > 0.0);
 }

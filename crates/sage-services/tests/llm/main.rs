@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test, also outside of its function")]
 
 mod asked;
+mod demo;
 mod llmock;
 mod played;
+mod proxy;
 mod verdict;
