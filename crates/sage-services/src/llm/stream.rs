@@ -77,6 +77,8 @@ impl ChatStream {
         if matches!(next, Some(Err(_))) {
             self.body = None;
             self.pieces.clear();
+            // It is not whole, whatever came.
+            self.answer.finish = None;
         }
         next
     }

@@ -3,16 +3,25 @@
 use std::time::Duration;
 
 use sage::{CallError, Environment, Policy, Rate, Retry, RunError};
-use sage_services::llm::{ChatAnswer, ChatRequest, Llm, LlmError, Prices};
+use sage_services::llm::{ChatAnswer, ChatRequest, Llm, LlmError, LlmOptions, Prices};
 use serde_json::{Value, json};
 
 use crate::llmock::Llmock;
 
 /// Asks by a policy with a timeout, retries and a rate, and gives what the call came to.
 fn ask(served: &Llmock, request: ChatRequest) -> Result<ChatAnswer, CallError> {
-    let options = served.options();
+    ask_by(served.options(), Duration::from_secs(2), request)
+}
+
+/// As `ask`, for a stream: it may take longer, but not pause for long.
+fn ask_streamed(served: &Llmock, request: ChatRequest) -> Result<ChatAnswer, CallError> {
+    let options = served.options().read_timeout(Duration::from_millis(1_500));
+    ask_by(options, Duration::from_secs(20), request.streamed())
+}
+
+fn ask_by(options: LlmOptions, timeout: Duration, request: ChatRequest) -> Result<ChatAnswer, CallError> {
     let policy = Policy::new()
-        .timeout(Duration::from_secs(2))
+        .timeout(timeout)
         .retry(Retry::up_to(4).backoff(Duration::from_millis(400), Duration::from_secs(2)))
         .rate(Rate::calls(50, Duration::from_secs(1)));
     let env = Environment::local("asked");
@@ -25,7 +34,7 @@ fn ask(served: &Llmock, request: ChatRequest) -> Result<ChatAnswer, CallError> {
 }
 
 fn long_reply() -> Value {
-    json!({"type": "reply", "text": "word ".repeat(40), "times": null})
+    json!({"type": "reply", "text": "word ".repeat(100), "times": null})
 }
 
 #[test]
@@ -68,7 +77,7 @@ fn each_fault_of_a_stream_is_met_as_it_should_be() {
                 json!({"type": "stream_fault", "kind": kind, "after_chunks": after_chunks, "stall_seconds": 20});
             served.reset();
             served.plays(json!([fault, long_reply()]));
-            let answer = ask(&served, ChatRequest::ask("Why?").streamed()).unwrap();
+            let answer = ask_streamed(&served, ChatRequest::ask("Why?")).unwrap();
             assert_eq!(answer.text, whole, "{fault}");
             assert!(answer.usage.is_some(), "{fault}");
             let verdict = served.verdict();
@@ -76,8 +85,8 @@ fn each_fault_of_a_stream_is_met_as_it_should_be() {
         }
     }
     served.reset();
-    served.plays(json!([{"type": "slow_first_token", "seconds": 1.0}, long_reply()]));
-    assert_eq!(ask(&served, ChatRequest::ask("Why?").streamed()).unwrap().text, whole);
+    served.plays(json!([{"type": "slow_first_token", "seconds": 0.5}, long_reply()]));
+    assert_eq!(ask_streamed(&served, ChatRequest::ask("Why?")).unwrap().text, whole);
     assert_eq!(served.verdict()["findings"], json!([]));
 }
 

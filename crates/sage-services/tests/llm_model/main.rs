@@ -88,20 +88,22 @@ fn a_real_model_answers_in_a_whole_in_pieces_and_by_a_schema() {
 }
 
 #[test]
-fn twenty_questions_about_this_repository_are_answered() {
+fn twenty_questions_are_answered_from_their_passages() {
     let model = Model::serve();
     let folder = tempfile::tempdir().unwrap();
-    let things =
-        ["services", "sinks", "sources", "windows", "policies", "the journal", "signals", "retries", "a cache"];
-    let ways = ["What are", "How do I stop", "When to use"];
-    let questions: Vec<String> =
-        ways.iter().flat_map(|way| things.iter().map(move |thing| format!("{way} {thing}?"))).take(20).collect();
+    let cities = [
+        "Bergen", "Bilbao", "Bremen", "Brest", "Cadiz", "Cork", "Faro", "Gdansk", "Genoa", "Ghent", "Hull", "Kotka",
+        "Lagos", "Malmo", "Nantes", "Narva", "Porto", "Riga", "Split", "Turku",
+    ];
+    let sections = cities.map(|city| format!("# {city}\n\nThe ship of {city} is called Star of {city}.\n\n"));
+    std::fs::create_dir(folder.path().join("documents")).unwrap();
+    std::fs::write(folder.path().join("documents/ships.md"), sections.concat()).unwrap();
+    let questions = cities.map(|city| format!("What is the ship of {city} called?"));
     std::fs::write(folder.path().join("questions"), questions.join("\n")).unwrap();
     let report = folder.path().join("report.json");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let test = std::env::current_exe().unwrap();
     let mut command = Command::new(test.parent().and_then(Path::parent).unwrap().join("examples/rag"));
-    command.arg(root.join("docs")).args(["--ext", "md", "--passages", "1", "--in-flight", "2", "--llm", "openai"]);
+    command.arg(folder.path().join("documents")).args(["--passages", "1", "--in-flight", "2", "--llm", "openai"]);
     command.args(["--model", "smollm2", "--base-url", &model.base_url(), "--timeout", "300"]);
     command.arg("--questions").arg(folder.path().join("questions"));
     command.arg("--journal").arg(folder.path().join("journal")).arg("--report").arg(&report);
@@ -115,5 +117,5 @@ fn twenty_questions_about_this_repository_are_answered() {
     let services = report["job"]["services"].as_array().unwrap();
     let policy = &services.iter().find(|service| service["name"] == "llm").unwrap()["policy"];
     assert_eq!((&policy["calls"], &policy["journal"]["entries"]), (&json!(20), &json!(20)));
-    assert!(policy["tallies"][0]["sums"]["gen_ai.usage.input_tokens"].as_f64().unwrap() > 1_000.0, "{policy}");
+    assert!(policy["tallies"][0]["sums"]["gen_ai.usage.input_tokens"].as_f64().unwrap() > 20.0 * 40.0, "{policy}");
 }

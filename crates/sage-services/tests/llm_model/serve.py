@@ -15,5 +15,7 @@ parameters.model.path = str(Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4
 parameters.hostnames = ["127.0.0.1"]
 parameters.port = int(sys.argv[1])
 parameters.n_ctx = 4096
+# Its threads are not to spin while others want the processors.
+parameters.cpuparams.poll = parameters.cpuparams_batch.poll = 0
 server = Server(parameters)
 signal.pause()
