@@ -28,11 +28,11 @@ fn question(number: usize) -> String {
     format!("What is the name of ship {number} of the harbour?")
 }
 
-/// The demo, asked all of them.
-fn asked(folder: &Path, port: u16, report: &Path) -> Child {
+/// The demo, asked all of them, at so many calls a minute.
+fn asked(folder: &Path, port: u16, report: &Path, rpm: &str) -> Child {
     let mut command = rag();
     command.arg(folder.join("documents")).arg("--questions").arg(folder.join("questions"));
-    command.args(["--llm", "openai", "--base-url", &format!("http://127.0.0.1:{port}/v1"), "--rpm", "6000"]);
+    command.args(["--llm", "openai", "--base-url", &format!("http://127.0.0.1:{port}/v1"), "--rpm", rpm]);
     command.args(["--in-flight", &IN_FLIGHT.to_string(), "--timeout", "20", "--key-from", "NO_KEY_OF_THE_TEST"]);
     command.arg("--journal").arg(folder.join("journal")).arg("--report").arg(report);
     command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap()
@@ -64,7 +64,7 @@ fn answered(lines: &mut impl Iterator<Item = String>, most: usize) -> Vec<String
 fn a_thousand_questions_are_answered_once_through_faults_an_outage_and_a_kill() {
     let faults = ["--error-rate", "500=0.02", "--error-rate", "502=0.02"];
     let throttles = ["--error-rate", "429=0.005", "--error-rate", "503=0.005"];
-    let served = Llmock::serve(&[&["--rpm", "600"][..], &faults, &throttles].concat());
+    let served = Llmock::serve(&[&["--rpm", "900"][..], &faults, &throttles].concat());
     let mut proxy = Proxy::to(served.port());
     let folder = tempfile::tempdir().unwrap();
     let document = "# Ships\n\nEvery ship of the harbour has a number and a name.\n";
@@ -73,9 +73,9 @@ fn a_thousand_questions_are_answered_once_through_faults_an_outage_and_a_kill() 
     let questions: Vec<String> = (0..QUESTIONS).map(question).collect();
     std::fs::write(folder.path().join("questions"), questions.join("\n")).unwrap();
 
-    // The first run meets an outage, and is killed half-way.
+    // The first run meets an outage, and is killed half-way. What the provider allows at once is enough for it.
     let report = folder.path().join("report.json");
-    let mut first = asked(folder.path(), proxy.port(), &report);
+    let mut first = asked(folder.path(), proxy.port(), &report, "6000");
     let mut lines = BufReader::new(first.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut handed_on = answered(&mut lines, QUESTIONS / 4);
     proxy.close();
@@ -89,8 +89,8 @@ fn a_thousand_questions_are_answered_once_through_faults_an_outage_and_a_kill() 
     assert!((QUESTIONS / 2..QUESTIONS).contains(&handed_on.len()), "{}", handed_on.len());
     let before = served.requests();
 
-    // The second ends cleanly, with all answers.
-    let mut second = asked(folder.path(), proxy.port(), &report);
+    // The second keeps to the limit, as there is not much left, and ends cleanly, with all answers.
+    let mut second = asked(folder.path(), proxy.port(), &report, "900");
     let mut text = String::new();
     second.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(second.wait().unwrap().code(), Some(0), "{text}");
@@ -137,6 +137,6 @@ fn a_thousand_questions_are_answered_once_through_faults_an_outage_and_a_kill() 
     let verdict = served.verdict();
     let findings = verdict["findings"].as_array().unwrap();
     assert!(findings.iter().all(|finding| finding["code"] == "no_backoff"), "{verdict}");
-    assert!(before.iter().chain(&after).any(|request| request["fault"] == "ratelimit:requests"));
+    assert!(before.iter().chain(&after).all(|request| request["fault"] != "ratelimit:requests"));
     assert!(verdict["faults_injected"].as_u64().unwrap() > 20, "{verdict}");
 }
