@@ -246,9 +246,10 @@ class BaseEnvironment(Pipeline):
         ``pause_on_outage``: while the service is not there, the job pauses, for so many seconds at most; calls are held
         and made again. ``judge``: a function that is given an exception of the service, and says what it means:
         ``"bad"`` (the request is at fault: no other attempt, no fallback), ``"passing"``, ``"throttled"`` or a
-        ``Throttled`` with seconds (the service asks for fewer calls), ``"outage"`` (it is not there), or ``None`` for
-        what is usual: a ``ConnectionError`` is an outage, one with ``retry_after`` or the HTTP status 429 is throttled,
-        other statuses from 400 to 499 are bad, and all else is passing.
+        ``Throttled`` with seconds (the service asks for fewer calls), ``"denied"`` (it takes nothing from this caller:
+        no other attempt, but a fallback), ``"outage"`` (it is not there), or ``None`` for what is usual: a
+        ``ConnectionError`` is an outage, one with ``retry_after`` or the HTTP status 429 is throttled, 401, 402, 403
+        and 407 are denied, other statuses from 400 to 499 are bad, and all else is passing.
 
         A call that the policy does not let through raises ``ServiceRefused``. ``batched`` is for methods that answer
         requests together.

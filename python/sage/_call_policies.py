@@ -244,6 +244,10 @@ def call_policy(
     return CallPolicy(call, outage, others, limits, at_once, cost, opens, retry_budget, judge)
 
 
+#: What an exception of a service may mean, as ``Verdict`` in Rust.
+_VERDICTS = ("bad", "passing", "throttled", "denied", "outage")
+
+
 def judged_by(judge: Callable[[Exception], Any] | None) -> Callable[[BaseException], tuple[str, float | None]]:
     """What the engine asks for the meaning of an exception: a word, and perhaps after how many seconds the service may
     be called again."""
@@ -256,11 +260,10 @@ def judged_by(judge: Callable[[Exception], Any] | None) -> Callable[[BaseExcepti
             return usual(error)
         if isinstance(told, Throttled):
             return "throttled", seconds("`after` of a Throttled", told.after)
-        if told in ("bad", "passing", "throttled", "outage"):
+        if told in _VERDICTS:
             return told, None
-        raise ValueError(
-            f'`judge` says "bad", "passing", "throttled" or "outage", or gives a Throttled or None, not {said(told)}'
-        )
+        words = ", ".join(f'"{word}"' for word in _VERDICTS)
+        raise ValueError(f"`judge` says one of {words}, or gives a Throttled or None, not {said(told)}")
 
     return means
 
@@ -275,6 +278,8 @@ def usual(error: Exception) -> tuple[str, float | None]:
     if status == 429 or after is not None:
         return "throttled", after
     if status is not None:
+        if status in (401, 402, 403, 407):
+            return "denied", None
         # 408, 409 and 425 may come out otherwise the next time.
         return "bad" if 400 <= status < 500 and status not in (408, 409, 425) else "passing", None
     behind: BaseException | None = error

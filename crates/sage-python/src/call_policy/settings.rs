@@ -167,6 +167,7 @@ fn verdict(judge: &Object, raised: &Raised) -> Verdict {
         match word.as_str() {
             "passing" => Verdict::Passing,
             "throttled" => Verdict::Throttled(after.map(|after| after.0)),
+            "denied" => Verdict::Denied,
             "outage" => Verdict::Outage,
             _ => Verdict::Bad,
         }

@@ -108,8 +108,8 @@ fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
 pub(super) fn refused(status: u16, headers: &HeaderMap, body: &str) -> ServiceError {
     let told = serde_json::from_str(body).map(|body| Told::of(&body)).unwrap_or_default();
     let retry_after = asked_delay(headers);
-    let verdict = if status == 402 || told.is_terminal() {
-        Verdict::Bad
+    let verdict = if matches!(status, 401 | 402 | 403 | 407) || told.is_terminal() {
+        Verdict::Denied
     } else {
         let may_retry = should_retry(headers).unwrap_or(matches!(status, 408 | 409 | 429) || status >= 500);
         match (may_retry, retry_after) {
@@ -128,7 +128,7 @@ pub(super) fn answered(answer: &Value, without_key: impl Fn(&str) -> String) -> 
     answer.get("error").filter(|error| !error.is_null())?;
     let told = Told::of(answer);
     let verdict = match told.code.as_deref() {
-        _ if told.is_terminal() => Verdict::Bad,
+        _ if told.is_terminal() => Verdict::Denied,
         Some(code) if code.contains("rate_limit") || code == "429" => Verdict::Throttled(None),
         Some(code) if code.starts_with("invalid") => Verdict::Bad,
         _ => Verdict::Passing,
@@ -188,8 +188,11 @@ mod tests {
         for status in [408, 409, 500, 502, 503, 504] {
             assert_eq!(verdict(status, &[], ""), Verdict::Passing, "{status}");
         }
-        for status in [301, 400, 401, 402, 403, 404, 413, 422] {
+        for status in [301, 400, 404, 413, 422] {
             assert_eq!(verdict(status, &[], ""), Verdict::Bad, "{status}");
+        }
+        for status in [401, 402, 403, 407] {
+            assert_eq!(verdict(status, &[], ""), Verdict::Denied, "{status}");
         }
         assert_eq!(verdict(429, &[], ""), Verdict::Throttled(None));
         let two = Some(Duration::from_secs(2));
@@ -202,10 +205,10 @@ mod tests {
         assert_eq!(verdict(500, &[("x-should-retry", "false")], ""), Verdict::Bad);
         assert_eq!(verdict(400, &[("x-should-retry", "true")], ""), Verdict::Passing);
         let spent = r#"{"error": {"code": "insufficient_quota", "message": "pay"}}"#;
-        assert_eq!(verdict(429, &[("x-should-retry", "true"), ("retry-after", "1")], spent), Verdict::Bad);
+        assert_eq!(verdict(429, &[("x-should-retry", "true"), ("retry-after", "1")], spent), Verdict::Denied);
         let by_type = r#"{"error": {"type": "insufficient_quota", "code": null}}"#;
-        assert_eq!(verdict(429, &[], by_type), Verdict::Bad);
-        assert_eq!(verdict(402, &[("x-should-retry", "true")], ""), Verdict::Bad);
+        assert_eq!(verdict(429, &[], by_type), Verdict::Denied);
+        assert_eq!(verdict(402, &[("x-should-retry", "true")], ""), Verdict::Denied);
     }
 
     #[test]

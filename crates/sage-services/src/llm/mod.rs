@@ -12,7 +12,8 @@
 //! | breaks off, cuts a stream, sends no JSON | [`Passing`](sage::Verdict::Passing) |
 //! | 408, 409, 500 and above | `Passing`; with a delay, [`Throttled`](sage::Verdict::Throttled) |
 //! | 429, 529 | `Throttled`, with the delay it asks for, 120 seconds at most |
-//! | 402, `insufficient_quota`, other statuses, an answer that is too large | [`Bad`](sage::Verdict::Bad) |
+//! | 401, 402, 403, 407, `insufficient_quota` | [`Denied`](sage::Verdict::Denied) |
+//! | other statuses, an answer that is too large | [`Bad`](sage::Verdict::Bad) |
 //!
 //! The header `x-should-retry` comes before the status, and `retry-after-ms` before `retry-after`.
 //!

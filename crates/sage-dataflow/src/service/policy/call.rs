@@ -296,7 +296,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         let (Layers { time, limiter, slots, .. }, Declared { state, price, usage, tally, .. }) =
             (way.layers, &*self.declared);
         let mut reserved = None;
-        if let Some(limiter) = limiter {
+        if let Some(limiter) = limiter.get() {
             let ask = Ask::new(self.declared.cost(&request), price.as_ref().map_or(0.0, |price| price(&request)));
             reserved = Some(match limiter.enter(time.now(), ask, attempt.deadline).map_err(Failure::from)? {
                 limiter::Entered::Passed(reserved) => reserved,
@@ -336,8 +336,8 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                 if let Some(reserved) = reserved.filter(|_| failure.cost_nothing()) {
                     reserved.settle(time.now(), Ask::default());
                 }
-                if let (Some(limiter), Some(pause)) = (limiter, failure.retry_after()) {
-                    limiter.pause(time.now(), pause);
+                if let Some(delay) = failure.retry_after() {
+                    way.layers.pause(delay);
                 }
             }
         }

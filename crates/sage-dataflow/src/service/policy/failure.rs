@@ -109,7 +109,9 @@ impl Failure {
     /// Whether the call may be tried again.
     pub(super) fn may_retry(&self, retry: &Retry) -> bool {
         match self {
-            Self::Answered { error, verdict } => *verdict != Verdict::Bad && retry.is_for(&**error),
+            Self::Answered { error, verdict } => {
+                !matches!(verdict, Verdict::Bad | Verdict::Denied) && retry.is_for(&**error)
+            }
             Self::TimedOut { may_retry, .. } => *may_retry,
             _ => false,
         }
@@ -126,7 +128,13 @@ impl Failure {
 
     /// Whether the service has certainly done nothing for the call.
     pub(super) fn cost_nothing(&self) -> bool {
-        matches!(self, Self::Answered { verdict: Verdict::Throttled(_) | Verdict::Outage, .. } | Self::Call(_))
+        match self {
+            Self::Answered { verdict, .. } => {
+                matches!(verdict, Verdict::Throttled(_) | Verdict::Denied | Verdict::Outage)
+            }
+            Self::Call(_) => true,
+            _ => false,
+        }
     }
 
     /// Whether the service has too much to do.

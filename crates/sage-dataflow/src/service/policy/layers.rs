@@ -1,6 +1,8 @@
 //! [`Layers`]: what the calls of one run share of a service's policy.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
@@ -26,8 +28,8 @@ pub(super) struct Layers {
     pub(super) time: JobTime,
     pub(super) retries: Retries,
     pub(super) circuit: Option<Circuit>,
-    /// `None` if there is no rate and no spend.
-    pub(super) limiter: Option<Limiter>,
+    /// There is one if there is a rate or a spend, and once the service has asked its callers to wait.
+    pub(super) limiter: OnceLock<Limiter>,
     pub(super) slots: Option<Arc<Slots>>,
     pub(super) shelves: Shelves,
     journal: Mutex<Option<Arc<OpenJournal>>>,
@@ -69,7 +71,8 @@ impl Layers {
         // Other processes that call the same service are to wait otherwise.
         let seed = RandomState::new().hash_one(0);
         let is_limited = !rates.is_empty() || !spends.is_empty();
-        let limiter = is_limited.then(|| Limiter::new(rates, spends, time.now()));
+        let limiter =
+            is_limited.then(|| Limiter::new(rates, spends, time.now())).map_or_else(OnceLock::new, OnceLock::from);
         let retries = Retries::new(*retry_budget, seed, time.now());
         Self {
             time,
@@ -85,11 +88,17 @@ impl Layers {
     pub(super) fn figures(&self) -> LayerFigures {
         let concurrency = self.slots.as_ref().map(|slots| slots.figures());
         let breaker = self.circuit.as_ref().map(Circuit::figures);
-        let rate = self.limiter.as_ref().map(Limiter::figures);
+        let rate = self.limiter.get().map(Limiter::figures);
         let (journal, shelves) = (lock(&self.journal).as_ref().map(|journal| journal.figures()), lock(&self.shelves));
         let kept =
             shelves.iter().map(|(method, shelf)| (method.clone(), shelf.figures())).map(KeptFigures::of).collect();
         LayerFigures { retries: self.retries.figures(), breaker, rate, concurrency, kept, journal }
+    }
+
+    /// The service has asked its callers to wait for so long: nobody calls it before.
+    pub(super) fn pause(&self, delay: Duration) {
+        let now = self.time.now();
+        self.limiter.get_or_init(|| Limiter::new(&[], &[], now)).pause(now, delay);
     }
 
     /// The journal of this run.

@@ -203,11 +203,12 @@ impl Retries {
         })
     }
 
-    /// A random part of a wait, from none to all of it.
+    /// A random part of a wait, from half to all of it: so the waits of a backoff that doubles do grow.
     fn part_of(&self, wait: Duration) -> Duration {
-        let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        let half = wait / 2;
+        let nanos = u64::try_from((wait - half).as_nanos()).unwrap_or(u64::MAX);
         let part = (u128::from(self.random()) * (u128::from(nanos) + 1)) >> 64;
-        Duration::from_nanos(u64::try_from(part).expect("a part is no more than the whole"))
+        half + Duration::from_nanos(u64::try_from(part).expect("a part is no more than the whole"))
     }
 
     /// The next random number, by splitmix64.

@@ -86,6 +86,8 @@ fn what_is_tried_again_depends_on_what_the_error_means() {
         assert!(told.contains("gave up after 4 attempts: odd"), "{told}");
         let bad = || ServiceError::new(Verdict::Bad, "no such model").into();
         assert_eq!(given_up(bad, four()).0, 1);
+        let denied = || ServiceError::new(Verdict::Denied, "nothing left").into();
+        assert_eq!(given_up(denied, four()).0, 1);
         assert_eq!(given_up(|| Fatal::new("wrong").into(), four()).0, 1);
         let outage = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into();
         assert_eq!(given_up(outage, four()).0, 4);
@@ -218,7 +220,9 @@ fn a_call_inside_another_has_that_ones_deadline() {
 #[test]
 fn what_fails_is_made_by_the_fallback_unless_the_request_is_at_fault() {
     leak_free(|_| {
-        for (verdict, answered) in [(Verdict::Passing, true), (Verdict::Outage, true), (Verdict::Bad, false)] {
+        for (verdict, answered) in
+            [(Verdict::Passing, true), (Verdict::Denied, true), (Verdict::Outage, true), (Verdict::Bad, false)]
+        {
             let env = Environment::local("fallback");
             let first = plain(&env, Policy::new());
             let other = env.register_service("other", || super::Plain).policy(Policy::new()).build();

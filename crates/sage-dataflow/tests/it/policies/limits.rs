@@ -113,36 +113,39 @@ fn what_can_never_be_paid_is_refused_at_once() {
 
 #[test]
 fn when_a_service_says_how_long_it_wants_to_be_left_alone_nobody_calls_it_before() {
-    let (hands, clock) = testing::clock(Timestamp::from_millis(0));
-    let env = Environment::local("throttled").clock(clock);
-    let policy = Policy::new().rate(Rate::calls(1_000_000, SECOND)).retry(Retry::up_to(2));
-    let asked = Asked::new();
-    let tell = asked.teller();
-    let first = Mutex::new(true);
-    let busy = || ServiceError::new(Verdict::Throttled(Some(30 * SECOND)), "429 Too Many Requests");
-    let name = plain(&env, policy).method("name", move |_, n: u32| {
-        tell(n);
-        let is_first = std::mem::take(&mut *first.lock().unwrap());
-        ready(if is_first { Err(busy()) } else { Ok(n.to_string()) })
-    });
-    // One at a time, so that the second call comes when the first was told to wait.
-    let name = name.build();
-    calls(&env, 0..1, 1, name.clone());
-    let (feed, source) = testing::source();
-    env.from_source(move |_| source.clone()).try_sink(move |n| name.call_blocking(n).map(drop));
-    let job = env.submit().unwrap();
-    assert_eq!(asked.next(), 0);
-    hands.await_calls(1);
-    feed.send(7);
-    // The retry waits for the moment that it was told, and so does the other call, by its place in the queue.
-    hands.await_calls(2);
-    hands.advance(29 * SECOND);
-    hands.await_calls(2);
-    assert!(asked.rest().is_empty());
-    hands.advance(SECOND);
-    feed.end();
-    job.wait().unwrap();
-    assert_eq!(sorted(asked.rest()), [0, 7]);
+    // Without limits of its own as well.
+    for policy in [Policy::new(), Policy::new().rate(Rate::calls(1_000_000, SECOND))] {
+        let (hands, clock) = testing::clock(Timestamp::from_millis(0));
+        let env = Environment::local("throttled").clock(clock);
+        let policy = policy.retry(Retry::up_to(2));
+        let asked = Asked::new();
+        let tell = asked.teller();
+        let first = Mutex::new(true);
+        let busy = || ServiceError::new(Verdict::Throttled(Some(30 * SECOND)), "429 Too Many Requests");
+        let name = plain(&env, policy).method("name", move |_, n: u32| {
+            tell(n);
+            let is_first = std::mem::take(&mut *first.lock().unwrap());
+            ready(if is_first { Err(busy()) } else { Ok(n.to_string()) })
+        });
+        // One at a time, so that the second call comes when the first was told to wait.
+        let name = name.build();
+        calls(&env, 0..1, 1, name.clone());
+        let (feed, source) = testing::source();
+        env.from_source(move |_| source.clone()).try_sink(move |n| name.call_blocking(n).map(drop));
+        let job = env.submit().unwrap();
+        assert_eq!(asked.next(), 0);
+        hands.await_calls(1);
+        feed.send(7);
+        // The retry waits for the moment that it was told, and so does the other call, by its place in the queue.
+        hands.await_calls(2);
+        hands.advance(29 * SECOND);
+        hands.await_calls(2);
+        assert!(asked.rest().is_empty());
+        hands.advance(SECOND);
+        feed.end();
+        job.wait().unwrap();
+        assert_eq!(sorted(asked.rest()), [0, 7]);
+    }
 }
 
 #[test]
