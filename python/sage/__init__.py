@@ -18,7 +18,7 @@ from . import _installed
 if TYPE_CHECKING:
     from . import ops
     from ._batched import batched
-    from ._call_policies import Breaker, Concurrency, Rate, Throttled
+    from ._call_policies import Breaker, Concurrency, Rate
     from ._connected import ConnectedStreams
     from ._environment import LocalEnvironment
     from ._file_error import BadLine, FileError
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ._job import JobFailed, JobId, Report
     from ._joins import JoinedStreams
     from ._keyed import KeyedStream
+    from ._keep import Cache, Journal, Keep, erase_answers
     from ._letters import Letter, read_letters
     from ._metrics import JobMetrics, OperatorMetrics, PolicyMetrics, QueueMetrics, ServiceMetrics, TaskMetrics
     from ._packet import StopSignal
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
     from ._remote_environment import RemoteEnvironment
     from ._services import BaseService
     from ._services import BaseService as Service
+    from ._spends import Spend, Usage
     from ._stream import DataStream
+    from ._verdicts import Throttled
     from ._windowed import WindowedStream
     from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired
 else:
@@ -54,7 +57,7 @@ else:
     #: a program does without most.
     _LATER = {
         "_batched": ("batched",),
-        "_call_policies": ("Breaker", "Concurrency", "Rate", "Throttled"),
+        "_call_policies": ("Breaker", "Concurrency", "Rate"),
         "_connected": ("ConnectedStreams",),
         "_environment": ("LocalEnvironment",),
         "_file_error": ("BadLine", "FileError"),
@@ -74,6 +77,7 @@ else:
         "_job": ("JobFailed", "JobId", "Report"),
         "_joins": ("JoinedStreams",),
         "_keyed": ("KeyedStream",),
+        "_keep": ("Cache", "Journal", "Keep", "erase_answers"),
         "_letters": ("Letter", "read_letters"),
         "_metrics": ("JobMetrics", "OperatorMetrics", "PolicyMetrics", "QueueMetrics", "ServiceMetrics", "TaskMetrics"),
         "_packet": ("StopSignal",),
@@ -81,7 +85,9 @@ else:
         "_process": ("CoProcessFunction", "KeyContext", "ProcessFunction", "Timer"),
         "_remote_environment": ("RemoteEnvironment",),
         "_services": ("BaseService", "Service"),
+        "_spends": ("Spend", "Usage"),
         "_stream": ("DataStream",),
+        "_verdicts": ("Throttled",),
         "_windowed": ("WindowedStream",),
         "_windows": ("Count", "Paired", "Session", "Sliding", "Tumbling", "Windowed", "WindowPaired"),
     }
@@ -112,6 +118,7 @@ __all__ = [
     "BaseService",
     "BatchFunction",
     "Breaker",
+    "Cache",
     "CoProcessFunction",
     "Concurrency",
     "ConnectedStreams",
@@ -126,6 +133,8 @@ __all__ = [
     "JobId",
     "JobMetrics",
     "JoinedStreams",
+    "Journal",
+    "Keep",
     "KeyByFunction",
     "KeyContext",
     "KeyedStream",
@@ -152,17 +161,20 @@ __all__ = [
     "Skip",
     "Sliding",
     "SourceFunction",
+    "Spend",
     "StopSignal",
     "SubmitError",
     "TaskMetrics",
     "Throttled",
     "Timer",
     "Tumbling",
+    "Usage",
     "WindowPaired",
     "Windowed",
     "WindowedStream",
     "WorkerLost",
     "batched",
+    "erase_answers",
     "ops",
     "read_letters",
 ]

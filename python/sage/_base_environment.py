@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, cast
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from . import _sage
 from ._arguments import check_call, numbered, parameters, text, truth, warn, whole
@@ -14,6 +14,7 @@ from ._batched import batch_methods
 from ._config import check_config, check_workers, faults_of, timeouts_of, worker_loss_of
 from ._context import JobContext
 from ._handles import ServiceHandle, name_of_service
+from ._isolation import Isolation, isolation_of
 from ._keywords import spelt
 from ._pickling import refuse
 from ._pipeline import FORGOTTEN, Pipeline, declared
@@ -26,19 +27,13 @@ from ._transformation import Transformation
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._call_policies import Breaker, CallPolicy, Concurrency, Rate, Throttled
+    from ._call_policies import Breaker, CallPolicy, Concurrency, Rate
+    from ._keep import Journal, Keep
     from ._policies import Retry
+    from ._spends import Spend, Usage
+    from ._verdicts import Throttled
 
 T = TypeVar("T")
-
-
-class Isolation(NamedTuple):
-    """Of a service in a process of its own."""
-
-    #: How often another process takes the place of one that ends.
-    restarts: int = 0
-    #: What it takes of a Ray cluster.
-    takes: Mapping[str, Any] = MappingProxyType({})
 
 
 @spelt
@@ -213,6 +208,12 @@ class BaseEnvironment(Pipeline):
         retry_budget: float | None = None,
         pause_on_outage: float | None = None,
         judge: Callable[[Exception], str | Throttled | None] | None = None,
+        spend: float | Spend | Sequence[float | Spend] | None = None,
+        price: Callable[..., float] | None = None,
+        usage: Callable[[Any], Usage | None] | None = None,
+        version: str | None = None,
+        journal: str | PathLike[str] | Journal | None = None,
+        keep: Mapping[str, Keep] | None = None,
         isolated: bool = False,
         restarts: int = 0,
         ray: Mapping[str, Any] | None = None,
@@ -251,6 +252,14 @@ class BaseEnvironment(Pipeline):
         ``ConnectionError`` is an outage, one with ``retry_after`` or the HTTP status 429 is throttled, 401, 402, 403
         and 407 are denied, other statuses from 400 to 499 are bad, and all else is passing.
 
+        ``spend``: how much may be spent on the service in a day, or a ``Spend``, or several. ``price``: a function that
+        is given the arguments of a call, and says what will be spent on it, a number from 0 on; so much is reserved
+        before each attempt. ``usage``: a function that is given an answer, and says by a ``Usage`` what it did cost, or
+        ``None`` for what was reserved. If it raises, that counts, too. ``keep``: how the answers of methods are kept, a
+        ``Keep`` for each. ``version``: a text that changes with the answers of the service: with its code, its model,
+        its prompts. ``journal``: the folder of the run's journal, or a ``Journal``. A method with a parameter
+        ``idempotency_key`` gets there a text that is the same for every attempt of a call that is in the journal.
+
         A call that the policy does not let through raises ``ServiceRefused``. ``batched`` is for methods that answer
         requests together.
 
@@ -286,23 +295,15 @@ class BaseEnvironment(Pipeline):
         policy: CallPolicy | None = None
         settings = dict(timeout=timeout, deadline=deadline, retry=retry, fallback=fallback, rate=rate, cost=cost)
         settings |= dict(concurrency=concurrency, breaker=breaker, retry_budget=retry_budget)
-        settings |= dict(pause_on_outage=pause_on_outage, judge=judge)
+        settings |= dict(pause_on_outage=pause_on_outage, judge=judge, spend=spend, price=price, usage=usage)
+        settings |= dict(version=version, journal=journal, keep=keep)
         if any(setting not in (None, ()) for setting in settings.values()):
             from ._call_policies import call_policy  # few programs have one
 
             policy = call_policy(partial(name_of_service, known=self._bindings, what="fallback"), **settings)
             names += [other for other in policy.fallback if other not in names]
-        is_isolated, restarts = truth("`isolated`", isolated), whole("`restarts`", restarts, 0)
-        if restarts and not is_isolated:
-            raise ValueError("`restarts` is for services in processes of their own; add `isolated=True`")
-        takes: dict[str, Any] = {}
-        if ray is not None:
-            from .ray._demands import takes as checked  # few programs have one
-
-            if not is_isolated:
-                raise ValueError(f"`ray` is for a service in an actor of its own: add `isolated=True` to `{name}`")
-            takes = checked(f"`ray` of service `{name}`", ray)
-        self._register(name, factory, names, Isolation(restarts, takes) if is_isolated else None, policy)
+        isolation = isolation_of(name, isolated, restarts, ray)
+        self._register(name, factory, names, isolation, policy)
         return cast(T, ServiceHandle(self._bindings[name], service))
 
     def _register(

@@ -10,11 +10,14 @@ from inspect import iscoroutinefunction
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._arguments import said, seconds, whole
+from ._arguments import said, seconds, text, whole
 from ._batched import Batching, Together
 from ._handles import ServiceHandle
+from ._keep import Journal, Keeping, journal_of, kept
 from ._keywords import spelt
 from ._policies import Retry, retried
+from ._services import takes_key
+from ._spends import Spend, spends, used
 
 if TYPE_CHECKING:
     from ._job_loop import JobLoop
@@ -22,18 +25,6 @@ if TYPE_CHECKING:
 
 #: The moment by which the code at hand has to answer, on an event loop: set by the engine.
 DEADLINE: ContextVar[Any] = ContextVar("sage_deadline", default=None)
-
-
-@dataclass(frozen=True)
-class Throttled:
-    """What ``judge`` of a service's policy says of an exception by which the service asks for fewer calls: nobody calls
-    it again before so many seconds have passed.
-
-    >>> Throttled(after=2.5)
-    Throttled(after=2.5)
-    """
-
-    after: float
 
 
 @spelt
@@ -176,6 +167,7 @@ class Changes(NamedTuple):
     timeout: float | None = None
     deadline: float | None = None
     retry: Retry | None = None
+    sample: int | None = None
 
 
 class CallPolicy(NamedTuple):
@@ -190,20 +182,28 @@ class CallPolicy(NamedTuple):
     breaker: Breaker | None = None
     retry_budget: float | None = None
     judge: Callable[[Exception], Any] | None = None
+    spend: tuple[Spend, ...] = ()
+    price: Callable[..., float] | None = None
+    usage: Callable[[Any], Any] | None = None
+    version: str | None = None
+    journal: Journal | None = None
+    keep: dict[str, Keeping] = {}
 
 
 #: As the engine takes no end of a time.
 _NO_LIMIT = 1e12
 
 
-def changes(timeout: Any, deadline: Any, retry: Any) -> Changes:
+def changes(timeout: Any, deadline: Any, retry: Any, sample: Any = None) -> Changes:
     """Checks these settings."""
     times = {"timeout": timeout, "deadline": deadline}
     checked = {
         name: None if time is None else seconds(f"`{name}` of a call", time, more=True, hint="; leave it out for none")
         for name, time in times.items()
     }
-    return Changes(**checked, retry=retried(retry))
+    if sample is not None:
+        sample = whole("`sample` of a call", sample, 0)
+    return Changes(**checked, retry=retried(retry), sample=sample)
 
 
 def call_policy(
@@ -220,6 +220,12 @@ def call_policy(
     cost: Any,
     pause_on_outage: Any,
     judge: Any,
+    spend: Any,
+    price: Any,
+    usage: Any,
+    version: Any,
+    journal: Any,
+    keep: Any,
 ) -> CallPolicy:
     """Checks the settings of a policy. ``named`` gives the name of a service that is given by its handle or name."""
     if pause_on_outage is not None and pause_on_outage != float("inf"):
@@ -227,8 +233,11 @@ def call_policy(
         pause_on_outage = seconds("`pause_on_outage`", pause_on_outage, more=True, hint=hint)
     if judge is not None and not callable(judge):
         raise TypeError(f"`judge` is a function that is given an exception, not {said(judge)}")
-    if cost is not None and not callable(cost):
-        raise TypeError(f"`cost` is a function that is given the arguments of a call, not {said(cost)}")
+    for name, says in {"cost": cost, "price": price}.items():
+        if says is not None and not callable(says):
+            raise TypeError(f"`{name}` is a function that is given the arguments of a call, not {said(says)}")
+    if usage is not None and not callable(usage):
+        raise TypeError(f"`usage` is a function that is given an answer, not {said(usage)}")
     limits = () if rate is None else rates(rate)
     if cost is None and any(limit.cost is not None for limit in limits):
         raise ValueError("a Rate of cost needs `cost`, which says of the arguments of a call what it costs")
@@ -241,81 +250,18 @@ def call_policy(
     if retry_budget is not None and not 0 <= number("`retry_budget`", retry_budget) <= 1000:
         why = "is how many retries there may be for each call, from 0 to 1,000"
         raise ValueError(f"`retry_budget` {why}, not {said(retry_budget)}")
-    return CallPolicy(call, outage, others, limits, at_once, cost, opens, retry_budget, judge)
-
-
-#: What an exception of a service may mean, as ``Verdict`` in Rust.
-_VERDICTS = ("bad", "passing", "throttled", "denied", "outage")
-
-
-def judged_by(judge: Callable[[Exception], Any] | None) -> Callable[[BaseException], tuple[str, float | None]]:
-    """What the engine asks for the meaning of an exception: a word, and perhaps after how many seconds the service may
-    be called again."""
-
-    def means(error: BaseException) -> tuple[str, float | None]:
-        if not isinstance(error, Exception):
-            return "bad", None
-        told = None if judge is None else judge(error)
-        if told is None:
-            return usual(error)
-        if isinstance(told, Throttled):
-            return "throttled", seconds("`after` of a Throttled", told.after)
-        if told in _VERDICTS:
-            return told, None
-        words = ", ".join(f'"{word}"' for word in _VERDICTS)
-        raise ValueError(f"`judge` says one of {words}, or gives a Throttled or None, not {said(told)}")
-
-    return means
-
-
-#: How far is looked for what is behind an exception.
-_MOST_BEHIND = 8
-
-
-def usual(error: Exception) -> tuple[str, float | None]:
-    """What an exception means where nobody says otherwise."""
-    status, after = _status(error), _after(error)
-    if status == 429 or after is not None:
-        return "throttled", after
-    if status is not None:
-        if status in (401, 402, 403, 407):
-            return "denied", None
-        # 408, 409 and 425 may come out otherwise the next time.
-        return "bad" if 400 <= status < 500 and status not in (408, 409, 425) else "passing", None
-    behind: BaseException | None = error
-    for _ in range(_MOST_BEHIND):
-        if isinstance(behind, ConnectionError):
-            return "outage", None
-        if behind is None:
-            break
-        # A program's own error may come of having met another; a library's, as that of a client, stands for it.
-        is_for_it = not behind.__suppress_context__ and type(behind).__module__ != "builtins"
-        behind = behind.__cause__ or (behind.__context__ if is_for_it else None)
-    return "passing", None
-
-
-def _status(error: Exception) -> int | None:
-    """The status by which an HTTP server has answered, as clients tell it."""
-    response = getattr(error, "response", None)
-    for place in (error, response):
-        for name in ("status_code", "status", "code"):
-            status = getattr(place, name, None)
-            if isinstance(status, int) and 100 <= status < 600:
-                return int(status)
-    return None
-
-
-def _after(error: Exception) -> float | None:
-    """After how many seconds the service said that it may be called again."""
-    after = getattr(error, "retry_after", None)
-    if after is None:
-        headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
-        get = getattr(headers, "get", None)
-        after = get("retry-after") or get("Retry-After") if callable(get) else None
-    try:
-        return None if after is None else seconds("", float(after))
-    except (TypeError, ValueError):
-        return None  # such as a date
+    limited = CallPolicy(call, outage, others, limits, at_once, cost, opens, retry_budget, judge)
+    if version is not None:
+        version = text("`version` of a service", version)
+    its_journal = None if journal is None else journal_of(journal)
+    return limited._replace(
+        spend=() if spend is None else spends(spend),
+        price=price,
+        usage=None if usage is None else used(usage),
+        version=version,
+        journal=its_journal,
+        keep={} if keep is None else kept(keep, version, its_journal),
+    )
 
 
 class ToldOf(NamedTuple):
@@ -323,14 +269,16 @@ class ToldOf(NamedTuple):
 
     is_async: bool
     batching: Batching | None
+    #: Whether it has a parameter `idempotency_key`.
+    takes_key: bool
 
 
 def told_of(method: Any) -> ToldOf:
     """Whether a method of a service is async, and whether it answers requests together."""
     batching = getattr(method, "batching", None)
     if isinstance(batching, Batching):
-        return ToldOf(iscoroutinefunction(method.together), batching)
-    return ToldOf(iscoroutinefunction(method), None)
+        return ToldOf(iscoroutinefunction(method.together), batching, False)
+    return ToldOf(iscoroutinefunction(method), None, takes_key(method))
 
 
 async def _await(begin: Callable[[Any], PolicyCall]) -> Any:

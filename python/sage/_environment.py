@@ -444,6 +444,8 @@ class LocalEnvironment(BaseEnvironment):
             leave_out_ours(traceback)
 
     def _factory(self, name: str, factory: Any, calls: ServiceCalls, job: JobContext) -> Any:
+        policy = self._policies.get(name)
+        kept = None if policy is None else policy.keep
         if name in self._isolated:
             from ._isolated import Isolated, IsolatedHooks  # few environments have some
             from ._portable import pickled_service
@@ -452,18 +454,19 @@ class LocalEnvironment(BaseEnvironment):
             restarts, setup = self._isolated[name].restarts, job.timeouts.setup
             cls = getattr(factory, "service_class", None)
             return self._observed(
-                name, lambda left: IsolatedHooks(Isolated(name, pickled, calls, restarts, setup), left, cls)
+                name,
+                lambda left: IsolatedHooks(Isolated(name, pickled, calls, restarts, setup), left, cls, kept or ()),
             )
         context = Context(name, calls, self.logger.getChild(name))
-        has_policy = name in self._policies
-        made = partial(Hooks, lambda: factory.create_service(context), calls.loop, has_policy)
+        made = partial(Hooks, lambda: factory.create_service(context), calls.loop, kept)
         return self._observed(name, lambda _left: made())
 
     def _policies_as_run(self) -> dict[str, CallPolicy]:
         """The policies, as the engine takes them. Services that are fallbacks have one as well."""
         if not self._policies:
             return {}
-        from ._call_policies import CallPolicy, judged_by
+        from ._call_policies import CallPolicy
+        from ._verdicts import judged_by
 
         others = {other: CallPolicy() for policy in self._policies.values() for other in policy.fallback}
         policies = others | self._policies

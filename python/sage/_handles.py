@@ -37,10 +37,12 @@ class ServiceHandle(Attributes):
         timeout: float | None = None,
         deadline: float | None = None,
         retry: int | Retry | None = None,
+        sample: int | None = None,
     ) -> ServiceHandle:
         """A handle of the same service, whose calls have other settings of its policy: see
         ``LocalEnvironment.service`` for what they are. What is left out stays. What all callers share, such as batches,
-        stays shared. Calls raise ``ServiceError`` if the service has no policy.
+        stays shared. ``sample`` (a whole number from 0 on; default: 0) tells apart equal calls that are to have an
+        answer each, where answers are kept. Calls raise ``ServiceError`` if the service has no policy.
 
         >>> env = LocalEnvironment("prices")
         >>> prices = env.service("prices", lambda: {"apples": 30}, timeout=20)
@@ -53,7 +55,8 @@ class ServiceHandle(Attributes):
         from ._call_policies import Changes, changes  # few programs have policies
 
         binding, cls, before = self.__dict__["_sage"]
-        new = {name: value for name, value in changes(timeout, deadline, retry)._asdict().items() if value is not None}
+        new = changes(timeout, deadline, retry, sample)._asdict()
+        new = {name: value for name, value in new.items() if value is not None}
         return ServiceHandle(binding, cls, (before or Changes())._replace(**new))
 
     def _missing(self, method: str) -> Any:

@@ -22,7 +22,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ._batched import Together
 from ._pickling import unpacked_exception
 from ._sage import HookOverdue, ServiceError, WorkerLost
-from ._services import USUAL, no_method
+from ._services import USUAL, check_kept, no_method
 from ._threads import joined, started
 from ._waiting import AFTER_CANCEL, Awaiting, Came, Late, Waiting, left_until
 from ._wire import CALL, CLOSE, DROP, HOOK, INVOKE, INVOKED, SERVE, packed, unpacked
@@ -64,6 +64,8 @@ class Made(NamedTuple):
     awaited: list[str]
     #: Those that answer requests together.
     batched: dict[str, Batching]
+    #: Those that take the idempotency key of a call.
+    keyed: list[str]
 
 
 class Isolated:
@@ -410,6 +412,7 @@ class StandIn:
 
         awaited.__qualname__ = name
         made_for: Any = awaited if name in made.awaited else call
+        made_for.takes_key = name in made.keyed
         if name in made.batched:
             together, batching = self.__getattr__(f"{name}.together"), made.batched[name]
             made_for = Together(together, batching)
@@ -420,8 +423,8 @@ class StandIn:
 class IsolatedHooks:
     """As ``Hooks``, of a service in a process of its own."""
 
-    def __init__(self, isolated: Isolated, left: float, cls: Any = None) -> None:
-        self._isolated = isolated
+    def __init__(self, isolated: Isolated, left: float, cls: Any = None, kept: Iterable[str] = ()) -> None:
+        self._isolated, self._kept = isolated, kept
         self._made = isolated.begin(left)
         for name, batching in self._made.batched.items():
             # What a request costs is said here, before it is taken there.
@@ -434,6 +437,7 @@ class IsolatedHooks:
 
     def setup(self, left: float) -> None:
         """Runs ``setup``, then ``start`` or ``start_running``."""
+        check_kept(self._kept, self._made.kind, self._made.methods)
         self._isolated.setup(left)
 
     def stop(self, left: float) -> None:

@@ -80,6 +80,23 @@ class PolicyMetrics:
     #: The median and the 99th percentile of how long calls took with all their waits, in seconds, of a sample.
     p50: float | None
     p99: float | None
+    #: Its breaker: ``state`` (``closed``, ``open``, ``half_open``), and how often it ``opened``, ``half_opened``,
+    #: ``closed`` and ``refused``; ``None`` if there is none.
+    breaker: Mapping[str, Any] | None
+    #: Its rates and spends: the calls that ``passed``, ``waited``, are ``waiting``, were ``given_back`` and
+    #: ``refused``; ``pauses`` that the service asked for; the ``cost`` of those that ended, and ``spent_billionths``.
+    rate: Mapping[str, Any] | None
+    #: Its limit of calls at once: ``in_flight``, ``limit``, ``waiting``, ``waited``, ``stuck``, ``replaced``,
+    #: ``refused`` and ``cuts``.
+    concurrency: Mapping[str, Any] | None
+    #: For each ``method`` whose answers were kept, its ``cache`` (entries, bytes and hits in memory and on disk,
+    #: ``evicted``, ``uncached``) and its ``flight`` (``shared``: equal calls that were made at the same time).
+    kept: tuple[Mapping[str, Any], ...]
+    #: Its journal: ``entries``, ``bytes``, ``hits``, ``misses``, ``begun_not_ended`` (the idempotency keys of calls
+    #: that were out at a kill), ``torn_bytes``, ``erased`` and ``uncached``; ``None`` if nothing was asked of it.
+    journal: Mapping[str, Any] | None
+    #: What its methods read from answers, summed up: what the answers have in common, ``of``, and the ``sums``.
+    tallies: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -299,7 +316,10 @@ def _policy(row: Mapping[str, Any]) -> PolicyMetrics:
     counts["retries"] = row["retries"]["scheduled"]
     limits = [row.get("rate") or {}, row.get("concurrency") or {}]
     counts |= {name: sum(limit.get(name, 0) for limit in limits) for name in ("waiting", "waited")}
-    return PolicyMetrics(**counts | {"p50": _seconds(row["p50"]), "p99": _seconds(row["p99"])})
+    others = {name: row.get(name) for name in ("breaker", "rate", "concurrency", "journal")}
+    others |= {name: tuple(row.get(name) or ()) for name in ("kept", "tallies")}
+    others |= {"p50": _seconds(row["p50"]), "p99": _seconds(row["p99"])}
+    return PolicyMetrics(**counts | others)
 
 
 def _task(row: Mapping[str, Any]) -> TaskMetrics:

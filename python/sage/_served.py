@@ -18,7 +18,7 @@ from typing import Any
 from ._batched import Together
 from ._context import Context
 from ._pickling import packed_exception
-from ._services import USUAL, Hooks, methods_of
+from ._services import USUAL, Hooks, methods_of, takes_key
 from ._threads import Threads
 from ._wire import AWAITED, CLOSE, DROP, HOOK, INVOKE, INVOKED, NAMED, RETURN, SERVE, packed, unpacked
 from ._worker import Calls, Link, Printed
@@ -128,7 +128,8 @@ class Served:
         found |= {f"{name}.together": method.together for name, method in batched.items()}
         awaited = [name for name, method in found.items() if _is_async(method)]
         settings = {name: method.batching._replace(cost=None) for name, method in batched.items()}
-        return type(service).__name__, methods, usual, awaited, settings
+        keyed = [name for name, method in found.items() if takes_key(method)]
+        return type(service).__name__, methods, usual, awaited, settings, keyed
 
     def _hook(self, name: str) -> None:
         getattr(self._hooks, name)()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import check_call, like, shown, text
+from ._arguments import check_call, like, parameters, shown, text
 from ._awaiting import check_hook
 from ._batched import batch_methods
 from ._context import Context, InJob
@@ -44,7 +44,12 @@ class BaseService(InJob):
     _context_kind = "Service"
 
     def with_policy(
-        self, *, timeout: float | None = None, deadline: float | None = None, retry: int | Retry | None = None
+        self,
+        *,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        retry: int | Retry | None = None,
+        sample: int | None = None,
     ) -> Self:
         """Of a handle: a handle of the same service, whose calls have other settings of its policy. See
         ``ServiceHandle.with_policy``. The service itself has none.
@@ -120,14 +125,16 @@ class Hooks:
     """The hooks of a service, as the engine calls them, with the seconds that are left for each. Classes that do not
     extend ``BaseService`` work too."""
 
-    def __init__(self, made: Callable[[], Any], loop: JobLoop, has_policy: bool = True) -> None:
+    def __init__(self, made: Callable[[], Any], loop: JobLoop, kept: Iterable[str] | None = ()) -> None:
+        """``kept`` are the methods whose answers its policy keeps; ``None`` if it has no policy."""
         #: The event loop of its job.
         self.loop = loop
+        self._kept = kept or ()
         # What it opens on the loop is closed there.
         loop.hold()
         try:
             self.instance = made()
-            if not has_policy and (batched := batch_methods(type(self.instance))):
+            if kept is None and (batched := batch_methods(type(self.instance))):
                 kind = type(self.instance).__name__
                 raise TypeError(
                     f"`{batched[0]}` of `{kind}` answers requests together, and the job does not know that before the "
@@ -148,6 +155,9 @@ class Hooks:
 
     def setup(self, _left: float = 0.0) -> None:
         """Runs ``setup``, then ``start`` or ``start_running``."""
+        if self._kept:
+            is_there = [name for name in self._kept if callable(getattr(self.instance, name, None))]
+            check_kept(self._kept, type(self.instance).__name__, [*methods_of(self.instance), *is_there])
         self._call("setup")
         self._call("start", "start_running")
 
@@ -167,6 +177,19 @@ class Hooks:
         if hasattr(self.instance, method):
             return error
         return no_method(type(self.instance).__name__, method, methods_of(self.instance))
+
+
+def check_kept(kept: Iterable[str], kind: str, there: list[str]) -> None:
+    """Raises where the answers of a method are to be kept that a service does not have."""
+    for method in kept:
+        if method not in there:
+            raise AttributeError(f"`keep`: {no_method(kind, method, there)}")
+
+
+def takes_key(method: Any) -> bool:
+    """Whether a method has a parameter for the idempotency key of a call."""
+    told = getattr(method, "takes_key", None)  # of one of a service in another process
+    return told if isinstance(told, bool) else "idempotency_key" in parameters(method)
 
 
 def methods_of(instance: Any) -> list[str]:

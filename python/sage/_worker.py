@@ -234,7 +234,7 @@ class RemoteService:
         """Calls it."""
         return self._link.call((self.name, method, args, kwargs, timeout, changes))
 
-    def method(self, method: str, changes: Any, _is_async: bool) -> Any:
+    def method(self, method: str, changes: Any, _is_async: bool = False) -> Any:
         """What calls a method of it."""
         return lambda *args, **kwargs: self.call(method, args, kwargs, None, changes)
 

@@ -620,7 +620,7 @@ def test_a_caller_that_is_cancelled_cancels_the_task_of_its_call() -> None:
 def test_a_coroutine_that_nobody_awaits_is_refused_as_without_a_policy() -> None:
     env = LocalEnvironment("unawaited")
     model = env.service("model", Model, retry=3)
-    env.from_batch(["a"]).map(model.achat).collect()
+    env.from_batch(["a"]).map(lambda question: model.achat(question)).collect()
     with pytest.raises(JobFailed, match="returned a coroutine, and nothing awaits it"):
         env.submit(autostop=True)
 

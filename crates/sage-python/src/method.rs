@@ -78,6 +78,13 @@ impl Binding {
         Self::replace(this, None, Some(handle));
     }
 
+    /// See [`Handle::erase`].
+    fn erase(this: &Bound<'_, Self>, tag: &str) -> PyResult<u64> {
+        let name = &this.get().name;
+        let none = || ServiceError::new_err(format!("answers of service `{name}` are erased while a job runs"));
+        Self::current(this).ok_or_else(none)?.get().erase(this.py(), tag)
+    }
+
     /// A method of the service, whichever job's that is when it is called; with other settings of its policy, if there
     /// are `changes`.
     #[pyo3(signature = (name, changes=None, is_async=false))]

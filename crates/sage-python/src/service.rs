@@ -393,6 +393,11 @@ impl Handle {
         Ok(ServiceFuture { call, what, timeout })
     }
 
+    /// Erases the answers of the service that are kept under a tag, and says how many there were.
+    pub(crate) fn erase(&self, py: Python<'_>, tag: &str) -> PyResult<u64> {
+        self.policy.as_ref().map_or(Ok(0), |policy| policy.erase(py, tag))
+    }
+
     /// Says that the process of its own, in which the service ran, is gone: no more calls are taken.
     fn lost(&self, py: Python<'_>) {
         py.detach(|| self.handle.lost());

@@ -150,6 +150,13 @@ fn write_tally(tally: &TallyFigures, f: &mut fmt::Formatter<'_>) -> fmt::Result 
 
 /// What a service's policy did, if it did more than let calls through.
 fn write_policy(policy: &PolicyReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let caches = || policy.kept.iter().map(|kept| &kept.cache);
+    let in_caches: u64 = caches().map(|cache| cache.memory_hits + cache.disk_hits).sum();
+    let [hits, uncached, begun] = policy
+        .journal
+        .as_ref()
+        .map_or([0; 3], |journal| [journal.hits, journal.uncached, journal.begun_not_ended.len() as u64]);
+    let uncached = uncached + caches().map(|cache| cache.uncached).sum::<u64>();
     let counts = [
         (policy.retries.scheduled, "retry", "retries"),
         (policy.timed_out, "timeout", "timeouts"),
@@ -157,6 +164,9 @@ fn write_policy(policy: &PolicyReport, f: &mut fmt::Formatter<'_>) -> fmt::Resul
         (policy.failed, "failed", "failed"),
         (policy.fallbacks, "fallback", "fallbacks"),
         (policy.batches, "batch", "batches"),
+        (in_caches + hits, "kept answer used", "kept answers used"),
+        (uncached, "answer not kept", "answers not kept"),
+        (begun, "call perhaps made twice", "calls perhaps made twice"),
         (policy.outages, "outage", "outages"),
         (policy.held, "held", "held"),
     ];

@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use sage::{Batch, Batching, BoxError, Calling, MethodBuilder, PolicyService};
 use tokio::sync::oneshot;
 
+use super::answer::{Answer, PythonCodec};
 use super::on_loop::Deadline;
 use super::on_thread::on_thread;
 use super::request::Request;
@@ -30,7 +31,7 @@ pub(super) struct Settings {
     pub(super) cost: Option<Py<PyAny>>,
 }
 
-type Answers = Vec<Result<Py<PyAny>, BoxError>>;
+type Answers = Vec<Result<Answer, BoxError>>;
 
 pub(super) fn declare(
     service: &PolicyService<PythonService>,
@@ -38,10 +39,11 @@ pub(super) fn declare(
     settings: &Settings,
     means: Arc<Means>,
     is_async: bool,
-) -> MethodBuilder<Request, Py<PyAny>> {
+    codec: Option<PythonCodec>,
+) -> MethodBuilder<Request, Answer> {
     let batching = Batching::of(settings.size).within(settings.within.0);
     let batching = settings.most_cost.map_or(batching, |most| batching.cost(most));
-    let answer = move |calling, batch| answer(means.clone(), is_async, calling, batch);
+    let answer = move |calling, batch| answer(means.clone(), is_async, codec.clone(), calling, batch);
     service.batch_method(name, batching, answer).cost(|request: &Request| request.0.cost)
 }
 
@@ -71,9 +73,21 @@ pub(super) fn cost_of(
     told.extract().map_err(|_| refused())
 }
 
+/// What is spent on a call with these arguments.
+pub(super) fn price_of(
+    says: &Bound<'_, PyAny>,
+    args: &Bound<'_, PyTuple>,
+    kwargs: Option<&Bound<'_, PyDict>>,
+) -> PyResult<f64> {
+    let told = call(says, args, kwargs)?;
+    let price = told.extract().ok().filter(|price: &f64| price.is_finite() && *price >= 0.0);
+    price.ok_or_else(|| PyValueError::new_err(format!("the `price` of a request is a number from 0 on, not {told}")))
+}
+
 async fn answer(
     means: Arc<Means>,
     is_async: bool,
+    codec: Option<PythonCodec>,
     calling: Calling<PythonService>,
     batch: Batch<Request>,
 ) -> Result<Answers, InBatch> {
@@ -84,7 +98,7 @@ async fn answer(
     } else {
         on_thread(&means.workers, means.number, calling, Box::new(move |py, service| called(py, service, &batch))).await
     };
-    answered.and_then(|answered| attempt(|py| answers(answered.bind(py)))).map_err(InBatch)
+    answered.and_then(|answered| attempt(|py| answers(answered.bind(py), codec.as_ref()))).map_err(InBatch)
 }
 
 /// The context of the first request, in which a batch is answered.
@@ -110,14 +124,14 @@ fn called(py: Python<'_>, service: &PythonService, batch: &Batch<Request>) -> Py
     Ok(call(&run, &(method, items).into_pyobject(py)?, None)?.unbind())
 }
 
-fn answers(answered: &Bound<'_, PyAny>) -> PyResult<Answers> {
+fn answers(answered: &Bound<'_, PyAny>, codec: Option<&PythonCodec>) -> PyResult<Answers> {
     let py = answered.py();
     let one = |answer: PyResult<Bound<'_, PyAny>>| {
         let answer = answer?;
         if answer.is_instance_of::<PyBaseException>() {
             return Ok(Err(InBatch(Raised::new(py, PyErr::from_value(answer))).error()));
         }
-        Ok(Ok(answer.unbind()))
+        Ok(Ok(Answer::of(py, answer.unbind(), codec)))
     };
     answered.try_iter()?.map(one).collect()
 }

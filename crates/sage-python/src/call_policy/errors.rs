@@ -53,6 +53,13 @@ pub(crate) fn raised(py: Python<'_>, error: &CallError, method: &str) -> PyErr {
             drop(ended.value(py).setattr(intern!(py, "service"), service));
             ended
         }
+        CallError::Store { source, .. } => {
+            let told = ServiceError::new_err(with_causes(error));
+            if let Some(raised) = raised_in(&**source) {
+                told.set_cause(py, Some(raised.exception.clone_ref(py)));
+            }
+            told
+        }
         error => refused(error),
     }
 }

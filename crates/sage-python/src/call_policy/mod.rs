@@ -5,9 +5,11 @@
 //! future of the engine's, whose answers are [`on_thread`] or [`on_loop`]: no thread of the engine's own runs Python
 //! code.
 
+mod answer;
 mod awaitable;
 mod batch;
 mod errors;
+mod keep;
 mod on_loop;
 mod on_thread;
 mod request;
@@ -25,10 +27,11 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use sage::{Calling, Method, PolicyService, ServiceHandle};
+use sage::{CallError, Calling, Method, PolicyService, ServiceHandle};
 
 use crate::async_call::Call;
 use crate::error::{Raised, ServiceError};
+use crate::object::Object;
 use crate::service::{PythonService, refused};
 use crate::thread::{attach, lock};
 use crate::workers::Workers;
@@ -40,6 +43,8 @@ pub(crate) use seen::{Seen, explain, usual_of};
 pub(crate) use settings::{Changes, Settings, raised_in};
 pub(crate) use wakes::Wakes;
 
+use answer::{Answer, PythonCodec, told};
+use keep::Keeping;
 use on_thread::Answered;
 use request::context_here;
 
@@ -66,18 +71,27 @@ pub(crate) struct PolicyCalls {
     deadline: Option<Duration>,
     /// Says of the arguments of a call what it costs.
     cost: Option<Arc<Py<PyAny>>>,
+    /// Says of them what is spent on it.
+    price: Option<Arc<Py<PyAny>>>,
+    /// Says of an answer what it did cost.
+    usage: Option<Object>,
+    /// How the answers of these methods are kept.
+    keep: HashMap<String, Arc<Keeping>>,
     methods: Mutex<HashMap<String, Arc<Named>>>,
 }
 
 /// A method of the service.
 struct Named {
     name: String,
-    method: Method<Request, Py<PyAny>>,
+    method: Method<Request, Answer>,
     is_async: bool,
     /// Of one that answers requests together, what says how much a request costs.
     batched: Option<Option<Py<PyAny>>>,
     /// Of any other, the same.
     cost: Option<Arc<Py<PyAny>>>,
+    price: Option<Arc<Py<PyAny>>>,
+    keeping: Option<Arc<Keeping>>,
+    takes_key: bool,
 }
 
 /// What Python tells of a method: see `told_of` in `python/sage/_call_policies.py`.
@@ -85,6 +99,7 @@ struct Named {
 struct ToldOf {
     is_async: bool,
     batching: Option<batch::Settings>,
+    takes_key: bool,
 }
 
 impl PolicyCalls {
@@ -99,7 +114,7 @@ impl PolicyCalls {
     ) -> Arc<Self> {
         let handle = Arc::new(service.unpoliced().clone());
         let means = Arc::new(Means { handle, number, workers, wakes, serves: AtomicBool::new(false) });
-        let Settings { call, fallback, cost, .. } = settings;
+        let Settings { call, fallback, cost, price, usage, keep, .. } = settings;
         let name = service.name().to_owned();
         let made = Arc::new(Self {
             service,
@@ -109,6 +124,9 @@ impl PolicyCalls {
             fallback,
             deadline: call.deadline.map(|deadline| deadline.0),
             cost: cost.map(Arc::new),
+            price: price.map(Arc::new),
+            usage,
+            keep: keep.into_iter().map(|(name, keeping)| (name, Arc::new(keeping))).collect(),
             methods: Mutex::default(),
         });
         lock(all).insert(name, Arc::downgrade(&made));
@@ -124,6 +142,15 @@ impl PolicyCalls {
         self.means.wakes.close();
         let methods = std::mem::take(&mut *lock(&self.methods));
         drop(methods);
+    }
+
+    /// Erases the kept answers that have a tag, and says how many there were.
+    pub(crate) fn erase(&self, py: Python<'_>, tag: &str) -> PyResult<u64> {
+        let erase = |name: &String| {
+            let method = self.named(py, Some(&PyString::new(py, name)))?.1.method.clone();
+            py.detach(|| method.erase(tag)).map_err(|error| raised(py, &error, name))
+        };
+        self.keep.keys().map(erase).sum()
     }
 
     /// The method of this name, which is declared at its first call.
@@ -145,16 +172,27 @@ impl PolicyCalls {
         static TOLD_OF: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let bound = self.seen.method(py, name, || self.start(py))?;
         let told = TOLD_OF.import(py, "sage._call_policies", "told_of")?.call1((bound,))?;
-        let ToldOf { is_async, batching } = told.extract()?;
+        let ToldOf { is_async, batching, takes_key } = told.extract()?;
         let means = self.means.clone();
         let key = name.to_str()?.to_owned();
+        let keeping = self.keep.get(&key).cloned();
+        let codec = keeping.as_ref().map(|keeping| keeping.coded.clone());
         let mut builder = match &batching {
-            Some(batching) => batch::declare(&self.service, &key, batching, means, is_async),
+            Some(batching) => batch::declare(&self.service, &key, batching, means, is_async, codec),
             None => self
                 .service
-                .method(key.clone(), move |calling, request| answer(means.clone(), is_async, calling, request))
+                .method(key.clone(), move |calling, request| {
+                    answer(means.clone(), is_async, codec.clone(), calling, request)
+                })
                 .cost(|request: &Request| request.0.cost),
         };
+        builder = builder.price(|request| request.0.price);
+        if let Some(says) = self.usage.clone() {
+            builder = builder.usage(move |answer: &Answer| answer.usage(&says));
+        }
+        if let Some(keeping) = &keeping {
+            builder = builder.keep(keeping.keep());
+        }
         for other in &self.fallback {
             let other = lock(&self.all).get(other).and_then(Weak::upgrade);
             // One that has no such method is none for this one.
@@ -165,7 +203,8 @@ impl PolicyCalls {
             }
         }
         let batched = batching.map(|batching| batching.cost);
-        Ok(Named { name: key, method: builder.build(), is_async, batched, cost: self.cost.clone() })
+        let (method, cost, price) = (builder.build(), self.cost.clone(), self.price.clone());
+        Ok(Named { name: key, method, is_async, batched, cost, price, keeping, takes_key })
     }
 
     fn has(&self, py: Python<'_>, name: &Bound<'_, PyString>) -> PyResult<bool> {
@@ -178,7 +217,7 @@ impl PolicyCalls {
     }
 
     /// The method as a call with these settings has it. `limit` is how long the caller of this one call has.
-    fn method(&self, named: &Named, changes: Option<&Changes>, limit: Option<Duration>) -> Method<Request, Py<PyAny>> {
+    fn method(&self, named: &Named, changes: Option<&Changes>, limit: Option<Duration>) -> Method<Request, Answer> {
         if changes.is_none() && limit.is_none() {
             return named.method.clone();
         }
@@ -207,10 +246,8 @@ impl PolicyCalls {
         let deadline = on_loop::deadline_here(py)?;
         if !named.is_async {
             let request = asked(py, &name, &named, args, kwargs, Place::Thread, false)?;
-            return match wait::wait(py, method.call(request), deadline, may_block)? {
-                Ok(answer) => Ok(answer.into_bound(py)),
-                Err(error) => Err(raised(py, &error, &named.name)),
-            };
+            let answered = wait::wait(py, method.call(request), deadline, may_block)?;
+            return given(py, answered, &named.name);
         }
         static AWAITED: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let begin = Begin {
@@ -256,7 +293,7 @@ impl PolicyCalls {
 #[pyclass(frozen, module = "sage._sage")]
 pub(crate) struct Begin {
     #[expect(clippy::type_complexity, reason = "what a call is, until it begins")]
-    parts: Mutex<Option<(Py<PyString>, Arc<Named>, Method<Request, Py<PyAny>>, Py<PyTuple>, Option<Py<PyDict>>)>>,
+    parts: Mutex<Option<(Py<PyString>, Arc<Named>, Method<Request, Answer>, Py<PyTuple>, Option<Py<PyDict>>)>>,
     means: Arc<Means>,
 }
 
@@ -270,8 +307,8 @@ impl Begin {
         let place = Place::Loop(event_loop.clone_ref(py));
         let request = asked(py, &name, &named, args.bind(py), kwargs, place, false)?;
         let call = async move {
-            let answer = method.call(request).await;
-            answer.map_err(|error| attach(|py| raised(py, &error, &named.name)))
+            let answered = method.call(request).await;
+            attach(|py| given(py, answered, &named.name).map(Bound::unbind))
         };
         let may_block = !self.means.serves.load(Ordering::Relaxed);
         let deadline = on_loop::deadline_here(py)?;
@@ -296,20 +333,25 @@ fn asked(
     }
     // Of what another thread makes than the one that waits.
     let context = if leaves || named.batched.is_some() { Some(context_here(py)?.unbind()) } else { None };
+    let given = kwargs;
     let kwargs = kwargs.filter(|kwargs| !kwargs.is_empty()).map(|kwargs| kwargs.clone().unbind());
+    let price = named.price.as_ref().map_or(Ok(0.0), |says| batch::price_of(says.bind(py), args, given))?;
+    let form = named.keeping.as_ref().map(|keeping| PyResult::Ok((keeping.clone(), keeping.form(py, args, given)?)));
+    let (kept, takes_key) = (form.transpose()?, named.takes_key);
     let (method, args) = (name.clone_ref(py), args.clone().unbind());
-    Ok(Request(Arc::new(Asked { method, args, kwargs, place, context, cost })))
+    Ok(Request(Arc::new(Asked { method, args, kwargs, place, context, cost, price, kept, takes_key })))
 }
 
 /// Answers a call.
 async fn answer(
     means: Arc<Means>,
     is_async: bool,
+    codec: Option<PythonCodec>,
     calling: Calling<PythonService>,
     request: Request,
-) -> Result<Py<PyAny>, Raised> {
+) -> Result<Answer, Raised> {
     means.serves.store(true, Ordering::Relaxed);
-    match &request.0.place {
+    let answered = match &request.0.place {
         Place::Loop(event_loop) if is_async => on_loop::OnLoop::begin(calling, &request, event_loop)?.await,
         _ if is_async => Err(attach(|py| {
             let why = "is an `async def`, and its call is not awaited; a fallback is of the same kind as the method";
@@ -324,5 +366,14 @@ async fn answer(
                 on_thread::elsewhere(&means.workers, means.number, Arc::new(calling), request).await;
             on_thread::given(&means, answered)
         }
+    };
+    told(answered, codec.as_ref())
+}
+
+/// What a call has come to, for its caller.
+fn given<'py>(py: Python<'py>, answered: Result<Answer, CallError>, method: &str) -> PyResult<Bound<'py, PyAny>> {
+    match answered {
+        Ok(answer) => answer.given(py),
+        Err(error) => Err(raised(py, &error, method)),
     }
 }

@@ -57,7 +57,7 @@ impl OnLoop {
     ) -> Result<Self, Raised> {
         let woken = Arc::new(Mutex::new(None));
         let task = attempt(|py| {
-            let coroutine = request.0.call(py, &calling)?;
+            let coroutine = request.0.call(py, &calling, calling.idempotency_key())?;
             let ensure = py.import(intern!(py, "asyncio"))?.getattr(intern!(py, "ensure_future"))?;
             let options = PyDict::new(py);
             options.set_item(intern!(py, "loop"), event_loop)?;

@@ -27,8 +27,8 @@ pub(super) fn here(service: usize, calling: &Calling<PythonService>, request: &R
     attempt(|py| {
         entering(service);
         let answered = match &request.0.context {
-            None => request.0.call(py, calling),
-            Some(context) => request.0.call_within(context.bind(py), calling),
+            None => request.0.call(py, calling, calling.idempotency_key()),
+            Some(context) => request.0.call_within(context.bind(py), calling, calling.idempotency_key()),
         };
         leaving();
         Ok(answered?.unbind())
@@ -42,10 +42,11 @@ pub(super) async fn elsewhere(workers: &Arc<Workers>, service: usize, calling: C
         Some(context) => attach(|py| context.clone_ref(py)),
         None => attempt(|py| Ok(context_here(py)?.unbind()))?,
     };
+    let key = calling.idempotency_key();
     let act = Box::new(move |py: Python<'_>, service: &PythonService| {
         // A context is entered once at a time, and another attempt may still be in it.
         let context = context.bind(py).call_method0("copy")?;
-        request.0.call_within(&context, service).map(Bound::unbind)
+        request.0.call_within(&context, service, key).map(Bound::unbind)
     });
     on_thread(workers, service, calling, act).await
 }

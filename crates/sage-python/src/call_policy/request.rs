@@ -7,6 +7,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
+use super::answer::{Form, idempotency_key};
+use super::keep::Keeping;
 use crate::service::PythonService;
 use crate::thread::call;
 
@@ -24,6 +26,12 @@ pub(crate) struct Asked {
     pub(crate) context: Option<Py<PyAny>>,
     /// What it costs in its batch.
     pub(crate) cost: u64,
+    /// What is spent on it, as far as that is known before.
+    pub(crate) price: f64,
+    /// How its answer is kept, if it is.
+    pub(crate) kept: Option<(Arc<Keeping>, Form)>,
+    /// Whether its method takes the call's idempotency key.
+    pub(crate) takes_key: bool,
 }
 
 /// Where a call is awaited.
@@ -42,9 +50,14 @@ pub(crate) fn context_here(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
 
 impl Asked {
     /// Calls the method on this thread, and in this context.
-    pub(crate) fn call<'py>(&self, py: Python<'py>, service: &PythonService) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn call<'py>(
+        &self,
+        py: Python<'py>,
+        service: &PythonService,
+        key: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let method = service.method(py, Some(self.method.bind(py)))?;
-        call(&method, self.args.bind(py), self.kwargs.as_ref().map(|kwargs| kwargs.bind(py)))
+        call(&method, self.args.bind(py), self.keywords(py, key)?.as_ref())
     }
 
     /// Calls it in another context.
@@ -52,11 +65,23 @@ impl Asked {
         &self,
         context: &Bound<'py, PyAny>,
         service: &PythonService,
+        key: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = context.py();
         let method = service.method(py, Some(self.method.bind(py)))?;
         let all: Vec<_> = std::iter::once(method).chain(self.args.bind(py).iter()).collect();
-        let kwargs = self.kwargs.as_ref().map(|kwargs| kwargs.bind(py));
-        call(&context.getattr(intern!(py, "run"))?, &PyTuple::new(py, all)?, kwargs)
+        let kwargs = self.keywords(py, key)?;
+        call(&context.getattr(intern!(py, "run"))?, &PyTuple::new(py, all)?, kwargs.as_ref())
+    }
+
+    /// The keywords, with the call's idempotency key where the method takes one and the caller gave none.
+    fn keywords<'py>(&self, py: Python<'py>, key: Option<String>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let given = self.kwargs.as_ref().map(|kwargs| kwargs.bind(py));
+        let Some(key) = key.filter(|_| self.takes_key) else { return Ok(given.cloned()) };
+        let kwargs = given.map_or_else(|| Ok(PyDict::new(py)), |given| given.copy())?;
+        if !kwargs.contains(idempotency_key(py))? {
+            kwargs.set_item(idempotency_key(py), key)?;
+        }
+        Ok(Some(kwargs))
     }
 }

@@ -1,12 +1,14 @@
 //! The settings of a policy, as the Python package gives them: see `CallPolicy` in `python/sage/_call_policies.py`.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::iter::successors;
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use sage::{BoxError, Breaker, CallPolicy, Concurrency, Policy, Rate, RetryBudget, Verdict};
+use sage::{BoxError, Breaker, CallPolicy, Concurrency, Policy, Rate, RetryBudget, Spend, Verdict};
 
+use super::keep::{JournalOf, Keeping};
 use crate::error::Raised;
 use crate::object::Object;
 use crate::policies::Attempts;
@@ -19,6 +21,7 @@ pub(crate) struct Changes {
     timeout: Option<Seconds>,
     pub(crate) deadline: Option<Seconds>,
     retry: Option<Attempts>,
+    sample: Option<u64>,
 }
 
 impl Changes {
@@ -26,6 +29,7 @@ impl Changes {
         self.timeout.iter().for_each(|timeout| _ = call.timeout(timeout.0));
         self.deadline.iter().for_each(|deadline| _ = call.deadline(deadline.0));
         self.retry.iter().for_each(|retry| _ = call.retry(retry.retry()));
+        self.sample.iter().for_each(|sample| _ = call.sample(*sample));
     }
 }
 
@@ -45,6 +49,21 @@ impl RateOf {
             (None, cost) => Rate::cost(cost.unwrap_or_default(), self.per.0),
         };
         self.burst.map_or(rate, |burst| rate.burst(burst))
+    }
+}
+
+/// How much may be spent within a time.
+#[derive(FromPyObject)]
+struct SpendOf {
+    amount: f64,
+    per: Seconds,
+    waits: bool,
+}
+
+impl SpendOf {
+    fn spend(&self) -> Spend {
+        let spend = Spend::at_most(self.amount, self.per.0);
+        if self.waits { spend.waiting() } else { spend }
     }
 }
 
@@ -104,6 +123,15 @@ pub(crate) struct Settings {
     retry_budget: Option<f64>,
     /// Says of the arguments of a call what it costs.
     pub(crate) cost: Option<Py<PyAny>>,
+    spend: Vec<SpendOf>,
+    /// Says of the arguments of a call what is spent on it.
+    pub(crate) price: Option<Py<PyAny>>,
+    /// Says of an answer what it did cost.
+    pub(crate) usage: Option<Object>,
+    version: Option<String>,
+    journal: Option<JournalOf>,
+    /// How the answers of these methods are kept.
+    pub(crate) keep: HashMap<String, Keeping>,
     /// Says of an exception what it means: a word, and the seconds that the service asked to be left alone.
     judge: Object,
 }
@@ -122,6 +150,15 @@ impl Settings {
         }
         if let Some(at_most) = self.outage {
             policy = policy.pause_on_outage(at_most.0);
+        }
+        for spend in &self.spend {
+            policy = policy.spend(spend.spend());
+        }
+        if let Some(version) = &self.version {
+            policy = policy.version(version);
+        }
+        if let Some(journal) = &self.journal {
+            policy = policy.journal(journal.journal());
         }
         for rate in &self.rate {
             policy = policy.rate(rate.rate());

@@ -11,13 +11,14 @@ use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 use sage::{CallError, with_deadline};
 
-use super::{Means, raised};
+use super::answer::Answer;
+use super::{Means, given};
 use crate::async_call::{Call, NOT_MADE, time_left};
 use crate::error::ServiceError;
 use crate::thread::{attach, lock};
 use crate::workers::{Begun, MOST_THREADS, Reserved, Work, Workers, entering, is_worker, leaving};
 
-type Future = std::pin::Pin<Box<dyn std::future::Future<Output = Result<Py<PyAny>, CallError>> + Send>>;
+type Future = std::pin::Pin<Box<dyn std::future::Future<Output = Result<Answer, CallError>> + Send>>;
 
 /// Whether it is to be polled.
 const IDLE: u8 = 0;
@@ -82,10 +83,10 @@ pub(super) fn begin(
 }
 
 impl Task {
-    fn end(&self, answer: Result<Py<PyAny>, CallError>) {
+    fn end(&self, answer: Result<Answer, CallError>) {
         // What its callbacks do, nobody waits for.
         entering(self.service);
-        attach(|py| self.call.end(py, answer.map_err(|error| raised(py, &error, &self.method))));
+        attach(|py| self.call.end(py, given(py, answer, &self.method).map(Bound::unbind)));
         leaving();
         self.call.tell();
     }

@@ -324,8 +324,8 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             Ok(reply) => {
                 permit.iter_mut().for_each(Permit::succeeded);
                 tally.iter().for_each(|tally| state.tallies.count(tally(reply)));
-                if let (Some(reserved), Some(usage)) = (reserved, usage) {
-                    let Usage { cost, spent } = usage(reply);
+                let used = usage.as_ref().and_then(|usage| usage(reply));
+                if let (Some(reserved), Some(Usage { cost, spent })) = (reserved, used) {
                     reserved.settle(time.now(), Ask::new(cost, spent));
                 }
             }

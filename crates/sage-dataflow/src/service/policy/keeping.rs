@@ -52,13 +52,14 @@ where
         may_block: bool,
     ) -> Answering<'a, R> {
         Box::pin(async move {
+            let kept = self.kept(&method.declared, layers).map_err(|error| method.store(Arc::new(error)))?;
             let Some(arguments) = (self.arguments)(&request) else {
+                kept.not_kept();
                 return method
                     .through_outages(&Way { layers, may_block, place: None }, request)
                     .await
                     .map_err(Failed::told);
             };
-            let kept = self.kept(&method.declared, layers).map_err(|error| method.store(Arc::new(error)))?;
             let tag = self.tag.as_ref().and_then(|tag| tag(&request));
             let asked =
                 Asked { arguments, sample: method.call.sample, tag: tag.as_deref(), until: method.deadline(layers) };

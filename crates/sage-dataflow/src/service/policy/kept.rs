@@ -16,7 +16,7 @@ use super::flight::{Flight, FlightFigures};
 use super::journal::{OpenJournal, Outgoing};
 use super::key::{CallKey, Codec, MethodKey, Secret, TagKey};
 use super::store::StoreError;
-use super::sync::Arc;
+use super::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 use super::time::Time;
 
 /// The kept answers of one method.
@@ -28,6 +28,8 @@ pub(super) struct Kept<R, E> {
     journal: Option<Arc<OpenJournal>>,
     disk: Option<Shelf>,
     runs_without_disk: bool,
+    /// Answers that are kept nowhere.
+    unkept: AtomicU64,
     flight: Flight<CallKey, Result<R, NotKept<E>>>,
 }
 
@@ -97,6 +99,7 @@ impl<R: Clone + Send + Sync, E: Clone> Kept<R, E> {
             journal,
             runs_without_disk: cache.disk.is_some() && disk.is_none(),
             disk: disk.map(|cache| Shelf { method: method(cache.secret()), cache }),
+            unkept: AtomicU64::new(0),
             flight: Flight::new(),
         })
     }
@@ -115,8 +118,14 @@ impl<R: Clone + Send + Sync, E: Clone> Kept<R, E> {
         if let Some(answer) = self.found(key, asked.tag, time)? {
             return Ok(answer);
         }
-        let lead = || self.lead(time, key, on_disk, asked.tag, call);
-        let is_own = |result: &Result<R, NotKept<E>>| matches!(result, Err(NotKept::Call(error)) if is_own(error));
+        // One that cannot be copied as bytes is its caller's alone: others make a call of their own.
+        let fits = AtomicBool::new(true);
+        let lead = || self.lead(time, key, on_disk, asked.tag, call, &fits);
+        let is_own = |result: &Result<R, NotKept<E>>| match result {
+            Err(NotKept::Call(error)) => is_own(error),
+            Err(_) => false,
+            Ok(_) => !fits.load(Ordering::Relaxed),
+        };
         let ended = self.flight.share(time, asked.until, key, lead, is_own).await;
         ended.unwrap_or(Err(NotKept::PastDeadline))
     }
@@ -130,6 +139,11 @@ impl<R: Clone + Send + Sync, E: Clone> Kept<R, E> {
         let on_disk = self.disk.as_ref().map_or(Ok(0), |disk| disk.cache.erase(disk.cache.secret().tag(tag)))?;
         // What is in memory came from elsewhere, or will go nowhere else.
         Ok(in_memory.max(in_journal).max(on_disk))
+    }
+
+    /// Counts an answer that is kept nowhere.
+    pub(super) fn not_kept(&self) {
+        self.unkept.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn figures(&self) -> (CacheFigures, FlightFigures) {
@@ -146,6 +160,7 @@ impl<R: Clone + Send + Sync, E: Clone> Kept<R, E> {
             figures.disk_hits = disk.hits;
             figures.uncached = disk.uncached;
         }
+        figures.uncached += self.unkept.load(Ordering::Relaxed);
         (figures, self.flight.figures())
     }
 
@@ -170,6 +185,7 @@ impl<R: Clone + Send + Sync, E: Clone> Kept<R, E> {
         on_disk: Option<CallKey>,
         tag: Option<&str>,
         call: impl FnOnce(Option<Arc<Outgoing>>) -> F,
+        fits: &AtomicBool,
     ) -> Result<R, NotKept<E>> {
         if let Some(answer) = self.found(key, tag, time)? {
             return Ok(answer);
@@ -189,7 +205,11 @@ impl<R: Clone + Send + Sync, E: Clone> Kept<R, E> {
                     Ok(bytes) => (answer, bytes),
                     // A journal that cannot keep what is handed on breaks its promise; a cache makes none.
                     Err(source) if place.is_some() => return Err(StoreError::Codec { source }.into()),
-                    Err(_) => return Ok(answer),
+                    Err(_) => {
+                        fits.store(false, Ordering::Relaxed);
+                        self.not_kept();
+                        return Ok(answer);
+                    }
                 }
             }
         };

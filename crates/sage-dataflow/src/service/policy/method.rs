@@ -232,7 +232,7 @@ pub(super) struct Declared<Q, R> {
     pub(super) answer: Answer<Q, R>,
     pub(super) cost: Option<Box<dyn Fn(&Q) -> u64 + Send + Sync>>,
     pub(super) price: Option<Box<dyn Fn(&Q) -> f64 + Send + Sync>>,
-    pub(super) usage: Option<Box<dyn Fn(&R) -> Usage + Send + Sync>>,
+    pub(super) usage: Option<Box<dyn Fn(&R) -> Option<Usage> + Send + Sync>>,
     pub(super) tally: Option<Box<dyn Fn(&R) -> Tally + Send + Sync>>,
     pub(super) fallbacks: Vec<Method<Q, R>>,
     pub(super) keep: Option<Box<dyn Keeps<Q, R>>>,
@@ -284,9 +284,9 @@ impl<Q, R> MethodBuilder<Q, R> {
     }
 
     /// Reads from an answer what the call did cost. What was taken above that comes back; what it cost above that
-    /// delays the next calls. Default: it cost what was taken before.
-    pub fn usage(mut self, usage: impl Fn(&R) -> Usage + Send + Sync + 'static) -> Self {
-        self.declared.usage = Some(Box::new(usage));
+    /// delays the next calls. Default, and for an answer of which it says `None`: it cost what was taken before.
+    pub fn usage<U: Into<Option<Usage>>>(mut self, usage: impl Fn(&R) -> U + Send + Sync + 'static) -> Self {
+        self.declared.usage = Some(Box::new(move |answer| usage(answer).into()));
         self
     }
 

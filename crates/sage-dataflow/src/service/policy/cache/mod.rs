@@ -64,7 +64,8 @@ pub struct CacheFigures {
     pub disk_bytes: u64,
     /// The calls that were answered from disk.
     pub disk_hits: u64,
-    /// The answers on disk that could not be kept, or could not be read again.
+    /// The answers that were not kept: on disk, where they could not be written or read again; or nowhere, as their
+    /// arguments have no canonical form, or as they do not fit the codec.
     pub uncached: u64,
     /// Whether the folder was in use, so that the job runs without it.
     pub runs_without_disk: bool,
