@@ -84,7 +84,7 @@ class Keep:
     are ``None``, booleans, numbers, texts, and lists and dicts with texts as keys of these; a call with another answer
     raises if it is to be in a journal, and is not kept otherwise.
 
-    A call is known by the JSON of its arguments. One with others, such as a tuple, is made each time and counted
+    A call is known by the JSON of its arguments. One with others, such as a tuple or NaN, is made each time and counted
     (``uncached``). ``arguments`` is a function that is given them, and returns what the call is known by instead, or
     ``None`` for one whose answer is not to be kept.
 
@@ -201,15 +201,15 @@ def _form(method: str, keep: Keep) -> Callable[..., tuple[bytes | None, str | No
         if tag is not None and not isinstance(tag, str):
             raise TypeError(f"`tag` of the answers of `{method}` is a text or None, not {said(tag)}")
         try:
-            return _json(known, sort_keys=True), tag
+            return _json(known, sort_keys=True, allow_nan=False), tag
         except (TypeError, ValueError, RecursionError):
             return None, tag
 
     return form
 
 
-def _json(value: Any, sort_keys: bool = False) -> bytes:
-    made = json.dumps(value, sort_keys=sort_keys, separators=(",", ":")).encode()
+def _json(value: Any, sort_keys: bool = False, allow_nan: bool = True) -> bytes:
+    made = json.dumps(value, sort_keys=sort_keys, separators=(",", ":"), allow_nan=allow_nan).encode()
     _check_plain(value)
     return made
 
