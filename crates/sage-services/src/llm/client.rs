@@ -176,7 +176,7 @@ impl Llm {
     }
 
     fn url(&self, path: &str) -> String {
-        format!("{}/{path}", self.options.base_url.trim_end_matches('/'))
+        format!("{}/{path}", self.options.base_url.0.trim_end_matches('/'))
     }
 
     fn authorised(&self, request: RequestBuilder) -> Result<RequestBuilder, ServiceError> {
@@ -204,7 +204,7 @@ fn connecting(options: &LlmOptions) -> Result<Client, BoxError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     // The system's certificates are read only where they are needed: a small container may have none.
-    let tls = if options.base_url.starts_with("http:") {
+    let tls = if options.base_url.0.starts_with("http:") {
         tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
     } else {
         tls.with_platform_verifier()?.with_no_client_auth()

@@ -22,7 +22,7 @@ use super::prices::Prices;
 /// ```
 #[derive(Debug, Clone)]
 pub struct LlmOptions {
-    pub(super) base_url: String,
+    pub(super) base_url: Address,
     pub(super) key: Option<Key>,
     pub(super) model: String,
     pub(super) connect_timeout: Duration,
@@ -43,6 +43,21 @@ impl fmt::Debug for Key {
     }
 }
 
+/// The address of a provider. A name and password in it are not shown.
+#[derive(Clone)]
+pub(super) struct Address(pub(super) String);
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        match host.rfind('@') {
+            Some(at) => write!(f, "\"{scheme}://(not shown)@{}\"", &rest[at + 1..]),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
 impl LlmOptions {
     /// Where OpenAI's own models are.
     pub const OPENAI: &'static str = "https://api.openai.com/v1";
@@ -50,7 +65,7 @@ impl LlmOptions {
     /// A model by its provider's name for it, at OpenAI, without a key.
     pub fn new(model: impl Into<String>) -> Self {
         Self {
-            base_url: Self::OPENAI.to_owned(),
+            base_url: Address(Self::OPENAI.to_owned()),
             key: None,
             model: model.into(),
             connect_timeout: Duration::from_secs(10),
@@ -64,7 +79,7 @@ impl LlmOptions {
 
     /// The address of a provider, up to what comes before `/chat/completions`. Default: [`Self::OPENAI`].
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
-        self.base_url = url.into();
+        self.base_url = Address(url.into());
         self
     }
 
@@ -139,6 +154,9 @@ mod tests {
     fn the_key_is_never_shown() {
         let options = LlmOptions::new("m").key(" sk-very-secret\n");
         assert!(!format!("{options:?} {options:#?}").contains("secret"));
+        let shown = |url: &str| format!("{:?}", LlmOptions::new("m").base_url(url).base_url);
+        assert_eq!(shown("https://me:se@cret@host:1/v1?a@b"), "\"https://(not shown)@host:1/v1?a@b\"");
+        assert_eq!(shown("http://host/v1@2"), "\"http://host/v1@2\"");
         assert_eq!(options.without_key("bad key sk-very-secret."), "bad key (key).");
         assert!(LlmOptions::new("m").key("").key.is_none());
         let error = LlmOptions::new("m").key_from_env("SAGE_LLM_NO_SUCH_VARIABLE").unwrap_err();
