@@ -1,7 +1,7 @@
 //! Answers by a language model, from the passages that were found: what `--llm` asks for.
 //!
-//! The model is a service with a policy. Its calls are tried again, kept to a rate, held while it is not there, and kept
-//! in a journal, if one is named: a run that is started again makes no call again whose answer it had.
+//! The model is a service with a policy. Its calls are tried again, kept to a rate, held while it is not there, and
+//! kept in a journal, if one is named: a run that is started again makes no call again whose answer it had.
 
 use std::future::Future;
 use std::path::PathBuf;

@@ -141,7 +141,8 @@ def test_what_an_exception_means_is_known_of_the_usual_ones(error: Exception, at
 
 
 @pytest.mark.parametrize(
-    ("told", "attempts"), [("bad", 1), ("passing", 2), ("throttled", 2), (Throttled(0), 2), ("denied", 1), ("outage", 2), (None, 2)]
+    ("told", "attempts"),
+    [("bad", 1), ("passing", 2), ("throttled", 2), (Throttled(0), 2), ("denied", 1), ("outage", 2), (None, 2)],
 )
 def test_the_program_may_say_what_an_exception_means(told: Any, attempts: int) -> None:
     seen: list[Exception] = []

@@ -68,8 +68,8 @@ pub(crate) struct Dispatcher {
 struct Pauses {
     /// The caller asked for it.
     asked: bool,
-    /// Services that are not there, and whose policy is to wait for them. Below zero while the end of an outage has come
-    /// before its beginning: two threads told them.
+    /// Services that are not there, and whose policy is to wait for them. Below zero while the end of an outage has
+    /// come before its beginning: two threads told them.
     outages: isize,
 }
 

@@ -3,9 +3,9 @@
 //! One of the held calls at a time is the probe: it is made again after a wait that doubles from one to the next. When
 //! it comes out otherwise, the outage is over, and all others are made again.
 //!
-//! Invariants: while there is an outage and calls are held, one of them is the probe. A probe that is dropped hands that
-//! on to the next, also when it was handed on to a call that leaves at this moment. The job is asked to pause while there
-//! is an outage and a probe: if every held call has left, it goes on, and its next call is the probe.
+//! Invariants: while there is an outage and calls are held, one of them is the probe. A probe that is dropped hands
+//! that on to the next, also when it was handed on to a call that leaves at this moment. The job is asked to pause
+//! while there is an outage and a probe: if every held call has left, it goes on, and its next call is the probe.
 
 use std::collections::VecDeque;
 use std::mem::take;

@@ -68,9 +68,9 @@ impl CallPolicy {
         self
     }
 
-    /// How often a call is tried again. Before that it waits for a random part of the retry's wait, from half of it on, so
-    /// that calls that failed together do not come again together; or for as long as the service asked for, 120 seconds
-    /// at most.
+    /// How often a call is tried again. Before that it waits for a random part of the retry's wait, from half of it on,
+    /// so that calls that failed together do not come again together; or for as long as the service asked for, 120
+    /// seconds at most.
     pub fn retry(&mut self, retry: Retry) -> &mut Self {
         self.retry = Some(retry);
         self

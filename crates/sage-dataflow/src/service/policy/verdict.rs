@@ -19,8 +19,8 @@ pub enum Verdict {
     /// The service has too much to do. It may have said after how long it can be called again: nobody calls it before.
     /// It counts as no outage.
     Throttled(Option<Duration>),
-    /// The service denies this caller whatever it asks for: its key is wrong, or its account has nothing left. It is not
-    /// tried again, and does not count against the service; another service may do better.
+    /// The service denies this caller whatever it asks for: its key is wrong, or its account has nothing left. It is
+    /// not tried again, and does not count against the service; another service may do better.
     Denied,
     /// The service is not there.
     Outage,
