@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import Manager
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 # Of the first record on, until it is told to end.
 ENDLESS = ("pace=2",)
@@ -55,6 +55,35 @@ def test_a_running_job_is_seen_live_and_drained(page: Page, manager: Manager) ->
     expect(page.locator("#timeline")).to_contain_text("service `counter`: cleaned")
     expect(page.locator("#timeline")).to_contain_text("job `counting` succeeded, clean")
     assert manager.job("show", job)["clean"] is True
+
+
+def test_what_a_policy_does_is_seen_live(page: Page, manager: Manager, tmp_path: Path) -> None:
+    steady = tmp_path / "steady"
+    job = manager.submit("pace=2", f"steady={steady}")
+    open_job(page, manager, job)
+    policy = page.locator("[data-policy=oracle]")
+
+    def figure(part: str) -> Locator:
+        return policy.locator(f"[data-part={part}]")
+
+    # As text, whatever it has in it.
+    expect(figure("error")).to_have_text("<b>the oracle sleeps</b>")
+    expect(figure("breaker")).to_have_text("open")
+    expect(figure("inside")).to_have_text(re.compile(r"^[0-4] of 4$"))
+    for part in ("attempts", "retries", "failed", "refused", "batches", "p99"):
+        expect(figure(part)).to_have_text(re.compile(r"^[1-9]"))
+    expect(policy.get_by_text("Outages")).to_be_hidden()
+    expect(page.locator("[data-policy=counter]")).to_be_hidden()
+    steady.touch()
+    expect(figure("breaker")).to_have_text("closed")
+    expect(figure("cost")).to_have_text(re.compile(r"^[1-9]"))
+    manager.job("drain", job)
+    # What was is shown as it was.
+    expect(page.locator(".state")).to_have_text("succeeded")
+    expect(figure("inside")).to_have_text("0 of 4")
+    expect(figure("batches")).to_have_text(re.compile(r"^\d[\d\u202f]* of [12]\.\d$"))
+    expect(figure("error")).to_have_text("<b>the oracle sleeps</b>")
+    expect(page.locator("[data-policy=counter]")).to_be_hidden()
 
 
 def test_why_a_job_failed_is_said_in_a_line(page: Page, manager: Manager) -> None:
@@ -179,7 +208,8 @@ def test_another_site_can_do_nothing(context: BrowserContext, manager: Manager) 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_screen_readers_and_phones_can_use_it(chromium: Browser, manager: Manager, scheme: str) -> None:
-    over, fails, runs = manager.submit("records=5"), manager.submit("fail=2"), manager.submit(*ENDLESS)
+    over, fails = manager.submit("records=5"), manager.submit("fail=2")
+    runs = manager.submit(*ENDLESS, "steady=/nowhere")
     for job in (over, fails):
         manager.run("job", "logs", "-f", "--port", "0", job)
     context = chromium.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)

@@ -7,17 +7,23 @@
 //!   wait=PATH              begins when a line can be read there, for example from a named pipe
 //!   fail=N                 fails on record N
 //!   outside=PATH           has a service that makes a folder there, and journals how to remove it
+//!   steady=PATH            asks a service with a policy, which answers nothing until that file is there
 //!   unclean                has a service that cannot be cleaned
 //!   tolerant               ends with exit code 0, whatever becomes of the job
 //! ```
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use sage::{BoxError, Cleanliness, Environment, HookContext, Outcome, RunError, Service, SignalPolicy};
+use sage::{
+    Batch, Batching, BoxError, Breaker, Calling, Cleanliness, Concurrency, Environment, HookContext, Method, Outcome,
+    Policy, Rate, Retry, RunError, Service, SignalPolicy,
+};
 use sage_api::ExternalCleanup;
 
 /// Counts how often it was asked.
@@ -52,6 +58,33 @@ impl Service for Counter {
     }
 }
 
+/// Answers once a file is there.
+struct Oracle {
+    steady: PathBuf,
+}
+
+impl Service for Oracle {}
+
+impl Oracle {
+    fn ask(&self, questions: &[u64]) -> Result<Vec<Result<u64, BoxError>>, BoxError> {
+        let is_steady = self.steady.exists();
+        if is_steady { Ok(questions.iter().map(|n| Ok(*n)).collect()) } else { Err("<b>the oracle sleeps</b>".into()) }
+    }
+}
+
+/// What asks it.
+fn oracle(env: &Environment, steady: PathBuf) -> Method<u64, u64> {
+    let (second, milli) = (Duration::from_secs(1), Duration::from_millis(1));
+    let policy = Policy::new()
+        .retry(Retry::up_to(2).backoff(milli, milli))
+        .breaker(Breaker::after_consecutive(5).open_for(100 * milli).probes(1))
+        .concurrency(Concurrency::at_most(4))
+        .rate(Rate::cost(1_000_000, second));
+    let oracle = env.register_service("oracle", move || Oracle { steady: steady.clone() }).policy(policy).build();
+    let answer = |oracle: Calling<Oracle>, questions: Batch<u64>| ready(oracle.ask(&questions));
+    oracle.batch_method("ask", Batching::of(2).within(milli), answer).cost(|_| 7).build()
+}
+
 fn main() -> ExitCode {
     let given: BTreeMap<String, String> = std::env::args()
         .skip(1)
@@ -81,9 +114,13 @@ fn main() -> ExitCode {
         count += 1;
         Ok(records.is_none_or(|records| count <= records).then_some(count))
     });
-    let checked = counting.try_map(move |count| match fails {
-        Some(fails) if fails == count => Err(format!("{count} is too many")),
-        _ => Ok(count),
+    let oracle = given.get("steady").map(|steady| oracle(&env, steady.into()));
+    let checked = counting.try_map(move |count| {
+        let _whatever_it_says = oracle.as_ref().map(|ask| ask.call_blocking(count));
+        match fails {
+            Some(fails) if fails == count => Err(format!("{count} is too many")),
+            _ => Ok(count),
+        }
     });
     checked.try_sink(move |_| counter.call(|_| ()));
 

@@ -8,6 +8,7 @@ use sage_api::message::{Event, Happened, Told};
 
 use super::graph;
 use super::jobs::state;
+use super::policy::policy;
 use super::shell::{self, Viewer};
 use super::words::{brief, count, lasting, moment, runtime, time_of_day};
 
@@ -183,6 +184,9 @@ fn graph_of(seen: &Seen<'_>, of: &GraphOf, is_last: bool) -> Markup {
                         (service_row(&service.name, figures))
                     } }
                 }
+            }
+            @for service in &of.graph.services {
+                (policy(&service.name, services.and_then(|all| all.iter().find(|one| one.name == service.name))))
             } }
         }
     }

@@ -8,6 +8,7 @@ mod graph;
 mod handlers;
 mod job;
 mod jobs;
+mod policy;
 mod shell;
 mod words;
 

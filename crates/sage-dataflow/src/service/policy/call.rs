@@ -265,13 +265,13 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             way.layers.retries.called();
         }
         let attempted = self.broken(way, request, attempt).await;
-        match &attempted {
-            Ok(_) => {}
-            Err(failure) => match **failure {
+        if let Err(failure) = &attempted {
+            match **failure {
                 Failure::TimedOut { .. } => count(&state.counts.timed_out),
                 Failure::Refused(_) => count(&state.counts.refused),
                 _ => {}
-            },
+            }
+            failure.in_words().into_iter().for_each(|why| state.met(why));
         }
         attempted
     }

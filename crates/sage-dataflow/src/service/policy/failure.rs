@@ -9,6 +9,7 @@ use super::limiter;
 use super::refusal::Refusal;
 use super::settings::Policy;
 use super::verdict::Verdict;
+use crate::guarded::chain_of;
 use crate::retry::{RetriesExhausted, Retry};
 use crate::service::call_error::CallError;
 use crate::{BoxError, SharedError};
@@ -123,6 +124,16 @@ impl Failure {
             Self::Answered { verdict, .. } => Some(*verdict),
             Self::TimedOut { .. } => Some(Verdict::Passing),
             _ => None,
+        }
+    }
+
+    /// Why the attempt failed; `None` if the policy did not let it through, or it came to no end.
+    pub(super) fn in_words(&self) -> Option<String> {
+        match self {
+            Self::Answered { error, .. } => Some(chain_of(&**error)),
+            Self::TimedOut { timeout, .. } => Some(format!("no answer within {timeout:?}")),
+            Self::Call(error) => (!matches!(**error, CallError::Ended { .. })).then(|| chain_of(&**error)),
+            Self::Refused(_) | Self::PastDeadline(_) | Self::Ended => None,
         }
     }
 

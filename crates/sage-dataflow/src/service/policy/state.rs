@@ -28,6 +28,9 @@ use crate::sync::{Arc, AtomicU64, Mutex, Ordering, lock};
 const ALL_OF_THE_FIRST: u64 = 1_024;
 const SAMPLE_EVERY: u64 = 64;
 
+/// So many characters of an error are reported.
+const ERROR_CHARS: usize = 300;
+
 /// What the calls of one service share.
 pub(crate) struct PolicyState {
     pub(super) policy: Policy,
@@ -36,6 +39,7 @@ pub(crate) struct PolicyState {
     pub(super) counts: Counts,
     pub(super) tallies: Tallies,
     latency: Histogram,
+    last_error: Mutex<Option<String>>,
     declared: Mutex<DeclaredMethods>,
     run: Mutex<OfRun>,
 }
@@ -134,6 +138,10 @@ pub struct PolicyReport {
     /// What its methods [read](super::MethodBuilder::tally) from answers, summed up.
     #[serde(default)]
     pub tallies: Vec<TallyFigures>,
+    /// Why the last attempt that failed did so, with its causes: its first 300 characters. `None` before the first. An
+    /// attempt that the policy let not through is none.
+    #[serde(default)]
+    pub last_error: Option<String>,
     /// The time of a call with all its waits, of the first 1,024 and one in 64 after them: half of the calls took no
     /// longer. `None` before the first.
     pub p50: Option<Duration>,
@@ -160,6 +168,7 @@ impl PolicyState {
             counts: Counts::default(),
             tallies: Tallies::default(),
             latency: Histogram::new(),
+            last_error: Mutex::default(),
             declared: Mutex::default(),
             run: Mutex::default(),
         }
@@ -190,6 +199,7 @@ impl PolicyState {
         drop(before);
         self.latency.clear();
         self.tallies.clear();
+        *lock(&self.last_error) = None;
         self.counts.all().iter().for_each(|count| count.store(0, Ordering::Relaxed));
     }
 
@@ -242,6 +252,15 @@ impl PolicyState {
         self.latency.record(time);
     }
 
+    /// An attempt failed, for this reason.
+    pub(super) fn met(&self, mut text: String) {
+        if let Some((end, _)) = text.char_indices().nth(ERROR_CHARS) {
+            text.truncate(end);
+            text.push('…');
+        }
+        *lock(&self.last_error) = Some(text);
+    }
+
     pub(crate) fn report(&self) -> PolicyReport {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (counts, outage) = (&self.counts, self.outage.figures());
@@ -264,6 +283,7 @@ impl PolicyState {
             outages: outage.outages,
             held: outage.held,
             tallies: self.tallies.figures(),
+            last_error: lock(&self.last_error).clone(),
             p50: self.latency.quantile(0.5),
             p99: self.latency.quantile(0.99),
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sage::testing;
 use sage::{
-    BoxError, CallError, Environment, Fatal, JobReport, Method, Policy, Retry, ServiceError, SubmitError, Timestamp,
-    Verdict,
+    BoxError, Breaker, CallError, Environment, Fatal, JobReport, Method, Policy, Retry, ServiceError, SubmitError,
+    Timestamp, Verdict,
 };
 
 use super::{Asked, calls, flaky, plain};
@@ -141,7 +141,26 @@ fn an_attempt_that_takes_too_long_is_made_again_and_the_last_one_is_told() {
     }
     let report = failed(job.wait());
     assert!(call_error(&report).contains("did not answer within 5s, the last of 2 times"), "{report}");
-    assert_eq!(report.services[0].policy.as_ref().unwrap().timed_out, 2);
+    let policy = report.services[0].policy.as_ref().unwrap();
+    assert_eq!((policy.timed_out, policy.last_error.as_deref()), (2, Some("no answer within 5s")));
+}
+
+#[test]
+fn the_last_error_of_an_attempt_is_reported_and_no_refusal_takes_its_place() {
+    for breaker in [None, Some(Breaker::after_consecutive(1))] {
+        let env = Environment::local("mended");
+        let policy = Policy::new().retry(at_once(2));
+        let service = plain(&env, breaker.clone().map_or(policy.clone(), |breaker| policy.breaker(breaker)));
+        let answer = flaky(1);
+        let name = service.method("name", move |_, n| ready(answer(n).map_err(|error| format!("{error}{:900}", "é"))));
+        let name = name.build();
+        let ended = env.from_iter(0..2).map(move |n| (name.call_blocking(n).is_ok(), service.report().last_error));
+        let ended = ended.collect();
+        env.run().unwrap();
+        let text = Some(format!("it is tired{:289}…", "é"));
+        // The breaker lets no other attempt through.
+        assert_eq!(ended.take(), vec![(breaker.is_none(), text); 2]);
+    }
 }
 
 #[test]

@@ -118,6 +118,22 @@
       if (atEnd) timeline.scrollTop = timeline.scrollHeight;
     };
 
+    // As `policy.rs` has them. A figure without a value is not shown.
+    const policy = (it) => {
+      const some = (number) => number > 0 && thousands(number);
+      const { concurrency: limit, rate } = it;
+      return {
+        inside: limit && `${limit.in_flight} of ${limit.limit}`,
+        waiting: (limit || rate) && thousands((limit?.waiting || 0) + (rate?.waiting || 0)),
+        p50: brief(it.p50), p99: brief(it.p99), calls: thousands(it.calls), attempts: thousands(it.attempts),
+        retries: some(it.retries.scheduled), late: some(it.timed_out), refused: some(it.refused), failed: some(it.failed),
+        breaker: it.breaker?.state.replace("_", " "),
+        batches: it.batches > 0 && `${thousands(it.batches)} of ${(it.batched / it.batches).toFixed(1)}`,
+        kept: some(it.kept.reduce((sum, { cache, flight }) => sum + cache.memory_hits + cache.disk_hits + flight.shared, it.journal?.hits || 0)),
+        cost: some(rate?.cost), spent: rate?.spent_billionths > 0 && (rate.spent_billionths / 1e9).toFixed(4),
+        outages: some(it.outages), held: some(it.held), error: it.last_error,
+      };
+    };
     const before = new Map(), chart = { times: [], rates: [], plot: null };
     const draw = (rate) => {
       const place = $("#chart");
@@ -175,6 +191,14 @@
           set($("[data-part=errors]", row), thousands(service.errors));
           set($("[data-part=p50]", row), brief(service.p50));
           set($("[data-part=p99]", row), brief(service.p99));
+          const place = service.policy && $(`[data-policy="${CSS.escape(service.name)}"]`, engine);
+          if (!place) continue;
+          place.hidden = false;
+          for (const [part, value] of Object.entries(policy(service.policy))) {
+            const cell = $(`[data-part=${part}]`, place);
+            set(cell, value || "");
+            if (cell) cell.parentElement.hidden = !value;
+          }
         }
         before.set(id, now);
       }
