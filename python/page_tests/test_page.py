@@ -77,10 +77,13 @@ def test_what_a_policy_does_is_seen_live(page: Page, manager: Manager, tmp_path:
     steady.touch()
     expect(figure("breaker")).to_have_text("closed")
     expect(figure("cost")).to_have_text(re.compile(r"^[1-9]"))
+    expect(figure("tokens")).to_have_text(re.compile(r"^\d[\d\u202f]* in, 0 out$"))
     manager.job("drain", job)
     # What was is shown as it was.
     expect(page.locator(".state")).to_have_text("succeeded")
     expect(figure("inside")).to_have_text("0 of 4")
+    expect(figure("tokens")).to_have_text(re.compile(r"^\d[\d\u202f]* in, 0 out$"))
+    expect(figure("spent")).to_have_text(re.compile(r"^\d+\.\d0{3}$"))
     expect(figure("batches")).to_have_text(re.compile(r"^\d[\d\u202f]* of [12]\.\d$"))
     expect(figure("error")).to_have_text("<b>the oracle sleeps</b>")
     expect(page.locator("[data-policy=counter]")).to_be_hidden()

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use sage::{
     Batch, Batching, BoxError, Breaker, Calling, Cleanliness, Concurrency, Environment, HookContext, Method, Outcome,
-    Policy, Rate, Retry, RunError, Service, SignalPolicy,
+    Policy, Rate, Retry, RunError, Service, SignalPolicy, Tally,
 };
 use sage_api::ExternalCleanup;
 
@@ -82,7 +82,8 @@ fn oracle(env: &Environment, steady: PathBuf) -> Method<u64, u64> {
         .rate(Rate::cost(1_000_000, second));
     let oracle = env.register_service("oracle", move || Oracle { steady: steady.clone() }).policy(policy).build();
     let answer = |oracle: Calling<Oracle>, questions: Batch<u64>| ready(oracle.ask(&questions));
-    oracle.batch_method("ask", Batching::of(2).within(milli), answer).cost(|_| 7).build()
+    let ask = oracle.batch_method("ask", Batching::of(2).within(milli), answer).cost(|_| 7);
+    ask.tally(|_| Tally::new().add("gen_ai.usage.input_tokens", 4.0).add("cost", 0.5)).build()
 }
 
 fn main() -> ExitCode {

@@ -9,7 +9,7 @@ use super::words::{brief, count};
 /// to say about it.
 type Figure = (&'static str, &'static str, fn(&PolicyReport) -> Option<String>);
 
-const FIGURES: [Figure; 18] = [
+const FIGURES: [Figure; 19] = [
     ("inside", "In flight", |it| it.concurrency.as_ref().map(|it| format!("{} of {}", it.in_flight, it.limit))),
     ("waiting", "Waiting", |it| {
         let waiting = [it.concurrency.as_ref().map(|it| it.waiting), it.rate.as_ref().map(|it| it.waiting)];
@@ -32,14 +32,25 @@ const FIGURES: [Figure; 18] = [
         some(it.kept.iter().map(hits).sum::<u64>() + it.journal.as_ref().map_or(0, |it| it.hits))
     }),
     ("cost", "Cost", |it| it.rate.as_ref().and_then(|it| some(it.cost))),
+    ("tokens", "Tokens", |it| {
+        let of = |what: &str| sum(it, &format!("gen_ai.usage.{what}_tokens")) as u64;
+        let (read, written) = (of("input"), of("output"));
+        some(read + written).map(|_| format!("{} in, {} out", count(read), count(written)))
+    }),
     ("spent", "Spent", |it| {
-        let spent = it.rate.as_ref().map_or(0, |it| it.spent_billionths);
-        some(spent).map(|_| format!("{:.4}", spent as f64 / 1e9))
+        let limited = it.rate.as_ref().map_or(0.0, |it| it.spent_billionths as f64 / 1e9);
+        let spent = limited.max(sum(it, "cost"));
+        (spent > 0.0).then(|| format!("{spent:.4}"))
     }),
     ("outages", "Outages", |it| some(it.outages)),
     ("held", "Held calls", |it| some(it.held)),
     ("error", "Last error", |it| it.last_error.clone()),
 ];
+
+/// What the answers of all kinds have added up to.
+fn sum(policy: &PolicyReport, name: &str) -> f64 {
+    policy.tallies.iter().filter_map(|kind| kind.sums.get(name)).sum()
+}
 
 fn some(number: u64) -> Option<String> {
     (number > 0).then(|| count(number))

@@ -150,7 +150,7 @@ fn the_last_error_of_an_attempt_is_reported_and_no_refusal_takes_its_place() {
     for breaker in [None, Some(Breaker::after_consecutive(1))] {
         let env = Environment::local("mended");
         let policy = Policy::new().retry(at_once(2));
-        let service = plain(&env, breaker.clone().map_or(policy.clone(), |breaker| policy.breaker(breaker)));
+        let service = plain(&env, breaker.map_or(policy.clone(), |breaker| policy.breaker(breaker)));
         let answer = flaky(1);
         let name = service.method("name", move |_, n| ready(answer(n).map_err(|error| format!("{error}{:900}", "é"))));
         let name = name.build();

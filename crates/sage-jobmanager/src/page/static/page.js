@@ -122,6 +122,9 @@
     const policy = (it) => {
       const some = (number) => number > 0 && thousands(number);
       const { concurrency: limit, rate } = it;
+      const sum = (name) => it.tallies.reduce((sum, { sums }) => sum + (sums[name] || 0), 0);
+      const [read, written] = ["input", "output"].map((what) => sum(`gen_ai.usage.${what}_tokens`));
+      const spent = Math.max((rate?.spent_billionths || 0) / 1e9, sum("cost"));
       return {
         inside: limit && `${limit.in_flight} of ${limit.limit}`,
         waiting: (limit || rate) && thousands((limit?.waiting || 0) + (rate?.waiting || 0)),
@@ -130,7 +133,8 @@
         breaker: it.breaker?.state.replace("_", " "),
         batches: it.batches > 0 && `${thousands(it.batches)} of ${(it.batched / it.batches).toFixed(1)}`,
         kept: some(it.kept.reduce((sum, { cache, flight }) => sum + cache.memory_hits + cache.disk_hits + flight.shared, it.journal?.hits || 0)),
-        cost: some(rate?.cost), spent: rate?.spent_billionths > 0 && (rate.spent_billionths / 1e9).toFixed(4),
+        cost: some(rate?.cost), tokens: read + written > 0 && `${thousands(read)} in, ${thousands(written)} out`,
+        spent: spent > 0 && spent.toFixed(4),
         outages: some(it.outages), held: some(it.held), error: it.last_error,
       };
     };
