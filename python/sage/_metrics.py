@@ -77,6 +77,8 @@ class PolicyMetrics:
     #: How often the service was not there, and how many calls were held for that.
     outages: int
     held: int
+    #: Why the last attempt that failed did so, its first 300 characters; ``None`` before the first.
+    last_error: str | None
     #: The median and the 99th percentile of how long calls took with all their waits, in seconds, of a sample.
     p50: float | None
     p99: float | None
@@ -316,7 +318,7 @@ def _policy(row: Mapping[str, Any]) -> PolicyMetrics:
     counts["retries"] = row["retries"]["scheduled"]
     limits = [row.get("rate") or {}, row.get("concurrency") or {}]
     counts |= {name: sum(limit.get(name, 0) for limit in limits) for name in ("waiting", "waited")}
-    others = {name: row.get(name) for name in ("breaker", "rate", "concurrency", "journal")}
+    others = {name: row.get(name) for name in ("last_error", "breaker", "rate", "concurrency", "journal")}
     others |= {name: tuple(row.get(name) or ()) for name in ("kept", "tallies")}
     others |= {"p50": _seconds(row["p50"]), "p99": _seconds(row["p99"])}
     return PolicyMetrics(**counts | others)

@@ -50,7 +50,10 @@ _MOST_BEHIND = 8
 
 
 def usual(error: Exception) -> tuple[str, float | None]:
-    """What an exception means where nobody says otherwise."""
+    """What an exception means where nobody says otherwise. It may say so itself, as an ``LlmError`` does."""
+    verdict = getattr(error, "verdict", None)
+    if verdict in _VERDICTS:
+        return str(verdict), _after(error) if verdict == "throttled" else None
     status, after = _status(error), _after(error)
     if status == 429 or after is not None:
         return "throttled", after

@@ -1,4 +1,5 @@
-"""Services and functions of retrieval that need no model and no network, and run without the interpreter's lock.
+"""Services and functions of retrieval, which run without the interpreter's lock: ``Llm`` asks language models; the others
+need no model and no network.
 
 Use them by themselves, or register them like any service:
 
@@ -20,6 +21,7 @@ is a service are gone when its job is over; to keep them, use the store without 
 constructor arguments needs a ``__new__`` for them besides its ``__init__``.
 """
 
+from ._llm import ChatAnswer, ChatStream, Embedding, Llm, LlmError, Piece, TokenUsage, ToolCall
 from ._sage import (
     Answer,
     Chunker,
@@ -37,13 +39,21 @@ from ._sage import (
 
 __all__ = [
     "Answer",
+    "ChatAnswer",
+    "ChatStream",
     "Chunker",
     "DocumentText",
     "Documents",
     "Embedder",
+    "Embedding",
     "Hit",
+    "Llm",
+    "LlmError",
     "Passage",
+    "Piece",
     "StoreFull",
+    "TokenUsage",
+    "ToolCall",
     "Vector",
     "VectorStore",
     "documents",

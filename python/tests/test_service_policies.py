@@ -798,6 +798,7 @@ def test_calls_are_refused_after_failures_in_a_row(way: str) -> None:
     job = env.submit(autostop=True)
     policy = job.metrics().services["model"].policy
     assert policy is not None and (policy.failed, policy.refused) == (4, 2)
+    assert policy.last_error is not None and policy.last_error.endswith("down")
     assert job.report.services["model"]["errors"] == 2
 
 

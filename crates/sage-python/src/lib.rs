@@ -35,6 +35,7 @@ mod kafka;
 #[path = "no_kafka.rs"]
 mod kafka;
 
+mod llm;
 mod method;
 mod metrics;
 mod native;
@@ -151,6 +152,7 @@ mod _sage {
         error::{CallEnded, HookOverdue, NotAwaited, ServiceError, StateNotKept, SubmitError, WorkerLost},
         future::ServiceFuture,
         job::{Job, WorksFor},
+        llm::{LlmCall, LlmClient, LlmStream},
         method::Binding,
         plan::{start, tasks},
         records::records,

@@ -10,7 +10,7 @@ import pytest
 from sage import MapFunction, StopSignal
 from sage.kernel.api.service import PipelineBridge, PipelineService, PipelineServiceSource
 
-from . import later, of, run, there
+from . import of, run, there
 
 _PIPELINES = "sage.kernel.api.service sage.kernel.api.service.pipeline_service"
 
@@ -205,7 +205,3 @@ def pipeline_service_sink(PipelineServiceSink: Any) -> None:
         return env.from_batch([1]).map(Tell)
 
     assert run(declare) == [{"n": 9}]
-
-
-later("OpenAIGenerator", "sage.libs.rag.generator sage.middleware.operators.rag", "steps for retrieval")
-later("QAPromptor", "sage.libs.rag.promptor sage.middleware.operators.rag", "steps for retrieval")

@@ -1,0 +1,214 @@
+"""The client of language models: `sage.services.Llm`, by itself and as a service with a policy."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+from llm_server import LlmServer, chat, streamed
+
+from sage import JobFailed, LocalEnvironment, ServiceRefused
+from sage.services import ChatStream, Llm, LlmError, TokenUsage
+
+PLAIN = {"content-type": "text/event-stream"}
+
+
+def refused(message: str, **error: Any) -> dict[str, Any]:
+    return {"error": {"message": message, **error}}
+
+
+def nobody() -> str:
+    """An address at which nobody is."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+
+
+def failed(llm: Llm) -> LlmError:
+    with pytest.raises(LlmError) as raised:
+        llm.chat_blocking("Why?")
+    return raised.value
+
+
+def test_it_is_asked_with_and_without_waiting() -> None:
+    with LlmServer((200, {}, chat("So.", {"prompt_tokens": 1_000_000, "completion_tokens": 3}))) as server:
+        llm = Llm("gpt-4o-mini", server.url, "sk-secret")
+        answer = llm.chat_blocking("Why?", temperature=0.5, model="gpt-4o", seed=7)
+        assert (answer.text, answer.finish, answer.model) == ("So.", "stop", "gpt-4o-mini")
+        assert answer.usage == TokenUsage(1_000_000, 0, 3) and answer.spent == pytest.approx(2.50003)
+        sent = {"messages": [{"role": "user", "content": "Why?"}], "temperature": 0.5, "seed": 7, "model": "gpt-4o"}
+        assert server.asked() == [sent] and server.headers[0]["authorization"] == "Bearer sk-secret"
+        assert asyncio.run(llm.chat([answer.message(), {"role": "user", "content": "How?"}])).text == "How? Because."
+        assert [each["role"] for each in server.asked()[0]["messages"]] == ["assistant", "user"]
+        llm.cleanup()
+
+
+def test_tools_and_schemas_are_sent_and_calls_of_tools_read() -> None:
+    call = {"id": "7", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}
+    with LlmServer((200, {}, chat(None, tool_calls=[call])), (200, {}, chat('{"n": 1}'))) as server:
+        llm = Llm("m", server.url)
+        weather = {"name": "weather", "parameters": {"type": "object"}}
+        answer = llm.chat_blocking("Warm?", tools=[weather])
+        assert (answer.text, answer.finish, answer.usage, answer.spent) == ("", "tool_calls", None, None)
+        assert answer.tool_calls[0].parsed() == {"city": "Rome"} and answer.message()["tool_calls"] == [call]
+        schema = {"title": "count", "type": "object"}
+        assert llm.chat_blocking("How many?", json_schema=schema).json() == {"n": 1}
+        first, second = server.asked()
+        assert first["tools"] == [{"type": "function", "function": weather}]
+        named = {"name": "count", "schema": schema, "strict": True}
+        assert second["response_format"] == {"type": "json_schema", "json_schema": named}
+        llm.cleanup()
+
+
+def test_an_answer_comes_in_pieces_and_a_cut_one_is_an_error() -> None:
+    replies = [(200, PLAIN, streamed("So", " it is")), (200, PLAIN, streamed("So", is_cut=True))]
+
+    async def read() -> None:
+        stream = await llm.stream("Why?")
+        assert [piece.text async for piece in stream] == ["So", " it is"]
+        assert (await stream.answer()).text == "So it is"
+        with pytest.raises(LlmError, match="cut"):
+            await (await llm.stream("Why?")).answer()
+
+    with LlmServer(*replies, replies[0]) as server:
+        llm = Llm("m", server.url)
+        asyncio.run(read())
+        assert llm.chat_blocking("Why?", streamed=True).text == "So it is"
+        llm.cleanup()
+
+
+def test_vectors_are_in_the_order_of_their_texts() -> None:
+    with LlmServer() as server:
+        llm = Llm("m", server.url)
+        found = llm.embed_blocking(["a", "bcd"])
+        assert [each.vector for each in found] == [[1.0, 1.0], [3.0, 1.0]] and sum(each.tokens for each in found) == 9
+        assert asyncio.run(llm.embed(["ab"]))[0].vector == [2.0, 1.0]
+        with pytest.raises(TypeError, match="list of texts"):
+            llm.embed_blocking("ab")
+        llm.cleanup()
+
+
+def test_errors_say_what_they_mean_and_never_have_the_key() -> None:
+    replies = [
+        (429, {"retry-after": "2"}, refused("slow down, sk-secret")),
+        (429, {}, refused("pay", code="insufficient_quota")),
+        (500, {}, "<html>"),
+        (401, {}, refused("who are you")),
+    ]
+    with LlmServer(*replies) as server:
+        llm = Llm("m", server.url, "sk-secret")
+        assert "secret" not in repr(llm) + str(vars(llm))
+        errors = [failed(llm) for _ in replies]
+        llm.cleanup()
+    assert [error.verdict for error in errors] == ["throttled", "denied", "passing", "denied"]
+    assert [error.status for error in errors] == [429, 429, 500, 401]
+    assert (errors[0].retry_after, errors[1].code) == (2.0, "insufficient_quota")
+    assert str(errors[0]) == "the provider answered 429: slow down, (key)"
+    llm = Llm("m", nobody())
+    assert (failed(llm).verdict, failed(llm).status) == ("outage", None)
+    llm.cleanup()
+
+
+def test_the_key_of_the_variable_goes_to_openai_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with LlmServer() as server:
+        llm = Llm("m", server.url)
+        llm.chat_blocking("Why?")
+        assert "authorization" not in server.headers[0]
+        llm.cleanup()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_policy_tries_again_what_may_go_better(is_async: bool) -> None:
+    with LlmServer((429, {"retry-after": "0"}, refused("slow down")), (503, {}, "")) as server:
+        env = LocalEnvironment("asked")
+        llm = env.service("llm", Llm, ["m", server.url], timeout=60, concurrency=32, rate=1000, retry=4)
+
+        async def asks(question: str) -> Any:
+            return (await llm.chat(question)).text
+
+        def waits(question: str) -> Any:
+            return llm.chat_blocking(question).text
+
+        answers = env.from_batch(["Why?"]).map(asks if is_async else waits).collect()
+        policy = env.submit(autostop=True).metrics().services["llm"].policy
+        assert answers == ["Why? Because."]
+        assert policy is not None and (policy.attempts, policy.retries) == (3, 2)
+        assert policy.last_error is not None and "the provider answered 503" in policy.last_error
+
+
+def test_a_policy_does_not_send_again_what_is_at_fault() -> None:
+    with LlmServer((400, {}, refused("no such model"))) as server:
+        env = LocalEnvironment("asked")
+        llm = env.service("llm", Llm, ["m", server.url], retry=4)
+        env.from_batch(["Why?"]).map(llm.chat_blocking).collect()
+        with pytest.raises(JobFailed) as raised:
+            env.submit(autostop=True)
+        assert isinstance(raised.value.__cause__, LlmError) and len(server.asked()) == 1
+
+
+def test_a_stream_is_had_from_a_service() -> None:
+    with LlmServer((503, {}, ""), (200, PLAIN, streamed("So", "."))) as server:
+        env = LocalEnvironment("asked")
+        llm = env.service("llm", Llm, ["m", server.url], retry=2)
+
+        async def asks(question: str) -> Any:
+            stream = await llm.stream(question)
+            assert isinstance(stream, ChatStream)
+            return "|".join([piece.text async for piece in stream])
+
+        answers = env.from_batch(["Why?"]).map(asks).collect()
+        env.submit(autostop=True)
+        assert answers == ["So|."]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_cancelled_job_waits_for_no_answer(is_async: bool) -> None:
+    with LlmServer() as server:
+        env = LocalEnvironment("asked")
+        llm = env.service("llm", Llm, ["m", server.url], timeout=60)
+        env.from_batch(["wait"]).map(llm.chat if is_async else llm.chat_blocking).collect()
+        job = env.submit()
+        assert server.waits.wait(60)
+        begun = time.monotonic()
+        job.cancel()
+        with pytest.raises(JobFailed, match="cancelled"):
+            job.wait()
+        assert time.monotonic() - begun < 30
+    assert not any(thread.name == "sage-llm" for thread in threading.enumerate())
+
+
+def test_tokens_are_limited_by_what_a_call_is_likely_to_take() -> None:
+    from sage import Rate
+
+    with LlmServer() as server:
+        env = LocalEnvironment("asked")
+        llm = env.service("llm", Llm, ["m", server.url], cost=Llm.tokens, rate=Rate(cost=600, per=60))
+        asked = [llm.chat_blocking]
+        env.from_batch(["Why?"]).map(lambda question: asked[0](question, max_tokens=1000)).collect()
+        with pytest.raises(JobFailed) as raised:
+            env.submit(autostop=True)
+        assert isinstance(raised.value.__cause__, ServiceRefused)
+        assert Llm.tokens("a" * 400, max_tokens=10) > 110
+
+
+def test_a_wait_ends_when_the_client_is_closed() -> None:
+    with LlmServer() as server:
+        llm = Llm("m", server.url)
+        ended: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                llm.chat_blocking("wait")
+            except RuntimeError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert server.waits.wait(60)
+        llm.cleanup()
+        thread.join(60)
+        assert "closed" in str(ended[0])
