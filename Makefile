@@ -49,10 +49,11 @@ test-parquet: nextest ## Run the tests of the Parquet connectors
 	$(CARGO) test --doc -p sage-connectors --features parquet parquet
 
 # The server that plays a provider comes into an environment of its own.
-test-llm: nextest .venv-llm/tools ## Run the tests of the client of language models
+test-llm: nextest python .venv-llm/tools ## Run the tests of the client of language models
 	$(CARGO) build -p sage-services --features llm --example rag
 	$(CARGO) nextest run -p sage-services --features llm --lib --test llm -E 'test(/^llm::/) or binary(=llm)'
 	$(CARGO) test --doc -p sage-services --features llm llm
+	.venv/bin/pytest --quiet python/llm_tests
 
 # Not among all tests: it loads 98 MB of weights once, and takes a minute or two.
 test-llm-model: nextest .venv-llm-model/tools ## Run the client and the demo against a real, small language model

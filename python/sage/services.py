@@ -1,5 +1,5 @@
-"""Services and functions of retrieval, which run without the interpreter's lock: ``Llm`` asks language models; the others
-need no model and no network.
+"""Services and functions of retrieval, which run without the interpreter's lock. ``Llm`` asks language models; the
+others need no model and no network.
 
 Use them by themselves, or register them like any service:
 

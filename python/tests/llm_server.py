@@ -1,4 +1,4 @@
-"""A server that stands for a provider of language models: it answers in the words of the question, or as a test says."""
+"""A server that stands for a provider of language models. It answers in the question's words, or as a test says."""
 
 from __future__ import annotations
 

@@ -27,6 +27,9 @@ use crate::thread::lock;
 /// How often a thread that waits looks whether a signal has come.
 const LOOKS: Duration = Duration::from_millis(50);
 
+/// How long is waited for the end of a client's thread, which may be asking for the address of a name.
+const LONGEST_END: Duration = Duration::from_secs(5);
+
 /// What a call has come to: the JSON of an answer, or an error's.
 type Ended = Result<String, String>;
 
@@ -139,10 +142,11 @@ impl LlmClient {
         Ok(Asked::read(request)?.request().estimated_tokens())
     }
 
-    /// Ends all calls that are under way.
-    fn close(&self) {
-        let runtime = lock(&self.runtime).take();
-        runtime.into_iter().for_each(Runtime::shutdown_background);
+    /// Ends all calls that are under way, and the thread.
+    fn close(&self, py: Python<'_>) {
+        if let Some(runtime) = lock(&self.runtime).take() {
+            py.detach(|| runtime.shutdown_timeout(LONGEST_END));
+        }
     }
 }
 
@@ -178,7 +182,9 @@ impl LlmClient {
 
 impl Drop for LlmClient {
     fn drop(&mut self) {
-        self.close();
+        // It may be dropped by its own thread, which cannot wait for itself.
+        let runtime = lock(&self.runtime).take();
+        runtime.into_iter().for_each(Runtime::shutdown_background);
     }
 }
 

@@ -151,4 +151,5 @@ def write() -> None:
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-from . import environments, functions, io, jobs, rag, services, streams, values  # noqa: E402, F401 (they add their rows)
+# They add their rows.
+from . import environments, functions, io, jobs, rag, services, streams, values  # noqa: E402, F401
