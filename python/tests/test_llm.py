@@ -212,3 +212,17 @@ def test_a_wait_ends_when_the_client_is_closed() -> None:
         llm.cleanup()
         thread.join(60)
         assert "closed" in str(ended[0])
+
+
+def test_whoever_awaits_an_answer_or_a_piece_is_told_that_the_client_was_closed() -> None:
+    async def ask(llm: Llm, server: LlmServer) -> None:
+        stream = await llm.stream("Why?")
+        asked = asyncio.ensure_future(llm.chat("wait"))
+        assert await asyncio.to_thread(server.waits.wait, 60)
+        await asyncio.to_thread(llm.cleanup)
+        ended = await asyncio.wait_for(asyncio.gather(asked, stream.answer(), return_exceptions=True), 60)
+        assert [type(error) for error in ended] == [LlmError, LlmError]
+        assert all("closed" in str(error) for error in ended)
+
+    with LlmServer((200, PLAIN, streamed("So", "."))) as server:
+        asyncio.run(ask(Llm("m", server.url), server))

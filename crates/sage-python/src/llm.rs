@@ -1,15 +1,14 @@
 //! The client of language models of `sage_services`, as `python/sage/_llm.py` uses it.
 //!
 //! Requests and answers are JSON. A call runs on the one thread of its client, detached from the interpreter, and tells
-//! a function of Python what has come of it: that function is called once, from that thread, unless the call is
-//! cancelled.
+//! a function of Python what has come of it: that function is called once, whatever becomes of the call and its client.
 
 use std::future::Future;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use sage::{ServiceError, Verdict};
 use sage_services::llm::{
@@ -107,7 +106,7 @@ impl LlmClient {
     }
 
     /// As `chat`, for a thread that waits.
-    fn chat_blocking(&self, py: Python<'_>, request: &str) -> PyResult<Told> {
+    fn chat_blocking(&self, py: Python<'_>, request: &str) -> PyResult<Pair> {
         waits(py, &self.runtime()?, self.asks(self.request(request)?))
     }
 
@@ -117,21 +116,21 @@ impl LlmClient {
     }
 
     /// As `embed`, for a thread that waits.
-    fn embed_blocking(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<Told> {
+    fn embed_blocking(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<Pair> {
         waits(py, &self.runtime()?, self.embeds(texts))
     }
 
     /// Asks the model, for an answer in pieces. `told` gets the stream.
     fn stream(&self, request: &str, told: Py<PyAny>) -> PyResult<LlmCall> {
         let ((request, price), llm, runtime) = (self.request(request)?, self.llm.clone(), self.runtime()?);
-        let of = runtime.clone();
+        let (of, told) = (runtime.clone(), Told::new(told));
         let call = async move {
             let opened = llm.stream(&request).await;
             let ended = opened.map_err(|error| error_of(&error)).map(|stream| {
                 let stream = Arc::new(tokio::sync::Mutex::new(stream));
                 LlmStream { stream, price, runtime: of }
             });
-            tell(told, ended);
+            told.tell(ended);
         };
         Ok(LlmCall(runtime.spawn(call).abort_handle()))
     }
@@ -144,9 +143,9 @@ impl LlmClient {
 
     /// Ends all calls that are under way, and the thread.
     fn close(&self, py: Python<'_>) {
-        if let Some(runtime) = lock(&self.runtime).take() {
-            py.detach(|| runtime.shutdown_timeout(LONGEST_END));
-        }
+        // Not under the lock: who holds the interpreter may wait for it.
+        let runtime = lock(&self.runtime).take();
+        py.detach(|| runtime.into_iter().for_each(|runtime| runtime.shutdown_timeout(LONGEST_END)));
     }
 }
 
@@ -219,28 +218,58 @@ impl LlmStream {
 }
 
 fn begin(runtime: &Handle, call: impl Future<Output = Ended> + Send + 'static, told: Py<PyAny>) -> LlmCall {
-    LlmCall(runtime.spawn(async move { tell(told, call.await) }).abort_handle())
+    let told = Told::new(told);
+    LlmCall(runtime.spawn(async move { told.tell(call.await) }).abort_handle())
 }
 
-/// Tells a function of Python what a call has come to: an error or `None`, and an answer or `None`.
-fn tell<T: for<'py> IntoPyObject<'py>>(told: Py<PyAny>, ended: Result<T, String>) {
-    // There is nobody to tell when the interpreter is gone.
-    let _is_told = Python::try_attach(move |py| {
-        let (error, answer) = match ended {
-            Ok(answer) => (None, Some(answer)),
-            Err(error) => (Some(error), None),
-        };
-        if let Err(error) = told.call1(py, (error, answer)) {
-            error.write_unraisable(py, Some(told.bind(py)));
-        }
-    });
+/// A function of Python that is told once what a call has come to: an error or `None`, and an answer or `None`. It is
+/// also told of a call that was dropped, as its client was closed: somebody may wait for it.
+struct Told(Option<Py<PyAny>>);
+
+impl Told {
+    fn new(told: Py<PyAny>) -> Self {
+        Self(Some(told))
+    }
+
+    fn tell<T: for<'py> IntoPyObject<'py>>(mut self, ended: Result<T, String>) {
+        self.tell_once(ended);
+    }
+
+    fn tell_once<T: for<'py> IntoPyObject<'py>>(&mut self, ended: Result<T, String>) {
+        let Some(told) = self.0.take() else { return };
+        // There is nobody to tell when the interpreter is gone.
+        let _is_told = Python::try_attach(move |py| {
+            let (error, answer) = match ended {
+                Ok(answer) => (None, Some(answer)),
+                Err(error) => (Some(error), None),
+            };
+            if let Err(error) = told.call1(py, (error, answer)) {
+                error.write_unraisable(py, Some(told.bind(py)));
+            }
+        });
+    }
 }
 
-/// What `tell` tells, as a pair.
-type Told = (Option<String>, Option<String>);
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.tell_once::<String>(Err(closed()));
+    }
+}
+
+/// The error of a call whose client was closed meanwhile.
+fn closed() -> String {
+    json!({
+        "text": "the client of the language model was closed meanwhile", "verdict": "bad",
+        "retry_after": null, "status": null, "code": null,
+    })
+    .to_string()
+}
+
+/// What [`Told`] is told, as a pair.
+type Pair = (Option<String>, Option<String>);
 
 /// Waits for a call on this thread, which looks for signals meanwhile.
-fn waits(py: Python<'_>, runtime: &Handle, call: impl Future<Output = Ended> + Send + 'static) -> PyResult<Told> {
+fn waits(py: Python<'_>, runtime: &Handle, call: impl Future<Output = Ended> + Send + 'static) -> PyResult<Pair> {
     let (sender, receiver) = sync_channel(1);
     let task = runtime.spawn(async move { drop(sender.send(call.await)) });
     let receiver = Mutex::new(receiver);
@@ -249,9 +278,7 @@ fn waits(py: Python<'_>, runtime: &Handle, call: impl Future<Output = Ended> + S
             Ok(Ok(answer)) => return Ok((None, Some(answer))),
             Ok(Err(error)) => return Ok((Some(error), None)),
             Err(RecvTimeoutError::Timeout) => py.check_signals().inspect_err(|_| task.abort())?,
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(PyRuntimeError::new_err("the client of the language model was closed meanwhile"));
-            }
+            Err(RecvTimeoutError::Disconnected) => return Ok((Some(closed()), None)),
         }
     }
 }
