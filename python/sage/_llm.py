@@ -18,9 +18,9 @@ Messages = str | Sequence[Mapping[str, Any]]
 
 class LlmError(ServiceError):
     """Why a provider gave no answer. ``verdict`` says what that means to a policy: ``"bad"``, ``"passing"``,
-    ``"throttled"``, ``"denied"`` or ``"outage"``. ``status`` is that of HTTP, 200 for an error that was sent as an answer, and
-    ``None`` where nothing was answered; ``code`` is what the provider calls it, such as ``insufficient_quota``;
-    ``retry_after`` is how many seconds it asks its callers to wait.
+    ``"throttled"``, ``"denied"`` or ``"outage"``. ``status`` is that of HTTP, 200 for an error that was sent as an
+    answer, and ``None`` where nothing was answered; ``code`` is what the provider calls it, such as
+    ``insufficient_quota``; ``retry_after`` is how many seconds it asks its callers to wait.
 
     >>> error = LlmError("the provider answered 429: slow down", "throttled", 429, retry_after=2.0)
     >>> error.verdict, error.status, error.retry_after
