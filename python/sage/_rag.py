@@ -136,7 +136,8 @@ class OpenAIGenerator(_Generator):
     The configuration has ``model_name`` (or ``model``), perhaps ``base_url`` and ``api_key``, and what is sent along:
     ``temperature``, ``max_tokens``, ``top_p``, ``frequency_penalty``, ``seed``, ``n``, ``logprobs``,
     ``enable_thinking``; with ``stream`` the answer is sent in pieces, and put together. Without ``api_key``, the key is
-    that of the variable ``OPENAI_API_KEY``, ``ALIBABA_API_KEY`` or ``DASHSCOPE_API_KEY``.
+    that of the variable ``OPENAI_API_KEY``, ``ALIBABA_API_KEY`` or ``DASHSCOPE_API_KEY``, whatever the ``base_url``, as
+    in SAGE: give ``api_key="EMPTY"`` for a server that is not to get it.
 
     Of ``[mapping, prompt]`` it gives the mapping with ``generated``, ``generate_time`` in seconds and, if that is not
     there, ``question``; of ``[question, prompt]`` the pair of the question and the answer; of ``[prompt]`` ``(None,
