@@ -11,6 +11,7 @@ from typing import Any
 
 from ._arguments import said, seconds
 from ._sage import LlmCall, LlmClient, LlmStream, ServiceError
+from ._spends import Usage
 
 #: What a model is asked: a question, or the messages of a conversation.
 Messages = str | Sequence[Mapping[str, Any]]
@@ -242,6 +243,19 @@ class Llm:
         True
         """
         return LlmClient.tokens(_request(messages, options))
+
+    @staticmethod
+    def used(answer: Any) -> Usage | None:
+        """What a call took, in tokens, and cost, in dollars: as ``usage=`` of the service, it settles what ``cost=``
+        had reserved. ``None`` where the provider does not say.
+
+        >>> Llm.used(ChatAnswer("Because", usage=TokenUsage(9, 0, 3), spent=0.001))
+        Usage(cost=12, spent=0.001)
+        """
+        if isinstance(answer, ChatAnswer):
+            return None if answer.usage is None else Usage(answer.usage.total, answer.spent or 0.0)
+        is_embedded = isinstance(answer, list) and all(isinstance(each, Embedding) for each in answer)
+        return Usage(sum(each.tokens for each in answer)) if is_embedded else None
 
     async def chat(self, messages: Messages, **options: Any) -> ChatAnswer:
         """Asks the model: a question, or the messages of a conversation as the protocol has them.

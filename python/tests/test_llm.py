@@ -203,6 +203,22 @@ def test_tokens_are_limited_by_what_a_call_is_likely_to_take() -> None:
         assert Llm.tokens("a" * 400, max_tokens=10) > 110
 
 
+def test_what_a_call_did_take_is_settled() -> None:
+    from sage import Rate, Spend
+
+    with LlmServer() as server:
+        env = LocalEnvironment("asked")
+        policy = {"cost": Llm.tokens, "usage": Llm.used, "rate": Rate(cost=10_000, per=60), "spend": Spend(1.0)}
+        llm = env.service("llm", Llm, ["gpt-4o-mini", server.url], **policy)
+        answers = env.from_batch(["Why?", "How?"]).map(llm.chat).collect()
+        job = env.submit(autostop=True)
+        rate = job.metrics().services["llm"].policy.rate
+        # By the answers; far more was reserved.
+        spent = sum(answer.spent for answer in answers)
+        assert rate["cost"] == 2 * (9 + 3) and spent > 0
+        assert rate["spent_billionths"] == pytest.approx(spent * 1e9, abs=2)
+
+
 def test_a_wait_ends_when_the_client_is_closed() -> None:
     with LlmServer() as server:
         llm = Llm("m", server.url)
