@@ -103,9 +103,11 @@ pub(crate) fn error_chain(error: &(dyn Error + 'static)) -> Vec<String> {
     texts
 }
 
-/// An error and its sources, in one line.
+/// An error and its sources, in one line. One that only says what its source says is not repeated.
 pub(crate) fn chain_of(error: &(dyn Error + 'static)) -> String {
-    error_chain(error).join(": ")
+    let mut texts = error_chain(error);
+    texts.dedup();
+    texts.join(": ")
 }
 
 /// `Debug` by the type's name alone, for what consists of a user's functions and records: none of their code runs.

@@ -94,10 +94,12 @@ fn is_not_there(kind: io::ErrorKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guarded::chain_of;
 
     #[test]
     fn an_error_that_says_what_it_means_is_found_behind_others() {
         let told = ServiceError::new(Verdict::Throttled(None), "busy");
+        assert_eq!(chain_of(&told), "busy");
         let behind = io::Error::other(io::Error::other(told));
         assert_eq!(usual(&behind.into()), Verdict::Throttled(None));
         assert_eq!(usual(&io::Error::from(io::ErrorKind::ConnectionRefused).into()), Verdict::Outage);
