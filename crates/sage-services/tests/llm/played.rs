@@ -110,7 +110,7 @@ fn what_is_no_answer_is_an_error_and_what_is_odd_is_not() {
     }
     assert_eq!(ask(ok(r#"{"choices": [{"message": {"content": "so"}}], "new": [1]}"#)).unwrap().text, "so");
     let refused = r#"{"error": {"message": "no money", "code": "insufficient_quota"}}"#;
-    assert_eq!(reason(ask(ok(refused))), (Verdict::Bad, "the provider answered 200: no money".to_owned()));
+    assert_eq!(reason(ask(ok(refused))), (Verdict::Denied, "the provider answered 200: no money".to_owned()));
 }
 
 #[test]
