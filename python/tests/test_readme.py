@@ -25,6 +25,7 @@ PRINTS = [
     ["store: 2 texts written"],
     ["['WHY?', 'HOW?'] [3, 5]", "1"],
     ["3 True", "3 True"],
+    [],
     ["['good', 'weak'] [2]"],
     ["[('ada', 42), ('ben', 5)]", "[('ada', 30), ('ben', 5), ('ada', 42)]"],
     ["ada 0.0 2", "ada 60.0 1", "ben 0.0 1", "ben 120.0 1"],
