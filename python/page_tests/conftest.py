@@ -1,5 +1,6 @@
 """A real job manager, and a real browser that looks at its page."""
 
+import faulthandler
 import json
 import os
 import subprocess
@@ -47,6 +48,14 @@ class Manager:
 
     def link(self) -> str:
         return str(self.told("jobmanager", "link", "--port", "0")["page"])
+
+
+@pytest.fixture(autouse=True)
+def hang_is_told() -> Iterator[None]:
+    """A browser that does not answer at all, for which nothing else has a limit, ends the tests and says where."""
+    faulthandler.dump_traceback_later(180, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")
