@@ -123,7 +123,7 @@ pub struct PolicyReport {
     pub batched: u64,
     /// What its breaker did; `None` if there is none.
     pub breaker: Option<BreakerFigures>,
-    /// What its rates and spends did; `None` if there are none.
+    /// What its rates and spends did; `None` if there are none, and the service has asked for no pause.
     pub rate: Option<RateFigures>,
     /// What its limit of concurrency did; `None` if there is none.
     pub concurrency: Option<ConcurrencyFigures>,
