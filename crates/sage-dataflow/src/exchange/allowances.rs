@@ -53,3 +53,14 @@ fn it_is_not_cut_back_for_a_single_wait() {
     quick_with(&mut allowance, 4096);
     assert!(!allowance.took(1000, Duration::from_millis(5)));
 }
+
+/// Sixteen calls of 20 ms end together; that some of them are found a moment later does not make them quick.
+#[test]
+fn calls_that_end_together_are_not_quick() {
+    let mut allowance = Allowance::new(32, 1 << 20);
+    for _ in 0..100 {
+        allowance.took(4, Duration::from_millis(20));
+        allowance.took(12, QUICK);
+        assert_eq!(allowance.records(), 32);
+    }
+}

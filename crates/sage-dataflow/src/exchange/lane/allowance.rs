@@ -19,13 +19,15 @@ pub(crate) struct Allowance {
     /// What all of its lanes can hold.
     most: usize,
     records: usize,
-    /// How many were dealt with since it was widened.
+    /// How many were dealt with since it was last asked whether to widen it, and how long that took: many that end
+    /// together, as calls do, take no time behind the first of them.
     taken: usize,
+    spent: Duration,
 }
 
 impl Allowance {
     pub(crate) fn new(least: usize, most: usize) -> Self {
-        Self { least, most: most.max(least), records: least, taken: 0 }
+        Self { least, most: most.max(least), records: least, taken: 0, spent: Duration::ZERO }
     }
 
     pub(crate) fn records(&self) -> usize {
@@ -37,15 +39,21 @@ impl Allowance {
     pub(crate) fn took(&mut self, records: usize, time: Duration) -> bool {
         let allowed = self.records;
         self.taken = self.taken.saturating_add(records);
-        let moments = time.as_secs_f64() / MOMENT.as_secs_f64() * allowed as f64 / records as f64;
-        if moments > SLACK {
-            self.records = ((allowed as f64 / moments) as usize).max(self.least);
-        } else if moments <= 0.5 && self.taken >= allowed {
+        self.spent = self.spent.saturating_add(time);
+        let now = moments(allowed, records, time);
+        if now > SLACK {
+            self.records = ((allowed as f64 / now) as usize).max(self.least);
+        } else if self.taken >= allowed && moments(allowed, self.taken, self.spent) <= 0.5 {
             self.records = allowed.saturating_mul(2).min(self.most);
         }
-        if self.records != allowed {
-            self.taken = 0;
+        if self.records != allowed || self.taken >= allowed {
+            (self.taken, self.spent) = (0, Duration::ZERO);
         }
         self.records != allowed
     }
+}
+
+/// How many moments a reader takes for all it is allowed, if it takes so long for some of them.
+fn moments(allowed: usize, records: usize, time: Duration) -> f64 {
+    time.as_secs_f64() / MOMENT.as_secs_f64() * allowed as f64 / records as f64
 }
