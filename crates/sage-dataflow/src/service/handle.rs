@@ -283,6 +283,12 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         self.note_user(Caller::current().service)
     }
 
+    /// Whether the calling code is the service's own.
+    #[inline]
+    pub(crate) fn is_within(&self) -> bool {
+        Caller::current().service == Some(self.id())
+    }
+
     #[inline(always)]
     fn note_user(&self, user: Option<ServiceId>) -> Result<(), CallError> {
         match user {

@@ -293,7 +293,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
 
     /// The layers of rate and cost, and of concurrency.
     async fn limited(&self, way: &Way<'_>, request: Q, attempt: &Attempt) -> Attempted<R> {
-        let (Layers { time, limiter, slots, .. }, Declared { state, price, usage, tally, .. }) =
+        let (Layers { time, limiter, slots, .. }, Declared { state, handle, price, usage, tally, .. }) =
             (way.layers, &*self.declared);
         let mut reserved = None;
         if let Some(limiter) = limiter.get() {
@@ -307,7 +307,8 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             });
         }
         let mut permit = None;
-        if let Some(slots) = slots {
+        // What the service calls of itself is part of a call that has its permit: to wait for another could be for ever.
+        if let Some(slots) = slots.as_ref().filter(|_| !handle.is_within()) {
             permit = Some(match slots.enter().map_err(Failure::from)? {
                 concurrency::Entered::Passed(permit) => permit,
                 concurrency::Entered::Waits(turn) => {

@@ -31,6 +31,7 @@ pub struct Concurrency {
 
 impl Concurrency {
     /// Lets `calls` calls be under way at once: 1 or more. Others wait for their turn, in the order in which they came.
+    /// A call that the service makes to itself is part of one that is under way, and waits for nothing here.
     pub const fn at_most(calls: usize) -> Self {
         Self { most: calls, queue: 1_024, least: None, replacements: 0 }
     }

@@ -210,12 +210,18 @@ pub(super) trait Keeps<Q, R>: Send + Sync {
 pub(super) trait Handle: Send + Sync {
     /// For answers that are made on another thread than the caller's.
     fn note_caller(&self) -> Result<(), CallError>;
+    /// Whether the call is a part of another that the service answers.
+    fn is_within(&self) -> bool;
     fn state(&self) -> ServiceState;
 }
 
 impl<S: Send + Sync + 'static> Handle for ServiceHandle<S> {
     fn note_caller(&self) -> Result<(), CallError> {
         self.note_caller()
+    }
+
+    fn is_within(&self) -> bool {
+        self.is_within()
     }
 
     fn state(&self) -> ServiceState {

@@ -2,17 +2,16 @@
 
 use std::future::ready;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
-
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use sage::testing;
 use sage::{
-    BoxError, CallError, Concurrency, Environment, ErrorPolicy, Policy, Rate, Refusal, Retry, ServiceError, Spend,
-    SubmitError, Tally, Timestamp, Usage, Verdict,
+    BoxError, CallError, Concurrency, Environment, ErrorPolicy, Method, Policy, Rate, Refusal, Retry, ServiceError,
+    Spend, SubmitError, Tally, Timestamp, Usage, Verdict,
 };
 
-use super::{Asked, calls, plain};
+use super::{Asked, Plain, calls, plain};
 use crate::leaks::leak_free;
 use crate::probes::{Gate, sorted};
 
@@ -194,6 +193,26 @@ fn no_more_calls_are_under_way_than_may_be_whoever_makes_them() {
         assert_eq!(greatest.load(Ordering::SeqCst), 3);
         let concurrency = report.services[0].policy.as_ref().unwrap().concurrency.clone().unwrap();
         assert_eq!((concurrency.in_flight, concurrency.waiting, concurrency.limit), (0, 0, 3));
+    });
+}
+
+#[test]
+fn a_call_that_a_service_makes_to_itself_does_not_wait_for_itself() {
+    leak_free(|_| {
+        let env = Environment::local("within");
+        let service = plain(&env, Policy::new().concurrency(Concurrency::at_most(1)));
+        let known = Arc::new(OnceLock::<Method<u32, u32>>::new());
+        let own = known.clone();
+        let count = service.method("count", move |_, n: u32| {
+            let own = own.get().unwrap().clone();
+            async move { Ok::<_, BoxError>(if n == 0 { 1 } else { own.call(n - 1).await? + 1 }) }
+        });
+        let count = known.get_or_init(|| count.build()).clone();
+        let counted = env.from_iter(0..5).try_map(move |n| count.call_blocking(n)).collect();
+        let report = env.run().unwrap();
+        assert_eq!(counted.take(), [1, 2, 3, 4, 5]);
+        let policy = report.services[0].policy.as_ref().unwrap();
+        assert_eq!((policy.calls, policy.concurrency.as_ref().unwrap().in_flight), (15, 0));
     });
 }
 
