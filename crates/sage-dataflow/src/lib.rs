@@ -96,8 +96,8 @@ pub use service::with_deadline;
 pub use service::{Asked, Asker, PipelineReport, Unanswered};
 pub use service::{
     AsyncService, Batch, Batching, Cache, CacheFigures, CallError, CallPolicy, Called, Calling, Codec, Dependency,
-    FlightFigures, FullDisk, Hook, HookContext, HookEnded, Journal, JournalFigures, Keep, KeptFigures, Method,
-    MethodBuilder, OngoingCall, Policy, PolicyReport, PolicyService, PolicyServiceBuilder, Refusal, Service,
+    FlightFigures, FullDisk, Hook, HookContext, HookEnded, Journal, JournalFigures, Keep, KeptFigures, MadeAgain,
+    Method, MethodBuilder, OngoingCall, Policy, PolicyReport, PolicyService, PolicyServiceBuilder, Refusal, Service,
     ServiceBuilder, ServiceError, ServiceHandle, ServiceRef, ServiceReport, ServiceState, StoreError, Verdict,
     WhenInUse, WrongCount,
 };

@@ -131,6 +131,10 @@ fn write_service(service: &ServiceReport, f: &mut fmt::Formatter<'_>) -> fmt::Re
         }
     }
     writeln!(f)?;
+    service
+        .lost
+        .iter()
+        .try_for_each(|how| writeln!(f, "    lost, another took its place: {}", Short(how, LINE_CHARS)))?;
     service.policy.iter().try_for_each(|policy| {
         write_policy(policy, f)?;
         policy.tallies.iter().try_for_each(|tally| write_tally(tally, f))
@@ -169,6 +173,8 @@ fn write_policy(policy: &PolicyReport, f: &mut fmt::Formatter<'_>) -> fmt::Resul
         (begun, "call perhaps made twice", "calls perhaps made twice"),
         (policy.outages, "outage", "outages"),
         (policy.held, "held", "held"),
+        (policy.made_again, "made again", "made again"),
+        (policy.concurrency.as_ref().map_or(0, |it| it.replaced), "slot replaced", "slots replaced"),
     ];
     if counts.iter().all(|(count, ..)| *count == 0) {
         return Ok(());

@@ -54,6 +54,8 @@ pub(crate) struct Measured {
     pub(crate) cleanup: Option<Duration>,
     /// Calls that were inside when it was given up.
     pub(crate) calls_inside: u64,
+    /// How processes were lost whose place another has taken.
+    pub(crate) lost: Vec<String>,
 }
 
 impl ServiceEntry {
@@ -110,6 +112,7 @@ impl ServiceEntry {
             p99: self.latency.quantile(0.99),
             setup: run.setup,
             cleanup: run.cleanup,
+            lost: run.lost.clone(),
             policy: self.policy.as_ref().map(|policy| policy.report()),
             pipeline: self.pipeline.as_ref().map(|pipeline| pipeline.report()),
         }

@@ -153,6 +153,13 @@ impl<S> ServiceHandle<S> {
     pub fn lost(&self) {
         self.inner.entry.advance(ServiceState::Lost);
     }
+
+    /// Says that a process in which the service's code ran is lost, and how, but that another takes its place: the
+    /// service goes on, and its report names the process among those [`lost`](super::ServiceReport::lost).
+    pub fn replaced(&self, how: impl Into<String>) {
+        let how = how.into();
+        self.inner.entry.measure(|run| run.lost.push(how));
+    }
 }
 
 impl<S: Send + Sync + 'static> ServiceHandle<S> {

@@ -36,8 +36,8 @@ pub(crate) use policy::{AT_ONCE, Incoming, PauseJob, Pipeline, Served};
 pub use policy::{Asked, Asker, PipelineReport, Serves, Unanswered};
 pub use policy::{
     Batch, Batching, Cache, CacheFigures, CallPolicy, Calling, Codec, FlightFigures, FullDisk, Journal, JournalFigures,
-    Keep, KeptFigures, Method, MethodBuilder, Policy, PolicyReport, PolicyService, Refusal, ServiceError, StoreError,
-    Verdict, WhenInUse, WrongCount,
+    Keep, KeptFigures, MadeAgain, Method, MethodBuilder, Policy, PolicyReport, PolicyService, Refusal, ServiceError,
+    StoreError, Verdict, WhenInUse, WrongCount,
 };
 pub use policy::{Breaker, BreakerFigures, BreakerState, RetryBudget, RetryFigures};
 pub use policy::{Concurrency, ConcurrencyFigures, Rate, RateFigures, Spend, Tally, TallyFigures, Usage};

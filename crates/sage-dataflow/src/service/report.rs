@@ -29,6 +29,11 @@ pub struct ServiceReport {
     pub setup: Option<Duration>,
     /// How long `stop`, the last calls, `cleanup` and drop took.
     pub cleanup: Option<Duration>,
+    /// How processes of its own were lost whose place another has taken: [`ServiceHandle::replaced`].
+    ///
+    /// [`ServiceHandle::replaced`]: super::ServiceHandle::replaced
+    #[serde(default)]
+    pub lost: Vec<String>,
     /// What its policy did, if it has one.
     #[serde(default)]
     pub policy: Option<PolicyReport>,

@@ -9,7 +9,7 @@ use super::words::{brief, count};
 /// to say about it.
 type Figure = (&'static str, &'static str, fn(&PolicyReport) -> Option<String>);
 
-const FIGURES: [Figure; 19] = [
+const FIGURES: [Figure; 20] = [
     ("inside", "In flight", |it| it.concurrency.as_ref().map(|it| format!("{} of {}", it.in_flight, it.limit))),
     ("waiting", "Waiting", |it| {
         let waiting = [it.concurrency.as_ref().map(|it| it.waiting), it.rate.as_ref().map(|it| it.waiting)];
@@ -44,6 +44,7 @@ const FIGURES: [Figure; 19] = [
     }),
     ("outages", "Outages", |it| some(it.outages)),
     ("held", "Held calls", |it| some(it.held)),
+    ("again", "Made again", |it| some(it.made_again)),
     ("error", "Last error", |it| it.last_error.clone()),
 ];
 

@@ -32,6 +32,7 @@ use super::within::within;
 use crate::runtime::is_inside_async;
 use crate::service::call_error::CallError;
 use crate::service::handle::InsideRuntime;
+use crate::service::state::ServiceState;
 use crate::sync::Arc;
 
 /// What a call takes along on its way.
@@ -128,6 +129,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         };
         let ended = state.closing.or(Ending::Cancelled, call).await;
         let ended = ended.unwrap_or_else(|| Err(Box::new(Failure::Ended.told(&self.declared.service, 1))));
+        let ended = ended.map_err(|error| self.of_lost(error));
         if let Some(began) = began {
             state.took(began.elapsed());
         }
@@ -137,12 +139,24 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         ended
     }
 
+    /// A call that waited when its service was lost ended with that, and not with its job.
+    fn of_lost(&self, error: Box<CallError>) -> Box<CallError> {
+        let Declared { state, handle, .. } = &*self.declared;
+        let is_lost = || state.closing.ending() == Ending::Stopping && handle.state() == ServiceState::Lost;
+        match *error {
+            CallError::Ended { service } if is_lost() => {
+                Box::new(CallError::NotServing { service, state: ServiceState::Lost })
+            }
+            _ => error,
+        }
+    }
+
     /// The layer of outages, if calls are to be held: those that meet one are made again when it is over.
     pub(super) async fn through_outages(&self, way: &Way<'_>, request: Q) -> Result<R, Failed> {
         let layers = way.layers;
         let state = &*self.declared.state;
         let Some(at_most) = state.policy.outage else {
-            return self.by_deadline(way, request).await;
+            return self.through_restarts(way, request).await;
         };
         let hold =
             async |probe| state.closing.or(Ending::Stopping, state.outage.hold(probe, &layers.time, at_most)).await;
@@ -167,7 +181,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                     None => return Err(ended_with_job()),
                 }
             }
-            let ended = self.by_deadline(way, request.clone()).await;
+            let ended = self.through_restarts(way, request.clone()).await;
             match (ended, probe.take()) {
                 (Err(failed @ Failed { is_outage: true, .. }), tried) => {
                     probe = state.outage.met(tried, layers.time.now());
@@ -194,7 +208,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     }
 
     /// The layer of the deadline. A call inside another has that one's, if it is earlier.
-    async fn by_deadline(&self, way: &Way<'_>, request: Q) -> Result<R, Failed> {
+    pub(super) async fn by_deadline(&self, way: &Way<'_>, request: Q) -> Result<R, Failed> {
         let (time, deadline) = (&way.layers.time, self.deadline(way.layers));
         match within(time, deadline, self.with_fallbacks(way, request, deadline)).await {
             Some(ended) => ended,
@@ -228,14 +242,14 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     /// The layer of retries.
     async fn retried(&self, way: &Way<'_>, request: Q, deadline: Option<Instant>) -> Result<R, (Box<Failure>, u32)> {
         let Some(retry) = &self.call.retry else {
-            let first = Attempt { number: 1, deadline, key: way.key(), permit: None };
+            let first = Attempt::new(1, deadline, way.key());
             return self.attempt(way, request, &first).await.map_err(|failure| (failure, 1));
         };
         let Layers { time, retries, .. } = way.layers;
         let closing = &self.declared.state.closing;
         let mut number = 1;
         loop {
-            let attempt = Attempt { number, deadline, key: way.key(), permit: None };
+            let attempt = Attempt::new(number, deadline, way.key());
             let failure = match self.attempt(way, request.clone(), &attempt).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
@@ -315,6 +329,9 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                     state.closing.or(Ending::Stopping, turn.granted()).await.ok_or(Failure::Ended)?
                 }
             });
+        }
+        if state.restart.is_on() {
+            state.closing.or(Ending::Stopping, state.restart.over()).await.ok_or(Failure::Ended)?;
         }
         if let Some(place) = &way.place {
             place.begins().map_err(|error| Failure::Call(self.store(Arc::new(error)).into()))?;
@@ -413,13 +430,16 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         end: Option<Instant>,
         answer: impl Future<Output = Reached<R>>,
     ) -> Attempted<R> {
-        match within(time, end, answer).await {
-            Some(reached) => self.judged(reached),
-            None => {
-                let timeout = self.call.timeout.unwrap_or_default();
-                Err(Failure::TimedOut { timeout, may_retry: true }.into())
+        if let Some(reached) = within(time, end, answer).await {
+            let attempted = self.judged(reached);
+            let is_again = attempted.as_ref().is_err_and(|failure| failure.is_again());
+            // The service may have been begun anew because of this very attempt.
+            if !is_again || end.is_none_or(|end| time.now() < end) {
+                return attempted;
             }
         }
+        let timeout = self.call.timeout.unwrap_or_default();
+        Err(Failure::TimedOut { timeout, may_retry: true }.into())
     }
 
     fn judged(&self, reached: Reached<R>) -> Attempted<R> {

@@ -21,6 +21,8 @@ use crate::sync::Arc;
 pub(super) struct Attempt {
     pub(super) number: u32,
     pub(super) deadline: Option<Instant>,
+    /// When it is past its timeout.
+    pub(super) end: Option<Instant>,
     /// Stays with code that goes on when nobody waits for it any more.
     #[expect(dead_code, reason = "it is held, and not looked at")]
     pub(super) permit: Option<Arc<Permit>>,
@@ -29,9 +31,13 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    pub(super) fn new(number: u32, deadline: Option<Instant>, key: Option<CallKey>) -> Self {
+        Self { number, deadline, end: None, permit: None, key }
+    }
+
     /// The same, but its caller waits no longer than until `end`.
     pub(super) fn ending(&self, end: Option<Instant>) -> Self {
-        Self { deadline: earlier(self.deadline, end), ..self.clone() }
+        Self { deadline: earlier(self.deadline, end), end, ..self.clone() }
     }
 }
 
@@ -62,6 +68,11 @@ impl<S> Calling<S> {
     /// The moment after which nobody waits for the answer any more. That of a batch is the last of its requests'.
     pub fn deadline(&self) -> Option<Instant> {
         self.attempt.deadline
+    }
+
+    /// When this attempt is past its timeout; `None` if it has none.
+    pub fn timeout(&self) -> Option<Instant> {
+        self.attempt.end
     }
 
     /// Answers on the calling thread, where another one polls the answer's future: the calls that `work` makes to other

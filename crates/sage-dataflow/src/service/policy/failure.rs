@@ -67,11 +67,14 @@ pub(super) struct Failed {
     pub(super) error: Box<CallError>,
     /// The service was not there.
     pub(super) is_outage: bool,
+    /// The service was begun anew meanwhile.
+    pub(super) is_again: bool,
 }
 
 impl Failed {
     pub(super) fn of(failure: Failure, service: &str, attempts: u32) -> Self {
-        Self { is_outage: failure.is_outage(), error: Box::new(failure.told(service, attempts)) }
+        let (is_outage, is_again) = (failure.is_outage(), failure.is_again());
+        Self { error: Box::new(failure.told(service, attempts)), is_outage, is_again }
     }
 
     /// Whether it concerns its caller alone: others that want the same answer go on.
@@ -92,10 +95,15 @@ impl Failure {
         verdict || matches!(self, Self::Refused(Refusal::BreakerOpen { .. }))
     }
 
+    /// Whether the service was begun anew meanwhile.
+    pub(super) fn is_again(&self) -> bool {
+        matches!(self, Self::Answered { verdict: Verdict::Again, .. })
+    }
+
     /// Whether another service may do better.
     pub(super) fn may_fall_back(&self) -> bool {
         match self {
-            Self::Answered { verdict, .. } => *verdict != Verdict::Bad,
+            Self::Answered { verdict, .. } => !matches!(verdict, Verdict::Bad | Verdict::Again),
             Self::TimedOut { .. } | Self::Refused(_) => true,
             Self::PastDeadline(_) | Self::Ended | Self::Call(_) => false,
         }
@@ -111,17 +119,17 @@ impl Failure {
     pub(super) fn may_retry(&self, retry: &Retry) -> bool {
         match self {
             Self::Answered { error, verdict } => {
-                !matches!(verdict, Verdict::Bad | Verdict::Denied) && retry.is_for(&**error)
+                !matches!(verdict, Verdict::Bad | Verdict::Denied | Verdict::Again) && retry.is_for(&**error)
             }
             Self::TimedOut { may_retry, .. } => *may_retry,
             _ => false,
         }
     }
 
-    /// What it tells of the service; `None` if the service was not called, or nobody knows.
+    /// What it tells of the service; `None` if the service was not called, or nobody knows, as when it was begun anew.
     pub(super) fn verdict(&self) -> Option<Verdict> {
         match self {
-            Self::Answered { verdict, .. } => Some(*verdict),
+            Self::Answered { verdict, .. } => Some(*verdict).filter(|verdict| *verdict != Verdict::Again),
             Self::TimedOut { .. } => Some(Verdict::Passing),
             _ => None,
         }

@@ -106,6 +106,18 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
         self.state.report()
     }
 
+    /// Holds attempts back until [`release`](Self::release), as the service is begun anew: the process behind it, say.
+    /// The deadline of a call goes on meanwhile; the timeout of an attempt begins after it. A call that the service was
+    /// at may fail by [`Verdict::Again`](crate::Verdict::Again), so that it is made again.
+    pub fn hold(&self) {
+        self.state.restart.begins();
+    }
+
+    /// Lets attempts go on that [`hold`](Self::hold) held back.
+    pub fn release(&self) {
+        self.state.restart.ends();
+    }
+
     /// Declares a method: a kind of request, and the function that has the service answer one. The function gets the
     /// service, by a reference that the future may keep.
     pub fn method<Q, R, E, F>(

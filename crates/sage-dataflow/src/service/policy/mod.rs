@@ -1,8 +1,9 @@
 //! The policy of a service: what is done for every caller about a dependency that is slow, limited, paid or not there.
 //!
-//! A call goes through these layers, from the outside in: cache and journal, outage, deadline, fallback, retry,
-//! breaker, rate and cost, concurrency, batch, timeout of the attempt. Each is off unless asked for.
+//! A call goes through these layers, from the outside in: cache and journal, outage, restart, deadline, fallback,
+//! retry, breaker, rate and cost, concurrency, batch, timeout of the attempt. Each is off unless asked for.
 
+mod again;
 mod answer;
 mod batch;
 mod breaker;
@@ -28,6 +29,7 @@ mod pipeline;
 mod rate;
 mod refusal;
 mod reservation;
+mod restart;
 mod retry_budget;
 mod sending;
 mod settings;
@@ -46,6 +48,7 @@ mod within;
 
 use crate::{BoxError, sync};
 
+pub use again::MadeAgain;
 pub use batch::{Batch, Batching, WrongCount};
 pub use breaker::{Breaker, BreakerFigures, BreakerState};
 pub use cache::{Cache, CacheFigures, WhenInUse};

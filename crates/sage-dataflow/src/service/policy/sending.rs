@@ -61,10 +61,13 @@ async fn sending<Q: Send + Sync + 'static, R: Send + 'static>(
 ) {
     let (many, state, time) = (&*many, &*state, &time);
     let answer = |batch: Batch<Q>, number, deadline| async move {
+        if state.restart.is_on() {
+            state.restart.over().await;
+        }
         count(&state.counts.batches);
         state.counts.batched.fetch_add(batch.len() as u64, Ordering::Relaxed);
         let end = many.timeout.map(|timeout| time.now() + timeout);
-        let attempt = Attempt { number, deadline, key: None, permit: None }.ending(end);
+        let attempt = Attempt::new(number, deadline, None).ending(end);
         let answered = Caught { future: (many.answer)(batch, attempt) };
         match within(time, end, answered).await {
             None => Sent::Failed(BatchFailure::TimedOut(many.timeout.unwrap_or_default())),
@@ -72,6 +75,10 @@ async fn sending<Q: Send + Sync + 'static, R: Send + 'static>(
             Some(Ok(Err(refused))) => Sent::Failed(BatchFailure::Call(refused)),
             Some(Ok(Ok(Err(error)))) => match BatchFailure::judged(error, &state.policy) {
                 bad @ BatchFailure::Answered { verdict: Verdict::Bad, .. } => Sent::Rejected(bad),
+                // The service may have been begun anew because of this very batch.
+                BatchFailure::Answered { verdict: Verdict::Again, .. } if end.is_some_and(|end| time.now() >= end) => {
+                    Sent::Failed(BatchFailure::TimedOut(many.timeout.unwrap_or_default()))
+                }
                 failed => Sent::Failed(failed),
             },
             Some(Ok(Ok(Ok(answers)))) => Sent::Answered(

@@ -17,8 +17,8 @@ use crate::sync::{Arc, FOREVER};
 
 /// What is done for every caller of a service. Each part is off unless it is asked for.
 ///
-/// A call goes through the parts in this order: what is kept of a method, pause, deadline, fallback, retry, breaker,
-/// rate and spend, concurrency, batch, timeout.
+/// A call goes through the parts in this order: what is kept of a method, pause, restart, deadline, fallback, retry,
+/// breaker, rate and spend, concurrency, batch, timeout.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,6 +39,7 @@ pub struct Policy {
     pub(super) spends: Vec<Spend>,
     pub(super) concurrency: Option<Concurrency>,
     pub(super) outage: Option<Duration>,
+    pub(super) make_again: u32,
     pub(super) version: Option<String>,
     pub(super) journal: Option<Journal>,
     pub(super) judge: Arc<Judge>,
@@ -110,6 +111,7 @@ impl Policy {
             spends: Vec::new(),
             concurrency: None,
             outage: None,
+            make_again: 0,
             version: None,
             journal: None,
             judge: Arc::new(usual),
@@ -178,6 +180,14 @@ impl Policy {
         self
     }
 
+    /// Makes a call again that the service could not end, as it was begun anew meanwhile ([`Verdict::Again`]): with
+    /// attempts and deadline anew, and so many times at most. Then it fails by a [`MadeAgain`](super::MadeAgain).
+    /// Default: 0.
+    pub fn make_again(mut self, at_most: u32) -> Self {
+        self.make_again = at_most;
+        self
+    }
+
     /// Declares the version of the service, as far as its answers depend on it: its code, its model, its prompts.
     /// Answers are [kept](super::MethodBuilder::keep) for a version, and for no other.
     pub fn version(mut self, version: impl Into<String>) -> Self {
@@ -204,6 +214,7 @@ impl Policy {
     #[cold]
     pub(super) fn judged(&self, error: BoxError) -> (BoxError, Verdict) {
         match guard(|| (self.judge)(&error)) {
+            Ok(Verdict::Again) if self.make_again == 0 => (error, Verdict::Passing),
             Ok(verdict) => (error, verdict),
             Err(panic) => (format!("the policy's `judge` panicked: {panic}").into(), Verdict::Bad),
         }
@@ -239,12 +250,13 @@ impl fmt::Debug for CallPolicy {
 
 impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { call, retry_budget, breaker, rates, spends, concurrency, outage, version, journal, judge: _ } = self;
+        let Self { call, retry_budget, breaker, rates, spends, concurrency, .. } = self;
+        let Self { outage, make_again, version, journal, judge: _, .. } = self;
         let mut shown = f.debug_struct("Policy");
         shown.field("call", call).field("retry_budget", retry_budget).field("breaker", breaker);
         shown.field("rates", rates).field("spends", spends);
         shown.field("concurrency", concurrency).field("outage", outage);
-        shown.field("version", version).field("journal", journal);
+        shown.field("make_again", make_again).field("version", version).field("journal", journal);
         shown.finish_non_exhaustive()
     }
 }

@@ -14,6 +14,7 @@ use super::journal::JournalFigures;
 use super::layers::{KeptFigures, LayerFigures, Layers};
 use super::outage::{Outage, PauseJob};
 use super::rate::RateFigures;
+use super::restart::Restart;
 use super::retry_budget::RetryFigures;
 use super::settings::Policy;
 use super::store::StoreError;
@@ -36,6 +37,7 @@ pub(crate) struct PolicyState {
     pub(super) policy: Policy,
     pub(super) closing: Closing,
     pub(super) outage: Arc<Outage>,
+    pub(super) restart: Restart,
     pub(super) counts: Counts,
     pub(super) tallies: Tallies,
     latency: Histogram,
@@ -82,14 +84,15 @@ pub(super) struct Counts {
     pub(super) refused: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) fallbacks: AtomicU64,
+    pub(super) made_again: AtomicU64,
     pub(super) batches: AtomicU64,
     pub(super) batched: AtomicU64,
 }
 
 impl Counts {
-    fn all(&self) -> [&AtomicU64; 8] {
-        let Self { calls, attempts, timed_out, refused, failed, fallbacks, batches, batched } = self;
-        [calls, attempts, timed_out, refused, failed, fallbacks, batches, batched]
+    fn all(&self) -> [&AtomicU64; 9] {
+        let Self { calls, attempts, timed_out, refused, failed, fallbacks, made_again, batches, batched } = self;
+        [calls, attempts, timed_out, refused, failed, fallbacks, made_again, batches, batched]
     }
 }
 
@@ -135,6 +138,9 @@ pub struct PolicyReport {
     pub outages: u64,
     /// Calls that were held until it was there again.
     pub held: u64,
+    /// Times that a call was made again, as the service was begun anew while it was at it.
+    #[serde(default)]
+    pub made_again: u64,
     /// What its methods [read](super::MethodBuilder::tally) from answers, summed up.
     #[serde(default)]
     pub tallies: Vec<TallyFigures>,
@@ -165,6 +171,7 @@ impl PolicyState {
             policy,
             closing: Closing::new(),
             outage: Outage::new(),
+            restart: Restart::new(),
             counts: Counts::default(),
             tallies: Tallies::default(),
             latency: Histogram::new(),
@@ -195,6 +202,7 @@ impl PolicyState {
     pub(crate) fn reset(&self) {
         self.closing.reset();
         self.outage.reset(None);
+        self.restart.ends();
         let before = std::mem::take(&mut *lock(&self.run));
         drop(before);
         self.latency.clear();
@@ -282,6 +290,7 @@ impl PolicyState {
             journal,
             outages: outage.outages,
             held: outage.held,
+            made_again: of(&counts.made_again),
             tallies: self.tallies.figures(),
             last_error: lock(&self.last_error).clone(),
             p50: self.latency.quantile(0.5),

@@ -24,6 +24,10 @@ pub enum Verdict {
     Denied,
     /// The service is not there.
     Outage,
+    /// The service was begun anew, such as its process, and so could not end this attempt. The call is made again, as
+    /// often as [`Policy::make_again`](super::Policy::make_again) says: this does not count against the service, and
+    /// counts as no attempt. Where the policy does not say it, as [`Passing`](Self::Passing).
+    Again,
 }
 
 /// An error of a service that says what it means. A service that knows returns it; its policy finds it, also as the

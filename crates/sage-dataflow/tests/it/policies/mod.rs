@@ -1,5 +1,6 @@
 //! Services with a policy.
 
+mod again;
 mod attempts;
 mod batches;
 mod breakers;

@@ -135,7 +135,7 @@
         kept: some(it.kept.reduce((sum, { cache, flight }) => sum + cache.memory_hits + cache.disk_hits + flight.shared, it.journal?.hits || 0)),
         cost: some(rate?.cost), tokens: read + written > 0 && `${thousands(read)} in, ${thousands(written)} out`,
         spent: spent > 0 && spent.toFixed(4),
-        outages: some(it.outages), held: some(it.held), error: it.last_error,
+        outages: some(it.outages), held: some(it.held), again: some(it.made_again), error: it.last_error,
       };
     };
     const before = new Map(), chart = { times: [], rates: [], plot: null };

@@ -10,6 +10,7 @@ mod kept;
 mod key;
 mod outage;
 mod rate;
+mod restart;
 mod retry_budget;
 mod store;
 mod turn;
