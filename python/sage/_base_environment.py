@@ -269,6 +269,9 @@ class BaseEnvironment(Pipeline):
         its deadline. If the process ends by itself, calls raise ``ServiceError``, and the report says that the service
         is lost and was not cleaned. With ``restarts``, another process takes its place, so many times at most: calls
         inside fail all the same, later ones wait until the new service is set up. None begins once the job stops.
+        With ``restarts`` and a policy, a call past its ``timeout`` is killed with the process, and the other calls
+        inside are made again in the next one, three times at most, with attempts and deadline anew. So are those inside
+        a process that ends by itself.
         With ``workers="ray"`` the process is an actor of the cluster, and ``ray`` says what that takes, as it does for
         a step: see ``DataStream``.
 

@@ -188,6 +188,7 @@ class CallPolicy(NamedTuple):
     version: str | None = None
     journal: Journal | None = None
     keep: dict[str, Keeping] = {}
+    make_again: int = 0
 
 
 #: As the engine takes no end of a time.

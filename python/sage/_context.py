@@ -114,6 +114,18 @@ class ServiceCalls:
         if handle is not None:
             handle.lost()
 
+    def replaced(self, name: str, how: str) -> None:
+        """A process of a service is gone, and another takes its place."""
+        handle = self._handles.get(name)
+        if handle is not None:
+            handle.replaced(how)
+
+    def hold(self, name: str, holds: bool) -> None:
+        """Holds the attempts of a service's policy back while another process begins; then lets them go on."""
+        handle = self._handles.get(name)
+        if handle is not None:
+            handle.hold(holds)
+
     def key_of(self, name: str, replica: int) -> CurrentKey:
         """The key of the record that a replica of a step works on."""
         return self._keys.setdefault((name, replica), CurrentKey())

@@ -447,16 +447,15 @@ class LocalEnvironment(BaseEnvironment):
         policy = self._policies.get(name)
         kept = None if policy is None else policy.keep
         if name in self._isolated:
-            from ._isolated import Isolated, IsolatedHooks  # few environments have some
+            from ._isolated import Isolated  # few environments have some
             from ._portable import pickled_service
+            from ._stand_in import IsolatedHooks
 
             pickled = pickled_service(name, factory, job)
             restarts, setup = self._isolated[name].restarts, job.timeouts.setup
             cls = getattr(factory, "service_class", None)
-            return self._observed(
-                name,
-                lambda left: IsolatedHooks(Isolated(name, pickled, calls, restarts, setup), left, cls, kept or ()),
-            )
+            isolated = partial(Isolated, name, pickled, calls, restarts, setup, name in self._policies_as_run())
+            return self._observed(name, lambda left: IsolatedHooks(isolated(), left, cls, kept or ()))
         context = Context(name, calls, self.logger.getChild(name))
         made = partial(Hooks, lambda: factory.create_service(context), calls.loop, kept)
         return self._observed(name, lambda _left: made())
@@ -466,11 +465,15 @@ class LocalEnvironment(BaseEnvironment):
         if not self._policies:
             return {}
         from ._call_policies import CallPolicy
-        from ._verdicts import judged_by
+        from ._verdicts import MADE_AGAIN, judged_by
 
         others = {other: CallPolicy() for policy in self._policies.values() for other in policy.fallback}
         policies = others | self._policies
-        return {name: policy._replace(judge=judged_by(policy.judge)) for name, policy in policies.items()}
+        restarted = {name for name, isolation in self._isolated.items() if isolation.restarts}
+        return {
+            name: policy._replace(judge=judged_by(policy.judge), make_again=MADE_AGAIN if name in restarted else 0)
+            for name, policy in policies.items()
+        }
 
     def _observed(self, name: str, make: Callable[[float], Any]) -> Callable[[float], Any]:
         """What makes the hooks of a service whose calls the observers see."""

@@ -12,6 +12,10 @@ Invariants:
  3. The process is gone when ``cleanup`` or a failed constructor returns, whatever it was at.
  4. Another process takes the place of one that is gone only while the service serves: after its ``setup``, and before
     its ``stop`` begins, which waits for one that is being set up. No call goes to another process than it began with.
+ 5. A process is killed for a call that is past its timeout only while another may take its place or could have: so a
+    service that was given no restarts is left alone. A call with a policy that meets the change says so by ``Again``,
+    and the engine makes it again; it holds those to come from before the first of them is told until the change is
+    over.
 """
 
 from __future__ import annotations
@@ -22,16 +26,15 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._batched import Together
 from ._pickling import unpacked_exception
 from ._sage import HookOverdue, ServiceError, WorkerLost
-from ._services import USUAL, check_kept, no_method
 from ._threads import joined, started
+from ._verdicts import Again
 from ._waiting import AFTER_CANCEL, Awaiting, Came, Late, Waiting, left_until
 from ._wire import CALL, CLOSE, DROP, HOOK, INVOKE, INVOKED, SERVE, packed, unpacked
 from ._worker_process import Closed, WorkerProcess, left_behind
@@ -49,8 +52,12 @@ _KEPT = 0.25
 #: So often is looked whether a process that begins too late is there to be killed, in seconds.
 _SOON = 0.05
 
-#: For whoever waits, in place of an answer: the process is gone, the service has stopped, or another process has begun.
-_GONE, _STOPPED, _BEGUN = -1, -2, -3
+#: How long an async call that was cancelled, as it is past its timeout, may take to end, in seconds.
+_PATIENCE = 1.0
+
+#: For whoever waits, in place of an answer: the process is gone; it is, and another takes its place; the service has
+#: stopped; or another process has begun.
+_GONE, _REPLACED, _STOPPED, _BEGUN = -1, -2, -3, -4
 
 
 class Made(NamedTuple):
@@ -71,7 +78,9 @@ class Made(NamedTuple):
 class Isolated:
     """A service in a process of its own."""
 
-    def __init__(self, name: str, pickled: bytes, calls: ServiceCalls, restarts: int, setup: float) -> None:
+    def __init__(
+        self, name: str, pickled: bytes, calls: ServiceCalls, restarts: int, setup: float, has_policy: bool = False
+    ) -> None:
         self._name = name
         self._pickled = pickled
         self._calls = calls
@@ -85,11 +94,18 @@ class Isolated:
         self._is_stopped = False
         self._is_ending = False
         self._how: str | None = None
-        #: How many processes may take the place of others; whether one may now; and while one begins, who waits for it.
+        #: How many processes may yet take the place of others, and what is said when all have; whether the service
+        #: serves; whether its process is killed for calls past their timeout; and while another process begins, who
+        #: waits for it.
         self._restarts = restarts
+        self._most, self._used_up = restarts, ""
         self._serves = False
+        self._has_policy = has_policy
+        self._kills = has_policy and restarts > 0
         self._beginning: list[Waiting | Awaiting] | None = None
-        #: How earlier processes have ended.
+        #: The async calls that were cancelled past their timeout, and have not ended.
+        self._overdue: set[int] = set()
+        #: How earlier processes have ended that this job has not killed.
         self._lost: list[str] = []
         self._readers: list[threading.Thread] = []
         #: When the first process began, of the clock ``monotonic``.
@@ -101,6 +117,8 @@ class Isolated:
         place = self._calls.place(self._name)
         process = WorkerProcess(self._calls, place, who, self._name, program="service", left=self._setup)
         self._is_there = True
+        #: Why it was killed, if it was.
+        self._why = ""
         return process
 
     def _make(self, until: float) -> Made:
@@ -136,19 +154,20 @@ class Isolated:
         """As ``hook``; from then on, another process may take the place of this one."""
         self.hook("setup", left)
         with self._change:
-            self._serves = self._restarts > 0
+            self._serves = True
 
     def stop(self, left: float) -> None:
         """As ``hook``, and waits for the calls inside. Those that do not end are given up."""
         left *= 1 - _KEPT
         until = monotonic() + left
         with self._change:
-            self._serves, self._restarts = False, 0
+            self._serves, self._restarts, self._kills = False, 0, False
             # One that is late is killed, as soon as there is a process.
             patience = left / 2
             while not self._change.wait_for(lambda: self._beginning is None, patience):
                 self._worker.signal(signal.SIGKILL)
                 patience = _SOON
+            self._serves = False
         try:
             if self._how is None:
                 self.hook("stop", left_until(until) or 0.0)
@@ -207,12 +226,23 @@ class Isolated:
 
     # Another process takes the place of one that is gone.
 
+    def _kill(self, worker: WorkerProcess, what: str) -> None:
+        """Kills the process, as a call is past its timeout there. The thread that reads sees to what comes of it."""
+        with self._change:
+            if not (self._kills and self._serves and worker is self._worker) or self._why:
+                return
+            self._why = f" ({what} was past its timeout)"
+        worker.signal(signal.SIGKILL)
+
     def _replace(self, lost: WorkerProcess, how: str) -> None:
         """On the thread that has read what the former one sent."""
-        self._lost.append(f"{lost.told} {how}")
-        _logger(self._calls).warning("%s; another takes its place", self._lost[-1])
+        told = f"{lost.told} {how}"
+        _logger(self._calls).warning("%s; another takes its place", told)
         try:
             self._release(lost)
+            self._calls.replaced(self._name, told)
+            if not self._why or lost.process.ended(0.0) is None:
+                self._lost.append(told)
             until = monotonic() + self._setup
             self._worker = self._process()
             self._make(until)
@@ -222,9 +252,10 @@ class Isolated:
             with self._change:
                 self._how = self._how or f"could not be set up: {type(error).__name__}: {error}"
         with self._change:
-            self._serves = self._how is None and self._restarts > 0
+            self._serves = self._how is None
             waiting, self._beginning = self._beginning or [], None
             self._change.notify_all()
+        self._calls.hold(self._name, False)
         for each in waiting:
             each.put((_BEGUN, 0, b"", []))
 
@@ -232,8 +263,10 @@ class Isolated:
 
     def call(self, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Calls a method of the service."""
+        left = self._until_timeout()
+        until = None if left is None else monotonic() + left
         try:
-            return self._asked(INVOKE, (method, args, kwargs), f"`{method}`", None)
+            return self._asked(INVOKE, (method, args, kwargs), f"`{method}`", until)
         except Late:
             late = f"within {AFTER_CANCEL:g} s after the job was cancelled"
             raise ServiceError(f"service `{self._name}` did not answer `{method}` {late}") from None
@@ -249,22 +282,55 @@ class Isolated:
             self._send(worker, INVOKE, number, (method, args, kwargs), f"`{method}`")
             return self._answer(INVOKE, await waiting.future, f"`{method}`")
         except asyncio.CancelledError:
-            with suppress(Closed, OSError):
-                worker.send(DROP, None, number)
+            self._drop(worker, number, f"`{method}`")
             raise
         finally:
             self._forget(number)
 
+    def _drop(self, worker: WorkerProcess, number: int, what: str) -> None:
+        """Has an async call cancelled. If it goes on past its timeout all the same, the process is killed."""
+
+        def look() -> None:
+            if number in self._overdue:
+                self._kill(worker, what)
+
+        if (left := self._until_timeout()) is not None:
+            self._overdue.add(number)
+            asyncio.get_running_loop().call_later(left + _PATIENCE, look)
+        with suppress(Closed, OSError):
+            worker.send(DROP, None, number)
+
+    def _until_timeout(self) -> float | None:
+        """In how many seconds the call at hand is past its timeout, if its process is killed for that."""
+        if not self._kills:
+            return None
+        from ._call_policies import DEADLINE  # few programs have one
+
+        deadline = DEADLINE.get()
+        left: float | None = None if deadline is None else deadline.until_timeout()
+        return left
+
     def _asked(self, kind: int, value: Any, what: str, until: float | None) -> Any:
-        """Sends something, and waits for what comes of it."""
+        """Sends something, and waits for what comes of it. A call that is not answered until then is killed with the
+        process, and waited for until that is gone."""
         waiting = Waiting()
         while (begun := self._begin(kind, waiting)) is None:
             waiting.get(until)
         worker, number = begun
+        is_overdue = False
         try:
             self._send(worker, kind, number, value, what)
             while True:
-                came = waiting.get(until)
+                try:
+                    came = waiting.get(until)
+                except Late:
+                    if kind != INVOKE or until is None or monotonic() < until:
+                        raise
+                    until, is_overdue = None, True
+                    self._kill(worker, what)
+                    continue
+                if came[0] == _GONE and is_overdue:
+                    came = _REPLACED, *came[1:]  # whichever it is, the engine knows that it is past its timeout
                 if came[0] != CALL:
                     return self._answer(kind, came, what)
                 self._serve(worker, worker.call, came)
@@ -276,6 +342,8 @@ class Isolated:
         begins: ``waiting`` is told when it has."""
         with self._change:
             if self._beginning is not None and kind == INVOKE:
+                if self._has_policy:
+                    raise Again(f"another process of service `{self._name}` begins")
                 self._beginning.append(waiting)
                 return None
             if self._how is not None or (self._is_stopped and kind == INVOKE):
@@ -303,9 +371,10 @@ class Isolated:
             worker.send_parts(kind, number, parts)
 
     def _answer(self, kind: int, came: Came, what: str) -> Any:
-        if came[0] == _GONE:
+        if came[0] in (_GONE, _REPLACED):
             lost = WorkerLost if kind != INVOKE else ServiceError
-            raise lost(f"{came[2].decode()} while it was in {what}")
+            lost = Again if came[0] == _REPLACED and self._has_policy else lost
+            raise lost(f"{came[2].decode()} while it was in {what}{self._used_up}")
         if came[0] == _STOPPED:
             raise ServiceError(f"service `{self._name}` has stopped, and {what} had not returned")
         try:
@@ -329,26 +398,33 @@ class Isolated:
                 self._deliver(worker, came)
         with self._change:
             is_ending = self._is_ending
-        how = "was ended" if is_ending else worker.how()
+        how = "was ended" if is_ending else worker.how() + self._why
         with self._change:
-            is_replaced = self._serves and not is_ending
+            is_replaced = self._serves and self._restarts > 0 and not is_ending
             if is_replaced:
+                self._calls.hold(self._name, True)
                 self._serves, self._restarts, self._beginning = False, self._restarts - 1, []
+                self._overdue.clear()
                 waiting = list(self._waiting.values())
         if not is_replaced:
             if not is_ending:
                 self._calls.lost(self._name)
             with self._change:
                 self._how = self._how if is_ending else how
+                if self._serves and not is_ending and self._most:
+                    self._used_up = ", and as many processes have taken its place as may"
+                self._serves = False
                 waiting = list(self._waiting.values())
+        told = f"{worker.told} {how}".encode()
         for each in waiting:
-            each.put((_GONE, 0, f"{worker.told} {how}".encode(), []))
+            each.put((_REPLACED if is_replaced else _GONE, 0, told, []))
         if is_replaced:
             self._replace(worker, how)
 
     def _deliver(self, worker: WorkerProcess, came: Came) -> None:
         kind, number, first, others = came
         if kind == INVOKED:
+            self._overdue.discard(number)
             waiting = self._waiting.get(number)
             if waiting is not None:
                 waiting.put(came)
@@ -391,68 +467,3 @@ def _culprit(call: tuple[str, tuple[Any, ...], dict[str, Any]], error: Exception
         except Exception as why:
             return f"argument {name}" if isinstance(name, int) else f"argument `{name}`", why
     return "an argument", error
-
-
-class StandIn:
-    """The object of the service, as the engine has it: it calls the methods there."""
-
-    def __init__(self, isolated: Isolated, made: Made) -> None:
-        self.__dict__["_sage"] = isolated, made
-
-    def __getattr__(self, name: str) -> Any:
-        isolated, made = self.__dict__["_sage"]
-        if name in USUAL and name not in made.usual:
-            raise AttributeError(name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return isolated.call(name, args, kwargs)
-
-        async def awaited(*args: Any, **kwargs: Any) -> Any:
-            return await isolated.awaited(name, args, kwargs)
-
-        awaited.__qualname__ = name
-        made_for: Any = awaited if name in made.awaited else call
-        made_for.takes_key = name in made.keyed
-        if name in made.batched:
-            together, batching = self.__getattr__(f"{name}.together"), made.batched[name]
-            made_for = Together(together, batching)
-        found = self.__dict__[name] = made_for
-        return found
-
-
-class IsolatedHooks:
-    """As ``Hooks``, of a service in a process of its own."""
-
-    def __init__(self, isolated: Isolated, left: float, cls: Any = None, kept: Iterable[str] = ()) -> None:
-        self._isolated, self._kept = isolated, kept
-        self._made = isolated.begin(left)
-        for name, batching in self._made.batched.items():
-            # What a request costs is said here, before it is taken there.
-            own = getattr(getattr(cls, name, None), "batching", batching)
-            self._made.batched[name] = own
-        #: The event loop of its job, where async methods that answer requests together are awaited.
-        self.loop = isolated._calls.loop
-        self.loop.hold()
-        self.instance = StandIn(self._isolated, self._made)
-
-    def setup(self, left: float) -> None:
-        """Runs ``setup``, then ``start`` or ``start_running``."""
-        check_kept(self._kept, self._made.kind, self._made.methods)
-        self._isolated.setup(left)
-
-    def stop(self, left: float) -> None:
-        """Runs ``stop`` or ``terminate``, and has calls end."""
-        self._isolated.stop(left)
-
-    def cleanup(self, left: float) -> None:
-        """Runs ``cleanup`` or ``close``, and ends the process."""
-        try:
-            self._isolated.cleanup(left)
-        finally:
-            self.loop.release()
-
-    def explain(self, method: str, error: AttributeError) -> AttributeError:
-        """See ``Hooks.explain``; of calls, the process has done so."""
-        made = self._made
-        is_there = method not in USUAL or method in made.usual
-        return error if is_there else no_method(made.kind, method, made.methods)

@@ -77,6 +77,9 @@ class PolicyMetrics:
     #: How often the service was not there, and how many calls were held for that.
     outages: int
     held: int
+    #: How often a call was made again, as the service's process was lost while it was inside, and another took its
+    #: place.
+    made_again: int
     #: Why the last attempt that failed did so, its first 300 characters; ``None`` before the first.
     last_error: str | None
     #: The median and the 99th percentile of how long calls took with all their waits, in seconds, of a sample.

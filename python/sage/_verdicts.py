@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._arguments import said, seconds
+from ._sage import ServiceError
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,15 @@ class Throttled:
 _VERDICTS = ("bad", "passing", "throttled", "denied", "outage")
 
 
+#: How often a call is made again that was inside when the process of its service was lost.
+MADE_AGAIN = 3
+
+
+class Again(ServiceError):
+    """A call of a service in a process of its own was inside when that was lost, and another takes its place: the
+    policy makes the call again, so that it is no caller's."""
+
+
 def judged_by(judge: Callable[[Exception], Any] | None) -> Callable[[BaseException], tuple[str, float | None]]:
     """What the engine asks for the meaning of an exception: a word, and perhaps after how many seconds the service may
     be called again."""
@@ -32,6 +42,8 @@ def judged_by(judge: Callable[[Exception], Any] | None) -> Callable[[BaseExcepti
     def means(error: BaseException) -> tuple[str, float | None]:
         if not isinstance(error, Exception):
             return "bad", None
+        if isinstance(error, Again):
+            return "again", None
         told = None if judge is None else judge(error)
         if told is None:
             return usual(error)

@@ -392,7 +392,9 @@ class Begins(MapFunction):
 
 def test_a_call_that_hangs_is_given_up_when_the_service_stops(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOG", str(log.path))
-    env = LocalEnvironment("hangs", SHORT)
+    # Of the ten seconds, the call has one to end, and its caller nine to leave: on a slow machine as well.
+    monkeypatch.setattr("sage._isolated._KEPT", 0.9)
+    env = LocalEnvironment("hangs", {"timeouts": {"stop": 10.0}})
     env.register_service("hangs", Hangs, log, "process", remote=True)
     records = env.from_batch([1]).map(Begins).collect()
     report = env.submit(autostop=True).report

@@ -35,6 +35,7 @@ PRINTS = [
     ["asking 1", "asking 2"],
     ["1000 digests of 2 workers"],
     ["cleaned"],
+    ["2 processes, 1 lost"],
 ]
 
 

@@ -403,6 +403,17 @@ impl Handle {
         py.detach(|| self.handle.lost());
     }
 
+    /// Says that a process of the service is lost, and how, and that another takes its place.
+    fn replaced(&self, how: String) {
+        self.handle.replaced(how);
+    }
+
+    /// Holds attempts back while another process begins, if the service has a policy; then lets them go on.
+    fn hold(&self, py: Python<'_>, holds: bool) {
+        let held = |policy: &PolicyCalls| if holds { policy.service().hold() } else { policy.service().release() };
+        py.detach(|| self.policy.iter().for_each(|policy| held(policy)));
+    }
+
     /// Ends the threads that make calls of this job, which is over.
     fn close(&self, py: Python<'_>) {
         py.detach(|| {

@@ -96,7 +96,9 @@ async fn answer(
     let answered = if is_async {
         on_job_loop(&means, calling, batch).await
     } else {
-        on_thread(&means.workers, means.number, calling, Box::new(move |py, service| called(py, service, &batch))).await
+        let deadline = Deadline::of(&calling);
+        let act = Box::new(move |py: Python<'_>, service: &PythonService| called(py, service, &batch, deadline));
+        on_thread(&means.workers, means.number, calling, act).await
     };
     answered.and_then(|answered| attempt(|py| answers(answered.bind(py), codec.as_ref()))).map_err(InBatch)
 }
@@ -118,9 +120,16 @@ fn parts<'py>(
     Ok((method.getattr(intern!(py, "together"))?, PyList::new(py, items)?))
 }
 
-fn called(py: Python<'_>, service: &PythonService, batch: &Batch<Request>) -> PyResult<Py<PyAny>> {
+fn called(
+    py: Python<'_>,
+    service: &PythonService,
+    batch: &Batch<Request>,
+    deadline: Option<Deadline>,
+) -> PyResult<Py<PyAny>> {
     let (method, items) = parts(py, service, batch)?;
-    let run = context(py, batch)?.getattr(intern!(py, "run"))?;
+    let context = context(py, batch)?;
+    deadline.map(|deadline| deadline.set(&context)).transpose()?;
+    let run = context.getattr(intern!(py, "run"))?;
     Ok(call(&run, &(method, items).into_pyobject(py)?, None)?.unbind())
 }
 
@@ -139,14 +148,14 @@ fn answers(answered: &Bound<'_, PyAny>, codec: Option<&PythonCodec>) -> PyResult
 /// Has the event loop of the job answer a batch.
 async fn on_job_loop(means: &Arc<Means>, calling: Arc<Calling<PythonService>>, batch: Batch<Request>) -> Answered {
     let (sender, receiver) = oneshot::channel();
-    let deadline = calling.deadline();
+    let deadline = Deadline::of(&calling);
     let begin = Box::new(move |py: Python<'_>, service: &PythonService| {
         let (method, items) = parts(py, service, &batch)?;
         let context = context(py, &batch)?;
         let told = Told(Mutex::new(Some(sender)));
         let begin = py.import("sage._call_policies")?.getattr("answer_on_loop")?;
         let job_loop = service.job_loop(py)?;
-        Ok(begin.call1((job_loop, context, deadline.map(Deadline::at), method, items, told))?.unbind())
+        Ok(begin.call1((job_loop, context, deadline, method, items, told))?.unbind())
     });
     let cancel = on_thread(&means.workers, means.number, calling.clone(), begin).await?;
     let mut left = Left { wakes: &means.wakes, cancel: Some(cancel) };

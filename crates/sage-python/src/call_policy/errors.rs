@@ -6,7 +6,7 @@ use pyo3::create_exception;
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use sage::{CallError, Refusal, RetriesExhausted};
+use sage::{CallError, MadeAgain, Refusal, RetriesExhausted};
 
 use super::settings::{raised_in, said, sources};
 use crate::error::{CallEnded, ServiceError};
@@ -23,6 +23,9 @@ pub(crate) fn raised(py: Python<'_>, error: &CallError, method: &str) -> PyErr {
                 let why = with_causes(&**source);
                 return ServiceError::new_err(format!("service `{service}` did not answer `{method}`: {why}"));
             };
+            if let Some(again) = sources(&**source).find_map(|error| error.downcast_ref::<MadeAgain>()) {
+                return ServiceError::new_err(format!("{}; {again}", raised.exception.value(py)));
+            }
             let exception = raised.exception.clone_ref(py);
             if let Some(attempts) = attempts_in(&**source) {
                 note(py, &exception, &format!("gave up after {attempts} attempts"));

@@ -133,6 +133,10 @@ impl PolicyCalls {
         made
     }
 
+    pub(crate) fn service(&self) -> &PolicyService<PythonService> {
+        &self.service
+    }
+
     pub(crate) fn handle(&self) -> &Arc<ServiceHandle<PythonService>> {
         &self.means.handle
     }

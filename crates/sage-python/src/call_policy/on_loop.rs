@@ -20,11 +20,30 @@ use crate::thread::{attach, lock};
 
 /// The moment by which the code at hand has to answer, as a context variable has it.
 #[pyclass(frozen, module = "sage._sage")]
-pub(crate) struct Deadline(Instant);
+pub(crate) struct Deadline {
+    deadline: Instant,
+    /// When the attempt is past its timeout.
+    timeout: Option<Instant>,
+}
 
 impl Deadline {
-    pub(super) fn at(moment: Instant) -> Self {
-        Self(moment)
+    /// That of an attempt, if it has one.
+    pub(super) fn of(calling: &Calling<PythonService>) -> Option<Self> {
+        calling.deadline().map(|deadline| Self { deadline, timeout: calling.timeout() })
+    }
+
+    /// Sets it in a context.
+    pub(super) fn set(self, context: &Bound<'_, PyAny>) -> PyResult<()> {
+        let set = variable(context.py())?.getattr(intern!(context.py(), "set"))?;
+        context.call_method1(intern!(context.py(), "run"), (set, self)).map(drop)
+    }
+}
+
+#[pymethods]
+impl Deadline {
+    /// How many seconds are left until the attempt at hand is past its timeout; `None` if it has none.
+    fn until_timeout(&self) -> Option<f64> {
+        self.timeout.map(|timeout| timeout.saturating_duration_since(Instant::now()).as_secs_f64())
     }
 }
 
@@ -36,7 +55,7 @@ fn variable(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
 /// The deadline of the call that the code at hand answers on an event loop.
 pub(super) fn deadline_here(py: Python<'_>) -> PyResult<Option<Instant>> {
     let told = variable(py)?.call_method0(intern!(py, "get"))?;
-    Ok(told.cast::<Deadline>().ok().map(|deadline| deadline.get().0))
+    Ok(told.cast::<Deadline>().ok().map(|told| told.get().deadline))
 }
 
 /// A task that answers a call. Polled on its loop's thread. Dropped before it is over, it is cancelled.
@@ -61,11 +80,11 @@ impl OnLoop {
             let ensure = py.import(intern!(py, "asyncio"))?.getattr(intern!(py, "ensure_future"))?;
             let options = PyDict::new(py);
             options.set_item(intern!(py, "loop"), event_loop)?;
-            let task = match calling.deadline() {
+            let task = match Deadline::of(&calling) {
                 None => ensure.call((coroutine,), Some(&options))?,
                 Some(deadline) => {
                     let context = context_here(py)?;
-                    context.call_method1(intern!(py, "run"), (variable(py)?.getattr("set")?, Deadline(deadline)))?;
+                    deadline.set(&context)?;
                     context.call_method(intern!(py, "run"), (ensure, coroutine), Some(&options))?
                 }
             };

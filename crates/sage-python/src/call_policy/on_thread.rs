@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use sage::Calling;
 use tokio::sync::oneshot;
 
+use super::on_loop::Deadline;
 use super::request::{Request, context_here};
 use crate::error::{CallEnded, Raised, ServiceError, attempt};
 use crate::service::{Handle, PythonService};
@@ -42,10 +43,11 @@ pub(super) async fn elsewhere(workers: &Arc<Workers>, service: usize, calling: C
         Some(context) => attach(|py| context.clone_ref(py)),
         None => attempt(|py| Ok(context_here(py)?.unbind()))?,
     };
-    let key = calling.idempotency_key();
+    let (key, deadline) = (calling.idempotency_key(), Deadline::of(&calling));
     let act = Box::new(move |py: Python<'_>, service: &PythonService| {
         // A context is entered once at a time, and another attempt may still be in it.
         let context = context.bind(py).call_method0("copy")?;
+        deadline.map(|deadline| deadline.set(&context)).transpose()?;
         request.0.call_within(&context, service, key).map(Bound::unbind)
     });
     on_thread(workers, service, calling, act).await

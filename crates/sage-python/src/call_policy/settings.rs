@@ -134,6 +134,8 @@ pub(crate) struct Settings {
     pub(crate) keep: HashMap<String, Keeping>,
     /// Says of an exception what it means: a word, and the seconds that the service asked to be left alone.
     judge: Object,
+    /// How often a call is made again that was inside when the service's process was lost.
+    make_again: u32,
 }
 
 impl Settings {
@@ -151,6 +153,7 @@ impl Settings {
         if let Some(at_most) = self.outage {
             policy = policy.pause_on_outage(at_most.0);
         }
+        policy = policy.make_again(self.make_again);
         for spend in &self.spend {
             policy = policy.spend(spend.spend());
         }
@@ -206,6 +209,7 @@ fn verdict(judge: &Object, raised: &Raised) -> Verdict {
             "throttled" => Verdict::Throttled(after.map(|after| after.0)),
             "denied" => Verdict::Denied,
             "outage" => Verdict::Outage,
+            "again" => Verdict::Again,
             _ => Verdict::Bad,
         }
     })
