@@ -146,6 +146,11 @@ impl<S> ServiceHandle<S> {
         self.inner.entry.state()
     }
 
+    /// How many calls are inside now.
+    pub(crate) fn inside(&self) -> u64 {
+        self.inner.entry.gate().inside()
+    }
+
     /// Says that the process in which the service's code runs is gone. From here on the service is
     /// [`ServiceState::Lost`]: calls get [`CallError::NotServing`]. Its hooks are called at its turn all the same, so
     /// that they release what is in this process, and their errors tell what is left. Does nothing unless the service

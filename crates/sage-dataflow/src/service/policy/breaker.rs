@@ -231,7 +231,7 @@ impl Circuit {
 
     /// Waits until a call may be let through. Of several that wait, not all may then be.
     pub(super) async fn opened_again<T: Time>(&self, time: &T) {
-        let waiting = Waiting { circuit: self, ticket: lock(&self.state).waiting.join(None) };
+        let waiting = self.waits();
         loop {
             let (turn, moment) = {
                 let now = time.now();
@@ -246,6 +246,13 @@ impl Circuit {
             };
             within(time, moment, turn).await;
         }
+    }
+
+    fn waits(&self) -> Waiting<'_> {
+        let waiting = &mut lock(&self.state).waiting;
+        let ticket = waiting.ticket();
+        waiting.join(ticket, None);
+        Waiting { circuit: self, ticket }
     }
 
     pub(super) fn figures(&self) -> BreakerFigures {

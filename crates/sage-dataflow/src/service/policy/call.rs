@@ -20,11 +20,12 @@ use super::layers::Layers;
 use super::limiter;
 use super::method::{Declared, Method, Usage};
 use super::outage::{Probe, Released};
+use super::patience::Patience;
 use super::refusal::Refusal;
 use super::reservation::{Ask, Reservation};
 use super::retry_budget;
 use super::sending::Batches;
-use super::state::count;
+use super::state::{PolicyState, count};
 use super::store::StoreError;
 use super::time::Time;
 use super::turn::turn;
@@ -38,6 +39,8 @@ use crate::sync::Arc;
 /// What a call takes along on its way.
 pub(super) struct Way<'a> {
     pub(super) layers: &'a Layers,
+    /// Its number in the run: calls wait in the order in which they came, however often they are made again.
+    pub(super) number: u64,
     /// Whether the thread that polls the call may block.
     pub(super) may_block: bool,
     /// Its place in the journal.
@@ -117,14 +120,13 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
 
     async fn made(&self, layers: &Layers, request: Q, may_block: bool) -> Result<R, Box<CallError>> {
         let state = &*self.declared.state;
-        let began = state.begins().then(Instant::now);
+        let number = state.begins();
+        let began = PolicyState::is_timed(number).then(Instant::now);
         let call = async {
+            let way = Way { layers, number, may_block, place: None };
             match &self.declared.keep {
-                Some(keep) => keep.answer(self, layers, request, may_block).await,
-                None => {
-                    let way = Way { layers, may_block, place: None };
-                    self.through_outages(&way, request).await.map_err(Failed::told)
-                }
+                Some(keep) => keep.answer(self, way, request).await,
+                None => self.through_outages(&way, request).await.map_err(Failed::told),
             }
         };
         let ended = state.closing.or(Ending::Cancelled, call).await;
@@ -247,14 +249,18 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         };
         let Layers { time, retries, .. } = way.layers;
         let closing = &self.declared.state.closing;
-        let mut number = 1;
+        let (mut number, mut failures, mut patience) = (1, 0, Patience::default());
         loop {
             let attempt = Attempt::new(number, deadline, way.key());
             let failure = match self.attempt(way, request.clone(), &attempt).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
             };
-            if number == retry.attempts || !failure.may_retry(retry) {
+            let is_throttled = failure.is_throttled();
+            if retry.attempts == 1 || !is_throttled || !self.is_patient(&mut patience, way.layers) {
+                failures += 1;
+            }
+            if failures == retry.attempts || !failure.may_retry(retry) {
                 return Err((failure, number));
             }
             let next = match retries.schedule(retry, number, failure.retry_after(), time.now(), deadline) {
@@ -264,11 +270,20 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                     return Err((Failure::PastDeadline(failure.into_answered()).into(), number));
                 }
             };
-            if closing.or(Ending::Stopping, time.sleep_until(next)).await.is_none() {
+            // One that was told how long to wait does so at the limiter, where no newer call goes before it.
+            let waits_there = is_throttled && failure.retry_after().is_some();
+            if !waits_there && closing.or(Ending::Stopping, time.sleep_until(next)).await.is_none() {
                 return Err((Failure::Ended.into(), number));
             }
             number += 1;
         }
+    }
+
+    /// Whether an attempt that was throttled does not count. One that may fall back is made there soon.
+    fn is_patient(&self, patience: &mut Patience, layers: &Layers) -> bool {
+        let Declared { handle, fallbacks, .. } = &*self.declared;
+        let answered = layers.throttles();
+        fallbacks.is_empty() && patience.lasts(answered, handle.inside() > 0, layers.time.now())
     }
 
     /// One attempt.
@@ -309,26 +324,37 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
     async fn limited(&self, way: &Way<'_>, request: Q, attempt: &Attempt) -> Attempted<R> {
         let (Layers { time, limiter, slots, .. }, Declared { state, handle, price, usage, tally, .. }) =
             (way.layers, &*self.declared);
-        let mut reserved = None;
-        if let Some(limiter) = limiter.get() {
-            let ask = Ask::new(self.declared.cost(&request), price.as_ref().map_or(0.0, |price| price(&request)));
-            reserved = Some(match limiter.enter(time.now(), ask, attempt.deadline).map_err(Failure::from)? {
-                limiter::Entered::Passed(reserved) => reserved,
-                limiter::Entered::Waits(turn) => {
-                    let granted = state.closing.or(Ending::Stopping, turn.granted(time)).await.ok_or(Failure::Ended)?;
-                    granted.map_err(Failure::from)?
-                }
-            });
-        }
-        let mut permit = None;
-        // What the service calls of itself is part of a call that has its permit: to wait for another could be for ever.
-        if let Some(slots) = slots.as_ref().filter(|_| !handle.is_within()) {
-            permit = Some(match slots.enter().map_err(Failure::from)? {
-                concurrency::Entered::Passed(permit) => permit,
-                concurrency::Entered::Waits(turn) => {
-                    state.closing.or(Ending::Stopping, turn.granted()).await.ok_or(Failure::Ended)?
-                }
-            });
+        let (mut reserved, mut permit);
+        loop {
+            let mut has_waited = false;
+            (reserved, permit) = (None, None);
+            if let Some(limiter) = limiter.get() {
+                let ask = Ask::new(self.declared.cost(&request), price.as_ref().map_or(0.0, |price| price(&request)));
+                let entered = limiter.enter(time.now(), ask, attempt.deadline, way.number).map_err(Failure::from)?;
+                reserved = Some(match entered {
+                    limiter::Entered::Passed(reserved) => reserved,
+                    limiter::Entered::Waits(turn) => {
+                        has_waited = true;
+                        let granted = state.closing.or(Ending::Stopping, turn.granted(time)).await;
+                        granted.ok_or(Failure::Ended)?.map_err(Failure::from)?
+                    }
+                });
+            }
+            // What the service calls of itself is part of a call that has its permit: to wait for another could be for
+            // ever.
+            if let Some(slots) = slots.as_ref().filter(|_| !handle.is_within()) {
+                permit = Some(match slots.enter(way.number).map_err(Failure::from)? {
+                    concurrency::Entered::Passed(permit) => permit,
+                    concurrency::Entered::Waits(turn) => {
+                        has_waited = true;
+                        state.closing.or(Ending::Stopping, turn.granted()).await.ok_or(Failure::Ended)?
+                    }
+                });
+            }
+            // The service may have asked for a pause meanwhile.
+            if !has_waited || limiter.get().is_none_or(|limiter| !limiter.is_paused(time.now())) {
+                break;
+            }
         }
         if state.restart.is_on() {
             state.closing.or(Ending::Stopping, state.restart.over()).await.ok_or(Failure::Ended)?;
@@ -341,6 +367,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         match &attempted {
             Ok(reply) => {
                 permit.iter_mut().for_each(Permit::succeeded);
+                way.layers.answers();
                 tally.iter().for_each(|tally| state.tallies.count(tally(reply)));
                 let used = usage.as_ref().and_then(|usage| usage(reply));
                 if let (Some(reserved), Some(Usage { cost, spent })) = (reserved, used) {

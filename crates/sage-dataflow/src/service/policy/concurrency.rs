@@ -1,8 +1,8 @@
 //! [`Concurrency`]: how many calls of a service may be under way at once; [`Slots`], which lends that many permits.
 //!
 //! Invariants: no more permits are out than the limit and the replacements allow, but for those that were out when the
-//! limit was lowered. Callers wait first in, first out; nobody passes while somebody waits. A permit gives itself back
-//! when it is dropped, and goes to the next. Permits are given, and dropped, outside the lock.
+//! limit was lowered. Callers wait in the order of their tickets; nobody passes while somebody waits. A permit gives
+//! itself back when it is dropped, and goes to the next. Permits are given, and dropped, outside the lock.
 //!
 //! Knows nothing of time: a call began before a cut of the limit if the cut is not among those its permit knows of.
 
@@ -159,16 +159,17 @@ impl Slots {
     /// goes to the next.
     #[cfg(test)]
     pub(super) async fn permit(self: &Arc<Self>) -> Result<Permit, QueueFull> {
-        match self.enter()? {
+        let ticket = lock(&self.state).queue.ticket();
+        match self.enter(ticket)? {
             Entered::Passed(permit) => Ok(permit),
             Entered::Waits(waiting) => Ok(waiting.granted().await),
         }
     }
 
-    /// Lends a permit if nobody waits and there is room; else the call goes to the end of the queue. So most calls make
-    /// no future.
+    /// Lends a permit if nobody waits and there is room; else the call takes the place of its ticket in the queue. So
+    /// most calls make no future. One that goes before another is not one too many.
     #[inline]
-    pub(super) fn enter(self: &Arc<Self>) -> Result<Entered<'_>, QueueFull> {
+    pub(super) fn enter(self: &Arc<Self>, ticket: u64) -> Result<Entered<'_>, QueueFull> {
         let mut state = lock(&self.state);
         if state.queue.is_empty() && state.has_room() {
             state.out += 1;
@@ -177,12 +178,12 @@ impl Slots {
             return Ok(Entered::Passed(self.new_permit(cuts)));
         }
         let waiting = state.queue.len();
-        if waiting >= self.settings.queue {
+        if waiting >= self.settings.queue && state.queue.is_last(ticket) {
             state.refused += 1;
             return Err(QueueFull { waiting });
         }
         let (giver, turn) = turn();
-        let ticket = state.queue.join(giver);
+        state.queue.join(ticket, giver);
         Ok(Entered::Waits(Waiting { slots: self, ticket, turn }))
     }
 

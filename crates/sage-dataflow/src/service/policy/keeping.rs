@@ -44,27 +44,19 @@ where
     Q: Clone + Send + Sync + 'static,
     R: Clone + Send + Sync + 'static,
 {
-    fn answer<'a>(
-        &'a self,
-        method: &'a Method<Q, R>,
-        layers: &'a Layers,
-        request: Q,
-        may_block: bool,
-    ) -> Answering<'a, R> {
+    fn answer<'a>(&'a self, method: &'a Method<Q, R>, way: Way<'a>, request: Q) -> Answering<'a, R> {
+        let Way { layers, number, may_block, .. } = way;
         Box::pin(async move {
             let kept = self.kept(&method.declared, layers).map_err(|error| method.store(Arc::new(error)))?;
             let Some(arguments) = (self.arguments)(&request) else {
                 kept.not_kept();
-                return method
-                    .through_outages(&Way { layers, may_block, place: None }, request)
-                    .await
-                    .map_err(Failed::told);
+                return method.through_outages(&way, request).await.map_err(Failed::told);
             };
             let tag = self.tag.as_ref().and_then(|tag| tag(&request));
             let asked =
                 Asked { arguments, sample: method.call.sample, tag: tag.as_deref(), until: method.deadline(layers) };
             let call = |place| async move {
-                let way = Way { layers, may_block, place };
+                let way = Way { layers, number, may_block, place };
                 method.through_outages(&way, request).await
             };
             match kept.answer(&layers.time, asked, call, Failed::is_own).await {

@@ -21,7 +21,7 @@ use super::shelves::{self, Shelves};
 use super::store::StoreError;
 use super::time::Time;
 use crate::clock::Clock;
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Arc, AtomicBool, AtomicU64, Mutex, Ordering, lock};
 
 /// What the calls of one run share: made at the first call, and gone with the last one and the report.
 pub(super) struct Layers {
@@ -31,6 +31,9 @@ pub(super) struct Layers {
     /// There is one if there is a rate or a spend, and once the service has asked its callers to wait.
     pub(super) limiter: OnceLock<Limiter>,
     pub(super) slots: Option<Arc<Slots>>,
+    /// Whether the service has throttled a call. From then on, those that it answers are counted.
+    has_throttled: AtomicBool,
+    answered: AtomicU64,
     pub(super) shelves: Shelves,
     journal: Mutex<Option<Arc<OpenJournal>>>,
 }
@@ -80,6 +83,8 @@ impl Layers {
             circuit: breaker.map(Circuit::new),
             limiter,
             slots: concurrency.map(Slots::new),
+            has_throttled: AtomicBool::new(false),
+            answered: AtomicU64::new(0),
             shelves: Mutex::default(),
             journal: Mutex::default(),
         }
@@ -99,6 +104,20 @@ impl Layers {
     pub(super) fn pause(&self, delay: Duration) {
         let now = self.time.now();
         self.limiter.get_or_init(|| Limiter::new(&[], &[], now)).pause(now, delay);
+    }
+
+    /// The service has answered a call.
+    #[inline]
+    pub(super) fn answers(&self) {
+        if self.has_throttled.load(Ordering::Relaxed) {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The service has throttled a call. Gives how many it has answered since the first one.
+    pub(super) fn throttles(&self) -> u64 {
+        self.has_throttled.store(true, Ordering::Relaxed);
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// The journal of this run.

@@ -1,7 +1,8 @@
 //! [`Limiter`]: keeps the calls of a service within its [rates](Rate) and [spends](Spend).
 //!
-//! Callers wait in one queue, first in, first out: a call of great cost at its head lets no small one pass. Only the
-//! head has a timer. A caller reserves before its call what it may cost, and settles after it what it did cost.
+//! Callers wait in one queue, in the order of their tickets: a call of great cost at its head lets no small one pass.
+//! Only the head has a timer, and who was the head before. A caller reserves before its call what it may cost, and
+//! settles after it what it did cost.
 //!
 //! Invariants: whoever is granted its call leaves the queue under the lock, and holds a reservation or is on its way to
 //! one. A reservation that is dropped before its call began is as if it had never been. Whoever becomes the head, or
@@ -108,24 +109,31 @@ impl Limiter {
         ask: Ask,
         deadline: Option<Instant>,
     ) -> Result<Reservation<'_>, Refusal> {
-        match self.enter(now, ask, deadline)? {
+        let ticket = lock(&self.state).queue.ticket();
+        match self.enter(now, ask, deadline, ticket)? {
             Entered::Passed(reservation) => Ok(reservation),
             Entered::Waits(waiting) => waiting.granted(time).await,
         }
     }
 
-    /// Lets a call through if nobody is before it and nothing to wait for; else it goes to the end of the queue. So
-    /// most calls make no future.
+    /// Lets a call through if nobody is before it and nothing to wait for; else it takes the place of its ticket in the
+    /// queue. So most calls make no future.
     #[inline]
-    pub(super) fn enter(&self, now: Instant, ask: Ask, deadline: Option<Instant>) -> Result<Entered<'_>, Refusal> {
+    pub(super) fn enter(
+        &self,
+        now: Instant,
+        ask: Ask,
+        deadline: Option<Instant>,
+        ticket: u64,
+    ) -> Result<Entered<'_>, Refusal> {
         let mut state = lock(&self.state);
         state.pass_time(now);
-        if state.queue.is_empty() && state.may_go(ask) {
+        if state.queue.is_first(ticket) && state.may_go(ask) {
             state.take(ask);
             self.unbegun.fetch_add(1, Ordering::Relaxed);
             return Ok(Entered::Passed(Reservation::new(self, ask)));
         }
-        self.joins(state, ask, deadline)
+        self.joins(state, ask, deadline, ticket)
     }
 
     #[cold]
@@ -134,6 +142,7 @@ impl Limiter {
         mut state: MutexGuard<'_, State>,
         ask: Ask,
         deadline: Option<Instant>,
+        ticket: u64,
     ) -> Result<Entered<'a>, Refusal> {
         match state.chance(ask, deadline, self.unbegun()) {
             Chance::Refused(refusal) => {
@@ -141,7 +150,7 @@ impl Limiter {
                 Err(refusal)
             }
             Chance::Now | Chance::Later(_) => {
-                let ticket = state.queue.join(Waiter { ask, deadline, giver: None });
+                state.queue.join(ticket, Waiter { ask, deadline, giver: None });
                 Ok(Entered::Waits(Waiting::new(self, ticket, ask)))
             }
         }
@@ -158,6 +167,11 @@ impl Limiter {
         let wakes: Wakes = late.filter_map(|waiter| waiter.giver.take()).collect();
         drop(state);
         wake(wakes);
+    }
+
+    /// Whether the service has asked for a pause that is not over.
+    pub(super) fn is_paused(&self, now: Instant) -> bool {
+        lock(&self.state).paused_until.is_some_and(|until| now < until)
     }
 
     pub(super) fn figures(&self) -> RateFigures {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 use super::answer::{self, Answer, Many};
 use super::batch::{Batch, Batching, Queue};
+use super::call::Way;
 use super::calling::Calling;
 use super::keep::Keep;
 use super::layers::Layers;
@@ -208,13 +209,7 @@ pub(super) type Answering<'a, R> = Pin<Box<dyn Future<Output = Result<R, Box<Cal
 
 /// The layer, for a method whose answers can be kept.
 pub(super) trait Keeps<Q, R>: Send + Sync {
-    fn answer<'a>(
-        &'a self,
-        method: &'a Method<Q, R>,
-        layers: &'a Layers,
-        request: Q,
-        may_block: bool,
-    ) -> Answering<'a, R>;
+    fn answer<'a>(&'a self, method: &'a Method<Q, R>, way: Way<'a>, request: Q) -> Answering<'a, R>;
     fn shelf(&self, declared: &Declared<Q, R>, layers: &Layers) -> Result<Arc<dyn Shelf>, StoreError>;
 }
 
@@ -225,6 +220,8 @@ pub(super) trait Handle: Send + Sync {
     /// Whether the call is a part of another that the service answers.
     fn is_within(&self) -> bool;
     fn state(&self) -> ServiceState;
+    /// How many calls the service is answering.
+    fn inside(&self) -> u64;
 }
 
 impl<S: Send + Sync + 'static> Handle for ServiceHandle<S> {
@@ -238,6 +235,10 @@ impl<S: Send + Sync + 'static> Handle for ServiceHandle<S> {
 
     fn state(&self) -> ServiceState {
         self.state()
+    }
+
+    fn inside(&self) -> u64 {
+        self.inside()
     }
 }
 

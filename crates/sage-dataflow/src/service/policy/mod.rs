@@ -25,6 +25,7 @@ mod layers;
 mod limiter;
 mod method;
 mod outage;
+mod patience;
 mod pipeline;
 mod rate;
 mod refusal;

@@ -71,7 +71,11 @@ impl CallPolicy {
 
     /// How often a call is tried again. Before that it waits for a random part of the retry's wait, from half of it on,
     /// so that calls that failed together do not come again together; or for as long as the service asked for, 120
-    /// seconds at most.
+    /// seconds at most. It has its place among the waiting calls by when it first came.
+    ///
+    /// An attempt that is [throttled](Verdict::Throttled) does not count as one while the service answers other calls,
+    /// or works on some, for two minutes at most: where there are too many callers, each is throttled now and then. It
+    /// does count for a method with a [fallback](super::MethodBuilder::fallback), which may have time.
     pub fn retry(&mut self, retry: Retry) -> &mut Self {
         self.retry = Some(retry);
         self
@@ -136,7 +140,8 @@ impl Policy {
         self
     }
 
-    /// Allows only so many calls to be retries, of all callers together. Default: no limit.
+    /// Allows only so many calls to be retries, of all callers together, those that were throttled included. Default: no
+    /// limit.
     pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
         self.retry_budget = budget;
         self

@@ -250,10 +250,14 @@ impl PolicyState {
         Ok(Some(made))
     }
 
-    /// Counts a call. Whether it is to be timed.
-    pub(super) fn begins(&self) -> bool {
-        let before = self.counts.calls.fetch_add(1, Ordering::Relaxed);
-        before < ALL_OF_THE_FIRST || before.is_multiple_of(SAMPLE_EVERY)
+    /// Counts a call, and gives it its number in the run.
+    pub(super) fn begins(&self) -> u64 {
+        self.counts.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the call of this number is to be timed.
+    pub(super) fn is_timed(number: u64) -> bool {
+        number < ALL_OF_THE_FIRST || number.is_multiple_of(SAMPLE_EVERY)
     }
 
     pub(super) fn took(&self, time: Duration) {

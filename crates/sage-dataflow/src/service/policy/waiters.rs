@@ -1,6 +1,6 @@
-//! [`Waiters`]: callers that wait, first in, first out, each known by its ticket.
+//! [`Waiters`]: callers that wait, each known by its ticket, those with lower tickets first.
 //!
-//! Invariant: tickets ascend from the front to the back.
+//! Invariant: tickets ascend from the front to the back, and no two are the same.
 
 use std::collections::VecDeque;
 
@@ -15,12 +15,27 @@ impl<W> Waiters<W> {
         Self { waiters: VecDeque::new(), next: 0 }
     }
 
-    /// Goes to the end of the queue, and gets a ticket.
-    pub(super) fn join(&mut self, waiter: W) -> u64 {
-        let ticket = self.next;
+    /// A ticket that is higher than all before.
+    pub(super) fn ticket(&mut self) -> u64 {
         self.next += 1;
-        self.waiters.push_back((ticket, waiter));
-        ticket
+        self.next - 1
+    }
+
+    /// Takes the place of this ticket. Its owner does not wait yet.
+    pub(super) fn join(&mut self, ticket: u64, waiter: W) {
+        self.next = self.next.max(ticket + 1);
+        let position = self.waiters.partition_point(|(before, _)| *before < ticket);
+        self.waiters.insert(position, (ticket, waiter));
+    }
+
+    /// Whether nobody who waits is before this ticket.
+    pub(super) fn is_first(&self, ticket: u64) -> bool {
+        self.waiters.front().is_none_or(|(first, _)| ticket < *first)
+    }
+
+    /// Whether nobody who waits is behind this ticket.
+    pub(super) fn is_last(&self, ticket: u64) -> bool {
+        self.waiters.back().is_none_or(|(last, _)| *last < ticket)
     }
 
     /// Whoever has this ticket, and how many are before it; `None` if it has left.

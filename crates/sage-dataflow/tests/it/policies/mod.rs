@@ -9,6 +9,7 @@ mod kept;
 mod limits;
 mod outages;
 mod pipelines;
+mod throttled;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};

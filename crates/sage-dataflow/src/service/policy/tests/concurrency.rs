@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use proptest::prelude::*;
 
-use super::super::concurrency::{Concurrency, Permit, QueueFull, Slots};
+use super::super::concurrency::{Concurrency, Entered, Permit, QueueFull, Slots};
 use super::super::time::tests::ManualTime;
 use super::Callers;
 use crate::sync::Arc;
@@ -66,6 +66,23 @@ fn a_full_queue_refuses_at_once_and_a_caller_that_left_takes_no_place_in_it() {
     let refusals: Vec<_> =
         ended.iter().filter_map(|(number, permit)| Some((*number, *permit.as_ref().err()?))).collect();
     assert_eq!(refusals, [(refused, QueueFull { waiting: 0 })]);
+}
+
+#[test]
+fn a_caller_with_an_older_ticket_goes_first_and_is_not_one_too_many() {
+    let slots = Slots::new(Concurrency::at_most(1).queue(1));
+    let Ok(Entered::Passed(permit)) = slots.enter(5) else { panic!("there is room") };
+    let mut callers: Callers<'_, (u64, Permit)> = Callers::new(&ManualTime::new());
+    for ticket in [6, 3] {
+        let Ok(Entered::Waits(waiting)) = slots.enter(ticket) else { panic!("it may wait") };
+        callers.call(async move { (ticket, waiting.granted().await) });
+    }
+    assert!(matches!(slots.enter(7), Err(QueueFull { waiting: 2 })));
+    drop(permit);
+    for ticket in [3, 6] {
+        let [(_, (first, _permit))] = <[_; 1]>::try_from(callers.run()).ok().expect("one goes");
+        assert_eq!(first, ticket);
+    }
 }
 
 #[test]
