@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ._services import BaseService as Service
     from ._spends import Spend, Usage
     from ._stream import DataStream
-    from ._verdicts import Throttled
+    from ._verdicts import Passing, Throttled
     from ._windowed import WindowedStream
     from ._windows import Count, Paired, Session, Sliding, Tumbling, Windowed, WindowPaired
 else:
@@ -87,7 +87,7 @@ else:
         "_services": ("BaseService", "Service"),
         "_spends": ("Spend", "Usage"),
         "_stream": ("DataStream",),
-        "_verdicts": ("Throttled",),
+        "_verdicts": ("Passing", "Throttled"),
         "_windowed": ("WindowedStream",),
         "_windows": ("Count", "Paired", "Session", "Sliding", "Tumbling", "Windowed", "WindowPaired"),
     }
@@ -143,6 +143,7 @@ __all__ = [
     "MapFunction",
     "OperatorMetrics",
     "Paired",
+    "Passing",
     "PolicyMetrics",
     "ProcessFunction",
     "QueueMetrics",

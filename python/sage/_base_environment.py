@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ._keep import Journal, Keep
     from ._policies import Retry
     from ._spends import Spend, Usage
-    from ._verdicts import Throttled
+    from ._verdicts import Passing, Throttled
 
 T = TypeVar("T")
 
@@ -207,7 +207,7 @@ class BaseEnvironment(Pipeline):
         breaker: int | Breaker | None = None,
         retry_budget: float | None = None,
         pause_on_outage: float | None = None,
-        judge: Callable[[Exception], str | Throttled | None] | None = None,
+        judge: Callable[[Exception], str | Throttled | Passing | None] | None = None,
         spend: float | Spend | Sequence[float | Spend] | None = None,
         price: Callable[..., float] | None = None,
         usage: Callable[[Any], Usage | None] | None = None,
@@ -246,11 +246,12 @@ class BaseEnvironment(Pipeline):
         ``concurrency``: how many calls may be under way at once, or a ``Concurrency``; others wait for their turn.
         ``pause_on_outage``: while the service is not there, the job pauses, for so many seconds at most; calls are held
         and made again. ``judge``: a function that is given an exception of the service, and says what it means:
-        ``"bad"`` (the request is at fault: no other attempt, no fallback), ``"passing"``, ``"throttled"`` or a
-        ``Throttled`` with seconds (the service asks for fewer calls), ``"denied"`` (it takes nothing from this caller:
-        no other attempt, but a fallback), ``"outage"`` (it is not there), or ``None`` for what is usual: a
-        ``ConnectionError`` is an outage, one with ``retry_after`` or the HTTP status 429 is throttled, 401, 402, 403
-        and 407 are denied, other statuses from 400 to 499 are bad, and all else is passing.
+        ``"bad"`` (the request is at fault: no other attempt, no fallback), ``"passing"`` or a ``Passing`` with seconds,
+        ``"throttled"`` or a ``Throttled`` with seconds (the service asks for fewer calls), ``"denied"`` (it takes
+        nothing from this caller: no other attempt, but a fallback), ``"outage"`` (it is not there), or ``None`` for
+        what is usual: a ``ConnectionError`` is an outage, the HTTP status 429 is throttled, as is one that has
+        ``retry_after`` and no status, 401, 402, 403 and 407 are denied, other statuses from 400 to 499 are bad unless
+        they say when to come again, and all else is passing.
 
         ``spend``: how much may be spent on the service in a day, or a ``Spend``, or several. ``price``: a function that
         is given the arguments of a call, and says what will be spent on it, a number from 0 on; so much is reserved

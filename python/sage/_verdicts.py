@@ -22,6 +22,18 @@ class Throttled:
     after: float
 
 
+@dataclass(frozen=True)
+class Passing:
+    """What ``judge`` of a service's policy says of an exception by which the service says when it will be well again:
+    nobody calls it before so many seconds have passed. It counts against the service all the same.
+
+    >>> Passing(after=30)
+    Passing(after=30)
+    """
+
+    after: float
+
+
 #: What an exception of a service may mean, as ``Verdict`` in Rust.
 _VERDICTS = ("bad", "passing", "throttled", "denied", "outage")
 
@@ -47,12 +59,13 @@ def judged_by(judge: Callable[[Exception], Any] | None) -> Callable[[BaseExcepti
         told = None if judge is None else judge(error)
         if told is None:
             return usual(error)
-        if isinstance(told, Throttled):
-            return "throttled", seconds("`after` of a Throttled", told.after)
+        for word, kind in (("throttled", Throttled), ("passing", Passing)):
+            if isinstance(told, kind):
+                return word, seconds(f"`after` of a {kind.__name__}", told.after)
         if told in _VERDICTS:
             return told, None
         words = ", ".join(f'"{word}"' for word in _VERDICTS)
-        raise ValueError(f"`judge` says one of {words}, or gives a Throttled or None, not {said(told)}")
+        raise ValueError(f"`judge` says one of {words}, or gives a Throttled, a Passing or None, not {said(told)}")
 
     return means
 
@@ -65,15 +78,16 @@ def usual(error: Exception) -> tuple[str, float | None]:
     """What an exception means where nobody says otherwise. It may say so itself, as an ``LlmError`` does."""
     verdict = getattr(error, "verdict", None)
     if verdict in _VERDICTS:
-        return str(verdict), _after(error) if verdict == "throttled" else None
+        return str(verdict), _after(error) if verdict in ("throttled", "passing") else None
     status, after = _status(error), _after(error)
-    if status == 429 or after is not None:
+    if status == 429 or (status is None and after is not None):
         return "throttled", after
     if status is not None:
         if status in (401, 402, 403, 407):
             return "denied", None
         # 408, 409 and 425 may come out otherwise the next time.
-        return "bad" if 400 <= status < 500 and status not in (408, 409, 425) else "passing", None
+        is_bad = 400 <= status < 500 and status not in (408, 409, 425)
+        return ("bad", None) if is_bad and after is None else ("passing", after)
     behind: BaseException | None = error
     for _ in range(_MOST_BEHIND):
         if isinstance(behind, ConnectionError):

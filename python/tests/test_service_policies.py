@@ -18,6 +18,7 @@ from sage import (
     JobFailed,
     LocalEnvironment,
     MapFunction,
+    Passing,
     Rate,
     Retry,
     Service,
@@ -140,9 +141,20 @@ def test_what_an_exception_means_is_known_of_the_usual_ones(error: Exception, at
     assert policy is not None and policy.attempts == attempts and answers == (["WHY"] if attempts == 2 else [])
 
 
+@pytest.mark.parametrize(("error", "refused"), [(Http(503, "0"), 1), (Http(429, "0"), 0)])
+def test_a_delay_that_is_asked_for_is_a_failure_unless_the_service_has_too_much_to_do(
+    error: Exception, refused: int
+) -> None:
+    env = LocalEnvironment("repaired")
+    model = env.service("model", Model, [[error, error]], breaker=1)
+    env.from_batch(["why", "how"]).map(model.chat, on_error="skip").collect()
+    policy = env.submit(autostop=True).metrics().services["model"].policy
+    assert policy is not None and policy.refused == refused
+
+
 @pytest.mark.parametrize(
     ("told", "attempts"),
-    [("bad", 1), ("passing", 2), ("throttled", 2), (Throttled(0), 2), ("denied", 1), ("outage", 2), (None, 2)],
+    [("bad", 1), ("passing", 2), (Passing(0), 2), ("throttled", 2), (Throttled(0), 2), ("denied", 1), ("outage", 2), (None, 2)],
 )
 def test_the_program_may_say_what_an_exception_means(told: Any, attempts: int) -> None:
     seen: list[Exception] = []
@@ -159,7 +171,7 @@ def test_the_program_may_say_what_an_exception_means(told: Any, attempts: int) -
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("told", ["worse", 3, Throttled(-1)])
+@pytest.mark.parametrize("told", ["worse", 3, Throttled(-1), Passing(-1)])
 def test_a_judge_that_says_nothing_known_makes_no_other_attempt(told: Any) -> None:
     env = LocalEnvironment("misjudged")
     model = env.service("model", Model, [[OSError("odd")]], retry=AT_ONCE, judge=lambda _: told)

@@ -306,7 +306,7 @@ fn json_of(value: &impl Serialize) -> String {
 /// What an error says, and what it means to a policy.
 fn error_of(error: &ServiceError) -> String {
     let (verdict, after) = match error.verdict() {
-        Verdict::Passing => ("passing", None),
+        Verdict::Passing(after) => ("passing", after),
         Verdict::Throttled(after) => ("throttled", after),
         Verdict::Denied => ("denied", None),
         Verdict::Outage => ("outage", None),

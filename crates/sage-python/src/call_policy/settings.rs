@@ -204,9 +204,10 @@ fn verdict(judge: &Object, raised: &Raised) -> Verdict {
                 return Verdict::Bad;
             }
         };
+        let after = after.map(|after| after.0);
         match word.as_str() {
-            "passing" => Verdict::Passing,
-            "throttled" => Verdict::Throttled(after.map(|after| after.0)),
+            "passing" => Verdict::Passing(after),
+            "throttled" => Verdict::Throttled(after),
             "denied" => Verdict::Denied,
             "outage" => Verdict::Outage,
             "again" => Verdict::Again,

@@ -74,7 +74,7 @@ impl LlmError {
     }
 
     pub(super) fn malformed(reason: impl Into<String>) -> ServiceError {
-        ServiceError::new(Verdict::Passing, Self::Malformed(reason.into()))
+        ServiceError::new(Verdict::Passing(None), Self::Malformed(reason.into()))
     }
 }
 
@@ -86,10 +86,10 @@ pub(super) fn unsent(error: reqwest::Error) -> ServiceError {
     }
     if error.is_connect() {
         // A handshake that fails is no outage: somebody is there.
-        let verdict = if is_of_tls(&error) { Verdict::Passing } else { Verdict::Outage };
+        let verdict = if is_of_tls(&error) { Verdict::Passing(None) } else { Verdict::Outage };
         return ServiceError::new(verdict, LlmError::Unreachable(error.into()));
     }
-    ServiceError::new(Verdict::Passing, LlmError::Broken(error.into()))
+    ServiceError::new(Verdict::Passing(None), LlmError::Broken(error.into()))
 }
 
 fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
@@ -112,11 +112,10 @@ pub(super) fn refused(status: u16, headers: &HeaderMap, body: &str) -> ServiceEr
         Verdict::Denied
     } else {
         let may_retry = should_retry(headers).unwrap_or(matches!(status, 408 | 409 | 429) || status >= 500);
-        match (may_retry, retry_after) {
-            (false, _) => Verdict::Bad,
-            (true, Some(_)) => Verdict::Throttled(retry_after),
-            (true, None) if matches!(status, 429 | 529) => Verdict::Throttled(None),
-            (true, None) => Verdict::Passing,
+        match may_retry {
+            false => Verdict::Bad,
+            true if matches!(status, 429 | 529) => Verdict::Throttled(retry_after),
+            true => Verdict::Passing(retry_after),
         }
     };
     let message = quoted(told.message.as_deref().unwrap_or(body));
@@ -131,7 +130,7 @@ pub(super) fn answered(answer: &Value, without_key: impl Fn(&str) -> String) -> 
         _ if told.is_terminal() => Verdict::Denied,
         Some(code) if code.contains("rate_limit") || code == "429" => Verdict::Throttled(None),
         Some(code) if code.starts_with("invalid") => Verdict::Bad,
-        _ => Verdict::Passing,
+        _ => Verdict::Passing(None),
     };
     let message = quoted(&without_key(told.message.as_deref().unwrap_or("an error that says nothing")));
     let code = told.code.map(|code| without_key(&code));
@@ -186,7 +185,7 @@ mod tests {
     #[test]
     fn a_status_says_whether_it_may_go_better() {
         for status in [408, 409, 500, 502, 503, 504] {
-            assert_eq!(verdict(status, &[], ""), Verdict::Passing, "{status}");
+            assert_eq!(verdict(status, &[], ""), Verdict::Passing(None), "{status}");
         }
         for status in [301, 400, 404, 413, 422] {
             assert_eq!(verdict(status, &[], ""), Verdict::Bad, "{status}");
@@ -197,13 +196,13 @@ mod tests {
         assert_eq!(verdict(429, &[], ""), Verdict::Throttled(None));
         let two = Some(Duration::from_secs(2));
         assert_eq!(verdict(429, &[("retry-after", "2")], ""), Verdict::Throttled(two));
-        assert_eq!(verdict(503, &[("retry-after", "2")], ""), Verdict::Throttled(two));
+        assert_eq!(verdict(503, &[("retry-after", "2")], ""), Verdict::Passing(two));
     }
 
     #[test]
     fn the_provider_has_the_first_word_and_an_empty_account_the_last() {
         assert_eq!(verdict(500, &[("x-should-retry", "false")], ""), Verdict::Bad);
-        assert_eq!(verdict(400, &[("x-should-retry", "true")], ""), Verdict::Passing);
+        assert_eq!(verdict(400, &[("x-should-retry", "true")], ""), Verdict::Passing(None));
         let spent = r#"{"error": {"code": "insufficient_quota", "message": "pay"}}"#;
         assert_eq!(verdict(429, &[("x-should-retry", "true"), ("retry-after", "1")], spent), Verdict::Denied);
         let by_type = r#"{"error": {"type": "insufficient_quota", "code": null}}"#;

@@ -10,8 +10,8 @@
 //! |---|---|
 //! | refuses connections, or cannot be found | [`Outage`](sage::Verdict::Outage) |
 //! | breaks off, cuts a stream, sends no JSON | [`Passing`](sage::Verdict::Passing) |
-//! | 408, 409, 500 and above | `Passing`; with a delay, [`Throttled`](sage::Verdict::Throttled) |
-//! | 429, 529 | `Throttled`, with the delay it asks for, 120 seconds at most |
+//! | 408, 409, 500 and above | `Passing`, with the delay it asks for, 120 seconds at most |
+//! | 429, 529 | [`Throttled`](sage::Verdict::Throttled), with that delay |
 //! | 401, 402, 403, 407, `insufficient_quota` | [`Denied`](sage::Verdict::Denied) |
 //! | other statuses, an answer that is too large | [`Bad`](sage::Verdict::Bad) |
 //!

@@ -199,5 +199,5 @@ impl ChatStream {
 }
 
 fn cut() -> ServiceError {
-    ServiceError::new(sage::Verdict::Passing, LlmError::Cut)
+    ServiceError::new(sage::Verdict::Passing(None), LlmError::Cut)
 }

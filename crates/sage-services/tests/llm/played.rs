@@ -81,7 +81,7 @@ fn nobody_there_is_an_outage_and_a_broken_connection_is_not() {
     assert!(matches!(LlmError::of(&refused), Some(LlmError::Unreachable(_))), "{refused:?}");
     for bytes in ["", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{", "nonsense"] {
         let error = ask(bytes).unwrap_err();
-        assert_eq!(error.verdict(), Verdict::Passing, "{bytes:?}");
+        assert_eq!(error.verdict(), Verdict::Passing(None), "{bytes:?}");
         assert!(matches!(LlmError::of(&error), Some(LlmError::Broken(_))), "{bytes:?}: {error:?}");
     }
     let wrong = runtime.block_on(Llm::new(LlmOptions::new("m").base_url("http:// no")).chat(&ChatRequest::ask("why?")));
@@ -99,7 +99,7 @@ fn an_answer_is_read_up_to_its_limit_and_no_further() {
     }
     let flood = format!("HTTP/1.1 500 Oh\r\n\r\n{}", "a".repeat(1 << 20));
     let (verdict, text) = reason(ask(flood));
-    assert!(verdict == Verdict::Passing && text.len() < 600, "{text}");
+    assert!(verdict == Verdict::Passing(None) && text.len() < 600, "{text}");
 }
 
 #[test]
@@ -124,13 +124,13 @@ fn a_stream_is_whole_once_it_has_a_finish_reason() {
     assert_eq!(stream(&[first, finish]).unwrap().text, "a", "some providers do not say that they are done");
     for cut in [&[][..], &[first], &[first, second, "[DONE]"], &[first, usage]] {
         let error = stream(cut).unwrap_err();
-        assert_eq!(error.verdict(), Verdict::Passing);
+        assert_eq!(error.verdict(), Verdict::Passing(None));
         assert!(matches!(LlmError::of(&error), Some(LlmError::Cut)), "{cut:?}: {error:?}");
     }
     let error = stream(&[first, r#"{"choices": [{"del"#, finish]).unwrap_err();
     assert!(matches!(LlmError::of(&error), Some(LlmError::Malformed(_))), "{error:?}");
     let told = stream(&[first, r#"{"error": {"message": "overloaded", "code": 502}}"#, finish]);
-    assert_eq!(reason(told), (Verdict::Passing, "the provider answered 200: overloaded".to_owned()));
+    assert_eq!(reason(told), (Verdict::Passing(None), "the provider answered 200: overloaded".to_owned()));
 }
 
 #[test]
@@ -148,5 +148,5 @@ fn a_server_that_stops_sending_is_left_after_the_read_timeout() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // Nobody accepts: the system holds the connection.
     let error = runtime.block_on(llm.chat(&ChatRequest::ask("why?"))).unwrap_err();
-    assert_eq!(error.verdict(), Verdict::Passing);
+    assert_eq!(error.verdict(), Verdict::Passing(None));
 }

@@ -349,7 +349,7 @@ impl Passed<'_> {
     /// The call has ended, in an error that is judged so or in none. The time is asked for if the breaker opens.
     pub(super) fn ended(mut self, now: impl FnOnce() -> Instant, error: Option<Verdict>) {
         self.is_over = true;
-        let failed = matches!(error, Some(Verdict::Passing | Verdict::Outage));
+        let failed = matches!(error, Some(Verdict::Passing(_) | Verdict::Outage));
         self.circuit.ended(self.stretch, now, Some(failed));
     }
 }

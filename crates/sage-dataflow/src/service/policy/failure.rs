@@ -130,7 +130,7 @@ impl Failure {
     pub(super) fn verdict(&self) -> Option<Verdict> {
         match self {
             Self::Answered { verdict, .. } => Some(*verdict).filter(|verdict| *verdict != Verdict::Again),
-            Self::TimedOut { .. } => Some(Verdict::Passing),
+            Self::TimedOut { .. } => Some(Verdict::Passing(None)),
             _ => None,
         }
     }
@@ -164,7 +164,7 @@ impl Failure {
     /// How long the service asked its callers to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Answered { verdict: Verdict::Throttled(wait), .. } => *wait,
+            Self::Answered { verdict: Verdict::Throttled(wait) | Verdict::Passing(wait), .. } => *wait,
             _ => None,
         }
     }

@@ -14,10 +14,11 @@ use crate::guarded::sources;
 pub enum Verdict {
     /// The request itself is at fault. It is not tried again, and does not count against the service.
     Bad,
-    /// It may go better next time. It counts against the service.
-    Passing,
+    /// It may go better next time. It counts against the service. It may have said after how long it can be called
+    /// again: nobody calls it before.
+    Passing(Option<Duration>),
     /// The service has too much to do. It may have said after how long it can be called again: nobody calls it before.
-    /// It counts as no outage.
+    /// It counts neither against the service nor, while that answers others, as an attempt.
     Throttled(Option<Duration>),
     /// The service denies this caller whatever it asks for: its key is wrong, or its account has nothing left. It is
     /// not tried again, and does not count against the service; another service may do better.
@@ -72,7 +73,7 @@ pub(super) fn usual(error: &BoxError) -> Verdict {
         Some(told) => Some(told.verdict),
         None => error.downcast_ref::<io::Error>().filter(|error| is_not_there(error.kind())).map(|_| Verdict::Outage),
     };
-    sources(&**error).find_map(meaning).unwrap_or(Verdict::Passing)
+    sources(&**error).find_map(meaning).unwrap_or(Verdict::Passing(None))
 }
 
 /// Whether a connection failed because nobody was there, or who was has gone.
@@ -107,8 +108,8 @@ mod tests {
         let behind = io::Error::other(io::Error::other(told));
         assert_eq!(usual(&behind.into()), Verdict::Throttled(None));
         assert_eq!(usual(&io::Error::from(io::ErrorKind::ConnectionRefused).into()), Verdict::Outage);
-        assert_eq!(usual(&io::Error::from(io::ErrorKind::TimedOut).into()), Verdict::Passing);
-        assert_eq!(usual(&"odd".into()), Verdict::Passing);
+        assert_eq!(usual(&io::Error::from(io::ErrorKind::TimedOut).into()), Verdict::Passing(None));
+        assert_eq!(usual(&"odd".into()), Verdict::Passing(None));
         assert_eq!(usual(&Fatal::new("wrong question").into()), Verdict::Bad);
     }
 }

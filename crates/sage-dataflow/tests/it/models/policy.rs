@@ -28,7 +28,7 @@ mod verdict {
     #[derive(Debug, Clone, Copy)]
     pub enum Verdict {
         Bad,
-        Passing,
+        Passing(Option<Duration>),
         Throttled(Option<Duration>),
         Outage,
     }

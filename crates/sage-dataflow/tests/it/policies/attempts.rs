@@ -240,7 +240,7 @@ fn a_call_inside_another_has_that_ones_deadline() {
 fn what_fails_is_made_by_the_fallback_unless_the_request_is_at_fault() {
     leak_free(|_| {
         for (verdict, answered) in
-            [(Verdict::Passing, true), (Verdict::Denied, true), (Verdict::Outage, true), (Verdict::Bad, false)]
+            [(Verdict::Passing(None), true), (Verdict::Denied, true), (Verdict::Outage, true), (Verdict::Bad, false)]
         {
             let env = Environment::local("fallback");
             let first = plain(&env, Policy::new());

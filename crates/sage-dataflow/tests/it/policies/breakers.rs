@@ -11,7 +11,7 @@ use sage::{
     ServiceError, Timestamp, Verdict,
 };
 
-use super::{Asked, plain};
+use super::{Asked, calls, plain};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -69,6 +69,52 @@ fn requests_at_fault_and_a_service_with_too_much_to_do_open_no_breaker() {
         let policy = report.services[0].policy.as_ref().unwrap();
         assert_eq!((policy.attempts, policy.refused), (10, 0));
     }
+}
+
+#[test]
+fn a_failure_that_says_when_to_come_again_is_obeyed_by_all_and_counts_against_the_service() {
+    let (hands, clock) = testing::clock(Timestamp::from_millis(0));
+    let env = Environment::local("repaired").clock(clock).on_error(ErrorPolicy::skip());
+    let policy = Policy::new().retry(Retry::up_to(2)).breaker(Breaker::after_consecutive(2).open_for(MINUTE));
+    let service = plain(&env, policy);
+    let asked = Asked::new();
+    let tell = asked.teller();
+    let name = service.method("name", move |calling, n: u32| {
+        tell((n, calling.attempt()));
+        ready(Err::<String, _>(ServiceError::new(Verdict::Passing(Some(MINUTE / 2)), "503")))
+    });
+    calls(&env, 0..2, 1, name.build());
+    let job = env.submit().unwrap();
+    assert_eq!(asked.next(), (0, 1));
+    hands.await_calls(1);
+    hands.advance(MINUTE / 2 - Duration::from_millis(1));
+    hands.await_calls(1);
+    assert!(asked.rest().is_empty());
+    hands.advance(Duration::from_millis(1));
+    let report = job.wait().unwrap();
+    assert_eq!(asked.rest(), [(0, 2)]);
+    let policy = report.services[0].policy.as_ref().unwrap();
+    assert_eq!((policy.breaker.as_ref().unwrap().opened, policy.refused), (1, 1));
+    assert_eq!(policy.rate.as_ref().unwrap().pauses, 2);
+}
+
+#[test]
+fn a_caller_that_is_denied_tells_that_the_service_is_there_again() {
+    let (hands, clock) = testing::clock(Timestamp::from_millis(0));
+    let env = Environment::local("denied").clock(clock);
+    let service = plain(&env, Policy::new().breaker(Breaker::after_consecutive(1).open_for(MINUTE).probes(1)));
+    let name = service.method("name", |_, n: u32| {
+        let verdict = if n == 0 { Verdict::Outage } else { Verdict::Denied };
+        ready(Err::<String, _>(ServiceError::new(verdict, "no")))
+    });
+    let name = name.build();
+    env.from_iter(0..3).sink(move |n| {
+        assert!(matches!(name.call_blocking(n), Err(CallError::Failed { .. })), "{n}");
+        hands.advance(MINUTE);
+    });
+    let report = env.run().unwrap();
+    let breaker = report.services[0].policy.as_ref().unwrap().breaker.clone().unwrap();
+    assert_eq!((breaker.state, breaker.opened, breaker.closed), (BreakerState::Closed, 1, 1));
 }
 
 #[test]

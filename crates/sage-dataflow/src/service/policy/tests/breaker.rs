@@ -12,7 +12,7 @@ use super::Callers;
 
 const SECOND: Duration = Duration::from_secs(1);
 const WELL: Option<Verdict> = None;
-const FAILED: Option<Verdict> = Some(Verdict::Passing);
+const FAILED: Option<Verdict> = Some(Verdict::Passing(None));
 
 /// Calls that end so, one after the other.
 fn calls(circuit: &Circuit, now: Instant, ends: impl IntoIterator<Item = Option<Verdict>>) {
