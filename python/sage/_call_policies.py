@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from inspect import iscoroutinefunction
 from math import isfinite
+from types import MethodType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._arguments import said, seconds, text, whole
@@ -21,7 +22,7 @@ from ._spends import Spend, spends, used
 
 if TYPE_CHECKING:
     from ._job_loop import JobLoop
-    from ._sage import PolicyCall
+    from ._sage import Late, PolicyCall
 
 #: The moment by which the code at hand has to answer, on an event loop: set by the engine.
 DEADLINE: ContextVar[Any] = ContextVar("sage_deadline", default=None)
@@ -272,6 +273,8 @@ class ToldOf(NamedTuple):
     batching: Batching | None
     #: Whether it has a parameter `idempotency_key`.
     takes_key: bool
+    #: Says of an answer what it adds to the figures of the service; it may also tell that later. Of a service of ours.
+    tally: Callable[[Any, Late], Any] | None = None
 
 
 def told_of(method: Any) -> ToldOf:
@@ -279,7 +282,8 @@ def told_of(method: Any) -> ToldOf:
     batching = getattr(method, "batching", None)
     if isinstance(batching, Batching):
         return ToldOf(iscoroutinefunction(method.together), batching, False)
-    return ToldOf(iscoroutinefunction(method), None, takes_key(method))
+    tally = getattr(method.__self__, "_tally", None) if isinstance(method, MethodType) else None
+    return ToldOf(iscoroutinefunction(method), None, takes_key(method), tally)
 
 
 async def _await(begin: Callable[[Any], PolicyCall]) -> Any:

@@ -7,11 +7,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._arguments import said, seconds
 from ._sage import LlmCall, LlmClient, LlmStream, ServiceError
 from ._spends import Usage
+
+if TYPE_CHECKING:
+    from ._sage import Late
 
 #: What a model is asked: a question, or the messages of a conversation.
 Messages = str | Sequence[Mapping[str, Any]]
@@ -104,6 +107,8 @@ class ChatAnswer:
     #: Why the model refuses to answer, and what it says of its reasoning, where a provider tells that.
     refusal: str | None = None
     reasoning: str | None = None
+    #: The model that was asked.
+    requested: str = ""
 
     def json(self) -> Any:
         """The text as a value. Raises ``ValueError`` if it is no JSON: a model may not heed a schema."""
@@ -151,16 +156,34 @@ class Piece:
 
 class ChatStream(AsyncIterator[Piece]):
     """An answer that comes in pieces, from ``Llm.stream``: ``async for piece in stream``. A stream that breaks off, or
-    ends before the answer does, raises ``LlmError``."""
+    ends before the answer does, raises ``LlmError``.
+
+    A policy covers it up to its beginning: its first attempts, its wait for a turn, its timeout. From there on it is
+    its reader's: one that breaks off is not tried again, and takes no place among the calls under way. The report tells
+    how it ended: what it took, once it has been read to its end; one that breaks off is there as a call that failed,
+    and as the last error. One that is not read to its end is not."""
 
     def __init__(self, stream: LlmStream) -> None:
         self._stream = stream
+        self._late: Late | None = None
 
     async def __anext__(self) -> Piece:
-        piece = json.loads(await _awaited(self._stream.next))
+        try:
+            piece = json.loads(await _awaited(self._stream.next))
+        except LlmError as error:
+            if late := self._once():
+                late.broke_off(str(error))
+            raise
         if piece is None:
+            if late := self._once():
+                whole = _tally(_answer(await _awaited(self._stream.so_far)))
+                late.tally(*whole) if whole else None
             raise StopAsyncIteration
         return Piece(**piece)
+
+    def _once(self) -> Late | None:
+        late, self._late = self._late, None
+        return late
 
     async def answer(self) -> ChatAnswer:
         """Waits for the rest, and gives the answer as a whole."""
@@ -176,7 +199,10 @@ class Llm:
 
     ``base_url`` is the address up to what comes before ``/chat/completions``; OpenAI's unless given. ``api_key``
     unless given is that of the variable ``OPENAI_API_KEY`` for OpenAI, and none for others; it is never shown.
-    Connecting may take ``connect_timeout`` seconds, and for ``read_timeout`` nothing may come of an answer.
+    Connecting may take ``connect_timeout`` seconds, and for ``read_timeout`` nothing may come of an answer. ``prices``
+    is a file of what models cost, in litellm's format: an object that has the models by their names, each with
+    ``input_cost_per_token``, and perhaps ``output_cost_per_token`` and ``cache_read_input_token_cost``. Default: a
+    table of about 50 models.
 
     >>> env = LocalEnvironment("asked")
     >>> where = {"base_url": "http://localhost:8080/v1"}
@@ -188,7 +214,9 @@ class Llm:
     >>> answers
     []
 
-    Each method has another by the name with ``_blocking``, for functions that wait for the answer.
+    Each method has another by the name with ``_blocking``, for functions that wait for the answer. With a policy, what
+    calls took and cost is in its figures, by model and with OpenTelemetry's names: ``PolicyMetrics.tallies``. Calls
+    that are in the run's journal have an idempotency key.
     """
 
     def __init__(
@@ -199,6 +227,7 @@ class Llm:
         *,
         connect_timeout: float = 10.0,
         read_timeout: float = 600.0,
+        prices: str | os.PathLike[str] | None = None,
     ) -> None:
         if not isinstance(model, str) or not model:
             raise ValueError(f"`model` is a model by its provider's name for it, not {said(model)}")
@@ -209,9 +238,10 @@ class Llm:
             seconds("`connect_timeout`", connect_timeout, more=True),
             seconds("`read_timeout`", read_timeout, more=True),
         )
+        table = None if prices is None else os.fspath(prices)
         self._lock = Lock()
         self._client: LlmClient | None = None
-        self._make: Callable[[], LlmClient] = lambda: LlmClient(model, base_url, api_key, *times)
+        self._make: Callable[[], LlmClient] = lambda: LlmClient(model, base_url, api_key, *times, table)
 
     def __repr__(self) -> str:
         where = "" if self.base_url is None else f", {self.base_url!r}"
@@ -257,25 +287,38 @@ class Llm:
         is_embedded = isinstance(answer, list) and all(isinstance(each, Embedding) for each in answer)
         return Usage(sum(each.tokens for each in answer)) if is_embedded else None
 
-    async def chat(self, messages: Messages, **options: Any) -> ChatAnswer:
+    def _tally(self, answer: Any, late: Late) -> Tally | None:
+        """What an answer adds to the figures of the service: see ``told_of`` in ``_call_policies.py``."""
+        if isinstance(answer, ChatStream):
+            answer._late = late  # it tells at its end
+            return None
+        if isinstance(answer, list) and all(isinstance(each, Embedding) for each in answer):
+            tokens = sum(each.tokens for each in answer)
+            spent = self._native().spent_on_embeddings(tokens)
+            return _took("embeddings", self.model, TokenUsage(tokens, 0, 0), spent)
+        return _tally(answer)
+
+    async def chat(self, messages: Messages, *, idempotency_key: str | None = None, **options: Any) -> ChatAnswer:
         """Asks the model: a question, or the messages of a conversation as the protocol has them.
 
         ``model`` asks another one. ``tools`` are the functions that the model may ask to be called: each a mapping of
         its ``name``, ``description`` and ``parameters``. ``json_schema`` is the schema that the answer is to follow.
         With ``streamed=True`` the answer is sent in pieces, and put together. All other options, such as
-        ``temperature``, ``max_tokens`` and ``seed``, are sent as they are. Raises ``LlmError``.
+        ``temperature``, ``max_tokens`` and ``seed``, are sent as they are. By ``idempotency_key`` the provider knows a
+        request that it has had before, if it heeds such keys; a policy gives one to calls that are in its journal.
+        Raises ``LlmError``.
         """
         request = _request(messages, options)
         client = self._native()
-        return _answer(await _awaited(lambda told: client.chat(request, told)))
+        return _answer(await _awaited(lambda told: client.chat(request, idempotency_key, told)))
 
-    def chat_blocking(self, messages: Messages, **options: Any) -> ChatAnswer:
+    def chat_blocking(self, messages: Messages, *, idempotency_key: str | None = None, **options: Any) -> ChatAnswer:
         """As ``chat``, and waits for the answer."""
-        return _answer(_given(*self._native().chat_blocking(_request(messages, options))))
+        return _answer(_given(*self._native().chat_blocking(_request(messages, options), idempotency_key)))
 
     async def stream(self, messages: Messages, **options: Any) -> ChatStream:
-        """Asks the model as ``chat`` does, for an answer in pieces, as they come. A policy's retry covers the stream up
-        to its beginning; where it is to cover all of it, use ``chat`` with ``streamed=True``."""
+        """Asks the model as ``chat`` does, for an answer in pieces, as they come. A policy covers the stream up to its
+        beginning: see ``ChatStream``. Where it is to cover all of it, use ``chat`` with ``streamed=True``."""
         request = _request(messages, options)
         client = self._native()
         return ChatStream(await _awaited(lambda told: client.stream(request, told)))
@@ -333,7 +376,28 @@ def _answer(text: str) -> ChatAnswer:
         id=answer["id"],
         refusal=answer["refusal"],
         reasoning=answer["reasoning"],
+        requested=answer["requested"],
     )
+
+
+#: What an answer adds to the figures of its service: of which kind it is, and how much.
+Tally = tuple[dict[str, str], dict[str, float]]
+
+
+def _tally(answer: Any) -> Tally | None:
+    if not isinstance(answer, ChatAnswer) or answer.usage is None:
+        return None
+    return _took("chat", answer.requested, answer.usage, answer.spent)
+
+
+def _took(operation: str, model: str, usage: TokenUsage, spent: float | None) -> Tally:
+    """By OpenTelemetry's names. It has none for a cost."""
+    return {"gen_ai.operation.name": operation, "gen_ai.request.model": model}, {
+        "gen_ai.usage.input_tokens": usage.input,
+        "gen_ai.usage.cache_read.input_tokens": usage.cached_input,
+        "gen_ai.usage.output_tokens": usage.output,
+        "cost": spent or 0.0,
+    }
 
 
 def _embeddings(text: str) -> list[Embedding]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from llm_server import LlmServer, chat, streamed
 
-from sage import JobFailed, LocalEnvironment, ServiceRefused
+from sage import JobFailed, Keep, LocalEnvironment, Retry, ServiceError, ServiceRefused
+from sage._llm import _request
 from sage.services import ChatStream, Llm, LlmError, TokenUsage
 
 PLAIN = {"content-type": "text/event-stream"}
@@ -250,3 +254,123 @@ def test_whoever_awaits_an_answer_or_a_piece_is_told_that_the_client_was_closed(
 
     with LlmServer((200, PLAIN, streamed("So", "."))) as server:
         asyncio.run(ask(Llm("m", server.url), server))
+
+
+def test_a_client_is_closed_while_others_call_it() -> None:
+    with LlmServer() as server:
+        client, request = Llm("m", server.url)._native(), _request("wait", {})
+        for _ in range(20):
+            client.chat(request, None, lambda *_: None)
+        assert server.waits.wait(60)
+        begin = time.monotonic()
+        closing = threading.Thread(target=client.close)
+        closing.start()
+        # Each call takes the client's lock, while the client's thread takes the interpreter to tell of those it drops.
+        with pytest.raises(ServiceError, match="closed"):
+            while True:
+                client.chat(request, None, lambda *_: None)
+        closing.join(60)
+        assert time.monotonic() - begin < 4, "it waits for its thread for five seconds at most"
+
+
+def tallies(job: Any) -> Any:
+    return job.metrics().services["llm"].policy.tallies
+
+
+def test_what_calls_took_is_in_the_figures_by_model_and_what_was_kept_is_not() -> None:
+    with LlmServer() as server:
+        env = LocalEnvironment("tallied")
+        answers = {"retry": 2, "version": "1", "keep": {"chat": Keep(cache=10, codec="pickle")}}
+        llm = env.service("llm", Llm, ["gpt-4o-mini", server.url], **answers)
+
+        async def asked(question: str) -> str:
+            answer = await llm.chat(question, model="gpt-4o" if question == "How?" else None)
+            return str(answer.text)
+
+        env.from_batch(["Why?", "How?", "Why?"]).map(asked).collect()
+        env.from_batch([["a", "b"]]).map(llm.embed_blocking).collect()
+        job = env.submit(autostop=True)
+        figures = {tuple(each["of"].values()): each["sums"] for each in tallies(job)}
+        assert set(figures) == {("chat", "gpt-4o-mini"), ("chat", "gpt-4o"), ("embeddings", "gpt-4o-mini")}
+        sums = figures["chat", "gpt-4o-mini"]
+        assert (sums["gen_ai.usage.input_tokens"], sums["gen_ai.usage.output_tokens"]) == (9, 3)
+        assert sums["cost"] == pytest.approx(9 * 1.5e-7 + 3 * 6e-7)
+        assert figures["embeddings", "gpt-4o-mini"]["cost"] == pytest.approx(9 * 1.5e-7)
+
+
+def test_a_stream_is_in_the_figures_at_its_end_also_one_that_is_cut() -> None:
+    usage = json.dumps({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 2}})
+    told = streamed("So").replace("data: [DONE]", f"data: {usage}\n\ndata: [DONE]")
+    with LlmServer((200, PLAIN, told), (200, PLAIN, streamed("So", is_cut=True))) as server:
+        env = LocalEnvironment("streamed")
+        llm = env.service("llm", Llm, ["gpt-4o-mini", server.url], retry=3)
+
+        async def read(question: str) -> str:
+            try:
+                return str((await (await llm.stream(question)).answer()).text)
+            except LlmError as error:
+                return str(error)
+
+        answers = env.from_batch(["Why?", "How?"]).map(read).collect()
+        job = env.submit(autostop=True)
+        # Whichever was sent first.
+        whole, cut = sorted(answers)
+        assert whole == "So" and "cut" in cut
+        policy = job.metrics().services["llm"].policy
+        assert policy is not None and (policy.attempts, policy.failed) == (2, 1)
+        assert policy.last_error is not None and "cut" in policy.last_error
+        assert [each["sums"]["gen_ai.usage.input_tokens"] for each in tallies(job)] == [7]
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_call_in_the_journal_has_an_idempotency_key_the_same_for_each_attempt(tmp_path: Path, is_kept: bool) -> None:
+    with LlmServer((500, {}, refused("not now"))) as server:
+        env = LocalEnvironment("journalled")
+        kept: dict[str, Any] = {"version": "1", "journal": str(tmp_path), "keep": {"chat": Keep(journal=True, codec="pickle")}}
+        llm = env.service("llm", Llm, ["m", server.url], retry=Retry(3, first=0.0), **(kept if is_kept else {}))
+
+        async def asked(question: str) -> str:
+            return str((await llm.chat(question)).text)
+
+        env.from_batch(["Why?"]).map(asked).collect()
+        env.submit(autostop=True)
+        keys = [headers.get("idempotency-key") for headers in server.headers]
+        assert len(keys) == 2 and len(set(keys)) == 1 and (keys[0] is not None) == is_kept
+
+
+def test_prices_are_read_from_a_file_and_an_error_says_what_is_wrong_in_it(tmp_path: Path) -> None:
+    table = tmp_path / "prices.json"
+    table.write_text(json.dumps({"m": {"input_cost_per_token": 2, "output_cost_per_token": "0.5"}}))
+    with LlmServer() as server:
+        llm = Llm("m", server.url, prices=table)
+        assert llm.chat_blocking("Why?").spent == 9 * 2 + 3 * 0.5
+        llm.cleanup()
+    for text, told in [
+        ("{", "the prices are no JSON"),
+        ("[]", "no table of models"),
+        ('{"m": {"input_cost_per_token": "much"}}', '`input_cost_per_token` of the model `m` is "much", not a number'),
+    ]:
+        table.write_text(text)
+        with pytest.raises(ValueError, match=re.escape(told)) as raised:
+            Llm("m", prices=table).setup()
+        assert str(table) in str(raised.value)
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
+        Llm("m", prices=tmp_path / "none.json").setup()
+
+
+@pytest.mark.parametrize("name", ["connect_timeout", "read_timeout"])
+def test_a_provider_that_does_not_answer_is_left_after_the_timeout(name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
+        held = []
+        if name == "connect_timeout":
+            with suppress(TimeoutError):
+                while True:  # until the system takes no more connections
+                    held.append(socket.create_connection(server.getsockname(), timeout=0.1))
+        begin = time.monotonic()
+        llm = Llm("m", f"http://127.0.0.1:{server.getsockname()[1]}/v1", **{name: 0.1})
+        error = failed(llm)
+        assert 0.1 <= time.monotonic() - begin < 30
+        assert error.verdict == ("outage" if name == "connect_timeout" else "passing")
+        llm.cleanup()
+        for connection in held:
+            connection.close()

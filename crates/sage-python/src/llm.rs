@@ -4,7 +4,7 @@
 //! a function of Python what has come of it: that function is called once, whatever becomes of the call and its client.
 
 use std::future::Future;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,19 +12,17 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use sage::{ServiceError, Verdict};
 use sage_services::llm::{
-    ChatAnswer, ChatRequest, ChatStream, Llm, LlmError, LlmOptions, Message, Piece, Price, Prices, Tool,
+    ChatAnswer, ChatRequest, ChatStream, Llm, LlmError, LlmOptions, Message, Piece, Price, Prices, TokenUsage, Tool,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::AbortHandle;
 
+use crate::call_policy::wait::wait;
 use crate::error::ServiceError as Refused;
 use crate::spec::Seconds;
 use crate::thread::lock;
-
-/// How often a thread that waits looks whether a signal has come.
-const LOOKS: Duration = Duration::from_millis(50);
 
 /// How long is waited for the end of a client's thread, which may be asking for the address of a name.
 const LONGEST_END: Duration = Duration::from_secs(5);
@@ -87,27 +85,27 @@ impl LlmClient {
         key: Option<String>,
         connect_timeout: Seconds,
         read_timeout: Seconds,
+        prices: Option<PathBuf>,
     ) -> PyResult<Self> {
+        let prices = match prices {
+            Some(path) => Prices::read(path).map_err(|error| PyValueError::new_err(with_causes(&error)))?,
+            None => Prices::known(),
+        };
         let options = LlmOptions::new(&model).connect_timeout(connect_timeout.0).read_timeout(read_timeout.0);
         let options = base_url.into_iter().fold(options, LlmOptions::base_url);
         let options = key.into_iter().fold(options, LlmOptions::key);
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("sage-llm").enable_all().build()?;
-        Ok(Self {
-            llm: Arc::new(Llm::new(options)),
-            model,
-            prices: Prices::known(),
-            runtime: Mutex::new(Some(runtime)),
-        })
+        Ok(Self { llm: Arc::new(Llm::new(options)), model, prices, runtime: Mutex::new(Some(runtime)) })
     }
 
-    /// Asks the model. `told` gets the answer.
-    fn chat(&self, request: &str, told: Py<PyAny>) -> PyResult<LlmCall> {
-        Ok(begin(&self.runtime()?, self.asks(self.request(request)?), told))
+    /// Asks the model. `told` gets the answer. The provider gets the idempotency key, if there is one.
+    fn chat(&self, request: &str, key: Option<String>, told: Py<PyAny>) -> PyResult<LlmCall> {
+        Ok(begin(&self.runtime()?, self.asks(self.request(request)?, key), told))
     }
 
     /// As `chat`, for a thread that waits.
-    fn chat_blocking(&self, py: Python<'_>, request: &str) -> PyResult<Pair> {
-        waits(py, &self.runtime()?, self.asks(self.request(request)?))
+    fn chat_blocking(&self, py: Python<'_>, request: &str, key: Option<String>) -> PyResult<Pair> {
+        waits(py, &self.runtime()?, self.asks(self.request(request)?, key))
     }
 
     /// Makes vectors of texts.
@@ -141,6 +139,11 @@ impl LlmClient {
         Ok(Asked::read(request)?.request().estimated_tokens())
     }
 
+    /// What embeddings cost that took so many tokens; `None` if the model's price is not known.
+    fn spent_on_embeddings(&self, tokens: u64) -> Option<f64> {
+        Some(self.prices.of(&self.model)?.spent(&TokenUsage::new(tokens, 0)))
+    }
+
     /// Ends all calls that are under way, and the thread.
     fn close(&self, py: Python<'_>) {
         // Not under the lock: who holds the interpreter may wait for it.
@@ -155,10 +158,14 @@ impl LlmClient {
         runtime.ok_or_else(|| Refused::new_err("the client of the language model is closed"))
     }
 
-    fn asks(&self, (request, price): (ChatRequest, Option<Price>)) -> impl Future<Output = Ended> + Send + 'static {
+    fn asks(
+        &self,
+        (request, price): (ChatRequest, Option<Price>),
+        key: Option<String>,
+    ) -> impl Future<Output = Ended> + Send + 'static {
         let llm = self.llm.clone();
         async move {
-            let answer = llm.chat(&request).await.map_err(|error| error_of(&error))?;
+            let answer = llm.chat_once(&request, key.as_deref()).await.map_err(|error| error_of(&error))?;
             Ok(answer_of(&answer, price))
         }
     }
@@ -270,16 +277,13 @@ type Pair = (Option<String>, Option<String>);
 
 /// Waits for a call on this thread, which looks for signals meanwhile.
 fn waits(py: Python<'_>, runtime: &Handle, call: impl Future<Output = Ended> + Send + 'static) -> PyResult<Pair> {
-    let (sender, receiver) = sync_channel(1);
-    let task = runtime.spawn(async move { drop(sender.send(call.await)) });
-    let receiver = Mutex::new(receiver);
-    loop {
-        match py.detach(|| lock(&receiver).recv_timeout(LOOKS)) {
-            Ok(Ok(answer)) => return Ok((None, Some(answer))),
-            Ok(Err(error)) => return Ok((Some(error), None)),
-            Err(RecvTimeoutError::Timeout) => py.check_signals().inspect_err(|_| task.abort())?,
-            Err(RecvTimeoutError::Disconnected) => return Ok((Some(closed()), None)),
-        }
+    let task = runtime.spawn(call);
+    let abort = task.abort_handle();
+    match wait(py, task, None, true).inspect_err(|_| abort.abort())? {
+        Ok(Ok(answer)) => Ok((None, Some(answer))),
+        Ok(Err(error)) => Ok((Some(error), None)),
+        // The client's thread has ended.
+        Err(_) => Ok((Some(closed()), None)),
     }
 }
 
@@ -316,11 +320,13 @@ fn error_of(error: &ServiceError) -> String {
         Some(LlmError::Status { status, code, .. }) => (Some(*status), code.as_deref()),
         _ => (None, None),
     };
-    let texts = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    let mut texts: Vec<_> = texts.map(ToString::to_string).collect();
+    let (text, after) = (with_causes(error), after.map(|after| after.as_secs_f64()));
+    json!({"text": text, "verdict": verdict, "retry_after": after, "status": status, "code": code}).to_string()
+}
+
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut texts: Vec<_> =
+        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
     texts.dedup();
-    let after = after.map(|after| after.as_secs_f64());
-    let told =
-        json!({"text": texts.join(": "), "verdict": verdict, "retry_after": after, "status": status, "code": code});
-    told.to_string()
+    texts.join(": ")
 }

@@ -5,11 +5,13 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+use pyo3::call::PyCallArgs;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use sage::{BoxError, Codec, Usage};
+use sage::{BoxError, Codec, Tally, Usage};
 
+use super::late::{self, Late};
 use super::settings::InBatch;
 use crate::error::{Raised, attempt};
 use crate::object::Object;
@@ -67,19 +69,36 @@ impl Answer {
 
     /// What it has cost, as the program's function says, if it says.
     pub(super) fn usage(&self, says: &Object) -> Option<Usage> {
-        attach(|py| {
-            let object = match self {
-                Self::Plain(object) => Some(object.clone_ref(py)),
-                Self::Kept(kept) => lock(&kept.object).as_ref().map(|object| object.clone_ref(py)),
-            };
-            let told = says.call1(py, (object,)).and_then(|told| told.extract::<Option<(u64, f64)>>(py));
-            let used = told.unwrap_or_else(|error| {
-                error.write_unraisable(py, Some(says.bind(py)));
-                None
-            });
-            used.map(|(cost, spent)| Usage { cost, spent })
-        })
+        let used = attach(|py| told_of::<(u64, f64)>(py, says, (self.shown(py),)));
+        used.map(|(cost, spent)| Usage { cost, spent })
     }
+
+    /// What it adds to the figures of its service, as far as that is known now.
+    pub(super) fn tally(&self, says: &Object, late: &Py<Late>) -> Tally {
+        let told = attach(|py| told_of(py, says, (self.shown(py), late.clone_ref(py))));
+        told.map_or_else(Tally::new, |(of, sums)| late::tally(of, sums))
+    }
+
+    /// The object, for a look.
+    fn shown(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        match self {
+            Self::Plain(object) => Some(object.clone_ref(py)),
+            Self::Kept(kept) => lock(&kept.object).as_ref().map(|object| object.clone_ref(py)),
+        }
+    }
+}
+
+/// What a function says, if it does.
+fn told_of<T: for<'a, 'py> FromPyObject<'a, 'py>>(
+    py: Python<'_>,
+    says: &Object,
+    of: impl for<'py> PyCallArgs<'py>,
+) -> Option<T> {
+    let told = says.bind(py).call1(of).and_then(|told| told.extract::<Option<T>>().map_err(Into::into));
+    told.unwrap_or_else(|error| {
+        error.write_unraisable(py, Some(says.bind(py)));
+        None
+    })
 }
 
 /// Makes bytes of answers, and answers of bytes: see `Coded` in `python/sage/_keep.py`.

@@ -10,13 +10,14 @@ mod awaitable;
 mod batch;
 mod errors;
 mod keep;
+mod late;
 mod on_loop;
 mod on_thread;
 mod request;
 mod seen;
 mod settings;
 mod task;
-mod wait;
+pub(crate) mod wait;
 mod wakes;
 
 use std::collections::HashMap;
@@ -45,6 +46,7 @@ pub(crate) use wakes::Wakes;
 
 use answer::{Answer, PythonCodec, told};
 use keep::Keeping;
+use late::Late;
 use on_thread::Answered;
 use request::context_here;
 
@@ -100,6 +102,8 @@ struct ToldOf {
     is_async: bool,
     batching: Option<batch::Settings>,
     takes_key: bool,
+    /// Says of an answer what it adds to the figures of the service.
+    tally: Option<Object>,
 }
 
 impl PolicyCalls {
@@ -176,7 +180,7 @@ impl PolicyCalls {
         static TOLD_OF: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let bound = self.seen.method(py, name, || self.start(py))?;
         let told = TOLD_OF.import(py, "sage._call_policies", "told_of")?.call1((bound,))?;
-        let ToldOf { is_async, batching, takes_key } = told.extract()?;
+        let ToldOf { is_async, batching, takes_key, tally } = told.extract()?;
         let means = self.means.clone();
         let key = name.to_str()?.to_owned();
         let keeping = self.keep.get(&key).cloned();
@@ -193,6 +197,10 @@ impl PolicyCalls {
         builder = builder.price(|request| request.0.price);
         if let Some(says) = self.usage.clone() {
             builder = builder.usage(move |answer: &Answer| answer.usage(&says));
+        }
+        if let Some(says) = tally {
+            let late = Py::new(py, Late(self.service.clone()))?;
+            builder = builder.tally(move |answer: &Answer| answer.tally(&says, &late));
         }
         if let Some(keeping) = &keeping {
             builder = builder.keep(keeping.keep());

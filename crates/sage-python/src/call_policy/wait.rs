@@ -15,7 +15,7 @@ use crate::async_call::time_left;
 
 /// Waits for a future, on the calling thread, which runs whatever the future runs. Fails by what a handler of signals
 /// raises meanwhile.
-pub(super) fn wait<F: Future + Send>(
+pub(crate) fn wait<F: Future + Send>(
     py: Python<'_>,
     future: F,
     deadline: Option<Instant>,

@@ -89,7 +89,7 @@ impl Llm {
         Ok(answer)
     }
 
-    /// Asks a model, and gives its answer in pieces, as they come.
+    /// Asks a model, and gives its answer in pieces, as they come. See [`ChatStream`] for what a policy covers of it.
     ///
     /// # Errors
     /// A [`ServiceError`] with an [`LlmError`], if there is no stream.

@@ -1,9 +1,10 @@
 //! The methods of an [`Llm`] with a policy, with what they cost: [`LlmOptions::chat_method`],
-//! [`LlmOptions::embed_method`]; and [`Json`], by which answers are kept.
+//! [`LlmOptions::stream_method`], [`LlmOptions::embed_method`]; and [`Json`], by which answers are kept.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-use sage::{Batch, Batching, BoxError, Calling, Codec, Keep, MethodBuilder, PolicyService, Tally, Usage};
+use sage::{Batch, Batching, BoxError, Calling, Codec, Keep, MethodBuilder, PolicyService, ServiceError, Tally, Usage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -12,6 +13,7 @@ use super::client::Llm;
 use super::embeddings::Embedding;
 use super::options::LlmOptions;
 use super::request::ChatRequest;
+use super::stream::ChatStream;
 use super::tokens::{TokenUsage, estimated_tokens};
 
 impl LlmOptions {
@@ -52,15 +54,34 @@ impl LlmOptions {
         let [before, after, told] = [(); 3].map(|()| self.clone());
         llm.method("chat", chat)
             .cost(|request: &ChatRequest| request.estimated_tokens())
-            .price(move |request: &ChatRequest| {
-                let usage = TokenUsage::new(request.estimated_input(), request.estimated_output());
-                before.spent(request.model.as_deref().unwrap_or(&before.model), &usage)
-            })
+            .price(move |request: &ChatRequest| before.likely_spent(request))
             .usage(move |answer: &ChatAnswer| {
                 let usage = usage_of(answer);
                 Usage { cost: usage.total(), spent: after.spent(&answer.requested, &usage) }
             })
             .tally(move |answer: &ChatAnswer| told.tally("chat", &answer.requested, &usage_of(answer)))
+    }
+
+    /// Declares a method by which the model is asked for an answer in pieces. The policy covers it up to its beginning:
+    /// see [`ChatStream`]. What it is likely to take is what counts for rates and spends. What it did take is in the
+    /// report once it has been read to its end; one that breaks off before is there as a call that failed, and as the
+    /// last error. One that its reader drops is not.
+    pub fn stream_method(&self, llm: &PolicyService<Llm>) -> MethodBuilder<ChatRequest, ChatStream> {
+        let (service, [told, before]) = (Arc::new(llm.clone()), [(); 2].map(|()| self.clone()));
+        let stream = move |llm: Calling<Llm>, request: ChatRequest| {
+            let (service, told) = (service.clone(), told.clone());
+            async move {
+                let stream = llm.stream(&request).await?;
+                Ok::<_, ServiceError>(stream.at_end(move |ended| match ended {
+                    Ok(answer) => service.tally(told.tally("chat", &answer.requested, &usage_of(answer))),
+                    Err(error) => service.broke_off(error),
+                }))
+            }
+        };
+        self.warn_of_no_price();
+        llm.method("stream", stream)
+            .cost(|request: &ChatRequest| request.estimated_tokens())
+            .price(move |request: &ChatRequest| before.likely_spent(request))
     }
 
     /// Declares a method by which texts are made into vectors. Those of all callers are put together as `batching`
@@ -97,6 +118,12 @@ impl LlmOptions {
         if !self.prices.is_empty() && self.prices.of(&self.model).is_none() {
             tracing::warn!(model = self.model, "its price is not known, so nothing is counted as spent on it");
         }
+    }
+
+    /// What a request is likely to cost.
+    fn likely_spent(&self, request: &ChatRequest) -> f64 {
+        let usage = TokenUsage::new(request.estimated_input(), request.estimated_output());
+        self.spent(request.model.as_deref().unwrap_or(&self.model), &usage)
     }
 
     /// What a call of a model costs; nothing, if its price is not known.

@@ -50,6 +50,24 @@ pub enum PricesError {
     /// It is no table.
     #[error("the prices are no table of models, each with its `input_cost_per_token`")]
     NoTable,
+    /// A price is none.
+    #[error("`{field}` of the model `{model}` is {value}, not a number of 0 or more")]
+    NoPrice {
+        /// The model's name.
+        model: String,
+        /// What has the price.
+        field: &'static str,
+        /// What it has instead, as JSON.
+        value: String,
+    },
+    /// What a file has is wrong.
+    #[error("the prices in `{}` are wrong", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<PricesError>,
+    },
 }
 
 impl Prices {
@@ -69,14 +87,14 @@ impl Prices {
 
     /// Reads a file in litellm's format: an object that has the models by their names, each with
     /// `input_cost_per_token`, and perhaps `output_cost_per_token` and `cache_read_input_token_cost`. What else is in
-    /// it is passed over.
+    /// it is passed over, and so are models without the first of them.
     ///
     /// # Errors
-    /// The file cannot be read, or has no model with a price.
+    /// The file cannot be read, has a price that is none, or has no model with a price.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, PricesError> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|source| PricesError::Io { path: path.to_owned(), source })?;
-        Self::parsed(&text)
+        Self::parsed(&text).map_err(|error| PricesError::File { path: path.to_owned(), source: error.into() })
     }
 
     /// As [`read`](Self::read), of a text.
@@ -87,8 +105,8 @@ impl Prices {
         let table: Value = serde_json::from_str(text)?;
         let models = table.as_object().ok_or(PricesError::NoTable)?;
         let priced = models.iter().filter(|(name, _)| *name != "sample_spec");
-        let prices: HashMap<_, _> =
-            priced.filter_map(|(name, model)| Some((name.clone(), Price::of(model)?))).collect();
+        let prices = priced.filter_map(|(name, model)| Price::of(name, model).transpose());
+        let prices: HashMap<_, _> = prices.collect::<Result<_, _>>()?;
         if prices.is_empty() { Err(PricesError::NoTable) } else { Ok(Self(prices.clone()).with_short_names(&prices)) }
     }
 
@@ -129,15 +147,19 @@ impl Price {
         Self { input: input / 1e6, cached_input: input / 1e6, output: output / 1e6 }
     }
 
-    fn of(model: &Value) -> Option<Self> {
-        // Some tables have numbers as text.
-        let cost = |name: &str| {
-            let cost = model.get(name)?;
-            cost.as_f64().or_else(|| cost.as_str()?.parse().ok()).filter(|cost| *cost >= 0.0)
+    /// The price of a model by this name, if the table has one.
+    fn of(name: &str, model: &Value) -> Result<Option<(String, Self)>, PricesError> {
+        let cost = |field: &'static str| {
+            let Some(value) = model.get(field).filter(|value| !value.is_null()) else { return Ok(None) };
+            // Some tables have numbers as text.
+            let cost = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok());
+            let no_price = || PricesError::NoPrice { model: name.to_owned(), field, value: value.to_string() };
+            cost.filter(|cost| *cost >= 0.0 && cost.is_finite()).ok_or_else(no_price).map(Some)
         };
-        let input = cost("input_cost_per_token")?;
-        let output = cost("output_cost_per_token").unwrap_or(0.0);
-        Some(Self { input, cached_input: cost("cache_read_input_token_cost").unwrap_or(input), output })
+        let Some(input) = cost("input_cost_per_token")? else { return Ok(None) };
+        let output = cost("output_cost_per_token")?.unwrap_or(0.0);
+        let cached_input = cost("cache_read_input_token_cost")?.unwrap_or(input);
+        Ok(Some((name.to_owned(), Self { input, cached_input, output })))
     }
 
     /// What so many tokens cost.
@@ -180,6 +202,12 @@ mod tests {
         );
         let price = price.unwrap().of("m").unwrap();
         assert_eq!(price.spent(&TokenUsage { input: 10, cached_input: 4, output: 1 }), 12.0 + 4.0 + 3.0);
+        for (wrong, shown) in [("\"much\"", "\"much\""), ("-1", "-1"), ("[]", "[]"), ("\"inf\"", "\"inf\"")] {
+            let table = format!(r#"{{"m": {{"input_cost_per_token": 1, "output_cost_per_token": {wrong}}}}}"#);
+            let told = Prices::parsed(&table).unwrap_err().to_string();
+            let end = format!("is {shown}, not a number of 0 or more");
+            assert_eq!(told, format!("`output_cost_per_token` of the model `m` {end}"));
+        }
         assert!(matches!(Prices::parsed("{}"), Err(PricesError::NoTable)));
         assert!(matches!(Prices::parsed("[1"), Err(PricesError::Json(_))));
         assert!(matches!(Prices::read("/no/such/file"), Err(PricesError::Io { .. })));

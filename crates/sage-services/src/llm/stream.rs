@@ -4,6 +4,7 @@
 //! what is no event in it, is an error, and its connection is closed.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::mem::take;
 use std::sync::Arc;
 
@@ -17,8 +18,12 @@ use super::options::LlmOptions;
 use super::sse::Events;
 use super::tokens::{TokenUsage, told};
 
-/// An answer that comes in pieces. A policy's retry covers a stream up to its beginning; where it is to cover all of
-/// it, use [`ChatRequest::streamed`](super::ChatRequest::streamed).
+/// An answer that comes in pieces.
+///
+/// A policy covers a stream up to its beginning: its first attempts, its wait for a turn, its timeout. From there on it
+/// is its reader's: a stream that breaks off is not tried again, and takes no place among the calls under way. By
+/// [`LlmOptions::stream_method`](super::LlmOptions::stream_method) the report tells how it ended. Where the policy is to
+/// cover all of it, use [`ChatRequest::streamed`](super::ChatRequest::streamed).
 #[derive(Debug)]
 pub struct ChatStream {
     body: Option<Body>,
@@ -26,6 +31,16 @@ pub struct ChatStream {
     pieces: VecDeque<Piece>,
     answer: ChatAnswer,
     options: Arc<LlmOptions>,
+    at_end: Option<AtEnd>,
+}
+
+/// Is told once how a stream ends.
+struct AtEnd(Box<dyn FnOnce(Result<&ChatAnswer, &ServiceError>) + Send>);
+
+impl fmt::Debug for AtEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AtEnd")
+    }
 }
 
 /// A piece of an answer.
@@ -50,7 +65,13 @@ pub enum Piece {
 impl ChatStream {
     pub(super) fn new(body: Body, options: Arc<LlmOptions>, requested: &str) -> Self {
         let answer = ChatAnswer { requested: requested.to_owned(), ..ChatAnswer::default() };
-        Self { body: Some(body), events: Events::default(), pieces: VecDeque::new(), answer, options }
+        Self { body: Some(body), events: Events::default(), pieces: VecDeque::new(), answer, options, at_end: None }
+    }
+
+    /// Has this told how the stream ends: with the whole answer, or an error. Not if it is dropped before its end.
+    pub(super) fn at_end(mut self, told: impl FnOnce(Result<&ChatAnswer, &ServiceError>) + Send + 'static) -> Self {
+        self.at_end = Some(AtEnd(Box::new(told)));
+        self
     }
 
     /// An answer that was not sent in pieces after all.
@@ -64,7 +85,7 @@ impl ChatStream {
         let pieces = pieces.chain(calls).collect();
         answer.finish.get_or_insert(Finish::Stop);
         told("chat", &answer.requested, &answer.model, answer.usage);
-        Self { body: None, events: Events::default(), pieces, answer, options }
+        Self { body: None, events: Events::default(), pieces, answer, options, at_end: None }
     }
 
     /// The next piece; `None` once the answer is whole. Nothing is lost when the future is dropped.
@@ -74,12 +95,18 @@ impl ChatStream {
     /// error. There is nothing more then.
     pub async fn next(&mut self) -> Option<Result<Piece, ServiceError>> {
         let next = self.advance().await.transpose();
-        if matches!(next, Some(Err(_))) {
-            self.body = None;
-            self.pieces.clear();
-            // It is not whole, whatever came.
-            self.answer.finish = None;
-        }
+        let ended = match &next {
+            Some(Ok(_)) => return next,
+            Some(Err(error)) => {
+                self.body = None;
+                self.pieces.clear();
+                // It is not whole, whatever came.
+                self.answer.finish = None;
+                Err(error)
+            }
+            None => Ok(&self.answer),
+        };
+        self.at_end.take().into_iter().for_each(|told| (told.0)(ended));
         next
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sage::{Batching, Environment, Order, Policy, Rate, Retry};
+use sage::{Batching, BoxError, Environment, Order, Policy, Rate, Retry};
 use sage_services::llm::{ChatRequest, Finish, Llm, LlmOptions, Message, Piece, Tool};
 use serde_json::{Value, json};
 
@@ -96,6 +96,37 @@ fn pieces_make_up_the_answer() {
         let whole = llm.stream(&ChatRequest::ask("Say something.")).await.unwrap().answer().await.unwrap();
         assert_eq!(whole.text, text);
     });
+}
+
+#[test]
+fn what_a_stream_took_is_in_the_report_and_one_that_is_cut_as_well() {
+    let served = Llmock::serve(&[]);
+    let fault = json!({"type": "stream_fault", "kind": "truncate", "after_chunks": 2});
+    served.plays(json!([fault, {"type": "reply", "text": "one two three four", "times": null}]));
+    let options = LlmOptions::new("gpt-4o-mini").base_url(served.base_url());
+    let env = Environment::local("streamed");
+    let service = options.clone();
+    let policy = Policy::new().retry(Retry::up_to(3));
+    let llm = env.register_async_service("llm", move || Llm::new(service.clone())).policy(policy).build();
+    let stream = options.stream_method(&llm).build();
+    let read = move |n| {
+        let stream = stream.clone();
+        async move {
+            let stream = stream.call(ChatRequest::ask(format!("{n}?"))).await?;
+            Ok::<_, BoxError>(stream.answer().await.map(|answer| answer.usage.unwrap()).ok())
+        }
+    };
+    let answers = env.from_iter(0..2).try_map_async(1, Order::Ordered, read).collect();
+    let report = env.run().unwrap();
+    let answers = answers.take();
+    let (None, Some(took)) = (answers[0], answers[1]) else { panic!("{answers:?}") };
+    let policy = report.services[0].policy.as_ref().unwrap();
+    assert_eq!((policy.calls, policy.attempts, policy.failed, policy.tallies.len()), (2, 2, 1, 1));
+    assert!(policy.last_error.as_ref().unwrap().contains("cut"), "{report}");
+    let tally = &policy.tallies[0];
+    assert_eq!(tally.of["gen_ai.request.model"], "gpt-4o-mini");
+    assert_eq!(tally.sums["gen_ai.usage.output_tokens"], took.output as f64);
+    assert!(took.output > 0 && tally.sums["cost"] > 0.0);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What llmock cannot do: a server that plays back bytes.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sage::{ServiceError, Verdict};
 use sage_services::llm::{ChatAnswer, ChatRequest, Llm, LlmError, LlmOptions};
@@ -138,6 +139,27 @@ fn a_server_that_does_not_stream_is_understood() {
     let body = ok(r#"{"choices": [{"message": {"content": "so"}}]}"#);
     let (answer, sent) = ask_one(|options| options, &ChatRequest::ask("why?").streamed(), body);
     assert!(sent.contains(r#""stream":true"#) && answer.unwrap().text == "so");
+}
+
+#[test]
+fn a_server_that_takes_no_connection_is_left_after_the_connect_timeout() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    // SAFETY: the descriptor is that of the listener, which is open. The queue of who is not accepted has room for one.
+    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    let address = listener.local_addr().unwrap();
+    let within = Duration::from_millis(100);
+    let mut held = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, within) {
+        held.push(stream);
+    }
+    let llm = Llm::new(LlmOptions::new("m").base_url(format!("http://{address}/v1")).connect_timeout(within));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let begin = Instant::now();
+    let error = runtime.block_on(llm.chat(&ChatRequest::ask("why?"))).unwrap_err();
+    // The system itself would try for minutes.
+    assert!((within..Duration::from_secs(30)).contains(&begin.elapsed()));
+    assert_eq!(error.verdict(), Verdict::Outage);
+    assert!(matches!(LlmError::of(&error), Some(LlmError::Unreachable(_))), "{error:?}");
 }
 
 #[test]

@@ -149,7 +149,9 @@ impl Failure {
     pub(super) fn cost_nothing(&self) -> bool {
         match self {
             Self::Answered { verdict, .. } => {
-                matches!(verdict, Verdict::Throttled(_) | Verdict::Denied | Verdict::Outage)
+                use Verdict::{Denied, Outage, Passing, Throttled};
+                // Whoever says when to come again has not done it now.
+                matches!(verdict, Throttled(_) | Passing(Some(_)) | Denied | Outage)
             }
             Self::Call(_) => true,
             _ => false,

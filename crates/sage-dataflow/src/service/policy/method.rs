@@ -289,8 +289,8 @@ impl<Q, R> fmt::Debug for MethodBuilder<Q, R> {
 
 impl<Q, R> MethodBuilder<Q, R> {
     /// Says what a request costs, such as its tokens: what [rates of cost](crate::Rate::cost) and batches count. So
-    /// much is taken before each attempt. It comes back when the service says that it has too much to do, or is not
-    /// there. Default: 1.
+    /// much is taken before each attempt. It comes back when the service says that it has too much to do, or when to
+    /// come again, or is not there. Default: 1.
     pub fn cost(mut self, cost: impl Fn(&Q) -> u64 + Send + Sync + 'static) -> Self {
         self.declared.cost = Some(Box::new(cost));
         self

@@ -21,6 +21,7 @@ mod keep;
 mod keeping;
 mod kept;
 mod key;
+mod late;
 mod layers;
 mod limiter;
 mod method;

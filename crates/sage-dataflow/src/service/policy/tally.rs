@@ -1,6 +1,7 @@
 //! [`Tally`]: figures of a service that its methods read from answers, such as the tokens that a model took;
 //! [`Tallies`], which sums them up.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ const MOST_KINDS: usize = 64;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tally {
     of: BTreeMap<String, String>,
-    amounts: Vec<(&'static str, f64)>,
+    amounts: Vec<(Cow<'static, str>, f64)>,
 }
 
 /// The sums of what answers of one kind have added.
@@ -41,18 +42,23 @@ impl Tally {
     }
 
     /// Adds an amount to the sum of this name. One that is no finite number adds nothing.
-    pub fn add(mut self, name: &'static str, amount: f64) -> Self {
-        self.amounts.push((name, amount));
+    pub fn add(mut self, name: impl Into<Cow<'static, str>>, amount: f64) -> Self {
+        self.amounts.push((name.into(), amount));
         self
     }
 }
 
 /// The sums of a run so far.
 #[derive(Default)]
-pub(super) struct Tallies(Mutex<BTreeMap<BTreeMap<String, String>, BTreeMap<&'static str, f64>>>);
+pub(super) struct Tallies(Mutex<BTreeMap<BTreeMap<String, String>, Sums>>);
+
+type Sums = BTreeMap<Cow<'static, str>, f64>;
 
 impl Tallies {
     pub(super) fn count(&self, tally: Tally) {
+        if tally.amounts.is_empty() {
+            return;
+        }
         let mut kinds = lock(&self.0);
         let is_told_apart = kinds.len() < MOST_KINDS || kinds.contains_key(&tally.of);
         let sums = kinds.entry(if is_told_apart { tally.of } else { BTreeMap::new() }).or_default();
@@ -66,7 +72,7 @@ impl Tallies {
     }
 
     pub(super) fn figures(&self) -> Vec<TallyFigures> {
-        let named = |sums: &BTreeMap<&str, f64>| sums.iter().map(|(name, sum)| ((*name).to_owned(), *sum)).collect();
+        let named = |sums: &Sums| sums.iter().map(|(name, sum)| (name.clone().into_owned(), *sum)).collect();
         lock(&self.0).iter().map(|(of, sums)| TallyFigures { of: of.clone(), sums: named(sums) }).collect()
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sage::testing;
 use sage::{
-    BoxError, Breaker, CallError, Environment, Fatal, JobReport, Method, Policy, Retry, ServiceError, SubmitError,
-    Timestamp, Verdict,
+    BoxError, Breaker, CallError, Environment, ErrorPolicy, Fatal, JobReport, Method, Policy, Retry, ServiceError,
+    SubmitError, Timestamp, Verdict,
 };
 
 use super::{Asked, calls, flaky, plain};
@@ -234,6 +234,41 @@ fn a_call_inside_another_has_that_ones_deadline() {
     hands.advance(3 * SECOND);
     failed(job.wait());
     assert!(asked.next().expect("it ended in an error").contains("`inner` had no answer by its deadline"));
+}
+
+#[test]
+fn a_deadline_reaches_calls_that_are_made_where_the_code_blocks() {
+    for is_apart in [true, false] {
+        let (hands, clock) = testing::clock(Timestamp::from_millis(0));
+        let env = Environment::local("blocking").clock(clock).on_error(ErrorPolicy::skip());
+        let inner = env.register_service("inner", || super::Plain).policy(Policy::new().deadline(60 * SECOND)).build();
+        let slow = inner.method("slow", |_, _: u32| pending::<Result<String, BoxError>>()).build();
+        let (asked, three) = (Asked::new(), Policy::new().deadline(3 * SECOND));
+        let tell = asked.teller();
+        let name = plain(&env, if is_apart { three.clone() } else { Policy::new() });
+        let name = name.blocking_method("name", move |_, n: u32| {
+            let ended = slow.call_blocking(n);
+            tell(ended.as_ref().err().map(ToString::to_string));
+            ended
+        });
+        let mut name = name.build();
+        if !is_apart {
+            // Without a time of its own, it blocks the thread of its caller, which works on a call that has one.
+            let outer = env.register_service("outer", || super::Plain).policy(three).build();
+            name = outer.blocking_method("name", move |_, n| name.call_blocking(n)).build();
+        }
+        let (feed, source) = testing::source();
+        env.from_source(move |_| source.clone()).try_sink(move |n| name.call_blocking(n).map(drop));
+        let job = env.submit().unwrap();
+        feed.send(0);
+        // All wait for the same moment. The job goes on, so that nothing else ends them.
+        hands.await_calls(2);
+        hands.advance(3 * SECOND);
+        let told = asked.next().expect("it ended in an error");
+        assert!(told.contains("`inner` had no answer by its deadline"), "{told}");
+        feed.end();
+        job.wait().unwrap();
+    }
 }
 
 #[test]
