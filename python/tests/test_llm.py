@@ -326,7 +326,8 @@ def test_a_stream_is_in_the_figures_at_its_end_also_one_that_is_cut() -> None:
 def test_a_call_in_the_journal_has_an_idempotency_key_the_same_for_each_attempt(tmp_path: Path, is_kept: bool) -> None:
     with LlmServer((500, {}, refused("not now"))) as server:
         env = LocalEnvironment("journalled")
-        kept: dict[str, Any] = {"version": "1", "journal": str(tmp_path), "keep": {"chat": Keep(journal=True, codec="pickle")}}
+        keep = {"chat": Keep(journal=True, codec="pickle")}
+        kept: dict[str, Any] = {"version": "1", "journal": str(tmp_path), "keep": keep}
         llm = env.service("llm", Llm, ["m", server.url], retry=Retry(3, first=0.0), **(kept if is_kept else {}))
 
         async def asked(question: str) -> str:

@@ -154,7 +154,16 @@ def test_a_delay_that_is_asked_for_is_a_failure_unless_the_service_has_too_much_
 
 @pytest.mark.parametrize(
     ("told", "attempts"),
-    [("bad", 1), ("passing", 2), (Passing(0), 2), ("throttled", 2), (Throttled(0), 2), ("denied", 1), ("outage", 2), (None, 2)],
+    [
+        ("bad", 1),
+        ("passing", 2),
+        (Passing(0), 2),
+        ("throttled", 2),
+        (Throttled(0), 2),
+        ("denied", 1),
+        ("outage", 2),
+        (None, 2),
+    ],
 )
 def test_the_program_may_say_what_an_exception_means(told: Any, attempts: int) -> None:
     seen: list[Exception] = []

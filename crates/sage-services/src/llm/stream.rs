@@ -22,8 +22,8 @@ use super::tokens::{TokenUsage, told};
 ///
 /// A policy covers a stream up to its beginning: its first attempts, its wait for a turn, its timeout. From there on it
 /// is its reader's: a stream that breaks off is not tried again, and takes no place among the calls under way. By
-/// [`LlmOptions::stream_method`](super::LlmOptions::stream_method) the report tells how it ended. Where the policy is to
-/// cover all of it, use [`ChatRequest::streamed`](super::ChatRequest::streamed).
+/// [`LlmOptions::stream_method`](super::LlmOptions::stream_method) the report tells how it ended. Where the policy is
+/// to cover all of it, use [`ChatRequest::streamed`](super::ChatRequest::streamed).
 #[derive(Debug)]
 pub struct ChatStream {
     body: Option<Body>,

@@ -140,8 +140,8 @@ impl Policy {
         self
     }
 
-    /// Allows only so many calls to be retries, of all callers together, those that were throttled included. Default: no
-    /// limit.
+    /// Allows only so many calls to be retries, of all callers together, those that were throttled included. Default:
+    /// no limit.
     pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
         self.retry_budget = budget;
         self
