@@ -202,15 +202,15 @@ class BaseEnvironment(Pipeline):
         retry: int | Retry | None = None,
         fallback: Any = (),
         rate: int | Rate | Sequence[int | Rate] | None = None,
-        cost: Callable[..., int] | None = None,
+        cost: Callable[..., int] | Mapping[str, Callable[..., int]] | None = None,
         concurrency: int | Concurrency | None = None,
         breaker: int | Breaker | None = None,
         retry_budget: float | None = None,
         pause_on_outage: float | None = None,
         judge: Callable[[Exception], str | Throttled | Passing | None] | None = None,
         spend: float | Spend | Sequence[float | Spend] | None = None,
-        price: Callable[..., float] | None = None,
-        usage: Callable[[Any], Usage | None] | None = None,
+        price: Callable[..., float] | Mapping[str, Callable[..., float]] | None = None,
+        usage: Callable[[Any], Usage | None] | Mapping[str, Callable[[Any], Usage | None]] | None = None,
         version: str | None = None,
         journal: str | PathLike[str] | Journal | None = None,
         keep: Mapping[str, Keep] | None = None,
@@ -256,7 +256,8 @@ class BaseEnvironment(Pipeline):
         ``spend``: how much may be spent on the service in a day, or a ``Spend``, or several. ``price``: a function that
         is given the arguments of a call, and says what will be spent on it, a number from 0 on; so much is reserved
         before each attempt. ``usage``: a function that is given an answer, and says by a ``Usage`` what it did cost, or
-        ``None`` for what was reserved. If it raises, that counts, too. ``keep``: how the answers of methods are kept, a
+        ``None`` for what was reserved. If it raises, that counts, too. ``cost``, ``price`` and ``usage`` may also be
+        functions for some methods each, by their names. ``keep``: how the answers of methods are kept, a
         ``Keep`` for each. ``version``: a text that changes with the answers of the service: with its code, its model,
         its prompts. ``journal``: the folder of the run's journal, or a ``Journal``. A method with a parameter
         ``idempotency_key`` gets there a text that is the same for every attempt of a call that is in the journal.

@@ -3,13 +3,13 @@ See ``crates/sage-python/src/call_policy``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from inspect import iscoroutinefunction
 from math import isfinite
 from types import MethodType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ._arguments import said, seconds, text, whole
 from ._batched import Batching, Together
@@ -171,6 +171,10 @@ class Changes(NamedTuple):
     sample: int | None = None
 
 
+#: A function for all methods, or one for each of some.
+ByMethod = Callable[..., Any] | dict[str, Callable[..., Any]] | None
+
+
 class CallPolicy(NamedTuple):
     """The policy of a service: see ``settings.rs``."""
 
@@ -179,17 +183,22 @@ class CallPolicy(NamedTuple):
     fallback: tuple[str, ...] = ()
     rate: tuple[Rate, ...] = ()
     concurrency: Concurrency | None = None
-    cost: Callable[..., int] | None = None
+    cost: ByMethod = None
     breaker: Breaker | None = None
     retry_budget: float | None = None
     judge: Callable[[Exception], Any] | None = None
     spend: tuple[Spend, ...] = ()
-    price: Callable[..., float] | None = None
-    usage: Callable[[Any], Any] | None = None
+    price: ByMethod = None
+    usage: ByMethod = None
     version: str | None = None
     journal: Journal | None = None
     keep: dict[str, Keeping] = {}
     make_again: int = 0
+
+    def methods(self) -> tuple[tuple[str, str], ...]:
+        """The settings for methods of their own, each with the name of one."""
+        settings = {"keep": self.keep, "cost": self.cost, "price": self.price, "usage": self.usage}
+        return tuple((name, method) for name, of in settings.items() if isinstance(of, dict) for method in of)
 
 
 #: As the engine takes no end of a time.
@@ -235,11 +244,11 @@ def call_policy(
         pause_on_outage = seconds("`pause_on_outage`", pause_on_outage, more=True, hint=hint)
     if judge is not None and not callable(judge):
         raise TypeError(f"`judge` is a function that is given an exception, not {said(judge)}")
-    for name, says in {"cost": cost, "price": price}.items():
-        if says is not None and not callable(says):
-            raise TypeError(f"`{name}` is a function that is given the arguments of a call, not {said(says)}")
-    if usage is not None and not callable(usage):
-        raise TypeError(f"`usage` is a function that is given an answer, not {said(usage)}")
+    cost = _by_method("cost", cost, "the arguments of a call")
+    price = _by_method("price", price, "the arguments of a call")
+    usage = _by_method("usage", usage, "an answer")
+    if usage is not None:
+        usage = {method: used(says) for method, says in usage.items()} if isinstance(usage, dict) else used(usage)
     limits = () if rate is None else rates(rate)
     if cost is None and any(limit.cost is not None for limit in limits):
         raise ValueError("a Rate of cost needs `cost`, which says of the arguments of a call what it costs")
@@ -259,11 +268,24 @@ def call_policy(
     return limited._replace(
         spend=() if spend is None else spends(spend),
         price=price,
-        usage=None if usage is None else used(usage),
+        usage=usage,
         version=version,
         journal=its_journal,
         keep={} if keep is None else kept(keep, version, its_journal),
     )
+
+
+def _by_method(name: str, says: Any, given: str) -> ByMethod:
+    """Checks a function, or those for some methods each."""
+    if says is None or callable(says):
+        return cast(ByMethod, says)
+    if not isinstance(says, Mapping):
+        raise TypeError(f"`{name}` is a function that is given {given}, not {said(says)}")
+    for method, its in says.items():
+        text(f"the name of a method in `{name}`", method)
+        if not callable(its):
+            raise TypeError(f"`{name}` has a function that is given {given}, and for `{method}` not {said(its)}")
+    return dict(says)
 
 
 class ToldOf(NamedTuple):

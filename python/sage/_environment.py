@@ -445,7 +445,7 @@ class LocalEnvironment(BaseEnvironment):
 
     def _factory(self, name: str, factory: Any, calls: ServiceCalls, job: JobContext) -> Any:
         policy = self._policies.get(name)
-        kept = None if policy is None else policy.keep
+        kept = None if policy is None else policy.methods()
         if name in self._isolated:
             from ._isolated import Isolated  # few environments have some
             from ._portable import pickled_service

@@ -125,8 +125,8 @@ class Hooks:
     """The hooks of a service, as the engine calls them, with the seconds that are left for each. Classes that do not
     extend ``BaseService`` work too."""
 
-    def __init__(self, made: Callable[[], Any], loop: JobLoop, kept: Iterable[str] | None = ()) -> None:
-        """``kept`` are the methods whose answers its policy keeps; ``None`` if it has no policy."""
+    def __init__(self, made: Callable[[], Any], loop: JobLoop, kept: Iterable[tuple[str, str]] | None = ()) -> None:
+        """``kept`` are the methods for which its policy has settings; ``None`` if it has no policy."""
         #: The event loop of its job.
         self.loop = loop
         self._kept = kept or ()
@@ -156,7 +156,7 @@ class Hooks:
     def setup(self, _left: float = 0.0) -> None:
         """Runs ``setup``, then ``start`` or ``start_running``."""
         if self._kept:
-            is_there = [name for name in self._kept if callable(getattr(self.instance, name, None))]
+            is_there = [name for _, name in self._kept if callable(getattr(self.instance, name, None))]
             check_kept(self._kept, type(self.instance).__name__, [*methods_of(self.instance), *is_there])
         self._call("setup")
         self._call("start", "start_running")
@@ -179,11 +179,11 @@ class Hooks:
         return no_method(type(self.instance).__name__, method, methods_of(self.instance))
 
 
-def check_kept(kept: Iterable[str], kind: str, there: list[str]) -> None:
-    """Raises where the answers of a method are to be kept that a service does not have."""
-    for method in kept:
+def check_kept(kept: Iterable[tuple[str, str]], kind: str, there: list[str]) -> None:
+    """Raises where a setting of the policy, such as ``keep``, is for a method that a service does not have."""
+    for setting, method in kept:
         if method not in there:
-            raise AttributeError(f"`keep`: {no_method(kind, method, there)}")
+            raise AttributeError(f"`{setting}`: {no_method(kind, method, there)}")
 
 
 def takes_key(method: Any) -> bool:

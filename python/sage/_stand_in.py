@@ -42,7 +42,7 @@ class StandIn:
 class IsolatedHooks:
     """As ``Hooks``, of a service in a process of its own."""
 
-    def __init__(self, isolated: Isolated, left: float, cls: Any = None, kept: Iterable[str] = ()) -> None:
+    def __init__(self, isolated: Isolated, left: float, cls: Any = None, kept: Iterable[tuple[str, str]] = ()) -> None:
         self._isolated, self._kept = isolated, kept
         self._made = isolated.begin(left)
         for name, batching in self._made.batched.items():

@@ -54,6 +54,28 @@ def test_what_answers_cost_counts_and_not_what_was_reserved(name: str) -> None:
     assert not refused and (rate["passed"], rate["spent_billionths"], rate["cost"]) == (4, 1_000_000_000, 12)
 
 
+def test_each_method_may_have_a_cost_a_price_and_a_usage_of_its_own() -> None:
+    mine: dict[str, Any] = {
+        "cost": {"chat": lambda q: 4},
+        "price": {"chat": lambda q: 0.25, "achat": lambda q: 0.5},
+        "usage": {"achat": lambda answer: Usage(cost=7, spent=0.125)},
+    }
+    limits = {"spend": Spend(5.0, per=FOREVER), "rate": Rate(cost=100, per=FOREVER)}
+    for name, cost, billionths in [("chat", 4, 250_000_000), ("achat", 7, 125_000_000), ("embed", 1, 0)]:
+        refused, rate = spent(["a"], name, **limits, **mine)
+        assert not refused and (rate["cost"], rate["spent_billionths"]) == (cost, billionths), name
+
+
+@pytest.mark.parametrize("setting", ["cost", "price", "usage"])
+@pytest.mark.parametrize("how", [{}, {"isolated": True}])
+def test_a_setting_for_a_method_that_is_not_there_is_refused(setting: str, how: dict[str, Any]) -> None:
+    env = LocalEnvironment("misspelt")
+    env.service("llm", Llm, **{setting: {"chatt": usage}}, **how)
+    env.from_batch([1]).collect()
+    with pytest.raises(Exception, match=f"`{setting}`: `Llm` has no method `chatt`; did you mean one of these: .*chat"):
+        env.submit(autostop=True)
+
+
 def test_calls_are_refused_when_what_may_be_spent_is_spent() -> None:
     refused, rate = spent(["a"] * 6, spend=Spend(1.0, per=FOREVER), price=lambda q: 0.25, usage=usage)
     assert len(refused) == 2 and rate["refused"] == 2 and set(refused) == {"spent"}
@@ -117,6 +139,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"spend": Spend(1, waits="no")}, "`waits` of a Spend is True or False, not 'no'"),  # type: ignore[arg-type]
     ({"spend": 1, "price": 3}, "`price` is a function that is given the arguments of a call, not 3"),
     ({"spend": 1, "usage": 3}, "`usage` is a function that is given an answer, not 3"),
+    ({"usage": {"chat": 3}}, "`usage` has a function that is given an answer, and for `chat` not 3"),
+    ({"cost": {3: usage}}, "the name of a method in `cost` is a text, not 3"),
     ({"spent": 1}, "`service` has no parameter `spent`; did you mean `spend`"),
 ]
 

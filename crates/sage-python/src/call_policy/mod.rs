@@ -41,7 +41,7 @@ pub(crate) use awaitable::PolicyCall;
 pub(crate) use errors::{ServiceRefused, raised};
 pub(crate) use request::{Asked, Place, Request};
 pub(crate) use seen::{Seen, explain, usual_of};
-pub(crate) use settings::{Changes, Settings, raised_in};
+pub(crate) use settings::{ByMethod, Changes, Settings, raised_in};
 pub(crate) use wakes::Wakes;
 
 use answer::{Answer, PythonCodec, told};
@@ -72,11 +72,11 @@ pub(crate) struct PolicyCalls {
     fallback: Vec<String>,
     deadline: Option<Duration>,
     /// Says of the arguments of a call what it costs.
-    cost: Option<Arc<Py<PyAny>>>,
+    cost: Option<ByMethod>,
     /// Says of them what is spent on it.
-    price: Option<Arc<Py<PyAny>>>,
+    price: Option<ByMethod>,
     /// Says of an answer what it did cost.
-    usage: Option<Object>,
+    usage: Option<ByMethod>,
     /// How the answers of these methods are kept.
     keep: HashMap<String, Arc<Keeping>>,
     methods: Mutex<HashMap<String, Arc<Named>>>,
@@ -90,8 +90,8 @@ struct Named {
     /// Of one that answers requests together, what says how much a request costs.
     batched: Option<Option<Py<PyAny>>>,
     /// Of any other, the same.
-    cost: Option<Arc<Py<PyAny>>>,
-    price: Option<Arc<Py<PyAny>>>,
+    cost: Option<Object>,
+    price: Option<Object>,
     keeping: Option<Arc<Keeping>>,
     takes_key: bool,
 }
@@ -127,8 +127,8 @@ impl PolicyCalls {
             all: all.clone(),
             fallback,
             deadline: call.deadline.map(|deadline| deadline.0),
-            cost: cost.map(Arc::new),
-            price: price.map(Arc::new),
+            cost,
+            price,
             usage,
             keep: keep.into_iter().map(|(name, keeping)| (name, Arc::new(keeping))).collect(),
             methods: Mutex::default(),
@@ -195,7 +195,8 @@ impl PolicyCalls {
                 .cost(|request: &Request| request.0.cost),
         };
         builder = builder.price(|request| request.0.price);
-        if let Some(says) = self.usage.clone() {
+        let says = |setting: &Option<ByMethod>| setting.as_ref()?.of(&key).cloned();
+        if let Some(says) = says(&self.usage) {
             builder = builder.usage(move |answer: &Answer| answer.usage(&says));
         }
         if let Some(says) = tally {
@@ -215,7 +216,7 @@ impl PolicyCalls {
             }
         }
         let batched = batching.map(|batching| batching.cost);
-        let (method, cost, price) = (builder.build(), self.cost.clone(), self.price.clone());
+        let (method, cost, price) = (builder.build(), says(&self.cost), says(&self.price));
         Ok(Named { name: key, method, is_async, batched, cost, price, keeping, takes_key })
     }
 

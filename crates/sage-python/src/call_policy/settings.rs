@@ -108,6 +108,22 @@ impl BreakerOf {
     }
 }
 
+/// A function of a program's for all methods, or one for some of them each.
+#[derive(FromPyObject)]
+pub(crate) enum ByMethod {
+    Each(HashMap<String, Object>),
+    All(Object),
+}
+
+impl ByMethod {
+    pub(super) fn of(&self, method: &str) -> Option<&Object> {
+        match self {
+            Self::Each(methods) => methods.get(method),
+            Self::All(says) => Some(says),
+        }
+    }
+}
+
 /// The policy of a service.
 #[derive(FromPyObject)]
 pub(crate) struct Settings {
@@ -122,12 +138,12 @@ pub(crate) struct Settings {
     /// How many retries may be made for each call.
     retry_budget: Option<f64>,
     /// Says of the arguments of a call what it costs.
-    pub(crate) cost: Option<Py<PyAny>>,
+    pub(crate) cost: Option<ByMethod>,
     spend: Vec<SpendOf>,
     /// Says of the arguments of a call what is spent on it.
-    pub(crate) price: Option<Py<PyAny>>,
+    pub(crate) price: Option<ByMethod>,
     /// Says of an answer what it did cost.
-    pub(crate) usage: Option<Object>,
+    pub(crate) usage: Option<ByMethod>,
     version: Option<String>,
     journal: Option<JournalOf>,
     /// How the answers of these methods are kept.
