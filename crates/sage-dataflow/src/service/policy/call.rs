@@ -257,10 +257,13 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
                 Err(failure) => failure,
             };
             let is_throttled = failure.is_throttled();
-            if retry.attempts == 1 || !is_throttled || !self.is_patient(&mut patience, way.layers) {
+            // One that may fall back is made there soon.
+            if is_throttled && retry.attempts > 1 && self.declared.fallbacks.is_empty() {
+                patience.throttled(way.layers.throttles(), self.declared.handle.inside() > 0, time.now());
+            } else {
                 failures += 1;
             }
-            if failures == retry.attempts || !failure.may_retry(retry) {
+            if failures + patience.failures() >= retry.attempts || !failure.may_retry(retry) {
                 return Err((failure, number));
             }
             let next = match retries.schedule(retry, number, failure.retry_after(), time.now(), deadline) {
@@ -277,13 +280,6 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             }
             number += 1;
         }
-    }
-
-    /// Whether an attempt that was throttled does not count. One that may fall back is made there soon.
-    fn is_patient(&self, patience: &mut Patience, layers: &Layers) -> bool {
-        let Declared { handle, fallbacks, .. } = &*self.declared;
-        let answered = layers.throttles();
-        fallbacks.is_empty() && patience.lasts(answered, handle.inside() > 0, layers.time.now())
     }
 
     /// One attempt.

@@ -116,7 +116,8 @@ pub struct PolicyReport {
     pub timed_out: u64,
     /// Calls that the policy did not let through.
     pub refused: u64,
-    /// Calls that ended in an error, those refused included.
+    /// Calls that ended in an error, those refused and those whose answer [broke off](super::PolicyService::broke_off)
+    /// included.
     pub failed: u64,
     /// Calls that went on to a fallback.
     pub fallbacks: u64,
