@@ -11,7 +11,7 @@ use sage::{
     Spend, SubmitError, Tally, Timestamp, Usage, Verdict,
 };
 
-use super::{Asked, Plain, calls, plain};
+use super::{Asked, calls, plain};
 use crate::leaks::leak_free;
 use crate::probes::{Gate, sorted};
 
