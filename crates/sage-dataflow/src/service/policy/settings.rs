@@ -219,7 +219,7 @@ impl Policy {
     #[cold]
     pub(super) fn judged(&self, error: BoxError) -> (BoxError, Verdict) {
         match guard(|| (self.judge)(&error)) {
-            Ok(Verdict::Again) if self.make_again == 0 => (error, Verdict::Passing),
+            Ok(Verdict::Again) if self.make_again == 0 => (error, Verdict::Passing(None)),
             Ok(verdict) => (error, verdict),
             Err(panic) => (format!("the policy's `judge` panicked: {panic}").into(), Verdict::Bad),
         }
