@@ -12,18 +12,23 @@ use crate::service::call_error::CallError;
 use crate::service::handle::{Called, ServiceHandle};
 use crate::sync::Arc;
 
-pub(super) type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What reached the service, and what it answered; or why nothing did.
 pub(super) type Reached<T> = Result<Result<T, BoxError>, Box<CallError>>;
 
-pub(super) type OneFn<Q, R> = dyn Fn(Q, Attempt) -> Boxed<Reached<R>> + Send + Sync;
+/// What a service answers one request by.
+pub(super) trait AnswersOne<Q, R>: Send + Sync {
+    fn answer(&self, request: Q, attempt: Attempt) -> Boxed<'_, Reached<R>>;
+}
+
 pub(super) type BlockingFn<Q, R> = dyn Fn(Q, Attempt) -> Reached<R> + Send + Sync;
-pub(super) type ManyFn<Q, R> = dyn Fn(Batch<Q>, Attempt) -> Boxed<Reached<Vec<Result<R, BoxError>>>> + Send + Sync;
+pub(super) type ManyFn<Q, R> =
+    dyn Fn(Batch<Q>, Attempt) -> Boxed<'static, Reached<Vec<Result<R, BoxError>>>> + Send + Sync;
 
 /// How a service answers the requests of a method.
 pub(super) enum Answer<Q, R> {
-    One(Arc<OneFn<Q, R>>),
+    One(Box<dyn AnswersOne<Q, R>>),
     /// It blocks the thread that it runs on.
     Blocking(Arc<BlockingFn<Q, R>>),
     Many(Arc<Many<Q, R>>),
@@ -38,23 +43,24 @@ pub(super) struct Many<Q, R> {
 }
 
 /// An answer that is awaited.
-pub(super) fn one<S, Q, R, E, F>(
-    service: ServiceHandle<S>,
-    answer: impl Fn(Calling<S>, Q) -> F + Send + Sync + 'static,
-) -> Arc<OneFn<Q, R>>
+pub(super) struct One<S, A> {
+    /// A clone of it would count calls of its own.
+    pub(super) service: ServiceHandle<S>,
+    pub(super) answer: A,
+}
+
+impl<S, Q, R, E, F, A> AnswersOne<Q, R> for One<S, A>
 where
     S: Send + Sync + 'static,
     Q: Send + 'static,
     R: Send + 'static,
     E: Into<BoxError> + 'static,
     F: Future<Output = Result<R, E>> + Send + 'static,
+    A: Fn(Calling<S>, Q) -> F + Send + Sync,
 {
-    // A clone of the handle itself would count calls of its own.
-    let means = Arc::new((service, answer));
-    Arc::new(move |request, attempt| {
-        let means = means.clone();
-        Box::pin(async move { reach(&means.0, attempt, |calling| (means.1)(calling, request)).await })
-    })
+    fn answer(&self, request: Q, attempt: Attempt) -> Boxed<'_, Reached<R>> {
+        Box::pin(reach(&self.service, attempt, move |calling| (self.answer)(calling, request)))
+    }
 }
 
 /// An answer that blocks.
@@ -84,6 +90,7 @@ where
     E: Into<BoxError> + 'static,
     F: Future<Output = Result<Vec<Result<R, BoxError>>, E>> + Send + 'static,
 {
+    // A clone of the handle itself would count calls of its own.
     let means = Arc::new((service, answer));
     Box::new(move |batch, attempt| {
         let means = means.clone();

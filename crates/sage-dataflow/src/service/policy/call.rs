@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::RuntimeFlavor;
 use tokio::task::block_in_place;
@@ -153,13 +153,20 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
         }
     }
 
-    /// The layer of outages, if calls are to be held: those that meet one are made again when it is over.
+    /// The layers of outages and of restarts, if calls are to be made again: most are not, and make one future less.
     pub(super) async fn through_outages(&self, way: &Way<'_>, request: Q) -> Result<R, Failed> {
+        let policy = &self.declared.state.policy;
+        match policy.outage {
+            None if policy.make_again == 0 => self.by_deadline(way, request).await,
+            None => Box::pin(self.through_restarts(way, request)).await,
+            Some(at_most) => Box::pin(self.through_outage(way, request, at_most)).await,
+        }
+    }
+
+    /// The layer of outages: calls that meet one are held, for `at_most` so long, and made again when it is over.
+    async fn through_outage(&self, way: &Way<'_>, request: Q, at_most: Duration) -> Result<R, Failed> {
         let layers = way.layers;
         let state = &*self.declared.state;
-        let Some(at_most) = state.policy.outage else {
-            return self.through_restarts(way, request).await;
-        };
         let hold =
             async |probe| state.closing.or(Ending::Stopping, state.outage.hold(probe, &layers.time, at_most)).await;
         let ended_with_job = || Failed::of(Failure::Ended, &self.declared.service, 1);
@@ -404,7 +411,7 @@ impl<Q: Clone + Send + Sync + 'static, R: Send + 'static> Method<Q, R> {
             Answer::One(answer) => {
                 // Its future may have code of it run on another thread, which then keeps its `Calling`.
                 let apart = Apart(permit.take().map(Arc::new));
-                let attempted = self.timed(time, end, answer(request, inside(&apart))).await;
+                let attempted = self.timed(time, end, answer.answer(request, inside(&apart))).await;
                 *permit = apart.back();
                 attempted
             }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use super::answer::{self, Answer, Many};
+use super::answer::{self, Answer, Many, One};
 use super::batch::{Batch, Batching, Queue};
 use super::call::Way;
 use super::calling::Calling;
@@ -132,7 +132,7 @@ impl<S: Send + Sync + 'static> PolicyService<S> {
         E: Into<BoxError> + 'static,
         F: Future<Output = Result<R, E>> + Send + 'static,
     {
-        self.declare(name.into(), Answer::One(answer::one(self.handle.clone(), answer)))
+        self.declare(name.into(), Answer::One(Box::new(One { service: self.handle.clone(), answer })))
     }
 
     /// As [`method`](Self::method), for a function that blocks. It runs on the thread of a caller that may block and

@@ -20,15 +20,16 @@ pub use asked::{Asked, Asker, Unanswered};
 use queue::{Figures, Phase, Queue, Taken};
 use serde::{Deserialize, Serialize};
 
-use super::answer::{Answer, OneFn};
+use super::answer::{Answer, AnswersOne, Boxed, Reached};
 use super::calling::Attempt;
 use super::closing::{Closing, Ending};
 use super::method::{MethodBuilder, PolicyService};
+use super::state::PolicyState;
 use super::turn::turn;
 use crate::BoxError;
 use crate::service::Service;
 use crate::service::call_error::CallError;
-use crate::service::handle::ServiceRef;
+use crate::service::handle::{ServiceHandle, ServiceRef};
 use crate::service::state::ServiceState;
 use crate::sync::{self, Arc, Mutex, lock};
 
@@ -207,26 +208,34 @@ pub(crate) struct Pipeline<Q, R>(pub(crate) Arc<Served<Q, R>>);
 
 impl<Q: Send + 'static, R: Send + 'static> Service for Pipeline<Q, R> {}
 
+/// The answer of a pipeline.
+struct Answers<Q, R> {
+    service: ServiceHandle<Pipeline<Q, R>>,
+    state: Arc<PolicyState>,
+}
+
+impl<Q: Send + 'static, R: Send + 'static> AnswersOne<Q, R> for Answers<Q, R> {
+    fn answer(&self, request: Q, Attempt { deadline, .. }: Attempt) -> Boxed<'_, Reached<R>> {
+        let Self { service, state } = self;
+        Box::pin(async move {
+            let served = |pipeline: ServiceRef<Pipeline<Q, R>>| async move {
+                pipeline.0.call(request, deadline, &state.closing).await
+            };
+            let answered = service.call_async(served).await?;
+            let answered =
+                answered.map_err(|state| CallError::NotServing { service: service.name().to_owned(), state })?;
+            if answered.is_err() {
+                service.note_error();
+            }
+            Ok(answered)
+        })
+    }
+}
+
 impl<Q: Send + 'static, R: Send + 'static> PolicyService<Pipeline<Q, R>> {
     /// The one method of a pipeline.
     pub(crate) fn pipeline_method(&self) -> MethodBuilder<Q, R> {
-        let (service, state) = (self.handle().clone(), self.state_of_calls().clone());
-        let answer: Arc<OneFn<Q, R>> = Arc::new(move |request, Attempt { deadline, .. }| {
-            let (service, state) = (service.clone(), state.clone());
-            Box::pin(async move {
-                let (called, closing) = (service.clone(), &state.closing);
-                let served = |pipeline: ServiceRef<Pipeline<Q, R>>| async move {
-                    pipeline.0.call(request, deadline, closing).await
-                };
-                let answered = called.call_async(served).await?;
-                let answered =
-                    answered.map_err(|state| CallError::NotServing { service: service.name().to_owned(), state })?;
-                if answered.is_err() {
-                    service.note_error();
-                }
-                Ok(answered)
-            })
-        });
-        self.declare("call".to_owned(), Answer::One(answer))
+        let answers = Answers { service: self.handle().clone(), state: self.state_of_calls().clone() };
+        self.declare("call".to_owned(), Answer::One(Box::new(answers)))
     }
 }
