@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-ROUNDS = 20
-QUESTIONS = 600
+#: How often the program is killed. ``SAGE_TEST_KILLS`` says another number, as for the test of the engine.
+ROUNDS = int(os.environ.get("SAGE_TEST_KILLS", "20"))
+#: So many that some are left after each round.
+QUESTIONS = 30 * ROUNDS
 #: How many calls are under way at once.
 AT_ONCE = 4
 
