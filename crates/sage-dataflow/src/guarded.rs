@@ -104,7 +104,7 @@ pub(crate) fn error_chain(error: &(dyn Error + 'static)) -> Vec<String> {
 }
 
 /// An error and its sources, in one line. One that only says what its source says is not repeated.
-pub(crate) fn chain_of(error: &(dyn Error + 'static)) -> String {
+pub fn chain_of(error: &(dyn Error + 'static)) -> String {
     let mut texts = error_chain(error);
     texts.dedup();
     texts.join(": ")

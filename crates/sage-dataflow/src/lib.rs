@@ -77,6 +77,8 @@ pub use environment::{Environment, PipelineBuilder};
 pub use error::{AtRecord, Fatal, WhileOpening};
 pub use exchange::{FeedbackError, Partitioning};
 pub use graph::{Explain, GraphChain, GraphEdge, GraphOperator, GraphService, GraphTask, JobGraph, Placement};
+#[doc(hidden)]
+pub use guarded::chain_of;
 pub use ids::NodeId;
 pub use job::{
     Cause, CauseKind, Changes, Cleanliness, Deadlines, FunctionReport, JobError, JobHandle, JobMetrics, JobReport,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use sage::{ServiceError, Verdict};
+use sage::{ServiceError, Verdict, chain_of};
 use sage_services::llm::{
     ChatAnswer, ChatRequest, ChatStream, Llm, LlmError, LlmOptions, Message, Piece, Price, Prices, TokenUsage, Tool,
 };
@@ -88,7 +88,7 @@ impl LlmClient {
         prices: Option<PathBuf>,
     ) -> PyResult<Self> {
         let prices = match prices {
-            Some(path) => Prices::read(path).map_err(|error| PyValueError::new_err(with_causes(&error)))?,
+            Some(path) => Prices::read(path).map_err(|error| PyValueError::new_err(chain_of(&error)))?,
             None => Prices::known(),
         };
         let options = LlmOptions::new(&model).connect_timeout(connect_timeout.0).read_timeout(read_timeout.0);
@@ -320,13 +320,6 @@ fn error_of(error: &ServiceError) -> String {
         Some(LlmError::Status { status, code, .. }) => (Some(*status), code.as_deref()),
         _ => (None, None),
     };
-    let (text, after) = (with_causes(error), after.map(|after| after.as_secs_f64()));
+    let (text, after) = (chain_of(error), after.map(|after| after.as_secs_f64()));
     json!({"text": text, "verdict": verdict, "retry_after": after, "status": status, "code": code}).to_string()
-}
-
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut texts: Vec<_> =
-        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect();
-    texts.dedup();
-    texts.join(": ")
 }
