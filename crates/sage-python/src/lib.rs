@@ -145,7 +145,7 @@ mod _sage {
     #[pymodule_export]
     use crate::{
         bridge::Bridge,
-        call_policy::{PolicyCall, ServiceRefused},
+        call_policy::{Late, PolicyCall, ServiceRefused},
         call_service::caller,
         command::command,
         ended::read_report,

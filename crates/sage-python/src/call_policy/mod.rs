@@ -39,6 +39,7 @@ use crate::workers::Workers;
 
 pub(crate) use awaitable::PolicyCall;
 pub(crate) use errors::{ServiceRefused, raised};
+pub(crate) use late::Late;
 pub(crate) use request::{Asked, Place, Request};
 pub(crate) use seen::{Seen, explain, usual_of};
 pub(crate) use settings::{ByMethod, Changes, Settings, raised_in};
@@ -46,7 +47,6 @@ pub(crate) use wakes::Wakes;
 
 use answer::{Answer, PythonCodec, told};
 use keep::Keeping;
-use late::Late;
 use on_thread::Answered;
 use request::context_here;
 
