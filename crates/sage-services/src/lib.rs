@@ -51,25 +51,17 @@
 //! Paraphrases that share no word with their passage are not found: that takes an embedding model, which can stand in
 //! the embedder's place.
 
-mod answer;
-mod chunk;
 mod documents;
-mod embedder;
-mod html;
-mod layout;
+mod embed;
 #[cfg(feature = "llm")]
 pub mod llm;
-mod question;
-mod rerank;
-mod scan;
-mod sentences;
+mod retrieval;
+mod store;
 mod terms;
-mod vector_store;
 
-pub use answer::{Answer, Extractor};
-pub use chunk::{Chunker, Passage};
-pub use documents::{DocumentError, DocumentText, MAX_DOCUMENT_BYTES, documents, read_document};
-pub use embedder::LexicalEmbedder;
-pub use layout::Format;
-pub use rerank::rerank;
-pub use vector_store::{Hit, Record, StoreError, VectorStore};
+pub use documents::{
+    Chunker, DocumentError, DocumentText, Format, MAX_DOCUMENT_BYTES, Passage, documents, read_document,
+};
+pub use embed::LexicalEmbedder;
+pub use retrieval::{Answer, Extractor, rerank};
+pub use store::{Hit, Record, StoreError, VectorStore};

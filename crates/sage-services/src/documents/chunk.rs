@@ -15,8 +15,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::html::html_text;
-use crate::layout::{Format, Line, LineKind, classify};
+use super::html::html_text;
+use super::layout::{Format, Line, LineKind, classify};
 
 /// A piece of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 //! Invariant: the text has as many line feeds as the page, at the same places, so a line of the text is the same line
 //! of the page.
 
-use crate::layout::PARAGRAPH_SEPARATOR;
+use super::layout::PARAGRAPH_SEPARATOR;
 
 /// Elements whose contents are not the text of a page.
 const SKIPPED: &[&str] = &["script", "style", "nav", "svg", "template"];

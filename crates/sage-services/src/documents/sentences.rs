@@ -3,7 +3,7 @@
 //! A sentence ends at a stop that is followed by white space and something that can begin one; a list item, a row of a
 //! table and a block of fenced code end one, too. Headings are no sentences.
 
-use crate::layout::{Format, Line, LineKind, PARAGRAPH_SEPARATOR, classify, item_marker_len};
+use super::layout::{Format, Line, LineKind, PARAGRAPH_SEPARATOR, classify, item_marker_len};
 
 /// A sentence, a row of a table, or a block of code.
 #[derive(Debug, Clone, PartialEq, Eq)]

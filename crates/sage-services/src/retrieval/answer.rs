@@ -12,12 +12,12 @@
 
 use std::sync::Arc;
 
-use crate::chunk::Passage;
-use crate::embedder::LexicalEmbedder;
-use crate::question::{Question, is_copula};
-use crate::sentences::{Sentence, ends_sentence, sentences};
+use super::question::{Question, is_copula};
+use crate::documents::Passage;
+use crate::documents::{Sentence, ends_sentence, sentences};
+use crate::embed::LexicalEmbedder;
+use crate::store::Hit;
 use crate::terms::for_each_term;
-use crate::vector_store::Hit;
 
 /// A quotation that answers a question, and where it stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -234,8 +234,8 @@ impl Matches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunk::Chunker;
-    use crate::layout::Format;
+    use crate::documents::Chunker;
+    use crate::documents::Format;
 
     fn hits(documents: &[(&str, &str)]) -> Vec<Hit<Passage>> {
         let passages =

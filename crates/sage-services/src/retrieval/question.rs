@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::embedder::LexicalEmbedder;
+use crate::embed::LexicalEmbedder;
 use crate::terms::for_each_term;
 
 /// The distinct terms of a question, in order, and their weights.

@@ -11,11 +11,11 @@
 //! Invariant: the result is a permutation of the passages given, or the beginning of one; passages that score the same
 //! keep their order.
 
-use crate::chunk::Passage;
-use crate::embedder::LexicalEmbedder;
-use crate::question::Question;
+use super::question::Question;
+use crate::documents::Passage;
+use crate::embed::LexicalEmbedder;
+use crate::store::Hit;
 use crate::terms::for_each_term;
-use crate::vector_store::Hit;
 
 /// How soon another occurrence of a word stops counting.
 const K1: f32 = 1.2;

@@ -18,7 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use sage::{BoxError, HookContext, Service};
 use thiserror::Error;
 
-use crate::scan::nearest;
+use super::scan::nearest;
 
 /// One result of [`VectorStore::search`].
 #[derive(Debug, Clone, PartialEq)]

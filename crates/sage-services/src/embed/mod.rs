@@ -1,0 +1,5 @@
+//! What makes vectors of texts.
+
+mod lexical;
+
+pub use lexical::LexicalEmbedder;

@@ -1,0 +1,8 @@
+//! What follows a search: the passages found are ordered, and one is quoted.
+
+mod answer;
+mod question;
+mod rerank;
+
+pub use answer::{Answer, Extractor};
+pub use rerank::rerank;

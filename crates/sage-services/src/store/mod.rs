@@ -1,0 +1,6 @@
+//! Stores of vectors.
+
+mod memory;
+mod scan;
+
+pub use memory::{Hit, Record, StoreError, VectorStore};
