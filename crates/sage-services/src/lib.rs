@@ -3,7 +3,8 @@
 //!
 //! | part | what it is |
 //! |---|---|
-//! | [`LexicalEmbedder`] | a service: text to vector, by hashing words |
+//! | [`Embedder`] | a trait of services: text to vector |
+//! | [`LexicalEmbedder`] | an embedder that hashes words |
 //! | [`VectorStore`] | a service: vectors in memory, searched exactly |
 //! | [`documents`], [`read_document`] | functions: folder to files, file to text |
 //! | [`Chunker`] | a function: document to passages with path, lines and headings |
@@ -62,6 +63,6 @@ mod terms;
 pub use documents::{
     Chunker, DocumentError, DocumentText, Format, MAX_DOCUMENT_BYTES, Passage, documents, read_document,
 };
-pub use embed::LexicalEmbedder;
+pub use embed::{EmbedError, Embedder, EmbedderId, EmbedderMismatch, LexicalEmbedder, TextKind, embed_method};
 pub use retrieval::{Answer, Extractor, rerank};
 pub use store::{Hit, Record, StoreError, VectorStore};

@@ -13,7 +13,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use sage::Service;
 
+use super::embedder::{EmbedError, Embedder};
+use super::id::EmbedderId;
 use crate::terms::for_each_term;
+
+/// The number is that of the algorithm: it goes up when a text gets another vector than before.
+const NAME: &str = "lexical-1";
 
 /// Slots of the table of document frequencies: 1 MiB in all. Terms that share a slot share their count, which makes
 /// both look more frequent than they are; with 50,000 distinct terms that happens to every sixth.
@@ -50,6 +55,7 @@ const SHORT_LENGTH: f32 = 8.0;
 /// ```
 #[derive(Debug)]
 pub struct LexicalEmbedder {
+    id: EmbedderId,
     dimensions: usize,
     passages: AtomicU32,
     frequencies: Box<[AtomicU32]>,
@@ -70,6 +76,7 @@ impl LexicalEmbedder {
     pub fn new(dimensions: usize) -> Self {
         assert!((16..=65_536).contains(&dimensions), "dimensions must be 16 to 65,536, not {dimensions}");
         Self {
+            id: EmbedderId::new(NAME, dimensions),
             dimensions,
             passages: AtomicU32::new(0),
             frequencies: (0..FREQUENCY_SLOTS).map(|_| AtomicU32::new(0)).collect(),
@@ -181,6 +188,21 @@ impl Default for LexicalEmbedder {
 /// Nothing to set up or release: its table is freed with its value.
 impl Service for LexicalEmbedder {}
 
+/// Passages are counted, as [`embed_passage`](LexicalEmbedder::embed_passage) does.
+impl Embedder for LexicalEmbedder {
+    fn id(&self) -> &EmbedderId {
+        &self.id
+    }
+
+    fn embed_passages(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        Ok(texts.iter().map(|text| self.embed_passage(text)).collect())
+    }
+
+    fn embed_queries(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        Ok(texts.iter().map(|text| self.embed_query(text)).collect())
+    }
+}
+
 /// A distinct term of a text.
 struct Feature {
     hash: u64,
@@ -230,6 +252,13 @@ mod tests {
         assert_eq!(term_hash(""), 0xefd0_1f60_ba99_2926);
         assert_eq!(term_hash("pipelin"), 0x8f77_668e_ea7c_619a);
         assert_ne!(term_hash("ab"), term_hash("ba"));
+    }
+
+    #[test]
+    fn the_name_changes_with_the_vectors() {
+        let vector = LexicalEmbedder::new(16).embed_passage("the drains of a pipeline, and a pipeline");
+        let shown: Vec<String> = vector.iter().filter(|x| **x != 0.0).map(|x| format!("{x:.3}")).collect();
+        assert_eq!((NAME, &*shown.join(" ")), ("lexical-1", "0.125 -0.212 0.969"), "new vectors need a new name");
     }
 
     #[test]
