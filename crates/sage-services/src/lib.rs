@@ -57,12 +57,14 @@ mod embed;
 #[cfg(feature = "llm")]
 pub mod llm;
 mod retrieval;
-mod store;
+pub mod store;
 mod terms;
+mod wait;
 
 pub use documents::{
     Chunker, DocumentError, DocumentText, Format, MAX_DOCUMENT_BYTES, Passage, documents, read_document,
 };
 pub use embed::{EmbedError, Embedder, EmbedderId, EmbedderMismatch, LexicalEmbedder, TextKind, embed_method};
 pub use retrieval::{Answer, Extractor, rerank};
-pub use store::{Hit, Record, StoreError, VectorStore};
+pub use store::{OldHit as Hit, OldRecord as Record, OldStoreError as StoreError, OldVectorStore as VectorStore};
+pub use wait::wait;

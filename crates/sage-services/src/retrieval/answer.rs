@@ -16,7 +16,7 @@ use super::question::{Question, is_copula};
 use crate::documents::Passage;
 use crate::documents::{Sentence, ends_sentence, sentences};
 use crate::embed::LexicalEmbedder;
-use crate::store::Hit;
+use crate::store::OldHit as Hit;
 use crate::terms::for_each_term;
 
 /// A quotation that answers a question, and where it stands.

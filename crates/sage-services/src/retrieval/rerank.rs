@@ -14,7 +14,7 @@
 use super::question::Question;
 use crate::documents::Passage;
 use crate::embed::LexicalEmbedder;
-use crate::store::Hit;
+use crate::store::OldHit as Hit;
 use crate::terms::for_each_term;
 
 /// How soon another occurrence of a word stops counting.

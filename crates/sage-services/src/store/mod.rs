@@ -1,6 +1,24 @@
-//! Stores of vectors.
+//! Stores of vectors: one interface, and the kinds of stores behind it.
+//!
+//! Knows nothing of what makes the vectors, or of how texts were cut.
 
+mod driver;
+mod error;
+mod filter;
 mod memory;
+mod record;
 mod scan;
+mod schema;
+mod value;
+mod vector_store;
 
-pub use memory::{Hit, Record, StoreError, VectorStore};
+pub use driver::{Driver, StoreFuture};
+pub use error::StoreError;
+pub use filter::{Comparison, Field, Filter, field};
+pub use memory::{Hit as OldHit, Record as OldRecord, StoreError as OldStoreError, VectorStore as OldVectorStore};
+pub use record::{
+    Hit, MAX_ID_BYTES, MAX_METADATA_NAME_BYTES, MAX_METADATA_VALUES, MAX_RESULTS, MAX_TEXT_BYTES, Record, Search,
+};
+pub use schema::{Metric, Schema};
+pub use value::{Metadata, Value};
+pub use vector_store::VectorStore;
