@@ -127,6 +127,17 @@ pub enum StoreError {
         /// "not open yet" or "closed".
         state: &'static str,
     },
+    /// A batch is too large to be written whole.
+    #[error("a batch has {bytes} bytes; {most} are written at once: divide it")]
+    BatchTooLarge {
+        /// What it takes.
+        bytes: usize,
+        /// What is taken.
+        most: usize,
+    },
+    /// The store was closed meanwhile, or is not open yet.
+    #[error("the store is not open")]
+    Closed,
     /// Another process writes this store.
     #[error("another process has `{}` open", path.display())]
     Locked {
@@ -170,7 +181,7 @@ impl StoreError {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Server { source, .. } => source.verdict(),
-            Self::File { .. } | Self::Locked { .. } | Self::NotOpen { .. } => Verdict::Passing(None),
+            Self::File { .. } | Self::Locked { .. } | Self::NotOpen { .. } | Self::Closed => Verdict::Passing(None),
             _ => Verdict::Bad,
         }
     }

@@ -139,21 +139,25 @@ impl Filter {
     /// Whether a record with this metadata is meant.
     pub fn is_met_by(&self, metadata: &Metadata) -> bool {
         match self {
-            Self::Compare(name, comparison, value) => metadata
-                .get(name)
-                .and_then(|found| found.compare(value))
-                .is_some_and(|ordering| comparison.allows(ordering)),
-            Self::In(name, values) => {
-                metadata.get(name).is_some_and(|found| values.iter().any(|value| found.is_equal(value)))
+            Self::Compare(name, ..) | Self::In(name, _) | Self::Contains(name, _) => {
+                metadata.get(name).is_some_and(|found| self.compares_with(found))
             }
-            Self::Contains(name, value) => match (metadata.get(name), value) {
-                (Some(Value::List(list)), _) => list.iter().any(|found| found.is_equal(value)),
-                (Some(Value::String(text)), Value::String(part)) => text.contains(part),
-                _ => false,
-            },
             Self::And(all) => all.iter().all(|filter| filter.is_met_by(metadata)),
             Self::Or(any) => any.iter().any(|filter| filter.is_met_by(metadata)),
             Self::Not(filter) => !filter.is_met_by(metadata),
+        }
+    }
+
+    /// Whether a value meets this comparison.
+    pub(super) fn compares_with(&self, found: &Value) -> bool {
+        match (self, found) {
+            (Self::Compare(_, comparison, value), _) => {
+                found.compare(value).is_some_and(|ordering| comparison.allows(ordering))
+            }
+            (Self::In(_, values), _) => values.iter().any(|value| found.is_equal(value)),
+            (Self::Contains(_, value), Value::List(list)) => list.iter().any(|found| found.is_equal(value)),
+            (Self::Contains(_, Value::String(part)), Value::String(text)) => text.contains(part),
+            _ => false,
         }
     }
 

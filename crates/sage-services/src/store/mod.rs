@@ -3,16 +3,19 @@
 //! Knows nothing of what makes the vectors, or of how texts were cut.
 
 mod driver;
+mod embedded;
 mod error;
 mod filter;
 mod memory;
 mod record;
+mod rows;
 mod scan;
 mod schema;
 mod value;
 mod vector_store;
 
 pub use driver::{Driver, StoreFuture};
+pub use embedded::Embedded;
 pub use error::StoreError;
 pub use filter::{Comparison, Field, Filter, field};
 pub use memory::{Hit as OldHit, Record as OldRecord, StoreError as OldStoreError, VectorStore as OldVectorStore};

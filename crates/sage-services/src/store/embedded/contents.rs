@@ -1,0 +1,209 @@
+//! [`Contents`]: all records of an embedded store, in memory, and their search.
+//!
+//! Invariants:
+//! 1. `ids`, `texts`, `columns`, `postings` and the rows of `matrix` correspond by position, and `rows` leads from each
+//!    id to it.
+//! 2. Under cosine, rows of `matrix` have length 1 to within rounding, and `lengths` has what they had before.
+//!
+//! Knows nothing of files and locks.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::best::Best;
+use super::columns::Columns;
+use super::postings::Postings;
+use crate::store::filter::Filter;
+use crate::store::record::{Hit, Record, Search};
+use crate::store::rows::Rows;
+use crate::store::schema::{Metric, Schema};
+
+/// Added to a place before its weight is divided by it: that of the paper on reciprocal rank fusion.
+const FUSION: f32 = 60.0;
+/// The fewest places of each order that are looked at to join the two.
+const FUSED: usize = 100;
+
+#[derive(Debug)]
+pub(super) struct Contents {
+    dimensions: usize,
+    metric: Metric,
+    rows: HashMap<Arc<str>, u32>,
+    ids: Vec<Arc<str>>,
+    texts: Vec<Box<str>>,
+    matrix: Vec<f32>,
+    lengths: Vec<f32>,
+    columns: Columns,
+    postings: Option<Postings>,
+}
+
+impl Contents {
+    pub(super) fn new(schema: &Schema) -> Self {
+        Self {
+            dimensions: schema.dimensions,
+            metric: schema.metric,
+            rows: HashMap::new(),
+            ids: Vec::new(),
+            texts: Vec::new(),
+            matrix: Vec::new(),
+            lengths: Vec::new(),
+            columns: Columns::default(),
+            postings: schema.text_search.then(Postings::default),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// How many of these records are not there yet.
+    pub(super) fn count_new(&self, records: &[Record]) -> usize {
+        records.iter().filter(|record| !self.rows.contains_key(&*record.id)).count()
+    }
+
+    pub(super) fn put(&mut self, record: Record) {
+        let Record { id, mut vector, text, metadata } = record;
+        let length = if self.metric == Metric::Cosine { normalise(&mut vector) } else { 1.0 };
+        let row = match self.rows.get(&*id) {
+            Some(&row) => {
+                let at = row as usize;
+                self.matrix[at * self.dimensions..][..self.dimensions].copy_from_slice(&vector);
+                self.lengths[at] = length;
+                row
+            }
+            None => {
+                let row = u32::try_from(self.ids.len()).expect("the most records fit 32 bits");
+                let id: Arc<str> = id.into();
+                self.rows.insert(Arc::clone(&id), row);
+                self.ids.push(id);
+                self.texts.push(Box::default());
+                self.matrix.extend_from_slice(&vector);
+                self.lengths.push(length);
+                row
+            }
+        };
+        if let Some(postings) = &mut self.postings {
+            postings.set(row, &text);
+        }
+        self.texts[row as usize] = text.into();
+        self.columns.set(row, metadata);
+    }
+
+    /// Removes a record, if it is there. The last row moves to its place.
+    pub(super) fn remove(&mut self, id: &str) {
+        let Some(row) = self.rows.remove(id) else { return };
+        let at = row as usize;
+        self.ids.swap_remove(at);
+        if let Some(moved) = self.ids.get(at) {
+            self.rows.insert(Arc::clone(moved), row);
+        }
+        self.texts.swap_remove(at);
+        self.lengths.swap_remove(at);
+        let last = self.ids.len();
+        self.matrix.copy_within(last * self.dimensions.., at * self.dimensions);
+        self.matrix.truncate(last * self.dimensions);
+        self.columns.swap_remove(row);
+        if let Some(postings) = &mut self.postings {
+            postings.swap_remove(row);
+        }
+    }
+
+    pub(super) fn contains(&self, id: &str) -> bool {
+        self.rows.contains_key(id)
+    }
+
+    pub(super) fn get(&self, id: &str) -> Option<Record> {
+        self.rows.get(id).map(|&row| self.record(row))
+    }
+
+    /// The record of a row. Under cosine its vector is the one given to within rounding.
+    pub(super) fn record(&self, row: u32) -> Record {
+        let (at, id) = (row as usize, self.ids[row as usize].to_string());
+        let vector = self.vector(at).iter().map(|x| x * self.lengths[at]).collect();
+        Record { id, vector, text: self.texts[at].to_string(), metadata: self.columns.of(row) }
+    }
+
+    pub(super) fn ids_that_meet(&self, filter: &Filter) -> Vec<Arc<str>> {
+        self.columns.rows_that_meet(filter).iter().map(|row| Arc::clone(&self.ids[row as usize])).collect()
+    }
+
+    pub(super) fn count_that_meet(&self, filter: &Filter) -> usize {
+        self.columns.rows_that_meet(filter).count()
+    }
+
+    pub(super) fn search(&self, search: Search) -> Vec<Hit> {
+        let allowed = search.filter.as_ref().map(|filter| self.columns.rows_that_meet(filter));
+        let allowed = allowed.as_ref();
+        let found = match (search.vector, search.text) {
+            (Some(vector), None) => self.nearest(vector, allowed, search.k),
+            (None, Some(text)) => self.best_by_words(&text, allowed, search.k),
+            (Some(vector), Some(text)) => {
+                let each = search.k.max(FUSED);
+                let by_vector = self.nearest(vector, allowed, each);
+                self.fused([by_vector, self.best_by_words(&text, allowed, each)], search.weights, search.k)
+            }
+            (None, None) => Vec::new(),
+        };
+        found.into_iter().map(|(row, score)| self.hit(row, score)).collect()
+    }
+
+    fn hit(&self, row: u32, score: f32) -> Hit {
+        let at = row as usize;
+        let (id, text) = (self.ids[at].to_string(), self.texts[at].to_string());
+        Hit { id, score, text, metadata: self.columns.of(row) }
+    }
+
+    fn nearest(&self, mut query: Vec<f32>, allowed: Option<&Rows>, k: usize) -> Vec<(u32, f32)> {
+        if self.metric == Metric::Cosine {
+            normalise(&mut query);
+        }
+        let mut best = Best::new(k, &self.ids);
+        let mut offer = |row: u32| best.offer(row, self.score(&query, row as usize));
+        match allowed {
+            Some(allowed) => allowed.iter().for_each(&mut offer),
+            None => (0..self.ids.len() as u32).for_each(&mut offer),
+        }
+        best.into_rows()
+    }
+
+    fn score(&self, query: &[f32], row: usize) -> f32 {
+        let pairs = || query.iter().zip(self.vector(row));
+        match self.metric {
+            // Rounding may leave the range of a cosine, and must not order what is equally close.
+            Metric::Cosine => pairs().map(|(x, y)| x * y).sum::<f32>().clamp(-1.0, 1.0),
+            Metric::InnerProduct => pairs().map(|(x, y)| x * y).sum(),
+            Metric::Euclidean => -pairs().map(|(x, y)| (x - y) * (x - y)).sum::<f32>().sqrt(),
+        }
+    }
+
+    fn vector(&self, row: usize) -> &[f32] {
+        &self.matrix[row * self.dimensions..][..self.dimensions]
+    }
+
+    fn best_by_words(&self, text: &str, allowed: Option<&Rows>, k: usize) -> Vec<(u32, f32)> {
+        let mut best = Best::new(k, &self.ids);
+        if let Some(postings) = &self.postings {
+            postings.search(text, allowed, &mut best);
+        }
+        best.into_rows()
+    }
+
+    fn fused(&self, orders: [Vec<(u32, f32)>; 2], weights: (f32, f32), k: usize) -> Vec<(u32, f32)> {
+        let mut scores: HashMap<u32, f32> = HashMap::new();
+        for (order, weight) in orders.into_iter().zip([weights.0, weights.1]) {
+            for (place, (row, _)) in (1_u16..).zip(order) {
+                *scores.entry(row).or_default() += weight / (FUSION + f32::from(place));
+            }
+        }
+        let mut best = Best::new(k, &self.ids);
+        scores.into_iter().for_each(|(row, score)| best.offer(row, score));
+        best.into_rows()
+    }
+}
+
+/// Divides a vector by its length, and returns that.
+fn normalise(vector: &mut [f32]) -> f32 {
+    // In double precision the square of the largest f32 does not overflow.
+    let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+    length as f32
+}

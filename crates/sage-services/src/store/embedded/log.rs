@@ -1,0 +1,292 @@
+//! [`Log`]: the file in which an embedded store keeps what it was told, frame by frame.
+//!
+//! A file begins with [`MAGIC`]; frames follow. A frame is a mark, the length of what it says, a checksum (CRC-32) of
+//! both, and what it says. The first one says which collection it is.
+//!
+//! Invariants:
+//! 1. One process has a log open: it holds the lock (`flock`) on the file that the path names.
+//! 2. What was appended is in the file when [`append`](Log::append) returns, so it survives the end of the process;
+//!    when [`persist`](Log::persist) returns, it survives a loss of power.
+//! 3. A frame is in the file whole, or not at all once the file is opened again. A frame that is not whole and has none
+//!    behind it was being written when the process ended, and is cut off. One that has a frame behind it is damage,
+//!    and nothing is cut.
+//!
+//! Knows nothing of what frames say.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::store::error::StoreError;
+
+/// The first bytes of a log, with the version of its format.
+const MAGIC: &[u8; 8] = b"SAGELOG1";
+/// The first bytes of a frame.
+const MARK: [u8; 4] = *b"\xf5rec";
+/// Mark, length and checksum.
+const HEAD: usize = 12;
+/// The longest frame, 1 GiB.
+pub(super) const LONGEST: usize = 1 << 30;
+
+/// The log of a store.
+#[derive(Debug)]
+pub(super) struct Log {
+    path: PathBuf,
+    file: File,
+    /// Behind the last whole frame.
+    end: u64,
+    /// Whether each append is to survive a loss of power.
+    sync: bool,
+    /// A frame that failed could not be taken back.
+    is_broken: bool,
+}
+
+impl Log {
+    /// Opens a log, or makes one, and reads its frames: the first goes to `first`, the others to `each`, with their
+    /// offsets. `header` is what the first frame of a new log says; `None` if none is to be made.
+    pub(super) fn open(
+        path: &Path,
+        sync: bool,
+        header: Option<&[u8]>,
+        mut each: impl FnMut(&[u8], u64) -> Result<(), StoreError>,
+    ) -> Result<Option<Self>, StoreError> {
+        let Some(file) = lock(path, header.is_some())? else { return Ok(None) };
+        let mut log = Self { path: path.to_owned(), file, end: 0, sync, is_broken: false };
+        let length = log.file.metadata().map_err(|error| log.failed("read", error))?.len();
+        log.end = log.read(length, &mut each)?;
+        if log.end == 0 {
+            let Some(header) = header else { return Ok(None) };
+            log.begin(header)?;
+            each(header, MAGIC.len() as u64)?;
+        } else if log.end < length {
+            let lost = length - log.end;
+            tracing::warn!(path = %path.display(), lost, "the last write was not finished: it is cut off");
+            log.file.set_len(log.end).map_err(|error| log.failed("written", error))?;
+        }
+        Ok(Some(log))
+    }
+
+    /// Reads all frames, and says where the last whole one ends: 0 if not even the first is whole.
+    fn read(
+        &self,
+        length: u64,
+        each: &mut impl FnMut(&[u8], u64) -> Result<(), StoreError>,
+    ) -> Result<u64, StoreError> {
+        let mut reader = BufReader::with_capacity(1 << 20, At { file: &self.file, offset: 0 });
+        let mut magic = Vec::new();
+        reader.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(|error| self.failed("read", error))?;
+        if !MAGIC.starts_with(&magic) {
+            return Err(self.damaged(0, "it is no store, or one of another version"));
+        }
+        let mut at = MAGIC.len() as u64;
+        let mut frame = Vec::new();
+        let mut is_first = true;
+        while at < length {
+            if !read_frame(&mut reader, length - at, &mut frame).map_err(|error| self.failed("read", error))? {
+                self.check_torn(at, length)?;
+                break;
+            }
+            each(&frame, at)?;
+            at += (HEAD + frame.len()) as u64;
+            is_first = false;
+        }
+        Ok(if is_first { 0 } else { at })
+    }
+
+    /// Fails if a whole frame follows the one at `at`, which is not whole.
+    fn check_torn(&self, at: u64, length: u64) -> Result<(), StoreError> {
+        let mut behind = BufReader::with_capacity(1 << 20, At { file: &self.file, offset: at + 1 }).bytes();
+        let mut matched = 0;
+        let mut frame = Vec::new();
+        for offset in at + 1..length {
+            let Some(byte) = behind.next() else { break };
+            let byte = byte.map_err(|error| self.failed("read", error))?;
+            // Its bytes are all different, so that one which does not match can only be the first.
+            matched = if byte == MARK[matched] { matched + 1 } else { usize::from(byte == MARK[0]) };
+            if matched < MARK.len() {
+                continue;
+            }
+            matched = 0;
+            let begins = offset + 1 - MARK.len() as u64;
+            let mut candidate = At { file: &self.file, offset: begins };
+            let read = read_frame(&mut candidate, length - begins, &mut frame);
+            if read.map_err(|error| self.failed("read", error))? {
+                return Err(self.damaged(at, "that is not what was written; restore the store from a snapshot"));
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, header: &[u8]) -> Result<(), StoreError> {
+        self.file.set_len(0).map_err(|error| self.failed("written", error))?;
+        let bytes = [&MAGIC[..], &frame(header)].concat();
+        self.file.write_all_at(&bytes, 0).map_err(|error| self.failed("written", error))?;
+        self.end = bytes.len() as u64;
+        sync_folder_of(&self.path).map_err(|error| self.failed("written", error))?;
+        if self.sync { self.persist() } else { Ok(()) }
+    }
+
+    /// Appends a frame.
+    pub(super) fn append(&mut self, says: &[u8]) -> Result<(), StoreError> {
+        if self.is_broken {
+            return Err(self.failed("written", io::Error::other("an earlier write to it failed; open the store again")));
+        }
+        let bytes = frame(says);
+        let written = self.file.write_all_at(&bytes, self.end);
+        let written = written.and_then(|()| if self.sync { self.file.sync_data() } else { Ok(()) });
+        if let Err(error) = written {
+            // Half a frame would hide those behind it.
+            self.is_broken = self.file.set_len(self.end).is_err();
+            return Err(self.failed("written", error));
+        }
+        self.end += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Has the system write to the disk what it holds.
+    pub(super) fn persist(&self) -> Result<(), StoreError> {
+        self.file.sync_all().map_err(|error| self.failed("written", error))
+    }
+
+    /// Replaces all frames by these, so that nothing else is left of the file.
+    pub(super) fn rewrite<'a>(&mut self, frames: impl Iterator<Item = Vec<u8>> + 'a) -> Result<(), StoreError> {
+        let beside = beside(&self.path, "new");
+        let (file, end) = write_new(&beside, frames)?;
+        // Whoever opens the path from here on meets a locked file: this one, or the old one until it is replaced.
+        file.try_lock().map_err(|error| self.failed("locked", error.into()))?;
+        let replaced = fs::rename(&beside, &self.path).and_then(|()| sync_folder_of(&self.path));
+        replaced.map_err(|error| self.failed("replaced", error))?;
+        (self.file, self.end, self.is_broken) = (file, end, false);
+        Ok(())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn damaged(&self, offset: u64, why: impl Into<String>) -> StoreError {
+        StoreError::Damaged { path: self.path.clone(), offset, why: why.into() }
+    }
+
+    fn failed(&self, done: &'static str, source: io::Error) -> StoreError {
+        StoreError::File { path: self.path.clone(), done, source }
+    }
+}
+
+/// Writes a new log with these frames, which survives a loss of power.
+pub(super) fn write_new(path: &Path, frames: impl Iterator<Item = Vec<u8>>) -> Result<(File, u64), StoreError> {
+    let failed = |source| StoreError::File { path: path.to_owned(), done: "written", source };
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
+    let mut file = options.map_err(failed)?;
+    let write = || {
+        file.write_all(MAGIC)?;
+        let mut end = MAGIC.len() as u64;
+        for says in frames {
+            let bytes = frame(&says);
+            file.write_all(&bytes)?;
+            end += bytes.len() as u64;
+        }
+        file.sync_all()?;
+        Ok(end)
+    };
+    match write() {
+        Ok(end) => Ok((file, end)),
+        Err(error) => {
+            // Half a copy helps nobody, and may be what filled the disk.
+            let _ = fs::remove_file(path);
+            Err(failed(error))
+        }
+    }
+}
+
+/// The file beside this one whose name says more.
+pub(super) fn beside(path: &Path, more: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(more);
+    name.into()
+}
+
+/// Reads a file from an offset on, and leaves its cursor alone.
+struct At<'a> {
+    file: &'a File,
+    offset: u64,
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+fn frame(says: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(says.len()).expect("a frame is no longer than LONGEST");
+    let mut bytes = Vec::with_capacity(HEAD + says.len());
+    bytes.extend_from_slice(&MARK);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&checksum(length, says).to_le_bytes());
+    bytes.extend_from_slice(says);
+    bytes
+}
+
+fn checksum(length: u32, says: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&length.to_le_bytes());
+    hasher.update(says);
+    hasher.finalize()
+}
+
+/// Reads a frame of at most `left` bytes; `false` if it is not whole.
+fn read_frame(reader: &mut impl Read, left: u64, says: &mut Vec<u8>) -> io::Result<bool> {
+    if left < HEAD as u64 {
+        return Ok(false);
+    }
+    let mut head = [0; HEAD];
+    reader.read_exact(&mut head)?;
+    let [mark, length, sum] = [0, 4, 8].map(|at| [head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let (length, sum) = (u32::from_le_bytes(length), u32::from_le_bytes(sum));
+    if mark != MARK || u64::from(length) > (left - HEAD as u64).min(LONGEST as u64) {
+        return Ok(false);
+    }
+    says.resize(length as usize, 0);
+    reader.read_exact(says)?;
+    Ok(checksum(length, says) == sum)
+}
+
+/// Opens and locks the file that the path names; `None` if there is none and it is not to be made.
+fn lock(path: &Path, create: bool) -> Result<Option<File>, StoreError> {
+    let failed = |done, source| StoreError::File { path: path.to_owned(), done, source };
+    if create && let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(|error| failed("made", error))?;
+    }
+    loop {
+        let opened = OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(path);
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !create => return Ok(None),
+            Err(error) => return Err(failed("opened", error)),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked { path: path.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(failed("locked", error)),
+        }
+        // Whoever held the lock may have replaced the file since it was opened.
+        let (ours, named) = (file.metadata(), fs::metadata(path));
+        match (ours, named) {
+            (Ok(ours), Ok(named)) if (ours.dev(), ours.ino()) == (named.dev(), named.ino()) => return Ok(Some(file)),
+            (Ok(_), Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(failed("opened", error)),
+            (Err(error), _) => return Err(failed("opened", error)),
+            _ => {}
+        }
+    }
+}
+
+/// So that a file that was made or renamed there is found after a loss of power.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
+}

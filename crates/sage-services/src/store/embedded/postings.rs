@@ -1,0 +1,155 @@
+//! [`Postings`]: which words the texts have, for a search by words.
+//!
+//! The score is BM25 (Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009) with its
+//! customary parameters. Words are those of `terms.rs`, so they are the same for every step of retrieval.
+//!
+//! Texts are numbered as they come, and a number is not used again; rows move, so they are looked up. A text that is
+//! gone keeps its places in the lists of its words until half of all are gone: then the lists are made anew.
+//!
+//! Invariants: `row_of` and `number_of` are the inverse of each other; the numbers of a list increase.
+
+use std::collections::HashMap;
+
+use super::best::Best;
+use crate::store::rows::Rows;
+use crate::terms::for_each_term;
+
+/// How soon another occurrence of a word stops counting.
+const K1: f32 = 1.2;
+/// How much a long text is marked down, 0 to 1.
+const B: f32 = 0.75;
+/// A text that is gone has no row.
+const GONE: u32 = u32::MAX;
+
+#[derive(Debug, Default)]
+pub(super) struct Postings {
+    lists: HashMap<Box<str>, Vec<Posting>>,
+    row_of: Vec<u32>,
+    number_of: Vec<u32>,
+    /// By number: the words of a text.
+    lengths: Vec<u32>,
+    /// All words of the texts that are there.
+    words: u64,
+    gone: usize,
+}
+
+/// That a text has a word, and how often.
+#[derive(Debug, Clone, Copy)]
+struct Posting {
+    number: u32,
+    times: u32,
+}
+
+impl Postings {
+    /// Adds the text of a row behind the last, or replaces that of an existing one.
+    pub(super) fn set(&mut self, row: u32, text: &str) {
+        let number = u32::try_from(self.row_of.len()).expect("texts are counted in 32 bits");
+        match self.number_of.get_mut(row as usize) {
+            Some(old) => {
+                let old = std::mem::replace(old, number);
+                self.forget(old);
+            }
+            None => self.number_of.push(number),
+        }
+        let mut times: HashMap<Box<str>, u32> = HashMap::new();
+        let mut length = 0;
+        for_each_term(text, |term, is_stop_word| {
+            if !is_stop_word {
+                length += 1;
+                match times.get_mut(term) {
+                    Some(times) => *times += 1,
+                    None => drop(times.insert(term.into(), 1)),
+                }
+            }
+        });
+        for (term, times) in times {
+            self.lists.entry(term).or_default().push(Posting { number, times });
+        }
+        self.row_of.push(row);
+        self.lengths.push(length);
+        self.words += u64::from(length);
+    }
+
+    /// Moves the last row to this place, whose own goes.
+    pub(super) fn swap_remove(&mut self, row: u32) {
+        let number = self.number_of.swap_remove(row as usize);
+        if let Some(&moved) = self.number_of.get(row as usize) {
+            self.row_of[moved as usize] = row;
+        }
+        self.forget(number);
+    }
+
+    fn forget(&mut self, number: u32) {
+        self.row_of[number as usize] = GONE;
+        self.words -= u64::from(self.lengths[number as usize]);
+        self.gone += 1;
+        if self.gone > self.number_of.len().max(1_000) {
+            self.tidy();
+        }
+    }
+
+    /// Takes the texts that are gone out of the lists, and numbers the others anew, in their order.
+    pub(super) fn tidy(&mut self) {
+        let mut next = 0;
+        let renumbered: Vec<u32> = self
+            .row_of
+            .iter()
+            .map(|&row| {
+                let number = if row == GONE { GONE } else { next };
+                next += u32::from(row != GONE);
+                number
+            })
+            .collect();
+        self.lists.retain(|_, list| {
+            list.retain_mut(|posting| {
+                posting.number = renumbered[posting.number as usize];
+                posting.number != GONE
+            });
+            list.shrink_to_fit();
+            !list.is_empty()
+        });
+        let is_there = |number: &usize| renumbered[*number] != GONE;
+        self.lengths = (0..self.lengths.len()).filter(is_there).map(|number| self.lengths[number]).collect();
+        self.row_of = (0..self.row_of.len()).filter(is_there).map(|number| self.row_of[number]).collect();
+        self.number_of.iter_mut().for_each(|number| *number = renumbered[*number as usize]);
+        self.gone = 0;
+    }
+
+    /// Offers all rows that have a word of `text`, and are allowed, with their scores.
+    pub(super) fn search(&self, text: &str, allowed: Option<&Rows>, best: &mut Best<'_>) {
+        let mut asked: HashMap<Box<str>, u32> = HashMap::new();
+        for_each_term(text, |term, is_stop_word| {
+            if !is_stop_word {
+                *asked.entry(term.into()).or_default() += 1;
+            }
+        });
+        let texts = self.number_of.len() as f32;
+        let mean_length = self.words as f32 / texts.max(1.0);
+        let mut scores = vec![0.0_f32; self.row_of.len()];
+        let mut found = Vec::new();
+        // Floating sums depend on their order, and that of a map is random.
+        let mut asked: Vec<_> = asked.into_iter().collect();
+        asked.sort_unstable();
+        for (term, times_asked) in asked {
+            let Some(list) = self.lists.get(&term) else { continue };
+            let is_there = |posting: &&Posting| self.row_of[posting.number as usize] != GONE;
+            let having = if self.gone == 0 { list.len() } else { list.iter().filter(is_there).count() } as f32;
+            let rarity = (1.0 + (texts - having + 0.5) / (having + 0.5)).ln() * times_asked as f32;
+            for posting in list.iter().filter(is_there) {
+                let number = posting.number as usize;
+                let length = K1 * (1.0 - B + B * self.lengths[number] as f32 / mean_length);
+                if scores[number] == 0.0 {
+                    found.push(posting.number);
+                }
+                let times = posting.times as f32;
+                scores[number] += rarity * times * (K1 + 1.0) / (times + length);
+            }
+        }
+        for number in found {
+            let row = self.row_of[number as usize];
+            if allowed.is_none_or(|allowed| allowed.contains(row)) {
+                best.offer(row, scores[number as usize]);
+            }
+        }
+    }
+}

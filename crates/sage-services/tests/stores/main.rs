@@ -1,0 +1,4 @@
+//! Stores of vectors: the suite that every kind passes, and what each does when things go wrong.
+
+mod conformance;
+mod embedded;
