@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::error::StoreError;
+use crate::embed::EmbedderId;
 
 /// How two vectors are compared. Whichever it is, a higher score is the better one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -62,6 +63,11 @@ impl Schema {
         Self { name, dimensions, metric, embedder: None, text_search: false, must_exist: false }
     }
 
+    /// A collection of the vectors that this embedder makes, which compare by their [cosine](Metric).
+    pub fn made_by(name: impl Into<String>, embedder: &EmbedderId) -> Self {
+        Self::new(name, embedder.dimensions()).embedder(embedder)
+    }
+
     /// How vectors compare.
     #[must_use]
     pub fn metric(mut self, metric: Metric) -> Self {
@@ -69,8 +75,7 @@ impl Schema {
         self
     }
 
-    /// What makes the vectors, such as the text of an [`EmbedderId`](crate::LexicalEmbedder). A collection that another has
-    /// made is refused.
+    /// What makes the vectors, as a text that tells it from all others. A collection that another has made is refused.
     #[must_use]
     pub fn embedder(mut self, embedder: impl fmt::Display) -> Self {
         self.embedder = Some(embedder.to_string());

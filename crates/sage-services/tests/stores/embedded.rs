@@ -1,14 +1,299 @@
-//! The embedded store: the suite, its file, and what is left of it when things go wrong.
+//! The embedded store: the suite, against a model, and with a job.
 
-use sage_services::store::{Embedded, VectorStore};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
-use crate::conformance::conforms;
+use proptest::prelude::*;
+use sage::{BoxError, Environment, testing::Census};
+use sage_services::store::{Embedded, Hit, Record, Schema, Search, StoreError, VectorStore, field};
+use sage_services::wait;
+
+use crate::conformance::{Numbers, conforms};
 
 #[test]
 fn a_store_in_a_file_conforms() {
     let folder = tempfile::tempdir().unwrap();
+    let before = Census::take();
     conforms(&|schema| {
         let path = folder.path().join("stores").join(schema.name());
         VectorStore::new(schema, Embedded::at(path))
     });
+    before.expect_growth(&[]);
+}
+
+pub fn schema() -> Schema {
+    Schema::new("kept", 3).with_text_search()
+}
+
+pub fn opened(path: &Path) -> VectorStore {
+    let store = VectorStore::new(schema(), Embedded::at(path)).unwrap();
+    wait(store.open()).unwrap();
+    store
+}
+
+fn close(store: VectorStore) {
+    wait(store.close()).unwrap();
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Upsert(Vec<(u8, u8)>),
+    Delete(Vec<u8>),
+    DeleteWhere(u8),
+    Compact,
+    Reopen,
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        6 => prop::collection::btree_map(0_u8..20, any::<u8>(), 0..8)
+            .prop_map(|records| Change::Upsert(records.into_iter().collect())),
+        2 => prop::collection::vec(0_u8..20, 0..5).prop_map(Change::Delete),
+        1 => any::<u8>().prop_map(Change::DeleteWhere),
+        1 => Just(Change::Compact),
+        1 => Just(Change::Reopen),
+    ]
+}
+
+fn record(id: u8, content: u8) -> Record {
+    let vector = Numbers::new(u64::from(content) + 1).vector(3);
+    Record::new(format!("{id:02}"), vector).text(format!("word{} common", content % 7)).with("n", i64::from(content))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn after_any_changes_it_holds_what_a_map_would(changes in prop::collection::vec(change(), 0..30)) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store");
+        let embedded = |path: &Path| {
+            let embedded = Embedded::at(path);
+            let store = VectorStore::new(schema(), embedded.clone()).unwrap();
+            wait(store.open()).unwrap();
+            (embedded, store)
+        };
+        let (mut inner, mut store) = embedded(&path);
+        let mut model = BTreeMap::new();
+        for change in changes {
+            match change {
+                Change::Upsert(records) => {
+                    wait(store.upsert(records.iter().map(|&(id, content)| record(id, content)).collect())).unwrap();
+                    model.extend(records);
+                }
+                Change::Delete(ids) => {
+                    let names: Vec<String> = ids.iter().map(|id| format!("{id:02}")).collect();
+                    let there = ids.iter().filter(|id| model.remove(id).is_some()).count();
+                    prop_assert_eq!(wait(store.delete(&names)).unwrap(), there);
+                }
+                Change::DeleteWhere(least) => {
+                    let before = model.len();
+                    model.retain(|_, content| *content < least);
+                    let deleted = wait(store.delete_where(field("n").at_least(i64::from(least)))).unwrap();
+                    prop_assert_eq!(deleted, before - model.len());
+                }
+                Change::Compact => inner.compact().unwrap(),
+                Change::Reopen => {
+                    wait(store.close()).unwrap();
+                    (inner, store) = embedded(&path);
+                }
+            }
+            prop_assert_eq!(wait(store.count()).unwrap(), model.len());
+        }
+        let ids: Vec<String> = model.keys().map(|id| format!("{id:02}")).collect();
+        for (found, (&id, &content)) in wait(store.get(&ids)).unwrap().into_iter().zip(&model) {
+            let (found, expected) = (found.unwrap(), record(id, content));
+            prop_assert_eq!((found.text, found.metadata), (expected.text, expected.metadata));
+        }
+        let having = model.values().filter(|content| **content % 7 == 3).count();
+        prop_assert_eq!(wait(store.search(Search::text("word3", 100))).unwrap().len(), having);
+    }
+}
+
+#[test]
+fn a_search_by_words_scores_as_bm25_does() {
+    let texts = [
+        "drain the job",
+        "the job drains until its deadline, and a drain becomes a cancel of the job",
+        "services stop last",
+        "",
+        "a deadline",
+    ];
+    let store = opened_in_memory();
+    let record = |(n, text): (usize, &&str)| Record::new(n.to_string(), vec![1.0, 0.0, 0.0]).text(*text);
+    wait(store.upsert(texts.iter().enumerate().map(record).collect())).unwrap();
+    // A text that was replaced counts no more, and neither does one that was deleted.
+    for text in ["drain drain", "services"] {
+        wait(store.upsert(vec![Record::new("9", vec![1.0, 0.0, 0.0]).text(text)])).unwrap();
+    }
+    wait(store.delete(&["9"])).unwrap();
+    let hits = wait(store.search(Search::text("When does a drain meet its deadline?", 10))).unwrap();
+    // Terms without stop words and endings, by hand: how often "drain" and "deadline" are there, and how many there are.
+    let counted = [(1, 0, 2), (2, 1, 8), (0, 0, 3), (0, 0, 0), (0, 1, 1)];
+    let mean = counted.iter().map(|text| text.2 as f32).sum::<f32>() / 5.0;
+    // Two texts have each of them.
+    let rarity = (1.0 + (5.0 - 2.0 + 0.5) / (2.0 + 0.5_f32)).ln();
+    let score = |times: u32, words: u32| {
+        let times = times as f32;
+        rarity * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * words as f32 / mean))
+    };
+    let mut expected: Vec<(String, f32)> = (0..5)
+        .map(|n| (n.to_string(), score(counted[n].0, counted[n].2 as u32) + score(counted[n].1, counted[n].2 as u32)))
+        .filter(|(_, score)| *score > 0.0)
+        .collect();
+    expected.sort_by(|a, b| b.1.total_cmp(&a.1));
+    assert_eq!(hits.len(), 3);
+    for (hit, (id, score)) in hits.iter().zip(&expected) {
+        assert!(hit.id == *id && (hit.score - score).abs() < 1e-4, "{hits:?}, not {expected:?}");
+    }
+}
+
+fn opened_in_memory() -> VectorStore {
+    let store = VectorStore::new(schema(), Embedded::in_memory()).unwrap();
+    wait(store.open()).unwrap();
+    store
+}
+
+#[test]
+fn both_orders_are_joined_by_their_weights() {
+    let store = opened_in_memory();
+    wait(store.upsert(vec![
+        Record::new("vector", vec![1.0, 0.0, 0.0]).text("nothing of it").with("n", 1),
+        Record::new("both", vec![0.9, 0.1, 0.0]).text("the drain of a job").with("n", 2),
+        Record::new("words", vec![0.0, 0.0, 1.0]).text("drain, drain").with("n", 3),
+    ]))
+    .unwrap();
+    let search = |vectors, words| {
+        let search = Search::hybrid(vec![1.0, 0.0, 0.0], "drain", 3).weights(vectors, words);
+        wait(store.search(search)).unwrap().into_iter().map(|hit| (hit.id, hit.score)).collect::<Vec<_>>()
+    };
+    let named = |hits: &[(String, f32)]| hits.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>().join(" ");
+    // Second in both, it beats those that are first in one: 2 / 62 > 1 / 61, and "words" is third by its vector.
+    let even = search(1.0, 1.0);
+    assert!(even[0].0 == "words" || even[0].0 == "both", "{even:?}");
+    let both = even.iter().find(|(id, _)| id == "both").unwrap().1;
+    assert!((both - 2.0 / 62.0).abs() < 1e-6, "{even:?}");
+    assert_eq!(named(&search(1.0, 0.0)), "vector both words");
+    assert!(named(&search(0.0, 1.0)).starts_with("words both"));
+    let filtered = Search::hybrid(vec![1.0, 0.0, 0.0], "drain", 3).filter(field("n").at_most(2));
+    assert_eq!(wait(store.search(filtered)).unwrap().len(), 2);
+}
+
+#[test]
+fn a_file_is_locked_while_it_is_open_and_for_its_owner_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let first = opened(&path);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let second = VectorStore::new(schema(), Embedded::at(&path)).unwrap();
+    let error = wait(second.open()).unwrap_err();
+    assert!(matches!(&error, StoreError::Locked { path: locked } if *locked == path), "{error}");
+    close(first);
+    wait(second.open()).unwrap();
+    close(second);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left but the file");
+}
+
+#[test]
+fn nothing_is_left_of_what_was_deleted_once_the_file_is_rewritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let embedded = Embedded::at(&path);
+    let store = VectorStore::new(schema(), embedded.clone()).unwrap();
+    wait(store.open()).unwrap();
+    let record = |id: &str, text: &str| Record::new(id, vec![1.0, 0.0, 0.0]).text(text);
+    wait(store.upsert(vec![record("a", "a secret of mine"), record("b", "known to all")])).unwrap();
+    wait(store.delete(&["a"])).unwrap();
+    let holds = |text: &str| fs::read(&path).unwrap().windows(text.len()).any(|bytes| bytes == text.as_bytes());
+    assert!(holds("secret") && holds("known"));
+    embedded.compact().unwrap();
+    assert!(!holds("secret") && holds("known"));
+    assert!(wait(store.search(Search::text("secret", 1))).unwrap().is_empty());
+    close(store);
+    assert_eq!(wait(opened(&path).count()).unwrap(), 1);
+}
+
+#[test]
+fn a_file_does_not_grow_with_records_that_are_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let store = opened(&path);
+    for round in 0..100 {
+        wait(store.upsert((0..50).map(|id| record(id, round)).collect())).unwrap();
+    }
+    let written = fs::metadata(&path).unwrap().len();
+    assert!(written < 1_200 * 60, "{written} bytes for 50 records; 5,000 were written");
+    close(store);
+    let again = opened(&path);
+    assert_eq!(wait(again.count()).unwrap(), 50);
+    assert_eq!(wait(again.count_where(field("n").equal(99))).unwrap(), 50);
+}
+
+#[test]
+fn a_snapshot_is_a_store_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, copy) = (folder.path().join("store"), folder.path().join("copy"));
+    let embedded = Embedded::at(&path);
+    let store = VectorStore::new(schema(), embedded.clone()).unwrap();
+    assert!(matches!(embedded.snapshot(&copy), Err(StoreError::Closed)));
+    wait(store.open()).unwrap();
+    wait(store.upsert((0..20).map(|id| record(id, id)).collect())).unwrap();
+    embedded.snapshot(&copy).unwrap();
+    assert!(matches!(embedded.snapshot(&copy), Err(StoreError::File { done: "made", .. })));
+    wait(store.delete(&["01"])).unwrap();
+    let other = opened(&copy);
+    assert_eq!((wait(store.count()).unwrap(), wait(other.count()).unwrap()), (19, 20));
+    let search = || Search::hybrid(vec![0.1, 0.2, 0.3], "word3", 5).filter(field("n").greater(1));
+    let found = |store: &VectorStore| -> Vec<Hit> { wait(store.search(search())).unwrap() };
+    assert_eq!(found(&store).len(), 5);
+    assert_eq!(found(&other).len(), 5);
+}
+
+#[test]
+fn no_more_records_are_taken_than_was_said() {
+    let store = VectorStore::new(schema(), Embedded::in_memory().max_records(2)).unwrap();
+    wait(store.open()).unwrap();
+    wait(store.upsert(vec![record(1, 1), record(2, 2)])).unwrap();
+    let error = wait(store.upsert(vec![record(2, 3), record(3, 3)])).unwrap_err();
+    assert!(matches!(error, StoreError::Full { max_records: 2 }));
+    wait(store.upsert(vec![record(2, 3)])).unwrap();
+    assert_eq!(wait(store.count()).unwrap(), 2);
+}
+
+#[test]
+fn contract_6_a_job_closes_the_store_before_it_returns() -> Result<(), BoxError> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("store");
+    // The thread that hears signals stays once a job has run.
+    let first = Environment::local("first");
+    first.from_iter(0..1).sink(|_| {});
+    first.run()?;
+    let before = Census::take();
+    let found = {
+        let env = Environment::local("indexed");
+        let at = path.clone();
+        let store = env.register_async_service("store", move || {
+            VectorStore::new(schema(), Embedded::at(&at)).expect("the schema is right")
+        });
+        let store = store.build();
+        let found = env
+            .from_iter(0..20_u8)
+            .try_map(move |id| {
+                let found = store.call_blocking(async move |store| {
+                    store.upsert(vec![record(id, id)]).await?;
+                    store.search(Search::vector(record(id, id).vector, 1)).await
+                })?;
+                Ok::<_, BoxError>(found?.remove(0).id)
+            })
+            .collect();
+        env.run()?;
+        found.take()
+    };
+    before.expect_growth(&[]);
+    let expected: Vec<String> = (0..20).map(|id| format!("{id:02}")).collect();
+    assert_eq!(found, expected);
+    let again = opened(&path);
+    assert_eq!(wait(again.count())?, 20);
+    Ok(())
 }

@@ -68,6 +68,7 @@ impl Postings {
         self.row_of.push(row);
         self.lengths.push(length);
         self.words += u64::from(length);
+        self.tidy_if_due();
     }
 
     /// Moves the last row to this place, whose own goes.
@@ -77,19 +78,23 @@ impl Postings {
             self.row_of[moved as usize] = row;
         }
         self.forget(number);
+        self.tidy_if_due();
     }
 
     fn forget(&mut self, number: u32) {
         self.row_of[number as usize] = GONE;
         self.words -= u64::from(self.lengths[number as usize]);
         self.gone += 1;
+    }
+
+    fn tidy_if_due(&mut self) {
         if self.gone > self.number_of.len().max(1_000) {
             self.tidy();
         }
     }
 
     /// Takes the texts that are gone out of the lists, and numbers the others anew, in their order.
-    pub(super) fn tidy(&mut self) {
+    fn tidy(&mut self) {
         let mut next = 0;
         let renumbered: Vec<u32> = self
             .row_of
@@ -149,6 +154,50 @@ impl Postings {
             let row = self.row_of[number as usize];
             if allowed.is_none_or(|allowed| allowed.contains(row)) {
                 best.offer(row, scores[number as usize]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn scores(postings: &Postings, ids: &[std::sync::Arc<str>], asked: &str) -> Vec<(u32, f32)> {
+        let mut best = Best::new(100, ids);
+        postings.search(asked, None, &mut best);
+        best.into_rows()
+    }
+
+    proptest! {
+        /// After any changes, and with texts that are gone in the lists or not.
+        #[test]
+        fn scores_are_those_of_postings_made_anew(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), 0_u8..4, "[a-d]( [a-d]){0,4}"), 1..60),
+            tidies: bool,
+        ) {
+            let (mut postings, mut texts) = (Postings::default(), Vec::<String>::new());
+            for (at, what, text) in changes {
+                let row = if texts.is_empty() { 0 } else { at.index(texts.len()) };
+                if what == 0 && !texts.is_empty() {
+                    texts.swap_remove(row);
+                    postings.swap_remove(row as u32);
+                } else {
+                    let row = if what == 1 { row } else { texts.len() };
+                    postings.set(row as u32, &text);
+                    if row < texts.len() { texts[row] = text } else { texts.push(text) }
+                }
+                if tidies {
+                    postings.tidy();
+                }
+            }
+            let mut anew = Postings::default();
+            (0..).zip(&texts).for_each(|(row, text)| anew.set(row, text));
+            let ids: Vec<std::sync::Arc<str>> = (0..texts.len()).map(|row| format!("{row:03}").into()).collect();
+            // "a" alone is a stop word.
+            for asked in ["b", "c d", "b b x"] {
+                prop_assert_eq!(scores(&postings, &ids, asked), scores(&anew, &ids, asked));
             }
         }
     }
