@@ -11,7 +11,7 @@ use sage_services::store::{
 use sage_services::wait;
 
 /// Makes stores that are not open yet, all of them in one place.
-pub type Make<'a> = &'a dyn Fn(Schema) -> Result<VectorStore, StoreError>;
+pub(crate) type Make<'a> = &'a dyn Fn(Schema) -> Result<VectorStore, StoreError>;
 
 type Case = (&'static str, fn(Make<'_>));
 
@@ -36,7 +36,7 @@ const CASES: &[Case] = &[
 ];
 
 /// Runs all cases, and fails with the names of those that failed.
-pub fn conforms(make: Make<'_>) {
+pub(crate) fn conforms(make: Make<'_>) {
     let failed: Vec<&str> = CASES
         .iter()
         .filter(|(name, case)| {
@@ -49,13 +49,13 @@ pub fn conforms(make: Make<'_>) {
 }
 
 /// A name that no other collection has.
-pub fn schema(dimensions: usize) -> Schema {
+pub(crate) fn schema(dimensions: usize) -> Schema {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
     Schema::new(name, dimensions)
 }
 
-pub fn opened(make: Make<'_>, schema: Schema) -> VectorStore {
+pub(crate) fn opened(make: Make<'_>, schema: Schema) -> VectorStore {
     let store = make(schema).unwrap();
     wait(store.open()).unwrap();
     store
@@ -66,22 +66,22 @@ fn close(store: VectorStore) {
 }
 
 /// Numbers that look random, and are the same each time.
-pub struct Numbers(u64);
+pub(crate) struct Numbers(u64);
 
 impl Numbers {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
     /// −1 to 1.
-    pub fn next(&mut self) -> f32 {
+    pub(crate) fn next(&mut self) -> f32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
-    pub fn vector(&mut self, dimensions: usize) -> Vec<f32> {
+    pub(crate) fn vector(&mut self, dimensions: usize) -> Vec<f32> {
         (0..dimensions).map(|_| self.next()).collect()
     }
 }

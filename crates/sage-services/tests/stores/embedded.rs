@@ -23,11 +23,11 @@ fn a_store_in_a_file_conforms() {
     before.expect_growth(&[]);
 }
 
-pub fn schema() -> Schema {
+pub(crate) fn schema() -> Schema {
     Schema::new("kept", 3).with_text_search()
 }
 
-pub fn opened(path: &Path) -> VectorStore {
+pub(crate) fn opened(path: &Path) -> VectorStore {
     let store = VectorStore::new(schema(), Embedded::at(path)).unwrap();
     wait(store.open()).unwrap();
     store
@@ -240,7 +240,7 @@ fn a_snapshot_is_a_store_of_its_own() {
     wait(store.open()).unwrap();
     wait(store.upsert((0..20).map(|id| record(id, id)).collect())).unwrap();
     embedded.snapshot(&copy).unwrap();
-    assert!(matches!(embedded.snapshot(&copy), Err(StoreError::File { done: "made", .. })));
+    assert!(matches!(embedded.snapshot(&copy), Err(StoreError::File { done: "written", .. })));
     wait(store.delete(&["01"])).unwrap();
     let other = opened(&copy);
     assert_eq!((wait(store.count()).unwrap(), wait(other.count()).unwrap()), (19, 20));

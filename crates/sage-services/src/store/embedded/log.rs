@@ -53,6 +53,8 @@ impl Log {
     ) -> Result<Option<Self>, StoreError> {
         let Some(file) = lock(path, header.is_some())? else { return Ok(None) };
         let mut log = Self { path: path.to_owned(), file, end: 0, sync, is_broken: false };
+        // A copy that a process which was killed had not finished.
+        let _ = fs::remove_file(beside(path, "new"));
         let length = log.file.metadata().map_err(|error| log.failed("read", error))?.len();
         log.end = log.read(length, &mut each)?;
         if log.end == 0 {
@@ -152,6 +154,7 @@ impl Log {
     /// Replaces all frames by these, so that nothing else is left of the file.
     pub(super) fn rewrite<'a>(&mut self, frames: impl Iterator<Item = Vec<u8>> + 'a) -> Result<(), StoreError> {
         let beside = beside(&self.path, "new");
+        let _ = fs::remove_file(&beside);
         let (file, end) = write_new(&beside, frames)?;
         // Whoever opens the path from here on meets a locked file: this one, or the old one until it is replaced.
         file.try_lock().map_err(|error| self.failed("locked", error.into()))?;
@@ -174,10 +177,10 @@ impl Log {
     }
 }
 
-/// Writes a new log with these frames, which survives a loss of power.
+/// Writes a new log with these frames, which survives a loss of power. Fails if there is a file of this name.
 pub(super) fn write_new(path: &Path, frames: impl Iterator<Item = Vec<u8>>) -> Result<(File, u64), StoreError> {
     let failed = |source| StoreError::File { path: path.to_owned(), done: "written", source };
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path);
+    let options = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
     let mut file = options.map_err(failed)?;
     let write = || {
         file.write_all(MAGIC)?;

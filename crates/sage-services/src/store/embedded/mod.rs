@@ -126,13 +126,7 @@ impl Embedded {
     pub fn snapshot(&self, path: impl AsRef<Path>) -> Result<(), StoreError> {
         let state = self.writing()?;
         let contents = self.reading()?;
-        let path = path.as_ref();
-        if path.exists() {
-            let source = std::io::ErrorKind::AlreadyExists.into();
-            return Err(StoreError::File { path: path.to_owned(), done: "made", source });
-        }
-        let (file, _end) = log::write_new(path, frames(&state.header, &contents))?;
-        drop(file);
+        log::write_new(path.as_ref(), frames(&state.header, &contents))?;
         Ok(())
     }
 
