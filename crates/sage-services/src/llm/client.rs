@@ -7,9 +7,7 @@
 use std::sync::{Arc, OnceLock};
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, RequestBuilder, Response, redirect, retry};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::BuilderVerifierExt;
+use reqwest::{Client, RequestBuilder, Response};
 use sage::{AsyncService, BoxError, HookContext, ServiceError, Verdict};
 use serde_json::{Value, json};
 
@@ -17,13 +15,11 @@ use super::answer::{ChatAnswer, text};
 use super::body::Body;
 use super::embeddings::{Embedding, requests, shares, vectors};
 use super::error::{LlmError, answered, refused, unsent};
-use super::options::{Key, LlmOptions};
+use super::options::LlmOptions;
 use super::request::ChatRequest;
 use super::stream::ChatStream;
 use super::tokens::{TokenUsage, told};
-
-/// The most bytes that are read of an error.
-const LARGEST_ERROR: usize = 64 << 10;
+use crate::connection::{self, Key, connecting};
 
 /// A client of language models that speak OpenAI's protocol. It sends each request once: timeouts, retries and limits
 /// are the [policy](sage::Policy)'s, to which its errors say what they mean.
@@ -163,16 +159,9 @@ impl Llm {
     }
 
     /// What a provider's error says, as far as it can be read.
-    async fn refusal(&self, mut response: Response) -> ServiceError {
+    async fn refusal(&self, response: Response) -> ServiceError {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let mut body = Vec::new();
-        while let Ok(Some(bytes)) = response.chunk().await {
-            body.extend_from_slice(&bytes[..bytes.len().min(LARGEST_ERROR - body.len())]);
-            if body.len() == LARGEST_ERROR {
-                break;
-            }
-        }
-        refused(status, &headers, &self.options.without_key(&String::from_utf8_lossy(&body)))
+        refused(status, &headers, &self.options.without_key(&connection::told(response).await))
     }
 
     fn url(&self, path: &str) -> String {
@@ -191,30 +180,13 @@ impl Llm {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }
-        let client = connecting(&self.options).map_err(wrong_options)?;
+        let client = connecting(&self.options.base_url, self.options.connect_timeout)
+            .and_then(|client| Ok(client.read_timeout(self.options.read_timeout).build()?))
+            .map_err(wrong_options)?;
         Ok(self.client.get_or_init(|| client))
     }
 }
 
 fn wrong_options(error: impl Into<BoxError>) -> ServiceError {
     ServiceError::new(Verdict::Bad, LlmError::Options(error.into()))
-}
-
-fn connecting(options: &LlmOptions) -> Result<Client, BoxError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    // The system's certificates are read only where they are needed: a small container may have none.
-    let tls = if options.base_url.0.starts_with("http:") {
-        tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
-    } else {
-        tls.with_platform_verifier()?.with_no_client_auth()
-    };
-    let client = Client::builder()
-        .tls_backend_preconfigured(tls)
-        .connect_timeout(options.connect_timeout)
-        .read_timeout(options.read_timeout)
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .user_agent(concat!("sage-services/", env!("CARGO_PKG_VERSION")));
-    Ok(client.build()?)
 }

@@ -1,17 +1,13 @@
 //! [`LlmError`]: why a provider gave no answer, and what that means to a policy.
 
 use std::error::Error;
-use std::io;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
 use sage::{BoxError, ServiceError, Verdict};
 use serde_json::Value;
 
-use super::delay::{asked_delay, should_retry};
-
-/// The most characters of a provider's error that are quoted.
-const QUOTED: usize = 500;
+use crate::connection::{asked_delay, is_of_tls, quoted, should_retry};
 
 /// Why a provider gave no answer. Methods of [`Llm`](super::Llm) return it within a [`ServiceError`].
 #[derive(Debug, thiserror::Error)]
@@ -92,18 +88,6 @@ pub(super) fn unsent(error: reqwest::Error) -> ServiceError {
     ServiceError::new(Verdict::Passing(None), LlmError::Broken(error.into()))
 }
 
-fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let io = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if error.is::<rustls::Error>() || io.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
-
 /// What a provider's error means. `body` has no key in it.
 pub(super) fn refused(status: u16, headers: &HeaderMap, body: &str) -> ServiceError {
     let told = serde_json::from_str(body).map(|body| Told::of(&body)).unwrap_or_default();
@@ -161,15 +145,6 @@ impl Told {
     /// Whether there is no more to be had for this account.
     fn is_terminal(&self) -> bool {
         [&self.code, &self.kind].iter().any(|told| told.as_deref() == Some("insufficient_quota"))
-    }
-}
-
-fn quoted(text: &str) -> String {
-    let text = text.trim();
-    match text.char_indices().nth(QUOTED) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None if text.is_empty() => "(nothing more)".to_owned(),
-        None => text.to_owned(),
     }
 }
 

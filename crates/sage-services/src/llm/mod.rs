@@ -26,7 +26,6 @@
 mod answer;
 mod body;
 mod client;
-mod delay;
 mod embeddings;
 mod error;
 mod methods;

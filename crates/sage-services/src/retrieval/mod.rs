@@ -1,7 +1,6 @@
 //! What follows a search: the passages found are ordered, and one is quoted.
 
 mod answer;
-mod passage;
 mod question;
 mod rerank;
 

@@ -186,7 +186,7 @@ impl Filter {
 }
 
 impl Comparison {
-    fn allows(self, ordering: Ordering) -> bool {
+    pub(super) fn allows(self, ordering: Ordering) -> bool {
         match self {
             Self::Equal => ordering.is_eq(),
             Self::Less => ordering.is_lt(),

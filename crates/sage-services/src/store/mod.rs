@@ -2,18 +2,24 @@
 //!
 //! Knows nothing of what makes the vectors, or of how texts were cut.
 
+#[cfg(feature = "chroma")]
+mod chroma;
 mod driver;
 mod embedded;
 mod error;
 mod filter;
 mod memory;
 mod record;
+#[cfg(feature = "chroma")]
+mod remote;
 mod rows;
 mod scan;
 mod schema;
 mod value;
 mod vector_store;
 
+#[cfg(feature = "chroma")]
+pub use chroma::Chroma;
 pub use driver::{Driver, StoreFuture};
 pub use embedded::Embedded;
 pub use error::StoreError;

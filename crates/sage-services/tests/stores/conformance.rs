@@ -24,6 +24,7 @@ const CASES: &[Case] = &[
     ("metrics score as they say", metrics_score_as_they_say),
     ("a search agrees with sorting everything", a_search_agrees_with_sorting_everything),
     ("filters mean what they say", filters_mean_what_they_say),
+    ("any filter means what it says", any_filter_means_what_it_says),
     ("a filter that few meet gives all of them", a_filter_that_few_meet_gives_all_of_them),
     ("a filter that nothing meets gives nothing", a_filter_that_nothing_meets_gives_nothing),
     ("equal scores come in the order of their ids", equal_scores_come_in_the_order_of_their_ids),
@@ -84,6 +85,43 @@ impl Numbers {
     pub(crate) fn vector(&mut self, dimensions: usize) -> Vec<f32> {
         (0..dimensions).map(|_| self.next()).collect()
     }
+
+    /// 0 to below `many`.
+    fn pick(&mut self, many: usize) -> usize {
+        (((self.next() + 1.0) / 2.0 * many as f32) as usize).min(many - 1)
+    }
+
+    /// One of few, which are near to each other.
+    fn value(&mut self) -> Value {
+        let date = |micros| Value::Date(format!("1970-01-01T00:00:00.00000{micros}Z").parse().unwrap());
+        match self.pick(16) {
+            number @ 0..4 => Value::from(number as i64 - 1),
+            number @ 4..7 => Value::from(number as f64 / 2.0 - 2.5),
+            7 => Value::from(1.0),
+            8 => Value::from([1e300, -1e300, 9_007_199_254_740_993.0][self.pick(3)]),
+            9 => Value::from([(1_i64 << 53) + 1, i64::MAX, -(1 << 60)][self.pick(3)]),
+            10 => Value::from(self.pick(2) == 0),
+            11 => date(self.pick(3)),
+            12 => Value::from(""),
+            _ => Value::from(["x", "xy", "Y%_"][self.pick(3)]),
+        }
+    }
+
+    fn filter(&mut self, depth: usize) -> Filter {
+        let name = ["a", "b"][self.pick(2)];
+        match self.pick(if depth == 0 { 8 } else { 13 }) {
+            0 | 1 => field(name).equal(self.value()),
+            2 => field(name).less(self.value()),
+            3 => field(name).at_most(self.value()),
+            4 => field(name).greater(self.value()),
+            5 => field(name).at_least(self.value()),
+            6 => field(name).is_in((0..self.pick(4)).map(|_| self.value()).collect::<Vec<_>>()),
+            7 => field(name).contains(self.value()),
+            8 | 9 => self.filter(depth - 1).and(self.filter(depth - 1)),
+            10 => self.filter(depth - 1).or(self.filter(depth - 1)),
+            _ => self.filter(depth - 1).not(),
+        }
+    }
 }
 
 fn ids(store: &VectorStore, search: Search) -> Vec<String> {
@@ -109,7 +147,7 @@ fn what_was_written_is_read_at_once(make: Make<'_>) {
         let vector = vec![number as f32 + 1.0, 1.0];
         wait(store.upsert(vec![Record::new(&*id, vector.clone()).with("n", number)])).unwrap();
         assert_eq!(wait(store.count()).unwrap(), number as usize + 1);
-        assert_eq!(ids(&store, Search::vector(vector, 1)), [&*id]);
+        assert_eq!(ids(&store, Search::vector(vector, 1)), std::slice::from_ref(&id));
         assert_eq!(wait(store.count_where(field("n").equal(number))).unwrap(), 1);
         assert!(wait(store.get(&[id])).unwrap()[0].is_some());
     }
@@ -150,7 +188,7 @@ fn values_come_back_as_they_were(make: Make<'_>) {
 }
 
 /// Vectors may be kept as directions and lengths.
-fn assert_same(found: &Record, expected: &Record) {
+pub(crate) fn assert_same(found: &Record, expected: &Record) {
     assert_eq!((&found.id, &found.text, &found.metadata), (&expected.id, &expected.text, &expected.metadata));
     let pairs = found.vector.iter().zip(&expected.vector);
     assert!(found.vector.len() == expected.vector.len(), "{found:?}");
@@ -333,6 +371,43 @@ fn filters_mean_what_they_say(make: Make<'_>) {
     close(store);
 }
 
+/// Filters put together at random, over records whose values are of all types under the same names.
+fn any_filter_means_what_it_says(make: Make<'_>) {
+    let store = opened(make, schema(2));
+    let mut numbers = Numbers::new(11);
+    let record = |number: i32, numbers: &mut Numbers| {
+        let record = Record::new(format!("{number:02}"), vec![1.0, number as f32]);
+        ["a", "b"].into_iter().fold(record, |record, name| match numbers.pick(5) {
+            0 => record,
+            1 => record.with(name, Value::List(vec![numbers.value(); numbers.pick(3)])),
+            _ => record.with(name, numbers.value()),
+        })
+    };
+    let mut records: Vec<Record> = (0..60).map(|number| record(number, &mut numbers)).collect();
+    wait(store.upsert(records.clone())).unwrap();
+    // A value that is replaced by one of another type leaves nothing of it.
+    records[..30].iter_mut().for_each(|kept| kept.metadata = record(0, &mut numbers).metadata);
+    wait(store.upsert(records[..30].to_vec())).unwrap();
+    let mut wrong = Vec::new();
+    for _ in 0..200 {
+        let filter = numbers.filter(3);
+        let met = records.iter().filter(|record| filter.is_met_by(&record.metadata));
+        let expected: Vec<&str> = met.map(|record| &*record.id).collect();
+        let found = wait(store.search(Search::vector(vec![1.0, 1.0], 60).filter(filter.clone())));
+        let ids = found.map(|hits| {
+            let mut ids: Vec<String> = hits.into_iter().map(|hit| hit.id).collect();
+            ids.sort_unstable();
+            ids
+        });
+        let count = wait(store.count_where(filter.clone()));
+        if !matches!((&ids, &count), (Ok(ids), Ok(count)) if *ids == expected && *count == expected.len()) {
+            wrong.push(format!("{filter:?}: {ids:?}, {count:?}; expected {expected:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    close(store);
+}
+
 fn a_filter_that_few_meet_gives_all_of_them(make: Make<'_>) {
     let mut numbers = Numbers::new(3);
     let store = opened(make, schema(8));
@@ -370,6 +445,14 @@ fn equal_scores_come_in_the_order_of_their_ids(make: Make<'_>) {
     wait(store.upsert(records.into())).unwrap();
     assert_eq!(ids(&store, Search::vector(vec![1.0, 1.0], 3)), ["a", "b", "c"]);
     assert_eq!(ids(&store, Search::vector(vec![1.0, 1.0], 9)), ["a", "b", "c", "d", "e"]);
+    // Many more than are asked for, and the first of them written last.
+    let record = |number: u32| Record::new(format!("m{number:03}"), vec![-1.0, 1.0]);
+    for numbers in [100..200, 0..100] {
+        wait(store.upsert(numbers.map(record).collect())).unwrap();
+    }
+    let search = || Search::vector(vec![-1.0, 1.0], 4);
+    assert_eq!(ids(&store, search()), ["m000", "m001", "m002", "m003"]);
+    assert_eq!(ids(&store, search().filter(field("n").equal(1).not())), ["m000", "m001", "m002", "m003"]);
     close(store);
 }
 

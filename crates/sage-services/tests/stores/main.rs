@@ -1,7 +1,11 @@
 //! Stores of vectors: the suite that every kind passes, and what each does when things go wrong.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, reason = "in a test, also outside of its function")]
 
+#[cfg(feature = "chroma")]
+mod chroma;
 mod conformance;
 mod embedded;
 mod embedded_faults;
+#[cfg(feature = "chroma")]
+mod server;

@@ -8,7 +8,8 @@ use reqwest::header::{HeaderMap, HeaderName, RETRY_AFTER};
 const LONGEST: Duration = Duration::from_secs(120);
 
 /// Whether the provider says that the request should be sent again, or should not.
-pub(super) fn should_retry(headers: &HeaderMap) -> Option<bool> {
+#[cfg(feature = "llm")]
+pub(crate) fn should_retry(headers: &HeaderMap) -> Option<bool> {
     match text(headers, &HeaderName::from_static("x-should-retry"))? {
         "true" => Some(true),
         "false" => Some(false),
@@ -17,7 +18,7 @@ pub(super) fn should_retry(headers: &HeaderMap) -> Option<bool> {
 }
 
 /// How long the provider asks its callers to wait: in milliseconds, else in seconds, else until a date.
-pub(super) fn asked_delay(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn asked_delay(headers: &HeaderMap) -> Option<Duration> {
     let millis = text(headers, &HeaderName::from_static("retry-after-ms")).and_then(|text| number(text, 1e-3));
     let delay = millis.or_else(|| {
         let text = text(headers, &RETRY_AFTER)?;
