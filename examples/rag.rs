@@ -30,9 +30,10 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use model::{Ask, ModelArguments};
 use sage::{BoxError, CallError, Environment, JobHandle, JobReport, Order, RunError, SignalPolicy};
+use sage_services::store::{Embedded, Hit, Record, Schema, Search, StoreError, VectorStore};
 use sage_services::{
-    Answer, Chunker, DocumentError, DocumentText, Extractor, Format, Hit, LexicalEmbedder, Passage, StoreError,
-    VectorStore, documents, read_document, rerank,
+    Answer, Chunker, DocumentError, DocumentText, EmbedError, Embedder, Extractor, Format, LexicalEmbedder, Passage,
+    documents, read_document, rerank,
 };
 use serde_json::json;
 
@@ -96,7 +97,8 @@ const RETRIEVED: usize = 50;
 /// Problems to keep by name; the rest is only counted.
 const MAX_NAMED: usize = 10;
 
-type Store = VectorStore<Passage>;
+/// Passages that are embedded and stored at once.
+const BATCH: usize = 64;
 
 /// The questions, and the files to read.
 struct Task {
@@ -146,7 +148,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, BoxError> {
     let notes = Notes::new(arguments);
     let env = Environment::local("rag").signals(SignalPolicy::Exit);
     let ask = arguments.model.declare(&env)?;
-    declare(&env, arguments, &task, &notes, ask);
+    declare(&env, arguments, &task, &notes, ask)?;
     // The job manager shows it, if one runs this.
     let job = sage_api::submit(&env)?;
     let ended = watch(&job, &notes.bar);
@@ -173,10 +175,17 @@ fn run(arguments: &Arguments) -> Result<ExitCode, BoxError> {
 }
 
 /// Declares the services and the stream.
-fn declare(env: &Environment, arguments: &Arguments, task: &Task, notes: &Notes, ask: Option<Ask>) {
+fn declare(
+    env: &Environment,
+    arguments: &Arguments,
+    task: &Task,
+    notes: &Notes,
+    ask: Option<Ask>,
+) -> Result<(), BoxError> {
     let embedder = env.register_service("embedder", LexicalEmbedder::default).build();
-    let store =
-        env.register_service("store", || Store::new(LexicalEmbedder::DEFAULT_DIMENSIONS)).after(&embedder).build();
+    let schema = Schema::made_by("passages", LexicalEmbedder::default().id());
+    let made = VectorStore::constructor(schema, Embedded::in_memory)?;
+    let store = env.register_async_service("store", made).after(&embedder).build();
 
     let all_read = Arc::new(AtomicBool::new(false));
     let walked = walk(task, notes.clone(), Arc::clone(&all_read));
@@ -192,13 +201,16 @@ fn declare(env: &Environment, arguments: &Arguments, task: &Task, notes: &Notes,
         .named("read")
         .flat_map(chunk)
         .named("chunk")
-        .try_map(move |passage: Passage| {
-            let vector = embed.call(|embedder| embedder.embed_passage(&passage.text_with_heading()))?;
-            Ok::<_, CallError>((passage, vector))
-        })
+        .batch(BATCH)
+        .try_map(move |passages: Vec<Passage>| embed.try_call(|embedder| embedded(embedder, &passages)))
         .named("embed")
         .parallelism(arguments.parallelism)
-        .try_map(move |(passage, vector)| upsert.try_call(|store| store_passage(store, passage, &vector)))
+        .try_map(move |records| {
+            let stored = vec![(); records.len()];
+            upsert.try_call_blocking(async move |store| store.upsert(records).await)?;
+            Ok::<_, CallError>(stored)
+        })
+        .flat_map(|stored| stored)
         .named("upsert")
         .count()
         .named("count")
@@ -213,7 +225,7 @@ fn declare(env: &Environment, arguments: &Arguments, task: &Task, notes: &Notes,
         })
         .named("embed-question")
         .try_map(move |(question, vector)| {
-            let hits = store.try_call(|store| retrieve(store, &vector))?;
+            let hits = store.try_call_blocking(async move |store| retrieve(&store, vector).await)?;
             Ok::<_, CallError>((question, hits))
         })
         .named("retrieve")
@@ -234,6 +246,7 @@ fn declare(env: &Environment, arguments: &Arguments, task: &Task, notes: &Notes,
         });
         answered.named("answer").try_sink(print).named("print");
     }
+    Ok(())
 }
 
 /// The paths of the documents, one after the other; sets `all_read` behind the last, which a drain does not reach.
@@ -262,18 +275,19 @@ fn chunk(document: Document) -> Vec<Passage> {
     passages
 }
 
-/// Stores a passage; one without a single word has no vector and cannot be found, so it is left out.
-fn store_passage(store: &Store, passage: Passage, vector: &[f32]) -> Result<(), StoreError> {
-    match store.upsert(passage.id(), vector, passage) {
-        Ok(_) | Err(StoreError::ZeroVector) => Ok(()),
-        Err(error) => Err(error),
-    }
+/// The records of passages. One without a single word has no vector and cannot be found, so it is left out.
+fn embedded(embedder: &impl Embedder, passages: &[Passage]) -> Result<Vec<Record>, EmbedError> {
+    let texts: Vec<String> = passages.iter().map(Passage::text_with_heading).collect();
+    let vectors = embedder.embed_passages(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let has_words = |vector: &[f32]| vector.iter().any(|x| *x != 0.0);
+    let found = passages.iter().zip(vectors).filter(|(_, vector)| has_words(vector));
+    Ok(found.map(|(passage, vector)| passage.record(vector)).collect())
 }
 
 /// Searches the store; a question without a known word has no vector and finds nothing.
-fn retrieve(store: &Store, vector: &[f32]) -> Result<Vec<Hit<Passage>>, StoreError> {
-    match store.search(vector, RETRIEVED) {
-        Err(StoreError::ZeroVector) => Ok(Vec::new()),
+async fn retrieve(store: &VectorStore, vector: Vec<f32>) -> Result<Vec<Hit>, StoreError> {
+    match store.search(Search::vector(vector, RETRIEVED)).await {
+        Err(StoreError::ZeroVector { .. }) => Ok(Vec::new()),
         found => found,
     }
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use sage::{BoxError, CallError, Environment};
-use sage_services::{Hit, Passage};
+#[cfg(feature = "llm")]
+use sage_services::Passage;
+use sage_services::store::Hit;
 
 use super::{Answered, number};
 
@@ -50,7 +52,7 @@ enum Protocol {
 }
 
 /// Has a question answered from passages.
-pub(crate) type Ask = Arc<dyn Fn(Arc<str>, Vec<Hit<Passage>>) -> Asking + Send + Sync>;
+pub(crate) type Ask = Arc<dyn Fn(Arc<str>, Vec<Hit>) -> Asking + Send + Sync>;
 
 /// The answer to come.
 pub(crate) type Asking = Pin<Box<dyn Future<Output = Result<(Arc<str>, Option<Answered>), CallError>> + Send>>;
@@ -102,10 +104,10 @@ fn declare(arguments: &ModelArguments, env: &Environment) -> Result<Ask, BoxErro
         chat = chat.keep(options.keep_chat().journal());
     }
     let chat = chat.build();
-    Ok(Arc::new(move |question: Arc<str>, hits: Vec<Hit<Passage>>| {
+    Ok(Arc::new(move |question: Arc<str>, hits: Vec<Hit>| {
         let chat = chat.clone();
         Box::pin(async move {
-            let Some(Hit { payload: best, .. }) = hits.first().cloned() else { return Ok((question, None)) };
+            let Some(best) = hits.first().map(Passage::from) else { return Ok((question, None)) };
             let text = chat.call(request(&question, &hits)).await?.text;
             let Passage { path, first_line, last_line, .. } = best;
             Ok((question, Some(Answered { text, path, first_line, last_line, coverage: None })))
@@ -119,11 +121,11 @@ const PROMPT: &str = "Answer the question in one or two sentences, from the pass
                       say that you do not know.";
 
 #[cfg(feature = "llm")]
-fn request(question: &str, hits: &[Hit<Passage>]) -> sage_services::llm::ChatRequest {
+fn request(question: &str, hits: &[Hit]) -> sage_services::llm::ChatRequest {
     use sage_services::llm::{ChatRequest, Message};
 
-    let passages = hits.iter().map(|Hit { payload, .. }| {
-        let Passage { path, first_line, heading, text, .. } = payload;
+    let passages = hits.iter().map(|hit| {
+        let Passage { path, first_line, heading, text, .. } = hit.into();
         format!("{path}:{first_line} {heading}\n{text}\n\n")
     });
     let asked = format!("{}Question: {question}", passages.collect::<String>());

@@ -7,7 +7,8 @@ use std::error::Error;
 use std::path::Path;
 
 use sage::Environment;
-use sage_services::{Chunker, Format, LexicalEmbedder, Passage, VectorStore, documents, read_document};
+use sage_services::store::{Embedded, Schema, Search, VectorStore};
+use sage_services::{Chunker, Embedder, Format, LexicalEmbedder, Passage, documents, read_document};
 
 /// How many passages are shown.
 const SHOWN: usize = 3;
@@ -25,25 +26,25 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let env = Environment::local("search");
     let embedder = env.register_service("embedder", LexicalEmbedder::default).build();
-    let store = env
-        .register_service("store", || VectorStore::<Passage>::new(LexicalEmbedder::DEFAULT_DIMENSIONS))
-        .after(&embedder)
-        .build();
+    let schema = Schema::made_by("passages", LexicalEmbedder::default().id());
+    let made = VectorStore::constructor(schema, Embedded::in_memory)?;
+    let store = env.register_async_service("store", made).after(&embedder).build();
     let (asked, searched) = (embedder.clone(), store.clone());
     env.from_iter(passages)
-        .try_map(move |passage| {
+        .try_map(move |passage: Passage| {
             let vector = embedder.call(|embedder| embedder.embed_passage(&passage.text_with_heading()))?;
-            store.try_call(|store| store.upsert(passage.id(), &vector, passage))
+            store.try_call_blocking(async move |store| store.upsert(vec![passage.record(vector)]).await)
         })
         .count()
         // The one record of `count` comes when all passages are stored.
         .try_map(move |_stored| {
             let vector = asked.call(|embedder| embedder.embed_query(&question))?;
-            searched.try_call(|store| store.search(&vector, SHOWN))
+            searched.try_call_blocking(async move |store| store.search(Search::vector(vector, SHOWN)).await)
         })
         .sink(|hits| {
-            for hit in hits {
-                println!("{:.2}  {}:{}\n{}\n", hit.score, hit.payload.path, hit.payload.first_line, hit.payload.text);
+            for hit in &hits {
+                let Passage { path, first_line, text, .. } = hit.into();
+                println!("{:.2}  {path}:{first_line}\n{text}\n", hit.score);
             }
         });
     env.run()?;

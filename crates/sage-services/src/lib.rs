@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`Embedder`] | a trait of services: text to vector |
 //! | [`LexicalEmbedder`] | an embedder that hashes words |
-//! | [`VectorStore`] | a service: vectors in memory, searched exactly |
+//! | [`VectorStore`](store::VectorStore) | a service: vectors with texts and metadata, in a file or in memory, searched by vector, by words or by both |
 //! | [`documents`], [`read_document`] | functions: folder to files, file to text |
 //! | [`Chunker`] | a function: document to passages with path, lines and headings |
 //! | [`rerank`] | a function: retrieved passages, ordered by the words they share with the question |
@@ -13,28 +13,30 @@
 //! | `llm` | a service, behind the feature of this name: a client of language models |
 //!
 //! ```
-//! use sage::Environment;
-//! use sage_services::{Chunker, Format, LexicalEmbedder, VectorStore};
+//! use sage::{BoxError, Environment};
+//! use sage_services::store::{Embedded, Schema, VectorStore};
+//! use sage_services::{Chunker, Embedder, Format, LexicalEmbedder, Passage};
 //!
+//! # fn main() -> Result<(), BoxError> {
 //! let env = Environment::local("index");
 //! let embedder = env.register_service("embedder", LexicalEmbedder::default).build();
-//! let store = env
-//!     .register_service("store", || VectorStore::new(LexicalEmbedder::DEFAULT_DIMENSIONS))
-//!     .after(&embedder)
-//!     .build();
+//! let schema = Schema::made_by("passages", LexicalEmbedder::default().id());
+//! let made = VectorStore::constructor(schema, Embedded::in_memory)?;
+//! let store = env.register_async_service("store", made).after(&embedder).build();
 //! let text = "# Stopping\n\nServices stop in reverse order.";
 //! let passages = Chunker::default().chunks("stop.md", Format::Markdown, text);
 //! let indexed = env
 //!     .from_collection(passages)
-//!     .try_map(move |passage| {
+//!     .try_map(move |passage: Passage| {
 //!         let vector = embedder.call(|embedder| embedder.embed_passage(&passage.text_with_heading()))?;
-//!         store.try_call(|store| store.upsert(passage.id(), &vector, passage))
+//!         store.try_call_blocking(async move |store| store.upsert(vec![passage.record(vector)]).await)
 //!     })
 //!     .count()
 //!     .collect();
 //! env.run()?;
 //! assert_eq!(indexed.take(), [1]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok(())
+//! # }
 //! ```
 //!
 //! # How well it finds

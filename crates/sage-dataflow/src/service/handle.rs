@@ -273,6 +273,29 @@ impl<S: Send + Sync + 'static> ServiceHandle<S> {
         handle.block_on(self.call_async(call))
     }
 
+    /// As [`call_async`](Self::call_async), for a method that may fail. Its error counts among the service's errors,
+    /// and comes back as [`CallError::Failed`].
+    pub async fn try_call_async<R, E, F>(&self, call: impl FnOnce(ServiceRef<S>) -> F) -> Result<R, CallError>
+    where
+        E: Into<BoxError>,
+        F: Future<Output = Result<R, E>>,
+    {
+        self.call_async(call).await?.map_err(|error| self.failed(error.into()))
+    }
+
+    /// As [`call_blocking`](Self::call_blocking), for a method that may fail. Its error counts among the service's
+    /// errors, and comes back as [`CallError::Failed`].
+    ///
+    /// # Errors
+    /// Those of [`call_blocking`](Self::call_blocking), and the method's.
+    pub fn try_call_blocking<R, E, F>(&self, call: impl FnOnce(ServiceRef<S>) -> F) -> Result<R, CallError>
+    where
+        E: Into<BoxError>,
+        F: Future<Output = Result<R, E>>,
+    {
+        self.call_blocking(call)?.map_err(|error| self.failed(error.into()))
+    }
+
     #[inline(always)]
     fn enter(&self, caller: Caller) -> Result<Pass, CallError> {
         self.note_user(caller.service)?;

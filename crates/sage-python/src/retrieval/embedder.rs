@@ -158,8 +158,8 @@ impl Embedder {
         ranked
             .into_iter()
             .map(|hit| {
-                let payload = Py::new(py, Passage(hit.payload))?.into_any().into();
-                Ok(Hit(sage_services::Hit { id: hit.id, score: hit.score, payload }))
+                let payload = Py::new(py, Passage((&hit).into()))?.into_any().into();
+                Ok(Hit(sage_services::Hit { id: hit.id.into(), score: hit.score, payload }))
             })
             .collect()
     }
@@ -210,7 +210,7 @@ impl Embedder {
 }
 
 /// The hits of a list, with their passages.
-fn passages(hits: &Bound<'_, PyAny>) -> PyResult<Vec<sage_services::Hit<sage_services::Passage>>> {
+fn passages(hits: &Bound<'_, PyAny>) -> PyResult<Vec<sage_services::store::Hit>> {
     let py = hits.py();
     let wrong = |what: String| PyTypeError::new_err(format!("`hits` is a list of hits with passages, not {what}"));
     let items = hits.try_iter().map_err(|_| wrong(kind(hits)))?;
@@ -224,7 +224,10 @@ fn passages(hits: &Bound<'_, PyAny>) -> PyResult<Vec<sage_services::Hit<sage_ser
             let passage = payload
                 .cast::<Passage>()
                 .map_err(|_| wrong(format!("with {}, as number {index} has", kind(payload))))?;
-            Ok(sage_services::Hit { id: hit.id.clone(), score: hit.score, payload: passage.get().0.clone() })
+            let record = passage.get().0.record(Vec::new());
+            let mut found = sage_services::store::Hit::new(&*hit.id, hit.score, record.text);
+            found.metadata = record.metadata;
+            Ok(found)
         })
         .collect()
 }

@@ -16,7 +16,7 @@ use super::question::{Question, is_copula};
 use crate::documents::Passage;
 use crate::documents::{Sentence, ends_sentence, sentences};
 use crate::embed::LexicalEmbedder;
-use crate::store::OldHit as Hit;
+use crate::store::Hit;
 use crate::terms::for_each_term;
 
 /// A quotation that answers a question, and where it stands.
@@ -42,11 +42,10 @@ pub struct Answer {
 /// is". It scores less when it is code, a fragment, very long, or only repeats the question.
 ///
 /// ```
-/// use sage_services::{Chunker, Extractor, Format, Hit, LexicalEmbedder};
+/// use sage_services::store::Hit;
+/// use sage_services::{Extractor, LexicalEmbedder};
 ///
-/// let text = "Tasks stop first. Services stop in the reverse order of their start.";
-/// let passages = Chunker::default().chunks("stop.md", Format::Markdown, text);
-/// let hits = [Hit { id: "0".into(), score: 0.5, payload: passages[0].clone() }];
+/// let hits = [Hit::new("stop.md", 0.5, "Tasks stop first. Services stop in the reverse order of their start.")];
 /// let answer = Extractor::default().answer(&LexicalEmbedder::default(), "In what order do services stop?", &hits);
 /// assert_eq!(answer.unwrap().text, "Services stop in the reverse order of their start.");
 /// ```
@@ -95,13 +94,13 @@ impl Extractor {
     /// Returns the best quotation from `hits`, the passages retrieved for `question`, best first.
     ///
     /// `None` when no sentence holds enough of the question's words.
-    pub fn answer(&self, embedder: &LexicalEmbedder, question: &str, hits: &[Hit<Passage>]) -> Option<Answer> {
+    pub fn answer(&self, embedder: &LexicalEmbedder, question: &str, hits: &[Hit]) -> Option<Answer> {
         let question = Question::new(embedder, question)?;
         let top_score = hits.iter().map(|hit| hit.score).fold(f32::MIN_POSITIVE, f32::max);
         let mut best: Option<(f32, Answer)> = None;
         for hit in hits {
             let closeness = 0.5 + 0.5 * (hit.score / top_score).max(0.0);
-            for (score, answer) in self.candidates(&question, &hit.payload) {
+            for (score, answer) in self.candidates(&question, &Passage::from(hit)) {
                 let score = score * closeness;
                 if answer.coverage >= self.min_coverage && best.as_ref().is_none_or(|(highest, _)| score > *highest) {
                     best = Some((score, answer));
@@ -237,17 +236,25 @@ mod tests {
     use crate::documents::Chunker;
     use crate::documents::Format;
 
-    fn hits(documents: &[(&str, &str)]) -> Vec<Hit<Passage>> {
-        let passages =
-            documents.iter().flat_map(|(path, text)| Chunker::default().chunks(*path, Format::Markdown, text));
-        passages.map(|payload| Hit { id: payload.id().into(), score: 0.5, payload }).collect()
+    fn passages(documents: &[(&str, &str)]) -> Vec<Passage> {
+        documents.iter().flat_map(|(path, text)| Chunker::default().chunks(*path, Format::Markdown, text)).collect()
+    }
+
+    fn found(passages: &[Passage]) -> Vec<Hit> {
+        let hit = |passage: &Passage| {
+            let record = passage.record(vec![1.0]);
+            let mut hit = Hit::new(record.id, 0.5, record.text);
+            hit.metadata = record.metadata;
+            hit
+        };
+        passages.iter().map(hit).collect()
     }
 
     fn answer(question: &str, documents: &[(&str, &str)]) -> Option<Answer> {
         let embedder = LexicalEmbedder::default();
-        let hits = hits(documents);
-        hits.iter().for_each(|hit| drop(embedder.embed_passage(&hit.payload.text_with_heading())));
-        Extractor::default().answer(&embedder, question, &hits)
+        let passages = passages(documents);
+        passages.iter().for_each(|passage| drop(embedder.embed_passage(&passage.text_with_heading())));
+        Extractor::default().answer(&embedder, question, &found(&passages))
     }
 
     const STOPS: &str = "# Lifecycle\n\n## Stopping\n\nTasks stop before services do, whatever the reason.\n\

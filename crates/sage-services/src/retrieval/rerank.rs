@@ -14,7 +14,7 @@
 use super::question::Question;
 use crate::documents::Passage;
 use crate::embed::LexicalEmbedder;
-use crate::store::OldHit as Hit;
+use crate::store::Hit;
 use crate::terms::for_each_term;
 
 /// How soon another occurrence of a word stops counting.
@@ -29,22 +29,16 @@ const PAIR_WORTH: f32 = 0.3;
 /// A question without a word leaves the order and the scores as they are.
 ///
 /// ```
-/// use sage_services::{Chunker, Format, Hit, LexicalEmbedder, rerank};
+/// use sage_services::store::Hit;
+/// use sage_services::{LexicalEmbedder, rerank};
 ///
-/// let passage = |text: &str| Chunker::default().chunks("a", Format::Text, text).remove(0);
-/// let hit = |text: &str| Hit { id: text.into(), score: 0.5, payload: passage(text) };
-/// let hits = vec![hit("Sinks write records."), hit("Services stop last.")];
+/// let hits = vec![Hit::new("a", 0.5, "Sinks write records."), Hit::new("b", 0.4, "Services stop last.")];
 /// let best = rerank(&LexicalEmbedder::default(), "When do services stop?", hits, 1);
-/// assert_eq!(&*best[0].id, "Services stop last.");
+/// assert_eq!(best[0].text, "Services stop last.");
 /// ```
-pub fn rerank(
-    embedder: &LexicalEmbedder,
-    question: &str,
-    mut hits: Vec<Hit<Passage>>,
-    keep: usize,
-) -> Vec<Hit<Passage>> {
+pub fn rerank(embedder: &LexicalEmbedder, question: &str, mut hits: Vec<Hit>, keep: usize) -> Vec<Hit> {
     if let Some(question) = Question::new(embedder, question) {
-        let counts: Vec<Counts> = hits.iter().map(|hit| Counts::of(&question, &hit.payload)).collect();
+        let counts: Vec<Counts> = hits.iter().map(|hit| Counts::of(&question, &Passage::from(hit))).collect();
         let mean_terms = counts.iter().map(|counts| counts.terms).sum::<usize>() as f32 / counts.len().max(1) as f32;
         for (hit, counts) in hits.iter_mut().zip(&counts) {
             hit.score = counts.relevance(&question, mean_terms);
@@ -101,17 +95,13 @@ impl Counts {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
-    fn hit(id: &str, heading: &str, text: &str) -> Hit<Passage> {
-        let (heading, text) = (heading.into(), text.to_owned());
-        let payload = Passage { path: "a".into(), index: 0, first_line: 1, last_line: 1, heading, text };
-        Hit { id: id.into(), score: 0.5, payload }
+    fn hit(id: &str, heading: &str, text: &str) -> Hit {
+        Hit::new(id, 0.5, text).with("heading", heading)
     }
 
-    fn order(question: &str, hits: Vec<Hit<Passage>>) -> Vec<Arc<str>> {
+    fn order(question: &str, hits: Vec<Hit>) -> Vec<String> {
         let ranked = rerank(&LexicalEmbedder::default(), question, hits, 10);
         assert!(ranked.iter().all(|hit| (0.0..=1.0).contains(&hit.score)), "{ranked:#?}");
         ranked.into_iter().map(|hit| hit.id).collect()
@@ -120,16 +110,16 @@ mod tests {
     #[test]
     fn neighbouring_words_and_titles_count() {
         let hits = || vec![hit("apart", "", "a manager of one job"), hit("near", "", "the job manager of it")];
-        assert_eq!(order("Which job manager?", hits())[0].as_ref(), "near");
+        assert_eq!(order("Which job manager?", hits())[0], "near");
         let hits = vec![hit("other", "Sinks", "They stop last."), hit("titled", "Services", "They stop last.")];
-        assert_eq!(order("When do services stop?", hits)[0].as_ref(), "titled");
+        assert_eq!(order("When do services stop?", hits)[0], "titled");
     }
 
     #[test]
     fn a_word_repeated_does_not_beat_two_words() {
         let hits =
             vec![hit("one", "", "drain drain drain drain drain"), hit("two", "", "drain before the deadline ends")];
-        assert_eq!(order("drain deadline", hits)[0].as_ref(), "two");
+        assert_eq!(order("drain deadline", hits)[0], "two");
     }
 
     #[test]

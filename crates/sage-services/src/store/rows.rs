@@ -46,11 +46,6 @@ impl Rows {
             rest.take_while(|word| *word != 0).map(move |word| begin + word.trailing_zeros())
         })
     }
-
-    /// The bits, from the lowest of the first word on.
-    pub(super) fn words(&self) -> &[u64] {
-        &self.words
-    }
 }
 
 impl BitAnd for Rows {

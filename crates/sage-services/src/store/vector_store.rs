@@ -49,6 +49,38 @@ impl VectorStore {
         Ok(Self { schema: Arc::new(schema), driver: Box::new(driver), state: AtomicU8::new(NEW) })
     }
 
+    /// A constructor for [`register_async_service`](sage::Environment::register_async_service): each run of a job has
+    /// a driver of its own.
+    ///
+    /// ```
+    /// use sage::{BoxError, Environment};
+    /// use sage_services::store::{Embedded, Record, Schema, VectorStore};
+    ///
+    /// # fn main() -> Result<(), BoxError> {
+    /// let env = Environment::local("stored");
+    /// let made = VectorStore::constructor(Schema::new("places", 2), Embedded::in_memory)?;
+    /// let store = env.register_async_service("store", made).build();
+    /// env.from_iter([("east", 1.0, 0.0), ("north", 0.0, 1.0)])
+    ///     .try_map(move |(id, x, y)| {
+    ///         store.try_call_blocking(async move |store| store.upsert(vec![Record::new(id, vec![x, y])]).await)
+    ///     })
+    ///     .sink(|()| {});
+    /// env.run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn constructor<D: Driver>(
+        schema: Schema,
+        driver: impl Fn() -> D + Send + Sync + 'static,
+    ) -> Result<impl Fn() -> Self + Send + Sync + 'static, StoreError> {
+        let new = move || Self::new(schema.clone(), driver());
+        new()?;
+        Ok(move || new().expect("it was made like this before"))
+    }
+
     /// What the collection is.
     pub fn schema(&self) -> &Schema {
         &self.schema

@@ -147,7 +147,7 @@ fn what_was_written_is_read_at_once(make: Make<'_>) {
         let vector = vec![number as f32 + 1.0, 1.0];
         wait(store.upsert(vec![Record::new(&*id, vector.clone()).with("n", number)])).unwrap();
         assert_eq!(wait(store.count()).unwrap(), number as usize + 1);
-        assert_eq!(ids(&store, Search::vector(vector, 1)), std::slice::from_ref(&id));
+        assert_eq!(ids(&store, Search::vector(vector, 1)), [&*id]);
         assert_eq!(wait(store.count_where(field("n").equal(number))).unwrap(), 1);
         assert!(wait(store.get(&[id])).unwrap()[0].is_some());
     }

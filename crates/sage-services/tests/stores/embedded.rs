@@ -273,19 +273,18 @@ fn contract_6_a_job_closes_the_store_before_it_returns() -> Result<(), BoxError>
     let found = {
         let env = Environment::local("indexed");
         let at = path.clone();
-        let store = env.register_async_service("store", move || {
-            VectorStore::new(schema(), Embedded::at(&at)).expect("the schema is right")
-        });
-        let store = store.build();
+        let made = VectorStore::constructor(schema(), move || Embedded::at(&at))?;
+        let store = env.register_async_service("store", made).build();
         let found = env
             .from_iter(0..20_u8)
             .try_map(move |id| {
-                let found = store.call_blocking(async move |store| {
+                let own = Search::vector(record(id, id).vector, 1);
+                store.try_call_blocking(async move |store| {
                     store.upsert(vec![record(id, id)]).await?;
-                    store.search(Search::vector(record(id, id).vector, 1)).await
-                })?;
-                Ok::<_, BoxError>(found?.remove(0).id)
+                    store.search(own).await
+                })
             })
+            .map(|mut hits| hits.remove(0).id)
             .collect();
         env.run()?;
         found.take()

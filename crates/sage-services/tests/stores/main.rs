@@ -1,6 +1,6 @@
 //! Stores of vectors: the suite that every kind passes, and what each does when things go wrong.
 
-#![expect(clippy::unwrap_used, reason = "in a test, also outside of its function")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[cfg(feature = "chroma")]
 mod chroma;
