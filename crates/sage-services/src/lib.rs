@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`Embedder`] | a trait of services: text to vector |
 //! | [`LexicalEmbedder`] | an embedder that hashes words |
+//! | `StaticEmbedder` | behind the feature `static`: an embedder with a vector for each token, from the files of a model |
 //! | [`VectorStore`](store::VectorStore) | a service: vectors with texts and metadata, in a file or in memory, searched by vector, by words or by both |
 //! | [`documents`], [`read_document`] | functions: folder to files, file to text |
 //! | [`Chunker`] | a function: document to passages with path, lines and headings |
@@ -69,6 +70,8 @@ pub use documents::{
     Chunker, DocumentError, DocumentText, Format, MAX_DOCUMENT_BYTES, Passage, documents, read_document,
 };
 pub use embed::{EmbedError, Embedder, EmbedderId, EmbedderMismatch, LexicalEmbedder, TextKind, embed_method};
+#[cfg(feature = "static")]
+pub use embed::{ModelError, StaticEmbedder};
 pub use retrieval::{Answer, Extractor, rerank};
 pub use store::{OldHit as Hit, OldRecord as Record, OldStoreError as StoreError, OldVectorStore as VectorStore};
 pub use wait::wait;

@@ -63,6 +63,13 @@ pub enum EmbedError {
     },
 }
 
+impl EmbedError {
+    #[cfg(any(feature = "static", feature = "llm"))]
+    pub(crate) fn failed(id: &EmbedderId, error: impl Into<BoxError>) -> Self {
+        Self::Failed { name: id.name().to_owned(), source: error.into() }
+    }
+}
+
 /// An embedder that is chosen while the program runs.
 impl Service for Box<dyn Embedder> {
     fn setup(&self, cx: &HookContext) -> Result<(), BoxError> {

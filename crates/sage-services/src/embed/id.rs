@@ -41,6 +41,13 @@ impl EmbedderId {
         self
     }
 
+    /// Sets another name.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
     /// Name of the embedder.
     pub fn name(&self) -> &str {
         &self.name
