@@ -9,6 +9,7 @@ mod embedded;
 mod error;
 mod filter;
 mod memory;
+mod methods;
 mod record;
 #[cfg(feature = "chroma")]
 mod remote;
