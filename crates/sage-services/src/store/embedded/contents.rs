@@ -7,8 +7,8 @@
 //!
 //! Knows nothing of files and locks.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::best::Best;
 use super::columns::Columns;
@@ -34,7 +34,13 @@ pub(super) struct Contents {
     lengths: Vec<f32>,
     columns: Columns,
     postings: Option<Postings>,
+    filtered: Filtered,
 }
+
+/// The rows that met the latest filters, since the last change: programs have few filters, and ask often.
+type Filtered = Mutex<VecDeque<(Filter, Arc<Rows>)>>;
+/// Filters that are remembered.
+const FILTERS: usize = 16;
 
 impl Contents {
     pub(super) fn new(schema: &Schema) -> Self {
@@ -48,6 +54,7 @@ impl Contents {
             lengths: Vec::new(),
             columns: Columns::default(),
             postings: schema.text_search.then(Postings::default),
+            filtered: Filtered::default(),
         }
     }
 
@@ -86,6 +93,7 @@ impl Contents {
         }
         self.texts[row as usize] = text.into();
         self.columns.set(row, metadata);
+        self.forget_filters();
     }
 
     /// Removes a record, if it is there. The last row moves to its place.
@@ -105,6 +113,23 @@ impl Contents {
         if let Some(postings) = &mut self.postings {
             postings.swap_remove(row);
         }
+        self.forget_filters();
+    }
+
+    fn forget_filters(&mut self) {
+        self.filtered.get_mut().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn rows_that_meet(&self, filter: &Filter) -> Arc<Rows> {
+        let filtered = || self.filtered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, rows)) = filtered().iter().find(|(known, _)| known == filter) {
+            return Arc::clone(rows);
+        }
+        let rows = Arc::new(self.columns.rows_that_meet(filter));
+        let mut filtered = filtered();
+        filtered.truncate(FILTERS - 1);
+        filtered.push_front((filter.clone(), Arc::clone(&rows)));
+        rows
     }
 
     pub(super) fn contains(&self, id: &str) -> bool {
@@ -123,16 +148,16 @@ impl Contents {
     }
 
     pub(super) fn ids_that_meet(&self, filter: &Filter) -> Vec<Arc<str>> {
-        self.columns.rows_that_meet(filter).iter().map(|row| Arc::clone(&self.ids[row as usize])).collect()
+        self.rows_that_meet(filter).iter().map(|row| Arc::clone(&self.ids[row as usize])).collect()
     }
 
     pub(super) fn count_that_meet(&self, filter: &Filter) -> usize {
-        self.columns.rows_that_meet(filter).count()
+        self.rows_that_meet(filter).count()
     }
 
     pub(super) fn search(&self, search: Search) -> Vec<Hit> {
-        let allowed = search.filter.as_ref().map(|filter| self.columns.rows_that_meet(filter));
-        let allowed = allowed.as_ref();
+        let allowed = search.filter.as_ref().map(|filter| self.rows_that_meet(filter));
+        let allowed = allowed.as_deref();
         let found = match (search.vector, search.text) {
             (Some(vector), None) => self.nearest(vector, allowed, search.k),
             (None, Some(text)) => self.best_by_words(&text, allowed, search.k),

@@ -6,9 +6,12 @@
 //! Texts are numbered as they come, and a number is not used again; rows move, so they are looked up. A text that is
 //! gone keeps its places in the lists of its words until half of all are gone: then the lists are made anew.
 //!
-//! Invariants: `row_of` and `number_of` are the inverse of each other; the numbers of a list increase.
+//! Invariants: `row_of` and `number_of` are the inverse of each other; `terms` leads to each of `lists`; the numbers of
+//! a list increase.
 
 use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
 
 use super::best::Best;
 use crate::store::rows::Rows;
@@ -23,7 +26,10 @@ const GONE: u32 = u32::MAX;
 
 #[derive(Debug, Default)]
 pub(super) struct Postings {
-    lists: HashMap<Box<str>, Vec<Posting>>,
+    terms: HashMap<Box<str>, u32, RandomState>,
+    lists: Vec<Vec<Posting>>,
+    /// The terms of the text that is being added.
+    added: Vec<u32>,
     row_of: Vec<u32>,
     number_of: Vec<u32>,
     /// By number: the words of a text.
@@ -51,20 +57,24 @@ impl Postings {
             }
             None => self.number_of.push(number),
         }
-        let mut times: HashMap<Box<str>, u32> = HashMap::new();
-        let mut length = 0;
+        let Self { terms, lists, added, .. } = self;
+        added.clear();
         for_each_term(text, |term, is_stop_word| {
             if !is_stop_word {
-                length += 1;
-                match times.get_mut(term) {
-                    Some(times) => *times += 1,
-                    None => drop(times.insert(term.into(), 1)),
-                }
+                let term = terms.get(term).copied().unwrap_or_else(|| {
+                    let new = u32::try_from(lists.len()).expect("there are fewer words than that");
+                    terms.insert(term.into(), new);
+                    lists.push(Vec::new());
+                    new
+                });
+                added.push(term);
             }
         });
-        for (term, times) in times {
-            self.lists.entry(term).or_default().push(Posting { number, times });
+        added.sort_unstable();
+        for same in added.chunk_by(|a, b| a == b) {
+            lists[same[0] as usize].push(Posting { number, times: same.len() as u32 });
         }
+        let length = added.len() as u32;
         self.row_of.push(row);
         self.lengths.push(length);
         self.words += u64::from(length);
@@ -105,14 +115,23 @@ impl Postings {
                 number
             })
             .collect();
-        self.lists.retain(|_, list| {
+        for list in &mut self.lists {
             list.retain_mut(|posting| {
                 posting.number = renumbered[posting.number as usize];
                 posting.number != GONE
             });
             list.shrink_to_fit();
-            !list.is_empty()
+        }
+        // A word that no text has any more is gone itself.
+        let mut lists = Vec::new();
+        self.terms.retain(|_, term| {
+            let list = std::mem::take(&mut self.lists[*term as usize]);
+            *term = lists.len() as u32;
+            let is_had = !list.is_empty();
+            lists.extend(is_had.then_some(list));
+            is_had
         });
+        self.lists = lists;
         let is_there = |number: &usize| renumbered[*number] != GONE;
         self.lengths = (0..self.lengths.len()).filter(is_there).map(|number| self.lengths[number]).collect();
         self.row_of = (0..self.row_of.len()).filter(is_there).map(|number| self.row_of[number]).collect();
@@ -136,7 +155,7 @@ impl Postings {
         let mut asked: Vec<_> = asked.into_iter().collect();
         asked.sort_unstable();
         for (term, times_asked) in asked {
-            let Some(list) = self.lists.get(&term) else { continue };
+            let Some(list) = self.terms.get(&term).map(|term| &self.lists[*term as usize]) else { continue };
             let is_there = |posting: &&Posting| self.row_of[posting.number as usize] != GONE;
             let having = if self.gone == 0 { list.len() } else { list.iter().filter(is_there).count() } as f32;
             let rarity = (1.0 + (texts - having + 0.5) / (having + 0.5)).ln() * times_asked as f32;
