@@ -32,8 +32,8 @@ use model::{Ask, ModelArguments};
 use sage::{BoxError, CallError, Environment, JobHandle, JobReport, Order, RunError, SignalPolicy};
 use sage_services::store::{Embedded, Hit, Record, Schema, Search, StoreError, VectorStore};
 use sage_services::{
-    Answer, Chunker, DocumentError, DocumentText, EmbedError, Embedder, Extractor, Format, LexicalEmbedder, Passage,
-    documents, read_document, rerank,
+    Answer, Chunker, DocumentError, DocumentText, EmbedError, Embedder, Extractor, LexicalEmbedder, Passage, documents,
+    read_document, rerank,
 };
 use serde_json::json;
 
@@ -110,7 +110,7 @@ struct Task {
 /// A file's path below the folder, and its text.
 struct Document {
     path: String,
-    text: String,
+    text: DocumentText,
 }
 
 /// What a question is answered with, and where that stands, or the best passage of those that a model was shown.
@@ -261,16 +261,16 @@ fn walk(task: &Task, notes: Notes, all_read: Arc<AtomicBool>) -> impl Iterator<I
 
 /// Reads a file as text, or notes why it cannot be.
 fn read(folder: &Path, path: &Path, notes: &Notes) -> Option<Document> {
-    let DocumentText { text, is_utf8 } = read_document(path).map_err(|error| notes.passed_over(&error)).ok()?;
+    let text = read_document(path).map_err(|error| notes.passed_over(&error)).ok()?;
     let path = path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned();
-    if !is_utf8 {
+    if !text.is_utf8 {
         notes.not_utf8(&path);
     }
     Some(Document { path, text })
 }
 
 fn chunk(document: Document) -> Vec<Passage> {
-    let passages = Chunker::default().chunks(document.path.as_str(), Format::of(&document.path), &document.text);
+    let passages = Chunker::default().chunk_document(document.path.as_str(), &document.text);
     tracing::info!(path = document.path, passages = passages.len(), "read");
     passages
 }

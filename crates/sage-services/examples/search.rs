@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sage::Environment;
 use sage_services::store::{Embedded, Schema, Search, VectorStore};
-use sage_services::{Chunker, Embedder, Format, LexicalEmbedder, Passage, documents, read_document};
+use sage_services::{Chunker, Embedder, LexicalEmbedder, Passage, documents, read_document};
 
 /// How many passages are shown.
 const SHOWN: usize = 3;
@@ -20,8 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut passages = Vec::new();
     for path in documents(Path::new(&folder), &["md".into(), "txt".into()]) {
         let path = path?;
-        let (name, text) = (path.display().to_string(), read_document(&path)?.text);
-        passages.extend(Chunker::default().chunks(name.as_str(), Format::of(&name), &text));
+        passages.extend(Chunker::default().chunk_document(path.to_string_lossy(), &read_document(&path)?));
     }
 
     let env = Environment::local("search");

@@ -7,7 +7,7 @@
 //! | [`LexicalEmbedder`] | an embedder that hashes words |
 //! | `StaticEmbedder` | behind the feature `static`: an embedder with a vector for each token, from the files of a model |
 //! | [`VectorStore`](store::VectorStore) | a service: vectors with texts and metadata, in a file or in memory, searched by vector, by words or by both |
-//! | [`documents`], [`read_document`] | functions: folder to files, file to text |
+//! | [`documents`], [`read_document`], [`Loader`] | functions: folder to files, file to text |
 //! | [`Chunker`] | a function: document to passages with path, lines and headings |
 //! | [`rerank`] | a function: retrieved passages, ordered by the words they share with the question |
 //! | [`Extractor`] | a function: question and passages to the best quotation and its source |
@@ -67,7 +67,7 @@ mod terms;
 mod wait;
 
 pub use documents::{
-    Chunker, DocumentError, DocumentText, Format, MAX_DOCUMENT_BYTES, Passage, documents, read_document,
+    Chunker, DocumentError, DocumentText, Format, Loader, MAX_DOCUMENT_BYTES, Passage, Row, documents, read_document,
 };
 pub use embed::{EmbedError, Embedder, EmbedderId, EmbedderMismatch, LexicalEmbedder, TextKind, embed_method};
 #[cfg(feature = "static")]

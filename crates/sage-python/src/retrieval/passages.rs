@@ -13,14 +13,16 @@ use super::arguments::whole;
 #[derive(Clone, PartialEq)]
 pub(crate) struct Passage(pub(super) sage_services::Passage);
 
-type Parts<'a> = (&'a str, &'a str, usize, usize, usize, &'a str);
+type Parts<'a> = (&'a str, &'a str, usize, usize, usize, &'a str, (usize, usize), Option<(usize, usize)>);
 
 #[pymethods]
 impl Passage {
     /// Lines count from 1 and ``last_line`` is inclusive; ``index`` is the position among the passages of the document,
-    /// from 0.
+    /// from 0. ``bytes`` are the first byte in the document's text and the one behind the last; unless given, ``text``
+    /// is all of it.
     #[new]
-    #[pyo3(signature = (path, text, first_line=1, last_line=1, index=0, heading=""))]
+    #[pyo3(signature = (path, text, first_line=1, last_line=1, index=0, heading="", bytes=None, pages=None))]
+    #[expect(clippy::too_many_arguments, reason = "they are the fields of a passage, most with a default")]
     fn new(
         path: &str,
         text: String,
@@ -28,14 +30,23 @@ impl Passage {
         last_line: usize,
         index: usize,
         heading: &str,
+        bytes: Option<(usize, usize)>,
+        pages: Option<(usize, usize)>,
     ) -> PyResult<Self> {
         if first_line < 1 || last_line < first_line {
             return Err(PyValueError::new_err(format!(
                 "there are no lines {first_line} to {last_line}: lines count from 1, first to last"
             )));
         }
-        let (path, heading) = (path.into(), heading.into());
-        Ok(Self(sage_services::Passage { path, index, first_line, last_line, heading, text }))
+        if let Some((first, last)) = pages.filter(|(first, last)| *first < 1 || last < first) {
+            return Err(PyValueError::new_err(format!(
+                "there are no pages {first} to {last}: pages count from 1, first to last"
+            )));
+        }
+        let (start, end) = bytes.unwrap_or((0, text.len()));
+        let heading = heading.into();
+        let whole = sage_services::Passage::new(path, text);
+        Ok(Self(sage_services::Passage { index, first_line, last_line, bytes: start..end, pages, heading, ..whole }))
     }
 
     /// The name of the document.
@@ -60,6 +71,18 @@ impl Passage {
     #[getter]
     fn last_line(&self) -> usize {
         self.0.last_line
+    }
+
+    /// Where it lies in the text of the document: its first byte, and the one behind its last.
+    #[getter]
+    fn bytes(&self) -> (usize, usize) {
+        (self.0.bytes.start, self.0.bytes.end)
+    }
+
+    /// The first and the last page, counted from 1; ``None`` in a document without pages.
+    #[getter]
+    fn pages(&self) -> Option<(usize, usize)> {
+        self.0.pages
     }
 
     /// The position among the passages of the document, from 0.
@@ -96,8 +119,8 @@ impl Passage {
     }
 
     fn __getnewargs__(&self) -> Parts<'_> {
-        let sage_services::Passage { path, index, first_line, last_line, heading, text } = &self.0;
-        (path, text, *first_line, *last_line, *index, heading)
+        let sage_services::Passage { path, index, first_line, last_line, heading, text, .. } = &self.0;
+        (path, text, *first_line, *last_line, *index, heading, self.bytes(), self.pages())
     }
 
     fn __repr__(&self) -> String {

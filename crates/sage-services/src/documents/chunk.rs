@@ -12,42 +12,12 @@
 //!
 //! Knows nothing of vectors, stores or file systems.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::html::html_text;
 use super::layout::{Format, Line, LineKind, classify};
-
-/// A piece of a document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Passage {
-    /// Name of the document, as it was given to [`Chunker::chunks`].
-    pub path: Arc<str>,
-    /// Position among the passages of the document, from 0.
-    pub index: usize,
-    /// First line, counted from 1.
-    pub first_line: usize,
-    /// Last line, inclusive.
-    pub last_line: usize,
-    /// Titles of the sections around the passage, outermost first, joined by " > "; empty without headings.
-    pub heading: Arc<str>,
-    /// The lines, joined by line feeds; neither the first nor the last is blank.
-    pub text: String,
-}
-
-impl Passage {
-    /// Returns an id for the store: unique for a document's path, sorted like the passages of a document.
-    pub fn id(&self) -> String {
-        format!("{}#{:06}", self.path, self.index)
-    }
-
-    /// Returns the text to embed: the titles of the sections around the passage, then the passage.
-    ///
-    /// A paragraph often does not repeat the words of its title.
-    pub fn text_with_heading(&self) -> String {
-        format!("{}\n{}", self.heading, self.text)
-    }
-}
+use super::load::DocumentText;
+use super::passage::{Passage, whole_lines};
 
 /// Cuts documents into [`Passage`]s, so that every line that is not blank is in at least one of them.
 ///
@@ -93,16 +63,43 @@ impl Chunker {
     ///
     /// Lines end in a line feed, before which a carriage return is dropped.
     pub fn chunks(&self, path: impl Into<Arc<str>>, format: Format, text: &str) -> Vec<Passage> {
-        let text = match format {
-            Format::Html => Cow::Owned(html_text(text)),
-            _ => Cow::Borrowed(text),
-        };
+        if format == Format::Html {
+            let mut passages = self.chunks_of_lines(path.into(), format, &html_text(text));
+            whole_lines(&mut passages, text);
+            return passages;
+        }
+        self.chunks_of_lines(path.into(), format, text)
+    }
+
+    /// Cuts what a [`Loader`](crate::Loader) has read: no passage has text of two rows, and each knows its pages.
+    ///
+    /// The lines of a row's passages are those of the row in its file. Otherwise lines and bytes are those of the text.
+    pub fn chunk_document(&self, path: impl Into<Arc<str>>, document: &DocumentText) -> Vec<Passage> {
+        let path = path.into();
+        if document.rows.is_empty() {
+            let mut passages = self.chunks(path, document.format, &document.text);
+            passages.iter_mut().for_each(|passage| passage.find_pages(&document.pages));
+            return passages;
+        }
+        let mut passages = Vec::new();
+        for row in &document.rows {
+            let of_row = self.chunks(Arc::clone(&path), document.format, &document.text[row.bytes.clone()]);
+            for mut passage in of_row {
+                passage.index = passages.len();
+                passage.belongs_to(row);
+                passages.push(passage);
+            }
+        }
+        passages
+    }
+
+    fn chunks_of_lines(&self, path: Arc<str>, format: Format, text: &str) -> Vec<Passage> {
         // A piece of a long line and the line feed before it must fit a passage.
-        let lines = classify(format, &text, self.max_chars.saturating_sub(1).max(1));
+        let lines = classify(format, text, self.max_chars.saturating_sub(1).max(1));
         let mut packer = Packer {
             limits: *self,
             lines: &lines,
-            path: path.into(),
+            path,
             trail: Vec::new(),
             heading: Arc::from(""),
             open: None,
@@ -260,8 +257,11 @@ impl Packer<'_> {
             index: self.passages.len(),
             first_line: lines[first].number,
             last_line: lines[last].number,
+            bytes: lines[first].bytes().start..lines[last].bytes().end,
+            pages: None,
             heading: Arc::clone(&self.heading),
             text,
+            metadata: Arc::default(),
         });
         Some(open)
     }

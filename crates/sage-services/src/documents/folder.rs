@@ -1,60 +1,20 @@
-//! Finds the documents below a folder and reads them as text, one at a time.
+//! Finds the documents below a folder.
 //!
 //! Invariants:
 //! 1. The order is that of the names, so that two runs over one folder see the same.
-//! 2. Nothing is read before it is asked for, and nothing is kept: a walk holds one open folder per level.
+//! 2. No folder is read before it is asked for, and nothing is kept: a walk holds one open folder per level.
 //! 3. Every file with a wanted extension is either given or named by an error.
 //!
 //! Knows nothing of formats and passages.
 
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use thiserror::Error;
 use walkdir::{DirEntry, WalkDir};
 
-/// Longest file that is read, 16 MiB: a document is held in memory while it is cut.
-pub const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
+use super::load::DocumentError;
 
 /// Folders whose files somebody else or a machine wrote.
 const LEFT_OUT: &[&str] = &["target", "node_modules"];
-
-/// Why a document was passed over.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum DocumentError {
-    /// The file, or a folder on the way to it, cannot be read.
-    #[error("`{}` cannot be read", path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The file holds a zero byte, so it is not text.
-    #[error("`{}` is not text: it holds a zero byte", path.display())]
-    NotText {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is longer than [`MAX_DOCUMENT_BYTES`].
-    #[error("`{}` has {size_bytes} bytes; documents may have {MAX_DOCUMENT_BYTES}", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        size_bytes: u64,
-    },
-}
-
-/// The text of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DocumentText {
-    /// The text, with U+FFFD for bytes that are not UTF-8.
-    pub text: String,
-    /// Whether all of the file was UTF-8.
-    pub is_utf8: bool,
-}
 
 /// Returns the paths of the files below `folder` that end in one of `extensions` (`md` or `.md`, in any case), in the
 /// order of their names. Reads as it goes.
@@ -94,28 +54,10 @@ fn is_entered(entry: &DirEntry) -> bool {
     entry.depth() == 0 || !(hidden || left_out)
 }
 
-/// Reads a file as text.
-///
-/// # Errors
-/// [`DocumentError`], one variant for each reason.
-pub fn read_document(path: &Path) -> Result<DocumentText, DocumentError> {
-    let failed = |source| DocumentError::Read { path: path.to_owned(), source };
-    let size_bytes = fs::metadata(path).map_err(failed)?.len();
-    if size_bytes > MAX_DOCUMENT_BYTES {
-        return Err(DocumentError::TooLong { path: path.to_owned(), size_bytes });
-    }
-    let bytes = fs::read(path).map_err(failed)?;
-    if bytes.contains(&0) {
-        return Err(DocumentError::NotText { path: path.to_owned() });
-    }
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) => DocumentText { text, is_utf8: true },
-        Err(error) => DocumentText { text: String::from_utf8_lossy(error.as_bytes()).into_owned(), is_utf8: false },
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
@@ -147,23 +89,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named() {
-        let folder = folder(&[("binary.txt", b"a\0b"), ("latin.txt", b"caf\xe9")]);
-        let missing = folder.path().join("missing");
+    fn a_folder_that_is_missing_is_named() {
+        let missing = folder(&[]).path().join("missing");
         let walked: Vec<_> = documents(&missing, &["md".to_owned()]).collect();
         assert!(matches!(&walked[..], [Err(DocumentError::Read { path, .. })] if *path == missing), "{walked:?}");
-        assert!(matches!(read_document(&missing), Err(DocumentError::Read { .. })));
-        assert!(matches!(read_document(&folder.path().join("binary.txt")), Err(DocumentError::NotText { .. })));
-        let latin = read_document(&folder.path().join("latin.txt")).unwrap();
-        assert_eq!(latin, DocumentText { text: "caf\u{fffd}".to_owned(), is_utf8: false });
     }
 
     #[test]
-    fn a_file_too_long_is_not_read() {
-        let folder = folder(&[("long.txt", b"")]);
-        let path = folder.path().join("long.txt");
-        fs::File::create(&path).unwrap().set_len(MAX_DOCUMENT_BYTES + 1).unwrap();
-        let error = read_document(&path).unwrap_err();
-        assert!(error.to_string().ends_with("has 16777217 bytes; documents may have 16777216"), "{error}");
+    fn an_empty_folder_has_no_documents() {
+        assert_eq!(documents(folder(&[]).path(), &["md".to_owned()]).count(), 0);
     }
 }

@@ -3,11 +3,13 @@
 //! Reads what ordinary Markdown uses to structure a document: `#` headings, fenced code and list items. Underlined
 //! headings, indented code and quotes count as text; the only cost is a less suitable place to cut.
 
+use std::ops::Range;
+
 /// Ends a paragraph within a line. HTML without line feeds is full of these once its tags are gone.
 pub(crate) const PARAGRAPH_SEPARATOR: char = '\u{2029}';
 
 /// How the lines of a document are to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Format {
     /// Markdown: `#` headings begin a section, fenced code stays together.
@@ -15,6 +17,7 @@ pub enum Format {
     /// HTML: tags are dropped, and a heading counts if it has a line to itself.
     Html,
     /// Anything else: a blank line separates paragraphs, nothing is a heading.
+    #[default]
     Text,
 }
 
@@ -22,11 +25,32 @@ impl Format {
     /// Chooses the format by a file name's extension: `md` and `markdown` are Markdown, `html` and `htm` HTML, all
     /// others text.
     pub fn of(path: &str) -> Self {
+        match FileType::of(path) {
+            FileType::Text(format) => format,
+            FileType::Table { .. } | FileType::JsonLines => Self::Text,
+        }
+    }
+}
+
+/// How the bytes of a file are to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FileType {
+    Text(Format),
+    Table { delimiter: u8 },
+    JsonLines,
+}
+
+impl FileType {
+    /// Chooses by a file name's extension.
+    pub(super) fn of(path: &str) -> Self {
         let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
         match extension.to_ascii_lowercase().as_str() {
-            "md" | "markdown" => Self::Markdown,
-            "html" | "htm" => Self::Html,
-            _ => Self::Text,
+            "md" | "markdown" => Self::Text(Format::Markdown),
+            "html" | "htm" => Self::Text(Format::Html),
+            "csv" => Self::Table { delimiter: b',' },
+            "tsv" => Self::Table { delimiter: b'\t' },
+            "jsonl" | "ndjson" => Self::JsonLines,
+            _ => Self::Text(Format::Text),
         }
     }
 }
@@ -52,6 +76,8 @@ pub(crate) enum LineKind {
 pub(crate) struct Line<'a> {
     /// Counted from 1; the pieces of a line share it.
     pub(crate) number: usize,
+    /// Byte of the document where it begins.
+    start: usize,
     pub(crate) text: &'a str,
     pub(crate) kind: LineKind,
     /// Whether this is a piece of the line before.
@@ -65,6 +91,11 @@ impl<'a> Line<'a> {
         self.chars + 1
     }
 
+    /// Where it lies in the document.
+    pub(crate) fn bytes(&self) -> Range<usize> {
+        self.start..self.start + self.text.len()
+    }
+
     /// The words of a heading, without its `#`s.
     pub(crate) fn title(&self) -> &'a str {
         self.text.trim().trim_matches('#').trim()
@@ -73,6 +104,7 @@ impl<'a> Line<'a> {
 
 /// Splits `text` into classified lines, none of them longer than `max_chars` characters.
 pub(crate) fn classify(format: Format, text: &str, max_chars: usize) -> Vec<Line<'_>> {
+    let begin = text.as_ptr().addr();
     let mut lines = Vec::new();
     let mut fence = None;
     for (index, text) in text.lines().enumerate() {
@@ -92,7 +124,8 @@ pub(crate) fn classify(format: Format, text: &str, max_chars: usize) -> Vec<Line
                 _ if continues => LineKind::Text,
                 _ => kind,
             };
-            lines.push(Line { number: index + 1, text: piece, kind, continues, chars: piece.chars().count() });
+            let start = piece.as_ptr().addr() - begin;
+            lines.push(Line { number: index + 1, start, text: piece, kind, continues, chars: piece.chars().count() });
             rest = after;
             if rest.is_empty() {
                 break;

@@ -6,9 +6,14 @@ mod chunk;
 mod folder;
 mod html;
 mod layout;
+mod load;
+mod passage;
+mod rows;
 mod sentences;
 
-pub use chunk::{Chunker, Passage};
-pub use folder::{DocumentError, DocumentText, MAX_DOCUMENT_BYTES, documents, read_document};
+pub use chunk::Chunker;
+pub use folder::documents;
 pub use layout::Format;
+pub use load::{DocumentError, DocumentText, Loader, MAX_DOCUMENT_BYTES, Row, read_document};
+pub use passage::Passage;
 pub(crate) use sentences::{Sentence, ends_sentence, sentences};

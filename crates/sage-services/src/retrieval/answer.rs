@@ -153,8 +153,9 @@ impl Extractor {
         Answer {
             text,
             path: Arc::clone(&passage.path),
-            first_line: passage.first_line + first.first_line,
-            last_line: passage.first_line + last.last_line,
+            // The text of a row may have more lines than the row.
+            first_line: (passage.first_line + first.first_line).min(passage.last_line),
+            last_line: (passage.first_line + last.last_line).min(passage.last_line),
             coverage,
         }
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value as Json};
+
 use crate::documents::Passage;
 use crate::store::{Hit, Record, Value};
 
@@ -11,19 +13,72 @@ const INDEX: &str = "index";
 const FIRST_LINE: &str = "first_line";
 const LAST_LINE: &str = "last_line";
 const HEADING: &str = "heading";
+const START_BYTE: &str = "start_byte";
+const END_BYTE: &str = "end_byte";
+const FIRST_PAGE: &str = "first_page";
+const LAST_PAGE: &str = "last_page";
+const OWN: &[&str] = &[PATH, INDEX, FIRST_LINE, LAST_LINE, HEADING, START_BYTE, END_BYTE, FIRST_PAGE, LAST_PAGE];
 
 impl Passage {
     /// Makes a record of it, for a store: its [id](Self::id), its text, and where that stands as the values `path`,
-    /// `index`, `first_line`, `last_line` and `heading`.
+    /// `index`, `first_line`, `last_line`, `heading`, `start_byte` and `end_byte`, and `first_page` and `last_page` if
+    /// it has pages.
+    ///
+    /// What is known of its row goes along: a name of another kind than a store takes has `_` for what does not fit, one
+    /// of the names above has `_` at its end, and objects and mixed lists become JSON.
     pub fn record(&self, vector: Vec<f32>) -> Record {
         let number = |number: usize| i64::try_from(number).expect("a text is shorter than that");
-        Record::new(self.id(), vector)
+        let own = Record::new(self.id(), vector)
             .text(&*self.text)
             .with(PATH, &*self.path)
             .with(INDEX, number(self.index))
             .with(FIRST_LINE, number(self.first_line))
             .with(LAST_LINE, number(self.last_line))
             .with(HEADING, &*self.heading)
+            .with(START_BYTE, number(self.bytes.start))
+            .with(END_BYTE, number(self.bytes.end));
+        let paged = self
+            .pages
+            .iter()
+            .fold(own, |record, &(first, last)| record.with(FIRST_PAGE, number(first)).with(LAST_PAGE, number(last)));
+        let of_row = self.metadata.iter().filter_map(|(name, json)| Some((plain(name), value_of(json)?)));
+        of_row.fold(paged, |record, (name, value)| record.with(name, value))
+    }
+}
+
+fn plain(name: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
+    let name: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    if name.is_empty() || OWN.contains(&&*name) { name + "_" } else { name }
+}
+
+/// `None` for null, which says nothing.
+fn value_of(json: &Json) -> Option<Value> {
+    Some(match json {
+        Json::Null => return None,
+        Json::Bool(truth) => Value::Boolean(*truth),
+        Json::Number(number) => match number.as_i64() {
+            Some(whole) => Value::Integer(whole),
+            None => Value::Float(number.as_f64()?),
+        },
+        Json::String(text) => Value::String(text.clone()),
+        Json::Array(all) => {
+            let values: Vec<Value> = all.iter().filter(|one| !one.is_array()).filter_map(value_of).collect();
+            let is_list = values.len() == all.len() && values.iter().all(|value| value.kind() == values[0].kind());
+            if is_list { Value::List(values) } else { Value::String(json.to_string()) }
+        }
+        Json::Object(_) => Value::String(json.to_string()),
+    })
+}
+
+fn json_of(value: &Value) -> Json {
+    match value {
+        Value::String(text) => Json::from(&**text),
+        Value::Integer(whole) => Json::from(*whole),
+        Value::Float(number) => Json::from(*number),
+        Value::Boolean(truth) => Json::from(*truth),
+        Value::Date(date) => Json::from(date.to_string()),
+        Value::List(values) => values.iter().map(json_of).collect(),
     }
 }
 
@@ -39,32 +94,62 @@ impl From<&Hit> for Passage {
             Some(Value::String(words)) => Some(Arc::from(&**words)),
             _ => None,
         };
+        let others = hit.metadata.iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
         let first_line = number(FIRST_LINE).unwrap_or(1);
         Self {
             path: words(PATH).unwrap_or_else(|| Arc::from(&*hit.id)),
             index: number(INDEX).unwrap_or(0),
             first_line,
             last_line: number(LAST_LINE).unwrap_or_else(|| first_line + hit.text.lines().count().saturating_sub(1)),
+            bytes: number(START_BYTE).unwrap_or(0)..number(END_BYTE).unwrap_or(hit.text.len()),
+            pages: number(FIRST_PAGE).zip(number(LAST_PAGE)),
             heading: words(HEADING).unwrap_or_default(),
             text: hit.text.clone(),
+            metadata: Arc::new(others.map(|(name, value)| (name.clone(), json_of(value))).collect::<Map<_, _>>()),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::documents::{Chunker, Format};
 
     #[test]
     fn a_passage_that_was_found_is_the_one_that_was_stored() {
         let text = "# Stops\n\nServices stop last.\n\n## Order\n\nIn reverse.";
-        for passage in Chunker::new(20, 40, 0).chunks("stop.md", Format::Markdown, text) {
-            let Record { id, text, metadata, .. } = passage.record(vec![1.0]);
-            let mut hit = Hit::new(id, 0.5, text);
-            hit.metadata = metadata;
-            assert_eq!(Passage::from(&hit), passage);
+        let mut passages = Chunker::new(20, 40, 0).chunks("stop.md", Format::Markdown, text);
+        passages[0].pages = Some((2, 3));
+        passages[0].metadata = Arc::new(metadata(json!({"a": 1, "b": [1.5], "c": true, "d": "e", "f": []})));
+        for passage in passages {
+            assert_eq!(Passage::from(&found(&passage)), passage);
         }
+    }
+
+    fn metadata(json: Json) -> Map<String, Json> {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn found(passage: &Passage) -> Hit {
+        let Record { id, text, metadata, .. } = passage.record(vec![1.0]);
+        Hit { metadata, ..Hit::new(id, 0.5, text) }
+    }
+
+    #[test]
+    fn metadata_of_a_row_becomes_values_that_stores_take() {
+        let of_row = json!({"path": "x", "my field": null, "no: 1!": 1e300, "mixed": [1, "a"], "deep": {"a": [1]}});
+        let passage = Passage { metadata: Arc::new(metadata(of_row)), ..Passage::new("a.jsonl", "Text.") };
+        let record = passage.record(vec![1.0]);
+        let others = record.metadata.into_iter().filter(|(name, _)| !OWN.contains(&name.as_str()));
+        let expected = [
+            ("deep", Value::from(r#"{"a":[1]}"#)),
+            ("mixed", r#"[1,"a"]"#.into()),
+            ("no:_1_", 1e300.into()),
+            ("path_", "x".into()),
+        ];
+        assert_eq!(others.collect::<Vec<_>>(), expected.map(|(name, value)| (name.to_owned(), value)));
     }
 
     #[test]
