@@ -11,6 +11,7 @@
 //! | [`Chunker`] | a function: document to passages with path, lines and headings |
 //! | [`rerank`] | a function: retrieved passages, ordered by the words they share with the question |
 //! | [`Extractor`] | a function: question and passages to the best quotation and its source |
+//! | [`evaluate`] | functions: how good what was found and answered is |
 //! | `llm` | a service, behind the feature of this name: a client of language models |
 //!
 //! ```
@@ -72,6 +73,6 @@ pub use documents::{
 pub use embed::{EmbedError, Embedder, EmbedderId, EmbedderMismatch, LexicalEmbedder, TextKind, embed_method};
 #[cfg(feature = "static")]
 pub use embed::{ModelError, StaticEmbedder};
-pub use retrieval::{Answer, Extractor, rerank};
+pub use retrieval::{Answer, Extractor, evaluate, rerank};
 pub use store::{OldHit as Hit, OldRecord as Record, OldStoreError as StoreError, OldVectorStore as VectorStore};
 pub use wait::wait;

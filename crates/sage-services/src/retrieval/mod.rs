@@ -1,6 +1,7 @@
 //! What follows a search: the passages found are ordered, and one is quoted.
 
 mod answer;
+pub mod evaluate;
 mod passage;
 mod question;
 mod rerank;

@@ -171,7 +171,8 @@ proptest! {
             let last_line = line + row.iter().map(|field| field.matches('\n').count()).sum::<usize>();
             if !fields.is_empty() {
                 let one = found.next().unwrap();
-                prop_assert_eq!((one.first_line, one.last_line, &one.metadata["row"]), (line, last_line, &json!(number)));
+                let seen = (one.first_line, one.last_line, &one.metadata["row"]);
+                prop_assert_eq!(seen, (line, last_line, &json!(number)));
                 let text = &document.text[one.bytes.clone()];
                 prop_assert!(fields.iter().all(|field| text.contains(&format!(": {field}\n"))), "{text:?} {fields:?}");
             }
