@@ -4,8 +4,8 @@ CARGO ?= cargo
 NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
-.PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-embed test-formats test-kafka
-.PHONY: test-install test-llm test-llm-model test-page test-parquet test-python test-ray test-stores wheel wheels
+.PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-documents test-embed test-formats
+.PHONY: test-install test-kafka test-llm test-llm-model test-page test-parquet test-python test-ray test-stores wheel wheels
 .PHONY: python parity parity-page publishable
 .PHONY: check bench bench-jobmanager
 .PHONY: bench-python
@@ -29,7 +29,7 @@ demo-jobmanager: python ## Run the demo under a job manager, from Rust and Pytho
 logs: ## Count the lines of /var/log, or of LOGS=folder, by the hour; results in target/logs
 	$(CARGO) run --release --quiet -p sage-connectors --example logs -- $(LOGS) --out target/logs
 
-test: nextest test-kafka test-parquet test-llm test-stores test-embed test-python ## Run every test
+test: nextest test-documents test-kafka test-parquet test-llm test-stores test-embed test-python ## Run every test
 	$(CARGO) build --examples
 	$(CARGO) nextest run --all-targets
 	$(CARGO) test --doc
@@ -54,6 +54,9 @@ test-llm: nextest python .venv-llm/tools ## Run the tests of the client of langu
 	$(CARGO) nextest run -p sage-services --features llm --lib --test llm -E 'test(/^llm::/) or binary(=llm)'
 	$(CARGO) test --doc -p sage-services --features llm llm
 	.venv/bin/pytest --quiet python/llm_tests
+
+test-documents: nextest ## Run the tests of the formats of documents behind features
+	$(CARGO) nextest run -p sage-services --features docx,pdf --test it -E 'test(/^(docx|pdf)::/)'
 
 # The servers come into environments of their own. One that cannot be installed is left out by its name, but not all.
 test-stores: nextest ## Run the tests of stores that are servers
@@ -212,6 +215,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	$(CARGO) clippy -p sage-connectors --all-targets --features parquet -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features llm -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features chroma -- -D warnings
+	$(CARGO) clippy -p sage-services --all-targets --features docx,pdf -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features static -- -D warnings
 	$(CARGO) clippy -p sage-python -- -D warnings
 	$(CARGO) clippy -p sage-python --all-targets --features kafka -- -D warnings
@@ -220,7 +224,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features parquet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm,chroma,static
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm,chroma,docx,pdf,static
 
 publishable: ## Pack every crate, and compile what was packed; some minutes
 	$(CARGO) package $(CRATES)

@@ -23,12 +23,9 @@ pub enum Format {
 
 impl Format {
     /// Chooses the format by a file name's extension: `md` and `markdown` are Markdown, `html` and `htm` HTML, all
-    /// others text.
+    /// others text. The text that a [`Loader`](crate::Loader) makes of `docx` is Markdown, too.
     pub fn of(path: &str) -> Self {
-        match FileType::of(path) {
-            FileType::Text(format) => format,
-            FileType::Table { .. } | FileType::JsonLines => Self::Text,
-        }
+        FileType::of(path).format()
     }
 }
 
@@ -38,6 +35,8 @@ pub(super) enum FileType {
     Text(Format),
     Table { delimiter: u8 },
     JsonLines,
+    Pdf,
+    Docx,
 }
 
 impl FileType {
@@ -50,7 +49,18 @@ impl FileType {
             "csv" => Self::Table { delimiter: b',' },
             "tsv" => Self::Table { delimiter: b'\t' },
             "jsonl" | "ndjson" => Self::JsonLines,
+            "pdf" => Self::Pdf,
+            "docx" => Self::Docx,
             _ => Self::Text(Format::Text),
+        }
+    }
+
+    /// How the lines of its text are to be read.
+    pub(super) fn format(self) -> Format {
+        match self {
+            Self::Text(format) => format,
+            Self::Docx => Format::Markdown,
+            Self::Table { .. } | Self::JsonLines | Self::Pdf => Format::Text,
         }
     }
 }

@@ -12,12 +12,17 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sage::BoxError;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+#[cfg(feature = "docx")]
+use super::docx;
 use super::layout::{FileType, Format};
+#[cfg(feature = "pdf")]
+use super::pdf;
 use super::rows;
 
 /// Longest file that is read unless a [`Loader`] says otherwise, 16 MiB: a document is held in memory while it is cut.
@@ -58,6 +63,42 @@ pub enum DocumentError {
         path: PathBuf,
         /// How much the loader allows.
         max_text_bytes: u64,
+    },
+    /// The file is not of the format that its extension promises, or damaged.
+    #[error("`{}` is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: BoxError,
+    },
+    /// The file is encrypted, and no password is known.
+    #[error("`{}` is encrypted", path.display())]
+    Encrypted {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The pages of the file hold no text.
+    #[error("`{}` has no text: its pages may be pictures", path.display())]
+    NoText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Drawing the pages of the file took too long.
+    #[error("`{}` was not read within {max_time:?}", path.display())]
+    TooSlow {
+        /// The file.
+        path: PathBuf,
+        /// How long the loader waits.
+        max_time: Duration,
+    },
+    /// The library was built without what reads such a file.
+    #[error("`{}` needs the feature `{feature}` of sage-services, which was built without", path.display())]
+    NotBuilt {
+        /// The file.
+        path: PathBuf,
+        /// The feature to build with.
+        feature: &'static str,
     },
     /// A line of the file is not what its extension promises.
     #[error("line {line} of `{}` cannot be read", path.display())]
@@ -117,6 +158,8 @@ pub fn read_document(path: &Path) -> Result<DocumentText, DocumentError> {
 /// |---|---|
 /// | `csv`, `tsv` | the rows, each as lines `column: value`, a blank line between two; rows may be uneven |
 /// | `jsonl`, `ndjson` | the [text field](Self::text_field) of each line, a blank line between two |
+/// | `pdf` | the lines of its pages, in the order in which they are drawn; needs the feature `pdf` |
+/// | `docx` | paragraphs as Markdown, tables a row a line, notes at the end; needs the feature `docx` |
 /// | any other | the file as it is; that of an HTML page is told from its tags by [`Chunker`](crate::Chunker) |
 ///
 /// ```
@@ -133,14 +176,20 @@ pub fn read_document(path: &Path) -> Result<DocumentText, DocumentError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loader {
     max_bytes: u64,
-    max_text_bytes: u64,
-    text_field: String,
+    pub(super) max_text_bytes: u64,
+    pub(super) max_time: Duration,
+    pub(super) text_field: String,
 }
 
 impl Default for Loader {
-    /// Files of up to 16 MiB, unpacked of up to 64 MiB; the text field is `text`.
+    /// Files of up to 16 MiB, unpacked of up to 64 MiB, read within 60 seconds; the text field is `text`.
     fn default() -> Self {
-        Self { max_bytes: MAX_DOCUMENT_BYTES, max_text_bytes: 4 * MAX_DOCUMENT_BYTES, text_field: "text".to_owned() }
+        Self {
+            max_bytes: MAX_DOCUMENT_BYTES,
+            max_text_bytes: 4 * MAX_DOCUMENT_BYTES,
+            max_time: Duration::from_secs(60),
+            text_field: "text".to_owned(),
+        }
     }
 }
 
@@ -160,6 +209,14 @@ impl Loader {
         self
     }
 
+    /// Sets how long reading the pages of a PDF file may take; 60 seconds by default. A file can have them drawn for
+    /// ever.
+    #[must_use]
+    pub fn max_time(mut self, max_time: Duration) -> Self {
+        self.max_time = max_time;
+        self
+    }
+
     /// Sets which field of a line of JSON is its text; `text` by default. The other fields become the row's metadata.
     /// A line that is a string has no fields: it is text as a whole.
     #[must_use]
@@ -174,23 +231,26 @@ impl Loader {
     /// [`DocumentError`], one variant for each reason.
     pub fn read(&self, path: &Path) -> Result<DocumentText, DocumentError> {
         let bytes = self.bytes(path)?;
-        let text = |bytes: Vec<u8>| {
-            if bytes.contains(&0) {
-                return Err(DocumentError::NotText { path: path.to_owned() });
-            }
-            Ok(match String::from_utf8(bytes) {
-                Ok(text) => (text, true),
-                Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), false),
-            })
-        };
-        let (text, is_utf8) = text(bytes)?;
-        let (text, format, rows) = match FileType::of(&path.to_string_lossy()) {
-            FileType::Text(format) => Ok((text, format, Vec::new())),
-            FileType::Table { delimiter } => rows::table(&text, delimiter, self.max_text_bytes),
-            FileType::JsonLines => rows::json_lines(&text, &self.text_field),
+        let reading = Reading { path, loader: self };
+        let file_type = FileType::of(&path.to_string_lossy());
+        match file_type {
+            FileType::Pdf => return pdf::read(bytes, reading),
+            FileType::Docx => return docx::read(bytes, reading),
+            _ => {}
         }
-        .map_err(|fault| fault.of(path, self.max_text_bytes))?;
-        Ok(DocumentText { text, is_utf8, format, rows, ..DocumentText::default() })
+        if bytes.contains(&0) {
+            return Err(DocumentError::NotText { path: path.to_owned() });
+        }
+        let (text, is_utf8) = match String::from_utf8(bytes) {
+            Ok(text) => (text, true),
+            Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), false),
+        };
+        let (text, rows) = match file_type {
+            FileType::Table { delimiter } => rows::table(&text, delimiter, reading)?,
+            FileType::JsonLines => rows::json_lines(&text, reading)?,
+            _ => (text, Vec::new()),
+        };
+        Ok(DocumentText { text, is_utf8, format: file_type.format(), rows, ..DocumentText::default() })
     }
 
     /// The bytes of a file that is not too long, even if it grows meanwhile.
@@ -210,19 +270,44 @@ impl Loader {
     }
 }
 
-/// Why the bytes of a file cannot be read in its format; becomes an error once the file is known.
-#[derive(Debug)]
-pub(super) enum Fault {
-    TooMuchText,
-    Line { line: u64, source: BoxError },
+/// A file that is being read, and the errors it may come to.
+#[derive(Clone, Copy)]
+pub(super) struct Reading<'a> {
+    pub(super) path: &'a Path,
+    pub(super) loader: &'a Loader,
 }
 
-impl Fault {
-    fn of(self, path: &Path, max_text_bytes: u64) -> DocumentError {
-        let path = path.to_owned();
-        match self {
-            Self::TooMuchText => DocumentError::TooMuchText { path, max_text_bytes },
-            Self::Line { line, source } => DocumentError::Line { path, line, source },
-        }
+impl Reading<'_> {
+    pub(super) fn too_much_text(self) -> DocumentError {
+        DocumentError::TooMuchText { path: self.path.to_owned(), max_text_bytes: self.loader.max_text_bytes }
+    }
+
+    pub(super) fn line(self, line: u64, source: impl Into<BoxError>) -> DocumentError {
+        DocumentError::Line { path: self.path.to_owned(), line, source: source.into() }
+    }
+}
+
+#[cfg(not(feature = "pdf"))]
+mod pdf {
+    use super::{DocumentError, DocumentText, Reading};
+
+    pub(super) fn read(_bytes: Vec<u8>, reading: Reading<'_>) -> Result<DocumentText, DocumentError> {
+        Err(DocumentError::NotBuilt { path: reading.path.to_owned(), feature: "pdf" })
+    }
+}
+
+#[cfg(not(feature = "docx"))]
+mod docx {
+    use super::{DocumentError, DocumentText, Reading};
+
+    pub(super) fn read(_bytes: Vec<u8>, reading: Reading<'_>) -> Result<DocumentText, DocumentError> {
+        Err(DocumentError::NotBuilt { path: reading.path.to_owned(), feature: "docx" })
+    }
+}
+
+#[cfg(any(feature = "docx", feature = "pdf"))]
+impl Reading<'_> {
+    pub(super) fn damaged(self, source: impl Into<BoxError>) -> DocumentError {
+        DocumentError::Damaged { path: self.path.to_owned(), source: source.into() }
     }
 }

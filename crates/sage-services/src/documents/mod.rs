@@ -3,11 +3,15 @@
 //! Knows nothing of vectors and stores.
 
 mod chunk;
+#[cfg(feature = "docx")]
+mod docx;
 mod folder;
 mod html;
 mod layout;
 mod load;
 mod passage;
+#[cfg(feature = "pdf")]
+mod pdf;
 mod rows;
 mod sentences;
 

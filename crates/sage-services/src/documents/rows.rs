@@ -10,19 +10,16 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use csv::{ByteRecord, ReaderBuilder};
+use sage::BoxError;
 use serde_json::{Map, Value};
 
-use super::layout::Format;
-use super::load::{Fault, Row};
+use super::load::{DocumentError, Reading, Row};
 
 /// Reads a table whose first row names its columns. Returns the text and the rows.
-pub(super) fn table(text: &str, delimiter: u8, max_text_bytes: u64) -> Result<(String, Format, Vec<Row>), Fault> {
+pub(super) fn table(text: &str, delimiter: u8, reading: Reading<'_>) -> Result<(String, Vec<Row>), DocumentError> {
     let text = text.trim_start_matches('\u{feff}');
     let mut reader = ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text.as_bytes());
-    let failed = |error: csv::Error| {
-        let line = error.position().map_or(0, csv::Position::line);
-        Fault::Line { line, source: error.into() }
-    };
+    let failed = |error: csv::Error| reading.line(error.position().map_or(0, csv::Position::line), error);
     let names: Vec<String> = reader.headers().map_err(failed)?.iter().map(|name| name.trim().to_owned()).collect();
     let mut rows = Rows::default();
     let mut record = ByteRecord::new();
@@ -43,8 +40,8 @@ pub(super) fn table(text: &str, delimiter: u8, max_text_bytes: u64) -> Result<(S
                 None => writeln!(rows.text, "column {}: {field}", column + 1),
             }
             .expect("a string takes all that is written");
-            if rows.text.len() as u64 > max_text_bytes {
-                return Err(Fault::TooMuchText);
+            if rows.text.len() as u64 > reading.loader.max_text_bytes {
+                return Err(reading.too_much_text());
             }
         }
         // The reader skips blank lines before a row, so its own lines are counted from its end.
@@ -53,7 +50,7 @@ pub(super) fn table(text: &str, delimiter: u8, max_text_bytes: u64) -> Result<(S
         let last_line = last_line(text, after, reader.position().byte());
         rows.end(start, last_line + 1 - lines.min(last_line), last_line, metadata);
     }
-    Ok((rows.text, Format::Text, rows.rows))
+    Ok((rows.text, rows.rows))
 }
 
 /// The line that ends before `byte`, where the reader is on line `after`.
@@ -63,13 +60,14 @@ fn last_line(text: &str, after: u64, byte: u64) -> usize {
 }
 
 /// Reads a line of JSON after the other; blank lines are left out. Returns the text and the rows.
-pub(super) fn json_lines(text: &str, text_field: &str) -> Result<(String, Format, Vec<Row>), Fault> {
+pub(super) fn json_lines(text: &str, reading: Reading<'_>) -> Result<(String, Vec<Row>), DocumentError> {
     let mut rows = Rows::default();
     for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         if line.trim().is_empty() {
             continue;
         }
-        let bad = |source| Fault::Line { line: index as u64 + 1, source };
+        let bad = |source: BoxError| reading.line(index as u64 + 1, source);
+        let text_field = &*reading.loader.text_field;
         let (text, metadata) = match serde_json::from_str(line).map_err(|error| bad(error.into()))? {
             Value::String(text) => (text, Map::new()),
             Value::Object(mut fields) => match fields.remove(text_field) {
@@ -84,7 +82,7 @@ pub(super) fn json_lines(text: &str, text_field: &str) -> Result<(String, Format
         rows.text.push('\n');
         rows.end(start, index + 1, index + 1, metadata);
     }
-    Ok((rows.text, Format::Text, rows.rows))
+    Ok((rows.text, rows.rows))
 }
 
 /// The rows read so far, and their text.

@@ -189,3 +189,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+#[cfg(not(any(feature = "pdf", feature = "docx")))]
+fn a_format_that_was_not_built_is_named() {
+    for (name, feature) in [("a.pdf", "pdf"), ("a.DOCX", "docx")] {
+        let error = Files::new().read(name, b"\0").unwrap_err();
+        let end = format!("needs the feature `{feature}` of sage-services, which was built without");
+        assert!(error.to_string().ends_with(&end), "{error}");
+    }
+}

@@ -2,5 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests, also outside of their functions")]
 
+#[cfg(feature = "docx")]
+mod docx;
 mod evaluating;
 mod loading;
+#[cfg(feature = "pdf")]
+mod pdf;
