@@ -25,16 +25,32 @@ const STOP_WORDS: &[&str] = &[
 /// A term is a run of letters and digits, lower-cased and stemmed ([`stem`]). A compound identifier yields its parts
 /// and then itself as one term, without the underscores. An ideograph or kana is a term of its own, because those
 /// scripts do not separate words.
-pub(crate) fn for_each_term(text: &str, mut emit: impl FnMut(&str, bool)) {
+pub(crate) fn for_each_term(text: &str, emit: impl FnMut(&str, bool)) {
+    read_words::<true>(text, emit);
+}
+
+/// Reads plain words at once if `PLAIN`, else all of them character by character; the terms are the same.
+fn read_words<const PLAIN: bool>(text: &str, mut emit: impl FnMut(&str, bool)) {
     let mut word = Word::default();
-    let mut characters = text.chars().peekable();
-    while let Some(c) = characters.next() {
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if PLAIN && word.text.is_empty() {
+            let length = plain_word(rest.as_bytes());
+            if length > 0 {
+                word.text.push_str(&rest[..length]);
+                word.text.make_ascii_lowercase();
+                word.finish(&mut emit);
+                rest = &rest[length..];
+                continue;
+            }
+        }
+        rest = &rest[c.len_utf8()..];
         if stands_alone(c) {
             word.finish(&mut emit);
             let mut buffer = [0; 4];
             emit(c.encode_utf8(&mut buffer), false);
         } else if c.is_alphanumeric() {
-            word.push(c, characters.peek().is_some_and(|next| next.is_lowercase()));
+            word.push(c, rest.starts_with(char::is_lowercase));
         } else if c == '_' && !word.text.is_empty() {
             word.split();
         } else if matches!(c, '\'' | '\u{2019}') && !word.text.is_empty() {
@@ -45,6 +61,20 @@ pub(crate) fn for_each_term(text: &str, mut emit: impl FnMut(&str, bool)) {
         }
     }
     word.finish(&mut emit);
+}
+
+/// Bytes of a word at the beginning that is whole and has no parts: ASCII letters and digits, of which only the first
+/// is upper case. 0 if there is none.
+fn plain_word(bytes: &[u8]) -> usize {
+    let Some(length) = bytes
+        .first()
+        .filter(|first| first.is_ascii_alphanumeric())
+        .map(|_| 1 + bytes[1..].iter().take_while(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()).count())
+    else {
+        return 0;
+    };
+    let goes_on = |next: &u8| !next.is_ascii() || next.is_ascii_alphanumeric() || matches!(next, b'_' | b'\'');
+    if bytes.get(length).is_some_and(goes_on) { 0 } else { length }
 }
 
 /// Whether `c` belongs to a script written without spaces between words.
@@ -110,13 +140,38 @@ fn emit_stemmed(word: &str, buffer: &mut String, emit: &mut impl FnMut(&str, boo
     if word.is_empty() {
         return;
     }
-    if STOP_WORDS.binary_search(&word).is_ok() {
+    if is_stop_word(word) {
         emit(word, true);
     } else {
         buffer.clear();
         buffer.push_str(word);
         stem(buffer);
         emit(buffer, false);
+    }
+}
+
+/// Where the stop words begin that have this first letter, `a` to `z`, and where those of `z` end.
+const FIRST_LETTERS: [usize; 27] = {
+    let mut begins = [STOP_WORDS.len(); 27];
+    let mut word = STOP_WORDS.len();
+    let mut letter = 26;
+    while letter > 0 {
+        letter -= 1;
+        while word > 0 && STOP_WORDS[word - 1].as_bytes()[0] >= b'a' + letter as u8 {
+            word -= 1;
+        }
+        begins[letter] = word;
+    }
+    begins
+};
+
+fn is_stop_word(word: &str) -> bool {
+    match word.as_bytes()[0] {
+        first @ b'a'..=b'z' => {
+            let letter = usize::from(first - b'a');
+            STOP_WORDS[FIRST_LETTERS[letter]..FIRST_LETTERS[letter + 1]].contains(&word)
+        }
+        _ => false,
     }
 }
 
@@ -134,7 +189,7 @@ fn stem(word: &mut String) {
     }
     strip_plural(word);
     // British and American spelling, before the endings below hide the difference.
-    if let Some(at) = word.rfind("iz").filter(|&at| at >= SHORTEST_STEM) {
+    if let Some(at) = word.as_bytes().windows(2).rposition(|pair| pair == b"iz").filter(|&at| at >= SHORTEST_STEM) {
         word.replace_range(at..at + 2, "is");
     }
     let verb_ending = ["ing", "ed"].into_iter().find(|&ending| {
@@ -203,7 +258,9 @@ mod tests {
 
     #[test]
     fn the_stop_words_are_sorted() {
-        assert!(STOP_WORDS.is_sorted(), "binary search needs them sorted");
+        assert!(STOP_WORDS.is_sorted(), "they are looked up by their first letters");
+        assert!(STOP_WORDS.iter().all(|word| is_stop_word(word)));
+        assert!(!["", "z", "zoo", "1", "abouts"].iter().any(|word| !word.is_empty() && is_stop_word(word)));
     }
 
     #[test]
@@ -255,6 +312,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn plain_words_are_read_like_all_others(
+            text in "([a-zA-Z0-9_' .é]|\\PC){0,40}|([A-Z]?[a-z]{1,9}[ ._'\u{2019}A]?){1,9}",
+        ) {
+            let (mut plain, mut each) = (Vec::new(), Vec::new());
+            read_words::<true>(&text, |term, stop| plain.push((term.to_owned(), stop)));
+            read_words::<false>(&text, |term, stop| each.push((term.to_owned(), stop)));
+            prop_assert_eq!(plain, each);
+        }
+
         #[test]
         fn any_text_gives_clean_terms(text in "\\PC{0,80}") {
             for_each_term(&text, |term, _| {
