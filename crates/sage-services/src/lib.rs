@@ -6,10 +6,12 @@
 //! | [`Embedder`] | a trait of services: text to vector |
 //! | [`LexicalEmbedder`] | an embedder that hashes words |
 //! | `StaticEmbedder` | behind the feature `static`: an embedder with a vector for each token, from the files of a model |
+//! | `MiniLmEmbedder` | behind the feature `minilm`: an embedder that runs a transformer, from the files of a model |
 //! | [`VectorStore`](store::VectorStore) | a service: vectors with texts and metadata, in a file or in memory, searched by vector, by words or by both |
 //! | [`documents`], [`read_document`], [`Loader`] | functions: folder to files, file to text |
 //! | [`Chunker`] | a function: document to passages with path, lines and headings |
 //! | [`rerank`] | a function: retrieved passages, ordered by the words they share with the question |
+//! | `CrossEncoder` | behind the feature `minilm`: a service that orders passages by a transformer |
 //! | [`Extractor`] | a function: question and passages to the best quotation and its source |
 //! | [`evaluate`] | functions: how good what was found and answered is |
 //! | `llm` | a service, behind the feature of this name: a client of language models |
@@ -70,9 +72,13 @@ mod wait;
 pub use documents::{
     Chunker, DocumentError, DocumentText, Format, Loader, MAX_DOCUMENT_BYTES, Passage, Row, documents, read_document,
 };
+#[cfg(feature = "minilm")]
+pub use embed::MiniLmEmbedder;
 pub use embed::{EmbedError, Embedder, EmbedderId, EmbedderMismatch, LexicalEmbedder, TextKind, embed_method};
 #[cfg(feature = "static")]
 pub use embed::{ModelError, StaticEmbedder};
+#[cfg(feature = "minilm")]
+pub use retrieval::CrossEncoder;
 pub use retrieval::{Answer, Extractor, evaluate, rerank};
 pub use store::{OldHit as Hit, OldRecord as Record, OldStoreError as StoreError, OldVectorStore as VectorStore};
 pub use wait::wait;

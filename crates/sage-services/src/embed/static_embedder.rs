@@ -14,6 +14,7 @@ use super::id::EmbedderId;
 use super::model::{ModelError, ModelFile, ModelFolder, hash_of};
 use super::parallel::{in_parallel, processors};
 use super::tensors::{Matrix, Tensors};
+use super::to_length_one;
 use super::tokens::Tokens;
 
 /// Changes when the same files give other vectors than before.
@@ -134,9 +135,11 @@ impl StaticEmbedder {
             sum.iter_mut().zip(vector).for_each(|(sum, x)| *sum += weight * x);
             counted += 1;
         }
-        let divisor = if self.counting.to_length_one { length(&sum) } else { counted as f32 };
-        if divisor > 0.0 {
-            sum.iter_mut().for_each(|x| *x /= divisor);
+        if self.counting.to_length_one {
+            // A mean has the direction of its sum.
+            to_length_one(&mut sum);
+        } else {
+            sum.iter_mut().for_each(|x| *x /= counted.max(1) as f32);
         }
         Ok(sum)
     }
@@ -205,11 +208,6 @@ impl Counting {
     fn settings(&self) -> Vec<u8> {
         format!("{:?} {:?} {}", self.skipped, self.most, self.to_length_one).into_bytes()
     }
-}
-
-/// In double precision no square overflows.
-fn length(vector: &[f32]) -> f32 {
-    vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt() as f32
 }
 
 fn weights_file(folder: &ModelFolder<'_>) -> Result<ModelFile, ModelError> {

@@ -21,6 +21,13 @@ pub(crate) struct Matrix {
     pub(crate) values: Vec<f32>,
 }
 
+#[cfg(feature = "minilm")]
+impl Matrix {
+    pub(crate) fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.columns..(row + 1) * self.columns]
+    }
+}
+
 impl<'a> Tensors<'a> {
     pub(crate) fn of(file: &'a ModelFile) -> Result<Self, ModelError> {
         match SafeTensors::deserialize(&file.bytes) {
@@ -42,6 +49,16 @@ impl<'a> Tensors<'a> {
             }
             ref shape => Err(self.wrong(name, format!("has the shape {shape:?} and not [rows, columns]"))),
         }
+    }
+
+    #[cfg(feature = "minilm")]
+    pub(crate) fn matrix_of(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, ModelError> {
+        let matrix = self.matrix(name)?;
+        if (matrix.rows, matrix.columns) == (rows, columns) {
+            return Ok(matrix);
+        }
+        let found = [matrix.rows, matrix.columns];
+        Err(self.wrong(name, format!("has the shape {found:?} and not {:?}", [rows, columns])))
     }
 
     /// One dimension.

@@ -1,7 +1,11 @@
 //! [`Tokens`]: cuts texts into tokens, by a tokenizer that comes with a model.
 
+#[cfg(feature = "minilm")]
+use tokenizers::{EncodeInput, TruncationParams};
 use tokenizers::{ModelWrapper, Tokenizer};
 
+#[cfg(feature = "minilm")]
+use super::bert::Sequence;
 use super::model::{ModelError, ModelFile};
 
 /// Cuts texts into tokens.
@@ -50,6 +54,21 @@ impl Tokens {
     pub(crate) fn ids(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = self.tokenizer.encode_fast(text, false).map_err(ModelError::Tokens)?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Cuts what is longer than `most` tokens, which are enough for those that a model wants around texts.
+    #[cfg(feature = "minilm")]
+    pub(crate) fn cut_at(mut self, most: usize) -> Result<Self, ModelError> {
+        let truncation = TruncationParams { max_length: most, ..TruncationParams::default() };
+        self.tokenizer.with_truncation(Some(truncation)).map_err(ModelError::Tokens)?;
+        Ok(self)
+    }
+
+    /// The tokens of a text, or of a pair of texts, with those that a model wants around them.
+    #[cfg(feature = "minilm")]
+    pub(crate) fn sequence<'t>(&self, text: impl Into<EncodeInput<'t>>) -> Result<Sequence, ModelError> {
+        let encoding = self.tokenizer.encode_fast(text, true).map_err(ModelError::Tokens)?;
+        Ok(Sequence { ids: encoding.get_ids().to_vec(), kinds: encoding.get_type_ids().to_vec() })
     }
 }
 

@@ -1,10 +1,14 @@
 //! What follows a search: the passages found are ordered, and one is quoted.
 
 mod answer;
+#[cfg(feature = "minilm")]
+mod cross_encoder;
 pub mod evaluate;
 mod passage;
 mod question;
 mod rerank;
 
 pub use answer::{Answer, Extractor};
+#[cfg(feature = "minilm")]
+pub use cross_encoder::CrossEncoder;
 pub use rerank::rerank;

@@ -10,34 +10,34 @@ use tempfile::TempDir;
 
 /// A tensor to be written.
 pub(crate) struct Tensor {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) dtype: Dtype,
     pub(crate) shape: Vec<usize>,
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Tensor {
-    pub(crate) fn f32(name: &'static str, shape: &[usize], values: &[f32]) -> Self {
+    pub(crate) fn f32(name: &str, shape: &[usize], values: &[f32]) -> Self {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { name, dtype: Dtype::F32, shape: shape.to_vec(), bytes }
+        Self { name: name.to_owned(), dtype: Dtype::F32, shape: shape.to_vec(), bytes }
     }
 
     /// The values must be exact in 16 bits.
-    pub(crate) fn f16(name: &'static str, shape: &[usize], values: &[f32]) -> Self {
+    pub(crate) fn f16(name: &str, shape: &[usize], values: &[f32]) -> Self {
         let bytes = values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect();
-        Self { name, dtype: Dtype::F16, shape: shape.to_vec(), bytes }
+        Self { name: name.to_owned(), dtype: Dtype::F16, shape: shape.to_vec(), bytes }
     }
 
-    pub(crate) fn i64(name: &'static str, values: &[i64]) -> Self {
+    pub(crate) fn i64(name: &str, values: &[i64]) -> Self {
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        Self { name, dtype: Dtype::I64, shape: vec![values.len()], bytes }
+        Self { name: name.to_owned(), dtype: Dtype::I64, shape: vec![values.len()], bytes }
     }
 }
 
 pub(crate) fn write_tensors(path: &Path, tensors: &[Tensor]) {
     let views = tensors.iter().map(|tensor| {
         let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap();
-        (tensor.name, view)
+        (&*tensor.name, view)
     });
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap()).unwrap();
@@ -62,7 +62,11 @@ pub(crate) fn floats(value: &Value) -> Vec<f32> {
 
 /// One of the cases of `static.json`.
 pub(crate) fn case(name: &str) -> Value {
-    let all = fixture("static.json");
+    case_of("static.json", name)
+}
+
+pub(crate) fn case_of(file: &str, name: &str) -> Value {
+    let all = fixture(file);
     all["cases"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap().clone()
 }
 
@@ -88,6 +92,32 @@ pub(crate) fn write_case(case: &Value) -> TempDir {
     write_tensors(&folder.path().join("model.safetensors"), &tensors);
     fs::write(folder.path().join("tokenizer.json"), tokenizer).unwrap();
     fs::write(folder.path().join("config.json"), case["config"].to_string()).unwrap();
+    folder
+}
+
+/// Writes a case of `bert.json` into a folder.
+#[cfg(feature = "minilm")]
+pub(crate) fn write_bert(case: &Value) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let shape =
+        |tensor: &Value| tensor["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
+    let tensor = |tensor: &Value| {
+        let shape: Vec<usize> = shape(tensor);
+        Tensor::f16(tensor["name"].as_str().unwrap(), &shape, &floats(&tensor["values"]))
+    };
+    let tensors: Vec<_> = case["tensors"].as_array().unwrap().iter().map(tensor).collect();
+    write_tensors(&folder.path().join("model.safetensors"), &tensors);
+    fs::write(folder.path().join("tokenizer.json"), case["tokenizer"].to_string()).unwrap();
+    fs::write(folder.path().join("config.json"), case["config"].to_string()).unwrap();
+    if let Some(most) = case.get("max_seq_length") {
+        let settings = serde_json::json!({"max_seq_length": most});
+        fs::write(folder.path().join("sentence_bert_config.json"), settings.to_string()).unwrap();
+    }
+    if case["pooling"] == "cls" {
+        fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+        let pooling = r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#;
+        fs::write(folder.path().join("1_Pooling/config.json"), pooling).unwrap();
+    }
     folder
 }
 

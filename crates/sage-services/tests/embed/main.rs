@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test, also outside of its function")]
 
 mod agrees;
+#[cfg(feature = "minilm")]
+mod bert;
 mod damaged;
 mod files;
 mod real;

