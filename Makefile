@@ -5,8 +5,8 @@ NEXTEST_VERSION := 0.9.143
 LOGS ?= /var/log
 
 .PHONY: help demo demo-jobmanager demo-ray docs logs test test-cookbook test-docs test-documents test-embed test-formats
-.PHONY: test-install test-kafka test-llm test-llm-model test-page test-parquet test-python test-ray test-stores wheel wheels
-.PHONY: python parity parity-page publishable
+.PHONY: test-install test-kafka test-llm test-llm-model test-page test-parquet test-python test-ray test-stores wheel
+.PHONY: wheels python parity parity-page publishable
 .PHONY: check bench bench-jobmanager
 .PHONY: bench-python
 .PHONY: nextest

@@ -10,6 +10,7 @@
 //! | [`VectorStore`](store::VectorStore) | a service: vectors with texts and metadata, in a file or in memory, searched by vector, by words or by both |
 //! | [`documents`], [`read_document`], [`Loader`] | functions: folder to files, file to text |
 //! | [`Chunker`] | a function: document to passages with path, lines and headings |
+//! | [`Ingest`] | brings a collection to what documents say now: only what changed is embedded |
 //! | [`rerank`] | a function: retrieved passages, ordered by the words they share with the question |
 //! | `CrossEncoder` | behind the feature `minilm`: a service that orders passages by a transformer |
 //! | [`Extractor`] | a function: question and passages to the best quotation and its source |
@@ -79,6 +80,6 @@ pub use embed::{EmbedError, Embedder, EmbedderId, EmbedderMismatch, LexicalEmbed
 pub use embed::{ModelError, StaticEmbedder};
 #[cfg(feature = "minilm")]
 pub use retrieval::CrossEncoder;
-pub use retrieval::{Answer, Extractor, evaluate, rerank};
+pub use retrieval::{Answer, Extractor, Ingest, Plan, evaluate, rerank};
 pub use store::{OldHit as Hit, OldRecord as Record, OldStoreError as StoreError, OldVectorStore as VectorStore};
 pub use wait::wait;

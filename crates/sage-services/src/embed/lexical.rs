@@ -107,11 +107,21 @@ impl LexicalEmbedder {
     /// 1, or zeros when `text` holds no word.
     pub fn embed_passage(&self, text: &str) -> Vec<f32> {
         let features = features(text);
+        self.count(&features);
+        self.normalised(self.hashed(&features, |_| 1.0), SHORT_LENGTH)
+    }
+
+    /// Counts the terms of a passage that was embedded before, perhaps by another process, so that questions know the
+    /// rare ones.
+    pub fn learn(&self, text: &str) {
+        self.count(&features(text));
+    }
+
+    fn count(&self, features: &[Feature]) {
         self.passages.fetch_add(1, Ordering::Relaxed);
-        for feature in &features {
+        for feature in features {
             self.frequency(feature.hash).fetch_add(1, Ordering::Relaxed);
         }
-        self.normalised(self.hashed(&features, |_| 1.0), SHORT_LENGTH)
     }
 
     /// Embeds a question: like [`embed`](Self::embed), with every term also weighted by its [`rarity`](Self::rarity).

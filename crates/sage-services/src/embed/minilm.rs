@@ -35,9 +35,9 @@ const PART: usize = 16;
 ///
 /// It reads folders of `sentence-transformers` with a model of the kinds of BERT and XLM-RoBERTa: `config.json`,
 /// `model.safetensors` and `tokenizer.json`. If they are there, `sentence_bert_config.json` says how many tokens of a
-/// text count (256 if it is missing), and `1_Pooling/config.json` whether the mean of the tokens makes the vector or the
-/// first of them. Every vector has length 1, that of an empty text too, and does not depend on the other texts of its
-/// batch.
+/// text count (256 if it is missing), and `1_Pooling/config.json` whether the mean of the tokens makes the vector or
+/// the first of them. Every vector has length 1, that of an empty text too, and does not depend on the other texts of
+/// its batch.
 ///
 /// ```no_run
 /// use sage_services::{Embedder, MiniLmEmbedder};
@@ -91,8 +91,8 @@ impl MiniLmEmbedder {
         self
     }
 
-    /// Sets how many threads work on one batch of texts, 1 or more; as many as there are processors by default. A single
-    /// text takes one.
+    /// Sets how many threads work on one batch of texts, 1 or more; as many as there are processors by default. A
+    /// single text takes one.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);

@@ -36,8 +36,8 @@ const PART: usize = 64;
 ///
 /// - Of `model2vec`: `model.safetensors` with the tensor `embeddings`, and with `weights` and `mapping` if the tokens
 ///   share vectors; `tokenizer.json`; `config.json`, which says whether vectors are brought to length 1 (`normalize`,
-///   false if it is missing) and how many tokens of a text count (`max_length`, 512 if it is missing). Unknown tokens do
-///   not count.
+///   false if it is missing) and how many tokens of a text count (`max_length`, 512 if it is missing). Unknown tokens
+///   do not count.
 /// - Of `wordllama`: one file of weights with the tensor `embedding.weight`, also in a folder `weights`, and one
 ///   `tokenizer.json` or `*_tokenizer_config.json`, also in a folder `tokenizers`. All tokens count, and vectors are
 ///   brought to length 1. Static models of `sentence-transformers` are read so too.

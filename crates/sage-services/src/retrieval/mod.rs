@@ -4,6 +4,7 @@ mod answer;
 #[cfg(feature = "minilm")]
 mod cross_encoder;
 pub mod evaluate;
+mod ingest;
 mod passage;
 mod question;
 mod rerank;
@@ -11,4 +12,5 @@ mod rerank;
 pub use answer::{Answer, Extractor};
 #[cfg(feature = "minilm")]
 pub use cross_encoder::CrossEncoder;
+pub use ingest::{Ingest, Plan};
 pub use rerank::rerank;

@@ -8,7 +8,7 @@ use crate::documents::Passage;
 use crate::store::{Hit, Record, Value};
 
 /// Names of the values by which a record says which passage it is.
-const PATH: &str = "path";
+pub(super) const PATH: &str = "path";
 const INDEX: &str = "index";
 const FIRST_LINE: &str = "first_line";
 const LAST_LINE: &str = "last_line";
@@ -17,15 +17,30 @@ const START_BYTE: &str = "start_byte";
 const END_BYTE: &str = "end_byte";
 const FIRST_PAGE: &str = "first_page";
 const LAST_PAGE: &str = "last_page";
-const OWN: &[&str] = &[PATH, INDEX, FIRST_LINE, LAST_LINE, HEADING, START_BYTE, END_BYTE, FIRST_PAGE, LAST_PAGE];
+/// Of ingest: what the passage was, and what its document was.
+pub(super) const PASSAGE_HASH: &str = "passage_hash";
+pub(super) const DOCUMENT_HASH: &str = "document_hash";
+const OWN: &[&str] = &[
+    PATH,
+    INDEX,
+    FIRST_LINE,
+    LAST_LINE,
+    HEADING,
+    START_BYTE,
+    END_BYTE,
+    FIRST_PAGE,
+    LAST_PAGE,
+    PASSAGE_HASH,
+    DOCUMENT_HASH,
+];
 
 impl Passage {
     /// Makes a record of it, for a store: its [id](Self::id), its text, and where that stands as the values `path`,
     /// `index`, `first_line`, `last_line`, `heading`, `start_byte` and `end_byte`, and `first_page` and `last_page` if
     /// it has pages.
     ///
-    /// What is known of its row goes along: a name of another kind than a store takes has `_` for what does not fit, one
-    /// of the names above has `_` at its end, and objects and mixed lists become JSON.
+    /// What is known of its row goes along: a name of another kind than a store takes has `_` for what does not fit,
+    /// one of the names above has `_` at its end, and objects and mixed lists become JSON.
     pub fn record(&self, vector: Vec<f32>) -> Record {
         let number = |number: usize| i64::try_from(number).expect("a text is shorter than that");
         let own = Record::new(self.id(), vector)

@@ -5,6 +5,7 @@
 #[cfg(feature = "docx")]
 mod docx;
 mod evaluating;
+mod ingesting;
 mod loading;
 #[cfg(feature = "pdf")]
 mod pdf;

@@ -129,7 +129,8 @@ fn a_search_by_words_scores_as_bm25_does() {
     }
     wait(store.delete(&["9"])).unwrap();
     let hits = wait(store.search(Search::text("When does a drain meet its deadline?", 10))).unwrap();
-    // Terms without stop words and endings, by hand: how often "drain" and "deadline" are there, and how many there are.
+    // Terms without stop words and endings, by hand: how often "drain" and "deadline" are there, and how many there
+    // are.
     let counted = [(1, 0, 2), (2, 1, 8), (0, 0, 3), (0, 0, 0), (0, 1, 1)];
     let mean = counted.iter().map(|text| text.2 as f32).sum::<f32>() / 5.0;
     // Two texts have each of them.

@@ -1,8 +1,8 @@
 //! Records as Chroma keeps them.
 //!
 //! A value is there for conditions by its name; a date, as microseconds, by `sage_date:` and its name, so that no
-//! number is taken for it. `sage_kinds` has the kinds of all values, as `string:lang`: Chroma cannot ask whether a value
-//! is there. `sage_metadata` is what comes back.
+//! number is taken for it. `sage_kinds` has the kinds of all values, as `string:lang`: Chroma cannot ask whether a
+//! value is there. `sage_metadata` is what comes back.
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
