@@ -1,14 +1,17 @@
 //! Ingest: what is embedded, kept and deleted when documents change.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use sage_services::store::{Embedded, Schema, Search, VectorStore, field};
 use sage_services::{Chunker, Embedder, EmbedderId, Format, Ingest, LexicalEmbedder, Passage, wait};
 
+/// Its passages' vectors do not depend on what it has counted.
+static EMBEDDER: LazyLock<LexicalEmbedder> = LazyLock::new(|| LexicalEmbedder::new(64));
+
 fn store() -> VectorStore {
-    let embedder = LexicalEmbedder::new(64);
-    let store = VectorStore::new(Schema::made_by("guide", embedder.id()), Embedded::in_memory()).unwrap();
+    let store = VectorStore::new(Schema::made_by("guide", EMBEDDER.id()), Embedded::in_memory()).unwrap();
     wait(store.open()).unwrap();
     store
 }
@@ -21,20 +24,20 @@ fn passages(path: &str, text: &str) -> Vec<Passage> {
 
 /// Ingests documents one by one, and returns how many passages were embedded, and how many deleted.
 fn ingest(store: &VectorStore, documents: &Documents, id: &EmbedderId) -> (usize, usize) {
-    let (embedder, ingest) = (LexicalEmbedder::new(64), Ingest::new(id));
+    let ingest = Ingest::new(id);
     let mut embedded = 0;
     for (path, text) in documents {
         let plan = wait(ingest.plan(store, vec![passages(path, text)])).unwrap();
         let texts = plan.texts();
         embedded += texts.len();
-        let vectors = embedder.embed_passages(&texts.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        let vectors = EMBEDDER.embed_passages(&texts.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
         wait(store.upsert(plan.into_records(vectors))).unwrap();
     }
     (embedded, wait(ingest.sweep(store)).unwrap())
 }
 
 fn id() -> EmbedderId {
-    LexicalEmbedder::new(64).id().clone()
+    EMBEDDER.id().clone()
 }
 
 /// Every passage of the documents as it is, and nothing else.
@@ -44,7 +47,7 @@ fn assert_holds(store: &VectorStore, documents: &Documents) {
     let ids: Vec<String> = expected.iter().map(Passage::id).collect();
     for (passage, found) in expected.iter().zip(wait(store.get(&ids)).unwrap()) {
         let found = found.unwrap();
-        let own = passage.record(LexicalEmbedder::new(64).embed_passage(&passage.text_with_heading()));
+        let own = passage.record(EMBEDDER.embed_passage(&passage.text_with_heading()));
         assert_eq!(found.text, own.text);
         own.metadata.iter().for_each(|(name, value)| assert_eq!(found.metadata.get(name), Some(value), "{name}"));
         let distance: f32 = found.vector.iter().zip(&own.vector).map(|(x, y)| (x - y).abs()).sum();
@@ -111,7 +114,7 @@ fn a_document_that_cannot_be_read_is_kept() {
 #[test]
 fn records_that_are_no_passages_stay() {
     let store = store();
-    let own = sage_services::store::Record::new("own", LexicalEmbedder::new(64).embed("a note")).with("note", true);
+    let own = sage_services::store::Record::new("own", EMBEDDER.embed("a note")).with("note", true);
     wait(store.upsert(vec![own])).unwrap();
     ingest(&store, &documents(&[("a.md", "# One\n\nFirst.")]), &id());
     assert_eq!(ingest(&store, &Documents::new(), &id()), (0, 1));
@@ -139,10 +142,10 @@ fn a_run_that_was_killed_is_gone_on_with() {
     // It stored some, and was killed before it swept.
     let run = Ingest::new(&id());
     let plan = wait(run.plan(&store, vec![passages("a.md", &new["a.md"])])).unwrap();
-    let vectors = plan.texts().iter().map(|text| LexicalEmbedder::new(64).embed_passage(text)).collect();
+    let vectors = plan.texts().iter().map(|text| EMBEDDER.embed_passage(text)).collect();
     wait(store.upsert(plan.into_records(vectors))).unwrap();
     // What is not gone yet can still be found.
-    let query = LexicalEmbedder::new(64).embed("Third");
+    let query = EMBEDDER.embed("Third");
     assert_eq!(wait(store.search(Search::vector(query, 1))).unwrap()[0].text, "# Three\n\nThird.");
     assert_eq!(ingest(&store, &new, &id()), (1, 1));
     assert_holds(&store, &new);
