@@ -8,7 +8,7 @@ use sage_services::store::{Embedded, Schema, Search, VectorStore, field};
 use sage_services::{Chunker, Embedder, EmbedderId, Format, Ingest, LexicalEmbedder, Passage, wait};
 
 /// Its passages' vectors do not depend on what it has counted.
-static EMBEDDER: LazyLock<LexicalEmbedder> = LazyLock::new(|| LexicalEmbedder::new(64));
+static EMBEDDER: LazyLock<LexicalEmbedder> = LazyLock::new(LexicalEmbedder::default);
 
 fn store() -> VectorStore {
     let store = VectorStore::new(Schema::made_by("guide", EMBEDDER.id()), Embedded::in_memory()).unwrap();
