@@ -4,6 +4,7 @@
 //! headings, indented code and quotes count as text; the only cost is a less suitable place to cut.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Ends a paragraph within a line. HTML without line feeds is full of these once its tags are gone.
 pub(crate) const PARAGRAPH_SEPARATOR: char = '\u{2029}';
@@ -109,6 +110,31 @@ impl<'a> Line<'a> {
     /// The words of a heading, without its `#`s.
     pub(crate) fn title(&self) -> &'a str {
         self.text.trim().trim_matches('#').trim()
+    }
+}
+
+/// The headings above a line.
+#[derive(Default)]
+pub(super) struct Trail<'a> {
+    titles: Vec<(usize, &'a str)>,
+    heading: Arc<str>,
+}
+
+impl<'a> Trail<'a> {
+    /// Enters the section below a heading of `level`.
+    pub(super) fn enter(&mut self, level: usize, title: &'a str) {
+        /// Titles are repeated in every passage of their section, so a sentence of one is cut to a title's length.
+        const MAX_TITLE_CHARS: usize = 120;
+        let cut = title.char_indices().nth(MAX_TITLE_CHARS).map_or(title.len(), |(at, _)| at);
+        self.titles.retain(|&(above, _)| above < level);
+        self.titles.push((level, &title[..cut]));
+        let titles: Vec<&str> = self.titles.iter().map(|&(_, title)| title).collect();
+        self.heading = titles.join(" > ").into();
+    }
+
+    /// The titles, outermost first, joined by " > ".
+    pub(super) fn heading(&self) -> Arc<str> {
+        Arc::clone(&self.heading)
     }
 }
 

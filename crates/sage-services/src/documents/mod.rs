@@ -13,7 +13,9 @@ mod passage;
 #[cfg(feature = "pdf")]
 mod pdf;
 mod rows;
+mod sections;
 mod sentences;
+mod windows;
 
 pub use chunk::Chunker;
 pub use folder::documents;

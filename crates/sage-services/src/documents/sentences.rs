@@ -43,6 +43,32 @@ pub(crate) fn sentences(text: &str) -> Vec<Sentence> {
     found
 }
 
+/// Returns the bytes where sentences, headings, rows of tables and blocks of code begin, in order.
+pub(super) fn sentence_starts(format: Format, text: &str) -> Vec<usize> {
+    let lines = classify(format, text, usize::MAX);
+    let mut starts = Vec::new();
+    let mut at = 0;
+    while at < lines.len() {
+        let end = paragraph_end(&lines, at);
+        let (kind, bytes) = (lines[at].kind, lines[at].bytes().start..lines[end - 1].bytes().end);
+        if kind != LineKind::Blank {
+            starts.push(bytes.start);
+        }
+        if matches!(kind, LineKind::Item | LineKind::Text) && !is_table_row(&lines[at]) {
+            let mut from = bytes.start;
+            while let Some(stop) = sentence_end(&text[from..bytes.end]) {
+                let rest = &text[from + stop..bytes.end];
+                from = bytes.end - rest.trim_start().len();
+                if from < bytes.end {
+                    starts.push(from);
+                }
+            }
+        }
+        at = end;
+    }
+    starts
+}
+
 fn is_table_row(line: &Line<'_>) -> bool {
     line.text.trim_start().starts_with('|')
 }

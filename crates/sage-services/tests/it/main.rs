@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests, also outside of their functions")]
 
+mod chunking;
 #[cfg(feature = "docx")]
 mod docx;
 mod evaluating;
