@@ -119,13 +119,15 @@ pub(crate) struct Answered {
     path: Arc<str>,
     first_line: usize,
     last_line: usize,
+    /// What else a model cites.
+    notes: Vec<String>,
     /// That of a quotation.
     coverage: Option<f32>,
 }
 
 impl From<Answer> for Answered {
     fn from(Answer { text, path, first_line, last_line, coverage }: Answer) -> Self {
-        Self { text, path, first_line, last_line, coverage: Some(coverage) }
+        Self { text, path, first_line, last_line, notes: Vec::new(), coverage: Some(coverage) }
     }
 }
 
@@ -354,13 +356,15 @@ impl Notes {
             writeln!(out, "Q: {question}")?;
             match answer {
                 Some(Answered { text, path, first_line, last_line, .. }) if first_line == last_line => {
-                    writeln!(out, "A: {text}\n   {path}:{first_line}\n")
+                    writeln!(out, "A: {text}\n   {path}:{first_line}")
                 }
                 Some(Answered { text, path, first_line, last_line, .. }) => {
-                    writeln!(out, "A: {text}\n   {path}:{first_line}-{last_line}\n")
+                    writeln!(out, "A: {text}\n   {path}:{first_line}-{last_line}")
                 }
-                None => writeln!(out, "A: no document answers this\n"),
-            }
+                None => writeln!(out, "A: no document answers this"),
+            }?;
+            answer.iter().flat_map(|answer| &answer.notes).try_for_each(|note| writeln!(out, "   {note}"))?;
+            writeln!(out)
         })
     }
 }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use sage::{BoxError, CallError, Environment};
-#[cfg(feature = "llm")]
-use sage_services::Passage;
 use sage_services::store::Hit;
+#[cfg(feature = "llm")]
+use sage_services::{Citations, Sources};
 
 use super::{Answered, number};
 
@@ -90,7 +90,7 @@ fn declare(arguments: &ModelArguments, env: &Environment) -> Result<Ask, BoxErro
         .retry(Retry::up_to(8).backoff(Duration::from_millis(500), Duration::from_secs(8)))
         .concurrency(Concurrency::at_most(*in_flight).adaptive(1))
         .pause_on_outage(10 * MINUTE)
-        .version(format!("{model}, {PROMPT}"));
+        .version(format!("{model}, {PROMPT}{}", Sources::INSTRUCTION));
     if let Some(rpm) = rpm {
         policy = policy.rate(Rate::calls(*rpm as u64, MINUTE));
     }
@@ -107,10 +107,19 @@ fn declare(arguments: &ModelArguments, env: &Environment) -> Result<Ask, BoxErro
     Ok(Arc::new(move |question: Arc<str>, hits: Vec<Hit>| {
         let chat = chat.clone();
         Box::pin(async move {
-            let Some(best) = hits.first().map(Passage::from) else { return Ok((question, None)) };
-            let text = chat.call(request(&question, &hits)).await?.text;
-            let Passage { path, first_line, last_line, .. } = best;
-            Ok((question, Some(Answered { text, path, first_line, last_line, coverage: None })))
+            let sources = Sources::of_hits(&hits);
+            let Some(best) = sources.passages().first() else { return Ok((question, None)) };
+            let text = chat.call(request(&question, &sources)).await?.text;
+            let Citations { known, unknown } = sources.cited_in(&text);
+            // One that cites nothing is taken to be from the best.
+            let (path, first_line, last_line) = match known.first() {
+                Some(first) => (Arc::clone(&first.path), first.first_line, first.last_line),
+                None => (Arc::clone(&best.path), best.first_line, best.last_line),
+            };
+            let others = known.iter().skip(1).map(ToString::to_string);
+            let made_up = unknown.iter().map(|number| format!("[{number}] stands for none of the passages"));
+            let notes = others.chain(made_up).collect();
+            Ok((question, Some(Answered { text, path, first_line, last_line, notes, coverage: None })))
         })
     }))
 }
@@ -118,16 +127,13 @@ fn declare(arguments: &ModelArguments, env: &Environment) -> Result<Ask, BoxErro
 /// What the model is told; answers that are kept belong to it.
 #[cfg(feature = "llm")]
 const PROMPT: &str = "Answer the question in one or two sentences, from the passages alone. If they do not answer it, \
-                      say that you do not know.";
+                      say that you do not know. ";
 
 #[cfg(feature = "llm")]
-fn request(question: &str, hits: &[Hit]) -> sage_services::llm::ChatRequest {
+fn request(question: &str, sources: &Sources) -> sage_services::llm::ChatRequest {
     use sage_services::llm::{ChatRequest, Message};
 
-    let passages = hits.iter().map(|hit| {
-        let Passage { path, first_line, heading, text, .. } = hit.into();
-        format!("{path}:{first_line} {heading}\n{text}\n\n")
-    });
-    let asked = format!("{}Question: {question}", passages.collect::<String>());
-    ChatRequest::new([Message::system(PROMPT), Message::user(asked)]).temperature(0.0).max_tokens(200)
+    let asked = format!("{}Question: {question}", sources.prompt());
+    let told = format!("{PROMPT}{}", Sources::INSTRUCTION);
+    ChatRequest::new([Message::system(told), Message::user(asked)]).temperature(0.0).max_tokens(200)
 }

@@ -14,6 +14,7 @@
 //! | [`rerank`] | a function: retrieved passages, ordered by the words they share with the question |
 //! | `CrossEncoder` | behind the feature `minilm`: a service that orders passages by a transformer |
 //! | [`Extractor`] | a function: question and passages to the best quotation and its source |
+//! | [`Sources`] | passages with numbers for the prompt of a model, and what the numbers in its answer stand for |
 //! | [`evaluate`] | functions: how good what was found and answered is |
 //! | `llm` | a service, behind the feature of this name: a client of language models |
 //!
@@ -80,6 +81,6 @@ pub use embed::{EmbedError, Embedder, EmbedderId, EmbedderMismatch, LexicalEmbed
 pub use embed::{ModelError, StaticEmbedder};
 #[cfg(feature = "minilm")]
 pub use retrieval::CrossEncoder;
-pub use retrieval::{Answer, Extractor, Ingest, Plan, evaluate, rerank};
+pub use retrieval::{Answer, Citation, Citations, Extractor, Ingest, Plan, Sources, evaluate, rerank};
 pub use store::{OldHit as Hit, OldRecord as Record, OldStoreError as StoreError, OldVectorStore as VectorStore};
 pub use wait::wait;

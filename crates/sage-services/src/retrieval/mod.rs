@@ -1,6 +1,7 @@
 //! What follows a search: the passages found are ordered, and one is quoted.
 
 mod answer;
+mod cite;
 #[cfg(feature = "minilm")]
 mod cross_encoder;
 pub mod evaluate;
@@ -10,6 +11,7 @@ mod question;
 mod rerank;
 
 pub use answer::{Answer, Extractor};
+pub use cite::{Citation, Citations, Sources};
 #[cfg(feature = "minilm")]
 pub use cross_encoder::CrossEncoder;
 pub use ingest::{Ingest, Plan};

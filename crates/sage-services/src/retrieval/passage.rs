@@ -39,8 +39,8 @@ impl Passage {
     /// `index`, `first_line`, `last_line`, `heading`, `start_byte` and `end_byte`, and `first_page` and `last_page` if
     /// it has pages.
     ///
-    /// What is known of its row goes along: a name of another kind than a store takes has `_` for what does not fit,
-    /// one of the names above has `_` at its end, and objects and mixed lists become JSON.
+    /// What is known of its row goes along. In a name, `_` stands for what stores do not take; one of the names above
+    /// gets `_` at its end. Objects and mixed lists become JSON.
     pub fn record(&self, vector: Vec<f32>) -> Record {
         let number = |number: usize| i64::try_from(number).expect("a text is shorter than that");
         let own = Record::new(self.id(), vector)

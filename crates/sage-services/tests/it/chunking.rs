@@ -127,7 +127,8 @@ proptest! {
             prop_assert_eq!(passage.text.trim(), &passage.text);
             prop_assert!((1..=max).contains(&passage.text.split_whitespace().count()), "{passage:?}");
             let line = |byte: usize| text[..byte].matches('\n').count() + 1;
-            prop_assert_eq!((passage.first_line, passage.last_line), (line(passage.bytes.start), line(passage.bytes.end)));
+            let lines = (line(passage.bytes.start), line(passage.bytes.end));
+            prop_assert_eq!((passage.first_line, passage.last_line), lines);
         }
         for pair in passages.windows(2) {
             let shared = pair[0].bytes.end.saturating_sub(pair[1].bytes.start);

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in tests, also outside of their functions")]
 
 mod chunking;
+mod citing;
 #[cfg(feature = "docx")]
 mod docx;
 mod evaluating;
