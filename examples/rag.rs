@@ -3,14 +3,16 @@
 //! One job does all of it:
 //!
 //! ```text
-//! walk ─ read ─ chunk ─┬─ embed ─ upsert ─┬─ count ─ ask ─ embed-question ─ retrieve ─ rerank ─ answer ─ print
-//!                      └─ embed ─ upsert ─┘
+//! walk ─ read ─ chunk ─ plan ─┬─ embed ─┬─ upsert ─ sweep ─ ask ─ retrieve ─ rerank ─ answer ─ print
+//!                             └─ embed ─┘
 //! ```
 //!
-//! Two services stand beside the stream: `embedder` and, started after it and stopped before it, `store`; and `llm`,
-//! where a model is to answer (`rag/model.rs`). The questions
-//! are asked exactly when the last passage is stored, because `count` gives its one record at the end of its input. A
-//! signal in the middle of indexing ends the walk; what was read is stored, and no question is asked of half an index.
+//! Services stand beside the stream: `embedder`, `store` and, where a model makes the vectors, `words`
+//! (`rag/services.rs`); and `llm`, where a model is to answer (`rag/model.rs`). `plan` looks up what the store has of a
+//! document already, so that only what changed is embedded, and `sweep` deletes what is gone. The questions are asked
+//! exactly when the last passage is stored, because `count` gives its one record at the end of its input. A
+//! signal in the middle of indexing ends the walk; what was read is stored, nothing is deleted, and no question is asked
+//! of half an index.
 //!
 //! Documents are read one at a time, so only the store grows with the folder. A file that cannot be read, or that is
 //! not text, is counted, named in the summary and skipped. A file that is not UTF-8 is read with U+FFFD for the bytes
@@ -18,6 +20,8 @@
 
 #[path = "rag/model.rs"]
 mod model;
+#[path = "rag/services.rs"]
+mod services;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -30,12 +34,11 @@ use clap::Parser;
 use indicatif::ProgressBar;
 use model::{Ask, ModelArguments};
 use sage::{BoxError, CallError, Environment, JobHandle, JobReport, Order, RunError, SignalPolicy};
-use sage_services::store::{Embedded, Hit, Record, Schema, Search, StoreError, VectorStore};
 use sage_services::{
-    Answer, Chunker, DocumentError, DocumentText, EmbedError, Embedder, Extractor, LexicalEmbedder, Passage, documents,
-    read_document, rerank,
+    Answer, Chunker, DocumentError, DocumentText, Extractor, Ingest, Passage, Plan, documents, read_document, rerank,
 };
 use serde_json::json;
+use services::ServiceArguments;
 
 /// Answers questions about a folder of documents, each with the file and the lines the answer comes from.
 ///
@@ -56,8 +59,8 @@ struct Arguments {
     /// A file of questions, one a line; `-` is standard input
     #[arg(long, value_name = "FILE")]
     questions: Option<PathBuf>,
-    /// Extensions of the files to read, such as `--ext md,rs,py`; unless given, md, markdown, txt, rst, html and htm,
-    /// in this repository md alone
+    /// Extensions of the files to read, such as `--ext md,rs,py`; unless given, md, markdown, txt, rst, html, htm, csv
+    /// and jsonl, and pdf and docx where this was built with them; in this repository md alone
     #[arg(long, value_delimiter = ',')]
     ext: Vec<String>,
     /// Threads that embed and store, 1 to 64
@@ -73,6 +76,8 @@ struct Arguments {
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
     #[command(flatten)]
+    services: ServiceArguments,
+    #[command(flatten)]
     model: ModelArguments,
 }
 
@@ -80,7 +85,9 @@ struct Arguments {
 const EXAMPLES: &str = "Examples:
   rag docs --question 'What stops first?' --report run.json
   rag docs --questions questions.txt --llm openai --model gpt-4o-mini --rpm 300 --journal runs/monday
-  rag docs --questions questions.txt --llm openai --base-url http://localhost:8080/v1 --model smollm2";
+  rag docs --questions questions.txt --llm openai --base-url http://localhost:8080/v1 --model smollm2
+  rag docs --question 'What stops first?' --at docs.sage        # embeds only what changed since the last time
+  rag docs --question 'What stops first?' --store chroma --embedder static --weights models/potion";
 
 /// Asked when no folder is given.
 const QUESTIONS: &[&str] = &[
@@ -91,14 +98,27 @@ const QUESTIONS: &[&str] = &[
     "How does the engine know that the input has ended?",
 ];
 /// Read in a folder that is given.
-const EXTENSIONS: &[&str] = &["md", "markdown", "txt", "rst", "html", "htm"];
-/// Passages the store is asked for; reranking chooses among them.
+const EXTENSIONS: &[&str] = &[
+    "md",
+    "markdown",
+    "txt",
+    "rst",
+    "html",
+    "htm",
+    "csv",
+    "jsonl",
+    #[cfg(feature = "pdf")]
+    "pdf",
+    #[cfg(feature = "docx")]
+    "docx",
+];
+/// The most passages an answer is chosen from.
 const RETRIEVED: usize = 50;
 /// Problems to keep by name; the rest is only counted.
 const MAX_NAMED: usize = 10;
 
-/// Passages that are embedded and stored at once.
-const BATCH: usize = 64;
+/// Documents whose passages are looked up, embedded and stored at once.
+const BATCH: usize = 16;
 
 /// The questions, and the files to read.
 struct Task {
@@ -184,55 +204,69 @@ fn declare(
     notes: &Notes,
     ask: Option<Ask>,
 ) -> Result<(), BoxError> {
-    let embedder = env.register_service("embedder", LexicalEmbedder::default).build();
-    let schema = Schema::made_by("passages", LexicalEmbedder::default().id());
-    let made = VectorStore::constructor(schema, Embedded::in_memory)?;
-    let store = env.register_async_service("store", made).after(&embedder).build();
-
-    let all_read = Arc::new(AtomicBool::new(false));
-    let walked = walk(task, notes.clone(), Arc::clone(&all_read));
+    let services = arguments.services.declare(env)?;
+    let ingest = Arc::new(Ingest::new(&services.id));
+    let walked = Arc::<Walked>::default();
+    let walk = walk(task, notes.clone(), Arc::clone(&walked));
     let (folder, questions) = (task.folder.clone(), task.questions.clone());
-    let (read_notes, print_notes) = (notes.clone(), notes.clone());
-    let (embed, rank, quote, upsert) = (embedder.clone(), embedder.clone(), embedder.clone(), store.clone());
+    let (read_notes, embed_notes, sweep_notes, print_notes) =
+        (notes.clone(), notes.clone(), notes.clone(), notes.clone());
+    let (read_ingest, plan_ingest) = (Arc::clone(&ingest), Arc::clone(&ingest));
+    let (plan, upsert, sweep) = (services.store.clone(), services.store.clone(), services.store.clone());
+    let (rank, quote) = (services.words.clone(), services.words.clone());
+    let (embed, retrieve) = (services.clone(), services);
     let keep = arguments.passages;
 
     let ranked = env
-        .from_iter(walked)
+        .from_iter(walk)
         .named("walk")
-        .flat_map(move |path: PathBuf| read(&folder, &path, &read_notes))
+        .flat_map(move |path: PathBuf| read(&folder, &path, &read_notes, &read_ingest))
         .named("read")
-        .flat_map(chunk)
+        .map(chunk)
         .named("chunk")
         .batch(BATCH)
-        .try_map(move |passages: Vec<Passage>| embed.try_call(|embedder| embedded(embedder, &passages)))
+        .try_map(move |documents| {
+            let ingest = Arc::clone(&plan_ingest);
+            plan.try_call_blocking(async move |store| ingest.plan(&store, documents).await)
+        })
+        .named("plan")
+        .try_map(move |plan: Plan| {
+            let vectors = embed.embed(&plan)?;
+            embed_notes.told.embedded.fetch_add(vectors.len() as u64, Ordering::Relaxed);
+            // A passage without a single word has no vector, and cannot be found.
+            let found = vectors.iter().filter(|vector| vector.iter().any(|x| *x != 0.0)).count();
+            Ok::<_, CallError>((plan.unchanged().len() + found, plan.into_records(vectors)))
+        })
         .named("embed")
         .parallelism(arguments.parallelism)
-        .try_map(move |records| {
-            let stored = vec![(); records.len()];
+        .try_map(move |(there, records)| {
             upsert.try_call_blocking(async move |store| store.upsert(records).await)?;
-            Ok::<_, CallError>(stored)
+            Ok::<_, CallError>(there)
         })
-        .flat_map(|stored| stored)
+        .named("store")
+        .flat_map(|there| std::iter::repeat_n((), there))
         .named("upsert")
         .count()
         .named("count")
-        .flat_map(move |stored| {
-            let ask = stored > 0 && all_read.load(Ordering::Acquire);
-            if ask { questions.clone() } else { Vec::new() }
+        .try_map(move |there| {
+            let is_whole = walked.to_its_end.load(Ordering::Acquire);
+            if is_whole && there > 0 && !walked.has_gaps.load(Ordering::Relaxed) {
+                let ingest = Arc::clone(&ingest);
+                let deleted = sweep.try_call_blocking(async move |store| ingest.sweep(&store).await)?;
+                sweep_notes.told.deleted.fetch_add(deleted as u64, Ordering::Relaxed);
+            }
+            Ok::<_, CallError>(is_whole && there > 0)
         })
+        .named("sweep")
+        .flat_map(move |is_whole| if is_whole { questions.clone() } else { Vec::new() })
         .named("ask")
         .try_map(move |question| {
-            let vector = embedder.call(|embedder| embedder.embed_query(&question))?;
-            Ok::<_, CallError>((question, vector))
-        })
-        .named("embed-question")
-        .try_map(move |(question, vector)| {
-            let hits = store.try_call_blocking(async move |store| retrieve(&store, vector).await)?;
+            let hits = retrieve.search(&question)?;
             Ok::<_, CallError>((question, hits))
         })
         .named("retrieve")
         .try_map(move |(question, hits)| {
-            let hits = rank.call(|embedder| rerank(embedder, &question, hits, keep))?;
+            let hits = rank.call(|words| rerank(words, &question, hits, keep))?;
             Ok::<_, CallError>((question, hits))
         })
         .named("rerank");
@@ -243,7 +277,7 @@ fn declare(
         answered.named("answer").try_sink(print).named("print");
     } else {
         let answered = ranked.try_map(move |(question, hits)| {
-            let answer = quote.call(|embedder| Extractor::default().answer(embedder, &question, &hits))?;
+            let answer = quote.call(|words| Extractor::default().answer(words, &question, &hits))?;
             Ok::<_, CallError>((question, answer.map(Answered::from)))
         });
         answered.named("answer").try_sink(print).named("print");
@@ -251,24 +285,47 @@ fn declare(
     Ok(())
 }
 
-/// The paths of the documents, one after the other; sets `all_read` behind the last, which a drain does not reach.
-fn walk(task: &Task, notes: Notes, all_read: Arc<AtomicBool>) -> impl Iterator<Item = PathBuf> + Send + use<> {
+/// The paths of the documents, one after the other; tells behind the last, which a drain does not reach, how it went.
+fn walk(task: &Task, notes: Notes, walked: Arc<Walked>) -> impl Iterator<Item = PathBuf> + Send + use<> {
+    let at_end = Arc::clone(&walked);
     documents(&task.folder, &task.extensions)
-        .filter_map(move |path| path.map_err(|error| notes.passed_over(&error)).ok())
+        .filter_map(move |path| {
+            path.map_err(|error| {
+                // Documents in a folder that cannot be read are not gone.
+                walked.has_gaps.store(true, Ordering::Relaxed);
+                notes.passed_over(&error);
+            })
+            .ok()
+        })
         .chain(std::iter::from_fn(move || {
-            all_read.store(true, Ordering::Release);
+            at_end.to_its_end.store(true, Ordering::Release);
             None
         }))
 }
 
+/// How the walk over the documents went.
+#[derive(Default)]
+struct Walked {
+    to_its_end: AtomicBool,
+    has_gaps: AtomicBool,
+}
+
 /// Reads a file as text, or notes why it cannot be.
-fn read(folder: &Path, path: &Path, notes: &Notes) -> Option<Document> {
-    let text = read_document(path).map_err(|error| notes.passed_over(&error)).ok()?;
-    let path = path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned();
-    if !text.is_utf8 {
-        notes.not_utf8(&path);
+fn read(folder: &Path, path: &Path, notes: &Notes, ingest: &Ingest) -> Option<Document> {
+    let name = path.strip_prefix(folder).unwrap_or(path).to_string_lossy().into_owned();
+    match read_document(path) {
+        Ok(text) => {
+            if !text.is_utf8 {
+                notes.not_utf8(&name);
+            }
+            Some(Document { path: name, text })
+        }
+        Err(error) => {
+            notes.passed_over(&error);
+            ingest.keep(name);
+            None
+        }
     }
-    Some(Document { path, text })
 }
 
 fn chunk(document: Document) -> Vec<Passage> {
@@ -277,34 +334,19 @@ fn chunk(document: Document) -> Vec<Passage> {
     passages
 }
 
-/// The records of passages. One without a single word has no vector and cannot be found, so it is left out.
-fn embedded(embedder: &impl Embedder, passages: &[Passage]) -> Result<Vec<Record>, EmbedError> {
-    let texts: Vec<String> = passages.iter().map(Passage::text_with_heading).collect();
-    let vectors = embedder.embed_passages(&texts.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let has_words = |vector: &[f32]| vector.iter().any(|x| *x != 0.0);
-    let found = passages.iter().zip(vectors).filter(|(_, vector)| has_words(vector));
-    Ok(found.map(|(passage, vector)| passage.record(vector)).collect())
-}
-
-/// Searches the store; a question without a known word has no vector and finds nothing.
-async fn retrieve(store: &VectorStore, vector: Vec<f32>) -> Result<Vec<Hit>, StoreError> {
-    match store.search(Search::vector(vector, RETRIEVED)).await {
-        Err(StoreError::ZeroVector { .. }) => Ok(Vec::new()),
-        found => found,
-    }
-}
-
 /// What the operators tell beside their records.
 #[derive(Clone)]
 struct Notes {
-    troubles: Arc<Troubles>,
+    told: Arc<Told>,
     /// The answers for the report; `None` when none is written.
     answers: Option<Arc<Mutex<Vec<serde_json::Value>>>>,
     bar: ProgressBar,
 }
 
 #[derive(Default)]
-struct Troubles {
+struct Told {
+    embedded: AtomicU64,
+    deleted: AtomicU64,
     passed_over: AtomicU64,
     not_utf8: AtomicU64,
     /// The first of them, in words.
@@ -316,24 +358,24 @@ impl Notes {
     fn new(arguments: &Arguments) -> Self {
         let drawn = io::stderr().is_terminal() && arguments.verbose == 0;
         Self {
-            troubles: Arc::default(),
+            told: Arc::default(),
             answers: arguments.report.is_some().then(Arc::default),
             bar: if drawn { ProgressBar::new_spinner() } else { ProgressBar::hidden() },
         }
     }
 
     fn passed_over(&self, error: &DocumentError) {
-        self.trouble(&self.troubles.passed_over, format!("passed over: {}", in_words(error)));
+        self.trouble(&self.told.passed_over, format!("passed over: {}", in_words(error)));
     }
 
     fn not_utf8(&self, path: &str) {
-        self.trouble(&self.troubles.not_utf8, format!("read with U+FFFD in the place of what is not UTF-8: `{path}`"));
+        self.trouble(&self.told.not_utf8, format!("read with U+FFFD in the place of what is not UTF-8: `{path}`"));
     }
 
     fn trouble(&self, counter: &AtomicU64, what: String) {
         tracing::info!("{what}");
         counter.fetch_add(1, Ordering::Relaxed);
-        let mut named = locked(&self.troubles.named);
+        let mut named = locked(&self.told.named);
         if named.len() < MAX_NAMED {
             named.push(what);
         }
@@ -392,10 +434,15 @@ fn records(report: &JobReport, operator: &str) -> u64 {
 fn summarise(report: &JobReport, notes: &Notes) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let (read, stored, asked) = (records(report, "read"), records(report, "upsert"), records(report, "ask"));
-    writeln!(out, "{read} documents read, {stored} passages stored, {asked} questions asked")?;
-    let troubles = &notes.troubles;
-    let named = locked(&troubles.named);
-    let all = troubles.passed_over.load(Ordering::Relaxed) + troubles.not_utf8.load(Ordering::Relaxed);
+    let told = &notes.told;
+    let (embedded, deleted) = (told.embedded.load(Ordering::Relaxed), told.deleted.load(Ordering::Relaxed));
+    write!(out, "{read} documents read, {stored} passages stored")?;
+    if embedded < stored || deleted > 0 {
+        write!(out, " ({embedded} embedded, the others as they were; {deleted} deleted)")?;
+    }
+    writeln!(out, ", {asked} questions asked")?;
+    let named = locked(&told.named);
+    let all = told.passed_over.load(Ordering::Relaxed) + told.not_utf8.load(Ordering::Relaxed);
     named.iter().try_for_each(|trouble| writeln!(out, "  {trouble}"))?;
     match all - named.len() as u64 {
         0 => {}
@@ -423,8 +470,10 @@ fn write_report(path: &Path, report: &JobReport, notes: &Notes) -> Result<(), Bo
         "answers": notes.answers.as_ref().map(|answers| std::mem::take(&mut *locked(answers))),
         "documents": records(report, "read"),
         "passages": records(report, "upsert"),
-        "passed_over": notes.troubles.passed_over.load(Ordering::Relaxed),
-        "not_utf8": notes.troubles.not_utf8.load(Ordering::Relaxed),
+        "embedded": notes.told.embedded.load(Ordering::Relaxed),
+        "deleted": notes.told.deleted.load(Ordering::Relaxed),
+        "passed_over": notes.told.passed_over.load(Ordering::Relaxed),
+        "not_utf8": notes.told.not_utf8.load(Ordering::Relaxed),
         "job": report,
     });
     std::fs::write(path, serde_json::to_string_pretty(&json)? + "\n")

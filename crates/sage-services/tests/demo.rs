@@ -151,3 +151,51 @@ fn a_signal_in_the_middle_ends_130_with_every_service_cleaned() {
     );
     assert!(job["left"].as_array().unwrap().is_empty());
 }
+
+#[test]
+fn a_second_run_over_a_file_embeds_only_what_changed() {
+    let folder = folder(&[
+        ("a.md", b"# Bees\n\nBees keep the hive warm.\n"),
+        ("b.md", b"# Clocks\n\nClocks are wound at noon.\n"),
+        ("c.txt", b"Ships sail at dawn."),
+    ]);
+    let files = tempfile::tempdir().unwrap();
+    let (index, report) = (files.path().join("index.sage"), files.path().join("report.json"));
+    let run_again = || {
+        let (output, text) = run(rag().arg(folder.path()).args(["-q", "When are clocks wound?"]).args([
+            "--at".as_ref(),
+            index.as_os_str(),
+            "--report".as_ref(),
+            report.as_os_str(),
+        ]));
+        assert!(output.status.success(), "{output:?}");
+        let report = json(&report);
+        let numbers = ["passages", "embedded", "deleted"].map(|name| report[name].as_u64().unwrap());
+        (numbers, text)
+    };
+    let (first, text) = run_again();
+    assert!(first == [3, 3, 0] && text.contains("b.md:3"), "{first:?} {text}");
+    let (second, text) = run_again();
+    assert!(second == [3, 0, 0] && text.contains("Clocks are wound at noon."), "{second:?} {text}");
+    fs::write(folder.path().join("b.md"), "# Clocks\n\nClocks are wound at midnight.\n").unwrap();
+    fs::remove_file(folder.path().join("c.txt")).unwrap();
+    let (third, text) = run_again();
+    assert!(third == [2, 1, 1] && text.contains("at midnight") && !text.contains("noon"), "{third:?} {text}");
+    assert!(text.contains("2 passages stored (1 embedded, the others as they were; 1 deleted)"), "{text}");
+}
+
+#[test]
+fn another_embedder_or_a_store_that_is_not_there_is_told_before_anything_is_read() {
+    let folder = folder(&[("a.md", b"# Bees\n\nBees keep the hive warm.\n")]);
+    let told = |arguments: &[&str]| {
+        let output = rag().arg(folder.path()).args(["-q", "What?"]).args(arguments).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let text = told(&["--embedder", "static"]);
+    assert!(text.contains("--weights <FOLDER>"), "{text}");
+    let text = told(&["--embedder", "static", "--weights", "/nowhere"]);
+    assert!(text.contains("`--features static`") || text.contains("/nowhere"), "{text}");
+    let text = told(&["--collection", "no name"]);
+    assert!(text.contains("is no name of a collection"), "{text}");
+}
