@@ -66,7 +66,7 @@ test-stores: nextest ## Run the tests of stores that are servers
 	done; \
 	test -n "$$stores" || { echo "Chroma cannot be installed"; exit 1; }; \
 	$(CARGO) nextest run -p sage-services --features $$stores --lib --test stores \
-		-E 'test(/^((store::)?(chroma|milvus|remote)|connection)::/)' && \
+		-E 'test(/^((store::)?(chroma|milvus|remote)|connection|worker)::/)' && \
 	$(CARGO) test --doc -p sage-services --features $$stores -- store::chroma store::milvus
 
 .venv-chroma/tools: .venv-%/tools: crates/sage-services/tests/stores/%.txt

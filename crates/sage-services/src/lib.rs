@@ -6,6 +6,7 @@
 //! | [`Embedder`] | a trait of services: text to vector |
 //! | [`LexicalEmbedder`] | an embedder that hashes words |
 //! | `StaticEmbedder` | behind the feature `static`: an embedder with a vector for each token, from the files of a model |
+//! | `LlmEmbedder` | behind the feature `llm`: an embedder that asks a provider |
 //! | `MiniLmEmbedder` | behind the feature `minilm`: an embedder that runs a transformer, from the files of a model |
 //! | [`VectorStore`](store::VectorStore) | a service: vectors with texts and metadata, in a file or in memory, searched by vector, by words or by both |
 //! | [`documents`], [`read_document`], [`Loader`] | functions: folder to files, file to text |
@@ -70,10 +71,14 @@ mod retrieval;
 pub mod store;
 mod terms;
 mod wait;
+#[cfg(any(feature = "chroma", feature = "llm"))]
+mod worker;
 
 pub use documents::{
     Chunker, DocumentError, DocumentText, Format, Loader, MAX_DOCUMENT_BYTES, Passage, Row, documents, read_document,
 };
+#[cfg(feature = "llm")]
+pub use embed::LlmEmbedder;
 #[cfg(feature = "minilm")]
 pub use embed::MiniLmEmbedder;
 pub use embed::{EmbedError, Embedder, EmbedderId, EmbedderMismatch, LexicalEmbedder, TextKind, embed_method};

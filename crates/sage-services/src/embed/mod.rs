@@ -7,6 +7,8 @@ mod bert;
 mod embedder;
 mod id;
 mod lexical;
+#[cfg(feature = "llm")]
+mod llm;
 mod method;
 #[cfg(feature = "minilm")]
 mod minilm;
@@ -26,6 +28,8 @@ mod tokens;
 pub use embedder::{EmbedError, Embedder};
 pub use id::{EmbedderId, EmbedderMismatch};
 pub use lexical::LexicalEmbedder;
+#[cfg(feature = "llm")]
+pub use llm::LlmEmbedder;
 pub use method::{TextKind, embed_method};
 #[cfg(feature = "minilm")]
 pub use minilm::MiniLmEmbedder;

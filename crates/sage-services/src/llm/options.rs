@@ -52,6 +52,11 @@ impl LlmOptions {
         }
     }
 
+    /// The model's name.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
     /// The address of a provider, up to what comes before `/chat/completions`. Default: [`Self::OPENAI`].
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_url = Address(url.into());

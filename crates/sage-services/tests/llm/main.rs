@@ -4,6 +4,7 @@
 
 mod asked;
 mod demo;
+mod embedder;
 mod llmock;
 mod played;
 mod proxy;

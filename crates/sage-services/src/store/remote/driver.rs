@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sage::{ServiceError, Verdict};
 
 use super::search::{how_many, search};
-use super::worker::{Ended, Worker};
 use crate::store::driver::StoreFuture;
 use crate::store::error::StoreError;
 use crate::store::filter::Filter;
 use crate::store::record::{Hit, Record, Search};
 use crate::store::schema::{Metric, Schema};
+use crate::worker::{Ended, Worker};
 
 /// A server that keeps collections.
 pub(in crate::store) trait Server: std::fmt::Debug + Send + Sync + 'static {

@@ -7,7 +7,6 @@ mod driver;
 mod failure;
 mod search;
 mod values;
-mod worker;
 
 pub(super) use driver::{Collection, Remote, Server, driver_of};
 pub(super) use failure::{judged, unsent};

@@ -1,4 +1,4 @@
-//! [`Worker`]: the thread on which a driver speaks to its server.
+//! [`Worker`]: the thread on which a client speaks to its server.
 //!
 //! Invariants:
 //! 1. Writes begin in the order in which they were asked for, each after the one before it has ended.
@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 type Write = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 /// A thread with a runtime of its own.
-pub(super) struct Worker {
+pub(crate) struct Worker {
     handle: Handle,
     writes: UnboundedSender<Write>,
     is_ending: Arc<AtomicBool>,
@@ -31,10 +31,10 @@ pub(super) struct Worker {
 
 /// The worker has ended before it answered.
 #[derive(Debug)]
-pub(super) struct Ended;
+pub(crate) struct Ended;
 
 impl Worker {
-    pub(super) fn start(name: &str) -> io::Result<Self> {
+    pub(crate) fn start(name: &str) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (handle, is_ending) = (runtime.handle().clone(), Arc::new(AtomicBool::new(false)));
         let (writes, queue) = unbounded_channel();
@@ -48,7 +48,7 @@ impl Worker {
     }
 
     /// Answers what the future gives. It is dropped with the one returned.
-    pub(super) fn read<T, F>(&self, read: F) -> impl Future<Output = Result<T, Ended>> + Send + use<T, F>
+    pub(crate) fn read<T, F>(&self, read: F) -> impl Future<Output = Result<T, Ended>> + Send + use<T, F>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
@@ -65,7 +65,8 @@ impl Worker {
     }
 
     /// Answers what the future gives, after all writes that were asked for before.
-    pub(super) fn write<T, F>(&self, write: F) -> impl Future<Output = Result<T, Ended>> + Send + use<T, F>
+    #[cfg_attr(not(any(feature = "chroma", test)), expect(dead_code, reason = "only stores write"))]
+    pub(crate) fn write<T, F>(&self, write: F) -> impl Future<Output = Result<T, Ended>> + Send + use<T, F>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send + 'static,
@@ -82,7 +83,7 @@ impl Worker {
     }
 
     /// Ends the thread: after the write that has begun, without those that have not. Ending again does nothing.
-    pub(super) async fn end(&self) {
+    pub(crate) async fn end(&self) {
         if let Some((thread, has_ended)) = self.ending() {
             // It is waited for without blocking, as a write may take its time; what is left then takes none.
             let _ = has_ended.await;
