@@ -44,7 +44,9 @@ fn an_embedder_gives_vectors_of_length_one_and_zeros_for_nothing() {
         let embed = || assert_eq!(embedder.embed_queries(&texts[2..9]).unwrap(), vectors[2..9]);
         let threads = [(); 4].map(|()| scope.spawn(embed));
         // The scope waits for the work alone, and not until its threads are gone.
-        threads.map(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
     });
     drop(embedder);
     census.expect_growth(&[]);
