@@ -8,6 +8,7 @@ mod citing;
 mod docx;
 mod evaluating;
 mod ingesting;
+mod labelled;
 mod loading;
 #[cfg(feature = "pdf")]
 mod pdf;
