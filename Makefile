@@ -58,18 +58,18 @@ test-llm: nextest python .venv-llm/tools ## Run the tests of the client of langu
 test-documents: nextest ## Run the tests of the formats of documents behind features
 	$(CARGO) nextest run -p sage-services --features docx,pdf --test it -E 'test(/^(docx|pdf)::/)'
 
-# The servers come into environments of their own. One that cannot be installed is left out by its name, but not all.
+# The servers come into environments of their own. One that cannot be installed is left out by its name, but not both.
 test-stores: nextest ## Run the tests of stores that are servers
-	@stores=; for store in chroma; do \
+	@stores=; for store in chroma milvus; do \
 		if $(MAKE) --no-print-directory .venv-$$store/tools; then stores=$$stores,$$store; \
 		else echo "SKIPPED: the tests of $$store, which cannot be installed"; fi; \
 	done; \
-	test -n "$$stores" || { echo "Chroma cannot be installed"; exit 1; }; \
+	test -n "$$stores" || { echo "neither Chroma nor Milvus can be installed"; exit 1; }; \
 	$(CARGO) nextest run -p sage-services --features $$stores --lib --test stores \
 		-E 'test(/^((store::)?(chroma|milvus|remote)|connection|worker)::/)' && \
 	$(CARGO) test --doc -p sage-services --features $$stores -- store::chroma store::milvus
 
-.venv-chroma/tools: .venv-%/tools: crates/sage-services/tests/stores/%.txt
+.venv-chroma/tools .venv-milvus/tools: .venv-%/tools: crates/sage-services/tests/stores/%.txt
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	touch $@
@@ -215,7 +215,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	$(CARGO) clippy -p sage-connectors --all-targets --features kafka -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features parquet -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features llm -- -D warnings
-	$(CARGO) clippy -p sage-services --all-targets --features chroma -- -D warnings
+	$(CARGO) clippy -p sage-services --all-targets --features chroma,milvus -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features docx,pdf -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features static -- -D warnings
 	$(CARGO) clippy -p sage-services --all-targets --features minilm -- -D warnings
@@ -226,7 +226,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features parquet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm,chroma,docx,pdf,minilm
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm,chroma,milvus,docx,pdf,minilm
 
 publishable: ## Pack every crate, and compile what was packed; some minutes
 	$(CARGO) package $(CRATES)

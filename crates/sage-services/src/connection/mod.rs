@@ -1,6 +1,7 @@
 //! What clients of servers share: how they connect, what they keep to themselves, and what a refusal says.
 
 mod address;
+#[cfg(any(feature = "chroma", feature = "llm"))]
 mod delay;
 
 use std::error::Error;
@@ -14,6 +15,7 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use sage::BoxError;
 
 pub(crate) use address::{Address, Key};
+#[cfg(any(feature = "chroma", feature = "llm"))]
 pub(crate) use delay::asked_delay;
 #[cfg(feature = "llm")]
 pub(crate) use delay::should_retry;
@@ -23,16 +25,29 @@ const LARGEST_ERROR: usize = 64 << 10;
 /// The most characters of a server's error that are quoted.
 const QUOTED: usize = 500;
 
-/// A client of the server at this address. It follows no redirection and sends each request once.
+/// A client of the server at this address, by HTTP/1.1. It follows no redirection and sends each request once.
+#[cfg(any(feature = "chroma", feature = "llm"))]
 pub(crate) fn connecting(address: &Address, connect_timeout: Duration) -> Result<ClientBuilder, BoxError> {
+    client(address, connect_timeout, &[])
+}
+
+/// As [`connecting`], by HTTP/2.
+#[cfg(feature = "milvus")]
+pub(crate) fn connecting_http2(address: &Address, connect_timeout: Duration) -> Result<ClientBuilder, BoxError> {
+    // The windows that HTTP/2 begins with would have a client wait for every 64 KiB.
+    Ok(client(address, connect_timeout, &["h2"])?.http2_prior_knowledge().http2_adaptive_window(true))
+}
+
+fn client(address: &Address, connect_timeout: Duration, protocols: &[&str]) -> Result<ClientBuilder, BoxError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     // The system's certificates are read only where they are needed: a small container may have none.
-    let tls = if address.0.starts_with("http:") {
+    let mut tls = if address.0.starts_with("http:") {
         tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
     } else {
         tls.with_platform_verifier()?.with_no_client_auth()
     };
+    tls.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     Ok(Client::builder()
         .tls_backend_preconfigured(tls)
         .connect_timeout(connect_timeout)

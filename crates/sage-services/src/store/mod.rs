@@ -10,8 +10,10 @@ mod error;
 mod filter;
 mod memory;
 mod methods;
+#[cfg(feature = "milvus")]
+mod milvus;
 mod record;
-#[cfg(feature = "chroma")]
+#[cfg(any(feature = "chroma", feature = "milvus"))]
 mod remote;
 mod rows;
 mod scan;
@@ -26,6 +28,8 @@ pub use embedded::Embedded;
 pub use error::StoreError;
 pub use filter::{Comparison, Field, Filter, field};
 pub use memory::{Hit as OldHit, Record as OldRecord, StoreError as OldStoreError, VectorStore as OldVectorStore};
+#[cfg(feature = "milvus")]
+pub use milvus::Milvus;
 pub use record::{
     Hit, MAX_ID_BYTES, MAX_METADATA_NAME_BYTES, MAX_METADATA_VALUES, MAX_RESULTS, MAX_TEXT_BYTES, Record, Search,
 };

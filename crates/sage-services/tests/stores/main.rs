@@ -7,5 +7,7 @@ mod chroma;
 mod conformance;
 mod embedded;
 mod embedded_faults;
-#[cfg(feature = "chroma")]
+#[cfg(feature = "milvus")]
+mod milvus;
+#[cfg(any(feature = "chroma", feature = "milvus"))]
 mod server;

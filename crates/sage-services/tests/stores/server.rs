@@ -1,6 +1,5 @@
 //! A server of a store, in a folder and at a port of its own.
 
-use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +7,6 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value as Json;
 use tempfile::TempDir;
 
 /// A running server; it and its folder are gone when it is dropped, also if the test panics or its process is killed.
@@ -78,16 +76,4 @@ pub(crate) fn python(environment: &str) -> PathBuf {
 /// A port that nobody listens at.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
-/// Asks a server by hand, so that the driver under test is not its own witness.
-pub(crate) fn post(port: u16, path: &str, body: &Json) -> Json {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
-    let body = body.to_string();
-    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json");
-    write!(stream, "{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    serde_json::from_str(body).unwrap()
 }

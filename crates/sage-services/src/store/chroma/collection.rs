@@ -6,12 +6,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::client::Client;
-use super::filter::{Condition, narrowed};
-use super::values::{Found, Got, kept};
+use super::filter::said;
+use super::values::{Found, Got};
 use crate::store::error::StoreError;
 use crate::store::filter::Filter;
 use crate::store::record::{Hit, Record};
-use crate::store::remote::Collection;
+use crate::store::remote::{Collection, Narrowed, kept, narrowed};
 use crate::store::schema::{Metric, Schema};
 
 /// The most bytes of a request; Chroma takes 40 MiB unless it is told otherwise.
@@ -165,13 +165,8 @@ impl Collection for ChromaCollection {
 
     /// One request, so that it is the records of one moment.
     async fn matching(&self, filter: Option<&Filter>) -> Result<Vec<String>, StoreError> {
-        let narrowed = filter.map(|filter| narrowed(filter, self.has_kinds));
-        let (condition, is_exact) = match narrowed.map(|narrowed| (narrowed.condition, narrowed.is_exact)) {
-            Some((Condition::Nothing, _)) => return Ok(Vec::new()),
-            Some((Condition::Where(condition), is_exact)) => (Some(condition), is_exact),
-            Some((Condition::All, is_exact)) => (None, is_exact),
-            None => (None, true),
-        };
+        let Narrowed { condition, is_exact } = narrowed(filter, self.has_kinds);
+        let Ok(condition) = said(&condition) else { return Ok(Vec::new()) };
         let include: &[&str] = if is_exact { &[] } else { &["metadatas"] };
         let body = json!({ "where": condition, "include": include }).to_string();
         let got: Got = self.client.post("tell which records meet a filter", &self.path("get"), body).await?;
@@ -189,11 +184,7 @@ impl Collection for ChromaCollection {
     }
 
     async fn nearest(&self, vector: &[f32], k: usize, filter: Option<&Filter>) -> Result<Vec<Hit>, StoreError> {
-        let condition = match filter.map(|filter| narrowed(filter, self.has_kinds).condition) {
-            Some(Condition::Nothing) => return Ok(Vec::new()),
-            Some(Condition::Where(condition)) => Some(condition),
-            Some(Condition::All) | None => None,
-        };
+        let Ok(condition) = said(&narrowed(filter, self.has_kinds).condition) else { return Ok(Vec::new()) };
         let include = ["distances", "documents", "metadatas"];
         let body = json!({ "n_results": k, "where": condition, "include": include });
         // Apart, as a value of JSON has no numbers of single precision.

@@ -1,73 +1,17 @@
-//! Records as Chroma keeps them.
-//!
-//! A value is there for conditions by its name; a date, as microseconds, by `sage_date:` and its name, so that no
-//! number is taken for it. `sage_kinds` has the kinds of all values, as `string:lang`: Chroma cannot ask whether a
-//! value is there. `sage_metadata` is what comes back.
+//! Records as Chroma gives them.
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use crate::store::record::{Hit, Record};
-use crate::store::remote::{exact, from_exact};
+use crate::store::remote::as_kept;
 use crate::store::schema::Metric;
 use crate::store::value::{Metadata, Value};
-
-pub(super) const KINDS: &str = "sage_kinds";
-const EXACT: &str = "sage_metadata";
-
-/// Where a date is, or a list of them.
-pub(super) fn date_key(name: &str) -> String {
-    format!("sage_date:{name}")
-}
-
-/// How [`KINDS`] says that a value is there. An integer and a float are both numbers.
-pub(super) fn kind_of(name: &str, value: &Value) -> String {
-    let kind = match value {
-        Value::Integer(_) | Value::Float(_) => "number",
-        other => other.kind(),
-    };
-    format!("{kind}:{name}")
-}
-
-/// A record's metadata as Chroma is to keep it; never empty.
-pub(super) fn kept(metadata: &Metadata) -> Map<String, Json> {
-    let mut kept = Map::new();
-    for (name, value) in metadata {
-        let (key, value) = match value {
-            // Chroma forgets an empty list.
-            Value::List(values) if values.is_empty() => continue,
-            Value::Date(_) => (date_key(name), json(value)),
-            Value::List(values) if matches!(values[0], Value::Date(_)) => {
-                (date_key(name), values.iter().map(json).collect())
-            }
-            Value::List(values) => (name.clone(), values.iter().map(json).collect()),
-            _ => (name.clone(), json(value)),
-        };
-        kept.insert(key, value);
-    }
-    if !metadata.is_empty() {
-        kept.insert(KINDS.to_owned(), metadata.iter().map(|(name, value)| kind_of(name, value)).collect());
-    }
-    kept.insert(EXACT.to_owned(), exact(metadata).into());
-    kept
-}
-
-/// A value that is no list.
-pub(super) fn json(value: &Value) -> Json {
-    match value {
-        Value::String(text) => text.as_str().into(),
-        Value::Integer(number) => (*number).into(),
-        Value::Float(number) => (*number).into(),
-        Value::Boolean(truth) => (*truth).into(),
-        Value::Date(date) => date.as_microsecond().into(),
-        Value::List(_) => Json::Null,
-    }
-}
 
 /// What went in; of a record that something else has put there, what can be read of it.
 pub(super) fn metadata(kept: Option<Map<String, Json>>) -> Metadata {
     let kept = kept.unwrap_or_default();
-    if let Some(metadata) = kept.get(EXACT).and_then(Json::as_str).and_then(from_exact) {
+    if let Some(metadata) = as_kept(&kept) {
         return metadata;
     }
     kept.into_iter().filter_map(|(name, value)| Some((name, foreign(value)?))).collect()

@@ -5,9 +5,16 @@
 
 mod driver;
 mod failure;
+mod kept;
+mod narrow;
 mod search;
 mod values;
 
 pub(super) use driver::{Collection, Remote, Server, driver_of};
 pub(super) use failure::{judged, unsent};
-pub(super) use values::{exact, from_exact};
+#[cfg(feature = "milvus")]
+pub(super) use kept::KINDS;
+pub(super) use kept::{as_kept, json, kept};
+pub(super) use narrow::{Condition, How, Narrowed, One, narrowed};
+#[cfg(feature = "milvus")]
+pub(super) use search::scored;

@@ -61,7 +61,7 @@ async fn compare_all<C: Collection>(
     let mut best = Vec::new();
     for ids in ids.chunks(AT_ONCE) {
         let records = collection.get(ids).await?;
-        best.extend(records.into_iter().map(|record| hit(collection.metric(), vector, record)));
+        best.extend(records.into_iter().map(|record| scored(collection.metric(), vector, record)));
         best.sort_by(best_first);
         best.truncate(k);
     }
@@ -72,7 +72,8 @@ fn best_first(a: &Hit, b: &Hit) -> Ordering {
     b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id))
 }
 
-fn hit(metric: Metric, query: &[f32], record: Record) -> Hit {
+/// A record with its score, computed here.
+pub(in crate::store) fn scored(metric: Metric, query: &[f32], record: Record) -> Hit {
     Hit { score: score(metric, query, &record.vector), id: record.id, text: record.text, metadata: record.metadata }
 }
 

@@ -6,13 +6,13 @@ use serde_json::{Map, Value as Json, json};
 use crate::store::value::{Metadata, Value};
 
 /// The text. Strings, integers, booleans and lists are JSON's own.
-pub(in crate::store) fn exact(metadata: &Metadata) -> String {
+pub(super) fn exact(metadata: &Metadata) -> String {
     let all: Map<String, Json> = metadata.iter().map(|(name, value)| (name.clone(), written(value))).collect();
     Json::Object(all).to_string()
 }
 
 /// The metadata of such a text; `None` if it is none.
-pub(in crate::store) fn from_exact(text: &str) -> Option<Metadata> {
+pub(super) fn from_exact(text: &str) -> Option<Metadata> {
     let all: Map<String, Json> = serde_json::from_str(text).ok()?;
     all.into_iter().map(|(name, value)| Some((name, read(value)?))).collect()
 }
