@@ -77,7 +77,10 @@ fn hits_are_numbered_as_they_were_found() {
 
 proptest! {
     #[test]
-    fn every_number_is_known_or_told(numbers in prop::collection::vec(0_u64..9, 0..9), text in r"[a-z0-9 \[\]】^,-]{0,20}") {
+    fn every_number_is_known_or_told(
+        numbers in prop::collection::vec(0_u64..9, 0..9),
+        text in r"[a-z0-9 \[\]】^,-]{0,20}",
+    ) {
         let answer: String = numbers.iter().map(|number| format!("so [{number}] ")).collect();
         let (known, unknown) = cited(&answer);
         for number in numbers {
