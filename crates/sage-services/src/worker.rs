@@ -2,31 +2,48 @@
 //!
 //! Invariants:
 //! 1. Writes begin in the order in which they were asked for, each after the one before it has ended.
-//! 2. A write that has begun goes on to its end, whoever waits for it. One whose caller has gone does not begin.
-//! 3. After [`end`](Worker::end) the thread is gone, and with it all that lived on it: connections and reads.
+//! 2. A write that has begun goes on to its end, whoever waits for it, but for five seconds at most once the worker
+//!    ends. One whose caller has gone does not begin.
+//! 3. After [`end`](Worker::end) the thread is gone, and with it all that lived on it: connections and reads. Nothing
+//!    that a caller still has holds on to the runtime, whose descriptors would stay: no handle of it or of its tasks.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+/// How long a write that has begun may go on once the worker ends.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// A write to come; `None` ends the thread. The queue is as long as there are callers that wait, as others are skipped.
 type Write = Option<Pin<Box<dyn Future<Output = ()> + Send>>>;
 
 /// A thread with a runtime of its own.
 pub(crate) struct Worker {
-    handle: Handle,
     writes: UnboundedSender<Write>,
     is_ending: Arc<AtomicBool>,
+    live: Arc<Live>,
     thread: Mutex<Option<(JoinHandle<()>, oneshot::Receiver<()>)>>,
+}
+
+/// What there is as long as the thread is.
+struct Live(Mutex<Option<Tasks>>);
+
+struct Tasks {
+    handle: Handle,
+    reads: HashMap<u64, AbortHandle>,
+    next: u64,
+    /// The write that has begun.
+    write: Option<AbortHandle>,
 }
 
 /// The worker has ended before it answered.
@@ -36,15 +53,16 @@ pub(crate) struct Ended;
 impl Worker {
     pub(crate) fn start(name: &str) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (handle, is_ending) = (runtime.handle().clone(), Arc::new(AtomicBool::new(false)));
+        let tasks = Tasks { handle: runtime.handle().clone(), reads: HashMap::new(), next: 0, write: None };
+        let (live, is_ending) = (Arc::new(Live(Mutex::new(Some(tasks)))), Arc::new(AtomicBool::new(false)));
         let (writes, queue) = unbounded_channel();
         let (ended, has_ended) = oneshot::channel();
-        let seen = is_ending.clone();
+        let (lives, ends) = (live.clone(), is_ending.clone());
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            runs(runtime, queue, &seen);
+            runs(runtime, queue, &lives, &ends);
             let _ = ended.send(());
         })?;
-        Ok(Self { handle, writes, is_ending, thread: Mutex::new(Some((thread, has_ended))) })
+        Ok(Self { writes, is_ending, live, thread: Mutex::new(Some((thread, has_ended))) })
     }
 
     /// Answers what the future gives. It is dropped with the one returned.
@@ -54,10 +72,12 @@ impl Worker {
         F: Future<Output = T> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let reading = self.handle.spawn(async move {
+        let reading = async move {
             let _ = answer.send(read.await);
-        });
-        let aborts = Aborts(reading.abort_handle());
+        };
+        // Without tasks the future is dropped, and its caller told.
+        let id = self.live.tasks().as_mut().map(|tasks| tasks.spawn_read(reading));
+        let aborts = id.map(|id| Aborts { live: self.live.clone(), id });
         async move {
             let _aborts = aborts;
             answered.await.map_err(|_| Ended)
@@ -65,7 +85,7 @@ impl Worker {
     }
 
     /// Answers what the future gives, after all writes that were asked for before.
-    #[cfg_attr(not(any(feature = "chroma", test)), expect(dead_code, reason = "only stores write"))]
+    #[cfg_attr(not(any(feature = "chroma", feature = "milvus", test)), expect(dead_code, reason = "only stores write"))]
     pub(crate) fn write<T, F>(&self, write: F) -> impl Future<Output = Result<T, Ended>> + Send + use<T, F>
     where
         T: Send + 'static,
@@ -94,20 +114,47 @@ impl Worker {
     fn ending(&self) -> Option<(JoinHandle<()>, oneshot::Receiver<()>)> {
         self.is_ending.store(true, Ordering::Release);
         let _ = self.writes.send(None);
+        if let Some(Tasks { handle, write: Some(write), .. }) = &*self.live.tasks() {
+            let write = write.clone();
+            handle.spawn(async move {
+                tokio::time::sleep(GRACE).await;
+                write.abort();
+            });
+        }
         self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-fn runs(runtime: Runtime, mut queue: UnboundedReceiver<Write>, is_ending: &AtomicBool) {
+impl Live {
+    fn tasks(&self) -> MutexGuard<'_, Option<Tasks>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tasks {
+    fn spawn_read(&mut self, read: impl Future<Output = ()> + Send + 'static) -> u64 {
+        self.next += 1;
+        self.reads.insert(self.next, self.handle.spawn(read).abort_handle());
+        self.next
+    }
+}
+
+fn runs(runtime: Runtime, mut queue: UnboundedReceiver<Write>, live: &Live, is_ending: &AtomicBool) {
     runtime.block_on(async {
         while let Some(Some(write)) = queue.recv().await {
-            if is_ending.load(Ordering::Acquire) {
-                break;
-            }
             // As a task of its own: one that panics takes only itself along.
-            let _ = tokio::spawn(write).await;
+            let write = tokio::spawn(write);
+            if let Some(tasks) = &mut *live.tasks() {
+                tasks.write = Some(write.abort_handle());
+            }
+            // Looked at once the write can be found by whoever ends it. It has not begun yet.
+            if is_ending.load(Ordering::Acquire) {
+                write.abort();
+            }
+            let _ = write.await;
         }
     });
+    *live.tasks() = None;
 }
 
 impl Drop for Worker {
@@ -124,11 +171,18 @@ impl fmt::Debug for Worker {
     }
 }
 
-struct Aborts(AbortHandle);
+/// A read that nobody waits for any more is dropped.
+struct Aborts {
+    live: Arc<Live>,
+    id: u64,
+}
 
 impl Drop for Aborts {
     fn drop(&mut self) {
-        self.0.abort();
+        let read = self.live.tasks().as_mut().and_then(|tasks| tasks.reads.remove(&self.id));
+        if let Some(read) = read {
+            read.abort();
+        }
     }
 }
 
@@ -136,7 +190,7 @@ impl Drop for Aborts {
 mod tests {
     use super::*;
     use crate::wait;
-    use std::time::Duration;
+    use std::time::Instant;
 
     #[test]
     fn writes_take_effect_in_their_order_and_not_half() {
@@ -176,10 +230,40 @@ mod tests {
         let queued = worker.write(async {});
         wait(worker.read(async { tokio::task::yield_now().await })).unwrap();
         wait(worker.end());
+        before.expect_growth(&[]);
         assert!(wait(never).is_err() && wait(begun).is_ok() && wait(queued).is_err());
         assert!(wait(worker.read(async {})).is_err() && wait(worker.write(async {})).is_err());
         wait(worker.end());
         drop(worker);
         before.expect_growth(&[]);
+    }
+
+    #[test]
+    fn a_write_that_never_ends_is_waited_for_five_seconds() {
+        let before = sage::testing::Census::take();
+        let worker = Worker::start("sage-test").unwrap();
+        let (begun, has_begun) = std::sync::mpsc::channel();
+        let never = worker.write(async move {
+            begun.send(()).unwrap();
+            std::future::pending::<()>().await;
+        });
+        has_begun.recv().unwrap();
+        let begin = Instant::now();
+        wait(worker.end());
+        assert!(begin.elapsed() >= GRACE && begin.elapsed() < 3 * GRACE, "{:?}", begin.elapsed());
+        assert!(wait(never).is_err());
+        before.expect_growth(&[]);
+    }
+
+    #[test]
+    fn a_read_that_nobody_waits_for_is_dropped() {
+        let worker = Worker::start("sage-test").unwrap();
+        let (held, is_dropped) = std::sync::mpsc::channel::<()>();
+        let read = worker.read(async move {
+            let _held = held;
+            std::future::pending::<()>().await;
+        });
+        drop(read);
+        assert!(is_dropped.recv().is_err());
     }
 }

@@ -11,16 +11,25 @@ use sage_services::wait;
 use serde_json::{Value as Json, json};
 
 use crate::conformance::{Numbers, assert_same, conforms, opened};
+use crate::faults::Kind;
 use crate::server::{Server, python};
 
 /// What the program `chroma` runs, without the packages that it imports before.
 const CLI: &str = "import sys, chromadb_rust_bindings as chroma; chroma.cli(['chroma', *sys.argv[1:]])";
 
-pub(crate) fn command(folder: &Path, port: u16) -> Command {
+fn command(folder: &Path, port: u16) -> Command {
     let mut command = Command::new(python(".venv-chroma"));
     command.args(["-c", CLI, "run", "--host", "127.0.0.1", "--port", &port.to_string(), "--path"]).arg(folder);
     command
 }
+
+pub(crate) const KIND: Kind = Kind {
+    command,
+    store: |schema, port, patience| {
+        let driver = Chroma::at(format!("http://127.0.0.1:{port}")).request_timeout(patience);
+        VectorStore::new(schema, driver).unwrap()
+    },
+};
 
 fn chroma(server: &Server) -> Chroma {
     Chroma::at(format!("http://127.0.0.1:{}", server.port()))

@@ -7,7 +7,12 @@ mod chroma;
 mod conformance;
 mod embedded;
 mod embedded_faults;
+#[cfg(any(feature = "chroma", feature = "milvus"))]
+mod faults;
 #[cfg(feature = "milvus")]
 mod milvus;
+#[cfg(any(feature = "chroma", feature = "milvus"))]
+#[path = "../llm/proxy.rs"]
+mod proxy;
 #[cfg(any(feature = "chroma", feature = "milvus"))]
 mod server;

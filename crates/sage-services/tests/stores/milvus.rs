@@ -8,14 +8,23 @@ use sage_services::store::{Milvus, Record, Schema, Search, StoreError, VectorSto
 use sage_services::wait;
 
 use crate::conformance::{Numbers, conforms, opened};
+use crate::faults::Kind;
 use crate::server::{Server, python};
 
-pub(crate) fn command(folder: &Path, port: u16) -> Command {
+fn command(folder: &Path, port: u16) -> Command {
     let mut command = Command::new(python(".venv-milvus"));
     let port = port.to_string();
     command.args(["-m", "milvus_lite", "server", "--host", "127.0.0.1", "--port", &port, "--data-dir"]).arg(folder);
     command
 }
+
+pub(crate) const KIND: Kind = Kind {
+    command,
+    store: |schema, port, patience| {
+        let driver = Milvus::at(format!("http://127.0.0.1:{port}")).request_timeout(patience);
+        VectorStore::new(schema, driver).unwrap()
+    },
+};
 
 fn milvus(server: &Server) -> Milvus {
     Milvus::at(format!("http://127.0.0.1:{}", server.port()))

@@ -50,12 +50,27 @@ impl Server {
         }
     }
 
-    /// Kills it as if power were lost.
+    /// Kills it, so that it can do nothing more.
     pub(crate) fn kill(&mut self) {
+        self.signal(libc::SIGKILL);
         if let Some(mut child) = self.child.take() {
-            // SAFETY: it only sends a signal, to the group of a child that has not been waited for.
-            unsafe { libc::kill(-child.id().cast_signed(), libc::SIGKILL) };
             child.wait().unwrap();
+        }
+    }
+
+    /// Has it answer nothing, while its connections stay.
+    pub(crate) fn stand_still(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: i32) {
+        if let Some(child) = &self.child {
+            // SAFETY: it only sends a signal, to the group of a child that has not been waited for.
+            unsafe { libc::kill(-child.id().cast_signed(), signal) };
         }
     }
 }
