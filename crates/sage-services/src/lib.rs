@@ -71,7 +71,7 @@ mod retrieval;
 pub mod store;
 mod terms;
 mod wait;
-#[cfg(any(feature = "chroma", feature = "llm"))]
+#[cfg(feature = "http")]
 mod worker;
 
 pub use documents::{
