@@ -87,6 +87,15 @@ fn letters_are_those_of_the_font() {
 }
 
 #[test]
+fn a_form_that_names_pictures_is_no_picture() {
+    let resources = "/Resources<</Font<</F 3 0 R>>/ProcSet[/PDF/Text/ImageB/ImageC]>>";
+    let form = stream(&format!("/Subtype/Form/BBox[0 0 600 800]{resources}"), "BT /F 9 Tf (form) Tj ET");
+    assert_eq!(read(&file(&[text("(page) Tj ET /X Do BT")], &[form])).unwrap().text, "page\n\nform\n");
+    let content = stream("/ProcSet[/ImageC]/Other/Subtype /Type/Image", "BT /F 9 Tf (kept) Tj ET");
+    assert_eq!(read(&file(&[content], &[])).unwrap().text, "kept\n");
+}
+
+#[test]
 fn passages_know_their_pages() {
     let pages: Vec<_> = ["One.", "", "Three is here.", "Four."].map(|words| text(&format!("({words}) Tj"))).into();
     let document = read(&file(&pages, &[])).unwrap();
@@ -108,7 +117,8 @@ fn packed_streams_are_read_and_pictures_are_not_unpacked() {
         "/Subtype/Image/Width 20000/Height 10000/ColorSpace/DeviceGray/BitsPerComponent 8/Filter/FlateDecode",
         packed(&[0; 1 << 20], 200),
     );
-    let document = read(&file(&[stream("/Filter/FlateDecode", content)], &[picture])).unwrap();
+    let attached = stream("/Type /EmbeddedFile/Filter/FlateDecode", packed(&[0; 1 << 20], 200));
+    let document = read(&file(&[stream("/Filter/FlateDecode", content)], &[picture, attached])).unwrap();
     assert_eq!(document.text, "Packed\n");
 }
 

@@ -1,6 +1,6 @@
 //! Bounds what the streams of a PDF file unpack to, before a reader unpacks them whole.
 //!
-//! Pictures are the bulk of many files, and none of their text: those that are packed are wiped, so that they never
+//! Pictures and attached files are the bulk of many files, and none of their text: they are wiped, so that they never
 //! unpack. All other streams are unpacked here without being kept, and counted. What is packed in a way that is not
 //! read here counts as 128 times its size.
 //!
@@ -28,7 +28,7 @@ pub(super) enum Unbound {
     Open,
 }
 
-/// Wipes packed pictures, and fails if the other streams of a file unpack to more than `max_bytes` together.
+/// Wipes pictures and attached files, and fails if the other streams of a file unpack to more than `max_bytes` together.
 pub(super) fn bound(file: &mut [u8], max_bytes: u64) -> Result<(), Unbound> {
     let starts: Vec<usize> = memmem::find_iter(file, "stream").filter(|&at| !file[..at].ends_with(b"end")).collect();
     let ends: Vec<usize> = memmem::find_iter(file, "endstream").collect();
@@ -46,7 +46,7 @@ pub(super) fn bound(file: &mut [u8], max_bytes: u64) -> Result<(), Unbound> {
         if open > MAX_OPEN_STREAMS {
             return Err(Unbound::Open);
         }
-        if is_picture(dictionary) {
+        if is_no_text(dictionary) {
             file[data..end.min(next)].fill(0);
         } else if holds(dictionary, "Filter") || holds(dictionary, "#") {
             left = left.checked_sub(unpacked_bytes(&file[data..], end - data, left)).ok_or(Unbound::TooMuch)?;
@@ -61,9 +61,17 @@ fn holds(dictionary: &[u8], what: &str) -> bool {
     memmem::find(dictionary, what.as_bytes()).is_some()
 }
 
-/// Whether a stream can be nothing else than a picture: names may be written with `#`.
-fn is_picture(dictionary: &[u8]) -> bool {
-    holds(dictionary, "/Image") && !["#", "/ObjStm", "/XRef"].iter().any(|other| holds(dictionary, other))
+/// Whether a stream can be nothing else than a picture or another file: names may be written with `#`.
+fn is_no_text(dictionary: &[u8]) -> bool {
+    let says = |key: &str, value: &str| {
+        memmem::find_iter(dictionary, key).any(|at| {
+            let after = dictionary[at + key.len()..].trim_ascii_start();
+            let rest = after.strip_prefix(value.as_bytes());
+            rest.is_some_and(|rest| rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric()))
+        })
+    };
+    let can_be_text = ["#", "/ObjStm", "/XRef", "/Form"].iter().any(|other| holds(dictionary, other));
+    !can_be_text && (says("/Subtype", "/Image") || says("/Type", "/EmbeddedFile"))
 }
 
 /// How much a stream unpacks to, in all its layers; any number above `limit` if it is more. Packed data may hold the
