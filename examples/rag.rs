@@ -146,7 +146,7 @@ pub(crate) struct Answered {
 }
 
 impl From<Answer> for Answered {
-    fn from(Answer { text, path, first_line, last_line, coverage }: Answer) -> Self {
+    fn from(Answer { text, path, first_line, last_line, coverage, .. }: Answer) -> Self {
         Self { text, path, first_line, last_line, notes: Vec::new(), coverage: Some(coverage) }
     }
 }

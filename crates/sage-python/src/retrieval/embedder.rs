@@ -195,7 +195,7 @@ impl Embedder {
         let hits = passages(hits)?;
         let extractor = Extractor::new(min_coverage, max_chars);
         let answer = py.detach(|| extractor.answer(&self.0, question, &hits));
-        Ok(answer.map(|sage_services::Answer { text, path, first_line, last_line, coverage }| Answer {
+        Ok(answer.map(|sage_services::Answer { text, path, first_line, last_line, coverage, .. }| Answer {
             text,
             path: path.to_string(),
             first_line,

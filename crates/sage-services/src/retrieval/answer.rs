@@ -30,6 +30,8 @@ pub struct Answer {
     pub first_line: usize,
     /// Last line of the quotation, inclusive.
     pub last_line: usize,
+    /// First and last page of the passage quoted, counted from 1; `None` in a document without pages.
+    pub pages: Option<(usize, usize)>,
     /// Share of the question's words found in the quotation or in the titles above it, weighted by their rarity: 0 to
     /// 1.
     pub coverage: f32,
@@ -156,6 +158,7 @@ impl Extractor {
             // The text of a row may have more lines than the row.
             first_line: (passage.first_line + first.first_line).min(passage.last_line),
             last_line: (passage.first_line + last.last_line).min(passage.last_line),
+            pages: passage.pages,
             coverage,
         }
     }
