@@ -28,7 +28,7 @@ pub(super) enum Unbound {
     Open,
 }
 
-/// Wipes pictures and attached files, and fails if the other streams of a file unpack to more than `max_bytes` together.
+/// Wipes pictures and attached files. Fails if the other streams of a file unpack to more than `max_bytes` together.
 pub(super) fn bound(file: &mut [u8], max_bytes: u64) -> Result<(), Unbound> {
     let starts: Vec<usize> = memmem::find_iter(file, "stream").filter(|&at| !file[..at].ends_with(b"end")).collect();
     let ends: Vec<usize> = memmem::find_iter(file, "endstream").collect();
