@@ -55,7 +55,9 @@ fn letters(text: &str) -> Vec<Range<usize>> {
 fn a_tokenizer_says_what_is_counted() {
     let chunker = Chunker::by_tokens(3, 1).tokenizer("letters", letters);
     assert_eq!(texts(&chunker, Format::Text, "ab, cé! (d"), ["ab, c", "cé! (d"]);
+    // What is no token is in a passage all the same.
     assert_eq!(texts(&chunker, Format::Text, "123"), ["123"]);
+    assert_eq!(texts(&chunker, Format::Text, "12 ab 34"), ["12 ab 34"]);
     assert_eq!(chunker.id(), "tokens of up to 3 letters, 1 again");
     assert_ne!(chunker.id(), Chunker::by_tokens(3, 1).id());
     assert_ne!(Chunker::by_sentences(3, 1).id(), Chunker::by_tokens(3, 1).id());

@@ -136,6 +136,10 @@ fn a_file_that_unpacks_to_too_much_is_refused() {
         let error = read(&file(&[content], &[])).unwrap_err();
         assert!(matches!(error, DocumentError::TooMuchText { max_text_bytes: 67_108_864, .. }), "{error}");
     }
+    // Packed twice and cut off: how much it is cannot be known.
+    let cut = stream("/Filter/FlateDecode", &packed(&packed(&[b' '; 4_000], 1), 1)[..20]);
+    let error = read_by(&Loader::default().max_text_bytes(2_000), &file(&[cut], &[])).unwrap_err();
+    assert!(matches!(error, DocumentError::TooMuchText { .. }), "{error}");
     let page = text(&"(a sentence that is drawn again and again) Tj ".repeat(100));
     let error = read_by(&Loader::default().max_text_bytes(6_000), &file(&vec![page; 2], &[])).unwrap_err();
     assert!(matches!(error, DocumentError::TooMuchText { max_text_bytes: 6_000, .. }), "{error}");
