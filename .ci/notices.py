@@ -45,7 +45,7 @@ VENDORED = [
 ]
 
 #: Crates that have no text in them, and the crate of the same authors whose text it is.
-SAME_AUTHORS = {"rdkafka-sys": "rdkafka"}
+SAME_AUTHORS = {"alloc-stdlib": "alloc-no-stdlib", "rdkafka-sys": "rdkafka"}
 
 #: Crates whose text is not where others have it, and that are given on the terms of the Apache licence. Its text names
 #: no authors: it is ours too.

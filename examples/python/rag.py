@@ -152,12 +152,13 @@ def declare(env: LocalEnvironment | RemoteEnvironment, arguments: argparse.Names
         notes.documents += 1
         return True
 
-    def index(passage: Passage) -> Passage:
+    def index(passage: Passage) -> str | None:
         vector = embedder.embed_passage(passage.text_with_heading())
         # A passage without a word cannot be found, so it is left out.
-        if not vector.is_zero():
-            store.upsert(passage.id, vector, passage)
-        return passage
+        if vector.is_zero():
+            return None
+        store.upsert_batch([passage.record(vector)])
+        return passage.id
 
     def ask(stored: int) -> list[str]:
         notes.passages = stored

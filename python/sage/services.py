@@ -1,5 +1,6 @@
-"""Services and functions of retrieval, which run without the interpreter's lock. ``Llm`` asks language models; the
-others need no model and no network.
+"""Services and functions of retrieval, which run without the interpreter's lock. ``Llm`` and ``LlmEmbedder`` ask models
+of a provider, ``VectorStore.chroma`` and ``VectorStore.milvus`` a server; the others need no network. An ``Embedder``
+needs no model either.
 
 Use them by themselves, or register them like any service:
 
@@ -9,32 +10,55 @@ Use them by themselves, or register them like any service:
 >>> embedder = env.service("embedder", Embedder)
 >>> store = env.service("store", VectorStore, after=[embedder])
 >>> def keep(passage):
-...     return store.upsert(passage.id, embedder.embed_passage(passage.text_with_heading()), passage)
+...     store.upsert_batch([passage.record(embedder.embed_passage(passage.text_with_heading()))])
+...     return store.count()
 >>> passages = Chunker().chunks("stop.md", "# Stopping\\n\\nServices stop in reverse order.")
->>> replaced = env.from_batch(passages).map(keep).collect()
+>>> counts = env.from_batch(passages).map(keep).collect()
 >>> job = env.submit(autostop=True)
->>> replaced
-[False]
+>>> counts
+[1]
 
-``self.call_service("store", vector, 4, method="search")`` calls the same store by its name. The records of a store that
-is a service are gone when its job is over; to keep them, use the store without registering it. A subclass with other
-constructor arguments needs a ``__new__`` for them besides its ``__init__``.
+``self.call_service("store", vector, 4, method="search")`` calls the same store by its name. A store that is a service
+is closed when its job is over: give it a ``path`` to keep its records, or use it without registering it. A subclass
+with other constructor arguments needs a ``__new__`` for them besides its ``__init__``.
 """
 
 from ._llm import ChatAnswer, ChatStream, Embedding, Llm, LlmError, Piece, TokenUsage, ToolCall
 from ._sage import (
     Answer,
     Chunker,
+    CrossEncoder,
     Documents,
     DocumentText,
     Embedder,
+    Field,
+    Filter,
     Hit,
+    LlmEmbedder,
+    MiniLmEmbedder,
+    OtherCollection,
     Passage,
+    Record,
+    StaticEmbedder,
+    StoreClosed,
+    StoreDamaged,
+    StoreError,
     StoreFull,
+    StoreLocked,
+    StoreUnavailable,
+    UnknownCollection,
     Vector,
     VectorStore,
     documents,
+    exact_match,
+    field,
+    ndcg_at,
+    precision_at,
     read_document,
+    recall_at,
+    reciprocal_rank,
+    rouge_l,
+    token_f1,
 )
 
 __all__ = [
@@ -42,20 +66,42 @@ __all__ = [
     "ChatAnswer",
     "ChatStream",
     "Chunker",
+    "CrossEncoder",
     "DocumentText",
     "Documents",
     "Embedder",
     "Embedding",
+    "Field",
+    "Filter",
     "Hit",
     "Llm",
+    "LlmEmbedder",
     "LlmError",
+    "MiniLmEmbedder",
+    "OtherCollection",
     "Passage",
     "Piece",
+    "Record",
+    "StaticEmbedder",
+    "StoreClosed",
+    "StoreDamaged",
+    "StoreError",
     "StoreFull",
+    "StoreLocked",
+    "StoreUnavailable",
     "TokenUsage",
     "ToolCall",
+    "UnknownCollection",
     "Vector",
     "VectorStore",
     "documents",
+    "exact_match",
+    "field",
+    "ndcg_at",
+    "precision_at",
     "read_document",
+    "recall_at",
+    "reciprocal_rank",
+    "rouge_l",
+    "token_f1",
 ]

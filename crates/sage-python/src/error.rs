@@ -1,10 +1,12 @@
 //! Errors on their way from Python into a job's report, and back.
 
+use std::time::Duration;
+
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyRuntimeError, PyStopIteration, PyTimeoutError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use sage::{BoxError, CallError, Fatal, HookEnded, RetriesExhausted};
+use sage::{BoxError, CallError, Fatal, HookEnded, RetriesExhausted, Verdict};
 
 use crate::thread::attach;
 
@@ -101,6 +103,18 @@ impl Raised {
             None => self.into(),
         };
         if is_fatal { Fatal::new(error).into() } else { error }
+    }
+}
+
+/// What an error means to a policy, as an exception tells it (see `_verdicts.py`), and after how long the service may
+/// be called again.
+pub(crate) fn verdict_as_told(verdict: Verdict) -> (&'static str, Option<Duration>) {
+    match verdict {
+        Verdict::Passing(after) => ("passing", after),
+        Verdict::Throttled(after) => ("throttled", after),
+        Verdict::Denied => ("denied", None),
+        Verdict::Outage => ("outage", None),
+        _ => ("bad", None),
     }
 }
 

@@ -139,8 +139,10 @@ mod _sage {
     use crate::kafka::KafkaCluster;
     #[pymodule_export]
     use crate::retrieval::{
-        Answer, Chunker, DocumentText, Documents, Embedder, Hit, Passage, StoreFull, Vector, VectorStore, documents,
-        read_document,
+        Answer, Chunker, CrossEncoder, DocumentText, Documents, Embedder, Field, Filter, Hit, LlmEmbedder,
+        MiniLmEmbedder, OtherCollection, Passage, Record, StaticEmbedder, StoreClosed, StoreDamaged, StoreError,
+        StoreFull, StoreLocked, StoreUnavailable, UnknownCollection, Vector, VectorStore, documents, exact_match,
+        field, ndcg_at, precision_at, read_document, recall_at, reciprocal_rank, rouge_l, token_f1,
     };
     #[pymodule_export]
     use crate::{

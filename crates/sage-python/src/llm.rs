@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use sage::{ServiceError, Verdict, chain_of};
+use sage::{ServiceError, chain_of};
 use sage_services::llm::{
     ChatAnswer, ChatRequest, ChatStream, Llm, LlmError, LlmOptions, Message, Piece, Price, Prices, TokenUsage, Tool,
 };
@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::AbortHandle;
 
 use crate::call_policy::wait::wait;
-use crate::error::ServiceError as Refused;
+use crate::error::{ServiceError as Refused, verdict_as_told};
 use crate::spec::Seconds;
 use crate::thread::lock;
 
@@ -309,13 +309,7 @@ fn json_of(value: &impl Serialize) -> String {
 
 /// What an error says, and what it means to a policy.
 fn error_of(error: &ServiceError) -> String {
-    let (verdict, after) = match error.verdict() {
-        Verdict::Passing(after) => ("passing", after),
-        Verdict::Throttled(after) => ("throttled", after),
-        Verdict::Denied => ("denied", None),
-        Verdict::Outage => ("outage", None),
-        _ => ("bad", None),
-    };
+    let (verdict, after) = verdict_as_told(error.verdict());
     let (status, code) = match LlmError::of(error) {
         Some(LlmError::Status { status, code, .. }) => (Some(*status), code.as_deref()),
         _ => (None, None),

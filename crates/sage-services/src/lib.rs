@@ -87,5 +87,4 @@ pub use embed::{ModelError, StaticEmbedder};
 #[cfg(feature = "minilm")]
 pub use retrieval::CrossEncoder;
 pub use retrieval::{Answer, Citation, Citations, Extractor, Ingest, Plan, Sources, evaluate, rerank};
-pub use store::{OldHit as Hit, OldRecord as Record, OldStoreError as StoreError, OldVectorStore as VectorStore};
 pub use wait::wait;

@@ -23,18 +23,19 @@ def ranks(folder: Path, questions: list[dict[str, str]], size: int) -> list[int 
     """For each question, at which place its document comes; `None` if it is not among the first."""
     chunker = Chunker(target_chars=size, max_chars=2 * size, overlap_chars=size // 6)
     # They are used by two jobs, one after the other. Services of a job would be gone when it is over.
-    embedder, store = Embedder(), VectorStore()
+    embedder = Embedder()
+    store = VectorStore(embedder=embedder)
 
     def passages(path: str) -> list[Passage]:
         return chunker.chunks(str(Path(path).relative_to(folder)), read_document(path).text)
 
     def keep(passage: Passage) -> None:
-        store.upsert(passage.id, embedder.embed_passage(passage.text_with_heading()), passage)
+        store.upsert_batch([passage.record(embedder.embed_passage(passage.text_with_heading()))])
 
     def rank(question: dict[str, str]) -> int | None:
         vector = embedder.embed_query(question["question"])
         # It is all zeros where no passage has a word of the question.
-        paths = [] if vector.is_zero() else [hit.payload.path for hit in store.search(vector, FIRST)]
+        paths = [] if vector.is_zero() else [hit.passage.path for hit in store.search(vector, FIRST)]
         return paths.index(question["path"]) + 1 if question["path"] in paths else None
 
     with LocalEnvironment("index") as env:

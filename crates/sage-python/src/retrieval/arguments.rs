@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyInt};
+use pyo3::types::{PyBool, PyInt, PyString};
 
 /// A whole number within a range: `TypeError` where it is no `int`, `ValueError` where it is outside.
 pub(super) fn whole(name: &str, value: &Bound<'_, PyAny>, range: RangeInclusive<usize>) -> PyResult<usize> {
@@ -28,6 +28,14 @@ pub(super) fn filled<'a>(name: &str, text: &'a str) -> PyResult<&'a str> {
         return Err(PyValueError::new_err(format!("`{name}` is empty: there is nothing to embed or to look for")));
     }
     Ok(text)
+}
+
+/// The texts of a list.
+pub(super) fn several(name: &str, texts: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    if texts.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err(format!("`{name}` is a list of texts, not one text")));
+    }
+    texts.try_iter()?.map(|text| text?.extract()).collect()
 }
 
 /// The name of an object's type, for messages.

@@ -2,11 +2,11 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use sage_services::{Extractor, LexicalEmbedder};
+use sage_services::{Embedder as _, Extractor, LexicalEmbedder};
 
 use super::arguments::{filled, kind, whole};
-use super::passages::Passage;
-use super::store::Hit;
+use super::models::{passages, queries};
+use super::records::Hit;
 use super::vector::Vector;
 
 /// A quotation that answers a question, and where it stands.
@@ -50,10 +50,10 @@ impl Answer {
 /// counts. Threads share an embedder, and their calls run at the same time.
 ///
 /// >>> embedder = Embedder()
-/// >>> store = VectorStore(embedder.dimensions)
-/// >>> text = "Tasks stop first. Services stop in the reverse order of their start."
-/// >>> for passage in Chunker().chunks("stop.md", text):
-/// ...     replaced = store.upsert(passage.id, embedder.embed_passage(passage.text_with_heading()), passage)
+/// >>> store = VectorStore(embedder=embedder)
+/// >>> passages = Chunker().chunks("stop.md", "Tasks stop first. Services stop in the reverse order of their start.")
+/// >>> vectors = embedder.embed_passages([passage.text_with_heading() for passage in passages])
+/// >>> store.upsert_batch(passage.record(vector) for passage, vector in zip(passages, vectors))
 /// >>> question = "In what order do services stop?"
 /// >>> hits = embedder.rerank(question, store.search(embedder.embed_query(question), 50), 5)
 /// >>> embedder.answer(question, hits).text
@@ -79,6 +79,12 @@ impl Embedder {
     #[getter]
     fn dimensions(&self) -> usize {
         self.0.dimensions()
+    }
+
+    /// Tells it from all other embedders: vectors of two can be compared if their ids are equal.
+    #[getter]
+    fn id(&self) -> String {
+        self.0.id().to_string()
     }
 
     /// The number of passages embedded so far.
@@ -112,6 +118,24 @@ impl Embedder {
         Ok(Vector(py.detach(|| self.0.embed_passage(text)).into()))
     }
 
+    /// Embeds passages, in their order, as ``embed_passage`` does.
+    ///
+    /// >>> [len(vector) for vector in Embedder(64).embed_passages(["weak tea", "Services stop."])]
+    /// [64, 64]
+    fn embed_passages(&self, py: Python<'_>, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Vector>> {
+        passages(py, &self.0, texts)
+    }
+
+    /// Embeds questions, in their order, as ``embed_query`` does.
+    ///
+    /// >>> embedder = Embedder()
+    /// >>> vectors = embedder.embed_passages(["Services stop."])
+    /// >>> [vector.is_zero() for vector in embedder.embed_queries(["When do services stop?", "Weak tea?"])]
+    /// [False, True]
+    fn embed_queries(&self, py: Python<'_>, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Vector>> {
+        queries(py, &self.0, texts)
+    }
+
     /// Embeds a question: rare words weigh more, and words that no passage holds nothing.
     ///
     /// >>> embedder = Embedder()
@@ -136,12 +160,12 @@ impl Embedder {
         Ok(py.detach(|| self.0.rarity(word)))
     }
 
-    /// Reorders hits whose payloads are passages by the words they share with ``question``, and keeps the best ``keep``
+    /// Reorders hits by the words that their texts and headings share with ``question``, and keeps the best ``keep``
     /// (1 or more, 5 unless given), with new scores from 0 to 1.
     ///
     /// >>> embedder, texts = Embedder(), ["Services stop.", "Tasks stop first.", "Tea is hot."]
-    /// >>> hits = [Hit(text, 0.0, Passage("stop.md", text, 1, 1)) for text in texts]
-    /// >>> [hit.id for hit in embedder.rerank("What do tasks do first?", hits, 1)]
+    /// >>> hits = [Hit(str(number), 0.0, text) for number, text in enumerate(texts)]
+    /// >>> [hit.text for hit in embedder.rerank("What do tasks do first?", hits, 1)]
     /// ['Tasks stop first.']
     #[pyo3(signature = (question, hits, keep=None), text_signature = "($self, question, hits, keep=5)")]
     fn rerank(
@@ -153,27 +177,20 @@ impl Embedder {
     ) -> PyResult<Vec<Hit>> {
         let question = filled("question", question)?;
         let keep = keep.map_or(Ok(5), |given| whole("keep", given, 1..=usize::MAX))?;
-        let hits = passages(hits)?;
+        let hits = found(hits)?;
         let ranked = py.detach(|| sage_services::rerank(&self.0, question, hits, keep));
-        ranked
-            .into_iter()
-            .map(|hit| {
-                let payload = Py::new(py, Passage((&hit).into()))?.into_any().into();
-                Ok(Hit(sage_services::Hit { id: hit.id.into(), score: hit.score, payload }))
-            })
-            .collect()
+        Ok(ranked.into_iter().map(Hit).collect())
     }
 
-    /// The sentence that answers ``question`` best, or two neighbours, quoted from hits whose payloads are passages,
-    /// best first.
+    /// The sentence that answers ``question`` best, or two neighbours, quoted from hits, best first.
     ///
     /// ``None`` when no sentence holds enough of the question's words: ``min_coverage``, 0 to 1, of their weight. An
     /// answer is cut at ``max_chars`` characters, 480 unless given.
     ///
     /// >>> embedder = Embedder()
-    /// >>> passage = Passage("stop.md", "Tasks stop first. Services stop in reverse order.", 1, 1)
-    /// >>> vector = embedder.embed_passage(passage.text)
-    /// >>> embedder.answer("What is it that stops first?", [Hit("1", 1.0, passage)]).text
+    /// >>> text = "Tasks stop first. Services stop in reverse order."
+    /// >>> vector = embedder.embed_passage(text)
+    /// >>> embedder.answer("What is it that stops first?", [Hit("stop.md", 1.0, text)]).text
     /// 'Tasks stop first. Services stop in reverse order.'
     #[pyo3(
         signature = (question, hits, min_coverage=0.4, max_chars=None),
@@ -192,7 +209,7 @@ impl Embedder {
             return Err(PyValueError::new_err(format!("`min_coverage` is 0 to 1, not {min_coverage}")));
         }
         let max_chars = max_chars.map_or(Ok(480), |given| whole("max_chars", given, 1..=usize::MAX))?;
-        let hits = passages(hits)?;
+        let hits = found(hits)?;
         let extractor = Extractor::new(min_coverage, max_chars);
         let answer = py.detach(|| extractor.answer(&self.0, question, &hits));
         Ok(answer.map(|sage_services::Answer { text, path, first_line, last_line, coverage, .. }| Answer {
@@ -209,25 +226,16 @@ impl Embedder {
     }
 }
 
-/// The hits of a list, with their passages.
-fn passages(hits: &Bound<'_, PyAny>) -> PyResult<Vec<sage_services::store::Hit>> {
-    let py = hits.py();
-    let wrong = |what: String| PyTypeError::new_err(format!("`hits` is a list of hits with passages, not {what}"));
+/// The hits of a list.
+pub(super) fn found(hits: &Bound<'_, PyAny>) -> PyResult<Vec<sage_services::store::Hit>> {
+    let wrong = |what: String| PyTypeError::new_err(format!("`hits` is a list of hits, not {what}"));
     let items = hits.try_iter().map_err(|_| wrong(kind(hits)))?;
     items
         .enumerate()
         .map(|(index, item)| {
             let item = item?;
             let hit = item.cast::<Hit>().map_err(|_| wrong(format!("of {}, as number {index} is", kind(&item))))?;
-            let hit = &hit.get().0;
-            let payload = hit.payload.bind(py);
-            let passage = payload
-                .cast::<Passage>()
-                .map_err(|_| wrong(format!("with {}, as number {index} has", kind(payload))))?;
-            let record = passage.get().0.record(Vec::new());
-            let mut found = sage_services::store::Hit::new(&*hit.id, hit.score, record.text);
-            found.metadata = record.metadata;
-            Ok(found)
+            Ok(hit.get().0.clone())
         })
         .collect()
 }

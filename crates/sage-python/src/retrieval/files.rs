@@ -8,9 +8,11 @@ use std::sync::Mutex;
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-use sage_services::DocumentError;
+use sage::chain_of;
+use sage_services::{DocumentError, Loader};
 
-use super::arguments::kind;
+use super::arguments::{kind, whole};
+use crate::spec::Seconds;
 use crate::thread::lock;
 
 type Walk = Box<dyn Iterator<Item = Result<PathBuf, DocumentError>> + Send>;
@@ -82,26 +84,37 @@ pub(crate) struct DocumentText {
     text: String,
     /// Whether all of the file was UTF-8.
     is_utf8: bool,
+    /// The title, where the file states one.
+    title: Option<String>,
+    /// Where each page of a PDF file begins: the byte of the text in UTF-8. Empty for a file without pages.
+    pages: Vec<usize>,
 }
 
 #[pymethods]
 impl DocumentText {
     /// For texts that were read by something else than ``read_document``.
     #[new]
-    #[pyo3(signature = (text, is_utf8=true))]
-    fn new(text: String, is_utf8: bool) -> Self {
-        Self { text, is_utf8 }
+    #[pyo3(
+        signature = (text, is_utf8=true, title=None, pages=Vec::new()),
+        text_signature = "(text, is_utf8=True, title=None, pages=())"
+    )]
+    fn new(text: String, is_utf8: bool, title: Option<String>, pages: Vec<usize>) -> Self {
+        Self { text, is_utf8, title, pages }
     }
 
-    fn __getnewargs__(&self) -> (&str, bool) {
-        (&self.text, self.is_utf8)
+    fn __getnewargs__(&self) -> (&str, bool, Option<&str>, Vec<usize>) {
+        (&self.text, self.is_utf8, self.title.as_deref(), self.pages.clone())
     }
 }
 
-/// Reads a file as text.
+/// Reads a file as text, by the extension of its name: rows of ``csv`` and ``tsv``, lines of ``jsonl`` and ``ndjson``,
+/// the pages of ``pdf``, the paragraphs of ``docx`` as Markdown, and any other file as it is.
 ///
-/// Raises ``OSError``, of the kind that ``open`` raises, when it cannot be read, and ``ValueError`` when it holds a
-/// zero byte, which no text does, or more than 16 MiB.
+/// A file may have ``max_bytes``, and may unpack to ``max_text_bytes``; the pages of a PDF file may take ``max_time``
+/// seconds. ``text_field`` is the field of a line of JSON that is its text.
+///
+/// Raises ``OSError``, of the kind that ``open`` raises, when it cannot be read, and ``ValueError`` when it is too
+/// long, damaged or encrypted, or holds a zero byte, which no text does.
 ///
 /// >>> import os, tempfile
 /// >>> path = os.path.join(tempfile.mkdtemp(), "latin-1.txt")
@@ -111,20 +124,38 @@ impl DocumentText {
 /// >>> document.text, document.is_utf8
 /// ('caf�', False)
 #[pyfunction]
-pub(crate) fn read_document(py: Python<'_>, path: PathBuf) -> PyResult<DocumentText> {
-    let read = py.detach(|| sage_services::read_document(&path)).map_err(raised)?;
-    Ok(DocumentText { text: read.text, is_utf8: read.is_utf8 })
+#[pyo3(
+    signature = (path, *, max_bytes=None, max_text_bytes=None, max_time=None, text_field="text"),
+    text_signature = "(path, *, max_bytes=16777216, max_text_bytes=67108864, max_time=60.0, text_field='text')"
+)]
+pub(crate) fn read_document(
+    py: Python<'_>,
+    path: PathBuf,
+    max_bytes: Option<&Bound<'_, PyAny>>,
+    max_text_bytes: Option<&Bound<'_, PyAny>>,
+    max_time: Option<Seconds>,
+    text_field: &str,
+) -> PyResult<DocumentText> {
+    let bytes = |name, given: Option<&Bound<'_, PyAny>>| -> PyResult<Option<u64>> {
+        Ok(given.map(|given| whole(name, given, 0..=usize::MAX)).transpose()?.map(|bytes| bytes as u64))
+    };
+    let loader = Loader::default().text_field(text_field);
+    let loader = bytes("max_bytes", max_bytes)?.into_iter().fold(loader, Loader::max_bytes);
+    let loader = bytes("max_text_bytes", max_text_bytes)?.into_iter().fold(loader, Loader::max_text_bytes);
+    let loader = max_time.into_iter().fold(loader, |loader, time| loader.max_time(time.0));
+    let read = py.detach(|| loader.read(&path)).map_err(raised)?;
+    Ok(DocumentText { text: read.text, is_utf8: read.is_utf8, title: read.title, pages: read.pages })
 }
 
 fn raised(error: DocumentError) -> PyErr {
     match &error {
         DocumentError::Read { path, source } => os_error(path, source),
-        _ => PyValueError::new_err(error.to_string()),
+        _ => PyValueError::new_err(chain_of(&error)),
     }
 }
 
 /// With a number, so that Python makes it a `FileNotFoundError` and the like.
-fn os_error(path: &Path, error: &io::Error) -> PyErr {
+pub(super) fn os_error(path: &Path, error: &io::Error) -> PyErr {
     // A walk wraps the error of the system.
     let inner = error.get_ref().and_then(|inner| inner.source()).and_then(|inner| inner.downcast_ref::<io::Error>());
     match error.raw_os_error().or_else(|| inner.and_then(io::Error::raw_os_error)) {

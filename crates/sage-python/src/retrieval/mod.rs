@@ -9,13 +9,26 @@
 
 mod arguments;
 mod embedder;
+mod evaluate;
 mod files;
+mod filter;
+mod metadata;
+mod models;
 mod passages;
+mod records;
 mod store;
+mod store_errors;
 mod vector;
 
 pub(crate) use embedder::{Answer, Embedder};
+pub(crate) use evaluate::{exact_match, ndcg_at, precision_at, recall_at, reciprocal_rank, rouge_l, token_f1};
 pub(crate) use files::{DocumentText, Documents, documents, read_document};
+pub(crate) use filter::{Field, Filter, field};
+pub(crate) use models::{CrossEncoder, LlmEmbedder, MiniLmEmbedder, StaticEmbedder};
 pub(crate) use passages::{Chunker, Passage};
-pub(crate) use store::{Hit, StoreFull, VectorStore};
+pub(crate) use records::{Hit, Record};
+pub(crate) use store::VectorStore;
+pub(crate) use store_errors::{
+    OtherCollection, StoreClosed, StoreDamaged, StoreError, StoreFull, StoreLocked, StoreUnavailable, UnknownCollection,
+};
 pub(crate) use vector::Vector;

@@ -7,6 +7,8 @@ use pyo3::prelude::*;
 use sage_services::Format;
 
 use super::arguments::whole;
+use super::records::Record;
+use super::vector::coordinates;
 
 /// A piece of a document, which names its document, its lines and the headings above it.
 #[pyclass(frozen, eq, module = "sage.services")]
@@ -110,6 +112,16 @@ impl Passage {
     /// 'Stops\n# Stops\n\nIn order.'
     fn text_with_heading(&self) -> String {
         self.0.text_with_heading()
+    }
+
+    /// A record of it, for a store: its ``id`` and text, and as metadata its ``path``, ``index``, ``first_line``,
+    /// ``last_line`` and ``heading``. A ``Hit`` of it has it as its ``passage``.
+    ///
+    /// >>> [passage] = Chunker().chunks("guide.md", "# Stops\n\nIn order.")
+    /// >>> passage.record([0.6, 0.8]).metadata["heading"]
+    /// 'Stops'
+    fn record(&self, vector: &Bound<'_, PyAny>) -> PyResult<Record> {
+        Ok(Record(self.0.record(coordinates(vector)?.to_vec())))
     }
 
     fn __hash__(&self) -> u64 {

@@ -66,7 +66,7 @@ impl Vector {
         Ok((py.import("array")?.call_method1("array", ("f", PyBytes::new(py, &bytes)))?,))
     }
 
-    fn __repr__(&self) -> String {
+    pub(super) fn __repr__(&self) -> String {
         let first: Vec<_> = self.0.iter().take(3).map(ToString::to_string).collect();
         let more = if self.0.len() > 3 { ", …" } else { "" };
         format!("<Vector of {}: {}{more}>", self.0.len(), first.join(", "))

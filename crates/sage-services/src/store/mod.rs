@@ -8,7 +8,6 @@ mod driver;
 mod embedded;
 mod error;
 mod filter;
-mod memory;
 mod methods;
 #[cfg(feature = "milvus")]
 mod milvus;
@@ -16,7 +15,6 @@ mod record;
 #[cfg(any(feature = "chroma", feature = "milvus"))]
 mod remote;
 mod rows;
-mod scan;
 mod schema;
 mod value;
 mod vector_store;
@@ -27,7 +25,6 @@ pub use driver::{Driver, StoreFuture};
 pub use embedded::Embedded;
 pub use error::StoreError;
 pub use filter::{Comparison, Field, Filter, field};
-pub use memory::{Hit as OldHit, Record as OldRecord, StoreError as OldStoreError, VectorStore as OldVectorStore};
 #[cfg(feature = "milvus")]
 pub use milvus::Milvus;
 pub use record::{
