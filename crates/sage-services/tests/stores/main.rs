@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[cfg(all(feature = "chroma", feature = "milvus"))]
+mod alike;
 #[cfg(feature = "chroma")]
 mod chroma;
 mod conformance;
