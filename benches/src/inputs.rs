@@ -62,7 +62,7 @@ pub(crate) fn digest_pairs(pairs: impl IntoIterator<Item = (u64, u64)>) -> u64 {
 }
 
 /// SplitMix64: small, and the same numbers on every machine.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -73,11 +73,12 @@ impl Random {
     }
 
     /// A number below `bound`, which is far below 2⁶⁴ everywhere here.
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).expect("below a usize")
     }
 
-    fn unit(&mut self) -> f64 {
+    /// 0 to 1, without 1.
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }

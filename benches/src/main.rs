@@ -24,6 +24,7 @@ mod r1;
 mod r2;
 mod r3;
 mod r4;
+mod recall;
 mod replicas;
 mod results;
 mod service;
@@ -58,8 +59,8 @@ const RENOIR_ROWS: [&str; 6] =
 /// replicas (16 of them on two processors), fixed (a job of ten records), return (last record until run() returns,
 /// three services), service (one call through a handle), policy (a call with a policy), batch (requests
 /// that go to a service together), cache and journal (calls whose answers are kept), limiter (how near to its rate it
-/// keeps eight tasks, over a minute of a clock that is moved), store (vectors in a file), async (futures that wait for
-/// timers, many at once), memory (peak over the number of records).
+/// keeps eight tasks, over a minute of a clock that is moved), store (vectors in a file), recall (the index of
+/// vectors), async (futures that wait for timers, many at once), memory (peak over the number of records).
 ///
 /// The exit code is 1 when answers differ or a run fails. A missed goal leaves it 0; the table says MISSED.
 #[derive(Parser, Clone, Debug)]
@@ -116,7 +117,7 @@ fn repository_root() -> PathBuf {
 /// Measures one workload.
 type Measure = fn(&Options) -> Result<Vec<Row>>;
 
-const WORKLOADS: [(&str, Measure); 22] = [
+const WORKLOADS: [(&str, Measure); 23] = [
     ("r1", r1::measure),
     ("hop_source", hop::measure_in_source),
     ("hop_sink", hop::measure_in_sink),
@@ -137,6 +138,7 @@ const WORKLOADS: [(&str, Measure); 22] = [
     ("journal", kept::measure_journal),
     ("limiter", limiter::measure),
     ("store", store::measure),
+    ("recall", recall::measure),
     ("async", async_map::measure),
     ("memory", memory::measure),
 ];

@@ -15,6 +15,8 @@ mod record;
 #[cfg(any(feature = "chroma", feature = "milvus"))]
 mod remote;
 mod rows;
+#[doc(hidden)]
+pub mod scan;
 mod schema;
 mod value;
 mod vector_store;

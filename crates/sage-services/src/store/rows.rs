@@ -39,6 +39,11 @@ impl Rows {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
+    /// The bits, 64 to a word, that of row 0 lowest.
+    pub(super) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// Rows in their order.
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         (0..).step_by(64).zip(&self.words).flat_map(|(begin, &word)| {

@@ -16,6 +16,7 @@ use super::postings::Postings;
 use crate::store::filter::Filter;
 use crate::store::record::{Hit, Record, Search};
 use crate::store::rows::Rows;
+use crate::store::scan::exact;
 use crate::store::schema::{Metric, Schema};
 
 /// Added to a place before its weight is divided by it: that of the paper on reciprocal rank fusion.
@@ -181,23 +182,9 @@ impl Contents {
         if self.metric == Metric::Cosine {
             normalise(&mut query);
         }
-        let mut best = Best::new(k, &self.ids);
-        let mut offer = |row: u32| best.offer(row, self.score(&query, row as usize));
-        match allowed {
-            Some(allowed) => allowed.iter().for_each(&mut offer),
-            None => (0..self.ids.len() as u32).for_each(&mut offer),
-        }
-        best.into_rows()
-    }
-
-    fn score(&self, query: &[f32], row: usize) -> f32 {
-        let pairs = || query.iter().zip(self.vector(row));
-        match self.metric {
-            // Rounding may leave the range of a cosine, and must not order what is equally close.
-            Metric::Cosine => pairs().map(|(x, y)| x * y).sum::<f32>().clamp(-1.0, 1.0),
-            Metric::InnerProduct => pairs().map(|(x, y)| x * y).sum(),
-            Metric::Euclidean => -pairs().map(|(x, y)| (x - y) * (x - y)).sum::<f32>().sqrt(),
-        }
+        let by_id = |a: u32, b: u32| self.ids[a as usize].cmp(&self.ids[b as usize]);
+        let found = exact(&query, &self.matrix, self.metric, allowed.map(Rows::words), k, by_id);
+        found.into_iter().map(|found| (found.row, found.score)).collect()
     }
 
     fn vector(&self, row: usize) -> &[f32] {
