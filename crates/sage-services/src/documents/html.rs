@@ -32,6 +32,18 @@ pub(crate) fn html_text(html: &str) -> String {
     text
 }
 
+/// Returns the title of an HTML page, if its beginning has one.
+pub(super) fn html_title(html: &str) -> Option<String> {
+    /// How far a title is looked for, in bytes.
+    const MAX_HEAD_BYTES: usize = 64 << 10;
+    let head = &html.as_bytes()[..html.len().min(MAX_HEAD_BYTES)];
+    let tag = head.windows(6).position(|bytes| bytes.eq_ignore_ascii_case(b"<title"))?;
+    let start = tag + end_of_tag(&html[tag..]);
+    let title = &html[start..end_of_element(html, start, "title")];
+    let title = html_text(title).split_whitespace().collect::<Vec<_>>().join(" ");
+    (!title.is_empty()).then_some(title)
+}
+
 /// Reads a comment or a tag, and all of an element whose contents are skipped. Returns what follows.
 fn read_markup<'a>(markup: &'a str, text: &mut String) -> &'a str {
     if markup.starts_with("<!--") {

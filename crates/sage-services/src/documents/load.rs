@@ -20,6 +20,7 @@ use thiserror::Error;
 
 #[cfg(feature = "docx")]
 use super::docx;
+use super::html::html_title;
 use super::layout::{FileType, Format};
 #[cfg(feature = "pdf")]
 use super::pdf;
@@ -250,7 +251,9 @@ impl Loader {
             FileType::JsonLines => rows::json_lines(&text, reading)?,
             _ => (text, Vec::new()),
         };
-        Ok(DocumentText { text, is_utf8, format: file_type.format(), rows, ..DocumentText::default() })
+        let format = file_type.format();
+        let title = if format == Format::Html { html_title(&text) } else { None };
+        Ok(DocumentText { text, is_utf8, format, title, rows, pages: Vec::new() })
     }
 
     /// The bytes of a file that is not too long, even if it grows meanwhile.

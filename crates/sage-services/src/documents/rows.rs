@@ -77,6 +77,9 @@ pub(super) fn json_lines(text: &str, reading: Reading<'_>) -> Result<(String, Ve
             },
             _ => return Err(bad("it is neither an object nor a string".into())),
         };
+        if text.contains('\0') {
+            return Err(bad("its text holds a zero character".into()));
+        }
         let start = rows.text.len();
         rows.text.push_str(text.trim_end());
         rows.text.push('\n');

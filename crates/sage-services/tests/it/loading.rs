@@ -46,6 +46,17 @@ fn a_file_is_read_as_its_extension_says() {
 }
 
 #[test]
+fn a_page_has_the_title_that_it_states() {
+    let files = Files::new();
+    let title = |page: &str| files.read("a.html", page).unwrap().title;
+    assert_eq!(title("<html><head>\n<TITLE lang=en>Stops &amp;\n starts</title>").as_deref(), Some("Stops & starts"));
+    for page in ["", "<title>", "<title></title>", "<title", "é<titl", "<p>none</p>"] {
+        assert_eq!(title(page), None, "{page}");
+    }
+    assert_eq!(files.read("a.txt", "<title>no</title>").unwrap().title, None);
+}
+
+#[test]
 fn what_cannot_be_read_is_named() {
     let files = Files::new();
     assert!(matches!(read_document(&files.0.path().join("missing")), Err(DocumentError::Read { .. })));
@@ -135,6 +146,7 @@ fn a_bad_line_of_json_is_named_by_its_number() {
         ("{\"body\": \"x\"}", "it has no field `text`, which is to be its text"),
         ("{\"text\": 5}", "its field `text` is not a string"),
         ("[1]", "it is neither an object nor a string"),
+        ("\"\\u0000\"", "its text holds a zero character"),
         (&"[".repeat(100_000), "recursion limit exceeded at line 1 column 128"),
     ] {
         let error = files.read("a.jsonl", format!("\n\"good\"\n{line}\n\"good\"\n")).unwrap_err();

@@ -158,6 +158,8 @@ fn a_file_that_draws_for_ever_ends_in_time() {
     assert!(matches!(error, DocumentError::TooSlow { .. }), "{error}");
     assert!(error.to_string().ends_with("was not read within 300ms"), "{error}");
     assert!(started.elapsed() < Duration::from_secs(30));
+    let endless = Loader::default().max_time(Duration::MAX);
+    assert_eq!(read_by(&endless, &file(&[text("(quick) Tj")], &[])).unwrap().text, "quick\n");
 }
 
 #[test]

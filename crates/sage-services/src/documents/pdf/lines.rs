@@ -34,7 +34,7 @@ pub(super) struct Lines {
     is_known: bool,
     last: Option<Last>,
     max_text_bytes: usize,
-    until: Instant,
+    until: Option<Instant>,
 }
 
 /// The glyph that was drawn last.
@@ -47,7 +47,7 @@ struct Last {
 }
 
 impl Lines {
-    pub(super) fn new(max_text_bytes: usize, until: Instant) -> Self {
+    pub(super) fn new(max_text_bytes: usize, until: Option<Instant>) -> Self {
         Self { text: String::new(), is_known: true, last: None, max_text_bytes, until }
     }
 
@@ -67,7 +67,7 @@ impl Lines {
 
     /// Called for everything that is drawn: forms within forms would draw for ever.
     fn check(&self) {
-        if Instant::now() > self.until {
+        if self.until.is_some_and(|until| Instant::now() > until) {
             resume_unwind(Box::new(Stopped::TooLate));
         }
         if self.text.len() > self.max_text_bytes {

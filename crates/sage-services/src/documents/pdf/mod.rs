@@ -29,7 +29,8 @@ const STACK_BYTES: usize = 64 << 20;
 pub(super) fn read(mut bytes: Vec<u8>, reading: Reading<'_>) -> Result<DocumentText, DocumentError> {
     let Loader { max_text_bytes, max_time, .. } = *reading.loader;
     let path = || reading.path.to_owned();
-    let until = Instant::now() + max_time;
+    // What is too long to be added is no limit.
+    let until = Instant::now().checked_add(max_time);
     streams::bound(&mut bytes, max_text_bytes).map_err(|unbound| match unbound {
         Unbound::TooMuch => reading.too_much_text(),
         Unbound::Open => reading.damaged("too many of its streams do not end"),
@@ -49,7 +50,7 @@ pub(super) fn read(mut bytes: Vec<u8>, reading: Reading<'_>) -> Result<DocumentT
     if document.text.trim().is_empty() { Err(DocumentError::NoText { path: path() }) } else { Ok(document) }
 }
 
-fn pages(bytes: Vec<u8>, max_text_bytes: usize, until: Instant) -> Result<DocumentText, LoadPdfError> {
+fn pages(bytes: Vec<u8>, max_text_bytes: usize, until: Option<Instant>) -> Result<DocumentText, LoadPdfError> {
     let pdf = Pdf::new(bytes)?;
     let settings = InterpreterSettings { render_content: RenderContent::PAGE, ..InterpreterSettings::default() };
     let cache = InterpreterCache::new();
