@@ -297,3 +297,80 @@ fn contract_6_a_job_closes_the_store_before_it_returns() -> Result<(), BoxError>
     assert_eq!(wait(again.count())?, 20);
     Ok(())
 }
+
+/// Enough numbers that searches go by an index.
+const MANY: usize = 4_200;
+const WIDE: usize = 1_000;
+
+fn wide(number: usize) -> Vec<f32> {
+    // Near one of forty places.
+    let (mut place, mut own) = (Numbers::new(number as u64 % 40 + 1), Numbers::new(number as u64 + 1_000));
+    (0..WIDE).map(|_| place.next() + 0.5 * own.next()).collect()
+}
+
+/// Fails unless all but one of the ten best of some searches are found, at least.
+fn assert_found(store: &VectorStore, vectors: &BTreeMap<String, Vec<f32>>) {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    let lengths: Vec<f32> = vectors.values().map(|vector| dot(vector, vector).sqrt()).collect();
+    let mut found = 0;
+    for number in 0..3 {
+        let query = wide(900_000 + 77 * number);
+        let score = |((id, vector), length)| (dot(vector, &query) / length, id);
+        let mut best: Vec<(f32, &String)> = vectors.iter().zip(&lengths).map(score).collect();
+        best.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let hits = wait(store.search(Search::vector(query, 10))).unwrap();
+        assert_eq!(hits.len(), 10);
+        found += hits.iter().filter(|hit| best[..10].iter().any(|(_, id)| **id == hit.id)).count();
+    }
+    assert!(found >= 29, "{found} of 30");
+}
+
+#[test]
+fn a_large_store_has_an_index_that_is_kept_and_built_again_when_it_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, index) = (folder.path().join("store"), folder.path().join("store.index"));
+    let embedded = Embedded::at(&path);
+    let open = |embedded: Embedded| {
+        let store = VectorStore::new(Schema::new("large", WIDE), embedded).unwrap();
+        wait(store.open()).unwrap();
+        store
+    };
+    let store = open(embedded.clone());
+    let mut vectors: BTreeMap<String, Vec<f32>> = (0..MANY).map(|n| (format!("{n:05}"), wide(n))).collect();
+    let record = |(id, vector): (&String, &Vec<f32>)| Record::new(&**id, vector.clone());
+    wait(store.upsert(vectors.iter().map(record).collect())).unwrap();
+    assert_found(&store, &vectors);
+    // It is kept up with what changes.
+    for number in 0..100 {
+        vectors.insert(format!("{number:05}"), wide(10_000 + number));
+        vectors.insert(format!("{:05}", MANY + number), wide(MANY + number));
+    }
+    let changed = |id: &str| id < "00100" || id >= "04200";
+    wait(store.upsert(vectors.iter().filter(|(id, _)| changed(id)).map(record).collect())).unwrap();
+    let gone: Vec<String> = (200..260).map(|number| format!("{number:05}")).collect();
+    assert_eq!(wait(store.delete(&gone)).unwrap(), 60);
+    gone.iter().for_each(|id| drop(vectors.remove(id)));
+    assert_found(&store, &vectors);
+    close(store);
+
+    assert_eq!(fs::metadata(&index).unwrap().permissions().mode() & 0o777, 0o600);
+    let kept = fs::read(&index).unwrap();
+    let store = open(Embedded::at(&path));
+    assert_found(&store, &vectors);
+    close(store);
+    assert_eq!(fs::read(&index).unwrap(), kept);
+
+    // Damaged, or of another state, it is not believed.
+    fs::write(&index, &kept[..kept.len() - 1]).unwrap();
+    let embedded = Embedded::at(&path);
+    let store = open(embedded.clone());
+    wait(store.delete(&["00300"])).unwrap();
+    vectors.remove("00300");
+    close(store);
+    fs::write(&index, kept).unwrap();
+    let store = open(embedded.clone());
+    assert_found(&store, &vectors);
+    embedded.compact().unwrap();
+    assert!(!index.exists(), "codes of what was deleted are gone with it");
+    close(store);
+}

@@ -8,7 +8,7 @@
 //! Knows nothing of files and locks.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::best::Best;
 use super::columns::Columns;
@@ -16,7 +16,7 @@ use super::postings::Postings;
 use crate::store::filter::Filter;
 use crate::store::record::{Hit, Record, Search};
 use crate::store::rows::Rows;
-use crate::store::scan::exact;
+use crate::store::scan::{CacheError, Quantised, exact};
 use crate::store::schema::{Metric, Schema};
 
 /// Added to a place before its weight is divided by it: that of the paper on reciprocal rank fusion.
@@ -36,7 +36,14 @@ pub(super) struct Contents {
     columns: Columns,
     postings: Option<Postings>,
     filtered: Filtered,
+    /// Built by the first search that is worth it, and kept up with the rows from then on.
+    index: OnceLock<Quantised>,
 }
+
+/// Numbers of all vectors from which on an index is built: an exact scan takes 2 ms for them.
+const INDEXED: usize = 4_000_000;
+/// Threads that build it.
+const BUILDERS: usize = 2;
 
 /// The rows that met the latest filters, since the last change: programs have few filters, and ask often.
 type Filtered = Mutex<VecDeque<(Filter, Arc<Rows>)>>;
@@ -56,6 +63,7 @@ impl Contents {
             columns: Columns::default(),
             postings: schema.text_search.then(Postings::default),
             filtered: Filtered::default(),
+            index: OnceLock::new(),
         }
     }
 
@@ -76,6 +84,9 @@ impl Contents {
                 let at = row as usize;
                 self.matrix[at * self.dimensions..][..self.dimensions].copy_from_slice(&vector);
                 self.lengths[at] = length;
+                if let Some(index) = self.index.get_mut() {
+                    index.overwrite(at, &vector);
+                }
                 row
             }
             None => {
@@ -86,6 +97,12 @@ impl Contents {
                 self.texts.push(Box::default());
                 self.matrix.extend_from_slice(&vector);
                 self.lengths.push(length);
+                if let Some(index) = self.index.get_mut() {
+                    index.push(&vector);
+                    if index.is_stale() {
+                        self.index.take();
+                    }
+                }
                 row
             }
         };
@@ -110,6 +127,9 @@ impl Contents {
         let last = self.ids.len();
         self.matrix.copy_within(last * self.dimensions.., at * self.dimensions);
         self.matrix.truncate(last * self.dimensions);
+        if let Some(index) = self.index.get_mut() {
+            index.swap_remove(at);
+        }
         self.columns.swap_remove(row);
         if let Some(postings) = &mut self.postings {
             postings.swap_remove(row);
@@ -183,8 +203,25 @@ impl Contents {
             normalise(&mut query);
         }
         let by_id = |a: u32, b: u32| self.ids[a as usize].cmp(&self.ids[b as usize]);
-        let found = exact(&query, &self.matrix, self.metric, allowed.map(Rows::words), k, by_id);
+        let allowed = allowed.map(Rows::words);
+        let found = if self.matrix.len() < INDEXED {
+            exact(&query, &self.matrix, self.metric, allowed, k, by_id)
+        } else {
+            let build = || Quantised::build(&self.matrix, self.dimensions, self.metric, BUILDERS);
+            self.index.get_or_init(build).search(&query, &self.matrix, allowed, k, by_id)
+        };
         found.into_iter().map(|found| (found.row, found.score)).collect()
+    }
+
+    /// The index as bytes, if one was built.
+    pub(super) fn index_as_bytes(&self, stamp: u64) -> Option<Vec<u8>> {
+        self.index.get().map(|index| index.to_bytes(stamp))
+    }
+
+    /// Takes up an index that was built for the same records in the same order.
+    pub(super) fn take_up_index(&mut self, bytes: &[u8], stamp: u64) -> Result<(), CacheError> {
+        self.index = Quantised::from_bytes(bytes, stamp, self.metric, self.dimensions, self.ids.len())?.into();
+        Ok(())
     }
 
     fn vector(&self, row: usize) -> &[f32] {

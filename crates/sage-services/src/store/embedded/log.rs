@@ -36,6 +36,8 @@ pub(super) struct Log {
     file: File,
     /// Behind the last whole frame.
     end: u64,
+    /// Of the checksums of all frames: tells one state of the file from another.
+    stamp: u64,
     /// Whether each append is to survive a loss of power.
     sync: bool,
     /// A frame that failed could not be taken back.
@@ -52,11 +54,11 @@ impl Log {
         mut each: impl FnMut(&[u8], u64) -> Result<(), StoreError>,
     ) -> Result<Option<Self>, StoreError> {
         let Some(file) = lock(path, header.is_some())? else { return Ok(None) };
-        let mut log = Self { path: path.to_owned(), file, end: 0, sync, is_broken: false };
+        let mut log = Self { path: path.to_owned(), file, end: 0, stamp: 0, sync, is_broken: false };
         // A copy that a process which was killed had not finished.
         let _ = fs::remove_file(beside(path, "new"));
         let length = log.file.metadata().map_err(|error| log.failed("read", error))?.len();
-        log.end = log.read(length, &mut each)?;
+        (log.end, log.stamp) = log.read(length, &mut each)?;
         if log.end == 0 {
             let Some(header) = header else { return Ok(None) };
             log.begin(header)?;
@@ -69,12 +71,12 @@ impl Log {
         Ok(Some(log))
     }
 
-    /// Reads all frames, and says where the last whole one ends: 0 if not even the first is whole.
+    /// Reads all frames, and says where the last whole one ends, 0 if not even the first is whole, and the stamp.
     fn read(
         &self,
         length: u64,
         each: &mut impl FnMut(&[u8], u64) -> Result<(), StoreError>,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<(u64, u64), StoreError> {
         let mut reader = BufReader::with_capacity(1 << 20, At { file: &self.file, offset: 0 });
         let mut magic = Vec::new();
         reader.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic).map_err(|error| self.failed("read", error))?;
@@ -84,16 +86,19 @@ impl Log {
         let mut at = MAGIC.len() as u64;
         let mut frame = Vec::new();
         let mut is_first = true;
+        let mut stamp = 0;
         while at < length {
-            if !read_frame(&mut reader, length - at, &mut frame).map_err(|error| self.failed("read", error))? {
+            let read = read_frame(&mut reader, length - at, &mut frame).map_err(|error| self.failed("read", error))?;
+            let Some(sum) = read else {
                 self.check_torn(at, length)?;
                 break;
-            }
+            };
+            stamp = stamped(stamp, sum);
             each(&frame, at)?;
             at += (HEAD + frame.len()) as u64;
             is_first = false;
         }
-        Ok(if is_first { 0 } else { at })
+        Ok(if is_first { (0, 0) } else { (at, stamp) })
     }
 
     /// Fails if a whole frame follows the one at `at`, which is not whole.
@@ -113,7 +118,7 @@ impl Log {
             let begins = offset + 1 - MARK.len() as u64;
             let mut candidate = At { file: &self.file, offset: begins };
             let read = read_frame(&mut candidate, length - begins, &mut frame);
-            if read.map_err(|error| self.failed("read", error))? {
+            if read.map_err(|error| self.failed("read", error))?.is_some() {
                 return Err(self.damaged(at, "that is not what was written; restore the store from a snapshot"));
             }
         }
@@ -125,6 +130,7 @@ impl Log {
         let bytes = [&MAGIC[..], &frame(header)].concat();
         self.file.write_all_at(&bytes, 0).map_err(|error| self.failed("written", error))?;
         self.end = bytes.len() as u64;
+        self.stamp = stamped(0, checksum(header.len() as u32, header));
         sync_folder_of(&self.path).map_err(|error| self.failed("written", error))?;
         if self.sync { self.persist() } else { Ok(()) }
     }
@@ -143,6 +149,7 @@ impl Log {
             return Err(self.failed("written", error));
         }
         self.end += bytes.len() as u64;
+        self.stamp = stamped(self.stamp, checksum(says.len() as u32, says));
         Ok(())
     }
 
@@ -155,17 +162,22 @@ impl Log {
     pub(super) fn rewrite<'a>(&mut self, frames: impl Iterator<Item = Vec<u8>> + 'a) -> Result<(), StoreError> {
         let beside = beside(&self.path, "new");
         let _ = fs::remove_file(&beside);
-        let (file, end) = write_new(&beside, frames)?;
+        let (file, end, stamp) = write_new(&beside, frames)?;
         // Whoever opens the path from here on meets a locked file: this one, or the old one until it is replaced.
         file.try_lock().map_err(|error| self.failed("locked", error.into()))?;
         let replaced = fs::rename(&beside, &self.path).and_then(|()| sync_folder_of(&self.path));
         replaced.map_err(|error| self.failed("replaced", error))?;
-        (self.file, self.end, self.is_broken) = (file, end, false);
+        (self.file, self.end, self.stamp, self.is_broken) = (file, end, stamp, false);
         Ok(())
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Tells the state of the file from all others that it had.
+    pub(super) fn stamp(&self) -> u64 {
+        self.stamp
     }
 
     fn damaged(&self, offset: u64, why: impl Into<String>) -> StoreError {
@@ -177,24 +189,26 @@ impl Log {
     }
 }
 
-/// Writes a new log with these frames, which survives a loss of power. Fails if there is a file of this name.
-pub(super) fn write_new(path: &Path, frames: impl Iterator<Item = Vec<u8>>) -> Result<(File, u64), StoreError> {
+/// Writes a new log with these frames, which survives a loss of power; says where it ends, and its stamp. Fails if there
+/// is a file of this name.
+pub(super) fn write_new(path: &Path, frames: impl Iterator<Item = Vec<u8>>) -> Result<(File, u64, u64), StoreError> {
     let failed = |source| StoreError::File { path: path.to_owned(), done: "written", source };
     let options = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
     let mut file = options.map_err(failed)?;
     let write = || {
         file.write_all(MAGIC)?;
-        let mut end = MAGIC.len() as u64;
+        let (mut end, mut stamp) = (MAGIC.len() as u64, 0);
         for says in frames {
             let bytes = frame(&says);
             file.write_all(&bytes)?;
             end += bytes.len() as u64;
+            stamp = stamped(stamp, checksum(says.len() as u32, &says));
         }
         file.sync_all()?;
-        Ok(end)
+        Ok((end, stamp))
     };
     match write() {
-        Ok(end) => Ok((file, end)),
+        Ok((end, stamp)) => Ok((file, end, stamp)),
         Err(error) => {
             // Half a copy helps nobody, and may be what filled the disk.
             let _ = fs::remove_file(path);
@@ -242,21 +256,27 @@ fn checksum(length: u32, says: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Reads a frame of at most `left` bytes; `false` if it is not whole.
-fn read_frame(reader: &mut impl Read, left: u64, says: &mut Vec<u8>) -> io::Result<bool> {
+/// The stamp of a file to which a frame with this checksum was added.
+fn stamped(stamp: u64, sum: u32) -> u64 {
+    // One step of FNV-1a, for 32 bits at once.
+    (stamp ^ u64::from(sum)).wrapping_mul(0x0100_0000_01b3).wrapping_add(1)
+}
+
+/// Reads a frame of at most `left` bytes, and returns its checksum; `None` if it is not whole.
+fn read_frame(reader: &mut impl Read, left: u64, says: &mut Vec<u8>) -> io::Result<Option<u32>> {
     if left < HEAD as u64 {
-        return Ok(false);
+        return Ok(None);
     }
     let mut head = [0; HEAD];
     reader.read_exact(&mut head)?;
     let [mark, length, sum] = [0, 4, 8].map(|at| [head[at], head[at + 1], head[at + 2], head[at + 3]]);
     let (length, sum) = (u32::from_le_bytes(length), u32::from_le_bytes(sum));
     if mark != MARK || u64::from(length) > (left - HEAD as u64).min(LONGEST as u64) {
-        return Ok(false);
+        return Ok(None);
     }
     says.resize(length as usize, 0);
     reader.read_exact(says)?;
-    Ok(checksum(length, says) == sum)
+    Ok((checksum(length, says) == sum).then_some(sum))
 }
 
 /// Opens and locks the file that the path names; `None` if there is none and it is not to be made.

@@ -10,6 +10,7 @@ mod best;
 mod columns;
 mod contents;
 mod entry;
+mod index_file;
 mod log;
 mod postings;
 
@@ -33,8 +34,10 @@ use log::Log;
 ///
 /// A file survives a `kill -9` with all that was acknowledged, and with [`synced`](Self::synced) or after
 /// [`persist`](super::VectorStore::persist) a loss of power. Damage to it is told with its place. Searches by vector
-/// compare exactly; a search by words is BM25. All records are in memory: 100,000 of 384 dimensions take about 160 MB
-/// and their texts.
+/// compare exactly up to 4,000,000 numbers, such as 10,000 vectors of 384. Above that they go by an index, which finds
+/// 99 of 100 results: the first search builds it, and it is kept beside the file, as `FILE.index`, from one process to
+/// the next. A search by words is BM25. All records are in memory: 100,000 of 384 dimensions take about 200 MB with
+/// their index, and their texts.
 ///
 /// ```
 /// use sage_services::store::{Embedded, Record, Schema, Search, VectorStore};
@@ -144,6 +147,7 @@ impl Embedded {
         let contents = self.reading()?;
         if let Some(log) = &mut state.log {
             log.rewrite(frames(&state.header, &contents))?;
+            index_file::remove(log.path());
         }
         state.written = contents.len();
         Ok(())
@@ -159,10 +163,12 @@ impl Embedded {
             let mut read = Reading { path, schema, contents: &mut contents, written, is_checked: false };
             let new = (!schema.is_to_exist()).then_some(&**header);
             let log = Log::open(path, self.0.synced, new, |says, offset| read.frame(says, offset))?;
-            state.log = Some(log.ok_or_else(|| StoreError::UnknownCollection {
+            let log = log.ok_or_else(|| StoreError::UnknownCollection {
                 name: schema.name().to_owned(),
                 place: format!("`{}`", path.display()),
-            })?);
+            })?;
+            index_file::read(path, log.stamp(), &mut contents);
+            state.log = Some(log);
         } else if schema.is_to_exist() {
             let (name, place) = (schema.name().to_owned(), "memory, where a store is always new".to_owned());
             return Err(StoreError::UnknownCollection { name, place });
@@ -392,8 +398,12 @@ impl Driver for Embedded {
 
     fn close(&self) -> StoreFuture<'_, ()> {
         let mut state = self.lock();
-        *state = State::default();
         let contents = self.0.contents.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(log), Some(contents)) = (&state.log, &contents) {
+            index_file::write(log.path(), log.stamp(), contents);
+        }
+        // Only now may another process open it.
+        *state = State::default();
         drop(state);
         drop(contents);
         Box::pin(ready(Ok(())))

@@ -1,0 +1,52 @@
+//! The index of a store, beside its file: a cache, which nothing depends on.
+//!
+//! It is read and written by whoever holds the lock on the log. A stamp says for which state of that it was built; one
+//! that is missing, damaged or of another state is built again when it is needed.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::contents::Contents;
+use super::log::beside;
+
+/// Takes up the index, if there is one for this state.
+pub(super) fn read(log: &Path, stamp: u64, contents: &mut Contents) {
+    let path = beside(log, "index");
+    let Ok(bytes) = fs::read(&path) else { return };
+    if let Err(why) = contents.take_up_index(&bytes, stamp) {
+        tracing::debug!(path = %path.display(), %why, "it is built again when it is needed");
+    }
+}
+
+/// Writes the index, if there is one, and removes one that is there for another state.
+pub(super) fn write(log: &Path, stamp: u64, contents: &Contents) {
+    let path = beside(log, "index");
+    let written = match contents.index_as_bytes(stamp) {
+        Some(bytes) => replace(&path, &bytes),
+        None => {
+            remove(log);
+            Ok(())
+        }
+    };
+    if let Err(error) = written {
+        tracing::warn!(path = %path.display(), %error, "cannot keep the index: it is built again when it is needed");
+    }
+}
+
+/// It has codes of vectors, also of those that are deleted.
+pub(super) fn remove(log: &Path) {
+    let _ = fs::remove_file(beside(log, "index"));
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = beside(path, "new");
+    let _ = fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let written = file.write_all(bytes).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
