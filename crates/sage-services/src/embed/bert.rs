@@ -57,6 +57,9 @@ impl BertConfig {
         if let Some(kind) = config.position_embedding_type.as_deref().filter(|&kind| kind != "absolute") {
             return refused("position_embedding_type", kind, "absolute");
         }
+        if config.layer_norm_eps <= 0.0 {
+            return refused("layer_norm_eps", &config.layer_norm_eps.to_string(), "what is above 0");
+        }
         if config.hidden_size == 0 || !config.hidden_size.is_multiple_of(config.num_attention_heads) {
             let heads = config.num_attention_heads;
             let reason = format!("`hidden_size` is {}, and not a multiple of the {heads} heads", config.hidden_size);
@@ -150,7 +153,7 @@ impl Bert {
             heads: config.num_attention_heads,
             words: table("word_embeddings")?,
             positions: table("position_embeddings")?,
-            first_position: if config.is_roberta() { config.pad_token_id.unwrap_or(1) + 1 } else { 0 },
+            first_position: if config.is_roberta() { config.pad_token_id.unwrap_or(1).saturating_add(1) } else { 0 },
             kinds: table("token_type_embeddings")?,
             norm: norm("embeddings")?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,

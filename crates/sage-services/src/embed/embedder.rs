@@ -6,8 +6,8 @@ use super::id::EmbedderId;
 
 /// A service that turns texts into vectors. Close vectors mean that their texts are about the same.
 ///
-/// Any number of threads may share an embedder, and equal texts get equal vectors. A vector has length 1; it is all
-/// zeros if the embedder knows nothing in its text, such as in an empty one.
+/// Any number of threads may share an embedder. A vector has length 1, unless the files of a model say otherwise; it is
+/// all zeros if the embedder knows nothing in its text, such as in an empty one.
 ///
 /// ```
 /// use sage_services::{Embedder, LexicalEmbedder};

@@ -127,6 +127,12 @@ fn settings_that_no_transformer_here_has_are_named() {
     let without_size = |case: &mut Value| drop(case["config"].as_object_mut().unwrap().remove("hidden_size"));
     assert_says(&with(without_size), &["config.json", "missing field `hidden_size`"]);
     assert_says(&with(|case| case["config"]["position_embedding_type"] = json!("relative")), &["is relative"]);
+    assert_says(&with(|case| case["config"]["layer_norm_eps"] = json!(0.0)), &["`layer_norm_eps` is 0"]);
+    let far = |case: &mut Value| {
+        case["config"]["model_type"] = json!("roberta");
+        case["config"]["pad_token_id"] = json!(u64::MAX);
+    };
+    assert_says(&with(far), &["position_embeddings", "room for 0 tokens"]);
     assert_says(
         &with(|case| case["config"]["num_hidden_layers"] = json!(3)),
         &["model.safetensors", "`encoder.layer.2.attention.self.query.weight` is missing"],
