@@ -85,6 +85,8 @@ def unigram() -> dict[str, Any]:
 
 def write(name: str, value: dict[str, Any]) -> None:
     """Writes a file, with one case or vector a line."""
-    lines = [f" {json.dumps(key)}: [\n  " + ",\n  ".join(json.dumps(item, ensure_ascii=False) for item in items) + "\n ]"
-             for key, items in value.items()]
+    def listed(items: list[Any]) -> str:
+        return ",\n  ".join(json.dumps(item, ensure_ascii=False) for item in items)
+
+    lines = [f" {json.dumps(key)}: [\n  {listed(items)}\n ]" for key, items in value.items()]
     (FIXTURES / name).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

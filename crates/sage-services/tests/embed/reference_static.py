@@ -24,7 +24,9 @@ def numbers(random: np.random.Generator, *shape: int) -> np.ndarray:
     return random.integers(-64, 65, shape).astype(np.float32) / 32
 
 
-def model2vec_case(name: str, tokenizer: dict[str, Any], matrix: np.ndarray, config: dict[str, Any], **more: Any) -> Any:
+def model2vec_case(
+    name: str, tokenizer: dict[str, Any], matrix: np.ndarray, config: dict[str, Any], **more: Any
+) -> dict[str, Any]:
     """A model in the layout of model2vec, with the vectors that it makes."""
     weights, mapping = more.get("weights"), more.get("mapping")
     model = StaticModel(
