@@ -70,8 +70,9 @@ test-stores: nextest ## Run the tests of stores that are servers
 	done; \
 	test -n "$$stores" || { echo "neither Chroma nor Milvus can be installed"; exit 1; }; \
 	$(CARGO) nextest run $(SERVICES) --lib --test stores \
-		-E "test(/^((store::)?(remote$$stores)|connection|worker)::/)" && \
-	if [ "$$stores" = "|chroma|milvus" ]; then $(CARGO) nextest run $(SERVICES) --test stores -E "test(/^alike::/)"; fi && \
+		-E "test(/^((store::|faults::)?(remote$$stores)|connection|worker)::/)" && \
+	if [ "$$stores" = "|chroma|milvus" ]; then \
+		$(CARGO) nextest run $(SERVICES) --test stores -E "test(/^alike::/)"; fi && \
 	$(CARGO) test --doc $(SERVICES) -- store::chroma store::milvus
 
 .venv-chroma/tools .venv-milvus/tools: .venv-%/tools: crates/sage-services/tests/stores/%.txt
