@@ -315,8 +315,10 @@ fn assert_found(store: &VectorStore, vectors: &BTreeMap<String, Vec<f32>>) {
     let mut found = 0;
     for number in 0..3 {
         let query = wide(900_000 + 77 * number);
-        let score = |((id, vector), length)| (dot(vector, &query) / length, id);
-        let mut best: Vec<(f32, &String)> = vectors.iter().zip(&lengths).map(score).collect();
+        let mut best: Vec<(f32, &String)> = Vec::new();
+        for ((id, vector), length) in vectors.iter().zip(&lengths) {
+            best.push((dot(vector, &query) / length, id));
+        }
         best.sort_by(|a, b| b.0.total_cmp(&a.0));
         let hits = wait(store.search(Search::vector(query, 10))).unwrap();
         assert_eq!(hits.len(), 10);
