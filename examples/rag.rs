@@ -10,9 +10,9 @@
 //! Services stand beside the stream: `embedder`, `store` and, where a model makes the vectors, `words`
 //! (`rag/services.rs`); and `llm`, where a model is to answer (`rag/model.rs`). `plan` looks up what the store has of a
 //! document already, so that only what changed is embedded, and `sweep` deletes what is gone. The questions are asked
-//! exactly when the last passage is stored, because `count` gives its one record at the end of its input. A
-//! signal in the middle of indexing ends the walk; what was read is stored, nothing is deleted, and no question is asked
-//! of half an index.
+//! exactly when the last passage is stored, because `count` gives its one record at the end of its input. A signal in
+//! the middle of indexing ends the walk; what was read is stored, nothing is deleted, and no question is asked of half
+//! an index.
 //!
 //! Documents are read one at a time, so only the store grows with the folder. A file that cannot be read, or that is
 //! not text, is counted, named in the summary and skipped. A file that is not UTF-8 is read with U+FFFD for the bytes

@@ -189,8 +189,8 @@ impl Log {
     }
 }
 
-/// Writes a new log with these frames, which survives a loss of power; says where it ends, and its stamp. Fails if there
-/// is a file of this name.
+/// Writes a new log with these frames, which survives a loss of power; says where it ends, and its stamp. Fails if
+/// there is a file of this name.
 pub(super) fn write_new(path: &Path, frames: impl Iterator<Item = Vec<u8>>) -> Result<(File, u64, u64), StoreError> {
     let failed = |source| StoreError::File { path: path.to_owned(), done: "written", source };
     let options = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path);
