@@ -124,3 +124,13 @@ fn post(server: &Server, path: &str, body: &Json) -> Json {
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     serde_json::from_str(body).unwrap()
 }
+
+#[test]
+fn a_token_and_a_password_are_not_shown() {
+    let driver = Chroma::at("http://me:secret@127.0.0.1:1").token("secret");
+    assert!(!format!("{driver:?}").contains("secret"), "{driver:?}");
+    let store = VectorStore::new(Schema::new("hidden", 2), driver).unwrap();
+    let error = wait(store.open()).unwrap_err();
+    assert!(!format!("{error:?}").contains("secret") && error.to_string().contains("127.0.0.1:1"), "{error:?}");
+    wait(store.close()).unwrap();
+}
