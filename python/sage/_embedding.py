@@ -67,7 +67,9 @@ class EmbeddingModel:
         """The vector of a text."""
         return self.embed_many([text])[0]
 
-    encode = embed
+    def encode(self, text: str) -> list[float]:
+        """The vector of a text, as ``embed``."""
+        return self.embed(text)
 
     def embed_many(self, texts: list[str]) -> list[list[float]]:
         """The vectors of texts, in their order."""
