@@ -67,8 +67,23 @@ def test_the_first_example_of_the_readme_fails_as_it_says(tmp_path: Path) -> Non
     assert ran.stderr.splitlines()[-1] in README.splitlines()
 
 
+def test_the_answers_of_the_readme_come_from_the_documents(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "stop.md").write_text("# Stopping\n\nTasks stop first. Services stop after them.\n")
+    ran = run(examples(README)[1], tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "Tasks stop first." in ran.stdout and "docs/stop.md:3" in ran.stdout
+    assert (tmp_path / "docs.sage").exists()
+
+
+def test_the_rust_program_of_the_readme_that_answers_is_the_example_that_is_run() -> None:
+    [shown] = re.findall(r"```rust,ignore\n(.*?)```", README, re.DOTALL)
+    source = (ROOT / "crates" / "sage-services" / "examples" / "answers.rs").read_text(encoding="utf-8")
+    assert source.split("\n\n", 1)[1] == shown
+
+
 def test_the_dead_letters_of_the_readme_run(tmp_path: Path) -> None:
-    _, dead_letters = examples(README)
+    _, _, dead_letters = examples(README)
     ran = run(dead_letters, tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[0] == "[3]" and ran.stdout.splitlines()[1].startswith('two 2 ["ValueError: ')

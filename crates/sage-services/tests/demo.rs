@@ -10,12 +10,16 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-/// The built example: beside the folder of this test's own executable.
-fn rag() -> Command {
+/// A built example: beside the folder of this test's own executable.
+fn example(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
-    let built: PathBuf = test.parent().and_then(Path::parent).unwrap().join("examples/rag");
-    assert!(built.exists(), "`{}` is not built: cargo build -p sage-services --example rag", built.display());
-    let mut command = Command::new(built);
+    let built: PathBuf = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(built.exists(), "`{}` is not built: cargo build -p sage-services --examples", built.display());
+    Command::new(built)
+}
+
+fn rag() -> Command {
+    let mut command = example("rag");
     // A test run started in the background ignores SIGINT, and so would its children.
     // SAFETY: `signal` may be called between fork and exec.
     unsafe {
@@ -198,4 +202,15 @@ fn another_embedder_or_a_store_that_is_not_there_is_told_before_anything_is_read
     assert!(text.contains("`--features static`") || text.contains("/nowhere"), "{text}");
     let text = told(&["--collection", "no name"]);
     assert!(text.contains("is no name of a collection"), "{text}");
+}
+
+#[test]
+fn the_program_of_the_readme_answers_from_the_documents() {
+    let folder = folder(&[("docs/stop.md", b"# Stopping\n\nTasks stop first. Services stop after them.\n")]);
+    for _ in 0..2 {
+        let (output, text) = run(example("answers").current_dir(folder.path()));
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(text, "Tasks stop first. (docs/stop.md:3)\n");
+    }
+    assert!(folder.path().join("docs.sage").exists());
 }
