@@ -10,7 +10,7 @@ use super::load::Row;
 /// A piece of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passage {
-    /// Name of the document, as it was given to [`Chunker::chunks`].
+    /// Name of the document, as it was given to [`Chunker::chunks`](super::Chunker::chunks).
     pub path: Arc<str>,
     /// Position among the passages of the document, from 0.
     pub index: usize,
