@@ -32,6 +32,7 @@ const CASES: &[Case] = &[
     ("a collection is taken up again, and another one refused", a_collection_is_taken_up_again),
     ("a collection that must exist is not made", a_collection_that_must_exist_is_not_made),
     ("writes of four threads are all there", writes_of_four_threads_are_all_there),
+    ("a new collection is read while it is first written to", a_new_collection_is_read_while_it_is_written_to),
     ("a store that is closed says so", a_store_that_is_closed_says_so),
     ("odd names and texts are kept", odd_names_and_texts_are_kept),
 ];
@@ -559,6 +560,31 @@ fn writes_of_four_threads_are_all_there(make: Make<'_>) {
     });
     assert_eq!(wait(store.count()).unwrap(), 4 * (100 - 5));
     close(store);
+}
+
+fn a_new_collection_is_read_while_it_is_written_to(make: Make<'_>) {
+    for _ in 0..5 {
+        let store = opened(make, schema(64));
+        thread::scope(|scope| {
+            let (writes, reads) = (&store, &store);
+            scope.spawn(move || {
+                let mut numbers = Numbers::new(1);
+                for batch in 0..6 {
+                    let record = |number| Record::new(format!("{batch}-{number:03}"), numbers.vector(64)).text("text");
+                    wait(writes.upsert((0..100).map(record).collect())).unwrap();
+                }
+            });
+            scope.spawn(move || {
+                for batch in 0..6 {
+                    let ids: Vec<String> = (0..100).map(|number| format!("{batch}-{number:03}")).collect();
+                    wait(reads.get(&ids)).unwrap();
+                    wait(reads.search(Search::vector(vec![1.0; 64], 3))).unwrap();
+                }
+            });
+        });
+        assert_eq!(wait(store.count()).unwrap(), 600);
+        close(store);
+    }
 }
 
 fn a_store_that_is_closed_says_so(make: Make<'_>) {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
+use tokio::sync::RwLock;
 
 use super::client::Client;
 use super::filter::said;
@@ -30,6 +31,9 @@ pub(super) struct ChromaCollection {
     /// Whether all records have been written by this driver, and so have their kinds.
     has_kinds: bool,
     at_once: usize,
+    /// Held, and shared, by requests that read vectors; by one that writes, alone. While Chroma makes the files of its
+    /// index, such a read fails: "Error creating hnsw segment reader: Nothing found on disk".
+    index: RwLock<()>,
 }
 
 /// What Chroma says of a collection.
@@ -66,7 +70,14 @@ impl ChromaCollection {
         let found = metric(&described.configuration_json);
         schema.check_found(dimensions, found, metadata.get(EMBEDDER).and_then(Json::as_str))?;
         let at_once = limits.max_batch_size.clamp(1, MOST_AT_ONCE);
-        Ok(Self { client, id: described.id, metric: found, has_kinds: said.is_some(), at_once })
+        Ok(Self {
+            client,
+            id: described.id,
+            metric: found,
+            has_kinds: said.is_some(),
+            at_once,
+            index: RwLock::default(),
+        })
     }
 
     fn path(&self, what: &str) -> String {
@@ -76,6 +87,11 @@ impl ChromaCollection {
     async fn got(&self, ids: &[String], include: &[&str]) -> Result<Got, StoreError> {
         let body = json!({ "ids": ids, "include": include }).to_string();
         self.client.post("give records", &self.path("get"), body).await
+    }
+
+    async fn write(&self, what: &'static str, path: &str, body: String) -> Result<(), StoreError> {
+        let _alone = self.index.write().await;
+        self.client.post::<Json>(what, &self.path(path), body).await.map(drop)
     }
 
     /// The values that the records with these ids have now, and that their successors would keep.
@@ -130,16 +146,17 @@ impl Collection for ChromaCollection {
             for record in records {
                 if request.bytes() > LARGEST_REQUEST {
                     let body = std::mem::take(&mut request).body();
-                    self.client.post::<Json>("store records", &self.path("upsert"), body).await?;
+                    self.write("store records", "upsert", body).await?;
                 }
                 request.push(record, before.get(&record.id).map_or(&[], Vec::as_slice));
             }
-            self.client.post::<Json>("store records", &self.path("upsert"), request.body()).await?;
+            self.write("store records", "upsert", request.body()).await?;
         }
         Ok(())
     }
 
     async fn get(&self, ids: &[String]) -> Result<Vec<Record>, StoreError> {
+        let _read = self.index.read().await;
         let mut records = Vec::with_capacity(ids.len());
         for ids in ids.chunks(self.at_once) {
             records.extend(self.got(ids, &["embeddings", "documents", "metadatas"]).await?.records());
@@ -158,7 +175,7 @@ impl Collection for ChromaCollection {
     async fn delete(&self, ids: Vec<String>) -> Result<(), StoreError> {
         for ids in ids.chunks(self.at_once) {
             let body = json!({ "ids": ids }).to_string();
-            self.client.post::<Json>("delete records", &self.path("delete"), body).await?;
+            self.write("delete records", "delete", body).await?;
         }
         Ok(())
     }
@@ -190,6 +207,7 @@ impl Collection for ChromaCollection {
         // Apart, as a value of JSON has no numbers of single precision.
         let vector = serde_json::to_string(&[vector]).expect("numbers can be written");
         let body = format!("{{\"query_embeddings\":{vector},{}", &body.to_string()[1..]);
+        let _read = self.index.read().await;
         let found: Found = self.client.post("search", &self.path("query"), body).await?;
         Ok(found.hits(self.metric))
     }
