@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use crate::documents::Passage;
-use crate::store::{Hit, Record, Value};
+use crate::store::{Hit, MAX_METADATA_NAME_BYTES, MAX_METADATA_VALUES, Record, Value};
 
 /// Names of the values by which a record says which passage it is.
 pub(super) const PATH: &str = "path";
@@ -57,13 +57,18 @@ impl Passage {
             .iter()
             .fold(own, |record, &(first, last)| record.with(FIRST_PAGE, number(first)).with(LAST_PAGE, number(last)));
         let of_row = self.metadata.iter().filter_map(|(name, json)| Some((plain(name), value_of(json)?)));
-        of_row.fold(paged, |record, (name, value)| record.with(name, value))
+        of_row.take(MAX_METADATA_VALUES - OWN.len()).fold(paged, |record, (name, value)| record.with(name, value))
     }
 }
 
+/// A name that stores take.
 fn plain(name: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':');
-    let name: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    let mut name: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    if name.starts_with("sage_") {
+        name.insert(0, '_');
+    }
+    name.truncate(name.floor_char_boundary(MAX_METADATA_NAME_BYTES));
     if name.is_empty() || OWN.contains(&&*name) { name + "_" } else { name }
 }
 
@@ -165,6 +170,18 @@ mod tests {
             ("path_", "x".into()),
         ];
         assert_eq!(others.collect::<Vec<_>>(), expected.map(|(name, value)| (name.to_owned(), value)));
+    }
+
+    #[test]
+    fn a_row_of_any_names_and_length_makes_a_record_that_stores_take() {
+        use crate::store::{Embedded, Schema, VectorStore};
+
+        let mut row: Map<String, Json> = (0..100).map(|n| (format!("column {n}"), json!(n))).collect();
+        row.extend([("sage_kinds".to_owned(), json!("x")), ("é".repeat(100), json!(1)), (String::new(), json!(2))]);
+        let passage = Passage { metadata: Arc::new(row), pages: Some((1, 2)), ..Passage::new("a.jsonl", "Text.") };
+        let store = VectorStore::new(Schema::new("rows", 1), Embedded::in_memory()).unwrap();
+        crate::wait(store.open()).unwrap();
+        crate::wait(store.upsert(vec![passage.record(vec![1.0])])).unwrap();
     }
 
     #[test]
