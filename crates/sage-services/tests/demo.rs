@@ -210,7 +210,7 @@ fn the_program_of_the_readme_answers_from_the_documents() {
     for _ in 0..2 {
         let (output, text) = run(example("answers").current_dir(folder.path()));
         assert!(output.status.success(), "{output:?}");
-        assert_eq!(text, "Tasks stop first. (docs/stop.md:3)\n");
+        assert_eq!(text, "Tasks stop first. Services stop after them. (docs/stop.md:3)\n");
     }
     assert!(folder.path().join("docs.sage").exists());
 }
