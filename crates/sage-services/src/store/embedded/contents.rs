@@ -7,16 +7,16 @@
 //!
 //! Knows nothing of files and locks.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::best::Best;
 use super::columns::Columns;
 use super::postings::Postings;
 use crate::store::filter::Filter;
 use crate::store::record::{Hit, Record, Search};
 use crate::store::rows::Rows;
-use crate::store::scan::{CacheError, Quantised, exact};
+use crate::store::scan::{Best, CacheError, Found, Quantised, exact};
 use crate::store::schema::{Metric, Schema};
 
 /// Added to a place before its weight is divided by it: that of the paper on reciprocal rank fusion.
@@ -189,28 +189,32 @@ impl Contents {
             }
             (None, None) => Vec::new(),
         };
-        found.into_iter().map(|(row, score)| self.hit(row, score)).collect()
+        found.into_iter().map(|found| self.hit(found)).collect()
     }
 
-    fn hit(&self, row: u32, score: f32) -> Hit {
+    fn hit(&self, Found { row, score }: Found) -> Hit {
         let at = row as usize;
         let (id, text) = (self.ids[at].to_string(), self.texts[at].to_string());
         Hit { id, score, text, metadata: self.columns.of(row) }
     }
 
-    fn nearest(&self, mut query: Vec<f32>, allowed: Option<&Rows>, k: usize) -> Vec<(u32, f32)> {
+    fn nearest(&self, mut query: Vec<f32>, allowed: Option<&Rows>, k: usize) -> Vec<Found> {
         if self.metric == Metric::Cosine {
             normalise(&mut query);
         }
-        let by_id = |a: u32, b: u32| self.ids[a as usize].cmp(&self.ids[b as usize]);
+        let by_id = |a, b| self.by_id(a, b);
         let allowed = allowed.map(Rows::words);
-        let found = if self.matrix.len() < INDEXED {
+        if self.matrix.len() < INDEXED {
             exact(&query, &self.matrix, self.metric, allowed, k, by_id)
         } else {
             let build = || Quantised::build(&self.matrix, self.dimensions, self.metric, BUILDERS);
             self.index.get_or_init(build).search(&query, &self.matrix, allowed, k, by_id)
-        };
-        found.into_iter().map(|found| (found.row, found.score)).collect()
+        }
+    }
+
+    /// Rows that score the same come in the order of their ids, whatever the order in which they were stored.
+    fn by_id(&self, a: u32, b: u32) -> Ordering {
+        self.ids[a as usize].cmp(&self.ids[b as usize])
     }
 
     /// The index as bytes, if one was built.
@@ -228,24 +232,24 @@ impl Contents {
         &self.matrix[row * self.dimensions..][..self.dimensions]
     }
 
-    fn best_by_words(&self, text: &str, allowed: Option<&Rows>, k: usize) -> Vec<(u32, f32)> {
-        let mut best = Best::new(k, &self.ids);
+    fn best_by_words(&self, text: &str, allowed: Option<&Rows>, k: usize) -> Vec<Found> {
+        let mut best = Best::new(k, self.ids.len(), |a, b| self.by_id(a, b));
         if let Some(postings) = &self.postings {
             postings.search(text, allowed, &mut best);
         }
-        best.into_rows()
+        best.into_sorted()
     }
 
-    fn fused(&self, orders: [Vec<(u32, f32)>; 2], weights: (f32, f32), k: usize) -> Vec<(u32, f32)> {
+    fn fused(&self, orders: [Vec<Found>; 2], weights: (f32, f32), k: usize) -> Vec<Found> {
         let mut scores: HashMap<u32, f32> = HashMap::new();
         for (order, weight) in orders.into_iter().zip([weights.0, weights.1]) {
-            for (place, (row, _)) in (1_u16..).zip(order) {
-                *scores.entry(row).or_default() += weight / (FUSION + f32::from(place));
+            for (place, found) in (1_u16..).zip(order) {
+                *scores.entry(found.row).or_default() += weight / (FUSION + f32::from(place));
             }
         }
-        let mut best = Best::new(k, &self.ids);
+        let mut best = Best::new(k, self.ids.len(), |a, b| self.by_id(a, b));
         scores.into_iter().for_each(|(row, score)| best.offer(row, score));
-        best.into_rows()
+        best.into_sorted()
     }
 }
 

@@ -6,7 +6,6 @@
 //! Lock order: `log`, then `contents`. A write holds the log from beginning to end, so writes take effect in its order;
 //! it takes `contents` for the moment in which it becomes visible, so searches never wait for a disk.
 
-mod best;
 mod columns;
 mod contents;
 mod entry;
