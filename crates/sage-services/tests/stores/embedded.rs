@@ -362,8 +362,12 @@ fn a_large_store_has_an_index_that_is_kept_and_built_again_when_it_is_not_there(
 
     // Damaged, or of another state, it is not believed.
     fs::write(&index, &kept[..kept.len() - 1]).unwrap();
+    // A process that was killed may have left half of one.
+    let half = folder.path().join("store.index.new");
+    fs::write(&half, &kept[..100]).unwrap();
     let embedded = Embedded::at(&path);
     let store = open(embedded.clone());
+    assert!(!half.exists());
     wait(store.delete(&["00300"])).unwrap();
     vectors.remove("00300");
     close(store);

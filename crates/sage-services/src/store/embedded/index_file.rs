@@ -14,6 +14,8 @@ use super::log::beside;
 /// Takes up the index, if there is one for this state.
 pub(super) fn read(log: &Path, stamp: u64, contents: &mut Contents) {
     let path = beside(log, "index");
+    // One that a process which was killed had not finished.
+    let _ = fs::remove_file(beside(&path, "new"));
     let Ok(bytes) = fs::read(&path) else { return };
     if let Err(why) = contents.take_up_index(&bytes, stamp) {
         tracing::debug!(path = %path.display(), %why, "it is built again when it is needed");
