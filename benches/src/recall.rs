@@ -134,6 +134,13 @@ fn searches(
     let measurement =
         alternate(&name, "µs/search", options.runs(), &mut [Contender::new(Side::Ours, String::new(), run)])?;
     let ours = measurement.best(Side::Ours)?;
+    // Vectors without any clusters are no vectors of texts, so that nothing is promised of them.
+    let row = if name.starts_with("recall_random") {
+        let versus = ("2,000 searches a second", LIMIT_MICROS);
+        Row::derived(&name, "µs/search", ours.median, versus, ours.median / LIMIT_MICROS, Goal::Reported)
+    } else {
+        Row::against_limit(&name, "µs/search", ours, LIMIT_MICROS)
+    };
     let missed = missed as f64 / (COMPARED * K) as f64 * 100.0;
     let missed = Row::derived(
         &format!("{name}_missed"),
@@ -143,7 +150,7 @@ fn searches(
         missed / LIMIT_MISSED,
         Goal::AtMost(LIMIT_MISSED),
     );
-    Ok(vec![Row::against_limit(&name, "µs/search", ours, LIMIT_MICROS), missed])
+    Ok(vec![row, missed])
 }
 
 fn digest_of(digest: u64, found: &[Found]) -> u64 {

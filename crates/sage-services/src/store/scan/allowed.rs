@@ -10,6 +10,7 @@ pub(super) struct Allowed<'a> {
 }
 
 const WORD: usize = u64::BITS as usize;
+const BLOCKS_PER_WORD: usize = WORD / BLOCK;
 
 impl<'a> Allowed<'a> {
     pub(super) fn new(bits: Option<&'a [u64]>, rows: usize) -> Self {
@@ -28,7 +29,10 @@ impl<'a> Allowed<'a> {
     /// The bits of the rows of one block.
     #[inline(always)]
     pub(super) fn block(self, block: usize) -> u32 {
-        (self.word(block / (WORD / BLOCK)) >> (block % (WORD / BLOCK) * BLOCK)) as u32
+        let left = self.rows.saturating_sub(block * BLOCK);
+        let exist = if left >= BLOCK { u32::MAX } else { (1 << left) - 1 };
+        let word = |bits: &[u64]| bits.get(block / BLOCKS_PER_WORD).copied().unwrap_or(0);
+        exist & self.bits.map_or(u32::MAX, |bits| (word(bits) >> (block % BLOCKS_PER_WORD * BLOCK)) as u32)
     }
 
     /// Number of rows that are allowed.

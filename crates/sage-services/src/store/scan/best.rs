@@ -43,6 +43,11 @@ impl<O: Fn(u32, u32) -> Ordering> Best<O> {
         }
     }
 
+    /// The most rows that it keeps.
+    pub(super) fn most(&self) -> usize {
+        self.k
+    }
+
     /// A score below which no row can be among the best. It rises now and then; [`prune`](Self::prune) raises it to
     /// the score of the `k`th row.
     pub(super) fn floor(&self) -> f32 {

@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use super::codes::{CHUNK_BYTES, Codes, Factors, Head};
+use super::codes::{CHUNK_BYTES, Codes, Factors, Head, Reach};
 use super::{BLOCK, Metric, Quantised};
 
 /// Why bytes are not the codes of the rows at hand.
@@ -88,6 +88,7 @@ impl Quantised {
         let blocks = rows.div_ceil(BLOCK);
         let shape = index.encoder.shape;
         index.codes = Codes {
+            reach: Reach::default(),
             heads: (0..blocks).map(|_| rest.head()).collect::<Result<_, _>>()?,
             tail: rest.take(blocks * shape.tail())?.to_vec(),
             gain: rest.numbers(blocks * BLOCK)?,
@@ -96,6 +97,7 @@ impl Quantised {
             fine: rest.take(blocks * BLOCK * shape.levels())?.to_vec(),
             factors: rest.numbers(blocks * BLOCK * 6)?.as_chunks().0.iter().map(|numbers| factors(*numbers)).collect(),
         };
+        index.codes.reach_anew(0..blocks, shape);
         if rest.0.is_empty() { Ok(index) } else { Err(CacheError::Damaged) }
     }
 }

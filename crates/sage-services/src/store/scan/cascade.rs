@@ -10,7 +10,7 @@
 use std::cmp::Ordering;
 
 use super::best::Best;
-use super::codes::{CHUNK, Factors};
+use super::codes::{CHUNK, Factors, Head, Reach};
 use super::kernel::{Kernel, Line, Rows, Sums, Task};
 use super::quantised::{Quantised, of_block};
 use super::query::Query;
@@ -36,8 +36,11 @@ const AHEAD: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     sums: Vec<Sums>,
-    /// For each block, how high the value of a row may be.
-    highest: Vec<f32>,
+    /// For each block, the highest of the sums of rows that are allowed, how far values may lie above what sums say
+    /// (over the gain), and what no value is above.
+    highest: Vec<u16>,
+    margins: Vec<f32>,
+    most: Vec<f32>,
     /// Blocks with candidates, and a bit for each.
     blocks: Vec<(u32, u32)>,
     /// Rows with their estimates.
@@ -141,25 +144,33 @@ impl<K: Kernel, O: Fn(u32, u32) -> Ordering> Search<'_, K, O> {
         }
     }
 
-    /// Sums up the heads, and finds the rows whose values may be highest.
+    /// Sums up the heads, and finds rows whose values are high: those of the blocks with the highest ones.
     #[inline(always)]
     fn estimate_heads(&mut self) {
         let Self { kernel, index, query, allowed, probes, scratch, .. } = self;
-        let (line, table) = (highest_head(index, query), &query.tables[..1]);
-        scratch.sums.resize(index.codes.heads.len(), Sums([0; BLOCK]));
-        scratch.highest.clear();
-        for (block, (sums, head)) in scratch.sums.iter_mut().zip(&index.codes.heads).enumerate() {
+        let (line, table, codes) = (query.head(), &query.tables[0], &index.codes);
+        let blocks = codes.heads.len();
+        scratch.sums.resize(blocks, Sums([0; BLOCK]));
+        scratch.highest.resize(blocks, 0);
+        let all = scratch.sums.iter_mut().zip(&mut scratch.highest).zip(&codes.heads).enumerate();
+        for (block, ((sums, highest), head)) in all {
             let bits = allowed.block(block);
-            let mut highest = f32::NEG_INFINITY;
-            if bits != 0 {
-                *sums = Sums([0; BLOCK]);
-                kernel.look_up(&head.signs, table, sums);
-                let rows = index.heads(block);
-                let above;
-                (above, highest) = kernel.compare(sums, rows, line, probes.floor());
-                offer(probes, block, bits & above, sums, rows, line);
-            }
-            scratch.highest.push(highest);
+            *highest = if bits == 0 { 0 } else { kernel.look_up_head(&head.signs, table, bits, sums) };
+        }
+        let reach = codes.reach.offset.iter().zip(&codes.reach.gain);
+        let most = |(highest, (offset, gain)): (&u16, (&f32, &f32))| line.most(*highest, *offset, *gain);
+        scratch.most.clear();
+        scratch.most.extend(scratch.highest.iter().zip(reach).map(most));
+        let mut high_blocks = Best::new(probes.most(), blocks, by_row as ByRow);
+        for (block, most) in scratch.most.iter().enumerate() {
+            high_blocks.offer(block as u32, *most);
+        }
+        high_blocks.prune();
+        for block in high_blocks.found() {
+            let block = block.row as usize;
+            let (sums, rows) = (&scratch.sums[block], index.heads(block));
+            let above = kernel.compare(sums, rows, line, probes.floor());
+            offer(probes, block, above & allowed.block(block), sums, rows, line);
         }
     }
 
@@ -167,19 +178,36 @@ impl<K: Kernel, O: Fn(u32, u32) -> Ordering> Search<'_, K, O> {
     #[inline(always)]
     fn drop_heads(&mut self, floor: f32) -> usize {
         let Self { kernel, index, query, allowed, scratch, .. } = self;
-        let line = highest_head(index, query);
+        let (line, heads, variance) = (query.head(), &index.codes.heads, query.table_variance(1));
+        let Reach { offset, gain, radius, slant } = &index.codes.reach;
+        let margin = |((offset, radius), slant): ((&f32, &f32), &f32)| {
+            query.head_margin(*slant, variance, query.missing(floor, *offset, *radius), HEAD_SPREADS)
+        };
+        scratch.margins.clear();
+        scratch.margins.extend(offset.iter().zip(radius).zip(slant).map(margin));
+        let most = |((highest, margin), (offset, gain)): ((&u16, &f32), (&f32, &f32))| {
+            line.plus(*margin).most(*highest, *offset, *gain)
+        };
+        let known = scratch.highest.iter().zip(&scratch.margins);
+        scratch.most.clear();
+        scratch.most.extend(known.zip(offset.iter().zip(gain)).map(most));
+        let reaches = scratch.most.iter().enumerate().filter(|(_, most)| **most >= floor);
         scratch.blocks.clear();
+        scratch.blocks.extend(reaches.map(|(block, _)| (block as u32, 0)));
         let mut candidates = 0;
-        for (block, highest) in scratch.highest.iter().enumerate() {
-            if *highest >= floor {
-                let (above, _) = kernel.compare(&scratch.sums[block], index.heads(block), line, floor);
-                let bits = above & allowed.block(block);
-                if bits != 0 {
-                    scratch.blocks.push((block as u32, bits));
-                    candidates += bits.count_ones() as usize;
-                }
+        for at in 0..scratch.blocks.len() {
+            if let Some((next, _)) = scratch.blocks.get(at + AHEAD) {
+                let Head { offset, gain, .. } = &heads[*next as usize];
+                kernel.prefetch(offset);
+                kernel.prefetch(gain);
             }
+            let (block, bits) = &mut scratch.blocks[at];
+            let block = *block as usize;
+            let line = line.plus(scratch.margins[block]);
+            *bits = kernel.compare(&scratch.sums[block], index.heads(block), line, floor) & allowed.block(block);
+            candidates += bits.count_ones() as usize;
         }
+        scratch.blocks.retain(|(_, bits)| *bits != 0);
         candidates
     }
 
@@ -220,7 +248,7 @@ impl<K: Kernel, O: Fn(u32, u32) -> Ordering> Search<'_, K, O> {
             let sums = &mut scratch.sums[block];
             kernel.look_up(&index.codes.tail[block * tail..][..tail], tables, sums);
             let rows = index.signs(block);
-            let (above, _) = kernel.compare(sums, rows, line, probes.floor());
+            let above = kernel.compare(sums, rows, line, probes.floor());
             offer(probes, block, bits & above, sums, rows, line);
         }
     }
@@ -234,7 +262,7 @@ impl<K: Kernel, O: Fn(u32, u32) -> Ordering> Search<'_, K, O> {
         for &(block, bits) in &scratch.blocks {
             let (sums, rows) = (&scratch.sums[block as usize], index.signs(block as usize));
             let error = of_block(&index.codes.error, block as usize);
-            let (above, _) = kernel.compare(sums, Rows { error: Some(error), ..rows }, line, floor);
+            let above = kernel.compare(sums, Rows { error: Some(error), ..rows }, line, floor);
             for_each_bit(bits & above, |lane| {
                 let row = block as usize * BLOCK + lane;
                 let Factors { offset, radius, .. } = index.codes.factors[row];
@@ -360,15 +388,6 @@ impl<K: Kernel, O: Fn(u32, u32) -> Ordering> Search<'_, K, O> {
     fn row(&self, row: u32) -> &[f32] {
         &self.matrix[row as usize * self.vector.len()..][..self.vector.len()]
     }
-}
-
-/// How high the value of a row may be, as far as its head tells.
-#[inline(always)]
-fn highest_head(index: &Quantised, query: &Query) -> Line {
-    // The gain times this is somewhat more than the spread of the error.
-    let spread = (CHUNK as f32 / (index.encoder.shape.padded - 1) as f32 + query.table_variance(1)).sqrt();
-    let line = query.head();
-    Line { base: line.base + query.weight * HEAD_SPREADS * spread, ..line }
 }
 
 /// Offers the rows of a block whose bit is set.

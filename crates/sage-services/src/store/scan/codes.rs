@@ -12,6 +12,8 @@
 //! Kermarrec and N. Le Scouarnec, "Cache locality is not enough: High-Performance Nearest Neighbor Search with Product
 //! Quantization Fast Scan", VLDB 2015.
 
+use std::ops::Range;
+
 use super::BLOCK;
 use super::kernel::{Instructions, Kernel, Task, sum};
 use super::rotation::Rotation;
@@ -94,10 +96,41 @@ impl Default for Head {
     }
 }
 
+/// For each block, the greatest of some numbers of its rows: so it is known what the block's signs can come to at most
+/// without a look at each row.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Reach {
+    pub(super) offset: Vec<f32>,
+    pub(super) gain: Vec<f32>,
+    pub(super) radius: Vec<f32>,
+    /// Of the spread of an estimate's error over its gain, squared.
+    pub(super) slant: Vec<f32>,
+}
+
+impl Reach {
+    fn resize(&mut self, blocks: usize) {
+        for numbers in [&mut self.offset, &mut self.gain, &mut self.radius, &mut self.slant] {
+            numbers.resize(blocks, 0.0);
+        }
+    }
+
+    fn set(&mut self, block: usize, head: &Head, factors: &[Factors], padded: usize) {
+        let most = |numbers: &[f32; BLOCK]| numbers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        self.offset[block] = most(&head.offset);
+        self.gain[block] = most(&head.gain);
+        self.radius[block] = factors.iter().map(|factors| factors.radius).fold(0.0, f32::max);
+        let along = |(gain, Factors { radius, .. }): (&f32, &Factors)| radius / gain;
+        let slant = head.gain.iter().zip(factors).map(along).map(|along| CHUNK as f32 - along * along);
+        self.slant[block] = slant.fold(0.0, f32::max) / (padded - 1) as f32;
+    }
+}
+
 /// The codes of many rows, whole blocks of them. What a block has beyond the last row is never looked at.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Codes {
     pub(super) heads: Vec<Head>,
+    /// What follows from each head.
+    pub(super) reach: Reach,
     /// Signs of the other chunks, block by block.
     pub(super) tail: Vec<u8>,
     /// Of each row: what a sum over all signs is multiplied with, and the spread of its error.
@@ -114,6 +147,7 @@ impl Codes {
     /// Makes room for `blocks` blocks.
     pub(super) fn resize(&mut self, blocks: usize, shape: Shape) {
         self.heads.resize(blocks, Head::default());
+        self.reach.resize(blocks);
         self.tail.resize(blocks * shape.tail(), 0);
         for numbers in [&mut self.gain, &mut self.error] {
             numbers.resize(blocks * BLOCK, 0.0);
@@ -123,7 +157,15 @@ impl Codes {
         self.factors.resize(blocks * BLOCK, Factors::default());
     }
 
-    /// All of it, to write to.
+    /// Follows changes of the heads of these blocks.
+    pub(super) fn reach_anew(&mut self, blocks: Range<usize>, shape: Shape) {
+        self.reach.resize(self.heads.len());
+        for block in blocks {
+            self.reach.set(block, &self.heads[block], &self.factors[block * BLOCK..][..BLOCK], shape.padded);
+        }
+    }
+
+    /// All of it but what follows from the heads, to write to.
     pub(super) fn all(&mut self) -> Part<'_> {
         Part {
             heads: &mut self.heads,

@@ -20,7 +20,7 @@ use super::{BLOCK, Metric};
 
 /// The codes of the rows of a matrix. Each change of a row of the matrix is told to it, in the same order.
 ///
-/// A row takes `9/8 × dimensions + 40` bytes, with dimensions rounded up to a multiple of 128, where the matrix takes
+/// A row takes `9/8 × dimensions + 41` bytes, with dimensions rounded up to a multiple of 128, where the matrix takes
 /// `4 × dimensions`.
 pub struct Quantised {
     pub(super) metric: Metric,
@@ -86,6 +86,7 @@ impl Quantised {
                 encoder.encode(rows, &mut part, 0);
             }
         });
+        self.codes.reach_anew(0..blocks, shape);
     }
 
     /// Number of rows.
@@ -124,6 +125,7 @@ impl Quantised {
         assert!(row < self.rows, "row {row} is not among {} rows", self.rows);
         assert_eq!(vector.len(), self.encoder.shape.dimensions, "the vector has the dimensions of the index");
         self.encoder.encode(vector, &mut self.codes.all(), row);
+        self.codes.reach_anew(row / BLOCK..row / BLOCK + 1, self.encoder.shape);
     }
 
     /// Drops a row whose place the last one has taken.
@@ -136,6 +138,7 @@ impl Quantised {
         self.rows -= 1;
         if row != self.rows {
             self.codes.all().copy(self.rows, row, self.encoder.shape);
+            self.codes.reach_anew(row / BLOCK..row / BLOCK + 1, self.encoder.shape);
         }
         self.codes.resize(self.rows.div_ceil(BLOCK), self.encoder.shape);
     }

@@ -93,6 +93,21 @@ impl Query {
         Line { factor: self.weight * self.table_step, base: self.weight * self.head_base, margin: 0.0 }
     }
 
+    /// How far above the estimate of a head a value may lie, over the gain: at most `spreads` times the spread of its
+    /// error.
+    #[inline(always)]
+    pub(super) fn head_margin(&self, slant: f32, variance: f32, missing: f32, spreads: f32) -> f32 {
+        self.weight * spreads * (slant * missing + variance).sqrt()
+    }
+
+    /// Which part of a direction is not along the query, at least, where a value reaches `floor`: the squared sine.
+    #[inline(always)]
+    pub(super) fn missing(&self, floor: f32, offset: f32, radius: f32) -> f32 {
+        #[expect(clippy::manual_clamp, reason = "NaN, where the radius is 0, becomes 0")]
+        let cosine = ((floor - offset) / (self.weight * radius)).max(0.0).min(1.0);
+        1.0 - cosine * cosine
+    }
+
     /// Estimates of all signs, without a margin.
     pub(super) fn signs(&self) -> Line {
         Line { base: self.weight * self.base, ..self.head() }
@@ -114,9 +129,8 @@ impl Query {
     /// How far the estimate of a row that reaches `floor` lies below it, at most `spreads` times the spread of its
     /// error. `variance` is what the query's own rounding adds.
     pub(super) fn margin(&self, row: Factors, variance: f32, floor: f32, spreads: f32) -> f32 {
-        #[expect(clippy::manual_clamp, reason = "NaN, where the radius is 0, becomes 0")]
-        let cosine = ((floor - row.offset) / (self.weight * row.radius)).max(0.0).min(1.0);
-        let error = row.error * row.error * (1.0 - cosine * cosine) + row.gain * row.gain * variance;
+        let missing = self.missing(floor, row.offset, row.radius);
+        let error = row.error * row.error * missing + row.gain * row.gain * variance;
         self.weight * spreads * error.sqrt()
     }
 

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use proptest::prelude::*;
 
 use super::cascade::Cascade;
-use super::codes::Factors;
+use super::codes::{CHUNK, Factors};
 use super::kernel::{Instructions, Portable};
 use super::*;
 
@@ -194,6 +194,17 @@ fn code(index: &Quantised, row: usize) -> (Vec<u8>, [f32; 3], Vec<u8>, Factors) 
     (signs, numbers, [levels(&codes.levels), levels(&codes.fine)].concat(), codes.factors[row])
 }
 
+/// What is known of a row's block covers the row.
+fn is_within_reach(index: &Quantised, row: usize) -> bool {
+    let (codes, block, lane) = (&index.codes, row / BLOCK, row % BLOCK);
+    let (head, reach, Factors { radius, .. }) = (&codes.heads[block], &codes.reach, codes.factors[row]);
+    let slant = (CHUNK as f32 - (radius / head.gain[lane]).powi(2)) / (index.encoder.shape.padded - 1) as f32;
+    head.offset[lane] <= reach.offset[block]
+        && head.gain[lane] <= reach.gain[block]
+        && radius <= reach.radius[block]
+        && slant <= reach.slant[block] * 1.0001
+}
+
 #[derive(Debug, Clone)]
 enum Change {
     Push(u8),
@@ -246,6 +257,7 @@ proptest! {
         prop_assert_eq!(index.len(), at_once.len());
         for row in 0..index.len() {
             prop_assert_eq!(code(&index, row), code(&at_once, row));
+            prop_assert!(is_within_reach(&index, row), "row {}", row);
         }
     }
 }

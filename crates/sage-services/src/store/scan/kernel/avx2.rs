@@ -47,7 +47,13 @@ impl Kernel for Avx2 {
     }
 
     #[inline(always)]
-    fn compare(self, sums: &Sums, rows: Rows<'_>, line: Line, floor: f32) -> (u32, f32) {
+    fn look_up_head(self, signs: &[u8; CHUNK_BYTES], table: &Table, bits: u32, sums: &mut Sums) -> u16 {
+        // SAFETY: as above.
+        unsafe { look_up_head(signs, table, bits, sums) }
+    }
+
+    #[inline(always)]
+    fn compare(self, sums: &Sums, rows: Rows<'_>, line: Line, floor: f32) -> u32 {
         // SAFETY: as above.
         unsafe { compare(sums, rows, line, floor) }
     }
@@ -103,51 +109,84 @@ fn sum_wide<const SQUARES: bool>(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + sum::<SQUARES>(rest_a, rest_b)
 }
 
-/// Two groups at a time: each half of a register holds one group of 16 rows, and its table.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
 fn look_up(signs: &[u8], tables: &[Table], sums: &mut Sums) {
-    let low_half = _mm256_set1_epi8(15);
-    for (signs, table) in signs.chunks_exact(CHUNK_BYTES).zip(tables) {
-        let (mut first, mut second) = (_mm256_setzero_si256(), _mm256_setzero_si256());
-        for (bytes, entries) in signs.chunks_exact(BLOCK).zip(table.0.chunks_exact(32)) {
-            // SAFETY: both are chunks of 32 bytes, and the loads need no alignment.
-            let (bytes, entries) =
-                unsafe { (_mm256_loadu_si256(bytes.as_ptr().cast()), _mm256_loadu_si256(entries.as_ptr().cast())) };
-            let low = _mm256_and_si256(bytes, low_half);
-            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low_half);
-            // 16 entries of at most 15 add up to less than 256.
-            first = _mm256_add_epi8(first, _mm256_shuffle_epi8(entries, low));
-            second = _mm256_add_epi8(second, _mm256_shuffle_epi8(entries, high));
-            // Otherwise the compiler does all of `first` and then all of `second`, and keeps what it loaded on the
-            // stack meanwhile, which takes half as long again.
-            // SAFETY: there is no instruction.
-            unsafe {
-                asm!("/* {} {} */", inout(ymm_reg) first, inout(ymm_reg) second,
-                    options(pure, nomem, nostack, preserves_flags));
-            }
-        }
-        for (half, bytes) in [first, second].into_iter().enumerate() {
-            let even = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes));
-            let odd = _mm256_cvtepu8_epi16(_mm256_extracti128_si256::<1>(bytes));
+    for (signs, table) in signs.as_chunks::<CHUNK_BYTES>().0.iter().zip(tables) {
+        let [low, high] = look_up_chunk(signs, table);
+        for (half, more) in [low, high].into_iter().enumerate() {
             let to = sums.0[half * (BLOCK / 2)..].as_mut_ptr().cast();
             // SAFETY: 16 sums of 16 bits lie at `to`, and neither access needs alignment.
-            unsafe {
-                let sum = _mm256_add_epi16(_mm256_loadu_si256(to), _mm256_add_epi16(even, odd));
-                _mm256_storeu_si256(to, sum);
-            }
+            unsafe { _mm256_storeu_si256(to, _mm256_add_epi16(_mm256_loadu_si256(to), more)) };
         }
     }
 }
 
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn compare(sums: &Sums, rows: Rows<'_>, line: Line, floor: f32) -> (u32, f32) {
+fn look_up_head(signs: &[u8; CHUNK_BYTES], table: &Table, bits: u32, sums: &mut Sums) -> u16 {
+    let [mut low, mut high] = look_up_chunk(signs, table);
+    for (half, own) in [low, high].into_iter().enumerate() {
+        // SAFETY: there is room for 16 sums of 16 bits, and the store needs no alignment.
+        unsafe { _mm256_storeu_si256(sums.0[half * (BLOCK / 2)..].as_mut_ptr().cast(), own) };
+    }
+    if bits != u32::MAX {
+        low = _mm256_and_si256(low, spread(bits as u16));
+        high = _mm256_and_si256(high, spread((bits >> (BLOCK / 2)) as u16));
+    }
+    let half = _mm256_max_epu16(low, high);
+    let quarter = _mm_max_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
+    // There is an instruction for the least of eight numbers, and none for the greatest.
+    let least = _mm_minpos_epu16(_mm_xor_si128(quarter, _mm_set1_epi16(-1)));
+    !(_mm_cvtsi128_si32(least) as u16)
+}
+
+/// All ones in the lanes that have a bit.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn spread(bits: u16) -> __m256i {
+    let lanes = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, i16::MIN);
+    _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16(bits as i16), lanes), lanes)
+}
+
+/// What a table says of the signs of 16 rows, and of the other 16. Two groups at a time: each half of a register holds
+/// one group of 16 rows, and its table.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn look_up_chunk(signs: &[u8; CHUNK_BYTES], table: &Table) -> [__m256i; 2] {
+    let low_half = _mm256_set1_epi8(15);
+    let (mut first, mut second) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+    for (bytes, entries) in signs.chunks_exact(BLOCK).zip(table.0.chunks_exact(32)) {
+        // SAFETY: both are chunks of 32 bytes, and the loads need no alignment.
+        let (bytes, entries) =
+            unsafe { (_mm256_loadu_si256(bytes.as_ptr().cast()), _mm256_loadu_si256(entries.as_ptr().cast())) };
+        let low = _mm256_and_si256(bytes, low_half);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low_half);
+        // 16 entries of at most 15 add up to less than 256.
+        first = _mm256_add_epi8(first, _mm256_shuffle_epi8(entries, low));
+        second = _mm256_add_epi8(second, _mm256_shuffle_epi8(entries, high));
+        // Otherwise the compiler does all of `first` and then all of `second`, and keeps what it loaded on the stack
+        // meanwhile, which takes half as long again.
+        // SAFETY: there is no instruction.
+        unsafe {
+            asm!("/* {} {} */", inout(ymm_reg) first, inout(ymm_reg) second,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+    }
+    [first, second].map(|bytes| {
+        let even = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes));
+        let odd = _mm256_cvtepu8_epi16(_mm256_extracti128_si256::<1>(bytes));
+        _mm256_add_epi16(even, odd)
+    })
+}
+
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn compare(sums: &Sums, rows: Rows<'_>, line: Line, floor: f32) -> u32 {
     const LANES: usize = 8;
     let (factor, base) = (_mm256_set1_ps(line.factor), _mm256_set1_ps(line.base));
     let (margin, floor) = (_mm256_set1_ps(line.margin), _mm256_set1_ps(floor));
     let mut bits = 0;
-    let mut highest = _mm256_set1_ps(f32::NEG_INFINITY);
     for at in (0..BLOCK).step_by(LANES) {
         let load = |numbers: &[f32; BLOCK]| {
             // SAFETY: `at` is 0, 8, 16 or 24 here, so that eight numbers lie there; the load needs no alignment.
@@ -163,13 +202,8 @@ fn compare(sums: &Sums, rows: Rows<'_>, line: Line, floor: f32) -> (u32, f32) {
         }
         let mask = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(value, floor));
         bits |= (mask as u32) << at;
-        // Of two numbers, one of them NaN, the instruction gives the second.
-        highest = _mm256_max_ps(value, highest);
     }
-    let half = _mm_max_ps(_mm256_castps256_ps128(highest), _mm256_extractf128_ps::<1>(highest));
-    let quarter = _mm_max_ps(half, _mm_movehl_ps(half, half));
-    let eighth = _mm_max_ss(quarter, _mm_shuffle_ps::<1>(quarter, quarter));
-    (bits, _mm_cvtss_f32(eighth))
+    bits
 }
 
 #[target_feature(enable = "avx2,fma")]

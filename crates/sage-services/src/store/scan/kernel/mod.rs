@@ -9,6 +9,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+use std::slice;
+
 use super::BLOCK;
 use super::codes::{CHUNK_BYTES, GROUPS};
 
@@ -42,6 +44,18 @@ pub(super) struct Rows<'a> {
 }
 
 impl Line {
+    /// What no value is above of a block whose highest sum, offset and gain are given.
+    #[inline(always)]
+    pub(super) fn most(self, sum: u16, offset: f32, gain: f32) -> f32 {
+        offset + gain * (self.factor * f32::from(sum) + self.base).max(0.0)
+    }
+
+    /// The line that lies so far above it, times the gain.
+    #[inline(always)]
+    pub(super) fn plus(self, margin: f32) -> Self {
+        Self { base: self.base + margin, ..self }
+    }
+
     #[inline(always)]
     pub(super) fn value(self, sum: u16, offset: f32, gain: f32, error: f32) -> f32 {
         offset + gain * (self.factor * f32::from(sum) + self.base) + error * self.margin
@@ -59,8 +73,11 @@ pub(super) trait Kernel: Copy {
     /// Adds up, for each row of a block, what the tables say of its signs. `signs` has one chunk for each table.
     fn look_up(self, signs: &[u8], tables: &[Table], sums: &mut Sums);
 
-    /// A bit for each row of the block whose value is at least `floor`, and the highest value, NaN aside.
-    fn compare(self, sums: &Sums, rows: Rows<'_>, line: Line, floor: f32) -> (u32, f32);
+    /// The same with one table, in place of what `sums` were; returns the highest of the rows that have a bit.
+    fn look_up_head(self, signs: &[u8; CHUNK_BYTES], table: &Table, bits: u32, sums: &mut Sums) -> u16;
+
+    /// A bit for each row of the block whose value is at least `floor`.
+    fn compare(self, sums: &Sums, rows: Rows<'_>, line: Line, floor: f32) -> u32;
 
     /// The inner product of a row's levels (0 to 15, two to a byte) with those of a query, each −127 to 127.
     fn dot_levels(self, levels: &[u8], query: &[i8]) -> i32;
@@ -128,15 +145,20 @@ impl Kernel for Portable {
         }
     }
 
-    fn compare(self, sums: &Sums, rows: Rows<'_>, line: Line, floor: f32) -> (u32, f32) {
-        let (mut bits, mut highest) = (0, f32::NEG_INFINITY);
+    fn look_up_head(self, signs: &[u8; CHUNK_BYTES], table: &Table, bits: u32, sums: &mut Sums) -> u16 {
+        *sums = Sums([0; BLOCK]);
+        self.look_up(signs, slice::from_ref(table), sums);
+        (0..BLOCK).filter(|lane| bits >> lane & 1 != 0).map(|lane| sums.0[lane]).max().unwrap_or(0)
+    }
+
+    fn compare(self, sums: &Sums, rows: Rows<'_>, line: Line, floor: f32) -> u32 {
+        let mut bits = 0;
         for lane in 0..BLOCK {
             let error = rows.error.map_or(0.0, |error| error[lane]);
             let value = line.value(sums.0[lane], rows.offset[lane], rows.gain[lane], error);
             bits |= u32::from(value >= floor) << lane;
-            highest = highest.max(value);
         }
-        (bits, highest)
+        bits
     }
 
     fn dot_levels(self, levels: &[u8], query: &[i8]) -> i32 {
