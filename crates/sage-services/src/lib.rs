@@ -86,5 +86,5 @@ pub use embed::{EmbedError, Embedder, EmbedderId, EmbedderMismatch, LexicalEmbed
 pub use embed::{ModelError, StaticEmbedder};
 #[cfg(feature = "minilm")]
 pub use retrieval::CrossEncoder;
-pub use retrieval::{Answer, Citation, Citations, Extractor, Ingest, Plan, Sources, evaluate, rerank};
+pub use retrieval::{Answer, Citation, Citations, Extractor, Ingest, Lookup, Plan, Sources, evaluate, rerank};
 pub use wait::wait;

@@ -8,13 +8,12 @@
 //! 2. Old records of a document are deleted only by [`sweep`](Ingest::sweep), after the new ones are stored. A run that
 //!    is killed leaves old records, new ones or both, and the next run goes on from there.
 
-use std::collections::BTreeMap;
-use std::mem;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::documents::Passage;
-use crate::embed::EmbedderId;
-use crate::store::{Record, StoreError, Value, VectorStore, field};
+use crate::store::{Filter, Record, StoreError, Value, VectorStore, field};
 
 use super::passage::{DOCUMENT_HASH, PASSAGE_HASH, PATH};
 
@@ -63,11 +62,17 @@ struct Seen {
     /// The hash of each document, by path.
     documents: BTreeMap<Arc<str>, String>,
     /// Documents that could not be read.
-    kept: Vec<String>,
+    kept: BTreeSet<String>,
+}
+
+/// The passages of some documents, to be compared with what a store has of them: see [`Ingest::look_up`].
+#[derive(Debug)]
+pub struct Lookup {
+    passages: Vec<(Passage, Hashes)>,
 }
 
 /// What has to be done for some documents: see [`Ingest::plan`].
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Plan {
     changed: Vec<(Passage, Hashes)>,
     moved: Vec<Record>,
@@ -81,11 +86,9 @@ struct Hashes {
 }
 
 impl Ingest {
-    /// Begins a run, with what makes the vectors.
-    pub fn new(embedder: &EmbedderId) -> Self {
-        let weights = embedder.weights().unwrap_or_default();
-        let embedder = format!("{} {} {weights}", embedder.name(), embedder.dimensions());
-        Self { embedder, seen: Mutex::default() }
+    /// Begins a run, with the [id](crate::EmbedderId) of what makes the vectors.
+    pub fn new(embedder: impl fmt::Display) -> Self {
+        Self { embedder: embedder.to_string(), seen: Mutex::default() }
     }
 
     /// Says what has to be done for these documents, of each of which all passages are given. Documents that are given
@@ -94,22 +97,19 @@ impl Ingest {
     /// # Errors
     /// What the store cannot do.
     pub async fn plan(&self, store: &VectorStore, documents: Vec<Vec<Passage>>) -> Result<Plan, StoreError> {
-        let mut passages = Vec::new();
-        for document in documents {
-            passages.extend(self.hashed(document));
-        }
-        let ids: Vec<String> = passages.iter().map(|(passage, _)| passage.id()).collect();
-        let there = store.get(&ids).await?;
-        let mut plan = Plan::default();
-        for ((passage, hashes), there) in passages.into_iter().zip(there) {
-            plan.add(passage, hashes, there);
-        }
-        Ok(plan)
+        let lookup = self.look_up(documents);
+        let there = store.get(&lookup.ids()).await?;
+        Ok(lookup.plan(there))
+    }
+
+    /// As [`plan`](Self::plan), for a caller that asks the store itself.
+    pub fn look_up(&self, documents: Vec<Vec<Passage>>) -> Lookup {
+        Lookup { passages: documents.into_iter().flat_map(|document| self.hashed(document)).collect() }
     }
 
     /// Has [`sweep`](Self::sweep) leave a document alone that could not be read this time.
     pub fn keep(&self, path: impl Into<String>) {
-        self.seen().kept.push(path.into());
+        self.seen().kept.insert(path.into());
     }
 
     /// Deletes all passages that are of no document which was given to [`plan`](Self::plan), and says how many. What
@@ -121,24 +121,33 @@ impl Ingest {
     /// # Errors
     /// What the store cannot do.
     pub async fn sweep(&self, store: &VectorStore) -> Result<usize, StoreError> {
-        let Seen { documents, kept } = mem::take(&mut *self.seen());
-        let documents: Vec<(Arc<str>, String)> = documents.into_iter().collect();
         let mut deleted = 0;
-        let mut from = String::new();
+        for gone in self.gone() {
+            deleted += store.delete_where(gone).await?;
+        }
+        Ok(deleted)
+    }
+
+    /// What [`sweep`](Self::sweep) deletes, for a caller that asks the store itself: the records that meet one of these.
+    pub fn gone(&self) -> Vec<Filter> {
+        let Seen { documents, kept } = &*self.seen();
+        let documents: Vec<(&Arc<str>, &String)> = documents.iter().collect();
+        let mut filters = Vec::new();
+        let mut from = "";
         for at in (0..documents.len().max(1)).step_by(SWEPT_AT_ONCE) {
             let end = documents.len().min(at + SWEPT_AT_ONCE);
-            let hashes = documents[at..end].iter().map(|(_, hash)| hash.clone());
-            let mut gone = field(PATH).at_least(&*from).and(field(DOCUMENT_HASH).is_in(hashes).not());
+            let hashes = documents[at..end].iter().map(|(_, hash)| (*hash).clone());
+            let mut gone = field(PATH).at_least(from).and(field(DOCUMENT_HASH).is_in(hashes).not());
             if let Some((next, _)) = documents.get(end) {
-                gone = gone.and(field(PATH).less(&**next));
-                from = next.to_string();
+                gone = gone.and(field(PATH).less(&***next));
+                from = next;
             }
             if !kept.is_empty() {
                 gone = gone.and(field(PATH).is_in(kept.iter().cloned()).not());
             }
-            deleted += store.delete_where(gone).await?;
+            filters.push(gone);
         }
-        Ok(deleted)
+        filters
     }
 
     fn hashed(&self, document: Vec<Passage>) -> Vec<(Passage, Hashes)> {
@@ -158,7 +167,9 @@ impl Ingest {
             .collect();
         let document = whole.finalize().to_hex()[..HASH].to_owned();
         if let Some((first, _)) = passages.first() {
-            self.seen().documents.insert(Arc::clone(&first.path), document.clone());
+            let mut seen = self.seen();
+            seen.kept.remove(&*first.path);
+            seen.documents.insert(Arc::clone(&first.path), document.clone());
         }
         let hashes = |passage| Hashes { passage, document: document.clone() };
         passages.into_iter().map(|(passage, hash)| (passage, hashes(hash))).collect()
@@ -173,6 +184,26 @@ impl Ingest {
 fn add(hasher: &mut blake3::Hasher, text: &str) {
     hasher.update(&(text.len() as u64).to_le_bytes());
     hasher.update(text.as_bytes());
+}
+
+impl Lookup {
+    /// The ids of the records to ask the store for.
+    pub fn ids(&self) -> Vec<String> {
+        self.passages.iter().map(|(passage, _)| passage.id()).collect()
+    }
+
+    /// Says what has to be done, given what the store has for each of the [ids](Self::ids), in their order.
+    ///
+    /// # Panics
+    /// When there are not as many as ids.
+    pub fn plan(self, there: Vec<Option<Record>>) -> Plan {
+        assert_eq!(there.len(), self.passages.len(), "each id is looked up");
+        let mut plan = Plan::default();
+        for ((passage, hashes), there) in self.passages.into_iter().zip(there) {
+            plan.add(passage, hashes, there);
+        }
+        plan
+    }
 }
 
 impl Plan {

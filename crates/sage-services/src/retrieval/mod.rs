@@ -14,5 +14,5 @@ pub use answer::{Answer, Extractor};
 pub use cite::{Citation, Citations, Sources};
 #[cfg(feature = "minilm")]
 pub use cross_encoder::CrossEncoder;
-pub use ingest::{Ingest, Plan};
+pub use ingest::{Ingest, Lookup, Plan};
 pub use rerank::rerank;
