@@ -9,6 +9,7 @@
 //! | `LlmEmbedder` | behind the feature `llm`: an embedder that asks a provider |
 //! | `MiniLmEmbedder` | behind the feature `minilm`: an embedder that runs a transformer, from the files of a model |
 //! | [`VectorStore`](store::VectorStore) | a service: vectors with texts and metadata, in a file or in memory, searched by vector, by words or by both |
+//! | [`DocumentIndex`] | a service: documents that can be asked; an embedder, a store and a chunker in one |
 //! | [`documents`], [`read_document`], [`Loader`] | functions: folder to files, file to text |
 //! | [`Chunker`] | a function: document to passages with path, lines and headings |
 //! | [`Ingest`] | brings a collection to what documents say now: only what changed is embedded |
@@ -86,5 +87,7 @@ pub use embed::{EmbedError, Embedder, EmbedderId, EmbedderMismatch, LexicalEmbed
 pub use embed::{ModelError, StaticEmbedder};
 #[cfg(feature = "minilm")]
 pub use retrieval::CrossEncoder;
-pub use retrieval::{Answer, Citation, Citations, Extractor, Ingest, Lookup, Plan, Sources, evaluate, rerank};
+pub use retrieval::{
+    Answer, Citation, Citations, DocumentIndex, Extractor, IndexError, Ingest, Lookup, Plan, Sources, evaluate, rerank,
+};
 pub use wait::wait;

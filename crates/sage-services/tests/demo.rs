@@ -206,11 +206,11 @@ fn another_embedder_or_a_store_that_is_not_there_is_told_before_anything_is_read
 
 #[test]
 fn the_program_of_the_readme_answers_from_the_documents() {
-    let folder = folder(&[("docs/stop.md", b"# Stopping\n\nTasks stop first. Services stop after them.\n")]);
+    let folder = folder(&[("docs/stop.md", b"# Stopping\n\nTasks stop first.\n\nServices stop in reverse order.\n")]);
     for _ in 0..2 {
         let (output, text) = run(example("answers").current_dir(folder.path()));
         assert!(output.status.success(), "{output:?}");
-        assert_eq!(text, "Tasks stop first. Services stop after them. (docs/stop.md:3)\n");
+        assert_eq!(text, "Services stop in reverse order.\n  docs/stop.md:5\n");
     }
     assert!(folder.path().join("docs.sage").exists());
 }

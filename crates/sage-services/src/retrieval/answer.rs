@@ -10,6 +10,7 @@
 //!
 //! Knows nothing of vectors and stores; asks the embedder only how rare a word is.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::question::{Question, is_copula};
@@ -35,6 +36,15 @@ pub struct Answer {
     /// Share of the question's words found in the quotation or in the titles above it, weighted by their rarity: 0 to
     /// 1.
     pub coverage: f32,
+}
+
+/// The quotation, and on a line of its own where it stands: `path:first-last`.
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { text, path, first_line, last_line, .. } = self;
+        write!(f, "{text}\n  {path}:{first_line}")?;
+        if last_line == first_line { Ok(()) } else { write!(f, "-{last_line}") }
+    }
 }
 
 /// Chooses the sentence that answers a question best, or two neighbours.

@@ -160,8 +160,7 @@ impl Ingest {
                 add(&mut hasher, &passage.text_with_heading());
                 let hash = hasher.finalize().to_hex()[..HASH].to_owned();
                 add(&mut whole, &hash);
-                // Also where it stands, and what else is known of it.
-                add(&mut whole, &format!("{:?}", passage.record(Vec::new())));
+                add_place(&mut whole, &passage);
                 (passage, hash)
             })
             .collect();
@@ -184,6 +183,20 @@ impl Ingest {
 fn add(hasher: &mut blake3::Hasher, text: &str) {
     hasher.update(&(text.len() as u64).to_le_bytes());
     hasher.update(text.as_bytes());
+}
+
+/// Where a passage stands, and what else is known of it.
+fn add_place(hasher: &mut blake3::Hasher, passage: &Passage) {
+    let Passage { first_line, last_line, bytes, pages, heading, metadata, .. } = passage;
+    let (first_page, last_page) = pages.unwrap_or_default();
+    for number in [*first_line, *last_line, bytes.start, bytes.end, first_page, last_page] {
+        hasher.update(&(number as u64).to_le_bytes());
+    }
+    add(hasher, heading);
+    for (name, value) in &**metadata {
+        add(hasher, name);
+        add(hasher, &value.to_string());
+    }
 }
 
 impl Lookup {

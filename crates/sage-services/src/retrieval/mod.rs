@@ -1,10 +1,11 @@
-//! What follows a search: the passages found are ordered, and one is quoted.
+//! What brings documents into a store, and what follows a search: the passages found are ordered, and one is quoted.
 
 mod answer;
 mod cite;
 #[cfg(feature = "minilm")]
 mod cross_encoder;
 pub mod evaluate;
+mod index;
 mod ingest;
 mod passage;
 mod question;
@@ -14,5 +15,6 @@ pub use answer::{Answer, Extractor};
 pub use cite::{Citation, Citations, Sources};
 #[cfg(feature = "minilm")]
 pub use cross_encoder::CrossEncoder;
+pub use index::{DocumentIndex, IndexError};
 pub use ingest::{Ingest, Lookup, Plan};
 pub use rerank::rerank;

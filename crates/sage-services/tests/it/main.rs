@@ -4,6 +4,7 @@
 
 mod chunking;
 mod citing;
+mod document_index;
 #[cfg(feature = "docx")]
 mod docx;
 mod evaluating;
