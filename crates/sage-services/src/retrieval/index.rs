@@ -30,16 +30,16 @@ const KEPT: usize = 5;
 ///
 /// # fn main() -> Result<(), BoxError> {
 /// # let folder = tempfile::tempdir()?;
-/// # std::fs::write(folder.path().join("stop.md"), "Tasks stop first. Services stop in reverse order.")?;
+/// # std::fs::write(folder.path().join("stop.md"), "Services stop in reverse order.")?;
 /// # let folder = folder.path();
 /// let env = Environment::local("index");
 /// let index = env.register_async_service("index", DocumentIndex::constructor(Embedded::in_memory)?).build();
 /// let asked = index.clone();
 /// let answers = env
 ///     .from_iter(documents(folder, &["md".into()]))
-///     .try_map(move |path| index.try_call_blocking(async move |index| index.add(path?).await))
+///     .try_map(move |path| index.try_call_blocking(async |index| index.add(path?).await))
 ///     .count()
-///     .try_map(move |_| asked.try_call_blocking(async move |index| index.answer("In what order do services stop?").await))
+///     .try_map(move |_| asked.try_call_blocking(async |index| index.answer("In what order do services stop?").await))
 ///     .collect();
 /// env.run()?;
 /// assert_eq!(answers.take()[0].as_ref().unwrap().text, "Services stop in reverse order.");

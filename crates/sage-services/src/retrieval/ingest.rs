@@ -128,7 +128,7 @@ impl Ingest {
         Ok(deleted)
     }
 
-    /// What [`sweep`](Self::sweep) deletes, for a caller that asks the store itself: the records that meet one of these.
+    /// What [`sweep`](Self::sweep) deletes, for a caller that asks the store itself: records that meet one of these.
     pub fn gone(&self) -> Vec<Filter> {
         let Seen { documents, kept } = &*self.seen();
         let documents: Vec<(&Arc<str>, &String)> = documents.iter().collect();
