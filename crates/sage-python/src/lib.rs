@@ -139,10 +139,11 @@ mod _sage {
     use crate::kafka::KafkaCluster;
     #[pymodule_export]
     use crate::retrieval::{
-        Answer, Chunker, CrossEncoder, DocumentText, Documents, Embedder, Field, Filter, Hit, LlmEmbedder,
-        MiniLmEmbedder, OtherCollection, Passage, Record, StaticEmbedder, StoreClosed, StoreDamaged, StoreError,
-        StoreFull, StoreLocked, StoreUnavailable, UnknownCollection, Vector, VectorStore, documents, exact_match,
-        field, ndcg_at, precision_at, read_document, recall_at, reciprocal_rank, rouge_l, token_f1,
+        Answer, Chunker, Citation, Citations, CrossEncoder, DocumentText, Documents, Embedder, Field, Filter, Hit,
+        Ingest, LlmEmbedder, MiniLmEmbedder, OtherCollection, Passage, Plan, Record, Row, Sources, StaticEmbedder,
+        StoreClosed, StoreDamaged, StoreError, StoreFull, StoreLocked, StoreUnavailable, UnknownCollection, Vector,
+        VectorStore, documents, exact_match, field, ndcg_at, precision_at, read_document, recall_at, reciprocal_rank,
+        rouge_l, token_f1,
     };
     #[pymodule_export]
     use crate::{

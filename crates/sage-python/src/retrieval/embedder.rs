@@ -126,6 +126,19 @@ impl Embedder {
         passages(py, &self.0, texts)
     }
 
+    /// Counts the words of a passage that was embedded before, perhaps by another process, so that questions know the
+    /// rare ones.
+    ///
+    /// >>> embedder = Embedder()
+    /// >>> embedder.learn("Services stop in the reverse order.")
+    /// >>> embedder.passages(), embedder.embed_query("tea").is_zero()
+    /// (1, True)
+    fn learn(&self, py: Python<'_>, text: &str) -> PyResult<()> {
+        let text = filled("text", text)?;
+        py.detach(|| self.0.learn(text));
+        Ok(())
+    }
+
     /// Embeds questions, in their order, as ``embed_query`` does.
     ///
     /// >>> embedder = Embedder()

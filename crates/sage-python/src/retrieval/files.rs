@@ -9,9 +9,10 @@ use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use sage::chain_of;
-use sage_services::{DocumentError, Loader};
+use sage_services::{DocumentError, Format, Loader};
 
 use super::arguments::{kind, whole};
+use super::rows::{Row, rows};
 use crate::spec::Seconds;
 use crate::thread::lock;
 
@@ -77,33 +78,94 @@ pub(crate) fn documents(
     Ok(Documents { walk: Mutex::new(walk), on_error: on_error.map(Bound::unbind) })
 }
 
-/// The text of a file.
-#[pyclass(frozen, get_all, module = "sage.services")]
-pub(crate) struct DocumentText {
-    /// The text; U+FFFD stands in the place of what is not UTF-8.
-    text: String,
-    /// Whether all of the file was UTF-8.
-    is_utf8: bool,
-    /// The title, where the file states one.
-    title: Option<String>,
-    /// Where each page of a PDF file begins: the byte of the text in UTF-8. Empty for a file without pages.
-    pages: Vec<usize>,
-}
+/// The text of a file, and what else is known of it.
+#[pyclass(frozen, eq, module = "sage.services")]
+#[derive(PartialEq)]
+pub(crate) struct DocumentText(pub(super) sage_services::DocumentText);
+
+type Parts<'a> = (&'a str, bool, Option<&'a str>, &'a [usize], &'static str, Vec<Row>);
 
 #[pymethods]
 impl DocumentText {
-    /// For texts that were read by something else than ``read_document``.
+    /// For texts that were read by something else than ``read_document``. ``format`` is ``"markdown"``, ``"html"`` or
+    /// ``"text"``.
     #[new]
     #[pyo3(
-        signature = (text, is_utf8=true, title=None, pages=Vec::new()),
-        text_signature = "(text, is_utf8=True, title=None, pages=())"
+        signature = (text, is_utf8=true, title=None, pages=Vec::new(), format="text", rows=None),
+        text_signature = "(text, is_utf8=True, title=None, pages=(), format='text', rows=())"
     )]
-    fn new(text: String, is_utf8: bool, title: Option<String>, pages: Vec<usize>) -> Self {
-        Self { text, is_utf8, title, pages }
+    fn new(
+        text: String,
+        is_utf8: bool,
+        title: Option<String>,
+        pages: Vec<usize>,
+        format: &str,
+        rows: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let mut document = sage_services::DocumentText::default();
+        document.rows = rows.map_or(Ok(Vec::new()), |rows| self::rows(rows, &text))?;
+        document.format = format_of(format)?;
+        (document.text, document.is_utf8, document.title, document.pages) = (text, is_utf8, title, pages);
+        Ok(Self(document))
     }
 
-    fn __getnewargs__(&self) -> (&str, bool, Option<&str>, Vec<usize>) {
-        (&self.text, self.is_utf8, self.title.as_deref(), self.pages.clone())
+    /// The text; U+FFFD stands in the place of what is not UTF-8.
+    #[getter]
+    fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// Whether all of the file was UTF-8.
+    #[getter]
+    fn is_utf8(&self) -> bool {
+        self.0.is_utf8
+    }
+
+    /// The title, where the file states one.
+    #[getter]
+    fn title(&self) -> Option<&str> {
+        self.0.title.as_deref()
+    }
+
+    /// Where each page of a PDF file begins: the byte of the text in UTF-8. Empty for a file without pages.
+    #[getter]
+    fn pages(&self) -> Vec<usize> {
+        self.0.pages.clone()
+    }
+
+    /// How to read the lines of the text: ``"markdown"``, ``"html"`` or ``"text"``.
+    #[getter]
+    fn format(&self) -> &'static str {
+        match self.0.format {
+            Format::Markdown => "markdown",
+            Format::Html => "html",
+            // There is no other.
+            _ => "text",
+        }
+    }
+
+    /// The rows in order; empty unless the file is a table or JSON lines.
+    #[getter]
+    fn rows(&self) -> Vec<Row> {
+        self.0.rows.iter().cloned().map(Row).collect()
+    }
+
+    fn __getnewargs__(&self) -> Parts<'_> {
+        (self.text(), self.is_utf8(), self.title(), &self.0.pages, self.format(), self.rows())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<DocumentText of {} bytes, {}>", self.0.text.len(), self.format())
+    }
+}
+
+/// The format that is called so.
+pub(super) fn format_of(name: &str) -> PyResult<Format> {
+    match name {
+        "markdown" => Ok(Format::Markdown),
+        "html" => Ok(Format::Html),
+        "text" => Ok(Format::Text),
+        other => Err(PyValueError::new_err(format!("`format` is markdown, html or text, not {other:?}"))),
     }
 }
 
@@ -143,8 +205,7 @@ pub(crate) fn read_document(
     let loader = bytes("max_bytes", max_bytes)?.into_iter().fold(loader, Loader::max_bytes);
     let loader = bytes("max_text_bytes", max_text_bytes)?.into_iter().fold(loader, Loader::max_text_bytes);
     let loader = max_time.into_iter().fold(loader, |loader, time| loader.max_time(time.0));
-    let read = py.detach(|| loader.read(&path)).map_err(raised)?;
-    Ok(DocumentText { text: read.text, is_utf8: read.is_utf8, title: read.title, pages: read.pages })
+    py.detach(|| loader.read(&path)).map(DocumentText).map_err(raised)
 }
 
 fn raised(error: DocumentError) -> PyErr {

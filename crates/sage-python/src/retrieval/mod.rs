@@ -8,25 +8,33 @@
 //! What the services do is said in `sage_services`; here are conversions only.
 
 mod arguments;
+mod chunker;
+mod cite;
 mod embedder;
 mod evaluate;
 mod files;
 mod filter;
+mod ingest;
 mod metadata;
 mod models;
 mod passages;
 mod records;
+mod rows;
 mod store;
 mod store_errors;
 mod vector;
 
+pub(crate) use chunker::Chunker;
+pub(crate) use cite::{Citation, Citations, Sources};
 pub(crate) use embedder::{Answer, Embedder};
 pub(crate) use evaluate::{exact_match, ndcg_at, precision_at, recall_at, reciprocal_rank, rouge_l, token_f1};
 pub(crate) use files::{DocumentText, Documents, documents, read_document};
 pub(crate) use filter::{Field, Filter, field};
+pub(crate) use ingest::{Ingest, Plan};
 pub(crate) use models::{CrossEncoder, LlmEmbedder, MiniLmEmbedder, StaticEmbedder};
-pub(crate) use passages::{Chunker, Passage};
+pub(crate) use passages::Passage;
 pub(crate) use records::{Hit, Record};
+pub(crate) use rows::Row;
 pub(crate) use store::VectorStore;
 pub(crate) use store_errors::{
     OtherCollection, StoreClosed, StoreDamaged, StoreError, StoreFull, StoreLocked, StoreUnavailable, UnknownCollection,

@@ -1,13 +1,14 @@
-//! Passages, and the chunker that cuts documents into them.
+//! Passages of documents.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use sage_services::Format;
+use pyo3::types::PyDict;
 
-use super::arguments::whole;
 use super::records::Record;
+use super::rows::{fields, fields_of};
 use super::vector::coordinates;
 
 /// A piece of a document, which names its document, its lines and the headings above it.
@@ -15,15 +16,18 @@ use super::vector::coordinates;
 #[derive(Clone, PartialEq)]
 pub(crate) struct Passage(pub(super) sage_services::Passage);
 
-type Parts<'a> = (&'a str, &'a str, usize, usize, usize, &'a str, (usize, usize), Option<(usize, usize)>);
+type Parts<'a> =
+    (&'a str, &'a str, usize, usize, usize, &'a str, (usize, usize), Option<(usize, usize)>, Bound<'a, PyDict>);
 
 #[pymethods]
 impl Passage {
     /// Lines count from 1 and ``last_line`` is inclusive; ``index`` is the position among the passages of the document,
     /// from 0. ``bytes`` are the first byte in the document's text and the one behind the last; unless given, ``text``
-    /// is all of it.
+    /// is all of it. ``metadata`` is what is known of its row, as JSON.
     #[new]
-    #[pyo3(signature = (path, text, first_line=1, last_line=1, index=0, heading="", bytes=None, pages=None))]
+    #[pyo3(signature = (
+        path, text, first_line=1, last_line=1, index=0, heading="", bytes=None, pages=None, metadata=None
+    ))]
     #[expect(clippy::too_many_arguments, reason = "they are the fields of a passage, most with a default")]
     fn new(
         path: &str,
@@ -34,6 +38,7 @@ impl Passage {
         heading: &str,
         bytes: Option<(usize, usize)>,
         pages: Option<(usize, usize)>,
+        metadata: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         if first_line < 1 || last_line < first_line {
             return Err(PyValueError::new_err(format!(
@@ -46,9 +51,9 @@ impl Passage {
             )));
         }
         let (start, end) = bytes.unwrap_or((0, text.len()));
-        let heading = heading.into();
+        let (bytes, heading, metadata) = (start..end, heading.into(), Arc::new(fields_of(metadata)?));
         let whole = sage_services::Passage::new(path, text);
-        Ok(Self(sage_services::Passage { index, first_line, last_line, bytes: start..end, pages, heading, ..whole }))
+        Ok(Self(sage_services::Passage { index, first_line, last_line, bytes, pages, heading, metadata, ..whole }))
     }
 
     /// The name of the document.
@@ -99,6 +104,13 @@ impl Passage {
         &self.0.heading
     }
 
+    /// What is known of the row of a table, or of the line of JSON, that it belongs to: each time a new mapping, empty
+    /// in a document without rows.
+    #[getter]
+    fn metadata<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        fields(py, &self.0.metadata)
+    }
+
     /// An id for a store: unique for the path of a document, sorted like the passages of a document.
     #[getter]
     fn id(&self) -> String {
@@ -130,82 +142,13 @@ impl Passage {
         hasher.finish()
     }
 
-    fn __getnewargs__(&self) -> Parts<'_> {
+    fn __getnewargs__<'a>(&'a self, py: Python<'a>) -> PyResult<Parts<'a>> {
         let sage_services::Passage { path, index, first_line, last_line, heading, text, .. } = &self.0;
-        (path, text, *first_line, *last_line, *index, heading, self.bytes(), self.pages())
+        let metadata = self.metadata(py)?;
+        Ok((path, text, *first_line, *last_line, *index, heading, self.bytes(), self.pages(), metadata))
     }
 
     fn __repr__(&self) -> String {
         format!("<Passage {}:{}-{}>", self.0.path, self.0.first_line, self.0.last_line)
-    }
-}
-
-/// Cuts documents into passages, so that every line that is not blank is in at least one of them.
-///
-/// In Markdown and HTML a heading begins a passage, and fenced code stays together where it fits.
-///
-/// >>> [passage.first_line for passage in Chunker().chunks("guide.md", "# Stops\n\nIn order.\n\n# Starts\n\nToo.")]
-/// [1, 5]
-#[pyclass(frozen, module = "sage.services")]
-pub(crate) struct Chunker {
-    chunker: sage_services::Chunker,
-    /// What it was made of.
-    given: (usize, usize, usize),
-}
-
-#[pymethods]
-impl Chunker {
-    /// Passages end soon after ``target_chars`` characters and have at most ``max_chars``. Where a section is cut for
-    /// its length, up to ``overlap_chars`` characters are repeated. ``ValueError`` unless 0 < ``target_chars`` ≤
-    /// ``max_chars`` and ``overlap_chars`` < ``target_chars``.
-    #[new]
-    #[pyo3(
-        signature = (target_chars=None, max_chars=None, overlap_chars=None),
-        text_signature = "(target_chars=700, max_chars=1000, overlap_chars=120)"
-    )]
-    fn new(
-        target_chars: Option<&Bound<'_, PyAny>>,
-        max_chars: Option<&Bound<'_, PyAny>>,
-        overlap_chars: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<Self> {
-        let given = |name, value: Option<&Bound<'_, PyAny>>, unless, from| {
-            value.map_or(Ok(unless), |value| whole(name, value, from..=usize::MAX))
-        };
-        let target = given("target_chars", target_chars, 700, 1)?;
-        let max = given("max_chars", max_chars, 1_000, 1)?;
-        let overlap = given("overlap_chars", overlap_chars, 120, 0)?;
-        if target > max || overlap >= target {
-            return Err(PyValueError::new_err(format!(
-                "`target_chars` is at most `max_chars` and more than `overlap_chars`: \
-                 {target}, {max} and {overlap} do not fit"
-            )));
-        }
-        Ok(Self { chunker: sage_services::Chunker::new(target, max, overlap), given: (target, max, overlap) })
-    }
-
-    fn __getnewargs__(&self) -> (usize, usize, usize) {
-        self.given
-    }
-
-    /// Cuts a document into passages, in order; none when every line is blank.
-    ///
-    /// ``path`` is the document's name; ``format`` is ``"markdown"``, ``"html"`` or ``"text"``, and follows from the
-    /// path's extension unless given.
-    ///
-    /// >>> passages = Chunker().chunks("guide.md", "# Stops\n\nIn order.\n\n# Starts\n\nToo.")
-    /// >>> [(passage.first_line, passage.last_line, passage.heading) for passage in passages]
-    /// [(1, 3, 'Stops'), (5, 7, 'Starts')]
-    #[pyo3(signature = (path, text, format=None))]
-    fn chunks(&self, py: Python<'_>, path: &str, text: &str, format: Option<&str>) -> PyResult<Vec<Passage>> {
-        let format = match format {
-            None => Format::of(path),
-            Some("markdown") => Format::Markdown,
-            Some("html") => Format::Html,
-            Some("text") => Format::Text,
-            Some(other) => {
-                return Err(PyValueError::new_err(format!("`format` is markdown, html or text, not {other:?}")));
-            }
-        };
-        Ok(py.detach(|| self.chunker.chunks(path, format, text).into_iter().map(Passage).collect()))
     }
 }

@@ -433,13 +433,8 @@ fn schema(
     embedder: Option<&Bound<'_, PyAny>>,
     must_exist: bool,
 ) -> PyResult<Schema> {
-    let (id, made) = match embedder {
-        None => (None, None),
-        Some(given) => match given.cast::<PyString>() {
-            Ok(id) => (Some(id.to_str()?.to_owned()), None),
-            Err(_) => embedder_of(given).map(|(id, dimensions)| (Some(id), Some(dimensions)))?,
-        },
-    };
+    let (id, made) = embedder.map(embedder_of).transpose()?.unzip();
+    let made = made.flatten();
     let given = dimensions.map(|given| whole("dimensions", given, 1..=65_536)).transpose()?;
     if let (Some(given), Some(made), Some(id)) = (given, made, &id)
         && given != made
@@ -461,9 +456,13 @@ fn schema(
     Ok(if must_exist { schema.must_exist() } else { schema })
 }
 
-fn embedder_of(given: &Bound<'_, PyAny>) -> PyResult<(String, usize)> {
-    let parts = || -> PyResult<(String, usize)> {
-        Ok((given.getattr("id")?.extract()?, given.getattr("dimensions")?.extract()?))
+/// The id of an embedder and, unless it is given by its id, how many coordinates its vectors have.
+pub(super) fn embedder_of(given: &Bound<'_, PyAny>) -> PyResult<(String, Option<usize>)> {
+    if let Ok(id) = given.cast::<PyString>() {
+        return Ok((id.to_str()?.to_owned(), None));
+    }
+    let parts = || -> PyResult<(String, Option<usize>)> {
+        Ok((given.getattr("id")?.extract()?, Some(given.getattr("dimensions")?.extract()?)))
     };
     parts().map_err(|_| {
         let found = kind(given);

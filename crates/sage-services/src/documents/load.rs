@@ -145,6 +145,13 @@ pub struct Row {
     pub metadata: Arc<Map<String, Value>>,
 }
 
+impl Row {
+    /// Makes a row, for a text that was read by something else than a [`Loader`].
+    pub fn new(bytes: Range<usize>, first_line: usize, last_line: usize, metadata: Map<String, Value>) -> Self {
+        Self { bytes, first_line, last_line, metadata: Arc::new(metadata) }
+    }
+}
+
 /// Reads a file as text, as [`Loader::default`] does.
 ///
 /// # Errors

@@ -225,6 +225,11 @@ impl Plan {
         self.changed.iter().map(|(passage, _)| passage.text_with_heading()).collect()
     }
 
+    /// How many texts have to be embedded.
+    pub fn changed(&self) -> usize {
+        self.changed.len()
+    }
+
     /// The passages that are stored as they are. An embedder that counts words, as the
     /// [lexical](crate::LexicalEmbedder::learn) one, has to be told of them.
     pub fn unchanged(&self) -> &[Passage] {
