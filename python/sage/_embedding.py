@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ._arguments import said
+from ._weights import folder_of
 
 #: How many numbers a vector has where nothing else says it: as many as SAGE's default model makes.
 _DIMENSIONS = 384
@@ -24,8 +25,10 @@ class EmbeddingModel:
 
     - ``"default"``: an ``Embedder`` of ``dim`` coordinates, 384 unless given, which finds shared words and needs no
       download.
-    - ``"hf"``: the model in the folder that is its ``model``, as a ``MiniLmEmbedder`` or a ``StaticEmbedder`` reads it.
-      The name of a model that has to be downloaded is an error that says what to get.
+    - ``"hash"``: the same.
+    - ``"hf"``: the model in the folder that is its ``model``, as a ``MiniLmEmbedder`` or a ``StaticEmbedder`` reads it,
+      or by the name under which Hugging Face's tools have downloaded it before. The name of another is an error that
+      says what to get.
     - ``"openai"``: the ``model`` of a server with OpenAI's protocol, at ``base_url`` with ``api_key``, as of ``Llm``.
     - ``"mockembedder"``: 128 numbers, or ``fixed_dim``, that follow from the text's hash and mean nothing.
 
@@ -37,7 +40,7 @@ class EmbeddingModel:
 
     def __init__(self, method: str = "default", model: str | os.PathLike[str] | None = None, **options: Any) -> None:
         self.method, self.model = method, model
-        if method == "default":
+        if method in ("default", "hash"):
             self._made: Any = _Lexical(options.get("dim", _DIMENSIONS))
         elif method == "mockembedder":
             self._made = _Mock(options.get("fixed_dim", options.get("dim", _MOCK_DIMENSIONS)))
@@ -46,7 +49,7 @@ class EmbeddingModel:
         elif method in _ASKED:
             self._made = _Asked(method, model, options)
         else:
-            known = ", ".join(["default", "hf", "mockembedder", "openai"])
+            known = ", ".join(["default", "hash", "hf", "mockembedder", "openai"])
             raise ValueError(f"`EmbeddingModel` knows the methods {known}, not {said(method)}")
 
     @property
@@ -65,13 +68,13 @@ class EmbeddingModel:
 
     def embed(self, text: str) -> list[float]:
         """The vector of a text."""
-        return self.embed_many([text])[0]
+        return self.embed_batch([text])[0]
 
     def encode(self, text: str) -> list[float]:
         """The vector of a text, as ``embed``."""
         return self.embed(text)
 
-    def embed_many(self, texts: list[str]) -> list[list[float]]:
+    def embed_batch(self, texts: list[str]) -> list[list[float]]:
         """The vectors of texts, in their order."""
         made: list[list[float]] = self._made.embed(texts)
         return made
@@ -124,13 +127,13 @@ class _Mock:
 class _Folder:
     """Runs the model in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         from ._sage import MiniLmEmbedder, StaticEmbedder
 
         # Transformers say how many layers they have.
         config = folder / "config.json"
         is_transformer = config.is_file() and "num_hidden_layers" in json.loads(config.read_bytes())
-        self._embedder = (MiniLmEmbedder if is_transformer else StaticEmbedder)(folder, folder.name)
+        self._embedder = (MiniLmEmbedder if is_transformer else StaticEmbedder)(folder, name)
         self.id, self.dimensions = self._embedder.id, self._embedder.dimensions
 
     def embed(self, texts: list[str]) -> list[list[float]]:
@@ -146,11 +149,13 @@ def _in_folder(model: str | os.PathLike[str] | None) -> _Folder:
     )
     if model is None:
         raise ValueError(f"the method `hf` needs its `model`: {what}")
-    folder = Path(model)
-    if not folder.is_dir():
+    folder = folder_of(model)
+    if folder is None:
         name = os.fspath(model)
-        raise FileNotFoundError(f"the model {name!r} is no folder here, and nothing is downloaded: get {what}")
-    return _Folder(folder)
+        raise FileNotFoundError(
+            f"the model {name!r} is no folder here and was not downloaded before, and nothing is downloaded: get {what}"
+        )
+    return _Folder(folder, Path(model).name)
 
 
 class _Asked:

@@ -176,7 +176,7 @@ class BertRecallEvaluate(_OfAnswer):
 
     def score(self, answer: str, reference: str) -> float:
         """The cosine."""
-        a, b = self._model.embed_many([answer, reference])
+        a, b = self._model.embed_batch([answer, reference])
         lengths = (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5
         return sum(x * y for x, y in zip(a, b)) / lengths if lengths else 0.0
 

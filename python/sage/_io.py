@@ -46,7 +46,7 @@ def _pair_of(record: Any) -> tuple[Any, Any] | None:
         return record
     if isinstance(record, Mapping):
         question = record.get("query", record.get("question"))
-        answer = record.get("answer", record.get("response"))
+        answer = next((record[name] for name in ("answer", "generated", "response") if name in record), None)
         return None if question is None or answer is None else (question, answer)
     return None
 
@@ -264,8 +264,8 @@ class PrintSink(SinkFunction):
 
 class TerminalSink(PrintSink):
     """Prints each record; a question and its answer as two lines. They are a tuple, or a mapping with ``query`` or
-    ``question``, and ``answer`` or ``response``. A mapping may give ``prefix``, ``separator`` and ``colored``; its
-    other keys have no effect."""
+    ``question``, and ``answer``, ``generated`` or ``response``. A configuration may have ``prefix``, ``separator`` and
+    ``colored``; what else it has has no effect."""
 
     def __init__(self, config: Mapping[str, Any] | None = None) -> None:
         if not isinstance(config, (Mapping, type(None))):

@@ -4,8 +4,6 @@ configuration file; errors are raised."""
 from __future__ import annotations
 
 import hashlib
-import importlib
-import json
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from ._embedding import EmbeddingModel
 from ._functions import MapFunction
 from ._rag import _checked, _text
 from ._sage import CrossEncoder, Hit, Record, VectorStore
+from ._weights import folder_of
 
 #: How many texts are embedded and stored at once.
 _AT_ONCE = 256
@@ -46,9 +45,13 @@ class _Retriever(MapFunction):
 
     #: The section of the configuration that says where the collection is.
     _section: str
+    #: What is named as the store of the collection.
+    _backend: str
     _most = 10
 
-    def __init__(self, config: Mapping[str, Any], enable_profile: bool = False) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], enable_profile: bool = False, *, collection_name: str | None = None
+    ) -> None:
         super().__init__()
         step = type(self).__name__
         self.config = _checked(step, config)
@@ -56,7 +59,7 @@ class _Retriever(MapFunction):
         place = config.get(self._section, {})
         if not isinstance(place, Mapping):
             raise TypeError(f"`{self._section}` of `{step}` is a mapping, not {said(place)}")
-        self._place = place
+        self._place = place if collection_name is None else {**place, "collection_name": collection_name}
         self._store = self._opened()
         self._load_knowledge()
 
@@ -103,43 +106,65 @@ class _Retriever(MapFunction):
             self._store.upsert_batch(self._records([id for id, _ in some], [text for _, text in some]))
         return list(ids)
 
+    def get_collection_info(self) -> dict[str, Any]:
+        """The ``backend`` of the collection, its ``collection_name``, its ``document_count`` and, of one in a file, its
+        ``persistence_path``."""
+        path = self._store.path
+        return {
+            "backend": self._backend,
+            "collection_name": self._collection(),
+            "document_count": self._store.count(),
+            "persistence_path": None if path is None else str(path),
+        }
+
     def execute(self, data: Any) -> dict[str, Any]:
         """Finds the texts for a question, of a mapping with ``query`` or ``question``, of a pair or by itself."""
-        if isinstance(data, Mapping):
-            question = data.get("query", data.get("question"))
-        else:
-            question = data[0] if isinstance(data, (tuple, list)) and data else data
-        if not isinstance(question, str):
-            step, what = type(self).__name__, said(data)
-            raise TypeError(f"`{step}` takes a question, a pair that begins with one, or a mapping with one: {what}")
-        texts = [hit.text for hit in self._found(question)] if question.strip() else []
-        found = {
-            "results": [{"text": text} for text in texts],
-            "retrieval_results": [{"text": text} for text in texts],
-            "retrieved_docs": texts,
-            "retrieved_documents": texts,
-        }
-        return {**data, **found} if isinstance(data, Mapping) else {"query": question, "input": data, **found}
+        question = _question(type(self).__name__, data)
+        return _with_texts(data, question, [hit.text for hit in self._found(question)] if question.strip() else [])
+
+
+def _question(step: str, data: Any) -> str:
+    if isinstance(data, Mapping):
+        question = data.get("query", data.get("question"))
+    else:
+        question = data[0] if isinstance(data, (tuple, list)) and data else data
+    if not isinstance(question, str):
+        what = f"a question, a pair that begins with one, or a mapping with one: {said(data)}"
+        raise TypeError(f"`{step}` takes {what}")
+    return question
+
+
+def _with_texts(data: Any, question: str, texts: list[str]) -> dict[str, Any]:
+    """What a step was given, with the texts that it has found."""
+    found = {
+        "results": [{"text": text} for text in texts],
+        "retrieval_results": [{"text": text} for text in texts],
+        "retrieved_docs": texts,
+        "retrieved_documents": texts,
+    }
+    return {**data, **found} if isinstance(data, Mapping) else {"query": question, "input": data, **found}
 
 
 class _DenseRetriever(_Retriever):
     """By vectors."""
 
-    def __init__(self, config: Mapping[str, Any], enable_profile: bool = False) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], enable_profile: bool = False, *, collection_name: str | None = None
+    ) -> None:
         given = _checked(type(self).__name__, config).get("embedding") or {}
         options = {name: value for name, value in given.items() if name not in ("method", "model")}
         method = given.get("method", "default")
         if method == "default":
             options.setdefault("dim", config.get("dimension", 384))
         self.embedding_model = EmbeddingModel(method, given.get("model"), **options)
-        super().__init__(config, enable_profile)
+        super().__init__(config, enable_profile, collection_name=collection_name)
 
     def teardown(self, context: Any) -> None:
         """Ends the connections of its embedder."""
         self.embedding_model.close()
 
     def _records(self, ids: Sequence[str], texts: Sequence[str]) -> list[Record]:
-        vectors = self.embedding_model.embed_many(list(texts))
+        vectors = self.embedding_model.embed_batch(list(texts))
         made = [Record(id, vector, text) for id, vector, text in zip(ids, vectors, texts) if any(vector)]
         if len(made) < len(texts):
             self.logger.warning("%d texts have no word that is known, and are left out", len(texts) - len(made))
@@ -174,6 +199,7 @@ class ChromaRetriever(_DenseRetriever):
     """
 
     _section = "chroma"
+    _backend = "chroma"
 
     def _opened(self) -> VectorStore:
         place, host = self._place, self._place.get("host")
@@ -210,6 +236,7 @@ class MilvusDenseRetriever(_DenseRetriever):
     """
 
     _section = "milvus_dense"
+    _backend = "milvus"
     _most = 5
 
     def _opened(self) -> VectorStore:
@@ -249,6 +276,7 @@ class MilvusSparseRetriever(_Retriever):
     """
 
     _section = "milvus_sparse"
+    _backend = "milvus"
 
     def _opened(self) -> VectorStore:
         place = self._place
@@ -271,76 +299,12 @@ class MilvusSparseRetriever(_Retriever):
         return self._store.search(None, self.top_k, text=question)
 
 
-class Wiki18FAISSRetriever(MapFunction):
-    """Finds texts in an index of FAISS: ``stream.map(Wiki18FAISSRetriever, config)``.
-
-    The configuration has ``top_k`` (5), ``embedding`` as of ``EmbeddingModel``, which must be what made the index, and
-    ``faiss`` with ``index_path``, the file of the index, and ``documents_path``, lines of JSON with ``contents`` or
-    ``text`` in the order of the index. It needs the package ``faiss-cpu``.
-
-    >>> from sage.middleware.operators.rag import Wiki18FAISSRetriever
-    >>> Wiki18FAISSRetriever({"faiss": {}})
-    Traceback (most recent call last):
-    ValueError: `faiss` of `Wiki18FAISSRetriever` needs an `index_path` and a `documents_path`: the file of an index \
-of FAISS, such as one of Wikipedia, and its texts as lines of JSON
-    """
-
-    def __init__(self, config: Mapping[str, Any], enable_profile: bool = False) -> None:
-        super().__init__()
-        self.config = _checked("Wiki18FAISSRetriever", config)
-        self.top_k = int(config.get("top_k", 5))
-        place = config.get("faiss") or {}
-        paths = [place.get(name) for name in ("index_path", "documents_path")]
-        if not all(paths):
-            raise ValueError(
-                "`faiss` of `Wiki18FAISSRetriever` needs an `index_path` and a `documents_path`: the file of an index "
-                "of FAISS, such as one of Wikipedia, and its texts as lines of JSON"
-            )
-        for path in paths:
-            if not Path(str(path)).is_file():
-                raise FileNotFoundError(f"{path} is no file: get the index and its texts, nothing is downloaded")
-        try:
-            self._faiss = importlib.import_module("faiss")
-        except ModuleNotFoundError as error:
-            raise ImportError("`Wiki18FAISSRetriever` needs FAISS: pip install faiss-cpu", name="faiss") from error
-        given = config.get("embedding") or {}
-        self.embedding_model = EmbeddingModel(given.get("method", "default"), given.get("model"))
-        self._index = self._faiss.read_index(str(paths[0]))
-        if self._index.d != self.embedding_model.dimensions:
-            made = self.embedding_model.id
-            raise ValueError(f"{paths[0]} has vectors of {self._index.d} dimensions, and is not of {made}")
-        with open(str(paths[1]), encoding="utf-8") as lines:
-            self._texts = [_contents(json.loads(line)) for line in lines if line.strip()]
-
-    def teardown(self, context: Any) -> None:
-        """Ends the connections of its embedder."""
-        self.embedding_model.close()
-
-    def execute(self, data: Any) -> dict[str, Any]:
-        """Finds the texts for a question."""
-        is_mapping = isinstance(data, Mapping)
-        question = data.get("query", data.get("question")) if is_mapping else data
-        if not isinstance(question, str):
-            raise TypeError(f"`Wiki18FAISSRetriever` takes a question, or a mapping with one, not {said(data)}")
-        numpy = importlib.import_module("numpy")
-        vector = numpy.asarray([self.embedding_model.embed(question)], dtype="float32")
-        _, places = self._index.search(vector, self.top_k)
-        # FAISS says -1 where it finds no more.
-        texts = [self._texts[place] for place in places[0] if place >= 0]
-        found = {"results": [{"text": text} for text in texts], "retrieved_docs": texts}
-        found["retrieval_results"] = found["results"]
-        return {**data, **found} if is_mapping else {"query": question, "input": data, **found}
-
-
-def _contents(line: Any) -> str:
-    return str(line.get("contents", line.get("text", ""))) if isinstance(line, Mapping) else str(line)
-
-
 class BGEReranker(MapFunction):
     """Puts the texts that were found in the order of a cross-encoder: ``stream.map(BGEReranker, config)``.
 
     The configuration has ``model_name``, the folder of its weights as a ``CrossEncoder`` reads it, such as that of
-    bge-reranker-base, and ``top_k`` or ``topk`` (3). ``Embedder.rerank`` needs no model, and goes by words.
+    bge-reranker-base, or the name under which Hugging Face's tools have downloaded it before, and ``top_k`` or ``topk``
+    (3). ``Embedder.rerank`` needs no model, and goes by words.
 
     Of a mapping with ``query`` and ``results`` it gives the mapping with the best of them, best first, and of a pair of
     a question and texts ``[question, texts]``.
@@ -348,18 +312,19 @@ class BGEReranker(MapFunction):
     >>> from sage.libs.rag.reranker import BGEReranker
     >>> BGEReranker({"model_name": "BAAI/bge-reranker-v2-m3"})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    FileNotFoundError: `BAAI/bge-reranker-v2-m3` is no folder here, and nothing is downloaded: get the weights of a ...
+    FileNotFoundError: `BAAI/bge-reranker-v2-m3` is no folder here and was not downloaded before, and nothing is ...
     """
 
     def __init__(self, config: Mapping[str, Any], enable_profile: bool = False) -> None:
         super().__init__()
         self.config = _checked("BGEReranker", config)
         self.top_k = int(config.get("top_k", config.get("topk", 3)))
-        folder = config.get("model_name", "BAAI/bge-reranker-v2-m3")
-        if not Path(str(folder)).is_dir():
+        name = str(config.get("model_name", "BAAI/bge-reranker-v2-m3"))
+        folder = folder_of(name)
+        if folder is None:
             raise FileNotFoundError(
-                f"`{folder}` is no folder here, and nothing is downloaded: get the weights of a cross-encoder, and "
-                "give their folder as `model_name`"
+                f"`{name}` is no folder here and was not downloaded before, and nothing is downloaded: get the weights "
+                "of a cross-encoder, and give their folder as `model_name`"
             )
         self._model = CrossEncoder(str(folder))
 

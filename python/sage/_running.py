@@ -21,6 +21,7 @@ import importlib
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from logging import INFO, getLogger
 from signal import SIGTERM
@@ -49,6 +50,8 @@ _running: set[Run] = set()
 _starting: set[Run] = set()
 #: In a forked process: the jobs of the other one.
 _not_ours: set[Run] = set()
+#: The latest that had ended when another was started, before the program was told how.
+_untold: deque[Run] = deque(maxlen=100)
 
 
 class Run:
@@ -202,6 +205,8 @@ def start(run: Run, begin: Callable[[bool], None]) -> None:
     """Starts a job: ``begin`` gives it to the run. It is told whether this is the main thread."""
     for ended in [run for run in list(_running) if run.job.state == "ended"]:
         ended.wait(0)
+        if not ended.is_told:
+            _untold.append(ended)
     is_on_main = threading.current_thread() is threading.main_thread()
     try:
         with _lock:
@@ -239,6 +244,7 @@ def _end_all() -> None:
     """Cancels what still runs: no thread of the engine may be in the interpreter when that ends."""
     raised = None
     _warn_of_running()
+    runs = [*_untold, *_running]
     while not _have_ended():
         for run in list(_running):
             # Otherwise a signal has begun to drain it.
@@ -253,6 +259,7 @@ def _end_all() -> None:
                 pass  # further signals, which the engine acts on
             except BaseException as error:  # of a handler
                 raised = error
+    _warn_of_failed(runs)
     if raised is not None:
         raise raised
 
@@ -263,6 +270,15 @@ def _warn_of_running() -> None:
     if left and not hasattr(sys, "last_value"):
         names = ", ".join(f"`{name}`" for name in left[:3]) + (", …" if len(left) > 3 else "")
         warn(f"{names} was running when the program ended, and was cancelled: `submit(autostop=True)` or `wait` waits")
+
+
+def _warn_of_failed(runs: list[Run]) -> None:
+    """Warns of jobs that have failed without the program being told, unless it ends by an exception or a signal."""
+    failed = [run for run in runs if run.job.error is not None and not run.is_told and run not in _not_ours]
+    if failed and not hasattr(sys, "last_value"):
+        more = f", as {len(failed) - 1} more did" if len(failed) > 1 else ""
+        hint = "Nobody waited for it: `submit(autostop=True)`, `wait` or `close` raises this"
+        warn(f"{failed[0].job.error}{more}. {hint}")
 
 
 def _have_ended() -> bool:

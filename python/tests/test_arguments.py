@@ -551,6 +551,31 @@ if sys.argv[1] == "stop":
 """
 
 
+FAILED = """
+import sys
+from sage import JobFailed, LocalEnvironment
+for name in ["first", "second"]:
+    env = LocalEnvironment(name)
+    env.from_batch([0]).map(lambda number: 1 / number).sink(print)
+    job = env.submit()
+    while job.state != "ended":
+        pass
+if sys.argv[1] == "wait":
+    try:
+        env.stop()
+    except JobFailed:
+        pass
+"""
+
+
+@pytest.mark.parametrize("how", ["end", "wait"])
+def test_a_job_that_failed_and_that_nobody_waited_for_is_named_at_the_end(how: str) -> None:
+    ran = subprocess.run([sys.executable, "-c", FAILED, how], capture_output=True, text=True, timeout=60, check=True)
+    first = "job `first` failed at operator `lambda → print`, record 1: in `lambda`: ZeroDivisionError"
+    assert first in ran.stderr and ("as 1 more did" in ran.stderr) == (how == "end"), ran.stderr
+    assert "Nobody waited for it" in ran.stderr
+
+
 @pytest.mark.parametrize("how", ["end", "stop"])
 def test_a_job_that_nobody_waited_for_is_named_at_the_end(how: str) -> None:
     ran = subprocess.run([sys.executable, "-c", LEFT, how], capture_output=True, text=True, timeout=60, check=True)

@@ -88,7 +88,7 @@ def test_a_file_of_knowledge_is_cut_at_blank_lines_once(tmp_path: Path) -> None:
         (lambda _: MilvusDenseRetriever({"milvus_dense": {"metric_type": "X"}}), ValueError, "COSINE, IP or L2"),
         (lambda _: MilvusSparseRetriever({"milvus_sparse": {"collection_name": "a"}}), NotImplementedError, "BGE-M3"),
         (lambda _: Wiki18FAISSRetriever({}), ValueError, "needs an `index_path` and a `documents_path`"),
-        (lambda _: EmbeddingModel("word2vec"), ValueError, "knows the methods default, hf, mockembedder, openai"),
+        (lambda _: EmbeddingModel("word2vec"), ValueError, "knows the methods default, hash, hf, mockembedder, openai"),
         (lambda _: EmbeddingModel("hf"), ValueError, "the method `hf` needs its `model`: a folder with"),
         (lambda _: EmbeddingModel("jina", "m"), ValueError, "needs the `base_url` of a server"),
         (lambda _: BGEReranker({}), FileNotFoundError, "`BAAI/bge-reranker-v2-m3` is no folder here"),
@@ -239,6 +239,40 @@ def test_models_in_folders_are_run(tmp_path: Path) -> None:
     assert reranker.execute((case["question"], texts)) == [case["question"], best[:2]]
     record = reranker.execute({"query": case["question"], "results": [{"text": text} for text in texts]})
     assert record == {"query": case["question"], "results": [{"text": text} for text in best[:2]]}
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"])
+def test_models_that_were_downloaded_before_are_found_by_their_names(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"]:
+        monkeypatch.delenv(name, raising=False)
+    below = {"HF_HUB_CACHE": "", "HF_HOME": "hub", "XDG_CACHE_HOME": "huggingface/hub"}
+    below["HOME"] = ".cache/huggingface/hub"
+    monkeypatch.setenv(variable, str(tmp_path))
+    for name, kind in [("models--tiny--embeds", "mean"), ("models--scores", "scores")]:
+        kept = tmp_path / below[variable] / name
+        (kept / "snapshots" / "abc").mkdir(parents=True)
+        (kept / "refs").mkdir()
+        (kept / "refs" / "main").write_text("abc", encoding="utf-8")
+        model(kept / "snapshots" / "abc", kind)
+    embedder = EmbeddingModel("hf", "tiny/embeds")
+    assert embedder.get_dim() == 12 and embedder.id.startswith("embeds (12 dimensions, weights ")
+    assert BGEReranker({"model_name": "scores"}).execute(("tea", ["coffee"])) == ["tea", ["coffee"]]
+    for missing in ["tiny/other", "../tiny/embeds", "tiny"]:
+        with pytest.raises(FileNotFoundError, match=f"the model '{missing}' is no folder here and was not downloaded"):
+            EmbeddingModel("hf", missing)
+
+
+def test_a_collection_may_be_named_beside_the_configuration(tmp_path: Path) -> None:
+    place = {"persistence_path": str(tmp_path)}
+    retriever = MilvusDenseRetriever({"milvus_dense": place}, collection_name="mine")
+    retriever.add_documents(TEXTS)
+    info = retriever.get_collection_info()
+    assert info == {
+        "backend": "milvus", "collection_name": "mine", "document_count": 3,
+        "persistence_path": str(tmp_path / "mine.sage"),
+    }  # fmt: skip
 
 
 def test_an_embedder_of_a_provider() -> None:

@@ -91,6 +91,8 @@ class Stand(type(sys)):  # type: ignore[misc]
 def terminal_sink(TerminalSink: Any) -> None:
     lines = _printed(TerminalSink, ("why", "so"), {}).splitlines()
     assert lines == ["[TerminalSink]: [Q] Question :why", "[TerminalSink]: [A] Answer :so"]
+    for answer in ("answer", "generated", "response"):
+        assert _printed(TerminalSink, {"query": "why", answer: "so", "n": 1}, {}).splitlines() == lines
 
 
 @there("FileSink", "config=None", _SINKS)

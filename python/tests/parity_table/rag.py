@@ -70,6 +70,11 @@ def hf_generator(HFGenerator: Any) -> None:
         ]
 
 
+@there("HuggingFaceGenerator", "config, enable_profile=False", "sage.libs.rag.generator")
+def hugging_face_generator(HuggingFaceGenerator: Any) -> None:
+    hf_generator(HuggingFaceGenerator)
+
+
 TEXTS = ["Services stop in the reverse order.", "Tasks stop first.", "Tea is hot."]
 
 
@@ -85,6 +90,9 @@ def finds(retriever: Any, section: str, **more: Any) -> None:
         assert found["retrieved_docs"] == ["Tea is hot."] and found["query"] == "hot tea"
         assert found["results"] == found["retrieval_results"] == [{"text": "Tea is hot."}]
     assert (by_mapping["n"], by_pair["input"], alone["input"]) == (1, ("hot tea", 2), "hot tea")
+    info = retriever(config).get_collection_info()
+    assert info["backend"] == section.partition("_")[0] and info["document_count"] == 4
+    assert info["collection_name"] == "notes" and place["persistence_path"] in info["persistence_path"]
 
 
 @there("ChromaRetriever", "config, enable_profile=False", places("retriever"))
@@ -92,12 +100,15 @@ def chroma_retriever(ChromaRetriever: Any) -> None:
     finds(ChromaRetriever, "chroma")
 
 
-@there("MilvusDenseRetriever", "config, enable_profile=False", places("retriever"))
+MILVUS = f"{places('retriever')} sage.libs.rag.milvusRetriever"
+
+
+@there("MilvusDenseRetriever", "config, enable_profile=False", MILVUS)
 def milvus_dense_retriever(MilvusDenseRetriever: Any) -> None:
     finds(MilvusDenseRetriever, "milvus_dense")
 
 
-@there("MilvusSparseRetriever", "config, enable_profile=False", places("retriever"))
+@there("MilvusSparseRetriever", "config, enable_profile=False", MILVUS)
 def milvus_sparse_retriever(MilvusSparseRetriever: Any) -> None:
     finds(MilvusSparseRetriever, "milvus_sparse", method="bm25")
 

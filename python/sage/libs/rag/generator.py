@@ -2,4 +2,7 @@
 
 from sage._rag import HFGenerator, OpenAIGenerator
 
-__all__ = ["HFGenerator", "OpenAIGenerator"]
+#: Its name in some programs.
+HuggingFaceGenerator = HFGenerator
+
+__all__ = ["HFGenerator", "HuggingFaceGenerator", "OpenAIGenerator"]

@@ -1,5 +1,6 @@
 """The steps that find texts for a question, as SAGE programs import them."""
 
-from sage._retrievers import ChromaRetriever, MilvusDenseRetriever, MilvusSparseRetriever, Wiki18FAISSRetriever
+from sage._faiss import Wiki18FAISSRetriever
+from sage._retrievers import ChromaRetriever, MilvusDenseRetriever, MilvusSparseRetriever
 
 __all__ = ["ChromaRetriever", "MilvusDenseRetriever", "MilvusSparseRetriever", "Wiki18FAISSRetriever"]

@@ -12,15 +12,10 @@ from sage._evaluators import (
     RougeLEvaluate,
     TokenCountEvaluate,
 )
+from sage._faiss import Wiki18FAISSRetriever
 from sage._loaders import CharacterSplitter, DocxLoader, LoaderFactory, MarkdownLoader, PDFLoader, TextLoader
 from sage._rag import HFGenerator, OpenAIGenerator, QAPromptor
-from sage._retrievers import (
-    BGEReranker,
-    ChromaRetriever,
-    MilvusDenseRetriever,
-    MilvusSparseRetriever,
-    Wiki18FAISSRetriever,
-)
+from sage._retrievers import BGEReranker, ChromaRetriever, MilvusDenseRetriever, MilvusSparseRetriever
 
 __all__ = [
     "AccuracyEvaluate",
