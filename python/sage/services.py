@@ -23,6 +23,7 @@ is closed when its job is over: give it a ``path`` to keep its records, or use i
 with other constructor arguments needs a ``__new__`` for them besides its ``__init__``.
 """
 
+from ._document_index import DocumentIndex
 from ._llm import ChatAnswer, ChatStream, Embedding, Llm, LlmError, Piece, TokenUsage, ToolCall
 from ._sage import (
     Answer,
@@ -75,6 +76,7 @@ __all__ = [
     "Citation",
     "Citations",
     "CrossEncoder",
+    "DocumentIndex",
     "DocumentText",
     "Documents",
     "Embedder",
