@@ -103,6 +103,32 @@ def limited(wheel: Path) -> Path:
     return _install("limited", str(wheel), "--force-reinstall", "--no-index", "--no-deps")
 
 
+#: What RAG programs are written with, and what each is installed from.
+FRAMEWORKS = {"langchain": "LangChain 1 with faiss", "llamaindex": "LlamaIndex 0.14", "haystack": "Haystack 3"}
+_RAG = {
+    "sage": (),
+    "langchain": ("langchain-community==0.4.*", "langchain-text-splitters==1.*", "faiss-cpu==1.15.*"),
+    "llamaindex": ("llama-index-core==0.14.*",),
+    "haystack": ("haystack-ai==3.4.*",),
+}
+
+
+def rag(name: str, wheel: Path) -> Path:
+    """The interpreter of an environment with the embedder of P8 and a framework, or our wheel."""
+    for requirement in ("wordllama==0.4.0.post1", *_RAG[name]):
+        python = _install(f"rag_{name}", requirement, "--only-binary=:all:")
+    if name == "sage":
+        python = _install("rag_sage", str(wheel), "--force-reinstall", "--no-index", "--no-deps")
+    return python
+
+
+def vectors(wheel: Path) -> Path:
+    """The interpreter of an environment that has other indexes of vectors beside our wheel. One is compiled here."""
+    for requirement in ("numpy==2.*", "hnswlib==0.8.*", "usearch==2.*", "faiss-cpu==1.15.*"):
+        _install("vectors", requirement)
+    return _install("vectors", str(wheel), "--force-reinstall", "--no-index", "--no-deps")
+
+
 _WEIGH = """
 import json
 from importlib.metadata import distributions

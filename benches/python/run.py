@@ -14,18 +14,20 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import installs
 import machine
+import retrieval
 import rows
 from installs import FOLDER, PEERS, ROOT, InstallError
+from options import WORKLOADS, parse
 from rows import Figure, Row
 from workloads import PROCESSES, QUICK_SIZES, SIZES
 
 HERE = Path(__file__).parent
-WORKLOADS = ("p1", "p2", "p3", "p4", "p5", "proc", "ray", "p6", "p7", "p8")
 
 #: The longest that a process may take, in seconds.
 PATIENCE = 900
@@ -38,7 +40,7 @@ LEAST_ROUNDS = 5
 UNITS = {"p1": ("ns/record", 1e9), "p2": ("µs/line", 1e6), "p3": ("ns/call", 1e9), "p4": ("µs/await", 1e6)}
 UNITS |= {"p5": ("µs/record", 1e6), "ints": ("ns/record", 1e9), "dicts": ("µs/record", 1e6)}
 UNITS |= {"large": ("µs/record", 1e6), "calls": ("µs/call", 1e6)}
-UNITS |= {"p8": ("µs/call", 1e6)}
+UNITS |= {"policy": ("µs/call", 1e6)}
 UNITS |= {"keyed": ("µs/record", 1e6), "many": ("s", 1.0), "begin": ("s", 1.0)}
 
 #: Workloads of several processes, in which no peer takes part.
@@ -70,9 +72,8 @@ class Bench:
         elif self.wheel and arguments.peers == "all" and "ray" in self.only:
             wheel = self.wheel
             self.pythons["on_ray"] = _told("installing it beside Ray", lambda: installs.on_ray(wheel))
-        if self.wheel and "p8" in self.only:
-            wheel = self.wheel
-            self.pythons["limited"] = _told("installing it beside tenacity", lambda: installs.limited(wheel))
+        if self.wheel:
+            self._beside_others(self.wheel)
         for name, peer in PEERS.items():
             if arguments.peers == "none":
                 continue
@@ -83,6 +84,15 @@ class Bench:
                 self.pythons[name] = _told(f"installing {peer.title}", lambda: installs.peer(name))
             except InstallError as error:
                 self._leave_out(name, f"not installed: {error}")
+
+    def _beside_others(self, wheel: Path) -> None:
+        """Installs the wheel beside what some workloads need."""
+        if "policy" in self.only:
+            self.pythons["limited"] = _told("installing it beside tenacity", lambda: installs.limited(wheel))
+        if "recall" in self.only:
+            self.pythons["vectors"] = _told("installing it beside indexes", lambda: installs.vectors(wheel))
+        for name in ("sage", *installs.FRAMEWORKS) if "p8" in self.only else ():
+            self.pythons[f"rag_{name}"] = _told(f"installing rag/{name}", partial(installs.rag, name, wheel))
 
     def _leave_out(self, name: str, why: str, workload: str = "") -> None:
         # Some errors are pages long, and a table has columns.
@@ -287,19 +297,33 @@ class Bench:
                     break
                 self.rows.append(rows.compare(f"p7_{name}_{system}", "MB", ours[size], title, peak))
 
-    def p8(self) -> None:
+    def policy(self) -> None:
         """Calls of a service through retry, rate and concurrency."""
         if "limited" not in self.pythons:
-            self.rows.append(rows.missing("p8", "tenacity and aiolimiter (no wheel was built: --python)"))
+            self.rows.append(rows.missing("policy", "tenacity and aiolimiter (no wheel was built: --python)"))
             return
         costs: dict[str, list[float]] = defaultdict(list)
         for turn in range(self.rounds):
-            for line in self._contend("limited", "p8", self.sizes["p8"], turn=turn):
+            for line in self._contend("limited", "policy", self.sizes["policy"], turn=turn):
                 if line["wrong"]:
-                    raise Failed(f"{line['variant']} on p8: {line['wrong']}")
+                    raise Failed(f"{line['variant']} on policy: {line['wrong']}")
                 costs[line["variant"]].append(line["seconds"] / line["records"] * 1e6)
         figures = {variant: Figure.of(values) for variant, values in costs.items()}
-        self.against("p8_policy", figures, "sage", "asyncio", "asyncio with tenacity and aiolimiter", 1)
+        self.against("policy", figures, "sage", "asyncio", "asyncio with tenacity and aiolimiter", 1)
+
+    def recall(self) -> None:
+        """Searches of our index of vectors, and of others."""
+        if "vectors" not in self.pythons:
+            self.rows.append(rows.missing("recall", "HNSW (no wheel was built: --python)"))
+            return
+        self.rows.extend(retrieval.recall(self._python, self.rounds, self.quick))
+
+    def p8(self) -> None:
+        """A RAG program, without what its embedder takes."""
+        if "rag_sage" not in self.pythons:
+            self.rows.append(rows.missing("p8", "LangChain (no wheel was built: --python)"))
+            return
+        self.rows.extend(retrieval.p8(self._python, self.rounds, self.quick))
 
     def _peak(self, system: str, size: int) -> Figure:
         rounds = self.rounds if system == "sage" else 1
@@ -341,31 +365,8 @@ def _told(what: str, do: Callable[[], Path]) -> Path:
     return do()
 
 
-def _chosen(text: str) -> list[str]:
-    chosen = text.split(",")
-    unknown = [name for name in chosen if name not in WORKLOADS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"there is no {unknown[0]!r}; choose from {','.join(WORKLOADS)}")
-    return [name for name in WORKLOADS if name in chosen]
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", type=_chosen, default=list(WORKLOADS), metavar="P1,P2", help="some of the workloads")
-    parser.add_argument("--quick", action="store_true", help="a smoke test: small inputs, two rounds")
-    parser.add_argument("--rounds", type=int, help="measurements of each (default: 5)")
-    parser.add_argument("--peers", choices=["some", "all", "none"], default="some", help="all: also the large ones")
-    parser.add_argument("--no-peers", dest="peers", action="store_const", const="none", help="as --peers none")
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("--wheel", type=Path, help="measure this wheel instead of building one")
-    given.add_argument("--python", type=Path, help="measure the package that this interpreter finds; builds nothing")
-    parser.add_argument("--ray-python", type=Path, help="measure the package on Ray that this interpreter finds")
-    parser.add_argument("--out", type=Path, help="file for the figures (default: target/bench/python.json)")
-    return parser.parse_args(arguments)
-
-
 def main() -> int:
-    arguments = parse(sys.argv[1:])
+    arguments = parse(sys.argv[1:], __doc__)
     parts = arguments.only != list(WORKLOADS) or arguments.quick or arguments.python or arguments.peers == "none"
     whole = not parts and (arguments.rounds or LEAST_ROUNDS) >= LEAST_ROUNDS
     neighbours = machine.Neighbours()

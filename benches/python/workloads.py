@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 #: Records of each workload, and of a quick run.
 SIZES = {"p1": 1_000_000, "p2": 500_000, "p3": 200_000, "p4": 2_000}
 SIZES |= {"p5": 20_000, "ints": 1_000_000, "dicts": 200_000, "large": 400, "calls": 50_000}
-SIZES |= {"keyed": 500_000, "many": 1, "begin": 1, "p8": 50_000}
+SIZES |= {"keyed": 500_000, "many": 1, "begin": 1, "policy": 50_000}
 QUICK_SIZES = {"p1": 50_000, "p2": 5_000, "p3": 10_000, "p4": 400}
 QUICK_SIZES |= {"p5": 1_000, "ints": 50_000, "dicts": 10_000, "large": 20, "calls": 2_000}
-QUICK_SIZES |= {"keyed": 20_000, "many": 1, "begin": 1, "p8": 2_000}
+QUICK_SIZES |= {"keyed": 20_000, "many": 1, "begin": 1, "policy": 2_000}
 
 #: How many processes work where several do.
 PROCESSES = 2

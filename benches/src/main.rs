@@ -13,6 +13,7 @@ mod batches;
 mod embed;
 mod fixed;
 mod hop;
+mod ingest;
 mod inputs;
 mod jsonl;
 mod kept;
@@ -61,7 +62,7 @@ const RENOIR_ROWS: [&str; 6] =
 /// three services), service (one call through a handle), policy (a call with a policy), batch (requests
 /// that go to a service together), cache and journal (calls whose answers are kept), limiter (how near to its rate it
 /// keeps eight tasks, over a minute of a clock that is moved), store (vectors in a file), recall (the index of
-/// vectors), embed (texts to vectors by a static embedder), async (futures that wait for timers, many at once),
+/// vectors), embed (texts to vectors by a static embedder), ingest (documents into an index), async (futures that wait for timers, many at once),
 /// memory (peak over the number of records).
 ///
 /// The exit code is 1 when answers differ or a run fails. A missed goal leaves it 0; the table says MISSED.
@@ -119,7 +120,7 @@ fn repository_root() -> PathBuf {
 /// Measures one workload.
 type Measure = fn(&Options) -> Result<Vec<Row>>;
 
-const WORKLOADS: [(&str, Measure); 24] = [
+const WORKLOADS: [(&str, Measure); 25] = [
     ("r1", r1::measure),
     ("hop_source", hop::measure_in_source),
     ("hop_sink", hop::measure_in_sink),
@@ -142,6 +143,7 @@ const WORKLOADS: [(&str, Measure); 24] = [
     ("store", store::measure),
     ("recall", recall::measure),
     ("embed", embed::measure),
+    ("ingest", ingest::measure),
     ("async", async_map::measure),
     ("memory", memory::measure),
 ];

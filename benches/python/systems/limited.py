@@ -13,7 +13,7 @@ from sage import Concurrency, LocalEnvironment, Rate
 
 
 def ours(source: Any) -> Any:
-    env = LocalEnvironment("p8")
+    env = LocalEnvironment("policy")
     rate, concurrency = Rate(calls=RATE, burst=RATE), Concurrency(AT_ONCE)
     model = env.service("model", Model, retry=ATTEMPTS, rate=rate, concurrency=concurrency)
     answers = env.from_batch(source).map(model.answer, in_flight=AT_ONCE, ordered=True).collect()
@@ -46,5 +46,5 @@ def by_asyncio(source: Any) -> Any:
     return asyncio.run(all_of_them())
 
 
-CONTENDERS = {"p8": {"sage": ours, "asyncio": by_asyncio}}
+CONTENDERS = {"policy": {"sage": ours, "asyncio": by_asyncio}}
 PARTS: dict[str, int] = {}

@@ -103,7 +103,7 @@ def keyed(source: Any) -> Any:
     return counts
 
 
-def p8(source: Any) -> Any:
+def policy(source: Any) -> Any:
     return [n + 1 for n in source]
 
 
@@ -118,6 +118,6 @@ CONTENDERS = {
     "large": {"loop": large},
     "keyed": {"loop": keyed},
     "calls": {"loop": p3},
-    "p8": {"loop": p8},
+    "policy": {"loop": policy},
 }
 PARTS: dict[str, int] = {}
