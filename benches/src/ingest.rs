@@ -22,7 +22,7 @@ const MOST_RUNS: usize = 3;
 
 pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
     let Some(folder) = documentation() else {
-        eprintln!("skipped: ingest, as the Rust documentation is not there; `rustup component add rust-docs` brings it");
+        eprintln!("skipped: ingest, as rustc has no documentation; `rustup component add rust-docs` brings it");
         return Ok(Vec::new());
     };
     let paths: Vec<PathBuf> = documents(&folder, &["html".into()]).collect::<Result<_, _>>()?;

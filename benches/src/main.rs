@@ -59,11 +59,11 @@ const RENOIR_ROWS: [&str; 6] =
 /// count on one thread), r2_exchange (with an exchange of every word), r3 (hash exchange), r4 (hash join), window (a
 /// count per key and second of event time), skip (an error policy where nothing fails), jsonl (JSON lines in and out),
 /// replicas (16 of them on two processors), fixed (a job of ten records), return (last record until run() returns,
-/// three services), service (one call through a handle), policy (a call with a policy), batch (requests
-/// that go to a service together), cache and journal (calls whose answers are kept), limiter (how near to its rate it
-/// keeps eight tasks, over a minute of a clock that is moved), store (vectors in a file), recall (the index of
-/// vectors), embed (texts to vectors by a static embedder), ingest (documents into an index), async (futures that wait for timers, many at once),
-/// memory (peak over the number of records).
+/// three services), service (one call through a handle), policy (a call with a policy), batch (requests that go to a
+/// service together), cache and journal (calls whose answers are kept), limiter (how near to its rate it keeps eight
+/// tasks, over a minute of a clock that is moved), store (vectors in a file), recall (the index of vectors), embed
+/// (texts to vectors by a static embedder), ingest (documents into an index), async (futures that wait for timers, many
+/// at once), memory (peak over the number of records).
 ///
 /// The exit code is 1 when answers differ or a run fails. A missed goal leaves it 0; the table says MISSED.
 #[derive(Parser, Clone, Debug)]

@@ -70,10 +70,10 @@ def test_the_first_example_of_the_readme_fails_as_it_says(tmp_path: Path) -> Non
 
 def test_the_answers_of_the_readme_come_from_the_documents(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "stop.md").write_text("# Stopping\n\nTasks stop first. Services stop after them.\n")
+    (tmp_path / "docs" / "stop.md").write_text("# Stopping\n\nTasks stop first.\n\nServices stop in reverse order.\n")
     ran = run(examples(README)[1], tmp_path)
     assert ran.returncode == 0, ran.stderr
-    assert "Tasks stop first." in ran.stdout and "docs/stop.md:3" in ran.stdout
+    assert ran.stdout == "Services stop in reverse order.\n  docs/stop.md:5\n"
     assert (tmp_path / "docs.sage").exists()
 
 

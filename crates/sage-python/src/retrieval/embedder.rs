@@ -41,6 +41,13 @@ impl Answer {
     fn __repr__(&self) -> String {
         format!("<Answer {:?} at {}:{}>", self.text, self.path, self.first_line)
     }
+
+    /// The quotation, and on a line of its own where it stands.
+    fn __str__(&self) -> String {
+        let Self { text, path, first_line, last_line, .. } = self;
+        let until = if last_line == first_line { String::new() } else { format!("-{last_line}") };
+        format!("{text}\n  {path}:{first_line}{until}")
+    }
 }
 
 /// A service: turns text into vectors by hashing its words, without a model, a download or a network.
