@@ -1,17 +1,18 @@
 """Answers questions about a folder of documents, each with the file and the lines the answer comes from.
 
-It is ``examples/rag.rs`` in Python: one job, with two native services and one written here.
+It is ``examples/rag.rs`` in Python, with the same options: one job, with the engine's services and one written here.
 
-    walk ─ read ─ note ─ chunk ─┬─ index ─┬─ count ─ ask ─ answer ─ print
-                                └─ index ─┘
+    walk ─ read ─ note ─ chunk ─ plan ─┬─ embed ─┬─ upsert ─ count ─ sweep ─ retrieve ─ answer ─ print
+                                       └─ embed ─┘
 
-``embedder`` and ``store`` are the engine's own and compute without the interpreter's lock, so two replicas of
-``index`` use two cores. ``memory`` is written in Python and calls the other two. The questions are asked when the last
-passage is stored, because ``count`` gives its one record at the end of its input; a signal before that ends the walk,
-and no question is asked of half an index.
+``embedder``, ``store`` and ``ingest`` are the engine's own and compute without the interpreter's lock, so two replicas
+of ``embed`` use two cores. ``memory`` is written in Python (``rag_services.py``) and calls the others. ``plan`` looks
+up what the store has of a document already, so that only what changed is embedded, and ``sweep`` deletes what is gone.
+The questions are asked when the last passage is stored, because ``count`` gives its one record at the end of its input;
+a signal before that ends the walk, nothing is deleted, and no question is asked of half an index.
 
-With ``--workers``, ``read``, ``chunk`` and ``index`` run in processes of their own, or in actors of a Ray cluster,
-whose nodes must have the folder. The services stay here.
+With ``--workers``, ``read`` and ``chunk`` run in processes of their own, or in actors of a Ray cluster, whose nodes
+must have the folder. The services stay here.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sage import BatchFunction, JobFailed, LocalEnvironment, RemoteEnvironment, Report, Service
-from sage.services import Answer, Chunker, Embedder, Passage, VectorStore, documents, read_document
+from rag_services import RETRIEVED, Told, add_arguments, answering, check, number, services
+from sage import BatchFunction, JobFailed, LocalEnvironment, RemoteEnvironment, Report
+from sage.services import Chunker, DocumentText, Hit, Passage, Plan, Record, documents, read_document
 
 #: Asked when no folder is given.
 QUESTIONS = [
@@ -36,50 +38,17 @@ QUESTIONS = [
     "How does the engine know that the input has ended?",
 ]
 #: Read in a folder that is given.
-EXTENSIONS = ["md", "markdown", "txt", "rst", "html", "htm"]
-#: Passages the store is asked for; reranking chooses among them.
-RETRIEVED = 50
-
-
-class Memory(Service):
-    """Finds answers, and remembers them: a question that is asked again is not looked up again."""
-
-    def __init__(self, embedder: Embedder, store: VectorStore, passages: int) -> None:
-        self.embedder = embedder
-        self.store = store
-        self.passages = passages
-
-    def setup(self) -> None:
-        self.answers: dict[str, Answer | None] = {}
-
-    def answer(self, question: str) -> Answer | None:
-        """The answer to a question; ``None`` if no document answers it."""
-        key = " ".join(question.split())
-        if key in self.answers:
-            self.logger.info("remembered: %s", key)
-        else:
-            self.answers[key] = self.find(question)
-        return self.answers[key]
-
-    def find(self, question: str) -> Answer | None:
-        vector = self.embedder.embed_query(question)
-        # None of its words is in any passage.
-        if vector.is_zero():
-            return None
-        hits = self.embedder.rerank(question, self.store.search(vector, RETRIEVED), self.passages)
-        return self.embedder.answer(question, hits)
-
-    def cleanup(self) -> None:
-        self.answers.clear()
+EXTENSIONS = ["md", "markdown", "txt", "rst", "html", "htm", "csv", "jsonl", "pdf", "docx"]
+#: Documents whose passages are looked up, embedded and stored at once.
+BATCH = 16
 
 
 @dataclass
 class Document:
     """What was read of a file, or what kept it from being read."""
 
-    name: str = ""
-    text: str = ""
-    is_utf8: bool = True
+    name: str
+    text: DocumentText | None = None
     trouble: str = ""
 
 
@@ -89,17 +58,25 @@ class Notes:
 
     documents: int = 0
     passages: int = 0
+    embedded: int = 0
+    deleted: int = 0
     passed_over: int = 0
     not_utf8: int = 0
     all_read: bool = False
+    has_gaps: bool = False
     named: list[str] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
+
+    def miss(self, error: OSError) -> None:
+        # Documents in a folder that cannot be read are not gone.
+        self.has_gaps = True
+        self.pass_over(error)
 
     def pass_over(self, error: Exception | str) -> None:
         self.passed_over += 1
         self.named.append(f"passed over: {error}")
 
-    def show(self, answered: tuple[str, Answer | None]) -> None:
+    def show(self, answered: Told) -> None:
         question, answer = answered
         told = {name: getattr(answer, name, None) for name in ("path", "first_line", "last_line", "coverage")}
         self.answers.append({"question": question, "answer": answer.text if answer else None, **told})
@@ -108,7 +85,8 @@ class Notes:
             print("A: no document answers this\n")
             return
         last = "" if answer.last_line == answer.first_line else f"-{answer.last_line}"
-        print(f"A: {answer.text}\n   {answer.path}:{answer.first_line}{last}\n")
+        print(f"A: {answer.text}\n   {answer.path}:{answer.first_line}{last}")
+        print("".join(f"   {note}\n" for note in getattr(answer, "notes", ())))
 
 
 class Walk(BatchFunction):
@@ -116,7 +94,7 @@ class Walk(BatchFunction):
 
     def __init__(self, folder: Path, extensions: list[str], notes: Notes) -> None:
         self.notes = notes
-        self.paths = documents(folder, extensions, on_error=notes.pass_over)
+        self.paths = documents(folder, extensions, on_error=notes.miss)
 
     def execute(self) -> str | None:
         path = next(self.paths, None)
@@ -125,64 +103,88 @@ class Walk(BatchFunction):
 
 
 def declare(env: LocalEnvironment | RemoteEnvironment, arguments: argparse.Namespace, notes: Notes) -> None:
-    """Declares the services and the stream."""
-    embedder = env.service("embedder", Embedder)
-    store = env.service("store", VectorStore, after=[embedder])
-    memory = env.service("memory", Memory, (embedder, store, arguments.passages), after=[embedder, store])
+    """Declares the services and the stream. Raises ``OSError`` or ``ValueError`` for a model that cannot be used."""
+    asked = services(env, arguments)
+    answer = answering(env, arguments, asked.words)
+    store, ingest, memory = asked.store, asked.ingest, asked.memory
     folder: Path = arguments.folder
     workers: Literal["processes", "ray"] | None = arguments.workers
+    at_once: dict[str, Any] = {} if arguments.llm == "none" else {"in_flight": arguments.in_flight}
     chunker = Chunker()
 
     def read(path: str) -> Document:
-        try:
-            document = read_document(path)
-        except (OSError, ValueError) as error:
-            return Document(trouble=str(error))
-        # A name need not be UTF-8 either.
+        # A name need not be UTF-8.
         name = os.fsencode(Path(path).relative_to(folder)).decode("utf-8", "replace")
-        return Document(name, document.text, document.is_utf8)
+        try:
+            return Document(name, read_document(path))
+        except (OSError, ValueError) as error:
+            return Document(name, trouble=str(error))
 
     def note(document: Document) -> bool:
-        if document.trouble:
+        if document.text is None:
             notes.pass_over(document.trouble)
+            ingest.keep(document.name)
             return False
-        if not document.is_utf8:
+        if not document.text.is_utf8:
             notes.not_utf8 += 1
             notes.named.append(f"read with U+FFFD in the place of what is not UTF-8: `{document.name}`")
         notes.documents += 1
         return True
 
-    def index(passage: Passage) -> str | None:
-        vector = embedder.embed_passage(passage.text_with_heading())
-        # A passage without a word cannot be found, so it is left out.
-        if vector.is_zero():
-            return None
-        store.upsert_batch([passage.record(vector)])
-        return passage.id
+    def chunk(document: Document) -> list[Passage]:
+        return chunker.chunk_document(document.name, document.text or DocumentText(""))
 
-    def ask(stored: int) -> list[str]:
+    def plan(passages: list[list[Passage]]) -> Plan:
+        return ingest.plan(store, passages)
+
+    def upsert(embedded: tuple[list[Record], int, int]) -> list[int]:
+        records, there, changed = embedded
+        if records:
+            store.upsert_batch(records)
+        notes.embedded += changed
+        return [1] * there
+
+    def sweep(stored: int) -> list[str]:
         notes.passages = stored
-        return arguments.question if stored and notes.all_read else []
+        if not (stored and notes.all_read):
+            return []
+        notes.deleted = 0 if notes.has_gaps else ingest.sweep(store)
+        questions: list[str] = arguments.question
+        return questions
+
+    def retrieve(question: str) -> tuple[str, list[Hit]]:
+        return question, memory.find(question)
 
     (
         env.from_batch(Walk, folder, arguments.ext, notes, name="walk")
         .map(read, name="read", workers=workers)
         .filter(note, name="note")
-        .flatmap(lambda document: chunker.chunks(document.name, document.text), name="chunk", workers=workers)
-        .map(index, parallelism=arguments.parallelism, name="index", workers=workers)
+        .map(chunk, name="chunk", workers=workers)
+        .batch(BATCH)
+        .map(plan, name="plan")
+        .map(asked.embed, parallelism=arguments.parallelism, name="embed")
+        .flatmap(upsert, name="upsert")
         .count()
-        .flatmap(ask, name="ask")
-        .map(lambda question: (question, memory.answer(question)), name="answer")
+        .flatmap(sweep, name="sweep")
+        .map(retrieve, name="retrieve")
+        .map(answer, name="answer", **at_once)
         .sink(notes.show, name="print")
     )
 
 
 def summarise(report: Report, notes: Notes) -> None:
-    print(f"{notes.documents} documents read, {notes.passages} passages stored, {len(notes.answers)} questions asked")
+    some = f" ({notes.embedded} embedded, the others as they were; {notes.deleted} deleted)"
+    passages = f"{notes.passages} passages stored" + (
+        some if notes.embedded < notes.passages or notes.deleted else ""
+    )
+    print(f"{notes.documents} documents read, {passages}, {len(notes.answers)} questions asked")
     for trouble in notes.named[:10]:
         print(f"  {trouble}")
     if len(notes.named) > 10:
         print(f"  and {len(notes.named) - 10} more")
+    policies = [service["policy"] for service in report.services.values() if service.get("policy")]
+    for call in [call for policy in policies for call in (policy.get("journal") or {}).get("begun_not_ended", ())]:
+        print(f"call {call} was out when an earlier run was killed; it may have been made twice")
     print(f"\n{report}")
     for name, service in report.services.items():
         print(name, service["state"])
@@ -199,7 +201,7 @@ def answered(arguments: argparse.Namespace) -> tuple[Notes, Report]:
 def run(arguments: argparse.Namespace) -> int:
     try:
         notes, report = answered(arguments)
-    except JobFailed as failed:
+    except (JobFailed, OSError, ValueError) as failed:
         print(f"error: {failed}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -209,6 +211,7 @@ def run(arguments: argparse.Namespace) -> int:
     summarise(report, notes)
     if arguments.report:
         told = {"answers": notes.answers, "documents": notes.documents, "passages": notes.passages}
+        told |= {"embedded": notes.embedded, "deleted": notes.deleted}
         told |= {"passed_over": notes.passed_over, "not_utf8": notes.not_utf8, "job": report.data}
         try:
             arguments.report.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -232,20 +235,12 @@ def question(text: str) -> str:
     return text
 
 
-def number(most: int) -> Any:
-    def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
-            raise argparse.ArgumentTypeError(f"`{text}` is not a number from 1 to {most}")
-        return int(text)
-
-    return read
-
-
 def parse(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Answers questions about a folder of documents, each with the file and the lines the answer comes "
         "from. Without arguments it reads this repository's own documents and asks a few questions about them. Answers "
-        "are quoted word for word; no model is used and nothing is downloaded.",
+        "are quoted word for word; no model is used and nothing is downloaded. With --llm, a language model answers "
+        "from the passages that were found.",
         epilog="Example: rag.py docs --question 'What stops first?' --report run.json. "
         "Ctrl-C ends the reading, stores what was read and cleans up. The exit code is 0 when the job succeeded and "
         "left nothing behind, 130 after SIGINT, 143 after SIGTERM, 2 for wrong arguments, else 1.",
@@ -254,12 +249,14 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     add("folder", nargs="?", type=Path, help="folder to read; this repository's documents unless given")
     add("-q", "--question", action="append", type=question, metavar="TEXT", help="a question; may be repeated")
     add("--questions", metavar="FILE", help="a file of questions, one a line; - is standard input")
-    add("--ext", help="extensions of the files to read, as md,rs,py; md,markdown,txt,rst,html,htm unless given")
-    add("--parallelism", type=number(64), default=2, metavar="N", help="replicas of `index`, 1 to 64 (2)")
-    add("--workers", choices=["processes", "ray"], help="have workers read, chunk and index; threads do unless given")
+    add("--ext", help=f"extensions of the files to read, as md,rs,py; {','.join(EXTENSIONS)} unless given")
+    add("--parallelism", type=number(64), default=2, metavar="N", help="replicas of `embed`, 1 to 64 (2)")
+    add("--workers", choices=["processes", "ray"], help="have workers read and chunk; threads do unless given")
     add("--passages", type=number(RETRIEVED), default=5, metavar="N", help="passages an answer is from, 1 to 50 (5)")
     add("--report", type=Path, metavar="FILE", help="write the answers and the job's report to this file, as JSON")
+    add_arguments(parser)
     arguments = parser.parse_args(given)
+    check(parser, arguments)
 
     own = arguments.folder is None
     arguments.folder = Path(__file__).resolve().parents[2] if own else arguments.folder

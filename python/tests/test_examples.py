@@ -10,6 +10,7 @@ from typing import Any
 
 import pip
 import pytest
+from llm_server import LlmServer
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "python"
@@ -99,19 +100,19 @@ def compare(arguments: list[str], tmp_path: Path) -> dict[str, Any]:
     for answer in [*python["answers"], *rust["answers"]]:
         # One prints the shortest decimal of 32 bits, the other that of 64.
         answer["coverage"] = answer["coverage"] and round(answer["coverage"], 6)
-    for key in ("answers", "documents", "passages", "passed_over", "not_utf8"):
+    for key in ("answers", "documents", "passages", "embedded", "deleted", "passed_over", "not_utf8"):
         assert python[key] == rust[key], key
     end = printed.index(" questions asked")
     assert printed[:end] == printed_by_rust[:end]
     assert (python["job"]["outcome"], python["job"]["cleanliness"]) == ("succeeded", "clean")
-    assert [service["state"] for service in python["job"]["services"]] == ["cleaned"] * 3
+    assert [service["state"] for service in python["job"]["services"]] == ["cleaned"] * 4
     return python
 
 
 def test_rag(tmp_path: Path) -> None:
     told = compare([], tmp_path)
     in_workers, _ = answers([sys.executable, str(EXAMPLES / "rag.py"), "--workers", "processes"], tmp_path / "told")
-    assert len(in_workers["job"]["workers"]) == 4
+    assert len(in_workers["job"]["workers"]) == 2
     for answer in in_workers["answers"]:
         answer["coverage"] = answer["coverage"] and round(answer["coverage"], 6)
     assert in_workers["answers"] == told["answers"]
@@ -138,6 +139,55 @@ def test_rag_over_a_folder_of_all_kinds(tmp_path: Path) -> None:
     assert (told["documents"], told["passed_over"], told["not_utf8"]) == (4, 1, 1)
 
 
+def test_rag_services(tmp_path: Path) -> None:
+    folder, index = tmp_path / "folder", tmp_path / "index.sage"
+    folder.mkdir()
+    (folder / "bees.md").write_text("# Bees\n\nBees keep the hive warm.\n", "utf-8")
+    (folder / "clocks.md").write_text("# Clocks\n\nClocks are wound at noon.\n", "utf-8")
+    (folder / "ships.csv").write_text("ship,sails\nAurora,at dawn\n", "utf-8")
+    asked = [str(folder), "-q", "When are clocks wound?", "-q", "When does Aurora sail?", "--at", str(index)]
+    python = [sys.executable, str(EXAMPLES / "rag.py"), *asked]
+
+    def ran(command: list[str]) -> tuple[list[int], str]:
+        told, printed = answers(command, tmp_path / "report.json")
+        return [told[name] for name in ("passages", "embedded", "deleted")], printed
+
+    numbers, printed = ran(python)
+    assert numbers == [3, 3, 0] and "clocks.md:3" in printed and "ships.csv:2" in printed
+    again, printed_again = ran(python)
+    assert again == [3, 0, 0] and printed_again[: printed_again.index("3 documents")] in printed
+    # The other language goes on with the file.
+    assert ran([*RUST, *asked])[0] == [3, 0, 0]
+    (folder / "clocks.md").write_text("# Clocks\n\nClocks are wound at midnight.\n", "utf-8")
+    (folder / "ships.csv").unlink()
+    (folder / "zero.md").write_bytes(b"\0")
+    numbers, printed = ran(python)
+    assert numbers == [2, 1, 1] and "midnight" in printed and "Aurora\nA: no document" in printed.replace(" sail?", "")
+    assert "2 passages stored (1 embedded, the others as they were; 1 deleted)" in printed
+    # What cannot be read is not gone.
+    (folder / "bees.md").write_bytes(b"\0")
+    assert ran(python)[0] == [1, 0, 0] and ran([*RUST, *asked])[0] == [1, 0, 0]
+    (folder / "bees.md").unlink()
+    assert ran([*RUST, *asked])[0] == [1, 0, 1] and ran(python)[0] == [1, 0, 0]
+
+
+def test_rag_with_models_of_a_provider(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "clocks.md").write_text("# Clocks\n\nClocks are wound at noon.\n", "utf-8")
+    with LlmServer() as server:
+        options = ["--embedder", "openai", "--embedder-url", server.url, "--dimensions", "2", "--key-from", "NO_KEY"]
+        options += ["--llm", "openai", "--base-url", server.url, "--journal", str(tmp_path / "journal")]
+        options += ["-q", "When are clocks wound?", "--at", str(tmp_path / "index.sage")]
+        command = [sys.executable, str(EXAMPLES / "rag.py"), str(tmp_path / "docs"), *options]
+        # The second time nothing is embedded but the question, and the answer is in the journal.
+        for embedded, requests in ((1, 3), (0, 1)):
+            told, printed = answers(command, tmp_path / "report.json")
+            assert (told["embedded"], len(server.asked())) == (embedded, requests)
+            assert printed.startswith("Q: When are clocks wound?\nA: [1] clocks.md:1-3 Clocks\n")
+            assert "   clocks.md:1-3\n" in printed
+            assert [service["state"] for service in told["job"]["services"]] == ["cleaned"] * 6
+
+
 def test_rag_says_what_is_wrong(tmp_path: Path) -> None:
     for arguments, words in [
         (["/nowhere/at/all", "-q", "why"], "`/nowhere/at/all` is not a folder that can be read"),
@@ -146,6 +196,10 @@ def test_rag_says_what_is_wrong(tmp_path: Path) -> None:
         ([str(tmp_path), "-q", "why", "--passages", "0"], "`0` is not a number from 1 to 50"),
         ([str(tmp_path), "--questions", "/nowhere"], "the questions in `/nowhere` cannot be read"),
         ([str(tmp_path), "-q", "why"], "no document in"),
+        ([str(tmp_path), "-q", "why", "--embedder", "static"], "--weights FOLDER"),
+        ([str(tmp_path), "-q", "why", "--embedder", "minilm", "--weights", "/nowhere"], "'/nowhere'"),
+        ([str(tmp_path), "-q", "why", "--collection", "no name"], "is no name of a collection"),
+        ([str(tmp_path), "-q", "why", "--store", "milvus", "--at", "http://127.0.0.1:9"], "Milvus at http://127"),
     ]:
         ran = run("rag.py", *arguments)
         assert ran.returncode in (1, 2) and words in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
