@@ -360,8 +360,16 @@ fn a_large_store_has_an_index_that_is_kept_and_built_again_when_it_is_not_there(
     close(store);
     assert_eq!(fs::read(&index).unwrap(), kept);
 
-    // Damaged, or of another state, it is not believed.
-    fs::write(&index, &kept[..kept.len() - 1]).unwrap();
+    // Damaged, of another length or of another state, it is not believed.
+    let mut damaged = kept.clone();
+    damaged[kept.len() / 2] ^= 1;
+    for bytes in [&damaged[..], &[&kept[..], b"more"].concat()] {
+        fs::write(&index, bytes).unwrap();
+        let store = open(Embedded::at(&path));
+        assert_found(&store, &vectors);
+        close(store);
+        assert_ne!(fs::read(&index).unwrap(), bytes);
+    }
     // A process that was killed may have left half of one.
     let half = folder.path().join("store.index.new");
     fs::write(&half, &kept[..100]).unwrap();

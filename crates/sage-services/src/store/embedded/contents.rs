@@ -223,6 +223,10 @@ impl Contents {
     }
 
     /// Takes up an index that was built for the same records in the same order.
+    pub(super) fn index_length(&self) -> u64 {
+        Quantised::bytes_of(self.dimensions, self.ids.len())
+    }
+
     pub(super) fn take_up_index(&mut self, bytes: &[u8], stamp: u64) -> Result<(), CacheError> {
         self.index = Quantised::from_bytes(bytes, stamp, self.metric, self.dimensions, self.ids.len())?.into();
         Ok(())

@@ -16,6 +16,11 @@ pub(super) fn read(log: &Path, stamp: u64, contents: &mut Contents) {
     let path = beside(log, "index");
     // One that a process which was killed had not finished.
     let _ = fs::remove_file(beside(&path, "new"));
+    let is_of_this_length = |file: fs::Metadata| file.is_file() && file.len() == contents.index_length();
+    // Whatever else lies there is not read, however long it is.
+    if !fs::symlink_metadata(&path).is_ok_and(is_of_this_length) {
+        return;
+    }
     let Ok(bytes) = fs::read(&path) else { return };
     if let Err(why) = contents.take_up_index(&bytes, stamp) {
         tracing::debug!(path = %path.display(), %why, "it is built again when it is needed");

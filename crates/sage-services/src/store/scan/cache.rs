@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use super::codes::{CHUNK_BYTES, Codes, Factors, Head, Reach};
+use super::codes::{CHUNK_BYTES, Codes, Factors, Head, Reach, Shape};
 use super::{BLOCK, Metric, Quantised};
 
 /// Why bytes are not the codes of the rows at hand.
@@ -23,6 +23,8 @@ pub enum CacheError {
 /// What the bytes begin with. Another layout gets another number.
 const MAGIC: [u8; 8] = *b"sageqnt1";
 const HASH: usize = 32;
+/// Numbers of the [`Factors`] of a row.
+const FACTORS: usize = 6;
 
 impl Quantised {
     /// Writes the codes as bytes, for [`from_bytes`](Self::from_bytes). `stamp` says which state of the rows they
@@ -53,6 +55,15 @@ impl Quantised {
         let hash = blake3::hash(&bytes);
         bytes.extend(hash.as_bytes());
         bytes
+    }
+
+    /// How many bytes [`to_bytes`](Self::to_bytes) writes for so many rows.
+    pub fn bytes_of(dimensions: usize, rows: usize) -> u64 {
+        let (shape, blocks) = (Shape::new(dimensions), rows.div_ceil(BLOCK));
+        let (number, numbers_of_a_row) = (size_of::<f32>(), 2 + 2 + FACTORS);
+        let row = number * numbers_of_a_row + 2 * shape.levels();
+        let head = MAGIC.len() + 8 + 1 + 3 * 4 + number * dimensions;
+        (head + blocks * (CHUNK_BYTES + shape.tail() + BLOCK * row) + HASH) as u64
     }
 
     /// Reads the codes of a matrix with so many rows and dimensions.
@@ -95,19 +106,19 @@ impl Quantised {
             error: rest.numbers(blocks * BLOCK)?,
             levels: rest.take(blocks * BLOCK * shape.levels())?.to_vec(),
             fine: rest.take(blocks * BLOCK * shape.levels())?.to_vec(),
-            factors: rest.numbers(blocks * BLOCK * 6)?.as_chunks().0.iter().map(|numbers| factors(*numbers)).collect(),
+            factors: rest.numbers(blocks * BLOCK * FACTORS)?.as_chunks().0.iter().map(|numbers| factors(*numbers)).collect(),
         };
         index.codes.reach_anew(0..blocks, shape);
         if rest.0.is_empty() { Ok(index) } else { Err(CacheError::Damaged) }
     }
 }
 
-fn numbers(factors: Factors) -> [f32; 6] {
+fn numbers(factors: Factors) -> [f32; FACTORS] {
     let Factors { offset, radius, gain, error, fine_gain, fine_error } = factors;
     [offset, radius, gain, error, fine_gain, fine_error]
 }
 
-fn factors([offset, radius, gain, error, fine_gain, fine_error]: [f32; 6]) -> Factors {
+fn factors([offset, radius, gain, error, fine_gain, fine_error]: [f32; FACTORS]) -> Factors {
     Factors { offset, radius, gain, error, fine_gain, fine_error }
 }
 

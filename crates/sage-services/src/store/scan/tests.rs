@@ -255,6 +255,7 @@ proptest! {
         }
         let at_once = Quantised::around(index.encoder.centre.clone(), &matrix, metric, 1);
         prop_assert_eq!(index.len(), at_once.len());
+        prop_assert_eq!(index.to_bytes(0).len() as u64, Quantised::bytes_of(DIMENSIONS, index.len()));
         for row in 0..index.len() {
             prop_assert_eq!(code(&index, row), code(&at_once, row));
             prop_assert!(is_within_reach(&index, row), "row {}", row);
@@ -267,6 +268,7 @@ fn two_threads_and_another_kernel_make_the_same_codes() {
     let matrix = Random(11).rows(12_000, 10, &[], 1.0);
     let index = Quantised::build(&matrix, 10, Metric::Euclidean, 2);
     assert_eq!(index.to_bytes(0), Quantised::build(&matrix, 10, Metric::Euclidean, 1).to_bytes(0));
+    assert_eq!(index.to_bytes(0).len() as u64, Quantised::bytes_of(10, 12_000));
     let mut portable = Quantised::around(index.encoder.centre.clone(), &[], Metric::Euclidean, 1);
     portable.encoder.instructions = Instructions::Portable(Portable);
     matrix.chunks_exact(10).for_each(|row| portable.push(row));
