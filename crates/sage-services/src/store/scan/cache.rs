@@ -106,7 +106,13 @@ impl Quantised {
             error: rest.numbers(blocks * BLOCK)?,
             levels: rest.take(blocks * BLOCK * shape.levels())?.to_vec(),
             fine: rest.take(blocks * BLOCK * shape.levels())?.to_vec(),
-            factors: rest.numbers(blocks * BLOCK * FACTORS)?.as_chunks().0.iter().map(|numbers| factors(*numbers)).collect(),
+            factors: rest
+                .numbers(blocks * BLOCK * FACTORS)?
+                .as_chunks()
+                .0
+                .iter()
+                .map(|numbers| factors(*numbers))
+                .collect(),
         };
         index.codes.reach_anew(0..blocks, shape);
         if rest.0.is_empty() { Ok(index) } else { Err(CacheError::Damaged) }
