@@ -1,12 +1,12 @@
 //! What it costs to keep vectors in a file: a record that is stored in a batch of 1,000 (`store_upsert`), the opening
-//! of a store of 100,000 (`store_open`), and of one whose texts are searched by their words as well
-//! (`store_open_text`). Vectors have 384 dimensions, and each record three values.
+//! of a store of 100,000 (`store_open`), of one whose texts are searched by their words as well (`store_open_text`),
+//! and the first such search in it (`store_first_words`). Vectors have 384 dimensions, and each record three values.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Result;
-use sage_services::store::{Embedded, Record, Schema, VectorStore};
+use sage_services::store::{Embedded, Record, Schema, Search, VectorStore};
 use sage_services::wait;
 
 use crate::Options;
@@ -21,7 +21,7 @@ const BATCH: u64 = 1_000;
 const WORDS: u64 = 60;
 const VOCABULARY: u64 = 20_000;
 
-/// Measures all three.
+/// Measures all of it.
 pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
     let records = options.size(RECORDS);
     let path = options.scratch_folder().join("bench.store");
@@ -34,15 +34,24 @@ pub(crate) fn measure(options: &Options) -> Result<Vec<Row>> {
         alternate("store_upsert", "ns/record", options.runs(), &mut [Contender::new(Side::Ours, "", upsert)])?;
     // 20,000 records a second.
     rows.push(Row::against_limit("store_upsert", "ns/record", measurement.best(Side::Ours)?, 50_000.0));
-    for (name, has_texts) in [("store_open", false), ("store_open_text", true)] {
-        fill(&path, records, has_texts)?;
+    for (name, has_texts, is_asked) in
+        [("store_open", false, false), ("store_open_text", true, false), ("store_first_words", true, true)]
+    {
+        if !is_asked {
+            fill(&path, records, has_texts)?;
+        }
         let open = || {
-            let begun = Instant::now();
+            let mut begun = Instant::now();
             let store = opened(&path, has_texts)?;
-            let value = begun.elapsed().as_secs_f64() * 1e3;
+            let mut value = begun.elapsed();
+            if is_asked {
+                begun = Instant::now();
+                wait(store.search(Search::text("word1 word100", 10)))?;
+                value = begun.elapsed();
+            }
             let digest = wait(store.count())? as u64;
             wait(store.close())?;
-            Ok(Sample { value, digest })
+            Ok(Sample { value: value.as_secs_f64() * 1e3, digest })
         };
         let measurement = alternate(name, "ms", options.runs(), &mut [Contender::new(Side::Ours, "", open)])?;
         rows.push(Row::against_limit(name, "ms", measurement.best(Side::Ours)?, 500.0));

@@ -34,7 +34,8 @@ pub(super) struct Contents {
     matrix: Vec<f32>,
     lengths: Vec<f32>,
     columns: Columns,
-    postings: Option<Postings>,
+    /// `None` where texts are not searched. Made by the first search for words, and kept up from then on.
+    postings: Option<OnceLock<Postings>>,
     filtered: Filtered,
     /// Built by the first search that is worth it, and kept up with the rows from then on.
     index: OnceLock<Quantised>,
@@ -61,7 +62,7 @@ impl Contents {
             matrix: Vec::new(),
             lengths: Vec::new(),
             columns: Columns::default(),
-            postings: schema.text_search.then(Postings::default),
+            postings: schema.text_search.then(OnceLock::new),
             filtered: Filtered::default(),
             index: OnceLock::new(),
         }
@@ -106,7 +107,7 @@ impl Contents {
                 row
             }
         };
-        if let Some(postings) = &mut self.postings {
+        if let Some(postings) = self.postings.as_mut().and_then(OnceLock::get_mut) {
             postings.set(row, &text);
         }
         self.texts[row as usize] = text.into();
@@ -131,7 +132,7 @@ impl Contents {
             index.swap_remove(at);
         }
         self.columns.swap_remove(row);
-        if let Some(postings) = &mut self.postings {
+        if let Some(postings) = self.postings.as_mut().and_then(OnceLock::get_mut) {
             postings.swap_remove(row);
         }
         self.forget_filters();
@@ -239,7 +240,7 @@ impl Contents {
     fn best_by_words(&self, text: &str, allowed: Option<&Rows>, k: usize) -> Vec<Found> {
         let mut best = Best::new(k, self.ids.len(), |a, b| self.by_id(a, b));
         if let Some(postings) = &self.postings {
-            postings.search(text, allowed, &mut best);
+            postings.get_or_init(|| Postings::of(&self.texts)).search(text, allowed, &mut best);
         }
         best.into_sorted()
     }

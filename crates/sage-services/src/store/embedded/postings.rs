@@ -48,6 +48,15 @@ struct Posting {
 }
 
 impl Postings {
+    /// Those of the texts of the rows, in their order.
+    pub(super) fn of(texts: &[Box<str>]) -> Self {
+        let mut postings = Self::default();
+        for (row, text) in (0..).zip(texts) {
+            postings.set(row, text);
+        }
+        postings
+    }
+
     /// Adds the text of a row behind the last, or replaces that of an existing one.
     pub(super) fn set(&mut self, row: u32, text: &str) {
         let number = u32::try_from(self.row_of.len()).expect("texts are counted in 32 bits");
