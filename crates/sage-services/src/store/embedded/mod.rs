@@ -36,8 +36,7 @@ use log::Log;
 /// compare exactly up to 4,000,000 numbers, such as 10,000 vectors of 384. Above that they go by an index, which finds
 /// 99 of 100 results: the first search builds it, and it is kept beside the file, as `FILE.index`, from one process to
 /// the next. A search by words is BM25, over lists that the first one makes. All records are in memory: 100,000 of 384
-/// dimensions take about 200 MB with
-/// their index, and their texts.
+/// dimensions take about 200 MB with their index, and their texts.
 ///
 /// ```
 /// use sage_services::store::{Embedded, Record, Schema, Search, VectorStore};
