@@ -52,6 +52,9 @@ class EmbeddingModel:
             known = ", ".join(["default", "hash", "hf", "mockembedder", "openai"])
             raise ValueError(f"`EmbeddingModel` knows the methods {known}, not {said(method)}")
 
+    def __repr__(self) -> str:
+        return f"EmbeddingModel({self.method!r}, {self.model!r})"
+
     @property
     def id(self) -> str:
         """Tells it from all other embedders."""

@@ -29,7 +29,7 @@ class Executed:
         except StopIteration:
             raise
         except BaseException:
-            self._records = executed(*self._arguments)
+            self._records = executed(*self._arguments, is_again=True)
             raise
 
 
@@ -37,8 +37,9 @@ def _stopped() -> StopSignal:
     return StopSignal()
 
 
-def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[Any]:
-    """Calls a source of this name until it says that there is no more: one of a batch says so with ``None`` too."""
+def executed(made: Made, function: Any, is_batch: bool, name: str, is_again: bool = False) -> Iterator[Any]:
+    """Calls a source of this name until it says that there is no more: one of a batch says so with ``None`` too. With
+    ``is_again`` its last call has raised: a ``StopIteration`` is no end then, but that of a generator that raised."""
     execute = called(made, function)
 
     def end() -> None:
@@ -56,7 +57,13 @@ def executed(made: Made, function: Any, is_batch: bool, name: str) -> Iterator[A
     while True:
         while lock is not None and (wait := lock.awaited()) is not None:
             yield wait
-        record = execute()
+        try:
+            record = execute()
+        except StopIteration:
+            if is_again:
+                raise
+            return
+        is_again = False
         if type(record) in UNAWAITED:
             raise refuse(name, record)
         if record is None and not gives_none:

@@ -213,7 +213,8 @@ class Noting:
 
 
 class SourceFunction(BaseFunction):
-    """Makes a record each time ``execute()`` is called, until that returns a ``StopSignal``.
+    """Makes a record each time ``execute()`` is called, until that returns a ``StopSignal`` or raises
+    ``StopIteration``.
 
     How a function is used says what ``None`` is, whatever its class: in ``from_source`` it has nothing just now, in
     ``from_batch`` it has no more.

@@ -270,9 +270,9 @@ class Pipeline(FileSources):
 
         An async generator function is called once, and its records are those it yields, on the job's event loop.
 
-        The stream ends when a ``StopSignal`` is returned, or with the job. The class may be of any kind that has
-        ``execute``; ``None`` means that there is no record just now. ``KafkaSourceFunction`` is
-        ``from_kafka_source``.
+        The stream ends when a ``StopSignal`` is returned or a ``StopIteration`` is raised, or with the job. The class
+        may be of any kind that has ``execute``; ``None`` means that there is no record just now.
+        ``KafkaSourceFunction`` is ``from_kafka_source``.
 
         ``delay`` is how many seconds pass between two calls. Without it, the function is called as fast as the next
         step takes the records. ``progress_log_interval`` logs a line of level ``INFO`` each time so many records were
@@ -286,7 +286,7 @@ class Pipeline(FileSources):
 
         >>> lines = iter(["one", "two"])
         >>> env = LocalEnvironment("lines")
-        >>> read = env.from_source(lambda: next(lines, StopSignal("end"))).collect()
+        >>> read = env.from_source(lambda: next(lines)).collect()
         >>> job = env.submit(autostop=True)
         >>> read
         ['one', 'two']

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +14,16 @@ from ._arguments import said
 from ._functions import MapFunction
 
 #: Where a record has the texts that were found for its question: the first of them that has some.
-_FOUND = ("refining_results", "retrieval_results", "results", "context", "external_corpus", "retrieved_docs")
+_FOUND = (
+    *("refining_results", "retrieval_results", "results", "context", "external_corpus"),
+    *("retrieved_docs", "retrieved_documents", "retrieved_context"),
+)
+
+#: Where it has the question.
+_ASKED = ("query", "question", "original_query", "user_query")
+
+#: What a template calls the texts.
+_TEXTS = ("external_corpus", "retrieved_documents", "retrieved_docs", "context")
 
 _FROM_TEXTS = "Answer the question by what these texts say. If the answer is not in them, say that it is not."
 _FROM_NOTHING = "Answer the question. If you do not know the answer, say so."
@@ -26,6 +36,10 @@ _KEYS = ("OPENAI_API_KEY", "ALIBABA_API_KEY", "DASHSCOPE_API_KEY")
 _SENT = ("seed", "temperature", "max_tokens", "top_p", "frequency_penalty", "n", "logprobs", "enable_thinking")
 
 
+def _question_in(record: Mapping[str, Any]) -> Any:
+    return next((record[name] for name in _ASKED if record.get(name) is not None), None)
+
+
 def _checked(step: str, config: Any) -> Mapping[str, Any]:
     if not isinstance(config, Mapping):
         raise TypeError(f"`{step}` takes its configuration as a mapping, not {said(config)}")
@@ -35,12 +49,16 @@ def _checked(step: str, config: Any) -> Mapping[str, Any]:
 class QAPromptor(MapFunction):
     """Makes the messages that ask a model a question by what texts say: ``stream.map(QAPromptor, {})``.
 
-    It takes a mapping with a ``query`` or ``question``, and the texts in ``refining_results``, ``retrieval_results``,
-    ``results``, ``context``, ``external_corpus`` or ``retrieved_docs``, as texts or mappings with ``text``; or a pair
-    of a question and texts; or a question. It gives ``[record, [system, user]]``, and of a pair ``[question, …]``.
+    It takes a mapping with a ``query``, ``question``, ``original_query`` or ``user_query``, and the texts in
+    ``refining_results``, ``retrieval_results``, ``results``, ``context``, ``external_corpus``, ``retrieved_docs``,
+    ``retrieved_documents`` or ``retrieved_context``, as texts or mappings with ``text``; or a pair of a question and
+    texts; or a question. It gives ``[record, [system, user]]``, and of a pair ``[question, …]``.
 
-    ``use_short_answer`` asks for a few words. ``template`` is the text of the system's message instead, for Jinja2,
-    which has to be installed; the texts are its ``external_corpus``.
+    ``use_short_answer`` asks for a few words. ``template`` is the text of the system's message instead. In it, names
+    in braces stand for what the record has: ``{external_corpus}``, ``{retrieved_documents}``, ``{retrieved_docs}`` and
+    ``{context}`` for the texts, ``{query}``, ``{question}``, ``{original_query}`` and ``{user_query}`` for the
+    question, and others for a field of the mapping. One with ``{{`` or ``{%`` is for Jinja2, which has to be installed,
+    with the same names.
 
     >>> from sage.libs.rag.promptor import QAPromptor
     >>> env = LocalEnvironment("prompts")
@@ -61,7 +79,7 @@ class QAPromptor(MapFunction):
     def execute(self, data: Any) -> list[Any]:
         """Makes the messages."""
         if isinstance(data, Mapping):
-            question = data.get("query", data.get("question"))
+            question = _question_in(data)
             if question is None:
                 raise ValueError(f"`QAPromptor` needs a `query` or a `question`; the record has {said(list(data))}")
             found = next((data[name] for name in _FOUND if data.get(name)), ())
@@ -74,19 +92,34 @@ class QAPromptor(MapFunction):
         else:
             raise TypeError(f"`QAPromptor` takes a mapping, a pair or a question, not {type(data).__name__}")
         texts = [found] if isinstance(found, (str, Mapping)) else list(found or ())
-        system = {"role": "system", "content": self._system("\n".join(map(_text, texts)))}
+        system = {"role": "system", "content": self._system("\n".join(map(_text, texts)), question, original)}
         return [original, [system, {"role": "user", "content": f"Question: {question}"}]]
 
-    def _system(self, corpus: str) -> str:
+    def _system(self, corpus: str, question: Any, record: Any) -> str:
         if self._template is not None:
-            return str(self._template.render(external_corpus=corpus))
+            named = dict.fromkeys(_TEXTS, corpus) | dict.fromkeys(_ASKED, question)
+            if isinstance(record, Mapping):
+                named |= {name: value for name, value in record.items() if name not in named}
+            return str(self._template.render(named))
         asked = (_FROM_TEXTS if corpus else _FROM_NOTHING) + (_SHORT if self.use_short_answer else "")
         return f"{asked}\n\n{corpus}" if corpus else asked
+
+
+class _Named:
+    """A text with names in braces. A name that is not known stays as it is, with its braces."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def render(self, named: dict[str, Any]) -> str:
+        return re.sub(r"\{(\w+)\}", lambda found: str(named.get(found[1], found[0])), self._text)
 
 
 def _template(text: Any) -> Any:
     if not isinstance(text, str):
         return text  # one of Jinja2's already
+    if "{{" not in text and "{%" not in text:
+        return _Named(text)
     try:
         return importlib.import_module("jinja2").Template(text)
     except ModuleNotFoundError as error:
@@ -162,8 +195,8 @@ class OpenAIGenerator(_Generator):
         if not isinstance(original, Mapping):
             return original, text
         answered = {**original, "generated": text, "generate_time": time.perf_counter() - begun}
-        if "query" in answered:
-            answered.setdefault("question", answered["query"])
+        if (question := _question_in(answered)) is not None:
+            answered.setdefault("question", question)
         return answered
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from ._arguments import said
 from ._embedding import EmbeddingModel
 from ._functions import MapFunction
-from ._rag import _checked, _text
+from ._rag import _checked, _question_in, _text
 from ._sage import CrossEncoder, Hit, Record, VectorStore
 from ._weights import folder_of
 
@@ -125,7 +125,7 @@ class _Retriever(MapFunction):
 
 def _question(step: str, data: Any) -> str:
     if isinstance(data, Mapping):
-        question = data.get("query", data.get("question"))
+        question = _question_in(data)
     else:
         question = data[0] if isinstance(data, (tuple, list)) and data else data
     if not isinstance(question, str):
@@ -331,7 +331,7 @@ class BGEReranker(MapFunction):
     def execute(self, data: Any) -> Any:
         """Orders the texts."""
         if isinstance(data, Mapping):
-            question = data.get("query", data.get("question"))
+            question = _question_in(data)
             names = ("results", "retrieval_results", "retrieved_docs")
             name = next((name for name in names if data.get(name)), "results")
             found = data.get(name) or []

@@ -23,6 +23,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from logging import INFO, getLogger
 from signal import SIGTERM
 from types import FrameType
@@ -260,6 +261,8 @@ def _end_all() -> None:
             except BaseException as error:  # of a handler
                 raised = error
     _warn_of_failed(runs)
+    if len(sys._current_frames()) > 1:
+        _keep_stdin()
     if raised is not None:
         raise raised
 
@@ -279,6 +282,14 @@ def _warn_of_failed(runs: list[Run]) -> None:
         more = f", as {len(failed) - 1} more did" if len(failed) > 1 else ""
         hint = "Nobody waited for it: `submit(autostop=True)`, `wait` or `close` raises this"
         warn(f"{failed[0].job.error}{more}. {hint}")
+
+
+def _keep_stdin() -> None:
+    """Lets nobody close stdin: a thread that was given up may wait for a line of it, and CPython aborts then."""
+    with suppress(ImportError):  # some builds are without
+        ctypes = importlib.import_module("ctypes")
+        for stream in (sys.stdin, getattr(sys.stdin, "buffer", None)):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(stream))
 
 
 def _have_ended() -> bool:

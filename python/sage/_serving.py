@@ -106,6 +106,22 @@ class Caller:
         )
 
 
+class Called(dict[str, Any]):
+    """The record of a call. Some programs take it as the ``PipelineRequest`` that it is of: it has its attributes."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, request: Any) -> None:
+        self.payload = request.payload
+        super().__init__(self.payload if isinstance(self.payload, Mapping) else {"data": self.payload})
+        self[_CALLER] = request.response_queue
+
+    @property
+    def response_queue(self) -> Any:
+        """Where to put the answer."""
+        return self[_CALLER]
+
+
 @dataclass
 class PipelineRequest:
     """A call of a pipeline: its ``payload``, and the ``response_queue`` in which to ``put`` the answer."""
@@ -232,6 +248,7 @@ class PipelineBridge:
 class PipelineServiceSource(SourceFunction):
     """Makes records of the requests in a bridge. A ``dict`` comes with the caller added as ``_response_queue``,
     anything else as ``{"data": …, "_response_queue": …}``. A step that makes a new ``dict`` has to carry that along.
+    The record has ``payload`` and ``response_queue`` as attributes too, as a ``PipelineRequest``.
 
     ``poll_interval`` is how long ``execute`` waits for a request where no job asks it, in seconds; in a job, the source
     is woken by requests.
@@ -258,10 +275,7 @@ class PipelineServiceSource(SourceFunction):
         request = self.bridge.next(timeout=self.poll_interval if waits_itself else 0)
         if request is None or isinstance(request, StopSignal):
             return request
-        payload = request.payload
-        record = dict(payload) if isinstance(payload, Mapping) else {"data": payload}
-        record[_CALLER] = request.response_queue
-        return record
+        return Called(request)
 
     def _awaited(self) -> Any:
         """What the engine waits for when there is nothing just now."""
@@ -278,7 +292,8 @@ class PipelineServiceSource(SourceFunction):
 
 
 class PipelineServiceSink(SinkFunction):
-    """Answers the caller of each record with the record, without its ``_response_queue``.
+    """Answers the caller of each record with the record, without its ``_response_queue``; or, of a mapping that has it
+    as ``response_queue``, with the ``payload``.
 
     >>> bridge = PipelineBridge()
     >>> response = bridge.submit({"question": "why?"})
@@ -295,9 +310,12 @@ class PipelineServiceSink(SinkFunction):
         ...
         ValueError: the record has no `_response_queue`: a step has made a new dict and left it out
         """
-        if not isinstance(data, Mapping) or _CALLER not in data:
+        if isinstance(data, Mapping) and _CALLER in data:
+            data[_CALLER].put({key: value for key, value in data.items() if key != _CALLER})
+        elif isinstance(data, Mapping) and {"payload", "response_queue"} <= data.keys():
+            data["response_queue"].put(data["payload"])
+        else:
             raise ValueError("the record has no `_response_queue`: a step has made a new dict and left it out")
-        data[_CALLER].put({key: value for key, value in data.items() if key != _CALLER})
 
 
 class PipelineService(BaseService):

@@ -295,6 +295,23 @@ def test_a_call_that_never_returns_keeps_no_program_from_ending() -> None:
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "[0, 2] True\n", "")
 
 
+READS = """
+from sage import LocalEnvironment
+env = LocalEnvironment("reads", config={"timeouts": {"cancel": 0.3, "drain": 0.3}})
+env.from_source(input).sink(print)
+env.submit()
+print("ends", flush=True)
+"""
+
+
+def test_a_source_that_waits_for_a_line_lets_the_program_end() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", READS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdout is not None and program.stderr is not None
+        assert (program.wait(60), program.stdout.read()) == (0, "ends\n"), program.stderr.read()
+
+
 def test_sigterm_ends_a_program_whose_call_never_returns() -> None:
     source = ABANDONS.replace('timeout=0.2, on_error="skip"', "timeout=1e6").replace(
         "if x == 1: time", "if x == 1: print('stuck', flush=True); time"

@@ -88,6 +88,17 @@ def test_what_is_no_dict_comes_as_data() -> None:
     assert answers == [{"data": 2}, {"data": 3}]
 
 
+def test_a_step_may_take_the_record_as_a_request_and_answer_with_its_queue() -> None:
+    def squared(data: Any) -> dict[str, Any]:
+        return {"payload": {"answer": data.payload["n"] ** 2}, "response_queue": data.response_queue}
+
+    env = LocalEnvironment("requests")
+    served(env, squared)
+    answers = env.from_batch([1, 2, 3]).map(Ask).collect()
+    env.submit(autostop=True)
+    assert answers == [(1, 1), (2, 4), (3, 9)]
+
+
 class Call(MapFunction):
     def execute(self, record: Any) -> Any:
         return self.call_service("answers", record)

@@ -143,6 +143,39 @@ def test_a_callable_is_called_again_and_given_up_after_the_last_attempt_or_anoth
         assert isinstance(failed.value.__cause__, OSError) and count == attempts
 
 
+class Until(SourceFunction):
+    """Gives 0 and 1, and then ends as Python's iterators do."""
+
+    def __init__(self) -> None:
+        self.numbers = iter(range(2))
+
+    def execute(self) -> int:
+        return next(self.numbers)
+
+
+@pytest.mark.parametrize("retry", [None, 3])
+@pytest.mark.parametrize("declare", ["from_source", "from_batch"])
+def test_a_source_ends_by_a_stop_iteration_and_others_go_on(declare: str, retry: int | None) -> None:
+    env = LocalEnvironment("until")
+    options = {"retry": retry} if declare == "from_source" else {}
+    ended = getattr(env, declare)(Until, **options).collect()
+    others = env.from_batch(range(1000)).collect()
+    job = env.submit(autostop=True)
+    assert ended == [0, 1] and len(others) == 1000 and job.report.outcome == "succeeded"
+
+
+def test_a_generator_that_raised_is_no_end_of_a_source_that_is_called_again() -> None:
+    def lines() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    env = LocalEnvironment("lost")
+    read = lines()
+    env.from_source(lambda: next(read), retry=Retry(3, **AT_ONCE)).collect()
+    with pytest.raises(JobFailed, match="StopIteration"):
+        env.submit(autostop=True)
+
+
 def test_a_source_that_is_told_to_exit_is_not_called_again() -> None:
     raised: dict[int, list[BaseException]] = {2: [SystemExit(3)]}
     env = LocalEnvironment("exit")

@@ -17,6 +17,7 @@ from sage.common.components.sage_embedding import EmbeddingModel
 from sage.libs.rag.chunk import CharacterSplitter
 from sage.libs.rag.document_loaders import DocxLoader, LoaderFactory, PDFLoader, TextLoader
 from sage.libs.rag.evaluate import AccuracyEvaluate, F1Evaluate, TokenCountEvaluate
+from sage.libs.rag.promptor import QAPromptor
 from sage.libs.rag.reranker import BGEReranker
 from sage.libs.rag.retriever import ChromaRetriever
 from sage.middleware.operators.rag import MilvusDenseRetriever, MilvusSparseRetriever, Wiki18FAISSRetriever
@@ -273,6 +274,21 @@ def test_a_collection_may_be_named_beside_the_configuration(tmp_path: Path) -> N
         "backend": "milvus", "collection_name": "mine", "document_count": 3,
         "persistence_path": str(tmp_path / "mine.sage"),
     }  # fmt: skip
+
+
+def test_a_template_has_names_in_braces_and_leaves_others_as_they_are() -> None:
+    record = {"original_query": "Why?", "retrieved_context": "Tea is hot.", 7: "seven", "n": 1}
+    template = "By {retrieved_context} {n} {7} {unknown} {} {external_corpus} answer {query}{user_query}"
+    found, messages = QAPromptor({"template": template}).execute(record)
+    assert found is record
+    assert messages[0]["content"] == "By Tea is hot. 1 {7} {unknown} {} Tea is hot. answer Why?Why?"
+    assert messages[1]["content"] == "Question: Why?"
+    pair = QAPromptor({"template": "{context}: {question}"}).execute(("Why?", ["one", "two"]))
+    assert pair[1][0]["content"] == "one\ntwo: Why?"
+    alone = QAPromptor({"template": "{context}: {question}"}).execute("Why?")
+    assert alone[1][0]["content"] == ": Why?"
+    with pytest.raises(ValueError, match="needs a `query` or a `question`; the record has"):
+        QAPromptor({"template": ""}).execute({"text": "Tea"})
 
 
 def test_an_embedder_of_a_provider() -> None:

@@ -13,13 +13,13 @@ from unittest.mock import patch
 
 from llm_server import LlmServer
 
-from . import run, there
+from . import later, run, there
 
 
-def places(module: str) -> str:
-    """The modules that have a class."""
+def places(module: str, is_above: bool = True) -> str:
+    """The modules that have a class; it is in those above as well, or not."""
     folders = "sage.libs.rag", "sage.middleware.operators.rag"
-    return " ".join(place for folder in folders for place in (f"{folder}.{module}", folder))
+    return " ".join(place for folder in folders for place in (f"{folder}.{module}", *[folder] * is_above))
 
 
 @there("QAPromptor", "config=None, enable_profile=False", places("promptor"))
@@ -32,8 +32,8 @@ def qa_promptor(QAPromptor: Any) -> None:
     assert [prompt[1][1]["content"] for prompt in prompts] == [f"Question: {word}?" for word in ("Why", "How", "When")]
     assert "one\ntwo" in prompts[0][1][0]["content"] and "three" in prompts[1][1][0]["content"]
     with patch.dict(sys.modules, jinja2=Stand("jinja2")):
-        (prompt,) = run(lambda env: env.from_batch([record]).map(QAPromptor, {"template": "by:"}))
-        assert prompt[1][0]["content"] == "by: one\ntwo"
+        (prompt,) = run(lambda env: env.from_batch([record]).map(QAPromptor, {"template": "{{ jinja }}"}))
+        assert prompt[1][0]["content"] == "{{ jinja }} one\ntwo"
 
 
 class Stand(type(sys)):  # type: ignore[misc]
@@ -43,8 +43,8 @@ class Stand(type(sys)):  # type: ignore[misc]
         def __init__(self, text: str) -> None:
             self.text = text
 
-        def render(self, external_corpus: str) -> str:
-            return f"{self.text} {external_corpus}"
+        def render(self, named: dict[str, str]) -> str:
+            return f"{self.text} {named['external_corpus']}"
 
 
 @there("OpenAIGenerator", "config, enable_profile=False", places("generator"))
@@ -228,3 +228,87 @@ def embedding_model(EmbeddingModel: Any) -> None:
 @there("apply_embedding_model", 'name="default", **options', embedding_places("embedding_api"))
 def apply_embedding_model(apply: Any) -> None:
     assert apply("mockembedder").get_dim() == 128 and apply(name="default").get_dim() == 384
+
+
+EMBEDDING = "sage.common.components.sage_embedding"
+
+
+@there("get_embedding_model", "method, **options", f"{EMBEDDING} {EMBEDDING}.factory")
+def get_embedding_model(get: Any) -> None:
+    assert get("hash", dim=256).get_dim() == 256 and len(get(method="mockembedder", dim=8).embed_batch(["a", "b"])) == 2
+
+
+@there("list_embedding_models", "", f"{EMBEDDING} {EMBEDDING}.factory")
+def list_embedding_models(models: Any) -> None:
+    names = {"hash", "hf", "openai", "mockembedder", "jina", "zhipu", "cohere", "bedrock", "ollama", "siliconcloud"}
+    assert {*names, "nvidia_openai"} <= set(models())
+    for row in models().values():
+        assert isinstance(row["display_name"], str) and isinstance(row["examples"], list)
+        assert isinstance(row["requires_api_key"], bool) and isinstance(row["requires_download"], bool)
+
+
+@there("check_model_availability", "method, **options", f"{EMBEDDING} {EMBEDDING}.factory")
+def check_model_availability(check: Any) -> None:
+    assert set(check("hash")) == {"status", "message", "action"}
+    with patch.dict("os.environ", {}, clear=True):
+        told = {name: check(name)["status"] for name in ("hash", "hf", "openai", "ollama", "word2vec")}
+    assert list(told.values()) == ["available", "needs_download", "needs_api_key", "available", "unavailable"]
+    assert check("jina", api_key="k")["status"] == "available"
+    assert check("hf", model=tempfile.mkdtemp())["status"] == "cached"
+
+
+@there("EmbeddingService", "config", f"{EMBEDDING} {EMBEDDING}.service")
+def embedding_service(EmbeddingService: Any) -> None:
+    service = EmbeddingService({"method": "mockembedder", "dimension": 8, "cache_enabled": True})
+    service.setup()
+    asked = {"task": "embed", "inputs": ["a", "b"], "options": {"return_stats": True}}
+    first, again = service.process(asked), service.process(asked)
+    assert (first["count"], first["dimension"], first["vectors"]) == (2, 8, again["vectors"])
+    assert first["stats"] == {"cached": 0, "computed": 2, "cache_hit_rate": 0.0}
+    assert again["stats"] == {"cached": 2, "computed": 0, "cache_hit_rate": 1.0}
+    info = service.process({"task": "info"})
+    assert (info["method"], info["model"], info["dimension"], info["cache_enabled"]) == ("mockembedder", None, 8, True)
+    assert service.process({"task": "get_dimension"}) == {"dimension": 8}
+    assert "hash" in [row["name"] for row in service.process({"task": "list_methods"})]
+    service.cleanup()
+
+
+@there("RAGPipeline", "retriever=None, generator=None, reranker=None, refiner=None", places("pipeline", False))
+def rag_pipeline(RAGPipeline: Any) -> None:
+    class Part:
+        def retrieve(self, query: str, n: int) -> list[str]:
+            return [query] * n
+
+        def rerank(self, query: str, texts: list[str], n: int) -> list[str]:
+            return [*texts, "ranked"]
+
+        def refine(self, query: str, texts: list[str], n: int) -> tuple[str, list[str]]:
+            return query.upper(), texts[1:]
+
+        def generate(self, query: str, texts: list[str], n: int) -> str:
+            return f"{query} {len(texts)}"
+
+    part = Part()
+    result = {"query": "A", "documents": ["a", "ranked"], "response": "A 2"}
+    assert RAGPipeline(part, part, part, part).run("a", n=2) == result
+    assert RAGPipeline().run("a") == {"query": "a", "documents": [], "response": None}
+
+
+@there("Query_Profiler", "config=None, enable_profile=False", places("profiler", False))
+def query_profiler(QueryProfiler: Any) -> None:
+    asked = ["{}", '{"need_joint_reasoning": true, "n_info_items": 2}']
+    made = run(lambda env: env.from_batch(asked).map(QueryProfiler, {}))
+    assert made == [["map_rerank", [1, 3], 30], ["stuff", [2, 6], 30]]
+
+
+REFINER = "models of language, which run on a GPU"
+later("LongRefinerAdapter", "sage.libs.rag.longrefiner.longrefiner_adapter", REFINER)
+
+OLD, NEW = "sage.middleware.components.neuromem", "sage.middleware.components.sage_mem"
+later("MemoryManager", f"{OLD}.memory_manager {NEW}.neuromem.memory_manager {NEW}", "memory")
+later("MemoryService", f"{OLD}.memory_service", "memory")
+COLLECTIONS = f"{NEW}.neuromem.memory_collection"
+later("VDBMemoryCollection", f"{COLLECTIONS}.vdb_collection {COLLECTIONS}", "memory")
+later("GraphMemoryCollection", NEW, "memory")
+later("ParallelVDBService", f"{NEW}.services", "memory")
+later("parallel_insert_to_vdb", f"{NEW}.services", "memory")
