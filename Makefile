@@ -63,7 +63,7 @@ test-documents: nextest ## Run the tests of the formats of documents behind feat
 	$(CARGO) nextest run $(SERVICES) --test it -E 'test(/^(docx|pdf)::/)'
 
 # The servers come into environments of their own. One that cannot be installed is left out by its name, but not both.
-test-stores: nextest ## Run the tests of stores that are servers
+test-stores: nextest python ## Run the tests of stores that are servers
 	@stores=; for store in chroma milvus; do \
 		if $(MAKE) --no-print-directory .venv-$$store/tools; then stores="$$stores|$$store"; \
 		else echo "SKIPPED: the tests of $$store, which cannot be installed"; fi; \
@@ -73,6 +73,7 @@ test-stores: nextest ## Run the tests of stores that are servers
 		-E "test(/^((store::|faults::)?(remote$$stores)|connection|worker)::/)" && \
 	if [ "$$stores" = "|chroma|milvus" ]; then \
 		$(CARGO) nextest run $(SERVICES) --test stores -E "test(/^alike::/)"; fi && \
+	.venv/bin/pytest --quiet python/store_tests -k "$$(echo "$${stores#|}" | sed 's/|/ or /')" && \
 	$(CARGO) test --doc $(SERVICES) -- store::chroma store::milvus
 
 .venv-chroma/tools .venv-milvus/tools: .venv-%/tools: crates/sage-services/tests/stores/%.txt

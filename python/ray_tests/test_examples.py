@@ -17,7 +17,7 @@ def test_rag_on_ray() -> None:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("the job succeeded and is clean") == 3
-    assert ran.stdout.count("4 workers, of which 0 are left") == 2
+    assert ran.stdout.count("2 workers, of which 0 are left") == 2
     assert ran.stdout.endswith("The answers are equal.\n")
 
 
