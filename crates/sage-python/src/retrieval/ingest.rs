@@ -50,7 +50,7 @@ impl Ingest {
     /// >>> store, guide = VectorStore(2), Chunker().chunks("guide.md", "Services stop last.")
     /// >>> plan = Ingest("mine").plan(store, [guide])
     /// >>> plan.texts, plan.unchanged
-    /// (['\nServices stop last.'], [])
+    /// (['Services stop last.'], [])
     fn plan(&self, py: Python<'_>, store: &Bound<'_, PyAny>, documents: &Bound<'_, PyAny>) -> PyResult<Plan> {
         let documents = documents.try_iter()?.map(|document| passages(&document?)).collect::<PyResult<Vec<_>>>()?;
         let (lookup, ids) = py.detach(|| {

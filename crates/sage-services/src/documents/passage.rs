@@ -52,11 +52,11 @@ impl Passage {
         format!("{}#{:06}", self.path, self.index)
     }
 
-    /// Returns the text to embed: the titles of the sections around the passage, then the passage.
+    /// Returns the text to embed: the titles of the sections around the passage, if any, then the passage.
     ///
     /// A paragraph often does not repeat the words of its title.
     pub fn text_with_heading(&self) -> String {
-        format!("{}\n{}", self.heading, self.text)
+        if self.heading.is_empty() { self.text.clone() } else { format!("{}\n{}", self.heading, self.text) }
     }
 
     /// Sets the pages, given the bytes where they begin.
