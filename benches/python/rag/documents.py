@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -44,7 +45,7 @@ def written(folder: Path, guide: Path, files: int) -> list[str]:
 
 
 class Wordllama:
-    """wordllama's model; counts the seconds that it takes."""
+    """wordllama's model; counts the seconds in which it is at work, for one caller or for several at once."""
 
     id = "wordllama"
     dimensions = 256
@@ -61,11 +62,19 @@ class Wordllama:
             matrix = tensors.get_tensor("embedding.weight")
         tokenizer = Tokenizer.from_file(str(folder / "tokenizers/l2_supercat_tokenizer_config.json"))
         self.model = WordLlamaInference(matrix, tokenizer)
-        self.seconds = 0.0
+        self.seconds, self._callers, self._begin = 0.0, 0, 0.0
+        self._lock = threading.Lock()
 
     def embed(self, texts: list[str]) -> np.ndarray[Any, Any]:
         """A row of length 1 for each text."""
-        begin = perf_counter()
+        self._count(1)
         vectors = self.model.embed(texts, norm=True)
-        self.seconds += perf_counter() - begin
+        self._count(-1)
         return np.ascontiguousarray(vectors, dtype=np.float32)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            now = perf_counter()
+            if self._callers:
+                self.seconds += now - self._begin
+            self._callers, self._begin = self._callers + change, now

@@ -9,8 +9,8 @@ from rag.documents import Wordllama
 from sage import LocalEnvironment
 from sage.services import Chunker, DocumentIndex, documents
 
-#: Files that are added at once.
-FILES = 256
+#: Files that are added at once, in each of two replicas: one reads and stores while the other embeds.
+FILES = 128
 
 
 class Embedder:
@@ -29,7 +29,7 @@ def found(folder: Path, questions: list[str], embedder: Wordllama) -> list[str]:
     chunker = Chunker(target_chars=1, max_chars=1_000, overlap_chars=0)
     made = {"embedder": Embedder(embedder), "chunker": chunker}
     index = env.service("index", DocumentIndex, kwargs=made)
-    added = env.from_batch(documents(folder, ["txt"])).batch(FILES).map(index.add).count()
+    added = env.from_batch(documents(folder, ["txt"])).batch(FILES).map(index.add, parallelism=2).count()
     answers = added.flatmap(lambda _: questions).map(lambda question: index.search(question, 5)[0].text).collect()
     env.submit(autostop=True)
     return list(answers)
