@@ -7,7 +7,7 @@ It only puts the parts together; whoever wants other steps between them takes th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -32,14 +32,14 @@ _CALLED = ("embed_passages", "embed_queries")
 
 
 class _Embeds(Protocol):
-    """What makes vectors of texts."""
+    """What makes vectors of texts: one for each, such as a list or an array of floats."""
 
     @property
     def id(self) -> str: ...
     @property
     def dimensions(self) -> int: ...
-    def embed_passages(self, texts: list[str], /) -> Sequence[Any]: ...
-    def embed_queries(self, texts: list[str], /) -> Sequence[Any]: ...
+    def embed_passages(self, texts: list[str], /) -> Any: ...
+    def embed_queries(self, texts: list[str], /) -> Any: ...
 
 
 class DocumentIndex(Service):

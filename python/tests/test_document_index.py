@@ -60,7 +60,7 @@ def test_the_program_of_the_first_screen(folder: Path, tmp_path: Path, capsys: p
         stored.map(lambda _: index.answer("What is the reverse order?")).print()
         job = env.submit(autostop=True)
     path = folder / "stop.md"
-    assert capsys.readouterr().out == f'<Answer "Services stop in the reverse order of their start." at {path}:3>\n'
+    assert capsys.readouterr().out == f"Services stop in the reverse order of their start.\n  {path}:3\n"
     assert (job.report.services["index"]["state"], job.report.data["cleanliness"]) == ("cleaned", "clean")
 
 

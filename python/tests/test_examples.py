@@ -12,6 +12,8 @@ import pip
 import pytest
 from llm_server import LlmServer
 
+from sage.services import DocumentIndex
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "python"
 
@@ -169,6 +171,16 @@ def test_rag_services(tmp_path: Path) -> None:
     assert ran(python)[0] == [1, 0, 0] and ran([*RUST, *asked])[0] == [1, 0, 0]
     (folder / "bees.md").unlink()
     assert ran([*RUST, *asked])[0] == [1, 0, 1] and ran(python)[0] == [1, 0, 0]
+
+
+def test_an_index_that_rust_has_made_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "stop.md").write_text("# Stopping\n\nTasks stop first. Services stop after them.\n", "utf-8")
+    command = ["cargo", "run", "--quiet", "--manifest-path", str(ROOT / "Cargo.toml"), "--package", "sage-services"]
+    ran = subprocess.run([*command, "--example", "answers"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0 and "docs/stop.md:3" in ran.stdout, ran.stderr
+    with DocumentIndex(tmp_path / "docs.sage", root=tmp_path) as index:
+        assert (index.add(tmp_path / "docs" / "stop.md"), index.sweep(), index.count()) == (0, 0, 1)
 
 
 def test_rag_with_models_of_a_provider(tmp_path: Path) -> None:

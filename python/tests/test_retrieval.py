@@ -167,7 +167,8 @@ def test_vectors_passages_and_answers_are_values() -> None:
     assert (passage.first_line, passage.last_line, passage.text) == (5, 7, "# Sinks\n\nSinks write.")
     assert passage.id == "stop.md#000001" and passage.text_with_heading() == "Sinks\n# Sinks\n\nSinks write."
     assert [len(Chunker().chunks("x", STOPPING, format)) for format in ("markdown", "text", None)] == [2, 1, 1]
-    answer = Answer("They stop.", "stop.md", 1, 1, 0.5)
+    answer = Answer("They stop.", "stop.md", 1, 1, 0.5, (2, 3))
+    assert (answer.pages, Answer("", "", 1, 1, 0.5).pages, str(answer)) == ((2, 3), None, "They stop.\n  stop.md:1")
     for value in (vector, passage, answer):
         assert pickle.loads(pickle.dumps(value)) == value
     assert len(pickle.dumps(Embedder(1024).embed("stop"))) < 5000

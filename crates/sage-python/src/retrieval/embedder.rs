@@ -9,44 +9,81 @@ use super::models::{passages, queries};
 use super::records::Hit;
 use super::vector::Vector;
 
-/// A quotation that answers a question, and where it stands.
-#[pyclass(frozen, eq, get_all, module = "sage.services")]
+/// A quotation that answers a question, and where it stands. ``str`` of it is both, on two lines.
+///
+/// >>> print(Answer("They stop in reverse order.", "stop.md", 3, 4, 0.5))
+/// They stop in reverse order.
+///   stop.md:3-4
+#[pyclass(frozen, eq, module = "sage.services")]
 #[derive(PartialEq)]
-pub(crate) struct Answer {
-    /// One or two neighbouring sentences.
-    text: String,
-    /// The name of the document.
-    path: String,
-    /// The first line of the quotation, counted from 1.
-    first_line: usize,
-    /// The last line of the quotation, inclusive.
-    last_line: usize,
-    /// The share of the question's words found in the quotation or in the titles above it, weighted by their rarity: 0
-    /// to 1.
-    coverage: f32,
-}
+pub(crate) struct Answer(sage_services::Answer);
+
+type Parts<'a> = (&'a str, &'a str, usize, usize, f32, Option<(usize, usize)>);
 
 #[pymethods]
 impl Answer {
     /// For answers that were found by something else than an ``Embedder``.
     #[new]
-    fn new(text: String, path: String, first_line: usize, last_line: usize, coverage: f32) -> Self {
-        Self { text, path, first_line, last_line, coverage }
+    #[pyo3(signature = (text, path, first_line, last_line, coverage, pages=None))]
+    fn new(
+        text: String,
+        path: &str,
+        first_line: usize,
+        last_line: usize,
+        coverage: f32,
+        pages: Option<(usize, usize)>,
+    ) -> Self {
+        Self(sage_services::Answer { text, path: path.into(), first_line, last_line, pages, coverage })
     }
 
-    fn __getnewargs__(&self) -> (&str, &str, usize, usize, f32) {
-        (&self.text, &self.path, self.first_line, self.last_line, self.coverage)
+    /// One or two neighbouring sentences.
+    #[getter]
+    fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// The name of the document.
+    #[getter]
+    fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    /// The first line of the quotation, counted from 1.
+    #[getter]
+    fn first_line(&self) -> usize {
+        self.0.first_line
+    }
+
+    /// The last line of the quotation, inclusive.
+    #[getter]
+    fn last_line(&self) -> usize {
+        self.0.last_line
+    }
+
+    /// The share of the question's words found in the quotation or in the titles above it, weighted by their rarity: 0
+    /// to 1.
+    #[getter]
+    fn coverage(&self) -> f32 {
+        self.0.coverage
+    }
+
+    /// The first and the last page of the passage quoted, counted from 1; ``None`` in a document without pages.
+    #[getter]
+    fn pages(&self) -> Option<(usize, usize)> {
+        self.0.pages
+    }
+
+    fn __getnewargs__(&self) -> Parts<'_> {
+        let sage_services::Answer { text, path, first_line, last_line, pages, coverage } = &self.0;
+        (text, path, *first_line, *last_line, *coverage, *pages)
+    }
+
+    fn __str__(&self) -> String {
+        self.0.to_string()
     }
 
     fn __repr__(&self) -> String {
-        format!("<Answer {:?} at {}:{}>", self.text, self.path, self.first_line)
-    }
-
-    /// The quotation, and on a line of its own where it stands.
-    fn __str__(&self) -> String {
-        let Self { text, path, first_line, last_line, .. } = self;
-        let until = if last_line == first_line { String::new() } else { format!("-{last_line}") };
-        format!("{text}\n  {path}:{first_line}{until}")
+        format!("<Answer {:?} at {}:{}>", self.0.text, self.0.path, self.0.first_line)
     }
 }
 
@@ -232,13 +269,7 @@ impl Embedder {
         let hits = found(hits)?;
         let extractor = Extractor::new(min_coverage, max_chars);
         let answer = py.detach(|| extractor.answer(&self.0, question, &hits));
-        Ok(answer.map(|sage_services::Answer { text, path, first_line, last_line, coverage, .. }| Answer {
-            text,
-            path: path.to_string(),
-            first_line,
-            last_line,
-            coverage,
-        }))
+        Ok(answer.map(Answer))
     }
 
     fn __repr__(&self) -> String {

@@ -164,7 +164,7 @@ impl Search {
             None => {}
         }
         if self.text.is_some() && !schema.text_search {
-            return refused("its collection has no text search: see `Schema::with_text_search`");
+            return refused("its collection has no text search, which is asked for when it is made");
         }
         self.filter.as_ref().map_or(Ok(()), Filter::check)
     }
