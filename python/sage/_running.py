@@ -313,6 +313,7 @@ def _forget() -> None:
     _starting.clear()
     _not_ours.update(_running)
     _running.clear()
+    _untold.clear()
     leave_signals()
 
 

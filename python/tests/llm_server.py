@@ -12,7 +12,7 @@ from typing import Any
 class LlmServer:
     """Answers requests, first as it is told by `replies`: each a status, headers and a body."""
 
-    def __init__(self, *replies: tuple[int, dict[str, str], Any]) -> None:
+    def __init__(self, *replies: tuple[int, dict[str, str], Any], port: int = 0) -> None:
         self._replies = list(replies)
         self._asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -38,7 +38,7 @@ class LlmServer:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})

@@ -123,6 +123,17 @@ def test_errors_say_what_they_mean_and_never_have_the_key() -> None:
     llm.cleanup()
 
 
+def test_the_address_of_the_variable_is_asked_with_the_key_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with LlmServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        for key, sent in [(None, "Bearer sk-secret"), ("mine", "Bearer mine")]:
+            llm = Llm("m", api_key=key)
+            llm.chat_blocking("Why?")
+            assert server.headers[-1]["authorization"] == sent and llm.base_url == server.url
+            llm.cleanup()
+
+
 def test_the_key_of_the_variable_goes_to_openai_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
     with LlmServer() as server:

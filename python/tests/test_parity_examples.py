@@ -42,6 +42,25 @@ ENDLESS = """
         env.submit(autostop=True)
 """
 
+#: Asks a model what it reads from its terminal, and notes what another program has noted before it.
+CHAT = """
+    import os
+    from pathlib import Path
+    from sage.common.utils.config.loader import load_config
+    from sage.core.api.local_environment import LocalEnvironment
+    from sage.libs.rag.generator import OpenAIGenerator
+
+    if __name__ == "__main__":
+        config = load_config("examples/config/chat.yaml")
+        env = LocalEnvironment("chat")
+        questions = env.from_batch([[input(config["prompt"]["text"])]])
+        questions.map(OpenAIGenerator, config["model"]).sink(lambda pair: print(pair[1]))
+        env.submit(autostop=True)
+        note = Path(os.environ["NOTES"], "note.txt")
+        print(note.read_text() if note.exists() else "none")
+        note.write_text("noted")
+"""
+
 LIBRARY = "from sage.core.api.local_environment import LocalEnvironment\n"
 
 
@@ -54,7 +73,7 @@ def checkout(tmp_path: Path) -> Path:
     for name, text in programs.items():
         (folder / f"{name}.py").write_text(dedent(text), encoding="utf-8")
     (folder / "library.py").write_text(LIBRARY, encoding="utf-8")
-    (folder / "outside.py").write_text("import sage.libs.rag.generator\n" + dedent(SQUARES), encoding="utf-8")
+    (folder / "outside.py").write_text("import sage.libs.agents.agent\n" + dedent(SQUARES), encoding="utf-8")
     squares = {"counts": {"square": 3, "square 4": [1, None]}, "order": ["square 1", "square 9"], "last": "done"}
     facts = [  # fmt: skip
         {"files": ["core-api/right.py"], **squares},
@@ -98,6 +117,25 @@ def test_a_checkout_is_run_when_all_of_it_is_right(checkout: Path) -> None:
     ran = parity(checkout, "--facts", checkout.parent / "facts.json", "--only", "right")
     assert ran.returncode == 0 and ran.stdout.endswith("right 1, wrong 0, missing 0, unknown 0\n"), ran.stdout
     assert sorted(checkout.rglob("*")) == before
+
+
+def test_an_example_has_a_terminal_a_model_a_configuration_and_one_that_runs_before(checkout: Path) -> None:
+    examples = checkout / "examples"
+    (examples / "config").mkdir()
+    (examples / "config" / "chat.yaml").write_text("prompt: {text: 'You> ', n: 1}\n", encoding="utf-8")
+    for name in ["chat", "lacking"]:
+        (examples / f"{name}.py").write_text(dedent(CHAT), encoding="utf-8")
+    settings = {"model.model_name": "m", "model.base_url": "$LLM", "model.api_key": "k"}
+    row = {"files": ["chat.py"], "at": "checkout", "after": "chat.py", "input": ["Why?"], "variables": {"NOTES": "."}}
+    row |= {"settings": {"config/chat.yaml": settings}, "order": ["You> ", "Why? Because."], "last": "noted"}
+    lacking = {"files": ["lacking.py"], "model": "nobody/nothing"}
+    facts = checkout.parent / "facts.json"
+    facts.write_text(json.dumps([row, lacking]), encoding="utf-8")
+    ran = parity(checkout, "--facts", facts, "--only", "chat")
+    assert ran.returncode == 0 and ran.stdout.startswith("1 examples") and "right 1" in ran.stdout, ran.stdout
+    ran = parity(checkout, "--facts", facts, "--only", "lacking")
+    assert "nobody/nothing, a model that was not downloaded before" in ran.stdout
+    assert not (checkout / "note.txt").exists()
 
 
 def test_what_cannot_be_run_is_said(checkout: Path, tmp_path: Path) -> None:
