@@ -125,6 +125,11 @@ def test_a_search_is_filtered(folder: Path) -> None:
             assert [hit.id for hit in index.search("services and sinks", 2, filter)] == ["stop.md#000000"]
 
 
+def test_a_path_that_is_given_twice_is_one_document(folder: Path) -> None:
+    with DocumentIndex(root=folder) as index:
+        assert (index.add([folder / "stop.md", folder / "stop.md"]), index.sweep(), index.count()) == (1, 0, 1)
+
+
 def test_names_need_not_be_utf8(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/caf\xe9.md"
     with open(path, "wb") as file:

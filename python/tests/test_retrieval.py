@@ -248,7 +248,7 @@ def test_only_what_changed_is_embedded() -> None:
     assert [hit.passage.first_line for hit in store.search(embedder.embed_query("sinks"), 1)] == [7]
     assert run_of(store, embedder, {"stop.md": "# Stopping\n\nTasks stop first."})[1] == 2 and len(store) == 1
     assert run_of(store, Embedder(512), {}) == ([], 1)
-    plan = Ingest(embedder).plan(store, [STOPS])
+    plan = Ingest(embedder).plan(store, [Chunker().chunks("stop.md", "Tea."), STOPS])
     assert plan.unchanged == [] and repr(plan) == "<Plan: 2 texts to embed, 0 passages unchanged>"
     zero = Vector([0.0] * 1024)
     # A plan may be used again, and what has no direction is left out.

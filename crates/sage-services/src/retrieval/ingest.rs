@@ -104,7 +104,13 @@ impl Ingest {
 
     /// As [`plan`](Self::plan), for a caller that asks the store itself.
     pub fn look_up(&self, documents: Vec<Vec<Passage>>) -> Lookup {
-        Lookup { passages: documents.into_iter().flat_map(|document| self.hashed(document)).collect() }
+        let mut last = BTreeMap::new();
+        for document in documents {
+            if let Some(first) = document.first() {
+                last.insert(Arc::clone(&first.path), document);
+            }
+        }
+        Lookup { passages: last.into_values().flat_map(|document| self.hashed(document)).collect() }
     }
 
     /// Has [`sweep`](Self::sweep) leave a document alone that could not be read this time.

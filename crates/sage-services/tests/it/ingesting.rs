@@ -126,6 +126,18 @@ fn records_that_are_no_passages_stay() {
 }
 
 #[test]
+fn of_two_documents_with_one_path_the_later_counts() {
+    let store = store();
+    let run = Ingest::new(id());
+    let both = ["# One\n\nFirst.\n\n# Two\n\nSecond.", "# Two\n\nSecond."];
+    let plan = wait(run.plan(&store, both.map(|text| passages("a.md", text)).to_vec())).unwrap();
+    let vectors = plan.texts().iter().map(|text| EMBEDDER.embed_passage(text)).collect();
+    wait(store.upsert(plan.into_records(vectors))).unwrap();
+    assert_eq!(wait(run.sweep(&store)).unwrap(), 0);
+    assert_holds(&store, &documents(&[("a.md", both[1])]));
+}
+
+#[test]
 fn many_documents_are_swept_in_parts() {
     let store = store();
     let mut guide: Documents = (0..700).map(|n| (format!("{n:04}.md"), format!("Note number {n}."))).collect();
