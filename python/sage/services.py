@@ -1,6 +1,6 @@
 """Services and functions of retrieval, which run without the interpreter's lock. ``Llm`` and ``LlmEmbedder`` ask models
 of a provider, ``VectorStore.chroma`` and ``VectorStore.milvus`` a server; the others need no network. An ``Embedder``
-needs no model either.
+needs no model either. ``DocumentIndex`` is an embedder, a store and a chunker in one.
 
 Use them by themselves, or register them like any service:
 
