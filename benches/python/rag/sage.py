@@ -9,8 +9,9 @@ from rag.documents import Wordllama
 from sage import LocalEnvironment
 from sage.services import Chunker, DocumentIndex, documents
 
-#: Files that are added at once, in each of two replicas: one reads and stores while the other embeds.
+#: Files that are added at once, and replicas that add and ask: some read and store while another embeds.
 FILES = 128
+REPLICAS = 4
 
 
 class Embedder:
@@ -29,7 +30,12 @@ def found(folder: Path, questions: list[str], embedder: Wordllama) -> list[str]:
     chunker = Chunker(target_chars=1, max_chars=1_000, overlap_chars=0)
     made = {"embedder": Embedder(embedder), "chunker": chunker}
     index = env.service("index", DocumentIndex, kwargs=made)
-    added = env.from_batch(documents(folder, ["txt"])).batch(FILES).map(index.add, parallelism=2).count()
-    answers = added.flatmap(lambda _: questions).map(lambda question: index.search(question, 5)[0].text).collect()
+    added = env.from_batch(documents(folder, ["txt"])).batch(FILES).map(index.add, parallelism=REPLICAS).count()
+
+    def ask(question: str) -> tuple[str, str]:
+        return question, index.search(question, 5)[0].text
+
+    found = added.flatmap(lambda _: questions).map(ask, parallelism=REPLICAS).collect()
     env.submit(autostop=True)
-    return list(answers)
+    answers = dict(found)
+    return [answers[question] for question in questions]
