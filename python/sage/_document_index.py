@@ -98,6 +98,7 @@ class DocumentIndex(Service):
         self._chunker = Chunker() if chunker is None else chunker
         self._root = None if root is None else Path(root)
         self._open: tuple[VectorStore, Ingest] | None = None
+        self._has_added = False
 
     def setup(self) -> None:
         """Opens the store."""
@@ -109,7 +110,7 @@ class DocumentIndex(Service):
             except BaseException:
                 store.close()
                 raise
-        self._open = store, Ingest(self._embedder)
+        self._open, self._has_added = (store, Ingest(self._embedder)), False
 
     def cleanup(self) -> None:
         """Closes the store, unless it was given."""
@@ -136,6 +137,7 @@ class DocumentIndex(Service):
         changed = 0
         failed: list[Exception] = []
         for some in _by(_AT_ONCE, iter(several)):
+            self._has_added = True
             documents = {}
             for path in some:
                 name = self._name(path)
@@ -151,20 +153,22 @@ class DocumentIndex(Service):
 
     def sweep(self) -> int:
         """Deletes the passages of all documents that no ``add`` has seen since the index was opened, and says how many
-        they were. It is for the end of a run that has added all there are.
+        they were. It is for the end of a run that has added all there are. One that has added none, as after a mistake
+        in the name of a folder, deletes nothing.
 
         >>> import tempfile
         >>> from pathlib import Path
         >>> folder = Path(tempfile.mkdtemp())
-        >>> written = (folder / "old.md").write_text("Services stop first.")
+        >>> for name in ("old", "new"):
+        ...     written = (folder / f"{name}.md").write_text("Services stop last.")
         >>> with DocumentIndex(folder / "docs.sage") as index:
-        ...     changed = index.add(folder / "old.md")
+        ...     changed = index.add([folder / "old.md", folder / "new.md"])
         >>> with DocumentIndex(folder / "docs.sage") as index:
-        ...     index.sweep(), index.count()
-        (1, 0)
+        ...     index.add(folder / "new.md"), index.sweep(), index.count()
+        (0, 1, 1)
         """
         store, ingest = self._opened()
-        return ingest.sweep(store)
+        return ingest.sweep(store) if self._has_added else 0
 
     def search(self, question: str, k: int = 5, filter: Filter | Mapping[str, Any] | None = None) -> list[Hit]:
         """The ``k`` passages that a question is closest to, best first, of those that meet the ``filter``. A question

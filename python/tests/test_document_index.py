@@ -78,6 +78,9 @@ def test_only_what_changed_is_embedded(folder: Path, tmp_path: Path) -> None:
         with DocumentIndex(path, embedder=embedder, root=folder) as index:
             counts.append((index.add(documents(folder, ["md"])), index.sweep(), index.count()))
     assert counts == [(2, 0, 2), (0, 0, 2), (1, 0, 3), (0, 1, 2), (0, 1, 1)]
+    # Where nothing was added, as in a folder that is not the one meant, nothing is gone.
+    with DocumentIndex(path, embedder=embedder, root=folder) as index:
+        assert (index.add([]), index.sweep(), index.count()) == (0, 0, 1)
     assert embedder.passages == ["Sinks\n" + SINKS, "Stops\n" + STOPS, "More\n# More\n\nAsk."]
 
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sage::{AsyncService, BoxError, HookContext};
 
@@ -58,6 +59,7 @@ pub struct DocumentIndex {
     loader: Loader,
     chunker: Chunker,
     ingest: Ingest,
+    has_added: AtomicBool,
 }
 
 /// Why a document is not in an index, or a question has no answer.
@@ -110,7 +112,8 @@ impl DocumentIndex {
 
     fn made_of(store: VectorStore, model: Option<Box<dyn Embedder>>, words: LexicalEmbedder) -> Self {
         let ingest = Ingest::new(model.as_ref().map_or(words.id(), |model| model.id()));
-        Self { store, model, words, loader: Loader::default(), chunker: Chunker::default(), ingest }
+        let (loader, chunker, has_added) = (Loader::default(), Chunker::default(), AtomicBool::new(false));
+        Self { store, model, words, loader, chunker, ingest, has_added }
     }
 
     /// Has documents read by another loader.
@@ -134,6 +137,7 @@ impl DocumentIndex {
     /// # Errors
     /// An [`IndexError`]. What is stored of a document that cannot be read stays as it is.
     pub async fn add(&self, path: impl AsRef<Path>) -> Result<usize, IndexError> {
+        self.has_added.store(true, Ordering::Relaxed);
         let path = path.as_ref();
         let name = path.to_string_lossy();
         let text = self.loader.read(path).inspect_err(|_| self.ingest.keep(&*name))?;
@@ -149,12 +153,13 @@ impl DocumentIndex {
     }
 
     /// Deletes the passages of all documents that were not [added](Self::add) since the index was opened, and says how
-    /// many there were. It is for the end of a run that has added all there are.
+    /// many there were. It is for the end of a run that has added all there are. One that has added none, as after a
+    /// mistake in the name of a folder, deletes nothing.
     ///
     /// # Errors
     /// An [`IndexError::Store`].
     pub async fn sweep(&self) -> Result<usize, IndexError> {
-        Ok(self.ingest.sweep(&self.store).await?)
+        Ok(if self.has_added.load(Ordering::Relaxed) { self.ingest.sweep(&self.store).await? } else { 0 })
     }
 
     /// The `k` passages that a question is closest to, best first. A question without a known word finds none.

@@ -52,6 +52,7 @@ fn a_second_run_embeds_what_changed_and_sweeps_what_is_gone() {
     wait(index.store().close()).unwrap();
 
     let index = opened(&file);
+    assert_eq!(wait(index.sweep()).unwrap(), 0, "where nothing was added, nothing is gone");
     assert_eq!(wait(index.add(&stops)).unwrap(), 0);
     assert_eq!(wait(index.sweep()).unwrap(), 2);
     assert_eq!(wait(index.store().count()).unwrap(), 1);
