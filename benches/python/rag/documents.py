@@ -15,7 +15,7 @@ QUESTIONS = 500
 PARAGRAPHS = 2
 #: Words of a paragraph: never two of them fit into a passage of `MOST_WORDS` words or `MOST_CHARS` characters.
 LEAST_WORDS, MOST_WORDS = 80, 100
-MOST_CHARS = 900
+MOST_CHARS = 700
 QUESTION_WORDS = 12
 
 

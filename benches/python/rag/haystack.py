@@ -23,7 +23,7 @@ class DocumentEmbedder:
 
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document]) -> dict[str, Any]:
-        vectors = self.model.embed([document.content or "" for document in documents])
+        vectors = self.model.embed([(document.content or "").strip() for document in documents])
         return {"documents": [replace(d, embedding=v) for d, v in zip(documents, vectors.tolist())]}
 
 
