@@ -193,7 +193,9 @@ fn add(hasher: &mut blake3::Hasher, text: &str) {
 
 /// Where a passage stands, and what else is known of it.
 fn add_place(hasher: &mut blake3::Hasher, passage: &Passage) {
-    let Passage { first_line, last_line, bytes, pages, heading, metadata, .. } = passage;
+    let Passage { path, first_line, last_line, bytes, pages, heading, metadata, .. } = passage;
+    // Of two documents that are the same, one may be gone.
+    add(hasher, path);
     let (first_page, last_page) = pages.unwrap_or_default();
     for number in [*first_line, *last_line, bytes.start, bytes.end, first_page, last_page] {
         hasher.update(&(number as u64).to_le_bytes());

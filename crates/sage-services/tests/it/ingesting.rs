@@ -60,6 +60,18 @@ fn documents(all: &[(&str, &str)]) -> Documents {
 }
 
 #[test]
+fn of_two_documents_that_are_the_same_one_is_swept_when_it_is_gone() {
+    let store = store();
+    assert_eq!(
+        ingest(&store, &documents(&[("new.md", "Services stop."), ("old.md", "Services stop.")]), &id()),
+        (2, 0)
+    );
+    let left = documents(&[("new.md", "Services stop.")]);
+    assert_eq!(ingest(&store, &left, &id()), (0, 1));
+    assert_holds(&store, &left);
+}
+
+#[test]
 fn a_second_run_embeds_only_what_changed() {
     let store = store();
     let mut guide = documents(&[
