@@ -59,6 +59,7 @@ of FAISS, such as one of Wikipedia, and its texts as lines of JSON
         self._documents = open(str(paths[1]), "rb")  # noqa: SIM115 - until `teardown`
         self._starts = _starts(self._documents)
         if len(self._starts) != self._index.ntotal:
+            self._documents.close()
             there = f"{paths[0]} has {self._index.ntotal} vectors, and {paths[1]} {len(self._starts)} texts"
             raise ValueError(f"{there}: they are not of one another")
 
