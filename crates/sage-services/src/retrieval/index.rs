@@ -221,11 +221,14 @@ impl AsyncService for DocumentIndex {
         self.model.as_ref().map_or(Ok(()), |model| model.stop(cx))
     }
 
-    /// Both are ended, whatever becomes of the other.
+    /// Both are ended, whatever becomes of the other, and both errors are told.
     async fn cleanup(&self, cx: &HookContext) -> Result<(), BoxError> {
         let closed = self.store.close().await;
-        self.model.as_ref().map_or(Ok(()), |model| model.cleanup(cx))?;
-        Ok(closed?)
+        let ended = self.model.as_ref().map_or(Ok(()), |model| model.cleanup(cx));
+        match (closed, ended) {
+            (Err(closed), Err(ended)) => Err(format!("{closed}; the embedder: {ended}").into()),
+            (closed, ended) => ended.and(closed.map_err(Into::into)),
+        }
     }
 }
 

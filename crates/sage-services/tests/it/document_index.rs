@@ -91,7 +91,7 @@ impl Embedder for Watched {
 }
 
 #[test]
-fn contract_6_a_job_ends_the_embedder_and_the_store_once_and_tells_of_both() {
+fn contract_9_a_job_ends_the_embedder_and_the_store_once_though_one_fails() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "stops.md", STOPS);
     let file = folder.path().join("docs.sage");

@@ -44,7 +44,7 @@ impl<O: Fn(u32, u32) -> Ordering> Best<O> {
     }
 
     /// The most rows that it keeps.
-    pub(super) fn most(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         self.k
     }
 

@@ -161,7 +161,7 @@ impl<K: Kernel, O: Fn(u32, u32) -> Ordering> Search<'_, K, O> {
         let most = |(highest, (offset, gain)): (&u16, (&f32, &f32))| line.most(*highest, *offset, *gain);
         scratch.most.clear();
         scratch.most.extend(scratch.highest.iter().zip(reach).map(most));
-        let mut high_blocks = Best::new(probes.most(), blocks, by_row as ByRow);
+        let mut high_blocks = Best::new(probes.limit(), blocks, by_row as ByRow);
         for (block, most) in scratch.most.iter().enumerate() {
             high_blocks.offer(block as u32, *most);
         }

@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 use proptest::prelude::*;
 
 use super::cascade::Cascade;
-use super::codes::{CHUNK, Factors};
-use super::kernel::{Instructions, Portable};
+use super::codes::{CHUNK, CHUNK_BYTES, Factors};
+use super::kernel::{Instructions, Kernel, Portable, Sums, Table, Task};
 use super::*;
 
 /// Numbers without a pattern, equal for equal seeds.
@@ -99,6 +99,37 @@ fn recall(dimensions: usize, metric: Metric, clusters: usize, spread: f32, share
     }
     assert!((shares[0] - shares[1]).abs() < 0.011, "kernels differ: {shares:?}");
     shares.into_iter().fold(1.0, f64::min)
+}
+
+/// Looks a head up: the highest sum of the rows that have a bit, and all sums.
+struct Highest<'a> {
+    signs: &'a [u8; CHUNK_BYTES],
+    table: &'a Table,
+    bits: u32,
+}
+
+impl Task for Highest<'_> {
+    type Output = (u16, [u16; BLOCK]);
+
+    #[inline(always)]
+    fn run(self, kernel: impl Kernel) -> Self::Output {
+        let mut sums = Sums([7; BLOCK]);
+        (kernel.look_up_head(self.signs, self.table, self.bits, &mut sums), sums.0)
+    }
+}
+
+#[test]
+fn kernels_agree_on_the_highest_sum_of_the_rows_that_are_allowed() {
+    let mut random = Random(5);
+    for bits in [u32::MAX, 0, 1, 1 << 31, 0x0001_8000, 0x5a5a_0ff0] {
+        let signs = std::array::from_fn(|_| random.below(256) as u8);
+        let table = Table(std::array::from_fn(|_| random.below(16) as u8));
+        let with = |instructions: Instructions| instructions.run(Highest { signs: &signs, table: &table, bits });
+        let (highest, sums) = with(Instructions::Portable(Portable));
+        let allowed = (0..BLOCK).filter(|lane| bits >> lane & 1 == 1).map(|lane| sums[lane]);
+        assert_eq!(highest, allowed.max().unwrap_or(0));
+        assert_eq!(with(Instructions::detect()), (highest, sums), "{bits:#x}");
+    }
 }
 
 #[test]
