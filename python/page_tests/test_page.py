@@ -29,7 +29,8 @@ def test_a_running_job_is_seen_live_and_drained(page: Page, manager: Manager) ->
     # Figures come without anybody's doing: rates on the operators, the state of the service, what tasks do.
     expect(cell(page, "sink-1", "rate")).to_have_text(re.compile(r"[1-9]"))
     expect(cell(page, "counter", "state")).to_have_text("ready")
-    expect(cell(page, "generator-1", "doing")).to_have_text("busy")
+    # For a while or not: a busy machine shows it late.
+    expect(cell(page, "generator-1", "doing")).to_have_text(re.compile("^busy"))
     expect(page.locator("svg.graph .chain")).to_have_attribute("data-now", "busy")
     before = int(re.sub(r"\D", "", cell(page, "counter", "calls").inner_text()))
     page.wait_for_function(
