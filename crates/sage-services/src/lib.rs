@@ -18,6 +18,7 @@
 //! | [`Extractor`] | a function: question and passages to the best quotation and its source |
 //! | [`Sources`] | passages with numbers for the prompt of a model, and what the numbers in its answer stand for |
 //! | [`evaluate`] | functions: how good what was found and answered is |
+//! | [`Memory`](memory::Memory) | a service: the turns of conversations, recalled by words, meaning, time and importance |
 //! | `llm` | a service, behind the feature of this name: a client of language models |
 //!
 //! ```
@@ -68,9 +69,11 @@ mod documents;
 mod embed;
 #[cfg(feature = "llm")]
 pub mod llm;
+pub mod memory;
 mod retrieval;
 pub mod store;
 mod terms;
+mod tokens;
 mod wait;
 #[cfg(feature = "http")]
 mod worker;
@@ -90,4 +93,5 @@ pub use retrieval::CrossEncoder;
 pub use retrieval::{
     Answer, Citation, Citations, DocumentIndex, Extractor, IndexError, Ingest, Lookup, Plan, Sources, evaluate, rerank,
 };
+pub use tokens::estimated_tokens;
 pub use wait::wait;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::LlmError;
-use super::tokens::estimated_tokens;
+use crate::tokens::estimated_tokens;
 
 /// A text as a vector.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -14,7 +14,8 @@ use super::embeddings::Embedding;
 use super::options::LlmOptions;
 use super::request::ChatRequest;
 use super::stream::ChatStream;
-use super::tokens::{TokenUsage, estimated_tokens};
+use super::tokens::TokenUsage;
+use crate::tokens::estimated_tokens;
 
 impl LlmOptions {
     /// Declares a method by which the model is asked. Its cost is in tokens, for [`Rate::cost`](sage::Rate::cost), and

@@ -36,6 +36,7 @@ mod sse;
 mod stream;
 mod tokens;
 
+pub use crate::tokens::estimated_tokens;
 pub use answer::{ChatAnswer, Finish, ToolCall};
 pub use client::Llm;
 pub use embeddings::Embedding;
@@ -45,4 +46,4 @@ pub use options::LlmOptions;
 pub use prices::{Price, Prices, PricesError};
 pub use request::{ChatRequest, Message, Tool};
 pub use stream::{ChatStream, Piece};
-pub use tokens::{TokenUsage, estimated_tokens};
+pub use tokens::TokenUsage;

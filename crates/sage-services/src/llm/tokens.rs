@@ -1,4 +1,4 @@
-//! [`TokenUsage`]: what a call took of tokens; and how many a text is likely to have.
+//! [`TokenUsage`]: what a call took of tokens.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -46,14 +46,6 @@ fn count(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_f64().filter(|number| *number >= 0.0).map(|number| number as u64))
 }
 
-/// How many tokens a text is likely to have: one for four bytes of ASCII, and one for each other character, as other
-/// scripts have shorter words. Tokenisers differ; they count a third less or more.
-pub fn estimated_tokens(text: &str) -> u64 {
-    let ascii = text.bytes().filter(u8::is_ascii).count() as u64;
-    let others = text.chars().filter(|character| !character.is_ascii()).count() as u64;
-    ascii.div_ceil(4) + others
-}
-
 /// Logs a call by OpenTelemetry's names.
 pub(super) fn told(operation: &str, requested: &str, answered: &str, usage: Option<TokenUsage>) {
     tracing::debug!(
@@ -83,10 +75,5 @@ mod tests {
         assert_eq!(of(json!(null)), None);
         assert_eq!(of(json!({"prompt_tokens": "many"})), None);
         assert_eq!(TokenUsage::of(&json!({})), None);
-    }
-
-    #[test]
-    fn an_estimate_grows_with_the_text() {
-        assert_eq!(["", "a", "abcd", "abcde", "蜜蜂"].map(estimated_tokens), [0, 1, 1, 2, 2]);
     }
 }

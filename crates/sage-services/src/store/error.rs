@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use sage::{BoxError, ServiceError, Verdict};
 use thiserror::Error;
 
+use super::log::LogError;
+
 /// Why a store did not do what it was asked for.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -183,6 +185,16 @@ impl StoreError {
             Self::Server { source, .. } => source.verdict(),
             Self::File { .. } | Self::Locked { .. } | Self::NotOpen { .. } | Self::Closed => Verdict::Passing(None),
             _ => Verdict::Bad,
+        }
+    }
+}
+
+impl From<LogError> for StoreError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Locked { path } => Self::Locked { path },
+            LogError::Damaged { path, offset, why } => Self::Damaged { path, offset, why },
+            LogError::File { path, done, source } => Self::File { path, done, source },
         }
     }
 }

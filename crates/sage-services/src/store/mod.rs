@@ -8,18 +8,22 @@ mod driver;
 mod embedded;
 mod error;
 mod filter;
+pub(crate) mod log;
 mod methods;
 #[cfg(feature = "milvus")]
 mod milvus;
+pub(crate) mod postings;
 mod record;
 #[cfg(any(feature = "chroma", feature = "milvus"))]
 mod remote;
-mod rows;
+pub(crate) mod rows;
 #[doc(hidden)]
 pub mod scan;
 mod schema;
+pub(crate) mod stored;
 mod value;
 mod vector_store;
+pub(crate) mod vectors;
 
 #[cfg(feature = "chroma")]
 pub use chroma::Chroma;
@@ -29,6 +33,7 @@ pub use error::StoreError;
 pub use filter::{Comparison, Field, Filter, field};
 #[cfg(feature = "milvus")]
 pub use milvus::Milvus;
+pub(crate) use record::check_metadata;
 pub use record::{
     Hit, MAX_ID_BYTES, MAX_METADATA_NAME_BYTES, MAX_METADATA_VALUES, MAX_RESULTS, MAX_TEXT_BYTES, Record, Search,
 };

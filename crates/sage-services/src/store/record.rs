@@ -65,16 +65,7 @@ impl Record {
         if self.text.len() > MAX_TEXT_BYTES {
             return Err(refused(format!("its text has {} bytes; {MAX_TEXT_BYTES} are taken", self.text.len())));
         }
-        if self.metadata.len() > MAX_METADATA_VALUES {
-            return Err(refused(format!("it has {} values; {MAX_METADATA_VALUES} are taken", self.metadata.len())));
-        }
-        for (name, value) in &self.metadata {
-            check_name(name).map_err(refused)?;
-            if let Some(why) = value.refusal() {
-                return Err(refused(format!("{why}, in `{name}`")));
-            }
-        }
-        Ok(())
+        check_metadata(&self.metadata).map_err(refused)
     }
 }
 
@@ -219,6 +210,17 @@ pub(super) fn check_id(id: &str) -> Result<(), StoreError> {
         _ => return Ok(()),
     };
     Err(StoreError::BadRecord { id: id.chars().take(40).collect(), why: format!("as an id, {why}") })
+}
+
+/// Says what is wrong with metadata.
+pub(crate) fn check_metadata(metadata: &Metadata) -> Result<(), String> {
+    if metadata.len() > MAX_METADATA_VALUES {
+        return Err(format!("it has {} values; {MAX_METADATA_VALUES} are taken", metadata.len()));
+    }
+    metadata.iter().try_for_each(|(name, value)| {
+        check_name(name)?;
+        value.refusal().map_or(Ok(()), |why| Err(format!("{why}, in `{name}`")))
+    })
 }
 
 /// Names of values go into the query languages of stores.

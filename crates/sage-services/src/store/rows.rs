@@ -6,46 +6,46 @@ use std::ops::{BitAnd, BitOr, Not};
 
 /// A set of rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Rows {
+pub(crate) struct Rows {
     words: Vec<u64>,
     rows: usize,
 }
 
 impl Rows {
-    pub(super) fn none(rows: usize) -> Self {
+    pub(crate) fn none(rows: usize) -> Self {
         Self { words: vec![0; rows.div_ceil(64)], rows }
     }
 
-    pub(super) fn all(rows: usize) -> Self {
+    pub(crate) fn all(rows: usize) -> Self {
         !Self::none(rows)
     }
 
-    pub(super) fn from_fn(rows: usize, mut is_in: impl FnMut(usize) -> bool) -> Self {
+    pub(crate) fn from_fn(rows: usize, mut is_in: impl FnMut(usize) -> bool) -> Self {
         let word = |begin: usize| {
             (begin..rows.min(begin + 64)).enumerate().fold(0, |word, (bit, row)| word | u64::from(is_in(row)) << bit)
         };
         Self { words: (0..rows).step_by(64).map(word).collect(), rows }
     }
 
-    pub(super) fn insert(&mut self, row: u32) {
+    pub(crate) fn insert(&mut self, row: u32) {
         self.words[row as usize / 64] |= 1 << (row % 64);
     }
 
-    pub(super) fn contains(&self, row: u32) -> bool {
+    pub(crate) fn contains(&self, row: u32) -> bool {
         self.words[row as usize / 64] & 1 << (row % 64) != 0
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()
     }
 
     /// The bits, 64 to a word, that of row 0 lowest.
-    pub(super) fn words(&self) -> &[u64] {
+    pub(crate) fn words(&self) -> &[u64] {
         &self.words
     }
 
     /// Rows in their order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         (0..).step_by(64).zip(&self.words).flat_map(|(begin, &word)| {
             let rest = std::iter::successors(Some(word), |word| Some(word & word.wrapping_sub(1)));
             rest.take_while(|word| *word != 0).map(move |word| begin + word.trailing_zeros())

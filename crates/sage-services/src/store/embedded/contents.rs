@@ -1,9 +1,6 @@
 //! [`Contents`]: all records of an embedded store, in memory, and their search.
 //!
-//! Invariants:
-//! 1. `ids`, `texts`, `columns`, `postings` and the rows of `matrix` correspond by position, and `rows` leads from each
-//!    id to it.
-//! 2. Under cosine, rows of `matrix` have length 1 to within rounding, and `lengths` has what they had before.
+//! Invariant: `ids`, `texts`, `columns`, `postings` and `vectors` correspond by position, and `rows` leads from each id to it.
 //!
 //! Knows nothing of files and locks.
 
@@ -12,12 +9,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::columns::Columns;
-use super::postings::Postings;
 use crate::store::filter::Filter;
+use crate::store::postings::Postings;
 use crate::store::record::{Hit, Record, Search};
 use crate::store::rows::Rows;
-use crate::store::scan::{Best, CacheError, Found, Quantised, exact};
-use crate::store::schema::{Metric, Schema};
+use crate::store::scan::{Best, Found};
+use crate::store::schema::Schema;
+use crate::store::vectors::Vectors;
 
 /// Added to a place before its weight is divided by it: that of the paper on reciprocal rank fusion.
 const FUSION: f32 = 60.0;
@@ -26,25 +24,15 @@ const FUSED: usize = 100;
 
 #[derive(Debug)]
 pub(super) struct Contents {
-    dimensions: usize,
-    metric: Metric,
     rows: HashMap<Arc<str>, u32>,
     ids: Vec<Arc<str>>,
     texts: Vec<Box<str>>,
-    matrix: Vec<f32>,
-    lengths: Vec<f32>,
+    vectors: Vectors,
     columns: Columns,
     /// `None` where texts are not searched. Made by the first search for words, and kept up from then on.
     postings: Option<OnceLock<Postings>>,
     filtered: Filtered,
-    /// Built by the first search that is worth it, and kept up with the rows from then on.
-    index: OnceLock<Quantised>,
 }
-
-/// Numbers of all vectors from which on an index is built: an exact scan takes 2 ms for them.
-const INDEXED: usize = 4_000_000;
-/// Threads that build it.
-const BUILDERS: usize = 2;
 
 /// The rows that met the latest filters, since the last change: programs have few filters, and ask often.
 type Filtered = Mutex<VecDeque<(Filter, Arc<Rows>)>>;
@@ -54,17 +42,13 @@ const FILTERS: usize = 16;
 impl Contents {
     pub(super) fn new(schema: &Schema) -> Self {
         Self {
-            dimensions: schema.dimensions,
-            metric: schema.metric,
             rows: HashMap::new(),
             ids: Vec::new(),
             texts: Vec::new(),
-            matrix: Vec::new(),
-            lengths: Vec::new(),
+            vectors: Vectors::new(schema.dimensions, schema.metric),
             columns: Columns::default(),
             postings: schema.text_search.then(OnceLock::new),
             filtered: Filtered::default(),
-            index: OnceLock::new(),
         }
     }
 
@@ -78,16 +62,10 @@ impl Contents {
     }
 
     pub(super) fn put(&mut self, record: Record) {
-        let Record { id, mut vector, text, metadata } = record;
-        let length = if self.metric == Metric::Cosine { normalise(&mut vector) } else { 1.0 };
+        let Record { id, vector, text, metadata } = record;
         let row = match self.rows.get(&*id) {
             Some(&row) => {
-                let at = row as usize;
-                self.matrix[at * self.dimensions..][..self.dimensions].copy_from_slice(&vector);
-                self.lengths[at] = length;
-                if let Some(index) = self.index.get_mut() {
-                    index.overwrite(at, &vector);
-                }
+                self.vectors.overwrite(row as usize, vector);
                 row
             }
             None => {
@@ -96,14 +74,7 @@ impl Contents {
                 self.rows.insert(Arc::clone(&id), row);
                 self.ids.push(id);
                 self.texts.push(Box::default());
-                self.matrix.extend_from_slice(&vector);
-                self.lengths.push(length);
-                if let Some(index) = self.index.get_mut() {
-                    index.push(&vector);
-                    if index.is_stale() {
-                        self.index.take();
-                    }
-                }
+                self.vectors.push(vector);
                 row
             }
         };
@@ -124,13 +95,7 @@ impl Contents {
             self.rows.insert(Arc::clone(moved), row);
         }
         self.texts.swap_remove(at);
-        self.lengths.swap_remove(at);
-        let last = self.ids.len();
-        self.matrix.copy_within(last * self.dimensions.., at * self.dimensions);
-        self.matrix.truncate(last * self.dimensions);
-        if let Some(index) = self.index.get_mut() {
-            index.swap_remove(at);
-        }
+        self.vectors.swap_remove(at);
         self.columns.swap_remove(row);
         if let Some(postings) = self.postings.as_mut().and_then(OnceLock::get_mut) {
             postings.swap_remove(row);
@@ -165,8 +130,7 @@ impl Contents {
     /// The record of a row. Under cosine its vector is the one given to within rounding.
     pub(super) fn record(&self, row: u32) -> Record {
         let (at, id) = (row as usize, self.ids[row as usize].to_string());
-        let vector = self.vector(at).iter().map(|x| x * self.lengths[at]).collect();
-        Record { id, vector, text: self.texts[at].to_string(), metadata: self.columns.of(row) }
+        Record { id, vector: self.vectors.get(at), text: self.texts[at].to_string(), metadata: self.columns.of(row) }
     }
 
     pub(super) fn ids_that_meet(&self, filter: &Filter) -> Vec<Arc<str>> {
@@ -199,18 +163,8 @@ impl Contents {
         Hit { id, score, text, metadata: self.columns.of(row) }
     }
 
-    fn nearest(&self, mut query: Vec<f32>, allowed: Option<&Rows>, k: usize) -> Vec<Found> {
-        if self.metric == Metric::Cosine {
-            normalise(&mut query);
-        }
-        let by_id = |a, b| self.by_id(a, b);
-        let allowed = allowed.map(Rows::words);
-        if self.matrix.len() < INDEXED {
-            exact(&query, &self.matrix, self.metric, allowed, k, by_id)
-        } else {
-            let build = || Quantised::build(&self.matrix, self.dimensions, self.metric, BUILDERS);
-            self.index.get_or_init(build).search(&query, &self.matrix, allowed, k, by_id)
-        }
+    fn nearest(&self, query: Vec<f32>, allowed: Option<&Rows>, k: usize) -> Vec<Found> {
+        self.vectors.nearest(query, allowed, k, |a, b| self.by_id(a, b))
     }
 
     /// Rows that score the same come in the order of their ids, whatever the order in which they were stored.
@@ -218,23 +172,12 @@ impl Contents {
         self.ids[a as usize].cmp(&self.ids[b as usize])
     }
 
-    /// The index as bytes, if one was built.
-    pub(super) fn index_as_bytes(&self, stamp: u64) -> Option<Vec<u8>> {
-        self.index.get().map(|index| index.to_bytes(stamp))
+    pub(super) fn vectors(&self) -> &Vectors {
+        &self.vectors
     }
 
-    /// Takes up an index that was built for the same records in the same order.
-    pub(super) fn index_length(&self) -> u64 {
-        Quantised::bytes_of(self.dimensions, self.ids.len())
-    }
-
-    pub(super) fn take_up_index(&mut self, bytes: &[u8], stamp: u64) -> Result<(), CacheError> {
-        self.index = Quantised::from_bytes(bytes, stamp, self.metric, self.dimensions, self.ids.len())?.into();
-        Ok(())
-    }
-
-    fn vector(&self, row: usize) -> &[f32] {
-        &self.matrix[row * self.dimensions..][..self.dimensions]
+    pub(super) fn vectors_mut(&mut self) -> &mut Vectors {
+        &mut self.vectors
     }
 
     fn best_by_words(&self, text: &str, allowed: Option<&Rows>, k: usize) -> Vec<Found> {
@@ -256,12 +199,4 @@ impl Contents {
         scores.into_iter().for_each(|(row, score)| best.offer(row, score));
         best.into_sorted()
     }
-}
-
-/// Divides a vector by its length, and returns that.
-fn normalise(vector: &mut [f32]) -> f32 {
-    // In double precision the square of the largest f32 does not overflow.
-    let length = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
-    vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
-    length as f32
 }

@@ -8,29 +8,29 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use super::contents::Contents;
-use super::log::beside;
+use crate::store::log::beside;
+use crate::store::vectors::Vectors;
 
 /// Takes up the index, if there is one for this state.
-pub(super) fn read(log: &Path, stamp: u64, contents: &mut Contents) {
+pub(super) fn read(log: &Path, stamp: u64, vectors: &mut Vectors) {
     let path = beside(log, "index");
     // One that a process which was killed had not finished.
     let _ = fs::remove_file(beside(&path, "new"));
-    let is_of_this_length = |file: fs::Metadata| file.is_file() && file.len() == contents.index_length();
+    let is_of_this_length = |file: fs::Metadata| file.is_file() && file.len() == vectors.index_length();
     // Whatever else lies there is not read, however long it is.
     if !fs::symlink_metadata(&path).is_ok_and(is_of_this_length) {
         return;
     }
     let Ok(bytes) = fs::read(&path) else { return };
-    if let Err(why) = contents.take_up_index(&bytes, stamp) {
+    if let Err(why) = vectors.take_up_index(&bytes, stamp) {
         tracing::debug!(path = %path.display(), %why, "it is built again when it is needed");
     }
 }
 
 /// Writes the index, if there is one, and removes one that is there for another state.
-pub(super) fn write(log: &Path, stamp: u64, contents: &Contents) {
+pub(super) fn write(log: &Path, stamp: u64, vectors: &Vectors) {
     let path = beside(log, "index");
-    let written = match contents.index_as_bytes(stamp) {
+    let written = match vectors.index_as_bytes(stamp) {
         Some(bytes) => replace(&path, &bytes),
         None => {
             remove(log);

@@ -10,8 +10,6 @@ mod columns;
 mod contents;
 mod entry;
 mod index_file;
-mod log;
-mod postings;
 
 use std::future::ready;
 use std::ops::{Deref, DerefMut};
@@ -25,9 +23,9 @@ use super::error::StoreError;
 use super::filter::Filter;
 use super::record::{Hit, Record, Search};
 use super::schema::Schema;
+use crate::store::log::{self, Log};
 use contents::Contents;
 use entry::{Entry, Header, Stored};
-use log::Log;
 
 /// A store in this process: in memory, or in a file that one process at a time has open.
 ///
@@ -128,7 +126,7 @@ impl Embedded {
     pub fn snapshot(&self, path: impl AsRef<Path>) -> Result<(), StoreError> {
         let state = self.writing()?;
         let contents = self.reading()?;
-        log::write_new(path.as_ref(), frames(&state.header, &contents))?;
+        log::write_new(path.as_ref(), frames(&state.header, &contents).map(Ok))?;
         Ok(())
     }
 
@@ -166,7 +164,7 @@ impl Embedded {
                 name: schema.name().to_owned(),
                 place: format!("`{}`", path.display()),
             })?;
-            index_file::read(path, log.stamp(), &mut contents);
+            index_file::read(path, log.stamp(), contents.vectors_mut());
             state.log = Some(log);
         } else if schema.is_to_exist() {
             let (name, place) = (schema.name().to_owned(), "memory, where a store is always new".to_owned());
@@ -392,14 +390,15 @@ impl Driver for Embedded {
     }
 
     fn persist(&self) -> StoreFuture<'_, ()> {
-        Box::pin(ready(self.writing().and_then(|state| state.log.as_ref().map_or(Ok(()), Log::persist))))
+        let persisted = |state: MutexGuard<'_, State>| Ok(state.log.as_ref().map_or(Ok(()), Log::persist)?);
+        Box::pin(ready(self.writing().and_then(persisted)))
     }
 
     fn close(&self) -> StoreFuture<'_, ()> {
         let mut state = self.lock();
         let contents = self.0.contents.write().unwrap_or_else(PoisonError::into_inner).take();
         if let (Some(log), Some(contents)) = (&state.log, &contents) {
-            index_file::write(log.path(), log.stamp(), contents);
+            index_file::write(log.path(), log.stamp(), contents.vectors());
         }
         // Only now may another process open it.
         *state = State::default();

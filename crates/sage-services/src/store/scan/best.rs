@@ -17,7 +17,7 @@ pub struct Found {
 /// The best `k` of the rows offered so far. `order` tells which of two rows with equal scores comes first.
 ///
 /// Rows gather until there are twice as many as asked for; then the worse half goes. That takes constant time a row.
-pub(in crate::store) struct Best<O> {
+pub(crate) struct Best<O> {
     k: usize,
     found: Vec<Found>,
     floor: f32,
@@ -26,14 +26,14 @@ pub(in crate::store) struct Best<O> {
 
 impl<O: Fn(u32, u32) -> Ordering> Best<O> {
     /// Makes room for the best `k` of at most `rows` rows; `k` is 1 or more.
-    pub(in crate::store) fn new(k: usize, rows: usize, order: O) -> Self {
+    pub(crate) fn new(k: usize, rows: usize, order: O) -> Self {
         let k = k.min(rows).max(1);
         Self { k, found: Vec::with_capacity((2 * k).min(rows + 1)), floor: f32::NEG_INFINITY, order }
     }
 
     /// Takes a row into account. The score is not NaN.
     #[inline(always)]
-    pub(in crate::store) fn offer(&mut self, row: u32, score: f32) {
+    pub(crate) fn offer(&mut self, row: u32, score: f32) {
         if score < self.floor {
             return;
         }
@@ -76,7 +76,7 @@ impl<O: Fn(u32, u32) -> Ordering> Best<O> {
     }
 
     /// The best rows, best first.
-    pub(in crate::store) fn into_sorted(mut self) -> Vec<Found> {
+    pub(crate) fn into_sorted(mut self) -> Vec<Found> {
         self.prune();
         let Self { mut found, order, .. } = self;
         found.sort_unstable_by(|a, b| better_first(a, b, &order));

@@ -30,7 +30,7 @@ mod search;
 mod tests;
 
 use allowed::Allowed;
-pub(super) use best::Best;
+pub(crate) use best::Best;
 pub use best::Found;
 pub use cache::CacheError;
 pub use exact::exact;

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use crate::store::rows::Rows;
-use crate::store::scan::Best;
+use crate::store::scan::{Best, Found};
 use crate::terms::for_each_term;
 
 /// How soon another occurrence of a word stops counting.
@@ -26,7 +26,7 @@ const B: f32 = 0.75;
 const GONE: u32 = u32::MAX;
 
 #[derive(Debug, Default)]
-pub(super) struct Postings {
+pub(crate) struct Postings {
     terms: HashMap<Box<str>, u32, RandomState>,
     lists: Vec<Vec<Posting>>,
     /// The terms of the text that is being added.
@@ -49,16 +49,16 @@ struct Posting {
 
 impl Postings {
     /// Those of the texts of the rows, in their order.
-    pub(super) fn of(texts: &[Box<str>]) -> Self {
+    pub(crate) fn of<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> Self {
         let mut postings = Self::default();
         for (row, text) in (0..).zip(texts) {
-            postings.set(row, text);
+            postings.set(row, text.as_ref());
         }
         postings
     }
 
     /// Adds the text of a row behind the last, or replaces that of an existing one.
-    pub(super) fn set(&mut self, row: u32, text: &str) {
+    pub(crate) fn set(&mut self, row: u32, text: &str) {
         let number = u32::try_from(self.row_of.len()).expect("texts are counted in 32 bits");
         match self.number_of.get_mut(row as usize) {
             Some(old) => {
@@ -92,7 +92,7 @@ impl Postings {
     }
 
     /// Moves the last row to this place, whose own goes.
-    pub(super) fn swap_remove(&mut self, row: u32) {
+    pub(crate) fn swap_remove(&mut self, row: u32) {
         let number = self.number_of.swap_remove(row as usize);
         if let Some(&moved) = self.number_of.get(row as usize) {
             self.row_of[moved as usize] = row;
@@ -114,7 +114,7 @@ impl Postings {
     }
 
     /// Takes the texts that are gone out of the lists, and numbers the others anew, in their order.
-    fn tidy(&mut self) {
+    pub(crate) fn tidy(&mut self) {
         let mut next = 0;
         let renumbered: Vec<u32> = self
             .row_of
@@ -149,49 +149,123 @@ impl Postings {
         self.gone = 0;
     }
 
-    /// Offers all rows that have a word of `text`, and are allowed, with their scores.
-    pub(super) fn search(&self, text: &str, allowed: Option<&Rows>, best: &mut Best<impl Fn(u32, u32) -> Ordering>) {
-        let mut asked: HashMap<Box<str>, u32> = HashMap::new();
-        for_each_term(text, |term, is_stop_word| {
-            if !is_stop_word {
-                *asked.entry(term.into()).or_default() += 1;
-            }
-        });
-        let texts = self.number_of.len() as f32;
-        let mean_length = self.words as f32 / texts.max(1.0);
-        let mut scores = vec![0.0_f32; self.row_of.len()];
-        let mut found = Vec::new();
-        // Floating sums depend on their order, and that of a map is random.
-        let mut asked: Vec<_> = asked.into_iter().collect();
-        asked.sort_unstable();
-        for (term, times_asked) in asked {
-            let Some(list) = self.terms.get(&term).map(|term| &self.lists[*term as usize]) else { continue };
-            let is_there = |posting: &&Posting| self.row_of[posting.number as usize] != GONE;
-            let having = if self.gone == 0 { list.len() } else { list.iter().filter(is_there).count() } as f32;
-            let rarity = (1.0 + (texts - having + 0.5) / (having + 0.5)).ln() * times_asked as f32;
-            for posting in list.iter().filter(is_there) {
-                let number = posting.number as usize;
-                let length = K1 * (1.0 - B + B * self.lengths[number] as f32 / mean_length);
-                if scores[number] == 0.0 {
-                    found.push(posting.number);
-                }
-                let times = posting.times as f32;
-                scores[number] += rarity * times * (K1 + 1.0) / (times + length);
+    /// Offers all rows that have a word of `text`, and are allowed, with their scores. How rare a word is says the
+    /// number of all rows that have it.
+    pub(crate) fn search(&self, text: &str, allowed: Option<&Rows>, best: &mut Best<impl Fn(u32, u32) -> Ordering>) {
+        let everything = Population { rows: self.number_of.len(), words: self.words };
+        let mut scores = Scores::new(self.row_of.len());
+        for (term, times_asked) in asked(text) {
+            let Some(list) = self.list(&term) else { continue };
+            let having = if self.gone == 0 { list.len() } else { list.iter().filter(|at| self.is_there(at)).count() };
+            let rarity = everything.rarity(having) * times_asked as f32;
+            for posting in list.iter().filter(|at| self.is_there(at)) {
+                scores.add(posting.number, rarity * self.weight(posting, &everything));
             }
         }
-        for number in found {
+        for number in scores.found {
             let row = self.row_of[number as usize];
             if allowed.is_none_or(|allowed| allowed.contains(row)) {
-                best.offer(row, scores[number as usize]);
+                best.offer(row, scores.sums[number as usize]);
             }
         }
+    }
+
+    /// The rows of `among` that have a word of `text`, in no order, with their scores as if there were no other rows,
+    /// and the sum that no score reaches.
+    pub(crate) fn search_among(&self, text: &str, among: &Rows) -> (Vec<Found>, f32) {
+        let words = among.iter().map(|row| u64::from(self.lengths[self.number_of[row as usize] as usize])).sum();
+        let population = Population { rows: among.count(), words };
+        let is_among = |posting: &&Posting| {
+            let row = self.row_of[posting.number as usize];
+            row != GONE && among.contains(row)
+        };
+        let mut scores = Scores::new(self.row_of.len());
+        let mut bound = 0.0;
+        let mut list_among: Vec<&Posting> = Vec::new();
+        for (term, times_asked) in asked(text) {
+            list_among.clear();
+            list_among.extend(self.list(&term).unwrap_or_default().iter().filter(is_among));
+            let rarity = population.rarity(list_among.len()) * times_asked as f32;
+            bound += rarity * (K1 + 1.0);
+            for posting in &list_among {
+                scores.add(posting.number, rarity * self.weight(posting, &population));
+            }
+        }
+        let Scores { sums, found } = scores;
+        let found =
+            found.into_iter().map(|number| Found { row: self.row_of[number as usize], score: sums[number as usize] });
+        (found.collect(), bound)
+    }
+
+    fn list(&self, term: &str) -> Option<&[Posting]> {
+        self.terms.get(term).map(|term| &*self.lists[*term as usize])
+    }
+
+    fn is_there(&self, posting: &Posting) -> bool {
+        self.row_of[posting.number as usize] != GONE
+    }
+
+    /// How much the occurrences of a word in a text count.
+    fn weight(&self, posting: &Posting, population: &Population) -> f32 {
+        let length = self.lengths[posting.number as usize] as f32 / population.mean_length();
+        let times = posting.times as f32;
+        times * (K1 + 1.0) / (times + K1 * (1.0 - B + B * length))
+    }
+}
+
+/// The words that are asked for, and how often each, in an order of their own: floating sums depend on it, and that of
+/// a map is random.
+fn asked(text: &str) -> Vec<(Box<str>, u32)> {
+    let mut asked: HashMap<Box<str>, u32> = HashMap::new();
+    for_each_term(text, |term, is_stop_word| {
+        if !is_stop_word {
+            *asked.entry(term.into()).or_default() += 1;
+        }
+    });
+    let mut asked: Vec<_> = asked.into_iter().collect();
+    asked.sort_unstable();
+    asked
+}
+
+/// The texts among which a word is rare or not.
+struct Population {
+    rows: usize,
+    words: u64,
+}
+
+impl Population {
+    fn mean_length(&self) -> f32 {
+        self.words as f32 / (self.rows as f32).max(1.0)
+    }
+
+    fn rarity(&self, having: usize) -> f32 {
+        (1.0 + (self.rows as f32 - having as f32 + 0.5) / (having as f32 + 0.5)).ln()
+    }
+}
+
+/// Scores by the numbers of texts.
+struct Scores {
+    sums: Vec<f32>,
+    found: Vec<u32>,
+}
+
+impl Scores {
+    fn new(numbers: usize) -> Self {
+        Self { sums: vec![0.0; numbers], found: Vec::new() }
+    }
+
+    fn add(&mut self, number: u32, score: f32) {
+        let sum = &mut self.sums[number as usize];
+        if *sum == 0.0 {
+            self.found.push(number);
+        }
+        *sum += score;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::scan::Found;
     use proptest::prelude::*;
 
     fn scores(postings: &Postings, asked: &str) -> Vec<Found> {
