@@ -186,13 +186,13 @@ impl Inner {
         }
         let turns = self.with_vectors(turns)?;
         let mut writer = self.writing()?;
-        let recorded = self.stamp();
+        let (now, recorded) = (self.now(), self.stamp());
         let (ids, fresh) = self.planned(&turns, recorded)?;
         let entries: Vec<Entry<'_>> = fresh
             .iter()
             .map(|&(at, place)| {
                 let (scope, turn) = &turns[at];
-                Entry::Append(self.appended(scope, &ids[at], place, turn, recorded))
+                Entry::Append(self.appended(scope, &ids[at], place, turn, (now, recorded)))
             })
             .collect();
         self.write(&mut writer, &entries)?;
@@ -243,15 +243,15 @@ impl Inner {
         id: &'a str,
         place: u64,
         turn: &'a NewTurn,
-        recorded: i64,
+        (now, recorded): (i64, i64),
     ) -> Appended<'a> {
         Appended {
             scope: StoredScope::of(scope),
             id,
             place,
             role: &turn.role,
-            said: turn.said.map_or(recorded, to_micros),
-            expires: turn.ttl.or(self.ttl).map(|ttl| later(recorded, ttl)),
+            said: turn.said.map_or(now, to_micros),
+            expires: turn.ttl.or(self.ttl).map(|ttl| later(now, ttl)),
             says: Says {
                 recorded,
                 text: Some(&turn.text),
@@ -392,7 +392,7 @@ impl Inner {
         };
         let id = format!("{recorded:x}-summary");
         let ids = old.iter().map(|turn| &*turn.id).collect();
-        let appended = self.appended(scope, &id, place, &summaries[0].1, recorded);
+        let appended = self.appended(scope, &id, place, &summaries[0].1, (recorded, recorded));
         self.write(&mut writer, &[Entry::Replace(ids, appended)])?;
         self.tidy_words();
         self.clear(&mut writer)?;
@@ -575,5 +575,67 @@ impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, made_by, .. } = self;
         f.debug_struct("Inner").field("path", path).field("made_by", made_by).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Window;
+    use crate::store::log::tests::blanked_to;
+
+    fn scope(user: &str) -> Scope {
+        Scope::tenant("t").user(user)
+    }
+
+    /// What a process that is killed at any byte of an erasure leaves behind is erased by the next one.
+    #[test]
+    fn an_erasure_is_finished_from_wherever_it_was_left() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("memory");
+        let begun = folder.path().join("begun");
+        let memory = Memory::at(&path);
+        memory.open().expect("it opens");
+        for user in ["gone", "stays"] {
+            let turns =
+                vec![NewTurn::user(format!("{user} one")).id("1"), NewTurn::user(format!("{user} two")).id("2")];
+            memory.append(&scope(user), turns).expect("it is appended");
+            memory.update(&scope(user), "1", format!("{user} three")).expect("it is changed");
+            memory.delete(&scope(user), "2").expect("it is deleted");
+        }
+        // As `erase` does, to the point at which the log says so.
+        let offsets = {
+            let mut writer = memory.inner.writing().expect("it is open");
+            let gone = scope("gone");
+            let entry = Entry::Erase(StoredScope::of(&gone), None);
+            let said = writer.append(&[to_bytes(&entry)]).expect("there is room");
+            std::fs::copy(&path, &begun).expect("it is copied");
+            let mut contents = memory.inner.contents.write().unwrap_or_else(PoisonError::into_inner);
+            let mut offsets = contents.as_mut().expect("it is open").apply(&entry, (0, 0)).expect("it fits");
+            offsets.extend(said);
+            offsets
+        };
+        drop(memory);
+        let begun = std::fs::read(begun).expect("it is there");
+        let (turns, said) = offsets.split_at(4);
+        let steps = blanked_to(&begun, turns).into_iter().chain({
+            let turns_blank = blanked_to(&begun, turns).pop().expect("all are blank in the end");
+            blanked_to(&turns_blank, said)
+        });
+        let mut seen = 0;
+        for bytes in steps {
+            std::fs::write(&path, &bytes).expect("it is written");
+            let memory = Memory::at(&path);
+            memory.open().unwrap_or_else(|error| panic!("step {seen}: {error}"));
+            let file = std::fs::read(&path).expect("it is there");
+            assert!(!file.windows(4).any(|window| window == b"gone"), "step {seen}");
+            assert_eq!(memory.scopes(&Scope::tenant("t")).expect("it is open"), [scope("stays")]);
+            assert_eq!(memory.window(&scope("stays"), 9).expect("it is open")[0].text, "stays three");
+            assert_eq!(memory.history(&scope("stays"), "2").expect("it is open").len(), 2);
+            let past = Window::turns(9).at(from_micros(memory.inner.stamp()));
+            assert_eq!(memory.window(&scope("gone"), past).expect("it is open"), []);
+            seen += 1;
+        }
+        assert!(seen > 100, "{seen} steps");
     }
 }

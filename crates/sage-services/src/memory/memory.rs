@@ -61,7 +61,7 @@ use crate::embed::{Embedder, EmbedderId};
 /// env.from_iter(["Tea is hot.", "Ice is cold."])
 ///     .try_map(move |text| {
 ///         let scope = Scope::tenant("acme").session("s1");
-///         memory.call(|memory| memory.append(&scope, vec![NewTurn::user(text)]))
+///         memory.try_call(|memory| memory.append(&scope, vec![NewTurn::user(text)]))
 ///     })
 ///     .sink(|_ids| {});
 /// env.run()?;

@@ -86,6 +86,9 @@ pub struct Recalled {
 /// The fewest turns of each order, by vectors and by words, that are scored.
 const CANDIDATES: usize = 100;
 
+/// A cosine that is no more than this is 0 but for rounding.
+const LEAST: f32 = 1e-6;
+
 impl Default for Weights {
     fn default() -> Self {
         Self { similarity: 0.3, words: 1.0, recency: 0.02, importance: 0.1 }
@@ -203,7 +206,7 @@ impl Recall {
         let chosen: std::collections::HashSet<u32> = candidates.iter().map(|(row, _)| *row).collect();
         let words_of: std::collections::HashMap<u32, f32> =
             by_words.iter().skip(each).map(|Found { row, score }| (*row, *score)).collect();
-        let others = near.iter().filter(|found| found.score > 0.0 && !chosen.contains(&found.row));
+        let others = near.iter().filter(|found| found.score > LEAST && !chosen.contains(&found.row));
         candidates.extend(others.map(|found| (found.row, words_of.get(&found.row).copied().unwrap_or(0.0))));
         let now = view.at.unwrap_or(view.now);
         let mut scored: Vec<(f32, Parts, u32)> = candidates

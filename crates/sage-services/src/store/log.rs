@@ -429,3 +429,28 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// What a file is at each step of [`Log::blank`], as far as a process that is killed can leave it: from before the
+    /// first mark to after the last zero.
+    pub(crate) fn blanked_to(file: &[u8], offsets: &[u64]) -> Vec<Vec<u8>> {
+        let mut file = file.to_vec();
+        let mut steps = vec![file.clone()];
+        for &offset in offsets {
+            file[offset as usize..][..BLANK.len()].copy_from_slice(&BLANK);
+            steps.push(file.clone());
+        }
+        for &offset in offsets {
+            let at = offset as usize;
+            let length = u32::from_le_bytes([file[at + 4], file[at + 5], file[at + 6], file[at + 7]]);
+            for byte in at + 8..at + HEAD + length as usize {
+                file[byte] = 0;
+                steps.push(file.clone());
+            }
+        }
+        steps
+    }
+}
