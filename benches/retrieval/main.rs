@@ -6,13 +6,15 @@
 //! place that answers the question; a place counts once, for the first passage that covers it.
 
 mod labelled;
+mod models;
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::Parser;
 use labelled::{Kind, Labelled, labelled, place_of};
+use models::Models;
 use sage_services::evaluate::{ndcg_at, recall_at, reciprocal_rank};
 use sage_services::store::{Embedded, Hit, Schema, Search, VectorStore};
 use sage_services::{Chunker, Embedder, LexicalEmbedder, Passage, documents, read_document, rerank, wait};
@@ -29,12 +31,8 @@ const RERANKED: usize = 50;
 /// Measures retrievers on the labelled questions of benches/retrieval.
 #[derive(Parser)]
 struct Options {
-    /// Folder of a static embedder; needs the feature `static`
-    #[arg(long, value_name = "DIR")]
-    r#static: Option<PathBuf>,
-    /// Folder of a sentence transformer; needs the feature `minilm`
-    #[arg(long, value_name = "DIR")]
-    minilm: Option<PathBuf>,
+    #[command(flatten)]
+    models: Models,
 }
 
 fn main() -> Result<(), Failure> {
@@ -58,44 +56,12 @@ fn main() -> Result<(), Failure> {
     tell("lexical and BM25, fused", &questions, Box::new(|question| index.fused(question)))?;
     let reranked = |question: &str| Ok(rerank(&lexical, question, index.search(question, RERANKED)?, K));
     tell("lexical, reranked", &questions, Box::new(reranked))?;
-    for (name, model) in models(&options)? {
+    for (name, model) in options.models.open()? {
         let index = Index::new(&*model, &passages)?;
         tell(name, &questions, Box::new(|question| index.search(question, K)))?;
         tell(&format!("{name} and BM25, fused"), &questions, Box::new(|question| index.fused(question)))?;
     }
     Ok(())
-}
-
-/// The embedders whose folders were named.
-fn models(options: &Options) -> Result<Vec<(&'static str, Box<dyn Embedder>)>, Failure> {
-    let mut models: Vec<(&str, Box<dyn Embedder>)> = Vec::new();
-    if let Some(folder) = &options.r#static {
-        models.push(("static", open_static(folder)?));
-    }
-    if let Some(folder) = &options.minilm {
-        models.push(("MiniLM", open_minilm(folder)?));
-    }
-    Ok(models)
-}
-
-#[cfg(feature = "static")]
-fn open_static(folder: &Path) -> Result<Box<dyn Embedder>, Failure> {
-    Ok(Box::new(sage_services::StaticEmbedder::open(folder)?))
-}
-
-#[cfg(not(feature = "static"))]
-fn open_static(_folder: &Path) -> Result<Box<dyn Embedder>, Failure> {
-    Err("build with `--features static`".into())
-}
-
-#[cfg(feature = "minilm")]
-fn open_minilm(folder: &Path) -> Result<Box<dyn Embedder>, Failure> {
-    Ok(Box::new(sage_services::MiniLmEmbedder::open(folder)?))
-}
-
-#[cfg(not(feature = "minilm"))]
-fn open_minilm(_folder: &Path) -> Result<Box<dyn Embedder>, Failure> {
-    Err("build with `--features minilm`".into())
 }
 
 /// The passages, embedded and stored.

@@ -4,6 +4,7 @@
 
 mod chunking;
 mod citing;
+mod dialogues;
 mod document_index;
 #[cfg(feature = "docx")]
 mod docx;
