@@ -18,6 +18,8 @@
 //! not text, is counted, named in the summary and skipped. A file that is not UTF-8 is read with U+FFFD for the bytes
 //! that are not. Hidden folders, `target` and `node_modules` are left out, and links are not followed.
 
+#[path = "rag/chat.rs"]
+mod chat;
 #[path = "rag/model.rs"]
 mod model;
 #[path = "rag/services.rs"]
@@ -30,6 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chat::{ChatArguments, Typed};
 use clap::Parser;
 use indicatif::ProgressBar;
 use model::{Ask, ModelArguments};
@@ -79,6 +82,8 @@ struct Arguments {
     services: ServiceArguments,
     #[command(flatten)]
     model: ModelArguments,
+    #[command(flatten)]
+    chat: ChatArguments,
 }
 
 /// Shown below the arguments.
@@ -86,6 +91,7 @@ const EXAMPLES: &str = "Examples:
   rag docs --question 'What stops first?' --report run.json
   rag docs --questions questions.txt --llm openai --model gpt-4o-mini --rpm 300 --journal runs/monday
   rag docs --questions questions.txt --llm openai --base-url http://localhost:8080/v1 --model smollm2
+  rag docs --chat                                               # asks for questions, and remembers what is said
   rag docs --question 'What stops first?' --at docs.sage        # embeds only what changed since the last time
   rag docs --question 'What stops first?' --store chroma --embedder static --weights models/potion";
 
@@ -205,6 +211,10 @@ fn declare(
     ask: Option<Ask>,
 ) -> Result<(), BoxError> {
     let services = arguments.services.declare(env)?;
+    let mut typed: Option<Typed> = None;
+    if arguments.chat.chat {
+        typed = Some(arguments.chat.declare(env, &services, arguments.passages, ask.clone(), notes.clone())?);
+    }
     let ingest = Arc::new(Ingest::new(&services.id));
     let walked = Arc::<Walked>::default();
     let walk = walk(task, notes.clone(), Arc::clone(&walked));
@@ -249,6 +259,10 @@ fn declare(
         .count()
         .named("count")
         .try_map(move |there| {
+            if let Some(typed) = &typed {
+                sweep_notes.bar.finish_and_clear();
+                typed.begin();
+            }
             let is_whole = walked.to_its_end.load(Ordering::Acquire);
             if is_whole && there > 0 && !walked.has_gaps.load(Ordering::Relaxed) {
                 let ingest = Arc::clone(&ingest);
@@ -514,6 +528,7 @@ fn questions(arguments: &Arguments) -> Result<Vec<Arc<str>>, BoxError> {
     }
     match (questions.is_empty(), &arguments.folder) {
         (false, _) => Ok(questions),
+        _ if arguments.chat.chat => Ok(questions),
         (true, None) => Ok(QUESTIONS.iter().copied().map(Arc::from).collect()),
         (true, Some(_)) => {
             Err("nothing to ask; give a question with --question, or a file of them with --questions".into())

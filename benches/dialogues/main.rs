@@ -15,7 +15,7 @@ use std::path::Path;
 use clap::Parser;
 use labelled::{Dialogue, K, Kind, Question, dialogues, mean, scores};
 use models::Models;
-use ranking::Turns;
+use ranking::{Remembered, Turns};
 use sage_services::{Embedder, LexicalEmbedder};
 
 type Failure = Box<dyn Error>;
@@ -40,6 +40,8 @@ fn main() -> Result<(), Failure> {
     let lexical = LexicalEmbedder::default();
     let turns = Turns::new(&lexical, &dialogues)?;
     tell("BM25", &dialogues, |dialogue, question| turns.by_words(dialogue, question))?;
+    let words = Remembered::new(None, &dialogues)?;
+    tell("memory, without an embedder", &dialogues, |dialogue, question| words.recalled(dialogue, question))?;
     compare("lexical", &lexical, &dialogues)?;
     for (name, model) in options.models.open()? {
         compare(name, &*model, &dialogues)?;
@@ -51,7 +53,9 @@ fn main() -> Result<(), Failure> {
 fn compare(name: &str, embedder: &dyn Embedder, dialogues: &[Dialogue]) -> Result<(), Failure> {
     let turns = Turns::new(embedder, dialogues)?;
     tell(name, dialogues, |dialogue, question| turns.by_vectors(dialogue, question))?;
-    tell(&format!("{name} and BM25, fused"), dialogues, |dialogue, question| turns.fused(dialogue, question))
+    tell(&format!("{name} and BM25, fused"), dialogues, |dialogue, question| turns.fused(dialogue, question))?;
+    let remembered = Remembered::new(Some(embedder), dialogues)?;
+    tell(&format!("memory, {name}"), dialogues, |dialogue, question| remembered.recalled(dialogue, question))
 }
 
 /// Prints a row of the table.

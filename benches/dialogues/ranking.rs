@@ -1,7 +1,8 @@
-//! What memories are compared with: the turns of a dialogue in a plain store.
+//! The turns of a dialogue in a memory, and in a plain store, which it is compared with.
 
 use std::error::Error;
 
+use sage_services::memory::{Memory, NewTurn, Recall, Scope};
 use sage_services::store::{Embedded, Hit, Record, Schema, Search, VectorStore};
 use sage_services::{Embedder, wait};
 
@@ -58,5 +59,44 @@ impl<'a> Turns<'a> {
         let store = self.stores.iter().find(|(name, _)| *name == dialogue.name).map(|(_, store)| store);
         let hits = wait(store.ok_or("a dialogue that is not stored")?.search(search))?;
         Ok(hits.into_iter().map(|Hit { id, .. }| id).collect())
+    }
+}
+
+/// All dialogues in one memory, each of another tenant, asked on the day of the last turn. Its weights are those that
+/// every memory has unless told otherwise.
+pub(crate) struct Remembered<'a> {
+    embedder: Option<&'a dyn Embedder>,
+    memory: Memory,
+}
+
+impl<'a> Remembered<'a> {
+    pub(crate) fn new(embedder: Option<&'a dyn Embedder>, dialogues: &[Dialogue]) -> Result<Self, Box<dyn Error>> {
+        let latest = dialogues.iter().flat_map(|dialogue| &dialogue.turns).map(|turn| turn.at).max();
+        let latest = latest.ok_or("there are no turns")?;
+        let mut memory = Memory::in_memory().clock(move || latest);
+        if let Some(embedder) = embedder {
+            memory = memory.vectors_made_by(embedder.id().clone());
+        }
+        memory.open()?;
+        for Dialogue { name, turns, .. } in dialogues {
+            for turn in turns {
+                let mut new = NewTurn::new(&*turn.role, &*turn.text).id(&*turn.id).said(turn.at);
+                if let Some(embedder) = embedder {
+                    // As the memory itself does where it has an embedder.
+                    new = new.vector(embedder.embed_passages(&[&format!("{}: {}", turn.role, turn.text)])?.remove(0));
+                }
+                memory.append(&Scope::tenant(&**name).session(&*turn.session), vec![new])?;
+            }
+        }
+        Ok(Self { embedder, memory })
+    }
+
+    pub(crate) fn recalled(&self, dialogue: &Dialogue, question: &str) -> Result<Vec<String>, Box<dyn Error>> {
+        let mut recall = Recall::new(question).k(K);
+        if let Some(embedder) = self.embedder {
+            recall = recall.vector(embedder.embed_queries(&[question])?.remove(0));
+        }
+        let recalled = self.memory.recall(&Scope::tenant(&*dialogue.name), recall)?;
+        Ok(recalled.into_iter().map(|recalled| recalled.turn.id).collect())
     }
 }

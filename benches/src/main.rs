@@ -27,6 +27,7 @@ mod r2;
 mod r3;
 mod r4;
 mod recall;
+mod remember;
 mod replicas;
 mod results;
 mod service;
@@ -120,7 +121,7 @@ fn repository_root() -> PathBuf {
 /// Measures one workload.
 type Measure = fn(&Options) -> Result<Vec<Row>>;
 
-const WORKLOADS: [(&str, Measure); 25] = [
+const WORKLOADS: [(&str, Measure); 26] = [
     ("r1", r1::measure),
     ("hop_source", hop::measure_in_source),
     ("hop_sink", hop::measure_in_sink),
@@ -146,6 +147,7 @@ const WORKLOADS: [(&str, Measure); 25] = [
     ("ingest", ingest::measure),
     ("async", async_map::measure),
     ("memory", memory::measure),
+    ("memory_service", remember::measure),
 ];
 
 fn main() -> Result<()> {

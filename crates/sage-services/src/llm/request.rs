@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::tokens::estimated_tokens;
+use crate::tokens::estimated_tokens;
 
 /// What a model is asked: messages, tools, and any other parameters of the request.
 ///

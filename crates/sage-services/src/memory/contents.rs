@@ -20,6 +20,7 @@ use super::scope::Scope;
 use super::times::from_micros;
 use super::turn::{Turn, Version};
 use crate::store::Metadata;
+use crate::store::postings::Postings;
 
 #[derive(Debug)]
 pub(super) struct Contents {
@@ -86,6 +87,12 @@ impl Slot {
     /// What it was at a moment; `None` before it was appended and from when it was deleted.
     pub(super) fn state_at(&self, moment: i64) -> Option<&State> {
         self.states.iter().rev().find(|state| state.recorded <= moment).filter(|state| state.text.is_some())
+    }
+
+    /// What of a version is searched for words.
+    pub(super) fn searched(&self, state: &State) -> String {
+        let text = state.text.as_deref().unwrap_or_default();
+        with_role(&self.role, text)
     }
 
     pub(super) fn is_expired(&self, now: i64) -> bool {
@@ -267,7 +274,8 @@ impl Contents {
         }
         into.ids.insert(Arc::clone(&id), at);
         into.order.insert(*place, at);
-        let row = state.text.as_ref().map(|text| self.live.push(at, leaf, *place, *expires, text, vector));
+        let text = state.text.as_deref();
+        let row = text.map(|text| self.live.push(at, leaf, *place, *expires, &with_role(role, text), vector));
         self.expiring.extend(expires.map(|expires| (expires, at)));
         self.next_place = self.next_place.max(place + 1);
         let (place, role, said, expires) = (*place, (*role).into(), *said, *expires);
@@ -285,7 +293,7 @@ impl Contents {
         let before = slot.states.last_mut().expect("a slot has a version");
         before.vector = slot.row.and_then(|row| live.vector(row));
         match (slot.row, &state.text) {
-            (Some(row), Some(text)) => live.overwrite(row, text, vector),
+            (Some(row), Some(text)) => live.overwrite(row, &with_role(&slot.role, text), vector),
             (Some(row), None) => {
                 slot.row = None;
                 slot.states.push(state);
@@ -382,6 +390,14 @@ impl Contents {
         }
     }
 
+    /// The lists of words of the latest versions.
+    pub(super) fn postings(&self) -> &Postings {
+        self.live.postings(|slot| {
+            let slot = self.slot(slot);
+            slot.searched(slot.latest())
+        })
+    }
+
     pub(super) fn versions(&self, slot: &Slot) -> Vec<Version> {
         let version = |state: &State| Version {
             recorded: from_micros(state.recorded),
@@ -391,6 +407,11 @@ impl Contents {
         };
         slot.states.iter().map(version).collect()
     }
+}
+
+/// What is searched for words, and embedded: the role is often a name.
+pub(super) fn with_role(role: &str, text: &str) -> String {
+    format!("{role}: {text}")
 }
 
 /// What leads to a leaf: its tenant, and each name within that.

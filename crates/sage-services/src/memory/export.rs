@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value as Json};
 
-use super::contents::{Contents, Slot, State};
+use super::contents::{Contents, Slot, State, with_role};
 use super::entry::{Appended, Entry, Says, StoredScope, Updated};
 use super::error::MemoryError;
 use super::memory::Memory;
@@ -268,14 +268,15 @@ impl Memory {
     /// Has texts without a vector embedded.
     fn embed_lines(&self, lines: &mut [Parsed]) -> Result<(), MemoryError> {
         for lines in lines.chunks_mut(AT_ONCE) {
-            let mut lacking: Vec<(&str, &mut Option<Vec<f32>>)> = Vec::new();
+            let mut lacking: Vec<(String, &mut Option<Vec<f32>>)> = Vec::new();
             for Parsed { line, vectors, .. } in lines {
                 let versions = line.versions.iter().zip(vectors);
                 let lacks = versions.filter(|(_, vector)| vector.is_none());
-                lacking.extend(lacks.filter_map(|(version, vector)| Some((version.text.as_deref()?, vector))));
+                let text = |version: &LineVersion| Some(with_role(&line.role, version.text.as_deref()?));
+                lacking.extend(lacks.filter_map(|(version, vector)| Some((text(version)?, vector))));
             }
-            let texts: Vec<&str> = lacking.iter().map(|(text, _)| *text).collect();
-            for ((_, vector), made) in lacking.into_iter().zip(self.inner.embed(&texts)?.unwrap_or_default()) {
+            let (texts, lacking): (Vec<String>, Vec<_>) = lacking.into_iter().unzip();
+            for (vector, made) in lacking.into_iter().zip(self.inner.embed(&texts)?.unwrap_or_default()) {
                 *vector = Some(made);
             }
         }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::alarm::Shared;
-use super::contents::{Contents, Slot};
+use super::contents::{Contents, Slot, with_role};
 use super::entry::{Appended, Entry, Header, Says, StoredScope, Updated, to_bytes};
 use super::error::MemoryError;
 use super::memory::Memory;
@@ -267,8 +267,12 @@ impl Inner {
         change.check(id)?;
         self.check_vector(id, change.vector.as_deref())?;
         let unknown = || MemoryError::UnknownTurn { scope: scope.clone(), id: id.to_owned() };
+        let role = {
+            let contents = self.reading()?;
+            contents.slot(contents.find(scope, id).ok_or_else(unknown)?).role.clone()
+        };
         let vector = match (&change.text, change.vector) {
-            (Some(text), None) => self.embed(&[text])?.map(|mut vectors| vectors.remove(0)),
+            (Some(text), None) => self.embed(&[with_role(&role, text)])?.map(|mut vectors| vectors.remove(0)),
             (_, vector) => vector,
         };
         let mut writer = self.writing()?;
@@ -447,9 +451,20 @@ impl Inner {
             && recall.weights.similarity > 0.0
             && let Some(embedder) = &self.embedder
         {
-            recall.vector = Some(embedder.embed_queries(&[&recall.text])?.remove(0));
+            let vectors = self.checked(embedder.embed_queries(&[&recall.text])?, 1)?;
+            recall.vector = vectors.into_iter().next();
         }
         Ok(recall)
+    }
+
+    /// As many vectors as texts, which are as long as the embedder's id says.
+    fn checked(&self, vectors: Vec<Vec<f32>>, texts: usize) -> Result<Vec<Vec<f32>>, MemoryError> {
+        if vectors.len() != texts {
+            let why = format!("{} were made of {texts} texts", vectors.len());
+            return Err(MemoryError::BadVector { of: "the embedder".to_owned(), why });
+        }
+        vectors.iter().try_for_each(|vector| self.check_vector("the embedder", Some(vector)))?;
+        Ok(vectors)
     }
 
     pub(super) fn check_vector(&self, of: &str, vector: Option<&[f32]>) -> Result<(), MemoryError> {
@@ -482,16 +497,19 @@ impl Inner {
         let lacks = |(at, (_, turn)): &(usize, &mut (Scope, NewTurn))| turn.vector.is_none() && !is_there[*at];
         let mut lacking: Vec<&mut NewTurn> =
             turns.iter_mut().enumerate().filter(lacks).map(|(_, (_, turn))| turn).collect();
-        let texts: Vec<String> = lacking.iter().map(|turn| turn.text.clone()).collect();
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let texts: Vec<String> = lacking.iter().map(|turn| with_role(&turn.role, &turn.text)).collect();
         let vectors = self.embed(&texts)?.unwrap_or_default();
         lacking.iter_mut().zip(vectors).for_each(|(turn, vector)| turn.vector = Some(vector));
         Ok(turns)
     }
 
-    pub(super) fn embed(&self, texts: &[&str]) -> Result<Option<Vec<Vec<f32>>>, MemoryError> {
+    /// The vectors of turns, with their roles.
+    pub(super) fn embed(&self, texts: &[String]) -> Result<Option<Vec<Vec<f32>>>, MemoryError> {
         match &self.embedder {
-            Some(embedder) if !texts.is_empty() => Ok(Some(embedder.embed_passages(texts)?)),
+            Some(embedder) if !texts.is_empty() => {
+                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                Ok(Some(self.checked(embedder.embed_passages(&texts)?, texts.len())?))
+            }
             _ => Ok(None),
         }
     }

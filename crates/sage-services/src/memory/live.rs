@@ -2,7 +2,7 @@
 //!
 //! Invariant: all lists, `postings` and `vectors` correspond by position.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use super::entry::Says;
 use crate::store::Metric;
@@ -17,7 +17,6 @@ pub(super) struct Live {
     pub(super) places: Vec<u64>,
     /// `i64::MAX` for those that do not expire.
     expires: Vec<i64>,
-    texts: Vec<Arc<str>>,
     /// Made by the first recall by words, and kept up from then on.
     postings: OnceLock<Postings>,
     vectors: Option<Vectors>,
@@ -31,7 +30,6 @@ impl Live {
             leaves: Vec::new(),
             places: Vec::new(),
             expires: Vec::new(),
-            texts: Vec::new(),
             postings: OnceLock::new(),
             vectors: (dimensions > 0).then(|| Vectors::new(dimensions, Metric::Cosine)),
             dimensions,
@@ -55,7 +53,7 @@ impl Live {
         leaf: u32,
         place: u64,
         expires: Option<i64>,
-        text: &Arc<str>,
+        searched: &str,
         vector: Vec<f32>,
     ) -> u32 {
         let row = u32::try_from(self.slots.len()).expect("the most turns fit 32 bits");
@@ -63,23 +61,21 @@ impl Live {
         self.leaves.push(leaf);
         self.places.push(place);
         self.expires.push(expires.unwrap_or(i64::MAX));
-        self.texts.push(Arc::clone(text));
         if let Some(vectors) = &mut self.vectors {
             vectors.push(vector);
         }
         if let Some(postings) = self.postings.get_mut() {
-            postings.set(row, text);
+            postings.set(row, searched);
         }
         row
     }
 
-    pub(super) fn overwrite(&mut self, row: u32, text: &Arc<str>, vector: Vec<f32>) {
-        self.texts[row as usize] = Arc::clone(text);
+    pub(super) fn overwrite(&mut self, row: u32, searched: &str, vector: Vec<f32>) {
         if let Some(vectors) = &mut self.vectors {
             vectors.overwrite(row as usize, vector);
         }
         if let Some(postings) = self.postings.get_mut() {
-            postings.set(row, text);
+            postings.set(row, searched);
         }
     }
 
@@ -90,7 +86,6 @@ impl Live {
         self.leaves.swap_remove(at);
         self.places.swap_remove(at);
         self.expires.swap_remove(at);
-        self.texts.swap_remove(at);
         if let Some(vectors) = &mut self.vectors {
             vectors.swap_remove(at);
         }
@@ -115,8 +110,9 @@ impl Live {
         self.vectors.as_ref()
     }
 
-    pub(super) fn postings(&self) -> &Postings {
-        self.postings.get_or_init(|| Postings::of(self.texts.iter()))
+    /// The lists of words, made of what rows are searched for if there are none.
+    pub(super) fn postings(&self, searched: impl Fn(u32) -> String) -> &Postings {
+        self.postings.get_or_init(|| Postings::of(self.slots.iter().map(|slot| searched(*slot))))
     }
 
     /// The rows of these leaves that have not expired.

@@ -185,6 +185,9 @@ impl Postings {
         for (term, times_asked) in asked(text) {
             list_among.clear();
             list_among.extend(self.list(&term).unwrap_or_default().iter().filter(is_among));
+            if list_among.is_empty() {
+                continue;
+            }
             let rarity = population.rarity(list_among.len()) * times_asked as f32;
             bound += rarity * (K1 + 1.0);
             for posting in &list_among {

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use labelled::{Dialogue, K, Kind, Question, dialogues, faults, mean, parsed, scores};
-use ranking::Turns;
+use ranking::{Remembered, Turns};
 use sage_services::LexicalEmbedder;
 
 fn folder() -> &'static Path {
@@ -133,5 +133,20 @@ fn baselines_find_what_they_were_measured_to_find() {
         let (found, _) = mean(&scores, |_| true);
         assert!((found.recall - recall).abs() < 0.01, "{name}: {found:?}");
         assert!((found.reciprocal_rank - reciprocal_rank).abs() < 0.01, "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn a_memory_recalls_more_than_plain_bm25() {
+    let all = all();
+    let embedder = LexicalEmbedder::default();
+    let plain = Remembered::new(None, &all).unwrap();
+    let plain = scores(&all, |dialogue, asked| plain.recalled(dialogue, &asked.question)).unwrap();
+    let lexical = Remembered::new(Some(&embedder), &all).unwrap();
+    let lexical = scores(&all, |dialogue, asked| lexical.recalled(dialogue, &asked.question)).unwrap();
+    for (name, scores, recall) in [("words", plain, 0.652), ("lexical", lexical, 0.655)] {
+        let (found, _) = mean(&scores, |_| true);
+        // BM25 finds 0.48.
+        assert!((found.recall - recall).abs() < 0.01, "{name}: {found:?}");
     }
 }

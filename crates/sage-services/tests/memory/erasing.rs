@@ -4,13 +4,13 @@ use std::sync::Mutex;
 
 use sage::{BoxError, Codec, Environment, Journal, Keep, Policy};
 use sage_services::LexicalEmbedder;
-use sage_services::memory::{Memory, MemoryError, NewTurn, Recall, Scope, Window};
+use sage_services::memory::{Memory, MemoryError, NewTurn, Recall, Scope, Weights, Window};
 
 use crate::shared::{assert_nowhere, contains, in_memory, opened, session, texts, turn};
 
 /// The bytes that a vector of a text has in a file.
 fn vector_bytes(text: &str) -> Vec<u8> {
-    let vector = LexicalEmbedder::default().embed_passage(text);
+    let vector = LexicalEmbedder::default().embed_passage(&format!("user: {text}"));
     vector.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
@@ -205,7 +205,8 @@ fn a_summary_stands_in_the_place_of_what_it_sums_up() {
     let check = |memory: &Memory| {
         let window = memory.window(&scope, 9).unwrap();
         assert_eq!(texts(&window), ["4 details", "detail 4", "detail 5", "while it is made"]);
-        assert_eq!(memory.recall(&scope, Recall::new("details")).unwrap().len(), 3);
+        let alone = Weights { context: 0.0, ..Weights::default() };
+        assert_eq!(memory.recall(&scope, Recall::new("details").weights(alone)).unwrap().len(), 3);
     };
     check(&memory);
     assert_nowhere(folder.path(), &(0..4).map(|n| format!("detail {n}").into_bytes()).collect::<Vec<_>>());

@@ -13,7 +13,7 @@ fn ids(memory: &Memory, scope: &Scope, recall: Recall) -> Vec<String> {
     memory.recall(scope, recall).unwrap().into_iter().map(|recalled| recalled.turn.id).collect()
 }
 
-const NOTHING: Weights = Weights { similarity: 0.0, words: 0.0, recency: 0.0, importance: 0.0 };
+const NOTHING: Weights = Weights { similarity: 0.0, words: 0.0, context: 0.0, recency: 0.0, importance: 0.0 };
 
 #[test]
 fn each_part_is_told_and_weighs_what_it_is_given() {
@@ -25,7 +25,14 @@ fn each_part_is_told_and_weighs_what_it_is_given() {
     clock.forward(30.0 * 86_400.0);
     memory.append(&scope, vec![turn("new", "the boiler is repaired"), turn("other", "a cello")]).unwrap();
     let recalled = memory.recall(&scope, Recall::new("what about the boiler?")).unwrap();
-    assert_eq!(recalled.len(), 2, "what shares nothing with the question is not recalled");
+    let alone = Recall::new("what about the boiler?").weights(Weights { context: 0.0, ..Weights::default() });
+    assert_eq!(ids(&memory, &scope, alone).len(), 2, "what shares nothing with the question is not recalled");
+    let fits = |at: usize| 0.3 * recalled[at].parts.similarity + recalled[at].parts.words;
+    let [first, second, other] = [0, 1, 2].map(|at| &*recalled[at].turn.id);
+    assert_eq!((first, second, other), ("new", "old", "other"));
+    for (at, context) in [(0, 0.5 * fits(1)), (1, 0.3 * fits(0)), (2, 0.5 * fits(0) + 0.25 * fits(1))] {
+        assert!((recalled[at].parts.context - context).abs() < 1e-6, "{:?}", recalled[at]);
+    }
     let of = |id: &str| recalled.iter().find(|recalled| recalled.turn.id == id).unwrap();
     let (old, new) = (of("old"), of("new"));
     assert_eq!((old.parts.importance, new.parts.importance), (1.0, 0.0));
@@ -36,6 +43,7 @@ fn each_part_is_told_and_weighs_what_it_is_given() {
         let (parts, weights) = (recalled.parts, Weights::default());
         let sum = weights.similarity * parts.similarity
             + weights.words * parts.words
+            + weights.context * parts.context
             + weights.recency * parts.recency
             + weights.importance * parts.importance;
         assert!((recalled.score - sum).abs() < 1e-6);
@@ -90,7 +98,8 @@ fn vectors_may_come_from_elsewhere() {
     let scope = session("s");
     let east = turn("east", "to the right").vector(vec![2.0, 0.0]);
     memory.append(&scope, vec![east, turn("north", "up").vector(vec![0.0, 3.0]), turn("none", "nowhere")]).unwrap();
-    let recall = |x, y| Recall::new("whither").vector(vec![x, y]);
+    let alone = Weights { similarity: 1.0, ..NOTHING };
+    let recall = |x, y| Recall::new("whither").vector(vec![x, y]).weights(alone);
     assert_eq!(ids(&memory, &scope, recall(1.0, 0.1)), ["east", "north"]);
     assert_eq!(ids(&memory, &scope, recall(0.1, 1.0)), ["north", "east"]);
     // A new text without a vector has none.
@@ -227,4 +236,21 @@ fn a_thousand_sessions_are_written_and_recalled_at_once() {
     });
     assert_eq!(memory.scopes(&Scope::tenant("t")).unwrap().len(), 1_000);
     assert_eq!(memory.count(&Scope::tenant("t")).unwrap(), 3_000);
+}
+
+#[test]
+fn an_answer_is_recalled_by_its_question_within_its_scope() {
+    let memory = in_memory();
+    let of = |id: &str, text: &str| turn(id, text);
+    memory
+        .append(&session("one"), vec![of("a", "Which plumber repaired the boiler?"), of("b", "My neighbour did.")])
+        .unwrap();
+    memory.append(&session("two"), vec![of("c", "Nothing of that kind.")]).unwrap();
+    let found = ids(&memory, &Scope::tenant("t"), Recall::new("the boiler's plumber"));
+    assert_eq!(found, ["a", "b"]);
+    // Deleted turns are not between others.
+    memory.append(&session("one"), (0..9).map(|n| turn(&n.to_string(), "Hm.")).collect()).unwrap();
+    memory.append(&session("one"), vec![of("last", "By the way.")]).unwrap();
+    (0..9).for_each(|n| memory.delete(&session("one"), &n.to_string()).unwrap());
+    assert_eq!(ids(&memory, &Scope::tenant("t"), Recall::new("the boiler's plumber")), ["a", "b", "last"]);
 }
