@@ -152,4 +152,4 @@ def write() -> None:
 
 
 # They add their rows.
-from . import environments, functions, io, jobs, rag, services, streams, values  # noqa: E402, F401
+from . import environments, functions, io, jobs, memory, rag, services, streams, values  # noqa: E402, F401

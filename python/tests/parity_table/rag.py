@@ -303,12 +303,3 @@ def query_profiler(QueryProfiler: Any) -> None:
 
 REFINER = "models of language, which run on a GPU"
 later("LongRefinerAdapter", "sage.libs.rag.longrefiner.longrefiner_adapter", REFINER)
-
-OLD, NEW = "sage.middleware.components.neuromem", "sage.middleware.components.sage_mem"
-later("MemoryManager", f"{OLD}.memory_manager {NEW}.neuromem.memory_manager {NEW}", "memory")
-later("MemoryService", f"{OLD}.memory_service", "memory")
-COLLECTIONS = f"{NEW}.neuromem.memory_collection"
-later("VDBMemoryCollection", f"{COLLECTIONS}.vdb_collection {COLLECTIONS}", "memory")
-later("GraphMemoryCollection", NEW, "memory")
-later("ParallelVDBService", f"{NEW}.services", "memory")
-later("parallel_insert_to_vdb", f"{NEW}.services", "memory")
