@@ -65,7 +65,6 @@ class KVMemoryCollection(BaseMemoryCollection):
         """Removes an index; the texts stay."""
         with self._lock:
             self._drop_index(index_name)
-            self._regroup(index_name, lambda _: False)
 
     def rebuild_index(self, index_name: str) -> bool:
         """Does nothing but say that there is such an index: an index has always what its texts are."""
@@ -97,7 +96,9 @@ class KVMemoryCollection(BaseMemoryCollection):
             if not old or (item := self._items.get(old[0])) is None:
                 raise ValueError(f"collection {self.name!r} has no text {said(former_text)}")
             metadata = item.metadata if new_metadata is None else new_metadata
-            id = self.insert(new_text, metadata, *(index_names or item.groups))
+            id = self.insert(
+                new_text, metadata, *(index_names or [name for name in item.groups if name in self._indexes])
+            )
             self._remove(other for other in old if other != id)
         return id
 

@@ -216,6 +216,8 @@ def test_texts_are_found_by_their_words() -> None:
     collection.delete_index("drinks")
     assert collection.list_index() == [{"name": "all", "description": "d"}] and collection.rebuild_index("all")
     assert list(collection.indexes) == ["all"]
+    collection.update("Milk is cold.", "Milk is hot.")
+    assert collection.retrieve("milk", index_name="all") == ["Milk is hot."]
     collection.create_index({"name": "drinks"}, lambda _: False)
     assert collection.retrieve("hot cold", index_name="drinks") == [], "nothing is left of the one before"
 
