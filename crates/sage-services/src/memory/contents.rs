@@ -3,10 +3,10 @@
 //! Each turn lies in the *leaf* of exactly its scope. A wider scope is the leaves that it contains.
 //!
 //! Invariants:
-//! 1. `leaf_of` leads to each of `leaves`; `leaves_with` leads to those that have a name in common. A leaf without turns
-//!    does not exist.
-//! 2. A slot is in `ids` and `order` of its leaf, until it is removed; `live` has a row for it unless its latest version
-//!    is deleted.
+//! 1. `leaf_of` leads to each of `leaves`; `leaves_with` leads to those that have a name in common. A leaf without
+//!    turns does not exist.
+//! 2. A slot is in `ids` and `order` of its leaf, until it is removed; `live` has a row for it unless its latest
+//!    version is deleted.
 //! 3. Places of turns are unique, and so is the order in which turns are shown.
 //!
 //! Knows nothing of files, locks and clocks.

@@ -1,7 +1,7 @@
 //! [`Entry`]: what a frame of a memory's log says, as bytes.
 //!
-//! A frame is about one turn, or about the erasure of turns, so that a turn is erased by blanking its frames. Its layout
-//! is that of postcard 1, whose format is stable. Moments are microseconds since 1970.
+//! A frame is about one turn, or about the erasure of turns, so that a turn is erased by blanking its frames. Its
+//! layout is that of postcard 1, whose format is stable. Moments are microseconds since 1970.
 //!
 //! Knows nothing of files.
 

@@ -56,10 +56,10 @@ impl fmt::Display for Receipt {
 }
 
 impl Memory {
-    /// Erases all turns of a scope, with their histories: texts, vectors, words, and every byte of them in the file, which
-    /// becomes zeros. When it returns, that is on the disk. If the process is killed half-way, the next one that opens
-    /// the memory finishes it before it reads anything; so it does if this fails once it is begun. A scope without turns
-    /// gives a receipt of nothing.
+    /// Erases all turns of a scope, with their histories: texts, vectors, words, and every byte of them in the file,
+    /// which becomes zeros. When it returns, that is on the disk. If the process is killed half-way, the next one that
+    /// opens the memory finishes it before it reads anything; so it does if this fails once it is begun. A scope
+    /// without turns gives a receipt of nothing.
     ///
     /// # Errors
     /// [`MemoryError::NotOpen`], [`MemoryError::BadScope`], [`MemoryError::File`].
@@ -80,7 +80,8 @@ impl Memory {
         self.erased(scope, None, answers)
     }
 
-    /// Erases a turn with its history, as [`erase`](Self::erase) does. Answers of services that are about its scope stay.
+    /// Erases a turn with its history, as [`erase`](Self::erase) does. Answers of services that are about its scope
+    /// stay.
     ///
     /// # Errors
     /// As those of [`erase`](Self::erase), and [`MemoryError::UnknownTurn`].
@@ -141,15 +142,15 @@ impl Memory {
         }
     }
 
-    /// Puts one turn in the place of all turns of exactly this scope but the latest `keep`: `summarise` makes it of them.
-    /// What stood there is erased. The summary has the role `summary`, and the time of the last turn that it stands for.
-    /// Returns it, and `None` where there is nothing to summarise. Nothing is locked meanwhile.
+    /// Puts one turn in the place of all turns of exactly this scope but the latest `keep`: `summarise` makes it of
+    /// them. What stood there is erased. The summary has the role `summary`, and the time of the last turn that it
+    /// stands for. Returns it, and `None` where there is nothing to summarise. Nothing is locked meanwhile.
     ///
     /// `summarise` may ask a service, as by [`Method::call_blocking`](sage::Method).
     ///
     /// # Errors
-    /// [`MemoryError::NoSummary`]; [`MemoryError::Changed`] if one of the turns was changed meanwhile; others as those of
-    /// [`append`](Self::append). Nothing is changed then.
+    /// [`MemoryError::NoSummary`]; [`MemoryError::Changed`] if one of the turns was changed meanwhile; others as those
+    /// of [`append`](Self::append). Nothing is changed then.
     pub fn compact(
         &self,
         scope: &Scope,

@@ -1,8 +1,8 @@
 //! A memory as one file of lines, and back: [`Memory::export`], [`Memory::import`].
 //!
-//! The format is for other programs, too. It is JSON Lines in UTF-8. The first line is
-//! `{"sage_memory": 1, "embedder": …, "dimensions": …}`, where `embedder` says what made the vectors, or is `null`. Every
-//! other line is a turn, in the order in which they were appended:
+//! The format is for other programs, too. It is JSON Lines in UTF-8. The first line is `{"sage_memory": 1, "embedder":
+//! …, "dimensions": …}`, where `embedder` says what made the vectors, or is `null`. Every other line is a turn, in the
+//! order in which they were appended:
 //!
 //! | name | value |
 //! |---|---|
@@ -142,8 +142,8 @@ impl Memory {
     }
 
     /// Remembers the turns of a file that [`export`](Self::export) has written, with their histories. Turns that are
-    /// there already are left as they are, so an import that failed half-way can be repeated. If a line is none, nothing
-    /// is imported. Vectors of another embedder are made anew, if the memory has one.
+    /// there already are left as they are, so an import that failed half-way can be repeated. If a line is none,
+    /// nothing is imported. Vectors of another embedder are made anew, if the memory has one.
     ///
     /// # Errors
     /// [`MemoryError::BadLine`], [`MemoryError::OtherText`], [`MemoryError::OtherEmbedder`], [`MemoryError::Full`],

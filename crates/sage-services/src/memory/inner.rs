@@ -3,13 +3,13 @@
 //! The file is a log (`store/log.rs`) of what was said (`entry.rs`); all of it is in memory, too (`contents.rs`), and
 //! only the log is the truth.
 //!
-//! Lock order: `writer`, then `contents`. A write holds `writer` from beginning to end; it takes `contents` for the moment
-//! in which it becomes visible, so readers never wait for a disk. No code of the user's runs under either, except the
-//! clock.
+//! Lock order: `writer`, then `contents`. A write holds `writer` from beginning to end; it takes `contents` for the
+//! moment in which it becomes visible, so readers never wait for a disk. No code of the user's runs under either,
+//! except the clock.
 //!
-//! What is erased goes in this order: a frame says so, and is on the disk; readers do not see it any more; the frames of
-//! the turns become zeros, the latest of each turn first; the frame that said so becomes zeros. A process that is killed
-//! in between leaves the rest to the next one that opens the file, before it reads anything.
+//! What is erased goes in this order: a frame says so, and is on the disk; readers do not see it any more; the frames
+//! of the turns become zeros, the latest of each turn first; the frame that said so becomes zeros. A process that is
+//! killed in between leaves the rest to the next one that opens the file, before it reads anything.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -123,7 +123,7 @@ impl Inner {
         let clock = to_micros((self.clock)());
         if contents.recorded() > clock {
             let (now, recorded) = (from_micros(clock), from_micros(contents.recorded()));
-            tracing::warn!(%now, %recorded, "the clock went back: the memory's time stands still until it has caught up");
+            tracing::warn!(%now, %recorded, "the clock went back: the memory waits for it");
         }
         self.latest.fetch_max(contents.recorded(), Ordering::Relaxed);
         let expired = contents.expired(self.now());

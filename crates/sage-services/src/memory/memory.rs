@@ -22,8 +22,8 @@ use crate::embed::{Embedder, EmbedderId};
 ///
 /// Turns are appended under a [`Scope`], read back as a [`Window`] of the latest, and [recalled](Recall) by words, by
 /// meaning where an [`Embedder`] is given, by how recent and how important they are. No language model is asked.
-/// Versions of turns that were updated or deleted stay readable until they are erased; a turn with a time to live is not
-/// seen any more from the moment on at which that has passed, and is erased then.
+/// Versions of turns that were updated or deleted stay readable until they are erased; a turn with a time to live is
+/// not seen any more from the moment on at which that has passed, and is erased then.
 ///
 /// A file survives a `kill -9` with all that was acknowledged, and with [`synced`](Self::synced) a loss of power. One
 /// process at a time has it open. All turns are in memory: 100,000 with vectors of 384 numbers take about 250 MB.
@@ -37,7 +37,8 @@ use crate::embed::{Embedder, EmbedderId};
 /// let memory = Memory::at(path);
 /// memory.open()?;
 /// let session = Scope::tenant("acme").user("u1").session("monday");
-/// memory.append(&session, vec![NewTurn::user("I moved to Basel in May."), NewTurn::assistant("How do you like it?")])?;
+/// let turns = vec![NewTurn::user("I moved to Basel in May."), NewTurn::assistant("How do you like it?")];
+/// memory.append(&session, turns)?;
 /// let user = Scope::tenant("acme").user("u1");
 /// let recalled = memory.recall(&user, Recall::new("When did I move?").k(1))?;
 /// assert_eq!(recalled[0].turn.text, "I moved to Basel in May.");
@@ -127,8 +128,8 @@ impl Memory {
         self.set(|inner| inner.ttl = Some(ttl))
     }
 
-    /// Sets what tells the time; the system does unless set. Where it goes back, the memory's time stands still until it
-    /// is caught up with.
+    /// Sets what tells the time; the system does unless set. Where it goes back, the memory's time stands still until
+    /// it is caught up with.
     #[must_use]
     pub fn clock(self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         self.set(|inner| inner.clock = Box::new(clock))
@@ -162,8 +163,8 @@ impl Memory {
     }
 
     /// Remembers turns of a scope, in their order, and returns their ids. Turns that are there already, by id, role and
-    /// text, are left as they are, so what failed half-way can be appended again. If one is refused, none is remembered.
-    /// If the process is killed meanwhile, the first of them may be remembered without the others.
+    /// text, are left as they are, so what failed half-way can be appended again. If one is refused, none is
+    /// remembered. If the process is killed meanwhile, the first of them may be remembered without the others.
     ///
     /// # Errors
     /// A [`MemoryError`]. [`OtherText`](MemoryError::OtherText) for an id that is there with another role or text.
@@ -187,8 +188,8 @@ impl Memory {
         self.inner.update(scope, id, change.into())
     }
 
-    /// Deletes a turn. What it said stays in its [history](Self::history), and in the memory of moments before, until it
-    /// is [erased](Self::erase_turn). Its id is not used again.
+    /// Deletes a turn. What it said stays in its [history](Self::history), and in the memory of moments before, until
+    /// it is [erased](Self::erase_turn). Its id is not used again.
     ///
     /// # Errors
     /// [`MemoryError::UnknownTurn`], [`MemoryError::File`].
@@ -248,8 +249,8 @@ impl Memory {
         })
     }
 
-    /// The turns of a scope that fit best, best first. The same memory gives the same answer, always. Of a scope without
-    /// turns there are none.
+    /// The turns of a scope that fit best, best first. The same memory gives the same answer, always. Of a scope
+    /// without turns there are none.
     ///
     /// # Errors
     /// A [`MemoryError`].

@@ -69,8 +69,8 @@ pub struct Parts {
     /// The cosine between the vectors of the turn and of what is asked, 0 to 1; 0 where it is negative, or one of them
     /// is missing.
     pub similarity: f32,
-    /// The words that the turn and its role share with what is asked, 0 to 1: BM25 among the turns of the scope, divided
-    /// by the sum that it cannot reach.
+    /// The words that the turn and its role share with what is asked, 0 to 1: BM25 among the turns of the scope,
+    /// divided by the sum that it cannot reach.
     pub words: f32,
     /// How well the turns around it fit, as the evidence in a conversation often answers a question that has the words:
     /// similarity and words, each times its weight, of the turn before (half of it), the one after (0.3), the second

@@ -73,8 +73,8 @@ impl Window {
         self.at.map(to_micros)
     }
 
-    /// The window, oldest first, out of what `read` gives: at most so many turns before a place, the latest first. Nothing
-    /// is locked while tokens are counted.
+    /// The window, oldest first, out of what `read` gives: at most so many turns before a place, the latest first.
+    /// Nothing is locked while tokens are counted.
     pub(super) fn fill<E>(&self, read: impl Fn(u64, usize) -> Result<Vec<(u64, Turn)>, E>) -> Result<Vec<Turn>, E> {
         let mut turns = Vec::new();
         let mut before = u64::MAX;

@@ -75,7 +75,10 @@ fn a_line_that_is_none_is_told_and_nothing_is_imported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("export");
     let head = r#"{"sage_memory":1,"embedder":null,"dimensions":0}"#;
-    let good = r#"{"tenant":"t","id":"a","role":"user","said":"2026-11-28T12:00:00Z","versions":[{"recorded":"2026-11-28T12:00:00Z","text":"Tea."}]}"#;
+    let good = concat!(
+        r#"{"tenant":"t","id":"a","role":"user","said":"2026-11-28T12:00:00Z","#,
+        r#""versions":[{"recorded":"2026-11-28T12:00:00Z","text":"Tea."}]}"#
+    );
     let line = |from: &str, to: &str| good.replace(from, to).into_bytes();
     let memory = in_memory();
     for (second, why) in [
@@ -114,7 +117,13 @@ fn a_line_that_is_none_is_told_and_nothing_is_imported() {
 
 proptest! {
     #[test]
-    fn any_text_and_name_comes_back(text in "\\PC{1,40}[a-z]", name in "[^\\p{Cc}]{1,20}", id in ".{1,20}", number: i64, float in -1e300..1e300) {
+    fn any_text_and_name_comes_back(
+        text in "\\PC{1,40}[a-z]",
+        name in "[^\\p{Cc}]{1,20}",
+        id in ".{1,20}",
+        number: i64,
+        float in -1e300..1e300,
+    ) {
         let folder = tempfile::tempdir().unwrap();
         let memory = in_memory();
         let scope = Scope::tenant(&*name).session("s");
