@@ -172,6 +172,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, BoxError> {
+    arguments.chat.check()?;
     let task = Task::new(arguments)?;
     let notes = Notes::new(arguments);
     let env = Environment::local("rag").signals(SignalPolicy::Exit);

@@ -28,11 +28,11 @@ pub(crate) struct ChatArguments {
     #[arg(long, conflicts_with_all = ["question", "questions"])]
     pub(crate) chat: bool,
     /// The memory's file; `chat.memory` in SAGE_HOME or `~/.sage` unless given
-    #[arg(long, value_name = "FILE", requires = "chat")]
+    #[arg(long, value_name = "FILE")]
     memory: Option<PathBuf>,
-    /// Whose conversation it is
-    #[arg(long, value_name = "NAME", requires = "chat", default_value = "you")]
-    user: String,
+    /// Whose conversation it is; `you` unless given
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
 }
 
 /// Turns of the conversation that a model is told.
@@ -72,6 +72,14 @@ struct Line {
 }
 
 impl ChatArguments {
+    /// Fails if there is no conversation that the arguments could be about.
+    pub(crate) fn check(&self) -> Result<(), BoxError> {
+        if !self.chat && (self.memory.is_some() || self.user.is_some()) {
+            return Err("--memory and --user are for --chat".into());
+        }
+        Ok(())
+    }
+
     /// Declares the memory and the conversation.
     pub(crate) fn declare(
         &self,
@@ -87,7 +95,7 @@ impl ChatArguments {
                 sage_api::home::Home::find().ok_or("say with --memory where to remember it")?.path().join("chat.memory")
             }
         };
-        let user = Scope::tenant("rag").user(&*self.user);
+        let user = Scope::tenant("rag").user(self.user.as_deref().unwrap_or("you"));
         let session = user.clone().session(Timestamp::now().to_string());
         let memory = env.register_service("memory", move || Memory::at(&path)).build();
         let (sender, lines) = mpsc::channel(WAITING);

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, also outside of its function")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -92,6 +92,74 @@ fn answers_name_the_file_and_the_lines() {
     assert_eq!((&report["job"]["outcome"], &report["job"]["cleanliness"]), (&"succeeded".into(), &"clean".into()));
 }
 
+/// Types lines into a conversation, and gives what was written.
+fn chat(folder: &Path, memory: &Path, lines: &str, more: &[&str]) -> String {
+    let mut command = rag();
+    command.arg(folder).args(["--chat", "--memory"]).arg(memory).args(more);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("store cleaned\nmemory cleaned\n"), "{text}");
+    text
+}
+
+#[test]
+fn a_conversation_is_remembered_by_later_runs_and_forgotten_when_told() {
+    let folder = folder(&[("bees.md", b"Bees keep the hive at thirty-five degrees.")]);
+    let memory = folder.path().join("memory");
+    let path = folder.path();
+    let first = chat(path, &memory, "My parrot is called Coco.\nHow warm do bees keep the hive?\n", &[]);
+    assert!(first.contains("I shall remember that.\n"), "{first}");
+    assert!(first.contains("A: Bees keep the hive at thirty-five degrees.\n   bees.md:1\n"), "{first}");
+    let asked = "What is my parrot called?\n";
+    let known = "A: My parrot is called Coco.\n   what you said on 20";
+    let second = chat(path, &memory, asked, &[]);
+    assert!(second.contains(known), "{second}");
+    let other = chat(path, &memory, asked, &["--user", "somebody else"]);
+    assert!(other.contains("A: no document answers this"), "{other}");
+    let third = chat(path, &memory, &format!("{asked}/forget\n{asked}"), &[]);
+    assert!(third.contains(known), "{third}");
+    assert!(third.contains("erased of tenant rag, user you: ") && third.contains("out of reach:"), "{third}");
+    assert!(third.contains("A: no document answers this"), "{third}");
+    let bytes = fs::read(&memory).unwrap();
+    assert!(!bytes.windows(4).any(|window| window == b"Coco"));
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&fs::metadata(&memory).unwrap()) & 0o777, 0o600);
+}
+
+/// It waits for a line that does not come.
+#[test]
+fn a_signal_ends_a_conversation_at_once() {
+    let folder = folder(&[("bees.md", b"Bees keep the hive at thirty-five degrees.")]);
+    let mut command = rag();
+    command.arg(folder.path()).args(["--chat", "--memory"]).arg(folder.path().join("memory"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"How warm do bees keep the hive?\n").unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut text = String::new();
+    while !text.contains("bees.md:1\n") {
+        assert!(out.read_line(&mut text).unwrap() > 0, "{text}");
+    }
+    // SAFETY: it sends a signal to a child that has not been waited for.
+    unsafe { libc::kill(i32::try_from(child.id()).unwrap(), libc::SIGINT) };
+    out.read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{text}");
+    assert!(text.contains("store cleaned\nmemory cleaned\n"), "{text}");
+}
+
+#[test]
+fn a_thousand_sessions_recall_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory");
+    // The second run remembers nothing twice.
+    for _ in 0..2 {
+        let (output, text) = run(example("memory").arg(&path));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(text, "sessions: 1000\nturns: 5000\nrecalled right: 1000 of 1000\nerased: 5 turns\n");
+    }
+}
+
 #[test]
 fn what_cannot_be_done_is_said_and_fails() {
     let empty = folder(&[]);
@@ -102,6 +170,8 @@ fn what_cannot_be_done_is_said_and_fails() {
         (rag().arg(text.path()), "nothing to ask; give a question with --question"),
         (rag().arg(empty.path()).args(["-q", "what?"]), "no document in"),
         (rag().arg(text.path()).args(["-q", "what?", "--passages", "51"]), "not a number from 1 to 50"),
+        (rag().arg(text.path()).args(["-q", "what?", "--chat"]), "cannot be used with"),
+        (rag().arg(text.path()).args(["-q", "what?", "--memory", "m"]), "--memory and --user are for --chat"),
     ] {
         let (output, _) = run(command);
         let error = String::from_utf8_lossy(&output.stderr);

@@ -201,15 +201,16 @@ impl Recall {
         let now = view.at.unwrap_or(view.now);
         let later_first = |a: u32, b: u32| documents.place(b).cmp(&documents.place(a));
         let mut fits = Fits::of(self, &documents);
+        let candidates: Vec<(u32, Vec<(u32, f32)>)> =
+            self.candidates(&documents, &mut fits).into_iter().map(|row| (row, self.around(&documents, row))).collect();
+        fits.compare(&candidates, documents.len());
         let mut scored: Vec<(f32, Parts, u32)> = Vec::new();
-        for row in self.candidates(&documents, &mut fits) {
+        for (row, around) in candidates {
             let (slot, state) = documents.document(row);
-            let mut parts =
-                Parts { importance: state.importance, recency: self.recency(slot.said, now), ..fits.parts(row) };
-            if self.weights.context > 0.0 {
-                let around = documents.around(row).into_iter();
-                parts.context = around.map(|(row, share)| share * self.weights.total(&fits.parts(row))).sum();
-            }
+            let own = fits.parts(row);
+            let context = around.into_iter().map(|(row, share)| share * self.weights.total(&fits.parts(row))).sum();
+            let (importance, recency) = (state.importance, self.recency(slot.said, now));
+            let parts = Parts { context, importance, recency, ..own };
             let score = self.weights.total(&parts);
             if self.min_score.is_none_or(|min| score >= min) {
                 scored.push((score, parts, row));
@@ -235,11 +236,14 @@ impl Recall {
             let near = vectors.nearest(query.clone(), Some(&documents.rows), each, later_first);
             rows.extend(near.into_iter().filter(|found| found.score > LEAST).map(|found| found.row));
         }
-        if self.weights.context > 0.0 {
-            let around: Vec<u32> = rows.iter().flat_map(|row| documents.around(*row)).map(|(row, _)| row).collect();
-            rows.extend(around);
-        }
+        let around: Vec<u32> = rows.iter().flat_map(|row| self.around(documents, *row)).map(|(row, _)| row).collect();
+        rows.extend(around);
         rows
+    }
+
+    /// The rows around one, as far as they count.
+    fn around(&self, documents: &Documents<'_>, row: u32) -> Vec<(u32, f32)> {
+        if self.weights.context > 0.0 { documents.around(row) } else { Vec::new() }
     }
 
     fn recency(&self, said: i64, now: i64) -> f32 {
@@ -277,11 +281,22 @@ impl<'a> Fits<'a> {
         Self { found, words, vectors: documents.vectors().filter(|_| counts), query, similarity: HashMap::new() }
     }
 
-    fn parts(&mut self, row: u32) -> Parts {
-        let Self { words, vectors, query, similarity, .. } = self;
-        let cosine = |vectors: &Vectors| vectors.cosine(row, query).clamp(0.0, 1.0);
-        let similarity = vectors.map_or(0.0, |vectors| *similarity.entry(row).or_insert_with(|| cosine(vectors)));
-        Parts { similarity, words: words.get(row as usize).copied().unwrap_or(0.0), ..Parts::default() }
+    /// Compares the vectors of rows, and of those around them.
+    fn compare(&mut self, rows: &[(u32, Vec<(u32, f32)>)], all: usize) {
+        let Some(vectors) = self.vectors else { return };
+        let mut compared = Rows::none(all);
+        for (row, around) in rows {
+            compared.insert(*row);
+            around.iter().for_each(|(row, _)| compared.insert(*row));
+        }
+        let found = vectors.compare(self.query.to_vec(), &compared);
+        self.similarity = found.into_iter().map(|found| (found.row, found.score.clamp(0.0, 1.0))).collect();
+    }
+
+    fn parts(&self, row: u32) -> Parts {
+        let similarity = self.similarity.get(&row).copied().unwrap_or(0.0);
+        let words = self.words.get(row as usize).copied().unwrap_or(0.0);
+        Parts { similarity, words, ..Parts::default() }
     }
 }
 

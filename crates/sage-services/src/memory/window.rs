@@ -116,16 +116,18 @@ const AT_ONCE: usize = 64;
 
 /// The latest turns of these leaves before a place, the latest first, with their places.
 pub(super) fn latest(contents: &Contents, leaves: &[u32], view: View, before: u64, most: usize) -> Vec<(u64, Turn)> {
-    let mut lists: Vec<_> = leaves.iter().map(|leaf| contents.order(*leaf).range(..before).rev()).collect();
-    let mut heads: BinaryHeap<(u64, u32, usize)> = BinaryHeap::new();
-    for (list, turns) in lists.iter_mut().enumerate() {
-        heads.extend(turns.next().map(|(place, slot)| (*place, *slot, list)));
-    }
+    // The latest turn of each leaf that is not looked at yet.
+    let latest = |leaf: u32, before: u64| {
+        let turns = contents.order(leaf);
+        let latest = if before == u64::MAX { turns.last_key_value() } else { turns.range(..before).next_back() };
+        latest.map(|(place, slot)| (*place, *slot, leaf))
+    };
+    let mut heads: BinaryHeap<_> = leaves.iter().filter_map(|leaf| latest(*leaf, before)).collect::<Vec<_>>().into();
     let mut found = Vec::new();
     while found.len() < most
-        && let Some((place, slot, list)) = heads.pop()
+        && let Some((place, slot, leaf)) = heads.pop()
     {
-        heads.extend(lists[list].next().map(|(place, slot)| (*place, *slot, list)));
+        heads.extend(latest(leaf, place));
         let slot = contents.slot(slot);
         found.extend(view.of(slot).map(|state| (place, contents.turn(slot, state))));
     }

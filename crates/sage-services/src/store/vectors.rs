@@ -86,15 +86,10 @@ impl Vectors {
         }
     }
 
-    /// How the vector of a row compares with a query by their cosine; 0 if one of them is zero.
-    pub(crate) fn cosine(&self, row: u32, query: &[f32]) -> f32 {
-        let row = self.row(row as usize);
-        let [dot, own, other] = row.iter().zip(query).fold([0.0; 3], |[dot, own, other], (&x, &y)| {
-            let (x, y) = (f64::from(x), f64::from(y));
-            [dot + x * y, own + x * x, other + y * y]
-        });
-        let lengths = (own * other).sqrt();
-        if lengths > 0.0 { (dot / lengths) as f32 } else { 0.0 }
+    /// How these rows compare with a query, exactly, best first.
+    pub(crate) fn compare(&self, mut query: Vec<f32>, rows: &Rows) -> Vec<Found> {
+        self.prepare(&mut query);
+        exact(&query, &self.matrix, self.metric, Some(rows.words()), rows.count(), |a, b| a.cmp(&b))
     }
 
     pub(crate) fn dimensions(&self) -> usize {

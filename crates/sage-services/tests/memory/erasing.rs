@@ -1,8 +1,10 @@
 //! Erasure: nothing of what was erased is left, in memory or in any file.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use sage::{BoxError, Codec, Environment, Journal, Keep, Policy};
+use sage::{BoxError, Codec, Environment, Journal, Keep, Policy, Retry, ServiceError, Verdict};
 use sage_services::LexicalEmbedder;
 use sage_services::memory::{Memory, MemoryError, NewTurn, Recall, Scope, Weights, Window};
 
@@ -220,6 +222,43 @@ fn a_summary_stands_in_the_place_of_what_it_sums_up() {
     assert_eq!(memory.keep_latest(&scope, 1).unwrap(), 1);
     assert_eq!(texts(&memory.window(&scope, 9).unwrap()), ["while it is made"]);
     assert_eq!(texts(&memory.window(&session("other"), 9).unwrap()), ["another"]);
+}
+
+/// The summariser is a service with a policy, which is called from within a call of the memory.
+#[test]
+fn a_service_with_a_policy_makes_the_summary() {
+    let env = Environment::local("summaries");
+    let memory = env.register_service("memory", Memory::in_memory).build();
+    let policy = Policy::new().retry(Retry::up_to(3).backoff(Duration::from_millis(1), Duration::from_millis(1)));
+    let model = env.register_service("model", || Model).policy(policy).build();
+    let tries = Arc::new(AtomicUsize::new(0));
+    let summarise = model
+        .method("summarise", move |_model, texts: Vec<String>| {
+            let is_first = tries.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                let away = || ServiceError::new(Verdict::Passing(None), BoxError::from("away"));
+                if is_first { Err(away()) } else { Ok(texts.join(" and ")) }
+            }
+        })
+        .build();
+    let windows = env
+        .from_iter([session("s")])
+        .try_map(move |scope| {
+            let turns = vec![turn("a", "one"), turn("b", "two"), turn("c", "three")];
+            memory.try_call(|memory| {
+                memory.append(&scope, turns)?;
+                memory.compact(&scope, 1, |turns| {
+                    let texts = turns.iter().map(|turn| turn.text.clone()).collect();
+                    Ok(summarise.call_blocking(texts)?)
+                })?;
+                memory.window(&scope, 9)
+            })
+        })
+        .collect();
+    let report = env.run().unwrap();
+    assert_eq!(texts(&windows.take()[0]), ["one and two", "three"]);
+    let policies: Vec<_> = report.services.iter().filter_map(|service| service.policy.as_ref()).collect();
+    assert_eq!(policies[0].attempts, 2);
 }
 
 #[test]
