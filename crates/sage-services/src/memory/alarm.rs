@@ -2,9 +2,15 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::inner::Inner;
+
+/// How long nothing is erased once something was, so that writes find time between waits for the disk however many
+/// turns expire one after the other. Nobody sees those that wait.
+const REST: Duration = Duration::from_millis(100);
+
+const LEAST: Duration = Duration::from_millis(1);
 
 /// The thread of one memory that is open. Dropped, it has ended.
 #[derive(Debug)]
@@ -56,8 +62,12 @@ impl Shared {
     }
 
     fn run(&self, inner: &Inner) {
+        let mut rests_until = Instant::now();
         loop {
-            let wait = inner.until_next_expires();
+            let rests = rests_until.saturating_duration_since(Instant::now());
+            // A clock that stands still, of a test, is looked at a thousand times a second.
+            let wait =
+                inner.until_next_expires().map(|wait| if wait.is_zero() { rests } else { wait.max(rests).max(LEAST) });
             let mut state = self.lock();
             if !state.is_rung && !state.is_over {
                 state = match wait {
@@ -69,11 +79,16 @@ impl Shared {
             if state.is_over {
                 return;
             }
-            state.is_rung = false;
+            let is_rung = std::mem::take(&mut state.is_rung);
             drop(state);
+            // It may also have been woken for no reason.
+            if is_rung || !inner.until_next_expires().is_some_and(|wait| wait.is_zero()) {
+                continue;
+            }
             if let Err(error) = inner.expire() {
                 tracing::warn!(error = &error as &dyn std::error::Error, "turns that have expired stay in the file");
             }
+            rests_until = Instant::now() + REST;
         }
     }
 

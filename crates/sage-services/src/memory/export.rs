@@ -113,6 +113,8 @@ impl Memory {
         scope.check()?;
         let path = path.as_ref();
         let failed = |source| MemoryError::File { path: path.to_owned(), done: "written", source };
+        // A write that waited for what is read here would hold up whoever reads.
+        let _writer = self.inner.writing()?;
         let now = self.inner.now();
         let contents = self.inner.reading()?;
         let slots: Vec<&Slot> = contents.slots_in(scope).into_iter().map(|slot| contents.slot(slot)).collect();

@@ -23,7 +23,7 @@ use crate::embed::{Embedder, EmbedderId};
 /// Turns are appended under a [`Scope`], read back as a [`Window`] of the latest, and [recalled](Recall) by words, by
 /// meaning where an [`Embedder`] is given, by how recent and how important they are. No language model is asked.
 /// Versions of turns that were updated or deleted stay readable until they are erased; a turn with a time to live is
-/// not seen any more from the moment on at which that has passed, and is erased then.
+/// not seen any more from the moment on at which that has passed, and is erased within a tenth of a second.
 ///
 /// A file survives a `kill -9` with all that was acknowledged, and with [`synced`](Self::synced) a loss of power. One
 /// process at a time has it open. All turns are in memory: 100,000 with vectors of 384 numbers take about 250 MB.
@@ -294,7 +294,7 @@ impl Memory {
         self.inner.read(|_, _| from_micros(self.inner.stamp()))
     }
 
-    /// Erases what has expired, and says how many turns. It happens by itself at that moment.
+    /// Erases what has expired, and says how many turns. It happens by itself, within a tenth of a second.
     ///
     /// # Errors
     /// [`MemoryError::NotOpen`], [`MemoryError::File`].

@@ -322,3 +322,19 @@ fn contract_6_a_job_closes_its_memory_before_it_returns() {
     assert_eq!(memory.count(&Scope::tenant("t")).unwrap(), 100);
     assert_eq!(memory.scopes(&Scope::tenant("t").user("u")).unwrap().len(), 7);
 }
+
+/// Writes go on while turns expire all the time.
+#[test]
+fn turns_that_expire_one_after_the_other_are_all_erased() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("memory");
+    let memory = opened(&path);
+    for number in 0..300_u64 {
+        let ttl = Duration::from_millis(1 + number % 50);
+        memory.append(&session("s"), vec![turn(&number.to_string(), "for a moment").ttl(ttl)]).unwrap();
+    }
+    while contains(&std::fs::read(&path).unwrap(), b"moment") {
+        std::thread::yield_now();
+    }
+    assert_eq!(memory.count(&session("s")).unwrap(), 0);
+}
