@@ -21,6 +21,7 @@ use super::times::from_micros;
 use super::turn::{Turn, Version};
 use crate::store::Metadata;
 use crate::store::postings::Postings;
+use crate::store::rows::Rows;
 
 #[derive(Debug)]
 pub(super) struct Contents {
@@ -388,6 +389,19 @@ impl Contents {
             let at = before.binary_search(&state.frame.0).expect("all of them are there");
             state.frame.0 = now[at];
         }
+    }
+
+    /// The rows of these leaves that have not expired.
+    pub(super) fn rows_in(&self, leaves: &[u32], now: i64) -> Rows {
+        let turns: usize = leaves.iter().map(|leaf| self.order(*leaf).len()).sum();
+        if turns > self.live.len() / 16 {
+            return self.live.rows_in(leaves, now);
+        }
+        let mut rows = Rows::none(self.live.len());
+        for slot in leaves.iter().flat_map(|leaf| self.order(*leaf).values()).map(|slot| self.slot(*slot)) {
+            slot.row.filter(|_| !slot.is_expired(now)).into_iter().for_each(|row| rows.insert(row));
+        }
+        rows
     }
 
     /// The lists of words of the latest versions.

@@ -115,7 +115,7 @@ impl Live {
         self.postings.get_or_init(|| Postings::of(self.slots.iter().map(|slot| searched(*slot))))
     }
 
-    /// The rows of these leaves that have not expired.
+    /// The rows of these leaves that have not expired: looks at all rows, one after the other.
     pub(super) fn rows_in(&self, leaves: &[u32], now: i64) -> Rows {
         let most = leaves.iter().max().map_or(0, |leaf| *leaf as usize + 1);
         let mut is_in = vec![false; most];

@@ -202,8 +202,8 @@ impl Recall {
         let later_first = |a: u32, b: u32| documents.place(b).cmp(&documents.place(a));
         let mut fits = Fits::of(self, &documents);
         let candidates: Vec<(u32, Vec<(u32, f32)>)> =
-            self.candidates(&documents, &mut fits).into_iter().map(|row| (row, self.around(&documents, row))).collect();
-        fits.compare(&candidates, documents.len());
+            self.candidates(&documents, &fits).into_iter().map(|row| (row, self.around(&documents, row))).collect();
+        fits.look_at(&candidates, documents.len());
         let mut scored: Vec<(f32, Parts, u32)> = Vec::new();
         for (row, around) in candidates {
             let (slot, state) = documents.document(row);
@@ -226,11 +226,11 @@ impl Recall {
     }
 
     /// The rows that are scored.
-    fn candidates(&self, documents: &Documents<'_>, fits: &mut Fits<'_>) -> BTreeSet<u32> {
+    fn candidates(&self, documents: &Documents<'_>, fits: &Fits<'_>) -> BTreeSet<u32> {
         let each = self.k.saturating_mul(4).max(CANDIDATES);
         let later_first = |a: u32, b: u32| documents.place(b).cmp(&documents.place(a));
         let mut best = Best::new(each, fits.found.len(), later_first);
-        fits.found.drain(..).for_each(|found| best.offer(found.row, found.score));
+        fits.found.iter().for_each(|found| best.offer(found.row, found.score));
         let mut rows: BTreeSet<u32> = best.into_sorted().into_iter().map(|found| found.row).collect();
         if let (Some(vectors), Some(query)) = (fits.vectors, &self.vector) {
             let near = vectors.nearest(query.clone(), Some(&documents.rows), each, later_first);
@@ -258,14 +258,14 @@ impl Recall {
 
 /// How well rows fit by themselves.
 struct Fits<'a> {
-    /// The rows that have a word, in no order.
+    /// The rows that have a word, in no order, and the score that none reaches.
     found: Vec<Found>,
-    /// By row.
-    words: Vec<f32>,
+    bound: f32,
     /// `None` where similarity does not count.
     vectors: Option<&'a Vectors>,
     query: &'a [f32],
-    similarity: HashMap<u32, f32>,
+    /// By row, of those that are looked at.
+    parts: HashMap<u32, Parts>,
 }
 
 impl<'a> Fits<'a> {
@@ -274,29 +274,30 @@ impl<'a> Fits<'a> {
             0.0 => (Vec::new(), 0.0),
             _ => documents.postings().search_among(&recall.text, &documents.rows),
         };
-        let mut words = vec![0.0; if found.is_empty() { 0 } else { documents.len() }];
-        found.iter().for_each(|found| words[found.row as usize] = found.score / bound);
         let counts = recall.weights.similarity > 0.0 && recall.vector.is_some();
         let query = recall.vector.as_deref().unwrap_or_default();
-        Self { found, words, vectors: documents.vectors().filter(|_| counts), query, similarity: HashMap::new() }
+        Self { found, bound, vectors: documents.vectors().filter(|_| counts), query, parts: HashMap::new() }
     }
 
-    /// Compares the vectors of rows, and of those around them.
-    fn compare(&mut self, rows: &[(u32, Vec<(u32, f32)>)], all: usize) {
-        let Some(vectors) = self.vectors else { return };
-        let mut compared = Rows::none(all);
+    /// Looks at rows, and at those around them.
+    fn look_at(&mut self, rows: &[(u32, Vec<(u32, f32)>)], all: usize) {
+        let mut looked_at = Rows::none(all);
         for (row, around) in rows {
-            compared.insert(*row);
-            around.iter().for_each(|(row, _)| compared.insert(*row));
+            looked_at.insert(*row);
+            around.iter().for_each(|(row, _)| looked_at.insert(*row));
         }
-        let found = vectors.compare(self.query.to_vec(), &compared);
-        self.similarity = found.into_iter().map(|found| (found.row, found.score.clamp(0.0, 1.0))).collect();
+        let Self { found, bound, vectors, query, parts } = self;
+        for found in found.iter().filter(|found| looked_at.contains(found.row)) {
+            parts.entry(found.row).or_default().words = found.score / *bound;
+        }
+        let compared = vectors.map_or_else(Vec::new, |vectors| vectors.compare(query.to_vec(), &looked_at));
+        for found in compared {
+            parts.entry(found.row).or_default().similarity = found.score.clamp(0.0, 1.0);
+        }
     }
 
     fn parts(&self, row: u32) -> Parts {
-        let similarity = self.similarity.get(&row).copied().unwrap_or(0.0);
-        let words = self.words.get(row as usize).copied().unwrap_or(0.0);
-        Parts { similarity, words, ..Parts::default() }
+        self.parts.get(&row).copied().unwrap_or_default()
     }
 }
 
@@ -321,7 +322,7 @@ struct Past<'a> {
 
 impl<'a> Documents<'a> {
     fn live(contents: &'a Contents, leaves: &[u32], view: View) -> Self {
-        Self { contents, rows: contents.live.rows_in(leaves, view.now), view, past: None }
+        Self { contents, rows: contents.rows_in(leaves, view.now), view, past: None }
     }
 
     fn past(contents: &'a Contents, leaves: &[u32], view: View) -> Self {
