@@ -11,7 +11,6 @@
 //! of the turns become zeros, the latest of each turn first; the frame that said so becomes zeros. A process that is
 //! killed in between leaves the rest to the next one that opens the file, before it reads anything.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -21,17 +20,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::alarm::Shared;
-use super::contents::{Contents, Slot, with_role};
-use super::entry::{Appended, Entry, Header, Says, StoredScope, Updated, to_bytes};
+use super::contents::Contents;
+use super::entry::{Entry, Header, to_bytes};
 use super::error::MemoryError;
 use super::memory::Memory;
-use super::recall::Recall;
-use super::scope::Scope;
-use super::times::{from_micros, later, to_micros};
-use super::turn::{Change, NewTurn, Turn};
+use super::times::{from_micros, to_micros};
 use crate::embed::{Embedder, EmbedderId};
 use crate::store::log::{LONGEST, Log};
-use crate::store::stored::{StoredMetadata, StoredVector};
 
 pub(super) struct Inner {
     pub(super) path: Option<PathBuf>,
@@ -95,6 +90,11 @@ impl Inner {
         self.latest.fetch_max(now, Ordering::Relaxed).max(now)
     }
 
+    /// Takes note of a moment that was told elsewhere.
+    pub(super) fn tell(&self, moment: i64) {
+        self.latest.fetch_max(moment, Ordering::Relaxed);
+    }
+
     /// A moment that comes after every other that was told.
     pub(super) fn stamp(&self) -> i64 {
         let now = to_micros((self.clock)());
@@ -105,9 +105,18 @@ impl Inner {
 
     pub(super) fn open(&self) -> Result<(), MemoryError> {
         let mut writer = self.lock();
+        let opened = self.read_file(&mut writer);
+        if opened.is_err() {
+            // Another process may open it.
+            *writer = Writer::default();
+        }
+        *self.contents.write().unwrap_or_else(PoisonError::into_inner) = Some(opened?);
+        Ok(())
+    }
+
+    fn read_file(&self, writer: &mut Writer) -> Result<Contents, MemoryError> {
         let mut contents = Contents::new(self.dimensions());
         if let Some(path) = &self.path {
-            writer.to_blank.clear();
             let header = to_bytes(&Header::of(self.made_by.as_ref()));
             let mut is_checked = false;
             let to_blank = &mut writer.to_blank;
@@ -125,12 +134,11 @@ impl Inner {
             let (now, recorded) = (from_micros(clock), from_micros(contents.recorded()));
             tracing::warn!(%now, %recorded, "the clock went back: the memory waits for it");
         }
-        self.latest.fetch_max(contents.recorded(), Ordering::Relaxed);
+        self.tell(contents.recorded());
         let expired = contents.expired(self.now());
         writer.to_blank.extend(contents.remove(&expired));
         writer.blank()?;
-        *self.contents.write().unwrap_or_else(PoisonError::into_inner) = Some(contents);
-        Ok(())
+        Ok(contents)
     }
 
     fn check_header(&self, path: &Path, says: &[u8], offset: u64) -> Result<(), MemoryError> {
@@ -178,145 +186,6 @@ impl Inner {
         *writer = Writer::default();
     }
 
-    pub(super) fn append(&self, turns: Vec<(Scope, NewTurn)>) -> Result<Vec<String>, MemoryError> {
-        for (scope, turn) in &turns {
-            scope.check()?;
-            turn.check()?;
-            self.check_vector(&turn.shown_id(), turn.vector.as_deref())?;
-        }
-        let turns = self.with_vectors(turns)?;
-        let mut writer = self.writing()?;
-        let (now, recorded) = (self.now(), self.stamp());
-        let (ids, fresh) = self.planned(&turns, recorded)?;
-        let entries: Vec<Entry<'_>> = fresh
-            .iter()
-            .map(|&(at, place)| {
-                let (scope, turn) = &turns[at];
-                Entry::Append(self.appended(scope, &ids[at], place, turn, (now, recorded)))
-            })
-            .collect();
-        self.write(&mut writer, &entries)?;
-        Ok(ids)
-    }
-
-    /// The ids of turns, and those that are not there yet, by position, with their places.
-    #[expect(clippy::type_complexity, reason = "two lists")]
-    fn planned(
-        &self,
-        turns: &[(Scope, NewTurn)],
-        recorded: i64,
-    ) -> Result<(Vec<String>, Vec<(usize, u64)>), MemoryError> {
-        let contents = self.reading()?;
-        let mut ids = Vec::with_capacity(turns.len());
-        let mut fresh = Vec::new();
-        let mut here: HashMap<(&Scope, &str), &NewTurn> = HashMap::new();
-        let mut place = contents.next_place();
-        for (at, (scope, turn)) in turns.iter().enumerate() {
-            let id = turn.id.clone().unwrap_or_else(|| format!("{recorded:x}-{place}"));
-            let other = || MemoryError::OtherText { scope: scope.clone(), id: id.clone() };
-            if let Some(slot) = contents.find(scope, &id).map(|slot| contents.slot(slot)) {
-                if !is_same(slot, turn) {
-                    return Err(other());
-                }
-            } else {
-                let earlier = turn.id.as_deref().and_then(|id| here.insert((scope, id), turn));
-                match earlier {
-                    Some(earlier) if (&earlier.role, &earlier.text) != (&turn.role, &turn.text) => return Err(other()),
-                    Some(_) => {}
-                    None => {
-                        fresh.push((at, place));
-                        place += 1;
-                    }
-                }
-            }
-            ids.push(id);
-        }
-        if contents.len() + fresh.len() > self.max_turns {
-            return Err(MemoryError::Full { max_turns: self.max_turns });
-        }
-        Ok((ids, fresh))
-    }
-
-    pub(super) fn appended<'a>(
-        &self,
-        scope: &'a Scope,
-        id: &'a str,
-        place: u64,
-        turn: &'a NewTurn,
-        (now, recorded): (i64, i64),
-    ) -> Appended<'a> {
-        Appended {
-            scope: StoredScope::of(scope),
-            id,
-            place,
-            role: &turn.role,
-            said: turn.said.map_or(now, to_micros),
-            expires: turn.ttl.or(self.ttl).map(|ttl| later(now, ttl)),
-            says: Says {
-                recorded,
-                text: Some(&turn.text),
-                importance: turn.importance,
-                metadata: StoredMetadata::of(&turn.metadata),
-                vector: turn.vector.as_deref().map(StoredVector::of),
-            },
-        }
-    }
-
-    pub(super) fn update(&self, scope: &Scope, id: &str, change: Change) -> Result<(), MemoryError> {
-        scope.check()?;
-        change.check(id)?;
-        self.check_vector(id, change.vector.as_deref())?;
-        let unknown = || MemoryError::UnknownTurn { scope: scope.clone(), id: id.to_owned() };
-        let role = {
-            let contents = self.reading()?;
-            contents.slot(contents.find(scope, id).ok_or_else(unknown)?).role.clone()
-        };
-        let vector = match (&change.text, change.vector) {
-            (Some(text), None) => self.embed(&[with_role(&role, text)])?.map(|mut vectors| vectors.remove(0)),
-            (_, vector) => vector,
-        };
-        let mut writer = self.writing()?;
-        let contents = self.reading()?;
-        let slot = contents.slot(contents.find(scope, id).ok_or_else(unknown)?);
-        let state = slot.latest();
-        let before = state.text.clone().ok_or_else(unknown)?;
-        let before_vector = slot.row.and_then(|row| contents.live.vector(row));
-        let metadata = change.metadata.unwrap_or_else(|| state.metadata.clone());
-        let importance = change.importance.unwrap_or(state.importance);
-        drop(contents);
-        // A text without a vector of its own has none.
-        let vector = if change.text.is_some() { vector } else { vector.or(before_vector) };
-        let says = Says {
-            recorded: self.stamp(),
-            text: Some(change.text.as_deref().unwrap_or(&before)),
-            importance,
-            metadata: StoredMetadata::of(&metadata),
-            vector: vector.as_deref().map(StoredVector::of),
-        };
-        self.write(&mut writer, &[Entry::Update(Updated { scope: StoredScope::of(scope), id, says })])
-    }
-
-    pub(super) fn delete(&self, scope: &Scope, id: &str) -> Result<(), MemoryError> {
-        scope.check()?;
-        let mut writer = self.writing()?;
-        let is_there = {
-            let contents = self.reading()?;
-            contents.find(scope, id).is_some_and(|slot| contents.slot(slot).row.is_some())
-        };
-        if !is_there {
-            return Err(MemoryError::UnknownTurn { scope: scope.clone(), id: id.to_owned() });
-        }
-        let nothing = crate::store::Metadata::new();
-        let says = Says {
-            recorded: self.stamp(),
-            text: None,
-            importance: 0.0,
-            metadata: StoredMetadata::of(&nothing),
-            vector: None,
-        };
-        self.write(&mut writer, &[Entry::Update(Updated { scope: StoredScope::of(scope), id, says })])
-    }
-
     /// Writes entries into the file, and has them take effect. What they erase is blanked.
     pub(super) fn write(&self, writer: &mut Writer, entries: &[Entry<'_>]) -> Result<(), MemoryError> {
         if entries.is_empty() {
@@ -358,53 +227,6 @@ impl Inner {
         Ok(bytes)
     }
 
-    /// Writes the entries of turns that were exported, from a place on, and says how many turns.
-    pub(super) fn import<'a>(
-        &self,
-        turns: usize,
-        entries: impl FnOnce(&Contents, u64) -> Result<Vec<Entry<'a>>, MemoryError>,
-    ) -> Result<usize, MemoryError> {
-        let mut writer = self.writing()?;
-        let entries = {
-            let contents = self.reading()?;
-            if contents.len() + turns > self.max_turns {
-                return Err(MemoryError::Full { max_turns: self.max_turns });
-            }
-            entries(&contents, contents.next_place())?
-        };
-        self.write(&mut writer, &entries)?;
-        self.latest.fetch_max(self.reading()?.recorded(), Ordering::Relaxed);
-        Ok(entries.iter().filter(|entry| matches!(entry, Entry::Append(_))).count())
-    }
-
-    /// Puts a summary in the place of turns, if all of them are as they were.
-    pub(super) fn replace(&self, scope: &Scope, old: &[Turn], summary: NewTurn) -> Result<Option<Turn>, MemoryError> {
-        let summaries = vec![(scope.clone(), summary)];
-        summaries[0].1.check()?;
-        let summaries = self.with_vectors(summaries)?;
-        let mut writer = self.writing()?;
-        let recorded = self.stamp();
-        let place = {
-            let contents = self.reading()?;
-            let is_as_it_was = |turn: &&Turn| {
-                let slot = contents.find(scope, &turn.id).map(|slot| contents.slot(slot));
-                slot.filter(|slot| from_micros(slot.latest().recorded) == turn.recorded).map(|slot| slot.place)
-            };
-            let places: Option<Vec<u64>> = old.iter().map(|turn| is_as_it_was(&turn)).collect();
-            let changed = || MemoryError::Changed { scope: scope.clone() };
-            places.and_then(|places| places.last().copied()).ok_or_else(changed)?
-        };
-        let id = format!("{recorded:x}-summary");
-        let ids = old.iter().map(|turn| &*turn.id).collect();
-        let appended = self.appended(scope, &id, place, &summaries[0].1, (recorded, recorded));
-        self.write(&mut writer, &[Entry::Replace(ids, appended)])?;
-        self.tidy_words();
-        self.clear(&mut writer)?;
-        let contents = self.reading()?;
-        let slot = contents.slot(contents.find(scope, &id).expect("it was just written"));
-        Ok(Some(contents.turn(slot, slot.latest())))
-    }
-
     /// Erases what has expired, and says how many turns.
     pub(super) fn expire(&self) -> Result<usize, MemoryError> {
         let mut writer = self.writing()?;
@@ -441,77 +263,6 @@ impl Inner {
     pub(super) fn until_next_expires(&self) -> Option<Duration> {
         let next = self.reading().ok()?.next_to_expire()?;
         Some(Duration::from_micros(u64::try_from(next.saturating_sub(self.now())).unwrap_or(0)))
-    }
-
-    /// A recall that is checked, and has its vector.
-    pub(super) fn prepared(&self, mut recall: Recall) -> Result<Recall, MemoryError> {
-        recall.check()?;
-        self.check_vector("the query", recall.vector.as_deref())?;
-        if recall.vector.is_none()
-            && recall.weights.similarity > 0.0
-            && let Some(embedder) = &self.embedder
-        {
-            let vectors = self.checked(embedder.embed_queries(&[&recall.text])?, 1)?;
-            recall.vector = vectors.into_iter().next();
-        }
-        Ok(recall)
-    }
-
-    /// As many vectors as texts, which are as long as the embedder's id says.
-    fn checked(&self, vectors: Vec<Vec<f32>>, texts: usize) -> Result<Vec<Vec<f32>>, MemoryError> {
-        if vectors.len() != texts {
-            let why = format!("{} were made of {texts} texts", vectors.len());
-            return Err(MemoryError::BadVector { of: "the embedder".to_owned(), why });
-        }
-        vectors.iter().try_for_each(|vector| self.check_vector("the embedder", Some(vector)))?;
-        Ok(vectors)
-    }
-
-    pub(super) fn check_vector(&self, of: &str, vector: Option<&[f32]>) -> Result<(), MemoryError> {
-        let Some(vector) = vector else { return Ok(()) };
-        let refused = |why| Err(MemoryError::BadVector { of: of.to_owned(), why });
-        let Some(made_by) = &self.made_by else {
-            return refused("the memory was made without an embedder".to_owned());
-        };
-        if vector.len() != made_by.dimensions() {
-            return refused(format!("it has {} numbers, not those of {made_by}", vector.len()));
-        }
-        match vector.iter().position(|x| !x.is_finite()) {
-            Some(at) => refused(format!("number {at} is not finite")),
-            None => Ok(()),
-        }
-    }
-
-    /// Has turns without a vector embedded, if they are not there already.
-    fn with_vectors(&self, mut turns: Vec<(Scope, NewTurn)>) -> Result<Vec<(Scope, NewTurn)>, MemoryError> {
-        if self.embedder.is_none() {
-            return Ok(turns);
-        }
-        let is_there = {
-            let contents = self.reading()?;
-            let known = |(scope, turn): &(Scope, NewTurn)| {
-                turn.id.as_deref().is_some_and(|id| contents.find(scope, id).is_some())
-            };
-            turns.iter().map(known).collect::<Vec<_>>()
-        };
-        let lacks = |(at, (_, turn)): &(usize, &mut (Scope, NewTurn))| turn.vector.is_none() && !is_there[*at];
-        let mut lacking: Vec<&mut NewTurn> =
-            turns.iter_mut().enumerate().filter(lacks).map(|(_, (_, turn))| turn).collect();
-        let texts: Vec<String> = lacking.iter().map(|turn| with_role(&turn.role, &turn.text)).collect();
-        let vectors = self.embed(&texts)?.unwrap_or_default();
-        lacking.iter_mut().zip(vectors).for_each(|(turn, vector)| turn.vector = Some(vector));
-        Ok(turns)
-    }
-
-    /// The vectors of turns, with their roles.
-    pub(super) fn embed(&self, texts: &[String]) -> Result<Option<Vec<Vec<f32>>>, MemoryError> {
-        match &self.embedder {
-            Some(embedder) if !texts.is_empty() => {
-                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-                Ok(Some(self.checked(embedder.embed_passages(&texts)?, texts.len())?))
-            }
-            _ => Ok(None),
-        }
     }
 
     /// Reads the turns as they are now.
@@ -583,12 +334,6 @@ fn frame(offset: u64, says: &[u8]) -> (u64, u32) {
     (offset, u32::try_from(says.len()).expect("a frame is no longer than that"))
 }
 
-/// Whether a turn is what was appended under its id, whatever became of it since.
-fn is_same(slot: &Slot, turn: &NewTurn) -> bool {
-    let first = slot.states.first().and_then(|state| state.text.as_deref());
-    *slot.role == *turn.role && first == Some(&*turn.text)
-}
-
 impl fmt::Debug for Inner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, made_by, .. } = self;
@@ -599,7 +344,8 @@ impl fmt::Debug for Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Window;
+    use crate::memory::entry::StoredScope;
+    use crate::memory::{NewTurn, Scope, Window};
     use crate::store::log::tests::blanked_to;
 
     fn scope(user: &str) -> Scope {

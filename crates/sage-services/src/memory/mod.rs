@@ -4,6 +4,7 @@
 
 mod alarm;
 mod contents;
+mod embedding;
 mod entry;
 mod erase;
 mod error;
@@ -17,6 +18,7 @@ mod scope;
 mod times;
 mod turn;
 mod window;
+mod writing;
 
 pub use erase::Receipt;
 pub use error::MemoryError;
