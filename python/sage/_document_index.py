@@ -31,7 +31,7 @@ _RETRIEVED = 50
 _CALLED = ("embed_passages", "embed_queries")
 
 
-class _Embeds(Protocol):
+class Embeds(Protocol):
     """What makes vectors of texts: one for each, such as a list or an array of floats."""
 
     @property
@@ -77,14 +77,14 @@ class DocumentIndex(Service):
         self,
         path: str | os.PathLike[str] | None = None,
         *,
-        embedder: _Embeds | None = None,
+        embedder: Embeds | None = None,
         store: VectorStore | Callable[..., VectorStore] | None = None,
         chunker: Chunker | None = None,
         root: str | os.PathLike[str] | None = None,
     ) -> None:
         if path is not None and store is not None:
             raise TypeError("an index is in the file at `path`, or in the `store`: give one of them")
-        self._embedder = Embedder() if embedder is None else _embedder(embedder)
+        self._embedder = Embedder() if embedder is None else checked_embedder(embedder)
         #: Knows how rare words are, by which passages are ordered and answers chosen.
         self._words = self._embedder if isinstance(self._embedder, Embedder) else Embedder()
         self._given = None
@@ -259,14 +259,15 @@ class DocumentIndex(Service):
         return store
 
 
-def _embedder(embedder: Any) -> _Embeds:
+def checked_embedder(embedder: Any) -> Embeds:
+    """The embedder that a program gives a service."""
     there = isinstance(getattr(embedder, "id", None), str) and isinstance(getattr(embedder, "dimensions", None), int)
     if isinstance(embedder, ServiceHandle) or not there or not all(hasattr(embedder, name) for name in _CALLED):
         raise TypeError(
             "`embedder` is an object with an `id`, `dimensions`, `embed_passages` and `embed_queries`, and no handle "
             f"of a service, which has methods only; not {said(embedder)}"
         )
-    result: _Embeds = embedder
+    result: Embeds = embedder
     return result
 
 

@@ -12,7 +12,7 @@ import pip
 import pytest
 from llm_server import LlmServer
 
-from sage.services import DocumentIndex
+from sage.services import DocumentIndex, Embedder, Memory, Scope
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "python"
@@ -81,6 +81,23 @@ def test_lookups(tmp_path: Path) -> None:
         *(f"shop-{n}: {sum(10 * article for article in range(n, 40, 5))}" for n in range(5)),
         "after 3 attempts: a40 of shop-9: ConnectionError: shop-9 does not answer",
     ]
+
+
+def test_memory(tmp_path: Path) -> None:
+    path = tmp_path / "memory.sage"
+    told = ["sessions: 1000", "turns: 5000", "recalled right: 1000 of 1000", "erased: 5 turns"]
+    # The second time it goes on with the file: what was forgotten is said again, and nothing else is new.
+    for _ in range(2):
+        ran = run("memory.py", str(path))
+        assert ran.returncode == 0, ran.stderr
+        assert ran.stdout.splitlines() == told
+        with Memory(path, embedder=Embedder()) as memory:
+            assert memory.count(Scope("club")) == 4995
+    # The other language goes on with it, too.
+    command = ["cargo", "run", "--quiet", "--package", "sage-services", "--example", "memory", "--", str(path)]
+    rust = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    assert rust.returncode == 0, rust.stderr
+    assert rust.stdout.splitlines() == told
 
 
 RUST = ["cargo", "run", "--quiet", "--package", "sage-services", "--example", "rag", "--"]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import sage
+from sage import services
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,6 +29,7 @@ PRINTS = [
     [],
     ["Stopping 1"],
     ["[1] 3", "[0] 3"],
+    ["You sent me 1. []", "You sent me 2. ['I moved to Basel in May.']", "4"],
     ["['good', 'weak'] [2]"],
     ["[('ada', 42), ('ben', 5)]", "[('ada', 30), ('ben', 5), ('ada', 42)]"],
     ["ada 0.0 2", "ada 60.0 1", "ben 0.0 1", "ben 120.0 1"],
@@ -108,12 +110,14 @@ def names_in_tables(column: int) -> set[str]:
 
 def test_the_python_names_in_the_tables_of_the_guide_exist() -> None:
     modules = [importlib.import_module(name) for name in ("sage", "sage.ops", "sage.services", "sage.testing")]
-    classes = [thing for name in sage.__all__ if isinstance(thing := getattr(sage, name), type)]
+    shown = [(owner, name) for owner in (sage, services) for name in owner.__all__]
+    classes = [thing for owner, name in shown if isinstance(thing := getattr(owner, name), type)]
     assert names_in_tables(1) - {name for owner in [*modules, *classes] for name in dir(owner)} == set()
 
 
 def test_the_rust_names_in_the_tables_of_the_guide_exist() -> None:
-    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "crates" / "sage-dataflow" / "src").rglob("*.rs")]
+    crates = [ROOT / "crates" / name / "src" for name in ("sage-dataflow", "sage-services")]
+    sources = [file.read_text(encoding="utf-8") for crate in crates for file in crate.rglob("*.rs")]
     public = set(re.findall(r"\bpub (?:const )?fn (\w+)", "\n".join(sources)))
     assert names_in_tables(2) - public - {"println", "Ok"} == set()
 

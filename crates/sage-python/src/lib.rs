@@ -36,6 +36,7 @@ mod kafka;
 mod kafka;
 
 mod llm;
+mod memory;
 mod method;
 mod metrics;
 mod native;
@@ -137,6 +138,11 @@ mod _sage {
     #[cfg(feature = "kafka")]
     #[pymodule_export]
     use crate::kafka::KafkaCluster;
+    #[pymodule_export]
+    use crate::memory::{
+        MemoryClosed, MemoryDamaged, MemoryFailed, MemoryFull, MemoryLocked, MemoryLog, NewTurn, OtherEmbedder,
+        OtherText, Parts, Recalled, Receipt, Scope, Turn, TurnsChanged, UnknownScope, UnknownTurn, Version, Weights,
+    };
     #[pymodule_export]
     use crate::retrieval::{
         Answer, Chunker, Citation, Citations, CrossEncoder, DocumentText, Documents, Embedder, Field, Filter, Hit,

@@ -39,6 +39,6 @@ pub(super) fn several(name: &str, texts: &Bound<'_, PyAny>) -> PyResult<Vec<Stri
 }
 
 /// The name of an object's type, for messages.
-pub(super) fn kind(value: &Bound<'_, PyAny>) -> String {
+pub(crate) fn kind(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string())
 }

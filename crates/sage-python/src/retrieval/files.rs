@@ -216,7 +216,7 @@ fn raised(error: DocumentError) -> PyErr {
 }
 
 /// With a number, so that Python makes it a `FileNotFoundError` and the like.
-pub(super) fn os_error(path: &Path, error: &io::Error) -> PyErr {
+pub(crate) fn os_error(path: &Path, error: &io::Error) -> PyErr {
     // A walk wraps the error of the system.
     let inner = error.get_ref().and_then(|inner| inner.source()).and_then(|inner| inner.downcast_ref::<io::Error>());
     match error.raw_os_error().or_else(|| inner.and_then(io::Error::raw_os_error)) {

@@ -16,7 +16,7 @@ const SECONDS_A_DAY: i64 = 86_400;
 const MICROSECONDS: i64 = 1_000_000;
 
 /// The values of a mapping; none of `None`.
-pub(super) fn metadata(given: Option<&Bound<'_, PyAny>>) -> PyResult<Metadata> {
+pub(crate) fn metadata(given: Option<&Bound<'_, PyAny>>) -> PyResult<Metadata> {
     let Some(given) = given else { return Ok(Metadata::new()) };
     let mapping = given.cast::<PyMapping>().map_err(|_| {
         let found = kind(given);
@@ -72,7 +72,8 @@ fn single(name: &str, given: &Bound<'_, PyAny>) -> PyResult<Value> {
     )))
 }
 
-fn moment(name: &str, date: &Bound<'_, PyDateTime>) -> PyResult<Timestamp> {
+/// A moment, of a datetime that says its time zone.
+pub(crate) fn moment(name: &str, date: &Bound<'_, PyDateTime>) -> PyResult<Timestamp> {
     let py = date.py();
     if date.get_tzinfo().is_none() || date.call_method0("utcoffset")?.is_none() {
         return Err(PyValueError::new_err(format!(
@@ -87,7 +88,7 @@ fn moment(name: &str, date: &Bound<'_, PyDateTime>) -> PyResult<Timestamp> {
 }
 
 /// A datetime in UTC.
-fn date<'py>(py: Python<'py>, moment: Timestamp) -> PyResult<Bound<'py, PyAny>> {
+pub(crate) fn date<'py>(py: Python<'py>, moment: Timestamp) -> PyResult<Bound<'py, PyAny>> {
     let microseconds = moment.as_microsecond();
     let seconds = microseconds.div_euclid(MICROSECONDS);
     let of_a_day = |seconds: i64| i32::try_from(seconds).expect("a moment is within some thousand years");
@@ -124,7 +125,7 @@ pub(super) fn objects<'py>(py: Python<'py>, values: &[Value]) -> PyResult<Bound<
 }
 
 /// All values, by their names.
-pub(super) fn mapping<'py>(py: Python<'py>, metadata: &Metadata) -> PyResult<Bound<'py, PyDict>> {
+pub(crate) fn mapping<'py>(py: Python<'py>, metadata: &Metadata) -> PyResult<Bound<'py, PyDict>> {
     let mapping = PyDict::new(py);
     for (name, value) in metadata {
         mapping.set_item(name, object(py, value)?)?;

@@ -24,19 +24,21 @@ mod store;
 mod store_errors;
 mod vector;
 
+pub(crate) use arguments::kind;
 pub(crate) use chunker::Chunker;
 pub(crate) use cite::{Citation, Citations, Sources};
 pub(crate) use embedder::{Answer, Embedder};
 pub(crate) use evaluate::{exact_match, ndcg_at, precision_at, recall_at, reciprocal_rank, rouge_l, token_f1};
-pub(crate) use files::{DocumentText, Documents, documents, read_document};
+pub(crate) use files::{DocumentText, Documents, documents, os_error, read_document};
 pub(crate) use filter::{Field, Filter, field};
 pub(crate) use ingest::{Ingest, Plan};
+pub(crate) use metadata::{date, mapping, metadata, moment};
 pub(crate) use models::{CrossEncoder, LlmEmbedder, MiniLmEmbedder, StaticEmbedder};
 pub(crate) use passages::Passage;
-pub(crate) use records::{Hit, Record};
+pub(crate) use records::{Hit, Record, shown};
 pub(crate) use rows::Row;
 pub(crate) use store::VectorStore;
 pub(crate) use store_errors::{
     OtherCollection, StoreClosed, StoreDamaged, StoreError, StoreFull, StoreLocked, StoreUnavailable, UnknownCollection,
 };
-pub(crate) use vector::Vector;
+pub(crate) use vector::{Vector, coordinates};

@@ -125,7 +125,7 @@ impl Hit {
 }
 
 /// The beginning of a text.
-fn shown<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyString> {
+pub(crate) fn shown<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyString> {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => PyString::new(py, &format!("{}…", &text[..end])),
         None => PyString::new(py, text),

@@ -15,7 +15,7 @@ use super::arguments::kind;
 /// A sequence that cannot be changed: ``len(vector)``, ``vector[0]``, ``list(vector)``;
 /// ``numpy.asarray(vector.tolist())``.
 #[pyclass(frozen, sequence, module = "sage.services")]
-pub(crate) struct Vector(pub(super) Arc<[f32]>);
+pub(crate) struct Vector(pub(crate) Arc<[f32]>);
 
 #[pymethods]
 impl Vector {
@@ -74,7 +74,7 @@ impl Vector {
 }
 
 /// The coordinates of whatever may stand for a vector.
-pub(super) fn coordinates(value: &Bound<'_, PyAny>) -> PyResult<Arc<[f32]>> {
+pub(crate) fn coordinates(value: &Bound<'_, PyAny>) -> PyResult<Arc<[f32]>> {
     if let Ok(vector) = value.cast::<Vector>() {
         return Ok(vector.get().0.clone());
     }

@@ -40,6 +40,11 @@ impl Receipt {
         "services that were told of it and whose answers have no tag",
         "free memory of this process, and free blocks of the file system, until they are used again",
     ];
+
+    /// A receipt of nothing.
+    pub fn new(scope: Scope) -> Self {
+        Self { scope, id: None, turns: 0, versions: 0, bytes: 0, answers: 0, tags: Vec::new() }
+    }
 }
 
 impl fmt::Display for Receipt {

@@ -94,6 +94,13 @@ pub struct Recalled {
     pub parts: Parts,
 }
 
+impl Recalled {
+    /// A turn with a score: see [`Turn::new`].
+    pub fn new(turn: Turn, score: f32, parts: Parts) -> Self {
+        Self { turn, score, parts }
+    }
+}
+
 /// The fewest turns of each order, by vectors and by words, that are scored.
 const CANDIDATES: usize = 100;
 

@@ -104,7 +104,11 @@ impl Scope {
         &self.within
     }
 
-    pub(super) fn check(&self) -> Result<(), MemoryError> {
+    /// Checks its names, as every method of a memory does.
+    ///
+    /// # Errors
+    /// [`MemoryError::BadScope`].
+    pub fn check(&self) -> Result<(), MemoryError> {
         let named = PARTS.iter().zip(&self.within).filter_map(|(part, name)| Some((*part, name.as_deref()?)));
         for (part, name) in std::iter::once(("tenant", &*self.tenant)).chain(named) {
             let why = if name.is_empty() {

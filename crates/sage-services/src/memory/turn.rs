@@ -147,6 +147,30 @@ pub struct Turn {
     pub metadata: Metadata,
 }
 
+impl Turn {
+    /// A turn that was said and recorded at this moment. A memory gives such; others are for what is tested with them,
+    /// such as a summariser.
+    pub fn new(
+        scope: Scope,
+        id: impl Into<String>,
+        role: impl Into<String>,
+        text: impl Into<String>,
+        said: Timestamp,
+    ) -> Self {
+        Self {
+            scope,
+            id: id.into(),
+            role: role.into(),
+            text: text.into(),
+            said,
+            recorded: said,
+            expires: None,
+            importance: 0.0,
+            metadata: Metadata::new(),
+        }
+    }
+}
+
 /// One of the states that a turn has had.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -159,6 +183,13 @@ pub struct Version {
     pub importance: f32,
     /// What else it said.
     pub metadata: Metadata,
+}
+
+impl Version {
+    /// A state from a moment on: see [`Turn::new`].
+    pub fn new(recorded: Timestamp, text: Option<String>) -> Self {
+        Self { recorded, text, importance: 0.0, metadata: Metadata::new() }
+    }
 }
 
 /// What is changed about a turn. A text is a change of the text alone.

@@ -1,6 +1,7 @@
 //! [`Contents`]: all records of an embedded store, in memory, and their search.
 //!
-//! Invariant: `ids`, `texts`, `columns`, `postings` and `vectors` correspond by position, and `rows` leads from each id to it.
+//! Invariant: `ids`, `texts`, `columns`, `postings` and `vectors` correspond by position, and `rows` leads from each id
+//! to it.
 //!
 //! Knows nothing of files and locks.
 
