@@ -6,7 +6,7 @@ It is ``examples/rag.rs`` in Python, with the same options: one job, with the en
                                        └─ embed ─┘
 
 ``embedder``, ``store`` and ``ingest`` are the engine's own and compute without the interpreter's lock, so two replicas
-of ``embed`` use two cores. ``memory`` is written in Python (``rag_services.py``) and calls the others. ``plan`` looks
+of ``embed`` use two cores. ``finder`` is written in Python (``rag_services.py``) and calls the others. ``plan`` looks
 up what the store has of a document already, so that only what changed is embedded, and ``sweep`` deletes what is gone.
 The questions are asked when the last passage is stored, because ``count`` gives its one record at the end of its input;
 a signal before that ends the walk, nothing is deleted, and no question is asked of half an index.
@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import rag_chat
 from rag_services import RETRIEVED, Told, add_arguments, answering, check, number, services
 from sage import BatchFunction, JobFailed, LocalEnvironment, RemoteEnvironment, Report
 from sage.services import Chunker, DocumentText, Hit, Passage, Plan, Record, documents, read_document
@@ -106,7 +107,8 @@ def declare(env: LocalEnvironment | RemoteEnvironment, arguments: argparse.Names
     """Declares the services and the stream. Raises ``OSError`` or ``ValueError`` for a model that cannot be used."""
     asked = services(env, arguments)
     answer = answering(env, arguments, asked.words)
-    store, ingest, memory = asked.store, asked.ingest, asked.memory
+    store, ingest, finder = asked.store, asked.ingest, asked.finder
+    typed = rag_chat.declare(env, arguments, finder, answer, notes.show) if arguments.chat else None
     folder: Path = arguments.folder
     workers: Literal["processes", "ray"] | None = arguments.workers
     at_once: dict[str, Any] = {} if arguments.llm == "none" else {"in_flight": arguments.in_flight}
@@ -146,6 +148,8 @@ def declare(env: LocalEnvironment | RemoteEnvironment, arguments: argparse.Names
 
     def sweep(stored: int) -> list[str]:
         notes.passages = stored
+        if typed is not None:
+            typed.begin()
         if not (stored and notes.all_read):
             return []
         notes.deleted = 0 if notes.has_gaps else ingest.sweep(store)
@@ -153,7 +157,7 @@ def declare(env: LocalEnvironment | RemoteEnvironment, arguments: argparse.Names
         return questions
 
     def retrieve(question: str) -> tuple[str, list[Hit]]:
-        return question, memory.find(question)
+        return question, finder.find(question)
 
     (
         env.from_batch(Walk, folder, arguments.ext, notes, name="walk")
@@ -255,8 +259,10 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
     add("--passages", type=number(RETRIEVED), default=5, metavar="N", help="passages an answer is from, 1 to 50 (5)")
     add("--report", type=Path, metavar="FILE", help="write the answers and the job's report to this file, as JSON")
     add_arguments(parser)
+    rag_chat.add_arguments(parser)
     arguments = parser.parse_args(given)
     check(parser, arguments)
+    rag_chat.check(parser, arguments)
 
     own = arguments.folder is None
     arguments.folder = Path(__file__).resolve().parents[2] if own else arguments.folder
@@ -270,6 +276,8 @@ def parse(given: list[str] | None = None) -> argparse.Namespace:
             arguments.question += [question(line.strip()) for line in text.splitlines() if line.strip()]
         except (OSError, ValueError, argparse.ArgumentTypeError) as error:
             parser.error(f"the questions in `{arguments.questions}` cannot be read: {error}")
+    if arguments.chat:
+        return arguments
     if not arguments.question and not own:
         parser.error("nothing to ask; give a question with --question, or a file of them with --questions")
     arguments.question = arguments.question or QUESTIONS

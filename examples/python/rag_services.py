@@ -34,8 +34,8 @@ PROMPT = (
 )
 
 
-class Memory(Service):
-    """Finds the passages that a question is about, and remembers them: one that is asked again is not looked up."""
+class Finder(Service):
+    """Finds the passages that a question is about. One that is asked again is not looked up."""
 
     def __init__(self, words: Embedder, model: Any, store: VectorStore, passages: int) -> None:
         self.words = words
@@ -50,7 +50,7 @@ class Memory(Service):
         """The best passages; none if no word of the question is in any."""
         key = " ".join(question.split())
         if key in self.found:
-            self.logger.info("remembered: %s", key)
+            self.logger.info("asked before: %s", key)
         else:
             vector = self.model.embed_queries([question])[0]
             hits = [] if vector.is_zero() else self.store.search(vector, RETRIEVED)
@@ -71,7 +71,7 @@ class Services:
     model: Any
     store: VectorStore
     ingest: Ingest
-    memory: Memory
+    finder: Finder
 
     def embed(self, plan: Plan) -> tuple[list[Record], int, int]:
         """Records of the passages that changed, and how many passages these make with the others, and how many were
@@ -129,8 +129,8 @@ def services(env: LocalEnvironment | RemoteEnvironment, arguments: argparse.Name
     else:
         store = env.service("store", VectorStore.milvus, [arguments.at or "http://127.0.0.1:19530"], collection)
     ingest = env.service("ingest", Ingest, [made.id], after=[store])
-    memory = env.service("memory", Memory, [words, model, store, arguments.passages], after=[words, model, store])
-    return Services(words, model, store, ingest, memory)
+    finder = env.service("finder", Finder, [words, model, store, arguments.passages], after=[words, model, store])
+    return Services(words, model, store, ingest, finder)
 
 
 def answering(

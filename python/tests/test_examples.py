@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,52 @@ def compare(arguments: list[str], tmp_path: Path) -> dict[str, Any]:
     assert (python["job"]["outcome"], python["job"]["cleanliness"]) == ("succeeded", "clean")
     assert [service["state"] for service in python["job"]["services"]] == ["cleaned"] * 4
     return python
+
+
+def chat(command: list[str], folder: Path, lines: str) -> str:
+    """What is written in a conversation about a folder, whose memory lies in it."""
+    command = [*command, str(folder), "--chat", "--memory", str(folder / "memory")]
+    ran = subprocess.run(command, input=lines, capture_output=True, text=True, cwd=ROOT, timeout=900, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "succeeded and is clean" in ran.stdout and "memory cleaned" in ran.stdout
+    return ran.stdout[: ran.stdout.index(" documents read")]
+
+
+def test_rag_chat(tmp_path: Path) -> None:
+    """Each language goes on with the conversation of the other."""
+    (tmp_path / "bees.md").write_text("Bees keep the hive at thirty-five degrees.", "utf-8")
+    python = [sys.executable, str(EXAMPLES / "rag.py")]
+    begun = "My parrot is called Coco.\nHow warm do bees keep the hive?\n"
+    asked = "What is my parrot called?\n"
+    written = []
+    for first, then in ((python, RUST), (RUST, python)):
+        said = chat(first, tmp_path, begun)
+        assert "I shall remember that." in said and "bees.md:1" in said
+        told = chat(then, tmp_path, f"{asked}/forget\n{asked}")
+        assert "A: My parrot is called Coco.\n   what you said on 20" in told
+        assert "erased of tenant rag, user you: 5 turns in 5 versions" in told
+        assert told.count("A: no document answers this") == 1
+        assert b"Coco" not in (tmp_path / "memory").read_bytes()
+        (tmp_path / "memory").unlink()
+        written.append((said, told.split("what you said")[0]))
+    assert written[0] == written[1]
+
+
+def test_a_signal_ends_a_conversation_at_once(tmp_path: Path) -> None:
+    (tmp_path / "bees.md").write_text("Bees keep the hive at thirty-five degrees.", "utf-8")
+    command = [sys.executable, "-u", str(EXAMPLES / "rag.py"), str(tmp_path), "--chat", "--memory", str(tmp_path / "m")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as chatting:
+        assert chatting.stdin is not None and chatting.stdout is not None
+        chatting.stdin.write("How warm do bees keep the hive?\n")
+        chatting.stdin.flush()
+        while "bees.md:1" not in (line := chatting.stdout.readline()):
+            assert line
+        begun = time.monotonic()
+        chatting.send_signal(signal.SIGINT)
+        chatting.stdout.read()
+        assert chatting.wait() == 130
+        # Not after the half minute that a drain may take.
+        assert time.monotonic() - begun < 20
 
 
 def test_rag(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ use crate::store::log::LogError;
 #[non_exhaustive]
 pub enum MemoryError {
     /// A name in a scope is refused.
-    #[error("the name {name:?} of a {part} is refused: {why}")]
+    #[error("the {part} {name:?} is refused: {why}")]
     BadScope {
         /// What is named: "tenant", "user", "agent" or "session".
         part: &'static str,
