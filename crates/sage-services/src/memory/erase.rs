@@ -106,7 +106,7 @@ impl Memory {
         let mut erased_answers = 0;
         loop {
             // A session may begin while the answers of others are erased: then its answers are erased, too.
-            let mut writer = self.inner.writing()?;
+            let mut writer = self.inner.begin(self.inner.now())?;
             let contents = self.inner.reading()?;
             let tags = if id.is_none() { tags(&contents, scope) } else { BTreeSet::new() };
             let left: Vec<String> = tags.difference(&done).cloned().collect();

@@ -4,8 +4,7 @@
 //! only the log is the truth.
 //!
 //! Lock order: `writer`, then `contents`. A write holds `writer` from beginning to end; it takes `contents` for the
-//! moment in which it becomes visible, so readers never wait for a disk. No code of the user's runs under either,
-//! except the clock.
+//! moment in which it becomes visible, so readers never wait for a disk. No code of the user's runs under either.
 //!
 //! What is erased goes in this order: a frame says so, and is on the disk; readers do not see it any more; the frames
 //! of the turns become zeros, the latest of each turn first; the frame that said so becomes zeros. A process that is
@@ -13,7 +12,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -40,6 +39,8 @@ pub(super) struct Inner {
     /// The latest moment that was told.
     latest: AtomicI64,
     alarm: Arc<Shared>,
+    /// Turns that have expired are gone, but their frames are not blanked yet.
+    is_behind: AtomicBool,
     writer: Mutex<Writer>,
     contents: RwLock<Option<Contents>>,
 }
@@ -67,6 +68,7 @@ impl Inner {
             clock: Box::new(Timestamp::now),
             latest: AtomicI64::new(i64::MIN),
             alarm: Arc::default(),
+            is_behind: AtomicBool::new(false),
             writer: Mutex::default(),
             contents: RwLock::default(),
         }
@@ -84,7 +86,7 @@ impl Inner {
         self.made_by.as_ref().map_or(0, EmbedderId::dimensions)
     }
 
-    /// What the time is. It never goes back.
+    /// What the time is. It never goes back. The clock is the user's, so it is asked before anything is locked.
     pub(super) fn now(&self) -> i64 {
         let now = to_micros((self.clock)());
         self.latest.fetch_max(now, Ordering::Relaxed).max(now)
@@ -95,17 +97,17 @@ impl Inner {
         self.latest.fetch_max(moment, Ordering::Relaxed);
     }
 
-    /// A moment that comes after every other that was told.
+    /// A moment that comes after every other that was told; right after [`now`](Self::now), the earliest.
     pub(super) fn stamp(&self) -> i64 {
-        let now = to_micros((self.clock)());
-        let next = |latest: i64| latest.saturating_add(1).max(now);
+        let next = |latest: i64| latest.saturating_add(1);
         let told = self.latest.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |latest| Some(next(latest)));
         next(told.expect("it always is another moment"))
     }
 
     pub(super) fn open(&self) -> Result<(), MemoryError> {
+        let clock = to_micros((self.clock)());
         let mut writer = self.lock();
-        let opened = self.read_file(&mut writer);
+        let opened = self.read_file(&mut writer, clock);
         if opened.is_err() {
             // Another process may open it.
             *writer = Writer::default();
@@ -114,7 +116,7 @@ impl Inner {
         Ok(())
     }
 
-    fn read_file(&self, writer: &mut Writer) -> Result<Contents, MemoryError> {
+    fn read_file(&self, writer: &mut Writer, clock: i64) -> Result<Contents, MemoryError> {
         let mut contents = Contents::new(self.dimensions());
         if let Some(path) = &self.path {
             let header = to_bytes(&Header::of(self.made_by.as_ref()));
@@ -129,13 +131,12 @@ impl Inner {
             })?;
             writer.log = log;
         }
-        let clock = to_micros((self.clock)());
         if contents.recorded() > clock {
             let (now, recorded) = (from_micros(clock), from_micros(contents.recorded()));
             tracing::warn!(%now, %recorded, "the clock went back: the memory waits for it");
         }
         self.tell(contents.recorded());
-        let expired = contents.expired(self.now());
+        let expired = contents.expired(clock.max(contents.recorded()));
         writer.to_blank.extend(contents.remove(&expired));
         writer.blank()?;
         Ok(contents)
@@ -209,6 +210,8 @@ impl Inner {
 
     /// Erases turns as an entry says, and says how many bytes of the file are zeros now.
     pub(super) fn erase(&self, writer: &mut Writer, entry: Entry<'_>) -> Result<u64, MemoryError> {
+        // That is not part of this.
+        writer.blank()?;
         let says = to_bytes(&entry);
         let offsets = writer.append(std::slice::from_ref(&says))?;
         if let Some(log) = &writer.log {
@@ -229,13 +232,15 @@ impl Inner {
 
     /// Erases what has expired, and says how many turns.
     pub(super) fn expire(&self) -> Result<usize, MemoryError> {
+        let now = self.now();
         let mut writer = self.writing()?;
-        let expired = self.reading()?.expired(self.now());
+        let expired = self.reading()?.expired(now);
         if !expired.is_empty() {
             let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
             let contents = contents.as_mut().ok_or(MemoryError::NotOpen)?;
             writer.to_blank.extend(contents.remove(&expired));
         }
+        self.is_behind.store(false, Ordering::Relaxed);
         self.clear(&mut writer)?;
         Ok(expired.len())
     }
@@ -261,8 +266,12 @@ impl Inner {
 
     /// How long it is until the next turn expires.
     pub(super) fn until_next_expires(&self) -> Option<Duration> {
+        if self.is_behind.load(Ordering::Relaxed) {
+            return Some(Duration::ZERO);
+        }
+        let now = self.now();
         let next = self.reading().ok()?.next_to_expire()?;
-        Some(Duration::from_micros(u64::try_from(next.saturating_sub(self.now())).unwrap_or(0)))
+        Some(Duration::from_micros(u64::try_from(next.saturating_sub(now)).unwrap_or(0)))
     }
 
     /// Reads the turns as they are now.
@@ -279,6 +288,20 @@ impl Inner {
     pub(super) fn writing(&self) -> Result<MutexGuard<'_, Writer>, MemoryError> {
         let writer = self.lock();
         self.reading().map(|_| writer)
+    }
+
+    /// The writers' lock, for a write at this moment: what has expired by then is not there any more.
+    pub(super) fn begin(&self, now: i64) -> Result<MutexGuard<'_, Writer>, MemoryError> {
+        let mut writer = self.writing()?;
+        let expired = self.reading()?.expired(now);
+        if !expired.is_empty() {
+            let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+            writer.to_blank.extend(contents.as_mut().ok_or(MemoryError::NotOpen)?.remove(&expired));
+            // The thread waits for the disk.
+            self.is_behind.store(true, Ordering::Relaxed);
+            self.alarm.ring();
+        }
+        Ok(writer)
     }
 
     pub(super) fn reading(&self) -> Result<Reading<'_>, MemoryError> {

@@ -189,6 +189,9 @@ impl Recall {
         if weights.iter().any(|weight| !weight.is_finite() || *weight < 0.0) || weights.iter().all(|w| *w == 0.0) {
             return refused("weights are 0 or more, and not all 0");
         }
+        if words == 0.0 && similarity == 0.0 {
+            return refused("without words and similarity nothing is looked for; a window gives the latest turns");
+        }
         if self.half_life.is_zero() {
             return refused("a half-life of 0");
         }

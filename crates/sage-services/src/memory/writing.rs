@@ -20,8 +20,9 @@ impl Inner {
             self.check_vector(&turn.shown_id(), turn.vector.as_deref())?;
         }
         let turns = self.with_vectors(turns)?;
-        let mut writer = self.writing()?;
-        let (now, recorded) = (self.now(), self.stamp());
+        let now = self.now();
+        let mut writer = self.begin(now)?;
+        let recorded = self.stamp();
         let (ids, fresh) = self.planned(&turns, recorded)?;
         let entries: Vec<Entry<'_>> = fresh
             .iter()
@@ -110,7 +111,7 @@ impl Inner {
             (Some(text), None) => self.embed(&[with_role(&role, text)])?.map(|mut vectors| vectors.remove(0)),
             (_, vector) => vector,
         };
-        let mut writer = self.writing()?;
+        let mut writer = self.begin(self.now())?;
         let contents = self.reading()?;
         let slot = contents.slot(contents.find(scope, id).ok_or_else(unknown)?);
         let state = slot.latest();
@@ -133,7 +134,7 @@ impl Inner {
 
     pub(super) fn delete(&self, scope: &Scope, id: &str) -> Result<(), MemoryError> {
         scope.check()?;
-        let mut writer = self.writing()?;
+        let mut writer = self.begin(self.now())?;
         let is_there = {
             let contents = self.reading()?;
             contents.find(scope, id).is_some_and(|slot| contents.slot(slot).row.is_some())
@@ -157,7 +158,7 @@ impl Inner {
         let summaries = vec![(scope.clone(), summary)];
         summaries[0].1.check()?;
         let summaries = self.with_vectors(summaries)?;
-        let mut writer = self.writing()?;
+        let mut writer = self.begin(self.now())?;
         let recorded = self.stamp();
         let place = {
             let contents = self.reading()?;
@@ -186,7 +187,7 @@ impl Inner {
         turns: usize,
         entries: impl FnOnce(&Contents, u64) -> Result<Vec<Entry<'a>>, MemoryError>,
     ) -> Result<usize, MemoryError> {
-        let mut writer = self.writing()?;
+        let mut writer = self.begin(self.now())?;
         let entries = {
             let contents = self.reading()?;
             if contents.len() + turns > self.max_turns {

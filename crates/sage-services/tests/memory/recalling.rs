@@ -77,6 +77,7 @@ fn what_cannot_be_asked_is_refused() {
         (recall().k(0), "0 turns; 1 to 16384"),
         (recall().k(20_000), "20000 turns"),
         (recall().weights(NOTHING), "not all 0"),
+        (recall().weights(Weights { recency: 1.0, ..NOTHING }), "a window gives the latest turns"),
         (recall().weights(Weights { words: -1.0, ..NOTHING }), "0 or more"),
         (recall().weights(Weights { words: f32::NAN, ..NOTHING }), "0 or more"),
         (recall().half_life(Duration::ZERO), "half-life"),

@@ -171,6 +171,28 @@ fn a_turn_is_there_to_the_moment_at_which_it_expires() {
     assert!(!contains(&std::fs::read(&path).unwrap(), b"long"));
 }
 
+/// Whether the thread that erases has come to it or not.
+#[test]
+fn a_turn_that_has_expired_is_not_there_for_writes_either() {
+    let clock = Clock::new();
+    let memory = clock.of(Memory::in_memory());
+    memory.open().unwrap();
+    let scope = session("s");
+    let short = || turn("a", "x").ttl(Duration::from_secs(1));
+    memory.append(&scope, vec![short()]).unwrap();
+    clock.forward(1.0);
+    assert!(matches!(memory.update(&scope, "a", "y"), Err(MemoryError::UnknownTurn { .. })));
+    memory.append(&scope, vec![short()]).unwrap();
+    assert_eq!(memory.count(&scope).unwrap(), 1);
+    clock.forward(1.0);
+    assert!(matches!(memory.delete(&scope, "a"), Err(MemoryError::UnknownTurn { .. })));
+    memory.append(&scope, vec![short()]).unwrap();
+    clock.forward(1.0);
+    memory.append(&scope, vec![turn("a", "another text")]).unwrap();
+    clock.forward(9.0);
+    assert_eq!(memory.count(&scope).unwrap(), 1);
+}
+
 #[test]
 fn what_expires_is_erased_by_itself() {
     let folder = tempfile::tempdir().unwrap();
