@@ -172,6 +172,13 @@ impl Inner {
             to_blank.push(offset);
             return Ok(());
         }
+        if let Entry::Append(appended) = &entry
+            && let Some(earlier) = contents.find(&appended.scope.scope(), appended.id)
+            && contents.slot(earlier).is_expired(appended.says.recorded)
+        {
+            // It had expired when this was said, and the process was killed before it was blanked.
+            to_blank.extend(contents.remove(&[earlier]));
+        }
         let erased = contents.apply(&entry, frame(offset, says)).ok_or_else(|| damaged("it fits no other frame"))?;
         to_blank.extend(erased);
         if matches!(entry, Entry::Erase(..)) {
@@ -373,6 +380,31 @@ mod tests {
 
     fn scope(user: &str) -> Scope {
         Scope::tenant("t").user(user)
+    }
+
+    /// The process is killed before the thread has blanked what had expired.
+    #[test]
+    fn an_id_that_is_used_again_is_no_damage() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("memory");
+        let now = Arc::new(AtomicI64::new(1_800_000_000_000_000));
+        let clock = Arc::clone(&now);
+        let memory = Memory::at(&path).clock(move || from_micros(clock.load(Ordering::Relaxed)));
+        // Without the thread.
+        memory.inner.open().expect("it opens");
+        let turn = |text: &str| NewTurn::user(text).id("a").ttl(Duration::from_secs(1));
+        memory.append(&scope("u"), vec![turn("first")]).expect("it is appended");
+        memory.update(&scope("u"), "a", "second").expect("it is changed");
+        now.fetch_add(1_000_000, Ordering::Relaxed);
+        memory.append(&scope("u"), vec![NewTurn::user("third").id("a")]).expect("the id is free");
+        let file = || std::fs::read(&path).expect("it is there");
+        assert!(file().windows(6).any(|window| window == b"second"));
+        drop(memory);
+        let memory = Memory::at(&path);
+        memory.open().expect("it is no damage");
+        assert_eq!(memory.window(&scope("u"), 9).expect("it is open")[0].text, "third");
+        assert_eq!(memory.history(&scope("u"), "a").expect("it is open").len(), 1);
+        assert!(!file().windows(6).any(|window| window == b"second"));
     }
 
     /// What a process that is killed at any byte of an erasure leaves behind is erased by the next one.

@@ -188,6 +188,8 @@ impl Inner {
         entries: impl FnOnce(&Contents, u64) -> Result<Vec<Entry<'a>>, MemoryError>,
     ) -> Result<usize, MemoryError> {
         let mut writer = self.begin(self.now())?;
+        // Imported turns were said earlier than those that have expired, whose ids they may have.
+        self.clear(&mut writer)?;
         let entries = {
             let contents = self.reading()?;
             if contents.len() + turns > self.max_turns {
