@@ -260,9 +260,12 @@ impl Log {
         let (file, end, stamp) = write_new(&beside, frames)?;
         // Whoever opens the path from here on meets a locked file: this one, or the old one until it is replaced.
         file.try_lock().map_err(|error| self.failed("locked", error.into()))?;
-        let replaced = fs::rename(&beside, &self.path).and_then(|()| sync_folder_of(&self.path));
-        replaced.map_err(|error| self.failed("replaced", error))?;
+        fs::rename(&beside, &self.path).map_err(|error| self.failed("replaced", error))?;
         (self.file, self.end, self.stamp, self.is_broken) = (file, end, stamp, false);
+        if let Err(error) = sync_folder_of(&self.path) {
+            // It is replaced for everybody, if not for whoever comes after a loss of power.
+            tracing::warn!(path = %self.path.display(), %error, "the folder cannot be synced");
+        }
         Ok(())
     }
 
